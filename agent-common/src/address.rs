@@ -1,0 +1,127 @@
+//! Addresses in one canonical form: 16 bytes, IPv4 as v4-mapped IPv6 (`::ffff:a.b.c.d`).
+//!
+//! A dual-stack server sees an IPv4 client as a v4-mapped address on an `AF_INET6` socket; in
+//! this form both families of the same peer are the same key. The four words keep network byte
+//! order in memory, exactly as the kernel stores them.
+
+/// An address in canonical form; the words hold network byte order.
+pub type Address = [u32; 4];
+
+/// The unspecified address, used as the remote of a listener and of collapsed rows.
+pub const UNSPECIFIED: Address = [0; 4];
+
+/// The remote of a server row whose client lies outside the internal ranges: `::ffff:255.255.255.255`.
+pub const INTERNET: Address = [0, 0, MAPPED, u32::MAX];
+
+/// Third word of every v4-mapped address.
+pub const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
+/// The canonical form of an IPv4 address given in network byte order (`skc_daddr`).
+#[inline(always)]
+pub const fn from_v4(be: u32) -> Address {
+    [0, 0, MAPPED, be]
+}
+
+/// The canonical form of 16 address bytes.
+#[inline(always)]
+pub const fn from_octets(o: [u8; 16]) -> Address {
+    [
+        u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
+        u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
+        u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
+        u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
+    ]
+}
+
+/// The 16 bytes of an address in network order.
+pub fn to_octets(address: Address) -> [u8; 16] {
+    let mut out = [0; 16];
+    for (chunk, word) in out.chunks_exact_mut(4).zip(address) {
+        chunk.copy_from_slice(&word.to_ne_bytes());
+    }
+    out
+}
+
+/// The address as the standard library's type, v4-mapped addresses unwrapped.
+pub fn to_ip(address: Address) -> core::net::IpAddr {
+    core::net::Ipv6Addr::from(to_octets(address)).to_canonical()
+}
+
+/// The canonical form of a standard library address.
+pub const fn from_ip(ip: core::net::IpAddr) -> Address {
+    match ip {
+        core::net::IpAddr::V4(v4) => from_octets(v4.to_ipv6_mapped().octets()),
+        core::net::IpAddr::V6(v6) => from_octets(v6.octets()),
+    }
+}
+
+crate::wire! {
+    /// A prefix: an address is inside if `address & mask == prefix`, word by word.
+    pub struct Range: 32 {
+        /// The masked address.
+        pub prefix: [u32; 4],
+        /// One bits where the prefix counts.
+        pub mask: [u32; 4],
+    }
+}
+
+impl Range {
+    /// The range of `address/bits`, where `bits` counts over the 16 byte form (add 96 for IPv4).
+    pub const fn new(address: Address, bits: u32) -> Self {
+        let mask = if bits == 0 { 0 } else { u128::MAX << (128 - if bits > 128 { 128 } else { bits }) };
+        let mask = from_octets(mask.to_be_bytes());
+        Self {
+            prefix: [
+                address[0] & mask[0],
+                address[1] & mask[1],
+                address[2] & mask[2],
+                address[3] & mask[3],
+            ],
+            mask,
+        }
+    }
+
+    /// Whether `address` lies in the range.
+    #[inline(always)]
+    pub const fn contains(&self, address: &Address) -> bool {
+        (address[3] & self.mask[3]) == self.prefix[3]
+            && (address[2] & self.mask[2]) == self.prefix[2]
+            && (address[1] & self.mask[1]) == self.prefix[1]
+            && (address[0] & self.mask[0]) == self.prefix[0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+
+    fn parse(text: &str) -> Address {
+        from_ip(text.parse::<IpAddr>().unwrap())
+    }
+
+    #[test]
+    fn both_families_of_one_peer_are_one_address() {
+        assert_eq!(parse("10.1.2.3"), parse("::ffff:10.1.2.3"));
+        assert_eq!(parse("10.1.2.3"), from_v4(u32::from_ne_bytes([10, 1, 2, 3])));
+        assert_eq!(to_ip(parse("10.1.2.3")).to_string(), "10.1.2.3");
+        assert_eq!(to_ip(parse("fd00::1")).to_string(), "fd00::1");
+    }
+
+    #[test]
+    fn ranges_hold_what_they_say() {
+        let check = |network: &str, bits, address: &str, expected| {
+            assert_eq!(Range::new(parse(network), bits).contains(&parse(address)), expected, "{network}/{bits} {address}");
+        };
+        check("10.0.0.0", 96 + 8, "10.255.0.1", true);
+        check("10.0.0.0", 96 + 8, "11.0.0.1", false);
+        check("172.16.0.0", 96 + 12, "172.31.9.9", true);
+        check("172.16.0.0", 96 + 12, "172.32.0.0", false);
+        check("fc00::", 7, "fd12::1", true);
+        check("fc00::", 7, "2001:db8::1", false);
+        check("::1", 128, "::1", true);
+        check("::1", 128, "::2", false);
+        check("::", 0, "8.8.8.8", true);
+        check("10.0.0.0", 96 + 8, "::10.0.0.1", false);
+    }
+}

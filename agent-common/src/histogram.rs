@@ -1,0 +1,164 @@
+//! One decimal grid for every duration: {1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8} × 10^k µs.
+//!
+//! The grid runs from 1 µs to 100 s, ten bounds a decade. Friendly numbers (50 ms, 100 ms,
+//! 250 ms …) are bucket edges, so an SLO on them is counted, never interpolated, and every
+//! coarser set of boundaries we export is an exact subset.
+//!
+//! Bounds are inclusive upper bounds, as Prometheus' `le`.
+
+/// Mantissas of one decade, times ten.
+const MANTISSAS: [u32; 10] = [10, 12, 15, 20, 25, 30, 40, 50, 60, 80];
+
+/// How many finite bounds the grid has.
+pub const BOUNDS: usize = 81;
+
+/// How many buckets a histogram has: one per bound and one for everything above the last.
+pub const BUCKETS: usize = BOUNDS + 1;
+
+/// The finite upper bounds in microseconds, ascending. The last is 100 s.
+pub const BOUNDS_US: [u32; BOUNDS] = {
+    let mut bounds = [0; BOUNDS];
+    let mut decade: u32 = 1;
+    let mut i = 0;
+    while i < BOUNDS {
+        // In the first decade bounds are not whole microseconds: 1.2 µs rounds down to 1 µs.
+        bounds[i] = (MANTISSAS[i % 10] as u64 * decade as u64 / 10) as u32;
+        i += 1;
+        if i % 10 == 0 {
+            decade *= 10;
+        }
+    }
+    bounds
+};
+
+/// [`BOUNDS_US`] padded to a power of two for the branch-poor search of [`bucket`].
+pub const SEARCH_US: [u32; 128] = {
+    let mut padded = [u32::MAX; 128];
+    let mut i = 0;
+    while i < BOUNDS {
+        padded[i] = BOUNDS_US[i];
+        i += 1;
+    }
+    padded
+};
+
+crate::wire! {
+    /// Counts per bucket (not cumulative) and the exact sum of what was observed.
+    pub struct Histogram: 664 {
+        /// Sum of all observations in microseconds.
+        pub sum_us: u64,
+        /// Observations per bucket; `buckets[i]` counts values above bound i-1 and up to bound i.
+        pub buckets: [u64; BUCKETS],
+    }
+}
+
+impl Histogram {
+    /// An empty histogram.
+    pub const EMPTY: Self = Self { sum_us: 0, buckets: [0; BUCKETS] };
+
+    /// How many values were observed.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().fold(0, |sum, n| sum.wrapping_add(*n))
+    }
+
+    /// Adds `other` to this histogram.
+    pub fn merge(&mut self, other: &Self) {
+        self.sum_us = self.sum_us.wrapping_add(other.sum_us);
+        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
+            *mine = mine.wrapping_add(theirs);
+        }
+    }
+
+    /// Counts one value.
+    pub fn observe(&mut self, value_us: u64) {
+        self.sum_us = self.sum_us.wrapping_add(value_us);
+        if let Some(bucket) = self.buckets.get_mut(bucket(&SEARCH_US, value_us)) {
+            *bucket = bucket.wrapping_add(1);
+        }
+    }
+
+    /// The upper bound in microseconds of the bucket that holds the `q` quantile (0 to 1);
+    /// `None` without observations, `f64::INFINITY` above the last bound.
+    pub fn quantile_us(&self, q: f64) -> Option<f64> {
+        let count = self.count();
+        if count == 0 {
+            return None;
+        }
+        let rank = (q * count as f64).max(1.0);
+        let mut seen = 0.0;
+        for (i, n) in self.buckets.iter().enumerate() {
+            seen += *n as f64;
+            if seen >= rank {
+                return Some(BOUNDS_US.get(i).map_or(f64::INFINITY, |bound| f64::from(*bound)));
+            }
+        }
+        None
+    }
+}
+
+/// The index of the bucket that counts `value_us`; `bounds` is [`SEARCH_US`].
+///
+/// The kernel programs keep the table in their read-only data, which is why it is an argument.
+#[inline(always)]
+pub fn bucket(bounds: &[u32; 128], value_us: u64) -> usize {
+    let value = if value_us > u32::MAX as u64 { u32::MAX } else { value_us as u32 };
+    let mut at = 0usize;
+    // Seven halvings of 128: `at` counts the bounds below `value`.
+    let mut step = 64;
+    while step > 0 {
+        // `at + step - 1` is at most 126; the mask tells the compiler and the verifier.
+        if bounds[(at + step - 1) & 127] < value {
+            at += step;
+        }
+        step >>= 1;
+    }
+    if at > BOUNDS { BOUNDS } else { at }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_grid_is_friendly() {
+        for friendly in [1, 2, 5, 10, 12, 15, 100, 1_000, 2_500, 50_000, 100_000, 250_000, 1_000_000, 10_000_000, 100_000_000] {
+            assert!(BOUNDS_US.contains(&friendly), "{friendly}");
+        }
+        assert!(BOUNDS_US.windows(2).all(|w| w[0] <= w[1]));
+    }
+
+    #[test]
+    fn a_bound_belongs_to_its_own_bucket() {
+        let check = |value, bound: Option<u32>| {
+            assert_eq!(BOUNDS_US.get(bucket(&SEARCH_US, value)).copied(), bound, "{value}");
+        };
+        check(0, Some(1));
+        check(1, Some(1));
+        check(50_000, Some(50_000));
+        check(50_001, Some(60_000));
+        check(100_000_000, Some(100_000_000));
+        check(100_000_001, None);
+        check(u64::MAX, None);
+    }
+
+    proptest! {
+        #[test]
+        fn bucket_is_the_first_bound_not_below_the_value(value in 0u64..200_000_000) {
+            let expected = BOUNDS_US.iter().position(|b| u64::from(*b) >= value).unwrap_or(BOUNDS);
+            prop_assert_eq!(bucket(&SEARCH_US, value), expected);
+        }
+
+        #[test]
+        fn merging_conserves_counts_and_sums(a in prop::collection::vec(0u64..1 << 40, 0..50), b in prop::collection::vec(0u64..1 << 40, 0..50)) {
+            let fill = |values: &[u64]| {
+                let mut h = Histogram::EMPTY;
+                values.iter().for_each(|v| h.observe(*v));
+                h
+            };
+            let mut merged = fill(&a);
+            merged.merge(&fill(&b));
+            prop_assert_eq!(merged, fill(&[a, b].concat()));
+        }
+    }
+}

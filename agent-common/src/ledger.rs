@@ -1,0 +1,72 @@
+//! The ledger: every countable fact is `seen`, and ends either exported or `lost` for a reason.
+//!
+//! For every class, at rest: `seen = exported + Σ lost{reason}`. `seen` and `lost` are counted
+//! per CPU by the kernel programs; `exported` is what user space finds in the tables.
+
+/// An attempt to connect that ended, or an accepted connection. Exported: `connects`.
+pub const CONNECTION: usize = 0;
+/// A request that got its answer. Exported: the count of `request`.
+pub const REQUEST: usize = 1;
+/// A reset sent or received. Exported: `resets_sent` and `resets_received`.
+pub const RESET: usize = 2;
+/// A socket that deserves per-socket state. Exported: those that got it.
+pub const SOCKET: usize = 3;
+/// A new edge. Exported: those that got a slot; the rest is counted in an overflow row.
+pub const EDGE: usize = 4;
+/// A new owner. Exported: those that got a row; the rest shares the overflow owner.
+pub const OWNER: usize = 5;
+/// A detail record for the ring. Exported: records drained. Losing one loses no count.
+pub const EVENT: usize = 6;
+
+/// How many classes there are.
+pub const CLASSES: usize = 7;
+
+/// Label values, indexed by class.
+pub const CLASS_NAMES: [&str; CLASSES] =
+    ["connection", "request", "reset", "socket", "edge", "owner", "event"];
+
+/// No memory for per-socket state.
+pub const NO_STORAGE: usize = 0;
+/// The table of edges is full.
+pub const NO_SLOT: usize = 1;
+/// The table of owners is full.
+pub const NO_OWNER: usize = 2;
+/// The ring was full.
+pub const RING_FULL: usize = 3;
+/// More of a kind than its share per second.
+pub const RATE_LIMITED: usize = 4;
+/// A map refused an insertion for another reason than being full.
+pub const MAP_ERROR: usize = 5;
+
+/// How many reasons the kernel programs count.
+pub const REASONS: usize = 6;
+
+/// Label values, indexed by reason.
+pub const REASON_NAMES: [&str; REASONS] =
+    ["no_storage", "no_slot", "no_owner", "ring_full", "rate_limited", "map_error"];
+
+/// The kernel skipped a program because it was already running on that CPU
+/// (`bpf_prog_info.recursion_misses`); counted by user space.
+pub const REASON_RECURSION: &str = "recursion";
+
+crate::wire! {
+    /// One CPU's part of the ledger.
+    pub struct Ledger: 392 {
+        /// Facts met, by class.
+        pub seen: [u64; CLASSES],
+        /// Facts lost, by class and reason.
+        pub lost: [[u64; REASONS]; CLASSES],
+    }
+}
+
+impl Ledger {
+    /// Adds another CPU's part.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.seen.iter_mut().zip(other.seen) {
+            *mine = mine.wrapping_add(theirs);
+        }
+        for (mine, theirs) in self.lost.iter_mut().flatten().zip(other.lost.iter().flatten()) {
+            *mine = mine.wrapping_add(*theirs);
+        }
+    }
+}

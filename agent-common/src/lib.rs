@@ -1,0 +1,30 @@
+//! The contract between Portolan's kernel programs and its daemon.
+//!
+//! Everything both halves must agree on lives here: the layout of map keys and values, the
+//! histogram grid, the canonical form of addresses, the names of what can be counted and of
+//! what can be lost, and the small pure functions the kernel programs run. Because the crate
+//! is `no_std` and free of kernel calls, the same functions are unit-tested on the host.
+//!
+//! Rules of the boundary:
+//! * only integers and byte arrays cross it ([`wire!`] enforces it); enums are born in user
+//!   space by `TryFrom`;
+//! * a layout never has padding, so that keys compare by bytes and nothing leaks;
+//! * addresses are always 16 bytes, IPv4 in its v4-mapped form ([`address`]).
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod address;
+pub mod edge;
+pub mod events;
+pub mod histogram;
+pub mod knobs;
+pub mod ledger;
+pub mod listener;
+pub mod owner;
+pub mod reset;
+pub mod seed;
+pub mod socket;
+pub mod turn;
+pub mod wire;

@@ -1,0 +1,49 @@
+//! Per-socket state: lives in the kernel's socket-local storage and dies with the socket.
+
+/// The socket is not established (yet, or any more).
+pub const STAGE_NEW: u8 = 0;
+/// A SYN is out.
+pub const STAGE_CONNECTING: u8 = 1;
+/// Established and counted in `opened`.
+pub const STAGE_OPEN: u8 = 2;
+/// Ended and counted in `closed`.
+pub const STAGE_CLOSED: u8 = 3;
+
+/// The peer's FIN was received.
+pub const FLAG_PEER_CLOSED: u8 = 1;
+
+crate::wire! {
+    /// State of one socket. A child of `accept` inherits its listener's copy.
+    pub struct SocketState: 72 {
+        /// Row of the owner.
+        pub owner: u32,
+        /// Slot of the edge; overflow slots are below `FIRST_FREE_SLOT`.
+        pub slot: u32,
+        /// `ROLE_*`.
+        pub role: u8,
+        /// `STAGE_*`.
+        pub stage: u8,
+        /// `FLAG_*`.
+        pub flags: u8,
+        /// Always zero.
+        pub zero: u8,
+        /// Client: `write_seq` up to which requests have been answered.
+        pub answered_seq: u32,
+        /// Server: the open request; see [`crate::turn`].
+        pub turn: u64,
+        /// When the connect began, CLOCK_MONOTONIC microseconds.
+        pub start_us: u64,
+        /// When the first segment of a retransmitted request was first sent; 0 without loss.
+        pub first_sent_us: u64,
+        /// When data last arrived.
+        pub last_received_us: u64,
+        /// `sent_bytes` already counted in the slot.
+        pub sent_bytes: u64,
+        /// `received_bytes` already counted in the slot.
+        pub received_bytes: u64,
+        /// Retransmits (connection) or drops (listener) already counted in the slot.
+        pub retransmits: u32,
+        /// `tcp_sock.rtt_seq` marker of the last round trip sample; see the sweep.
+        pub rtt_mark: u32,
+    }
+}

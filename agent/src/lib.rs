@@ -1,0 +1,8 @@
+//! Portolan's daemon: the kernel counts, the agent names, Prometheus remembers, people see.
+//!
+//! Data flows one way: [`kernel`] → [`decode`] → [`identity`] → [`model`] → [`export`], [`api`]
+//! and [`cli`]. [`model`] imports nothing of ours but the contract; [`kernel`] is the only module
+//! that touches BPF, [`export`] the only one that knows Prometheus' format, [`pipeline`] the only
+//! one that knows every stage.
+
+pub mod model;

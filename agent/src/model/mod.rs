@@ -1,0 +1,8 @@
+//! What Portolan knows, as plain values: no IO, no clock, no async.
+//!
+//! [`tables::Tables`] turns what was drained from the kernel into rows with names and keeps
+//! their totals; [`snapshot::Snapshot`] is the read-only picture that `/metrics`, the API and
+//! the command line show.
+
+pub mod service;
+pub mod snapshot;

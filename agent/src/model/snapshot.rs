@@ -1,0 +1,151 @@
+//! The picture that every reader sees: complete, immutable, consistent in itself.
+
+use std::sync::Arc;
+
+use agent_common::edge::EdgeCounters;
+use agent_common::ledger::{CLASSES, Ledger};
+use serde::{Deserialize, Serialize};
+
+use super::service::Service;
+
+/// Everything known at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When it was taken, seconds since the Unix epoch.
+    pub taken_seconds: f64,
+    /// Rows of edges, sorted by their labels.
+    pub edges: Vec<EdgeView>,
+    /// Listening sockets.
+    pub listeners: Vec<ListenerView>,
+    /// What happened to every fact.
+    pub ledger: LedgerView,
+    /// Hooks and what became of them.
+    pub hooks: Vec<HookView>,
+    /// Features that are off on this host, with the reason.
+    pub disabled: Vec<Disabled>,
+    /// Kernel tables and how full they are.
+    pub maps: Vec<MapView>,
+    /// Owners without a name.
+    pub unresolved_owners: u64,
+    /// Sockets that were there before the agent and have been taken over.
+    pub preexisting_sockets: u64,
+    /// Drains so far.
+    pub drains: u64,
+    /// Time spent draining so far, seconds.
+    pub drain_seconds: f64,
+}
+
+/// Which side of an edge saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Only on rows that took what found no slot.
+    Unknown,
+    /// The side that connected.
+    Client,
+    /// The side that accepted.
+    Server,
+    /// A listening socket: what happens before a connection exists.
+    Listener,
+}
+
+impl Role {
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Listener => "listener",
+        }
+    }
+}
+
+/// Labels of an edge's row.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EdgeLabels {
+    /// Who connects.
+    pub client: Service,
+    /// Who is connected to.
+    pub server: Service,
+    /// The server's port; 0 on overflow rows.
+    pub port: u16,
+    /// Which side counted.
+    pub role: Role,
+}
+
+/// One row: an edge and its totals since the agent started.
+#[derive(Clone, Debug)]
+pub struct EdgeView {
+    /// Who, whom, where.
+    pub labels: Arc<EdgeLabels>,
+    /// Totals. For `Role::Listener` only `listen_drops`, `synack_retransmits` and resets move.
+    pub counters: Arc<EdgeCounters>,
+}
+
+/// One listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ListenerView {
+    /// Who listens.
+    pub service: Service,
+    /// The port.
+    pub port: u16,
+    /// The address, `0.0.0.0` or `::` for all.
+    pub address: std::net::IpAddr,
+    /// Network namespace inode.
+    pub netns: u32,
+    /// Connections waiting to be accepted.
+    pub backlog: u32,
+    /// How many may wait.
+    pub max_backlog: u32,
+}
+
+/// The ledger: `seen = exported + Σ lost` per class when nothing is in flight.
+#[derive(Clone, Debug)]
+pub struct LedgerView {
+    /// What the kernel programs counted.
+    pub kernel: Ledger,
+    /// What was found in the tables, by class.
+    pub exported: [u64; CLASSES],
+    /// Runs the kernel skipped because the program was already running on that CPU, by hook.
+    pub recursion_misses: u64,
+}
+
+/// One hook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HookView {
+    /// Name of the hook (the tracepoint).
+    pub name: String,
+    /// Whether it is attached.
+    pub attached: bool,
+    /// Why not, if not.
+    pub reason: Option<String>,
+    /// What is not seen without it.
+    pub lost_without: String,
+    /// Runs so far, if the kernel's run-time statistics are on.
+    pub runs: u64,
+    /// Time spent in it, seconds, if the kernel's run-time statistics are on.
+    pub run_seconds: f64,
+    /// Runs the kernel skipped (`recursion_misses`).
+    pub misses: u64,
+}
+
+/// A feature that is off on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disabled {
+    /// What will not be seen.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+/// A kernel table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapView {
+    /// Its name.
+    pub name: String,
+    /// Rows in use.
+    pub entries: u64,
+    /// Rows it can hold.
+    pub capacity: u64,
+}
