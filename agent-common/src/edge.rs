@@ -127,9 +127,9 @@ pub const fn connect_result(errno: i32, had_port: bool) -> u8 {
         110 => CONNECT_TIMEOUT,                // ETIMEDOUT
         // ENONET, ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH
         64 | 100 | 101 | 112 | 113 => CONNECT_UNREACHABLE,
-        104 => CONNECT_RESET,    // ECONNRESET
+        104 => CONNECT_RESET,     // ECONNRESET
         1 | 13 => CONNECT_DENIED, // EPERM, EACCES
-        103 => CONNECT_ABORTED,  // ECONNABORTED
+        103 => CONNECT_ABORTED,   // ECONNABORTED
         _ => CONNECT_OTHER,
     }
 }
@@ -138,8 +138,20 @@ impl EdgeCounters {
     /// Adds `other` to these counters.
     pub fn merge(&mut self, other: &Self) {
         let Self {
-            connects, opened, closed, preexisting, sent_bytes, received_bytes, retransmits,
-            resets_sent, resets_received, listen_drops, synack_retransmits, connect, rtt, request,
+            connects,
+            opened,
+            closed,
+            preexisting,
+            sent_bytes,
+            received_bytes,
+            retransmits,
+            resets_sent,
+            resets_received,
+            listen_drops,
+            synack_retransmits,
+            connect,
+            rtt,
+            request,
         } = self;
         let add = |mine: &mut u64, theirs: u64| *mine = mine.wrapping_add(theirs);
         for (mine, theirs) in [

@@ -122,7 +122,23 @@ mod tests {
 
     #[test]
     fn the_grid_is_friendly() {
-        for friendly in [1, 2, 5, 10, 12, 15, 100, 1_000, 2_500, 50_000, 100_000, 250_000, 1_000_000, 10_000_000, 100_000_000] {
+        for friendly in [
+            1,
+            2,
+            5,
+            10,
+            12,
+            15,
+            100,
+            1_000,
+            2_500,
+            50_000,
+            100_000,
+            250_000,
+            1_000_000,
+            10_000_000,
+            100_000_000,
+        ] {
             assert!(BOUNDS_US.contains(&friendly), "{friendly}");
         }
         assert!(BOUNDS_US.windows(2).all(|w| w[0] <= w[1]));

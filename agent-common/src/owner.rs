@@ -56,11 +56,24 @@ pub fn is_interpreter(comm: &[u8; 16]) -> bool {
         u64::from_ne_bytes(bytes)
     }
     const EXACT: [u64; 14] = [
-        word(b"node"), word(b"java"), word(b"ruby"), word(b"perl"), word(b"php"), word(b"bash"),
-        word(b"sh"), word(b"dash"), word(b"deno"), word(b"bun"), word(b"dotnet"), word(b"beam.smp"),
-        word(b"MainThre"), word(b"node-Mai"),
+        word(b"node"),
+        word(b"java"),
+        word(b"ruby"),
+        word(b"perl"),
+        word(b"php"),
+        word(b"bash"),
+        word(b"sh"),
+        word(b"dash"),
+        word(b"deno"),
+        word(b"bun"),
+        word(b"dotnet"),
+        word(b"beam.smp"),
+        word(b"MainThre"),
+        word(b"node-Mai"),
     ];
-    let first = u64::from_ne_bytes([comm[0], comm[1], comm[2], comm[3], comm[4], comm[5], comm[6], comm[7]]);
+    let first = u64::from_ne_bytes([
+        comm[0], comm[1], comm[2], comm[3], comm[4], comm[5], comm[6], comm[7],
+    ]);
     // python, python3, python3.11 … and pypy, php8.2, ruby3.1, perl5.36 start alike.
     const PYTHON: u64 = word(b"python");
     const PYTHON_MASK: u64 = u64::from_ne_bytes([255, 255, 255, 255, 255, 255, 0, 0]);
@@ -91,7 +104,14 @@ pub fn app_hash(argv: &[u8; ARGV_BYTES]) -> u32 {
     let mut i = 0;
     while i < ARGV_BYTES {
         let word = u64::from_le_bytes([
-            argv[i], argv[i + 1], argv[i + 2], argv[i + 3], argv[i + 4], argv[i + 5], argv[i + 6], argv[i + 7],
+            argv[i],
+            argv[i + 1],
+            argv[i + 2],
+            argv[i + 3],
+            argv[i + 4],
+            argv[i + 5],
+            argv[i + 6],
+            argv[i + 7],
         ]);
         hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3);
         hash ^= hash >> 29;
@@ -113,10 +133,26 @@ mod tests {
 
     #[test]
     fn interpreters_are_known_and_servers_are_not() {
-        for yes in ["node", "python", "python3", "python3.11", "pypy3", "java", "ruby3.1", "perl", "php-fpm8.2", "bash", "MainThread", "node-MainThread", "beam.smp"] {
+        for yes in [
+            "node",
+            "python",
+            "python3",
+            "python3.11",
+            "pypy3",
+            "java",
+            "ruby3.1",
+            "perl",
+            "php-fpm8.2",
+            "bash",
+            "MainThread",
+            "node-MainThread",
+            "beam.smp",
+        ] {
             assert!(is_interpreter(&comm(yes)), "{yes}");
         }
-        for no in ["nginx", "postgres", "redis-server", "curl", "nodered", "javac", "sshd", "bundle", ""] {
+        for no in
+            ["nginx", "postgres", "redis-server", "curl", "nodered", "javac", "sshd", "bundle", ""]
+        {
             assert!(!is_interpreter(&comm(no)), "{no}");
         }
     }

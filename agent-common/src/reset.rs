@@ -54,9 +54,16 @@ pub fn cause_of_reason(name: &str) -> u8 {
         "TCP_ABORT_ON_LINGER" | "TCP_DISCONNECT_WITH_DATA" => LINGER,
         "NO_SOCKET" => NO_CONNECTION,
         // Data for a socket whose program has closed it, and segments for a dead connection.
-        "TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET" | "TCP_ABORT_ON_MEMORY" | "TCP_STATE" => ABORTED,
-        "TCP_INVALID_ACK_SEQUENCE" | "TCP_RFC7323_PAWS" | "TCP_TOO_OLD_ACK"
-        | "TCP_ACK_UNSENT_DATA" | "TCP_FLAGS" | "TCP_OLD_ACK" | "INVALID_SYN" => PROTOCOL,
+        "TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET" | "TCP_ABORT_ON_MEMORY" | "TCP_STATE" => {
+            ABORTED
+        }
+        "TCP_INVALID_ACK_SEQUENCE"
+        | "TCP_RFC7323_PAWS"
+        | "TCP_TOO_OLD_ACK"
+        | "TCP_ACK_UNSENT_DATA"
+        | "TCP_FLAGS"
+        | "TCP_OLD_ACK"
+        | "INVALID_SYN" => PROTOCOL,
         mptcp if mptcp.starts_with("MPTCP_") => PROTOCOL,
         _ => UNKNOWN,
     }
