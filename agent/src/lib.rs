@@ -5,4 +5,5 @@
 //! that touches BPF, [`export`] the only one that knows Prometheus' format, [`pipeline`] the only
 //! one that knows every stage.
 
+pub mod config;
 pub mod model;

@@ -1,0 +1,477 @@
+//! What the operator decides: a file, the environment and flags, parsed once into checked types.
+//!
+//! Every setting is one row of [`settings::SETTINGS`]; its flag, its environment variable, its key
+//! in the file, its help and `portolan config show` all come from that row. Flags win over the
+//! environment, the environment over the file, the file over the defaults.
+
+mod file;
+mod nearest;
+pub mod settings;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use self::settings::{SETTINGS, Setting};
+pub use self::value::Given;
+
+/// At most this many internal ranges: the kernel half keeps them in a table of fixed size.
+pub const MAX_INTERNAL_RANGES: usize = 32;
+
+/// Everything an operator can choose, checked.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// The HTTP server.
+    pub web: Web,
+    /// The agent's own log.
+    pub log: Log,
+    /// Keep maps and links in the BPF file system, so that a restart loses nothing.
+    pub pin: bool,
+    /// Let the kernel programs log, for debugging.
+    pub bpf_log: bool,
+    /// Addresses that belong to us; a server's clients from elsewhere are one row, `internet`.
+    pub internal_ranges: Vec<IpNet>,
+    /// Sizes of the kernel's tables.
+    pub limits: Limits,
+    /// Measure request latency: two more hooks.
+    pub requests: bool,
+    /// How often the tables are read between scrapes.
+    #[serde(serialize_with = "value::serialize_duration")]
+    pub sweep_interval: Duration,
+    /// Turn on the kernel's run-time statistics of BPF programs.
+    pub run_stats: bool,
+}
+
+/// The HTTP server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Web {
+    /// Where it listens.
+    pub listen_address: SocketAddr,
+}
+
+/// The agent's own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Log {
+    /// What is worth a line.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// What is worth a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// What keeps the agent from its work.
+    Error,
+    /// What will be missing.
+    Warn,
+    /// What an operator wants to know.
+    Info,
+    /// What a developer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Sizes of the kernel's tables; `None` = derived from the memory of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Edges.
+    pub edges: Option<u32>,
+    /// Owners of sockets.
+    pub owners: Option<u32>,
+}
+
+/// A configuration, and where each of its values comes from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// Where they come from, by key; a key that is not here has its default.
+    pub origins: BTreeMap<&'static str, Place>,
+    /// What looks like a mistake, but may be someone else's: sentences for the log.
+    pub warnings: Vec<String>,
+}
+
+/// Where a value was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A line of a file.
+    File(PathBuf, usize),
+    /// An environment variable.
+    Environment(String),
+    /// A flag.
+    Flag(&'static str),
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}: {source}; check the path given with --config", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Neither TOML nor YAML by its name.
+    #[error("{}: cannot tell the format; name the file .toml, .yaml or .yml", .0.display())]
+    UnknownFormat(PathBuf),
+    /// The file is not what its name says.
+    #[error("{place}: {message}")]
+    Syntax {
+        /// Where.
+        place: Place,
+        /// What the parser said.
+        message: String,
+    },
+    /// A key nobody knows.
+    #[error("{place}: unknown key `{key}`{}", nearest::suggestion(near.as_deref()))]
+    UnknownKey {
+        /// Where.
+        place: Place,
+        /// The key.
+        key: String,
+        /// The nearest known key.
+        near: Option<String>,
+    },
+    /// A value that does not fit its key.
+    #[error("{place}: `{key}` {problem}")]
+    BadValue {
+        /// Where.
+        place: Place,
+        /// The key.
+        key: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+/// Builds the configuration: defaults, then `file`, then the `PORTOLAN_…` variables among
+/// `environment`, then `flags` (setting and value).
+pub fn load(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: &[(&'static Setting, Given)],
+) -> Result<Loaded, ConfigError> {
+    let mut loaded =
+        Loaded { config: Config::default(), origins: BTreeMap::new(), warnings: Vec::new() };
+    if let Some(path) = file {
+        for entry in file::read(path)? {
+            let place = Place::File(path.to_owned(), entry.line);
+            let Some(setting) = settings::find(&entry.key) else {
+                let near = nearest::nearest(&entry.key, SETTINGS.iter().map(|s| s.key));
+                return Err(ConfigError::UnknownKey { place, key: entry.key, near });
+            };
+            loaded.apply(setting, &entry.value, place)?;
+        }
+    }
+    let mut variables: Vec<_> = environment
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(settings::ENV_PREFIX))
+        .collect();
+    variables.sort();
+    for (name, value) in variables {
+        if let Some(setting) = SETTINGS.iter().find(|s| s.env() == name) {
+            loaded.apply(setting, &Given::Text(value), Place::Environment(name))?;
+        } else if name != settings::ENV_CONFIG {
+            loaded.warn_of_variable(&name);
+        }
+    }
+    for (setting, value) in flags {
+        loaded.apply(setting, value, Place::Flag(setting.flag.name()))?;
+    }
+    Ok(loaded)
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    /// Where the value of `key` comes from, for people.
+    pub fn origin(&self, key: &str) -> String {
+        self.origins.get(key).map_or_else(|| "default".to_owned(), ToString::to_string)
+    }
+
+    fn apply(
+        &mut self,
+        setting: &'static Setting,
+        value: &Given,
+        place: Place,
+    ) -> Result<(), ConfigError> {
+        match (setting.set)(&mut self.config, value) {
+            Ok(()) => {
+                self.origins.insert(setting.key, place);
+                Ok(())
+            }
+            Err(problem) => {
+                Err(ConfigError::BadValue { place, key: setting.key.to_owned(), problem })
+            }
+        }
+    }
+
+    /// An unknown variable is no error: Kubernetes puts `PORTOLAN_PORT=tcp://…` and its like into
+    /// every pod that lives beside a Service of that name. One that nearly fits is worth a word.
+    fn warn_of_variable(&mut self, name: &str) {
+        let prefix = settings::ENV_PREFIX;
+        let known: Vec<String> = SETTINGS.iter().map(Setting::env).collect();
+        // Without the prefix: it is the same in all, so it would make all of them near.
+        let ends = known.iter().filter_map(|known| known.strip_prefix(prefix));
+        if let Some(near) = nearest::nearest(name.strip_prefix(prefix).unwrap_or(name), ends) {
+            self.warnings.push(format!(
+                "the environment variable {name} is not known and has no effect; did you mean {prefix}{near}?"
+            ));
+        }
+    }
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            web: Web { listen_address: SocketAddr::from(([127, 0, 0, 1], 10062)) },
+            log: Log { level: LogLevel::Info, format: LogFormat::Text },
+            pin: false,
+            bpf_log: false,
+            internal_ranges: value::default_internal_ranges(),
+            limits: Limits::default(),
+            requests: true,
+            sweep_interval: Duration::from_secs(1),
+            run_stats: false,
+        }
+    }
+}
+
+// === impl LogLevel, LogFormat ===
+
+impl LogLevel {
+    /// All levels.
+    pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// The name used in files, flags and output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl LogFormat {
+    /// All formats.
+    pub const ALL: [Self; 2] = [Self::Text, Self::Json];
+
+    /// The name used in files, flags and output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+// === impl Place ===
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Environment(name) => write!(f, "environment variable {name}"),
+            Self::Flag(name) => write!(f, "flag --{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("writing the file");
+        (folder, path)
+    }
+
+    fn load_file(name: &str, text: &str) -> Result<Loaded, String> {
+        let (folder, path) = file(name, text);
+        let folder = format!("{}/", folder.path().display());
+        load(Some(&path), [], &[]).map_err(|error| error.to_string().replace(&folder, ""))
+    }
+
+    fn variable(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    const TOML: &str = r#"
+pin = true
+internal_ranges = ["10.0.0.0/8", "192.0.2.7"]
+sweep_interval = "250ms"
+[web]
+listen_address = "0.0.0.0:9999"
+[log]
+level = "debug"
+format = "json"
+[limits]
+edges = 4096
+"#;
+
+    const YAML: &str = "
+pin: true
+internal_ranges:
+  - 10.0.0.0/8
+  - 192.0.2.7
+sweep_interval: 250ms
+web:
+  listen_address: 0.0.0.0:9999
+log: {level: debug, format: json}
+limits:
+  edges: 4096
+";
+
+    #[test]
+    fn toml_and_yaml_say_the_same() {
+        let toml = load_file("a.toml", TOML).expect("valid").config;
+        let yaml = load_file("a.yaml", YAML).expect("valid").config;
+        assert_eq!(toml, yaml);
+        assert_eq!(toml.web.listen_address, SocketAddr::from(([0, 0, 0, 0], 9999)));
+        assert_eq!(toml.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
+        assert_eq!(toml.limits, Limits { edges: Some(4096), owners: None });
+        assert_eq!(toml.sweep_interval, Duration::from_millis(250));
+        assert!(toml.pin);
+        let ranges: Vec<String> = toml.internal_ranges.iter().map(ToString::to_string).collect();
+        assert_eq!(ranges, ["10.0.0.0/8", "192.0.2.7/32"]);
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        for name in ["a.toml", "a.yaml"] {
+            let loaded = load_file(name, "# nothing yet\n").expect("valid");
+            assert_eq!(loaded.config, Config::default());
+            assert!(loaded.origins.is_empty());
+        }
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file_over_default() {
+        let (_folder, path) = file("a.toml", "[web]\nlisten_address = \"127.0.0.1:1001\"\n");
+        let setting = settings::find("web.listen_address").expect("known");
+        let env = variable("PORTOLAN_WEB_LISTEN_ADDRESS", "127.0.0.1:1002");
+        let flag = [(setting, Given::Text("127.0.0.1:1003".into()))];
+        let check = |file, env, flags: &[(&'static Setting, Given)], port, origin: &str| {
+            let loaded = load(file, env, flags).expect("valid");
+            assert_eq!(loaded.config.web.listen_address.port(), port);
+            assert!(loaded.origin(setting.key).ends_with(origin), "{}", loaded.origin(setting.key));
+        };
+        check(None, vec![], &[], 10062, "default");
+        check(Some(path.as_path()), vec![], &[], 1001, "a.toml:2");
+        check(Some(path.as_path()), vec![env.clone()], &[], 1002, "PORTOLAN_WEB_LISTEN_ADDRESS");
+        check(Some(path.as_path()), vec![env], &flag, 1003, "flag --web.listen-address");
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place_and_the_mend() {
+        let check = |name: &str, text: &str, expected: &str| {
+            assert_eq!(load_file(name, text).expect_err("refused"), expected, "{text}");
+        };
+        check(
+            "a.toml",
+            "pin = true\n[web]\nlisten_adress = \"x\"\n",
+            "a.toml:3: unknown key `web.listen_adress`; did you mean `web.listen_address`?",
+        );
+        check(
+            "a.yaml",
+            "pin: true\nweb:\n  listen-address: x\n",
+            "a.yaml:3: unknown key `web.listen-address`; did you mean `web.listen_address`?",
+        );
+        check("a.toml", "colour = 1\n", "a.toml:1: unknown key `colour`");
+        check("a.toml", "\n[metrics]\nfoo = 1\n", "a.toml:3: unknown key `metrics.foo`");
+        check(
+            "a.toml",
+            "[log]\nlevel = \"loud\"\n",
+            "a.toml:2: `log.level` is \"loud\"; choose one of error, warn, info, debug, trace",
+        );
+        check(
+            "a.yaml",
+            "web:\n  listen_address: localhost\n",
+            "a.yaml:2: `web.listen_address` is \"localhost\"; write an address and a port, like 127.0.0.1:10062 or [::1]:10062",
+        );
+        check("a.toml", "pin = 3\n", "a.toml:1: `pin` is \"3\"; write true or false");
+        check(
+            "a.toml",
+            "sweep_interval = \"5\"\n",
+            "a.toml:1: `sweep_interval` is \"5\"; write a number with a unit, like 500ms, 1s or 2m",
+        );
+        check(
+            "a.toml",
+            "sweep_interval = \"0s\"\n",
+            "a.toml:1: `sweep_interval` is \"0s\"; choose between 100ms and 1m",
+        );
+        check(
+            "a.yaml",
+            "internal_ranges:\n  - 10.0.0.0/8\n  - 10.0.0.0/99\n",
+            "a.yaml:1: `internal_ranges` contains \"10.0.0.0/99\"; write networks like 10.0.0.0/8 or fd00::/8",
+        );
+        check(
+            "a.toml",
+            "pin = \n",
+            "a.toml:1: string values must be quoted, expected literal string",
+        );
+        check("a.ini", "", "a.ini: cannot tell the format; name the file .toml, .yaml or .yml");
+    }
+
+    #[test]
+    fn more_ranges_than_the_kernel_half_can_hold_are_refused() {
+        let ranges: Vec<String> = (0..33).map(|i| format!("\"10.{i}.0.0/16\"")).collect();
+        let error = load_file("a.toml", &format!("internal_ranges = [{}]", ranges.join(",")));
+        let error = error.expect_err("refused");
+        assert!(error.contains("33 networks; at most 32"), "{error}");
+    }
+
+    #[test]
+    fn a_foreign_variable_is_no_error_but_a_misspelt_one_is_told() {
+        let loaded = load(
+            None,
+            [
+                variable("PORTOLAN_PORT", "tcp://10.0.0.1:10062"),
+                variable("PORTOLAN_LOG_LEVLE", "debug"),
+                variable("PORTOLAN_CONFIG", "/x.toml"),
+                variable("HOME", "/"),
+            ],
+            &[],
+        )
+        .expect("valid");
+        assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+        assert!(loaded.warnings[0].contains("did you mean PORTOLAN_LOG_LEVEL?"));
+    }
+
+    #[test]
+    fn a_missing_file_is_a_sentence() {
+        let error = load(Some(Path::new("/nonexistent/a.toml")), [], &[]).expect_err("refused");
+        assert_eq!(
+            error.to_string(),
+            "cannot read the configuration file /nonexistent/a.toml: No such file or directory (os error 2); check the path given with --config"
+        );
+    }
+}

@@ -1,0 +1,174 @@
+//! The table of settings: one row each, the single source of keys, flags, variables and help.
+
+use super::value::{self, Given};
+use super::{Config, LogFormat, LogLevel};
+
+/// What every environment variable begins with.
+pub const ENV_PREFIX: &str = "PORTOLAN_";
+
+/// The variable that names the file.
+pub const ENV_CONFIG: &str = "PORTOLAN_CONFIG";
+
+/// One thing an operator can choose.
+#[derive(Debug)]
+pub struct Setting {
+    /// The key in the file, dotted.
+    pub key: &'static str,
+    /// The flag.
+    pub flag: Flag,
+    /// One sentence.
+    pub help: &'static str,
+    /// Checks a value and stores it; the error completes "`key` …".
+    pub set: fn(&mut Config, &Given) -> Result<(), String>,
+    /// The effective value as a TOML literal; `None` = chosen by the agent.
+    pub show: fn(&Config) -> Option<String>,
+}
+
+/// How a setting is given on the command line.
+#[derive(Clone, Copy, Debug)]
+pub enum Flag {
+    /// `--name VALUE`: the name, and what VALUE is called.
+    Value(&'static str, &'static str),
+    /// `--name` turns it on.
+    On(&'static str),
+    /// `--name` turns it off.
+    Off(&'static str),
+}
+
+/// Every setting.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "web.listen_address",
+        flag: Flag::Value("web.listen-address", "HOST:PORT"),
+        help: "Where /metrics, the API and the page are served",
+        set: |config, given| value::socket_address(given).map(|v| config.web.listen_address = v),
+        show: |config| Some(value::quoted(&config.web.listen_address)),
+    },
+    Setting {
+        key: "log.level",
+        flag: Flag::Value("log.level", "LEVEL"),
+        help: "What is worth a log line: error, warn, info, debug, trace",
+        set: |config, given| {
+            value::choice(given, &LogLevel::ALL, LogLevel::as_str).map(|v| config.log.level = v)
+        },
+        show: |config| Some(value::quoted(config.log.level.as_str())),
+    },
+    Setting {
+        key: "log.format",
+        flag: Flag::Value("log.format", "FORMAT"),
+        help: "How a log line looks: text, json",
+        set: |config, given| {
+            value::choice(given, &LogFormat::ALL, LogFormat::as_str).map(|v| config.log.format = v)
+        },
+        show: |config| Some(value::quoted(config.log.format.as_str())),
+    },
+    Setting {
+        key: "pin",
+        flag: Flag::On("pin"),
+        help: "Keep maps and links in the BPF file system, so that a restart loses nothing",
+        set: |config, given| value::boolean(given).map(|v| config.pin = v),
+        show: |config| Some(config.pin.to_string()),
+    },
+    Setting {
+        key: "internal_ranges",
+        flag: Flag::Value("internal-ranges", "CIDR,…"),
+        help: "Addresses that are ours; a server's clients from elsewhere are one row, `internet`",
+        set: |config, given| value::networks(given).map(|v| config.internal_ranges = v),
+        show: |config| Some(value::quoted_list(&config.internal_ranges)),
+    },
+    Setting {
+        key: "requests",
+        flag: Flag::Off("no-requests"),
+        help: "Measure request latency (two more hooks); the flag turns it off",
+        set: |config, given| value::boolean(given).map(|v| config.requests = v),
+        show: |config| Some(config.requests.to_string()),
+    },
+    Setting {
+        key: "sweep_interval",
+        flag: Flag::Value("sweep-interval", "DURATION"),
+        help: "How often the kernel's tables are read between scrapes",
+        set: |config, given| value::sweep_interval(given).map(|v| config.sweep_interval = v),
+        show: |config| Some(value::quoted(value::duration_text(config.sweep_interval))),
+    },
+    Setting {
+        key: "limits.edges",
+        flag: Flag::Value("limits.edges", "N"),
+        help: "Rows of the kernel's table of edges (default: from the memory of the host)",
+        set: |config, given| value::table_size(given).map(|v| config.limits.edges = Some(v)),
+        show: |config| config.limits.edges.map(|v| v.to_string()),
+    },
+    Setting {
+        key: "limits.owners",
+        flag: Flag::Value("limits.owners", "N"),
+        help: "Rows of the kernel's table of owners (default: from the memory of the host)",
+        set: |config, given| value::table_size(given).map(|v| config.limits.owners = Some(v)),
+        show: |config| config.limits.owners.map(|v| v.to_string()),
+    },
+    Setting {
+        key: "run_stats",
+        flag: Flag::On("run-stats"),
+        help: "Let the kernel time our programs (portolan_hook_runs_total and its like); costs a little on every run",
+        set: |config, given| value::boolean(given).map(|v| config.run_stats = v),
+        show: |config| Some(config.run_stats.to_string()),
+    },
+    Setting {
+        key: "bpf_log",
+        flag: Flag::On("bpf-log"),
+        help: "Let the kernel programs log, for debugging",
+        set: |config, given| value::boolean(given).map(|v| config.bpf_log = v),
+        show: |config| Some(config.bpf_log.to_string()),
+    },
+];
+
+/// The setting with this key.
+pub fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+// === impl Setting ===
+
+impl Setting {
+    /// The environment variable.
+    pub fn env(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.key.replace('.', "_").to_uppercase())
+    }
+}
+
+// === impl Flag ===
+
+impl Flag {
+    /// The name without the dashes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Value(name, _) | Self::On(name) | Self::Off(name) => name,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_shows_a_literal_that_sets_it_again() {
+        for setting in SETTINGS {
+            let mut config = Config::default();
+            let Some(shown) = (setting.show)(&config) else { continue };
+            let text = shown.trim_matches(['[', ']', '"']).replace("\", \"", ",");
+            (setting.set)(&mut config, &Given::Text(text)).expect(setting.key);
+            assert_eq!(config, Config::default(), "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn no_two_settings_share_a_name() {
+        let mut names: Vec<String> = SETTINGS
+            .iter()
+            .flat_map(|s| [s.key.into(), format!("--{}", s.flag.name()), s.env()])
+            .collect();
+        names.sort();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}

@@ -1,0 +1,165 @@
+//! From what was written to checked values. Every error says what would be right.
+
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::MAX_INTERNAL_RANGES;
+
+/// A value as it was given, before anyone knows its type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// A scalar; also how the environment and flags write a list, with commas.
+    Text(String),
+    /// A list in a file.
+    List(Vec<String>),
+}
+
+/// An address with a port.
+pub(super) fn socket_address(given: &Given) -> Result<SocketAddr, String> {
+    parse(given, "write an address and a port, like 127.0.0.1:10062 or [::1]:10062", |text| {
+        text.parse().ok()
+    })
+}
+
+/// true or false.
+pub(super) fn boolean(given: &Given) -> Result<bool, String> {
+    parse(given, "write true or false", |text| match text {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    })
+}
+
+/// One of `all`, by name.
+pub(super) fn choice<T: Copy>(
+    given: &Given,
+    all: &[T],
+    name: fn(T) -> &'static str,
+) -> Result<T, String> {
+    let names: Vec<&str> = all.iter().map(|one| name(*one)).collect();
+    parse(given, &format!("choose one of {}", names.join(", ")), |text| {
+        all.iter().copied().find(|one| name(*one) == text)
+    })
+}
+
+/// Networks in CIDR notation; a bare address is a network of one.
+pub(super) fn networks(given: &Given) -> Result<Vec<IpNet>, String> {
+    let parts: Vec<&str> = match given {
+        Given::Text(text) => text.split(',').map(str::trim).filter(|p| !p.is_empty()).collect(),
+        Given::List(parts) => parts.iter().map(|part| part.trim()).collect(),
+    };
+    if parts.len() > MAX_INTERNAL_RANGES {
+        return Err(format!(
+            "lists {} networks; at most {MAX_INTERNAL_RANGES} fit, so write fewer and wider ones",
+            parts.len()
+        ));
+    }
+    let network = |part: &&str| {
+        let address = || part.parse::<IpAddr>().ok().map(IpNet::from);
+        part.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(address).ok_or_else(|| {
+            format!("contains \"{part}\"; write networks like 10.0.0.0/8 or fd00::/8")
+        })
+    };
+    parts.iter().map(network).collect()
+}
+
+/// The time between two reads of the tables.
+pub(super) fn sweep_interval(given: &Given) -> Result<Duration, String> {
+    let value = duration(given)?;
+    if (Duration::from_millis(100)..=Duration::from_mins(1)).contains(&value) {
+        Ok(value)
+    } else {
+        Err(wrong(given, "choose between 100ms and 1m"))
+    }
+}
+
+/// The size of a kernel table.
+pub(super) fn table_size(given: &Given) -> Result<u32, String> {
+    parse(given, "write a whole number from 64 to 1048576", |text| {
+        text.parse().ok().filter(|size| (64..=1_048_576).contains(size))
+    })
+}
+
+/// A duration as [`duration`] reads it.
+pub(super) fn duration_text(duration: Duration) -> String {
+    if duration.subsec_millis() == 0 {
+        format!("{}s", duration.as_secs())
+    } else {
+        format!("{}ms", duration.as_millis())
+    }
+}
+
+/// Writes a duration as text.
+pub(super) fn serialize_duration<S: serde::Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&duration_text(*duration))
+}
+
+/// A TOML string. Nothing we show contains a quote or a backslash.
+pub(super) fn quoted(value: impl Display) -> String {
+    format!("\"{value}\"")
+}
+
+/// A TOML list of strings.
+pub(super) fn quoted_list(values: &[impl Display]) -> String {
+    let quoted: Vec<String> = values.iter().map(quoted).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+/// Loopback, private use (RFC 1918, RFC 4193), shared (RFC 6598) and link-local addresses.
+pub(super) fn default_internal_ranges() -> Vec<IpNet> {
+    [
+        ([127, 0, 0, 0], 8),
+        ([10, 0, 0, 0], 8),
+        ([172, 16, 0, 0], 12),
+        ([192, 168, 0, 0], 16),
+        ([100, 64, 0, 0], 10),
+        ([169, 254, 0, 0], 16),
+    ]
+    .map(|(address, prefix)| IpNet::new_assert(IpAddr::from(address), prefix))
+    .into_iter()
+    .chain(
+        [
+            ([0, 0, 0, 0, 0, 0, 0, 1], 128),
+            ([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7),
+            ([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+        ]
+        .map(|(address, prefix): ([u16; 8], u8)| IpNet::new_assert(IpAddr::from(address), prefix)),
+    )
+    .collect()
+}
+
+/// A number with a unit.
+fn duration(given: &Given) -> Result<Duration, String> {
+    parse(given, "write a number with a unit, like 500ms, 1s or 2m", |text| {
+        let digits = text.find(|c: char| !c.is_ascii_digit())?;
+        let (number, unit) = text.split_at_checked(digits)?;
+        let number: u64 = number.parse().ok()?;
+        match unit.trim_start() {
+            "ms" => Some(Duration::from_millis(number)),
+            "s" => Some(Duration::from_secs(number)),
+            "m" => number.checked_mul(60).map(Duration::from_secs),
+            _ => None,
+        }
+    })
+}
+
+/// Reads one scalar; `right` says what would be right.
+fn parse<T>(given: &Given, right: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, String> {
+    match given {
+        Given::Text(text) => read(text.trim()).ok_or_else(|| wrong(given, right)),
+        Given::List(_) => Err(wrong(given, right)),
+    }
+}
+
+fn wrong(given: &Given, right: &str) -> String {
+    match given {
+        Given::Text(text) => format!("is \"{text}\"; {right}"),
+        Given::List(_) => format!("is a list; {right}"),
+    }
+}
