@@ -41,7 +41,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 136;
+offsets! { 144;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -108,13 +108,17 @@ offsets! { 136;
     skb_dev = "sk_buff"."dev",
     /// Network namespace of a device.
     dev_net = "net_device"."nd_net.net",
-    /// Always [`MISSING`]: keeps the size a multiple of eight.
-    unused = "-"."-",
+    /// Start of a packet's buffer.
+    skb_head = "sk_buff"."head",
+    /// Offset of the transport header in it.
+    skb_transport_header = "sk_buff"."transport_header",
+    /// Byte that holds the IPv6-only flag; see [`Knobs::v6_only_mask`].
+    v6_only = "sock_common"."skc_ipv6only",
 }
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Knobs: 1248 {
+    pub struct Knobs: 1256 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -129,7 +133,9 @@ crate::wire! {
         pub reset_has_reason: u8,
         /// 1 if requests are timed.
         pub requests: u8,
+        /// The bit of [`Offsets::v6_only`]'s byte.
+        pub v6_only_mask: u8,
         /// Always zero.
-        pub zero: [u8; 14],
+        pub zero: [u8; 13],
     }
 }

@@ -14,7 +14,7 @@ pub const FLAG_PEER_CLOSED: u8 = 1;
 
 crate::wire! {
     /// State of one socket. A child of `accept` inherits its listener's copy.
-    pub struct SocketState: 72 {
+    pub struct SocketState: 80 {
         /// Row of the owner.
         pub owner: u32,
         /// Slot of the edge; overflow slots are below `FIRST_FREE_SLOT`.
@@ -42,8 +42,10 @@ crate::wire! {
         /// `received_bytes` already counted in the slot.
         pub received_bytes: u64,
         /// Retransmits (connection) or drops (listener) already counted in the slot.
-        pub retransmits: u32,
+        pub retransmits: u64,
         /// `tcp_sock.rtt_seq` marker of the last round trip sample; see the sweep.
         pub rtt_mark: u32,
+        /// Always zero.
+        pub zero2: u32,
     }
 }

@@ -1,0 +1,293 @@
+//! Life of a connection, independent of the hook that tells: states in, counts out.
+
+use agent_common::edge::{
+    CONNECT_OK, CONNECT_OTHER, EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN,
+    connect_result,
+};
+use agent_common::events::KIND_CONNECT_FAILED;
+use agent_common::events::connect_failed::ConnectFailed;
+use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
+use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
+use agent_common::turn;
+use agent_common::wire::Wire;
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+
+use crate::edges::{self, count};
+use crate::maps::{lost, seen, socket, socket_or_insert};
+use crate::sock::{LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
+use crate::{atomic, emit, owners};
+
+/// A program calls connect: the SYN is about to leave. Process context.
+#[inline(always)]
+pub fn connecting(sk: Sock) {
+    let owner = owners::current(sk.netns());
+    let state = SocketState {
+        owner,
+        slot: edges::slot(&client_key(sk, owner)),
+        role: ROLE_CLIENT,
+        stage: STAGE_CONNECTING,
+        start_us: monotonic_us(),
+        ..SocketState::zeroed()
+    };
+    remember(sk, &state);
+}
+
+/// A program calls listen. Process context.
+#[inline(always)]
+pub fn listening(sk: Sock) {
+    let owner = owners::current(sk.netns());
+    let state = SocketState {
+        owner,
+        slot: edges::slot(&listener_key(sk, owner)),
+        role: ROLE_LISTENER,
+        stage: STAGE_OPEN,
+        retransmits: u64::from(sk.drops()),
+        ..SocketState::zeroed()
+    };
+    remember(sk, &state);
+}
+
+/// The handshake completed.
+#[inline(always)]
+pub fn established(sk: Sock, old: u8) {
+    seen(CONNECTION);
+    let Some(tcp) = sk.tcp() else { return count!(u32::from(ROLE_UNKNOWN), connects[CONNECT_OK], 1) };
+    let Some(state) = socket(sk.0).or_else(|| adopt(sk, old)) else {
+        return count!(u32::from(ROLE_UNKNOWN), connects[CONNECT_OK], 1);
+    };
+    // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
+    unsafe {
+        if (*state).role == ROLE_CLIENT {
+            let elapsed = tcp.now_us().saturating_sub((*state).start_us);
+            if let Some(counters) = edges::counters((*state).slot) {
+                edges::observe(&raw mut (*counters).connect, elapsed);
+            }
+            (*state).answered_seq = tcp.write_seq();
+            (*state).last_received_us = tcp.now_us();
+        } else {
+            // Inherited from the listener: from here on it is a connection of its own.
+            serve(sk, state);
+            (*state).turn = turn::idle(tcp.write_seq());
+        }
+        (*state).stage = STAGE_OPEN;
+        count!((*state).slot, connects[CONNECT_OK], 1);
+        count!((*state).slot, opened, 1);
+    }
+}
+
+/// The socket reached CLOSE from `old`.
+#[inline(always)]
+pub fn closed(sk: Sock, old: u8) {
+    let Some(state) = socket(sk.0) else {
+        if old == SYN_SENT {
+            seen(CONNECTION);
+            count!(u32::from(ROLE_UNKNOWN), connects[CONNECT_OTHER], 1);
+        }
+        return;
+    };
+    // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
+    unsafe {
+        if old == LISTEN {
+            sync_listener(sk, state);
+        } else if (*state).stage == STAGE_CONNECTING {
+            failed(sk, state);
+        } else if (*state).role == ROLE_LISTENER {
+            // A child that died before its handshake ended.
+            if old == SYN_RECV {
+                serve(sk, state);
+                failed(sk, state);
+            }
+        } else if (*state).stage == STAGE_OPEN {
+            if let Some(tcp) = sk.tcp() {
+                sync(tcp, state);
+            }
+            count!((*state).slot, closed, 1);
+        }
+        (*state).stage = STAGE_CLOSED;
+    }
+}
+
+/// Takes over a socket that was there before the programs were attached.
+#[inline(always)]
+pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
+    let listening = sk.state() == LISTEN;
+    let (slot, retransmits) = if listening {
+        (edges::slot(&listener_key(sk, owner)), sk.drops())
+    } else if role == ROLE_SERVER {
+        (edges::slot(&server_key(sk, owner)), tcp.retransmits())
+    } else {
+        (edges::slot(&client_key(sk, owner)), tcp.retransmits())
+    };
+    let connecting = sk.state() == SYN_SENT;
+    let (_, rtt_mark) = tcp.round_trip();
+    let state = SocketState {
+        owner,
+        slot,
+        role: if listening { ROLE_LISTENER } else { role },
+        stage: if connecting { STAGE_CONNECTING } else { STAGE_OPEN },
+        answered_seq: tcp.write_seq(),
+        turn: turn::idle(tcp.write_seq()),
+        start_us: monotonic_us(),
+        last_received_us: monotonic_us(),
+        sent_bytes: tcp.sent_bytes(),
+        received_bytes: tcp.received_bytes(),
+        retransmits: u64::from(retransmits),
+        rtt_mark,
+        ..SocketState::zeroed()
+    };
+    if remember(sk, &state).is_some() && !connecting && !listening {
+        count!(slot, opened, 1);
+        count!(slot, preexisting, 1);
+    }
+}
+
+/// Brings the slot up to date with the connection: bytes, retransmits, round trip time.
+///
+/// May run at any moment, also twice at once: each caller adds the difference to the value it
+/// swapped out, so the sum over all callers is always the last value stored.
+///
+/// # Safety
+/// `state` must be a valid value of the socket's storage.
+#[inline(always)]
+pub unsafe fn sync(tcp: Tcp, state: *mut SocketState) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let Some(counters) = edges::counters((*state).slot) else { return };
+        let sent = tcp.sent_bytes();
+        let before = atomic::swap(&raw mut (*state).sent_bytes, sent);
+        if sent != before {
+            atomic::add(&raw mut (*counters).sent_bytes, sent.wrapping_sub(before));
+        }
+        let received = tcp.received_bytes();
+        let before = atomic::swap(&raw mut (*state).received_bytes, received);
+        if received != before {
+            atomic::add(&raw mut (*counters).received_bytes, received.wrapping_sub(before));
+        }
+        sync_retransmits(tcp, state);
+        let (rtt_us, mark) = tcp.round_trip();
+        if mark != (*state).rtt_mark && rtt_us != 0 {
+            (*state).rtt_mark = mark;
+            edges::observe(&raw mut (*counters).rtt, u64::from(rtt_us));
+        }
+    }
+}
+
+/// As [`sync`], for a listener's drops.
+///
+/// # Safety
+/// As [`sync`].
+#[inline(always)]
+pub unsafe fn sync_listener(sk: Sock, state: *mut SocketState) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let drops = u64::from(sk.drops());
+        let before = atomic::swap(&raw mut (*state).retransmits, drops);
+        if drops != before {
+            count!((*state).slot, listen_drops, drops.wrapping_sub(before));
+        }
+    }
+}
+
+/// As [`sync`], for retransmits alone.
+#[inline(always)]
+unsafe fn sync_retransmits(tcp: Tcp, state: *mut SocketState) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let now = u64::from(tcp.retransmits());
+        let before = atomic::swap(&raw mut (*state).retransmits, now);
+        if now != before {
+            count!((*state).slot, retransmits, now.wrapping_sub(before));
+        }
+    }
+}
+
+/// A connection attempt ended without a connection.
+#[inline(always)]
+unsafe fn failed(sk: Sock, state: *mut SocketState) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        seen(CONNECTION);
+        let errno = sk.error();
+        let result = connect_result(errno, sk.local_port() != 0);
+        count!((*state).slot, connects[result], 1);
+        if let Some(tcp) = sk.tcp() {
+            sync_retransmits(tcp, state);
+        }
+        if let Some(header) = emit::admit(KIND_CONNECT_FAILED, (*state).owner) {
+            emit::write(&ConnectFailed {
+                header,
+                remote: sk.remote(),
+                elapsed_us: monotonic_us().saturating_sub((*state).start_us),
+                errno,
+                port: if (*state).role == ROLE_CLIENT { sk.remote_port() } else { sk.local_port() },
+                result,
+                zero: 0,
+                netns: sk.netns(),
+                zero2: 0,
+            });
+        }
+    }
+}
+
+/// Makes an inherited state the state of an accepted connection.
+#[inline(always)]
+unsafe fn serve(sk: Sock, state: *mut SocketState) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        (*state).role = ROLE_SERVER;
+        (*state).slot = edges::slot(&server_key(sk, (*state).owner));
+        (*state).retransmits = 0;
+        (*state).start_us = 0;
+    }
+}
+
+/// A socket nobody told us about: its listener was not known, or its state was lost.
+#[inline(always)]
+fn adopt(sk: Sock, old: u8) -> Option<*mut SocketState> {
+    let owner = owners::nobody(sk.netns());
+    let client = old == SYN_SENT;
+    let state = SocketState {
+        owner,
+        slot: if client { edges::slot(&client_key(sk, owner)) } else { 0 },
+        role: if client { ROLE_CLIENT } else { ROLE_SERVER },
+        start_us: monotonic_us(),
+        ..SocketState::zeroed()
+    };
+    remember(sk, &state)
+}
+
+#[inline(always)]
+fn remember(sk: Sock, initial: &SocketState) -> Option<*mut SocketState> {
+    seen(SOCKET);
+    let Some(state) = socket_or_insert(sk.0, initial) else {
+        lost(SOCKET, NO_STORAGE);
+        return None;
+    };
+    // SAFETY: a valid value of this socket's storage. A socket used again keeps its old state's
+    // place, so the new one is written over it.
+    unsafe { *state = *initial };
+    Some(state)
+}
+
+#[inline(always)]
+fn client_key(sk: Sock, owner: u32) -> EdgeKey {
+    EdgeKey { owner, port: sk.remote_port(), role: ROLE_CLIENT, zero: 0, remote: sk.remote() }
+}
+
+#[inline(always)]
+fn server_key(sk: Sock, owner: u32) -> EdgeKey {
+    let remote = edges::client_address(sk.remote());
+    EdgeKey { owner, port: sk.local_port(), role: ROLE_SERVER, zero: 0, remote }
+}
+
+#[inline(always)]
+fn listener_key(sk: Sock, owner: u32) -> EdgeKey {
+    EdgeKey { owner, port: sk.local_port(), role: ROLE_LISTENER, zero: 0, remote: sk.local() }
+}
+
+/// CLOCK_MONOTONIC in microseconds.
+#[inline(always)]
+pub fn monotonic_us() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() / 1000 }
+}

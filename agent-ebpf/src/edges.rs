@@ -1,0 +1,107 @@
+//! Slots: finds or takes the slot of an edge, and counts into it.
+
+use agent_common::address::{Address, INTERNET};
+use agent_common::edge::{EdgeCounters, EdgeKey};
+use agent_common::histogram::Histogram;
+use agent_common::ledger::{EDGE, MAP_ERROR, NO_SLOT};
+use agent_common::knobs::MAX_RANGES;
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+
+use crate::atomic;
+use crate::maps::{self, knob, lost, seen};
+
+/// The slot of an edge, taken if it has none. Without a free one: the overflow slot of the role.
+#[inline(always)]
+pub fn slot(key: &EdgeKey) -> u32 {
+    let (edges, rows, free) = maps::edges();
+    if let Some(slot) = edges.get_ptr(key) {
+        // SAFETY: a valid map value.
+        return unsafe { *slot };
+    }
+    seen(EDGE);
+    let overflow = u32::from(key.role);
+    let Ok(Some(slot)) = free.pop() else {
+        lost(EDGE, NO_SLOT);
+        return overflow;
+    };
+    let Some(row) = rows.get_ptr_mut(slot) else {
+        lost(EDGE, MAP_ERROR);
+        return overflow;
+    };
+    // SAFETY: a valid map value that nobody else holds: the slot was just taken from the queue.
+    unsafe { (*row).key = *key };
+    if edges.insert(key, slot, BPF_NOEXIST.into()).is_err() {
+        let _ = free.push(slot, 0);
+        if let Some(slot) = edges.get_ptr(key) {
+            // Another CPU was faster: this is not a new edge after all.
+            lost(EDGE, MAP_ERROR);
+            // SAFETY: a valid map value.
+            return unsafe { *slot };
+        }
+        lost(EDGE, NO_SLOT);
+        return overflow;
+    }
+    // SAFETY: as above; written last, it publishes the row.
+    unsafe { core::ptr::write_volatile(&raw mut (*row).born_us, bpf_ktime_get_ns() / 1000) };
+    slot
+}
+
+/// A client's address as a server's edge keeps it: itself inside the internal ranges, else
+/// [`INTERNET`].
+#[inline(always)]
+pub fn client_address(address: Address) -> Address {
+    let count = knob!(range_count) as usize;
+    let mut i = 0;
+    while i < MAX_RANGES && i < count {
+        if knob!(ranges[i]).contains(&address) {
+            return address;
+        }
+        i += 1;
+    }
+    INTERNET
+}
+
+/// The counters of a slot on this CPU's shard.
+#[inline(always)]
+pub fn counters(slot: u32) -> Option<*mut EdgeCounters> {
+    let shards = knob!(shards);
+    // SAFETY: no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    maps::counters(slot.wrapping_mul(shards).wrapping_add(cpu & shards.wrapping_sub(1)))
+}
+
+/// Counts a duration.
+///
+/// # Safety
+/// `histogram` must point into a map value.
+#[inline(always)]
+pub unsafe fn observe(histogram: *mut Histogram, value_us: u64) {
+    let bucket = maps::bucket(value_us);
+    // SAFETY: `bucket` is below BUCKETS, the caller vouches for the rest.
+    unsafe {
+        atomic::add(&raw mut (*histogram).sum_us, value_us);
+        atomic::add((&raw mut (*histogram).buckets).cast::<u64>().add(bucket), 1);
+    }
+}
+
+/// Adds `value` to the counter `offset` bytes into a slot's counters; use [`count!`].
+#[inline(always)]
+pub fn add(slot: u32, offset: usize, value: u64) {
+    if let Some(counters) = counters(slot) {
+        // SAFETY: a valid map value; the verifier checks the offset.
+        unsafe { atomic::add(counters.cast::<u8>().add(offset).cast(), value) };
+    }
+}
+
+/// Adds to a counter of a slot: `count!(slot, field[index], value)`.
+macro_rules! count {
+    ($slot:expr, $field:ident $([$index:expr])?, $value:expr) => {
+        $crate::edges::add(
+            $slot,
+            core::mem::offset_of!(agent_common::edge::EdgeCounters, $field) $(+ $index as usize * 8)?,
+            $value,
+        )
+    };
+}
+pub(crate) use count;

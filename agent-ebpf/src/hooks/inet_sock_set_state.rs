@@ -1,0 +1,39 @@
+//! Lifecycle: connects, accepts, listens, ends.
+//!
+//! `trace_inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`,
+//! net/ipv4/af_inet.c, since 4.16. Connect and listen run in the caller's context; all else may
+//! run in softirq.
+
+use core::ffi::c_void;
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+
+use crate::connection;
+use crate::sock::{CLOSE, ESTABLISHED, LISTEN, SYN_SENT, Sock};
+
+#[btf_tracepoint]
+fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let new: i32 = ctx.arg(2);
+    let new = new as u8;
+    // FIN_WAIT, CLOSE_WAIT and their kin say nothing that CLOSE does not.
+    if !(new == ESTABLISHED || new == SYN_SENT || new == CLOSE || new == LISTEN) {
+        return 0;
+    }
+    let sk = Sock(ctx.arg::<*const c_void>(0));
+    if !sk.is_tcp() {
+        return 0;
+    }
+    let old: i32 = ctx.arg(1);
+    let old = old as u8;
+    if new == ESTABLISHED {
+        connection::established(sk, old);
+    } else if new == CLOSE {
+        connection::closed(sk, old);
+    } else if new == SYN_SENT {
+        connection::connecting(sk);
+    } else {
+        connection::listening(sk);
+    }
+    0
+}

@@ -1,0 +1,33 @@
+//! Data for the program: requests on a server, responses on a client.
+//!
+//! `trace_sk_data_ready(const struct sock *sk)`, net/core/sock.c and others, since 6.3; before,
+//! `void sock_def_readable(struct sock *sk)` tells the same. Runs for every protocol: sockets
+//! without our state leave at once. The socket's lock is held.
+
+use core::ffi::c_void;
+
+use aya_ebpf::macros::{btf_tracepoint, fentry};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
+
+use crate::maps::socket;
+use crate::requests;
+use crate::sock::Sock;
+
+#[btf_tracepoint]
+fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
+    run(Sock(ctx.arg::<*const c_void>(0)))
+}
+
+#[fentry]
+fn sock_def_readable(ctx: FEntryContext) -> i32 {
+    run(Sock(ctx.arg::<*const c_void>(0)))
+}
+
+#[inline(always)]
+fn run(sk: Sock) -> i32 {
+    if let Some(state) = socket(sk.0) {
+        // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
+        unsafe { requests::received(sk, state) };
+    }
+    0
+}

@@ -1,0 +1,35 @@
+//! Data from the program: responses of a server.
+//!
+//! `trace_sock_send_length(struct sock *sk, int ret, int flags)`, net/socket.c, since 6.3; before,
+//! the return of `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)` tells the
+//! same. Runs after the send, in process context, without the socket's lock.
+
+use core::ffi::c_void;
+
+use aya_ebpf::macros::{btf_tracepoint, fexit};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
+
+use crate::maps::socket;
+use crate::requests;
+use crate::sock::Sock;
+
+#[btf_tracepoint]
+fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
+    run(Sock(ctx.arg::<*const c_void>(0)), ctx.arg::<i32>(1))
+}
+
+#[fexit]
+fn tcp_sendmsg(ctx: FExitContext) -> i32 {
+    run(Sock(ctx.arg::<*const c_void>(0)), ctx.arg::<i32>(3))
+}
+
+#[inline(always)]
+fn run(sk: Sock, sent: i32) -> i32 {
+    if sent > 0
+        && let Some(state) = socket(sk.0)
+    {
+        // SAFETY: a valid value of this socket's storage.
+        unsafe { requests::sent(sk, state) };
+    }
+    0
+}

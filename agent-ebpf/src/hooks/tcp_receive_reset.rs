@@ -1,0 +1,62 @@
+//! The peer cuts a connection.
+//!
+//! `trace_tcp_receive_reset(struct sock *sk)`, net/ipv4/tcp_input.c, since 4.15. Runs before the
+//! socket changes state.
+
+use core::ffi::c_void;
+
+use agent_common::edge::{ROLE_CLIENT, ROLE_UNKNOWN};
+use agent_common::events::KIND_RESET;
+use agent_common::events::reset::{NO_REASON, RECEIVED, Reset};
+use agent_common::ledger::RESET;
+use agent_common::reset::{NO_LISTENER, UNKNOWN, cause_of_received};
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+
+use crate::edges::count;
+use crate::emit;
+use crate::maps::{seen, socket};
+use crate::sock::{CLOSE_WAIT, CLOSING, LAST_ACK, SYN_SENT, Sock};
+
+#[btf_tracepoint]
+fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
+    seen(RESET);
+    let sk = Sock(ctx.arg::<*const c_void>(0));
+    let (Some(state), Some(tcp)) = (socket(sk.0), sk.tcp()) else {
+        count!(u32::from(ROLE_UNKNOWN), resets_received[UNKNOWN], 1);
+        return 0;
+    };
+    let tcp_state = sk.state();
+    // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
+    unsafe {
+        let client = (*state).role == ROLE_CLIENT;
+        let outstanding = client && tcp.write_seq() != (*state).answered_seq;
+        let silent_until = if outstanding { tcp.sent_us() } else { tcp.now_us() };
+        let idle_us = silent_until.saturating_sub((*state).last_received_us);
+        let cause = if tcp_state == SYN_SENT {
+            NO_LISTENER
+        } else {
+            let peer_closed =
+                tcp_state == CLOSE_WAIT || tcp_state == LAST_ACK || tcp_state == CLOSING;
+            cause_of_received(peer_closed, outstanding, idle_us)
+        };
+        count!((*state).slot, resets_received[cause], 1);
+        if let Some(header) = emit::admit(KIND_RESET, (*state).owner) {
+            emit::write(&Reset {
+                header,
+                remote: sk.remote(),
+                idle_us,
+                netns: sk.netns(),
+                remote_port: sk.remote_port(),
+                local_port: sk.local_port(),
+                direction: RECEIVED,
+                cause,
+                reason: NO_REASON,
+                role: (*state).role,
+                state: tcp_state,
+                zero: [0; 3],
+            });
+        }
+    }
+    0
+}

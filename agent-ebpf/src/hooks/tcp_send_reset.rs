@@ -1,0 +1,128 @@
+//! This host cuts a connection, or refuses one.
+//!
+//! `trace_tcp_send_reset(const struct sock *sk, const struct sk_buff *skb__nullable, const enum
+//! sk_rst_reason reason)`, net/ipv4/tcp_ipv4.c, tcp_ipv6.c, tcp_output.c. Since 4.15; `sk` may be
+//! null and `reason` exists since 6.10. Which prototype runs is a knob.
+
+use core::ffi::c_void;
+
+use agent_common::address::{Address, UNSPECIFIED};
+use agent_common::edge::{EdgeKey, ROLE_SERVER, ROLE_UNKNOWN};
+use agent_common::events::KIND_RESET;
+use agent_common::events::reset::{NO_REASON, Reset, SENT};
+use agent_common::knobs::MAX_REASONS;
+use agent_common::ledger::RESET;
+use agent_common::reset::{NO_CONNECTION, NO_LISTENER, UNKNOWN};
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+
+use crate::connection::monotonic_us;
+use crate::edges::{self, count};
+use crate::maps::{knob, seen, socket};
+use crate::sock::{Packet, Sock};
+use crate::{emit, owners};
+
+#[btf_tracepoint]
+fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
+    seen(RESET);
+    let reason = if knob!(reset_has_reason) == 1 { ctx.arg::<i32>(2) as u32 } else { u32::MAX };
+    let cause = if reason < MAX_REASONS as u32 {
+        knob!(causes[(reason as usize) & (MAX_REASONS - 1)])
+    } else {
+        UNKNOWN
+    };
+    let sk: *const c_void = ctx.arg(0);
+    if sk.is_null() {
+        without_socket(Packet(ctx.arg::<*const c_void>(1)), cause, reason as u8);
+    } else {
+        with_socket(Sock(sk), cause, reason as u8);
+    }
+    0
+}
+
+#[inline(always)]
+fn with_socket(sk: Sock, cause: u8, reason: u8) {
+    let Some(state) = socket(sk.0) else {
+        // TIME_WAIT and request sockets have no state, only what all sockets share.
+        let owner = owners::nobody(sk.netns());
+        return report(slot_of(owner), owner, cause, sk.state(), reason, &Ends {
+            netns: sk.netns(),
+            remote: sk.remote(),
+            remote_port: sk.remote_port(),
+            local_port: sk.local_port(),
+            role: ROLE_UNKNOWN,
+            idle_us: u64::MAX,
+        });
+    };
+    // SAFETY: a valid value of this socket's storage.
+    let (slot, owner, role, last) =
+        unsafe { ((*state).slot, (*state).owner, (*state).role, (*state).last_received_us) };
+    report(slot, owner, cause, sk.state(), reason, &Ends {
+        netns: sk.netns(),
+        remote: sk.remote(),
+        remote_port: sk.remote_port(),
+        local_port: sk.local_port(),
+        role,
+        idle_us: monotonic_us().saturating_sub(last),
+    });
+}
+
+#[inline(always)]
+fn without_socket(packet: Packet, cause: u8, reason: u8) {
+    if packet.0.is_null() {
+        return count!(u32::from(ROLE_UNKNOWN), resets_sent[UNKNOWN], 1);
+    }
+    let netns = packet.netns();
+    let owner = owners::nobody(netns);
+    let segment = packet.segment();
+    let (remote_port, local_port, request) = match segment {
+        Some(s) => (s.remote_port, s.local_port, s.is_connection_request),
+        None => (0, 0, false),
+    };
+    let cause = if cause == NO_CONNECTION && request { NO_LISTENER } else { cause };
+    report(slot_of(owner), owner, cause, 0, reason, &Ends {
+        netns,
+        remote: UNSPECIFIED,
+        remote_port,
+        local_port,
+        role: ROLE_UNKNOWN,
+        idle_us: u64::MAX,
+    });
+}
+
+/// One row per namespace, whatever the port: a port scan must not fill the table. The port is in
+/// the record.
+#[inline(always)]
+fn slot_of(nobody: u32) -> u32 {
+    edges::slot(&EdgeKey { owner: nobody, port: 0, role: ROLE_SERVER, zero: 0, remote: UNSPECIFIED })
+}
+
+struct Ends {
+    netns: u32,
+    remote: Address,
+    remote_port: u16,
+    local_port: u16,
+    role: u8,
+    idle_us: u64,
+}
+
+#[inline(always)]
+fn report(slot: u32, owner: u32, cause: u8, state: u8, reason: u8, ends: &Ends) {
+    count!(slot, resets_sent[cause & 15], 1);
+    if let Some(header) = emit::admit(KIND_RESET, owner) {
+        emit::write(&Reset {
+            header,
+            remote: ends.remote,
+            idle_us: ends.idle_us,
+            netns: ends.netns,
+            remote_port: ends.remote_port,
+            local_port: ends.local_port,
+            direction: SENT,
+            cause,
+            reason: if knob!(reset_has_reason) == 1 { reason } else { NO_REASON },
+            role: ends.role,
+            state,
+            zero: [0; 3],
+        });
+    }
+}

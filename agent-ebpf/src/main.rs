@@ -1,0 +1,30 @@
+//! Portolan's kernel programs: facts are counted where they happen.
+//!
+//! [`hooks`] has one file per hook. A hook reads what it needs through [`sock`], finds the
+//! socket's state and slot through [`maps`] and [`edges`], and adds to the slot. [`emit`] is the
+//! only way into the ring. Nothing here blocks, allocates per packet, or changes a verdict.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod atomic;
+mod connection;
+mod edges;
+mod emit;
+mod hooks;
+mod maps;
+mod owners;
+mod requests;
+mod sock;
+
+/// The verifier rejects a program in which this loop can be reached.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+// Tracing helpers (probe reads, current task) are only open to programs under the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,211 @@
+//! Every map: what it holds, who writes it, who reads it. Sizes marked † are set at load time.
+
+use core::ffi::c_void;
+
+use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow};
+use agent_common::events::{EventHeader, KINDS, RateWindow};
+use agent_common::histogram;
+use agent_common::knobs::Knobs;
+use agent_common::ledger::Ledger;
+use agent_common::owner::{OwnerKey, OwnerRow};
+use agent_common::seed::Seed;
+use agent_common::socket::SocketState;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue, RingBuf};
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::macros::btf_map;
+
+use crate::atomic;
+
+/// Set by the daemon before load; constant for the verifier.
+#[unsafe(no_mangle)]
+static KNOBS: Knobs = Knobs {
+    offsets: agent_common::knobs::Offsets::NONE,
+    ranges: [agent_common::address::Range { prefix: [0; 4], mask: [0; 4] };
+        agent_common::knobs::MAX_RANGES],
+    range_count: 0,
+    shards: 1,
+    causes: [0; agent_common::knobs::MAX_REASONS],
+    reset_has_reason: 0,
+    requests: 1,
+    v6_only_mask: 0,
+    zero: [0; 13],
+};
+
+/// The histogram grid, in read-only data.
+static GRID: [u32; 128] = histogram::SEARCH_US;
+
+/// State per socket; a child of `accept` inherits its listener's. Written by the hooks only.
+#[btf_map]
+static SOCKETS: SocketStorage = SocketStorage::new();
+
+/// Edge → slot. Written by hooks (new edge) and the daemon (idle edge removed). †
+#[btf_map]
+static EDGES: HashMap<EdgeKey, u32, 8192> = HashMap::new();
+/// Slot → edge: which rows to read. Written by hooks, cleared by the daemon. †
+#[btf_map]
+static EDGE_ROWS: Array<EdgeRow, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Slot × shard → counters. Added to by hooks, read by the daemon through mmap. †
+#[btf_map]
+static EDGE_COUNTERS: Array<EdgeCounters, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Free slots. Filled by the daemon, taken by hooks. †
+#[btf_map]
+static EDGE_FREE: Queue<u32, 8192> = Queue::new();
+
+/// Owner → row. Written by hooks and the daemon. †
+#[btf_map]
+static OWNERS: HashMap<OwnerKey, u32, 4096> = HashMap::new();
+/// Owner rows. Written by hooks, read by the daemon through mmap. †
+#[btf_map]
+static OWNER_ROWS: Array<OwnerRow, 4096, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Free owner rows. Filled by the daemon, taken by hooks. †
+#[btf_map]
+static OWNER_FREE: Queue<u32, 4096> = Queue::new();
+/// Room to read a command line into: too large for the stack. Process context only.
+#[btf_map]
+static OWNER_SCRATCH: PerCpuArray<OwnerRow, 1> = PerCpuArray::new();
+
+/// What the daemon knows of sockets from before its start, by socket cookie. Emptied after use.
+#[btf_map]
+static SEEDS: HashMap<u64, Seed, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Detail records. Written by hooks without waking anyone, drained by timer. †
+#[btf_map]
+static EVENTS: RingBuf<EventHeader, { 256 * 1024 }> = RingBuf::new();
+/// Rate limit per kind of record.
+#[btf_map]
+static EVENT_RATES: PerCpuArray<RateWindow, KINDS> = PerCpuArray::new();
+
+/// What was seen and what was lost.
+#[btf_map]
+static LEDGER: PerCpuArray<Ledger, 1> = PerCpuArray::new();
+
+/// Reads one knob; a volatile read, so that the compiler does not fold the default in.
+macro_rules! knob {
+    ($($field:tt)+) => {
+        // SAFETY: KNOBS is a valid static; its fields are plain integers.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::knobs().$($field)+) }
+    };
+}
+pub(crate) use knob;
+
+/// The knobs; read fields with [`knob!`].
+#[inline(always)]
+pub fn knobs() -> &'static Knobs {
+    &KNOBS
+}
+
+/// The bucket of a duration.
+#[inline(always)]
+pub fn bucket(value_us: u64) -> usize {
+    histogram::bucket(&GRID, value_us)
+}
+
+/// The maps of edges.
+#[inline(always)]
+pub fn edges() -> (
+    &'static HashMap<EdgeKey, u32, 8192>,
+    &'static Array<EdgeRow, 8192, { BPF_F_MMAPABLE as usize }>,
+    &'static Queue<u32, 8192>,
+) {
+    (&EDGES, &EDGE_ROWS, &EDGE_FREE)
+}
+
+/// The counters at `index` (slot × shards + shard).
+#[inline(always)]
+pub fn counters(index: u32) -> Option<*mut EdgeCounters> {
+    EDGE_COUNTERS.get_ptr_mut(index)
+}
+
+/// The maps of owners.
+#[inline(always)]
+pub fn owners() -> (
+    &'static HashMap<OwnerKey, u32, 4096>,
+    &'static Array<OwnerRow, 4096, { BPF_F_MMAPABLE as usize }>,
+    &'static Queue<u32, 4096>,
+) {
+    (&OWNERS, &OWNER_ROWS, &OWNER_FREE)
+}
+
+/// Room for one command line.
+#[inline(always)]
+pub fn owner_scratch() -> Option<*mut OwnerRow> {
+    OWNER_SCRATCH.get_ptr_mut(0)
+}
+
+/// What is known of a socket from before the daemon's start.
+#[inline(always)]
+pub fn seed(cookie: u64) -> Option<*const Seed> {
+    SEEDS.get_ptr(cookie)
+}
+
+/// The ring and its rate limit for `kind`.
+#[inline(always)]
+pub fn events(kind: u32) -> (&'static RingBuf<EventHeader, { 256 * 1024 }>, Option<*mut RateWindow>) {
+    (&EVENTS, EVENT_RATES.get_ptr_mut(kind))
+}
+
+/// Counts a fact of `class` as met.
+#[inline(always)]
+pub fn seen(class: usize) {
+    if let Some(ledger) = LEDGER.get_ptr_mut(0) {
+        // SAFETY: a valid map value; `class` is one of the constants of `agent_common::ledger`.
+        unsafe { atomic::add((&raw mut (*ledger).seen).cast::<u64>().add(class), 1) };
+    }
+}
+
+/// Counts a fact of `class` as lost for `reason`.
+#[inline(always)]
+pub fn lost(class: usize, reason: usize) {
+    if let Some(ledger) = LEDGER.get_ptr_mut(0) {
+        let at = class * agent_common::ledger::REASONS + reason;
+        // SAFETY: as in `seen`.
+        unsafe { atomic::add((&raw mut (*ledger).lost).cast::<u64>().add(at), 1) };
+    }
+}
+
+/// State of a socket, if it has any. `sk` may be any kernel socket pointer the verifier trusts.
+#[inline(always)]
+pub fn socket(sk: *const c_void) -> Option<*mut SocketState> {
+    SOCKETS.get(sk, core::ptr::null(), 0)
+}
+
+/// State of a socket, created from `initial` if it has none.
+#[inline(always)]
+pub fn socket_or_insert(sk: *const c_void, initial: &SocketState) -> Option<*mut SocketState> {
+    SOCKETS.get(sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into())
+}
+
+/// `BPF_MAP_TYPE_SK_STORAGE` with `BPF_F_NO_PREALLOC | BPF_F_CLONE`, which aya's type does not
+/// offer. The loader reads the layout of this struct from BTF; its pointers are never followed.
+#[repr(C)]
+struct SocketStorage {
+    r#type: *const [i32; 24],
+    key: *const i32,
+    value: *const SocketState,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; 0x201],
+}
+
+// SAFETY: see the type: it has no state.
+unsafe impl Sync for SocketStorage {}
+
+impl SocketStorage {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key: core::ptr::null(),
+            value: core::ptr::null(),
+            max_entries: core::ptr::null(),
+            map_flags: core::ptr::null(),
+        }
+    }
+
+    #[inline(always)]
+    fn get(&self, sk: *const c_void, initial: *const SocketState, flags: u64) -> Option<*mut SocketState> {
+        let map = core::ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: the verifier checks the map, the socket pointer and the initial value.
+        let state = unsafe { bpf_sk_storage_get(map, sk.cast_mut(), initial.cast_mut().cast(), flags) };
+        if state.is_null() { None } else { Some(state.cast()) }
+    }
+}

@@ -1,0 +1,114 @@
+//! Who acts: finds or takes the row of an owner.
+
+use agent_common::ledger::{MAP_ERROR, NO_OWNER, OWNER};
+use agent_common::owner::{ARGV_BYTES, OWNER_OVERFLOW, OwnerKey, OwnerRow, app_hash, is_interpreter};
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task_btf,
+    bpf_ktime_get_ns, bpf_probe_read_user,
+};
+
+use crate::maps::{self, lost, seen};
+use crate::sock::Task;
+
+/// The row of the task that is running; only meaningful in process context.
+#[inline(always)]
+pub fn current(netns: u32) -> u32 {
+    // SAFETY: no arguments; returns the running task.
+    let task = Task(unsafe { bpf_get_current_task_btf() } as *const core::ffi::c_void);
+    let comm = task.leader_comm();
+    // SAFETY: no arguments.
+    let cgroup = unsafe { bpf_get_current_cgroup_id() };
+    let mut key = OwnerKey { netns, app: 0, cgroup, comm };
+    if is_interpreter(&comm)
+        && let Some(scratch) = maps::owner_scratch()
+    {
+        read_arguments(task, scratch);
+        // SAFETY: a valid map value of this CPU; its argv was written just now.
+        key.app = app_hash(unsafe { &(*scratch).argv });
+    }
+    let (owners, _, _) = maps::owners();
+    if let Some(row) = owners.get_ptr(&key) {
+        // SAFETY: a valid map value.
+        return unsafe { *row };
+    }
+    // Every owner keeps its arguments: the process may be gone before anybody asks.
+    let Some(scratch) = maps::owner_scratch() else { return OWNER_OVERFLOW };
+    if key.app == 0 {
+        read_arguments(task, scratch);
+    }
+    // SAFETY: no arguments.
+    let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    insert(&key, tgid, Some(scratch))
+}
+
+/// The row of an owner given by its key, as user space or a packet knows it.
+#[inline(always)]
+pub fn by_key(key: &OwnerKey, tgid: u32) -> u32 {
+    let (owners, _, _) = maps::owners();
+    match owners.get_ptr(key) {
+        // SAFETY: a valid map value.
+        Some(row) => unsafe { *row },
+        None => insert(key, tgid, None),
+    }
+}
+
+/// The row for what happens in a namespace without any task or socket.
+#[inline(always)]
+pub fn nobody(netns: u32) -> u32 {
+    by_key(&OwnerKey { netns, app: 0, cgroup: 0, comm: [0; 16] }, 0)
+}
+
+#[inline(always)]
+fn insert(key: &OwnerKey, tgid: u32, arguments: Option<*const OwnerRow>) -> u32 {
+    seen(OWNER);
+    let (owners, rows, free) = maps::owners();
+    let Ok(Some(slot)) = free.pop() else {
+        lost(OWNER, NO_OWNER);
+        return OWNER_OVERFLOW;
+    };
+    let Some(row) = rows.get_ptr_mut(slot) else {
+        lost(OWNER, MAP_ERROR);
+        return OWNER_OVERFLOW;
+    };
+    // SAFETY: a valid map value that nobody else holds: the slot was just taken from the queue.
+    unsafe {
+        (*row).key = *key;
+        (*row).tgid = tgid;
+        (*row).argv_len = 0;
+        if let Some(from) = arguments {
+            (*row).argv_len = (*from).argv_len;
+            (*row).argv = (*from).argv;
+        }
+    }
+    if owners.insert(key, slot, BPF_NOEXIST.into()).is_err() {
+        // Another CPU was faster, or the map is full (it has as many entries as there are rows).
+        let _ = free.push(slot, 0);
+        if let Some(row) = owners.get_ptr(key) {
+            lost(OWNER, MAP_ERROR);
+            // SAFETY: a valid map value.
+            return unsafe { *row };
+        }
+        lost(OWNER, NO_OWNER);
+        return OWNER_OVERFLOW;
+    }
+    // SAFETY: as above; written last, it publishes the row.
+    unsafe { core::ptr::write_volatile(&raw mut (*row).born_us, bpf_ktime_get_ns() / 1000) };
+    slot
+}
+
+/// Reads the first bytes of the task's arguments; what could not be read is zero.
+#[inline(always)]
+fn read_arguments(task: Task, row: *mut OwnerRow) {
+    let (start, end) = task.arguments();
+    let mut length = end.wrapping_sub(start);
+    if length > ARGV_BYTES as u64 {
+        length = ARGV_BYTES as u64;
+    }
+    // SAFETY: a valid map value; the helper checks the user address at run time.
+    unsafe {
+        (*row).argv = [0; ARGV_BYTES];
+        let read = bpf_probe_read_user((&raw mut (*row).argv).cast(), length as u32, start as *const _);
+        (*row).argv_len = if read == 0 { length as u32 } else { 0 };
+    }
+}

@@ -1,0 +1,106 @@
+//! Request turns: from the last byte sent to the first byte back, on either side.
+//!
+//! Client: data arrives that acknowledges something written since the last answer; the request
+//! began when the stack sent that segment. No hook on the send path is needed, and none could
+//! tell the time better: the stack stamped the packet itself.
+//!
+//! Server: from the first data of a request to the first send after it; see
+//! [`agent_common::turn`] for the race this resolves.
+
+use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
+use agent_common::ledger::REQUEST;
+use agent_common::socket::{STAGE_OPEN, SocketState};
+use agent_common::turn;
+
+use crate::maps::seen;
+use crate::sock::{Sock, Tcp};
+use crate::{atomic, edges};
+
+/// Data arrived on the socket.
+///
+/// # Safety
+/// `state` must be a valid value of `sk`'s storage, and the stack must hold the socket's lock.
+#[inline(always)]
+pub unsafe fn received(sk: Sock, state: *mut SocketState) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if (*state).stage != STAGE_OPEN {
+            return;
+        }
+        let Some(tcp) = sk.tcp() else { return };
+        let now_us = tcp.now_us();
+        if (*state).role == ROLE_CLIENT {
+            let acknowledged = tcp.unacknowledged().wrapping_sub((*state).answered_seq);
+            if acknowledged != 0 && acknowledged < 1 << 31 {
+                let resent = (*state).first_sent_us;
+                let sent_us = if resent == 0 { tcp.sent_us() } else { resent };
+                (*state).answered_seq = tcp.write_seq();
+                (*state).first_sent_us = 0;
+                answered((*state).slot, now_us.saturating_sub(sent_us));
+            }
+        } else if (*state).role == ROLE_SERVER {
+            request_received(tcp, state, now_us);
+        }
+        (*state).last_received_us = now_us;
+    }
+}
+
+/// A send of at least one byte returned. The socket's lock is not held.
+///
+/// # Safety
+/// `state` must be a valid value of `sk`'s storage.
+#[inline(always)]
+pub unsafe fn sent(sk: Sock, state: *mut SocketState) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if (*state).role != ROLE_SERVER || (*state).stage != STAGE_OPEN {
+            return;
+        }
+        let Some(tcp) = sk.tcp() else { return };
+        let old = core::ptr::read_volatile(&raw const (*state).turn);
+        let (new, is_answer) = turn::sent(old, tcp.write_seq());
+        if new == old {
+            return;
+        }
+        // If another CPU changed the word first, it closed this turn: see `request_received`.
+        if atomic::compare_swap(&raw mut (*state).turn, old, new) == old && is_answer {
+            answered((*state).slot, turn::elapsed_us(turn::began_us(old), tcp.now_us()));
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn request_received(tcp: Tcp, state: *mut SocketState, now_us: u64) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let at = &raw mut (*state).turn;
+        let mut old = core::ptr::read_volatile(at);
+        // At most one send hook can be in flight beside us: the second try cannot fail.
+        let mut tries = 0;
+        while tries < 2 {
+            let (new, is_answered) = turn::received(old, tcp.write_seq(), now_us);
+            if new == old {
+                return;
+            }
+            let found = atomic::compare_swap(at, old, new);
+            if found == old {
+                if is_answered {
+                    // The response left before its send returned; the stack knows when.
+                    answered((*state).slot, turn::elapsed_us(turn::began_us(old), tcp.sent_us()));
+                }
+                return;
+            }
+            old = found;
+            tries += 1;
+        }
+    }
+}
+
+#[inline(always)]
+fn answered(slot: u32, elapsed_us: u64) {
+    seen(REQUEST);
+    if let Some(counters) = edges::counters(slot) {
+        // SAFETY: a valid map value.
+        unsafe { edges::observe(&raw mut (*counters).request, elapsed_us) };
+    }
+}

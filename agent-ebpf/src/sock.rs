@@ -1,0 +1,308 @@
+//! The only reads of kernel structs.
+//!
+//! Offsets come from the running kernel's BTF and are constants for the verifier, which accepts
+//! `BTF pointer + constant` as a typed load (a fault reads as zero). [`Sock`] is any `struct sock`;
+//! [`Tcp`] is what `bpf_skc_to_tcp_sock` returned, behind which the fields of `tcp_sock` are in
+//! reach.
+
+use core::ffi::c_void;
+
+use agent_common::address::{self, Address};
+use agent_common::knobs::MISSING;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
+use network_types::tcp::TcpHdr;
+
+use crate::maps::knob;
+
+/// TCP states, include/net/tcp_states.h.
+pub const ESTABLISHED: u8 = 1;
+pub const SYN_SENT: u8 = 2;
+pub const SYN_RECV: u8 = 3;
+pub const CLOSE: u8 = 7;
+pub const CLOSE_WAIT: u8 = 8;
+pub const LAST_ACK: u8 = 9;
+pub const LISTEN: u8 = 10;
+pub const CLOSING: u8 = 11;
+
+const AF_INET: u16 = 2;
+const IPPROTO_TCP: u16 = 6;
+
+/// Reads a field by its offset.
+macro_rules! field {
+    ($base:expr, $name:ident : $ty:ty) => {{
+        let offset = knob!(offsets.$name);
+        // SAFETY: the verifier checks base, offset and size against the kernel's own types.
+        unsafe { read::<$ty>($base, offset) }
+    }};
+}
+
+#[inline(always)]
+unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
+    // SAFETY: the caller's contract; volatile keeps it one load of exactly this size.
+    unsafe { core::ptr::read_volatile(base.cast::<u8>().add(offset as usize).cast::<T>()) }
+}
+
+/// A `struct sock` (full sockets; for others only the part they share, `sock_common`).
+#[derive(Clone, Copy)]
+pub struct Sock(pub *const c_void);
+
+impl Sock {
+    /// Whether the socket speaks TCP (and not MPTCP, DCCP or SCTP, whose states pass by too).
+    #[inline(always)]
+    pub fn is_tcp(self) -> bool {
+        field!(self.0, protocol: u16) == IPPROTO_TCP
+    }
+
+    /// TCP state.
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        field!(self.0, state: u8)
+    }
+
+    /// Pending error, positive.
+    #[inline(always)]
+    pub fn error(self) -> i32 {
+        field!(self.0, err: i32)
+    }
+
+    /// Remote address.
+    #[inline(always)]
+    pub fn remote(self) -> Address {
+        if field!(self.0, family: u16) == AF_INET {
+            address::from_v4(field!(self.0, daddr: u32))
+        } else {
+            self.words(knob!(offsets.v6_daddr))
+        }
+    }
+
+    /// Local address.
+    #[inline(always)]
+    pub fn local(self) -> Address {
+        if field!(self.0, family: u16) == AF_INET {
+            address::from_v4(field!(self.0, rcv_saddr: u32))
+        } else {
+            self.words(knob!(offsets.v6_rcv_saddr))
+        }
+    }
+
+    /// Remote port, host byte order.
+    #[inline(always)]
+    pub fn remote_port(self) -> u16 {
+        u16::from_be(field!(self.0, dport: u16))
+    }
+
+    /// Local port, host byte order.
+    #[inline(always)]
+    pub fn local_port(self) -> u16 {
+        field!(self.0, num: u16)
+    }
+
+    /// Address family.
+    #[inline(always)]
+    pub fn family(self) -> u16 {
+        field!(self.0, family: u16)
+    }
+
+    /// Inode number of the network namespace.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        let net = field!(self.0, net: *const c_void);
+        field!(net, net_inum: u32)
+    }
+
+    /// Socket cookie; 0 if nobody asked for one yet.
+    #[inline(always)]
+    pub fn cookie(self) -> u64 {
+        field!(self.0, cookie: u64)
+    }
+
+    /// Drop counter; on a listener, connection requests it could not take.
+    #[inline(always)]
+    pub fn drops(self) -> u32 {
+        if knob!(offsets.drops) == MISSING { 0 } else { field!(self.0, drops: u32) }
+    }
+
+    /// Accept queue: length and limit.
+    #[inline(always)]
+    pub fn backlog(self) -> (u32, u32) {
+        (field!(self.0, ack_backlog: u32), field!(self.0, max_ack_backlog: u32))
+    }
+
+    /// Whether an IPv6 socket refuses IPv4.
+    #[inline(always)]
+    pub fn is_v6_only(self) -> bool {
+        let offset = knob!(offsets.v6_only);
+        if offset == MISSING {
+            return false;
+        }
+        let mut byte = 0u8;
+        // A bit field, which the verifier will not let us load directly.
+        // SAFETY: the helper checks the source address at run time.
+        unsafe {
+            let from = self.0.cast::<u8>().add(offset as usize);
+            bpf_probe_read_kernel((&raw mut byte).cast(), 1, from.cast());
+        }
+        byte & knob!(v6_only_mask) != 0
+    }
+
+    /// The fields of `tcp_sock`; `None` if it is not a full TCP socket.
+    #[inline(always)]
+    pub fn tcp(self) -> Option<Tcp> {
+        // SAFETY: the verifier checks the pointer; the helper checks what it points to.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut()) };
+        if tcp.is_null() { None } else { Some(Tcp(tcp.cast_const().cast())) }
+    }
+
+    #[inline(always)]
+    fn words(self, offset: u32) -> Address {
+        // SAFETY: as in `field!`; an in6_addr is four words.
+        unsafe {
+            [
+                read(self.0, offset),
+                read(self.0, offset + 4),
+                read(self.0, offset + 8),
+                read(self.0, offset + 12),
+            ]
+        }
+    }
+}
+
+/// A `struct tcp_sock`.
+#[derive(Clone, Copy)]
+pub struct Tcp(pub *const c_void);
+
+impl Tcp {
+    /// Next byte the program will write.
+    #[inline(always)]
+    pub fn write_seq(self) -> u32 {
+        field!(self.0, write_seq: u32)
+    }
+
+    /// First byte not acknowledged.
+    #[inline(always)]
+    pub fn unacknowledged(self) -> u32 {
+        field!(self.0, snd_una: u32)
+    }
+
+    /// Time of the packet in hand, CLOCK_MONOTONIC microseconds. The stack refreshes it when a
+    /// segment is received (`tcp_rcv_established`, `tcp_rcv_state_process`) and when it tries to
+    /// transmit (`tcp_write_xmit`), so at our hooks it is now.
+    #[inline(always)]
+    pub fn now_us(self) -> u64 {
+        field!(self.0, tcp_mstamp: u64)
+    }
+
+    /// When the most recently acknowledged packet was sent, or, while the pipe was empty before
+    /// it, the first packet in flight (net/ipv4/tcp_rate.c). Microseconds.
+    #[inline(always)]
+    pub fn sent_us(self) -> u64 {
+        field!(self.0, first_tx_mstamp: u64)
+    }
+
+    /// Smoothed round trip time in microseconds, and a mark that moves with new samples.
+    #[inline(always)]
+    pub fn round_trip(self) -> (u32, u32) {
+        (field!(self.0, srtt_us: u32) >> 3, field!(self.0, rtt_seq: u32))
+    }
+
+    /// Payload bytes handed to the network for the first time.
+    #[inline(always)]
+    pub fn sent_bytes(self) -> u64 {
+        field!(self.0, bytes_sent: u64).wrapping_sub(field!(self.0, bytes_retrans: u64))
+    }
+
+    /// Payload bytes received in order.
+    #[inline(always)]
+    pub fn received_bytes(self) -> u64 {
+        field!(self.0, bytes_received: u64)
+    }
+
+    /// Segments sent again.
+    #[inline(always)]
+    pub fn retransmits(self) -> u32 {
+        field!(self.0, total_retrans: u32)
+    }
+}
+
+/// A `struct sk_buff`.
+#[derive(Clone, Copy)]
+pub struct Packet(pub *const c_void);
+
+/// What a reset without a socket needs to know of the packet that caused it.
+pub struct Segment {
+    /// Port it was sent to.
+    pub local_port: u16,
+    /// Port it came from.
+    pub remote_port: u16,
+    /// It asked for a connection.
+    pub is_connection_request: bool,
+}
+
+impl Packet {
+    /// Inode number of the network namespace the packet came into; 0 if it has no device.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        let device = field!(self.0, skb_dev: *const c_void);
+        let net = field!(device, dev_net: *const c_void);
+        field!(net, net_inum: u32)
+    }
+
+    /// Ports and purpose from the TCP header.
+    #[inline(always)]
+    pub fn segment(self) -> Option<Segment> {
+        let head = field!(self.0, skb_head: *const u8);
+        let offset = field!(self.0, skb_transport_header: u16);
+        let mut header = core::mem::MaybeUninit::<[u8; TcpHdr::LEN]>::uninit();
+        // SAFETY: the helper checks the source at run time and fills the buffer or fails.
+        let result = unsafe {
+            bpf_probe_read_kernel(
+                header.as_mut_ptr().cast(),
+                TcpHdr::LEN as u32,
+                head.wrapping_add(offset as usize).cast(),
+            )
+        };
+        if result != 0 {
+            return None;
+        }
+        // SAFETY: filled just now.
+        let bytes = unsafe { header.assume_init() };
+        const SYN: u8 = 0x02;
+        const ACK: u8 = 0x10;
+        Some(Segment {
+            remote_port: u16::from_be_bytes([bytes[0], bytes[1]]),
+            local_port: u16::from_be_bytes([bytes[2], bytes[3]]),
+            is_connection_request: bytes[13] & (SYN | ACK) == SYN,
+        })
+    }
+}
+
+/// The current task, for its name and arguments.
+#[derive(Clone, Copy)]
+pub struct Task(pub *const c_void);
+
+impl Task {
+    /// Command name of the thread group's leader.
+    #[inline(always)]
+    pub fn leader_comm(self) -> [u8; 16] {
+        let leader = field!(self.0, group_leader: *const c_void);
+        let offset = knob!(offsets.comm);
+        // SAFETY: as in `field!`; comm is sixteen bytes.
+        let words: [u64; 2] = unsafe { [read(leader, offset), read(leader, offset + 8)] };
+        let mut comm = [0; 16];
+        let (a, b) = (words[0].to_ne_bytes(), words[1].to_ne_bytes());
+        let mut i = 0;
+        while i < 8 {
+            comm[i] = a[i];
+            comm[i + 8] = b[i];
+            i += 1;
+        }
+        comm
+    }
+
+    /// Where the arguments start and end in the task's memory; zeros for kernel threads.
+    #[inline(always)]
+    pub fn arguments(self) -> (u64, u64) {
+        let mm = field!(self.0, mm: *const c_void);
+        (field!(mm, arg_start: u64), field!(mm, arg_end: u64))
+    }
+}
