@@ -1,1 +1,54 @@
-fn main() {}
+//! The commands that build, start and check Portolan: `cargo xtask --help` lists them.
+//!
+//! A newcomer needs rustup and root, nothing else: whatever a command wants beyond that, it
+//! installs itself, says so, and does not do it twice.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a terminal program")]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod apt;
+mod build;
+mod run;
+mod setup;
+mod shell;
+mod test;
+mod tree;
+
+/// Build, start and check Portolan.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install or choose the toolchain that compiles the kernel programs
+    Setup,
+    /// Build target/release/portolan
+    Build,
+    /// Build, then start the agent in the foreground on 127.0.0.1:10062
+    Run(run::Args),
+    /// Run every test, those that need root and this kernel included
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::Setup => setup::setup(),
+        Command::Build => build::build().map(drop),
+        Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::test(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Starting other programs: quiet as long as they succeed, and with their last words if not.
+
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Command, Output, Stdio};
+use std::{env, fs};
+
+use anyhow::{Context as _, Result, bail};
+
+/// How much of a failed program's output is worth showing.
+const LAST_LINES: usize = 25;
+
+/// Runs a program without showing its output, unless it fails.
+pub fn quiet(command: &mut Command) -> Result<()> {
+    output(command).map(drop)
+}
+
+/// What a program wrote to its standard output.
+pub fn output(command: &mut Command) -> Result<String> {
+    let name = name_of(command);
+    let output = captured(command)?;
+    if !output.status.success() {
+        bail!("`{name}` failed ({}):\n{}", output.status, last_words(&output));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What a program wrote to its standard output, or nothing if it is missing or failed.
+pub fn probe(command: &mut Command) -> Option<String> {
+    let output = captured(command).ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs a program with its output shown.
+pub fn loud(command: &mut Command) -> Result<()> {
+    let name = name_of(command);
+    let status = command.status().with_context(|| format!("starting `{name}`"))?;
+    if !status.success() {
+        bail!("`{name}` failed ({status})");
+    }
+    Ok(())
+}
+
+/// The cargo that runs us.
+pub fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(crate::tree::root());
+    command
+}
+
+/// Whether this process acts as root.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// Whether a program of this name can be started.
+pub fn exists(program: &str) -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+/// The command line, for messages.
+pub fn name_of(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+fn captured(command: &mut Command) -> Result<Output> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow::anyhow!("`{name}` is not installed"),
+        _ => anyhow::Error::new(error).context(format!("starting `{name}`")),
+    })
+}
+
+/// The end of a failed program's output, without the addresses of package servers: they say
+/// more about a machine than about its trouble.
+fn last_words(output: &Output) -> String {
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    let first = lines.len().saturating_sub(LAST_LINES);
+    let shown = lines.iter().skip(first).map(|line| {
+        let words =
+            line.split(' ').map(|word| if word.contains("://") { "<address>" } else { word });
+        format!("    {}", words.collect::<Vec<_>>().join(" "))
+    });
+    shown.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_program_is_quoted_without_addresses() {
+        let script = "echo one; echo Err: https://packages.invalid/x gone; exit 3";
+        let error = quiet(Command::new("sh").args(["-c", script])).unwrap_err().to_string();
+        assert!(error.contains("    one\n    Err: <address> gone"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = quiet(&mut Command::new("no-such-program")).unwrap_err().to_string();
+        assert_eq!(error, "`no-such-program` is not installed");
+    }
+}

@@ -1,0 +1,69 @@
+//! `cargo xtask test`: every test there is, and one line at the end that says how many passed.
+//!
+//! Three kinds, in this order: unit tests, in parallel; the command-line and live tests in
+//! `agent/tests`, one after the other, because they share the kernel; the documentation's
+//! examples. A test that cannot run here prints a line `SKIPPED: why` and returns: it counts as
+//! skipped, and its line is repeated at the end.
+
+mod needs;
+mod report;
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{build, setup, shell, tree};
+use report::Report;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run only the tests whose names contain one of these
+    filter: Vec<String>,
+}
+
+pub fn test(args: &Args) -> Result<()> {
+    let Args { filter } = args;
+    setup::setup()?;
+    needs::install()?;
+    // The live tests start the very binary that users get.
+    let binary = build::compile()?;
+
+    let mut report = Report::default();
+    heading("unit tests");
+    report.watch(&mut tests(&["--lib", "--bins"], filter, &[]))?;
+    if tree::root().join("agent/tests").exists() {
+        heading("live tests");
+        let live = ["--package", "agent", "--release", "--test", "*"];
+        if shell::is_root() {
+            let mut command = tests(&live, filter, &["--test-threads=1"]);
+            report.watch(command.env("PORTOLAN_BIN", &binary))?;
+        } else {
+            report.skip("the live tests: loading programs into the kernel needs root");
+        }
+    }
+    if filter.is_empty() {
+        heading("documentation");
+        report.watch(&mut tests(&["--doc"], filter, &[]))?;
+    }
+    report.print();
+    if report.failed > 0 {
+        bail!("tests failed");
+    }
+    if report.passed + report.skipped == 0 {
+        bail!("no test ran: no name contains {}", filter.join(" or "));
+    }
+    Ok(())
+}
+
+/// A run of `cargo test` over our packages; the output of passed tests is shown to the report,
+/// which passes on no more of it than what was skipped.
+fn tests(selection: &[&str], filter: &[String], options: &[&str]) -> Command {
+    let mut command = shell::cargo();
+    command.args(["test", "--no-fail-fast"]).args(build::locked()).args(selection);
+    command.args(["--", "--show-output"]).args(options).args(filter);
+    command
+}
+
+fn heading(text: &str) {
+    println!("\n== {text}");
+}

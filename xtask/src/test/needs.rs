@@ -1,0 +1,52 @@
+//! The programs that tests drive: real servers, load tools, and tools that look at the kernel.
+
+use anyhow::Result;
+
+use crate::{apt, shell};
+
+const PACKAGES: [&str; 18] = [
+    "bpftool",
+    "bpftrace",
+    "curl",
+    "iperf3",
+    "iproute2",
+    "jq",
+    "libbpf-tools",
+    "nftables",
+    "nginx-light",
+    "openssl",
+    "postgresql",
+    "procps",
+    "prometheus",
+    "redis-server",
+    "redis-tools",
+    "tcpdump",
+    "tshark",
+    "wrk",
+];
+
+/// Installs what is missing, or says what tests will go without.
+pub fn install() -> Result<()> {
+    if !apt::is_here() {
+        println!("this is no Debian: tests skip what they find no program for");
+        return Ok(());
+    }
+    let mut missing = apt::missing(&PACKAGES);
+    // Node.js often comes from elsewhere, and any will do.
+    if !shell::exists("node") {
+        missing.push("nodejs");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !shell::is_root() {
+        println!("without root these are not installed: {}", missing.join(" "));
+        return Ok(());
+    }
+    let unknown = apt::unknown(&missing);
+    if !unknown.is_empty() {
+        println!("this release does not offer {}: their tests are skipped", unknown.join(", "));
+    }
+    missing.retain(|package| !unknown.contains(package));
+    apt::install(&missing)
+}

@@ -1,0 +1,28 @@
+//! Where things lie: the checkout and cargo's target directory.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+/// The root of the checkout.
+pub fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// Cargo's target directory, wherever configuration or environment put it.
+///
+/// Cargo built this very program to `<target>/<profile>/xtask`, so no configuration has to be
+/// read again.
+pub fn target() -> Result<PathBuf> {
+    let program = env::current_exe().context("finding the path of this program")?;
+    let target =
+        program.ancestors().nth(2).context("this program lies outside a target directory")?;
+    Ok(target.to_path_buf())
+}
+
+/// `path` as a person in the checkout would write it.
+pub fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}
