@@ -23,7 +23,7 @@ pub const TOOLCHAIN: &str = "portolan-bpf";
 /// What the kernel programs are compiled for.
 pub const TARGET: &str = "bpfel-unknown-none";
 /// The crates that use unstable features; see `agent/build.rs`.
-pub const BOOTSTRAP: &str = "aya_ebpf,agent_common,portolan_ebpf";
+pub const BOOTSTRAP: &str = "aya_ebpf,portolan_ebpf";
 
 /// The bpf-linker releases that go with our rustc.
 const LINKER: &str = "^0.13";
