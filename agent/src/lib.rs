@@ -6,4 +6,5 @@
 //! one that knows every stage.
 
 pub mod config;
+pub mod export;
 pub mod model;

@@ -4,5 +4,7 @@
 //! their totals; [`snapshot::Snapshot`] is the read-only picture that `/metrics`, the API and
 //! the command line show.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod service;
 pub mod snapshot;

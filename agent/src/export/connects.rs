@@ -1,0 +1,72 @@
+//! Connections: attempts by result, how many are open, how many were there before us.
+
+use std::fmt;
+
+use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES};
+
+use super::View;
+use super::metric::{EDGE, Kind, Metric, Samples};
+
+pub(super) const METRICS: &[Metric] = &[
+    Metric {
+        name: "portolan_tcp_connects_total",
+        kind: Kind::Counter,
+        help: "Ended attempts to connect by result; on the server's side accepted connections, which are ok.",
+        labels: &[
+            "client",
+            "client_namespace",
+            "server",
+            "server_namespace",
+            "port",
+            "role",
+            "result",
+        ],
+        fed_by: "inet_sock_set_state",
+        render: connects,
+    },
+    Metric {
+        name: "portolan_tcp_active_connections",
+        kind: Kind::Gauge,
+        help: "Established connections that have not ended yet.",
+        labels: EDGE,
+        fed_by: "inet_sock_set_state, sock_diag at start",
+        render: active,
+    },
+    Metric {
+        name: "portolan_tcp_preexisting_connections_total",
+        kind: Kind::Counter,
+        help: "Connections that were established before the agent and taken over when it started; absent where there were none.",
+        labels: EDGE,
+        fed_by: "sock_diag at start",
+        render: preexisting,
+    },
+];
+
+fn connects(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    for row in view.rows.iter().filter(|row| row.has_connections()) {
+        for (result, (name, count)) in
+            CONNECT_RESULT_NAMES.iter().zip(row.counters.connects).enumerate()
+        {
+            // `ok` is there from the start, so that a ratio has its denominator; what never
+            // happened is no series.
+            if count > 0 || result == usize::from(CONNECT_OK) {
+                samples.integer(Some(&row.labels.with([("result", *name)])), count)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn active(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    for row in view.rows.iter().filter(|row| row.has_connections()) {
+        samples.integer(Some(&row.labels), row.counters.active())?;
+    }
+    Ok(())
+}
+
+fn preexisting(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    for row in view.rows.iter().filter(|row| row.counters.preexisting > 0) {
+        samples.integer(Some(&row.labels), row.counters.preexisting)?;
+    }
+    Ok(())
+}

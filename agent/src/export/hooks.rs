@@ -1,0 +1,72 @@
+//! Hooks: which are attached, and what they cost.
+
+use std::fmt;
+
+use super::View;
+use super::metric::{Kind, Metric, Samples};
+
+const HOOK: &[&str] = &["hook"];
+
+pub(super) const METRICS: &[Metric] = &[
+    Metric {
+        name: "portolan_hook_attached",
+        kind: Kind::Gauge,
+        help: "1 if the hook is attached, 0 if this host does not allow it; /api/v1/status says why and what is not seen.",
+        labels: HOOK,
+        fed_by: "the loader",
+        render: attached,
+    },
+    Metric {
+        name: "portolan_hook_runs_total",
+        kind: Kind::Counter,
+        help: "Runs of the hook's program; only with --run-stats.",
+        labels: HOOK,
+        fed_by: "bpf_prog_info",
+        render: runs,
+    },
+    Metric {
+        name: "portolan_hook_run_seconds_total",
+        kind: Kind::Counter,
+        help: "Time spent in the hook's program; only with --run-stats.",
+        labels: HOOK,
+        fed_by: "bpf_prog_info",
+        render: run_seconds,
+    },
+    Metric {
+        name: "portolan_hook_misses_total",
+        kind: Kind::Counter,
+        help: "Runs the kernel skipped because the program was already running on that CPU.",
+        labels: HOOK,
+        fed_by: "bpf_prog_info",
+        render: misses,
+    },
+];
+
+fn attached(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    for hook in &view.snapshot.hooks {
+        samples.integer(Some(&[("hook", hook.name.as_str())]), u64::from(hook.attached))?;
+    }
+    Ok(())
+}
+
+fn runs(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    // Without run-time statistics the kernel reports zero, which would be a lie.
+    for hook in view.snapshot.hooks.iter().filter(|hook| hook.runs > 0) {
+        samples.integer(Some(&[("hook", hook.name.as_str())]), hook.runs)?;
+    }
+    Ok(())
+}
+
+fn run_seconds(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    for hook in view.snapshot.hooks.iter().filter(|hook| hook.runs > 0) {
+        samples.float(Some(&[("hook", hook.name.as_str())]), hook.run_seconds)?;
+    }
+    Ok(())
+}
+
+fn misses(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    for hook in view.snapshot.hooks.iter().filter(|hook| hook.attached) {
+        samples.integer(Some(&[("hook", hook.name.as_str())]), hook.misses)?;
+    }
+    Ok(())
+}

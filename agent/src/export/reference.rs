@@ -1,0 +1,104 @@
+//! docs/metrics.md, generated from the list of metrics so that it cannot be wrong about them.
+
+use std::fmt::Write;
+
+use agent_common::edge::CONNECT_RESULT_NAMES;
+use agent_common::ledger::{CLASS_NAMES, REASON_NAMES, REASON_RECURSION};
+use agent_common::reset::CAUSE_NAMES;
+
+use super::bounds::EXPORTED_US;
+use super::metric::{self, Metric};
+
+const INTRODUCTION: &str = "\
+# Metrics
+
+Generated from `agent/src/export/`; `PORTOLAN_BLESS=1 cargo test -p agent --lib reference` writes it anew.
+
+Every duration is in seconds, every size in bytes. `/metrics` speaks Prometheus text 0.0.4 and, if asked, OpenMetrics 1.0; names and values are the same.
+
+## Labels of an edge
+
+An edge is a client service, a server service and the server's port, as one side saw it.
+
+| label | meaning |
+|---|---|
+| `client`, `client_namespace` | who connects; the namespace is where the name is unique (a Kubernetes namespace, a compose project), empty on a plain host |
+| `server`, `server_namespace` | who is connected to |
+| `port` | the server's port; 0 on rows that took what found no row of its own |
+| `role` | which side counted: `client`, `server`, or `listener` for what happened before a connection existed |
+
+If both ends are on hosts that run Portolan, an edge is counted twice, once by each side: choose one `role` in every query. No address, pid or container id is a label. A server's clients from outside the configured internal ranges are `internet`; what exceeds a table's size is `other`, so sums stay exact.
+
+A series ends when its row ends. A counter of something that never happened on a row is absent, with three exceptions that start at zero so that ratios have a denominator: `result=\"ok\"`, bytes, retransmits.
+
+## What a request is
+
+Latency is measured at the socket, so it is there for every protocol, encrypted or not, and on connections of any age.
+
+* **Client**: from the last byte sent to the first byte that comes back.
+* **Server**: from the first byte of a request received to the first byte sent after it.
+* **Pipelining**: requests sent without waiting are one turn; it ends with the first byte of the first response.
+* **Streaming**: more bytes in the same direction belong to the same turn. A long upload starts a client's turn with its last byte; a long download ends it with its first.
+* **The server speaks first** (SMTP, MySQL): its greeting answers nothing and is no request.
+* **Multiplexing** (HTTP/2): turns of the connection are counted, not streams.
+
+## Histograms
+
+The kernel counts on a decimal grid of 81 bounds from 1 µs to 100 s; the exported bounds are exact members of it, so a bucket is a count and never an estimate. Upper bounds in seconds:
+
+";
+
+/// The whole text.
+pub fn markdown() -> String {
+    let mut text = INTRODUCTION.to_owned();
+    let bounds: Vec<String> =
+        EXPORTED_US.iter().map(|us| format!("{}", f64::from(*us) / 1e6)).collect();
+    // Writing into a String cannot fail.
+    let _ = writeln!(text, "{}, +Inf.\n", bounds.join(", "));
+    let _ = writeln!(text, "## Closed label values\n\n| label | values |\n|---|---|");
+    let reasons: Vec<&str> = REASON_NAMES.iter().copied().chain([REASON_RECURSION]).collect();
+    let classes: Vec<&str> = CLASS_NAMES.iter().copied().chain(["hook_run"]).collect();
+    for (label, values) in [
+        ("result", &CONNECT_RESULT_NAMES[..]),
+        ("direction", &["sent", "received"]),
+        ("cause", &CAUSE_NAMES),
+        ("class", &classes),
+        ("reason", &reasons),
+    ] {
+        let _ = writeln!(text, "| `{label}` | {} |", code(values));
+    }
+    let _ = writeln!(text, "\n## All metrics");
+    for metric in metric::all() {
+        push_metric(&mut text, metric);
+    }
+    text
+}
+
+fn push_metric(text: &mut String, metric: &Metric) {
+    let Metric { name, kind, help, labels, fed_by, render: _ } = metric;
+    let unit = metric.unit().map_or("", |unit| unit.as_str());
+    let _ = write!(text, "\n### {name}\n\n{help}\n\n* type: {}", kind.as_str());
+    if !unit.is_empty() {
+        let _ = write!(text, ", in {unit}");
+    }
+    if !labels.is_empty() {
+        let _ = write!(text, "\n* labels: {}", code(labels));
+    }
+    let _ = writeln!(text, "\n* fed by: {fed_by}");
+}
+
+fn code(values: &[&str]) -> String {
+    let quoted: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
+    quoted.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::tests::bless_or_compare;
+
+    #[test]
+    fn the_committed_reference_is_the_generated_one() {
+        bless_or_compare("../docs/metrics.md", &markdown());
+    }
+}

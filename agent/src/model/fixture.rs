@@ -1,0 +1,123 @@
+//! A snapshot made by hand, with something of everything, for tests of its readers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT, EdgeCounters};
+use agent_common::ledger::{CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITED, REQUEST};
+use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER};
+use agent_common::wire::Wire;
+
+use super::service::{Service, Source};
+use super::snapshot::{
+    Disabled, EdgeLabels, EdgeView, HookView, LedgerView, ListenerView, MapView, Role, Snapshot,
+};
+
+/// A row of edges.
+pub fn edge(
+    client: Service,
+    server: Service,
+    port: u16,
+    role: Role,
+    counters: EdgeCounters,
+) -> EdgeView {
+    EdgeView {
+        labels: Arc::new(EdgeLabels { client, server, port, role }),
+        counters: Arc::new(counters),
+    }
+}
+
+/// Two edges, a listener's row, three listening sockets, a hook that is off.
+pub fn snapshot() -> Snapshot {
+    let shop = Service { name: "shop".into(), namespace: "prod".into(), source: Source::Container };
+    let postgres = Service::new("postgres", Source::Process);
+
+    let mut to_postgres = EdgeCounters::zeroed();
+    to_postgres.connects[usize::from(CONNECT_OK)] = 10;
+    to_postgres.connects[usize::from(CONNECT_REFUSED)] = 2;
+    to_postgres.connects[usize::from(CONNECT_TIMEOUT)] = 1;
+    to_postgres.opened = 12;
+    to_postgres.closed = 7;
+    to_postgres.preexisting = 2;
+    to_postgres.sent_bytes = 123_456;
+    to_postgres.received_bytes = 7_654_321;
+    to_postgres.retransmits = 3;
+    to_postgres.resets_sent[usize::from(IDLE_REUSE)] = 2;
+    to_postgres.resets_received[usize::from(KEEPALIVE_TIMEOUT)] = 1;
+    for micros in [180, 210, 250, 251, 900, 3_000_000] {
+        to_postgres.connect.observe(micros);
+    }
+    for micros in [40, 45, 50, 60, 110] {
+        to_postgres.rtt.observe(micros);
+    }
+    for micros in [800, 1_000, 2_400, 49_999, 50_000, 50_001, 12_000_000] {
+        to_postgres.request.observe(micros);
+    }
+
+    let mut from_internet = EdgeCounters::zeroed();
+    from_internet.connects[usize::from(CONNECT_OK)] = 5;
+    from_internet.opened = 5;
+    from_internet.closed = 5;
+    from_internet.received_bytes = 500;
+    from_internet.request.observe(75);
+
+    let mut listening = EdgeCounters::zeroed();
+    listening.listen_drops = 4;
+    listening.synack_retransmits = 6;
+    listening.resets_sent[usize::from(NO_LISTENER)] = 1;
+
+    let mut kernel = Ledger::zeroed();
+    kernel.seen[CONNECTION] = 18;
+    kernel.seen[REQUEST] = 8;
+    kernel.seen[EDGE] = 4;
+    kernel.lost[EDGE][NO_SLOT] = 1;
+    kernel.seen[EVENT] = 9;
+    kernel.lost[EVENT][RATE_LIMITED] = 2;
+
+    let listener = |service: &Service, port, address, backlog| ListenerView {
+        service: service.clone(),
+        port,
+        address,
+        netns: 4_026_531_840,
+        backlog,
+        max_backlog: 128,
+    };
+    let hook = |name: &str, attached: bool, runs, run_seconds, misses| HookView {
+        name: name.to_owned(),
+        attached,
+        reason: (!attached).then(|| "this kernel has no such tracepoint".to_owned()),
+        lost_without: "request latency".to_owned(),
+        runs,
+        run_seconds,
+        misses,
+    };
+    let map = |name: &str, entries, capacity| MapView { name: name.to_owned(), entries, capacity };
+
+    Snapshot {
+        taken_seconds: 1_700_000_100.5,
+        edges: vec![
+            edge(Service::internet(), shop.clone(), 8080, Role::Server, from_internet),
+            edge(Service::other(), postgres.clone(), 5432, Role::Listener, listening),
+            edge(shop.clone(), postgres.clone(), 5432, Role::Client, to_postgres),
+        ],
+        listeners: vec![
+            listener(&postgres, 5432, IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            listener(&postgres, 5432, IpAddr::V6(Ipv6Addr::UNSPECIFIED), 2),
+            listener(&shop, 8080, IpAddr::V4(Ipv4Addr::LOCALHOST), 1),
+        ],
+        ledger: LedgerView { kernel, exported: [18, 8, 4, 15, 3, 2, 7], recursion_misses: 1 },
+        hooks: vec![
+            hook("inet_sock_set_state", true, 90, 0.000_045, 0),
+            hook("sock_send_length", false, 0, 0.0, 0),
+        ],
+        disabled: vec![Disabled {
+            what: "request latency of clients".to_owned(),
+            why: "sock_send_length: this kernel has no such tracepoint".to_owned(),
+        }],
+        maps: vec![map("edges", 7, 4096), map("owners", 3, 1024)],
+        unresolved_owners: 1,
+        preexisting_sockets: 5,
+        drains: 100,
+        drain_seconds: 0.25,
+    }
+}
