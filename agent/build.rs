@@ -5,8 +5,6 @@
 //! crates with unstable features are named in `RUSTC_BOOTSTRAP`; a plain `1` there would make
 //! aya-build compile `core` too.
 
-#![expect(clippy::print_stdout, reason = "a build script talks to cargo that way")]
-
 use std::env;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};

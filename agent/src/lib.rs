@@ -6,7 +6,5 @@
 //! one that knows every stage.
 
 pub mod config;
-pub mod decode;
 pub mod export;
-pub mod kernel;
 pub mod model;

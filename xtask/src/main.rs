@@ -11,10 +11,12 @@ use clap::{Parser, Subcommand};
 
 mod apt;
 mod build;
+mod check;
 mod run;
 mod setup;
 mod shell;
 mod test;
+mod tidy;
 mod tree;
 
 /// Build, start and check Portolan.
@@ -35,6 +37,10 @@ enum Command {
     Run(run::Args),
     /// Run every test, those that need root and this kernel included
     Test(test::Args),
+    /// Check format, lints, the rules of the house and licences
+    Check,
+    /// Check only the rules of the house
+    Tidy,
 }
 
 fn main() -> ExitCode {
@@ -43,6 +49,8 @@ fn main() -> ExitCode {
         Command::Build => build::build().map(drop),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::test(&args),
+        Command::Check => check::check(),
+        Command::Tidy => tidy::tidy(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,6 +17,7 @@ use std::process::Command;
 use anyhow::{Result, anyhow, bail};
 
 use crate::shell;
+pub use proof::needs_own_core;
 
 /// The rustup toolchain that `agent/build.rs` asks for.
 pub const TOOLCHAIN: &str = "portolan-bpf";

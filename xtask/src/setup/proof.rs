@@ -68,7 +68,7 @@ fn compile(folder: &Path) -> Result<()> {
 }
 
 /// Whether `core` has to be built along, for want of a prebuilt one.
-fn needs_own_core() -> Result<bool> {
+pub fn needs_own_core() -> Result<bool> {
     let sysroot = linked().context("the toolchain is not linked")?;
     Ok(!Path::new(&sysroot).join("lib/rustlib").join(TARGET).exists())
 }

@@ -1,0 +1,111 @@
+//! `cargo xtask check`: format, lints, tidy, licences. All of them run, then it says what failed.
+//!
+//! Clippy for the kernel programs needs `core` for BPF in the form of clippy's own compiler. The
+//! toolchain that builds them may be another one (Debian's rustc comes without clippy), so `core`
+//! is built along from the sources of the running toolchain (`rust-src`, added when missing).
+//! Where these cannot be had, rustc's own lints are applied with the toolchain that builds, and
+//! that is said.
+
+use std::env::consts::ARCH;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{build, setup, shell, tidy, tree};
+
+type Step = fn() -> Result<()>;
+
+const STEPS: [(&str, Step); 5] = [
+    ("format", format),
+    ("clippy", clippy),
+    ("clippy for the kernel programs", kernel_clippy),
+    ("tidy", tidy::tidy),
+    ("licences, bans, sources", deny),
+];
+
+/// Checks everything that can be checked without running it.
+pub fn check() -> Result<()> {
+    setup::setup()?;
+    let mut failed = Vec::new();
+    for (name, step) in STEPS {
+        println!("== {name}");
+        if let Err(error) = step() {
+            println!("{error:#}");
+            failed.push(name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("check failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn format() -> Result<()> {
+    component("rustfmt")?;
+    shell::loud(shell::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<()> {
+    component("clippy")?;
+    let mut clippy = shell::cargo();
+    clippy.args(["clippy", "--all-targets", "--keep-going"]).args(build::locked());
+    shell::loud(clippy.args(["--", "--deny", "warnings"]))
+}
+
+fn kernel_clippy() -> Result<()> {
+    if let Err(error) = component("rust-src") {
+        println!("SKIPPED: clippy, only rustc's lints: {error:#}");
+        return kernel_lints();
+    }
+    let mut clippy = shell::cargo();
+    clippy.args(["clippy", "--keep-going", "-Z", "build-std=core"]).env("RUSTC_BOOTSTRAP", "1");
+    lint_kernel(&mut clippy, "bpf-clippy")
+}
+
+/// What rustc itself finds, with the toolchain that builds the kernel programs.
+fn kernel_lints() -> Result<()> {
+    let mut check = setup::toolchain("cargo");
+    check.arg("check");
+    if setup::needs_own_core()? {
+        check.args(["-Z", "build-std=core"]);
+    }
+    lint_kernel(&mut check, "bpf-check")
+}
+
+fn lint_kernel(command: &mut Command, folder: &str) -> Result<()> {
+    let flags = format!("--cfg=bpf_target_arch=\"{ARCH}\"\x1f-Dwarnings");
+    command.args(["--package", "agent-ebpf", "--target", setup::TARGET]).args(build::locked());
+    // Other flags than those of the build: in the same folder they would undo each other's work.
+    command.arg("--target-dir").arg(tree::target()?.join(folder));
+    shell::loud(command.env("CARGO_ENCODED_RUSTFLAGS", flags))
+}
+
+/// Licences of what we link, and where it comes from.
+fn deny() -> Result<()> {
+    if shell::exists("cargo-deny") {
+        println!(
+            "SKIPPED: advisories, they need a database from the network: `cargo deny check advisories`"
+        );
+        let mut deny = shell::cargo();
+        return shell::loud(deny.args([
+            "deny",
+            "--workspace",
+            "check",
+            "licenses",
+            "bans",
+            "sources",
+        ]));
+    }
+    println!("SKIPPED: cargo-deny is missing: `cargo install cargo-deny --locked` (some minutes)");
+    Ok(())
+}
+
+/// A part of the running toolchain, added if it is missing.
+fn component(name: &str) -> Result<()> {
+    let listed = shell::probe(Command::new("rustup").args(["component", "list", "--installed"]));
+    if listed.is_some_and(|listed| listed.lines().any(|line| line.starts_with(name))) {
+        return Ok(());
+    }
+    println!("installing {name}");
+    shell::quiet(Command::new("rustup").args(["component", "add", name]))
+}

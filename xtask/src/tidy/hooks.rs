@@ -1,0 +1,69 @@
+//! A hook is a file, a row and a live test of one name: forgetting one is found here.
+
+use super::{Finding, Sources, code, word_at};
+
+/// One file per hook.
+const HOOKS: &str = "agent-ebpf/src/hooks/";
+/// The table with a row per hook.
+const TABLE: &str = "agent/src/kernel/hooks.rs";
+/// Where each has a test on the real kernel: a file or a function of its name.
+const LIVE_TESTS: &str = "agent/tests/";
+
+/// Files that attach nothing and are seen at work in the tests of the others.
+const WITHOUT_LIVE_TEST: [&str; 1] = ["mod"];
+
+/// Every hook is attached and tested.
+pub fn touch_list(sources: &Sources) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, _) in sources.rust(HOOKS) {
+        let hook = path.trim_start_matches(HOOKS).trim_end_matches(".rs").trim_end_matches("/mod");
+        if WITHOUT_LIVE_TEST.contains(&hook) {
+            continue;
+        }
+        if let Some(table) = sources.text(TABLE)
+            && !code(table).any(|(_, line)| line.contains(&format!("\"{hook}\"")))
+        {
+            findings.push(Finding::new(path, 0, format!("no row \"{hook}\" in {TABLE}")));
+        }
+        if sources.rust(LIVE_TESTS).next().is_some() && !has_live_test(sources, hook) {
+            let what = format!("no test file {hook}.rs and no `fn {hook}…` below {LIVE_TESTS}");
+            findings.push(Finding::new(path, 0, what));
+        }
+    }
+    findings
+}
+
+fn has_live_test(sources: &Sources, hook: &str) -> bool {
+    let file = format!("/{hook}.rs");
+    let function = format!("fn {hook}");
+    sources.rust(LIVE_TESTS).any(|(path, text)| {
+        path.ends_with(&file)
+            || text.lines().any(|line| {
+                line.contains(&function) || line.contains("mod ") && word_at(line, hook).is_some()
+            })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings(files: &[(&str, &str)]) -> usize {
+        touch_list(&Sources::of(files)).len()
+    }
+
+    #[test]
+    fn a_hook_needs_its_row_and_its_test() {
+        let hook = ("agent-ebpf/src/hooks/tcp_x.rs", "");
+        let table = ("agent/src/kernel/hooks.rs", "    Hook { name: \"tcp_x\" },\n");
+        let commented = ("agent/src/kernel/hooks.rs", "// \"tcp_x\"\n");
+        let other = ("agent/tests/live/tcp_y.rs", "");
+        let file = ("agent/tests/live/tcp_x.rs", "");
+        let function = ("agent/tests/live.rs", "fn tcp_x_counts() {}\n");
+        assert_eq!(findings(&[hook]), 0, "neither table nor tests yet");
+        assert_eq!(findings(&[hook, table, file]), 0);
+        assert_eq!(findings(&[hook, table, function]), 0);
+        assert_eq!(findings(&[hook, commented, file]), 1);
+        assert_eq!(findings(&[hook, table, other]), 1);
+    }
+}
