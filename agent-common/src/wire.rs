@@ -66,6 +66,12 @@ macro_rules! wire {
             $( every_field_is_wire::<$ty>(); )*
         };
 
+        impl Default for $name {
+            fn default() -> Self {
+                $crate::wire::Wire::zeroed()
+            }
+        }
+
         // SAFETY: repr(C), no padding and only `Wire` fields: asserted just above.
         unsafe impl $crate::wire::Wire for $name {}
         // SAFETY: as above; aya's Pod asks for the same guarantees.

@@ -6,5 +6,7 @@
 //! one that knows every stage.
 
 pub mod config;
+pub mod decode;
 pub mod export;
+pub mod kernel;
 pub mod model;

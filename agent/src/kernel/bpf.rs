@@ -1,0 +1,255 @@
+//! The thin layer over bpf(2) for what aya does not offer: batches, mmap, iterators over a map,
+//! pins of plain descriptors. Every call is one system call on descriptors we own.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use agent_common::wire::Wire;
+
+const MAP_LOOKUP_ELEM: libc::c_long = 1;
+const MAP_UPDATE_ELEM: libc::c_long = 2;
+const MAP_DELETE_ELEM: libc::c_long = 3;
+const MAP_GET_NEXT_KEY: libc::c_long = 4;
+const OBJ_PIN: libc::c_long = 6;
+const OBJ_GET: libc::c_long = 7;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
+const LINK_CREATE: libc::c_long = 28;
+const ENABLE_STATS: libc::c_long = 32;
+const ITER_CREATE: libc::c_long = 33;
+
+/// Attach type of iterators, `BPF_TRACE_ITER`.
+const TRACE_ITER: u64 = 28;
+
+/// A map of known key and value types.
+pub struct Map<K, V> {
+    fd: OwnedFd,
+    /// How many rows it can hold.
+    pub max_entries: u32,
+    types: PhantomData<fn(K) -> V>,
+}
+
+impl<K: Wire, V: Wire> Map<K, V> {
+    /// Takes over a map's descriptor; the kernel must agree on the sizes of key and value.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        let info: [u32; 20] = info(fd.as_fd())?;
+        // struct bpf_map_info: type, id, key_size, value_size, max_entries
+        if info[2] as usize != size_of::<K>() || info[3] as usize != size_of::<V>() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("key {} and value {} bytes, expected {} and {}", info[2], info[3], size_of::<K>(), size_of::<V>()),
+            ));
+        }
+        Ok(Self { fd, max_entries: info[4], types: PhantomData })
+    }
+
+    /// Stores `value` under `key`.
+    pub fn insert(&self, key: &K, value: &V) -> io::Result<()> {
+        self.element(MAP_UPDATE_ELEM, Some(key), value.as_bytes().as_ptr() as u64).map(drop)
+    }
+
+    /// Removes `key`; `false` if it was not there.
+    pub fn remove(&self, key: &K) -> io::Result<bool> {
+        match self.element(MAP_DELETE_ELEM, Some(key), 0) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The value under `key`.
+    pub fn lookup(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = V::zeroed();
+        match self.element(MAP_LOOKUP_ELEM, Some(key), (&raw mut value) as u64) {
+            Ok(_) => Ok(Some(value)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The key after `key`, or the first.
+    pub fn next_key(&self, key: Option<&K>) -> io::Result<Option<K>> {
+        let mut next = K::zeroed();
+        match self.element(MAP_GET_NEXT_KEY, key, (&raw mut next) as u64) {
+            Ok(_) => Ok(Some(next)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The per-CPU values under `key`, one per possible CPU.
+    pub fn lookup_per_cpu(&self, key: &K, cpus: usize) -> io::Result<Vec<V>> {
+        // The kernel rounds each CPU's value up to eight bytes; ours are multiples of it.
+        debug_assert_eq!(size_of::<V>() % 8, 0);
+        let mut values = vec![V::zeroed(); cpus];
+        self.element(MAP_LOOKUP_ELEM, Some(key), values.as_mut_ptr() as u64)?;
+        Ok(values)
+    }
+
+    fn element(&self, command: libc::c_long, key: Option<&K>, value: u64) -> io::Result<i32> {
+        let key = key.map_or(0, |key| core::ptr::from_ref(key) as u64);
+        bpf(command, &mut [self.fd.as_raw_fd() as u64, key, value, 0])
+    }
+}
+
+impl<V: Wire> Map<u32, V> {
+    /// Maps the whole of a `BPF_F_MMAPABLE` array for reading.
+    pub fn mmap(&self) -> io::Result<Mapped<V>> {
+        // The kernel rounds each value up to eight bytes; ours are multiples of it.
+        debug_assert_eq!(size_of::<V>() % 8, 0);
+        let length = self.max_entries as usize * size_of::<V>();
+        // SAFETY: a fresh mapping of our own descriptor; checked below.
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, self.fd.as_raw_fd(), 0)
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Mapped { at: at.cast(), rows: self.max_entries as usize })
+    }
+}
+
+impl Map<(), u32> {
+    /// Takes over the descriptor of a queue of numbers.
+    pub fn queue(fd: OwnedFd) -> io::Result<Self> {
+        let info: [u32; 20] = info(fd.as_fd())?;
+        Ok(Self { fd, max_entries: info[4], types: PhantomData })
+    }
+
+    /// Puts a number at the end.
+    pub fn push(&self, value: u32) -> io::Result<()> {
+        bpf(MAP_UPDATE_ELEM, &mut [self.fd.as_raw_fd() as u64, 0, (&raw const value) as u64, 0]).map(drop)
+    }
+}
+
+impl<K, V> AsFd for Map<K, V> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// An array that the kernel writes and we read without system calls.
+pub struct Mapped<V> {
+    at: *const V,
+    rows: usize,
+}
+
+// SAFETY: read-only memory that stays mapped for the life of the value.
+unsafe impl<V> Send for Mapped<V> {}
+
+impl<V: Wire> Mapped<V> {
+    /// A copy of row `index`. Fields may be from slightly different moments.
+    pub fn read(&self, index: usize) -> Option<V> {
+        if index >= self.rows {
+            return None;
+        }
+        // SAFETY: inside the mapping; the kernel may write meanwhile, hence volatile; every byte
+        // pattern is a valid value.
+        Some(unsafe { self.at.add(index).read_volatile() })
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The 64 bit word `offset` bytes into row `index`, without copying the row.
+    pub fn word(&self, index: usize, offset: usize) -> Option<u64> {
+        if index >= self.rows || offset % 8 != 0 || offset + 8 > size_of::<V>() {
+            return None;
+        }
+        // SAFETY: inside the mapping and aligned, both checked above.
+        Some(unsafe { self.at.add(index).cast::<u8>().add(offset).cast::<u64>().read_volatile() })
+    }
+}
+
+impl<V> Drop for Mapped<V> {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `Map::mmap` with this length.
+        unsafe { libc::munmap(self.at.cast_mut().cast(), self.rows * size_of::<V>()) };
+    }
+}
+
+/// Attaches a loaded tracing program (tp_btf, fentry, fexit) where it was loaded for.
+pub fn attach_tracing(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // struct { __u64 name; __u32 prog_fd; }
+    owned(bpf(RAW_TRACEPOINT_OPEN, &mut [0, program.as_raw_fd() as u64]))
+}
+
+/// Links an iterator program to its target; `map` is the map to iterate over, if it is one.
+pub fn link_iterator(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    // struct { prog_fd, target_fd; attach_type, flags; iter_info; iter_info_len; }
+    let iter_info = map.map_or(0, |map| map.as_raw_fd() as u64);
+    let (at, length) = if map.is_some() { ((&raw const iter_info) as u64, 4) } else { (0, 0) };
+    owned(bpf(LINK_CREATE, &mut [program.as_raw_fd() as u64, TRACE_ITER, at, length]))
+}
+
+/// Opens one run of a linked iterator; reading the file runs the program.
+pub fn open_iterator(link: BorrowedFd<'_>) -> io::Result<File> {
+    owned(bpf(ITER_CREATE, &mut [link.as_raw_fd() as u64])).map(File::from)
+}
+
+/// Turns on the kernel's run-time statistics for as long as the descriptor lives.
+pub fn enable_run_stats() -> io::Result<OwnedFd> {
+    owned(bpf(ENABLE_STATS, &mut [0]))
+}
+
+/// Pins a map, program or link.
+pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    bpf(OBJ_PIN, &mut [path.as_ptr() as u64, fd.as_raw_fd() as u64]).map(drop)
+}
+
+/// Opens what is pinned at `path`.
+pub fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    owned(bpf(OBJ_GET, &mut [path.as_ptr() as u64, 0]))
+}
+
+/// What the kernel knows of a program's runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgramRuns {
+    /// Time spent in it, nanoseconds, while run-time statistics were on.
+    pub time_ns: u64,
+    /// Runs, while run-time statistics were on.
+    pub count: u64,
+    /// Runs skipped because the program was already running on that CPU.
+    pub misses: u64,
+}
+
+/// The runs of a program.
+pub fn program_runs(program: BorrowedFd<'_>) -> io::Result<ProgramRuns> {
+    // struct bpf_prog_info (include/uapi/linux/bpf.h): run_time_ns, run_cnt and
+    // recursion_misses are words 24 to 26.
+    let info: [u64; 28] = info(program)?;
+    Ok(ProgramRuns { time_ns: info[24], count: info[25], misses: info[26] })
+}
+
+fn info<T: Wire>(fd: BorrowedFd<'_>) -> io::Result<T> {
+    let mut info = T::zeroed();
+    let sizes = (size_of::<T>() as u64) << 32 | fd.as_raw_fd() as u64;
+    bpf(OBJ_GET_INFO_BY_FD, &mut [sizes, (&raw mut info) as u64])?;
+    Ok(info)
+}
+
+/// One bpf(2) call. `attr` is the union's first words, in the layout of the command.
+fn bpf(command: libc::c_long, attr: &mut [u64]) -> io::Result<i32> {
+    // SAFETY: every caller builds `attr` as its command demands, with pointers that outlive the
+    // call and are large enough for what the kernel reads or writes.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+fn owned(result: io::Result<i32>) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel just gave us this descriptor.
+    result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}

@@ -1,0 +1,210 @@
+//! Reads what the kernel half counted. Tables are read through mmap without system calls; the
+//! sweep brings them up to date first; the ring is emptied by timer.
+
+use std::io::{self, Read as _};
+use std::mem::offset_of;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow, FIRST_FREE_SLOT};
+use agent_common::ledger::Ledger;
+use agent_common::listener::ListenerRecord;
+use agent_common::owner::{OwnerKey, OwnerRow};
+use agent_common::wire::Wire as _;
+use anyhow::Context as _;
+use aya::maps::{Map as AyaMap, MapData, RingBuf};
+use hashbrown::HashMap;
+
+use super::bpf::{self, Map, Mapped};
+use super::object::Parts;
+use crate::decode::{self, Event};
+
+/// At most this many records leave the ring in one drain, so that a flood cannot stall it.
+const MAX_EVENTS: usize = 4096;
+
+/// One edge as the kernel has it now.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// Its slot; below `FIRST_FREE_SLOT` an overflow row.
+    pub slot: u32,
+    /// Which edge.
+    pub key: EdgeKey,
+    /// When the slot was taken; tells a slot used again from the one before. 0 for overflow rows.
+    pub born_us: u64,
+    /// Totals since then.
+    pub counters: EdgeCounters,
+}
+
+/// What one drain found.
+#[derive(Default)]
+pub struct Drained {
+    /// Owner rows that are new since the last drain.
+    pub owners: Vec<(u32, OwnerRow)>,
+    /// Every edge in use.
+    pub edges: Vec<Edge>,
+    /// Every listener; `None` if the sweep could not run.
+    pub listeners: Option<Vec<ListenerRecord>>,
+    /// The kernel's part of the ledger.
+    pub ledger: Ledger,
+    /// Records from the ring.
+    pub events: Vec<Event>,
+    /// Records that could not be read.
+    pub malformed_events: u64,
+}
+
+/// The reading side of the kernel half.
+pub struct Drain {
+    edges: Map<EdgeKey, u32>,
+    edge_rows: Map<u32, EdgeRow>,
+    edge_free: Map<(), u32>,
+    rows: Mapped<EdgeRow>,
+    counters: Mapped<EdgeCounters>,
+    counters_map: Map<u32, EdgeCounters>,
+    owners: Map<OwnerKey, u32>,
+    owner_rows_map: Map<u32, OwnerRow>,
+    owner_free: Map<(), u32>,
+    owner_rows: Mapped<OwnerRow>,
+    known_owners: HashMap<u32, u64>,
+    ledger: Map<u32, Ledger>,
+    ring: RingBuf<MapData>,
+    sweep: Option<OwnedFd>,
+    shards: usize,
+    cpus: usize,
+}
+
+impl Drain {
+    /// Takes over the maps it reads. `sweep` is the program to run before each drain.
+    pub fn new(parts: &mut Parts, shards: usize, sweep: Option<OwnedFd>) -> anyhow::Result<Self> {
+        let edge_rows = map::<u32, EdgeRow>(parts, "EDGE_ROWS")?;
+        let counters_map = map::<u32, EdgeCounters>(parts, "EDGE_COUNTERS")?;
+        let owner_rows_map = map::<u32, OwnerRow>(parts, "OWNER_ROWS")?;
+        let sockets = parts.take("SOCKETS")?;
+        let sweep = sweep.map(|program| bpf::link_iterator(program.as_fd(), Some(sockets.as_fd())));
+        let sweep = sweep.transpose().context("linking the sweep to the table of sockets")?;
+        let ring = MapData::from_fd(parts.take("EVENTS")?).context("opening the ring")?;
+        Ok(Self {
+            edges: map(parts, "EDGES")?,
+            edge_free: Map::queue(parts.take("EDGE_FREE")?)?,
+            rows: edge_rows.mmap().context("mapping EDGE_ROWS")?,
+            edge_rows,
+            counters: counters_map.mmap().context("mapping EDGE_COUNTERS")?,
+            counters_map,
+            owners: map(parts, "OWNERS")?,
+            owner_free: Map::queue(parts.take("OWNER_FREE")?)?,
+            owner_rows: owner_rows_map.mmap().context("mapping OWNER_ROWS")?,
+            owner_rows_map,
+            known_owners: HashMap::new(),
+            ledger: map(parts, "LEDGER")?,
+            ring: RingBuf::try_from(AyaMap::RingBuf(ring))?,
+            sweep,
+            shards,
+            cpus: possible_cpus()?,
+        })
+    }
+
+    /// Reads everything.
+    pub fn run(&mut self) -> anyhow::Result<Drained> {
+        let listeners = self.sweep().context("running the sweep")?;
+        let mut drained = Drained { listeners, ..Drained::default() };
+        // The ledger before the tables: what is counted in between shows as exported first.
+        for cpu in self.ledger.lookup_per_cpu(&0, self.cpus).context("reading the ledger")? {
+            drained.ledger.merge(&cpu);
+        }
+        self.read_owners(&mut drained.owners);
+        self.read_edges(&mut drained.edges);
+        while drained.events.len() < MAX_EVENTS {
+            let Some(record) = self.ring.next() else { break };
+            match decode::event(&record) {
+                Ok(event) => drained.events.push(event),
+                Err(_) => drained.malformed_events += 1,
+            }
+        }
+        Ok(drained)
+    }
+
+    /// Tables: name, rows in use, rows there are.
+    pub fn fill(&self, edges_in_use: usize) -> [(&'static str, u64, u64); 2] {
+        [
+            ("edges", edges_in_use as u64, u64::from(self.edges.max_entries)),
+            ("owners", self.known_owners.len() as u64, u64::from(self.owners.max_entries)),
+        ]
+    }
+
+    /// First half of giving an edge's slot back: new connections no longer find it.
+    pub fn forget_edge(&self, key: &EdgeKey) -> io::Result<bool> {
+        self.edges.remove(key)
+    }
+
+    /// Second half, once nothing moves in it any more: clears the slot and offers it again.
+    pub fn free_edge(&self, slot: u32) -> io::Result<()> {
+        for shard in 0..self.shards as u32 {
+            let index = slot * self.shards as u32 + shard;
+            self.counters_map.insert(&index, &EdgeCounters::zeroed())?;
+        }
+        self.edge_rows.insert(&slot, &EdgeRow::zeroed())?;
+        self.edge_free.push(slot)
+    }
+
+    /// First half of giving an owner's row back.
+    pub fn forget_owner(&self, key: &OwnerKey) -> io::Result<bool> {
+        self.owners.remove(key)
+    }
+
+    /// Second half.
+    pub fn free_owner(&mut self, row: u32) -> io::Result<()> {
+        self.owner_rows_map.insert(&row, &OwnerRow::zeroed())?;
+        self.known_owners.remove(&row);
+        self.owner_free.push(row)
+    }
+
+    fn sweep(&self) -> io::Result<Option<Vec<ListenerRecord>>> {
+        let Some(link) = &self.sweep else { return Ok(None) };
+        let mut bytes = Vec::new();
+        bpf::open_iterator(link.as_fd())?.read_to_end(&mut bytes)?;
+        let records = bytes.chunks_exact(size_of::<ListenerRecord>());
+        Ok(Some(records.filter_map(ListenerRecord::from_bytes).collect()))
+    }
+
+    fn read_owners(&mut self, new: &mut Vec<(u32, OwnerRow)>) {
+        for index in 0..self.owner_rows.rows() {
+            let row = index as u32;
+            let born = self.owner_rows.word(index, offset_of!(OwnerRow, born_us)).unwrap_or(0);
+            if born == 0 || self.known_owners.get(&row) == Some(&born) {
+                continue;
+            }
+            if let Some(owner) = self.owner_rows.read(index) {
+                self.known_owners.insert(row, born);
+                new.push((row, owner));
+            }
+        }
+    }
+
+    fn read_edges(&self, edges: &mut Vec<Edge>) {
+        for index in 0..self.rows.rows() {
+            let slot = index as u32;
+            let born_us = self.rows.word(index, offset_of!(EdgeRow, born_us)).unwrap_or(0);
+            if born_us == 0 && slot >= FIRST_FREE_SLOT {
+                continue;
+            }
+            let Some(row) = self.rows.read(index) else { continue };
+            let mut counters = EdgeCounters::zeroed();
+            for shard in 0..self.shards {
+                if let Some(part) = self.counters.read(index * self.shards + shard) {
+                    counters.merge(&part);
+                }
+            }
+            edges.push(Edge { slot, key: row.key, born_us, counters });
+        }
+    }
+}
+
+fn map<K: agent_common::wire::Wire, V: agent_common::wire::Wire>(
+    parts: &mut Parts,
+    name: &str,
+) -> anyhow::Result<Map<K, V>> {
+    Map::new(parts.take(name)?).with_context(|| format!("map {name}"))
+}
+
+/// How many CPUs this kernel may ever have: per-CPU values come in that many copies.
+fn possible_cpus() -> anyhow::Result<usize> {
+    aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("reading {path}: {error}"))
+}

@@ -1,0 +1,159 @@
+//! Every hook: what it is called, how it can be attached, what it needs, what is lost without it.
+
+/// One place where the kernel calls us.
+#[derive(Debug)]
+pub struct Hook {
+    /// The name used everywhere: file, metric label, documentation.
+    pub name: &'static str,
+    /// Ways to attach it, best first.
+    pub ways: &'static [Way],
+    /// Kernel fields its program reads; see `agent_common::knobs::Offsets`.
+    pub fields: &'static [&'static str],
+    /// Whether it belongs to request timing, which can be switched off.
+    pub requests: bool,
+    /// What nobody will see without it, as the operator knows it.
+    pub lost_without: &'static str,
+}
+
+/// One way to attach a hook.
+#[derive(Debug)]
+pub struct Way {
+    /// The program in the object file.
+    pub program: &'static str,
+    /// How it attaches.
+    pub kind: Kind,
+    /// The tracepoint, function or iterator.
+    pub target: &'static str,
+}
+
+/// How a program attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A tracepoint with typed arguments (`tp_btf`).
+    Tracepoint,
+    /// The entry of a kernel function.
+    FunctionEntry,
+    /// The return of a kernel function.
+    FunctionExit,
+    /// An iterator that the daemon runs.
+    Iterator,
+}
+
+const fn tracepoint(program: &'static str) -> Way {
+    Way { program, kind: Kind::Tracepoint, target: program }
+}
+
+/// All of them. `inet_sock_set_state` comes first: without it there is nothing to see at all.
+pub const HOOKS: &[Hook] = &[
+    Hook {
+        name: "inet_sock_set_state",
+        ways: &[tracepoint("inet_sock_set_state")],
+        fields: &[
+            "daddr", "rcv_saddr", "dport", "num", "family", "state", "net", "v6_daddr",
+            "v6_rcv_saddr", "protocol", "net_inum", "err", "write_seq", "tcp_mstamp",
+            "bytes_received", "bytes_sent", "bytes_retrans", "total_retrans", "srtt_us", "rtt_seq",
+            "group_leader", "comm", "mm", "arg_start", "arg_end",
+        ],
+        requests: false,
+        lost_without: "everything: connections, their latency, their ends",
+    },
+    Hook {
+        name: "sk_data_ready",
+        ways: &[
+            tracepoint("sk_data_ready"),
+            Way { program: "sock_def_readable", kind: Kind::FunctionEntry, target: "sock_def_readable" },
+        ],
+        fields: &["write_seq", "snd_una", "tcp_mstamp", "first_tx_mstamp"],
+        requests: true,
+        lost_without: "request latency on both sides",
+    },
+    Hook {
+        name: "sock_send_length",
+        ways: &[
+            tracepoint("sock_send_length"),
+            Way { program: "tcp_sendmsg", kind: Kind::FunctionExit, target: "tcp_sendmsg" },
+        ],
+        fields: &["write_seq", "tcp_mstamp"],
+        requests: true,
+        lost_without: "request latency on the server side, in time: a response shows when the next request arrives",
+    },
+    Hook {
+        name: "tcp_retransmit_skb",
+        ways: &[tracepoint("tcp_retransmit_skb")],
+        fields: &["write_seq", "first_tx_mstamp"],
+        requests: true,
+        lost_without: "the part of request latency that was spent waiting for a retransmission",
+    },
+    Hook {
+        name: "tcp_retransmit_synack",
+        ways: &[tracepoint("tcp_retransmit_synack")],
+        fields: &[],
+        requests: false,
+        lost_without: "retransmitted SYN-ACKs of listeners",
+    },
+    Hook {
+        name: "tcp_send_reset",
+        ways: &[tracepoint("tcp_send_reset")],
+        fields: &["state", "net", "net_inum", "skb_dev", "dev_net", "skb_head", "skb_transport_header"],
+        requests: false,
+        lost_without: "resets sent by this host and their cause",
+    },
+    Hook {
+        name: "tcp_receive_reset",
+        ways: &[tracepoint("tcp_receive_reset")],
+        fields: &["state", "write_seq", "first_tx_mstamp", "tcp_mstamp"],
+        requests: false,
+        lost_without: "resets received and their cause",
+    },
+    Hook {
+        name: "sweep",
+        ways: &[Way { program: "sweep", kind: Kind::Iterator, target: "bpf_sk_storage_map" }],
+        fields: &["ack_backlog", "max_ack_backlog", "cookie"],
+        requests: false,
+        lost_without: "bytes, retransmits and round trip time of open connections before they end, and the list of listeners",
+    },
+    Hook {
+        name: "seed",
+        ways: &[Way { program: "seed", kind: Kind::Iterator, target: "tcp" }],
+        fields: &["cookie"],
+        requests: false,
+        lost_without: "connections and listeners that were there before the agent",
+    },
+];
+
+/// Fields without a hook to switch off: what is lost when the kernel lacks one.
+pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
+    ("drops", "listen overflows"),
+    ("v6_only", "whether an IPv6 listener also takes IPv4"),
+];
+
+/// The row of a hook.
+pub fn find(name: &str) -> Option<&'static Hook> {
+    HOOKS.iter().find(|hook| hook.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_common::knobs::Offsets;
+
+    #[test]
+    fn every_field_exists_and_every_field_is_needed_by_someone() {
+        let known: Vec<_> = Offsets::FIELDS.iter().map(|(name, ..)| *name).collect();
+        let mut needed: Vec<_> = HOOKS.iter().flat_map(|hook| hook.fields).copied().collect();
+        needed.extend(OPTIONAL_FIELDS.iter().map(|(name, _)| *name));
+        for name in &needed {
+            assert!(known.contains(name), "{name} is not a field");
+        }
+        for name in known {
+            assert!(needed.contains(&name), "nobody needs {name}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for hook in HOOKS {
+            assert_eq!(HOOKS.iter().filter(|other| other.name == hook.name).count(), 1);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Brings the kernel half in, or takes over what an earlier run pinned. Each hook that cannot be
+//! attached disables just what depends on it; without the first there is nothing to run.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use agent_common::knobs::Knobs;
+use agent_common::seed::Seed;
+use agent_common::wire::Wire as _;
+use anyhow::{Context as _, anyhow, bail};
+use ipnet::IpNet;
+
+use super::bpf::{self, Map};
+use super::btf::Btf;
+use super::drain::Drain;
+use super::hooks::{HOOKS, Hook, Kind, OPTIONAL_FIELDS, Way};
+use super::object::{self, Link, Parts};
+use super::offsets;
+use super::pins::Pins;
+use crate::model::snapshot::Disabled;
+
+/// Counters of a slot are kept in at most this many copies, so that CPUs do not fight over them.
+const MAX_SHARDS: usize = 4;
+
+/// What the operator chose, as far as the kernel half is concerned.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Rows for edges.
+    pub edges: u32,
+    /// Rows for owners.
+    pub owners: u32,
+    /// Ranges whose addresses keep rows of their own as clients.
+    pub internal_ranges: Vec<IpNet>,
+    /// Time requests.
+    pub requests: bool,
+    /// Keep maps, programs and links in this directory of the BPF file system.
+    pub pin: Option<PathBuf>,
+    /// Let the kernel programs log.
+    pub bpf_log: bool,
+    /// Turn on the kernel's run-time statistics.
+    pub run_stats: bool,
+    /// Hooks and fields to treat as if this kernel did not have them.
+    pub masked: Vec<String>,
+}
+
+/// A hook and what became of it.
+pub struct Attached {
+    /// The row of the table.
+    pub hook: &'static Hook,
+    /// The program and its link, or why there is none.
+    pub result: Result<Link, String>,
+}
+
+/// The kernel half, loaded and attached. Dropping it detaches everything that is not pinned.
+pub struct Kernel {
+    /// Hooks in the order of the table.
+    pub hooks: Vec<Attached>,
+    /// What is off, and why.
+    pub disabled: Vec<Disabled>,
+    /// The reading side.
+    pub drain: Drain,
+    /// Sockets from before, for the seed program.
+    pub seeds: Map<u64, Seed>,
+    /// Whether maps and links were found pinned and taken over.
+    pub adopted: bool,
+    /// The kernel programs' own log, if asked for.
+    pub log: Option<object::Log>,
+    _run_stats: Option<OwnedFd>,
+}
+
+impl Kernel {
+    /// Loads and attaches, or takes over what an earlier run pinned.
+    pub fn start(options: &Options) -> anyhow::Result<Self> {
+        let btf = Btf::of_running_kernel()?;
+        let knobs = offsets::knobs(
+            &btf,
+            &options.masked,
+            &options.internal_ranges,
+            shards(),
+            options.requests,
+        );
+        let plan = plan(&btf, &knobs, options);
+        drop(btf);
+        let pins = Pins::open(options.pin.as_deref(), &layout(options, &knobs))?;
+        let (mut parts, adopted) = match pins.as_ref().and_then(Pins::adopt) {
+            Some(parts) => (parts, true),
+            None => (Parts::load(options, &knobs, &plan)?, false),
+        };
+        if let Some(pins) = pins.filter(|_| !adopted) {
+            pins.keep(&parts).context("pinning maps and links")?;
+        }
+        // SAFETY: gives unused memory back (the kernel's types are large); no preconditions.
+        unsafe { libc::malloc_trim(0) };
+
+        let hooks = attached(&plan, &mut parts);
+        let disabled = disabled(&hooks, &knobs, options);
+        let first = hooks.first().ok_or_else(|| anyhow!("the table of hooks is empty"))?;
+        if let Err(why) = &first.result {
+            bail!("cannot attach {}, without which there is nothing to see: {why}", first.hook.name);
+        }
+        let sweep = program_of(&hooks, "sweep")?;
+        let seeds = Map::new(parts.take("SEEDS")?).context("map SEEDS")?;
+        let log = parts.log.take();
+        let drain = Drain::new(&mut parts, knobs.shards as usize, sweep)?;
+        let run_stats = options.run_stats.then(bpf::enable_run_stats).transpose();
+        let run_stats = run_stats.context("turning on the kernel's run-time statistics")?;
+        Ok(Self { hooks, disabled, drain, seeds, adopted, log, _run_stats: run_stats })
+    }
+
+    /// The program of a hook, if it is loaded.
+    pub fn program(&self, name: &str) -> anyhow::Result<Option<OwnedFd>> {
+        program_of(&self.hooks, name)
+    }
+}
+
+/// How each hook will be attached, decided before anything is loaded.
+pub struct Plan {
+    /// In the order of the table; `Err` says why not.
+    pub hooks: Vec<(&'static Hook, Result<Vec<&'static Way>, String>)>,
+}
+
+fn plan(btf: &Btf, knobs: &Knobs, options: &Options) -> Plan {
+    let decide = |hook: &'static Hook| {
+        if options.masked.iter().any(|mask| mask == hook.name) {
+            return Err("masked by the configuration".to_owned());
+        }
+        if hook.requests && !options.requests {
+            return Err("request timing is switched off".to_owned());
+        }
+        let missing = offsets::missing(&knobs.offsets, hook.fields);
+        if !missing.is_empty() {
+            return Err(format!("this kernel's structs have no {}", missing.join(", ")));
+        }
+        let ways: Vec<_> = hook.ways.iter().filter(|way| is_there(btf, way, options)).collect();
+        if ways.is_empty() {
+            let targets: Vec<_> = hook.ways.iter().map(|way| way.target).collect();
+            return Err(format!("this kernel has no {}", targets.join(" or ")));
+        }
+        Ok(ways)
+    };
+    Plan { hooks: HOOKS.iter().map(|hook| (hook, decide(hook))).collect() }
+}
+
+fn is_there(btf: &Btf, way: &Way, options: &Options) -> bool {
+    let masked = options.masked.iter().any(|mask| mask.strip_prefix("way:") == Some(way.program));
+    !masked
+        && match way.kind {
+            Kind::Tracepoint => btf.tracepoint_arguments(way.target).is_some(),
+            Kind::FunctionEntry | Kind::FunctionExit => btf.has_function(way.target),
+            Kind::Iterator => btf.has_function(&format!("bpf_iter_{}", way.target)),
+        }
+}
+
+fn attached(plan: &Plan, parts: &mut Parts) -> Vec<Attached> {
+    let not_there = || Err("not attached by the agent that pinned it".to_owned());
+    plan.hooks
+        .iter()
+        .map(|(hook, planned)| {
+            let result = match planned {
+                Ok(_) => parts.links.remove(hook.name).unwrap_or_else(not_there),
+                Err(why) => Err(why.clone()),
+            };
+            Attached { hook, result }
+        })
+        .collect()
+}
+
+fn disabled(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disabled> {
+    let mut disabled = Vec::new();
+    for Attached { hook, result } in hooks {
+        if let Err(why) = result
+            && (options.requests || !hook.requests)
+        {
+            disabled.push(Disabled {
+                what: hook.lost_without.to_owned(),
+                why: format!("{}: {why}", hook.name),
+            });
+        }
+    }
+    for (field, what) in OPTIONAL_FIELDS {
+        if !offsets::missing(&knobs.offsets, &[field]).is_empty() {
+            disabled.push(Disabled {
+                what: (*what).to_owned(),
+                why: format!("this kernel's structs have no {field}"),
+            });
+        }
+    }
+    if knobs.reset_has_reason == 0 {
+        disabled.push(Disabled {
+            what: "the cause of resets this host sends".to_owned(),
+            why: "the kernel gives reasons from 6.10 on".to_owned(),
+        });
+    }
+    disabled
+}
+
+fn program_of(hooks: &[Attached], name: &str) -> anyhow::Result<Option<OwnedFd>> {
+    let link = hooks.iter().find(|attached| attached.hook.name == name);
+    let program = link.and_then(|attached| attached.result.as_ref().ok());
+    Ok(program.map(|link| link.program.try_clone()).transpose()?)
+}
+
+/// Everything that decides whether pinned maps fit this agent.
+fn layout(options: &Options, knobs: &Knobs) -> Vec<u8> {
+    let mut layout = object::OBJECT.to_vec();
+    layout.extend_from_slice(knobs.as_bytes());
+    layout.extend_from_slice(format!("{} {} {:?}", options.edges, options.owners, options.masked).as_bytes());
+    layout
+}
+
+fn shards() -> u32 {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    cpus.next_power_of_two().min(MAX_SHARDS) as u32
+}

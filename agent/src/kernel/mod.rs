@@ -1,0 +1,18 @@
+//! The kernel half, seen from user space. The only module that touches BPF.
+//!
+//! [`preflight`] says whether this host can run us and what to do if not; [`btf`] and
+//! [`offsets`] find out what this kernel's structs look like; [`hooks`] lists what we attach and
+//! what is lost without it; [`load`] brings it into the kernel; [`drain`] reads what was counted;
+//! [`pins`] keeps it alive across restarts when asked to. [`bpf`] is the thin layer over bpf(2)
+//! for what aya does not offer: batches, mmap, iterators over a map.
+
+pub mod bpf;
+pub mod btf;
+pub mod drain;
+pub mod hooks;
+pub mod load;
+pub mod object;
+pub mod offsets;
+pub mod pins;
+pub mod preflight;
+// pub mod seed;

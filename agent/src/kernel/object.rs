@@ -1,0 +1,165 @@
+//! The kernel object: creates its maps, loads and attaches its programs.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use agent_common::edge::FIRST_FREE_SLOT;
+use agent_common::knobs::Knobs;
+use agent_common::owner::OWNER_OVERFLOW;
+use anyhow::{Context as _, anyhow, bail};
+use aya::maps::{Map as AyaMap, MapData};
+use aya::programs::{BtfTracePoint, FEntry, FExit, Iter, Program};
+use aya::{Ebpf, EbpfLoader};
+
+use super::bpf::{self, Map};
+use super::hooks::{Kind, Way};
+use super::load::{Options, Plan};
+
+/// The kernel programs, as built from `agent-ebpf`.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portolan-ebpf"));
+
+/// The kernel programs' own log.
+pub type Log = aya_log::EbpfLogger<&'static dyn log::Log>;
+
+/// A program in the kernel.
+pub struct Link {
+    /// The program.
+    pub program: OwnedFd,
+    /// Its link; an iterator's is made for each use.
+    pub link: Option<OwnedFd>,
+}
+
+/// Descriptors of everything in the kernel, freshly loaded or found pinned.
+pub struct Parts {
+    /// Maps by name.
+    pub maps: BTreeMap<String, OwnedFd>,
+    /// Programs and links by hook, or why there is none.
+    pub links: BTreeMap<&'static str, Result<Link, String>>,
+    /// The programs' log, if asked for.
+    pub log: Option<Log>,
+}
+
+impl Parts {
+    /// Takes a map's descriptor.
+    pub fn take(&mut self, name: &str) -> anyhow::Result<OwnedFd> {
+        self.maps.remove(name).ok_or_else(|| anyhow!("the kernel object has no map {name}"))
+    }
+
+    /// Creates the maps, loads the programs and attaches them as planned.
+    pub fn load(options: &Options, knobs: &Knobs, plan: &Plan) -> anyhow::Result<Self> {
+        let log_level: u8 = if options.bpf_log { u8::MAX } else { 0 };
+        let edges = options.edges.saturating_add(FIRST_FREE_SLOT);
+        let owners = options.owners.saturating_add(1);
+        let mut ebpf = EbpfLoader::new()
+            .override_global("KNOBS", knobs, true)
+            .override_global("AYA_LOG_LEVEL", &log_level, false)
+            .map_max_entries("EDGES", edges)
+            .map_max_entries("EDGE_ROWS", edges)
+            .map_max_entries("EDGE_COUNTERS", edges.saturating_mul(knobs.shards))
+            .map_max_entries("EDGE_FREE", edges)
+            .map_max_entries("OWNERS", owners)
+            .map_max_entries("OWNER_ROWS", owners)
+            .map_max_entries("OWNER_FREE", owners)
+            .load(OBJECT)
+            .context("creating the kernel tables (on kernels before 5.11 or in containers RLIMIT_MEMLOCK may be too low)")?;
+        let mut maps = BTreeMap::new();
+        for (name, map) in ebpf.maps() {
+            if let Some(data) = data_of(map) {
+                maps.insert(name.to_owned(), data.fd().as_fd().try_clone_to_owned()?);
+            }
+        }
+        // The free lists must be full before the first event.
+        fill(&maps, "EDGE_FREE", FIRST_FREE_SLOT..edges)?;
+        fill(&maps, "OWNER_FREE", OWNER_OVERFLOW + 1..owners)?;
+        let log = if options.bpf_log {
+            Some(aya_log::EbpfLogger::init(&mut ebpf).context("opening the kernel programs' log")?)
+        } else {
+            None
+        };
+        let btf = aya::Btf::from_sys_fs().context("reading the kernel's types")?;
+        let mut links = BTreeMap::new();
+        for (hook, planned) in &plan.hooks {
+            let Ok(ways) = planned else { continue };
+            links.insert(hook.name, attach(&mut ebpf, ways, &btf));
+        }
+        Ok(Self { maps, links, log })
+    }
+}
+
+/// Attaches by the first way that works; the error is that of the best way.
+fn attach(ebpf: &mut Ebpf, ways: &[&'static Way], btf: &aya::Btf) -> Result<Link, String> {
+    let mut first_error = None;
+    for way in ways {
+        match load_program(ebpf, way, btf) {
+            Ok(link) => return Ok(link),
+            Err(error) => {
+                tracing::debug!(program = way.program, "{error:#}");
+                first_error.get_or_insert_with(|| short(&format!("{error:#}")));
+            }
+        }
+    }
+    Err(first_error.unwrap_or_default())
+}
+
+fn load_program(ebpf: &mut Ebpf, way: &Way, btf: &aya::Btf) -> anyhow::Result<Link> {
+    let program = ebpf
+        .program_mut(way.program)
+        .ok_or_else(|| anyhow!("the kernel object has no program {}", way.program))?;
+    match way.kind {
+        Kind::Tracepoint => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(way.target, btf)?;
+        }
+        Kind::FunctionEntry => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(way.target, btf)?;
+        }
+        Kind::FunctionExit => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(way.target, btf)?;
+        }
+        Kind::Iterator => {
+            let program: &mut Iter = program.try_into()?;
+            program.load(way.target, btf)?;
+        }
+    }
+    let program: &Program = program;
+    let program = program.fd()?.as_fd().try_clone_to_owned()?;
+    let link = match way.kind {
+        Kind::Iterator => None,
+        _ => Some(bpf::attach_tracing(program.as_fd()).context("attaching")?),
+    };
+    Ok(Link { program, link })
+}
+
+fn fill(maps: &BTreeMap<String, OwnedFd>, name: &str, slots: std::ops::Range<u32>) -> anyhow::Result<()> {
+    let Some(fd) = maps.get(name) else { bail!("the kernel object has no map {name}") };
+    let queue = Map::queue(fd.try_clone()?)?;
+    for slot in slots {
+        queue.push(slot).with_context(|| format!("filling {name}"))?;
+    }
+    Ok(())
+}
+
+fn data_of(map: &AyaMap) -> Option<&MapData> {
+    match map {
+        AyaMap::Array(data)
+        | AyaMap::HashMap(data)
+        | AyaMap::PerCpuArray(data)
+        | AyaMap::Queue(data)
+        | AyaMap::RingBuf(data)
+        | AyaMap::SkStorage(data) => Some(data),
+        _ => None,
+    }
+}
+
+/// A verifier's refusal is pages long; its last line says what it is about.
+fn short(error: &str) -> String {
+    let mut lines = error.lines().filter(|line| !line.trim().is_empty());
+    let first = lines.next().unwrap_or_default().trim();
+    let last = lines.rfind(|line| !line.starts_with("processed ") && !line.contains("verification time"));
+    match last {
+        Some(last) => format!("{first} ({})", last.trim()),
+        None => first.to_owned(),
+    }
+}

@@ -1,0 +1,144 @@
+//! Keeps maps, programs and links in the BPF file system, so that a killed agent loses nothing:
+//! the kernel goes on counting, and the next agent takes over where the last one stopped.
+//!
+//! Everything lies in `<directory>/<layout>`, where the layout is a hash of the kernel object,
+//! its knobs and its sizes. Pins of another layout belong to another version: they are removed,
+//! for two versions must not count side by side.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::bpf;
+use super::hooks::HOOKS;
+use super::object::{Link, Parts};
+
+/// Where pins lie unless told otherwise.
+pub const DIRECTORY: &str = "/sys/fs/bpf/portolan";
+
+/// The maps of the kernel object that must be found again.
+const MAPS: &[&str] = &[
+    "EDGES", "EDGE_ROWS", "EDGE_COUNTERS", "EDGE_FREE", "OWNERS", "OWNER_ROWS", "OWNER_FREE",
+    "SEEDS", "EVENTS", "LEDGER", "SOCKETS",
+];
+
+/// A file written last: without it the pins are those of a start that did not finish.
+const COMPLETE: &str = "SOCKETS";
+
+/// The directory of pins of this layout.
+pub struct Pins {
+    directory: PathBuf,
+}
+
+impl Pins {
+    /// Removes pins of other layouts (all pins, if pinning is off) and returns the place for
+    /// ours, if pinning is on.
+    pub fn open(directory: Option<&Path>, layout: &[u8]) -> anyhow::Result<Option<Self>> {
+        let Some(directory) = directory else {
+            remove_all_but(Path::new(DIRECTORY), None);
+            return Ok(None);
+        };
+        let mut hasher = DefaultHasher::new();
+        layout.hash(&mut hasher);
+        let ours = format!("{:016x}", hasher.finish());
+        remove_all_but(directory, Some(&ours));
+        let directory = directory.join(ours);
+        fs::create_dir_all(&directory).with_context(|| {
+            format!(
+                "creating {}; is the BPF file system mounted (mount -t bpf bpf /sys/fs/bpf)?",
+                directory.display()
+            )
+        })?;
+        Ok(Some(Self { directory }))
+    }
+
+    /// What an earlier run left, if it is complete.
+    pub fn adopt(&self) -> Option<Parts> {
+        if !self.directory.join(COMPLETE).exists() {
+            return None;
+        }
+        let open = |name: &str| bpf::open_pinned(&self.directory.join(name));
+        let maps: io::Result<BTreeMap<_, _>> =
+            MAPS.iter().map(|name| Ok(((*name).to_owned(), open(name)?))).collect();
+        let mut links = BTreeMap::new();
+        for hook in HOOKS {
+            let Ok(program) = open(&program_pin(hook.name)) else { continue };
+            let link = open(&link_pin(hook.name)).ok();
+            links.insert(hook.name, Ok(Link { program, link }));
+        }
+        match maps {
+            Ok(maps) => Some(Parts { maps, links, log: None }),
+            Err(error) => {
+                tracing::warn!("pinned maps cannot be opened, starting anew: {error}");
+                remove(&self.directory);
+                let _ = fs::create_dir_all(&self.directory);
+                None
+            }
+        }
+    }
+
+    /// Pins everything.
+    pub fn keep(&self, parts: &Parts) -> anyhow::Result<()> {
+        let pin = |fd: &OwnedFd, name: &str| {
+            let path = self.directory.join(name);
+            bpf::pin(fd.as_fd(), &path).with_context(|| format!("pinning {}", path.display()))
+        };
+        let result = (|| {
+            for (hook, link) in &parts.links {
+                let Ok(link) = link else { continue };
+                pin(&link.program, &program_pin(hook))?;
+                if let Some(link) = &link.link {
+                    pin(link, &link_pin(hook))?;
+                }
+            }
+            for (name, map) in parts.maps.iter().filter(|(name, _)| MAPS.contains(&name.as_str())) {
+                if name != COMPLETE {
+                    pin(map, name)?;
+                }
+            }
+            parts.maps.get(COMPLETE).map_or(Ok(()), |map| pin(map, COMPLETE))
+        })();
+        if result.is_err() {
+            remove(&self.directory);
+        }
+        result
+    }
+}
+
+fn program_pin(hook: &str) -> String {
+    format!("program_{hook}")
+}
+
+fn link_pin(hook: &str) -> String {
+    format!("link_{hook}")
+}
+
+/// Removes every layout's pins except `keep`.
+fn remove_all_but(directory: &Path, keep: Option<&str>) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if keep.is_none_or(|keep| entry.file_name() != keep) {
+            tracing::info!("removing pins of an earlier agent: {}", entry.path().display());
+            remove(&entry.path());
+        }
+    }
+    if keep.is_none() {
+        let _ = fs::remove_dir(directory);
+    }
+}
+
+/// Unpins everything in one directory. `remove_dir_all` does not do on the BPF file system of
+/// old kernels, and one level is all there is.
+fn remove(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if let Err(error) = fs::remove_file(entry.path()) {
+            tracing::warn!("cannot remove the pin {}: {error}", entry.path().display());
+        }
+    }
+    let _ = fs::remove_dir(directory);
+}

@@ -1,0 +1,144 @@
+//! Can this host run us? Each refusal is one sentence with the mend.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+
+use thiserror::Error;
+
+use super::btf;
+
+/// The oldest kernel whose tracing programs may use socket-local storage and atomic exchanges.
+const OLDEST_KERNEL: (u32, u32) = (5, 15);
+
+/// Capability numbers, include/uapi/linux/capability.h.
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+/// Why the agent does not start.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// Kernel too old.
+    #[error("this kernel is {found}, but Portolan needs Linux {}.{} or later (socket-local storage in tracing programs); upgrade the kernel of this host", OLDEST_KERNEL.0, OLDEST_KERNEL.1)]
+    KernelTooOld {
+        /// As uname says it.
+        found: String,
+    },
+    /// No BTF.
+    #[error("this kernel does not publish its types ({} is missing); boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as all major distributions ship", btf::VMLINUX)]
+    NoBtf,
+    /// Capabilities missing.
+    #[error("missing {}; run as root, or grant them: AmbientCapabilities= in systemd, capabilities.add in Kubernetes, cap_add in compose (CAP_SYS_ADMIN stands in for all of them on old runtimes)", .0.join(", "))]
+    NoCapability(Vec<&'static str>),
+    /// Another instance.
+    #[error("another Portolan agent is running on this host (it holds {path}); stop it first, or give this one its own --run-directory")]
+    SecondInstance {
+        /// The lock.
+        path: String,
+    },
+    /// The run directory cannot be used.
+    #[error("cannot use the run directory {path}: {source}; choose another with --run-directory")]
+    RunDirectory {
+        /// The directory.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Checks kernel and capabilities.
+pub fn check() -> Result<(), Refusal> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    check_kernel(release.trim())?;
+    if !Path::new(btf::VMLINUX).exists() {
+        return Err(Refusal::NoBtf);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let missing = missing_capabilities(effective_capabilities(&status));
+    if missing.is_empty() { Ok(()) } else { Err(Refusal::NoCapability(missing)) }
+}
+
+/// Holds the run directory's lock; only one agent per host can.
+pub fn lock(run_directory: &Path) -> Result<File, Refusal> {
+    let refuse = |source| Refusal::RunDirectory { path: run_directory.display().to_string(), source };
+    std::fs::create_dir_all(run_directory).map_err(refuse)?;
+    let path = run_directory.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(refuse)?;
+    // SAFETY: flock on our own descriptor.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        let error = io::Error::last_os_error();
+        return Err(if error.kind() == io::ErrorKind::WouldBlock {
+            Refusal::SecondInstance { path: path.display().to_string() }
+        } else {
+            refuse(error)
+        });
+    }
+    Ok(file)
+}
+
+fn check_kernel(release: &str) -> Result<(), Refusal> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || parts.next().and_then(|part| part.parse::<u32>().ok());
+    match (number(), number()) {
+        (Some(major), Some(minor)) if (major, minor) < OLDEST_KERNEL => {
+            Err(Refusal::KernelTooOld { found: release.to_owned() })
+        }
+        // What cannot be read is tried: loading will say.
+        _ => Ok(()),
+    }
+}
+
+fn effective_capabilities(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn missing_capabilities(effective: u64) -> Vec<&'static str> {
+    let has = |number: u32| effective >> number & 1 == 1;
+    if has(CAP_SYS_ADMIN) {
+        return Vec::new();
+    }
+    [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON"), (CAP_NET_ADMIN, "CAP_NET_ADMIN")]
+        .into_iter()
+        .filter(|(number, _)| !has(*number))
+        .map(|(_, name)| name)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_kernels_are_refused_with_the_reason() {
+        let check = |release, fine: bool| assert_eq!(check_kernel(release).is_ok(), fine, "{release}");
+        check("5.10.0-28-amd64", false);
+        check("5.14.21", false);
+        check("5.15.0", true);
+        check("6.18.44-fc", true);
+        check("7.2", true);
+        check("strange", true);
+        let sentence = check_kernel("5.10.0").unwrap_err().to_string();
+        assert!(sentence.contains("5.10.0") && sentence.contains("5.15") && sentence.contains("upgrade"));
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        assert_eq!(missing_capabilities(0), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
+        assert_eq!(missing_capabilities(1 << CAP_SYS_ADMIN), [""; 0]);
+        assert_eq!(missing_capabilities(1 << CAP_BPF | 1 << CAP_PERFMON), ["CAP_NET_ADMIN"]);
+        assert_eq!(effective_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"), 0x1ff_ffff_ffff);
+    }
+
+    #[test]
+    fn the_lock_admits_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = lock(directory.path()).unwrap();
+        assert!(matches!(lock(directory.path()), Err(Refusal::SecondInstance { .. })));
+        drop(first);
+        assert!(lock(directory.path()).is_ok());
+    }
+}
