@@ -5,6 +5,7 @@
 //! that touches BPF, [`export`] the only one that knows Prometheus' format, [`pipeline`] the only
 //! one that knows every stage.
 
+pub mod api;
 pub mod config;
 pub mod decode;
 pub mod export;

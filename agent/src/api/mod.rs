@@ -1,0 +1,23 @@
+//! What the agent answers over HTTP: metrics for Prometheus, JSON for programs, a page for people.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/metrics` | Prometheus text, or OpenMetrics if asked |
+//! | `/healthz`, `/-/healthy` | the process lives; says nothing about BPF |
+//! | `/readyz`, `/-/ready` | there is a first snapshot |
+//! | `/api/v1/status` | hooks, what is off and why, loss, tables ([`shapes::Status`]) |
+//! | `/api/v1/edges` | edges ([`shapes::Edges`]); `?role=`, `?service=`, `?port=` |
+//! | `/api/v1/listeners` | listening sockets ([`shapes::Listeners`]) |
+//! | `/` | a page with a live table |
+//!
+//! Nothing can be changed over HTTP: other methods than GET and HEAD are refused.
+
+mod occupant;
+mod routes;
+mod server;
+pub mod shapes;
+mod source;
+
+pub use self::routes::{Api, router};
+pub use self::server::{bind, serve};
+pub use self::source::{SnapshotRequests, SnapshotSource, Unavailable, channel};

@@ -1,0 +1,219 @@
+//! Paths and their handlers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{StatusCode, Uri};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+
+use super::shapes::{Edge, Edges, Listener, Listeners, Problem, Status};
+use super::source::{SnapshotSource, Unavailable};
+use crate::export::process::Process;
+use crate::export::{Build, Exporter, Format, Scrape};
+use crate::model::snapshot::{EdgeView, Role};
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+pub struct Api {
+    source: SnapshotSource,
+    exporter: Arc<Exporter>,
+    /// How long the last scrape took, in nanoseconds; 0 before the first.
+    last_scrape: Arc<AtomicU64>,
+}
+
+/// Every path.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/", get(page))
+        .route("/page.css", get(page_style))
+        .route("/page.js", get(page_script))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/-/healthy", get(|| async { "Portolan is healthy.\n" }))
+        .route("/readyz", get(ready))
+        .route("/-/ready", get(ready))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/edges", get(edges))
+        .route("/api/v1/listeners", get(listeners))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(map_response(secure))
+        .with_state(api)
+}
+
+async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Failure> {
+    let began = Instant::now();
+    let format = Format::negotiate(headers.get(ACCEPT).and_then(|value| value.to_str().ok()));
+    let snapshot = api.source.fresh().await?;
+    let previous = match api.last_scrape.load(Ordering::Relaxed) {
+        0 => None,
+        nanoseconds => Some(Duration::from_nanos(nanoseconds)),
+    };
+    let exporter = Arc::clone(&api.exporter);
+    // Some tens of milliseconds of work on a large host: not on a thread that others wait for.
+    let body = tokio::task::spawn_blocking(move || {
+        exporter.render(&snapshot, format, Scrape { previous, process: Process::read() })
+    })
+    .await
+    .map_err(Failure::internal)?
+    .map_err(Failure::internal)?;
+    api.last_scrape.store(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    Ok(([(CONTENT_TYPE, format.content_type())], body).into_response())
+}
+
+async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
+    if api.source.is_ready() {
+        (StatusCode::OK, "Portolan is ready.\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "The kernel's tables have not been read yet.\n")
+    }
+}
+
+async fn status(State(api): State<Api>) -> Result<Json<Status>, Failure> {
+    let snapshot = api.source.fresh().await?;
+    Ok(Json(Status::new(api.exporter.build(), &snapshot)))
+}
+
+/// Which edges are wanted; all conditions must hold.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EdgeFilter {
+    /// Counted by this side.
+    role: Option<Role>,
+    /// A service of this name at either end.
+    service: Option<String>,
+    /// The server's port.
+    port: Option<u16>,
+}
+
+async fn edges(
+    State(api): State<Api>,
+    filter: Result<Query<EdgeFilter>, QueryRejection>,
+) -> Result<Json<Edges>, Failure> {
+    let Query(filter) = filter.map_err(|rejection| Failure::query(&rejection))?;
+    let snapshot = api.source.fresh().await?;
+    let edges = snapshot.edges.iter().filter(|view| filter.admits(view)).map(Edge::from).collect();
+    Ok(Json(Edges { taken_seconds: snapshot.taken_seconds, edges }))
+}
+
+async fn listeners(State(api): State<Api>) -> Result<Json<Listeners>, Failure> {
+    let snapshot = api.source.fresh().await?;
+    let listeners = snapshot.listeners.iter().map(Listener::from).collect();
+    Ok(Json(Listeners { taken_seconds: snapshot.taken_seconds, listeners }))
+}
+
+async fn page() -> Response {
+    asset("text/html; charset=utf-8", include_str!("page/page.html"))
+}
+
+async fn page_style() -> Response {
+    asset("text/css; charset=utf-8", include_str!("page/page.css"))
+}
+
+async fn page_script() -> Response {
+    asset("text/javascript; charset=utf-8", include_str!("page/page.js"))
+}
+
+fn asset(content_type: &'static str, text: &'static str) -> Response {
+    ([(CONTENT_TYPE, content_type)], text).into_response()
+}
+
+async fn unknown_path(uri: Uri) -> Failure {
+    Failure(StatusCode::NOT_FOUND, format!("there is nothing at {}; try /", uri.path()))
+}
+
+async fn wrong_method() -> Failure {
+    Failure(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here".to_owned())
+}
+
+/// For every answer: show nothing of it in a frame, load nothing from elsewhere, guess no type.
+async fn secure(mut response: Response) -> Response {
+    const HEADERS: [(HeaderName, HeaderValue); 5] = [
+        (
+            HeaderName::from_static("content-security-policy"),
+            HeaderValue::from_static(
+                "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+            ),
+        ),
+        (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff")),
+        (HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY")),
+        (HeaderName::from_static("referrer-policy"), HeaderValue::from_static("no-referrer")),
+        (HeaderName::from_static("cache-control"), HeaderValue::from_static("no-store")),
+    ];
+    response.headers_mut().extend(HEADERS);
+    response
+}
+
+/// An answer that is an error.
+struct Failure(StatusCode, String);
+
+// === impl Api ===
+
+impl Api {
+    /// Handlers over `source`.
+    pub fn new(source: SnapshotSource, build: Build) -> Self {
+        Self {
+            source,
+            exporter: Arc::new(Exporter::new(build)),
+            last_scrape: Arc::new(AtomicU64::new(0)),
+        }
+    }
+}
+
+// === impl EdgeFilter ===
+
+impl EdgeFilter {
+    fn admits(&self, view: &EdgeView) -> bool {
+        let Self { role, service, port } = self;
+        let labels = &view.labels;
+        role.is_none_or(|role| role == labels.role)
+            && port.is_none_or(|port| port == labels.port)
+            && service.as_deref().is_none_or(|service| {
+                service == &*labels.client.name || service == &*labels.server.name
+            })
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    fn query(rejection: &QueryRejection) -> Self {
+        let said = rejection.body_text();
+        let detail = said.rsplit_once(": ").map_or(said.as_str(), |(_, detail)| detail);
+        Self(
+            StatusCode::BAD_REQUEST,
+            format!(
+                "cannot read the query: {detail}; use role=client|server|listener, service=NAME, port=N"
+            ),
+        )
+    }
+
+    fn internal(error: impl std::error::Error) -> Self {
+        tracing::error!(%error, "a scrape could not be rendered; Prometheus has a gap there");
+        Self(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be rendered".to_owned())
+    }
+}
+
+impl From<Unavailable> for Failure {
+    fn from(reason: Unavailable) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, reason.to_string())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let Self(status, error) = self;
+        (status, Json(Problem { error })).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests;

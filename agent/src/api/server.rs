@@ -1,0 +1,188 @@
+//! Binding the port and serving connections, within limits.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::occupant;
+
+/// Connections served at the same time; more wait in the listen queue.
+const CONNECTIONS: usize = 64;
+
+/// A client must send the head of its request within this time, and an idle connection ends.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The head of a request must fit; bodies are never read.
+const HEAD_BYTES: usize = 16 * 1024;
+
+/// How long running answers may take to finish when the agent stops.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Binds `address`, or says who has it.
+pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).map_err(|error| refused(address, &error))?;
+    listener.set_nonblocking(true).context("preparing the HTTP listener")?;
+    Ok(listener)
+}
+
+/// Serves `router` on `listener` until `shutdown` completes and running answers are sent.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener).context("serving HTTP")?;
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let (stop, stopping) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        tokio::select! {
+            () = &mut shutdown => break,
+            // Reaps what has ended, so that the set does not grow.
+            Some(_) = connections.join_next() => {}
+            (permit, connection) = accepted => match connection {
+                Ok((stream, _)) => {
+                    let (router, stopping) = (router.clone(), stopping.clone());
+                    connections.spawn(async move {
+                        serve_connection(stream, router, stopping).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, mostly: without a pause this loop would spin.
+                    tracing::warn!(%error, "an HTTP connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+    // Nobody listens if there is no connection.
+    let _ = stop.send(true);
+    let finished = async { while connections.join_next().await.is_some() {} };
+    // What is not finished by then is dropped with the set.
+    let _ = tokio::time::timeout(FAREWELL, finished).await;
+    Ok(())
+}
+
+async fn serve_connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    let told_to_stop = async {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    };
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = told_to_stop => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+fn refused(address: SocketAddr, error: &io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let occupant = occupant::of(address).unwrap_or_else(|| "another process".to_owned());
+            anyhow::anyhow!(
+                "{address} is in use by {occupant}; choose another address with --web.listen-address"
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => anyhow::anyhow!(
+            "this host has no address {}; choose another with --web.listen-address",
+            address.ip()
+        ),
+        io::ErrorKind::PermissionDenied => anyhow::anyhow!(
+            "not allowed to listen on {address}; choose a port above 1023 with --web.listen-address"
+        ),
+        _ => anyhow::anyhow!(
+            "cannot listen on {address}: {error}; choose another address with --web.listen-address"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use axum::routing::get;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn any_port() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    #[test]
+    fn a_taken_port_is_said_with_who_has_it_and_the_mend() {
+        let first = bind(any_port()).expect("bound");
+        let address = first.local_addr().expect("an address");
+        let error = bind(address).expect_err("taken").to_string();
+        let me = std::process::id();
+        assert!(error.starts_with(&format!("{address} is in use by ")), "{error}");
+        assert!(error.contains(&format!("(pid {me})")), "{error}");
+        assert!(error.ends_with("with --web.listen-address"), "{error}");
+    }
+
+    #[test]
+    fn an_address_of_another_host_is_said() {
+        let error = bind(SocketAddr::from(([192, 0, 2, 1], 80))).expect_err("foreign").to_string();
+        assert_eq!(
+            error,
+            "this host has no address 192.0.2.1; choose another with --web.listen-address"
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_running_answer_is_finished_before_the_server_ends() {
+        let (started, mut has_started) = tokio::sync::mpsc::channel(1);
+        let slow = move || async move {
+            let _ = started.send(()).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            "done"
+        };
+        let router = Router::new().route("/slow", get(slow));
+        let listener = bind(any_port()).expect("bound");
+        let address = listener.local_addr().expect("an address");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(serve(listener, router, async {
+            let _ = stopped.await;
+        }));
+        let client = tokio::task::spawn_blocking(move || {
+            let mut stream = std::net::TcpStream::connect(address).expect("connected");
+            stream.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("answered");
+            answer
+        });
+        has_started.recv().await.expect("started");
+        stop.send(()).expect("running");
+        assert!(client.await.expect("no panic").ends_with("done"));
+        server.await.expect("no panic").expect("served");
+        assert!(std::net::TcpStream::connect(address).is_err());
+    }
+}
