@@ -25,6 +25,7 @@ pub use self::value::Given;
 pub const MAX_INTERNAL_RANGES: usize = 32;
 
 /// Everything an operator can choose, checked.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches, not states of a machine")]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
     /// The HTTP server.

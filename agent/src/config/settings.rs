@@ -42,7 +42,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Flag::Value("web.listen-address", "HOST:PORT"),
         help: "Where /metrics, the API and the page are served",
         set: |config, given| value::socket_address(given).map(|v| config.web.listen_address = v),
-        show: |config| Some(value::quoted(&config.web.listen_address)),
+        show: |config| Some(value::quoted(config.web.listen_address)),
     },
     Setting {
         key: "log.level",

@@ -62,7 +62,9 @@ mod tests {
             values in prop::collection::vec(0u64..30_000_000, 0..200)
         ) {
             let mut histogram = Histogram::EMPTY;
-            values.iter().for_each(|value| histogram.observe(*value));
+            for value in &values {
+                histogram.observe(*value);
+            }
             let (buckets, count) = fold(&histogram);
             prop_assert_eq!(count, values.len() as u64);
             let mut below = 0;

@@ -118,7 +118,7 @@ fn no_series_occurs_twice_even_if_a_name_was_found_in_two_ways() {
             Service::new("same", source),
             80,
             Role::Client,
-            counters,
+            &counters,
         ));
     }
     let text = render(twice, Format::Prometheus);
@@ -139,7 +139,7 @@ fn what_never_happened_is_no_series() {
     let mut counters = EdgeCounters::zeroed();
     counters.opened = 1;
     let client = Service::new("a", Source::Process);
-    quiet.edges = vec![edge(client.clone(), client, 1, Role::Client, counters)];
+    quiet.edges = vec![edge(client.clone(), client, 1, Role::Client, &counters)];
     let text = render(quiet, Format::Prometheus);
     let of_edges: Vec<String> = text
         .lines()
@@ -171,7 +171,7 @@ fn a_listener_row_shows_only_what_precedes_connections() {
         Service::new("api", Source::Process),
         8080,
         Role::Listener,
-        counters,
+        &counters,
     )];
     let text = render(only, Format::Prometheus);
     assert!(text.contains(
@@ -251,7 +251,7 @@ proptest! {
             namespace: namespace.as_str().into(),
             source: Source::Process,
         };
-        odd.edges = vec![edge(service.clone(), service, 1, Role::Client, EdgeCounters::zeroed())];
+        odd.edges = vec![edge(service.clone(), service, 1, Role::Client, &EdgeCounters::zeroed())];
         odd.listeners.clear();
         let text = render(odd, Format::Prometheus);
         let (_, labels) = samples(&text)

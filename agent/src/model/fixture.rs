@@ -19,11 +19,11 @@ pub fn edge(
     server: Service,
     port: u16,
     role: Role,
-    counters: EdgeCounters,
+    counters: &EdgeCounters,
 ) -> EdgeView {
     EdgeView {
         labels: Arc::new(EdgeLabels { client, server, port, role }),
-        counters: Arc::new(counters),
+        counters: Arc::new(*counters),
     }
 }
 
@@ -96,9 +96,9 @@ pub fn snapshot() -> Snapshot {
     Snapshot {
         taken_seconds: 1_700_000_100.5,
         edges: vec![
-            edge(Service::internet(), shop.clone(), 8080, Role::Server, from_internet),
-            edge(Service::other(), postgres.clone(), 5432, Role::Listener, listening),
-            edge(shop.clone(), postgres.clone(), 5432, Role::Client, to_postgres),
+            edge(Service::internet(), shop.clone(), 8080, Role::Server, &from_internet),
+            edge(Service::other(), postgres.clone(), 5432, Role::Listener, &listening),
+            edge(shop.clone(), postgres.clone(), 5432, Role::Client, &to_postgres),
         ],
         listeners: vec![
             listener(&postgres, 5432, IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
