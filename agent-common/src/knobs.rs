@@ -41,7 +41,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 144;
+offsets! { 148;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -62,6 +62,8 @@ offsets! { 144;
     v6_rcv_saddr = "sock_common"."skc_v6_rcv_saddr",
     /// Socket cookie.
     cookie = "sock_common"."skc_cookie",
+    /// Flags of `enum sock_flags`.
+    flags = "sock_common"."skc_flags",
     /// Pending error.
     err = "sock"."sk_err",
     /// IP protocol.
@@ -135,7 +137,9 @@ crate::wire! {
         pub requests: u8,
         /// The bit of [`Offsets::v6_only`]'s byte.
         pub v6_only_mask: u8,
+        /// Bit number of `SOCK_DONE` in the flags: the peer's FIN was received.
+        pub sock_done_bit: u8,
         /// Always zero.
-        pub zero: [u8; 13],
+        pub zero: [u8; 8],
     }
 }

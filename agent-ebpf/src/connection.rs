@@ -222,7 +222,7 @@ unsafe fn failed(sk: Sock, state: *mut SocketState) {
                 port: if (*state).role == ROLE_CLIENT { sk.remote_port() } else { sk.local_port() },
                 result,
                 zero: 0,
-                netns: sk.netns(),
+                slot: (*state).slot,
                 zero2: 0,
             });
         }

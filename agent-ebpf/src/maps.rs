@@ -29,7 +29,8 @@ static KNOBS: Knobs = Knobs {
     reset_has_reason: 0,
     requests: 1,
     v6_only_mask: 0,
-    zero: [0; 13],
+    sock_done_bit: 1,
+    zero: [0; 8],
 };
 
 /// The histogram grid, in read-only data.

@@ -211,10 +211,11 @@ impl Tcp {
         field!(self.0, bytes_sent: u64).wrapping_sub(field!(self.0, bytes_retrans: u64))
     }
 
-    /// Payload bytes received in order.
+    /// Payload bytes received in order. The stack counts a FIN as a byte; we do not.
     #[inline(always)]
     pub fn received_bytes(self) -> u64 {
-        field!(self.0, bytes_received: u64)
+        let has_fin = field!(self.0, flags: u64) >> (knob!(sock_done_bit) & 63) & 1;
+        field!(self.0, bytes_received: u64).wrapping_sub(has_fin)
     }
 
     /// Segments sent again.

@@ -19,8 +19,8 @@ crate::wire! {
         pub result: u8,
         /// Always zero.
         pub zero: u8,
-        /// Network namespace inode.
-        pub netns: u32,
+        /// Slot of the edge.
+        pub slot: u32,
         /// Always zero.
         pub zero2: u32,
     }

@@ -19,8 +19,8 @@ crate::wire! {
         pub remote: [u32; 4],
         /// How long the connection had been silent, microseconds; `u64::MAX` if unknown.
         pub idle_us: u64,
-        /// Network namespace inode.
-        pub netns: u32,
+        /// Slot of the edge.
+        pub slot: u32,
         /// The other end's port.
         pub remote_port: u16,
         /// This end's port.

@@ -46,7 +46,7 @@ fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
                 header,
                 remote: sk.remote(),
                 idle_us,
-                netns: sk.netns(),
+                slot: (*state).slot,
                 remote_port: sk.remote_port(),
                 local_port: sk.local_port(),
                 direction: RECEIVED,

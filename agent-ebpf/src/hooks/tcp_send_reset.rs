@@ -46,7 +46,6 @@ fn with_socket(sk: Sock, cause: u8, reason: u8) {
         // TIME_WAIT and request sockets have no state, only what all sockets share.
         let owner = owners::nobody(sk.netns());
         return report(slot_of(owner), owner, cause, sk.state(), reason, &Ends {
-            netns: sk.netns(),
             remote: sk.remote(),
             remote_port: sk.remote_port(),
             local_port: sk.local_port(),
@@ -58,7 +57,6 @@ fn with_socket(sk: Sock, cause: u8, reason: u8) {
     let (slot, owner, role, last) =
         unsafe { ((*state).slot, (*state).owner, (*state).role, (*state).last_received_us) };
     report(slot, owner, cause, sk.state(), reason, &Ends {
-        netns: sk.netns(),
         remote: sk.remote(),
         remote_port: sk.remote_port(),
         local_port: sk.local_port(),
@@ -72,8 +70,7 @@ fn without_socket(packet: Packet, cause: u8, reason: u8) {
     if packet.0.is_null() {
         return count!(u32::from(ROLE_UNKNOWN), resets_sent[UNKNOWN], 1);
     }
-    let netns = packet.netns();
-    let owner = owners::nobody(netns);
+    let owner = owners::nobody(packet.netns());
     let segment = packet.segment();
     let (remote_port, local_port, request) = match segment {
         Some(s) => (s.remote_port, s.local_port, s.is_connection_request),
@@ -81,7 +78,6 @@ fn without_socket(packet: Packet, cause: u8, reason: u8) {
     };
     let cause = if cause == NO_CONNECTION && request { NO_LISTENER } else { cause };
     report(slot_of(owner), owner, cause, 0, reason, &Ends {
-        netns,
         remote: UNSPECIFIED,
         remote_port,
         local_port,
@@ -98,7 +94,6 @@ fn slot_of(nobody: u32) -> u32 {
 }
 
 struct Ends {
-    netns: u32,
     remote: Address,
     remote_port: u16,
     local_port: u16,
@@ -114,7 +109,7 @@ fn report(slot: u32, owner: u32, cause: u8, state: u8, reason: u8, ends: &Ends) 
             header,
             remote: ends.remote,
             idle_us: ends.idle_us,
-            netns: ends.netns,
+            slot,
             remote_port: ends.remote_port,
             local_port: ends.local_port,
             direction: SENT,

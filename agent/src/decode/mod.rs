@@ -34,8 +34,8 @@ pub enum Event {
         owner: u32,
         /// CLOCK_MONOTONIC nanoseconds.
         time_ns: u64,
-        /// Network namespace inode.
-        netns: u32,
+        /// Slot of the edge.
+        slot: u32,
         /// Where to.
         remote: IpAddr,
         /// The server's port.
@@ -53,8 +53,8 @@ pub enum Event {
         owner: u32,
         /// CLOCK_MONOTONIC nanoseconds.
         time_ns: u64,
-        /// Network namespace inode.
-        netns: u32,
+        /// Slot of the edge.
+        slot: u32,
         /// The other end.
         remote: IpAddr,
         /// The other end's port.
@@ -88,7 +88,7 @@ fn connect_failed(record: &ConnectFailed) -> Result<Event, DecodeError> {
     Ok(Event::ConnectFailed {
         owner: record.header.owner,
         time_ns: record.header.time_ns,
-        netns: record.netns,
+        slot: record.slot,
         remote: to_ip(record.remote),
         port: record.port,
         result: name.ok_or(DecodeError::OutOfRange("result"))?,
@@ -102,7 +102,7 @@ fn reset(record: &Reset) -> Result<Event, DecodeError> {
     Ok(Event::Reset {
         owner: record.header.owner,
         time_ns: record.header.time_ns,
-        netns: record.netns,
+        slot: record.slot,
         remote: to_ip(record.remote),
         remote_port: record.remote_port,
         local_port: record.local_port,

@@ -17,22 +17,10 @@ use hashbrown::HashMap;
 use super::bpf::{self, Map, Mapped};
 use super::object::Parts;
 use crate::decode::{self, Event};
+use crate::model::tables::Edge;
 
 /// At most this many records leave the ring in one drain, so that a flood cannot stall it.
 const MAX_EVENTS: usize = 4096;
-
-/// One edge as the kernel has it now.
-#[derive(Clone, Debug)]
-pub struct Edge {
-    /// Its slot; below `FIRST_FREE_SLOT` an overflow row.
-    pub slot: u32,
-    /// Which edge.
-    pub key: EdgeKey,
-    /// When the slot was taken; tells a slot used again from the one before. 0 for overflow rows.
-    pub born_us: u64,
-    /// Totals since then.
-    pub counters: EdgeCounters,
-}
 
 /// What one drain found.
 #[derive(Default)]

@@ -50,7 +50,7 @@ pub const HOOKS: &[Hook] = &[
         ways: &[tracepoint("inet_sock_set_state")],
         fields: &[
             "daddr", "rcv_saddr", "dport", "num", "family", "state", "net", "v6_daddr",
-            "v6_rcv_saddr", "protocol", "net_inum", "err", "write_seq", "tcp_mstamp",
+            "v6_rcv_saddr", "protocol", "net_inum", "flags", "err", "write_seq", "tcp_mstamp",
             "bytes_received", "bytes_sent", "bytes_retrans", "total_retrans", "srtt_us", "rtt_seq",
             "group_leader", "comm", "mm", "arg_start", "arg_end",
         ],

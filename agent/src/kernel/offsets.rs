@@ -8,6 +8,9 @@ use ipnet::IpNet;
 
 use super::btf::Btf;
 
+/// `SOCK_DONE` of include/net/sock.h, where it has been since Linux 2.6.
+const SOCK_DONE: u8 = 1;
+
 /// Resolves every field of [`Offsets::FIELDS`], except those in `masked`; what this kernel does
 /// not have stays [`MISSING`]. Also returns the bit of the IPv6-only flag in its byte.
 pub fn resolve(btf: &Btf, masked: &[String]) -> (Offsets, u8) {
@@ -54,6 +57,9 @@ pub fn knobs(btf: &Btf, masked: &[String], ranges: &[IpNet], shards: u32, reques
             *cause = cause_of_reason(&name);
         }
     }
+    let flags = btf.enum_values("sock_flags");
+    let done = flags.iter().find(|(name, _)| name == "SOCK_DONE");
+    knobs.sock_done_bit = done.and_then(|(_, bit)| u8::try_from(*bit).ok()).unwrap_or(SOCK_DONE);
     knobs.reset_has_reason = (btf.tracepoint_arguments("tcp_send_reset") == Some(3)).into();
     knobs
 }

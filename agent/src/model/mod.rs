@@ -8,3 +8,4 @@
 pub(crate) mod fixture;
 pub mod service;
 pub mod snapshot;
+pub mod tables;
