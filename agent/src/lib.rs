@@ -9,5 +9,8 @@ pub mod api;
 pub mod config;
 pub mod decode;
 pub mod export;
+pub mod identity;
 pub mod kernel;
 pub mod model;
+pub mod pipeline;
+pub mod sockets;

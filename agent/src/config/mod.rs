@@ -47,6 +47,10 @@ pub struct Config {
     pub sweep_interval: Duration,
     /// Turn on the kernel's run-time statistics of BPF programs.
     pub run_stats: bool,
+    /// Where the lock lies that keeps a second agent off this host.
+    pub run_directory: PathBuf,
+    /// Hooks and kernel fields to do without, as if this kernel did not have them.
+    pub masked: Vec<String>,
 }
 
 /// The HTTP server.
@@ -257,6 +261,8 @@ impl Default for Config {
             requests: true,
             sweep_interval: Duration::from_secs(1),
             run_stats: false,
+            run_directory: PathBuf::from("/run/portolan"),
+            masked: Vec::new(),
         }
     }
 }

@@ -112,6 +112,20 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| Some(config.run_stats.to_string()),
     },
     Setting {
+        key: "run_directory",
+        flag: Flag::Value("run-directory", "DIR"),
+        help: "Where the lock lies that keeps a second agent off this host",
+        set: |config, given| value::text(given).map(|v| config.run_directory = v.into()),
+        show: |config| Some(value::quoted(config.run_directory.display())),
+    },
+    Setting {
+        key: "masked",
+        flag: Flag::Value("masked", "NAME,…"),
+        help: "Hooks and kernel fields to do without, as if this kernel did not have them",
+        set: |config, given| value::names(given).map(|v| config.masked = v),
+        show: |config| Some(value::quoted_list(&config.masked)),
+    },
+    Setting {
         key: "bpf_log",
         flag: Flag::On("bpf-log"),
         help: "Let the kernel programs log, for debugging",

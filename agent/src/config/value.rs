@@ -45,12 +45,19 @@ pub(super) fn choice<T: Copy>(
     })
 }
 
+/// A text that is not empty.
+pub(super) fn text(given: &Given) -> Result<String, String> {
+    parse(given, "must not be empty", |text| (!text.is_empty()).then(|| text.to_owned()))
+}
+
+/// Names, separated by commas.
+pub(super) fn names(given: &Given) -> Result<Vec<String>, String> {
+    Ok(parts(given).map(str::to_owned).collect())
+}
+
 /// Networks in CIDR notation; a bare address is a network of one.
 pub(super) fn networks(given: &Given) -> Result<Vec<IpNet>, String> {
-    let parts: Vec<&str> = match given {
-        Given::Text(text) => text.split(',').map(str::trim).filter(|p| !p.is_empty()).collect(),
-        Given::List(parts) => parts.iter().map(|part| part.trim()).collect(),
-    };
+    let parts: Vec<&str> = parts(given).collect();
     if parts.len() > MAX_INTERNAL_RANGES {
         return Err(format!(
             "lists {} networks; at most {MAX_INTERNAL_RANGES} fit, so write fewer and wider ones",
@@ -64,6 +71,15 @@ pub(super) fn networks(given: &Given) -> Result<Vec<IpNet>, String> {
         })
     };
     parts.iter().map(network).collect()
+}
+
+/// The parts of a list, however it was given.
+fn parts(given: &Given) -> impl Iterator<Item = &str> {
+    let (text, list) = match given {
+        Given::Text(text) => (text.as_str(), &[][..]),
+        Given::List(list) => ("", &list[..]),
+    };
+    text.split(',').chain(list.iter().map(String::as_str)).map(str::trim).filter(|p| !p.is_empty())
 }
 
 /// The time between two reads of the tables.

@@ -117,6 +117,11 @@ impl Drain {
         ]
     }
 
+    /// How many slots for edges there are.
+    pub fn edge_capacity(&self) -> u64 {
+        u64::from(self.edges.max_entries)
+    }
+
     /// First half of giving an edge's slot back: new connections no longer find it.
     pub fn forget_edge(&self, key: &EdgeKey) -> io::Result<bool> {
         self.edges.remove(key)

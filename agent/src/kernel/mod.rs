@@ -15,4 +15,4 @@ pub mod object;
 pub mod offsets;
 pub mod pins;
 pub mod preflight;
-// pub mod seed;
+pub mod seed;

@@ -51,14 +51,19 @@ pub enum Refusal {
 
 /// Checks kernel and capabilities.
 pub fn check() -> Result<(), Refusal> {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    check_kernel(release.trim())?;
+    check_kernel(&kernel_release())?;
     if !Path::new(btf::VMLINUX).exists() {
         return Err(Refusal::NoBtf);
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let missing = missing_capabilities(effective_capabilities(&status));
     if missing.is_empty() { Ok(()) } else { Err(Refusal::NoCapability(missing)) }
+}
+
+/// Release of the running kernel, as uname says it.
+pub fn kernel_release() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().to_owned()
 }
 
 /// Holds the run directory's lock; only one agent per host can.

@@ -21,7 +21,7 @@ impl Kernel {
         let mut offered = 0;
         for batch in survey.sockets.chunks(BATCH) {
             for socket in batch {
-                self.seeds.insert(&socket.cookie, &socket.seed).context("writing seeds")?;
+                self.seeds.insert(&socket.entry.cookie, &socket.seed).context("writing seeds")?;
                 offered += 1;
             }
             for namespace in &survey.namespaces {
@@ -37,7 +37,7 @@ impl Kernel {
                 }
             }
             for socket in batch {
-                self.seeds.remove(&socket.cookie).context("removing seeds")?;
+                self.seeds.remove(&socket.entry.cookie).context("removing seeds")?;
             }
         }
         Ok(offered)

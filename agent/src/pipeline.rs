@@ -1,0 +1,401 @@
+//! The loop: the only place that knows every stage, and the only writer of all state.
+//!
+//! One thread owns kernel half, names and tables. It wakes for three reasons: someone wants a
+//! snapshot, the sweep interval is over, the agent stops. Each time it drains the kernel, names
+//! what it found, updates the tables and publishes a snapshot. Another thread serves HTTP, so a
+//! slow drain never makes the agent look dead.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use agent_common::address::UNSPECIFIED;
+use agent_common::edge::{EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
+use agent_common::ledger::{EVENT, OWNER, SOCKET};
+use agent_common::listener::ListenerRecord;
+use agent_common::owner::OwnerRow;
+use anyhow::Context as _;
+use hashbrown::{HashMap, HashSet};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::api::{self, SnapshotRequests};
+use crate::config::Config;
+use crate::decode::Event;
+use crate::export::Build;
+use crate::identity::{Client, Names};
+use crate::kernel::drain::Drained;
+use crate::kernel::load::{Kernel, Options};
+use crate::kernel::{bpf, pins, preflight};
+use crate::model::service::{Service, Source};
+use crate::model::snapshot::{
+    EdgeLabels, HookView, LedgerView, ListenerView, MapView, Role, Snapshot,
+};
+use crate::model::tables::{Action, Edge, Tables};
+use crate::sockets::existing::{self, Survey};
+
+/// How often the addresses of this host are looked up again.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(30);
+/// The same when a network namespace turns up that is not known.
+const ADDRESSES_SOONEST: Duration = Duration::from_secs(1);
+/// A drain may take at most one part in this many of the time.
+const DRAIN_SHARE: u32 = 50;
+
+/// Runs the agent until it is told to stop.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    preflight::check()?;
+    let _lock = preflight::lock(&config.run_directory)?;
+    let listener = api::bind(config.web.listen_address)?;
+    let kernel = Kernel::start(&options(config)).context("starting the kernel half")?;
+    report(&kernel);
+    let (source, requests) = api::channel();
+    let (stop, stopping) = watch::channel(());
+    let interval = config.sweep_interval;
+    let core = std::thread::Builder::new()
+        .name("core".to_owned())
+        .spawn(move || Core::new(kernel).run(requests, stopping, interval))?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let router = api::router(api::Api::new(source, Build { version: env!("CARGO_PKG_VERSION").to_owned(), kernel: preflight::kernel_release() }));
+    tracing::info!("listening on http://{}", config.web.listen_address);
+    let served = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let told_to_stop = async {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tracing::info!("stopping");
+        };
+        api::serve(listener, router, told_to_stop).await
+    });
+    drop(stop);
+    core.join().map_err(|_| anyhow::anyhow!("the core thread panicked"))??;
+    served
+}
+
+fn options(config: &Config) -> Options {
+    let (edges, owners) = default_sizes(memory_bytes());
+    Options {
+        edges: config.limits.edges.unwrap_or(edges),
+        owners: config.limits.owners.unwrap_or(owners),
+        internal_ranges: config.internal_ranges.clone(),
+        requests: config.requests,
+        pin: config.pin.then(|| pins::DIRECTORY.into()),
+        bpf_log: config.bpf_log,
+        run_stats: config.run_stats,
+        masked: config.masked.clone(),
+    }
+}
+
+/// Rows for edges and owners: about a thousandth of the memory, within reason.
+fn default_sizes(memory_bytes: u64) -> (u32, u32) {
+    let gib = (memory_bytes >> 30).clamp(1, 64) as u32;
+    ((gib * 512).clamp(1024, 16_384), (gib * 128).clamp(512, 4096))
+}
+
+fn memory_bytes() -> u64 {
+    // SAFETY: sysconf has no preconditions.
+    let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    u64::try_from(pages).unwrap_or(0).saturating_mul(u64::try_from(size).unwrap_or(0))
+}
+
+fn report(kernel: &Kernel) {
+    if kernel.adopted {
+        tracing::info!("took over the pinned kernel half of an earlier agent");
+    }
+    let attached = kernel.hooks.iter().filter(|hook| hook.result.is_ok()).count();
+    tracing::info!("{attached} of {} hooks attached", kernel.hooks.len());
+    for disabled in &kernel.disabled {
+        tracing::warn!("will not be seen: {} ({})", disabled.what, disabled.why);
+    }
+}
+
+/// All state, owned by one thread.
+struct Core {
+    kernel: Kernel,
+    names: Names,
+    tables: Tables,
+    owners: HashMap<u32, OwnerRow>,
+    listeners: Vec<ListenerRecord>,
+    addresses_at: Option<Instant>,
+    known_namespaces: HashSet<u32>,
+    preexisting: u64,
+    events: u64,
+    owners_seen: u64,
+    drains: u64,
+    drain_time: Duration,
+}
+
+impl Core {
+    fn new(kernel: Kernel) -> Self {
+        Self {
+            kernel,
+            names: Names::new(),
+            tables: Tables::default(),
+            owners: HashMap::new(),
+            listeners: Vec::new(),
+            addresses_at: None,
+            known_namespaces: HashSet::new(),
+            preexisting: 0,
+            events: 0,
+            owners_seen: 0,
+            drains: 0,
+            drain_time: Duration::ZERO,
+        }
+    }
+
+    fn run(
+        mut self,
+        mut requests: SnapshotRequests,
+        mut stopping: watch::Receiver<()>,
+        every: Duration,
+    ) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        if !self.kernel.adopted {
+            self.seed();
+        }
+        runtime.block_on(async {
+            let mut ticks = interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    biased;
+                    // An error means that the other end is gone: the agent stops.
+                    _ = stopping.changed() => break,
+                    () = requests.asked() => {}
+                    _ = ticks.tick() => {}
+                }
+                let started = Instant::now();
+                match self.snapshot() {
+                    Ok(snapshot) => requests.publish(&Arc::new(snapshot)),
+                    Err(error) => tracing::error!("the kernel's tables could not be read, metrics stand still: {error:#}"),
+                }
+                let took = started.elapsed();
+                // A host with very many sockets is swept less often rather than at any price.
+                if took * DRAIN_SHARE > every {
+                    ticks.reset_after(took * DRAIN_SHARE);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn seed(&mut self) {
+        let survey = existing::survey();
+        for problem in &survey.problems {
+            tracing::warn!("{problem}");
+        }
+        self.take_addresses(&survey);
+        match self.kernel.seed(&survey) {
+            Ok(sockets) => tracing::info!("{sockets} sockets were there before in {} network namespaces", survey.namespaces.len()),
+            Err(error) => tracing::warn!("connections and listeners from before the start are missing: {error:#}"),
+        }
+    }
+
+    /// Drains, names, updates: the whole flow, once.
+    fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
+        let started = Instant::now();
+        let mut drained = self.kernel.drain.run()?;
+        if let Some(log) = &mut self.kernel.log {
+            log.flush();
+        }
+        self.learn(&mut drained);
+        let snapshot = self.update(drained);
+        self.drains += 1;
+        self.drain_time += started.elapsed();
+        Ok(snapshot)
+    }
+
+    /// Takes in owners, listeners, addresses and clients: what names are made of.
+    fn learn(&mut self, drained: &mut Drained) {
+        self.owners_seen += drained.owners.len() as u64;
+        self.owners.extend(drained.owners.drain(..));
+        if let Some(listeners) = drained.listeners.take() {
+            self.listeners = listeners;
+        }
+        let strangers = self.owners.values().any(|owner| !self.known_namespaces.contains(&owner.key.netns));
+        let patience = if strangers { ADDRESSES_SOONEST } else { ADDRESSES_EVERY };
+        if self.addresses_at.is_none_or(|at| at.elapsed() >= patience) {
+            let survey = existing::places();
+            self.take_addresses(&survey);
+        }
+        let now_us = monotonic_us();
+        let Self { names, owners, listeners, .. } = self;
+        let mut owner = |row: u32| match owners.get(&row) {
+            Some(owner) => names.owner(row, owner, now_us),
+            None => Service::other(),
+        };
+        let listening: Vec<_> = listeners.iter().map(|record| (*record, owner(record.owner))).collect();
+        let clients: Vec<_> = drained
+            .edges
+            .iter()
+            .filter(|edge| edge.key.role == ROLE_CLIENT && edge.born_us != 0)
+            .map(|edge| Client {
+                netns: owners.get(&edge.key.owner).map_or(0, |owner| owner.key.netns),
+                remote: edge.key.remote,
+                port: edge.key.port,
+                service: owner(edge.key.owner),
+            })
+            .collect();
+        names.set_listeners(&listening);
+        names.set_clients(&clients);
+    }
+
+    fn take_addresses(&mut self, survey: &Survey) {
+        self.known_namespaces = survey.namespaces.iter().map(|namespace| namespace.inode).collect();
+        // A namespace that cannot be found stays a stranger; do not look for it every second.
+        self.known_namespaces.extend(self.owners.values().map(|owner| owner.key.netns));
+        self.names.set_addresses(&survey.addresses);
+        self.addresses_at = Some(Instant::now());
+    }
+
+    fn update(&mut self, drained: Drained) -> Snapshot {
+        let now_us = monotonic_us();
+        let Self { names, owners, listeners, tables, kernel, .. } = self;
+        let live: HashSet<(u32, u16)> = listeners.iter().map(|record| (record.owner, record.port)).collect();
+        let capacity = kernel.drain.edge_capacity();
+        let updated = tables.update(
+            now_us / 1_000_000,
+            &drained.edges,
+            capacity,
+            |edge| labels(names, owners, edge, now_us),
+            |key| live.contains(&(key.owner, key.port)),
+        );
+        for action in &updated.actions {
+            let result = match action {
+                Action::Forget(key) => kernel.drain.forget_edge(key).map(drop),
+                Action::Free(slot) => kernel.drain.free_edge(*slot),
+            };
+            if let Err(error) = result {
+                tracing::warn!("an idle edge keeps its row in the kernel's table: {error}");
+            }
+        }
+        for event in &drained.events {
+            tell(event);
+        }
+        self.events += drained.events.len() as u64 + drained.malformed_events;
+        let mut exported = updated.exported;
+        exported[OWNER] = self.owners_seen;
+        exported[EVENT] = self.events;
+        let ledger = drained.ledger;
+        exported[SOCKET] = ledger.seen[SOCKET].saturating_sub(ledger.lost[SOCKET].iter().sum());
+        self.preexisting = updated.edges.iter().map(|view| view.counters.preexisting).sum();
+        let edges_in_use = drained.edges.iter().filter(|edge| edge.slot >= FIRST_FREE_SLOT).count();
+        let hooks = self.hooks();
+        Snapshot {
+            taken_seconds: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            edges: updated.edges,
+            listeners: self.listener_views(now_us),
+            ledger: LedgerView {
+                kernel: ledger,
+                exported,
+                recursion_misses: hooks.iter().map(|hook| hook.misses).sum(),
+            },
+            hooks,
+            disabled: self.kernel.disabled.clone(),
+            maps: self
+                .kernel
+                .drain
+                .fill(edges_in_use)
+                .map(|(name, entries, capacity)| MapView { name: name.to_owned(), entries, capacity })
+                .to_vec(),
+            unresolved_owners: self.names.unresolved(),
+            preexisting_sockets: self.preexisting,
+            drains: self.drains,
+            drain_seconds: self.drain_time.as_secs_f64(),
+        }
+    }
+
+    fn hooks(&self) -> Vec<HookView> {
+        self.kernel
+            .hooks
+            .iter()
+            .map(|attached| {
+                let link = attached.result.as_ref().ok();
+                let runs = link.and_then(|link| bpf::program_runs(std::os::fd::AsFd::as_fd(&link.program)).ok());
+                let runs = runs.unwrap_or_default();
+                HookView {
+                    name: attached.hook.name.to_owned(),
+                    attached: link.is_some(),
+                    reason: attached.result.as_ref().err().cloned(),
+                    lost_without: attached.hook.lost_without.to_owned(),
+                    runs: runs.count,
+                    run_seconds: runs.time_ns as f64 / 1e9,
+                    misses: runs.misses,
+                }
+            })
+            .collect()
+    }
+
+    fn listener_views(&mut self, now_us: u64) -> Vec<ListenerView> {
+        let Self { names, owners, listeners, .. } = self;
+        let mut views: Vec<_> = listeners
+            .iter()
+            .map(|record| ListenerView {
+                service: owners
+                    .get(&record.owner)
+                    .map_or_else(Service::other, |owner| names.owner(record.owner, owner, now_us)),
+                port: record.port,
+                address: if record.family == 2 && record.address == UNSPECIFIED {
+                    std::net::Ipv4Addr::UNSPECIFIED.into()
+                } else {
+                    agent_common::address::to_ip(record.address)
+                },
+                netns: record.netns,
+                backlog: record.backlog,
+                max_backlog: record.max_backlog,
+            })
+            .collect();
+        views.sort_unstable();
+        views
+    }
+}
+
+/// Names both ends of an edge.
+fn labels(names: &mut Names, owners: &HashMap<u32, OwnerRow>, edge: &Edge, now_us: u64) -> EdgeLabels {
+    let EdgeKey { owner, port, role, .. } = edge.key;
+    if edge.born_us == 0 {
+        // Overflow rows are numbered by role.
+        let role = role_of(edge.slot as u8);
+        return EdgeLabels { client: Service::other(), server: Service::other(), port: 0, role };
+    }
+    let (local, netns) = match owners.get(&owner) {
+        Some(row) => (names.owner(owner, row, now_us), row.key.netns),
+        None => (Service::other(), 0),
+    };
+    let anyone = || Service::new("any", Source::Unknown);
+    let (client, server) = match role {
+        ROLE_CLIENT => (local, names.remote(netns, &edge.key)),
+        ROLE_SERVER if edge.key.remote == UNSPECIFIED => (anyone(), local),
+        ROLE_SERVER => (names.remote(netns, &edge.key), local),
+        _ => (anyone(), local),
+    };
+    EdgeLabels { client, server, port, role: role_of(role) }
+}
+
+fn role_of(role: u8) -> Role {
+    match role {
+        ROLE_CLIENT => Role::Client,
+        ROLE_SERVER => Role::Server,
+        ROLE_LISTENER => Role::Listener,
+        _ => Role::Unknown,
+    }
+}
+
+fn tell(event: &Event) {
+    match event {
+        Event::ConnectFailed { remote, port, result, errno, elapsed_us, owner, .. } => {
+            tracing::debug!(owner, %remote, port, result, errno, elapsed_us, "connect failed");
+        }
+        Event::Reset { remote, remote_port, local_port, sent, cause, idle_us, owner, .. } => {
+            tracing::debug!(owner, %remote, remote_port, local_port, sent, cause, idle_us, "reset");
+        }
+    }
+}
+
+/// CLOCK_MONOTONIC in microseconds, the clock of the kernel half.
+fn monotonic_us() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes to a valid timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000
+}
