@@ -2,13 +2,22 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
 
 /// The root of the checkout.
+///
+/// `cargo run` tells where this package lies; what was true when it was compiled would be wrong
+/// as soon as two checkouts share a target directory.
 pub fn root() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here)
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let here = env::var_os("CARGO_MANIFEST_DIR");
+        let mut here = here.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        here.pop();
+        here
+    })
 }
 
 /// Cargo's target directory, wherever configuration or environment put it.
