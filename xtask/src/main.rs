@@ -30,7 +30,7 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Install or choose the toolchain that compiles the kernel programs
-    Setup,
+    Setup(setup::Args),
     /// Build target/release/portolan
     Build,
     /// Build, then start the agent in the foreground on 127.0.0.1:10062
@@ -45,7 +45,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {
-        Command::Setup => setup::setup(),
+        Command::Setup(args) => setup::run(&args),
         Command::Build => build::build().map(drop),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::test(&args),

@@ -29,6 +29,33 @@ pub const BOOTSTRAP: &str = "aya_ebpf,portolan_ebpf";
 /// The bpf-linker releases that go with our rustc.
 const LINKER: &str = "^0.13";
 
+#[derive(clap::Args)]
+pub struct Args {
+    /// Take this way and no other
+    #[arg(long, value_enum)]
+    with: Option<Route>,
+}
+
+/// How to get to a toolchain.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Route {
+    /// Debian's packages
+    Debian,
+    /// rustup's nightly
+    Nightly,
+}
+
+/// The command: as [`setup`], or the way that was asked for.
+pub fn run(args: &Args) -> Result<()> {
+    let Args { with } = args;
+    match with {
+        Some(route) => route.take()?,
+        None => return setup(),
+    }
+    println!("BPF toolchain: {}", described());
+    Ok(())
+}
+
 /// Installs or chooses the toolchain for the kernel programs, and says which.
 pub fn setup() -> Result<()> {
     if !proof::is_fresh() {
@@ -46,15 +73,25 @@ fn choose() -> Result<()> {
     if linked().is_some() && linker_is_here() && proof::prove().is_ok() {
         return Ok(());
     }
-    let Err(no_debian) = debian::install().and_then(|()| proof::prove()) else { return Ok(()) };
+    let Err(no_debian) = Route::Debian.take() else { return Ok(()) };
     println!("not with Debian's packages: {no_debian:#}");
-    let Err(no_nightly) = nightly::install().and_then(|()| proof::prove()) else { return Ok(()) };
+    let Err(no_nightly) = Route::Nightly.take() else { return Ok(()) };
     Err(anyhow!(
         "no toolchain compiles for the kernel here\n  \
          Debian's packages: {no_debian:#}\n  \
          rustup's nightly: {no_nightly:#}\n  \
          Mend one of the two, then run `cargo xtask setup` again"
     ))
+}
+
+impl Route {
+    fn take(self) -> Result<()> {
+        match self {
+            Self::Debian => debian::install()?,
+            Self::Nightly => nightly::install()?,
+        }
+        proof::prove()
+    }
 }
 
 /// The toolchain in a few words.
