@@ -22,6 +22,7 @@ use crate::model::service::{Service, Source};
 
 pub mod cgroup;
 mod command_line;
+mod flags;
 pub mod hierarchy;
 pub mod mounts;
 pub mod process;
