@@ -11,6 +11,8 @@ use super::command_line::{self, Language};
 use super::{Answer, OwnerSource, procfs};
 use crate::model::service::{Service, Source};
 
+/// How much of a command line is worth reading.
+const MAX_COMMAND_LINE: u64 = 64 * 1024;
 /// Characters in a name at most.
 const MAX_NAME: usize = 64;
 /// A command name of this length may have been cut (TASK_COMM_LEN - 1).
@@ -45,14 +47,24 @@ impl OwnerSource for Processes {
         if comm.is_empty() && argv.iter().all(|byte| *byte == 0) {
             return Answer::No;
         }
-        // The row has too little: class paths fill kilobytes, and the main class comes after.
+        // The row may have too little: class paths fill kilobytes and the main class comes after
+        // them; owners of sockets that existed before the agent have no arguments at all.
+        let matters = is_interpreter(&row.key.comm) || comm.len() >= FULL_COMM;
         let short = argv.is_empty() || argv.len() == ARGV_BYTES;
-        let whole = (short && is_interpreter(&row.key.comm))
-            .then(|| procfs::whole_command_line(row.tgid, &row.key.comm, argv))
-            .flatten();
+        let whole = (matters && short).then(|| whole_command_line(row, argv)).flatten();
         let name = process_name(&String::from_utf8_lossy(comm), whole.as_deref().unwrap_or(argv));
         Answer::Name(Service::new(&name, Source::Process))
     }
+}
+
+/// The whole command line of the row's process while it lives and still is the same: a recycled
+/// number is somebody else.
+fn whole_command_line(row: &OwnerRow, argv: &[u8]) -> Option<Vec<u8>> {
+    let process = procfs::Process::read(row.tgid).ok()?;
+    let same = process.comm == row.key.comm
+        && process.app() == row.key.app
+        && process.argv.starts_with(argv);
+    same.then(|| procfs::command_line(row.tgid, MAX_COMMAND_LINE).ok()).flatten()
 }
 
 /// The last part of a path.
@@ -240,14 +252,21 @@ mod tests {
                 _ => std::thread::yield_now(),
             }
         };
-        let read = |comm| procfs::whole_command_line(child.id(), comm, &process.argv);
-        let whole = read(&process.comm);
-        let stranger = read(&[b'x'; 16]);
+        let mut row = OwnerRow::zeroed();
+        row.tgid = child.id();
+        row.key.comm = process.comm;
+        row.key.app = process.app();
+        let seeded = whole_command_line(&row, b"");
+        let cut = whole_command_line(&row, &process.argv);
+        row.key.app ^= 1;
+        let recycled = whole_command_line(&row, b"");
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(process.argv.len(), ARGV_BYTES);
-        assert_eq!(whole, Some(format!("sh\0-e\0-c\0read line; : #\0{class_path}\0").into()));
-        assert_eq!(stranger, None);
+        let expected = format!("sh\0-e\0-c\0read line; : #\0{class_path}\0");
+        assert_eq!(seeded.as_deref(), Some(expected.as_bytes()));
+        assert_eq!(cut, seeded);
+        assert_eq!(recycled, None);
     }
 
     proptest! {

@@ -319,4 +319,40 @@ mod tests {
         }
         assert!(survey.addresses.contains(&(netns, address::from_ip(server.ip()))));
     }
+
+    #[test]
+    fn the_survey_reaches_into_other_namespaces() {
+        use std::process::Command;
+        let name = format!("portolan-survey-{}", std::process::id());
+        let ip = |args: &[&str]| Command::new("ip").args(args).status().is_ok_and(|s| s.success());
+        // SAFETY: geteuid cannot fail and touches no memory.
+        if unsafe { libc::geteuid() } != 0 || !ip(&["netns", "add", &name]) {
+            println!("SKIPPED: making network namespaces needs root and `ip`");
+            return;
+        }
+        let inside = Namespace::open(format!("/run/netns/{name}")).unwrap();
+        let up = ip(&["-n", &name, "link", "set", "lo", "up"]);
+        // Sockets stay in the namespace they were made in.
+        let connection = namespaces::run_in(&inside, || {
+            let listener = TcpListener::bind(("::1", 0)).ok()?;
+            let client = TcpStream::connect(listener.local_addr().ok()?).ok()?;
+            Some((listener, client))
+        });
+        let survey = survey();
+        assert!(ip(&["netns", "del", &name]));
+        assert!(up, "loopback in {name}");
+        let (_listener, _client) = connection.unwrap().expect("a connection over ::1");
+        let mut found: Vec<_> = survey
+            .sockets
+            .iter()
+            .filter(|socket| socket.netns == inside.inode)
+            .map(|socket| (socket.seed.role, socket.seed.tgid, socket.seed.owner.netns))
+            .collect();
+        found.sort_unstable();
+        let me = std::process::id();
+        let expected = [ROLE_CLIENT, ROLE_SERVER, ROLE_LISTENER];
+        assert_eq!(found, expected.map(|role| (role, me, inside.inode)), "{:?}", survey.problems);
+        let loopback = address::from_ip("::1".parse::<IpAddr>().unwrap());
+        assert!(survey.addresses.contains(&(inside.inode, loopback)));
+    }
 }
