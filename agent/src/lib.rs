@@ -6,6 +6,7 @@
 //! one that knows every stage.
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod decode;
 pub mod export;

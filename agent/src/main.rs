@@ -1,3 +1,7 @@
 //! The `portolan` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portolan::cli::run(|_config| anyhow::bail!("this build has no pipeline"))
+}

@@ -29,7 +29,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Established connections that have not ended yet.",
         labels: EDGE,
-        fed_by: "inet_sock_set_state, sock_diag at start",
+        fed_by: "inet_sock_set_state, seed",
         render: active,
     },
     Metric {
@@ -37,7 +37,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Connections that were established before the agent and taken over when it started; absent where there were none.",
         labels: EDGE,
-        fed_by: "sock_diag at start",
+        fed_by: "seed",
         render: preexisting,
     },
 ];

@@ -22,7 +22,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Histogram,
         help: "The kernel's smoothed round trip time, sampled through the life of every connection.",
         labels: EDGE,
-        fed_by: "sock_send_length, sk_data_ready, tcp_destroy_sock",
+        fed_by: "sweep, inet_sock_set_state",
         render: rtt,
     },
     Metric {
@@ -30,7 +30,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Histogram,
         help: "Request latency at the socket: client, last byte sent to first byte back; server, first byte of the request in to first byte of the response out.",
         labels: EDGE,
-        fed_by: "sock_send_length, sk_data_ready",
+        fed_by: "sk_data_ready, sock_send_length, tcp_retransmit_skb",
         render: request,
     },
 ];

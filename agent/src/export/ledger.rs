@@ -3,8 +3,8 @@
 use std::fmt;
 
 use agent_common::ledger::{
-    CLASS_NAMES, CONNECTION, EDGE, EVENT, MAP_ERROR, NO_OWNER, NO_SLOT, NO_STORAGE, OWNER,
-    RATE_LIMITED, REASON_NAMES, REASON_RECURSION, REQUEST, RESET, RING_FULL, SOCKET,
+    CLASS_NAMES, EDGE, EVENT, MAP_ERROR, NO_OWNER, NO_SLOT, NO_STORAGE, OWNER, RATE_LIMITED,
+    REASON_NAMES, REASON_RECURSION, RING_FULL, SOCKET,
 };
 
 use super::View;
@@ -40,9 +40,6 @@ pub(super) const METRICS: &[Metric] = &[
 /// What can be lost for which reason, exported from the start so that an alert has a zero to rise
 /// from. Any other pair appears as soon as it counts something.
 const CAN_OCCUR: &[(usize, usize)] = &[
-    (CONNECTION, NO_STORAGE),
-    (REQUEST, NO_STORAGE),
-    (RESET, NO_STORAGE),
     (SOCKET, NO_STORAGE),
     (EDGE, NO_SLOT),
     (EDGE, MAP_ERROR),

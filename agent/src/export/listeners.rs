@@ -18,7 +18,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Connection requests a listener dropped, mostly because its accept queue was full.",
         labels: LISTENER,
-        fed_by: "sock_diag, tcp_destroy_sock",
+        fed_by: "sweep, inet_sock_set_state",
         render: overflows,
     },
     Metric {
@@ -34,7 +34,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Listening sockets.",
         labels: LISTENER,
-        fed_by: "inet_sock_set_state, sock_diag",
+        fed_by: "sweep",
         render: listeners,
     },
     Metric {
@@ -42,7 +42,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Connections waiting to be accepted.",
         labels: LISTENER,
-        fed_by: "sock_diag",
+        fed_by: "sweep",
         render: backlog,
     },
     Metric {
@@ -50,7 +50,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Connections that may wait to be accepted.",
         labels: LISTENER,
-        fed_by: "sock_diag",
+        fed_by: "sweep",
         render: backlog_max,
     },
 ];

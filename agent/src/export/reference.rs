@@ -35,7 +35,8 @@ A series ends when its row ends. A counter of something that never happened on a
 
 Latency is measured at the socket, so it is there for every protocol, encrypted or not, and on connections of any age.
 
-* **Client**: from the last byte sent to the first byte that comes back.
+* **Client**: from the last byte sent to the first byte that comes back, as far as it acknowledges something sent since the answer before. The kernel's own time stamps are used, so what the request waited in our hooks is nothing.
+* **Sent again**: a request that had to be retransmitted counts from its first sending.
 * **Server**: from the first byte of a request received to the first byte sent after it.
 * **Pipelining**: requests sent without waiting are one turn; it ends with the first byte of the first response.
 * **Streaming**: more bytes in the same direction belong to the same turn. A long upload starts a client's turn with its last byte; a long download ends it with its first.

@@ -1,0 +1,94 @@
+//! Numbers as people read them.
+
+/// A count: exact up to five digits, then with a suffix.
+pub(super) fn count(n: u64) -> String {
+    if n < 100_000 {
+        n.to_string()
+    } else {
+        scaled(n as f64, &["", "k", "M", "G", "T", "P", "E"], "")
+    }
+}
+
+/// A size in decimal units.
+pub(super) fn bytes(n: u64) -> String {
+    scaled(n as f64, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], " ")
+}
+
+/// A duration with three digits.
+pub(super) fn duration(seconds: f64) -> String {
+    let (value, unit) = if seconds < 1e-3 {
+        (seconds * 1e6, "µs")
+    } else if seconds < 1.0 {
+        (seconds * 1e3, "ms")
+    } else {
+        (seconds, "s")
+    };
+    format!("{} {unit}", three_digits(value))
+}
+
+/// Divides by a thousand until the number is short.
+fn scaled(value: f64, units: &[&str], space: &str) -> String {
+    let mut value = value;
+    let mut unit = "";
+    for (i, next) in units.iter().enumerate() {
+        if i > 0 {
+            value /= 1000.0;
+        }
+        unit = next;
+        // 999.5 would be written as "1000".
+        if value < 999.5 {
+            break;
+        }
+    }
+    format!("{}{space}{unit}", three_digits(value))
+}
+
+fn three_digits(value: f64) -> String {
+    let decimals = match value {
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    let text = format!("{value:.decimals$}");
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_exact_while_short() {
+        let check = |n, expected| assert_eq!(count(n), expected);
+        check(0, "0");
+        check(99_999, "99999");
+        check(100_000, "100k");
+        check(123_456_789, "123M");
+        check(999_999, "1M");
+    }
+
+    #[test]
+    fn sizes_are_decimal() {
+        let check = |n, expected| assert_eq!(bytes(n), expected);
+        check(0, "0 B");
+        check(999, "999 B");
+        check(1_000, "1 kB");
+        check(7_654_321, "7.65 MB");
+        check(u64::MAX, "18.4 EB");
+    }
+
+    #[test]
+    fn durations_have_three_digits() {
+        let check = |seconds, expected| assert_eq!(duration(seconds), expected);
+        check(0.000_04, "40 µs");
+        check(0.000_999, "999 µs");
+        check(0.0012, "1.2 ms");
+        check(0.05, "50 ms");
+        check(3.0, "3 s");
+        check(100.0, "100 s");
+    }
+}

@@ -1,0 +1,113 @@
+//! The settings as flags, made from the table of settings.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
+
+use crate::config::settings::{ENV_CONFIG, Flag, SETTINGS, Setting};
+use crate::config::{self, Config, ConfigError, Given, Loaded};
+
+/// What the command line says about the configuration.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Overrides {
+    /// The file.
+    pub file: Option<PathBuf>,
+    /// Settings given as flags.
+    pub values: Vec<(&'static Setting, Given)>,
+}
+
+// === impl Overrides ===
+
+impl Overrides {
+    /// The effective configuration.
+    pub(super) fn load(&self) -> Result<Loaded, ConfigError> {
+        // Names and values that are not text cannot be ours.
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        config::load(self.file.as_deref(), environment, &self.values)
+    }
+}
+
+impl Args for Overrides {
+    fn augment_args(command: Command) -> Command {
+        let file = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .env(ENV_CONFIG)
+            .hide_env_values(true)
+            .value_parser(value_parser!(PathBuf))
+            .help("Configuration file, TOML or YAML by its extension");
+        SETTINGS.iter().fold(command.arg(file), |command, setting| command.arg(flag(setting)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Overrides {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |setting: &Setting| match setting.flag {
+            Flag::Value(..) => matches.get_one::<String>(setting.key).cloned(),
+            Flag::On(_) => matches.get_flag(setting.key).then(|| "true".to_owned()),
+            Flag::Off(_) => matches.get_flag(setting.key).then(|| "false".to_owned()),
+        };
+        let values = SETTINGS.iter().filter_map(|s| given(s).map(|text| (s, Given::Text(text))));
+        Ok(Self { file: matches.get_one("config").cloned(), values: values.collect() })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn flag(setting: &'static Setting) -> Arg {
+    let default = (setting.show)(&Config::default());
+    let default = match (setting.flag, default) {
+        (Flag::Value(..), Some(value)) => format!(" [default: {}]", value.trim_matches('"')),
+        _ => String::new(),
+    };
+    // The variable is shown but not read by clap: the configuration reads it, so that it is known
+    // where a value came from.
+    let help = format!("{}{default} [env: {}]", setting.help, setting.env());
+    let arg = Arg::new(setting.key).long(setting.flag.name()).help(help);
+    match setting.flag {
+        Flag::Value(_, value) => arg.value_name(value),
+        Flag::On(_) | Flag::Off(_) => arg.action(ArgAction::SetTrue),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_become_values_of_their_settings() {
+        let command = Overrides::augment_args(Command::new("test"));
+        let matches = command
+            .try_get_matches_from([
+                "test",
+                "--web.listen-address",
+                "[::1]:1",
+                "--no-requests",
+                "--pin",
+                "--config",
+                "a.toml",
+            ])
+            .expect("parses");
+        let overrides = Overrides::from_arg_matches(&matches).expect("reads");
+        assert_eq!(overrides.file, Some(PathBuf::from("a.toml")));
+        let values: Vec<_> = overrides.values.iter().map(|(s, v)| (s.key, v.clone())).collect();
+        let text = |value: &str| Given::Text(value.to_owned());
+        assert_eq!(
+            values,
+            [
+                ("web.listen_address", text("[::1]:1")),
+                ("pin", text("true")),
+                ("requests", text("false")),
+            ]
+        );
+    }
+}

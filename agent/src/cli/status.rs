@@ -1,0 +1,163 @@
+//! `portolan status`: what the agent sees, what it cannot see and why, and what it lost.
+
+use std::fmt::Write;
+
+use super::client::Target;
+use super::table::{self, Column};
+use super::{Output, human, print};
+use crate::api::shapes::Status;
+
+pub(super) fn run(target: &Target) -> anyhow::Result<()> {
+    let body = target.text("/api/v1/status")?;
+    match target.output {
+        Output::Json => print(&format!("{}\n", body.trim_end())),
+        Output::Table => print(&text(&target.read(&body)?)),
+    }
+}
+
+fn text(status: &Status) -> String {
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    let _ = writeln!(
+        text,
+        "Portolan {} on kernel {}: {} edges, {} listeners, {} owners without a name, {} sockets taken over at the start.",
+        status.version,
+        status.kernel,
+        status.edges,
+        status.listeners,
+        status.unresolved_owners,
+        status.preexisting_sockets,
+    );
+    let per_drain =
+        if status.drains == 0 { 0.0 } else { status.drain_seconds / status.drains as f64 };
+    let _ = writeln!(
+        text,
+        "The kernel's tables were read {} times, {} each.\n",
+        human::count(status.drains),
+        human::duration(per_drain)
+    );
+    push_hooks(&mut text, status);
+    if !status.disabled.is_empty() {
+        let _ = writeln!(text, "\nNot seen on this host:");
+        for disabled in &status.disabled {
+            let _ = writeln!(text, "  {} ({})", disabled.what, disabled.why);
+        }
+    }
+    text.push('\n');
+    push_ledger(&mut text, status);
+    text.push('\n');
+    push_maps(&mut text, status);
+    text
+}
+
+fn push_hooks(text: &mut String, status: &Status) {
+    let timed = status.hooks.iter().any(|hook| hook.runs > 0);
+    let mut columns = vec![name("HOOK"), name("STATE")];
+    if timed {
+        columns.extend([number("RUNS"), number("EACH"), number("MISSED")]);
+    }
+    let row = |hook: &crate::model::snapshot::HookView| {
+        let state = if hook.attached { "attached" } else { "off" };
+        let mut row = vec![hook.name.clone(), state.to_owned()];
+        if timed {
+            let each = if hook.runs == 0 { 0.0 } else { hook.run_seconds / hook.runs as f64 };
+            let nanoseconds = format!("{:.0} ns", each * 1e9);
+            row.extend([human::count(hook.runs), nanoseconds, human::count(hook.misses)]);
+        }
+        row
+    };
+    let rows: Vec<_> = status.hooks.iter().map(row).collect();
+    text.push_str(&table::render(&columns, &rows, None));
+    for hook in status.hooks.iter().filter(|hook| !hook.attached) {
+        let reason = hook.reason.as_deref().unwrap_or("no reason known");
+        let _ = writeln!(text, "  {}: {reason}; not seen: {}", hook.name, hook.lost_without);
+    }
+}
+
+fn push_ledger(text: &mut String, status: &Status) {
+    let columns = [name("FACTS"), number("SEEN"), number("EXPORTED"), number("LOST"), name("WHY")];
+    let row = |entry: &crate::api::shapes::LedgerEntry| {
+        let why: Vec<String> =
+            entry.lost.iter().map(|(reason, n)| format!("{reason} {}", human::count(*n))).collect();
+        vec![
+            entry.class.clone(),
+            human::count(entry.seen),
+            human::count(entry.exported),
+            human::count(entry.lost.values().sum()),
+            why.join(", "),
+        ]
+    };
+    let rows: Vec<_> = status.ledger.iter().map(row).collect();
+    text.push_str(&table::render(&columns, &rows, None));
+    if status.recursion_misses > 0 {
+        let _ = writeln!(
+            text,
+            "  The kernel skipped {} runs of hooks that were already running on that CPU.",
+            human::count(status.recursion_misses)
+        );
+    }
+}
+
+fn push_maps(text: &mut String, status: &Status) {
+    let columns = [name("TABLE"), number("ROWS"), number("OF"), number("FULL")];
+    let row = |map: &crate::model::snapshot::MapView| {
+        let full = if map.capacity == 0 { 0.0 } else { map.entries as f64 / map.capacity as f64 };
+        vec![
+            map.name.clone(),
+            human::count(map.entries),
+            human::count(map.capacity),
+            format!("{:.0} %", full * 100.0),
+        ]
+    };
+    let rows: Vec<_> = status.maps.iter().map(row).collect();
+    text.push_str(&table::render(&columns, &rows, None));
+}
+
+const fn name(title: &'static str) -> Column {
+    Column { title, left: true, rank: 0 }
+}
+
+const fn number(title: &'static str) -> Column {
+    Column { title, left: false, rank: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::Build;
+    use crate::model::fixture::snapshot;
+
+    #[test]
+    fn it_says_what_is_seen_what_not_and_what_was_lost() {
+        let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
+        assert_eq!(
+            text(&Status::new(&build, &snapshot())),
+            "\
+Portolan 0.0.0 on kernel 6.18.0: 3 edges, 3 listeners, 1 owners without a name, 5 sockets taken over at the start.
+The kernel's tables were read 100 times, 2.5 ms each.
+
+HOOK                 STATE     RUNS    EACH  MISSED
+inet_sock_set_state  attached    90  500 ns       0
+sock_send_length     off          0    0 ns       0
+  sock_send_length: this kernel has no such tracepoint; not seen: request latency
+
+Not seen on this host:
+  request latency of clients (sock_send_length: this kernel has no such tracepoint)
+
+FACTS       SEEN  EXPORTED  LOST  WHY
+connection    18        18     0
+request        8         8     0
+reset          0         4     0
+socket         0        15     0
+edge           4         3     1  no_slot 1
+owner          0         2     0
+event          9         7     2  rate_limited 2
+  The kernel skipped 1 runs of hooks that were already running on that CPU.
+
+TABLE   ROWS    OF  FULL
+edges      7  4096   0 %
+owners     3  1024   0 %
+"
+        );
+    }
+}
