@@ -51,7 +51,9 @@ pub fn listening(sk: Sock) {
 #[inline(always)]
 pub fn established(sk: Sock, old: u8) {
     seen(CONNECTION);
-    let Some(tcp) = sk.tcp() else { return count!(u32::from(ROLE_UNKNOWN), connects[CONNECT_OK], 1) };
+    let Some(tcp) = sk.tcp() else {
+        return count!(u32::from(ROLE_UNKNOWN), connects[CONNECT_OK], 1);
+    };
     let Some(state) = socket(sk.0).or_else(|| adopt(sk, old)) else {
         return count!(u32::from(ROLE_UNKNOWN), connects[CONNECT_OK], 1);
     };

@@ -3,8 +3,8 @@
 use agent_common::address::{Address, INTERNET};
 use agent_common::edge::{EdgeCounters, EdgeKey};
 use agent_common::histogram::Histogram;
-use agent_common::ledger::{EDGE, MAP_ERROR, NO_SLOT};
 use agent_common::knobs::MAX_RANGES;
+use agent_common::ledger::{EDGE, MAP_ERROR, NO_SLOT};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 

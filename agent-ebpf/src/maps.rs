@@ -142,7 +142,9 @@ pub fn seed(cookie: u64) -> Option<*const Seed> {
 
 /// The ring and its rate limit for `kind`.
 #[inline(always)]
-pub fn events(kind: u32) -> (&'static RingBuf<EventHeader, { 256 * 1024 }>, Option<*mut RateWindow>) {
+pub fn events(
+    kind: u32,
+) -> (&'static RingBuf<EventHeader, { 256 * 1024 }>, Option<*mut RateWindow>) {
     (&EVENTS, EVENT_RATES.get_ptr_mut(kind))
 }
 
@@ -203,10 +205,16 @@ impl SocketStorage {
     }
 
     #[inline(always)]
-    fn get(&self, sk: *const c_void, initial: *const SocketState, flags: u64) -> Option<*mut SocketState> {
+    fn get(
+        &self,
+        sk: *const c_void,
+        initial: *const SocketState,
+        flags: u64,
+    ) -> Option<*mut SocketState> {
         let map = core::ptr::from_ref(self).cast_mut().cast();
         // SAFETY: the verifier checks the map, the socket pointer and the initial value.
-        let state = unsafe { bpf_sk_storage_get(map, sk.cast_mut(), initial.cast_mut().cast(), flags) };
+        let state =
+            unsafe { bpf_sk_storage_get(map, sk.cast_mut(), initial.cast_mut().cast(), flags) };
         if state.is_null() { None } else { Some(state.cast()) }
     }
 }

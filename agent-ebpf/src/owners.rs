@@ -1,7 +1,9 @@
 //! Who acts: finds or takes the row of an owner.
 
 use agent_common::ledger::{MAP_ERROR, NO_OWNER, OWNER};
-use agent_common::owner::{ARGV_BYTES, OWNER_OVERFLOW, OwnerKey, OwnerRow, app_hash, is_interpreter};
+use agent_common::owner::{
+    ARGV_BYTES, OWNER_OVERFLOW, OwnerKey, OwnerRow, app_hash, is_interpreter,
+};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task_btf,
@@ -108,7 +110,8 @@ fn read_arguments(task: Task, row: *mut OwnerRow) {
     // SAFETY: a valid map value; the helper checks the user address at run time.
     unsafe {
         (*row).argv = [0; ARGV_BYTES];
-        let read = bpf_probe_read_user((&raw mut (*row).argv).cast(), length as u32, start as *const _);
+        let read =
+            bpf_probe_read_user((&raw mut (*row).argv).cast(), length as u32, start as *const _);
         (*row).argv_len = if read == 0 { length as u32 } else { 0 };
     }
 }

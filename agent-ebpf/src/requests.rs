@@ -85,8 +85,13 @@ unsafe fn request_received(tcp: Tcp, state: *mut SocketState, now_us: u64) {
             let found = atomic::compare_swap(at, old, new);
             if found == old {
                 if is_answered {
-                    // The response left before its send returned; the stack knows when.
-                    answered((*state).slot, turn::elapsed_us(turn::began_us(old), tcp.sent_us()));
+                    // The response left before its send returned. The stack knows when, unless
+                    // nothing of it is acknowledged yet (a client that does not wait).
+                    let began = turn::began_us(old);
+                    let elapsed = turn::elapsed_us(began, tcp.sent_us());
+                    let elapsed =
+                        if elapsed == 0 { turn::elapsed_us(began, now_us) } else { elapsed };
+                    answered((*state).slot, elapsed);
                 }
                 return;
             }

@@ -12,9 +12,8 @@ use agent_common::address::UNSPECIFIED;
 use agent_common::edge::{EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::ledger::{EVENT, OWNER, SOCKET};
 use agent_common::listener::ListenerRecord;
-use agent_common::owner::OwnerRow;
 use anyhow::Context as _;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -27,6 +26,7 @@ use crate::identity::{Client, Names};
 use crate::kernel::drain::Drained;
 use crate::kernel::load::{Kernel, Options};
 use crate::kernel::{bpf, pins, preflight};
+use crate::model::owners::{OwnerAction, Owners};
 use crate::model::service::{Service, Source};
 use crate::model::snapshot::{
     EdgeLabels, HookView, LedgerView, ListenerView, MapView, Role, Snapshot,
@@ -56,7 +56,13 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         .spawn(move || Core::new(kernel).run(requests, stopping, interval))?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let router = api::router(api::Api::new(source, Build { version: env!("CARGO_PKG_VERSION").to_owned(), kernel: preflight::kernel_release() }));
+    let router = api::router(api::Api::new(
+        source,
+        Build {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: preflight::kernel_release(),
+        },
+    ));
     tracing::info!("listening on http://{}", config.web.listen_address);
     let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -94,7 +100,8 @@ fn default_sizes(memory_bytes: u64) -> (u32, u32) {
 
 fn memory_bytes() -> u64 {
     // SAFETY: sysconf has no preconditions.
-    let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    let (pages, size) =
+        unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
     u64::try_from(pages).unwrap_or(0).saturating_mul(u64::try_from(size).unwrap_or(0))
 }
 
@@ -114,13 +121,12 @@ struct Core {
     kernel: Kernel,
     names: Names,
     tables: Tables,
-    owners: HashMap<u32, OwnerRow>,
+    owners: Owners,
     listeners: Vec<ListenerRecord>,
     addresses_at: Option<Instant>,
     known_namespaces: HashSet<u32>,
     preexisting: u64,
     events: u64,
-    owners_seen: u64,
     drains: u64,
     drain_time: Duration,
 }
@@ -131,13 +137,12 @@ impl Core {
             kernel,
             names: Names::new(),
             tables: Tables::default(),
-            owners: HashMap::new(),
+            owners: Owners::default(),
             listeners: Vec::new(),
             addresses_at: None,
             known_namespaces: HashSet::new(),
             preexisting: 0,
             events: 0,
-            owners_seen: 0,
             drains: 0,
             drain_time: Duration::ZERO,
         }
@@ -167,7 +172,9 @@ impl Core {
                 let started = Instant::now();
                 match self.snapshot() {
                     Ok(snapshot) => requests.publish(&Arc::new(snapshot)),
-                    Err(error) => tracing::error!("the kernel's tables could not be read, metrics stand still: {error:#}"),
+                    Err(error) => tracing::error!(
+                        "the kernel's tables could not be read, metrics stand still: {error:#}"
+                    ),
                 }
                 let took = started.elapsed();
                 // A host with very many sockets is swept less often rather than at any price.
@@ -186,8 +193,13 @@ impl Core {
         }
         self.take_addresses(&survey);
         match self.kernel.seed(&survey) {
-            Ok(sockets) => tracing::info!("{sockets} sockets were there before in {} network namespaces", survey.namespaces.len()),
-            Err(error) => tracing::warn!("connections and listeners from before the start are missing: {error:#}"),
+            Ok(sockets) => tracing::info!(
+                "{sockets} sockets were there before in {} network namespaces",
+                survey.namespaces.len()
+            ),
+            Err(error) => tracing::warn!(
+                "connections and listeners from before the start are missing: {error:#}"
+            ),
         }
     }
 
@@ -207,12 +219,14 @@ impl Core {
 
     /// Takes in owners, listeners, addresses and clients: what names are made of.
     fn learn(&mut self, drained: &mut Drained) {
-        self.owners_seen += drained.owners.len() as u64;
-        self.owners.extend(drained.owners.drain(..));
+        for (index, row) in drained.owners.drain(..) {
+            self.owners.insert(index, row);
+        }
         if let Some(listeners) = drained.listeners.take() {
             self.listeners = listeners;
         }
-        let strangers = self.owners.values().any(|owner| !self.known_namespaces.contains(&owner.key.netns));
+        let strangers =
+            self.owners.namespaces().any(|netns| !self.known_namespaces.contains(&netns));
         let patience = if strangers { ADDRESSES_SOONEST } else { ADDRESSES_EVERY };
         if self.addresses_at.is_none_or(|at| at.elapsed() >= patience) {
             let survey = existing::places();
@@ -220,17 +234,15 @@ impl Core {
         }
         let now_us = monotonic_us();
         let Self { names, owners, listeners, .. } = self;
-        let mut owner = |row: u32| match owners.get(&row) {
-            Some(owner) => names.owner(row, owner, now_us),
-            None => Service::other(),
-        };
-        let listening: Vec<_> = listeners.iter().map(|record| (*record, owner(record.owner))).collect();
+        let mut owner = |index: u32| local_name(names, owners, index, now_us);
+        let listening: Vec<_> =
+            listeners.iter().map(|record| (*record, owner(record.owner))).collect();
         let clients: Vec<_> = drained
             .edges
             .iter()
             .filter(|edge| edge.key.role == ROLE_CLIENT && edge.born_us != 0)
             .map(|edge| Client {
-                netns: owners.get(&edge.key.owner).map_or(0, |owner| owner.key.netns),
+                netns: owners.netns(edge.key.owner),
                 remote: edge.key.remote,
                 port: edge.key.port,
                 service: owner(edge.key.owner),
@@ -243,7 +255,7 @@ impl Core {
     fn take_addresses(&mut self, survey: &Survey) {
         self.known_namespaces = survey.namespaces.iter().map(|namespace| namespace.inode).collect();
         // A namespace that cannot be found stays a stranger; do not look for it every second.
-        self.known_namespaces.extend(self.owners.values().map(|owner| owner.key.netns));
+        self.known_namespaces.extend(self.owners.namespaces());
         self.names.set_addresses(&survey.addresses);
         self.addresses_at = Some(Instant::now());
     }
@@ -251,7 +263,8 @@ impl Core {
     fn update(&mut self, drained: Drained) -> Snapshot {
         let now_us = monotonic_us();
         let Self { names, owners, listeners, tables, kernel, .. } = self;
-        let live: HashSet<(u32, u16)> = listeners.iter().map(|record| (record.owner, record.port)).collect();
+        let live: HashSet<(u32, u16)> =
+            listeners.iter().map(|record| (record.owner, record.port)).collect();
         let capacity = kernel.drain.edge_capacity();
         let updated = tables.update(
             now_us / 1_000_000,
@@ -260,21 +273,34 @@ impl Core {
             |edge| labels(names, owners, edge, now_us),
             |key| live.contains(&(key.owner, key.port)),
         );
-        for action in &updated.actions {
-            let result = match action {
-                Action::Forget(key) => kernel.drain.forget_edge(key).map(drop),
-                Action::Free(slot) => kernel.drain.free_edge(*slot),
-            };
-            if let Err(error) = result {
-                tracing::warn!("an idle edge keeps its row in the kernel's table: {error}");
-            }
+        for action in updated.actions {
+            give_back(
+                "edge",
+                match action {
+                    Action::Forget(key) => kernel.drain.forget_edge(&key).map(drop),
+                    Action::Free(slot) => kernel.drain.free_edge(slot),
+                },
+            );
+        }
+        let used = drained.edges.iter().map(|edge| edge.key.owner).collect();
+        for action in owners.update(now_us / 1_000_000, &used) {
+            give_back(
+                "owner",
+                match action {
+                    OwnerAction::Forget(key) => kernel.drain.forget_owner(&key).map(drop),
+                    OwnerAction::Free(index) => {
+                        names.forget_owner(index);
+                        kernel.drain.free_owner(index)
+                    }
+                },
+            );
         }
         for event in &drained.events {
             tell(event);
         }
         self.events += drained.events.len() as u64 + drained.malformed_events;
         let mut exported = updated.exported;
-        exported[OWNER] = self.owners_seen;
+        exported[OWNER] = self.owners.taken();
         exported[EVENT] = self.events;
         let ledger = drained.ledger;
         exported[SOCKET] = ledger.seen[SOCKET].saturating_sub(ledger.lost[SOCKET].iter().sum());
@@ -282,7 +308,10 @@ impl Core {
         let edges_in_use = drained.edges.iter().filter(|edge| edge.slot >= FIRST_FREE_SLOT).count();
         let hooks = self.hooks();
         Snapshot {
-            taken_seconds: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            taken_seconds: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
             edges: updated.edges,
             listeners: self.listener_views(now_us),
             ledger: LedgerView {
@@ -296,7 +325,11 @@ impl Core {
                 .kernel
                 .drain
                 .fill(edges_in_use)
-                .map(|(name, entries, capacity)| MapView { name: name.to_owned(), entries, capacity })
+                .map(|(name, entries, capacity)| MapView {
+                    name: name.to_owned(),
+                    entries,
+                    capacity,
+                })
                 .to_vec(),
             unresolved_owners: self.names.unresolved(),
             preexisting_sockets: self.preexisting,
@@ -311,7 +344,9 @@ impl Core {
             .iter()
             .map(|attached| {
                 let link = attached.result.as_ref().ok();
-                let runs = link.and_then(|link| bpf::program_runs(std::os::fd::AsFd::as_fd(&link.program)).ok());
+                let runs = link.and_then(|link| {
+                    bpf::program_runs(std::os::fd::AsFd::as_fd(&link.program)).ok()
+                });
                 let runs = runs.unwrap_or_default();
                 HookView {
                     name: attached.hook.name.to_owned(),
@@ -331,9 +366,7 @@ impl Core {
         let mut views: Vec<_> = listeners
             .iter()
             .map(|record| ListenerView {
-                service: owners
-                    .get(&record.owner)
-                    .map_or_else(Service::other, |owner| names.owner(record.owner, owner, now_us)),
+                service: local_name(names, owners, record.owner, now_us),
                 port: record.port,
                 address: if record.family == 2 && record.address == UNSPECIFIED {
                     std::net::Ipv4Addr::UNSPECIFIED.into()
@@ -351,17 +384,15 @@ impl Core {
 }
 
 /// Names both ends of an edge.
-fn labels(names: &mut Names, owners: &HashMap<u32, OwnerRow>, edge: &Edge, now_us: u64) -> EdgeLabels {
+fn labels(names: &mut Names, owners: &Owners, edge: &Edge, now_us: u64) -> EdgeLabels {
     let EdgeKey { owner, port, role, .. } = edge.key;
     if edge.born_us == 0 {
         // Overflow rows are numbered by role.
         let role = role_of(edge.slot as u8);
         return EdgeLabels { client: Service::other(), server: Service::other(), port: 0, role };
     }
-    let (local, netns) = match owners.get(&owner) {
-        Some(row) => (names.owner(owner, row, now_us), row.key.netns),
-        None => (Service::other(), 0),
-    };
+    let local = local_name(names, owners, owner, now_us);
+    let netns = owners.netns(owner);
     let anyone = || Service::new("any", Source::Unknown);
     let (client, server) = match role {
         ROLE_CLIENT => (local, names.remote(netns, &edge.key)),
@@ -372,12 +403,23 @@ fn labels(names: &mut Names, owners: &HashMap<u32, OwnerRow>, edge: &Edge, now_u
     EdgeLabels { client, server, port, role: role_of(role) }
 }
 
+/// The name of an owner of this host.
+fn local_name(names: &mut Names, owners: &Owners, index: u32, now_us: u64) -> Service {
+    owners.row(index).map_or_else(Service::other, |row| names.owner(index, row, now_us))
+}
+
 fn role_of(role: u8) -> Role {
     match role {
         ROLE_CLIENT => Role::Client,
         ROLE_SERVER => Role::Server,
         ROLE_LISTENER => Role::Listener,
         _ => Role::Unknown,
+    }
+}
+
+fn give_back(what: &str, result: std::io::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!("an idle {what} keeps its row in the kernel's table: {error}");
     }
 }
 

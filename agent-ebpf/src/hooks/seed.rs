@@ -37,7 +37,9 @@ extern "C" fn seed(ctx: *const Context) -> i32 {
     let (owner, role) = match maps::seed(sk.cookie()) {
         // SAFETY: a valid map value.
         Some(seed) => unsafe { (owners::by_key(&(*seed).owner, (*seed).tgid), (*seed).role) },
-        None => (owners::nobody(sk.netns()), if state == LISTEN { ROLE_SERVER } else { ROLE_CLIENT }),
+        None => {
+            (owners::nobody(sk.netns()), if state == LISTEN { ROLE_SERVER } else { ROLE_CLIENT })
+        }
     };
     connection::preexisting(sk, tcp, owner, role);
     0

@@ -68,7 +68,11 @@ extern "C" fn sweep(ctx: *const Context) -> i32 {
             let meta = core::ptr::read_volatile(&raw const (*ctx).meta);
             let seq = core::ptr::read_volatile(&raw const (*meta).seq);
             // If the buffer is full the kernel visits this socket again with an empty one.
-            bpf_seq_write(seq.cast(), (&raw const record).cast(), size_of::<ListenerRecord>() as u32);
+            bpf_seq_write(
+                seq.cast(),
+                (&raw const record).cast(),
+                size_of::<ListenerRecord>() as u32,
+            );
         }
     }
     0

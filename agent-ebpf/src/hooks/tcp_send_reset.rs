@@ -45,24 +45,38 @@ fn with_socket(sk: Sock, cause: u8, reason: u8) {
     let Some(state) = socket(sk.0) else {
         // TIME_WAIT and request sockets have no state, only what all sockets share.
         let owner = owners::nobody(sk.netns());
-        return report(slot_of(owner), owner, cause, sk.state(), reason, &Ends {
-            remote: sk.remote(),
-            remote_port: sk.remote_port(),
-            local_port: sk.local_port(),
-            role: ROLE_UNKNOWN,
-            idle_us: u64::MAX,
-        });
+        return report(
+            slot_of(owner),
+            owner,
+            cause,
+            sk.state(),
+            reason,
+            &Ends {
+                remote: sk.remote(),
+                remote_port: sk.remote_port(),
+                local_port: sk.local_port(),
+                role: ROLE_UNKNOWN,
+                idle_us: u64::MAX,
+            },
+        );
     };
     // SAFETY: a valid value of this socket's storage.
     let (slot, owner, role, last) =
         unsafe { ((*state).slot, (*state).owner, (*state).role, (*state).last_received_us) };
-    report(slot, owner, cause, sk.state(), reason, &Ends {
-        remote: sk.remote(),
-        remote_port: sk.remote_port(),
-        local_port: sk.local_port(),
-        role,
-        idle_us: monotonic_us().saturating_sub(last),
-    });
+    report(
+        slot,
+        owner,
+        cause,
+        sk.state(),
+        reason,
+        &Ends {
+            remote: sk.remote(),
+            remote_port: sk.remote_port(),
+            local_port: sk.local_port(),
+            role,
+            idle_us: monotonic_us().saturating_sub(last),
+        },
+    );
 }
 
 #[inline(always)]
@@ -77,20 +91,33 @@ fn without_socket(packet: Packet, cause: u8, reason: u8) {
         None => (0, 0, false),
     };
     let cause = if cause == NO_CONNECTION && request { NO_LISTENER } else { cause };
-    report(slot_of(owner), owner, cause, 0, reason, &Ends {
-        remote: UNSPECIFIED,
-        remote_port,
-        local_port,
-        role: ROLE_UNKNOWN,
-        idle_us: u64::MAX,
-    });
+    report(
+        slot_of(owner),
+        owner,
+        cause,
+        0,
+        reason,
+        &Ends {
+            remote: UNSPECIFIED,
+            remote_port,
+            local_port,
+            role: ROLE_UNKNOWN,
+            idle_us: u64::MAX,
+        },
+    );
 }
 
 /// One row per namespace, whatever the port: a port scan must not fill the table. The port is in
 /// the record.
 #[inline(always)]
 fn slot_of(nobody: u32) -> u32 {
-    edges::slot(&EdgeKey { owner: nobody, port: 0, role: ROLE_SERVER, zero: 0, remote: UNSPECIFIED })
+    edges::slot(&EdgeKey {
+        owner: nobody,
+        port: 0,
+        role: ROLE_SERVER,
+        zero: 0,
+        remote: UNSPECIFIED,
+    })
 }
 
 struct Ends {

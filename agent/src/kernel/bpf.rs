@@ -42,7 +42,13 @@ impl<K: Wire, V: Wire> Map<K, V> {
         if info[2] as usize != size_of::<K>() || info[3] as usize != size_of::<V>() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("key {} and value {} bytes, expected {} and {}", info[2], info[3], size_of::<K>(), size_of::<V>()),
+                format!(
+                    "key {} and value {} bytes, expected {} and {}",
+                    info[2],
+                    info[3],
+                    size_of::<K>(),
+                    size_of::<V>()
+                ),
             ));
         }
         Ok(Self { fd, max_entries: info[4], types: PhantomData })
@@ -105,7 +111,14 @@ impl<V: Wire> Map<u32, V> {
         let length = self.max_entries as usize * size_of::<V>();
         // SAFETY: a fresh mapping of our own descriptor; checked below.
         let at = unsafe {
-            libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, self.fd.as_raw_fd(), 0)
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                self.fd.as_raw_fd(),
+                0,
+            )
         };
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -123,7 +136,8 @@ impl Map<(), u32> {
 
     /// Puts a number at the end.
     pub fn push(&self, value: u32) -> io::Result<()> {
-        bpf(MAP_UPDATE_ELEM, &mut [self.fd.as_raw_fd() as u64, 0, (&raw const value) as u64, 0]).map(drop)
+        bpf(MAP_UPDATE_ELEM, &mut [self.fd.as_raw_fd() as u64, 0, (&raw const value) as u64, 0])
+            .map(drop)
     }
 }
 
@@ -241,7 +255,8 @@ fn info<T: Wire>(fd: BorrowedFd<'_>) -> io::Result<T> {
 fn bpf(command: libc::c_long, attr: &mut [u64]) -> io::Result<i32> {
     // SAFETY: every caller builds `attr` as its command demands, with pointers that outlive the
     // call and are large enough for what the kernel reads or writes.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
@@ -251,5 +266,6 @@ fn owned(result: io::Result<i32>) -> io::Result<OwnedFd> {
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }

@@ -102,7 +102,8 @@ impl Btf {
         let typedef = self.find(KIND_TYPEDEF, &format!("btf_trace_{name}"))?;
         let pointer = self.resolve(self.word(typedef, 2)?)?;
         let proto = self.resolve(self.word(pointer, 2)?)?;
-        (self.kind(proto)? == KIND_FUNC_PROTO).then(|| self.vlen(proto).unwrap_or(0).saturating_sub(1))
+        (self.kind(proto)? == KIND_FUNC_PROTO)
+            .then(|| self.vlen(proto).unwrap_or(0).saturating_sub(1))
     }
 
     /// Whether this kernel has a function of that name that programs could attach to.

@@ -49,10 +49,32 @@ pub const HOOKS: &[Hook] = &[
         name: "inet_sock_set_state",
         ways: &[tracepoint("inet_sock_set_state")],
         fields: &[
-            "daddr", "rcv_saddr", "dport", "num", "family", "state", "net", "v6_daddr",
-            "v6_rcv_saddr", "protocol", "net_inum", "flags", "err", "write_seq", "tcp_mstamp",
-            "bytes_received", "bytes_sent", "bytes_retrans", "total_retrans", "srtt_us", "rtt_seq",
-            "group_leader", "comm", "mm", "arg_start", "arg_end",
+            "daddr",
+            "rcv_saddr",
+            "dport",
+            "num",
+            "family",
+            "state",
+            "net",
+            "v6_daddr",
+            "v6_rcv_saddr",
+            "protocol",
+            "net_inum",
+            "flags",
+            "err",
+            "write_seq",
+            "tcp_mstamp",
+            "bytes_received",
+            "bytes_sent",
+            "bytes_retrans",
+            "total_retrans",
+            "srtt_us",
+            "rtt_seq",
+            "group_leader",
+            "comm",
+            "mm",
+            "arg_start",
+            "arg_end",
         ],
         requests: false,
         lost_without: "everything: connections, their latency, their ends",
@@ -61,7 +83,11 @@ pub const HOOKS: &[Hook] = &[
         name: "sk_data_ready",
         ways: &[
             tracepoint("sk_data_ready"),
-            Way { program: "sock_def_readable", kind: Kind::FunctionEntry, target: "sock_def_readable" },
+            Way {
+                program: "sock_def_readable",
+                kind: Kind::FunctionEntry,
+                target: "sock_def_readable",
+            },
         ],
         fields: &["write_seq", "snd_una", "tcp_mstamp", "first_tx_mstamp"],
         requests: true,
@@ -94,7 +120,15 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_send_reset",
         ways: &[tracepoint("tcp_send_reset")],
-        fields: &["state", "net", "net_inum", "skb_dev", "dev_net", "skb_head", "skb_transport_header"],
+        fields: &[
+            "state",
+            "net",
+            "net_inum",
+            "skb_dev",
+            "dev_net",
+            "skb_head",
+            "skb_transport_header",
+        ],
         requests: false,
         lost_without: "resets sent by this host and their cause",
     },
@@ -122,10 +156,8 @@ pub const HOOKS: &[Hook] = &[
 ];
 
 /// Fields without a hook to switch off: what is lost when the kernel lacks one.
-pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
-    ("drops", "listen overflows"),
-    ("v6_only", "whether an IPv6 listener also takes IPv4"),
-];
+pub const OPTIONAL_FIELDS: &[(&str, &str)] =
+    &[("drops", "listen overflows"), ("v6_only", "whether an IPv6 listener also takes IPv4")];
 
 /// The row of a hook.
 pub fn find(name: &str) -> Option<&'static Hook> {

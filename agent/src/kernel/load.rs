@@ -96,7 +96,10 @@ impl Kernel {
         let disabled = disabled(&hooks, &knobs, options);
         let first = hooks.first().ok_or_else(|| anyhow!("the table of hooks is empty"))?;
         if let Err(why) = &first.result {
-            bail!("cannot attach {}, without which there is nothing to see: {why}", first.hook.name);
+            bail!(
+                "cannot attach {}, without which there is nothing to see: {why}",
+                first.hook.name
+            );
         }
         let sweep = program_of(&hooks, "sweep")?;
         let seeds = Map::new(parts.take("SEEDS")?).context("map SEEDS")?;
@@ -204,7 +207,9 @@ fn program_of(hooks: &[Attached], name: &str) -> anyhow::Result<Option<OwnedFd>>
 fn layout(options: &Options, knobs: &Knobs) -> Vec<u8> {
     let mut layout = object::OBJECT.to_vec();
     layout.extend_from_slice(knobs.as_bytes());
-    layout.extend_from_slice(format!("{} {} {:?}", options.edges, options.owners, options.masked).as_bytes());
+    layout.extend_from_slice(
+        format!("{} {} {:?}", options.edges, options.owners, options.masked).as_bytes(),
+    );
     layout
 }
 

@@ -132,7 +132,11 @@ fn load_program(ebpf: &mut Ebpf, way: &Way, btf: &aya::Btf) -> anyhow::Result<Li
     Ok(Link { program, link })
 }
 
-fn fill(maps: &BTreeMap<String, OwnedFd>, name: &str, slots: std::ops::Range<u32>) -> anyhow::Result<()> {
+fn fill(
+    maps: &BTreeMap<String, OwnedFd>,
+    name: &str,
+    slots: std::ops::Range<u32>,
+) -> anyhow::Result<()> {
     let Some(fd) = maps.get(name) else { bail!("the kernel object has no map {name}") };
     let queue = Map::queue(fd.try_clone()?)?;
     for slot in slots {
@@ -157,7 +161,8 @@ fn data_of(map: &AyaMap) -> Option<&MapData> {
 fn short(error: &str) -> String {
     let mut lines = error.lines().filter(|line| !line.trim().is_empty());
     let first = lines.next().unwrap_or_default().trim();
-    let last = lines.rfind(|line| !line.starts_with("processed ") && !line.contains("verification time"));
+    let last =
+        lines.rfind(|line| !line.starts_with("processed ") && !line.contains("verification time"));
     match last {
         Some(last) => format!("{first} ({})", last.trim()),
         None => first.to_owned(),

@@ -46,14 +46,17 @@ pub fn missing(offsets: &Offsets, fields: &[&'static str]) -> Vec<&'static str> 
 /// Everything the kernel programs are told before they are loaded.
 pub fn knobs(btf: &Btf, masked: &[String], ranges: &[IpNet], shards: u32, requests: bool) -> Knobs {
     let (offsets, v6_only_mask) = resolve(btf, masked);
-    let mut knobs = Knobs { offsets, shards, v6_only_mask, requests: requests.into(), ..Knobs::zeroed() };
+    let mut knobs =
+        Knobs { offsets, shards, v6_only_mask, requests: requests.into(), ..Knobs::zeroed() };
     for (range, network) in knobs.ranges.iter_mut().zip(ranges.iter().take(MAX_RANGES)) {
         *range = range_of(network);
         knobs.range_count += 1;
     }
     knobs.causes = [UNKNOWN; MAX_REASONS];
     for (name, value) in btf.enum_values("sk_rst_reason") {
-        if let Some(cause) = usize::try_from(value).ok().and_then(|value| knobs.causes.get_mut(value)) {
+        if let Some(cause) =
+            usize::try_from(value).ok().and_then(|value| knobs.causes.get_mut(value))
+        {
             *cause = cause_of_reason(&name);
         }
     }

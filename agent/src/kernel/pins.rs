@@ -23,8 +23,17 @@ pub const DIRECTORY: &str = "/sys/fs/bpf/portolan";
 
 /// The maps of the kernel object that must be found again.
 const MAPS: &[&str] = &[
-    "EDGES", "EDGE_ROWS", "EDGE_COUNTERS", "EDGE_FREE", "OWNERS", "OWNER_ROWS", "OWNER_FREE",
-    "SEEDS", "EVENTS", "LEDGER", "SOCKETS",
+    "EDGES",
+    "EDGE_ROWS",
+    "EDGE_COUNTERS",
+    "EDGE_FREE",
+    "OWNERS",
+    "OWNER_ROWS",
+    "OWNER_FREE",
+    "SEEDS",
+    "EVENTS",
+    "LEDGER",
+    "SOCKETS",
 ];
 
 /// A file written last: without it the pins are those of a start that did not finish.

@@ -28,13 +28,18 @@ pub enum Refusal {
         found: String,
     },
     /// No BTF.
-    #[error("this kernel does not publish its types ({} is missing); boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as all major distributions ship", btf::VMLINUX)]
+    #[error(
+        "this kernel does not publish its types ({} is missing); boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as all major distributions ship",
+        btf::VMLINUX
+    )]
     NoBtf,
     /// Capabilities missing.
     #[error("missing {}; run as root, or grant them: AmbientCapabilities= in systemd, capabilities.add in Kubernetes, cap_add in compose (CAP_SYS_ADMIN stands in for all of them on old runtimes)", .0.join(", "))]
     NoCapability(Vec<&'static str>),
     /// Another instance.
-    #[error("another Portolan agent is running on this host (it holds {path}); stop it first, or give this one its own --run-directory")]
+    #[error(
+        "another Portolan agent is running on this host (it holds {path}); stop it first, or give this one its own --run-directory"
+    )]
     SecondInstance {
         /// The lock.
         path: String,
@@ -68,10 +73,12 @@ pub fn kernel_release() -> String {
 
 /// Holds the run directory's lock; only one agent per host can.
 pub fn lock(run_directory: &Path) -> Result<File, Refusal> {
-    let refuse = |source| Refusal::RunDirectory { path: run_directory.display().to_string(), source };
+    let refuse =
+        |source| Refusal::RunDirectory { path: run_directory.display().to_string(), source };
     std::fs::create_dir_all(run_directory).map_err(refuse)?;
     let path = run_directory.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(refuse)?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(refuse)?;
     // SAFETY: flock on our own descriptor.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
         let error = io::Error::last_os_error();
@@ -119,7 +126,8 @@ mod tests {
 
     #[test]
     fn old_kernels_are_refused_with_the_reason() {
-        let check = |release, fine: bool| assert_eq!(check_kernel(release).is_ok(), fine, "{release}");
+        let check =
+            |release, fine: bool| assert_eq!(check_kernel(release).is_ok(), fine, "{release}");
         check("5.10.0-28-amd64", false);
         check("5.14.21", false);
         check("5.15.0", true);
@@ -127,7 +135,11 @@ mod tests {
         check("7.2", true);
         check("strange", true);
         let sentence = check_kernel("5.10.0").unwrap_err().to_string();
-        assert!(sentence.contains("5.10.0") && sentence.contains("5.15") && sentence.contains("upgrade"));
+        assert!(
+            sentence.contains("5.10.0")
+                && sentence.contains("5.15")
+                && sentence.contains("upgrade")
+        );
     }
 
     #[test]
@@ -135,7 +147,10 @@ mod tests {
         assert_eq!(missing_capabilities(0), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
         assert_eq!(missing_capabilities(1 << CAP_SYS_ADMIN), [""; 0]);
         assert_eq!(missing_capabilities(1 << CAP_BPF | 1 << CAP_PERFMON), ["CAP_NET_ADMIN"]);
-        assert_eq!(effective_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"), 0x1ff_ffff_ffff);
+        assert_eq!(
+            effective_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"),
+            0x1ff_ffff_ffff
+        );
     }
 
     #[test]

@@ -32,8 +32,12 @@ impl Kernel {
                     file.read_to_end(&mut Vec::new())?;
                     Ok(())
                 };
-                if let Err(error) = namespaces::run_in(namespace, run).map_err(Into::into).flatten() {
-                    tracing::warn!("connections from before the start are missing in network namespace {}: {error:#}", namespace.inode);
+                if let Err(error) = namespaces::run_in(namespace, run).map_err(Into::into).flatten()
+                {
+                    tracing::warn!(
+                        "connections from before the start are missing in network namespace {}: {error:#}",
+                        namespace.inode
+                    );
                 }
             }
             for socket in batch {

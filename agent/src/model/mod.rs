@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod owners;
 pub mod service;
 pub mod snapshot;
 pub mod tables;

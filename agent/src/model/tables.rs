@@ -92,7 +92,9 @@ impl Tables {
         for edge in edges {
             let named = labels(edge);
             let slot = match self.slots.entry(edge.slot) {
-                hashbrown::hash_map::Entry::Occupied(known) if known.get().born_us == edge.born_us => {
+                hashbrown::hash_map::Entry::Occupied(known)
+                    if known.get().born_us == edge.born_us =>
+                {
                     let slot = known.into_mut();
                     slot.rename(named);
                     slot
@@ -139,7 +141,10 @@ impl Tables {
         let mut views: Vec<_> = rows
             .into_iter()
             .filter(|(_, counters)| *counters != EdgeCounters::zeroed())
-            .map(|(labels, counters)| EdgeView { labels: labels.clone(), counters: Arc::new(counters) })
+            .map(|(labels, counters)| EdgeView {
+                labels: labels.clone(),
+                counters: Arc::new(counters),
+            })
             .collect();
         views.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         views
@@ -243,7 +248,13 @@ mod tests {
     #[test]
     fn slots_of_one_name_are_one_row() {
         let mut tables = Tables::default();
-        let updated = tables.update(1, &[edge(4, 1, 7), edge(5, 1, 8)], 100, |_| labels("a", Source::Process), |_| false);
+        let updated = tables.update(
+            1,
+            &[edge(4, 1, 7), edge(5, 1, 8)],
+            100,
+            |_| labels("a", Source::Process),
+            |_| false,
+        );
         assert_eq!((updated.edges.len(), total(&updated)), (1, 15));
     }
 
@@ -276,7 +287,9 @@ mod tests {
     fn a_slot_that_moves_after_it_was_forgotten_is_not_freed() {
         let mut tables = Tables::default();
         let update = |tables: &mut Tables, now, ok| {
-            tables.update(now, &[edge(4, 1, ok)], 100, |_| labels("a", Source::Process), |_| false).actions
+            tables
+                .update(now, &[edge(4, 1, ok)], 100, |_| labels("a", Source::Process), |_| false)
+                .actions
         };
         update(&mut tables, 0, 1);
         assert_eq!(update(&mut tables, IDLE_SECONDS, 1).len(), 1);
