@@ -97,15 +97,19 @@ impl Names {
             return Service::other();
         }
         let known = self.owners.get(&slot).filter(|known| known.born_us == row.born_us);
-        let retries = match known {
+        let (former, retries) = match known {
+            None => (None, 0),
             Some(Named { service, retry: None, .. }) => return service.clone(),
             Some(Named { service, retry: Some((at, _)), .. }) if now_us < *at => {
                 return service.clone();
             }
-            Some(Named { retry: Some((_, retries)), .. }) => retries + 1,
-            None => 0,
+            Some(Named { service, retry: Some((_, retries)), .. }) => {
+                (Some(service.clone()), retries + 1)
+            }
         };
-        let (service, is_final) = self.ask(row, now_us);
+        let (found, is_final) = self.ask(row, now_us);
+        // The process may have gone meanwhile, and what is known of it with it.
+        let service = former.filter(|former| former.source <= found.source).unwrap_or(found);
         if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&slot) {
             let wait = FIRST_RETRY_US << retries.min(RETRIES);
             let retry = (!is_final && retries < RETRIES).then_some((now_us + wait, retries));
@@ -237,6 +241,19 @@ mod tests {
         assert_eq!(at(500_000), "nginx");
         assert_eq!(at(1_499_999), "nginx");
         assert_eq!(at(1_500_000), "web");
+    }
+
+    #[test]
+    fn a_name_does_not_get_worse_with_time() {
+        let process = |text| Answer::Name(Service::new(text, Source::Process));
+        let waiting: Shared = Arc::new(Mutex::new((vec![Answer::NotYet], 0)));
+        let dying = Arc::new(Mutex::new((vec![process("com.shop.Main"), process("java")], 0)));
+        let mut names =
+            Names::with_sources(vec![Box::new(Script(waiting)), Box::new(Script(dying))]);
+        for second in 0..100 {
+            let service = names.owner(7, &row("java", 1), second * 1_000_000);
+            assert_eq!(&*service.name, "com.shop.Main");
+        }
     }
 
     #[test]

@@ -116,6 +116,9 @@ impl Remotes {
                 .and_then(|place| self.listener(place, key.remote, key.port))
                 .map_or_else(|| by_address(key.remote), |found| found_by(Source::Listener, found)),
             ROLE_SERVER if key.remote == address::INTERNET => Service::internet(),
+            ROLE_SERVER if key.remote == address::UNSPECIFIED => {
+                Service::new("any", Source::Unknown)
+            }
             ROLE_SERVER => self
                 .place(netns, key.remote)
                 .and_then(|place| self.client(place, netns, key))
@@ -123,8 +126,8 @@ impl Remotes {
                     || by_address(key.remote),
                     |found| found_by(Source::LocalClient, found),
                 ),
-            // Nobody is at the other end of a listener.
-            ROLE_LISTENER => Service::new("", Source::Unknown),
+            // What happens to a listener before there is a connection has no client yet.
+            ROLE_LISTENER => Service::new("any", Source::Unknown),
             _ => Service::other(),
         }
     }
@@ -354,7 +357,7 @@ mod tests {
         internet.remote = address::INTERNET;
         assert_eq!(remotes.resolve(HOST, &internet), Service::internet());
         assert_eq!(remotes.resolve(HOST, &EdgeKey::zeroed()), Service::other());
-        assert_eq!(&*remotes.resolve(HOST, &key(ROLE_LISTENER, "::", 80)).name, "");
+        assert_eq!(&*remotes.resolve(HOST, &key(ROLE_LISTENER, "::", 80)).name, "any");
     }
 
     #[test]

@@ -35,8 +35,8 @@ pub struct Socket {
     pub seed: Seed,
 }
 
-/// Looks at every namespace. Takes as long as listing all sockets and all descriptors: 10 000
-/// of each take some tens of milliseconds.
+/// Looks at every namespace. 10 000 sockets and 2 000 processes took 150 ms, two thirds of it
+/// reading the links in /proc/PID/fd.
 pub fn survey() -> Survey {
     let (namespaces, problems) = namespaces::all();
     let mut survey = Survey { problems, ..Survey::default() };
