@@ -355,4 +355,38 @@ mod tests {
         let loopback = address::from_ip("::1".parse::<IpAddr>().unwrap());
         assert!(survey.addresses.contains(&(inside.inode, loopback)));
     }
+
+    #[test]
+    fn an_existing_interpreter_is_named_by_what_it_runs() {
+        use crate::identity::{Answer, OwnerSource as _, process::Processes};
+        use agent_common::owner::OwnerRow;
+        use agent_common::wire::Wire as _;
+        use std::io::{BufRead as _, BufReader};
+        use std::process::{Command, Stdio};
+
+        let Ok(mut server) = Command::new("python3")
+            .args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "0"])
+            .stdout(Stdio::piped())
+            .spawn()
+        else {
+            println!("SKIPPED: no python3");
+            return;
+        };
+        // It says where it listens once it does.
+        let mut line = String::new();
+        let read = BufReader::new(server.stdout.take().unwrap()).read_line(&mut line);
+        let survey = survey();
+        let listener = survey.sockets.iter().find(|socket| socket.seed.tgid == server.id());
+        // What the kernel half makes of a seed: a row without arguments.
+        let mut row = OwnerRow::zeroed();
+        row.key = listener.map_or(row.key, |socket| socket.seed.owner);
+        row.tgid = server.id();
+        let answer = Processes.resolve(&row, 0);
+        server.kill().unwrap();
+        server.wait().unwrap();
+        assert!(read.is_ok(), "{line}");
+        assert_eq!(listener.map(|socket| socket.seed.role), Some(ROLE_LISTENER), "{line}");
+        assert_ne!(row.key.app, 0);
+        assert!(matches!(answer, Answer::Name(service) if &*service.name == "http.server"));
+    }
 }
