@@ -59,7 +59,7 @@ pub fn find(inodes: &HashSet<u32>) -> (HashMap<u32, Holder>, Vec<Problem>) {
 }
 
 /// Cgroup ids of processes, each path looked up once.
-pub struct Cgroups {
+struct Cgroups {
     hierarchy: Option<Hierarchy>,
     ids: HashMap<String, Option<u64>>,
     unknown: usize,
