@@ -8,6 +8,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use aya_log_ebpf::debug;
 
 use crate::connection;
 use crate::sock::{CLOSE, ESTABLISHED, LISTEN, SYN_SENT, Sock};
@@ -26,6 +27,15 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     }
     let old: i32 = ctx.arg(1);
     let old = old as u8;
+    debug!(
+        &ctx,
+        "state {} -> {}, ports {} and {}, namespace {}",
+        old,
+        new,
+        sk.local_port(),
+        sk.remote_port(),
+        sk.netns()
+    );
     if new == ESTABLISHED {
         connection::established(sk, old);
     } else if new == CLOSE {

@@ -15,6 +15,7 @@ use agent_common::ledger::RESET;
 use agent_common::reset::{NO_CONNECTION, NO_LISTENER, UNKNOWN};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use aya_log_ebpf::debug;
 
 use crate::connection::monotonic_us;
 use crate::edges::{self, count};
@@ -32,6 +33,7 @@ fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
         UNKNOWN
     };
     let sk: *const c_void = ctx.arg(0);
+    debug!(&ctx, "reset sent, reason {}, cause {}", reason, cause);
     if sk.is_null() {
         without_socket(Packet(ctx.arg::<*const c_void>(1)), cause, reason as u8);
     } else {
