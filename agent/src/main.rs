@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    portolan::cli::run(|_config| anyhow::bail!("this build has no pipeline"))
+    portolan::cli::run(portolan::pipeline::run)
 }

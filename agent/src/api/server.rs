@@ -22,7 +22,8 @@ use super::occupant;
 const CONNECTIONS: usize = 64;
 
 /// A client must send the head of its request within this time, and an idle connection ends.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than the usual 15 s between scrapes, so that a scraper keeps its connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The head of a request must fit; bodies are never read.
 const HEAD_BYTES: usize = 16 * 1024;

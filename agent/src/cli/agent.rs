@@ -1,6 +1,6 @@
 //! `portolan agent`: reads the configuration, sets up the log, and hands over.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
@@ -8,13 +8,13 @@ use tracing_subscriber::EnvFilter;
 use super::overrides::Overrides;
 use crate::config::{Config, Log, LogFormat};
 
-const ABOUT: &str = "\
+pub(super) const ABOUT: &str = "\
 Run the agent in the foreground until SIGTERM or SIGINT.
 
 Needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and a kernel from 5.15 on with BTF. What a
 kernel lacks is said at the start, in /api/v1/status and in portolan_hook_attached; the rest works.";
 
-const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 Examples:
   portolan agent
   portolan agent --web.listen-address 0.0.0.0:10062
@@ -24,7 +24,6 @@ Examples:
 Paths: /metrics /healthz /readyz /api/v1/status /api/v1/edges /api/v1/listeners and a page at /.";
 
 #[derive(Debug, Args)]
-#[command(long_about = ABOUT, after_long_help = EXAMPLES)]
 pub(super) struct AgentArgs {
     #[command(flatten)]
     overrides: Overrides,
@@ -32,14 +31,14 @@ pub(super) struct AgentArgs {
 
 pub(super) fn run(
     arguments: &AgentArgs,
-    start: impl FnOnce(Config) -> anyhow::Result<()>,
+    start: impl FnOnce(&Config) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let loaded = arguments.overrides.load()?;
     start_log(loaded.config.log);
     for warning in loaded.warnings {
         tracing::warn!("{warning}");
     }
-    start(loaded.config)
+    start(&loaded.config)
 }
 
 /// Sends the log to standard error: our own lines from the chosen level on, and the libraries'
@@ -49,6 +48,7 @@ fn start_log(log: Log) {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false);
     match log.format {
         LogFormat::Text => lines.init(),

@@ -47,6 +47,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent in the foreground until SIGTERM or SIGINT.
+    #[command(long_about = agent::ABOUT, after_long_help = agent::EXAMPLES)]
     Agent(agent::AgentArgs),
     /// Check or show the configuration.
     #[command(subcommand)]
@@ -68,7 +69,7 @@ enum Output {
 }
 
 /// Runs the command line; `start` runs the agent and returns when it has been stopped.
-pub fn run(start: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {
+pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version are "errors" that go to standard output and are no failure.

@@ -66,7 +66,10 @@ impl FromArgMatches for Overrides {
 fn flag(setting: &'static Setting) -> Arg {
     let default = (setting.show)(&Config::default());
     let default = match (setting.flag, default) {
-        (Flag::Value(..), Some(value)) => format!(" [default: {}]", value.trim_matches('"')),
+        // As it would be written after the flag.
+        (Flag::Value(..), Some(value)) if value != "[]" => {
+            format!(" [default: {}]", value.replace(['[', ']', '"', ' '], ""))
+        }
         _ => String::new(),
     };
     // The variable is shown but not read by clap: the configuration reads it, so that it is known

@@ -52,7 +52,12 @@ pub(super) fn text(given: &Given) -> Result<String, String> {
 
 /// Names, separated by commas.
 pub(super) fn names(given: &Given) -> Result<Vec<String>, String> {
-    Ok(parts(given).map(str::to_owned).collect())
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let name = |part: &str| match part.chars().all(plain) {
+        true => Ok(part.to_owned()),
+        false => Err(format!("contains \"{part}\"; write names like sk_data_ready")),
+    };
+    parts(given).map(name).collect()
 }
 
 /// Networks in CIDR notation; a bare address is a network of one.
@@ -116,9 +121,9 @@ pub(super) fn serialize_duration<S: serde::Serializer>(
     serializer.serialize_str(&duration_text(*duration))
 }
 
-/// A TOML string. Nothing we show contains a quote or a backslash.
+/// A TOML string.
 pub(super) fn quoted(value: impl Display) -> String {
-    format!("\"{value}\"")
+    toml::Value::String(value.to_string()).to_string()
 }
 
 /// A TOML list of strings.

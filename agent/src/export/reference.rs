@@ -97,9 +97,23 @@ fn code(values: &[&str]) -> String {
 mod tests {
     use super::*;
     use crate::export::tests::bless_or_compare;
+    use crate::kernel::hooks::HOOKS;
 
     #[test]
     fn the_committed_reference_is_the_generated_one() {
         bless_or_compare("../docs/metrics.md", &markdown());
+    }
+
+    #[test]
+    fn every_hook_feeds_a_metric_and_no_metric_names_a_hook_that_is_gone() {
+        let fed: Vec<&str> = metric::all().flat_map(|metric| metric.fed_by.split(", ")).collect();
+        for hook in HOOKS {
+            assert!(fed.contains(&hook.name), "{} feeds no metric", hook.name);
+        }
+        // Hooks are single words with underscores, or the two iterators.
+        for name in fed.iter().filter(|name| name.starts_with("tcp_") || name.starts_with("sock_"))
+        {
+            assert!(HOOKS.iter().any(|hook| hook.name == *name), "{name} is no hook");
+        }
     }
 }
