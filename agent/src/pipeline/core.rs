@@ -1,37 +1,31 @@
-//! The loop: the only place that knows every stage, and the only writer of all state.
+//! The core: one thread that owns the kernel half, names and tables, and is their only writer.
 //!
-//! One thread owns kernel half, names and tables. It wakes for three reasons: someone wants a
-//! snapshot, the sweep interval is over, the agent stops. Each time it drains the kernel, names
-//! what it found, updates the tables and publishes a snapshot. Another thread serves HTTP, so a
-//! slow drain never makes the agent look dead.
+//! It wakes for three reasons: someone wants a snapshot, the sweep interval is over, the agent
+//! stops. Each time it drains the kernel, names what it found, updates the tables and publishes
+//! a snapshot.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agent_common::address::UNSPECIFIED;
-use agent_common::edge::{EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
+use agent_common::address::{UNSPECIFIED, to_ip};
+use agent_common::edge::{FIRST_FREE_SLOT, ROLE_CLIENT};
 use agent_common::ledger::{EVENT, OWNER, SOCKET};
 use agent_common::listener::ListenerRecord;
-use anyhow::Context as _;
 use hashbrown::HashSet;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::api::{self, SnapshotRequests};
-use crate::config::Config;
+use super::labels::{labels, local_name};
+use crate::api::SnapshotRequests;
 use crate::decode::Event;
-use crate::export::Build;
 use crate::identity::{Client, Names};
+use crate::kernel::bpf;
 use crate::kernel::drain::Drained;
-use crate::kernel::load::{Kernel, Options};
-use crate::kernel::{bpf, pins, preflight};
+use crate::kernel::load::Kernel;
 use crate::model::owners::{OwnerAction, Owners};
-use crate::model::service::{Service, Source};
-use crate::model::snapshot::{
-    EdgeLabels, HookView, LedgerView, ListenerView, MapView, Role, Snapshot,
-};
-use crate::model::tables::{Action, Edge, Tables};
+use crate::model::snapshot::{HookView, LedgerView, ListenerView, MapView, Snapshot};
+use crate::model::tables::{Action, Tables};
 use crate::sockets::existing::{self, Survey};
 
 /// How often the addresses of this host are looked up again.
@@ -41,83 +35,8 @@ const ADDRESSES_SOONEST: Duration = Duration::from_secs(1);
 /// A drain may take at most one part in this many of the time.
 const DRAIN_SHARE: u32 = 50;
 
-/// Runs the agent until it is told to stop.
-pub fn run(config: &Config) -> anyhow::Result<()> {
-    preflight::check()?;
-    let _lock = preflight::lock(&config.run_directory)?;
-    let listener = api::bind(config.web.listen_address)?;
-    let kernel = Kernel::start(&options(config)).context("starting the kernel half")?;
-    report(&kernel);
-    let (source, requests) = api::channel();
-    let (stop, stopping) = watch::channel(());
-    let interval = config.sweep_interval;
-    let core = std::thread::Builder::new()
-        .name("core".to_owned())
-        .spawn(move || Core::new(kernel).run(requests, stopping, interval))?;
-
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let router = api::router(api::Api::new(
-        source,
-        Build {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel: preflight::kernel_release(),
-        },
-    ));
-    tracing::info!("listening on http://{}", config.web.listen_address);
-    let served = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let told_to_stop = async {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            tracing::info!("stopping");
-        };
-        api::serve(listener, router, told_to_stop).await
-    });
-    drop(stop);
-    core.join().map_err(|_| anyhow::anyhow!("the core thread panicked"))??;
-    served
-}
-
-fn options(config: &Config) -> Options {
-    let (edges, owners) = default_sizes(memory_bytes());
-    Options {
-        edges: config.limits.edges.unwrap_or(edges),
-        owners: config.limits.owners.unwrap_or(owners),
-        internal_ranges: config.internal_ranges.clone(),
-        requests: config.requests,
-        pin: config.pin.then(|| pins::DIRECTORY.into()),
-        bpf_log: config.bpf_log,
-        run_stats: config.run_stats,
-        masked: config.masked.clone(),
-    }
-}
-
-/// Rows for edges and owners: about a thousandth of the memory, within reason.
-fn default_sizes(memory_bytes: u64) -> (u32, u32) {
-    let gib = (memory_bytes >> 30).clamp(1, 64) as u32;
-    ((gib * 512).clamp(1024, 16_384), (gib * 128).clamp(512, 4096))
-}
-
-fn memory_bytes() -> u64 {
-    // SAFETY: sysconf has no preconditions.
-    let (pages, size) =
-        unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
-    u64::try_from(pages).unwrap_or(0).saturating_mul(u64::try_from(size).unwrap_or(0))
-}
-
-fn report(kernel: &Kernel) {
-    if kernel.adopted {
-        tracing::info!("took over the pinned kernel half of an earlier agent");
-    }
-    let attached = kernel.hooks.iter().filter(|hook| hook.result.is_ok()).count();
-    tracing::info!("{attached} of {} hooks attached", kernel.hooks.len());
-    for disabled in &kernel.disabled {
-        tracing::warn!("will not be seen: {} ({})", disabled.what, disabled.why);
-    }
-}
-
 /// All state, owned by one thread.
-struct Core {
+pub(super) struct Core {
     kernel: Kernel,
     names: Names,
     tables: Tables,
@@ -132,7 +51,7 @@ struct Core {
 }
 
 impl Core {
-    fn new(kernel: Kernel) -> Self {
+    pub(super) fn new(kernel: Kernel) -> Self {
         Self {
             kernel,
             names: Names::new(),
@@ -148,7 +67,8 @@ impl Core {
         }
     }
 
-    fn run(
+    /// Runs until the other end of `stopping` is gone.
+    pub(super) fn run(
         mut self,
         mut requests: SnapshotRequests,
         mut stopping: watch::Receiver<()>,
@@ -344,9 +264,7 @@ impl Core {
             .iter()
             .map(|attached| {
                 let link = attached.result.as_ref().ok();
-                let runs = link.and_then(|link| {
-                    bpf::program_runs(std::os::fd::AsFd::as_fd(&link.program)).ok()
-                });
+                let runs = link.and_then(|link| bpf::program_runs(link.program.as_fd()).ok());
                 let runs = runs.unwrap_or_default();
                 HookView {
                     name: attached.hook.name.to_owned(),
@@ -371,7 +289,7 @@ impl Core {
                 address: if record.family == 2 && record.address == UNSPECIFIED {
                     std::net::Ipv4Addr::UNSPECIFIED.into()
                 } else {
-                    agent_common::address::to_ip(record.address)
+                    to_ip(record.address)
                 },
                 netns: record.netns,
                 backlog: record.backlog,
@@ -380,40 +298,6 @@ impl Core {
             .collect();
         views.sort_unstable();
         views
-    }
-}
-
-/// Names both ends of an edge.
-fn labels(names: &mut Names, owners: &Owners, edge: &Edge, now_us: u64) -> EdgeLabels {
-    let EdgeKey { owner, port, role, .. } = edge.key;
-    if edge.born_us == 0 {
-        // Overflow rows are numbered by role.
-        let role = role_of(edge.slot as u8);
-        return EdgeLabels { client: Service::other(), server: Service::other(), port: 0, role };
-    }
-    let local = local_name(names, owners, owner, now_us);
-    let netns = owners.netns(owner);
-    let anyone = || Service::new("any", Source::Unknown);
-    let (client, server) = match role {
-        ROLE_CLIENT => (local, names.remote(netns, &edge.key)),
-        ROLE_SERVER if edge.key.remote == UNSPECIFIED => (anyone(), local),
-        ROLE_SERVER => (names.remote(netns, &edge.key), local),
-        _ => (anyone(), local),
-    };
-    EdgeLabels { client, server, port, role: role_of(role) }
-}
-
-/// The name of an owner of this host.
-fn local_name(names: &mut Names, owners: &Owners, index: u32, now_us: u64) -> Service {
-    owners.row(index).map_or_else(Service::other, |row| names.owner(index, row, now_us))
-}
-
-fn role_of(role: u8) -> Role {
-    match role {
-        ROLE_CLIENT => Role::Client,
-        ROLE_SERVER => Role::Server,
-        ROLE_LISTENER => Role::Listener,
-        _ => Role::Unknown,
     }
 }
 

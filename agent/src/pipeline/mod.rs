@@ -1,0 +1,95 @@
+//! The pipeline: the only module that knows every stage.
+//!
+//! [`run`] starts them: the kernel half, the core thread that owns all state ([`core`]), and
+//! HTTP on the calling thread, so that a slow drain never makes the agent look dead. Each stage
+//! is a plain call; time is an argument; nothing is locked.
+
+mod core;
+mod labels;
+
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use self::core::Core;
+use crate::api;
+use crate::config::Config;
+use crate::export::Build;
+use crate::kernel::load::{Kernel, Options};
+use crate::kernel::{pins, preflight};
+
+/// Runs the agent until it is told to stop.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    preflight::check()?;
+    let _lock = preflight::lock(&config.run_directory)?;
+    let listener = api::bind(config.web.listen_address)?;
+    let kernel = Kernel::start(&options(config)).context("starting the kernel half")?;
+    report(&kernel);
+    let (source, requests) = api::channel();
+    let (stop, stopping) = watch::channel(());
+    let interval = config.sweep_interval;
+    let core = std::thread::Builder::new()
+        .name("core".to_owned())
+        .spawn(move || Core::new(kernel).run(requests, stopping, interval))?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let router = api::router(api::Api::new(
+        source,
+        Build {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: preflight::kernel_release(),
+        },
+    ));
+    tracing::info!("listening on http://{}", config.web.listen_address);
+    let served = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let told_to_stop = async {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tracing::info!("stopping");
+        };
+        api::serve(listener, router, told_to_stop).await
+    });
+    drop(stop);
+    core.join().map_err(|_| anyhow::anyhow!("the core thread panicked"))??;
+    served
+}
+
+fn options(config: &Config) -> Options {
+    let (edges, owners) = default_sizes(memory_bytes());
+    Options {
+        edges: config.limits.edges.unwrap_or(edges),
+        owners: config.limits.owners.unwrap_or(owners),
+        internal_ranges: config.internal_ranges.clone(),
+        requests: config.requests,
+        pin: config.pin.then(|| pins::DIRECTORY.into()),
+        bpf_log: config.bpf_log,
+        run_stats: config.run_stats,
+        masked: config.masked.clone(),
+    }
+}
+
+/// Rows for edges and owners: about a thousandth of the memory, within reason.
+fn default_sizes(memory_bytes: u64) -> (u32, u32) {
+    let gib = (memory_bytes >> 30).clamp(1, 64) as u32;
+    ((gib * 512).clamp(1024, 16_384), (gib * 128).clamp(512, 4096))
+}
+
+fn memory_bytes() -> u64 {
+    // SAFETY: sysconf has no preconditions.
+    let (pages, size) =
+        unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    u64::try_from(pages).unwrap_or(0).saturating_mul(u64::try_from(size).unwrap_or(0))
+}
+
+fn report(kernel: &Kernel) {
+    if kernel.adopted {
+        tracing::info!("took over the pinned kernel half of an earlier agent");
+    }
+    let attached = kernel.hooks.iter().filter(|hook| hook.result.is_ok()).count();
+    tracing::info!("{attached} of {} hooks attached", kernel.hooks.len());
+    for disabled in &kernel.disabled {
+        tracing::warn!("will not be seen: {} ({})", disabled.what, disabled.why);
+    }
+}
