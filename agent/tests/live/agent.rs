@@ -1,0 +1,247 @@
+//! The program under test: the very binary that users get, on a free port of the loopback.
+//!
+//! [`Agent::start`] returns when it is ready, [`Agent::with`] does so with settings of one's own
+//! (`("limits.edges", "64")`, keys as in the configuration file). Every [`Agent::scrape`] makes the
+//! agent read the kernel's tables afresh, so [`Agent::eventually`] needs no pauses of any length:
+//! it asks until the value is the expected one, and fails with the last value after a while.
+//! [`Agent::stop`] asks it to end and requires exit code 0; dropping kills it.
+
+use std::fmt::Debug;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::scrape::Scrape;
+
+/// How long [`Agent::eventually`] asks.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a start, a stop or an answer may take.
+const SLOWEST: Duration = Duration::from_secs(15);
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A running agent.
+pub struct Agent {
+    /// Where it serves.
+    pub address: SocketAddr,
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+/// What became of an agent that was expected to refuse.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+/// The binary: `PORTOLAN_BIN`, else the release build, else the one cargo made for this test.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("PORTOLAN_BIN") {
+        return path.into();
+    }
+    let built = PathBuf::from(env!("CARGO_BIN_EXE_portolan"));
+    let release = built.parent().and_then(|profile| profile.parent());
+    match release.map(|target| target.join("release/portolan")) {
+        Some(release) if release.exists() => release,
+        _ => built,
+    }
+}
+
+/// A free port of the loopback, as far as one can know.
+pub fn free_port() -> u16 {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on the loopback");
+    probe.local_addr().expect("a listener has an address").port()
+}
+
+/// `portolan agent` with these settings, through the environment. Nothing of ours is inherited.
+pub fn command(settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PORTOLAN_") {
+            command.env_remove(name);
+        }
+    }
+    command.arg("agent");
+    for (key, value) in settings {
+        command.env(format!("PORTOLAN_{}", key.replace('.', "_").to_uppercase()), value);
+    }
+    command
+}
+
+/// Runs an agent that is expected to end by itself.
+pub fn run_to_end(command: &mut Command) -> Ended {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
+    let Some(status) = wait(&mut child) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("it runs on, but should have refused: {command:?}");
+    };
+    let mut stderr = String::new();
+    let mut pipe = child.stderr.take().expect("stderr is piped");
+    pipe.read_to_string(&mut stderr).expect("what it says is UTF-8");
+    Ended { status, stderr }
+}
+
+// === impl Agent ===
+
+impl Agent {
+    /// An agent with the defaults.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// An agent with these settings.
+    pub fn with(settings: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::try_start(settings, directory).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn try_start(settings: &[(&str, &str)], directory: tempfile::TempDir) -> Result<Self, String> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let (listen, run) = (address.to_string(), directory.path().display().to_string());
+        // What the test wants to set comes last.
+        let mut all = vec![("web.listen_address", listen.as_str()), ("run_directory", &run)];
+        all.extend(settings);
+        let log = File::create(directory.path().join("log")).map_err(|e| e.to_string())?;
+        let mut command = command(&all);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().map_err(|error| format!("starting {command:?}: {error}"))?;
+        let mut agent = Self { address, child, directory };
+        let began = Instant::now();
+        loop {
+            if let Ok(Some(status)) = agent.child.try_wait() {
+                return Err(format!("the agent ended at once, {status}:\n{}", agent.log()));
+            }
+            if agent.get("/-/ready").is_ok_and(|(code, _)| code == 200) {
+                return Ok(agent);
+            }
+            if began.elapsed() > SLOWEST {
+                return Err(format!("the agent is not ready:\n{}", agent.log()));
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written to its log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// GET: status and body.
+    pub fn get(&self, path: &str) -> io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect_timeout(&self.address, SLOWEST)?;
+        stream.set_read_timeout(Some(SLOWEST))?;
+        let host = self.address;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let bad = || io::Error::new(io::ErrorKind::InvalidData, answer.clone());
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(bad)?;
+        assert!(!head.contains("chunked"), "the answer has a length: {head}");
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(bad)?;
+        Ok((code, body.to_owned()))
+    }
+
+    /// `/metrics` as it is now.
+    pub fn scrape(&self) -> Scrape {
+        match self.get("/metrics") {
+            Ok((200, body)) => Scrape::parse(&body),
+            other => panic!("no metrics: {other:?}\n{}", self.log()),
+        }
+    }
+
+    /// A JSON answer of the API.
+    pub fn json(&self, path: &str) -> serde_json::Value {
+        match self.get(path) {
+            Ok((200, body)) => serde_json::from_str(&body).expect("the API answers in JSON"),
+            other => panic!("no {path}: {other:?}\n{}", self.log()),
+        }
+    }
+
+    /// Asks until `value` is `expected`; panics with the last value if it never gets there.
+    /// Returns the scrape that had it.
+    #[track_caller]
+    pub fn eventually<T: PartialEq + Debug>(
+        &self,
+        expected: T,
+        value: impl Fn(&Scrape) -> T,
+    ) -> Scrape {
+        let began = Instant::now();
+        loop {
+            let scrape = self.scrape();
+            let now = value(&scrape);
+            if now == expected {
+                return scrape;
+            }
+            assert!(
+                began.elapsed() < PATIENCE,
+                "expected {expected:?}, and after {PATIENCE:?} it is still {now:?}"
+            );
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Waits until every class of the ledger adds up: seen = exported + lost.
+    #[track_caller]
+    pub fn ledger_adds_up(&self) -> Scrape {
+        self.eventually(Vec::new(), Scrape::ledger_gaps)
+    }
+
+    /// Asks it to end (SIGTERM) and requires that it does so without complaint.
+    pub fn stop(mut self) {
+        self.signal(libc::SIGTERM);
+        let status = wait(&mut self.child);
+        let Some(status) = status else { panic!("SIGTERM did not end it:\n{}", self.log()) };
+        assert!(status.success(), "after SIGTERM it ended with {status}:\n{}", self.log());
+    }
+
+    /// Kills it (SIGKILL), as the OOM killer would.
+    pub fn kill(mut self) {
+        self.signal(libc::SIGKILL);
+        assert!(wait(&mut self.child).is_some(), "SIGKILL ends everything");
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).expect("a pid fits");
+        // SAFETY: kill touches no memory; the child is ours and was not waited for, so the pid is
+        // still its own.
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0, "sending signal {signal}: {}", io::Error::last_os_error());
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- log of the agent ---\n{}---", self.log());
+        }
+    }
+}
+
+/// Waits for the end, within reason.
+fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let began = Instant::now();
+    while began.elapsed() < SLOWEST {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        thread::sleep(PAUSE);
+    }
+    None
+}

@@ -1,0 +1,102 @@
+//! The truth: what the kernel itself counts in a namespace, and what it has loaded.
+//!
+//! [`Counters::of`] reads `/proc/net/snmp`, `snmp6` and `netstat` of a namespace; the difference of
+//! two readings is what the agent must have counted in between. [`KernelObjects::now`] lists BPF
+//! programs, maps and links of the whole host by id.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::namespace::Namespace;
+
+/// Why no test with the kernel can run here, if so.
+pub fn cannot_run() -> Option<String> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let root = status.lines().any(|line| line.starts_with("Uid:\t0\t0"));
+    if !root {
+        return Some("loading programs into the kernel needs root".to_owned());
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Some("this kernel publishes no BTF".to_owned());
+    }
+    None
+}
+
+/// Counters of one namespace by their `nstat` names (`TcpRetransSegs`, `TcpExtListenOverflows`).
+#[derive(Clone, Debug, Default)]
+pub struct Counters(BTreeMap<String, u64>);
+
+impl Counters {
+    /// Reads them now.
+    pub fn of(namespace: &Namespace) -> Self {
+        let read = |name: &str| {
+            let path = format!("/proc/thread-self/net/{name}");
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("reading {path}: {error}"))
+        };
+        let (snmp, netstat) = namespace.within(|| (read("snmp"), read("netstat")));
+        let mut counters = BTreeMap::new();
+        for text in [snmp, netstat] {
+            let lines: Vec<&str> = text.lines().collect();
+            for pair in lines.chunks_exact(2) {
+                let (Some((group, names)), Some((_, values))) =
+                    (pair[0].split_once(':'), pair[1].split_once(':'))
+                else {
+                    panic!("not a pair of lines: {pair:?}");
+                };
+                for (name, value) in names.split_whitespace().zip(values.split_whitespace()) {
+                    // TcpMaxConn is -1: not a counter.
+                    if let Ok(value) = value.parse() {
+                        counters.insert(format!("{group}{name}"), value);
+                    }
+                }
+            }
+        }
+        Self(counters)
+    }
+
+    /// The value of a counter, which must exist.
+    pub fn value(&self, name: &str) -> u64 {
+        *self.0.get(name).unwrap_or_else(|| panic!("this kernel does not count {name}"))
+    }
+
+    /// How much it grew since `before`.
+    pub fn since(&self, before: &Self, name: &str) -> u64 {
+        self.value(name) - before.value(name)
+    }
+}
+
+/// What `ss -tin` says in a namespace, with a filter such as `dport = :80`.
+pub fn socket_statistics(namespace: &Namespace, filter: &str) -> String {
+    let output = namespace.command("ss").args(["-tinH"]).args(filter.split(' ')).output();
+    let output = output.expect("starting ss");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// BPF programs, maps and links of the host, by id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelObjects {
+    /// Programs.
+    pub programs: BTreeSet<u64>,
+    /// Maps.
+    pub maps: BTreeSet<u64>,
+    /// Links.
+    pub links: BTreeSet<u64>,
+}
+
+impl KernelObjects {
+    /// Lists them.
+    pub fn now() -> Self {
+        Self { programs: ids("prog"), maps: ids("map"), links: ids("link") }
+    }
+}
+
+fn ids(kind: &str) -> BTreeSet<u64> {
+    let output = Command::new("bpftool").args(["--json", kind, "show"]).output();
+    let output = output.expect("starting bpftool");
+    // An object that went away while it was listed makes bpftool complain, but not stop.
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let entries = list.as_array().cloned().unwrap_or_default();
+    entries.iter().filter_map(|entry| entry.get("id")?.as_u64()).collect()
+}

@@ -1,0 +1,45 @@
+//! The agent on the real kernel: real sockets in network namespaces, faults made by nft, and the
+//! kernel's own counters as the truth.
+//!
+//! Needs root and BPF; a test that cannot have them prints a line `SKIPPED: why` and returns.
+//! Run with `--test-threads=1`: every agent sees the whole host, and [`namespace`] borrows the
+//! name of this process for a moment at a time.
+//!
+//! How a test is written:
+//!
+//! ```ignore
+//! #[test]
+//! fn a_connection_counts_once_on_each_side() {
+//!     needs_kernel!();
+//!     let net = Pair::new();                          // two namespaces, joined
+//!     let agent = Agent::start();                     // after the namespaces: it names them
+//!     let listener = net.server.listen("0.0.0.0:0");  // belongs to the service net.server.service
+//!     let port = net::port(&listener);
+//!     let client = net.client.connect((net.server.v4, port)).unwrap();
+//!     let server = listener.accept().unwrap();
+//!     agent.eventually(1, |now| now.edge(&net.client.service, &net.server.service, port, "client").connects("ok"));
+//!     agent.stop();                                   // exits with 0 and leaves nothing
+//! }
+//! ```
+//!
+//! The harness, one idea per file: [`namespace`] where traffic flows, [`agent`] the program under
+//! test, [`scrape`] what it says, [`facts`] what is true, [`net`] sockets with their options.
+
+mod agent;
+mod facts;
+mod namespace;
+mod net;
+mod scrape;
+
+/// Returns from a test that cannot run here, saying so.
+macro_rules! needs_kernel {
+    () => {
+        if let Some(why) = $crate::facts::cannot_run() {
+            println!("SKIPPED: {why}");
+            return;
+        }
+    };
+}
+pub(crate) use needs_kernel;
+
+mod inet_sock_set_state;

@@ -1,0 +1,253 @@
+//! Network namespaces for tests, with veth between them; gone when dropped, panic or not.
+//!
+//! [`Pair::new`] makes two of them, `client` and `server`, with IPv4 and IPv6 addresses that work
+//! at once. Each has a `service`: a unique name of at most 15 characters by which the agent knows
+//! the sockets that [`Namespace::listen`], [`Namespace::connect`] and [`Namespace::act`] make
+//! there. The kernel half takes an owner's name from the command name of the process; `act` lends
+//! this process the right one, so that both ends can be told apart although one test plays both.
+//!
+//! * [`Namespace::act`]: runs a closure there, under the service's name; keep it short;
+//! * [`Namespace::within`]: runs a closure there, for as long as it likes, under no special name;
+//! * [`Namespace::command`]: a program to be started there (it has its own name);
+//! * [`Namespace::nft`], [`Namespace::sysctl`]: faults and knobs.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Two namespaces, joined by veth.
+pub struct Pair {
+    /// 10.a.b.1 and fd00:a:b::1.
+    pub client: Namespace,
+    /// 10.a.b.2 and fd00:a:b::2.
+    pub server: Namespace,
+}
+
+/// A network namespace.
+pub struct Namespace {
+    /// What the agent calls sockets made by [`Namespace::act`].
+    pub service: String,
+    /// Its IPv4 address; 127.0.0.1 without a pair.
+    pub v4: Ipv4Addr,
+    /// Its IPv6 address; ::1 without a pair.
+    pub v6: Ipv6Addr,
+    /// As `ip netns` knows it.
+    pub name: String,
+    file: File,
+}
+
+/// How long [`Namespace::connect`] waits.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+/// Held while this process bears a service's name.
+static NAME: Mutex<()> = Mutex::new(());
+
+// === impl Pair ===
+
+impl Pair {
+    /// Makes both namespaces and the link between them.
+    pub fn new() -> Self {
+        let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let tag = format!("{:x}-{number:x}", pid & 0xff_ffff);
+        let (a, b) = ((pid & 0xff) as u8, (number & 0xff) as u8);
+        let (client, server) = (format!("cli-{tag}"), format!("srv-{tag}"));
+        // What an earlier run with this pid left behind.
+        for name in [&client, &server] {
+            let _ = quiet(Command::new("ip").args(["netns", "del", name])).status();
+        }
+        ip(&format!(
+            "netns add {client}\nnetns add {server}\n\
+             link add veth0 netns {client} type veth peer name veth0 netns {server}\n"
+        ));
+        for (name, host) in [(&client, 1), (&server, 2)] {
+            ip_in(name, &format!(
+                "addr add 10.{a}.{b}.{host}/24 dev veth0\n\
+                 addr add fd00:{a:x}:{b:x}::{host}/64 dev veth0 nodad\n\
+                 link set lo up\nlink set veth0 up\n"
+            ));
+        }
+        let end = |name: String, host: u8| Namespace {
+            service: name.clone(),
+            v4: Ipv4Addr::new(10, a, b, host),
+            v6: Ipv6Addr::new(0xfd00, a.into(), b.into(), 0, 0, 0, 0, host.into()),
+            file: open(&name),
+            name,
+        };
+        Self { client: end(client, 1), server: end(server, 2) }
+    }
+
+    /// Both ends.
+    pub fn both(&self) -> [&Namespace; 2] {
+        [&self.client, &self.server]
+    }
+}
+
+// === impl Namespace ===
+
+impl Namespace {
+    /// A namespace of its own with nothing but a loopback.
+    pub fn alone() -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("one-{:x}-{number:x}", std::process::id() & 0xff_ffff);
+        let _ = quiet(Command::new("ip").args(["netns", "del", &name])).status();
+        ip(&format!("netns add {name}\n"));
+        ip_in(&name, "link set lo up\n");
+        let (v4, v6) = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
+        Self { service: name.clone(), v4, v6, file: open(&name), name }
+    }
+
+    /// Runs `f` here on a thread of its own.
+    pub fn within<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        let run = || {
+            self.enter().expect("entering a namespace of ours");
+            f()
+        };
+        thread::scope(|scope| match scope.spawn(run).join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+
+    /// Runs `f` here, under the name of this namespace's service. Nobody else can act meanwhile.
+    pub fn act<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        self.act_as(&self.service, f)
+    }
+
+    /// As [`Namespace::act`] under a name of one's own, of at most 15 characters.
+    pub fn act_as<T: Send>(&self, name: &str, f: impl FnOnce() -> T + Send) -> T {
+        let _alone = NAME.lock().unwrap_or_else(PoisonError::into_inner);
+        let _named = Named::new(name);
+        self.within(f)
+    }
+
+    /// A listener here; port 0 asks for any.
+    pub fn listen(&self, address: impl ToSocketAddrs + Send) -> TcpListener {
+        self.act(|| TcpListener::bind(address)).expect("listening in a namespace of ours")
+    }
+
+    /// A connection from here.
+    pub fn connect(&self, address: impl Into<SocketAddr>) -> io::Result<TcpStream> {
+        let address = address.into();
+        self.act(|| TcpStream::connect_timeout(&address, CONNECT_WITHIN))
+    }
+
+    /// A program to be started here.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let fd = self.file.as_raw_fd();
+        let enter = move || enter(fd);
+        // SAFETY: setns is a plain system call: sound between fork and exec. The descriptor is
+        // this namespace's own; should it be closed by then, the start fails.
+        unsafe { command.pre_exec(enter) };
+        command
+    }
+
+    /// Feeds rules to nft here; panics with nft's words if it refuses.
+    pub fn nft(&self, rules: &str) {
+        feed(self.command("nft").args(["-f", "-"]), rules);
+    }
+
+    /// Takes all rules away.
+    pub fn nft_flush(&self) {
+        self.nft("flush ruleset\n");
+    }
+
+    /// Runs `tc` with these arguments; false if this kernel does not know what is asked for.
+    pub fn tc(&self, arguments: &str) -> bool {
+        let mut command = self.command("tc");
+        quiet(command.args(arguments.split_whitespace())).status().is_ok_and(|s| s.success())
+    }
+
+    /// Writes a knob below /proc/sys/net, such as `ipv4/tcp_syn_retries`.
+    pub fn sysctl(&self, knob: &str, value: &str) {
+        let path = format!("/proc/sys/net/{knob}");
+        let written = self.within(|| fs::write(&path, value));
+        written.unwrap_or_else(|error| panic!("writing {path}: {error}"));
+    }
+
+    /// Inode number, as the agent knows it.
+    pub fn inode(&self) -> u32 {
+        use std::os::unix::fs::MetadataExt as _;
+        self.file.metadata().expect("an open file has metadata").ino() as u32
+    }
+
+    fn enter(&self) -> io::Result<()> {
+        enter(self.file.as_raw_fd())
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = quiet(Command::new("ip").args(["netns", "del", &self.name])).status();
+    }
+}
+
+/// While it lives, the kernel calls this process so.
+struct Named {
+    before: String,
+}
+
+impl Named {
+    fn new(name: &str) -> Self {
+        assert!(name.len() < 16, "{name} is longer than a command name can be");
+        let before = fs::read_to_string(comm()).expect("reading our own command name");
+        fs::write(comm(), name).expect("writing our own command name");
+        Self { before }
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = fs::write(comm(), self.before.trim_end());
+    }
+}
+
+/// The command name of the first thread, which is the process's.
+fn comm() -> String {
+    format!("/proc/self/task/{}/comm", std::process::id())
+}
+
+fn enter(fd: i32) -> io::Result<()> {
+    // SAFETY: setns takes a descriptor and touches no memory.
+    match unsafe { libc::setns(fd, libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn open(name: &str) -> File {
+    let path = format!("/run/netns/{name}");
+    File::open(&path).unwrap_or_else(|error| panic!("opening {path}: {error}"))
+}
+
+fn ip(batch: &str) {
+    feed(Command::new("ip").args(["-batch", "-"]), batch);
+}
+
+fn ip_in(name: &str, batch: &str) {
+    feed(Command::new("ip").args(["-n", name, "-batch", "-"]), batch);
+}
+
+/// Runs a command with this input; panics with its words if it fails.
+fn feed(command: &mut Command, input: &str) {
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    stdin.write_all(input.as_bytes()).expect("writing to a program we started");
+    drop(stdin);
+    let output = child.wait_with_output().expect("waiting for a program we started");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} refused\n{input}\n{said}");
+}
+
+fn quiet(command: &mut Command) -> &mut Command {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+}
