@@ -53,9 +53,9 @@ pub(super) fn text(given: &Given) -> Result<String, String> {
 /// Names, separated by commas.
 pub(super) fn names(given: &Given) -> Result<Vec<String>, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let name = |part: &str| match part.chars().all(plain) {
-        true => Ok(part.to_owned()),
-        false => Err(format!("contains \"{part}\"; write names like sk_data_ready")),
+    let name = |part: &str| {
+        let wrong = || format!("contains \"{part}\"; write names like sk_data_ready");
+        part.chars().all(plain).then(|| part.to_owned()).ok_or_else(wrong)
     };
     parts(given).map(name).collect()
 }
