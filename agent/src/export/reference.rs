@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use agent_common::edge::CONNECT_RESULT_NAMES;
+use agent_common::edge::{CONNECT_RESULT_NAMES, CONNECT_RESULTS};
 use agent_common::ledger::{CLASS_NAMES, REASON_NAMES, REASON_RECURSION};
-use agent_common::reset::CAUSE_NAMES;
+use agent_common::reset::{CAUSE_NAMES, CAUSES};
 
 use super::bounds::EXPORTED_US;
 use super::metric::{self, Metric};
@@ -49,6 +49,32 @@ The kernel counts on a decimal grid of 81 bounds from 1 µs to 100 s; the export
 
 ";
 
+/// What each result of an attempt to connect means, in the contract's order.
+const RESULTS: [&str; CONNECT_RESULTS] = [
+    "the handshake completed",
+    "the peer answered with a reset, or the network with port unreachable",
+    "no answer within the kernel's retries",
+    "no route, or the network answered with host or net unreachable",
+    "the connection was reset during the handshake",
+    "a policy said no (EPERM, EACCES)",
+    "the program closed the socket before the handshake ended, as it does on its own timeout",
+    "no local port or address was left to connect from",
+    "anything else",
+];
+
+/// What each cause of a reset means, in the contract's order.
+const CAUSES_EXPLAINED: [&str; CAUSES] = [
+    "keep-alive probes went unanswered",
+    "a request was written on a connection that had been idle for a second or more, or that the peer had closed: the two sides disagree about how long a connection may idle",
+    "the program closed the socket with received data unread",
+    "the program closed with `SO_LINGER` 0, or disconnected",
+    "a connection request met no listener",
+    "a segment met no connection: this host had forgotten it, or closed it for good",
+    "the connection was cut while it was in use",
+    "bad sequence, flags or state; MPTCP errors",
+    "this kernel does not say (resets sent have a cause from Linux 6.10 on)",
+];
+
 /// The whole text.
 pub fn markdown() -> String {
     let mut text = INTRODUCTION.to_owned();
@@ -56,16 +82,14 @@ pub fn markdown() -> String {
         EXPORTED_US.iter().map(|us| format!("{}", f64::from(*us) / 1e6)).collect();
     // Writing into a String cannot fail.
     let _ = writeln!(text, "{}, +Inf.\n", bounds.join(", "));
-    let _ = writeln!(text, "## Closed label values\n\n| label | values |\n|---|---|");
+    push_values(&mut text, "result", CONNECT_RESULT_NAMES.iter().zip(RESULTS));
+    push_values(&mut text, "cause", CAUSE_NAMES.iter().zip(CAUSES_EXPLAINED));
     let reasons: Vec<&str> = REASON_NAMES.iter().copied().chain([REASON_RECURSION]).collect();
     let classes: Vec<&str> = CLASS_NAMES.iter().copied().chain(["hook_run"]).collect();
-    for (label, values) in [
-        ("result", &CONNECT_RESULT_NAMES[..]),
-        ("direction", &["sent", "received"]),
-        ("cause", &CAUSE_NAMES),
-        ("class", &classes),
-        ("reason", &reasons),
-    ] {
+    let _ = writeln!(text, "## Other closed labels\n\n| label | values |\n|---|---|");
+    for (label, values) in
+        [("direction", &["sent", "received"][..]), ("class", &classes), ("reason", &reasons)]
+    {
         let _ = writeln!(text, "| `{label}` | {} |", code(values));
     }
     let _ = writeln!(text, "\n## All metrics");
@@ -73,6 +97,18 @@ pub fn markdown() -> String {
         push_metric(&mut text, metric);
     }
     text
+}
+
+fn push_values<'a>(
+    text: &mut String,
+    label: &str,
+    values: impl Iterator<Item = (&'a &'static str, &'static str)>,
+) {
+    let _ = writeln!(text, "## Values of `{label}`\n\n| value | meaning |\n|---|---|");
+    for (value, meaning) in values {
+        let _ = writeln!(text, "| `{value}` | {meaning} |");
+    }
+    text.push('\n');
 }
 
 fn push_metric(text: &mut String, metric: &Metric) {
