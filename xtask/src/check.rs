@@ -7,6 +7,7 @@
 //! that is said.
 
 use std::env::consts::ARCH;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -53,7 +54,7 @@ fn clippy() -> Result<()> {
 }
 
 fn kernel_clippy() -> Result<()> {
-    if let Err(error) = component("rust-src") {
+    if let Err(error) = sources_of_core() {
         println!("SKIPPED: clippy, only rustc's lints: {error:#}");
         return kernel_lints();
     }
@@ -97,6 +98,23 @@ fn deny() -> Result<()> {
         ]));
     }
     println!("SKIPPED: cargo-deny is missing: `cargo install cargo-deny --locked` (some minutes)");
+    Ok(())
+}
+
+/// The sources of `core` that go with the running toolchain.
+fn sources_of_core() -> Result<()> {
+    let are_here = || {
+        let sysroot = shell::probe(Command::new("rustc").args(["--print", "sysroot"]));
+        let sysroot = sysroot.unwrap_or_default();
+        Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/Cargo.lock").exists()
+    };
+    if are_here() {
+        return Ok(());
+    }
+    component("rust-src")?;
+    if !are_here() {
+        bail!("rustup lists rust-src as installed, but it is not there");
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::{env, fs};
 
@@ -59,14 +60,16 @@ pub fn exists(program: &str) -> bool {
         .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
-/// The command line, for messages.
+/// The command line, for messages: without where this machine keeps programs and checkouts.
 pub fn name_of(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words = std::iter::once(program).chain(command.get_args());
+    words.map(|word| crate::tree::shown(Path::new(word))).collect::<Vec<_>>().join(" ")
 }
 
 fn captured(command: &mut Command) -> Result<Output> {
-    let name = command.get_program().to_string_lossy().into_owned();
+    let name = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let name = name.to_string_lossy().into_owned();
     command.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
         ErrorKind::NotFound => anyhow::anyhow!("`{name}` is not installed"),
         _ => anyhow::Error::new(error).context(format!("starting `{name}`")),
@@ -97,6 +100,13 @@ mod tests {
         let script = "echo one; echo Err: https://packages.invalid/x gone; exit 3";
         let error = quiet(Command::new("sh").args(["-c", script])).unwrap_err().to_string();
         assert!(error.contains("    one\n    Err: <address> gone"), "{error}");
+    }
+
+    #[test]
+    fn a_command_is_shown_without_this_machine() {
+        let mut command = Command::new("/usr/bin/cargo");
+        command.arg("build").arg(crate::tree::root().join("agent"));
+        assert_eq!(name_of(&command), "cargo build agent");
     }
 
     #[test]
