@@ -8,6 +8,7 @@
 mod needs;
 mod report;
 
+use std::fs;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -31,7 +32,7 @@ pub fn test(args: &Args) -> Result<()> {
     let mut report = Report::default();
     heading("unit tests");
     report.watch(&mut tests(&["--lib", "--bins"], filter, &[]))?;
-    if tree::root().join("agent/tests").exists() {
+    if has_live_tests() {
         heading("live tests");
         let live = ["--package", "agent", "--release", "--test", "*"];
         if shell::is_root() {
@@ -53,6 +54,15 @@ pub fn test(args: &Args) -> Result<()> {
         bail!("no test ran: no name contains {}", filter.join(" or "));
     }
     Ok(())
+}
+
+/// Whether cargo finds test programs in `agent/tests`: a file, or a folder with a `main.rs`.
+fn has_live_tests() -> bool {
+    let entries = fs::read_dir(tree::root().join("agent/tests"));
+    entries.into_iter().flatten().flatten().any(|entry| {
+        let path = entry.path();
+        path.extension().is_some_and(|kind| kind == "rs") || path.join("main.rs").exists()
+    })
 }
 
 /// A run of `cargo test` over our packages; the output of passed tests is shown to the report,
