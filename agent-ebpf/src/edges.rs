@@ -29,7 +29,7 @@ pub fn slot(key: &EdgeKey) -> u32 {
         lost(EDGE, MAP_ERROR);
         return overflow;
     };
-    // SAFETY: a valid map value that nobody else holds: the slot was just taken from the queue.
+    // SAFETY: a valid map value that nobody else holds: the slot was just taken from the stack.
     unsafe { (*row).key = *key };
     if edges.insert(key, slot, BPF_NOEXIST.into()).is_err() {
         let _ = free.push(slot, 0);

@@ -11,7 +11,7 @@ use agent_common::owner::{OwnerKey, OwnerRow};
 use agent_common::seed::Seed;
 use agent_common::socket::SocketState;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf, Stack};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 
@@ -51,7 +51,7 @@ static EDGE_ROWS: Array<EdgeRow, 8192, { BPF_F_MMAPABLE as usize }> = Array::new
 static EDGE_COUNTERS: Array<EdgeCounters, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Free slots. Filled by the daemon, taken by hooks. †
 #[btf_map]
-static EDGE_FREE: Queue<u32, 8192> = Queue::new();
+static EDGE_FREE: Stack<u32, 8192> = Stack::new();
 
 /// Owner → row. Written by hooks and the daemon. †
 #[btf_map]
@@ -61,7 +61,7 @@ static OWNERS: HashMap<OwnerKey, u32, 4096> = HashMap::new();
 static OWNER_ROWS: Array<OwnerRow, 4096, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Free owner rows. Filled by the daemon, taken by hooks. †
 #[btf_map]
-static OWNER_FREE: Queue<u32, 4096> = Queue::new();
+static OWNER_FREE: Stack<u32, 4096> = Stack::new();
 /// Room to read a command line into: too large for the stack. Process context only.
 #[btf_map]
 static OWNER_SCRATCH: PerCpuArray<OwnerRow, 1> = PerCpuArray::new();
@@ -107,7 +107,7 @@ pub fn bucket(value_us: u64) -> usize {
 pub fn edges() -> (
     &'static HashMap<EdgeKey, u32, 8192>,
     &'static Array<EdgeRow, 8192, { BPF_F_MMAPABLE as usize }>,
-    &'static Queue<u32, 8192>,
+    &'static Stack<u32, 8192>,
 ) {
     (&EDGES, &EDGE_ROWS, &EDGE_FREE)
 }
@@ -123,7 +123,7 @@ pub fn counters(index: u32) -> Option<*mut EdgeCounters> {
 pub fn owners() -> (
     &'static HashMap<OwnerKey, u32, 4096>,
     &'static Array<OwnerRow, 4096, { BPF_F_MMAPABLE as usize }>,
-    &'static Queue<u32, 4096>,
+    &'static Stack<u32, 4096>,
 ) {
     (&OWNERS, &OWNER_ROWS, &OWNER_FREE)
 }

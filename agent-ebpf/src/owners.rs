@@ -73,7 +73,7 @@ fn insert(key: &OwnerKey, tgid: u32, arguments: Option<*const OwnerRow>) -> u32 
         lost(OWNER, MAP_ERROR);
         return OWNER_OVERFLOW;
     };
-    // SAFETY: a valid map value that nobody else holds: the slot was just taken from the queue.
+    // SAFETY: a valid map value that nobody else holds: the slot was just taken from the stack.
     unsafe {
         (*row).key = *key;
         (*row).tgid = tgid;

@@ -104,37 +104,28 @@ impl<K: Wire, V: Wire> Map<K, V> {
 }
 
 impl<V: Wire> Map<u32, V> {
-    /// Maps the whole of a `BPF_F_MMAPABLE` array for reading.
-    pub fn mmap(&self) -> io::Result<Mapped<V>> {
+    /// Reads the rows of a `BPF_F_MMAPABLE` array without system calls.
+    pub fn mapped(&self) -> io::Result<Mapped<V>> {
         // The kernel rounds each value up to eight bytes; ours are multiples of it.
         debug_assert_eq!(size_of::<V>() % 8, 0);
-        let length = self.max_entries as usize * size_of::<V>();
-        // SAFETY: a fresh mapping of our own descriptor; checked below.
-        let at = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                self.fd.as_raw_fd(),
-                0,
-            )
-        };
-        if at == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Mapped { at: at.cast(), rows: self.max_entries as usize })
+        let windows = (self.max_entries as usize).div_ceil(WINDOW_ROWS);
+        Ok(Mapped {
+            fd: self.fd.try_clone()?,
+            rows: self.max_entries as usize,
+            windows: (0..windows).map(|_| None).collect(),
+            types: PhantomData,
+        })
     }
 }
 
 impl Map<(), u32> {
-    /// Takes over the descriptor of a queue of numbers.
-    pub fn queue(fd: OwnedFd) -> io::Result<Self> {
+    /// Takes over the descriptor of a stack of numbers.
+    pub fn stack(fd: OwnedFd) -> io::Result<Self> {
         let info: [u32; 20] = info(fd.as_fd())?;
         Ok(Self { fd, max_entries: info[4], types: PhantomData })
     }
 
-    /// Puts a number at the end.
+    /// Puts a number on top.
     pub fn push(&self, value: u32) -> io::Result<()> {
         bpf(MAP_UPDATE_ELEM, &mut [self.fd.as_raw_fd() as u64, 0, (&raw const value) as u64, 0])
             .map(drop)
@@ -147,24 +138,36 @@ impl<K, V> AsFd for Map<K, V> {
     }
 }
 
-/// An array that the kernel writes and we read without system calls.
+/// Rows mapped at a time.
+const WINDOW_ROWS: usize = 128;
+
+/// An array that the kernel writes and we read. Windows of it are mapped when they are first
+/// read: the kernel maps all pages of a window at once, and they count as our memory.
 pub struct Mapped<V> {
-    at: *const V,
+    fd: OwnedFd,
     rows: usize,
+    windows: Vec<Option<Window>>,
+    types: PhantomData<fn() -> V>,
+}
+
+/// A mapped piece of an array.
+struct Window {
+    at: *mut libc::c_void,
+    length: usize,
+    /// Bytes from the start of the mapping to the window's first row.
+    lead: usize,
 }
 
 // SAFETY: read-only memory that stays mapped for the life of the value.
-unsafe impl<V> Send for Mapped<V> {}
+unsafe impl Send for Window {}
 
 impl<V: Wire> Mapped<V> {
     /// A copy of row `index`. Fields may be from slightly different moments.
-    pub fn read(&self, index: usize) -> Option<V> {
-        if index >= self.rows {
-            return None;
-        }
+    pub fn read(&mut self, index: usize) -> io::Result<V> {
+        let row = self.row(index)?;
         // SAFETY: inside the mapping; the kernel may write meanwhile, hence volatile; every byte
         // pattern is a valid value.
-        Some(unsafe { self.at.add(index).read_volatile() })
+        Ok(unsafe { row.read_volatile() })
     }
 
     /// How many rows there are.
@@ -173,19 +176,66 @@ impl<V: Wire> Mapped<V> {
     }
 
     /// The 64 bit word `offset` bytes into row `index`, without copying the row.
-    pub fn word(&self, index: usize, offset: usize) -> Option<u64> {
-        if index >= self.rows || offset % 8 != 0 || offset + 8 > size_of::<V>() {
-            return None;
+    pub fn word(&mut self, index: usize, offset: usize) -> io::Result<u64> {
+        if !offset.is_multiple_of(8) || offset + 8 > size_of::<V>() {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
-        // SAFETY: inside the mapping and aligned, both checked above.
-        Some(unsafe { self.at.add(index).cast::<u8>().add(offset).cast::<u64>().read_volatile() })
+        let row = self.row(index)?;
+        // SAFETY: inside the row and aligned, both checked above.
+        Ok(unsafe { row.cast::<u8>().add(offset).cast::<u64>().read_volatile() })
+    }
+
+    fn row(&mut self, index: usize) -> io::Result<*const V> {
+        let number = index / WINDOW_ROWS;
+        let window = match self.windows.get_mut(number) {
+            Some(window) if index < self.rows => window,
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        if window.is_none() {
+            let first = number * WINDOW_ROWS;
+            let end = self.rows.min(first + WINDOW_ROWS);
+            *window =
+                Some(Window::map(self.fd.as_fd(), first * size_of::<V>(), end * size_of::<V>())?);
+        }
+        let Some(window) = window else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let offset = window.lead + (index % WINDOW_ROWS) * size_of::<V>();
+        // SAFETY: the window covers the row.
+        Ok(unsafe { window.at.cast::<u8>().add(offset).cast() })
     }
 }
 
-impl<V> Drop for Mapped<V> {
+impl Window {
+    /// Maps the bytes from `start` to `end` of an array.
+    fn map(fd: BorrowedFd<'_>, start: usize, end: usize) -> io::Result<Self> {
+        // SAFETY: sysconf has no preconditions.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let lead = start % page;
+        let length = end - start + lead;
+        let offset =
+            libc::off_t::try_from(start - lead).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: a fresh mapping of our own descriptor; checked below.
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                offset,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(Self { at, length, lead })
+        }
+    }
+}
+
+impl Drop for Window {
     fn drop(&mut self) {
-        // SAFETY: mapped by `Map::mmap` with this length.
-        unsafe { libc::munmap(self.at.cast_mut().cast(), self.rows * size_of::<V>()) };
+        // SAFETY: mapped by `map` with this length.
+        unsafe { libc::munmap(self.at, self.length) };
     }
 }
 

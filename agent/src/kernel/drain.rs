@@ -55,6 +55,7 @@ pub struct Drain {
     ledger: Map<u32, Ledger>,
     ring: RingBuf<MapData>,
     sweep: Option<OwnedFd>,
+    highest_edge: usize,
     shards: usize,
     cpus: usize,
 }
@@ -71,19 +72,20 @@ impl Drain {
         let ring = MapData::from_fd(parts.take("EVENTS")?).context("opening the ring")?;
         Ok(Self {
             edges: map(parts, "EDGES")?,
-            edge_free: Map::queue(parts.take("EDGE_FREE")?)?,
-            rows: edge_rows.mmap().context("mapping EDGE_ROWS")?,
+            edge_free: Map::stack(parts.take("EDGE_FREE")?)?,
+            rows: edge_rows.mapped().context("EDGE_ROWS")?,
             edge_rows,
-            counters: counters_map.mmap().context("mapping EDGE_COUNTERS")?,
+            counters: counters_map.mapped().context("EDGE_COUNTERS")?,
             counters_map,
             owners: map(parts, "OWNERS")?,
-            owner_free: Map::queue(parts.take("OWNER_FREE")?)?,
-            owner_rows: owner_rows_map.mmap().context("mapping OWNER_ROWS")?,
+            owner_free: Map::stack(parts.take("OWNER_FREE")?)?,
+            owner_rows: owner_rows_map.mapped().context("OWNER_ROWS")?,
             owner_rows_map,
             known_owners: HashMap::new(),
             ledger: map(parts, "LEDGER")?,
             ring: RingBuf::try_from(AyaMap::RingBuf(ring))?,
             sweep,
+            highest_edge: 0,
             shards,
             cpus: possible_cpus()?,
         })
@@ -97,8 +99,8 @@ impl Drain {
         for cpu in self.ledger.lookup_per_cpu(&0, self.cpus).context("reading the ledger")? {
             drained.ledger.merge(&cpu);
         }
-        self.read_owners(&mut drained.owners);
-        self.read_edges(&mut drained.edges);
+        self.read_owners(&mut drained.owners).context("reading owners")?;
+        self.read_edges(&mut drained.edges).context("reading edges")?;
         while drained.events.len() < MAX_EVENTS {
             let Some(record) = self.ring.next() else { break };
             match decode::event(&record) {
@@ -157,36 +159,69 @@ impl Drain {
         Ok(Some(records.filter_map(ListenerRecord::from_bytes).collect()))
     }
 
-    fn read_owners(&mut self, new: &mut Vec<(u32, OwnerRow)>) {
-        for index in 0..self.owner_rows.rows() {
+    fn read_owners(&mut self, new: &mut Vec<(u32, OwnerRow)>) -> io::Result<()> {
+        let highest = self.known_owners.keys().max().map_or(0, |row| *row as usize);
+        let mut scan = Scan::new(highest, self.owner_rows.rows());
+        while let Some(index) = scan.next() {
             let row = index as u32;
-            let born = self.owner_rows.word(index, offset_of!(OwnerRow, born_us)).unwrap_or(0);
-            if born == 0 || self.known_owners.get(&row) == Some(&born) {
+            let born = self.owner_rows.word(index, offset_of!(OwnerRow, born_us))?;
+            if born == 0 {
                 continue;
             }
-            if let Some(owner) = self.owner_rows.read(index) {
-                self.known_owners.insert(row, born);
-                new.push((row, owner));
+            scan.found(index);
+            if self.known_owners.insert(row, born) != Some(born) {
+                new.push((row, self.owner_rows.read(index)?));
             }
         }
+        Ok(())
     }
 
-    fn read_edges(&self, edges: &mut Vec<Edge>) {
-        for index in 0..self.rows.rows() {
+    fn read_edges(&mut self, edges: &mut Vec<Edge>) -> io::Result<()> {
+        let mut scan = Scan::new(self.highest_edge, self.rows.rows());
+        while let Some(index) = scan.next() {
             let slot = index as u32;
-            let born_us = self.rows.word(index, offset_of!(EdgeRow, born_us)).unwrap_or(0);
+            let born_us = self.rows.word(index, offset_of!(EdgeRow, born_us))?;
             if born_us == 0 && slot >= FIRST_FREE_SLOT {
                 continue;
             }
-            let Some(row) = self.rows.read(index) else { continue };
+            scan.found(index);
+            let key = self.rows.read(index)?.key;
             let mut counters = EdgeCounters::zeroed();
             for shard in 0..self.shards {
-                if let Some(part) = self.counters.read(index * self.shards + shard) {
-                    counters.merge(&part);
-                }
+                counters.merge(&self.counters.read(index * self.shards + shard)?);
             }
-            edges.push(Edge { slot, key: row.key, born_us, counters });
+            edges.push(Edge { slot, key, born_us, counters });
         }
+        self.highest_edge = scan.highest;
+        Ok(())
+    }
+}
+
+/// Visits the rows of a table that may be in use. Free rows come from a stack, lowest on top, so
+/// rows in use lie at the low end; a CPU that has taken a row but not yet published it leaves a
+/// gap, hence the margin.
+struct Scan {
+    index: usize,
+    highest: usize,
+    rows: usize,
+}
+
+impl Scan {
+    /// Rows looked at beyond the highest that is known to be in use.
+    const MARGIN: usize = 64;
+
+    fn new(highest: usize, rows: usize) -> Self {
+        Self { index: 0, highest, rows }
+    }
+
+    fn next(&mut self) -> Option<usize> {
+        let index = self.index;
+        self.index += 1;
+        (index < self.rows && index <= self.highest + Self::MARGIN).then_some(index)
+    }
+
+    fn found(&mut self, index: usize) {
+        self.highest = self.highest.max(index);
     }
 }
 

@@ -138,9 +138,10 @@ fn fill(
     slots: std::ops::Range<u32>,
 ) -> anyhow::Result<()> {
     let Some(fd) = maps.get(name) else { bail!("the kernel object has no map {name}") };
-    let queue = Map::queue(fd.try_clone()?)?;
-    for slot in slots {
-        queue.push(slot).with_context(|| format!("filling {name}"))?;
+    let stack = Map::stack(fd.try_clone()?)?;
+    // The lowest on top: rows in use then lie close together.
+    for slot in slots.rev() {
+        stack.push(slot).with_context(|| format!("filling {name}"))?;
     }
     Ok(())
 }
@@ -150,9 +151,9 @@ fn data_of(map: &AyaMap) -> Option<&MapData> {
         AyaMap::Array(data)
         | AyaMap::HashMap(data)
         | AyaMap::PerCpuArray(data)
-        | AyaMap::Queue(data)
         | AyaMap::RingBuf(data)
-        | AyaMap::SkStorage(data) => Some(data),
+        | AyaMap::SkStorage(data)
+        | AyaMap::Stack(data) => Some(data),
         _ => None,
     }
 }

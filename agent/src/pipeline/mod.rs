@@ -7,7 +7,6 @@
 mod core;
 mod labels;
 
-
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -73,7 +72,7 @@ fn options(config: &Config) -> Options {
 /// Rows for edges and owners: about a thousandth of the memory, within reason.
 fn default_sizes(memory_bytes: u64) -> (u32, u32) {
     let gib = (memory_bytes >> 30).clamp(1, 64) as u32;
-    ((gib * 512).clamp(1024, 16_384), (gib * 128).clamp(512, 4096))
+    ((gib * 256).clamp(1024, 8192), (gib * 64).clamp(512, 2048))
 }
 
 fn memory_bytes() -> u64 {

@@ -68,11 +68,14 @@ impl Pair {
              link add veth0 netns {client} type veth peer name veth0 netns {server}\n"
         ));
         for (name, host) in [(&client, 1), (&server, 2)] {
-            ip_in(name, &format!(
-                "addr add 10.{a}.{b}.{host}/24 dev veth0\n\
+            ip_in(
+                name,
+                &format!(
+                    "addr add 10.{a}.{b}.{host}/24 dev veth0\n\
                  addr add fd00:{a:x}:{b:x}::{host}/64 dev veth0 nodad\n\
                  link set lo up\nlink set veth0 up\n"
-            ));
+                ),
+            );
         }
         let end = |name: String, host: u8| Namespace {
             service: name.clone(),

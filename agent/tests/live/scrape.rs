@@ -67,11 +67,7 @@ impl Scrape {
     }
 
     /// The series of this name with at least these labels.
-    pub fn matching(
-        &self,
-        name: &str,
-        labels: &[(&str, &str)],
-    ) -> impl Iterator<Item = &Sample> {
+    pub fn matching(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &Sample> {
         self.samples.iter().filter(move |sample| {
             sample.name == name
                 && labels.iter().all(|(key, value)| sample.label(key) == Some(*value))
