@@ -16,6 +16,36 @@ pub const INTERNET: Address = [0, 0, MAPPED, u32::MAX];
 /// Third word of every v4-mapped address.
 pub const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
+/// First three words of an address that stands for an owner of this host; see [`from_owner`].
+const OWNER: u32 = u32::MAX;
+
+/// The remote of a server row whose client is in the same network namespace: not its address,
+/// which all clients there share, but the row of its owner. No peer has such an address:
+/// `ff00::/8` is multicast.
+#[inline(always)]
+pub const fn from_owner(row: u32) -> Address {
+    [OWNER, OWNER, OWNER, row]
+}
+
+/// The row behind [`from_owner`]; `None` for every real address.
+pub const fn owner_of(address: &Address) -> Option<u32> {
+    match *address {
+        [OWNER, OWNER, OWNER, row] => Some(row),
+        _ => None,
+    }
+}
+
+/// Whether a connection between these addresses stays in one network namespace for sure.
+#[inline(always)]
+pub const fn is_same_host(local: &Address, remote: &Address) -> bool {
+    let loopback_v4 = remote[2] == MAPPED && remote[3].to_ne_bytes()[0] == 127;
+    (loopback_v4 && remote[0] == 0 && remote[1] == 0)
+        || (local[3] == remote[3]
+            && local[2] == remote[2]
+            && local[1] == remote[1]
+            && local[0] == remote[0])
+}
+
 /// The canonical form of an IPv4 address given in network byte order (`skc_daddr`).
 #[inline(always)]
 pub const fn from_v4(be: u32) -> Address {
@@ -107,6 +137,27 @@ mod tests {
         assert_eq!(parse("10.1.2.3"), from_v4(u32::from_ne_bytes([10, 1, 2, 3])));
         assert_eq!(to_ip(parse("10.1.2.3")), "10.1.2.3".parse::<IpAddr>().unwrap());
         assert_eq!(to_ip(parse("fd00::1")), "fd00::1".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn connections_within_one_namespace_are_known_by_their_addresses() {
+        let check = |local, remote, expected: bool| {
+            assert_eq!(is_same_host(&parse(local), &parse(remote)), expected, "{local} {remote}");
+        };
+        check("127.0.0.1", "127.0.0.1", true);
+        check("127.0.0.1", "127.1.2.3", true);
+        check("::1", "::1", true);
+        check("10.0.0.1", "10.0.0.1", true);
+        check("10.0.0.1", "10.0.0.2", false);
+        check("fd00::1", "fd00::2", false);
+    }
+
+    #[test]
+    fn an_owner_is_no_address() {
+        assert_eq!(owner_of(&from_owner(7)), Some(7));
+        for address in [UNSPECIFIED, INTERNET, parse("10.0.0.1"), parse("fd00::1")] {
+            assert_eq!(owner_of(&address), None);
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod knobs;
 pub mod ledger;
 pub mod listener;
 pub mod owner;
+pub mod peer;
 pub mod reset;
 pub mod seed;
 pub mod socket;

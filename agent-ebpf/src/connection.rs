@@ -1,5 +1,6 @@
 //! Life of a connection, independent of the hook that tells: states in, counts out.
 
+use agent_common::address::{from_owner, is_same_host};
 use agent_common::edge::{
     CONNECT_OK, CONNECT_OTHER, EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN,
     connect_result,
@@ -7,13 +8,14 @@ use agent_common::edge::{
 use agent_common::events::KIND_CONNECT_FAILED;
 use agent_common::events::connect_failed::ConnectFailed;
 use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
+use agent_common::peer::{Peer, PeerKey};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::turn;
 use agent_common::wire::Wire;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
 use crate::edges::{self, count};
-use crate::maps::{lost, seen, socket, socket_or_insert};
+use crate::maps::{self, lost, seen, socket, socket_or_insert};
 use crate::sock::{LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
 use crate::{atomic, emit, owners};
 
@@ -66,6 +68,11 @@ pub fn established(sk: Sock, old: u8) {
             }
             (*state).answered_seq = tcp.write_seq();
             (*state).last_received_us = tcp.now_us();
+            if is_same_host(&sk.local(), &sk.remote()) {
+                let key = peer_key(sk, sk.local_port(), sk.remote_port());
+                let peer = Peer { owner: (*state).owner, zero: 0, since_us: tcp.now_us() };
+                maps::leave_peer(&key, &peer);
+            }
         } else {
             // Inherited from the listener: from here on it is a connection of its own.
             serve(sk, state);
@@ -278,8 +285,22 @@ fn client_key(sk: Sock, owner: u32) -> EdgeKey {
 
 #[inline(always)]
 fn server_key(sk: Sock, owner: u32) -> EdgeKey {
-    let remote = edges::client_address(sk.remote());
+    let address = sk.remote();
+    let peer = if is_same_host(&sk.local(), &address) {
+        maps::pick_up_peer(&peer_key(sk, sk.remote_port(), sk.local_port()))
+    } else {
+        None
+    };
+    let remote = match peer {
+        Some(owner) => from_owner(owner),
+        None => edges::client_address(address),
+    };
     EdgeKey { owner, port: sk.local_port(), role: ROLE_SERVER, zero: 0, remote }
+}
+
+#[inline(always)]
+fn peer_key(sk: Sock, client_port: u16, server_port: u16) -> PeerKey {
+    PeerKey { netns: sk.netns(), client_port, server_port }
 }
 
 #[inline(always)]

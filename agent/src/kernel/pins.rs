@@ -30,6 +30,7 @@ const MAPS: &[&str] = &[
     "OWNERS",
     "OWNER_ROWS",
     "OWNER_FREE",
+    "PEERS",
     "SEEDS",
     "EVENTS",
     "LEDGER",

@@ -14,7 +14,7 @@ use agent_common::ledger::{CLASSES, CONNECTION, EDGE, REQUEST, RESET};
 use agent_common::wire::Wire as _;
 use hashbrown::HashMap;
 
-use super::service::Service;
+use super::service::{Service, Source};
 use super::snapshot::{EdgeLabels, EdgeView};
 
 /// A slot that has been still for so long is given back, seconds.
@@ -184,7 +184,9 @@ impl Slot {
     /// Takes a new name for each end if it is no worse than the one it has.
     fn rename(&mut self, named: EdgeLabels) {
         let better = |old: &Service, new: Service| {
-            if new.source <= old.source { new } else { old.clone() }
+            // That one client alone connects there holds only until another does.
+            let guessed = old.source == Source::LocalClient && new.source == Source::Address;
+            if guessed || new.source <= old.source { new } else { old.clone() }
         };
         let labels = EdgeLabels {
             client: better(&self.labels.client, named.client),
@@ -207,7 +209,6 @@ fn add_facts(exported: &mut [u64; CLASSES], counters: &EdgeCounters) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::service::Source;
     use crate::model::snapshot::Role;
     use proptest::prelude::*;
 

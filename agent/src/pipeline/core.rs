@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agent_common::address::{UNSPECIFIED, to_ip};
+use agent_common::address::{UNSPECIFIED, owner_of, to_ip};
 use agent_common::edge::{FIRST_FREE_SLOT, ROLE_CLIENT};
 use agent_common::ledger::{EVENT, OWNER, SOCKET};
 use agent_common::listener::ListenerRecord;
@@ -151,6 +151,9 @@ impl Core {
         if self.addresses_at.is_none_or(|at| at.elapsed() >= patience) {
             let survey = existing::places();
             self.take_addresses(&survey);
+            if let Err(error) = self.kernel.drain.remove_stale_peers(monotonic_us()) {
+                tracing::warn!("clients on this host may show as an address: {error}");
+            }
         }
         let now_us = monotonic_us();
         let Self { names, owners, listeners, .. } = self;
@@ -202,7 +205,8 @@ impl Core {
                 },
             );
         }
-        let used = drained.edges.iter().map(|edge| edge.key.owner).collect();
+        let peers = drained.edges.iter().filter_map(|edge| owner_of(&edge.key.remote));
+        let used = drained.edges.iter().map(|edge| edge.key.owner).chain(peers).collect();
         for action in owners.update(now_us / 1_000_000, &used) {
             give_back(
                 "owner",

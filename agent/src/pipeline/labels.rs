@@ -1,6 +1,6 @@
 //! Labels: which names an edge of the kernel half gets.
 
-use agent_common::address::UNSPECIFIED;
+use agent_common::address::{UNSPECIFIED, owner_of};
 use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 
 use crate::identity::Names;
@@ -23,7 +23,10 @@ pub(super) fn labels(names: &mut Names, owners: &Owners, edge: &Edge, now_us: u6
     let (client, server) = match role {
         ROLE_CLIENT => (local, names.remote(netns, &edge.key)),
         ROLE_SERVER if edge.key.remote == UNSPECIFIED => (anyone(), local),
-        ROLE_SERVER => (names.remote(netns, &edge.key), local),
+        ROLE_SERVER => match owner_of(&edge.key.remote) {
+            Some(client) => (local_name(names, owners, client, now_us), local),
+            None => (names.remote(netns, &edge.key), local),
+        },
         _ => (anyone(), local),
     };
     EdgeLabels { client, server, port, role: role_of(role) }
