@@ -101,7 +101,7 @@ impl Histogram {
 /// The kernel programs keep the table in their read-only data, which is why it is an argument.
 #[inline(always)]
 pub fn bucket(bounds: &[u32; 128], value_us: u64) -> usize {
-    let value = if value_us > u32::MAX as u64 { u32::MAX } else { value_us as u32 };
+    let value = if value_us > u64::from(u32::MAX) { u32::MAX } else { value_us as u32 };
     let mut at = 0usize;
     // Seven halvings of 128: `at` counts the bounds below `value`.
     let mut step = 64;
@@ -169,7 +169,9 @@ mod tests {
         fn merging_conserves_counts_and_sums(a in prop::collection::vec(0u64..1 << 40, 0..50), b in prop::collection::vec(0u64..1 << 40, 0..50)) {
             let fill = |values: &[u64]| {
                 let mut h = Histogram::EMPTY;
-                values.iter().for_each(|v| h.observe(*v));
+                for value in values {
+                    h.observe(*value);
+                }
                 h
             };
             let mut merged = fill(&a);

@@ -182,7 +182,7 @@ impl<V: Wire> Mapped<V> {
         }
         let row = self.row(index)?;
         // SAFETY: inside the row and aligned, both checked above.
-        Ok(unsafe { row.cast::<u8>().add(offset).cast::<u64>().read_volatile() })
+        Ok(unsafe { row.cast::<u64>().add(offset / 8).read_volatile() })
     }
 
     fn row(&mut self, index: usize) -> io::Result<*const V> {

@@ -131,7 +131,7 @@ impl Core {
             log.flush();
         }
         self.learn(&mut drained);
-        let snapshot = self.update(drained);
+        let snapshot = self.update(&drained);
         self.drains += 1;
         self.drain_time += started.elapsed();
         Ok(snapshot)
@@ -183,7 +183,7 @@ impl Core {
         self.addresses_at = Some(Instant::now());
     }
 
-    fn update(&mut self, drained: Drained) -> Snapshot {
+    fn update(&mut self, drained: &Drained) -> Snapshot {
         let now_us = monotonic_us();
         let Self { names, owners, listeners, tables, kernel, .. } = self;
         let live: HashSet<(u32, u16)> =
