@@ -24,7 +24,7 @@ pub unsafe fn swap(at: *mut u64, value: u64) -> u64 {
     let old;
     // SAFETY: the caller's contract.
     unsafe {
-        asm!("{value} = xchg_64({at} + 0, {value})", at = in(reg) at, value = inout(reg) value => old)
+        asm!("{value} = xchg_64({at} + 0, {value})", at = in(reg) at, value = inout(reg) value => old);
     };
     old
 }
@@ -38,7 +38,7 @@ pub unsafe fn compare_swap(at: *mut u64, old: u64, new: u64) -> u64 {
     let found;
     // SAFETY: the caller's contract.
     unsafe {
-        asm!("r0 = cmpxchg_64({at} + 0, r0, {new})", at = in(reg) at, new = in(reg) new, inout("r0") old => found)
+        asm!("r0 = cmpxchg_64({at} + 0, r0, {new})", at = in(reg) at, new = in(reg) new, inout("r0") old => found);
     };
     found
 }
