@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod apt;
+mod bench;
 mod build;
 mod check;
 mod run;
@@ -37,6 +38,8 @@ enum Command {
     Run(run::Args),
     /// Run every test, those that need root and this kernel included
     Test(test::Args),
+    /// Measure what the agent costs, next to others, on this machine
+    Bench(bench::Args),
     /// Check format, lints, the rules of the house and licences
     Check,
     /// Check only the rules of the house
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Build => build::build().map(drop),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::test(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Check => check::check(),
         Command::Tidy => tidy::tidy(),
     };

@@ -1,0 +1,164 @@
+//! The goals, and how far the figures are from them.
+
+use anyhow::Result;
+
+use super::hooks::Cost;
+use super::load::Load;
+use super::rounds::{Outcome, Ratios};
+use super::stats::Estimate;
+use super::subject::Subject;
+
+/// A promise and what became of it.
+pub struct Row {
+    /// Its number in the list of goals.
+    pub id: &'static str,
+    pub what: String,
+    pub goal: &'static str,
+    pub result: String,
+    pub interval: String,
+    pub met: bool,
+    /// What others cost in the same run.
+    pub others: String,
+}
+
+/// The rows about a load.
+pub fn of_load(outcome: &Outcome) -> Result<Vec<Row>> {
+    let portolan = outcome.of(Subject::Portolan)?;
+    let bare = outcome.of(Subject::NoRequests)?;
+    let cost = |ratios: &Ratios| ratios.cost;
+    let throughput = |ratios: &Ratios| ratios.throughput;
+    Ok(match outcome.load {
+        Load::Connections => vec![
+            row(
+                "P1",
+                "connection storm: connections per second",
+                "≥ 0.97, low end ≥ 0.95",
+                throughput,
+                portolan,
+                outcome,
+                |e| e.median >= 0.97 && e.low >= 0.95,
+            ),
+            row(
+                "P1",
+                "connection storm: processor time per connection",
+                "≤ 1.04",
+                cost,
+                portolan,
+                outcome,
+                |e| e.median <= 1.04,
+            ),
+        ],
+        Load::Requests | Load::Bulk => vec![
+            row(
+                "P2",
+                "keep-alive requests, timed: processor time per request",
+                "≤ 1.06",
+                cost,
+                portolan,
+                outcome,
+                |e| e.median <= 1.06,
+            ),
+            row(
+                "P2",
+                "keep-alive requests, timed: requests per second",
+                "≥ 0.95",
+                throughput,
+                portolan,
+                outcome,
+                |e| e.median >= 0.95,
+            ),
+            row(
+                "P3",
+                "keep-alive requests, connections only: processor time per request",
+                "≤ 1.01, 1.00 within",
+                cost,
+                bare,
+                outcome,
+                |e| e.median <= 1.01 && e.low <= 1.0,
+            ),
+        ],
+    })
+}
+
+/// The rows about the kernel programs.
+pub fn of_hooks(costs: &[Cost]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for cost in costs {
+        let operation = cost.load.operation();
+        match cost.load {
+            Load::Bulk => {
+                for (timing, runs) in [("off", cost.bare_runs), ("on", cost.runs())] {
+                    let each = runs / cost.segments;
+                    rows.push(counted(
+                        "P6",
+                        format!(
+                            "bulk transfer, request timing {timing}: program runs per TCP segment"
+                        ),
+                        "0",
+                        format!("{each:.3}"),
+                        each < 0.005,
+                    ));
+                }
+            }
+            Load::Connections | Load::Requests => {
+                rows.push(counted(
+                    "P6",
+                    format!("nanoseconds of a run above an empty program, mean per {operation}"),
+                    "≤ 150",
+                    format!("{:.0}", cost.mean()),
+                    cost.mean() <= 150.0,
+                ));
+                let worst =
+                    cost.hooks.iter().max_by(|a, b| a.above_empty().total_cmp(&b.above_empty()));
+                if let Some(worst) = worst {
+                    rows.push(counted(
+                        "P6",
+                        format!("the same of the dearest hook, {}", worst.name),
+                        "≤ 1000",
+                        format!("{:.0}", worst.above_empty()),
+                        worst.above_empty() <= 1000.0,
+                    ));
+                }
+                let (what, runs) = if cost.load == Load::Connections {
+                    (
+                        "life of a connection, request timing off: program runs per side",
+                        cost.bare_runs,
+                    )
+                } else {
+                    ("a request: program runs per side", cost.runs())
+                };
+                let each = runs / 2.0;
+                rows.push(counted("P6", what.to_owned(), "≤ 6", format!("{each:.2}"), each <= 6.0));
+            }
+        }
+    }
+    rows
+}
+
+fn row(
+    id: &'static str,
+    what: &str,
+    goal: &'static str,
+    figure: impl Fn(&Ratios) -> Estimate,
+    of: &Ratios,
+    outcome: &Outcome,
+    met: impl Fn(Estimate) -> bool,
+) -> Row {
+    let estimate = figure(of);
+    let others = outcome.subjects.iter().filter(|(subject, _)| subject.is_peer());
+    let others =
+        others.map(|(subject, ratios)| format!("{} {:.2}", subject.short(), figure(ratios).median));
+    Row {
+        id,
+        what: what.to_owned(),
+        goal,
+        result: format!("{:.3}", estimate.median),
+        interval: format!("{:.3} – {:.3}", estimate.low, estimate.high),
+        met: met(estimate),
+        others: others.collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn counted(id: &'static str, what: String, goal: &'static str, result: String, met: bool) -> Row {
+    Row { id, what, goal, result, interval: String::new(), met, others: String::new() }
+}

@@ -1,0 +1,235 @@
+//! The traffic: nginx and wrk in a network namespace of their own, both ends on this machine.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::cpu::{Clocks, Spent};
+use crate::shell;
+
+const PORT: u16 = 8080;
+/// Connections that wrk keeps open, or opens again and again.
+const CONNECTIONS: u32 = 64;
+/// Bytes of the file behind [`Load::Bulk`].
+const BULK_BYTES: usize = 16 << 20;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What wrk does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// A new connection for every request.
+    Connections,
+    /// Small requests on connections that stay open.
+    Requests,
+    /// Large responses on connections that stay open.
+    Bulk,
+}
+
+/// One run of wrk.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub operations: u64,
+    /// Operations that wrk says went wrong.
+    pub errors: u64,
+    pub spent: Spent,
+}
+
+/// nginx in its namespace; both end with this value.
+pub struct Server {
+    child: Child,
+}
+
+impl Load {
+    /// One operation, in words.
+    pub const fn operation(self) -> &'static str {
+        match self {
+            Self::Connections => "connection",
+            Self::Requests | Self::Bulk => "request",
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Connections | Self::Requests => "/",
+            Self::Bulk => "/bulk",
+        }
+    }
+}
+
+impl Window {
+    /// Operations per second.
+    pub fn throughput(&self) -> f64 {
+        self.operations as f64 / self.spent.wall.as_secs_f64()
+    }
+
+    /// Processor seconds of the whole machine per operation.
+    pub fn cost(&self) -> f64 {
+        self.spent.busy / self.operations as f64
+    }
+
+    /// Processor seconds of the load and of the tool under test per operation.
+    pub fn own_cost(&self) -> f64 {
+        self.spent.own / self.operations as f64
+    }
+}
+
+impl Server {
+    /// Starts nginx with a configuration of its own below `directory`.
+    pub fn start(directory: &Path) -> Result<Self> {
+        let here = directory.display().to_string();
+        let config = directory.join("nginx.conf");
+        fs::write(&config, configuration(&here)).context("writing nginx' configuration")?;
+        fs::write(directory.join("bulk"), vec![b'x'; BULK_BYTES]).context("writing a file")?;
+        // A storm uses up ports faster than TIME_WAIT gives them back.
+        let script = "ip link set lo up && \
+                      echo 10000 65535 > /proc/sys/net/ipv4/ip_local_port_range && \
+                      exec nginx -e \"$0/error.log\" -p \"$0\" -c \"$0/nginx.conf\"";
+        // If we are killed, nginx is told to stop too: nothing stays behind.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "unshare", "--net", "sh", "-c", script]).arg(&here);
+        let child = command.stdin(Stdio::null()).spawn().context("starting nginx")?;
+        let mut server = Self { child };
+        server.wait(directory)?;
+        Ok(server)
+    }
+
+    /// The processes that serve.
+    pub fn processes(&self) -> Vec<u32> {
+        let id = self.child.id();
+        let children = format!("/proc/{id}/task/{id}/children");
+        let children = fs::read_to_string(children).unwrap_or_default();
+        let workers = children.split_whitespace().filter_map(|word| word.parse().ok());
+        std::iter::once(id).chain(workers).collect()
+    }
+
+    /// One run of wrk; `others` are processes whose time counts as that of the measured.
+    pub fn run(&self, load: Load, seconds: u32, others: &[u32]) -> Result<Window> {
+        let mut taking_part = self.processes();
+        taking_part.extend_from_slice(others);
+        let mut wrk = self.inside("wrk");
+        let connections = if load == Load::Bulk { 2 } else { CONNECTIONS };
+        wrk.args(["--threads", "2", "--connections"]).arg(connections.to_string());
+        wrk.arg("--duration").arg(format!("{seconds}s"));
+        if load == Load::Connections {
+            wrk.args(["--header", "Connection: close"]);
+        }
+        wrk.arg(format!("http://127.0.0.1:{PORT}{}", load.path()));
+        let before = Clocks::read(&taking_part)?;
+        let output = shell::output(&mut wrk)?;
+        let spent = Clocks::read(&taking_part)?.since(&before);
+        let (operations, errors) = results(&output)
+            .with_context(|| format!("wrk said nothing of its requests:\n{output}"))?;
+        if operations == 0 {
+            bail!("not one request was answered: look at what else runs on this machine");
+        }
+        Ok(Window { operations, errors, spent })
+    }
+
+    /// TCP segments received in the namespace so far.
+    pub fn segments(&self) -> Result<u64> {
+        let snmp = shell::output(self.inside("cat").arg("/proc/net/snmp"))?;
+        segments(&snmp).context("/proc/net/snmp does not count TCP segments")
+    }
+
+    /// A command that will run inside the namespace.
+    fn inside(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.child.id())).arg(program);
+        command
+    }
+
+    fn wait(&mut self, directory: &Path) -> Result<()> {
+        let started = Instant::now();
+        let log = directory.join("error.log");
+        loop {
+            if let Some(status) = self.child.try_wait().context("waiting for nginx")? {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                bail!("nginx ended at once ({status}): {}", said.trim());
+            }
+            if self.processes().len() > 1 {
+                return Ok(());
+            }
+            if started.elapsed() > PATIENCE {
+                bail!("nginx did not start its workers in time");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The master takes its workers along on SIGTERM, not on SIGKILL.
+        shell::probe(
+            Command::new("sh").args(["-c", "kill -TERM $0"]).arg(self.child.id().to_string()),
+        );
+        if let Err(error) = self.child.wait() {
+            let _ = writeln!(std::io::stderr(), "nginx did not end: {error}");
+        }
+    }
+}
+
+fn configuration(directory: &str) -> String {
+    format!(
+        "user root; daemon off; worker_processes auto; pid {directory}/nginx.pid;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    sendfile on;
+    keepalive_requests 1000000000;
+    server {{
+        listen 127.0.0.1:{PORT} reuseport backlog=4096;
+        root {directory};
+        location = / {{ return 200 \"ok\\n\"; }}
+    }}
+}}
+"
+    )
+}
+
+/// Requests answered and requests that went wrong, from wrk's report.
+fn results(report: &str) -> Option<(u64, u64)> {
+    let mut operations = None;
+    let mut errors = 0;
+    for line in report.lines().map(str::trim) {
+        if let Some((number, _)) = line.split_once(" requests in ") {
+            operations = number.parse().ok();
+        } else if let Some(counts) = line.strip_prefix("Socket errors: ") {
+            let counts = counts.split([' ', ',']).filter_map(|word| word.parse::<u64>().ok());
+            errors += counts.sum::<u64>();
+        } else if let Some(count) = line.strip_prefix("Non-2xx or 3xx responses: ") {
+            errors += count.parse::<u64>().unwrap_or(0);
+        }
+    }
+    operations.map(|operations| (operations, errors))
+}
+
+fn segments(snmp: &str) -> Option<u64> {
+    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let column = lines.next()?.split(' ').position(|name| name == "InSegs")?;
+    lines.next()?.split(' ').nth(column)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrk_tells_what_went_well_and_what_did_not() {
+        let report = "Running 1s test\n  8212 requests in 1.01s, 1.20MB read\n  \
+                      Socket errors: connect 0, read 2, write 1, timeout 3\n  \
+                      Non-2xx or 3xx responses: 4\nRequests/sec:   8130.7\n";
+        assert_eq!(results(report), Some((8212, 10)));
+        assert_eq!(results("unable to connect"), None);
+    }
+
+    #[test]
+    fn segments_are_found_by_name() {
+        let snmp = "Ip: A B\nIp: 1 2\nTcp: RtoMin InSegs OutSegs\nTcp: 200 41 42\n";
+        assert_eq!(segments(snmp), Some(41));
+    }
+}

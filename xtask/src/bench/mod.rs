@@ -1,0 +1,160 @@
+//! `cargo xtask bench`: what the agent costs, next to what others cost, on this machine.
+//!
+//! Goals P1 (connection storm), P2 and P3 (keep-alive requests with and without request timing)
+//! are ratios of windows that lie beside each other, see [`rounds`]; P6 is read from the kernel's
+//! own statistics, see [`hooks`].
+
+mod agent;
+mod bpf;
+mod cpu;
+mod empty;
+mod goals;
+mod hooks;
+mod load;
+mod machine;
+mod random;
+mod report;
+mod rounds;
+mod stats;
+mod subject;
+mod tool;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::{apt, build, shell, tree};
+use load::{Load, Server};
+use report::Report;
+use rounds::Plan;
+
+const PACKAGES: [&str; 6] =
+    ["bpftrace", "iproute2", "libbpf-tools", "nginx-light", "util-linux", "wrk"];
+
+/// Rounds for the hooks: their figures hardly scatter.
+const HOOK_ROUNDS: u32 = 5;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// What to measure (default: everything)
+    scenario: Vec<Scenario>,
+    /// How many rounds; each measures the agent once against its neighbours
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// How long a window lasts
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// Where to write the figures as JSON
+    #[arg(long, value_name = "FILE.json")]
+    output: Option<PathBuf>,
+    /// Measure this agent instead of building one
+    #[arg(long, value_name = "BINARY")]
+    agent: Option<PathBuf>,
+    /// Write docs/benchmarks.md and docs/benchmarks.json (needs all scenarios)
+    #[arg(long, conflicts_with = "scenario")]
+    publish: bool,
+}
+
+/// What can be asked for, by the number of its goal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// A new connection for every request
+    P1,
+    /// Keep-alive requests, request timing on; measured together with P3
+    P2,
+    /// Keep-alive requests, connections only; measured together with P2
+    P3,
+    /// Time and number of program runs
+    P6,
+}
+
+pub fn bench(args: &Args) -> Result<()> {
+    let Args { scenario, rounds, seconds, output, agent, publish } = args;
+    if !shell::is_root() {
+        bail!("tracing programs need root: run `cargo xtask bench` as root");
+    }
+    install()?;
+    let built = match agent {
+        Some(binary) => binary.clone(),
+        None => build::build()?,
+    };
+    let directory = tempfile::tempdir().context("creating a temporary directory")?;
+    let directory = directory.path();
+    // Another build may replace the binary while we measure.
+    let binary = directory.join("portolan");
+    fs::copy(&built, &binary).with_context(|| format!("copying {}", tree::shown(&built)))?;
+
+    let plan = Plan { rounds: *rounds, seconds: *seconds };
+    let report = measure(&wanted(scenario), plan, &binary, directory)?;
+    println!("\n{}", report.goal_table());
+    let json = serde_json::to_string_pretty(&report.json()).context("writing JSON")? + "\n";
+    if let Some(path) = output {
+        fs::write(path, &json).with_context(|| format!("writing {}", path.display()))?;
+        println!("wrote {}", path.display());
+    }
+    if *publish {
+        let docs = tree::root().join("docs");
+        fs::write(docs.join("benchmarks.json"), &json).context("writing docs/benchmarks.json")?;
+        fs::write(docs.join("benchmarks.md"), report.page())
+            .context("writing docs/benchmarks.md")?;
+        println!("wrote docs/benchmarks.md and docs/benchmarks.json");
+    }
+    Ok(())
+}
+
+fn measure(wanted: &[Scenario], plan: Plan, binary: &Path, directory: &Path) -> Result<Report> {
+    let strangers = bpf::tracing_programs().context("listing the kernel's programs")?;
+    if strangers > 0 {
+        println!(
+            "WARNING: {strangers} tracing programs of others are loaded (another agent, a test?): \
+             they are measured along"
+        );
+    }
+    let server = Server::start(directory)?;
+    let mut report = Report {
+        machine: machine::facts(),
+        goals: Vec::new(),
+        outcomes: Vec::new(),
+        hooks: Vec::new(),
+        strangers,
+    };
+    let loads = [
+        (Load::Connections, &[Scenario::P1][..], "P1: connection storm"),
+        (Load::Requests, &[Scenario::P2, Scenario::P3][..], "P2, P3: keep-alive requests"),
+    ];
+    for (load, scenarios, title) in loads {
+        if !scenarios.iter().any(|scenario| wanted.contains(scenario)) {
+            continue;
+        }
+        println!("{title}");
+        let outcome = rounds::measure(load, plan, &server, binary, directory)?;
+        report.goals.extend(goals::of_load(&outcome)?);
+        report.outcomes.push(outcome);
+    }
+    if wanted.contains(&Scenario::P6) {
+        println!("P6: the kernel programs");
+        let rounds = plan.rounds.min(HOOK_ROUNDS);
+        report.hooks = hooks::measure(rounds, plan.seconds, &server, binary, directory)?;
+        report.goals.extend(goals::of_hooks(&report.hooks));
+    }
+    Ok(report)
+}
+
+fn wanted(given: &[Scenario]) -> Vec<Scenario> {
+    if given.is_empty() { Scenario::value_variants().to_vec() } else { given.to_vec() }
+}
+
+/// The load and the peers. Where they are not to be had, what needs them says so itself.
+fn install() -> Result<()> {
+    if !apt::is_here() {
+        println!("this is no Debian: nginx, wrk, libbpf-tools and bpftrace must be there already");
+        return Ok(());
+    }
+    let missing = apt::missing(&PACKAGES);
+    let unknown = apt::unknown(&missing);
+    let offered: Vec<&str> =
+        missing.into_iter().filter(|package| !unknown.contains(package)).collect();
+    apt::install(&offered)
+}
