@@ -6,6 +6,7 @@
 //! reach.
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 
 use agent_common::address::{self, Address};
 use agent_common::knobs::MISSING;
@@ -253,7 +254,7 @@ impl Packet {
     pub fn segment(self) -> Option<Segment> {
         let head = field!(self.0, skb_head: *const u8);
         let offset = field!(self.0, skb_transport_header: u16);
-        let mut header = core::mem::MaybeUninit::<[u8; TcpHdr::LEN]>::uninit();
+        let mut header = MaybeUninit::<TcpHdr>::uninit();
         // SAFETY: the helper checks the source at run time and fills the buffer or fails.
         let result = unsafe {
             bpf_probe_read_kernel(
@@ -265,14 +266,12 @@ impl Packet {
         if result != 0 {
             return None;
         }
-        // SAFETY: filled just now.
-        let bytes = unsafe { header.assume_init() };
-        const SYN: u8 = 0x02;
-        const ACK: u8 = 0x10;
+        // SAFETY: filled just now; a header is bytes, of which every pattern is valid.
+        let header = unsafe { header.assume_init() };
         Some(Segment {
-            remote_port: u16::from_be_bytes([bytes[0], bytes[1]]),
-            local_port: u16::from_be_bytes([bytes[2], bytes[3]]),
-            is_connection_request: bytes[13] & (SYN | ACK) == SYN,
+            remote_port: u16::from_be_bytes(header.source),
+            local_port: u16::from_be_bytes(header.dest),
+            is_connection_request: header.syn() == 1 && header.ack() == 0,
         })
     }
 }
