@@ -41,7 +41,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 148;
+offsets! { 164;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -78,6 +78,14 @@ offsets! { 148;
     write_seq = "tcp_sock"."write_seq",
     /// First unacknowledged byte.
     snd_una = "tcp_sock"."snd_una",
+    /// Next byte to be sent.
+    snd_nxt = "tcp_sock"."snd_nxt",
+    /// Sequence numbers acknowledged.
+    bytes_acked = "tcp_sock"."bytes_acked",
+    /// The socket's spin lock: not 0 while a softirq works on the socket.
+    lock_spinning = "sock"."sk_lock.slock",
+    /// Not 0 while a program's system call owns the socket.
+    lock_owned = "sock"."sk_lock.owned",
     /// Time of the packet in hand, microseconds, CLOCK_MONOTONIC.
     tcp_mstamp = "tcp_sock"."tcp_mstamp",
     /// When the most recently acknowledged packet was sent, microseconds.
@@ -120,7 +128,7 @@ offsets! { 148;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Knobs: 1256 {
+    pub struct Knobs: 1272 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.

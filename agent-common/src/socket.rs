@@ -45,7 +45,7 @@ crate::wire! {
         pub retransmits: u64,
         /// `tcp_sock.rtt_seq` marker of the last round trip sample; see the sweep.
         pub rtt_mark: u32,
-        /// Always zero.
-        pub zero2: u32,
+        /// Low bits of the bytes received when data last arrived: a FIN wakes like data.
+        pub received_mark: u32,
     }
 }

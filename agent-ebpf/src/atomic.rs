@@ -15,18 +15,33 @@ pub unsafe fn add(at: *mut u64, value: u64) {
     unsafe { asm!("lock *(u64 *)({at} + 0) += {value}", at = in(reg) at, value = in(reg) value) };
 }
 
-/// Stores `value` and returns what was there.
+/// Lets `*at` grow to `value`; returns by how much it did, 0 if it was there or beyond already.
+///
+/// However many readers of a growing value do this at once and in whatever order they come, what
+/// they return adds up to the growth. A reader beaten four times leaves the rest to the next.
 ///
 /// # Safety
 /// As [`add`].
 #[inline(always)]
-pub unsafe fn swap(at: *mut u64, value: u64) -> u64 {
-    let old;
+pub unsafe fn raise(at: *mut u64, value: u64) -> u64 {
     // SAFETY: the caller's contract.
     unsafe {
-        asm!("{value} = xchg_64({at} + 0, {value})", at = in(reg) at, value = inout(reg) value => old);
-    };
-    old
+        let mut before = core::ptr::read_volatile(at);
+        let mut tries = 0;
+        while tries < 4 {
+            let growth = value.wrapping_sub(before);
+            if growth as i64 <= 0 {
+                return 0;
+            }
+            let found = compare_swap(at, before, value);
+            if found == before {
+                return growth;
+            }
+            before = found;
+            tries += 1;
+        }
+    }
+    0
 }
 
 /// Stores `new` if `old` is there; returns what was there.

@@ -108,7 +108,7 @@ pub fn closed(sk: Sock, old: u8) {
             }
         } else if (*state).stage == STAGE_OPEN {
             if let Some(tcp) = sk.tcp() {
-                sync(tcp, state);
+                sync(tcp, state, Some(tcp.received_bytes()));
             }
             count!((*state).slot, closed, 1);
         }
@@ -138,8 +138,9 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         turn: turn::idle(tcp.write_seq()),
         start_us: monotonic_us(),
         last_received_us: monotonic_us(),
-        sent_bytes: tcp.sent_bytes(),
+        sent_bytes: tcp.sent_bytes(role == ROLE_CLIENT),
         received_bytes: tcp.received_bytes(),
+        received_mark: tcp.received_bytes() as u32,
         retransmits: u64::from(retransmits),
         rtt_mark,
         ..SocketState::zeroed()
@@ -152,25 +153,27 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
 
 /// Brings the slot up to date with the connection: bytes, retransmits, round trip time.
 ///
-/// May run at any moment, also twice at once: each caller adds the difference to the value it
-/// swapped out, so the sum over all callers is always the last value stored.
+/// May run at any moment, also twice at once and with values of different age: each caller adds
+/// only what lies above the highest value so far, so a slot never counts twice and never goes
+/// back. `received`: payload received, `None` if it cannot be told now.
 ///
 /// # Safety
 /// `state` must be a valid value of the socket's storage.
 #[inline(always)]
-pub unsafe fn sync(tcp: Tcp, state: *mut SocketState) {
+pub unsafe fn sync(tcp: Tcp, state: *mut SocketState, received: Option<u64>) {
     // SAFETY: the caller's contract.
     unsafe {
         let Some(counters) = edges::counters((*state).slot) else { return };
-        let sent = tcp.sent_bytes();
-        let before = atomic::swap(&raw mut (*state).sent_bytes, sent);
-        if sent != before {
-            atomic::add(&raw mut (*counters).sent_bytes, sent.wrapping_sub(before));
+        let sent = tcp.sent_bytes((*state).role == ROLE_CLIENT);
+        let growth = atomic::raise(&raw mut (*state).sent_bytes, sent);
+        if growth != 0 {
+            atomic::add(&raw mut (*counters).sent_bytes, growth);
         }
-        let received = tcp.received_bytes();
-        let before = atomic::swap(&raw mut (*state).received_bytes, received);
-        if received != before {
-            atomic::add(&raw mut (*counters).received_bytes, received.wrapping_sub(before));
+        if let Some(received) = received {
+            let growth = atomic::raise(&raw mut (*state).received_bytes, received);
+            if growth != 0 {
+                atomic::add(&raw mut (*counters).received_bytes, growth);
+            }
         }
         sync_retransmits(tcp, state);
         let (rtt_us, mark) = tcp.round_trip();
@@ -189,10 +192,9 @@ pub unsafe fn sync(tcp: Tcp, state: *mut SocketState) {
 pub unsafe fn sync_listener(sk: Sock, state: *mut SocketState) {
     // SAFETY: the caller's contract.
     unsafe {
-        let drops = u64::from(sk.drops());
-        let before = atomic::swap(&raw mut (*state).retransmits, drops);
-        if drops != before {
-            count!((*state).slot, listen_drops, drops.wrapping_sub(before));
+        let growth = atomic::raise(&raw mut (*state).retransmits, u64::from(sk.drops()));
+        if growth != 0 {
+            count!((*state).slot, listen_drops, growth);
         }
     }
 }
@@ -202,10 +204,9 @@ pub unsafe fn sync_listener(sk: Sock, state: *mut SocketState) {
 unsafe fn sync_retransmits(tcp: Tcp, state: *mut SocketState) {
     // SAFETY: the caller's contract.
     unsafe {
-        let now = u64::from(tcp.retransmits());
-        let before = atomic::swap(&raw mut (*state).retransmits, now);
-        if now != before {
-            count!((*state).slot, retransmits, now.wrapping_sub(before));
+        let growth = atomic::raise(&raw mut (*state).retransmits, u64::from(tcp.retransmits()));
+        if growth != 0 {
+            count!((*state).slot, retransmits, growth);
         }
     }
 }
@@ -243,10 +244,12 @@ unsafe fn failed(sk: Sock, state: *mut SocketState) {
 unsafe fn serve(sk: Sock, state: *mut SocketState) {
     // SAFETY: the caller's contract.
     unsafe {
-        (*state).role = ROLE_SERVER;
         (*state).slot = edges::slot(&server_key(sk, (*state).owner));
-        (*state).retransmits = 0;
+        // The child starts with the SYN-ACKs that were sent again, which its listener has counted.
+        (*state).retransmits = sk.tcp().map_or(0, |tcp| u64::from(tcp.retransmits()));
         (*state).start_us = 0;
+        // Last: from here on the sweep takes it for a connection.
+        core::ptr::write_volatile(&raw mut (*state).role, ROLE_SERVER);
     }
 }
 

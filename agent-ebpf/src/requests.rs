@@ -28,6 +28,11 @@ pub unsafe fn received(sk: Sock, state: *mut SocketState) {
             return;
         }
         let Some(tcp) = sk.tcp() else { return };
+        let received = tcp.received_bytes() as u32;
+        if received == (*state).received_mark {
+            return; // A FIN alone is no answer.
+        }
+        (*state).received_mark = received;
         let now_us = tcp.now_us();
         if (*state).role == ROLE_CLIENT {
             let acknowledged = tcp.unacknowledged().wrapping_sub((*state).answered_seq);

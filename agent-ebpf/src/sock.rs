@@ -17,6 +17,8 @@ use crate::maps::knob;
 
 /// TCP states, include/net/tcp_states.h.
 pub const ESTABLISHED: u8 = 1;
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
 pub const SYN_SENT: u8 = 2;
 pub const SYN_RECV: u8 = 3;
 pub const CLOSE: u8 = 7;
@@ -206,17 +208,49 @@ impl Tcp {
         (field!(self.0, srtt_us: u32) >> 3, field!(self.0, rtt_seq: u32))
     }
 
-    /// Payload bytes handed to the network for the first time.
+    /// Payload bytes handed to the network for the first time; `connected`: by connect, so that
+    /// a SYN was acknowledged.
+    ///
+    /// The stack's own count has a segment twice that this host's packet filter or queue refused
+    /// and that was therefore written again; sequence numbers do not, but they contain SYN and FIN.
     #[inline(always)]
-    pub fn sent_bytes(self) -> u64 {
-        field!(self.0, bytes_sent: u64).wrapping_sub(field!(self.0, bytes_retrans: u64))
+    pub fn sent_bytes(self, connected: bool) -> u64 {
+        let counted =
+            field!(self.0, bytes_sent: u64).wrapping_sub(field!(self.0, bytes_retrans: u64));
+        let acknowledged = field!(self.0, bytes_acked: u64);
+        let in_flight_from = self.unacknowledged();
+        let next = field!(self.0, snd_nxt: u32);
+        let has_fin = next == self.write_seq() && is_fin_queued(field!(self.0, state: u8));
+        let numbered = acknowledged
+            .wrapping_add(u64::from(next.wrapping_sub(in_flight_from)))
+            .wrapping_sub(u64::from(connected) + u64::from(has_fin));
+        if numbered as i64 >= 0 && numbered < counted { numbered } else { counted }
     }
 
-    /// Payload bytes received in order. The stack counts a FIN as a byte; we do not.
+    /// Payload bytes received in order. The stack counts a FIN as a byte; we do not. Only for
+    /// those who hold the socket's lock.
     #[inline(always)]
     pub fn received_bytes(self) -> u64 {
-        let has_fin = field!(self.0, flags: u64) >> (knob!(sock_done_bit) & 63) & 1;
-        field!(self.0, bytes_received: u64).wrapping_sub(has_fin)
+        field!(self.0, bytes_received: u64).wrapping_sub(self.has_fin())
+    }
+
+    /// As [`received_bytes`](Self::received_bytes) without the lock; `None` if it cannot be told
+    /// now. The stack counts a FIN shortly before it sets the flag that tells, holding the lock:
+    /// read in the order count, lock, flag, such a count is always found with the lock taken.
+    #[inline(always)]
+    pub fn received_bytes_unlocked(self) -> Option<u64> {
+        let count = field!(self.0, bytes_received: u64);
+        let is_locked = (knob!(offsets.lock_spinning) != MISSING
+            && field!(self.0, lock_spinning: u32) != 0)
+            || (knob!(offsets.lock_owned) != MISSING && field!(self.0, lock_owned: u32) != 0);
+        let has_fin = self.has_fin();
+        if is_locked && has_fin == 0 { None } else { Some(count.wrapping_sub(has_fin)) }
+    }
+
+    /// 1 if the peer's FIN was received.
+    #[inline(always)]
+    fn has_fin(self) -> u64 {
+        field!(self.0, flags: u64) >> (knob!(sock_done_bit) & 63) & 1
     }
 
     /// Segments sent again.
@@ -224,6 +258,13 @@ impl Tcp {
     pub fn retransmits(self) -> u32 {
         field!(self.0, total_retrans: u32)
     }
+}
+
+/// Whether a socket in this state has queued its FIN. While the hook of a state change runs, the
+/// socket still has the state before.
+#[inline(always)]
+fn is_fin_queued(state: u8) -> bool {
+    state == FIN_WAIT1 || state == FIN_WAIT2 || state == CLOSING || state == LAST_ACK
 }
 
 /// A `struct sk_buff`.

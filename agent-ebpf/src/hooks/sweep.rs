@@ -48,7 +48,7 @@ extern "C" fn sweep(ctx: *const Context) -> i32 {
         }
         if (*state).role != ROLE_LISTENER {
             if let Some(tcp) = sk.tcp() {
-                connection::sync(tcp, state);
+                connection::sync(tcp, state, tcp.received_bytes_unlocked());
             }
         } else if sk.state() == LISTEN {
             connection::sync_listener(sk, state);
