@@ -98,24 +98,23 @@ pub fn is_interpreter(comm: &[u8; 16]) -> bool {
 }
 
 /// A 32 bit hash of a command line; never 0. The unused tail of `argv` must be zero.
-#[inline(always)]
 pub fn app_hash(argv: &[u8; ARGV_BYTES]) -> u32 {
+    app_hash_of(|i| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&argv[i * 8..i * 8 + 8]);
+        u64::from_le_bytes(word)
+    })
+}
+
+/// As [`app_hash`], over the little-endian words 0 to 31 that `word` reads.
+#[inline(always)]
+pub fn app_hash_of(word: impl Fn(usize) -> u64) -> u32 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let mut i = 0;
-    while i < ARGV_BYTES {
-        let word = u64::from_le_bytes([
-            argv[i],
-            argv[i + 1],
-            argv[i + 2],
-            argv[i + 3],
-            argv[i + 4],
-            argv[i + 5],
-            argv[i + 6],
-            argv[i + 7],
-        ]);
-        hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+    while i < ARGV_BYTES / 8 {
+        hash = (hash ^ word(i)).wrapping_mul(0x0000_0100_0000_01b3);
         hash ^= hash >> 29;
-        i += 8;
+        i += 1;
     }
     let folded = (hash ^ (hash >> 32)) as u32;
     if folded == 0 { 1 } else { folded }

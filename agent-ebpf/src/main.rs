@@ -13,6 +13,7 @@ mod edges;
 mod emit;
 mod hooks;
 mod maps;
+mod opaque;
 mod owners;
 mod requests;
 mod sock;

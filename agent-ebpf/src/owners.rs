@@ -2,7 +2,7 @@
 
 use agent_common::ledger::{MAP_ERROR, NO_OWNER, OWNER};
 use agent_common::owner::{
-    ARGV_BYTES, OWNER_OVERFLOW, OwnerKey, OwnerRow, app_hash, is_interpreter,
+    ARGV_BYTES, OWNER_OVERFLOW, OwnerKey, OwnerRow, app_hash_of, is_interpreter,
 };
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{
@@ -11,6 +11,7 @@ use aya_ebpf::helpers::generated::{
 };
 
 use crate::maps::{self, lost, seen};
+use crate::opaque::opaque;
 use crate::sock::Task;
 
 /// The row of the task that is running; only meaningful in process context.
@@ -26,8 +27,7 @@ pub fn current(netns: u32) -> u32 {
         && let Some(scratch) = maps::owner_scratch()
     {
         read_arguments(task, scratch);
-        // SAFETY: a valid map value of this CPU; its argv was written just now.
-        key.app = app_hash(unsafe { &(*scratch).argv });
+        key.app = hash_arguments(scratch);
     }
     let (owners, _, _) = maps::owners();
     if let Some(row) = owners.get_ptr(&key) {
@@ -114,4 +114,10 @@ fn read_arguments(task: Task, row: *mut OwnerRow) {
             bpf_probe_read_user((&raw mut (*row).argv).cast(), length as u32, start as *const _);
         (*row).argv_len = if read == 0 { length as u32 } else { 0 };
     }
+}
+
+#[inline(always)]
+fn hash_arguments(row: *const OwnerRow) -> u32 {
+    // SAFETY: a valid map value of this CPU, aligned to eight bytes, as are its arguments.
+    app_hash_of(|i| unsafe { (&raw const (*row).argv).cast::<u64>().add(opaque(i)).read() })
 }
