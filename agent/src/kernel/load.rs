@@ -190,8 +190,8 @@ fn disabled(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disable
     }
     if knobs.reset_has_reason == 0 {
         disabled.push(Disabled {
-            what: "the cause of resets this host sends".to_owned(),
-            why: "the kernel gives reasons from 6.10 on".to_owned(),
+            what: "the cause of resets this host sends, and those it sends without a socket, as when it refuses a connection".to_owned(),
+            why: "the kernel tells them from 6.10 on".to_owned(),
         });
     }
     disabled

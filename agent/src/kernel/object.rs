@@ -158,14 +158,41 @@ fn data_of(map: &AyaMap) -> Option<&MapData> {
     }
 }
 
-/// A verifier's refusal is pages long; its last line says what it is about.
+/// A verifier's refusal is pages long; its last line, before its statistics, says what it is about.
 fn short(error: &str) -> String {
-    let mut lines = error.lines().filter(|line| !line.trim().is_empty());
-    let first = lines.next().unwrap_or_default().trim();
-    let last =
-        lines.rfind(|line| !line.starts_with("processed ") && !line.contains("verification time"));
-    match last {
-        Some(last) => format!("{first} ({})", last.trim()),
-        None => first.to_owned(),
+    const STATISTICS: [&str; 5] =
+        ["processed ", "insns processed ", "stack depth ", "verification time ", ": "];
+    let (what, output) = error.split_once(" Verifier output:").unwrap_or((error, ""));
+    let verdict = output
+        .lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start)));
+    let what = what.lines().next().unwrap_or_default().trim_end_matches('.');
+    match verdict {
+        Some(verdict) => format!("{what}; the verifier says: {verdict}"),
+        None => what.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_cut_down_to_its_verdict() {
+        let check = |error, expected| assert_eq!(short(error), expected);
+        check(
+            "load returned EACCES. Verifier output: 0: R1=ctx()\n\
+             1836: (71) r5 = *(u8 *)(r0 +57)\n\
+             R0 unbounded memory access\n\
+             verification time 270478 usec\n\
+             stack depth 128+0+0 max 0\n\
+             insns processed 7716\n\
+             processed 7716 insns (limit 1000000)\n\n\
+             : Permission denied (os error 13)",
+            "load returned EACCES; the verifier says: R0 unbounded memory access",
+        );
+        check("load returned EPERM. Verifier output: : not permitted", "load returned EPERM");
+        check("attaching: busy", "attaching: busy");
     }
 }
