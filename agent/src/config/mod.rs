@@ -372,6 +372,14 @@ limits:
     }
 
     #[test]
+    fn hooks_and_single_ways_to_attach_them_can_be_masked() {
+        let masked = |text: &str| load_file("a.toml", text).map(|loaded| loaded.config.masked);
+        let both = masked("masked = [\"drops\", \"way:sk_data_ready\"]\n").expect("valid");
+        assert_eq!(both, ["drops", "way:sk_data_ready"]);
+        assert!(masked("masked = [\"path:sk_data_ready\"]\n").is_err());
+    }
+
+    #[test]
     fn an_empty_file_is_the_default() {
         for name in ["a.toml", "a.yaml"] {
             let loaded = load_file(name, "# nothing yet\n").expect("valid");

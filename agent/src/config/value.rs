@@ -50,12 +50,14 @@ pub(super) fn text(given: &Given) -> Result<String, String> {
     parse(given, "must not be empty", |text| (!text.is_empty()).then(|| text.to_owned()))
 }
 
-/// Names, separated by commas.
+/// Names of hooks and kernel fields, separated by commas; `way:` before a program's name means only
+/// this way to attach its hook.
 pub(super) fn names(given: &Given) -> Result<Vec<String>, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let name = |part: &str| {
         let wrong = || format!("contains \"{part}\"; write names like sk_data_ready");
-        part.chars().all(plain).then(|| part.to_owned()).ok_or_else(wrong)
+        let bare = part.strip_prefix("way:").unwrap_or(part);
+        bare.chars().all(plain).then(|| part.to_owned()).ok_or_else(wrong)
     };
     parts(given).map(name).collect()
 }
