@@ -42,4 +42,5 @@ macro_rules! needs_kernel {
 }
 pub(crate) use needs_kernel;
 
+mod exactness;
 mod inet_sock_set_state;

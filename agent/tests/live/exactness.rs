@@ -1,0 +1,172 @@
+//! Exactness: under real load the agent's numbers *equal* those of the kernel, of the programs
+//! and of the load tools.
+//!
+//! A test opens the [`Books`], runs a load between two namespaces, and closes them: the books
+//! compare the edge with `/proc/net/snmp` and `netstat` of both namespaces, the two sides with each
+//! other, and the ledger with itself. What only the programs know (bytes written, requests made)
+//! the test compares itself. A difference that is allowed is computed, never guessed.
+//!
+//! While the load runs, [`Watcher`] scrapes without pause and requires what holds at every moment:
+//! no series goes back, and no fact is exported before it was seen.
+//!
+//! The kernel skips a program that is running on the same CPU already. The agent counts that
+//! (`portolan_hook_misses_total`); only as many facts as were skipped on the whole host may be
+//! missing, and the test says so.
+
+mod bytes;
+mod faults;
+mod http;
+mod postgres;
+mod programs;
+mod redis;
+mod watcher;
+
+pub use programs::{Load, Nginx, Redis, free_port_in, missing};
+pub use watcher::Watcher;
+
+use crate::agent::Agent;
+use crate::facts::Counters;
+use crate::namespace::Pair;
+use crate::scrape::{Edge, Scrape};
+
+/// What the kernel had counted in both namespaces before the load.
+pub struct Books {
+    client: Counters,
+    server: Counters,
+    misses: u64,
+}
+
+/// An edge by its names, on both sides.
+#[derive(Clone, Copy)]
+pub struct Between<'a> {
+    /// The client's service.
+    pub client: &'a str,
+    /// The server's service.
+    pub server: &'a str,
+    /// The server's port.
+    pub port: u16,
+}
+
+/// The totals of an edge at rest.
+#[derive(Debug)]
+pub struct Settled {
+    /// Requests as the client saw them.
+    pub client_requests: u64,
+    /// Requests as the server saw them.
+    pub server_requests: u64,
+    /// Connections the client opened.
+    pub connects: u64,
+    /// Payload the client sent.
+    pub client_sent: u64,
+    /// Payload the client received.
+    pub client_received: u64,
+    /// Payload the server sent.
+    pub server_sent: u64,
+    /// Payload the server received.
+    pub server_received: u64,
+    /// By how much each of these may differ: runs of our programs that the kernel skipped.
+    pub slack: u64,
+}
+
+/// Requires that `ours` is `truth`, apart from `slack` facts that the agent knows it missed.
+#[track_caller]
+pub fn equal(what: &str, ours: u64, truth: u64, slack: u64) {
+    if ours != truth && ours.abs_diff(truth) <= slack {
+        println!("{what}: {ours} of {truth}, and {slack} runs were skipped by the kernel");
+    } else {
+        assert_eq!(ours, truth, "{what}");
+    }
+}
+
+// === impl Books ===
+
+impl Books {
+    /// Opens them.
+    pub fn open(pair: &Pair, agent: &Agent) -> Self {
+        Self {
+            client: Counters::of(&pair.client),
+            server: Counters::of(&pair.server),
+            misses: misses(&agent.scrape()),
+        }
+    }
+
+    /// Waits until every connection of the edge has ended and compares. Nothing else may have
+    /// used TCP in these two namespaces.
+    #[track_caller]
+    pub fn close(&self, pair: &Pair, agent: &Agent, between: Between<'_>) -> Settled {
+        let now = self.at_rest(agent, between);
+        let slack = misses(&now) - self.misses;
+        let (client, server) = (between.client_side(&now), between.server_side(&now));
+        let (cli, srv) = (Counters::of(&pair.client), Counters::of(&pair.server));
+        let cli = |name: &str| cli.since(&self.client, name);
+        let srv = |name: &str| srv.since(&self.server, name);
+
+        // A connect that found no local port never became an attempt of TCP's.
+        let attempts = client.all_connects() - client.connects("address_unavailable");
+        equal("connects of the client are ActiveOpens", attempts, cli("TcpActiveOpens"), slack);
+        equal("failed connects are AttemptFails", failed(&client), cli("TcpAttemptFails"), slack);
+        // A child that the peer resets before the handshake ends is a PassiveOpen that failed.
+        equal("accepts are PassiveOpens", server.all_connects(), srv("TcpPassiveOpens"), slack);
+        equal("failed accepts are AttemptFails", failed(&server), srv("TcpAttemptFails"), slack);
+        let resets = |edge: &Edge<'_>| edge.resets_by_cause("sent").values().sum();
+        equal("resets the client sent are OutRsts", resets(&client), cli("TcpOutRsts"), slack);
+        let again = client.retransmits();
+        equal("retransmits of the client are RetransSegs", again, cli("TcpRetransSegs"), slack);
+        let again = server.retransmits() + between.synack_retransmits(&now);
+        equal("retransmits of the server are RetransSegs", again, srv("TcpRetransSegs"), slack);
+        let settled = Settled {
+            client_requests: client.requests().count,
+            server_requests: server.requests().count,
+            connects: client.connects("ok"),
+            client_sent: client.sent_bytes(),
+            client_received: client.received_bytes(),
+            server_sent: server.sent_bytes(),
+            server_received: server.received_bytes(),
+            slack,
+        };
+        equal("every accept was a connect", server.connects("ok"), settled.connects, slack);
+        println!("{settled:?}");
+        settled
+    }
+
+    /// The scrape in which the edge has come to rest: nothing open, nothing in flight.
+    #[track_caller]
+    fn at_rest(&self, agent: &Agent, between: Between<'_>) -> Scrape {
+        agent.eventually(true, |now| {
+            let open = between.client_side(now).active() + between.server_side(now).active();
+            open <= misses(now) - self.misses && between.client_side(now).all_connects() > 0
+        });
+        agent.ledger_adds_up()
+    }
+}
+
+// === impl Between ===
+
+impl Between<'_> {
+    fn client_side<'a>(&self, now: &'a Scrape) -> Edge<'a> {
+        now.edge(self.client, self.server, self.port, "client")
+    }
+
+    fn server_side<'a>(&self, now: &'a Scrape) -> Edge<'a> {
+        now.edge(self.client, self.server, self.port, "server")
+    }
+
+    fn synack_retransmits(&self, now: &Scrape) -> u64 {
+        let port = self.port.to_string();
+        let labels = [("service", self.server), ("port", port.as_str())];
+        now.sum("portolan_tcp_synack_retransmits_total", &labels)
+    }
+}
+
+/// Attempts that the kernel, too, calls failed: a program that gave up by closing is none.
+fn failed(edge: &Edge<'_>) -> u64 {
+    edge.all_connects()
+        - edge.connects("ok")
+        - edge.connects("aborted")
+        - edge.connects("address_unavailable")
+}
+
+/// Runs of our programs that the kernel skipped, on all hooks and the whole host.
+fn misses(now: &Scrape) -> u64 {
+    now.sum("portolan_hook_misses_total", &[])
+}

@@ -1,0 +1,134 @@
+//! Faults: refused and lost packets, resets; the books must still balance.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use super::{Between, Books, Watcher, equal, free_port_in};
+use crate::agent::Agent;
+use crate::namespace::Pair;
+use crate::net;
+
+/// Drops one packet in `n` on every way: arriving, and leaving before the network saw it.
+fn lossy(n: u32) -> String {
+    let chain = |hook: &str| {
+        format!(
+            "chain {hook} {{\ntype filter hook {hook} priority 0;\n\
+             meta l4proto tcp numgen random mod {n} == 0 drop\n}}\n"
+        )
+    };
+    format!("table inet loss {{\n{}{}}}\n", chain("input"), chain("output"))
+}
+
+#[test]
+fn every_refused_connect_is_an_attempt_that_failed() {
+    needs_kernel!();
+    const ATTEMPTS: u64 = 200;
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let books = Books::open(&pair, &agent);
+    let port = free_port_in(&pair.server);
+    let address = SocketAddr::from((pair.server.v4, port));
+    Watcher::during(&agent, || {
+        pair.client.act(|| {
+            for _ in 0..ATTEMPTS {
+                let error = std::net::TcpStream::connect(address).expect_err("nobody listens");
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+            }
+        });
+    });
+    let server = pair.server.v4.to_string();
+    let between = Between { client: &pair.client.service, server: &server, port };
+    let settled = books.close(&pair, &agent, between);
+    assert_eq!(settled.connects, 0);
+    let now = agent.scrape();
+    let edge = now.edge(&pair.client.service, &server, port, "client");
+    equal("refused", edge.connects("refused"), ATTEMPTS, settled.slack);
+    equal("told so", edge.resets("received", "no_listener"), ATTEMPTS, settled.slack);
+    agent.stop();
+}
+
+#[test]
+fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
+    needs_kernel!();
+    const CONNECTIONS: usize = 24;
+    const TURNS: usize = 12;
+    let (request, response) = (4000, 9000);
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let listener = pair.server.listen((pair.server.v4, 0));
+    let port = net::port(&listener);
+    let address = SocketAddr::from((pair.server.v4, port));
+    for end in pair.both() {
+        // Lost ends of connections are given up soon.
+        end.sysctl("ipv4/tcp_orphan_retries", "3");
+        end.nft(&lossy(25));
+    }
+    let books = Books::open(&pair, &agent);
+    Watcher::during(&agent, || {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..CONNECTIONS {
+                    let mut stream = net::accept(&listener);
+                    scope.spawn(move || {
+                        net::answer(&mut stream, request, response, Duration::ZERO).expect("turns")
+                    });
+                }
+            });
+            for _ in 0..CONNECTIONS {
+                scope.spawn(|| {
+                    let mut stream = pair.client.connect(address).expect("connecting");
+                    net::patient(&stream);
+                    for _ in 0..TURNS {
+                        net::ask(&mut stream, request, response).expect("a turn");
+                    }
+                });
+            }
+        });
+    });
+    for end in pair.both() {
+        end.nft_flush();
+    }
+    let (client, server) = (&pair.client.service, &pair.server.service);
+    let settled = books.close(&pair, &agent, Between { client, server, port });
+    let turns = CONNECTIONS * TURNS;
+    equal("turns of the client", settled.client_requests, turns as u64, settled.slack);
+    equal("turns of the server", settled.server_requests, turns as u64, settled.slack);
+    assert_eq!(settled.client_sent, (turns * request) as u64);
+    assert_eq!(settled.server_received, (turns * request) as u64);
+    assert_eq!(settled.server_sent, (turns * response) as u64);
+    assert_eq!(settled.client_received, (turns * response) as u64);
+    let now = agent.scrape();
+    assert!(now.edge(client, server, port, "client").retransmits() > 0, "nothing was lost");
+    agent.stop();
+}
+
+#[test]
+fn resets_of_established_connections_are_counted_by_both_ends() {
+    needs_kernel!();
+    const CUT: u64 = 100;
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let listener = pair.server.listen((pair.server.v4, 0));
+    let port = net::port(&listener);
+    let address = SocketAddr::from((pair.server.v4, port));
+    let books = Books::open(&pair, &agent);
+    Watcher::during(&agent, || {
+        for _ in 0..CUT {
+            let mut client = pair.client.connect(address).expect("connecting");
+            let mut server = net::accept(&listener);
+            std::io::Write::write_all(&mut client, b"hello").expect("writing");
+            net::read_exactly(&mut server, 5).expect("reading");
+            net::close_with_reset(client);
+        }
+    });
+    let (client, server) = (&pair.client.service, &pair.server.service);
+    let settled = books.close(&pair, &agent, Between { client, server, port });
+    let now = agent.scrape();
+    let sent = now.edge(client, server, port, "client").resets_by_cause("sent");
+    let received = now.edge(client, server, port, "server").resets_by_cause("received");
+    equal("sent", sent.values().sum(), CUT, settled.slack);
+    equal("received", received.values().sum(), CUT, settled.slack);
+    assert_eq!((settled.client_requests, settled.server_requests), (0, 0), "nobody answered");
+    agent.stop();
+}
