@@ -17,7 +17,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
 use crate::sock::{LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
-use crate::{atomic, emit, owners};
+use crate::{atomic, emit, owners, requests};
 
 /// A program calls connect: the SYN is about to leave. Process context.
 #[inline(always)]
@@ -66,7 +66,7 @@ pub fn established(sk: Sock, old: u8) {
             if let Some(counters) = edges::counters((*state).slot) {
                 edges::observe(&raw mut (*counters).connect, elapsed);
             }
-            (*state).answered_seq = tcp.write_seq();
+            (*state).answered_seq = tcp.written();
             (*state).last_received_us = tcp.now_us();
             if is_same_host(&sk.local(), &sk.remote()) {
                 let key = peer_key(sk, sk.local_port(), sk.remote_port());
@@ -76,7 +76,7 @@ pub fn established(sk: Sock, old: u8) {
         } else {
             // Inherited from the listener: from here on it is a connection of its own.
             serve(sk, state);
-            (*state).turn = turn::idle(tcp.write_seq());
+            (*state).turn = turn::idle(tcp.written());
         }
         (*state).stage = STAGE_OPEN;
         count!((*state).slot, connects[CONNECT_OK], 1);
@@ -109,6 +109,7 @@ pub fn closed(sk: Sock, old: u8) {
         } else if (*state).stage == STAGE_OPEN {
             if let Some(tcp) = sk.tcp() {
                 sync(tcp, state, Some(tcp.received_bytes()));
+                requests::ended(tcp, state);
             }
             count!((*state).slot, closed, 1);
         }
@@ -134,8 +135,8 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         slot,
         role: if listening { ROLE_LISTENER } else { role },
         stage: if connecting { STAGE_CONNECTING } else { STAGE_OPEN },
-        answered_seq: tcp.write_seq(),
-        turn: turn::idle(tcp.write_seq()),
+        answered_seq: tcp.written(),
+        turn: turn::idle(tcp.written()),
         start_us: monotonic_us(),
         last_received_us: monotonic_us(),
         sent_bytes: tcp.sent_bytes(role == ROLE_CLIENT),

@@ -35,11 +35,14 @@ pub unsafe fn received(sk: Sock, state: *mut SocketState) {
         (*state).received_mark = received;
         let now_us = tcp.now_us();
         if (*state).role == ROLE_CLIENT {
+            // A FIN of ours may be acknowledged as well: what was written is the limit.
+            let written = tcp.written();
             let acknowledged = tcp.unacknowledged().wrapping_sub((*state).answered_seq);
-            if acknowledged != 0 && acknowledged < 1 << 31 {
+            let asked = written.wrapping_sub((*state).answered_seq);
+            if asked != 0 && acknowledged != 0 && acknowledged < 1 << 31 {
                 let resent = (*state).first_sent_us;
                 let sent_us = if resent == 0 { tcp.sent_us() } else { resent };
-                (*state).answered_seq = tcp.write_seq();
+                (*state).answered_seq = written;
                 (*state).first_sent_us = 0;
                 answered((*state).slot, now_us.saturating_sub(sent_us));
             }
@@ -63,13 +66,32 @@ pub unsafe fn sent(sk: Sock, state: *mut SocketState) {
         }
         let Some(tcp) = sk.tcp() else { return };
         let old = core::ptr::read_volatile(&raw const (*state).turn);
-        let (new, is_answer) = turn::sent(old, tcp.write_seq());
+        let (new, is_answer) = turn::sent(old, tcp.written());
         if new == old {
             return;
         }
         // If another CPU changed the word first, it closed this turn: see `request_received`.
         if atomic::compare_swap(&raw mut (*state).turn, old, new) == old && is_answer {
             answered((*state).slot, turn::elapsed_us(turn::began_us(old), tcp.now_us()));
+        }
+    }
+}
+
+/// The connection ends. The peer's reset may come back before the send of the response returned.
+///
+/// # Safety
+/// As [`received`].
+#[inline(always)]
+pub unsafe fn ended(tcp: Tcp, state: *mut SocketState) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if (*state).role != ROLE_SERVER {
+            return;
+        }
+        let old = core::ptr::read_volatile(&raw const (*state).turn);
+        let (new, is_answer) = turn::sent(old, tcp.written());
+        if is_answer && atomic::compare_swap(&raw mut (*state).turn, old, new) == old {
+            answered_before(tcp, state, turn::began_us(old), tcp.now_us());
         }
     }
 }
@@ -83,20 +105,14 @@ unsafe fn request_received(tcp: Tcp, state: *mut SocketState, now_us: u64) {
         // At most one send hook can be in flight beside us: the second try cannot fail.
         let mut tries = 0;
         while tries < 2 {
-            let (new, is_answered) = turn::received(old, tcp.write_seq(), now_us);
+            let (new, is_answered) = turn::received(old, tcp.written(), now_us);
             if new == old {
                 return;
             }
             let found = atomic::compare_swap(at, old, new);
             if found == old {
                 if is_answered {
-                    // The response left before its send returned. The stack knows when, unless
-                    // nothing of it is acknowledged yet (a client that does not wait).
-                    let began = turn::began_us(old);
-                    let elapsed = turn::elapsed_us(began, tcp.sent_us());
-                    let elapsed =
-                        if elapsed == 0 { turn::elapsed_us(began, now_us) } else { elapsed };
-                    answered((*state).slot, elapsed);
+                    answered_before(tcp, state, turn::began_us(old), now_us);
                 }
                 return;
             }
@@ -104,6 +120,16 @@ unsafe fn request_received(tcp: Tcp, state: *mut SocketState, now_us: u64) {
             tries += 1;
         }
     }
+}
+
+/// A response left before its send returned. The stack knows when, unless nothing of it is
+/// acknowledged yet (a client that does not wait).
+#[inline(always)]
+unsafe fn answered_before(tcp: Tcp, state: *mut SocketState, began_us: u64, now_us: u64) {
+    let elapsed = turn::elapsed_us(began_us, tcp.sent_us());
+    let elapsed = if elapsed == 0 { turn::elapsed_us(began_us, now_us) } else { elapsed };
+    // SAFETY: the caller's contract: `state` is valid.
+    answered(unsafe { (*state).slot }, elapsed);
 }
 
 #[inline(always)]

@@ -181,6 +181,12 @@ impl Tcp {
         field!(self.0, write_seq: u32)
     }
 
+    /// Next byte the program will write; as [`write_seq`](Self::write_seq), but a FIN is no byte.
+    #[inline(always)]
+    pub fn written(self) -> u32 {
+        self.write_seq().wrapping_sub(u32::from(is_fin_queued(field!(self.0, state: u8))))
+    }
+
     /// First byte not acknowledged.
     #[inline(always)]
     pub fn unacknowledged(self) -> u32 {
@@ -196,9 +202,12 @@ impl Tcp {
     }
 
     /// When the most recently acknowledged packet was sent, or, while the pipe was empty before
-    /// it, the first packet in flight (net/ipv4/tcp_rate.c). Microseconds.
+    /// it, the first packet in flight (net/ipv4/tcp_rate.c). Microseconds; 0 if not known.
     #[inline(always)]
     pub fn sent_us(self) -> u64 {
+        if knob!(offsets.first_tx_mstamp) == MISSING {
+            return 0;
+        }
         field!(self.0, first_tx_mstamp: u64)
     }
 

@@ -30,7 +30,7 @@ fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
     unsafe {
         let client = (*state).role == ROLE_CLIENT;
-        let outstanding = client && tcp.write_seq() != (*state).answered_seq;
+        let outstanding = client && tcp.written() != (*state).answered_seq;
         let silent_until = if outstanding { tcp.sent_us() } else { tcp.now_us() };
         let idle_us = silent_until.saturating_sub((*state).last_received_us);
         let cause = if tcp_state == SYN_SENT {

@@ -25,7 +25,7 @@ fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
             && (*state).stage == STAGE_OPEN
             && (*state).first_sent_us == 0
             && let Some(tcp) = sk.tcp()
-            && tcp.write_seq() != (*state).answered_seq
+            && tcp.written() != (*state).answered_seq
         {
             (*state).first_sent_us = tcp.sent_us();
         }
