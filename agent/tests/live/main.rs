@@ -44,3 +44,5 @@ pub(crate) use needs_kernel;
 
 mod exactness;
 mod inet_sock_set_state;
+mod latency;
+mod prometheus;
