@@ -2,6 +2,10 @@
 
 use crate::owner::OwnerKey;
 
+/// While this key is in the map (no socket has cookie 0 after a survey), the seed program also
+/// takes over sockets that the survey did not find, without an owner.
+pub const STRANGERS_TOO: u64 = 0;
+
 crate::wire! {
     /// Owner and role of one pre-existing socket, keyed by its cookie.
     pub struct Seed: 40 {

@@ -5,10 +5,11 @@
 
 use core::ffi::c_void;
 
-use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
+use agent_common::edge::ROLE_CLIENT;
+use agent_common::seed::STRANGERS_TOO;
 
 use crate::maps::{self, socket};
-use crate::sock::{CLOSE, LISTEN, SYN_RECV, Sock};
+use crate::sock::{CLOSE, SYN_RECV, Sock};
 use crate::{connection, owners};
 
 /// `struct bpf_iter__tcp`.
@@ -37,9 +38,8 @@ extern "C" fn seed(ctx: *const Context) -> i32 {
     let (owner, role) = match maps::seed(sk.cookie()) {
         // SAFETY: a valid map value.
         Some(seed) => unsafe { (owners::by_key(&(*seed).owner, (*seed).tgid), (*seed).role) },
-        None => {
-            (owners::nobody(sk.netns()), if state == LISTEN { ROLE_SERVER } else { ROLE_CLIENT })
-        }
+        None if maps::seed(STRANGERS_TOO).is_none() => return 0,
+        None => (owners::nobody(sk.netns()), ROLE_CLIENT),
     };
     connection::preexisting(sk, tcp, owner, role);
     0

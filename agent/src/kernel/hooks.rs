@@ -1,5 +1,7 @@
 //! Every hook: what it is called, how it can be attached, what it needs, what is lost without it.
 
+use agent_common::knobs::Offsets;
+
 /// One place where the kernel calls us.
 #[derive(Debug)]
 pub struct Hook {
@@ -93,7 +95,6 @@ pub const HOOKS: &[Hook] = &[
             },
         ],
         fields: &[
-            "state",
             "write_seq",
             "snd_una",
             "tcp_mstamp",
@@ -110,14 +111,14 @@ pub const HOOKS: &[Hook] = &[
             tracepoint("sock_send_length"),
             Way { program: "tcp_sendmsg", kind: Kind::FunctionExit, target: "tcp_sendmsg" },
         ],
-        fields: &["write_seq", "tcp_mstamp", "state"],
+        fields: &["write_seq", "tcp_mstamp"],
         requests: true,
         lost_without: "request latency on the server side, in time: a response shows when the next request arrives",
     },
     Hook {
         name: "tcp_retransmit_skb",
         ways: &[tracepoint("tcp_retransmit_skb")],
-        fields: &["write_seq", "first_tx_mstamp", "state"],
+        fields: &["write_seq", "first_tx_mstamp"],
         requests: true,
         lost_without: "the part of request latency that was spent waiting for a retransmission",
     },
@@ -177,6 +178,24 @@ pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
 const RACING_FIN: &str =
     "the end of a connection while it is being read: its FIN may count as one byte received";
 
+/// Refuses a mask that masks nothing: a typing mistake would make a test prove nothing.
+pub fn check_masks(masked: &[String]) -> anyhow::Result<()> {
+    let known = |mask: &str| {
+        find(mask).is_some()
+            || Offsets::FIELDS.iter().any(|(name, ..)| *name == mask)
+            || HOOKS
+                .iter()
+                .flat_map(|hook| hook.ways)
+                .any(|way| mask.strip_prefix("way:") == Some(way.program))
+    };
+    match masked.iter().find(|mask| !known(mask)) {
+        Some(mask) => anyhow::bail!(
+            "`masked` names {mask}, which is neither a hook, nor a kernel field, nor way:PROGRAM; `portolan status` lists the hooks"
+        ),
+        None => Ok(()),
+    }
+}
+
 /// The row of a hook.
 pub fn find(name: &str) -> Option<&'static Hook> {
     HOOKS.iter().find(|hook| hook.name == name)
@@ -185,7 +204,6 @@ pub fn find(name: &str) -> Option<&'static Hook> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use agent_common::knobs::Offsets;
 
     #[test]
     fn every_field_exists_and_every_field_is_needed_by_someone() {
@@ -198,6 +216,13 @@ mod tests {
         for name in known {
             assert!(needed.contains(&name), "nobody needs {name}");
         }
+    }
+
+    #[test]
+    fn a_mask_must_mask_something() {
+        let check = |mask: &str| check_masks(&[mask.to_owned()]).is_ok();
+        assert!(check("sweep") && check("drops") && check("way:sk_data_ready"));
+        assert!(!check("sweeep") && !check("way:nothing"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::bpf::{self, Map};
 use super::btf::Btf;
 use super::drain::Drain;
-use super::hooks::{HOOKS, Hook, Kind, OPTIONAL_FIELDS, Way};
+use super::hooks::{self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, Way};
 use super::object::{self, Link, Parts};
 use super::offsets;
 use super::pins::Pins;
@@ -71,6 +71,7 @@ pub struct Kernel {
 impl Kernel {
     /// Loads and attaches, or takes over what an earlier run pinned.
     pub fn start(options: &Options) -> anyhow::Result<Self> {
+        hooks::check_masks(&options.masked)?;
         let btf = Btf::of_running_kernel()?;
         let knobs = offsets::knobs(
             &btf,
@@ -92,8 +93,8 @@ impl Kernel {
         // SAFETY: gives unused memory back (the kernel's types are large); no preconditions.
         unsafe { libc::malloc_trim(0) };
 
-        let hooks = attached(&plan, &mut parts);
-        let disabled = disabled(&hooks, &knobs, options);
+        let hooks = take_links(&plan, &mut parts);
+        let disabled = what_is_off(&hooks, &knobs, options);
         let first = hooks.first().ok_or_else(|| anyhow!("the table of hooks is empty"))?;
         if let Err(why) = &first.result {
             bail!(
@@ -132,7 +133,7 @@ fn plan(btf: &Btf, knobs: &Knobs, options: &Options) -> Plan {
         }
         let missing = offsets::missing(&knobs.offsets, hook.fields);
         if !missing.is_empty() {
-            return Err(format!("this kernel's structs have no {}", missing.join(", ")));
+            return Err(format!("{} not in this kernel's structs, or masked", missing.join(", ")));
         }
         let ways: Vec<_> = hook.ways.iter().filter(|way| is_there(btf, way, options)).collect();
         if ways.is_empty() {
@@ -154,7 +155,7 @@ fn is_there(btf: &Btf, way: &Way, options: &Options) -> bool {
         }
 }
 
-fn attached(plan: &Plan, parts: &mut Parts) -> Vec<Attached> {
+fn take_links(plan: &Plan, parts: &mut Parts) -> Vec<Attached> {
     let not_there = || Err("not attached by the agent that pinned it".to_owned());
     plan.hooks
         .iter()
@@ -168,7 +169,7 @@ fn attached(plan: &Plan, parts: &mut Parts) -> Vec<Attached> {
         .collect()
 }
 
-fn disabled(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disabled> {
+fn what_is_off(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disabled> {
     let mut disabled = Vec::new();
     for Attached { hook, result } in hooks {
         if let Err(why) = result

@@ -15,7 +15,7 @@ use agent_common::wire::Wire as _;
 use hashbrown::HashMap;
 
 use super::service::{Service, Source};
-use super::snapshot::{EdgeLabels, EdgeView};
+use super::snapshot::{EdgeLabels, EdgeView, Role};
 
 /// A slot that has been still for so long is given back, seconds.
 pub const IDLE_SECONDS: u64 = 3600;
@@ -130,24 +130,33 @@ impl Tables {
         Updated { edges: rows, actions, exported }
     }
 
+    /// One row per set of names, however they were found; it shows the surest way.
     fn rows(&self) -> Vec<EdgeView> {
-        let mut rows: HashMap<&Arc<EdgeLabels>, EdgeCounters> = HashMap::new();
-        for slot in self.slots.values() {
-            rows.entry(&slot.labels).or_default().merge(&slot.counters);
-        }
-        for (labels, counters) in &self.retired {
-            rows.entry(labels).or_default().merge(counters);
+        let slots = self.slots.values().map(|slot| (&slot.labels, &slot.counters));
+        let mut rows: HashMap<Names<'_>, (Arc<EdgeLabels>, EdgeCounters)> = HashMap::new();
+        for (labels, counters) in slots.chain(&self.retired) {
+            let (shown, total) = rows
+                .entry(names(labels))
+                .or_insert_with(|| (labels.clone(), EdgeCounters::zeroed()));
+            total.merge(counters);
+            if (labels.client.source, labels.server.source)
+                < (shown.client.source, shown.server.source)
+            {
+                *shown = labels.clone();
+            }
         }
         let mut views: Vec<_> = rows
-            .into_iter()
+            .into_values()
             .filter(|(_, counters)| *counters != EdgeCounters::zeroed())
-            .map(|(labels, counters)| EdgeView {
-                labels: labels.clone(),
-                counters: Arc::new(counters),
-            })
+            .map(|(labels, counters)| EdgeView { labels, counters: Arc::new(counters) })
             .collect();
         views.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         views
+    }
+
+    /// The labels of a slot.
+    pub fn labels(&self, slot: u32) -> Option<&EdgeLabels> {
+        self.slots.get(&slot).map(|slot| slot.labels.as_ref())
     }
 
     fn exported(&self) -> [u64; CLASSES] {
@@ -199,6 +208,14 @@ impl Slot {
     }
 }
 
+/// What tells one row from another.
+type Names<'a> = (&'a str, &'a str, &'a str, &'a str, u16, Role);
+
+fn names(labels: &EdgeLabels) -> Names<'_> {
+    let EdgeLabels { client, server, port, role } = labels;
+    (&client.name, &client.namespace, &server.name, &server.namespace, *port, *role)
+}
+
 fn add_facts(exported: &mut [u64; CLASSES], counters: &EdgeCounters) {
     let sum = |values: &[u64]| values.iter().fold(0, |sum: u64, value| sum.wrapping_add(*value));
     exported[CONNECTION] += sum(&counters.connects);
@@ -209,7 +226,6 @@ fn add_facts(exported: &mut [u64; CLASSES], counters: &EdgeCounters) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::snapshot::Role;
     use proptest::prelude::*;
 
     fn edge(slot: u32, born_us: u64, ok: u64) -> Edge {
@@ -257,6 +273,18 @@ mod tests {
             |_| false,
         );
         assert_eq!((updated.edges.len(), total(&updated)), (1, 15));
+    }
+
+    #[test]
+    fn a_name_found_in_two_ways_is_one_row() {
+        let mut tables = Tables::default();
+        let edges = [edge(4, 1, 7), edge(5, 1, 8)];
+        let named = |edge: &Edge| {
+            labels("a", if edge.slot == 4 { Source::LocalClient } else { Source::Process })
+        };
+        let updated = tables.update(1, &edges, 100, named, |_| false);
+        assert_eq!((updated.edges.len(), total(&updated)), (1, 15));
+        assert_eq!(updated.edges[0].labels.client.source, Source::Process);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agent_common::address::{UNSPECIFIED, owner_of, to_ip};
 use agent_common::edge::{FIRST_FREE_SLOT, ROLE_CLIENT};
-use agent_common::ledger::{EVENT, OWNER, SOCKET};
+use agent_common::ledger::{CLASSES, EVENT, Ledger, OWNER, SOCKET};
 use agent_common::listener::ListenerRecord;
 use hashbrown::HashSet;
 use tokio::sync::watch;
@@ -46,6 +46,7 @@ pub(super) struct Core {
     known_namespaces: HashSet<u32>,
     preexisting: u64,
     events: u64,
+    exported_before: Option<[u64; CLASSES]>,
     drains: u64,
     drain_time: Duration,
 }
@@ -62,6 +63,7 @@ impl Core {
             known_namespaces: HashSet::new(),
             preexisting: 0,
             events: 0,
+            exported_before: None,
             drains: 0,
             drain_time: Duration::ZERO,
         }
@@ -220,14 +222,11 @@ impl Core {
             );
         }
         for event in &drained.events {
-            tell(event);
+            tell(event, tables);
         }
         self.events += drained.events.len() as u64 + drained.malformed_events;
-        let mut exported = updated.exported;
-        exported[OWNER] = self.owners.taken();
-        exported[EVENT] = self.events;
         let ledger = drained.ledger;
-        exported[SOCKET] = ledger.seen[SOCKET].saturating_sub(ledger.lost[SOCKET].iter().sum());
+        let exported = self.exported(updated.exported, &ledger);
         self.preexisting = updated.edges.iter().map(|view| view.counters.preexisting).sum();
         let edges_in_use = drained.edges.iter().filter(|edge| edge.slot >= FIRST_FREE_SLOT).count();
         let hooks = self.hooks();
@@ -260,6 +259,30 @@ impl Core {
             drains: self.drains,
             drain_seconds: self.drain_time.as_secs_f64(),
         }
+    }
+
+    /// Completes what the tables export with what leaves by other ways. After a take-over of
+    /// pinned maps the ledger goes back further than this process: what was exported before is
+    /// what was seen and not lost by then.
+    fn exported(&mut self, tables: [u64; CLASSES], ledger: &Ledger) -> [u64; CLASSES] {
+        let kept =
+            |class: usize| ledger.seen[class].saturating_sub(ledger.lost[class].iter().sum());
+        let mut exported = tables;
+        exported[OWNER] = self.owners.taken();
+        exported[EVENT] = self.events;
+        let adopted = self.kernel.adopted;
+        let before = self.exported_before.get_or_insert_with(|| {
+            let missing = |class: usize| {
+                if adopted { kept(class).saturating_sub(exported[class]) } else { 0 }
+            };
+            std::array::from_fn(missing)
+        });
+        for (exported, before) in exported.iter_mut().zip(before) {
+            *exported += *before;
+        }
+        // Storage has no table to count; it is there or it is lost.
+        exported[SOCKET] = kept(SOCKET);
+        exported
     }
 
     fn hooks(&self) -> Vec<HookView> {
@@ -311,13 +334,20 @@ fn give_back(what: &str, result: std::io::Result<()>) {
     }
 }
 
-fn tell(event: &Event) {
+/// Rare facts, one by one, for who debugs.
+fn tell(event: &Event, tables: &Tables) {
+    let (Event::ConnectFailed { slot, .. } | Event::Reset { slot, .. }) = event;
+    let labels = tables.labels(*slot);
+    let client = labels.map(|labels| labels.client.name.as_ref());
+    let server = labels.map(|labels| labels.server.name.as_ref());
     match event {
-        Event::ConnectFailed { remote, port, result, errno, elapsed_us, owner, .. } => {
-            tracing::debug!(owner, %remote, port, result, errno, elapsed_us, "connect failed");
+        Event::ConnectFailed { remote, port, result, errno, elapsed_us, .. } => {
+            tracing::debug!(client, server, %remote, port, result, errno, elapsed_us, "connect failed");
         }
-        Event::Reset { remote, remote_port, local_port, sent, cause, idle_us, owner, .. } => {
-            tracing::debug!(owner, %remote, remote_port, local_port, sent, cause, idle_us, "reset");
+        Event::Reset { remote, remote_port, local_port, sent, cause, idle_us, .. } => {
+            // A socket that is closed already has given its port back; the edge knows a server's.
+            let port = labels.map(|labels| labels.port);
+            tracing::debug!(client, server, port, %remote, remote_port, local_port, sent, cause, idle_us, "reset");
         }
     }
 }
