@@ -28,6 +28,8 @@ pub fn connecting(sk: Sock) {
         slot: edges::slot(&client_key(sk, owner)),
         role: ROLE_CLIENT,
         stage: STAGE_CONNECTING,
+        // The SYN will change it; see `failed`.
+        answered_seq: sk.tcp().map_or(0, Tcp::write_seq),
         start_us: monotonic_us(),
         ..SocketState::zeroed()
     };
@@ -135,7 +137,8 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         slot,
         role: if listening { ROLE_LISTENER } else { role },
         stage: if connecting { STAGE_CONNECTING } else { STAGE_OPEN },
-        answered_seq: tcp.written(),
+        // A connect under way has its port; see `failed`.
+        answered_seq: if connecting { tcp.write_seq().wrapping_sub(1) } else { tcp.written() },
         turn: turn::idle(tcp.written()),
         start_us: monotonic_us(),
         last_received_us: monotonic_us(),
@@ -219,11 +222,15 @@ unsafe fn failed(sk: Sock, state: *mut SocketState) {
     unsafe {
         seen(CONNECTION);
         let errno = sk.error();
-        let result = connect_result(errno, sk.local_port() != 0);
-        count!((*state).slot, connects[result], 1);
+        let mut had_port = sk.local_port() != 0;
         if let Some(tcp) = sk.tcp() {
+            // `tcp_set_state` gives the port back before its tracepoint. But the stack chooses a
+            // sequence number only once it has a port, so that has moved if there was one.
+            had_port |= tcp.write_seq() != (*state).answered_seq;
             sync_retransmits(tcp, state);
         }
+        let result = connect_result(errno, had_port);
+        count!((*state).slot, connects[result], 1);
         if let Some(header) = emit::admit(KIND_CONNECT_FAILED, (*state).owner) {
             emit::write(&ConnectFailed {
                 header,
