@@ -100,3 +100,10 @@ fn ids(kind: &str) -> BTreeSet<u64> {
     let entries = list.as_array().cloned().unwrap_or_default();
     entries.iter().filter_map(|entry| entry.get("id")?.as_u64()).collect()
 }
+
+/// Whether this kernel says why it sends a reset (6.10 and later).
+pub fn names_reset_reasons() -> bool {
+    let types = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+    let name = b"sk_rst_reason\0";
+    types.windows(name.len()).any(|window| window == name)
+}

@@ -23,10 +23,12 @@
 //! ```
 //!
 //! The harness, one idea per file: [`namespace`] where traffic flows, [`agent`] the program under
-//! test, [`scrape`] what it says, [`facts`] what is true, [`net`] sockets with their options.
+//! test, [`scrape`] what it says, [`facts`] what is true, [`net`] sockets with their options,
+//! [`holder`] another program that holds sockets.
 
 mod agent;
 mod facts;
+mod holder;
 mod namespace;
 mod net;
 mod scrape;
@@ -40,9 +42,20 @@ macro_rules! needs_kernel {
         }
     };
 }
-pub(crate) use needs_kernel;
 
+mod degrade;
 mod exactness;
 mod inet_sock_set_state;
 mod latency;
+mod ledger;
 mod prometheus;
+mod refuse;
+mod restart;
+mod seed;
+mod sk_data_ready;
+mod sock_send_length;
+mod sweep;
+mod tcp_receive_reset;
+mod tcp_retransmit_skb;
+mod tcp_retransmit_synack;
+mod tcp_send_reset;

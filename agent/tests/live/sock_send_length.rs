@@ -1,0 +1,125 @@
+//! Responses: however a server sends them, and however fast the next request follows.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Seek as _, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd as _;
+use std::thread;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::agent::Agent;
+use crate::namespace::Pair;
+use crate::scrape::Scrape;
+use crate::{needs_kernel, net};
+
+const REQUEST: usize = 64;
+const RESPONSE: usize = 1024;
+
+/// A way to send a response.
+type Send = fn(&mut TcpStream, &[u8], &File) -> io::Result<()>;
+
+const WAYS: &[(&str, Send)] = &[
+    ("write", |stream, body, _| stream.write_all(body)),
+    ("writev", |stream, body, _| {
+        let (head, tail) = body.split_at(100);
+        whole(stream.write_vectored(&[IoSlice::new(head), IoSlice::new(tail)])?)
+    }),
+    ("send", |stream, body, _| whole(SockRef::from(&*stream).send(body)?)),
+    ("sendmsg", |stream, body, _| {
+        whole(SockRef::from(&*stream).send_vectored(&[IoSlice::new(body)])?)
+    }),
+    ("sendfile", |stream, _, file| whole(SockRef::from(&*stream).sendfile(file, 0, None)?)),
+    ("copy", |stream, _, file| {
+        let mut file = file.try_clone()?;
+        file.rewind()?;
+        whole(io::copy(&mut file, stream)? as usize)
+    }),
+];
+
+fn whole(sent: usize) -> io::Result<()> {
+    if sent == RESPONSE { Ok(()) } else { Err(io::Error::other("sent in parts")) }
+}
+
+#[test]
+fn a_response_counts_however_it_is_sent() {
+    needs_kernel!();
+    const TURNS: u64 = 5;
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let body = vec![b'x'; RESPONSE];
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&body).unwrap();
+    assert!(file.as_raw_fd() >= 0);
+    for (name, send) in WAYS {
+        let listener = pair.server.listen("0.0.0.0:0");
+        let port = net::port(&listener);
+        let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
+        let mut server = net::accept(&listener);
+        for _ in 0..TURNS {
+            client.write_all(&[b'q'; REQUEST]).unwrap();
+            net::read_exactly(&mut server, REQUEST).unwrap();
+            thread::sleep(Duration::from_millis(5));
+            send(&mut server, &body, &file).unwrap_or_else(|error| panic!("{name}: {error}"));
+            net::read_exactly(&mut client, RESPONSE).unwrap();
+        }
+        let served = |now: &Scrape| {
+            now.edge(&pair.client.service, &pair.server.service, port, "server").requests()
+        };
+        let now = agent.eventually((*name, TURNS), |now| (*name, served(now).count));
+        assert!(served(&now).mean() >= 0.005, "{name}: {:?}", served(&now));
+    }
+    agent.stop();
+}
+
+#[test]
+fn thousands_of_quick_turns_are_all_counted_on_both_sides() {
+    needs_kernel!();
+    const TURNS: u64 = 5000;
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let listener = pair.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
+    let mut server = net::accept(&listener);
+    let work = thread::spawn(move || net::answer(&mut server, REQUEST, RESPONSE, Duration::ZERO));
+    for _ in 0..TURNS {
+        net::ask(&mut client, REQUEST, RESPONSE).unwrap();
+    }
+    let now = agent.eventually((TURNS, TURNS), |now| {
+        let edge = |role| now.edge(&pair.client.service, &pair.server.service, port, role);
+        (edge("client").requests().count, edge("server").requests().count)
+    });
+    let edge = now.edge(&pair.client.service, &pair.server.service, port, "server");
+    assert_eq!(edge.sent_bytes(), TURNS * RESPONSE as u64);
+    assert_eq!(edge.received_bytes(), TURNS * REQUEST as u64);
+    drop(client);
+    assert_eq!(work.join().unwrap().unwrap(), TURNS);
+    agent.stop();
+}
+
+#[test]
+fn a_response_in_many_sends_is_one() {
+    needs_kernel!();
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let listener = pair.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
+    let mut server = net::accept(&listener);
+    server.set_nodelay(true).unwrap();
+    for _ in 0..10 {
+        client.write_all(&[b'q'; REQUEST]).unwrap();
+        net::read_exactly(&mut server, REQUEST).unwrap();
+        for _ in 0..16 {
+            server.write_all(&[b'x'; RESPONSE / 16]).unwrap();
+        }
+        net::read_exactly(&mut client, RESPONSE).unwrap();
+    }
+    agent.eventually((10, 10), |now| {
+        let edge = |role| now.edge(&pair.client.service, &pair.server.service, port, role);
+        (edge("client").requests().count, edge("server").requests().count)
+    });
+    agent.stop();
+}

@@ -1,0 +1,203 @@
+//! Resets that a host sends: each is counted, with the kernel's own reason for it.
+//!
+//! The kernel names reasons from 6.10 on; before, every cause is `unknown` and only the sums hold.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::agent::Agent;
+use crate::facts::{self, Counters};
+use crate::namespace::Pair;
+use crate::scrape::Scrape;
+use crate::{needs_kernel, net};
+
+/// A connection between two namespaces, and what the kernel counted before it.
+struct Scene {
+    pair: Pair,
+    agent: Agent,
+    port: u16,
+    listener: TcpListener,
+    before: [Counters; 2],
+    /// Resets of nobody in particular, of all namespaces of this host.
+    nobody: BTreeMap<String, u64>,
+}
+
+fn nobodys(now: &Scrape) -> BTreeMap<String, u64> {
+    now.edge("any", "none", 0, "server").resets_by_cause("sent")
+}
+
+impl Scene {
+    fn new() -> Self {
+        let pair = Pair::new();
+        let agent = Agent::start();
+        let listener = pair.server.listen("0.0.0.0:0");
+        let port = net::port(&listener);
+        let before = pair.both().map(Counters::of);
+        let nobody = nobodys(&agent.scrape());
+        Self { pair, agent, port, listener, before, nobody }
+    }
+
+    fn connection(&self) -> (TcpStream, TcpStream) {
+        let client = self.pair.client.connect((self.pair.server.v4, self.port)).unwrap();
+        (client, net::accept(&self.listener))
+    }
+
+    /// Waits until the sent resets are these, (role or `nobody`, cause, how many), and none else;
+    /// then holds their sum against the kernel's.
+    #[track_caller]
+    fn sent(&self, expected: &[(&str, &str, u64)]) -> Scrape {
+        let expected: BTreeMap<(String, String), u64> = expected
+            .iter()
+            .map(|(role, cause, count)| {
+                let cause = if facts::names_reset_reasons() { cause } else { "unknown" };
+                ((role.to_string(), cause.to_owned()), *count)
+            })
+            .collect();
+        let now = self.agent.eventually(expected.clone(), |now| {
+            let mut sent = BTreeMap::new();
+            for role in ["client", "server"] {
+                let (client, server) = (&self.pair.client.service, &self.pair.server.service);
+                let edge = now.edge(client, server, self.port, role);
+                for (cause, count) in edge.resets_by_cause("sent") {
+                    sent.insert((role.to_owned(), cause), count);
+                }
+            }
+            for (cause, count) in nobodys(now) {
+                let more = count - self.nobody.get(&cause).copied().unwrap_or(0);
+                if more > 0 {
+                    sent.insert(("nobody".to_owned(), cause), more);
+                }
+            }
+            sent
+        });
+        let kernel: u64 = self
+            .pair
+            .both()
+            .iter()
+            .zip(&self.before)
+            .map(|(side, before)| Counters::of(side).since(before, "TcpOutRsts"))
+            .sum();
+        assert_eq!(expected.values().sum::<u64>(), kernel, "TcpOutRsts of both namespaces");
+        now
+    }
+}
+
+#[test]
+fn closing_with_linger_zero() {
+    needs_kernel!();
+    let scene = Scene::new();
+    let (client, server) = scene.connection();
+    net::close_with_reset(server);
+    scene.sent(&[("server", "linger", 1)]);
+    drop(client);
+    let (client, server) = scene.connection();
+    net::close_with_reset(client);
+    scene.sent(&[("server", "linger", 1), ("client", "linger", 1)]);
+    drop(server);
+    scene.agent.stop();
+}
+
+#[test]
+fn closing_with_data_unread() {
+    needs_kernel!();
+    let scene = Scene::new();
+    let (mut client, server) = scene.connection();
+    client.write_all(b"never read").unwrap();
+    let (c, s) = (&scene.pair.client.service, &scene.pair.server.service);
+    scene.agent.eventually(10, |now| now.edge(c, s, scene.port, "server").received_bytes());
+    drop(server);
+    scene.sent(&[("server", "unread_data", 1)]);
+    drop(client);
+    scene.agent.stop();
+}
+
+#[test]
+fn a_connection_request_without_a_listener() {
+    needs_kernel!();
+    let scene = Scene::new();
+    let probe = scene.pair.server.within(|| TcpListener::bind("0.0.0.0:0").unwrap());
+    let port = net::port(&probe);
+    drop(probe);
+    for _ in 0..3 {
+        scene.pair.client.connect((scene.pair.server.v4, port)).unwrap_err();
+        scene.pair.client.connect((scene.pair.server.v6, port)).unwrap_err();
+    }
+    scene.sent(&[("nobody", "no_listener", 6)]);
+    scene.agent.stop();
+}
+
+#[test]
+fn data_for_a_connection_that_its_program_has_closed() {
+    needs_kernel!();
+    let scene = Scene::new();
+    let (mut client, server) = scene.connection();
+    // The FIN gets lost, so that the closed socket lingers on while data arrives.
+    scene.pair.client.nft(
+        "table inet fault { chain input { type filter hook input priority 0;\n\
+         tcp flags & fin == fin drop\n}\n}\n",
+    );
+    drop(server);
+    client.write_all(b"are you there?").unwrap();
+    scene.sent(&[("server", "aborted", 1)]);
+    drop(client);
+    scene.agent.stop();
+}
+
+#[test]
+fn data_for_a_connection_in_time_wait() {
+    needs_kernel!();
+    let scene = Scene::new();
+    let (mut client, server) = scene.connection();
+    drop(server);
+    // Once its FIN is acknowledged, little is left of the server's socket.
+    let (c, s) = (&scene.pair.client.service, &scene.pair.server.service);
+    scene.agent.eventually(0, |now| now.edge(c, s, scene.port, "server").active());
+    client.write_all(b"are you there?").unwrap();
+    scene.sent(&[("nobody", "aborted", 1)]);
+    drop(client);
+    scene.agent.stop();
+}
+
+#[test]
+fn data_for_a_connection_that_is_forgotten() {
+    needs_kernel!();
+    let scene = Scene::new();
+    let (mut client, server) = scene.connection();
+    // The reset gets lost: the server knows nothing any more, the client nothing yet.
+    scene.pair.client.nft(
+        "table inet fault { chain input { type filter hook input priority 0;\n\
+         tcp flags & rst == rst drop\n}\n}\n",
+    );
+    net::close_with_reset(server);
+    scene.sent(&[("server", "linger", 1)]);
+    scene.pair.client.nft_flush();
+    client.write_all(b"are you there?").unwrap();
+    scene.sent(&[("server", "linger", 1), ("nobody", "no_connection", 1)]);
+    drop(client);
+    scene.agent.stop();
+}
+
+#[test]
+fn keep_alive_probes_without_an_answer() {
+    needs_kernel!();
+    let scene = Scene::new();
+    let (client, server) = scene.connection();
+    let second = Duration::from_secs(1);
+    let keepalive =
+        TcpKeepalive::new().with_time(second).with_interval(second).with_retries(1);
+    SockRef::from(&client).set_tcp_keepalive(&keepalive).unwrap();
+    scene.pair.server.nft(
+        "table inet fault { chain input { type filter hook input priority 0;\n\
+         tcp flags & ack == ack drop\n}\n}\n",
+    );
+    let now = scene.sent(&[("client", "keepalive_timeout", 1)]);
+    let (c, s) = (&scene.pair.client.service, &scene.pair.server.service);
+    assert_eq!(now.edge(c, s, scene.port, "client").active(), 0, "the kernel gave it up");
+    assert_eq!(now.edge(c, s, scene.port, "server").active(), 1, "the server was told nothing");
+    drop((client, server));
+    scene.agent.stop();
+}
