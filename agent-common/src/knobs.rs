@@ -147,7 +147,9 @@ crate::wire! {
         pub v6_only_mask: u8,
         /// Bit number of `SOCK_DONE` in the flags: the peer's FIN was received.
         pub sock_done_bit: u8,
+        /// Bit number of `SOCK_LINGER` in the flags: the program chose how to close.
+        pub sock_linger_bit: u8,
         /// Always zero.
-        pub zero: [u8; 8],
+        pub zero: [u8; 7],
     }
 }

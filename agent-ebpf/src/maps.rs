@@ -31,7 +31,8 @@ static KNOBS: Knobs = Knobs {
     requests: 1,
     v6_only_mask: 0,
     sock_done_bit: 1,
-    zero: [0; 8],
+    sock_linger_bit: 4,
+    zero: [0; 7],
 };
 
 /// The histogram grid, in read-only data.

@@ -125,6 +125,12 @@ impl Sock {
         if knob!(offsets.drops) == MISSING { 0 } else { field!(self.0, drops: u32) }
     }
 
+    /// Whether the program set `SO_LINGER`.
+    #[inline(always)]
+    pub fn lingers(self) -> bool {
+        field!(self.0, flags: u64) >> (knob!(sock_linger_bit) & 63) & 1 == 1
+    }
+
     /// Accept queue: length and limit.
     #[inline(always)]
     pub fn backlog(self) -> (u32, u32) {

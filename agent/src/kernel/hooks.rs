@@ -135,6 +135,7 @@ pub const HOOKS: &[Hook] = &[
         ways: &[tracepoint("tcp_send_reset")],
         fields: &[
             "state",
+            "flags",
             "net",
             "net_inum",
             "skb_dev",

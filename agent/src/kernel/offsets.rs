@@ -10,6 +10,8 @@ use super::btf::Btf;
 
 /// `SOCK_DONE` of include/net/sock.h, where it has been since Linux 2.6.
 const SOCK_DONE: u8 = 1;
+/// `SOCK_LINGER`, likewise.
+const SOCK_LINGER: u8 = 4;
 
 /// Resolves every field of [`Offsets::FIELDS`], except those in `masked`; what this kernel does
 /// not have stays [`MISSING`]. Also returns the bit of the IPv6-only flag in its byte.
@@ -61,8 +63,12 @@ pub fn knobs(btf: &Btf, masked: &[String], ranges: &[IpNet], shards: u32, reques
         }
     }
     let flags = btf.enum_values("sock_flags");
-    let done = flags.iter().find(|(name, _)| name == "SOCK_DONE");
-    knobs.sock_done_bit = done.and_then(|(_, bit)| u8::try_from(*bit).ok()).unwrap_or(SOCK_DONE);
+    let bit = |flag: &str| {
+        let found = flags.iter().find(|(name, _)| name == flag);
+        found.and_then(|(_, bit)| u8::try_from(*bit).ok())
+    };
+    knobs.sock_done_bit = bit("SOCK_DONE").unwrap_or(SOCK_DONE);
+    knobs.sock_linger_bit = bit("SOCK_LINGER").unwrap_or(SOCK_LINGER);
     knobs.reset_has_reason = (btf.tracepoint_arguments("tcp_send_reset") == Some(3)).into();
     knobs
 }
