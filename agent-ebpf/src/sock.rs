@@ -39,6 +39,13 @@ macro_rules! field {
     }};
 }
 
+/// The same for a field that a kernel may lack: then it reads as zero, and nothing moves.
+macro_rules! optional_field {
+    ($base:expr, $name:ident : $ty:ty) => {
+        if knob!(offsets.$name) == MISSING { 0 } else { field!($base, $name: $ty) }
+    };
+}
+
 #[inline(always)]
 unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
     // SAFETY: the caller's contract; volatile keeps it one load of exactly this size.
@@ -122,7 +129,7 @@ impl Sock {
     /// Drop counter; on a listener, connection requests it could not take.
     #[inline(always)]
     pub fn drops(self) -> u32 {
-        if knob!(offsets.drops) == MISSING { 0 } else { field!(self.0, drops: u32) }
+        optional_field!(self.0, drops: u32)
     }
 
     /// Whether the program set `SO_LINGER`.
@@ -220,7 +227,7 @@ impl Tcp {
     /// Smoothed round trip time in microseconds, and a mark that moves with new samples.
     #[inline(always)]
     pub fn round_trip(self) -> (u32, u32) {
-        (field!(self.0, srtt_us: u32) >> 3, field!(self.0, rtt_seq: u32))
+        (optional_field!(self.0, srtt_us: u32) >> 3, optional_field!(self.0, rtt_seq: u32))
     }
 
     /// Payload bytes handed to the network for the first time; `connected`: by connect, so that
@@ -230,8 +237,11 @@ impl Tcp {
     /// and that was therefore written again; sequence numbers do not, but they contain SYN and FIN.
     #[inline(always)]
     pub fn sent_bytes(self, connected: bool) -> u64 {
-        let counted =
-            field!(self.0, bytes_sent: u64).wrapping_sub(field!(self.0, bytes_retrans: u64));
+        let sent = optional_field!(self.0, bytes_sent: u64);
+        if sent == 0 {
+            return 0;
+        }
+        let counted = sent.wrapping_sub(field!(self.0, bytes_retrans: u64));
         let acknowledged = field!(self.0, bytes_acked: u64);
         let in_flight_from = self.unacknowledged();
         let next = field!(self.0, snd_nxt: u32);
@@ -246,7 +256,8 @@ impl Tcp {
     /// those who hold the socket's lock.
     #[inline(always)]
     pub fn received_bytes(self) -> u64 {
-        field!(self.0, bytes_received: u64).wrapping_sub(self.has_fin())
+        let count = optional_field!(self.0, bytes_received: u64);
+        if count == 0 { 0 } else { count.wrapping_sub(self.has_fin()) }
     }
 
     /// As [`received_bytes`](Self::received_bytes) without the lock; `None` if it cannot be told
@@ -254,7 +265,10 @@ impl Tcp {
     /// read in the order count, lock, flag, such a count is always found with the lock taken.
     #[inline(always)]
     pub fn received_bytes_unlocked(self) -> Option<u64> {
-        let count = field!(self.0, bytes_received: u64);
+        let count = optional_field!(self.0, bytes_received: u64);
+        if count == 0 {
+            return Some(0);
+        }
         let is_locked = (knob!(offsets.lock_spinning) != MISSING
             && field!(self.0, lock_spinning: u32) != 0)
             || (knob!(offsets.lock_owned) != MISSING && field!(self.0, lock_owned: u32) != 0);
@@ -271,7 +285,7 @@ impl Tcp {
     /// Segments sent again.
     #[inline(always)]
     pub fn retransmits(self) -> u32 {
-        field!(self.0, total_retrans: u32)
+        optional_field!(self.0, total_retrans: u32)
     }
 }
 
