@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,6 +30,15 @@ pub struct Agent {
     pub address: SocketAddr,
     child: Child,
     directory: tempfile::TempDir,
+}
+
+/// How to start one.
+#[derive(Clone, Debug, Default)]
+pub struct Start<'a> {
+    /// Settings, by their keys in the configuration file.
+    pub settings: Vec<(&'a str, &'a str)>,
+    /// The process whose mounts it sees.
+    pub mounts_of: Option<u32>,
 }
 
 /// What became of an agent that was expected to refuse.
@@ -100,18 +109,26 @@ impl Agent {
 
     /// An agent with these settings.
     pub fn with(settings: &[(&str, &str)]) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        Self::try_start(settings, directory).unwrap_or_else(|why| panic!("{why}"))
+        Self::launch(&Start { settings: settings.to_vec(), ..Start::default() })
     }
 
-    fn try_start(settings: &[(&str, &str)], directory: tempfile::TempDir) -> Result<Self, String> {
+    /// An agent started in this way.
+    pub fn launch(start: &Start<'_>) -> Self {
+        Self::try_launch(start).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn try_launch(start: &Start<'_>) -> Result<Self, String> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let (listen, run) = (address.to_string(), directory.path().display().to_string());
-        // What the test wants to set comes last.
+        // What the test wants to set comes last, and wins.
         let mut all = vec![("web.listen_address", listen.as_str()), ("run_directory", &run)];
-        all.extend(settings);
+        all.extend(&start.settings);
         let log = File::create(directory.path().join("log")).map_err(|e| e.to_string())?;
         let mut command = command(&all);
+        if let Some(pid) = start.mounts_of {
+            command = inside_mounts_of(pid, &command);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().map_err(|error| format!("starting {command:?}: {error}"))?;
         let mut agent = Self { address, child, directory };
@@ -133,6 +150,11 @@ impl Agent {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its run directory, unless it was given another.
+    pub fn run_directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// What it has written to its log.
@@ -188,7 +210,8 @@ impl Agent {
             }
             assert!(
                 began.elapsed() < PATIENCE,
-                "expected {expected:?}, and after {PATIENCE:?} it is still {now:?}"
+                "expected {expected:?}, and after {PATIENCE:?} it is still {now:?}\nlost: {:?}",
+                scrape.losses()
             );
             thread::sleep(PAUSE);
         }
@@ -232,6 +255,20 @@ impl Drop for Agent {
             eprintln!("--- log of the agent ---\n{}---", self.log());
         }
     }
+}
+
+/// The same command, among the mounts of another process.
+fn inside_mounts_of(pid: u32, command: &Command) -> Command {
+    let mut inside = Command::new("nsenter");
+    inside.args(["--target", &pid.to_string(), "--mount", "--"]);
+    inside.arg(command.get_program()).args(command.get_args());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => inside.env(key, value),
+            None => inside.env_remove(key),
+        };
+    }
+    inside
 }
 
 /// Waits for the end, within reason.

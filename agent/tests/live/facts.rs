@@ -8,8 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::namespace::Namespace;
+
+/// How long the kernel may take to free what nobody holds.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why no test with the kernel can run here, if so.
 pub fn cannot_run() -> Option<String> {
@@ -89,6 +94,58 @@ impl KernelObjects {
     /// Lists them.
     pub fn now() -> Self {
         Self { programs: ids("prog"), maps: ids("map"), links: ids("link") }
+    }
+
+    /// Those that a process holds.
+    pub fn of(pid: u32) -> Self {
+        let mut held =
+            Self { programs: BTreeSet::new(), maps: BTreeSet::new(), links: BTreeSet::new() };
+        let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("a process of ours");
+        for entry in entries.flatten() {
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+            let id = |key: &str| {
+                let line = text.lines().find_map(|line| line.strip_prefix(key));
+                line.and_then(|value| value.trim().parse::<u64>().ok())
+            };
+            // A link also tells the id of its program.
+            held.links.extend(id("link_id:"));
+            held.programs.extend(id("prog_id:"));
+            held.maps.extend(id("map_id:"));
+        }
+        held
+    }
+
+    /// Waits until none of them exists any more; the kernel takes a moment.
+    #[track_caller]
+    pub fn are_gone(&self) {
+        self.awaited("still there", |now| Self {
+            programs: self.programs.intersection(&now.programs).copied().collect(),
+            maps: self.maps.intersection(&now.maps).copied().collect(),
+            links: self.links.intersection(&now.links).copied().collect(),
+        });
+    }
+
+    /// Waits until there is nothing that was not there before.
+    #[track_caller]
+    pub fn nothing_new_stays(&self) {
+        self.awaited("left behind", |now| Self {
+            programs: now.programs.difference(&self.programs).copied().collect(),
+            maps: now.maps.difference(&self.maps).copied().collect(),
+            links: now.links.difference(&self.links).copied().collect(),
+        });
+    }
+
+    #[track_caller]
+    fn awaited(&self, what: &str, rest: impl Fn(&Self) -> Self) {
+        let began = Instant::now();
+        loop {
+            let rest = rest(&Self::now());
+            if rest.programs.is_empty() && rest.maps.is_empty() && rest.links.is_empty() {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{what}: {rest:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

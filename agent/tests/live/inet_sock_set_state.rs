@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::agent::Agent;
 use crate::namespace::{Namespace, Pair};
 use crate::scrape::Scrape;
-use crate::{needs_kernel, net};
+use crate::net;
 
 /// Connections requests that come in, and nothing else.
 const SYN: &str = "tcp flags & (syn | ack) == syn";

@@ -50,6 +50,13 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// Held while this process bears a service's name.
 static NAME: Mutex<()> = Mutex::new(());
 
+/// Runs `f` while this process is called `name`; one at a time.
+pub fn called<T>(name: &str, f: impl FnOnce() -> T) -> T {
+    let _alone = NAME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _named = Named::new(name);
+    f()
+}
+
 // === impl Pair ===
 
 impl Pair {
@@ -126,9 +133,7 @@ impl Namespace {
 
     /// As [`Namespace::act`] under a name of one's own, of at most 15 characters.
     pub fn act_as<T: Send>(&self, name: &str, f: impl FnOnce() -> T + Send) -> T {
-        let _alone = NAME.lock().unwrap_or_else(PoisonError::into_inner);
-        let _named = Named::new(name);
-        self.within(f)
+        called(name, || self.within(f))
     }
 
     /// A listener here; port 0 asks for any.

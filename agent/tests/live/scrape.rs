@@ -117,6 +117,17 @@ impl Scrape {
         Edge { scrape: self, labels }
     }
 
+    /// What was lost, by class and reason, without zeros.
+    pub fn losses(&self) -> Vec<(&str, &str, u64)> {
+        self.matching("portolan_events_lost_total", &[])
+            .filter(|sample| sample.value > 0.0)
+            .map(|sample| {
+                let label = |name| sample.label(name).unwrap_or_default();
+                (label("class"), label("reason"), whole(sample.value))
+            })
+            .collect()
+    }
+
     /// Classes of the ledger that do not add up: (class, seen, exported, lost).
     pub fn ledger_gaps(&self) -> Vec<(String, u64, u64, u64)> {
         let mut gaps = Vec::new();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::agent::Agent;
 use crate::namespace::Pair;
 use crate::scrape::{Histogram, Scrape};
-use crate::{needs_kernel, net};
+use crate::net;
 
 /// A connection with both its ends in our hands.
 struct Connection {

@@ -12,7 +12,7 @@ use socket2::SockRef;
 use crate::agent::Agent;
 use crate::namespace::Pair;
 use crate::scrape::Scrape;
-use crate::{needs_kernel, net};
+use crate::net;
 
 const REQUEST: usize = 64;
 const RESPONSE: usize = 1024;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::agent::Agent;
 use crate::namespace::Pair;
-use crate::{needs_kernel, net};
+use crate::net;
 
 struct Scene {
     pair: Pair,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::agent::Agent;
 use crate::facts::Counters;
 use crate::namespace::Pair;
-use crate::{needs_kernel, net};
+use crate::net;
 
 #[test]
 fn repeated_answers_to_connection_requests_are_what_the_kernel_counts() {

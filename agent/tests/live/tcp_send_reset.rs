@@ -13,7 +13,7 @@ use crate::agent::Agent;
 use crate::facts::{self, Counters};
 use crate::namespace::Pair;
 use crate::scrape::Scrape;
-use crate::{needs_kernel, net};
+use crate::net;
 
 /// A connection between two namespaces, and what the kernel counted before it.
 struct Scene {
@@ -66,10 +66,12 @@ impl Scene {
                     sent.insert((role.to_owned(), cause), count);
                 }
             }
+            // The whole host shares this row: look for ours alone.
             for (cause, count) in nobodys(now) {
                 let more = count - self.nobody.get(&cause).copied().unwrap_or(0);
-                if more > 0 {
-                    sent.insert(("nobody".to_owned(), cause), more);
+                let key = ("nobody".to_owned(), cause);
+                if more > 0 && expected.contains_key(&key) {
+                    sent.insert(key, more);
                 }
             }
             sent

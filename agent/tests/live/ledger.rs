@@ -1,0 +1,162 @@
+//! Nothing is lost unsaid: full tables keep totals exact, and one who floods costs only himself.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use crate::agent::Agent;
+use crate::namespace::Pair;
+use crate::scrape::Scrape;
+use crate::net;
+
+#[test]
+fn a_full_table_of_edges_keeps_totals_exact_in_other() {
+    needs_kernel!();
+    const EDGES: u16 = 300;
+    let pair = Pair::new();
+    let agent = Agent::with(&[("limits.edges", "64")]);
+    let refused = |now: &Scrape| {
+        now.sum("portolan_tcp_connects_total", &[("role", "client"), ("result", "refused")])
+    };
+    let before = refused(&agent.scrape());
+    pair.client.act(|| {
+        for port in 1000..1000 + EDGES {
+            TcpStream::connect((pair.server.v4, port)).unwrap_err();
+        }
+    });
+    // This host may refuse others too; ours alone are the rows with our name and those in `other`.
+    agent.eventually(u64::from(EDGES), |now| refused(now) - before);
+    let now = agent.ledger_adds_up();
+    let ours = now.edges(&[("client", &pair.client.service)]).connects("refused");
+    let other = now.edge("other", "other", 0, "client").connects("refused");
+    assert!(ours > 0 && ours < 64 && other > 200, "{ours} of our own, {other} in other");
+    let resets = now.edge("other", "other", 0, "client").resets("received", "no_listener");
+    assert_eq!(resets, other, "resets follow their connections");
+    let lost = now.sum("portolan_events_lost_total", &[("class", "edge"), ("reason", "no_slot")]);
+    assert!(lost >= other, "{lost}");
+    let full = |name| now.sum(name, &[("map", "edges")]);
+    assert!(full("portolan_map_entries") <= full("portolan_map_capacity"));
+    agent.stop();
+}
+
+#[test]
+fn a_full_table_of_owners_keeps_totals_exact() {
+    needs_kernel!();
+    let pair = Pair::new();
+    let agent = Agent::with(&[("limits.owners", "64")]);
+    let listener = pair.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    let (mut clients, mut servers) = (Vec::new(), Vec::new());
+    for number in 0..100 {
+        let address = SocketAddr::from((pair.server.v4, port));
+        let name = format!("many-{number}");
+        clients.push(pair.client.act_as(&name, || TcpStream::connect(address)).unwrap());
+        servers.push(net::accept(&listener));
+    }
+    let number = port.to_string();
+    let ok = |now: &Scrape, role| {
+        let edge = now.edges(&[("port", &number), ("role", role)]);
+        (edge.connects("ok"), edge.active())
+    };
+    agent.eventually(((100, 100), (100, 100)), |now| (ok(now, "client"), ok(now, "server")));
+    let now = agent.ledger_adds_up();
+    let lost = [("class", "owner"), ("reason", "no_owner")];
+    assert!(now.sum("portolan_events_lost_total", &lost) > 30);
+    assert!(now.edges(&[("client", "other"), ("port", &number)]).connects("ok") > 30);
+    drop((clients, servers));
+    agent.eventually(((100, 0), (100, 0)), |now| (ok(now, "client"), ok(now, "server")));
+    agent.stop();
+}
+
+#[test]
+fn a_flood_of_failures_loses_details_and_no_count() {
+    needs_kernel!();
+    const ATTEMPTS: u64 = 2000;
+    let pair = Pair::new();
+    let agent = Agent::start();
+    pair.client.act(|| {
+        for _ in 0..ATTEMPTS {
+            TcpStream::connect((pair.server.v4, 9)).unwrap_err();
+        }
+    });
+    agent.eventually((ATTEMPTS, ATTEMPTS), |now| {
+        let edge = now.edges(&[("client", &pair.client.service), ("port", "9")]);
+        (edge.connects("refused"), edge.resets("received", "no_listener"))
+    });
+    let now = agent.ledger_adds_up();
+    let limited = [("class", "event"), ("reason", "rate_limited")];
+    assert!(now.sum("portolan_events_lost_total", &limited) > 0, "the ring was spared");
+    agent.stop();
+}
+
+#[test]
+fn one_namespace_storms_and_the_hundred_connections_of_another_stay_exact() {
+    needs_kernel!();
+    const CALM: u64 = 100;
+    let (storm, calm) = (Pair::new(), Pair::new());
+    let agent = Agent::start();
+    let stop = AtomicBool::new(false);
+    let stormed = AtomicU64::new(0);
+    let loud = storm.server.listen("0.0.0.0:0");
+    let loud_port = net::port(&loud);
+    let quiet = calm.server.listen("0.0.0.0:0");
+    let quiet_port = net::port(&quiet);
+    // The name is lent for the whole storm; the calm ones go by another below.
+    let storm_address = SocketAddr::from((storm.server.v4, loud_port));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                storm.client.within(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let client = TcpStream::connect(storm_address).expect("the storm");
+                        net::close_with_reset(client);
+                        stormed.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            });
+        }
+        scope.spawn(|| accept_until(&loud, &stop));
+        let mut open = Vec::new();
+        for _ in 0..CALM {
+            let mut client = calm.client.connect((calm.server.v4, quiet_port)).unwrap();
+            let mut server = net::accept(&quiet);
+            std::io::Write::write_all(&mut client, &[b'q'; 77]).unwrap();
+            net::read_exactly(&mut server, 77).unwrap();
+            std::io::Write::write_all(&mut server, &[b'x'; 99]).unwrap();
+            net::read_exactly(&mut client, 99).unwrap();
+            open.push((client, server));
+        }
+        while stormed.load(Ordering::Relaxed) < 5000 {
+            thread::yield_now();
+        }
+        drop(open);
+        stop.store(true, Ordering::Relaxed);
+        // Wakes the accepting thread.
+        drop(storm.client.connect(storm_address));
+    });
+    let (c, s) = (&calm.client.service, &calm.server.service);
+    let exact = (CALM, 0, CALM, CALM * 77, CALM * 99);
+    agent.eventually((exact, exact), |now| {
+        let side = |role, up_is_sent: bool| {
+            let edge = now.edge(c, s, quiet_port, role);
+            let (sent, received) = (edge.sent_bytes(), edge.received_bytes());
+            let (up, down) = if up_is_sent { (sent, received) } else { (received, sent) };
+            (edge.connects("ok"), edge.active(), edge.requests().count, up, down)
+        };
+        (side("client", true), side("server", false))
+    });
+    // And the storm itself is complete too: every attempt and the one that ended it.
+    let total = stormed.load(Ordering::Relaxed) + 1;
+    agent.eventually(total, |now| {
+        let port = loud_port.to_string();
+        now.edges(&[("role", "client"), ("port", &port)]).connects("ok")
+    });
+    agent.ledger_adds_up();
+    agent.stop();
+}
+
+fn accept_until(listener: &TcpListener, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        drop(listener.accept());
+    }
+}

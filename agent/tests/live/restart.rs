@@ -1,0 +1,187 @@
+//! Ends and new beginnings: nothing of ours stays without `--pin`, and nothing is lost with it.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use crate::agent::{Agent, Start};
+use crate::facts::KernelObjects;
+use crate::namespace::Pair;
+use crate::scrape::Scrape;
+use crate::net;
+
+/// A BPF file system that only agents started [`Start::inside`] it see, so that their pins are no
+/// business of any other agent on this host.
+struct PrivateBpf {
+    holder: Child,
+}
+
+impl PrivateBpf {
+    fn new() -> Self {
+        let script = "mkdir -p /sys/fs/bpf && mount -t bpf bpf /sys/fs/bpf && echo ok && exec sleep 600";
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--propagation", "slave", "sh", "-c", script]);
+        let mut holder = unshare.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "ok", "mounting a BPF file system");
+        Self { holder }
+    }
+
+    fn pins(&self) -> usize {
+        let root = format!("/proc/{}/root/sys/fs/bpf", self.holder.id());
+        let output = Command::new("find").args([root.as_str(), "-type", "f"]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).lines().count()
+    }
+
+    fn start<'a>(&self, run: &'a str, pin: &'a str) -> Start<'a> {
+        Start {
+            settings: vec![("pin", pin), ("run_directory", run)],
+            mounts_of: Some(self.holder.id()),
+        }
+    }
+}
+
+impl Drop for PrivateBpf {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+#[test]
+fn after_sigterm_nothing_of_ours_is_left() {
+    needs_kernel!();
+    let before = KernelObjects::now();
+    let agent = Agent::start();
+    let ours = KernelObjects::of(agent.pid());
+    assert!(ours.programs.len() >= 9 && ours.maps.len() >= 10 && ours.links.len() >= 7, "{ours:?}");
+    agent.stop();
+    ours.are_gone();
+    before.nothing_new_stays();
+}
+
+#[test]
+fn after_sigkill_without_pins_nothing_of_ours_is_left() {
+    needs_kernel!();
+    let before = KernelObjects::now();
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let listener = pair.server.listen("0.0.0.0:0");
+    let open = pair.client.connect((pair.server.v4, net::port(&listener))).unwrap();
+    let ours = KernelObjects::of(agent.pid());
+    agent.kill();
+    // Sockets that have state of ours live on; the table they were in does not.
+    ours.are_gone();
+    before.nothing_new_stays();
+    drop(open);
+}
+
+#[test]
+fn with_pins_a_kill_loses_nothing_and_no_counter_goes_back() {
+    needs_kernel!();
+    let pair = Pair::new();
+    // After the namespaces: it sees the mounts that are there when it is made.
+    let bpf = PrivateBpf::new();
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().display().to_string();
+    let listener = pair.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    let (c, s) = (&pair.client.service, &pair.server.service);
+    let (stop, connected) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let mut agent = Agent::launch(&bpf.start(&run, "true"));
+        scope.spawn(|| {
+            pair.client.act(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let address = std::net::SocketAddr::from((pair.server.v4, port));
+                    let client = std::net::TcpStream::connect(address);
+                    drop((client.expect("connecting"), net::accept(&listener)));
+                    connected.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        });
+        let _stop = StopOnDrop(&stop);
+        let mut last = Scrape::default();
+        for _ in 0..3 {
+            let so_far = connected.load(Ordering::Relaxed);
+            let now = agent.eventually(true, |now| {
+                now.edge(c, s, port, "client").connects("ok") > so_far
+            });
+            went_nowhere_back(&last, &now);
+            last = now;
+            agent.kill();
+            let at_kill = connected.load(Ordering::Relaxed);
+            // Some happen while nobody is there.
+            while connected.load(Ordering::Relaxed) < at_kill + 50 {
+                thread::yield_now();
+            }
+            agent = Agent::launch(&bpf.start(&run, "true"));
+            let now = agent.scrape();
+            went_nowhere_back(&last, &now);
+            let counted = now.edge(c, s, port, "client").connects("ok");
+            assert!(counted >= at_kill + 50, "{counted} of {at_kill} and 50 more");
+            last = now;
+        }
+        stop.store(true, Ordering::Relaxed);
+        // The last turn may be under way: let it end.
+        pair.client.act(|| ());
+        let total = connected.load(Ordering::Relaxed);
+        agent.eventually((total, total, 0, 0), |now| {
+            let (a, b) = (now.edge(c, s, port, "client"), now.edge(c, s, port, "server"));
+            (a.connects("ok"), b.connects("ok"), a.active(), b.active())
+        });
+        agent.stop();
+    });
+    // A clean end keeps the pins too; a start without them takes them away.
+    assert!(bpf.pins() > 10, "{} pins", bpf.pins());
+    let agent = Agent::launch(&bpf.start(&run, "false"));
+    assert_eq!(bpf.pins(), 0);
+    agent.stop();
+}
+
+#[test]
+fn pins_of_other_settings_are_not_taken_over() {
+    needs_kernel!();
+    let before = KernelObjects::now();
+    let bpf = PrivateBpf::new();
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().display().to_string();
+    let mut start = bpf.start(&run, "true");
+    start.settings.push(("limits.edges", "128"));
+    let first = Agent::launch(&start);
+    let ours = KernelObjects::of(first.pid());
+    first.stop();
+    start.settings.push(("limits.edges", "256"));
+    let second = Agent::launch(&start);
+    ours.are_gone();
+    let capacity = second.scrape().sum("portolan_map_capacity", &[("map", "edges")]);
+    assert!(capacity >= 256, "{capacity}");
+    second.stop();
+    drop(bpf);
+    before.nothing_new_stays();
+}
+
+/// Every counter of `before` is there in `after` and no smaller.
+#[track_caller]
+fn went_nowhere_back(before: &Scrape, after: &Scrape) {
+    for sample in &before.samples {
+        // What the process itself uses begins anew with it.
+        let ours = sample.name.starts_with("portolan_tcp_") && sample.name.ends_with("_total");
+        if ours {
+            let labels: Vec<_> =
+                sample.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+            let now: f64 = after.matching(&sample.name, &labels).map(|sample| sample.value).sum();
+            assert!(now >= sample.value, "{sample:?} went back to {now}");
+        }
+    }
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
