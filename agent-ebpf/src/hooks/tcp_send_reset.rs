@@ -12,7 +12,7 @@ use agent_common::events::KIND_RESET;
 use agent_common::events::reset::{NO_REASON, Reset, SENT};
 use agent_common::knobs::MAX_REASONS;
 use agent_common::ledger::RESET;
-use agent_common::reset::{ABORTED, LINGER, NO_CONNECTION, NO_LISTENER, UNKNOWN};
+use agent_common::reset::{ABORTED, LINGER, NO_CONNECTION, NO_LISTENER, PROTOCOL, UNKNOWN};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::debug;
@@ -20,7 +20,7 @@ use aya_log_ebpf::debug;
 use crate::connection::monotonic_us;
 use crate::edges::{self, count};
 use crate::maps::{knob, seen, socket};
-use crate::sock::{CLOSE, Packet, Sock};
+use crate::sock::{CLOSE, LISTEN, Packet, Sock};
 use crate::{emit, owners};
 
 #[btf_tracepoint]
@@ -62,8 +62,14 @@ fn with_socket(sk: Sock, cause: u8, reason: u8) {
             },
         );
     };
-    // A close with SO_LINGER 0 disconnects: the kernel names the state (closed) as the reason.
-    let cause = if cause == ABORTED && sk.state() == CLOSE && sk.lingers() { LINGER } else { cause };
+    let cause = match (cause, sk.state()) {
+        // A close with SO_LINGER 0 disconnects: the kernel names the state as the reason.
+        (ABORTED, CLOSE) if sk.lingers() => LINGER,
+        // A segment of a connection that is gone, but whose listener is there: the kernel names
+        // its flags, for it is no SYN.
+        (PROTOCOL, LISTEN) => NO_CONNECTION,
+        _ => cause,
+    };
     // SAFETY: a valid value of this socket's storage.
     let (slot, owner, role, last) =
         unsafe { ((*state).slot, (*state).owner, (*state).role, (*state).last_received_us) };
