@@ -23,6 +23,11 @@ use crate::model::tables::Edge;
 /// At most this many records leave the ring in one drain, so that a flood cannot stall it.
 const MAX_EVENTS: usize = 4096;
 
+/// Room for one read of the sweep. The kernel pauses the walk when it has filled what the reader
+/// offered, or its own buffer of 32 KiB, and finds its place again by counting: a socket that came
+/// meanwhile makes it meet another twice, one that went makes it miss one. So leave it no reason.
+const SWEEP_CHUNK: usize = 64 * 1024;
+
 /// What one drain found.
 #[derive(Default)]
 pub struct Drained {
@@ -175,8 +180,14 @@ impl Drain {
 
     fn sweep(&self) -> io::Result<Option<Vec<ListenerRecord>>> {
         let Some(link) = &self.sweep else { return Ok(None) };
-        let mut bytes = Vec::new();
-        bpf::open_iterator(link.as_fd())?.read_to_end(&mut bytes)?;
+        let mut iterator = bpf::open_iterator(link.as_fd())?;
+        let (mut bytes, mut chunk) = (Vec::new(), vec![0; SWEEP_CHUNK]);
+        loop {
+            match iterator.read(&mut chunk)? {
+                0 => break,
+                length => bytes.extend_from_slice(&chunk[..length]),
+            }
+        }
         let records = bytes.chunks_exact(size_of::<ListenerRecord>());
         Ok(Some(records.filter_map(ListenerRecord::from_bytes).collect()))
     }
