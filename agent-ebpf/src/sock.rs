@@ -256,8 +256,7 @@ impl Tcp {
     /// those who hold the socket's lock.
     #[inline(always)]
     pub fn received_bytes(self) -> u64 {
-        let count = optional_field!(self.0, bytes_received: u64);
-        if count == 0 { 0 } else { count.wrapping_sub(self.has_fin()) }
+        field!(self.0, bytes_received: u64).wrapping_sub(self.has_fin())
     }
 
     /// As [`received_bytes`](Self::received_bytes) without the lock; `None` if it cannot be told
@@ -265,10 +264,7 @@ impl Tcp {
     /// read in the order count, lock, flag, such a count is always found with the lock taken.
     #[inline(always)]
     pub fn received_bytes_unlocked(self) -> Option<u64> {
-        let count = optional_field!(self.0, bytes_received: u64);
-        if count == 0 {
-            return Some(0);
-        }
+        let count = field!(self.0, bytes_received: u64);
         let is_locked = (knob!(offsets.lock_spinning) != MISSING
             && field!(self.0, lock_spinning: u32) != 0)
             || (knob!(offsets.lock_owned) != MISSING && field!(self.0, lock_owned: u32) != 0);

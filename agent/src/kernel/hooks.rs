@@ -66,6 +66,7 @@ pub const HOOKS: &[Hook] = &[
             "err",
             "write_seq",
             "tcp_mstamp",
+            "bytes_received",
             "bytes_retrans",
             "bytes_acked",
             "snd_una",
@@ -168,6 +169,10 @@ pub const HOOKS: &[Hook] = &[
 pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
     ("drops", "listen overflows"),
     ("v6_only", "whether an IPv6 listener also takes IPv4"),
+    ("srtt_us", "round trip times"),
+    ("rtt_seq", "round trip times"),
+    ("bytes_sent", "bytes sent"),
+    ("total_retrans", "retransmits"),
     ("lock_spinning", RACING_FIN),
     ("lock_owned", RACING_FIN),
 ];
