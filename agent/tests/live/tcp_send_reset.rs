@@ -57,10 +57,11 @@ impl Scene {
                 ((role.to_string(), cause.to_owned()), *count)
             })
             .collect();
+        let any = "any".to_owned();
         let now = self.agent.eventually(expected.clone(), |now| {
             let mut sent = BTreeMap::new();
-            for role in ["client", "server"] {
-                let (client, server) = (&self.pair.client.service, &self.pair.server.service);
+            let (client, server) = (&self.pair.client.service, &self.pair.server.service);
+            for (role, client) in [("client", client), ("server", client), ("listener", &any)] {
                 let edge = now.edge(client, server, self.port, role);
                 for (cause, count) in edge.resets_by_cause("sent") {
                     sent.insert((role.to_owned(), cause), count);
@@ -167,20 +168,27 @@ fn data_for_a_connection_in_time_wait() {
 #[test]
 fn data_for_a_connection_that_is_forgotten() {
     needs_kernel!();
-    let scene = Scene::new();
-    let (mut client, server) = scene.connection();
-    // The reset gets lost: the server knows nothing any more, the client nothing yet.
-    scene.pair.client.nft(
-        "table inet fault { chain input { type filter hook input priority 0;\n\
-         tcp flags & rst == rst drop\n}\n}\n",
-    );
-    net::close_with_reset(server);
-    scene.sent(&[("server", "linger", 1)]);
-    scene.pair.client.nft_flush();
-    client.write_all(b"are you there?").unwrap();
-    scene.sent(&[("server", "linger", 1), ("nobody", "no_connection", 1)]);
-    drop(client);
-    scene.agent.stop();
+    for listening in [true, false] {
+        let mut scene = Scene::new();
+        let (mut client, server) = scene.connection();
+        // The reset gets lost: the server knows nothing any more, the client nothing yet.
+        scene.pair.client.nft(
+            "table inet fault { chain input { type filter hook input priority 0;\n\
+             tcp flags & rst == rst drop\n}\n}\n",
+        );
+        net::close_with_reset(server);
+        scene.sent(&[("server", "linger", 1)]);
+        scene.pair.client.nft_flush();
+        if !listening {
+            scene.listener = scene.pair.server.listen("0.0.0.0:0");
+        }
+        client.write_all(b"are you there?").unwrap();
+        // Who listens there answers for the port.
+        let by = if listening { "listener" } else { "nobody" };
+        scene.sent(&[("server", "linger", 1), (by, "no_connection", 1)]);
+        drop(client);
+        scene.agent.stop();
+    }
 }
 
 #[test]
