@@ -30,7 +30,7 @@ impl PrivateBpf {
     }
 
     fn pins(&self) -> usize {
-        let root = format!("/proc/{}/root/sys/fs/bpf", self.holder.id());
+        let root = format!("/proc/{}/root/sys/fs/bpf/portolan", self.holder.id());
         let output = Command::new("find").args([root.as_str(), "-type", "f"]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).lines().count()
     }
