@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::agent::{self, Agent};
 use crate::namespace::Pair;
-use crate::scrape::Scrape;
 use crate::net;
+use crate::scrape::Scrape;
 
 /// What the same traffic leaves behind, by what it needs.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -88,8 +88,7 @@ fn observe(masked: &str) -> (Seen, Scrape, serde_json::Value) {
             b.resets_by_cause("sent").values().sum(),
             a.resets_by_cause("received").values().sum(),
         ),
-        listeners: now
-            .sum("portolan_port_listeners", &[("service", s), ("port", &number)]),
+        listeners: now.sum("portolan_port_listeners", &[("service", s), ("port", &number)]),
         preexisting: now
             .edges(&[("role", "client"), ("port", &net::port(&old).to_string())])
             .preexisting(),

@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
 use crate::namespace::{Namespace, Pair};
-use crate::scrape::Scrape;
 use crate::net;
+use crate::scrape::Scrape;
 
 /// Connections requests that come in, and nothing else.
 const SYN: &str = "tcp flags & (syn | ack) == syn";
 
 /// Rules for packets that come in.
 fn input(rules: &str) -> String {
-    format!("table inet fault {{ chain input {{ type filter hook input priority 0; {rules}\n}}\n}}\n")
+    format!(
+        "table inet fault {{ chain input {{ type filter hook input priority 0; {rules}\n}}\n}}\n"
+    )
 }
 
 /// A port of the server on which nobody listens.
@@ -27,11 +29,8 @@ fn unused_port(server: &Namespace) -> u16 {
 
 /// What the client's side of a port says of attempts: all of them, and those with `result`.
 fn attempts(now: &Scrape, client: &Namespace, port: u16, result: &str) -> (u64, u64) {
-    let edge = now.edges(&[
-        ("client", &client.service),
-        ("port", &port.to_string()),
-        ("role", "client"),
-    ]);
+    let edge =
+        now.edges(&[("client", &client.service), ("port", &port.to_string()), ("role", "client")]);
     (edge.all_connects(), edge.connects(result))
 }
 
@@ -253,9 +252,8 @@ fn running_out_of_local_ports_is_told() {
     };
     assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
     let taken = open.len() as u64;
-    agent.eventually((taken + 1, 1), |now| {
-        attempts(now, &pair.client, port, "address_unavailable")
-    });
+    agent
+        .eventually((taken + 1, 1), |now| attempts(now, &pair.client, port, "address_unavailable"));
     agent.eventually((taken, taken, taken, taken), |now| both_sides(now, &pair, port));
     agent.stop();
 }
@@ -347,7 +345,10 @@ fn connect_latency_is_what_the_program_waited() {
     let now = agent.eventually(2, |now| duration(now).count);
     let slow = duration(&now).sum - quick;
     assert!(waited >= Duration::from_millis(900), "the SYN was lost: {waited:?}");
-    assert!(slow <= waited.as_secs_f64() && slow >= waited.as_secs_f64() * 0.9, "{slow}, {waited:?}");
+    assert!(
+        slow <= waited.as_secs_f64() && slow >= waited.as_secs_f64() * 0.9,
+        "{slow}, {waited:?}"
+    );
     assert_eq!(duration(&now).at_most(0.5), 1);
     agent.stop();
 }

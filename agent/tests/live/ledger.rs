@@ -6,8 +6,8 @@ use std::thread;
 
 use crate::agent::Agent;
 use crate::namespace::Pair;
-use crate::scrape::Scrape;
 use crate::net;
+use crate::scrape::Scrape;
 
 #[test]
 fn a_full_table_of_edges_keeps_totals_exact_in_other() {

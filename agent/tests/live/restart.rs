@@ -8,8 +8,8 @@ use std::thread;
 use crate::agent::{Agent, Start};
 use crate::facts::KernelObjects;
 use crate::namespace::Pair;
-use crate::scrape::Scrape;
 use crate::net;
+use crate::scrape::Scrape;
 
 /// A BPF file system that only agents started [`Start::inside`] it see, so that their pins are no
 /// business of any other agent on this host.
@@ -19,7 +19,8 @@ struct PrivateBpf {
 
 impl PrivateBpf {
     fn new() -> Self {
-        let script = "mkdir -p /sys/fs/bpf && mount -t bpf bpf /sys/fs/bpf && echo ok && exec sleep 600";
+        let script =
+            "mkdir -p /sys/fs/bpf && mount -t bpf bpf /sys/fs/bpf && echo ok && exec sleep 600";
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "--propagation", "slave", "sh", "-c", script]);
         let mut holder = unshare.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
@@ -106,9 +107,8 @@ fn with_pins_a_kill_loses_nothing_and_no_counter_goes_back() {
         let mut last = Scrape::default();
         for _ in 0..3 {
             let so_far = connected.load(Ordering::Relaxed);
-            let now = agent.eventually(true, |now| {
-                now.edge(c, s, port, "client").connects("ok") > so_far
-            });
+            let now = agent
+                .eventually(true, |now| now.edge(c, s, port, "client").connects("ok") > so_far);
             went_nowhere_back(&last, &now, port);
             last = now;
             agent.kill();

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use crate::agent::Agent;
 use crate::holder::Holder;
 use crate::namespace::{self, Namespace, Pair};
-use crate::scrape::Scrape;
 use crate::net;
+use crate::scrape::Scrape;
 
 /// How many connections there are before the agent.
 const BEFORE: u64 = 200;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
 use crate::namespace::Pair;
-use crate::scrape::{Histogram, Scrape};
 use crate::net;
+use crate::scrape::{Histogram, Scrape};
 
 /// A connection with both its ends in our hands.
 struct Connection {

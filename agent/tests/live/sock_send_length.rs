@@ -11,8 +11,8 @@ use socket2::SockRef;
 
 use crate::agent::Agent;
 use crate::namespace::Pair;
-use crate::scrape::Scrape;
 use crate::net;
+use crate::scrape::Scrape;
 
 const REQUEST: usize = 64;
 const RESPONSE: usize = 1024;

@@ -9,8 +9,8 @@ use socket2::Socket;
 use crate::agent::Agent;
 use crate::facts::{self, Counters};
 use crate::namespace::{Namespace, Pair};
-use crate::scrape::Scrape;
 use crate::net;
+use crate::scrape::Scrape;
 
 #[test]
 fn bytes_of_an_open_connection_are_those_that_were_sent() {
@@ -105,9 +105,8 @@ fn round_trip_times_are_the_kernels_own() {
     let port = net::port(&listener);
     let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
     let mut server = net::accept(&listener);
-    let rtt = |now: &Scrape| {
-        now.edge(&pair.client.service, &pair.server.service, port, "client").rtt()
-    };
+    let rtt =
+        |now: &Scrape| now.edge(&pair.client.service, &pair.server.service, port, "client").rtt();
     let before = rtt(&agent.scrape());
     // A queue that lets 4 Mbit/s through: what is written at once waits there.
     if !pair.client.tc("qdisc add dev veth0 root tbf rate 4mbit burst 3200 latency 400ms") {
@@ -183,9 +182,8 @@ fn a_full_accept_queue_is_counted_as_the_kernel_counts_it() {
     // And the count outlives the listener.
     let last = kernel("TcpExtListenDrops");
     drop(listener);
-    agent.eventually((last, 0), |now| {
-        (overflows(now), now.sum("portolan_port_listeners", &labels))
-    });
+    agent
+        .eventually((last, 0), |now| (overflows(now), now.sum("portolan_port_listeners", &labels)));
     agent.stop();
 }
 
@@ -195,9 +193,8 @@ fn the_list_of_listeners_says_who_waits_where() {
     let pair = Pair::new();
     let agent = Agent::start();
     let (listener, port) = narrow(&pair.server, 7);
-    let open: Vec<_> = (0..3)
-        .map(|_| pair.client.connect((pair.server.v4, port)).unwrap())
-        .collect();
+    let open: Vec<_> =
+        (0..3).map(|_| pair.client.connect((pair.server.v4, port)).unwrap()).collect();
     let labels = [("service", pair.server.service.as_str())];
     agent.eventually((1, 3, 7), |now| {
         let sum = |name| now.sum(name, &labels);

@@ -27,9 +27,8 @@ fn repeated_answers_to_connection_requests_are_what_the_kernel_counts() {
             socket
         });
         let labels = [("service", pair.server.service.as_str()), ("port", &port.to_string())];
-        let told = |now: &crate::scrape::Scrape| {
-            now.sum("portolan_tcp_synack_retransmits_total", &labels)
-        };
+        let told =
+            |now: &crate::scrape::Scrape| now.sum("portolan_tcp_synack_retransmits_total", &labels);
         agent.eventually(true, |now| told(now) > 0);
         // Now it comes through, and the connection is none the worse.
         pair.client.nft_flush();

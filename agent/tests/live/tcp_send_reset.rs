@@ -12,8 +12,8 @@ use socket2::{SockRef, TcpKeepalive};
 use crate::agent::Agent;
 use crate::facts::{self, Counters};
 use crate::namespace::Pair;
-use crate::scrape::Scrape;
 use crate::net;
+use crate::scrape::Scrape;
 
 /// A connection between two namespaces, and what the kernel counted before it.
 struct Scene {
@@ -197,8 +197,7 @@ fn keep_alive_probes_without_an_answer() {
     let scene = Scene::new();
     let (client, server) = scene.connection();
     let second = Duration::from_secs(1);
-    let keepalive =
-        TcpKeepalive::new().with_time(second).with_interval(second).with_retries(1);
+    let keepalive = TcpKeepalive::new().with_time(second).with_interval(second).with_retries(1);
     SockRef::from(&client).set_tcp_keepalive(&keepalive).unwrap();
     scene.pair.server.nft(
         "table inet fault { chain input { type filter hook input priority 0;\n\
