@@ -38,11 +38,6 @@ impl Holder {
         drop(sockets);
         Self { child, _directory: directory }
     }
-
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 impl Drop for Holder {

@@ -34,9 +34,9 @@ pub struct Pair {
 pub struct Namespace {
     /// What the agent calls sockets made by [`Namespace::act`].
     pub service: String,
-    /// Its IPv4 address; 127.0.0.1 without a pair.
+    /// Its IPv4 address.
     pub v4: Ipv4Addr,
-    /// Its IPv6 address; ::1 without a pair.
+    /// Its IPv6 address.
     pub v6: Ipv6Addr,
     /// As `ip netns` knows it.
     pub name: String,
@@ -103,17 +103,6 @@ impl Pair {
 // === impl Namespace ===
 
 impl Namespace {
-    /// A namespace of its own with nothing but a loopback.
-    pub fn alone() -> Self {
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("one-{:x}-{number:x}", std::process::id() & 0xff_ffff);
-        let _ = quiet(Command::new("ip").args(["netns", "del", &name])).status();
-        ip(&format!("netns add {name}\n"));
-        ip_in(&name, "link set lo up\n");
-        let (v4, v6) = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
-        Self { service: name.clone(), v4, v6, file: open(&name), name }
-    }
-
     /// Runs `f` here on a thread of its own.
     pub fn within<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         let run = || {
