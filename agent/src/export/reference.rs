@@ -90,7 +90,7 @@ A reset *sent* has the cause that this host's kernel gives; a reset *received* c
 const LEDGER: &str = "\
 ## The ledger
 
-Whatever the kernel programs meet is counted twice, on two ways: at once as *seen*, and where it ends, as *exported* if it is found in the tables and as *lost* with a reason if it is not. For every class, when nothing is in flight, seen = exported + the sum of lost over all reasons. After a take-over of pinned tables (`--pin`) exported begins anew for `event`, and for rows given back before.
+Whatever the kernel programs meet is counted twice, on two ways: at once as *seen*, and where it ends, as *exported* if it is found in the tables and as *lost* with a reason if it is not. For every class, when nothing is in flight, seen = exported + the sum of lost over all reasons. After a take-over of pinned tables (`--pin`) what was seen and not lost before counts as exported.
 
 ";
 
