@@ -110,7 +110,7 @@ pub const HOOKS: &[Hook] = &[
         ],
         fields: &["write_seq", "tcp_mstamp", "state"],
         requests: true,
-        lost_without: "request latency on the server side, in time: a response shows when the next request arrives",
+        lost_without: "request latency on the server side, in time: a response shows when the next request arrives or the connection ends",
     },
     Hook {
         name: "tcp_retransmit_skb",
