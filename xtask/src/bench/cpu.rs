@@ -1,7 +1,7 @@
 //! Processor time: of the whole machine from /proc/stat, and of the processes that take part.
 //!
 //! The machine's figure is the one that counts: it holds what a tool costs in kernel threads and
-//! interrupts too. The processes' own figure tells how much of it was somebody else's.
+//! interrupts too. The others tell how much of it was somebody else's.
 
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -17,6 +17,7 @@ pub struct Clocks {
     busy: f64,
     stolen: f64,
     own: f64,
+    kernel: f64,
 }
 
 /// What went by between two moments.
@@ -29,6 +30,8 @@ pub struct Spent {
     pub stolen: f64,
     /// The part of `busy` that the given processes and our finished children used.
     pub own: f64,
+    /// The part of `busy` that the kernel's own threads used, whomever they worked for.
+    pub kernel: f64,
 }
 
 impl Clocks {
@@ -37,7 +40,8 @@ impl Clocks {
         let stat = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
         let (busy, stolen) = machine(&stat).context("/proc/stat has no line `cpu`")?;
         let running: f64 = processes.iter().map(|id| process_seconds(*id).unwrap_or(0.0)).sum();
-        Ok(Self { at: Instant::now(), busy, stolen, own: running + finished_children()? })
+        let own = running + finished_children()?;
+        Ok(Self { at: Instant::now(), busy, stolen, own, kernel: kernel_threads()? })
     }
 
     /// What went by since `earlier`.
@@ -47,14 +51,16 @@ impl Clocks {
             busy: self.busy - earlier.busy,
             stolen: self.stolen - earlier.stolen,
             own: self.own - earlier.own,
+            kernel: self.kernel - earlier.kernel,
         }
     }
 }
 
 impl Spent {
-    /// The share of the busy time that went to processes that do not take part.
+    /// The share of the busy time that went to programs that do not take part.
     pub fn foreign(&self) -> f64 {
-        if self.busy > 0.0 { (1.0 - self.own / self.busy).max(0.0) } else { 0.0 }
+        let known = self.own + self.kernel;
+        if self.busy > 0.0 { (1.0 - known / self.busy).max(0.0) } else { 0.0 }
     }
 }
 
@@ -68,6 +74,16 @@ pub fn process_seconds(id: u32) -> io::Result<f64> {
         nanoseconds += first.unwrap_or(0);
     }
     Ok(nanoseconds as f64 / 1e9)
+}
+
+/// Processor seconds of all kernel threads.
+fn kernel_threads() -> Result<f64> {
+    // Their parent is kthreadd, which has a fixed number.
+    let children = fs::read_to_string("/proc/2/task/2/children");
+    let children = children.context("listing the kernel's threads")?;
+    let ids = children.split_whitespace().filter_map(|word| word.parse().ok());
+    // One may end between the two reads.
+    Ok(ids.map(|id| process_seconds(id).unwrap_or(0.0)).sum())
 }
 
 /// Busy and stolen seconds of all processors together.

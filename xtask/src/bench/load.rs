@@ -71,9 +71,10 @@ impl Window {
         self.spent.busy / self.operations as f64
     }
 
-    /// Processor seconds of the load and of the tool under test per operation.
+    /// Processor seconds of the load, of the tool under test and of the kernel's threads per
+    /// operation.
     pub fn own_cost(&self) -> f64 {
-        self.spent.own / self.operations as f64
+        (self.spent.own + self.spent.kernel) / self.operations as f64
     }
 }
 

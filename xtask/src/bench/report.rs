@@ -178,6 +178,7 @@ fn outcome_json(outcome: &Outcome) -> Value {
             "processor_time": estimate_json(&ratios.cost),
             "processor_time_of_participants": estimate_json(&ratios.own_cost),
             "throughput": estimate_json(&ratios.throughput),
+            "foreign_share": rounded(ratios.foreign),
             "discarded": ratios.discarded,
             "doubtful": ratios.is_doubtful,
         })

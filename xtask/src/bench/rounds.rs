@@ -19,9 +19,8 @@ use super::subject::Subject;
 /// Peers cost so much that a part of the rounds is enough.
 const PEERS_EVERY: u32 = 3;
 const SEED: u64 = 1;
-/// A window in which others used more of the busy time than this is not evidence. The kernel's
-/// own threads, which work for everybody, use about one hundredth.
-const FOREIGN_LIMIT: f64 = 0.10;
+/// A window in which others used more of the busy time than this is not evidence.
+const FOREIGN_LIMIT: f64 = 0.08;
 
 /// How long and how often.
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +60,10 @@ pub struct Absolute {
 pub struct Ratios {
     /// Processor time of the whole machine per operation.
     pub cost: Estimate,
-    /// The same, only of the processes that take part.
+    /// The same, only of the processes that take part and of the kernel's threads.
     pub own_cost: Estimate,
+    /// Share of the busy time that others used.
+    pub foreign: f64,
     /// Operations per second.
     pub throughput: Estimate,
     /// Windows that were not evidence.
@@ -208,6 +209,7 @@ impl Ratios {
             cost: estimate(&Triple::cost)?,
             own_cost: estimate(&|triple| triple.ratio(Window::own_cost))?,
             throughput: estimate(&|triple| triple.ratio(Window::throughput))?,
+            foreign: estimate(&|triple| triple.on.spent.foreign())?.median,
             discarded: triples.len() - usable.len(),
             is_doubtful,
         })
