@@ -42,6 +42,25 @@ pub const SEARCH_US: [u32; 128] = {
     padded
 };
 
+/// Durations below this find their bucket in a table, with one load. Longer ones are searched:
+/// what takes milliseconds can wait for a search of twenty nanoseconds.
+pub const NEAR_US: usize = 2048;
+
+/// The bucket of each duration below [`NEAR_US`].
+pub const NEAR_BUCKETS: [u8; NEAR_US] = {
+    let mut buckets = [0; NEAR_US];
+    let mut bucket = 0;
+    let mut value = 0;
+    while value < NEAR_US {
+        while (BOUNDS_US[bucket] as usize) < value {
+            bucket += 1;
+        }
+        buckets[value] = bucket as u8;
+        value += 1;
+    }
+    buckets
+};
+
 crate::wire! {
     /// Counts per bucket (not cumulative) and the exact sum of what was observed.
     pub struct Histogram: 664 {
@@ -72,7 +91,7 @@ impl Histogram {
     /// Counts one value.
     pub fn observe(&mut self, value_us: u64) {
         self.sum_us = self.sum_us.wrapping_add(value_us);
-        if let Some(bucket) = self.buckets.get_mut(bucket(&SEARCH_US, value_us)) {
+        if let Some(bucket) = self.buckets.get_mut(bucket(&SEARCH_US, &NEAR_BUCKETS, value_us)) {
             *bucket = bucket.wrapping_add(1);
         }
     }
@@ -96,11 +115,17 @@ impl Histogram {
     }
 }
 
-/// The index of the bucket that counts `value_us`; `bounds` is [`SEARCH_US`].
+/// The index of the bucket that counts `value_us`; `bounds` is [`SEARCH_US`], `near` is
+/// [`NEAR_BUCKETS`].
 ///
-/// The kernel programs keep the table in their read-only data, which is why it is an argument.
+/// The kernel programs keep the tables in their read-only data, which is why they are arguments.
 #[inline(always)]
-pub fn bucket(bounds: &[u32; 128], value_us: u64) -> usize {
+pub fn bucket(bounds: &[u32; 128], near: &[u8; NEAR_US], value_us: u64) -> usize {
+    if value_us < NEAR_US as u64 {
+        let at = near[(value_us as usize) & (NEAR_US - 1)] as usize;
+        // Tells the verifier that the table holds buckets only.
+        return if at > BOUNDS { BOUNDS } else { at };
+    }
     let value = if value_us > u64::from(u32::MAX) { u32::MAX } else { value_us as u32 };
     let mut at = 0usize;
     // Seven halvings of 128: `at` counts the bounds below `value`.
@@ -147,7 +172,7 @@ mod tests {
     #[test]
     fn a_bound_belongs_to_its_own_bucket() {
         let check = |value, bound: Option<u32>| {
-            assert_eq!(BOUNDS_US.get(bucket(&SEARCH_US, value)).copied(), bound, "{value}");
+            assert_eq!(BOUNDS_US.get(bucket(&SEARCH_US, &NEAR_BUCKETS, value)).copied(), bound, "{value}");
         };
         check(0, Some(1));
         check(1, Some(1));
@@ -162,7 +187,7 @@ mod tests {
         #[test]
         fn bucket_is_the_first_bound_not_below_the_value(value in 0u64..200_000_000) {
             let expected = BOUNDS_US.iter().position(|b| u64::from(*b) >= value).unwrap_or(BOUNDS);
-            prop_assert_eq!(bucket(&SEARCH_US, value), expected);
+            prop_assert_eq!(bucket(&SEARCH_US, &NEAR_BUCKETS, value), expected);
         }
 
         #[test]

@@ -14,6 +14,11 @@ pub const FLAG_PEER_CLOSED: u8 = 1;
 
 crate::wire! {
     /// State of one socket. A child of `accept` inherits its listener's copy.
+    ///
+    /// The kernel puts a value eight bytes into a cache line: what changes with every request
+    /// comes after the first 56 bytes. The two sides of a connection run on different CPUs, and a
+    /// program that only asks who a socket is would otherwise wait for a line that another CPU
+    /// has just written.
     pub struct SocketState: 80 {
         /// Row of the owner.
         pub owner: u32,
@@ -27,25 +32,28 @@ crate::wire! {
         pub flags: u8,
         /// Always zero.
         pub zero: u8,
-        /// Client: `write_seq` up to which requests have been answered.
-        pub answered_seq: u32,
-        /// Server: the open request; see [`crate::turn`].
-        pub turn: u64,
+        /// `tcp_sock.rtt_seq` marker of the last round trip sample; see the sweep.
+        pub rtt_mark: u32,
         /// When the connect began, CLOCK_MONOTONIC microseconds.
         pub start_us: u64,
         /// When the first segment of a retransmitted request was first sent; 0 without loss.
         pub first_sent_us: u64,
-        /// When data last arrived.
-        pub last_received_us: u64,
         /// `sent_bytes` already counted in the slot.
         pub sent_bytes: u64,
         /// `received_bytes` already counted in the slot.
         pub received_bytes: u64,
         /// Retransmits (connection) or drops (listener) already counted in the slot.
         pub retransmits: u64,
-        /// `tcp_sock.rtt_seq` marker of the last round trip sample; see the sweep.
-        pub rtt_mark: u32,
+        /// Server: the open request; see [`crate::turn`].
+        pub turn: u64,
+        /// When data last arrived.
+        pub last_received_us: u64,
+        /// Client: `write_seq` up to which requests have been answered.
+        pub answered_seq: u32,
         /// Low bits of the bytes received when data last arrived: a FIN wakes like data.
         pub received_mark: u32,
     }
 }
+
+/// See [`SocketState`].
+const _: () = assert!(core::mem::offset_of!(SocketState, turn) == 56);

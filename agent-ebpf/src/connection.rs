@@ -69,7 +69,6 @@ pub fn established(sk: Sock, old: u8) {
                 edges::observe(&raw mut (*counters).connect, elapsed);
             }
             (*state).answered_seq = tcp.written();
-            (*state).last_received_us = tcp.now_us();
             if is_same_host(&sk.local(), &sk.remote()) {
                 let key = peer_key(sk, sk.local_port(), sk.remote_port());
                 let peer = Peer { owner: (*state).owner, zero: 0, since_us: tcp.now_us() };
@@ -80,6 +79,8 @@ pub fn established(sk: Sock, old: u8) {
             serve(sk, state);
             (*state).turn = turn::idle(tcp.written());
         }
+        // Nothing has arrived yet: a connection is idle from its handshake on.
+        (*state).last_received_us = tcp.now_us();
         (*state).stage = STAGE_OPEN;
         count!((*state).slot, connects[CONNECT_OK], 1);
         count!((*state).slot, opened, 1);

@@ -37,6 +37,8 @@ static KNOBS: Knobs = Knobs {
 
 /// The histogram grid, in read-only data.
 static GRID: [u32; 128] = histogram::SEARCH_US;
+/// The same for short durations, bucket by microsecond.
+static NEAR: [u8; histogram::NEAR_US] = histogram::NEAR_BUCKETS;
 
 /// State per socket; a child of `accept` inherits its listener's. Written by the hooks only.
 #[btf_map]
@@ -105,7 +107,7 @@ pub fn knobs() -> &'static Knobs {
 /// The bucket of a duration.
 #[inline(always)]
 pub fn bucket(value_us: u64) -> usize {
-    histogram::bucket(&GRID, value_us)
+    histogram::bucket(&GRID, &NEAR, value_us)
 }
 
 /// The maps of edges.

@@ -7,7 +7,7 @@
 //! Server: from the first data of a request to the first send after it; see
 //! [`agent_common::turn`] for the race this resolves.
 
-use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
+use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::ledger::REQUEST;
 use agent_common::socket::{STAGE_OPEN, SocketState};
 use agent_common::turn;
@@ -24,7 +24,8 @@ use crate::{atomic, edges};
 pub unsafe fn received(sk: Sock, state: *mut SocketState) {
     // SAFETY: the caller's contract.
     unsafe {
-        if (*state).stage != STAGE_OPEN {
+        // Also leaves out listeners, which are woken for every connection.
+        if (*state).stage != STAGE_OPEN || (*state).role == ROLE_LISTENER {
             return;
         }
         let Some(tcp) = sk.tcp() else { return };
@@ -43,7 +44,9 @@ pub unsafe fn received(sk: Sock, state: *mut SocketState) {
                 let resent = (*state).first_sent_us;
                 let sent_us = if resent == 0 { tcp.sent_us() } else { resent };
                 (*state).answered_seq = written;
-                (*state).first_sent_us = 0;
+                if resent != 0 {
+                    (*state).first_sent_us = 0;
+                }
                 answered((*state).slot, now_us.saturating_sub(sent_us));
             }
         } else if (*state).role == ROLE_SERVER {
