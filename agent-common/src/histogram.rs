@@ -172,7 +172,11 @@ mod tests {
     #[test]
     fn a_bound_belongs_to_its_own_bucket() {
         let check = |value, bound: Option<u32>| {
-            assert_eq!(BOUNDS_US.get(bucket(&SEARCH_US, &NEAR_BUCKETS, value)).copied(), bound, "{value}");
+            assert_eq!(
+                BOUNDS_US.get(bucket(&SEARCH_US, &NEAR_BUCKETS, value)).copied(),
+                bound,
+                "{value}"
+            );
         };
         check(0, Some(1));
         check(1, Some(1));

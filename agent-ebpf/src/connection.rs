@@ -8,7 +8,7 @@ use agent_common::edge::{
 use agent_common::events::KIND_CONNECT_FAILED;
 use agent_common::events::connect_failed::ConnectFailed;
 use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
-use agent_common::peer::{Peer, PeerKey};
+use agent_common::peer;
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::turn;
 use agent_common::wire::Wire;
@@ -69,11 +69,7 @@ pub fn established(sk: Sock, old: u8) {
                 edges::observe(&raw mut (*counters).connect, elapsed);
             }
             (*state).answered_seq = tcp.written();
-            if is_same_host(&sk.local(), &sk.remote()) {
-                let key = peer_key(sk, sk.local_port(), sk.remote_port());
-                let peer = Peer { owner: (*state).owner, zero: 0, since_us: tcp.now_us() };
-                maps::leave_peer(&key, &peer);
-            }
+            leave_note(sk, (*state).owner);
         } else {
             // Inherited from the listener: from here on it is a connection of its own.
             serve(sk, state);
@@ -298,21 +294,32 @@ fn client_key(sk: Sock, owner: u32) -> EdgeKey {
 #[inline(always)]
 fn server_key(sk: Sock, owner: u32) -> EdgeKey {
     let address = sk.remote();
-    let peer = if is_same_host(&sk.local(), &address) {
-        maps::pick_up_peer(&peer_key(sk, sk.remote_port(), sk.local_port()))
-    } else {
-        None
-    };
-    let remote = match peer {
+    let client = if is_same_host(&sk.local(), &address) { read_note(sk) } else { None };
+    let remote = match client {
         Some(owner) => from_owner(owner),
         None => edges::client_address(address),
     };
     EdgeKey { owner, port: sk.local_port(), role: ROLE_SERVER, zero: 0, remote }
 }
 
+/// A client tells a server in the same namespace who it is.
 #[inline(always)]
-fn peer_key(sk: Sock, client_port: u16, server_port: u16) -> PeerKey {
-    PeerKey { netns: sk.netns(), client_port, server_port }
+fn leave_note(sk: Sock, owner: u32) {
+    if is_same_host(&sk.local(), &sk.remote())
+        && let Some(note) = peer::note(sk.netns(), sk.remote_port(), owner)
+        && let Some(row) = maps::peer(sk.local_port())
+    {
+        // SAFETY: a valid map value; volatile keeps it one store.
+        unsafe { core::ptr::write_volatile(row, note) };
+    }
+}
+
+/// What the client of this server's side wrote.
+#[inline(always)]
+fn read_note(sk: Sock) -> Option<u32> {
+    let row = maps::peer(sk.remote_port())?;
+    // SAFETY: a valid map value; volatile keeps it one load.
+    peer::owner(unsafe { core::ptr::read_volatile(row) }, sk.netns(), sk.local_port())
 }
 
 #[inline(always)]

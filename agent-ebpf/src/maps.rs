@@ -8,7 +8,7 @@ use agent_common::histogram;
 use agent_common::knobs::Knobs;
 use agent_common::ledger::Ledger;
 use agent_common::owner::{OwnerKey, OwnerRow};
-use agent_common::peer::{Peer, PeerKey};
+use agent_common::peer;
 use agent_common::seed::Seed;
 use agent_common::socket::SocketState;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
@@ -74,9 +74,10 @@ static OWNER_SCRATCH: PerCpuArray<OwnerRow, 1> = PerCpuArray::new();
 #[btf_map]
 static SEEDS: HashMap<u64, Seed, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// Clients of connections within one namespace, between their two sides' handshakes.
+/// Notes of clients to servers in the same namespace, by client's port; see
+/// [`agent_common::peer`].
 #[btf_map]
-static PEERS: HashMap<PeerKey, Peer, 4096> = HashMap::new();
+static PEERS: Array<u64, { peer::ROWS }> = Array::new();
 
 /// Detail records. Written by hooks without waking anyone, drained by timer. †
 #[btf_map]
@@ -148,20 +149,10 @@ pub fn seed(cookie: u64) -> Option<*const Seed> {
     SEEDS.get_ptr(cookie)
 }
 
-/// Leaves the client of a connection within one namespace for its server. If the map is full
-/// the server knows only an address.
+/// The row in which a client with this port leaves a note.
 #[inline(always)]
-pub fn leave_peer(key: &PeerKey, peer: &Peer) {
-    let _ = PEERS.insert(key, peer, 0);
-}
-
-/// Picks up what [`leave_peer`] left.
-#[inline(always)]
-pub fn pick_up_peer(key: &PeerKey) -> Option<u32> {
-    // SAFETY: a valid map value; read before it is removed.
-    let owner = PEERS.get_ptr(key).map(|peer| unsafe { (*peer).owner })?;
-    let _ = PEERS.remove(key);
-    Some(owner)
+pub fn peer(client_port: u16) -> Option<*mut u64> {
+    PEERS.get_ptr_mut(u32::from(client_port))
 }
 
 /// The ring and its rate limit for `kind`.

@@ -9,7 +9,6 @@ use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow, FIRST_FREE_SLOT};
 use agent_common::ledger::Ledger;
 use agent_common::listener::ListenerRecord;
 use agent_common::owner::{OwnerKey, OwnerRow};
-use agent_common::peer::{Peer, PeerKey, STALE_US};
 use agent_common::wire::Wire as _;
 use anyhow::Context as _;
 use aya::maps::{Map as AyaMap, MapData, RingBuf};
@@ -58,7 +57,6 @@ pub struct Drain {
     owner_free: Map<(), u32>,
     owner_rows: Mapped<OwnerRow>,
     known_owners: HashMap<u32, u64>,
-    peers: Map<PeerKey, Peer>,
     ledger: Map<u32, Ledger>,
     ring: RingBuf<MapData>,
     sweep: Option<OwnedFd>,
@@ -89,7 +87,6 @@ impl Drain {
             owner_rows: owner_rows_map.mapped().context("OWNER_ROWS")?,
             owner_rows_map,
             known_owners: HashMap::new(),
-            peers: map(parts, "PEERS")?,
             ledger: map(parts, "LEDGER")?,
             ring: RingBuf::try_from(AyaMap::RingBuf(ring))?,
             sweep,
@@ -125,25 +122,6 @@ impl Drain {
             ("edges", edges_in_use as u64, u64::from(self.edges.max_entries)),
             ("owners", self.known_owners.len() as u64, u64::from(self.owners.max_entries)),
         ]
-    }
-
-    /// Removes what clients left for servers that never established.
-    pub fn remove_stale_peers(&self, now_us: u64) -> io::Result<()> {
-        let mut stale = Vec::new();
-        let mut key = self.peers.next_key(None)?;
-        // The bound keeps a map that changes meanwhile from being walked for ever.
-        for _ in 0..self.peers.max_entries {
-            let Some(current) = key else { break };
-            if self
-                .peers
-                .lookup(&current)?
-                .is_some_and(|peer| now_us.saturating_sub(peer.since_us) > STALE_US)
-            {
-                stale.push(current);
-            }
-            key = self.peers.next_key(Some(&current))?;
-        }
-        stale.iter().try_for_each(|key| self.peers.remove(key).map(drop))
     }
 
     /// How many slots for edges there are.

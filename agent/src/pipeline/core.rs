@@ -153,9 +153,6 @@ impl Core {
         if self.addresses_at.is_none_or(|at| at.elapsed() >= patience) {
             let survey = existing::places();
             self.take_addresses(&survey);
-            if let Err(error) = self.kernel.drain.remove_stale_peers(monotonic_us()) {
-                tracing::warn!("clients on this host may show as an address: {error}");
-            }
         }
         let now_us = monotonic_us();
         let Self { names, owners, listeners, .. } = self;
