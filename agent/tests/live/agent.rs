@@ -72,16 +72,21 @@ pub fn free_port() -> u16 {
 /// `portolan agent` with these settings, through the environment. Nothing of ours is inherited.
 pub fn command(settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary());
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PORTOLAN_") {
-            command.env_remove(name);
-        }
-    }
+    forget_our_variables(&mut command);
     command.arg("agent");
     for (key, value) in settings {
         command.env(format!("PORTOLAN_{}", key.replace('.', "_").to_uppercase()), value);
     }
     command
+}
+
+/// The agent warns of variables that it does not know, such as those meant for tests.
+pub fn forget_our_variables(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PORTOLAN_") {
+            command.env_remove(name);
+        }
+    }
 }
 
 /// Runs an agent that is expected to end by itself.

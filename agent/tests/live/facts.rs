@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::namespace::Namespace;
+use crate::namespace::{self, Namespace};
 
 /// How long the kernel may take to free what nobody holds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,8 +41,12 @@ impl Counters {
             fs::read_to_string(&path).unwrap_or_else(|error| panic!("reading {path}: {error}"))
         };
         let (snmp, netstat) = namespace.within(|| (read("snmp"), read("netstat")));
+        Self::parse(&[snmp, netstat])
+    }
+
+    fn parse(texts: &[String]) -> Self {
         let mut counters = BTreeMap::new();
-        for text in [snmp, netstat] {
+        for text in texts {
             let lines: Vec<&str> = text.lines().collect();
             for pair in lines.chunks_exact(2) {
                 let (Some((group, names)), Some((_, values))) =
@@ -70,6 +74,24 @@ impl Counters {
     pub fn since(&self, before: &Self, name: &str) -> u64 {
         self.value(name) - before.value(name)
     }
+}
+
+/// Resets that anybody but these namespaces sent, as far as namespaces have a name: by namespace.
+pub fn resets_elsewhere(ours: &[&Namespace]) -> BTreeMap<String, u64> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let sent = |snmp: String| Counters::parse(&[snmp]).0.get("TcpOutRsts").copied();
+    let mut resets = BTreeMap::new();
+    resets.extend(sent(read("/proc/self/net/snmp")).map(|sent| (String::new(), sent)));
+    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if ours.iter().any(|namespace| namespace.name == name) {
+            continue;
+        }
+        // It may go away while we look.
+        let snmp = namespace::read_in(&name, "/proc/thread-self/net/snmp");
+        resets.extend(snmp.and_then(sent).map(|sent| (name, sent)));
+    }
+    resets
 }
 
 /// What `ss -tin` says in a namespace, with a filter such as `dport = :80`.

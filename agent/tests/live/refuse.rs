@@ -59,6 +59,7 @@ fn without_capabilities() {
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
     command.arg(&binary).args(["agent", "--run-directory"]).arg(place.path("run"));
     command.args(["--web.listen-address", &place.listen]);
+    agent::forget_our_variables(&mut command);
     refuses(&mut command, &["CAP_BPF", "run as root"]);
 }
 
