@@ -52,11 +52,9 @@ pub fn cause_of_reason(name: &str) -> u8 {
         "TCP_KEEPALIVE_TIMEOUT" => KEEPALIVE_TIMEOUT,
         "TCP_ABORT_ON_CLOSE" => UNREAD_DATA,
         "TCP_ABORT_ON_LINGER" | "TCP_DISCONNECT_WITH_DATA" => LINGER,
-        "NO_SOCKET" => NO_CONNECTION,
+        "NO_SOCKET" | "TCP_TIMEWAIT_SOCKET" => NO_CONNECTION,
         // Data for a socket whose program has closed it, and segments for a dead connection.
-        "TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET" | "TCP_ABORT_ON_MEMORY" | "TCP_STATE" => {
-            ABORTED
-        }
+        "TCP_ABORT_ON_DATA" | "TCP_ABORT_ON_MEMORY" | "TCP_STATE" => ABORTED,
         "TCP_INVALID_ACK_SEQUENCE"
         | "TCP_RFC7323_PAWS"
         | "TCP_TOO_OLD_ACK"

@@ -9,9 +9,6 @@ pub const STAGE_OPEN: u8 = 2;
 /// Ended and counted in `closed`.
 pub const STAGE_CLOSED: u8 = 3;
 
-/// The peer's FIN was received.
-pub const FLAG_PEER_CLOSED: u8 = 1;
-
 crate::wire! {
     /// State of one socket. A child of `accept` inherits its listener's copy.
     ///
@@ -28,10 +25,8 @@ crate::wire! {
         pub role: u8,
         /// `STAGE_*`.
         pub stage: u8,
-        /// `FLAG_*`.
-        pub flags: u8,
         /// Always zero.
-        pub zero: u8,
+        pub zero: [u8; 2],
         /// `tcp_sock.rtt_seq` marker of the last round trip sample; see the sweep.
         pub rtt_mark: u32,
         /// When the connect began, CLOCK_MONOTONIC microseconds.

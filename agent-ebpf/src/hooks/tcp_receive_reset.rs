@@ -15,7 +15,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::edges::count;
 use crate::emit;
-use crate::maps::{seen, socket};
+use crate::maps::{knob, seen, socket};
 use crate::sock::{CLOSE_WAIT, CLOSING, LAST_ACK, SYN_SENT, Sock};
 
 #[btf_tracepoint]
@@ -27,10 +27,12 @@ fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     let tcp_state = sk.state();
+    // Without request timing nobody notes what was answered.
+    let timed = knob!(requests) == 1;
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
     unsafe {
         let client = (*state).role == ROLE_CLIENT;
-        let outstanding = client && tcp.written() != (*state).answered_seq;
+        let outstanding = client && timed && tcp.written() != (*state).answered_seq;
         let silent_until = if outstanding { tcp.sent_us() } else { tcp.now_us() };
         let idle_us = silent_until.saturating_sub((*state).last_received_us);
         let cause = if tcp_state == SYN_SENT {

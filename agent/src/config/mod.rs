@@ -40,7 +40,7 @@ pub struct Config {
     pub internal_ranges: Vec<IpNet>,
     /// Sizes of the kernel's tables.
     pub limits: Limits,
-    /// Measure request latency: two more hooks.
+    /// Measure request latency: three more hooks.
     pub requests: bool,
     /// How often the tables are read between scrapes.
     #[serde(serialize_with = "value::serialize_duration")]

@@ -79,7 +79,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "requests",
         flag: Flag::Off("no-requests"),
-        help: "Measure request latency (two more hooks); the flag turns it off",
+        help: "Measure request latency (three more hooks); the flag turns it off",
         set: |config, given| value::boolean(given).map(|v| config.requests = v),
         show: |config| Some(config.requests.to_string()),
     },

@@ -126,7 +126,7 @@ const CAUSES_EXPLAINED: [(&str, &str); CAUSES] = [
     ),
     (
         "sent, received",
-        "received: the connection was cut while it was in use, or while nothing was asked; sent: data came for a connection whose program had closed it already (if only TIME_WAIT was left of it, on the row `none`)",
+        "received: the connection was cut while it was in use, or while nothing was asked; sent: data came for a connection whose program had closed it already",
     ),
     ("sent", "bad sequence, flags or state; MPTCP errors"),
     (

@@ -141,7 +141,7 @@ impl Search {
         if self.denied > 0 {
             self.problems.push(Problem::new(
                 format!(
-                    "{} processes do not show their network namespace (CAP_SYS_PTRACE is missing)",
+                    "{} processes do not show their network namespace (they hide it, or CAP_SYS_PTRACE is missing)",
                     self.denied
                 ),
                 "existing connections of namespaces that only they are in will not be seen",
