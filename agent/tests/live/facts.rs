@@ -140,7 +140,7 @@ impl KernelObjects {
     /// Waits until none of them exists any more; the kernel takes a moment.
     #[track_caller]
     pub fn are_gone(&self) {
-        self.awaited("still there", |now| Self {
+        Self::awaited("still there", |now| Self {
             programs: self.programs.intersection(&now.programs).copied().collect(),
             maps: self.maps.intersection(&now.maps).copied().collect(),
             links: self.links.intersection(&now.links).copied().collect(),
@@ -150,7 +150,7 @@ impl KernelObjects {
     /// Waits until there is nothing that was not there before.
     #[track_caller]
     pub fn nothing_new_stays(&self) {
-        self.awaited("left behind", |now| Self {
+        Self::awaited("left behind", |now| Self {
             programs: now.programs.difference(&self.programs).copied().collect(),
             maps: now.maps.difference(&self.maps).copied().collect(),
             links: now.links.difference(&self.links).copied().collect(),
@@ -158,7 +158,7 @@ impl KernelObjects {
     }
 
     #[track_caller]
-    fn awaited(&self, what: &str, rest: impl Fn(&Self) -> Self) {
+    fn awaited(what: &str, rest: impl Fn(&Self) -> Self) {
         let began = Instant::now();
         loop {
             let rest = rest(&Self::now());

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ impl Holder {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let program = directory.path().join(name);
         fs::copy(sleep(), &program).expect("copying sleep");
-        let descriptors: Vec<i32> = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
+        let descriptors: Vec<i32> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         let mut command = Command::new(program);
         command.arg("600").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let keep = move || {

@@ -190,13 +190,13 @@ fn icmp_errors_fall_into_their_class() {
     // An error that comes while connect still holds the socket is forgotten by the kernel; the
     // next SYN, a second later, brings it again. All cases wait together.
     let mut waiting = Vec::new();
-    let mut rules = String::new();
+    let mut rules = Vec::new();
     for (address, with, result) in cases {
         let port = unused_port(&pair.server) ^ (waiting.len() as u16);
-        rules.push_str(&format!("tcp dport {port} reject with {with}; "));
+        rules.push(format!("tcp dport {port} reject with {with}"));
         waiting.push((SocketAddr::from((address, port)), result));
     }
-    pair.server.nft(&input(rules.trim_end_matches("; ")));
+    pair.server.nft(&input(&rules.join("; ")));
     let sockets: Vec<_> = waiting
         .iter()
         .map(|(address, _)| {

@@ -26,6 +26,17 @@
 //! test, [`scrape`] what it says, [`facts`] what is true, [`net`] sockets with their options,
 //! [`holder`] another program that holds sockets.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "all of this crate is tests: a panic is how they fail, and what they print is shown then"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "expectations read better as values than as references to them"
+)]
+
 mod agent;
 mod facts;
 mod holder;

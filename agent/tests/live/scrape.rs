@@ -89,7 +89,7 @@ impl Scrape {
         let mut buckets: Vec<(f64, u64)> = Vec::new();
         for sample in self.matching(&format!("{name}_bucket"), labels) {
             let bound = number(sample.label("le").expect("a bucket has a bound"));
-            match buckets.iter_mut().find(|(known, _)| *known == bound) {
+            match buckets.iter_mut().find(|(known, _)| known.total_cmp(&bound).is_eq()) {
                 Some((_, count)) => *count += whole(sample.value),
                 None => buckets.push((bound, whole(sample.value))),
             }
@@ -239,7 +239,7 @@ impl Histogram {
         if self.count == 0 {
             return 0;
         }
-        let found = self.buckets.iter().find(|(bound, _)| *bound == seconds);
+        let found = self.buckets.iter().find(|(bound, _)| bound.total_cmp(&seconds).is_eq());
         found.unwrap_or_else(|| panic!("{seconds} is no bound of {:?}", self.buckets)).1
     }
 }

@@ -71,16 +71,13 @@ fn what_a_full_window_holds_back_is_not_sent_yet() {
     let mut written = 0u64;
     let mut still = 0;
     while still < 20 {
-        match client.write(&chunk) {
-            Ok(length) => {
-                written += length as u64;
-                still = 0;
-            }
+        if let Ok(length) = client.write(&chunk) {
+            written += length as u64;
+            still = 0;
+        } else {
             // Full: give the stack a moment to move what it can.
-            Err(_) => {
-                still += 1;
-                thread::sleep(std::time::Duration::from_millis(5));
-            }
+            still += 1;
+            thread::sleep(std::time::Duration::from_millis(5));
         }
     }
     let edge = |now: &Scrape, role| {
@@ -113,7 +110,7 @@ fn round_trip_times_are_the_kernels_own() {
         println!("SKIPPED: this kernel has no tbf");
         return;
     }
-    client.write_all(&[b'x'; 60_000]).unwrap();
+    client.write_all(&vec![b'x'; 60_000]).unwrap();
     net::read_exactly(&mut server, 60_000).unwrap();
     let told = |filter: &str| {
         let said = facts::socket_statistics(&pair.client, filter);
