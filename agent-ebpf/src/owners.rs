@@ -30,7 +30,7 @@ pub fn current(netns: u32) -> u32 {
         key.app = hash_arguments(scratch);
     }
     let (owners, _, _) = maps::owners();
-    if let Some(row) = owners.get_ptr(&key) {
+    if let Some(row) = owners.get_ptr(key) {
         // SAFETY: a valid map value.
         return unsafe { *row };
     }
@@ -116,6 +116,7 @@ fn read_arguments(task: Task, row: *mut OwnerRow) {
     }
 }
 
+#[expect(clippy::cast_ptr_alignment, reason = "the arguments begin at a multiple of eight")]
 #[inline(always)]
 fn hash_arguments(row: *const OwnerRow) -> u32 {
     // SAFETY: a valid map value of this CPU, aligned to eight bytes, as are its arguments.
