@@ -1,6 +1,7 @@
 //! The whole way: real traffic, the agent, Debian's Prometheus scraping it, and questions to
 //! Prometheus as a dashboard would ask them. `promtool` reads the agent's text as well.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -71,7 +72,7 @@ impl Prometheus {
     fn query(&self, query: &str) -> Vec<f64> {
         let mut path = String::from("/api/v1/query?query=");
         for byte in query.bytes() {
-            path.push_str(&format!("%{byte:02X}"));
+            write!(path, "%{byte:02X}").expect("a string takes all");
         }
         let answer = self.json(&path);
         let series = answer["data"]["result"].as_array().expect("a vector");

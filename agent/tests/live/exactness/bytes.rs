@@ -4,7 +4,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use super::{Between, Books, Watcher, equal};
+use super::{Between, Books, Watcher, equal, equal_bytes};
 use crate::agent::Agent;
 use crate::namespace::Pair;
 use crate::net;
@@ -56,10 +56,10 @@ fn programs_and_agent_agree(address: impl Fn(&Pair) -> SocketAddr) {
         (TURNS.iter().map(sizes).sum::<usize>() * CONNECTIONS) as u64
     };
     let (requests, responses) = (total(|turn| turn.0), total(|turn| turn.1));
-    assert_eq!(settled.client_sent, requests);
-    assert_eq!(settled.server_received, requests);
-    assert_eq!(settled.server_sent, responses);
-    assert_eq!(settled.client_received, responses);
+    equal_bytes("client sent", settled.client_sent, requests, settled.slack);
+    equal_bytes("server received", settled.server_received, requests, settled.slack);
+    equal_bytes("server sent", settled.server_sent, responses, settled.slack);
+    equal_bytes("client received", settled.client_received, responses, settled.slack);
     let turns = (CONNECTIONS * TURNS.len()) as u64;
     equal("turns of the client", settled.client_requests, turns, settled.slack);
     equal("turns of the server", settled.server_requests, turns, settled.slack);

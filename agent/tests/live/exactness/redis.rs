@@ -1,6 +1,6 @@
 //! Redis: a known number of commands, over kept connections and over one connection each.
 
-use super::{Between, Books, Load, Redis, Settled, Watcher, equal, missing};
+use super::{Between, Books, Load, Redis, Settled, Watcher, equal, equal_bytes, missing};
 use crate::agent::Agent;
 use crate::namespace::Pair;
 
@@ -22,10 +22,10 @@ fn compare_with_redis(options: &str) -> Settled {
     let stats = redis.stats(&pair.client);
     let slack = settled.slack;
     equal("connections redis counted", settled.connects, stats.connections, slack);
-    assert_eq!(settled.server_received, stats.received, "bytes redis read");
-    assert_eq!(settled.server_sent, stats.sent, "bytes redis wrote");
-    assert_eq!(settled.client_sent, stats.received);
-    assert_eq!(settled.client_received, stats.sent);
+    equal_bytes("bytes redis read", settled.server_received, stats.received, slack);
+    equal_bytes("bytes redis wrote", settled.server_sent, stats.sent, slack);
+    equal_bytes("bytes written to redis", settled.client_sent, stats.received, slack);
+    equal_bytes("bytes read from redis", settled.client_received, stats.sent, slack);
     settled
 }
 
@@ -53,5 +53,5 @@ fn a_connection_per_command_of_redis_benchmark_is_counted_like_the_kernel_does()
     let settled = compare_with_redis("-c 10 -n 5000 -t get -k 0");
     equal("requests of the client", settled.client_requests, 5001, settled.slack);
     equal("requests of the server", settled.server_requests, 5001, settled.slack);
-    assert!(settled.connects >= 5001, "{settled:?}");
+    assert!(settled.connects + settled.slack >= 5001, "{settled:?}");
 }
