@@ -11,7 +11,6 @@ use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
 use agent_common::peer;
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::turn;
-use agent_common::wire::Wire;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
 use crate::edges::{self, count};
@@ -31,7 +30,7 @@ pub fn connecting(sk: Sock) {
         // The SYN will change it; see `failed`.
         answered_seq: sk.tcp().map_or(0, Tcp::write_seq),
         start_us: monotonic_us(),
-        ..SocketState::zeroed()
+        ..maps::blank()
     };
     remember(sk, &state);
 }
@@ -46,7 +45,7 @@ pub fn listening(sk: Sock) {
         role: ROLE_LISTENER,
         stage: STAGE_OPEN,
         retransmits: u64::from(sk.drops()),
-        ..SocketState::zeroed()
+        ..maps::blank()
     };
     remember(sk, &state);
 }
@@ -144,7 +143,7 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         received_mark: tcp.received_bytes() as u32,
         retransmits: u64::from(retransmits),
         rtt_mark,
-        ..SocketState::zeroed()
+        ..maps::blank()
     };
     if remember(sk, &state).is_some() && !connecting && !listening {
         count!(slot, opened, 1);
@@ -268,7 +267,7 @@ fn adopt(sk: Sock, old: u8) -> Option<*mut SocketState> {
         slot: if client { edges::slot(&client_key(sk, owner)) } else { 0 },
         role: if client { ROLE_CLIENT } else { ROLE_SERVER },
         start_us: monotonic_us(),
-        ..SocketState::zeroed()
+        ..maps::blank()
     };
     remember(sk, &state)
 }

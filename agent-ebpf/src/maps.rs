@@ -40,6 +40,10 @@ static GRID: [u32; 128] = histogram::SEARCH_US;
 /// The same for short durations, bucket by microsecond.
 static NEAR: [u8; histogram::NEAR_US] = histogram::NEAR_BUCKETS;
 
+/// A socket's state before anything is known.
+// SAFETY: zeros are a valid state.
+static BLANK: SocketState = unsafe { core::mem::zeroed() };
+
 /// State per socket; a child of `accept` inherits its listener's. Written by the hooks only.
 #[btf_map]
 static SOCKETS: SocketStorage = SocketStorage::new();
@@ -186,6 +190,13 @@ pub fn lost(class: usize, reason: usize) {
 #[inline(always)]
 pub fn socket(sk: *const c_void) -> Option<*mut SocketState> {
     SOCKETS.get(sk, core::ptr::null(), 0)
+}
+
+/// A state of zeros. Read, not made: the compiler makes zeros with a call that goes byte by byte.
+#[inline(always)]
+pub fn blank() -> SocketState {
+    // SAFETY: BLANK is a valid static; volatile keeps the compiler from knowing what is in it.
+    unsafe { core::ptr::read_volatile(&raw const BLANK) }
 }
 
 /// State of a socket, created from `initial` if it has none.
