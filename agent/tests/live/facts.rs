@@ -102,7 +102,7 @@ pub fn socket_statistics(namespace: &Namespace, filter: &str) -> String {
 }
 
 /// BPF programs, maps and links of the host, by id.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelObjects {
     /// Programs.
     pub programs: BTreeSet<u64>,
@@ -120,10 +120,10 @@ impl KernelObjects {
 
     /// Those that a process holds.
     pub fn of(pid: u32) -> Self {
-        let mut held =
-            Self { programs: BTreeSet::new(), maps: BTreeSet::new(), links: BTreeSet::new() };
-        let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("a process of ours");
-        for entry in entries.flatten() {
+        let mut held = Self::default();
+        // A process that has ended holds nothing.
+        let entries = fs::read_dir(format!("/proc/{pid}/fdinfo"));
+        for entry in entries.into_iter().flatten().flatten() {
             let text = fs::read_to_string(entry.path()).unwrap_or_default();
             let id = |key: &str| {
                 let line = text.lines().find_map(|line| line.strip_prefix(key));
@@ -147,14 +147,37 @@ impl KernelObjects {
         });
     }
 
-    /// Waits until there is nothing that was not there before.
+    /// Waits until there is nothing that was not there before, except what some process holds:
+    /// that is the business of others on this host.
     #[track_caller]
     pub fn nothing_new_stays(&self) {
-        Self::awaited("left behind", |now| Self {
-            programs: now.programs.difference(&self.programs).copied().collect(),
-            maps: now.maps.difference(&self.maps).copied().collect(),
-            links: now.links.difference(&self.links).copied().collect(),
+        Self::awaited("left behind", |now| {
+            let held = Self::held();
+            let new = |now: &BTreeSet<u64>, before: &BTreeSet<u64>, held: &BTreeSet<u64>| {
+                now.difference(before).filter(|id| !held.contains(id)).copied().collect()
+            };
+            let others = now.programs.iter().any(|id| !self.programs.contains(id));
+            Self {
+                programs: new(&now.programs, &self.programs, &held.programs),
+                // Maps may be held by programs alone.
+                maps: if others { BTreeSet::new() } else { new(&now.maps, &self.maps, &held.maps) },
+                links: new(&now.links, &self.links, &held.links),
+            }
         });
+    }
+
+    /// Those that any process holds.
+    fn held() -> Self {
+        let mut held = Self::default();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+                let Self { programs, maps, links } = Self::of(pid);
+                held.programs.extend(programs);
+                held.maps.extend(maps);
+                held.links.extend(links);
+            }
+        }
+        held
     }
 
     #[track_caller]

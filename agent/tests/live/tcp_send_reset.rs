@@ -175,7 +175,7 @@ fn data_for_a_connection_in_time_wait() {
     let (c, s) = (&scene.pair.client.service, &scene.pair.server.service);
     scene.agent.eventually(0, |now| now.edge(c, s, scene.port, "server").active());
     client.write_all(b"are you there?").unwrap();
-    scene.sent(&[("nobody", "aborted", 1)]);
+    scene.sent(&[("nobody", "no_connection", 1)]);
     drop(client);
     scene.agent.stop();
 }
