@@ -22,6 +22,9 @@ pub struct Report {
     /// Ignored by attribute, or by their own word.
     pub skipped: usize,
     reasons: Vec<String>,
+    /// Names of failed tests, as their programs gave them.
+    failures: Vec<String>,
+    retried: Vec<String>,
     program: Program,
 }
 
@@ -69,9 +72,32 @@ impl Report {
         self.reasons.push(what.to_owned());
     }
 
+    /// The names of the tests that failed so far.
+    pub fn failures(&self) -> &[String] {
+        &self.failures
+    }
+
+    /// Notes how a failed test did when it ran again, alone.
+    pub fn retried(&mut self, test: &str, again: &Self) {
+        if again.failed == 0 && again.passed == 1 {
+            self.failed = self.failed.saturating_sub(1);
+            self.passed += 1;
+            self.retried.push(test.to_owned());
+        }
+    }
+
     /// Repeats what was skipped, then the sums as the last line.
     pub fn print(&self) {
-        let Self { passed, failed, skipped, reasons, program: _ } = self;
+        let Self { passed, failed, skipped, reasons, failures: _, retried, program: _ } = self;
+        if !retried.is_empty() {
+            println!(
+                "\n{} passed only at the second try; their first failure is above:",
+                retried.len()
+            );
+            for test in retried {
+                println!("  RETRIED: {test}");
+            }
+        }
         if !reasons.is_empty() {
             println!("\n{skipped} skipped:");
             for reason in reasons {
@@ -86,6 +112,10 @@ impl Report {
         if let Some(sums) = line.strip_prefix("test result: ") {
             self.add(sums);
             return true;
+        }
+        let ended = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"));
+        if let Some(test) = ended {
+            self.failures.push(test.to_owned());
         }
         if line == "successes:" {
             self.program.quoting = Some(String::new());
@@ -143,6 +173,17 @@ mod tests {
         let mut report = Report::default();
         let shown = output.lines().filter(|line| report.read(line)).collect();
         (report, shown)
+    }
+
+    #[test]
+    fn a_second_try_counts_only_if_it_passed() {
+        let (mut report, _) =
+            read("test a::b ... FAILED\ntest result: FAILED. 1 passed; 1 failed; 0 ignored;");
+        assert_eq!(report.failures(), ["a::b"]);
+        report.retried("a::b", &read("test result: FAILED. 0 passed; 1 failed; 0 ignored;").0);
+        assert_eq!((report.passed, report.failed), (1, 1));
+        report.retried("a::b", &read("test result: ok. 1 passed; 0 failed; 0 ignored;").0);
+        assert_eq!((report.passed, report.failed), (2, 0));
     }
 
     #[test]
