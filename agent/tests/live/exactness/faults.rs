@@ -57,6 +57,8 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
     needs_kernel!();
     const CONNECTIONS: usize = 20;
     const TURNS: usize = 8;
+    // A segment that is lost again and again waits twice as long each time.
+    const LONG: Duration = Duration::from_mins(1);
     let (request, response) = (4000, 9000);
     let pair = Pair::new();
     let agent = Agent::start();
@@ -77,6 +79,7 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
             scope.spawn(|| {
                 for _ in 0..CONNECTIONS {
                     let mut stream = net::accept(&listener);
+                    stream.set_read_timeout(Some(LONG)).expect("setting a timeout");
                     scope.spawn(move || {
                         net::answer(&mut stream, request, response, Duration::ZERO).expect("turns")
                     });
@@ -86,6 +89,7 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
                 scope.spawn(|| {
                     let mut stream = pair.client.connect(address).expect("connecting");
                     net::patient(&stream);
+                    stream.set_read_timeout(Some(LONG)).expect("setting a timeout");
                     for _ in 0..TURNS {
                         net::ask(&mut stream, request, response).expect("a turn");
                     }
