@@ -69,7 +69,7 @@ Latency is measured at the socket, so it is there for every protocol, encrypted 
 ## What a listener is
 
 * **Listeners** and their accept queues are as the kernel has them at the scrape. Sockets of one service on one port are one series, in which queues and limits are added up.
-* **Overflows** (`portolan_listen_overflows_total`) are the kernel's count of connection requests that the listener dropped: a full accept queue mostly, or no memory for the new socket. The kernel also counts here a SYN that came again and what `TCP_DEFER_ACCEPT` holds back, so a small number is no proof of a full queue; `portolan_listen_backlog` is. The client sees a timeout or a slow connect, not a refusal.
+* **Overflows** (`portolan_listen_overflows_total`) are the kernel's count of connection requests that the listener dropped: a full accept queue mostly, or no memory for the new socket (`ListenDrops` of `/proc/net/netstat`). The kernel keeps that count per network namespace; where several listeners of one dropped something between two scrapes their sum is exact and the shares follow the drop counters of their sockets. The client sees a timeout or a slow connect, not a refusal.
 * **SYN-ACKs sent again**: the client, or the way to it, does not answer.
 
 ## Histograms

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod listen_drops;
 pub mod owners;
 pub mod service;
 pub mod snapshot;

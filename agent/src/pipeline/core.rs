@@ -23,9 +23,11 @@ use crate::identity::{Client, Names};
 use crate::kernel::bpf;
 use crate::kernel::drain::Drained;
 use crate::kernel::load::Kernel;
+use crate::model::listen_drops::ListenDrops;
 use crate::model::owners::{OwnerAction, Owners};
 use crate::model::snapshot::{HookView, LedgerView, ListenerView, MapView, Snapshot};
 use crate::model::tables::{Action, Tables};
+use crate::sockets::drops::NamespaceDrops;
 use crate::sockets::existing::{self, Survey};
 
 /// How often the addresses of this host are looked up again.
@@ -41,6 +43,8 @@ pub(super) struct Core {
     names: Names,
     tables: Tables,
     owners: Owners,
+    drops: ListenDrops,
+    namespace_drops: NamespaceDrops,
     listeners: Vec<ListenerRecord>,
     addresses_at: Option<Instant>,
     known_namespaces: HashSet<u32>,
@@ -58,6 +62,8 @@ impl Core {
             names: Names::new(),
             tables: Tables::default(),
             owners: Owners::default(),
+            drops: ListenDrops::default(),
+            namespace_drops: NamespaceDrops::default(),
             listeners: Vec::new(),
             addresses_at: None,
             known_namespaces: HashSet::new(),
@@ -133,10 +139,24 @@ impl Core {
             log.flush();
         }
         self.learn(&mut drained);
+        self.settle_drops(&mut drained);
         let snapshot = self.update(&drained);
         self.drains += 1;
         self.drain_time += started.elapsed();
         Ok(snapshot)
+    }
+
+    /// Replaces what listeners' sockets dropped by what they lost of connection requests.
+    fn settle_drops(&mut self, drained: &mut Drained) {
+        let Self { owners, drops, namespace_drops, .. } = self;
+        drops.settle(
+            &mut drained.edges,
+            |edge| owners.netns(edge.key.owner),
+            |netns, edge| {
+                let tgid = owners.row(edge.key.owner).map_or(0, |row| row.tgid);
+                namespace_drops.read(netns, tgid)
+            },
+        );
     }
 
     /// Takes in owners, listeners, addresses and clients: what names are made of.

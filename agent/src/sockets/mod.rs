@@ -8,6 +8,7 @@ use std::fmt;
 
 pub mod addresses;
 pub mod diag;
+pub mod drops;
 pub mod existing;
 pub mod holders;
 pub mod namespaces;

@@ -1,12 +1,14 @@
 //! Faults: refused and lost packets, resets; the books must still balance.
 
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Between, Books, Watcher, equal, equal_bytes, free_port_in};
 use crate::agent::Agent;
+use crate::facts::Counters;
 use crate::namespace::Pair;
 use crate::net;
 
@@ -152,4 +154,98 @@ fn resets_of_established_connections_are_counted_by_both_ends() {
     equal("received", received.values().sum(), CUT, settled.slack);
     assert_eq!((settled.client_requests, settled.server_requests), (0, 0), "nobody answered");
     agent.stop();
+}
+
+#[test]
+fn listen_overflows_are_the_namespaces_listen_drops() {
+    needs_kernel!();
+    const WAITING: usize = 12;
+    // A queue of two takes three; the others are dropped at once, and again when they repeat.
+    const ENOUGH: u64 = 9;
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let listener = pair.server.act(|| {
+        let socket = net::socket_for(&(pair.server.v4, 0).into());
+        socket.bind(&SocketAddr::from((pair.server.v4, 0)).into()).expect("binding");
+        socket.listen(2).expect("listening");
+        std::net::TcpListener::from(socket)
+    });
+    let port = net::port(&listener);
+    agent.eventually(true, |now| now.has("portolan_port_listeners", &at(port).borrowed()));
+    let before = Counters::of(&pair.server);
+    let address = SocketAddr::from((pair.server.v4, port));
+    let clients: Vec<_> = (0..WAITING)
+        .map(|_| {
+            pair.client.act(|| {
+                let socket = net::socket_for(&address);
+                net::begin_connect(&socket, address);
+                socket
+            })
+        })
+        .collect();
+    let dropped = |now: &Counters| now.since(&before, "TcpExtListenDrops");
+    let began = Instant::now();
+    while dropped(&Counters::of(&pair.server)) < ENOUGH {
+        assert!(began.elapsed() < Duration::from_secs(10), "nothing overflows");
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(clients);
+    // No client, no more requests; what is on its way comes to rest.
+    agent.eventually(true, |now| {
+        let ours = now.sum("portolan_listen_overflows_total", &at(port).borrowed());
+        ours == dropped(&Counters::of(&pair.server))
+    });
+    agent.stop();
+}
+
+#[test]
+fn a_deferred_accept_is_no_overflow() {
+    needs_kernel!();
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let listener = pair.server.listen((pair.server.v4, 0));
+    defer_accept(&listener);
+    let port = net::port(&listener);
+    let between = Between { client: &pair.client.service, server: &pair.server.service, port };
+    let books = Books::open(&pair, &agent);
+    for _ in 0..20 {
+        let mut client = pair.client.connect((pair.server.v4, port)).expect("connecting");
+        std::io::Write::write_all(&mut client, b"hello").expect("writing");
+        let mut server = net::accept(&listener);
+        net::read_exactly(&mut server, 5).expect("reading");
+    }
+    let settled = books.close(&pair, &agent, between);
+    equal("connections", settled.connects, 20, settled.slack);
+    let overflows = agent.scrape().sum("portolan_listen_overflows_total", &at(port).borrowed());
+    assert_eq!(overflows, 0);
+    agent.stop();
+}
+
+/// Labels of a port.
+struct At(String);
+
+fn at(port: u16) -> At {
+    At(port.to_string())
+}
+
+impl At {
+    fn borrowed(&self) -> [(&str, &str); 1] {
+        [("port", &self.0)]
+    }
+}
+
+/// The kernel completes a connection only when data has come: it drops the bare ACK.
+fn defer_accept(listener: &std::net::TcpListener) {
+    let seconds: libc::c_int = 5;
+    // SAFETY: the option is an int, which lives through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
