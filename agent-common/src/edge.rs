@@ -137,6 +137,15 @@ pub const fn connect_result(errno: i32, had_port: bool) -> u8 {
 impl EdgeCounters {
     /// Adds `other` to these counters.
     pub fn merge(&mut self, other: &Self) {
+        self.combine(other, u64::wrapping_add);
+    }
+
+    /// Takes `other` away again, which had been added to these counters.
+    pub fn separate(&mut self, other: &Self) {
+        self.combine(other, u64::wrapping_sub);
+    }
+
+    fn combine(&mut self, other: &Self, with: fn(u64, u64) -> u64) {
         let Self {
             connects,
             opened,
@@ -153,25 +162,25 @@ impl EdgeCounters {
             rtt,
             request,
         } = self;
-        let add = |mine: &mut u64, theirs: u64| *mine = mine.wrapping_add(theirs);
+        let both = |mine: &mut u64, theirs: u64| *mine = with(*mine, theirs);
         for (mine, theirs) in [
             (&mut connects[..], &other.connects[..]),
             (&mut resets_sent[..], &other.resets_sent[..]),
             (&mut resets_received[..], &other.resets_received[..]),
         ] {
-            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| add(mine, *theirs));
+            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| both(mine, *theirs));
         }
-        add(opened, other.opened);
-        add(closed, other.closed);
-        add(preexisting, other.preexisting);
-        add(sent_bytes, other.sent_bytes);
-        add(received_bytes, other.received_bytes);
-        add(retransmits, other.retransmits);
-        add(listen_drops, other.listen_drops);
-        add(synack_retransmits, other.synack_retransmits);
-        connect.merge(&other.connect);
-        rtt.merge(&other.rtt);
-        request.merge(&other.request);
+        both(opened, other.opened);
+        both(closed, other.closed);
+        both(preexisting, other.preexisting);
+        both(sent_bytes, other.sent_bytes);
+        both(received_bytes, other.received_bytes);
+        both(retransmits, other.retransmits);
+        both(listen_drops, other.listen_drops);
+        both(synack_retransmits, other.synack_retransmits);
+        connect.combine(&other.connect, with);
+        rtt.combine(&other.rtt, with);
+        request.combine(&other.request, with);
     }
 
     /// Connections open now.
@@ -201,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn merging_reaches_every_field() {
+    fn merging_and_separating_reach_every_field() {
         // All words one: a field that merge forgot would stay at one instead of two.
         let mut ones = EdgeCounters::zeroed();
         let words = size_of::<EdgeCounters>() / 8;
@@ -213,5 +222,7 @@ mod tests {
         merged.merge(&ones);
         let twos: std::vec::Vec<u8> = (0..words).flat_map(|_| 2u64.to_ne_bytes()).collect();
         assert_eq!(Some(merged), EdgeCounters::from_bytes(&twos));
+        merged.separate(&ones);
+        assert_eq!(merged, ones);
     }
 }

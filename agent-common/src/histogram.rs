@@ -82,9 +82,14 @@ impl Histogram {
 
     /// Adds `other` to this histogram.
     pub fn merge(&mut self, other: &Self) {
-        self.sum_us = self.sum_us.wrapping_add(other.sum_us);
+        self.combine(other, u64::wrapping_add);
+    }
+
+    /// Combines every number with its counterpart in `other`.
+    pub(crate) fn combine(&mut self, other: &Self, with: fn(u64, u64) -> u64) {
+        self.sum_us = with(self.sum_us, other.sum_us);
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
-            *mine = mine.wrapping_add(theirs);
+            *mine = with(*mine, theirs);
         }
     }
 

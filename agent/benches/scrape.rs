@@ -63,7 +63,7 @@ fn snapshot(rows: usize) -> Snapshot {
         let client = Service::new(&format!("checkout-service-{i}"), Source::Container);
         let server = Service::new(&format!("inventory-postgres-{}", i % 97), Source::Container);
         let role = if i.is_multiple_of(2) { Role::Client } else { Role::Server };
-        let labels = Arc::new(EdgeLabels { client, server, port: 5432, role });
+        let labels = Arc::new(EdgeLabels::new(client, server, 5432, role));
         EdgeView { labels, counters: Arc::clone(&counters) }
     };
     Snapshot {

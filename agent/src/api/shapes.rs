@@ -12,7 +12,7 @@ use agent_common::reset::CAUSE_NAMES;
 use serde::{Deserialize, Serialize};
 
 use crate::export::Build;
-use crate::model::service::Source;
+use crate::model::service::{Kind, Source};
 use crate::model::snapshot::{Disabled, EdgeView, HookView, ListenerView, MapView, Role, Snapshot};
 
 /// `/api/v1/edges`.
@@ -31,14 +31,26 @@ pub struct Edge {
     pub client: String,
     /// Where that name is unique; empty on a plain host.
     pub client_namespace: String,
+    /// What that is.
+    #[serde(default = "unknown")]
+    pub client_kind: Kind,
     /// How that name was found.
     pub client_source: Source,
     /// Who is connected to.
     pub server: String,
     /// Where that name is unique; empty on a plain host.
     pub server_namespace: String,
+    /// What that is.
+    #[serde(default = "unknown")]
+    pub server_kind: Kind,
     /// How that name was found.
     pub server_source: Source,
+    /// What the client asked for, if another answered: the name of a Kubernetes Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
+    /// Where that name is unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_namespace: Option<String>,
     /// The server's port; 0 on rows that took what found no row of its own.
     pub port: u16,
     /// Which side counted.
@@ -202,10 +214,14 @@ impl From<&EdgeView> for Edge {
         Self {
             client: labels.client.name.to_string(),
             client_namespace: labels.client.namespace.to_string(),
+            client_kind: labels.client.kind,
             client_source: labels.client.source,
             server: labels.server.name.to_string(),
             server_namespace: labels.server.namespace.to_string(),
+            server_kind: labels.server.kind,
             server_source: labels.server.source,
+            asked: labels.asked.as_ref().map(|asked| asked.name.to_string()),
+            asked_namespace: labels.asked.as_ref().map(|asked| asked.namespace.to_string()),
             port: labels.port,
             role: labels.role,
             connects,
@@ -225,6 +241,11 @@ impl From<&EdgeView> for Edge {
             request: request.into(),
         }
     }
+}
+
+/// What an agent that does not tell the kind of a service knows of it.
+const fn unknown() -> Kind {
+    Kind::Unknown
 }
 
 /// Counts by name, without zeros.

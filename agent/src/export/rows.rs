@@ -70,7 +70,7 @@ impl Row {
 
 impl Rendered {
     fn new(labels: &EdgeLabels) -> Self {
-        let EdgeLabels { client, server, port, role } = labels;
+        let EdgeLabels { client, server, port, role, asked: _ } = labels;
         let mut head = String::with_capacity(160);
         for (name, value) in [
             ("client", &client.name),

@@ -249,7 +249,7 @@ proptest! {
         let service = Service {
             name: name.as_str().into(),
             namespace: namespace.as_str().into(),
-            source: Source::Process,
+            ..Service::new("", Source::Process)
         };
         odd.edges = vec![edge(service.clone(), service, 1, Role::Client, &EdgeCounters::zeroed())];
         odd.listeners.clear();

@@ -99,7 +99,7 @@ impl Remotes {
             table
                 .entry(connection)
                 .and_modify(|known| {
-                    if !known.as_ref().is_some_and(|known| same(known, service)) {
+                    if !known.as_ref().is_some_and(|known| known.is_called_as(service)) {
                         *known = None;
                     }
                 })
@@ -114,7 +114,7 @@ impl Remotes {
             ROLE_CLIENT => self
                 .place(netns, key.remote)
                 .and_then(|place| self.listener(place, key.remote, key.port))
-                .map_or_else(|| by_address(key.remote), |found| found_by(Source::Listener, found)),
+                .map_or_else(|| by_address(key.remote), |found| found.found_by(Source::Listener)),
             ROLE_SERVER if key.remote == address::INTERNET => Service::internet(),
             ROLE_SERVER if key.remote == address::UNSPECIFIED => {
                 Service::new("any", Source::Unknown)
@@ -124,7 +124,7 @@ impl Remotes {
                 .and_then(|place| self.client(place, netns, key))
                 .map_or_else(
                     || by_address(key.remote),
-                    |found| found_by(Source::LocalClient, found),
+                    |found| found.found_by(Source::LocalClient),
                 ),
             // What happens to a listener before there is a connection has no client yet.
             ROLE_LISTENER => Service::new("any", Source::Unknown),
@@ -201,18 +201,9 @@ fn by_address(address: Address) -> Service {
     Service::new(&address::to_ip(address).to_string(), Source::Address)
 }
 
-fn found_by(source: Source, service: &Service) -> Service {
-    Service { source, ..service.clone() }
-}
-
 fn path(address: Address) -> (bool, bool) {
     let ip = address::to_ip(address);
     (ip.is_loopback(), ip.is_ipv4())
-}
-
-/// The same service, however its name was found.
-fn same(a: &Service, b: &Service) -> bool {
-    (&a.name, &a.namespace) == (&b.name, &b.namespace)
 }
 
 /// Addresses that say nothing about where they are.

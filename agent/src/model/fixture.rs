@@ -22,14 +22,14 @@ pub fn edge(
     counters: &EdgeCounters,
 ) -> EdgeView {
     EdgeView {
-        labels: Arc::new(EdgeLabels { client, server, port, role }),
+        labels: Arc::new(EdgeLabels::new(client, server, port, role)),
         counters: Arc::new(*counters),
     }
 }
 
 /// Two edges, a listener's row, three listening sockets, a hook that is off.
 pub fn snapshot() -> Snapshot {
-    let shop = Service { name: "shop".into(), namespace: "prod".into(), source: Source::Container };
+    let shop = Service { namespace: "prod".into(), ..Service::new("shop", Source::Container) };
     let postgres = Service::new("postgres", Source::Process);
 
     let mut to_postgres = EdgeCounters::zeroed();

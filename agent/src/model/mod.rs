@@ -9,5 +9,6 @@ pub(crate) mod fixture;
 pub mod listen_drops;
 pub mod owners;
 pub mod service;
+pub mod slot;
 pub mod snapshot;
 pub mod tables;

@@ -72,6 +72,21 @@ pub struct EdgeLabels {
     pub port: u16,
     /// Which side counted.
     pub role: Role,
+    /// What the client asked for, if somebody else answered: a Kubernetes Service, a published
+    /// port. It tells no row from another.
+    pub asked: Option<Service>,
+}
+
+impl EdgeLabels {
+    /// Two ends and a port, without anything in between.
+    pub fn new(client: Service, server: Service, port: u16, role: Role) -> Self {
+        Self { client, server, port, role, asked: None }
+    }
+
+    /// The row of a role that takes what found no row of its own.
+    pub fn other(role: Role) -> Self {
+        Self::new(Service::other(), Service::other(), 0, role)
+    }
 }
 
 /// One row: an edge and its totals since the agent started.

@@ -1,20 +1,27 @@
 //! Rows: turns the kernel's slots into named edges and keeps their totals.
 //!
-//! A row is one set of labels; its totals are the sum over all slots with these labels, plus what
-//! slots that were given back had counted. Names may arrive late: the whole of a slot then moves
-//! to its new row, so nothing is lost or counted twice. A name never gets worse again.
+//! A row is one set of names; its total is the sum over what all slots with these names have
+//! counted under them, plus what the row keeps of slots that have left it or were given back. A
+//! row never goes back while it exists: it is a counter. When a slot is renamed
+//! ([`slot`](super::slot) says when), what it has counted
 //!
-//! Slots that have been still for long are given back in two steps: first new connections no
-//! longer find them, and once nothing has moved since, they are cleared and offered again.
+//! * goes with it if the name is a better one and the row ends with it;
+//! * else stays where it was told, and only what comes is counted under the new name.
+//!
+//! Either way nothing is lost or counted twice. Slots that have been still for long are given
+//! back in two steps: first new connections no longer find them, and once nothing has moved
+//! since, they are cleared and offered again.
 
 use std::sync::Arc;
 
 use agent_common::edge::{EdgeCounters, EdgeKey, FIRST_FREE_SLOT, ROLE_LISTENER};
 use agent_common::ledger::{CLASSES, CONNECTION, EDGE, REQUEST, RESET};
 use agent_common::wire::Wire as _;
-use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashSet};
 
-use super::service::{Service, Source};
+use super::service::Service;
+use super::slot::{Move, Naming, Slot};
 use super::snapshot::{EdgeLabels, EdgeView, Role};
 
 /// A slot that has been still for so long is given back, seconds.
@@ -23,6 +30,8 @@ pub const IDLE_SECONDS: u64 = 3600;
 pub const IDLE_SECONDS_UNDER_PRESSURE: u64 = 300;
 /// Nearly full: more than this share of the slots is taken.
 const PRESSURE: f64 = 0.75;
+/// Rows that keep what slots have left there; beyond it goes to the row `other`.
+pub const MAX_KEPT: usize = 1024;
 
 /// One edge as the kernel has it now.
 #[derive(Clone, Debug)]
@@ -50,18 +59,17 @@ pub enum Action {
 #[derive(Default)]
 pub struct Tables {
     slots: HashMap<u32, Slot>,
-    /// What slots that were given back had counted, for rows that still live.
-    retired: HashMap<Arc<EdgeLabels>, EdgeCounters>,
-    /// The same over everything, for the ledger.
+    kept: HashMap<RowName, Kept>,
+    /// What slots that were given back had counted, over everything, for the ledger.
     retired_exported: [u64; CLASSES],
 }
 
-struct Slot {
-    born_us: u64,
+/// What a row keeps of slots that no longer bear its name.
+struct Kept {
     labels: Arc<EdgeLabels>,
     counters: EdgeCounters,
-    still_since: u64,
-    forgotten: bool,
+    /// Since when nothing has been added and no slot bears the name.
+    since: u64,
 }
 
 /// What an update yields.
@@ -75,70 +83,99 @@ pub struct Updated {
 }
 
 impl Tables {
-    /// Takes in the kernel's edges at `now` (seconds, any epoch). `labels` names an edge;
+    /// Takes in the kernel's edges at `now` (seconds, any epoch). `name` names an edge;
     /// `capacity` is how many slots there are; `is_listening` tells whether a listener's row is
     /// still in use.
-    pub fn update(
+    pub fn update<N: Into<Naming>>(
         &mut self,
         now: u64,
         edges: &[Edge],
         capacity: u64,
-        mut labels: impl FnMut(&Edge) -> EdgeLabels,
+        mut name: impl FnMut(&Edge) -> N,
         is_listening: impl Fn(&EdgeKey) -> bool,
     ) -> Updated {
         let pressed = edges.len() as f64 > capacity as f64 * PRESSURE;
         let patience = if pressed { IDLE_SECONDS_UNDER_PRESSURE } else { IDLE_SECONDS };
         let mut actions = Vec::new();
+        let mut moves = Vec::new();
+        let mut freed = Vec::new();
         for edge in edges {
-            let named = labels(edge);
+            let naming = name(edge).into();
             let slot = match self.slots.entry(edge.slot) {
-                hashbrown::hash_map::Entry::Occupied(known)
-                    if known.get().born_us == edge.born_us =>
-                {
+                Entry::Occupied(known) if known.get().born_us == edge.born_us => {
                     let slot = known.into_mut();
-                    slot.rename(named);
+                    let moved = slot.update(edge, naming, now);
+                    moves.extend(moved.map(|moved| (edge.slot, moved)));
                     slot
                 }
                 entry => {
                     self.retired_exported[EDGE] += u64::from(edge.slot >= FIRST_FREE_SLOT);
-                    entry.insert(Slot::new(edge, named, now)).into_mut()
+                    entry.insert(Slot::new(edge, naming, now)).into_mut()
                 }
             };
-            if slot.counters != edge.counters {
-                slot.counters = edge.counters;
-                slot.still_since = now;
-            }
             let in_use = edge.slot < FIRST_FREE_SLOT
-                || slot.counters.active() > 0
+                || edge.counters.active() > 0
                 || (edge.key.role == ROLE_LISTENER && is_listening(&edge.key));
             if in_use {
                 slot.still_since = now;
             } else if slot.forgotten && slot.still_since < now {
                 actions.push(Action::Free(edge.slot));
+                freed.push(edge);
             } else if !slot.forgotten && now.saturating_sub(slot.still_since) >= patience {
                 slot.forgotten = true;
                 actions.push(Action::Forget(edge.key));
             }
         }
+        self.settle(moves, now);
         let rows = self.rows();
-        let exported = self.exported();
-        for action in &actions {
-            if let Action::Free(slot) = action {
-                self.retire(*slot);
-            }
+        let exported = self.exported(edges);
+        for edge in freed {
+            self.retire(edge, now);
         }
         Updated { edges: rows, actions, exported }
     }
 
+    /// The labels of a slot.
+    pub fn labels(&self, slot: u32) -> Option<&EdgeLabels> {
+        self.slots.get(&slot).map(|slot| slot.labels.as_ref())
+    }
+
+    /// Decides what of renamed slots stays behind, and ends rows that nobody has borne for long.
+    fn settle(&mut self, moves: Vec<(u32, Move)>, now: u64) {
+        if moves.is_empty() && self.kept.is_empty() {
+            return;
+        }
+        let borne: HashSet<RowName> =
+            self.slots.values().map(|slot| RowName::of(&slot.labels)).collect();
+        for (slot, Move { from, is_another, told }) in moves {
+            let name = RowName::of(&from);
+            let Some(slot) = self.slots.get_mut(&slot) else { continue };
+            if is_another || borne.contains(&name) {
+                let stays = slot.leave(&told);
+                keep(&mut self.kept, from, &stays, now);
+            } else if let Some(kept) = self.kept.remove(&name) {
+                // The row has ended; what it kept goes where its last slot went.
+                keep(&mut self.kept, slot.labels.clone(), &kept.counters, now);
+            }
+        }
+        self.kept.retain(|name, kept| {
+            if borne.contains(name) {
+                kept.since = now;
+            }
+            now.saturating_sub(kept.since) < IDLE_SECONDS
+        });
+    }
+
     /// One row per set of names, however they were found; it shows the surest way.
     fn rows(&self) -> Vec<EdgeView> {
-        let slots = self.slots.values().map(|slot| (&slot.labels, &slot.counters));
+        let slots = self.slots.values().map(|slot| (&slot.labels, slot.contribution()));
+        let kept = self.kept.values().map(|kept| (&kept.labels, kept.counters));
         let mut rows: HashMap<Names<'_>, (Arc<EdgeLabels>, EdgeCounters)> = HashMap::new();
-        for (labels, counters) in slots.chain(&self.retired) {
+        for (labels, counters) in slots.chain(kept) {
             let (shown, total) = rows
                 .entry(names(labels))
                 .or_insert_with(|| (labels.clone(), EdgeCounters::zeroed()));
-            total.merge(counters);
+            total.merge(&counters);
             if (labels.client.source, labels.server.source)
                 < (shown.client.source, shown.server.source)
             {
@@ -154,66 +191,77 @@ impl Tables {
         views
     }
 
-    /// The labels of a slot.
-    pub fn labels(&self, slot: u32) -> Option<&EdgeLabels> {
-        self.slots.get(&slot).map(|slot| slot.labels.as_ref())
-    }
-
-    fn exported(&self) -> [u64; CLASSES] {
+    /// What was found in the kernel's tables, whether it has been told under a name yet or not.
+    fn exported(&self, edges: &[Edge]) -> [u64; CLASSES] {
         let mut exported = self.retired_exported;
-        for slot in self.slots.values() {
-            add_facts(&mut exported, &slot.counters);
+        for edge in edges {
+            add_facts(&mut exported, &edge.counters);
         }
         exported
     }
 
     /// A slot is given back: its row keeps the totals as long as it has another slot.
-    fn retire(&mut self, slot: u32) {
-        let Some(slot) = self.slots.remove(&slot) else { return };
-        add_facts(&mut self.retired_exported, &slot.counters);
-        if self.slots.values().any(|other| other.labels == slot.labels) {
-            self.retired.entry(slot.labels).or_default().merge(&slot.counters);
+    fn retire(&mut self, edge: &Edge, now: u64) {
+        let Some(slot) = self.slots.remove(&edge.slot) else { return };
+        add_facts(&mut self.retired_exported, &edge.counters);
+        let borne = self.slots.values().any(|other| names(&other.labels) == names(&slot.labels));
+        if borne {
+            let counters = slot.contribution();
+            keep(&mut self.kept, slot.labels, &counters, now);
         } else {
-            self.retired.remove(&slot.labels);
+            self.kept.remove(&RowName::of(&slot.labels));
         }
     }
 }
 
-impl Slot {
-    fn new(edge: &Edge, labels: EdgeLabels, now: u64) -> Self {
-        Self {
-            born_us: edge.born_us,
-            labels: Arc::new(labels),
-            counters: edge.counters,
-            still_since: now,
-            forgotten: false,
-        }
+/// Adds to what a row keeps; without room for another row, to `other`.
+fn keep(
+    kept: &mut HashMap<RowName, Kept>,
+    labels: Arc<EdgeLabels>,
+    counters: &EdgeCounters,
+    now: u64,
+) {
+    if *counters == EdgeCounters::zeroed() {
+        return;
     }
-
-    /// Takes a new name for each end if it is no worse than the one it has.
-    fn rename(&mut self, named: EdgeLabels) {
-        let better = |old: &Service, new: Service| {
-            // That one client alone connects there holds only until another does.
-            let guessed = old.source == Source::LocalClient && new.source == Source::Address;
-            if guessed || new.source <= old.source { new } else { old.clone() }
-        };
-        let labels = EdgeLabels {
-            client: better(&self.labels.client, named.client),
-            server: better(&self.labels.server, named.server),
-            ..named
-        };
-        if *self.labels != labels {
-            self.labels = Arc::new(labels);
-        }
+    let mut name = RowName::of(&labels);
+    let mut labels = labels;
+    if kept.len() >= MAX_KEPT && !kept.contains_key(&name) {
+        labels = Arc::new(EdgeLabels::other(labels.role));
+        name = RowName::of(&labels);
     }
+    let row = kept.entry(name).or_insert_with(|| Kept {
+        labels,
+        counters: EdgeCounters::zeroed(),
+        since: now,
+    });
+    row.counters.merge(counters);
+    row.since = now;
 }
 
 /// What tells one row from another.
 type Names<'a> = (&'a str, &'a str, &'a str, &'a str, u16, Role);
 
 fn names(labels: &EdgeLabels) -> Names<'_> {
-    let EdgeLabels { client, server, port, role } = labels;
+    let EdgeLabels { client, server, port, role, asked: _ } = labels;
     (&client.name, &client.namespace, &server.name, &server.namespace, *port, *role)
+}
+
+/// As [`Names`], to be kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct RowName {
+    client: (Arc<str>, Arc<str>),
+    server: (Arc<str>, Arc<str>),
+    port: u16,
+    role: Role,
+}
+
+impl RowName {
+    fn of(labels: &EdgeLabels) -> Self {
+        let EdgeLabels { client, server, port, role, asked: _ } = labels;
+        let name = |service: &Service| (service.name.clone(), service.namespace.clone());
+        Self { client: name(client), server: name(server), port: *port, role: *role }
+    }
 }
 
 fn add_facts(exported: &mut [u64; CLASSES], counters: &EdgeCounters) {
@@ -226,6 +274,8 @@ fn add_facts(exported: &mut [u64; CLASSES], counters: &EdgeCounters) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::service::{Entity, Source};
+    use crate::model::slot::PATIENCE_SECONDS;
     use proptest::prelude::*;
 
     fn edge(slot: u32, born_us: u64, ok: u64) -> Edge {
@@ -235,12 +285,8 @@ mod tests {
     }
 
     fn labels(client: &str, source: Source) -> EdgeLabels {
-        EdgeLabels {
-            client: Service::new(client, source),
-            server: Service::new("db", Source::Process),
-            port: 5432,
-            role: Role::Client,
-        }
+        let server = Service::new("db", Source::Process);
+        EdgeLabels::new(Service::new(client, source), server, 5432, Role::Client)
     }
 
     fn total(updated: &Updated) -> u64 {
@@ -326,10 +372,168 @@ mod tests {
         assert_eq!(update(&mut tables, IDLE_SECONDS + 6, 2), [Action::Free(4)]);
     }
 
+    /// The server's end is `server`, of this entity.
+    fn naming(server: &str, source: Source, entity: u64) -> Naming {
+        let mut labels = labels("a", Source::Process);
+        labels.server = Service::new(server, source);
+        Naming { server: Entity(entity), ..labels.into() }
+    }
+
+    fn of(updated: &Updated, server: &str) -> u64 {
+        let rows = updated.edges.iter().filter(|view| &*view.labels.server.name == server);
+        rows.map(|view| view.counters.connects[0]).sum()
+    }
+
+    #[test]
+    fn slots_of_one_row_that_get_better_names_take_what_they_counted_along() {
+        let mut tables = Tables::default();
+        let edges = [edge(4, 1, 7), edge(5, 1, 8), edge(6, 1, 9)];
+        tables.update(1, &edges, 100, |_| naming("10.0.0.1", Source::Address, 0), |_| false);
+        let named =
+            |edge: &Edge| naming(["x", "y", "y"][edge.slot as usize - 4], Source::Listener, 1);
+        let after = tables.update(2, &edges, 100, named, |_| false);
+        assert_eq!((of(&after, "10.0.0.1"), of(&after, "x"), of(&after, "y")), (0, 7, 17));
+    }
+
+    #[test]
+    fn a_row_that_keeps_another_slot_does_not_go_back() {
+        let mut tables = Tables::default();
+        let edges = [edge(4, 1, 7), edge(5, 1, 8)];
+        tables.update(1, &edges, 100, |_| naming("10.0.0.1", Source::Address, 0), |_| false);
+        let named = |edge: &Edge| match edge.slot {
+            4 => naming("db", Source::Listener, 1),
+            _ => naming("10.0.0.1", Source::Address, 0),
+        };
+        let after = tables.update(2, &edges, 100, named, |_| false);
+        assert_eq!((of(&after, "10.0.0.1"), of(&after, "db")), (15, 0));
+        let later = tables.update(3, &[edge(4, 1, 70), edge(5, 1, 8)], 100, named, |_| false);
+        assert_eq!((of(&later, "10.0.0.1"), of(&later, "db")), (15, 63));
+    }
+
+    #[test]
+    fn an_address_given_to_another_leaves_what_the_former_had() {
+        let mut tables = Tables::default();
+        let open = |ok, opened, closed| {
+            let mut edge = edge(4, 1, ok);
+            (edge.counters.opened, edge.counters.closed) = (opened, closed);
+            [edge]
+        };
+        let first = |_: &Edge| naming("one", Source::ContainerAddress, 1);
+        let second = |_: &Edge| naming("two", Source::ContainerAddress, 2);
+        tables.update(1, &open(7, 7, 5), 100, first, |_| false);
+        let after = tables.update(2, &open(10, 10, 6), 100, second, |_| false);
+        assert_eq!((of(&after, "one"), of(&after, "two")), (7, 3));
+        let active: Vec<u64> = after.edges.iter().map(|view| view.counters.active()).collect();
+        assert_eq!(active, [0, 4], "open connections are with the name of today");
+        // The same one under a better name is no other.
+        let renamed = |_: &Edge| naming("two-b", Source::ContainerAddress, 2);
+        let renamed = tables.update(3, &open(11, 11, 11), 100, renamed, |_| false);
+        assert_eq!((of(&renamed, "one"), of(&renamed, "two"), of(&renamed, "two-b")), (7, 0, 4));
+        let long_after = 3 + IDLE_SECONDS;
+        let ended = tables.update(
+            long_after,
+            &open(12, 12, 11),
+            100,
+            |_| naming("two-b", Source::ContainerAddress, 2),
+            |_| false,
+        );
+        assert_eq!((of(&ended, "one"), of(&ended, "two-b")), (0, 5), "the row has ended");
+    }
+
+    #[test]
+    fn what_is_counted_while_the_name_is_in_doubt_waits_for_the_right_one() {
+        let mut tables = Tables::default();
+        let known = |_: &Edge| naming("one", Source::Listener, 1);
+        let gone = |_: &Edge| naming("10.0.0.1", Source::Address, 0);
+        let next = |_: &Edge| naming("two", Source::Listener, 2);
+        tables.update(1, &[edge(4, 1, 7)], 100, known, |_| false);
+        let doubt = tables.update(2, &[edge(4, 1, 9)], 100, gone, |_| false);
+        assert_eq!((of(&doubt, "one"), doubt.exported[CONNECTION]), (7, 9));
+        let settled = tables.update(3, &[edge(4, 1, 10)], 100, next, |_| false);
+        assert_eq!((of(&settled, "one"), of(&settled, "two")), (7, 3));
+        // Nobody comes: then it was the one that had been there.
+        tables.update(4, &[edge(4, 1, 11)], 100, gone, |_| false);
+        let late = tables.update(4 + PATIENCE_SECONDS, &[edge(4, 1, 11)], 100, gone, |_| false);
+        assert_eq!((of(&late, "one"), of(&late, "two")), (7, 4));
+    }
+
+    #[test]
+    fn a_new_slot_waits_for_its_source_but_not_for_ever() {
+        let mut tables = Tables::default();
+        let waiting = |_: &Edge| Naming { settled: false, ..naming("0123", Source::Container, 1) };
+        let first = tables.update(1, &[edge(4, 1, 7)], 100, waiting, |_| false);
+        assert_eq!((first.edges.len(), first.exported[CONNECTION]), (0, 7));
+        let told = |_: &Edge| naming("web", Source::Docker, 1);
+        let second = tables.update(2, &[edge(4, 1, 8)], 100, told, |_| false);
+        assert_eq!((second.edges.len(), of(&second, "web")), (1, 8));
+
+        let mut tables = Tables::default();
+        tables.update(1, &[edge(4, 1, 7)], 100, waiting, |_| false);
+        let late = tables.update(1 + PATIENCE_SECONDS, &[edge(4, 1, 8)], 100, waiting, |_| false);
+        assert_eq!(of(&late, "0123"), 8);
+    }
+
+    #[test]
+    fn rows_that_only_keep_are_bounded_and_the_rest_is_other() {
+        let mut tables = Tables::default();
+        let mut ok = 0;
+        let mut last = None;
+        for who in 1..=2 * MAX_KEPT as u64 {
+            ok += 1;
+            let named = |_: &Edge| naming(&format!("pod-{who}"), Source::ContainerAddress, who);
+            last = Some(tables.update(1, &[edge(4, 1, ok)], 100, named, |_| false));
+        }
+        let last = last.unwrap();
+        assert_eq!((total(&last), last.exported[CONNECTION]), (ok, ok));
+        assert!(last.edges.len() <= MAX_KEPT + 2, "{}", last.edges.len());
+        assert!(of(&last, "other") > 0);
+    }
+
     proptest! {
-        /// However slots come, go and are renamed, no fact is lost or counted twice.
+        /// However slots are renamed: no fact is lost or counted twice, and no row goes back
+        /// while it is there.
         #[test]
-        fn totals_are_conserved(steps in prop::collection::vec((4u32..8, 0u64..100, 0usize..3, any::<bool>()), 1..60)) {
+        fn totals_are_conserved_and_rows_are_counters(
+            steps in prop::collection::vec(
+                (4u32..8, 0u64..100, 0usize..4, 0usize..3, 0u64..3, any::<bool>(), 0u64..3), 1..60,
+            )
+        ) {
+            let mut tables = Tables::default();
+            let mut kernel: HashMap<u32, (Edge, Naming)> = HashMap::new();
+            let mut before: HashMap<RowName, u64> = HashMap::new();
+            let (mut now, mut expected) = (0, 0);
+            let mut update = |now, kernel: &HashMap<u32, (Edge, Naming)>| {
+                let mut edges: Vec<_> = kernel.values().map(|(edge, _)| edge.clone()).collect();
+                edges.sort_by_key(|edge| edge.slot);
+                tables.update(now, &edges, 100, |edge| kernel[&edge.slot].1.clone(), |_| false)
+            };
+            for (slot, more, name, source, entity, settled, wait) in steps {
+                now += wait;
+                let source = [Source::ContainerAddress, Source::Listener, Source::Address][source];
+                let naming = Naming { settled, ..naming(["w", "x", "y", "z"][name], source, entity) };
+                let known = kernel.entry(slot).or_insert_with(|| (edge(slot, 1, 0), naming.clone()));
+                known.0.counters.connects[0] += more;
+                known.1 = naming;
+                expected += more;
+                let updated = update(now, &kernel);
+                prop_assert_eq!(updated.exported[CONNECTION], expected);
+                prop_assert!(total(&updated) <= expected);
+                let rows: HashMap<RowName, u64> = updated.edges.iter()
+                    .map(|view| (RowName::of(&view.labels), view.counters.connects[0])).collect();
+                for (row, count) in &rows {
+                    prop_assert!(before.get(row).is_none_or(|former| former <= count), "{row:?} went back");
+                }
+                before = rows;
+            }
+            // What waited for a name has been told by then.
+            prop_assert_eq!(total(&update(now + PATIENCE_SECONDS, &kernel)), expected);
+        }
+
+        /// However slots come and go, the ledger's side of the tables is exact.
+        #[test]
+        fn what_was_exported_outlives_the_slots(
+            steps in prop::collection::vec((4u32..8, 0u64..100, 0usize..3, any::<bool>()), 1..60)
+        ) {
             let mut tables = Tables::default();
             let mut kernel: HashMap<u32, Edge> = HashMap::new();
             let (mut now, mut expected) = (0, 0);

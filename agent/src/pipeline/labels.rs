@@ -15,7 +15,7 @@ pub(super) fn labels(names: &mut Names, owners: &Owners, edge: &Edge, now_us: u6
     if edge.born_us == 0 {
         // Overflow rows are numbered by role.
         let role = role_of(edge.slot as u8);
-        return EdgeLabels { client: Service::other(), server: Service::other(), port: 0, role };
+        return EdgeLabels::other(role);
     }
     let local = local_name(names, owners, owner, now_us);
     let netns = owners.netns(owner);
@@ -29,7 +29,7 @@ pub(super) fn labels(names: &mut Names, owners: &Owners, edge: &Edge, now_us: u6
         },
         _ => (anyone(), local),
     };
-    EdgeLabels { client, server, port, role: role_of(role) }
+    EdgeLabels::new(client, server, port, role_of(role))
 }
 
 /// The name of an owner of this host.

@@ -114,8 +114,10 @@ async fn an_edge_has_everything_in_base_units() {
     let expected = serde_json::json!({
         "taken_seconds": 1_700_000_100.5,
         "edges": [{
-            "client": "shop", "client_namespace": "prod", "client_source": "container",
-            "server": "postgres", "server_namespace": "", "server_source": "process",
+            "client": "shop", "client_kind": "container",
+                "client_namespace": "prod", "client_source": "container",
+            "server": "postgres", "server_kind": "process",
+                "server_namespace": "", "server_source": "process",
             "port": 5432, "role": "client",
             "connects": {"ok": 10, "refused": 2, "timeout": 1},
             "active": 5, "opened": 12, "closed": 7, "preexisting": 2,

@@ -1,0 +1,184 @@
+//! A slot of the kernel's table of edges, the names of its two ends, and when they change.
+//!
+//! The name of an end can change for two reasons, and they are not the same:
+//!
+//! * *better*: the same one has a better name now, because its runtime has told it, or because
+//!   only its address was known. Everything the slot has counted belongs to the better name.
+//! * *another*: another one is there now, as when a pod's address is given to the next pod. What
+//!   was counted stays with the former one, only what comes belongs to the new one.
+//!
+//! [`Entity`] tells them apart. While a name is not settled (its source has not told yet, or the
+//! one that bore it cannot be found there any more) what is counted waits for some seconds, so
+//! that it is told under the right name at once.
+
+use std::sync::Arc;
+
+use agent_common::edge::EdgeCounters;
+use agent_common::wire::Wire as _;
+
+use super::service::{Entity, Service, Source};
+use super::snapshot::EdgeLabels;
+use super::tables::Edge;
+
+/// What is counted waits for a settled name at most so long, seconds.
+pub const PATIENCE_SECONDS: u64 = 3;
+
+/// How an edge is called now.
+#[derive(Clone, Debug)]
+pub struct Naming {
+    /// Its labels.
+    pub labels: EdgeLabels,
+    /// Who the client is.
+    pub client: Entity,
+    /// Who the server is.
+    pub server: Entity,
+    /// Whether a better name is not to be expected in the next seconds.
+    pub settled: bool,
+}
+
+/// A slot in use.
+pub(super) struct Slot {
+    pub(super) born_us: u64,
+    pub(super) labels: Arc<EdgeLabels>,
+    pub(super) still_since: u64,
+    pub(super) forgotten: bool,
+    /// What has been counted, as far as it has been told under some name.
+    told: EdgeCounters,
+    /// What of that stays with rows that the slot has left.
+    left: Option<Box<EdgeCounters>>,
+    client: Entity,
+    server: Entity,
+    unsettled_since: Option<u64>,
+}
+
+/// A slot has got another name.
+pub(super) struct Move {
+    /// What it was called.
+    pub(super) from: Arc<EdgeLabels>,
+    /// Whether it is somebody else now.
+    pub(super) is_another: bool,
+    /// What it had told under that name.
+    pub(super) told: Box<EdgeCounters>,
+}
+
+/// What a new name means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Same,
+    Better,
+    Another,
+    /// The former one cannot be found there, and nobody else either.
+    Doubt,
+}
+
+impl From<EdgeLabels> for Naming {
+    /// Settled, and nothing is known but the labels.
+    fn from(labels: EdgeLabels) -> Self {
+        Self { labels, client: Entity::UNKNOWN, server: Entity::UNKNOWN, settled: true }
+    }
+}
+
+impl Slot {
+    pub(super) fn new(edge: &Edge, naming: Naming, now: u64) -> Self {
+        let Naming { labels, client, server, settled } = naming;
+        Self {
+            born_us: edge.born_us,
+            labels: Arc::new(labels),
+            still_since: now,
+            forgotten: false,
+            told: if settled { edge.counters } else { EdgeCounters::zeroed() },
+            left: None,
+            client,
+            server,
+            unsettled_since: (!settled).then_some(now),
+        }
+    }
+
+    /// Takes in what the kernel has counted and how the edge is called now.
+    pub(super) fn update(&mut self, edge: &Edge, naming: Naming, now: u64) -> Option<Move> {
+        let Naming { labels, client, server, settled } = naming;
+        let EdgeLabels { client: client_name, server: server_name, port, role, asked } = labels;
+        let of_client = judge(&self.labels.client, self.client, &client_name, client);
+        let of_server = judge(&self.labels.server, self.server, &server_name, server);
+        let verdicts = [of_client, of_server];
+
+        let next = EdgeLabels {
+            client: choose(of_client, &self.labels.client, client_name),
+            server: choose(of_server, &self.labels.server, server_name),
+            port,
+            role,
+            asked: asked.or_else(|| self.labels.asked.clone()),
+        };
+        if of_client != Verdict::Doubt && client != Entity::UNKNOWN {
+            self.client = client;
+        }
+        if of_server != Verdict::Doubt && server != Entity::UNKNOWN {
+            self.server = server;
+        }
+        let renamed = verdicts.contains(&Verdict::Better) || verdicts.contains(&Verdict::Another);
+        let moved = renamed.then(|| Move {
+            from: self.labels.clone(),
+            is_another: verdicts.contains(&Verdict::Another),
+            told: Box::new(self.contribution()),
+        });
+        if *self.labels != next {
+            self.labels = Arc::new(next);
+        }
+
+        if settled && !verdicts.contains(&Verdict::Doubt) {
+            self.unsettled_since = None;
+        } else {
+            self.unsettled_since.get_or_insert(now);
+        }
+        let waits = self.unsettled_since.is_some_and(|since| now < since + PATIENCE_SECONDS);
+        if edge.counters != self.told {
+            self.still_since = now;
+            if !waits {
+                self.told = edge.counters;
+            }
+        }
+        moved
+    }
+
+    /// What the slot adds to the row it is called by.
+    pub(super) fn contribution(&self) -> EdgeCounters {
+        let mut counters = self.told;
+        if let Some(left) = &self.left {
+            counters.separate(left);
+        }
+        counters
+    }
+
+    /// Leaves `told` to the row it was told under, but for the connections that are still open:
+    /// they go along. Returns what stays.
+    pub(super) fn leave(&mut self, told: &EdgeCounters) -> EdgeCounters {
+        let mut stays = *told;
+        stays.opened = stays.opened.wrapping_sub(told.active());
+        self.left.get_or_insert_with(|| Box::new(EdgeCounters::zeroed())).merge(&stays);
+        stays
+    }
+}
+
+/// Compares the name that an end has with the one it would get now.
+fn judge(old: &Service, old_entity: Entity, new: &Service, new_entity: Entity) -> Verdict {
+    if old.is_called_as(new) {
+        return Verdict::Same;
+    }
+    // That one client alone connects there holds only until another does.
+    let guess_ended = old.source == Source::LocalClient && new.source == Source::Address;
+    if new.source > old.source && !guess_ended {
+        // A name never gets worse. Of a name that stood for whoever is there nothing was certain.
+        return if old.source.is_provisional() { Verdict::Same } else { Verdict::Doubt };
+    }
+    let another = !old.source.is_provisional() && old_entity.differs(new_entity);
+    if another { Verdict::Another } else { Verdict::Better }
+}
+
+/// The name that an end has after this verdict.
+fn choose(verdict: Verdict, old: &Service, new: Service) -> Service {
+    match verdict {
+        Verdict::Better | Verdict::Another => new,
+        Verdict::Same if new.is_called_as(old) && new.source <= old.source => new,
+        Verdict::Same | Verdict::Doubt => old.clone(),
+    }
+}
