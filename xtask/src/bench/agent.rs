@@ -55,10 +55,15 @@ impl Agent {
         tool::stop(&mut self.child, "TERM").context("stopping the agent")
     }
 
+    /// Its metrics, as Prometheus would get them.
+    pub fn scrape(&self) -> Result<String> {
+        let (_, metrics) = self.ask("/metrics")?;
+        Ok(metrics)
+    }
+
     /// Runs of its programs so far, by hook; it must have been started with `--run-stats`.
     pub fn runs(&self) -> Result<Vec<(String, Runs)>> {
-        let (_, metrics) = self.ask("/metrics")?;
-        Ok(runs(&metrics).into_iter().collect())
+        Ok(runs(&self.scrape()?).into_iter().collect())
     }
 
     fn wait(&mut self) -> Result<()> {

@@ -2,9 +2,11 @@
 
 use anyhow::Result;
 
+use super::daemon::Daemon;
 use super::hooks::Cost;
 use super::load::Load;
 use super::rounds::{Outcome, Ratios};
+use super::size::Size;
 use super::stats::Estimate;
 use super::subject::Subject;
 
@@ -47,7 +49,17 @@ pub fn of_load(outcome: &Outcome) -> Result<Vec<Row>> {
                 outcome,
                 |e| e.median <= 1.04,
             ),
+            all_in(outcome, portolan, "connections", "≤ 3", 3.0),
         ],
+        Load::Stream => vec![row(
+            "P4",
+            "one connection at full speed: bytes per second",
+            "≥ 0.99",
+            throughput,
+            portolan,
+            outcome,
+            |e| e.median >= 0.99,
+        )],
         Load::Requests | Load::Bulk => vec![
             row(
                 "P2",
@@ -76,8 +88,92 @@ pub fn of_load(outcome: &Outcome) -> Result<Vec<Row>> {
                 outcome,
                 |e| e.median <= 1.01 && e.low <= 1.0,
             ),
+            all_in(outcome, portolan, "requests", "≤ 0.6", 0.6),
         ],
     })
+}
+
+/// What the agent adds to a million operations, kernel and daemon together.
+fn all_in(outcome: &Outcome, of: &Ratios, what: &str, goal: &'static str, limit: f64) -> Row {
+    let seconds = |ratio: f64| (ratio - 1.0) * outcome.off.cost * 1e6;
+    let added = seconds(of.cost.median);
+    Row {
+        id: "P7",
+        what: format!("processor seconds per million {what}, all in, both sides"),
+        goal,
+        result: format!("{added:.2}"),
+        interval: format!("{:.2} – {:.2}", seconds(of.cost.low), seconds(of.cost.high)),
+        met: added <= limit,
+        others: String::new(),
+    }
+}
+
+/// The rows about the daemon at work.
+pub fn of_daemon(daemon: &Daemon) -> Vec<Row> {
+    let Daemon { per_million_connections, per_million_requests, paced } = daemon;
+    let mut rows = Vec::new();
+    for (what, seconds) in
+        [("connections", per_million_connections), ("requests", per_million_requests)]
+    {
+        rows.push(counted(
+            "P7",
+            format!("processor seconds of the daemon alone per million {what}"),
+            "≤ 0.1",
+            format!("{seconds:.3}"),
+            *seconds <= 0.1,
+        ));
+    }
+    rows.push(counted(
+        "P5",
+        format!(
+            "{:.0} requests per second: millicores of daemon ({:.1}) and programs ({:.1})",
+            paced.rate, paced.daemon_millicores, paced.program_millicores
+        ),
+        "≤ 10",
+        format!("{:.1}", paced.daemon_millicores + paced.program_millicores),
+        paced.daemon_millicores + paced.program_millicores <= 10.0,
+    ));
+    rows
+}
+
+/// The rows about memory and scrapes.
+pub fn of_size(size: &Size) -> Vec<Row> {
+    let Size { start, steps, bytes_per_socket } = size;
+    let mut rows = vec![memory("at the start", "≤ 12", *start, 12.0)];
+    for (step, memory_goal, scrape_goal) in steps
+        .iter()
+        .zip([("≤ 25", 25.0), ("≤ 80", 80.0)])
+        .zip([("≤ 3", 3.0), ("≤ 30", 30.0)])
+        .map(|((step, memory), scrape)| (step, memory, scrape))
+    {
+        let with = format!("with {} series", step.series);
+        rows.push(memory(&with, memory_goal.0, step.resident_mib, memory_goal.1));
+        rows.push(counted(
+            "P9",
+            format!("milliseconds of a scrape of {} series, first to last byte", step.series),
+            scrape_goal.0,
+            format!("{:.1}", step.scrape_ms),
+            step.scrape_ms <= scrape_goal.1,
+        ));
+    }
+    rows.push(counted(
+        "P8",
+        "bytes of kernel memory per live socket".to_owned(),
+        "≤ 400",
+        format!("{bytes_per_socket:.0}"),
+        *bytes_per_socket <= 400.0,
+    ));
+    rows
+}
+
+fn memory(when: &str, goal: &'static str, mib: f64, limit: f64) -> Row {
+    counted(
+        "P8",
+        format!("resident MiB of the daemon {when}"),
+        goal,
+        format!("{mib:.1}"),
+        mib <= limit,
+    )
 }
 
 /// The rows about the kernel programs.
@@ -100,7 +196,7 @@ pub fn of_hooks(costs: &[Cost]) -> Vec<Row> {
                     ));
                 }
             }
-            Load::Connections | Load::Requests => {
+            Load::Connections | Load::Requests | Load::Stream => {
                 rows.push(counted(
                     "P6",
                     format!("nanoseconds of a run above an empty program, mean per {operation}"),

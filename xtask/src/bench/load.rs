@@ -1,7 +1,9 @@
-//! The traffic: nginx and wrk in a network namespace of their own, both ends on this machine.
+//! The traffic: nginx and wrk, or iperf3, in a network namespace of their own, both ends on this
+//! machine.
 
 use std::fs;
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +13,8 @@ use anyhow::{Context as _, Result, bail};
 use super::cpu::{Clocks, Spent};
 use crate::shell;
 
-const PORT: u16 = 8080;
+pub const PORT: u16 = 8080;
+const STREAM_PORT: u16 = 5201;
 /// Connections that wrk keeps open, or opens again and again.
 const CONNECTIONS: u32 = 64;
 /// Bytes of the file behind [`Load::Bulk`].
@@ -27,6 +30,8 @@ pub enum Load {
     Requests,
     /// Large responses on connections that stay open.
     Bulk,
+    /// One connection as fast as it goes; an operation is a MiB.
+    Stream,
 }
 
 /// One run of wrk.
@@ -49,12 +54,13 @@ impl Load {
         match self {
             Self::Connections => "connection",
             Self::Requests | Self::Bulk => "request",
+            Self::Stream => "MiB",
         }
     }
 
     fn path(self) -> &'static str {
         match self {
-            Self::Connections | Self::Requests => "/",
+            Self::Connections | Self::Requests | Self::Stream => "/",
             Self::Bulk => "/bulk",
         }
     }
@@ -107,10 +113,13 @@ impl Server {
         std::iter::once(id).chain(workers).collect()
     }
 
-    /// One run of wrk; `others` are processes whose time counts as that of the measured.
+    /// One run of the load; `others` are processes whose time counts as that of the measured.
     pub fn run(&self, load: Load, seconds: u32, others: &[u32]) -> Result<Window> {
         let mut taking_part = self.processes();
         taking_part.extend_from_slice(others);
+        if load == Load::Stream {
+            return self.stream(seconds, &taking_part);
+        }
         let mut wrk = self.inside("wrk");
         let connections = if load == Load::Bulk { 2 } else { CONNECTIONS };
         wrk.args(["--threads", "2", "--connections"]).arg(connections.to_string());
@@ -128,6 +137,57 @@ impl Server {
             bail!("not one request was answered: look at what else runs on this machine");
         }
         Ok(Window { operations, errors, spent })
+    }
+
+    /// One run of iperf3. Its server is our child too, so that its time counts when it has ended.
+    fn stream(&self, seconds: u32, taking_part: &[u32]) -> Result<Window> {
+        let before = Clocks::read(taking_part)?;
+        let mut server = self.inside("iperf3");
+        server.args(["--server", "--port"]).arg(STREAM_PORT.to_string());
+        let mut server = server.stdout(Stdio::null()).spawn().context("starting iperf3")?;
+        let output = self.stream_client(seconds);
+        server.kill().context("ending iperf3")?;
+        server.wait().context("waiting for iperf3's end")?;
+        let output = output?;
+        let spent = Clocks::read(taking_part)?.since(&before);
+        let (bytes, sent_for) =
+            streamed(&output).with_context(|| format!("iperf3 said nothing:\n{output}"))?;
+        // The handshake of iperf3 and its end are not the stream.
+        let spent = Spent { wall: Duration::from_secs_f64(sent_for), ..spent };
+        Ok(Window { operations: bytes >> 20, errors: 0, spent })
+    }
+
+    /// The other end of [`Self::stream`], asked again until the server listens.
+    fn stream_client(&self, seconds: u32) -> Result<String> {
+        let began = Instant::now();
+        loop {
+            let mut client = self.inside("iperf3");
+            client.args(["--client", "127.0.0.1", "--json", "--port"]);
+            client.arg(STREAM_PORT.to_string()).arg("--time").arg(seconds.to_string());
+            match shell::output(&mut client) {
+                Err(_) if began.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Runs `work` in a thread inside the namespace.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = format!("/proc/{}/ns/net", self.child.id());
+        let namespace = fs::File::open(&path).context("opening the load's network namespace")?;
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                // SAFETY: an open namespace; only this thread moves.
+                if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+                    let error = std::io::Error::last_os_error();
+                    return Err(error).context("entering the load's network namespace");
+                }
+                work()
+            });
+            inside.join().unwrap_or_else(|_| bail!("a thread of the load panicked"))
+        })
     }
 
     /// TCP segments received in the namespace so far.
@@ -209,6 +269,13 @@ fn results(report: &str) -> Option<(u64, u64)> {
     operations.map(|operations| (operations, errors))
 }
 
+/// Bytes received and seconds it took, from iperf3's report.
+fn streamed(report: &str) -> Option<(u64, f64)> {
+    let report: serde_json::Value = serde_json::from_str(report).ok()?;
+    let sum = &report["end"]["sum_received"];
+    Some((sum["bytes"].as_u64()?, sum["seconds"].as_f64()?))
+}
+
 fn segments(snmp: &str) -> Option<u64> {
     let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
     let column = lines.next()?.split(' ').position(|name| name == "InSegs")?;
@@ -226,6 +293,13 @@ mod tests {
                       Non-2xx or 3xx responses: 4\nRequests/sec:   8130.7\n";
         assert_eq!(results(report), Some((8212, 10)));
         assert_eq!(results("unable to connect"), None);
+    }
+
+    #[test]
+    fn iperf3_tells_what_arrived() {
+        let report = r#"{"end": {"sum_received": {"seconds": 1.5, "bytes": 3145728}}}"#;
+        assert_eq!(streamed(report), Some((3 << 20, 1.5)));
+        assert_eq!(streamed(r#"{"error": "unable to connect"}"#), None);
     }
 
     #[test]

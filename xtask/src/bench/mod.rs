@@ -1,12 +1,14 @@
 //! `cargo xtask bench`: what the agent costs, next to what others cost, on this machine.
 //!
 //! Goals P1 (connection storm), P2 and P3 (keep-alive requests with and without request timing)
-//! are ratios of windows that lie beside each other, see [`rounds`]; P6 is read from the kernel's
-//! own statistics, see [`hooks`].
+//! and P4 (one fast connection) are ratios of windows that lie beside each other, see [`rounds`];
+//! P6 is read from the kernel's own statistics, see [`hooks`]; P5 and P7 are the daemon's own
+//! time, see [`daemon`]; P8 and P9 its memory and its answers, see [`size`].
 
 mod agent;
 mod bpf;
 mod cpu;
+mod daemon;
 mod empty;
 mod goals;
 mod hooks;
@@ -15,6 +17,7 @@ mod machine;
 mod random;
 mod report;
 mod rounds;
+mod size;
 mod stats;
 mod subject;
 mod tool;
@@ -30,8 +33,8 @@ use load::{Load, Server};
 use report::Report;
 use rounds::Plan;
 
-const PACKAGES: [&str; 6] =
-    ["bpftrace", "iproute2", "libbpf-tools", "nginx-light", "util-linux", "wrk"];
+const PACKAGES: [&str; 7] =
+    ["bpftrace", "iperf3", "iproute2", "libbpf-tools", "nginx-light", "util-linux", "wrk"];
 
 /// Rounds for the hooks: their figures hardly scatter.
 const HOOK_ROUNDS: u32 = 5;
@@ -66,8 +69,18 @@ enum Scenario {
     P2,
     /// Keep-alive requests, connections only; measured together with P2
     P3,
+    /// One connection at full speed
+    P4,
+    /// The daemon under 10 000 requests per second
+    P5,
     /// Time and number of program runs
     P6,
+    /// The daemon's time per million connections and requests; measured together with P5
+    P7,
+    /// Memory; measured together with P9
+    P8,
+    /// Scrapes of many series; measured together with P8
+    P9,
 }
 
 pub fn bench(args: &Args) -> Result<()> {
@@ -118,11 +131,14 @@ fn measure(wanted: &[Scenario], plan: Plan, binary: &Path, directory: &Path) -> 
         goals: Vec::new(),
         outcomes: Vec::new(),
         hooks: Vec::new(),
+        daemon: None,
+        size: None,
         strangers,
     };
     let loads = [
         (Load::Connections, &[Scenario::P1][..], "P1: connection storm"),
         (Load::Requests, &[Scenario::P2, Scenario::P3][..], "P2, P3: keep-alive requests"),
+        (Load::Stream, &[Scenario::P4][..], "P4: one connection at full speed"),
     ];
     for (load, scenarios, title) in loads {
         if !scenarios.iter().any(|scenario| wanted.contains(scenario)) {
@@ -139,6 +155,19 @@ fn measure(wanted: &[Scenario], plan: Plan, binary: &Path, directory: &Path) -> 
         report.hooks = hooks::measure(rounds, plan.seconds, &server, binary, directory)?;
         report.goals.extend(goals::of_hooks(&report.hooks));
     }
+    if wanted.contains(&Scenario::P5) || wanted.contains(&Scenario::P7) {
+        println!("P5, P7: the daemon");
+        let daemon = daemon::measure(&server, binary, directory)?;
+        report.goals.extend(goals::of_daemon(&daemon));
+        report.daemon = Some(daemon);
+    }
+    if wanted.contains(&Scenario::P8) || wanted.contains(&Scenario::P9) {
+        println!("P8, P9: memory and scrapes");
+        let size = size::measure(&server, binary, directory)?;
+        report.goals.extend(goals::of_size(&size));
+        report.size = Some(size);
+    }
+    report.goals.sort_by_key(|row| row.id);
     Ok(report)
 }
 

@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::daemon::Daemon;
 use super::goals::Row;
 use super::hooks::Cost;
 use super::machine::Facts;
 use super::rounds::Outcome;
+use super::size::Size;
 use super::stats::Estimate;
 
 /// The page's words; figures go where the marks are.
@@ -19,6 +21,8 @@ pub struct Report {
     pub goals: Vec<Row>,
     pub outcomes: Vec<Outcome>,
     pub hooks: Vec<Cost>,
+    pub daemon: Option<Daemon>,
+    pub size: Option<Size>,
     /// Programs of others at tracepoints while we measured.
     pub strangers: usize,
 }
@@ -26,7 +30,7 @@ pub struct Report {
 impl Report {
     /// All figures.
     pub fn json(&self) -> Value {
-        let Self { machine, goals, outcomes, hooks, strangers } = self;
+        let Self { machine, goals, outcomes, hooks, daemon, size, strangers } = self;
         let machine: serde_json::Map<String, Value> =
             machine.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         json!({
@@ -35,6 +39,8 @@ impl Report {
             "goals": goals.iter().map(goal_json).collect::<Vec<_>>(),
             "loads": outcomes.iter().map(outcome_json).collect::<Vec<_>>(),
             "hooks": hooks.iter().map(cost_json).collect::<Vec<_>>(),
+            "daemon": daemon.as_ref().map(daemon_json),
+            "size": size.as_ref().map(size_json),
         })
     }
 
@@ -93,7 +99,7 @@ fn load_section(outcome: &Outcome) -> String {
     let Outcome { load, plan, off, subjects, unavailable: _, errors } = outcome;
     let operation = load.operation();
     let mut section = format!(
-        "### One {operation} at a time: {:.0} {operation}s per second, {:.1} µs of processor time \
+        "### One {operation} at a time: {:.0} {operation} per second, {:.1} µs of processor time \
          each, with nothing on\n\n\
          {} rounds of {} s windows; {errors} operations failed; other programs used {:.1} % of \
          the busy time, the hypervisor took {:.1} %.\n\n\
@@ -134,6 +140,7 @@ fn hook_section(cost: &Cost) -> String {
         super::load::Load::Connections => "New connection for every request",
         super::load::Load::Requests => "Keep-alive request",
         super::load::Load::Bulk => "Response of 16 MiB",
+        super::load::Load::Stream => "Stream",
     };
     let mut section = format!(
         "### {name}: {:.1} runs and {:.0} ns per {operation}, both sides\n\n\
@@ -214,6 +221,35 @@ fn cost_json(cost: &Cost) -> Value {
         "operation": format!("{:?}", cost.load).to_lowercase(),
         "segments_per_operation": rounded(cost.segments),
         "hooks": hooks.collect::<Vec<_>>(),
+    })
+}
+
+fn daemon_json(daemon: &Daemon) -> Value {
+    let Daemon { per_million_connections, per_million_requests, paced } = daemon;
+    json!({
+        "seconds_per_million_connections": rounded(*per_million_connections),
+        "seconds_per_million_requests": rounded(*per_million_requests),
+        "paced": {
+            "requests_per_second": rounded(paced.rate),
+            "daemon_millicores": rounded(paced.daemon_millicores),
+            "program_millicores": rounded(paced.program_millicores),
+        },
+    })
+}
+
+fn size_json(size: &Size) -> Value {
+    let Size { start, steps, bytes_per_socket } = size;
+    let steps = steps.iter().map(|step| {
+        json!({
+            "series": step.series,
+            "resident_mib": rounded(step.resident_mib),
+            "scrape_milliseconds": rounded(step.scrape_ms),
+        })
+    });
+    json!({
+        "resident_mib_at_start": rounded(*start),
+        "steps": steps.collect::<Vec<_>>(),
+        "kernel_bytes_per_socket": rounded(*bytes_per_socket),
     })
 }
 
