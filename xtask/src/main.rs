@@ -13,6 +13,7 @@ mod apt;
 mod bench;
 mod build;
 mod check;
+mod dashboards;
 mod run;
 mod setup;
 mod shell;
@@ -40,6 +41,8 @@ enum Command {
     Test(test::Args),
     /// Measure what the agent costs, next to others, on this machine
     Bench(bench::Args),
+    /// Write the dashboards, rules and alerts, for Prometheus, Grafana and Kubernetes
+    Dashboards(dashboards::Args),
     /// Check format, lints, the rules of the house and licences
     Check,
     /// Check only the rules of the house
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::test(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Dashboards(args) => dashboards::dashboards(&args),
         Command::Check => check::check(),
         Command::Tidy => tidy::tidy(),
     };

@@ -1,0 +1,258 @@
+//! The alerts: a symptom that somebody feels wakes people, a cause tells them where to look.
+//!
+//! Where one fault shows in several of them, `dashboards/prometheus/alertmanager.yml` lets only
+//! the one speak that names the cause.
+
+use super::promql::{EDGE, PAIR, SERVICE};
+use super::rules::{Alert, Group, Rule, Severity};
+
+const CRITICAL: Severity = Severity::Critical;
+const WARNING: Severity = Severity::Warning;
+const INFO: Severity = Severity::Info;
+
+/// Dashboards, opened where the alert points.
+const SERVICE_BOARD: &str = "portolan-service?var-service={{ $labels.server }}&var-namespace={{ $labels.server_namespace }}";
+const CONNECTIVITY_BOARD: &str = "portolan-connectivity?var-service={{ $labels.server }}";
+const AGENT_BOARD: &str = "portolan-agent?var-instance={{ $labels.instance }}";
+
+pub fn groups() -> Vec<Group> {
+    let alerts = |list: Vec<Alert>| list.into_iter().map(Rule::Alert).collect();
+    vec![
+        Group { name: "portolan-latency", rules: alerts(latency()) },
+        Group { name: "portolan-connectivity", rules: alerts(connectivity()) },
+        Group { name: "portolan-resets", rules: alerts(resets()) },
+        Group { name: "portolan-agent", rules: alerts(agent()) },
+    ]
+}
+
+fn latency() -> Vec<Alert> {
+    let breach = "service:portolan_request_duration_seconds:breach";
+    let inherited = "service:portolan_request_duration_seconds:breach_inherited";
+    let p99 = "service_role:portolan_request_duration_seconds:p99_5m";
+    vec![
+        Alert {
+            name: "PortolanLatencyHigh",
+            severity: WARNING,
+            hold: "5m",
+            expr: format!("{breach} unless on ({SERVICE}) {inherited}"),
+            summary: "A service is slower than its objective, and none that it calls explains it.",
+            description: "One request in a hundred to {{ $labels.server }} takes {{ $value | humanizeDuration }} or longer, and its objective is shorter. Layer: {{ $labels.layer }} (application: its own time to answer; network: clients wait, the server does not take long; unknown: no agent on its host).",
+            board: SERVICE_BOARD,
+        },
+        Alert {
+            name: "PortolanLatencyInherited",
+            severity: INFO,
+            hold: "5m",
+            expr: inherited.to_owned(),
+            summary: "A service is slower than its objective, and so is one that it calls.",
+            description: "One request in a hundred to {{ $labels.server }} takes {{ $value | humanizeDuration }} or longer. A service that it calls breaches its own objective: mend that one first.",
+            board: SERVICE_BOARD,
+        },
+        Alert {
+            name: "PortolanLatencyAgainstLastWeek",
+            severity: INFO,
+            hold: "15m",
+            expr: format!(
+                "max by ({SERVICE}) (avg_over_time({p99}[1h])) > 0.01\n\
+                 and on ({SERVICE})\n\
+                 max by ({SERVICE}) (avg_over_time({p99}[1h])) > 2 * max by ({SERVICE}) (avg_over_time({p99}[1h] offset 1w))\n\
+                 unless on ({SERVICE}) {breach}"
+            ),
+            summary: "A service is twice as slow as at this time last week.",
+            description: "The slowest hundredth of the requests to {{ $labels.server }} takes {{ $value | humanizeDuration }} on average over the last hour, more than twice as long as a week ago. It is still within its objective.",
+            board: SERVICE_BOARD,
+        },
+        Alert {
+            name: "PortolanServiceSilent",
+            severity: WARNING,
+            hold: "10m",
+            expr: format!(
+                "avg_over_time(service:portolan_request_duration_seconds:rate5m[1h] offset 15m) > 0.2\n\
+                 unless on ({SERVICE}) service:portolan_request_duration_seconds:rate5m > 0"
+            ),
+            summary: "A service that was answering requests an hour ago answers none now.",
+            description: "{{ $labels.server }} answered {{ $value | humanize }} requests a second until a while ago, and none now. Either nobody asks it any more, or it accepts connections and says nothing.",
+            board: SERVICE_BOARD,
+        },
+    ]
+}
+
+fn connectivity() -> Vec<Alert> {
+    let edges = "edge:portolan_tcp_connects:rate5m";
+    let failing = |results: &str| {
+        format!(
+            "sum by ({EDGE}) ({edges}{{result=~\"{results}\"}}) > 0.02\n\
+             and on ({EDGE})\n\
+             sum by ({EDGE}) ({edges}{{result=~\"{results}\"}}) / sum by ({EDGE}) ({edges}) > 0.05"
+        )
+    };
+    let ratio = "pair:portolan_tcp_connects_failures:ratio_rate";
+    // The share of the budget of 0.1 %, and how fast it is spent.
+    let burn = |long: &str, short: &str, times: &str| {
+        format!(
+            "{ratio}{long} > {times} * 0.001\nand on ({PAIR})\n{ratio}{short} > {times} * 0.001"
+        )
+    };
+    vec![
+        Alert {
+            name: "PortolanConnectionsRefused",
+            severity: CRITICAL,
+            hold: "1m",
+            expr: failing("refused|reset"),
+            summary: "A service is refused when it connects to another.",
+            description: "{{ $labels.client }} is refused by {{ $labels.server }} on port {{ $labels.port }}, {{ $value | humanize }} times a second. The host answers, and nothing listens there (or a firewall rejects).",
+            board: CONNECTIVITY_BOARD,
+        },
+        Alert {
+            name: "PortolanConnectionsTimingOut",
+            severity: CRITICAL,
+            hold: "1m",
+            expr: failing("timeout|aborted|unreachable|denied"),
+            summary: "A service gets no connection to another: no answer, or no way.",
+            description: "{{ $labels.client }} gets no connection to {{ $labels.server }} on port {{ $labels.port }}, {{ $value | humanize }} times a second: no answer in time, or no route, or a policy said no.",
+            board: CONNECTIVITY_BOARD,
+        },
+        Alert {
+            name: "PortolanConnectBudgetBurnFast",
+            severity: CRITICAL,
+            hold: "2m",
+            expr: format!(
+                "(\n{}\n)\nor on ({PAIR})\n(\n{}\n)",
+                burn("1h", "5m", "14.4"),
+                burn("6h", "30m", "6")
+            ),
+            summary: "Connects fail so often that the error budget of a month is gone in days.",
+            description: "{{ $value | humanizePercentage }} of the attempts of {{ $labels.client }} to connect to {{ $labels.server }} fail; the objective allows 0.1 %.",
+            board: CONNECTIVITY_BOARD,
+        },
+        Alert {
+            name: "PortolanConnectBudgetBurnSlow",
+            severity: WARNING,
+            hold: "1h",
+            expr: format!(
+                "{}\nunless on ({PAIR})\n{ratio}1h > 14.4 * 0.001",
+                burn("3d", "6h", "1")
+            ),
+            summary: "Connects fail a little more often than the objective allows, for days.",
+            description: "{{ $value | humanizePercentage }} of the attempts of {{ $labels.client }} to connect to {{ $labels.server }} have failed over three days; the objective allows 0.1 %.",
+            board: CONNECTIVITY_BOARD,
+        },
+        Alert {
+            name: "PortolanRetransmitsHigh",
+            severity: WARNING,
+            hold: "2m",
+            expr: "edge:portolan_tcp_retransmits:ratio_rate5m > 0.02 and edge:portolan_tcp_retransmits:rate5m > 0.2"
+                .replace(" and ", &format!("\nand on ({EDGE})\n")),
+            summary: "The network between two services loses packets.",
+            description: "{{ $value | humanizePercentage }} of the segments between {{ $labels.client }} and {{ $labels.server }} (port {{ $labels.port }}) have to be sent again. Each costs its request 200 ms or more.",
+            board: CONNECTIVITY_BOARD,
+        },
+        Alert {
+            name: "PortolanListenOverflow",
+            severity: WARNING,
+            hold: "1m",
+            expr: "service:portolan_listen_overflows:rate5m > 0.02".to_owned(),
+            summary: "A service does not accept connections as fast as they come.",
+            description: "{{ $labels.server }} drops {{ $value | humanize }} connection requests a second on port {{ $labels.port }}: its accept queue is full. Clients wait a second or more and try again.",
+            board: CONNECTIVITY_BOARD,
+        },
+    ]
+}
+
+fn resets() -> Vec<Alert> {
+    let connects = format!("sum by ({EDGE}) (edge:portolan_tcp_connects:rate5m)");
+    // Where request latency is switched off there are still connects.
+    let uses = format!(
+        "({connects} + on ({EDGE}) (edge:portolan_request_duration_seconds:rate5m or on ({EDGE}) 0 * {connects}))"
+    );
+    vec![
+        Alert {
+            name: "PortolanKeepaliveMismatch",
+            severity: WARNING,
+            hold: "2m",
+            expr: format!(
+                "sum by ({EDGE}) (edge:portolan_tcp_resets:rate5m{{cause=\"idle_reuse\"}}) > 0.01"
+            ),
+            summary: "A client reuses idle connections that the server has closed already.",
+            description: "{{ $labels.client }} writes requests on idle connections to {{ $labels.server }} (port {{ $labels.port }}) that are reset, {{ $value | humanize }} times a second. The client keeps connections longer than the server does: sporadic 502s.",
+            board: CONNECTIVITY_BOARD,
+        },
+        Alert {
+            name: "PortolanRequestsAbandoned",
+            severity: WARNING,
+            hold: "2m",
+            expr: format!(
+                "sum by ({EDGE}) (rate(portolan_tcp_resets_total{{role=\"client\", direction=\"sent\", cause=~\"aborted|unread_data|no_connection\"}}[5m])) > 0.05\n\
+                 and on ({EDGE})\n\
+                 sum by ({EDGE}) (rate(portolan_tcp_resets_total{{role=\"client\", direction=\"sent\", cause=~\"aborted|unread_data|no_connection\"}}[5m]))\n\
+                 > 0.01 * {uses}"
+            ),
+            summary: "A client gives requests up before the server has answered.",
+            description: "{{ $labels.client }} hangs up on {{ $labels.server }} (port {{ $labels.port }}) before the answer is there, {{ $value | humanize }} times a second: its own timeout is shorter than the server takes. Behind a gateway these are the 504s.",
+            board: SERVICE_BOARD,
+        },
+        Alert {
+            name: "PortolanResetStorm",
+            severity: WARNING,
+            hold: "5m",
+            expr: format!(
+                "edge:portolan_tcp_resets:rate5m{{cause!~\"idle_reuse|no_listener\"}} > 1\n\
+                 and on ({EDGE}, cause)\n\
+                 edge:portolan_tcp_resets:rate5m\n\
+                 > on ({EDGE}) group_left ()\n\
+                 0.1 * {uses}"
+            ),
+            summary: "More than one in ten requests or connects between two services ends in a reset.",
+            description: "Connections between {{ $labels.client }} and {{ $labels.server }} (port {{ $labels.port }}) are reset {{ $value | humanize }} times a second, cause: {{ $labels.cause }}.",
+            board: CONNECTIVITY_BOARD,
+        },
+    ]
+}
+
+fn agent() -> Vec<Alert> {
+    vec![
+        Alert {
+            name: "PortolanAgentDown",
+            severity: WARNING,
+            hold: "2m",
+            // Neither a job's name nor `up`: a target that has vanished has no `up` either.
+            expr: "max by (cluster, job, instance) (max_over_time(portolan_build_info[1h]))\n\
+                   unless on (cluster, job, instance) portolan_build_info"
+                .to_owned(),
+            summary: "An agent that was there within the last hour is not there now.",
+            description: "Prometheus gets nothing from the agent at {{ $labels.instance }}. What happens on that host is not seen; what is known of its services may look silent.",
+            board: AGENT_BOARD,
+        },
+        Alert {
+            name: "PortolanHookMissing",
+            severity: INFO,
+            hold: "10m",
+            expr: "portolan_hook_attached == 0".to_owned(),
+            summary: "A host does not allow one of the agent's hooks.",
+            description: "The hook {{ $labels.hook }} is not attached at {{ $labels.instance }}: its metrics are missing there. `portolan status` on that host says why and what is not seen.",
+            board: AGENT_BOARD,
+        },
+        Alert {
+            name: "PortolanEventsLost",
+            severity: WARNING,
+            hold: "10m",
+            expr: "sum by (cluster, instance, class) (rate(portolan_events_lost_total{class!~\"event|hook_run\"}[5m]))\n\
+                   / on (cluster, instance, class)\n\
+                   (sum by (cluster, instance, class) (rate(portolan_events_seen_total[5m])) > 0)\n\
+                   > 0.001"
+                .to_owned(),
+            summary: "An agent loses more than one fact in a thousand.",
+            description: "{{ $value | humanizePercentage }} of the facts of class {{ $labels.class }} are lost at {{ $labels.instance }}: counts there are too low by that much, or their rows are called `other`.",
+            board: AGENT_BOARD,
+        },
+        Alert {
+            name: "PortolanCoverageLow",
+            severity: INFO,
+            hold: "30m",
+            expr: "cluster:portolan_tcp_connects_named:ratio_rate5m < 0.95".to_owned(),
+            summary: "Many connections lack the name of a service at one end.",
+            description: "Only {{ $value | humanizePercentage }} of the connections have a service's name at both ends. Addresses and container ids stand for the others: an agent is missing on their hosts, or a source of names is not reachable.",
+            board: AGENT_BOARD,
+        },
+    ]
+}

@@ -1,0 +1,84 @@
+//! Agent: what does it cost, what does it lose, what does it not see?
+
+use super::super::board::{Board, Row};
+use super::super::panel::{Column, Panel, Unit};
+use super::{CLUSTER, INSTANCE};
+
+const AGENTS: &str = r#"cluster=~"$cluster", instance=~"$instance""#;
+
+pub fn board() -> Board {
+    Board {
+        uid: "portolan-agent",
+        title: "Portolan / Agent",
+        description: "What do the agents cost, what do they lose, and what do they not see?",
+        variables: vec![CLUSTER, INSTANCE],
+        explore: "rate(portolan_events_lost_total[5m]) > 0",
+        rows: vec![
+            Row { title: "Coverage and loss", height: 5, panels: coverage() },
+            Row { title: "What is seen", height: 9, panels: seen() },
+            Row { title: "What it costs", height: 8, panels: cost() },
+        ],
+    }
+}
+
+fn coverage() -> Vec<Panel> {
+    vec![
+        Panel::number("Agents", "Agents that Prometheus gets answers from.", Unit::Count, 4, format!("count(portolan_build_info{{{AGENTS}}}) or vector(0)")).else_("red").from(1.0, "green"),
+        Panel::number("Facts lost", "Share of the facts that the kernel programs met and that did not arrive under a name of their own, without the details for the log.", Unit::Ratio, 4, format!(
+            "(sum(rate(portolan_events_lost_total{{{AGENTS}, class!=\"event\"}}[$__rate_interval])) or vector(0)) / (sum(rate(portolan_events_seen_total{{{AGENTS}}}[$__rate_interval])) > 0)"
+        )).from(1e-6, "orange").from(0.001, "red"),
+        Panel::number("Hooks missing", "Hooks that some host does not allow; the table below names them.", Unit::Count, 4, format!("sum(1 - portolan_hook_attached{{{AGENTS}}})")).from(1.0, "orange"),
+        Panel::number("Owners without a name", "Owners of sockets for which no source has a name yet.", Unit::Count, 4, format!("sum(portolan_unresolved_owners{{{AGENTS}}})")).from(1.0, "orange"),
+        Panel::number("Named at both ends", "Share of the connections of which both ends have a service's name.", Unit::Ratio, 4, r#"avg(cluster:portolan_tcp_connects_named:ratio_rate5m{cluster=~"$cluster"})"#).else_("orange").from(0.95, "green"),
+        Panel::number("Found at the start", "Connections that were there before the agents and were taken over, counted from then on.", Unit::Count, 4, format!("sum(portolan_tcp_preexisting_connections_total{{{AGENTS}}}) or vector(0)")).else_("blue"),
+    ]
+}
+
+fn seen() -> Vec<Panel> {
+    let column = |title, unit, bad_from, expr| Column { expr, title, unit, bad_from };
+    let by = "instance, hook";
+    vec![
+        Panel::lines("Facts met in the kernel", "A second, by class: what the programs met, lost or not.", Unit::PerSecond, 6)
+            .query(format!("sum by (class) (rate(portolan_events_seen_total{{{AGENTS}}}[$__rate_interval]))"), "{{class}}"),
+        Panel::lines("Facts exported and lost", "A second: what arrived in the tables, and what did not and why. Seen = exported + lost.", Unit::PerSecond, 6)
+            .query(format!("sum(rate(portolan_events_exported_total{{{AGENTS}}}[$__rate_interval]))"), "exported")
+            .query(format!("sum by (class, reason) (rate(portolan_events_lost_total{{{AGENTS}}}[$__rate_interval])) > 0"), "lost: {{class}}, {{reason}}"),
+        Panel::table(
+            "Hooks",
+            "Attached: 1, or 0 where the host does not allow it. Runs and time only with --run-stats. Skipped: runs that the kernel left out because the program was already running on that CPU.",
+            12,
+            &[("instance", "Agent"), ("hook", "Hook")],
+            &[
+                column("Attached", Unit::Count, None, format!("max by ({by}) (portolan_hook_attached{{{AGENTS}}})")),
+                column("Runs", Unit::PerSecond, None, format!("sum by ({by}) (rate(portolan_hook_runs_total{{{AGENTS}}}[$__rate_interval]))")),
+                column("Time per run", Unit::Seconds, Some(1e-6), format!(
+                    "sum by ({by}) (rate(portolan_hook_run_seconds_total{{{AGENTS}}}[$__rate_interval])) / (sum by ({by}) (rate(portolan_hook_runs_total{{{AGENTS}}}[$__rate_interval])) > 0)"
+                )),
+                column("Skipped", Unit::PerSecond, Some(1e-3), format!("sum by ({by}) (rate(portolan_hook_misses_total{{{AGENTS}}}[$__rate_interval]))")),
+            ],
+        ),
+    ]
+}
+
+fn cost() -> Vec<Panel> {
+    let rate =
+        |metric: &str| format!("sum by (instance) (rate({metric}{{{AGENTS}}}[$__rate_interval]))");
+    // Other programs export these names too: only those that are agents.
+    let ours = |expr: &str| format!("{expr} and on (instance) portolan_build_info{{{AGENTS}}}");
+    vec![
+        Panel::lines("Processors", "Share of one processor: the agent's own time, its reading of the kernel's tables, and its kernel programs (with --run-stats).", Unit::Ratio, 6)
+            .query(ours(&rate("process_cpu_seconds_total")), "{{instance}} agent")
+            .query(rate("portolan_drain_duration_seconds_total"), "{{instance}} reading tables")
+            .query(rate("portolan_hook_run_seconds_total"), "{{instance}} kernel programs"),
+        Panel::lines("Memory", "Resident memory of the agents.", Unit::Bytes, 6)
+            .query(ours(&format!("sum by (instance) (process_resident_memory_bytes{{{AGENTS}}})")), "{{instance}}"),
+        Panel::lines("Kernel tables in use", "Rows in use as a share of those there are; at 100 % what is new is counted as `other`.", Unit::Ratio, 6)
+            .query(format!("max by (map) (portolan_map_entries{{{AGENTS}}} / (portolan_map_capacity{{{AGENTS}}} > 0))"), "{{map}}")
+            .between(0.0, 1.0)
+            .from(0.9, "red")
+            .marked(),
+        Panel::lines("Time to answer", "How long a scrape takes, and how long each reading of the kernel's tables.", Unit::Seconds, 6)
+            .query(format!("max(portolan_scrape_duration_seconds{{{AGENTS}}})"), "scrape, slowest agent")
+            .query(format!("{} / ({} > 0)", rate("portolan_drain_duration_seconds_total"), rate("portolan_drains_total")), "{{instance}} reading tables"),
+    ]
+}

@@ -1,0 +1,159 @@
+//! Network overview: is the network doing what it promised, and if not, where?
+
+use super::super::board::{Board, Row};
+use super::super::panel::{Column, Panel, Unit};
+use super::super::promql::EDGE;
+use super::{CLUSTER, NAMESPACE, SERVICE, SERVICE_URL, TABLE_LABELS, TO};
+
+pub fn board() -> Board {
+    Board {
+        uid: "portolan-overview",
+        title: "Portolan / Network overview",
+        description: "Is the network doing what it promised, and if not, between which services? Needs the recording rules of Portolan.",
+        variables: vec![CLUSTER, NAMESPACE, SERVICE],
+        explore: "topk(10, edge:portolan_request_duration_seconds:p99_5m)",
+        rows: vec![
+            Row { title: "Objectives", height: 4, panels: objectives() },
+            Row { title: "Where it hurts", height: 10, panels: worst() },
+            Row { title: "Over time", height: 9, panels: over_time() },
+        ],
+    }
+}
+
+fn objectives() -> Vec<Panel> {
+    let requests = format!("edge:portolan_request_duration_seconds:rate5m{{{TO}}}");
+    vec![
+        Panel::number(
+            "Alerts firing",
+            "Portolan's alerts above info that fire now, silenced or not.",
+            Unit::Count,
+            3,
+            r#"count(ALERTS{alertname=~"Portolan.*", alertstate="firing", severity!="info"}) or vector(0)"#,
+        )
+        .from(1.0, "red"),
+        Panel::number(
+            "Services over their objective",
+            "Services of which one request in a hundred takes longer than their objective (50 ms, unless the objectives say otherwise).",
+            Unit::Count,
+            4,
+            format!("count(service:portolan_request_duration_seconds:breach{{{TO}}}) or vector(0)"),
+        )
+        .from(1.0, "red"),
+        Panel::number(
+            "Requests within 50 ms",
+            "Share of all requests answered within 50 ms, as the clients saw it.",
+            Unit::Ratio,
+            4,
+            format!(
+                "sum(edge:portolan_request_duration_seconds_within_50ms:rate5m{{{TO}}}) / (sum({requests}) > 0)"
+            ),
+        )
+        .else_("red")
+        .from(0.95, "orange")
+        .from(0.99, "green"),
+        Panel::number(
+            "Connects that succeed",
+            "Share of the attempts to connect that succeed; the objective is 99.9 %.",
+            Unit::Ratio,
+            4,
+            format!(
+                "1 - sum(pair:portolan_tcp_connects_failures:rate5m{{{TO}}}) / (sum(pair:portolan_tcp_connects_attempts:rate5m{{{TO}}}) > 0)"
+            ),
+        )
+        .else_("red")
+        .from(0.99, "orange")
+        .from(0.999, "green"),
+        Panel::number(
+            "Requests",
+            "Requests a second over all edges, each counted once even if both sides saw it.",
+            Unit::RequestsPerSecond,
+            3,
+            format!("sum({requests})"),
+        )
+        .else_("blue"),
+        Panel::number(
+            "Named at both ends",
+            "Share of the connections of which both ends have a service's name; addresses and container ids are none.",
+            Unit::Ratio,
+            3,
+            r#"avg(cluster:portolan_tcp_connects_named:ratio_rate5m{cluster=~"$cluster"})"#,
+        )
+        .else_("orange")
+        .from(0.95, "green"),
+        Panel::number(
+            "Agents",
+            "Agents that Prometheus gets answers from.",
+            Unit::Count,
+            3,
+            r#"count(portolan_build_info{cluster=~"$cluster"}) or vector(0)"#,
+        )
+        .else_("red")
+        .from(1.0, "green"),
+    ]
+}
+
+fn worst() -> Vec<Panel> {
+    let all = |series: &str| format!("sum by ({EDGE}) ({series}{{{TO}}})");
+    let column = |title, unit, bad_from, expr| Column { expr, title, unit, bad_from };
+    vec![
+        Panel::table(
+            "Worst edges",
+            "Who calls whom, the slowest first. P99: one request in a hundred takes longer, as the client saw it. Network: half of the round trips take longer. A long P99 over a short network is the server's own time.",
+            15,
+            TABLE_LABELS,
+            &[
+                column("P99", Unit::Seconds, Some(0.05), format!("topk(50, edge:portolan_request_duration_seconds:p99_5m{{{TO}}} > 0)")),
+                column("Network", Unit::Seconds, Some(0.02), format!("edge:portolan_tcp_rtt_seconds:p50_5m{{{TO}}} > 0")),
+                column("Requests", Unit::RequestsPerSecond, None, all("edge:portolan_request_duration_seconds:rate5m")),
+                column("Failed connects", Unit::PerSecond, Some(1e-4), format!("sum by ({EDGE}) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}})")),
+                column("Resets", Unit::PerSecond, Some(0.05), all("edge:portolan_tcp_resets:rate5m")),
+                column("Sent again", Unit::Ratio, Some(0.02), format!("edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}")),
+            ],
+        )
+        .leads_to("Server", "Both sides of this service", SERVICE_URL),
+        Panel::graph(
+            "Who calls whom",
+            "Services and the requests a second between them.",
+            Unit::RequestsPerSecond,
+            9,
+            format!(
+                "label_join(label_join(label_join(\n  sum by (client, server) (pair:portolan_request_duration_seconds:rate5m{{{TO}}}) > 0,\n  \"source\", \"\", \"client\"), \"target\", \"\", \"server\"), \"id\", \" → \", \"client\", \"server\")"
+            ),
+        ),
+    ]
+}
+
+fn over_time() -> Vec<Panel> {
+    vec![
+        Panel::lines(
+            "P99 by service",
+            "One request in a hundred takes longer: the ten slowest services, by the worse of what client and server saw. Mind the axis: each step is a factor.",
+            Unit::Seconds,
+            8,
+        )
+        .query(
+            format!("topk(10, max by (server, server_namespace) (service_role:portolan_request_duration_seconds:p99_5m{{{TO}}}))"),
+            "{{server}}",
+        )
+        .by_factors()
+        .from(0.05, "red")
+        .marked(),
+        Panel::lines("Requests by service", "Requests a second that the ten busiest services answer.", Unit::RequestsPerSecond, 8)
+            .query(
+                format!("topk(10, sum by (server, server_namespace) (service:portolan_request_duration_seconds:rate5m{{{TO}}}))"),
+                "{{server}}",
+            ),
+        Panel::lines(
+            "Connects that fail",
+            "Share of the attempts to connect that fail, the ten worst pairs; the objective allows 0.1 %.",
+            Unit::Ratio,
+            8,
+        )
+        .query(
+            format!("topk(10, pair:portolan_tcp_connects_failures:ratio_rate5m{{{TO}}} > 0)"),
+            "{{client}} → {{server}}",
+        )
+        .from(0.001, "red")
+        .marked(),
+    ]
+}

@@ -1,0 +1,66 @@
+//! Ports: who listens where, and how full their queues are.
+
+use super::super::board::{Board, Row};
+use super::super::panel::{Column, Panel, Unit};
+use super::{CLUSTER, LISTENERS, NAMESPACE, SERVICE};
+
+/// A row of a table of listeners.
+const LABELS: &[(&str, &str)] = &[
+    ("service", "Service"),
+    ("service_namespace", "Namespace"),
+    ("port", "Port"),
+    ("protocol", "Protocol"),
+    ("instance", "Agent"),
+];
+const BY: &str = "service, service_namespace, port, protocol, instance";
+
+pub fn board() -> Board {
+    Board {
+        uid: "portolan-ports",
+        title: "Portolan / Ports",
+        description: "Who listens on which port, who wanted one and did not get it, and are ports or queues running out?",
+        variables: vec![CLUSTER, NAMESPACE, SERVICE],
+        explore: "portolan_port_listeners",
+        rows: vec![
+            Row { title: "Listeners", height: 11, panels: listeners() },
+            Row { title: "Queues", height: 8, panels: queues() },
+        ],
+    }
+}
+
+fn listeners() -> Vec<Panel> {
+    let all = |metric: &str| format!("sum by ({BY}) ({metric}{{{LISTENERS}}})");
+    let column = |title, bad_from, expr| Column { expr, title, unit: Unit::Count, bad_from };
+    vec![Panel::table(
+        "Who listens where",
+        "Every listening service as the kernel has it. Sockets: how many share the port. Waiting: connections not yet accepted, of those that may wait.",
+        24,
+        LABELS,
+        &[
+            column("Sockets", None, all("portolan_port_listeners")),
+            column("Waiting", Some(16.0), all("portolan_listen_backlog")),
+            column("May wait", None, all("portolan_listen_backlog_max")),
+            Column {
+                expr: format!(
+                    "sum by ({BY}) (increase(portolan_listen_overflows_total{{{LISTENERS}}}[$__range]))"
+                ),
+                title: "Dropped",
+                unit: Unit::Count,
+                bad_from: Some(1.0),
+            },
+        ],
+    )]
+}
+
+fn queues() -> Vec<Panel> {
+    vec![
+        Panel::lines("Accept queues in use", "Connections that wait to be accepted, as a share of those that may; at 100 % the kernel drops new ones. The ten fullest.", Unit::Ratio, 12)
+            .query(format!("topk(10, portolan_listen_backlog{{{LISTENERS}}} / (portolan_listen_backlog_max{{{LISTENERS}}} > 0))"), "{{service}}:{{port}}")
+            .between(0.0, 1.0)
+            .from(0.8, "red")
+            .marked(),
+        Panel::lines("Connection requests dropped", "A second, by listener; the clients wait a second and more, and try again.", Unit::PerSecond, 12)
+            .query(format!("sum by (service, port) (rate(portolan_listen_overflows_total{{{LISTENERS}}}[$__rate_interval])) > 0"), "{{service}}:{{port}}")
+            .or_else("none"),
+    ]
+}
