@@ -41,7 +41,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 164;
+offsets! { 188;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -124,11 +124,23 @@ offsets! { 164;
     skb_transport_header = "sk_buff"."transport_header",
     /// Byte that holds the IPv6-only flag; see [`Knobs::v6_only_mask`].
     v6_only = "sock_common"."skc_ipv6only",
+    /// Byte that holds `SO_REUSEADDR`; see [`Knobs::reuse_mask`].
+    reuse = "sock_common"."skc_reuse",
+    /// Byte that holds `SO_REUSEPORT`; see [`Knobs::reuse_port_mask`].
+    reuse_port = "sock_common"."skc_reuseport",
+    /// The device a socket is bound to.
+    device = "sock_common"."skc_bound_dev_if",
+    /// Who made a socket.
+    uid = "sock"."sk_uid",
+    /// Rights of a task.
+    cred = "task_struct"."cred",
+    /// Its effective capabilities, as bits.
+    cap_effective = "cred"."cap_effective",
 }
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Knobs: 1272 {
+    pub struct Knobs: 1296 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -149,7 +161,13 @@ crate::wire! {
         pub sock_done_bit: u8,
         /// Bit number of `SOCK_LINGER` in the flags: the program chose how to close.
         pub sock_linger_bit: u8,
+        /// Bit number of `SOCK_RCU_FREE` in the flags: a listener was found by packets.
+        pub sock_rcu_free_bit: u8,
+        /// The bits of [`Offsets::reuse`]'s byte.
+        pub reuse_mask: u8,
+        /// The bit of [`Offsets::reuse_port`]'s byte.
+        pub reuse_port_mask: u8,
         /// Always zero.
-        pub zero: [u8; 7],
+        pub zero: [u8; 4],
     }
 }

@@ -18,12 +18,15 @@ pub const OWNER: usize = 5;
 /// A detail record for the ring. Exported: records drained. Losing one loses no count.
 pub const EVENT: usize = 6;
 
+/// A program asked to bind, or a listen lost its port. Exported: rows of claims, granted or not.
+pub const BIND: usize = 7;
+
 /// How many classes there are.
-pub const CLASSES: usize = 7;
+pub const CLASSES: usize = 8;
 
 /// Label values, indexed by class.
 pub const CLASS_NAMES: [&str; CLASSES] =
-    ["connection", "request", "reset", "socket", "edge", "owner", "event"];
+    ["connection", "request", "reset", "socket", "edge", "owner", "event", "bind"];
 
 /// No memory for per-socket state.
 pub const NO_STORAGE: usize = 0;
@@ -38,12 +41,25 @@ pub const RATE_LIMITED: usize = 4;
 /// A map refused an insertion for another reason than being full.
 pub const MAP_ERROR: usize = 5;
 
+/// No room to remember a bind until it ends.
+pub const NO_ATTEMPT: usize = 6;
+/// A bind that was taken for failed, after a second of silence, and succeeded later.
+pub const LATE: usize = 7;
+
 /// How many reasons the kernel programs count.
-pub const REASONS: usize = 6;
+pub const REASONS: usize = 8;
 
 /// Label values, indexed by reason.
-pub const REASON_NAMES: [&str; REASONS] =
-    ["no_storage", "no_slot", "no_owner", "ring_full", "rate_limited", "map_error"];
+pub const REASON_NAMES: [&str; REASONS] = [
+    "no_storage",
+    "no_slot",
+    "no_owner",
+    "ring_full",
+    "rate_limited",
+    "map_error",
+    "no_attempt",
+    "late",
+];
 
 /// The kernel skipped a program because it was already running on that CPU
 /// (`bpf_prog_info.recursion_misses`); counted by user space.
@@ -51,7 +67,7 @@ pub const REASON_RECURSION: &str = "recursion";
 
 crate::wire! {
     /// One CPU's part of the ledger.
-    pub struct Ledger: 392 {
+    pub struct Ledger: 576 {
         /// Facts met, by class.
         pub seen: [u64; CLASSES],
         /// Facts lost, by class and reason.

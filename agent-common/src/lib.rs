@@ -16,6 +16,8 @@
 extern crate std;
 
 pub mod address;
+pub mod bound;
+pub mod claim;
 pub mod edge;
 pub mod events;
 pub mod histogram;

@@ -16,7 +16,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
 use crate::sock::{LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
-use crate::{atomic, emit, owners, requests};
+use crate::{atomic, claims, emit, owners, requests};
 
 /// A program calls connect: the SYN is about to leave. Process context.
 #[inline(always)]
@@ -96,6 +96,9 @@ pub fn closed(sk: Sock, old: u8) {
     unsafe {
         if old == LISTEN {
             sync_listener(sk, state);
+            if !sk.was_listening() {
+                claims::listen_failed(sk, (*state).owner);
+            }
         } else if (*state).stage == STAGE_CONNECTING {
             failed(sk, state);
         } else if (*state).role == ROLE_LISTENER {

@@ -9,6 +9,8 @@
 #![expect(clippy::needless_pass_by_value, reason = "the macros hand contexts over by value")]
 
 mod atomic;
+mod binds;
+mod claims;
 mod connection;
 mod edges;
 mod emit;
@@ -16,6 +18,7 @@ mod hooks;
 mod maps;
 mod opaque;
 mod owners;
+mod raw_sock;
 mod requests;
 mod sock;
 

@@ -2,6 +2,8 @@
 
 use core::ffi::c_void;
 
+use agent_common::bound::BoundState;
+use agent_common::claim::{self, Bucket, ClaimKey, ClaimRow};
 use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow};
 use agent_common::events::{EventHeader, KINDS, RateWindow};
 use agent_common::histogram;
@@ -32,7 +34,10 @@ static KNOBS: Knobs = Knobs {
     v6_only_mask: 0,
     sock_done_bit: 1,
     sock_linger_bit: 4,
-    zero: [0; 7],
+    sock_rcu_free_bit: 25,
+    reuse_mask: 0,
+    reuse_port_mask: 0,
+    zero: [0; 4],
 };
 
 /// The histogram grid, in read-only data.
@@ -82,6 +87,22 @@ static SEEDS: HashMap<u64, Seed, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMa
 /// [`agent_common::peer`].
 #[btf_map]
 static PEERS: Array<u64, { peer::ROWS }> = Array::new();
+
+/// Binds under way, by thread. Written by hooks.
+#[btf_map]
+static ATTEMPTS: Array<Bucket, { claim::BUCKETS as usize }> = Array::new();
+/// Kind of failed bind → row. Written by hooks (new kind) and the daemon (idle kind removed). †
+#[btf_map]
+static CLAIMS: HashMap<ClaimKey, u32, 1024> = HashMap::new();
+/// Failed binds. Added to by hooks, read by the daemon through mmap. †
+#[btf_map]
+static CLAIM_ROWS: Array<ClaimRow, 1024, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Free rows. Filled by the daemon, taken by hooks. †
+#[btf_map]
+static CLAIM_FREE: Stack<u32, 1024> = Stack::new();
+/// Who bound a socket. Written by hooks; gone with the socket.
+#[btf_map]
+static BOUND: BoundStorage = BoundStorage::new();
 
 /// Detail records. Written by hooks without waking anyone, drained by timer. †
 #[btf_map]
@@ -139,6 +160,34 @@ pub fn owners() -> (
     &'static Stack<u32, 4096>,
 ) {
     (&OWNERS, &OWNER_ROWS, &OWNER_FREE)
+}
+
+/// A bucket of attempts to bind.
+#[inline(always)]
+pub fn attempts(bucket: u32) -> Option<*mut Bucket> {
+    ATTEMPTS.get_ptr_mut(bucket)
+}
+
+/// The maps of failed binds.
+#[inline(always)]
+pub fn claims() -> (
+    &'static HashMap<ClaimKey, u32, 1024>,
+    &'static Array<ClaimRow, 1024, { BPF_F_MMAPABLE as usize }>,
+    &'static Stack<u32, 1024>,
+) {
+    (&CLAIMS, &CLAIM_ROWS, &CLAIM_FREE)
+}
+
+/// Who bound a socket, if it was bound by a program we saw.
+#[inline(always)]
+pub fn bound(sk: *const c_void) -> Option<*mut BoundState> {
+    BOUND.get(sk, core::ptr::null(), 0)
+}
+
+/// Notes who bound a socket.
+#[inline(always)]
+pub fn bound_or_insert(sk: *const c_void, initial: &BoundState) -> Option<*mut BoundState> {
+    BOUND.get(sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into())
 }
 
 /// Room for one command line.
@@ -205,21 +254,26 @@ pub fn socket_or_insert(sk: *const c_void, initial: &SocketState) -> Option<*mut
     SOCKETS.get(sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into())
 }
 
-/// `BPF_MAP_TYPE_SK_STORAGE` with `BPF_F_NO_PREALLOC | BPF_F_CLONE`, which aya's type does not
-/// offer. The loader reads the layout of this struct from BTF; its pointers are never followed.
+/// `BPF_MAP_TYPE_SK_STORAGE` with flags of our choice, which aya's type does not offer. The loader
+/// reads the layout of this struct from BTF; its pointers are never followed.
 #[repr(C)]
-struct SocketStorage {
+struct Storage<T, const FLAGS: usize> {
     r#type: *const [i32; 24],
     key: *const i32,
-    value: *const SocketState,
+    value: *const T,
     max_entries: *const [i32; 0],
-    map_flags: *const [i32; 0x201],
+    map_flags: *const [i32; FLAGS],
 }
 
-// SAFETY: see the type: it has no state.
-unsafe impl Sync for SocketStorage {}
+/// `BPF_F_NO_PREALLOC | BPF_F_CLONE`: children of a listener inherit a copy.
+type SocketStorage = Storage<SocketState, 0x201>;
+/// `BPF_F_NO_PREALLOC`.
+type BoundStorage = Storage<BoundState, 0x1>;
 
-impl SocketStorage {
+// SAFETY: see the type: it has no state.
+unsafe impl<T, const FLAGS: usize> Sync for Storage<T, FLAGS> {}
+
+impl<T, const FLAGS: usize> Storage<T, FLAGS> {
     const fn new() -> Self {
         Self {
             r#type: core::ptr::null(),
@@ -231,12 +285,7 @@ impl SocketStorage {
     }
 
     #[inline(always)]
-    fn get(
-        &self,
-        sk: *const c_void,
-        initial: *const SocketState,
-        flags: u64,
-    ) -> Option<*mut SocketState> {
+    fn get(&self, sk: *const c_void, initial: *const T, flags: u64) -> Option<*mut T> {
         let map = core::ptr::from_ref(self).cast_mut().cast();
         // SAFETY: the verifier checks the map, the socket pointer and the initial value.
         let state =

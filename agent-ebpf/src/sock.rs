@@ -9,6 +9,7 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use agent_common::address::{self, Address};
+use agent_common::claim;
 use agent_common::knobs::MISSING;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 use network_types::tcp::TcpHdr;
@@ -138,6 +139,42 @@ impl Sock {
         field!(self.0, flags: u64) >> (knob!(sock_linger_bit) & 63) & 1 == 1
     }
 
+    /// IP protocol.
+    #[inline(always)]
+    pub fn protocol(self) -> u16 {
+        field!(self.0, protocol: u16)
+    }
+
+    /// Who made the socket.
+    #[inline(always)]
+    pub fn uid(self) -> u32 {
+        optional_field!(self.0, uid: u32)
+    }
+
+    /// The device the socket is bound to, 0 if none.
+    #[inline(always)]
+    pub fn device(self) -> u32 {
+        optional_field!(self.0, device: u32)
+    }
+
+    /// Whether packets could find it as a listener. The flag is set when a listener is hashed
+    /// (`__inet_hash`), which comes after it has kept its port, and is never taken back.
+    #[inline(always)]
+    pub fn was_listening(self) -> bool {
+        field!(self.0, flags: u64) >> (knob!(sock_rcu_free_bit) & 63) & 1 == 1
+    }
+
+    /// `claim::REUSE_ADDRESS` and its kin.
+    #[inline(always)]
+    pub fn options(self) -> u8 {
+        let options = options_of(
+            self.bit_field(knob!(offsets.reuse)),
+            self.bit_field(knob!(offsets.reuse_port)),
+            self.bit_field(knob!(offsets.v6_only)),
+        );
+        if self.family() == AF_INET { options } else { options | claim::IS_V6 }
+    }
+
     /// Accept queue: length and limit.
     #[inline(always)]
     pub fn backlog(self) -> (u32, u32) {
@@ -147,18 +184,22 @@ impl Sock {
     /// Whether an IPv6 socket refuses IPv4.
     #[inline(always)]
     pub fn is_v6_only(self) -> bool {
-        let offset = knob!(offsets.v6_only);
+        self.bit_field(knob!(offsets.v6_only)) & knob!(v6_only_mask) != 0
+    }
+
+    /// The byte that holds a bit field, which the verifier will not let us load directly.
+    #[inline(always)]
+    fn bit_field(self, offset: u32) -> u8 {
         if offset == MISSING {
-            return false;
+            return 0;
         }
         let mut byte = 0u8;
-        // A bit field, which the verifier will not let us load directly.
         // SAFETY: the helper checks the source address at run time.
         unsafe {
             let from = self.0.cast::<u8>().add(offset as usize);
             bpf_probe_read_kernel((&raw mut byte).cast(), 1, from.cast());
         }
-        byte & knob!(v6_only_mask) != 0
+        byte
     }
 
     /// The fields of `tcp_sock`; `None` if it is not a full TCP socket.
@@ -181,6 +222,22 @@ impl Sock {
             ]
         }
     }
+}
+
+/// Options of a socket, from the bytes that hold its bit fields.
+#[inline(always)]
+pub fn options_of(reuse: u8, reuse_port: u8, v6_only: u8) -> u8 {
+    let mut options = 0;
+    if reuse & knob!(reuse_mask) != 0 {
+        options |= claim::REUSE_ADDRESS;
+    }
+    if reuse_port & knob!(reuse_port_mask) != 0 {
+        options |= claim::REUSE_PORT;
+    }
+    if v6_only & knob!(v6_only_mask) != 0 {
+        options |= claim::V6_ONLY;
+    }
+    options
 }
 
 /// A `struct tcp_sock`.
@@ -363,6 +420,13 @@ impl Task {
             i += 1;
         }
         comm
+    }
+
+    /// Whether its effective capabilities have CAP_NET_BIND_SERVICE (10).
+    #[inline(always)]
+    pub fn may_bind_privileged(self) -> bool {
+        let cred = field!(self.0, cred: *const c_void);
+        field!(cred, cap_effective: u32) >> 10 & 1 == 1
     }
 
     /// Where the arguments start and end in the task's memory; zeros for kernel threads.

@@ -70,6 +70,8 @@ fn snapshot(rows: usize) -> Snapshot {
         taken_seconds: 0.0,
         edges: (0..rows).map(row).collect(),
         listeners: Vec::new(),
+        conflicts: Vec::new(),
+        conflict_totals: Vec::new(),
         ledger: LedgerView {
             kernel: Ledger::zeroed(),
             exported: [0; CLASSES],

@@ -1,7 +1,15 @@
 //! One file per hook: the kernel prototype it relies on, and what it does with it.
 
+mod bind4;
+mod bind6;
+mod bound_sockets;
+mod inet6_bind_sk;
+mod inet_bind_sk;
 mod inet_sock_set_state;
+mod post_bind4;
+mod post_bind6;
 mod seed;
+mod settle;
 mod sk_data_ready;
 mod sock_send_length;
 mod sweep;

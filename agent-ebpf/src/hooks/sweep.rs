@@ -32,15 +32,28 @@ pub struct Meta {
     seq_num: u64,
 }
 
+impl Context {
+    /// The socket that is visited, and where to write about it; `None` at the end.
+    #[inline(always)]
+    pub fn socket(ctx: *const Self) -> Option<(*const c_void, *mut c_void)> {
+        // SAFETY: the kernel passes a valid context; each load is checked by the verifier.
+        unsafe {
+            let sk = core::ptr::read_volatile(&raw const (*ctx).sk);
+            if sk.is_null() {
+                return None;
+            }
+            let meta = core::ptr::read_volatile(&raw const (*ctx).meta);
+            Some((sk, core::ptr::read_volatile(&raw const (*meta).seq)))
+        }
+    }
+}
+
 #[unsafe(link_section = "iter/bpf_sk_storage_map")]
 #[unsafe(no_mangle)]
 extern "C" fn sweep(ctx: *const Context) -> i32 {
-    // SAFETY: the kernel passes a valid context; each load is checked by the verifier.
+    let Some((sk, seq)) = Context::socket(ctx) else { return 0 };
+    // SAFETY: each load is checked by the verifier.
     unsafe {
-        let sk = core::ptr::read_volatile(&raw const (*ctx).sk);
-        if sk.is_null() {
-            return 0;
-        }
         let sk = Sock(sk);
         let Some(state) = socket(sk.0) else { return 0 };
         if (*state).stage != STAGE_OPEN {
@@ -65,8 +78,6 @@ extern "C" fn sweep(ctx: *const Context) -> i32 {
                 family: sk.family() as u8,
                 zero: 0,
             };
-            let meta = core::ptr::read_volatile(&raw const (*ctx).meta);
-            let seq = core::ptr::read_volatile(&raw const (*meta).seq);
             // If the buffer is full the kernel visits this socket again with an empty one.
             bpf_seq_write(
                 seq.cast(),

@@ -7,12 +7,14 @@
 //! | `/readyz`, `/-/ready` | there is a first snapshot |
 //! | `/api/v1/status` | hooks, what is off and why, loss, tables ([`shapes::Status`]) |
 //! | `/api/v1/edges` | edges ([`shapes::Edges`]); `?role=`, `?service=`, `?port=` |
+//! | `/api/v1/conflicts` | ports that somebody wanted and did not get ([`ports::Conflicts`]); `?since=`, `?port=` |
 //! | `/api/v1/listeners` | listening sockets ([`shapes::Listeners`]) |
 //! | `/` | a page with a live table |
 //!
 //! Nothing can be changed over HTTP: other methods than GET and HEAD are refused.
 
 mod occupant;
+pub mod ports;
 mod routes;
 mod server;
 pub mod shapes;

@@ -14,11 +14,12 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 
+use super::ports;
 use super::shapes::{Edge, Edges, Listener, Listeners, Problem, Status};
 use super::source::{SnapshotSource, Unavailable};
 use crate::export::process::Process;
 use crate::export::{Build, Exporter, Format, Scrape};
-use crate::model::snapshot::{EdgeView, Role};
+use crate::model::snapshot::{EdgeView, Role, Snapshot};
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
@@ -43,6 +44,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/status", get(status))
         .route("/api/v1/edges", get(edges))
         .route("/api/v1/listeners", get(listeners))
+        .route("/api/v1/conflicts", get(ports::conflicts))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(map_response(secure))
@@ -98,7 +100,9 @@ async fn edges(
     State(api): State<Api>,
     filter: Result<Query<EdgeFilter>, QueryRejection>,
 ) -> Result<Json<Edges>, Failure> {
-    let Query(filter) = filter.map_err(|rejection| Failure::query(&rejection))?;
+    let Query(filter) = filter.map_err(|rejection| {
+        Failure::query(&rejection, "role=client|server|listener, service=NAME, port=N")
+    })?;
     let snapshot = api.source.fresh().await?;
     let edges = snapshot.edges.iter().filter(|view| filter.admits(view)).map(Edge::from).collect();
     Ok(Json(Edges { taken_seconds: snapshot.taken_seconds, edges }))
@@ -153,11 +157,16 @@ async fn secure(mut response: Response) -> Response {
 }
 
 /// An answer that is an error.
-struct Failure(StatusCode, String);
+pub(super) struct Failure(StatusCode, String);
 
 // === impl Api ===
 
 impl Api {
+    /// A snapshot that is not older than the request.
+    pub(super) async fn fresh(&self) -> Result<Arc<Snapshot>, Unavailable> {
+        self.source.fresh().await
+    }
+
     /// Handlers over `source`.
     pub fn new(source: SnapshotSource, build: Build) -> Self {
         Self {
@@ -185,15 +194,11 @@ impl EdgeFilter {
 // === impl Failure ===
 
 impl Failure {
-    fn query(rejection: &QueryRejection) -> Self {
+    /// A query that makes no sense; `known` says what would.
+    pub(super) fn query(rejection: &QueryRejection, known: &str) -> Self {
         let said = rejection.body_text();
         let detail = said.rsplit_once(": ").map_or(said.as_str(), |(_, detail)| detail);
-        Self(
-            StatusCode::BAD_REQUEST,
-            format!(
-                "cannot read the query: {detail}; use role=client|server|listener, service=NAME, port=N"
-            ),
-        )
+        Self(StatusCode::BAD_REQUEST, format!("cannot read the query: {detail}; use {known}"))
     }
 
     fn internal(error: impl std::error::Error) -> Self {

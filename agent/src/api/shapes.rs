@@ -305,6 +305,8 @@ impl Status {
             preexisting_sockets,
             drains,
             drain_seconds,
+            conflicts: _,
+            conflict_totals: _,
         } = snapshot;
         let classes = CLASS_NAMES.iter().zip(ledger.kernel.seen).zip(ledger.exported);
         let entries = classes.zip(&ledger.kernel.lost).map(|(((class, seen), exported), lost)| {

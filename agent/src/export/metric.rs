@@ -9,7 +9,8 @@ use prometheus_client::registry::Unit;
 
 use super::{Format, View};
 use super::{
-    agent, bounds, connects, hooks, latency, ledger, listeners, process, resets, services, traffic,
+    agent, bounds, conflicts, connects, hooks, latency, ledger, listeners, process, resets,
+    services, traffic,
 };
 
 /// One metric.
@@ -57,6 +58,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Metric> {
         traffic::METRICS,
         resets::METRICS,
         listeners::METRICS,
+        conflicts::METRICS,
         services::METRICS,
         ledger::METRICS,
         hooks::METRICS,

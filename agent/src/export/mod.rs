@@ -6,6 +6,7 @@
 
 mod agent;
 mod bounds;
+mod conflicts;
 mod connects;
 mod hooks;
 mod latency;

@@ -144,6 +144,7 @@ const CLASSES_EXPLAINED: [&str; CLASSES] = [
     "a new edge; exported are those that got a row, the rest is counted in `other`",
     "a new owner of sockets; exported are those that got a row, the rest is called `other`",
     "a detail record about a reset or a failed attempt, for the log; losing one loses no count",
+    "a program asked for a port, or lost one when it began to listen; found as granted or as failed",
 ];
 
 /// What each reason for a loss means, in the contract's order.
@@ -154,6 +155,8 @@ const REASONS_EXPLAINED: [&str; REASONS] = [
     "the ring was full",
     "more than 100 records of one kind in a second on one CPU",
     "a table refused a row for another reason; with `edge` and `owner` mostly two CPUs that met the same one at once, and nothing is missing",
+    "too many threads had a bind under way at once: what became of it is not known",
+    "a bind that said nothing for a second, counted as failed, and succeeded after all",
 ];
 
 /// The whole text.

@@ -30,6 +30,11 @@ impl Hierarchy {
         Ok(found.into_iter().next().map(|mount| Self { mount: mount.point }))
     }
 
+    /// Where it is mounted.
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
     /// The hierarchy mounted at this folder.
     pub fn at(mount: &Path) -> Self {
         Self { mount: mount.to_owned() }

@@ -22,6 +22,7 @@ use crate::model::service::{Service, Source};
 
 pub mod cgroup;
 mod command_line;
+pub mod docker_proxy;
 mod flags;
 pub mod hierarchy;
 pub mod mounts;
@@ -117,6 +118,11 @@ impl Names {
             self.owners.insert(slot, named);
         }
         service
+    }
+
+    /// The service of an owner that has no row: a process that was there before the agent.
+    pub fn stranger(&mut self, row: &OwnerRow, now_us: u64) -> Service {
+        self.ask(row, now_us).0
     }
 
     /// Forgets a slot that the kernel half gave back.

@@ -245,6 +245,29 @@ pub fn attach_tracing(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     owned(bpf(RAW_TRACEPOINT_OPEN, &mut [0, program.as_raw_fd() as u64]))
 }
 
+/// The attach type of a cgroup hook, as `enum bpf_attach_type` numbers it.
+pub fn cgroup_attach_type(hook: &str) -> Option<u64> {
+    match hook {
+        "bind4" => Some(8),
+        "bind6" => Some(9),
+        "post_bind4" => Some(12),
+        "post_bind6" => Some(13),
+        _ => None,
+    }
+}
+
+/// Attaches a loaded cgroup program to a folder of the cgroup v2 tree, beside those that are
+/// there; it stays as long as the link.
+pub fn attach_cgroup(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u64,
+) -> io::Result<OwnedFd> {
+    // struct { prog_fd, target_fd; attach_type, flags; … }
+    let descriptors = (cgroup.as_raw_fd() as u64) << 32 | program.as_raw_fd() as u64;
+    owned(bpf(LINK_CREATE, &mut [descriptors, attach_type]))
+}
+
 /// Links an iterator program to its target; `map` is the map to iterate over, if it is one.
 pub fn link_iterator(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
     // struct { prog_fd, target_fd; attach_type, flags; iter_info; iter_info_len; }

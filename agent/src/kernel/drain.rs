@@ -1,12 +1,13 @@
 //! Reads what the kernel half counted. Tables are read through mmap without system calls; the
 //! sweep brings them up to date first; the ring is emptied by timer.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use agent_common::bound::BoundRecord;
 use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow, FIRST_FREE_SLOT};
-use agent_common::ledger::Ledger;
+use agent_common::ledger::{BIND, Ledger};
 use agent_common::listener::ListenerRecord;
 use agent_common::owner::{OwnerKey, OwnerRow};
 use agent_common::wire::Wire as _;
@@ -16,16 +17,13 @@ use hashbrown::HashMap;
 
 use super::bpf::{self, Map, Mapped};
 use super::object::Parts;
+use super::ports::{self, Ports};
 use crate::decode::{self, Event};
+use crate::model::claims::Claim;
 use crate::model::tables::Edge;
 
 /// At most this many records leave the ring in one drain, so that a flood cannot stall it.
 const MAX_EVENTS: usize = 4096;
-
-/// Room for one read of the sweep. The kernel pauses the walk when it has filled what the reader
-/// offered, or its own buffer of 32 KiB, and finds its place again by counting: a socket that came
-/// meanwhile makes it meet another twice, one that went makes it miss one. So leave it no reason.
-const SWEEP_CHUNK: usize = 64 * 1024;
 
 /// What one drain found.
 #[derive(Default)]
@@ -36,6 +34,10 @@ pub struct Drained {
     pub edges: Vec<Edge>,
     /// Every listener; `None` if the sweep could not run.
     pub listeners: Option<Vec<ListenerRecord>>,
+    /// Failed binds, and how many did not fail.
+    pub claims: Vec<Claim>,
+    /// Every socket that holds a port, as far as the hooks know; `None` if they cannot tell.
+    pub bound: Option<Vec<BoundRecord>>,
     /// The kernel's part of the ledger.
     pub ledger: Ledger,
     /// Records from the ring.
@@ -60,6 +62,10 @@ pub struct Drain {
     ledger: Map<u32, Ledger>,
     ring: RingBuf<MapData>,
     sweep: Option<OwnedFd>,
+    /// The bind hooks.
+    pub ports: Ports,
+    /// Whether binds were under way at the last drain.
+    open_binds: bool,
     highest_edge: usize,
     shards: usize,
     cpus: usize,
@@ -67,7 +73,12 @@ pub struct Drain {
 
 impl Drain {
     /// Takes over the maps it reads. `sweep` is the program to run before each drain.
-    pub fn new(parts: &mut Parts, shards: usize, sweep: Option<OwnedFd>) -> anyhow::Result<Self> {
+    pub fn new(
+        parts: &mut Parts,
+        shards: usize,
+        sweep: Option<OwnedFd>,
+        ports: Ports,
+    ) -> anyhow::Result<Self> {
         let edge_rows = map::<u32, EdgeRow>(parts, "EDGE_ROWS")?;
         let counters_map = map::<u32, EdgeCounters>(parts, "EDGE_COUNTERS")?;
         let owner_rows_map = map::<u32, OwnerRow>(parts, "OWNER_ROWS")?;
@@ -90,6 +101,8 @@ impl Drain {
             ledger: map(parts, "LEDGER")?,
             ring: RingBuf::try_from(AyaMap::RingBuf(ring))?,
             sweep,
+            ports,
+            open_binds: true,
             highest_edge: 0,
             shards,
             cpus: possible_cpus()?,
@@ -100,12 +113,18 @@ impl Drain {
     pub fn run(&mut self) -> anyhow::Result<Drained> {
         let listeners = self.sweep().context("running the sweep")?;
         let mut drained = Drained { listeners, ..Drained::default() };
+        if self.open_binds {
+            self.ports.settle().context("settling binds")?;
+        }
         // The ledger before the tables: what is counted in between shows as exported first.
         for cpu in self.ledger.lookup_per_cpu(&0, self.cpus).context("reading the ledger")? {
             drained.ledger.merge(&cpu);
         }
         self.read_owners(&mut drained.owners).context("reading owners")?;
         self.read_edges(&mut drained.edges).context("reading edges")?;
+        drained.bound = self.ports.bound().context("listing bound sockets")?;
+        drained.claims = self.ports.claims().context("reading failed binds")?;
+        self.open_binds = open_binds(&drained);
         while drained.events.len() < MAX_EVENTS {
             let Some(record) = self.ring.next() else { break };
             match decode::event(&record) {
@@ -117,8 +136,9 @@ impl Drain {
     }
 
     /// Tables: name, rows in use, rows there are.
-    pub fn fill(&self, edges_in_use: usize) -> [(&'static str, u64, u64); 2] {
+    pub fn fill(&self, edges_in_use: usize, claims_in_use: usize) -> [(&'static str, u64, u64); 3] {
         [
+            ("claims", claims_in_use as u64, self.ports.capacity()),
             ("edges", edges_in_use as u64, u64::from(self.edges.max_entries)),
             ("owners", self.known_owners.len() as u64, u64::from(self.owners.max_entries)),
         ]
@@ -158,16 +178,7 @@ impl Drain {
 
     fn sweep(&self) -> io::Result<Option<Vec<ListenerRecord>>> {
         let Some(link) = &self.sweep else { return Ok(None) };
-        let mut iterator = bpf::open_iterator(link.as_fd())?;
-        let (mut bytes, mut chunk) = (Vec::new(), vec![0; SWEEP_CHUNK]);
-        loop {
-            match iterator.read(&mut chunk)? {
-                0 => break,
-                length => bytes.extend_from_slice(&chunk[..length]),
-            }
-        }
-        let records = bytes.chunks_exact(size_of::<ListenerRecord>());
-        Ok(Some(records.filter_map(ListenerRecord::from_bytes).collect()))
+        ports::records(link.as_fd()).map(Some)
     }
 
     fn read_owners(&mut self, new: &mut Vec<(u32, OwnerRow)>) -> io::Result<()> {
@@ -211,7 +222,7 @@ impl Drain {
 /// Visits the rows of a table that may be in use. Free rows come from a stack, lowest on top, so
 /// rows in use lie at the low end; a CPU that has taken a row but not yet published it leaves a
 /// gap, hence the margin.
-struct Scan {
+pub(super) struct Scan {
     index: usize,
     highest: usize,
     rows: usize,
@@ -221,19 +232,30 @@ impl Scan {
     /// Rows looked at beyond the highest that is known to be in use.
     const MARGIN: usize = 64;
 
-    fn new(highest: usize, rows: usize) -> Self {
+    pub(super) fn new(highest: usize, rows: usize) -> Self {
         Self { index: 0, highest, rows }
     }
 
-    fn next(&mut self) -> Option<usize> {
+    pub(super) fn next(&mut self) -> Option<usize> {
         let index = self.index;
         self.index += 1;
         (index < self.rows && index <= self.highest + Self::MARGIN).then_some(index)
     }
 
-    fn found(&mut self, index: usize) {
+    pub(super) fn found(&mut self, index: usize) {
         self.highest = self.highest.max(index);
     }
+
+    pub(super) fn highest(&self) -> usize {
+        self.highest
+    }
+}
+
+/// Whether binds have begun that neither succeeded nor failed yet.
+fn open_binds(drained: &Drained) -> bool {
+    let counted: u64 = drained.claims.iter().map(|claim| claim.row.count).sum();
+    let lost: u64 = drained.ledger.lost[BIND].iter().sum();
+    drained.ledger.seen[BIND] > counted.saturating_add(lost)
 }
 
 fn map<K: agent_common::wire::Wire, V: agent_common::wire::Wire>(

@@ -13,6 +13,8 @@ pub struct Hook {
     pub fields: &'static [&'static str],
     /// Whether it belongs to request timing, which can be switched off.
     pub requests: bool,
+    /// A hook without which what this one tells would be wrong; it comes before in the table.
+    pub after: Option<&'static str>,
     /// What nobody will see without it, as the operator knows it.
     pub lost_without: &'static str,
 }
@@ -39,10 +41,22 @@ pub enum Kind {
     FunctionExit,
     /// An iterator that the daemon runs.
     Iterator,
+    /// Sees the address that a program hands to a system call; at the root of the cgroup tree.
+    CgroupAddress,
+    /// Sees a socket; at the root of the cgroup tree.
+    CgroupSocket,
 }
 
 const fn tracepoint(program: &'static str) -> Way {
     Way { program, kind: Kind::Tracepoint, target: program }
+}
+
+const fn cgroup(program: &'static str, kind: Kind) -> Way {
+    Way { program, kind, target: program }
+}
+
+const fn function_exit(program: &'static str) -> Way {
+    Way { program, kind: Kind::FunctionExit, target: program }
 }
 
 /// All of them. `inet_sock_set_state` comes first: without it there is nothing to see at all.
@@ -78,6 +92,7 @@ pub const HOOKS: &[Hook] = &[
             "arg_end",
         ],
         requests: false,
+        after: None,
         lost_without: "everything: connections, their latency, their ends",
     },
     Hook {
@@ -100,6 +115,7 @@ pub const HOOKS: &[Hook] = &[
             "state",
         ],
         requests: true,
+        after: None,
         lost_without: "request latency on both sides",
     },
     Hook {
@@ -110,6 +126,7 @@ pub const HOOKS: &[Hook] = &[
         ],
         fields: &["write_seq", "tcp_mstamp", "state"],
         requests: true,
+        after: None,
         lost_without: "request latency on the server side, in time: a response shows when the next request arrives or the connection ends",
     },
     Hook {
@@ -117,6 +134,7 @@ pub const HOOKS: &[Hook] = &[
         ways: &[tracepoint("tcp_retransmit_skb")],
         fields: &["write_seq", "first_tx_mstamp", "state"],
         requests: true,
+        after: None,
         lost_without: "the part of request latency that was spent waiting for a retransmission",
     },
     Hook {
@@ -124,6 +142,7 @@ pub const HOOKS: &[Hook] = &[
         ways: &[tracepoint("tcp_retransmit_synack")],
         fields: &[],
         requests: false,
+        after: None,
         lost_without: "retransmitted SYN-ACKs of listeners",
     },
     Hook {
@@ -140,6 +159,7 @@ pub const HOOKS: &[Hook] = &[
             "skb_transport_header",
         ],
         requests: false,
+        after: None,
         lost_without: "resets sent by this host and their cause",
     },
     Hook {
@@ -147,6 +167,7 @@ pub const HOOKS: &[Hook] = &[
         ways: &[tracepoint("tcp_receive_reset")],
         fields: &["state", "write_seq", "first_tx_mstamp", "tcp_mstamp"],
         requests: false,
+        after: None,
         lost_without: "resets received and their cause",
     },
     Hook {
@@ -154,6 +175,7 @@ pub const HOOKS: &[Hook] = &[
         ways: &[Way { program: "sweep", kind: Kind::Iterator, target: "bpf_sk_storage_map" }],
         fields: &["ack_backlog", "max_ack_backlog", "cookie"],
         requests: false,
+        after: None,
         lost_without: "bytes, retransmits and round trip time of open connections before they end, and the list of listeners",
     },
     Hook {
@@ -161,14 +183,91 @@ pub const HOOKS: &[Hook] = &[
         ways: &[Way { program: "seed", kind: Kind::Iterator, target: "tcp" }],
         fields: &["cookie"],
         requests: false,
+        after: None,
         lost_without: "connections and listeners that were there before the agent",
     },
+    Hook {
+        name: "post_bind4",
+        ways: &[cgroup("post_bind4", Kind::CgroupSocket)],
+        fields: &[],
+        requests: false,
+        after: None,
+        lost_without: "who holds an IPv4 port that is not listened on, UDP among them, and since when",
+    },
+    Hook {
+        name: "post_bind6",
+        ways: &[cgroup("post_bind6", Kind::CgroupSocket)],
+        fields: &[],
+        requests: false,
+        after: None,
+        lost_without: "who holds an IPv6 port that is not listened on, UDP among them, and since when",
+    },
+    Hook {
+        name: "bind4",
+        ways: &[cgroup("bind4", Kind::CgroupAddress)],
+        fields: BIND_FIELDS,
+        requests: false,
+        after: Some("post_bind4"),
+        lost_without: "binds to IPv4 addresses that failed",
+    },
+    Hook {
+        name: "bind6",
+        ways: &[cgroup("bind6", Kind::CgroupAddress)],
+        fields: BIND_FIELDS,
+        requests: false,
+        after: Some("post_bind6"),
+        lost_without: "binds to IPv6 addresses that failed",
+    },
+    Hook {
+        name: "inet_bind_sk",
+        ways: &[function_exit("inet_bind_sk"), function_exit("inet_bind")],
+        fields: &[],
+        requests: false,
+        after: Some("bind4"),
+        lost_without: "the exact errno of failed IPv4 binds: it is inferred, a second later",
+    },
+    Hook {
+        name: "inet6_bind_sk",
+        ways: &[function_exit("inet6_bind_sk"), function_exit("inet6_bind")],
+        fields: &[],
+        requests: false,
+        after: Some("bind6"),
+        lost_without: "the exact errno of failed IPv6 binds: it is inferred, a second later",
+    },
+    Hook {
+        name: "settle",
+        ways: &[Way { program: "settle", kind: Kind::Iterator, target: "bpf_map_elem" }],
+        fields: &[],
+        requests: false,
+        after: None,
+        lost_without: "failed binds of programs that try only once",
+    },
+    Hook {
+        name: "bound_sockets",
+        ways: &[Way {
+            program: "bound_sockets",
+            kind: Kind::Iterator,
+            target: "bpf_sk_storage_map",
+        }],
+        fields: &["ack_backlog", "max_ack_backlog"],
+        requests: false,
+        after: Some("post_bind4"),
+        lost_without: "sockets that hold a port without listening, UDP among them",
+    },
 ];
+
+/// What `bind4` and `bind6` read.
+const BIND_FIELDS: &[&str] =
+    &["net", "net_inum", "num", "state", "group_leader", "comm", "cred", "cap_effective"];
 
 /// Fields without a hook to switch off: what is lost when the kernel lacks one.
 pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
     ("drops", "listen overflows"),
     ("v6_only", "whether an IPv6 listener also takes IPv4"),
+    ("reuse", "why two sockets clash: whether SO_REUSEADDR is set"),
+    ("reuse_port", "why two sockets clash: whether SO_REUSEPORT is set"),
+    ("device", "why two sockets clash: whether they are bound to different devices"),
+    ("uid", "why two sockets clash: whether they belong to different users"),
     ("srtt_us", "round trip times"),
     ("rtt_seq", "round trip times"),
     ("bytes_sent", "bytes sent"),
@@ -225,6 +324,15 @@ mod tests {
         let check = |mask: &str| check_masks(&[mask.to_owned()]).is_ok();
         assert!(check("sweep") && check("drops") && check("way:sk_data_ready"));
         assert!(!check("sweeep") && !check("way:nothing"));
+    }
+
+    #[test]
+    fn a_hook_comes_after_the_one_it_needs() {
+        for (i, hook) in HOOKS.iter().enumerate() {
+            let Some(needed) = hook.after else { continue };
+            let place = HOOKS.iter().position(|other| other.name == needed);
+            assert!(place.is_some_and(|place| place < i), "{} before {needed}", hook.name);
+        }
     }
 
     #[test]

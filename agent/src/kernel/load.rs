@@ -17,6 +17,7 @@ use super::hooks::{self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, Way};
 use super::object::{self, Link, Parts};
 use super::offsets;
 use super::pins::Pins;
+use super::ports::Ports;
 use crate::model::snapshot::Disabled;
 
 /// Counters of a slot are kept in at most this many copies, so that CPUs do not fight over them.
@@ -39,6 +40,8 @@ pub struct Options {
     pub bpf_log: bool,
     /// Turn on the kernel's run-time statistics.
     pub run_stats: bool,
+    /// Where the root of the cgroup v2 tree is mounted.
+    pub cgroup_root: Option<PathBuf>,
     /// Hooks and fields to treat as if this kernel did not have them.
     pub masked: Vec<String>,
 }
@@ -105,7 +108,9 @@ impl Kernel {
         let sweep = program_of(&hooks, "sweep")?;
         let seeds = Map::new(parts.take("SEEDS")?).context("map SEEDS")?;
         let log = parts.log.take();
-        let drain = Drain::new(&mut parts, knobs.shards as usize, sweep)?;
+        let (settle, bound) = (program_of(&hooks, "settle")?, program_of(&hooks, "bound_sockets")?);
+        let ports = Ports::new(&mut parts, settle, bound)?;
+        let drain = Drain::new(&mut parts, knobs.shards as usize, sweep, ports)?;
         let run_stats = options.run_stats.then(bpf::enable_run_stats).transpose();
         let run_stats = run_stats.context("turning on the kernel's run-time statistics")?;
         Ok(Self { hooks, disabled, drain, seeds, adopted, log, _run_stats: run_stats })
@@ -135,6 +140,10 @@ fn plan(btf: &Btf, knobs: &Knobs, options: &Options) -> Plan {
         if !missing.is_empty() {
             return Err(format!("{} not in this kernel's structs, or masked", missing.join(", ")));
         }
+        let is_cgroup = |way: &Way| matches!(way.kind, Kind::CgroupAddress | Kind::CgroupSocket);
+        if options.cgroup_root.is_none() && hook.ways.iter().all(is_cgroup) {
+            return Err("no cgroup2 file system is mounted here".to_owned());
+        }
         let ways: Vec<_> = hook.ways.iter().filter(|way| is_there(btf, way, options)).collect();
         if ways.is_empty() {
             let targets: Vec<_> = hook.ways.iter().map(|way| way.target).collect();
@@ -152,6 +161,8 @@ fn is_there(btf: &Btf, way: &Way, options: &Options) -> bool {
             Kind::Tracepoint => btf.tracepoint_arguments(way.target).is_some(),
             Kind::FunctionEntry | Kind::FunctionExit => btf.has_function(way.target),
             Kind::Iterator => btf.has_function(&format!("bpf_iter_{}", way.target)),
+            // Older than any kernel that has the first hook.
+            Kind::CgroupAddress | Kind::CgroupSocket => true,
         }
 }
 

@@ -1,14 +1,17 @@
 //! The kernel object: creates its maps, loads and attaches its programs.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 
+use agent_common::claim::{ClaimRow, FIRST_FREE_CLAIM};
 use agent_common::edge::FIRST_FREE_SLOT;
 use agent_common::knobs::Knobs;
 use agent_common::owner::OWNER_OVERFLOW;
 use anyhow::{Context as _, anyhow, bail};
 use aya::maps::{Map as AyaMap, MapData};
-use aya::programs::{BtfTracePoint, FEntry, FExit, Iter, Program};
+use aya::programs::{BtfTracePoint, CgroupSock, CgroupSockAddr, FEntry, FExit, Iter, Program};
 use aya::{Ebpf, EbpfLoader};
 
 use super::bpf::{self, Map};
@@ -71,6 +74,7 @@ impl Parts {
         // The free lists must be full before the first event.
         fill(&maps, "EDGE_FREE", FIRST_FREE_SLOT..edges)?;
         fill(&maps, "OWNER_FREE", OWNER_OVERFLOW + 1..owners)?;
+        fill(&maps, "CLAIM_FREE", FIRST_FREE_CLAIM..rows(&maps, "CLAIM_ROWS")?)?;
         let log = if options.bpf_log {
             Some(aya_log::EbpfLogger::init(&mut ebpf).context("opening the kernel programs' log")?)
         } else {
@@ -80,17 +84,27 @@ impl Parts {
         let mut links = BTreeMap::new();
         for (hook, planned) in &plan.hooks {
             let Ok(ways) = planned else { continue };
-            links.insert(hook.name, attach(&mut ebpf, ways, &btf));
+            let missing = hook.after.filter(|name| !matches!(links.get(name), Some(Ok(_))));
+            let link = match missing {
+                Some(name) => Err(format!("without {name} it would tell what is not so")),
+                None => attach(&mut ebpf, ways, &btf, options.cgroup_root.as_deref()),
+            };
+            links.insert(hook.name, link);
         }
         Ok(Self { maps, links, log })
     }
 }
 
 /// Attaches by the first way that works; the error is that of the best way.
-fn attach(ebpf: &mut Ebpf, ways: &[&'static Way], btf: &aya::Btf) -> Result<Link, String> {
+fn attach(
+    ebpf: &mut Ebpf,
+    ways: &[&'static Way],
+    btf: &aya::Btf,
+    cgroup_root: Option<&Path>,
+) -> Result<Link, String> {
     let mut first_error = None;
     for way in ways {
-        match load_program(ebpf, way, btf) {
+        match load_program(ebpf, way, btf, cgroup_root) {
             Ok(link) => return Ok(link),
             Err(error) => {
                 tracing::debug!(program = way.program, "{error:#}");
@@ -101,7 +115,12 @@ fn attach(ebpf: &mut Ebpf, ways: &[&'static Way], btf: &aya::Btf) -> Result<Link
     Err(first_error.unwrap_or_default())
 }
 
-fn load_program(ebpf: &mut Ebpf, way: &Way, btf: &aya::Btf) -> anyhow::Result<Link> {
+fn load_program(
+    ebpf: &mut Ebpf,
+    way: &Way,
+    btf: &aya::Btf,
+    cgroup_root: Option<&Path>,
+) -> anyhow::Result<Link> {
     let program = ebpf
         .program_mut(way.program)
         .ok_or_else(|| anyhow!("the kernel object has no program {}", way.program))?;
@@ -122,12 +141,30 @@ fn load_program(ebpf: &mut Ebpf, way: &Way, btf: &aya::Btf) -> anyhow::Result<Li
             let program: &mut Iter = program.try_into()?;
             program.load(way.target, btf)?;
         }
+        Kind::CgroupAddress => {
+            let program: &mut CgroupSockAddr = program.try_into()?;
+            program.load()?;
+        }
+        Kind::CgroupSocket => {
+            let program: &mut CgroupSock = program.try_into()?;
+            program.load()?;
+        }
     }
     let program: &Program = program;
     let program = program.fd()?.as_fd().try_clone_to_owned()?;
     let link = match way.kind {
         Kind::Iterator => None,
-        _ => Some(bpf::attach_tracing(program.as_fd()).context("attaching")?),
+        Kind::CgroupAddress | Kind::CgroupSocket => {
+            let root = cgroup_root.ok_or_else(|| anyhow!("no cgroup2 file system is mounted"))?;
+            let folder = File::open(root).with_context(|| format!("opening {}", root.display()))?;
+            let at = bpf::cgroup_attach_type(way.target)
+                .ok_or_else(|| anyhow!("{} is no cgroup hook", way.target))?;
+            let link = bpf::attach_cgroup(program.as_fd(), folder.as_fd(), at);
+            Some(link.with_context(|| format!("attaching to {}", root.display()))?)
+        }
+        Kind::Tracepoint | Kind::FunctionEntry | Kind::FunctionExit => {
+            Some(bpf::attach_tracing(program.as_fd()).context("attaching")?)
+        }
     };
     Ok(Link { program, link })
 }
@@ -144,6 +181,12 @@ fn fill(
         stack.push(slot).with_context(|| format!("filling {name}"))?;
     }
     Ok(())
+}
+
+/// How many rows a table has.
+fn rows(maps: &BTreeMap<String, OwnedFd>, name: &str) -> anyhow::Result<u32> {
+    let Some(fd) = maps.get(name) else { bail!("the kernel object has no map {name}") };
+    Ok(Map::<u32, ClaimRow>::new(fd.try_clone()?)?.max_entries)
 }
 
 fn data_of(map: &AyaMap) -> Option<&MapData> {

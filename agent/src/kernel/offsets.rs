@@ -13,25 +13,48 @@ const SOCK_DONE: u8 = 1;
 /// `SOCK_LINGER`, likewise.
 const SOCK_LINGER: u8 = 4;
 
+/// `SOCK_RCU_FREE`, since 4.6.
+const SOCK_RCU_FREE: u8 = 25;
+
+/// Which bits of their bytes the bit fields are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Masks {
+    v6_only: u8,
+    reuse: u8,
+    reuse_port: u8,
+}
+
+impl Masks {
+    fn of(&mut self, field: &str) -> Option<&mut u8> {
+        match field {
+            "v6_only" => Some(&mut self.v6_only),
+            "reuse" => Some(&mut self.reuse),
+            "reuse_port" => Some(&mut self.reuse_port),
+            _ => None,
+        }
+    }
+}
+
 /// Resolves every field of [`Offsets::FIELDS`], except those in `masked`; what this kernel does
-/// not have stays [`MISSING`]. Also returns the bit of the IPv6-only flag in its byte.
-pub fn resolve(btf: &Btf, masked: &[String]) -> (Offsets, u8) {
+/// not have stays [`MISSING`]. Also returns where bit fields lie in their bytes.
+pub fn resolve(btf: &Btf, masked: &[String]) -> (Offsets, Masks) {
     let mut offsets = Offsets::NONE;
-    let mut v6_only_mask = 0;
+    let mut masks = Masks::default();
     for (name, ty, path) in Offsets::FIELDS {
         if masked.iter().any(|mask| mask == name) {
             continue;
         }
         let Some(member) = btf.member(ty, path) else { continue };
-        if member.bit_size == 1 {
-            // The bit field we read by its byte; little-endian bit order.
-            v6_only_mask = 1 << (member.bit_offset % 8);
+        if let Some(mask) = masks.of(name) {
+            // A bit field, which we read by its byte; little-endian bit order.
+            let bits = (1u32 << member.bit_size.min(8)) - 1;
+            *mask = (bits << (member.bit_offset % 8)) as u8;
         } else if member.bit_size != 0 || member.bit_offset % 8 != 0 {
             continue;
         }
         offsets.set(name, member.bit_offset / 8);
     }
-    (offsets, v6_only_mask)
+    (offsets, masks)
 }
 
 /// The names among `fields` that this kernel does not have.
@@ -47,9 +70,16 @@ pub fn missing(offsets: &Offsets, fields: &[&'static str]) -> Vec<&'static str> 
 
 /// Everything the kernel programs are told before they are loaded.
 pub fn knobs(btf: &Btf, masked: &[String], ranges: &[IpNet], shards: u32, requests: bool) -> Knobs {
-    let (offsets, v6_only_mask) = resolve(btf, masked);
-    let mut knobs =
-        Knobs { offsets, shards, v6_only_mask, requests: requests.into(), ..Knobs::zeroed() };
+    let (offsets, masks) = resolve(btf, masked);
+    let mut knobs = Knobs {
+        offsets,
+        shards,
+        v6_only_mask: masks.v6_only,
+        reuse_mask: masks.reuse,
+        reuse_port_mask: masks.reuse_port,
+        requests: requests.into(),
+        ..Knobs::zeroed()
+    };
     for (range, network) in knobs.ranges.iter_mut().zip(ranges.iter().take(MAX_RANGES)) {
         *range = range_of(network);
         knobs.range_count += 1;
@@ -69,6 +99,7 @@ pub fn knobs(btf: &Btf, masked: &[String], ranges: &[IpNet], shards: u32, reques
     };
     knobs.sock_done_bit = bit("SOCK_DONE").unwrap_or(SOCK_DONE);
     knobs.sock_linger_bit = bit("SOCK_LINGER").unwrap_or(SOCK_LINGER);
+    knobs.sock_rcu_free_bit = bit("SOCK_RCU_FREE").unwrap_or(SOCK_RCU_FREE);
     knobs.reset_has_reason = (btf.tracepoint_arguments("tcp_send_reset") == Some(3)).into();
     knobs
 }
@@ -94,9 +125,11 @@ mod tests {
         let (offsets, _) = resolve(&btf, &["srtt_us".to_owned()]);
         assert_eq!(offsets.srtt_us, MISSING);
         assert_eq!(missing(&offsets, &["srtt_us", "daddr"]), ["srtt_us"]);
-        let (offsets, mask) = resolve(&btf, &[]);
+        let (offsets, masks) = resolve(&btf, &[]);
         assert_eq!(missing(&offsets, &["srtt_us", "daddr"]), [""; 0]);
-        assert_eq!(mask.count_ones(), 1);
+        assert_eq!((masks.v6_only.count_ones(), masks.reuse_port.count_ones()), (1, 1));
+        assert_eq!(masks.reuse.count_ones(), 4);
+        assert_eq!(masks.reuse & masks.reuse_port & masks.v6_only, 0);
     }
 
     #[test]

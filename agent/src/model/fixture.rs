@@ -8,6 +8,8 @@ use agent_common::ledger::{CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITE
 use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER};
 use agent_common::wire::Wire;
 
+use super::conflicts::{ConflictLabels, ConflictTotal};
+use super::port::Protocol;
 use super::service::{Service, Source};
 use super::snapshot::{
     Disabled, EdgeLabels, EdgeView, HookView, LedgerView, ListenerView, MapView, Role, Snapshot,
@@ -105,7 +107,18 @@ pub fn snapshot() -> Snapshot {
             listener(&postgres, 5432, IpAddr::V6(Ipv6Addr::UNSPECIFIED), 2),
             listener(&shop, 8080, IpAddr::V4(Ipv4Addr::LOCALHOST), 1),
         ],
-        ledger: LedgerView { kernel, exported: [18, 8, 4, 15, 3, 2, 7], recursion_misses: 1 },
+        conflicts: Vec::new(),
+        conflict_totals: vec![ConflictTotal {
+            labels: ConflictLabels {
+                port: 5432,
+                protocol: Some(Protocol::Tcp),
+                claimant: shop.clone(),
+                holder: postgres.clone(),
+                errno: "EADDRINUSE",
+            },
+            count: 3,
+        }],
+        ledger: LedgerView { kernel, exported: [18, 8, 4, 15, 3, 2, 7, 0], recursion_misses: 1 },
         hooks: vec![
             hook("inet_sock_set_state", true, 90, 0.000_045, 0),
             hook("sock_send_length", false, 0, 0.0, 0),

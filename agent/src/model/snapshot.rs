@@ -6,6 +6,7 @@ use agent_common::edge::EdgeCounters;
 use agent_common::ledger::{CLASSES, Ledger};
 use serde::{Deserialize, Serialize};
 
+use super::conflicts::{Conflict, ConflictTotal};
 use super::service::Service;
 
 /// Everything known at one moment.
@@ -17,6 +18,10 @@ pub struct Snapshot {
     pub edges: Vec<EdgeView>,
     /// Listening sockets.
     pub listeners: Vec<ListenerView>,
+    /// Failed binds and listens that happened last, oldest first.
+    pub conflicts: Vec<Arc<Conflict>>,
+    /// How many there were, by who and what.
+    pub conflict_totals: Vec<ConflictTotal>,
     /// What happened to every fact.
     pub ledger: LedgerView,
     /// Hooks and what became of them.

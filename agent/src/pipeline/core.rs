@@ -9,20 +9,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agent_common::address::{UNSPECIFIED, owner_of, to_ip};
+use agent_common::claim::FIRST_FREE_CLAIM;
 use agent_common::edge::{FIRST_FREE_SLOT, ROLE_CLIENT};
-use agent_common::ledger::{CLASSES, EVENT, Ledger, OWNER, SOCKET};
+use agent_common::ledger::{BIND, CLASSES, EVENT, Ledger, OWNER, SOCKET};
 use agent_common::listener::ListenerRecord;
 use hashbrown::HashSet;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::labels::{labels, local_name};
+use super::ports::{Known, Ports};
 use crate::api::SnapshotRequests;
 use crate::decode::Event;
 use crate::identity::{Client, Names};
 use crate::kernel::bpf;
 use crate::kernel::drain::Drained;
 use crate::kernel::load::Kernel;
+use crate::model::claims::ClaimAction;
 use crate::model::listen_drops::ListenDrops;
 use crate::model::owners::{OwnerAction, Owners};
 use crate::model::snapshot::{HookView, LedgerView, ListenerView, MapView, Snapshot};
@@ -45,6 +48,7 @@ pub(super) struct Core {
     owners: Owners,
     drops: ListenDrops,
     namespace_drops: NamespaceDrops,
+    ports: Ports,
     listeners: Vec<ListenerRecord>,
     addresses_at: Option<Instant>,
     known_namespaces: HashSet<u32>,
@@ -64,6 +68,7 @@ impl Core {
             owners: Owners::default(),
             drops: ListenDrops::default(),
             namespace_drops: NamespaceDrops::default(),
+            ports: Ports::default(),
             listeners: Vec::new(),
             addresses_at: None,
             known_namespaces: HashSet::new(),
@@ -225,7 +230,10 @@ impl Core {
             );
         }
         let peers = drained.edges.iter().filter_map(|edge| owner_of(&edge.key.remote));
-        let used = drained.edges.iter().map(|edge| edge.key.owner).chain(peers).collect();
+        let claimants = drained.claims.iter().map(|claim| claim.row.key.owner);
+        let holders = drained.bound.iter().flatten().map(|bound| bound.owner);
+        let used = drained.edges.iter().map(|edge| edge.key.owner);
+        let used = used.chain(peers).chain(claimants).chain(holders).collect();
         for action in owners.update(now_us / 1_000_000, &used) {
             give_back(
                 "owner",
@@ -238,6 +246,8 @@ impl Core {
                 },
             );
         }
+        self.take_binds(drained, now_us);
+        let Self { tables, .. } = self;
         for event in &drained.events {
             tell(event, tables);
         }
@@ -246,12 +256,12 @@ impl Core {
         let exported = self.exported(updated.exported, &ledger);
         self.preexisting = updated.edges.iter().map(|view| view.counters.preexisting).sum();
         let edges_in_use = drained.edges.iter().filter(|edge| edge.slot >= FIRST_FREE_SLOT).count();
+        let claims_in_use = drained.claims.len().saturating_sub(FIRST_FREE_CLAIM as usize);
         let hooks = self.hooks();
         Snapshot {
-            taken_seconds: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs_f64(),
+            taken_seconds: epoch_seconds(),
+            conflicts: self.ports.conflicts.recent(),
+            conflict_totals: self.ports.conflicts.totals(),
             edges: updated.edges,
             listeners: self.listener_views(now_us),
             ledger: LedgerView {
@@ -264,7 +274,7 @@ impl Core {
             maps: self
                 .kernel
                 .drain
-                .fill(edges_in_use)
+                .fill(edges_in_use, claims_in_use)
                 .map(|(name, entries, capacity)| MapView {
                     name: name.to_owned(),
                     entries,
@@ -278,6 +288,22 @@ impl Core {
         }
     }
 
+    /// Takes in failed binds and who has which port.
+    fn take_binds(&mut self, drained: &Drained, now_us: u64) {
+        let Self { kernel, names, owners, listeners, ports, .. } = self;
+        let capacity = kernel.drain.ports.capacity();
+        let mut known = Known { names, owners, listeners, now_us, now_seconds: epoch_seconds() };
+        for action in ports.update(drained, capacity, &mut known) {
+            give_back(
+                "failed bind",
+                match action {
+                    ClaimAction::Forget(key) => kernel.drain.ports.forget(&key).map(drop),
+                    ClaimAction::Free(slot) => kernel.drain.ports.free(slot),
+                },
+            );
+        }
+    }
+
     /// Completes what the tables export with what leaves by other ways. After a take-over of
     /// pinned maps the ledger goes back further than this process: what was exported before is
     /// what was seen and not lost by then.
@@ -287,6 +313,7 @@ impl Core {
         let mut exported = tables;
         exported[OWNER] = self.owners.taken();
         exported[EVENT] = self.events;
+        exported[BIND] = self.ports.exported();
         let adopted = self.kernel.adopted;
         let before = self.exported_before.get_or_insert_with(|| {
             let missing = |class: usize| {
@@ -367,6 +394,11 @@ fn tell(event: &Event, tables: &Tables) {
             tracing::debug!(client, server, port, %remote, remote_port, local_port, sent, cause, idle_us, "reset");
         }
     }
+}
+
+/// Seconds since the Unix epoch.
+fn epoch_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// CLOCK_MONOTONIC in microseconds, the clock of the kernel half.

@@ -6,6 +6,7 @@
 
 mod core;
 mod labels;
+mod ports;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +16,7 @@ use self::core::Core;
 use crate::api;
 use crate::config::Config;
 use crate::export::Build;
+use crate::identity::hierarchy::Hierarchy;
 use crate::kernel::load::{Kernel, Options};
 use crate::kernel::{pins, preflight};
 
@@ -65,6 +67,7 @@ fn options(config: &Config) -> Options {
         pin: config.pin.then(|| pins::DIRECTORY.into()),
         bpf_log: config.bpf_log,
         run_stats: config.run_stats,
+        cgroup_root: Hierarchy::find().ok().flatten().map(|tree| tree.mount().to_owned()),
         masked: config.masked.clone(),
     }
 }

@@ -1,4 +1,4 @@
-//! The TCP sockets of a network namespace, asked of the kernel through `sock_diag` (man 7).
+//! The TCP and UDP sockets of a network namespace, asked of the kernel through `sock_diag` (man 7).
 //!
 //! One dump per address family. The kernel gives every socket it shows a cookie
 //! (`sock_diag_save_cookie`, net/core/sock_diag.c), which is how the kernel half knows it again.
@@ -14,7 +14,7 @@ use netlink_packet_core::{
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
 };
-use netlink_packet_sock_diag::{IPPROTO_TCP, SOCK_DIAG_BY_FAMILY, SockDiagMessage};
+use netlink_packet_sock_diag::{IPPROTO_TCP, IPPROTO_UDP, SOCK_DIAG_BY_FAMILY, SockDiagMessage};
 
 /// States, include/net/tcp_states.h. Sockets that wait for the last ACK of a handshake
 /// (`TCP_NEW_SYN_RECV` inside) are shown as this one, with inode 0 (`inet_req_diag_fill`).
@@ -45,7 +45,10 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 /// `struct inet_diag_msg`: what precedes the attributes.
 const RESPONSE_HEADER: usize = 72;
 
-/// One TCP socket.
+/// A bound TCP socket that does not listen, as sock_diag tells it (Linux 6.8 and later).
+pub const BOUND_INACTIVE: u8 = 13;
+
+/// One TCP or UDP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketEntry {
     /// The socket's cookie.
@@ -53,8 +56,12 @@ pub struct SocketEntry {
     /// Its inode in sockfs, as in `/proc/PID/fd` (`socket:[N]`); 0 if no descriptor was made yet
     /// or all are closed.
     pub inode: u32,
-    /// TCP state as in include/net/tcp_states.h.
+    /// IP protocol: 6 = TCP, 17 = UDP.
+    pub protocol: u8,
+    /// State as in include/net/tcp_states.h.
     pub state: u8,
+    /// The device it is bound to, 0 = none.
+    pub device: u32,
     /// Address family: 2 = AF_INET, 10 = AF_INET6.
     pub family: u8,
     /// 1 if an AF_INET6 listener refuses IPv4.
@@ -98,11 +105,28 @@ pub enum DiagError {
 
 /// Lists the TCP sockets of the network namespace that the calling thread is in.
 pub fn dump() -> Result<Dump, DiagError> {
+    dump_of(IPPROTO_TCP, &StateFlags::all())
+}
+
+/// Lists its sockets that have a port: TCP and UDP, bound ones that do not listen too, where the
+/// kernel tells them.
+pub fn dump_ports() -> Result<Dump, DiagError> {
+    let states = StateFlags::from_bits_retain(StateFlags::all().bits() | 1 << BOUND_INACTIVE);
+    let mut answer = dump_of(IPPROTO_TCP, &states)?;
+    let datagrams = dump_of(IPPROTO_UDP, &states)?;
+    answer.entries.extend(datagrams.entries);
+    answer.unreadable += datagrams.unreadable;
+    answer.interrupted |= datagrams.interrupted;
+    Ok(answer)
+}
+
+fn dump_of(protocol: u8, states: &StateFlags) -> Result<Dump, DiagError> {
     let mut answer = Dump::default();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
         let socket = open()?;
         for attempt in 1..=ATTEMPTS {
-            let family_answer = ask(&socket, family, attempt)?;
+            let request = request(family, protocol, states.clone(), attempt);
+            let family_answer = ask(&socket, &request, protocol, attempt)?;
             if family_answer.interrupted && attempt < ATTEMPTS {
                 continue;
             }
@@ -116,8 +140,7 @@ pub fn dump() -> Result<Dump, DiagError> {
 }
 
 /// Sends one request and reads its whole answer.
-fn ask(socket: &OwnedFd, family: u8, sequence: u32) -> Result<Dump, DiagError> {
-    let request = request(family, sequence);
+fn ask(socket: &OwnedFd, request: &[u8], protocol: u8, sequence: u32) -> Result<Dump, DiagError> {
     // SAFETY: pointer and length are those of a live buffer, which send only reads.
     let sent = unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) };
     if sent < 0 {
@@ -128,6 +151,7 @@ fn ask(socket: &OwnedFd, family: u8, sequence: u32) -> Result<Dump, DiagError> {
     loop {
         let datagram = receive(socket, &mut buffer)?;
         if read_datagram(datagram, sequence, &mut answer)? {
+            answer.entries.iter_mut().for_each(|entry| entry.protocol = protocol);
             return Ok(answer);
         }
     }
@@ -186,7 +210,9 @@ impl SocketEntry {
             cookie: u64::from(u32::from_ne_bytes(*socket_id.cookie.first_chunk()?))
                 | u64::from(u32::from_ne_bytes(*socket_id.cookie.last_chunk()?)) << 32,
             inode,
+            protocol: IPPROTO_TCP,
             state,
+            device: socket_id.interface_id,
             family,
             v6_only,
             local: address::from_ip(socket_id.source_address),
@@ -198,16 +224,16 @@ impl SocketEntry {
     }
 }
 
-/// The request for all TCP sockets of a family, in every state.
-fn request(family: u8, sequence: u32) -> Vec<u8> {
+/// The request for the sockets of a family and protocol, in these states.
+fn request(family: u8, protocol: u8, states: StateFlags, sequence: u32) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     header.sequence_number = sequence;
     let body = InetRequest {
         family,
-        protocol: IPPROTO_TCP,
+        protocol,
         extensions: ExtensionFlags::empty(),
-        states: StateFlags::all(),
+        states,
         socket_id: SocketId::new_v4(), // All zero: not looked at in a dump.
     };
     let payload = NetlinkPayload::from(SockDiagMessage::InetRequest(body));

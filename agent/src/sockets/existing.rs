@@ -199,7 +199,9 @@ mod tests {
         SocketEntry {
             cookie: u64::from(inode),
             inode,
+            protocol: 6,
             state,
+            device: 0,
             family: if local.contains(':') { 10 } else { 2 },
             v6_only: 0,
             local: address::from_ip(local.parse::<IpAddr>().unwrap()),

@@ -11,6 +11,7 @@ pub mod diag;
 pub mod drops;
 pub mod existing;
 pub mod holders;
+pub mod inspection;
 pub mod namespaces;
 
 pub use existing::{Socket, Survey, survey};

@@ -54,6 +54,7 @@ macro_rules! needs_kernel {
     };
 }
 
+mod conflicts;
 mod degrade;
 mod exactness;
 mod inet_sock_set_state;

@@ -1,0 +1,112 @@
+//! What the four bind hooks have in common: a program asks for a port, and gets it.
+
+use core::ffi::c_void;
+
+use agent_common::address::{self, Address};
+use agent_common::bound::BoundState;
+use agent_common::claim::{ClaimKey, MAY_BIND_PRIVILEGED, STEP_BIND};
+use agent_common::ledger::{NO_STORAGE, SOCKET};
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_ktime_get_ns,
+};
+
+use crate::maps::{self, lost, seen};
+use crate::raw_sock::RawSock;
+use crate::sock::Task;
+use crate::{claims, owners};
+
+/// The verdict of a cgroup program that lets the call go on.
+pub const ALLOW: i32 = 1;
+
+const IPPROTO_TCP: u32 = 6;
+const IPPROTO_UDP: u32 = 17;
+
+/// Reads a field of a context: one load of exactly its size, which is what the verifier rewrites.
+macro_rules! context {
+    ($ctx:expr, $($field:tt)+) => {
+        // SAFETY: the kernel passes a valid context; the verifier checks the load.
+        unsafe { core::ptr::read_volatile(&raw const (*$ctx).$($field)+) }
+    };
+}
+
+/// A program asks for an IPv4 port.
+#[inline(always)]
+pub fn asked_v4(ctx: *const bpf_sock_addr) -> i32 {
+    let address = address::from_v4(context!(ctx, user_ip4));
+    asked(ctx, address, false)
+}
+
+/// A program asks for an IPv6 port.
+#[inline(always)]
+pub fn asked_v6(ctx: *const bpf_sock_addr) -> i32 {
+    let address = [
+        context!(ctx, user_ip6[0]),
+        context!(ctx, user_ip6[1]),
+        context!(ctx, user_ip6[2]),
+        context!(ctx, user_ip6[3]),
+    ];
+    asked(ctx, address, true)
+}
+
+#[inline(always)]
+fn asked(ctx: *const bpf_sock_addr, address: Address, is_v6: bool) -> i32 {
+    let protocol = context!(ctx, protocol);
+    if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
+        return ALLOW;
+    }
+    let sk = context!(ctx, __bindgen_anon_1.sk);
+    if sk.is_null() {
+        return ALLOW;
+    }
+    let raw = RawSock::of(sk as *const c_void);
+    let netns = raw.netns();
+    let mut options = raw.options(is_v6);
+    // SAFETY: no arguments; returns the running task.
+    let task = Task(unsafe { bpf_get_current_task_btf() } as *const c_void);
+    if task.may_bind_privileged() {
+        options |= MAY_BIND_PRIVILEGED;
+    }
+    let key = ClaimKey {
+        owner: owners::current(netns),
+        netns,
+        address,
+        uid: raw.uid(),
+        device: raw.device(),
+        port: u16::from_be(context!(ctx, user_port) as u16),
+        errno: 0,
+        protocol: protocol as u8,
+        step: STEP_BIND,
+        options,
+        zero: 0,
+    };
+    claims::asked(&key);
+    ALLOW
+}
+
+/// A program got its port.
+#[inline(always)]
+pub fn granted(ctx: *mut bpf_sock) -> i32 {
+    let protocol = context!(ctx, protocol);
+    if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
+        return ALLOW;
+    }
+    let Some(owner) = claims::granted() else { return ALLOW };
+    seen(SOCKET);
+    let state = BoundState {
+        owner,
+        // SAFETY: no arguments.
+        tgid: (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32,
+        // SAFETY: no arguments.
+        since_us: unsafe { bpf_ktime_get_ns() } / 1000,
+        // SAFETY: the context is valid.
+        cookie: unsafe { bpf_get_socket_cookie(ctx.cast()) },
+    };
+    match maps::bound_or_insert(ctx as *const c_void, &state) {
+        // A socket bound again keeps its old state's place.
+        // SAFETY: a valid value of this socket's storage; the kernel holds the socket's lock.
+        Some(place) => unsafe { *place = state },
+        None => lost(SOCKET, NO_STORAGE),
+    }
+    ALLOW
+}

@@ -1,0 +1,259 @@
+//! Binds under way, and those that failed; see [`agent_common::claim`].
+
+use agent_common::claim::{
+    Attempt, BUCKET, BUSY, Bucket, CLAIM_GRANTED, CLAIM_OVERFLOW, ClaimKey, FREE, OVERDUE_NS,
+    STEP_LISTEN, bucket_of,
+};
+use agent_common::ledger::{BIND, LATE, NO_ATTEMPT};
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+
+use crate::atomic;
+use crate::maps::{self, lost, seen};
+use crate::opaque::opaque;
+use crate::sock::Sock;
+
+/// The running thread asks for a port. If it had asked before and nothing came of it, that failed.
+#[inline(always)]
+pub fn asked(key: &ClaimKey) {
+    seen(BIND);
+    let (thread, now) = (current_thread(), now_ns());
+    let Some(bucket) = maps::attempts(bucket_of(thread)) else { return lost(BIND, NO_ATTEMPT) };
+    // Twice: what is overdue may be taken by the daemon at the same moment.
+    let mut tries = 0;
+    while tries < 2 {
+        let index = place_for(bucket, thread, now);
+        if index >= BUCKET {
+            break;
+        }
+        let attempt = at(bucket, index);
+        if let Some(before) = take(attempt) {
+            if before != FREE {
+                failed_in(attempt, before);
+            }
+            // SAFETY: a valid map value, ours while the token says so.
+            unsafe {
+                (*attempt).thread = thread;
+                (*attempt).key = *key;
+                release(attempt, now);
+            }
+            return;
+        }
+        tries += 1;
+    }
+    lost(BIND, NO_ATTEMPT);
+}
+
+/// The running thread got what it had asked for: who asked, if that is known.
+#[inline(always)]
+pub fn granted() -> Option<u32> {
+    let Some(attempt) = own() else {
+        // It was counted as failed already, or nothing was remembered.
+        seen(BIND);
+        lost(BIND, LATE);
+        return None;
+    };
+    // SAFETY: a valid map value; ours since `own`.
+    let owner = unsafe { (*attempt).key.owner };
+    // SAFETY: as above.
+    unsafe { release(attempt, FREE) };
+    count_row(CLAIM_GRANTED, 0, now_ns() / 1000);
+    Some(owner)
+}
+
+/// The kernel told the running thread how its bind ended.
+#[inline(always)]
+pub fn returned(result: i32) {
+    if result >= 0 {
+        return;
+    }
+    let Some(attempt) = own() else { return };
+    // SAFETY: a valid map value, ours since `own`.
+    unsafe {
+        (*attempt).key.errno = result.wrapping_neg() as u16;
+        failed_in(attempt, now_ns());
+        release(attempt, FREE);
+    }
+}
+
+/// Counts what has been silent for too long as failed.
+#[inline(always)]
+pub fn settle(bucket: *mut Bucket) {
+    let now = now_ns();
+    let mut i = 0;
+    while i < BUCKET {
+        let attempt = at(bucket, opaque(i) & (BUCKET - 1));
+        // SAFETY: a valid map value; volatile, because others write it.
+        let token = unsafe { core::ptr::read_volatile(&raw const (*attempt).token) };
+        if is_overdue(token, now)
+            // SAFETY: as above.
+            && unsafe { atomic::compare_swap(&raw mut (*attempt).token, token, BUSY) } == token
+        {
+            failed_in(attempt, token);
+            // SAFETY: as above, ours.
+            unsafe { release(attempt, FREE) };
+        }
+        i += 1;
+    }
+}
+
+/// A socket that was bound lost its port when it began to listen.
+#[inline(always)]
+pub fn listen_failed(sk: Sock, owner: u32) {
+    seen(BIND);
+    let key = ClaimKey {
+        owner,
+        netns: sk.netns(),
+        address: sk.local(),
+        uid: sk.uid(),
+        device: sk.device(),
+        port: sk.local_port(),
+        errno: 0,
+        protocol: sk.protocol() as u8,
+        step: STEP_LISTEN,
+        options: sk.options(),
+        zero: 0,
+    };
+    failed(&key, current_thread(), now_ns());
+}
+
+/// Where the thread's attempt goes: its own last place, else a free one, else one whose owner has
+/// been silent for too long; [`BUCKET`] if there is none.
+#[inline(always)]
+fn place_for(bucket: *mut Bucket, thread: u64, now: u64) -> usize {
+    let (mut free, mut overdue, mut i) = (BUCKET, BUCKET, 0);
+    while i < BUCKET {
+        let attempt = at(bucket, opaque(i) & (BUCKET - 1));
+        // SAFETY: a valid map value; volatile, because others write it.
+        let token = unsafe { core::ptr::read_volatile(&raw const (*attempt).token) };
+        if token == FREE {
+            free = i;
+        } else if token != BUSY {
+            // SAFETY: as above.
+            if unsafe { core::ptr::read_volatile(&raw const (*attempt).thread) } == thread {
+                return i;
+            }
+            if is_overdue(token, now) {
+                overdue = i;
+            }
+        }
+        i += 1;
+    }
+    if free < BUCKET { free } else { overdue }
+}
+
+/// The attempt of the running thread, taken; `None` if it has none.
+#[inline(always)]
+fn own() -> Option<*mut Attempt> {
+    let thread = current_thread();
+    let bucket = maps::attempts(bucket_of(thread))?;
+    let mut i = 0;
+    while i < BUCKET {
+        let attempt = at(bucket, opaque(i) & (BUCKET - 1));
+        // SAFETY: a valid map value; volatile, because others write it.
+        unsafe {
+            let token = core::ptr::read_volatile(&raw const (*attempt).token);
+            if token > BUSY && core::ptr::read_volatile(&raw const (*attempt).thread) == thread {
+                let found = atomic::compare_swap(&raw mut (*attempt).token, token, BUSY);
+                return if found == token { Some(attempt) } else { None };
+            }
+        }
+        i += 1;
+    }
+    None
+}
+
+/// Takes a place whatever is in it, unless somebody is at it: the token that was there.
+#[inline(always)]
+fn take(attempt: *mut Attempt) -> Option<u64> {
+    // SAFETY: a valid map value; volatile, because others write it.
+    unsafe {
+        let token = core::ptr::read_volatile(&raw const (*attempt).token);
+        if token == BUSY || atomic::compare_swap(&raw mut (*attempt).token, token, BUSY) != token {
+            return None;
+        }
+        Some(token)
+    }
+}
+
+/// Gives a place back, empty or with a new attempt.
+///
+/// # Safety
+/// The token must be [`BUSY`] by the caller's own doing.
+#[inline(always)]
+unsafe fn release(attempt: *mut Attempt, token: u64) {
+    // SAFETY: a valid map value. An exchange, not a store: what was written before it is seen
+    // before it.
+    unsafe { atomic::compare_swap(&raw mut (*attempt).token, BUSY, token) };
+}
+
+/// The attempt in a place that is ours failed; it began at `token`.
+#[inline(always)]
+fn failed_in(attempt: *mut Attempt, token: u64) {
+    // SAFETY: a valid map value; nobody else touches it while it is ours.
+    let (key, thread) = unsafe { ((*attempt).key, (*attempt).thread) };
+    failed(&key, thread, token);
+}
+
+fn failed(key: &ClaimKey, thread: u64, began_ns: u64) {
+    count_row(row(key), (thread >> 32) as u32, began_ns / 1000);
+}
+
+#[inline(always)]
+fn count_row(index: u32, tgid: u32, at_us: u64) {
+    let (_, rows, _) = maps::claims();
+    if let Some(row) = rows.get_ptr_mut(index) {
+        // SAFETY: a valid map value; time and process are those of one of the last to come.
+        unsafe {
+            atomic::add(&raw mut (*row).count, 1);
+            core::ptr::write_volatile(&raw mut (*row).last_us, at_us);
+            core::ptr::write_volatile(&raw mut (*row).tgid, tgid);
+        }
+    }
+}
+
+/// The row of this kind of failure, taken if it has none; without a free one [`CLAIM_OVERFLOW`].
+#[inline(always)]
+fn row(key: &ClaimKey) -> u32 {
+    let (claims, rows, free) = maps::claims();
+    if let Some(row) = claims.get_ptr(key) {
+        // SAFETY: a valid map value.
+        return unsafe { *row };
+    }
+    let Ok(Some(slot)) = free.pop() else { return CLAIM_OVERFLOW };
+    let Some(row) = rows.get_ptr_mut(slot) else { return CLAIM_OVERFLOW };
+    // SAFETY: a valid map value that nobody else holds: the slot was just taken from the stack.
+    unsafe { (*row).key = *key };
+    if claims.insert(key, slot, BPF_NOEXIST.into()).is_err() {
+        // Another CPU was faster, or the map is full (it has as many entries as there are rows).
+        let _ = free.push(slot, 0);
+        // SAFETY: a valid map value.
+        return claims.get_ptr(key).map_or(CLAIM_OVERFLOW, |row| unsafe { *row });
+    }
+    // SAFETY: as above; written last, it publishes the row.
+    unsafe { core::ptr::write_volatile(&raw mut (*row).born_us, now_ns() / 1000) };
+    slot
+}
+
+#[inline(always)]
+fn at(bucket: *mut Bucket, index: usize) -> *mut Attempt {
+    // SAFETY: every caller's index is below BUCKET.
+    unsafe { (&raw mut (*bucket).attempts).cast::<Attempt>().add(index) }
+}
+
+#[inline(always)]
+fn is_overdue(token: u64, now: u64) -> bool {
+    token > BUSY && now.saturating_sub(token) > OVERDUE_NS
+}
+
+#[inline(always)]
+fn current_thread() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_current_pid_tgid() }
+}
+
+#[inline(always)]
+fn now_ns() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}

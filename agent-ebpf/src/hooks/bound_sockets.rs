@@ -1,0 +1,50 @@
+//! Lists the sockets that hold a port a program asked for. Run by the daemon.
+//!
+//! Iterator `bpf_sk_storage_map` (net/core/bpf_sk_storage.c, since 5.9): all network namespaces,
+//! only sockets in the map.
+
+use agent_common::bound::BoundRecord;
+use aya_ebpf::helpers::generated::bpf_seq_write;
+
+use super::sweep::Context;
+use crate::maps::bound;
+use crate::sock::Sock;
+
+#[unsafe(link_section = "iter/bpf_sk_storage_map")]
+#[unsafe(no_mangle)]
+extern "C" fn bound_sockets(ctx: *const Context) -> i32 {
+    let Some((sk, seq)) = Context::socket(ctx) else { return 0 };
+    let sk = Sock(sk);
+    let Some(state) = bound(sk.0) else { return 0 };
+    let port = sk.local_port();
+    // Given back, or the near end of a connection.
+    if port == 0 || sk.remote_port() != 0 {
+        return 0;
+    }
+    let (backlog, max_backlog) = sk.backlog();
+    // SAFETY: a valid value of this socket's storage.
+    let state = unsafe { *state };
+    let record = BoundRecord {
+        owner: state.owner,
+        tgid: state.tgid,
+        since_us: state.since_us,
+        cookie: state.cookie,
+        netns: sk.netns(),
+        uid: sk.uid(),
+        address: sk.local(),
+        device: sk.device(),
+        backlog,
+        max_backlog,
+        port,
+        protocol: sk.protocol() as u8,
+        state: sk.state(),
+        options: sk.options(),
+        zero: [0; 7],
+    };
+    // SAFETY: a record of that size. If the buffer is full the kernel visits this socket again
+    // with an empty one.
+    unsafe {
+        bpf_seq_write(seq.cast(), (&raw const record).cast(), size_of::<BoundRecord>() as u32);
+    }
+    0
+}

@@ -1,0 +1,31 @@
+//! Ports that somebody wanted and did not get.
+
+use std::fmt;
+
+use super::View;
+use super::metric::{Kind, Metric, Samples};
+use crate::model::conflicts::ConflictLabels;
+
+const CONFLICT: &[&str] =
+    &["port", "protocol", "claimant", "claimant_namespace", "holder", "holder_namespace", "errno"];
+
+pub(super) const METRICS: &[Metric] = &[Metric {
+    name: "portolan_port_conflicts_total",
+    kind: Kind::Counter,
+    help: "Binds and listens that failed. Holder: who has the port, `none` if nobody does. Port 0: any port was asked for. `portolan ports conflicts` tells why.",
+    labels: CONFLICT,
+    fed_by: "bind4, bind6, post_bind4, post_bind6, inet_bind_sk, inet6_bind_sk, settle, bound_sockets, inet_sock_set_state",
+    render: conflicts,
+}];
+
+fn conflicts(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    for total in &view.snapshot.conflict_totals {
+        let ConflictLabels { port, protocol, claimant, holder, errno } = &total.labels;
+        let protocol = protocol.map_or("other", |protocol| protocol.as_str());
+        let claimant = [("claimant", &*claimant.name), ("claimant_namespace", &claimant.namespace)];
+        let holder = [("holder", &*holder.name), ("holder_namespace", &holder.namespace)];
+        let place = ([("port", *port)], [("protocol", protocol)]);
+        samples.integer(Some(&((place, claimant), (holder, [("errno", *errno)]))), total.count)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,430 @@
+//! Why a bind or listen failed: the errno, where the kernel did not tell it, the reason behind
+//! it, and which of the sockets of that namespace is in the way.
+//!
+//! The rules are those of `__inet_bind` (net/ipv4/af_inet.c), `inet_csk_bind_conflict`
+//! (net/ipv4/inet_connection_sock.c) and `udp_lib_lport_inuse` (net/ipv4/udp.c).
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::port::{Held, PortState, Protocol};
+
+/// Errnos a bind or listen can end with (include/uapi/asm-generic/errno.h).
+pub const EPERM: u16 = 1;
+/// See [`EPERM`].
+pub const EACCES: u16 = 13;
+/// See [`EPERM`].
+pub const EINVAL: u16 = 22;
+/// See [`EPERM`].
+pub const EADDRINUSE: u16 = 98;
+/// See [`EPERM`].
+pub const EADDRNOTAVAIL: u16 = 99;
+
+/// What a program asked for.
+#[expect(clippy::struct_excessive_bools, reason = "each is a socket option or a right of its own")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The address; unspecified = all of the family.
+    pub address: IpAddr,
+    /// Whether it is an IPv6 socket, also with an IPv4 address.
+    pub is_v6: bool,
+    /// Whether it refuses IPv4.
+    pub v6_only: bool,
+    /// The port; 0 = any.
+    pub port: u16,
+    /// The device the socket is bound to, 0 = none.
+    pub device: u32,
+    /// Who made the socket.
+    pub uid: u32,
+    /// Whether `SO_REUSEADDR` was set.
+    pub reuse_address: bool,
+    /// Whether `SO_REUSEPORT` was set.
+    pub reuse_port: bool,
+    /// Whether the socket had a port or a connection already.
+    pub bound_before: bool,
+    /// Whether the caller had CAP_NET_BIND_SERVICE.
+    pub may_bind_privileged: bool,
+    /// Whether it was listen that failed, not bind.
+    pub by_listen: bool,
+    /// The errno, if the kernel told it.
+    pub errno: Option<u16>,
+}
+
+/// What matters of the namespace, besides its sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Ports below this one need CAP_NET_BIND_SERVICE (`ip_unprivileged_port_start`).
+    pub unprivileged_from: u16,
+    /// Whether the wanted address may be bound here.
+    pub has_address: bool,
+}
+
+/// Why a bind or listen failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Both want the same address and port.
+    SameAddress,
+    /// All addresses are wanted, and somebody has one of them.
+    WildcardOverSpecific,
+    /// One address is wanted, and somebody has all of them.
+    SpecificUnderWildcard,
+    /// An IPv6 socket that takes IPv4 too meets an IPv4 socket.
+    DualStack,
+    /// `SO_REUSEADDR` is missing on one side or on both.
+    ReuseAddressMissing,
+    /// `SO_REUSEPORT` is set on one side only.
+    ReusePortMissing,
+    /// `SO_REUSEPORT` is set on both sides, but the sockets belong to different users.
+    ReusePortOtherUser,
+    /// Both could bind; the other one listened first.
+    ListenLost,
+    /// The port needs CAP_NET_BIND_SERVICE.
+    Privileged,
+    /// The address is not on this host.
+    ForeignAddress,
+    /// The socket had a port already.
+    AlreadyBound,
+    /// No ephemeral port was left.
+    Exhausted,
+    /// A policy said no.
+    Denied,
+    /// Whoever had the port has gone.
+    Gone,
+    /// Anything else.
+    Other,
+}
+
+/// The answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The errno.
+    pub errno: u16,
+    /// Whether the kernel did not tell the errno.
+    pub inferred: bool,
+    /// The reason.
+    pub reason: Reason,
+    /// Which of the sockets is in the way.
+    pub holder: Option<usize>,
+}
+
+/// Decides why `wanted` was not to be had at `place`, where `held` are the sockets.
+pub fn decide(wanted: &Wanted, place: Place, held: &[Held]) -> Verdict {
+    let holder = in_the_way(wanted, held);
+    let errno = wanted.errno.unwrap_or_else(|| infer(wanted, place, held));
+    let privileged = wanted.port != 0 && wanted.port < place.unprivileged_from;
+    let reason = match errno {
+        EADDRNOTAVAIL => Reason::ForeignAddress,
+        EACCES if privileged && !wanted.may_bind_privileged => Reason::Privileged,
+        EACCES | EPERM => Reason::Denied,
+        EINVAL if wanted.bound_before => Reason::AlreadyBound,
+        EADDRINUSE if wanted.by_listen => Reason::ListenLost,
+        EADDRINUSE if wanted.port == 0 => Reason::Exhausted,
+        EADDRINUSE => holder
+            .and_then(|index| held.get(index))
+            .map_or(Reason::Gone, |held| reason(wanted, held)),
+        _ => Reason::Other,
+    };
+    let holder = holder.filter(|_| errno == EADDRINUSE);
+    Verdict { errno, inferred: wanted.errno.is_none(), reason, holder }
+}
+
+/// The checks of the kernel, in its order.
+fn infer(wanted: &Wanted, place: Place, held: &[Held]) -> u16 {
+    if wanted.by_listen {
+        return EADDRINUSE;
+    }
+    // Somebody who has that very address shows that it can be had (IP_FREEBIND, IP_TRANSPARENT).
+    let had = |held: &Held| held.address == wanted.address && held.port == wanted.port;
+    if !place.has_address && !held.iter().any(had) {
+        return EADDRNOTAVAIL;
+    }
+    if wanted.port != 0 && wanted.port < place.unprivileged_from && !wanted.may_bind_privileged {
+        return EACCES;
+    }
+    if wanted.bound_before { EINVAL } else { EADDRINUSE }
+}
+
+/// The socket that is in the way: certainly rather than possibly, one that a process could give
+/// up rather than the memory of a connection, the very address rather than one that includes it.
+fn in_the_way(wanted: &Wanted, held: &[Held]) -> Option<usize> {
+    let candidates = held.iter().enumerate().filter_map(|(index, held)| {
+        let sure = clash(wanted, held)?;
+        Some((!sure, held.state, held.address != wanted.address, index))
+    });
+    candidates.min().map(|(.., index)| index)
+}
+
+/// Whether the two clash: surely, possibly (`Some(false)`: not all is known), or not.
+fn clash(wanted: &Wanted, held: &Held) -> Option<bool> {
+    let devices = (wanted.device, held.device);
+    if held.protocol != wanted.protocol
+        || held.port != wanted.port
+        || wanted.port == 0
+        || !held.overlaps(wanted.address, wanted.v6_only)
+        || devices.0 != 0 && devices.1 != 0 && devices.0 != devices.1
+    {
+        return None;
+    }
+    if wanted.by_listen && held.state != PortState::Listening {
+        return None;
+    }
+    let and = |mine: bool, other: Option<bool>| if mine { other } else { Some(false) };
+    let by_address = match (held.protocol, held.state) {
+        (Protocol::Tcp, PortState::Listening) => Some(false),
+        _ => and(wanted.reuse_address, held.reuse_address),
+    };
+    let same_user = match held.uid {
+        // Whoever had a connection that is only remembered does not matter.
+        None => Some(true),
+        Some(uid) => Some(uid == wanted.uid),
+    };
+    let by_port = and(wanted.reuse_port, held.reuse_port);
+    let by_port = if same_user == Some(true) { by_port } else { Some(false) };
+    match (by_address, by_port) {
+        (Some(true), _) | (_, Some(true)) => None,
+        (Some(false), Some(false)) => Some(true),
+        _ => Some(false),
+    }
+}
+
+/// Why these two clash.
+fn reason(wanted: &Wanted, held: &Held) -> Reason {
+    let other_user = held.uid.is_some_and(|uid| uid != wanted.uid);
+    if wanted.reuse_port && held.reuse_port == Some(true) && other_user {
+        return Reason::ReusePortOtherUser;
+    }
+    if held.reuse_port.is_some_and(|theirs| theirs != wanted.reuse_port) {
+        return Reason::ReusePortMissing;
+    }
+    let only_one = held.reuse_address.is_some_and(|theirs| theirs != wanted.reuse_address);
+    let would_help = match held.state {
+        PortState::TimeWait | PortState::Connected => held.protocol == Protocol::Tcp,
+        PortState::Bound => only_one,
+        PortState::Listening | PortState::Reserved => false,
+    };
+    if would_help {
+        Reason::ReuseAddressMissing
+    } else if wanted.is_v6 != held.is_v6 {
+        Reason::DualStack
+    } else if wanted.address == held.address {
+        Reason::SameAddress
+    } else if wanted.address.is_unspecified() {
+        Reason::WildcardOverSpecific
+    } else {
+        Reason::SpecificUnderWildcard
+    }
+}
+
+/// The name of an errno, for labels.
+pub fn errno_name(errno: u16) -> &'static str {
+    match errno {
+        EPERM => "EPERM",
+        12 => "ENOMEM",
+        EACCES => "EACCES",
+        19 => "ENODEV",
+        EINVAL => "EINVAL",
+        97 => "EAFNOSUPPORT",
+        EADDRINUSE => "EADDRINUSE",
+        EADDRNOTAVAIL => "EADDRNOTAVAIL",
+        _ => "other",
+    }
+}
+
+impl Reason {
+    /// The name used in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SameAddress => "same_address",
+            Self::WildcardOverSpecific => "wildcard_over_specific",
+            Self::SpecificUnderWildcard => "specific_under_wildcard",
+            Self::DualStack => "dual_stack",
+            Self::ReuseAddressMissing => "reuse_address_missing",
+            Self::ReusePortMissing => "reuse_port_missing",
+            Self::ReusePortOtherUser => "reuse_port_other_user",
+            Self::ListenLost => "listen_lost",
+            Self::Privileged => "privileged",
+            Self::ForeignAddress => "foreign_address",
+            Self::AlreadyBound => "already_bound",
+            Self::Exhausted => "exhausted",
+            Self::Denied => "denied",
+            Self::Gone => "gone",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Place = Place { unprivileged_from: 1024, has_address: true };
+
+    fn wanted(address: &str) -> Wanted {
+        Wanted {
+            protocol: Protocol::Tcp,
+            address: address.parse().unwrap(),
+            is_v6: address.contains(':'),
+            v6_only: false,
+            port: 5432,
+            device: 0,
+            uid: 0,
+            reuse_address: true,
+            reuse_port: false,
+            bound_before: false,
+            may_bind_privileged: true,
+            by_listen: false,
+            errno: None,
+        }
+    }
+
+    fn held(address: &str) -> Held {
+        Held {
+            protocol: Protocol::Tcp,
+            address: address.parse().unwrap(),
+            is_v6: address.contains(':'),
+            v6_only: false,
+            port: 5432,
+            device: 0,
+            uid: Some(0),
+            reuse_address: Some(true),
+            reuse_port: Some(false),
+            state: PortState::Listening,
+        }
+    }
+
+    #[track_caller]
+    fn check(wanted: Wanted, place: Place, held: &[Held], expected: (u16, Reason, Option<usize>)) {
+        let Verdict { errno, inferred, reason, holder } = decide(&wanted, place, held);
+        assert_eq!((errno, reason, holder), expected);
+        assert_eq!(inferred, wanted.errno.is_none());
+    }
+
+    #[test]
+    fn addresses_clash_in_four_ways() {
+        let check = |want: &str, have: &str, reason| {
+            check(wanted(want), HERE, &[held(have)], (EADDRINUSE, reason, Some(0)));
+        };
+        check("10.0.0.1", "10.0.0.1", Reason::SameAddress);
+        check("0.0.0.0", "0.0.0.0", Reason::SameAddress);
+        check("::", "::", Reason::SameAddress);
+        check("0.0.0.0", "10.0.0.1", Reason::WildcardOverSpecific);
+        check("10.0.0.1", "0.0.0.0", Reason::SpecificUnderWildcard);
+        check("::1", "::", Reason::SpecificUnderWildcard);
+        check("0.0.0.0", "::", Reason::DualStack);
+        check("::", "0.0.0.0", Reason::DualStack);
+        check("::", "10.0.0.1", Reason::DualStack);
+        check("10.0.0.1", "::", Reason::DualStack);
+    }
+
+    #[test]
+    fn others_are_not_in_the_way() {
+        let gone = (EADDRINUSE, Reason::Gone, None);
+        check(wanted("10.0.0.1"), HERE, &[held("10.0.0.2")], gone);
+        check(wanted("10.0.0.1"), HERE, &[Held { port: 5433, ..held("10.0.0.1") }], gone);
+        check(
+            wanted("10.0.0.1"),
+            HERE,
+            &[Held { protocol: Protocol::Udp, ..held("10.0.0.1") }],
+            gone,
+        );
+        let only = Held { v6_only: true, ..held("::") };
+        check(wanted("0.0.0.0"), HERE, &[only], gone);
+        let on = |device| Held { device, ..held("0.0.0.0") };
+        let mine = Wanted { device: 2, ..wanted("0.0.0.0") };
+        check(mine, HERE, &[on(3)], gone);
+        check(mine, HERE, &[on(2)], (EADDRINUSE, Reason::SameAddress, Some(0)));
+        // A group of SO_REUSEPORT lets its user in; what failed must be something else.
+        let group = Held { reuse_port: Some(true), ..held("0.0.0.0") };
+        check(Wanted { reuse_port: true, ..wanted("0.0.0.0") }, HERE, &[group], gone);
+        let bound = Held { state: PortState::Bound, ..held("0.0.0.0") };
+        check(wanted("0.0.0.0"), HERE, &[bound], gone);
+    }
+
+    #[test]
+    fn options_that_are_missing_are_named() {
+        let group = Held { reuse_port: Some(true), ..held("0.0.0.0") };
+        let (mine, plain) = (Wanted { reuse_port: true, ..wanted("0.0.0.0") }, wanted("0.0.0.0"));
+        let is = |reason| (EADDRINUSE, reason, Some(0));
+        check(Wanted { uid: 33, ..mine }, HERE, &[group], is(Reason::ReusePortOtherUser));
+        check(plain, HERE, &[group], is(Reason::ReusePortMissing));
+        check(mine, HERE, &[held("0.0.0.0")], is(Reason::ReusePortMissing));
+        let unwilling = Wanted { reuse_address: false, ..plain };
+        let memory = Held {
+            uid: None,
+            reuse_address: None,
+            reuse_port: None,
+            state: PortState::TimeWait,
+            ..held("10.0.0.1")
+        };
+        check(unwilling, HERE, &[memory], is(Reason::ReuseAddressMissing));
+        let open = Held { state: PortState::Connected, ..held("10.0.0.1") };
+        check(unwilling, HERE, &[open], is(Reason::ReuseAddressMissing));
+        let bound = Held { state: PortState::Bound, ..held("0.0.0.0") };
+        check(unwilling, HERE, &[bound], is(Reason::ReuseAddressMissing));
+        let both = Held { reuse_address: Some(false), ..bound };
+        check(unwilling, HERE, &[both], is(Reason::SameAddress));
+    }
+
+    #[test]
+    fn the_surest_holder_is_named() {
+        let memory = Held {
+            uid: None,
+            reuse_address: None,
+            reuse_port: None,
+            state: PortState::TimeWait,
+            ..held("10.0.0.1")
+        };
+        let all = [memory, held("0.0.0.0"), held("10.0.0.1"), held("10.0.0.2")];
+        check(wanted("10.0.0.1"), HERE, &all, (EADDRINUSE, Reason::SameAddress, Some(2)));
+        check(
+            Wanted { reuse_address: false, ..wanted("10.0.0.1") },
+            HERE,
+            &[memory],
+            (EADDRINUSE, Reason::ReuseAddressMissing, Some(0)),
+        );
+    }
+
+    #[test]
+    fn datagram_sockets_share_if_both_want_to() {
+        let udp = Held { protocol: Protocol::Udp, state: PortState::Bound, ..held("0.0.0.0") };
+        let mine = Wanted { protocol: Protocol::Udp, ..wanted("0.0.0.0") };
+        check(mine, HERE, &[udp], (EADDRINUSE, Reason::Gone, None));
+        let unwilling = Wanted { reuse_address: false, ..mine };
+        check(unwilling, HERE, &[udp], (EADDRINUSE, Reason::ReuseAddressMissing, Some(0)));
+        let neither = Held { reuse_address: Some(false), ..udp };
+        check(unwilling, HERE, &[neither], (EADDRINUSE, Reason::SameAddress, Some(0)));
+    }
+
+    #[test]
+    fn the_kernels_other_refusals_are_told_apart() {
+        let low = Wanted { port: 80, may_bind_privileged: false, ..wanted("0.0.0.0") };
+        check(low, HERE, &[], (EACCES, Reason::Privileged, None));
+        let open = Place { unprivileged_from: 80, ..HERE };
+        check(low, open, &[], (EADDRINUSE, Reason::Gone, None));
+        let away = Place { has_address: false, ..HERE };
+        check(wanted("192.0.2.1"), away, &[], (EADDRNOTAVAIL, Reason::ForeignAddress, None));
+        // Before the port is looked at.
+        let low = Wanted { address: "192.0.2.1".parse().unwrap(), ..low };
+        check(low, away, &[], (EADDRNOTAVAIL, Reason::ForeignAddress, None));
+        let free = held("192.0.2.1");
+        check(wanted("192.0.2.1"), away, &[free], (EADDRINUSE, Reason::SameAddress, Some(0)));
+        let twice = Wanted { bound_before: true, ..wanted("0.0.0.0") };
+        check(twice, HERE, &[], (EINVAL, Reason::AlreadyBound, None));
+        let any = Wanted { port: 0, ..wanted("0.0.0.0") };
+        check(any, HERE, &[held("0.0.0.0")], (EADDRINUSE, Reason::Exhausted, None));
+        let late = Wanted { by_listen: true, ..wanted("0.0.0.0") };
+        check(late, HERE, &[held("0.0.0.0")], (EADDRINUSE, Reason::ListenLost, Some(0)));
+    }
+
+    #[test]
+    fn what_the_kernel_told_is_not_inferred() {
+        let told = |errno| Wanted { errno: Some(errno), ..wanted("0.0.0.0") };
+        check(told(EPERM), HERE, &[held("0.0.0.0")], (EPERM, Reason::Denied, None));
+        check(told(EADDRINUSE), HERE, &[], (EADDRINUSE, Reason::Gone, None));
+        check(told(19), HERE, &[], (19, Reason::Other, None));
+    }
+}

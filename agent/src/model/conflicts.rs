@@ -1,0 +1,255 @@
+//! Conflicts: failed binds and listens with their names, as counters and as a list of what
+//! happened last.
+//!
+//! What fails again and again for the same reason is one entry with a count. Counters and list
+//! have a cap; counters beyond it are in `other`, entries beyond it are the oldest, and go.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::clash::Reason;
+use super::port::{PortState, Protocol};
+use super::service::{Service, Source};
+
+/// Counters at most.
+const MAX_TOTALS: usize = 1000;
+/// Entries at most.
+const MAX_RECENT: usize = 1000;
+/// What fails again within this time is the same entry, seconds.
+const SAME_WITHIN_SECONDS: f64 = 300.0;
+
+/// Labels of a counter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConflictLabels {
+    /// The port; 0 = any port was asked for.
+    pub port: u16,
+    /// The protocol; `None` for what found no row of its own.
+    pub protocol: Option<Protocol>,
+    /// Who wanted it.
+    pub claimant: Service,
+    /// Who has it.
+    pub holder: Service,
+    /// Name of the errno.
+    pub errno: &'static str,
+}
+
+/// A process that wants or has a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Party {
+    /// Its service.
+    pub service: Service,
+    /// Its number on the host, 0 if not known.
+    pub pid: u32,
+    /// Its command name; empty if not known.
+    pub command: String,
+}
+
+/// Who has the port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The process.
+    #[serde(flatten)]
+    pub party: Party,
+    /// Its address.
+    pub address: IpAddr,
+    /// How it holds the port.
+    pub state: PortState,
+    /// Since when, seconds since the Unix epoch; null if it was there before the agent.
+    pub since_seconds: Option<f64>,
+}
+
+/// Failures of one kind, as one entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// When it first happened, seconds since the Unix epoch.
+    pub first_seconds: f64,
+    /// When it last happened.
+    pub last_seconds: f64,
+    /// How often.
+    pub count: u64,
+    /// Who wanted the port.
+    pub claimant: Party,
+    /// The port; 0 = any port was asked for.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The address.
+    pub address: IpAddr,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// Whether it was listen that failed, not bind.
+    pub by_listen: bool,
+    /// Name of the errno.
+    pub errno: String,
+    /// Whether the kernel did not tell the errno.
+    pub inferred: bool,
+    /// Why.
+    pub reason: Reason,
+    /// Who has the port, if that could be found.
+    pub holder: Option<Holder>,
+    /// A port nearby that nobody has, as a mend.
+    pub next_free: Option<u16>,
+}
+
+/// One counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConflictTotal {
+    /// Its labels.
+    pub labels: ConflictLabels,
+    /// Its value.
+    pub count: u64,
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Conflicts {
+    totals: BTreeMap<ConflictLabels, u64>,
+    recent: VecDeque<Arc<Conflict>>,
+    /// Entries that went because there were too many.
+    pub dropped: u64,
+}
+
+impl Conflicts {
+    /// Counts without an entry: nothing is known but that it happened.
+    pub fn count_unknown(&mut self, count: u64) {
+        *self.totals.entry(ConflictLabels::other()).or_default() += count;
+    }
+
+    /// Takes in failures since the last look; returns the entry they are in.
+    pub fn add(&mut self, conflict: Conflict, errno: &'static str) -> Arc<Conflict> {
+        let labels = ConflictLabels {
+            port: conflict.port,
+            protocol: Some(conflict.protocol),
+            claimant: conflict.claimant.service.clone(),
+            holder: conflict.holder.as_ref().map_or_else(nobody, |h| h.party.service.clone()),
+            errno,
+        };
+        let full = self.totals.len() >= MAX_TOTALS && !self.totals.contains_key(&labels);
+        let labels = if full { ConflictLabels::other() } else { labels };
+        *self.totals.entry(labels).or_default() += conflict.count;
+
+        let same = self.recent.iter_mut().rev().find(|known| known.takes(&conflict));
+        if let Some(known) = same {
+            let entry = Arc::make_mut(known);
+            entry.count += conflict.count;
+            entry.last_seconds = conflict.last_seconds;
+            entry.claimant.pid = conflict.claimant.pid;
+            entry.next_free = conflict.next_free;
+            return Arc::clone(known);
+        }
+        if self.recent.len() >= MAX_RECENT {
+            self.recent.pop_front();
+            self.dropped += 1;
+        }
+        let conflict = Arc::new(conflict);
+        self.recent.push_back(Arc::clone(&conflict));
+        conflict
+    }
+
+    /// The counters.
+    pub fn totals(&self) -> Vec<ConflictTotal> {
+        let totals = self.totals.iter();
+        totals
+            .map(|(labels, count)| ConflictTotal { labels: labels.clone(), count: *count })
+            .collect()
+    }
+
+    /// What happened last, oldest first.
+    pub fn recent(&self) -> Vec<Arc<Conflict>> {
+        self.recent.iter().cloned().collect()
+    }
+}
+
+impl ConflictLabels {
+    fn other() -> Self {
+        Self {
+            port: 0,
+            protocol: None,
+            claimant: Service::other(),
+            holder: Service::other(),
+            errno: "other",
+        }
+    }
+}
+
+impl Conflict {
+    /// Whether `next` is one more of these.
+    fn takes(&self, next: &Self) -> bool {
+        let who = |party: &Party| (party.service.name.clone(), party.service.namespace.clone());
+        let holder = |conflict: &Self| {
+            conflict.holder.as_ref().map(|h| (who(&h.party), h.party.pid, h.address, h.state))
+        };
+        next.first_seconds - self.last_seconds <= SAME_WITHIN_SECONDS
+            && (self.port, self.protocol, self.address, self.netns, self.by_listen, self.reason)
+                == (next.port, next.protocol, next.address, next.netns, next.by_listen, next.reason)
+            && self.errno == next.errno
+            && who(&self.claimant) == who(&next.claimant)
+            && holder(self) == holder(next)
+    }
+}
+
+/// The holder of what nobody has.
+fn nobody() -> Service {
+    Service::new("none", Source::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conflict(claimant: &str, port: u16, at: f64, count: u64) -> Conflict {
+        Conflict {
+            first_seconds: at,
+            last_seconds: at,
+            count,
+            claimant: Party {
+                service: Service::new(claimant, Source::Process),
+                pid: at as u32,
+                command: claimant.to_owned(),
+            },
+            port,
+            protocol: Protocol::Tcp,
+            address: "0.0.0.0".parse().unwrap(),
+            netns: 1,
+            by_listen: false,
+            errno: "EADDRINUSE".to_owned(),
+            inferred: true,
+            reason: Reason::Gone,
+            holder: None,
+            next_free: None,
+        }
+    }
+
+    #[test]
+    fn quick_retries_are_one_entry_with_a_count() {
+        let mut conflicts = Conflicts::default();
+        conflicts.add(conflict("db", 5432, 1.0, 3), "EADDRINUSE");
+        conflicts.add(conflict("other", 5432, 2.0, 1), "EADDRINUSE");
+        conflicts.add(conflict("db", 5432, 3.0, 4), "EADDRINUSE");
+        conflicts.add(conflict("db", 5432, 1000.0, 1), "EADDRINUSE");
+        let entries: Vec<_> =
+            conflicts.recent().iter().map(|c| (c.last_seconds, c.count)).collect();
+        assert_eq!(entries, [(3.0, 7), (2.0, 1), (1000.0, 1)]);
+        let totals: Vec<_> = conflicts.totals().iter().map(|total| total.count).collect();
+        assert_eq!(totals, [8, 1]);
+    }
+
+    #[test]
+    fn beyond_the_caps_counters_go_to_other_and_the_oldest_entries_go() {
+        let mut conflicts = Conflicts::default();
+        for port in 1..=1100 {
+            conflicts.add(conflict("db", port, 1.0, 2), "EADDRINUSE");
+        }
+        conflicts.count_unknown(5);
+        let totals = conflicts.totals();
+        assert_eq!(totals.len(), MAX_TOTALS + 1);
+        assert_eq!(totals.iter().map(|total| total.count).sum::<u64>(), 2205);
+        let other = totals.iter().find(|total| total.labels.protocol.is_none()).unwrap();
+        assert_eq!(other.count, 205);
+        assert_eq!((conflicts.recent().len(), conflicts.dropped), (MAX_RECENT, 100));
+        assert_eq!(conflicts.recent()[0].port, 101);
+    }
+}

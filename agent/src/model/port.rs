@@ -1,0 +1,157 @@
+//! Ports: what can hold one, and what is known of a socket that does.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// How a port is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortState {
+    /// A TCP socket that accepts connections.
+    Listening,
+    /// A socket that has the port and does not listen; for UDP, one that receives.
+    Bound,
+    /// The near end of a connection.
+    Connected,
+    /// Only the memory of a connection: no process has it any more.
+    TimeWait,
+    /// Nobody has it, but it is kept for somebody.
+    Reserved,
+}
+
+/// A socket that has a port, as far as it matters to others that want it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its address; unspecified = all of the family.
+    pub address: IpAddr,
+    /// Whether it is an IPv6 socket, also with an IPv4 address.
+    pub is_v6: bool,
+    /// Whether it refuses IPv4.
+    pub v6_only: bool,
+    /// Its port.
+    pub port: u16,
+    /// The device it is bound to, 0 = none.
+    pub device: u32,
+    /// Who made it; nobody knows of a connection that is only remembered.
+    pub uid: Option<u32>,
+    /// Whether `SO_REUSEADDR` is set, if known.
+    pub reuse_address: Option<bool>,
+    /// Whether `SO_REUSEPORT` is set, if known.
+    pub reuse_port: Option<bool>,
+    /// How it holds the port.
+    pub state: PortState,
+}
+
+impl Protocol {
+    /// The protocol with this number (include/uapi/linux/in.h).
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            _ => None,
+        }
+    }
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl PortState {
+    /// The state of a socket with this `sk_state` (include/net/tcp_states.h).
+    pub const fn of(protocol: Protocol, state: u8) -> Self {
+        match (protocol, state) {
+            (Protocol::Tcp, 10) => Self::Listening,
+            (Protocol::Tcp, 6) => Self::TimeWait,
+            // 13: how sock_diag tells a bound socket from one that is not (6.8 and later).
+            (_, 7 | 13) => Self::Bound,
+            _ => Self::Connected,
+        }
+    }
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Listening => "listening",
+            Self::Bound => "bound",
+            Self::Connected => "connected",
+            Self::TimeWait => "time_wait",
+            Self::Reserved => "reserved",
+        }
+    }
+}
+
+impl Held {
+    /// Whether this socket and one with this address receive some of the same packets
+    /// (`inet_rcv_saddr_equal`, net/ipv4/inet_connection_sock.c).
+    pub fn overlaps(&self, address: IpAddr, v6_only: bool) -> bool {
+        let all = |address: IpAddr| address.is_ipv6() && address.is_unspecified();
+        if all(self.address) && !(self.v6_only && address.is_ipv4()) {
+            return true;
+        }
+        if all(address) && !(v6_only && self.address.is_ipv4()) {
+            return true;
+        }
+        self.address == address
+            || (self.address.is_ipv4() && address.is_ipv4())
+                && (self.address.is_unspecified() || address.is_unspecified())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_overlap_as_in_the_kernel() {
+        let check = |held: &str, held_only, wanted: &str, wanted_only, expected: bool| {
+            let held = Held {
+                protocol: Protocol::Tcp,
+                address: held.parse().unwrap(),
+                is_v6: held.contains(':'),
+                v6_only: held_only,
+                port: 80,
+                device: 0,
+                uid: Some(0),
+                reuse_address: Some(false),
+                reuse_port: Some(false),
+                state: PortState::Listening,
+            };
+            let overlaps = held.overlaps(wanted.parse().unwrap(), wanted_only);
+            assert_eq!(overlaps, expected, "{} {held_only} {wanted} {wanted_only}", held.address);
+        };
+        check("10.0.0.1", false, "10.0.0.1", false, true);
+        check("10.0.0.1", false, "10.0.0.2", false, false);
+        check("0.0.0.0", false, "10.0.0.1", false, true);
+        check("10.0.0.1", false, "0.0.0.0", false, true);
+        check("::", false, "0.0.0.0", false, true);
+        check("::", false, "10.0.0.1", false, true);
+        check("::", true, "10.0.0.1", false, false);
+        check("::", true, "0.0.0.0", false, false);
+        check("0.0.0.0", false, "::", false, true);
+        check("0.0.0.0", false, "::", true, false);
+        check("10.0.0.1", false, "::", false, true);
+        check("::", true, "::", true, true);
+        check("::1", false, "::", true, true);
+        check("::1", false, "::1", false, true);
+        check("::1", false, "127.0.0.1", false, false);
+        check("fd00::1", false, "0.0.0.0", false, false);
+    }
+}

@@ -1,0 +1,409 @@
+//! Ports: turns what the bind hooks counted into conflicts with names, and lists who has what.
+
+use std::fs;
+use std::sync::Arc;
+
+use agent_common::address::{self, to_ip};
+use agent_common::bound::BoundRecord;
+use agent_common::claim::{
+    BOUND_BEFORE, IS_V6, MAY_BIND_PRIVILEGED, REUSE_ADDRESS, REUSE_PORT, STEP_LISTEN, V6_ONLY,
+};
+use agent_common::edge::{EdgeKey, ROLE_CLIENT};
+use agent_common::listener::ListenerRecord;
+use agent_common::owner::OwnerRow;
+use agent_common::wire::Wire as _;
+use hashbrown::{HashMap, HashSet};
+
+use super::labels::local_name;
+use crate::identity::procfs::{self, Stat};
+use crate::identity::{Names, docker_proxy};
+use crate::kernel::drain::Drained;
+use crate::model::claims::{ClaimAction, Claims, Failures};
+use crate::model::clash::{self, Place, Reason, Verdict, Wanted};
+use crate::model::conflicts::{Conflict, Conflicts, Holder, Party};
+use crate::model::owners::Owners;
+use crate::model::port::{Held, PortState, Protocol};
+use crate::model::service::{Service, Source};
+use crate::sockets::diag::{SocketEntry, TIME_WAIT};
+use crate::sockets::holders;
+use crate::sockets::inspection::{Inspection, inspect};
+
+/// Namespaces looked at in one drain, at most; what failed in others has no holder.
+const MAX_INSPECTIONS: usize = 16;
+
+/// How long a socket that has gone is remembered as a holder, and how many are at most.
+const GONE_SECONDS: u64 = 5;
+const MAX_GONE: usize = 4096;
+
+/// What is known of ports.
+#[derive(Default)]
+pub(super) struct Ports {
+    claims: Claims,
+    /// Failures with their names.
+    pub conflicts: Conflicts,
+    /// Sockets that have a port, as of this drain.
+    bound: Vec<BoundRecord>,
+    /// Those that had one a moment ago, each with the time it was missed, seconds.
+    gone: Vec<(u64, BoundRecord)>,
+}
+
+/// What helps to name a party.
+pub(super) struct Known<'a> {
+    /// Names.
+    pub names: &'a mut Names,
+    /// Rows of owners.
+    pub owners: &'a Owners,
+    /// Listeners, for those from before the agent.
+    pub listeners: &'a [ListenerRecord],
+    /// Now, CLOCK_MONOTONIC microseconds.
+    pub now_us: u64,
+    /// Now, seconds since the Unix epoch.
+    pub now_seconds: f64,
+}
+
+/// A socket that may be in the way, and where to look for its process.
+struct Candidate {
+    held: Held,
+    inode: u32,
+    owner: Option<u32>,
+    tgid: u32,
+    since_us: u64,
+}
+
+impl Ports {
+    /// Takes in one drain; returns what to do with rows.
+    pub(super) fn update(
+        &mut self,
+        drained: &Drained,
+        capacity: u64,
+        known: &mut Known<'_>,
+    ) -> Vec<ClaimAction> {
+        let now = known.now_us / 1_000_000;
+        self.remember(drained.bound.clone().unwrap_or_default(), now);
+        let (failures, actions) = self.claims.update(now, &drained.claims, capacity);
+        let mut inspected: HashMap<u32, Option<Inspection>> = HashMap::new();
+        for failure in failures {
+            let netns = failure.key.netns;
+            if netns == 0 || Protocol::from_number(failure.key.protocol).is_none() {
+                self.conflicts.count_unknown(failure.count);
+                continue;
+            }
+            if !inspected.contains_key(&netns) {
+                let seen =
+                    if inspected.len() < MAX_INSPECTIONS { self.inspect(&failure) } else { None };
+                inspected.insert(netns, seen);
+            }
+            let place = inspected.get(&netns).and_then(Option::as_ref);
+            self.add(&failure, place, known);
+        }
+        actions
+    }
+
+    /// Takes in the sockets that have a port now; those that are missing are kept for a while,
+    /// because a bind that failed for them is told later.
+    fn remember(&mut self, bound: Vec<BoundRecord>, now: u64) {
+        let here: HashSet<u64> = bound.iter().map(|bound| bound.cookie).collect();
+        let before = std::mem::replace(&mut self.bound, bound);
+        self.gone.retain(|(since, _)| now.saturating_sub(*since) <= GONE_SECONDS);
+        let missing = before.into_iter().filter(|bound| !here.contains(&bound.cookie));
+        let room = MAX_GONE.saturating_sub(self.gone.len());
+        self.gone.extend(missing.take(room).map(|bound| (now, bound)));
+    }
+
+    /// Binds found in the kernel's rows so far, whatever came of them.
+    pub(super) fn exported(&self) -> u64 {
+        self.claims.exported()
+    }
+
+    fn inspect(&self, failure: &Failures) -> Option<Inspection> {
+        let netns = failure.key.netns;
+        let there = self.bound.iter().filter(|bound| bound.netns == netns).map(|bound| bound.tgid);
+        match inspect(netns, std::iter::once(failure.tgid).chain(there.take(8))) {
+            Ok(seen) => Some(seen),
+            Err(error) => {
+                tracing::debug!("network namespace {netns} cannot be looked at: {error}");
+                None
+            }
+        }
+    }
+
+    fn add(&mut self, failure: &Failures, place: Option<&Inspection>, known: &mut Known<'_>) {
+        let Some(wanted) = wanted(failure) else { return };
+        let candidates = self.candidates(&wanted, failure.key.netns, place, known.listeners);
+        let rules = Place {
+            unprivileged_from: place.map_or(1024, |place| place.unprivileged_from),
+            has_address: place.is_none_or(|place| place.has(wanted.address)),
+        };
+        let decide = |candidates: &[Candidate]| {
+            let held: Vec<_> = candidates.iter().map(|candidate| candidate.held).collect();
+            clash::decide(&wanted, rules, &held)
+        };
+        let mut verdict = decide(&candidates);
+        let mut holder = verdict.holder.and_then(|index| candidates.get(index));
+        let gone;
+        if verdict.reason == Reason::Gone {
+            // Whoever was there a moment ago.
+            let here = self.gone.iter().map(|(_, bound)| bound);
+            let here = here.filter(|bound| bound.netns == failure.key.netns);
+            gone = here.filter_map(Candidate::bound).collect::<Vec<_>>();
+            let before = decide(&gone);
+            if before.holder.is_some() {
+                verdict = before;
+                holder = before.holder.and_then(|index| gone.get(index));
+            }
+        }
+        let Verdict { errno, inferred, reason, .. } = verdict;
+        let errno = clash::errno_name(errno);
+        let at = known.epoch(failure.last_us);
+        let conflict = Conflict {
+            first_seconds: at,
+            last_seconds: at,
+            count: failure.count,
+            claimant: known.claimant(failure),
+            port: wanted.port,
+            protocol: wanted.protocol,
+            address: wanted.address,
+            netns: failure.key.netns,
+            by_listen: wanted.by_listen,
+            errno: errno.to_owned(),
+            inferred,
+            reason,
+            holder: holder.map(|holder| known.holder(holder, failure.key.netns)),
+            next_free: next_free(&wanted, place, &self.bound, failure.key.netns),
+        };
+        let conflict = self.conflicts.add(conflict, errno);
+        tell(&conflict, failure.count);
+    }
+
+    /// Sockets of the namespace with the wanted port, each with what is known of it.
+    fn candidates(
+        &self,
+        wanted: &Wanted,
+        netns: u32,
+        place: Option<&Inspection>,
+        listeners: &[ListenerRecord],
+    ) -> Vec<Candidate> {
+        let fits = |protocol: Option<Protocol>, port| {
+            protocol == Some(wanted.protocol) && port == wanted.port && port != 0
+        };
+        let bound: Vec<_> = self
+            .bound
+            .iter()
+            .filter(|bound| {
+                bound.netns == netns && fits(Protocol::from_number(bound.protocol), bound.port)
+            })
+            .collect();
+        let mut candidates = Vec::new();
+        let mut seen = HashSet::new();
+        for entry in place.map_or(&[][..], |place| &place.sockets) {
+            if !fits(Protocol::from_number(entry.protocol), entry.local_port) {
+                continue;
+            }
+            seen.insert(entry.cookie);
+            let mut candidate = Candidate::listed(entry);
+            if let Some(bound) = bound.iter().find(|bound| bound.cookie == entry.cookie) {
+                candidate.learn(bound);
+            } else if let Some(listener) =
+                listeners.iter().find(|listener| listener.cookie == entry.cookie)
+            {
+                candidate.owner = Some(listener.owner);
+            }
+            candidates.push(candidate);
+        }
+        let unseen = bound.into_iter().filter(|bound| !seen.contains(&bound.cookie));
+        candidates.extend(unseen.filter_map(Candidate::bound));
+        candidates
+    }
+}
+
+// === impl Candidate ===
+
+impl Candidate {
+    /// A socket as the kernel half keeps it.
+    fn bound(bound: &BoundRecord) -> Option<Self> {
+        let protocol = Protocol::from_number(bound.protocol)?;
+        let has = |option| bound.options & option != 0;
+        let held = Held {
+            protocol,
+            address: to_ip(bound.address),
+            is_v6: has(IS_V6),
+            v6_only: has(V6_ONLY),
+            port: bound.port,
+            device: bound.device,
+            uid: Some(bound.uid),
+            reuse_address: Some(has(REUSE_ADDRESS)),
+            reuse_port: Some(has(REUSE_PORT)),
+            state: PortState::of(protocol, bound.state),
+        };
+        let (owner, tgid, since_us) = (Some(bound.owner), bound.tgid, bound.since_us);
+        Some(Self { held, inode: 0, owner, tgid, since_us })
+    }
+
+    /// A socket as `sock_diag` lists it.
+    fn listed(entry: &SocketEntry) -> Self {
+        let protocol = if entry.protocol == 17 { Protocol::Udp } else { Protocol::Tcp };
+        let held = Held {
+            protocol,
+            address: to_ip(entry.local),
+            is_v6: i32::from(entry.family) == libc::AF_INET6,
+            v6_only: entry.v6_only == 1,
+            port: entry.local_port,
+            device: entry.device,
+            uid: (entry.state != TIME_WAIT).then_some(entry.uid),
+            reuse_address: None,
+            reuse_port: None,
+            state: PortState::of(protocol, entry.state),
+        };
+        Self { held, inode: entry.inode, owner: None, tgid: 0, since_us: 0 }
+    }
+
+    /// Adds what the kernel half knows.
+    fn learn(&mut self, bound: &BoundRecord) {
+        if let Some(Self { held, owner, tgid, since_us, .. }) = Self::bound(bound) {
+            self.held.reuse_address = held.reuse_address;
+            self.held.reuse_port = held.reuse_port;
+            (self.owner, self.tgid, self.since_us) = (owner, tgid, since_us);
+        }
+    }
+}
+
+// === impl Known ===
+
+impl Known<'_> {
+    /// A moment of the kernel's clock as seconds since the Unix epoch.
+    fn epoch(&self, at_us: u64) -> f64 {
+        self.now_seconds - self.now_us.saturating_sub(at_us) as f64 / 1e6
+    }
+
+    fn claimant(&mut self, failure: &Failures) -> Party {
+        let owner = failure.key.owner;
+        let service = local_name(self.names, self.owners, owner, self.now_us);
+        let command = self.owners.row(owner).map(|row| text(&row.key.comm)).unwrap_or_default();
+        Party { service, pid: failure.tgid, command }
+    }
+
+    fn holder(&mut self, candidate: &Candidate, netns: u32) -> Holder {
+        let Candidate { held, inode, owner, tgid, since_us } = candidate;
+        let mut pid = if is_alive(*tgid) { *tgid } else { 0 };
+        let mut row = None;
+        if pid == 0 && *inode != 0 {
+            // Bound by another process, or before the agent: look who has it now.
+            let found = holders::find(&HashSet::from([*inode])).0.remove(inode);
+            if let Some(found) = found {
+                pid = found.tgid;
+                let mut owner =
+                    OwnerRow { key: found.owner_in(netns), tgid: pid, ..OwnerRow::zeroed() };
+                owner.argv = procfs::argv_region(&found.argv);
+                owner.argv_len = found.argv.len() as u32;
+                row = Some(owner);
+            }
+        }
+        let owned = owner.filter(|owner| self.owners.row(*owner).is_some());
+        let service = match (owned, &row) {
+            (Some(owner), _) => local_name(self.names, self.owners, owner, self.now_us),
+            (None, Some(row)) => self.names.stranger(row, self.now_us),
+            (None, None) => Service::new("none", Source::Unknown),
+        };
+        let command = match owned.and_then(|owner| self.owners.row(owner)).or(row.as_ref()) {
+            Some(row) => text(&row.key.comm),
+            None => String::new(),
+        };
+        let service = self.behind_proxy(pid, &command, netns).unwrap_or(service);
+        let since_seconds = match since_us {
+            0 => self.started(pid),
+            since => Some(self.epoch(*since)),
+        };
+        let party = Party { service, pid, command };
+        Holder { party, address: held.address, state: held.state, since_seconds }
+    }
+
+    /// The service in the container to which Docker's proxy forwards.
+    fn behind_proxy(&self, pid: u32, command: &str, netns: u32) -> Option<Service> {
+        if command != docker_proxy::COMMAND {
+            return None;
+        }
+        let line = procfs::command_line(pid, docker_proxy::LONGEST).ok()?;
+        let (ip, port) = docker_proxy::target(&line)?;
+        let remote = address::from_ip(ip);
+        let key = EdgeKey { owner: 0, port, role: ROLE_CLIENT, zero: 0, remote };
+        Some(self.names.remote(netns, &key))
+    }
+
+    /// When a process started, as far as the clocks tell.
+    fn started(&self, pid: u32) -> Option<f64> {
+        let ticks = Stat::read(pid).ok()?.started_ticks;
+        // SAFETY: sysconf has no preconditions.
+        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        let up = fs::read_to_string("/proc/uptime").ok()?;
+        let up: f64 = up.split_whitespace().next()?.parse().ok()?;
+        Some(self.now_seconds - up + ticks as f64 / per_second.max(1) as f64)
+    }
+}
+
+fn wanted(failure: &Failures) -> Option<Wanted> {
+    let key = &failure.key;
+    let has = |option| key.options & option != 0;
+    Some(Wanted {
+        protocol: Protocol::from_number(key.protocol)?,
+        address: to_ip(key.address),
+        is_v6: has(IS_V6),
+        v6_only: has(V6_ONLY),
+        port: key.port,
+        device: key.device,
+        uid: key.uid,
+        reuse_address: has(REUSE_ADDRESS),
+        reuse_port: has(REUSE_PORT),
+        bound_before: has(BOUND_BEFORE),
+        may_bind_privileged: has(MAY_BIND_PRIVILEGED),
+        by_listen: key.step == STEP_LISTEN,
+        errno: (key.errno != 0).then_some(key.errno),
+    })
+}
+
+/// The first port above the wanted one that nobody has.
+fn next_free(
+    wanted: &Wanted,
+    place: Option<&Inspection>,
+    bound: &[BoundRecord],
+    netns: u32,
+) -> Option<u16> {
+    if wanted.port == 0 {
+        return None;
+    }
+    let place = place?;
+    let is = |protocol| Protocol::from_number(protocol) == Some(wanted.protocol);
+    let listed = place.sockets.iter().filter(|entry| is(entry.protocol));
+    let kept = bound.iter().filter(|bound| bound.netns == netns && is(bound.protocol));
+    let taken: HashSet<u16> =
+        listed.map(|entry| entry.local_port).chain(kept.map(|bound| bound.port)).collect();
+    let from = wanted.port.max(place.unprivileged_from.saturating_sub(1)).checked_add(1)?;
+    (from..=u16::MAX).find(|port| !taken.contains(port))
+}
+
+fn is_alive(pid: u32) -> bool {
+    pid != 0 && fs::exists(format!("/proc/{pid}")).unwrap_or(false)
+}
+
+/// A command name as text.
+fn text(comm: &[u8; 16]) -> String {
+    let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
+    String::from_utf8_lossy(comm.get(..end).unwrap_or_default()).into_owned()
+}
+
+fn tell(conflict: &Arc<Conflict>, count: u64) {
+    let Conflict { claimant, holder, port, address, errno, reason, .. } = &**conflict;
+    let has = holder.as_ref();
+    tracing::debug!(
+        claimant = &*claimant.service.name,
+        pid = claimant.pid,
+        protocol = conflict.protocol.as_str(),
+        %address,
+        port,
+        errno = &**errno,
+        reason = reason.as_str(),
+        holder = has.map(|holder| &*holder.party.service.name),
+        holder_pid = has.map(|holder| holder.party.pid),
+        count,
+        "bind failed"
+    );
+}

@@ -1,0 +1,113 @@
+//! One network namespace as it is now: who has which port, and the rules for binds there.
+//!
+//! Asked for when a bind failed, not before: the kernel half keeps the ports that were bound while
+//! it watched, but not connections, what they leave behind, and what was there before.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+
+use agent_common::address::{self, Address};
+use hashbrown::HashSet;
+
+use super::addresses;
+use super::diag::{self, SocketEntry};
+use super::namespaces::{self, Namespace};
+
+/// What a namespace has and allows.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// Its sockets, TCP and UDP.
+    pub sockets: Vec<SocketEntry>,
+    /// Its addresses.
+    pub addresses: HashSet<Address>,
+    /// Ports below this one need CAP_NET_BIND_SERVICE.
+    pub unprivileged_from: u16,
+    /// Whether addresses may be bound that are not there: IPv4, IPv6.
+    pub nonlocal: (bool, bool),
+    /// First and last ephemeral port.
+    pub ephemeral: (u16, u16),
+}
+
+/// Looks at the namespace with this inode number. `processes` may be in it: looking there first
+/// saves a walk over all of them.
+pub fn inspect(netns: u32, processes: impl Iterator<Item = u32>) -> io::Result<Inspection> {
+    let namespace = find(netns, processes).ok_or(io::ErrorKind::NotFound)?;
+    namespaces::run_in(&namespace, here)?
+}
+
+fn find(netns: u32, mut processes: impl Iterator<Item = u32>) -> Option<Namespace> {
+    let is_it = |found: &Namespace| found.inode == netns;
+    let of = |pid: u32| Namespace::open(format!("/proc/{pid}/ns/net")).ok().filter(is_it);
+    Namespace::current()
+        .ok()
+        .filter(is_it)
+        .or_else(|| processes.find_map(of))
+        .or_else(|| namespaces::all().0.into_iter().find(is_it))
+}
+
+fn here() -> io::Result<Inspection> {
+    let dump = diag::dump_ports().map_err(io::Error::other)?;
+    Ok(Inspection {
+        sockets: dump.entries,
+        addresses: addresses::local()?.into_iter().collect(),
+        unprivileged_from: knob("ipv4/ip_unprivileged_port_start").unwrap_or(1024),
+        nonlocal: (
+            knob("ipv4/ip_nonlocal_bind") == Some(1),
+            knob("ipv6/ip_nonlocal_bind") == Some(1),
+        ),
+        ephemeral: range("ipv4/ip_local_port_range").unwrap_or((32_768, 60_999)),
+    })
+}
+
+impl Inspection {
+    /// Whether a socket may be bound to `address`: it is here, or needs not be.
+    pub fn has(&self, ip: IpAddr) -> bool {
+        let not_needed = match ip {
+            IpAddr::V4(v4) => {
+                self.nonlocal.0
+                    || v4.is_unspecified()
+                    || v4.is_loopback()
+                    || v4.is_multicast()
+                    || v4.is_broadcast()
+            }
+            IpAddr::V6(v6) => self.nonlocal.1 || v6.is_unspecified() || v6.is_multicast(),
+        };
+        not_needed || self.addresses.contains(&address::from_ip(ip))
+    }
+}
+
+/// A number below /proc/sys/net, of the calling thread's namespace.
+fn knob(name: &str) -> Option<u16> {
+    fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?.trim().parse().ok()
+}
+
+/// Two numbers.
+fn range(name: &str) -> Option<(u16, u16)> {
+    let text = fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?;
+    let mut numbers = text.split_whitespace().map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, UdpSocket};
+
+    #[test]
+    fn the_own_namespace_is_seen_with_its_sockets_and_rules() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let own = Namespace::current().unwrap().inode;
+        let seen = inspect(own, std::iter::empty()).unwrap();
+        let has = |protocol: u8, port: u16| {
+            seen.sockets.iter().any(|s| (s.protocol, s.local_port) == (protocol, port))
+        };
+        assert!(has(6, listener.local_addr().unwrap().port()));
+        assert!(has(17, datagrams.local_addr().unwrap().port()));
+        assert!(seen.has("127.0.0.1".parse().unwrap()) && seen.has("::".parse().unwrap()));
+        assert!(!seen.has("192.0.2.77".parse().unwrap()));
+        assert!(seen.ephemeral.0 < seen.ephemeral.1);
+        assert_eq!(inspect(1, std::iter::empty()).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
