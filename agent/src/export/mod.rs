@@ -70,8 +70,8 @@ pub struct Exporter {
     buffers: Arc<Mutex<Vec<String>>>,
 }
 
-/// How many idle output buffers are kept.
-const BUFFERS: usize = 2;
+/// How many idle output buffers are kept: Prometheus asks for one scrape after the other.
+const BUFFERS: usize = 1;
 
 /// What the metrics' functions see.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 
 use agent_common::bound::BoundRecord;
 use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow, FIRST_FREE_SLOT};
@@ -67,6 +68,9 @@ pub struct Drain {
     /// Whether binds were under way at the last drain.
     open_binds: bool,
     highest_edge: usize,
+    /// What each slot had counted at the last drain: shared with whoever still looks at it, and
+    /// the same again if nothing has moved.
+    last: Vec<Option<Arc<EdgeCounters>>>,
     shards: usize,
     cpus: usize,
 }
@@ -104,6 +108,7 @@ impl Drain {
             ports,
             open_binds: true,
             highest_edge: 0,
+            last: Vec::new(),
             shards,
             cpus: possible_cpus()?,
         })
@@ -204,18 +209,34 @@ impl Drain {
             let slot = index as u32;
             let born_us = self.rows.word(index, offset_of!(EdgeRow, born_us))?;
             if born_us == 0 && slot >= FIRST_FREE_SLOT {
+                if let Some(last) = self.last.get_mut(index) {
+                    *last = None;
+                }
                 continue;
             }
             scan.found(index);
             let key = self.rows.read(index)?.key;
-            let mut counters = EdgeCounters::zeroed();
-            for shard in 0..self.shards {
-                counters.merge(&self.counters.read(index * self.shards + shard)?);
-            }
+            let counters = self.read_counters(index)?;
             edges.push(Edge { slot, key, born_us, counters });
         }
         self.highest_edge = scan.highest;
         Ok(())
+    }
+
+    /// What a slot has counted on all shards.
+    fn read_counters(&mut self, slot: usize) -> io::Result<Arc<EdgeCounters>> {
+        let mut counters = self.counters.read(slot * self.shards)?;
+        for shard in 1..self.shards {
+            counters.merge(&self.counters.read(slot * self.shards + shard)?);
+        }
+        if self.last.len() <= slot {
+            self.last.resize(slot + 1, None);
+        }
+        match self.last.get_mut(slot) {
+            Some(Some(last)) if **last == counters => Ok(Arc::clone(last)),
+            Some(last) => Ok(Arc::clone(last.insert(Arc::new(counters)))),
+            None => Ok(Arc::new(counters)),
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 //! what a namespace counted is shared out among those of its listeners whose own counter moved.
 //! With one such listener that is exact; with several their sum is.
 
+use std::sync::Arc;
+
 use agent_common::edge::ROLE_LISTENER;
 use hashbrown::HashMap;
 
@@ -112,7 +114,9 @@ impl ListenDrops {
                     *settled += share;
                 }
             }
-            edge.counters.listen_drops = listener.dropped;
+            if edge.counters.listen_drops != listener.dropped {
+                Arc::make_mut(&mut edge.counters).listen_drops = listener.dropped;
+            }
             known.insert(edge.slot, listener);
         }
     }
@@ -131,7 +135,7 @@ mod tests {
             let mut counters = EdgeCounters::zeroed();
             counters.listen_drops = *own;
             let key = EdgeKey { role: ROLE_LISTENER, ..EdgeKey::zeroed() };
-            Edge { slot: slot as u32, key, born_us: 1, counters }
+            Edge { slot: slot as u32, key, born_us: 1, counters: Arc::new(counters) }
         };
         let mut edges: Vec<_> = own.iter().enumerate().map(edge).collect();
         drops.settle(&mut edges, |_| NETNS, |_, _| total);

@@ -43,7 +43,7 @@ pub(super) struct Slot {
     pub(super) still_since: u64,
     pub(super) forgotten: bool,
     /// What has been counted, as far as it has been told under some name.
-    told: EdgeCounters,
+    told: Arc<EdgeCounters>,
     /// What of that stays with rows that the slot has left.
     left: Option<Box<EdgeCounters>>,
     client: Entity,
@@ -58,7 +58,7 @@ pub(super) struct Move {
     /// Whether it is somebody else now.
     pub(super) is_another: bool,
     /// What it had told under that name.
-    pub(super) told: Box<EdgeCounters>,
+    pub(super) told: Arc<EdgeCounters>,
 }
 
 /// What a new name means.
@@ -86,7 +86,7 @@ impl Slot {
             labels: Arc::new(labels),
             still_since: now,
             forgotten: false,
-            told: if settled { edge.counters } else { EdgeCounters::zeroed() },
+            told: if settled { edge.counters.clone() } else { Arc::new(EdgeCounters::zeroed()) },
             left: None,
             client,
             server,
@@ -119,7 +119,7 @@ impl Slot {
         let moved = renamed.then(|| Move {
             from: self.labels.clone(),
             is_another: verdicts.contains(&Verdict::Another),
-            told: Box::new(self.contribution()),
+            told: self.contribution(),
         });
         if *self.labels != next {
             self.labels = Arc::new(next);
@@ -134,17 +134,17 @@ impl Slot {
         if edge.counters != self.told {
             self.still_since = now;
             if !waits {
-                self.told = edge.counters;
+                self.told = edge.counters.clone();
             }
         }
         moved
     }
 
     /// What the slot adds to the row it is called by.
-    pub(super) fn contribution(&self) -> EdgeCounters {
-        let mut counters = self.told;
+    pub(super) fn contribution(&self) -> Arc<EdgeCounters> {
+        let mut counters = self.told.clone();
         if let Some(left) = &self.left {
-            counters.separate(left);
+            Arc::make_mut(&mut counters).separate(left);
         }
         counters
     }

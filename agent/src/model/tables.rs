@@ -43,7 +43,7 @@ pub struct Edge {
     /// When the slot was taken; tells a slot used again from the one before.
     pub born_us: u64,
     /// Totals since then.
-    pub counters: EdgeCounters,
+    pub counters: Arc<EdgeCounters>,
 }
 
 /// What the kernel half is asked to do with a slot.
@@ -67,7 +67,7 @@ pub struct Tables {
 /// What a row keeps of slots that no longer bear its name.
 struct Kept {
     labels: Arc<EdgeLabels>,
-    counters: EdgeCounters,
+    counters: Arc<EdgeCounters>,
     /// Since when nothing has been added and no slot bears the name.
     since: u64,
 }
@@ -169,13 +169,19 @@ impl Tables {
     /// One row per set of names, however they were found; it shows the surest way.
     fn rows(&self) -> Vec<EdgeView> {
         let slots = self.slots.values().map(|slot| (&slot.labels, slot.contribution()));
-        let kept = self.kept.values().map(|kept| (&kept.labels, kept.counters));
-        let mut rows: HashMap<Names<'_>, (Arc<EdgeLabels>, EdgeCounters)> = HashMap::new();
+        let kept = self.kept.values().map(|kept| (&kept.labels, kept.counters.clone()));
+        let mut rows: HashMap<Names<'_>, (Arc<EdgeLabels>, Arc<EdgeCounters>)> =
+            HashMap::with_capacity(self.slots.len());
         for (labels, counters) in slots.chain(kept) {
-            let (shown, total) = rows
-                .entry(names(labels))
-                .or_insert_with(|| (labels.clone(), EdgeCounters::zeroed()));
-            total.merge(&counters);
+            let shown = match rows.entry(names(labels)) {
+                // Most rows have one slot, and share its counters.
+                Entry::Vacant(row) => &mut row.insert((labels.clone(), counters)).0,
+                Entry::Occupied(row) => {
+                    let (shown, total) = row.into_mut();
+                    Arc::make_mut(total).merge(&counters);
+                    shown
+                }
+            };
             if (labels.client.source, labels.server.source)
                 < (shown.client.source, shown.server.source)
             {
@@ -184,8 +190,8 @@ impl Tables {
         }
         let mut views: Vec<_> = rows
             .into_values()
-            .filter(|(_, counters)| *counters != EdgeCounters::zeroed())
-            .map(|(labels, counters)| EdgeView { labels, counters: Arc::new(counters) })
+            .filter(|(_, counters)| **counters != EdgeCounters::zeroed())
+            .map(|(labels, counters)| EdgeView { labels, counters })
             .collect();
         views.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         views
@@ -230,12 +236,9 @@ fn keep(
         labels = Arc::new(EdgeLabels::other(labels.role));
         name = RowName::of(&labels);
     }
-    let row = kept.entry(name).or_insert_with(|| Kept {
-        labels,
-        counters: EdgeCounters::zeroed(),
-        since: now,
-    });
-    row.counters.merge(counters);
+    let row =
+        kept.entry(name).or_insert_with(|| Kept { labels, counters: Arc::default(), since: now });
+    Arc::make_mut(&mut row.counters).merge(counters);
     row.since = now;
 }
 
@@ -281,6 +284,7 @@ mod tests {
     fn edge(slot: u32, born_us: u64, ok: u64) -> Edge {
         let mut counters = EdgeCounters::zeroed();
         counters.connects[0] = ok;
+        let counters = Arc::new(counters);
         Edge { slot, key: EdgeKey { port: slot as u16, ..EdgeKey::zeroed() }, born_us, counters }
     }
 
@@ -341,7 +345,7 @@ mod tests {
             // Slot 5 stays in use.
             let mut edges = edges.to_vec();
             for edge in edges.iter_mut().filter(|edge| edge.slot == 5) {
-                edge.counters.opened = 1;
+                Arc::make_mut(&mut edge.counters).opened = 1;
             }
             tables.update(now, &edges, 100, |_| labels("a", Source::Process), |_| false)
         };
@@ -415,7 +419,8 @@ mod tests {
         let mut tables = Tables::default();
         let open = |ok, opened, closed| {
             let mut edge = edge(4, 1, ok);
-            (edge.counters.opened, edge.counters.closed) = (opened, closed);
+            let counters = Arc::make_mut(&mut edge.counters);
+            (counters.opened, counters.closed) = (opened, closed);
             [edge]
         };
         let first = |_: &Edge| naming("one", Source::ContainerAddress, 1);
@@ -512,7 +517,7 @@ mod tests {
                 let source = [Source::ContainerAddress, Source::Listener, Source::Address][source];
                 let naming = Naming { settled, ..naming(["w", "x", "y", "z"][name], source, entity) };
                 let known = kernel.entry(slot).or_insert_with(|| (edge(slot, 1, 0), naming.clone()));
-                known.0.counters.connects[0] += more;
+                Arc::make_mut(&mut known.0.counters).connects[0] += more;
                 known.1 = naming;
                 expected += more;
                 let updated = update(now, &kernel);
@@ -540,7 +545,7 @@ mod tests {
             for (slot, more, name, wait) in steps {
                 now += if wait { IDLE_SECONDS } else { 1 };
                 let edge = kernel.entry(slot).or_insert_with(|| edge(slot, now + 1, 0));
-                edge.counters.connects[0] += more;
+                Arc::make_mut(&mut edge.counters).connects[0] += more;
                 expected += more;
                 let edges: Vec<_> = kernel.values().cloned().collect();
                 let names = ["a", "b", "c"];
