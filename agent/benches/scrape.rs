@@ -80,6 +80,7 @@ fn snapshot(rows: usize) -> Snapshot {
         hooks: Vec::new(),
         disabled: Vec::new(),
         maps: Vec::new(),
+        sources: Vec::new(),
         unresolved_owners: 0,
         preexisting_sockets: 0,
         drains: 0,

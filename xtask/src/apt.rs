@@ -17,7 +17,9 @@ const POLICY_SCRIPT: &str =
     "#!/bin/sh\n# Portolan's setup installs packages, it starts none.\nexit 101\n";
 
 /// The services that packages of ours bring along and that must not start at the next boot.
-const SERVICES: [(&str, &str); 5] = [
+const SERVICES: [(&str, &str); 7] = [
+    ("containerd", "containerd"),
+    ("docker.io", "docker"),
     ("nginx-light", "nginx"),
     ("redis-server", "redis-server"),
     ("postgresql", "postgresql"),

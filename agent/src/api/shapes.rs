@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::export::Build;
 use crate::model::service::{Kind, Source};
-use crate::model::snapshot::{Disabled, EdgeView, HookView, ListenerView, MapView, Role, Snapshot};
+use crate::model::snapshot::{
+    Disabled, EdgeView, HookView, ListenerView, MapView, Role, Snapshot, SourceView,
+};
 
 /// `/api/v1/edges`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -158,6 +160,9 @@ pub struct Status {
     pub listeners: u64,
     /// Owners of sockets without a name.
     pub unresolved_owners: u64,
+    /// Sources of names and how they are.
+    #[serde(default)]
+    pub sources: Vec<SourceView>,
     /// Sockets that were there before the agent and have been taken over.
     pub preexisting_sockets: u64,
     /// Reads of the kernel's tables.
@@ -302,6 +307,7 @@ impl Status {
             disabled,
             maps,
             unresolved_owners,
+            sources,
             preexisting_sockets,
             drains,
             drain_seconds,
@@ -325,6 +331,7 @@ impl Status {
             edges: edges.len() as u64,
             listeners: listeners.len() as u64,
             unresolved_owners: *unresolved_owners,
+            sources: sources.clone(),
             preexisting_sockets: *preexisting_sockets,
             drains: *drains,
             drain_seconds: *drain_seconds,

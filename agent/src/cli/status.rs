@@ -6,6 +6,7 @@ use super::client::Target;
 use super::table::{self, Column};
 use super::{Output, human, print};
 use crate::api::shapes::Status;
+use crate::model::snapshot::{SourceState, SourceView};
 
 pub(super) fn run(target: &Target) -> anyhow::Result<()> {
     let body = target.text("/api/v1/status")?;
@@ -43,6 +44,7 @@ fn text(status: &Status) -> String {
             let _ = writeln!(text, "  {} ({})", disabled.what, disabled.why);
         }
     }
+    push_sources(&mut text, status);
     text.push('\n');
     push_ledger(&mut text, status);
     text.push('\n');
@@ -71,6 +73,31 @@ fn push_hooks(text: &mut String, status: &Status) {
     for hook in status.hooks.iter().filter(|hook| !hook.attached) {
         let reason = hook.reason.as_deref().unwrap_or("no reason known");
         let _ = writeln!(text, "  {}: {reason}; not seen: {}", hook.name, hook.lost_without);
+    }
+}
+
+fn push_sources(text: &mut String, status: &Status) {
+    let there = |source: &&SourceView| source.state != SourceState::Absent;
+    let columns =
+        [name("NAMES FROM"), name("STATE"), number("TOLD"), number("ASKED"), number("FAILED")];
+    let row = |source: &SourceView| {
+        vec![
+            source.name.clone(),
+            source.state.as_str().to_owned(),
+            human::count(source.entries),
+            human::count(source.lookups),
+            human::count(source.errors),
+        ]
+    };
+    let rows: Vec<_> = status.sources.iter().filter(there).map(row).collect();
+    if !rows.is_empty() {
+        text.push('\n');
+        text.push_str(&table::render(&columns, &rows, None));
+    }
+    for source in status.sources.iter().filter(there) {
+        if let Some(detail) = &source.detail {
+            let _ = writeln!(text, "  {}: {detail}", source.name);
+        }
     }
 }
 
@@ -143,6 +170,9 @@ sock_send_length     off          0    0 ns       0
 
 Not seen on this host:
   request latency of clients (sock_send_length: this kernel has no such tracepoint)
+
+NAMES FROM  STATE  TOLD  ASKED  FAILED
+docker      up       12     34       1
 
 FACTS       SEEN  EXPORTED  LOST  WHY
 connection    18        18     0

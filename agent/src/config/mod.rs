@@ -5,6 +5,7 @@
 //! environment, the environment over the file, the file over the defaults.
 
 mod file;
+mod names;
 mod nearest;
 pub mod settings;
 mod value;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use self::names::Names;
 use self::settings::{SETTINGS, Setting};
 pub use self::value::Given;
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub internal_ranges: Vec<IpNet>,
     /// Sizes of the kernel's tables.
     pub limits: Limits,
+    /// Where names come from.
+    pub names: Names,
     /// Measure request latency: three more hooks.
     pub requests: bool,
     /// How often the tables are read between scrapes.
@@ -102,6 +106,8 @@ pub struct Limits {
     pub edges: Option<u32>,
     /// Owners of sockets.
     pub owners: Option<u32>,
+    /// Ends of edges that are called by their address.
+    pub addresses: Option<u32>,
 }
 
 /// A configuration, and where each of its values comes from.
@@ -258,6 +264,7 @@ impl Default for Config {
             bpf_log: false,
             internal_ranges: value::default_internal_ranges(),
             limits: Limits::default(),
+            names: Names::default(),
             requests: true,
             sweep_interval: Duration::from_secs(1),
             run_stats: false,
@@ -364,7 +371,7 @@ limits:
         assert_eq!(toml, yaml);
         assert_eq!(toml.web.listen_address, SocketAddr::from(([0, 0, 0, 0], 9999)));
         assert_eq!(toml.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
-        assert_eq!(toml.limits, Limits { edges: Some(4096), owners: None });
+        assert_eq!(toml.limits, Limits { edges: Some(4096), ..Limits::default() });
         assert_eq!(toml.sweep_interval, Duration::from_millis(250));
         assert!(toml.pin);
         let ranges: Vec<String> = toml.internal_ranges.iter().map(ToString::to_string).collect();

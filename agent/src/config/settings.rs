@@ -1,5 +1,6 @@
 //! The table of settings: one row each, the single source of keys, flags, variables and help.
 
+use super::names;
 use super::value::{self, Given};
 use super::{Config, LogFormat, LogLevel};
 
@@ -103,6 +104,79 @@ pub const SETTINGS: &[Setting] = &[
         help: "Rows of the kernel's table of owners (default: from the memory of the host)",
         set: |config, given| value::table_size(given).map(|v| config.limits.owners = Some(v)),
         show: |config| config.limits.owners.map(|v| v.to_string()),
+    },
+    Setting {
+        key: "limits.addresses",
+        flag: Flag::Value("limits.addresses", "N"),
+        help: "How many ends of edges may be called by their address (default: 4096); the others are `internet` or `other`",
+        set: |config, given| value::table_size(given).map(|v| config.limits.addresses = Some(v)),
+        show: |config| config.limits.addresses.map(|v| v.to_string()),
+    },
+    Setting {
+        key: "names.rules",
+        flag: Flag::Value("names.rules", "RULE,…"),
+        help: "Names that you decide, first match wins: executable:PATTERN, cgroup:PATTERN, port:N, label:KEY=PATTERN or address:CIDR, then -> [NAMESPACE/]NAME",
+        set: |config, given| names::rules(given).map(|v| config.names.rules = v),
+        show: |config| Some(value::quoted_list(&config.names.rules)),
+    },
+    Setting {
+        key: "names.networks",
+        flag: Flag::Value("names.networks", "CIDR->NAME,…"),
+        help: "Networks whose addresses share a name, unless something better is known",
+        set: |config, given| names::networks(given).map(|v| config.names.networks = v),
+        show: |config| Some(value::quoted_list(&config.names.networks)),
+    },
+    Setting {
+        key: "names.docker",
+        flag: Flag::Value("names.docker", "SOCKET"),
+        help: "Docker's socket, to learn the names of containers; off = do not ask",
+        set: |config, given| names::socket(given).map(|v| config.names.docker = v),
+        show: |config| Some(names::shown(config.names.docker.as_ref())),
+    },
+    Setting {
+        key: "names.podman",
+        flag: Flag::Value("names.podman", "SOCKET"),
+        help: "Podman's socket, to learn the names of containers; off = do not ask",
+        set: |config, given| names::socket(given).map(|v| config.names.podman = v),
+        show: |config| Some(names::shown(config.names.podman.as_ref())),
+    },
+    Setting {
+        key: "names.cri",
+        flag: Flag::Value("names.cri", "SOCKET,…"),
+        help: "Sockets of container runtimes that speak CRI; the first that is there is asked for pods; off = do not ask",
+        set: |config, given| names::sockets(given).map(|v| config.names.cri = v),
+        show: |config| {
+            let paths: Vec<_> = config.names.cri.iter().map(|path| path.display()).collect();
+            Some(if paths.is_empty() { value::quoted("off") } else { value::quoted_list(&paths) })
+        },
+    },
+    Setting {
+        key: "names.kubernetes",
+        flag: Flag::Value("names.kubernetes", "auto|off|URL"),
+        help: "The Kubernetes API: auto = the cluster that the agent is a pod of; a URL is asked without credentials",
+        set: |config, given| names::cluster(given).map(|v| config.names.kubernetes = v),
+        show: |config| Some(value::quoted(&config.names.kubernetes)),
+    },
+    Setting {
+        key: "names.node",
+        flag: Flag::Value("names.node", "NAME"),
+        help: "This node's name in the cluster (default: NODE_NAME, else the host's name)",
+        set: |config, given| value::text(given).map(|v| config.names.node = Some(v)),
+        show: |config| config.names.node.as_ref().map(value::quoted),
+    },
+    Setting {
+        key: "names.conntrack",
+        flag: Flag::Off("names.no-conntrack"),
+        help: "Ask the kernel's connection tracking who answers behind translated addresses; the flag turns it off",
+        set: |config, given| value::boolean(given).map(|v| config.names.conntrack = v),
+        show: |config| Some(config.names.conntrack.to_string()),
+    },
+    Setting {
+        key: "names.units",
+        flag: Flag::Off("names.no-units"),
+        help: "Call what runs in a systemd unit by the unit, not by the program; the flag turns it off",
+        set: |config, given| value::boolean(given).map(|v| config.names.units = v),
+        show: |config| Some(config.names.units.to_string()),
     },
     Setting {
         key: "run_stats",

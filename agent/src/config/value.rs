@@ -81,7 +81,7 @@ pub(super) fn networks(given: &Given) -> Result<Vec<IpNet>, String> {
 }
 
 /// The parts of a list, however it was given.
-fn parts(given: &Given) -> impl Iterator<Item = &str> {
+pub(super) fn parts(given: &Given) -> impl Iterator<Item = &str> {
     let (text, list) = match given {
         Given::Text(text) => (text.as_str(), &[][..]),
         Given::List(list) => ("", &list[..]),

@@ -10,7 +10,7 @@ use prometheus_client::registry::Unit;
 use super::{Format, View};
 use super::{
     agent, bounds, conflicts, connects, hooks, latency, ledger, listeners, process, resets,
-    services, traffic,
+    services, sources, traffic,
 };
 
 /// One metric.
@@ -60,6 +60,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Metric> {
         listeners::METRICS,
         conflicts::METRICS,
         services::METRICS,
+        sources::METRICS,
         ledger::METRICS,
         hooks::METRICS,
         agent::METRICS,

@@ -18,6 +18,7 @@ pub mod reference;
 mod resets;
 mod rows;
 mod services;
+mod sources;
 mod traffic;
 
 use std::fmt;

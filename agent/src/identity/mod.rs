@@ -1,16 +1,22 @@
 //! Names: which service owns a socket, and which service is at the other end.
 //!
-//! [`Names::owner`] asks the sources in this order; the first that knows wins:
+//! [`Names::owner`] asks in this order; the first that knows wins:
 //!
-//! 1. [`cgroup::Cgroups`]: the container that the owner's cgroup belongs to;
-//! 2. [`process::Processes`]: the program, from its command name and arguments.
+//! 1. [`rules`]: what the operator decided;
+//! 2. what the slow sources have [`told`] of the container or pod that the owner's cgroup belongs
+//!    to: Kubernetes, Docker, Podman, the CRI ([`sources`]);
+//! 3. the id of that container ([`place`]);
+//! 4. the systemd unit of the cgroup;
+//! 5. [`process::Processes`]: the program, from its command name and arguments.
 //!
-//! A new source is one file with an [`OwnerSource`] and its place in [`Names::new`].
-//! [`Names::remote`] finds the other end in tables made from the last sweep ([`remote`]).
+//! [`Names::remote`] finds the other end in tables made from the last sweep and in what the
+//! sources have told ([`remote`]).
 //!
-//! Names may arrive late: a source says [`Answer::NotYet`], the next source's name is used
-//! meanwhile, and the question is asked again later. [`Source`] is ordered from the surest to
-//! the last resort, so whoever keeps a name may keep the surer one.
+//! Names may arrive late: then the next source's name is used meanwhile and the question is asked
+//! again later, at once when a source has told something new. [`Source`] is ordered from the
+//! surest to the last resort, so whoever keeps a name may keep the surer one.
+
+use std::sync::Arc;
 
 use agent_common::address::Address;
 use agent_common::edge::EdgeKey;
@@ -26,11 +32,19 @@ pub mod docker_proxy;
 mod flags;
 pub mod hierarchy;
 pub mod mounts;
+pub mod place;
 pub mod process;
 pub mod procfs;
 pub mod remote;
+pub mod rules;
+pub mod sources;
+pub mod told;
 
-pub use remote::Client;
+use cgroup::{Cgroups, Whereabouts};
+use place::Place;
+pub use remote::{Client, Found};
+use rules::Rules;
+use told::{Bearer, Told};
 
 /// Owners kept at most; the kernel's table is smaller.
 const MAX_OWNERS: usize = 65_536;
@@ -38,91 +52,140 @@ const MAX_OWNERS: usize = 65_536;
 const FIRST_RETRY_US: u64 = 500_000;
 /// After this many retries an answer stays as it is.
 const RETRIES: u32 = 8;
+/// The name of owners without a name.
+const UNKNOWN: &str = "unknown";
 
-/// One way to name an owner.
-pub trait OwnerSource: Send {
-    /// What it is called in logs.
-    fn name(&self) -> &'static str;
-
-    /// Names `row`'s owner, if this source can. `now_us` only grows (CLOCK_MONOTONIC).
-    fn resolve(&mut self, row: &OwnerRow, now_us: u64) -> Answer;
-}
-
-/// What a source says of an owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Its name.
-    Name(Service),
-    /// This source has no name for it, now or later.
-    No,
-    /// Worth asking again.
-    NotYet,
+/// An owner, as those who name it see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    /// The kernel's row.
+    pub row: &'a OwnerRow,
+    /// Where it lives, if that is known.
+    pub place: Option<&'a Place>,
+    /// The ports it listens on.
+    pub ports: &'a [u16],
 }
 
 /// The names of everything, and what they are made from.
 pub struct Names {
-    sources: Vec<Box<dyn OwnerSource>>,
+    rules: Rules,
+    /// Whether systemd units are names.
+    units: bool,
+    cgroups: Cgroups,
+    told: Vec<Arc<Told>>,
+    /// Counts what has been told, so that an answer knows what it was made from.
+    told_version: u64,
+    /// Whether some source may yet tell of containers.
+    expecting: bool,
+    missing: bool,
     owners: HashMap<u32, Named>,
+    ports: HashMap<u32, Vec<u16>>,
     remotes: remote::Remotes,
 }
 
 struct Named {
     born_us: u64,
     service: Service,
+    told_version: u64,
+    settled: bool,
     /// When to ask again, and how often that has happened; `None` once the answer is final.
     retry: Option<(u64, u32)>,
 }
 
+/// An answer and what may come of it.
+struct Answer {
+    service: Service,
+    /// Asking again may find a better one.
+    is_final: bool,
+    /// A better one is to be expected in the next seconds.
+    settled: bool,
+}
+
 impl Default for Names {
     fn default() -> Self {
-        Self::new()
+        Self::new(Rules::default(), true, remote::MAX_ADDRESSES)
     }
 }
 
 impl Names {
-    /// With the sources of this host, in their order.
-    pub fn new() -> Self {
-        Self::with_sources(vec![Box::new(cgroup::Cgroups::new()), Box::new(process::Processes)])
+    /// With the operator's rules; at most `addresses` ends are called by their address.
+    pub fn new(rules: Rules, units: bool, addresses: usize) -> Self {
+        Self::with_cgroups(rules, units, addresses, Cgroups::new())
     }
 
-    /// With these sources, the surest first.
-    pub fn with_sources(sources: Vec<Box<dyn OwnerSource>>) -> Self {
-        Self { sources, owners: HashMap::new(), remotes: remote::Remotes::default() }
+    /// As [`Names::new`] with places of one's own.
+    pub fn with_cgroups(rules: Rules, units: bool, addresses: usize, cgroups: Cgroups) -> Self {
+        Self {
+            remotes: remote::Remotes::new(addresses),
+            rules,
+            units,
+            cgroups,
+            told: Vec::new(),
+            told_version: 0,
+            expecting: false,
+            missing: false,
+            owners: HashMap::new(),
+            ports: HashMap::new(),
+        }
     }
 
-    /// The service of an owner row. Remembered per slot until the row belongs to another owner
-    /// (`born_us`); asks the sources again only if an answer was provisional and its time has
-    /// come.
-    pub fn owner(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> Service {
+    /// What the slow sources know now, the surest first; `expecting` is whether some of them may
+    /// yet tell of containers.
+    pub fn set_told(&mut self, told: Vec<Arc<Told>>, expecting: bool) {
+        self.expecting = expecting;
+        let same = self.told.len() == told.len()
+            && self.told.iter().zip(&told).all(|(old, new)| Arc::ptr_eq(old, new));
+        if !same {
+            self.told_version += 1;
+            self.told = told;
+        }
+    }
+
+    /// Whether a name was missed since the last call that a source might have.
+    pub fn take_missing(&mut self) -> bool {
+        std::mem::take(&mut self.missing) | self.remotes.take_missing()
+    }
+
+    /// The service of an owner row, and whether a better name is not to be expected in the next
+    /// seconds. Remembered per slot until the row belongs to another owner (`born_us`); asks again
+    /// if the answer was provisional and its time has come, or something new has been told.
+    pub fn owner(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> (Service, bool) {
         if slot == OWNER_OVERFLOW {
-            return Service::other();
+            return (Service::other(), true);
         }
         let known = self.owners.get(&slot).filter(|known| known.born_us == row.born_us);
-        let (former, retries) = match known {
-            None => (None, 0),
-            Some(Named { service, retry: None, .. }) => return service.clone(),
-            Some(Named { service, retry: Some((at, _)), .. }) if now_us < *at => {
-                return service.clone();
+        let mut retries = 0;
+        if let Some(Named { service, told_version, settled, retry, .. }) = known {
+            let news = *told_version != self.told_version;
+            match retry {
+                Some((at, before)) if now_us >= *at => retries = before + 1,
+                Some((_, before)) if news => retries = *before,
+                None if news && service.source <= Source::Container => {}
+                _ => return (service.clone(), *settled),
             }
-            Some(Named { service, retry: Some((_, retries)), .. }) => {
-                (Some(service.clone()), retries + 1)
-            }
-        };
-        let (found, is_final) = self.ask(row, now_us);
-        // The process may have gone meanwhile, and what is known of it with it.
-        let service = former.filter(|former| former.source <= found.source).unwrap_or(found);
+        }
+        let former = known.map(|known| known.service.clone());
+        let Answer { service: found, is_final, settled } = self.ask(slot, row, now_us);
+        let service = former.filter(|former| is_no_worse(former, &found)).unwrap_or(found);
         if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&slot) {
             let wait = FIRST_RETRY_US << retries.min(RETRIES);
             let retry = (!is_final && retries < RETRIES).then_some((now_us + wait, retries));
-            let named = Named { born_us: row.born_us, service: service.clone(), retry };
+            let named = Named {
+                born_us: row.born_us,
+                service: service.clone(),
+                told_version: self.told_version,
+                settled,
+                retry,
+            };
             self.owners.insert(slot, named);
         }
-        service
+        (service, settled)
     }
 
     /// The service of an owner that has no row: a process that was there before the agent.
     pub fn stranger(&mut self, row: &OwnerRow, now_us: u64) -> Service {
-        self.ask(row, now_us).0
+        // The overflow row's number is nobody's: no ports are known.
+        self.ask(OWNER_OVERFLOW, row, now_us).service
     }
 
     /// Forgets a slot that the kernel half gave back.
@@ -135,6 +198,26 @@ impl Names {
         self.owners.values().filter(|named| &*named.service.name == UNKNOWN).count() as u64
     }
 
+    /// Which owner listens on which port. An owner whose ports are new is named anew.
+    pub fn set_ports(&mut self, listeners: &[ListenerRecord]) {
+        let mut ports: HashMap<u32, Vec<u16>> = HashMap::new();
+        for record in listeners {
+            ports.entry(record.owner).or_default().push(record.port);
+        }
+        for list in ports.values_mut() {
+            list.sort_unstable();
+            list.dedup();
+        }
+        if self.rules.look_at_ports() {
+            for (owner, named) in &mut self.owners {
+                if self.ports.get(owner) != ports.get(owner) {
+                    named.retry = Some((0, 0));
+                }
+            }
+        }
+        self.ports = ports;
+    }
+
     /// What listens where, from the last sweep, each with the name of its owner.
     pub fn set_listeners(&mut self, listeners: &[(ListenerRecord, Service)]) {
         self.remotes.set_listeners(listeners);
@@ -145,17 +228,28 @@ impl Names {
         self.remotes.set_addresses(addresses);
     }
 
+    /// Whether there are namespaces of which the addresses are not known yet.
+    pub fn set_strangers(&mut self, strangers: bool) {
+        self.remotes.set_strangers(strangers);
+    }
+
     /// Who connects where, from the edges of role client. Call after [`Self::set_addresses`].
     pub fn set_clients(&mut self, clients: &[Client]) {
-        self.remotes.set_clients(clients);
+        self.remotes.set_clients(clients, &self.told);
     }
 
     /// The service at the other end of an edge whose owner is in network namespace `netns`.
     ///
     /// Made from what the tables hold now: when a listener has gone, its name has too. Whoever
     /// labels rows that live longer should keep the surest name that a row ever had.
-    pub fn remote(&self, netns: u32, key: &EdgeKey) -> Service {
-        self.remotes.resolve(netns, key)
+    pub fn remote(&mut self, netns: u32, key: &EdgeKey) -> Found {
+        self.remotes.resolve(netns, key, &self.rules, &self.told)
+    }
+
+    /// The container behind a port that is published in this namespace.
+    pub fn published(&self, netns: u32, port: u16) -> Option<Service> {
+        let bearer = self.told.iter().find_map(|told| told.published(netns, None, port))?;
+        Some(bearer.service.found_by(Source::PublishedPort))
     }
 
     /// Table entries left out because a table was full.
@@ -163,125 +257,46 @@ impl Names {
         self.remotes.dropped()
     }
 
-    /// Asks the sources; returns whether the answer is final.
-    fn ask(&mut self, row: &OwnerRow, now_us: u64) -> (Service, bool) {
+    /// Asks who knows.
+    fn ask(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> Answer {
+        let certain = |service| Answer { service, is_final: true, settled: true };
         if row.key.cgroup == 0 && row.key.comm[0] == 0 {
             // No task was involved when the socket was first seen.
-            return (Service::new("none", Source::Unknown), true);
+            return certain(Service::new("none", Source::Unknown));
         }
-        let mut is_final = true;
-        for source in &mut self.sources {
-            match source.resolve(row, now_us) {
-                Answer::Name(service) => return (service, is_final),
-                Answer::No => {}
-                Answer::NotYet => is_final = false,
-            }
+        let whereabouts = self.cgroups.place(row, now_us);
+        let place = match &whereabouts {
+            Whereabouts::At(place) => Some(&**place),
+            Whereabouts::Nowhere | Whereabouts::NotYet => None,
+        };
+        let ports = self.ports.get(&slot).map_or(&[][..], Vec::as_slice);
+        let owner = Owner { row, place, ports };
+        let bearer = place.and_then(|place| self.told.iter().find_map(|told| told.bearer(place)));
+        if let Some(service) = self.rules.owner(&owner, bearer) {
+            return certain(service);
         }
-        (Service::new(UNKNOWN, Source::Unknown), is_final)
+        if let Some(Bearer { service, .. }) = bearer {
+            return certain(service.clone());
+        }
+        let container = place.and_then(Place::container_name);
+        let untold = container.is_some() && self.expecting;
+        self.missing |= untold;
+        let lost = whereabouts == Whereabouts::NotYet;
+        let unit = || place.filter(|_| self.units)?.unit.clone();
+        let service = container
+            .or_else(unit)
+            .or_else(|| process::name(row))
+            .unwrap_or_else(|| Service::new(UNKNOWN, Source::Unknown));
+        Answer { service, is_final: !untold && !lost, settled: !(untold || lost && self.expecting) }
     }
 }
 
-/// The name of owners without a name.
-const UNKNOWN: &str = "unknown";
+/// Whether a name that was known is to stay although this one was found. The process may have
+/// gone meanwhile, and what is known of it with it. A runtime is right about its containers.
+fn is_no_worse(former: &Service, found: &Service) -> bool {
+    former.source < found.source
+        || (former.source == found.source && found.source >= Source::Container)
+}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use agent_common::wire::Wire as _;
-    use std::sync::{Arc, Mutex};
-
-    type Shared = Arc<Mutex<(Vec<Answer>, usize)>>;
-
-    /// Answers from a list, and counts how often it was asked.
-    struct Script(Shared);
-
-    impl OwnerSource for Script {
-        fn name(&self) -> &'static str {
-            "script"
-        }
-
-        fn resolve(&mut self, _: &OwnerRow, _: u64) -> Answer {
-            let mut script = self.0.lock().unwrap();
-            script.1 += 1;
-            if script.0.len() > 1 { script.0.remove(0) } else { script.0[0].clone() }
-        }
-    }
-
-    fn row(comm: &str, born_us: u64) -> OwnerRow {
-        let mut row = OwnerRow::zeroed();
-        row.key.comm[..comm.len()].copy_from_slice(comm.as_bytes());
-        row.key.cgroup = 5;
-        row.born_us = born_us;
-        row
-    }
-
-    fn name(text: &str) -> Answer {
-        Answer::Name(Service::new(text, Source::Container))
-    }
-
-    fn names(answers: Vec<Answer>) -> (Names, Shared) {
-        let script = Arc::new(Mutex::new((answers, 0)));
-        let sources: Vec<Box<dyn OwnerSource>> =
-            vec![Box::new(Script(script.clone())), Box::new(process::Processes)];
-        (Names::with_sources(sources), script)
-    }
-
-    #[test]
-    fn a_name_is_asked_for_once_per_owner() {
-        let (mut names, script) = names(vec![name("a"), name("b")]);
-        for now in 0..10 {
-            assert_eq!(&*names.owner(7, &row("nginx", 1), now * 1_000_000).name, "a");
-        }
-        assert_eq!(script.lock().unwrap().1, 1);
-        assert_eq!(&*names.owner(7, &row("nginx", 2), 0).name, "b", "the slot has a new owner");
-    }
-
-    #[test]
-    fn a_late_name_replaces_the_provisional_one() {
-        let (mut names, script) = names(vec![Answer::NotYet, Answer::NotYet, name("web")]);
-        let row = row("nginx", 1);
-        let mut at = |now_us| names.owner(7, &row, now_us).name.to_string();
-        assert_eq!(at(0), "nginx");
-        assert_eq!(at(499_999), "nginx");
-        assert_eq!(script.lock().unwrap().1, 1);
-        assert_eq!(at(500_000), "nginx");
-        assert_eq!(at(1_499_999), "nginx");
-        assert_eq!(at(1_500_000), "web");
-    }
-
-    #[test]
-    fn a_name_does_not_get_worse_with_time() {
-        let process = |text| Answer::Name(Service::new(text, Source::Process));
-        let waiting: Shared = Arc::new(Mutex::new((vec![Answer::NotYet], 0)));
-        let dying = Arc::new(Mutex::new((vec![process("com.shop.Main"), process("java")], 0)));
-        let mut names =
-            Names::with_sources(vec![Box::new(Script(waiting)), Box::new(Script(dying))]);
-        for second in 0..100 {
-            let service = names.owner(7, &row("java", 1), second * 1_000_000);
-            assert_eq!(&*service.name, "com.shop.Main");
-        }
-    }
-
-    #[test]
-    fn asking_again_ends() {
-        let (mut names, script) = names(vec![Answer::NotYet]);
-        for hour in 0..100 {
-            names.owner(7, &row("nginx", 1), hour * 3_600_000_000);
-        }
-        assert_eq!(script.lock().unwrap().1, 1 + RETRIES as usize);
-    }
-
-    #[test]
-    fn overflow_nobody_and_unnamed_are_three_things() {
-        let (mut names, _) = names(vec![Answer::No]);
-        assert_eq!(names.owner(OWNER_OVERFLOW, &row("nginx", 1), 0), Service::other());
-        let mut nobody = row("", 1);
-        nobody.key.cgroup = 0;
-        assert_eq!(&*names.owner(1, &nobody, 0).name, "none");
-        assert_eq!(names.unresolved(), 0);
-        assert_eq!(&*names.owner(2, &row("", 1), 0).name, "unknown");
-        assert_eq!(names.unresolved(), 1);
-        names.forget_owner(2);
-        assert_eq!(names.unresolved(), 0);
-    }
-}
+mod tests;

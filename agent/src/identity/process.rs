@@ -8,7 +8,7 @@
 use agent_common::owner::{ARGV_BYTES, OwnerRow, is_interpreter};
 
 use super::command_line::{self, Language};
-use super::{Answer, OwnerSource, procfs};
+use super::procfs;
 use crate::model::service::{Service, Source};
 
 /// How much of a command line is worth reading.
@@ -33,28 +33,20 @@ pub fn process_name(comm: &str, argv: &[u8]) -> String {
     safe(&name)
 }
 
-/// Names owners by the program they run. Comes last: it always knows something.
-pub struct Processes;
-
-impl OwnerSource for Processes {
-    fn name(&self) -> &'static str {
-        "process"
+/// Names an owner by the program it runs; nothing if no program was seen.
+pub fn name(row: &OwnerRow) -> Option<Service> {
+    let comm = row.key.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    let argv = row.argv.get(..row.argv_len as usize).unwrap_or(&row.argv);
+    if comm.is_empty() && argv.iter().all(|byte| *byte == 0) {
+        return None;
     }
-
-    fn resolve(&mut self, row: &OwnerRow, _now_us: u64) -> Answer {
-        let comm = row.key.comm.split(|byte| *byte == 0).next().unwrap_or_default();
-        let argv = row.argv.get(..row.argv_len as usize).unwrap_or(&row.argv);
-        if comm.is_empty() && argv.iter().all(|byte| *byte == 0) {
-            return Answer::No;
-        }
-        // The row may have too little: class paths fill kilobytes and the main class comes after
-        // them; owners of sockets that existed before the agent have no arguments at all.
-        let matters = is_interpreter(&row.key.comm) || comm.len() >= FULL_COMM;
-        let short = argv.is_empty() || argv.len() == ARGV_BYTES;
-        let whole = (matters && short).then(|| whole_command_line(row, argv)).flatten();
-        let name = process_name(&String::from_utf8_lossy(comm), whole.as_deref().unwrap_or(argv));
-        Answer::Name(Service::new(&name, Source::Process))
-    }
+    // The row may have too little: class paths fill kilobytes and the main class comes after
+    // them; owners of sockets that existed before the agent have no arguments at all.
+    let matters = is_interpreter(&row.key.comm) || comm.len() >= FULL_COMM;
+    let short = argv.is_empty() || argv.len() == ARGV_BYTES;
+    let whole = (matters && short).then(|| whole_command_line(row, argv)).flatten();
+    let name = process_name(&String::from_utf8_lossy(comm), whole.as_deref().unwrap_or(argv));
+    Some(Service::new(&name, Source::Process))
 }
 
 /// The whole command line of the row's process while it lives and still is the same: a recycled
@@ -133,7 +125,7 @@ fn padded(comm: &str) -> [u8; 16] {
 
 /// Fit for labels and terminals: no control characters, nothing that was not UTF-8, not too
 /// long, not empty. Of a class name that is too long the class is kept.
-fn safe(name: &str) -> String {
+pub(super) fn safe(name: &str) -> String {
     let name = name.trim();
     let long = name.chars().count() > MAX_NAME;
     let name = if long && !name.contains([' ', '/']) {
@@ -224,14 +216,14 @@ mod tests {
         let mut row = OwnerRow::zeroed();
         row.key.comm[..4].copy_from_slice(b"curl");
         row.tgid = u32::MAX;
-        let expected = Answer::Name(Service::new("curl", Source::Process));
-        assert_eq!(Processes.resolve(&row, 0), expected);
+        let expected = Some(Service::new("curl", Source::Process));
+        assert_eq!(name(&row), expected);
         row.key.comm[..5].copy_from_slice(b"node\0");
         row.argv[..14].copy_from_slice(b"node\0server.js");
         row.argv_len = 15;
-        let expected = Answer::Name(Service::new("server.js", Source::Process));
-        assert_eq!(Processes.resolve(&row, 0), expected);
-        assert_eq!(Processes.resolve(&OwnerRow::zeroed(), 0), Answer::No);
+        let expected = Some(Service::new("server.js", Source::Process));
+        assert_eq!(name(&row), expected);
+        assert_eq!(name(&OwnerRow::zeroed()), None);
     }
 
     #[test]

@@ -1,18 +1,35 @@
-//! The other end of an edge: a listener or client of this host if there is exactly one that fits,
-//! else the address.
+//! The other end of an edge. An address alone says little, so these are asked, in this order:
 //!
-//! An address alone says little: `127.0.0.1` is a different place in every network namespace.
-//! So an address is first given its namespace, seen from the owner's; see [`Remotes::place`].
+//! 1. a rule of the configuration for the address;
+//! 2. for a client's edge: the backends that really answered, if the address is a Kubernetes
+//!    Service's or was translated (connection tracking), else the Service's endpoints;
+//! 3. whose published port it is; who listens there;
+//! 4. the container or pod that has the address; for a server's edge, before this, nobody, and
+//!    after it the only service of that namespace that connects there;
+//! 5. the Kubernetes Service that has an endpoint there;
+//! 6. a network with a name; the address itself, under a cap; else `internet` or `other`.
+//!
+//! `127.0.0.1` is a different place in every network namespace. So for 3 and 4 an address is first
+//! given its namespace, seen from the owner's; see [`Remotes::place`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use agent_common::address::{self, Address};
 use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::listener::ListenerRecord;
 use hashbrown::{HashMap, HashSet};
 
-use crate::model::service::{Service, Source};
+use super::rules::Rules;
+use super::told::{Bearer, Told};
+use crate::model::service::{Entity, Service, Source};
 
 /// Entries per table at most.
 const MAX_ENTRIES: usize = 65_536;
+/// Ends that are called by their address at most, unless the operator decides.
+pub const MAX_ADDRESSES: usize = 4096;
+/// How often the sources are asked about an end that has no name.
+const QUESTIONS: u8 = 3;
 
 /// A service of this host that connects somewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +44,20 @@ pub struct Client {
     pub service: Service,
 }
 
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What it is called.
+    pub service: Service,
+    /// Who it is.
+    pub entity: Entity,
+    /// What the client asked for, if another answered.
+    pub asked: Option<Service>,
+    /// Whether a better name is not to be expected in the next seconds.
+    pub settled: bool,
+}
+
 /// What is known of this host's listeners, addresses and clients.
-#[derive(Default)]
 pub(super) struct Remotes {
     listeners: HashMap<(u32, u16), Vec<Listener>>,
     /// Address → the namespace that has it; `None` if several do.
@@ -36,6 +65,14 @@ pub(super) struct Remotes {
     own: HashSet<(u32, Address)>,
     /// What the clients of a namespace connect to → the service; `None` if several do.
     clients: HashMap<Connection, Option<Service>>,
+    /// Addresses that are names, each with the round in which it was last needed.
+    admitted: HashMap<Address, u64>,
+    max_addresses: usize,
+    round: u64,
+    /// Ends without a name, and how often the sources were asked about them.
+    questions: HashMap<(Address, u16), u8>,
+    missing: bool,
+    strangers: bool,
     dropped_listeners: u64,
     dropped_addresses: u64,
     dropped_clients: u64,
@@ -45,6 +82,7 @@ struct Listener {
     address: Address,
     accepts_v4: bool,
     accepts_v6: bool,
+    entity: Entity,
     service: Service,
 }
 
@@ -58,7 +96,36 @@ struct Connection {
     path: (bool, bool),
 }
 
+impl Found {
+    /// Nothing but the name.
+    pub fn new(service: Service) -> Self {
+        Self { service, entity: Entity::UNKNOWN, asked: None, settled: true }
+    }
+
+    fn bearer(bearer: &Bearer, source: Source) -> Self {
+        Self { entity: bearer.entity, ..Self::new(bearer.service.found_by(source)) }
+    }
+}
+
 impl Remotes {
+    pub(super) fn new(max_addresses: usize) -> Self {
+        Self {
+            listeners: HashMap::new(),
+            places: HashMap::new(),
+            own: HashSet::new(),
+            clients: HashMap::new(),
+            admitted: HashMap::new(),
+            max_addresses,
+            round: 0,
+            questions: HashMap::new(),
+            missing: false,
+            strangers: false,
+            dropped_listeners: 0,
+            dropped_addresses: 0,
+            dropped_clients: 0,
+        }
+    }
+
     pub(super) fn set_listeners(&mut self, listeners: &[(ListenerRecord, Service)]) {
         let kept = listeners.get(..MAX_ENTRIES).unwrap_or(listeners);
         self.dropped_listeners = (listeners.len() - kept.len()) as u64;
@@ -88,53 +155,164 @@ impl Remotes {
         }
     }
 
-    pub(super) fn set_clients(&mut self, clients: &[Client]) {
+    pub(super) fn set_clients(&mut self, clients: &[Client], told: &[Arc<Told>]) {
+        self.round += 1;
+        let round = self.round;
+        // What nobody needed in the last round makes room.
+        self.admitted.retain(|_, needed| *needed + 1 >= round);
         let kept = clients.get(..MAX_ENTRIES).unwrap_or(clients);
         self.dropped_clients = (clients.len() - kept.len()) as u64;
         let mut table: HashMap<Connection, Option<Service>> = HashMap::new();
         for Client { netns, remote, port, service } in kept {
-            let Some(server) = self.place(*netns, *remote) else { continue };
-            let connection =
-                Connection { client: *netns, server, port: *port, path: path(*remote) };
-            table
-                .entry(connection)
-                .and_modify(|known| {
-                    if !known.as_ref().is_some_and(|known| known.is_called_as(service)) {
-                        *known = None;
-                    }
-                })
-                .or_insert_with(|| Some(service.clone()));
+            // Whom it asked, and who may have answered in that one's place.
+            let answers = told.iter().flat_map(|told| told.answers(*remote, *port));
+            for (remote, port) in answers.copied().chain([(*remote, *port)]) {
+                let Some(server) = self.place(*netns, remote) else { continue };
+                let connection = Connection { client: *netns, server, port, path: path(remote) };
+                table
+                    .entry(connection)
+                    .and_modify(|known| {
+                        if !known.as_ref().is_some_and(|known| known.is_called_as(service)) {
+                            *known = None;
+                        }
+                    })
+                    .or_insert_with(|| Some(service.clone()));
+            }
         }
         self.clients = table;
     }
 
+    pub(super) fn set_strangers(&mut self, strangers: bool) {
+        self.strangers = strangers;
+    }
+
+    pub(super) fn take_missing(&mut self) -> bool {
+        std::mem::take(&mut self.missing)
+    }
+
     /// The service at the other end of an edge of an owner in `netns`.
-    pub(super) fn resolve(&self, netns: u32, key: &EdgeKey) -> Service {
+    pub(super) fn resolve(
+        &mut self,
+        netns: u32,
+        key: &EdgeKey,
+        rules: &Rules,
+        told: &[Arc<Told>],
+    ) -> Found {
         match key.role {
-            ROLE_CLIENT => self
-                .place(netns, key.remote)
-                .and_then(|place| self.listener(place, key.remote, key.port))
-                .map_or_else(|| by_address(key.remote), |found| found.found_by(Source::Listener)),
-            ROLE_SERVER if key.remote == address::INTERNET => Service::internet(),
-            ROLE_SERVER if key.remote == address::UNSPECIFIED => {
-                Service::new("any", Source::Unknown)
-            }
-            ROLE_SERVER => self
-                .place(netns, key.remote)
-                .and_then(|place| self.client(place, netns, key))
-                .map_or_else(
-                    || by_address(key.remote),
-                    |found| found.found_by(Source::LocalClient),
-                ),
+            ROLE_CLIENT => self.server(netns, key, rules, told),
+            ROLE_SERVER if key.remote == address::INTERNET => Found::new(Service::internet()),
+            ROLE_SERVER if key.remote == address::UNSPECIFIED => Found::new(Service::any()),
+            ROLE_SERVER => self.peer(netns, key, rules, told),
             // What happens to a listener before there is a connection has no client yet.
-            ROLE_LISTENER => Service::new("any", Source::Unknown),
-            _ => Service::other(),
+            ROLE_LISTENER => Found::new(Service::any()),
+            _ => Found::new(Service::other()),
         }
     }
 
     pub(super) fn dropped(&self) -> u64 {
         let Self { dropped_listeners, dropped_addresses, dropped_clients, .. } = self;
         dropped_listeners + dropped_addresses + dropped_clients
+    }
+
+    /// Whom a client has connected to.
+    fn server(&mut self, netns: u32, key: &EdgeKey, rules: &Rules, told: &[Arc<Told>]) -> Found {
+        let (remote, port) = (key.remote, key.port);
+        if let Some(service) = rules.address(remote) {
+            return Found::new(service);
+        }
+        let frontend = told.iter().find_map(|told| told.frontend(remote, port));
+        let answers: Vec<_> = told.iter().flat_map(|told| told.answers(remote, port)).collect();
+        let answered =
+            agreed(answers.iter().map(|(at, port)| self.direct(netns, *at, *port, told)));
+        if let Some(frontend) = frontend {
+            let asked = Some(frontend.service.clone());
+            if let Some(found) = answered {
+                return Found { asked, ..found_by(&found, Source::Conntrack) };
+            }
+            let backends = frontend.backends.iter();
+            if let Some(found) = agreed(backends.map(|at| self.direct(netns, *at, port, told))) {
+                return Found { asked, ..found_by(&found, Source::ServiceAddress) };
+            }
+            // Several services are behind it: which of them answered may be known later.
+            let settled = !answers.is_empty() || !self.wonder(remote, port);
+            return Found { settled, ..Found::new(frontend.service.clone()) };
+        }
+        if let Some(found) = answered {
+            let asked = self.direct(netns, remote, port, told).map(|found| found.service);
+            let asked = asked.or_else(|| Some(by_address(remote)));
+            let asked = asked.filter(|asked| !asked.is_called_as(&found.service));
+            return Found { asked, ..found_by(&found, Source::Conntrack) };
+        }
+        match self.direct(netns, remote, port, told) {
+            Some(found) => found,
+            None => self.stranger(remote, port, rules),
+        }
+    }
+
+    /// Who is at an address and port, without translation.
+    fn direct(&self, netns: u32, remote: Address, port: u16, told: &[Arc<Told>]) -> Option<Found> {
+        if let Some(place) = self.place(netns, remote) {
+            let published = told.iter().find_map(|told| told.published(place, Some(remote), port));
+            if let Some(bearer) = published {
+                return Some(Found::bearer(bearer, Source::PublishedPort));
+            }
+            if let Some(listener) = self.listener(place, remote, port) {
+                let service = listener.service.found_by(Source::Listener);
+                return Some(Found { entity: listener.entity, ..Found::new(service) });
+            }
+        }
+        let at = |told: &Arc<Told>| Some(Found::bearer(told.at(remote)?, Source::ContainerAddress));
+        let endpoint =
+            |told: &Arc<Told>| Some(Found::bearer(told.endpoint(remote)?, Source::ServiceAddress));
+        told.iter().find_map(at).or_else(|| told.iter().find_map(endpoint))
+    }
+
+    /// Who has connected to a server.
+    fn peer(&mut self, netns: u32, key: &EdgeKey, rules: &Rules, told: &[Arc<Told>]) -> Found {
+        let remote = key.remote;
+        if let Some(service) = rules.address(remote) {
+            return Found::new(service);
+        }
+        if let Some(bearer) = told.iter().find_map(|told| told.at(remote)) {
+            return Found::bearer(bearer, Source::ContainerAddress);
+        }
+        let guess = self.place(netns, remote).and_then(|place| self.client(place, netns, key));
+        if let Some(service) = guess {
+            return Found::new(service.found_by(Source::LocalClient));
+        }
+        if let Some(bearer) = told.iter().find_map(|told| told.endpoint(remote)) {
+            return Found::bearer(bearer, Source::ServiceAddress);
+        }
+        self.stranger(remote, 0, rules)
+    }
+
+    /// An end that nobody knows.
+    fn stranger(&mut self, remote: Address, port: u16, rules: &Rules) -> Found {
+        let settled = !self.wonder(remote, port);
+        let service = rules.network(remote).unwrap_or_else(|| self.admit(remote));
+        Found { settled, ..Found::new(service) }
+    }
+
+    /// Lets the sources be asked some times about an end; returns whether an answer may come.
+    fn wonder(&mut self, remote: Address, port: u16) -> bool {
+        if self.questions.len() >= MAX_ENTRIES {
+            self.questions.clear();
+        }
+        let asked = self.questions.entry((remote, port)).or_default();
+        let goes_on = *asked < QUESTIONS;
+        *asked += u8::from(goes_on);
+        self.missing |= goes_on;
+        self.strangers
+    }
+
+    /// The address as a name, while there is room for it.
+    fn admit(&mut self, remote: Address) -> Service {
+        let room = self.admitted.len() < self.max_addresses;
+        if room || self.admitted.contains_key(&remote) {
+            self.admitted.insert(remote, self.round);
+            return by_address(remote);
+        }
+        if is_internal(address::to_ip(remote)) { Service::other() } else { Service::internet() }
     }
 
     /// The namespace that `address` leads to from `netns`, if it is one of this host and only one.
@@ -151,16 +329,16 @@ impl Remotes {
     /// Who listens there. As in the kernel's lookup (`compute_score`,
     /// net/ipv4/inet_hashtables.c), a listener on the address beats one on all, and one of the
     /// address's own family beats a dual-stack one.
-    fn listener(&self, netns: u32, address: Address, port: u16) -> Option<&Service> {
+    fn listener(&self, netns: u32, address: Address, port: u16) -> Option<&Listener> {
         let candidates = self.listeners.get(&(netns, port))?;
         candidates
             .iter()
-            .filter_map(|listener| Some((listener.score(address)?, &listener.service)))
+            .filter_map(|listener| Some((listener.score(address)?, listener)))
             // Of several services on one port (SO_REUSEPORT) always the same one.
-            .max_by(|(score, service), (other_score, other)| {
-                score.cmp(other_score).then_with(|| other.cmp(service))
+            .max_by(|(score, listener), (other_score, other)| {
+                score.cmp(other_score).then_with(|| other.service.cmp(&listener.service))
             })
-            .map(|(_, service)| service)
+            .map(|(_, listener)| listener)
     }
 
     /// Who in namespace `client` has connections to the port of `server` that look like `key`.
@@ -180,6 +358,7 @@ impl Listener {
             address: record.address,
             accepts_v4: !is_v6 || record.v6_only == 0,
             accepts_v6: is_v6,
+            entity: Entity(u64::from(record.owner) + 1),
             service: service.clone(),
         }
     }
@@ -197,6 +376,39 @@ impl Listener {
     }
 }
 
+/// The one that all of them are, if they are one and every one is known.
+fn agreed(found: impl Iterator<Item = Option<Found>>) -> Option<Found> {
+    let mut one: Option<Found> = None;
+    for found in found {
+        let found = found?;
+        match &one {
+            Some(known) if !known.service.is_called_as(&found.service) => return None,
+            Some(_) => {}
+            None => one = Some(found),
+        }
+    }
+    one
+}
+
+/// Of several backends no single one is the bearer of the name.
+fn found_by(found: &Found, source: Source) -> Found {
+    Found::new(found.service.found_by(source))
+}
+
+/// Addresses that are not of the internet: private, shared, link-local, loopback.
+fn is_internal(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || (a == 100 && b & 0xc0 == 64)
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
 fn by_address(address: Address) -> Service {
     Service::new(&address::to_ip(address).to_string(), Source::Address)
 }
@@ -209,10 +421,8 @@ fn path(address: Address) -> (bool, bool) {
 /// Addresses that say nothing about where they are.
 fn everywhere(address: Address) -> bool {
     match address::to_ip(address) {
-        std::net::IpAddr::V4(v4) => v4.is_loopback() || v4.is_unspecified(),
-        std::net::IpAddr::V6(v6) => {
-            v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local()
-        }
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_unspecified(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local(),
     }
 }
 
@@ -220,7 +430,6 @@ fn everywhere(address: Address) -> bool {
 mod tests {
     use super::*;
     use agent_common::wire::Wire;
-    use std::net::IpAddr;
 
     const HOST: u32 = 1;
     const BLUE: u32 = 2;
@@ -247,7 +456,7 @@ mod tests {
 
     /// Two containers on a bridge with the host; both have a 172.30.0.1 of their own besides.
     fn remotes() -> Remotes {
-        let mut remotes = Remotes::default();
+        let mut remotes = Remotes::new(MAX_ADDRESSES);
         let mut addresses = vec![
             (HOST, ip("10.0.0.5")),
             (HOST, ip("172.17.0.1")),
@@ -263,6 +472,113 @@ mod tests {
         }
         remotes.set_addresses(&addresses);
         remotes
+    }
+
+    fn name(remotes: &mut Remotes, netns: u32, key: &EdgeKey) -> Service {
+        remotes.resolve(netns, key, &Rules::default(), &[]).service
+    }
+
+    fn bearer(name: &str) -> Bearer {
+        let service = Service::new(name, Source::Kubernetes);
+        Bearer { service, entity: Entity::of(name), labels: Arc::default() }
+    }
+
+    #[test]
+    fn a_service_address_is_named_by_the_backends_that_answered() {
+        let service = |name: &str| Service::new(name, Source::ServiceAddress);
+        let mut told = Told::default();
+        told.add_address(ip("10.1.0.2"), &bearer("web"));
+        told.add_address(ip("10.1.0.3"), &bearer("web"));
+        told.add_address(ip("10.1.0.4"), &bearer("canary"));
+        told.add_endpoint(ip("10.9.0.9"), bearer("far"));
+        let frontend = |name: &str, backends: &[&str]| super::super::told::Frontend {
+            service: service(name),
+            backends: backends.iter().map(|at| ip(at)).collect(),
+        };
+        told.add_frontend(ip("10.96.0.1"), 80, frontend("web-svc", &["10.1.0.2", "10.1.0.3"]));
+        told.add_frontend(ip("10.96.0.2"), 80, frontend("mixed", &["10.1.0.2", "10.1.0.4"]));
+        told.add_frontend(ip("10.96.0.3"), 80, frontend("empty", &[]));
+        told.add_frontend(ip("10.96.0.4"), 80, frontend("remote", &["10.9.0.9"]));
+        let mut nat = Told::default();
+        let mut remotes = remotes();
+        let check = |remotes: &mut Remotes,
+                     nat: &Told,
+                     to: &str,
+                     name: &str,
+                     source,
+                     asked: Option<&str>| {
+            let told = [Arc::new(told.clone()), Arc::new(nat.clone())];
+            let found = remotes.resolve(HOST, &key(ROLE_CLIENT, to, 80), &Rules::default(), &told);
+            let asked_name = found.asked.as_ref().map(|asked| &*asked.name);
+            assert_eq!(
+                (&*found.service.name, found.service.source, asked_name),
+                (name, source, asked),
+                "{to}"
+            );
+        };
+        check(&mut remotes, &nat, "10.1.0.3", "web", Source::ContainerAddress, None);
+        check(&mut remotes, &nat, "10.96.0.1", "web", Source::ServiceAddress, Some("web-svc"));
+        check(&mut remotes, &nat, "10.96.0.2", "mixed", Source::ServiceAddress, None);
+        check(&mut remotes, &nat, "10.96.0.3", "empty", Source::ServiceAddress, None);
+        check(&mut remotes, &nat, "10.96.0.4", "far", Source::ServiceAddress, Some("remote"));
+        assert!(remotes.take_missing() && !remotes.take_missing());
+        nat.add_answer((ip("10.96.0.2"), 80), (ip("10.1.0.4"), 8080));
+        nat.add_answer((ip("10.0.0.5"), 80), (ip("10.1.0.3"), 8080));
+        check(&mut remotes, &nat, "10.96.0.2", "canary", Source::Conntrack, Some("mixed"));
+        check(&mut remotes, &nat, "10.0.0.5", "web", Source::Conntrack, Some("10.0.0.5"));
+        nat.add_answer((ip("10.96.0.2"), 80), (ip("10.1.0.2"), 8080));
+        check(&mut remotes, &nat, "10.96.0.2", "mixed", Source::ServiceAddress, None);
+    }
+
+    #[test]
+    fn a_published_port_is_the_containers_and_no_proxys() {
+        let mut told = Told::default();
+        told.publishes_in(HOST);
+        told.add_published(ip("0.0.0.0"), 8080, bearer("web"));
+        let told = [Arc::new(told)];
+        let mut remotes = remotes();
+        remotes.set_listeners(&[listener(HOST, "0.0.0.0", 8080, "docker-proxy")]);
+        let mut found = |netns, to: &str| {
+            let found =
+                remotes.resolve(netns, &key(ROLE_CLIENT, to, 8080), &Rules::default(), &told);
+            (found.service.name.to_string(), found.service.source)
+        };
+        let web = ("web".to_owned(), Source::PublishedPort);
+        assert_eq!(found(HOST, "127.0.0.1"), web);
+        assert_eq!(found(BLUE, "172.17.0.1"), web);
+        assert_eq!(found(BLUE, "127.0.0.1").1, Source::Address);
+    }
+
+    #[test]
+    fn only_so_many_ends_are_called_by_their_address() {
+        let mut remotes = Remotes::new(2);
+        let mut round = |ends: &[&str]| -> Vec<String> {
+            remotes.set_clients(&[], &[]);
+            let name = |end: &&str| {
+                let key = key(ROLE_CLIENT, end, 80);
+                remotes.resolve(HOST, &key, &Rules::default(), &[]).service.name.to_string()
+            };
+            ends.iter().map(name).collect()
+        };
+        assert_eq!(
+            round(&["8.8.8.8", "10.0.0.1", "9.9.9.9", "10.0.0.2", "100.64.0.1"]),
+            ["8.8.8.8", "10.0.0.1", "internet", "other", "other"]
+        );
+        assert_eq!(round(&["9.9.9.9", "8.8.8.8"]), ["internet", "8.8.8.8"]);
+        assert_eq!(round(&["9.9.9.9", "8.8.8.8"]), ["9.9.9.9", "8.8.8.8"], "10.0.0.1 has gone");
+    }
+
+    #[test]
+    fn a_million_peers_and_ports_stay_within_their_tables() {
+        let mut remotes = Remotes::new(MAX_ADDRESSES);
+        let mut names = HashSet::new();
+        for number in 0..1_000_000_u32 {
+            let remote = [0, 0, address::MAPPED, number.wrapping_mul(2_654_435_761) | 1];
+            let key = EdgeKey { remote, port: number as u16, ..key(ROLE_CLIENT, "::", 1) };
+            names.insert(remotes.resolve(HOST, &key, &Rules::default(), &[]).service.name);
+        }
+        assert!(names.len() <= MAX_ADDRESSES + 2, "{}", names.len());
+        assert!(remotes.questions.len() <= MAX_ENTRIES && remotes.admitted.len() == MAX_ADDRESSES);
     }
 
     #[test]
@@ -282,8 +598,8 @@ mod tests {
             listener(HOST, "0.0.0.0", 82, "a"),
             only_v6,
         ]);
-        let check = |netns, remote: &str, port, expected: &str| {
-            let found = remotes.resolve(netns, &key(ROLE_CLIENT, remote, port));
+        let mut check = |netns, remote: &str, port, expected: &str| {
+            let found = name(&mut remotes, netns, &key(ROLE_CLIENT, remote, port));
             let source = if expected == remote { Source::Address } else { Source::Listener };
             assert_eq!(found, Service::new(expected, source), "from {netns} to {remote}:{port}");
         };
@@ -315,19 +631,22 @@ mod tests {
     #[test]
     fn a_server_is_told_its_client_only_if_there_is_one_candidate() {
         let mut remotes = remotes();
-        remotes.set_clients(&[
-            client(BLUE, "172.17.0.3", 5432, "shop"),
-            client(BLUE, "172.17.0.3", 5432, "shop"),
-            client(BLUE, "172.17.0.3", 6379, "shop"),
-            client(BLUE, "172.17.0.3", 6379, "cart"),
-            client(BLUE, "172.17.0.1", 5432, "other-target"),
-            client(RED, "127.0.0.1", 5432, "inside"),
-            client(RED, "172.17.0.3", 5432, "inside-by-address"),
-            client(RED, "::1", 5432, "inside-six"),
-            client(HOST, "8.8.8.8", 53, "resolver"),
-        ]);
-        let check = |netns, remote: &str, port, expected: &str| {
-            let found = remotes.resolve(netns, &key(ROLE_SERVER, remote, port));
+        remotes.set_clients(
+            &[
+                client(BLUE, "172.17.0.3", 5432, "shop"),
+                client(BLUE, "172.17.0.3", 5432, "shop"),
+                client(BLUE, "172.17.0.3", 6379, "shop"),
+                client(BLUE, "172.17.0.3", 6379, "cart"),
+                client(BLUE, "172.17.0.1", 5432, "other-target"),
+                client(RED, "127.0.0.1", 5432, "inside"),
+                client(RED, "172.17.0.3", 5432, "inside-by-address"),
+                client(RED, "::1", 5432, "inside-six"),
+                client(HOST, "8.8.8.8", 53, "resolver"),
+            ],
+            &[],
+        );
+        let mut check = |netns, remote: &str, port, expected: &str| {
+            let found = name(&mut remotes, netns, &key(ROLE_SERVER, remote, port));
             let source = if expected == remote { Source::Address } else { Source::LocalClient };
             assert_eq!(found, Service::new(expected, source), "at {netns} from {remote}:{port}");
         };
@@ -343,12 +662,12 @@ mod tests {
 
     #[test]
     fn collapsed_clients_are_the_internet_and_overflow_is_other() {
-        let remotes = remotes();
+        let mut remotes = remotes();
         let mut internet = key(ROLE_SERVER, "::", 80);
         internet.remote = address::INTERNET;
-        assert_eq!(remotes.resolve(HOST, &internet), Service::internet());
-        assert_eq!(remotes.resolve(HOST, &EdgeKey::zeroed()), Service::other());
-        assert_eq!(&*remotes.resolve(HOST, &key(ROLE_LISTENER, "::", 80)).name, "any");
+        assert_eq!(name(&mut remotes, HOST, &internet), Service::internet());
+        assert_eq!(name(&mut remotes, HOST, &EdgeKey::zeroed()), Service::other());
+        assert_eq!(&*name(&mut remotes, HOST, &key(ROLE_LISTENER, "::", 80)).name, "any");
     }
 
     #[test]
@@ -356,12 +675,12 @@ mod tests {
         let mut remotes = remotes();
         let many = |name: &str| client(BLUE, "172.17.0.3", 5432, name);
         let mut clients = vec![many("shop"); MAX_ENTRIES];
-        remotes.set_clients(&clients);
+        remotes.set_clients(&clients, &[]);
         let at = key(ROLE_SERVER, "172.17.0.2", 5432);
-        assert_eq!(&*remotes.resolve(RED, &at).name, "shop");
+        assert_eq!(&*name(&mut remotes, RED, &at).name, "shop");
         clients.push(many("cart"));
-        remotes.set_clients(&clients);
-        assert_eq!(&*remotes.resolve(RED, &at).name, "172.17.0.2");
+        remotes.set_clients(&clients, &[]);
+        assert_eq!(&*name(&mut remotes, RED, &at).name, "172.17.0.2");
         assert_eq!(remotes.dropped(), 1);
     }
 }

@@ -13,6 +13,7 @@ use super::port::Protocol;
 use super::service::{Service, Source};
 use super::snapshot::{
     Disabled, EdgeLabels, EdgeView, HookView, LedgerView, ListenerView, MapView, Role, Snapshot,
+    SourceState, SourceView,
 };
 
 /// A row of edges.
@@ -95,6 +96,16 @@ pub fn snapshot() -> Snapshot {
     };
     let map = |name: &str, entries, capacity| MapView { name: name.to_owned(), entries, capacity };
 
+    let source = |name: &str, state, detail: Option<&str>| SourceView {
+        name: name.to_owned(),
+        state,
+        detail: detail.map(str::to_owned),
+        entries: 12,
+        dropped: 0,
+        lookups: 34,
+        errors: 1,
+    };
+
     Snapshot {
         taken_seconds: 1_700_000_100.5,
         edges: vec![
@@ -129,6 +140,10 @@ pub fn snapshot() -> Snapshot {
         }],
         maps: vec![map("edges", 7, 4096), map("owners", 3, 1024)],
         unresolved_owners: 1,
+        sources: vec![
+            source("docker", SourceState::Up, None),
+            source("kubernetes", SourceState::Absent, Some("this is no pod")),
+        ],
         preexisting_sockets: 5,
         drains: 100,
         drain_seconds: 0.25,

@@ -49,8 +49,6 @@ pub enum Kind {
     Process,
     /// Declared in the configuration.
     Declared,
-    /// A host, by a name that was resolved.
-    Host,
     /// An address without a name.
     Address,
     /// Everything outside the internal ranges.
@@ -73,10 +71,10 @@ pub enum Source {
     Podman,
     /// The container runtime told of the pod or container.
     Cri,
-    /// The systemd unit that the owner's cgroup belongs to.
-    Unit,
     /// The id of the container that the owner's cgroup belongs to.
     Container,
+    /// The systemd unit that the owner's cgroup belongs to.
+    Unit,
     /// From the command line of the process.
     Process,
     /// The backends that answered, from connection tracking.
@@ -91,8 +89,6 @@ pub enum Source {
     ServiceAddress,
     /// The only service of this host that connects there.
     LocalClient,
-    /// A name that this host resolved to the address.
-    Dns,
     /// A network that the configuration names.
     Network,
     /// The address itself.
@@ -136,7 +132,6 @@ impl Kind {
             Self::Unit => "unit",
             Self::Process => "process",
             Self::Declared => "declared",
-            Self::Host => "host",
             Self::Address => "address",
             Self::Internet => "internet",
             Self::Unknown => "unknown",
@@ -146,14 +141,14 @@ impl Kind {
 
 impl Source {
     /// Every source, from the surest to the last resort.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::Rule,
         Self::Kubernetes,
         Self::Docker,
         Self::Podman,
         Self::Cri,
-        Self::Unit,
         Self::Container,
+        Self::Unit,
         Self::Process,
         Self::Conntrack,
         Self::Listener,
@@ -161,7 +156,6 @@ impl Source {
         Self::ContainerAddress,
         Self::ServiceAddress,
         Self::LocalClient,
-        Self::Dns,
         Self::Network,
         Self::Address,
         Self::Internet,
@@ -185,7 +179,6 @@ impl Source {
             Self::ContainerAddress => "container_address",
             Self::ServiceAddress => "service_address",
             Self::LocalClient => "local_client",
-            Self::Dns => "dns",
             Self::Network => "network",
             Self::Address => "address",
             Self::Internet => "internet",
@@ -198,12 +191,7 @@ impl Source {
     pub const fn is_provisional(self) -> bool {
         matches!(
             self,
-            Self::LocalClient
-                | Self::Dns
-                | Self::Network
-                | Self::Address
-                | Self::Internet
-                | Self::Unknown
+            Self::LocalClient | Self::Network | Self::Address | Self::Internet | Self::Unknown
         )
     }
 
@@ -221,7 +209,6 @@ impl Source {
             | Self::ContainerAddress => Kind::Container,
             Self::Unit => Kind::Unit,
             Self::Process | Self::Listener | Self::LocalClient | Self::Conntrack => Kind::Process,
-            Self::Dns => Kind::Host,
             Self::Address => Kind::Address,
             Self::Internet => Kind::Internet,
             Self::Unknown => Kind::Unknown,

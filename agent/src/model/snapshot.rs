@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub maps: Vec<MapView>,
     /// Owners without a name.
     pub unresolved_owners: u64,
+    /// Sources of names.
+    pub sources: Vec<SourceView>,
     /// Sockets that were there before the agent and have been taken over.
     pub preexisting_sockets: u64,
     /// Drains so far.
@@ -148,6 +150,51 @@ pub struct HookView {
     pub run_seconds: f64,
     /// Runs the kernel skipped (`recursion_misses`).
     pub misses: u64,
+}
+
+/// A source of names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceView {
+    /// Its name.
+    pub name: String,
+    /// How it is.
+    pub state: SourceState,
+    /// Why it is so, or what it does not tell.
+    pub detail: Option<String>,
+    /// Names and addresses it has told of.
+    pub entries: u64,
+    /// What found no room in its table.
+    pub dropped: u64,
+    /// Questions so far.
+    pub lookups: u64,
+    /// Questions without a proper answer.
+    pub errors: u64,
+}
+
+/// How a source of names is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceState {
+    /// It has not answered yet.
+    Starting,
+    /// It tells what it knows.
+    Up,
+    /// It is not on this host, and looked for again.
+    Absent,
+    /// It fails, and is tried again; what it told last stays.
+    Down,
+}
+
+impl SourceState {
+    /// The word used in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Absent => "absent",
+            Self::Down => "down",
+        }
+    }
 }
 
 /// A feature that is off on this host.

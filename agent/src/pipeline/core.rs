@@ -17,10 +17,11 @@ use hashbrown::HashSet;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::labels::{labels, local_name};
+use super::labels::{local_name, naming};
 use super::ports::{Known, Ports};
 use crate::api::SnapshotRequests;
 use crate::decode::Event;
+use crate::identity::sources::Sources;
 use crate::identity::{Client, Names};
 use crate::kernel::bpf;
 use crate::kernel::drain::Drained;
@@ -44,6 +45,7 @@ const DRAIN_SHARE: u32 = 50;
 pub(super) struct Core {
     kernel: Kernel,
     names: Names,
+    sources: Sources,
     tables: Tables,
     owners: Owners,
     drops: ListenDrops,
@@ -60,10 +62,11 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(kernel: Kernel) -> Self {
+    pub(super) fn new(kernel: Kernel, names: Names, sources: Sources) -> Self {
         Self {
             kernel,
-            names: Names::new(),
+            names,
+            sources,
             tables: Tables::default(),
             owners: Owners::default(),
             drops: ListenDrops::default(),
@@ -172,16 +175,22 @@ impl Core {
         if let Some(listeners) = drained.listeners.take() {
             self.listeners = listeners;
         }
+        let (told, expecting) = self.sources.told();
+        self.names.set_told(told, expecting);
         let strangers =
             self.owners.namespaces().any(|netns| !self.known_namespaces.contains(&netns));
         let patience = if strangers { ADDRESSES_SOONEST } else { ADDRESSES_EVERY };
         if self.addresses_at.is_none_or(|at| at.elapsed() >= patience) {
             let survey = existing::places();
             self.take_addresses(&survey);
+            self.names.set_strangers(false);
+        } else {
+            self.names.set_strangers(strangers);
         }
+        self.names.set_ports(&self.listeners);
         let now_us = monotonic_us();
         let Self { names, owners, listeners, .. } = self;
-        let mut owner = |index: u32| local_name(names, owners, index, now_us);
+        let mut owner = |index: u32| local_name(names, owners, index, now_us).0;
         let listening: Vec<_> =
             listeners.iter().map(|record| (*record, owner(record.owner))).collect();
         let clients: Vec<_> = drained
@@ -209,7 +218,7 @@ impl Core {
 
     fn update(&mut self, drained: &Drained) -> Snapshot {
         let now_us = monotonic_us();
-        let Self { names, owners, listeners, tables, kernel, .. } = self;
+        let Self { names, sources, owners, listeners, tables, kernel, .. } = self;
         let live: HashSet<(u32, u16)> =
             listeners.iter().map(|record| (record.owner, record.port)).collect();
         let capacity = kernel.drain.edge_capacity();
@@ -217,7 +226,7 @@ impl Core {
             now_us / 1_000_000,
             &drained.edges,
             capacity,
-            |edge| labels(names, owners, edge, now_us),
+            |edge| naming(names, owners, edge, now_us),
             |key| live.contains(&(key.owner, key.port)),
         );
         for action in updated.actions {
@@ -245,6 +254,9 @@ impl Core {
                     }
                 },
             );
+        }
+        if names.take_missing() {
+            sources.ask();
         }
         self.take_binds(drained, now_us);
         let Self { tables, .. } = self;
@@ -282,6 +294,7 @@ impl Core {
                 })
                 .to_vec(),
             unresolved_owners: self.names.unresolved(),
+            sources: self.sources.views(),
             preexisting_sockets: self.preexisting,
             drains: self.drains,
             drain_seconds: self.drain_time.as_secs_f64(),
@@ -355,7 +368,7 @@ impl Core {
         let mut views: Vec<_> = listeners
             .iter()
             .map(|record| ListenerView {
-                service: local_name(names, owners, record.owner, now_us),
+                service: local_name(names, owners, record.owner, now_us).0,
                 port: record.port,
                 address: if record.family == 2 && record.address == UNSPECIFIED {
                     std::net::Ipv4Addr::UNSPECIFIED.into()

@@ -3,38 +3,61 @@
 use agent_common::address::{UNSPECIFIED, owner_of};
 use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 
-use crate::identity::Names;
+use crate::identity::{Found, Names};
 use crate::model::owners::Owners;
-use crate::model::service::{Service, Source};
+use crate::model::service::{Entity, Service};
+use crate::model::slot::Naming;
 use crate::model::snapshot::{EdgeLabels, Role};
 use crate::model::tables::Edge;
 
 /// Names both ends of an edge.
-pub(super) fn labels(names: &mut Names, owners: &Owners, edge: &Edge, now_us: u64) -> EdgeLabels {
+pub(super) fn naming(names: &mut Names, owners: &Owners, edge: &Edge, now_us: u64) -> Naming {
     let EdgeKey { owner, port, role, .. } = edge.key;
     if edge.born_us == 0 {
         // Overflow rows are numbered by role.
-        let role = role_of(edge.slot as u8);
-        return EdgeLabels::other(role);
+        return EdgeLabels::other(role_of(edge.slot as u8)).into();
     }
-    let local = local_name(names, owners, owner, now_us);
+    let (mut local, local_settled) = local_name(names, owners, owner, now_us);
     let netns = owners.netns(owner);
-    let anyone = || Service::new("any", Source::Unknown);
-    let (client, server) = match role {
-        ROLE_CLIENT => (local, names.remote(netns, &edge.key)),
-        ROLE_SERVER if edge.key.remote == UNSPECIFIED => (anyone(), local),
-        ROLE_SERVER => match owner_of(&edge.key.remote) {
-            Some(client) => (local_name(names, owners, client, now_us), local),
-            None => (names.remote(netns, &edge.key), local),
+    let far = match role {
+        ROLE_SERVER if edge.key.remote != UNSPECIFIED => match owner_of(&edge.key.remote) {
+            Some(client) => {
+                let (service, settled) = local_name(names, owners, client, now_us);
+                Found { settled, ..Found::new(service) }
+            }
+            None => names.remote(netns, &edge.key),
         },
-        _ => (anyone(), local),
+        ROLE_CLIENT => names.remote(netns, &edge.key),
+        _ => Found::new(Service::any()),
     };
-    EdgeLabels::new(client, server, port, role_of(role))
+    let settled = local_settled && far.settled;
+    let (client, server) = if role == ROLE_CLIENT {
+        (local, far.service)
+    } else {
+        // Whoever listens on a published port does so for the container.
+        if let Some(container) = names.published(netns, port) {
+            local = container;
+        }
+        (far.service, local)
+    };
+    let labels =
+        EdgeLabels { asked: far.asked, ..EdgeLabels::new(client, server, port, role_of(role)) };
+    // Who the near end is never changes: the slot is this owner's.
+    let (near, far) = (Entity::UNKNOWN, far.entity);
+    let (client, server) = if role == ROLE_CLIENT { (near, far) } else { (far, near) };
+    Naming { labels, client, server, settled }
 }
 
-/// The name of an owner of this host.
-pub(super) fn local_name(names: &mut Names, owners: &Owners, index: u32, now_us: u64) -> Service {
-    owners.row(index).map_or_else(Service::other, |row| names.owner(index, row, now_us))
+/// The name of an owner of this host, and whether it is settled.
+pub(super) fn local_name(
+    names: &mut Names,
+    owners: &Owners,
+    index: u32,
+    now_us: u64,
+) -> (Service, bool) {
+    owners
+        .row(index)
+        .map_or_else(|| (Service::other(), true), |row| names.owner(index, row, now_us))
 }
 
 fn role_of(role: u8) -> Role {

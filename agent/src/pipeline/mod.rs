@@ -16,7 +16,10 @@ use self::core::Core;
 use crate::api;
 use crate::config::Config;
 use crate::export::Build;
+use crate::identity::Names;
 use crate::identity::hierarchy::Hierarchy;
+use crate::identity::remote::MAX_ADDRESSES;
+use crate::identity::sources::Sources;
 use crate::kernel::load::{Kernel, Options};
 use crate::kernel::{pins, preflight};
 
@@ -29,10 +32,15 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     report(&kernel);
     let (source, requests) = api::channel();
     let (stop, stopping) = watch::channel(());
+    let rules = config.names.rules();
+    let sources = Sources::start(config.names.settings(rules.labels()))
+        .context("starting the sources of names")?;
+    let addresses = config.limits.addresses.map_or(MAX_ADDRESSES, |limit| limit as usize);
+    let names = Names::new(rules, config.names.units, addresses);
     let interval = config.sweep_interval;
     let core = std::thread::Builder::new()
         .name("core".to_owned())
-        .spawn(move || Core::new(kernel).run(requests, stopping, interval))?;
+        .spawn(move || Core::new(kernel, names, sources).run(requests, stopping, interval))?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let router = api::router(api::Api::new(

@@ -277,7 +277,7 @@ impl Known<'_> {
 
     fn claimant(&mut self, failure: &Failures) -> Party {
         let owner = failure.key.owner;
-        let service = local_name(self.names, self.owners, owner, self.now_us);
+        let service = local_name(self.names, self.owners, owner, self.now_us).0;
         let command = self.owners.row(owner).map(|row| text(&row.key.comm)).unwrap_or_default();
         Party { service, pid: failure.tgid, command }
     }
@@ -300,7 +300,7 @@ impl Known<'_> {
         }
         let owned = owner.filter(|owner| self.owners.row(*owner).is_some());
         let service = match (owned, &row) {
-            (Some(owner), _) => local_name(self.names, self.owners, owner, self.now_us),
+            (Some(owner), _) => local_name(self.names, self.owners, owner, self.now_us).0,
             (None, Some(row)) => self.names.stranger(row, self.now_us),
             (None, None) => Service::new("none", Source::Unknown),
         };

@@ -29,7 +29,7 @@ pub const CLOSE: u8 = 7;
 pub const LISTEN: u8 = 10;
 
 /// One dump's datagrams are at most 32 KiB (`netlink_dump`, net/netlink/af_netlink.c).
-const BUFFER: usize = 256 * 1024;
+pub(super) const BUFFER: usize = 256 * 1024;
 /// How much may wait to be read; the kernel stops a dump that finds no room and goes on later.
 const RECEIVE_BUFFER: libc::c_int = 4 * 1024 * 1024;
 /// Sockets appeared or vanished while the kernel looked: then the answer may have a gap.
@@ -37,9 +37,9 @@ const ATTEMPTS: u32 = 3;
 const PATIENCE_SECONDS: libc::time_t = 5;
 
 // Message types and flags every netlink family has, and an attribute (include/uapi/linux).
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLMSG_OVERRUN: u16 = 4;
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
+pub(super) const NLMSG_OVERRUN: u16 = 4;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 /// `struct inet_diag_msg`: what precedes the attributes.
@@ -96,7 +96,7 @@ pub enum DiagError {
     #[error("netlink: {0}")]
     Socket(#[from] io::Error),
     /// The kernel refused; ENOENT means that it was built without `tcp_diag`.
-    #[error("the kernel refused to list its sockets: {0}")]
+    #[error("the kernel refused the list: {0}")]
     Refused(io::Error),
     /// The answer was cut or lost on its way.
     #[error("the kernel's answer was cut short")]
@@ -123,7 +123,7 @@ pub fn dump_ports() -> Result<Dump, DiagError> {
 fn dump_of(protocol: u8, states: &StateFlags) -> Result<Dump, DiagError> {
     let mut answer = Dump::default();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        let socket = open()?;
+        let socket = open(libc::NETLINK_SOCK_DIAG)?;
         for attempt in 1..=ATTEMPTS {
             let request = request(family, protocol, states.clone(), attempt);
             let family_answer = ask(&socket, &request, protocol, attempt)?;
@@ -141,11 +141,7 @@ fn dump_of(protocol: u8, states: &StateFlags) -> Result<Dump, DiagError> {
 
 /// Sends one request and reads its whole answer.
 fn ask(socket: &OwnedFd, request: &[u8], protocol: u8, sequence: u32) -> Result<Dump, DiagError> {
-    // SAFETY: pointer and length are those of a live buffer, which send only reads.
-    let sent = unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) };
-    if sent < 0 {
-        return Err(io::Error::last_os_error().into());
-    }
+    send(socket, request)?;
     let mut answer = Dump::default();
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -185,7 +181,7 @@ fn read_datagram(mut bytes: &[u8], sequence: u32, answer: &mut Dump) -> Result<b
 
 /// The result at the start of NLMSG_DONE and NLMSG_ERROR: zero or a negative errno. Old kernels
 /// end a dump without any.
-fn finished(payload: &[u8]) -> Result<(), DiagError> {
+pub(super) fn finished(payload: &[u8]) -> Result<(), DiagError> {
     match payload.first_chunk::<4>().map(|bytes| i32::from_ne_bytes(*bytes)) {
         Some(code) if code < 0 => {
             Err(DiagError::Refused(io::Error::from_raw_os_error(code.saturating_neg())))
@@ -244,11 +240,11 @@ fn request(family: u8, protocol: u8, states: StateFlags, sequence: u32) -> Vec<u
     bytes
 }
 
-fn open() -> io::Result<OwnedFd> {
+/// A netlink socket in the namespace of the calling thread.
+pub(super) fn open(protocol: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: socket touches no memory.
-    let fd = unsafe {
-        libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_SOCK_DIAG)
-    };
+    let fd =
+        unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -275,7 +271,15 @@ fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], DiagError> {
+/// Sends one request.
+pub(super) fn send(socket: &OwnedFd, request: &[u8]) -> io::Result<()> {
+    // SAFETY: pointer and length are those of a live buffer, which send only reads.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Receives one datagram.
+pub(super) fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], DiagError> {
     loop {
         // SAFETY: pointer and length are those of `buffer`, exclusively borrowed. MSG_TRUNC
         // returns the datagram's full length but writes no more than the buffer holds.

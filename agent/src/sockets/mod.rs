@@ -7,6 +7,7 @@
 use std::fmt;
 
 pub mod addresses;
+pub mod conntrack;
 pub mod diag;
 pub mod drops;
 pub mod existing;

@@ -128,6 +128,15 @@ impl Agent {
         let (listen, run) = (address.to_string(), directory.path().display().to_string());
         // What the test wants to set comes last, and wins.
         let mut all = vec![("web.listen_address", listen.as_str()), ("run_directory", &run)];
+        // Names come from the programs alone, wherever the tests run.
+        all.extend([
+            ("names.conntrack", "false"),
+            ("names.cri", "off"),
+            ("names.docker", "off"),
+            ("names.kubernetes", "off"),
+            ("names.podman", "off"),
+            ("names.units", "false"),
+        ]);
         all.extend(&start.settings);
         let log = File::create(directory.path().join("log")).map_err(|e| e.to_string())?;
         let mut command = command(&all);

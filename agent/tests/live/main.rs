@@ -60,6 +60,7 @@ mod exactness;
 mod inet_sock_set_state;
 mod latency;
 mod ledger;
+mod names;
 mod prometheus;
 mod refuse;
 mod restart;

@@ -4,12 +4,18 @@ use anyhow::Result;
 
 use crate::{apt, shell};
 
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 25] = [
     "bpftool",
     "bpftrace",
+    "busybox-static",
+    "containerd",
+    "containernetworking-plugins",
     "curl",
+    "docker-compose",
+    "docker.io",
     "iperf3",
     "iproute2",
+    "iptables",
     "jq",
     "libbpf-tools",
     "nftables",
@@ -20,6 +26,7 @@ const PACKAGES: [&str; 18] = [
     "prometheus",
     "redis-server",
     "redis-tools",
+    "runc",
     "tcpdump",
     "tshark",
     "wrk",

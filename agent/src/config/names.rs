@@ -1,0 +1,127 @@
+//! Where names come from: rules, networks, and the sources that are asked.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use super::value::{self, Given};
+use crate::identity::rules::{Network, Rule, Rules};
+use crate::identity::sources::{Cluster, Settings};
+
+/// Where names come from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Names {
+    /// What the operator decides.
+    pub rules: Vec<Rule>,
+    /// Networks with names.
+    pub networks: Vec<Network>,
+    /// Docker's socket; nothing turns it off.
+    pub docker: Option<PathBuf>,
+    /// Podman's socket; nothing turns it off.
+    pub podman: Option<PathBuf>,
+    /// Sockets of container runtimes that speak CRI; the first that is there is asked.
+    pub cri: Vec<PathBuf>,
+    /// The Kubernetes cluster.
+    #[serde(serialize_with = "as_text")]
+    pub kubernetes: Cluster,
+    /// This node's name in the cluster.
+    pub node: Option<String>,
+    /// Ask the kernel's connection tracking for translated connections.
+    pub conntrack: bool,
+    /// Call what runs in a systemd unit by the unit.
+    pub units: bool,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self {
+            rules: Vec::new(),
+            networks: Vec::new(),
+            docker: Some("/run/docker.sock".into()),
+            podman: Some("/run/podman/podman.sock".into()),
+            cri: vec!["/run/containerd/containerd.sock".into(), "/run/crio/crio.sock".into()],
+            kubernetes: Cluster::Own,
+            node: None,
+            conntrack: true,
+            units: true,
+        }
+    }
+}
+
+impl Names {
+    /// The rules and networks, to be asked.
+    pub fn rules(&self) -> Rules {
+        Rules::new(self.rules.clone(), self.networks.clone())
+    }
+
+    /// What the sources need to know.
+    pub fn settings(&self, labels: Arc<[String]>) -> Settings {
+        Settings {
+            docker: self.docker.clone(),
+            podman: self.podman.clone(),
+            cri: self.cri.clone(),
+            cluster: self.kubernetes.clone(),
+            node: self.node.clone().or_else(own_node),
+            conntrack: self.conntrack,
+            labels,
+        }
+    }
+}
+
+/// The node's name: from the downward API, else this host's.
+fn own_node() -> Option<String> {
+    let given = std::env::var("NODE_NAME").ok();
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    given.or_else(host).map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+fn as_text<S: Serializer>(cluster: &Cluster, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(cluster)
+}
+
+/// A list of rules.
+pub(super) fn rules(given: &Given) -> Result<Vec<Rule>, String> {
+    value::parts(given).map(Rule::parse).collect()
+}
+
+/// A list of networks with names.
+pub(super) fn networks(given: &Given) -> Result<Vec<Network>, String> {
+    value::parts(given).map(Network::parse).collect()
+}
+
+/// The path of a socket, or `off`.
+pub(super) fn socket(given: &Given) -> Result<Option<PathBuf>, String> {
+    let text = value::text(given)?;
+    Ok(if text == "off" { None } else { Some(path(&text)?) })
+}
+
+/// Paths of sockets, or `off`.
+pub(super) fn sockets(given: &Given) -> Result<Vec<PathBuf>, String> {
+    let parts: Vec<&str> = value::parts(given).collect();
+    if parts == ["off"] { Ok(Vec::new()) } else { parts.into_iter().map(path).collect() }
+}
+
+/// A cluster.
+pub(super) fn cluster(given: &Given) -> Result<Cluster, String> {
+    let text = value::text(given)?;
+    text.parse().map_err(|()| {
+        format!("is \"{text}\"; write auto, off, or a URL like http://127.0.0.1:8001 (as `kubectl proxy` serves)")
+    })
+}
+
+/// A socket as it is written.
+pub(super) fn shown(socket: Option<&PathBuf>) -> String {
+    value::quoted(socket.map_or_else(|| "off".into(), |path| path.to_string_lossy()))
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    let bare = text.strip_prefix("unix://").unwrap_or(text);
+    if bare.starts_with('/') {
+        Ok(bare.into())
+    } else {
+        Err(format!(
+            "contains \"{text}\"; write the path of a socket like /run/docker.sock, or off"
+        ))
+    }
+}

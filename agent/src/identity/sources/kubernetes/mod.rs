@@ -1,0 +1,486 @@
+//! Kubernetes: the pods of this node with their workloads, Services and their endpoints.
+//!
+//! Pods, Services and EndpointSlices are listed and watched each for itself, so a role that
+//! denies one of them takes only that part away. Of a pod's owner the workload follows: a
+//! ReplicaSet's is its Deployment, a Job's its CronJob; where the name does not tell, the owner is
+//! looked up once.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_common::address::{self, Address};
+use kube::{Client, Config};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use self::objects::{EndpointSlice, Owned, Pod, Service as ServiceObject};
+use self::watch::{Change, Part, follow};
+use super::workload::{self, Workload};
+use super::{FIRST_PAUSE, Outlet, SETTLE, Teller, Trouble};
+use crate::identity::told::{Bearer, Frontend, Told};
+use crate::model::service::{Entity, Kind, Service, Source};
+
+mod objects;
+mod watch;
+
+/// Objects of one kind kept at most.
+const MAX_OBJECTS: usize = 65_536;
+/// Changes that may wait to be taken in; then the API server's stream waits.
+const WAITING: usize = 256;
+/// The Service that a slice belongs to.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Which cluster to ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Cluster {
+    /// The one that the agent runs in as a pod, if any.
+    #[default]
+    Own,
+    /// None.
+    Off,
+    /// The one with this address, without credentials.
+    At(http::Uri),
+}
+
+/// The API server, asked for what concerns this node.
+pub(super) struct Kubernetes {
+    cluster: Cluster,
+    node: Option<String>,
+    labels: Arc<[String]>,
+}
+
+/// Something that one of the watches has to say.
+enum News {
+    Pods(Change<Pod>),
+    Services(Change<ServiceObject>),
+    Slices(Change<EndpointSlice>),
+}
+
+/// Everything that was told, by kind.
+#[derive(Default)]
+struct Objects {
+    pods: Part<Pod>,
+    services: Part<ServiceObject>,
+    slices: Part<EndpointSlice>,
+    /// (kind, namespace, name) of an owner → its own owner; `None` if it has none or that cannot
+    /// be known.
+    owners: HashMap<(String, String, String), Option<Workload>>,
+}
+
+impl FromStr for Cluster {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "auto" => Ok(Self::Own),
+            "off" => Ok(Self::Off),
+            url => {
+                let uri: http::Uri = url.parse().map_err(drop)?;
+                if uri.scheme().is_some() && uri.host().is_some() {
+                    Ok(Self::At(uri))
+                } else {
+                    Err(())
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own => f.write_str("auto"),
+            Self::Off => f.write_str("off"),
+            Self::At(uri) => write!(f, "{uri}"),
+        }
+    }
+}
+
+impl Kubernetes {
+    pub(super) fn new(cluster: Cluster, node: Option<String>, labels: Arc<[String]>) -> Self {
+        Self { cluster, node, labels }
+    }
+
+    fn client(&self) -> Result<Client, Trouble> {
+        let config = match &self.cluster {
+            Cluster::At(uri) => Config::new(uri.clone()),
+            Cluster::Own if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() => {
+                return Err(Trouble::Absent(
+                    "this is no pod: KUBERNETES_SERVICE_HOST is not set".to_owned(),
+                ));
+            }
+            Cluster::Own => {
+                Config::incluster().map_err(|error| Trouble::Failed(error.to_string()))?
+            }
+            Cluster::Off => return Err(Trouble::Absent("it is turned off".to_owned())),
+        };
+        Client::try_from(config).map_err(|error| Trouble::Failed(error.to_string()))
+    }
+
+    async fn tell(&self, outlet: &Outlet, client: &Client) -> Trouble {
+        let (sender, mut news) = mpsc::channel(WAITING);
+        let node = self.node.as_deref().unwrap_or_default();
+        let on_node = format!("fieldSelector=spec.nodeName%3D{node}");
+        let pods = follow(client, outlet, "/api/v1/pods", &on_node, &sender, News::Pods);
+        let services = follow(client, outlet, "/api/v1/services", "", &sender, News::Services);
+        let slices = "/apis/discovery.k8s.io/v1/endpointslices";
+        let slices = follow(client, outlet, slices, "", &sender, News::Slices);
+        let collect = async {
+            let mut objects = Objects::default();
+            loop {
+                let Some(first) = news.recv().await else {
+                    return Trouble::Failed("it stopped".to_owned());
+                };
+                objects.take(first);
+                sleep(SETTLE).await;
+                while let Ok(next) = news.try_recv() {
+                    objects.take(next);
+                }
+                objects.look_up_owners(client, outlet).await;
+                if let Some(why) = objects.all_refused() {
+                    return Trouble::Failed(why);
+                }
+                if objects.something_is_known() {
+                    outlet.tell(objects.told(&self.labels), objects.detail());
+                }
+            }
+        };
+        tokio::select! {
+            trouble = collect => trouble,
+            never = pods => match never {},
+            never = services => match never {},
+            never = slices => match never {},
+        }
+    }
+}
+
+impl Teller for Kubernetes {
+    async fn run(&mut self, outlet: &Outlet) -> Trouble {
+        match self.client() {
+            Ok(client) => self.tell(outlet, &client).await,
+            Err(trouble) => trouble,
+        }
+    }
+}
+
+impl Objects {
+    fn take(&mut self, news: News) {
+        match news {
+            News::Pods(change) => self.pods.take(change),
+            News::Services(change) => self.services.take(change),
+            News::Slices(change) => self.slices.take(change),
+        }
+    }
+
+    fn refusals(&self) -> [(&'static str, Option<&str>); 3] {
+        [
+            ("pods", self.pods.refusal()),
+            ("services", self.services.refusal()),
+            ("endpoint slices", self.slices.refusal()),
+        ]
+    }
+
+    /// Why nothing at all can be known.
+    fn all_refused(&self) -> Option<String> {
+        let refusals = self.refusals();
+        let all = refusals.iter().all(|(_, why)| why.is_some());
+        all.then(|| refusals[0].1.unwrap_or_default().to_owned())
+    }
+
+    fn something_is_known(&self) -> bool {
+        self.pods.is_listed() || self.services.is_listed() || self.slices.is_listed()
+    }
+
+    /// What is missing, if something is.
+    fn detail(&self) -> Option<String> {
+        let refused = self.refusals().into_iter();
+        let parts: Vec<String> =
+            refused.filter_map(|(part, why)| Some(format!("no {part}: {}", why?))).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// Asks for the owners of ReplicaSets and Jobs whose name does not tell.
+    async fn look_up_owners(&mut self, client: &Client, outlet: &Outlet) {
+        let mut needed = HashMap::new();
+        for pod in self.pods.objects() {
+            if let Some(key) = unclear_owner(pod) {
+                let known = self.owners.remove(&key);
+                needed.insert(key, known);
+            }
+        }
+        self.owners.clear();
+        for (key, known) in needed {
+            let owner = if let Some(owner) = known {
+                owner
+            } else {
+                outlet.looked_up();
+                let (kind, namespace, name) = &key;
+                owner_of(client, kind, namespace, name).await.unwrap_or_else(|_| {
+                    outlet.failed();
+                    None
+                })
+            };
+            self.owners.insert(key, owner);
+        }
+    }
+
+    fn told(&self, keys: &[String]) -> Told {
+        let mut told = Told::default();
+        for pod in self.pods.objects() {
+            self.add_pod(&mut told, pod, keys);
+        }
+        let mut backends: HashMap<(&str, &str), Vec<Address>> = HashMap::new();
+        for slice in self.slices.objects() {
+            let Some(service) = slice.metadata.labels.get(SERVICE_NAME) else { continue };
+            let namespace = slice.metadata.namespace.as_str();
+            for endpoint in &slice.endpoints {
+                let uid = endpoint.target_ref.as_ref().map_or("", |target| &target.uid);
+                for text in &endpoint.addresses {
+                    let Ok(ip) = text.parse() else { continue };
+                    let address = address::from_ip(ip);
+                    let id = if uid.is_empty() { text } else { uid };
+                    told.add_endpoint(
+                        address,
+                        Bearer {
+                            service: in_cluster(
+                                namespace,
+                                service,
+                                Kind::KubernetesService,
+                                Source::ServiceAddress,
+                            ),
+                            entity: Entity::of(id),
+                            labels: Arc::default(),
+                        },
+                    );
+                    backends.entry((namespace, service.as_str())).or_default().push(address);
+                }
+            }
+        }
+        for service in self.services.objects() {
+            let (namespace, name) =
+                (service.metadata.namespace.as_str(), service.metadata.name.as_str());
+            let backends = backends.get(&(namespace, name)).cloned().unwrap_or_default();
+            for (ip, port) in service.frontends() {
+                let service =
+                    in_cluster(namespace, name, Kind::KubernetesService, Source::ServiceAddress);
+                let frontend = Frontend { service, backends: backends.clone() };
+                told.add_frontend(address::from_ip(ip), port, frontend);
+            }
+        }
+        told
+    }
+
+    fn add_pod(&self, told: &mut Told, pod: &Pod, keys: &[String]) {
+        // One that has ended has given its address back already.
+        if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
+            return;
+        }
+        let Workload { kind, name } = self.workload(pod);
+        let bearer = Bearer {
+            service: in_cluster(&pod.metadata.namespace, &name, kind, Source::Kubernetes),
+            entity: Entity::of(&pod.metadata.uid),
+            labels: workload::wanted(&pod.metadata.labels, keys),
+        };
+        let status = &pod.status;
+        let containers = status.container_statuses.iter();
+        let containers = containers.chain(&status.init_container_statuses);
+        for container in containers.chain(&status.ephemeral_container_statuses) {
+            // `containerd://<id>`; empty until it has started.
+            if let Some((_, id)) = container.container_id.split_once("://") {
+                told.add_container(id, bearer.clone());
+            }
+        }
+        if !pod.spec.host_network {
+            for ip in status.pod_ips.iter().filter_map(|ip| ip.ip.parse().ok()) {
+                told.add_address(address::from_ip(ip), &bearer);
+            }
+        }
+        told.add_pod(&pod.metadata.uid, bearer);
+    }
+
+    fn workload(&self, pod: &Pod) -> Workload {
+        let metadata = &pod.metadata;
+        let Some(owner) = metadata.controller() else {
+            return Workload { kind: Kind::Pod, name: metadata.name.clone() };
+        };
+        let named = |kind| Workload { kind, name: owner.name.clone() };
+        let known = unclear_owner(pod).and_then(|key| self.owners.get(&key)?.clone());
+        match owner.kind.as_str() {
+            "ReplicaSet" => known.unwrap_or_else(|| {
+                let hash = metadata.labels.get("pod-template-hash").map(String::as_str);
+                workload::of_replica_set(&owner.name, hash)
+            }),
+            "Job" => known.unwrap_or_else(|| workload::of_job(&owner.name)),
+            "StatefulSet" => named(Kind::StatefulSet),
+            "DaemonSet" => named(Kind::DaemonSet),
+            // A pod from a file of this node: the kubelet adds the node's name.
+            "Node" => {
+                let node = format!("-{}", owner.name);
+                let name = metadata.name.strip_suffix(&node).unwrap_or(&metadata.name);
+                Workload { kind: Kind::Pod, name: name.to_owned() }
+            }
+            _ => named(Kind::Workload),
+        }
+    }
+}
+
+/// The key of a pod's owner if only the owner can tell the workload.
+fn unclear_owner(pod: &Pod) -> Option<(String, String, String)> {
+    let metadata = &pod.metadata;
+    let owner = metadata.controller()?;
+    let unclear = match owner.kind.as_str() {
+        "ReplicaSet" => {
+            let hash = metadata.labels.get("pod-template-hash").map(String::as_str);
+            workload::of_replica_set(&owner.name, hash).kind == Kind::ReplicaSet
+        }
+        // A CronJob's Job looks like any other whose name ends in digits.
+        "Job" => true,
+        _ => false,
+    };
+    unclear.then(|| (owner.kind.clone(), metadata.namespace.clone(), owner.name.clone()))
+}
+
+/// The workload that a ReplicaSet or Job belongs to; itself if it belongs to none.
+async fn owner_of(
+    client: &Client,
+    kind: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Workload>, String> {
+    let (path, own) = match kind {
+        "ReplicaSet" => ("apps/v1", Kind::ReplicaSet),
+        _ => ("batch/v1", Kind::Job),
+    };
+    let plural = if own == Kind::Job { "jobs" } else { "replicasets" };
+    let path = format!("/apis/{path}/namespaces/{namespace}/{plural}/{name}");
+    let request = http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
+    let within = Duration::from_secs(5).max(FIRST_PAUSE);
+    let answer = tokio::time::timeout(within, client.request::<Owned>(request)).await;
+    let owned = answer.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    Ok(Some(match owned.metadata.controller() {
+        Some(owner) => {
+            let kind = match owner.kind.as_str() {
+                "Deployment" => Kind::Deployment,
+                "CronJob" => Kind::CronJob,
+                _ => Kind::Workload,
+            };
+            Workload { kind, name: owner.name.clone() }
+        }
+        None => Workload { kind: own, name: name.to_owned() },
+    }))
+}
+
+fn in_cluster(namespace: &str, name: &str, kind: Kind, source: Source) -> Service {
+    Service { namespace: namespace.into(), kind, ..Service::new(name, source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::place::Place;
+
+    fn objects() -> Objects {
+        let mut objects = Objects::default();
+        let pod = |name: &str, ip: &str, owner: serde_json::Value, labels: serde_json::Value| {
+            serde_json::json!({
+                "metadata": {"name": name, "namespace": "prod", "uid": format!("uid-{name}"),
+                    "labels": labels, "ownerReferences": owner},
+                "spec": {"nodeName": "n1", "containers": []},
+                "status": {"phase": "Running", "podIPs": [{"ip": ip}],
+                    "containerStatuses": [{"name": "c", "containerID": format!("containerd://{}", "a".repeat(64))}]},
+            })
+        };
+        let owner = |kind: &str, name: &str| serde_json::json!([{"kind": kind, "name": name, "controller": true}]);
+        let pods = serde_json::json!([
+            pod(
+                "web-7d4-x",
+                "10.1.0.2",
+                owner("ReplicaSet", "web-7d4"),
+                serde_json::json!({"pod-template-hash": "7d4"})
+            ),
+            pod("db-0", "10.1.0.3", owner("StatefulSet", "db"), serde_json::json!({})),
+            pod(
+                "tidy-28391040-q",
+                "10.1.0.4",
+                owner("Job", "tidy-28391040"),
+                serde_json::json!({})
+            ),
+            pod("etcd-n1", "10.1.0.5", owner("Node", "n1"), serde_json::json!({})),
+            pod("bare", "10.1.0.6", serde_json::json!([]), serde_json::json!({})),
+        ]);
+        let services = serde_json::json!([{
+            "metadata": {"name": "web-svc", "namespace": "prod"},
+            "spec": {"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10", "fd00::a"],
+                "ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}},
+        }, {"metadata": {"name": "headless", "namespace": "prod"}, "spec": {"clusterIP": "None", "ports": [{"port": 1}]}}]);
+        let slices = serde_json::json!([{
+            "metadata": {"name": "web-svc-abc", "namespace": "prod", "labels": {SERVICE_NAME: "web-svc"}},
+            "endpoints": [{"addresses": ["10.1.0.2"], "targetRef": {"kind": "Pod", "name": "web-7d4-x", "uid": "uid-web-7d4-x"}},
+                {"addresses": ["10.9.9.9"]}],
+        }, {"metadata": {"name": "no-service"}, "endpoints": null}]);
+        objects.take(News::Pods(Change::All(serde_json::from_value(pods).unwrap())));
+        objects.take(News::Services(Change::All(serde_json::from_value(services).unwrap())));
+        objects.take(News::Slices(Change::All(serde_json::from_value(slices).unwrap())));
+        objects
+    }
+
+    #[test]
+    fn pods_are_their_workload_and_services_know_their_backends() {
+        let told = objects().told(&[]);
+        let ip = |text: &str| address::from_ip(text.parse().unwrap());
+        let check = |address: &str, name: &str, kind| {
+            let service = &told.at(ip(address)).unwrap().service;
+            assert_eq!((&*service.name, &*service.namespace, service.kind), (name, "prod", kind));
+        };
+        check("10.1.0.2", "web", Kind::Deployment);
+        check("10.1.0.3", "db", Kind::StatefulSet);
+        check("10.1.0.4", "tidy", Kind::CronJob);
+        check("10.1.0.5", "etcd", Kind::Pod);
+        check("10.1.0.6", "bare", Kind::Pod);
+        for address in ["10.96.0.10", "fd00::a", "203.0.113.7"] {
+            let frontend = told.frontend(ip(address), 80).unwrap();
+            assert_eq!(&*frontend.service.name, "web-svc");
+            assert_eq!(frontend.backends, [ip("10.1.0.2"), ip("10.9.9.9")]);
+        }
+        assert_eq!(told.frontend(ip("10.96.0.10"), 53), None);
+        assert_eq!(&*told.endpoint(ip("10.9.9.9")).unwrap().service.name, "web-svc");
+        let place = Place { pod: Some("uid-db-0".into()), ..Place::default() };
+        assert_eq!(&*told.bearer(&place).unwrap().service.name, "db");
+    }
+
+    #[test]
+    fn what_was_looked_up_beats_what_a_name_suggests() {
+        let mut objects = objects();
+        let key = ("Job".to_owned(), "prod".to_owned(), "tidy-28391040".to_owned());
+        let job = Workload { kind: Kind::Job, name: "tidy-28391040".into() };
+        objects.owners.insert(key, Some(job));
+        let told = objects.told(&[]);
+        let service = &told.at(address::from_ip("10.1.0.4".parse().unwrap())).unwrap().service;
+        assert_eq!((&*service.name, service.kind), ("tidy-28391040", Kind::Job));
+    }
+
+    #[test]
+    fn a_denied_part_takes_only_itself_away() {
+        let mut objects = objects();
+        objects.take(News::Services(Change::Refused("forbidden".into())));
+        assert_eq!(objects.detail().as_deref(), Some("no services: forbidden"));
+        assert_eq!(objects.all_refused(), None);
+        objects.take(News::Pods(Change::Refused("forbidden".into())));
+        objects.take(News::Slices(Change::Refused("forbidden".into())));
+        assert_eq!(objects.all_refused().as_deref(), Some("forbidden"));
+    }
+
+    #[test]
+    fn a_cluster_is_written_as_it_is_read() {
+        for text in ["auto", "off", "http://127.0.0.1:8001/", "https://k8s.example:6443/"] {
+            assert_eq!(text.parse::<Cluster>().unwrap().to_string(), text);
+        }
+        for text in ["", "on", "127.0.0.1", "/x"] {
+            assert!(text.parse::<Cluster>().is_err(), "{text}");
+        }
+    }
+}

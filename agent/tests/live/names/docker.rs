@@ -1,0 +1,238 @@
+//! Docker: a compose project on networks of its own, with a published port.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::engine::{self, Engine};
+use super::{Edge, edge, edges, end, expect, lacking, ours, run, until};
+use crate::agent::Agent;
+
+/// Three services: `web` asks `db`, and `crawler`, on the host's network, asks `web` through the
+/// port that it publishes.
+const PROJECT: &str = r#"
+version: "3.3"
+services:
+  db:
+    image: bb
+    command: [httpd, -f, -p, "5432"]
+    networks: [back]
+  web:
+    image: bb
+    command: [sh, -c, "httpd -p 80; while :; do wget -q -O /dev/null http://db:5432/; sleep 0.1; done"]
+    networks: [front, back]
+    ports: ["8080:80"]
+  crawler:
+    image: bb
+    network_mode: host
+    command: [sh, -c, "while :; do wget -q -O /dev/null http://127.0.0.1:8080/; sleep 0.1; done"]
+networks:
+  front: {}
+  back: {}
+"#;
+
+/// Docker in a namespace of its own.
+struct Docker {
+    engine: Engine,
+}
+
+impl Docker {
+    fn start() -> Self {
+        let engine = Engine::start("dockerd", "docker.sock", |folder| {
+            let path = |name: &str| folder.join(name).display().to_string();
+            vec![
+                "--data-root".to_owned(),
+                path("data"),
+                "--exec-root".to_owned(),
+                path("exec"),
+                "--pidfile".to_owned(),
+                path("pid"),
+                "--host".to_owned(),
+                format!("unix://{}", path("docker.sock")),
+            ]
+        });
+        let docker = Self { engine };
+        until("docker answers", || {
+            docker.docker().arg("version").output().is_ok_and(|o| o.status.success())
+        });
+        let image = engine::busybox(docker.engine.directory());
+        run(docker.docker().args(["import"]).arg(image).arg("bb"));
+        docker
+    }
+
+    fn docker(&self) -> Command {
+        self.client("docker")
+    }
+
+    fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("DOCKER_HOST", format!("unix://{}", self.engine.socket.display()));
+        command
+    }
+
+    fn compose(&self, folder: &Path, arguments: &[&str]) {
+        run(self.client("docker-compose").current_dir(folder).args(arguments));
+    }
+
+    /// An agent that asks this Docker.
+    fn agent(&self) -> Agent {
+        Agent::with(&[
+            ("names.docker", &self.engine.socket.to_string_lossy()),
+            ("names.conntrack", "true"),
+        ])
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let list = self.docker().args(["ps", "--all", "--quiet"]).output();
+        let list = list.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        for id in list.unwrap_or_default().split_whitespace() {
+            let _ = self.docker().args(["rm", "--force", id]).output();
+        }
+    }
+}
+
+fn project(docker: &Docker) -> std::path::PathBuf {
+    let folder = docker.engine.directory().join("shop");
+    fs::create_dir_all(&folder).expect("a directory");
+    fs::write(folder.join("docker-compose.yml"), PROJECT).expect("writing a project");
+    folder
+}
+
+fn of_shop(name: &str) -> bool {
+    name.starts_with("shop/")
+        || name == "/docker-proxy"
+        || name == "/visitor"
+        || name.contains("172.1")
+        || name.contains("172.2")
+}
+
+fn of_project() -> Vec<Edge> {
+    vec![
+        edge("shop/web", "shop/db", 5432, "client", ("docker", "listener")),
+        edge("shop/web", "shop/db", 5432, "server", ("container_address", "docker")),
+        edge("shop/crawler", "shop/web", 8080, "client", ("docker", "published_port")),
+        edge("shop/crawler", "shop/web", 8080, "server", ("docker", "published_port")),
+        edge("/docker-proxy", "shop/web", 80, "client", ("process", "listener")),
+        edge("/docker-proxy", "shop/web", 80, "server", ("local_client", "docker")),
+    ]
+}
+
+macro_rules! needs_docker {
+    () => {
+        needs_kernel!();
+        if let Some(program) = lacking(&["dockerd", "docker", "docker-compose", "iptables"]) {
+            println!("SKIPPED: {program} is not installed");
+            return;
+        }
+    };
+}
+
+#[test]
+fn a_compose_project_is_named_on_every_edge() {
+    needs_docker!();
+    let docker = Docker::start();
+    // The agent is there first: names come late then.
+    let agent = docker.agent();
+    let folder = project(&docker);
+    docker.compose(&folder, &["up", "-d"]);
+    let all = expect(&agent, &of_project(), of_shop);
+    let kinds: Vec<_> = all.iter().filter(|edge| end(edge, "server") == "shop/db").collect();
+    assert!(kinds.iter().all(|edge| edge["server_kind"] == "compose_service"), "{kinds:#?}");
+
+    // From elsewhere a published port is translated by the kernel; to where, it tells itself.
+    let gateway = run(docker.docker().args([
+        "network",
+        "inspect",
+        "--format",
+        "{{(index .IPAM.Config 0).Gateway}}",
+        "shop_back",
+    ]));
+    let program = docker.engine.directory().join("visitor");
+    fs::copy("/bin/busybox", &program).expect("busybox-static is installed");
+    let url = format!("http://{gateway}:8080/");
+    // As `wget`, which is what the name of the program would be asked for.
+    let script = format!("exec -a wget {} -q -O /dev/null {url}", program.display());
+    let asked = docker.engine.command("bash").args(["-c", &script]).output();
+    assert!(asked.is_ok(), "{asked:?}");
+    let mut expected = of_project();
+    expected.push(edge("/visitor", "shop/web", 8080, "client", ("process", "conntrack")));
+    // What the kernel translates arrives without the proxy, from the gateway's address, which is
+    // the proxy's too: two candidates are none.
+    let began = std::time::Instant::now();
+    loop {
+        let found = ours(&edges(&agent), of_shop);
+        let visitor: Vec<_> = found.iter().filter(|edge| edge.client == "/visitor").collect();
+        if visitor.iter().any(|edge| edge.server == "shop/web" && edge.role == "client") {
+            break;
+        }
+        assert!(began.elapsed() < super::PATIENCE, "{found:#?}");
+        std::thread::sleep(super::PAUSE);
+    }
+    assert_eq!(agent.json("/api/v1/status")["unresolved_owners"], 0);
+    let metrics = agent.scrape();
+    assert_eq!(metrics.sum("portolan_identity_source_up", &[("source", "docker")]), 1);
+    assert!(metrics.sum("portolan_identity_source_lookups_total", &[("source", "docker")]) > 0);
+    agent.stop();
+}
+
+#[test]
+fn a_renamed_container_takes_its_counts_along() {
+    needs_docker!();
+    let docker = Docker::start();
+    let agent = docker.agent();
+    run(docker.docker().args(["run", "-d", "--name", "first", "bb", "httpd", "-f", "-p", "80"]));
+    let address = run(docker.docker().args([
+        "inspect",
+        "--format",
+        "{{.NetworkSettings.IPAddress}}",
+        "first",
+    ]));
+    let script = format!("while :; do wget -q -O /dev/null http://{address}/; sleep 0.1; done");
+    run(docker.docker().args(["run", "-d", "--name", "caller", "bb", "sh", "-c", &script]));
+    let opened = |server: &str| -> u64 {
+        let all = edges(&agent);
+        let rows =
+            all.iter().filter(|edge| edge["role"] == "client" && end(edge, "server") == server);
+        rows.map(|edge| edge["opened"].as_u64().unwrap_or_default()).sum()
+    };
+    until("first is called", || opened("/first") > 5);
+    let before = opened("/first");
+    run(docker.docker().args(["rename", "first", "second"]));
+    until("it has its new name", || opened("/second") > 0);
+    assert!(opened("/second") >= before, "what was counted belongs to the same container");
+    until("the former name is gone", || opened("/first") == 0);
+    agent.stop();
+}
+
+#[test]
+fn an_address_given_to_the_next_container_is_the_next_containers() {
+    needs_docker!();
+    let docker = Docker::start();
+    run(docker.docker().args(["network", "create", "--subnet", "172.29.0.0/24", "reuse"]));
+    let agent = docker.agent();
+    let server = |name: &str| {
+        let run_it = ["run", "-d", "--network", "reuse", "--ip", "172.29.0.9", "--name"];
+        run(docker.docker().args(run_it).args([name, "bb", "httpd", "-f", "-p", "80"]));
+    };
+    server("one");
+    let script = "while :; do wget -q -O /dev/null http://172.29.0.9/; sleep 0.05; done";
+    let caller = ["run", "-d", "--network", "reuse", "--name", "caller", "bb", "sh", "-c", script];
+    run(docker.docker().args(caller));
+    let ok = |role: &str, server: &str| -> u64 {
+        let all = edges(&agent);
+        let rows = all.iter().filter(|edge| edge["role"] == role && end(edge, "server") == server);
+        rows.map(|edge| edge["connects"]["ok"].as_u64().unwrap_or_default()).sum()
+    };
+    until("one is called", || ok("client", "/one") > 5);
+    run(docker.docker().args(["rm", "--force", "one"]));
+    server("two");
+    until("two is called", || ok("client", "/two") > 5);
+    run(docker.docker().args(["rm", "--force", "caller"]));
+    // Both sides count each connection once, so they must agree on whose it was.
+    until("both sides agree", || {
+        ["/one", "/two"].iter().all(|name| ok("client", name) == ok("server", name))
+    });
+    agent.stop();
+}
