@@ -246,6 +246,12 @@ impl Names {
         self.remotes.resolve(netns, key, &self.rules, &self.told)
     }
 
+    /// The only service that listens on a port of a namespace: whose connections are there that
+    /// nobody is known to have accepted.
+    pub fn listening(&self, netns: u32, port: u16) -> Option<Service> {
+        self.remotes.listening(netns, port).map(|service| service.found_by(Source::Listener))
+    }
+
     /// The container behind a port that is published in this namespace.
     pub fn published(&self, netns: u32, port: u16) -> Option<Service> {
         let bearer = self.told.iter().find_map(|told| told.published(netns, None, port))?;

@@ -261,7 +261,9 @@ impl Remotes {
                 return Some(Found { entity: listener.entity, ..Found::new(service) });
             }
         }
-        let at = |told: &Arc<Told>| Some(Found::bearer(told.at(remote)?, Source::ContainerAddress));
+        let at = |told: &Arc<Told>| {
+            Some(Found::bearer(self.container(remote, told)?, Source::ContainerAddress))
+        };
         let endpoint =
             |told: &Arc<Told>| Some(Found::bearer(told.endpoint(remote)?, Source::ServiceAddress));
         told.iter().find_map(at).or_else(|| told.iter().find_map(endpoint))
@@ -273,7 +275,7 @@ impl Remotes {
         if let Some(service) = rules.address(remote) {
             return Found::new(service);
         }
-        if let Some(bearer) = told.iter().find_map(|told| told.at(remote)) {
+        if let Some(bearer) = told.iter().find_map(|told| self.container(remote, told)) {
             return Found::bearer(bearer, Source::ContainerAddress);
         }
         let guess = self.place(netns, remote).and_then(|place| self.client(place, netns, key));
@@ -284,6 +286,20 @@ impl Remotes {
             return Found::bearer(bearer, Source::ServiceAddress);
         }
         self.stranger(remote, 0, rules)
+    }
+
+    /// The container that has an address. Two runtimes may use the same networks: then the address
+    /// is in two places, and says nothing.
+    fn container<'a>(&self, remote: Address, told: &'a Told) -> Option<&'a Bearer> {
+        let ambiguous = self.places.get(&remote).is_some_and(Option::is_none);
+        if ambiguous { None } else { told.at(remote) }
+    }
+
+    /// The service that listens on a port of a namespace, if it is the only one.
+    pub(super) fn listening(&self, netns: u32, port: u16) -> Option<&Service> {
+        let (first, others) = self.listeners.get(&(netns, port))?.split_first()?;
+        let alone = others.iter().all(|other| other.service.is_called_as(&first.service));
+        alone.then_some(&first.service)
     }
 
     /// An end that nobody knows.

@@ -5,7 +5,7 @@ use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 
 use crate::identity::{Found, Names};
 use crate::model::owners::Owners;
-use crate::model::service::{Entity, Service};
+use crate::model::service::{Entity, Service, Source};
 use crate::model::slot::Naming;
 use crate::model::snapshot::{EdgeLabels, Role};
 use crate::model::tables::Edge;
@@ -37,6 +37,11 @@ pub(super) fn naming(names: &mut Names, owners: &Owners, edge: &Edge, now_us: u6
         // Whoever listens on a published port does so for the container.
         if let Some(container) = names.published(netns, port) {
             local = container;
+        }
+        // Accepted before its listener was known: while the agent started.
+        let unowned = role == ROLE_SERVER && local.source == Source::Unknown;
+        if let Some(service) = unowned.then(|| names.listening(netns, port)).flatten() {
+            local = service;
         }
         (far.service, local)
     };

@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::agent::{self, Agent};
 
 /// How long a runtime may take to start, and an edge to appear.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// An edge as it is expected: both ends as `namespace/name`, port, role, and how the two names
