@@ -26,11 +26,13 @@ use hashbrown::HashMap;
 
 use crate::model::service::{Service, Source};
 
+mod addresses;
 pub mod cgroup;
 mod command_line;
 pub mod docker_proxy;
 mod flags;
 pub mod hierarchy;
+mod listener;
 pub mod mounts;
 pub mod place;
 pub mod process;

@@ -12,7 +12,6 @@
 //! `127.0.0.1` is a different place in every network namespace. So for 3 and 4 an address is first
 //! given its namespace, seen from the owner's; see [`Remotes::place`].
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use agent_common::address::{self, Address};
@@ -20,6 +19,8 @@ use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::listener::ListenerRecord;
 use hashbrown::{HashMap, HashSet};
 
+use super::addresses::{by_address, everywhere, is_internal, path};
+use super::listener::Listener;
 use super::rules::Rules;
 use super::told::{Bearer, Told};
 use crate::model::service::{Entity, Service, Source};
@@ -76,14 +77,6 @@ pub(super) struct Remotes {
     dropped_listeners: u64,
     dropped_addresses: u64,
     dropped_clients: u64,
-}
-
-struct Listener {
-    address: Address,
-    accepts_v4: bool,
-    accepts_v6: bool,
-    entity: Entity,
-    service: Service,
 }
 
 /// A client's connections to one port of one namespace. `path` keeps apart what cannot be the
@@ -342,9 +335,7 @@ impl Remotes {
         self.places.get(&address).copied().flatten()
     }
 
-    /// Who listens there. As in the kernel's lookup (`compute_score`,
-    /// net/ipv4/inet_hashtables.c), a listener on the address beats one on all, and one of the
-    /// address's own family beats a dual-stack one.
+    /// Who listens there.
     fn listener(&self, netns: u32, address: Address, port: u16) -> Option<&Listener> {
         let candidates = self.listeners.get(&(netns, port))?;
         candidates
@@ -367,31 +358,6 @@ impl Remotes {
     }
 }
 
-impl Listener {
-    fn new(record: &ListenerRecord, service: &Service) -> Self {
-        let is_v6 = i32::from(record.family) == libc::AF_INET6;
-        Self {
-            address: record.address,
-            accepts_v4: !is_v6 || record.v6_only == 0,
-            accepts_v6: is_v6,
-            entity: Entity(u64::from(record.owner) + 1),
-            service: service.clone(),
-        }
-    }
-
-    fn score(&self, address: Address) -> Option<u8> {
-        if self.address == address {
-            return Some(3);
-        }
-        if !address::to_ip(self.address).is_unspecified() {
-            return None;
-        }
-        let is_v4 = address::to_ip(address).is_ipv4();
-        let accepts = if is_v4 { self.accepts_v4 } else { self.accepts_v6 };
-        accepts.then_some(if is_v4 && self.accepts_v6 { 1 } else { 2 })
-    }
-}
-
 /// The one that all of them are, if they are one and every one is known.
 fn agreed(found: impl Iterator<Item = Option<Found>>) -> Option<Found> {
     let mut one: Option<Found> = None;
@@ -411,41 +377,11 @@ fn found_by(found: &Found, source: Source) -> Found {
     Found::new(found.service.found_by(source))
 }
 
-/// Addresses that are not of the internet: private, shared, link-local, loopback.
-fn is_internal(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => {
-            let [a, b, ..] = v4.octets();
-            v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || (a == 100 && b & 0xc0 == 64)
-        }
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
-    }
-}
-
-fn by_address(address: Address) -> Service {
-    Service::new(&address::to_ip(address).to_string(), Source::Address)
-}
-
-fn path(address: Address) -> (bool, bool) {
-    let ip = address::to_ip(address);
-    (ip.is_loopback(), ip.is_ipv4())
-}
-
-/// Addresses that say nothing about where they are.
-fn everywhere(address: Address) -> bool {
-    match address::to_ip(address) {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_unspecified(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use agent_common::wire::Wire;
+    use std::net::IpAddr;
 
     const HOST: u32 = 1;
     const BLUE: u32 = 2;

@@ -1,3 +1,5 @@
+//! Tests of the order in which names are found.
+
 use super::*;
 use crate::model::service::{Entity, Kind};
 use agent_common::wire::Wire as _;

@@ -4,8 +4,12 @@
 //! Each runtime has a network namespace of its own, so nothing of the host is touched. What the
 //! agent says is read as users do: `portolan edges --output json`.
 
+mod api;
+mod cri;
 mod docker;
 mod engine;
+mod pods;
+mod units;
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Debug};

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{apt, shell};
 
-const PACKAGES: [&str; 25] = [
+const PACKAGES: [&str; 26] = [
     "bpftool",
     "bpftrace",
     "busybox-static",
@@ -27,6 +27,7 @@ const PACKAGES: [&str; 25] = [
     "redis-server",
     "redis-tools",
     "runc",
+    "systemd-container",
     "tcpdump",
     "tshark",
     "wrk",
