@@ -318,7 +318,7 @@ impl Known<'_> {
     }
 
     /// The service in the container to which Docker's proxy forwards.
-    fn behind_proxy(&self, pid: u32, command: &str, netns: u32) -> Option<Service> {
+    fn behind_proxy(&mut self, pid: u32, command: &str, netns: u32) -> Option<Service> {
         if command != docker_proxy::COMMAND {
             return None;
         }
@@ -326,7 +326,7 @@ impl Known<'_> {
         let (ip, port) = docker_proxy::target(&line)?;
         let remote = address::from_ip(ip);
         let key = EdgeKey { owner: 0, port, role: ROLE_CLIENT, zero: 0, remote };
-        Some(self.names.remote(netns, &key))
+        Some(self.names.remote(netns, &key).service)
     }
 
     /// When a process started, as far as the clocks tell.

@@ -16,6 +16,7 @@ pub fn board() -> Board {
         rows: vec![
             Row { title: "Coverage and loss", height: 5, panels: coverage() },
             Row { title: "What is seen", height: 9, panels: seen() },
+            Row { title: "Names", height: 7, panels: names() },
             Row { title: "What it costs", height: 8, panels: cost() },
         ],
     }
@@ -58,6 +59,47 @@ fn seen() -> Vec<Panel> {
             ],
         ),
     ]
+}
+
+fn names() -> Vec<Panel> {
+    let column = |title, unit, bad_from, expr| Column { expr, title, unit, bad_from };
+    let by = "instance, source";
+    vec![Panel::table(
+        "Sources of names",
+        "Answers: 1, or 0 while the source fails; what it told last stays. One that is not on a host is not listed.",
+        24,
+        &[("instance", "Agent"), ("source", "Source")],
+        &[
+            column(
+                "Answers",
+                Unit::Count,
+                None,
+                format!("min by ({by}) (portolan_identity_source_up{{{AGENTS}}})"),
+            ),
+            column(
+                "Has told of",
+                Unit::Count,
+                None,
+                format!("sum by ({by}) (portolan_identity_source_entries{{{AGENTS}}})"),
+            ),
+            column(
+                "Asked",
+                Unit::PerSecond,
+                None,
+                format!(
+                    "sum by ({by}) (rate(portolan_identity_source_lookups_total{{{AGENTS}}}[$__rate_interval]))"
+                ),
+            ),
+            column(
+                "Failed",
+                Unit::PerSecond,
+                Some(1e-3),
+                format!(
+                    "sum by ({by}) (rate(portolan_identity_source_errors_total{{{AGENTS}}}[$__rate_interval]))"
+                ),
+            ),
+        ],
+    )]
 }
 
 fn cost() -> Vec<Panel> {
