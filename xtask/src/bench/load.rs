@@ -145,31 +145,32 @@ impl Server {
         let mut server = self.inside("iperf3");
         server.args(["--server", "--port"]).arg(STREAM_PORT.to_string());
         let mut server = server.stdout(Stdio::null()).spawn().context("starting iperf3")?;
-        let output = self.stream_client(seconds);
+        let streamed = self.stream_client(seconds);
         server.kill().context("ending iperf3")?;
         server.wait().context("waiting for iperf3's end")?;
-        let output = output?;
         let spent = Clocks::read(taking_part)?.since(&before);
-        let (bytes, sent_for) =
-            streamed(&output).with_context(|| format!("iperf3 said nothing:\n{output}"))?;
+        let (bytes, sent_for) = streamed?;
         // The handshake of iperf3 and its end are not the stream.
         let spent = Spent { wall: Duration::from_secs_f64(sent_for), ..spent };
         Ok(Window { operations: bytes >> 20, errors: 0, spent })
     }
 
     /// The other end of [`Self::stream`], asked again until the server listens.
-    fn stream_client(&self, seconds: u32) -> Result<String> {
+    fn stream_client(&self, seconds: u32) -> Result<(u64, f64)> {
         let began = Instant::now();
         loop {
             let mut client = self.inside("iperf3");
             client.args(["--client", "127.0.0.1", "--json", "--port"]);
             client.arg(STREAM_PORT.to_string()).arg("--time").arg(seconds.to_string());
-            match shell::output(&mut client) {
-                Err(_) if began.elapsed() < PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                result => return result,
+            // With --json it ends well even if nobody listened yet.
+            let output = shell::output(&mut client)?;
+            if let Some(streamed) = streamed(&output) {
+                return Ok(streamed);
             }
+            if began.elapsed() > PATIENCE {
+                bail!("iperf3 could not measure:\n{output}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
