@@ -24,6 +24,9 @@ pub const BOUND_BEFORE: u8 = 16;
 /// The thread had CAP_NET_BIND_SERVICE.
 pub const MAY_BIND_PRIVILEGED: u8 = 32;
 
+/// The port is reserved for another service, and refused by us.
+pub const REFUSED: u8 = 64;
+
 /// Row 0 takes failures that found no row of their own.
 pub const CLAIM_OVERFLOW: u32 = 0;
 /// Row 1 counts binds that succeeded; nothing else of them is kept there.
@@ -67,8 +70,8 @@ crate::wire! {
         pub protocol: u8,
         /// `STEP_*`.
         pub step: u8,
-        /// The socket's options and the thread's rights: [`REUSE_ADDRESS`] to
-        /// [`MAY_BIND_PRIVILEGED`].
+        /// The socket's options, the thread's rights, and our own verdict: [`REUSE_ADDRESS`] to
+        /// [`REFUSED`].
         pub options: u8,
         /// Always zero.
         pub zero: u8,

@@ -19,6 +19,7 @@ pub mod address;
 pub mod bound;
 pub mod claim;
 pub mod edge;
+pub mod enforced;
 pub mod events;
 pub mod histogram;
 pub mod knobs;

@@ -5,6 +5,7 @@ use core::ffi::c_void;
 use agent_common::address::{self, Address};
 use agent_common::bound::BoundState;
 use agent_common::claim::{ClaimKey, MAY_BIND_PRIVILEGED, STEP_BIND};
+use agent_common::enforced::EnforcedPort;
 use agent_common::ledger::{NO_STORAGE, SOCKET};
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{
@@ -14,10 +15,12 @@ use aya_ebpf::helpers::generated::{
 use crate::maps::{self, lost, seen};
 use crate::raw_sock::RawSock;
 use crate::sock::Task;
-use crate::{claims, owners};
+use crate::{claims, enforcement, owners};
 
 /// The verdict of a cgroup program that lets the call go on.
 pub const ALLOW: i32 = 1;
+/// The verdict that makes it fail with EPERM.
+const REFUSE: i32 = 0;
 
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
@@ -80,6 +83,11 @@ fn asked(ctx: *const bpf_sock_addr, address: Address, is_v6: bool) -> i32 {
         options,
         zero: 0,
     };
+    let port = EnforcedPort { netns, port: key.port, protocol: key.protocol, zero: 0 };
+    if enforcement::refuses(key.owner, port) {
+        claims::refused(&key);
+        return REFUSE;
+    }
     claims::asked(&key);
     ALLOW
 }

@@ -2,7 +2,7 @@
 
 use agent_common::claim::{
     Attempt, BUCKET, BUSY, Bucket, CLAIM_GRANTED, CLAIM_OVERFLOW, ClaimKey, FREE, OVERDUE_NS,
-    STEP_LISTEN, bucket_of,
+    REFUSED, STEP_LISTEN, bucket_of,
 };
 use agent_common::ledger::{BIND, LATE, NO_ATTEMPT};
 use aya_ebpf::bindings::BPF_NOEXIST;
@@ -12,6 +12,10 @@ use crate::atomic;
 use crate::maps::{self, lost, seen};
 use crate::opaque::opaque;
 use crate::sock::Sock;
+
+/// What a cgroup program's refusal becomes (`__cgroup_bpf_run_filter_sock_addr`,
+/// kernel/bpf/cgroup.c).
+const EPERM: u16 = 1;
 
 /// The running thread asks for a port. If it had asked before and nothing came of it, that failed.
 #[inline(always)]
@@ -42,6 +46,14 @@ pub fn asked(key: &ClaimKey) {
         tries += 1;
     }
     lost(BIND, NO_ATTEMPT);
+}
+
+/// The running thread asks for a port that is refused to it: that has failed already.
+#[inline(always)]
+pub fn refused(key: &ClaimKey) {
+    seen(BIND);
+    let key = ClaimKey { errno: EPERM, options: key.options | REFUSED, ..*key };
+    failed(&key, current_thread(), now_ns());
 }
 
 /// The running thread got what it had asked for: who asked, if that is known.

@@ -14,6 +14,7 @@ mod claims;
 mod connection;
 mod edges;
 mod emit;
+mod enforcement;
 mod hooks;
 mod maps;
 mod opaque;

@@ -5,6 +5,7 @@ use core::ffi::c_void;
 use agent_common::bound::BoundState;
 use agent_common::claim::{self, Bucket, ClaimKey, ClaimRow};
 use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow};
+use agent_common::enforced::{Enforced, EnforcedPort, VerdictKey};
 use agent_common::events::{EventHeader, KINDS, RateWindow};
 use agent_common::histogram;
 use agent_common::knobs::Knobs;
@@ -75,6 +76,14 @@ static OWNER_ROWS: Array<OwnerRow, 4096, { BPF_F_MMAPABLE as usize }> = Array::n
 /// Free owner rows. Filled by the daemon, taken by hooks. †
 #[btf_map]
 static OWNER_FREE: Stack<u32, 4096> = Stack::new();
+/// Ports that are refused to others than their service. Written by the daemon. †
+#[btf_map]
+static ENFORCED: HashMap<EnforcedPort, Enforced, 4096, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+/// Who is known to be someone else, or the service itself. Written by the daemon. †
+#[btf_map]
+static VERDICTS: HashMap<VerdictKey, u32, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
 /// Room to read a command line into: too large for the stack. Process context only.
 #[btf_map]
 static OWNER_SCRATCH: PerCpuArray<OwnerRow, 1> = PerCpuArray::new();
@@ -188,6 +197,19 @@ pub fn bound(sk: *const c_void) -> Option<*mut BoundState> {
 #[inline(always)]
 pub fn bound_or_insert(sk: *const c_void, initial: &BoundState) -> Option<*mut BoundState> {
     BOUND.get(sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into())
+}
+
+/// What is known of the service that a port is refused to others for, if it is.
+#[inline(always)]
+pub fn enforced(port: &EnforcedPort) -> Option<*const Enforced> {
+    ENFORCED.get_ptr(port)
+}
+
+/// The verdict on who asks for an enforced port; 0 = none.
+#[inline(always)]
+pub fn verdict(key: &VerdictKey) -> u32 {
+    // SAFETY: a valid map value.
+    VERDICTS.get_ptr(key).map_or(0, |verdict| unsafe { *verdict })
 }
 
 /// Room for one command line.

@@ -12,6 +12,7 @@ use agent_common::ledger::{CLASSES, Ledger};
 use agent_common::wire::Wire;
 use portolan::export::process::Process;
 use portolan::export::{Build, Exporter, Format, Scrape};
+use portolan::model::kept::KeptView;
 use portolan::model::service::{Service, Source};
 use portolan::model::snapshot::{EdgeLabels, EdgeView, LedgerView, Role, Snapshot};
 
@@ -85,5 +86,7 @@ fn snapshot(rows: usize) -> Snapshot {
         preexisting_sockets: 0,
         drains: 0,
         drain_seconds: 0.0,
+        kept: KeptView::default(),
+        health_since: Arc::default(),
     }
 }

@@ -15,3 +15,4 @@ pub mod kernel;
 pub mod model;
 pub mod pipeline;
 pub mod sockets;
+pub mod state;

@@ -9,10 +9,15 @@
 //! | `/api/v1/edges` | edges ([`shapes::Edges`]); `?role=`, `?service=`, `?port=` |
 //! | `/api/v1/conflicts` | ports that somebody wanted and did not get ([`ports::Conflicts`]); `?since=`, `?port=` |
 //! | `/api/v1/listeners` | listening sockets ([`shapes::Listeners`]) |
+//! | `/api/v1/reservations` | ports kept for services, and who does not keep to it |
+//! | `/api/v1/services` | services, where they are, and their health; `?service=` |
 //! | `/` | a page with a live table |
 //!
-//! Nothing can be changed over HTTP: other methods than GET and HEAD are refused.
+//! Nothing can be changed over the network: other methods than GET and HEAD are refused there.
+//! Changes come through a Unix socket of this host ([`local`]).
 
+pub mod kept;
+pub mod local;
 mod occupant;
 pub mod ports;
 mod routes;

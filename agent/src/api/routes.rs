@@ -14,9 +14,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 
-use super::ports;
 use super::shapes::{Edge, Edges, Listener, Listeners, Problem, Status};
 use super::source::{SnapshotSource, Unavailable};
+use super::{kept, ports};
 use crate::export::process::Process;
 use crate::export::{Build, Exporter, Format, Scrape};
 use crate::model::snapshot::{EdgeView, Role, Snapshot};
@@ -30,8 +30,13 @@ pub struct Api {
     last_scrape: Arc<AtomicU64>,
 }
 
-/// Every path.
+/// Every path, for the network: nothing can be changed.
 pub fn router(api: Api) -> Router {
+    finish(readable(), api)
+}
+
+/// What can be read.
+pub(super) fn readable() -> Router<Api> {
     Router::new()
         .route("/", get(page))
         .route("/page.css", get(page_style))
@@ -45,6 +50,12 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/edges", get(edges))
         .route("/api/v1/listeners", get(listeners))
         .route("/api/v1/conflicts", get(ports::conflicts))
+        .merge(kept::readable())
+}
+
+/// What every answer has in common.
+pub(super) fn finish(router: Router<Api>, api: Api) -> Router {
+    router
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(map_response(secure))
@@ -135,7 +146,8 @@ async fn unknown_path(uri: Uri) -> Failure {
 }
 
 async fn wrong_method() -> Failure {
-    Failure(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here".to_owned())
+    let said = "only GET and HEAD are answered here; changes are made on the host itself, through the agent's socket (portolan ports, portolan services)";
+    Failure(StatusCode::METHOD_NOT_ALLOWED, said.to_owned())
 }
 
 /// For every answer: show nothing of it in a frame, load nothing from elsewhere, guess no type.
@@ -157,12 +169,12 @@ async fn secure(mut response: Response) -> Response {
 }
 
 /// An answer that is an error.
-pub(super) struct Failure(StatusCode, String);
+pub(super) struct Failure(pub(super) StatusCode, pub(super) String);
 
 // === impl Api ===
 
 impl Api {
-    /// A snapshot that is not older than the request.
+    /// A snapshot that was begun after this call.
     pub(super) async fn fresh(&self) -> Result<Arc<Snapshot>, Unavailable> {
         self.source.fresh().await
     }

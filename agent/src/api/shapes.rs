@@ -313,6 +313,8 @@ impl Status {
             drain_seconds,
             conflicts: _,
             conflict_totals: _,
+            kept: _,
+            health_since: _,
         } = snapshot;
         let classes = CLASS_NAMES.iter().zip(ledger.kernel.seen).zip(ledger.exported);
         let entries = classes.zip(&ledger.kernel.lost).map(|(((class, seen), exported), lost)| {

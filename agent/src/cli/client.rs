@@ -107,7 +107,7 @@ fn exchange(host: &str, path: &str) -> anyhow::Result<String> {
 }
 
 /// Status and body.
-fn split_answer(raw: &str) -> Option<(u16, &str)> {
+pub(super) fn split_answer(raw: &str) -> Option<(u16, &str)> {
     let (head, body) = raw.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?;
     Some((status.parse().ok()?, body))

@@ -6,11 +6,15 @@
 mod agent;
 mod client;
 mod config;
+mod control;
 mod edges;
 mod human;
 mod overrides;
+mod ports;
+mod services;
 mod status;
 mod table;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -28,6 +32,9 @@ Examples:
   portolan edges                                   who talks to whom, as a table
   portolan edges --role client --sort p99          the slowest calls of this host's services first
   portolan edges --output json | jq '.edges[] | select(.connects.refused)'
+  portolan ports reserve 5432 --for postgres       keep a port for a service
+  portolan ports free --near 8080                  a port that nobody has
+  portolan services                                services, where they are and how well
   portolan status                                  what is seen, what is not and why, what was lost
   portolan config check --config portolan.toml     is this file valid, and what would it mean?
   portolan config show > portolan.toml             a file to start from
@@ -54,6 +61,11 @@ enum Command {
     Config(config::ConfigCommand),
     /// Show who talks to whom, from a running agent.
     Edges(edges::EdgesArgs),
+    /// Keep ports for services, hand out free ones, and show who has which.
+    #[command(subcommand)]
+    Ports(ports::PortsCommand),
+    /// Show services, where they are and how well; name those that nothing else can name.
+    Services(services::ServicesArgs),
     /// Show what a running agent sees, what it cannot see and why, and what it lost.
     Status(client::Target),
 }
@@ -82,6 +94,8 @@ pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
         Command::Agent(arguments) => agent::run(&arguments, start),
         Command::Config(command) => config::run(&command),
         Command::Edges(arguments) => edges::run(&arguments),
+        Command::Ports(command) => ports::run(&command),
+        Command::Services(arguments) => services::run(&arguments),
         Command::Status(target) => status::run(&target),
     };
     match result {

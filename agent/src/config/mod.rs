@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::names::Names;
 use self::settings::{SETTINGS, Setting};
 pub use self::value::Given;
+use crate::model::reservations::{Environment, Reservation};
 
 /// At most this many internal ranges: the kernel half keeps them in a table of fixed size.
 pub const MAX_INTERNAL_RANGES: usize = 32;
@@ -51,8 +52,14 @@ pub struct Config {
     pub sweep_interval: Duration,
     /// Turn on the kernel's run-time statistics of BPF programs.
     pub run_stats: bool,
-    /// Where the lock lies that keeps a second agent off this host.
+    /// Where the lock lies that keeps a second agent off this host, and the socket for changes.
     pub run_directory: PathBuf,
+    /// Where the agent keeps what it was told.
+    pub state_directory: PathBuf,
+    /// Id of the group that may make changes, beside root and the agent's own user.
+    pub control_group: Option<u32>,
+    /// Ports kept for services.
+    pub ports: Ports,
     /// Hooks and kernel fields to do without, as if this kernel did not have them.
     pub masked: Vec<String>,
 }
@@ -62,6 +69,16 @@ pub struct Config {
 pub struct Web {
     /// Where it listens.
     pub listen_address: SocketAddr,
+}
+
+/// Ports kept for services.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Ports {
+    /// Reservations that cannot be changed while the agent runs.
+    #[serde(serialize_with = "value::serialize_texts")]
+    pub reservations: Vec<Reservation>,
+    /// What this host is for; `None`: for everything.
+    pub environment: Option<Environment>,
 }
 
 /// The agent's own log.
@@ -269,6 +286,9 @@ impl Default for Config {
             sweep_interval: Duration::from_secs(1),
             run_stats: false,
             run_directory: PathBuf::from("/run/portolan"),
+            state_directory: PathBuf::from("/var/lib/portolan"),
+            control_group: None,
+            ports: Ports::default(),
             masked: Vec::new(),
         }
     }

@@ -3,6 +3,7 @@
 use super::names;
 use super::value::{self, Given};
 use super::{Config, LogFormat, LogLevel};
+use crate::model::reservations::Environment;
 
 /// What every environment variable begins with.
 pub const ENV_PREFIX: &str = "PORTOLAN_";
@@ -188,9 +189,40 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "run_directory",
         flag: Flag::Value("run-directory", "DIR"),
-        help: "Where the lock lies that keeps a second agent off this host",
+        help: "Where the lock lies that keeps a second agent off this host, and the socket through which it is told changes",
         set: |config, given| value::text(given).map(|v| config.run_directory = v.into()),
         show: |config| Some(value::quoted(config.run_directory.display())),
+    },
+    Setting {
+        key: "state_directory",
+        flag: Flag::Value("state-directory", "DIR"),
+        help: "Where the agent keeps what it was told: reservations of ports, registered services",
+        set: |config, given| value::text(given).map(|v| config.state_directory = v.into()),
+        show: |config| Some(value::quoted(config.state_directory.display())),
+    },
+    Setting {
+        key: "control_group",
+        flag: Flag::Value("control-group", "GROUP"),
+        help: "Group whose members may reserve ports and register services, beside root and the agent's own user",
+        set: |config, given| value::group(given).map(|v| config.control_group = Some(v)),
+        show: |config| config.control_group.map(value::quoted),
+    },
+    Setting {
+        key: "ports.reservations",
+        flag: Flag::Value("ports.reservations", "PORT SERVICE,…"),
+        help: "Ports kept for services, each like \"5432 postgres\" or \"8125/udp shop/statsd env=prod until=2030-12-01 enforce\"",
+        set: |config, given| value::reservations(given).map(|v| config.ports.reservations = v),
+        show: |config| Some(value::quoted_list(&config.ports.reservations)),
+    },
+    Setting {
+        key: "ports.environment",
+        flag: Flag::Value("ports.environment", "dev|prod"),
+        help: "What this host is for; reservations for the other environment are listed and not in force (default: for both)",
+        set: |config, given| {
+            value::choice(given, &Environment::ALL, Environment::as_str)
+                .map(|v| config.ports.environment = Some(v))
+        },
+        show: |config| config.ports.environment.map(|v| value::quoted(v.as_str())),
     },
     Setting {
         key: "masked",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::MAX_INTERNAL_RANGES;
+use crate::model::reservations::{MOST as MAX_RESERVATIONS, Reservation, Reservations};
 
 /// A value as it was given, before anyone knows its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +79,46 @@ pub(super) fn networks(given: &Given) -> Result<Vec<IpNet>, String> {
         })
     };
     parts.iter().map(network).collect()
+}
+
+/// Reservations of ports that do not contradict each other.
+pub(super) fn reservations(given: &Given) -> Result<Vec<Reservation>, String> {
+    let read = |part| Reservation::from_config(part).map_err(|why| format!("contains {why}"));
+    let all: Vec<Reservation> = parts(given).map(read).collect::<Result<_, String>>()?;
+    if all.len() > MAX_RESERVATIONS {
+        return Err(format!("lists {} ports; at most {MAX_RESERVATIONS} fit", all.len()));
+    }
+    match Reservations::default().configure(&all) {
+        Ok(()) => Ok(all),
+        Err(both) => Err(format!(
+            "contradicts itself: \"{}\" and \"{}\" are for the same port; keep one, or tell them apart with env=dev and env=prod",
+            both.0, both.1
+        )),
+    }
+}
+
+/// A group by name or number; the name is looked up in /etc/group.
+pub(super) fn group(given: &Given) -> Result<u32, String> {
+    parse(given, "write the name or number of a group that is in /etc/group", |text| {
+        text.parse().ok().or_else(|| group_id(&std::fs::read_to_string("/etc/group").ok()?, text))
+    })
+}
+
+/// The number of a group in the text of /etc/group (man 5 group).
+fn group_id(groups: &str, name: &str) -> Option<u32> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let found = fields.next() == Some(name);
+        found.then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+/// Writes a list of texts.
+pub(super) fn serialize_texts<S: serde::Serializer>(
+    values: &[impl Display],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(values.iter().map(ToString::to_string))
 }
 
 /// The parts of a list, however it was given.
@@ -184,5 +225,36 @@ fn wrong(given: &Given, right: &str) -> String {
     match given {
         Given::Text(text) => format!("is \"{text}\"; {right}"),
         Given::List(_) => format!("is a list; {right}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_found_by_name() {
+        let groups = "root:x:0:\nports:x:990:ann,bob\nbroken\nodd:x:many:\n";
+        assert_eq!(group_id(groups, "root"), Some(0));
+        assert_eq!(group_id(groups, "ports"), Some(990));
+        for unknown in ["ann", "broken", "odd", ""] {
+            assert_eq!(group_id(groups, unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn reservations_that_contradict_each_other_are_both_shown() {
+        let list = |parts: &[&str]| Given::List(parts.iter().map(|&part| part.into()).collect());
+        let good = list(&["5432 postgres enforce", "3001 a env=dev", "3001 b env=prod"]);
+        let text: Vec<_> =
+            reservations(&good).expect("valid").iter().map(ToString::to_string).collect();
+        assert_eq!(
+            text,
+            ["5432/tcp postgres enforce", "3001/tcp a env=dev", "3001/tcp b env=prod"]
+        );
+        let error = reservations(&list(&["80 a", "80/udp b", "80 c"])).expect_err("refused");
+        assert!(error.contains("\"80/tcp a\" and \"80/tcp c\" are for the same port"), "{error}");
+        let error = reservations(&list(&["80"])).expect_err("refused");
+        assert!(error.starts_with("contains \"80\" is no reservation; write"), "{error}");
     }
 }

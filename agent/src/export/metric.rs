@@ -9,8 +9,8 @@ use prometheus_client::registry::Unit;
 
 use super::{Format, View};
 use super::{
-    agent, bounds, conflicts, connects, hooks, latency, ledger, listeners, process, resets,
-    services, sources, traffic,
+    agent, bounds, conflicts, connects, hooks, latency, ledger, listeners, process, reservations,
+    resets, services, sources, traffic,
 };
 
 /// One metric.
@@ -59,6 +59,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Metric> {
         resets::METRICS,
         listeners::METRICS,
         conflicts::METRICS,
+        reservations::METRICS,
         services::METRICS,
         sources::METRICS,
         ledger::METRICS,

@@ -15,6 +15,7 @@ mod listeners;
 mod metric;
 pub mod process;
 pub mod reference;
+mod reservations;
 mod resets;
 mod rows;
 mod services;

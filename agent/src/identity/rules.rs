@@ -120,6 +120,11 @@ impl Rules {
 }
 
 impl Rule {
+    /// The name it gives.
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
     /// Reads a rule; the error says what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| {

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::bpf::{self, Map};
 use super::btf::Btf;
 use super::drain::Drain;
+use super::enforcement::Enforcement;
 use super::hooks::{self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, Way};
 use super::object::{self, Link, Parts};
 use super::offsets;
@@ -62,6 +63,8 @@ pub struct Kernel {
     pub disabled: Vec<Disabled>,
     /// The reading side.
     pub drain: Drain,
+    /// Which ports it refuses to whom.
+    pub enforcement: Enforcement,
     /// Sockets from before, for the seed program.
     pub seeds: Map<u64, Seed>,
     /// Whether maps and links were found pinned and taken over.
@@ -107,13 +110,15 @@ impl Kernel {
         }
         let sweep = program_of(&hooks, "sweep")?;
         let seeds = Map::new(parts.take("SEEDS")?).context("map SEEDS")?;
+        let enforcement = Enforcement::new(parts.take("ENFORCED")?, parts.take("VERDICTS")?)
+            .context("emptying the tables of refused ports")?;
         let log = parts.log.take();
         let (settle, bound) = (program_of(&hooks, "settle")?, program_of(&hooks, "bound_sockets")?);
         let ports = Ports::new(&mut parts, settle, bound)?;
         let drain = Drain::new(&mut parts, knobs.shards as usize, sweep, ports)?;
         let run_stats = options.run_stats.then(bpf::enable_run_stats).transpose();
         let run_stats = run_stats.context("turning on the kernel's run-time statistics")?;
-        Ok(Self { hooks, disabled, drain, seeds, adopted, log, _run_stats: run_stats })
+        Ok(Self { hooks, disabled, drain, enforcement, seeds, adopted, log, _run_stats: run_stats })
     }
 
     /// The program of a hook, if it is loaded.

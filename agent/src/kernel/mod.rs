@@ -10,6 +10,7 @@
 pub mod bpf;
 pub mod btf;
 pub mod drain;
+pub mod enforcement;
 pub mod hooks;
 pub mod load;
 pub mod object;

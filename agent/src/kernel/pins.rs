@@ -30,6 +30,8 @@ const MAPS: &[&str] = &[
     "OWNERS",
     "OWNER_ROWS",
     "OWNER_FREE",
+    "ENFORCED",
+    "VERDICTS",
     "PEERS",
     "SEEDS",
     "ATTEMPTS",

@@ -8,8 +8,13 @@ use agent_common::ledger::{CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITE
 use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER};
 use agent_common::wire::Wire;
 
+use super::book::Book;
+use super::breaches::{Action, Breach, BreachKey};
 use super::conflicts::{ConflictLabels, ConflictTotal};
-use super::port::Protocol;
+use super::kept::KeptView;
+use super::port::{Port, Protocol};
+use super::registry::Registration;
+use super::reservations::{Origin, Reservation};
 use super::service::{Service, Source};
 use super::snapshot::{
     Disabled, EdgeLabels, EdgeView, HookView, LedgerView, ListenerView, MapView, Role, Snapshot,
@@ -27,6 +32,32 @@ pub fn edge(
     EdgeView {
         labels: Arc::new(EdgeLabels::new(client, server, port, role)),
         counters: Arc::new(*counters),
+    }
+}
+
+/// Reservations of both origins, a breach, a registered service.
+fn kept() -> KeptView {
+    let mut book = Book::default();
+    let config = Reservation::from_config("5432 postgres enforce").expect("valid");
+    book.reservations.configure(&[config]).expect("no contradiction");
+    let lease = Reservation::from_config("3001 prod/shop env=prod until=2036-12-01");
+    let lease = Reservation { origin: Origin::State, ..lease.expect("valid") };
+    book.reservations.reserve(lease, 0).expect("free");
+    let service = "billing".parse().expect("a name");
+    let endpoints = vec!["203.0.113.7:443".parse().expect("a place")];
+    book.registry.register(Registration { service, endpoints }).expect("free");
+    let key = BreachKey {
+        port: Some(Port::tcp(5432)),
+        owner: "postgres".parse().expect("a name"),
+        offender: "server.js".parse().expect("a name"),
+        action: Action::Audited,
+    };
+    KeptView {
+        book: Arc::new(book),
+        host_netns: Some(4_026_531_840),
+        environment: None,
+        breaches: vec![(key.clone(), 2)],
+        breach_events: vec![Breach { at: 1_700_000_090, netns: 4_026_531_840, key }],
     }
 }
 
@@ -147,5 +178,7 @@ pub fn snapshot() -> Snapshot {
         preexisting_sockets: 5,
         drains: 100,
         drain_seconds: 0.25,
+        kept: kept(),
+        health_since: Arc::default(),
     }
 }

@@ -43,6 +43,11 @@ impl Owners {
         self.rows.get(&index).map(|owner| &owner.row)
     }
 
+    /// All rows, each with its number.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &OwnerRow)> {
+        self.rows.iter().map(|(index, owner)| (*index, &owner.row))
+    }
+
     /// Inode of the network namespace of an owner, 0 if it is not known.
     pub fn netns(&self, index: u32) -> u32 {
         self.row(index).map_or(0, |row| row.key.netns)

@@ -47,7 +47,7 @@ pub enum Kind {
     Unit,
     /// A program.
     Process,
-    /// Declared in the configuration.
+    /// Declared in the configuration, or registered by hand.
     Declared,
     /// An address without a name.
     Address,
@@ -89,6 +89,8 @@ pub enum Source {
     ServiceAddress,
     /// The only service of this host that connects there.
     LocalClient,
+    /// Registered by hand for the address.
+    Registered,
     /// A network that the configuration names.
     Network,
     /// The address itself.
@@ -141,7 +143,7 @@ impl Kind {
 
 impl Source {
     /// Every source, from the surest to the last resort.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Rule,
         Self::Kubernetes,
         Self::Docker,
@@ -156,6 +158,7 @@ impl Source {
         Self::ContainerAddress,
         Self::ServiceAddress,
         Self::LocalClient,
+        Self::Registered,
         Self::Network,
         Self::Address,
         Self::Internet,
@@ -179,6 +182,7 @@ impl Source {
             Self::ContainerAddress => "container_address",
             Self::ServiceAddress => "service_address",
             Self::LocalClient => "local_client",
+            Self::Registered => "registered",
             Self::Network => "network",
             Self::Address => "address",
             Self::Internet => "internet",
@@ -191,14 +195,19 @@ impl Source {
     pub const fn is_provisional(self) -> bool {
         matches!(
             self,
-            Self::LocalClient | Self::Network | Self::Address | Self::Internet | Self::Unknown
+            Self::LocalClient
+                | Self::Registered
+                | Self::Network
+                | Self::Address
+                | Self::Internet
+                | Self::Unknown
         )
     }
 
     /// What something is when no more is known than how its name was found.
     const fn kind(self) -> Kind {
         match self {
-            Self::Rule | Self::Network => Kind::Declared,
+            Self::Rule | Self::Registered | Self::Network => Kind::Declared,
             Self::Kubernetes => Kind::Workload,
             Self::ServiceAddress => Kind::KubernetesService,
             Self::Docker

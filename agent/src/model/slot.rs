@@ -164,8 +164,15 @@ fn judge(old: &Service, old_entity: Entity, new: &Service, new_entity: Entity) -
     if old.is_called_as(new) {
         return Verdict::Same;
     }
-    // That one client alone connects there holds only until another does.
-    let guess_ended = old.source == Source::LocalClient && new.source == Source::Address;
+    // That one client alone connects there holds only until another does, and what was registered
+    // only until it is unregistered.
+    let guess_ended = match old.source {
+        Source::LocalClient => new.source == Source::Address,
+        Source::Registered => {
+            matches!(new.source, Source::Network | Source::Address)
+        }
+        _ => false,
+    };
     if new.source > old.source && !guess_ended {
         // A name never gets worse. Of a name that stood for whoever is there nothing was certain.
         return if old.source.is_provisional() { Verdict::Same } else { Verdict::Doubt };

@@ -7,6 +7,8 @@ use agent_common::ledger::{CLASSES, Ledger};
 use serde::{Deserialize, Serialize};
 
 use super::conflicts::{Conflict, ConflictTotal};
+use super::health::Epoch;
+use super::kept::KeptView;
 use super::service::Service;
 
 /// Everything known at one moment.
@@ -40,6 +42,10 @@ pub struct Snapshot {
     pub drains: u64,
     /// Time spent draining so far, seconds.
     pub drain_seconds: f64,
+    /// What the agent was told to keep, and who does not.
+    pub kept: KeptView,
+    /// Totals a few minutes ago: where the window of services' health begins.
+    pub health_since: Arc<Epoch>,
 }
 
 /// Which side of an edge saw it.

@@ -17,6 +17,7 @@ use hashbrown::HashSet;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::kept::{Kept, Seen};
 use super::labels::{local_name, naming};
 use super::ports::{Known, Ports};
 use crate::api::SnapshotRequests;
@@ -27,8 +28,10 @@ use crate::kernel::bpf;
 use crate::kernel::drain::Drained;
 use crate::kernel::load::Kernel;
 use crate::model::claims::ClaimAction;
+use crate::model::health::Epochs;
 use crate::model::listen_drops::ListenDrops;
 use crate::model::owners::{OwnerAction, Owners};
+use crate::model::port::Protocol;
 use crate::model::snapshot::{HookView, LedgerView, ListenerView, MapView, Snapshot};
 use crate::model::tables::{Action, Tables};
 use crate::sockets::drops::NamespaceDrops;
@@ -59,10 +62,12 @@ pub(super) struct Core {
     exported_before: Option<[u64; CLASSES]>,
     drains: u64,
     drain_time: Duration,
+    kept: Kept,
+    epochs: Epochs,
 }
 
 impl Core {
-    pub(super) fn new(kernel: Kernel, names: Names, sources: Sources) -> Self {
+    pub(super) fn new(kernel: Kernel, names: Names, sources: Sources, kept: Kept) -> Self {
         Self {
             kernel,
             names,
@@ -80,6 +85,8 @@ impl Core {
             exported_before: None,
             drains: 0,
             drain_time: Duration::ZERO,
+            kept,
+            epochs: Epochs::default(),
         }
     }
 
@@ -218,7 +225,9 @@ impl Core {
 
     fn update(&mut self, drained: &Drained) -> Snapshot {
         let now_us = monotonic_us();
-        let Self { names, sources, owners, listeners, tables, kernel, .. } = self;
+        let taken = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let Self { names, sources, owners, listeners, tables, kernel, kept, .. } = self;
+        let book = kept.book();
         let live: HashSet<(u32, u16)> =
             listeners.iter().map(|record| (record.owner, record.port)).collect();
         let capacity = kernel.drain.edge_capacity();
@@ -226,7 +235,7 @@ impl Core {
             now_us / 1_000_000,
             &drained.edges,
             capacity,
-            |edge| naming(names, owners, edge, now_us),
+            |edge| naming(names, owners, &book.registry, edge, now_us),
             |key| live.contains(&(key.owner, key.port)),
         );
         for action in updated.actions {
@@ -270,10 +279,23 @@ impl Core {
         let edges_in_use = drained.edges.iter().filter(|edge| edge.slot >= FIRST_FREE_SLOT).count();
         let claims_in_use = drained.claims.len().saturating_sub(FIRST_FREE_CLAIM as usize);
         let hooks = self.hooks();
+        let Self { names, owners, listeners, kept, ports, kernel, .. } = self;
+        let bound = drained.bound.as_deref().unwrap_or_default();
+        let refused = &ports.refused;
+        let seen = Seen { now: taken.as_secs(), listeners, bound, refused };
+        kept.enforce(taken.as_secs(), now_us, names, owners, &mut kernel.enforcement);
+        let kept =
+            kept.update(&seen, |netns, port, owner| match names.published(netns, port.number) {
+                // Whoever listens on a published port does so for the container.
+                Some(container) if port.protocol == Protocol::Tcp => (container, true),
+                _ => local_name(names, owners, owner, now_us),
+            });
         Snapshot {
-            taken_seconds: epoch_seconds(),
+            taken_seconds: taken.as_secs_f64(),
             conflicts: self.ports.conflicts.recent(),
             conflict_totals: self.ports.conflicts.totals(),
+            health_since: self.epochs.observe(taken.as_secs_f64(), &updated.edges),
+            kept,
             edges: updated.edges,
             listeners: self.listener_views(now_us),
             ledger: LedgerView {

@@ -1,17 +1,24 @@
 //! Labels: which names an edge of the kernel half gets.
 
-use agent_common::address::{UNSPECIFIED, owner_of};
+use agent_common::address::{UNSPECIFIED, owner_of, to_ip};
 use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 
 use crate::identity::{Found, Names};
 use crate::model::owners::Owners;
+use crate::model::registry::Registry;
 use crate::model::service::{Entity, Service, Source};
 use crate::model::slot::Naming;
 use crate::model::snapshot::{EdgeLabels, Role};
 use crate::model::tables::Edge;
 
 /// Names both ends of an edge.
-pub(super) fn naming(names: &mut Names, owners: &Owners, edge: &Edge, now_us: u64) -> Naming {
+pub(super) fn naming(
+    names: &mut Names,
+    owners: &Owners,
+    registry: &Registry,
+    edge: &Edge,
+    now_us: u64,
+) -> Naming {
     let EdgeKey { owner, port, role, .. } = edge.key;
     if edge.born_us == 0 {
         // Overflow rows are numbered by role.
@@ -25,9 +32,9 @@ pub(super) fn naming(names: &mut Names, owners: &Owners, edge: &Edge, now_us: u6
                 let (service, settled) = local_name(names, owners, client, now_us);
                 Found { settled, ..Found::new(service) }
             }
-            None => names.remote(netns, &edge.key),
+            None => registered(registry, names.remote(netns, &edge.key), &edge.key),
         },
-        ROLE_CLIENT => names.remote(netns, &edge.key),
+        ROLE_CLIENT => registered(registry, names.remote(netns, &edge.key), &edge.key),
         _ => Found::new(Service::any()),
     };
     let settled = local_settled && far.settled;
@@ -51,6 +58,19 @@ pub(super) fn naming(names: &mut Names, owners: &Owners, edge: &Edge, now_us: u6
     let (near, far) = (Entity::UNKNOWN, far.entity);
     let (client, server) = if role == ROLE_CLIENT { (near, far) } else { (far, near) };
     Naming { labels, client, server, settled }
+}
+
+/// Where nothing surer is known of an address: what somebody registered for it. A client's port
+/// is not in the key, so a client is found only by a registration of an address alone.
+fn registered(registry: &Registry, found: Found, key: &EdgeKey) -> Found {
+    if !matches!(found.service.source, Source::Network | Source::Address) {
+        return found;
+    }
+    let port = if key.role == ROLE_CLIENT { key.port } else { 0 };
+    match registry.name(to_ip(key.remote), port) {
+        Some(service) => Found { service: service.clone(), ..found },
+        None => found,
+    }
 }
 
 /// The name of an owner of this host, and whether it is settled.

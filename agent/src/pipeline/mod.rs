@@ -5,6 +5,7 @@
 //! is a plain call; time is an argument; nothing is locked.
 
 mod core;
+mod kept;
 mod labels;
 mod ports;
 
@@ -13,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::core::Core;
+use self::kept::Kept;
 use crate::api;
 use crate::config::Config;
 use crate::export::Build;
@@ -22,14 +24,17 @@ use crate::identity::remote::MAX_ADDRESSES;
 use crate::identity::sources::Sources;
 use crate::kernel::load::{Kernel, Options};
 use crate::kernel::{pins, preflight};
+use crate::state::{Desk, DeskHandle, Store};
 
 /// Runs the agent until it is told to stop.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     preflight::check()?;
     let _lock = preflight::lock(&config.run_directory)?;
     let listener = api::bind(config.web.listen_address)?;
+    let control = api::local::bind(&config.run_directory, config.control_group)?;
     let kernel = Kernel::start(&options(config)).context("starting the kernel half")?;
     report(&kernel);
+    let desk = desk(config, &kernel)?;
     let (source, requests) = api::channel();
     let (stop, stopping) = watch::channel(());
     let rules = config.names.rules();
@@ -38,18 +43,20 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let addresses = config.limits.addresses.map_or(MAX_ADDRESSES, |limit| limit as usize);
     let names = Names::new(rules, config.names.units, addresses);
     let interval = config.sweep_interval;
+    let kept = Kept::new(desk.clone(), config);
     let core = std::thread::Builder::new()
         .name("core".to_owned())
-        .spawn(move || Core::new(kernel, names, sources).run(requests, stopping, interval))?;
+        .spawn(move || Core::new(kernel, names, sources, kept).run(requests, stopping, interval))?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let router = api::router(api::Api::new(
+    let api = api::Api::new(
         source,
         Build {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: preflight::kernel_release(),
         },
-    ));
+    );
+    let (router, control_router) = (api::router(api.clone()), api::local::router(api, desk));
     tracing::info!("listening on http://{}", config.web.listen_address);
     let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -58,11 +65,37 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             tracing::info!("stopping");
         };
-        api::serve(listener, router, told_to_stop).await
+        let (stop_control, control_stopping) = watch::channel(());
+        let served = async {
+            let served = api::serve(listener, router, told_to_stop).await;
+            drop(stop_control);
+            served
+        };
+        let (served, ()) = tokio::join!(served, control.serve(control_router, control_stopping));
+        served
     });
     drop(stop);
     core.join().map_err(|_| anyhow::anyhow!("the core thread panicked"))??;
     served
+}
+
+/// What the agent was told before, what the configuration adds, and the thread that writes more.
+fn desk(config: &Config, kernel: &Kernel) -> anyhow::Result<DeskHandle> {
+    let (store, mut book, warnings) = Store::open(&config.state_directory);
+    for warning in warnings {
+        tracing::error!("{warning}");
+    }
+    for dropped in book.configure(&config.ports.reservations) {
+        tracing::warn!(
+            "the configuration has another reservation for the port; dropped: {dropped}"
+        );
+    }
+    let unenforceable = kernel.hooks.iter().find_map(|attached| {
+        let refuses = matches!(attached.hook.name, "bind4" | "bind6");
+        let why = attached.result.as_ref().err().filter(|_| refuses)?;
+        Some(format!("{} is not attached ({why})", attached.hook.name))
+    });
+    Desk::start(store, book, config.ports.environment, unenforceable).context("starting the desk")
 }
 
 fn options(config: &Config) -> Options {

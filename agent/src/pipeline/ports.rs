@@ -6,7 +6,8 @@ use std::sync::Arc;
 use agent_common::address::{self, to_ip};
 use agent_common::bound::BoundRecord;
 use agent_common::claim::{
-    BOUND_BEFORE, IS_V6, MAY_BIND_PRIVILEGED, REUSE_ADDRESS, REUSE_PORT, STEP_LISTEN, V6_ONLY,
+    BOUND_BEFORE, IS_V6, MAY_BIND_PRIVILEGED, REFUSED, REUSE_ADDRESS, REUSE_PORT, STEP_LISTEN,
+    V6_ONLY,
 };
 use agent_common::edge::{EdgeKey, ROLE_CLIENT};
 use agent_common::listener::ListenerRecord;
@@ -43,6 +44,8 @@ pub(super) struct Ports {
     pub conflicts: Conflicts,
     /// Sockets that have a port, as of this drain.
     bound: Vec<BoundRecord>,
+    /// Binds that were refused because the port is reserved, as of this drain.
+    pub refused: Vec<Failures>,
     /// Those that had one a moment ago, each with the time it was missed, seconds.
     gone: Vec<(u64, BoundRecord)>,
 }
@@ -82,6 +85,8 @@ impl Ports {
         self.remember(drained.bound.clone().unwrap_or_default(), now);
         let (failures, actions) = self.claims.update(now, &drained.claims, capacity);
         let mut inspected: HashMap<u32, Option<Inspection>> = HashMap::new();
+        let is_refusal = |failure: &&Failures| failure.key.options & REFUSED != 0;
+        self.refused = failures.iter().filter(is_refusal).copied().collect();
         for failure in failures {
             let netns = failure.key.netns;
             if netns == 0 || Protocol::from_number(failure.key.protocol).is_none() {

@@ -14,6 +14,7 @@ pub mod existing;
 pub mod holders;
 pub mod inspection;
 pub mod namespaces;
+pub mod port_use;
 
 pub use existing::{Socket, Survey, survey};
 pub use namespaces::Namespace;

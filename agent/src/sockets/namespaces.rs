@@ -37,6 +37,16 @@ impl Namespace {
     }
 }
 
+/// The network namespace of the host: that of the first process, if it shows it.
+pub fn host() -> io::Result<Namespace> {
+    Namespace::open("/proc/1/ns/net").or_else(|_| Namespace::current())
+}
+
+/// The one with this inode, if it can be found.
+pub fn find(inode: u32) -> Option<Namespace> {
+    all().0.into_iter().find(|namespace| namespace.inode == inode)
+}
+
 /// Every network namespace that a process is in or that is mounted somewhere, the caller's own
 /// first, each once. What could not be looked at is reported and left out.
 pub fn all() -> (Vec<Namespace>, Vec<Problem>) {

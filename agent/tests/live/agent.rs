@@ -127,7 +127,12 @@ impl Agent {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let (listen, run) = (address.to_string(), directory.path().display().to_string());
         // What the test wants to set comes last, and wins.
-        let mut all = vec![("web.listen_address", listen.as_str()), ("run_directory", &run)];
+        let state = directory.path().join("state").display().to_string();
+        let mut all = vec![
+            ("web.listen_address", listen.as_str()),
+            ("run_directory", &run),
+            ("state_directory", &state),
+        ];
         // Names come from the programs alone, wherever the tests run.
         all.extend([
             ("names.conntrack", "false"),

@@ -56,6 +56,7 @@ macro_rules! needs_kernel {
 
 mod conflicts;
 mod degrade;
+mod enforcement;
 mod exactness;
 mod inet_sock_set_state;
 mod latency;
@@ -63,8 +64,10 @@ mod ledger;
 mod names;
 mod prometheus;
 mod refuse;
+mod reservations;
 mod restart;
 mod seed;
+mod services;
 mod sk_data_ready;
 mod sock_send_length;
 mod sweep;

@@ -55,6 +55,8 @@ async fn every_path_answers_and_carries_the_security_headers() {
         ("/api/v1/status", "inet_sock_set_state"),
         ("/api/v1/edges", "postgres"),
         ("/api/v1/listeners", "0.0.0.0"),
+        ("/api/v1/reservations", "reserved for postgres"),
+        ("/api/v1/services", "billing"),
     ] {
         let (status, headers, body) = ask(&router, Method::GET, path).await;
         assert_eq!(status, StatusCode::OK, "{path}");

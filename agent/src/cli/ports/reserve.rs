@@ -1,0 +1,149 @@
+//! `portolan ports reserve` and `portolan ports release`.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use super::super::control::{self, Control};
+use super::super::{Output, print};
+use crate::model::full_name::FullName;
+use crate::model::port::Port;
+use crate::model::reservations::Environment;
+use crate::state::requests::{Release, ReservationShape, Reserve, Reserved};
+
+const EXAMPLES: &str = "\
+Examples:
+  portolan ports reserve 5432 --for postgres
+  portolan ports reserve 8125/udp --for shop/statsd --env prod
+  portolan ports reserve 3001 --for web --until 2h
+  portolan ports reserve 5432 --for postgres --enforce
+
+Who else takes the port is told: in the agent's log, in `portolan ports reservations` and in
+portolan_port_reservation_breaches_total. With --enforce the kernel refuses it to who is known to
+be someone else, as long as the agent runs. Kept across restarts of agent and host.";
+
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(in crate::cli) struct ReserveArgs {
+    /// The port: 5432, 8125/udp.
+    #[arg(value_name = "PORT[/udp]")]
+    port: Port,
+    /// For whom: the service as `portolan edges` shows it, like postgres or shop/postgres.
+    #[arg(long = "for", value_name = "SERVICE")]
+    service: FullName,
+    /// Only on hosts that are for this (the agent's --ports.environment).
+    #[arg(long, value_name = "dev|prod")]
+    env: Option<Environment>,
+    /// Until when: 2h, 7d, 2030-12-01, 2030-12-01T10:00:00Z; else until it is released.
+    #[arg(long, value_name = "WHEN")]
+    until: Option<String>,
+    /// Refuse the port to others.
+    #[arg(long)]
+    enforce: bool,
+    /// In this network namespace, not in yours: host, a name as `ip netns` lists it, or a path.
+    #[arg(long, value_name = "NETNS", value_parser = control::netns)]
+    netns: Option<u32>,
+    #[command(flatten)]
+    control: Control,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "Examples:\n  portolan ports release 5432\n  portolan ports release 3001 --env dev"
+)]
+pub(in crate::cli) struct ReleaseArgs {
+    /// The port: 5432, 8125/udp.
+    #[arg(value_name = "PORT[/udp]")]
+    port: Port,
+    /// Which one, if it is reserved for dev and for prod.
+    #[arg(long, value_name = "dev|prod")]
+    env: Option<Environment>,
+    /// In this network namespace, not in yours: host, a name as `ip netns` lists it, or a path.
+    #[arg(long, value_name = "NETNS", value_parser = control::netns)]
+    netns: Option<u32>,
+    #[command(flatten)]
+    control: Control,
+}
+
+pub(super) fn run(arguments: &ReserveArgs) -> anyhow::Result<()> {
+    let ReserveArgs { port, service, env, until, enforce, netns, control } = arguments;
+    let request = Reserve {
+        port: port.number,
+        protocol: port.protocol,
+        service: service.clone(),
+        environment: *env,
+        until: until.clone(),
+        enforce: *enforce,
+        netns: *netns,
+    };
+    show(control, &control.ask("POST", "/api/v1/reservations", &request)?, "reserved")
+}
+
+pub(super) fn release(arguments: &ReleaseArgs) -> anyhow::Result<()> {
+    let ReleaseArgs { port, env, netns, control } = arguments;
+    let request =
+        Release { port: port.number, protocol: port.protocol, environment: *env, netns: *netns };
+    show(control, &control.ask("DELETE", "/api/v1/reservations", &request)?, "no longer reserved")
+}
+
+fn show(control: &Control, body: &str, done: &str) -> anyhow::Result<()> {
+    match control.output {
+        Output::Json => print(&format!("{}\n", body.trim_end())),
+        Output::Table => print(&text(&serde_json::from_str(body)?, done)),
+    }
+}
+
+fn text(answer: &Reserved, done: &str) -> String {
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    for one in &answer.reservations {
+        let _ = writeln!(text, "{}", sentence(one, done));
+    }
+    for warning in &answer.warnings {
+        let _ = writeln!(text, "warning: {}", warning.problem);
+        if let Some(mend) = &warning.mend {
+            let _ = writeln!(text, "  {mend}");
+        }
+    }
+    text
+}
+
+fn sentence(one: &ReservationShape, done: &str) -> String {
+    let mut text = format!("{}/{} is {done} for {}", one.port, one.protocol.as_str(), one.service);
+    if let Some(environment) = one.environment {
+        let _ = write!(text, " on {} hosts", environment.as_str());
+    }
+    if let Some(until) = &one.until {
+        let _ = write!(text, " until {until}");
+    }
+    if one.enforce {
+        text.push_str(", and refused to others");
+    }
+    if let Some(netns) = one.netns {
+        let _ = write!(text, " (network namespace {netns})");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::reservations::Reservation;
+    use crate::state::requests::Warning;
+
+    #[test]
+    fn what_was_done_and_what_may_go_wrong_is_said() {
+        let one = Reservation::from_config("40000 shop/db env=prod until=2036-01-01 enforce");
+        let one = Reservation { netns: Some(7), ..one.expect("valid") };
+        let warning = Warning { problem: "it lies".into(), mend: Some("sysctl -w x=1".into()) };
+        let answer = Reserved { reservations: vec![(&one).into()], warnings: vec![warning] };
+        assert_eq!(
+            text(&answer, "reserved"),
+            "\
+40000/tcp is reserved for shop/db on prod hosts until 2036-01-01T00:00:00Z, and refused to others (network namespace 7)
+warning: it lies
+  sysctl -w x=1
+"
+        );
+    }
+}

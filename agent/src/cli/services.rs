@@ -1,0 +1,312 @@
+//! `portolan services`: services, where they are and how well, and names given by hand.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::client::Target;
+use super::control::Control;
+use super::table::{self, Column};
+use super::{Output, human, print, watch};
+use crate::api::kept::{ServiceShape, Services};
+use crate::model::full_name::FullName;
+use crate::model::health::HealthState;
+use crate::model::registry::Endpoint;
+use crate::state::requests::{Register, Registered, Unregister};
+
+const EXAMPLES: &str = "\
+Examples:
+  portolan services
+  portolan services health postgres
+  portolan services watch
+  portolan services register billing --address 203.0.113.7:443 --address 203.0.113.8:443
+  portolan services register partner --address 203.0.113.0/24 --namespace acme
+  portolan services unregister acme/partner
+
+Health is of the last five to six minutes, as the traffic of this host shows it. failing: most
+attempts to connect fail; degraded: some fail, connections are reset, or a listener drops
+connection requests; ok: none of these; idle: no traffic.";
+
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub(super) struct ServicesArgs {
+    #[command(subcommand)]
+    command: Option<ServicesCommand>,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Subcommand)]
+enum ServicesCommand {
+    /// Show services, where they are and how well (the default).
+    List(Target),
+    /// Say in sentences how a service is, or those that are not well.
+    Health(HealthArgs),
+    /// Show the list again and again.
+    Watch(WatchArgs),
+    /// Name an address, a network or a port that nothing else can name.
+    Register(RegisterArgs),
+    /// Forget a name given by hand.
+    Unregister(UnregisterArgs),
+}
+
+#[derive(Debug, Args)]
+struct HealthArgs {
+    /// The service, like postgres or shop/postgres; without it all that are failing or degraded.
+    service: Option<FullName>,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+struct WatchArgs {
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    every: u64,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+struct RegisterArgs {
+    /// Its name, like billing.
+    name: FullName,
+    /// Where it is: IP:PORT, IP, CIDR, CIDR:PORT or PORT; may be repeated.
+    #[arg(long = "address", value_name = "ADDRESS", required = true, value_delimiter = ',')]
+    addresses: Vec<Endpoint>,
+    /// Where the name is unique.
+    #[arg(long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    #[command(flatten)]
+    control: Control,
+}
+
+#[derive(Debug, Args)]
+struct UnregisterArgs {
+    /// Its name, like billing or acme/partner.
+    name: FullName,
+    #[command(flatten)]
+    control: Control,
+}
+
+const fn name(title: &'static str, rank: u8) -> Column {
+    Column { title, left: true, rank }
+}
+
+const fn number(title: &'static str, rank: u8) -> Column {
+    Column { title, left: false, rank }
+}
+
+const COLUMNS: &[Column] = &[
+    name("SERVICE", 0),
+    name("KIND", 3),
+    name("PORTS", 1),
+    name("HEALTH", 0),
+    number("CONNECTS", 4),
+    number("FAILED", 0),
+    number("REQUESTS", 2),
+    number("P50", 5),
+    number("P99", 0),
+    number("RESETS", 0),
+    number("DROPPED", 6),
+];
+
+pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<()> {
+    match &arguments.command {
+        None => list(&arguments.target),
+        Some(ServicesCommand::List(target)) => list(target),
+        Some(ServicesCommand::Health(HealthArgs { service, target })) => {
+            health(target, service.as_ref())
+        }
+        Some(ServicesCommand::Watch(WatchArgs { every, target })) => {
+            watch::every(Duration::from_secs(*every), || shown(target))
+        }
+        Some(ServicesCommand::Register(arguments)) => register(arguments),
+        Some(ServicesCommand::Unregister(UnregisterArgs { name, control })) => {
+            let request = Unregister { service: name.clone() };
+            let body = control.ask("DELETE", "/api/v1/services", &request)?;
+            show(control, &body, "no longer registered")
+        }
+    }
+}
+
+fn list(target: &Target) -> anyhow::Result<()> {
+    print(&shown(target)?)
+}
+
+fn shown(target: &Target) -> anyhow::Result<String> {
+    let body = target.text("/api/v1/services")?;
+    Ok(match target.output {
+        Output::Json => format!("{}\n", body.trim_end()),
+        Output::Table => text(&target.read(&body)?, table::room()),
+    })
+}
+
+fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
+    let body = target.text("/api/v1/services")?;
+    let Services { taken_seconds, mut services } = target.read(&body)?;
+    let wanted = |one: &ServiceShape| match service {
+        Some(FullName { namespace, name }) => {
+            **name == *one.service
+                && namespace.as_ref().is_none_or(|namespace| **namespace == *one.service_namespace)
+        }
+        None => one.health.state < HealthState::Ok,
+    };
+    services.retain(wanted);
+    if let (Some(service), true) = (service, services.is_empty()) {
+        anyhow::bail!("no service is called {service}; `portolan services` lists them");
+    }
+    match target.output {
+        Output::Json => {
+            print(&format!("{}\n", serde_json::to_string(&Services { taken_seconds, services })?))
+        }
+        Output::Table if services.is_empty() => print("Nothing is failing or degraded.\n"),
+        Output::Table => print(&services.iter().map(sentence).collect::<String>()),
+    }
+}
+
+fn register(arguments: &RegisterArgs) -> anyhow::Result<()> {
+    let RegisterArgs { name, addresses, namespace, control } = arguments;
+    let service = match namespace {
+        Some(namespace) => format!("{namespace}/{name}").parse().map_err(anyhow::Error::msg)?,
+        None => name.clone(),
+    };
+    let request = Register { service, addresses: addresses.clone() };
+    show(control, &control.ask("POST", "/api/v1/services", &request)?, "registered")
+}
+
+fn show(control: &Control, body: &str, done: &str) -> anyhow::Result<()> {
+    match control.output {
+        Output::Json => print(&format!("{}\n", body.trim_end())),
+        Output::Table => {
+            let Registered { service, addresses } = serde_json::from_str(body)?;
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            print(&format!("{service} is {done} at {}\n", addresses.join(", ")))
+        }
+    }
+}
+
+fn text(answer: &Services, room: Option<usize>) -> String {
+    if answer.services.is_empty() {
+        return "No service has been seen yet.\n".to_owned();
+    }
+    let rows: Vec<_> = answer.services.iter().map(row).collect();
+    table::render(COLUMNS, &rows, room)
+}
+
+fn row(one: &ServiceShape) -> Vec<String> {
+    let health = &one.health;
+    let latency = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), human::duration);
+    vec![
+        full_name(one),
+        one.kind.as_str().to_owned(),
+        places(one),
+        health.state.as_str().to_owned(),
+        human::count(health.connects_ok),
+        human::count(health.connects_failed),
+        human::count(health.requests),
+        latency(health.p50_seconds),
+        latency(health.p99_seconds),
+        human::count(health.resets),
+        human::count(health.listen_overflows),
+    ]
+}
+
+/// What it listens on; of a service elsewhere, what it is reached at or registered for.
+fn places(one: &ServiceShape) -> String {
+    /// More would fill the line.
+    const SHOWN: usize = 4;
+    let all: Vec<String> = if !one.listens.is_empty() {
+        one.listens.clone()
+    } else if !one.serves.is_empty() {
+        one.serves.clone()
+    } else {
+        one.registered.iter().map(ToString::to_string).collect()
+    };
+    let shown: Vec<&str> =
+        all.iter().take(SHOWN).map(|port| port.trim_end_matches("/tcp")).collect();
+    match all.len() {
+        0 => "-".to_owned(),
+        n if n > SHOWN => format!("{} and {} more", shown.join(" "), n - SHOWN),
+        _ => shown.join(" "),
+    }
+}
+
+fn full_name(one: &ServiceShape) -> String {
+    match one.service_namespace.as_str() {
+        "" => one.service.clone(),
+        namespace => format!("{namespace}/{}", one.service),
+    }
+}
+
+fn sentence(one: &ServiceShape) -> String {
+    let health = &one.health;
+    let mut text = format!("{} is {}", full_name(one), health.state.as_str());
+    // Writing into a String cannot fail.
+    let _ = write!(text, " over the last {}", human::duration(health.window_seconds.round()));
+    if let Some(ratio) = health.success_ratio {
+        let attempts = health.connects_ok + health.connects_failed;
+        let _ = write!(
+            text,
+            "; {:.1} % of {} attempts to connect succeeded",
+            ratio * 100.0,
+            human::count(attempts)
+        );
+    }
+    if let (Some(p50), Some(p99)) = (health.p50_seconds, health.p99_seconds) {
+        let _ = write!(
+            text,
+            "; {} requests, half within {}, 99 % within {}",
+            human::count(health.requests),
+            human::duration(p50),
+            human::duration(p99)
+        );
+    }
+    if health.resets > 0 {
+        let _ = write!(text, "; {} resets", human::count(health.resets));
+    }
+    if health.listen_overflows > 0 {
+        let _ =
+            write!(text, "; {} connection requests dropped", human::count(health.listen_overflows));
+    }
+    text.push_str(".\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixture::snapshot;
+    use crate::model::health;
+
+    fn answer() -> Services {
+        let snapshot = snapshot();
+        let services = health::services(&snapshot).into_iter().map(ServiceShape::from).collect();
+        Services { taken_seconds: snapshot.taken_seconds, services }
+    }
+
+    #[test]
+    fn a_pipe_gets_every_column() {
+        let text = text(&answer(), None);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("SERVICE"), "{text}");
+        let line = |name: &str| {
+            let found = lines.iter().find(|line| line.starts_with(name));
+            let words = found.expect(name).split_whitespace();
+            words.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(line("billing")[..4], ["billing", "declared", "203.0.113.7:443", "idle"]);
+        assert_eq!(line("postgres")[..4], ["postgres", "process", "5432", "degraded"]);
+        assert_eq!(line("prod/shop")[..4], ["prod/shop", "container", "8080", "ok"]);
+    }
+
+    #[test]
+    fn a_sentence_says_what_is_wrong() {
+        let answer = answer();
+        let postgres = answer.services.iter().find(|one| one.service == "postgres");
+        let said = sentence(postgres.expect("there"));
+        assert!(said.contains("76.9 % of 13 attempts to connect succeeded"), "{said}");
+        assert!(said.contains("; 3 resets"), "{said}");
+    }
+}

@@ -1,0 +1,33 @@
+//! Showing something again and again.
+
+use std::io::{self, IsTerminal as _};
+use std::time::Duration;
+
+use super::print;
+
+/// Back to the first line, and nothing behind it.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Prints what `look` returns, until it fails or the reader has gone. A terminal is cleared each
+/// time; a pipe gets one answer after the other.
+pub(super) fn every(
+    pause: Duration,
+    look: impl Fn() -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
+    let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
+    loop {
+        print(&format!("{clear}{}", look()?))?;
+        if !io::stdout().is_terminal() && reader_is_gone() {
+            return Ok(());
+        }
+        std::thread::sleep(pause);
+    }
+}
+
+/// Whether nobody reads our standard output any more (man 2 poll, POLLERR on a pipe).
+fn reader_is_gone() -> bool {
+    let mut output = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
+    // SAFETY: one valid pollfd, and no wait.
+    let ready = unsafe { libc::poll(&raw mut output, 1, 0) };
+    ready > 0 && output.revents & libc::POLLERR != 0
+}

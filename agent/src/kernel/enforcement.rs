@@ -1,0 +1,61 @@
+//! Tells the kernel half which ports to refuse to whom.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use agent_common::enforced::{Enforced, EnforcedPort, VerdictKey};
+use agent_common::wire::Wire;
+
+use super::bpf::Map;
+use crate::model::enforcement::Verdicts;
+
+/// The tables of verdicts, and what is in them.
+pub struct Enforcement {
+    ports: Map<EnforcedPort, Enforced>,
+    verdicts: Map<VerdictKey, u32>,
+    written: Verdicts,
+}
+
+impl Enforcement {
+    /// Begins with empty tables, whatever an earlier agent left in pinned ones.
+    pub fn new(ports: OwnedFd, verdicts: OwnedFd) -> io::Result<Self> {
+        let (ports, verdicts) = (Map::new(ports)?, Map::new(verdicts)?);
+        clear(&ports)?;
+        clear(&verdicts)?;
+        Ok(Self { ports, verdicts, written: Verdicts::default() })
+    }
+
+    /// Makes the tables say what `wanted` does. At no moment is a port refused to somebody whose
+    /// verdict is not written yet: verdicts come before ports, and go after them.
+    pub fn apply(&mut self, wanted: Verdicts) -> io::Result<()> {
+        if wanted == self.written {
+            return Ok(());
+        }
+        for port in self.written.ports.keys().filter(|port| !wanted.ports.contains_key(*port)) {
+            self.ports.remove(port)?;
+        }
+        let gone = self.written.verdicts.keys().filter(|key| !wanted.verdicts.contains_key(*key));
+        for key in gone {
+            self.verdicts.remove(key)?;
+        }
+        for (key, verdict) in &wanted.verdicts {
+            if self.written.verdicts.get(key) != Some(verdict) {
+                self.verdicts.insert(key, verdict)?;
+            }
+        }
+        for (port, enforced) in &wanted.ports {
+            if self.written.ports.get(port) != Some(enforced) {
+                self.ports.insert(port, enforced)?;
+            }
+        }
+        self.written = wanted;
+        Ok(())
+    }
+}
+
+fn clear<K: Wire, V: Wire>(map: &Map<K, V>) -> io::Result<()> {
+    while let Some(key) = map.next_key(None)? {
+        map.remove(&key)?;
+    }
+    Ok(())
+}

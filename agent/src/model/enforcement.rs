@@ -1,0 +1,211 @@
+//! Whom to refuse which port: what the kernel half is told of enforced reservations.
+//!
+//! Nobody is refused on suspicion. Someone else is who has a name for some seconds that is not the
+//! owner's, and a name that says something: the id of a container whose runtime has not told its
+//! name yet may well be the owner. What is not known yet is let in, and is a breach that is told.
+
+use std::collections::BTreeMap;
+
+use agent_common::enforced::{
+    ALLOW, COMMANDS, DENY, Enforced, EnforcedPort, VerdictKey, is_go_between,
+};
+use agent_common::owner::OwnerKey;
+use agent_common::wire::Wire as _;
+use hashbrown::{HashMap, HashSet};
+
+use super::breaches::SETTLES;
+use super::reservations::Reservation;
+use super::service::{Service, Source};
+
+/// Verdicts at most; who has none is let in.
+pub const MOST_VERDICTS: usize = 65_536;
+
+/// An owner of sockets, and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// As the kernel half knows it.
+    pub key: OwnerKey,
+    /// What it is called.
+    pub service: Service,
+    /// For how long it has been known, seconds.
+    pub age: u64,
+}
+
+/// Everything that the kernel half must know to decide.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdicts {
+    /// Ports that are refused to others.
+    pub ports: HashMap<EnforcedPort, Enforced>,
+    /// Who is refused and who is not.
+    pub verdicts: HashMap<VerdictKey, u32>,
+    /// Verdicts for which there was no room.
+    pub dropped: usize,
+}
+
+/// Decides for enforced reservations, each with the inode of its network namespace.
+/// `is_given_by_rule` tells of a name that the configuration gives by rules of its own: then
+/// nothing can be said of somebody whose name is not known yet.
+pub fn verdicts(
+    reservations: &[(u32, &Reservation)],
+    owners: &[Known],
+    is_given_by_rule: impl Fn(&Reservation) -> bool,
+) -> Verdicts {
+    let mut all = Verdicts::default();
+    for (netns, reservation) in reservations {
+        let port = EnforcedPort {
+            netns: *netns,
+            port: reservation.port.number,
+            protocol: reservation.port.protocol.number(),
+            zero: 0,
+        };
+        let mut commands = vec![command(&reservation.service.name)];
+        // A cgroup is refused as a whole if everybody in it is someone else.
+        let mut cgroups: BTreeMap<u64, bool> = BTreeMap::new();
+        let mut seen = HashSet::new();
+        for Known { key, service, age } in owners {
+            let verdict = judge(reservation, key, service, *age);
+            if verdict == Some(ALLOW) && seen.insert(key.comm) && commands.len() < COMMANDS {
+                commands.push(key.comm);
+            }
+            let others = cgroups.entry(key.cgroup).or_insert(true);
+            *others &= verdict == Some(DENY);
+            if let (Some(verdict), true) = (verdict, key.netns == *netns) {
+                all.add(VerdictKey { owner: *key, port }, verdict);
+            }
+        }
+        if !is_given_by_rule(reservation) {
+            for (cgroup, _) in
+                cgroups.into_iter().filter(|(cgroup, others)| *others && *cgroup != 0)
+            {
+                let owner = OwnerKey { netns: 0, app: 0, cgroup, comm: [0; 16] };
+                all.add(VerdictKey { owner, port }, DENY);
+            }
+        }
+        let mut enforced = Enforced::zeroed();
+        for (place, command) in enforced.commands.iter_mut().zip(commands) {
+            *place = command;
+        }
+        all.ports.insert(port, enforced);
+    }
+    all
+}
+
+/// What is known of one owner; `None`: not enough.
+fn judge(reservation: &Reservation, key: &OwnerKey, service: &Service, age: u64) -> Option<u32> {
+    if reservation.service.means(service) {
+        return Some(ALLOW);
+    }
+    let says_nothing = matches!(service.source, Source::Unknown | Source::Container);
+    let someone_else = !says_nothing && age >= SETTLES && !is_go_between(&key.comm);
+    someone_else.then_some(DENY)
+}
+
+/// A name as a command may be called: at most fifteen bytes.
+pub(super) fn command(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes.iter_mut().take(15).zip(name.as_bytes()).for_each(|(to, from)| *to = *from);
+    bytes
+}
+
+// === impl Verdicts ===
+
+impl Verdicts {
+    fn add(&mut self, key: VerdictKey, verdict: u32) {
+        if self.verdicts.len() < MOST_VERDICTS {
+            self.verdicts.insert(key, verdict);
+        } else {
+            self.dropped += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_common::enforced::is_denied;
+
+    use super::*;
+
+    const HOST: u32 = 1;
+
+    fn key(cgroup: u64, comm: &str) -> OwnerKey {
+        OwnerKey { netns: HOST, app: 0, cgroup, comm: command(comm) }
+    }
+
+    fn known(cgroup: u64, comm: &str, name: &str, source: Source) -> Known {
+        Known { key: key(cgroup, comm), service: Service::new(name, source), age: SETTLES }
+    }
+
+    /// What the kernel half would decide.
+    fn denied(verdicts: &Verdicts, cgroup: u64, comm: &str) -> bool {
+        let port = EnforcedPort { netns: HOST, port: 5432, protocol: 6, zero: 0 };
+        let verdict = |owner| verdicts.verdicts.get(&VerdictKey { owner, port }).copied();
+        let who = key(cgroup, comm);
+        let everybody = OwnerKey { netns: 0, app: 0, cgroup, comm: [0; 16] };
+        verdicts.ports.get(&port).is_some_and(|enforced| {
+            let exact = verdict(who).unwrap_or_default();
+            is_denied(enforced, &who.comm, exact, verdict(everybody).unwrap_or_default())
+        })
+    }
+
+    fn decide(service: &str, owners: &[Known]) -> Verdicts {
+        let text = format!("5432 {service} enforce");
+        let reservation = Reservation::from_config(&text).expect("valid");
+        verdicts(&[(HOST, &reservation)], owners, |_| false)
+    }
+
+    #[test]
+    fn others_are_refused_and_whoever_may_be_the_owner_is_not() {
+        let owners = [
+            known(10, "nc", "nc", Source::Process),
+            known(10, "curl", "curl", Source::Process),
+            known(20, "postgres", "postgres", Source::Process),
+            known(20, "psql", "psql", Source::Process),
+            known(30, "postgres", "other", Source::Docker),
+        ];
+        let verdicts = decide("postgres", &owners);
+        let check = |cgroup, comm, expected| {
+            assert_eq!(denied(&verdicts, cgroup, comm), expected, "{comm} in {cgroup}");
+        };
+        check(10, "nc", true);
+        check(10, "ncat", true); // Never seen, in a cgroup of which everybody is known.
+        check(10, "postgres", false); // Started by hand there: it may be the owner.
+        check(10, "python3", false); // What it runs is not known before it has asked.
+        check(10, "docker-proxy", false);
+        check(20, "postgres", false);
+        check(20, "psql", true);
+        check(20, "pg_upgrade", false); // Beside the owner: it may be it.
+        check(30, "postgres", true); // A container that is someone else by name.
+        check(99, "nc", false); // A cgroup that nobody has been seen in.
+    }
+
+    #[test]
+    fn a_container_that_has_no_name_yet_is_let_in() {
+        let digits = known(40, "mysqld", "3f2a9c81d0e4", Source::Container);
+        assert!(!denied(&decide("db", &[digits.clone()]), 40, "mysqld"));
+        let named = known(40, "mysqld", "db", Source::Docker);
+        assert!(!denied(&decide("db", &[named.clone()]), 40, "mysqld"));
+        // The commands of the owner are learned: its next container is not known yet.
+        let verdicts = decide("db", &[named, known(50, "sh", "x", Source::Docker)]);
+        assert!(!denied(&verdicts, 50, "mysqld"));
+        let young = Known { age: 0, ..known(60, "nc", "nc", Source::Process) };
+        assert!(!denied(&decide("db", &[young]), 60, "nc"));
+    }
+
+    #[test]
+    fn a_name_given_by_a_rule_may_be_anybodys() {
+        let reservation = Reservation::from_config("5432 billing enforce").expect("valid");
+        let owners = [known(10, "nc", "nc", Source::Process)];
+        let by_rule = verdicts(&[(HOST, &reservation)], &owners, |_| true);
+        assert!(denied(&by_rule, 10, "nc") && !denied(&by_rule, 10, "java-billing"));
+    }
+
+    #[test]
+    fn there_is_an_end_to_how_many() {
+        let owners: Vec<_> = (1..=MOST_VERDICTS as u64)
+            .map(|cgroup| known(cgroup, "nc", "nc", Source::Process))
+            .collect();
+        let verdicts = decide("db", &owners);
+        assert_eq!(verdicts.verdicts.len(), MOST_VERDICTS);
+        assert_eq!(verdicts.dropped, MOST_VERDICTS);
+    }
+}

@@ -1,0 +1,249 @@
+//! The state file's text: JSON, with a version, every entry checked when it is read.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::book::Book;
+use crate::model::moment;
+use crate::model::port::Port;
+use crate::model::registry::{Endpoint, Registration};
+use crate::model::reservations::{Environment, Origin, Reservation};
+
+/// The version that this agent writes, and the newest that it reads.
+pub(super) const VERSION: u64 = 1;
+
+/// Why a text is no state file: where, and how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Broken {
+    /// No JSON.
+    #[error("it is no JSON ({0}); mend it there")]
+    Syntax(String),
+    /// Not ours.
+    #[error("it has no \"version\"; is it the state file of Portolan?")]
+    NoVersion,
+    /// From the future.
+    #[error(
+        "it has version {0}, and this agent reads up to {VERSION}; a newer Portolan wrote it, so start that one"
+    )]
+    Newer(u64),
+    /// An entry.
+    #[error("{place}: {problem}; mend or remove this entry")]
+    Entry {
+        /// `reservations[3]`
+        place: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// What the text says, and what of it no longer holds.
+#[derive(Debug)]
+pub(super) struct Read {
+    /// The book.
+    pub book: Book,
+    /// Reservations in network namespaces of an earlier boot, which are gone.
+    pub outdated: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReservationEntry {
+    port: String,
+    service: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    environment: Option<Environment>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    enforce: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    netns: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServiceEntry {
+    name: String,
+    addresses: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Whole {
+    version: u64,
+    /// Network namespaces are numbered anew at every boot; reservations of one go with it.
+    boot: String,
+    reservations: Vec<ReservationEntry>,
+    services: Vec<ServiceEntry>,
+}
+
+/// Reads a state file written since or before the boot called `boot`.
+pub(super) fn read(text: &str, boot: &str) -> Result<Read, Broken> {
+    let whole: Value =
+        serde_json::from_str(text).map_err(|error| Broken::Syntax(error.to_string()))?;
+    match whole.get("version").and_then(Value::as_u64) {
+        None | Some(0) => return Err(Broken::NoVersion),
+        Some(version) if version > VERSION => return Err(Broken::Newer(version)),
+        Some(_) => {}
+    }
+    let known = ["version", "boot", "reservations", "services"];
+    let keys = whole.as_object().into_iter().flat_map(|object| object.keys());
+    if let Some(key) = keys.into_iter().find(|key| !known.contains(&key.as_str())) {
+        let problem = format!("this key is not known; there are {}", known.join(", "));
+        return Err(Broken::Entry { place: key.clone(), problem });
+    }
+    let same_boot = whole.get("boot").and_then(Value::as_str) == Some(boot);
+    let mut read = Read { book: Book::default(), outdated: 0 };
+    for (place, entry) in entries(&whole, "reservations")? {
+        let broken = |problem: String| Broken::Entry { place: place.clone(), problem };
+        let reservation = reservation(entry).map_err(broken)?;
+        if reservation.netns.is_some() && !same_boot {
+            read.outdated += 1;
+            continue;
+        }
+        // At moment 0 nothing is over yet: what has run out is removed by whoever knows the time.
+        let reserved = read.book.reservations.reserve(reservation, 0);
+        reserved.map_err(|refused| broken(refused.to_string()))?;
+    }
+    for (place, entry) in entries(&whole, "services")? {
+        let broken = |problem: String| Broken::Entry { place: place.clone(), problem };
+        let registered = read.book.registry.register(registration(entry).map_err(broken)?);
+        registered.map_err(|refused| broken(refused.to_string()))?;
+    }
+    Ok(read)
+}
+
+/// Writes what of `book` is not in the configuration.
+pub(super) fn write(book: &Book, boot: &str) -> String {
+    let reservations = book.reservations.iter().filter(|one| one.origin == Origin::State);
+    let whole = Whole {
+        version: VERSION,
+        boot: boot.to_owned(),
+        reservations: reservations.map(ReservationEntry::from).collect(),
+        services: book.registry.iter().map(ServiceEntry::from).collect(),
+    };
+    // Strings, numbers and lists of them: nothing that JSON could not say.
+    let mut text = serde_json::to_string_pretty(&whole).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// The entries of a list, each with its place.
+fn entries<'a>(
+    whole: &'a Value,
+    list: &'static str,
+) -> Result<impl Iterator<Item = (String, &'a Value)>, Broken> {
+    let entries = match whole.get(list) {
+        None => &[][..],
+        Some(Value::Array(entries)) => entries,
+        Some(_) => {
+            let problem = "must be a list".to_owned();
+            return Err(Broken::Entry { place: list.to_owned(), problem });
+        }
+    };
+    Ok(entries.iter().enumerate().map(move |(i, entry)| (format!("{list}[{i}]"), entry)))
+}
+
+fn reservation(entry: &Value) -> Result<Reservation, String> {
+    let entry = ReservationEntry::deserialize(entry).map_err(|error| error.to_string())?;
+    let ReservationEntry { port, service, environment, until, enforce, netns } = entry;
+    let until = until.map(|text| {
+        moment::absolute(&text)
+            .ok_or_else(|| format!("\"{text}\" is no time like 2026-12-01T10:00:00Z"))
+    });
+    Ok(Reservation {
+        port: port.parse::<Port>()?,
+        netns,
+        environment,
+        service: service.parse()?,
+        until: until.transpose()?,
+        enforce,
+        origin: Origin::State,
+    })
+}
+
+fn registration(entry: &Value) -> Result<Registration, String> {
+    let ServiceEntry { name, addresses } =
+        ServiceEntry::deserialize(entry).map_err(|error| error.to_string())?;
+    let endpoints: Result<Vec<Endpoint>, String> =
+        addresses.iter().map(|address| address.parse()).collect();
+    Ok(Registration { service: name.parse()?, endpoints: endpoints? })
+}
+
+impl From<&Reservation> for ReservationEntry {
+    fn from(reservation: &Reservation) -> Self {
+        let Reservation { port, netns, environment, service, until, enforce, origin: _ } =
+            reservation;
+        Self {
+            port: port.to_string(),
+            service: service.to_string(),
+            environment: *environment,
+            until: until.map(moment::rfc3339),
+            enforce: *enforce,
+            netns: *netns,
+        }
+    }
+}
+
+impl From<&Registration> for ServiceEntry {
+    fn from(registration: &Registration) -> Self {
+        let Registration { service, endpoints } = registration;
+        let addresses = endpoints.iter().map(ToString::to_string).collect();
+        Self { name: service.to_string(), addresses }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_wrong_is_named_with_its_mend() {
+        let check = |text: &str, expected: &str| {
+            let broken = read(text, "boot").expect_err(text).to_string();
+            assert!(broken.contains(expected), "{text}: {broken}");
+        };
+        check("", "it is no JSON (EOF while parsing a value at line 1 column 0)");
+        check("{\"version\": 1", "line 1 column 13");
+        check("[]", "no \"version\"");
+        check("{\"reservations\": []}", "no \"version\"");
+        check("{\"version\": 2}", "start that one");
+        check("{\"version\": 1, \"ports\": 1}", "ports: this key is not known");
+        check("{\"version\": 1, \"services\": {}}", "services: must be a list");
+        let reservation = |entry: &str, expected: &str| {
+            let good = "{\"port\": \"80\", \"service\": \"web\"}";
+            let text = format!("{{\"version\": 1, \"reservations\": [{good}, {entry}]}}");
+            check(&text, &format!("reservations[1]: {expected}"));
+        };
+        reservation("7", "invalid type: integer");
+        reservation("{\"port\": \"0\", \"service\": \"x\"}", "\"0\" is no port");
+        reservation("{\"port\": \"81\"}", "missing field `service`");
+        reservation("{\"port\": \"81\", \"service\": \"a b\"}", "\"a b\" is no name of a service");
+        reservation("{\"port\": \"80\", \"service\": \"x\"}", "80/tcp is reserved for web");
+        reservation(
+            "{\"port\": \"81\", \"service\": \"x\", \"untill\": 1}",
+            "unknown field `untill`",
+        );
+        reservation(
+            "{\"port\": \"81\", \"service\": \"x\", \"until\": \"2h\"}",
+            "\"2h\" is no time",
+        );
+        let service =
+            "{\"version\": 1, \"services\": [{\"name\": \"x\", \"addresses\": [\"db\"]}]}";
+        check(service, "services[0]: \"db\" is no place of a service");
+        let nowhere = "{\"version\": 1, \"services\": [{\"name\": \"x\", \"addresses\": []}]}";
+        check(nowhere, "services[0]: x has no address");
+    }
+
+    #[test]
+    fn reservations_of_a_namespace_end_with_the_boot() {
+        let text = "{\"version\": 1, \"boot\": \"a\", \"reservations\": [
+            {\"port\": \"80\", \"service\": \"web\", \"netns\": 7},
+            {\"port\": \"80\", \"service\": \"web\"}]}";
+        let count = |boot| {
+            let read = read(text, boot).expect("valid");
+            (read.book.reservations.len(), read.outdated)
+        };
+        assert_eq!(count("a"), (2, 0));
+        assert_eq!(count("b"), (1, 1));
+    }
+}

@@ -1,0 +1,15 @@
+//! What the agent was told and remembers: its one file on disk, and the one thread that writes it.
+//!
+//! [`store::Store`] reads and writes the file, whole and at once; [`desk::Desk`] owns the
+//! [`Book`](crate::model::book::Book) and is its only writer; everybody else reads the copy that
+//! it last published.
+
+pub mod desk;
+mod failure;
+mod file;
+pub mod requests;
+pub mod store;
+
+pub use desk::{Caller, Desk, DeskHandle};
+pub use failure::Failure;
+pub use store::Store;

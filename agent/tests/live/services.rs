@@ -1,0 +1,112 @@
+//! Services: names given by hand, and health as the traffic shows it.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::agent::{self, Agent};
+use crate::namespace::Pair;
+use crate::net;
+use crate::scrape::Scrape;
+
+fn portolan(agent: &Agent, arguments: &str) -> String {
+    let mut command = Command::new(agent::binary());
+    agent::forget_our_variables(&mut command);
+    command.args(arguments.split_whitespace()).stdin(Stdio::null());
+    command.env("PORTOLAN_SOCKET", agent.run_directory().join("control.sock"));
+    command.env("PORTOLAN_URL", format!("http://{}", agent.address));
+    let output = command.output().expect("the agent's own binary runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments}: {said}");
+    String::from_utf8(output.stdout).expect("it prints text")
+}
+
+fn service(agent: &Agent, name: &str) -> Value {
+    let found = agent.json(&format!("/api/v1/services?service={name}"));
+    found["services"][0].clone()
+}
+
+#[test]
+fn a_name_given_by_hand_is_the_name_of_the_other_end() {
+    needs_kernel!();
+    let net = Pair::new();
+    let agent = Agent::start();
+    let client = &net.client.service;
+    let (listed, other) = (18_951, 18_952);
+    let address = net.server.v4;
+    let said = portolan(
+        &agent,
+        &format!("services register far --address {address}:{listed} --namespace away"),
+    );
+    assert_eq!(said, format!("away/far is registered at {address}:{listed}\n"));
+    for port in [listed, other] {
+        net.client.connect((address, port)).expect_err("nobody listens there");
+    }
+    let failed = |server: &str, port: u16, now: &Scrape| {
+        let labels = [("client", client.as_str()), ("server", server), ("port", &port.to_string())];
+        now.sum("portolan_tcp_connects_total", &labels)
+            - now.sum(
+                "portolan_tcp_connects_total",
+                &[labels[0], labels[1], labels[2], ("result", "ok")],
+            )
+    };
+    agent.eventually((1, 1), |now| {
+        (failed("far", listed, now), failed(&address.to_string(), other, now))
+    });
+    let info = [("service", "far"), ("service_namespace", "away"), ("source", "registered")];
+    assert_eq!(agent.scrape().sum("portolan_service_info", &info), 1);
+    let far = service(&agent, "away/far");
+    assert_eq!(far["registered"][0], format!("{address}:{listed}"));
+    assert_eq!(far["health"]["state"], "failing");
+    assert_eq!(far["health"]["connects_failed"], 1);
+    let health = portolan(&agent, "services health away/far");
+    assert!(health.starts_with("away/far is failing over the last"), "{health}");
+    portolan(&agent, "services unregister away/far");
+    // What it had counted is the address's again.
+    agent.eventually(1, |now| failed(&address.to_string(), listed, now));
+    assert_eq!(service(&agent, "away/far"), Value::Null);
+    agent.stop();
+}
+
+#[test]
+fn health_is_what_the_traffic_of_the_last_minutes_shows() {
+    needs_kernel!();
+    let net = Pair::new();
+    let agent = Agent::start();
+    let listener = net.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    let server = &net.server.service;
+    let state = || service(&agent, server)["health"]["state"].clone();
+    agent.eventually(true, |now| now.has("portolan_port_listeners", &[("service", server)]));
+    assert_eq!(state(), "idle");
+    for _ in 0..5 {
+        let mut client = net.client.connect((net.server.v4, port)).unwrap();
+        let mut accepted = net::accept(&listener);
+        std::thread::scope(|scope| {
+            let answering =
+                scope.spawn(|| net::answer(&mut accepted, 10, 10, std::time::Duration::ZERO));
+            for _ in 0..4 {
+                net::ask(&mut client, 10, 10).unwrap();
+            }
+            drop(client);
+            answering.join().unwrap().unwrap();
+        });
+    }
+    agent.eventually(20, |now| {
+        now.edge(&net.client.service, server, port, "server").requests().count
+    });
+    let found = service(&agent, server);
+    let health = &found["health"];
+    assert_eq!(
+        (&health["state"], &health["connects_ok"], &health["requests"]),
+        (&"ok".into(), &5.into(), &20.into()),
+        "{found}"
+    );
+    assert_eq!(found["listens"][0], format!("{port}/tcp"));
+    assert!(health["p99_seconds"].as_f64().is_some_and(|seconds| seconds < 5.0), "{found}");
+    let client = net.client.connect((net.server.v4, port)).unwrap();
+    net::close_with_reset(net::accept(&listener));
+    drop(client);
+    agent.eventually(true, |_| state() == "degraded");
+    agent.stop();
+}
