@@ -24,7 +24,7 @@ pub fn connecting(sk: Sock) {
     let owner = owners::current(sk.netns());
     let state = SocketState {
         owner,
-        slot: edges::slot(&client_key(sk, owner)),
+        slot: edges::slot(&client_key(sk, owner), || sk.local()),
         role: ROLE_CLIENT,
         stage: STAGE_CONNECTING,
         // The SYN will change it; see `failed`.
@@ -41,7 +41,7 @@ pub fn listening(sk: Sock) {
     let owner = owners::current(sk.netns());
     let state = SocketState {
         owner,
-        slot: edges::slot(&listener_key(sk, owner)),
+        slot: edges::slot(&listener_key(sk, owner), || sk.local()),
         role: ROLE_LISTENER,
         stage: STAGE_OPEN,
         retransmits: u64::from(sk.drops()),
@@ -123,11 +123,11 @@ pub fn closed(sk: Sock, old: u8) {
 pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
     let listening = sk.state() == LISTEN;
     let (slot, retransmits) = if listening {
-        (edges::slot(&listener_key(sk, owner)), sk.drops())
+        (edges::slot(&listener_key(sk, owner), || sk.local()), sk.drops())
     } else if role == ROLE_SERVER {
-        (edges::slot(&server_key(sk, owner)), tcp.retransmits())
+        (edges::slot(&server_key(sk, owner), || sk.local()), tcp.retransmits())
     } else {
-        (edges::slot(&client_key(sk, owner)), tcp.retransmits())
+        (edges::slot(&client_key(sk, owner), || sk.local()), tcp.retransmits())
     };
     let connecting = sk.state() == SYN_SENT;
     let (_, rtt_mark) = tcp.round_trip();
@@ -251,7 +251,7 @@ unsafe fn failed(sk: Sock, state: *mut SocketState) {
 unsafe fn serve(sk: Sock, state: *mut SocketState) {
     // SAFETY: the caller's contract.
     unsafe {
-        (*state).slot = edges::slot(&server_key(sk, (*state).owner));
+        (*state).slot = edges::slot(&server_key(sk, (*state).owner), || sk.local());
         // The child starts with the SYN-ACKs that were sent again, which its listener has counted.
         (*state).retransmits = sk.tcp().map_or(0, |tcp| u64::from(tcp.retransmits()));
         (*state).start_us = 0;
@@ -267,7 +267,7 @@ fn adopt(sk: Sock, old: u8) -> Option<*mut SocketState> {
     let client = old == SYN_SENT;
     let state = SocketState {
         owner,
-        slot: if client { edges::slot(&client_key(sk, owner)) } else { 0 },
+        slot: if client { edges::slot(&client_key(sk, owner), || sk.local()) } else { 0 },
         role: if client { ROLE_CLIENT } else { ROLE_SERVER },
         start_us: monotonic_us(),
         ..maps::blank()

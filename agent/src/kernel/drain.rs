@@ -215,9 +215,9 @@ impl Drain {
                 continue;
             }
             scan.found(index);
-            let key = self.rows.read(index)?.key;
+            let EdgeRow { key, local, .. } = self.rows.read(index)?;
             let counters = self.read_counters(index)?;
-            edges.push(Edge { slot, key, born_us, counters });
+            edges.push(Edge { slot, key, local, born_us, counters });
         }
         self.highest_edge = scan.highest;
         Ok(())

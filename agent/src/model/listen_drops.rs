@@ -135,7 +135,8 @@ mod tests {
             let mut counters = EdgeCounters::zeroed();
             counters.listen_drops = *own;
             let key = EdgeKey { role: ROLE_LISTENER, ..EdgeKey::zeroed() };
-            Edge { slot: slot as u32, key, born_us: 1, counters: Arc::new(counters) }
+            let counters = Arc::new(counters);
+            Edge { slot: slot as u32, key, local: [0; 4], born_us: 1, counters }
         };
         let mut edges: Vec<_> = own.iter().enumerate().map(edge).collect();
         drops.settle(&mut edges, |_| NETNS, |_, _| total);

@@ -49,6 +49,19 @@ pub(super) struct Slot {
     client: Entity,
     server: Entity,
     unsettled_since: Option<u64>,
+    /// How often somebody else took the place of an end.
+    others: u32,
+}
+
+/// What a slot has told so far.
+#[derive(Clone, Copy)]
+pub struct Told<'a> {
+    /// Under which name.
+    pub labels: &'a EdgeLabels,
+    /// What, under whichever names: it only grows.
+    pub counters: &'a Arc<EdgeCounters>,
+    /// How often somebody else took the place of an end: what was told before is not theirs.
+    pub others: u32,
 }
 
 /// A slot has got another name.
@@ -91,6 +104,7 @@ impl Slot {
             client,
             server,
             unsettled_since: (!settled).then_some(now),
+            others: 0,
         }
     }
 
@@ -116,6 +130,7 @@ impl Slot {
             self.server = server;
         }
         let renamed = verdicts.contains(&Verdict::Better) || verdicts.contains(&Verdict::Another);
+        self.others += u32::from(verdicts.contains(&Verdict::Another));
         let moved = renamed.then(|| Move {
             from: self.labels.clone(),
             is_another: verdicts.contains(&Verdict::Another),
@@ -138,6 +153,11 @@ impl Slot {
             }
         }
         moved
+    }
+
+    /// What the slot has told.
+    pub(super) fn told(&self) -> Told<'_> {
+        Told { labels: &self.labels, counters: &self.told, others: self.others }
     }
 
     /// What the slot adds to the row it is called by.

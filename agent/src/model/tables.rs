@@ -14,6 +14,7 @@
 
 use std::sync::Arc;
 
+use agent_common::address::Address;
 use agent_common::edge::{EdgeCounters, EdgeKey, FIRST_FREE_SLOT, ROLE_LISTENER};
 use agent_common::ledger::{CLASSES, CONNECTION, EDGE, REQUEST, RESET};
 use agent_common::wire::Wire as _;
@@ -21,7 +22,7 @@ use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 
 use super::service::Service;
-use super::slot::{Move, Naming, Slot};
+use super::slot::{Move, Naming, Slot, Told};
 use super::snapshot::{EdgeLabels, EdgeView, Role};
 
 /// A slot that has been still for so long is given back, seconds.
@@ -40,6 +41,8 @@ pub struct Edge {
     pub slot: u32,
     /// Which edge; all zeros for an overflow row.
     pub key: EdgeKey,
+    /// The local address of the connection that took the slot.
+    pub local: Address,
     /// When the slot was taken; tells a slot used again from the one before.
     pub born_us: u64,
     /// Totals since then.
@@ -138,6 +141,11 @@ impl Tables {
     /// The labels of a slot.
     pub fn labels(&self, slot: u32) -> Option<&EdgeLabels> {
         self.slots.get(&slot).map(|slot| slot.labels.as_ref())
+    }
+
+    /// What a slot has told.
+    pub fn told(&self, slot: u32) -> Option<Told<'_>> {
+        self.slots.get(&slot).map(Slot::told)
     }
 
     /// Decides what of renamed slots stays behind, and ends rows that nobody has borne for long.
@@ -279,13 +287,20 @@ mod tests {
     use super::*;
     use crate::model::service::{Entity, Source};
     use crate::model::slot::PATIENCE_SECONDS;
+    use agent_common::address::UNSPECIFIED;
     use proptest::prelude::*;
 
     fn edge(slot: u32, born_us: u64, ok: u64) -> Edge {
         let mut counters = EdgeCounters::zeroed();
         counters.connects[0] = ok;
         let counters = Arc::new(counters);
-        Edge { slot, key: EdgeKey { port: slot as u16, ..EdgeKey::zeroed() }, born_us, counters }
+        Edge {
+            slot,
+            key: EdgeKey { port: slot as u16, ..EdgeKey::zeroed() },
+            local: UNSPECIFIED,
+            born_us,
+            counters,
+        }
     }
 
     fn labels(client: &str, source: Source) -> EdgeLabels {
