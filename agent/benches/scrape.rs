@@ -14,7 +14,7 @@ use portolan::export::process::Process;
 use portolan::export::{Build, Exporter, Format, Scrape};
 use portolan::model::kept::KeptView;
 use portolan::model::service::{Service, Source};
-use portolan::model::snapshot::{EdgeLabels, EdgeView, LedgerView, Role, Snapshot};
+use portolan::model::snapshot::{EdgeLabels, EdgeView, LedgerView, RelatedView, Role, Snapshot};
 
 const RUNS: usize = 51;
 
@@ -84,6 +84,7 @@ fn snapshot(rows: usize) -> Snapshot {
         sources: Vec::new(),
         unresolved_owners: 0,
         preexisting_sockets: 0,
+        related: RelatedView::default(),
         drains: 0,
         drain_seconds: 0.0,
         kept: KeptView::default(),

@@ -11,6 +11,9 @@
 //! | `/api/v1/listeners` | listening sockets ([`shapes::Listeners`]) |
 //! | `/api/v1/reservations` | ports kept for services, and who does not keep to it |
 //! | `/api/v1/services` | services, where they are, and their health; `?service=` |
+//! | `/api/v1/map` | the graph of services ([`relations::Map`]); `?window=`, `?service=` |
+//! | `/api/v1/balance` | shares of backends ([`relations::Balance`]); `?window=`, `?service=` |
+//! | `/api/v1/segments` | declared and seen ([`relations::Segments`]) |
 //! | `/` | a page with a live table |
 //!
 //! Nothing can be changed over the network: other methods than GET and HEAD are refused there.
@@ -20,6 +23,7 @@ pub mod kept;
 pub mod local;
 mod occupant;
 pub mod ports;
+pub mod relations;
 mod routes;
 mod server;
 pub mod shapes;

@@ -51,6 +51,7 @@ pub(super) fn readable() -> Router<Api> {
         .route("/api/v1/listeners", get(listeners))
         .route("/api/v1/conflicts", get(ports::conflicts))
         .merge(kept::readable())
+        .merge(relations::routes())
 }
 
 /// What every answer has in common.
@@ -232,5 +233,6 @@ impl IntoResponse for Failure {
     }
 }
 
+mod relations;
 #[cfg(test)]
 mod tests;

@@ -309,6 +309,7 @@ impl Status {
             unresolved_owners,
             sources,
             preexisting_sockets,
+            related: _,
             drains,
             drain_seconds,
             conflicts: _,

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::overrides::Overrides;
 use super::{Output, print};
 use crate::config::settings::SETTINGS;
-use crate::config::{ConfigError, Loaded};
+use crate::config::{ConfigError, Loaded, segments};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
@@ -60,6 +60,7 @@ fn checked_text(loaded: &Loaded) -> String {
         // Writing into a String cannot fail.
         let _ = writeln!(text, "{} = {value}  ({})", setting.key, loaded.origin(setting.key));
     }
+    text.push_str(&segments::text(&loaded.config.segments));
     for warning in &loaded.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
@@ -102,6 +103,7 @@ fn file_text(loaded: &Loaded) -> String {
             None => writeln!(text, "# {name} = "),
         };
     }
+    text.push_str(&segments::text(&loaded.config.segments));
     text
 }
 
@@ -121,6 +123,14 @@ mod tests {
         std::fs::write(&path, file_text(&shown)).expect("written");
         let read = config::load(Some(&path), [], &[]).expect("valid");
         assert_eq!(read.config, shown.config);
+
+        let text = "[segments]\nallow = [\"a -> b\"]\n[segments.a]\nnetworks = [\"10.0.0.0/8\"]\n\
+             [segments.b]\nservices = [\"x\", \"y\"]\n";
+        std::fs::write(&path, text).expect("written");
+        let shown = config::load(Some(&path), [], &[]).expect("valid");
+        std::fs::write(&path, file_text(&shown)).expect("written");
+        let read = config::load(Some(&path), [], &[]).expect("valid");
+        assert_eq!(read.config.segments, shown.config.segments);
     }
 
     #[test]

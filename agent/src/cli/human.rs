@@ -26,6 +26,26 @@ pub(super) fn duration(seconds: f64) -> String {
     format!("{} {unit}", three_digits(value))
 }
 
+/// A number per second.
+pub(super) fn rate(per_second: f64) -> String {
+    scaled(per_second, &["", "k", "M", "G"], "")
+}
+
+/// A part of a whole, with one decimal where it says something.
+pub(super) fn percent(part: f64) -> String {
+    let text = format!("{:.1}", part * 100.0);
+    format!("{}%", text.strip_suffix(".0").unwrap_or(&text))
+}
+
+/// A time span, coarsely.
+pub(super) fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.0} h", s / 3600.0),
+    }
+}
+
 /// Divides by a thousand until the number is short.
 fn scaled(value: f64, units: &[&str], space: &str) -> String {
     let mut value = value;
@@ -69,6 +89,14 @@ mod tests {
         check(100_000, "100k");
         check(123_456_789, "123M");
         check(999_999, "1M");
+    }
+
+    #[test]
+    fn rates_parts_and_spans_are_short() {
+        assert_eq!((rate(0.05).as_str(), rate(1234.5).as_str()), ("0.05", "1.23k"));
+        assert_eq!((percent(0.5).as_str(), percent(1.0 / 11.0).as_str()), ("50%", "9.1%"));
+        assert_eq!((span(90.4).as_str(), span(600.0).as_str()), ("90 s", "10 min"));
+        assert_eq!(span(86_400.0), "24 h");
     }
 
     #[test]

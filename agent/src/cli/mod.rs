@@ -4,17 +4,21 @@
 //! the command line or the configuration is wrong.
 
 mod agent;
+mod balance;
 mod client;
 mod config;
 mod control;
 mod edges;
 mod human;
+mod map;
 mod overrides;
 mod ports;
+mod segments;
 mod services;
 mod status;
 mod table;
 mod watch;
+mod window;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -35,6 +39,9 @@ Examples:
   portolan ports reserve 5432 --for postgres       keep a port for a service
   portolan ports free --near 8080                  a port that nobody has
   portolan services                                services, where they are and how well
+  portolan map --window 1m                         the same as a tree, of the last minute
+  portolan balance                                 do the backends of a service get what is due?
+  portolan segments violations                     who connects to whom although it is not allowed
   portolan status                                  what is seen, what is not and why, what was lost
   portolan config check --config portolan.toml     is this file valid, and what would it mean?
   portolan config show > portolan.toml             a file to start from
@@ -66,6 +73,12 @@ enum Command {
     Ports(ports::PortsCommand),
     /// Show services, where they are and how well; name those that nothing else can name.
     Services(services::ServicesArgs),
+    /// Draw who talks to whom, from a running agent.
+    Map(map::MapArgs),
+    /// Show how the load of services spreads over their backends.
+    Balance(balance::BalanceArgs),
+    /// Show which segments of the network connect, and which may.
+    Segments(segments::SegmentsArgs),
     /// Show what a running agent sees, what it cannot see and why, and what it lost.
     Status(client::Target),
 }
@@ -96,6 +109,9 @@ pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
         Command::Edges(arguments) => edges::run(&arguments),
         Command::Ports(command) => ports::run(&command),
         Command::Services(arguments) => services::run(&arguments),
+        Command::Map(arguments) => map::run(&arguments),
+        Command::Balance(arguments) => balance::run(&arguments),
+        Command::Segments(arguments) => segments::run(&arguments),
         Command::Status(target) => status::run(&target),
     };
     match result {

@@ -18,6 +18,17 @@ pub(super) struct Entry {
     pub line: usize,
     /// The value.
     pub value: Given,
+    /// Lines of a list's parts; empty for a scalar.
+    pub lines: Vec<usize>,
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// The line of part `index` of the value.
+    pub(super) fn line_of(&self, index: usize) -> usize {
+        self.lines.get(index).copied().unwrap_or(self.line)
+    }
 }
 
 /// Reads a TOML or YAML file; the extension decides.
@@ -57,12 +68,14 @@ fn flatten_toml(
     for (name, value) in table {
         let key = format!("{prefix}{}", name.get_ref());
         let line = line_of(text, name.span().start);
+        let mut lines = Vec::new();
         let value = match value.get_ref() {
             DeValue::Table(table) => {
                 flatten_toml(text, &format!("{key}."), table, entries)?;
                 continue;
             }
             DeValue::Array(array) => {
+                lines = array.iter().map(|part| line_of(text, part.span().start)).collect();
                 let parts: Option<Vec<String>> =
                     array.iter().map(|part| toml_scalar(part.get_ref())).collect();
                 parts.map(Given::List)
@@ -70,7 +83,7 @@ fn flatten_toml(
             scalar => toml_scalar(scalar).map(Given::Text),
         };
         let value = value.ok_or_else(|| (line, format!("`{key}` is nested too deeply")))?;
-        entries.push(Entry { key, line, value });
+        entries.push(Entry { key, line, value, lines });
     }
     Ok(())
 }
@@ -110,6 +123,7 @@ fn flatten_yaml(
     for (name, value) in map {
         let key = format!("{prefix}{}", name.value);
         let line = name.referenced.line() as usize;
+        let mut lines = Vec::new();
         let value = match value {
             Yaml::Map(map) => {
                 flatten_yaml(&format!("{key}."), map, entries)?;
@@ -119,7 +133,8 @@ fn flatten_yaml(
             Yaml::Null => continue,
             Yaml::Scalar(text) => Some(Given::Text(text.clone())),
             Yaml::List(parts) => {
-                let scalar = |part: &Yaml| match part {
+                lines = parts.iter().map(|part| part.referenced.line() as usize).collect();
+                let scalar = |part: &Spanned<Yaml>| match &part.value {
                     Yaml::Scalar(text) => Some(text.clone()),
                     _ => None,
                 };
@@ -127,7 +142,7 @@ fn flatten_yaml(
             }
         };
         let value = value.ok_or_else(|| (line, format!("`{key}` is nested too deeply")))?;
-        entries.push(Entry { key, line, value });
+        entries.push(Entry { key, line, value, lines });
     }
     Ok(())
 }
@@ -137,7 +152,7 @@ fn flatten_yaml(
 enum Yaml {
     Null,
     Scalar(String),
-    List(Vec<Yaml>),
+    List(Vec<Spanned<Yaml>>),
     Map(Vec<(Spanned<String>, Yaml)>),
 }
 

@@ -7,6 +7,7 @@
 mod file;
 mod names;
 mod nearest;
+pub mod segments;
 pub mod settings;
 mod value;
 
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -22,7 +24,9 @@ use serde::{Deserialize, Serialize};
 pub use self::names::Names;
 use self::settings::{SETTINGS, Setting};
 pub use self::value::Given;
+use crate::model::balance::Weights;
 use crate::model::reservations::{Environment, Reservation};
+use crate::model::segments::Policy;
 
 /// At most this many internal ranges: the kernel half keeps them in a table of fixed size.
 pub const MAX_INTERNAL_RANGES: usize = 32;
@@ -62,6 +66,17 @@ pub struct Config {
     pub ports: Ports,
     /// Hooks and kernel fields to do without, as if this kernel did not have them.
     pub masked: Vec<String>,
+    /// What is said of backends.
+    pub balance: Balance,
+    /// Parts of the network, and which may connect to which; only in a file.
+    pub segments: Arc<Policy>,
+}
+
+/// What is said of backends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Balance {
+    /// What backends are meant to get where that is not the same for all.
+    pub weights: Weights,
 }
 
 /// The HTTP server.
@@ -191,6 +206,16 @@ pub enum ConfigError {
         /// What is wrong and what would be right.
         problem: String,
     },
+    /// A value that does not go with another.
+    #[error("{place}: {problem}{}", the_other(first.as_ref()))]
+    Contradiction {
+        /// Where.
+        place: Place,
+        /// Where the other is, if there is one.
+        first: Option<Place>,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
 }
 
 /// Builds the configuration: defaults, then `file`, then the `PORTOLAN_…` variables among
@@ -203,7 +228,12 @@ pub fn load(
     let mut loaded =
         Loaded { config: Config::default(), origins: BTreeMap::new(), warnings: Vec::new() };
     if let Some(path) = file {
+        let mut sections = segments::Sections::new(path);
         for entry in file::read(path)? {
+            if segments::is_theirs(&entry.key) {
+                sections.take(&entry)?;
+                continue;
+            }
             let place = Place::File(path.to_owned(), entry.line);
             let Some(setting) = settings::find(&entry.key) else {
                 let near = nearest::nearest(&entry.key, SETTINGS.iter().map(|s| s.key));
@@ -211,6 +241,7 @@ pub fn load(
             };
             loaded.apply(setting, &entry.value, place)?;
         }
+        loaded.config.segments = Arc::new(sections.policy()?);
     }
     let mut variables: Vec<_> = environment
         .into_iter()
@@ -226,6 +257,17 @@ pub fn load(
     }
     for (setting, value) in flags {
         loaded.apply(setting, value, Place::Flag(setting.flag.name()))?;
+    }
+    let ranges = loaded.config.kernel_ranges().len();
+    if ranges > MAX_INTERNAL_RANGES {
+        let origin = loaded.origins.get("internal_ranges").cloned();
+        return Err(ConfigError::BadValue {
+            place: origin.unwrap_or_else(|| Place::File(file.unwrap_or(Path::new("")).into(), 1)),
+            key: "internal_ranges".to_owned(),
+            problem: format!(
+                "and the networks of all segments make {ranges} ranges; at most {MAX_INTERNAL_RANGES} fit, so write fewer and wider ones"
+            ),
+        });
     }
     Ok(loaded)
 }
@@ -290,7 +332,22 @@ impl Default for Config {
             control_group: None,
             ports: Ports::default(),
             masked: Vec::new(),
+            balance: Balance::default(),
+            segments: Arc::default(),
         }
+    }
+}
+
+impl Config {
+    /// The ranges whose addresses keep rows of their own as clients: the internal ones, and the
+    /// networks of segments, as a client must have its address to be judged by it.
+    pub fn kernel_ranges(&self) -> Vec<IpNet> {
+        let networks = self.segments.networks().filter(|network| {
+            !self.internal_ranges.iter().any(|internal| internal.contains(network))
+        });
+        let mut ranges = self.internal_ranges.clone();
+        ranges.extend(IpNet::aggregate(&networks.collect()));
+        ranges
     }
 }
 
@@ -323,6 +380,11 @@ impl LogFormat {
             Self::Json => "json",
         }
     }
+}
+
+/// The end of a sentence that names the other place.
+fn the_other(first: Option<&Place>) -> String {
+    first.map_or_else(String::new, |first| format!("; the other is at {first}"))
 }
 
 // === impl Place ===
@@ -396,6 +458,139 @@ limits:
         assert!(toml.pin);
         let ranges: Vec<String> = toml.internal_ranges.iter().map(ToString::to_string).collect();
         assert_eq!(ranges, ["10.0.0.0/8", "192.0.2.7/32"]);
+    }
+
+    const SEGMENTS: &str = r#"
+[segments]
+allow = [
+  "frontend -> backend",
+  "backend -> database",
+  "monitoring -> *",
+]
+[segments.frontend]
+networks = ["172.20.0.0/16"]
+[segments.backend]
+networks = ["172.21.0.0/16"]
+namespaces = ["shop"]
+[segments.database]
+networks = ["172.22.0.0/16", "8.8.0.0/16"]
+services = ["postgres"]
+[segments.monitoring]
+networks = ["172.23.0.0/16"]
+"#;
+
+    const SEGMENTS_YAML: &str = "
+segments:
+  allow:
+    - frontend -> backend
+    - backend -> database
+    - monitoring -> *
+  frontend:
+    networks: [172.20.0.0/16]
+  backend:
+    networks: [172.21.0.0/16]
+    namespaces: [shop]
+  database:
+    networks:
+      - 172.22.0.0/16
+      - 8.8.0.0/16
+    services: [postgres]
+  monitoring:
+    networks: [172.23.0.0/16]
+";
+
+    #[test]
+    fn segments_are_sections_of_their_own() {
+        let toml = load_file("a.toml", SEGMENTS).expect("valid").config;
+        let yaml = load_file("a.yaml", SEGMENTS_YAML).expect("valid").config;
+        let shown = |config: &Config| serde_json::to_value(&*config.segments).expect("JSON");
+        assert_eq!(shown(&toml), shown(&yaml));
+        assert_eq!(
+            shown(&toml)["database"],
+            serde_json::json!({
+                "networks": ["172.22.0.0/16", "8.8.0.0/16"], "namespaces": [], "services": ["postgres"],
+            })
+        );
+        let more: Vec<String> = toml
+            .kernel_ranges()
+            .iter()
+            .filter(|range| !toml.internal_ranges.contains(range))
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(more, ["8.8.0.0/16"], "the others are internal already");
+    }
+
+    #[test]
+    fn contradictions_between_segments_are_told_with_both_lines() {
+        let check = |name: &str, more: &str, expected: &str| {
+            let text = if name == "a.toml" { SEGMENTS } else { SEGMENTS_YAML };
+            let error = load_file(name, &format!("{text}{more}")).expect_err("refused");
+            assert_eq!(error, expected);
+        };
+        check(
+            "a.toml",
+            "[segments.other]\nnetworks = [\n  \"10.0.0.0/8\",\n  \"172.20.0.0/16\",\n]\n",
+            "a.toml:21: puts network 172.20.0.0/16 into the segment `other`, but it is in `frontend` already; keep one of the two; the other is at a.toml:9",
+        );
+        check(
+            "a.yaml",
+            "  other:\n    networks:\n      - 10.0.0.0/8\n      - 172.22.0.0/16\n",
+            "a.yaml:22: puts network 172.22.0.0/16 into the segment `other`, but it is in `database` already; keep one of the two; the other is at a.yaml:14",
+        );
+        check(
+            "a.yaml",
+            "  deny:\n    - monitoring -> frontend\n    - '* -> backend'\n",
+            "a.yaml:21: denies `monitoring -> backend` by the rule `* -> backend`, but an equally exact rule says the opposite; keep one of the two; the other is at a.yaml:6",
+        );
+    }
+
+    #[test]
+    fn mistakes_in_segments_are_named_with_their_place_and_the_mend() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(load_file("a.toml", text).expect_err("refused"), expected, "{text}");
+        };
+        check(
+            "[segments]\nallow = [\n\"a -> b\"\n]\n[segments.a]\nservices = [\"x\"]\n",
+            "a.toml:3: speaks of a segment `b` that is not declared; declare it with [segments.b], or choose one of a, outside, *",
+        );
+        check(
+            "[segments.a]\nnetwork = [\"10.0.0.0/8\"]\n",
+            "a.toml:2: unknown key `segments.a.network`; did you mean `segments.a.networks`?",
+        );
+        check(
+            "[segments.a]\nnetworks = [\"10.0.0.0/8\",\n\"10.0.0.0/99\"]\n",
+            "a.toml:3: `segments.a.networks` contains \"10.0.0.0/99\"; write networks like 10.0.0.0/8 or fd00::/8",
+        );
+        check(
+            "[segments]\nallow = [\"a => b\"]\n",
+            "a.toml:2: `segments.allow` contains \"a => b\"; write rules like \"frontend -> backend\"",
+        );
+        check(
+            "[segments.outside]\nservices = [\"a\"]\n",
+            "a.toml:2: `segments.outside.services` is of a segment that cannot be called `outside`; choose letters, digits, - and _, and another name than allow, deny or outside",
+        );
+        check(
+            "[segments]\nallowed = [\"a -> b\"]\n",
+            "a.toml:2: unknown key `segments.allowed`; did you mean `segments.allow`?",
+        );
+    }
+
+    #[test]
+    fn weights_of_backends_are_checked() {
+        let weights = |text: &str| {
+            let loaded = load_file("a.toml", &format!("[balance]\nweights = {text}\n"))?;
+            Ok::<_, String>(loaded.config.balance.weights.declared())
+        };
+        assert_eq!(
+            weights("[\"10.0.0.1:80 = 10\", \"[fd00::1]:80=2\", \"10.0.0.2 = 1\"]"),
+            Ok(vec!["10.0.0.1:80 = 10".into(), "10.0.0.2 = 1".into(), "[fd00::1]:80 = 2".into()])
+        );
+        assert!(weights("[\"api = 10\"]").expect_err("refused").contains("write weights like"));
+        assert!(
+            weights("[\"10.0.0.1 = 1\", \"10.0.0.1 = 2\"]")
+                .expect_err("refused")
+                .contains("two weights")
+        );
     }
 
     #[test]

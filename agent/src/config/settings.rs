@@ -180,6 +180,13 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| Some(config.names.units.to_string()),
     },
     Setting {
+        key: "balance.weights",
+        flag: Flag::Value("balance.weights", "ADDRESS=N,…"),
+        help: "What backends are meant to get, relative to each other, where that is not the same for all",
+        set: |config, given| value::weights(given).map(|v| config.balance.weights = v),
+        show: |config| Some(value::quoted_list(&config.balance.weights.declared())),
+    },
+    Setting {
         key: "run_stats",
         flag: Flag::On("run-stats"),
         help: "Let the kernel time our programs (portolan_hook_runs_total and its like); costs a little on every run",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::MAX_INTERNAL_RANGES;
+use crate::model::balance::Weights;
 use crate::model::reservations::{MOST as MAX_RESERVATIONS, Reservation, Reservations};
 
 /// A value as it was given, before anyone knows its type.
@@ -119,6 +120,28 @@ pub(super) fn serialize_texts<S: serde::Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(values.iter().map(ToString::to_string))
+}
+
+/// Weights of backends: `ADDRESS = N` or `ADDRESS:PORT = N`.
+pub(super) fn weights(given: &Given) -> Result<Weights, String> {
+    let mut weights = Weights::default();
+    for part in parts(given) {
+        let wrong = || {
+            format!(
+                "contains \"{part}\"; write weights like \"10.0.0.1:8080 = 10\" or, for any port, \"10.0.0.1 = 10\""
+            )
+        };
+        let (backend, weight) = part.split_once('=').ok_or_else(wrong)?;
+        let weight: u32 = weight.trim().parse().map_err(|_| wrong())?;
+        let backend = backend.trim();
+        let exact = backend.parse().map(|address: SocketAddr| (address.ip(), Some(address.port())));
+        let any_port = || backend.parse().map(|address: IpAddr| (address, None));
+        let (address, port) = exact.or_else(|_| any_port()).map_err(|_| wrong())?;
+        if weights.insert(address, port, weight).is_some_and(|other| other != weight) {
+            return Err(format!("gives {backend} two weights; keep one"));
+        }
+    }
+    Ok(weights)
 }
 
 /// The parts of a list, however it was given.

@@ -9,8 +9,8 @@ use prometheus_client::registry::Unit;
 
 use super::{Format, View};
 use super::{
-    agent, bounds, conflicts, connects, hooks, latency, ledger, listeners, process, reservations,
-    resets, services, sources, traffic,
+    agent, backends, bounds, conflicts, connects, hooks, latency, ledger, listeners, process,
+    reservations, resets, segments, services, sources, traffic,
 };
 
 /// One metric.
@@ -62,6 +62,8 @@ pub(super) fn all() -> impl Iterator<Item = &'static Metric> {
         reservations::METRICS,
         services::METRICS,
         sources::METRICS,
+        backends::METRICS,
+        segments::METRICS,
         ledger::METRICS,
         hooks::METRICS,
         agent::METRICS,

@@ -5,6 +5,7 @@
 //! generated from the same list ([`reference`]). A new metric is one row in one file.
 
 mod agent;
+mod backends;
 mod bounds;
 mod conflicts;
 mod connects;
@@ -18,6 +19,7 @@ pub mod reference;
 mod reservations;
 mod resets;
 mod rows;
+mod segments;
 mod services;
 mod sources;
 mod traffic;

@@ -14,12 +14,18 @@ use super::conflicts::{ConflictLabels, ConflictTotal};
 use super::kept::KeptView;
 use super::port::{Port, Protocol};
 use super::registry::Registration;
+use super::relations::{Backend, Relation, RelationsView, ServiceName};
 use super::reservations::{Origin, Reservation};
+use super::segments::Policy;
+use super::segments::tests::declarations;
 use super::service::{Service, Source};
 use super::snapshot::{
-    Disabled, EdgeLabels, EdgeView, HookView, LedgerView, ListenerView, MapView, Role, Snapshot,
-    SourceState, SourceView,
+    Disabled, EdgeLabels, EdgeView, HookView, LedgerView, ListenerView, MapView, RelatedView, Role,
+    Snapshot, SourceState, SourceView,
 };
+use super::tally::History;
+use super::tally::tests::tally;
+use super::violations::{Between, SegmentsView};
 
 /// A row of edges.
 pub fn edge(
@@ -58,6 +64,52 @@ fn kept() -> KeptView {
         environment: None,
         breaches: vec![(key.clone(), 2)],
         breach_events: vec![Breach { at: 1_700_000_090, netns: 4_026_531_840, key }],
+    }
+}
+
+/// Two backends of one server, one of them a third of the other; a violation between segments.
+fn related() -> RelatedView {
+    let name = |name: &str, namespace: &str| ServiceName {
+        namespace: namespace.into(),
+        name: name.into(),
+    };
+    let row = |address: [u8; 4], connections, requests| {
+        let backend = Backend::Address((address, 5432).into());
+        let relation = Relation {
+            client: name("shop", "prod"),
+            server: name("postgres", ""),
+            port: 5432,
+            role: Role::Client,
+            counts: true,
+            named: true,
+            backend,
+        };
+        let mut history = History::default();
+        history.add(1000, &tally(connections, requests));
+        (relation, Arc::new(history))
+    };
+    let rows = vec![row([10, 0, 0, 2], 9, 600), row([10, 0, 0, 3], 3, 200)];
+    let between = Between {
+        client_segment: "frontend".into(),
+        server_segment: "database".into(),
+        client: "shop".into(),
+        client_namespace: "prod".into(),
+        server: "postgres".into(),
+        server_namespace: "".into(),
+        port: 5432,
+    };
+    let policy = Policy::new(declarations()).expect("no contradiction");
+    RelatedView {
+        relations: RelationsView { now: 1005, since: 905, rows, folded: 0 },
+        segments: Some(SegmentsView {
+            policy: Arc::new(policy),
+            cells: vec![((Some(0), Some(2)), 12), ((Some(0), Some(1)), 30)],
+            rows: vec![(between, 12)],
+            events: Vec::new(),
+            dropped_events: 0,
+            folded: 0,
+        }),
+        weights: Arc::default(),
     }
 }
 
@@ -176,6 +228,7 @@ pub fn snapshot() -> Snapshot {
             source("kubernetes", SourceState::Absent, Some("this is no pod")),
         ],
         preexisting_sockets: 5,
+        related: related(),
         drains: 100,
         drain_seconds: 0.25,
         kept: kept(),

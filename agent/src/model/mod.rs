@@ -5,6 +5,8 @@
 //! the command line show.
 
 pub mod allocation;
+pub mod attributed;
+pub mod balance;
 pub mod book;
 pub mod breaches;
 pub mod claims;
@@ -17,15 +19,22 @@ pub mod full_name;
 pub mod health;
 pub mod kept;
 pub mod listen_drops;
+pub mod map;
 pub mod moment;
 pub mod owners;
 pub mod port;
 pub mod port_ranges;
+pub mod prefixes;
 pub mod registry;
+pub mod relations;
 pub mod reservations;
+pub mod segments;
 pub mod service;
+pub mod sides;
 pub mod slot;
 pub mod snapshot;
 pub mod tables;
+pub mod tally;
+pub mod violations;
 mod well_known;
 pub mod words;

@@ -57,7 +57,7 @@ pub(super) struct Slot {
 #[derive(Clone, Copy)]
 pub struct Told<'a> {
     /// Under which name.
-    pub labels: &'a EdgeLabels,
+    pub labels: &'a Arc<EdgeLabels>,
     /// What, under whichever names: it only grows.
     pub counters: &'a Arc<EdgeCounters>,
     /// How often somebody else took the place of an end: what was told before is not theirs.

@@ -6,10 +6,13 @@ use agent_common::edge::EdgeCounters;
 use agent_common::ledger::{CLASSES, Ledger};
 use serde::{Deserialize, Serialize};
 
+use super::balance::Weights;
 use super::conflicts::{Conflict, ConflictTotal};
 use super::health::Epoch;
 use super::kept::KeptView;
+use super::relations::RelationsView;
 use super::service::Service;
+use super::violations::SegmentsView;
 
 /// Everything known at one moment.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ pub struct Snapshot {
     pub sources: Vec<SourceView>,
     /// Sockets that were there before the agent and have been taken over.
     pub preexisting_sockets: u64,
+    /// What follows from the edges.
+    pub related: RelatedView,
     /// Drains so far.
     pub drains: u64,
     /// Time spent draining so far, seconds.
@@ -46,6 +51,17 @@ pub struct Snapshot {
     pub kept: KeptView,
     /// Totals a few minutes ago: where the window of services' health begins.
     pub health_since: Arc<Epoch>,
+}
+
+/// What follows from the edges: relations and, if segments are declared, their violations.
+#[derive(Clone, Debug, Default)]
+pub struct RelatedView {
+    /// Who did what with whom, by backend.
+    pub relations: RelationsView,
+    /// What was judged; `None` if no segment is declared.
+    pub segments: Option<SegmentsView>,
+    /// What backends are meant to get.
+    pub weights: Arc<Weights>,
 }
 
 /// Which side of an edge saw it.

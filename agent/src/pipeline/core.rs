@@ -20,6 +20,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::kept::{Kept, Seen};
 use super::labels::{local_name, naming};
 use super::ports::{Known, Ports};
+use super::relate::Relate;
 use crate::api::SnapshotRequests;
 use crate::decode::Event;
 use crate::identity::sources::Sources;
@@ -50,6 +51,7 @@ pub(super) struct Core {
     names: Names,
     sources: Sources,
     tables: Tables,
+    relate: Relate,
     owners: Owners,
     drops: ListenDrops,
     namespace_drops: NamespaceDrops,
@@ -67,12 +69,19 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(kernel: Kernel, names: Names, sources: Sources, kept: Kept) -> Self {
+    pub(super) fn new(
+        kernel: Kernel,
+        names: Names,
+        sources: Sources,
+        kept: Kept,
+        relate: Relate,
+    ) -> Self {
         Self {
             kernel,
             names,
             sources,
             tables: Tables::default(),
+            relate,
             owners: Owners::default(),
             drops: ListenDrops::default(),
             namespace_drops: NamespaceDrops::default(),
@@ -220,6 +229,7 @@ impl Core {
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.owners.namespaces());
         self.names.set_addresses(&survey.addresses);
+        self.relate.set_addresses(&survey.addresses);
         self.addresses_at = Some(Instant::now());
     }
 
@@ -290,6 +300,7 @@ impl Core {
                 Some(container) if port.protocol == Protocol::Tcp => (container, true),
                 _ => local_name(names, owners, owner, now_us),
             });
+        let related = self.relate.update(now_us, taken.as_secs_f64(), &drained.edges, &self.tables);
         Snapshot {
             taken_seconds: taken.as_secs_f64(),
             conflicts: self.ports.conflicts.recent(),
@@ -318,6 +329,7 @@ impl Core {
             unresolved_owners: self.names.unresolved(),
             sources: self.sources.views(),
             preexisting_sockets: self.preexisting,
+            related,
             drains: self.drains,
             drain_seconds: self.drain_time.as_secs_f64(),
         }
@@ -437,7 +449,7 @@ fn epoch_seconds() -> f64 {
 }
 
 /// CLOCK_MONOTONIC in microseconds, the clock of the kernel half.
-fn monotonic_us() -> u64 {
+pub(super) fn monotonic_us() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes to a valid timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };

@@ -8,6 +8,7 @@ mod core;
 mod kept;
 mod labels;
 mod ports;
+mod relate;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use self::core::Core;
 use self::kept::Kept;
+use self::relate::Relate;
 use crate::api;
 use crate::config::Config;
 use crate::export::Build;
@@ -32,6 +34,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let _lock = preflight::lock(&config.run_directory)?;
     let listener = api::bind(config.web.listen_address)?;
     let control = api::local::bind(&config.run_directory, config.control_group)?;
+    let relate = Relate::new(config, core::monotonic_us());
     let kernel = Kernel::start(&options(config)).context("starting the kernel half")?;
     report(&kernel);
     let desk = desk(config, &kernel)?;
@@ -44,9 +47,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let names = Names::new(rules, config.names.units, addresses);
     let interval = config.sweep_interval;
     let kept = Kept::new(desk.clone(), config);
-    let core = std::thread::Builder::new()
-        .name("core".to_owned())
-        .spawn(move || Core::new(kernel, names, sources, kept).run(requests, stopping, interval))?;
+    let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
+        Core::new(kernel, names, sources, kept, relate).run(requests, stopping, interval)
+    })?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let api = api::Api::new(
@@ -103,7 +106,7 @@ fn options(config: &Config) -> Options {
     Options {
         edges: config.limits.edges.unwrap_or(edges),
         owners: config.limits.owners.unwrap_or(owners),
-        internal_ranges: config.internal_ranges.clone(),
+        internal_ranges: config.kernel_ranges(),
         requests: config.requests,
         pin: config.pin.then(|| pins::DIRECTORY.into()),
         bpf_log: config.bpf_log,

@@ -21,7 +21,7 @@ mod programs;
 mod redis;
 mod watcher;
 
-pub use programs::{Load, Nginx, Redis, free_port_in, missing};
+pub use programs::{Load, Nginx, Redis, Server, free_port_in, missing};
 pub use watcher::Watcher;
 
 use std::time::{Duration, Instant};

@@ -54,6 +54,7 @@ macro_rules! needs_kernel {
     };
 }
 
+mod balance;
 mod conflicts;
 mod degrade;
 mod enforcement;
@@ -61,12 +62,14 @@ mod exactness;
 mod inet_sock_set_state;
 mod latency;
 mod ledger;
+mod map;
 mod names;
 mod prometheus;
 mod refuse;
 mod reservations;
 mod restart;
 mod seed;
+mod segments;
 mod services;
 mod sk_data_ready;
 mod sock_send_length;

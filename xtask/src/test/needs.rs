@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{apt, shell};
 
-const PACKAGES: [&str; 26] = [
+const PACKAGES: [&str; 27] = [
     "bpftool",
     "bpftrace",
     "busybox-static",
@@ -13,6 +13,7 @@ const PACKAGES: [&str; 26] = [
     "curl",
     "docker-compose",
     "docker.io",
+    "haproxy",
     "iperf3",
     "iproute2",
     "iptables",

@@ -57,6 +57,9 @@ async fn every_path_answers_and_carries_the_security_headers() {
         ("/api/v1/listeners", "0.0.0.0"),
         ("/api/v1/reservations", "reserved for postgres"),
         ("/api/v1/services", "billing"),
+        ("/api/v1/map", "postgres"),
+        ("/api/v1/balance", "10.0.0.3:5432"),
+        ("/api/v1/segments", "monitoring"),
     ] {
         let (status, headers, body) = ask(&router, Method::GET, path).await;
         assert_eq!(status, StatusCode::OK, "{path}");
@@ -189,4 +192,52 @@ async fn without_a_snapshot_the_agent_lives_but_is_not_ready() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(body, "{\"error\":\"the agent is stopping\"}");
     assert_eq!(ask(&router, Method::GET, "/-/healthy").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_map_is_of_the_services_and_the_time_that_were_asked_for() {
+    let router = over_snapshot();
+    let map = json(&router, "/api/v1/map").await;
+    assert_eq!(map["seconds"], 100);
+    assert_eq!(map["edges"][0]["client"], "shop");
+    assert_eq!(map["edges"][0]["connections"], 12, "both backends");
+    assert_eq!(map["nodes"][1], serde_json::json!({ "namespace": "prod", "name": "shop" }));
+    assert_eq!(json(&router, "/api/v1/map?window=1").await["edges"][0]["requests"], 800);
+    assert_eq!(json(&router, "/api/v1/map?service=prod/shop,x").await["edges"][0]["port"], 5432);
+    assert_eq!(json(&router, "/api/v1/map?service=x").await["edges"], serde_json::json!([]));
+    for query in ["window=0", "window=301", "window=x", "services=x"] {
+        let (status, _, body) = ask(&router, Method::GET, &format!("/api/v1/map?{query}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(body.contains("window=SECONDS from 1 to 300"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn balance_says_what_each_backend_got() {
+    let router = over_snapshot();
+    let group = &json(&router, "/api/v1/balance?window=60&service=postgres").await["groups"][0];
+    assert_eq!(group["requests"]["verdict"], "unbalanced");
+    assert_eq!(group["requests"]["total"], 800);
+    assert_eq!(group["backends"][0]["requests_share"], 0.75);
+    assert_eq!(group["connections"]["verdict"], "too_few");
+    let none = json(&router, "/api/v1/balance?service=shop").await;
+    assert_eq!(none["groups"], serde_json::json!([]), "it is nobody's server");
+}
+
+#[tokio::test]
+async fn segments_are_what_was_declared_and_seen() {
+    let router = over_snapshot();
+    let answer = json(&router, "/api/v1/segments").await;
+    let cell = |client: &str, server: &str| {
+        let cells = answer["matrix"].as_array().expect("a list");
+        let fits = |cell: &&serde_json::Value| {
+            cell["client_segment"] == client && cell["server_segment"] == server
+        };
+        cells.iter().find(fits).cloned().expect("a cell")
+    };
+    assert_eq!(cell("frontend", "database")["verdict"], "violation");
+    assert_eq!(cell("frontend", "database")["connections"], 12);
+    assert_eq!(cell("backend", "database")["verdict"], "allowed");
+    assert_eq!(answer["violations"][0]["connections"], 12);
+    assert_eq!(answer["segments"][2]["networks"][0], "172.22.0.0/16");
 }

@@ -1,0 +1,337 @@
+//! The JSON of map, balance and segments. Fields are only ever added.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::balance::{self, TOLERANCE};
+use crate::model::map::{Graph, Link};
+use crate::model::relations::ServiceName;
+use crate::model::segments::{Declared, Policy, Verdict};
+use crate::model::snapshot::{Role, Snapshot};
+use crate::model::violations::{Between, Event, SegmentsView};
+
+/// `/api/v1/map`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Map {
+    /// When the snapshot was taken, seconds since the Unix epoch.
+    pub taken_seconds: f64,
+    /// What time the numbers are about, seconds up to then.
+    pub seconds: u64,
+    /// Services, sorted.
+    pub nodes: Vec<ServiceName>,
+    /// Who talks to whom, sorted; each connection once.
+    pub edges: Vec<MapEdge>,
+    /// Connections that found no row of their own and so are in no edge.
+    pub not_drawn: u64,
+}
+
+/// What one service does with another on one port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MapEdge {
+    /// Who connects.
+    pub client: String,
+    /// Where that name is unique; empty on a plain host.
+    pub client_namespace: String,
+    /// Who is connected to.
+    pub server: String,
+    /// Where that name is unique; empty on a plain host.
+    pub server_namespace: String,
+    /// The server's port.
+    pub port: u16,
+    /// Whose numbers these are: the client's side, or the server's for clients of other hosts.
+    pub seen_by: Vec<Role>,
+    /// Connections that became established.
+    pub connections: u64,
+    /// Attempts to connect that failed.
+    pub failed: u64,
+    /// Resets in either direction.
+    pub resets: u64,
+    /// Requests.
+    pub requests: u64,
+    /// Connections in a second.
+    pub connections_per_second: f64,
+    /// Requests in a second.
+    pub requests_per_second: f64,
+    /// Half of the requests took at most this long; null without any.
+    pub p50_seconds: Option<f64>,
+    /// 99 of 100 requests took at most this long.
+    pub p99_seconds: Option<f64>,
+    /// The same requests as the server's side counted them; null if it is not on this host.
+    pub server_requests: Option<u64>,
+    /// 99 of 100 of those took at most this long.
+    pub server_p99_seconds: Option<f64>,
+}
+
+/// `/api/v1/balance`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Balance {
+    /// When the snapshot was taken, seconds since the Unix epoch.
+    pub taken_seconds: f64,
+    /// What time the numbers are about, seconds up to then.
+    pub seconds: u64,
+    /// The largest deviation of a share that is still balanced.
+    pub tolerance: f64,
+    /// Servers with a name, by client.
+    pub groups: Vec<BalanceGroup>,
+}
+
+/// The backends of one server for one client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BalanceGroup {
+    /// Who connects.
+    pub client: String,
+    /// Where that name is unique; empty on a plain host.
+    pub client_namespace: String,
+    /// Who is connected to.
+    pub server: String,
+    /// Where that name is unique; empty on a plain host.
+    pub server_namespace: String,
+    /// The server's port.
+    pub port: u16,
+    /// The client's side saw it, or the server's for clients of other hosts.
+    pub role: Role,
+    /// How connections spread.
+    pub connections: balance::Spread,
+    /// How requests spread.
+    pub requests: balance::Spread,
+    /// The backends, by their address.
+    pub backends: Vec<balance::Share>,
+}
+
+/// `/api/v1/segments`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Segments {
+    /// When the snapshot was taken, seconds since the Unix epoch.
+    pub taken_seconds: f64,
+    /// The declared segments.
+    pub segments: Vec<Segment>,
+    /// Every pair that is allowed or was seen, and every other that is judged.
+    pub matrix: Vec<Cell>,
+    /// Connections that are not allowed, by their ends, since the agent started.
+    pub violations: Vec<Violation>,
+    /// The latest of them with both addresses, oldest first; those of one edge within a minute are
+    /// one event.
+    pub events: Vec<Event>,
+    /// Events that were dropped for later ones.
+    pub dropped_events: u64,
+}
+
+/// One declared segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Its name.
+    pub name: String,
+    /// Its networks.
+    pub networks: Vec<String>,
+    /// Its namespaces.
+    pub namespaces: Vec<String>,
+    /// Its services.
+    pub services: Vec<String>,
+}
+
+/// One pair of segments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell {
+    /// Segment of who connects; `outside` for those in none.
+    pub client_segment: String,
+    /// Segment of who is connected to.
+    pub server_segment: String,
+    /// What is declared of it.
+    pub verdict: Verdict,
+    /// Connections seen, since the agent started.
+    pub connections: u64,
+}
+
+/// Connections of one pair of services that are not allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// Segment of who connects.
+    pub client_segment: Arc<str>,
+    /// Segment of who is connected to.
+    pub server_segment: Arc<str>,
+    /// Who connects.
+    pub client: Arc<str>,
+    /// Where that name is unique; empty on a plain host.
+    pub client_namespace: Arc<str>,
+    /// Who is connected to.
+    pub server: Arc<str>,
+    /// Where that name is unique; empty on a plain host.
+    pub server_namespace: Arc<str>,
+    /// The server's port.
+    pub port: u16,
+    /// How many.
+    pub connections: u64,
+}
+
+// === impl Map ===
+
+impl Map {
+    /// The map that `snapshot` shows of the last `window` seconds, or of all the time.
+    pub fn new(snapshot: &Snapshot, window: Option<u64>, services: &[String]) -> Self {
+        let graph = Graph::new(&snapshot.related.relations, window).around(services);
+        let Graph { seconds, nodes, edges, not_drawn } = graph;
+        let edges = edges.into_iter().map(MapEdge::from).collect();
+        Self { taken_seconds: snapshot.taken_seconds, seconds, nodes, edges, not_drawn }
+    }
+}
+
+impl From<Link> for MapEdge {
+    fn from(link: Link) -> Self {
+        let Link {
+            client,
+            server,
+            port,
+            seen_by,
+            connections,
+            failed,
+            resets,
+            requests,
+            connections_per_second,
+            requests_per_second,
+            p50_seconds,
+            p99_seconds,
+            server_requests,
+            server_p99_seconds,
+        } = link;
+        Self {
+            client: client.name.to_string(),
+            client_namespace: client.namespace.to_string(),
+            server: server.name.to_string(),
+            server_namespace: server.namespace.to_string(),
+            port,
+            seen_by,
+            connections,
+            failed,
+            resets,
+            requests,
+            connections_per_second,
+            requests_per_second,
+            p50_seconds,
+            p99_seconds,
+            server_requests,
+            server_p99_seconds,
+        }
+    }
+}
+
+// === impl Balance ===
+
+impl Balance {
+    /// The shares that `snapshot` shows of the last `window` seconds.
+    pub fn new(snapshot: &Snapshot, window: u64, services: &[String]) -> Self {
+        let related = &snapshot.related;
+        let (groups, seconds) = balance::groups(&related.relations, window, &related.weights);
+        let is_wanted = |name: &ServiceName| {
+            services.iter().any(|service| **service == *name.name || *service == name.to_string())
+        };
+        let groups = groups
+            .into_iter()
+            .filter(|group| services.is_empty() || is_wanted(&group.server))
+            .map(BalanceGroup::from)
+            .collect();
+        Self { taken_seconds: snapshot.taken_seconds, seconds, tolerance: TOLERANCE, groups }
+    }
+}
+
+impl From<balance::Group> for BalanceGroup {
+    fn from(group: balance::Group) -> Self {
+        let balance::Group { client, server, port, role, backends, connections, requests } = group;
+        Self {
+            client: client.name.to_string(),
+            client_namespace: client.namespace.to_string(),
+            server: server.name.to_string(),
+            server_namespace: server.namespace.to_string(),
+            port,
+            role,
+            connections,
+            requests,
+            backends,
+        }
+    }
+}
+
+// === impl Segments ===
+
+impl Segments {
+    /// What `view`, taken with `snapshot`, shows.
+    pub fn new(snapshot: &Snapshot, view: &SegmentsView) -> Self {
+        let SegmentsView { policy, cells, rows, events, dropped_events, folded: _ } = view;
+        let mut matrix = Vec::new();
+        for client in policy.with_outside() {
+            for server in policy.with_outside() {
+                let seen = cells.iter().find(|(cell, _)| *cell == (client, server));
+                let connections = seen.map_or(0, |(_, connections)| *connections);
+                let verdict = policy.verdict(client, server);
+                if connections > 0 || verdict != Verdict::NotJudged {
+                    matrix.push(Cell {
+                        client_segment: policy.name(client).to_string(),
+                        server_segment: policy.name(server).to_string(),
+                        verdict,
+                        connections,
+                    });
+                }
+            }
+        }
+        Self {
+            taken_seconds: snapshot.taken_seconds,
+            segments: declared(policy),
+            matrix,
+            violations: rows.iter().map(Violation::from).collect(),
+            events: events.iter().map(|event| Event::clone(event)).collect(),
+            dropped_events: *dropped_events,
+        }
+    }
+}
+
+impl From<&(Between, u64)> for Violation {
+    fn from((between, connections): &(Between, u64)) -> Self {
+        let Between {
+            client_segment,
+            server_segment,
+            client,
+            client_namespace,
+            server,
+            server_namespace,
+            port,
+        } = between.clone();
+        Self {
+            client_segment,
+            server_segment,
+            client,
+            client_namespace,
+            server,
+            server_namespace,
+            port,
+            connections: *connections,
+        }
+    }
+}
+
+fn declared(policy: &Policy) -> Vec<Segment> {
+    let declared = policy.segments().map(|segment| {
+        let name = policy.name(segment);
+        let mut shape = Segment {
+            name: name.to_string(),
+            networks: Vec::new(),
+            namespaces: Vec::new(),
+            services: Vec::new(),
+        };
+        for declared in policy.declared() {
+            match declared {
+                Declared::Network(of, network) if *of == name => {
+                    shape.networks.push(network.to_string());
+                }
+                Declared::Namespace(of, member) if *of == name => {
+                    shape.namespaces.push(member.to_string());
+                }
+                Declared::Service(of, member) if *of == name => {
+                    shape.services.push(member.to_string());
+                }
+                _ => {}
+            }
+        }
+        shape
+    });
+    declared.collect()
+}

@@ -1,0 +1,84 @@
+//! `/api/v1/map`, `/api/v1/balance`, `/api/v1/segments`.
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+
+use super::{Api, Failure};
+use crate::api::relations::{Balance, Map, Segments};
+use crate::model::map::Graph;
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new()
+        .route("/api/v1/map", get(map))
+        .route("/api/v1/balance", get(balance))
+        .route("/api/v1/segments", get(segments))
+}
+
+/// Of what time, and of whom.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// Seconds up to now.
+    window: Option<u64>,
+    /// Names of services, separated by commas.
+    #[serde(default)]
+    service: String,
+}
+
+async fn map(
+    State(api): State<Api>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Map>, Failure> {
+    let wanted = Wanted::read(wanted)?;
+    let snapshot = api.source.fresh().await?;
+    Ok(Json(Map::new(&snapshot, wanted.window, &wanted.services())))
+}
+
+async fn balance(
+    State(api): State<Api>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Balance>, Failure> {
+    let wanted = Wanted::read(wanted)?;
+    let window = wanted.window.unwrap_or(Graph::LONGEST_WINDOW);
+    let snapshot = api.source.fresh().await?;
+    Ok(Json(Balance::new(&snapshot, window, &wanted.services())))
+}
+
+async fn segments(State(api): State<Api>) -> Result<Json<Segments>, Failure> {
+    let snapshot = api.source.fresh().await?;
+    match &snapshot.related.segments {
+        Some(view) => Ok(Json(Segments::new(&snapshot, view))),
+        None => Err(Failure(
+            StatusCode::NOT_FOUND,
+            "no segments are declared; declare them in the configuration file with [segments.NAME], `portolan segments --help` shows how".to_owned(),
+        )),
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    fn read(wanted: Result<Query<Self>, QueryRejection>) -> Result<Self, Failure> {
+        let longest = Graph::LONGEST_WINDOW;
+        match wanted {
+            Ok(Query(wanted)) if wanted.window.is_none_or(|w| (1..=longest).contains(&w)) => {
+                Ok(wanted)
+            }
+            _ => Err(Failure(
+                StatusCode::BAD_REQUEST,
+                format!(
+                    "cannot read the query; use window=SECONDS from 1 to {longest}, service=NAME or service=NAME,NAME"
+                ),
+            )),
+        }
+    }
+
+    fn services(&self) -> Vec<String> {
+        let names = self.service.split(',').map(str::trim).filter(|name| !name.is_empty());
+        names.map(str::to_owned).collect()
+    }
+}

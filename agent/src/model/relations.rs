@@ -1,0 +1,476 @@
+//! Who did what with whom, by backend: what balance and map are made from.
+//!
+//! A relation is a pair of services, the server's port, the side that saw it, and the backend: the
+//! one address behind the server's name that was really connected to. Slots feed relations by what
+//! they grew since the last drain, so a late name, a slot used again or a second slot of the same
+//! name neither lose nor repeat anything ([`Attributed`]).
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use agent_common::address::{self, INTERNET, UNSPECIFIED};
+use agent_common::edge::{EdgeCounters, FIRST_FREE_SLOT, ROLE_CLIENT, ROLE_SERVER, ROLE_UNKNOWN};
+use agent_common::wire::Wire as _;
+use hashbrown::{HashMap, HashSet};
+use serde::{Deserialize, Serialize};
+
+use super::attributed::{Attributed, Name};
+use super::service::{Service, Source};
+use super::sides::Sides;
+use super::slot::Told;
+use super::snapshot::{EdgeLabels, Role};
+use super::tables::Edge;
+use super::tally::{History, Tally};
+
+/// Relations at most.
+const MAX_RELATIONS: usize = 16_384;
+/// Backends of one server for one client at most; further ones are one, `other`.
+const MAX_BACKENDS: usize = 64;
+
+/// A service's name, without how it was found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ServiceName {
+    /// Where the name is unique; empty on a plain host.
+    pub namespace: Arc<str>,
+    /// The name.
+    pub name: Arc<str>,
+}
+
+/// The address behind a server's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Backend {
+    /// The server's address and port.
+    Address(SocketAddr),
+    /// Those beyond the cap, and connections that found no row.
+    Other,
+}
+
+/// What makes a relation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Relation {
+    /// Who connects.
+    pub client: ServiceName,
+    /// Who is connected to.
+    pub server: ServiceName,
+    /// The server's port; 0 for those that found no row.
+    pub port: u16,
+    /// Which side saw it.
+    pub role: Role,
+    /// Whether its connections are counted here, and not by the other side on this host.
+    pub counts: bool,
+    /// Whether the server is a service with a name of its own, which may have several backends.
+    pub named: bool,
+    /// Which backend.
+    pub backend: Backend,
+}
+
+/// All relations at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct RelationsView {
+    /// When, in seconds of the clock that histories are kept by.
+    pub now: u64,
+    /// Since when totals count, by the same clock.
+    pub since: u64,
+    /// Every relation in which something happened, in no order.
+    pub rows: Vec<(Relation, Arc<History>)>,
+    /// Slots, over time, whose relation found no row of its own.
+    pub folded: u64,
+}
+
+/// Keeps relations up to date.
+pub struct Relations {
+    started_us: u64,
+    since_us: u64,
+    slots: HashMap<u32, Slot>,
+    rows: Attributed<Relation, History>,
+    backends: HashMap<Group, HashSet<Backend>>,
+    generation: u64,
+    /// Whether rows may have ended, so that `backends` must be made anew.
+    renamed: bool,
+}
+
+/// Whose backends are capped together.
+type Group = (ServiceName, ServiceName, u16, Role);
+
+struct Slot {
+    born_us: u64,
+    labels: Arc<EdgeLabels>,
+    counters: Arc<EdgeCounters>,
+    counts: bool,
+    others: u32,
+    generation: u64,
+}
+
+// === impl Relations ===
+
+impl Relations {
+    /// Nothing seen yet; the agent started at `now_us` (CLOCK_MONOTONIC).
+    pub fn new(now_us: u64) -> Self {
+        Self {
+            started_us: now_us,
+            since_us: now_us,
+            slots: HashMap::new(),
+            rows: Attributed::new(MAX_RELATIONS),
+            backends: HashMap::new(),
+            generation: 0,
+            renamed: false,
+        }
+    }
+
+    /// Takes in the edges of a drain at `now_us`; `told` is what a slot has told so far.
+    pub fn update<'a>(
+        &mut self,
+        now_us: u64,
+        edges: &[Edge],
+        sides: &Sides,
+        told: impl Fn(u32) -> Option<Told<'a>>,
+    ) {
+        self.generation += 1;
+        self.rows.advance(now_us / 1_000_000);
+        for edge in edges {
+            if let Some(told) = told(edge.slot) {
+                self.take(now_us, edge, sides, told);
+            }
+        }
+        let Self { slots, rows, backends, generation, renamed, .. } = self;
+        slots.retain(|slot, known| {
+            let stays = known.generation == *generation;
+            if !stays {
+                rows.release(*slot);
+                *renamed = true;
+            }
+            stays
+        });
+        if std::mem::take(renamed) {
+            backends.clear();
+            for (relation, _) in rows.iter() {
+                backends.entry(relation.group()).or_default().insert(relation.backend);
+            }
+        }
+    }
+
+    /// What is known now.
+    pub fn view(&self, now_us: u64) -> RelationsView {
+        let moved = self.rows.iter().filter(|(_, history)| !history.total.is_empty());
+        let rows = moved.map(|(relation, history)| (relation.clone(), Arc::clone(history)));
+        RelationsView {
+            now: now_us / 1_000_000,
+            since: self.since_us / 1_000_000,
+            rows: rows.collect(),
+            folded: self.rows.folded(),
+        }
+    }
+
+    fn take(&mut self, now_us: u64, edge: &Edge, sides: &Sides, told: Told<'_>) {
+        let Told { labels, counters, others } = told;
+        let is_overflow = edge.slot < FIRST_FREE_SLOT;
+        let role = if is_overflow { edge.slot as u8 } else { edge.key.role };
+        let connects = match role {
+            ROLE_UNKNOWN => is_overflow,
+            ROLE_CLIENT | ROLE_SERVER => is_overflow || edge.key.remote != UNSPECIFIED,
+            _ => false,
+        };
+        if !connects {
+            return;
+        }
+        // A server's overflow row may repeat what a client's row has.
+        let counts = if is_overflow { role != ROLE_SERVER } else { sides.counts(edge) };
+        let before = self.slots.get_mut(&edge.slot).filter(|slot| slot.born_us == edge.born_us);
+        let known = before.is_some();
+        let is_another = before.as_ref().is_some_and(|slot| slot.others != others);
+        let tally = match before {
+            // The same values as long as nothing has changed.
+            Some(slot) if Arc::ptr_eq(&slot.counters, counters) => {
+                if Arc::ptr_eq(&slot.labels, labels) && slot.counts == counts {
+                    slot.generation = self.generation;
+                    return;
+                }
+                Tally::default()
+            }
+            Some(slot) => Tally::between(&slot.counters, counters),
+            None => Tally::between(&EdgeCounters::zeroed(), counters),
+        };
+        if !known {
+            self.rows.release(edge.slot);
+        }
+        let mut relation = Relation::new(edge, counts, labels);
+        if is_overflow {
+            relation.backend = Backend::Other;
+        }
+        self.cap(&mut relation);
+        self.renamed |= self.rows.assign(edge.slot, &relation, is_another);
+
+        // Rows that an earlier agent left pinned: nobody knows when that happened. (Overflow rows
+        // are not born; they are empty at a fresh start.)
+        let is_earlier = !known && edge.born_us < self.started_us && self.generation == 1;
+        if is_earlier && !is_overflow {
+            self.since_us = self.since_us.min(edge.born_us);
+        }
+        if !tally.is_empty()
+            && let Some(history) = self.rows.value_mut(edge.slot)
+        {
+            if is_earlier {
+                history.add_earlier(&tally);
+            } else {
+                history.add(now_us / 1_000_000, &tally);
+            }
+        }
+        let slot = Slot {
+            born_us: edge.born_us,
+            labels: Arc::clone(labels),
+            counters: Arc::clone(counters),
+            counts,
+            others,
+            generation: self.generation,
+        };
+        self.slots.insert(edge.slot, slot);
+    }
+
+    /// Folds a backend into `other` if its server has too many for this client.
+    fn cap(&mut self, relation: &mut Relation) {
+        let backends = self.backends.entry(relation.group()).or_default();
+        if backends.len() < MAX_BACKENDS || backends.contains(&relation.backend) {
+            backends.insert(relation.backend);
+        } else {
+            relation.backend = Backend::Other;
+        }
+    }
+}
+
+// === impl Relation ===
+
+impl Relation {
+    fn new(edge: &Edge, counts: bool, labels: &EdgeLabels) -> Self {
+        let EdgeLabels { client, server, port, role, asked: _ } = labels;
+        let server_address = match edge.key.role {
+            ROLE_CLIENT => edge.key.remote,
+            _ => edge.local,
+        };
+        let named = match server.source {
+            Source::Address | Source::Internet => false,
+            // The row of those that found none is a name, too: sums need it.
+            _ => true,
+        };
+        Self {
+            client: ServiceName::from(client),
+            server: ServiceName::from(server),
+            port: *port,
+            role: *role,
+            counts,
+            named,
+            backend: Backend::new(server_address, *port),
+        }
+    }
+
+    fn group(&self) -> Group {
+        (self.client.clone(), self.server.clone(), self.port, self.role)
+    }
+}
+
+impl Name for Relation {
+    fn other() -> Self {
+        let other = ServiceName::from(&Service::other());
+        Self {
+            client: other.clone(),
+            server: other,
+            port: 0,
+            role: Role::Unknown,
+            counts: true,
+            named: true,
+            backend: Backend::Other,
+        }
+    }
+}
+
+// === impl Backend ===
+
+impl Backend {
+    fn new(server: address::Address, port: u16) -> Self {
+        if server == UNSPECIFIED || server == INTERNET {
+            return Self::Other;
+        }
+        Self::Address(SocketAddr::new(address::to_ip(server), port))
+    }
+
+    /// Its address, if it has one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address.ip()),
+            Self::Other => None,
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Other => f.write_str("other"),
+        }
+    }
+}
+
+// === impl ServiceName ===
+
+impl From<&Service> for ServiceName {
+    fn from(service: &Service) -> Self {
+        Self { namespace: Arc::clone(&service.namespace), name: Arc::clone(&service.name) }
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.namespace {
+            "" => f.write_str(&self.name),
+            namespace => write!(f, "{namespace}/{}", self.name),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use agent_common::edge::EdgeKey;
+    use proptest::prelude::*;
+
+    fn ip(text: &str) -> address::Address {
+        address::from_ip(text.parse::<IpAddr>().expect("an address"))
+    }
+
+    /// A client's row with so many connections and requests.
+    pub(crate) fn edge(
+        slot: u32,
+        born_us: u64,
+        remote: &str,
+        connections: u64,
+        requests: u64,
+    ) -> Edge {
+        let key = EdgeKey { owner: 1, port: 80, role: ROLE_CLIENT, zero: 0, remote: ip(remote) };
+        let mut counters = EdgeCounters { opened: connections, ..EdgeCounters::zeroed() };
+        for _ in 0..requests {
+            counters.request.observe(1000);
+        }
+        Edge { slot, key, local: ip("10.0.0.1"), born_us, counters: Arc::new(counters) }
+    }
+
+    pub(crate) fn labels(client: &str, server: &str) -> Arc<EdgeLabels> {
+        let server = Service::new(server, Source::Listener);
+        let client = Service::new(client, Source::Process);
+        Arc::new(EdgeLabels::new(client, server, 80, Role::Client))
+    }
+
+    /// What each of these slots tells, all under one name.
+    fn told<'a>(
+        edges: &'a [Edge],
+        labels: &'a Arc<EdgeLabels>,
+    ) -> impl Fn(u32) -> Option<Told<'a>> {
+        move |slot| {
+            let edge = edges.iter().find(|edge| edge.slot == slot)?;
+            Some(Told { labels, counters: &edge.counters, others: 0 })
+        }
+    }
+
+    /// The view after these drains, a second apart.
+    pub(crate) fn after(drains: &[(Vec<Edge>, Arc<EdgeLabels>)]) -> RelationsView {
+        let mut relations = Relations::new(1);
+        let mut now_us = 1_000_000;
+        for (edges, labels) in drains {
+            now_us += 1_000_000;
+            relations.update(now_us, edges, &Sides::new(edges, []), told(edges, labels));
+        }
+        let mut view = relations.view(now_us);
+        view.rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        view
+    }
+
+    #[test]
+    fn backends_of_one_server_are_apart() {
+        let edges = vec![edge(4, 2, "10.0.0.2", 3, 30), edge(5, 2, "10.0.0.3", 1, 10)];
+        let view = after(&[(edges, labels("web", "api"))]);
+        let seen: Vec<_> = view
+            .rows
+            .iter()
+            .map(|(r, h)| (r.backend.to_string(), h.total.connections, h.total.requests.count()))
+            .collect();
+        assert_eq!(seen, [("10.0.0.2:80".into(), 3, 30), ("10.0.0.3:80".into(), 1, 10)]);
+    }
+
+    #[test]
+    fn a_slot_used_again_adds_what_it_counts_anew() {
+        let named = labels("web", "api");
+        let stays = edge(5, 2, "10.0.0.2", 1, 1);
+        let view = after(&[
+            (vec![edge(4, 2, "10.0.0.2", 3, 30), stays.clone()], named.clone()),
+            (vec![stays.clone()], named.clone()),
+            (vec![edge(4, 9, "10.0.0.2", 2, 5), stays], named),
+        ]);
+        assert_eq!(view.rows.len(), 1);
+        let total = &view.rows[0].1.total;
+        assert_eq!((total.connections, total.requests.count()), (6, 36));
+    }
+
+    #[test]
+    fn what_an_earlier_agent_counted_is_in_no_window() {
+        let mut relations = Relations::new(50_000_000);
+        let named = labels("web", "api");
+        let mut edges = vec![edge(4, 20_000_000, "10.0.0.2", 3, 0)];
+        relations.update(51_000_000, &edges, &Sides::new(&edges, []), told(&edges, &named));
+        Arc::make_mut(&mut edges[0].counters).opened = 4;
+        relations.update(52_000_000, &edges, &Sides::new(&edges, []), told(&edges, &named));
+        let view = relations.view(52_000_000);
+        let history = &view.rows[0].1;
+        assert_eq!((history.total.connections, history.last(52, 300).connections), (4, 1));
+        assert_eq!(view.since, 20);
+    }
+
+    #[test]
+    fn too_many_backends_fold_into_one_and_sums_stay() {
+        let edges: Vec<Edge> =
+            (0..100).map(|i| edge(4 + i, 2, &format!("10.0.1.{i}"), 1, 0)).collect();
+        let view = after(&[(edges, labels("web", "api"))]);
+        assert_eq!(view.rows.len(), MAX_BACKENDS + 1);
+        let of = |other: bool| -> u64 {
+            let rows = view.rows.iter().filter(|(r, _)| (r.backend == Backend::Other) == other);
+            rows.map(|(_, history)| history.total.connections).sum()
+        };
+        assert_eq!((of(false), of(true)), (64, 36));
+    }
+
+    proptest! {
+        /// However slots are named: what they counted is in the rows.
+        #[test]
+        fn totals_are_the_sum_over_slots(
+            steps in prop::collection::vec((0u32..5, 0u64..4, 0u64..4, 0usize..3), 1..50)
+        ) {
+            const NAMES: [&str; 3] = ["a", "b", "c"];
+            let mut relations = Relations::new(1);
+            let mut edges: Vec<Edge> = (0..5).map(|i| edge(4 + i, 2, "10.0.0.2", 0, 0)).collect();
+            let mut names = [0; 5];
+            let (mut connections, mut requests) = (0, 0);
+            for (second, (slot, more, asked, name)) in steps.into_iter().enumerate() {
+                let slot = slot as usize;
+                let now_us = 2_000_000 + second as u64 * 1_000_000;
+                let counters = Arc::make_mut(&mut edges[slot].counters);
+                counters.opened += more;
+                for _ in 0..asked {
+                    counters.request.observe(70);
+                }
+                connections += more;
+                requests += asked;
+                names[slot] = name;
+                let labels: Vec<_> = names.iter().map(|name| labels("web", NAMES[*name])).collect();
+                let sides = Sides::new(&edges, []);
+                relations.update(now_us, &edges, &sides, |slot| {
+                    let index = slot as usize - 4;
+                    let counters = &edges[index].counters;
+                    Some(Told { labels: &labels[index], counters, others: 0 })
+                });
+                let view = relations.view(now_us);
+                let sum = |of: fn(&Tally) -> u64| view.rows.iter().map(|(_, h)| of(&h.total)).sum::<u64>();
+                prop_assert_eq!(sum(|tally| tally.connections), connections);
+                prop_assert_eq!(sum(|tally| tally.requests.count()), requests);
+            }
+        }
+    }
+}

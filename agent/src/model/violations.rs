@@ -1,0 +1,580 @@
+//! Judging every edge by the declared segments, and keeping what was found.
+//!
+//! An edge is judged in the second drain that shows a connection of it: by then both sides'
+//! rows are there, so that [`Sides`] can tell which of them speaks. It is judged again whenever its
+//! names, its connections or its side change. Connections that were not taken for violations under
+//! an earlier name count when the right name makes them some; each counts once.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use agent_common::address::{self, Address, INTERNET, UNSPECIFIED};
+use agent_common::edge::{FIRST_FREE_SLOT, ROLE_CLIENT};
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::attributed::{Attributed, Name};
+use super::segments::{Policy, Segment, Verdict};
+use super::sides::Sides;
+use super::slot::Told;
+use super::snapshot::EdgeLabels;
+use super::tables::Edge;
+use super::tally::Merge;
+
+/// Rows of violations at most.
+const MAX_ROWS: usize = 4096;
+/// Events kept at most.
+const MAX_EVENTS: usize = 256;
+/// Violations of one edge within this time are one event, seconds.
+const EVENT_SECONDS: f64 = 60.0;
+/// Lines for the log in a minute.
+const LINES_PER_MINUTE: u64 = 20;
+
+/// All edges as judged.
+pub struct Violations {
+    policy: Arc<Policy>,
+    slots: HashMap<u32, Judged>,
+    rows: Attributed<Between, Count>,
+    cells: HashMap<(Segment, Segment), u64>,
+    events: VecDeque<Arc<Event>>,
+    dropped_events: u64,
+    minute: u64,
+    lines: u64,
+    suppressed: u64,
+    generation: u64,
+}
+
+/// The two ends of a violation, by names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Between {
+    /// Segment of who connects.
+    pub client_segment: Arc<str>,
+    /// Segment of who is connected to.
+    pub server_segment: Arc<str>,
+    /// Who connects.
+    pub client: Arc<str>,
+    /// Where that name is unique.
+    pub client_namespace: Arc<str>,
+    /// Who is connected to.
+    pub server: Arc<str>,
+    /// Where that name is unique.
+    pub server_namespace: Arc<str>,
+    /// The server's port.
+    pub port: u16,
+}
+
+/// One edge that violated, for up to a minute.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When it was seen first, seconds since the Unix epoch.
+    pub first_seconds: f64,
+    /// When it was seen last.
+    pub last_seconds: f64,
+    /// Segment of who connects.
+    pub client_segment: Arc<str>,
+    /// Segment of who is connected to.
+    pub server_segment: Arc<str>,
+    /// Who connects.
+    pub client: Arc<str>,
+    /// Where that name is unique.
+    pub client_namespace: Arc<str>,
+    /// Its address; null for clients from outside the internal ranges.
+    pub client_address: Option<IpAddr>,
+    /// Who is connected to.
+    pub server: Arc<str>,
+    /// Where that name is unique.
+    pub server_namespace: Arc<str>,
+    /// Its address.
+    pub server_address: Option<IpAddr>,
+    /// The server's port.
+    pub port: u16,
+    /// How many connections.
+    pub connections: u64,
+    #[serde(skip)]
+    slot: u32,
+}
+
+/// What is known of segments at one moment.
+#[derive(Clone, Debug)]
+pub struct SegmentsView {
+    /// What was declared.
+    pub policy: Arc<Policy>,
+    /// Connections seen between segments, by their numbers.
+    pub cells: Vec<((Segment, Segment), u64)>,
+    /// Violations by their ends.
+    pub rows: Vec<(Between, u64)>,
+    /// The latest events, oldest first.
+    pub events: Vec<Arc<Event>>,
+    /// Events that were dropped for later ones.
+    pub dropped_events: u64,
+    /// Edges that found no row of violations of their own.
+    pub folded: u64,
+}
+
+/// What is to be said in the log.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// New events.
+    pub events: Vec<Arc<Event>>,
+    /// How many were kept back in the minute before.
+    pub suppressed: u64,
+}
+
+struct Judged {
+    born_us: u64,
+    /// When it was last in a drain.
+    generation: u64,
+    /// How often it was seen with a connection, up to two.
+    sightings: u8,
+    opinion: Option<Opinion>,
+    /// Connections counted as violations.
+    counted: u64,
+    /// How often somebody else took the place of an end.
+    others: u32,
+}
+
+/// What was last said, and of what.
+struct Opinion {
+    labels: Arc<EdgeLabels>,
+    speaks: bool,
+    opened: u64,
+    /// Where it is counted in the matrix, if it speaks.
+    cell: Option<(Segment, Segment)>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Count(u64);
+
+// === impl Violations ===
+
+impl Violations {
+    /// Nothing seen yet.
+    pub fn new(policy: Arc<Policy>) -> Self {
+        Self {
+            policy,
+            slots: HashMap::new(),
+            rows: Attributed::new(MAX_ROWS),
+            cells: HashMap::new(),
+            events: VecDeque::new(),
+            dropped_events: 0,
+            minute: 0,
+            lines: 0,
+            suppressed: 0,
+            generation: 0,
+        }
+    }
+
+    /// Judges the edges of a drain at `now` (seconds since the Unix epoch).
+    pub fn update<'a>(
+        &mut self,
+        now: f64,
+        edges: &[Edge],
+        sides: &Sides,
+        told: impl Fn(u32) -> Option<Told<'a>>,
+    ) -> Lines {
+        self.generation += 1;
+        self.rows.advance(now as u64);
+        let mut lines = self.turn_minute(now);
+        for edge in edges {
+            if edge.slot < FIRST_FREE_SLOT || edge.key.remote == UNSPECIFIED {
+                continue;
+            }
+            let Some(told) = told(edge.slot) else { continue };
+            if let Some(event) = self.judge(now, edge, sides, told) {
+                if self.lines < LINES_PER_MINUTE {
+                    self.lines += 1;
+                    lines.events.push(event);
+                } else {
+                    self.suppressed += 1;
+                }
+            }
+        }
+        let Self { slots, rows, generation, .. } = self;
+        slots.retain(|slot, judged| {
+            let stays = judged.generation == *generation;
+            if !stays {
+                rows.release(*slot);
+            }
+            stays
+        });
+        lines
+    }
+
+    /// What is known now.
+    pub fn view(&self) -> SegmentsView {
+        let mut rows: Vec<_> =
+            self.rows.iter().map(|(between, count)| (between.clone(), count.0)).collect();
+        rows.sort_unstable();
+        let mut cells: Vec<_> =
+            self.cells.iter().filter(|(_, n)| **n > 0).map(|(cell, n)| (*cell, *n)).collect();
+        cells.sort_unstable();
+        SegmentsView {
+            policy: Arc::clone(&self.policy),
+            cells,
+            rows,
+            events: self.events.iter().cloned().collect(),
+            dropped_events: self.dropped_events,
+            folded: self.rows.folded(),
+        }
+    }
+
+    /// Returns the event if it is a new one.
+    fn judge(
+        &mut self,
+        now: f64,
+        edge: &Edge,
+        sides: &Sides,
+        told: Told<'_>,
+    ) -> Option<Arc<Event>> {
+        let Told { labels, counters, others } = told;
+        let known = self.slots.get(&edge.slot).map(|judged| judged.born_us);
+        if known.is_some_and(|born_us| born_us != edge.born_us) {
+            self.slots.remove(&edge.slot);
+            self.rows.release(edge.slot);
+        }
+        let judged = self.slots.entry(edge.slot).or_insert_with(|| Judged::new(edge.born_us));
+        judged.generation = self.generation;
+        let opened = counters.opened;
+        if opened == 0 || judged.sightings == 0 {
+            judged.sightings = u8::from(opened > 0);
+            return None;
+        }
+        let speaks = sides.judge(edge);
+        let is_another = judged.others != others;
+        if is_another {
+            // What came before was the former one's.
+            let theirs = judged.opinion.as_ref().map_or(0, |before| before.opened);
+            judged.counted = judged.counted.max(theirs);
+            judged.others = others;
+        }
+        let before = judged.opinion.take();
+        if let Some(before) = before {
+            if before.speaks == speaks && before.opened == opened && before.labels == *labels {
+                judged.opinion = Some(before);
+                return None;
+            }
+            if let Some(count) = before.cell.and_then(|cell| self.cells.get_mut(&cell)) {
+                *count = count.saturating_sub(before.opened);
+            }
+        }
+        let (client_address, server_address) = ends(edge);
+        let client = self.policy.segment(&labels.client, client_address);
+        let server = self.policy.segment(&labels.server, server_address);
+        let cell = speaks.then_some((client, server));
+        if let Some(cell) = cell {
+            *self.cells.entry(cell).or_default() += opened;
+        }
+        judged.opinion = Some(Opinion { labels: Arc::clone(labels), speaks, opened, cell });
+        if !speaks || self.policy.verdict(client, server) != Verdict::Violation {
+            return None;
+        }
+        let between = Between {
+            client_segment: self.policy.name(client),
+            server_segment: self.policy.name(server),
+            client: Arc::clone(&labels.client.name),
+            client_namespace: Arc::clone(&labels.client.namespace),
+            server: Arc::clone(&labels.server.name),
+            server_namespace: Arc::clone(&labels.server.namespace),
+            port: edge.key.port,
+        };
+        self.rows.assign(edge.slot, &between, is_another);
+        let new = opened.saturating_sub(judged.counted);
+        judged.counted = opened;
+        if new == 0 {
+            return None;
+        }
+        if let Some(count) = self.rows.value_mut(edge.slot) {
+            count.0 += new;
+        }
+        let Between {
+            client_segment,
+            server_segment,
+            client,
+            client_namespace,
+            server,
+            server_namespace,
+            port,
+        } = between;
+        self.tell(Event {
+            first_seconds: now,
+            last_seconds: now,
+            client_segment,
+            server_segment,
+            client,
+            client_namespace,
+            client_address,
+            server,
+            server_namespace,
+            server_address,
+            port,
+            connections: new,
+            slot: edge.slot,
+        })
+    }
+
+    /// Adds to the event of the same edge, or makes a new one, which is returned.
+    fn tell(&mut self, event: Event) -> Option<Arc<Event>> {
+        let same = self.events.iter_mut().rev().find(|other| {
+            other.slot == event.slot
+                && other.client == event.client
+                && other.server == event.server
+                && event.first_seconds - other.first_seconds < EVENT_SECONDS
+        });
+        if let Some(same) = same {
+            let same = Arc::make_mut(same);
+            same.last_seconds = event.last_seconds;
+            same.connections += event.connections;
+            return None;
+        }
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+            self.dropped_events += 1;
+        }
+        let event = Arc::new(event);
+        self.events.push_back(Arc::clone(&event));
+        Some(event)
+    }
+
+    fn turn_minute(&mut self, now: f64) -> Lines {
+        let minute = (now / 60.0) as u64;
+        if minute == self.minute {
+            return Lines::default();
+        }
+        self.minute = minute;
+        self.lines = 0;
+        Lines { events: Vec::new(), suppressed: std::mem::take(&mut self.suppressed) }
+    }
+}
+
+impl Judged {
+    fn new(born_us: u64) -> Self {
+        Self { born_us, generation: 0, sightings: 0, opinion: None, counted: 0, others: 0 }
+    }
+}
+
+impl Merge for Count {
+    fn merge(&mut self, other: &Self) {
+        self.0 += other.0;
+    }
+}
+
+impl Name for Between {
+    fn other() -> Self {
+        let other: Arc<str> = "other".into();
+        Self {
+            client_segment: other.clone(),
+            server_segment: other.clone(),
+            client: other.clone(),
+            client_namespace: "".into(),
+            server: other,
+            server_namespace: "".into(),
+            port: 0,
+        }
+    }
+}
+
+/// Addresses of client and server, as far as the row has them.
+fn ends(edge: &Edge) -> (Option<IpAddr>, Option<IpAddr>) {
+    let real = |address: &Address| {
+        let is_real =
+            *address != INTERNET && *address != UNSPECIFIED && address::owner_of(address).is_none();
+        is_real.then(|| address::to_ip(*address))
+    };
+    let (local, remote) = (real(&edge.local), real(&edge.key.remote));
+    if edge.key.role == ROLE_CLIENT { (local, remote) } else { (remote, local) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::segments::tests::declarations;
+    use crate::model::service::{Service, Source};
+    use crate::model::snapshot::Role;
+    use agent_common::edge::{EdgeCounters, EdgeKey, ROLE_SERVER};
+    use agent_common::wire::Wire as _;
+    use proptest::prelude::*;
+
+    fn ip(text: &str) -> Address {
+        address::from_ip(text.parse::<IpAddr>().expect("an address"))
+    }
+
+    fn edge(slot: u32, role: u8, local: &str, remote: &str, opened: u64) -> Edge {
+        let key = EdgeKey { owner: 1, port: 5432, role, zero: 0, remote: ip(remote) };
+        let counters = EdgeCounters { opened, ..EdgeCounters::zeroed() };
+        Edge { slot, key, local: ip(local), born_us: u64::from(slot), counters: Arc::new(counters) }
+    }
+
+    fn labels(client: &str, server: &str) -> Arc<EdgeLabels> {
+        let server = Service::new(server, Source::Process);
+        let client = Service::new(client, Source::Process);
+        Arc::new(EdgeLabels::new(client, server, 5432, Role::Client))
+    }
+
+    /// Violations, the time, and how often somebody else took the place of an end.
+    struct World(Violations, f64, u32);
+
+    impl World {
+        fn new() -> Self {
+            Self(Violations::new(Arc::new(Policy::new(declarations()).expect("valid"))), 1e9, 0)
+        }
+
+        fn drain(&mut self, edges: &[Edge], labels: &Arc<EdgeLabels>) -> Lines {
+            self.1 += 1.0;
+            let sides = Sides::new(edges, []);
+            self.0.update(self.1, edges, &sides, |slot| {
+                let edge = edges.iter().find(|edge| edge.slot == slot)?;
+                Some(Told { labels, counters: &edge.counters, others: self.2 })
+            })
+        }
+
+        fn total(&self) -> u64 {
+            self.0.view().rows.iter().map(|(_, n)| n).sum()
+        }
+    }
+
+    #[test]
+    fn a_connection_seen_from_both_sides_violates_once() {
+        let mut world = World::new();
+        let both = |n| {
+            [
+                edge(4, ROLE_SERVER, "172.22.0.2", "172.20.0.2", n),
+                edge(5, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", n),
+            ]
+        };
+        // The server's row alone: the client's was taken after the reader had passed it.
+        let labels = labels("web", "db");
+        assert!(world.drain(&both(1)[..1], &labels).events.is_empty());
+        assert_eq!(world.drain(&both(1), &labels).events.len(), 0);
+        let told = world.drain(&both(1), &labels).events;
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].client_address, "172.20.0.2".parse().ok());
+        assert_eq!(told[0].server_address, "172.22.0.2".parse().ok());
+        assert_eq!(world.total(), 1);
+        assert!(world.drain(&both(4), &labels).events.is_empty(), "the same event");
+        assert_eq!(world.total(), 4);
+        let view = world.0.view();
+        assert_eq!((view.events.len(), view.events[0].connections), (1, 4));
+        assert_eq!(view.cells, [((Some(0), Some(2)), 4)]);
+    }
+
+    #[test]
+    fn what_is_allowed_or_outside_is_seen_and_no_violation() {
+        let mut world = World::new();
+        let edges = [
+            edge(4, ROLE_CLIENT, "172.20.0.2", "172.21.0.2", 3),
+            edge(5, ROLE_CLIENT, "172.20.0.2", "8.8.8.8", 2),
+            edge(6, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 0),
+        ];
+        for _ in 0..3 {
+            world.drain(&edges, &labels("web", "x"));
+        }
+        let view = world.0.view();
+        assert_eq!(world.total(), 0);
+        assert_eq!(view.cells, [((Some(0), None), 2), ((Some(0), Some(1)), 3)]);
+    }
+
+    #[test]
+    fn a_late_name_makes_what_came_before_a_violation_once() {
+        let mut declared = declarations();
+        declared.push(crate::model::segments::Declared::Service("frontend".into(), "web".into()));
+        let mut world =
+            World(Violations::new(Arc::new(Policy::new(declared).expect("valid"))), 1e9, 0);
+        let edges = [edge(4, ROLE_CLIENT, "10.0.0.1", "172.22.0.2", 3)];
+        let (early, late) = (labels("10.0.0.1", "db"), labels("web", "db"));
+        for _ in 0..3 {
+            world.drain(&edges, &early);
+        }
+        assert_eq!(world.total(), 0);
+        for _ in 0..3 {
+            world.drain(&edges, &late);
+        }
+        assert_eq!(world.total(), 3);
+        // And what was counted stays counted.
+        for labels in [&early, &late] {
+            world.drain(&edges, labels);
+            assert_eq!(world.total(), 3);
+        }
+        assert_eq!(world.0.view().cells, [((Some(0), Some(2)), 3)]);
+    }
+
+    #[test]
+    fn what_another_did_before_is_not_held_against_the_next() {
+        let mut declared = declarations();
+        declared.push(crate::model::segments::Declared::Service("backend".into(), "ok".into()));
+        let mut world =
+            World(Violations::new(Arc::new(Policy::new(declared).expect("valid"))), 1e9, 0);
+        let mut edges = [edge(4, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 3)];
+        for _ in 0..3 {
+            world.drain(&edges, &labels("ok", "db"));
+        }
+        world.2 += 1;
+        world.drain(&edges, &labels("web", "db"));
+        assert_eq!(world.total(), 0);
+        Arc::make_mut(&mut edges[0].counters).opened += 2;
+        world.drain(&edges, &labels("web", "db"));
+        assert_eq!(world.total(), 2);
+    }
+
+    #[test]
+    fn a_slot_used_again_counts_from_its_beginning() {
+        let mut world = World::new();
+        let named = labels("web", "db");
+        let first = [edge(4, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 7)];
+        let mut again = first[0].clone();
+        again.born_us = 99;
+        Arc::make_mut(&mut again.counters).opened = 2;
+        for edges in [&first[..], &first, &[again.clone()], &[again]] {
+            world.drain(edges, &named);
+        }
+        assert_eq!(world.total(), 2, "the first row ended with its only slot");
+        assert_eq!(world.0.view().cells[0].1, 9, "the matrix keeps both");
+        world.drain(&[], &named);
+        assert_eq!(world.total(), 0);
+    }
+
+    #[test]
+    fn the_log_is_told_a_few_times_a_minute_and_how_often_it_was_not() {
+        let mut world = World::new();
+        let many: Vec<Edge> =
+            (4..400).map(|slot| edge(slot, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 1)).collect();
+        world.1 = 60e6;
+        world.drain(&many, &labels("web", "db"));
+        let lines = world.drain(&many, &labels("web", "db"));
+        assert_eq!(lines.events.len() as u64, LINES_PER_MINUTE);
+        world.1 += 60.0;
+        let lines = world.drain(&many, &labels("web", "db"));
+        assert_eq!(lines.suppressed, 396 - LINES_PER_MINUTE);
+        let view = world.0.view();
+        assert_eq!((view.events.len() as u64 + view.dropped_events), 396);
+        assert_eq!(world.total(), 396);
+    }
+
+    proptest! {
+        /// However connections arrive and names change, each counts at most once, and a slot whose
+        /// last judgement is a violation has counted all of its own.
+        #[test]
+        fn every_violating_connection_counts_once(
+            steps in prop::collection::vec((4u32..7, 0u64..4, any::<bool>()), 1..60)
+        ) {
+            let mut declared = declarations();
+            declared.push(crate::model::segments::Declared::Service("backend".into(), "ok".into()));
+            let policy = Policy::new(declared).expect("valid");
+            let mut world = World(Violations::new(Arc::new(policy)), 1e9, 0);
+            let mut edges: Vec<Edge> = (4..7)
+                .map(|slot| edge(slot, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 0))
+                .collect();
+            let mut opened = 0;
+            for (slot, more, good) in steps {
+                Arc::make_mut(&mut edges[slot as usize - 4].counters).opened += more;
+                opened += more;
+                world.drain(&edges, &labels(if good { "ok" } else { "web" }, "db"));
+                prop_assert!(world.total() <= opened);
+            }
+            for _ in 0..2 {
+                world.drain(&edges, &labels("web", "db"));
+            }
+            prop_assert_eq!(world.total(), opened);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What follows from the edges of a drain: relations (balance, map) and violations of segments.
+
+use std::sync::Arc;
+
+use agent_common::address::Address;
+
+use crate::config::Config;
+use crate::model::balance::Weights;
+use crate::model::relations::Relations;
+use crate::model::sides::Sides;
+use crate::model::snapshot::RelatedView;
+use crate::model::tables::{Edge, Tables};
+use crate::model::violations::{Event, Violations};
+
+/// Keeps them up to date.
+pub(super) struct Relate {
+    relations: Relations,
+    violations: Option<Violations>,
+    weights: Arc<Weights>,
+    own: Vec<Address>,
+}
+
+// === impl Relate ===
+
+impl Relate {
+    /// Nothing seen yet.
+    pub(super) fn new(config: &Config, now_us: u64) -> Self {
+        let policy = &config.segments;
+        Self {
+            relations: Relations::new(now_us),
+            violations: (!policy.is_empty()).then(|| Violations::new(Arc::clone(policy))),
+            weights: Arc::new(config.balance.weights.clone()),
+            own: Vec::new(),
+        }
+    }
+
+    /// Addresses of this host, each with its network namespace.
+    pub(super) fn set_addresses(&mut self, addresses: &[(u32, Address)]) {
+        self.own = addresses.iter().map(|(_, address)| *address).collect();
+    }
+
+    /// Takes in a drain at `now_us`, which is `now_seconds` since the Unix epoch. `tables` must
+    /// have taken it in already: they name the slots.
+    pub(super) fn update(
+        &mut self,
+        now_us: u64,
+        now_seconds: f64,
+        edges: &[Edge],
+        tables: &Tables,
+    ) -> RelatedView {
+        let sides = Sides::new(edges, self.own.iter().copied());
+        self.relations.update(now_us, edges, &sides, |slot| tables.told(slot));
+        let segments = self.violations.as_mut().map(|violations| {
+            let lines = violations.update(now_seconds, edges, &sides, |slot| tables.told(slot));
+            if lines.suppressed > 0 {
+                tracing::warn!(
+                    "{} more edges violated the segments in the last minute; `portolan segments violations` lists them",
+                    lines.suppressed
+                );
+            }
+            for event in &lines.events {
+                warn(event);
+            }
+            violations.view()
+        });
+        RelatedView {
+            relations: self.relations.view(now_us),
+            segments,
+            weights: Arc::clone(&self.weights),
+        }
+    }
+}
+
+fn warn(event: &Event) {
+    let Event {
+        client_segment,
+        server_segment,
+        client,
+        client_address,
+        server,
+        server_address,
+        port,
+        ..
+    } = event;
+    let address = |address: &Option<std::net::IpAddr>| {
+        address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+    };
+    let (client_address, server_address) = (address(client_address), address(server_address));
+    tracing::warn!(
+        %client_segment, %server_segment, %client, client_address, %server, server_address, port,
+        "{client} in segment {client_segment} connected to {server}:{port} in segment {server_segment}, which is not allowed"
+    );
+}
