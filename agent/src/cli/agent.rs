@@ -21,7 +21,9 @@ Examples:
   portolan agent --config /etc/portolan.toml --log.format json
   PORTOLAN_LOG_LEVEL=debug portolan agent --no-requests
 
-Paths: /metrics /healthz /readyz /api/v1/status /api/v1/edges /api/v1/listeners and a page at /.";
+Paths: /metrics /healthz /readyz /api/v1/status /api/v1/edges /api/v1/listeners
+/api/v1/conflicts /api/v1/reservations /api/v1/services and a page at /. Changes: control.sock in
+the run directory, through portolan ports and portolan services.";
 
 #[derive(Debug, Args)]
 pub(super) struct AgentArgs {

@@ -181,9 +181,9 @@ mod tests {
     #[test]
     fn a_container_that_has_no_name_yet_is_let_in() {
         let digits = known(40, "mysqld", "3f2a9c81d0e4", Source::Container);
-        assert!(!denied(&decide("db", &[digits.clone()]), 40, "mysqld"));
+        assert!(!denied(&decide("db", std::slice::from_ref(&digits)), 40, "mysqld"));
         let named = known(40, "mysqld", "db", Source::Docker);
-        assert!(!denied(&decide("db", &[named.clone()]), 40, "mysqld"));
+        assert!(!denied(&decide("db", std::slice::from_ref(&named)), 40, "mysqld"));
         // The commands of the owner are learned: its next container is not known yet.
         let verdicts = decide("db", &[named, known(50, "sh", "x", Source::Docker)]);
         assert!(!denied(&verdicts, 50, "mysqld"));

@@ -356,7 +356,7 @@ mod tests {
             let (mut store, book, warnings) = Store::open(directory.path());
             assert_eq!(book, Book::default());
             let why = store.closed().expect("closed").to_owned();
-            assert_eq!(warnings, [why.clone()]);
+            assert_eq!(warnings, std::slice::from_ref(&why));
             assert!(why.contains("state.json.broken") && why.contains("mend it"), "{why}");
             assert_eq!(store.save(&new), Err(why));
             assert_eq!(fs::read_to_string(at(ASIDE)).expect("kept"), cut);

@@ -1,8 +1,10 @@
 //! Ports that are refused to others than the service they are reserved for.
 
+use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::process::{Command, Stdio};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -123,5 +125,111 @@ fn without_enforcement_nobody_is_refused() {
     drop(held);
     listen(place, "offender", 19_451).expect("only told");
     assert_eq!(agent.scrape().sum(BREACHES, &[("action", "denied")]), 0);
+    agent.stop();
+}
+
+/// A cgroup of our own; removed when dropped, once nobody is in it.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new() -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+        let root = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let place = fields.next()?;
+            (fields.next()? == "cgroup2").then_some(place)
+        })?;
+        let path = PathBuf::from(root).join(format!("portolan-live-{}", std::process::id()));
+        let _ = fs::remove_dir(&path);
+        fs::create_dir(&path).ok()?;
+        Some(Self(path))
+    }
+
+    /// Runs redis-server under another name in here, on a port of its own.
+    fn serve(&self, namespace: &Namespace, name: &str, port: u16) -> Server {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join(name);
+        fs::copy("/usr/bin/redis-server", &program).unwrap();
+        let script = format!(
+            "echo $$ > {}/cgroup.procs && exec {} --port {port} --bind 127.0.0.1 --save ''",
+            self.0.display(),
+            program.display()
+        );
+        let mut command = namespace.command("sh");
+        command.args(["-c", &script]).current_dir(directory.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Server { child: command.spawn().unwrap(), _directory: directory }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let began = Instant::now();
+        // A killed process leaves a moment later.
+        while fs::remove_dir(&self.0).is_err() && began.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+struct Server {
+    child: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Server {
+    /// Whether it gets to listen; it ends at once if it cannot.
+    fn listens(&mut self, namespace: &Namespace, port: u16) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if namespace.within(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()) {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("it neither listens on {port} nor ends");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_newcomer_among_others_is_refused_at_its_first_attempt() {
+    needs_kernel!();
+    if !Path::new("/usr/bin/redis-server").exists() {
+        println!("SKIPPED: redis-server is not installed");
+        return;
+    }
+    let Some(cgroup) = Cgroup::new() else {
+        println!("SKIPPED: no cgroup can be made here");
+        return;
+    };
+    let net = Pair::new();
+    let agent = Agent::start();
+    let place = &net.server;
+    portolan(&agent, place, "ports reserve 19461 --for the-owner --enforce");
+    let mut other = cgroup.serve(place, "other", 19_462);
+    assert!(other.listens(place, 19_462));
+    let listens = [("service", "other"), ("port", "19462")];
+    agent.eventually(1, |now: &Scrape| now.sum("portolan_port_listeners", &listens));
+    // Its name settles within three seconds, and nothing tells when it has.
+    thread::sleep(Duration::from_secs(5));
+    agent.scrape();
+    let mut newcomer = cgroup.serve(place, "newcomer", 19_461);
+    assert!(!newcomer.listens(place, 19_461), "everybody there is someone else");
+    let denied = [("offender", "newcomer"), ("action", "denied")];
+    agent.eventually(true, |now: &Scrape| now.sum(BREACHES, &denied) >= 1);
+    // Nobody has seen this one either, but it bears the owner's name.
+    let mut owner = cgroup.serve(place, "the-owner", 19_461);
+    assert!(owner.listens(place, 19_461), "it may be the owner");
+    drop((other, newcomer, owner));
     agent.stop();
 }

@@ -71,7 +71,7 @@ fn dev_and_prod_may_want_the_same_port() {
 fn what_the_configuration_says_stands() {
     let mut all = Reservations::default();
     let fixed = Reservation::from_config("5432 postgres").expect("valid");
-    all.configure(&[fixed.clone()]).expect("no contradiction");
+    all.configure(std::slice::from_ref(&fixed)).expect("no contradiction");
     for service in ["postgres", "other"] {
         let refused = all.reserve(for_service(5432, service), 0);
         assert_eq!(refused, Err(Refused::InConfiguration(Box::new(fixed.clone()))));
@@ -82,7 +82,7 @@ fn what_the_configuration_says_stands() {
         "5432/tcp is reserved for postgres in the configuration; change it there (ports.reservations) and restart the agent"
     );
     let other = Reservation::from_config("5432 other env=dev").expect("valid");
-    assert_eq!(all.configure(&[other.clone()]), Err(Box::new((fixed, other))));
+    assert_eq!(all.configure(std::slice::from_ref(&other)), Err(Box::new((fixed, other))));
 }
 
 #[test]
