@@ -14,6 +14,7 @@ mod bench;
 mod build;
 mod check;
 mod dashboards;
+mod demo;
 mod run;
 mod setup;
 mod shell;
@@ -43,6 +44,8 @@ enum Command {
     Bench(bench::Args),
     /// Write the dashboards, rules and alerts, for Prometheus, Grafana and Kubernetes
     Dashboards(dashboards::Args),
+    /// A shop of real programs, watched, that breaks on demand
+    Demo(demo::Args),
     /// Check format, lints, the rules of the house and licences
     Check,
     /// Check only the rules of the house
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::test(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Dashboards(args) => dashboards::dashboards(&args),
+        Command::Demo(args) => demo::demo(&args),
         Command::Check => check::check(),
         Command::Tidy => tidy::tidy(),
     };

@@ -88,9 +88,11 @@ fn connectivity() -> Vec<Alert> {
     };
     let ratio = "pair:portolan_tcp_connects_failures:ratio_rate";
     // The share of the budget of 0.1 %, and how fast it is spent.
+    // A window that is longer than the pair is old would make a minute look like hours.
     let burn = |long: &str, short: &str, times: &str| {
         format!(
-            "{ratio}{long} > {times} * 0.001\nand on ({PAIR})\n{ratio}{short} > {times} * 0.001"
+            "{ratio}{long} > {times} * 0.001\nand on ({PAIR})\n{ratio}{short} > {times} * 0.001\n\
+             and on ({PAIR})\npair:portolan_tcp_connects_attempts:rate5m offset {long}"
         )
     };
     vec![
@@ -110,6 +112,15 @@ fn connectivity() -> Vec<Alert> {
             expr: failing("timeout|aborted|unreachable|denied"),
             summary: "A service gets no connection to another: no answer, or no way.",
             description: "{{ $labels.client }} gets no connection to {{ $labels.server }} on port {{ $labels.port }}, {{ $value | humanize }} times a second: no answer in time, or no route, or a policy said no.",
+            board: CONNECTIVITY_BOARD,
+        },
+        Alert {
+            name: "PortolanLocalPortsExhausted",
+            severity: CRITICAL,
+            hold: "1m",
+            expr: format!("sum by ({EDGE}) ({edges}{{result=\"address_unavailable\"}}) > 0.02"),
+            summary: "A service has no local port left to connect from.",
+            description: "{{ $labels.client }} cannot connect to {{ $labels.server }} on port {{ $labels.port }}, {{ $value | humanize }} times a second: every local port towards it is in use.",
             board: CONNECTIVITY_BOARD,
         },
         Alert {
@@ -140,9 +151,13 @@ fn connectivity() -> Vec<Alert> {
         Alert {
             name: "PortolanRetransmitsHigh",
             severity: WARNING,
-            hold: "2m",
-            expr: "edge:portolan_tcp_retransmits:ratio_rate5m > 0.02 and edge:portolan_tcp_retransmits:rate5m > 0.2"
-                .replace(" and ", &format!("\nand on ({EDGE})\n")),
+            hold: "1m",
+            // Where most connects get no answer at all it is no loss but a host that is gone.
+            expr: format!(
+                "edge:portolan_tcp_retransmits:ratio_rate5m > 0.02\nand on ({EDGE})\n\
+                 edge:portolan_tcp_retransmits:rate5m > 0.2\nunless on ({EDGE})\n\
+                 sum by ({EDGE}) ({edges}{{result=~\"timeout|aborted|unreachable\"}}) > 0.5 * sum by ({EDGE}) ({edges})"
+            ),
             summary: "The network between two services loses packets.",
             description: "{{ $value | humanizePercentage }} of the segments between {{ $labels.client }} and {{ $labels.server }} (port {{ $labels.port }}) have to be sent again. Each costs its request 200 ms or more.",
             board: CONNECTIVITY_BOARD,
@@ -161,10 +176,13 @@ fn connectivity() -> Vec<Alert> {
 
 fn resets() -> Vec<Alert> {
     let connects = format!("sum by ({EDGE}) (edge:portolan_tcp_connects:rate5m)");
-    // Where request latency is switched off there are still connects.
-    let uses = format!(
-        "({connects} + on ({EDGE}) (edge:portolan_request_duration_seconds:rate5m or on ({EDGE}) 0 * {connects}))"
+    let opened = format!("sum by ({EDGE}) (edge:portolan_tcp_connects:rate5m{{result=\"ok\"}})");
+    let requests = "edge:portolan_request_duration_seconds:rate5m";
+    let given_up = format!(
+        "sum by ({EDGE}) (rate(portolan_tcp_resets_total{{role=\"client\", direction=\"sent\", cause=~\"aborted|unread_data|no_connection\"}}[5m]))"
     );
+    // Where request latency is switched off there are still connects.
+    let uses = format!("({connects} + on ({EDGE}) ({requests} or on ({EDGE}) 0 * {connects}))");
     vec![
         Alert {
             name: "PortolanKeepaliveMismatch",
@@ -181,11 +199,14 @@ fn resets() -> Vec<Alert> {
             name: "PortolanRequestsAbandoned",
             severity: WARNING,
             hold: "2m",
+            // Either the hang-up is a reset, or connections end without the answers that they used
+            // to end with.
             expr: format!(
-                "sum by ({EDGE}) (rate(portolan_tcp_resets_total{{role=\"client\", direction=\"sent\", cause=~\"aborted|unread_data|no_connection\"}}[5m])) > 0.05\n\
-                 and on ({EDGE})\n\
-                 sum by ({EDGE}) (rate(portolan_tcp_resets_total{{role=\"client\", direction=\"sent\", cause=~\"aborted|unread_data|no_connection\"}}[5m]))\n\
-                 > 0.01 * {uses}"
+                "(\n{given_up} > 0.05\nand on ({EDGE})\n{given_up} > 0.01 * {uses}\n)\nor on ({EDGE})\n(\n\
+                 ({opened} - on ({EDGE}) {requests}) > 0.05\nand on ({EDGE})\n\
+                 {requests} < 0.5 * {opened}\nand on ({EDGE})\n\
+                 avg_over_time({requests}[1h] offset 10m)\n\
+                 > 0.9 * sum by ({EDGE}) (avg_over_time(edge:portolan_tcp_connects:rate5m{{result=\"ok\"}}[1h] offset 10m))\n)"
             ),
             summary: "A client gives requests up before the server has answered.",
             description: "{{ $labels.client }} hangs up on {{ $labels.server }} (port {{ $labels.port }}) before the answer is there, {{ $value | humanize }} times a second: its own timeout is shorter than the server takes. Behind a gateway these are the 504s.",

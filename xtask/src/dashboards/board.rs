@@ -69,7 +69,7 @@ impl Board {
         }
         let chosen = json!({
             "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus",
-            "regex": "", "hide": 0, "includeAll": false, "multi": false, "current": {}, "options": [], "refresh": 1,
+            "regex": "", "hide": 0, "includeAll": false, "multi": false, "current": {"text": "", "value": ""}, "options": [], "refresh": 1,
         });
         let variables = std::iter::once(chosen).chain(variables.iter().map(Variable::json));
         json!({
@@ -89,7 +89,7 @@ impl Variable {
         let Self { name, title, values } = self;
         json!({
             "name": name, "label": title, "type": "query", "datasource": datasource(),
-            "query": {"query": values, "refId": name}, "definition": values, "refresh": 2, "sort": 1,
+            "query": {"query": values, "refId": name}, "refresh": 2, "sort": 1,
             "includeAll": true, "allValue": ".*", "multi": false, "hide": 0, "regex": "", "options": [],
             "current": {"text": "All", "value": "$__all"},
         })

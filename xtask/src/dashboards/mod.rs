@@ -8,6 +8,7 @@
 mod alerts;
 mod board;
 mod boards;
+pub mod draw;
 mod kubernetes;
 mod panel;
 mod promql;
@@ -26,7 +27,7 @@ use crate::tree;
 /// The first line of what is written here.
 const GENERATED: &str = "Made by `cargo xtask dashboards` from xtask/src/dashboards/.";
 /// The objectives: written by people, one recording rule per service that needs another than 50 ms.
-const OBJECTIVES: &str = "dashboards/prometheus/portolan-objectives.yaml";
+pub const OBJECTIVES: &str = "dashboards/prometheus/portolan-objectives.yaml";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -80,6 +81,11 @@ pub fn dashboards(args: &Args) -> Result<()> {
     write(folder, &files)?;
     println!("{} files written", files.len());
     Ok(())
+}
+
+/// A duration, as much shorter.
+pub fn faster(duration: &str, times: u64) -> String {
+    promql::scaled(duration, times)
 }
 
 /// Writes files below `folder`.

@@ -61,7 +61,7 @@ impl Unit {
             Self::Seconds => "s",
             Self::Ratio => "percentunit",
             Self::RequestsPerSecond => "reqps",
-            Self::PerSecond => "ops",
+            Self::PerSecond => "suffix:/s",
             Self::Bytes => "bytes",
             Self::BytesPerSecond => "Bps",
         }
@@ -148,6 +148,11 @@ impl Panel {
         for (index, (label, heading)) in labels.iter().enumerate() {
             names[label] = json!(heading);
             order[label] = json!(index);
+            // A port is a name made of digits.
+            panel.overrides.push(json!({
+                "matcher": {"id": "byName", "options": heading},
+                "properties": [{"id": "unit", "value": "string"}],
+            }));
         }
         for (index, column) in columns.iter().enumerate() {
             let Column { expr, title, unit, bad_from } = column;

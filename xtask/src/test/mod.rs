@@ -23,14 +23,21 @@ use report::Report;
 /// More failed live tests than this are no accident.
 const MOST_RETRIES: usize = 3;
 
+/// Minutes long, and of a kind of its own: see `demo/e2e.rs`.
+const E2E_ALERTS: &str = "e2e-alerts";
+
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run only the tests whose names contain one of these
+    /// Run only the tests whose names contain one of these; `e2e-alerts [FAULT…]`: break the
+    /// demo in every way and require the right alerts (some minutes)
     filter: Vec<String>,
 }
 
 pub fn test(args: &Args) -> Result<()> {
     let Args { filter } = args;
+    if let Some((E2E_ALERTS, faults)) = filter.split_first().map(|(a, b)| (a.as_str(), b)) {
+        return crate::demo::test_alerts(faults);
+    }
     setup::setup()?;
     needs::install()?;
     // The live tests start the very binary that users get.

@@ -29,9 +29,9 @@ fn coverage() -> Vec<Panel> {
             "(sum(rate(portolan_events_lost_total{{{AGENTS}, class!=\"event\"}}[$__rate_interval])) or vector(0)) / (sum(rate(portolan_events_seen_total{{{AGENTS}}}[$__rate_interval])) > 0)"
         )).from(1e-6, "orange").from(0.001, "red"),
         Panel::number("Hooks missing", "Hooks that some host does not allow; the table below names them.", Unit::Count, 4, format!("sum(1 - portolan_hook_attached{{{AGENTS}}})")).from(1.0, "orange"),
-        Panel::number("Owners without a name", "Owners of sockets for which no source has a name yet.", Unit::Count, 4, format!("sum(portolan_unresolved_owners{{{AGENTS}}})")).from(1.0, "orange"),
-        Panel::number("Named at both ends", "Share of the connections of which both ends have a service's name.", Unit::Ratio, 4, r#"avg(cluster:portolan_tcp_connects_named:ratio_rate5m{cluster=~"$cluster"})"#).else_("orange").from(0.95, "green"),
-        Panel::number("Found at the start", "Connections that were there before the agents and were taken over, counted from then on.", Unit::Count, 4, format!("sum(portolan_tcp_preexisting_connections_total{{{AGENTS}}}) or vector(0)")).else_("blue"),
+        Panel::number("Without a name", "Owners of sockets for which no source has a name yet.", Unit::Count, 4, format!("sum(portolan_unresolved_owners{{{AGENTS}}})")).from(1.0, "orange"),
+        Panel::number("Named", "Share of the connections of which both ends have a service's name.", Unit::Ratio, 4, r#"avg(cluster:portolan_tcp_connects_named:ratio_rate5m{cluster=~"$cluster"})"#).else_("orange").from(0.95, "green"),
+        Panel::number("Pre-existing", "Connections that were there before the agents and were taken over, counted from then on.", Unit::Count, 4, format!("sum(portolan_tcp_preexisting_connections_total{{{AGENTS}}}) or vector(0)")).else_("blue"),
     ]
 }
 

@@ -32,7 +32,7 @@ fn objectives() -> Vec<Panel> {
         )
         .from(1.0, "red"),
         Panel::number(
-            "Services over their objective",
+            "Over objective",
             "Services of which one request in a hundred takes longer than their objective (50 ms, unless the objectives say otherwise).",
             Unit::Count,
             4,
@@ -40,7 +40,7 @@ fn objectives() -> Vec<Panel> {
         )
         .from(1.0, "red"),
         Panel::number(
-            "Requests within 50 ms",
+            "Within 50 ms",
             "Share of all requests answered within 50 ms, as the clients saw it.",
             Unit::Ratio,
             4,
@@ -52,7 +52,7 @@ fn objectives() -> Vec<Panel> {
         .from(0.95, "orange")
         .from(0.99, "green"),
         Panel::number(
-            "Connects that succeed",
+            "Connects ok",
             "Share of the attempts to connect that succeed; the objective is 99.9 %.",
             Unit::Ratio,
             4,
@@ -72,7 +72,7 @@ fn objectives() -> Vec<Panel> {
         )
         .else_("blue"),
         Panel::number(
-            "Named at both ends",
+            "Named",
             "Share of the connections of which both ends have a service's name; addresses and container ids are none.",
             Unit::Ratio,
             3,
@@ -98,16 +98,16 @@ fn worst() -> Vec<Panel> {
     vec![
         Panel::table(
             "Worst edges",
-            "Who calls whom, the slowest first. P99: one request in a hundred takes longer, as the client saw it. Network: half of the round trips take longer. A long P99 over a short network is the server's own time.",
+            "Who calls whom, the slowest first. P99: one request in a hundred takes longer, as the client saw it. Network: half of the round trips take longer. A long P99 over a short network is the server's own time. Failed: connects. Again: segments that had to be sent again.",
             15,
             TABLE_LABELS,
             &[
                 column("P99", Unit::Seconds, Some(0.05), format!("topk(50, edge:portolan_request_duration_seconds:p99_5m{{{TO}}} > 0)")),
                 column("Network", Unit::Seconds, Some(0.02), format!("edge:portolan_tcp_rtt_seconds:p50_5m{{{TO}}} > 0")),
                 column("Requests", Unit::RequestsPerSecond, None, all("edge:portolan_request_duration_seconds:rate5m")),
-                column("Failed connects", Unit::PerSecond, Some(1e-4), format!("sum by ({EDGE}) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}})")),
-                column("Resets", Unit::PerSecond, Some(0.05), all("edge:portolan_tcp_resets:rate5m")),
-                column("Sent again", Unit::Ratio, Some(0.02), format!("edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}")),
+                column("Failed", Unit::PerSecond, Some(0.01), format!("sum by ({EDGE}) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}})")),
+                column("Resets", Unit::PerSecond, Some(1.0), all("edge:portolan_tcp_resets:rate5m")),
+                column("Again", Unit::Ratio, Some(0.02), format!("edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}")),
             ],
         )
         .leads_to("Server", "Both sides of this service", SERVICE_URL),

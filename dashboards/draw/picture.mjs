@@ -1,0 +1,24 @@
+// Takes pictures of the dashboards that a running demo draws: URL of the page, folder, and pairs of
+// name and query string.
+import { chromium } from 'playwright-core';
+
+const [page, folder, ...pictures] = process.argv.slice(2);
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update'],
+});
+const tab = await browser.newPage({ viewport: { width: 1460, height: 900 } });
+const errors = [];
+tab.on('pageerror', (error) => errors.push(String(error)));
+for (const picture of pictures) {
+  const [name, query] = picture.split('?');
+  await tab.goto(`${page}?${query}`);
+  await tab.waitForSelector('body[data-drawn=yes]', { timeout: 30000 }).catch(() => errors.push(`${name} was not drawn`));
+  await tab.waitForTimeout(1500);
+  await tab.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
+}
+await browser.close();
+if (errors.length) {
+  console.error(errors.join('\n'));
+  process.exit(1);
+}

@@ -1,0 +1,148 @@
+//! The faults: each is what happens in real shops, made by the means by which it happens.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::network::{self, run_in};
+use super::programs::{self, Folder, Running};
+
+/// A fault, and the alert that has to name it.
+#[derive(Debug)]
+pub struct Fault {
+    pub name: &'static str,
+    /// What is done to the shop.
+    pub what: &'static str,
+    pub alert: &'static str,
+    /// The service that the alert has to name.
+    pub culprit: &'static str,
+}
+
+pub const FAULTS: &[Fault] = &[
+    Fault {
+        name: "gateway-timeout",
+        what: "the catalog answers after 1.5 s, the gateway waits 1 s",
+        alert: "PortolanRequestsAbandoned",
+        culprit: "catalog.js",
+    },
+    Fault {
+        name: "auth-down",
+        what: "the auth service is killed",
+        alert: "PortolanConnectionsRefused",
+        culprit: "auth.js",
+    },
+    Fault {
+        name: "keepalive-resets",
+        what: "auth gives idle connections up sooner than the gateway",
+        alert: "PortolanKeepaliveMismatch",
+        culprit: "auth.js",
+    },
+    Fault {
+        name: "slow-database",
+        what: "a report locks the table of orders again and again, for 800 ms",
+        alert: "PortolanLatencyHigh",
+        culprit: "orders-db",
+    },
+    Fault {
+        name: "packet-loss",
+        what: "every sixteenth packet between gateway and catalog is dropped",
+        alert: "PortolanRetransmitsHigh",
+        culprit: "catalog.js",
+    },
+    Fault {
+        name: "port-exhaustion",
+        what: "a scraper without a pool uses up the few local ports of its host",
+        alert: "PortolanLocalPortsExhausted",
+        culprit: "cache",
+    },
+    Fault {
+        name: "listen-overflow",
+        what: "the catalog hangs, and its accept queue fills",
+        alert: "PortolanListenOverflow",
+        culprit: "catalog.js",
+    },
+];
+
+/// What is broken now.
+#[derive(Default)]
+pub struct Broken {
+    faults: Vec<&'static str>,
+    /// Programs that are there only for the fault.
+    extra: Vec<Running>,
+}
+
+pub fn find(name: &str) -> Result<&'static Fault> {
+    let names = || FAULTS.iter().map(|fault| fault.name).collect::<Vec<_>>().join(", ");
+    FAULTS
+        .iter()
+        .find(|fault| fault.name == name)
+        .with_context(|| format!("no fault is called {name}: there are {}", names()))
+}
+
+type Shop = Vec<(&'static str, Running)>;
+
+impl Broken {
+    pub fn break_it(&mut self, name: &str, folder: &Folder, shop: &mut Shop) -> Result<()> {
+        let fault = find(name)?;
+        if self.faults.contains(&fault.name) {
+            return Ok(());
+        }
+        match fault.name {
+            // The programs do these themselves, when they read their names.
+            "gateway-timeout" | "keepalive-resets" => {}
+            "auth-down" => shop.retain(|(name, _)| *name != "auth"),
+            "slow-database" => {
+                let lock = "BEGIN; LOCK TABLE orders; SELECT pg_sleep(0.8); COMMIT; SELECT pg_sleep(0.05);";
+                let mut command = network::command("orders-db", "sh");
+                let script = format!(
+                    "while sleep 0.05; do psql -q -U postgres -h {} -c '{lock}'; done",
+                    folder.path("postgres").display()
+                );
+                command.args(["-c", &script]);
+                self.extra.push(Running::start(&mut command, &folder.log("report"))?);
+            }
+            "packet-loss" => network::feed(
+                network::command("catalog", "nft").args(["-f", "-"]),
+                "table ip fault {\n chain in { type filter hook input priority 0;\n  \
+                 ip saddr 172.20.0.2 numgen random mod 16 == 0 drop\n }\n \
+                 chain out { type filter hook output priority 0;\n  \
+                 ip daddr 172.20.0.2 numgen random mod 16 == 0 drop\n }\n}\n",
+            )?,
+            "port-exhaustion" => {
+                let range = "net.ipv4.ip_local_port_range=40000 40031";
+                run_in("users", "sysctl", &["-q", "-w", range])?;
+                self.extra.push(programs::node(folder, "users", "scraper.js")?);
+            }
+            "listen-overflow" => program(shop, "catalog")?.signal(libc::SIGSTOP),
+            other => bail!("nobody knows how to make {other}"),
+        }
+        self.faults.push(fault.name);
+        self.tell(folder)
+    }
+
+    pub fn heal(&mut self, folder: &Folder, shop: &mut Shop) -> Result<()> {
+        self.extra.clear();
+        for fault in std::mem::take(&mut self.faults) {
+            match fault {
+                "auth-down" => shop.push(("auth", programs::node(folder, "auth", "auth.js")?)),
+                "packet-loss" => run_in("catalog", "nft", &["flush", "ruleset"])?,
+                "port-exhaustion" => {
+                    let range = "net.ipv4.ip_local_port_range=32768 60999";
+                    run_in("users", "sysctl", &["-q", "-w", range])?;
+                }
+                "listen-overflow" => program(shop, "catalog")?.signal(libc::SIGCONT),
+                _ => {}
+            }
+        }
+        self.tell(folder)
+    }
+
+    fn tell(&self, folder: &Folder) -> Result<()> {
+        fs::write(folder.path("broken"), self.faults.join("\n")).context("telling the shop")
+    }
+}
+
+fn program<'a>(shop: &'a Shop, name: &str) -> Result<&'a Running> {
+    let found = shop.iter().find(|(here, _)| *here == name);
+    found.map(|(_, program)| program).with_context(|| format!("{name} does not run"))
+}

@@ -1,0 +1,121 @@
+//! The shop's network: a namespace per host, a bridge per segment, and a router between them.
+//!
+//! Nothing of it touches the machine's own network; when a [`Network`] is dropped it is gone.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use crate::shell;
+
+/// What every namespace of ours begins with.
+const PREFIX: &str = "shop-";
+const ROUTER: &str = "shop-router";
+/// Second octets of the segments: frontend, backend, database, monitoring.
+const SEGMENTS: [u8; 4] = [20, 21, 22, 23];
+
+/// A host: the name of its namespace, and its address as 172.segment.0.host.
+pub struct Host {
+    pub name: &'static str,
+    pub segment: u8,
+    pub host: u8,
+}
+
+pub const HOSTS: [Host; 10] = [
+    Host { name: "users", segment: 20, host: 3 },
+    Host { name: "gateway", segment: 20, host: 2 },
+    Host { name: "auth", segment: 21, host: 2 },
+    Host { name: "catalog", segment: 21, host: 3 },
+    Host { name: "orders-lb", segment: 21, host: 4 },
+    Host { name: "orders-1", segment: 21, host: 5 },
+    Host { name: "orders-2", segment: 21, host: 6 },
+    Host { name: "orders-3", segment: 21, host: 7 },
+    Host { name: "orders-db", segment: 22, host: 2 },
+    Host { name: "cache", segment: 22, host: 3 },
+];
+
+/// All namespaces of the shop.
+pub struct Network(());
+
+impl Network {
+    /// Makes it, after removing what a run that was killed has left.
+    pub fn new() -> Result<Self> {
+        remove();
+        let network = Self(());
+        let mut batch = format!("netns add {ROUTER}\n");
+        for Host { name, .. } in &HOSTS {
+            batch += &format!("netns add {PREFIX}{name}\n");
+        }
+        ip(&[], &batch).context("making network namespaces")?;
+        let mut router = String::from("link set lo up\n");
+        for segment in SEGMENTS {
+            router += &format!(
+                "link add br{segment} type bridge\naddr add 172.{segment}.0.1/16 dev br{segment}\n\
+                 link set br{segment} up\n"
+            );
+        }
+        for (number, Host { name, segment, .. }) in HOSTS.iter().enumerate() {
+            router += &format!(
+                "link add v{number} type veth peer name eth0 netns {PREFIX}{name}\n\
+                 link set v{number} master br{segment} up\n"
+            );
+        }
+        ip(&["-n", ROUTER], &router).context("joining the segments")?;
+        for Host { name, segment, host } in &HOSTS {
+            let inside = format!(
+                "link set lo up\naddr add 172.{segment}.0.{host}/16 dev eth0\nlink set eth0 up\n\
+                 route add default via 172.{segment}.0.1\n"
+            );
+            ip(&["-n", &format!("{PREFIX}{name}")], &inside)
+                .context("giving a host its address")?;
+        }
+        run_in("router", "sysctl", &["-q", "-w", "net.ipv4.ip_forward=1"])?;
+        Ok(network)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        remove();
+    }
+}
+
+/// A program to be started at a host.
+pub fn command(host: &str, program: &str) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &format!("{PREFIX}{host}"), program]);
+    command
+}
+
+/// Runs a program at a host to its end.
+pub fn run_in(host: &str, program: &str, arguments: &[&str]) -> Result<()> {
+    shell::quiet(command(host, program).args(arguments))
+}
+
+fn ip(options: &[&str], batch: &str) -> Result<()> {
+    feed(Command::new("ip").args(options).args(["-batch", "-"]), batch)
+}
+
+/// Runs a program that reads `input`.
+pub fn feed(command: &mut Command, input: &str) -> Result<()> {
+    use std::io::Write as _;
+    let name = shell::name_of(command);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("starting `{name}`"))?;
+    let mut stdin = child.stdin.take().context("no pipe to a program")?;
+    stdin.write_all(input.as_bytes()).with_context(|| format!("talking to `{name}`"))?;
+    drop(stdin);
+    let output = child.wait_with_output().with_context(|| format!("waiting for `{name}`"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "`{name}` failed: {}", said.trim());
+    Ok(())
+}
+
+/// Removes every namespace of ours that is there; links and bridges go with them.
+fn remove() {
+    let listed = shell::probe(Command::new("ip").args(["netns", "list"])).unwrap_or_default();
+    let names = listed.lines().filter_map(|line| line.split(' ').next());
+    for name in names.filter(|name| name.starts_with(PREFIX)) {
+        shell::probe(Command::new("ip").args(["netns", "del", name]));
+    }
+}

@@ -1,0 +1,15 @@
+// The customers: a steady few requests a second to the gateway.
+const http = require('http');
+
+const agent = new http.Agent({ keepAlive: true, maxSockets: 16 });
+
+const visit = (path) => {
+  const request = http.get({ host: '172.20.0.2', port: 80, path, agent, timeout: 5000 }, (response) => response.resume());
+  request.on('timeout', () => request.destroy());
+  request.on('error', () => {});
+};
+
+const every = (milliseconds, path) => setInterval(() => visit(path), milliseconds);
+every(80, '/catalog');
+every(120, '/order');
+every(1700, '/login');
