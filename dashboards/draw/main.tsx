@@ -69,8 +69,8 @@ const dressed = (frames: DataFrame[], panel: any) => {
       }
       if (field.type === FieldType.number) {
         field.config.color = properties.some((one: any) => one.id === 'thresholds') ? { mode: 'thresholds' as any } : defaults.color;
-        field.display = getDisplayProcessor({ field, theme, timeZone: 'browser' });
       }
+      field.display = getDisplayProcessor({ field, theme, timeZone: 'browser' });
     }
   }
   return done;
@@ -145,7 +145,7 @@ function Heat({ data, width, height }: any) {
         return (
           <g key={row.le}>
             <text x={58} y={y + 4} textAnchor="end" fontSize={11} fill={theme.colors.text.secondary}>
-              {row.le === '+Inf' ? '∞' : formattedValueToString(unit(Number(row.le), 0))}
+              {row.le === '+Inf' ? '∞' : formattedValueToString(unit(Number(row.le)))}
             </text>
             {row.cells.map((cell: any, x: number) => cell.value > 1e-9 && (
               <rect key={cell.at} x={64 + x * wide} y={y} width={wide} height={Math.max(1, high - 1)} fill="#ff9830" opacity={0.12 + 0.88 * Math.sqrt(cell.value / most)} />

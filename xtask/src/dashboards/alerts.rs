@@ -3,7 +3,7 @@
 //! Where one fault shows in several of them, `dashboards/prometheus/alertmanager.yml` lets only
 //! the one speak that names the cause.
 
-use super::promql::{EDGE, PAIR, SERVICE};
+use super::promql::{EDGE, PAIR, SERVICE, copied, happened};
 use super::rules::{Alert, Group, Rule, Severity};
 
 const CRITICAL: Severity = Severity::Critical;
@@ -21,6 +21,7 @@ pub fn groups() -> Vec<Group> {
         Group { name: "portolan-latency", rules: alerts(latency()) },
         Group { name: "portolan-connectivity", rules: alerts(connectivity()) },
         Group { name: "portolan-resets", rules: alerts(resets()) },
+        Group { name: "portolan-ports", rules: alerts(ports()) },
         Group { name: "portolan-agent", rules: alerts(agent()) },
     ]
 }
@@ -228,6 +229,29 @@ fn resets() -> Vec<Alert> {
             board: CONNECTIVITY_BOARD,
         },
     ]
+}
+
+fn ports() -> Vec<Alert> {
+    let conflicts = happened(
+        "portolan_port_conflicts_total{errno=\"EADDRINUSE\"}",
+        "cluster, port, protocol, claimant, claimant_namespace, holder, holder_namespace",
+        "15m",
+    );
+    // The one that suffers is called as in the other alerts.
+    let named = copied(
+        &copied(&format!("({conflicts})"), "claimant", "server"),
+        "claimant_namespace",
+        "server_namespace",
+    );
+    vec![Alert {
+        name: "PortolanPortConflict",
+        severity: WARNING,
+        hold: "0s",
+        expr: format!("{named} > 0"),
+        summary: "A service wanted a port that another one has.",
+        description: "{{ $labels.claimant }} wanted port {{ $labels.port }}/{{ $labels.protocol }}, and {{ $labels.holder }} has it; {{ $value | humanize }} times within 15 minutes. On that host `portolan ports conflicts` says why the two clash.",
+        board: "portolan-ports?var-service={{ $labels.claimant }}",
+    }]
 }
 
 fn agent() -> Vec<Alert> {

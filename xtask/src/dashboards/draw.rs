@@ -28,9 +28,26 @@ pub fn page(folder: &Path) -> Result<()> {
     shell::quiet(Command::new("cp").args(["-r"]).arg(docs).arg(folder))
 }
 
+/// Whether there is what installs and runs Grafana's components.
+pub fn can_draw() -> bool {
+    shell::exists("node") && shell::exists("npm")
+}
+
+/// Checks every dashboard against Grafana's own types; an error says where they differ.
+pub fn validate() -> Result<()> {
+    let tools = tools()?;
+    let boards = super::files(&super::Look::default())?;
+    let mut check = Command::new("node");
+    check.arg("validate.mjs").current_dir(&tools);
+    let boards = boards.iter().map(|(path, _)| path);
+    let boards = boards.filter(|path| path.starts_with("dashboards/grafana/"));
+    check.args(boards.map(|path| tree::root().join(path)));
+    shell::quiet(&mut check).context("the dashboards are not as Grafana's types want them")
+}
+
 /// The folder with the programs and their packages, installed if they are not there yet.
-pub fn tools() -> Result<PathBuf> {
-    if !shell::exists("node") || !shell::exists("npm") {
+fn tools() -> Result<PathBuf> {
+    if !can_draw() {
         bail!("node and npm are not installed");
     }
     let folder = tree::target()?.join("grafana");

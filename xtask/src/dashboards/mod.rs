@@ -129,6 +129,25 @@ pub fn files(look: &Look) -> Result<Vec<(String, String)>> {
     Ok(files)
 }
 
+/// Every question that a panel asks, with all choices open.
+pub fn questions() -> Vec<String> {
+    let mut questions = Vec::new();
+    for board in boards::all() {
+        for row in &board.rows {
+            for panel in &row.panels {
+                questions.extend(panel.questions().map(|expr| {
+                    ["$cluster", "$namespace", "$service", "$instance"]
+                        .iter()
+                        .fold(expr.to_owned(), |expr, variable| expr.replace(variable, ".*"))
+                        .replace("$__rate_interval", "10s")
+                        .replace("$__range", "1m")
+                }));
+            }
+        }
+    }
+    questions
+}
+
 /// Those files whose text on disk is another.
 fn stale(folder: &Path, files: &[(String, String)]) -> Vec<String> {
     let differs = |(path, text): &&(String, String)| {

@@ -281,6 +281,8 @@ impl Panel {
     /// An axis of factors, for what spans from microseconds to seconds.
     pub fn by_factors(mut self) -> Self {
         self.custom["scaleDistribution"] = json!({"type": "log", "log": 10});
+        // Areas mean nothing there.
+        self.custom["fillOpacity"] = json!(0);
         self
     }
 
@@ -304,6 +306,11 @@ impl Panel {
             "properties": [{"id": "links", "value": [link]}],
         }));
         self
+    }
+
+    /// What it asks Prometheus.
+    pub fn questions(&self) -> impl Iterator<Item = &str> {
+        self.queries.iter().map(|query| query.expr.as_str())
     }
 
     /// As the panel with this number, at this place.

@@ -35,6 +35,15 @@ pub fn as_server(expr: &str) -> String {
     copied(&copied(expr, "service", "server"), "service_namespace", "server_namespace")
 }
 
+/// What happened within `window`, also if the counter was not there before: a counter of
+/// something rare begins with its first event, and `increase` alone would not see that one.
+pub fn happened(counter: &str, by: &str, window: &str) -> String {
+    format!(
+        "sum by ({by}) (increase({counter}[{window}]))\n+ on ({by})\n\
+         (sum by ({by}) ({counter} unless {counter} offset {window}) or 0 * sum by ({by}) ({counter}))"
+    )
+}
+
 /// An expression, or a duration, with every duration in it divided by `faster`: a demo has no
 /// days to wait.
 pub fn scaled(text: &str, faster: u64) -> String {

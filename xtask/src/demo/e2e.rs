@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::faults::{FAULTS, Fault};
 use super::{Demo, watch};
+use crate::dashboards;
 
 /// How many times as fast as in earnest: windows of 5 minutes last 15 seconds.
 const FASTER: u64 = 20;
@@ -20,7 +21,7 @@ const FASTER: u64 = 20;
 /// that speed; and what a busy machine needs.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long the shop runs before it is broken: an objective needs a past.
-const WARM_UP: Duration = Duration::from_secs(25);
+const WARM_UP: Duration = Duration::from_secs(75);
 
 /// What arrived at the webhook: alert, service, and whether it fires.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,9 +45,12 @@ pub fn alerts(only: &[String]) -> Result<()> {
         bail!("alerts before anything is broken: {quiet:?}");
     }
     let mut failed = Vec::new();
+    // Some panels have something to show only when something is broken.
+    let mut unanswered = dashboards::questions();
+    ask(&demo, &mut unanswered)?;
     let chosen = |fault: &&Fault| only.is_empty() || only.iter().any(|name| name == fault.name);
     for fault in FAULTS.iter().filter(chosen) {
-        match one(&mut demo, &webhook, fault) {
+        match one(&mut demo, &webhook, fault, &mut unanswered) {
             Ok(took) => println!(
                 "ok      {:18} {} after {:.0} s, gone {:.0} s after healing",
                 fault.name,
@@ -58,9 +62,12 @@ pub fn alerts(only: &[String]) -> Result<()> {
                 println!("FAILED  {:18} {error:#}", fault.name);
                 failed.push(fault.name);
                 demo.obey("heal")?;
-                let _ = webhook.until(PATIENCE * 2, |firing| firing.is_empty());
+                let _ = webhook.until(PATIENCE * 2, BTreeSet::is_empty);
             }
         }
+    }
+    if only.is_empty() && !unanswered.is_empty() {
+        bail!("panels that never had anything to show:\n  {}", unanswered.join("\n  "));
     }
     if !failed.is_empty() {
         bail!("{} faults were not told right: {}", failed.len(), failed.join(", "));
@@ -69,7 +76,12 @@ pub fn alerts(only: &[String]) -> Result<()> {
 }
 
 /// One fault; how long its alert took to come and to go.
-fn one(demo: &mut Demo, webhook: &Webhook, fault: &Fault) -> Result<(Duration, Duration)> {
+fn one(
+    demo: &mut Demo,
+    webhook: &Webhook,
+    fault: &Fault,
+    unanswered: &mut Vec<String>,
+) -> Result<(Duration, Duration)> {
     let expected = (fault.alert.to_owned(), fault.culprit.to_owned());
     webhook.forget();
     let began = Instant::now();
@@ -78,6 +90,7 @@ fn one(demo: &mut Demo, webhook: &Webhook, fault: &Fault) -> Result<(Duration, D
         .until(PATIENCE, |firing| firing.contains(&expected))
         .with_context(|| format!("{} for {} did not come", fault.alert, fault.culprit))?;
     let came = began.elapsed();
+    ask(demo, unanswered)?;
     // What else there is to say would have been said by then.
     thread::sleep(Duration::from_secs(20));
     let others: Vec<_> =
@@ -87,11 +100,23 @@ fn one(demo: &mut Demo, webhook: &Webhook, fault: &Fault) -> Result<(Duration, D
     }
     let healed = Instant::now();
     demo.obey("heal")?;
-    webhook.until(PATIENCE * 2, |firing| firing.is_empty()).context("it does not end")?;
+    webhook.until(PATIENCE * 2, BTreeSet::is_empty).context("it does not end")?;
     let gone = healed.elapsed();
     // Windows forget, and the next fault begins in peace.
     thread::sleep(Duration::from_secs(15));
     Ok((came, gone))
+}
+
+/// Takes away the questions that have an answer now.
+fn ask(demo: &Demo, questions: &mut Vec<String>) -> Result<()> {
+    let mut left = Vec::new();
+    for question in questions.drain(..) {
+        if demo.watch.query(&question)?.is_empty() {
+            left.push(question);
+        }
+    }
+    *questions = left;
+    Ok(())
 }
 
 impl Webhook {

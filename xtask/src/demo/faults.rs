@@ -20,6 +20,12 @@ pub struct Fault {
 
 pub const FAULTS: &[Fault] = &[
     Fault {
+        name: "port-conflict",
+        what: "an older program is started again and again on the catalog's port",
+        alert: "PortolanPortConflict",
+        culprit: "legacy.js",
+    },
+    Fault {
         name: "gateway-timeout",
         what: "the catalog answers after 1.5 s, the gateway waits 1 s",
         alert: "PortolanRequestsAbandoned",
@@ -100,6 +106,12 @@ impl Broken {
                 );
                 command.args(["-c", &script]);
                 self.extra.push(Running::start(&mut command, &folder.log("report"))?);
+            }
+            "port-conflict" => {
+                let script = "while sleep 1; do node \"$0\"; done";
+                let mut command = network::command("catalog", "sh");
+                command.args(["-c", script]).arg(folder.path("legacy.js"));
+                self.extra.push(Running::start(&mut command, &folder.log("legacy"))?);
             }
             "packet-loss" => network::feed(
                 network::command("catalog", "nft").args(["-f", "-"]),

@@ -2,6 +2,7 @@
 //!
 //! Nothing of it touches the machine's own network; when a [`Network`] is dropped it is gone.
 
+use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -18,20 +19,20 @@ const SEGMENTS: [u8; 4] = [20, 21, 22, 23];
 pub struct Host {
     pub name: &'static str,
     pub segment: u8,
-    pub host: u8,
+    pub number: u8,
 }
 
 pub const HOSTS: [Host; 10] = [
-    Host { name: "users", segment: 20, host: 3 },
-    Host { name: "gateway", segment: 20, host: 2 },
-    Host { name: "auth", segment: 21, host: 2 },
-    Host { name: "catalog", segment: 21, host: 3 },
-    Host { name: "orders-lb", segment: 21, host: 4 },
-    Host { name: "orders-1", segment: 21, host: 5 },
-    Host { name: "orders-2", segment: 21, host: 6 },
-    Host { name: "orders-3", segment: 21, host: 7 },
-    Host { name: "orders-db", segment: 22, host: 2 },
-    Host { name: "cache", segment: 22, host: 3 },
+    Host { name: "users", segment: 20, number: 3 },
+    Host { name: "gateway", segment: 20, number: 2 },
+    Host { name: "auth", segment: 21, number: 2 },
+    Host { name: "catalog", segment: 21, number: 3 },
+    Host { name: "orders-lb", segment: 21, number: 4 },
+    Host { name: "orders-1", segment: 21, number: 5 },
+    Host { name: "orders-2", segment: 21, number: 6 },
+    Host { name: "orders-3", segment: 21, number: 7 },
+    Host { name: "orders-db", segment: 22, number: 2 },
+    Host { name: "cache", segment: 22, number: 3 },
 ];
 
 /// All namespaces of the shop.
@@ -44,26 +45,28 @@ impl Network {
         let network = Self(());
         let mut batch = format!("netns add {ROUTER}\n");
         for Host { name, .. } in &HOSTS {
-            batch += &format!("netns add {PREFIX}{name}\n");
+            let _ = writeln!(batch, "netns add {PREFIX}{name}");
         }
         ip(&[], &batch).context("making network namespaces")?;
         let mut router = String::from("link set lo up\n");
         for segment in SEGMENTS {
-            router += &format!(
+            let _ = write!(
+                router,
                 "link add br{segment} type bridge\naddr add 172.{segment}.0.1/16 dev br{segment}\n\
                  link set br{segment} up\n"
             );
         }
-        for (number, Host { name, segment, .. }) in HOSTS.iter().enumerate() {
-            router += &format!(
-                "link add v{number} type veth peer name eth0 netns {PREFIX}{name}\n\
-                 link set v{number} master br{segment} up\n"
+        for (index, Host { name, segment, .. }) in HOSTS.iter().enumerate() {
+            let _ = write!(
+                router,
+                "link add v{index} type veth peer name eth0 netns {PREFIX}{name}\n\
+                 link set v{index} master br{segment} up\n"
             );
         }
         ip(&["-n", ROUTER], &router).context("joining the segments")?;
-        for Host { name, segment, host } in &HOSTS {
+        for Host { name, segment, number } in &HOSTS {
             let inside = format!(
-                "link set lo up\naddr add 172.{segment}.0.{host}/16 dev eth0\nlink set eth0 up\n\
+                "link set lo up\naddr add 172.{segment}.0.{number}/16 dev eth0\nlink set eth0 up\n\
                  route add default via 172.{segment}.0.1\n"
             );
             ip(&["-n", &format!("{PREFIX}{name}")], &inside)

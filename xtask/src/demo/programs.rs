@@ -15,7 +15,7 @@ use crate::shell;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the shop's services are called; other services of the machine are not its business.
-pub const SERVICES: [&str; 9] = [
+pub const SERVICES: [&str; 10] = [
     "users.js",
     "gateway",
     "auth.js",
@@ -25,10 +25,11 @@ pub const SERVICES: [&str; 9] = [
     "orders-db",
     "cache",
     "scraper.js",
+    "legacy.js",
 ];
 
 /// The programs' text, and their configuration; `@…@` is filled in.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 12] = [
     ("faults.js", include_str!("shop/faults.js")),
     ("redis.js", include_str!("shop/redis.js")),
     ("postgres.js", include_str!("shop/postgres.js")),
@@ -37,6 +38,7 @@ const FILES: [(&str, &str); 11] = [
     ("orders.js", include_str!("shop/orders.js")),
     ("users.js", include_str!("shop/users.js")),
     ("scraper.js", include_str!("shop/scraper.js")),
+    ("legacy.js", include_str!("shop/legacy.js")),
     ("nginx.conf", include_str!("shop/nginx.conf")),
     ("haproxy.cfg", include_str!("shop/haproxy.cfg")),
     ("prometheus.yml", include_str!("shop/prometheus.yml")),

@@ -1,5 +1,6 @@
 //! Those who watch the shop: the agent, Prometheus and Alertmanager, on the loopback.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -38,8 +39,7 @@ impl Watch {
         let text = fs::read_to_string(objectives).context("reading the objectives")?;
         files.push((dashboards::OBJECTIVES.to_owned(), text));
         dashboards::write(&folder.path(""), &files)?;
-        let services = SERVICES.map(|name| name.replace('.', "\\\\.")).join("|");
-        let services = services.replace("\\\\", "\\");
+        let services = SERVICES.map(|name| name.replace('.', "\\.")).join("|");
         folder.fill(&[
             ("AGENT", &agent),
             ("ALERTMANAGER", &alertmanager),
@@ -81,7 +81,7 @@ impl Watch {
     pub fn query(&self, expr: &str) -> Result<Vec<serde_json::Value>> {
         let mut path = String::from("/api/v1/query?query=");
         for byte in expr.bytes() {
-            path += &format!("%{byte:02X}");
+            let _ = write!(path, "%{byte:02X}");
         }
         let body = get(&self.prometheus, &path).with_context(|| format!("asking for {expr}"))?;
         let answer: serde_json::Value = serde_json::from_str(&body)?;
@@ -99,7 +99,7 @@ fn alertmanager_config(webhook: &str, faster: u64) -> Result<String> {
         let shipped = ["group_wait: 30s", "group_interval: 5m"];
         if faster > 1 && shipped.iter().any(|setting| line.trim() == *setting) {
             let (key, value) = line.split_once(": ").unwrap_or((line, "30s"));
-            config += &format!("{key}: {}\n", dashboards::faster(value, faster));
+            let _ = writeln!(config, "{key}: {}", dashboards::faster(value, faster));
         } else {
             config += line;
             config.push('\n');

@@ -17,7 +17,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::{build, setup, shell, tree};
+use crate::{build, dashboards, setup, shell, tree};
 use report::Report;
 
 /// More failed live tests than this are no accident.
@@ -72,6 +72,17 @@ pub fn test(args: &Args) -> Result<()> {
     if filter.is_empty() {
         heading("documentation");
         report.watch(&mut tests(&["--doc"], filter, &[]))?;
+    }
+    if filter.is_empty() {
+        heading("dashboards against Grafana's own types");
+        if !dashboards::draw::can_draw() {
+            report.skip("the dashboards' types: node or npm is not installed");
+        } else if let Err(error) = dashboards::draw::validate() {
+            println!("{error:#}");
+            report.failed += 1;
+        } else {
+            report.passed += 1;
+        }
     }
     report.print();
     if report.failed > 0 {

@@ -153,6 +153,7 @@ fn over_time() -> Vec<Panel> {
             format!("topk(10, pair:portolan_tcp_connects_failures:ratio_rate5m{{{TO}}} > 0)"),
             "{{client}} → {{server}}",
         )
+        .or_else("none")
         .from(0.001, "red")
         .marked(),
     ]

@@ -23,6 +23,7 @@ pub fn board() -> Board {
         explore: "portolan_port_listeners",
         rows: vec![
             Row { title: "Listeners", height: 11, panels: listeners() },
+            Row { title: "Conflicts", height: 8, panels: conflicts() },
             Row { title: "Queues", height: 8, panels: queues() },
         ],
     }
@@ -50,6 +51,32 @@ fn listeners() -> Vec<Panel> {
             },
         ],
     )]
+}
+
+fn conflicts() -> Vec<Panel> {
+    let mine = r#"cluster=~"$cluster", claimant_namespace=~"$namespace", claimant=~"$service""#;
+    let column = |title, bad_from, expr| Column { expr, title, unit: Unit::Count, bad_from };
+    let by = "claimant, claimant_namespace, holder, holder_namespace, port, protocol, errno";
+    vec![
+        Panel::table(
+            "Who wanted a port and did not get it",
+            "Binds and listens that failed, since the agents started. Holder: who has the port; none: nobody, the error says why.",
+            14,
+            &[
+                ("claimant", "Wanted by"),
+                ("claimant_namespace", "Namespace"),
+                ("port", "Port"),
+                ("protocol", "Protocol"),
+                ("holder", "Held by"),
+                ("holder_namespace", "Holder's namespace"),
+                ("errno", "Error"),
+            ],
+            &[column("Times", Some(1.0), format!("sum by ({by}) (portolan_port_conflicts_total{{{mine}}})"))],
+        ),
+        Panel::lines("Failed binds and listens", "A second, by who wanted the port.", Unit::PerSecond, 10)
+            .query(format!("sum by (claimant, port) (rate(portolan_port_conflicts_total{{{mine}}}[$__rate_interval])) > 0"), "{{claimant}}: {{port}}")
+            .or_else("none"),
+    ]
 }
 
 fn queues() -> Vec<Panel> {

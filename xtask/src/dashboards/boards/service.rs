@@ -33,8 +33,8 @@ fn glance() -> Vec<Panel> {
         Panel::number("P99, its own", "One request in a hundred takes it longer, from the first byte in to the first byte out.", Unit::Seconds, 4, quantile("0.99", "server")).from(0.05, "red"),
         Panel::number("P99, clients", "One request in a hundred takes longer, the network included.", Unit::Seconds, 4, quantile("0.99", "client")).from(0.05, "red"),
         Panel::number("Open connections", "Connections to it that are established now.", Unit::Count, 4, format!("sum(portolan_tcp_active_connections{{{TO}, role=\"server\"}}) or sum(portolan_tcp_active_connections{{{TO}, role=\"client\"}})")).else_("blue"),
-        Panel::number("Connects to it failing", "Share of the attempts to connect to it that fail.", Unit::Ratio, 4, format!("sum(pair:portolan_tcp_connects_failures:rate5m{{{TO}}}) / (sum(pair:portolan_tcp_connects_attempts:rate5m{{{TO}}}) > 0)")).from(0.001, "red"),
-        Panel::number("Its connects failing", "Share of its attempts to connect to others that fail.", Unit::Ratio, 4, format!("sum(pair:portolan_tcp_connects_failures:rate5m{{{FROM}}}) / (sum(pair:portolan_tcp_connects_attempts:rate5m{{{FROM}}}) > 0)")).from(0.001, "red"),
+        Panel::number("Connects to it failing", "Share of the attempts to connect to it that fail.", Unit::Ratio, 4, format!("sum(pair:portolan_tcp_connects_failures:rate5m{{{TO}}}) / (sum(pair:portolan_tcp_connects_attempts:rate5m{{{TO}}}) > 0)")).or_else("no attempts").from(0.001, "red"),
+        Panel::number("Its connects failing", "Share of its attempts to connect to others that fail.", Unit::Ratio, 4, format!("sum(pair:portolan_tcp_connects_failures:rate5m{{{FROM}}}) / (sum(pair:portolan_tcp_connects_attempts:rate5m{{{FROM}}}) > 0)")).or_else("no attempts").from(0.001, "red"),
     ]
 }
 
