@@ -243,7 +243,12 @@ fn ports() -> Vec<Alert> {
         "claimant_namespace",
         "server_namespace",
     );
-    vec![Alert {
+    let breaches = happened(
+        "portolan_port_reservation_breaches_total",
+        "cluster, port, protocol, owner, offender, action",
+        "15m",
+    );
+    let conflict = Alert {
         name: "PortolanPortConflict",
         severity: WARNING,
         hold: "0s",
@@ -251,7 +256,17 @@ fn ports() -> Vec<Alert> {
         summary: "A service wanted a port that another one has.",
         description: "{{ $labels.claimant }} wanted port {{ $labels.port }}/{{ $labels.protocol }}, and {{ $labels.holder }} has it; {{ $value | humanize }} times within 15 minutes. On that host `portolan ports conflicts` says why the two clash.",
         board: "portolan-ports?var-service={{ $labels.claimant }}",
-    }]
+    };
+    let breach = Alert {
+        name: "PortolanPortReservationBreach",
+        severity: WARNING,
+        hold: "0s",
+        expr: format!("{} > 0", copied(&format!("({breaches})"), "offender", "server")),
+        summary: "A service took, or tried to take, a port that is reserved for another.",
+        description: "Port {{ $labels.port }}/{{ $labels.protocol }} is reserved for {{ $labels.owner }}, and {{ $labels.offender }} wanted it: {{ $labels.action }}, {{ $value | humanize }} times within 15 minutes.",
+        board: "portolan-ports?var-service={{ $labels.offender }}",
+    };
+    vec![conflict, breach]
 }
 
 fn agent() -> Vec<Alert> {

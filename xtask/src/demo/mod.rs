@@ -88,6 +88,7 @@ struct Demo {
     watch: Watch,
     folder: Folder,
     _network: Network,
+    _only: fs::File,
 }
 
 impl Demo {
@@ -96,6 +97,7 @@ impl Demo {
             bail!("network namespaces need root: run this as root");
         }
         install()?;
+        let only = lock()?;
         let binary = match std::env::var_os("PORTOLAN_BIN") {
             Some(binary) => binary.into(),
             None => build::build()?,
@@ -105,7 +107,7 @@ impl Demo {
         fs::create_dir_all(folder.path("page")).context("making room for the page")?;
         let watch = Watch::start(&binary, &folder, webhook, faster)?;
         let shop = programs::shop(&folder)?;
-        Ok(Self { shop, broken: Broken::default(), watch, folder, _network: network })
+        Ok(Self { shop, broken: Broken::default(), watch, folder, _network: network, _only: only })
     }
 
     fn obey(&mut self, order: &str) -> Result<()> {
@@ -184,6 +186,16 @@ fn ask(order: &str) -> Result<()> {
 
 fn socket() -> Result<PathBuf> {
     Ok(tree::target()?.join("demo.sock"))
+}
+
+/// There is one shop: its namespaces have names.
+fn lock() -> Result<fs::File> {
+    let path = std::env::temp_dir().join("portolan-demo.lock");
+    let file = fs::File::create(&path).context("making sure that no other demo runs")?;
+    if file.try_lock().is_err() {
+        bail!("another demo runs or is cleaning up: stop it, or wait");
+    }
+    Ok(file)
 }
 
 fn install() -> Result<()> {
