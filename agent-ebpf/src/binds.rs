@@ -14,7 +14,7 @@ use aya_ebpf::helpers::generated::{
 
 use crate::maps::{self, lost, seen};
 use crate::raw_sock::RawSock;
-use crate::sock::Task;
+use crate::sock::{Sock, Task};
 use crate::{claims, enforcement, owners};
 
 /// The verdict of a cgroup program that lets the call go on.
@@ -101,20 +101,51 @@ pub fn granted(ctx: *mut bpf_sock) -> i32 {
     }
     let Some(owner) = claims::granted() else { return ALLOW };
     seen(SOCKET);
-    let state = BoundState {
+    // SAFETY: the context is valid.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.cast()) };
+    remember(ctx as *const c_void, &now(owner, cookie));
+    ALLOW
+}
+
+/// A program listens: if it did not ask for its port, it has one from now on.
+#[inline(always)]
+pub fn listening(sk: Sock, owner: u32) {
+    if maps::bound(sk.0).is_none() {
+        seen(SOCKET);
+        // SAFETY: a socket that the kernel vouches for.
+        let cookie = unsafe { bpf_get_socket_cookie(sk.0.cast_mut()) };
+        remember(sk.0, &now(owner, cookie));
+    }
+}
+
+/// A socket that had its port before us.
+#[inline(always)]
+pub fn found(sk: Sock, owner: u32, tgid: u32) {
+    if maps::bound(sk.0).is_none() {
+        seen(SOCKET);
+        remember(sk.0, &BoundState { owner, tgid, since_us: 0, cookie: sk.cookie() });
+    }
+}
+
+/// Bound now, by the running process.
+#[inline(always)]
+fn now(owner: u32, cookie: u64) -> BoundState {
+    BoundState {
         owner,
         // SAFETY: no arguments.
         tgid: (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32,
         // SAFETY: no arguments.
         since_us: unsafe { bpf_ktime_get_ns() } / 1000,
-        // SAFETY: the context is valid.
-        cookie: unsafe { bpf_get_socket_cookie(ctx.cast()) },
-    };
-    match maps::bound_or_insert(ctx as *const c_void, &state) {
+        cookie,
+    }
+}
+
+#[inline(always)]
+fn remember(sk: *const c_void, state: &BoundState) {
+    match maps::bound_or_insert(sk, state) {
         // A socket bound again keeps its old state's place.
         // SAFETY: a valid value of this socket's storage; the kernel holds the socket's lock.
-        Some(place) => unsafe { *place = state },
+        Some(place) => unsafe { *place = *state },
         None => lost(SOCKET, NO_STORAGE),
     }
-    ALLOW
 }

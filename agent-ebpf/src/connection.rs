@@ -16,7 +16,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
 use crate::sock::{LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
-use crate::{atomic, claims, emit, owners, requests};
+use crate::{atomic, binds, claims, emit, owners, requests};
 
 /// A program calls connect: the SYN is about to leave. Process context.
 #[inline(always)]
@@ -39,6 +39,7 @@ pub fn connecting(sk: Sock) {
 #[inline(always)]
 pub fn listening(sk: Sock) {
     let owner = owners::current(sk.netns());
+    binds::listening(sk, owner);
     let state = SocketState {
         owner,
         slot: edges::slot(&listener_key(sk, owner), || sk.local()),

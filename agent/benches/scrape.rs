@@ -71,6 +71,8 @@ fn snapshot(rows: usize) -> Snapshot {
         taken_seconds: 0.0,
         edges: (0..rows).map(row).collect(),
         listeners: Vec::new(),
+        ports: Vec::new(),
+        ephemeral: Vec::new(),
         conflicts: Vec::new(),
         conflict_totals: Vec::new(),
         ledger: LedgerView {

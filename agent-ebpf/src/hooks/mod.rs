@@ -9,6 +9,7 @@ mod inet_sock_set_state;
 mod post_bind4;
 mod post_bind6;
 mod seed;
+mod seed_udp;
 mod settle;
 mod sk_data_ready;
 mod sock_send_length;

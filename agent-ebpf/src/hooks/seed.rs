@@ -9,8 +9,8 @@ use agent_common::edge::ROLE_CLIENT;
 use agent_common::seed::STRANGERS_TOO;
 
 use crate::maps::{self, socket};
-use crate::sock::{CLOSE, SYN_RECV, Sock};
-use crate::{connection, owners};
+use crate::sock::{CLOSE, LISTEN, SYN_RECV, Sock};
+use crate::{binds, connection, owners};
 
 /// `struct bpf_iter__tcp`.
 #[repr(C)]
@@ -35,12 +35,17 @@ extern "C" fn seed(ctx: *const Context) -> i32 {
     if state == CLOSE || state == SYN_RECV || socket(sk.0).is_some() {
         return 0;
     }
-    let (owner, role) = match maps::seed(sk.cookie()) {
+    let (owner, tgid, role) = match maps::seed(sk.cookie()) {
         // SAFETY: a valid map value.
-        Some(seed) => unsafe { (owners::by_key(&(*seed).owner, (*seed).tgid), (*seed).role) },
+        Some(seed) => unsafe {
+            (owners::by_key(&(*seed).owner, (*seed).tgid), (*seed).tgid, (*seed).role)
+        },
         None if maps::seed(STRANGERS_TOO).is_none() => return 0,
-        None => (owners::nobody(sk.netns()), ROLE_CLIENT),
+        None => (owners::nobody(sk.netns()), 0, ROLE_CLIENT),
     };
+    if state == LISTEN {
+        binds::found(sk, owner, tgid);
+    }
     connection::preexisting(sk, tcp, owner, role);
     0
 }

@@ -7,6 +7,7 @@
 //! | `/readyz`, `/-/ready` | there is a first snapshot |
 //! | `/api/v1/status` | hooks, what is off and why, loss, tables ([`shapes::Status`]) |
 //! | `/api/v1/edges` | edges ([`shapes::Edges`]); `?role=`, `?service=`, `?port=` |
+//! | `/api/v1/ports` | who has which port ([`ports::Ports`]); `?port=`, `?protocol=` |
 //! | `/api/v1/conflicts` | ports that somebody wanted and did not get ([`ports::Conflicts`]); `?since=`, `?port=` |
 //! | `/api/v1/listeners` | listening sockets ([`shapes::Listeners`]) |
 //! | `/api/v1/reservations` | ports kept for services, and who does not keep to it |

@@ -49,6 +49,7 @@ pub(super) fn readable() -> Router<Api> {
         .route("/api/v1/status", get(status))
         .route("/api/v1/edges", get(edges))
         .route("/api/v1/listeners", get(listeners))
+        .route("/api/v1/ports", get(ports::ports))
         .route("/api/v1/conflicts", get(ports::conflicts))
         .merge(kept::readable())
         .merge(relations::routes())

@@ -312,6 +312,8 @@ impl Status {
             related: _,
             drains,
             drain_seconds,
+            ports: _,
+            ephemeral: _,
             conflicts: _,
             conflict_totals: _,
             kept: _,

@@ -36,6 +36,8 @@ Examples:
   portolan edges                                   who talks to whom, as a table
   portolan edges --role client --sort p99          the slowest calls of this host's services first
   portolan edges --output json | jq '.edges[] | select(.connects.refused)'
+  portolan ports                                   who has which port
+  portolan ports conflicts --since 1h              who wanted a port and did not get it, why, and the mend
   portolan ports reserve 5432 --for postgres       keep a port for a service
   portolan ports free --near 8080                  a port that nobody has
   portolan services                                services, where they are and how well
@@ -68,9 +70,9 @@ enum Command {
     Config(config::ConfigCommand),
     /// Show who talks to whom, from a running agent.
     Edges(edges::EdgesArgs),
-    /// Keep ports for services, hand out free ones, and show who has which.
-    #[command(subcommand)]
-    Ports(ports::PortsCommand),
+    /// Show who has which port and who wanted one and did not get it; keep ports for services and
+    /// hand out free ones.
+    Ports(ports::PortsArgs),
     /// Show services, where they are and how well; name those that nothing else can name.
     Services(services::ServicesArgs),
     /// Draw who talks to whom, from a running agent.
@@ -107,7 +109,7 @@ pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
         Command::Agent(arguments) => agent::run(&arguments, start),
         Command::Config(command) => config::run(&command),
         Command::Edges(arguments) => edges::run(&arguments),
-        Command::Ports(command) => ports::run(&command),
+        Command::Ports(arguments) => ports::run(&arguments),
         Command::Services(arguments) => services::run(&arguments),
         Command::Map(arguments) => map::run(&arguments),
         Command::Balance(arguments) => balance::run(&arguments),

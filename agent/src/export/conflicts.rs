@@ -1,5 +1,6 @@
 //! Ports that somebody wanted and did not get.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::View;
@@ -19,13 +20,20 @@ pub(super) const METRICS: &[Metric] = &[Metric {
 }];
 
 fn conflicts(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    // What differs only in how a name was found has the same labels.
+    let mut sums: BTreeMap<_, u64> = BTreeMap::new();
     for total in &view.snapshot.conflict_totals {
         let ConflictLabels { port, protocol, claimant, holder, errno } = &total.labels;
         let protocol = protocol.map_or("other", |protocol| protocol.as_str());
-        let claimant = [("claimant", &*claimant.name), ("claimant_namespace", &claimant.namespace)];
-        let holder = [("holder", &*holder.name), ("holder_namespace", &holder.namespace)];
-        let place = ([("port", *port)], [("protocol", protocol)]);
-        samples.integer(Some(&((place, claimant), (holder, [("errno", *errno)]))), total.count)?;
+        let claimant = (&*claimant.name, &*claimant.namespace);
+        let holder = (&*holder.name, &*holder.namespace);
+        *sums.entry((*port, protocol, claimant, holder, *errno)).or_default() += total.count;
+    }
+    for ((port, protocol, claimant, holder, errno), sum) in sums {
+        let place = ([("port", port)], [("protocol", protocol)]);
+        let claimant = [("claimant", claimant.0), ("claimant_namespace", claimant.1)];
+        let holder = [("holder", holder.0), ("holder_namespace", holder.1)];
+        samples.integer(Some(&((place, claimant), (holder, [("errno", errno)]))), sum)?;
     }
     Ok(())
 }

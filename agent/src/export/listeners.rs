@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::View;
 use super::metric::{Kind, Metric, Samples};
+use crate::model::port::Protocol;
 use crate::model::service::Service;
 use crate::model::snapshot::{ListenerView, Role};
 
@@ -32,9 +33,9 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_port_listeners",
         kind: Kind::Gauge,
-        help: "Listening sockets.",
+        help: "Sockets that wait for somebody: TCP sockets that listen, UDP sockets with a port that a program asked for.",
         labels: LISTENER,
-        fed_by: "sweep",
+        fed_by: "sweep, bound_sockets, seed_udp",
         render: listeners,
     },
     Metric {
@@ -57,16 +58,27 @@ pub(super) const METRICS: &[Metric] = &[
 
 fn overflows(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
     let rows = view.rows_of_listeners();
-    write(samples, rows.map(|(server, port, counters)| (server, port, counters.listen_drops)))
+    write(
+        samples,
+        Protocol::Tcp,
+        rows.map(|(server, port, counters)| (server, port, counters.listen_drops)),
+    )
 }
 
 fn synack_retransmits(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
     let rows = view.rows_of_listeners();
-    write(samples, rows.map(|(server, port, counters)| (server, port, counters.synack_retransmits)))
+    write(
+        samples,
+        Protocol::Tcp,
+        rows.map(|(server, port, counters)| (server, port, counters.synack_retransmits)),
+    )
 }
 
 fn listeners(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
-    gauge(view, samples, |_| 1)
+    gauge(view, samples, |_| 1)?;
+    let receivers = view.snapshot.ports.iter().filter(|port| port.protocol == Protocol::Udp);
+    let values = receivers.map(|port| (&port.holder.service, port.port, u64::from(port.sockets)));
+    write(samples, Protocol::Udp, values)
 }
 
 fn backlog(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
@@ -79,12 +91,17 @@ fn backlog_max(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
 
 fn gauge(view: &View, samples: &mut Samples<'_>, value: fn(&ListenerView) -> u64) -> fmt::Result {
     let listeners = view.snapshot.listeners.iter();
-    write(samples, listeners.map(|listener| (&listener.service, listener.port, value(listener))))
+    write(
+        samples,
+        Protocol::Tcp,
+        listeners.map(|listener| (&listener.service, listener.port, value(listener))),
+    )
 }
 
 /// Adds up what has the same labels, and writes it.
 fn write<'a>(
     samples: &mut Samples<'_>,
+    protocol: Protocol,
     values: impl Iterator<Item = (&'a Service, u16, u64)>,
 ) -> fmt::Result {
     let mut sums: BTreeMap<(&str, &str, u16), u64> = BTreeMap::new();
@@ -93,7 +110,7 @@ fn write<'a>(
     }
     for ((name, namespace, port), sum) in sums {
         let service = [("service", name), ("service_namespace", namespace)];
-        let labels = (service, ([("port", port)], [("protocol", "tcp")]));
+        let labels = (service, ([("port", port)], [("protocol", protocol.as_str())]));
         samples.integer(Some(&labels), sum)?;
     }
     Ok(())

@@ -9,8 +9,8 @@ use prometheus_client::registry::Unit;
 
 use super::{Format, View};
 use super::{
-    agent, backends, bounds, conflicts, connects, hooks, latency, ledger, listeners, process,
-    reservations, resets, segments, services, sources, traffic,
+    agent, backends, bounds, conflicts, connects, ephemeral, hooks, latency, ledger, listeners,
+    process, reservations, resets, segments, services, sources, traffic,
 };
 
 /// One metric.
@@ -59,6 +59,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Metric> {
         resets::METRICS,
         listeners::METRICS,
         conflicts::METRICS,
+        ephemeral::METRICS,
         reservations::METRICS,
         services::METRICS,
         sources::METRICS,

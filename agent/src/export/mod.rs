@@ -9,6 +9,7 @@ mod backends;
 mod bounds;
 mod conflicts;
 mod connects;
+mod ephemeral;
 mod hooks;
 mod latency;
 mod ledger;

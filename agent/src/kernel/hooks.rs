@@ -187,6 +187,14 @@ pub const HOOKS: &[Hook] = &[
         lost_without: "connections and listeners that were there before the agent",
     },
     Hook {
+        name: "seed_udp",
+        ways: &[Way { program: "seed_udp", kind: Kind::Iterator, target: "udp" }],
+        fields: &["cookie"],
+        requests: false,
+        after: None,
+        lost_without: "UDP sockets that had a port before the agent",
+    },
+    Hook {
         name: "post_bind4",
         ways: &[cgroup("post_bind4", Kind::CgroupSocket)],
         fields: &[],

@@ -21,19 +21,25 @@ impl Kernel {
     /// Takes over the sockets of `survey`, then those it did not find (they get no owner);
     /// returns how many it had found.
     pub fn seed(&mut self, survey: &Survey) -> anyhow::Result<usize> {
-        let Some(program) = self.program("seed")? else { return Ok(0) };
+        let programs = [self.program("seed")?, self.program("seed_udp")?];
+        let programs: Vec<_> = programs.into_iter().flatten().collect();
+        let run_everywhere = |namespaces: &[Namespace]| {
+            for program in &programs {
+                run_everywhere(program.as_fd(), namespaces);
+            }
+        };
         for batch in survey.sockets.chunks(BATCH) {
             for socket in batch {
                 self.seeds.insert(&socket.entry.cookie, &socket.seed).context("writing seeds")?;
             }
-            run_everywhere(program.as_fd(), &survey.namespaces);
+            run_everywhere(&survey.namespaces);
             for socket in batch {
                 self.seeds.remove(&socket.entry.cookie).context("removing seeds")?;
             }
         }
         let nobody = Seed { owner: OwnerKey::zeroed(), ..Seed::zeroed() };
         self.seeds.insert(&STRANGERS_TOO, &nobody).context("writing seeds")?;
-        run_everywhere(program.as_fd(), &survey.namespaces);
+        run_everywhere(&survey.namespaces);
         self.seeds.remove(&STRANGERS_TOO).context("removing seeds")?;
         Ok(survey.sockets.len())
     }

@@ -178,6 +178,7 @@ impl ConflictLabels {
 impl Conflict {
     /// Whether `next` is one more of these.
     fn takes(&self, next: &Self) -> bool {
+        // By name: how it was found may have changed meanwhile.
         let who = |party: &Party| (party.service.name.clone(), party.service.namespace.clone());
         let holder = |conflict: &Self| {
             conflict.holder.as_ref().map(|h| (who(&h.party), h.party.pid, h.address, h.state))

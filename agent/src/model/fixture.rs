@@ -11,6 +11,7 @@ use agent_common::wire::Wire;
 use super::book::Book;
 use super::breaches::{Action, Breach, BreachKey};
 use super::conflicts::{ConflictLabels, ConflictTotal};
+use super::ephemeral::{Ephemeral, EphemeralView};
 use super::kept::KeptView;
 use super::port::{Port, Protocol};
 use super::registry::Registration;
@@ -201,6 +202,20 @@ pub fn snapshot() -> Snapshot {
             listener(&postgres, 5432, IpAddr::V6(Ipv6Addr::UNSPECIFIED), 2),
             listener(&shop, 8080, IpAddr::V4(Ipv4Addr::LOCALHOST), 1),
         ],
+        ports: Vec::new(),
+        ephemeral: vec![EphemeralView {
+            netns: 1,
+            netns_of: shop.clone(),
+            ephemeral: Ephemeral {
+                first: 32_768,
+                last: 60_999,
+                used_tcp: 7058,
+                used_udp: 1,
+                most: 3529,
+                most_to: Some((IpAddr::V4(Ipv4Addr::LOCALHOST), 5432)),
+                time_wait: 3000,
+            },
+        }],
         conflicts: Vec::new(),
         conflict_totals: vec![ConflictTotal {
             labels: ConflictLabels {

@@ -13,6 +13,7 @@ pub mod claims;
 pub mod clash;
 pub mod conflicts;
 pub mod enforcement;
+pub mod ephemeral;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod full_name;

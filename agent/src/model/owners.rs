@@ -58,6 +58,12 @@ impl Owners {
         self.rows.values().map(|owner| owner.row.key.netns)
     }
 
+    /// Rows of a network namespace.
+    pub fn in_namespace(&self, netns: u32) -> impl Iterator<Item = u32> {
+        let rows = self.rows.iter().filter(move |(_, owner)| owner.row.key.netns == netns);
+        rows.map(|(index, _)| *index)
+    }
+
     /// How many rows were ever taken.
     pub fn taken(&self) -> u64 {
         self.taken

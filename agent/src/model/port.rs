@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::conflicts::Party;
+
 /// A protocol with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -65,6 +67,35 @@ pub struct Held {
     pub reuse_port: Option<bool>,
     /// How it holds the port.
     pub state: PortState,
+}
+
+/// Sockets of one service on one place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PortView {
+    /// The port.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The address, `0.0.0.0` or `::` for all.
+    pub address: IpAddr,
+    /// Whether an IPv6 address for all refuses IPv4.
+    pub v6_only: bool,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// How it is held.
+    pub state: PortState,
+    /// Who has it.
+    pub holder: Party,
+    /// User id of whoever made the socket.
+    pub uid: u32,
+    /// Since when, seconds since the Unix epoch; null if it was there before the agent.
+    pub since_seconds: Option<f64>,
+    /// How many sockets (SO_REUSEPORT).
+    pub sockets: u32,
+    /// Connections waiting to be accepted.
+    pub backlog: u32,
+    /// How many may wait.
+    pub max_backlog: u32,
 }
 
 impl Protocol {

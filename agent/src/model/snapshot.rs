@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::balance::Weights;
 use super::conflicts::{Conflict, ConflictTotal};
+use super::ephemeral::EphemeralView;
 use super::health::Epoch;
 use super::kept::KeptView;
+use super::port::PortView;
 use super::relations::RelationsView;
 use super::service::Service;
 use super::violations::SegmentsView;
@@ -23,6 +25,10 @@ pub struct Snapshot {
     pub edges: Vec<EdgeView>,
     /// Listening sockets.
     pub listeners: Vec<ListenerView>,
+    /// Who has which port, sorted by port.
+    pub ports: Vec<PortView>,
+    /// Ephemeral ports in use, by network namespace.
+    pub ephemeral: Vec<EphemeralView>,
     /// Failed binds and listens that happened last, oldest first.
     pub conflicts: Vec<Arc<Conflict>>,
     /// How many there were, by who and what.

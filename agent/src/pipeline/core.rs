@@ -32,7 +32,7 @@ use crate::model::claims::ClaimAction;
 use crate::model::health::Epochs;
 use crate::model::listen_drops::ListenDrops;
 use crate::model::owners::{OwnerAction, Owners};
-use crate::model::port::Protocol;
+use crate::model::port::{PortView, Protocol};
 use crate::model::snapshot::{HookView, LedgerView, ListenerView, MapView, Snapshot};
 use crate::model::tables::{Action, Tables};
 use crate::sockets::drops::NamespaceDrops;
@@ -230,6 +230,7 @@ impl Core {
         self.known_namespaces.extend(self.owners.namespaces());
         self.names.set_addresses(&survey.addresses);
         self.relate.set_addresses(&survey.addresses);
+        self.ports.set_ephemeral(survey);
         self.addresses_at = Some(Instant::now());
     }
 
@@ -277,7 +278,7 @@ impl Core {
         if names.take_missing() {
             sources.ask();
         }
-        self.take_binds(drained, now_us);
+        let port_views = self.take_binds(drained, now_us);
         let Self { tables, .. } = self;
         for event in &drained.events {
             tell(event, tables);
@@ -303,6 +304,8 @@ impl Core {
         let related = self.relate.update(now_us, taken.as_secs_f64(), &drained.edges, &self.tables);
         Snapshot {
             taken_seconds: taken.as_secs_f64(),
+            ports: port_views,
+            ephemeral: self.ports.ephemeral_views(&mut self.names, &self.owners, now_us),
             conflicts: self.ports.conflicts.recent(),
             conflict_totals: self.ports.conflicts.totals(),
             health_since: self.epochs.observe(taken.as_secs_f64(), &updated.edges),
@@ -336,7 +339,7 @@ impl Core {
     }
 
     /// Takes in failed binds and who has which port.
-    fn take_binds(&mut self, drained: &Drained, now_us: u64) {
+    fn take_binds(&mut self, drained: &Drained, now_us: u64) -> Vec<PortView> {
         let Self { kernel, names, owners, listeners, ports, .. } = self;
         let capacity = kernel.drain.ports.capacity();
         let mut known = Known { names, owners, listeners, now_us, now_seconds: epoch_seconds() };
@@ -349,6 +352,7 @@ impl Core {
                 },
             );
         }
+        ports.views(&mut known)
     }
 
     /// Completes what the tables export with what leaves by other ways. After a take-over of

@@ -22,10 +22,12 @@ use crate::kernel::drain::Drained;
 use crate::model::claims::{ClaimAction, Claims, Failures};
 use crate::model::clash::{self, Place, Reason, Verdict, Wanted};
 use crate::model::conflicts::{Conflict, Conflicts, Holder, Party};
+use crate::model::ephemeral::{Ephemeral, EphemeralView};
 use crate::model::owners::Owners;
-use crate::model::port::{Held, PortState, Protocol};
+use crate::model::port::{Held, PortState, PortView, Protocol};
 use crate::model::service::{Service, Source};
 use crate::sockets::diag::{SocketEntry, TIME_WAIT};
+use crate::sockets::existing::Survey;
 use crate::sockets::holders;
 use crate::sockets::inspection::{Inspection, inspect};
 
@@ -48,6 +50,10 @@ pub(super) struct Ports {
     pub refused: Vec<Failures>,
     /// Those that had one a moment ago, each with the time it was missed, seconds.
     gone: Vec<(u64, BoundRecord)>,
+    /// The agent's own network namespace.
+    own: u32,
+    /// Ephemeral ports in use, by network namespace.
+    ephemeral: Vec<(u32, Ephemeral)>,
 }
 
 /// What helps to name a party.
@@ -113,6 +119,82 @@ impl Ports {
         let missing = before.into_iter().filter(|bound| !here.contains(&bound.cookie));
         let room = MAX_GONE.saturating_sub(self.gone.len());
         self.gone.extend(missing.take(room).map(|bound| (now, bound)));
+    }
+
+    /// Who has which port: sockets of one service on one place are one row.
+    pub(super) fn views(&self, known: &mut Known<'_>) -> Vec<PortView> {
+        let mut views: Vec<PortView> = Vec::new();
+        let mut places: HashMap<_, usize> = HashMap::new();
+        for bound in &self.bound {
+            let Some(Candidate { held, .. }) = Candidate::bound(bound) else { continue };
+            if !matches!(held.state, PortState::Listening | PortState::Bound) {
+                continue;
+            }
+            let place = (bound.netns, held.protocol, held.port, held.address, bound.owner);
+            let since_seconds = (bound.since_us != 0).then(|| known.epoch(bound.since_us));
+            if let Some(view) = places.get(&place).and_then(|index| views.get_mut(*index)) {
+                view.sockets += 1;
+                view.backlog = view.backlog.saturating_add(bound.backlog);
+                view.max_backlog = view.max_backlog.saturating_add(bound.max_backlog);
+                view.since_seconds = match (view.since_seconds, since_seconds) {
+                    (Some(one), Some(other)) => Some(one.min(other)),
+                    _ => None,
+                };
+                continue;
+            }
+            places.insert(place, views.len());
+            let service = local_name(known.names, known.owners, bound.owner, known.now_us).0;
+            let command = known.owners.row(bound.owner).map(|row| text(&row.key.comm));
+            let command = command.unwrap_or_default();
+            let behind = known.behind_proxy(bound.tgid, &command, bound.netns, held.port);
+            let service = behind.unwrap_or(service);
+            views.push(PortView {
+                port: held.port,
+                protocol: held.protocol,
+                address: held.address,
+                v6_only: held.v6_only,
+                netns: bound.netns,
+                state: held.state,
+                holder: Party { service, pid: bound.tgid, command },
+                uid: bound.uid,
+                since_seconds,
+                sockets: 1,
+                backlog: bound.backlog,
+                max_backlog: bound.max_backlog,
+            });
+        }
+        views.sort_by(|a, b| {
+            (a.port, a.protocol, a.address, a.netns).cmp(&(b.port, b.protocol, b.address, b.netns))
+        });
+        views
+    }
+
+    /// Takes in how many ephemeral ports are in use.
+    pub(super) fn set_ephemeral(&mut self, survey: &Survey) {
+        // The agent's own namespace comes first.
+        self.own = survey.namespaces.first().map_or(0, |namespace| namespace.inode);
+        self.ephemeral.clone_from(&survey.ephemeral);
+    }
+
+    /// Ephemeral ports in use, each namespace with a name.
+    pub(super) fn ephemeral_views(
+        &self,
+        names: &mut Names,
+        owners: &Owners,
+        now_us: u64,
+    ) -> Vec<EphemeralView> {
+        let mut views = Vec::with_capacity(self.ephemeral.len());
+        for (netns, ephemeral) in &self.ephemeral {
+            let netns_of = if *netns == self.own {
+                Service::new("host", Source::Unknown)
+            } else {
+                // Whoever was seen there first.
+                let first = owners.in_namespace(*netns).min();
+                first.map_or_else(Service::other, |row| local_name(names, owners, row, now_us).0)
+            };
+            views.push(EphemeralView { netns: *netns, netns_of, ephemeral: ephemeral.clone() });
+        }
+        views
     }
 
     /// Binds found in the kernel's rows so far, whatever came of them.
@@ -313,7 +395,7 @@ impl Known<'_> {
             Some(row) => text(&row.key.comm),
             None => String::new(),
         };
-        let service = self.behind_proxy(pid, &command, netns).unwrap_or(service);
+        let service = self.behind_proxy(pid, &command, netns, held.port).unwrap_or(service);
         let since_seconds = match since_us {
             0 => self.started(pid),
             since => Some(self.epoch(*since)),
@@ -322,10 +404,14 @@ impl Known<'_> {
         Holder { party, address: held.address, state: held.state, since_seconds }
     }
 
-    /// The service in the container to which Docker's proxy forwards.
-    fn behind_proxy(&mut self, pid: u32, command: &str, netns: u32) -> Option<Service> {
+    /// The service in the container to which Docker's proxy forwards: as Docker tells, else as
+    /// the proxy's arguments do.
+    fn behind_proxy(&mut self, pid: u32, command: &str, netns: u32, port: u16) -> Option<Service> {
         if command != docker_proxy::COMMAND {
             return None;
+        }
+        if let Some(container) = self.names.published(netns, port) {
+            return Some(container);
         }
         let line = procfs::command_line(pid, docker_proxy::LONGEST).ok()?;
         let (ip, port) = docker_proxy::target(&line)?;

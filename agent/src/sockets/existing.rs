@@ -1,7 +1,7 @@
-//! The survey: all TCP sockets of the host as they are now, each with role and owner.
+//! The survey: all TCP and UDP sockets of the host as they are now, each with role and owner.
 
 use agent_common::address::{self, Address};
-use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
+use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN};
 use agent_common::owner::OwnerKey;
 use agent_common::seed::Seed;
 use hashbrown::{HashMap, HashSet};
@@ -9,7 +9,8 @@ use hashbrown::{HashMap, HashSet};
 use super::diag::{self, Dump, SocketEntry};
 use super::holders::{self, Holder};
 use super::namespaces::{self, Namespace};
-use super::{Problem, addresses};
+use super::{Problem, addresses, ephemeral};
+use crate::model::ephemeral::Ephemeral;
 
 /// What exists on this host.
 #[derive(Debug, Default)]
@@ -18,8 +19,10 @@ pub struct Survey {
     pub namespaces: Vec<Namespace>,
     /// (network namespace inode, address) of every interface.
     pub addresses: Vec<(u32, Address)>,
-    /// Sockets that are connected, connecting or listening.
+    /// TCP sockets that are connected, connecting or listening, and UDP sockets with a port.
     pub sockets: Vec<Socket>,
+    /// (network namespace inode, what is in use of its ephemeral ports).
+    pub ephemeral: Vec<(u32, Ephemeral)>,
     /// What could not be read.
     pub problems: Vec<Problem>,
 }
@@ -53,14 +56,17 @@ pub fn survey() -> Survey {
     survey
 }
 
-/// Only where the namespaces are and which addresses they have; cheap enough to repeat.
+/// Only where the namespaces are, which addresses they have and how many of their ephemeral ports
+/// are in use; cheap enough to repeat.
 pub fn places() -> Survey {
     let (namespaces, problems) = namespaces::all();
     let mut survey = Survey { problems, ..Survey::default() };
     for namespace in &namespaces {
-        if let Ok(Ok(local)) = namespaces::run_in(namespace, addresses::local) {
-            survey.addresses.extend(local.into_iter().map(|address| (namespace.inode, address)));
-        }
+        let inside = namespaces::run_in(namespace, || (addresses::local(), ephemeral::here()));
+        let Ok((local, used)) = inside else { continue };
+        let local = local.into_iter().flatten();
+        survey.addresses.extend(local.map(|address| (namespace.inode, address)));
+        survey.ephemeral.extend(used.map(|used| (namespace.inode, used)));
     }
     survey.namespaces = namespaces;
     survey
@@ -74,8 +80,10 @@ impl Survey {
             let what = format!("network namespace {netns}: {what}");
             self.problems.push(Problem::new(what, consequence));
         };
-        let inside = namespaces::run_in(namespace, || (diag::dump(), addresses::local()));
-        let (dump, local) = match inside {
+        let inside = namespaces::run_in(namespace, || {
+            (diag::dump_ports(), addresses::local(), ephemeral::range())
+        });
+        let (dump, local, range) = match inside {
             Ok(answers) => answers,
             Err(error) => {
                 return problem(
@@ -86,6 +94,7 @@ impl Survey {
         };
         match dump {
             Ok(Dump { entries: found, unreadable, interrupted }) => {
+                self.ephemeral.push((netns, ephemeral::of(range, &found)));
                 entries.extend(found.into_iter().map(|entry| (netns, entry)));
                 if unreadable > 0 {
                     problem(
@@ -122,9 +131,12 @@ fn decide(entries: &[(u32, SocketEntry)], holders: &HashMap<u32, Holder>) -> Vec
     let decide = |&(netns, entry): &(u32, SocketEntry)| {
         let own = Owner::of(netns, &entry, holders);
         let (role, owner) = match entry.state {
+            // Of datagrams only who receives them has a port that matters.
+            diag::CLOSE if is_udp(&entry) && entry.local_port != 0 => (ROLE_UNKNOWN, own),
+            _ if is_udp(&entry) => return None,
             diag::LISTEN => (ROLE_LISTENER, own),
             diag::SYN_SENT => (ROLE_CLIENT, own),
-            diag::TIME_WAIT | diag::CLOSE => return None,
+            diag::TIME_WAIT | diag::CLOSE | diag::BOUND_INACTIVE => return None,
             // Half a handshake: what comes of it is born as a child of its listener.
             diag::SYN_RECV if entry.inode == 0 => return None,
             _ => match accepting(&entry, own, listeners.get(&(netns, entry.local_port))) {
@@ -137,6 +149,10 @@ fn decide(entries: &[(u32, SocketEntry)], holders: &HashMap<u32, Holder>) -> Vec
         Some(Socket { netns, entry, seed })
     };
     entries.iter().filter_map(decide).collect()
+}
+
+fn is_udp(entry: &SocketEntry) -> bool {
+    i32::from(entry.protocol) == libc::IPPROTO_UDP
 }
 
 /// The owner of the listener that a connection came in through, if any fits.

@@ -25,8 +25,6 @@ pub struct Inspection {
     pub unprivileged_from: u16,
     /// Whether addresses may be bound that are not there: IPv4, IPv6.
     pub nonlocal: (bool, bool),
-    /// First and last ephemeral port.
-    pub ephemeral: (u16, u16),
 }
 
 /// Looks at the namespace with this inode number. `processes` may be in it: looking there first
@@ -56,7 +54,6 @@ fn here() -> io::Result<Inspection> {
             knob("ipv4/ip_nonlocal_bind") == Some(1),
             knob("ipv6/ip_nonlocal_bind") == Some(1),
         ),
-        ephemeral: range("ipv4/ip_local_port_range").unwrap_or((32_768, 60_999)),
     })
 }
 
@@ -82,13 +79,6 @@ fn knob(name: &str) -> Option<u16> {
     fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?.trim().parse().ok()
 }
 
-/// Two numbers.
-fn range(name: &str) -> Option<(u16, u16)> {
-    let text = fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?;
-    let mut numbers = text.split_whitespace().map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,7 +97,6 @@ mod tests {
         assert!(has(17, datagrams.local_addr().unwrap().port()));
         assert!(seen.has("127.0.0.1".parse().unwrap()) && seen.has("::".parse().unwrap()));
         assert!(!seen.has("192.0.2.77".parse().unwrap()));
-        assert!(seen.ephemeral.0 < seen.ephemeral.1);
         assert_eq!(inspect(1, std::iter::empty()).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -10,6 +10,7 @@ pub mod addresses;
 pub mod conntrack;
 pub mod diag;
 pub mod drops;
+pub mod ephemeral;
 pub mod existing;
 pub mod holders;
 pub mod inspection;

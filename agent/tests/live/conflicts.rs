@@ -1,7 +1,10 @@
 //! Binds and listens that fail: who wanted the port, who has it, and why the two clash.
 
 mod claim;
+mod ephemeral;
 mod matrix;
+mod programs;
+mod table;
 
 use std::net::{IpAddr, SocketAddr};
 

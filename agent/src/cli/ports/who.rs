@@ -1,0 +1,62 @@
+//! `portolan ports who`: who has a port, and who wanted it.
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use super::{conflicts, list};
+use crate::api::ports::{Conflicts, Ports};
+use crate::cli::client::Target;
+use crate::cli::{Output, print, table};
+
+#[derive(Debug, Args)]
+pub(super) struct WhoArgs {
+    /// The port.
+    port: u16,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(super) fn run(arguments: &WhoArgs) -> anyhow::Result<()> {
+    let WhoArgs { port, target } = arguments;
+    let ports = target.text(&format!("/api/v1/ports?port={port}"))?;
+    let conflicts = target.text(&format!("/api/v1/conflicts?port={port}"))?;
+    let (ports, conflicts): (Ports, Conflicts) = (target.read(&ports)?, target.read(&conflicts)?);
+    match target.output {
+        Output::Json => {
+            let both = json!({
+                "taken_seconds": conflicts.taken_seconds,
+                "ports": ports.ports,
+                "conflicts": conflicts.conflicts,
+            });
+            let text = serde_json::to_string(&both).context("writing JSON")?;
+            print(&format!("{text}\n"))
+        }
+        Output::Table => print(&text(*port, &ports, &conflicts, table::room())),
+    }
+}
+
+fn text(port: u16, ports: &Ports, conflicts: &Conflicts, room: Option<usize>) -> String {
+    let mut text = if ports.ports.is_empty() {
+        format!("Nobody has port {port}.\n")
+    } else {
+        list::text(ports, room)
+    };
+    if !conflicts.conflicts.is_empty() {
+        text.push('\n');
+        text.push_str(&conflicts::text(conflicts));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_nobody_has_is_said_to_be_so() {
+        let ports = Ports { taken_seconds: 1.0, ports: Vec::new(), ephemeral: Vec::new() };
+        let conflicts = Conflicts { taken_seconds: 1.0, conflicts: Vec::new() };
+        assert_eq!(text(5432, &ports, &conflicts, None), "Nobody has port 5432.\n");
+    }
+}
