@@ -338,19 +338,6 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    /// The ranges whose addresses keep rows of their own as clients: the internal ones, and the
-    /// networks of segments, as a client must have its address to be judged by it.
-    pub fn kernel_ranges(&self) -> Vec<IpNet> {
-        let networks = self.segments.networks().filter(|network| {
-            !self.internal_ranges.iter().any(|internal| internal.contains(network))
-        });
-        let mut ranges = self.internal_ranges.clone();
-        ranges.extend(IpNet::aggregate(&networks.collect()));
-        ranges
-    }
-}
-
 // === impl LogLevel, LogFormat ===
 
 impl LogLevel {

@@ -7,9 +7,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::file::Entry;
 use super::value::{networks, parts, quoted_list};
-use super::{ConfigError, Given, Place, nearest};
+use super::{Config, ConfigError, Given, Place, nearest};
 use crate::model::segments::{Contradiction, Declared, OUTSIDE, Policy};
 
 /// Keys of `[segments]` itself; no segment can be called so.
@@ -88,6 +90,21 @@ impl Sections {
 
     fn bad(&self, entry: &Entry, line: usize, problem: String) -> ConfigError {
         ConfigError::BadValue { place: self.place(line), key: entry.key.clone(), problem }
+    }
+}
+
+// === impl Config ===
+
+impl Config {
+    /// The ranges whose addresses keep rows of their own as clients: the internal ones, and the
+    /// networks of segments, as a client must have its address to be judged by it.
+    pub fn kernel_ranges(&self) -> Vec<IpNet> {
+        let networks = self.segments.networks().filter(|network| {
+            !self.internal_ranges.iter().any(|internal| internal.contains(network))
+        });
+        let mut ranges = self.internal_ranges.clone();
+        ranges.extend(IpNet::aggregate(&networks.collect()));
+        ranges
     }
 }
 
