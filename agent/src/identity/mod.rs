@@ -230,7 +230,8 @@ impl Names {
         self.remotes.set_addresses(addresses);
     }
 
-    /// Whether there are namespaces of which the addresses are not known yet.
+    /// Whether there are namespaces of which the addresses are not known yet, and that may be
+    /// containers'.
     pub fn set_strangers(&mut self, strangers: bool) {
         self.remotes.set_strangers(strangers);
     }
@@ -257,7 +258,8 @@ impl Names {
     /// The container behind a port that is published in this namespace.
     pub fn published(&self, netns: u32, port: u16) -> Option<Service> {
         let bearer = self.told.iter().find_map(|told| told.published(netns, None, port))?;
-        Some(bearer.service.found_by(Source::PublishedPort))
+        let service = self.rules.bearer(bearer).unwrap_or_else(|| bearer.service.clone());
+        Some(service.found_by(Source::PublishedPort))
     }
 
     /// Table entries left out because a table was full.

@@ -95,8 +95,9 @@ impl Found {
         Self { service, entity: Entity::UNKNOWN, asked: None, settled: true }
     }
 
-    fn bearer(bearer: &Bearer, source: Source) -> Self {
-        Self { entity: bearer.entity, ..Self::new(bearer.service.found_by(source)) }
+    fn bearer(bearer: &Bearer, source: Source, rules: &Rules) -> Self {
+        let service = rules.bearer(bearer).unwrap_or_else(|| bearer.service.clone());
+        Self { entity: bearer.entity, ..Self::new(service.found_by(source)) }
     }
 }
 
@@ -216,14 +217,16 @@ impl Remotes {
         let frontend = told.iter().find_map(|told| told.frontend(remote, port));
         let answers: Vec<_> = told.iter().flat_map(|told| told.answers(remote, port)).collect();
         let answered =
-            agreed(answers.iter().map(|(at, port)| self.direct(netns, *at, *port, told)));
+            agreed(answers.iter().map(|(at, port)| self.direct(netns, *at, *port, rules, told)));
         if let Some(frontend) = frontend {
             let asked = Some(frontend.service.clone());
             if let Some(found) = answered {
                 return Found { asked, ..found_by(&found, Source::Conntrack) };
             }
             let backends = frontend.backends.iter();
-            if let Some(found) = agreed(backends.map(|at| self.direct(netns, *at, port, told))) {
+            if let Some(found) =
+                agreed(backends.map(|at| self.direct(netns, *at, port, rules, told)))
+            {
                 return Found { asked, ..found_by(&found, Source::ServiceAddress) };
             }
             // Several services are behind it: which of them answered may be known later.
@@ -231,23 +234,30 @@ impl Remotes {
             return Found { settled, ..Found::new(frontend.service.clone()) };
         }
         if let Some(found) = answered {
-            let asked = self.direct(netns, remote, port, told).map(|found| found.service);
+            let asked = self.direct(netns, remote, port, rules, told).map(|found| found.service);
             let asked = asked.or_else(|| Some(by_address(remote)));
             let asked = asked.filter(|asked| !asked.is_called_as(&found.service));
             return Found { asked, ..found_by(&found, Source::Conntrack) };
         }
-        match self.direct(netns, remote, port, told) {
+        match self.direct(netns, remote, port, rules, told) {
             Some(found) => found,
             None => self.stranger(remote, port, rules),
         }
     }
 
     /// Who is at an address and port, without translation.
-    fn direct(&self, netns: u32, remote: Address, port: u16, told: &[Arc<Told>]) -> Option<Found> {
+    fn direct(
+        &self,
+        netns: u32,
+        remote: Address,
+        port: u16,
+        rules: &Rules,
+        told: &[Arc<Told>],
+    ) -> Option<Found> {
         if let Some(place) = self.place(netns, remote) {
             let published = told.iter().find_map(|told| told.published(place, Some(remote), port));
             if let Some(bearer) = published {
-                return Some(Found::bearer(bearer, Source::PublishedPort));
+                return Some(Found::bearer(bearer, Source::PublishedPort, rules));
             }
             if let Some(listener) = self.listener(place, remote, port) {
                 let service = listener.service.found_by(Source::Listener);
@@ -255,10 +265,11 @@ impl Remotes {
             }
         }
         let at = |told: &Arc<Told>| {
-            Some(Found::bearer(self.container(remote, told)?, Source::ContainerAddress))
+            Some(Found::bearer(self.container(remote, told)?, Source::ContainerAddress, rules))
         };
-        let endpoint =
-            |told: &Arc<Told>| Some(Found::bearer(told.endpoint(remote)?, Source::ServiceAddress));
+        let endpoint = |told: &Arc<Told>| {
+            Some(Found::bearer(told.endpoint(remote)?, Source::ServiceAddress, rules))
+        };
         told.iter().find_map(at).or_else(|| told.iter().find_map(endpoint))
     }
 
@@ -269,14 +280,14 @@ impl Remotes {
             return Found::new(service);
         }
         if let Some(bearer) = told.iter().find_map(|told| self.container(remote, told)) {
-            return Found::bearer(bearer, Source::ContainerAddress);
+            return Found::bearer(bearer, Source::ContainerAddress, rules);
         }
         let guess = self.place(netns, remote).and_then(|place| self.client(place, netns, key));
         if let Some(service) = guess {
             return Found::new(service.found_by(Source::LocalClient));
         }
         if let Some(bearer) = told.iter().find_map(|told| told.endpoint(remote)) {
-            return Found::bearer(bearer, Source::ServiceAddress);
+            return Found::bearer(bearer, Source::ServiceAddress, rules);
         }
         self.stranger(remote, 0, rules)
     }

@@ -101,6 +101,17 @@ impl Rules {
         Some(rule.service.clone())
     }
 
+    /// The name of a container or pod, if some rule is about its labels.
+    pub fn bearer(&self, bearer: &Bearer) -> Option<Service> {
+        let rule = self.rules.iter().find(|rule| match &rule.matches {
+            Match::Label(key, pattern) => {
+                bearer.labels.iter().any(|(name, value)| name == key && fits(pattern, value))
+            }
+            _ => false,
+        })?;
+        Some(rule.service.clone())
+    }
+
     /// The name of an address, if some rule is about it.
     pub fn address(&self, address: Address) -> Option<Service> {
         let ip = address::to_ip(address);

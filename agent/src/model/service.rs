@@ -79,10 +79,10 @@ pub enum Source {
     Process,
     /// The backends that answered, from connection tracking.
     Conntrack,
-    /// A listener of this host, in the right network namespace.
-    Listener,
     /// The container behind a published port.
     PublishedPort,
+    /// A listener of this host, in the right network namespace.
+    Listener,
     /// The address of a container or pod.
     ContainerAddress,
     /// A Kubernetes Service: the address is its own or one of its endpoints'.
@@ -153,8 +153,8 @@ impl Source {
         Self::Unit,
         Self::Process,
         Self::Conntrack,
-        Self::Listener,
         Self::PublishedPort,
+        Self::Listener,
         Self::ContainerAddress,
         Self::ServiceAddress,
         Self::LocalClient,

@@ -49,6 +49,8 @@ pub(super) struct Slot {
     client: Entity,
     server: Entity,
     unsettled_since: Option<u64>,
+    /// The wait is over, and no name came.
+    gave_up: bool,
     /// How often somebody else took the place of an end.
     others: u32,
 }
@@ -105,6 +107,7 @@ impl Slot {
             server,
             unsettled_since: (!settled).then_some(now),
             others: 0,
+            gave_up: false,
         }
     }
 
@@ -140,12 +143,21 @@ impl Slot {
             self.labels = Arc::new(next);
         }
 
-        if settled && !verdicts.contains(&Verdict::Doubt) {
+        // A row that was told before does not wait for a first name.
+        if verdicts.contains(&Verdict::Doubt) {
+            let since = self.unsettled_since.get_or_insert(now);
+            // Nobody came in time, but now somebody accepts connections there: who that is will
+            // be known soon.
+            if self.gave_up && edge.counters.opened != self.told.opened {
+                *since = now;
+                self.gave_up = false;
+            }
+        } else if settled {
             self.unsettled_since = None;
-        } else {
-            self.unsettled_since.get_or_insert(now);
+            self.gave_up = false;
         }
         let waits = self.unsettled_since.is_some_and(|since| now < since + PATIENCE_SECONDS);
+        self.gave_up |= self.unsettled_since.is_some() && !waits;
         if edge.counters != self.told {
             self.still_since = now;
             if !waits {
@@ -184,6 +196,8 @@ fn judge(old: &Service, old_entity: Entity, new: &Service, new_entity: Entity) -
     if old.is_called_as(new) {
         return Verdict::Same;
     }
+    let is_known = |service: &Service| !service.source.is_provisional();
+    let another = is_known(old) && is_known(new) && old_entity.differs(new_entity);
     // That one client alone connects there holds only until another does, and what was registered
     // only until it is unregistered.
     let guess_ended = match old.source {
@@ -194,11 +208,18 @@ fn judge(old: &Service, old_entity: Entity, new: &Service, new_entity: Entity) -
         _ => false,
     };
     if new.source > old.source && !guess_ended {
-        // A name never gets worse. Of a name that stood for whoever is there nothing was certain.
-        return if old.source.is_provisional() { Verdict::Same } else { Verdict::Doubt };
+        // A name never gets worse, unless it is somebody else's. Of a name that stood for whoever
+        // is there nothing was certain.
+        return match (another, is_known(old)) {
+            (true, _) => Verdict::Another,
+            (false, true) => Verdict::Doubt,
+            (false, false) => Verdict::Same,
+        };
     }
-    let another = !old.source.is_provisional() && old_entity.differs(new_entity);
-    if another { Verdict::Another } else { Verdict::Better }
+    // A proxy that listens for a container never was the service.
+    let proxy = old.source == Source::Listener
+        && matches!(new.source, Source::PublishedPort | Source::Conntrack);
+    if another && !proxy { Verdict::Another } else { Verdict::Better }
 }
 
 /// The name that an end has after this verdict.

@@ -461,6 +461,40 @@ mod tests {
     }
 
     #[test]
+    fn connections_that_somebody_accepts_after_a_long_silence_wait_for_who_it_is() {
+        let mut tables = Tables::default();
+        let row = |ok, opened| {
+            let mut edge = edge(4, 1, ok);
+            Arc::make_mut(&mut edge.counters).opened = opened;
+            [edge]
+        };
+        let known = |_: &Edge| naming("one", Source::Listener, 1);
+        let gone = |_: &Edge| naming("10.0.0.1", Source::Address, 0);
+        let next = |_: &Edge| naming("two", Source::ContainerAddress, 2);
+        tables.update(1, &row(7, 7), 100, known, |_| false);
+        tables.update(2, &row(7, 7), 100, gone, |_| false);
+        tables.update(20, &row(7, 7), 100, gone, |_| false);
+        let first = tables.update(21, &row(9, 9), 100, gone, |_| false);
+        assert_eq!(of(&first, "one"), 7);
+        let named = tables.update(22, &row(9, 9), 100, next, |_| false);
+        assert_eq!((of(&named, "one"), of(&named, "two")), (7, 2));
+    }
+
+    #[test]
+    fn a_proxy_is_forgotten_and_another_is_seen_in_a_less_sure_way_too() {
+        let mut tables = Tables::default();
+        let row = |ok| [edge(4, 1, ok)];
+        let proxy = |_: &Edge| naming("proxy", Source::Listener, 1);
+        let behind = |_: &Edge| naming("web", Source::PublishedPort, 2);
+        let next = |_: &Edge| naming("next", Source::ContainerAddress, 3);
+        tables.update(1, &row(7), 100, proxy, |_| false);
+        let after = tables.update(2, &row(8), 100, behind, |_| false);
+        assert_eq!((of(&after, "proxy"), of(&after, "web")), (0, 8));
+        let last = tables.update(3, &row(9), 100, next, |_| false);
+        assert_eq!((of(&last, "web"), of(&last, "next")), (8, 1));
+    }
+
+    #[test]
     fn what_is_counted_while_the_name_is_in_doubt_waits_for_the_right_one() {
         let mut tables = Tables::default();
         let known = |_: &Edge| naming("one", Source::Listener, 1);

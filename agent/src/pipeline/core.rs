@@ -201,7 +201,7 @@ impl Core {
             self.take_addresses(&survey);
             self.names.set_strangers(false);
         } else {
-            self.names.set_strangers(strangers);
+            self.names.set_strangers(strangers && expecting);
         }
         self.names.set_ports(&self.listeners);
         let now_us = monotonic_us();

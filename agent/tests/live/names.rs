@@ -8,7 +8,9 @@ mod api;
 mod cri;
 mod docker;
 mod engine;
+mod exec;
 mod pods;
+mod together;
 mod units;
 
 use std::collections::BTreeSet;

@@ -14,17 +14,20 @@ use super::engine::{self, Engine};
 use super::{Edge, edge, edges, end, expect, lacking, run, until};
 use crate::agent::Agent;
 
+/// The programs it takes.
+pub(super) const NEEDS: &[&str] = &["containerd", "ctr", "runc", "iptables", "sha256sum"];
 const CLUSTER_IP: &str = "10.96.0.10";
-const NODE: &str = "node-1";
+pub(super) const NODE: &str = "node-1";
+pub(super) const PODS: &str = "/api/v1/pods";
 
 /// containerd in a namespace of its own.
-struct Node {
-    engine: Engine,
+pub(super) struct Node {
+    pub(super) engine: Engine,
     cri: Cri,
 }
 
 impl Node {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let engine = Engine::start("containerd", "containerd.sock", |folder| {
             configure(folder);
             vec!["--config".to_owned(), folder.join("config.toml").display().to_string()]
@@ -152,7 +155,7 @@ fn object(pod: &Pod, owner: Option<(&str, &str)>) -> Value {
     })
 }
 
-fn expected(client: &str, cluster_ip: &str, direct: &str) -> Vec<Edge> {
+pub(super) fn expected(client: &str, cluster_ip: &str, direct: &str) -> Vec<Edge> {
     vec![
         edge("prod/shop", "prod/web", 80, "client", (client, cluster_ip)),
         edge("prod/shop", "prod/web", 8080, "server", ("container_address", client)),
@@ -161,18 +164,13 @@ fn expected(client: &str, cluster_ip: &str, direct: &str) -> Vec<Edge> {
     ]
 }
 
-fn of_pods(name: &str) -> bool {
+pub(super) fn of_pods(name: &str) -> bool {
     name.starts_with("prod/") || name.contains("10.88.7.") || name.contains(CLUSTER_IP)
 }
 
-#[test]
-fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
-    needs_kernel!();
-    if let Some(program) = lacking(&["containerd", "ctr", "runc", "iptables", "sha256sum"]) {
-        println!("SKIPPED: {program} is not installed");
-        return;
-    }
-    let node = Node::start();
+/// Two backends of a Service, one client of it and one of a single backend, and what the API says
+/// of them, but for the last pod: its object is returned.
+pub(super) fn populate(node: &Node, api: &Api) -> Value {
     let hash = ("pod-template-hash", "7d4b9c8f6d");
     let server = ["httpd", "-f", "-p", "8080"];
     let web = [
@@ -189,10 +187,9 @@ fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
     let direct = ask(&format!("{}:8080", web[0].ip));
     let probe = node.pod("probe-x2x9z", 4, &[revision], &["sh", "-c", &direct]);
 
-    let api = Api::start();
-    api.put("/api/v1/pods", object(&web[0], Some(("ReplicaSet", "web-7d4b9c8f6d"))));
-    api.put("/api/v1/pods", object(&web[1], Some(("ReplicaSet", "web-7d4b9c8f6d"))));
-    api.put("/api/v1/pods", object(&shop, Some(("StatefulSet", "shop"))));
+    api.put(PODS, object(&web[0], Some(("ReplicaSet", "web-7d4b9c8f6d"))));
+    api.put(PODS, object(&web[1], Some(("ReplicaSet", "web-7d4b9c8f6d"))));
+    api.put(PODS, object(&shop, Some(("StatefulSet", "shop"))));
     api.put("/api/v1/services", json!({
         "metadata": {"name": "web-svc", "namespace": "prod", "uid": "s"},
         "spec": {"clusterIP": CLUSTER_IP, "clusterIPs": [CLUSTER_IP], "ports": [{"port": 80, "targetPort": 8080}]},
@@ -204,7 +201,19 @@ fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
             "targetRef": {"kind": "Pod", "name": pod.name, "uid": pod.uid}})).collect::<Vec<_>>(),
         "ports": [{"port": 8080}],
     }));
+    object(&probe, Some(("DaemonSet", "probe")))
+}
 
+#[test]
+fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
+    needs_kernel!();
+    if let Some(program) = lacking(NEEDS) {
+        println!("SKIPPED: {program} is not installed");
+        return;
+    }
+    let node = Node::start();
+    let api = Api::start();
+    let late = populate(&node, &api);
     let with = |settings: &[(&str, &str)]| {
         let url = api.url();
         let mut all = vec![
@@ -225,7 +234,7 @@ fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
     // Everything may be seen. One pod comes later, by way of the watch.
     let agent = with(&[]);
     until("the API is watched", || api.watchers() == 3);
-    api.put("/api/v1/pods", object(&probe, Some(("DaemonSet", "probe"))));
+    api.put(PODS, late);
     let all = expect(&agent, &expected("kubernetes", "conntrack", "listener"), of_pods);
     assert_eq!(asked(&all).as_deref(), Some("prod/web-svc"));
     let kind = |name: &str| {
@@ -250,7 +259,7 @@ fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
     agent.stop();
 
     // Nobody may see anything: the runtime knows the pods as the kubelet called them.
-    api.deny(&["/api/v1/pods", "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"]);
+    api.deny(&[PODS, "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"]);
     let socket = node.engine.socket.display().to_string();
     let agent = with(&[("names.cri", &socket)]);
     expect(&agent, &expected("cri", "conntrack", "listener"), of_pods);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::{edge, expect, lacking};
+use super::{Edge, edge, expect, lacking};
 use crate::agent::Agent;
 
 const WEB: &str =
@@ -14,10 +14,10 @@ const TARGET: &str =
     "[Unit]\nDefaultDependencies=no\nWants=portolan-web.service portolan-shop.service\n";
 
 /// A machine with only `/usr` of this host; it ends when dropped.
-struct Machine(Child);
+pub(super) struct Machine(Child);
 
 impl Machine {
-    fn boot(folder: &Path) -> Self {
+    pub(super) fn boot(folder: &Path) -> Self {
         let mut command = Command::new("systemd-nspawn");
         command.args(["--quiet", "--directory=/", "--volatile=yes", "--boot", "--register=no"]);
         command.args(["--keep-unit", "--private-network", "--kill-signal=SIGRTMIN+4"]);
@@ -54,25 +54,34 @@ impl Drop for Machine {
     }
 }
 
+/// What is not installed.
+pub(super) fn missing() -> Option<&'static str> {
+    let systemd = Path::new("/lib/systemd/systemd").exists();
+    lacking(&["systemd-nspawn", "busybox"]).or((!systemd).then_some("systemd"))
+}
+
+pub(super) fn expected() -> Vec<Edge> {
+    vec![
+        edge("/portolan-shop", "/portolan-web", 8080, "client", ("unit", "listener")),
+        edge("/portolan-shop", "/portolan-web", 8080, "server", ("unit", "unit")),
+    ]
+}
+
+pub(super) fn of_units(name: &str) -> bool {
+    name.contains("/portolan-")
+}
+
 #[test]
 fn what_runs_in_a_unit_is_called_by_the_unit() {
     needs_kernel!();
-    if let Some(program) = lacking(&["systemd-nspawn", "busybox"]) {
+    if let Some(program) = missing() {
         println!("SKIPPED: {program} is not installed");
-        return;
-    }
-    if !Path::new("/lib/systemd/systemd").exists() {
-        println!("SKIPPED: systemd is not installed");
         return;
     }
     let agent = Agent::with(&[("names.units", "true")]);
     let folder = tempfile::tempdir().expect("a temporary directory");
     let _machine = Machine::boot(folder.path());
-    let expected = [
-        edge("/portolan-shop", "/portolan-web", 8080, "client", ("unit", "listener")),
-        edge("/portolan-shop", "/portolan-web", 8080, "server", ("unit", "unit")),
-    ];
-    let all = expect(&agent, &expected, |name| name.contains("/portolan-"));
+    let all = expect(&agent, &expected(), of_units);
     let ours = all.iter().filter(|row| super::end(row, "client") == "/portolan-shop");
     assert!(ours.into_iter().all(|row| row["server_kind"] == "unit"));
     agent.stop();
