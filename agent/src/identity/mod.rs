@@ -255,11 +255,11 @@ impl Names {
         self.remotes.listening(netns, port).map(|service| service.found_by(Source::Listener))
     }
 
-    /// The container behind a port that is published in this namespace.
+    /// The container behind a port that is published in this namespace, as its runtime calls it:
+    /// whoever listens there does so for the container.
     pub fn published(&self, netns: u32, port: u16) -> Option<Service> {
         let bearer = self.told.iter().find_map(|told| told.published(netns, None, port))?;
-        let service = self.rules.bearer(bearer).unwrap_or_else(|| bearer.service.clone());
-        Some(service.found_by(Source::PublishedPort))
+        Some(self.rules.bearer(bearer).unwrap_or_else(|| bearer.service.clone()))
     }
 
     /// Table entries left out because a table was full.

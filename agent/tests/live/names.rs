@@ -115,6 +115,11 @@ fn expect(agent: &Agent, expected: &[Edge], is_ours: impl Fn(&str) -> bool) -> V
     }
 }
 
+/// The first half of the addresses of this run's containers: another run may be under way.
+fn net() -> String {
+    format!("10.{}", 128 + std::process::id() % 100)
+}
+
 /// Waits until something holds.
 #[track_caller]
 fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::engine::{self, Engine};
-use super::{Edge, edge, edges, end, expect, lacking, ours, run, until};
+use super::{Edge, edge, edges, end, expect, lacking, net, ours, run, until};
 use crate::agent::Agent;
 
 /// The programs it takes.
@@ -31,9 +31,9 @@ services:
     command: [sh, -c, "while :; do wget -q -O /dev/null http://127.0.0.1:8080/; sleep 0.1; done"]
 networks:
   front:
-    ipam: {config: [{subnet: 172.28.31.0/24}]}
+    ipam: {config: [{subnet: NET.31.0/24}]}
   back:
-    ipam: {config: [{subnet: 172.28.32.0/24}]}
+    ipam: {config: [{subnet: NET.32.0/24}]}
 "#;
 
 /// Docker in a namespace of its own.
@@ -53,7 +53,7 @@ impl Docker {
                 "--pidfile".to_owned(),
                 path("pid"),
                 "--bip".to_owned(),
-                "172.28.30.1/24".to_owned(),
+                format!("{}.30.1/24", net()),
                 "--host".to_owned(),
                 format!("unix://{}", path("docker.sock")),
             ]
@@ -103,15 +103,13 @@ impl Drop for Docker {
 pub(super) fn project(docker: &Docker) -> std::path::PathBuf {
     let folder = docker.engine.directory().join("shop");
     fs::create_dir_all(&folder).expect("a directory");
-    fs::write(folder.join("docker-compose.yml"), PROJECT).expect("writing a project");
+    fs::write(folder.join("docker-compose.yml"), PROJECT.replace("NET", &net()))
+        .expect("writing a project");
     folder
 }
 
 pub(super) fn of_shop(name: &str) -> bool {
-    name.starts_with("shop/")
-        || name == "/docker-proxy"
-        || name == "/visitor"
-        || name.contains("172.28.3")
+    name.starts_with("shop/") || name == "/visitor" || name.contains(&format!("/{}.3", net()))
 }
 
 pub(super) fn of_project() -> Vec<Edge> {
@@ -119,7 +117,7 @@ pub(super) fn of_project() -> Vec<Edge> {
         edge("shop/web", "shop/db", 5432, "client", ("docker", "listener")),
         edge("shop/web", "shop/db", 5432, "server", ("container_address", "docker")),
         edge("shop/crawler", "shop/web", 8080, "client", ("docker", "published_port")),
-        edge("shop/crawler", "shop/web", 8080, "server", ("docker", "published_port")),
+        edge("shop/crawler", "shop/web", 8080, "server", ("docker", "docker")),
         edge("/docker-proxy", "shop/web", 80, "client", ("process", "listener")),
         edge("/docker-proxy", "shop/web", 80, "server", ("local_client", "docker")),
     ]
@@ -150,7 +148,7 @@ fn a_compose_project_is_named_on_every_edge() {
     // From elsewhere a published port is translated by the kernel; to where, it tells itself.
     let program = docker.engine.directory().join("visitor");
     fs::copy("/bin/busybox", &program).expect("busybox-static is installed");
-    let url = "http://172.28.32.1:8080/";
+    let url = format!("http://{}.32.1:8080/", net());
     // As `wget`, which is what the name of the program would be asked for.
     let script = format!("exec -a wget {} -q -O /dev/null {url}", program.display());
     let asked = docker.engine.command("bash").args(["-c", &script]).output();
@@ -209,15 +207,16 @@ fn a_renamed_container_takes_its_counts_along() {
 fn an_address_given_to_the_next_container_is_the_next_containers() {
     needs_docker!();
     let docker = Docker::start();
-    run(docker.docker().args(["network", "create", "--subnet", "172.28.33.0/24", "reuse"]));
+    let (subnet, address) = (format!("{}.33.0/24", net()), format!("{}.33.9", net()));
+    run(docker.docker().args(["network", "create", "--subnet", &subnet, "reuse"]));
     let agent = docker.agent();
     let server = |name: &str| {
-        let run_it = ["run", "-d", "--network", "reuse", "--ip", "172.28.33.9", "--name"];
+        let run_it = ["run", "-d", "--network", "reuse", "--ip", &address, "--name"];
         run(docker.docker().args(run_it).args([name, "bb", "httpd", "-f", "-p", "80"]));
     };
     server("one");
-    let script = "while :; do wget -q -O /dev/null http://172.28.33.9/; sleep 0.05; done";
-    let caller = ["run", "-d", "--network", "reuse", "--name", "caller", "bb", "sh", "-c", script];
+    let script = format!("while :; do wget -q -O /dev/null http://{address}/; sleep 0.05; done");
+    let caller = ["run", "-d", "--network", "reuse", "--name", "caller", "bb", "sh", "-c", &script];
     run(docker.docker().args(caller));
     let ok = |role: &str, server: &str| -> u64 {
         let all = edges(&agent);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::api::Api;
 use super::cri::{Cri, Pod};
 use super::engine::{self, Engine};
-use super::{Edge, edge, edges, end, expect, lacking, run, until};
+use super::{Edge, edge, edges, end, expect, lacking, net, run, until};
 use crate::agent::Agent;
 
 /// The programs it takes.
@@ -112,7 +112,7 @@ state = "{state}"
     let network = json!({"cniVersion": "0.4.0", "name": "pods", "plugins": [{
         "type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
         "ipam": {"type": "host-local", "dataDir": path("ipam"),
-            "ranges": [[{"subnet": "10.88.7.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]},
+            "ranges": [[{"subnet": format!("{}.7.0/24", net())}]], "routes": [{"dst": "0.0.0.0/0"}]},
     }]});
     fs::create_dir_all(folder.join("cni")).expect("a directory");
     fs::write(folder.join("cni/10-pods.conflist"), network.to_string()).expect("writing a network");
@@ -165,7 +165,9 @@ pub(super) fn expected(client: &str, cluster_ip: &str, direct: &str) -> Vec<Edge
 }
 
 pub(super) fn of_pods(name: &str) -> bool {
-    name.starts_with("prod/") || name.contains("10.88.7.") || name.contains(CLUSTER_IP)
+    name.starts_with("prod/")
+        || name.contains(&format!("/{}.7.", net()))
+        || name.contains(CLUSTER_IP)
 }
 
 /// Two backends of a Service, one client of it and one of a single backend, and what the API says
