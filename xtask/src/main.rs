@@ -21,6 +21,7 @@ mod shell;
 mod test;
 mod tidy;
 mod tree;
+mod vm;
 
 /// Build, start and check Portolan.
 #[derive(Parser)]
@@ -40,6 +41,8 @@ enum Command {
     Run(run::Args),
     /// Run every test, those that need root and this kernel included
     Test(test::Args),
+    /// Run the live tests on other kernels, in emulated machines
+    Vm(vm::Args),
     /// Measure what the agent costs, next to others, on this machine
     Bench(bench::Args),
     /// Write the dashboards, rules and alerts, for Prometheus, Grafana and Kubernetes
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Build => build::build().map(drop),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::test(&args),
+        Command::Vm(args) => vm::vm(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Dashboards(args) => dashboards::dashboards(&args),
         Command::Demo(args) => demo::demo(&args),

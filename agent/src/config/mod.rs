@@ -140,6 +140,8 @@ pub struct Limits {
     pub owners: Option<u32>,
     /// Ends of edges that are called by their address.
     pub addresses: Option<u32>,
+    /// Bytes of the ring of details.
+    pub ring_bytes: Option<u32>,
 }
 
 /// A configuration, and where each of its values comes from.

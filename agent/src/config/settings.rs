@@ -187,6 +187,13 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| Some(value::quoted_list(&config.balance.weights.declared())),
     },
     Setting {
+        key: "limits.ring_bytes",
+        flag: Flag::Value("limits.ring-bytes", "N"),
+        help: "Room for details of resets and failed connects between two drains: a power of two (default: 262144)",
+        set: |config, given| value::ring_size(given).map(|v| config.limits.ring_bytes = Some(v)),
+        show: |config| config.limits.ring_bytes.map(|v| v.to_string()),
+    },
+    Setting {
         key: "run_stats",
         flag: Flag::On("run-stats"),
         help: "Let the kernel time our programs (portolan_hook_runs_total and its like); costs a little on every run",

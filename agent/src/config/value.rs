@@ -165,8 +165,16 @@ pub(super) fn sweep_interval(given: &Given) -> Result<Duration, String> {
 
 /// The size of a kernel table.
 pub(super) fn table_size(given: &Given) -> Result<u32, String> {
-    parse(given, "write a whole number from 64 to 1048576", |text| {
-        text.parse().ok().filter(|size| (64..=1_048_576).contains(size))
+    parse(given, "write a whole number from 8 to 1048576", |text| {
+        text.parse().ok().filter(|size| (8..=1_048_576).contains(size))
+    })
+}
+
+/// Bytes of a ring buffer: the kernel takes powers of two, at least a page.
+pub(super) fn ring_size(given: &Given) -> Result<u32, String> {
+    parse(given, "write a power of two from 4096 to 16777216", |text| {
+        let fits = |size: &u32| size.is_power_of_two() && (4096..=1 << 24).contains(size);
+        text.parse().ok().filter(fits)
     })
 }
 

@@ -31,6 +31,8 @@ pub struct Options {
     pub edges: u32,
     /// Rows for owners.
     pub owners: u32,
+    /// Bytes of the ring of details, a power of two.
+    pub ring_bytes: u32,
     /// Ranges whose addresses keep rows of their own as clients.
     pub internal_ranges: Vec<IpNet>,
     /// Time requests.
@@ -225,7 +227,8 @@ fn layout(options: &Options, knobs: &Knobs) -> Vec<u8> {
     let mut layout = object::OBJECT.to_vec();
     layout.extend_from_slice(knobs.as_bytes());
     layout.extend_from_slice(
-        format!("{} {} {:?}", options.edges, options.owners, options.masked).as_bytes(),
+        format!("{} {} {} {:?}", options.edges, options.owners, options.ring_bytes, options.masked)
+            .as_bytes(),
     );
     layout
 }

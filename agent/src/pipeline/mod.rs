@@ -28,6 +28,10 @@ use crate::kernel::load::{Kernel, Options};
 use crate::kernel::{pins, preflight};
 use crate::state::{Desk, DeskHandle, Store};
 
+/// Bytes of the ring of details: some thousand records, and at most 100 of a kind are written each
+/// second and CPU.
+const RING_BYTES: u32 = 256 * 1024;
+
 /// Runs the agent until it is told to stop.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     preflight::check()?;
@@ -107,6 +111,7 @@ fn options(config: &Config) -> Options {
         edges: config.limits.edges.unwrap_or(edges),
         owners: config.limits.owners.unwrap_or(owners),
         internal_ranges: config.kernel_ranges(),
+        ring_bytes: config.limits.ring_bytes.unwrap_or(RING_BYTES),
         requests: config.requests,
         pin: config.pin.then(|| pins::DIRECTORY.into()),
         bpf_log: config.bpf_log,

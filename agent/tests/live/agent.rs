@@ -15,6 +15,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::facts::patience;
 use crate::scrape::Scrape;
 
 /// How long [`Agent::eventually`] asks.
@@ -159,7 +160,7 @@ impl Agent {
             if agent.get("/-/ready").is_ok_and(|(code, _)| code == 200) {
                 return Ok(agent);
             }
-            if began.elapsed() > SLOWEST {
+            if began.elapsed() > patience(SLOWEST) {
                 return Err(format!("the agent is not ready:\n{}", agent.log()));
             }
             thread::sleep(PAUSE);
@@ -183,8 +184,8 @@ impl Agent {
 
     /// GET: status and body.
     pub fn get(&self, path: &str) -> io::Result<(u16, String)> {
-        let mut stream = TcpStream::connect_timeout(&self.address, SLOWEST)?;
-        stream.set_read_timeout(Some(SLOWEST))?;
+        let mut stream = TcpStream::connect_timeout(&self.address, patience(SLOWEST))?;
+        stream.set_read_timeout(Some(patience(SLOWEST)))?;
         let host = self.address;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
@@ -228,8 +229,9 @@ impl Agent {
                 return scrape;
             }
             assert!(
-                began.elapsed() < PATIENCE,
-                "expected {expected:?}, and after {PATIENCE:?} it is still {now:?}\nlost: {:?}",
+                began.elapsed() < patience(PATIENCE),
+                "expected {expected:?}, and after {:?} it is still {now:?}\nlost: {:?}",
+                patience(PATIENCE),
                 scrape.losses()
             );
             thread::sleep(PAUSE);
@@ -293,7 +295,7 @@ fn inside_mounts_of(pid: u32, command: &Command) -> Command {
 /// Waits for the end, within reason.
 fn wait(child: &mut Child) -> Option<ExitStatus> {
     let began = Instant::now();
-    while began.elapsed() < SLOWEST {
+    while began.elapsed() < patience(SLOWEST) {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
         }

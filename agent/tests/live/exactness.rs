@@ -27,7 +27,7 @@ pub use watcher::Watcher;
 use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
-use crate::facts::{Counters, socket_statistics};
+use crate::facts::{self, Counters, socket_statistics};
 use crate::namespace::Pair;
 use crate::scrape::{Edge, Sample, Scrape};
 
@@ -144,7 +144,11 @@ impl Books {
         let resets: u64 = client.resets_by_cause("sent").values().sum();
         let edgeless = edgeless_resets(&now) - self.edgeless_resets;
         let truth = cli("TcpOutRsts");
-        if resets < truth && truth - resets <= edgeless {
+        if resets < truth && !facts::names_reset_reasons() {
+            println!(
+                "{resets} of {truth} resets; this kernel does not tell those without a socket"
+            );
+        } else if resets < truth && truth - resets <= edgeless {
             println!("{resets} of {truth} resets have an edge, {edgeless} of the host have none");
         } else {
             equal("resets the client sent are OutRsts", resets, truth, slack);

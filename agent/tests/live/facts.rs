@@ -29,6 +29,18 @@ pub fn cannot_run() -> Option<String> {
     None
 }
 
+/// How long to wait for what takes `ordinary` at most: emulated machines are slower, and say by how
+/// much in `PORTOLAN_TEST_SLOWNESS`.
+pub fn patience(ordinary: Duration) -> Duration {
+    let slowness = std::env::var("PORTOLAN_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok());
+    ordinary * slowness.unwrap_or(1)
+}
+
+/// Whether this machine is emulated: its clock runs, but its figures are the emulator's.
+pub fn is_emulated() -> bool {
+    std::env::var_os("PORTOLAN_TEST_SLOWNESS").is_some()
+}
+
 /// Counters of one namespace by their `nstat` names (`TcpRetransSegs`, `TcpExtListenOverflows`).
 #[derive(Clone, Debug, Default)]
 pub struct Counters(BTreeMap<String, u64>);
@@ -188,7 +200,7 @@ impl KernelObjects {
             if rest.programs.is_empty() && rest.maps.is_empty() && rest.links.is_empty() {
                 return;
             }
-            assert!(began.elapsed() < PATIENCE, "{what}: {rest:?}");
+            assert!(began.elapsed() < patience(PATIENCE), "{what}: {rest:?}");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -201,6 +213,16 @@ fn ids(kind: &str) -> BTreeSet<u64> {
     let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let entries = list.as_array().cloned().unwrap_or_default();
     entries.iter().filter_map(|entry| entry.get("id")?.as_u64()).collect()
+}
+
+/// Whether this kernel is older than that release.
+pub fn kernel_is_before(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(here_major)), Some(Ok(here_minor))) => (here_major, here_minor) < (major, minor),
+        _ => panic!("{release} is no release of a kernel"),
+    }
 }
 
 /// Whether this kernel says why it sends a reset (6.10 and later).

@@ -140,7 +140,7 @@ impl Namespace {
     /// A connection from here.
     pub fn connect(&self, address: impl Into<SocketAddr>) -> io::Result<TcpStream> {
         let address = address.into();
-        self.act(|| TcpStream::connect_timeout(&address, CONNECT_WITHIN))
+        self.act(|| TcpStream::connect_timeout(&address, crate::facts::patience(CONNECT_WITHIN)))
     }
 
     /// A program to be started here.

@@ -23,8 +23,8 @@ pub fn accept(listener: &TcpListener) -> TcpStream {
 
 /// Makes reads and writes fail rather than hang.
 pub fn patient(stream: &TcpStream) {
-    stream.set_read_timeout(Some(PATIENCE)).expect("setting a timeout");
-    stream.set_write_timeout(Some(PATIENCE)).expect("setting a timeout");
+    stream.set_read_timeout(Some(crate::facts::patience(PATIENCE))).expect("setting a timeout");
+    stream.set_write_timeout(Some(crate::facts::patience(PATIENCE))).expect("setting a timeout");
 }
 
 /// A TCP socket that is neither bound nor connected, of the family of `address`.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::agent::Agent;
+use crate::facts;
 use crate::namespace::Pair;
 use crate::net;
 use crate::scrape::Scrape;
@@ -67,6 +68,13 @@ fn a_response_counts_however_it_is_sent() {
         let served = |now: &Scrape| {
             now.edge(&pair.client.service, &pair.server.service, port, "server").requests()
         };
+        // Before 6.5 sendfile goes by a path that no hook sees: the next request tells, or the end.
+        let unseen = matches!(*name, "sendfile" | "copy") && facts::kernel_is_before(6, 5);
+        if unseen {
+            agent.eventually((*name, TURNS - 1), |now| (*name, served(now).count));
+            drop(client);
+            drop(server);
+        }
         let now = agent.eventually((*name, TURNS), |now| (*name, served(now).count));
         assert!(served(&now).mean() >= 0.005, "{name}: {:?}", served(&now));
     }

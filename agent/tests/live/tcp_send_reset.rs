@@ -63,8 +63,12 @@ impl Scene {
     /// then holds their sum against the kernel's.
     #[track_caller]
     fn sent(&self, expected: &[(&str, &str, u64)]) -> Scrape {
+        let all: u64 = expected.iter().map(|(.., count)| count).sum();
+        // Before it had reasons, the kernel did not tell of resets without a socket.
+        let told = |role: &str| role != "nobody" || facts::names_reset_reasons();
         let expected: BTreeMap<(String, String), u64> = expected
             .iter()
+            .filter(|(role, ..)| told(role))
             .map(|(role, cause, count)| {
                 let cause = if facts::names_reset_reasons() { cause } else { "unknown" };
                 ((role.to_string(), cause.to_owned()), *count)
@@ -99,7 +103,7 @@ impl Scene {
             .zip(&self.before)
             .map(|(side, before)| Counters::of(side).since(before, "TcpOutRsts"))
             .sum();
-        assert_eq!(expected.values().sum::<u64>(), kernel, "TcpOutRsts of both namespaces");
+        assert_eq!(all, kernel, "TcpOutRsts of both namespaces");
         now
     }
 }

@@ -18,7 +18,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::{build, dashboards, setup, shell, tree};
-use report::Report;
+pub use report::{Report, Verdict};
 
 /// More failed live tests than this are no accident.
 const MOST_RETRIES: usize = 3;

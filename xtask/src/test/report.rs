@@ -3,7 +3,7 @@
 //! Cargo has no stable machine-readable form of this, but its lines have not changed in years:
 //! `---- name stdout ----` starts what a test printed, `test result: …` ends a test program.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
@@ -13,6 +13,15 @@ use crate::shell;
 
 /// What a test prints, at the start of a line, to say that it cannot run here.
 const SKIPPED: &str = "SKIPPED:";
+
+/// How a test ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Passed,
+    Failed,
+    /// By its own word, and why.
+    Skipped(String),
+}
 
 /// The sums over all test programs.
 #[derive(Default)]
@@ -25,6 +34,8 @@ pub struct Report {
     /// Names of failed tests, as their programs gave them.
     failures: Vec<String>,
     retried: Vec<String>,
+    /// By the names that the programs gave.
+    verdicts: BTreeMap<String, Verdict>,
     program: Program,
 }
 
@@ -77,6 +88,11 @@ impl Report {
         &self.failures
     }
 
+    /// How every test ended.
+    pub fn into_verdicts(self) -> BTreeMap<String, Verdict> {
+        self.verdicts
+    }
+
     /// Notes how a failed test did when it ran again, alone.
     pub fn retried(&mut self, test: &str, again: &Self) {
         if again.failed == 0 && again.passed == 1 {
@@ -88,7 +104,7 @@ impl Report {
 
     /// Repeats what was skipped, then the sums as the last line.
     pub fn print(&self) {
-        let Self { passed, failed, skipped, reasons, failures: _, retried, program: _ } = self;
+        let Self { passed, failed, skipped, reasons, retried, .. } = self;
         if !retried.is_empty() {
             println!(
                 "\n{} passed only at the second try; their first failure is above:",
@@ -108,7 +124,7 @@ impl Report {
     }
 
     /// Takes a line in; false if it is not worth showing.
-    fn read(&mut self, line: &str) -> bool {
+    pub fn read(&mut self, line: &str) -> bool {
         if let Some(sums) = line.strip_prefix("test result: ") {
             self.add(sums);
             return true;
@@ -116,6 +132,11 @@ impl Report {
         let ended = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"));
         if let Some(test) = ended {
             self.failures.push(test.to_owned());
+            self.verdicts.insert(test.to_owned(), Verdict::Failed);
+        }
+        let passed = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... ok"));
+        if let Some(test) = passed {
+            self.verdicts.insert(test.to_owned(), Verdict::Passed);
         }
         if line == "successes:" {
             self.program.quoting = Some(String::new());
@@ -142,6 +163,7 @@ impl Report {
             Some(test) => {
                 self.reasons.push(format!("{test}: {reason}"));
                 skipped.insert(test.clone());
+                self.verdicts.insert(test.clone(), Verdict::Skipped(reason.to_owned()));
             }
             // From a program that a test started: said, but no test to count.
             None => self.reasons.push(reason.to_owned()),

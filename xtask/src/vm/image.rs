@@ -1,0 +1,175 @@
+//! What the machine boots into: an initramfs of busybox, the programs that tests drive with their
+//! libraries, the agent, the live tests, kernel modules, and an init script.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context as _, Result};
+
+use super::cpio::Archive;
+use super::modules;
+use crate::shell;
+
+/// Programs of this machine that go along if they are here; a test whose program is absent says
+/// that it is skipped. What busybox has as well, the tests want as the real thing.
+const PROGRAMS: [&str; 11] = [
+    "bpftool", "ip", "nft", "nsenter", "setpriv", "sleep", "ss", "tc", "tcpdump", "unshare",
+    "prlimit",
+];
+
+/// Where the agent and its tests lie inside.
+const AGENT: &str = "/proof/portolan";
+const TESTS: &str = "/proof/live";
+/// What the tests are told: where the agent is, and how much slower things are here.
+const TEST_VARIABLES: &str = "PORTOLAN_BIN=/proof/portolan PORTOLAN_TEST_SLOWNESS=10";
+
+/// What the machine says on its console when all is done.
+pub const DONE: &str = "proof: done with ";
+
+/// What happens inside.
+#[derive(Clone, Copy, Debug)]
+pub enum Task<'a> {
+    /// The live tests whose names contain one of these; all of them if there are none.
+    Tests(&'a [String]),
+    /// The agent, which is expected to refuse.
+    Refusal,
+}
+
+/// The initramfs for a kernel.
+pub fn build(kernel: &Path, agent: &Path, tests: &Path, task: Task<'_>) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for folder in ["bin", "dev", "etc", "proc", "run", "sys", "tmp", "root", "var/lib"] {
+        archive.folder(folder);
+    }
+    // Until devtmpfs is there, init itself needs somewhere to speak.
+    archive.device("/dev/console", 5, 1);
+    archive.device("/dev/null", 1, 3);
+    archive.file("/etc/passwd", b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
+    archive.file("/etc/group", b"root:x:0:\nnogroup:x:65534:\n");
+    let mut libraries = BTreeSet::new();
+    for (from, to) in [(agent, AGENT), (tests, TESTS)] {
+        archive.file(to, &stripped(from)?);
+        libraries.extend(libraries_of(from)?);
+    }
+    let busybox = find_program("busybox").context("busybox is not installed")?;
+    archive.file("/bin/busybox", &read(&busybox)?);
+    libraries.extend(libraries_of(&busybox)?);
+    for program in PROGRAMS.iter().filter_map(|name| find_program(name)) {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        archive.file(&format!("/bin/{name}"), &read(&program)?);
+        libraries.extend(libraries_of(&program)?);
+    }
+    for library in libraries {
+        archive.file(&library.display().to_string(), &read(&library)?);
+    }
+    for (number, module) in modules::in_order(kernel)?.into_iter().enumerate() {
+        archive.file(&format!("/modules/{number:03}-{}.ko", module.name), &module.bytes);
+    }
+    archive.file("/init", init(task).as_bytes());
+    Ok(archive.finish())
+}
+
+/// The first process.
+fn init(task: Task<'_>) -> String {
+    let task = match task {
+        Task::Tests(filter) => {
+            let filter: Vec<String> = filter.iter().map(|word| quoted(word)).collect();
+            format!("{TEST_VARIABLES} {TESTS} --test-threads=1 --show-output {}", filter.join(" "))
+        }
+        Task::Refusal => format!("{AGENT} agent"),
+    };
+    // Only what the kernel cannot survive belongs between the lines of the tests (dmesg -n 1).
+    format!(
+        "#!/bin/busybox sh
+export PATH=/bin HOME=/root TERM=dumb
+/bin/busybox --install -s /bin 2>/dev/null
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mkdir -p /dev/shm /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t devpts pts /dev/pts
+mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 cgroup /sys/fs/cgroup
+mount -t tracefs tracefs /sys/kernel/tracing
+dmesg -n 1
+ip link set lo up
+ulimit -n 65536
+for module in /modules/*.ko; do insmod $module || echo \"proof: no module $module\"; done
+# The firmware leaves its console in the middle of a line.
+echo
+echo \"proof: kernel $(uname -r)\"
+{task} 2>&1
+echo \"{DONE}$?\"
+sync
+poweroff -f
+"
+    )
+}
+
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// A program without what only debuggers read: the machine has little memory.
+fn stripped(program: &Path) -> Result<Vec<u8>> {
+    let place = tempfile::tempdir().context("making a temporary folder")?;
+    let small = place.path().join("small");
+    let mut strip = Command::new("strip");
+    match shell::probe(strip.arg("--strip-debug").arg("-o").arg(&small).arg(program)) {
+        Some(_) => read(&small),
+        None => read(program),
+    }
+}
+
+/// Where a program lies, links resolved by reading it.
+fn find_program(name: &str) -> Option<PathBuf> {
+    let places = env::var_os("PATH").unwrap_or_default();
+    let places = env::split_paths(&places).chain(["/usr/sbin".into(), "/sbin".into()]);
+    places.map(|place| place.join(name)).find(|path| path.is_file())
+}
+
+/// The shared libraries of a program, the loader included, as it looks for them.
+fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
+    let mut ldd = Command::new("ldd");
+    let output = ldd.env("LC_ALL", "C").arg(program).output().context("starting `ldd`")?;
+    Ok(libraries(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Reads `libc.so.6 => /lib/libc.so.6 (0x…)` and `/lib64/ld-linux-x86-64.so.2 (0x…)`.
+fn libraries(listed: &str) -> Vec<PathBuf> {
+    let words = listed.lines().filter_map(|line| {
+        let place = line.split_once("=> ").map_or(line, |(_, place)| place);
+        place.split_whitespace().next()
+    });
+    words.filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_listed_with_the_loader() {
+        let listed = "\tlinux-vdso.so.1 (0x7f)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x7f)\n\
+                      \tlibmissing.so => not found\n\t/lib64/ld-linux-x86-64.so.2 (0x7f)\n";
+        let expected: Vec<PathBuf> =
+            vec!["/lib/x/libc.so.6".into(), "/lib64/ld-linux-x86-64.so.2".into()];
+        assert_eq!(libraries(listed), expected);
+        assert!(libraries("\tstatically linked\n").is_empty());
+    }
+
+    #[test]
+    fn a_filter_cannot_become_a_command() {
+        let filter = ["a'; poweroff".to_owned()];
+        assert!(init(Task::Tests(&filter)).contains(r"'a'\''; poweroff'"));
+    }
+}
