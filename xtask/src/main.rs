@@ -15,9 +15,11 @@ mod build;
 mod check;
 mod dashboards;
 mod demo;
+mod fuzz;
 mod run;
 mod setup;
 mod shell;
+mod soak;
 mod test;
 mod tidy;
 mod tree;
@@ -43,6 +45,10 @@ enum Command {
     Test(test::Args),
     /// Run the live tests on other kernels, in emulated machines
     Vm(vm::Args),
+    /// Feed every parser with whatever a fuzzer finds
+    Fuzz(fuzz::Args),
+    /// Load the agent for a long time and see whether anything grows
+    Soak(soak::Args),
     /// Measure what the agent costs, next to others, on this machine
     Bench(bench::Args),
     /// Write the dashboards, rules and alerts, for Prometheus, Grafana and Kubernetes
@@ -62,6 +68,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::test(&args),
         Command::Vm(args) => vm::vm(&args),
+        Command::Fuzz(args) => fuzz::fuzz(&args),
+        Command::Soak(args) => soak::soak(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Dashboards(args) => dashboards::dashboards(&args),
         Command::Demo(args) => demo::demo(&args),

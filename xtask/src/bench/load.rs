@@ -198,7 +198,7 @@ impl Server {
     }
 
     /// A command that will run inside the namespace.
-    fn inside(&self, program: &str) -> Command {
+    pub fn inside(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.child.id())).arg(program);
         command

@@ -5,14 +5,14 @@
 //! P6 is read from the kernel's own statistics, see [`hooks`]; P5 and P7 are the daemon's own
 //! time, see [`daemon`]; P8 and P9 its memory and its answers, see [`size`].
 
-mod agent;
+pub mod agent;
 mod bpf;
 mod cpu;
 mod daemon;
 mod empty;
 mod goals;
 mod hooks;
-mod load;
+pub mod load;
 mod machine;
 mod random;
 mod report;

@@ -1,0 +1,217 @@
+//! Every parser of ours, fed with anything. A body may not panic, hang or eat memory, and checks
+//! what must hold of the result; the fuzzer mutates `seeds/<body>/`, the tests below run the same
+//! bodies over the seeds, over pieces of them, and over noise, with every `cargo test`.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use agent_common::address;
+use agent_common::histogram::Histogram;
+use agent_common::wire::Wire as _;
+use portolan::config::settings::SETTINGS;
+use portolan::config::{self, Config};
+use portolan::identity::mounts::Mount;
+use portolan::identity::procfs::{self, Stat};
+use portolan::identity::rules::{Network, Rule};
+use portolan::identity::{docker_proxy, process};
+use portolan::kernel::btf::Btf;
+
+/// A parser and its laws.
+pub type Body = fn(&[u8]);
+
+/// All of them, by the name of their seeds' folder.
+pub const BODIES: &[(&str, Body)] = &[
+    ("event", event),
+    ("btf", btf),
+    ("toml", toml),
+    ("yaml", yaml),
+    ("setting", setting),
+    ("rule", rule),
+    ("command_line", command_line),
+    ("proc", proc),
+    ("address", canonical_address),
+    ("histogram", histogram),
+];
+
+/// Records from the ring.
+fn event(bytes: &[u8]) {
+    // The kernel aligns records to eight bytes; whoever reads them must not depend on it.
+    for from in 0..bytes.len().min(2) {
+        let _ = portolan::decode::event(bytes.get(from..).unwrap_or_default());
+    }
+}
+
+/// The kernel's types.
+fn btf(bytes: &[u8]) {
+    let Ok(btf) = Btf::parse(bytes) else { return };
+    for (name, path) in [("sock", "sk_err"), ("sock_common", "skc_net.net"), ("s", "a.b.c")] {
+        let _ = btf.member(name, path);
+    }
+    let _ = btf.tracepoint_arguments("tcp_send_reset");
+    let _ = btf.has_function("tcp_sendmsg");
+    let _ = btf.enum_values("sk_rst_reason");
+}
+
+/// A configuration file in TOML.
+fn toml(bytes: &[u8]) {
+    configuration(bytes, "toml");
+}
+
+/// A configuration file in YAML.
+fn yaml(bytes: &[u8]) {
+    configuration(bytes, "yaml");
+}
+
+/// Loads a file; every refusal is one that can be shown.
+fn configuration(bytes: &[u8], kind: &str) {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        // In memory where there is such a place: this happens thousands of times a second.
+        let shared = PathBuf::from("/dev/shm");
+        if shared.is_dir() { shared } else { std::env::temp_dir() }
+    });
+    let thread = std::thread::current().id();
+    let path = folder.join(format!("portolan-fuzz-{}-{thread:?}.{kind}", std::process::id()));
+    let written = std::fs::File::create(&path).and_then(|mut file| file.write_all(bytes));
+    let loaded = config::load(Some(&path), [], &[]);
+    let _ = std::fs::remove_file(&path);
+    written.expect("writing a file of ours");
+    match loaded {
+        Ok(loaded) => {
+            for setting in SETTINGS {
+                let _ = (setting.show)(&loaded.config);
+                let _ = loaded.origin(setting.key);
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty(), "a refusal has words"),
+    }
+}
+
+/// The value of any setting, as a variable or flag gives it: what a value is shown as sets it again.
+fn setting(bytes: &[u8]) {
+    let Some((number, text)) = bytes.split_first() else { return };
+    let text = String::from_utf8_lossy(text).into_owned();
+    let Some(setting) = SETTINGS.get(usize::from(*number) % SETTINGS.len()) else { return };
+    let mut config = Config::default();
+    match (setting.set)(&mut config, &config::Given::Text(text)) {
+        Ok(()) => drop((setting.show)(&config)),
+        Err(problem) => assert!(!problem.is_empty(), "{} says what is wrong", setting.key),
+    }
+}
+
+/// Rules and networks that an operator names services by.
+fn rule(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for problem in [Rule::parse(&text).err(), Network::parse(&text).err()].into_iter().flatten() {
+        assert!(!problem.is_empty(), "a refusal has words");
+    }
+}
+
+/// What a process calls itself; whatever that is, a name is short and can be shown.
+fn command_line(bytes: &[u8]) {
+    let at = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+    let (comm, argv) = bytes.split_at(at);
+    let name = process::process_name(&String::from_utf8_lossy(comm), argv);
+    assert!(!name.chars().any(char::is_control), "{name:?} can be shown");
+    let _ = docker_proxy::target(argv);
+    let _ = procfs::argv_region(argv);
+}
+
+/// Lines of `/proc`.
+fn proc(bytes: &[u8]) {
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let _ = Mount::parse(line);
+        let _ = Stat::parse(line);
+    }
+    if let Some(path) = procfs::parse_cgroup(&String::from_utf8_lossy(bytes)) {
+        assert!(path.starts_with('/'));
+    }
+}
+
+/// Addresses: there and back is the same, a mapped one being the IPv4 address that it means.
+fn canonical_address(bytes: &[u8]) {
+    if let Some(octets) = bytes.first_chunk::<16>() {
+        let ip = IpAddr::from(*octets).to_canonical();
+        assert_eq!(address::to_ip(address::from_ip(ip)).to_canonical(), ip);
+    }
+}
+
+/// Durations: none is lost, and merging is adding.
+fn histogram(bytes: &[u8]) {
+    let (mut all, mut halves) = (Histogram::zeroed(), [Histogram::zeroed(); 2]);
+    let values = bytes.chunks_exact(8).filter_map(|chunk| chunk.try_into().ok());
+    for (number, value) in values.map(u64::from_le_bytes).enumerate() {
+        // The sum is in microseconds and may wrap after half a million years: stay below.
+        let value = value >> 20;
+        all.observe(value);
+        if let Some(half) = halves.get_mut(number % 2) {
+            half.observe(value);
+        }
+    }
+    let [mut left, right] = halves;
+    left.merge(&right);
+    assert_eq!(left, all);
+    assert_eq!(all.count(), (bytes.len() / 8) as u64);
+    if let (Some(half), Some(most)) = (all.quantile_us(0.5), all.quantile_us(0.99)) {
+        assert!(half <= most, "{half} and {most}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seeds(body: &str) -> Vec<Vec<u8>> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(body);
+        let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{body}: {error}"));
+        entries.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
+    }
+
+    #[test]
+    fn every_body_has_seeds_and_survives_them_and_their_pieces() {
+        for (name, body) in BODIES {
+            let seeds = seeds(name);
+            assert!(!seeds.is_empty(), "{name} has no seeds");
+            for seed in seeds {
+                for end in 0..=seed.len().min(400) {
+                    body(seed.get(..end).unwrap());
+                }
+                body(&seed);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+        #[test]
+        fn noise_does_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            for (_, body) in BODIES {
+                body(&bytes);
+            }
+        }
+
+        #[test]
+        fn a_seed_with_one_byte_changed_does_no_harm(
+            at in any::<prop::sample::Index>(),
+            which in any::<prop::sample::Index>(),
+            value in any::<u8>(),
+        ) {
+            for (name, body) in BODIES {
+                let mut seed = which.get(&seeds(name)).clone();
+                if !seed.is_empty() {
+                    let at = at.index(seed.len());
+                    seed[at] = value;
+                }
+                body(&seed);
+            }
+        }
+    }
+}

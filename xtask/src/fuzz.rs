@@ -1,0 +1,161 @@
+//! `cargo xtask fuzz [BODY…]`: every parser under libFuzzer, a minute each (goal R11).
+//!
+//! The bodies are those of `agent/fuzz`, which run over their seeds with every `cargo test`; here
+//! they are compiled with coverage instrumentation, by the stable compiler, so that the fuzzer
+//! finds its way in. What it learns is kept in `target/fuzz/corpus`, what broke a body in
+//! `target/fuzz/found`: put that among the seeds together with the repair.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{setup, shell, tree};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Bodies to run; all of them if none is named
+    body: Vec<String>,
+    /// How long each
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+}
+
+/// What libFuzzer needs of the compiler: edges counted, comparisons told (clang's
+/// SanitizerCoverage).
+const INSTRUMENTATION: &str = "--cfg fuzzing -Cpasses=sancov-module \
+    -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+    -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares \
+    -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1";
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+pub fn fuzz(args: &Args) -> Result<()> {
+    let Args { body, seconds } = args;
+    if cfg!(not(all(target_arch = "x86_64", target_os = "linux"))) {
+        println!("SKIPPED: the fuzzer is built for {TARGET} only");
+        return Ok(());
+    }
+    setup::setup()?;
+    let known = bodies()?;
+    if let Some(unknown) = body.iter().find(|name| !known.contains(name)) {
+        bail!("no body {unknown}; there are {}", known.join(", "));
+    }
+    let chosen = if body.is_empty() { &known } else { body };
+    let program = compile()?;
+    let (mut broken, mut executions) = (Vec::new(), 0);
+    for name in chosen {
+        let run = run(&program, name, *seconds)?;
+        println!(
+            "{name:<14} {:>12} executions, {} inputs kept{}",
+            run.executions,
+            run.kept,
+            if run.broken { ", BROKEN" } else { "" }
+        );
+        executions += run.executions;
+        if run.broken {
+            println!("{}", run.said);
+            broken.push(name.as_str());
+        }
+    }
+    println!("{executions} executions of {} bodies", chosen.len());
+    if !broken.is_empty() {
+        bail!("{} broke; the inputs are in target/fuzz/found", broken.join(", "));
+    }
+    Ok(())
+}
+
+/// Names of bodies: those that have seeds. A test compares with the code.
+fn bodies() -> Result<Vec<String>> {
+    let entries = fs::read_dir(tree::root().join("agent/fuzz/seeds")).context("listing seeds")?;
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    Ok(names)
+}
+
+fn folder() -> Result<PathBuf> {
+    Ok(tree::target()?.join("fuzz"))
+}
+
+/// The instrumented program. It has a target folder of its own: other flags, other objects.
+fn compile() -> Result<PathBuf> {
+    println!("building the bodies with coverage instrumentation");
+    let build = folder()?.join("build");
+    let mut cargo = shell::cargo();
+    cargo.args([
+        "build",
+        "--release",
+        "--quiet",
+        "--package",
+        "agent-fuzz",
+        "--features",
+        "fuzzer",
+    ]);
+    cargo.args(["--bin", "fuzz", "--target", TARGET]).arg("--target-dir").arg(&build);
+    // Not RUSTFLAGS: the kernel programs are compiled from a build script, by another compiler.
+    cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", INSTRUMENTATION);
+    cargo.args(crate::build::locked());
+    shell::loud(&mut cargo)?;
+    Ok(build.join(TARGET).join("release/fuzz"))
+}
+
+/// What became of one body.
+struct Run {
+    executions: u64,
+    kept: usize,
+    broken: bool,
+    said: String,
+}
+
+fn run(program: &Path, body: &str, seconds: u32) -> Result<Run> {
+    let (corpus, found) = (folder()?.join("corpus").join(body), folder()?.join("found").join(body));
+    for folder in [&corpus, &found] {
+        fs::create_dir_all(folder).context("making a folder for the fuzzer")?;
+    }
+    let mut command = Command::new(program);
+    command.env("PORTOLAN_FUZZ_BODY", body).env("RUST_BACKTRACE", "1");
+    command.arg(&corpus).arg(tree::root().join("agent/fuzz/seeds").join(body));
+    command.arg(format!("-max_total_time={seconds}")).arg("-print_final_stats=1");
+    command.args(["-timeout=10", "-rss_limit_mb=1024", "-max_len=4096"]);
+    command.arg(format!("-artifact_prefix={}/", found.display()));
+    let output = command.stdin(Stdio::null()).output().context("starting the fuzzer")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let kept = fs::read_dir(&corpus).map_or(0, Iterator::count);
+    let last: Vec<&str> = said.lines().rev().take(30).collect();
+    Ok(Run {
+        executions: executions(&said).unwrap_or(0),
+        kept,
+        broken: !output.status.success(),
+        said: last.into_iter().rev().collect::<Vec<_>>().join("\n"),
+    })
+}
+
+/// `stat::number_of_executed_units: 123`
+fn executions(said: &str) -> Option<u64> {
+    let line = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+    line?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fuzzer_tells_how_often_it_ran() {
+        assert_eq!(executions("x\nstat::number_of_executed_units: 4711\nstat::y: 1\n"), Some(4711));
+        assert_eq!(executions("killed"), None);
+    }
+
+    #[test]
+    fn every_body_in_the_code_has_seeds_and_the_reverse() {
+        let code = fs::read_to_string(tree::root().join("agent/fuzz/src/lib.rs")).unwrap();
+        let table = code.split("BODIES: &[(&str, Body)] = &[").nth(1).unwrap();
+        let table = table.split("];").next().unwrap();
+        let mut named: Vec<&str> = table.split('"').skip(1).step_by(2).collect();
+        named.sort_unstable();
+        assert_eq!(bodies().unwrap(), named);
+    }
+}
