@@ -114,6 +114,13 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.limits.addresses.map(|v| v.to_string()),
     },
     Setting {
+        key: "limits.ring_bytes",
+        flag: Flag::Value("limits.ring-bytes", "N"),
+        help: "Room for details of resets and failed connects between two drains: a power of two (default: 262144)",
+        set: |config, given| value::ring_size(given).map(|v| config.limits.ring_bytes = Some(v)),
+        show: |config| config.limits.ring_bytes.map(|v| v.to_string()),
+    },
+    Setting {
         key: "names.rules",
         flag: Flag::Value("names.rules", "RULE,…"),
         help: "Names that you decide, first match wins: executable:PATTERN, cgroup:PATTERN, port:N, label:KEY=PATTERN or address:CIDR, then -> [NAMESPACE/]NAME",
@@ -185,13 +192,6 @@ pub const SETTINGS: &[Setting] = &[
         help: "What backends are meant to get, relative to each other, where that is not the same for all",
         set: |config, given| value::weights(given).map(|v| config.balance.weights = v),
         show: |config| Some(value::quoted_list(&config.balance.weights.declared())),
-    },
-    Setting {
-        key: "limits.ring_bytes",
-        flag: Flag::Value("limits.ring-bytes", "N"),
-        help: "Room for details of resets and failed connects between two drains: a power of two (default: 262144)",
-        set: |config, given| value::ring_size(given).map(|v| config.limits.ring_bytes = Some(v)),
-        show: |config| config.limits.ring_bytes.map(|v| v.to_string()),
     },
     Setting {
         key: "run_stats",

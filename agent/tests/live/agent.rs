@@ -10,6 +10,7 @@ use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -40,6 +41,10 @@ pub struct Start<'a> {
     pub settings: Vec<(&'a str, &'a str)>,
     /// The process whose mounts it sees.
     pub mounts_of: Option<u32>,
+    /// How many descriptors it may have.
+    pub descriptors: Option<u64>,
+    /// The `cgroup.procs` of the cgroup that it starts in.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// What became of an agent that was expected to refuse.
@@ -123,7 +128,8 @@ impl Agent {
         Self::try_launch(start).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    fn try_launch(start: &Start<'_>) -> Result<Self, String> {
+    /// As [`Agent::launch`]; if it ends by itself, its last words.
+    pub fn try_launch(start: &Start<'_>) -> Result<Self, String> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let (listen, run) = (address.to_string(), directory.path().display().to_string());
@@ -149,6 +155,7 @@ impl Agent {
         if let Some(pid) = start.mounts_of {
             command = inside_mounts_of(pid, &command);
         }
+        confine(&mut command, start.descriptors, start.cgroup.as_deref());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().map_err(|error| format!("starting {command:?}: {error}"))?;
         let mut agent = Self { address, child, directory };
@@ -290,6 +297,27 @@ fn inside_mounts_of(pid: u32, command: &Command) -> Command {
         };
     }
     inside
+}
+
+/// The same command with a limit on its descriptors, in a cgroup.
+fn confine(command: &mut Command, descriptors: Option<u64>, cgroup: Option<&Path>) {
+    let cgroup = cgroup.map(Path::to_path_buf);
+    let enter = move || {
+        if let Some(group) = &cgroup {
+            fs::write(group, "0")?;
+        }
+        if let Some(most) = descriptors {
+            let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+            // SAFETY: a valid rlimit.
+            if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only system calls are made; the path was built before, and
+    // fs::write of a short path keeps it on the stack.
+    unsafe { command.pre_exec(enter) };
 }
 
 /// Waits for the end, within reason.

@@ -55,6 +55,7 @@ macro_rules! needs_kernel {
 }
 
 mod balance;
+mod confined;
 mod conflicts;
 mod degrade;
 mod enforcement;
@@ -73,8 +74,10 @@ mod segments;
 mod services;
 mod sk_data_ready;
 mod sock_send_length;
+mod socket_lives;
 mod sweep;
 mod tcp_receive_reset;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
 mod tcp_send_reset;
+mod tiny;

@@ -4,12 +4,16 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, Start};
 use crate::facts::KernelObjects;
 use crate::namespace::Pair;
 use crate::net;
 use crate::scrape::Scrape;
+
+/// How often the agent is killed under load.
+const KILLS: usize = 20;
 
 /// A BPF file system that only agents started [`Start::inside`] it see, so that their pins are no
 /// business of any other agent on this host.
@@ -40,6 +44,7 @@ impl PrivateBpf {
         Start {
             settings: vec![("pin", pin), ("run_directory", run)],
             mounts_of: Some(self.holder.id()),
+            ..Start::default()
         }
     }
 }
@@ -105,7 +110,7 @@ fn with_pins_a_kill_loses_nothing_and_no_counter_goes_back() {
         });
         let _stop = StopOnDrop(&stop);
         let mut last = Scrape::default();
-        for _ in 0..3 {
+        for _ in 0..KILLS {
             let so_far = connected.load(Ordering::Relaxed);
             let now = agent
                 .eventually(true, |now| now.edge(c, s, port, "client").connects("ok") > so_far);
@@ -139,6 +144,49 @@ fn with_pins_a_kill_loses_nothing_and_no_counter_goes_back() {
     let agent = Agent::launch(&bpf.start(&run, "false"));
     assert_eq!(bpf.pins(), 0);
     agent.stop();
+}
+
+#[test]
+fn an_agent_that_stands_still_in_a_storm_loses_nothing() {
+    needs_kernel!();
+    // Half a minute takes `PORTOLAN_TEST_LONG=1`.
+    let long = std::env::var_os("PORTOLAN_TEST_LONG").is_some();
+    let stall = Duration::from_secs(if long { 30 } else { 4 });
+    let pair = Pair::new();
+    let bpf = PrivateBpf::new();
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().display().to_string();
+    let agent = Agent::launch(&bpf.start(&run, "true"));
+    let listener = pair.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    let address = std::net::SocketAddr::from((pair.server.v4, port));
+    let (c, s) = (&pair.client.service, &pair.server.service);
+    let connect = || {
+        drop((std::net::TcpStream::connect(address).expect("connecting"), net::accept(&listener)));
+    };
+    let mut connected = 0;
+    pair.client.act(|| (0..50).for_each(|_| connect()));
+    connected += 50;
+    let before = agent.eventually(connected, |now| now.edge(c, s, port, "client").connects("ok"));
+    agent.signal(libc::SIGSTOP);
+    let began = Instant::now();
+    pair.client.act(|| {
+        while began.elapsed() < stall {
+            connect();
+            connected += 1;
+        }
+    });
+    agent.signal(libc::SIGCONT);
+    println!("{connected} connections");
+    let now = agent.eventually((connected, connected, 0, 0), |now| {
+        let (a, b) = (now.edge(c, s, port, "client"), now.edge(c, s, port, "server"));
+        (a.connects("ok"), b.connects("ok"), a.active(), b.active())
+    });
+    went_nowhere_back(&before, &now, port);
+    agent.ledger_adds_up();
+    agent.stop();
+    Agent::launch(&bpf.start(&run, "false")).stop();
+    assert_eq!(bpf.pins(), 0);
 }
 
 #[test]
