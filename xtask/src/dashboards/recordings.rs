@@ -150,6 +150,10 @@ fn services() -> Vec<Rule> {
     slow_dependency = copied(&slow_dependency, "server_namespace", "dependency_namespace");
     slow_dependency = copied(&slow_dependency, "client", "server");
     slow_dependency = copied(&slow_dependency, "client_namespace", "server_namespace");
+    // So does a dependency that gives no answer at all, and therefore has no latency.
+    let no_answer = "max by (cluster, client, client_namespace) (ALERTS{alertname=~\"PortolanConnections.*|PortolanRequestsAbandoned|PortolanRetransmitsHigh|PortolanLocalPortsExhausted\"})";
+    let troubled =
+        copied(&copied(no_answer, "client", "server"), "client_namespace", "server_namespace");
     vec![
         record(
             "service_role:portolan_request_duration_seconds_bucket:rate5m",
@@ -188,7 +192,9 @@ fn services() -> Vec<Rule> {
         ),
         record(
             "service:portolan_request_duration_seconds:breach_inherited",
-            format!("{breach} and on ({SERVICE})\n{slow_dependency}"),
+            format!(
+                "{breach} and on ({SERVICE})\n(max by ({SERVICE}) ({slow_dependency}) or max by ({SERVICE}) ({troubled}))"
+            ),
         ),
         record(
             "service:portolan_listen_overflows:rate5m",

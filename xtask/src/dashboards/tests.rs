@@ -206,6 +206,11 @@ fn alerts_say_who_what_and_what_next() {
         assert!(figures.iter().any(|figure| alert.description.contains(figure)), "{name}");
         let board = alert.board.split('?').next().unwrap();
         assert!(boards::all().iter().any(|known| known.uid == board), "{name}: {board}");
+        let runbook = tree::root().join("docs").join(alert.runbook());
+        let runbook = fs::read_to_string(runbook).unwrap_or_else(|error| panic!("{name}: {error}"));
+        for part in ["means", "sure", "First three commands", "causes", "Mend", "Silence"] {
+            assert!(runbook.contains(part), "the runbook of {name} lacks: {part}");
+        }
     }
 }
 
