@@ -266,7 +266,32 @@ fn ports() -> Vec<Alert> {
         description: "Port {{ $labels.port }}/{{ $labels.protocol }} is reserved for {{ $labels.owner }}, and {{ $labels.offender }} wanted it: {{ $labels.action }}, {{ $value | humanize }} times within 15 minutes.",
         board: "portolan-ports?var-service={{ $labels.offender }}",
     };
-    vec![conflict, breach]
+    let running_out = Alert {
+        name: "PortolanLocalPortsLow",
+        severity: WARNING,
+        hold: "5m",
+        expr: "max by (cluster, netns_of) (portolan_ephemeral_ports_destination_ratio) > 0.8\nor\n\
+               max by (cluster, netns_of) (portolan_ephemeral_ports_used_ratio) > 0.8"
+            .to_owned(),
+        summary: "A service is running out of local ports.",
+        description: "{{ $value | humanizePercentage }} of the local ports of {{ $labels.netns_of }} are in use, over all or towards one destination. At 100 % its connects fail.",
+        board: "portolan-ports",
+    };
+    let violations = happened(
+        "portolan_segment_violations_total",
+        "cluster, client_segment, server_segment, client, server, server_namespace, port",
+        "15m",
+    );
+    let violation = Alert {
+        name: "PortolanSegmentViolation",
+        severity: WARNING,
+        hold: "0s",
+        expr: format!("({violations}) > 0"),
+        summary: "A service connected to a segment that it may not connect to.",
+        description: "{{ $labels.client }} (segment {{ $labels.client_segment }}) connected to {{ $labels.server }} (segment {{ $labels.server_segment }}) on port {{ $labels.port }}, {{ $value | humanize }} times within 15 minutes; the declared matrix does not allow that.",
+        board: CONNECTIVITY_BOARD,
+    };
+    vec![conflict, breach, running_out, violation]
 }
 
 fn agent() -> Vec<Alert> {

@@ -43,7 +43,8 @@ fn seen() -> Vec<Panel> {
             .query(format!("sum by (class) (rate(portolan_events_seen_total{{{AGENTS}}}[$__rate_interval]))"), "{{class}}"),
         Panel::lines("Facts exported and lost", "A second: what arrived in the tables, and what did not and why. Seen = exported + lost.", Unit::PerSecond, 6)
             .query(format!("sum(rate(portolan_events_exported_total{{{AGENTS}}}[$__rate_interval]))"), "exported")
-            .query(format!("sum by (class, reason) (rate(portolan_events_lost_total{{{AGENTS}}}[$__rate_interval])) > 0"), "lost: {{class}}, {{reason}}"),
+            .query(format!("sum by (class, reason) (rate(portolan_events_lost_total{{{AGENTS}}}[$__rate_interval])) > 0"), "lost: {{class}}, {{reason}}")
+            .query(format!("sum by (table) (rate(portolan_names_folded_total{{{AGENTS}}}[$__rate_interval])) > 0"), "name folded: {{table}}"),
         Panel::table(
             "Hooks",
             "Attached: 1, or 0 where the host does not allow it. Runs and time only with --run-stats. Skipped: runs that the kernel left out because the program was already running on that CPU.",

@@ -15,6 +15,7 @@ pub fn board() -> Board {
         rows: vec![
             Row { title: "Connecting", height: 9, panels: connecting() },
             Row { title: "The budget: 99.9 % of all attempts", height: 9, panels: budget() },
+            Row { title: "Not allowed", height: 7, panels: forbidden() },
             Row { title: "Breaking", height: 9, panels: breaking() },
         ],
     }
@@ -66,6 +67,29 @@ fn budget() -> Vec<Panel> {
             .from(14.4, "red")
             .marked(),
     ]
+}
+
+fn forbidden() -> Vec<Panel> {
+    vec![Panel::table(
+        "Connections between segments that may not connect",
+        "Established connections that the declared matrix of segments does not allow, since the agents started.",
+        24,
+        &[
+            ("client_segment", "From segment"),
+            ("server_segment", "To segment"),
+            ("client", "Client"),
+            ("server", "Server"),
+            ("port", "Port"),
+        ],
+        &[Column {
+            expr: format!(
+                "sum by (client_segment, server_segment, client, server, port) (portolan_segment_violations_total{{{TO}}})"
+            ),
+            title: "Connections",
+            unit: Unit::Count,
+            bad_from: Some(1.0),
+        }],
+    )]
 }
 
 fn breaking() -> Vec<Panel> {

@@ -81,6 +81,42 @@ fn objectives() -> Vec<Panel> {
         .else_("orange")
         .from(0.95, "green"),
         Panel::number(
+            "Port conflicts",
+            "Binds and listens that failed because somebody else has the port, within the range shown.",
+            Unit::Count,
+            6,
+            r#"sum(increase(portolan_port_conflicts_total{cluster=~"$cluster", errno="EADDRINUSE"}[$__range])) or vector(0)"#,
+        )
+        .from(0.5, "red"),
+        Panel::number(
+            "Segment violations",
+            "Connections between segments that may not connect, within the range shown.",
+            Unit::Count,
+            6,
+            r#"sum(increase(portolan_segment_violations_total{cluster=~"$cluster"}[$__range])) or vector(0)"#,
+        )
+        .from(0.5, "red"),
+        Panel::number(
+            "Least even backends",
+            "How much more than its fair share the busiest backend of a service gets, of those with more than one request a second; up to 5 % is even.",
+            Unit::Ratio,
+            6,
+            r#"max(
+  max by (cluster, client, server, port) (sum by (cluster, client, server, port, backend) (rate(portolan_backend_requests_total{cluster=~"$cluster", role="client"}[$__range])))
+  / (avg by (cluster, client, server, port) (sum by (cluster, client, server, port, backend) (rate(portolan_backend_requests_total{cluster=~"$cluster", role="client"}[$__range]))) > 1)
+) - 1"#,
+        )
+        .from(0.05, "orange")
+        .or_else("too few"),
+        Panel::number(
+            "Local ports in use",
+            "Share of the local ports in use on the host that has the fewest left.",
+            Unit::Ratio,
+            6,
+            r#"max(portolan_ephemeral_ports_used_ratio{cluster=~"$cluster"}) or vector(0)"#,
+        )
+        .from(0.8, "red"),
+        Panel::number(
             "Agents",
             "Agents that Prometheus gets answers from.",
             Unit::Count,

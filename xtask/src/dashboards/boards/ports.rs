@@ -24,6 +24,7 @@ pub fn board() -> Board {
         rows: vec![
             Row { title: "Listeners", height: 11, panels: listeners() },
             Row { title: "Conflicts", height: 8, panels: conflicts() },
+            Row { title: "Running out of local ports", height: 8, panels: running_out() },
             Row { title: "Queues", height: 8, panels: queues() },
         ],
     }
@@ -80,6 +81,22 @@ fn conflicts() -> Vec<Panel> {
         Panel::lines("Failed binds and listens", "A second, by who wanted the port.", Unit::PerSecond, 5)
             .query(format!("sum by (claimant, port) (rate(portolan_port_conflicts_total{{{mine}}}[$__rate_interval])) > 0"), "{{claimant}}: {{port}}")
             .or_else("none"),
+    ]
+}
+
+fn running_out() -> Vec<Panel> {
+    let top = |metric: &str| format!("topk(10, {metric}{{cluster=~\"$cluster\"}})");
+    vec![
+        Panel::lines("In use", "Share of the ephemeral ports in use, by the service of the network namespace; the ten fullest.", Unit::Ratio, 8)
+            .query(top("portolan_ephemeral_ports_used_ratio"), "{{netns_of}}")
+            .from(0.8, "red")
+            .marked(),
+        Panel::lines("Towards one destination", "The same for the one address and port that takes most; at 100 % the next connect there fails.", Unit::Ratio, 8)
+            .query(top("portolan_ephemeral_ports_destination_ratio"), "{{netns_of}}")
+            .from(0.8, "red")
+            .marked(),
+        Panel::lines("In TIME_WAIT", "Closed connections that keep their ports for a minute; many mean that nobody reuses connections.", Unit::Count, 8)
+            .query(top("portolan_tcp_time_wait_connections"), "{{netns_of}}"),
     ]
 }
 

@@ -15,6 +15,7 @@ pub fn board() -> Board {
             Row { title: "At a glance", height: 4, panels: glance() },
             Row { title: "Is it the network or the program?", height: 9, panels: layers() },
             Row { title: "Those who call it", height: 8, panels: callers() },
+            Row { title: "Its backends", height: 8, panels: backends() },
             Row { title: "Those it calls", height: 8, panels: called() },
         ],
     }
@@ -83,6 +84,16 @@ fn callers() -> Vec<Panel> {
         Panel::lines("Resets and segments sent again", "A second: resets by cause, each counted once; segments sent again by either side.", Unit::PerSecond, 6)
             .query(format!("sum by (cause) (edge:portolan_tcp_resets:rate5m{{{TO}}}) > 0"), "reset: {{cause}}")
             .query(format!("sum(edge:portolan_tcp_retransmits:rate5m{{{TO}}})"), "sent again"),
+    ]
+}
+
+fn backends() -> Vec<Panel> {
+    let by = "sum by (client, server, port, backend)";
+    vec![
+        Panel::lines("Requests by backend", "Requests a second by the address that answered, for each who asks: even lines are an even balance.", Unit::RequestsPerSecond, 12)
+            .query(format!("{by} (rate(portolan_backend_requests_total{{{TO}, role=\"client\"}}[$__rate_interval]))"), "{{client}}: {{backend}}"),
+        Panel::lines("Connections by backend", "New connections a second by the address that took them, for each who connects.", Unit::PerSecond, 12)
+            .query(format!("{by} (rate(portolan_backend_connections_total{{{TO}, role=\"client\"}}[$__rate_interval]))"), "{{client}}: {{backend}}"),
     ]
 }
 
