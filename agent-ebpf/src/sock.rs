@@ -4,6 +4,8 @@
 //! `BTF pointer + constant` as a typed load (a fault reads as zero). [`Sock`] is any `struct sock`;
 //! [`Tcp`] is what `bpf_skc_to_tcp_sock` returned, behind which the fields of `tcp_sock` are in
 //! reach.
+//!
+//! Long because what the kernel's structs look like is known nowhere else.
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;

@@ -3,6 +3,8 @@
 //! It wakes for three reasons: someone wants a snapshot, the sweep interval is over, the agent
 //! stops. Each time it drains the kernel, names what it found, updates the tables and publishes
 //! a snapshot.
+//!
+//! Long because it is the one place where every stage's data meets.
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! Ports: turns what the bind hooks counted into conflicts with names, and lists who has what.
+//!
+//! Long because a conflict is put together here from what every other stage knows.
 
 use std::fs;
 use std::sync::Arc;

@@ -149,28 +149,35 @@ fn post_bind6_is_needed_to_tell_a_failure() {
     agent.stop();
 }
 
-/// Where `inet_bind_sk` and `inet6_bind_sk` can be attached the errno is the kernel's own and
-/// comes at once; else it is inferred, and says so.
+/// Where `inet_bind_sk` can be attached the errno is the kernel's own and comes at once; else it
+/// is inferred, and says so.
 #[test]
-fn inet_bind_sk_and_inet6_bind_sk_tell_the_errno_or_it_is_marked_inferred() {
+fn inet_bind_sk_tells_the_errno_or_it_is_marked_inferred() {
     needs_kernel!();
     let pair = Pair::new();
+    tells_or_infers("inet_bind_sk", &pair, pair.server.v4.into());
+}
+
+/// The same for `inet6_bind_sk`.
+#[test]
+fn inet6_bind_sk_tells_the_errno_or_it_is_marked_inferred() {
+    needs_kernel!();
+    let pair = Pair::new();
+    tells_or_infers("inet6_bind_sk", &pair, pair.server.v6.into());
+}
+
+fn tells_or_infers(hook: &str, pair: &Pair, address: IpAddr) {
     let agent = Agent::start();
     let hooks = agent.json("/api/v1/status")["hooks"].clone();
-    for (hook, address) in
-        [("inet_bind_sk", IpAddr::from(pair.server.v4)), ("inet6_bind_sk", pair.server.v6.into())]
-    {
-        let place = SocketAddr::new(address, 8080);
-        let name = if address.is_ipv4() { "claimant-v4" } else { "claimant-v6" };
-        pair.server.act_as(name, || {
-            let _held = Claim::tcp(place).bind().unwrap();
-            Claim::tcp(place).bind().unwrap_err();
-        });
-        let row = hooks.as_array().unwrap().iter().find(|row| row["name"] == hook).unwrap();
-        let found = conflict_of(&agent, name, 8080);
-        assert_eq!(found["inferred"], !row["attached"].as_bool().unwrap(), "{hook}: {found}");
-        assert_eq!(found["errno"], "EADDRINUSE");
-    }
+    let place = SocketAddr::new(address, 8080);
+    pair.server.act_as("the-claimant", || {
+        let _held = Claim::tcp(place).bind().unwrap();
+        Claim::tcp(place).bind().unwrap_err();
+    });
+    let row = hooks.as_array().unwrap().iter().find(|row| row["name"] == hook).unwrap();
+    let found = conflict_of(&agent, "the-claimant", 8080);
+    assert_eq!(found["inferred"], !row["attached"].as_bool().unwrap(), "{hook}: {found}");
+    assert_eq!(found["errno"], "EADDRINUSE");
     agent.stop();
 }
 
