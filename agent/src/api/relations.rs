@@ -1,12 +1,10 @@
 //! The JSON of map, balance and segments. Fields are only ever added.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use crate::model::balance::{self, TOLERANCE};
-use crate::model::map::{Graph, Link};
-use crate::model::relations::ServiceName;
+use crate::model::map::{Graph, Link, Traffic};
+use crate::model::relations::{Ends, ServiceName};
 use crate::model::segments::{Declared, Policy, Verdict};
 use crate::model::snapshot::{Role, Snapshot};
 use crate::model::violations::{Between, Event, SegmentsView};
@@ -29,38 +27,12 @@ pub struct Map {
 /// What one service does with another on one port.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MapEdge {
-    /// Who connects.
-    pub client: String,
-    /// Where that name is unique; empty on a plain host.
-    pub client_namespace: String,
-    /// Who is connected to.
-    pub server: String,
-    /// Where that name is unique; empty on a plain host.
-    pub server_namespace: String,
-    /// The server's port.
-    pub port: u16,
-    /// Whose numbers these are: the client's side, or the server's for clients of other hosts.
-    pub seen_by: Vec<Role>,
-    /// Connections that became established.
-    pub connections: u64,
-    /// Attempts to connect that failed.
-    pub failed: u64,
-    /// Resets in either direction.
-    pub resets: u64,
-    /// Requests.
-    pub requests: u64,
-    /// Connections in a second.
-    pub connections_per_second: f64,
-    /// Requests in a second.
-    pub requests_per_second: f64,
-    /// Half of the requests took at most this long; null without any.
-    pub p50_seconds: Option<f64>,
-    /// 99 of 100 requests took at most this long.
-    pub p99_seconds: Option<f64>,
-    /// The same requests as the server's side counted them; null if it is not on this host.
-    pub server_requests: Option<u64>,
-    /// 99 of 100 of those took at most this long.
-    pub server_p99_seconds: Option<f64>,
+    /// The two services.
+    #[serde(flatten)]
+    pub ends: Ends,
+    /// What runs between them.
+    #[serde(flatten)]
+    pub traffic: Traffic,
 }
 
 /// `/api/v1/balance`.
@@ -79,16 +51,9 @@ pub struct Balance {
 /// The backends of one server for one client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BalanceGroup {
-    /// Who connects.
-    pub client: String,
-    /// Where that name is unique; empty on a plain host.
-    pub client_namespace: String,
-    /// Who is connected to.
-    pub server: String,
-    /// Where that name is unique; empty on a plain host.
-    pub server_namespace: String,
-    /// The server's port.
-    pub port: u16,
+    /// The two services.
+    #[serde(flatten)]
+    pub ends: Ends,
     /// The client's side saw it, or the server's for clients of other hosts.
     pub role: Role,
     /// How connections spread.
@@ -146,20 +111,9 @@ pub struct Cell {
 /// Connections of one pair of services that are not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
-    /// Segment of who connects.
-    pub client_segment: Arc<str>,
-    /// Segment of who is connected to.
-    pub server_segment: Arc<str>,
-    /// Who connects.
-    pub client: Arc<str>,
-    /// Where that name is unique; empty on a plain host.
-    pub client_namespace: Arc<str>,
-    /// Who is connected to.
-    pub server: Arc<str>,
-    /// Where that name is unique; empty on a plain host.
-    pub server_namespace: Arc<str>,
-    /// The server's port.
-    pub port: u16,
+    /// Who with whom, and their segments.
+    #[serde(flatten)]
+    pub between: Between,
     /// How many.
     pub connections: u64,
 }
@@ -178,40 +132,8 @@ impl Map {
 
 impl From<Link> for MapEdge {
     fn from(link: Link) -> Self {
-        let Link {
-            client,
-            server,
-            port,
-            seen_by,
-            connections,
-            failed,
-            resets,
-            requests,
-            connections_per_second,
-            requests_per_second,
-            p50_seconds,
-            p99_seconds,
-            server_requests,
-            server_p99_seconds,
-        } = link;
-        Self {
-            client: client.name.to_string(),
-            client_namespace: client.namespace.to_string(),
-            server: server.name.to_string(),
-            server_namespace: server.namespace.to_string(),
-            port,
-            seen_by,
-            connections,
-            failed,
-            resets,
-            requests,
-            connections_per_second,
-            requests_per_second,
-            p50_seconds,
-            p99_seconds,
-            server_requests,
-            server_p99_seconds,
-        }
+        let Link { client, server, port, traffic } = link;
+        Self { ends: Ends::new(client, server, port), traffic }
     }
 }
 
@@ -237,17 +159,7 @@ impl Balance {
 impl From<balance::Group> for BalanceGroup {
     fn from(group: balance::Group) -> Self {
         let balance::Group { client, server, port, role, backends, connections, requests } = group;
-        Self {
-            client: client.name.to_string(),
-            client_namespace: client.namespace.to_string(),
-            server: server.name.to_string(),
-            server_namespace: server.namespace.to_string(),
-            port,
-            role,
-            connections,
-            requests,
-            backends,
-        }
+        Self { ends: Ends::new(client, server, port), role, connections, requests, backends }
     }
 }
 
@@ -286,25 +198,7 @@ impl Segments {
 
 impl From<&(Between, u64)> for Violation {
     fn from((between, connections): &(Between, u64)) -> Self {
-        let Between {
-            client_segment,
-            server_segment,
-            client,
-            client_namespace,
-            server,
-            server_namespace,
-            port,
-        } = between.clone();
-        Self {
-            client_segment,
-            server_segment,
-            client,
-            client_namespace,
-            server,
-            server_namespace,
-            port,
-            connections: *connections,
-        }
+        Self { between: between.clone(), connections: *connections }
     }
 }
 

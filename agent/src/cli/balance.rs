@@ -8,6 +8,7 @@ use super::client::Target;
 use super::{Output, human, print, window};
 use crate::api::relations::{Balance, BalanceGroup};
 use crate::model::balance::{Share, Spread, Verdict};
+use crate::model::relations::Ends;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,16 +67,12 @@ fn text(answer: &Balance, with_single: bool) -> String {
 }
 
 fn push_group(text: &mut String, group: &BalanceGroup) {
-    let name = |namespace: &str, name: &str| match namespace {
-        "" => name.to_owned(),
-        _ => format!("{namespace}/{name}"),
-    };
+    let Ends { client, client_namespace, server, server_namespace, port } = &group.ends;
     let _ = writeln!(
         text,
-        "{} → {}:{}",
-        name(&group.client_namespace, &group.client),
-        name(&group.server_namespace, &group.server),
-        group.port
+        "{} → {}:{port}",
+        human::full_name(client_namespace, client),
+        human::full_name(server_namespace, server)
     );
     let longest = group.backends.iter().map(|share| share.backend.chars().count()).max();
     let longest = longest.unwrap_or_default();

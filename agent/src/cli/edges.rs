@@ -115,8 +115,8 @@ fn text(answer: Edges, sort: Sort, room: Option<usize>) -> String {
 
 fn row(edge: &Edge) -> Vec<String> {
     vec![
-        full_name(&edge.client_namespace, &edge.client),
-        full_name(&edge.server_namespace, &edge.server),
+        human::full_name(&edge.client_namespace, &edge.client),
+        human::full_name(&edge.server_namespace, &edge.server),
         edge.port.to_string(),
         edge.role.as_str().to_owned(),
         human::count(connected(edge)),
@@ -131,10 +131,6 @@ fn row(edge: &Edge) -> Vec<String> {
         human::count(edge.retransmits),
         human::count(resets(edge)),
     ]
-}
-
-fn full_name(namespace: &str, name: &str) -> String {
-    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
 }
 
 fn connected(edge: &Edge) -> u64 {

@@ -1,5 +1,10 @@
 //! Numbers as people read them.
 
+/// A service as people write it: with its namespace, if it has one.
+pub(super) fn full_name(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+}
+
 /// A count: exact up to five digits, then with a suffix.
 pub(super) fn count(n: u64) -> String {
     if n < 100_000 {

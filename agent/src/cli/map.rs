@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use super::client::Target;
 use super::{Output, human, print, window};
 use crate::api::relations::{Map, MapEdge};
+use crate::model::map::Traffic;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -68,33 +69,33 @@ pub(super) fn run(arguments: &MapArgs) -> anyhow::Result<()> {
 type Node<'a> = (&'a str, &'a str);
 
 fn client(edge: &MapEdge) -> Node<'_> {
-    (&edge.client_namespace, &edge.client)
+    (&edge.ends.client_namespace, &edge.ends.client)
 }
 
 fn server(edge: &MapEdge) -> Node<'_> {
-    (&edge.server_namespace, &edge.server)
+    (&edge.ends.server_namespace, &edge.ends.server)
 }
 
 fn full_name((namespace, name): Node<'_>) -> String {
-    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+    human::full_name(namespace, name)
 }
 
 /// What an edge does, in a few words.
-fn summary(edge: &MapEdge) -> String {
+fn summary(traffic: &Traffic) -> String {
     let mut words = Vec::new();
-    if edge.requests > 0 {
-        words.push(format!("{} req/s", human::rate(edge.requests_per_second)));
+    if traffic.requests > 0 {
+        words.push(format!("{} req/s", human::rate(traffic.requests_per_second)));
     } else {
-        words.push(format!("{} conn/s", human::rate(edge.connections_per_second)));
+        words.push(format!("{} conn/s", human::rate(traffic.connections_per_second)));
     }
-    if let Some(p99) = edge.p99_seconds {
+    if let Some(p99) = traffic.p99_seconds {
         words.push(format!("p99 {}", human::duration(p99)));
     }
-    if edge.failed > 0 {
-        words.push(format!("{} failed", human::count(edge.failed)));
+    if traffic.failed > 0 {
+        words.push(format!("{} failed", human::count(traffic.failed)));
     }
-    if edge.resets > 0 {
-        words.push(format!("{} resets", human::count(edge.resets)));
+    if traffic.resets > 0 {
+        words.push(format!("{} resets", human::count(traffic.resets)));
     }
     words.join(", ")
 }
@@ -153,8 +154,8 @@ impl<'a> Drawing<'a> {
                 self.text,
                 "{indent}{branch}{}:{}  {}{}",
                 full_name(server),
-                edge.port,
-                summary(edge),
+                edge.ends.port,
+                summary(&edge.traffic),
                 if again { "  (see above)" } else { "" }
             );
             if leads_on && !again {
@@ -192,8 +193,8 @@ fn mermaid(map: &Map) -> String {
     }
     for edge in &map.edges {
         if let (Some(from), Some(to)) = (ids.get(&client(edge)), ids.get(&server(edge))) {
-            let label = quoted(&format!(":{} {}", edge.port, summary(edge)));
-            let arrow = if edge.failed > 0 { "-.->" } else { "-->" };
+            let label = quoted(&format!(":{} {}", edge.ends.port, summary(&edge.traffic)));
+            let arrow = if edge.traffic.failed > 0 { "-.->" } else { "-->" };
             let _ = writeln!(text, "  {from} {arrow}|{label}| {to}");
         }
     }
@@ -220,8 +221,8 @@ fn dot(map: &Map) -> String {
     }
     for edge in &map.edges {
         if let (Some(from), Some(to)) = (ids.get(&client(edge)), ids.get(&server(edge))) {
-            let label = quoted(&format!(":{} {}", edge.port, summary(edge)));
-            let color = if edge.failed > 0 { ", color=red" } else { "" };
+            let label = quoted(&format!(":{} {}", edge.ends.port, summary(&edge.traffic)));
+            let color = if edge.traffic.failed > 0 { ", color=red" } else { "" };
             let _ = writeln!(text, "  {from} -> {to} [label={label}{color}];");
         }
     }
@@ -232,31 +233,30 @@ fn dot(map: &Map) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::relations::Ends;
 
     fn edge(client: &str, server: &str, port: u16, requests: u64, failed: u64) -> MapEdge {
+        let name = |name: &str| crate::model::relations::ServiceName {
+            namespace: "".into(),
+            name: name.into(),
+        };
         MapEdge {
-            client: client.to_owned(),
-            client_namespace: String::new(),
-            server: server.to_owned(),
-            server_namespace: String::new(),
-            port,
-            seen_by: Vec::new(),
-            connections: 10,
-            failed,
-            resets: 0,
-            requests,
-            connections_per_second: 0.5,
-            requests_per_second: requests as f64 / 20.0,
-            p50_seconds: None,
-            p99_seconds: (requests > 0).then_some(0.002),
-            server_requests: None,
-            server_p99_seconds: None,
+            ends: Ends::new(name(client), name(server), port),
+            traffic: Traffic {
+                connections: 10,
+                failed,
+                requests,
+                connections_per_second: 0.5,
+                requests_per_second: requests as f64 / 20.0,
+                p99_seconds: (requests > 0).then_some(0.002),
+                ..Traffic::default()
+            },
         }
     }
 
     fn map(edges: Vec<MapEdge>) -> Map {
         let names: BTreeSet<&str> =
-            edges.iter().flat_map(|edge| [&*edge.client, &*edge.server]).collect();
+            edges.iter().flat_map(|edge| [&*edge.ends.client, &*edge.ends.server]).collect();
         let node = |name: &str| crate::model::relations::ServiceName {
             namespace: "".into(),
             name: name.into(),

@@ -9,7 +9,7 @@ use super::table::{self, Column};
 use super::{Output, human, print};
 use crate::api::relations::{Cell, Segments};
 use crate::model::segments::Verdict;
-use crate::model::violations::Event;
+use crate::model::violations::{Between, Event};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -153,23 +153,20 @@ fn violations(answer: &Segments, room: Option<usize>) -> String {
     if answer.events.is_empty() {
         return "No connection was seen that is not allowed.\n".to_owned();
     }
-    let name = |namespace: &str, name: &str| match namespace {
-        "" => name.to_owned(),
-        _ => format!("{namespace}/{name}"),
-    };
     let address = |address: Option<std::net::IpAddr>| {
         address.map_or_else(|| "-".to_owned(), |address| address.to_string())
     };
     let row = |event: &Event| {
         let ago = (answer.taken_seconds - event.last_seconds).max(0.0);
+        let Between { client_segment, server_segment, ends } = &event.between;
         vec![
             format!("{} ago", human::span(ago)),
-            name(&event.client_namespace, &event.client),
+            human::full_name(&ends.client_namespace, &ends.client),
             address(event.client_address),
-            event.client_segment.to_string(),
-            format!("{}:{}", name(&event.server_namespace, &event.server), event.port),
+            client_segment.to_string(),
+            format!("{}:{}", human::full_name(&ends.server_namespace, &ends.server), ends.port),
             address(event.server_address),
-            event.server_segment.to_string(),
+            server_segment.to_string(),
             human::count(event.connections),
         ]
     };

@@ -199,7 +199,7 @@ fn row(one: &ServiceShape) -> Vec<String> {
     let health = &one.health;
     let latency = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), human::duration);
     vec![
-        full_name(one),
+        human::full_name(&one.service_namespace, &one.service),
         one.kind.as_str().to_owned(),
         places(one),
         health.state.as_str().to_owned(),
@@ -233,16 +233,13 @@ fn places(one: &ServiceShape) -> String {
     }
 }
 
-fn full_name(one: &ServiceShape) -> String {
-    match one.service_namespace.as_str() {
-        "" => one.service.clone(),
-        namespace => format!("{namespace}/{}", one.service),
-    }
-}
-
 fn sentence(one: &ServiceShape) -> String {
     let health = &one.health;
-    let mut text = format!("{} is {}", full_name(one), health.state.as_str());
+    let mut text = format!(
+        "{} is {}",
+        human::full_name(&one.service_namespace, &one.service),
+        health.state.as_str()
+    );
     // Writing into a String cannot fail.
     let _ = write!(text, " over the last {}", human::duration(health.window_seconds.round()));
     if let Some(ratio) = health.success_ratio {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::View;
 use super::metric::{Kind, Metric, Samples};
+use crate::model::violations::Between;
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
@@ -36,15 +37,16 @@ fn violations(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
     for (between, connections) in
         view.snapshot.related.segments.iter().flat_map(|segments| &segments.rows)
     {
-        let ends = [
-            ("client_segment", &*between.client_segment),
-            ("server_segment", &*between.server_segment),
-            ("client", &*between.client),
-            ("client_namespace", &*between.client_namespace),
-            ("server", &*between.server),
-            ("server_namespace", &*between.server_namespace),
+        let Between { client_segment, server_segment, ends } = between;
+        let names = [
+            ("client_segment", &**client_segment),
+            ("server_segment", &**server_segment),
+            ("client", &*ends.client),
+            ("client_namespace", &*ends.client_namespace),
+            ("server", &*ends.server),
+            ("server_namespace", &*ends.server_namespace),
         ];
-        samples.integer(Some(&(ends, [("port", between.port)])), *connections)?;
+        samples.integer(Some(&(names, [("port", ends.port)])), *connections)?;
     }
     Ok(())
 }

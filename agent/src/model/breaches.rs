@@ -260,9 +260,9 @@ mod tests {
         check(&mut breaches, 91, "unknown", Source::Unknown);
         check(&mut breaches, 190, "unknown", Source::Unknown);
         let elsewhere = Holding { netns: 2, ..holding(5432, 7, "x", Source::Process) };
-        for now in [191, 291] {
+        for second in [191, 291] {
             let seen =
-                breaches.observe(now, std::slice::from_ref(&elsewhere), reserved(&reservation));
+                breaches.observe(second, std::slice::from_ref(&elsewhere), reserved(&reservation));
             assert_eq!(seen, []);
         }
         assert_eq!(total(&breaches), 0);

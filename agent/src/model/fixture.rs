@@ -15,7 +15,7 @@ use super::ephemeral::{Ephemeral, EphemeralView};
 use super::kept::KeptView;
 use super::port::{Port, Protocol};
 use super::registry::Registration;
-use super::relations::{Backend, Relation, RelationsView, ServiceName};
+use super::relations::{Backend, Ends, Relation, RelationsView, ServiceName};
 use super::reservations::{Origin, Reservation};
 use super::segments::Policy;
 use super::segments::tests::declarations;
@@ -93,11 +93,13 @@ fn related() -> RelatedView {
     let between = Between {
         client_segment: "frontend".into(),
         server_segment: "database".into(),
-        client: "shop".into(),
-        client_namespace: "prod".into(),
-        server: "postgres".into(),
-        server_namespace: "".into(),
-        port: 5432,
+        ends: Ends {
+            client: "shop".into(),
+            client_namespace: "prod".into(),
+            server: "postgres".into(),
+            server_namespace: "".into(),
+            port: 5432,
+        },
     };
     let policy = Policy::new(declarations()).expect("no contradiction");
     RelatedView {

@@ -12,7 +12,7 @@ use super::snapshot::Role;
 use super::tally::{History, KEEP_SECONDS, Merge as _, Tally, covered_seconds};
 
 /// Services and what runs between them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
     /// What time the numbers are about, seconds up to now.
     pub seconds: u64,
@@ -24,8 +24,8 @@ pub struct Graph {
     pub not_drawn: u64,
 }
 
-/// What one service does with another on one port.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// An edge of the graph.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Link {
     /// Who connects.
     pub client: ServiceName,
@@ -33,6 +33,13 @@ pub struct Link {
     pub server: ServiceName,
     /// The server's port.
     pub port: u16,
+    /// What runs over it.
+    pub traffic: Traffic,
+}
+
+/// What one service does with another on one port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
     /// Whose numbers these are: the client's side, the server's (for clients of other hosts), or
     /// both, for clients of both kinds.
     pub seen_by: Vec<Role>,
@@ -91,7 +98,7 @@ impl Graph {
                 client: client.clone(),
                 server: server.clone(),
                 port,
-                ..drawn.link(seconds)
+                traffic: drawn.traffic(seconds),
             })
             .collect();
         let ends = edges.iter().flat_map(|edge| [&edge.client, &edge.server]);
@@ -149,14 +156,11 @@ struct Drawn {
 }
 
 impl Drawn {
-    fn link(self, seconds: u64) -> Link {
+    fn traffic(self, seconds: u64) -> Traffic {
         let Self { counted, server, seen_by } = self;
         let rate = |n: u64| n as f64 / seconds.max(1) as f64;
         let server_requests = server.requests.count();
-        Link {
-            client: ServiceName { namespace: "".into(), name: "".into() },
-            server: ServiceName { namespace: "".into(), name: "".into() },
-            port: 0,
+        Traffic {
             seen_by: seen_by.into_iter().collect(),
             connections: counted.connections,
             failed: counted.failed,
@@ -228,7 +232,8 @@ pub(crate) mod tests {
             .edges
             .iter()
             .map(|e| {
-                (&*e.client.name, &*e.server.name, e.connections, e.requests, e.server_requests)
+                let Traffic { connections, requests, server_requests, .. } = e.traffic;
+                (&*e.client.name, &*e.server.name, connections, requests, server_requests)
             })
             .collect();
         assert_eq!(
@@ -242,9 +247,9 @@ pub(crate) mod tests {
         );
         assert_eq!(graph.nodes.len(), 5);
         assert_eq!(graph.seconds, 10);
-        assert!((graph.edges[0].requests_per_second - 8.0).abs() < 1e-9);
-        assert_eq!(graph.edges[0].p99_seconds, Some(0.001));
-        assert_eq!(graph.edges[2].seen_by, [Role::Server]);
+        assert!((graph.edges[0].traffic.requests_per_second - 8.0).abs() < 1e-9);
+        assert_eq!(graph.edges[0].traffic.p99_seconds, Some(0.001));
+        assert_eq!(graph.edges[2].traffic.seen_by, [Role::Server]);
     }
 
     #[test]
@@ -287,7 +292,7 @@ pub(crate) mod tests {
                 })
                 .collect();
             let graph = Graph::new(&RelationsView { now: 110, since: 100, rows, folded: 0 }, None);
-            prop_assert_eq!(graph.edges.iter().map(|e| e.connections).sum::<u64>(), expected);
+            prop_assert_eq!(graph.edges.iter().map(|e| e.traffic.connections).sum::<u64>(), expected);
         }
     }
 }

@@ -37,6 +37,21 @@ pub struct ServiceName {
     pub name: Arc<str>,
 }
 
+/// Who connects to whom, by names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Ends {
+    /// Who connects.
+    pub client: Arc<str>,
+    /// Where that name is unique; empty on a plain host.
+    pub client_namespace: Arc<str>,
+    /// Who is connected to.
+    pub server: Arc<str>,
+    /// Where that name is unique; empty on a plain host.
+    pub server_namespace: Arc<str>,
+    /// The server's port.
+    pub port: u16,
+}
+
 /// The address behind a server's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Backend {
@@ -324,6 +339,21 @@ impl fmt::Display for ServiceName {
         match &*self.namespace {
             "" => f.write_str(&self.name),
             namespace => write!(f, "{namespace}/{}", self.name),
+        }
+    }
+}
+
+// === impl Ends ===
+
+impl Ends {
+    /// From two names.
+    pub fn new(client: ServiceName, server: ServiceName, port: u16) -> Self {
+        Self {
+            client: client.name,
+            client_namespace: client.namespace,
+            server: server.name,
+            server_namespace: server.namespace,
+            port,
         }
     }
 }

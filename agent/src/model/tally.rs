@@ -218,8 +218,8 @@ pub(crate) mod tests {
     #[test]
     fn a_window_holds_its_steps_and_not_the_ones_before() {
         let mut history = History::default();
-        for now in [5, 15, 25, 299] {
-            history.add(now, &tally(1, 0));
+        for second in [5, 15, 25, 299] {
+            history.add(second, &tally(1, 0));
         }
         assert_eq!(history.last(299, 1).connections, 1);
         assert_eq!(history.last(299, 280).connections, 3);

@@ -3,40 +3,38 @@
 //! It wakes for three reasons: someone wants a snapshot, the sweep interval is over, the agent
 //! stops. Each time it drains the kernel, names what it found, updates the tables and publishes
 //! a snapshot.
-//!
-//! Long because it is the one place where every stage's data meets.
 
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use agent_common::address::{UNSPECIFIED, owner_of, to_ip};
+use agent_common::address::owner_of;
 use agent_common::claim::FIRST_FREE_CLAIM;
 use agent_common::edge::{FIRST_FREE_SLOT, ROLE_CLIENT};
-use agent_common::ledger::{BIND, CLASSES, EVENT, Ledger, OWNER, SOCKET};
 use agent_common::listener::ListenerRecord;
 use hashbrown::HashSet;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::account::{Account, Elsewhere};
+use super::clock::{epoch_seconds, monotonic_us};
 use super::kept::{Kept, Seen};
 use super::labels::{local_name, naming};
 use super::ports::{Known, Ports};
 use super::relate::Relate;
+use super::views;
 use crate::api::SnapshotRequests;
-use crate::decode::Event;
 use crate::identity::sources::Sources;
 use crate::identity::{Client, Names};
-use crate::kernel::bpf;
 use crate::kernel::drain::Drained;
 use crate::kernel::load::Kernel;
 use crate::model::claims::ClaimAction;
 use crate::model::health::Epochs;
+use crate::model::kept::KeptView;
 use crate::model::listen_drops::ListenDrops;
 use crate::model::owners::{OwnerAction, Owners};
 use crate::model::port::{PortView, Protocol};
-use crate::model::snapshot::{HookView, LedgerView, ListenerView, MapView, Snapshot};
-use crate::model::tables::{Action, Tables};
+use crate::model::snapshot::{LedgerView, MapView, Snapshot};
+use crate::model::tables::{Action, Tables, Updated};
 use crate::sockets::drops::NamespaceDrops;
 use crate::sockets::existing::{self, Survey};
 
@@ -61,9 +59,8 @@ pub(super) struct Core {
     listeners: Vec<ListenerRecord>,
     addresses_at: Option<Instant>,
     known_namespaces: HashSet<u32>,
-    preexisting: u64,
     events: u64,
-    exported_before: Option<[u64; CLASSES]>,
+    account: Account,
     drains: u64,
     drain_time: Duration,
     kept: Kept,
@@ -91,9 +88,8 @@ impl Core {
             listeners: Vec::new(),
             addresses_at: None,
             known_namespaces: HashSet::new(),
-            preexisting: 0,
             events: 0,
-            exported_before: None,
+            account: Account::default(),
             drains: 0,
             drain_time: Duration::ZERO,
             kept,
@@ -236,22 +232,74 @@ impl Core {
         self.addresses_at = Some(Instant::now());
     }
 
+    /// Updates every table; what there is then, is the snapshot.
     fn update(&mut self, drained: &Drained) -> Snapshot {
         let now_us = monotonic_us();
-        let taken = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let Self { names, sources, owners, listeners, tables, kernel, kept, .. } = self;
+        let taken_seconds = epoch_seconds();
+        let updated = self.update_edges(drained, now_us);
+        self.update_owners(drained, now_us);
+        if self.names.take_missing() {
+            self.sources.ask();
+        }
+        let ports = self.take_binds(drained, now_us, taken_seconds);
+        for event in &drained.events {
+            views::log(event, &self.tables);
+        }
+        self.events += drained.events.len() as u64 + drained.malformed_events;
+        let elsewhere = Elsewhere {
+            owners: self.owners.taken(),
+            events: self.events,
+            binds: self.ports.exported(),
+        };
+        let Self { account, kernel, .. } = self;
+        let exported =
+            account.exported(updated.exported, elsewhere, &drained.ledger, kernel.adopted);
+        let kept = self.keep(drained, now_us, taken_seconds as u64);
+        let related = self.relate.update(now_us, taken_seconds, &drained.edges, &self.tables);
+        let hooks = views::hooks(&self.kernel);
+        let Self { names, owners, listeners, .. } = self;
+        Snapshot {
+            taken_seconds,
+            ports,
+            ephemeral: self.ports.ephemeral_views(names, owners, now_us),
+            conflicts: self.ports.conflicts.recent(),
+            conflict_totals: self.ports.conflicts.totals(),
+            health_since: self.epochs.observe(taken_seconds, &updated.edges),
+            kept,
+            preexisting_sockets: updated.edges.iter().map(|view| view.counters.preexisting).sum(),
+            edges: updated.edges,
+            listeners: views::listeners(names, owners, listeners, now_us),
+            ledger: LedgerView {
+                kernel: drained.ledger,
+                exported,
+                recursion_misses: hooks.iter().map(|hook| hook.misses).sum(),
+            },
+            hooks,
+            disabled: self.kernel.disabled.clone(),
+            maps: self.maps(drained),
+            unresolved_owners: self.names.unresolved(),
+            sources: self.sources.views(),
+            related,
+            drains: self.drains,
+            drain_seconds: self.drain_time.as_secs_f64(),
+        }
+    }
+
+    /// Slots become rows with names; idle ones go back to the kernel.
+    fn update_edges(&mut self, drained: &Drained, now_us: u64) -> Updated {
+        let Self { names, owners, listeners, tables, kernel, kept, .. } = self;
         let book = kept.book();
         let live: HashSet<(u32, u16)> =
             listeners.iter().map(|record| (record.owner, record.port)).collect();
         let capacity = kernel.drain.edge_capacity();
-        let updated = tables.update(
+        let mut updated = tables.update(
             now_us / 1_000_000,
             &drained.edges,
             capacity,
             |edge| naming(names, owners, &book.registry, edge, now_us),
             |key| live.contains(&(key.owner, key.port)),
         );
-        for action in updated.actions {
+        for action in updated.actions.drain(..) {
             give_back(
                 "edge",
                 match action {
@@ -260,6 +308,12 @@ impl Core {
                 },
             );
         }
+        updated
+    }
+
+    /// Owners that nothing refers to any more go back to the kernel.
+    fn update_owners(&mut self, drained: &Drained, now_us: u64) {
+        let Self { names, owners, kernel, .. } = self;
         let peers = drained.edges.iter().filter_map(|edge| owner_of(&edge.key.remote));
         let claimants = drained.claims.iter().map(|claim| claim.row.key.owner);
         let holders = drained.bound.iter().flatten().map(|bound| bound.owner);
@@ -277,74 +331,34 @@ impl Core {
                 },
             );
         }
-        if names.take_missing() {
-            sources.ask();
-        }
-        let port_views = self.take_binds(drained, now_us);
-        let Self { tables, .. } = self;
-        for event in &drained.events {
-            tell(event, tables);
-        }
-        self.events += drained.events.len() as u64 + drained.malformed_events;
-        let ledger = drained.ledger;
-        let exported = self.exported(updated.exported, &ledger);
-        self.preexisting = updated.edges.iter().map(|view| view.counters.preexisting).sum();
-        let edges_in_use = drained.edges.iter().filter(|edge| edge.slot >= FIRST_FREE_SLOT).count();
-        let claims_in_use = drained.claims.len().saturating_sub(FIRST_FREE_CLAIM as usize);
-        let hooks = self.hooks();
+    }
+
+    /// Holds reservations against who has the ports.
+    fn keep(&mut self, drained: &Drained, now_us: u64, now: u64) -> KeptView {
         let Self { names, owners, listeners, kept, ports, kernel, .. } = self;
         let bound = drained.bound.as_deref().unwrap_or_default();
-        let refused = &ports.refused;
-        let seen = Seen { now: taken.as_secs(), listeners, bound, refused };
-        kept.enforce(taken.as_secs(), now_us, names, owners, &mut kernel.enforcement);
-        let kept =
-            kept.update(&seen, |netns, port, owner| match names.published(netns, port.number) {
-                // Whoever listens on a published port does so for the container.
-                Some(container) if port.protocol == Protocol::Tcp => (container, true),
-                _ => local_name(names, owners, owner, now_us),
-            });
-        let related = self.relate.update(now_us, taken.as_secs_f64(), &drained.edges, &self.tables);
-        Snapshot {
-            taken_seconds: taken.as_secs_f64(),
-            ports: port_views,
-            ephemeral: self.ports.ephemeral_views(&mut self.names, &self.owners, now_us),
-            conflicts: self.ports.conflicts.recent(),
-            conflict_totals: self.ports.conflicts.totals(),
-            health_since: self.epochs.observe(taken.as_secs_f64(), &updated.edges),
-            kept,
-            edges: updated.edges,
-            listeners: self.listener_views(now_us),
-            ledger: LedgerView {
-                kernel: ledger,
-                exported,
-                recursion_misses: hooks.iter().map(|hook| hook.misses).sum(),
-            },
-            hooks,
-            disabled: self.kernel.disabled.clone(),
-            maps: self
-                .kernel
-                .drain
-                .fill(edges_in_use, claims_in_use)
-                .map(|(name, entries, capacity)| MapView {
-                    name: name.to_owned(),
-                    entries,
-                    capacity,
-                })
-                .to_vec(),
-            unresolved_owners: self.names.unresolved(),
-            sources: self.sources.views(),
-            preexisting_sockets: self.preexisting,
-            related,
-            drains: self.drains,
-            drain_seconds: self.drain_time.as_secs_f64(),
-        }
+        kept.enforce(now, now_us, names, owners, &mut kernel.enforcement);
+        let seen = Seen { now, listeners, bound, refused: &ports.refused };
+        kept.update(&seen, |netns, port, owner| match names.published(netns, port.number) {
+            // Whoever listens on a published port does so for the container.
+            Some(container) if port.protocol == Protocol::Tcp => (container, true),
+            _ => local_name(names, owners, owner, now_us),
+        })
+    }
+
+    fn maps(&self, drained: &Drained) -> Vec<MapView> {
+        let edges = drained.edges.iter().filter(|edge| edge.slot >= FIRST_FREE_SLOT).count();
+        let claims = drained.claims.len().saturating_sub(FIRST_FREE_CLAIM as usize);
+        let fill = self.kernel.drain.fill(edges, claims).into_iter();
+        fill.map(|(name, entries, capacity)| MapView { name: name.to_owned(), entries, capacity })
+            .collect()
     }
 
     /// Takes in failed binds and who has which port.
-    fn take_binds(&mut self, drained: &Drained, now_us: u64) -> Vec<PortView> {
+    fn take_binds(&mut self, drained: &Drained, now_us: u64, now_seconds: f64) -> Vec<PortView> {
         let Self { kernel, names, owners, listeners, ports, .. } = self;
         let capacity = kernel.drain.ports.capacity();
-        let mut known = Known { names, owners, listeners, now_us, now_seconds: epoch_seconds() };
+        let mut known = Known { names, owners, listeners, now_us, now_seconds };
         for action in ports.update(drained, capacity, &mut known) {
             give_back(
                 "failed bind",
@@ -356,108 +370,10 @@ impl Core {
         }
         ports.views(&mut known)
     }
-
-    /// Completes what the tables export with what leaves by other ways. After a take-over of
-    /// pinned maps the ledger goes back further than this process: what was exported before is
-    /// what was seen and not lost by then.
-    fn exported(&mut self, tables: [u64; CLASSES], ledger: &Ledger) -> [u64; CLASSES] {
-        let kept =
-            |class: usize| ledger.seen[class].saturating_sub(ledger.lost[class].iter().sum());
-        let mut exported = tables;
-        exported[OWNER] = self.owners.taken();
-        exported[EVENT] = self.events;
-        exported[BIND] = self.ports.exported();
-        let adopted = self.kernel.adopted;
-        let before = self.exported_before.get_or_insert_with(|| {
-            let missing = |class: usize| {
-                if adopted { kept(class).saturating_sub(exported[class]) } else { 0 }
-            };
-            std::array::from_fn(missing)
-        });
-        for (exported, before) in exported.iter_mut().zip(before) {
-            *exported += *before;
-        }
-        // Storage has no table to count; it is there or it is lost.
-        exported[SOCKET] = kept(SOCKET);
-        exported
-    }
-
-    fn hooks(&self) -> Vec<HookView> {
-        self.kernel
-            .hooks
-            .iter()
-            .map(|attached| {
-                let link = attached.result.as_ref().ok();
-                let runs = link.and_then(|link| bpf::program_runs(link.program.as_fd()).ok());
-                let runs = runs.unwrap_or_default();
-                HookView {
-                    name: attached.hook.name.to_owned(),
-                    attached: link.is_some(),
-                    reason: attached.result.as_ref().err().cloned(),
-                    lost_without: attached.hook.lost_without.to_owned(),
-                    runs: runs.count,
-                    run_seconds: runs.time_ns as f64 / 1e9,
-                    misses: runs.misses,
-                }
-            })
-            .collect()
-    }
-
-    fn listener_views(&mut self, now_us: u64) -> Vec<ListenerView> {
-        let Self { names, owners, listeners, .. } = self;
-        let mut views: Vec<_> = listeners
-            .iter()
-            .map(|record| ListenerView {
-                service: local_name(names, owners, record.owner, now_us).0,
-                port: record.port,
-                address: if record.family == 2 && record.address == UNSPECIFIED {
-                    std::net::Ipv4Addr::UNSPECIFIED.into()
-                } else {
-                    to_ip(record.address)
-                },
-                netns: record.netns,
-                backlog: record.backlog,
-                max_backlog: record.max_backlog,
-            })
-            .collect();
-        views.sort_unstable();
-        views
-    }
 }
 
 fn give_back(what: &str, result: std::io::Result<()>) {
     if let Err(error) = result {
         tracing::warn!("an idle {what} keeps its row in the kernel's table: {error}");
     }
-}
-
-/// Rare facts, one by one, for who debugs.
-fn tell(event: &Event, tables: &Tables) {
-    let (Event::ConnectFailed { slot, .. } | Event::Reset { slot, .. }) = event;
-    let labels = tables.labels(*slot);
-    let client = labels.map(|labels| labels.client.name.as_ref());
-    let server = labels.map(|labels| labels.server.name.as_ref());
-    match event {
-        Event::ConnectFailed { remote, port, result, errno, elapsed_us, .. } => {
-            tracing::debug!(client, server, %remote, port, result, errno, elapsed_us, "connect failed");
-        }
-        Event::Reset { remote, remote_port, local_port, sent, cause, idle_us, .. } => {
-            // A socket that is closed already has given its port back; the edge knows a server's.
-            let port = labels.map(|labels| labels.port);
-            tracing::debug!(client, server, port, %remote, remote_port, local_port, sent, cause, idle_us, "reset");
-        }
-    }
-}
-
-/// Seconds since the Unix epoch.
-fn epoch_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
-}
-
-/// CLOCK_MONOTONIC in microseconds, the clock of the kernel half.
-pub(super) fn monotonic_us() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes to a valid timespec.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000
 }

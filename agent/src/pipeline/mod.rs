@@ -4,11 +4,14 @@
 //! HTTP on the calling thread, so that a slow drain never makes the agent look dead. Each stage
 //! is a plain call; time is an argument; nothing is locked.
 
+mod account;
+mod clock;
 mod core;
 mod kept;
 mod labels;
 mod ports;
 mod relate;
+mod views;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,7 +41,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let _lock = preflight::lock(&config.run_directory)?;
     let listener = api::bind(config.web.listen_address)?;
     let control = api::local::bind(&config.run_directory, config.control_group)?;
-    let relate = Relate::new(config, core::monotonic_us());
+    let relate = Relate::new(config, clock::monotonic_us());
     let kernel = Kernel::start(&options(config)).context("starting the kernel half")?;
     report(&kernel);
     let desk = desk(config, &kernel)?;

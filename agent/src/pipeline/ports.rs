@@ -1,36 +1,35 @@
 //! Ports: turns what the bind hooks counted into conflicts with names, and lists who has what.
 //!
-//! Long because a conflict is put together here from what every other stage knows.
+//! A conflict is put together here from what every other stage knows: who may be in the way
+//! ([`candidate`]), and how parties are called ([`known`]).
 
-use std::fs;
+mod candidate;
+mod known;
+
 use std::sync::Arc;
 
-use agent_common::address::{self, to_ip};
+use agent_common::address::to_ip;
 use agent_common::bound::BoundRecord;
 use agent_common::claim::{
     BOUND_BEFORE, IS_V6, MAY_BIND_PRIVILEGED, REFUSED, REUSE_ADDRESS, REUSE_PORT, STEP_LISTEN,
     V6_ONLY,
 };
-use agent_common::edge::{EdgeKey, ROLE_CLIENT};
 use agent_common::listener::ListenerRecord;
-use agent_common::owner::OwnerRow;
-use agent_common::wire::Wire as _;
 use hashbrown::{HashMap, HashSet};
 
+use self::candidate::Candidate;
+pub(super) use self::known::Known;
 use super::labels::local_name;
-use crate::identity::procfs::{self, Stat};
-use crate::identity::{Names, docker_proxy};
+use crate::identity::Names;
 use crate::kernel::drain::Drained;
 use crate::model::claims::{ClaimAction, Claims, Failures};
 use crate::model::clash::{self, Place, Reason, Verdict, Wanted};
-use crate::model::conflicts::{Conflict, Conflicts, Holder, Party};
+use crate::model::conflicts::{Conflict, Conflicts, Party};
 use crate::model::ephemeral::{Ephemeral, EphemeralView};
 use crate::model::owners::Owners;
-use crate::model::port::{Held, PortState, PortView, Protocol};
+use crate::model::port::{PortState, PortView, Protocol};
 use crate::model::service::{Service, Source};
-use crate::sockets::diag::{SocketEntry, TIME_WAIT};
 use crate::sockets::existing::Survey;
-use crate::sockets::holders;
 use crate::sockets::inspection::{Inspection, inspect};
 
 /// Namespaces looked at in one drain, at most; what failed in others has no holder.
@@ -56,29 +55,6 @@ pub(super) struct Ports {
     own: u32,
     /// Ephemeral ports in use, by network namespace.
     ephemeral: Vec<(u32, Ephemeral)>,
-}
-
-/// What helps to name a party.
-pub(super) struct Known<'a> {
-    /// Names.
-    pub names: &'a mut Names,
-    /// Rows of owners.
-    pub owners: &'a Owners,
-    /// Listeners, for those from before the agent.
-    pub listeners: &'a [ListenerRecord],
-    /// Now, CLOCK_MONOTONIC microseconds.
-    pub now_us: u64,
-    /// Now, seconds since the Unix epoch.
-    pub now_seconds: f64,
-}
-
-/// A socket that may be in the way, and where to look for its process.
-struct Candidate {
-    held: Held,
-    inode: u32,
-    owner: Option<u32>,
-    tgid: u32,
-    since_us: u64,
 }
 
 impl Ports {
@@ -146,7 +122,7 @@ impl Ports {
             }
             places.insert(place, views.len());
             let service = local_name(known.names, known.owners, bound.owner, known.now_us).0;
-            let command = known.owners.row(bound.owner).map(|row| text(&row.key.comm));
+            let command = known.owners.row(bound.owner).map(known::command);
             let command = command.unwrap_or_default();
             let behind = known.behind_proxy(bound.tgid, &command, bound.netns, held.port);
             let service = behind.unwrap_or(service);
@@ -305,134 +281,6 @@ impl Ports {
     }
 }
 
-// === impl Candidate ===
-
-impl Candidate {
-    /// A socket as the kernel half keeps it.
-    fn bound(bound: &BoundRecord) -> Option<Self> {
-        let protocol = Protocol::from_number(bound.protocol)?;
-        let has = |option| bound.options & option != 0;
-        let held = Held {
-            protocol,
-            address: to_ip(bound.address),
-            is_v6: has(IS_V6),
-            v6_only: has(V6_ONLY),
-            port: bound.port,
-            device: bound.device,
-            uid: Some(bound.uid),
-            reuse_address: Some(has(REUSE_ADDRESS)),
-            reuse_port: Some(has(REUSE_PORT)),
-            state: PortState::of(protocol, bound.state),
-        };
-        let (owner, tgid, since_us) = (Some(bound.owner), bound.tgid, bound.since_us);
-        Some(Self { held, inode: 0, owner, tgid, since_us })
-    }
-
-    /// A socket as `sock_diag` lists it.
-    fn listed(entry: &SocketEntry) -> Self {
-        let protocol = if entry.protocol == 17 { Protocol::Udp } else { Protocol::Tcp };
-        let held = Held {
-            protocol,
-            address: to_ip(entry.local),
-            is_v6: i32::from(entry.family) == libc::AF_INET6,
-            v6_only: entry.v6_only == 1,
-            port: entry.local_port,
-            device: entry.device,
-            uid: (entry.state != TIME_WAIT).then_some(entry.uid),
-            reuse_address: None,
-            reuse_port: None,
-            state: PortState::of(protocol, entry.state),
-        };
-        Self { held, inode: entry.inode, owner: None, tgid: 0, since_us: 0 }
-    }
-
-    /// Adds what the kernel half knows.
-    fn learn(&mut self, bound: &BoundRecord) {
-        if let Some(Self { held, owner, tgid, since_us, .. }) = Self::bound(bound) {
-            self.held.reuse_address = held.reuse_address;
-            self.held.reuse_port = held.reuse_port;
-            (self.owner, self.tgid, self.since_us) = (owner, tgid, since_us);
-        }
-    }
-}
-
-// === impl Known ===
-
-impl Known<'_> {
-    /// A moment of the kernel's clock as seconds since the Unix epoch.
-    fn epoch(&self, at_us: u64) -> f64 {
-        self.now_seconds - self.now_us.saturating_sub(at_us) as f64 / 1e6
-    }
-
-    fn claimant(&mut self, failure: &Failures) -> Party {
-        let owner = failure.key.owner;
-        let service = local_name(self.names, self.owners, owner, self.now_us).0;
-        let command = self.owners.row(owner).map(|row| text(&row.key.comm)).unwrap_or_default();
-        Party { service, pid: failure.tgid, command }
-    }
-
-    fn holder(&mut self, candidate: &Candidate, netns: u32) -> Holder {
-        let Candidate { held, inode, owner, tgid, since_us } = candidate;
-        let mut pid = if is_alive(*tgid) { *tgid } else { 0 };
-        let mut row = None;
-        if pid == 0 && *inode != 0 {
-            // Bound by another process, or before the agent: look who has it now.
-            let found = holders::find(&HashSet::from([*inode])).0.remove(inode);
-            if let Some(found) = found {
-                pid = found.tgid;
-                let mut owner =
-                    OwnerRow { key: found.owner_in(netns), tgid: pid, ..OwnerRow::zeroed() };
-                owner.argv = procfs::argv_region(&found.argv);
-                owner.argv_len = found.argv.len() as u32;
-                row = Some(owner);
-            }
-        }
-        let owned = owner.filter(|owner| self.owners.row(*owner).is_some());
-        let service = match (owned, &row) {
-            (Some(owner), _) => local_name(self.names, self.owners, owner, self.now_us).0,
-            (None, Some(row)) => self.names.stranger(row, self.now_us),
-            (None, None) => Service::new("none", Source::Unknown),
-        };
-        let command = match owned.and_then(|owner| self.owners.row(owner)).or(row.as_ref()) {
-            Some(row) => text(&row.key.comm),
-            None => String::new(),
-        };
-        let service = self.behind_proxy(pid, &command, netns, held.port).unwrap_or(service);
-        let since_seconds = match since_us {
-            0 => self.started(pid),
-            since => Some(self.epoch(*since)),
-        };
-        let party = Party { service, pid, command };
-        Holder { party, address: held.address, state: held.state, since_seconds }
-    }
-
-    /// The service in the container to which Docker's proxy forwards: as Docker tells, else as
-    /// the proxy's arguments do.
-    fn behind_proxy(&mut self, pid: u32, command: &str, netns: u32, port: u16) -> Option<Service> {
-        if command != docker_proxy::COMMAND {
-            return None;
-        }
-        if let Some(container) = self.names.published(netns, port) {
-            return Some(container);
-        }
-        let line = procfs::command_line(pid, docker_proxy::LONGEST).ok()?;
-        let (ip, port) = docker_proxy::target(&line)?;
-        let remote = address::from_ip(ip);
-        let key = EdgeKey { owner: 0, port, role: ROLE_CLIENT, zero: 0, remote };
-        Some(self.names.remote(netns, &key).service)
-    }
-
-    /// When a process started, as far as the clocks tell.
-    fn started(&self, pid: u32) -> Option<f64> {
-        let ticks = Stat::read(pid).ok()?.started_ticks;
-        // SAFETY: sysconf has no preconditions.
-        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        let up = fs::read_to_string("/proc/uptime").ok()?;
-        let up: f64 = up.split_whitespace().next()?.parse().ok()?;
-        Some(self.now_seconds - up + ticks as f64 / per_second.max(1) as f64)
-    }
-}
-
 fn wanted(failure: &Failures) -> Option<Wanted> {
     let key = &failure.key;
     let has = |option| key.options & option != 0;
@@ -471,16 +319,6 @@ fn next_free(
         listed.map(|entry| entry.local_port).chain(kept.map(|bound| bound.port)).collect();
     let from = wanted.port.max(place.unprivileged_from.saturating_sub(1)).checked_add(1)?;
     (from..=u16::MAX).find(|port| !taken.contains(port))
-}
-
-fn is_alive(pid: u32) -> bool {
-    pid != 0 && fs::exists(format!("/proc/{pid}")).unwrap_or(false)
-}
-
-/// A command name as text.
-fn text(comm: &[u8; 16]) -> String {
-    let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
-    String::from_utf8_lossy(comm.get(..end).unwrap_or_default()).into_owned()
 }
 
 fn tell(conflict: &Arc<Conflict>, count: u64) {

@@ -6,11 +6,11 @@ use agent_common::address::Address;
 
 use crate::config::Config;
 use crate::model::balance::Weights;
-use crate::model::relations::Relations;
+use crate::model::relations::{Ends, Relations};
 use crate::model::sides::Sides;
 use crate::model::snapshot::RelatedView;
 use crate::model::tables::{Edge, Tables};
-use crate::model::violations::{Event, Violations};
+use crate::model::violations::{Between, Event, Violations};
 
 /// Keeps them up to date.
 pub(super) struct Relate {
@@ -72,16 +72,9 @@ impl Relate {
 }
 
 fn warn(event: &Event) {
-    let Event {
-        client_segment,
-        server_segment,
-        client,
-        client_address,
-        server,
-        server_address,
-        port,
-        ..
-    } = event;
+    let Event { between, client_address, server_address, .. } = event;
+    let Between { client_segment, server_segment, ends: Ends { client, server, port, .. } } =
+        between;
     let address = |address: &Option<std::net::IpAddr>| {
         address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
     };

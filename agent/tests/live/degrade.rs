@@ -14,7 +14,7 @@ use portolan::kernel::hooks::{HOOKS, Kind, OPTIONAL_FIELDS, Way};
 
 use crate::agent::{self, Agent};
 use crate::facts;
-use crate::namespace::Pair;
+use crate::namespace::{Connection, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
@@ -58,10 +58,7 @@ fn observe(masked: &str) -> (Seen, Scrape, serde_json::Value) {
     let old = pair.server.listen("0.0.0.0:0");
     let old_client = pair.client.connect((pair.server.v4, net::port(&old))).unwrap();
     let agent = Agent::with(&[("masked", masked)]);
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
-    let mut server = net::accept(&listener);
+    let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     for _ in 0..3 {
         client.write_all(&[b'q'; 100]).unwrap();
         net::read_exactly(&mut server, 100).unwrap();

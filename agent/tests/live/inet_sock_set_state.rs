@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
-use crate::namespace::{Namespace, Pair};
+use crate::namespace::{Connection, Namespace, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
@@ -102,10 +102,7 @@ fn a_connection_lives_as_long_as_any_process_holds_it() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let client = pair.client.connect((pair.server.v4, port)).unwrap();
-    let server = net::accept(&listener);
+    let Connection { listener: _listener, port, client, server } = pair.connection();
     // Another process gets the accepted connection, and we let go of it.
     let mut holder = Command::new("sleep");
     holder.arg("60").stdin(Stdio::from(OwnedFd::from(server)));

@@ -22,6 +22,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::net;
+
 /// Two namespaces, joined by veth.
 pub struct Pair {
     /// 10.a.b.1 and fd00:a:b::1.
@@ -41,6 +43,18 @@ pub struct Namespace {
     /// As `ip netns` knows it.
     pub name: String,
     file: File,
+}
+
+/// An open connection between a pair, whose ends this test holds.
+pub struct Connection {
+    /// Where it was accepted.
+    pub listener: TcpListener,
+    /// Its port.
+    pub port: u16,
+    /// The end in the client's namespace.
+    pub client: TcpStream,
+    /// The end in the server's.
+    pub server: TcpStream,
 }
 
 /// How long [`Namespace::connect`] waits.
@@ -99,6 +113,15 @@ impl Pair {
             name,
         };
         Self { client: end(client, 1), server: end(server, 2) }
+    }
+
+    /// A connection from the client to the server, over IPv4.
+    pub fn connection(&self) -> Connection {
+        let listener = self.server.listen("0.0.0.0:0");
+        let port = net::port(&listener);
+        let client = self.client.connect((self.server.v4, port)).expect("a listener of ours");
+        let server = net::accept(&listener);
+        Connection { listener, port, client, server }
     }
 
     /// Both ends.

@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use crate::agent::Agent;
 use crate::facts;
-use crate::namespace::Pair;
+use crate::namespace::{Connection, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
@@ -87,10 +87,7 @@ fn thousands_of_quick_turns_are_all_counted_on_both_sides() {
     const TURNS: u64 = 5000;
     let pair = Pair::new();
     let agent = Agent::start();
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
-    let mut server = net::accept(&listener);
+    let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     let work = thread::spawn(move || net::answer(&mut server, REQUEST, RESPONSE, Duration::ZERO));
     for _ in 0..TURNS {
         net::ask(&mut client, REQUEST, RESPONSE).unwrap();
@@ -112,10 +109,7 @@ fn a_response_in_many_sends_is_one() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
-    let mut server = net::accept(&listener);
+    let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     server.set_nodelay(true).unwrap();
     for _ in 0..10 {
         client.write_all(&[b'q'; REQUEST]).unwrap();

@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::agent::Agent;
 use crate::facts::{self, Counters};
-use crate::namespace::Pair;
+use crate::namespace::{Connection, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
@@ -30,10 +30,7 @@ fn a_copied_descriptor_is_no_second_connection() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let client = pair.client.connect((pair.server.v4, port)).unwrap();
-    let server = net::accept(&listener);
+    let Connection { listener: _listener, port, client, server } = pair.connection();
     let (mut copy, copied) = (client.try_clone().unwrap(), server.try_clone().unwrap());
     drop((client, server));
     agent.eventually([(1, 1); 2], |now| lives(now, &pair, port));
@@ -52,10 +49,7 @@ fn a_connection_on_its_way_to_another_process_is_open() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
-    let server = net::accept(&listener);
+    let Connection { listener: _listener, port, mut client, server } = pair.connection();
     // Nobody but a message in a Unix socket holds the server's end now.
     let (here, there) = UnixStream::pair().unwrap();
     pass(&here, server.as_raw_fd()).unwrap();
@@ -80,10 +74,7 @@ fn what_a_child_serves_belongs_to_the_listener() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
-    let server = net::accept(&listener);
+    let Connection { listener: _listener, port, mut client, server } = pair.connection();
     // As inetd does: the child has the connection for input and output.
     let mut child = Command::new("sh");
     child.args(["-c", "read line; echo \"you said $line\""]);
@@ -109,10 +100,7 @@ fn a_firewall_that_cuts_a_connection_resets_only_the_end_it_tells() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
-    let mut server = net::accept(&listener);
+    let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     client.write_all(&[b'q'; 100]).unwrap();
     net::read_exactly(&mut server, 100).unwrap();
     let before = pair.both().map(Counters::of);
@@ -229,10 +217,7 @@ fn a_jump_of_the_clock_is_no_latency() {
     }
     let pair = Pair::new();
     let agent = Agent::start();
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
-    let mut server = net::accept(&listener);
+    let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     for seconds in [86_400, -172_800, 86_400] {
         client.write_all(&[b'q'; 10]).unwrap();
         net::read_exactly(&mut server, 10).unwrap();

@@ -8,7 +8,7 @@ use socket2::Socket;
 
 use crate::agent::Agent;
 use crate::facts::{self, Counters};
-use crate::namespace::{Namespace, Pair};
+use crate::namespace::{Connection, Namespace, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
@@ -17,10 +17,7 @@ fn bytes_of_an_open_connection_are_those_that_were_sent() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
-    let mut server = net::accept(&listener);
+    let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     let (mut up, mut down) = (0u64, 0u64);
     // (sent by the client, received by the server, sent by the server, received by the client)
     let bytes = |now: &Scrape| {
@@ -61,10 +58,7 @@ fn what_a_full_window_holds_back_is_not_sent_yet() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
-    let mut server = net::accept(&listener);
+    let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     // Nobody reads: the server's window closes, then the client's buffer fills.
     client.set_nonblocking(true).unwrap();
     let chunk = vec![b'x'; 65_536];
@@ -98,10 +92,7 @@ fn round_trip_times_are_the_kernels_own() {
     let pair = Pair::new();
     // Between scrapes nobody sweeps, so that one scrape is one sample.
     let agent = Agent::with(&[("sweep_interval", "60s")]);
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
-    let mut server = net::accept(&listener);
+    let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     let rtt =
         |now: &Scrape| now.edge(&pair.client.service, &pair.server.service, port, "client").rtt();
     let before = rtt(&agent.scrape());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
 use crate::facts::Counters;
-use crate::namespace::{Namespace, Pair};
+use crate::namespace::{Connection, Namespace, Pair};
 use crate::net;
 
 /// Data that comes in to `port`, with a condition on top.
@@ -23,10 +23,7 @@ fn retransmits_are_what_the_kernel_counts() {
     const SIZE: usize = 1 << 20;
     let pair = Pair::new();
     let agent = Agent::start();
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
-    let mut server = net::accept(&listener);
+    let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     lose_data(&pair.server, port, "numgen random mod 20 == 0");
     let before = Counters::of(&pair.client);
     let reader = thread::spawn(move || {
@@ -104,11 +101,8 @@ fn request_latency_includes_the_wait_for_a_lost_request() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
+    let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     net::patient(&client);
-    let mut server = net::accept(&listener);
     let work = thread::spawn(move || net::answer(&mut server, 500, 500, Duration::ZERO));
     // A turn without loss first.
     net::ask(&mut client, 500, 500).unwrap();
@@ -137,11 +131,8 @@ fn request_latency_includes_the_wait_for_a_lost_response() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
+    let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     net::patient(&client);
-    let mut server = net::accept(&listener);
     let work = thread::spawn(move || net::answer(&mut server, 500, 500, Duration::ZERO));
     pair.client.nft(&format!(
         "table inet fault {{ chain input {{ type filter hook input priority 0;\n\

@@ -1,0 +1,308 @@
+//! Files, variables and flags: what is taken, what is refused and with which words.
+
+use super::*;
+
+fn file(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).expect("writing the file");
+    (folder, path)
+}
+
+fn load_file(name: &str, text: &str) -> Result<Loaded, String> {
+    let (folder, path) = file(name, text);
+    let folder = format!("{}/", folder.path().display());
+    load(Some(&path), [], &[]).map_err(|error| error.to_string().replace(&folder, ""))
+}
+
+fn variable(name: &str, value: &str) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}
+
+const TOML: &str = r#"
+pin = true
+internal_ranges = ["10.0.0.0/8", "192.0.2.7"]
+sweep_interval = "250ms"
+[web]
+listen_address = "0.0.0.0:9999"
+[log]
+level = "debug"
+format = "json"
+[limits]
+edges = 4096
+"#;
+
+const YAML: &str = "
+pin: true
+internal_ranges:
+  - 10.0.0.0/8
+  - 192.0.2.7
+sweep_interval: 250ms
+web:
+  listen_address: 0.0.0.0:9999
+log: {level: debug, format: json}
+limits:
+  edges: 4096
+";
+
+#[test]
+fn toml_and_yaml_say_the_same() {
+    let toml = load_file("a.toml", TOML).expect("valid").config;
+    let yaml = load_file("a.yaml", YAML).expect("valid").config;
+    assert_eq!(toml, yaml);
+    assert_eq!(toml.web.listen_address, SocketAddr::from(([0, 0, 0, 0], 9999)));
+    assert_eq!(toml.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
+    assert_eq!(toml.limits, Limits { edges: Some(4096), ..Limits::default() });
+    assert_eq!(toml.sweep_interval, Duration::from_millis(250));
+    assert!(toml.pin);
+    let ranges: Vec<String> = toml.internal_ranges.iter().map(ToString::to_string).collect();
+    assert_eq!(ranges, ["10.0.0.0/8", "192.0.2.7/32"]);
+}
+
+const SEGMENTS: &str = r#"
+[segments]
+allow = [
+  "frontend -> backend",
+  "backend -> database",
+  "monitoring -> *",
+]
+[segments.frontend]
+networks = ["172.20.0.0/16"]
+[segments.backend]
+networks = ["172.21.0.0/16"]
+namespaces = ["shop"]
+[segments.database]
+networks = ["172.22.0.0/16", "8.8.0.0/16"]
+services = ["postgres"]
+[segments.monitoring]
+networks = ["172.23.0.0/16"]
+"#;
+
+const SEGMENTS_YAML: &str = "
+segments:
+  allow:
+    - frontend -> backend
+    - backend -> database
+    - monitoring -> *
+  frontend:
+    networks: [172.20.0.0/16]
+  backend:
+    networks: [172.21.0.0/16]
+    namespaces: [shop]
+  database:
+    networks:
+      - 172.22.0.0/16
+      - 8.8.0.0/16
+    services: [postgres]
+  monitoring:
+    networks: [172.23.0.0/16]
+";
+
+#[test]
+fn segments_are_sections_of_their_own() {
+    let toml = load_file("a.toml", SEGMENTS).expect("valid").config;
+    let yaml = load_file("a.yaml", SEGMENTS_YAML).expect("valid").config;
+    let shown = |config: &Config| serde_json::to_value(&*config.segments).expect("JSON");
+    assert_eq!(shown(&toml), shown(&yaml));
+    assert_eq!(
+        shown(&toml)["database"],
+        serde_json::json!({
+            "networks": ["172.22.0.0/16", "8.8.0.0/16"], "namespaces": [], "services": ["postgres"],
+        })
+    );
+    let more: Vec<String> = toml
+        .kernel_ranges()
+        .iter()
+        .filter(|range| !toml.internal_ranges.contains(range))
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(more, ["8.8.0.0/16"], "the others are internal already");
+}
+
+#[test]
+fn contradictions_between_segments_are_told_with_both_lines() {
+    let check = |name: &str, more: &str, expected: &str| {
+        let text = if name == "a.toml" { SEGMENTS } else { SEGMENTS_YAML };
+        let error = load_file(name, &format!("{text}{more}")).expect_err("refused");
+        assert_eq!(error, expected);
+    };
+    check(
+        "a.toml",
+        "[segments.other]\nnetworks = [\n  \"10.0.0.0/8\",\n  \"172.20.0.0/16\",\n]\n",
+        "a.toml:21: puts network 172.20.0.0/16 into the segment `other`, but it is in `frontend` already; keep one of the two; the other is at a.toml:9",
+    );
+    check(
+        "a.yaml",
+        "  other:\n    networks:\n      - 10.0.0.0/8\n      - 172.22.0.0/16\n",
+        "a.yaml:22: puts network 172.22.0.0/16 into the segment `other`, but it is in `database` already; keep one of the two; the other is at a.yaml:14",
+    );
+    check(
+        "a.yaml",
+        "  deny:\n    - monitoring -> frontend\n    - '* -> backend'\n",
+        "a.yaml:21: denies `monitoring -> backend` by the rule `* -> backend`, but an equally exact rule says the opposite; keep one of the two; the other is at a.yaml:6",
+    );
+}
+
+#[test]
+fn mistakes_in_segments_are_named_with_their_place_and_the_mend() {
+    let check = |text: &str, expected: &str| {
+        assert_eq!(load_file("a.toml", text).expect_err("refused"), expected, "{text}");
+    };
+    check(
+        "[segments]\nallow = [\n\"a -> b\"\n]\n[segments.a]\nservices = [\"x\"]\n",
+        "a.toml:3: speaks of a segment `b` that is not declared; declare it with [segments.b], or choose one of a, outside, *",
+    );
+    check(
+        "[segments.a]\nnetwork = [\"10.0.0.0/8\"]\n",
+        "a.toml:2: unknown key `segments.a.network`; did you mean `segments.a.networks`?",
+    );
+    check(
+        "[segments.a]\nnetworks = [\"10.0.0.0/8\",\n\"10.0.0.0/99\"]\n",
+        "a.toml:3: `segments.a.networks` contains \"10.0.0.0/99\"; write networks like 10.0.0.0/8 or fd00::/8",
+    );
+    check(
+        "[segments]\nallow = [\"a => b\"]\n",
+        "a.toml:2: `segments.allow` contains \"a => b\"; write rules like \"frontend -> backend\"",
+    );
+    check(
+        "[segments.outside]\nservices = [\"a\"]\n",
+        "a.toml:2: `segments.outside.services` is of a segment that cannot be called `outside`; choose letters, digits, - and _, and another name than allow, deny or outside",
+    );
+    check(
+        "[segments]\nallowed = [\"a -> b\"]\n",
+        "a.toml:2: unknown key `segments.allowed`; did you mean `segments.allow`?",
+    );
+}
+
+#[test]
+fn weights_of_backends_are_checked() {
+    let weights = |text: &str| {
+        let loaded = load_file("a.toml", &format!("[balance]\nweights = {text}\n"))?;
+        Ok::<_, String>(loaded.config.balance.weights.declared())
+    };
+    assert_eq!(
+        weights("[\"10.0.0.1:80 = 10\", \"[fd00::1]:80=2\", \"10.0.0.2 = 1\"]"),
+        Ok(vec!["10.0.0.1:80 = 10".into(), "10.0.0.2 = 1".into(), "[fd00::1]:80 = 2".into()])
+    );
+    assert!(weights("[\"api = 10\"]").expect_err("refused").contains("write weights like"));
+    assert!(
+        weights("[\"10.0.0.1 = 1\", \"10.0.0.1 = 2\"]")
+            .expect_err("refused")
+            .contains("two weights")
+    );
+}
+
+#[test]
+fn hooks_and_single_ways_to_attach_them_can_be_masked() {
+    let masked = |text: &str| load_file("a.toml", text).map(|loaded| loaded.config.masked);
+    let both = masked("masked = [\"drops\", \"way:sk_data_ready\"]\n").expect("valid");
+    assert_eq!(both, ["drops", "way:sk_data_ready"]);
+    assert!(masked("masked = [\"path:sk_data_ready\"]\n").is_err());
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    for name in ["a.toml", "a.yaml"] {
+        let loaded = load_file(name, "# nothing yet\n").expect("valid");
+        assert_eq!(loaded.config, Config::default());
+        assert!(loaded.origins.is_empty());
+    }
+}
+
+#[test]
+fn flags_win_over_environment_over_file_over_default() {
+    let (_folder, path) = file("a.toml", "[web]\nlisten_address = \"127.0.0.1:1001\"\n");
+    let setting = settings::find("web.listen_address").expect("known");
+    let env = variable("PORTOLAN_WEB_LISTEN_ADDRESS", "127.0.0.1:1002");
+    let flag = [(setting, Given::Text("127.0.0.1:1003".into()))];
+    let check = |file, env, flags: &[(&'static Setting, Given)], port, origin: &str| {
+        let loaded = load(file, env, flags).expect("valid");
+        assert_eq!(loaded.config.web.listen_address.port(), port);
+        assert!(loaded.origin(setting.key).ends_with(origin), "{}", loaded.origin(setting.key));
+    };
+    check(None, vec![], &[], 10062, "default");
+    check(Some(path.as_path()), vec![], &[], 1001, "a.toml:2");
+    check(Some(path.as_path()), vec![env.clone()], &[], 1002, "PORTOLAN_WEB_LISTEN_ADDRESS");
+    check(Some(path.as_path()), vec![env], &flag, 1003, "flag --web.listen-address");
+}
+
+#[test]
+fn mistakes_are_named_with_their_place_and_the_mend() {
+    let check = |name: &str, text: &str, expected: &str| {
+        assert_eq!(load_file(name, text).expect_err("refused"), expected, "{text}");
+    };
+    check(
+        "a.toml",
+        "pin = true\n[web]\nlisten_adress = \"x\"\n",
+        "a.toml:3: unknown key `web.listen_adress`; did you mean `web.listen_address`?",
+    );
+    check(
+        "a.yaml",
+        "pin: true\nweb:\n  listen-address: x\n",
+        "a.yaml:3: unknown key `web.listen-address`; did you mean `web.listen_address`?",
+    );
+    check("a.toml", "colour = 1\n", "a.toml:1: unknown key `colour`");
+    check("a.toml", "\n[metrics]\nfoo = 1\n", "a.toml:3: unknown key `metrics.foo`");
+    check(
+        "a.toml",
+        "[log]\nlevel = \"loud\"\n",
+        "a.toml:2: `log.level` is \"loud\"; choose one of error, warn, info, debug, trace",
+    );
+    check(
+        "a.yaml",
+        "web:\n  listen_address: localhost\n",
+        "a.yaml:2: `web.listen_address` is \"localhost\"; write an address and a port, like 127.0.0.1:10062 or [::1]:10062",
+    );
+    check("a.toml", "pin = 3\n", "a.toml:1: `pin` is \"3\"; write true or false");
+    check(
+        "a.toml",
+        "sweep_interval = \"5\"\n",
+        "a.toml:1: `sweep_interval` is \"5\"; write a number with a unit, like 500ms, 1s or 2m",
+    );
+    check(
+        "a.toml",
+        "sweep_interval = \"0s\"\n",
+        "a.toml:1: `sweep_interval` is \"0s\"; choose between 100ms and 1m",
+    );
+    check(
+        "a.yaml",
+        "internal_ranges:\n  - 10.0.0.0/8\n  - 10.0.0.0/99\n",
+        "a.yaml:1: `internal_ranges` contains \"10.0.0.0/99\"; write networks like 10.0.0.0/8 or fd00::/8",
+    );
+    check("a.toml", "pin = \n", "a.toml:1: string values must be quoted, expected literal string");
+    check("a.ini", "", "a.ini: cannot tell the format; name the file .toml, .yaml or .yml");
+}
+
+#[test]
+fn more_ranges_than_the_kernel_half_can_hold_are_refused() {
+    let ranges: Vec<String> = (0..33).map(|i| format!("\"10.{i}.0.0/16\"")).collect();
+    let error = load_file("a.toml", &format!("internal_ranges = [{}]", ranges.join(",")));
+    let error = error.expect_err("refused");
+    assert!(error.contains("33 networks; at most 32"), "{error}");
+}
+
+#[test]
+fn a_foreign_variable_is_no_error_but_a_misspelt_one_is_told() {
+    let loaded = load(
+        None,
+        [
+            variable("PORTOLAN_PORT", "tcp://10.0.0.1:10062"),
+            variable("PORTOLAN_LOG_LEVLE", "debug"),
+            variable("PORTOLAN_CONFIG", "/x.toml"),
+            variable("HOME", "/"),
+        ],
+        &[],
+    )
+    .expect("valid");
+    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+    assert!(loaded.warnings[0].contains("did you mean PORTOLAN_LOG_LEVEL?"));
+}
+
+#[test]
+fn a_missing_file_is_a_sentence() {
+    let error = load(Some(Path::new("/nonexistent/a.toml")), [], &[]).expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        "cannot read the configuration file /nonexistent/a.toml: No such file or directory (os error 2); check the path given with --config"
+    );
+}

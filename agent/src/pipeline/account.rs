@@ -1,0 +1,78 @@
+//! The account: what was exported of every class of events, to hold against what the kernel half
+//! saw and lost.
+
+use agent_common::ledger::{BIND, CLASSES, EVENT, Ledger, OWNER, SOCKET};
+
+/// What leaves by other ways than the table of edges.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Elsewhere {
+    /// Owners taken in.
+    pub owners: u64,
+    /// Details of rare events read from the ring.
+    pub events: u64,
+    /// Failed binds found in their rows.
+    pub binds: u64,
+}
+
+/// Remembers what an earlier agent exported.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    before: Option<[u64; CLASSES]>,
+}
+
+impl Account {
+    /// Completes what the tables export. After a take-over of pinned maps (`adopted`) the ledger
+    /// goes back further than this process: what was exported before is what was seen and not
+    /// lost by then.
+    pub(super) fn exported(
+        &mut self,
+        tables: [u64; CLASSES],
+        elsewhere: Elsewhere,
+        ledger: &Ledger,
+        adopted: bool,
+    ) -> [u64; CLASSES] {
+        let kept =
+            |class: usize| ledger.seen[class].saturating_sub(ledger.lost[class].iter().sum());
+        let mut exported = tables;
+        exported[OWNER] = elsewhere.owners;
+        exported[EVENT] = elsewhere.events;
+        exported[BIND] = elsewhere.binds;
+        let before = self.before.get_or_insert_with(|| {
+            let missing = |class: usize| {
+                if adopted { kept(class).saturating_sub(exported[class]) } else { 0 }
+            };
+            std::array::from_fn(missing)
+        });
+        for (exported, before) in exported.iter_mut().zip(before) {
+            *exported += *before;
+        }
+        // Storage has no table to count; it is there or it is lost.
+        exported[SOCKET] = kept(SOCKET);
+        exported
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_common::wire::Wire as _;
+
+    #[test]
+    fn what_an_earlier_agent_exported_is_counted_once() {
+        let mut ledger = Ledger::zeroed();
+        ledger.seen[BIND] = 10;
+        ledger.lost[BIND][0] = 2;
+        ledger.seen[SOCKET] = 5;
+        let elsewhere = |binds| Elsewhere { owners: 0, events: 0, binds };
+        let mut fresh = Account::default();
+        let exported = fresh.exported([0; CLASSES], elsewhere(8), &ledger, false);
+        assert_eq!((exported[BIND], exported[SOCKET]), (8, 5));
+        let mut adopted = Account::default();
+        // Three of the eight are still in the rows; five left with the earlier agent.
+        let exported = adopted.exported([0; CLASSES], elsewhere(3), &ledger, true);
+        assert_eq!(exported[BIND], 8);
+        ledger.seen[BIND] += 1;
+        let exported = adopted.exported([0; CLASSES], elsewhere(4), &ledger, true);
+        assert_eq!(exported[BIND], 9);
+    }
+}

@@ -1,0 +1,128 @@
+//! How the parties of a conflict are called, and since when they are there.
+
+use std::fs;
+
+use agent_common::address;
+use agent_common::edge::{EdgeKey, ROLE_CLIENT};
+use agent_common::listener::ListenerRecord;
+use agent_common::owner::OwnerRow;
+use agent_common::wire::Wire as _;
+use hashbrown::HashSet;
+
+use super::candidate::Candidate;
+use crate::identity::procfs::{self, Stat};
+use crate::identity::{Names, docker_proxy};
+use crate::model::claims::Failures;
+use crate::model::conflicts::{Holder, Party};
+use crate::model::owners::Owners;
+use crate::model::service::{Service, Source};
+use crate::pipeline::labels::local_name;
+use crate::sockets::holders;
+
+/// What helps to name a party.
+pub(in crate::pipeline) struct Known<'a> {
+    /// Names.
+    pub names: &'a mut Names,
+    /// Rows of owners.
+    pub owners: &'a Owners,
+    /// Listeners, for those from before the agent.
+    pub listeners: &'a [ListenerRecord],
+    /// Now, CLOCK_MONOTONIC microseconds.
+    pub now_us: u64,
+    /// Now, seconds since the Unix epoch.
+    pub now_seconds: f64,
+}
+
+// === impl Known ===
+
+impl Known<'_> {
+    /// A moment of the kernel's clock as seconds since the Unix epoch.
+    pub(super) fn epoch(&self, at_us: u64) -> f64 {
+        self.now_seconds - self.now_us.saturating_sub(at_us) as f64 / 1e6
+    }
+
+    pub(super) fn claimant(&mut self, failure: &Failures) -> Party {
+        let owner = failure.key.owner;
+        let service = local_name(self.names, self.owners, owner, self.now_us).0;
+        let command = self.owners.row(owner).map(command).unwrap_or_default();
+        Party { service, pid: failure.tgid, command }
+    }
+
+    pub(super) fn holder(&mut self, candidate: &Candidate, netns: u32) -> Holder {
+        let Candidate { held, inode, owner, tgid, since_us } = candidate;
+        let mut pid = if is_alive(*tgid) { *tgid } else { 0 };
+        let mut row = None;
+        if pid == 0 && *inode != 0 {
+            // Bound by another process, or before the agent: look who has it now.
+            let found = holders::find(&HashSet::from([*inode])).0.remove(inode);
+            if let Some(found) = found {
+                pid = found.tgid;
+                let mut owner =
+                    OwnerRow { key: found.owner_in(netns), tgid: pid, ..OwnerRow::zeroed() };
+                owner.argv = procfs::argv_region(&found.argv);
+                owner.argv_len = found.argv.len() as u32;
+                row = Some(owner);
+            }
+        }
+        let owned = owner.filter(|owner| self.owners.row(*owner).is_some());
+        let service = match (owned, &row) {
+            (Some(owner), _) => local_name(self.names, self.owners, owner, self.now_us).0,
+            (None, Some(row)) => self.names.stranger(row, self.now_us),
+            (None, None) => Service::new("none", Source::Unknown),
+        };
+        let command = match owned.and_then(|owner| self.owners.row(owner)).or(row.as_ref()) {
+            Some(row) => command(row),
+            None => String::new(),
+        };
+        let service = self.behind_proxy(pid, &command, netns, held.port).unwrap_or(service);
+        let since_seconds = match since_us {
+            0 => self.started(pid),
+            since => Some(self.epoch(*since)),
+        };
+        let party = Party { service, pid, command };
+        Holder { party, address: held.address, state: held.state, since_seconds }
+    }
+
+    /// The service in the container to which Docker's proxy forwards: as Docker tells, else as
+    /// the proxy's arguments do.
+    pub(super) fn behind_proxy(
+        &mut self,
+        pid: u32,
+        command: &str,
+        netns: u32,
+        port: u16,
+    ) -> Option<Service> {
+        if command != docker_proxy::COMMAND {
+            return None;
+        }
+        if let Some(container) = self.names.published(netns, port) {
+            return Some(container);
+        }
+        let line = procfs::command_line(pid, docker_proxy::LONGEST).ok()?;
+        let (ip, port) = docker_proxy::target(&line)?;
+        let remote = address::from_ip(ip);
+        let key = EdgeKey { owner: 0, port, role: ROLE_CLIENT, zero: 0, remote };
+        Some(self.names.remote(netns, &key).service)
+    }
+
+    /// When a process started, as far as the clocks tell.
+    pub(super) fn started(&self, pid: u32) -> Option<f64> {
+        let ticks = Stat::read(pid).ok()?.started_ticks;
+        // SAFETY: sysconf has no preconditions.
+        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        let up = fs::read_to_string("/proc/uptime").ok()?;
+        let up: f64 = up.split_whitespace().next()?.parse().ok()?;
+        Some(self.now_seconds - up + ticks as f64 / per_second.max(1) as f64)
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    pid != 0 && fs::exists(format!("/proc/{pid}")).unwrap_or(false)
+}
+
+/// The command name of an owner.
+pub(super) fn command(row: &OwnerRow) -> String {
+    let comm = &row.key.comm;
+    let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
+    String::from_utf8_lossy(comm.get(..end).unwrap_or_default()).into_owned()
+}

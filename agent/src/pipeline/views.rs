@@ -1,0 +1,82 @@
+//! What a snapshot shows of the agent's own parts and of listeners, and rare events in the log.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
+
+use agent_common::address::{UNSPECIFIED, to_ip};
+use agent_common::listener::ListenerRecord;
+
+use super::labels::local_name;
+use crate::decode::Event;
+use crate::identity::Names;
+use crate::kernel::bpf;
+use crate::kernel::load::Kernel;
+use crate::model::owners::Owners;
+use crate::model::snapshot::{HookView, ListenerView};
+use crate::model::tables::Tables;
+
+/// Every hook: attached or why not, and what its program did.
+pub(super) fn hooks(kernel: &Kernel) -> Vec<HookView> {
+    kernel
+        .hooks
+        .iter()
+        .map(|attached| {
+            let link = attached.result.as_ref().ok();
+            let runs = link.and_then(|link| bpf::program_runs(link.program.as_fd()).ok());
+            let runs = runs.unwrap_or_default();
+            HookView {
+                name: attached.hook.name.to_owned(),
+                attached: link.is_some(),
+                reason: attached.result.as_ref().err().cloned(),
+                lost_without: attached.hook.lost_without.to_owned(),
+                runs: runs.count,
+                run_seconds: runs.time_ns as f64 / 1e9,
+                misses: runs.misses,
+            }
+        })
+        .collect()
+}
+
+/// Listening sockets with the names of who has them, sorted.
+pub(super) fn listeners(
+    names: &mut Names,
+    owners: &Owners,
+    records: &[ListenerRecord],
+    now_us: u64,
+) -> Vec<ListenerView> {
+    let mut views: Vec<_> = records
+        .iter()
+        .map(|record| ListenerView {
+            service: local_name(names, owners, record.owner, now_us).0,
+            port: record.port,
+            address: if record.family == 2 && record.address == UNSPECIFIED {
+                Ipv4Addr::UNSPECIFIED.into()
+            } else {
+                to_ip(record.address)
+            },
+            netns: record.netns,
+            backlog: record.backlog,
+            max_backlog: record.max_backlog,
+        })
+        .collect();
+    views.sort_unstable();
+    views
+}
+
+/// Rare facts, one by one, for who debugs.
+pub(super) fn log(event: &Event, tables: &Tables) {
+    let (Event::ConnectFailed { slot, .. } | Event::Reset { slot, .. }) = event;
+    let labels = tables.labels(*slot);
+    let client = labels.map(|labels| labels.client.name.as_ref());
+    let server = labels.map(|labels| labels.server.name.as_ref());
+    match event {
+        Event::ConnectFailed { remote, port, result, errno, elapsed_us, .. } => {
+            tracing::debug!(client, server, %remote, port, result, errno, elapsed_us, "connect failed");
+        }
+        Event::Reset { remote, remote_port, local_port, sent, cause, idle_us, .. } => {
+            // A socket that is closed already has given its port back; the edge knows a server's.
+            let port = labels.map(|labels| labels.port);
+            tracing::debug!(client, server, port, %remote, remote_port, local_port, sent, cause, idle_us, "reset");
+        }
+    }
+}
