@@ -10,8 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::routes::{Api, Failure};
 use crate::model::conflicts::Conflict;
 use crate::model::ephemeral::EphemeralView;
-use crate::model::port::{PortView, Protocol};
+use crate::model::full_name::FullName;
+use crate::model::port::{self, PortView, Protocol};
+use crate::model::reservations::Reservation;
+use crate::model::snapshot::{ListenerView, Snapshot};
 use crate::model::words;
+use crate::state::requests::ReservationShape;
 
 /// `/api/v1/conflicts`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,8 +31,12 @@ pub struct Conflicts {
 pub struct Ports {
     /// When the snapshot was taken, seconds since the Unix epoch.
     pub taken_seconds: f64,
+    /// Inode of the host's network namespace; null if it is not known.
+    pub host_netns: Option<u32>,
     /// Ports that somebody has, sorted.
     pub ports: Vec<Port>,
+    /// Ports that are reserved now and that nobody has, sorted.
+    pub vacant: Vec<ReservationShape>,
     /// Ephemeral ports in use, by network namespace.
     pub ephemeral: Vec<EphemeralView>,
 }
@@ -39,6 +47,8 @@ pub struct Port {
     /// Who has it, and how.
     #[serde(flatten)]
     pub view: PortView,
+    /// For whom it is reserved now; null if for nobody.
+    pub reserved_for: Option<FullName>,
     /// When somebody else last failed to get it, seconds since the Unix epoch; null if nobody did.
     pub last_conflict_seconds: Option<f64>,
 }
@@ -82,14 +92,7 @@ pub(super) async fn ports(
     let Query(filter) =
         filter.map_err(|rejection| Failure::query(&rejection, "port=N, protocol=tcp|udp"))?;
     let snapshot = api.fresh().await?;
-    let admits = |view: &&PortView| {
-        filter.port.is_none_or(|port| view.port == port)
-            && filter.protocol.is_none_or(|protocol| view.protocol == protocol)
-    };
-    let ports = snapshot.ports.iter().filter(admits);
-    let ports = ports.map(|view| Port::new(view, &snapshot.conflicts)).collect();
-    let ephemeral = snapshot.ephemeral.clone();
-    Ok(Json(Ports { taken_seconds: snapshot.taken_seconds, ports, ephemeral }))
+    Ok(Json(Ports::of(&snapshot, &filter)))
 }
 
 pub(super) async fn conflicts(
@@ -109,20 +112,70 @@ pub(super) async fn conflicts(
     Ok(Json(Conflicts { taken_seconds: now, conflicts }))
 }
 
+// === impl Ports ===
+
+impl Ports {
+    fn of(snapshot: &Snapshot, filter: &PortFilter) -> Self {
+        let kept = &snapshot.kept;
+        let now = snapshot.taken_seconds.max(0.0) as u64;
+        let ports = snapshot.ports.iter().filter(|view| filter.admits(view.port, view.protocol));
+        let is_vacant = |one: &&Reservation| {
+            let port::Port { number, protocol } = one.port;
+            let place = kept.netns_of(one).map(|netns| (number, protocol, netns));
+            let has = |view: &PortView| place == Some((view.port, view.protocol, view.netns));
+            // The one list of those that the kernel half lists even where it cannot list the other.
+            let listens = |listener: &ListenerView| {
+                place == Some((listener.port, Protocol::Tcp, listener.netns))
+            };
+            filter.admits(number, protocol)
+                && one.in_force(now, kept.environment)
+                && !snapshot.ports.iter().any(has)
+                && !snapshot.listeners.iter().any(listens)
+        };
+        Self {
+            taken_seconds: snapshot.taken_seconds,
+            host_netns: kept.host_netns,
+            ports: ports.map(|view| Port::new(view, snapshot)).collect(),
+            vacant: kept.book.reservations.iter().filter(is_vacant).map(Into::into).collect(),
+            ephemeral: snapshot.ephemeral.clone(),
+        }
+    }
+}
+
+// === impl PortFilter ===
+
+impl PortFilter {
+    fn admits(&self, port: u16, protocol: Protocol) -> bool {
+        self.port.is_none_or(|wanted| wanted == port)
+            && self.protocol.is_none_or(|wanted| wanted == protocol)
+    }
+}
+
+// === impl Port ===
+
 impl Port {
-    fn new(view: &PortView, conflicts: &[Arc<Conflict>]) -> Self {
+    fn new(view: &PortView, snapshot: &Snapshot) -> Self {
         let place = (view.port, view.protocol, view.netns);
         let about =
             |conflict: &&Arc<Conflict>| (conflict.port, conflict.protocol, conflict.netns) == place;
-        let last = conflicts.iter().rev().find(about);
+        let last = snapshot.conflicts.iter().rev().find(about);
         let mut view = view.clone();
         // The process that bound it may have left it to others.
         if !std::fs::exists(format!("/proc/{}", view.holder.pid)).unwrap_or(false) {
             view.holder.pid = 0;
         }
-        Self { view, last_conflict_seconds: last.map(|conflict| conflict.last_seconds) }
+        let port = port::Port { number: view.port, protocol: view.protocol };
+        let now = snapshot.taken_seconds.max(0.0) as u64;
+        let reservation = snapshot.kept.reservation(view.netns, port, now);
+        Self {
+            view,
+            reserved_for: reservation.map(|one| one.service.clone()),
+            last_conflict_seconds: last.map(|conflict| conflict.last_seconds),
+        }
     }
 }
+
+// === impl ToldConflict ===
 
 impl ToldConflict {
     fn new(conflict: &Conflict, now: f64) -> Self {
@@ -131,5 +184,57 @@ impl ToldConflict {
             mend: words::mend(conflict),
             conflict: conflict.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::conflicts::Party;
+    use crate::model::fixture::snapshot;
+    use crate::model::port::PortState;
+    use crate::model::service::{Service, Source};
+
+    #[test]
+    fn a_port_tells_for_whom_it_is_reserved_and_one_that_nobody_has_is_vacant() {
+        let mut snapshot = snapshot();
+        let host = snapshot.kept.host_netns.expect("known");
+        let view = |port, protocol, netns| PortView {
+            port,
+            protocol,
+            address: "0.0.0.0".parse().unwrap(),
+            v6_only: false,
+            netns,
+            state: PortState::Listening,
+            holder: Party {
+                service: Service::new("python3", Source::Process),
+                pid: 0,
+                command: "python3".to_owned(),
+            },
+            uid: 0,
+            since_seconds: None,
+            sockets: 1,
+            backlog: 0,
+            max_backlog: 1,
+        };
+        // 5432/tcp of the host is reserved for postgres, 3001/tcp for prod/shop.
+        snapshot.ports = vec![
+            view(3001, Protocol::Udp, host),
+            view(3001, Protocol::Tcp, host + 1),
+            view(5432, Protocol::Tcp, host),
+        ];
+        let check = |filter: PortFilter, reserved: &[Option<&str>], vacant: &[u16]| {
+            let ports = Ports::of(&snapshot, &filter);
+            let names: Vec<_> =
+                ports.ports.iter().map(|one| one.reserved_for.as_ref().map(ToString::to_string)).collect();
+            assert_eq!(names.iter().map(Option::as_deref).collect::<Vec<_>>(), reserved, "{filter:?}");
+            let empty: Vec<_> = ports.vacant.iter().map(|one| one.port).collect();
+            assert_eq!(empty, vacant, "{filter:?}");
+        };
+        let all = || PortFilter { port: None, protocol: None };
+        check(all(), &[None, None, Some("postgres")], &[3001]);
+        check(PortFilter { port: Some(5432), ..all() }, &[Some("postgres")], &[]);
+        check(PortFilter { port: Some(3001), ..all() }, &[None, None], &[3001]);
+        check(PortFilter { protocol: Some(Protocol::Udp), ..all() }, &[None], &[]);
     }
 }

@@ -10,7 +10,9 @@ use crate::cli::table::{self, Column};
 use crate::cli::{Output, print};
 use crate::model::conflicts::Party;
 use crate::model::ephemeral::EphemeralView;
+use crate::model::port::{PortState, Protocol};
 use crate::model::words::ago;
+use crate::state::requests::ReservationShape;
 
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
@@ -29,13 +31,18 @@ const COLUMNS: &[Column] = &[
     Column { title: "PORT", left: false, rank: 0 },
     left("PROTOCOL", 1),
     left("ADDRESS", 0),
-    left("STATE", 3),
+    left("STATE", 5),
     left("HOLDER", 0),
-    Column { title: "PID", left: false, rank: 4 },
-    left("SINCE", 5),
-    Column { title: "WAITING", left: false, rank: 6 },
+    Column { title: "PID", left: false, rank: 6 },
+    left("SINCE", 7),
+    Column { title: "WAITING", left: false, rank: 8 },
+    left("RESERVED FOR", 3),
     left("LAST CONFLICT", 2),
+    left("NETNS", 4),
 ];
+
+/// A row with its place in the table: port, protocol, whether it is vacant.
+type Placed = ((u16, Protocol, bool), Vec<String>);
 
 pub(super) fn run(arguments: &ListArgs) -> anyhow::Result<()> {
     let target = &arguments.target;
@@ -48,11 +55,23 @@ pub(super) fn run(arguments: &ListArgs) -> anyhow::Result<()> {
 
 /// The ports as a table.
 pub(super) fn text(answer: &Ports, room: Option<usize>) -> String {
-    if answer.ports.is_empty() {
+    if answer.ports.is_empty() && answer.vacant.is_empty() {
         return "No program has asked for a port yet.\n".to_owned();
     }
-    let rows: Vec<_> = answer.ports.iter().map(|port| row(port, answer.taken_seconds)).collect();
-    let mut text = table::render(COLUMNS, &rows, room);
+    let host = answer.host_netns;
+    let held = answer.ports.iter().map(|port| row(port, answer.taken_seconds, host));
+    let mut rows: Vec<Placed> = held.chain(answer.vacant.iter().map(vacant_row)).collect();
+    rows.sort_by_key(|(place, _)| *place);
+    let mut rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
+    let mut columns = COLUMNS;
+    // Where there is only the host there is nothing to tell apart.
+    if let Some((_, others)) = COLUMNS.split_last()
+        && rows.iter().all(|row| row.last().is_none_or(|netns| netns == HOST))
+    {
+        columns = others;
+        rows.iter_mut().for_each(|row| row.truncate(others.len()));
+    }
+    let mut text = table::render(columns, &rows, room);
     for scarce in answer.ephemeral.iter().filter(|one| is_scarce(one)) {
         text.push_str(&warning(scarce));
     }
@@ -78,8 +97,8 @@ fn warning(view: &EphemeralView) -> String {
     )
 }
 
-fn row(port: &Port, now: f64) -> Vec<String> {
-    let Port { view, last_conflict_seconds } = port;
+fn row(port: &Port, now: f64, host: Option<u32>) -> Placed {
+    let Port { view, reserved_for, last_conflict_seconds } = port;
     let when = |at: Option<f64>, never: &str| {
         at.map_or_else(|| never.to_owned(), |at| format!("{} ago", ago(now - at)))
     };
@@ -92,7 +111,7 @@ fn row(port: &Port, now: f64) -> Vec<String> {
     if view.v6_only && view.address.is_unspecified() {
         address.push_str(" (IPv6 only)");
     }
-    vec![
+    let cells = vec![
         view.port.to_string(),
         view.protocol.as_str().to_owned(),
         address,
@@ -101,8 +120,37 @@ fn row(port: &Port, now: f64) -> Vec<String> {
         if view.holder.pid == 0 { String::new() } else { view.holder.pid.to_string() },
         when(view.since_seconds, "before the agent"),
         waiting,
+        reserved_for.as_ref().map(ToString::to_string).unwrap_or_default(),
         when(*last_conflict_seconds, ""),
-    ]
+        netns((Some(view.netns) != host).then_some(view.netns)),
+    ];
+    ((view.port, view.protocol, false), cells)
+}
+
+/// A port that is reserved and that nobody has.
+fn vacant_row(one: &ReservationShape) -> Placed {
+    let none = String::new;
+    let cells = vec![
+        one.port.to_string(),
+        one.protocol.as_str().to_owned(),
+        none(),
+        PortState::Reserved.as_str().to_owned(),
+        none(),
+        none(),
+        none(),
+        none(),
+        one.service.to_string(),
+        none(),
+        netns(one.netns),
+    ];
+    ((one.port, one.protocol, true), cells)
+}
+
+/// What the host's network namespace is called.
+const HOST: &str = "host";
+
+fn netns(inode: Option<u32>) -> String {
+    inode.map_or_else(|| HOST.to_owned(), |inode| inode.to_string())
 }
 
 fn holder(party: &Party, sockets: u32) -> String {
@@ -118,11 +166,11 @@ fn holder(party: &Party, sockets: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::port::{PortState, PortView, Protocol};
+    use crate::model::port::PortView;
+    use crate::model::reservations::Reservation;
     use crate::model::service::{Service, Source};
 
-    #[test]
-    fn a_row_says_who_has_it_how_and_since_when() {
+    fn postgres() -> Port {
         let view = PortView {
             port: 5432,
             protocol: Protocol::Tcp,
@@ -141,16 +189,61 @@ mod tests {
             backlog: 1,
             max_backlog: 200,
         };
-        let ports = vec![Port { view, last_conflict_seconds: Some(4540.0) }];
-        let answer = Ports { taken_seconds: 4600.0, ports, ephemeral: Vec::new() };
-        assert_eq!(
-            text(&answer, None),
+        Port { view, reserved_for: None, last_conflict_seconds: Some(4540.0) }
+    }
+
+    fn check(ports: Vec<Port>, reserved: &[&str], expected: &str) {
+        let vacant = reserved.iter().map(|one| Reservation::from_config(one).expect("valid"));
+        let answer = Ports {
+            taken_seconds: 4600.0,
+            host_netns: Some(1),
+            ports,
+            vacant: vacant.map(|one| (&one).into()).collect(),
+            ephemeral: Vec::new(),
+        };
+        assert_eq!(text(&answer, None), expected);
+    }
+
+    #[test]
+    fn a_row_says_who_has_it_how_and_since_when() {
+        check(
+            vec![postgres()],
+            &[],
             "\
-PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING  LAST CONFLICT
-5432  tcp       :: (IPv6 only)  listening  postgres ×2  811  1 hour ago    1/200  1 minute ago
-"
+PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING  RESERVED FOR  LAST CONFLICT
+5432  tcp       :: (IPv6 only)  listening  postgres ×2  811  1 hour ago    1/200                1 minute ago
+",
         );
-        let nothing = Ports { taken_seconds: 1.0, ports: Vec::new(), ephemeral: Vec::new() };
-        assert_eq!(text(&nothing, None), "No program has asked for a port yet.\n");
+        check(Vec::new(), &[], "No program has asked for a port yet.\n");
+    }
+
+    #[test]
+    fn what_is_reserved_is_in_its_place_whether_somebody_has_it_or_not() {
+        let reserved = Port { reserved_for: Some("shop/db".parse().unwrap()), ..postgres() };
+        check(
+            vec![reserved],
+            &["80 web", "5432/udp statsd"],
+            "\
+PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING  RESERVED FOR  LAST CONFLICT
+  80  tcp                       reserved                                          web
+5432  tcp       :: (IPv6 only)  listening  postgres ×2  811  1 hour ago    1/200  shop/db       1 minute ago
+5432  udp                       reserved                                          statsd
+",
+        );
+    }
+
+    #[test]
+    fn the_same_port_in_two_namespaces_is_told_apart() {
+        let mut there = postgres();
+        there.view.netns = 4_026_532_000;
+        check(
+            vec![postgres(), there],
+            &[],
+            "\
+PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING  RESERVED FOR  LAST CONFLICT  NETNS
+5432  tcp       :: (IPv6 only)  listening  postgres ×2  811  1 hour ago    1/200                1 minute ago   host
+5432  tcp       :: (IPv6 only)  listening  postgres ×2  811  1 hour ago    1/200                1 minute ago   4026532000
+",
+        );
     }
 }

@@ -108,7 +108,8 @@ fn text(answer: &Reserved, done: &str) -> String {
     text
 }
 
-fn sentence(one: &ReservationShape, done: &str) -> String {
+/// `done` is what became of it: reserved, no longer reserved.
+pub(super) fn sentence(one: &ReservationShape, done: &str) -> String {
     let mut text = format!("{}/{} is {done} for {}", one.port, one.protocol.as_str(), one.service);
     if let Some(environment) = one.environment {
         let _ = write!(text, " on {} hosts", environment.as_str());

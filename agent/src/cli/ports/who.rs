@@ -1,10 +1,12 @@
 //! `portolan ports who`: who has a port, and who wanted it.
 
+use std::fmt::Write as _;
+
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use super::{conflicts, list};
+use super::{conflicts, list, reserve};
 use crate::api::ports::{Conflicts, Ports};
 use crate::cli::client::Target;
 use crate::cli::{Output, print, table};
@@ -26,7 +28,9 @@ pub(super) fn run(arguments: &WhoArgs) -> anyhow::Result<()> {
         Output::Json => {
             let both = json!({
                 "taken_seconds": conflicts.taken_seconds,
+                "host_netns": ports.host_netns,
                 "ports": ports.ports,
+                "vacant": ports.vacant,
                 "conflicts": conflicts.conflicts,
             });
             let text = serde_json::to_string(&both).context("writing JSON")?;
@@ -37,11 +41,16 @@ pub(super) fn run(arguments: &WhoArgs) -> anyhow::Result<()> {
 }
 
 fn text(port: u16, ports: &Ports, conflicts: &Conflicts, room: Option<usize>) -> String {
-    let mut text = if ports.ports.is_empty() {
-        format!("Nobody has port {port}.\n")
+    let mut text = String::new();
+    if ports.ports.is_empty() {
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "Nobody has port {port}.");
+        for one in &ports.vacant {
+            let _ = writeln!(text, "{}", reserve::sentence(one, "reserved"));
+        }
     } else {
-        list::text(ports, room)
-    };
+        text.push_str(&list::text(ports, room));
+    }
     if !conflicts.conflicts.is_empty() {
         text.push('\n');
         text.push_str(&conflicts::text(conflicts));
@@ -52,11 +61,24 @@ fn text(port: u16, ports: &Ports, conflicts: &Conflicts, room: Option<usize>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::reservations::Reservation;
 
     #[test]
-    fn a_port_that_nobody_has_is_said_to_be_so() {
-        let ports = Ports { taken_seconds: 1.0, ports: Vec::new(), ephemeral: Vec::new() };
+    fn a_port_that_nobody_has_is_said_to_be_so_and_for_whom_it_is_kept() {
+        let reserved = Reservation::from_config("5432 postgres enforce").expect("valid");
+        let mut ports = Ports {
+            taken_seconds: 1.0,
+            host_netns: Some(1),
+            ports: Vec::new(),
+            vacant: Vec::new(),
+            ephemeral: Vec::new(),
+        };
         let conflicts = Conflicts { taken_seconds: 1.0, conflicts: Vec::new() };
         assert_eq!(text(5432, &ports, &conflicts, None), "Nobody has port 5432.\n");
+        ports.vacant = vec![(&reserved).into()];
+        assert_eq!(
+            text(5432, &ports, &conflicts, None),
+            "Nobody has port 5432.\n5432/tcp is reserved for postgres, and refused to others\n"
+        );
     }
 }
