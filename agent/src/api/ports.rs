@@ -225,9 +225,16 @@ mod tests {
         ];
         let check = |filter: PortFilter, reserved: &[Option<&str>], vacant: &[u16]| {
             let ports = Ports::of(&snapshot, &filter);
-            let names: Vec<_> =
-                ports.ports.iter().map(|one| one.reserved_for.as_ref().map(ToString::to_string)).collect();
-            assert_eq!(names.iter().map(Option::as_deref).collect::<Vec<_>>(), reserved, "{filter:?}");
+            let names: Vec<_> = ports
+                .ports
+                .iter()
+                .map(|one| one.reserved_for.as_ref().map(ToString::to_string))
+                .collect();
+            assert_eq!(
+                names.iter().map(Option::as_deref).collect::<Vec<_>>(),
+                reserved,
+                "{filter:?}"
+            );
             let empty: Vec<_> = ports.vacant.iter().map(|one| one.port).collect();
             assert_eq!(empty, vacant, "{filter:?}");
         };

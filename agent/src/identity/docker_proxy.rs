@@ -1,9 +1,18 @@
 //! Docker's proxy: the process that has a published port, and to which container it forwards.
+//! With `--userland-proxy=false`, and from Docker 28 on for the bind itself, it is the daemon.
 
 use std::net::IpAddr;
 
 /// Its command name.
 pub const COMMAND: &str = "docker-proxy";
+
+/// The daemon's.
+const DAEMON: &str = "dockerd";
+
+/// Whether a program of this name may take a port for a container.
+pub fn takes_ports(command: &str) -> bool {
+    command == COMMAND || command == DAEMON
+}
 
 /// Its command line is not longer.
 pub const LONGEST: u64 = 4096;

@@ -24,6 +24,7 @@ use agent_common::listener::ListenerRecord;
 use agent_common::owner::{OWNER_OVERFLOW, OwnerRow};
 use hashbrown::HashMap;
 
+use crate::model::port::Port;
 use crate::model::service::{Service, Source};
 
 mod addresses;
@@ -260,6 +261,18 @@ impl Names {
     pub fn published(&self, netns: u32, port: u16) -> Option<Service> {
         let bearer = self.told.iter().find_map(|told| told.published(netns, None, port))?;
         Some(self.rules.bearer(bearer).unwrap_or_else(|| bearer.service.clone()))
+    }
+
+    /// The container that was to publish a port in this namespace and did not start, as its
+    /// runtime calls it.
+    pub fn refused(&self, netns: u32, port: Port) -> Option<Service> {
+        let bearer = self.told.iter().find_map(|told| told.refused(netns, port))?;
+        Some(self.rules.bearer(bearer).unwrap_or_else(|| bearer.service.clone()))
+    }
+
+    /// Whether a source tells of containers that publish their ports in this namespace.
+    pub fn publishes_in(&self, netns: u32) -> bool {
+        self.told.iter().any(|told| told.published_in() == Some(netns))
     }
 
     /// Table entries left out because a table was full.

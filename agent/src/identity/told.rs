@@ -11,6 +11,7 @@ use agent_common::address::{self, Address};
 use hashbrown::HashMap;
 
 use super::place::Place;
+use crate::model::port::Port;
 use crate::model::service::{Entity, Service};
 
 /// Entries of one kind that a table may have; what is more is counted and left out.
@@ -47,6 +48,8 @@ pub struct Told {
     endpoints: HashMap<Address, Bearer>,
     frontends: HashMap<(Address, u16), Frontend>,
     published: HashMap<u16, Vec<(Address, Bearer)>>,
+    /// Ports that containers were to publish which did not start: the last one for each.
+    refused: HashMap<Port, Bearer>,
     published_in: Option<u32>,
     answered: HashMap<(Address, u16), Vec<(Address, u16)>>,
     dropped: u64,
@@ -104,6 +107,11 @@ impl Told {
         self.published.entry(port).or_default().push((address, bearer));
     }
 
+    /// A port that a container was to publish which did not start; instead of the last such one.
+    pub fn add_refused(&mut self, port: Port, bearer: Bearer) {
+        self.dropped += put(&mut self.refused, port, bearer);
+    }
+
     /// The network namespace that published ports are in.
     pub fn publishes_in(&mut self, netns: u32) {
         self.published_in = Some(netns);
@@ -157,6 +165,16 @@ impl Told {
         self.published.get(&port)?.iter().find(|(at, _)| serves(*at)).map(|(_, bearer)| bearer)
     }
 
+    /// The network namespace that published ports are in.
+    pub fn published_in(&self) -> Option<u32> {
+        self.published_in
+    }
+
+    /// Who was to publish a port in a namespace and did not start.
+    pub fn refused(&self, netns: u32, port: Port) -> Option<&Bearer> {
+        if self.published_in == Some(netns) { self.refused.get(&port) } else { None }
+    }
+
     /// Who answered in the place of an address and port.
     pub fn answers(&self, address: Address, port: u16) -> &[(Address, u16)] {
         self.answered.get(&(address, port)).map_or(&[], Vec::as_slice)
@@ -164,14 +182,25 @@ impl Told {
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        let Self { containers, pods, addresses, endpoints, frontends, published, answered, .. } =
-            self;
+        let Self {
+            containers,
+            pods,
+            addresses,
+            endpoints,
+            frontends,
+            published,
+            refused,
+            published_in: _,
+            answered,
+            dropped: _,
+        } = self;
         containers.len()
             + pods.len()
             + addresses.len()
             + endpoints.len()
             + frontends.len()
             + published.len()
+            + refused.len()
             + answered.len()
     }
 
@@ -243,6 +272,18 @@ mod tests {
         check(7, Some("127.0.0.1"), 5432, Some("db"));
         check(7, Some("10.0.0.1"), 5432, None);
         check(8, Some("10.0.0.1"), 8080, None);
+    }
+
+    #[test]
+    fn a_refused_port_is_told_in_the_runtimes_namespace_only() {
+        let mut told = Told::default();
+        told.publishes_in(7);
+        told.add_refused(Port::tcp(5432), bearer("one"));
+        told.add_refused(Port::tcp(5432), bearer("two"));
+        assert_eq!(told.refused(7, Port::tcp(5432)), Some(&bearer("two")));
+        assert_eq!(told.refused(7, Port::udp(5432)), None);
+        assert_eq!(told.refused(8, Port::tcp(5432)), None);
+        assert_eq!(told.published(7, None, 5432), None, "it is not published");
     }
 
     #[test]

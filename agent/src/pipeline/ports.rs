@@ -39,6 +39,9 @@ const MAX_INSPECTIONS: usize = 16;
 const GONE_SECONDS: u64 = 5;
 const MAX_GONE: usize = 4096;
 
+/// Failures of container engines that wait for the container's name, at most.
+const MAX_WAITING: usize = 256;
+
 /// What is known of ports.
 #[derive(Default)]
 pub(super) struct Ports {
@@ -51,6 +54,8 @@ pub(super) struct Ports {
     pub refused: Vec<Failures>,
     /// Those that had one a moment ago, each with the time it was missed, seconds.
     gone: Vec<(u64, BoundRecord)>,
+    /// Failures of container engines of which it is not known yet for whom they were.
+    waiting: Vec<Failures>,
     /// The agent's own network namespace.
     own: u32,
     /// Ephemeral ports in use, by network namespace.
@@ -71,7 +76,12 @@ impl Ports {
         let mut inspected: HashMap<u32, Option<Inspection>> = HashMap::new();
         let is_refusal = |failure: &&Failures| failure.key.options & REFUSED != 0;
         self.refused = failures.iter().filter(is_refusal).copied().collect();
-        for failure in failures {
+        let before = std::mem::take(&mut self.waiting);
+        for failure in before.into_iter().chain(failures) {
+            if self.waiting.len() < MAX_WAITING && known.may_learn_container(&failure) {
+                self.waiting.push(failure);
+                continue;
+            }
             let netns = failure.key.netns;
             if netns == 0 || Protocol::from_number(failure.key.protocol).is_none() {
                 self.conflicts.count_unknown(failure.count);

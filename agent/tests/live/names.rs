@@ -10,6 +10,7 @@ mod docker;
 mod engine;
 mod exec;
 mod pods;
+mod published;
 mod together;
 mod units;
 

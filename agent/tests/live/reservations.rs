@@ -88,7 +88,24 @@ fn who_takes_a_reserved_port_is_told_once_and_its_owner_never() {
     let table = told(&agent, here(), "ports reservations");
     assert!(table.contains(&expected) && table.contains("18431/tcp"), "{table}");
     assert!(agent.log().contains("a reserved port is held by somebody else"), "{}", agent.log());
+    // The table of ports says so too, and keeps the namespaces apart.
+    let ports = agent.json("/api/v1/ports?port=18432");
+    let rows: Vec<_> = ports["ports"].as_array().expect("a list").iter().collect();
+    let of = |namespace: &Namespace| {
+        let row = rows.iter().find(|row| row["netns"] == namespace.inode());
+        row.map(|row| row["reserved_for"].clone()).expect("a row")
+    };
+    assert_eq!((of(&net.server), of(&net.client)), (Value::from(owner.as_str()), Value::Null));
+    let table = told(&agent, here(), "ports");
+    let row = table.lines().find(|line| line.trim_start().starts_with("18431 ")).expect(&table);
+    assert!(row.contains(&format!("{owner} ")) && table.contains("RESERVED FOR"), "{table}");
     drop((held, taken, elsewhere));
+    let vacant = agent.json("/api/v1/ports?port=18432");
+    assert_eq!(vacant["ports"], Value::Array(Vec::new()), "{vacant:#}");
+    assert_eq!(vacant["vacant"][0]["service"], owner.as_str(), "{vacant:#}");
+    let who = told(&agent, here(), "ports who 18432");
+    let expected = format!("Nobody has port 18432.\n18432/tcp is reserved for {owner} (network");
+    assert!(who.starts_with(&expected), "{who}");
     told(&agent, inside(&net.server), "ports release 18432");
     let again = refused(&agent, inside(&net.server), "ports release 18432");
     assert!(again.contains("18432/tcp is not reserved"), "{again}");

@@ -69,7 +69,9 @@ pub(super) fn text(answer: &Ports, room: Option<usize>) -> String {
         && rows.iter().all(|row| row.last().is_none_or(|netns| netns == HOST))
     {
         columns = others;
-        rows.iter_mut().for_each(|row| row.truncate(others.len()));
+        for row in &mut rows {
+            row.truncate(others.len());
+        }
     }
     let mut text = table::render(columns, &rows, room);
     for scarce in answer.ephemeral.iter().filter(|one| is_scarce(one)) {

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use agent_common::address;
 use bollard::models::{ContainerSummary, PortSummaryTypeEnum};
@@ -19,10 +19,13 @@ use bollard::query_parameters::EventsOptions;
 use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use futures_util::{FutureExt as _, StreamExt as _};
 
+use self::starts::Starts;
 use super::{ANSWER_WITHIN, Outlet, Teller, Trouble, workload};
 use crate::identity::process::safe;
 use crate::identity::told::{Bearer, Told};
 use crate::model::service::{Entity, Kind, Service, Source};
+
+mod starts;
 
 // What compose and swarm write on their containers.
 const COMPOSE_PROJECT: &str = "com.docker.compose.project";
@@ -61,6 +64,7 @@ impl Docker {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let options = EventsOptions { since: Some(now.to_string()), ..EventsOptions::default() };
         let mut events = pin!(client.events(Some(options)));
+        let mut starts = Starts::new(self.source, self.labels.clone());
         loop {
             outlet.looked_up();
             let list = client.list_containers(None).await.map_err(failed)?;
@@ -71,16 +75,28 @@ impl Docker {
             for container in list {
                 add(&mut told, container, self.source, &self.labels);
             }
+            starts.tell(&mut told, Instant::now());
             outlet.tell(told, None);
+            let mut heard = Vec::new();
             let event = async {
                 match events.next().await {
-                    Some(Ok(_)) => Ok(()),
-                    Some(Err(error)) => Err(failed(error)),
-                    None => Err(Trouble::Failed("the stream of events has ended".to_owned())),
+                    Some(Ok(event)) => heard.push(event),
+                    Some(Err(error)) => return Err(failed(error)),
+                    None => {
+                        return Err(Trouble::Failed("the stream of events has ended".to_owned()));
+                    }
                 }
+                Ok(())
             };
-            outlet.wait(event).await?;
-            while let Some(Some(Ok(_))) = events.next().now_or_never() {}
+            outlet.happened(event).await?;
+            // Not after the pause: some containers are gone by then.
+            starts.learn(&client, heard).await.map_err(failed)?;
+            Outlet::settle().await;
+            let mut heard = Vec::new();
+            while let Some(Some(Ok(event))) = events.next().now_or_never() {
+                heard.push(event);
+            }
+            starts.learn(&client, heard).await.map_err(failed)?;
         }
     }
 }

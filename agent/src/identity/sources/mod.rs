@@ -245,18 +245,31 @@ impl Outlet {
     }
 
     /// Waits until a list should be made anew: something has happened, a name is missing, or it
-    /// is time. `event` ends with the trouble if no more events come.
+    /// is time, and then until it has settled. `event` ends with the trouble if no more events come.
     pub(super) async fn wait(
         &self,
         event: impl Future<Output = Result<(), Trouble>>,
     ) -> Result<(), Trouble> {
-        tokio::select! {
-            happened = event => happened?,
-            () = self.wanted() => {}
-            () = sleep(REFRESH) => {}
-        }
-        sleep(SETTLE).await;
+        self.happened(event).await?;
+        Self::settle().await;
         Ok(())
+    }
+
+    /// The first half of [`Self::wait`].
+    pub(super) async fn happened(
+        &self,
+        event: impl Future<Output = Result<(), Trouble>>,
+    ) -> Result<(), Trouble> {
+        tokio::select! {
+            happened = event => happened,
+            () = self.wanted() => Ok(()),
+            () = sleep(REFRESH) => Ok(()),
+        }
+    }
+
+    /// The second half of [`Self::wait`].
+    pub(super) async fn settle() {
+        sleep(SETTLE).await;
     }
 
     fn stopped(&self, state: SourceState, why: &str) {

@@ -15,9 +15,13 @@ use crate::identity::{Names, docker_proxy};
 use crate::model::claims::Failures;
 use crate::model::conflicts::{Holder, Party};
 use crate::model::owners::Owners;
+use crate::model::port::{Port, Protocol};
 use crate::model::service::{Service, Source};
 use crate::pipeline::labels::local_name;
 use crate::sockets::holders;
+
+/// How long a failure of a container engine waits for the container's name.
+const CONTAINER_WITHIN_US: u64 = 3_000_000;
 
 /// What helps to name a party.
 pub(in crate::pipeline) struct Known<'a> {
@@ -43,9 +47,33 @@ impl Known<'_> {
 
     pub(super) fn claimant(&mut self, failure: &Failures) -> Party {
         let owner = failure.key.owner;
-        let service = local_name(self.names, self.owners, owner, self.now_us).0;
         let command = self.owners.row(owner).map(command).unwrap_or_default();
+        let service = match self.container(failure) {
+            Some(container) => container,
+            None => local_name(self.names, self.owners, owner, self.now_us).0,
+        };
         Party { service, pid: failure.tgid, command }
+    }
+
+    /// Whether it may soon be known for which container an engine wanted a port.
+    pub(super) fn may_learn_container(&self, failure: &Failures) -> bool {
+        self.is_engine(failure)
+            && self.now_us.saturating_sub(failure.last_us) < CONTAINER_WITHIN_US
+            && self.names.publishes_in(failure.key.netns)
+            && self.container(failure).is_none()
+    }
+
+    /// The container for which an engine wanted a port.
+    fn container(&self, failure: &Failures) -> Option<Service> {
+        let key = &failure.key;
+        let protocol = Protocol::from_number(key.protocol)?;
+        let port = Port { number: key.port, protocol };
+        if self.is_engine(failure) { self.names.refused(key.netns, port) } else { None }
+    }
+
+    fn is_engine(&self, failure: &Failures) -> bool {
+        let row = self.owners.row(failure.key.owner);
+        row.is_some_and(|row| docker_proxy::takes_ports(&command(row)))
     }
 
     pub(super) fn holder(&mut self, candidate: &Candidate, netns: u32) -> Holder {
@@ -83,8 +111,8 @@ impl Known<'_> {
         Holder { party, address: held.address, state: held.state, since_seconds }
     }
 
-    /// The service in the container to which Docker's proxy forwards: as Docker tells, else as
-    /// the proxy's arguments do.
+    /// The service in the container for which Docker has a port: as Docker tells, else as the
+    /// arguments of its proxy do.
     pub(super) fn behind_proxy(
         &mut self,
         pid: u32,
@@ -92,7 +120,7 @@ impl Known<'_> {
         netns: u32,
         port: u16,
     ) -> Option<Service> {
-        if command != docker_proxy::COMMAND {
+        if !docker_proxy::takes_ports(command) {
             return None;
         }
         if let Some(container) = self.names.published(netns, port) {

@@ -43,9 +43,14 @@ pub(super) struct Docker {
 
 impl Docker {
     pub(super) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With more flags for the daemon.
+    pub(super) fn start_with(more: &[&str]) -> Self {
         let engine = Engine::start("dockerd", "docker.sock", |folder| {
             let path = |name: &str| folder.join(name).display().to_string();
-            vec![
+            let mut arguments = vec![
                 "--data-root".to_owned(),
                 path("data"),
                 "--exec-root".to_owned(),
@@ -56,7 +61,9 @@ impl Docker {
                 format!("{}.30.1/24", net()),
                 "--host".to_owned(),
                 format!("unix://{}", path("docker.sock")),
-            ]
+            ];
+            arguments.extend(more.iter().map(|flag| (*flag).to_owned()));
+            arguments
         });
         let docker = Self { engine };
         until("docker answers", || {
@@ -67,11 +74,11 @@ impl Docker {
         docker
     }
 
-    fn docker(&self) -> Command {
+    pub(super) fn docker(&self) -> Command {
         self.client("docker")
     }
 
-    fn client(&self, program: &str) -> Command {
+    pub(super) fn client(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env("DOCKER_HOST", format!("unix://{}", self.engine.socket.display()));
         command
@@ -82,7 +89,7 @@ impl Docker {
     }
 
     /// An agent that asks this Docker.
-    fn agent(&self) -> Agent {
+    pub(super) fn agent(&self) -> Agent {
         Agent::with(&[
             ("names.docker", &self.engine.socket.to_string_lossy()),
             ("names.conntrack", "true"),

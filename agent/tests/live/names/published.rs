@@ -1,0 +1,188 @@
+//! Published ports that somebody else has, and ports that somebody else wants: who is told is the
+//! container, not the engine's helper that binds for it.
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::docker::{Docker, NEEDS};
+use super::{lacking, run, until};
+use crate::agent::Agent;
+
+const PORT: &str = "5432";
+
+/// Somebody's database, outside of any container.
+struct Redis(Child);
+
+impl Redis {
+    fn start(docker: &Docker, port: &str) -> Self {
+        let mut command = docker.engine.command("redis-server");
+        command.args(["--save", "", "--bind", "0.0.0.0", "--port", port]);
+        command.current_dir(docker.engine.directory());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().expect("redis-server is installed"))
+    }
+
+    /// Started where the port is free.
+    fn listening(docker: &Docker, port: &str) -> Self {
+        let redis = Self::start(docker, port);
+        until("redis listens", || listens(docker, port));
+        redis
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn listens(docker: &Docker, port: &str) -> bool {
+    let mut ss = docker.engine.command("ss");
+    let output = ss.args(["-Htln", &format!("sport = :{port}")]).output();
+    !output.expect("ss is installed").stdout.is_empty()
+}
+
+/// The conflicts about a port, once there are as many.
+#[track_caller]
+fn conflicts(agent: &Agent, port: &str, number: usize) -> Vec<Value> {
+    let began = Instant::now();
+    loop {
+        let all = agent.json(&format!("/api/v1/conflicts?port={port}"));
+        let list = all["conflicts"].as_array().expect("a list").clone();
+        if list.len() == number {
+            return list;
+        }
+        assert!(began.elapsed() < super::PATIENCE, "not {number}: {all:#}");
+        std::thread::sleep(super::PAUSE);
+    }
+}
+
+fn sentences(list: &[Value]) -> Vec<&str> {
+    list.iter().map(|one| one["sentence"].as_str().expect("a sentence")).collect()
+}
+
+/// A container that cannot have its port is told by name, and what it wanted is the port's holder.
+fn wanted_by_containers(mode: &[&str], helper: &str) {
+    let docker = Docker::start_with(mode);
+    let redis = Redis::listening(&docker, PORT);
+    let agent = docker.agent();
+    let publish = format!("{PORT}:{PORT}");
+    // One that is gone at once, and one of a compose project that is made and stays.
+    let once = ["run", "--rm", "--name", "tried", "--publish", &publish, "bb", "sleep", "9"];
+    let said = docker.docker().args(once).output().expect("docker is installed");
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("address already in use"), "{said}");
+    conflicts(&agent, PORT, 1);
+    let folder = docker.engine.directory().join("shop");
+    fs::create_dir_all(&folder).expect("a directory");
+    let project = format!(
+        "version: \"3.3\"\nservices:\n  db:\n    image: bb\n    command: [sleep, \"9\"]\n    \
+         ports: [\"{publish}\"]\n"
+    );
+    fs::write(folder.join("docker-compose.yml"), project).expect("writing a project");
+    let up = docker.client("docker-compose").current_dir(&folder).args(["up", "-d"]).output();
+    assert!(!up.expect("docker-compose is installed").status.success());
+    conflicts(&agent, PORT, 2);
+    // Tried again, without being made anew.
+    let id = run(docker.docker().args(["ps", "--all", "--quiet", "--filter", "name=db"]));
+    assert!(!docker.docker().args(["start", &id]).status().expect("docker").success());
+    until("the second try of db is counted", || {
+        conflicts(&agent, PORT, 2)[1]["count"].as_u64() >= Some(2)
+    });
+    for (one, (name, project)) in
+        conflicts(&agent, PORT, 2).iter().zip([("tried", ""), ("db", "shop")])
+    {
+        let claimant = &one["claimant"];
+        assert_eq!(
+            (&claimant["service"]["name"], &claimant["service"]["namespace"]),
+            (&name.into(), &project.into()),
+            "{one:#}"
+        );
+        assert_eq!(claimant["command"], helper, "{one:#}");
+        assert_eq!(one["errno"], "EADDRINUSE", "{one:#}");
+        let holder = &one["holder"];
+        assert_eq!(holder["service"]["name"], "redis-server", "{one:#}");
+        assert_eq!(holder["pid"], redis.0.id(), "{one:#}");
+        assert_eq!(holder["state"], "listening", "{one:#}");
+        assert_eq!(one["reason"], "same_address", "{one:#}");
+    }
+    let told = conflicts(&agent, PORT, 2);
+    let told = sentences(&told);
+    assert!(told[0].starts_with(&format!("tried ({helper}, pid ")), "{told:?}");
+    assert!(told[1].starts_with(&format!("db of shop ({helper}, pid ")), "{told:?}");
+    for one in told {
+        assert!(one.contains(&format!(" wants 0.0.0.0:{PORT}")), "{one}");
+        assert!(one.contains(&format!("; redis-server (pid {}) holds it", redis.0.id())), "{one}");
+    }
+    let labels = [("claimant", "tried"), ("holder", "redis-server"), ("port", PORT)];
+    let now = agent.ledger_adds_up();
+    assert_eq!(now.sum("portolan_port_conflicts_total", &labels), 1);
+    drop(redis);
+    agent.stop();
+}
+
+/// A program that wants what a container publishes is told of the container.
+fn had_by_a_container(mode: &[&str], helper: &str) {
+    let docker = Docker::start_with(mode);
+    let agent = docker.agent();
+    let publish = format!("{PORT}:80");
+    let serve = ["bb", "httpd", "-f", "-p", "80"];
+    run(docker.docker().args(["run", "-d", "--name", "web", "--publish", &publish]).args(serve));
+    let mut redis = Redis::start(&docker, PORT);
+    until("redis gives up", || redis.0.try_wait().expect("a child of ours").is_some());
+    let one = conflicts(&agent, PORT, 1).remove(0);
+    assert_eq!(one["claimant"]["service"]["name"], "redis-server", "{one:#}");
+    assert_eq!(one["claimant"]["pid"], redis.0.id(), "{one:#}");
+    assert_eq!(one["holder"]["service"]["name"], "web", "{one:#}");
+    assert_eq!(one["holder"]["command"], helper, "{one:#}");
+    let sentence = one["sentence"].as_str().expect("a sentence");
+    assert!(sentence.contains(&format!("; web ({helper}, pid ")), "{sentence}");
+    // The table says the same.
+    let ports = agent.json(&format!("/api/v1/ports?port={PORT}"));
+    let holders: Vec<_> = ports["ports"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|port| &port["holder"]["service"]["name"])
+        .collect();
+    assert!(!holders.is_empty() && holders.iter().all(|name| **name == "web"), "{ports:#}");
+    agent.stop();
+}
+
+macro_rules! needs_docker {
+    () => {
+        needs_kernel!();
+        if let Some(program) = lacking(NEEDS).or(lacking(&["redis-server", "ss"])) {
+            println!("SKIPPED: {program} is not installed");
+            return;
+        }
+    };
+}
+
+#[test]
+fn a_container_that_wants_a_taken_port_is_told_by_its_name() {
+    needs_docker!();
+    wanted_by_containers(&[], "docker-proxy");
+}
+
+#[test]
+fn a_container_that_wants_a_taken_port_is_told_by_its_name_if_the_daemon_binds() {
+    needs_docker!();
+    wanted_by_containers(&["--userland-proxy=false"], "dockerd");
+}
+
+#[test]
+fn who_wants_a_published_port_is_told_which_container_has_it() {
+    needs_docker!();
+    had_by_a_container(&[], "docker-proxy");
+}
+
+#[test]
+fn who_wants_a_published_port_is_told_which_container_has_it_if_the_daemon_binds() {
+    needs_docker!();
+    had_by_a_container(&["--userland-proxy=false"], "dockerd");
+}
