@@ -1,10 +1,12 @@
 //! Tells the kernel half which ports to refuse to whom.
 
+use std::hash::Hash;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use agent_common::enforced::{Enforced, EnforcedPort, VerdictKey};
 use agent_common::wire::Wire;
+use hashbrown::HashMap;
 
 use super::bpf::Map;
 use crate::model::enforcement::Verdicts;
@@ -17,12 +19,12 @@ pub struct Enforcement {
 }
 
 impl Enforcement {
-    /// Begins with empty tables, whatever an earlier agent left in pinned ones.
+    /// Begins with what an earlier agent left in pinned tables: that stands until this one knows
+    /// better, so that nobody slips in between the two.
     pub fn new(ports: OwnedFd, verdicts: OwnedFd) -> io::Result<Self> {
         let (ports, verdicts) = (Map::new(ports)?, Map::new(verdicts)?);
-        clear(&ports)?;
-        clear(&verdicts)?;
-        Ok(Self { ports, verdicts, written: Verdicts::default() })
+        let written = Verdicts { ports: read(&ports)?, verdicts: read(&verdicts)?, dropped: 0 };
+        Ok(Self { ports, verdicts, written })
     }
 
     /// Makes the tables say what `wanted` does. At no moment is a port refused to somebody whose
@@ -53,9 +55,15 @@ impl Enforcement {
     }
 }
 
-fn clear<K: Wire, V: Wire>(map: &Map<K, V>) -> io::Result<()> {
-    while let Some(key) = map.next_key(None)? {
-        map.remove(&key)?;
+/// Everything in a table that nobody else writes.
+fn read<K: Wire + Eq + Hash, V: Wire>(map: &Map<K, V>) -> io::Result<HashMap<K, V>> {
+    let mut found = HashMap::new();
+    let mut next = map.next_key(None)?;
+    while let Some(key) = next {
+        if let Some(value) = map.lookup(&key)? {
+            found.insert(key, value);
+        }
+        next = map.next_key(Some(&key))?;
     }
-    Ok(())
+    Ok(found)
 }

@@ -113,7 +113,7 @@ impl Kernel {
         let sweep = program_of(&hooks, "sweep")?;
         let seeds = Map::new(parts.take("SEEDS")?).context("map SEEDS")?;
         let enforcement = Enforcement::new(parts.take("ENFORCED")?, parts.take("VERDICTS")?)
-            .context("emptying the tables of refused ports")?;
+            .context("reading the tables of refused ports")?;
         let log = parts.log.take();
         let (settle, bound) = (program_of(&hooks, "settle")?, program_of(&hooks, "bound_sockets")?);
         let ports = Ports::new(&mut parts, settle, bound)?;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::agent::{self, Agent};
 use crate::facts::KernelObjects;
 use crate::namespace::{Namespace, Pair};
+use crate::restart::PrivateBpf;
 use crate::scrape::Scrape;
 
 const BREACHES: &str = "portolan_port_reservation_breaches_total";
@@ -109,6 +110,81 @@ fn refusals_end_with_the_agent_however_it_ends() {
     assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
     agent.kill();
     listen(place, "offender", 19_441).expect("the agent is gone, and its verdicts with it");
+    before.nothing_new_stays();
+}
+
+/// Asked for on purpose, refusals stand while no agent runs, and go over to the next one without
+/// a gap; one that does not pin ends them when it ends.
+#[test]
+fn pinned_refusals_outlive_a_kill_and_go_over_to_the_next_agent() {
+    needs_kernel!();
+    let before = KernelObjects::now();
+    let net = Pair::new();
+    // After the namespaces: it sees the mounts that are there when it is made.
+    let bpf = PrivateBpf::new();
+    let directory = tempfile::tempdir().unwrap();
+    let (run, state) = (directory.path().display().to_string(), directory.path().join("state"));
+    let state = state.display().to_string();
+    let launch = |pin| {
+        let mut start = bpf.start(&run, pin);
+        start.settings.push(("state_directory", &state));
+        Agent::launch(&start)
+    };
+    let (owner, place) = (&net.server.service, &net.server);
+    let tell = |arguments: &str| {
+        let mut command = place.command(agent::binary().to_str().expect("a path of text"));
+        agent::forget_our_variables(&mut command);
+        command.args(arguments.split_whitespace());
+        command.env("PORTOLAN_SOCKET", directory.path().join("control.sock"));
+        assert!(command.stdin(Stdio::null()).status().expect("it runs").success(), "{arguments}");
+    };
+    let is_refused = || match listen(place, "offender", 19_471) {
+        Ok(_) => false,
+        Err(error) => error.raw_os_error() == Some(libc::EPERM),
+    };
+    let first = launch("true");
+    tell(&format!("ports reserve 19471 --for {owner} --enforce"));
+    until_refused(|| listen(place, "offender", 19_471));
+    first.kill();
+    for _ in 0..20 {
+        assert!(is_refused(), "no agent runs, and what it wrote stands");
+    }
+    listen(place, owner, 19_471).expect("its own port, whoever runs");
+    // From here on until the next one has been at work for some seconds.
+    let second = thread::scope(|scope| {
+        let offender = scope.spawn(|| {
+            let began = Instant::now();
+            let mut tries = 0;
+            while began.elapsed() < Duration::from_secs(6) {
+                assert!(is_refused(), "let in {:?} after the start", began.elapsed());
+                tries += 1;
+                thread::sleep(Duration::from_millis(5));
+            }
+            tries
+        });
+        let second = launch("true");
+        let tries = offender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        assert!(tries > 100, "{tries}");
+        second
+    });
+    listen(place, owner, 19_471).expect("the second agent knows the owner too");
+    let denied = [("port", "19471"), ("offender", "offender"), ("action", "denied")];
+    second.eventually(true, |now: &Scrape| now.sum(BREACHES, &denied) >= 100);
+    // What was released while it was there does not stay either.
+    tell("ports release 19471");
+    second.scrape();
+    drop(listen(place, "offender", 19_471).expect("released"));
+    tell(&format!("ports reserve 19471 --for {owner} --enforce"));
+    until_refused(|| listen(place, "offender", 19_471));
+    second.kill();
+    assert!(is_refused() && bpf.pins() > 10);
+    // One that does not pin begins anew, and takes its refusals along.
+    let third = launch("false");
+    assert_eq!(bpf.pins(), 0);
+    until_refused(|| listen(place, "offender", 19_471));
+    third.stop();
+    listen(place, "offender", 19_471).expect("a clean end without pins leaves nothing");
+    drop(bpf);
     before.nothing_new_stays();
 }
 

@@ -17,12 +17,13 @@ const KILLS: usize = 20;
 
 /// A BPF file system that only agents started [`Start::inside`] it see, so that their pins are no
 /// business of any other agent on this host.
-struct PrivateBpf {
+pub struct PrivateBpf {
     holder: Child,
 }
 
 impl PrivateBpf {
-    fn new() -> Self {
+    /// Mounts it.
+    pub fn new() -> Self {
         let script =
             "mkdir -p /sys/fs/bpf && mount -t bpf bpf /sys/fs/bpf && echo ok && exec sleep 600";
         let mut unshare = Command::new("unshare");
@@ -34,13 +35,15 @@ impl PrivateBpf {
         Self { holder }
     }
 
-    fn pins(&self) -> usize {
+    /// How many pins of ours are in it.
+    pub fn pins(&self) -> usize {
         let root = format!("/proc/{}/root/sys/fs/bpf/portolan", self.holder.id());
         let output = Command::new("find").args([root.as_str(), "-type", "f"]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).lines().count()
     }
 
-    fn start<'a>(&self, run: &'a str, pin: &'a str) -> Start<'a> {
+    /// An agent that sees it, with a run directory of its own, and with pins or not.
+    pub fn start<'a>(&self, run: &'a str, pin: &'a str) -> Start<'a> {
         Start {
             settings: vec![("pin", pin), ("run_directory", run)],
             mounts_of: Some(self.holder.id()),

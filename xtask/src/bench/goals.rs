@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::binds::Idle;
 use super::daemon::Daemon;
 use super::hooks::Cost;
 use super::load::Load;
@@ -60,6 +61,8 @@ pub fn of_load(outcome: &Outcome) -> Result<Vec<Row>> {
             outcome,
             |e| e.median >= 0.99,
         )],
+        Load::FailedBinds => vec![added_to_a_bind(outcome, portolan, "that fails, in a storm")],
+        Load::Binds => vec![added_to_a_bind(outcome, portolan, "that succeeds")],
         Load::Requests | Load::Bulk => vec![
             row(
                 "P2",
@@ -106,6 +109,39 @@ fn all_in(outcome: &Outcome, of: &Ratios, what: &str, goal: &'static str, limit:
         met: added <= limit,
         others: String::new(),
     }
+}
+
+/// What the agent adds to a bind.
+fn added_to_a_bind(outcome: &Outcome, of: &Ratios, which: &str) -> Row {
+    let nanoseconds = |ratio: f64| (ratio - 1.0) * outcome.off.cost * 1e9;
+    let added = nanoseconds(of.cost.median);
+    Row {
+        id: "ports",
+        what: format!(
+            "nanoseconds of processor time added to a bind {which} ({:.0} without)",
+            outcome.off.cost * 1e9
+        ),
+        goal: "≤ 2000",
+        result: format!("{added:.0}"),
+        interval: format!("{:.0} – {:.0}", nanoseconds(of.cost.low), nanoseconds(of.cost.high)),
+        met: added <= 2000.0,
+        others: String::new(),
+    }
+}
+
+/// The rows about a host that binds nothing.
+pub fn of_idle(idle: &Idle) -> Vec<Row> {
+    let Idle { runs, all_per_second, daemon_millicores } = idle;
+    vec![counted(
+        "ports",
+        format!(
+            "runs of the programs for binds in 10 s in which nothing binds ({all_per_second:.0} \
+             runs per second of all programs, {daemon_millicores:.2} millicores of the daemon)"
+        ),
+        "0",
+        runs.to_string(),
+        *runs == 0,
+    )]
 }
 
 /// The rows about the daemon at work.
@@ -196,7 +232,7 @@ pub fn of_hooks(costs: &[Cost]) -> Vec<Row> {
                     ));
                 }
             }
-            Load::Connections | Load::Requests | Load::Stream => {
+            Load::Connections | Load::Requests | Load::Stream | Load::Binds | Load::FailedBinds => {
                 rows.push(counted(
                     "P6",
                     format!("nanoseconds of a run above an empty program, mean per {operation}"),

@@ -1,5 +1,5 @@
 //! The traffic: nginx and wrk, or iperf3, in a network namespace of their own, both ends on this
-//! machine.
+//! machine; and binds there, which are no traffic.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::binds;
 use super::cpu::{Clocks, Spent};
 use crate::shell;
 
@@ -32,6 +33,10 @@ pub enum Load {
     Bulk,
     /// One connection as fast as it goes; an operation is a MiB.
     Stream,
+    /// Binds to a port that somebody has.
+    FailedBinds,
+    /// Binds to a port that is free, given back at once.
+    Binds,
 }
 
 /// One run of wrk.
@@ -55,13 +60,15 @@ impl Load {
             Self::Connections => "connection",
             Self::Requests | Self::Bulk => "request",
             Self::Stream => "MiB",
+            Self::FailedBinds => "failed bind",
+            Self::Binds => "bind",
         }
     }
 
     fn path(self) -> &'static str {
         match self {
-            Self::Connections | Self::Requests | Self::Stream => "/",
             Self::Bulk => "/bulk",
+            _ => "/",
         }
     }
 }
@@ -117,8 +124,10 @@ impl Server {
     pub fn run(&self, load: Load, seconds: u32, others: &[u32]) -> Result<Window> {
         let mut taking_part = self.processes();
         taking_part.extend_from_slice(others);
-        if load == Load::Stream {
-            return self.stream(seconds, &taking_part);
+        match load {
+            Load::Stream => return self.stream(seconds, &taking_part),
+            Load::Binds | Load::FailedBinds => return self.binds(load, seconds, taking_part),
+            Load::Connections | Load::Requests | Load::Bulk => {}
         }
         let mut wrk = self.inside("wrk");
         let connections = if load == Load::Bulk { 2 } else { CONNECTIONS };
@@ -137,6 +146,16 @@ impl Server {
             bail!("not one request was answered: look at what else runs on this machine");
         }
         Ok(Window { operations, errors, spent })
+    }
+
+    /// One run of binds, in threads of ours.
+    fn binds(&self, load: Load, seconds: u32, mut taking_part: Vec<u32>) -> Result<Window> {
+        taking_part.push(std::process::id());
+        self.within(|| {
+            let before = Clocks::read(&taking_part)?;
+            let (operations, after) = binds::run(load, seconds, || Clocks::read(&taking_part))?;
+            Ok(Window { operations, errors: 0, spent: after?.since(&before) })
+        })
     }
 
     /// One run of iperf3. Its server is our child too, so that its time counts when it has ended.

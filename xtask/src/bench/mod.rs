@@ -3,9 +3,11 @@
 //! Goals P1 (connection storm), P2 and P3 (keep-alive requests with and without request timing)
 //! and P4 (one fast connection) are ratios of windows that lie beside each other, see [`rounds`];
 //! P6 is read from the kernel's own statistics, see [`hooks`]; P5 and P7 are the daemon's own
-//! time, see [`daemon`]; P8 and P9 its memory and its answers, see [`size`].
+//! time, see [`daemon`]; P8 and P9 its memory and its answers, see [`size`]; what a bind costs is
+//! in [`binds`].
 
 pub mod agent;
+mod binds;
 mod bpf;
 mod cpu;
 mod daemon;
@@ -81,6 +83,8 @@ enum Scenario {
     P8,
     /// Scrapes of many series; measured together with P8
     P9,
+    /// Binds that fail and binds that do not
+    Ports,
 }
 
 pub fn bench(args: &Args) -> Result<()> {
@@ -135,10 +139,12 @@ fn measure(wanted: &[Scenario], plan: Plan, binary: &Path, directory: &Path) -> 
         size: None,
         strangers,
     };
-    let loads = [
-        (Load::Connections, &[Scenario::P1][..], "P1: connection storm"),
-        (Load::Requests, &[Scenario::P2, Scenario::P3][..], "P2, P3: keep-alive requests"),
-        (Load::Stream, &[Scenario::P4][..], "P4: one connection at full speed"),
+    let loads: [(Load, &[Scenario], &str); 5] = [
+        (Load::Connections, &[Scenario::P1], "P1: connection storm"),
+        (Load::Requests, &[Scenario::P2, Scenario::P3], "P2, P3: keep-alive requests"),
+        (Load::Stream, &[Scenario::P4], "P4: one connection at full speed"),
+        (Load::FailedBinds, &[Scenario::Ports], "ports: binds that fail"),
+        (Load::Binds, &[Scenario::Ports], "ports: binds that do not fail"),
     ];
     for (load, scenarios, title) in loads {
         if !scenarios.iter().any(|scenario| wanted.contains(scenario)) {
@@ -148,6 +154,10 @@ fn measure(wanted: &[Scenario], plan: Plan, binary: &Path, directory: &Path) -> 
         let outcome = rounds::measure(load, plan, &server, binary, directory)?;
         report.goals.extend(goals::of_load(&outcome)?);
         report.outcomes.push(outcome);
+    }
+    if wanted.contains(&Scenario::Ports) {
+        println!("ports: nothing binds");
+        report.goals.extend(goals::of_idle(&binds::idle(&server, binary, directory)?));
     }
     if wanted.contains(&Scenario::P6) {
         println!("P6: the kernel programs");

@@ -141,6 +141,7 @@ fn hook_section(cost: &Cost) -> String {
         super::load::Load::Requests => "Keep-alive request",
         super::load::Load::Bulk => "Response of 16 MiB",
         super::load::Load::Stream => "Stream",
+        super::load::Load::Binds | super::load::Load::FailedBinds => "Bind",
     };
     let mut section = format!(
         "### {name}: {:.1} runs and {:.0} ns per {operation}, both sides\n\n\

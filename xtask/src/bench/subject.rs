@@ -70,7 +70,7 @@ impl Subject {
         match load {
             Load::Connections => &[Self::TcpLife, Self::TcpStates, Self::Count, Self::SystemCalls],
             Load::Requests | Load::Bulk => &[Self::SystemCalls],
-            Load::Stream => &[],
+            Load::Stream | Load::Binds | Load::FailedBinds => &[],
         }
     }
 

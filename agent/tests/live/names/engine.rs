@@ -59,6 +59,13 @@ impl Engine {
         command
     }
 
+    /// The inode of its network namespace.
+    pub(super) fn namespace(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt as _;
+        let path = format!("/run/netns/{}", self.netns);
+        fs::metadata(path).expect("the namespace is ours").ino()
+    }
+
     pub(super) fn log(&self) -> String {
         let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
         log.lines().rev().take(20).collect::<Vec<_>>().join("\n")

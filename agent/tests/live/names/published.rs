@@ -46,17 +46,23 @@ fn listens(docker: &Docker, port: &str) -> bool {
     !output.expect("ss is installed").stdout.is_empty()
 }
 
-/// The conflicts about a port, once there are as many.
+/// What the agent says of our port in the engine's namespace; others may use it elsewhere.
+fn list(agent: &Agent, docker: &Docker, what: &str) -> Vec<Value> {
+    let all = agent.json(&format!("/api/v1/{what}?port={PORT}"));
+    let rows = all[what].as_array().expect("a list").iter();
+    rows.filter(|row| row["netns"] == docker.engine.namespace()).cloned().collect()
+}
+
+/// The conflicts, once there are as many.
 #[track_caller]
-fn conflicts(agent: &Agent, port: &str, number: usize) -> Vec<Value> {
+fn conflicts(agent: &Agent, docker: &Docker, number: usize) -> Vec<Value> {
     let began = Instant::now();
     loop {
-        let all = agent.json(&format!("/api/v1/conflicts?port={port}"));
-        let list = all["conflicts"].as_array().expect("a list").clone();
+        let list = list(agent, docker, "conflicts");
         if list.len() == number {
             return list;
         }
-        assert!(began.elapsed() < super::PATIENCE, "not {number}: {all:#}");
+        assert!(began.elapsed() < super::PATIENCE, "not {number}: {list:#?}");
         std::thread::sleep(super::PAUSE);
     }
 }
@@ -76,7 +82,7 @@ fn wanted_by_containers(mode: &[&str], helper: &str) {
     let said = docker.docker().args(once).output().expect("docker is installed");
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.contains("address already in use"), "{said}");
-    conflicts(&agent, PORT, 1);
+    conflicts(&agent, &docker, 1);
     let folder = docker.engine.directory().join("shop");
     fs::create_dir_all(&folder).expect("a directory");
     let project = format!(
@@ -86,15 +92,15 @@ fn wanted_by_containers(mode: &[&str], helper: &str) {
     fs::write(folder.join("docker-compose.yml"), project).expect("writing a project");
     let up = docker.client("docker-compose").current_dir(&folder).args(["up", "-d"]).output();
     assert!(!up.expect("docker-compose is installed").status.success());
-    conflicts(&agent, PORT, 2);
+    conflicts(&agent, &docker, 2);
     // Tried again, without being made anew.
     let id = run(docker.docker().args(["ps", "--all", "--quiet", "--filter", "name=db"]));
     assert!(!docker.docker().args(["start", &id]).status().expect("docker").success());
     until("the second try of db is counted", || {
-        conflicts(&agent, PORT, 2)[1]["count"].as_u64() >= Some(2)
+        conflicts(&agent, &docker, 2)[1]["count"].as_u64() >= Some(2)
     });
     for (one, (name, project)) in
-        conflicts(&agent, PORT, 2).iter().zip([("tried", ""), ("db", "shop")])
+        conflicts(&agent, &docker, 2).iter().zip([("tried", ""), ("db", "shop")])
     {
         let claimant = &one["claimant"];
         assert_eq!(
@@ -110,7 +116,7 @@ fn wanted_by_containers(mode: &[&str], helper: &str) {
         assert_eq!(holder["state"], "listening", "{one:#}");
         assert_eq!(one["reason"], "same_address", "{one:#}");
     }
-    let told = conflicts(&agent, PORT, 2);
+    let told = conflicts(&agent, &docker, 2);
     let told = sentences(&told);
     assert!(told[0].starts_with(&format!("tried ({helper}, pid ")), "{told:?}");
     assert!(told[1].starts_with(&format!("db of shop ({helper}, pid ")), "{told:?}");
@@ -134,7 +140,7 @@ fn had_by_a_container(mode: &[&str], helper: &str) {
     run(docker.docker().args(["run", "-d", "--name", "web", "--publish", &publish]).args(serve));
     let mut redis = Redis::start(&docker, PORT);
     until("redis gives up", || redis.0.try_wait().expect("a child of ours").is_some());
-    let one = conflicts(&agent, PORT, 1).remove(0);
+    let one = conflicts(&agent, &docker, 1).remove(0);
     assert_eq!(one["claimant"]["service"]["name"], "redis-server", "{one:#}");
     assert_eq!(one["claimant"]["pid"], redis.0.id(), "{one:#}");
     assert_eq!(one["holder"]["service"]["name"], "web", "{one:#}");
@@ -142,14 +148,9 @@ fn had_by_a_container(mode: &[&str], helper: &str) {
     let sentence = one["sentence"].as_str().expect("a sentence");
     assert!(sentence.contains(&format!("; web ({helper}, pid ")), "{sentence}");
     // The table says the same.
-    let ports = agent.json(&format!("/api/v1/ports?port={PORT}"));
-    let holders: Vec<_> = ports["ports"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|port| &port["holder"]["service"]["name"])
-        .collect();
-    assert!(!holders.is_empty() && holders.iter().all(|name| **name == "web"), "{ports:#}");
+    let ports = list(&agent, &docker, "ports");
+    let is_web = |port: &Value| port["holder"]["service"]["name"] == "web";
+    assert!(!ports.is_empty() && ports.iter().all(is_web), "{ports:#?}");
     agent.stop();
 }
 
