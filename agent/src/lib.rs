@@ -14,5 +14,6 @@ pub mod identity;
 pub mod kernel;
 pub mod model;
 pub mod pipeline;
+pub mod privileges;
 pub mod sockets;
 pub mod state;

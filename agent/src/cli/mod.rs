@@ -15,6 +15,7 @@ mod overrides;
 mod ports;
 mod segments;
 mod services;
+mod privileges;
 mod status;
 mod table;
 mod watch;
@@ -47,6 +48,7 @@ Examples:
   portolan status                                  what is seen, what is not and why, what was lost
   portolan config check --config portolan.toml     is this file valid, and what would it mean?
   portolan config show > portolan.toml             a file to start from
+  portolan agent --show-privileges                 which capabilities it takes, for how long, and why
 
 Every flag of `portolan agent` is also an environment variable and a key of the configuration
 file; `portolan agent --help` names them. Flags win over the environment, the environment over

@@ -66,6 +66,12 @@ pub struct Config {
     pub ports: Ports,
     /// Hooks and kernel fields to do without, as if this kernel did not have them.
     pub masked: Vec<String>,
+    /// Which capabilities are kept after the start.
+    pub privileges: Keep,
+    /// What becomes of system calls that the running agent does not make.
+    pub seccomp: Seccomp,
+    /// Enter other network namespaces while running, and not only at the start.
+    pub enter_namespaces: bool,
     /// What is said of backends.
     pub balance: Balance,
     /// Parts of the network, and which may connect to which; only in a file.
@@ -129,6 +135,30 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Which capabilities are kept after the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// Those that the enabled features need while the agent runs.
+    Needed,
+    /// None, whatever is lost by it.
+    None,
+    /// All that were given, for finding out whether a missing one is the trouble.
+    All,
+}
+
+/// What becomes of system calls that the running agent does not make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seccomp {
+    /// They fail with EPERM.
+    Enforce,
+    /// They pass, and the kernel logs them.
+    Log,
+    /// They pass.
+    Off,
 }
 
 /// Sizes of the kernel's tables; `None` = derived from the memory of the host.
@@ -336,6 +366,9 @@ impl Default for Config {
             masked: Vec::new(),
             balance: Balance::default(),
             segments: Arc::default(),
+            privileges: Keep::Needed,
+            seccomp: Seccomp::Enforce,
+            enter_namespaces: true,
         }
     }
 }
@@ -374,6 +407,36 @@ impl LogFormat {
 /// The end of a sentence that names the other place.
 fn the_other(first: Option<&Place>) -> String {
     first.map_or_else(String::new, |first| format!("; the other is at {first}"))
+}
+
+// === impl Keep, Seccomp ===
+
+impl Keep {
+    /// All choices.
+    pub const ALL: [Self; 3] = [Self::Needed, Self::None, Self::All];
+
+    /// The name used in files, flags and output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Needed => "needed",
+            Self::None => "none",
+            Self::All => "all",
+        }
+    }
+}
+
+impl Seccomp {
+    /// All choices.
+    pub const ALL: [Self; 3] = [Self::Enforce, Self::Log, Self::Off];
+
+    /// The name used in files, flags and output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Log => "log",
+            Self::Off => "off",
+        }
+    }
 }
 
 // === impl Place ===

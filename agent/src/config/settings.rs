@@ -2,8 +2,8 @@
 
 use super::names;
 use super::value::{self, Given};
-use super::{Config, LogFormat, LogLevel};
 use crate::model::reservations::Environment;
+use super::{Config, Keep, LogFormat, LogLevel, Seccomp};
 
 /// What every environment variable begins with.
 pub const ENV_PREFIX: &str = "PORTOLAN_";
@@ -244,6 +244,31 @@ pub const SETTINGS: &[Setting] = &[
         help: "Hooks and kernel fields to do without, as if this kernel did not have them; way:NAME for one way to attach a hook",
         set: |config, given| value::names(given).map(|v| config.masked = v),
         show: |config| Some(value::quoted_list(&config.masked)),
+    },
+    Setting {
+        key: "privileges",
+        flag: Flag::Value("privileges", "KEEP"),
+        help: "Capabilities kept after the start: needed (by what is enabled), none, all; --show-privileges explains",
+        set: |config, given| {
+            value::choice(given, &Keep::ALL, Keep::as_str).map(|v| config.privileges = v)
+        },
+        show: |config| Some(value::quoted(config.privileges.as_str())),
+    },
+    Setting {
+        key: "seccomp",
+        flag: Flag::Value("seccomp", "MODE"),
+        help: "System calls that the running agent does not make: enforce (they fail), log (they pass, the kernel logs them), off",
+        set: |config, given| {
+            value::choice(given, &Seccomp::ALL, Seccomp::as_str).map(|v| config.seccomp = v)
+        },
+        show: |config| Some(value::quoted(config.seccomp.as_str())),
+    },
+    Setting {
+        key: "enter_namespaces",
+        flag: Flag::Off("no-enter-namespaces"),
+        help: "Enter network namespaces while running: tells who has a port in a container (keeps CAP_SYS_ADMIN); the flag turns it off after the start",
+        set: |config, given| value::boolean(given).map(|v| config.enter_namespaces = v),
+        show: |config| Some(config.enter_namespaces.to_string()),
     },
     Setting {
         key: "bpf_log",

@@ -12,12 +12,6 @@ use super::btf;
 /// The oldest kernel whose tracing programs may use socket-local storage and atomic exchanges.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
-/// Capability numbers, include/uapi/linux/capability.h.
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
-
 /// Why the agent does not start.
 #[derive(Debug, Error)]
 pub enum Refusal {
@@ -33,9 +27,6 @@ pub enum Refusal {
         btf::VMLINUX
     )]
     NoBtf,
-    /// Capabilities missing.
-    #[error("missing {}; run as root, or grant them: AmbientCapabilities= in systemd, capabilities.add in Kubernetes, cap_add in compose (CAP_SYS_ADMIN stands in for all of them on old runtimes)", .0.join(", "))]
-    NoCapability(Vec<&'static str>),
     /// Another instance.
     #[error(
         "another Portolan agent is running on this host (it holds {path}); stop it first, or give this one its own --run-directory"
@@ -54,15 +45,13 @@ pub enum Refusal {
     },
 }
 
-/// Checks kernel and capabilities.
+/// Checks the kernel.
 pub fn check() -> Result<(), Refusal> {
     check_kernel(&kernel_release())?;
     if !Path::new(btf::VMLINUX).exists() {
         return Err(Refusal::NoBtf);
     }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let missing = missing_capabilities(effective_capabilities(&status));
-    if missing.is_empty() { Ok(()) } else { Err(Refusal::NoCapability(missing)) }
+    Ok(())
 }
 
 /// Release of the running kernel, as uname says it.
@@ -103,23 +92,6 @@ fn check_kernel(release: &str) -> Result<(), Refusal> {
     }
 }
 
-fn effective_capabilities(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
-}
-
-fn missing_capabilities(effective: u64) -> Vec<&'static str> {
-    let has = |number: u32| effective >> number & 1 == 1;
-    if has(CAP_SYS_ADMIN) {
-        return Vec::new();
-    }
-    [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON"), (CAP_NET_ADMIN, "CAP_NET_ADMIN")]
-        .into_iter()
-        .filter(|(number, _)| !has(*number))
-        .map(|(_, name)| name)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,17 +111,6 @@ mod tests {
             sentence.contains("5.10.0")
                 && sentence.contains("5.15")
                 && sentence.contains("upgrade")
-        );
-    }
-
-    #[test]
-    fn missing_capabilities_are_named() {
-        assert_eq!(missing_capabilities(0), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
-        assert_eq!(missing_capabilities(1 << CAP_SYS_ADMIN), [""; 0]);
-        assert_eq!(missing_capabilities(1 << CAP_BPF | 1 << CAP_PERFMON), ["CAP_NET_ADMIN"]);
-        assert_eq!(
-            effective_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"),
-            0x1ff_ffff_ffff
         );
     }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_common::address::owner_of;
+use agent_common::address::{Address, owner_of};
 use agent_common::claim::FIRST_FREE_CLAIM;
 use agent_common::edge::{FIRST_FREE_SLOT, ROLE_CLIENT};
 use agent_common::listener::ListenerRecord;
@@ -45,6 +45,28 @@ const ADDRESSES_SOONEST: Duration = Duration::from_secs(1);
 /// A drain may take at most one part in this many of the time.
 const DRAIN_SHARE: u32 = 50;
 
+/// Looks at what is there before us and hands its sockets to the kernel half, which an adopted one
+/// has done already. It takes more privileges than all that follows.
+pub(super) fn seed(kernel: &mut Kernel) -> Survey {
+    if kernel.adopted {
+        return existing::places(&[]);
+    }
+    let survey = existing::survey();
+    for problem in &survey.problems {
+        tracing::warn!("{problem}");
+    }
+    match kernel.seed(&survey) {
+        Ok(sockets) => tracing::info!(
+            "{sockets} sockets were there before in {} network namespaces",
+            survey.namespaces.len()
+        ),
+        Err(error) => {
+            tracing::warn!("connections and listeners from before the start are missing: {error:#}")
+        }
+    }
+    survey
+}
+
 /// All state, owned by one thread.
 pub(super) struct Core {
     kernel: Kernel,
@@ -57,6 +79,7 @@ pub(super) struct Core {
     namespace_drops: NamespaceDrops,
     ports: Ports,
     listeners: Vec<ListenerRecord>,
+    addresses: Vec<(u32, Address)>,
     addresses_at: Option<Instant>,
     known_namespaces: HashSet<u32>,
     events: u64,
@@ -68,14 +91,16 @@ pub(super) struct Core {
 }
 
 impl Core {
+    /// Takes over the kernel half, and what [`seed`] has found.
     pub(super) fn new(
         kernel: Kernel,
+        survey: Survey,
         names: Names,
         sources: Sources,
         kept: Kept,
         relate: Relate,
     ) -> Self {
-        Self {
+        let mut core = Self {
             kernel,
             names,
             sources,
@@ -86,6 +111,7 @@ impl Core {
             namespace_drops: NamespaceDrops::default(),
             ports: Ports::default(),
             listeners: Vec::new(),
+            addresses: Vec::new(),
             addresses_at: None,
             known_namespaces: HashSet::new(),
             events: 0,
@@ -94,7 +120,9 @@ impl Core {
             drain_time: Duration::ZERO,
             kept,
             epochs: Epochs::default(),
-        }
+        };
+        core.take_addresses(survey);
+        core
     }
 
     /// Runs until the other end of `stopping` is gone.
@@ -105,9 +133,6 @@ impl Core {
         every: Duration,
     ) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        if !self.kernel.adopted {
-            self.seed();
-        }
         runtime.block_on(async {
             let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -134,23 +159,6 @@ impl Core {
             }
         });
         Ok(())
-    }
-
-    fn seed(&mut self) {
-        let survey = existing::survey();
-        for problem in &survey.problems {
-            tracing::warn!("{problem}");
-        }
-        self.take_addresses(&survey);
-        match self.kernel.seed(&survey) {
-            Ok(sockets) => tracing::info!(
-                "{sockets} sockets were there before in {} network namespaces",
-                survey.namespaces.len()
-            ),
-            Err(error) => tracing::warn!(
-                "connections and listeners from before the start are missing: {error:#}"
-            ),
-        }
     }
 
     /// Drains, names, updates: the whole flow, once.
@@ -195,8 +203,8 @@ impl Core {
             self.owners.namespaces().any(|netns| !self.known_namespaces.contains(&netns));
         let patience = if strangers { ADDRESSES_SOONEST } else { ADDRESSES_EVERY };
         if self.addresses_at.is_none_or(|at| at.elapsed() >= patience) {
-            let survey = existing::places();
-            self.take_addresses(&survey);
+            let survey = existing::places(&self.addresses);
+            self.take_addresses(survey);
             self.names.set_strangers(false);
         } else {
             self.names.set_strangers(strangers && expecting);
@@ -222,12 +230,13 @@ impl Core {
         names.set_clients(&clients);
     }
 
-    fn take_addresses(&mut self, survey: &Survey) {
+    fn take_addresses(&mut self, survey: Survey) {
         self.known_namespaces = survey.namespaces.iter().map(|namespace| namespace.inode).collect();
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.owners.namespaces());
         self.names.set_addresses(&survey.addresses);
         self.relate.set_addresses(&survey.addresses);
+        self.addresses.clone_from(&survey.addresses);
         self.ports.set_ephemeral(survey);
         self.addresses_at = Some(Instant::now());
     }

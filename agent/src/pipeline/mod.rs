@@ -29,6 +29,8 @@ use crate::identity::remote::MAX_ADDRESSES;
 use crate::identity::sources::Sources;
 use crate::kernel::load::{Kernel, Options};
 use crate::kernel::{pins, preflight};
+use crate::model::snapshot::Disabled;
+use crate::privileges;
 use crate::state::{Desk, DeskHandle, Store};
 
 /// Bytes of the ring of details: some thousand records, and at most 100 of a kind are written each
@@ -38,12 +40,18 @@ const RING_BYTES: u32 = 256 * 1024;
 /// Runs the agent until it is told to stop.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     preflight::check()?;
+    let privileges = privileges::check(config)?;
     let _lock = preflight::lock(&config.run_directory)?;
     let listener = api::bind(config.web.listen_address)?;
     let control = api::local::bind(&config.run_directory, config.control_group)?;
     let relate = Relate::new(config, clock::monotonic_us());
-    let kernel = Kernel::start(&options(config)).context("starting the kernel half")?;
+    let mut kernel = Kernel::start(&options(config)).context("starting the kernel half")?;
+    let lost = |(what, why): (&str, String)| Disabled { what: what.to_owned(), why };
+    kernel.disabled.extend(privileges.losses().into_iter().map(lost));
     report(&kernel);
+    let survey = core::seed(&mut kernel);
+    // Up to here there is one thread, and all that follow inherit what it has left.
+    privileges.give_up(config)?;
     let desk = desk(config, &kernel)?;
     let (source, requests) = api::channel();
     let (stop, stopping) = watch::channel(());
@@ -55,7 +63,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let interval = config.sweep_interval;
     let kept = Kept::new(desk.clone(), config);
     let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
-        Core::new(kernel, names, sources, kept, relate).run(requests, stopping, interval)
+        Core::new(kernel, survey, names, sources, kept, relate).run(requests, stopping, interval)
     })?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -35,7 +35,10 @@ impl NamespaceDrops {
             return Reading::Never;
         };
         let inside = || fs::read_to_string("/proc/thread-self/net/netstat");
-        of(namespaces::run_in(found, inside).flatten())
+        of(match found.process {
+            Some(tgid) => fs::read_to_string(format!("/proc/{tgid}/net/netstat")),
+            None => namespaces::run_in(found, inside).flatten(),
+        })
     }
 }
 

@@ -57,16 +57,23 @@ pub fn survey() -> Survey {
 }
 
 /// Only where the namespaces are, which addresses they have and how many of their ephemeral ports
-/// are in use; cheap enough to repeat.
-pub fn places() -> Survey {
+/// are in use; cheap enough to repeat. One that cannot be entered shows its addresses through its
+/// processes, or keeps those that were `known` of it.
+pub fn places(known: &[(u32, Address)]) -> Survey {
     let (namespaces, problems) = namespaces::all();
     let mut survey = Survey { problems, ..Survey::default() };
     for namespace in &namespaces {
-        let inside = namespaces::run_in(namespace, || (addresses::local(), ephemeral::here()));
-        let Ok((local, used)) = inside else { continue };
-        let local = local.into_iter().flatten();
-        survey.addresses.extend(local.map(|address| (namespace.inode, address)));
-        survey.ephemeral.extend(used.map(|used| (namespace.inode, used)));
+        let inode = namespace.inode;
+        if let Ok((Ok(local), used)) =
+            namespaces::run_in(namespace, || (addresses::local(), ephemeral::here()))
+        {
+            survey.addresses.extend(local.into_iter().map(|address| (inode, address)));
+            survey.ephemeral.extend(used.map(|used| (inode, used)));
+        } else if let Ok(local) = namespaces::addresses(namespace) {
+            survey.addresses.extend(local.into_iter().map(|local| (inode, local)));
+        } else {
+            survey.addresses.extend(known.iter().filter(|(netns, _)| *netns == inode));
+        }
     }
     survey.namespaces = namespaces;
     survey

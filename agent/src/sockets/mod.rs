@@ -16,6 +16,7 @@ pub mod holders;
 pub mod inspection;
 pub mod namespaces;
 pub mod port_use;
+mod process_addresses;
 
 pub use existing::{Socket, Survey, survey};
 pub use namespaces::Namespace;

@@ -9,9 +9,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::{fs, io, thread};
 
-use hashbrown::HashSet;
+use agent_common::address::Address;
+use hashbrown::{HashMap, HashSet};
 
-use super::Problem;
+use super::{Problem, addresses, process_addresses};
 use crate::identity::{mounts, procfs};
 
 /// A network namespace, held open.
@@ -19,6 +20,8 @@ use crate::identity::{mounts, procfs};
 pub struct Namespace {
     /// Inode number, as in `readlink /proc/PID/ns/net`; unique on the host while it lives.
     pub inode: u32,
+    /// A process that is in it: then much can be read without entering.
+    pub process: Option<u32>,
     file: File,
 }
 
@@ -33,7 +36,7 @@ impl Namespace {
         let file = File::open(path)?;
         // Numbers of /proc and nsfs inodes have 32 bits (`proc_alloc_inum`, fs/proc/generic.c).
         let inode = file.metadata()?.ino() as u32;
-        Ok(Self { inode, file })
+        Ok(Self { inode, process: None, file })
     }
 }
 
@@ -92,11 +95,27 @@ fn enter(namespace: &Namespace) -> io::Result<()> {
     }
 }
 
+/// Local addresses of `namespace`: read through a process in it, which takes no capability, or
+/// from inside.
+pub fn addresses(namespace: &Namespace) -> io::Result<Vec<Address>> {
+    let through = |tgid| {
+        let addresses = process_addresses::of(tgid).ok()?;
+        // Read before: by now the process may be another one.
+        let still = fs::metadata(format!("/proc/{tgid}/ns/net")).ok()?.ino();
+        (still == u64::from(namespace.inode)).then_some(addresses)
+    };
+    match namespace.process.and_then(through) {
+        Some(addresses) => Ok(addresses),
+        None => run_in(namespace, addresses::local).flatten(),
+    }
+}
+
 /// What has been found so far.
 #[derive(Default)]
 struct Search {
     found: Vec<Namespace>,
-    seen: HashSet<u32>,
+    /// Inode → place in `found`.
+    seen: HashMap<u32, usize>,
     mount_namespaces: HashSet<u64>,
     denied: usize,
     unopened: usize,
@@ -105,21 +124,30 @@ struct Search {
 
 impl Search {
     fn add(&mut self, namespace: Namespace) {
-        if self.seen.insert(namespace.inode) {
-            self.found.push(namespace);
-        }
+        let Self { found, seen, .. } = self;
+        seen.entry(namespace.inode).or_insert_with(|| {
+            found.push(namespace);
+            found.len() - 1
+        });
     }
 
     /// A process shows its own namespace and, as the first of its mount namespace, the mounts.
     fn visit(&mut self, tgid: u32) {
         let path = format!("/proc/{tgid}/ns/net");
         match fs::metadata(&path) {
-            Ok(file) if self.seen.contains(&(file.ino() as u32)) => {}
-            Ok(_) => {
-                if let Ok(namespace) = Namespace::open(&path) {
-                    self.add(namespace);
+            Ok(file) => match self.seen.get(&(file.ino() as u32)) {
+                // It may have been found by its mount.
+                Some(&place) => {
+                    if let Some(known) = self.found.get_mut(place) {
+                        known.process.get_or_insert(tgid);
+                    }
                 }
-            }
+                None => {
+                    if let Ok(namespace) = Namespace::open(&path) {
+                        self.add(Namespace { process: Some(tgid), ..namespace });
+                    }
+                }
+            },
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.denied += 1,
             Err(_) => {} // Gone, or a zombie.
         }
@@ -135,7 +163,7 @@ impl Search {
         let Ok(mounts) = mounts::of(&tgid.to_string()) else { return };
         for mount in mounts.iter().filter(|mount| mount.kind == "nsfs") {
             let Some(inode) = network_namespace(&mount.root) else { continue };
-            if self.seen.contains(&inode) {
+            if self.seen.contains_key(&inode) {
                 continue;
             }
             let inside = mount.point.strip_prefix("/").unwrap_or(&mount.point);
@@ -220,6 +248,9 @@ mod tests {
         }
         let made = Namespace::open(format!("/run/netns/{name}")).unwrap().inode;
         let (found, problems) = all();
+        assert!(
+            found.iter().all(|namespace| namespace.inode != made || namespace.process.is_none())
+        );
         let before = Namespace::current().unwrap().inode;
         let inside = found.iter().find(|namespace| namespace.inode == made).map(|namespace| {
             run_in(namespace, || {

@@ -41,6 +41,10 @@ pub struct Start<'a> {
     pub settings: Vec<(&'a str, &'a str)>,
     /// The process whose mounts it sees.
     pub mounts_of: Option<u32>,
+    /// The only capabilities it gets, by names such as `sys_ptrace`.
+    pub granted: Option<&'a [String]>,
+    /// The user it runs as.
+    pub user: Option<u32>,
     /// How many descriptors it may have.
     pub descriptors: Option<u64>,
     /// The `cgroup.procs` of the cgroup that it starts in.
@@ -154,6 +158,9 @@ impl Agent {
         let mut command = command(&all);
         if let Some(pid) = start.mounts_of {
             command = inside_mounts_of(pid, &command);
+        }
+        if let Some(granted) = start.granted {
+            command = with_capabilities(granted, start.user, directory.path(), &command);
         }
         confine(&mut command, start.descriptors, start.cgroup.as_deref());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -289,14 +296,43 @@ impl Drop for Agent {
 fn inside_mounts_of(pid: u32, command: &Command) -> Command {
     let mut inside = Command::new("nsenter");
     inside.args(["--target", &pid.to_string(), "--mount", "--"]);
-    inside.arg(command.get_program()).args(command.get_args());
+    wrapped(inside, command)
+}
+
+/// The same command with these capabilities and no others, as a container runtime gives them.
+fn with_capabilities(
+    granted: &[String],
+    user: Option<u32>,
+    directory: &Path,
+    command: &Command,
+) -> Command {
+    let list = |prefix: &str| {
+        let names: Vec<String> = granted.iter().map(|name| format!("{prefix}{name}")).collect();
+        format!("-all,{}", names.join(","))
+    };
+    let mut with = Command::new("setpriv");
+    if let Some(user) = user {
+        let id = Some(user);
+        std::os::unix::fs::chown(directory, id, id).expect("giving a directory of ours away");
+        with.args([format!("--reuid={user}"), format!("--regid={user}")]).arg("--clear-groups");
+        with.args(["--inh-caps", &list("+"), "--ambient-caps", &list("+")]);
+    } else {
+        // Root gets what the bounding set lets through.
+        with.args(["--inh-caps", "-all", "--bounding-set", &list("+")]);
+    }
+    wrapped(with, command)
+}
+
+/// `outer`, told to run `command`.
+fn wrapped(mut outer: Command, command: &Command) -> Command {
+    outer.arg(command.get_program()).args(command.get_args());
     for (key, value) in command.get_envs() {
         match value {
-            Some(value) => inside.env(key, value),
-            None => inside.env_remove(key),
+            Some(value) => outer.env(key, value),
+            None => outer.env_remove(key),
         };
     }
-    inside
+    outer
 }
 
 /// The same command with a limit on its descriptors, in a cgroup.

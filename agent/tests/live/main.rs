@@ -65,6 +65,7 @@ mod latency;
 mod ledger;
 mod map;
 mod names;
+mod privileges;
 mod prometheus;
 mod refuse;
 mod reservations;

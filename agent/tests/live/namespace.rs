@@ -16,7 +16,7 @@ use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -43,6 +43,9 @@ pub struct Namespace {
     /// As `ip netns` knows it.
     pub name: String,
     file: File,
+    /// A process that does nothing but be here, as there is one in every container: the agent
+    /// reads a namespace's addresses and counters through its processes.
+    resident: Child,
 }
 
 /// An open connection between a pair, whose ends this test holds.
@@ -109,6 +112,7 @@ impl Pair {
             service: name.clone(),
             v4: Ipv4Addr::new(10, a, b, host),
             v6: Ipv6Addr::new(0xfd00, a.into(), b.into(), 0, 0, 0, 0, host.into()),
+            resident: resident(&name),
             file: open(&name),
             name,
         };
@@ -213,6 +217,8 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        let _ = self.resident.kill();
+        let _ = self.resident.wait();
         let _ = quiet(Command::new("ip").args(["netns", "del", &self.name])).status();
     }
 }
@@ -253,6 +259,14 @@ fn enter(fd: i32) -> io::Result<()> {
 fn open(name: &str) -> File {
     let path = format!("/run/netns/{name}");
     File::open(&path).unwrap_or_else(|error| panic!("opening {path}: {error}"))
+}
+
+fn resident(name: &str) -> Child {
+    let mut sleep = Command::new("sleep");
+    let file = open(name);
+    // SAFETY: setns is a plain system call: sound between fork and exec.
+    unsafe { sleep.pre_exec(move || enter(file.as_raw_fd())) };
+    quiet(sleep.arg("infinity")).spawn().expect("starting sleep in a namespace of ours")
 }
 
 fn ip(batch: &str) {

@@ -1,0 +1,267 @@
+//! What the agent may do, and gives up once it runs.
+//!
+//! [`features`] is the table: feature → capability, for how long, why. [`Privileges::of`] holds it
+//! against the configuration, the host and what the process was given; [`check`] refuses to start
+//! with too little; [`Privileges::give_up`] drops the rest after the start, once and for all
+//! threads, and closes the door behind: `no_new_privs` and the system calls of [`seccomp`].
+
+pub mod capability;
+pub mod features;
+pub mod host;
+pub mod seccomp;
+
+use std::fs;
+use std::io;
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+
+use self::capability::{Capability, CapabilitySet};
+use self::features::{FEATURES, Feature, Lost, Need, Span};
+use self::host::Host;
+use crate::config::{Config, Keep};
+
+/// Why the agent does not start.
+#[derive(Debug, thiserror::Error)]
+#[error("missing {}; run as root, or grant them: AmbientCapabilities= in systemd, capabilities.add in Kubernetes, cap_add in compose (CAP_SYS_ADMIN stands in for them on old runtimes); `portolan agent --show-privileges` says what each is for", names(.0))]
+pub struct TooLittle(Vec<Capability>);
+
+/// The table, for one configuration, host and process.
+#[derive(Debug)]
+pub struct Privileges {
+    /// What is wanted, one entry a need.
+    pub uses: Vec<Use>,
+    /// What the process was given.
+    pub given: CapabilitySet,
+    /// What it keeps after the start.
+    pub kept: CapabilitySet,
+}
+
+/// One need of a feature that is wanted.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Use {
+    /// The feature.
+    pub feature: &'static str,
+    /// What it takes.
+    pub capability: Capability,
+    /// For how long.
+    pub needed: Span,
+    /// What gives it here: the capability, or one that stands in for it.
+    pub given_by: Option<Capability>,
+    /// Which check of the kernel asks for it.
+    pub why: &'static str,
+    /// What is missing without it.
+    pub lost_without: &'static str,
+    /// Whether the agent refuses to start without it.
+    pub required: bool,
+}
+
+/// Refuses a process that has too little to start with.
+pub fn check(config: &Config) -> anyhow::Result<Privileges> {
+    let given = CapabilitySet::permitted().context("reading this process's capabilities")?;
+    let privileges = Privileges::of(config, &Host::read(), given);
+    let mut missing: Vec<Capability> = privileges
+        .uses
+        .iter()
+        .filter(|one| one.required && one.given_by.is_none())
+        .map(|one| one.capability)
+        .collect();
+    missing.dedup();
+    if missing.is_empty() { Ok(privileges) } else { Err(TooLittle(missing).into()) }
+}
+
+fn names(capabilities: &[Capability]) -> String {
+    capabilities.iter().map(|one| one.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+// === impl Privileges ===
+
+impl Privileges {
+    /// Holds the table against a configuration, a host and what a process was given.
+    pub fn of(config: &Config, host: &Host, given: CapabilitySet) -> Self {
+        let wanted = FEATURES.iter().filter(|feature| (feature.wanted)(config));
+        let uses: Vec<Use> = wanted
+            .flat_map(|feature| feature.needs.iter().map(move |need| (feature, need)))
+            .filter(|(_, need)| (need.on)(host))
+            .map(|(feature, need)| Use::of(feature, need, given))
+            .collect();
+        let lasting = uses.iter().filter(|one| one.needed == Span::Always);
+        let kept = match config.privileges {
+            Keep::All => given,
+            Keep::Needed => lasting.filter_map(|one| one.given_by).collect(),
+            // Without those the agent would be blind at once.
+            Keep::None => {
+                lasting.filter(|one| one.required).filter_map(|one| one.given_by).collect()
+            }
+        };
+        Self { uses, given, kept }
+    }
+
+    /// What will be missing because a capability is, or is given up: what, why.
+    pub fn losses(&self) -> Vec<(&'static str, String)> {
+        let mut losses = Vec::new();
+        for one in &self.uses {
+            let name = one.capability;
+            let why = match one.given_by {
+                None => format!("{name} is missing"),
+                Some(by) if one.needed == Span::Always && !self.kept.has(by) => {
+                    format!("{name} is given up after the start (privileges = \"none\")")
+                }
+                Some(_) => continue,
+            };
+            losses.push((one.lost_without, why));
+        }
+        losses
+    }
+
+    /// Gives up what is not needed any more. The threads that are started later inherit it; one
+    /// that runs already would not, so there must be none.
+    pub fn give_up(&self, config: &Config) -> anyhow::Result<()> {
+        let others = other_threads().context("listing the threads of this process")?;
+        if !others.is_empty() {
+            bail!(
+                "privileges can only be given up by a process of one thread, but there is also {}; start it later",
+                others.join(", ")
+            );
+        }
+        if config.privileges != Keep::All {
+            self.kept.leave_only().context("giving up capabilities")?;
+        }
+        no_new_privileges().context("renouncing new privileges (PR_SET_NO_NEW_PRIVS)")?;
+        seccomp::install(config.seccomp)?;
+        tracing::info!(
+            "kept {} after the start; system calls: {}",
+            if self.kept.bits() == 0 {
+                "no capability".to_owned()
+            } else {
+                names(&self.kept.named())
+            },
+            config.seccomp.as_str(),
+        );
+        Ok(())
+    }
+}
+
+// === impl Use ===
+
+impl Use {
+    fn of(feature: &'static Feature, need: &'static Need, given: CapabilitySet) -> Self {
+        let Need { capability, span, on: _, why, lost_without } = *need;
+        let (required, lost_without) = match lost_without {
+            Lost::Everything => (true, "everything: the agent does not start"),
+            Lost::Only(what) => (false, what),
+        };
+        let given_by = given.giving(capability);
+        Self {
+            feature: feature.name,
+            capability,
+            needed: span,
+            given_by,
+            why,
+            lost_without,
+            required,
+        }
+    }
+}
+
+/// Names of the other threads of this process.
+fn other_threads() -> io::Result<Vec<String>> {
+    // SAFETY: no preconditions.
+    let own = unsafe { libc::gettid() }.to_string();
+    let mut others = Vec::new();
+    for entry in fs::read_dir("/proc/self/task")? {
+        let entry = entry?;
+        if entry.file_name().to_str() != Some(&own) {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            others.push(format!("`{}`", name.trim()));
+        }
+    }
+    Ok(others)
+}
+
+/// From here on no execve(2) can give more than there is (man 2 prctl).
+fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: sets a flag of this thread; takes no pointers.
+    match unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEW: Host = Host { kernel: (6, 18), bpf_restricted: true };
+    const OLD: Host = Host { kernel: (5, 15), bpf_restricted: true };
+
+    fn all() -> CapabilitySet {
+        Capability::ALL.into_iter().collect()
+    }
+
+    #[track_caller]
+    fn keeps(config: &Config, host: &Host, given: CapabilitySet, expected: &[Capability]) {
+        assert_eq!(Privileges::of(config, host, given).kept.named(), expected, "{config:?}");
+    }
+
+    #[test]
+    fn what_is_kept_is_what_enabled_features_need_on_this_kernel() {
+        use Capability::{Bpf, DacReadSearch, NetAdmin, SysAdmin, SysPtrace};
+        let mut config = Config::default();
+        config.names.conntrack = true;
+        keeps(&config, &NEW, all(), &[NetAdmin, SysPtrace, DacReadSearch, SysAdmin]);
+        config.names.conntrack = false;
+        keeps(&config, &NEW, all(), &[SysPtrace, DacReadSearch, SysAdmin]);
+        keeps(&config, &OLD, all(), &[Bpf, SysPtrace, DacReadSearch, SysAdmin]);
+        let open = Host { bpf_restricted: false, ..OLD };
+        keeps(&config, &open, all(), &[SysPtrace, DacReadSearch, SysAdmin]);
+        let outside = Config { enter_namespaces: false, ..config.clone() };
+        keeps(&outside, &NEW, all(), &[SysPtrace, DacReadSearch]);
+        let none = Config { privileges: Keep::None, ..config.clone() };
+        keeps(&none, &NEW, all(), &[]);
+        keeps(&none, &OLD, all(), &[Bpf]);
+        let everything = Config { privileges: Keep::All, ..Config::default() };
+        keeps(&everything, &NEW, all(), &Capability::ALL);
+    }
+
+    #[test]
+    fn an_old_runtime_keeps_what_stands_in_only_where_it_must() {
+        use Capability::{SysAdmin, SysPtrace};
+        let given: CapabilitySet = [SysAdmin, SysPtrace].into_iter().collect();
+        let mut outside = Config { enter_namespaces: false, ..Config::default() };
+        outside.names.conntrack = false;
+        keeps(&outside, &NEW, given, &[SysPtrace]);
+        keeps(&outside, &OLD, given, &[SysPtrace, SysAdmin]);
+    }
+
+    #[test]
+    fn what_is_missing_or_given_up_is_said() {
+        let none = Config { privileges: Keep::None, ..Config::default() };
+        let losses = Privileges::of(&none, &NEW, all()).losses();
+        assert!(losses.iter().any(|(_, why)| why.contains("given up")), "{losses:?}");
+        assert_eq!(Privileges::of(&Config::default(), &NEW, all()).losses(), []);
+        let little: CapabilitySet = [Capability::Bpf, Capability::Perfmon].into_iter().collect();
+        let losses = Privileges::of(&Config::default(), &NEW, little).losses();
+        assert!(losses.iter().any(|(_, why)| why == "CAP_SYS_PTRACE is missing"), "{losses:?}");
+    }
+
+    #[test]
+    fn a_second_thread_is_refused_by_name() {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let name = "early".to_owned();
+        let (begin, begun) = std::sync::mpsc::channel();
+        let wait = move || {
+            begin.send(()).unwrap();
+            let _ = stopped.recv();
+        };
+        let early = std::thread::Builder::new().name(name).spawn(wait).unwrap();
+        begun.recv().unwrap();
+        let error = Privileges::of(&Config::default(), &NEW, all())
+            .give_up(&Config::default())
+            .expect_err("there is another thread")
+            .to_string();
+        assert!(error.contains("`early`") && error.contains("start it later"), "{error}");
+        drop(stop);
+        early.join().unwrap();
+    }
+}
