@@ -15,7 +15,9 @@ mod build;
 mod check;
 mod dashboards;
 mod demo;
+mod deploy;
 mod fuzz;
+mod image;
 mod run;
 mod setup;
 mod shell;
@@ -59,6 +61,10 @@ enum Command {
     Check,
     /// Check only the rules of the house
     Tidy,
+    /// Build one static binary, and an image with nothing else in it
+    Image(image::Args),
+    /// Check what lies in deploy/ with the tools that will read it
+    Deploy(deploy::Args),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +81,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(&args),
         Command::Check => check::check(),
         Command::Tidy => tidy::tidy(),
+        Command::Image(args) => image::image(&args),
+        Command::Deploy(args) => deploy::deploy(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -28,8 +28,11 @@ pub mod relations;
 mod routes;
 mod server;
 pub mod shapes;
+mod slots;
 mod source;
+mod web;
 
 pub use self::routes::{Api, router};
 pub use self::server::{bind, serve};
-pub use self::source::{SnapshotRequests, SnapshotSource, Unavailable, channel};
+pub use self::source::{STANDS_STILL, SnapshotRequests, SnapshotSource, Unavailable, channel};
+pub use self::web::Web;

@@ -15,7 +15,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 
 use super::shapes::{Edge, Edges, Listener, Listeners, Problem, Status};
-use super::source::{SnapshotSource, Unavailable};
+use super::source::{STANDS_STILL, SnapshotSource, Unavailable};
 use super::{kept, ports};
 use crate::export::process::Process;
 use crate::export::{Build, Exporter, Format, Scrape};
@@ -42,8 +42,8 @@ pub(super) fn readable() -> Router<Api> {
         .route("/page.css", get(page_style))
         .route("/page.js", get(page_script))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/-/healthy", get(|| async { "Portolan is healthy.\n" }))
+        .route("/healthz", get(health))
+        .route("/-/healthy", get(health))
         .route("/readyz", get(ready))
         .route("/-/ready", get(ready))
         .route("/api/v1/status", get(status))
@@ -82,6 +82,15 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
     .map_err(Failure::internal)?;
     api.last_scrape.store(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
     Ok(([(CONTENT_TYPE, format.content_type())], body).into_response())
+}
+
+/// The process lives, and its loop moves; nothing about BPF.
+async fn health(State(api): State<Api>) -> (StatusCode, &'static str) {
+    if api.source.since_published() < STANDS_STILL {
+        (StatusCode::OK, "Portolan is healthy.\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "The kernel's tables are not read any more.\n")
+    }
 }
 
 async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {

@@ -1,25 +1,32 @@
 //! Binding the port and serving connections, within limits.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd as _;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
 
 use super::occupant;
-
-/// Connections served at the same time; more wait in the listen queue.
-const CONNECTIONS: usize = 64;
+use super::slots::{Slots, Turn};
+use super::web::{Rules, Web};
 
 /// A client must send the head of its request within this time, and an idle connection ends.
 /// Longer than the usual 15 s between scrapes, so that a scraper keeps its connection.
@@ -28,8 +35,20 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The head of a request must fit; bodies are never read.
 const HEAD_BYTES: usize = 16 * 1024;
 
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long making an answer may take, whatever it asks for.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client may leave an answer unread before the kernel ends the connection.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long running answers may take to finish when the agent stops.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Between two looks whether somebody has been answered, when everybody is.
+const ALL_BUSY: Duration = Duration::from_millis(20);
 
 /// Binds `address`, or says who has it.
 pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -38,33 +57,39 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves `router` on `listener` until `shutdown` completes and running answers are sent.
+/// Serves `router` on `listener` by the rules of `web`, until `shutdown` completes and running
+/// answers are sent.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    web: Arc<Web>,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener).context("serving HTTP")?;
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut slots = Slots::default();
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        let accepted = async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
         tokio::select! {
             () = &mut shutdown => break,
             // Reaps what has ended, so that the set does not grow.
-            Some(_) = connections.join_next() => {}
-            (permit, connection) = accepted => match connection {
-                Ok((stream, _)) => {
-                    let (router, stopping) = (router.clone(), stopping.clone());
-                    connections.spawn(async move {
-                        serve_connection(stream, router, stopping).await;
-                        drop(permit);
-                    });
+            Some(ended) = connections.join_next_with_id() => {
+                slots.ended(match ended { Ok((task, ())) => task, Err(error) => error.id() });
+            }
+            connection = listener.accept() => match connection {
+                Ok((stream, peer)) => {
+                    while !slots.make_room() {
+                        tokio::time::sleep(ALL_BUSY).await;
+                        while let Some(ended) = connections.try_join_next_with_id() {
+                            slots.ended(match ended { Ok((task, ())) => task, Err(error) => error.id() });
+                        }
+                    }
+                    let (turn, rules) = (Turn::default(), web.rules());
+                    let served = accept(stream, router.clone(), rules, turn.clone(), stopping.clone());
+                    slots.add(peer.ip(), turn, connections.spawn(served));
+                    // Its request may be here already: read it before others push it out.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) => {
                     // Out of descriptors, mostly: without a pause this loop would spin.
@@ -82,12 +107,41 @@ pub async fn serve(
     Ok(())
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
+/// Serves one connection, in TLS if that is on.
+async fn accept(
+    stream: TcpStream,
+    router: Router,
+    rules: Arc<Rules>,
+    turn: Turn,
+    stopping: watch::Receiver<bool>,
+) {
+    limit_unread(&stream);
+    let Some(config) = rules.tls.clone() else {
+        return serve_connection(stream, router, rules, turn, stopping).await;
+    };
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await {
+        Ok(Ok(stream)) => serve_connection(stream, router, rules, turn, stopping).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    rules: Arc<Rules>,
+    turn: Turn,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let service = service_fn(move |request| {
+        let (router, rules, turn) = (router.clone(), Arc::clone(&rules), turn.clone());
+        async move { Ok::<_, Infallible>(answer(request, router, &rules, &turn).await) }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let told_to_stop = async {
         let _ = stopping.wait_for(|stopping| *stopping).await;
@@ -101,6 +155,43 @@ async fn serve_connection(stream: TcpStream, router: Router, mut stopping: watch
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    router: Router,
+    rules: &Rules,
+    turn: &Turn,
+) -> Response {
+    let _answering = turn.answering();
+    let mut response = match rules.refuse(&request).await {
+        Some(refusal) => refusal,
+        None => match tokio::time::timeout(ANSWER_TIMEOUT, router.oneshot(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        },
+    };
+    rules.decorate(response.headers_mut());
+    response
+}
+
+/// A client that does not read keeps its answer in our memory, but not for ever (man 7 tcp).
+fn limit_unread(stream: &TcpStream) {
+    let limit = UNREAD_TIMEOUT.as_millis() as libc::c_uint;
+    // SAFETY: the option takes an unsigned int, which the kernel only reads.
+    let set = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_USER_TIMEOUT,
+            (&raw const limit).cast(),
+            size_of_val(&limit) as libc::socklen_t,
+        )
+    };
+    if set != 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), "no limit on unread answers");
     }
 }
 
@@ -170,7 +261,8 @@ mod tests {
         let listener = bind(any_port()).expect("bound");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, router, async {
+        let web = Arc::new(Web::open(None).expect("no file"));
+        let server = tokio::spawn(serve(listener, router, web, async {
             let _ = stopped.await;
         }));
         let client = tokio::task::spawn_blocking(move || {

@@ -9,11 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::model::snapshot::Snapshot;
 
 /// A scraper gives up after ten seconds; an answer must not come later than that.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A loop that has published nothing for so long stands still. The longest pause that a busy host
+/// may stretch to is far below.
+pub const STANDS_STILL: Duration = Duration::from_mins(3);
 
 /// How many can be waiting. The server admits fewer connections than that.
 const WAITING: usize = 256;
@@ -22,14 +27,15 @@ const WAITING: usize = 256;
 #[derive(Clone, Debug)]
 pub struct SnapshotSource {
     ask: mpsc::Sender<oneshot::Sender<Arc<Snapshot>>>,
-    latest: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// When the latest was published, and whether there is one: at first, when we began.
+    latest: watch::Receiver<(Instant, bool)>,
 }
 
 /// The loop's end.
 #[derive(Debug)]
 pub struct SnapshotRequests {
     asked: mpsc::Receiver<oneshot::Sender<Arc<Snapshot>>>,
-    latest: watch::Sender<Option<Arc<Snapshot>>>,
+    latest: watch::Sender<(Instant, bool)>,
     waiting: Vec<oneshot::Sender<Arc<Snapshot>>>,
 }
 
@@ -47,7 +53,7 @@ pub enum Unavailable {
 /// The two ends.
 pub fn channel() -> (SnapshotSource, SnapshotRequests) {
     let (ask, asked) = mpsc::channel(WAITING);
-    let (publish, latest) = watch::channel(None);
+    let (publish, latest) = watch::channel((Instant::now(), false));
     let requests = SnapshotRequests { asked, latest: publish, waiting: Vec::new() };
     (SnapshotSource { ask, latest }, requests)
 }
@@ -65,9 +71,14 @@ impl SnapshotSource {
         tokio::time::timeout(PATIENCE, exchange).await.unwrap_or(Err(Unavailable::Late))
     }
 
+    /// How long ago a snapshot was published last.
+    pub fn since_published(&self) -> Duration {
+        self.latest.borrow().0.elapsed()
+    }
+
     /// Whether there has been a first snapshot.
     pub fn is_ready(&self) -> bool {
-        self.latest.borrow().is_some()
+        self.latest.borrow().1
     }
 }
 
@@ -95,7 +106,7 @@ impl SnapshotRequests {
             // Who has gone meanwhile needs no answer.
             let _ = reply.send(Arc::clone(snapshot));
         }
-        self.latest.send_replace(Some(Arc::clone(snapshot)));
+        self.latest.send_replace((Instant::now(), true));
     }
 }
 

@@ -90,6 +90,8 @@ pub struct Balance {
 pub struct Web {
     /// Where it listens.
     pub listen_address: SocketAddr,
+    /// The file with TLS, passwords and headers, as Prometheus' exporters have it.
+    pub config_file: Option<PathBuf>,
 }
 
 /// Ports kept for services.
@@ -349,7 +351,10 @@ impl Loaded {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            web: Web { listen_address: SocketAddr::from(([127, 0, 0, 1], 10062)) },
+            web: Web {
+                listen_address: SocketAddr::from(([127, 0, 0, 1], 10062)),
+                config_file: None,
+            },
             log: Log { level: LogLevel::Info, format: LogFormat::Text },
             pin: false,
             bpf_log: false,

@@ -2,8 +2,8 @@
 
 use super::names;
 use super::value::{self, Given};
-use crate::model::reservations::Environment;
 use super::{Config, Keep, LogFormat, LogLevel, Seccomp};
+use crate::model::reservations::Environment;
 
 /// What every environment variable begins with.
 pub const ENV_PREFIX: &str = "PORTOLAN_";
@@ -45,6 +45,13 @@ pub const SETTINGS: &[Setting] = &[
         help: "Where /metrics, the API and the page are served",
         set: |config, given| value::socket_address(given).map(|v| config.web.listen_address = v),
         show: |config| Some(value::quoted(config.web.listen_address)),
+    },
+    Setting {
+        key: "web.config_file",
+        flag: Flag::Value("web.config.file", "FILE"),
+        help: "TLS, client certificates, passwords and headers of the endpoint, as in the web configuration file of Prometheus' exporters; read again when it changes",
+        set: |config, given| value::text(given).map(|v| config.web.config_file = Some(v.into())),
+        show: |config| config.web.config_file.as_ref().map(|v| value::quoted(v.display())),
     },
     Setting {
         key: "log.level",

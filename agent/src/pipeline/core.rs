@@ -61,7 +61,9 @@ pub(super) fn seed(kernel: &mut Kernel) -> Survey {
             survey.namespaces.len()
         ),
         Err(error) => {
-            tracing::warn!("connections and listeners from before the start are missing: {error:#}")
+            tracing::warn!(
+                "connections and listeners from before the start are missing: {error:#}"
+            );
         }
     }
     survey
@@ -94,7 +96,7 @@ impl Core {
     /// Takes over the kernel half, and what [`seed`] has found.
     pub(super) fn new(
         kernel: Kernel,
-        survey: Survey,
+        survey: &Survey,
         names: Names,
         sources: Sources,
         kept: Kept,
@@ -204,7 +206,7 @@ impl Core {
         let patience = if strangers { ADDRESSES_SOONEST } else { ADDRESSES_EVERY };
         if self.addresses_at.is_none_or(|at| at.elapsed() >= patience) {
             let survey = existing::places(&self.addresses);
-            self.take_addresses(survey);
+            self.take_addresses(&survey);
             self.names.set_strangers(false);
         } else {
             self.names.set_strangers(strangers && expecting);
@@ -230,7 +232,7 @@ impl Core {
         names.set_clients(&clients);
     }
 
-    fn take_addresses(&mut self, survey: Survey) {
+    fn take_addresses(&mut self, survey: &Survey) {
         self.known_namespaces = survey.namespaces.iter().map(|namespace| namespace.inode).collect();
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.owners.namespaces());

@@ -9,9 +9,12 @@ mod clock;
 mod core;
 mod kept;
 mod labels;
+mod manager;
 mod ports;
 mod relate;
 mod views;
+
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +22,7 @@ use tokio::sync::watch;
 
 use self::core::Core;
 use self::kept::Kept;
+use self::manager::Manager;
 use self::relate::Relate;
 use crate::api;
 use crate::config::Config;
@@ -42,6 +46,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     preflight::check()?;
     let privileges = privileges::check(config)?;
     let _lock = preflight::lock(&config.run_directory)?;
+    let web = Arc::new(api::Web::open(config.web.config_file.as_deref())?);
     let listener = api::bind(config.web.listen_address)?;
     let control = api::local::bind(&config.run_directory, config.control_group)?;
     let relate = Relate::new(config, clock::monotonic_us());
@@ -63,29 +68,35 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let interval = config.sweep_interval;
     let kept = Kept::new(desk.clone(), config);
     let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
-        Core::new(kernel, survey, names, sources, kept, relate).run(requests, stopping, interval)
+        Core::new(kernel, &survey, names, sources, kept, relate).run(requests, stopping, interval)
     })?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let api = api::Api::new(
-        source,
+        source.clone(),
         Build {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: preflight::kernel_release(),
         },
     );
     let (router, control_router) = (api::router(api.clone()), api::local::router(api, desk));
-    tracing::info!("listening on http://{}", config.web.listen_address);
+    tracing::info!("listening on {}://{}", web.scheme(), config.web.listen_address);
+    let manager = Manager::of_this_process();
     let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let told_to_stop = async {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             tracing::info!("stopping");
+            manager.stopping();
         };
+        manager.ready(&format!("listening on {}", config.web.listen_address));
         let (stop_control, control_stopping) = watch::channel(());
         let served = async {
-            let served = api::serve(listener, router, told_to_stop).await;
+            let served = tokio::select! {
+                served = api::serve(listener, router, web, told_to_stop) => served,
+                () = manager.watch(&source) => Ok(()),
+            };
             drop(stop_control);
             served
         };

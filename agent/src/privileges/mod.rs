@@ -12,6 +12,7 @@ pub mod seccomp;
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
@@ -20,6 +21,9 @@ use self::capability::{Capability, CapabilitySet};
 use self::features::{FEATURES, Feature, Lost, Need, Span};
 use self::host::Host;
 use crate::config::{Config, Keep};
+
+/// How often threads that have ended are waited for, a millisecond at a time.
+const LAST_BREATHS: usize = 200;
 
 /// Why the agent does not start.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +121,16 @@ impl Privileges {
     /// Gives up what is not needed any more. The threads that are started later inherit it; one
     /// that runs already would not, so there must be none.
     pub fn give_up(&self, config: &Config) -> anyhow::Result<()> {
-        let others = other_threads().context("listing the threads of this process")?;
+        let list = || other_threads().context("listing the threads of this process");
+        let mut others = list()?;
+        // One that was joined is still listed until the kernel has reaped it.
+        for _ in 0..LAST_BREATHS {
+            if others.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            others = list()?;
+        }
         if !others.is_empty() {
             bail!(
                 "privileges can only be given up by a process of one thread, but there is also {}; start it later",

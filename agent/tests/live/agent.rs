@@ -49,6 +49,8 @@ pub struct Start<'a> {
     pub descriptors: Option<u64>,
     /// The `cgroup.procs` of the cgroup that it starts in.
     pub cgroup: Option<PathBuf>,
+    /// Return at once: the test waits in its own way until it is ready.
+    pub unasked: bool,
 }
 
 /// What became of an agent that was expected to refuse.
@@ -171,7 +173,7 @@ impl Agent {
             if let Ok(Some(status)) = agent.child.try_wait() {
                 return Err(format!("the agent ended at once, {status}:\n{}", agent.log()));
             }
-            if agent.get("/-/ready").is_ok_and(|(code, _)| code == 200) {
+            if start.unasked || agent.get("/-/ready").is_ok_and(|(code, _)| code == 200) {
                 return Ok(agent);
             }
             if began.elapsed() > patience(SLOWEST) {

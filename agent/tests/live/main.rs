@@ -82,3 +82,4 @@ mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
 mod tcp_send_reset;
 mod tiny;
+mod web;

@@ -16,9 +16,9 @@ const NET_ADMIN: u64 = 1 << 12;
 const SYS_PTRACE: u64 = 1 << 19;
 const SYS_ADMIN: u64 = 1 << 21;
 /// What features take while the agent runs.
-const NEEDED: u64 = DAC_READ_SEARCH | NET_ADMIN | SYS_PTRACE | SYS_ADMIN;
+const NEEDED: u64 = DAC_READ_SEARCH | SYS_PTRACE | SYS_ADMIN;
 /// The same without entering network namespaces.
-const OUTSIDE: u64 = DAC_READ_SEARCH | NET_ADMIN | SYS_PTRACE;
+const OUTSIDE: u64 = DAC_READ_SEARCH | SYS_PTRACE;
 
 /// `/proc/PID/task/TID/status` of every thread, by the thread's name.
 fn threads(agent: &Agent) -> Vec<BTreeMap<String, String>> {
@@ -65,9 +65,9 @@ fn sees_connections(agent: &Agent, net: &Pair) {
 #[test]
 fn it_keeps_what_features_need_and_no_more() {
     needs_kernel!();
-    let agent = Agent::start();
+    let agent = Agent::with(&[("names.conntrack", "true")]);
     agent.scrape();
-    every_thread_has(&agent, NEEDED, "2");
+    every_thread_has(&agent, NEEDED | NET_ADMIN, "2");
     // It was given CAP_SETPCAP, which this takes.
     assert!(threads(&agent).iter().all(|thread| thread["CapBnd"] == "0000000000000000"));
     agent.stop();
@@ -100,13 +100,11 @@ fn without_any_capability_it_still_counts_and_says_what_is_missing() {
 #[test]
 fn what_is_shown_is_what_is_kept() {
     needs_kernel!();
-    let settings = [("enter_namespaces", "false"), ("seccomp", "log")];
+    let settings =
+        [("enter_namespaces", "false"), ("seccomp", "log"), ("names.conntrack", "false")];
     let shown = agent::command(&settings).args(["--show-privileges", "--output", "json"]).output();
     let shown: Value = serde_json::from_slice(&shown.unwrap().stdout).unwrap();
-    assert_eq!(
-        shown["kept"],
-        serde_json::json!(["CAP_NET_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"])
-    );
+    assert_eq!(shown["kept"], serde_json::json!(["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]));
     let agent = Agent::with(&settings);
     every_thread_has(&agent, OUTSIDE, "2");
     agent.stop();

@@ -48,7 +48,7 @@ async fn every_path_answers_and_carries_the_security_headers() {
         ("/page.js", "use strict"),
         ("/page.css", "color-scheme"),
         ("/metrics", "# HELP portolan_tcp_connects_total"),
-        ("/healthz", "ok"),
+        ("/healthz", "healthy"),
         ("/-/healthy", "healthy"),
         ("/readyz", "ready"),
         ("/-/ready", "ready"),

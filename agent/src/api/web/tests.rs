@@ -1,0 +1,98 @@
+use std::fs;
+
+use super::file::{Secret, WebFile};
+use super::passwords::Passwords;
+use super::*;
+
+#[test]
+fn a_file_of_exporter_toolkit_is_understood_whole() {
+    let text = "
+tls_server_config:
+  cert_file: server.pem
+  key_file: server.key
+  client_auth_type: RequireAndVerifyClientCert
+  client_ca_file: ca.pem
+  client_allowed_sans: [scraper.example]
+  min_version: TLS12
+  max_version: TLS13
+  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]
+  prefer_server_cipher_suites: false
+  curve_preferences: [CurveP256]
+http_server_config:
+  http2: false
+  headers:
+    X-Frame-Options: deny
+basic_auth_users:
+  a: $2y$10$MDYyTbkUwmQUXWbZBRhHRO5kQZyFqV4xEBxMyMzXvmeH2CXLsMuKG
+";
+    let file = WebFile::parse(text).unwrap();
+    assert_eq!(file.basic_auth_users.len(), 1);
+    assert_eq!(file.http_server_config.headers().unwrap().len(), 1);
+    assert!(!format!("{file:?}").contains("$2y$"), "hashes are not for logs");
+    assert!(WebFile::parse("# nothing yet\n").is_ok());
+}
+
+#[test]
+fn what_exporter_toolkit_refuses_is_refused_with_the_mend() {
+    let check = |tls: &str, word: &str| {
+        let text = format!("tls_server_config:\n  cert_file: a\n  key_file: b\n{tls}");
+        let error = WebFile::parse(&text).unwrap_err().to_string();
+        assert!(error.contains(word), "{tls}: {error}");
+    };
+    check("  client_ca_file: c\n", "set client_auth_type");
+    check("  client_auth_type: RequireAndVerifyClientCert\n", "needs client_ca_file");
+    check("  client_allowed_sans: [a]\n", "RequireAndVerifyClientCert");
+    check("  client_auth_type: Sometimes\n", "Sometimes");
+    check("  colour: red\n", "colour");
+    check("  cert: x\n", "keep one");
+}
+
+#[tokio::test]
+async fn the_right_password_is_admitted_and_remembered() {
+    let hash = bcrypt::hash("sesame", 4).unwrap();
+    let users = [("ali".to_owned(), Secret(hash))].into_iter().collect();
+    let passwords = Passwords::new(&users).unwrap().unwrap();
+    let header = |text: &str| {
+        use base64::Engine as _;
+        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text))
+    };
+    for _ in 0..2 {
+        assert!(passwords.admit(Some(&header("ali:sesame"))).await);
+        assert!(!passwords.admit(Some(&header("ali:sesam"))).await);
+        assert!(!passwords.admit(Some(&header("baba:sesame"))).await);
+        assert!(!passwords.admit(Some("Bearer x")).await);
+        assert!(!passwords.admit(Some("Basic ///")).await);
+        assert!(!passwords.admit(None).await);
+    }
+}
+
+#[test]
+fn a_changed_file_is_in_force_within_a_second_and_a_mistake_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("web.yml");
+    let write = |value: &str| {
+        fs::write(
+            &path,
+            format!("http_server_config: {{headers: {{X-Frame-Options: {value}}}}}\n"),
+        )
+        .unwrap();
+    };
+    let shown = |web: &Web| {
+        // As if a second had passed.
+        web.state.lock().unwrap().looked -= LOOK_EVERY;
+        let mut headers = HeaderMap::new();
+        web.rules().decorate(&mut headers);
+        headers.get("x-frame-options").and_then(|value| value.to_str().ok()).map(str::to_owned)
+    };
+    write("deny");
+    let web = Web::open(Some(&path)).unwrap();
+    assert_eq!(shown(&web).as_deref(), Some("deny"));
+    write("sameorigin");
+    assert_eq!(shown(&web).as_deref(), Some("sameorigin"));
+    fs::write(&path, "http_server_config: {hedders: {}}\n").unwrap();
+    assert_eq!(shown(&web).as_deref(), Some("sameorigin"));
+    fs::remove_file(&path).unwrap();
+    assert_eq!(shown(&web).as_deref(), Some("sameorigin"));
+    write("deny");
+    assert_eq!(shown(&web).as_deref(), Some("deny"));
+}

@@ -1,0 +1,299 @@
+//! The endpoint under its web configuration file, and under clients that mean no good: the agent
+//! as users run it, openssl and curl as clients.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::agent::{Agent, Start};
+
+/// A folder with an authority, a server's certificate and one of a client.
+struct Keys {
+    folder: tempfile::TempDir,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let keys = Self { folder: tempfile::tempdir().unwrap() };
+        keys.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem");
+        keys.issue("server", "DNS:localhost,IP:127.0.0.1");
+        keys.issue("scraper", "DNS:scraper.example");
+        keys.issue("stranger", "DNS:stranger.example");
+        keys
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn openssl(&self, arguments: &str) {
+        let mut openssl = Command::new("openssl");
+        openssl.args(arguments.split(' ')).current_dir(self.folder.path());
+        let output = openssl.output().expect("starting openssl");
+        assert!(output.status.success(), "{arguments}\n{}", said(&output));
+    }
+
+    fn issue(&self, name: &str, sans: &str) {
+        fs::write(self.path("san.ext"), format!("subjectAltName={sans}\n")).unwrap();
+        self.openssl(&format!("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"));
+        self.openssl(&format!("x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san.ext -out {name}.pem"));
+    }
+
+    fn configure(&self, text: &str) -> String {
+        fs::write(self.path("web.yml"), text).unwrap();
+        self.text("web.yml")
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// An agent that does not answer everybody; the test waits until it answers as it should.
+fn agent(settings: &[(&str, &str)]) -> Agent {
+    Agent::launch(&Start { settings: settings.to_vec(), unasked: true, ..Start::default() })
+}
+
+/// The status that curl gets, 0 if there is no answer.
+fn curl(agent: &Agent, scheme: &str, path: &str, arguments: &[&str]) -> u16 {
+    let url = format!("{scheme}://localhost:{}{path}", agent.address.port());
+    let mut curl = Command::new("curl");
+    curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10"]);
+    let output = curl.args(arguments).arg(url).output().expect("starting curl");
+    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0)
+}
+
+#[track_caller]
+fn eventually<T: PartialEq + std::fmt::Debug>(expected: T, value: impl Fn() -> T) {
+    let began = Instant::now();
+    loop {
+        let now = value();
+        if now == expected {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "expected {expected:?}, still {now:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn s_client(agent: &Agent, arguments: &[&str]) -> String {
+    let mut client = Command::new("openssl");
+    client.args(["s_client", "-connect", &agent.address.to_string()]).args(arguments);
+    said(&client.stdin(Stdio::null()).output().expect("starting openssl"))
+}
+
+fn ready(agent: &Agent, ca: &str) {
+    eventually(200, || curl(agent, "https", "/-/ready", &["--cacert", ca]));
+}
+
+#[test]
+fn tls_begins_at_1_2_and_a_renewed_certificate_is_taken_up() {
+    needs_kernel!();
+    let keys = Keys::new();
+    let file =
+        keys.configure("tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n");
+    let agent = agent(&[("web.config_file", &file)]);
+    let ca = keys.text("ca.pem");
+    ready(&agent, &ca);
+    assert_eq!(curl(&agent, "https", "/metrics", &["--cacert", &ca]), 200);
+    assert_eq!(curl(&agent, "http", "/metrics", &[]), 0, "plain HTTP is not answered");
+    for (version, works) in [("-tls1_3", true), ("-tls1_2", true), ("-tls1_1", false)] {
+        let seclevel = ["-cipher", "ALL:@SECLEVEL=0"];
+        let text = s_client(&agent, &[&[version][..], &seclevel[..]].concat());
+        assert_eq!(
+            text.contains("Cipher is") && !text.contains("Cipher is (NONE)"),
+            works,
+            "{version}: {text}"
+        );
+    }
+    let serial = |agent: &Agent| {
+        let text = s_client(agent, &["-showcerts"]);
+        text.split("-----BEGIN").nth(1).map(str::to_owned)
+    };
+    let before = serial(&agent);
+    keys.issue("server", "DNS:localhost,IP:127.0.0.1");
+    eventually(true, || serial(&agent) != before);
+    // A mistake leaves the good one in force, and is said.
+    let good = serial(&agent);
+    fs::write(keys.path("server.pem"), "no certificate\n").unwrap();
+    eventually(true, || {
+        let _ = serial(&agent);
+        agent.log().contains("stays in force")
+    });
+    assert_eq!(serial(&agent), good);
+    agent.stop();
+}
+
+#[test]
+fn only_clients_with_the_right_certificate_are_let_in() {
+    needs_kernel!();
+    let keys = Keys::new();
+    let file = keys.configure(
+        "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n  \
+         client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n  \
+         client_allowed_sans: [scraper.example]\n",
+    );
+    let agent = agent(&[("web.config_file", &file)]);
+    let ca = keys.text("ca.pem");
+    let with = |name: &str| {
+        let (cert, key) = (keys.text(&format!("{name}.pem")), keys.text(&format!("{name}.key")));
+        curl(&agent, "https", "/metrics", &["--cacert", &ca, "--cert", &cert, "--key", &key])
+    };
+    eventually(200, || with("scraper"));
+    assert_eq!(with("stranger"), 0);
+    assert_eq!(curl(&agent, "https", "/metrics", &["--cacert", &ca]), 0);
+    agent.stop();
+}
+
+#[test]
+fn passwords_are_asked_for_and_never_written_down() {
+    needs_kernel!();
+    let keys = Keys::new();
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    let file = keys.configure(&format!("basic_auth_users:\n  scraper: {hash}\n"));
+    let agent = agent(&[("web.config_file", &file), ("log.level", "trace")]);
+    eventually(200, || curl(&agent, "http", "/-/ready", &[]));
+    assert_eq!(curl(&agent, "http", "/metrics", &[]), 401);
+    assert_eq!(curl(&agent, "http", "/metrics", &["-u", "scraper:wrong"]), 401);
+    assert_eq!(curl(&agent, "http", "/metrics", &["-u", "nobody:secret"]), 401);
+    assert_eq!(curl(&agent, "http", "/metrics", &["-u", "scraper:secret"]), 200);
+    assert_eq!(curl(&agent, "http", "/api/v1/status", &["-u", "scraper:secret"]), 200);
+    // Changed while it runs.
+    let other = bcrypt::hash("other", 4).unwrap();
+    keys.configure(&format!("basic_auth_users:\n  scraper: {other}\n"));
+    eventually(401, || curl(&agent, "http", "/metrics", &["-u", "scraper:secret"]));
+    assert_eq!(curl(&agent, "http", "/metrics", &["-u", "scraper:other"]), 200);
+    let log = agent.log();
+    assert!(!log.contains(&hash) && !log.contains(&other) && !log.contains("c2NyYXBlcj"), "{log}");
+    agent.stop();
+}
+
+#[test]
+fn a_web_configuration_with_a_mistake_is_refused_with_the_place() {
+    needs_kernel!();
+    let keys = Keys::new();
+    let check = |text: &str, words: &[&str]| {
+        let file = keys.configure(text);
+        let listen = format!("127.0.0.1:{}", crate::agent::free_port());
+        let run = keys.text("run");
+        let settings = [
+            ("web.config_file", file.as_str()),
+            ("web.listen_address", &listen),
+            ("run_directory", &run),
+        ];
+        let ended = crate::agent::run_to_end(&mut crate::agent::command(&settings));
+        assert!(!ended.status.success());
+        for word in words {
+            assert!(ended.stderr.contains(word), "nothing of {word:?} in: {}", ended.stderr);
+        }
+    };
+    check("tls_server_config:\n  cert_fil: a\n", &["web.yml", "cert_fil"]);
+    check("tls_server_config:\n  cert_file: a.pem\n", &["web.yml", "key_file is missing"]);
+    check("tls_server_config:\n  cert_file: none.pem\n  key_file: server.key\n", &["none.pem"]);
+    check(
+        "tls_server_config:\n  cert_file: server.pem\n  key_file: scraper.key\n",
+        &["belong together"],
+    );
+    check(
+        "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n  min_version: TLS10\n",
+        &["TLS12"],
+    );
+    check("basic_auth_users:\n  a: secret\n", &["bcrypt", "htpasswd"]);
+    check("http_server_config:\n  headers: {Server: x}\n", &["Server", "X-Frame-Options"]);
+}
+
+/// A thousand clients that never finish asking, and some that ask for too much.
+#[test]
+fn slow_and_greedy_clients_do_not_keep_a_scraper_out() {
+    needs_kernel!();
+    let agent = Agent::start();
+    let resident = |agent: &Agent| {
+        let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    let before = resident(&agent);
+    let mut slow = Vec::new();
+    for number in 0..1000 {
+        let mut stream = TcpStream::connect(agent.address).expect("the listen queue has room");
+        // Every other one says something; none says everything.
+        if number % 2 == 0 {
+            let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ");
+        }
+        slow.push(stream);
+        if number % 100 == 99 {
+            let began = Instant::now();
+            agent.scrape();
+            assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        }
+    }
+    let open = fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().count();
+    assert!(open < 300, "{open} descriptors");
+    assert!(resident(&agent) < before + 16 * 1024, "{before} KiB before");
+    drop(slow);
+
+    let mut greedy = TcpStream::connect(agent.address).unwrap();
+    greedy.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let header =
+        format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "a".repeat(64 * 1024));
+    // It may have hung up before all is written.
+    let _ = greedy.write_all(header.as_bytes());
+    let mut answer = String::new();
+    let _ = greedy.read_to_string(&mut answer);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        assert_eq!(curl(&agent, "http", "/metrics", &["-X", method]), 405, "{method}");
+    }
+    agent.stop();
+}
+
+/// Answers that nobody reads.
+#[test]
+fn clients_that_do_not_read_do_not_keep_a_scraper_out() {
+    needs_kernel!();
+    let agent = Agent::start();
+    let mut deaf = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(agent.address).unwrap();
+        for _ in 0..20 {
+            let _ = stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: x\r\n\r\n");
+        }
+        deaf.push(stream);
+    }
+    for _ in 0..5 {
+        agent.scrape();
+    }
+    drop(deaf);
+    agent.stop();
+}
+
+#[test]
+fn every_answer_has_the_security_headers() {
+    needs_kernel!();
+    let keys = Keys::new();
+    let file = keys.configure("http_server_config:\n  headers:\n    X-Frame-Options: sameorigin\n    Strict-Transport-Security: max-age=60\n");
+    let agent = Agent::with(&[("web.config_file", &file)]);
+    let url = format!("http://{}/metrics", agent.address);
+    let output = Command::new("curl").args(["-s", "-D", "-", "-o", "/dev/null", &url]).output();
+    let headers = said(&output.unwrap()).to_lowercase();
+    for wanted in [
+        "content-security-policy: default-src 'none'",
+        "x-content-type-options: nosniff",
+        "x-frame-options: sameorigin",
+        "strict-transport-security: max-age=60",
+    ] {
+        assert!(headers.contains(wanted), "no {wanted} in {headers}");
+    }
+    agent.stop();
+}

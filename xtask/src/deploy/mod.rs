@@ -1,0 +1,229 @@
+//! `cargo xtask deploy`: proves that what lies in `deploy/` fits the agent, the chart, and the tools
+//! that will read it.
+//!
+//! The rendered manifests must be the chart's output, the capabilities everywhere those that the
+//! agent asks for, and the schemas of Kubernetes, systemd and Docker must accept all of it.
+
+mod tools;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::{shell, tree};
+use tools::Tools;
+
+/// Where the agent may be in `systemd-analyze security`: 0 is locked up, 10 is open.
+const HIGHEST_EXPOSURE: f64 = 3.0;
+
+const CHART: &str = "deploy/helm/portolan";
+const RENDERED: &str = "deploy/kubernetes/portolan.yaml";
+const HEAD: &str =
+    "# Made by `cargo xtask deploy --write` from deploy/helm/portolan with its default values.\n";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Write deploy/kubernetes/portolan.yaml anew from the chart
+    #[arg(long)]
+    write: bool,
+}
+
+type Step = fn(&Tools) -> Result<()>;
+
+const STEPS: [(&str, Step); 6] = [
+    ("helm lint", lint),
+    ("rendered manifests are the chart's", rendered),
+    ("Kubernetes' schemas", schemas),
+    ("capabilities are those that the agent asks for", capabilities),
+    ("Dockerfiles", dockerfiles),
+    ("systemd", systemd),
+];
+
+/// Values that switch every part of the chart on.
+const EVERYTHING: [&str; 5] = [
+    "pin=true",
+    "web.configSecret=portolan-web",
+    "criSocketDirectory=/run/containerd",
+    "podMonitor.enabled=true",
+    "networkPolicy.enabled=true",
+];
+
+pub fn deploy(args: &Args) -> Result<()> {
+    let tools = Tools::install()?;
+    if args.write {
+        let text = format!("{HEAD}{}", template(&tools, &[])?);
+        return fs::write(tree::root().join(RENDERED), text).context("writing the manifests");
+    }
+    let mut failed = Vec::new();
+    for (name, step) in STEPS {
+        println!("== {name}");
+        if let Err(error) = step(&tools) {
+            println!("{error:#}");
+            failed.push(name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("not ready to be deployed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn template(tools: &Tools, set: &[&str]) -> Result<String> {
+    let mut helm = Command::new(&tools.helm);
+    helm.args(["template", "portolan", CHART, "--namespace", "portolan"]);
+    for value in set {
+        helm.args(["--set", value]);
+    }
+    shell::output(helm.current_dir(tree::root()))
+}
+
+fn lint(tools: &Tools) -> Result<()> {
+    let mut helm = Command::new(&tools.helm);
+    shell::quiet(helm.args(["lint", "--strict", CHART]).current_dir(tree::root()))?;
+    // The schema of the values refuses what is misspelt.
+    if template(tools, &["web.prot=1"]).is_ok() {
+        bail!("values.schema.json lets an unknown value pass");
+    }
+    Ok(())
+}
+
+fn rendered(tools: &Tools) -> Result<()> {
+    let committed = fs::read_to_string(tree::root().join(RENDERED)).context(RENDERED)?;
+    if committed != format!("{HEAD}{}", template(tools, &[])?) {
+        bail!("{RENDERED} is not what the chart makes: run `cargo xtask deploy --write`");
+    }
+    let mut kubectl = Command::new(&tools.kubectl);
+    let built =
+        shell::output(kubectl.args(["kustomize", "deploy/kubernetes"]).current_dir(tree::root()))?;
+    if !built.contains("kind: DaemonSet") || !built.contains("kind: Namespace") {
+        bail!("the Kustomize base lacks the DaemonSet or the namespace");
+    }
+    Ok(())
+}
+
+fn schemas(tools: &Tools) -> Result<()> {
+    for set in [&[][..], &EVERYTHING[..], &["oldRuntime=true"]] {
+        let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
+        let text = template(tools, set)?;
+        // Kinds of the Prometheus operator are not Kubernetes' own.
+        let own = text.split("---\n").filter(|part| !part.contains("monitoring.coreos.com"));
+        fs::write(file.path(), own.collect::<Vec<_>>().join("---\n"))?;
+        shell::quiet(Command::new(&tools.validate).arg("--strict").arg(file.path()))?;
+    }
+    Ok(())
+}
+
+/// One table in the code, four places that must say the same.
+fn capabilities(tools: &Tools) -> Result<()> {
+    let mut agent = shell::cargo();
+    agent.args(["run", "--quiet", "--package", "agent", "--", "agent", "--show-privileges"]);
+    let shown: Value = serde_json::from_str(&shell::output(agent.args(["--output", "json"]))?)?;
+    let listed = shown["start"].as_array().context("no list of capabilities")?;
+    let mut asked: Vec<String> = listed
+        .iter()
+        .filter_map(|name| Some(name.as_str()?.strip_prefix("CAP_")?.to_owned()))
+        .collect();
+    asked.sort();
+    let old: Vec<String> =
+        asked.iter().filter(|name| !["BPF", "PERFMON"].contains(&name.as_str())).cloned().collect();
+    let read = |path: &str| fs::read_to_string(tree::root().join(path)).context(path.to_owned());
+    let places = [
+        ("the chart", in_manifest(&template(tools, &[])?), &asked),
+        ("the chart with oldRuntime", in_manifest(&template(tools, &["oldRuntime=true"])?), &old),
+        (
+            "docker-compose.yml",
+            in_list(&read("deploy/compose/docker-compose.yml")?, "cap_add:"),
+            &asked,
+        ),
+        ("old-docker.yml", in_list(&read("deploy/compose/old-docker.yml")?, "cap_add:"), &old),
+        ("the unit", in_unit(&read("deploy/systemd/portolan.service")?), &asked),
+    ];
+    for (place, found, wanted) in places {
+        if found != *wanted {
+            bail!("{place} grants {found:?}, but the agent asks for {wanted:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The items below `add:`.
+fn in_manifest(text: &str) -> Vec<String> {
+    let below = text.lines().skip_while(|line| line.trim() != "add:").skip(1);
+    let items = below.map_while(|line| line.trim().strip_prefix("- ").map(str::to_owned));
+    sorted(items)
+}
+
+/// The items of `key: [A, B]`.
+fn in_list(text: &str, key: &str) -> Vec<String> {
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap_or_default();
+    sorted(line.trim().trim_matches(['[', ']']).split(", ").map(str::to_owned))
+}
+
+/// What follows `AmbientCapabilities=`.
+fn in_unit(text: &str) -> Vec<String> {
+    let line = text.lines().find_map(|line| line.strip_prefix("AmbientCapabilities="));
+    sorted(line.unwrap_or_default().split(' ').map(|name| name.replacen("CAP_", "", 1)))
+}
+
+fn sorted(items: impl Iterator<Item = String>) -> Vec<String> {
+    let mut items: Vec<String> = items.collect();
+    items.sort();
+    items
+}
+
+fn dockerfiles(tools: &Tools) -> Result<()> {
+    let mut hadolint = Command::new(&tools.hadolint);
+    hadolint.args(["deploy/image/Dockerfile", "deploy/image/Dockerfile.binary"]);
+    shell::quiet(hadolint.current_dir(tree::root()))
+}
+
+fn systemd(_: &Tools) -> Result<()> {
+    if !shell::exists("systemd-analyze") {
+        println!("SKIPPED: systemd-analyze is not installed");
+        return Ok(());
+    }
+    let unit = tree::root().join("deploy/systemd/portolan.service");
+    let exposure = exposure(&unit)?;
+    println!("exposure {exposure}");
+    if exposure > HIGHEST_EXPOSURE {
+        bail!(
+            "the unit's exposure is {exposure}, above {HIGHEST_EXPOSURE}: see `systemd-analyze security --offline=true`"
+        );
+    }
+    // It complains of a program that is not installed here, and of nothing else.
+    let output = Command::new("systemd-analyze").arg("verify").arg(&unit).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let trouble = said.lines().filter(|line| line.contains("portolan"));
+    let trouble: Vec<&str> = trouble
+        .filter(|line| !line.contains("is not executable") && !line.contains("man portolan"))
+        .collect();
+    if !trouble.is_empty() {
+        bail!("{}", trouble.join("\n"));
+    }
+    Ok(())
+}
+
+/// The figure at the end of systemd's assessment.
+fn exposure(unit: &Path) -> Result<f64> {
+    let mut analyze = Command::new("systemd-analyze");
+    let text = shell::output(analyze.args(["security", "--offline=true", "--no-pager"]).arg(unit))?;
+    let last = text.lines().rev().find(|line| line.contains("exposure level")).unwrap_or_default();
+    let figure = last.split_whitespace().find_map(|word| word.parse().ok());
+    figure.with_context(|| format!("systemd-analyze says no figure: {last}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_found_in_every_form() {
+        let manifest = "capabilities:\n  drop: [ALL]\n  add:\n    - BPF\n    - ADMIN\n  x: y\n";
+        assert_eq!(in_manifest(manifest), ["ADMIN", "BPF"]);
+        assert_eq!(in_list("  cap_add: [BPF, ADMIN]\n", "cap_add:"), ["ADMIN", "BPF"]);
+        assert_eq!(in_unit("AmbientCapabilities=CAP_BPF CAP_ADMIN\n"), ["ADMIN", "BPF"]);
+    }
+}

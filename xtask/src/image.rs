@@ -1,0 +1,114 @@
+//! `cargo xtask image`: one static binary, and an image with nothing else in it.
+//!
+//! The binary is static-pie, so it runs FROM scratch and on any distribution. Docker is asked to
+//! build with its classic builder, which every version has; `deploy/image/Dockerfile` is for those who
+//! build with BuildKit and no toolchain of their own.
+
+use std::env::consts::ARCH;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{build, setup, shell, tree};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Build the static binary and no image
+    #[arg(long)]
+    binary_only: bool,
+    /// Copy the static binary here
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// What to call the image
+    #[arg(long, default_value = concat!("portolan:", env!("CARGO_PKG_VERSION")))]
+    tag: String,
+    /// The Docker to talk to, as after `docker -H`
+    #[arg(long)]
+    host: Option<String>,
+    /// Build without optimisation: quicker, for tests
+    #[arg(long)]
+    debug: bool,
+}
+
+pub fn image(args: &Args) -> Result<()> {
+    let Args { binary_only, out, tag, host, debug } = args;
+    setup::setup()?;
+    let binary = static_binary(*debug)?;
+    if let Some(out) = out {
+        fs::copy(&binary, out).with_context(|| format!("writing {}", out.display()))?;
+    }
+    if *binary_only {
+        return Ok(());
+    }
+    if !shell::exists("docker") {
+        bail!("docker is not installed; --binary-only builds the binary alone");
+    }
+    let folder = tempfile::tempdir().context("making a folder for the image")?;
+    fs::copy(&binary, folder.path().join("portolan")).context("copying the binary")?;
+    let recipe = tree::root().join("deploy/image/Dockerfile.binary");
+    fs::copy(recipe, folder.path().join("Dockerfile")).context("copying the Dockerfile")?;
+    let docker = || {
+        let mut docker = Command::new("docker");
+        if let Some(host) = host {
+            docker.args(["-H", host]);
+        }
+        docker
+    };
+    let mut build = docker();
+    build.env("DOCKER_BUILDKIT", "0").args(["build", "--quiet", "--tag", tag]).arg(folder.path());
+    shell::quiet(&mut build)?;
+    let format = ["image", "inspect", "--format", "{{.Size}}", tag];
+    let size = shell::output(docker().args(format))?;
+    println!("image {tag}: {} MB", megabytes(size.trim().parse().unwrap_or(0)));
+    Ok(())
+}
+
+/// Builds the binary and checks that it needs nothing of its host.
+fn static_binary(debug: bool) -> Result<PathBuf> {
+    let target = format!("{ARCH}-unknown-linux-gnu");
+    println!("building a static agent");
+    let mut cargo = shell::cargo();
+    cargo.args(["build", "--package", "agent", "--target", &target]).args(build::locked());
+    if !debug {
+        cargo.arg("--release");
+    }
+    // A folder of its own: other flags than the usual build's would undo its work.
+    let folder = tree::target()?.join("static");
+    cargo.arg("--target-dir").arg(&folder).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    shell::loud(&mut cargo)?;
+    let built = folder.join(&target).join(if debug { "debug" } else { "release" }).join("portolan");
+    let stripped = folder.join("portolan");
+    fs::copy(&built, &stripped).context("copying the binary")?;
+    if shell::exists("strip") {
+        shell::quiet(Command::new("strip").arg(&stripped))?;
+    }
+    prove_static(&stripped)?;
+    let began = Instant::now();
+    let version = shell::output(Command::new(&stripped).arg("--version"))?;
+    let (took, size) = (began.elapsed(), fs::metadata(&stripped)?.len());
+    println!(
+        "built {}: {}, {} MB, starts in {} ms",
+        tree::shown(&stripped),
+        version.trim(),
+        megabytes(size),
+        took.as_millis()
+    );
+    Ok(stripped)
+}
+
+/// An ELF program that asks for an interpreter is not static.
+fn prove_static(binary: &Path) -> Result<()> {
+    let listed =
+        shell::output(Command::new("readelf").args(["--program-headers", "--wide"]).arg(binary))?;
+    if listed.lines().any(|line| line.trim_start().starts_with("INTERP")) {
+        bail!("{} is not static: it asks for an interpreter", tree::shown(binary));
+    }
+    Ok(())
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1e6)
+}
