@@ -372,7 +372,7 @@ impl Default for Config {
             balance: Balance::default(),
             segments: Arc::default(),
             privileges: Keep::Needed,
-            seccomp: Seccomp::Enforce,
+            seccomp: Seccomp::Log,
             enter_namespaces: true,
         }
     }
