@@ -4,7 +4,9 @@
 //! in the file, its help and `portolan config show` all come from that row. Flags win over the
 //! environment, the environment over the file, the file over the defaults.
 
+mod confinement;
 mod file;
+mod log;
 mod names;
 mod nearest;
 pub mod segments;
@@ -19,8 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+pub use self::confinement::{Keep, Seccomp};
+pub use self::log::{Log, LogFormat, LogLevel};
 pub use self::names::Names;
 use self::settings::{SETTINGS, Setting};
 pub use self::value::Given;
@@ -102,65 +106,6 @@ pub struct Ports {
     pub reservations: Vec<Reservation>,
     /// What this host is for; `None`: for everything.
     pub environment: Option<Environment>,
-}
-
-/// The agent's own log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Log {
-    /// What is worth a line.
-    pub level: LogLevel,
-    /// How a line looks.
-    pub format: LogFormat,
-}
-
-/// What is worth a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogLevel {
-    /// What keeps the agent from its work.
-    Error,
-    /// What will be missing.
-    Warn,
-    /// What an operator wants to know.
-    Info,
-    /// What a developer wants to know.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Which capabilities are kept after the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Keep {
-    /// Those that the enabled features need while the agent runs.
-    Needed,
-    /// None, whatever is lost by it.
-    None,
-    /// All that were given, for finding out whether a missing one is the trouble.
-    All,
-}
-
-/// What becomes of system calls that the running agent does not make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Seccomp {
-    /// They fail with EPERM.
-    Enforce,
-    /// They pass, and the kernel logs them.
-    Log,
-    /// They pass.
-    Off,
 }
 
 /// Sizes of the kernel's tables; `None` = derived from the memory of the host.
@@ -378,70 +323,9 @@ impl Default for Config {
     }
 }
 
-// === impl LogLevel, LogFormat ===
-
-impl LogLevel {
-    /// All levels.
-    pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
-
-    /// The name used in files, flags and output.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
-impl LogFormat {
-    /// All formats.
-    pub const ALL: [Self; 2] = [Self::Text, Self::Json];
-
-    /// The name used in files, flags and output.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        }
-    }
-}
-
 /// The end of a sentence that names the other place.
 fn the_other(first: Option<&Place>) -> String {
     first.map_or_else(String::new, |first| format!("; the other is at {first}"))
-}
-
-// === impl Keep, Seccomp ===
-
-impl Keep {
-    /// All choices.
-    pub const ALL: [Self; 3] = [Self::Needed, Self::None, Self::All];
-
-    /// The name used in files, flags and output.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Needed => "needed",
-            Self::None => "none",
-            Self::All => "all",
-        }
-    }
-}
-
-impl Seccomp {
-    /// All choices.
-    pub const ALL: [Self; 3] = [Self::Enforce, Self::Log, Self::Off];
-
-    /// The name used in files, flags and output.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Enforce => "enforce",
-            Self::Log => "log",
-            Self::Off => "off",
-        }
-    }
 }
 
 // === impl Place ===

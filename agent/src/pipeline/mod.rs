@@ -9,7 +9,7 @@ mod clock;
 mod core;
 mod kept;
 mod labels;
-mod manager;
+mod notify;
 mod ports;
 mod relate;
 mod views;
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use self::core::Core;
 use self::kept::Kept;
-use self::manager::Manager;
+use self::notify::Manager;
 use self::relate::Relate;
 use crate::api;
 use crate::config::Config;

@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 use crate::facts::patience;
 use crate::scrape::Scrape;
 
+/// The variable of the setting `seccomp`.
+const SECCOMP: &str = "PORTOLAN_SECCOMP";
+
 /// How long [`Agent::eventually`] asks.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a start, a stop or an answer may take.
@@ -81,10 +84,15 @@ pub fn free_port() -> u16 {
     probe.local_addr().expect("a listener has an address").port()
 }
 
-/// `portolan agent` with these settings, through the environment. Nothing of ours is inherited.
+/// `portolan agent` with these settings, through the environment. Nothing of ours is inherited but
+/// the mode of the system call list, so that every test can be run under it
+/// (`PORTOLAN_SECCOMP=enforce cargo xtask test`).
 pub fn command(settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary());
     forget_our_variables(&mut command);
+    if let Some(mode) = std::env::var_os(SECCOMP) {
+        command.env(SECCOMP, mode);
+    }
     command.arg("agent");
     for (key, value) in settings {
         command.env(format!("PORTOLAN_{}", key.replace('.', "_").to_uppercase()), value);

@@ -1,3 +1,5 @@
+//! What a web configuration file may say, and what is said of one with a mistake.
+
 use std::fs;
 
 use super::file::{Secret, WebFile};
