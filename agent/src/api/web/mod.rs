@@ -109,8 +109,9 @@ impl State {
 
 impl Rules {
     fn read(path: &Path) -> anyhow::Result<(Self, Stamps)> {
+        // Before what counts is read: a change in between shows at the next look.
+        let stamps = Stamps::of(WebFile::read(path)?.files(path));
         let file = WebFile::read(path)?;
-        let stamps = Stamps::of(file.files(path));
         let rules = Self {
             tls: file.tls_server_config.as_ref().map(tls::server_config).transpose()?.map(Arc::new),
             passwords: Passwords::new(&file.basic_auth_users)?,
