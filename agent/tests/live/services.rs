@@ -1,6 +1,8 @@
 //! Services: names given by hand, and health as the traffic shows it.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -83,8 +85,7 @@ fn health_is_what_the_traffic_of_the_last_minutes_shows() {
         let mut client = net.client.connect((net.server.v4, port)).unwrap();
         let mut accepted = net::accept(&listener);
         std::thread::scope(|scope| {
-            let answering =
-                scope.spawn(|| net::answer(&mut accepted, 10, 10, std::time::Duration::ZERO));
+            let answering = scope.spawn(|| net::answer(&mut accepted, 10, 10, Duration::ZERO));
             for _ in 0..4 {
                 net::ask(&mut client, 10, 10).unwrap();
             }
@@ -108,5 +109,48 @@ fn health_is_what_the_traffic_of_the_last_minutes_shows() {
     net::close_with_reset(net::accept(&listener));
     drop(client);
     agent.eventually(true, |_| state() == "degraded");
+    agent.stop();
+}
+
+#[test]
+fn watch_shows_the_list_again_and_again_until_nobody_reads_it() {
+    needs_kernel!();
+    let net = Pair::new();
+    let agent = Agent::start();
+    let listener = net.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    let server = &net.server.service;
+    agent.eventually(true, |now| now.has("portolan_port_listeners", &[("service", server)]));
+    let mut command = Command::new(agent::binary());
+    agent::forget_our_variables(&mut command);
+    command.args(["services", "watch", "--every", "1"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env("PORTOLAN_URL", format!("http://{}", agent.address));
+    let mut child = command.spawn().expect("the agent's own binary runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+    let mut line = |wanted: &dyn Fn(&str) -> bool| {
+        let next = || lines.next().expect("it goes on").expect("it prints text");
+        std::iter::repeat_with(next).find(|line| wanted(line)).expect("an endless list")
+    };
+    let of_server = |line: &str| line.split_whitespace().next() == Some(server);
+    assert!(line(&of_server).contains("idle"), "nobody has connected yet");
+    let client = net.client.connect((net.server.v4, port)).expect("a connection");
+    let accepted = net::accept(&listener);
+    // A later list has what happened since.
+    let ok = line(&|line| of_server(line) && !line.contains("idle"));
+    assert!(ok.contains(&port.to_string()) && ok.contains(" ok "), "{ok}");
+    drop((client, accepted, lines));
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child of ours") {
+            break status;
+        }
+        if began.elapsed() > crate::facts::patience(Duration::from_secs(10)) {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("it goes on although nobody reads");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(status.success(), "{status}");
     agent.stop();
 }

@@ -1,13 +1,18 @@
 //! Everything at once: a compose project, pods, units and bare processes, under one agent.
 
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
 use super::api::Api;
 use super::docker::{self, Docker};
 use super::pods::{self, Node};
 use super::units::{self, Machine};
-use super::{edge, expect, lacking};
+use super::{edge, expect, lacking, net as our_net, until};
 use crate::agent::Agent;
 use crate::namespace::Pair;
 use crate::net;
+use crate::segments::portolan;
 
 #[test]
 fn whatever_runs_a_service_every_edge_has_two_names() {
@@ -57,5 +62,61 @@ fn whatever_runs_a_service_every_edge_has_two_names() {
             || name == server
     });
     assert_eq!(agent.json("/api/v1/status")["unresolved_owners"], 0);
+    let (client, server) = (&bare.client.service, &bare.server.service);
+    let ours = ["shop/db", "prod/web", "portolan-web", server];
+    let expected = graph(&[
+        ("docker-proxy", "shop/web", 80),
+        ("shop/crawler", "shop/web", 8080),
+        ("shop/web", "shop/db", 5432),
+        ("prod/probe", "prod/web", 8080),
+        ("prod/shop", "prod/web", 80),
+        ("portolan-shop", "portolan-web", 8080),
+        (client, server, port.try_into().expect("a port")),
+    ]);
+    until("the map is the graph", || drawn(&agent, &ours) == expected);
+    // All of it, and the whole host's: whoever is in one of our networks has a name.
+    let all = drawn(&agent, &[]);
+    let nodes = all["nodes"].as_array().expect("a list").iter();
+    let nameless: Vec<_> = nodes
+        .filter(|name| name.as_str().is_some_and(|name| name.contains(&format!("{}.", our_net()))))
+        .collect();
+    assert!(nameless.is_empty(), "{nameless:?}");
     agent.stop();
+}
+
+/// The graph of these edges, as [`drawn`] tells it.
+fn graph(edges: &[(&str, &str, u16)]) -> Value {
+    let nodes: BTreeSet<&str> =
+        edges.iter().flat_map(|(client, server, _)| [*client, *server]).collect();
+    let mut edges: Vec<Value> = edges
+        .iter()
+        .map(|(client, server, port)| json!([client, server, port, ["client"]]))
+        .collect();
+    edges.sort_by_key(ToString::to_string);
+    json!({ "nodes": nodes, "edges": edges, "not_drawn": 0 })
+}
+
+/// What `portolan map --output json` draws around these services: who connects to whom on which
+/// port, and which side says so. Each connection is drawn once.
+fn drawn(agent: &Agent, services: &[&str]) -> Value {
+    let said = portolan(agent, &[&["map", "--output", "json"], services].concat());
+    let map: Value = serde_json::from_str(&said).expect("JSON");
+    let name = |namespace: &Value, name: &Value| match (namespace.as_str(), name.as_str()) {
+        (Some(""), Some(name)) => name.to_owned(),
+        (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+        _ => panic!("a name is missing: {map}"),
+    };
+    let nodes = map["nodes"].as_array().expect("a list").iter();
+    let nodes: BTreeSet<String> =
+        nodes.map(|node| name(&node["namespace"], &node["name"])).collect();
+    let edges = map["edges"].as_array().expect("a list").iter();
+    let mut edges: Vec<Value> = edges
+        .map(|edge| {
+            let client = name(&edge["client_namespace"], &edge["client"]);
+            let server = name(&edge["server_namespace"], &edge["server"]);
+            json!([client, server, edge["port"], edge["seen_by"]])
+        })
+        .collect();
+    edges.sort_by_key(ToString::to_string);
+    json!({ "nodes": nodes, "edges": edges, "not_drawn": map["not_drawn"] })
 }
