@@ -41,7 +41,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 188;
+offsets! { 204;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -136,11 +136,19 @@ offsets! { 188;
     cred = "task_struct"."cred",
     /// Its effective capabilities, as bits.
     cap_effective = "cred"."cap_effective",
+    /// The newest packet that waits to be read.
+    newest_packet = "sock"."sk_receive_queue.prev",
+    /// How many wait.
+    waiting_packets = "sock"."sk_receive_queue.qlen",
+    /// The packet that was queued before.
+    skb_prev = "sk_buff"."prev",
+    /// Where the packet's data in its buffer ends.
+    skb_tail = "sk_buff"."tail",
 }
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Knobs: 1296 {
+    pub struct Knobs: 1312 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -167,7 +175,9 @@ crate::wire! {
         pub reuse_mask: u8,
         /// The bit of [`Offsets::reuse_port`]'s byte.
         pub reuse_port_mask: u8,
+        /// 1 if answers of DNS servers are handed over.
+        pub dns: u8,
         /// Always zero.
-        pub zero: [u8; 4],
+        pub zero: [u8; 3],
     }
 }

@@ -21,12 +21,15 @@ pub const EVENT: usize = 6;
 /// A program asked to bind, or a listen lost its port. Exported: rows of claims, granted or not.
 pub const BIND: usize = 7;
 
+/// An answer of a DNS server that may tell a name. Exported: those drained, read or not.
+pub const DNS_ANSWER: usize = 8;
+
 /// How many classes there are.
-pub const CLASSES: usize = 8;
+pub const CLASSES: usize = 9;
 
 /// Label values, indexed by class.
 pub const CLASS_NAMES: [&str; CLASSES] =
-    ["connection", "request", "reset", "socket", "edge", "owner", "event", "bind"];
+    ["connection", "request", "reset", "socket", "edge", "owner", "event", "bind", "dns_answer"];
 
 /// No memory for per-socket state.
 pub const NO_STORAGE: usize = 0;
@@ -46,8 +49,13 @@ pub const NO_ATTEMPT: usize = 6;
 /// A bind that was taken for failed, after a second of silence, and succeeded later.
 pub const LATE: usize = 7;
 
+/// The program had read an answer before we could, or too many were queued at once.
+pub const OVERTAKEN: usize = 8;
+/// An answer lay in pages that no program may read.
+pub const PAGED: usize = 9;
+
 /// How many reasons the kernel programs count.
-pub const REASONS: usize = 8;
+pub const REASONS: usize = 10;
 
 /// Label values, indexed by reason.
 pub const REASON_NAMES: [&str; REASONS] = [
@@ -59,6 +67,8 @@ pub const REASON_NAMES: [&str; REASONS] = [
     "map_error",
     "no_attempt",
     "late",
+    "overtaken",
+    "paged",
 ];
 
 /// The kernel skipped a program because it was already running on that CPU
@@ -67,7 +77,7 @@ pub const REASON_RECURSION: &str = "recursion";
 
 crate::wire! {
     /// One CPU's part of the ledger.
-    pub struct Ledger: 576 {
+    pub struct Ledger: 792 {
         /// Facts met, by class.
         pub seen: [u64; CLASSES],
         /// Facts lost, by class and reason.

@@ -16,6 +16,7 @@
 extern crate std;
 
 pub mod address;
+pub mod answer;
 pub mod bound;
 pub mod claim;
 pub mod edge;

@@ -1,10 +1,11 @@
 //! The only way into the ring. A record that cannot be written is counted, never waited for.
 
-use agent_common::events::{EventHeader, RATE_PER_SECOND};
-use agent_common::ledger::{EVENT, RATE_LIMITED, RING_FULL};
+use agent_common::answer::{AnswerHeader, MAX_MESSAGE};
+use agent_common::events::{EventHeader, RATE_PER_SECOND, RateWindow};
+use agent_common::ledger::{DNS_ANSWER, EVENT, RATE_LIMITED, RING_FULL};
 use agent_common::wire::Wire;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output};
 
 use crate::maps::{self, lost, seen};
 
@@ -20,20 +21,30 @@ pub fn admit(kind: u32, owner: u32) -> Option<EventHeader> {
     };
     // SAFETY: no arguments.
     let time_ns = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: a valid map value of this CPU. An interrupting program may make the limit a little
-    // more or less generous; nothing is lost uncounted.
+    // SAFETY: a valid map value of this CPU.
+    if unsafe { !within_rate(window, time_ns) } {
+        lost(EVENT, RATE_LIMITED);
+        return None;
+    }
+    Some(EventHeader { kind, owner, time_ns })
+}
+
+/// Whether one more record may be written in this second.
+///
+/// # Safety
+/// `window` must be a valid map value of this CPU. An interrupting program may make the limit a
+/// little more or less generous; nothing is lost uncounted.
+#[inline(always)]
+unsafe fn within_rate(window: *mut RateWindow, time_ns: u64) -> bool {
+    // SAFETY: the caller's contract.
     unsafe {
         if time_ns.wrapping_sub((*window).since_ns) > SECOND_NS {
             (*window).since_ns = time_ns;
             (*window).written = 0;
         }
         (*window).written += 1;
-        if (*window).written > RATE_PER_SECOND {
-            lost(EVENT, RATE_LIMITED);
-            return None;
-        }
+        (*window).written <= RATE_PER_SECOND
     }
-    Some(EventHeader { kind, owner, time_ns })
 }
 
 /// Writes a record. Nobody is woken: the daemon drains by timer.
@@ -42,5 +53,44 @@ pub fn write<T: Wire>(record: &T) {
     let (ring, _) = maps::events(0);
     if ring.output_untyped::<T>(record, BPF_RB_NO_WAKEUP.into()).is_err() {
         lost(EVENT, RING_FULL);
+    }
+}
+
+/// Whether an answer to network namespace `netns` may be written now, and when that is.
+#[inline(always)]
+pub fn admit_answer(netns: u32) -> Option<u64> {
+    // SAFETY: no arguments.
+    let time_ns = unsafe { bpf_ktime_get_ns() };
+    let (_, window) = maps::answers(netns);
+    // SAFETY: a valid map value of this CPU.
+    if window.is_some_and(|window| unsafe { within_rate(window, time_ns) }) {
+        return Some(time_ns);
+    }
+    lost(DNS_ANSWER, RATE_LIMITED);
+    None
+}
+
+/// Writes a record of which the message has `length` bytes, at most [`MAX_MESSAGE`].
+///
+/// # Safety
+/// `header` must be followed by room for a message.
+#[inline(always)]
+pub unsafe fn write_answer(header: *mut AnswerHeader, length: u32) {
+    let (ring, _) = maps::answers(0);
+    let size = (size_of::<AnswerHeader>() as u32 + length) as u64;
+    if length > MAX_MESSAGE as u32 {
+        return;
+    }
+    // SAFETY: the caller's contract; the verifier checks the size against the room.
+    let result = unsafe {
+        bpf_ringbuf_output(
+            core::ptr::from_ref(ring).cast_mut().cast(),
+            header.cast(),
+            size,
+            BPF_RB_NO_WAKEUP.into(),
+        )
+    };
+    if result != 0 {
+        lost(DNS_ANSWER, RING_FULL);
     }
 }

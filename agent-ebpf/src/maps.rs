@@ -2,6 +2,7 @@
 
 use core::ffi::c_void;
 
+use agent_common::answer::{AnswerHeader, AnswerRoom, BUDGETS};
 use agent_common::bound::BoundState;
 use agent_common::claim::{self, Bucket, ClaimKey, ClaimRow};
 use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow};
@@ -38,7 +39,8 @@ static KNOBS: Knobs = Knobs {
     sock_rcu_free_bit: 25,
     reuse_mask: 0,
     reuse_port_mask: 0,
-    zero: [0; 4],
+    dns: 1,
+    zero: [0; 3],
 };
 
 /// The histogram grid, in read-only data.
@@ -119,6 +121,17 @@ static EVENTS: RingBuf<EventHeader, { 256 * 1024 }> = RingBuf::new();
 /// Rate limit per kind of record.
 #[btf_map]
 static EVENT_RATES: PerCpuArray<RateWindow, KINDS> = PerCpuArray::new();
+
+/// Answers of DNS servers, whole; apart from the other records, so that neither takes the room of
+/// the other. †
+#[btf_map]
+static ANSWERS: RingBuf<AnswerHeader, { 256 * 1024 }> = RingBuf::new();
+/// Rate limit of answers, by network namespace.
+#[btf_map]
+static ANSWER_RATES: PerCpuArray<RateWindow, { BUDGETS as usize }> = PerCpuArray::new();
+/// Room for one answer, and what was handed over last.
+#[btf_map]
+static ANSWER_ROOM: PerCpuArray<AnswerRoom, 1> = PerCpuArray::new();
 
 /// What was seen and what was lost.
 #[btf_map]
@@ -236,6 +249,20 @@ pub fn events(
     kind: u32,
 ) -> (&'static RingBuf<EventHeader, { 256 * 1024 }>, Option<*mut RateWindow>) {
     (&EVENTS, EVENT_RATES.get_ptr_mut(kind))
+}
+
+/// The ring of answers, and the rate limit of those to network namespace `netns`.
+#[inline(always)]
+pub fn answers(
+    netns: u32,
+) -> (&'static RingBuf<AnswerHeader, { 256 * 1024 }>, Option<*mut RateWindow>) {
+    (&ANSWERS, ANSWER_RATES.get_ptr_mut(netns % BUDGETS))
+}
+
+/// Room for one answer.
+#[inline(always)]
+pub fn answer_room() -> Option<*mut AnswerRoom> {
+    ANSWER_ROOM.get_ptr_mut(0)
 }
 
 /// Counts a fact of `class` as met.

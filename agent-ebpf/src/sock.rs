@@ -11,6 +11,7 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use agent_common::address::{self, Address};
+use agent_common::answer::{Front, UDP_HEADER};
 use agent_common::claim;
 use agent_common::knobs::MISSING;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
@@ -31,7 +32,9 @@ pub const LISTEN: u8 = 10;
 pub const CLOSING: u8 = 11;
 
 const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
+const IPPROTO_UDP: u16 = 17;
 
 /// Reads a field by its offset.
 macro_rules! field {
@@ -64,6 +67,29 @@ impl Sock {
     #[inline(always)]
     pub fn is_tcp(self) -> bool {
         field!(self.0, protocol: u16) == IPPROTO_TCP
+    }
+
+    /// Whether the socket speaks UDP. Protocol numbers of other families mean other things.
+    #[inline(always)]
+    pub fn is_udp(self) -> bool {
+        let family = field!(self.0, family: u16);
+        (family == AF_INET || family == AF_INET6) && field!(self.0, protocol: u16) == IPPROTO_UDP
+    }
+
+    /// The packet that was queued last, if any waits to be read. Only a guess without the lock of
+    /// the queue: the program may read it any time, see [`Packet::is_queued`].
+    #[inline(always)]
+    pub fn newest_packet(self) -> Option<Packet> {
+        if self.waiting_packets() == 0 {
+            return None;
+        }
+        Some(Packet(field!(self.0, newest_packet: *const c_void)))
+    }
+
+    /// How many packets wait to be read.
+    #[inline(always)]
+    pub fn waiting_packets(self) -> u32 {
+        field!(self.0, waiting_packets: u32)
     }
 
     /// TCP state.
@@ -372,6 +398,59 @@ impl Packet {
         let device = field!(self.0, skb_dev: *const c_void);
         let net = field!(device, dev_net: *const c_void);
         field!(net, net_inum: u32)
+    }
+
+    /// The packet that was queued before this one.
+    #[inline(always)]
+    pub fn previous(self) -> Self {
+        Self(field!(self.0, skb_prev: *const c_void))
+    }
+
+    /// Whether it is in a queue. What was read from it before this was so is what was in it.
+    #[inline(always)]
+    pub fn is_queued(self) -> bool {
+        !self.previous().0.is_null()
+    }
+
+    /// The UDP header, and what follows it as far as the header of a DNS message would go.
+    #[inline(always)]
+    pub fn front(self) -> Option<Front> {
+        let mut front = MaybeUninit::<Front>::uninit();
+        // SAFETY: the helper checks the source at run time and fills the buffer or fails.
+        let result = unsafe {
+            bpf_probe_read_kernel(
+                front.as_mut_ptr().cast(),
+                size_of::<Front>() as u32,
+                self.datagram(0),
+            )
+        };
+        // SAFETY: filled just now; every pattern of bytes is valid.
+        if result == 0 { Some(unsafe { front.assume_init() }) } else { None }
+    }
+
+    /// How many bytes of the datagram's message lie in the packet's buffer.
+    #[inline(always)]
+    pub fn message_in_buffer(self) -> u32 {
+        let start = u32::from(field!(self.0, skb_transport_header: u16)) + UDP_HEADER as u32;
+        field!(self.0, skb_tail: u32).saturating_sub(start)
+    }
+
+    /// Copies `length` bytes of the datagram's message; `false` if they cannot be read.
+    ///
+    /// # Safety
+    /// `to` must have room for them.
+    #[inline(always)]
+    pub unsafe fn copy_message(self, to: *mut u8, length: u32) -> bool {
+        // SAFETY: the caller's contract, and the helper checks the source at run time.
+        unsafe { bpf_probe_read_kernel(to.cast(), length, self.datagram(UDP_HEADER)) == 0 }
+    }
+
+    /// Where the UDP header is, and so many bytes behind it.
+    #[inline(always)]
+    fn datagram(self, offset: usize) -> *const c_void {
+        let head = field!(self.0, skb_head: *const u8);
+        let header = field!(self.0, skb_transport_header: u16);
+        head.wrapping_add(header as usize).wrapping_add(offset).cast()
     }
 
     /// Ports and purpose from the TCP header.

@@ -1,8 +1,9 @@
-//! Data for the program: requests on a server, responses on a client.
+//! Data for the program: requests on a server, responses on a client, answers of DNS servers.
 //!
 //! `trace_sk_data_ready(const struct sock *sk)`, net/core/sock.c and others, since 6.3; before,
 //! `void sock_def_readable(struct sock *sk)` tells the same. Runs for every protocol: sockets
-//! without our state leave at once. The socket's lock is held.
+//! without our state leave at once, but for UDP. The lock of a TCP socket is held, that of a UDP
+//! socket's queue is not any more.
 
 use core::ffi::c_void;
 
@@ -10,8 +11,8 @@ use aya_ebpf::macros::{btf_tracepoint, fentry};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
 
 use crate::maps::socket;
-use crate::requests;
 use crate::sock::Sock;
+use crate::{answers, requests};
 
 #[btf_tracepoint]
 fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
@@ -28,6 +29,8 @@ fn run(sk: Sock) -> i32 {
     if let Some(state) = socket(sk.0) {
         // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
         unsafe { requests::received(sk, state) };
+    } else {
+        answers::received(sk);
     }
     0
 }

@@ -24,6 +24,7 @@ pub type Body = fn(&[u8]);
 /// All of them, by the name of their seeds' folder.
 pub const BODIES: &[(&str, Body)] = &[
     ("event", event),
+    ("dns", dns),
     ("btf", btf),
     ("toml", toml),
     ("yaml", yaml),
@@ -41,6 +42,17 @@ fn event(bytes: &[u8]) {
     for from in 0..bytes.len().min(2) {
         let _ = portolan::decode::event(bytes.get(from..).unwrap_or_default());
     }
+}
+
+/// Answers of DNS servers: what comes out of one is what a host may be called.
+fn dns(bytes: &[u8]) {
+    let _ = portolan::decode::dns::answer(bytes);
+    let Ok(resolution) = portolan::decode::dns::message_of(bytes, bytes.len()) else { return };
+    let good =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    assert!(resolution.name.len() <= 253 && resolution.name.bytes().all(good), "{resolution:?}");
+    // No record is shorter than its owner, type, class, TTL, length and address.
+    assert!(resolution.addresses.len() * 15 <= bytes.len(), "{resolution:?}");
 }
 
 /// The kernel's types.

@@ -143,7 +143,8 @@ impl Balance {
     /// The shares that `snapshot` shows of the last `window` seconds.
     pub fn new(snapshot: &Snapshot, window: u64, services: &[String]) -> Self {
         let related = &snapshot.related;
-        let (groups, seconds) = balance::groups(&related.relations, window, &related.weights);
+        let (groups, seconds) =
+            balance::groups(&related.relations, window, &related.weights, &related.known);
         let is_wanted = |name: &ServiceName| {
             services.iter().any(|service| **service == *name.name || *service == name.to_string())
         };

@@ -74,7 +74,11 @@ fn push_group(text: &mut String, group: &BalanceGroup) {
         human::full_name(client_namespace, client),
         human::full_name(server_namespace, server)
     );
-    let longest = group.backends.iter().map(|share| share.backend.chars().count()).max();
+    let label = |share: &Share| match &share.instance {
+        Some(instance) => format!("{} {instance}", share.backend),
+        None => share.backend.clone(),
+    };
+    let longest = group.backends.iter().map(|share| label(share).chars().count()).max();
     let longest = longest.unwrap_or_default();
     type Part = (&'static str, Spread, fn(&Share) -> (u64, Option<f64>));
     let parts: [Part; 2] = [
@@ -92,7 +96,7 @@ fn push_group(text: &mut String, group: &BalanceGroup) {
             let _ = writeln!(
                 text,
                 "    {:longest$}  {}  {:>5}  {:>6}  due {}",
-                share.backend,
+                label(share),
                 bar(part),
                 human::percent(part),
                 human::count(count),

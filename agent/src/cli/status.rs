@@ -183,6 +183,7 @@ edge           4         3     1  no_slot 1
 owner          0         2     0
 event          9         7     2  rate_limited 2
 bind           0         0     0
+dns_answer     0         0     0
   The kernel skipped 1 runs of hooks that were already running on that CPU.
 
 TABLE   ROWS    OF  FULL

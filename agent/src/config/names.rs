@@ -29,6 +29,8 @@ pub struct Names {
     pub node: Option<String>,
     /// Ask the kernel's connection tracking for translated connections.
     pub conntrack: bool,
+    /// Learn the names that programs ask DNS servers for.
+    pub dns: bool,
     /// Call what runs in a systemd unit by the unit.
     pub units: bool,
 }
@@ -44,6 +46,7 @@ impl Default for Names {
             kubernetes: Cluster::Own,
             node: None,
             conntrack: true,
+            dns: true,
             units: true,
         }
     }

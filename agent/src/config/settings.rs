@@ -116,14 +116,14 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "limits.addresses",
         flag: Flag::Value("limits.addresses", "N"),
-        help: "How many ends of edges may be called by their address (default: 4096); the others are `internet` or `other`",
+        help: "How many ends of edges may be called by their address or by a name from DNS (default: 4096); the others are `internet` or `other`",
         set: |config, given| value::table_size(given).map(|v| config.limits.addresses = Some(v)),
         show: |config| config.limits.addresses.map(|v| v.to_string()),
     },
     Setting {
         key: "limits.ring_bytes",
         flag: Flag::Value("limits.ring-bytes", "N"),
-        help: "Room for details of resets and failed connects between two drains: a power of two (default: 262144)",
+        help: "Room for details of resets and failed connects between two drains, and as much for answers of DNS servers: a power of two (default: 262144)",
         set: |config, given| value::ring_size(given).map(|v| config.limits.ring_bytes = Some(v)),
         show: |config| config.limits.ring_bytes.map(|v| v.to_string()),
     },
@@ -185,6 +185,13 @@ pub const SETTINGS: &[Setting] = &[
         help: "Ask the kernel's connection tracking who answers behind translated addresses; the flag turns it off",
         set: |config, given| value::boolean(given).map(|v| config.names.conntrack = v),
         show: |config| Some(config.names.conntrack.to_string()),
+    },
+    Setting {
+        key: "names.dns",
+        flag: Flag::Off("names.no-dns"),
+        help: "Call servers by the names that programs asked DNS servers for, if nothing better is known; only names, addresses and times to live are kept; the flag turns it off",
+        set: |config, given| value::boolean(given).map(|v| config.names.dns = v),
+        show: |config| Some(config.names.dns.to_string()),
     },
     Setting {
         key: "names.units",

@@ -1,4 +1,4 @@
-//! Bytes from the kernel's ring → typed events. Total: whatever the bytes, an event or an error.
+//! Bytes from the kernel's rings → typed events. Total: whatever the bytes, an event or an error.
 
 use std::net::IpAddr;
 
@@ -10,6 +10,8 @@ use agent_common::events::{EventHeader, KIND_CONNECT_FAILED, KIND_RESET};
 use agent_common::reset::CAUSE_NAMES;
 use agent_common::wire::Wire as _;
 use thiserror::Error;
+
+pub mod dns;
 
 /// Why a record cannot be read.
 #[derive(Debug, Error, PartialEq, Eq)]

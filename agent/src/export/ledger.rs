@@ -3,8 +3,8 @@
 use std::fmt;
 
 use agent_common::ledger::{
-    CLASS_NAMES, EDGE, EVENT, MAP_ERROR, NO_OWNER, NO_SLOT, NO_STORAGE, OWNER, RATE_LIMITED,
-    REASON_NAMES, REASON_RECURSION, RING_FULL, SOCKET,
+    CLASS_NAMES, DNS_ANSWER, EDGE, EVENT, MAP_ERROR, NO_OWNER, NO_SLOT, NO_STORAGE, OWNER,
+    RATE_LIMITED, REASON_NAMES, REASON_RECURSION, RING_FULL, SOCKET,
 };
 
 use super::View;
@@ -47,6 +47,8 @@ const CAN_OCCUR: &[(usize, usize)] = &[
     (OWNER, MAP_ERROR),
     (EVENT, RING_FULL),
     (EVENT, RATE_LIMITED),
+    (DNS_ANSWER, RING_FULL),
+    (DNS_ANSWER, RATE_LIMITED),
 ];
 
 fn seen(view: &View, samples: &mut Samples<'_>) -> fmt::Result {

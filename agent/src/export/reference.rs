@@ -145,6 +145,7 @@ const CLASSES_EXPLAINED: [&str; CLASSES] = [
     "a new owner of sockets; exported are those that got a row, the rest is called `other`",
     "a detail record about a reset or a failed attempt, for the log; losing one loses no count",
     "a program asked for a port, or lost one when it began to listen; found as granted or as failed",
+    "an answer of a DNS server, with records, to a program of this host; found as read or as not to be read",
 ];
 
 /// What each reason for a loss means, in the contract's order.
@@ -157,6 +158,8 @@ const REASONS_EXPLAINED: [&str; REASONS] = [
     "a table refused a row for another reason; with `edge` and `owner` mostly two CPUs that met the same one at once, and nothing is missing",
     "too many threads had a bind under way at once: what became of it is not known",
     "a bind that said nothing for a second, counted as failed, and succeeded after all",
+    "the program had read the answer before we could, or too many were queued at once",
+    "the answer lay in pages that no kernel program may read; depends on the network card's driver",
 ];
 
 /// The whole text.

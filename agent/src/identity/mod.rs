@@ -16,22 +16,26 @@
 //! again later, at once when a source has told something new. [`Source`] is ordered from the
 //! surest to the last resort, so whoever keeps a name may keep the surer one.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use agent_common::address::Address;
+use agent_common::address::{self, Address};
 use agent_common::edge::EdgeKey;
 use agent_common::listener::ListenerRecord;
 use agent_common::owner::{OWNER_OVERFLOW, OwnerRow};
 use hashbrown::HashMap;
 
+use crate::decode::dns;
 use crate::model::port::Port;
 use crate::model::service::{Service, Source};
+use crate::model::snapshot::SourceView;
 
 mod addresses;
 pub mod cgroup;
 mod command_line;
 pub mod docker_proxy;
 mod flags;
+mod found;
 pub mod hierarchy;
 mod listener;
 pub mod mounts;
@@ -39,13 +43,15 @@ pub mod place;
 pub mod process;
 pub mod procfs;
 pub mod remote;
+mod resolved;
 pub mod rules;
 pub mod sources;
 pub mod told;
 
 use cgroup::{Cgroups, Whereabouts};
+pub use found::Found;
 use place::Place;
-pub use remote::{Client, Found};
+pub use remote::Client;
 use rules::Rules;
 use told::{Bearer, Told};
 
@@ -237,6 +243,17 @@ impl Names {
         self.remotes.set_strangers(strangers);
     }
 
+    /// What DNS servers have told programs of this host since the last time, and how many answers
+    /// could not be read.
+    pub fn set_answers(&mut self, answers: &[dns::Answer], malformed: u64, now_us: u64) {
+        self.remotes.resolved.learn(answers, malformed, now_us);
+    }
+
+    /// How the names from DNS are.
+    pub fn resolved(&self) -> SourceView {
+        self.remotes.resolved.view()
+    }
+
     /// Who connects where, from the edges of role client. Call after [`Self::set_addresses`].
     pub fn set_clients(&mut self, clients: &[Client]) {
         self.remotes.set_clients(clients, &self.told);
@@ -273,6 +290,33 @@ impl Names {
     /// Whether a source tells of containers that publish their ports in this namespace.
     pub fn publishes_in(&self, netns: u32) -> bool {
         self.told.iter().any(|told| told.published_in() == Some(netns))
+    }
+
+    /// The service at an address and port, if anybody knows.
+    pub fn server(&self, address: Address, port: u16) -> Option<Service> {
+        self.remotes.at(address, port, &self.rules, &self.told)
+    }
+
+    /// Where the endpoints of Kubernetes Services that are ready listen.
+    pub fn endpoints(&self) -> impl Iterator<Item = SocketAddr> {
+        let ready = self.told.iter().flat_map(|told| told.ready());
+        ready.map(|(address, port)| SocketAddr::new(address::to_ip(address), port))
+    }
+
+    /// Whether others answer in the place of this address and port.
+    pub fn is_front(&self, address: Address, port: u16) -> bool {
+        self.told.iter().any(|told| {
+            told.frontend(address, port).is_some() || !told.answers(address, port).is_empty()
+        })
+    }
+
+    /// The pod or container that has an address, by its own name.
+    pub fn instance(&self, address: Address) -> Option<Arc<str>> {
+        let bearer = |told: &Arc<Told>| {
+            let bearer = told.at(address).or_else(|| told.endpoint(address))?;
+            Some(Arc::clone(&bearer.instance))
+        };
+        self.told.iter().find_map(|told| bearer(told).filter(|name| !name.is_empty()))
     }
 
     /// Table entries left out because a table was full.

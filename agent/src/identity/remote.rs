@@ -7,7 +7,9 @@
 //! 4. the container or pod that has the address; for a server's edge, before this, nobody, and
 //!    after it the only service of that namespace that connects there;
 //! 5. the Kubernetes Service that has an endpoint there;
-//! 6. a network with a name; the address itself, under a cap; else `internet` or `other`.
+//! 6. a network with a name;
+//! 7. the name that somebody in the owner's namespace asked a DNS server for ([`Resolved`]), or
+//!    the address itself, both under a cap; else `internet` or `other`.
 //!
 //! `127.0.0.1` is a different place in every network namespace. So for 3 and 4 an address is first
 //! given its namespace, seen from the owner's; see [`Remotes::place`].
@@ -20,14 +22,16 @@ use agent_common::listener::ListenerRecord;
 use hashbrown::{HashMap, HashSet};
 
 use super::addresses::{by_address, everywhere, is_internal, path};
+use super::found::{Found, agreed, found_by};
 use super::listener::Listener;
+use super::resolved::Resolved;
 use super::rules::Rules;
 use super::told::{Bearer, Told};
-use crate::model::service::{Entity, Service, Source};
+use crate::model::service::{Service, Source};
 
 /// Entries per table at most.
 const MAX_ENTRIES: usize = 65_536;
-/// Ends that are called by their address at most, unless the operator decides.
+/// Ends that are called by their address or by a name from DNS at most, unless the operator decides.
 pub const MAX_ADDRESSES: usize = 4096;
 /// How often the sources are asked about an end that has no name.
 const QUESTIONS: u8 = 3;
@@ -45,19 +49,6 @@ pub struct Client {
     pub service: Service,
 }
 
-/// Who is at the other end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// What it is called.
-    pub service: Service,
-    /// Who it is.
-    pub entity: Entity,
-    /// What the client asked for, if another answered.
-    pub asked: Option<Service>,
-    /// Whether a better name is not to be expected in the next seconds.
-    pub settled: bool,
-}
-
 /// What is known of this host's listeners, addresses and clients.
 pub(super) struct Remotes {
     listeners: HashMap<(u32, u16), Vec<Listener>>,
@@ -66,7 +57,10 @@ pub(super) struct Remotes {
     own: HashSet<(u32, Address)>,
     /// What the clients of a namespace connect to → the service; `None` if several do.
     clients: HashMap<Connection, Option<Service>>,
-    /// Addresses that are names, each with the round in which it was last needed.
+    /// What was asked of DNS servers.
+    pub(super) resolved: Resolved,
+    /// Ends that are called by their address or by what was asked for, each with the round in which
+    /// it was last needed.
     admitted: HashMap<Address, u64>,
     max_addresses: usize,
     round: u64,
@@ -89,18 +83,6 @@ struct Connection {
     path: (bool, bool),
 }
 
-impl Found {
-    /// Nothing but the name.
-    pub fn new(service: Service) -> Self {
-        Self { service, entity: Entity::UNKNOWN, asked: None, settled: true }
-    }
-
-    fn bearer(bearer: &Bearer, source: Source, rules: &Rules) -> Self {
-        let service = rules.bearer(bearer).unwrap_or_else(|| bearer.service.clone());
-        Self { entity: bearer.entity, ..Self::new(service.found_by(source)) }
-    }
-}
-
 impl Remotes {
     pub(super) fn new(max_addresses: usize) -> Self {
         Self {
@@ -108,6 +90,7 @@ impl Remotes {
             places: HashMap::new(),
             own: HashSet::new(),
             clients: HashMap::new(),
+            resolved: Resolved::default(),
             admitted: HashMap::new(),
             max_addresses,
             round: 0,
@@ -235,14 +218,28 @@ impl Remotes {
         }
         if let Some(found) = answered {
             let asked = self.direct(netns, remote, port, rules, told).map(|found| found.service);
-            let asked = asked.or_else(|| Some(by_address(remote)));
+            let by_name = || self.resolved.name(netns, remote).map(|(service, _)| service);
+            let asked = asked.or_else(by_name).or_else(|| Some(by_address(remote)));
             let asked = asked.filter(|asked| !asked.is_called_as(&found.service));
             return Found { asked, ..found_by(&found, Source::Conntrack) };
         }
         match self.direct(netns, remote, port, rules, told) {
             Some(found) => found,
-            None => self.stranger(remote, port, rules),
+            None => self.stranger(Some(netns), remote, port, rules),
         }
+    }
+
+    /// The service at an address and port as everybody sees it: whoever connects from wherever.
+    pub(super) fn at(
+        &self,
+        remote: Address,
+        port: u16,
+        rules: &Rules,
+        told: &[Arc<Told>],
+    ) -> Option<Service> {
+        // No namespace has the number 0.
+        let direct = || self.direct(0, remote, port, rules, told).map(|found| found.service);
+        rules.address(remote).or_else(direct).or_else(|| rules.network(remote))
     }
 
     /// Who is at an address and port, without translation.
@@ -289,7 +286,8 @@ impl Remotes {
         if let Some(bearer) = told.iter().find_map(|told| told.endpoint(remote)) {
             return Found::bearer(bearer, Source::ServiceAddress, rules);
         }
-        self.stranger(remote, 0, rules)
+        // Names are those of servers: who connects from there is not known by them.
+        self.stranger(None, remote, 0, rules)
     }
 
     /// The container that has an address. Two runtimes may use the same networks: then the address
@@ -306,11 +304,27 @@ impl Remotes {
         alone.then_some(&first.service)
     }
 
-    /// An end that nobody knows.
-    fn stranger(&mut self, remote: Address, port: u16, rules: &Rules) -> Found {
+    /// An end that nobody knows, unless namespace `asked_in` has asked for it by a name.
+    fn stranger(
+        &mut self,
+        asked_in: Option<u32>,
+        remote: Address,
+        port: u16,
+        rules: &Rules,
+    ) -> Found {
         let settled = !self.wonder(remote, port);
-        let service = rules.network(remote).unwrap_or_else(|| self.admit(remote));
-        Found { settled, ..Found::new(service) }
+        if let Some(service) = rules.network(remote) {
+            return Found { settled, ..Found::new(service) };
+        }
+        if !self.admit(remote) {
+            let is_ours = is_internal(address::to_ip(remote));
+            let rest = if is_ours { Service::other() } else { Service::internet() };
+            return Found { settled, ..Found::new(rest) };
+        }
+        match asked_in.and_then(|netns| self.resolved.name(netns, remote)) {
+            Some((service, entity)) => Found { entity, settled, ..Found::new(service) },
+            None => Found { settled, ..Found::new(by_address(remote)) },
+        }
     }
 
     /// Lets the sources be asked some times about an end; returns whether an answer may come.
@@ -325,14 +339,13 @@ impl Remotes {
         self.strangers
     }
 
-    /// The address as a name, while there is room for it.
-    fn admit(&mut self, remote: Address) -> Service {
-        let room = self.admitted.len() < self.max_addresses;
-        if room || self.admitted.contains_key(&remote) {
+    /// Whether there is room for a name of its own for this address.
+    fn admit(&mut self, remote: Address) -> bool {
+        let room = self.admitted.len() < self.max_addresses || self.admitted.contains_key(&remote);
+        if room {
             self.admitted.insert(remote, self.round);
-            return by_address(remote);
         }
-        if is_internal(address::to_ip(remote)) { Service::other() } else { Service::internet() }
+        room
     }
 
     /// The namespace that `address` leads to from `netns`, if it is one of this host and only one.
@@ -367,25 +380,6 @@ impl Remotes {
         let connection = Connection { client, server, port: key.port, path: path(key.remote) };
         self.clients.get(&connection)?.as_ref()
     }
-}
-
-/// The one that all of them are, if they are one and every one is known.
-fn agreed(found: impl Iterator<Item = Option<Found>>) -> Option<Found> {
-    let mut one: Option<Found> = None;
-    for found in found {
-        let found = found?;
-        match &one {
-            Some(known) if !known.service.is_called_as(&found.service) => return None,
-            Some(_) => {}
-            None => one = Some(found),
-        }
-    }
-    one
-}
-
-/// Of several backends no single one is the bearer of the name.
-fn found_by(found: &Found, source: Source) -> Found {
-    Found::new(found.service.found_by(source))
 }
 
 #[cfg(test)]

@@ -316,7 +316,12 @@ mod tests {
                 let place = Place::of(place);
                 let owner = Owner { row, place: Some(&place), ports };
                 let labels = Arc::from([("app".to_owned(), label.to_owned())]);
-                let bearer = Bearer { service: Service::any(), entity: Entity(1), labels };
+                let bearer = Bearer {
+                    service: Service::any(),
+                    entity: Entity(1),
+                    instance: Arc::default(),
+                    labels,
+                };
                 let found = rules.owner(&owner, Some(&bearer));
                 let name = found.map(|found| format!("{}/{}", found.namespace, found.name));
                 assert_eq!(name.as_deref(), expected);

@@ -38,7 +38,10 @@ impl Host {
         let mut told = Told::default();
         let labels = Arc::from([("app".to_owned(), "shop".to_owned())]);
         let service = Service { kind: Kind::Container, ..Service::new(name, Source::Docker) };
-        told.add_container(ID, Bearer { service, entity: Entity::of(ID), labels });
+        told.add_container(
+            ID,
+            Bearer { service, entity: Entity::of(ID), instance: Arc::default(), labels },
+        );
         self.names.set_told(vec![Arc::new(told)], expecting);
     }
 

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use agent_common::address::{self, Address};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::place::Place;
 use crate::model::port::Port;
@@ -24,6 +24,8 @@ pub struct Bearer {
     pub service: Service,
     /// Who it is, whatever it is called.
     pub entity: Entity,
+    /// Which one of the service it is: the pod's or container's own name; empty if not known.
+    pub instance: Arc<str>,
     /// Those of its labels that rules of the configuration look at.
     pub labels: Arc<[(String, String)]>,
 }
@@ -47,6 +49,8 @@ pub struct Told {
     /// Endpoints of Services, on whatever host they are.
     endpoints: HashMap<Address, Bearer>,
     frontends: HashMap<(Address, u16), Frontend>,
+    /// Where the endpoints of Services that are ready listen.
+    ready: HashSet<(Address, u16)>,
     published: HashMap<u16, Vec<(Address, Bearer)>>,
     /// Ports that containers were to publish which did not start: the last one for each.
     refused: HashMap<Port, Bearer>,
@@ -91,6 +95,15 @@ impl Told {
     /// An endpoint of a Service that may be on another host.
     pub fn add_endpoint(&mut self, address: Address, bearer: Bearer) {
         self.dropped += put(&mut self.endpoints, address, bearer);
+    }
+
+    /// A port of an endpoint that is ready for connections.
+    pub fn add_ready(&mut self, address: Address, port: u16) {
+        if self.ready.len() >= MAX_ENTRIES && !self.ready.contains(&(address, port)) {
+            self.dropped += 1;
+            return;
+        }
+        self.ready.insert((address, port));
     }
 
     /// A Service, by an address and port of its own.
@@ -146,6 +159,11 @@ impl Told {
         self.endpoints.get(&address)
     }
 
+    /// Where endpoints of Services listen that are ready.
+    pub fn ready(&self) -> impl Iterator<Item = (Address, u16)> {
+        self.ready.iter().copied()
+    }
+
     /// The Service that clients reach at an address and port.
     pub fn frontend(&self, address: Address, port: u16) -> Option<&Frontend> {
         self.frontends.get(&(address, port))
@@ -188,6 +206,7 @@ impl Told {
             addresses,
             endpoints,
             frontends,
+            ready: _,
             published,
             refused,
             published_in: _,
@@ -236,7 +255,7 @@ mod tests {
 
     fn bearer(name: &str) -> Bearer {
         let service = Service::new(name, Source::Docker);
-        Bearer { service, entity: Entity::of(name), labels: Arc::default() }
+        Bearer { service, entity: Entity::of(name), instance: name.into(), labels: Arc::default() }
     }
 
     #[test]

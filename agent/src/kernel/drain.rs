@@ -19,12 +19,16 @@ use hashbrown::HashMap;
 use super::bpf::{self, Map, Mapped};
 use super::object::Parts;
 use super::ports::{self, Ports};
+use crate::decode::dns::{self, Answer};
 use crate::decode::{self, Event};
 use crate::model::claims::Claim;
 use crate::model::tables::Edge;
 
 /// At most this many records leave the ring in one drain, so that a flood cannot stall it.
 const MAX_EVENTS: usize = 4096;
+
+/// The same for answers of DNS servers.
+const MAX_ANSWERS: usize = 4096;
 
 /// What one drain found.
 #[derive(Default)]
@@ -45,6 +49,10 @@ pub struct Drained {
     pub events: Vec<Event>,
     /// Records that could not be read.
     pub malformed_events: u64,
+    /// What DNS servers have told programs.
+    pub answers: Vec<Answer>,
+    /// Answers that could not be read.
+    pub malformed_answers: u64,
 }
 
 /// The reading side of the kernel half.
@@ -62,6 +70,7 @@ pub struct Drain {
     known_owners: HashMap<u32, u64>,
     ledger: Map<u32, Ledger>,
     ring: RingBuf<MapData>,
+    answers: RingBuf<MapData>,
     sweep: Option<OwnedFd>,
     /// The bind hooks.
     pub ports: Ports,
@@ -89,7 +98,11 @@ impl Drain {
         let sockets = parts.take("SOCKETS")?;
         let sweep = sweep.map(|program| bpf::link_iterator(program.as_fd(), Some(sockets.as_fd())));
         let sweep = sweep.transpose().context("linking the sweep to the table of sockets")?;
-        let ring = MapData::from_fd(parts.take("EVENTS")?).context("opening the ring")?;
+        let mut ring = |name| -> anyhow::Result<RingBuf<MapData>> {
+            let ring = MapData::from_fd(parts.take(name)?).context("opening a ring")?;
+            Ok(RingBuf::try_from(AyaMap::RingBuf(ring))?)
+        };
+        let (ring, answers) = (ring("EVENTS")?, ring("ANSWERS")?);
         Ok(Self {
             edges: map(parts, "EDGES")?,
             edge_free: Map::stack(parts.take("EDGE_FREE")?)?,
@@ -103,7 +116,8 @@ impl Drain {
             owner_rows_map,
             known_owners: HashMap::new(),
             ledger: map(parts, "LEDGER")?,
-            ring: RingBuf::try_from(AyaMap::RingBuf(ring))?,
+            ring,
+            answers,
             sweep,
             ports,
             open_binds: true,
@@ -135,6 +149,13 @@ impl Drain {
             match decode::event(&record) {
                 Ok(event) => drained.events.push(event),
                 Err(_) => drained.malformed_events += 1,
+            }
+        }
+        for _ in 0..MAX_ANSWERS {
+            let Some(record) = self.answers.next() else { break };
+            match dns::answer(&record) {
+                Ok(answer) => drained.answers.push(answer),
+                Err(_) => drained.malformed_answers += 1,
             }
         }
         Ok(drained)

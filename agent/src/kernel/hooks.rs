@@ -268,6 +268,21 @@ pub const HOOKS: &[Hook] = &[
 const BIND_FIELDS: &[&str] =
     &["net", "net_inum", "num", "state", "group_leader", "comm", "cred", "cap_effective"];
 
+/// What it takes to read answers of DNS servers, which is a part of `sk_data_ready`.
+pub const DNS_FIELDS: &[&str] = &[
+    "family",
+    "protocol",
+    "dport",
+    "net",
+    "net_inum",
+    "newest_packet",
+    "waiting_packets",
+    "skb_prev",
+    "skb_head",
+    "skb_tail",
+    "skb_transport_header",
+];
+
 /// Fields without a hook to switch off: what is lost when the kernel lacks one.
 pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
     ("drops", "listen overflows"),
@@ -318,6 +333,7 @@ mod tests {
     fn every_field_exists_and_every_field_is_needed_by_someone() {
         let known: Vec<_> = Offsets::FIELDS.iter().map(|(name, ..)| *name).collect();
         let mut needed: Vec<_> = HOOKS.iter().flat_map(|hook| hook.fields).copied().collect();
+        needed.extend(DNS_FIELDS);
         needed.extend(OPTIONAL_FIELDS.iter().map(|(name, _)| *name));
         for name in &needed {
             assert!(known.contains(name), "{name} is not a field");

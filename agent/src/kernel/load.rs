@@ -14,7 +14,7 @@ use super::bpf::{self, Map};
 use super::btf::Btf;
 use super::drain::Drain;
 use super::enforcement::Enforcement;
-use super::hooks::{self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, Way};
+use super::hooks::{self, DNS_FIELDS, HOOKS, Hook, Kind, OPTIONAL_FIELDS, Way};
 use super::object::{self, Link, Parts};
 use super::offsets;
 use super::pins::Pins;
@@ -25,6 +25,7 @@ use crate::model::snapshot::Disabled;
 const MAX_SHARDS: usize = 4;
 
 /// What the operator chose, as far as the kernel half is concerned.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches, not states of a machine")]
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Rows for edges.
@@ -37,6 +38,8 @@ pub struct Options {
     pub internal_ranges: Vec<IpNet>,
     /// Time requests.
     pub requests: bool,
+    /// Read answers of DNS servers.
+    pub dns: bool,
     /// Keep maps, programs and links in this directory of the BPF file system.
     pub pin: Option<PathBuf>,
     /// Let the kernel programs log.
@@ -71,6 +74,8 @@ pub struct Kernel {
     pub seeds: Map<u64, Seed>,
     /// Whether maps and links were found pinned and taken over.
     pub adopted: bool,
+    /// Whether answers of DNS servers are read.
+    pub dns: bool,
     /// The kernel programs' own log, if asked for.
     pub log: Option<object::Log>,
     _run_stats: Option<OwnedFd>,
@@ -81,13 +86,7 @@ impl Kernel {
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         hooks::check_masks(&options.masked)?;
         let btf = Btf::of_running_kernel()?;
-        let knobs = offsets::knobs(
-            &btf,
-            &options.masked,
-            &options.internal_ranges,
-            shards(),
-            options.requests,
-        );
+        let knobs = offsets::knobs(&btf, options, shards());
         let plan = plan(&btf, &knobs, options);
         drop(btf);
         let pins = Pins::open(options.pin.as_deref(), &layout(options, &knobs))?;
@@ -103,6 +102,7 @@ impl Kernel {
 
         let hooks = take_links(&plan, &mut parts);
         let disabled = what_is_off(&hooks, &knobs, options);
+        let dns = options.dns && no_dns(&hooks, &knobs, options).is_none();
         let first = hooks.first().ok_or_else(|| anyhow!("the table of hooks is empty"))?;
         if let Err(why) = &first.result {
             bail!(
@@ -120,7 +120,17 @@ impl Kernel {
         let drain = Drain::new(&mut parts, knobs.shards as usize, sweep, ports)?;
         let run_stats = options.run_stats.then(bpf::enable_run_stats).transpose();
         let run_stats = run_stats.context("turning on the kernel's run-time statistics")?;
-        Ok(Self { hooks, disabled, drain, enforcement, seeds, adopted, log, _run_stats: run_stats })
+        Ok(Self {
+            hooks,
+            disabled,
+            drain,
+            enforcement,
+            seeds,
+            adopted,
+            dns,
+            log,
+            _run_stats: run_stats,
+        })
     }
 
     /// The program of a hook, if it is loaded.
@@ -207,6 +217,10 @@ fn what_is_off(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disa
             });
         }
     }
+    if let Some(why) = no_dns(hooks, knobs, options) {
+        let what = "names that programs asked DNS servers for".to_owned();
+        disabled.push(Disabled { what, why });
+    }
     if knobs.reset_has_reason == 0 {
         disabled.push(Disabled {
             what: "the cause of resets this host sends, and those it sends without a socket, as when it refuses a connection".to_owned(),
@@ -214,6 +228,22 @@ fn what_is_off(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disa
         });
     }
     disabled
+}
+
+/// Why answers of DNS servers are not read although they should be.
+fn no_dns(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Option<String> {
+    if !options.dns {
+        return None;
+    }
+    let hook = hooks.iter().find(|attached| attached.hook.name == "sk_data_ready")?;
+    let missing = || offsets::missing(&knobs.offsets, DNS_FIELDS).join(", ");
+    match &hook.result {
+        Err(why) => Some(format!("sk_data_ready: {why}")),
+        Ok(_) if knobs.dns == 0 => {
+            Some(format!("{} not in this kernel's structs, or masked", missing()))
+        }
+        Ok(_) => None,
+    }
 }
 
 fn program_of(hooks: &[Attached], name: &str) -> anyhow::Result<Option<OwnedFd>> {

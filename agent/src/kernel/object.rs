@@ -64,6 +64,7 @@ impl Parts {
             .map_max_entries("OWNER_ROWS", owners)
             .map_max_entries("OWNER_FREE", owners)
             .map_max_entries("EVENTS", options.ring_bytes)
+            .map_max_entries("ANSWERS", options.ring_bytes)
             .load(OBJECT)
             .context("creating the kernel tables (on kernels before 5.11 or in containers RLIMIT_MEMLOCK may be too low; in a cgroup with little memory, allow more or lower --limits.edges and --limits.owners)")?;
         let mut maps = BTreeMap::new();

@@ -7,6 +7,8 @@ use agent_common::wire::Wire as _;
 use ipnet::IpNet;
 
 use super::btf::Btf;
+use super::hooks::DNS_FIELDS;
+use super::load::Options;
 
 /// `SOCK_DONE` of include/net/sock.h, where it has been since Linux 2.6.
 const SOCK_DONE: u8 = 1;
@@ -69,18 +71,20 @@ pub fn missing(offsets: &Offsets, fields: &[&'static str]) -> Vec<&'static str> 
 }
 
 /// Everything the kernel programs are told before they are loaded.
-pub fn knobs(btf: &Btf, masked: &[String], ranges: &[IpNet], shards: u32, requests: bool) -> Knobs {
-    let (offsets, masks) = resolve(btf, masked);
+pub fn knobs(btf: &Btf, options: &Options, shards: u32) -> Knobs {
+    let (offsets, masks) = resolve(btf, &options.masked);
     let mut knobs = Knobs {
         offsets,
         shards,
         v6_only_mask: masks.v6_only,
         reuse_mask: masks.reuse,
         reuse_port_mask: masks.reuse_port,
-        requests: requests.into(),
+        requests: options.requests.into(),
+        dns: (options.dns && missing(&offsets, DNS_FIELDS).is_empty()).into(),
         ..Knobs::zeroed()
     };
-    for (range, network) in knobs.ranges.iter_mut().zip(ranges.iter().take(MAX_RANGES)) {
+    let ranges = options.internal_ranges.iter().take(MAX_RANGES);
+    for (range, network) in knobs.ranges.iter_mut().zip(ranges) {
         *range = range_of(network);
         knobs.range_count += 1;
     }

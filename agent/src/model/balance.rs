@@ -8,13 +8,14 @@
 //! deviation of √(p(1-p)/n). Below the number for which twice that is the tolerance, nothing is
 //! said of the balance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
-use super::relations::{Backend, RelationsView, ServiceName};
+use super::relations::{Backend, MAX_BACKENDS, RelationsView, ServiceName};
 use super::snapshot::Role;
 use super::tally::covered_seconds;
 
@@ -26,6 +27,14 @@ pub const TOLERANCE: f64 = 0.05;
 pub struct Weights {
     exact: HashMap<SocketAddr, u32>,
     any_port: HashMap<IpAddr, u32>,
+}
+
+/// Backends that are there, whether anybody connects to them or not, and what they are called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    backends: HashMap<(ServiceName, u16), BTreeSet<SocketAddr>>,
+    fronts: HashSet<SocketAddr>,
+    instances: HashMap<IpAddr, Arc<str>>,
 }
 
 /// The backends of one server for one client.
@@ -52,6 +61,9 @@ pub struct Group {
 pub struct Share {
     /// Address and port; `other` for those beyond the cap.
     pub backend: String,
+    /// The pod or container that has the address, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// What it should get of the whole, 0 to 1.
     pub expected_share: f64,
     /// Connections in the window.
@@ -90,8 +102,13 @@ pub enum Verdict {
 }
 
 /// How every named service of `view` is balanced in the last `window` seconds, and how many seconds
-/// that really covers.
-pub fn groups(view: &RelationsView, window: u64, weights: &Weights) -> (Vec<Group>, u64) {
+/// that really covers. Backends that are known and got nothing are there with zero.
+pub fn groups(
+    view: &RelationsView,
+    window: u64,
+    weights: &Weights,
+    known: &Known,
+) -> (Vec<Group>, u64) {
     type Key<'a> = (&'a ServiceName, &'a ServiceName, u16, Role);
     let mut groups: BTreeMap<Key<'_>, BTreeMap<Backend, (u64, u64)>> = BTreeMap::new();
     let counted = view.rows.iter().filter(|(relation, _)| relation.counts && relation.named);
@@ -102,9 +119,13 @@ pub fn groups(view: &RelationsView, window: u64, weights: &Weights) -> (Vec<Grou
         got.0 += tally.connections;
         got.1 += tally.requests.count();
     }
-    let groups = groups.into_iter().map(|((client, server, port, role), backends)| {
+    let groups = groups.into_iter().map(|((client, server, port, role), mut backends)| {
+        // What clients of other hosts get elsewhere is seen there.
+        if role == Role::Client {
+            known.complete(server, port, &mut backends);
+        }
         let (client, server) = (client.clone(), server.clone());
-        group((client, server, port, role), &backends, weights)
+        group((client, server, port, role), &backends, weights, known)
     });
     (groups.collect(), covered_seconds(view.now, window).min(view.now - view.since))
 }
@@ -113,6 +134,7 @@ fn group(
     (client, server, port, role): (ServiceName, ServiceName, u16, Role),
     backends: &BTreeMap<Backend, (u64, u64)>,
     weights: &Weights,
+    known: &Known,
 ) -> Group {
     let weight = |backend: &Backend| f64::from(weights.of(backend));
     // With all weights zero nobody should get anything; then even is as good as any.
@@ -126,6 +148,7 @@ fn group(
         .iter()
         .map(|(backend, got)| Share {
             backend: backend.to_string(),
+            instance: backend.ip().and_then(|ip| known.instances.get(&ip)).map(ToString::to_string),
             expected_share: expected(backend),
             connections: got.0,
             connections_share: part(got.0, connections),
@@ -169,6 +192,48 @@ impl Spread {
     }
 }
 
+// === impl Known ===
+
+impl Known {
+    /// A backend of a server.
+    pub fn add(&mut self, server: ServiceName, backend: SocketAddr) {
+        self.backends.entry((server, backend.port())).or_default().insert(backend);
+    }
+
+    /// An address in the place of which others answer.
+    pub fn add_front(&mut self, address: SocketAddr) {
+        self.fronts.insert(address);
+    }
+
+    /// Who has an address.
+    pub fn call(&mut self, ip: IpAddr, instance: Arc<str>) {
+        self.instances.insert(ip, instance);
+    }
+
+    /// Adds those backends of a server that got nothing. Behind an address that others answer for
+    /// nobody knows which did.
+    fn complete(
+        &self,
+        server: &ServiceName,
+        port: u16,
+        backends: &mut BTreeMap<Backend, (u64, u64)>,
+    ) {
+        let Some(there) = self.backends.get(&(server.clone(), port)) else { return };
+        let is_front = |backend: &Backend| match backend.address() {
+            Some(address) => self.fronts.contains(&address),
+            None => true,
+        };
+        if backends.keys().any(is_front) {
+            return;
+        }
+        for backend in there.iter().map(|address| Backend::Address(*address)) {
+            if backends.len() < MAX_BACKENDS && !is_front(&backend) {
+                backends.entry(backend).or_default();
+            }
+        }
+    }
+}
+
 // === impl Weights ===
 
 impl Weights {
@@ -178,6 +243,12 @@ impl Weights {
             Some(port) => self.exact.insert(SocketAddr::new(address, port), weight),
             None => self.any_port.insert(address, weight),
         }
+    }
+
+    /// The addresses that have one, each with its port unless it is for all.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, Option<u16>)> {
+        let exact = self.exact.keys().map(|address| (address.ip(), Some(address.port())));
+        exact.chain(self.any_port.keys().map(|ip| (*ip, None)))
     }
 
     /// The declarations, as they are written.
@@ -229,7 +300,7 @@ mod tests {
             .map(|(i, n)| edge(4 + i as u32, 2, &format!("10.0.0.{}", i + 2), *n / 10, *n))
             .collect();
         let view = after(&[(edges, labels("web", "api"))]);
-        let (mut groups, _) = groups(&view, 300, weights);
+        let (mut groups, _) = groups(&view, 300, weights, &Known::default());
         assert_eq!(groups.len(), 1);
         groups.remove(0)
     }
@@ -269,10 +340,40 @@ mod tests {
     fn a_window_without_samples_says_nothing() {
         let mut view = after(&[(vec![edge(4, 2, "10.0.0.2", 9, 900)], labels("web", "api"))]);
         view.now += 1000;
-        let (groups, _) = groups(&view, 300, &Weights::default());
+        let (groups, _) = groups(&view, 300, &Weights::default(), &Known::default());
         assert_eq!((groups[0].requests.total, groups[0].requests.deviation), (0, None));
         assert_eq!(groups[0].requests.verdict, Verdict::TooFew);
         assert_eq!(groups[0].backends[0].requests_share, None);
+    }
+
+    #[test]
+    fn a_backend_that_got_nothing_is_there_with_zero_unless_it_cannot_be_told() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let api = ServiceName { namespace: "".into(), name: "api".into() };
+        let view = after(&[(vec![edge(4, 2, "10.0.0.2", 90, 900)], labels("web", "api"))]);
+        let mut known = Known::default();
+        known.add(api.clone(), address("10.0.0.2:80"));
+        known.add(api.clone(), address("10.0.0.3:80"));
+        known.add(api, address("10.0.0.4:8080"));
+        known.call(address("10.0.0.3:80").ip(), "api-1".into());
+        let (found, _) = groups(&view, 300, &Weights::default(), &known);
+        let shares: Vec<_> = found[0]
+            .backends
+            .iter()
+            .map(|share| (share.backend.as_str(), share.instance.as_deref(), share.requests))
+            .collect();
+        assert_eq!(shares, [("10.0.0.2:80", None, 900), ("10.0.0.3:80", Some("api-1"), 0)]);
+        assert_eq!(found[0].requests.deviation, Some(0.5));
+        assert_eq!(found[0].requests.verdict, Verdict::Unbalanced);
+        // Meant to get nothing, and gets nothing.
+        let mut weights = Weights::default();
+        weights.insert("10.0.0.3".parse().expect("an address"), None, 0);
+        let (found, _) = groups(&view, 300, &weights, &known);
+        assert_eq!(found[0].requests.verdict, Verdict::Balanced);
+        // Others answer in its place.
+        known.add_front(address("10.0.0.2:80"));
+        let (found, _) = groups(&view, 300, &Weights::default(), &known);
+        assert_eq!(found[0].backends.len(), 1);
     }
 
     proptest! {

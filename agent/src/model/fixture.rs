@@ -113,6 +113,7 @@ fn related() -> RelatedView {
             folded: 0,
         }),
         weights: Arc::default(),
+        known: Arc::default(),
     }
 }
 
@@ -229,7 +230,7 @@ pub fn snapshot() -> Snapshot {
             },
             count: 3,
         }],
-        ledger: LedgerView { kernel, exported: [18, 8, 4, 15, 3, 2, 7, 0], recursion_misses: 1 },
+        ledger: LedgerView { kernel, exported: [18, 8, 4, 15, 3, 2, 7, 0, 0], recursion_misses: 1 },
         hooks: vec![
             hook("inet_sock_set_state", true, 90, 0.000_045, 0),
             hook("sock_send_length", false, 0, 0.0, 0),

@@ -26,7 +26,7 @@ use super::tally::{History, Tally};
 /// Relations at most.
 const MAX_RELATIONS: usize = 16_384;
 /// Backends of one server for one client at most; further ones are one, `other`.
-const MAX_BACKENDS: usize = 64;
+pub(super) const MAX_BACKENDS: usize = 64;
 
 /// A service's name, without how it was found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -306,6 +306,14 @@ impl Backend {
             return Self::Other;
         }
         Self::Address(SocketAddr::new(address::to_ip(server), port))
+    }
+
+    /// Its address and port, if it has one.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Other => None,
+        }
     }
 
     /// Its address, if it has one.

@@ -49,6 +49,8 @@ pub enum Kind {
     Process,
     /// Declared in the configuration, or registered by hand.
     Declared,
+    /// A name that a DNS server knows.
+    DnsName,
     /// An address without a name.
     Address,
     /// Everything outside the internal ranges.
@@ -93,6 +95,8 @@ pub enum Source {
     Registered,
     /// A network that the configuration names.
     Network,
+    /// The name that a program asked a DNS server for.
+    Dns,
     /// The address itself.
     Address,
     /// Outside the internal ranges.
@@ -134,6 +138,7 @@ impl Kind {
             Self::Unit => "unit",
             Self::Process => "process",
             Self::Declared => "declared",
+            Self::DnsName => "dns_name",
             Self::Address => "address",
             Self::Internet => "internet",
             Self::Unknown => "unknown",
@@ -143,7 +148,7 @@ impl Kind {
 
 impl Source {
     /// Every source, from the surest to the last resort.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Rule,
         Self::Kubernetes,
         Self::Docker,
@@ -160,6 +165,7 @@ impl Source {
         Self::LocalClient,
         Self::Registered,
         Self::Network,
+        Self::Dns,
         Self::Address,
         Self::Internet,
         Self::Unknown,
@@ -184,6 +190,7 @@ impl Source {
             Self::LocalClient => "local_client",
             Self::Registered => "registered",
             Self::Network => "network",
+            Self::Dns => "dns",
             Self::Address => "address",
             Self::Internet => "internet",
             Self::Unknown => "unknown",
@@ -198,6 +205,7 @@ impl Source {
             Self::LocalClient
                 | Self::Registered
                 | Self::Network
+                | Self::Dns
                 | Self::Address
                 | Self::Internet
                 | Self::Unknown
@@ -218,6 +226,7 @@ impl Source {
             | Self::ContainerAddress => Kind::Container,
             Self::Unit => Kind::Unit,
             Self::Process | Self::Listener | Self::LocalClient | Self::Conntrack => Kind::Process,
+            Self::Dns => Kind::DnsName,
             Self::Address => Kind::Address,
             Self::Internet => Kind::Internet,
             Self::Unknown => Kind::Unknown,

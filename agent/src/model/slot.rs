@@ -197,13 +197,16 @@ fn judge(old: &Service, old_entity: Entity, new: &Service, new_entity: Entity) -
         return Verdict::Same;
     }
     let is_known = |service: &Service| !service.source.is_provisional();
-    let another = is_known(old) && is_known(new) && old_entity.differs(new_entity);
+    // A name from DNS may stand for a container that will be known; another such name is another's.
+    let both_asked_for = (old.source, new.source) == (Source::Dns, Source::Dns);
+    let another =
+        (is_known(old) && is_known(new) || both_asked_for) && old_entity.differs(new_entity);
     // That one client alone connects there holds only until another does, and what was registered
     // only until it is unregistered.
     let guess_ended = match old.source {
         Source::LocalClient => new.source == Source::Address,
         Source::Registered => {
-            matches!(new.source, Source::Network | Source::Address)
+            matches!(new.source, Source::Network | Source::Dns | Source::Address)
         }
         _ => false,
     };

@@ -6,7 +6,7 @@ use agent_common::edge::EdgeCounters;
 use agent_common::ledger::{CLASSES, Ledger};
 use serde::{Deserialize, Serialize};
 
-use super::balance::Weights;
+use super::balance::{Known, Weights};
 use super::conflicts::{Conflict, ConflictTotal};
 use super::ephemeral::EphemeralView;
 use super::health::Epoch;
@@ -68,6 +68,8 @@ pub struct RelatedView {
     pub segments: Option<SegmentsView>,
     /// What backends are meant to get.
     pub weights: Arc<Weights>,
+    /// Which backends there are, and what they are called.
+    pub known: Arc<Known>,
 }
 
 /// Which side of an edge saw it.

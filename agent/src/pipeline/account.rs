@@ -1,7 +1,7 @@
 //! The account: what was exported of every class of events, to hold against what the kernel half
 //! saw and lost.
 
-use agent_common::ledger::{BIND, CLASSES, EVENT, Ledger, OWNER, SOCKET};
+use agent_common::ledger::{BIND, CLASSES, DNS_ANSWER, EVENT, Ledger, OWNER, SOCKET};
 
 /// What leaves by other ways than the table of edges.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +12,8 @@ pub(super) struct Elsewhere {
     pub events: u64,
     /// Failed binds found in their rows.
     pub binds: u64,
+    /// Answers of DNS servers read from their ring.
+    pub dns_answers: u64,
 }
 
 /// Remembers what an earlier agent exported.
@@ -37,6 +39,7 @@ impl Account {
         exported[OWNER] = elsewhere.owners;
         exported[EVENT] = elsewhere.events;
         exported[BIND] = elsewhere.binds;
+        exported[DNS_ANSWER] = elsewhere.dns_answers;
         let before = self.before.get_or_insert_with(|| {
             let missing = |class: usize| {
                 if adopted { kept(class).saturating_sub(exported[class]) } else { 0 }
@@ -63,7 +66,7 @@ mod tests {
         ledger.seen[BIND] = 10;
         ledger.lost[BIND][0] = 2;
         ledger.seen[SOCKET] = 5;
-        let elsewhere = |binds| Elsewhere { owners: 0, events: 0, binds };
+        let elsewhere = |binds| Elsewhere { owners: 0, events: 0, binds, dns_answers: 0 };
         let mut fresh = Account::default();
         let exported = fresh.exported([0; CLASSES], elsewhere(8), &ledger, false);
         assert_eq!((exported[BIND], exported[SOCKET]), (8, 5));

@@ -213,6 +213,7 @@ impl Core {
         }
         self.names.set_ports(&self.listeners);
         let now_us = monotonic_us();
+        self.names.set_answers(&drained.answers, drained.malformed_answers, now_us);
         let Self { names, owners, listeners, .. } = self;
         let mut owner = |index: u32| local_name(names, owners, index, now_us).0;
         let listening: Vec<_> =
@@ -261,13 +262,19 @@ impl Core {
             owners: self.owners.taken(),
             events: self.events,
             binds: self.ports.exported(),
+            dns_answers: self.names.resolved().lookups,
         };
         let Self { account, kernel, .. } = self;
         let exported =
             account.exported(updated.exported, elsewhere, &drained.ledger, kernel.adopted);
         let kept = self.keep(drained, now_us, taken_seconds as u64);
-        let related = self.relate.update(now_us, taken_seconds, &drained.edges, &self.tables);
+        let book = self.kept.book();
+        let names = (&self.names, &book.registry);
+        let related =
+            self.relate.update(now_us, taken_seconds, &drained.edges, &self.tables, names);
         let hooks = views::hooks(&self.kernel);
+        let mut sources = self.sources.views();
+        sources.extend(self.kernel.dns.then(|| self.names.resolved()));
         let Self { names, owners, listeners, .. } = self;
         Snapshot {
             taken_seconds,
@@ -289,7 +296,7 @@ impl Core {
             disabled: self.kernel.disabled.clone(),
             maps: self.maps(drained),
             unresolved_owners: self.names.unresolved(),
-            sources: self.sources.views(),
+            sources,
             related,
             drains: self.drains,
             drain_seconds: self.drain_time.as_secs_f64(),

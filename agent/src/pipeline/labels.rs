@@ -63,7 +63,7 @@ pub(super) fn naming(
 /// Where nothing surer is known of an address: what somebody registered for it. A client's port
 /// is not in the key, so a client is found only by a registration of an address alone.
 fn registered(registry: &Registry, found: Found, key: &EdgeKey) -> Found {
-    if !matches!(found.service.source, Source::Network | Source::Address) {
+    if !matches!(found.service.source, Source::Network | Source::Dns | Source::Address) {
         return found;
     }
     let port = if key.role == ROLE_CLIENT { key.port } else { 0 };

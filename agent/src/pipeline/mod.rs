@@ -5,6 +5,7 @@
 //! is a plain call; time is an argument; nothing is locked.
 
 mod account;
+mod backends;
 mod clock;
 mod core;
 mod kept;
@@ -135,6 +136,7 @@ fn options(config: &Config) -> Options {
         internal_ranges: config.kernel_ranges(),
         ring_bytes: config.limits.ring_bytes.unwrap_or(RING_BYTES),
         requests: config.requests,
+        dns: config.names.dns,
         pin: config.pin.then(|| pins::DIRECTORY.into()),
         bpf_log: config.bpf_log,
         run_stats: config.run_stats,

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use agent_common::address::Address;
 
+use super::backends::Backends;
 use crate::config::Config;
+use crate::identity::Names;
 use crate::model::balance::Weights;
+use crate::model::registry::Registry;
 use crate::model::relations::{Ends, Relations};
 use crate::model::sides::Sides;
 use crate::model::snapshot::RelatedView;
@@ -17,6 +20,7 @@ pub(super) struct Relate {
     relations: Relations,
     violations: Option<Violations>,
     weights: Arc<Weights>,
+    backends: Backends,
     own: Vec<Address>,
 }
 
@@ -30,6 +34,7 @@ impl Relate {
             relations: Relations::new(now_us),
             violations: (!policy.is_empty()).then(|| Violations::new(Arc::clone(policy))),
             weights: Arc::new(config.balance.weights.clone()),
+            backends: Backends::default(),
             own: Vec::new(),
         }
     }
@@ -40,13 +45,14 @@ impl Relate {
     }
 
     /// Takes in a drain at `now_us`, which is `now_seconds` since the Unix epoch. `tables` must
-    /// have taken it in already: they name the slots.
+    /// have taken it in already: they name the slots. `names` are those of backends.
     pub(super) fn update(
         &mut self,
         now_us: u64,
         now_seconds: f64,
         edges: &[Edge],
         tables: &Tables,
+        names: (&Names, &Registry),
     ) -> RelatedView {
         let sides = Sides::new(edges, self.own.iter().copied());
         self.relations.update(now_us, edges, &sides, |slot| tables.told(slot));
@@ -63,11 +69,9 @@ impl Relate {
             }
             violations.view()
         });
-        RelatedView {
-            relations: self.relations.view(now_us),
-            segments,
-            weights: Arc::clone(&self.weights),
-        }
+        let relations = self.relations.view(now_us);
+        let known = self.backends.known(&relations, &self.weights, names.0, names.1);
+        RelatedView { relations, segments, known, weights: Arc::clone(&self.weights) }
     }
 }
 

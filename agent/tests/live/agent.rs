@@ -158,6 +158,7 @@ impl Agent {
         all.extend([
             ("names.conntrack", "false"),
             ("names.cri", "off"),
+            ("names.dns", "false"),
             ("names.docker", "off"),
             ("names.kubernetes", "off"),
             ("names.podman", "off"),

@@ -269,3 +269,36 @@ fn shares_behind_a_weighted_haproxy_are_those_of_the_access_logs() {
     assert!(said.contains("requests: balanced, within 0.0 points"), "{said}");
     agent.stop();
 }
+
+#[test]
+fn a_declared_backend_that_got_nothing_is_there_with_zero() {
+    needs_kernel!();
+    if let Some(why) = missing(&["nginx", "haproxy"]) {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    let pair = Pair::new();
+    // HAProxy knows two of them.
+    let backends = Backends::start(&pair.server, 3);
+    let [first, .., idle] = backends.addresses[..] else { panic!("three addresses") };
+    let port = backends.port;
+    let agent = Agent::with(&[("balance.weights", &format!("{first}=10,{idle}:{port}=1"))]);
+    let balancer = Balancer::by_weight(&pair.client, &backends);
+    ask(&pair.client, balancer.port);
+    let _ = settled(&agent, "haproxy", port);
+    // Which backends there are is looked up every few seconds.
+    agent.eventually(3, |_| shares(&group(&agent, "haproxy", port)).len());
+    let group = group(&agent, "haproxy", port);
+    drop(balancer);
+    let logs = backends.stop();
+    println!("{logs:?} {group}");
+    assert_eq!(shares(&group), logs);
+    assert_eq!(logs[&format!("{idle}:{port}")], (0, 0));
+    // One of 12 was due to the one that got nothing.
+    let deviation = group["requests"]["deviation"].as_f64().expect("there were requests");
+    assert!((deviation - 1.0 / 12.0).abs() < 1e-9, "{deviation}");
+    assert_eq!(group["requests"]["verdict"], "unbalanced", "{group}");
+    let said = printed(&agent, &logs);
+    assert!(said.contains("UNBALANCED, off by 8.3 points"), "{said}");
+    agent.stop();
+}

@@ -58,6 +58,7 @@ mod balance;
 mod confined;
 mod conflicts;
 mod degrade;
+mod dns;
 mod enforcement;
 mod exactness;
 mod inet_sock_set_state;

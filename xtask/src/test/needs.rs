@@ -4,13 +4,14 @@ use anyhow::Result;
 
 use crate::{apt, shell};
 
-const PACKAGES: [&str; 27] = [
+const PACKAGES: [&str; 28] = [
     "bpftool",
     "bpftrace",
     "busybox-static",
     "containerd",
     "containernetworking-plugins",
     "curl",
+    "dnsmasq-base",
     "docker-compose",
     "docker.io",
     "haproxy",

@@ -1,6 +1,7 @@
 //! The other end of connections: who it is said to be, and when nobody is.
 
 use super::*;
+use crate::model::service::Entity;
 use agent_common::wire::Wire;
 use std::net::IpAddr;
 
@@ -53,7 +54,7 @@ fn name(remotes: &mut Remotes, netns: u32, key: &EdgeKey) -> Service {
 
 fn bearer(name: &str) -> Bearer {
     let service = Service::new(name, Source::Kubernetes);
-    Bearer { service, entity: Entity::of(name), labels: Arc::default() }
+    Bearer { service, entity: Entity::of(name), instance: name.into(), labels: Arc::default() }
 }
 
 #[test]

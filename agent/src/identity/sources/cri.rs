@@ -267,7 +267,7 @@ fn bearer(pod: &Sandbox, keys: &[String]) -> (Bearer, String) {
             (Service { namespace, kind, ..service }, metadata.uid.clone())
         });
     let id = if uid.is_empty() { &pod.id } else { &uid };
-    (Bearer { service, entity: Entity::of(id), labels }, uid)
+    (Bearer { service, entity: Entity::of(id), instance: metadata.name.into(), labels }, uid)
 }
 
 fn addresses(status: &Status) -> impl Iterator<Item = address::Address> {

@@ -116,9 +116,10 @@ fn add(told: &mut Told, container: ContainerSummary, source: Source, keys: &[Str
     let names = container.names.unwrap_or_default();
     let name =
         names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
-    let service = name_of(&labels, name.or(id.get(..12)).unwrap_or(&id), source);
+    let name = name.or(id.get(..12)).unwrap_or(&id);
+    let service = name_of(&labels, name, source);
     let labels = workload::wanted(&labels, keys);
-    let bearer = Bearer { service, entity: Entity::of(&id), labels };
+    let bearer = Bearer { service, entity: Entity::of(&id), instance: name.into(), labels };
     let networks = container.network_settings.and_then(|settings| settings.networks);
     for endpoint in networks.unwrap_or_default().into_values() {
         let addresses = [endpoint.ip_address, endpoint.global_ipv6_address];

@@ -13,6 +13,7 @@ use super::cri::{Cri, Pod};
 use super::engine::{self, Engine};
 use super::{Edge, edge, edges, end, expect, lacking, net, run, until};
 use crate::agent::Agent;
+use crate::segments::portolan;
 
 /// The programs it takes.
 pub(super) const NEEDS: &[&str] = &["containerd", "ctr", "runc", "iptables", "sha256sum"];
@@ -206,6 +207,35 @@ pub(super) fn populate(node: &Node, api: &Api) -> Value {
     object(&probe, Some(("DaemonSet", "probe")))
 }
 
+/// What `probe`, which asks one pod only, and `shop`, which asks the Service, give to which pod.
+fn shares_of_pods(agent: &Agent) {
+    let shares = |client: &str| -> Vec<(String, bool)> {
+        let answer = agent.json("/api/v1/balance?service=prod/web");
+        let groups = answer["groups"].as_array().expect("a list").iter();
+        let of_client =
+            groups.filter(|group| group["client"] == client && group["role"] == "client");
+        let backends = of_client.filter_map(|group| group["backends"].as_array()).flatten();
+        let share = |backend: &Value| {
+            let name = super::text(backend, "instance");
+            (name, backend["connections"].as_u64().unwrap_or_default() > 0)
+        };
+        let mut shares: Vec<_> = backends.map(share).collect();
+        shares.sort();
+        shares
+    };
+    let of_probe =
+        [("web-7d4b9c8f6d-aaaaa".to_owned(), true), ("web-7d4b9c8f6d-bbbbb".to_owned(), false)];
+    // Which backends there are is looked up every few seconds.
+    until("both pods have a share", || shares("probe") == of_probe);
+    // Behind the Service's address nobody knows which pod it was.
+    assert_eq!(shares("shop"), [(String::new(), true)]);
+    let said = portolan(agent, &["balance", "prod/web"]);
+    let line =
+        |pod: &str| said.lines().find(|line| line.contains(pod)).unwrap_or_default().to_owned();
+    assert!(line("bbbbb").contains(":8080 web-7d4b9c8f6d-bbbbb  ····················"), "{said}");
+    assert!(line("aaaaa").contains("100%"), "{said}");
+}
+
 #[test]
 fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
     needs_kernel!();
@@ -248,6 +278,7 @@ fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
         ("stateful_set".into(), "daemon_set".into())
     );
     assert_eq!(agent.json("/api/v1/status")["unresolved_owners"], 0);
+    shares_of_pods(&agent);
     agent.stop();
 
     // A role that may list pods only: who answered tells the kernel.

@@ -93,9 +93,10 @@ impl Starts {
         let labels = container.config.and_then(|config| config.labels).unwrap_or_default();
         let name = container.name.unwrap_or_default();
         let name = Some(name.trim_start_matches('/')).filter(|name| !name.is_empty());
-        let service = name_of(&labels, name.or(id.get(..12)).unwrap_or(&id), self.source);
+        let name = name.or(id.get(..12)).unwrap_or(&id);
+        let service = name_of(&labels, name, self.source);
         let labels = workload::wanted(&labels, &self.labels);
-        let bearer = Bearer { service, entity: Entity::of(&id), labels };
+        let bearer = Bearer { service, entity: Entity::of(&id), instance: name.into(), labels };
         if self.made.len() >= MOST {
             self.made.pop_front();
         }

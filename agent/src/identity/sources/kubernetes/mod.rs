@@ -237,7 +237,10 @@ impl Objects {
             let Some(service) = slice.metadata.labels.get(SERVICE_NAME) else { continue };
             let namespace = slice.metadata.namespace.as_str();
             for endpoint in &slice.endpoints {
-                let uid = endpoint.target_ref.as_ref().map_or("", |target| &target.uid);
+                let (uid, pod) = endpoint
+                    .target_ref
+                    .as_ref()
+                    .map_or(("", ""), |target| (&*target.uid, &*target.name));
                 for text in &endpoint.addresses {
                     let Ok(ip) = text.parse() else { continue };
                     let address = address::from_ip(ip);
@@ -252,9 +255,13 @@ impl Objects {
                                 Source::ServiceAddress,
                             ),
                             entity: Entity::of(id),
+                            instance: pod.into(),
                             labels: Arc::default(),
                         },
                     );
+                    for port in slice.tcp_ports().filter(|_| endpoint.is_ready()) {
+                        told.add_ready(address, port);
+                    }
                     backends.entry((namespace, service.as_str())).or_default().push(address);
                 }
             }
@@ -282,6 +289,7 @@ impl Objects {
         let bearer = Bearer {
             service: in_cluster(&pod.metadata.namespace, &name, kind, Source::Kubernetes),
             entity: Entity::of(&pod.metadata.uid),
+            instance: pod.metadata.name.as_str().into(),
             labels: workload::wanted(&pod.metadata.labels, keys),
         };
         let status = &pod.status;
@@ -420,7 +428,9 @@ mod tests {
         let slices = serde_json::json!([{
             "metadata": {"name": "web-svc-abc", "namespace": "prod", "labels": {SERVICE_NAME: "web-svc"}},
             "endpoints": [{"addresses": ["10.1.0.2"], "targetRef": {"kind": "Pod", "name": "web-7d4-x", "uid": "uid-web-7d4-x"}},
-                {"addresses": ["10.9.9.9"]}],
+                {"addresses": ["10.9.9.9"]},
+                {"addresses": ["10.9.9.10"], "conditions": {"ready": false}}],
+            "ports": [{"port": 8080}, {"port": 8081, "protocol": "UDP"}, {"name": "any"}],
         }, {"metadata": {"name": "no-service"}, "endpoints": null}]);
         objects.take(News::Pods(Change::All(serde_json::from_value(pods).unwrap())));
         objects.take(News::Services(Change::All(serde_json::from_value(services).unwrap())));
@@ -444,10 +454,15 @@ mod tests {
         for address in ["10.96.0.10", "fd00::a", "203.0.113.7"] {
             let frontend = told.frontend(ip(address), 80).unwrap();
             assert_eq!(&*frontend.service.name, "web-svc");
-            assert_eq!(frontend.backends, [ip("10.1.0.2"), ip("10.9.9.9")]);
+            assert_eq!(frontend.backends, ["10.1.0.2", "10.9.9.9", "10.9.9.10"].map(ip));
         }
         assert_eq!(told.frontend(ip("10.96.0.10"), 53), None);
         assert_eq!(&*told.endpoint(ip("10.9.9.9")).unwrap().service.name, "web-svc");
+        assert_eq!(&*told.endpoint(ip("10.1.0.2")).unwrap().instance, "web-7d4-x");
+        assert_eq!(&*told.at(ip("10.1.0.3")).unwrap().instance, "db-0");
+        let mut ready: Vec<_> = told.ready().collect();
+        ready.sort_unstable();
+        assert_eq!(ready, [(ip("10.1.0.2"), 8080), (ip("10.9.9.9"), 8080)]);
         let place = Place { pod: Some("uid-db-0".into()), ..Place::default() };
         assert_eq!(&*told.bearer(&place).unwrap().service.name, "db");
     }

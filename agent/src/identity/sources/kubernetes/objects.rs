@@ -150,6 +150,17 @@ pub(super) struct EndpointSlice {
     pub(super) metadata: Metadata,
     #[serde(default = "Vec::new", deserialize_with = "or_empty")]
     pub(super) endpoints: Vec<Endpoint>,
+    #[serde(default = "Vec::new", deserialize_with = "or_empty")]
+    pub(super) ports: Vec<EndpointPort>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct EndpointPort {
+    /// Without one it is any.
+    #[serde(default)]
+    pub(super) port: Option<u16>,
+    #[serde(default)]
+    pub(super) protocol: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -158,11 +169,21 @@ pub(super) struct Endpoint {
     #[serde(default)]
     pub(super) addresses: Vec<String>,
     #[serde(default)]
+    pub(super) conditions: Conditions,
+    #[serde(default)]
     pub(super) target_ref: Option<TargetReference>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Conditions {
+    #[serde(default)]
+    pub(super) ready: Option<bool>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct TargetReference {
+    #[serde(default)]
+    pub(super) name: String,
     #[serde(default)]
     pub(super) uid: String,
 }
@@ -194,6 +215,22 @@ impl Metadata {
     /// The owner that decides over the object.
     pub(super) fn controller(&self) -> Option<&OwnerReference> {
         self.owner_references.iter().find(|owner| owner.controller)
+    }
+}
+
+impl Endpoint {
+    /// Whether connections are to go there; what is not known is to be taken for ready (API
+    /// reference, EndpointConditions).
+    pub(super) fn is_ready(&self) -> bool {
+        self.conditions.ready != Some(false)
+    }
+}
+
+impl EndpointSlice {
+    /// The TCP ports that its endpoints listen on.
+    pub(super) fn tcp_ports(&self) -> impl Iterator<Item = u16> {
+        let tcp = self.ports.iter().filter(|port| matches!(port.protocol.as_str(), "" | "TCP"));
+        tcp.filter_map(|port| port.port)
     }
 }
 

@@ -1,0 +1,397 @@
+//! Names that programs asked DNS servers for: real programs, a real server, and one that misbehaves.
+//!
+//! The servers that are connected to have addresses of no interface (local routes), so that
+//! nothing but the name that was asked for can name them.
+
+mod server;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use self::server::{Dnsmasq, Message, Record, Responder};
+use crate::agent::Agent;
+use crate::exactness::missing;
+use crate::namespace::{Namespace, Pair};
+use crate::net;
+
+/// Where nobody's interface is: routed to the server's namespace, and local there.
+const V4: &str = "192.0.2";
+const V6: &str = "2001:db8:53";
+/// How long a client waits for an answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long a name may take to show.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The two namespaces, with the servers' addresses.
+fn pair() -> Pair {
+    let pair = Pair::new();
+    let (v4, v6) = (pair.server.v4.to_string(), pair.server.v6.to_string());
+    ip(&pair.client, &format!("route add {V4}.0/24 via {v4}"));
+    ip(&pair.client, &format!("-6 route add {V6}::/64 via {v6}"));
+    ip(&pair.server, &format!("route add local {V4}.0/24 dev lo"));
+    ip(&pair.server, &format!("-6 route add local {V6}::/64 dev lo"));
+    pair
+}
+
+fn ip(namespace: &Namespace, arguments: &str) {
+    let status = namespace.command("ip").args(arguments.split_whitespace()).status();
+    assert!(status.expect("starting ip").success(), "ip {arguments}");
+}
+
+/// An agent that reads answers.
+fn agent(more: &[(&str, &str)]) -> Agent {
+    let mut settings = vec![("names.dns", "true")];
+    settings.extend_from_slice(more);
+    Agent::with(&settings)
+}
+
+/// Asks for a name as musl and many resolvers do: from a socket that is not connected.
+fn ask(client: &Namespace, server: Ipv4Addr, name: &str, kind: u16) {
+    client.within(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a UDP socket");
+        exchange(&socket, &|query| socket.send_to(query, (server, 53)).map(drop), name, kind);
+    });
+}
+
+/// Asks for a name as glibc does: from a connected socket.
+fn ask_connected(client: &Namespace, server: Ipv4Addr, name: &str) {
+    client.within(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a UDP socket");
+        socket.connect((server, 53)).expect("connecting a UDP socket");
+        exchange(&socket, &|query| socket.send(query).map(drop), name, server::A);
+    });
+}
+
+fn exchange(
+    socket: &UdpSocket,
+    send: &dyn Fn(&[u8]) -> std::io::Result<()>,
+    name: &str,
+    kind: u16,
+) {
+    socket.set_read_timeout(Some(crate::facts::patience(ANSWER_WITHIN))).expect("a timeout");
+    send(&server::query(name, kind)).expect("asking");
+    socket.recv(&mut [0; 4096]).unwrap_or_else(|error| panic!("no answer for {name}: {error}"));
+}
+
+/// The client's edges of a port, each as (server, how it was found, what it is, connections).
+fn servers(agent: &Agent, port: u16) -> Vec<(String, String, String, u64)> {
+    let answer = agent.json("/api/v1/edges");
+    let edges = answer["edges"].as_array().expect("a list of edges").iter();
+    let text = |edge: &Value, field: &str| edge[field].as_str().unwrap_or_default().to_owned();
+    edges
+        .filter(|edge| edge["port"] == port && edge["role"] == "client")
+        .map(|edge| {
+            let [server, source, kind] =
+                ["server", "server_source", "server_kind"].map(|field| text(edge, field));
+            (server, source, kind, edge["opened"].as_u64().unwrap_or_default())
+        })
+        .collect()
+}
+
+fn named(name: &str, connections: u64) -> (String, String, String, u64) {
+    (name.to_owned(), "dns".to_owned(), "dns_name".to_owned(), connections)
+}
+
+fn by_address(address: &str, connections: u64) -> (String, String, String, u64) {
+    (address.to_owned(), "address".to_owned(), "address".to_owned(), connections)
+}
+
+#[track_caller]
+fn expect(agent: &Agent, port: u16, expected: &[(String, String, String, u64)]) {
+    let began = Instant::now();
+    loop {
+        let found = servers(agent, port);
+        if found == expected {
+            return;
+        }
+        let sources = &agent.json("/api/v1/status")["sources"];
+        assert!(
+            began.elapsed() < crate::facts::patience(PATIENCE),
+            "expected {expected:?}, found {found:?}; {sources}\nlost: {:?}",
+            agent.scrape().losses()
+        );
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Answers of DNS servers: seen, exported, lost.
+fn ledger(agent: &Agent) -> (u64, u64, u64) {
+    let now = agent.ledger_adds_up();
+    let of = |name: &str| now.sum(name, &[("class", "dns_answer")]);
+    (
+        of("portolan_events_seen_total"),
+        of("portolan_events_exported_total"),
+        of("portolan_events_lost_total"),
+    )
+}
+
+/// What `/api/v1/status` says of the source, if it is there.
+fn source(agent: &Agent) -> Option<Value> {
+    let status = agent.json("/api/v1/status");
+    let mut sources = status["sources"].as_array().expect("a list").iter();
+    sources.find(|source| source["name"] == "dns").cloned()
+}
+
+#[test]
+fn a_server_is_called_what_the_program_asked_for() {
+    needs_kernel!();
+    if let Some(why) = missing(&["dnsmasq", "curl", "unshare"]) {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    let pair = pair();
+    let (db, six) = (format!("{V4}.7"), format!("{V6}::7"));
+    let dnsmasq = Dnsmasq::start(
+        &pair.server,
+        &[
+            &format!("--host-record=db.portolan.test,{db}"),
+            &format!("--host-record=six.portolan.test,{six}"),
+            "--cname=alias.portolan.test,db.portolan.test",
+            "--cname=shop.portolan.test,alias.portolan.test",
+        ],
+    );
+    let agent = agent(&[]);
+    let listener = pair.server.listen("[::]:0");
+    let port = net::port(&listener);
+    let web = std::thread::spawn(move || server::serve_http(&listener, 3));
+
+    // glibc asks for both families at once, from a connected socket.
+    dnsmasq.curl(&pair.client, "Shop.portolan.test", port);
+    expect(&agent, port, &[named("shop.portolan.test", 1)]);
+    dnsmasq.curl(&pair.client, "six.portolan.test", port);
+    expect(&agent, port, &[named("shop.portolan.test", 1), named("six.portolan.test", 1)]);
+    // The same address under another name is the same server: its first name stays.
+    dnsmasq.curl(&pair.client, "db.portolan.test", port);
+    expect(&agent, port, &[named("shop.portolan.test", 2), named("six.portolan.test", 1)]);
+    web.join().expect("three requests were answered");
+
+    let info = [("service", "shop.portolan.test"), ("source", "dns")];
+    assert_eq!(agent.scrape().sum("portolan_service_info", &info), 1);
+    let source = source(&agent).expect("it is a source");
+    assert!(source["entries"].as_u64() >= Some(2) && source["errors"] == 0, "{source}");
+    let (seen, exported, lost) = ledger(&agent);
+    assert!(seen >= 3 && exported == seen && lost == 0, "{seen} {exported} {lost}");
+    agent.stop();
+}
+
+#[test]
+fn an_unconnected_socket_is_read_too_and_a_late_name_takes_the_counts_along() {
+    needs_kernel!();
+    let pair = pair();
+    let (late, six) = (format!("{V4}.9"), format!("{V6}::9"));
+    let responder = Responder::start(&pair.server, |question| {
+        let data = match question.kind {
+            server::A => Record::a(&question.name, 1, &format!("{V4}.9")),
+            _ => Record::aaaa(&question.name, 1, &format!("{V6}::9")),
+        };
+        vec![Message::answer(question, &[data])]
+    });
+    let agent = agent(&[]);
+    let listener = pair.server.listen("[::]:0");
+    let port = net::port(&listener);
+    let connect = |address: &str| {
+        let address: IpAddr = address.parse().expect("an address");
+        pair.client.connect((address, port)).expect("a connection")
+    };
+    let mut open: Vec<TcpStream> = vec![connect(&late), connect(&late)];
+    expect(&agent, port, &[by_address(&late, 2)]);
+    ask(&pair.client, pair.server.v4, "late.portolan.test", server::A);
+    expect(&agent, port, &[named("late.portolan.test", 2)]);
+    open.push(connect(&late));
+    expect(&agent, port, &[named("late.portolan.test", 3)]);
+    ask(&pair.client, pair.server.v4, "Six.Portolan.test", server::AAAA);
+    open.push(connect(&six));
+    expect(&agent, port, &[named("late.portolan.test", 3), named("six.portolan.test", 1)]);
+    // What another namespace was told says nothing here.
+    ask(&pair.server, pair.server.v4, "elsewhere.portolan.test", server::A);
+    let third = format!("{V4}.10");
+    open.push(connect(&third));
+    let six = named("six.portolan.test", 1);
+    expect(&agent, port, &[by_address(&third, 1), named("late.portolan.test", 3), six]);
+    drop((open, responder));
+    agent.stop();
+}
+
+#[test]
+fn what_a_server_cuts_off_or_makes_up_does_no_harm() {
+    needs_kernel!();
+    let pair = pair();
+    let responder = Responder::start(&pair.server, |question| {
+        let good = |last: u8| Record::a(&question.name, 60, &format!("{V4}.{last}"));
+        match question.name.split('.').next().unwrap_or_default() {
+            "cut" => {
+                let whole = Message::answer(question, &[good(20), good(21)]);
+                vec![whole.cut(3).truncated()]
+            }
+            "garbage" => vec![Message(vec![0xff; 64]), Message(vec![0x80; 11])],
+            "lies" => {
+                let mut bytes = Message::answer(question, &[good(22)]).0;
+                // A name that points to itself.
+                bytes.splice(12..14, [0xc0, 12]);
+                vec![Message(bytes)]
+            }
+            "blocked" => {
+                let nowhere = ["0.0.0.0", "127.0.0.1"];
+                let records = nowhere.map(|ip| Record::a(&question.name, 60, ip));
+                vec![Message::answer(question, &records)]
+            }
+            "large" => {
+                let mut records = vec![good(23)];
+                records.extend((0..90).map(|_| good(24)));
+                vec![Message::answer(question, &records)]
+            }
+            _ => vec![Message::answer(question, &[])],
+        }
+    });
+    let agent = agent(&[]);
+    let (seen, ..) = ledger(&agent);
+    for name in ["cut", "garbage", "lies", "blocked", "nothing", "large"] {
+        ask_connected(&pair.client, pair.server.v4, &format!("{name}.portolan.test"));
+    }
+    let listener = pair.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    let open: Vec<TcpStream> = [20, 21, 22, 23]
+        .map(|last| {
+            let address: SocketAddr = format!("{V4}.{last}:{port}").parse().expect("an address");
+            pair.client.connect(address).expect("a connection")
+        })
+        .into();
+    // Of what was cut off the first record was whole; what follows was not.
+    let expected = [
+        by_address(&format!("{V4}.21"), 1),
+        by_address(&format!("{V4}.22"), 1),
+        named("cut.portolan.test", 1),
+        named("large.portolan.test", 1),
+    ];
+    expect(&agent, port, &expected);
+    let source = source(&agent).expect("it is a source");
+    assert!(source["errors"].as_u64() >= Some(1), "a lie is counted: {source}");
+    let (now, exported, lost) = ledger(&agent);
+    // The answer without records tells nothing, and of the garbage nothing looks like an answer.
+    assert!(now - seen >= 4 && exported + lost == now, "{now} {exported} {lost}");
+    assert!(agent.log().lines().all(|line| !line.contains("panicked")), "{}", agent.log());
+    drop((open, responder));
+    agent.stop();
+}
+
+/// Sends itself as many answers as `wanted` in the client's namespace; returns how many arrived.
+fn flood(pair: &Pair, wanted: u32) -> u64 {
+    let server = pair.server.within(|| UdpSocket::bind((pair.server.v4, 53)).expect("port 53"));
+    let client = pair.client.within(|| UdpSocket::bind((pair.client.v4, 0)).expect("a socket"));
+    client.connect((pair.server.v4, 53)).expect("connecting a UDP socket");
+    client.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+    let to = client.local_addr().expect("it has an address");
+    let question = server::Question::new("flood.portolan.test", server::A);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut arrived = 0;
+            while client.recv(&mut [0; 2048]).is_ok() {
+                arrived += 1;
+            }
+            arrived
+        });
+        for number in 0..wanted {
+            let [_, b, c, d] = number.to_be_bytes();
+            let record = Record::a(&question.name, 60, &format!("11.{b}.{c}.{d}"));
+            server.send_to(&Message::answer(&question, &[record]).0, to).expect("sending");
+            if number % 64 == 0 {
+                // Else most of them find no room in the reader's buffer.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        reader.join().expect("the reader ends when nothing comes")
+    })
+}
+
+#[test]
+fn a_flood_of_answers_is_counted_and_costs_only_who_is_flooded() {
+    needs_kernel!();
+    let flooded = pair();
+    // Their budgets are by inode number.
+    let other = std::iter::repeat_with(pair)
+        .find(|other| other.client.inode() % 64 != flooded.client.inode() % 64)
+        .expect("an endless number of them");
+    let responder = Responder::start(&other.server, |question| {
+        vec![Message::answer(question, &[Record::a(&question.name, 60, &format!("{V4}.30"))])]
+    });
+    let check = |settings: &[(&str, &str)], reason: &str| {
+        let agent = agent(settings);
+        let (seen, ..) = ledger(&agent);
+        let arrived = std::thread::scope(|scope| {
+            let flood = scope.spawn(|| flood(&flooded, 10_000));
+            std::thread::sleep(Duration::from_millis(20));
+            ask(&other.client, other.server.v4, "calm.portolan.test", server::A);
+            flood.join().expect("the flood ends")
+        });
+        let (now, exported, lost) = ledger(&agent);
+        println!(
+            "{arrived} answers arrived, {} seen, {exported} exported, {lost} lost",
+            now - seen
+        );
+        // One was the calm client's; this host may ask for something itself.
+        assert!((arrived + 1..arrived + 20).contains(&(now - seen)), "{arrived}: {}", now - seen);
+        assert_eq!(exported + lost, now);
+        let losses = agent
+            .scrape()
+            .losses()
+            .into_iter()
+            .map(|(_, reason, n)| (reason.to_owned(), n))
+            .collect::<Vec<_>>();
+        assert!(losses.iter().any(|(why, n)| why == reason && *n > 0), "{losses:?}");
+        let listener = other.server.listen("0.0.0.0:0");
+        let port = net::port(&listener);
+        let address: SocketAddr = format!("{V4}.30:{port}").parse().expect("an address");
+        let _open = other.client.connect(address).expect("a connection");
+        let calm = servers(&agent, port);
+        agent.stop();
+        calm
+    };
+    let calm = check(&[], "rate_limited");
+    assert_eq!(calm, [named("calm.portolan.test", 1)]);
+    // With hardly a ring and nobody who empties it in time, what finds no room is counted as well.
+    check(&[("limits.ring_bytes", "4096"), ("sweep_interval", "10s")], "ring_full");
+    drop(responder);
+}
+
+#[test]
+fn without_the_hook_or_a_field_or_by_choice_names_are_off() {
+    needs_kernel!();
+    let pair = pair();
+    let responder = Responder::start(&pair.server, |question| {
+        vec![Message::answer(question, &[Record::a(&question.name, 60, &format!("{V4}.40"))])]
+    });
+    let what = "names that programs asked DNS servers for";
+    let check = |settings: &[(&str, &str)], why: Option<&str>| {
+        let agent = agent(settings);
+        ask(&pair.client, pair.server.v4, "off.portolan.test", server::A);
+        let listener = pair.server.listen("0.0.0.0:0");
+        let port = net::port(&listener);
+        let address: SocketAddr = format!("{V4}.40:{port}").parse().expect("an address");
+        let _open = pair.client.connect(address).expect("a connection");
+        expect(&agent, port, &[by_address(&format!("{V4}.40"), 1)]);
+        assert_eq!(source(&agent), None);
+        let status = agent.json("/api/v1/status");
+        let off: Vec<&Value> = status["disabled"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(|off| off["what"] == what)
+            .collect();
+        let reasons: Vec<&str> = off.iter().filter_map(|off| off["why"].as_str()).collect();
+        assert_eq!(reasons.len(), usize::from(why.is_some()), "{settings:?}: {reasons:?}");
+        assert!(
+            reasons.iter().all(|reason| reason.contains(why.unwrap_or_default())),
+            "{reasons:?}"
+        );
+        assert_eq!(ledger(&agent).0, 0);
+        agent.stop();
+    };
+    check(&[("masked", "sk_data_ready")], Some("sk_data_ready"));
+    check(&[("masked", "newest_packet")], Some("newest_packet"));
+    check(&[("requests", "false")], Some("request timing is switched off"));
+    check(&[("names.dns", "false")], None);
+    drop(responder);
+}
