@@ -226,6 +226,7 @@ function Body({ panel, data, width, height }: any) {
   if (panel.type === 'heatmap') return data.length ? <Heat data={data} width={width} height={height} /> : <Empty panel={panel} />;
   if (panel.type === 'nodeGraph') return <Graph data={data} width={width} height={height} />;
   if (panel.type === 'table') {
+    if (!data[0].length) return <Empty panel={panel} />;
     return <Table data={data[0]} width={width} height={height} columnMinWidth={60} />;
   }
   if (!data.length) return <Empty panel={panel} />;

@@ -31,6 +31,14 @@ pub(super) const METRICS: &[Metric] = &[
         fed_by: "sk_data_ready, sock_send_length",
         render: requests,
     },
+    Metric {
+        name: "portolan_backend_weight",
+        kind: Kind::Gauge,
+        help: "What a backend is declared to get relative to the others of its server (balance.weights); absent where nothing is declared, which is 1.",
+        labels: BACKEND,
+        fed_by: "the configuration",
+        render: weights,
+    },
 ];
 
 fn connections(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
@@ -41,27 +49,47 @@ fn requests(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
     write(view, samples, |tally| tally.requests.count())
 }
 
-/// Relations that differ only in what is no label are one series.
+fn weights(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    let weights = &view.snapshot.related.weights;
+    for (key, _) in sums(view, |_| 0) {
+        if let Some(weight) = weights.declared_for(&key.4) {
+            sample(samples, key, u64::from(weight))?;
+        }
+    }
+    Ok(())
+}
+
+type Key<'a> = (&'a ServiceName, &'a ServiceName, u16, Role, Backend);
+
 fn write(view: &View, samples: &mut Samples<'_>, of: fn(&Tally) -> u64) -> fmt::Result {
-    type Key<'a> = (&'a ServiceName, &'a ServiceName, u16, Role, Backend);
-    let mut sums: BTreeMap<Key<'_>, u64> = BTreeMap::new();
+    sums(view, of).into_iter().try_for_each(|(key, sum)| sample(samples, key, sum))
+}
+
+/// Relations that differ only in what is no label are one series.
+fn sums(view: &View, of: fn(&Tally) -> u64) -> BTreeMap<Key<'_>, u64> {
+    let mut sums = BTreeMap::new();
     let relations = &view.snapshot.related.relations.rows;
     for (relation, history) in relations.iter().filter(|(relation, _)| relation.named) {
         let key =
             (&relation.client, &relation.server, relation.port, relation.role, relation.backend);
         *sums.entry(key).or_default() += of(&history.total);
     }
-    for ((client, server, port, role, backend), sum) in sums {
-        let ends = [
-            ("client", &*client.name),
-            ("client_namespace", &*client.namespace),
-            ("server", &*server.name),
-            ("server_namespace", &*server.namespace),
-        ];
-        let backend = backend.to_string();
-        let labels =
-            ((ends, [("port", port)]), [("role", role.as_str()), ("backend", backend.as_str())]);
-        samples.integer(Some(&labels), sum)?;
-    }
-    Ok(())
+    sums
+}
+
+fn sample(
+    samples: &mut Samples<'_>,
+    (client, server, port, role, backend): Key<'_>,
+    value: u64,
+) -> fmt::Result {
+    let ends = [
+        ("client", &*client.name),
+        ("client_namespace", &*client.namespace),
+        ("server", &*server.name),
+        ("server_namespace", &*server.namespace),
+    ];
+    let backend = backend.to_string();
+    let labels =
+        ((ends, [("port", port)]), [("role", role.as_str()), ("backend", backend.as_str())]);
+    samples.integer(Some(&labels), value)
 }

@@ -5,8 +5,9 @@
 //! difference, in parts of the whole: 0.05 is five percentage points.
 //!
 //! Chance alone moves shares: with n samples a backend that should get the part p has a standard
-//! deviation of √(p(1-p)/n). Below the number for which twice that is the tolerance, nothing is
-//! said of the balance.
+//! deviation of √(p(1-p)/n). Below the number for which twice that is the tolerance a balance is
+//! called uneven only if it is off by three standard deviations more than that; else nothing is
+//! said.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -97,7 +98,7 @@ pub enum Verdict {
     Balanced,
     /// Some share is not.
     Unbalanced,
-    /// Too few samples to tell.
+    /// Too few samples to tell that from chance.
     TooFew,
 }
 
@@ -177,15 +178,13 @@ impl Spread {
         let variance = |share: &Share| share.expected_share * (1.0 - share.expected_share);
         let variance = shares.iter().map(variance).fold(0.0, f64::max);
         let minimum = ((4.0 * variance / (TOLERANCE * TOLERANCE)).round() as u64).max(1);
+        let by_chance = if total >= minimum { 0.0 } else { 3.0 * (variance / total as f64).sqrt() };
         let verdict = match deviation {
-            Some(deviation) if total >= minimum => {
-                // A share of 55 % where 50 % is due is within five points, whatever its last bit.
-                if deviation <= TOLERANCE + f64::EPSILON {
-                    Verdict::Balanced
-                } else {
-                    Verdict::Unbalanced
-                }
+            // A share of 55 % where 50 % is due is within five points, whatever its last bit.
+            Some(deviation) if deviation > TOLERANCE + by_chance + f64::EPSILON => {
+                Verdict::Unbalanced
             }
+            Some(_) if total >= minimum => Verdict::Balanced,
             _ => Verdict::TooFew,
         };
         Self { total, minimum, deviation, verdict }
@@ -260,10 +259,15 @@ impl Weights {
         all
     }
 
-    fn of(&self, backend: &Backend) -> u32 {
-        let Backend::Address(address) = backend else { return 1 };
+    /// The weight that somebody declared for a backend.
+    pub fn declared_for(&self, backend: &Backend) -> Option<u32> {
+        let Backend::Address(address) = backend else { return None };
         let weight = self.exact.get(address).or_else(|| self.any_port.get(&address.ip()));
-        weight.copied().unwrap_or(1)
+        weight.copied()
+    }
+
+    fn of(&self, backend: &Backend) -> u32 {
+        self.declared_for(backend).unwrap_or(1)
     }
 }
 
@@ -317,6 +321,11 @@ mod tests {
         check(&[1000, 100], Verdict::Unbalanced);
         check(&[200, 200], Verdict::Balanced);
         check(&[200, 199], Verdict::TooFew);
+        // Chance does not give one of two all but one of 41, nor three quarters of ninety.
+        check(&[40, 1], Verdict::Unbalanced);
+        check(&[10, 1], Verdict::TooFew);
+        check(&[68, 22], Verdict::Unbalanced);
+        check(&[54, 36], Verdict::TooFew);
         check(&[1000], Verdict::Balanced);
     }
 

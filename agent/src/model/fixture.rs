@@ -8,6 +8,7 @@ use agent_common::ledger::{CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITE
 use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER};
 use agent_common::wire::Wire;
 
+use super::balance::Weights;
 use super::book::Book;
 use super::breaches::{Action, Breach, BreachKey};
 use super::conflicts::{ConflictLabels, ConflictTotal};
@@ -102,6 +103,8 @@ fn related() -> RelatedView {
         },
     };
     let policy = Policy::new(declarations()).expect("no contradiction");
+    let mut weights = Weights::default();
+    weights.insert(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), Some(5432), 1);
     RelatedView {
         relations: RelationsView { now: 1005, since: 905, rows, folded: 0 },
         segments: Some(SegmentsView {
@@ -112,7 +115,7 @@ fn related() -> RelatedView {
             dropped_events: 0,
             folded: 0,
         }),
-        weights: Arc::default(),
+        weights: Arc::new(weights),
         known: Arc::default(),
     }
 }

@@ -21,6 +21,7 @@ pub fn groups() -> Vec<Group> {
         Group { name: "portolan-latency", rules: alerts(latency()) },
         Group { name: "portolan-connectivity", rules: alerts(connectivity()) },
         Group { name: "portolan-resets", rules: alerts(resets()) },
+        Group { name: "portolan-balance-alerts", rules: alerts(balance()) },
         Group { name: "portolan-ports", rules: alerts(ports()) },
         Group { name: "portolan-agent", rules: alerts(agent()) },
     ]
@@ -229,6 +230,26 @@ fn resets() -> Vec<Alert> {
             board: CONNECTIVITY_BOARD,
         },
     ]
+}
+
+fn balance() -> Vec<Alert> {
+    let due = "backend:portolan_backend_requests:due_5m";
+    let got = "backend:portolan_backend_requests:increase5m";
+    vec![Alert {
+        name: "PortolanUnevenBalance",
+        severity: WARNING,
+        // Longer than a rollout takes to pass through the window.
+        hold: "10m",
+        // Five percentage points, and what chance explains: three standard deviations of a share
+        // of that many requests. `portolan balance` judges alike.
+        expr: format!(
+            "edge:portolan_backend_requests:deviation_5m\n> 0.05 + 3 * sqrt(\n  \
+             max by ({EDGE}) ({due} * (1 - {due})) / sum by ({EDGE}) ({got})\n)"
+        ),
+        summary: "The backends of a service do not get the shares of the requests that they should.",
+        description: "Of the requests of {{ $labels.client }} to {{ $labels.server }} (port {{ $labels.port }}) one backend gets a share that is off by {{ $value | humanizePercentage }} of all; up to 5 % is even. `portolan balance {{ $labels.server }}` on the client's host says which.",
+        board: SERVICE_BOARD,
+    }]
 }
 
 fn ports() -> Vec<Alert> {

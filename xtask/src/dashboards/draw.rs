@@ -46,7 +46,7 @@ pub fn validate() -> Result<()> {
 }
 
 /// The folder with the programs and their packages, installed if they are not there yet.
-fn tools() -> Result<PathBuf> {
+pub fn tools() -> Result<PathBuf> {
     if !can_draw() {
         bail!("node and npm are not installed");
     }

@@ -19,6 +19,7 @@ mod tests;
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -129,23 +130,43 @@ pub fn files(look: &Look) -> Result<Vec<(String, String)>> {
     Ok(files)
 }
 
-/// Every question that a panel asks, with all choices open.
-pub fn questions() -> Vec<String> {
+/// What a panel asks Prometheus, with all choices open.
+pub struct Question {
+    /// Dashboard and panel.
+    pub panel: String,
+    pub expr: String,
+    /// Whether the panel says in its own words that there is nothing to show.
+    pub may_be_empty: bool,
+}
+
+/// Every question of every panel.
+pub fn questions() -> Vec<Question> {
     let mut questions = Vec::new();
     for board in boards::all() {
-        for row in &board.rows {
-            for panel in &row.panels {
-                questions.extend(panel.questions().map(|expr| {
-                    ["$cluster", "$namespace", "$service", "$instance"]
-                        .iter()
-                        .fold(expr.to_owned(), |expr, variable| expr.replace(variable, ".*"))
-                        .replace("$__rate_interval", "10s")
-                        .replace("$__range", "1m")
-                }));
-            }
+        for panel in board.rows.iter().flat_map(|row| &row.panels) {
+            questions.extend(panel.questions().map(|expr| {
+                let expr = ["$cluster", "$namespace", "$service", "$instance"]
+                    .iter()
+                    .fold(expr.to_owned(), |expr, variable| expr.replace(variable, ".*"))
+                    .replace("$__rate_interval", "10s")
+                    .replace("$__range", "1m");
+                let panel_name = format!("{}: {}", board.title, panel.title());
+                Question { panel: panel_name, expr, may_be_empty: panel.may_be_empty() }
+            }));
         }
     }
     questions
+}
+
+/// How long an alert has to be true before it is said.
+pub fn hold(alert: &str) -> Option<Duration> {
+    let rules = alerts::groups().into_iter().flat_map(|group| group.rules);
+    let mut alerts = rules.filter_map(|rule| match rule {
+        rules::Rule::Alert(alert) => Some(alert),
+        rules::Rule::Record(_) => None,
+    });
+    let found = alerts.find(|known| known.name == alert)?;
+    promql::milliseconds(found.hold).map(Duration::from_millis)
 }
 
 /// Those files whose text on disk is another.

@@ -45,6 +45,9 @@ pub enum Unit {
     BytesPerSecond,
 }
 
+/// What stands in a cell of a table that has no number.
+const NO_CELL: &str = "-";
+
 /// A column of a table: what it shows, how it is called, what it is.
 pub struct Column {
     pub expr: String,
@@ -142,7 +145,7 @@ impl Panel {
         });
         let mut panel = Self::new("table", title, description, Unit::Count, width, options);
         panel.custom = json!({"align": "auto", "cellOptions": {"type": "auto"}, "inspect": false, "filterable": true});
-        panel.no_value = Some("-");
+        panel.no_value = Some(NO_CELL);
         let mut names = json!({});
         let mut order = json!({});
         for (index, (label, heading)) in labels.iter().enumerate() {
@@ -306,6 +309,15 @@ impl Panel {
             "properties": [{"id": "links", "value": [link]}],
         }));
         self
+    }
+
+    pub const fn title(&self) -> &'static str {
+        self.title
+    }
+
+    /// Whether it says what it means that there is nothing to show.
+    pub fn may_be_empty(&self) -> bool {
+        self.no_value.is_some_and(|text| text != NO_CELL)
     }
 
     /// What it asks Prometheus.

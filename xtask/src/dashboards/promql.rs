@@ -77,7 +77,8 @@ fn next_duration(text: &str) -> Option<(usize, &str)> {
     })
 }
 
-fn milliseconds(word: &str) -> Option<u64> {
+/// How long a duration of Prometheus' is.
+pub fn milliseconds(word: &str) -> Option<u64> {
     let digits = word.find(|c: char| !c.is_ascii_digit())?;
     let number: u64 = word[..digits].parse().ok()?;
     let unit = match &word[digits..] {

@@ -25,6 +25,7 @@ pub fn groups() -> Vec<Group> {
         Group { name: "portolan-edges", rules: edges() },
         Group { name: "portolan-services", rules: services() },
         Group { name: "portolan-connects", rules: connects() },
+        Group { name: "portolan-balance", rules: balance() },
     ]
 }
 
@@ -249,4 +250,34 @@ fn connects() -> Vec<Rule> {
         ));
     }
     rules
+}
+
+/// What each backend gets of the requests of one client to one server and port, and what it should.
+///
+/// A backend that got nothing is left out: whether it is starved or has gone nobody can tell.
+fn balance() -> Vec<Rule> {
+    let increase = |role: &str| {
+        format!(
+            "sum by ({EDGE}, backend) (increase(portolan_backend_requests_total{{role=\"{role}\", backend!=\"other\"}}[5m])) > 0"
+        )
+    };
+    let got = "backend:portolan_backend_requests:increase5m";
+    let share = "backend:portolan_backend_requests:share_5m";
+    let due = "backend:portolan_backend_requests:due_5m";
+    // Where no weight is declared it is 1.
+    let weight = format!(
+        "(\n  max by ({EDGE}, backend) (portolan_backend_weight) and {got}\n  or\n  0 * {got} + 1\n)"
+    );
+    vec![
+        record(got, format!("{}\nor on ({EDGE})\n{}", increase("client"), increase("server"))),
+        record(share, format!("{got} / on ({EDGE}) group_left () sum by ({EDGE}) ({got})")),
+        record(due, format!("{weight}\n/ on ({EDGE}) group_left ()\nsum by ({EDGE}) {weight}")),
+        // Fewer than a hundred are no balance yet.
+        record(
+            "edge:portolan_backend_requests:deviation_5m",
+            format!(
+                "max by ({EDGE}) (abs({share} - {due}))\nand\nsum by ({EDGE}) ({got}) >= 100"
+            ),
+        ),
+    ]
 }

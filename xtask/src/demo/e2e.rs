@@ -1,82 +1,82 @@
 //! `cargo xtask test e2e-alerts`: breaks the shop in every way there is, and requires the right
 //! alert, and no other, at a webhook behind the real Alertmanager; and its end after healing.
+//!
+//! What it prints is the table of docs/network-monitoring.md.
 
-use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
 
 use super::faults::{FAULTS, Fault};
-use super::{Demo, watch};
-use crate::dashboards;
+use super::webhook::Webhook;
+use super::{Demo, stop};
+use crate::dashboards::{self, Question};
 
 /// How many times as fast as in earnest: windows of 5 minutes last 15 seconds.
-const FASTER: u64 = 20;
-/// The longest `for` of an expected alert, its window, two scrapes and Alertmanager's wait, at
-/// that speed; and what a busy machine needs.
-const PATIENCE: Duration = Duration::from_mins(1);
+const FASTER: u32 = 20;
+/// What a rate looks back on.
+const WINDOW: Duration = Duration::from_mins(5);
+/// Alertmanager waits so long for others of the same group.
+const GROUP_WAIT: Duration = Duration::from_secs(30);
+/// Two scrapes, and what follows them: an evaluation, a message.
+const SCRAPES: Duration = Duration::from_secs(4);
+/// The longest that an alert looks back: a quarter of an hour, and Alertmanager's five minutes.
+const LOOKS_BACK: Duration = Duration::from_mins(20);
+/// How long a broken shop is watched for other alerts, and a healed one.
+const WATCHED: Duration = Duration::from_secs(20);
 /// How long the shop runs before it is broken: an objective needs a past.
 const WARM_UP: Duration = Duration::from_secs(75);
 
-/// Metrics of what the shop has not: container runtimes, reservations, declared segments.
-const NOT_HERE: [&str; 4] = [
-    "portolan_identity_source_",
-    "portolan_port_reservation",
-    "portolan_segment_violations_total",
-    "portolan_names_folded_total",
+/// What the shop has not, so that nobody can show it; live tests make these happen.
+const NOT_HERE: [(&str, &str); 3] = [
+    ("portolan_identity_source_", "the shop runs in no containers"),
+    ("portolan_port_reservation_breaches_total", "nobody takes a port reserved for another"),
+    ("portolan_names_folded_total", "no table is full"),
 ];
-
-/// What arrived at the webhook: alert, service, and whether it fires.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Said {
-    alert: String,
-    server: String,
-    firing: bool,
-}
-
-#[derive(Clone, Default)]
-struct Webhook(Arc<Mutex<Vec<Said>>>);
 
 /// Breaks and heals; `only` are names of faults, all if empty.
 pub fn alerts(only: &[String]) -> Result<()> {
+    for name in only {
+        super::faults::find(name)?;
+    }
     let webhook = Webhook::default();
     let address = webhook.listen()?;
-    let mut demo = Demo::start(&format!("http://{address}/"), FASTER)?;
-    thread::sleep(WARM_UP);
-    let quiet = webhook.firing();
+    let mut demo = Demo::start(&format!("http://{address}/"), u64::from(FASTER))?;
+    stop::pause(WARM_UP)?;
+    let quiet = webhook.firing()?;
     if !quiet.is_empty() {
         bail!("alerts before anything is broken: {quiet:?}");
     }
+    let mut panels = Panels::default();
+    panels.ask(&demo)?;
+    panels.report_quiet()?;
+    println!("| fault | alert | names | came after | at the latest | ended after |");
+    println!("|---|---|---|---|---|---|");
     let mut failed = Vec::new();
-    // Some panels have something to show only when something is broken.
-    let mut unanswered = dashboards::questions();
-    unanswered.retain(|question| !NOT_HERE.iter().any(|metric| question.contains(metric)));
-    ask(&demo, &mut unanswered)?;
     let chosen = |fault: &&Fault| only.is_empty() || only.iter().any(|name| name == fault.name);
     for fault in FAULTS.iter().filter(chosen) {
-        match one(&mut demo, &webhook, fault, &mut unanswered) {
+        let Fault { name, alert, culprit, .. } = fault;
+        match one(&mut demo, &webhook, fault, &mut panels) {
             Ok(took) => println!(
-                "ok      {:18} {} after {:.0} s, gone {:.0} s after healing",
-                fault.name,
-                fault.alert,
-                took.0.as_secs_f64(),
-                took.1.as_secs_f64()
+                "| `{name}` | {alert} | {culprit} | {:.0} s | {:.0} s | {:.0} s |",
+                took.came.as_secs_f64(),
+                at_the_latest(fault)?.as_secs_f64(),
+                took.ended.as_secs_f64()
             ),
             Err(error) => {
-                println!("FAILED  {:18} {error:#}", fault.name);
-                failed.push(fault.name);
+                println!("FAILED {name}: {error:#}");
+                failed.push(*name);
+                if stop::is_wanted() {
+                    return Err(error);
+                }
                 demo.obey("heal")?;
-                let _ = webhook.until(PATIENCE * 2, BTreeSet::is_empty);
+                let _ = webhook.until(at_the_end(), BTreeSet::is_empty);
             }
         }
     }
-    if only.is_empty() && !unanswered.is_empty() {
-        bail!("panels that never had anything to show:\n  {}", unanswered.join("\n  "));
+    if only.is_empty() {
+        panels.report_end()?;
     }
     if !failed.is_empty() {
         bail!("{} faults were not told right: {}", failed.len(), failed.join(", "));
@@ -84,150 +84,117 @@ pub fn alerts(only: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// One fault; how long its alert took to come and to go.
-fn one(
-    demo: &mut Demo,
-    webhook: &Webhook,
-    fault: &Fault,
-    unanswered: &mut Vec<String>,
-) -> Result<(Duration, Duration)> {
+/// How long an alert took to come, and after healing to end.
+struct Took {
+    came: Duration,
+    ended: Duration,
+}
+
+/// What its `for`, the window that it looks at, and Alertmanager allow, and two scrapes.
+fn at_the_latest(fault: &Fault) -> Result<Duration> {
+    let hold = dashboards::hold(fault.alert);
+    let hold = hold.with_context(|| format!("no rule is called {}", fault.alert))?;
+    Ok((hold + WINDOW + GROUP_WAIT) / FASTER + SCRAPES)
+}
+
+fn at_the_end() -> Duration {
+    LOOKS_BACK / FASTER + SCRAPES * 2
+}
+
+/// One fault.
+fn one(demo: &mut Demo, webhook: &Webhook, fault: &Fault, panels: &mut Panels) -> Result<Took> {
     let expected = (fault.alert.to_owned(), fault.culprit.to_owned());
     webhook.forget();
     let began = Instant::now();
     demo.obey(&format!("break {}", fault.name))?;
     webhook
-        .until(PATIENCE, |firing| firing.contains(&expected))
+        .until(at_the_latest(fault)?, |firing| firing.contains(&expected))
         .with_context(|| format!("{} for {} did not come", fault.alert, fault.culprit))?;
     let came = began.elapsed();
-    ask(demo, unanswered)?;
+    panels.ask(demo)?;
     // What else there is to say would have been said by then.
-    thread::sleep(Duration::from_secs(20));
-    let others: Vec<_> =
-        webhook.ever().into_iter().filter(|(alert, _)| *alert != fault.alert).collect();
+    stop::pause(WATCHED)?;
+    only_expected(webhook, fault)?;
+    let healed = Instant::now();
+    demo.obey("heal")?;
+    webhook.until(at_the_end(), BTreeSet::is_empty).context("it does not end")?;
+    let ended = healed.elapsed();
+    // Windows forget, and the next fault begins in peace.
+    stop::pause(WATCHED)?;
+    only_expected(webhook, fault).context("after healing")?;
+    Ok(Took { came, ended })
+}
+
+fn only_expected(webhook: &Webhook, fault: &Fault) -> Result<()> {
+    let mut others = webhook.ever()?;
+    others.retain(|(alert, _)| alert != fault.alert);
     if !others.is_empty() {
         bail!("not only {}: {others:?}", fault.alert);
     }
-    let healed = Instant::now();
-    demo.obey("heal")?;
-    webhook.until(PATIENCE * 2, BTreeSet::is_empty).context("it does not end")?;
-    let gone = healed.elapsed();
-    // Windows forget, and the next fault begins in peace.
-    thread::sleep(Duration::from_secs(15));
-    Ok((came, gone))
-}
-
-/// Takes away the questions that have an answer now.
-fn ask(demo: &Demo, questions: &mut Vec<String>) -> Result<()> {
-    let mut left = Vec::new();
-    for question in questions.drain(..) {
-        if demo.watch.query(&question)?.is_empty() {
-            left.push(question);
-        }
-    }
-    *questions = left;
     Ok(())
 }
 
-impl Webhook {
-    /// Serves on the loopback, as long as the process lives.
-    fn listen(&self) -> Result<String> {
-        let listener = TcpListener::bind(watch::free_address()?).context("opening a webhook")?;
-        let address = listener.local_addr().context("opening a webhook")?.to_string();
-        let said = self.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                // A message that does not arrive is sent again.
-                let _ = said.take(stream);
-            }
-        });
-        Ok(address)
+/// Which questions of which panels have had an answer.
+struct Panels(Vec<(Question, bool)>);
+
+impl Default for Panels {
+    fn default() -> Self {
+        Self(dashboards::questions().into_iter().map(|question| (question, false)).collect())
+    }
+}
+
+impl Panels {
+    /// Asks those again that had no answer yet.
+    fn ask(&mut self, demo: &Demo) -> Result<()> {
+        for (question, answered) in self.0.iter_mut().filter(|(_, answered)| !answered) {
+            *answered = !demo.watch.query(&question.expr)?.is_empty();
+        }
+        Ok(())
     }
 
-    /// One POST of Alertmanager's.
-    fn take(&self, mut stream: TcpStream) -> Result<()> {
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut request = Vec::new();
-        let mut buffer = [0; 4096];
-        let body = loop {
-            let read = stream.read(&mut buffer)?;
-            request.extend_from_slice(buffer.get(..read).unwrap_or_default());
-            let text = String::from_utf8_lossy(&request);
-            if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                let length = head
-                    .lines()
-                    .find_map(|line| {
-                        line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()
-                    })
-                    .unwrap_or(0);
-                if body.len() >= length {
-                    break body.to_owned();
-                }
-            }
-            if read == 0 {
-                bail!("cut short");
-            }
+    /// While all is well a panel may have nothing to show only if it says what that means.
+    fn report_quiet(&self) -> Result<()> {
+        let mut shown: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
+        for (question, answered) in &self.0 {
+            let panel = shown.entry(&question.panel).or_default();
+            panel.0 |= *answered;
+            panel.1 |= question.may_be_empty || not_here(question).is_some();
+        }
+        let empty = |words: bool| {
+            let those = shown.iter().filter(|(_, (answered, says))| !answered && *says == words);
+            those.map(|(panel, _)| *panel).collect::<Vec<_>>()
         };
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
-        let message: Value = serde_json::from_str(&body)?;
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for alert in message["alerts"].as_array().into_iter().flatten() {
-            let label = |name: &str| alert["labels"][name].as_str().unwrap_or_default().to_owned();
-            for text in ["summary", "description"] {
-                let text = alert["annotations"][text].as_str().unwrap_or_default();
-                assert!(!text.is_empty() && !text.contains("<no value>"), "{alert}");
-            }
-            said.push(Said {
-                alert: label("alertname"),
-                server: label("server"),
-                firing: alert["status"] == "firing",
-            });
+        println!("{} panels; empty while all is well:", shown.len());
+        for panel in empty(true) {
+            println!("  {panel}");
+        }
+        println!();
+        let silent = empty(false);
+        if !silent.is_empty() {
+            bail!("panels with nothing to show, that do not say why:\n  {}", silent.join("\n  "));
         }
         Ok(())
     }
 
-    fn all(&self) -> Vec<Said> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// What fires, as far as was said.
-    fn firing(&self) -> BTreeSet<(String, String)> {
-        let mut firing = BTreeSet::new();
-        for Said { alert, server, firing: fires } in self.all() {
-            if fires {
-                firing.insert((alert, server));
-            } else {
-                firing.remove(&(alert, server));
+    /// In the end everything has been shown that can happen here.
+    fn report_end(&self) -> Result<()> {
+        let mut never = Vec::new();
+        println!();
+        for (question, _) in self.0.iter().filter(|(_, answered)| !answered) {
+            match not_here(question) {
+                Some(why) => println!("not asked here ({why}): {}", question.panel),
+                None => never.push(format!("{}: {}", question.panel, question.expr)),
             }
         }
-        firing
-    }
-
-    /// What has fired, over or not.
-    fn ever(&self) -> BTreeSet<(String, String)> {
-        self.all()
-            .into_iter()
-            .filter(|said| said.firing)
-            .map(|said| (said.alert, said.server))
-            .collect()
-    }
-
-    /// Waits until what fires is as wished.
-    fn until(
-        &self,
-        patience: Duration,
-        wish: impl Fn(&BTreeSet<(String, String)>) -> bool,
-    ) -> Result<()> {
-        let began = Instant::now();
-        while !wish(&self.firing()) {
-            if began.elapsed() > patience {
-                bail!("after {} s there are {:?}", patience.as_secs(), self.firing());
-            }
-            thread::sleep(Duration::from_millis(200));
+        if !never.is_empty() {
+            bail!("panels that never had anything to show:\n  {}", never.join("\n  "));
         }
         Ok(())
     }
+}
+
+/// Why a question has no answer in the shop.
+fn not_here(question: &Question) -> Option<&'static str> {
+    let found = NOT_HERE.iter().find(|(metric, _)| question.expr.contains(metric));
+    found.map(|(_, why)| *why)
 }

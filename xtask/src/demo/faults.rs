@@ -1,6 +1,8 @@
 //! The faults: each is what happens in real shops, made by the means by which it happens.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -56,6 +58,18 @@ pub const FAULTS: &[Fault] = &[
         culprit: "catalog.js",
     },
     Fault {
+        name: "uneven-balance",
+        what: "after maintenance one of three backends of orders kept a tenth of its weight",
+        alert: "PortolanUnevenBalance",
+        culprit: "orders.js",
+    },
+    Fault {
+        name: "segment-violation",
+        what: "a report beside the gateway asks the database directly, past the services",
+        alert: "PortolanSegmentViolation",
+        culprit: "orders-db",
+    },
+    Fault {
         name: "port-exhaustion",
         what: "a scraper without a pool uses up the few local ports of its host",
         alert: "PortolanLocalPortsExhausted",
@@ -105,13 +119,20 @@ impl Broken {
                     folder.path("postgres").display()
                 );
                 command.args(["-c", &script]);
-                self.extra.push(Running::start(&mut command, &folder.log("report"))?);
+                self.extra.push(Running::start(&mut command, &folder.log("lock"))?);
             }
             "port-conflict" => {
                 let script = "while sleep 1; do node \"$0\"; done";
                 let mut command = network::command("catalog", "sh");
                 command.args(["-c", script]).arg(folder.path("legacy.js"));
                 self.extra.push(Running::start(&mut command, &folder.log("legacy"))?);
+            }
+            "uneven-balance" => weigh(folder, "10%")?,
+            "segment-violation" => {
+                let script = "while sleep 1; do node \"$0\"; done";
+                let mut command = network::command("gateway", "sh");
+                command.args(["-c", script]).arg(folder.path("report.js"));
+                self.extra.push(Running::start(&mut command, &folder.log("report"))?);
             }
             "packet-loss" => network::feed(
                 network::command("catalog", "nft").args(["-f", "-"]),
@@ -137,6 +158,7 @@ impl Broken {
         for fault in std::mem::take(&mut self.faults) {
             match fault {
                 "auth-down" => shop.push(("auth", programs::node(folder, "auth", "auth.js")?)),
+                "uneven-balance" => weigh(folder, "100%")?,
                 "packet-loss" => run_in("catalog", "nft", &["flush", "ruleset"])?,
                 "port-exhaustion" => {
                     let range = "net.ipv4.ip_local_port_range=32768 60999";
@@ -157,4 +179,19 @@ impl Broken {
 fn program<'a>(shop: &'a Shop, name: &str) -> Result<&'a Running> {
     let found = shop.iter().find(|(here, _)| *here == name);
     found.map(|(_, program)| program).with_context(|| format!("{name} does not run"))
+}
+
+/// Has the balancer weigh the first backend of orders anew.
+fn weigh(folder: &Folder, weight: &str) -> Result<()> {
+    let answer = (|| {
+        let mut stream = UnixStream::connect(folder.path("haproxy.sock"))?;
+        writeln!(stream, "set weight orders/orders-1 {weight}")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        std::io::Result::Ok(answer)
+    })();
+    let answer = answer.context("talking to the balancer")?;
+    // It says something only if it did not obey.
+    anyhow::ensure!(answer.trim().is_empty(), "the balancer says: {}", answer.trim());
+    Ok(())
 }

@@ -7,15 +7,18 @@
 
 mod e2e;
 mod faults;
+mod left;
 mod network;
+mod pictures;
 mod programs;
+mod stop;
 mod watch;
+mod webhook;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +27,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{apt, build, dashboards, shell, tree};
 pub use e2e::alerts as test_alerts;
 use faults::{Broken, FAULTS};
+use left::Left;
 use network::Network;
 use programs::{Folder, Running};
 use watch::Watch;
@@ -58,6 +62,11 @@ enum Action {
     Break { fault: Option<String> },
     /// Mend everything
     Heal,
+    /// Draw every dashboard of the running demo into a folder, as PNG
+    Pictures {
+        #[arg(default_value = "docs/images")]
+        folder: PathBuf,
+    },
 }
 
 pub fn demo(args: &Args) -> Result<()> {
@@ -76,7 +85,8 @@ pub fn demo(args: &Args) -> Result<()> {
             println!("broken: {}; expect {}", fault.what, fault.alert);
             Ok(())
         }
-        Some(Action::Heal) => ask("heal").map(|()| println!("healed")),
+        Some(Action::Heal) => ask("heal").map(|_| println!("healed")),
+        Some(Action::Pictures { folder }) => pictures::take(&ask("page")?, folder),
     }
 }
 
@@ -86,9 +96,11 @@ struct Demo {
     shop: Vec<(&'static str, Running)>,
     broken: Broken,
     watch: Watch,
+    /// Where its dashboards are drawn.
+    page: Option<String>,
     folder: Folder,
     _network: Network,
-    _only: fs::File,
+    _left: Left,
 }
 
 impl Demo {
@@ -97,31 +109,34 @@ impl Demo {
             bail!("network namespaces need root: run this as root");
         }
         install()?;
-        let only = lock()?;
+        let mut left = Left::open()?;
+        stop::on_signals();
         let binary = match std::env::var_os("PORTOLAN_BIN") {
             Some(binary) => binary.into(),
             None => build::build()?,
         };
-        let folder = Folder::new()?;
-        let network = Network::new()?;
+        let folder = Folder::new(&mut left)?;
+        let network = Network::new(&mut left)?;
         fs::create_dir_all(folder.path("page")).context("making room for the page")?;
-        let watch = Watch::start(&binary, &folder, webhook, faster)?;
+        let watch = Watch::start(&binary, &folder, webhook, faster, &mut left)?;
         let shop = programs::shop(&folder)?;
-        Ok(Self { shop, broken: Broken::default(), watch, folder, _network: network, _only: only })
+        let broken = Broken::default();
+        Ok(Self { shop, broken, watch, page: None, folder, _network: network, _left: left })
     }
 
-    fn obey(&mut self, order: &str) -> Result<()> {
-        let Self { shop, broken, folder, .. } = self;
+    /// Does as it is told, and says what there is to say.
+    fn obey(&mut self, order: &str) -> Result<String> {
+        let Self { shop, broken, folder, page, .. } = self;
         match order.split_once(' ') {
-            Some(("break", fault)) => broken.break_it(fault, folder, shop),
-            None if order == "heal" => broken.heal(folder, shop),
+            Some(("break", fault)) => broken.break_it(fault, folder, shop).map(|()| String::new()),
+            None if order == "heal" => broken.heal(folder, shop).map(|()| String::new()),
+            None if order == "page" => page.clone().context("it draws no dashboards here"),
             _ => bail!("nobody understands {order}"),
         }
     }
 }
 
 fn run(length: Duration, faster: u64) -> Result<()> {
-    stop_on_signals();
     let mut demo = Demo::start("http://127.0.0.1:9/", faster)?;
     let drawn = dashboards::draw::page(&demo.folder.path("page"));
     let Watch { agent, prometheus, alertmanager, .. } = &demo.watch;
@@ -129,7 +144,11 @@ fn run(length: Duration, faster: u64) -> Result<()> {
     println!("  prometheus    http://{prometheus}/alerts");
     println!("  alertmanager  http://{alertmanager}/");
     match drawn {
-        Ok(()) => println!("  dashboards    http://{prometheus}/user/index.html"),
+        Ok(()) => {
+            let page = format!("http://{prometheus}/user/index.html");
+            println!("  dashboards    {page}");
+            demo.page = Some(page);
+        }
         Err(error) => println!("  dashboards    not drawn here: {error:#}"),
     }
     println!("  break it      cargo xtask demo break FAULT");
@@ -141,7 +160,7 @@ fn run(length: Duration, faster: u64) -> Result<()> {
     let listener = UnixListener::bind(&path).context("listening for orders")?;
     listener.set_nonblocking(true).context("listening for orders")?;
     let began = Instant::now();
-    while began.elapsed() < length && !STOPPED.load(Ordering::Relaxed) {
+    while began.elapsed() < length && !stop::is_wanted() {
         match listener.accept() {
             Ok((stream, _)) => {
                 if let Err(error) = serve(&mut demo, stream) {
@@ -156,6 +175,9 @@ fn run(length: Duration, faster: u64) -> Result<()> {
     Ok(())
 }
 
+/// How an answer begins when an order was obeyed.
+const DONE: &str = "done";
+
 /// One order, one line of answer.
 fn serve(demo: &mut Demo, mut stream: UnixStream) -> Result<()> {
     stream.set_nonblocking(false)?;
@@ -165,37 +187,27 @@ fn serve(demo: &mut Demo, mut stream: UnixStream) -> Result<()> {
     let order = order.trim();
     println!("{order}");
     let answer = match demo.obey(order) {
-        Ok(()) => "done".to_owned(),
+        Ok(said) => format!("{DONE} {said}"),
         Err(error) => format!("{error:#}").replace('\n', " "),
     };
     writeln!(stream, "{answer}").context("answering")
 }
 
-/// Has the running demo do something.
-fn ask(order: &str) -> Result<()> {
+/// Has the running demo do something; what it says to that.
+fn ask(order: &str) -> Result<String> {
     let mut stream = UnixStream::connect(socket()?)
         .context("no demo is running: start it with `cargo xtask demo` in another terminal")?;
     writeln!(stream, "{order}").context("talking to the demo")?;
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer).context("listening to the demo")?;
-    match answer.trim() {
-        "done" => Ok(()),
-        answer => bail!("the demo says: {answer}"),
+    match answer.trim().strip_prefix(DONE) {
+        Some(said) => Ok(said.trim().to_owned()),
+        None => bail!("the demo says: {}", answer.trim()),
     }
 }
 
 fn socket() -> Result<PathBuf> {
     Ok(tree::target()?.join("demo.sock"))
-}
-
-/// There is one shop: its namespaces have names.
-fn lock() -> Result<fs::File> {
-    let path = std::env::temp_dir().join("portolan-demo.lock");
-    let file = fs::File::create(&path).context("making sure that no other demo runs")?;
-    if file.try_lock().is_err() {
-        bail!("another demo runs or is cleaning up: stop it, or wait");
-    }
-    Ok(file)
 }
 
 fn install() -> Result<()> {
@@ -208,18 +220,4 @@ fn install() -> Result<()> {
         missing.push("nodejs");
     }
     apt::install(&missing)
-}
-
-static STOPPED: AtomicBool = AtomicBool::new(false);
-
-extern "C" fn stop(_: libc::c_int) {
-    STOPPED.store(true, Ordering::Relaxed);
-}
-
-/// Ctrl-C, a closed terminal and `kill` end the demo in order.
-fn stop_on_signals() {
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        // SAFETY: the handler stores to an atomic and does nothing else.
-        unsafe { libc::signal(signal, stop as *const () as libc::sighandler_t) };
-    }
 }

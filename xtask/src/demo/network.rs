@@ -5,11 +5,12 @@
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
+use super::left::{Left, Thing};
 use crate::shell;
 
-/// What every namespace of ours begins with.
+/// What the name of every namespace of ours begins with.
 const PREFIX: &str = "shop-";
 const ROUTER: &str = "shop-router";
 /// Second octets of the segments: frontend, backend, database, monitoring.
@@ -39,9 +40,19 @@ pub const HOSTS: [Host; 10] = [
 pub struct Network(());
 
 impl Network {
-    /// Makes it, after removing what a run that was killed has left.
-    pub fn new() -> Result<Self> {
-        remove();
+    /// Makes it. A namespace that somebody else called like one of ours is left alone.
+    pub fn new(left: &mut Left) -> Result<Self> {
+        let listed = shell::output(Command::new("ip").args(["netns", "list"]))?;
+        let there: Vec<&str> = listed.lines().filter_map(|line| line.split(' ').next()).collect();
+        for name in names() {
+            if there.contains(&name.as_str()) {
+                bail!(
+                    "there is a network namespace {name} already, not made by this demo: \
+                     remove it with `ip netns del {name}`"
+                );
+            }
+            left.note(&Thing::Netns(name))?;
+        }
         let network = Self(());
         let mut batch = format!("netns add {ROUTER}\n");
         for Host { name, .. } in &HOSTS {
@@ -78,8 +89,11 @@ impl Network {
 }
 
 impl Drop for Network {
+    /// Links and bridges go with the namespaces.
     fn drop(&mut self) {
-        remove();
+        for name in names() {
+            shell::probe(Command::new("ip").args(["netns", "del", &name]));
+        }
     }
 }
 
@@ -114,11 +128,8 @@ pub fn feed(command: &mut Command, input: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes every namespace of ours that is there; links and bridges go with them.
-fn remove() {
-    let listed = shell::probe(Command::new("ip").args(["netns", "list"])).unwrap_or_default();
-    let names = listed.lines().filter_map(|line| line.split(' ').next());
-    for name in names.filter(|name| name.starts_with(PREFIX)) {
-        shell::probe(Command::new("ip").args(["netns", "del", name]));
-    }
+/// The namespaces' names.
+fn names() -> impl Iterator<Item = String> {
+    let hosts = HOSTS.iter().map(|host| format!("{PREFIX}{}", host.name));
+    std::iter::once(ROUTER.to_owned()).chain(hosts)
 }

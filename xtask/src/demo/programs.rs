@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::network;
+use super::left::{Left, Thing};
+use super::{network, stop};
 use crate::shell;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the shop's services are called; other services of the machine are not its business.
-pub const SERVICES: [&str; 10] = [
+pub const SERVICES: [&str; 11] = [
     "users.js",
     "gateway",
     "auth.js",
@@ -26,10 +27,11 @@ pub const SERVICES: [&str; 10] = [
     "cache",
     "scraper.js",
     "legacy.js",
+    "report.js",
 ];
 
 /// The programs' text, and their configuration; `@…@` is filled in.
-const FILES: [(&str, &str); 12] = [
+const FILES: [(&str, &str); 14] = [
     ("faults.js", include_str!("shop/faults.js")),
     ("redis.js", include_str!("shop/redis.js")),
     ("postgres.js", include_str!("shop/postgres.js")),
@@ -39,6 +41,8 @@ const FILES: [(&str, &str); 12] = [
     ("users.js", include_str!("shop/users.js")),
     ("scraper.js", include_str!("shop/scraper.js")),
     ("legacy.js", include_str!("shop/legacy.js")),
+    ("report.js", include_str!("shop/report.js")),
+    ("portolan.toml", include_str!("shop/portolan.toml")),
     ("nginx.conf", include_str!("shop/nginx.conf")),
     ("haproxy.cfg", include_str!("shop/haproxy.cfg")),
     ("prometheus.yml", include_str!("shop/prometheus.yml")),
@@ -67,10 +71,14 @@ impl Running {
         Ok(Self { child })
     }
 
-    /// Sends a signal.
+    /// Sends a signal, to what it has started as well.
     pub fn signal(&self, signal: i32) {
-        // SAFETY: a plain system call; the child has not been waited for, so the id is its own.
-        unsafe { libc::kill(self.child.id().cast_signed(), signal) };
+        // SAFETY: a plain system call; the child has not been waited for, so the group is its own.
+        unsafe { libc::kill(-self.child.id().cast_signed(), signal) };
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn has_ended(&mut self) -> bool {
@@ -89,7 +97,7 @@ impl Drop for Running {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        let _ = self.child.kill();
+        self.signal(libc::SIGKILL);
         let _ = self.child.wait();
     }
 }
@@ -98,8 +106,9 @@ impl Drop for Running {
 pub struct Folder(tempfile::TempDir);
 
 impl Folder {
-    pub fn new() -> Result<Self> {
+    pub fn new(left: &mut Left) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("portolan-demo-").tempdir()?;
+        left.note(&Thing::Folder(folder.path().to_path_buf()))?;
         // PostgreSQL refuses to be root, and has to get in.
         shell::quiet(Command::new("chmod").arg("755").arg(folder.path()))?;
         Ok(Self(folder))
@@ -165,9 +174,9 @@ pub fn shop(folder: &Folder) -> Result<Vec<(&'static str, Running)>> {
     let mut command = network::command("gateway", &nginx);
     command.arg("-c").arg(folder.path("nginx.conf"));
     shop.push(("gateway", Running::start(&mut command, &folder.log("gateway"))?));
-    thread::sleep(Duration::from_secs(2));
+    stop::pause(Duration::from_secs(2))?;
     shop.push(("users", node(folder, "users", "users.js")?));
-    thread::sleep(Duration::from_secs(1));
+    stop::pause(Duration::from_secs(1))?;
     for (name, program) in &mut shop {
         if program.has_ended() {
             let said = fs::read_to_string(folder.log(name)).unwrap_or_default();
@@ -210,7 +219,7 @@ fn postgres(folder: &Folder) -> Result<Running> {
         if began.elapsed() > PATIENCE {
             return Err(error.context("the database does not start"));
         }
-        thread::sleep(Duration::from_millis(200));
+        stop::pause(Duration::from_millis(200))?;
     }
     Ok(running)
 }

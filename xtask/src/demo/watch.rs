@@ -6,12 +6,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::left::Left;
 use super::programs::{Folder, Running, SERVICES, path_of};
+use super::stop;
 use crate::dashboards::{self, Look};
 use crate::tree;
 
@@ -27,7 +28,13 @@ pub struct Watch {
 
 impl Watch {
     /// Starts them; alerts go to `webhook`, and everything in the rules is `faster`.
-    pub fn start(binary: &Path, folder: &Folder, webhook: &str, faster: u64) -> Result<Self> {
+    pub fn start(
+        binary: &Path,
+        folder: &Folder,
+        webhook: &str,
+        faster: u64,
+        left: &mut Left,
+    ) -> Result<Self> {
         let agent = free_address()?;
         let prometheus = free_address()?;
         let alertmanager = free_address()?;
@@ -44,6 +51,7 @@ impl Watch {
             ("AGENT", &agent),
             ("ALERTMANAGER", &alertmanager),
             ("SERVICES", &services),
+            ("PORT", prometheus.rsplit(':').next().unwrap_or_default()),
         ])?;
         fs::write(folder.path("alertmanager.yml"), alertmanager_config(webhook, faster)?)
             .context("writing Alertmanager's configuration")?;
@@ -51,22 +59,30 @@ impl Watch {
         let mut programs = Vec::new();
         let mut command = Command::new(binary);
         command.args(["agent", "--run-stats", "--web.listen-address", &agent]);
+        command.arg("--config").arg(folder.path("portolan.toml"));
         command.arg("--run-directory").arg(folder.path("run"));
+        command.arg("--state-directory").arg(folder.path("state"));
         fs::create_dir_all(folder.path("run")).context("making room for the agent")?;
-        programs.push(Running::start(&mut command, &folder.log("agent"))?);
+        let mut begin = |mut command: Command, name: &str| {
+            let program = Running::start(&mut command, &folder.log(name))?;
+            left.note_process(program.pid())?;
+            programs.push(program);
+            anyhow::Ok(())
+        };
+        begin(command, "agent")?;
         let mut command = Command::new(path_of("prometheus-alertmanager")?);
         command.arg(format!("--config.file={}", folder.path("alertmanager.yml").display()));
         command.arg(format!("--storage.path={}", folder.path("alertmanager").display()));
         command.arg(format!("--web.listen-address={alertmanager}"));
         command.arg(format!("--cluster.listen-address={gossip}"));
-        programs.push(Running::start(&mut command, &folder.log("alertmanager"))?);
+        begin(command, "alertmanager")?;
         let mut command = Command::new(path_of("prometheus")?);
         command.arg(format!("--config.file={}", folder.path("prometheus.yml").display()));
         command.arg(format!("--storage.tsdb.path={}", folder.path("prometheus").display()));
         command.arg(format!("--web.listen-address={prometheus}"));
         command.arg(format!("--web.user-assets={}", folder.path("page").display()));
         command.arg("--rules.alert.resend-delay=1s");
-        programs.push(Running::start(&mut command, &folder.log("prometheus"))?);
+        begin(command, "prometheus")?;
         for (name, address, path) in [
             ("agent", &agent, "/readyz"),
             ("alertmanager", &alertmanager, "/-/ready"),
@@ -115,7 +131,7 @@ fn wait_for(name: &str, address: &str, path: &str, folder: &Folder) -> Result<()
             let said = fs::read_to_string(folder.log(name)).unwrap_or_default();
             bail!("{name} is not ready:\n{said}");
         }
-        thread::sleep(Duration::from_millis(100));
+        stop::pause(Duration::from_millis(100))?;
     }
     Ok(())
 }

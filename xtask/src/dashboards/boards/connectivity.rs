@@ -33,7 +33,8 @@ fn connecting() -> Vec<Panel> {
             .marked(),
         Panel::lines("Dropped at the listener", "A second: connection requests that the listener dropped (its queue is full), and SYN-ACKs that it had to send again (the client, or the way to it, does not answer).", Unit::PerSecond, 8)
             .query(format!("sum by (service, port) (rate(portolan_listen_overflows_total{{{LISTENERS}}}[$__rate_interval]))"), "{{service}}:{{port}} dropped")
-            .query(format!("sum by (service, port) (rate(portolan_tcp_synack_retransmits_total{{{LISTENERS}}}[$__rate_interval]))"), "{{service}}:{{port}} SYN-ACK again"),
+            .query(format!("sum by (service, port) (rate(portolan_tcp_synack_retransmits_total{{{LISTENERS}}}[$__rate_interval]))"), "{{service}}:{{port}} SYN-ACK again")
+            .or_else("none"),
     ]
 }
 
@@ -89,7 +90,8 @@ fn forbidden() -> Vec<Panel> {
             unit: Unit::Count,
             bad_from: Some(1.0),
         }],
-    )]
+    )
+    .or_else("none")]
 }
 
 fn breaking() -> Vec<Panel> {

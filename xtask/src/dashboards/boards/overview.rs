@@ -98,13 +98,10 @@ fn objectives() -> Vec<Panel> {
         .from(0.5, "red"),
         Panel::number(
             "Least even backends",
-            "How much more than its fair share the busiest backend of a service gets, of those with more than one request a second; up to 5 % is even.",
+            "How far the share of a backend is off what it should get, in parts of all requests of its client; the worst of those with a hundred requests within five minutes. Up to 5 % is even.",
             Unit::Ratio,
             6,
-            r#"max(
-  max by (cluster, client, server, port) (sum by (cluster, client, server, port, backend) (rate(portolan_backend_requests_total{cluster=~"$cluster", role="client"}[$__range])))
-  / (avg by (cluster, client, server, port) (sum by (cluster, client, server, port, backend) (rate(portolan_backend_requests_total{cluster=~"$cluster", role="client"}[$__range]))) > 1)
-) - 1"#,
+            format!("max(edge:portolan_backend_requests:deviation_5m{{{TO}}})"),
         )
         .from(0.05, "orange")
         .or_else("too few"),

@@ -73,7 +73,8 @@ fn conflicts() -> Vec<Panel> {
                 ("errno", "Error"),
             ],
             &[column("Times", Some(1.0), format!("sum by ({by}) (portolan_port_conflicts_total{{{mine}}})"))],
-        ),
+        )
+        .or_else("none"),
         Panel::lines("Reservations", "Reservations in force, and their breaches within the range shown.", Unit::Count, 5)
             .query(r#"sum by (origin) (portolan_port_reservations{cluster=~"$cluster"})"#, "reserved by {{origin}}")
             .query(r#"sum by (owner, offender, port, action) (increase(portolan_port_reservation_breaches_total{cluster=~"$cluster"}[$__rate_interval])) > 0"#, "{{offender}} on {{port}} of {{owner}}: {{action}}")

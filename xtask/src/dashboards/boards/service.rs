@@ -89,11 +89,15 @@ fn callers() -> Vec<Panel> {
 
 fn backends() -> Vec<Panel> {
     let by = "sum by (client, server, port, backend)";
+    let legend = "{{client}}: {{backend}}";
     vec![
-        Panel::lines("Requests by backend", "Requests a second by the address that answered, for each who asks: even lines are an even balance.", Unit::RequestsPerSecond, 12)
-            .query(format!("{by} (rate(portolan_backend_requests_total{{{TO}, role=\"client\"}}[$__rate_interval]))"), "{{client}}: {{backend}}"),
-        Panel::lines("Connections by backend", "New connections a second by the address that took them, for each who connects.", Unit::PerSecond, 12)
-            .query(format!("{by} (rate(portolan_backend_connections_total{{{TO}, role=\"client\"}}[$__rate_interval]))"), "{{client}}: {{backend}}"),
+        Panel::lines("Share of each backend", "What each address gets of the requests of one client within five minutes: equal lines are an even balance, unless weights are declared.", Unit::Ratio, 8)
+            .query(format!("backend:portolan_backend_requests:share_5m{{{TO}}}"), legend)
+            .between(0.0, 1.0),
+        Panel::lines("Requests by backend", "Requests a second by the address that answered, for each who asks.", Unit::RequestsPerSecond, 8)
+            .query(format!("{by} (rate(portolan_backend_requests_total{{{TO}, role=\"client\"}}[$__rate_interval]))"), legend),
+        Panel::lines("Connections by backend", "New connections a second by the address that took them, for each who connects.", Unit::PerSecond, 8)
+            .query(format!("{by} (rate(portolan_backend_connections_total{{{TO}, role=\"client\"}}[$__rate_interval]))"), legend),
     ]
 }
 

@@ -11,5 +11,5 @@ const visit = (path) => {
 
 const every = (milliseconds, path) => setInterval(() => visit(path), milliseconds);
 every(80, '/catalog');
-every(120, '/order');
+every(100, '/order');
 every(1700, '/login');
