@@ -76,6 +76,9 @@ const dressed = (frames: DataFrame[], panel: any) => {
   return done;
 };
 
+// What is no number is a gap, as Grafana draws it.
+const figure = (text: string) => (text === 'NaN' ? null : Number(text));
+
 const seriesFrames = async (panel: any, variables: any[]) => {
   const frames: DataFrame[] = [];
   for (const target of panel.targets) {
@@ -85,7 +88,7 @@ const seriesFrames = async (panel: any, variables: any[]) => {
         refId: target.refId,
         fields: [
           { name: 'Time', type: FieldType.time, values: values.map((point: any) => point[0] * 1000) },
-          { name, type: FieldType.number, values: values.map((point: any) => Number(point[1])), config: { displayName: name }, labels: metric },
+          { name, type: FieldType.number, values: values.map((point: any) => figure(point[1])), config: { displayName: name }, labels: metric },
         ],
       }));
     }
@@ -102,13 +105,16 @@ const tableFrames = async (panel: any, variables: any[]) => {
       const labels = Object.fromEntries(Object.entries(metric).filter(([name]) => name in organize.renameByName));
       const key = JSON.stringify(Object.entries(labels).sort());
       const column = panel.targets.length === 1 ? 'Value' : `Value #${target.refId}`;
-      rows.set(key, { ...labels, ...rows.get(key), [column]: Number(value[1]) });
+      rows.set(key, { ...labels, ...rows.get(key), [column]: figure(value[1]) });
     }
   }
   const columns = Object.entries(organize.indexByName).sort((a: any, b: any) => a[1] - b[1]).map(([name]) => name);
   let list = [...rows.values()];
-  const first = columns.find((name) => name.startsWith('Value'))!;
-  list.sort((a, b) => (b[first] ?? -1) - (a[first] ?? -1));
+  const headings = Object.entries(organize.renameByName) as [string, string][];
+  const sorting = panel.options.sortBy.map(({ displayName, desc }: any) => ({
+    by: headings.find(([, heading]) => heading === displayName)![0], sign: desc ? -1 : 1,
+  }));
+  list.sort((a, b) => sorting.map(({ by, sign }: any) => sign * ((a[by] ?? -1) - (b[by] ?? -1))).find((order: number) => order) ?? 0);
   const used = columns.filter((name) => name.startsWith('Value') || list.some((row) => row[name]));
   const frame = toDataFrame({
     fields: used.map((name) => ({
@@ -135,7 +141,7 @@ const heatColumns = async (panel: any, variables: any[]) => {
 function Heat({ data, width, height }: any) {
   const used = data.filter((row: any) => row.cells.some((cell: any) => cell.value > 1e-9));
   const most = Math.max(1e-9, ...used.flatMap((row: any) => row.cells.map((cell: any) => cell.value)));
-  const high = (height - 22) / Math.max(1, used.length);
+  const high = (height - 30) / Math.max(1, used.length);
   const unit = getValueFormat('s');
   return (
     <svg width={width} height={height}>
@@ -158,7 +164,7 @@ function Heat({ data, width, height }: any) {
         const cell = cells[Math.min(cells.length - 1, Math.round(part * cells.length))];
         return cell && (
           <text key={part} x={64 + part * (width - 64)} y={height - 4} fontSize={11} textAnchor={part === 0 ? 'start' : part === 1 ? 'end' : 'middle'} fill={theme.colors.text.secondary}>
-            {new Date(cell.at * 1000).toLocaleTimeString()}
+            {new Date(cell.at * 1000).toLocaleTimeString('en-GB')}
           </text>
         );
       })}
@@ -180,7 +186,8 @@ function Graph({ data, width, height }: any) {
     const peers = names.filter((other) => layer[other] === layer[name]);
     return [name, {
       x: ((layer[name] + 0.5) / layers) * width,
-      y: ((peers.indexOf(name) + 0.5) / peers.length) * (height - 10),
+      // Every other layer a little lower: no line runs through a node that it does not end at.
+      y: ((peers.indexOf(name) + 0.5) / peers.length) * (height - 40) + (layer[name] % 2) * 28,
     }];
   }));
   const unit = getValueFormat('reqps');
@@ -232,7 +239,7 @@ function Body({ panel, data, width, height }: any) {
   if (!data.length) return <Empty panel={panel} />;
   if (panel.type === 'stat') {
     const [time, field] = data[0].fields;
-    const value = field.values.findLast((one: number) => !Number.isNaN(one));
+    const value = field.values.findLast((one: number | null) => one !== null);
     return (
       <BigValue theme={theme} width={width} height={height} colorMode={BigValueColorMode.Background} graphMode={BigValueGraphMode.Area}
         justifyMode={BigValueJustifyMode.Center} textMode={BigValueTextMode.Value} value={field.display!(value ?? null)}

@@ -275,7 +275,7 @@ fn ports() -> Vec<Alert> {
         hold: "0s",
         expr: format!("{named} > 0"),
         summary: "A service wanted a port that another one has.",
-        description: "{{ $labels.claimant }} wanted port {{ $labels.port }}/{{ $labels.protocol }}, and {{ $labels.holder }} has it; {{ $value | humanize }} times within 15 minutes. On that host `portolan ports conflicts` says why the two clash.",
+        description: "{{ $labels.claimant }} wanted port {{ $labels.port }}/{{ $labels.protocol }}, and {{ $labels.holder }} has it; {{ printf \"%.0f\" $value }} times within 15 minutes. On that host `portolan ports conflicts` says why the two clash.",
         board: "portolan-ports?var-service={{ $labels.claimant }}",
     };
     let breach = Alert {
@@ -284,7 +284,7 @@ fn ports() -> Vec<Alert> {
         hold: "0s",
         expr: format!("{} > 0", copied(&format!("({breaches})"), "offender", "server")),
         summary: "A service took, or tried to take, a port that is reserved for another.",
-        description: "Port {{ $labels.port }}/{{ $labels.protocol }} is reserved for {{ $labels.owner }}, and {{ $labels.offender }} wanted it: {{ $labels.action }}, {{ $value | humanize }} times within 15 minutes.",
+        description: "Port {{ $labels.port }}/{{ $labels.protocol }} is reserved for {{ $labels.owner }}, and {{ $labels.offender }} wanted it: {{ $labels.action }}, {{ printf \"%.0f\" $value }} times within 15 minutes.",
         board: "portolan-ports?var-service={{ $labels.offender }}",
     };
     let running_out = Alert {
@@ -309,7 +309,7 @@ fn ports() -> Vec<Alert> {
         hold: "0s",
         expr: format!("({violations}) > 0"),
         summary: "A service connected to a segment that it may not connect to.",
-        description: "{{ $labels.client }} (segment {{ $labels.client_segment }}) connected to {{ $labels.server }} (segment {{ $labels.server_segment }}) on port {{ $labels.port }}, {{ $value | humanize }} times within 15 minutes; the declared matrix does not allow that.",
+        description: "{{ $labels.client }} (segment {{ $labels.client_segment }}) connected to {{ $labels.server }} (segment {{ $labels.server_segment }}) on port {{ $labels.port }}, {{ printf \"%.0f\" $value }} times within 15 minutes; the declared matrix does not allow that.",
         board: CONNECTIVITY_BOARD,
     };
     vec![conflict, breach, running_out, violation]

@@ -41,6 +41,8 @@ pub enum Unit {
     Ratio,
     RequestsPerSecond,
     PerSecond,
+    /// Many of them: in thousands and millions.
+    FactsPerSecond,
     Bytes,
     BytesPerSecond,
 }
@@ -65,6 +67,7 @@ impl Unit {
             Self::Ratio => "percentunit",
             Self::RequestsPerSecond => "reqps",
             Self::PerSecond => "suffix:/s",
+            Self::FactsPerSecond => "cps",
             Self::Bytes => "bytes",
             Self::BytesPerSecond => "Bps",
         }
@@ -141,7 +144,7 @@ impl Panel {
     ) -> Self {
         let options = json!({
             "showHeader": true, "cellHeight": "sm",
-            "sortBy": columns.first().map(|first| json!({"displayName": first.title, "desc": true})).into_iter().collect::<Vec<_>>(),
+            "sortBy": columns.iter().take(2).map(|column| json!({"displayName": column.title, "desc": true})).collect::<Vec<_>>(),
         });
         let mut panel = Self::new("table", title, description, Unit::Count, width, options);
         panel.custom = json!({"align": "auto", "cellOptions": {"type": "auto"}, "inspect": false, "filterable": true});
@@ -298,6 +301,23 @@ impl Panel {
     /// What stands where there is no number.
     pub fn or_else(mut self, text: &'static str) -> Self {
         self.no_value = Some(text);
+        self
+    }
+
+    /// A table with the least of its first column on top.
+    pub fn least_first(mut self) -> Self {
+        for column in self.options["sortBy"].as_array_mut().into_iter().flatten() {
+            column["desc"] = json!(false);
+        }
+        self
+    }
+
+    /// A column of a table as wide as its words, in pixels.
+    pub fn wide(mut self, column: &'static str, pixels: u64) -> Self {
+        self.overrides.push(json!({
+            "matcher": {"id": "byName", "options": column},
+            "properties": [{"id": "custom.width", "value": pixels}],
+        }));
         self
     }
 

@@ -35,12 +35,12 @@ pub fn as_server(expr: &str) -> String {
     copied(&copied(expr, "service", "server"), "service_namespace", "server_namespace")
 }
 
-/// What happened within `window`, also if the counter was not there before: a counter of
-/// something rare begins with its first event, and `increase` alone would not see that one.
+/// What happened within `window`. A counter of something rare begins with its first event, which
+/// `increase` does not see: of one that was not there in the hour before, everything is new.
 pub fn happened(counter: &str, by: &str, window: &str) -> String {
+    let before = format!("last_over_time({counter}[1h] offset {window})");
     format!(
-        "sum by ({by}) (increase({counter}[{window}]))\n+ on ({by})\n\
-         (sum by ({by}) ({counter} unless {counter} offset {window}) or 0 * sum by ({by}) ({counter}))"
+        "sum by ({by}) (\n  increase({counter}[{window}]) and {before}\n  or\n  {counter} unless {before}\n)"
     )
 }
 

@@ -42,7 +42,7 @@ pub fn alerts(only: &[String]) -> Result<()> {
     }
     let webhook = Webhook::default();
     let address = webhook.listen()?;
-    let mut demo = Demo::start(&format!("http://{address}/"), u64::from(FASTER))?;
+    let mut demo = Demo::start(&format!("http://{address}/"), u64::from(FASTER), true)?;
     stop::pause(WARM_UP)?;
     let quiet = webhook.firing()?;
     if !quiet.is_empty() {

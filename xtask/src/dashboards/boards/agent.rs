@@ -15,8 +15,8 @@ pub fn board() -> Board {
         explore: "rate(portolan_events_lost_total[5m]) > 0",
         rows: vec![
             Row { title: "Coverage and loss", height: 5, panels: coverage() },
-            Row { title: "What is seen", height: 9, panels: seen() },
-            Row { title: "Names", height: 7, panels: names() },
+            Row { title: "What is seen", height: 11, panels: seen() },
+            Row { title: "Names", height: 6, panels: names() },
             Row { title: "What it costs", height: 8, panels: cost() },
         ],
     }
@@ -39,26 +39,28 @@ fn seen() -> Vec<Panel> {
     let column = |title, unit, bad_from, expr| Column { expr, title, unit, bad_from };
     let by = "instance, hook";
     vec![
-        Panel::lines("Facts met in the kernel", "A second, by class: what the programs met, lost or not.", Unit::PerSecond, 6)
+        Panel::lines("Facts met in the kernel", "A second, by class: what the programs met, lost or not.", Unit::FactsPerSecond, 6)
             .query(format!("sum by (class) (rate(portolan_events_seen_total{{{AGENTS}}}[$__rate_interval]))"), "{{class}}"),
-        Panel::lines("Facts exported and lost", "A second: what arrived in the tables, and what did not and why. Seen = exported + lost.", Unit::PerSecond, 6)
+        Panel::lines("Facts exported and lost", "A second: what arrived in the tables, and what did not and why. Seen = exported + lost.", Unit::FactsPerSecond, 6)
             .query(format!("sum(rate(portolan_events_exported_total{{{AGENTS}}}[$__rate_interval]))"), "exported")
             .query(format!("sum by (class, reason) (rate(portolan_events_lost_total{{{AGENTS}}}[$__rate_interval])) > 0"), "lost: {{class}}, {{reason}}")
             .query(format!("sum by (table) (rate(portolan_names_folded_total{{{AGENTS}}}[$__rate_interval])) > 0"), "name folded: {{table}}"),
         Panel::table(
             "Hooks",
-            "Attached: 1, or 0 where the host does not allow it. Runs and time only with --run-stats. Skipped: runs that the kernel left out because the program was already running on that CPU.",
+            "What is missing first. Attached: 1, or 0 where the host does not allow it. Runs and time only with --run-stats. Skipped: runs that the kernel left out because the program was already running on that CPU.",
             12,
             &[("instance", "Agent"), ("hook", "Hook")],
             &[
                 column("Attached", Unit::Count, None, format!("max by ({by}) (portolan_hook_attached{{{AGENTS}}})")),
-                column("Runs", Unit::PerSecond, None, format!("sum by ({by}) (rate(portolan_hook_runs_total{{{AGENTS}}}[$__rate_interval]))")),
-                column("Time per run", Unit::Seconds, Some(1e-6), format!(
+                column("Runs", Unit::FactsPerSecond, None, format!("sum by ({by}) (rate(portolan_hook_runs_total{{{AGENTS}}}[$__rate_interval]))")),
+                column("Time per run", Unit::Seconds, Some(5e-6), format!(
                     "sum by ({by}) (rate(portolan_hook_run_seconds_total{{{AGENTS}}}[$__rate_interval])) / (sum by ({by}) (rate(portolan_hook_runs_total{{{AGENTS}}}[$__rate_interval])) > 0)"
                 )),
                 column("Skipped", Unit::PerSecond, Some(1e-3), format!("sum by ({by}) (rate(portolan_hook_misses_total{{{AGENTS}}}[$__rate_interval]))")),
             ],
-        ),
+        )
+        .least_first()
+        .wide("Hook", 170),
     ]
 }
 
@@ -100,7 +102,9 @@ fn names() -> Vec<Panel> {
                 ),
             ),
         ],
-    )]
+    )
+    .least_first()
+    .or_else("none but the programs themselves")]
 }
 
 fn cost() -> Vec<Panel> {

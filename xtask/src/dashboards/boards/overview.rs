@@ -2,7 +2,7 @@
 
 use super::super::board::{Board, Row};
 use super::super::panel::{Column, Panel, Unit};
-use super::super::promql::EDGE;
+use super::super::promql::{EDGE, SERVICE as OF_SERVICE};
 use super::{CLUSTER, NAMESPACE, SERVICE, SERVICE_URL, TABLE_LABELS, TO};
 
 pub fn board() -> Board {
@@ -81,11 +81,20 @@ fn objectives() -> Vec<Panel> {
         .else_("orange")
         .from(0.95, "green"),
         Panel::number(
+            "Agents",
+            "Agents that Prometheus gets answers from.",
+            Unit::Count,
+            3,
+            r#"count(portolan_build_info{cluster=~"$cluster"}) or vector(0)"#,
+        )
+        .else_("red")
+        .from(1.0, "green"),
+        Panel::number(
             "Port conflicts",
             "Binds and listens that failed because somebody else has the port, within the range shown.",
             Unit::Count,
             6,
-            r#"sum(increase(portolan_port_conflicts_total{cluster=~"$cluster", errno="EADDRINUSE"}[$__range])) or vector(0)"#,
+            r#"round(sum(increase(portolan_port_conflicts_total{cluster=~"$cluster", errno="EADDRINUSE"}[$__range]))) or vector(0)"#,
         )
         .from(0.5, "red"),
         Panel::number(
@@ -93,7 +102,7 @@ fn objectives() -> Vec<Panel> {
             "Connections between segments that may not connect, within the range shown.",
             Unit::Count,
             6,
-            r#"sum(increase(portolan_segment_violations_total{cluster=~"$cluster"}[$__range])) or vector(0)"#,
+            r#"round(sum(increase(portolan_segment_violations_total{cluster=~"$cluster"}[$__range]))) or vector(0)"#,
         )
         .from(0.5, "red"),
         Panel::number(
@@ -113,15 +122,6 @@ fn objectives() -> Vec<Panel> {
             r#"max(portolan_ephemeral_ports_used_ratio{cluster=~"$cluster"}) or vector(0)"#,
         )
         .from(0.8, "red"),
-        Panel::number(
-            "Agents",
-            "Agents that Prometheus gets answers from.",
-            Unit::Count,
-            3,
-            r#"count(portolan_build_info{cluster=~"$cluster"}) or vector(0)"#,
-        )
-        .else_("red")
-        .from(1.0, "green"),
     ]
 }
 
@@ -131,12 +131,13 @@ fn worst() -> Vec<Panel> {
     vec![
         Panel::table(
             "Worst edges",
-            "Who calls whom, the slowest first. P99: one request in a hundred takes longer, as the client saw it. Network: half of the round trips take longer. A long P99 over a short network is the server's own time. Failed: connects. Again: segments that had to be sent again.",
+            "Who calls whom: first those that alerts name, then the slowest. P99: one request in a hundred takes longer, as the client saw it; none, if no request was answered. Network: half of the round trips take longer, delayed acknowledgements (up to 40 ms) included. A long P99 over a short network is the server's own time. Failed: connects. Again: segments that had to be sent again.",
             15,
             TABLE_LABELS,
             &[
+                column("Alerts", Unit::Count, Some(1.0), alerts()),
                 column("P99", Unit::Seconds, Some(0.05), format!("topk(50, edge:portolan_request_duration_seconds:p99_5m{{{TO}}} > 0)")),
-                column("Network", Unit::Seconds, Some(0.02), format!("edge:portolan_tcp_rtt_seconds:p50_5m{{{TO}}} > 0")),
+                column("Network", Unit::Seconds, Some(0.1), format!("edge:portolan_tcp_rtt_seconds:p50_5m{{{TO}}} > 0")),
                 column("Requests", Unit::RequestsPerSecond, None, all("edge:portolan_request_duration_seconds:rate5m")),
                 column("Failed", Unit::PerSecond, Some(0.01), format!("sum by ({EDGE}) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}})")),
                 column("Resets", Unit::PerSecond, Some(1.0), all("edge:portolan_tcp_resets:rate5m")),
@@ -146,14 +147,27 @@ fn worst() -> Vec<Panel> {
         .leads_to("Server", "Both sides of this service", SERVICE_URL),
         Panel::graph(
             "Who calls whom",
-            "Services and the requests a second between them.",
+            "Services and the requests a second between them; 0 where they only connect.",
             Unit::RequestsPerSecond,
             9,
             format!(
-                "label_join(label_join(label_join(\n  sum by (client, server) (pair:portolan_request_duration_seconds:rate5m{{{TO}}}) > 0,\n  \"source\", \"\", \"client\"), \"target\", \"\", \"server\"), \"id\", \" → \", \"client\", \"server\")"
+                "label_join(label_join(label_join(\n  (\n    sum by (client, server) (pair:portolan_request_duration_seconds:rate5m{{{TO}}}) > 0\n    or\n    0 * (sum by (client, server) (pair:portolan_tcp_connects_attempts:rate5m{{{TO}}}) > 0)\n  ),\n  \"source\", \"\", \"client\"), \"target\", \"\", \"server\"), \"id\", \" → \", \"client\", \"server\")"
             ),
         ),
     ]
+}
+
+/// Alerts above info that name an edge, and those that name its server only.
+fn alerts() -> String {
+    let firing = format!(
+        "ALERTS{{alertname=~\"Portolan.*\", alertstate=\"firing\", severity!=\"info\", server!=\"\", {TO}}}"
+    );
+    let of_edges = format!("count by ({EDGE}) ({firing} and ALERTS{{client!=\"\", port!=\"\"}})");
+    let of_servers = format!("count by ({OF_SERVICE}) ({firing} unless ALERTS{{client!=\"\"}})");
+    let edges = format!("sum by ({EDGE}) (0 * edge:portolan_tcp_retransmits:rate5m{{{TO}}})");
+    format!(
+        "{of_edges}\nor on ({EDGE})\n{edges} + on ({OF_SERVICE}) group_left () {of_servers}"
+    )
 }
 
 fn over_time() -> Vec<Panel> {
