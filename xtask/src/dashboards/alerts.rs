@@ -97,6 +97,10 @@ fn connectivity() -> Vec<Alert> {
              and on ({PAIR})\npair:portolan_tcp_connects_attempts:rate5m offset {long}"
         )
     };
+    // Who knows why they fail says more, and the budget is still being spent when that is over.
+    let explained = format!(
+        "unless on ({SERVICE})\nmax by ({SERVICE}) (max_over_time(ALERTS{{alertname=~\"PortolanConnectionsRefused|PortolanConnectionsTimingOut|PortolanLocalPortsExhausted|PortolanListenOverflow|PortolanRetransmitsHigh\", alertstate=\"firing\"}}[10m]))"
+    );
     vec![
         Alert {
             name: "PortolanConnectionsRefused",
@@ -130,7 +134,7 @@ fn connectivity() -> Vec<Alert> {
             severity: CRITICAL,
             hold: "2m",
             expr: format!(
-                "(\n{}\n)\nor on ({PAIR})\n(\n{}\n)",
+                "((\n{}\n)\nor on ({PAIR})\n(\n{}\n))\n{explained}",
                 burn("1h", "5m", "14.4"),
                 burn("6h", "30m", "6")
             ),

@@ -71,7 +71,7 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "port-exhaustion",
-        what: "a scraper without a pool uses up the few local ports of its host",
+        what: "a scraper without a pool, beside auth, uses up the few local ports of that host",
         alert: "PortolanLocalPortsExhausted",
         culprit: "cache",
     },
@@ -143,8 +143,8 @@ impl Broken {
             )?,
             "port-exhaustion" => {
                 let range = "net.ipv4.ip_local_port_range=40000 40031";
-                run_in("users", "sysctl", &["-q", "-w", range])?;
-                self.extra.push(programs::node(folder, "users", "scraper.js")?);
+                run_in("auth", "sysctl", &["-q", "-w", range])?;
+                self.extra.push(programs::node(folder, "auth", "scraper.js")?);
             }
             "listen-overflow" => program(shop, "catalog")?.signal(libc::SIGSTOP),
             other => bail!("nobody knows how to make {other}"),
@@ -162,7 +162,7 @@ impl Broken {
                 "packet-loss" => run_in("catalog", "nft", &["flush", "ruleset"])?,
                 "port-exhaustion" => {
                     let range = "net.ipv4.ip_local_port_range=32768 60999";
-                    run_in("users", "sysctl", &["-q", "-w", range])?;
+                    run_in("auth", "sysctl", &["-q", "-w", range])?;
                 }
                 "listen-overflow" => program(shop, "catalog")?.signal(libc::SIGCONT),
                 _ => {}
