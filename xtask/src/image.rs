@@ -5,6 +5,7 @@
 //! build with BuildKit and no toolchain of their own.
 
 use std::env::consts::ARCH;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -66,8 +67,9 @@ pub fn image(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the binary and checks that it needs nothing of its host.
-fn static_binary(debug: bool) -> Result<PathBuf> {
+/// Builds the binary and checks that it needs nothing of its host. Names and lines for debuggers go
+/// into a file beside it, `portolan.debug`, where they are looked for.
+pub fn static_binary(debug: bool) -> Result<PathBuf> {
     let target = format!("{ARCH}-unknown-linux-gnu");
     println!("building a static agent");
     let mut cargo = shell::cargo();
@@ -82,9 +84,7 @@ fn static_binary(debug: bool) -> Result<PathBuf> {
     let built = folder.join(&target).join(if debug { "debug" } else { "release" }).join("portolan");
     let stripped = folder.join("portolan");
     fs::copy(&built, &stripped).context("copying the binary")?;
-    if shell::exists("strip") {
-        shell::quiet(Command::new("strip").arg(&stripped))?;
-    }
+    split(&stripped)?;
     prove_static(&stripped)?;
     let began = Instant::now();
     let version = shell::output(Command::new(&stripped).arg("--version"))?;
@@ -99,6 +99,17 @@ fn static_binary(debug: bool) -> Result<PathBuf> {
     Ok(stripped)
 }
 
+/// Moves what only debuggers read into `portolan.debug`, and leaves a link to it.
+fn split(binary: &Path) -> Result<()> {
+    let debug = binary.with_extension("debug");
+    let objcopy = || Command::new("objcopy");
+    shell::quiet(objcopy().arg("--only-keep-debug").arg(binary).arg(&debug))?;
+    shell::quiet(objcopy().arg("--strip-all").arg(binary))?;
+    let mut link = OsString::from("--add-gnu-debuglink=");
+    link.push(&debug);
+    shell::quiet(objcopy().arg(link).arg(binary))
+}
+
 /// An ELF program that asks for an interpreter is not static.
 fn prove_static(binary: &Path) -> Result<()> {
     let listed =
@@ -109,6 +120,6 @@ fn prove_static(binary: &Path) -> Result<()> {
     Ok(())
 }
 
-fn megabytes(bytes: u64) -> String {
+pub fn megabytes(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / 1e6)
 }

@@ -18,6 +18,7 @@ mod demo;
 mod deploy;
 mod fuzz;
 mod image;
+mod package;
 mod run;
 mod setup;
 mod shell;
@@ -63,6 +64,8 @@ enum Command {
     Tidy,
     /// Build one static binary, and an image with nothing else in it
     Image(image::Args),
+    /// Build a .deb and an .rpm of the static binary, and the list of what went into it
+    Package(package::Args),
     /// Check what lies in deploy/ with the tools that will read it
     Deploy(deploy::Args),
 }
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Check => check::check(),
         Command::Tidy => tidy::tidy(),
         Command::Image(args) => image::image(&args),
+        Command::Package(args) => package::package(&args),
         Command::Deploy(args) => deploy::deploy(&args),
     };
     match result {

@@ -1,13 +1,10 @@
 //! `portolan agent`: reads the configuration, sets up the log, and hands over.
 
-use std::io::{self, IsTerminal};
-
 use clap::Args;
-use tracing_subscriber::EnvFilter;
 
 use super::overrides::Overrides;
-use super::{Output, privileges};
-use crate::config::{Config, Log, LogFormat};
+use super::{Output, log, privileges};
+use crate::config::Config;
 
 pub(super) const ABOUT: &str = "\
 Run the agent in the foreground until SIGTERM or SIGINT.
@@ -49,24 +46,9 @@ pub(super) fn run(
     if *show_privileges {
         return privileges::run(&loaded.config, *output);
     }
-    start_log(loaded.config.log);
+    log::start(loaded.config.log);
     for warning in loaded.warnings {
         tracing::warn!("{warning}");
     }
     start(&loaded.config)
-}
-
-/// Sends the log to standard error: our own lines from the chosen level on, and the libraries'
-/// only when something is wrong.
-fn start_log(log: Log) {
-    let filter = EnvFilter::new(format!("warn,portolan={}", log.level.as_str()));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
-    match log.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-    }
 }

@@ -10,6 +10,8 @@ mod config;
 mod control;
 mod edges;
 mod human;
+mod log;
+mod manual;
 mod map;
 mod overrides;
 mod ports;
@@ -85,6 +87,12 @@ enum Command {
     Segments(segments::SegmentsArgs),
     /// Show what a running agent sees, what it cannot see and why, and what it lost.
     Status(client::Target),
+    /// Write the manual pages.
+    #[command(after_long_help = manual::PAGES_EXAMPLES)]
+    Man(manual::PagesArgs),
+    /// Write what a shell needs to complete command lines.
+    #[command(after_long_help = manual::COMPLETIONS_EXAMPLES)]
+    Completions(manual::CompletionsArgs),
 }
 
 /// How an answer is written.
@@ -117,6 +125,8 @@ pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
         Command::Balance(arguments) => balance::run(&arguments),
         Command::Segments(arguments) => segments::run(&arguments),
         Command::Status(target) => status::run(&target),
+        Command::Man(arguments) => manual::pages(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! The kernel object: creates its maps, loads and attaches its programs.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
@@ -20,6 +21,16 @@ use super::load::{Options, Plan};
 
 /// The kernel programs, as built from `agent-ebpf`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portolan-ebpf"));
+
+/// What tells these programs from those of another build: SHA-256 of the object, in hex.
+pub fn object_hash() -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, OBJECT);
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        // Writing into a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
 
 /// The kernel programs' own log.
 pub type Log = aya_log::EbpfLogger<&'static dyn log::Log>;

@@ -33,7 +33,7 @@ use crate::identity::hierarchy::Hierarchy;
 use crate::identity::remote::MAX_ADDRESSES;
 use crate::identity::sources::Sources;
 use crate::kernel::load::{Kernel, Options};
-use crate::kernel::{pins, preflight};
+use crate::kernel::{object, pins, preflight};
 use crate::model::snapshot::Disabled;
 use crate::privileges;
 use crate::state::{Desk, DeskHandle, Store};
@@ -163,7 +163,11 @@ fn report(kernel: &Kernel) {
         tracing::info!("took over the pinned kernel half of an earlier agent");
     }
     let attached = kernel.hooks.iter().filter(|hook| hook.result.is_ok()).count();
-    tracing::info!("{attached} of {} hooks attached", kernel.hooks.len());
+    tracing::info!(
+        "{attached} of {} hooks attached; kernel object sha256:{}",
+        kernel.hooks.len(),
+        object::object_hash()
+    );
     for disabled in &kernel.disabled {
         tracing::warn!("will not be seen: {} ({})", disabled.what, disabled.why);
     }

@@ -222,9 +222,17 @@ pub fn install(mode: Seccomp) -> anyhow::Result<()> {
         Seccomp::Enforce => SeccompAction::Errno(libc::EPERM as u32),
     };
     let program = program(otherwise).context("compiling the list of system calls")?;
-    seccompiler::apply_filter(&program).context(
-        "installing the list of system calls; does this kernel have CONFIG_SECCOMP_FILTER? --seccomp off does without",
-    )
+    let installed = seccompiler::apply_filter(&program).context(
+        "installing the list of system calls; does this kernel have CONFIG_SECCOMP_FILTER, and may seccomp(2) be called here? --seccomp off does without",
+    );
+    match installed {
+        // Nothing would have been refused by it.
+        Err(error) if mode == Seccomp::Log => {
+            tracing::warn!("system calls beyond the list are not logged: {error:#}");
+            Ok(())
+        }
+        installed => installed,
+    }
 }
 
 /// How many system calls are allowed, those with limits included.

@@ -66,6 +66,7 @@ mod latency;
 mod ledger;
 mod map;
 mod names;
+mod package;
 mod privileges;
 mod prometheus;
 mod refuse;

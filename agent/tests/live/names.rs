@@ -9,6 +9,7 @@ mod cri;
 mod docker;
 mod engine;
 mod exec;
+mod image;
 mod pods;
 mod published;
 mod together;

@@ -12,12 +12,12 @@
 mod needs;
 mod report;
 
-use std::fs;
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Result, bail};
 
-use crate::{build, dashboards, setup, shell, tree};
+use crate::{build, dashboards, package, setup, shell, tree};
 pub use report::{Report, Verdict};
 
 /// More failed live tests than this are no accident.
@@ -44,6 +44,10 @@ pub fn test(args: &Args) -> Result<()> {
     let binary = build::compile()?;
 
     let mut report = Report::default();
+    if shell::is_root() && tests_what_is_shipped(filter) {
+        heading("image and packages, for their tests");
+        package::packages(true)?;
+    }
     heading("unit tests");
     report.watch(&mut tests(&["--lib", "--bins"], filter, &[]))?;
     if has_live_tests() {
@@ -92,6 +96,14 @@ pub fn test(args: &Args) -> Result<()> {
         bail!("no test ran: no name contains {}", filter.join(" or "));
     }
     Ok(())
+}
+
+/// Whether image and packages have to be made first: that takes as long as all other tests, so only
+/// where they are asked for, and in CI.
+fn tests_what_is_shipped(filter: &[String]) -> bool {
+    let asked =
+        |word: &String| ["names::image::", "package::"].iter().any(|test| test.contains(word));
+    if filter.is_empty() { env::var_os("CI").is_some() } else { filter.iter().any(asked) }
 }
 
 /// Whether cargo finds test programs in `agent/tests`: a file, or a folder with a `main.rs`.

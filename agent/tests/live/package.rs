@@ -1,0 +1,178 @@
+//! The Debian package, installed with dpkg in a machine of its own whose first process is systemd:
+//! the unit runs, confined, tells systemd how it is, and leaves nothing in the kernel.
+//!
+//! The machine's files are this host's, with a layer above that takes what is written and is thrown
+//! away.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::facts::{KernelObjects, patience};
+
+/// What is done inside; every answer goes into a file.
+const SCRIPT: &str = r#"
+cd /out
+dpkg --install portolan.deb > install.log 2>&1; echo $? > installed
+for i in $(seq 1 150); do [ "$(systemctl is-active portolan)" = active ] && break; sleep 0.1; done
+systemctl is-active portolan > active
+show() { systemctl show --property="$1" --value portolan; }
+cat /proc/$(show MainPID)/status > status
+show StatusText > text
+show WatchdogTimestampMonotonic > watchdog
+portolan status > answer 2>&1
+portolan ports reserve 4711 --for somebody > reserved 2>&1
+systemctl kill --signal=KILL portolan
+for i in $(seq 1 100); do [ "$(show NRestarts)" = 1 ] && [ "$(systemctl is-active portolan)" = active ] && break; sleep 0.1; done
+show NRestarts > restarts
+portolan ports --output json > ports 2>&1
+journalctl --no-pager --unit=portolan > journal
+man --pager=cat portolan-agent > manual 2>&1
+systemctl stop portolan; systemctl is-active portolan > stopped
+dpkg --purge portolan > purge.log 2>&1
+ls -d /var/lib/portolan /etc/portolan /usr/bin/portolan > remains 2>/dev/null
+touch done
+"#;
+
+const UNIT: &str =
+    "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/sh /out/script\n";
+const TARGET: &str = "[Unit]\nDefaultDependencies=no\nWants=portolan-test.service\n";
+
+/// What the unit asks for; a machine has no more than it is given.
+const CAPABILITIES: &str =
+    "CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN,CAP_SYS_ADMIN,CAP_SYS_PTRACE,CAP_DAC_READ_SEARCH";
+
+/// CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN: what lasts of them.
+const KEPT: u64 = 1 << 2 | 1 << 12 | 1 << 19 | 1 << 21;
+
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// What `cargo xtask package` has made.
+fn deb() -> Option<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/package/portolan.deb");
+    here.is_file().then_some(here)
+}
+
+/// A machine that runs the script; it and its files are gone when dropped.
+struct Machine {
+    folder: tempfile::TempDir,
+    child: Child,
+}
+
+impl Machine {
+    fn boot(deb: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("out")).unwrap();
+        fs::create_dir(path("layer")).unwrap();
+        fs::copy(deb, path("out/portolan.deb")).unwrap();
+        fs::write(path("out/script"), SCRIPT).unwrap();
+        mount(&["-t", "tmpfs", "tmpfs"], &path("layer"));
+        for name in ["layer/up", "layer/work", "layer/root"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        let (up, work) = (path("layer/up"), path("layer/work"));
+        let layers = format!("lowerdir=/,upperdir={},workdir={}", up.display(), work.display());
+        mount(&["-t", "overlay", "-o", &layers, "overlay"], &path("layer/root"));
+        let root = path("layer/root");
+        // Another machine's, and what would keep services from starting on a build host.
+        for name in ["etc/machine-id", "usr/sbin/policy-rc.d"] {
+            let _ = fs::remove_file(root.join(name));
+        }
+        fs::write(root.join("etc/systemd/system/portolan-test.service"), UNIT).unwrap();
+        fs::write(root.join("etc/systemd/system/portolan-test.target"), TARGET).unwrap();
+        let mut command = Command::new("systemd-nspawn");
+        command.args(["--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"]);
+        command.args(["--kill-signal=SIGRTMIN+4", "--system-call-filter=bpf"]);
+        command.arg(format!("--capability={CAPABILITIES}"));
+        command.arg(format!("--machine=portolan-deb-{}", std::process::id()));
+        command.arg(format!("--directory={}", root.display()));
+        command.arg(format!("--bind={}:/out", path("out").display()));
+        command.args(["systemd.unit=portolan-test.target", "systemd.firstboot=off"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("starting a machine");
+        Self { folder, child }
+    }
+
+    /// What the script has written.
+    fn told(&self, name: &str) -> String {
+        let text = fs::read_to_string(self.folder.path().join("out").join(name));
+        text.unwrap_or_default().trim().to_owned()
+    }
+
+    fn is_done(&self) -> bool {
+        self.folder.path().join("out/done").exists()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            // SAFETY: kill touches no memory; the child is ours and was not waited for.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        }
+        let began = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && began.elapsed().as_secs() < 15 {
+            thread::sleep(Duration::from_millis(100));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for name in ["layer/root", "layer"] {
+            let path = self.folder.path().join(name);
+            let _ = Command::new("umount").arg("--lazy").arg(path).status();
+        }
+    }
+}
+
+fn mount(arguments: &[&str], at: &Path) {
+    let output = Command::new("mount").args(arguments).arg(at).output().expect("starting mount");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_debian_package_runs_under_systemd_and_can_be_purged() {
+    needs_kernel!();
+    if !Path::new("/usr/bin/dpkg").exists() || !Path::new("/usr/bin/systemd-nspawn").exists() {
+        println!("SKIPPED: no dpkg or no systemd-nspawn");
+        return;
+    }
+    let Some(deb) = deb() else {
+        println!("SKIPPED: no package; `cargo xtask package` makes it");
+        return;
+    };
+    let before = KernelObjects::now();
+    let machine = Machine::boot(&deb);
+    let began = Instant::now();
+    while !machine.is_done() {
+        assert!(began.elapsed() < patience(PATIENCE), "{}", machine.told("install.log"));
+        thread::sleep(Duration::from_millis(100));
+    }
+    let told = |name: &str| machine.told(name);
+    assert_eq!(told("installed"), "0", "{}", told("install.log"));
+    assert_eq!(told("active"), "active", "{}", told("journal"));
+    assert!(told("text").starts_with("listening on 127.0.0.1:"), "{}", told("text"));
+    assert_ne!(told("watchdog"), "0", "the watchdog is fed");
+
+    let status = told("status");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+        line.unwrap_or_default().to_owned()
+    };
+    for set in ["CapEff", "CapPrm"] {
+        assert_eq!(u64::from_str_radix(&field(set), 16), Ok(KEPT), "{set}: {status}");
+    }
+    assert_eq!((field("NoNewPrivs").as_str(), field("Seccomp").as_str()), ("1", "2"), "{status}");
+
+    assert!(told("answer").contains("inet_sock_set_state"), "{}", told("answer"));
+    // Killed, it is started again, and still knows what it was told.
+    assert_eq!(told("restarts"), "1", "{}", told("journal"));
+    assert!(told("ports").contains("somebody"), "{}\n{}", told("reserved"), told("ports"));
+    assert!(told("journal").contains("kernel object sha256:"), "{}", told("journal"));
+    assert!(told("manual").contains("--web.listen-address"), "{}", told("manual"));
+    assert_eq!(told("stopped"), "inactive");
+    assert_eq!(told("remains"), "", "{}", told("purge.log"));
+    drop(machine);
+    before.nothing_new_stays();
+}

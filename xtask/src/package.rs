@@ -1,0 +1,121 @@
+//! `cargo xtask package`: a .deb and an .rpm of the static binary, with unit, configuration, manual
+//! pages and completions, and the list of everything that went into it (CycloneDX).
+//!
+//! The tools are cargo's own kind, fetched once into a folder beside cargo's other output. What goes
+//! where is written in `agent/Cargo.toml`, in the tables that the tools read.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{image, setup, shell, tree};
+
+/// Program and version.
+const TOOLS: [(&str, &str); 3] =
+    [("cargo-deb", "3.8.0"), ("cargo-generate-rpm", "0.21.1"), ("cargo-cyclonedx", "0.5.9")];
+
+/// Where each shell looks for completions, in the folder that is packed.
+const COMPLETIONS: [(&str, &str); 3] =
+    [("bash", "portolan.bash"), ("zsh", "_portolan"), ("fish", "portolan.fish")];
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Build without optimisation: quicker, for tests
+    #[arg(long)]
+    debug: bool,
+}
+
+/// What was made.
+pub struct Packages {
+    pub deb: PathBuf,
+    pub rpm: PathBuf,
+    pub bill: PathBuf,
+}
+
+pub fn package(args: &Args) -> Result<()> {
+    setup::setup()?;
+    let Packages { deb, rpm, bill } = packages(args.debug)?;
+    for path in [deb, rpm, bill] {
+        let size = fs::metadata(&path).with_context(|| tree::shown(&path))?.len();
+        println!("made {}: {} MB", tree::shown(&path), image::megabytes(size));
+    }
+    Ok(())
+}
+
+/// Makes them in `target/package`, from what the binary says of itself.
+pub fn packages(debug: bool) -> Result<Packages> {
+    let tools = tools()?;
+    let binary = image::static_binary(debug)?;
+    let folder = tree::target()?.join("package");
+    let stage = folder.join("stage");
+    if stage.exists() {
+        fs::remove_dir_all(&stage).context("removing what was packed last time")?;
+    }
+    let pages = stage.join("man");
+    fs::create_dir_all(&pages).context("making a folder to pack from")?;
+    fs::copy(&binary, stage.join("portolan")).context("copying the binary")?;
+    shell::quiet(Command::new(&binary).args(["man", "--directory"]).arg(&pages))?;
+    for (name, file) in COMPLETIONS {
+        let text = shell::output(Command::new(&binary).args(["completions", name]))?;
+        fs::write(stage.join(file), text).context("writing completions")?;
+    }
+    let made = Packages {
+        deb: folder.join("portolan.deb"),
+        rpm: folder.join("portolan.rpm"),
+        bill: folder.join("portolan.cdx.json"),
+    };
+    let subcommand = |name: &str| {
+        let mut command = Command::new(tools.join(name));
+        command.arg(name.trim_start_matches("cargo-")).current_dir(tree::root());
+        command
+    };
+    let mut deb = subcommand("cargo-deb");
+    deb.args(["--package", "agent", "--no-build", "--no-strip", "--quiet", "--output"]);
+    shell::quiet(deb.arg(&made.deb))?;
+    let mut rpm = subcommand("cargo-generate-rpm");
+    shell::quiet(rpm.args(["--package", "agent", "--output"]).arg(&made.rpm))?;
+    bill(&mut subcommand("cargo-cyclonedx"), &made.bill)?;
+    Ok(made)
+}
+
+/// Lists what is linked. The tool writes beside each package's manifest; only the agent's is shipped.
+fn bill(tool: &mut Command, out: &Path) -> Result<()> {
+    const NAME: &str = "portolan-bill";
+    tool.args(["--format", "json", "--no-build-deps", "--spec-version", "1.5"]);
+    tool.args(["--override-filename", NAME, "--manifest-path", "agent/Cargo.toml"]);
+    shell::quiet(tool)?;
+    let mut found = None;
+    for member in ["agent", "agent/fuzz", "agent-common", "agent-ebpf", "xtask"] {
+        let written = tree::root().join(member).join(format!("{NAME}.json"));
+        let Ok(text) = fs::read_to_string(&written) else { continue };
+        fs::remove_file(&written).context("removing a list that is not needed")?;
+        if member == "agent" {
+            found = Some(text);
+        }
+    }
+    let Some(text) = found else { bail!("cargo-cyclonedx wrote no list for the agent") };
+    let bill: serde_json::Value = serde_json::from_str(&text).context("reading the list")?;
+    let parts = bill["components"].as_array().map_or(0, Vec::len);
+    if parts == 0 {
+        bail!("the list of what went into the agent is empty");
+    }
+    println!("{parts} crates are linked into it");
+    fs::write(out, text).context("writing the list")
+}
+
+/// The folder of the tools, fetched if they are not there.
+fn tools() -> Result<PathBuf> {
+    let home = tree::target()?.join("package-tools");
+    for (name, version) in TOOLS {
+        if home.join("bin").join(name).is_file() {
+            continue;
+        }
+        println!("building {name} {version}");
+        let mut install = shell::cargo();
+        install.args(["install", "--quiet", "--locked", "--version", version, name, "--root"]);
+        shell::quiet(install.arg(&home).arg("--target-dir").arg(home.join("build")))?;
+    }
+    Ok(home.join("bin"))
+}
