@@ -6,6 +6,7 @@
 
 mod api;
 mod cri;
+mod daemonset;
 mod docker;
 mod engine;
 mod exec;

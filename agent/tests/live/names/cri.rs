@@ -46,6 +46,23 @@ struct Metadata {
 struct LinuxSandbox {
     #[prost(string, tag = "1")]
     cgroup_parent: String,
+    #[prost(message, optional, tag = "2")]
+    security: Option<SandboxSecurity>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SandboxSecurity {
+    #[prost(message, optional, tag = "1")]
+    namespaces: Option<Namespaces>,
+}
+
+/// Whose namespaces: 0 the pod's, 2 the node's.
+#[derive(Clone, Copy, PartialEq, Message)]
+struct Namespaces {
+    #[prost(int32, tag = "1")]
+    network: i32,
+    #[prost(int32, tag = "2")]
+    pid: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -86,6 +103,66 @@ struct ContainerConfig {
     image: Option<Image>,
     #[prost(string, repeated, tag = "3")]
     command: Vec<String>,
+    #[prost(message, repeated, tag = "7")]
+    mounts: Vec<Mount>,
+    #[prost(message, optional, tag = "15")]
+    linux: Option<LinuxContainer>,
+}
+
+/// A folder or socket of the node in a container.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Mount {
+    #[prost(string, tag = "1")]
+    pub(super) inside: String,
+    #[prost(string, tag = "2")]
+    pub(super) outside: String,
+    #[prost(bool, tag = "3")]
+    pub(super) readonly: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LinuxContainer {
+    #[prost(message, optional, tag = "2")]
+    security: Option<Security>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Security {
+    #[prost(message, optional, tag = "1")]
+    capabilities: Option<Capabilities>,
+    #[prost(message, optional, tag = "3")]
+    namespaces: Option<Namespaces>,
+    #[prost(message, optional, tag = "5")]
+    user: Option<Number>,
+    #[prost(bool, tag = "7")]
+    readonly_root: bool,
+    #[prost(string, tag = "10")]
+    seccomp: String,
+    #[prost(bool, tag = "11")]
+    no_new_privileges: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Number {
+    #[prost(int64, tag = "1")]
+    value: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Capabilities {
+    #[prost(string, repeated, tag = "1")]
+    add: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    drop: Vec<String>,
+}
+
+/// A container that looks after its node, as a kubelet passes it on.
+pub(super) struct OnNode {
+    pub(super) image: String,
+    pub(super) command: Vec<String>,
+    pub(super) mounts: Vec<Mount>,
+    pub(super) add: Vec<String>,
+    pub(super) drop: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -182,7 +259,10 @@ impl Cri {
             }),
             hostname: name.to_owned(),
             labels: all.clone(),
-            linux: Some(LinuxSandbox { cgroup_parent: format!("/kubepods/burstable/pod{uid}") }),
+            linux: Some(LinuxSandbox {
+                cgroup_parent: format!("/kubepods/burstable/pod{uid}"),
+                security: None,
+            }),
         };
         let question = RunSandbox { config: Some(config.clone()) };
         let sandbox: Id = self.ask("RunPodSandbox", question).expect("a pod");
@@ -193,6 +273,7 @@ impl Cri {
                 metadata: Some(ContainerMetadata { name: "main".to_owned() }),
                 image: Some(Image { image: IMAGE.to_owned() }),
                 command: command.iter().map(|word| (*word).to_owned()).collect(),
+                ..ContainerConfig::default()
             }),
             sandbox_config: Some(config),
         };
@@ -202,6 +283,53 @@ impl Cri {
         let ip = answer.status.and_then(|status| status.network).map(|network| network.ip);
         let ip = ip.filter(|ip| !ip.is_empty()).expect("the pod has an address");
         Pod { name: name.to_owned(), uid, ip, container: container.id, labels: all }
+    }
+
+    /// Runs a pod with the node's network and processes, as root and without seccomp; tells its
+    /// container's id.
+    pub(super) fn run_on_node(&self, name: &str, form: OnNode) -> String {
+        const NODE: i32 = 2;
+        let OnNode { image, command, mounts, add, drop } = form;
+        let namespaces = Some(Namespaces { network: NODE, pid: NODE });
+        let uid = format!("99999999-1111-2222-3333-{:012x}", std::process::id());
+        let config = SandboxConfig {
+            metadata: Some(Metadata {
+                name: name.to_owned(),
+                uid: uid.clone(),
+                namespace: name.to_owned(),
+            }),
+            hostname: String::new(),
+            labels: HashMap::new(),
+            linux: Some(LinuxSandbox {
+                cgroup_parent: format!("/kubepods/burstable/pod{uid}"),
+                security: Some(SandboxSecurity { namespaces }),
+            }),
+        };
+        let question = RunSandbox { config: Some(config.clone()) };
+        let sandbox: Id = self.ask("RunPodSandbox", question).expect("a pod");
+        self.pods.borrow_mut().push(sandbox.id.clone());
+        let security = Security {
+            capabilities: Some(Capabilities { add, drop }),
+            namespaces,
+            user: Some(Number { value: 0 }),
+            readonly_root: true,
+            seccomp: "unconfined".to_owned(),
+            no_new_privileges: true,
+        };
+        let question = CreateContainer {
+            sandbox: sandbox.id,
+            config: Some(ContainerConfig {
+                metadata: Some(ContainerMetadata { name: name.to_owned() }),
+                image: Some(Image { image }),
+                command,
+                mounts,
+                linux: Some(LinuxContainer { security: Some(security) }),
+            }),
+            sandbox_config: Some(config),
+        };
+        let container: Id = self.ask("CreateContainer", question).expect("a container");
+        let _: Empty = self.ask("StartContainer", container.clone()).expect("it starts");
+        container.id
     }
 
     /// Ends what was started.

@@ -16,10 +16,10 @@ const DOCKERFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/image/D
 const COMPOSE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/compose/old-docker.yml");
 
 /// CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN: what lasts of those granted.
-const KEPT: u64 = 1 << 2 | 1 << 12 | 1 << 19 | 1 << 21;
+pub(super) const KEPT: u64 = 1 << 2 | 1 << 12 | 1 << 19 | 1 << 21;
 
 /// What `cargo xtask image --binary-only` has built.
-fn static_binary() -> Option<PathBuf> {
+pub(super) fn static_binary() -> Option<PathBuf> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/static/portolan");
     built.is_file().then_some(built)
 }
@@ -59,7 +59,7 @@ impl<'a> Contained<'a> {
             .replace("${PORTOLAN_IMAGE:-portolan:0.1.0}", "portolan:test")
             .replace("/run/portolan:", &format!("{}:", path("run")))
             .replace("/var/lib/portolan:", &format!("{}:", path("state")))
-            .replace("/var/run/docker.sock:", &format!("{socket}:"))
+            .replacen("/var/run/docker.sock:", &format!("{socket}:"), 1)
             .replace("restart: unless-stopped", "restart: \"no\"");
         fs::write(folder.join("docker-compose.yml"), text).expect("writing a compose file");
         docker.compose(&folder, &["up", "-d"]);
@@ -99,12 +99,13 @@ impl<'a> Contained<'a> {
         let output = self.docker.docker().args(["logs", &self.name()]).output();
         output.map(|o| String::from_utf8_lossy(&o.stderr).into_owned()).unwrap_or_default()
     }
+}
 
-    fn status(&self) -> BTreeMap<String, String> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("it lives");
-        let fields = text.lines().filter_map(|line| line.split_once(":\t"));
-        fields.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-    }
+/// `/proc/PID/status`, by field.
+pub(super) fn status_of(pid: u32) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let fields = text.lines().filter_map(|line| line.split_once(":\t"));
+    fields.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 #[test]
@@ -134,7 +135,7 @@ fn the_image_sees_containers_by_name_with_few_privileges_and_leaves_nothing() {
         std::thread::sleep(PAUSE);
     }
 
-    let status = agent.status();
+    let status = status_of(agent.pid);
     for set in ["CapEff", "CapPrm"] {
         assert_eq!(u64::from_str_radix(&status[set], 16), Ok(KEPT), "{set}: {}", agent.log());
     }

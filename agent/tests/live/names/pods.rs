@@ -24,7 +24,7 @@ pub(super) const PODS: &str = "/api/v1/pods";
 /// containerd in a namespace of its own.
 pub(super) struct Node {
     pub(super) engine: Engine,
-    cri: Cri,
+    pub(super) cri: Cri,
 }
 
 impl Node {
@@ -33,17 +33,30 @@ impl Node {
             configure(folder);
             vec!["--config".to_owned(), folder.join("config.toml").display().to_string()]
         });
-        let archive = image(engine.directory());
         let address = engine.socket.display().to_string();
         until("containerd answers", || {
             let mut version = Command::new("ctr");
             version.args(["--address", &address, "version"]);
             version.output().is_ok_and(|output| output.status.success())
         });
-        let import = ["--address", &address, "--namespace", "k8s.io", "images", "import"];
-        run(Command::new("ctr").args(import).arg(&archive));
         let cri = Cri::connect(&engine.socket);
-        Self { engine, cri }
+        let node = Self { engine, cri };
+        let layer = engine::busybox(node.engine.directory());
+        let sleep = ["/bin/sleep", "100000"];
+        node.import(&archive(node.engine.directory(), "portolan/busybox:1", &layer, &sleep));
+        node
+    }
+
+    /// `ctr`, as root on the node would use it.
+    pub(super) fn ctr(&self) -> Command {
+        let mut ctr = Command::new("ctr");
+        ctr.arg("--address").arg(&self.engine.socket).args(["--namespace", "k8s.io"]);
+        ctr
+    }
+
+    /// Makes an image known to the runtime.
+    pub(super) fn import(&self, archive: &Path) {
+        run(self.ctr().args(["images", "import"]).arg(archive));
     }
 
     fn pod(&self, name: &str, uid: u8, labels: &[(&str, &str)], command: &[&str]) -> Pod {
@@ -119,23 +132,26 @@ state = "{state}"
     fs::write(folder.join("cni/10-pods.conflist"), network.to_string()).expect("writing a network");
 }
 
-/// An image of busybox that sleeps: good for pods and for what is in them.
-fn image(folder: &Path) -> std::path::PathBuf {
-    let layer = engine::busybox(folder);
-    let digest = run(Command::new("sha256sum").arg(&layer));
+/// An image of one layer, as an archive that Docker would save.
+pub(super) fn archive(
+    folder: &Path,
+    tag: &str,
+    layer: &Path,
+    command: &[&str],
+) -> std::path::PathBuf {
+    let digest = run(Command::new("sha256sum").arg(layer));
     let digest = digest.split(' ').next().expect("a digest").to_owned();
     let config = json!({
         "architecture": "amd64", "os": "linux",
-        "config": {"Cmd": ["/bin/sleep", "100000"], "Env": ["PATH=/bin"]},
+        "config": {"Cmd": command, "Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });
-    let manifest = json!([{
-        "Config": "config.json", "RepoTags": ["portolan/busybox:1"], "Layers": ["busybox.tar"],
-    }]);
+    let layer = layer.file_name().expect("a file").to_string_lossy().into_owned();
+    let manifest = json!([{"Config": "config.json", "RepoTags": [tag], "Layers": [layer]}]);
     fs::write(folder.join("config.json"), config.to_string()).expect("writing an image");
     fs::write(folder.join("manifest.json"), manifest.to_string()).expect("writing an image");
     let archive = folder.join("image.tar");
-    let files = ["manifest.json", "config.json", "busybox.tar"];
+    let files = ["manifest.json", "config.json", &layer];
     run(Command::new("tar").arg("-C").arg(folder).arg("-cf").arg(&archive).args(files));
     archive
 }
