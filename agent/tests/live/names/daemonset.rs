@@ -125,7 +125,8 @@ fn the_daemonsets_pod_sees_pods_by_name_and_leaves_nothing() {
     }
 
     let tasks = run(node.ctr().args(["tasks", "list"]));
-    let pid = tasks.lines().find_map(|line| line.strip_prefix(id.as_str())?.split_whitespace().next());
+    let pid =
+        tasks.lines().find_map(|line| line.strip_prefix(id.as_str())?.split_whitespace().next());
     let pid: u32 = pid.expect("it runs").parse().expect("a process");
     let status = status_of(pid);
     for set in ["CapEff", "CapPrm"] {
