@@ -16,6 +16,7 @@ mod recordings;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod unit;
 
 use std::fs;
 use std::path::Path;

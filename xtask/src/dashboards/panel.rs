@@ -5,6 +5,8 @@
 
 use serde_json::{Value, json};
 
+pub use super::unit::Unit;
+
 /// One panel.
 pub struct Panel {
     kind: &'static str,
@@ -31,22 +33,6 @@ struct Query {
     instant: bool,
 }
 
-/// What a number is, in Grafana's words.
-#[derive(Clone, Copy)]
-pub enum Unit {
-    /// Plain.
-    Count,
-    Seconds,
-    /// A share of one.
-    Ratio,
-    RequestsPerSecond,
-    PerSecond,
-    /// Many of them: in thousands and millions.
-    FactsPerSecond,
-    Bytes,
-    BytesPerSecond,
-}
-
 /// What stands in a cell of a table that has no number.
 const NO_CELL: &str = "-";
 
@@ -57,21 +43,6 @@ pub struct Column {
     pub unit: Unit,
     /// From here on it is bad; coloured then.
     pub bad_from: Option<f64>,
-}
-
-impl Unit {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Count => "short",
-            Self::Seconds => "s",
-            Self::Ratio => "percentunit",
-            Self::RequestsPerSecond => "reqps",
-            Self::PerSecond => "suffix:/s",
-            Self::FactsPerSecond => "cps",
-            Self::Bytes => "bytes",
-            Self::BytesPerSecond => "Bps",
-        }
-    }
 }
 
 // === impl Panel ===

@@ -275,9 +275,7 @@ fn balance() -> Vec<Rule> {
         // Fewer than a hundred are no balance yet.
         record(
             "edge:portolan_backend_requests:deviation_5m",
-            format!(
-                "max by ({EDGE}) (abs({share} - {due}))\nand\nsum by ({EDGE}) ({got}) >= 100"
-            ),
+            format!("max by ({EDGE}) (abs({share} - {due}))\nand\nsum by ({EDGE}) ({got}) >= 100"),
         ),
     ]
 }

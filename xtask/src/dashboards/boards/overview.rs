@@ -165,9 +165,7 @@ fn alerts() -> String {
     let of_edges = format!("count by ({EDGE}) ({firing} and ALERTS{{client!=\"\", port!=\"\"}})");
     let of_servers = format!("count by ({OF_SERVICE}) ({firing} unless ALERTS{{client!=\"\"}})");
     let edges = format!("sum by ({EDGE}) (0 * edge:portolan_tcp_retransmits:rate5m{{{TO}}})");
-    format!(
-        "{of_edges}\nor on ({EDGE})\n{edges} + on ({OF_SERVICE}) group_left () {of_servers}"
-    )
+    format!("{of_edges}\nor on ({EDGE})\n{edges} + on ({OF_SERVICE}) group_left () {of_servers}")
 }
 
 fn over_time() -> Vec<Panel> {
