@@ -77,7 +77,7 @@ pub fn admit_answer(netns: u32) -> Option<u64> {
 #[inline(always)]
 pub unsafe fn write_answer(header: *mut AnswerHeader, length: u32) {
     let (ring, _) = maps::answers(0);
-    let size = (size_of::<AnswerHeader>() as u32 + length) as u64;
+    let size = u64::from(size_of::<AnswerHeader>() as u32 + length);
     if length > MAX_MESSAGE as u32 {
         return;
     }

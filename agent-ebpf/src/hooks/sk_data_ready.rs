@@ -16,21 +16,36 @@ use crate::{answers, requests};
 
 #[btf_tracepoint]
 fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
-    run(Sock(ctx.arg::<*const c_void>(0)))
+    run(Sock(ctx.arg::<*const c_void>(0)), answers::received)
 }
 
 #[fentry]
 fn sock_def_readable(ctx: FEntryContext) -> i32 {
-    run(Sock(ctx.arg::<*const c_void>(0)))
+    run(Sock(ctx.arg::<*const c_void>(0)), answers::received)
+}
+
+/// Without answers of DNS servers, should a kernel's verifier refuse that part.
+#[btf_tracepoint]
+fn plain_data_ready(ctx: BtfTracePointContext) -> i32 {
+    run(Sock(ctx.arg::<*const c_void>(0)), nothing)
+}
+
+/// Likewise.
+#[fentry]
+fn plain_readable(ctx: FEntryContext) -> i32 {
+    run(Sock(ctx.arg::<*const c_void>(0)), nothing)
 }
 
 #[inline(always)]
-fn run(sk: Sock) -> i32 {
+fn run(sk: Sock, otherwise: impl Fn(Sock)) -> i32 {
     if let Some(state) = socket(sk.0) {
         // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
         unsafe { requests::received(sk, state) };
     } else {
-        answers::received(sk);
+        otherwise(sk);
     }
     0
 }
+
+#[inline(always)]
+fn nothing(_: Sock) {}

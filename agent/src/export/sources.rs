@@ -28,7 +28,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_identity_source_lookups_total",
         kind: Kind::Counter,
-        help: "Questions that a source was asked.",
+        help: "Questions that a source was asked; of dns, answers that were read.",
         labels: SOURCE,
         fed_by: "identity",
         render: lookups,
@@ -36,7 +36,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_identity_source_errors_total",
         kind: Kind::Counter,
-        help: "Questions that a source did not answer as it should.",
+        help: "Questions that a source did not answer as it should; of dns, answers that could not be read.",
         labels: SOURCE,
         fed_by: "identity",
         render: errors,

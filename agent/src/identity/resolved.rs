@@ -3,7 +3,7 @@
 //! A name belongs to the network namespace it was asked in: others may have other servers. It is
 //! the name that the program knows, not one behind it (CNAME). Names end with their time to live,
 //! but not within [`FLOOR_SECONDS`], as programs keep addresses longer than they are told to, and
-//! not as long as somebody is connected there. An address that was asked for under several names
+//! not as long as an edge leads there. An address that was asked for under several names
 //! keeps the first as long as that lives: names that change to and fro would be worse.
 
 use std::net::IpAddr;
@@ -40,7 +40,7 @@ pub(super) struct Resolved {
 struct Name {
     text: Arc<str>,
     until_us: u64,
-    /// The round in which somebody was connected there.
+    /// The round in which an edge led there.
     needed: u64,
 }
 
@@ -52,7 +52,7 @@ impl Resolved {
         self.malformed += malformed;
         self.now_us = now_us;
         self.round += 1;
-        // Who was connected in the last round still is, as far as is known.
+        // What an edge led to in the last round it leads to still, as far as is known.
         let (now, round) = (self.now_us, self.round);
         let counts = &mut self.of_namespace;
         self.names.retain(|(netns, _), name| {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_stays_while_somebody_is_connected_there() {
+    fn a_name_stays_while_an_edge_leads_there() {
         let mut resolved = Resolved::default();
         learn(&mut resolved, &[told(1, 0, "db", &[("10.0.0.1", 1)])], 0);
         for second in 1..100 {

@@ -317,6 +317,15 @@ pub fn program_runs(program: BorrowedFd<'_>) -> io::Result<ProgramRuns> {
     Ok(ProgramRuns { time_ns: info[24], count: info[25], misses: info[26] })
 }
 
+/// The name of a program; the kernel keeps 15 bytes of it.
+pub fn program_name(program: BorrowedFd<'_>) -> io::Result<String> {
+    // struct bpf_prog_info: `name` is words 8 and 9.
+    let info: [u64; 28] = info(program)?;
+    let bytes = [info[8].to_ne_bytes(), info[9].to_ne_bytes()].concat();
+    let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
 fn info<T: Wire>(fd: BorrowedFd<'_>) -> io::Result<T> {
     let mut info = T::zeroed();
     let sizes = (size_of::<T>() as u64) << 32 | fd.as_raw_fd() as u64;

@@ -99,8 +99,14 @@ pub const HOOKS: &[Hook] = &[
         name: "sk_data_ready",
         ways: &[
             tracepoint("sk_data_ready"),
+            Way { program: "plain_data_ready", kind: Kind::Tracepoint, target: "sk_data_ready" },
             Way {
                 program: "sock_def_readable",
+                kind: Kind::FunctionEntry,
+                target: "sock_def_readable",
+            },
+            Way {
+                program: "plain_readable",
                 kind: Kind::FunctionEntry,
                 target: "sock_def_readable",
             },
@@ -267,6 +273,9 @@ pub const HOOKS: &[Hook] = &[
 /// What `bind4` and `bind6` read.
 const BIND_FIELDS: &[&str] =
     &["net", "net_inum", "num", "state", "group_leader", "comm", "cred", "cap_effective"];
+
+/// The programs of `sk_data_ready` that do not read answers of DNS servers begin with this.
+pub const WITHOUT_DNS: &str = "plain_";
 
 /// What it takes to read answers of DNS servers, which is a part of `sk_data_ready`.
 pub const DNS_FIELDS: &[&str] = &[

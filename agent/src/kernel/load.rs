@@ -1,7 +1,7 @@
 //! Brings the kernel half in, or takes over what an earlier run pinned. Each hook that cannot be
 //! attached disables just what depends on it; without the first there is nothing to run.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use agent_common::knobs::Knobs;
@@ -14,7 +14,7 @@ use super::bpf::{self, Map};
 use super::btf::Btf;
 use super::drain::Drain;
 use super::enforcement::Enforcement;
-use super::hooks::{self, DNS_FIELDS, HOOKS, Hook, Kind, OPTIONAL_FIELDS, Way};
+use super::hooks::{self, DNS_FIELDS, HOOKS, Hook, Kind, OPTIONAL_FIELDS, WITHOUT_DNS, Way};
 use super::object::{self, Link, Parts};
 use super::offsets;
 use super::pins::Pins;
@@ -242,7 +242,11 @@ fn no_dns(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Option<String
         Ok(_) if knobs.dns == 0 => {
             Some(format!("{} not in this kernel's structs, or masked", missing()))
         }
-        Ok(_) => None,
+        Ok(link) => {
+            let name = bpf::program_name(link.program.as_fd()).unwrap_or_default();
+            let why = "sk_data_ready: attached without the part that reads them, which was refused or masked";
+            name.starts_with(WITHOUT_DNS).then(|| why.to_owned())
+        }
     }
 }
 
