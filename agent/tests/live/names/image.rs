@@ -59,7 +59,7 @@ impl<'a> Contained<'a> {
             .replace("${PORTOLAN_IMAGE:-portolan:0.1.0}", "portolan:test")
             .replace("/run/portolan:", &format!("{}:", path("run")))
             .replace("/var/lib/portolan:", &format!("{}:", path("state")))
-            .replacen("/var/run/docker.sock:", &format!("{socket}:"), 1)
+            .replacen("/run/docker.sock:", &format!("{socket}:"), 1)
             .replace("restart: unless-stopped", "restart: \"no\"");
         fs::write(folder.join("docker-compose.yml"), text).expect("writing a compose file");
         docker.compose(&folder, &["up", "-d"]);
