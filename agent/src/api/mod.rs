@@ -30,6 +30,7 @@ mod server;
 pub mod shapes;
 mod slots;
 mod source;
+mod stream;
 mod web;
 
 pub use self::routes::{Api, router};

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::shapes::{Edge, Edges, Listener, Listeners, Problem, Status};
 use super::source::{STANDS_STILL, SnapshotSource, Unavailable};
-use super::{kept, ports};
+use super::{kept, ports, stream};
 use crate::export::process::Process;
 use crate::export::{Build, Exporter, Format, Scrape};
 use crate::model::snapshot::{EdgeView, Role, Snapshot};
@@ -72,15 +72,25 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
         0 => None,
         nanoseconds => Some(Duration::from_nanos(nanoseconds)),
     };
-    let exporter = Arc::clone(&api.exporter);
+    let (mut writer, body) = stream::body();
     // Some tens of milliseconds of work on a large host: not on a thread that others wait for.
-    let body = tokio::task::spawn_blocking(move || {
-        exporter.render(&snapshot, format, Scrape { previous, process: Process::read() })
-    })
-    .await
-    .map_err(Failure::internal)?
-    .map_err(Failure::internal)?;
-    api.last_scrape.store(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    tokio::task::spawn_blocking(move || {
+        let scrape = Scrape { previous, process: Process::read() };
+        let Api { exporter, last_scrape, .. } = api;
+        match exporter.render(&snapshot, format, scrape, &mut writer) {
+            Ok(()) => {
+                // Before the end is sent: whoever has read it may ask again at once.
+                last_scrape.store(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+                // A client that goes away now has what it wants.
+                let _ = writer.finish();
+            }
+            Err(error) if writer.is_wanted() => {
+                tracing::error!(%error, "a scrape could not be rendered; Prometheus has a gap there");
+                writer.abort();
+            }
+            Err(_) => tracing::debug!("a scraper went away in the middle of an answer"),
+        }
+    });
     Ok(([(CONTENT_TYPE, format.content_type())], body).into_response())
 }
 
@@ -222,11 +232,6 @@ impl Failure {
         let said = rejection.body_text();
         let detail = said.rsplit_once(": ").map_or(said.as_str(), |(_, detail)| detail);
         Self(StatusCode::BAD_REQUEST, format!("cannot read the query: {detail}; use {known}"))
-    }
-
-    fn internal(error: impl std::error::Error) -> Self {
-        tracing::error!(%error, "a scrape could not be rendered; Prometheus has a gap there");
-        Self(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be rendered".to_owned())
     }
 }
 

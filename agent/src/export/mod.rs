@@ -26,10 +26,9 @@ mod sources;
 mod traffic;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
@@ -70,13 +69,7 @@ pub struct Scrape {
 #[derive(Debug)]
 pub struct Exporter {
     build: Build,
-    /// The output of an earlier scrape, to be written over: at a hundred thousand series getting
-    /// its pages from the system anew would cost as much as a third of the rendering.
-    buffers: Arc<Mutex<Vec<String>>>,
 }
-
-/// How many idle output buffers are kept: Prometheus asks for one scrape after the other.
-const BUFFERS: usize = 1;
 
 /// What the metrics' functions see.
 #[derive(Debug)]
@@ -137,7 +130,7 @@ impl Build {
 impl Exporter {
     /// An exporter for `build`.
     pub fn new(build: Build) -> Self {
-        Self { build, buffers: Arc::default() }
+        Self { build }
     }
 
     /// What is running.
@@ -145,13 +138,14 @@ impl Exporter {
         &self.build
     }
 
-    /// The whole exposition.
+    /// Writes the whole exposition, in small pieces. Fails only if `out` does.
     pub fn render(
         &self,
         snapshot: &Arc<Snapshot>,
         format: Format,
         scrape: Scrape,
-    ) -> Result<Bytes, fmt::Error> {
+        out: &mut impl fmt::Write,
+    ) -> fmt::Result {
         let view = View {
             snapshot: Arc::clone(snapshot),
             rows: rows::rows(&snapshot.edges),
@@ -161,17 +155,11 @@ impl Exporter {
         };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(view));
-
-        let mut buffer = Buffer { text: self.take_buffer(), home: Arc::clone(&self.buffers) };
-        text::encode_registry(&mut buffer.text, &registry)?;
+        text::encode_registry(out, &registry)?;
         if format == Format::OpenMetrics {
-            text::encode_eof(&mut buffer.text)?;
+            text::encode_eof(out)?;
         }
-        Ok(Bytes::from_owner(buffer))
-    }
-
-    fn take_buffer(&self) -> String {
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+        Ok(())
     }
 }
 
@@ -186,29 +174,6 @@ impl Collector for View {
             (metric.render)(self, &mut Samples::new(metric_encoder, metric.kind, self.format))?;
         }
         Ok(())
-    }
-}
-
-/// An output buffer that goes back where it came from when the response has been sent.
-struct Buffer {
-    text: String,
-    home: Arc<Mutex<Vec<String>>>,
-}
-
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
-        self.text.as_bytes()
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        let mut text = std::mem::take(&mut self.text);
-        text.clear();
-        let mut idle = self.home.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < BUFFERS {
-            idle.push(text);
-        }
     }
 }
 

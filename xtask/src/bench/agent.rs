@@ -15,7 +15,7 @@ use super::bpf::Runs;
 use super::tool;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const STEP: Duration = Duration::from_millis(20);
 
 /// A running agent.
@@ -32,13 +32,13 @@ impl Agent {
         let log_file = File::create(&log).context("creating a file for the agent's log")?;
         let mut command = Command::new(binary);
         command.args(["agent", "--web.listen-address"]).arg(address.to_string());
-        command.arg("--run-directory").arg(directory.join("run")).args(flags);
+        command.arg("--run-directory").arg(directory.join("run"));
+        command.arg("--state-directory").arg(directory.join("state")).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
         let child = command.spawn().context("starting the agent")?;
         let mut agent = Self { child, address };
         if let Err(error) = agent.wait() {
-            let _ = agent.child.kill();
-            let _ = agent.child.wait();
+            drop(agent);
             let said = std::fs::read_to_string(&log).unwrap_or_default();
             return Err(error.context(format!("the agent does not start:\n{}", said.trim_end())));
         }
@@ -80,18 +80,26 @@ impl Agent {
         bail!("it is not ready after {} s", PATIENCE.as_secs())
     }
 
-    /// Status and body of one GET.
+    /// Status and body of one GET. HTTP/1.0: then the body comes in one piece.
     fn ask(&self, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&self.address, TIMEOUT)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: agent\r\n\r\n")?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
+        stream.read_to_end(&mut answer).context("the agent does not answer")?;
         let answer = String::from_utf8_lossy(&answer);
         let (head, body) =
             answer.split_once("\r\n\r\n").context("the agent's answer is cut off")?;
         let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
         Ok((status.context("the agent's answer has no status")?, body.to_owned()))
+    }
+}
+
+impl Drop for Agent {
+    /// Whatever went wrong, no agent stays. One that was stopped is waited for already.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
