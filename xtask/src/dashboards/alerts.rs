@@ -172,7 +172,8 @@ fn connectivity() -> Vec<Alert> {
             name: "PortolanListenOverflow",
             severity: WARNING,
             hold: "1m",
-            expr: "service:portolan_listen_overflows:rate5m > 0.02".to_owned(),
+            // Longer than what follows from it: clients notice later.
+            expr: "max_over_time(service:portolan_listen_overflows:rate5m[2m]) > 0.02".to_owned(),
             summary: "A service does not accept connections as fast as they come.",
             description: "{{ $labels.server }} drops {{ $value | humanize }} connection requests a second on port {{ $labels.port }}: its accept queue is full. Clients wait a second or more and try again.",
             board: CONNECTIVITY_BOARD,

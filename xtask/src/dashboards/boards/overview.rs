@@ -144,7 +144,9 @@ fn worst() -> Vec<Panel> {
                 column("Again", Unit::Ratio, Some(0.02), format!("edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}")),
             ],
         )
-        .leads_to("Server", "Both sides of this service", SERVICE_URL),
+        .leads_to("Server", "Both sides of this service", SERVICE_URL)
+        .wide("Port", 60)
+        .wide("Alerts", 60),
         Panel::graph(
             "Who calls whom",
             "Services and the requests a second between them; 0 where they only connect.",
