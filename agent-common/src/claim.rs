@@ -1,15 +1,21 @@
-//! Claims: what programs ask for with bind(2) and listen(2), and what they do not get.
+//! Claims: what programs ask for with bind(2), listen(2) and connect(2), and do not get.
 //!
 //! A bind is told by two cgroup hooks: one when the program asks, one when it got the port. An
 //! attempt lies open between them, in the bucket of its thread; a thread can only be in one bind
 //! at a time, so its next one, or a second of silence, says that the last one failed. Failures of
 //! one kind share a row of counters; what the kernel does not tell of them (the errno, where no
 //! function exit can be hooked, and the holder of the port) is found out by user space.
+//!
+//! A connect lies open in the same way, from the moment a program asks until the SYN is about to
+//! leave; one that the kernel refused counts on its edge ([`crate::edge::EdgeCounters::unsent`]).
 
 /// The program called bind.
 pub const STEP_BIND: u8 = 0;
 /// The program called listen, on a port that it had bound.
 pub const STEP_LISTEN: u8 = 1;
+
+/// The program called connect; address and port are the remote ones.
+pub const STEP_CONNECT: u8 = 2;
 
 /// `SO_REUSEADDR` was set.
 pub const REUSE_ADDRESS: u8 = 1;

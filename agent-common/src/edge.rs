@@ -32,8 +32,9 @@ crate::wire! {
         pub port: u16,
         /// `ROLE_*`.
         pub role: u8,
-        /// Always zero.
-        pub zero: u8,
+        /// 1 on the row of attempts that the kernel refused before a SYN; see
+        /// [`EdgeCounters::unsent`].
+        pub refused: u8,
         /// The remote address; for a listener the address it listens on.
         pub remote: [u32; 4],
     }
@@ -50,9 +51,12 @@ crate::wire! {
     }
 
     /// Everything counted about an edge. All fields only grow while the slot is in use.
-    pub struct EdgeCounters: 2272 {
+    pub struct EdgeCounters: 2280 {
         /// Ended connection attempts by `CONNECT_*`; for a server, accepted connections are `ok`.
         pub connects: [u64; CONNECT_RESULTS],
+        /// Attempts that the kernel refused before a SYN could leave; what their result is, user
+        /// space finds out, and adds them to `connects`.
+        pub unsent: u64,
         /// Connections that became established.
         pub opened: u64,
         /// Established connections that ended.
@@ -151,6 +155,7 @@ impl EdgeCounters {
     fn combine(&mut self, other: &Self, with: fn(u64, u64) -> u64) {
         let Self {
             connects,
+            unsent,
             opened,
             closed,
             preexisting,
@@ -173,6 +178,7 @@ impl EdgeCounters {
         ] {
             mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| both(mine, *theirs));
         }
+        both(unsent, other.unsent);
         both(opened, other.opened);
         both(closed, other.closed);
         both(preexisting, other.preexisting);

@@ -77,17 +77,21 @@ pub const REASON_RECURSION: &str = "recursion";
 
 crate::wire! {
     /// One CPU's part of the ledger.
-    pub struct Ledger: 792 {
+    pub struct Ledger: 800 {
         /// Facts met, by class.
         pub seen: [u64; CLASSES],
         /// Facts lost, by class and reason.
         pub lost: [[u64; REASONS]; CLASSES],
+        /// When a program last asked for a connection, CLOCK_MONOTONIC nanoseconds: what became
+        /// of it may be open yet.
+        pub connect_ns: u64,
     }
 }
 
 impl Ledger {
     /// Adds another CPU's part.
     pub fn merge(&mut self, other: &Self) {
+        self.connect_ns = self.connect_ns.max(other.connect_ns);
         for (mine, theirs) in self.seen.iter_mut().zip(other.seen) {
             *mine = mine.wrapping_add(theirs);
         }

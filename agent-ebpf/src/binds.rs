@@ -22,7 +22,7 @@ pub const ALLOW: i32 = 1;
 /// The verdict that makes it fail with EPERM.
 const REFUSE: i32 = 0;
 
-const IPPROTO_TCP: u32 = 6;
+pub const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
 
 /// Reads a field of a context: one load of exactly its size, which is what the verifier rewrites.
@@ -32,6 +32,7 @@ macro_rules! context {
         unsafe { core::ptr::read_volatile(&raw const (*$ctx).$($field)+) }
     };
 }
+pub(crate) use context;
 
 /// A program asks for an IPv4 port.
 #[inline(always)]

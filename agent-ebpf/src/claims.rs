@@ -1,14 +1,15 @@
-//! Binds under way, and those that failed; see [`agent_common::claim`].
+//! Binds and connects under way, and those that failed; see [`agent_common::claim`].
 
 use agent_common::claim::{
     Attempt, BUCKET, BUSY, Bucket, CLAIM_GRANTED, CLAIM_OVERFLOW, ClaimKey, FREE, OVERDUE_NS,
-    REFUSED, STEP_LISTEN, bucket_of,
+    REFUSED, STEP_CONNECT, STEP_LISTEN, bucket_of,
 };
-use agent_common::ledger::{BIND, LATE, NO_ATTEMPT};
+use agent_common::ledger::{BIND, CONNECTION, LATE, NO_ATTEMPT};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 
 use crate::atomic;
+use crate::connection;
 use crate::maps::{self, lost, seen};
 use crate::opaque::opaque;
 use crate::sock::Sock;
@@ -21,8 +22,45 @@ const EPERM: u16 = 1;
 #[inline(always)]
 pub fn asked(key: &ClaimKey) {
     seen(BIND);
-    let (thread, now) = (current_thread(), now_ns());
-    let Some(bucket) = maps::attempts(bucket_of(thread)) else { return lost(BIND, NO_ATTEMPT) };
+    if !open(key, now_ns()) {
+        lost(BIND, NO_ATTEMPT);
+    }
+}
+
+/// The running thread asks for a connection. If it had asked before and no SYN left, that failed.
+#[inline(always)]
+pub fn connecting(key: &ClaimKey) {
+    let now = now_ns();
+    maps::connects_at(now);
+    if !open(key, now) {
+        // Should it fail nobody would know; should it not, it is seen once more, and counted.
+        seen(CONNECTION);
+        lost(CONNECTION, NO_ATTEMPT);
+    }
+}
+
+/// The running thread's SYN is about to leave: who asked for it, if that is known.
+#[inline(always)]
+pub fn sent() -> Option<u32> {
+    let (attempt, token) = own()?;
+    // SAFETY: a valid map value; ours since `own`.
+    unsafe {
+        if (*attempt).key.step != STEP_CONNECT {
+            // A bind that failed, and of which nobody has been told yet.
+            release(attempt, token);
+            return None;
+        }
+        let owner = (*attempt).key.owner;
+        release(attempt, FREE);
+        Some(owner)
+    }
+}
+
+/// Remembers what the running thread asks for; whether there was room.
+#[inline(always)]
+fn open(key: &ClaimKey, now: u64) -> bool {
+    let thread = current_thread();
+    let Some(bucket) = maps::attempts(bucket_of(thread)) else { return false };
     // Twice: what is overdue may be taken by the daemon at the same moment.
     let mut tries = 0;
     while tries < 2 {
@@ -41,11 +79,11 @@ pub fn asked(key: &ClaimKey) {
                 (*attempt).key = *key;
                 release(attempt, now);
             }
-            return;
+            return true;
         }
         tries += 1;
     }
-    lost(BIND, NO_ATTEMPT);
+    false
 }
 
 /// The running thread asks for a port that is refused to it: that has failed already.
@@ -59,7 +97,7 @@ pub fn refused(key: &ClaimKey) {
 /// The running thread got what it had asked for: who asked, if that is known.
 #[inline(always)]
 pub fn granted() -> Option<u32> {
-    let Some(attempt) = own() else {
+    let Some((attempt, _)) = own() else {
         // It was counted as failed already, or nothing was remembered.
         seen(BIND);
         lost(BIND, LATE);
@@ -79,7 +117,7 @@ pub fn returned(result: i32) {
     if result >= 0 {
         return;
     }
-    let Some(attempt) = own() else { return };
+    let Some((attempt, _)) = own() else { return };
     // SAFETY: a valid map value, ours since `own`.
     unsafe {
         (*attempt).key.errno = result.wrapping_neg() as u16;
@@ -154,9 +192,9 @@ fn place_for(bucket: *mut Bucket, thread: u64, now: u64) -> usize {
     if free < BUCKET { free } else { overdue }
 }
 
-/// The attempt of the running thread, taken; `None` if it has none.
+/// The attempt of the running thread, taken, and the token that it had; `None` if it has none.
 #[inline(always)]
-fn own() -> Option<*mut Attempt> {
+fn own() -> Option<(*mut Attempt, u64)> {
     let thread = current_thread();
     let bucket = maps::attempts(bucket_of(thread))?;
     let mut i = 0;
@@ -167,7 +205,7 @@ fn own() -> Option<*mut Attempt> {
             let token = core::ptr::read_volatile(&raw const (*attempt).token);
             if token > BUSY && core::ptr::read_volatile(&raw const (*attempt).thread) == thread {
                 let found = atomic::compare_swap(&raw mut (*attempt).token, token, BUSY);
-                return if found == token { Some(attempt) } else { None };
+                return if found == token { Some((attempt, token)) } else { None };
             }
         }
         i += 1;
@@ -208,6 +246,9 @@ fn failed_in(attempt: *mut Attempt, token: u64) {
 }
 
 fn failed(key: &ClaimKey, thread: u64, began_ns: u64) {
+    if key.step == STEP_CONNECT {
+        return connection::unsent(key);
+    }
     count_row(row(key), (thread >> 32) as u32, began_ns / 1000);
 }
 

@@ -1,6 +1,7 @@
 //! Life of a connection, independent of the hook that tells: states in, counts out.
 
-use agent_common::address::{from_owner, is_same_host};
+use agent_common::address::{UNSPECIFIED, from_owner, is_same_host};
+use agent_common::claim::ClaimKey;
 use agent_common::edge::{
     CONNECT_OK, CONNECT_OTHER, EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN,
     connect_result,
@@ -21,7 +22,10 @@ use crate::{atomic, binds, claims, emit, owners, requests};
 /// A program calls connect: the SYN is about to leave. Process context.
 #[inline(always)]
 pub fn connecting(sk: Sock) {
-    let owner = owners::current(sk.netns());
+    let owner = match claims::sent() {
+        Some(owner) => owner,
+        None => owners::current(sk.netns()),
+    };
     let state = SocketState {
         owner,
         slot: edges::slot(&client_key(sk, owner), || sk.local()),
@@ -33,6 +37,16 @@ pub fn connecting(sk: Sock) {
         ..maps::blank()
     };
     remember(sk, &state);
+}
+
+/// The kernel refused a connect before a SYN could leave.
+#[inline(always)]
+pub fn unsent(key: &ClaimKey) {
+    seen(CONNECTION);
+    let ClaimKey { owner, address: remote, port, .. } = *key;
+    // A row of its own: no local address was chosen, and a row keeps its first.
+    let edge = EdgeKey { owner, port, role: ROLE_CLIENT, refused: 1, remote };
+    count!(edges::slot(&edge, || UNSPECIFIED), unsent, 1);
 }
 
 /// A program calls listen. Process context.
@@ -291,7 +305,7 @@ fn remember(sk: Sock, initial: &SocketState) -> Option<*mut SocketState> {
 
 #[inline(always)]
 fn client_key(sk: Sock, owner: u32) -> EdgeKey {
-    EdgeKey { owner, port: sk.remote_port(), role: ROLE_CLIENT, zero: 0, remote: sk.remote() }
+    EdgeKey { owner, port: sk.remote_port(), role: ROLE_CLIENT, refused: 0, remote: sk.remote() }
 }
 
 #[inline(always)]
@@ -302,7 +316,7 @@ fn server_key(sk: Sock, owner: u32) -> EdgeKey {
         Some(owner) => from_owner(owner),
         None => edges::client_address(address),
     };
-    EdgeKey { owner, port: sk.local_port(), role: ROLE_SERVER, zero: 0, remote }
+    EdgeKey { owner, port: sk.local_port(), role: ROLE_SERVER, refused: 0, remote }
 }
 
 /// A client tells a server in the same namespace who it is.
@@ -327,7 +341,7 @@ fn read_note(sk: Sock) -> Option<u32> {
 
 #[inline(always)]
 fn listener_key(sk: Sock, owner: u32) -> EdgeKey {
-    EdgeKey { owner, port: sk.local_port(), role: ROLE_LISTENER, zero: 0, remote: sk.local() }
+    EdgeKey { owner, port: sk.local_port(), role: ROLE_LISTENER, refused: 0, remote: sk.local() }
 }
 
 /// CLOCK_MONOTONIC in microseconds.

@@ -13,6 +13,7 @@ mod atomic;
 mod binds;
 mod claims;
 mod connection;
+mod connects;
 mod edges;
 mod emit;
 mod enforcement;

@@ -284,6 +284,15 @@ pub fn lost(class: usize, reason: usize) {
     }
 }
 
+/// Notes that a program asks for a connection now.
+#[inline(always)]
+pub fn connects_at(now_ns: u64) {
+    if let Some(ledger) = LEDGER.get_ptr_mut(0) {
+        // SAFETY: a valid map value; volatile keeps it one store.
+        unsafe { core::ptr::write_volatile(&raw mut (*ledger).connect_ns, now_ns) };
+    }
+}
+
 /// State of a socket, if it has any. `sk` may be any kernel socket pointer the verifier trusts.
 #[inline(always)]
 pub fn socket(sk: *const c_void) -> Option<*mut SocketState> {

@@ -3,6 +3,8 @@
 mod bind4;
 mod bind6;
 mod bound_sockets;
+mod connect4;
+mod connect6;
 mod inet6_bind_sk;
 mod inet_bind_sk;
 mod inet_sock_set_state;

@@ -121,7 +121,8 @@ fn without_socket(packet: Packet, cause: u8, reason: u8) {
 /// the record.
 #[inline(always)]
 fn slot_of(nobody: u32) -> u32 {
-    let key = EdgeKey { owner: nobody, port: 0, role: ROLE_SERVER, zero: 0, remote: UNSPECIFIED };
+    let key =
+        EdgeKey { owner: nobody, port: 0, role: ROLE_SERVER, refused: 0, remote: UNSPECIFIED };
     edges::slot(&key, || UNSPECIFIED)
 }
 

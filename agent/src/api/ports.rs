@@ -22,7 +22,9 @@ use crate::state::requests::ReservationShape;
 pub struct Conflicts {
     /// When the snapshot was taken, seconds since the Unix epoch.
     pub taken_seconds: f64,
-    /// Failed binds and listens, oldest first.
+    /// Inode of the host's network namespace; null if it is not known.
+    pub host_netns: Option<u32>,
+    /// Failed binds and listens, in the order in which they failed for the last time.
     pub conflicts: Vec<ToldConflict>,
 }
 
@@ -108,8 +110,9 @@ pub(super) async fn conflicts(
     };
     let now = snapshot.taken_seconds;
     let conflicts = snapshot.conflicts.iter().filter(admits);
-    let conflicts = conflicts.map(|conflict| ToldConflict::new(conflict, now)).collect();
-    Ok(Json(Conflicts { taken_seconds: now, conflicts }))
+    let conflicts = conflicts.map(|conflict| ToldConflict::new(conflict)).collect();
+    let host_netns = snapshot.kept.host_netns;
+    Ok(Json(Conflicts { taken_seconds: now, host_netns, conflicts }))
 }
 
 // === impl Ports ===
@@ -178,9 +181,9 @@ impl Port {
 // === impl ToldConflict ===
 
 impl ToldConflict {
-    fn new(conflict: &Conflict, now: f64) -> Self {
+    fn new(conflict: &Conflict) -> Self {
         Self {
-            sentence: words::sentence(conflict, now),
+            sentence: words::sentence(conflict),
             mend: words::mend(conflict),
             conflict: conflict.clone(),
         }
@@ -198,6 +201,8 @@ mod tests {
     #[test]
     fn a_port_tells_for_whom_it_is_reserved_and_one_that_nobody_has_is_vacant() {
         let mut snapshot = snapshot();
+        let over = Reservation::from_config("9999 gone until=2001-01-01").expect("valid");
+        Arc::make_mut(&mut snapshot.kept.book).reservations.configure(&[over]).expect("no clash");
         let host = snapshot.kept.host_netns.expect("known");
         let view = |port, protocol, netns| PortView {
             port,
@@ -243,5 +248,10 @@ mod tests {
         check(PortFilter { port: Some(5432), ..all() }, &[Some("postgres")], &[]);
         check(PortFilter { port: Some(3001), ..all() }, &[None, None], &[3001]);
         check(PortFilter { protocol: Some(Protocol::Udp), ..all() }, &[None], &[]);
+        // A listener is enough, where the kernel half cannot list who has a port.
+        snapshot.ports.clear();
+        assert_eq!(snapshot.listeners[0].port, 5432);
+        let vacant = Ports::of(&snapshot, &all()).vacant;
+        assert_eq!(vacant.iter().map(|one| one.port).collect::<Vec<_>>(), [3001]);
     }
 }

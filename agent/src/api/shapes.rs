@@ -208,6 +208,7 @@ impl From<&EdgeView> for Edge {
             resets_received,
             listen_drops,
             synack_retransmits,
+            unsent: _,
             connect,
             rtt,
             request,

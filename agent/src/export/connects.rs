@@ -21,7 +21,7 @@ pub(super) const METRICS: &[Metric] = &[
             "role",
             "result",
         ],
-        fed_by: "inet_sock_set_state",
+        fed_by: "inet_sock_set_state, connect4, connect6",
         render: connects,
     },
     Metric {

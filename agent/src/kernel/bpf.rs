@@ -250,6 +250,8 @@ pub fn cgroup_attach_type(hook: &str) -> Option<u64> {
     match hook {
         "bind4" => Some(8),
         "bind6" => Some(9),
+        "connect4" => Some(10),
+        "connect6" => Some(11),
         "post_bind4" => Some(12),
         "post_bind6" => Some(13),
         _ => None,

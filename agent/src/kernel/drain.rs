@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use agent_common::bound::BoundRecord;
+use agent_common::claim::OVERDUE_NS;
 use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow, FIRST_FREE_SLOT};
 use agent_common::ledger::{BIND, Ledger};
 use agent_common::listener::ListenerRecord;
@@ -74,8 +75,12 @@ pub struct Drain {
     sweep: Option<OwnedFd>,
     /// The bind hooks.
     pub ports: Ports,
-    /// Whether binds were under way at the last drain.
+    /// Whether binds were under way at the last drain, and when a program had asked for a
+    /// connection by then, CLOCK_MONOTONIC nanoseconds.
     open_binds: bool,
+    connect_ns: u64,
+    /// When those that said nothing were last looked for.
+    settled_ns: u64,
     highest_edge: usize,
     /// What each slot had counted at the last drain: shared with whoever still looks at it, and
     /// the same again if nothing has moved.
@@ -121,6 +126,8 @@ impl Drain {
             sweep,
             ports,
             open_binds: true,
+            connect_ns: 0,
+            settled_ns: 0,
             highest_edge: 0,
             last: Vec::new(),
             shards,
@@ -128,17 +135,20 @@ impl Drain {
         })
     }
 
-    /// Reads everything.
-    pub fn run(&mut self) -> anyhow::Result<Drained> {
+    /// Reads everything; `now_ns` is CLOCK_MONOTONIC.
+    pub fn run(&mut self, now_ns: u64) -> anyhow::Result<Drained> {
         let listeners = self.sweep().context("running the sweep")?;
         let mut drained = Drained { listeners, ..Drained::default() };
-        if self.open_binds {
-            self.ports.settle().context("settling binds")?;
+        // A connect that was refused is only found once it is overdue.
+        if self.open_binds || self.connect_ns.saturating_add(2 * OVERDUE_NS) > self.settled_ns {
+            self.ports.settle().context("settling binds and connects")?;
+            self.settled_ns = now_ns;
         }
         // The ledger before the tables: what is counted in between shows as exported first.
         for cpu in self.ledger.lookup_per_cpu(&0, self.cpus).context("reading the ledger")? {
             drained.ledger.merge(&cpu);
         }
+        self.connect_ns = drained.ledger.connect_ns;
         self.read_owners(&mut drained.owners).context("reading owners")?;
         self.read_edges(&mut drained.edges).context("reading edges")?;
         drained.bound = self.ports.bound().context("listing bound sockets")?;

@@ -233,6 +233,22 @@ pub const HOOKS: &[Hook] = &[
         lost_without: "binds to IPv6 addresses that failed",
     },
     Hook {
+        name: "connect4",
+        ways: &[cgroup("connect4", Kind::CgroupAddress)],
+        fields: CONNECT_FIELDS,
+        requests: false,
+        after: None,
+        lost_without: "connects to IPv4 addresses that the kernel refuses at once, as without a route",
+    },
+    Hook {
+        name: "connect6",
+        ways: &[cgroup("connect6", Kind::CgroupAddress)],
+        fields: CONNECT_FIELDS,
+        requests: false,
+        after: None,
+        lost_without: "connects to IPv6 addresses that the kernel refuses at once, as without a route",
+    },
+    Hook {
         name: "inet_bind_sk",
         ways: &[function_exit("inet_bind_sk"), function_exit("inet_bind")],
         fields: &[],
@@ -254,7 +270,7 @@ pub const HOOKS: &[Hook] = &[
         fields: &[],
         requests: false,
         after: None,
-        lost_without: "failed binds of programs that try only once",
+        lost_without: "failed binds and refused connects of programs that try only once",
     },
     Hook {
         name: "bound_sockets",
@@ -273,6 +289,9 @@ pub const HOOKS: &[Hook] = &[
 /// What `bind4` and `bind6` read.
 const BIND_FIELDS: &[&str] =
     &["net", "net_inum", "num", "state", "group_leader", "comm", "cred", "cap_effective"];
+
+/// What `connect4` and `connect6` read.
+const CONNECT_FIELDS: &[&str] = &["net", "net_inum", "group_leader", "comm"];
 
 /// The programs of `sk_data_ready` that do not read answers of DNS servers begin with this.
 pub const WITHOUT_DNS: &str = "plain_";

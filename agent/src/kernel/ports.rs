@@ -55,7 +55,7 @@ impl Ports {
         })
     }
 
-    /// Counts binds that said nothing for a second as failed.
+    /// Counts binds and connects that said nothing for a second as failed.
     pub fn settle(&self) -> io::Result<()> {
         let Some(link) = &self.settle else { return Ok(()) };
         // The program writes nothing; reading runs it over every bucket.

@@ -131,14 +131,15 @@ impl Conflicts {
         let labels = if full { ConflictLabels::other() } else { labels };
         *self.totals.entry(labels).or_default() += conflict.count;
 
-        let same = self.recent.iter_mut().rev().find(|known| known.takes(&conflict));
-        if let Some(known) = same {
-            let entry = Arc::make_mut(known);
+        let same = self.recent.iter().rposition(|known| known.takes(&conflict));
+        if let Some(mut known) = same.and_then(|at| self.recent.remove(at)) {
+            let entry = Arc::make_mut(&mut known);
             entry.count += conflict.count;
             entry.last_seconds = conflict.last_seconds;
             entry.claimant.pid = conflict.claimant.pid;
             entry.next_free = conflict.next_free;
-            return Arc::clone(known);
+            self.recent.push_back(Arc::clone(&known));
+            return known;
         }
         if self.recent.len() >= MAX_RECENT {
             self.recent.pop_front();
@@ -157,7 +158,7 @@ impl Conflicts {
             .collect()
     }
 
-    /// What happened last, oldest first.
+    /// What happened last, in the order in which it happened for the last time.
     pub fn recent(&self) -> Vec<Arc<Conflict>> {
         self.recent.iter().cloned().collect()
     }
@@ -233,7 +234,7 @@ mod tests {
         conflicts.add(conflict("db", 5432, 1000.0, 1), "EADDRINUSE");
         let entries: Vec<_> =
             conflicts.recent().iter().map(|c| (c.last_seconds, c.count)).collect();
-        assert_eq!(entries, [(3.0, 7), (2.0, 1), (1000.0, 1)]);
+        assert_eq!(entries, [(2.0, 1), (3.0, 7), (1000.0, 1)]);
         let totals: Vec<_> = conflicts.totals().iter().map(|total| total.count).collect();
         assert_eq!(totals, [8, 1]);
     }

@@ -36,6 +36,7 @@ pub mod slot;
 pub mod snapshot;
 pub mod tables;
 pub mod tally;
+pub mod unsent;
 pub mod violations;
 mod well_known;
 pub mod words;

@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn edge(role: u8, local: Address, remote: Address, port: u16) -> Edge {
-        let key = EdgeKey { owner: 1, port, role, zero: 0, remote };
+        let key = EdgeKey { owner: 1, port, role, refused: 0, remote };
         Edge { slot: 4, key, local, born_us: 1, counters: Arc::new(EdgeCounters::zeroed()) }
     }
 

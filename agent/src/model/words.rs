@@ -7,8 +7,8 @@ use super::clash::Reason;
 use super::conflicts::{Conflict, Holder, Party};
 use super::port::{PortState, Protocol};
 
-/// What happened, at `now` (seconds since the Unix epoch).
-pub fn sentence(conflict: &Conflict, now: f64) -> String {
+/// What happened, as it was then.
+pub fn sentence(conflict: &Conflict) -> String {
     let claimant = party(&conflict.claimant);
     let place = place(conflict.address, conflict.port, conflict.protocol);
     let wants = if conflict.by_listen {
@@ -30,7 +30,7 @@ pub fn sentence(conflict: &Conflict, now: f64) -> String {
         Reason::Other => format!("the kernel says {}", conflict.errno),
         _ => conflict.holder.as_ref().map_or_else(
             || "somebody else has it".to_owned(),
-            |holder| has(holder, conflict.reason, now),
+            |holder| has(holder, conflict.reason, conflict.last_seconds),
         ),
     };
     format!("{wants}{times}; {why}")
@@ -85,7 +85,7 @@ pub fn mend(conflict: &Conflict) -> String {
     }
 }
 
-/// Who has the port, how and since when.
+/// Who had the port at `now`, how and for how long.
 fn has(holder: &Holder, reason: Reason, now: f64) -> String {
     let Holder { party: who, address, state, since_seconds } = holder;
     let how = match state {
@@ -110,7 +110,7 @@ fn has(holder: &Holder, reason: Reason, now: f64) -> String {
         _ => {}
     }
     if let Some(since) = since_seconds {
-        let _ = write!(text, " since {}", ago(now - since));
+        let _ = write!(text, " for {}", ago(now - since));
     }
     text
 }
@@ -198,14 +198,14 @@ mod tests {
 
     #[test]
     fn one_sentence_says_who_wants_what_and_who_has_it() {
-        let told = |conflict: &Conflict| format!("{}; {}", sentence(conflict, 1e6), mend(conflict));
+        let told = |conflict: &Conflict| format!("{}; {}", sentence(conflict), mend(conflict));
         assert_eq!(
             told(&conflict(Reason::SameAddress)),
-            "postgres of shop (pid 4711) wants 0.0.0.0:5432; postgresql.service (postgres, pid 811) holds it since 2 days; stop it or move one; next free 5433"
+            "postgres of shop (pid 4711) wants 0.0.0.0:5432; postgresql.service (postgres, pid 811) holds it for 2 days; stop it or move one; next free 5433"
         );
         assert_eq!(
             told(&Conflict { count: 3, ..conflict(Reason::WildcardOverSpecific) }),
-            "postgres of shop (pid 4711) wants 0.0.0.0:5432 (3 times); postgresql.service (postgres, pid 811) holds it on 127.0.0.1 since 2 days; stop it or move one; next free 5433"
+            "postgres of shop (pid 4711) wants 0.0.0.0:5432 (3 times); postgresql.service (postgres, pid 811) holds it on 127.0.0.1 for 2 days; stop it or move one; next free 5433"
         );
         let low = Conflict {
             port: 80,
@@ -214,13 +214,13 @@ mod tests {
             ..conflict(Reason::Privileged)
         };
         assert_eq!(
-            sentence(&low, 1e6),
+            sentence(&low),
             "postgres of shop (pid 4711) wants 0.0.0.0:80; ports that low need CAP_NET_BIND_SERVICE"
         );
         let any =
             Conflict { port: 0, holder: None, next_free: None, ..conflict(Reason::Exhausted) };
         assert_eq!(
-            sentence(&any, 1e6),
+            sentence(&any),
             "postgres of shop (pid 4711) wants any port of 0.0.0.0; no ephemeral port is left"
         );
     }

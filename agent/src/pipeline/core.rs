@@ -21,7 +21,7 @@ use super::kept::{Kept, Seen};
 use super::labels::{local_name, naming};
 use super::ports::{Known, Ports};
 use super::relate::Relate;
-use super::views;
+use super::{settle, views};
 use crate::api::SnapshotRequests;
 use crate::identity::sources::Sources;
 use crate::identity::{Client, Names};
@@ -35,6 +35,7 @@ use crate::model::owners::{OwnerAction, Owners};
 use crate::model::port::{PortView, Protocol};
 use crate::model::snapshot::{LedgerView, MapView, Snapshot};
 use crate::model::tables::{Action, Tables, Updated};
+use crate::model::unsent::Unsent;
 use crate::sockets::drops::NamespaceDrops;
 use crate::sockets::existing::{self, Survey};
 
@@ -79,6 +80,7 @@ pub(super) struct Core {
     owners: Owners,
     drops: ListenDrops,
     namespace_drops: NamespaceDrops,
+    unsent: Unsent,
     ports: Ports,
     listeners: Vec<ListenerRecord>,
     addresses: Vec<(u32, Address)>,
@@ -111,6 +113,7 @@ impl Core {
             owners: Owners::default(),
             drops: ListenDrops::default(),
             namespace_drops: NamespaceDrops::default(),
+            unsent: Unsent::default(),
             ports: Ports::default(),
             listeners: Vec::new(),
             addresses: Vec::new(),
@@ -166,29 +169,18 @@ impl Core {
     /// Drains, names, updates: the whole flow, once.
     fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
         let started = Instant::now();
-        let mut drained = self.kernel.drain.run()?;
+        let mut drained = self.kernel.drain.run(monotonic_us() * 1000)?;
         if let Some(log) = &mut self.kernel.log {
             log.flush();
         }
         self.learn(&mut drained);
-        self.settle_drops(&mut drained);
+        let Self { owners, drops, namespace_drops, unsent, .. } = self;
+        settle::drops(drops, namespace_drops, owners, &mut drained.edges);
+        settle::unsent(unsent, owners, &mut drained.edges);
         let snapshot = self.update(&drained);
         self.drains += 1;
         self.drain_time += started.elapsed();
         Ok(snapshot)
-    }
-
-    /// Replaces what listeners' sockets dropped by what they lost of connection requests.
-    fn settle_drops(&mut self, drained: &mut Drained) {
-        let Self { owners, drops, namespace_drops, .. } = self;
-        drops.settle(
-            &mut drained.edges,
-            |edge| owners.netns(edge.key.owner),
-            |netns, edge| {
-                let tgid = owners.row(edge.key.owner).map_or(0, |row| row.tgid);
-                namespace_drops.read(netns, tgid)
-            },
-        );
     }
 
     /// Takes in owners, listeners, addresses and clients: what names are made of.

@@ -13,6 +13,7 @@ mod labels;
 mod notify;
 mod ports;
 mod relate;
+mod settle;
 mod views;
 
 use std::sync::Arc;

@@ -182,7 +182,7 @@ pub const FEATURES: &[Feature] = &[
             on: EVERYWHERE,
             why: "setns to another network namespace (netns_install, net/core/net_namespace.c); of all that CAP_SYS_ADMIN allows, the list of system calls leaves little more than this",
             lost_without: Lost::Only(
-                "who has a port and why a bind failed, and translated addresses, in other network namespaces; changes of addresses in namespaces that no process is in",
+                "who has a port, why a bind failed or a connect was refused, and translated addresses, in other network namespaces; changes of addresses in namespaces that no process is in",
             ),
         }],
     },

@@ -34,7 +34,8 @@ pub fn inspect(netns: u32, processes: impl Iterator<Item = u32>) -> io::Result<I
     namespaces::run_in(&namespace, here)?
 }
 
-fn find(netns: u32, mut processes: impl Iterator<Item = u32>) -> Option<Namespace> {
+/// The namespace with this inode number; `processes` may be in it.
+pub(super) fn find(netns: u32, mut processes: impl Iterator<Item = u32>) -> Option<Namespace> {
     let is_it = |found: &Namespace| found.inode == netns;
     let of = |pid: u32| Namespace::open(format!("/proc/{pid}/ns/net")).ok().filter(is_it);
     Namespace::current()

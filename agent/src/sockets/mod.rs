@@ -17,6 +17,7 @@ pub mod inspection;
 pub mod namespaces;
 pub mod port_use;
 mod process_addresses;
+pub mod refusal;
 
 pub use existing::{Socket, Survey, survey};
 pub use namespaces::Namespace;

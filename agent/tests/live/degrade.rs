@@ -23,6 +23,7 @@ use crate::scrape::Scrape;
 struct Seen {
     connects: (u64, u64),
     failed_connects: u64,
+    unsent_connects: u64,
     connect_latency: u64,
     client_requests: u64,
     open_server_requests: u64,
@@ -39,6 +40,7 @@ struct Seen {
 const EVERYTHING: Seen = Seen {
     connects: (1, 1),
     failed_connects: 1,
+    unsent_connects: 2,
     connect_latency: 1,
     client_requests: 3,
     open_server_requests: 3,
@@ -75,7 +77,15 @@ fn observe(masked: &str) -> (Seen, Scrape, serde_json::Value) {
     let probe = pair.server.within(|| std::net::TcpListener::bind("0.0.0.0:0").unwrap());
     let unused = net::port(&probe);
     drop(probe);
-    pair.client.connect((pair.server.v4, unused)).unwrap_err();
+    let nowhere = std::net::SocketAddr::from(([198, 51, 100, 1], 7001));
+    let refused = (pair.server.v4, unused);
+    pair.client.act(|| {
+        for _ in 0..EVERYTHING.unsent_connects {
+            std::net::TcpStream::connect(nowhere).unwrap_err();
+        }
+        // With the next one of this thread they are over.
+        std::net::TcpStream::connect(refused).unwrap_err();
+    });
     net::close_with_reset(server);
     let active = |now: &Scrape| now.edges(&of_client).active() + now.edges(&of_server).active();
     let now = agent.eventually(0, active);
@@ -86,6 +96,9 @@ fn observe(masked: &str) -> (Seen, Scrape, serde_json::Value) {
         failed_connects: now
             .edges(&[("client", c), ("role", "client"), ("port", &unused)])
             .connects("refused"),
+        unsent_connects: now
+            .edges(&[("client", c), ("role", "client"), ("port", "7001")])
+            .connects("unreachable"),
         connect_latency: a.connect_duration().count,
         client_requests: a.requests().count,
         open_server_requests: open.edges(&of_server).requests().count,
@@ -149,6 +162,7 @@ fn lose(what: &str, seen: &mut Seen) {
         }
         // A response shows when the next request arrives, or at the end.
         "sock_send_length" => seen.open_server_requests = seen.open_server_requests.min(2),
+        "connect4" => seen.unsent_connects = 0,
         "tcp_send_reset" => seen.resets.0 = 0,
         "tcp_receive_reset" => seen.resets.1 = 0,
         "sweep" => (seen.open_bytes, seen.listeners) = (0, 0),

@@ -176,8 +176,19 @@ fn pinned_refusals_outlive_a_kill_and_go_over_to_the_next_agent() {
     drop(listen(place, "offender", 19_471).expect("released"));
     tell(&format!("ports reserve 19471 --for {owner} --enforce"));
     until_refused(|| listen(place, "offender", 19_471));
+    // One that runs out while nobody is there to see it.
+    tell(&format!("ports reserve 19472 --for {owner} --enforce --until 8s"));
+    let until = Instant::now() + Duration::from_secs(9);
+    until_refused(|| listen(place, "offender", 19_472));
     second.kill();
     assert!(is_refused() && bpf.pins() > 10);
+    thread::sleep(until.saturating_duration_since(Instant::now()));
+    listen(place, "offender", 19_472).expect_err("nobody has told the kernel half");
+    let late = launch("true");
+    late.scrape();
+    drop(listen(place, "offender", 19_472).expect("it has run out"));
+    assert!(is_refused(), "the other one has not");
+    late.kill();
     // One that does not pin begins anew, and takes its refusals along.
     let third = launch("false");
     assert_eq!(bpf.pins(), 0);

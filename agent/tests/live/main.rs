@@ -84,4 +84,5 @@ mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
 mod tcp_send_reset;
 mod tiny;
+mod unsent;
 mod web;

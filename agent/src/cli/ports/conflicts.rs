@@ -9,6 +9,7 @@ use clap::Args;
 use crate::api::ports::{Conflicts, ToldConflict};
 use crate::cli::client::Target;
 use crate::cli::{Output, print};
+use crate::model::moment;
 use crate::model::words::ago;
 
 /// Between two questions of `watch`.
@@ -43,7 +44,13 @@ pub(super) fn run(arguments: &ConflictsArgs) -> anyhow::Result<()> {
     let body = target.text(&format!("/api/v1/conflicts?{}", query.join("&")))?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&target.read(&body)?)),
+        Output::Table => {
+            let answer: Conflicts = target.read(&body)?;
+            if answer.conflicts.is_empty() && !query.is_empty() {
+                return print("No bind or listen has failed that fits.\n");
+            }
+            print(&text(&answer))
+        }
     }
 }
 
@@ -61,7 +68,11 @@ pub(super) fn watch(arguments: &WatchArgs) -> anyhow::Result<()> {
             for one in new {
                 let line = match target.output {
                     Output::Json => serde_json::to_string(one).context("writing JSON")?,
-                    Output::Table => line(one, answer.taken_seconds),
+                    // Who reads a log of it tomorrow asks when.
+                    Output::Table => {
+                        let at = moment::rfc3339(one.conflict.last_seconds.max(0.0) as u64);
+                        line(one, &at, answer.host_netns)
+                    }
                 };
                 print(&format!("{line}\n"))?;
             }
@@ -76,15 +87,24 @@ pub(super) fn text(answer: &Conflicts) -> String {
     if answer.conflicts.is_empty() {
         return "No bind or listen has failed.\n".to_owned();
     }
-    let lines = answer.conflicts.iter().map(|one| line(one, answer.taken_seconds) + "\n");
-    lines.collect()
+    let told = |one: &ToldConflict| {
+        let when = ago(answer.taken_seconds - one.conflict.last_seconds);
+        line(one, &format!("{when} ago"), answer.host_netns) + "\n"
+    };
+    answer.conflicts.iter().map(told).collect()
 }
 
-fn line(one: &ToldConflict, now: f64) -> String {
+/// One conflict; where it was is said if that was not the host.
+fn line(one: &ToldConflict, when: &str, host: Option<u32>) -> String {
     let ToldConflict { conflict, sentence, mend } = one;
     let errno = &conflict.errno;
     let sure = if conflict.inferred { ", inferred" } else { "" };
-    format!("{} ago: {sentence}; {mend} [{errno}{sure}]", ago(now - conflict.last_seconds))
+    let place = if host.is_none_or(|host| host == conflict.netns) {
+        String::new()
+    } else {
+        format!(", network namespace {}", conflict.netns)
+    };
+    format!("{when}: {sentence}; {mend} [{errno}{sure}{place}]")
 }
 
 /// A time span like `15m`, in seconds.

@@ -11,6 +11,7 @@ use crate::cli::{Output, print};
 use crate::model::conflicts::Party;
 use crate::model::ephemeral::EphemeralView;
 use crate::model::port::{PortState, Protocol};
+use crate::model::service::Source;
 use crate::model::words::ago;
 use crate::state::requests::ReservationShape;
 
@@ -157,7 +158,10 @@ fn netns(inode: Option<u32>) -> String {
 
 fn holder(party: &Party, sockets: u32) -> String {
     let service = &party.service;
-    let name = if service.namespace.is_empty() {
+    // A socket from before the agent whose process does not show itself.
+    let name = if service.source == Source::Unknown && party.pid == 0 {
+        "unknown".to_owned()
+    } else if service.namespace.is_empty() {
         service.name.to_string()
     } else {
         format!("{}/{}", service.namespace, service.name)
@@ -170,7 +174,7 @@ mod tests {
     use super::*;
     use crate::model::port::PortView;
     use crate::model::reservations::Reservation;
-    use crate::model::service::{Service, Source};
+    use crate::model::service::Service;
 
     fn postgres() -> Port {
         let view = PortView {

@@ -76,28 +76,28 @@ pub(super) fn run(arguments: &ReserveArgs) -> anyhow::Result<()> {
         enforce: *enforce,
         netns: *netns,
     };
-    show(control, &control.ask("POST", "/api/v1/reservations", &request)?, "reserved")
+    show(control, &control.ask("POST", "/api/v1/reservations", &request)?, true)
 }
 
 pub(super) fn release(arguments: &ReleaseArgs) -> anyhow::Result<()> {
     let ReleaseArgs { port, env, netns, control } = arguments;
     let request =
         Release { port: port.number, protocol: port.protocol, environment: *env, netns: *netns };
-    show(control, &control.ask("DELETE", "/api/v1/reservations", &request)?, "no longer reserved")
+    show(control, &control.ask("DELETE", "/api/v1/reservations", &request)?, false)
 }
 
-fn show(control: &Control, body: &str, done: &str) -> anyhow::Result<()> {
+fn show(control: &Control, body: &str, holds: bool) -> anyhow::Result<()> {
     match control.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&serde_json::from_str(body)?, done)),
+        Output::Table => print(&text(&serde_json::from_str(body)?, holds)),
     }
 }
 
-fn text(answer: &Reserved, done: &str) -> String {
+fn text(answer: &Reserved, holds: bool) -> String {
     let mut text = String::new();
     // Writing into a String cannot fail.
     for one in &answer.reservations {
-        let _ = writeln!(text, "{}", sentence(one, done));
+        let _ = writeln!(text, "{}", sentence(one, holds));
     }
     for warning in &answer.warnings {
         let _ = writeln!(text, "warning: {}", warning.problem);
@@ -108,8 +108,9 @@ fn text(answer: &Reserved, done: &str) -> String {
     text
 }
 
-/// `done` is what became of it: reserved, no longer reserved.
-pub(super) fn sentence(one: &ReservationShape, done: &str) -> String {
+/// What is so, or is so no longer.
+pub(super) fn sentence(one: &ReservationShape, holds: bool) -> String {
+    let done = if holds { "reserved" } else { "no longer reserved" };
     let mut text = format!("{}/{} is {done} for {}", one.port, one.protocol.as_str(), one.service);
     if let Some(environment) = one.environment {
         let _ = write!(text, " on {} hosts", environment.as_str());
@@ -117,7 +118,7 @@ pub(super) fn sentence(one: &ReservationShape, done: &str) -> String {
     if let Some(until) = &one.until {
         let _ = write!(text, " until {until}");
     }
-    if one.enforce {
+    if one.enforce && holds {
         text.push_str(", and refused to others");
     }
     if let Some(netns) = one.netns {
@@ -139,12 +140,17 @@ mod tests {
         let warning = Warning { problem: "it lies".into(), mend: Some("sysctl -w x=1".into()) };
         let answer = Reserved { reservations: vec![(&one).into()], warnings: vec![warning] };
         assert_eq!(
-            text(&answer, "reserved"),
+            text(&answer, true),
             "\
 40000/tcp is reserved for shop/db on prod hosts until 2036-01-01T00:00:00Z, and refused to others (network namespace 7)
 warning: it lies
   sysctl -w x=1
 "
+        );
+        let answer = Reserved { warnings: Vec::new(), ..answer };
+        assert_eq!(
+            text(&answer, false),
+            "40000/tcp is no longer reserved for shop/db on prod hosts until 2036-01-01T00:00:00Z (network namespace 7)\n"
         );
     }
 }

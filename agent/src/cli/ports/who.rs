@@ -46,7 +46,7 @@ fn text(port: u16, ports: &Ports, conflicts: &Conflicts, room: Option<usize>) ->
         // Writing into a String cannot fail.
         let _ = writeln!(text, "Nobody has port {port}.");
         for one in &ports.vacant {
-            let _ = writeln!(text, "{}", reserve::sentence(one, "reserved"));
+            let _ = writeln!(text, "{}", reserve::sentence(one, true));
         }
     } else {
         text.push_str(&list::text(ports, room));
@@ -73,7 +73,8 @@ mod tests {
             vacant: Vec::new(),
             ephemeral: Vec::new(),
         };
-        let conflicts = Conflicts { taken_seconds: 1.0, conflicts: Vec::new() };
+        let conflicts =
+            Conflicts { taken_seconds: 1.0, host_netns: Some(1), conflicts: Vec::new() };
         assert_eq!(text(5432, &ports, &conflicts, None), "Nobody has port 5432.\n");
         ports.vacant = vec![(&reserved).into()];
         assert_eq!(

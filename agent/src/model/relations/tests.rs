@@ -10,7 +10,7 @@ fn ip(text: &str) -> address::Address {
 
 /// A client's row with so many connections and requests.
 pub(crate) fn edge(slot: u32, born_us: u64, remote: &str, connections: u64, requests: u64) -> Edge {
-    let key = EdgeKey { owner: 1, port: 80, role: ROLE_CLIENT, zero: 0, remote: ip(remote) };
+    let key = EdgeKey { owner: 1, port: 80, role: ROLE_CLIENT, refused: 0, remote: ip(remote) };
     let mut counters = EdgeCounters { opened: connections, ..EdgeCounters::zeroed() };
     for _ in 0..requests {
         counters.request.observe(1000);

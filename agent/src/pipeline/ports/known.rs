@@ -129,7 +129,7 @@ impl Known<'_> {
         let line = procfs::command_line(pid, docker_proxy::LONGEST).ok()?;
         let (ip, port) = docker_proxy::target(&line)?;
         let remote = address::from_ip(ip);
-        let key = EdgeKey { owner: 0, port, role: ROLE_CLIENT, zero: 0, remote };
+        let key = EdgeKey { owner: 0, port, role: ROLE_CLIENT, refused: 0, remote };
         Some(self.names.remote(netns, &key).service)
     }
 

@@ -1,0 +1,61 @@
+//! What `connect4` and `connect6` have in common: a program asks for a connection.
+//!
+//! Most of what the kernel refuses before a SYN changes no state and shows in no tracepoint. So the
+//! attempt is noted here, and taken back when the SYN is about to leave (`tcp_v4_connect`,
+//! `tcp_v6_connect`: the state becomes SYN_SENT once there is a route). What is not taken back was
+//! refused; see [`crate::claims`].
+
+use core::ffi::c_void;
+
+use agent_common::address::{self, Address};
+use agent_common::claim::{ClaimKey, STEP_CONNECT};
+use aya_ebpf::bindings::bpf_sock_addr;
+
+use crate::binds::{ALLOW, IPPROTO_TCP, context};
+use crate::raw_sock::RawSock;
+use crate::{claims, owners};
+
+/// A program asks for a connection to an IPv4 address.
+#[inline(always)]
+pub fn asked_v4(ctx: *const bpf_sock_addr) -> i32 {
+    asked(ctx, || address::from_v4(context!(ctx, user_ip4)))
+}
+
+/// A program asks for a connection to an IPv6 address.
+#[inline(always)]
+pub fn asked_v6(ctx: *const bpf_sock_addr) -> i32 {
+    asked(ctx, || {
+        [
+            context!(ctx, user_ip6[0]),
+            context!(ctx, user_ip6[1]),
+            context!(ctx, user_ip6[2]),
+            context!(ctx, user_ip6[3]),
+        ]
+    })
+}
+
+#[inline(always)]
+fn asked(ctx: *const bpf_sock_addr, address: impl FnOnce() -> Address) -> i32 {
+    if context!(ctx, protocol) != IPPROTO_TCP {
+        return ALLOW;
+    }
+    let sk = context!(ctx, __bindgen_anon_1.sk);
+    if sk.is_null() {
+        return ALLOW;
+    }
+    let netns = RawSock::of(sk as *const c_void).netns();
+    claims::connecting(&ClaimKey {
+        owner: owners::current(netns),
+        netns,
+        address: address(),
+        uid: 0,
+        device: 0,
+        port: u16::from_be(context!(ctx, user_port) as u16),
+        errno: 0,
+        protocol: IPPROTO_TCP as u8,
+        step: STEP_CONNECT,
+        options: 0,
+        zero: 0,
+    });
+    ALLOW
+}
