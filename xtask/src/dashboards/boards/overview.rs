@@ -145,8 +145,8 @@ fn worst() -> Vec<Panel> {
             ],
         )
         .leads_to("Server", "Both sides of this service", SERVICE_URL)
-        .wide("Port", 60)
-        .wide("Alerts", 60),
+        .wide("Port", 64)
+        .wide("Alerts", 84),
         Panel::graph(
             "Who calls whom",
             "Services and the requests a second between them; 0 where they only connect.",
