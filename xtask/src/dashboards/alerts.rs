@@ -347,7 +347,7 @@ fn agent() -> Vec<Alert> {
             name: "PortolanEventsLost",
             severity: WARNING,
             hold: "10m",
-            expr: "sum by (cluster, instance, class) (rate(portolan_events_lost_total{class!~\"event|hook_run\"}[5m]))\n\
+            expr: "sum by (cluster, instance, class) (rate(portolan_events_lost_total{class!~\"event|hook_run|dns_answer\"}[5m]))\n\
                    / on (cluster, instance, class)\n\
                    (sum by (cluster, instance, class) (rate(portolan_events_seen_total[5m])) > 0)\n\
                    > 0.001"

@@ -26,7 +26,7 @@ fn coverage() -> Vec<Panel> {
     vec![
         Panel::number("Agents", "Agents that Prometheus gets answers from.", Unit::Count, 4, format!("count(portolan_build_info{{{AGENTS}}}) or vector(0)")).else_("red").from(1.0, "green"),
         Panel::number("Facts lost", "Share of the facts that the kernel programs met and that did not arrive under a name of their own, without the details for the log.", Unit::Ratio, 4, format!(
-            "(sum(rate(portolan_events_lost_total{{{AGENTS}, class!=\"event\"}}[$__rate_interval])) or vector(0)) / (sum(rate(portolan_events_seen_total{{{AGENTS}}}[$__rate_interval])) > 0)"
+            "(sum(rate(portolan_events_lost_total{{{AGENTS}, class!~\"event|dns_answer\"}}[$__rate_interval])) or vector(0)) / (sum(rate(portolan_events_seen_total{{{AGENTS}}}[$__rate_interval])) > 0)"
         )).from(1e-6, "orange").from(0.001, "red"),
         Panel::number("Hooks missing", "Hooks that some host does not allow; the table below names them.", Unit::Count, 4, format!("sum(1 - portolan_hook_attached{{{AGENTS}}})")).from(1.0, "orange"),
         Panel::number("Without a name", "Owners of sockets for which no source has a name yet.", Unit::Count, 4, format!("sum(portolan_unresolved_owners{{{AGENTS}}})")).from(1.0, "orange"),
