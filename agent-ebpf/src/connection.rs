@@ -33,10 +33,13 @@ pub fn connecting(sk: Sock) {
         stage: STAGE_CONNECTING,
         // The SYN will change it; see `failed`.
         answered_seq: sk.tcp().map_or(0, Tcp::write_seq),
-        start_us: monotonic_us(),
         ..maps::blank()
     };
-    remember(sk, &state);
+    if let Some(state) = remember(sk, &state) {
+        // Last, so that what storage takes is no part of the latency.
+        // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
+        unsafe { (*state).start_us = monotonic_us() };
+    }
 }
 
 /// The kernel refused a connect before a SYN could leave.

@@ -40,6 +40,7 @@ const MAPS: &[&str] = &[
     "CLAIM_FREE",
     "BOUND",
     "EVENTS",
+    "ANSWERS",
     "LEDGER",
     "SOCKETS",
 ];
