@@ -6,7 +6,7 @@
 //! a busy machine takes any time, so it bounds the agent from above; where the server's own delay
 //! is long in comparison, the two must agree as well.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,8 @@ mod capture;
 /// How far two means may be apart, in seconds.
 const NEAR: f64 = 20e-6;
 const NEAR_RATIO: f64 = 0.05;
+/// Connections without a request.
+const CONNECTS: usize = 60;
 
 fn mean_us(values: &[u64]) -> f64 {
     values.iter().sum::<u64>() as f64 / values.len() as f64
@@ -41,6 +43,11 @@ fn agrees(what: &str, histogram: &Histogram, captured_us: &[u64]) {
     );
 }
 
+/// A first connection finds every cache cold; a mean is of many.
+fn connections_to(address: SocketAddr) -> Vec<TcpStream> {
+    (0..CONNECTS).map(|_| TcpStream::connect(address).expect("connecting")).collect()
+}
+
 /// Some clients ask a server that waits for `delay` before it answers.
 fn latency_of_a_server_that_takes(delay: Duration, connections: usize, turns: usize) {
     let pair = Pair::new();
@@ -49,6 +56,8 @@ fn latency_of_a_server_that_takes(delay: Duration, connections: usize, turns: us
     let listener = pair.server.listen((pair.server.v4, 0));
     let port = net::port(&listener);
     let address = SocketAddr::from((pair.server.v4, port));
+    let more = pair.client.act(|| connections_to(address));
+    drop((more.iter().map(|_| net::accept(&listener)).collect::<Vec<_>>(), more));
     let mut waited: Vec<u64> = Vec::new();
     thread::scope(|scope| {
         let mut clients = Vec::new();
@@ -150,7 +159,9 @@ fn latency_of_nginx_under_wrk_is_the_captures() {
     let nginx = Nginx::start(&pair.server, 500);
     let port = nginx.port;
     let capture = Capture::start(&pair.client);
-    let wrk = Load::wrk(&pair.client, (pair.server.v4, port).into(), 2, &[]);
+    let address = (pair.server.v4, port).into();
+    drop(pair.client.act_as("wrk", || connections_to(address)));
+    let wrk = Load::wrk(&pair.client, address, 2, &[]);
     let edge = |now: &crate::scrape::Scrape| {
         let edge = now.edge("wrk", "nginx", port, "client");
         (edge.active(), edge.requests(), edge.connect_duration())
