@@ -4,18 +4,13 @@
 //! `BTF pointer + constant` as a typed load (a fault reads as zero). [`Sock`] is any `struct sock`;
 //! [`Tcp`] is what `bpf_skc_to_tcp_sock` returned, behind which the fields of `tcp_sock` are in
 //! reach.
-//!
-//! Long because what the kernel's structs look like is known nowhere else.
 
 use core::ffi::c_void;
-use core::mem::MaybeUninit;
 
 use agent_common::address::{self, Address};
-use agent_common::answer::{Front, UDP_HEADER};
 use agent_common::claim;
 use agent_common::knobs::MISSING;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
-use network_types::tcp::TcpHdr;
 
 use crate::maps::knob;
 
@@ -51,6 +46,15 @@ macro_rules! optional_field {
         if knob!(offsets.$name) == MISSING { 0 } else { field!($base, $name: $ty) }
     };
 }
+
+// Below the macros, which they use.
+mod packet;
+mod task;
+mod tcp;
+
+pub use packet::Packet;
+pub use task::Task;
+pub use tcp::Tcp;
 
 #[inline(always)]
 unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
@@ -266,254 +270,4 @@ pub fn options_of(reuse: u8, reuse_port: u8, v6_only: u8) -> u8 {
         options |= claim::V6_ONLY;
     }
     options
-}
-
-/// A `struct tcp_sock`.
-#[derive(Clone, Copy)]
-pub struct Tcp(pub *const c_void);
-
-impl Tcp {
-    /// Next byte the program will write.
-    #[inline(always)]
-    pub fn write_seq(self) -> u32 {
-        field!(self.0, write_seq: u32)
-    }
-
-    /// Next byte the program will write; as [`write_seq`](Self::write_seq), but a FIN is no byte.
-    #[inline(always)]
-    pub fn written(self) -> u32 {
-        self.write_seq().wrapping_sub(u32::from(is_fin_queued(field!(self.0, state: u8))))
-    }
-
-    /// First byte not acknowledged.
-    #[inline(always)]
-    pub fn unacknowledged(self) -> u32 {
-        field!(self.0, snd_una: u32)
-    }
-
-    /// Time of the packet in hand, CLOCK_MONOTONIC microseconds. The stack refreshes it when a
-    /// segment is received (`tcp_rcv_established`, `tcp_rcv_state_process`) and when it tries to
-    /// transmit (`tcp_write_xmit`), so at our hooks it is now.
-    #[inline(always)]
-    pub fn now_us(self) -> u64 {
-        field!(self.0, tcp_mstamp: u64)
-    }
-
-    /// When the most recently acknowledged packet was sent, or, while the pipe was empty before
-    /// it, the first packet in flight (net/ipv4/tcp_rate.c). Microseconds; 0 if not known.
-    #[inline(always)]
-    pub fn sent_us(self) -> u64 {
-        if knob!(offsets.first_tx_mstamp) == MISSING {
-            return 0;
-        }
-        field!(self.0, first_tx_mstamp: u64)
-    }
-
-    /// Smoothed round trip time in microseconds, and a mark that moves with new samples.
-    #[inline(always)]
-    pub fn round_trip(self) -> (u32, u32) {
-        (optional_field!(self.0, srtt_us: u32) >> 3, optional_field!(self.0, rtt_seq: u32))
-    }
-
-    /// Payload bytes handed to the network for the first time; `connected`: by connect, so that
-    /// a SYN was acknowledged.
-    ///
-    /// The stack's own count has a segment twice that this host's packet filter or queue refused
-    /// and that was therefore written again; sequence numbers do not, but they contain SYN and FIN.
-    #[inline(always)]
-    pub fn sent_bytes(self, connected: bool) -> u64 {
-        let sent = optional_field!(self.0, bytes_sent: u64);
-        if sent == 0 {
-            return 0;
-        }
-        let counted = sent.wrapping_sub(field!(self.0, bytes_retrans: u64));
-        let acknowledged = field!(self.0, bytes_acked: u64);
-        let in_flight_from = self.unacknowledged();
-        let next = field!(self.0, snd_nxt: u32);
-        let has_fin = next == self.write_seq() && is_fin_queued(field!(self.0, state: u8));
-        let numbered = acknowledged
-            .wrapping_add(u64::from(next.wrapping_sub(in_flight_from)))
-            .wrapping_sub(u64::from(connected) + u64::from(has_fin));
-        if numbered as i64 >= 0 && numbered < counted { numbered } else { counted }
-    }
-
-    /// Payload bytes received in order. The stack counts a FIN as a byte; we do not. Only for
-    /// those who hold the socket's lock.
-    #[inline(always)]
-    pub fn received_bytes(self) -> u64 {
-        field!(self.0, bytes_received: u64).wrapping_sub(self.has_fin())
-    }
-
-    /// As [`received_bytes`](Self::received_bytes) without the lock; `None` if it cannot be told
-    /// now. The stack counts a FIN shortly before it sets the flag that tells, holding the lock:
-    /// read in the order count, lock, flag, such a count is always found with the lock taken.
-    #[inline(always)]
-    pub fn received_bytes_unlocked(self) -> Option<u64> {
-        let count = field!(self.0, bytes_received: u64);
-        let is_locked = (knob!(offsets.lock_spinning) != MISSING
-            && field!(self.0, lock_spinning: u32) != 0)
-            || (knob!(offsets.lock_owned) != MISSING && field!(self.0, lock_owned: u32) != 0);
-        let has_fin = self.has_fin();
-        if is_locked && has_fin == 0 { None } else { Some(count.wrapping_sub(has_fin)) }
-    }
-
-    /// 1 if the peer's FIN was received.
-    #[inline(always)]
-    fn has_fin(self) -> u64 {
-        field!(self.0, flags: u64) >> (knob!(sock_done_bit) & 63) & 1
-    }
-
-    /// Segments sent again.
-    #[inline(always)]
-    pub fn retransmits(self) -> u32 {
-        optional_field!(self.0, total_retrans: u32)
-    }
-}
-
-/// Whether a socket in this state has queued its FIN. While the hook of a state change runs, the
-/// socket still has the state before.
-#[inline(always)]
-fn is_fin_queued(state: u8) -> bool {
-    state == FIN_WAIT1 || state == FIN_WAIT2 || state == CLOSING || state == LAST_ACK
-}
-
-/// A `struct sk_buff`.
-#[derive(Clone, Copy)]
-pub struct Packet(pub *const c_void);
-
-/// What a reset without a socket needs to know of the packet that caused it.
-pub struct Segment {
-    /// Port it was sent to.
-    pub local_port: u16,
-    /// Port it came from.
-    pub remote_port: u16,
-    /// It asked for a connection.
-    pub is_connection_request: bool,
-}
-
-impl Packet {
-    /// Inode number of the network namespace the packet came into; 0 if it has no device.
-    #[inline(always)]
-    pub fn netns(self) -> u32 {
-        let device = field!(self.0, skb_dev: *const c_void);
-        let net = field!(device, dev_net: *const c_void);
-        field!(net, net_inum: u32)
-    }
-
-    /// The packet that was queued before this one.
-    #[inline(always)]
-    pub fn previous(self) -> Self {
-        Self(field!(self.0, skb_prev: *const c_void))
-    }
-
-    /// Whether it is in a queue. What was read from it before this was so is what was in it.
-    #[inline(always)]
-    pub fn is_queued(self) -> bool {
-        !self.previous().0.is_null()
-    }
-
-    /// The UDP header, and what follows it as far as the header of a DNS message would go.
-    #[inline(always)]
-    pub fn front(self) -> Option<Front> {
-        let mut front = MaybeUninit::<Front>::uninit();
-        // SAFETY: the helper checks the source at run time and fills the buffer or fails.
-        let result = unsafe {
-            bpf_probe_read_kernel(
-                front.as_mut_ptr().cast(),
-                size_of::<Front>() as u32,
-                self.datagram(0),
-            )
-        };
-        // SAFETY: filled just now; every pattern of bytes is valid.
-        if result == 0 { Some(unsafe { front.assume_init() }) } else { None }
-    }
-
-    /// How many bytes of the datagram's message lie in the packet's buffer.
-    #[inline(always)]
-    pub fn message_in_buffer(self) -> u32 {
-        let start = u32::from(field!(self.0, skb_transport_header: u16)) + UDP_HEADER as u32;
-        field!(self.0, skb_tail: u32).saturating_sub(start)
-    }
-
-    /// Copies `length` bytes of the datagram's message; `false` if they cannot be read.
-    ///
-    /// # Safety
-    /// `to` must have room for them.
-    #[inline(always)]
-    pub unsafe fn copy_message(self, to: *mut u8, length: u32) -> bool {
-        // SAFETY: the caller's contract, and the helper checks the source at run time.
-        unsafe { bpf_probe_read_kernel(to.cast(), length, self.datagram(UDP_HEADER)) == 0 }
-    }
-
-    /// Where the UDP header is, and so many bytes behind it.
-    #[inline(always)]
-    fn datagram(self, offset: usize) -> *const c_void {
-        let head = field!(self.0, skb_head: *const u8);
-        let header = field!(self.0, skb_transport_header: u16);
-        head.wrapping_add(header as usize).wrapping_add(offset).cast()
-    }
-
-    /// Ports and purpose from the TCP header.
-    #[inline(always)]
-    pub fn segment(self) -> Option<Segment> {
-        let head = field!(self.0, skb_head: *const u8);
-        let offset = field!(self.0, skb_transport_header: u16);
-        let mut header = MaybeUninit::<TcpHdr>::uninit();
-        // SAFETY: the helper checks the source at run time and fills the buffer or fails.
-        let result = unsafe {
-            bpf_probe_read_kernel(
-                header.as_mut_ptr().cast(),
-                TcpHdr::LEN as u32,
-                head.wrapping_add(offset as usize).cast(),
-            )
-        };
-        if result != 0 {
-            return None;
-        }
-        // SAFETY: filled just now; a header is bytes, of which every pattern is valid.
-        let header = unsafe { header.assume_init() };
-        Some(Segment {
-            remote_port: u16::from_be_bytes(header.source),
-            local_port: u16::from_be_bytes(header.dest),
-            is_connection_request: header.syn() == 1 && header.ack() == 0,
-        })
-    }
-}
-
-/// The current task, for its name and arguments.
-#[derive(Clone, Copy)]
-pub struct Task(pub *const c_void);
-
-impl Task {
-    /// Command name of the thread group's leader.
-    #[inline(always)]
-    pub fn leader_comm(self) -> [u8; 16] {
-        let leader = field!(self.0, group_leader: *const c_void);
-        let offset = knob!(offsets.comm);
-        // SAFETY: as in `field!`; comm is sixteen bytes.
-        let words: [u64; 2] = unsafe { [read(leader, offset), read(leader, offset + 8)] };
-        let mut comm = [0; 16];
-        let (a, b) = (words[0].to_ne_bytes(), words[1].to_ne_bytes());
-        let mut i = 0;
-        while i < 8 {
-            comm[i] = a[i];
-            comm[i + 8] = b[i];
-            i += 1;
-        }
-        comm
-    }
-
-    /// Whether its effective capabilities have CAP_NET_BIND_SERVICE (10).
-    #[inline(always)]
-    pub fn may_bind_privileged(self) -> bool {
-        let cred = field!(self.0, cred: *const c_void);
-        field!(cred, cap_effective: u32) >> 10 & 1 == 1
-    }
-
-    /// Where the arguments start and end in the task's memory; zeros for kernel threads.
-    #[inline(always)]
-    pub fn arguments(self) -> (u64, u64) {
-        let mm = field!(self.0, mm: *const c_void);
-        (field!(mm, arg_start: u64), field!(mm, arg_end: u64))
-    }
 }

@@ -89,7 +89,7 @@ fn configuration(bytes: &[u8], kind: &str) {
     let written = std::fs::File::create(&path).and_then(|mut file| file.write_all(bytes));
     let loaded = config::load(Some(&path), [], &[]);
     let _ = std::fs::remove_file(&path);
-    written.expect("writing a file of ours");
+    assert!(written.is_ok(), "writing {}: {written:?}", path.display());
     match loaded {
         Ok(loaded) => {
             for setting in SETTINGS {

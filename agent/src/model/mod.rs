@@ -14,7 +14,6 @@ pub mod clash;
 pub mod conflicts;
 pub mod enforcement;
 pub mod ephemeral;
-#[cfg(test)]
 pub(crate) mod fixture;
 pub mod full_name;
 pub mod health;

@@ -1,6 +1,7 @@
 //! Services: names given by hand, and health as the traffic shows it.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,16 @@ fn portolan(agent: &Agent, arguments: &str) -> String {
 fn service(agent: &Agent, name: &str) -> Value {
     let found = agent.json(&format!("/api/v1/services?service={name}"));
     found["services"][0].clone()
+}
+
+/// Namespaces, and an agent that knows the server's listener already.
+fn with_a_listener() -> (Pair, Agent, TcpListener) {
+    let net = Pair::new();
+    let agent = Agent::start();
+    let listener = net.server.listen("0.0.0.0:0");
+    let service = [("service", net.server.service.as_str())];
+    agent.eventually(true, |now| now.has("portolan_port_listeners", &service));
+    (net, agent, listener)
 }
 
 #[test]
@@ -73,13 +84,10 @@ fn a_name_given_by_hand_is_the_name_of_the_other_end() {
 #[test]
 fn health_is_what_the_traffic_of_the_last_minutes_shows() {
     needs_kernel!();
-    let net = Pair::new();
-    let agent = Agent::start();
-    let listener = net.server.listen("0.0.0.0:0");
+    let (net, agent, listener) = with_a_listener();
     let port = net::port(&listener);
     let server = &net.server.service;
     let state = || service(&agent, server)["health"]["state"].clone();
-    agent.eventually(true, |now| now.has("portolan_port_listeners", &[("service", server)]));
     assert_eq!(state(), "idle");
     for _ in 0..5 {
         let mut client = net.client.connect((net.server.v4, port)).unwrap();
@@ -115,12 +123,9 @@ fn health_is_what_the_traffic_of_the_last_minutes_shows() {
 #[test]
 fn watch_shows_the_list_again_and_again_until_nobody_reads_it() {
     needs_kernel!();
-    let net = Pair::new();
-    let agent = Agent::start();
-    let listener = net.server.listen("0.0.0.0:0");
+    let (net, agent, listener) = with_a_listener();
     let port = net::port(&listener);
     let server = &net.server.service;
-    agent.eventually(true, |now| now.has("portolan_port_listeners", &[("service", server)]));
     let mut command = Command::new(agent::binary());
     agent::forget_our_variables(&mut command);
     command.args(["services", "watch", "--every", "1"]).stdin(Stdio::null()).stdout(Stdio::piped());

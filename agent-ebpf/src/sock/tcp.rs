@@ -1,0 +1,117 @@
+//! The fields of `tcp_sock`: bytes, round trips, the times of packets.
+
+use core::ffi::c_void;
+
+use agent_common::knobs::MISSING;
+
+use super::{CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, read};
+use crate::maps::knob;
+
+/// A `struct tcp_sock`.
+#[derive(Clone, Copy)]
+pub struct Tcp(pub *const c_void);
+
+impl Tcp {
+    /// Next byte the program will write.
+    #[inline(always)]
+    pub fn write_seq(self) -> u32 {
+        field!(self.0, write_seq: u32)
+    }
+
+    /// Next byte the program will write; as [`write_seq`](Self::write_seq), but a FIN is no byte.
+    #[inline(always)]
+    pub fn written(self) -> u32 {
+        self.write_seq().wrapping_sub(u32::from(is_fin_queued(field!(self.0, state: u8))))
+    }
+
+    /// First byte not acknowledged.
+    #[inline(always)]
+    pub fn unacknowledged(self) -> u32 {
+        field!(self.0, snd_una: u32)
+    }
+
+    /// Time of the packet in hand, CLOCK_MONOTONIC microseconds. The stack refreshes it when a
+    /// segment is received (`tcp_rcv_established`, `tcp_rcv_state_process`) and when it tries to
+    /// transmit (`tcp_write_xmit`), so at our hooks it is now.
+    #[inline(always)]
+    pub fn now_us(self) -> u64 {
+        field!(self.0, tcp_mstamp: u64)
+    }
+
+    /// When the most recently acknowledged packet was sent, or, while the pipe was empty before
+    /// it, the first packet in flight (net/ipv4/tcp_rate.c). Microseconds; 0 if not known.
+    #[inline(always)]
+    pub fn sent_us(self) -> u64 {
+        if knob!(offsets.first_tx_mstamp) == MISSING {
+            return 0;
+        }
+        field!(self.0, first_tx_mstamp: u64)
+    }
+
+    /// Smoothed round trip time in microseconds, and a mark that moves with new samples.
+    #[inline(always)]
+    pub fn round_trip(self) -> (u32, u32) {
+        (optional_field!(self.0, srtt_us: u32) >> 3, optional_field!(self.0, rtt_seq: u32))
+    }
+
+    /// Payload bytes handed to the network for the first time; `connected`: by connect, so that
+    /// a SYN was acknowledged.
+    ///
+    /// The stack's own count has a segment twice that this host's packet filter or queue refused
+    /// and that was therefore written again; sequence numbers do not, but they contain SYN and FIN.
+    #[inline(always)]
+    pub fn sent_bytes(self, connected: bool) -> u64 {
+        let sent = optional_field!(self.0, bytes_sent: u64);
+        if sent == 0 {
+            return 0;
+        }
+        let counted = sent.wrapping_sub(field!(self.0, bytes_retrans: u64));
+        let acknowledged = field!(self.0, bytes_acked: u64);
+        let in_flight_from = self.unacknowledged();
+        let next = field!(self.0, snd_nxt: u32);
+        let has_fin = next == self.write_seq() && is_fin_queued(field!(self.0, state: u8));
+        let numbered = acknowledged
+            .wrapping_add(u64::from(next.wrapping_sub(in_flight_from)))
+            .wrapping_sub(u64::from(connected) + u64::from(has_fin));
+        if numbered as i64 >= 0 && numbered < counted { numbered } else { counted }
+    }
+
+    /// Payload bytes received in order. The stack counts a FIN as a byte; we do not. Only for
+    /// those who hold the socket's lock.
+    #[inline(always)]
+    pub fn received_bytes(self) -> u64 {
+        field!(self.0, bytes_received: u64).wrapping_sub(self.has_fin())
+    }
+
+    /// As [`received_bytes`](Self::received_bytes) without the lock; `None` if it cannot be told
+    /// now. The stack counts a FIN shortly before it sets the flag that tells, holding the lock:
+    /// read in the order count, lock, flag, such a count is always found with the lock taken.
+    #[inline(always)]
+    pub fn received_bytes_unlocked(self) -> Option<u64> {
+        let count = field!(self.0, bytes_received: u64);
+        let is_locked = (knob!(offsets.lock_spinning) != MISSING
+            && field!(self.0, lock_spinning: u32) != 0)
+            || (knob!(offsets.lock_owned) != MISSING && field!(self.0, lock_owned: u32) != 0);
+        let has_fin = self.has_fin();
+        if is_locked && has_fin == 0 { None } else { Some(count.wrapping_sub(has_fin)) }
+    }
+
+    /// 1 if the peer's FIN was received.
+    #[inline(always)]
+    fn has_fin(self) -> u64 {
+        field!(self.0, flags: u64) >> (knob!(sock_done_bit) & 63) & 1
+    }
+
+    /// Segments sent again.
+    #[inline(always)]
+    pub fn retransmits(self) -> u32 {
+        optional_field!(self.0, total_retrans: u32)
+    }
+}
+
+/// Whether a socket in this state has queued its FIN. While the hook of a state change runs, the
+/// socket still has the state before.
+#[inline(always)]
+fn is_fin_queued(state: u8) -> bool {
+    state == FIN_WAIT1 || state == FIN_WAIT2 || state == CLOSING || state == LAST_ACK
+}
