@@ -114,7 +114,10 @@ pub fn closed(sk: Sock, old: u8) {
     unsafe {
         if old == LISTEN {
             sync_listener(sk, state);
-            if !sk.was_listening() {
+            if sk.was_listening() {
+                // What came until now was for this one; soon another may listen here.
+                emit::call();
+            } else {
                 claims::listen_failed(sk, (*state).owner);
             }
         } else if (*state).stage == STAGE_CONNECTING {

@@ -1,10 +1,10 @@
 //! The only way into the ring. A record that cannot be written is counted, never waited for.
 
 use agent_common::answer::{AnswerHeader, MAX_MESSAGE};
-use agent_common::events::{EventHeader, RATE_PER_SECOND, RateWindow};
+use agent_common::events::{CALL, EventHeader, RATE_PER_SECOND, RateWindow};
 use agent_common::ledger::{DNS_ANSWER, EVENT, RATE_LIMITED, RING_FULL};
 use agent_common::wire::Wire;
-use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output};
 
 use crate::maps::{self, lost, seen};
@@ -47,12 +47,27 @@ unsafe fn within_rate(window: *mut RateWindow, time_ns: u64) -> bool {
     }
 }
 
-/// Writes a record. Nobody is woken: the daemon drains by timer.
+/// Writes a record. Nobody is woken: the daemon drains by timer, see [`call`].
 #[inline(always)]
 pub fn write<T: Wire>(record: &T) {
     let (ring, _) = maps::events(0);
     if ring.output_untyped::<T>(record, BPF_RB_NO_WAKEUP.into()).is_err() {
         lost(EVENT, RING_FULL);
+    }
+}
+
+/// Calls the daemon: it should look before anything else happens. It comes by itself soon after,
+/// so a call may be left out.
+#[inline(always)]
+pub fn call() {
+    let (ring, Some(window)) = maps::events(CALL) else { return };
+    // SAFETY: no arguments; a valid map value of this CPU.
+    if unsafe { !within_rate(window, bpf_ktime_get_ns()) } {
+        return;
+    }
+    // What is taken back is not read by anyone, but it does wake.
+    if let Some(nothing) = ring.reserve_untyped::<u64>(0) {
+        nothing.discard(BPF_RB_FORCE_WAKEUP.into());
     }
 }
 

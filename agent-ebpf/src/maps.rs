@@ -118,7 +118,7 @@ static BOUND: BoundStorage = BoundStorage::new();
 /// Detail records. Written by hooks without waking anyone, drained by timer. †
 #[btf_map]
 static EVENTS: RingBuf<EventHeader, { 256 * 1024 }> = RingBuf::new();
-/// Rate limit per kind of record.
+/// Rate limit per kind of record, and of calls.
 #[btf_map]
 static EVENT_RATES: PerCpuArray<RateWindow, KINDS> = PerCpuArray::new();
 

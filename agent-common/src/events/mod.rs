@@ -4,6 +4,8 @@
 pub mod connect_failed;
 pub mod reset;
 
+/// No kind: a call for the daemon, which leaves nothing to read. It has a budget like the kinds.
+pub const CALL: u32 = 0;
 /// Kind of a [`connect_failed::ConnectFailed`].
 pub const KIND_CONNECT_FAILED: u32 = 1;
 /// Kind of a [`reset::Reset`].

@@ -137,8 +137,16 @@ impl Drain {
 
     /// Reads everything; `now_ns` is CLOCK_MONOTONIC.
     pub fn run(&mut self, now_ns: u64) -> anyhow::Result<Drained> {
-        let listeners = self.sweep().context("running the sweep")?;
-        let mut drained = Drained { listeners, ..Drained::default() };
+        let mut drained = Drained::default();
+        // First, so that nobody is called for nothing: what is seen after a call was there before.
+        while drained.events.len() < MAX_EVENTS {
+            let Some(record) = self.ring.next() else { break };
+            match decode::event(&record) {
+                Ok(event) => drained.events.push(event),
+                Err(_) => drained.malformed_events += 1,
+            }
+        }
+        drained.listeners = self.sweep().context("running the sweep")?;
         // A connect that was refused is only found once it is overdue.
         if self.open_binds || self.connect_ns.saturating_add(2 * OVERDUE_NS) > self.settled_ns {
             self.ports.settle().context("settling binds and connects")?;
@@ -154,13 +162,6 @@ impl Drain {
         drained.bound = self.ports.bound().context("listing bound sockets")?;
         drained.claims = self.ports.claims().context("reading failed binds")?;
         self.open_binds = open_binds(&drained);
-        while drained.events.len() < MAX_EVENTS {
-            let Some(record) = self.ring.next() else { break };
-            match decode::event(&record) {
-                Ok(event) => drained.events.push(event),
-                Err(_) => drained.malformed_events += 1,
-            }
-        }
         for _ in 0..MAX_ANSWERS {
             let Some(record) = self.answers.next() else { break };
             match dns::answer(&record) {
@@ -169,6 +170,12 @@ impl Drain {
             }
         }
         Ok(drained)
+    }
+
+    /// Readable when the kernel half calls: something has ended, and what was counted until then
+    /// should be read before something else begins.
+    pub fn calls(&self) -> io::Result<OwnedFd> {
+        self.ring.as_fd().try_clone_to_owned()
     }
 
     /// Tables: name, rows in use, rows there are.

@@ -9,7 +9,8 @@
 //!
 //! [`Entity`] tells them apart. While a name is not settled (its source has not told yet, or the
 //! one that bore it cannot be found there any more) what is counted waits for some seconds, so
-//! that it is told under the right name at once.
+//! that it is told under the right name at once. But what has come until the former one is missed
+//! for the first time was for that one: the kernel half calls when a listener closes.
 
 use std::sync::Arc;
 
@@ -145,6 +146,11 @@ impl Slot {
 
         // A row that was told before does not wait for a first name.
         if verdicts.contains(&Verdict::Doubt) {
+            if self.unsettled_since.is_none() && edge.counters != self.told {
+                // What came since the last look was still for the former one.
+                self.told = edge.counters.clone();
+                self.still_since = now;
+            }
             let since = self.unsettled_since.get_or_insert(now);
             // Nobody came in time, but now somebody accepts connections there: who that is will
             // be known soon.

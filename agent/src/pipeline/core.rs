@@ -1,7 +1,7 @@
 //! The core: one thread that owns the kernel half, names and tables, and is their only writer.
 //!
-//! It wakes for three reasons: someone wants a snapshot, the sweep interval is over, the agent
-//! stops. Each time it drains the kernel, names what it found, updates the tables and publishes
+//! It wakes for four reasons: someone wants a snapshot, the kernel half calls, the sweep interval
+//! is over, the agent stops. Each time it drains the kernel, names what it found, updates the tables and publishes
 //! a snapshot.
 
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::account::{Account, Elsewhere};
+use super::calls::Calls;
 use super::clock::{epoch_seconds, monotonic_us};
 use super::kept::{Kept, Seen};
 use super::labels::{local_name, naming};
@@ -137,18 +138,20 @@ impl Core {
         mut stopping: watch::Receiver<()>,
         every: Duration,
     ) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
+            let mut calls = Calls::new(self.kernel.drain.calls()?)?;
             let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                tokio::select! {
+                let was_called = tokio::select! {
                     biased;
                     // An error means that the other end is gone: the agent stops.
                     _ = stopping.changed() => break,
-                    () = requests.asked() => {}
-                    _ = ticks.tick() => {}
-                }
+                    () = requests.asked() => false,
+                    () = calls.next() => true,
+                    _ = ticks.tick() => false,
+                };
                 let started = Instant::now();
                 match self.snapshot() {
                     Ok(snapshot) => requests.publish(&Arc::new(snapshot)),
@@ -158,12 +161,16 @@ impl Core {
                 }
                 let took = started.elapsed();
                 // A host with very many sockets is swept less often rather than at any price.
-                if took * DRAIN_SHARE > every {
-                    ticks.reset_after(took * DRAIN_SHARE);
+                let pause = took * DRAIN_SHARE;
+                if pause > every {
+                    ticks.reset_after(pause);
+                }
+                if was_called {
+                    calls.answered(pause);
                 }
             }
-        });
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Drains, names, updates: the whole flow, once.

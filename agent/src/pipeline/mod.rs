@@ -6,6 +6,7 @@
 
 mod account;
 mod backends;
+mod calls;
 mod clock;
 mod core;
 mod kept;

@@ -13,6 +13,7 @@ mod exec;
 mod image;
 mod pods;
 mod published;
+mod successor;
 mod together;
 mod units;
 
