@@ -40,12 +40,14 @@ crate::wire! {
     }
 
     /// Which edge a slot belongs to. `born_us` is written last: a row without it is not in use.
-    pub struct EdgeRow: 48 {
+    pub struct EdgeRow: 64 {
         /// The edge.
         pub key: EdgeKey,
         /// The local address of the connection that took the slot. Later ones of the edge have
         /// the same, unless the program binds to an address or clients use several of a server's.
         pub local: [u32; 4],
+        /// Its remote address: a key that has an owner instead does not tell it.
+        pub remote: [u32; 4],
         /// When the slot was taken, CLOCK_MONOTONIC microseconds; 0 = free.
         pub born_us: u64,
     }

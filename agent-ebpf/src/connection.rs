@@ -1,6 +1,6 @@
 //! Life of a connection, independent of the hook that tells: states in, counts out.
 
-use agent_common::address::{UNSPECIFIED, from_owner, is_same_host};
+use agent_common::address::{UNSPECIFIED, from_owner};
 use agent_common::claim::ClaimKey;
 use agent_common::edge::{
     CONNECT_OK, CONNECT_OTHER, EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN,
@@ -9,7 +9,7 @@ use agent_common::edge::{
 use agent_common::events::KIND_CONNECT_FAILED;
 use agent_common::events::connect_failed::ConnectFailed;
 use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
-use agent_common::peer;
+use agent_common::peer::{self, Handshake};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::turn;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
@@ -28,7 +28,7 @@ pub fn connecting(sk: Sock) {
     };
     let state = SocketState {
         owner,
-        slot: edges::slot(&client_key(sk, owner), || sk.local()),
+        slot: edges::slot(&client_key(sk, owner), || sk.addresses()),
         role: ROLE_CLIENT,
         stage: STAGE_CONNECTING,
         // The SYN will change it; see `failed`.
@@ -49,7 +49,7 @@ pub fn unsent(key: &ClaimKey) {
     let ClaimKey { owner, address: remote, port, .. } = *key;
     // A row of its own: no local address was chosen, and a row keeps its first.
     let edge = EdgeKey { owner, port, role: ROLE_CLIENT, refused: 1, remote };
-    count!(edges::slot(&edge, || UNSPECIFIED), unsent, 1);
+    count!(edges::slot(&edge, || (UNSPECIFIED, UNSPECIFIED)), unsent, 1);
 }
 
 /// A program calls listen. Process context.
@@ -59,7 +59,7 @@ pub fn listening(sk: Sock) {
     binds::listening(sk, owner);
     let state = SocketState {
         owner,
-        slot: edges::slot(&listener_key(sk, owner), || sk.local()),
+        slot: edges::slot(&listener_key(sk, owner), || sk.addresses()),
         role: ROLE_LISTENER,
         stage: STAGE_OPEN,
         retransmits: u64::from(sk.drops()),
@@ -86,7 +86,7 @@ pub fn established(sk: Sock, old: u8) {
                 edges::observe(&raw mut (*counters).connect, elapsed);
             }
             (*state).answered_seq = tcp.written();
-            leave_note(sk, (*state).owner);
+            leave_note(sk, tcp, (*state).owner);
         } else {
             // Inherited from the listener: from here on it is a connection of its own.
             serve(sk, state);
@@ -144,11 +144,11 @@ pub fn closed(sk: Sock, old: u8) {
 pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
     let listening = sk.state() == LISTEN;
     let (slot, retransmits) = if listening {
-        (edges::slot(&listener_key(sk, owner), || sk.local()), sk.drops())
+        (edges::slot(&listener_key(sk, owner), || sk.addresses()), sk.drops())
     } else if role == ROLE_SERVER {
-        (edges::slot(&server_key(sk, owner), || sk.local()), tcp.retransmits())
+        (edges::slot(&server_key(sk, owner), || sk.addresses()), tcp.retransmits())
     } else {
-        (edges::slot(&client_key(sk, owner), || sk.local()), tcp.retransmits())
+        (edges::slot(&client_key(sk, owner), || sk.addresses()), tcp.retransmits())
     };
     let connecting = sk.state() == SYN_SENT;
     let (_, rtt_mark) = tcp.round_trip();
@@ -272,7 +272,7 @@ unsafe fn failed(sk: Sock, state: *mut SocketState) {
 unsafe fn serve(sk: Sock, state: *mut SocketState) {
     // SAFETY: the caller's contract.
     unsafe {
-        (*state).slot = edges::slot(&server_key(sk, (*state).owner), || sk.local());
+        (*state).slot = edges::slot(&server_key(sk, (*state).owner), || sk.addresses());
         // The child starts with the SYN-ACKs that were sent again, which its listener has counted.
         (*state).retransmits = sk.tcp().map_or(0, |tcp| u64::from(tcp.retransmits()));
         (*state).start_us = 0;
@@ -288,7 +288,7 @@ fn adopt(sk: Sock, old: u8) -> Option<*mut SocketState> {
     let client = old == SYN_SENT;
     let state = SocketState {
         owner,
-        slot: if client { edges::slot(&client_key(sk, owner), || sk.local()) } else { 0 },
+        slot: if client { edges::slot(&client_key(sk, owner), || sk.addresses()) } else { 0 },
         role: if client { ROLE_CLIENT } else { ROLE_SERVER },
         start_us: monotonic_us(),
         ..maps::blank()
@@ -316,20 +316,19 @@ fn client_key(sk: Sock, owner: u32) -> EdgeKey {
 
 #[inline(always)]
 fn server_key(sk: Sock, owner: u32) -> EdgeKey {
-    let address = sk.remote();
-    let client = if is_same_host(&sk.local(), &address) { read_note(sk) } else { None };
-    let remote = match client {
+    let remote = match read_note(sk) {
         Some(owner) => from_owner(owner),
-        None => edges::client_address(address),
+        None => edges::client_address(sk.remote()),
     };
     EdgeKey { owner, port: sk.local_port(), role: ROLE_SERVER, refused: 0, remote }
 }
 
-/// A client tells a server in the same namespace who it is.
+/// A client tells the server, if that is of this host, who it is.
 #[inline(always)]
-fn leave_note(sk: Sock, owner: u32) {
-    if is_same_host(&sk.local(), &sk.remote())
-        && let Some(note) = peer::note(sk.netns(), sk.remote_port(), owner)
+fn leave_note(sk: Sock, tcp: Tcp, owner: u32) {
+    let (client, server) = sk.addresses();
+    let handshake = Handshake { client, server, port: sk.remote_port(), netns: sk.netns() };
+    if let Some(note) = peer::note(&handshake, tcp.now_us(), owner)
         && let Some(row) = maps::peer(sk.local_port())
     {
         // SAFETY: a valid map value; volatile keeps it one store.
@@ -342,7 +341,10 @@ fn leave_note(sk: Sock, owner: u32) {
 fn read_note(sk: Sock) -> Option<u32> {
     let row = maps::peer(sk.remote_port())?;
     // SAFETY: a valid map value; volatile keeps it one load.
-    peer::owner(unsafe { core::ptr::read_volatile(row) }, sk.netns(), sk.local_port())
+    let note = unsafe { core::ptr::read_volatile(row) };
+    let (server, client) = sk.addresses();
+    let handshake = Handshake { client, server, port: sk.local_port(), netns: sk.netns() };
+    peer::owner(note, &handshake, sk.tcp()?.now_us())
 }
 
 #[inline(always)]

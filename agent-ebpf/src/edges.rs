@@ -12,9 +12,9 @@ use crate::atomic;
 use crate::maps::{self, knob, lost, seen};
 
 /// The slot of an edge, taken if it has none. Without a free one: the overflow slot of the role.
-/// `local` is asked for only if a slot is taken.
+/// `addresses`, the local and the remote one, are asked for only if a slot is taken.
 #[inline(always)]
-pub fn slot(key: &EdgeKey, local: impl FnOnce() -> Address) -> u32 {
+pub fn slot(key: &EdgeKey, addresses: impl FnOnce() -> (Address, Address)) -> u32 {
     let (edges, rows, free) = maps::edges();
     if let Some(slot) = edges.get_ptr(key) {
         // SAFETY: a valid map value.
@@ -33,7 +33,7 @@ pub fn slot(key: &EdgeKey, local: impl FnOnce() -> Address) -> u32 {
     // SAFETY: a valid map value that nobody else holds: the slot was just taken from the stack.
     unsafe {
         (*row).key = *key;
-        (*row).local = local();
+        ((*row).local, (*row).remote) = addresses();
     }
     if edges.insert(key, slot, BPF_NOEXIST.into()).is_err() {
         let _ = free.push(slot, 0);

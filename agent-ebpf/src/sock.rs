@@ -128,6 +128,12 @@ impl Sock {
         }
     }
 
+    /// Local and remote address.
+    #[inline(always)]
+    pub fn addresses(self) -> (Address, Address) {
+        (self.local(), self.remote())
+    }
+
     /// Remote port, host byte order.
     #[inline(always)]
     pub fn remote_port(self) -> u16 {

@@ -123,7 +123,7 @@ fn without_socket(packet: Packet, cause: u8, reason: u8) {
 fn slot_of(nobody: u32) -> u32 {
     let key =
         EdgeKey { owner: nobody, port: 0, role: ROLE_SERVER, refused: 0, remote: UNSPECIFIED };
-    edges::slot(&key, || UNSPECIFIED)
+    edges::slot(&key, || (UNSPECIFIED, UNSPECIFIED))
 }
 
 struct Ends {

@@ -253,9 +253,9 @@ impl Drain {
                 continue;
             }
             scan.found(index);
-            let EdgeRow { key, local, .. } = self.rows.read(index)?;
+            let EdgeRow { key, local, remote, .. } = self.rows.read(index)?;
             let counters = self.read_counters(index)?;
-            edges.push(Edge { slot, key, local, born_us, counters });
+            edges.push(Edge { slot, key, local, remote, born_us, counters });
         }
         self.highest_edge = scan.highest;
         Ok(())

@@ -136,7 +136,7 @@ mod tests {
             counters.listen_drops = *own;
             let key = EdgeKey { role: ROLE_LISTENER, ..EdgeKey::zeroed() };
             let counters = Arc::new(counters);
-            Edge { slot: slot as u32, key, local: [0; 4], born_us: 1, counters }
+            Edge { slot: slot as u32, key, local: [0; 4], remote: [0; 4], born_us: 1, counters }
         };
         let mut edges: Vec<_> = own.iter().enumerate().map(edge).collect();
         drops.settle(&mut edges, |_| NETNS, |_, _| total);

@@ -44,7 +44,7 @@ impl Sides {
             translated: HashSet::new(),
         };
         for edge in edges.iter().filter(|edge| edge.slot >= FIRST_FREE_SLOT) {
-            let (local, remote, port) = (edge.local, edge.key.remote, edge.key.port);
+            let (local, remote, port) = ends(edge);
             match edge.key.role {
                 ROLE_CLIENT => {
                     sides.own.insert(local);
@@ -73,7 +73,7 @@ impl Sides {
 
     /// Whether an edge's connections are judged, by the addresses of their ends, by this row.
     pub fn judge(&self, edge: &Edge) -> bool {
-        let (local, remote, port) = (edge.local, edge.key.remote, edge.key.port);
+        let (local, remote, port) = ends(edge);
         match edge.key.role {
             ROLE_CLIENT => {
                 address::is_same_host(&local, &remote)
@@ -83,8 +83,8 @@ impl Sides {
                     || !self.translated.contains(&local)
             }
             ROLE_SERVER => {
-                !self.is_of_this_host(&remote)
-                    || (address::owner_of(&remote).is_none()
+                !self.is_of_this_host(&edge.key.remote)
+                    || (address::owner_of(&edge.key.remote).is_none()
                         && !address::is_same_host(&local, &remote)
                         && !self.by_clients.contains(&(remote, local, port)))
             }
@@ -97,6 +97,14 @@ impl Sides {
             || address::to_ip(*client).is_loopback()
             || self.own.contains(client)
     }
+}
+
+/// Local and remote address, and the port. A server's row that has its client's owner for a key
+/// has the addresses of its first connection.
+fn ends(edge: &Edge) -> Ends {
+    let Edge { key, local, remote, .. } = edge;
+    let remote = if address::owner_of(&key.remote).is_some() { *remote } else { key.remote };
+    (*local, remote, key.port)
 }
 
 #[cfg(test)]
@@ -114,7 +122,13 @@ mod tests {
 
     fn edge(role: u8, local: Address, remote: Address, port: u16) -> Edge {
         let key = EdgeKey { owner: 1, port, role, refused: 0, remote };
-        Edge { slot: 4, key, local, born_us: 1, counters: Arc::new(EdgeCounters::zeroed()) }
+        Edge { slot: 4, key, local, remote, born_us: 1, counters: Arc::new(EdgeCounters::zeroed()) }
+    }
+
+    /// A server's row whose client has left its name.
+    fn introduced(local: Address, remote: Address, port: u16) -> Edge {
+        let edge = edge(ROLE_SERVER, local, remote, port);
+        Edge { key: EdgeKey { remote: from_owner(7), ..edge.key }, ..edge }
     }
 
     /// Which of the rows count and which judge.
@@ -133,6 +147,22 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_left_its_name_speaks_too() {
+        let (c, s) = (ip("172.20.0.2"), ip("172.22.0.2"));
+        let rows = [edge(ROLE_CLIENT, c, s, 5432), introduced(s, c, 5432)];
+        check(&rows, &["172.20.0.2", "172.22.0.2"], &[true, false], &[true, false]);
+        // Beside connections that were translated, of which only the server knows where they end.
+        let far = ip("172.20.0.1");
+        let rows = [
+            edge(ROLE_CLIENT, c, s, 5432),
+            introduced(s, c, 5432),
+            edge(ROLE_CLIENT, c, far, 15432),
+            edge(ROLE_SERVER, s, c, 15432),
+        ];
+        check(&rows, &["172.20.0.1"], &[true, false, true, false], &[true, false, false, true]);
+    }
+
+    #[test]
     fn alone_each_side_speaks_for_itself() {
         let (c, s) = (ip("172.20.0.2"), ip("172.22.0.2"));
         check(&[edge(ROLE_CLIENT, c, s, 1)], &["172.20.0.2"], &[true], &[true]);
@@ -145,7 +175,7 @@ mod tests {
         let lo = ip("127.0.0.1");
         let rows = [
             edge(ROLE_CLIENT, lo, lo, 80),
-            edge(ROLE_SERVER, lo, from_owner(7), 80),
+            introduced(lo, lo, 80),
             edge(ROLE_SERVER, lo, lo, 80),
         ];
         check(&rows, &["127.0.0.1"], &[true, false, false], &[true, false, false]);

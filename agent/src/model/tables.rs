@@ -43,6 +43,8 @@ pub struct Edge {
     pub key: EdgeKey,
     /// The local address of the connection that took the slot.
     pub local: Address,
+    /// Its remote address.
+    pub remote: Address,
     /// When the slot was taken; tells a slot used again from the one before.
     pub born_us: u64,
     /// Totals since then.

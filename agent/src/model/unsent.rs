@@ -77,7 +77,7 @@ mod tests {
         counters.unsent = unsent;
         let remote = address::UNSPECIFIED;
         let key = EdgeKey { owner: 1, port: 80, role: ROLE_CLIENT, refused: 0, remote };
-        Edge { slot, key, local: remote, born_us, counters: Arc::new(counters) }
+        Edge { slot, key, local: remote, remote, born_us, counters: Arc::new(counters) }
     }
 
     /// Ok, unreachable, denied, other of an edge.

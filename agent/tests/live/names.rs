@@ -11,6 +11,7 @@ mod docker;
 mod engine;
 mod exec;
 mod image;
+mod neighbours;
 mod pods;
 mod published;
 mod successor;

@@ -10,12 +10,13 @@ fn ip(text: &str) -> address::Address {
 
 /// A client's row with so many connections and requests.
 pub(crate) fn edge(slot: u32, born_us: u64, remote: &str, connections: u64, requests: u64) -> Edge {
-    let key = EdgeKey { owner: 1, port: 80, role: ROLE_CLIENT, refused: 0, remote: ip(remote) };
+    let remote = ip(remote);
+    let key = EdgeKey { owner: 1, port: 80, role: ROLE_CLIENT, refused: 0, remote };
     let mut counters = EdgeCounters { opened: connections, ..EdgeCounters::zeroed() };
     for _ in 0..requests {
         counters.request.observe(1000);
     }
-    Edge { slot, key, local: ip("10.0.0.1"), born_us, counters: Arc::new(counters) }
+    Edge { slot, key, local: ip("10.0.0.1"), remote, born_us, counters: Arc::new(counters) }
 }
 
 pub(crate) fn labels(client: &str, server: &str) -> Arc<EdgeLabels> {

@@ -14,6 +14,7 @@ fn edge(slot: u32, born_us: u64, ok: u64) -> Edge {
         slot,
         key: EdgeKey { port: slot as u16, ..EdgeKey::zeroed() },
         local: UNSPECIFIED,
+        remote: UNSPECIFIED,
         born_us,
         counters,
     }

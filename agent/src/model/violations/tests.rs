@@ -13,9 +13,10 @@ fn ip(text: &str) -> Address {
 }
 
 fn edge(slot: u32, role: u8, local: &str, remote: &str, opened: u64) -> Edge {
-    let key = EdgeKey { owner: 1, port: 5432, role, refused: 0, remote: ip(remote) };
+    let (local, remote) = (ip(local), ip(remote));
+    let key = EdgeKey { owner: 1, port: 5432, role, refused: 0, remote };
     let counters = EdgeCounters { opened, ..EdgeCounters::zeroed() };
-    Edge { slot, key, local: ip(local), born_us: u64::from(slot), counters: Arc::new(counters) }
+    Edge { slot, key, local, remote, born_us: u64::from(slot), counters: Arc::new(counters) }
 }
 
 fn labels(client: &str, server: &str) -> Arc<EdgeLabels> {
