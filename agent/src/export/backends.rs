@@ -8,7 +8,7 @@ use std::fmt;
 use super::View;
 use super::metric::{Kind, Metric, Samples};
 use crate::model::relations::{Backend, ServiceName};
-use crate::model::snapshot::Role;
+use crate::model::snapshot::{RelatedView, Role};
 use crate::model::tally::Tally;
 
 const BACKEND: &[&str] =
@@ -34,9 +34,9 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_backend_weight",
         kind: Kind::Gauge,
-        help: "What a backend is declared to get relative to the others of its server (balance.weights); absent where nothing is declared, which is 1.",
+        help: "What a backend should get relative to the others of its server: of those that are declared (balance.weights) or otherwise known to be there (endpoints of Kubernetes Services), whether they got anything or not. Of others nothing is known: they count as 1 as long as they get something.",
         labels: BACKEND,
-        fed_by: "the configuration",
+        fed_by: "the configuration, Kubernetes",
         render: weights,
     },
 ];
@@ -50,10 +50,23 @@ fn requests(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
 }
 
 fn weights(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
-    let weights = &view.snapshot.related.weights;
-    for (key, _) in sums(view, |_| 0) {
-        if let Some(weight) = weights.declared_for(&key.4) {
-            sample(samples, key, u64::from(weight))?;
+    let RelatedView { weights, known, .. } = &view.snapshot.related;
+    let mut groups: BTreeMap<_, BTreeMap<Backend, Option<u32>>> = BTreeMap::new();
+    for ((client, server, port, role, backend), _) in sums(view, |_| 0) {
+        let group = groups.entry((client, server, port, role)).or_default();
+        group.insert(backend, weights.declared_for(&backend));
+    }
+    for ((client, server, port, role), mut backends) in groups {
+        // What clients of other hosts get elsewhere is seen there.
+        if role == Role::Client {
+            for backend in known.there(server, port, &backends) {
+                backends.insert(backend, Some(weights.of(&backend)));
+            }
+        }
+        for (backend, weight) in backends {
+            if let Some(weight) = weight {
+                sample(samples, (client, server, port, role, backend), u64::from(weight))?;
+            }
         }
     }
     Ok(())

@@ -123,7 +123,11 @@ pub fn groups(
     let groups = groups.into_iter().map(|((client, server, port, role), mut backends)| {
         // What clients of other hosts get elsewhere is seen there.
         if role == Role::Client {
-            known.complete(server, port, &mut backends);
+            for backend in known.there(server, port, &backends) {
+                if backends.len() < MAX_BACKENDS {
+                    backends.entry(backend).or_default();
+                }
+            }
         }
         let (client, server) = (client.clone(), server.clone());
         group((client, server, port, role), &backends, weights, known)
@@ -209,27 +213,22 @@ impl Known {
         self.instances.insert(ip, instance);
     }
 
-    /// Adds those backends of a server that got nothing. Behind an address that others answer for
-    /// nobody knows which did.
-    fn complete(
-        &self,
+    /// The backends that a server is known to have, beside those that `got` something. Behind an
+    /// address that others answer for nobody knows which did.
+    pub fn there<'a, T>(
+        &'a self,
         server: &ServiceName,
         port: u16,
-        backends: &mut BTreeMap<Backend, (u64, u64)>,
-    ) {
-        let Some(there) = self.backends.get(&(server.clone(), port)) else { return };
+        got: &BTreeMap<Backend, T>,
+    ) -> impl Iterator<Item = Backend> + use<'a, T> {
         let is_front = |backend: &Backend| match backend.address() {
             Some(address) => self.fronts.contains(&address),
             None => true,
         };
-        if backends.keys().any(is_front) {
-            return;
-        }
-        for backend in there.iter().map(|address| Backend::Address(*address)) {
-            if backends.len() < MAX_BACKENDS && !is_front(&backend) {
-                backends.entry(backend).or_default();
-            }
-        }
+        let there = self.backends.get(&(server.clone(), port));
+        let there = there.filter(|_| !got.keys().any(is_front)).into_iter().flatten();
+        let backends = there.map(|address| Backend::Address(*address));
+        backends.filter(move |backend| !is_front(backend)).take(MAX_BACKENDS)
     }
 }
 
@@ -266,7 +265,8 @@ impl Weights {
         weight.copied()
     }
 
-    fn of(&self, backend: &Backend) -> u32 {
+    /// The weight of a backend: what somebody declared, or 1.
+    pub fn of(&self, backend: &Backend) -> u32 {
         self.declared_for(backend).unwrap_or(1)
     }
 }

@@ -254,22 +254,23 @@ fn connects() -> Vec<Rule> {
 
 /// What each backend gets of the requests of one client to one server and port, and what it should.
 ///
-/// A backend that got nothing is left out: whether it is starved or has gone nobody can tell.
+/// Of backends that got nothing those count that an agent knows to be there, by a weight; whether
+/// others are starved or have gone nobody can tell.
 fn balance() -> Vec<Rule> {
     let increase = |role: &str| {
         format!(
             "sum by ({EDGE}, backend) (increase(portolan_backend_requests_total{{role=\"{role}\", backend!=\"other\"}}[5m])) > 0"
         )
     };
+    let some = format!("({}\nor on ({EDGE})\n{})", increase("client"), increase("server"));
+    let declared = format!("max by ({EDGE}, backend) (portolan_backend_weight)");
     let got = "backend:portolan_backend_requests:increase5m";
     let share = "backend:portolan_backend_requests:share_5m";
     let due = "backend:portolan_backend_requests:due_5m";
     // Where no weight is declared it is 1.
-    let weight = format!(
-        "(\n  max by ({EDGE}, backend) (portolan_backend_weight) and {got}\n  or\n  0 * {got} + 1\n)"
-    );
+    let weight = format!("(\n  {declared} and {got}\n  or\n  0 * {got} + 1\n)");
     vec![
-        record(got, format!("{}\nor on ({EDGE})\n{}", increase("client"), increase("server"))),
+        record(got, format!("{some}\nor\n0 * {declared} and on ({EDGE})\n{some}")),
         record(share, format!("{got} / on ({EDGE}) group_left () sum by ({EDGE}) ({got})")),
         record(due, format!("{weight}\n/ on ({EDGE}) group_left ()\nsum by ({EDGE}) {weight}")),
         // Fewer than a hundred are no balance yet.
