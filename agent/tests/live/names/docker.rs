@@ -122,11 +122,11 @@ pub(super) fn of_shop(name: &str) -> bool {
 pub(super) fn of_project() -> Vec<Edge> {
     vec![
         edge("shop/web", "shop/db", 5432, "client", ("docker", "listener")),
-        edge("shop/web", "shop/db", 5432, "server", ("container_address", "docker")),
+        edge("shop/web", "shop/db", 5432, "server", ("docker", "docker")),
         edge("shop/crawler", "shop/web", 8080, "client", ("docker", "published_port")),
         edge("shop/crawler", "shop/web", 8080, "server", ("docker", "docker")),
         edge("/docker-proxy", "shop/web", 80, "client", ("process", "listener")),
-        edge("/docker-proxy", "shop/web", 80, "server", ("local_client", "docker")),
+        edge("/docker-proxy", "shop/web", 80, "server", ("process", "docker")),
     ]
 }
 

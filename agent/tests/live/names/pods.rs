@@ -175,9 +175,10 @@ fn object(pod: &Pod, owner: Option<(&str, &str)>) -> Value {
 pub(super) fn expected(client: &str, cluster_ip: &str, direct: &str) -> Vec<Edge> {
     vec![
         edge("prod/shop", "prod/web", 80, "client", (client, cluster_ip)),
+        // The backend sees another connection than the one that was asked for.
         edge("prod/shop", "prod/web", 8080, "server", ("container_address", client)),
         edge("prod/probe", "prod/web", 8080, "client", (client, direct)),
-        edge("prod/probe", "prod/web", 8080, "server", ("container_address", client)),
+        edge("prod/probe", "prod/web", 8080, "server", (client, client)),
     ]
 }
 

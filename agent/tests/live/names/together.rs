@@ -53,7 +53,7 @@ fn whatever_runs_a_service_every_edge_has_two_names() {
         (format!("/{}", bare.client.service), format!("/{}", bare.server.service));
     let port = u64::from(port);
     expected.push(edge(&client, &server, port, "client", ("process", "listener")));
-    expected.push(edge(&client, &server, port, "server", ("local_client", "process")));
+    expected.push(edge(&client, &server, port, "server", ("process", "process")));
     expect(&agent, &expected, |name| {
         docker::of_shop(name)
             || pods::of_pods(name)
