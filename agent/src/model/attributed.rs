@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::per_slot::PerSlot;
 use super::tables::IDLE_SECONDS;
 use super::tally::Merge;
 
@@ -23,7 +24,7 @@ pub trait Name: Clone + Eq + Hash {
 /// Rows by name, and which slots feed them.
 pub struct Attributed<K, V> {
     rows: HashMap<K, Row<V>>,
-    slots: HashMap<u32, Slot<K>>,
+    slots: PerSlot<Slot<K>>,
     capacity: usize,
     folded: u64,
     now: u64,
@@ -48,7 +49,7 @@ struct Slot<K> {
 impl<K: Name, V: Clone + Default + Merge> Attributed<K, V> {
     /// No rows yet, and at most `capacity` of them; a further one takes the rest.
     pub fn new(capacity: usize) -> Self {
-        Self { rows: HashMap::new(), slots: HashMap::new(), capacity, folded: 0, now: 0 }
+        Self { rows: HashMap::new(), slots: PerSlot::default(), capacity, folded: 0, now: 0 }
     }
 
     /// It is `now` (seconds, any epoch that only grows): rows that were left long ago end.
@@ -62,7 +63,7 @@ impl<K: Name, V: Clone + Default + Merge> Attributed<K, V> {
     /// Gives a slot a name; nothing changes if it has it already. `is_another`: the name is not a
     /// better one, but somebody else's. Returns whether the name is new to it.
     pub fn assign(&mut self, slot: u32, name: &K, is_another: bool) -> bool {
-        if self.slots.get(&slot).is_some_and(|slot| slot.wanted == *name) {
+        if self.slots.get(slot).is_some_and(|slot| slot.wanted == *name) {
             return false;
         }
         let moved = if is_another { self.abandon(slot) } else { self.leave(slot) };
@@ -79,9 +80,14 @@ impl<K: Name, V: Clone + Default + Merge> Attributed<K, V> {
         true
     }
 
+    /// Whether there is a row of this name.
+    pub fn contains(&self, name: &K) -> bool {
+        self.rows.contains_key(name)
+    }
+
     /// The counts of the row that a slot belongs to, to be added to.
     pub fn value_mut(&mut self, slot: u32) -> Option<&mut V> {
-        let row = self.rows.get_mut(&self.slots.get(&slot)?.given)?;
+        let row = self.rows.get_mut(&self.slots.get(slot)?.given)?;
         Some(Arc::make_mut(&mut row.value))
     }
 
@@ -102,7 +108,7 @@ impl<K: Name, V: Clone + Default + Merge> Attributed<K, V> {
 
     /// Takes a slot out of its row, which stays.
     fn abandon(&mut self, slot: u32) -> Option<Arc<V>> {
-        let Slot { given, .. } = self.slots.remove(&slot)?;
+        let Slot { given, .. } = self.slots.remove(slot)?;
         let row = self.rows.get_mut(&given)?;
         row.slots -= 1;
         row.left_since = (row.slots == 0).then_some(self.now);
@@ -111,7 +117,7 @@ impl<K: Name, V: Clone + Default + Merge> Attributed<K, V> {
 
     /// Takes a slot out of its row; returns the counts if it was the last one there.
     fn leave(&mut self, slot: u32) -> Option<Arc<V>> {
-        let Slot { given, .. } = self.slots.remove(&slot)?;
+        let Slot { given, .. } = self.slots.remove(slot)?;
         let row = self.rows.get_mut(&given)?;
         row.slots -= 1;
         if row.slots > 0 {

@@ -22,6 +22,7 @@ pub mod listen_drops;
 pub mod map;
 pub mod moment;
 pub mod owners;
+mod per_slot;
 pub mod port;
 pub mod port_ranges;
 pub mod prefixes;

@@ -16,6 +16,7 @@ use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::attributed::{Attributed, Name};
+use super::per_slot::PerSlot;
 use super::service::{Service, Source};
 use super::sides::Sides;
 use super::slot::Told;
@@ -97,7 +98,7 @@ pub struct RelationsView {
 pub struct Relations {
     started_us: u64,
     since_us: u64,
-    slots: HashMap<u32, Slot>,
+    slots: PerSlot<Slot>,
     rows: Attributed<Relation, History>,
     backends: HashMap<Group, HashSet<Backend>>,
     generation: u64,
@@ -125,7 +126,7 @@ impl Relations {
         Self {
             started_us: now_us,
             since_us: now_us,
-            slots: HashMap::new(),
+            slots: PerSlot::default(),
             rows: Attributed::new(MAX_RELATIONS),
             backends: HashMap::new(),
             generation: 0,
@@ -152,7 +153,7 @@ impl Relations {
         slots.retain(|slot, known| {
             let stays = known.generation == *generation;
             if !stays {
-                rows.release(*slot);
+                rows.release(slot);
                 *renamed = true;
             }
             stays
@@ -191,7 +192,7 @@ impl Relations {
         }
         // A server's overflow row may repeat what a client's row has.
         let counts = if is_overflow { role != ROLE_SERVER } else { sides.counts(edge) };
-        let before = self.slots.get_mut(&edge.slot).filter(|slot| slot.born_us == edge.born_us);
+        let before = self.slots.get_mut(edge.slot).filter(|slot| slot.born_us == edge.born_us);
         let known = before.is_some();
         let is_another = before.as_ref().is_some_and(|slot| slot.others != others);
         let tally = match before {
@@ -214,7 +215,13 @@ impl Relations {
             relation.backend = Backend::Other;
         }
         self.cap(&mut relation);
-        self.renamed |= self.rows.assign(edge.slot, &relation, is_another);
+        if self.rows.assign(edge.slot, &relation, is_another) {
+            self.renamed = true;
+            // Those that found no row are no backends: the table of these is bounded by that of rows.
+            if self.rows.contains(&relation) {
+                self.backends.entry(relation.group()).or_default().insert(relation.backend);
+            }
+        }
 
         // Rows that an earlier agent left pinned: nobody knows when that happened. (Overflow rows
         // are not born; they are empty at a fresh start.)
@@ -243,11 +250,11 @@ impl Relations {
     }
 
     /// Folds a backend into `other` if its server has too many for this client.
-    fn cap(&mut self, relation: &mut Relation) {
-        let backends = self.backends.entry(relation.group()).or_default();
-        if backends.len() < MAX_BACKENDS || backends.contains(&relation.backend) {
-            backends.insert(relation.backend);
-        } else {
+    fn cap(&self, relation: &mut Relation) {
+        let is_full = self.backends.get(&relation.group()).is_some_and(|backends| {
+            backends.len() >= MAX_BACKENDS && !backends.contains(&relation.backend)
+        });
+        if is_full {
             relation.backend = Backend::Other;
         }
     }

@@ -21,6 +21,7 @@ use agent_common::wire::Wire as _;
 use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 
+use super::per_slot::PerSlot;
 use super::service::Service;
 use super::slot::{Move, Naming, Slot, Told};
 use super::snapshot::{EdgeLabels, EdgeView, Role};
@@ -63,7 +64,7 @@ pub enum Action {
 /// All rows.
 #[derive(Default)]
 pub struct Tables {
-    slots: HashMap<u32, Slot>,
+    slots: PerSlot<Slot>,
     kept: HashMap<RowName, Kept>,
     /// What slots that were given back had counted, over everything, for the ledger.
     retired_exported: [u64; CLASSES],
@@ -106,17 +107,14 @@ impl Tables {
         let mut freed = Vec::new();
         for edge in edges {
             let naming = name(edge).into();
-            let slot = match self.slots.entry(edge.slot) {
-                Entry::Occupied(known) if known.get().born_us == edge.born_us => {
-                    let slot = known.into_mut();
-                    let moved = slot.update(edge, naming, now);
-                    moves.extend(moved.map(|moved| (edge.slot, moved)));
-                    slot
-                }
-                entry => {
-                    self.retired_exported[EDGE] += u64::from(edge.slot >= FIRST_FREE_SLOT);
-                    entry.insert(Slot::new(edge, naming, now)).into_mut()
-                }
+            let known = self.slots.get_mut(edge.slot).filter(|slot| slot.born_us == edge.born_us);
+            let slot = if let Some(slot) = known {
+                let moved = slot.update(edge, naming, now);
+                moves.extend(moved.map(|moved| (edge.slot, moved)));
+                slot
+            } else {
+                self.retired_exported[EDGE] += u64::from(edge.slot >= FIRST_FREE_SLOT);
+                self.slots.insert(edge.slot, Slot::new(edge, naming, now))
             };
             let in_use = edge.slot < FIRST_FREE_SLOT
                 || edge.counters.active() > 0
@@ -142,12 +140,12 @@ impl Tables {
 
     /// The labels of a slot.
     pub fn labels(&self, slot: u32) -> Option<&EdgeLabels> {
-        self.slots.get(&slot).map(|slot| slot.labels.as_ref())
+        self.slots.get(slot).map(|slot| slot.labels.as_ref())
     }
 
     /// What a slot has told.
     pub fn told(&self, slot: u32) -> Option<Told<'_>> {
-        self.slots.get(&slot).map(Slot::told)
+        self.slots.get(slot).map(Slot::told)
     }
 
     /// Decides what of renamed slots stays behind, and ends rows that nobody has borne for long.
@@ -159,7 +157,7 @@ impl Tables {
             self.slots.values().map(|slot| RowName::of(&slot.labels)).collect();
         for (slot, Move { from, is_another, told }) in moves {
             let name = RowName::of(&from);
-            let Some(slot) = self.slots.get_mut(&slot) else { continue };
+            let Some(slot) = self.slots.get_mut(slot) else { continue };
             if is_another || borne.contains(&name) {
                 let stays = slot.leave(&told);
                 keep(&mut self.kept, from, &stays, now);
@@ -218,7 +216,7 @@ impl Tables {
 
     /// A slot is given back: its row keeps the totals as long as it has another slot.
     fn retire(&mut self, edge: &Edge, now: u64) {
-        let Some(slot) = self.slots.remove(&edge.slot) else { return };
+        let Some(slot) = self.slots.remove(edge.slot) else { return };
         add_facts(&mut self.retired_exported, &edge.counters);
         let borne = self.slots.values().any(|other| names(&other.labels) == names(&slot.labels));
         if borne {

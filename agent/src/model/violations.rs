@@ -15,6 +15,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::attributed::{Attributed, Name};
+use super::per_slot::PerSlot;
 use super::relations::{Ends, ServiceName};
 use super::segments::{Policy, Segment, Verdict};
 use super::sides::Sides;
@@ -35,7 +36,7 @@ const LINES_PER_MINUTE: u64 = 20;
 /// All edges as judged.
 pub struct Violations {
     policy: Arc<Policy>,
-    slots: HashMap<u32, Judged>,
+    slots: PerSlot<Judged>,
     rows: Attributed<Between, Count>,
     cells: HashMap<(Segment, Segment), u64>,
     events: VecDeque<Arc<Event>>,
@@ -136,7 +137,7 @@ impl Violations {
     pub fn new(policy: Arc<Policy>) -> Self {
         Self {
             policy,
-            slots: HashMap::new(),
+            slots: PerSlot::default(),
             rows: Attributed::new(MAX_ROWS),
             cells: HashMap::new(),
             events: VecDeque::new(),
@@ -177,7 +178,7 @@ impl Violations {
         slots.retain(|slot, judged| {
             let stays = judged.generation == *generation;
             if !stays {
-                rows.release(*slot);
+                rows.release(slot);
             }
             stays
         });
@@ -211,12 +212,12 @@ impl Violations {
         told: Told<'_>,
     ) -> Option<Arc<Event>> {
         let Told { labels, counters, others } = told;
-        let known = self.slots.get(&edge.slot).map(|judged| judged.born_us);
+        let known = self.slots.get(edge.slot).map(|judged| judged.born_us);
         if known.is_some_and(|born_us| born_us != edge.born_us) {
-            self.slots.remove(&edge.slot);
+            self.slots.remove(edge.slot);
             self.rows.release(edge.slot);
         }
-        let judged = self.slots.entry(edge.slot).or_insert_with(|| Judged::new(edge.born_us));
+        let judged = self.slots.get_or_insert_with(edge.slot, || Judged::new(edge.born_us));
         judged.generation = self.generation;
         let opened = counters.opened;
         if opened == 0 || judged.sightings == 0 {

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
 use crate::facts::{self, Counters, socket_statistics};
+use crate::figure;
 use crate::namespace::Pair;
 use crate::scrape::{Edge, Sample, Scrape};
 
@@ -134,9 +135,11 @@ impl Books {
         );
         // A connect that found no local port never became an attempt of TCP's.
         let attempts = client.all_connects() - client.connects("address_unavailable");
+        figure::count("connects", "ActiveOpens", attempts, cli("TcpActiveOpens"));
         equal("connects of the client are ActiveOpens", attempts, cli("TcpActiveOpens"), slack);
         equal("failed connects are AttemptFails", failed(&client), cli("TcpAttemptFails"), slack);
         // A child that the peer resets before the handshake ends is a PassiveOpen that failed.
+        figure::count("accepts", "PassiveOpens", server.all_connects(), srv("TcpPassiveOpens"));
         equal("accepts are PassiveOpens", server.all_connects(), srv("TcpPassiveOpens"), slack);
         equal("failed accepts are AttemptFails", failed(&server), srv("TcpAttemptFails"), slack);
         // An answer that comes when the client has closed meets no connection: such resets have
@@ -144,6 +147,9 @@ impl Books {
         let resets: u64 = client.resets_by_cause("sent").values().sum();
         let edgeless = edgeless_resets(&now) - self.edgeless_resets;
         let truth = cli("TcpOutRsts");
+        let by_server: u64 = server.resets_by_cause("sent").values().sum();
+        let (all, both) = (resets + by_server + edgeless, truth + srv("TcpOutRsts"));
+        figure::count("resets", "OutRsts", all, both);
         if resets < truth && !facts::names_reset_reasons() {
             println!(
                 "{resets} of {truth} resets; this kernel does not tell those without a socket"
@@ -154,8 +160,10 @@ impl Books {
             equal("resets the client sent are OutRsts", resets, truth, slack);
         }
         let again = client.retransmits();
+        figure::count("retransmits", "RetransSegs", again, cli("TcpRetransSegs"));
         equal("retransmits of the client are RetransSegs", again, cli("TcpRetransSegs"), slack);
         let again = server.retransmits() + between.synack_retransmits(&now);
+        figure::count("retransmits", "RetransSegs", again, srv("TcpRetransSegs"));
         equal("retransmits of the server are RetransSegs", again, srv("TcpRetransSegs"), slack);
         let settled = Settled {
             client_requests: client.requests().count,

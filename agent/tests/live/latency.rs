@@ -6,6 +6,7 @@
 //! a busy machine takes any time, so it bounds the agent from above; where the server's own delay
 //! is long in comparison, the two must agree as well.
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use self::capture::{Capture, End, latencies};
 use crate::agent::Agent;
 use crate::exactness::{Load, Nginx, missing};
+use crate::figure;
 use crate::namespace::Pair;
 use crate::net;
 use crate::scrape::Histogram;
@@ -33,7 +35,7 @@ fn mean_us(values: &[u64]) -> f64 {
 #[track_caller]
 fn agrees(what: &str, histogram: &Histogram, captured_us: &[u64]) {
     let captured = mean_us(captured_us) / 1e6;
-    println!("{what}: {} µs, captured {} µs", histogram.mean() * 1e6, captured * 1e6);
+    figure::latency(what, "a capture", histogram.mean(), captured);
     assert_eq!(histogram.count, captured_us.len() as u64, "{what}: how many");
     let apart = (histogram.mean() - captured).abs();
     assert!(
@@ -97,7 +99,9 @@ fn latency_of_a_server_that_takes(delay: Duration, connections: usize, turns: us
     agrees("request at the server", &at_server, &captured.requests);
 
     let program = mean_us(&waited) / 1e6;
-    println!("the program waited {} µs", program * 1e6);
+    if delay >= Duration::from_millis(10) {
+        figure::latency("request at the client", "the program's clock", requests.mean(), program);
+    }
     assert!(requests.mean() <= program, "longer than the program waited: {program} s");
     assert!(at_server.mean() >= delay.as_secs_f64(), "shorter than the server took");
     assert_eq!(requests.at_most(0.05), if delay < Duration::from_millis(50) { all } else { 0 });
@@ -170,8 +174,68 @@ fn latency_of_nginx_under_wrk_is_the_captures() {
     let (_, requests, connects) = edge(&now);
     let captured = latencies(&capture::stop_all(&pair, [capture])[0], port, End::Client);
     agrees("connect", &connects, &captured.connects);
-    agrees("request", &requests, &captured.requests);
+    agrees("request at the client", &requests, &captured.requests);
     let program = wrk.number("sum mean_us") as f64 / 1e6;
     assert!(requests.mean() <= program, "longer than wrk waited: {program} s");
+
+    // Once more without the capture, which takes time that wrk waits for and nginx does not.
+    let wrk = Load::wrk(&pair.client, address, 2, &[]);
+    let (_, all, _) = edge(&agent.eventually(0, |now| edge(now).0));
+    let program = wrk.number("sum mean_us") as f64 / 1e6;
+    let mean = (all.sum - requests.sum) / (all.count - requests.count) as f64;
+    figure::latency("request at the client", "wrk's own figure", mean, program);
+    assert!(mean <= program, "longer than wrk waited: {program} s");
     agent.stop();
+}
+
+/// wrk waits to be woken, too: beside ten milliseconds that does not count.
+#[test]
+fn latency_of_a_slow_server_under_wrk_is_wrks() {
+    needs_kernel!();
+    if let Some(why) = missing(&["wrk"]) {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    const CONNECTIONS: u32 = 4;
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let listener = pair.server.listen((pair.server.v4, 0));
+    let port = net::port(&listener);
+    // wrk opens one more, to see whether the server is there.
+    let serve = move || {
+        let serve_one = |mut stream: TcpStream| move || answer_slowly(&mut stream);
+        let serving: Vec<_> =
+            (0..=CONNECTIONS).map(|_| thread::spawn(serve_one(net::accept(&listener)))).collect();
+        serving.into_iter().for_each(|one| one.join().expect("no panic"));
+    };
+    let server = thread::spawn(serve);
+    let wrk = Load::wrk(&pair.client, (pair.server.v4, port).into(), CONNECTIONS, &[]);
+    server.join().expect("no panic");
+    let edge = |now: &crate::scrape::Scrape| {
+        let edge = now.edge("wrk", &pair.server.service, port, "client");
+        (edge.active(), edge.requests())
+    };
+    let (_, requests) = edge(&agent.eventually(0, |now| edge(now).0));
+    let program = wrk.number("sum mean_us") as f64 / 1e6;
+    figure::latency("request at the client", "wrk's own figure", requests.mean(), program);
+    assert!(requests.count >= wrk.number("sum requests"), "{requests:?}");
+    assert!(requests.mean() <= program, "longer than wrk waited: {program} s");
+    assert!(program - requests.mean() <= program * NEAR_RATIO, "wrk waited {program} s");
+    agent.stop();
+}
+
+/// Answers requests of HTTP after ten milliseconds each, until the client closes.
+fn answer_slowly(stream: &mut TcpStream) {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let mut asked = Vec::new();
+    let mut piece = [0; 1024];
+    while let Ok(read @ 1..) = stream.read(&mut piece) {
+        asked.extend_from_slice(&piece[..read]);
+        if asked.ends_with(b"\r\n\r\n") {
+            asked.clear();
+            thread::sleep(Duration::from_millis(10));
+            // A client that is gone does not read it.
+            let _ = stream.write_all(ANSWER);
+        }
+    }
 }

@@ -24,7 +24,7 @@
 //!
 //! The harness, one idea per file: [`namespace`] where traffic flows, [`agent`] the program under
 //! test, [`scrape`] what it says, [`facts`] what is true, [`net`] sockets with their options,
-//! [`holder`] another program that holds sockets.
+//! [`holder`] another program that holds sockets, [`figure`] comparisons for the benchmark.
 
 #![expect(
     clippy::unwrap_used,
@@ -39,6 +39,7 @@
 
 mod agent;
 mod facts;
+mod figure;
 mod holder;
 mod namespace;
 mod net;

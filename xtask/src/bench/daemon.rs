@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::agent::Agent;
+use super::bpf;
 use super::cpu::process_seconds;
+use super::empty::Empty;
 use super::load::{Load, PORT, Server};
 
 /// How long each load runs.
@@ -44,6 +46,8 @@ pub struct Paced {
     /// Thousandths of a processor that the programs used, the clock reads of the statistics
     /// included.
     pub program_millicores: f64,
+    /// The same of empty programs on the same hooks: what nobody who uses them can do without.
+    pub floor_millicores: f64,
 }
 
 /// Measures them.
@@ -79,7 +83,20 @@ fn paced(server: &Server, binary: &Path, directory: &Path) -> Result<Paced> {
         rate: answered as f64 / wall,
         daemon_millicores: seconds / wall * 1e3,
         program_millicores: programs as f64 / 1e9 / wall * 1e3,
+        floor_millicores: floor(server)?,
     })
+}
+
+/// Thousandths of a processor that empty programs use under the steady load.
+fn floor(server: &Server) -> Result<f64> {
+    let statistics = bpf::enable_statistics().context("turning on run-time statistics")?;
+    let empty = Empty::attach()?;
+    let began = Instant::now();
+    server.within(clients)?;
+    let wall = began.elapsed().as_secs_f64();
+    let nanoseconds: u64 = empty.runs()?.iter().map(|(_, runs)| runs.nanoseconds).sum();
+    drop((empty, statistics));
+    Ok(nanoseconds as f64 / 1e9 / wall * 1e3)
 }
 
 /// Does `work` while the agent is scraped as by Prometheus.

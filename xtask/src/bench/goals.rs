@@ -2,9 +2,11 @@
 
 use anyhow::Result;
 
+use super::accuracy::{Accuracy, Compared};
 use super::binds::Idle;
 use super::daemon::Daemon;
 use super::hooks::Cost;
+use super::insertion::Insertion;
 use super::load::Load;
 use super::rounds::{Outcome, Ratios};
 use super::size::Size;
@@ -17,6 +19,8 @@ pub struct Row {
     pub id: &'static str,
     pub what: String,
     pub goal: &'static str,
+    /// What empty programs on the same hooks cost in the same run: nobody can be below.
+    pub floor: String,
     pub result: String,
     pub interval: String,
     pub met: bool,
@@ -99,11 +103,13 @@ pub fn of_load(outcome: &Outcome) -> Result<Vec<Row>> {
 /// What the agent adds to a million operations, kernel and daemon together.
 fn all_in(outcome: &Outcome, of: &Ratios, what: &str, goal: &'static str, limit: f64) -> Row {
     let seconds = |ratio: f64| (ratio - 1.0) * outcome.off.cost * 1e6;
+    let floor = outcome.of(Subject::Empty).map(|empty| seconds(empty.cost.median));
     let added = seconds(of.cost.median);
     Row {
         id: "P7",
         what: format!("processor seconds per million {what}, all in, both sides"),
         goal,
+        floor: floor.map_or_else(|_| String::new(), |floor| format!("{floor:.2}")),
         result: format!("{added:.2}"),
         interval: format!("{:.2} – {:.2}", seconds(of.cost.low), seconds(of.cost.high)),
         met: added <= limit,
@@ -122,6 +128,7 @@ fn added_to_a_bind(outcome: &Outcome, of: &Ratios, which: &str) -> Row {
             outcome.off.cost * 1e9
         ),
         goal: "≤ 2000",
+        floor: String::new(),
         result: format!("{added:.0}"),
         interval: format!("{:.0} – {:.0}", nanoseconds(of.cost.low), nanoseconds(of.cost.high)),
         met: added <= 2000.0,
@@ -159,7 +166,7 @@ pub fn of_daemon(daemon: &Daemon) -> Vec<Row> {
             *seconds <= 0.1,
         ));
     }
-    rows.push(counted(
+    let mut paced_row = counted(
         "P5",
         format!(
             "{:.0} requests per second: millicores of daemon ({:.1}) and programs ({:.1})",
@@ -168,7 +175,9 @@ pub fn of_daemon(daemon: &Daemon) -> Vec<Row> {
         "≤ 10",
         format!("{:.1}", paced.daemon_millicores + paced.program_millicores),
         paced.daemon_millicores + paced.program_millicores <= 10.0,
-    ));
+    );
+    paced_row.floor = format!("{:.1}", paced.floor_millicores);
+    rows.push(paced_row);
     rows
 }
 
@@ -198,6 +207,62 @@ pub fn of_size(size: &Size) -> Vec<Row> {
         "≤ 400",
         format!("{bytes_per_socket:.0}"),
         *bytes_per_socket <= 400.0,
+    ));
+    rows
+}
+
+/// The rows about insertions.
+pub fn of_insertion(insertion: &Insertion) -> Vec<Row> {
+    let Insertion { rows, rows_ms, relations_ms, family_ms, drain_seconds } = insertion;
+    let worst = rows_ms.max(*relations_ms);
+    let mut row = counted(
+        "P10",
+        format!(
+            "worst stall of one new row while tables grow to {rows}, milliseconds (a drain of so \
+             many known rows takes {drain_seconds:.1} s)"
+        ),
+        "≤ 1",
+        format!("{worst:.3}"),
+        worst <= 1.0,
+    );
+    row.others = format!("prometheus-client {family_ms:.0}");
+    vec![row]
+}
+
+/// The rows about accuracy.
+pub fn of_accuracy(accuracy: &Accuracy) -> Vec<Row> {
+    let Accuracy { latencies, counts, tests, failed, skipped: _ } = accuracy;
+    let mut rows = Vec::new();
+    for ((what, against), compared) in latencies {
+        let Some(Compared { ours, truth }) = Compared::worst(compared) else { continue };
+        rows.push(counted(
+            "P11",
+            format!(
+                "mean latency, {what}, against {against}: the furthest apart of {} loads",
+                compared.len()
+            ),
+            "within 5 % or 20 µs",
+            format!("{:.1} µs of {:.1}", ours * 1e6, truth * 1e6),
+            Compared { ours, truth }.of_allowed() <= 1.0,
+        ));
+    }
+    for ((what, against), compared) in counts {
+        let sum = |pick: fn(&Compared) -> f64| compared.iter().map(pick).sum::<f64>();
+        let off: f64 = compared.iter().map(|pair| (pair.ours - pair.truth).abs()).sum();
+        rows.push(counted(
+            "P11",
+            format!("{what} against the kernel's {against}, {} loads", compared.len()),
+            "equal",
+            format!("{} of {}", sum(|pair| pair.ours), sum(|pair| pair.truth)),
+            off == 0.0,
+        ));
+    }
+    rows.push(counted(
+        "P11",
+        format!("tests of accuracy that failed, of {tests}"),
+        "0",
+        failed.len().to_string(),
+        failed.is_empty(),
     ));
     rows
 }
@@ -277,6 +342,7 @@ fn row(
     met: impl Fn(Estimate) -> bool,
 ) -> Row {
     let estimate = figure(of);
+    let floor = outcome.of(Subject::Empty).map(|empty| format!("{:.3}", figure(empty).median));
     let others = outcome.subjects.iter().filter(|(subject, _)| subject.is_peer());
     let others =
         others.map(|(subject, ratios)| format!("{} {:.2}", subject.short(), figure(ratios).median));
@@ -284,6 +350,7 @@ fn row(
         id,
         what: what.to_owned(),
         goal,
+        floor: floor.unwrap_or_default(),
         result: format!("{:.3}", estimate.median),
         interval: format!("{:.3} – {:.3}", estimate.low, estimate.high),
         met: met(estimate),
@@ -292,5 +359,6 @@ fn row(
 }
 
 fn counted(id: &'static str, what: String, goal: &'static str, result: String, met: bool) -> Row {
-    Row { id, what, goal, result, interval: String::new(), met, others: String::new() }
+    let (floor, interval, others) = (String::new(), String::new(), String::new());
+    Row { id, what, goal, floor, result, interval, met, others }
 }

@@ -3,9 +3,11 @@
 //! Goals P1 (connection storm), P2 and P3 (keep-alive requests with and without request timing)
 //! and P4 (one fast connection) are ratios of windows that lie beside each other, see [`rounds`];
 //! P6 is read from the kernel's own statistics, see [`hooks`]; P5 and P7 are the daemon's own
-//! time, see [`daemon`]; P8 and P9 its memory and its answers, see [`size`]; what a bind costs is
-//! in [`binds`].
+//! time, see [`daemon`]; P8 and P9 its memory and its answers, see [`size`]; P10 is the agent's own
+//! tables as they grow, see [`insertion`]; P11 is what live tests compare, see [`accuracy`]; what a
+//! bind costs is in [`binds`].
 
+mod accuracy;
 pub mod agent;
 mod binds;
 mod bpf;
@@ -14,6 +16,7 @@ mod daemon;
 mod empty;
 mod goals;
 mod hooks;
+mod insertion;
 pub mod load;
 mod machine;
 mod random;
@@ -35,8 +38,17 @@ use load::{Load, Server};
 use report::Report;
 use rounds::Plan;
 
-const PACKAGES: [&str; 7] =
-    ["bpftrace", "iperf3", "iproute2", "libbpf-tools", "nginx-light", "util-linux", "wrk"];
+const PACKAGES: [&str; 9] = [
+    "bpftrace",
+    "iperf3",
+    "iproute2",
+    "libbpf-tools",
+    "nftables",
+    "nginx-light",
+    "tcpdump",
+    "util-linux",
+    "wrk",
+];
 
 /// Rounds for the hooks: their figures hardly scatter.
 const HOOK_ROUNDS: u32 = 5;
@@ -83,6 +95,10 @@ enum Scenario {
     P8,
     /// Scrapes of many series; measured together with P8
     P9,
+    /// The worst stall when a new row is inserted
+    P10,
+    /// Latency and counts against a capture, wrk and the kernel
+    P11,
     /// Binds that fail and binds that do not
     Ports,
 }
@@ -137,6 +153,8 @@ fn measure(wanted: &[Scenario], plan: Plan, binary: &Path, directory: &Path) -> 
         hooks: Vec::new(),
         daemon: None,
         size: None,
+        insertion: None,
+        accuracy: None,
         strangers,
     };
     let loads: [(Load, &[Scenario], &str); 5] = [
@@ -177,7 +195,20 @@ fn measure(wanted: &[Scenario], plan: Plan, binary: &Path, directory: &Path) -> 
         report.goals.extend(goals::of_size(&size));
         report.size = Some(size);
     }
-    report.goals.sort_by_key(|row| row.id);
+    if wanted.contains(&Scenario::P10) {
+        println!("P10: a million rows");
+        let insertion = insertion::measure()?;
+        report.goals.extend(goals::of_insertion(&insertion));
+        report.insertion = Some(insertion);
+    }
+    if wanted.contains(&Scenario::P11) {
+        println!("P11: accuracy");
+        let accuracy = accuracy::measure(binary)?;
+        report.goals.extend(goals::of_accuracy(&accuracy));
+        report.accuracy = Some(accuracy);
+    }
+    // P2 comes before P10.
+    report.goals.sort_by_key(|row| (row.id.len(), row.id));
     Ok(report)
 }
 

@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::accuracy::{Accuracy, Compared};
 use super::daemon::Daemon;
 use super::goals::Row;
 use super::hooks::Cost;
+use super::insertion::Insertion;
 use super::machine::Facts;
 use super::rounds::Outcome;
 use super::size::Size;
@@ -23,6 +25,8 @@ pub struct Report {
     pub hooks: Vec<Cost>,
     pub daemon: Option<Daemon>,
     pub size: Option<Size>,
+    pub insertion: Option<Insertion>,
+    pub accuracy: Option<Accuracy>,
     /// Programs of others at tracepoints while we measured.
     pub strangers: usize,
 }
@@ -30,7 +34,8 @@ pub struct Report {
 impl Report {
     /// All figures.
     pub fn json(&self) -> Value {
-        let Self { machine, goals, outcomes, hooks, daemon, size, strangers } = self;
+        let Self { machine, goals, outcomes, hooks, daemon, size, insertion, accuracy, strangers } =
+            self;
         let machine: serde_json::Map<String, Value> =
             machine.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         json!({
@@ -41,6 +46,8 @@ impl Report {
             "hooks": hooks.iter().map(cost_json).collect::<Vec<_>>(),
             "daemon": daemon.as_ref().map(daemon_json),
             "size": size.as_ref().map(size_json),
+            "insertion": insertion.as_ref().map(insertion_json),
+            "accuracy": accuracy.as_ref().map(accuracy_json),
         })
     }
 
@@ -64,14 +71,14 @@ impl Report {
     /// The table that decides.
     pub fn goal_table(&self) -> String {
         let mut table =
-            "| goal | what | goal | result | 95 % interval | | others in the same run |\n\
-                         |---|---|---|---|---|---|---|\n"
+            "| goal | what | goal | floor | result | 95 % interval | | others in the same run |\n\
+                         |---|---|---|---|---|---|---|---|\n"
                 .to_owned();
-        for Row { id, what, goal, result, interval, met, others } in &self.goals {
+        for Row { id, what, goal, floor, result, interval, met, others } in &self.goals {
             let verdict = if *met { "met" } else { "**missed**" };
             let _ = writeln!(
                 table,
-                "| {id} | {what} | {goal} | {result} | {interval} | {verdict} | {others} |"
+                "| {id} | {what} | {goal} | {floor} | {result} | {interval} | {verdict} | {others} |"
             );
         }
         table
@@ -171,9 +178,9 @@ fn interval(estimate: &Estimate) -> String {
 }
 
 fn goal_json(row: &Row) -> Value {
-    let Row { id, what, goal, result, interval, met, others } = row;
+    let Row { id, what, goal, floor, result, interval, met, others } = row;
     json!({
-        "id": id, "what": what, "goal": goal, "result": result,
+        "id": id, "what": what, "goal": goal, "floor": floor, "result": result,
         "interval": interval, "met": met, "others": others,
     })
 }
@@ -234,6 +241,7 @@ fn daemon_json(daemon: &Daemon) -> Value {
             "requests_per_second": rounded(paced.rate),
             "daemon_millicores": rounded(paced.daemon_millicores),
             "program_millicores": rounded(paced.program_millicores),
+            "floor_millicores": rounded(paced.floor_millicores),
         },
     })
 }
@@ -251,6 +259,34 @@ fn size_json(size: &Size) -> Value {
         "resident_mib_at_start": rounded(*start),
         "steps": steps.collect::<Vec<_>>(),
         "kernel_bytes_per_socket": rounded(*bytes_per_socket),
+    })
+}
+
+fn insertion_json(insertion: &Insertion) -> Value {
+    let Insertion { rows, rows_ms, relations_ms, family_ms, drain_seconds } = insertion;
+    json!({
+        "rows": rows,
+        "worst_milliseconds_of_rows": rounded(*rows_ms),
+        "worst_milliseconds_of_relations": rounded(*relations_ms),
+        "worst_milliseconds_of_prometheus_client": rounded(*family_ms),
+        "drain_seconds": rounded(*drain_seconds),
+    })
+}
+
+fn accuracy_json(accuracy: &Accuracy) -> Value {
+    let Accuracy { latencies, counts, tests, failed, skipped } = accuracy;
+    let list = |((what, against), compared): (&(String, String), &Vec<Compared>), unit: f64| {
+        let figures = compared.iter().map(
+            |pair| json!({"ours": rounded(pair.ours * unit), "truth": rounded(pair.truth * unit)}),
+        );
+        json!({"what": what, "against": against, "compared": figures.collect::<Vec<_>>()})
+    };
+    json!({
+        "latencies_microseconds": latencies.iter().map(|row| list(row, 1e6)).collect::<Vec<_>>(),
+        "counts": counts.iter().map(|row| list(row, 1.0)).collect::<Vec<_>>(),
+        "tests": tests,
+        "failed": failed,
+        "skipped": skipped,
     })
 }
 
