@@ -158,7 +158,7 @@ fn edges(count: usize) -> Vec<Edge> {
         let remote = from_v4((i as u32).to_be());
         let key = EdgeKey { owner: 1, port: 5432, role: ROLE_CLIENT, refused: 0, remote };
         let slot = FIRST_FREE_SLOT + i as u32;
-        Edge { slot, key, local: remote, born_us: 1, counters: Arc::clone(&counters) }
+        Edge { slot, key, local: remote, remote, born_us: 1, counters: Arc::clone(&counters) }
     };
     (0..count).map(edge).collect()
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::hashed::{Hashed, Sought};
 use super::per_slot::PerSlot;
 use super::tables::IDLE_SECONDS;
 use super::tally::Merge;
@@ -23,7 +24,7 @@ pub trait Name: Clone + Eq + Hash {
 
 /// Rows by name, and which slots feed them.
 pub struct Attributed<K, V> {
-    rows: HashMap<K, Row<V>>,
+    rows: HashMap<Hashed<K>, Row<V>>,
     slots: PerSlot<Slot<K>>,
     capacity: usize,
     folded: u64,
@@ -67,10 +68,10 @@ impl<K: Name, V: Clone + Default + Merge> Attributed<K, V> {
             return false;
         }
         let moved = if is_another { self.abandon(slot) } else { self.leave(slot) };
-        let is_full = self.rows.len() >= self.capacity && !self.rows.contains_key(name);
+        let is_full = self.rows.len() >= self.capacity && !self.contains(name);
         let given = if is_full { K::other() } else { name.clone() };
         self.folded += u64::from(is_full);
-        let row = self.rows.entry(given.clone()).or_insert_with(Row::default);
+        let row = self.rows.entry(Hashed::new(given.clone())).or_insert_with(Row::default);
         row.slots += 1;
         row.left_since = None;
         if let Some(value) = moved {
@@ -82,12 +83,12 @@ impl<K: Name, V: Clone + Default + Merge> Attributed<K, V> {
 
     /// Whether there is a row of this name.
     pub fn contains(&self, name: &K) -> bool {
-        self.rows.contains_key(name)
+        self.rows.contains_key(&Sought::new(name))
     }
 
     /// The counts of the row that a slot belongs to, to be added to.
     pub fn value_mut(&mut self, slot: u32) -> Option<&mut V> {
-        let row = self.rows.get_mut(&self.slots.get(slot)?.given)?;
+        let row = self.rows.get_mut(&Sought::new(&self.slots.get(slot)?.given))?;
         Some(Arc::make_mut(&mut row.value))
     }
 
@@ -98,7 +99,7 @@ impl<K: Name, V: Clone + Default + Merge> Attributed<K, V> {
 
     /// Every row.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &Arc<V>)> {
-        self.rows.iter().map(|(name, row)| (name, &row.value))
+        self.rows.iter().map(|(name, row)| (&name.key, &row.value))
     }
 
     /// How many slots, over time, found no row of their own.
@@ -109,7 +110,7 @@ impl<K: Name, V: Clone + Default + Merge> Attributed<K, V> {
     /// Takes a slot out of its row, which stays.
     fn abandon(&mut self, slot: u32) -> Option<Arc<V>> {
         let Slot { given, .. } = self.slots.remove(slot)?;
-        let row = self.rows.get_mut(&given)?;
+        let row = self.rows.get_mut(&Sought::new(&given))?;
         row.slots -= 1;
         row.left_since = (row.slots == 0).then_some(self.now);
         None
@@ -118,12 +119,12 @@ impl<K: Name, V: Clone + Default + Merge> Attributed<K, V> {
     /// Takes a slot out of its row; returns the counts if it was the last one there.
     fn leave(&mut self, slot: u32) -> Option<Arc<V>> {
         let Slot { given, .. } = self.slots.remove(slot)?;
-        let row = self.rows.get_mut(&given)?;
+        let row = self.rows.get_mut(&Sought::new(&given))?;
         row.slots -= 1;
         if row.slots > 0 {
             return None;
         }
-        self.rows.remove(&given).map(|row| row.value)
+        self.rows.remove(&Sought::new(&given)).map(|row| row.value)
     }
 }
 

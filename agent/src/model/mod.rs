@@ -16,6 +16,7 @@ pub mod enforcement;
 pub mod ephemeral;
 pub(crate) mod fixture;
 pub mod full_name;
+mod hashed;
 pub mod health;
 pub mod kept;
 pub mod listen_drops;

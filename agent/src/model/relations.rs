@@ -16,6 +16,7 @@ use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::attributed::{Attributed, Name};
+use super::hashed::{Hashed, Sought};
 use super::per_slot::PerSlot;
 use super::service::{Service, Source};
 use super::sides::Sides;
@@ -100,7 +101,7 @@ pub struct Relations {
     since_us: u64,
     slots: PerSlot<Slot>,
     rows: Attributed<Relation, History>,
-    backends: HashMap<Group, HashSet<Backend>>,
+    backends: HashMap<Hashed<Group>, HashSet<Backend>>,
     generation: u64,
     /// Whether rows may have ended, so that `backends` must be made anew.
     renamed: bool,
@@ -161,7 +162,7 @@ impl Relations {
         if std::mem::take(renamed) {
             backends.clear();
             for (relation, _) in rows.iter() {
-                backends.entry(relation.group()).or_default().insert(relation.backend);
+                backends.entry(Hashed::new(relation.group())).or_default().insert(relation.backend);
             }
         }
     }
@@ -219,7 +220,10 @@ impl Relations {
             self.renamed = true;
             // Those that found no row are no backends: the table of these is bounded by that of rows.
             if self.rows.contains(&relation) {
-                self.backends.entry(relation.group()).or_default().insert(relation.backend);
+                self.backends
+                    .entry(Hashed::new(relation.group()))
+                    .or_default()
+                    .insert(relation.backend);
             }
         }
 
@@ -251,7 +255,7 @@ impl Relations {
 
     /// Folds a backend into `other` if its server has too many for this client.
     fn cap(&self, relation: &mut Relation) {
-        let is_full = self.backends.get(&relation.group()).is_some_and(|backends| {
+        let is_full = self.backends.get(&Sought::new(&relation.group())).is_some_and(|backends| {
             backends.len() >= MAX_BACKENDS && !backends.contains(&relation.backend)
         });
         if is_full {

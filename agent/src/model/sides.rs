@@ -173,11 +173,8 @@ mod tests {
     #[test]
     fn within_a_namespace_the_clients_speaks() {
         let lo = ip("127.0.0.1");
-        let rows = [
-            edge(ROLE_CLIENT, lo, lo, 80),
-            introduced(lo, lo, 80),
-            edge(ROLE_SERVER, lo, lo, 80),
-        ];
+        let rows =
+            [edge(ROLE_CLIENT, lo, lo, 80), introduced(lo, lo, 80), edge(ROLE_SERVER, lo, lo, 80)];
         check(&rows, &["127.0.0.1"], &[true, false, false], &[true, false, false]);
     }
 

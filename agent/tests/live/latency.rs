@@ -206,7 +206,9 @@ fn latency_of_a_slow_server_under_wrk_is_wrks() {
         let serve_one = |mut stream: TcpStream| move || answer_slowly(&mut stream);
         let serving: Vec<_> =
             (0..=CONNECTIONS).map(|_| thread::spawn(serve_one(net::accept(&listener)))).collect();
-        serving.into_iter().for_each(|one| one.join().expect("no panic"));
+        for one in serving {
+            one.join().expect("no panic");
+        }
     };
     let server = thread::spawn(serve);
     let wrk = Load::wrk(&pair.client, (pair.server.v4, port).into(), CONNECTIONS, &[]);
