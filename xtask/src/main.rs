@@ -19,6 +19,7 @@ mod deploy;
 mod fuzz;
 mod image;
 mod package;
+mod reproducible;
 mod run;
 mod setup;
 mod shell;

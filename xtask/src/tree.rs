@@ -2,9 +2,12 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
+
+use crate::shell;
 
 /// The root of the checkout.
 ///
@@ -29,6 +32,16 @@ pub fn target() -> Result<PathBuf> {
     let target =
         program.ancestors().nth(2).context("this program lies outside a target directory")?;
     Ok(target.to_path_buf())
+}
+
+/// Every file that is, or could be, committed, as paths from the root.
+pub fn files() -> Result<Vec<String>> {
+    let mut git = Command::new("git");
+    // The checkout may belong to the user who then became root.
+    git.args(["-c", "safe.directory=*", "ls-files", "-z"]);
+    git.args(["--cached", "--others", "--exclude-standard"]).current_dir(root());
+    let listed = shell::output(&mut git)?;
+    Ok(listed.split_terminator('\0').map(str::to_owned).collect())
 }
 
 /// `path` as a person in the checkout would write it.

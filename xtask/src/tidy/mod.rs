@@ -11,11 +11,10 @@ mod sources;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{shell, tree};
+use crate::tree;
 
 /// The files of the checkout that are text, by path.
 #[derive(Default)]
@@ -61,16 +60,12 @@ pub fn tidy() -> Result<()> {
 impl Sources {
     /// Everything that is, or could be, committed.
     fn read() -> Result<Self> {
-        let mut git = Command::new("git");
-        // The checkout may belong to the user who then became root.
-        git.args(["-c", "safe.directory=*", "ls-files", "-z"]);
-        git.args(["--cached", "--others", "--exclude-standard"]).current_dir(tree::root());
-        let listed = shell::output(&mut git).context("tidy looks at the files that git lists")?;
+        let listed = tree::files().context("tidy looks at the files that git lists")?;
         let mut files = BTreeMap::new();
-        for path in listed.split_terminator('\0') {
+        for path in listed {
             // Deleted, but not yet committed; or no text: neither is for us.
-            if let Ok(text) = fs::read_to_string(tree::root().join(path)) {
-                files.insert(path.to_owned(), text);
+            if let Ok(text) = fs::read_to_string(tree::root().join(&path)) {
+                files.insert(path, text);
             }
         }
         Ok(Self(files))
