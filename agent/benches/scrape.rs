@@ -22,7 +22,7 @@ fn main() {
     let rows = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(1_320);
     let snapshot = Arc::new(snapshot(rows));
     let exporter = Exporter::new(Build { version: "0".into(), kernel: "0".into() });
-    let scrape = Scrape { previous: None, process: Process::default() };
+    let scrape = Scrape { previous: None, process: Process::default(), pushes: None };
     for format in [Format::Prometheus, Format::OpenMetrics] {
         let (mut times, mut text) = (Vec::new(), String::new());
         let (mut series, mut bytes) = (0, 0);

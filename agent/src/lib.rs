@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: [`kernel`] → [`decode`] → [`identity`] → [`model`] → [`export`], [`api`]
 //! and [`cli`]. [`model`] imports nothing of ours but the contract; [`kernel`] is the only module
-//! that touches BPF, [`export`] the only one that knows Prometheus' format, [`pipeline`] the only
+//! that touches BPF, [`export`] the only one that knows the formats of metrics, [`pipeline`] the only
 //! one that knows every stage.
 
 pub mod api;
@@ -15,5 +15,6 @@ pub mod kernel;
 pub mod model;
 pub mod pipeline;
 pub mod privileges;
+pub mod push;
 pub mod sockets;
 pub mod state;

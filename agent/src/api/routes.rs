@@ -20,6 +20,7 @@ use super::{kept, ports, stream};
 use crate::export::process::Process;
 use crate::export::{Build, Exporter, Format, Scrape};
 use crate::model::snapshot::{EdgeView, Role, Snapshot};
+use crate::push::Outcomes;
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
@@ -28,6 +29,7 @@ pub struct Api {
     exporter: Arc<Exporter>,
     /// How long the last scrape took, in nanoseconds; 0 before the first.
     last_scrape: Arc<AtomicU64>,
+    outcomes: Option<Arc<Outcomes>>,
 }
 
 /// Every path, for the network: nothing can be changed.
@@ -75,8 +77,9 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
     let (mut writer, body) = stream::body();
     // Some tens of milliseconds of work on a large host: not on a thread that others wait for.
     tokio::task::spawn_blocking(move || {
-        let scrape = Scrape { previous, process: Process::read() };
-        let Api { exporter, last_scrape, .. } = api;
+        let Api { exporter, last_scrape, outcomes, .. } = api;
+        let pushes = outcomes.map(|outcomes| outcomes.so_far());
+        let scrape = Scrape { previous, process: Process::read(), pushes };
         match exporter.render(&snapshot, format, scrape, &mut writer) {
             Ok(()) => {
                 // Before the end is sent: whoever has read it may ask again at once.
@@ -205,8 +208,17 @@ impl Api {
         Self {
             source,
             exporter: Arc::new(Exporter::new(build)),
+            outcomes: None,
             last_scrape: Arc::new(AtomicU64::new(0)),
         }
+    }
+}
+
+impl Api {
+    /// The same, with what becomes of pushes.
+    #[must_use]
+    pub fn with_outcomes(self, outcomes: Option<Arc<Outcomes>>) -> Self {
+        Self { outcomes, ..self }
     }
 }
 

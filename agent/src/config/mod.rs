@@ -9,6 +9,7 @@ mod file;
 mod log;
 mod names;
 mod nearest;
+mod otlp;
 pub mod segments;
 pub mod settings;
 mod value;
@@ -26,6 +27,7 @@ use serde::Serialize;
 pub use self::confinement::{Keep, Seccomp};
 pub use self::log::{Log, LogFormat, LogLevel};
 pub use self::names::Names;
+pub use self::otlp::{Headers, Otlp};
 use self::settings::{SETTINGS, Setting};
 pub use self::value::Given;
 use crate::model::balance::Weights;
@@ -76,6 +78,8 @@ pub struct Config {
     pub seccomp: Seccomp,
     /// Enter other network namespaces while running, and not only at the start.
     pub enter_namespaces: bool,
+    /// Pushing metrics to a collector.
+    pub otlp: Otlp,
     /// What is said of backends.
     pub balance: Balance,
     /// Parts of the network, and which may connect to which; only in a file.
@@ -314,6 +318,7 @@ impl Default for Config {
             control_group: None,
             ports: Ports::default(),
             masked: Vec::new(),
+            otlp: Otlp::default(),
             balance: Balance::default(),
             segments: Arc::default(),
             privileges: Keep::Needed,

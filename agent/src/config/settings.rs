@@ -1,6 +1,7 @@
 //! The table of settings: one row each, the single source of keys, flags, variables and help.
 
 use super::names;
+use super::otlp;
 use super::value::{self, Given};
 use super::{Config, Keep, LogFormat, LogLevel, Seccomp};
 use crate::model::reservations::Environment;
@@ -206,6 +207,41 @@ pub const SETTINGS: &[Setting] = &[
         help: "What backends are meant to get, relative to each other, where that is not the same for all",
         set: |config, given| value::weights(given).map(|v| config.balance.weights = v),
         show: |config| Some(value::quoted_list(&config.balance.weights.declared())),
+    },
+    Setting {
+        key: "otlp.endpoint",
+        flag: Flag::Value("otlp.endpoint", "URL"),
+        help: "Push the metrics to an OpenTelemetry collector, too: http://HOST:4318 or the whole address of what takes OTLP metrics over HTTP (default: do not push)",
+        set: |config, given| otlp::endpoint(given).map(|v| config.otlp.endpoint = Some(v)),
+        show: |config| config.otlp.endpoint.as_ref().map(value::quoted),
+    },
+    Setting {
+        key: "otlp.interval",
+        flag: Flag::Value("otlp.interval", "DURATION"),
+        help: "How often metrics are pushed",
+        set: |config, given| otlp::interval(given).map(|v| config.otlp.interval = v),
+        show: |config| Some(value::quoted(value::duration_text(config.otlp.interval))),
+    },
+    Setting {
+        key: "otlp.timeout",
+        flag: Flag::Value("otlp.timeout", "DURATION"),
+        help: "How long the collector may take to answer a request",
+        set: |config, given| otlp::timeout(given).map(|v| config.otlp.timeout = v),
+        show: |config| Some(value::quoted(value::duration_text(config.otlp.timeout))),
+    },
+    Setting {
+        key: "otlp.headers",
+        flag: Flag::Value("otlp.headers", "NAME=VALUE,…"),
+        help: "Headers of every push, such as authorization; their values are shown nowhere, but a flag is visible in the list of processes: write them into the file or the variable",
+        set: |config, given| otlp::headers(given).map(|v| config.otlp.headers = v),
+        show: |config| Some(value::quoted_list(&config.otlp.headers.shown())),
+    },
+    Setting {
+        key: "otlp.ca_file",
+        flag: Flag::Value("otlp.ca-file", "FILE"),
+        help: "Certificates (PEM) to tell an https collector by, beside the system's",
+        set: |config, given| value::text(given).map(|v| config.otlp.ca_file = Some(v.into())),
+        show: |config| config.otlp.ca_file.as_ref().map(|v| value::quoted(v.display())),
     },
     Setting {
         key: "run_stats",

@@ -155,12 +155,21 @@ pub(super) fn parts(given: &Given) -> impl Iterator<Item = &str> {
 
 /// The time between two reads of the tables.
 pub(super) fn sweep_interval(given: &Given) -> Result<Duration, String> {
+    duration_within(given, Duration::from_millis(100), Duration::from_mins(1))
+}
+
+/// A duration within bounds.
+pub(super) fn duration_within(
+    given: &Given,
+    least: Duration,
+    most: Duration,
+) -> Result<Duration, String> {
     let value = duration(given)?;
-    if (Duration::from_millis(100)..=Duration::from_mins(1)).contains(&value) {
-        Ok(value)
-    } else {
-        Err(wrong(given, "choose between 100ms and 1m"))
+    if (least..=most).contains(&value) {
+        return Ok(value);
     }
+    let (least, most) = (duration_text(least), duration_text(most));
+    Err(wrong(given, &format!("choose between {least} and {most}")))
 }
 
 /// The size of a kernel table.
@@ -180,8 +189,11 @@ pub(super) fn ring_size(given: &Given) -> Result<u32, String> {
 
 /// A duration as [`duration`] reads it.
 pub(super) fn duration_text(duration: Duration) -> String {
-    if duration.subsec_millis() == 0 {
-        format!("{}s", duration.as_secs())
+    let seconds = duration.as_secs();
+    if duration.subsec_millis() == 0 && seconds > 0 && seconds.is_multiple_of(60) {
+        format!("{}m", seconds / 60)
+    } else if duration.subsec_millis() == 0 {
+        format!("{seconds}s")
     } else {
         format!("{}ms", duration.as_millis())
     }

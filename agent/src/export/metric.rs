@@ -3,14 +3,16 @@
 use std::fmt;
 
 use agent_common::histogram::Histogram;
-use prometheus_client::encoding::{EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
+use super::labels::Labels;
+use super::otlp::Points;
 use super::{Format, View};
 use super::{
     agent, backends, bounds, conflicts, connects, ephemeral, hooks, latency, ledger, listeners,
-    process, reservations, resets, segments, services, sources, traffic,
+    process, pushes, reservations, resets, segments, services, sources, traffic,
 };
 
 /// One metric.
@@ -38,9 +40,11 @@ pub(super) enum Kind {
 }
 
 /// Writes the samples of one metric.
-pub(super) struct Samples<'a> {
-    encoder: MetricEncoder<'a>,
-    as_counter: bool,
+pub(super) enum Samples<'a> {
+    /// As text; whether a sample is encoded as a counter.
+    Text(MetricEncoder<'a>, bool),
+    /// As data points.
+    Otlp(Box<Points<'a>>),
 }
 
 /// For a metric without labels.
@@ -68,6 +72,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Metric> {
         ledger::METRICS,
         hooks::METRICS,
         agent::METRICS,
+        pushes::METRICS,
         process::METRICS,
     ]
     .into_iter()
@@ -86,6 +91,16 @@ impl Metric {
         [&SECONDS, &BYTES]
             .into_iter()
             .find(|unit| base.strip_suffix(unit.as_str()).is_some_and(|stem| stem.ends_with('_')))
+    }
+
+    /// The unit as OpenTelemetry writes it (ucum.org).
+    pub(super) fn ucum(&self) -> &'static str {
+        match self.unit() {
+            Some(Unit::Seconds) => "s",
+            Some(Unit::Bytes) => "By",
+            _ if self.name.ends_with("_ratio") => "1",
+            _ => "",
+        }
     }
 
     /// Name and unit as `prometheus-client` wants them for `format`: it speaks OpenMetrics, where
@@ -131,65 +146,77 @@ impl From<Kind> for MetricType {
 // === impl Samples ===
 
 impl<'a> Samples<'a> {
-    pub(super) fn new(encoder: MetricEncoder<'a>, kind: Kind, format: Format) -> Self {
+    pub(super) fn text(encoder: MetricEncoder<'a>, kind: Kind, format: Format) -> Self {
         // Encoded as a counter a sample's name gets `_total`. In the older format the name of the
         // family has it already, so there the value is written as a gauge writes it.
-        Self { encoder, as_counter: kind == Kind::Counter && format == Format::OpenMetrics }
+        Self::Text(encoder, kind == Kind::Counter && format == Format::OpenMetrics)
+    }
+
+    /// What follows belongs to `metric`; in text its encoder says so.
+    pub(super) fn begin(&mut self, metric: &'static Metric) {
+        if let Self::Otlp(points) = self {
+            points.begin(metric);
+        }
+    }
+
+    /// Writes what is left.
+    pub(super) fn finish(self) -> fmt::Result {
+        match self {
+            Self::Text(..) => Ok(()),
+            Self::Otlp(points) => points.finish(),
+        }
     }
 
     /// A whole number.
-    pub(super) fn integer(
-        &mut self,
-        labels: Option<&impl EncodeLabelSet>,
-        value: u64,
-    ) -> fmt::Result {
-        let as_counter = self.as_counter;
-        let write = |encoder: &mut MetricEncoder<'_>| {
-            if as_counter {
+    pub(super) fn integer(&mut self, labels: Option<&impl Labels>, value: u64) -> fmt::Result {
+        match self {
+            Self::Text(encoder, true) => write(encoder, labels, |encoder| {
                 encoder.encode_counter::<NoLabelSet, u64, f64>(&value, None)
-            } else {
-                encoder.encode_gauge(&value)
+            }),
+            Self::Text(encoder, false) => {
+                write(encoder, labels, |encoder| encoder.encode_gauge(&value))
             }
-        };
-        match labels {
-            Some(labels) => write(&mut self.encoder.encode_family(labels)?),
-            None => write(&mut self.encoder),
+            Self::Otlp(points) => points.integer(labels, value),
         }
     }
 
     /// A number with a fraction.
-    pub(super) fn float(
-        &mut self,
-        labels: Option<&impl EncodeLabelSet>,
-        value: f64,
-    ) -> fmt::Result {
-        let as_counter = self.as_counter;
-        let write = |encoder: &mut MetricEncoder<'_>| {
-            if as_counter {
+    pub(super) fn float(&mut self, labels: Option<&impl Labels>, value: f64) -> fmt::Result {
+        match self {
+            Self::Text(encoder, true) => write(encoder, labels, |encoder| {
                 encoder.encode_counter::<NoLabelSet, f64, f64>(&value, None)
-            } else {
-                encoder.encode_gauge(&value)
+            }),
+            Self::Text(encoder, false) => {
+                write(encoder, labels, |encoder| encoder.encode_gauge(&value))
             }
-        };
-        match labels {
-            Some(labels) => write(&mut self.encoder.encode_family(labels)?),
-            None => write(&mut self.encoder),
+            Self::Otlp(points) => points.float(labels, value),
         }
     }
 
     /// A histogram on the decimal grid, with the exported bounds.
-    pub(super) fn histogram(
-        &mut self,
-        labels: &impl EncodeLabelSet,
-        histogram: &Histogram,
-    ) -> fmt::Result {
+    pub(super) fn histogram(&mut self, labels: &impl Labels, histogram: &Histogram) -> fmt::Result {
+        let encoder = match self {
+            Self::Text(encoder, _) => encoder,
+            Self::Otlp(points) => return points.histogram(labels, histogram),
+        };
         let (buckets, count) = bounds::fold(histogram);
         let sum_seconds = histogram.sum_us as f64 / 1e6;
-        self.encoder.encode_family(labels)?.encode_histogram::<NoLabelSet>(
+        encoder.encode_family(labels)?.encode_histogram::<NoLabelSet>(
             sum_seconds,
             count,
             &buckets,
             None,
         )
+    }
+}
+
+fn write(
+    encoder: &mut MetricEncoder<'_>,
+    labels: Option<&impl Labels>,
+    value: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
+) -> fmt::Result {
+    match labels {
+        Some(labels) => value(&mut encoder.encode_family(labels)?),
+        None => value(encoder),
     }
 }

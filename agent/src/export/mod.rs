@@ -1,4 +1,4 @@
-//! The snapshot as Prometheus text; the only folder that knows `prometheus-client`.
+//! The snapshot as Prometheus text and as OTLP; the only folder that knows `prometheus-client`.
 //!
 //! Nothing is stored here: a scrape is a view over one [`Snapshot`], so series end when their row
 //! ends. [`metric::all`] lists every metric with the function that renders it; docs/metrics.md is
@@ -11,11 +11,14 @@ mod conflicts;
 mod connects;
 mod ephemeral;
 mod hooks;
+mod labels;
 mod latency;
 mod ledger;
 mod listeners;
 mod metric;
+mod otlp;
 pub mod process;
+mod pushes;
 pub mod reference;
 mod reservations;
 mod resets;
@@ -34,9 +37,13 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
 use self::metric::Samples;
+use self::otlp::Points;
 use self::process::Process;
 use self::rows::Row;
 use crate::model::snapshot::Snapshot;
+
+pub use self::otlp::{Request, Resource, Starts};
+pub use self::pushes::{PushResult, Pushes};
 
 /// The text formats a scraper can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +70,8 @@ pub struct Scrape {
     pub previous: Option<Duration>,
     /// The agent's own process.
     pub process: Process,
+    /// Pushes to a collector, if one is configured.
+    pub pushes: Option<Pushes>,
 }
 
 /// Renders snapshots.
@@ -78,8 +87,11 @@ struct View {
     rows: Vec<Row>,
     build: Build,
     scrape: Scrape,
-    format: Format,
 }
+
+/// A view that is written as text.
+#[derive(Debug)]
+struct Text(View, Format);
 
 // === impl Format ===
 
@@ -146,32 +158,56 @@ impl Exporter {
         scrape: Scrape,
         out: &mut impl fmt::Write,
     ) -> fmt::Result {
-        let view = View {
-            snapshot: Arc::clone(snapshot),
-            rows: rows::rows(&snapshot.edges),
-            build: self.build.clone(),
-            scrape,
-            format,
-        };
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(view));
+        registry.register_collector(Box::new(Text(self.view(snapshot, scrape), format)));
         text::encode_registry(out, &registry)?;
         if format == Format::OpenMetrics {
             text::encode_eof(out)?;
         }
         Ok(())
     }
+
+    /// Writes everything as OTLP requests and gives them away one by one. Fails only if `give`
+    /// does, and then without the rest.
+    pub fn push(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        scrape: Scrape,
+        resource: &Resource,
+        starts: &mut Starts,
+        give: &mut dyn FnMut(Request) -> fmt::Result,
+    ) -> fmt::Result {
+        let view = self.view(snapshot, scrape);
+        let taken_ns = (snapshot.taken_seconds * 1e9) as u64;
+        let points = Points::new(resource, starts, taken_ns, give);
+        let mut samples = Samples::Otlp(Box::new(points));
+        for metric in metric::all() {
+            samples.begin(metric);
+            (metric.render)(&view, &mut samples)?;
+        }
+        samples.finish()
+    }
+
+    fn view(&self, snapshot: &Arc<Snapshot>, scrape: Scrape) -> View {
+        View {
+            snapshot: Arc::clone(snapshot),
+            rows: rows::rows(&snapshot.edges),
+            build: self.build.clone(),
+            scrape,
+        }
+    }
 }
 
-// === impl View ===
+// === impl Text ===
 
-impl Collector for View {
+impl Collector for Text {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Self(view, format) = self;
         for metric in metric::all() {
-            let (name, unit) = metric.descriptor(self.format);
+            let (name, unit) = metric.descriptor(*format);
             let metric_encoder =
                 encoder.encode_descriptor(name, metric.help, unit, metric.kind.into())?;
-            (metric.render)(self, &mut Samples::new(metric_encoder, metric.kind, self.format))?;
+            (metric.render)(view, &mut Samples::text(metric_encoder, metric.kind, *format))?;
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ use self::notify::Manager;
 use self::relate::Relate;
 use crate::api;
 use crate::config::Config;
-use crate::export::Build;
+use crate::export::{Build, Exporter};
 use crate::identity::Names;
 use crate::identity::hierarchy::Hierarchy;
 use crate::identity::remote::MAX_ADDRESSES;
@@ -38,6 +38,7 @@ use crate::kernel::load::{Kernel, Options};
 use crate::kernel::{object, pins, preflight};
 use crate::model::snapshot::Disabled;
 use crate::privileges;
+use crate::push::Pusher;
 use crate::state::{Desk, DeskHandle, Store};
 
 /// Bytes of the ring of details: some thousand records, and at most 100 of a kind are written each
@@ -75,13 +76,15 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     })?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let api = api::Api::new(
-        source.clone(),
-        Build {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel: preflight::kernel_release(),
-        },
-    );
+    let build = Build {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: preflight::kernel_release(),
+    };
+    let exporter = Exporter::new(build.clone());
+    let pusher = Pusher::new(&config.otlp, source.clone(), exporter, &host_name());
+    let mut pusher = pusher.context("preparing pushes to otlp.endpoint")?;
+    let api = api::Api::new(source.clone(), build);
+    let api = api.with_outcomes(pusher.as_ref().map(Pusher::outcomes));
     let (router, control_router) = (api::router(api.clone()), api::local::router(api, desk));
     tracing::info!("listening on {}://{}", web.scheme(), config.web.listen_address);
     let manager = Manager::of_this_process();
@@ -99,7 +102,11 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             let served = tokio::select! {
                 served = api::serve(listener, router, web, told_to_stop) => served,
                 () = manager.watch(&source) => Ok(()),
+                () = push(pusher.as_mut()) => Ok(()),
             };
+            if let Some(pusher) = &mut pusher {
+                pusher.last().await;
+            }
             drop(stop_control);
             served
         };
@@ -109,6 +116,20 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     drop(stop);
     core.join().map_err(|_| anyhow::anyhow!("the core thread panicked"))??;
     served
+}
+
+/// Pushes for ever, if there is anybody to push to.
+async fn push(pusher: Option<&mut Pusher>) {
+    match pusher {
+        Some(pusher) => pusher.run().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What this host is called.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 /// What the agent was told before, what the configuration adds, and the thread that writes more.

@@ -67,6 +67,7 @@ mod latency;
 mod ledger;
 mod map;
 mod names;
+mod otlp;
 mod package;
 mod privileges;
 mod prometheus;

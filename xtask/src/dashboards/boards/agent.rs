@@ -126,6 +126,11 @@ fn cost() -> Vec<Panel> {
             .marked(),
         Panel::lines("Time to answer", "How long a scrape takes, and how long each reading of the kernel's tables.", Unit::Seconds, 6)
             .query(format!("max(portolan_scrape_duration_seconds{{{AGENTS}}})"), "scrape, slowest agent")
-            .query(format!("{} / ({} > 0)", rate("portolan_drain_duration_seconds_total"), rate("portolan_drains_total")), "{{instance}} reading tables"),
+            .query(format!("{} / ({} > 0)", rate("portolan_drain_duration_seconds_total"), rate("portolan_drains_total")), "{{instance}} reading tables")
+            .query(format!("max(portolan_otlp_push_duration_seconds{{{AGENTS}}})"), "push, slowest agent"),
+        Panel::lines("Pushes to a collector", "Pushes by what became of them, where otlp.endpoint is set, and data points that were rejected. A push that fails is made up for by the next.", Unit::Count, 12)
+            .query(format!("sum by (result) (increase(portolan_otlp_pushes_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{result}}")
+            .query(format!("sum(increase(portolan_otlp_rejected_points_total{{{AGENTS}}}[$__rate_interval])) > 0"), "rejected points")
+            .or_else("nothing is pushed"),
     ]
 }
