@@ -17,6 +17,7 @@ use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::relations::{Backend, MAX_BACKENDS, RelationsView, ServiceName};
+use super::service::Service;
 use super::snapshot::Role;
 use super::tally::covered_seconds;
 
@@ -112,7 +113,10 @@ pub fn groups(
 ) -> (Vec<Group>, u64) {
     type Key<'a> = (&'a ServiceName, &'a ServiceName, u16, Role);
     let mut groups: BTreeMap<Key<'_>, BTreeMap<Backend, (u64, u64)>> = BTreeMap::new();
+    // What found no row of its own is many servers.
+    let many = ServiceName::from(&Service::other());
     let counted = view.rows.iter().filter(|(relation, _)| relation.counts && relation.named);
+    let counted = counted.filter(|(relation, _)| relation.server != many);
     for (relation, history) in counted.filter(|(relation, _)| relation.role != Role::Unknown) {
         let key = (&relation.client, &relation.server, relation.port, relation.role);
         let got = groups.entry(key).or_default().entry(relation.backend).or_default();

@@ -146,6 +146,7 @@ fn totals(edges: &[EdgeView]) -> HashMap<Key, Totals> {
 }
 
 /// Every service that some edge, listener or registration names, sorted by namespace and name.
+/// Nobody in particular is none.
 pub fn services(snapshot: &Snapshot) -> Vec<ServiceView> {
     let mut found = Found::new(snapshot);
     for EdgeView { labels, .. } in &snapshot.edges {
@@ -162,7 +163,7 @@ pub fn services(snapshot: &Snapshot) -> Vec<ServiceView> {
         let named = registration.service.registered();
         found.meet(&named).registered.clone_from(&registration.endpoints);
     }
-    found.views.into_values().collect()
+    found.views.into_values().filter(|view| !view.service.is_called_as(&Service::any())).collect()
 }
 
 /// Services met so far.
