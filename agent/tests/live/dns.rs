@@ -178,6 +178,39 @@ fn a_server_is_called_what_the_program_asked_for() {
 }
 
 #[test]
+fn a_name_ends_with_its_time_to_live() {
+    needs_kernel!();
+    let pair = pair();
+    let responder = Responder::start(&pair.server, |question| {
+        let (ttl, host) = if question.name.starts_with("short") { (1, 21) } else { (300, 22) };
+        let data = Record::a(&question.name, ttl, &format!("{V4}.{host}"));
+        vec![Message::answer(question, &[data])]
+    });
+    let agent = agent(&[]);
+    let listener = pair.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    for name in ["short.portolan.test", "long.portolan.test"] {
+        ask(&pair.client, pair.server.v4, name, server::A);
+    }
+    let began = Instant::now();
+    let entries = || source(&agent).map(|source| source["entries"].clone());
+    while entries() != Some(2.into()) {
+        assert!(began.elapsed() < crate::facts::patience(PATIENCE), "{:?}", source(&agent));
+        std::thread::sleep(PAUSE);
+    }
+    // A name is kept for half a minute at least.
+    std::thread::sleep(Duration::from_secs(31));
+    let [gone, stays] = [21, 22].map(|host| format!("{V4}.{host}"));
+    let open = [&gone, &stays].map(|address| {
+        let address: IpAddr = address.parse().expect("an address");
+        pair.client.connect((address, port)).expect("a connection")
+    });
+    expect(&agent, port, &[by_address(&gone, 1), named("long.portolan.test", 1)]);
+    drop((open, responder));
+    agent.stop();
+}
+
+#[test]
 fn an_unconnected_socket_is_read_too_and_a_late_name_takes_the_counts_along() {
     needs_kernel!();
     let pair = pair();
