@@ -13,6 +13,7 @@ use agent_common::wire::Wire;
 use portolan::export::process::Process;
 use portolan::export::{Build, Exporter, Format, Scrape};
 use portolan::model::kept::KeptView;
+use portolan::model::memory::MemoryView;
 use portolan::model::service::{Service, Source};
 use portolan::model::snapshot::{EdgeLabels, EdgeView, LedgerView, RelatedView, Role, Snapshot};
 
@@ -91,6 +92,7 @@ fn snapshot(rows: usize) -> Snapshot {
         related: RelatedView::default(),
         drains: 0,
         drain_seconds: 0.0,
+        memory: MemoryView::default(),
         kept: KeptView::default(),
         health_since: Arc::default(),
     }

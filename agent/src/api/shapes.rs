@@ -154,6 +154,9 @@ pub struct Status {
     pub recursion_misses: u64,
     /// Kernel tables and how full they are.
     pub maps: Vec<MapView>,
+    /// The agent's own memory.
+    #[serde(default)]
+    pub memory: Memory,
     /// Rows of edges.
     pub edges: u64,
     /// Listening sockets.
@@ -169,6 +172,21 @@ pub struct Status {
     pub drains: u64,
     /// Time spent in them.
     pub drain_seconds: f64,
+}
+
+/// The agent's own memory, and what gives way when it runs short.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// What counts against the nearest limit; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_bytes: Option<u64>,
+    /// That limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<u64>,
+    /// Whether new edges are counted in the rows `other`.
+    pub folding: bool,
+    /// Free rows that are kept back.
+    pub held_rows: u64,
 }
 
 /// One class of the ledger: seen = exported + lost when nothing is in flight.
@@ -307,6 +325,7 @@ impl Status {
             hooks,
             disabled,
             maps,
+            memory,
             unresolved_owners,
             sources,
             preexisting_sockets,
@@ -334,6 +353,12 @@ impl Status {
             ledger: entries.collect(),
             recursion_misses: ledger.recursion_misses,
             maps: maps.clone(),
+            memory: Memory {
+                used_bytes: memory.usage.map(|usage| usage.used),
+                limit_bytes: memory.usage.map(|usage| usage.limit),
+                folding: memory.folding,
+                held_rows: memory.held_rows,
+            },
             edges: edges.len() as u64,
             listeners: listeners.len() as u64,
             unresolved_owners: *unresolved_owners,

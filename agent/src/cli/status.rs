@@ -37,6 +37,16 @@ fn text(status: &Status) -> String {
         human::count(status.drains),
         human::duration(per_drain)
     );
+    if status.memory.folding {
+        let (used, limit) = (status.memory.used_bytes, status.memory.limit_bytes);
+        let mib = |bytes: Option<u64>| bytes.unwrap_or(0) >> 20;
+        let _ = writeln!(
+            text,
+            "Memory is short ({} of {} MiB): edges that are new are counted as `other`.\n",
+            mib(used),
+            mib(limit)
+        );
+    }
     push_hooks(&mut text, status);
     if !status.disabled.is_empty() {
         let _ = writeln!(text, "\nNot seen on this host:");
@@ -162,6 +172,8 @@ mod tests {
             "\
 Portolan 0.0.0 on kernel 6.18.0: 3 edges, 3 listeners, 1 owners without a name, 5 sockets taken over at the start.
 The kernel's tables were read 100 times, 2.5 ms each.
+
+Memory is short (42 of 47 MiB): edges that are new are counted as `other`.
 
 HOOK                 STATE     RUNS    EACH  MISSED
 inet_sock_set_state  attached    90  500 ns       0

@@ -123,6 +123,8 @@ pub struct Limits {
     pub addresses: Option<u32>,
     /// Bytes of the ring of details.
     pub ring_bytes: Option<u32>,
+    /// Bytes that the agent itself may take; `None` = what its cgroup allows.
+    pub memory_bytes: Option<u64>,
 }
 
 /// A configuration, and where each of its values comes from.

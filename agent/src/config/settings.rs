@@ -129,6 +129,15 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.limits.ring_bytes.map(|v| v.to_string()),
     },
     Setting {
+        key: "limits.memory_bytes",
+        flag: Flag::Value("limits.memory-bytes", "N"),
+        help: "Memory that the agent may take; close to it new edges are counted in the rows `other`, where sums stay exact, until memory is free again (default: the limit of its cgroup, if there is one)",
+        set: |config, given| {
+            value::memory_size(given).map(|v| config.limits.memory_bytes = Some(v))
+        },
+        show: |config| config.limits.memory_bytes.map(|v| v.to_string()),
+    },
+    Setting {
         key: "names.rules",
         flag: Flag::Value("names.rules", "RULE,…"),
         help: "Names that you decide, first match wins: executable:PATTERN, cgroup:PATTERN, port:N, label:KEY=PATTERN or address:CIDR, then -> [NAMESPACE/]NAME",

@@ -187,6 +187,13 @@ pub(super) fn ring_size(given: &Given) -> Result<u32, String> {
     })
 }
 
+/// Memory for the agent itself.
+pub(super) fn memory_size(given: &Given) -> Result<u64, String> {
+    parse(given, "write a number of bytes, at least 25165824 (24 MiB)", |text| {
+        text.parse().ok().filter(|bytes| *bytes >= 24 << 20)
+    })
+}
+
 /// A duration as [`duration`] reads it.
 pub(super) fn duration_text(duration: Duration) -> String {
     let seconds = duration.as_secs();

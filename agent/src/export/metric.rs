@@ -12,7 +12,7 @@ use super::otlp::Points;
 use super::{Format, View};
 use super::{
     agent, backends, bounds, conflicts, connects, ephemeral, hooks, latency, ledger, listeners,
-    process, pushes, reservations, resets, segments, services, sources, traffic,
+    memory, process, pushes, reservations, resets, segments, services, sources, traffic,
 };
 
 /// One metric.
@@ -72,6 +72,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Metric> {
         ledger::METRICS,
         hooks::METRICS,
         agent::METRICS,
+        memory::METRICS,
         pushes::METRICS,
         process::METRICS,
     ]

@@ -15,6 +15,7 @@ mod labels;
 mod latency;
 mod ledger;
 mod listeners;
+mod memory;
 mod metric;
 mod otlp;
 pub mod process;

@@ -15,6 +15,7 @@ const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const MAP_DELETE_ELEM: libc::c_long = 3;
 const MAP_GET_NEXT_KEY: libc::c_long = 4;
+const MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -123,6 +124,17 @@ impl Map<(), u32> {
     pub fn stack(fd: OwnedFd) -> io::Result<Self> {
         let info: [u32; 20] = info(fd.as_fd())?;
         Ok(Self { fd, max_entries: info[4], types: PhantomData })
+    }
+
+    /// Takes the number on top.
+    pub fn pop(&self) -> io::Result<Option<u32>> {
+        let mut value = 0_u32;
+        let attr = &mut [self.fd.as_raw_fd() as u64, 0, (&raw mut value) as u64, 0];
+        match bpf(MAP_LOOKUP_AND_DELETE_ELEM, attr) {
+            Ok(_) => Ok(Some(value)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Puts a number on top.

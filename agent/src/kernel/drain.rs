@@ -20,6 +20,7 @@ use hashbrown::HashMap;
 use super::bpf::{self, Map, Mapped};
 use super::object::Parts;
 use super::ports::{self, Ports};
+use super::spare::Spare;
 use crate::decode::dns::{self, Answer};
 use crate::decode::{self, Event};
 use crate::model::claims::Claim;
@@ -60,7 +61,7 @@ pub struct Drained {
 pub struct Drain {
     edges: Map<EdgeKey, u32>,
     edge_rows: Map<u32, EdgeRow>,
-    edge_free: Map<(), u32>,
+    spare: Spare,
     rows: Mapped<EdgeRow>,
     counters: Mapped<EdgeCounters>,
     counters_map: Map<u32, EdgeCounters>,
@@ -110,7 +111,7 @@ impl Drain {
         let (ring, answers) = (ring("EVENTS")?, ring("ANSWERS")?);
         Ok(Self {
             edges: map(parts, "EDGES")?,
-            edge_free: Map::stack(parts.take("EDGE_FREE")?)?,
+            spare: Spare::new(Map::stack(parts.take("EDGE_FREE")?)?),
             rows: edge_rows.mapped().context("EDGE_ROWS")?,
             edge_rows,
             counters: counters_map.mapped().context("EDGE_COUNTERS")?,
@@ -187,9 +188,21 @@ impl Drain {
         ]
     }
 
-    /// How many slots for edges there are.
+    /// How many slots for edges there are, without those that are kept back.
     pub fn edge_capacity(&self) -> u64 {
-        u64::from(self.edges.max_entries)
+        u64::from(self.edges.max_entries).saturating_sub(self.held_edges())
+    }
+
+    /// How many free slots are kept back.
+    pub fn held_edges(&self) -> u64 {
+        self.spare.held() as u64
+    }
+
+    /// Has about `wanted` free slots on offer, or all of them, when `in_use` are taken.
+    pub fn offer_edges(&mut self, in_use: usize, wanted: Option<u64>) -> io::Result<()> {
+        let slots = self.rows.rows().saturating_sub(FIRST_FREE_SLOT as usize);
+        let offered = slots.saturating_sub(in_use).saturating_sub(self.spare.held());
+        self.spare.offer(offered, wanted.map(|wanted| wanted as usize))
     }
 
     /// First half of giving an edge's slot back: new connections no longer find it.
@@ -198,13 +211,13 @@ impl Drain {
     }
 
     /// Second half, once nothing moves in it any more: clears the slot and offers it again.
-    pub fn free_edge(&self, slot: u32) -> io::Result<()> {
+    pub fn free_edge(&mut self, slot: u32) -> io::Result<()> {
         for shard in 0..self.shards as u32 {
             let index = slot * self.shards as u32 + shard;
             self.counters_map.insert(&index, &EdgeCounters::zeroed())?;
         }
         self.edge_rows.insert(&slot, &EdgeRow::zeroed())?;
-        self.edge_free.push(slot)
+        self.spare.give(slot)
     }
 
     /// First half of giving an owner's row back.

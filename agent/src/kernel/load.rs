@@ -22,7 +22,7 @@ use super::ports::Ports;
 use crate::model::snapshot::Disabled;
 
 /// Counters of a slot are kept in at most this many copies, so that CPUs do not fight over them.
-const MAX_SHARDS: usize = 4;
+pub const MAX_SHARDS: usize = 4;
 
 /// What the operator chose, as far as the kernel half is concerned.
 #[expect(clippy::struct_excessive_bools, reason = "independent switches, not states of a machine")]

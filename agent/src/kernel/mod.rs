@@ -3,7 +3,7 @@
 //! [`preflight`] says whether this host can run us and what to do if not; [`btf`] and
 //! [`offsets`] find out what this kernel's structs look like; [`hooks`] lists what we attach and
 //! what is lost without it; [`load`] brings it into the kernel; [`drain`] reads what was counted,
-//! [`ports`] what the bind hooks did;
+//! [`ports`] what the bind hooks did; [`spare`] is the free rows;
 //! [`pins`] keeps it alive across restarts when asked to. [`bpf`] is the thin layer over bpf(2)
 //! for what aya does not offer: batches, mmap, iterators over a map.
 
@@ -19,3 +19,4 @@ pub mod pins;
 pub mod ports;
 pub mod preflight;
 pub mod seed;
+mod spare;

@@ -16,6 +16,7 @@ use super::breaches::{Action, Breach, BreachKey};
 use super::conflicts::{ConflictLabels, ConflictTotal};
 use super::ephemeral::{Ephemeral, EphemeralView};
 use super::kept::KeptView;
+use super::memory::{MemoryView, Usage};
 use super::port::{Port, Protocol};
 use super::registry::Registration;
 use super::relations::{Backend, Ends, Relation, RelationsView, ServiceName};
@@ -254,6 +255,12 @@ pub fn snapshot() -> Snapshot {
         related: related(),
         drains: 100,
         drain_seconds: 0.25,
+        memory: MemoryView {
+            usage: Some(Usage { used: 45_000_000, limit: 50_000_000 }),
+            folding: true,
+            held_rows: 12,
+            foldings: 2,
+        },
         kept: kept(),
         health_since: Arc::default(),
     }

@@ -21,6 +21,7 @@ pub mod health;
 pub mod kept;
 pub mod listen_drops;
 pub mod map;
+pub mod memory;
 pub mod moment;
 pub mod owners;
 mod per_slot;

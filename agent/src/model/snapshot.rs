@@ -11,6 +11,7 @@ use super::conflicts::{Conflict, ConflictTotal};
 use super::ephemeral::EphemeralView;
 use super::health::Epoch;
 use super::kept::KeptView;
+use super::memory::MemoryView;
 use super::port::PortView;
 use super::relations::RelationsView;
 use super::service::Service;
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub disabled: Vec<Disabled>,
     /// Kernel tables and how full they are.
     pub maps: Vec<MapView>,
+    /// The agent's own memory.
+    pub memory: MemoryView,
     /// Owners without a name.
     pub unresolved_owners: u64,
     /// Sources of names.

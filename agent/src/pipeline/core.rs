@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_common::address::{Address, owner_of};
-use agent_common::claim::FIRST_FREE_CLAIM;
-use agent_common::edge::{FIRST_FREE_SLOT, ROLE_CLIENT};
+use agent_common::edge::ROLE_CLIENT;
 use agent_common::listener::ListenerRecord;
 use hashbrown::HashSet;
 use tokio::sync::watch;
@@ -20,6 +19,7 @@ use super::calls::Calls;
 use super::clock::{epoch_seconds, monotonic_us};
 use super::kept::{Kept, Seen};
 use super::labels::{local_name, naming};
+use super::memory::Keeper;
 use super::ports::{Known, Ports};
 use super::relate::Relate;
 use super::{settle, views};
@@ -32,9 +32,10 @@ use crate::model::claims::ClaimAction;
 use crate::model::health::Epochs;
 use crate::model::kept::KeptView;
 use crate::model::listen_drops::ListenDrops;
+use crate::model::memory::MemoryView;
 use crate::model::owners::{OwnerAction, Owners};
 use crate::model::port::{PortView, Protocol};
-use crate::model::snapshot::{LedgerView, MapView, Snapshot};
+use crate::model::snapshot::{LedgerView, Snapshot};
 use crate::model::tables::{Action, Tables, Updated};
 use crate::model::unsent::Unsent;
 use crate::sockets::drops::NamespaceDrops;
@@ -92,6 +93,8 @@ pub(super) struct Core {
     drains: u64,
     drain_time: Duration,
     kept: Kept,
+    keeper: Keeper,
+    memory: MemoryView,
     epochs: Epochs,
 }
 
@@ -104,6 +107,7 @@ impl Core {
         sources: Sources,
         kept: Kept,
         relate: Relate,
+        keeper: Keeper,
     ) -> Self {
         let mut core = Self {
             kernel,
@@ -125,9 +129,13 @@ impl Core {
             drains: 0,
             drain_time: Duration::ZERO,
             kept,
+            keeper,
+            memory: MemoryView::default(),
             epochs: Epochs::default(),
         };
         core.take_addresses(survey);
+        // Before the first drain: a storm may be on.
+        core.memory = core.keeper.look(&mut core.kernel.drain, 0);
         core
     }
 
@@ -247,6 +255,8 @@ impl Core {
     fn update(&mut self, drained: &Drained) -> Snapshot {
         let now_us = monotonic_us();
         let taken_seconds = epoch_seconds();
+        let in_use = views::edges_in_use(drained);
+        self.memory = self.keeper.look(&mut self.kernel.drain, in_use);
         let updated = self.update_edges(drained, now_us);
         self.update_owners(drained, now_us);
         if self.names.take_missing() {
@@ -293,7 +303,8 @@ impl Core {
             },
             hooks,
             disabled: self.kernel.disabled.clone(),
-            maps: self.maps(drained),
+            maps: views::maps(&self.kernel, drained),
+            memory: self.memory,
             unresolved_owners: self.names.unresolved(),
             sources,
             related,
@@ -361,14 +372,6 @@ impl Core {
             Some(container) if port.protocol == Protocol::Tcp => (container, true),
             _ => local_name(names, owners, owner, now_us),
         })
-    }
-
-    fn maps(&self, drained: &Drained) -> Vec<MapView> {
-        let edges = drained.edges.iter().filter(|edge| edge.slot >= FIRST_FREE_SLOT).count();
-        let claims = drained.claims.len().saturating_sub(FIRST_FREE_CLAIM as usize);
-        let fill = self.kernel.drain.fill(edges, claims).into_iter();
-        fill.map(|(name, entries, capacity)| MapView { name: name.to_owned(), entries, capacity })
-            .collect()
     }
 
     /// Takes in failed binds and who has which port.

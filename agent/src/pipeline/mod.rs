@@ -11,6 +11,7 @@ mod clock;
 mod core;
 mod kept;
 mod labels;
+mod memory;
 mod notify;
 mod ports;
 mod relate;
@@ -19,12 +20,14 @@ mod views;
 
 use std::sync::Arc;
 
+use agent_common::edge::EdgeCounters;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::core::Core;
 use self::kept::Kept;
+use self::memory::{Keeper, Meter};
 use self::notify::Manager;
 use self::relate::Relate;
 use crate::api;
@@ -34,7 +37,7 @@ use crate::identity::Names;
 use crate::identity::hierarchy::Hierarchy;
 use crate::identity::remote::MAX_ADDRESSES;
 use crate::identity::sources::Sources;
-use crate::kernel::load::{Kernel, Options};
+use crate::kernel::load::{Kernel, MAX_SHARDS, Options};
 use crate::kernel::{object, pins, preflight};
 use crate::model::snapshot::Disabled;
 use crate::privileges;
@@ -54,7 +57,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let listener = api::bind(config.web.listen_address)?;
     let control = api::local::bind(&config.run_directory, config.control_group)?;
     let relate = Relate::new(config, clock::monotonic_us());
-    let mut kernel = Kernel::start(&options(config)).context("starting the kernel half")?;
+    let meter = Meter::new(config.limits.memory_bytes);
+    let mut kernel = Kernel::start(&options(config, &meter)).context("starting the kernel half")?;
     let lost = |(what, why): (&str, String)| Disabled { what: what.to_owned(), why };
     kernel.disabled.extend(privileges.losses().into_iter().map(lost));
     report(&kernel);
@@ -71,8 +75,11 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let names = Names::new(rules, config.names.units, addresses);
     let interval = config.sweep_interval;
     let kept = Kept::new(desk.clone(), config);
+    // Rows that are kept back would be nobody's if a pinned kernel half lost its agent.
+    let keeper = Keeper::new(if config.pin { Meter::default() } else { meter });
     let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
-        Core::new(kernel, &survey, names, sources, kept, relate).run(requests, stopping, interval)
+        Core::new(kernel, &survey, names, sources, kept, relate, keeper)
+            .run(requests, stopping, interval)
     })?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -151,8 +158,8 @@ fn desk(config: &Config, kernel: &Kernel) -> anyhow::Result<DeskHandle> {
     Desk::start(store, book, config.ports.environment, unenforceable).context("starting the desk")
 }
 
-fn options(config: &Config) -> Options {
-    let (edges, owners) = default_sizes(memory_bytes());
+fn options(config: &Config, meter: &Meter) -> Options {
+    let (edges, owners) = default_sizes(memory_bytes(), meter.limit());
     Options {
         edges: config.limits.edges.unwrap_or(edges),
         owners: config.limits.owners.unwrap_or(owners),
@@ -168,10 +175,14 @@ fn options(config: &Config) -> Options {
     }
 }
 
-/// Rows for edges and owners: about a thousandth of the memory, within reason.
-fn default_sizes(memory_bytes: u64) -> (u32, u32) {
+/// Rows for edges and owners: about a thousandth of the memory, within reason; and where the
+/// agent's own memory has a limit, not more tables than a quarter of it.
+fn default_sizes(memory_bytes: u64, limit: Option<u64>) -> (u32, u32) {
     let gib = (memory_bytes >> 30).clamp(1, 64) as u32;
-    ((gib * 256).clamp(1024, 8192), (gib * 64).clamp(512, 2048))
+    let (edges, owners) = ((gib * 256).clamp(1024, 8192), (gib * 64).clamp(512, 2048));
+    let row = MAX_SHARDS * size_of::<EdgeCounters>();
+    let fits = limit.map_or(u64::MAX, |limit| limit / 4 / row as u64);
+    (edges.min(u32::try_from(fits).unwrap_or(u32::MAX)).max(64), owners)
 }
 
 fn memory_bytes() -> u64 {

@@ -4,15 +4,18 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 
 use agent_common::address::{UNSPECIFIED, to_ip};
+use agent_common::claim::FIRST_FREE_CLAIM;
+use agent_common::edge::FIRST_FREE_SLOT;
 use agent_common::listener::ListenerRecord;
 
 use super::labels::local_name;
 use crate::decode::Event;
 use crate::identity::Names;
 use crate::kernel::bpf;
+use crate::kernel::drain::Drained;
 use crate::kernel::load::Kernel;
 use crate::model::owners::Owners;
-use crate::model::snapshot::{HookView, ListenerView};
+use crate::model::snapshot::{HookView, ListenerView, MapView};
 use crate::model::tables::Tables;
 
 /// Every hook: attached or why not, and what its program did.
@@ -35,6 +38,19 @@ pub(super) fn hooks(kernel: &Kernel) -> Vec<HookView> {
             }
         })
         .collect()
+}
+
+/// Kernel tables and how full they are.
+pub(super) fn maps(kernel: &Kernel, drained: &Drained) -> Vec<MapView> {
+    let claims = drained.claims.len().saturating_sub(FIRST_FREE_CLAIM as usize);
+    let fill = kernel.drain.fill(edges_in_use(drained), claims).into_iter();
+    fill.map(|(name, entries, capacity)| MapView { name: name.to_owned(), entries, capacity })
+        .collect()
+}
+
+/// Rows of edges that are taken.
+pub(super) fn edges_in_use(drained: &Drained) -> usize {
+    drained.edges.iter().filter(|edge| edge.slot >= FIRST_FREE_SLOT).count()
 }
 
 /// Listening sockets with the names of who has them, sorted.

@@ -61,15 +61,18 @@ fn both(now: &Scrape, port: u16) -> (u64, u64) {
     (ok("client"), ok("server"))
 }
 
+/// Where cgroups of memory are, and the file of their limit.
+const LIMITS: [(&str, &str); 2] =
+    [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+
 /// A memory cgroup with a limit, of either version.
-struct Memory(PathBuf);
+pub struct Memory(PathBuf);
 
 impl Memory {
-    fn new(name: &str, bytes: u64) -> Result<Self, String> {
-        let places =
-            [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+    /// One that may take so many bytes, or why there is none.
+    pub fn new(name: &str, bytes: u64) -> Result<Self, String> {
         let mut why = String::from("no memory controller");
-        for (root, knob) in places {
+        for (root, knob) in LIMITS {
             let enable = Path::new(root).join("cgroup.subtree_control");
             let _ = fs::write(enable, "+memory");
             let group = Path::new(root).join(format!("{name}-{}", std::process::id()));
@@ -85,7 +88,19 @@ impl Memory {
         Err(why)
     }
 
-    fn kills(&self) -> u64 {
+    /// Allows it so many bytes from now on.
+    pub fn limit(&self, bytes: u64) {
+        let knob = LIMITS.iter().map(|(_, knob)| self.0.join(knob)).find(|knob| knob.exists());
+        fs::write(knob.expect("a limit"), bytes.to_string()).expect("a limit above what is used");
+    }
+
+    /// What a process is written to that is to be in it.
+    pub fn processes(&self) -> PathBuf {
+        self.0.join("cgroup.procs")
+    }
+
+    /// How many of its processes were killed for want of memory.
+    pub fn kills(&self) -> u64 {
         ["memory.oom_control", "memory.events"]
             .iter()
             .filter_map(|name| fs::read_to_string(self.0.join(name)).ok())
@@ -119,7 +134,7 @@ fn with_little_memory_it_works_or_ends_and_leaves_nothing() {
         };
         let start = Start {
             settings: vec![("limits.edges", "512"), ("limits.owners", "128")],
-            cgroup: Some(group.0.join("cgroup.procs")),
+            cgroup: Some(group.processes()),
             ..Start::default()
         };
         match Agent::try_launch(&start) {

@@ -66,6 +66,7 @@ mod inet_sock_set_state;
 mod latency;
 mod ledger;
 mod map;
+mod memory;
 mod names;
 mod otlp;
 mod package;

@@ -117,8 +117,10 @@ fn cost() -> Vec<Panel> {
             .query(ours(&rate("process_cpu_seconds_total")), "{{instance}} agent")
             .query(rate("portolan_drain_duration_seconds_total"), "{{instance}} reading tables")
             .query(rate("portolan_hook_run_seconds_total"), "{{instance}} kernel programs"),
-        Panel::lines("Memory", "Resident memory of the agents.", Unit::Bytes, 6)
-            .query(ours(&format!("sum by (instance) (process_resident_memory_bytes{{{AGENTS}}})")), "{{instance}}"),
+        Panel::lines("Memory", "Resident memory of the agents, and what counts against the nearest limit.", Unit::Bytes, 6)
+            .query(ours(&format!("sum by (instance) (process_resident_memory_bytes{{{AGENTS}}})")), "{{instance}}")
+            .query(format!("max by (instance) (portolan_memory_used_bytes{{{AGENTS}}})"), "{{instance}} counts")
+            .query(format!("min by (instance) (portolan_memory_limit_bytes{{{AGENTS}}})"), "{{instance}} limit"),
         Panel::lines("Kernel tables in use", "Rows in use as a share of those there are; at 100 % what is new is counted as `other`.", Unit::Ratio, 6)
             .query(format!("max by (map) (portolan_map_entries{{{AGENTS}}} / (portolan_map_capacity{{{AGENTS}}} > 0))"), "{{map}}")
             .between(0.0, 1.0)
@@ -132,5 +134,10 @@ fn cost() -> Vec<Panel> {
             .query(format!("sum by (result) (increase(portolan_otlp_pushes_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{result}}")
             .query(format!("sum(increase(portolan_otlp_rejected_points_total{{{AGENTS}}}[$__rate_interval])) > 0"), "rejected points")
             .or_else("nothing is pushed"),
+        Panel::lines("Short of memory", "Free rows that are kept back for want of memory, and where every new edge is counted as `other` for it.", Unit::Count, 12)
+            .query(format!("max by (instance) (portolan_held_rows{{{AGENTS}}}) > 0"), "{{instance}} rows kept back")
+            .query(format!("max by (instance) (portolan_memory_folding{{{AGENTS}}}) > 0"), "{{instance}} folding")
+            .query(format!("sum by (instance) (increase(portolan_memory_foldings_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} began to fold")
+            .or_else("none"),
     ]
 }

@@ -1,0 +1,105 @@
+//! How many more rows the agent's own memory has room for.
+//!
+//! What grows in the agent are rows of edges and what follows from each. So when memory runs short
+//! the kernel half is offered fewer free slots, and at last none: new edges are then counted in the
+//! overflow rows, where sums stay exact. How many are on offer follows from the room that is left,
+//! because a storm can fill a table between two looks.
+
+/// Memory, and how much of it may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes that may be in use.
+    pub limit: u64,
+}
+
+/// What a row of edges takes, all that follows from it included.
+pub const ROW_BYTES: u64 = 32 * 1024;
+
+/// Whether new rows are folded into `other` for want of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    folding: bool,
+}
+
+/// The agent's memory, for readers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryView {
+    /// What counts against the nearest limit; `None` if there is none.
+    pub usage: Option<Usage>,
+    /// Whether new rows are folded into `other`.
+    pub folding: bool,
+    /// Free rows that are kept back.
+    pub held_rows: u64,
+    /// How often folding has begun.
+    pub foldings: u64,
+}
+
+// === impl Usage ===
+
+impl Usage {
+    /// From here on nothing new fits: the rest is for what a scrape takes for a moment.
+    const fn full(self) -> u64 {
+        self.limit / 10 * 9
+    }
+
+    /// Below this there is room again.
+    const fn eased(self) -> u64 {
+        self.limit / 4 * 3
+    }
+
+    /// What is left below the limit.
+    pub const fn left(self) -> u64 {
+        self.limit.saturating_sub(self.used)
+    }
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// How many rows may be on offer now; `None` for all there are.
+    pub fn room(&mut self, usage: Option<Usage>) -> Option<u64> {
+        let Some(usage) = usage else {
+            self.folding = false;
+            return None;
+        };
+        self.folding =
+            if self.folding { usage.used >= usage.eased() } else { usage.used >= usage.full() };
+        let room = usage.full().saturating_sub(usage.used) / ROW_BYTES;
+        Some(if self.folding { 0 } else { room })
+    }
+
+    /// Whether new rows are folded.
+    pub const fn is_folding(self) -> bool {
+        self.folding
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn rows_are_offered_while_they_fit_and_again_when_memory_has_fallen() {
+        let mut memory = Memory::default();
+        let mut check = |used: u64, room: u64, folding: bool| {
+            let usage = Usage { used: used * MIB, limit: 40 * MIB };
+            assert_eq!(memory.room(Some(usage)), Some(room), "{used} MiB");
+            assert_eq!(memory.is_folding(), folding, "{used} MiB");
+        };
+        check(20, 512, false);
+        check(35, 32, false);
+        check(36, 0, true);
+        // Not to and fro at the edge.
+        check(35, 0, true);
+        check(30, 0, true);
+        check(29, 224, false);
+        check(35, 32, false);
+        check(50, 0, true);
+        assert_eq!(memory.room(None), None);
+        assert!(!memory.is_folding());
+    }
+}

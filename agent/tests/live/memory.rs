@@ -1,0 +1,142 @@
+//! Little memory: what is new gives way, sums stay exact, and nobody is killed.
+
+use std::net::{Ipv4Addr, TcpStream};
+
+use crate::agent::{Agent, Start};
+use crate::confined::Memory;
+use crate::facts;
+use crate::namespace::{Namespace, Pair};
+use crate::net;
+use crate::scrape::Scrape;
+
+const MIB: u64 = 1 << 20;
+
+/// Refused attempts of all clients of this host, `other` included: nobody but tests causes them.
+fn refused(now: &Scrape) -> u64 {
+    now.sum("portolan_tcp_connects_total", &[("role", "client"), ("result", "refused")])
+}
+
+/// As many peers: all of 127.0.0.0/8 is the loopback, every address is one, and none listens.
+fn bomb(client: &Namespace, first: [u8; 4], peers: u32) {
+    let first = u32::from(Ipv4Addr::from(first));
+    client.act(|| {
+        for number in 0..peers {
+            let address = Ipv4Addr::from(first + number);
+            TcpStream::connect((address, 1000 + (number % 7) as u16)).unwrap_err();
+        }
+    });
+}
+
+fn group(bytes: u64) -> Option<Memory> {
+    match Memory::new("portolan-memory", bytes) {
+        Ok(group) => Some(group),
+        Err(why) => {
+            println!("SKIPPED: memory cannot be limited here: {why}");
+            None
+        }
+    }
+}
+
+fn start(group: &Memory, settings: Vec<(&str, &str)>) -> Agent {
+    Agent::launch(&Start { settings, cgroup: Some(group.processes()), ..Start::default() })
+}
+
+#[test]
+fn a_bomb_of_peers_in_little_memory_kills_nobody_and_loses_no_count() {
+    needs_kernel!();
+    let peers: u32 = if facts::is_emulated() { 5_000 } else { 20_000 };
+    // More rows than fit into memory: by its own choice it would not make so many.
+    for (limit, settings) in [
+        (64 * MIB, vec![]),
+        (112 * MIB, vec![("limits.edges", "8192"), ("limits.addresses", "8192")]),
+    ] {
+        let Some(group) = group(limit) else { return };
+        let pair = Pair::new();
+        let agent = start(&group, settings);
+        let before = refused(&agent.scrape());
+        bomb(&pair.client, [127, 1, 0, 0], peers);
+        agent.eventually(u64::from(peers), |now| refused(now) - before);
+        let now = agent.ledger_adds_up();
+        let of = |name| now.sum(name, &[]);
+        let edges = |name| now.sum(name, &[("map", "edges")]);
+        println!(
+            "{} MiB: {} used, {} resident, {} of {} rows in use, {} kept back, killed {}",
+            limit / MIB,
+            of("portolan_memory_used_bytes"),
+            of("process_resident_memory_bytes"),
+            edges("portolan_map_entries"),
+            edges("portolan_map_capacity"),
+            of("portolan_held_rows"),
+            group.kills(),
+        );
+        assert_eq!(group.kills(), 0);
+        assert_eq!(of("portolan_memory_limit_bytes"), limit);
+        assert!(of("portolan_memory_used_bytes") < limit);
+        let lost = [("class", "edge"), ("reason", "no_slot")];
+        assert!(now.sum("portolan_events_lost_total", &lost) > 0, "everything fitted");
+        if edges("portolan_map_capacity") > 8_000 {
+            assert!(of("portolan_held_rows") > 0);
+        }
+        agent.stop();
+    }
+}
+
+#[test]
+fn when_memory_is_short_new_edges_are_folded_and_when_it_is_free_again_they_get_rows() {
+    needs_kernel!();
+    const PEERS: u32 = 3_000;
+    let Some(group) = group(256 * MIB) else { return };
+    let pair = Pair::new();
+    let agent = start(&group, vec![]);
+    let listener = pair.server.listen("0.0.0.0:0");
+    let known = net::port(&listener);
+    let connects = |port: u16| {
+        let client = pair.client.connect((pair.server.v4, port)).unwrap();
+        drop((client, net::accept(&listener)));
+    };
+    let own_row = |now: &Scrape, port: u16| {
+        now.edge(&pair.client.service, &pair.server.service, port, "client").connects("ok")
+    };
+    connects(known);
+    let now = agent.eventually(1, |now| own_row(now, known)).clone();
+    assert_eq!(now.sum("portolan_memory_folding", &[]), 0);
+    let used = now.sum("portolan_memory_used_bytes", &[]);
+
+    let short = |now: &Scrape| now.sum("portolan_memory_folding", &[]);
+    // What of it are pages of files gives way first.
+    let mut limit = used / 100 * 120;
+    let now = loop {
+        let now = agent.scrape();
+        if short(&now) == 1 {
+            break now;
+        }
+        limit = limit / 100 * 98;
+        group.limit(limit);
+    };
+    let rows = |now: &Scrape| now.sum("portolan_map_entries", &[("map", "edges")]);
+    let (rows_before, refused_before) = (rows(&now), refused(&now));
+    bomb(&pair.client, [127, 2, 0, 0], PEERS);
+    // Who has a row keeps it.
+    connects(known);
+    agent.eventually((u64::from(PEERS), 2), |now| {
+        (refused(now) - refused_before, own_row(now, known))
+    });
+    let now = agent.ledger_adds_up();
+    assert!(rows(&now) <= rows_before, "{} rows, {rows_before} before", rows(&now));
+    let folded = [("client", "other"), ("role", "client"), ("result", "refused")];
+    assert!(now.sum("portolan_tcp_connects_total", &folded) >= u64::from(PEERS));
+    let status = agent.json("/api/v1/status");
+    assert_eq!(status["memory"]["folding"], true, "{status}");
+    assert!(agent.log().contains("new are counted in the rows `other`"), "{}", agent.log());
+
+    group.limit(256 * MIB);
+    let now = agent.eventually((0, 0), |now| (short(now), now.sum("portolan_held_rows", &[])));
+    assert_eq!(now.sum("portolan_memory_foldings_total", &[]), 1);
+    let listener = pair.server.listen("0.0.0.0:0");
+    let new = net::port(&listener);
+    drop((pair.client.connect((pair.server.v4, new)).unwrap(), net::accept(&listener)));
+    agent.eventually(1, |now| own_row(now, new));
+    assert!(agent.log().contains("new edges get rows again"), "{}", agent.log());
+    assert_eq!(group.kills(), 0);
+    agent.stop();
+}
