@@ -12,14 +12,15 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::{build, reproducible, setup, shell, tidy, tree};
+use crate::{aarch64, build, reproducible, setup, shell, tidy, tree};
 
 type Step = fn() -> Result<()>;
 
-const STEPS: [(&str, Step); 6] = [
+const STEPS: [(&str, Step); 7] = [
     ("format", format),
     ("clippy", clippy),
     ("clippy for the kernel programs", kernel_clippy),
+    ("types for aarch64", aarch64::aarch64),
     ("the kernel object, built elsewhere", reproducible::reproducible),
     ("tidy", tidy::tidy),
     ("licences, bans, sources", deny),
