@@ -17,11 +17,13 @@ const POLICY_SCRIPT: &str =
     "#!/bin/sh\n# Portolan's setup installs packages, it starts none.\nexit 101\n";
 
 /// The services that packages of ours bring along and that must not start at the next boot.
-const SERVICES: [(&str, &str); 7] = [
+const SERVICES: [(&str, &str); 9] = [
     ("containerd", "containerd"),
     ("docker.io", "docker"),
     ("nginx-light", "nginx"),
     ("redis-server", "redis-server"),
+    ("podman", "podman.socket"),
+    ("podman", "podman-auto-update.timer"),
     ("postgresql", "postgresql"),
     ("prometheus", "prometheus"),
     ("nftables", "nftables"),

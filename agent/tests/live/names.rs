@@ -12,6 +12,7 @@ mod engine;
 mod exec;
 mod image;
 mod neighbours;
+mod podman;
 mod pods;
 mod published;
 mod successor;

@@ -88,7 +88,8 @@ impl Pair {
     pub fn new() -> Self {
         let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let tag = format!("{:x}-{number:x}", pid & 0xff_ffff);
-        let (a, b) = ((pid & 0xff) as u8, (number & 0xff) as u8);
+        // From 10.128 on are the containers of `names`.
+        let (a, b) = ((pid & 0x7f) as u8, (number & 0xff) as u8);
         let (client, server) = (format!("cli-{tag}"), format!("srv-{tag}"));
         // What an earlier run with this pid left behind.
         for name in [&client, &server] {

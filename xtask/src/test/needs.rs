@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{apt, shell};
 
-const PACKAGES: [&str; 28] = [
+const PACKAGES: [&str; 29] = [
     "bpftool",
     "bpftrace",
     "busybox-static",
@@ -23,6 +23,7 @@ const PACKAGES: [&str; 28] = [
     "nftables",
     "nginx-light",
     "openssl",
+    "podman",
     "postgresql",
     "procps",
     "prometheus",

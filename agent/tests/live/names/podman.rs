@@ -1,0 +1,120 @@
+//! Podman: two services of a compose project on a network of its own, told by its service.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::engine::{self, Engine};
+use super::{edge, expect, lacking, net, run, until};
+use crate::agent::Agent;
+
+/// The programs it takes.
+const NEEDS: &[&str] = &["podman", "runc", "iptables"];
+
+/// Podman and its service in a namespace of their own, with everything they keep in one folder.
+struct Podman {
+    engine: Engine,
+}
+
+impl Podman {
+    fn start() -> Self {
+        // Podman has no daemon; its service answers for it.
+        let engine = Engine::start("env", "podman.sock", |folder| {
+            configure(folder);
+            let mut arguments = vec![format!("CONTAINERS_CONF={}", conf(folder))];
+            arguments.push("podman".to_owned());
+            arguments.extend(places(folder));
+            arguments.extend(["system", "service", "--time", "0"].map(str::to_owned));
+            arguments.push(format!("unix://{}", folder.join("podman.sock").display()));
+            arguments
+        });
+        let podman = Self { engine };
+        until("podman answers", || {
+            podman.podman().arg("version").output().is_ok_and(|output| output.status.success())
+        });
+        let image = engine::busybox(podman.engine.directory());
+        run(podman.podman().arg("import").arg(image).arg("localhost/bb"));
+        podman
+    }
+
+    fn podman(&self) -> Command {
+        let folder = self.engine.directory();
+        let mut command = self.engine.command("podman");
+        command.env("CONTAINERS_CONF", conf(folder)).args(places(folder));
+        command
+    }
+
+    /// Runs a service of the project `shop`.
+    fn service(&self, name: &str, more: &[&str], command: &[&str]) {
+        let labels = [
+            "io.podman.compose.project=shop".to_owned(),
+            format!("com.docker.compose.service={name}"),
+        ];
+        let mut podman = self.podman();
+        podman.args(["run", "--detach", "--name", &format!("shop_{name}_1"), "--network", "shop"]);
+        for label in &labels {
+            podman.args(["--label", label]);
+        }
+        run(podman.args(more).arg("localhost/bb").args(command));
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let _ = self.podman().args(["rm", "--all", "--force", "--time", "0"]).output();
+    }
+}
+
+fn conf(folder: &Path) -> String {
+    folder.join("containers.conf").display().to_string()
+}
+
+/// What is nobody else's: networks, and limits that need no privilege to be raised.
+fn configure(folder: &Path) {
+    let text = format!(
+        "[network]\nnetwork_backend = \"cni\"\ncni_plugin_dirs = [\"/usr/lib/cni\"]\n\
+         network_config_dir = \"{}\"\n\
+         [containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n",
+        folder.join("networks").display()
+    );
+    fs::write(conf(folder), text).expect("writing a configuration");
+}
+
+fn places(folder: &Path) -> Vec<String> {
+    let mut arguments = Vec::new();
+    for (flag, name) in [("--root", "storage"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
+        arguments.extend([flag.to_owned(), folder.join(name).display().to_string()]);
+    }
+    let choices = [
+        ("--storage-driver", "vfs"),
+        ("--runtime", "runc"),
+        ("--cgroup-manager", "cgroupfs"),
+        ("--events-backend", "file"),
+    ];
+    arguments.extend(choices.iter().flat_map(|(flag, value)| [*flag, *value]).map(str::to_owned));
+    arguments
+}
+
+#[test]
+fn services_that_podman_runs_are_called_by_their_names() {
+    needs_kernel!();
+    if let Some(program) = lacking(NEEDS) {
+        println!("SKIPPED: {program} is not installed");
+        return;
+    }
+    let podman = Podman::start();
+    let agent =
+        Agent::with(&[("names.podman", &podman.engine.socket.to_string_lossy())]);
+    let subnet = format!("{}.34", net());
+    run(podman.podman().args(["network", "create", "--subnet", &format!("{subnet}.0/24"), "shop"]));
+    let db = format!("{subnet}.9");
+    podman.service("db", &["--ip", &db], &["httpd", "-f", "-p", "5432"]);
+    let script = format!("while :; do wget -q -O /dev/null http://{db}:5432/; sleep 0.1; done");
+    podman.service("web", &[], &["sh", "-c", &script]);
+    let expected = [
+        edge("shop/web", "shop/db", 5432, "client", ("podman", "listener")),
+        edge("shop/web", "shop/db", 5432, "server", ("podman", "podman")),
+    ];
+    expect(&agent, &expected, |name| name.starts_with("shop/") || name.contains(&subnet));
+    agent.stop();
+}
