@@ -4,8 +4,8 @@
 //! a scrape would have, so that both are looked at in the same way.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,12 +16,16 @@ use opentelemetry_proto::tonic::metrics::v1::{
     HistogramDataPoint, Metric, metric::Data, number_data_point,
 };
 use prost::Message as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::agent::Agent;
 use crate::facts::patience;
 use crate::namespace::Pair;
 use crate::net;
 use crate::scrape::{Sample, Scrape};
+use crate::web::Keys;
 
 const SECRET: &str = "Bearer of-this-nobody-may-read";
 const CONNECTIONS: u64 = 7;
@@ -44,14 +48,27 @@ struct Seen {
 
 impl Collector {
     fn start() -> Self {
+        Self::with(None)
+    }
+
+    /// One that speaks TLS, if it is told how.
+    fn with(tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let shared = Arc::clone(&seen);
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || while serve(&stream, &shared).is_some() {});
+            for mut stream in listener.incoming().flatten() {
+                let (shared, tls) = (Arc::clone(&shared), tls.clone());
+                thread::spawn(move || {
+                    let Some(tls) = tls else {
+                        while serve(&mut stream, &shared).is_some() {}
+                        return;
+                    };
+                    let connection = ServerConnection::new(tls).expect("a connection");
+                    let mut stream = StreamOwned::new(connection, stream);
+                    while serve(&mut stream, &shared).is_some() {}
+                });
             }
         });
         Self { address, seen }
@@ -71,8 +88,8 @@ impl Collector {
 }
 
 /// Answers one request of a connection; `None` at its end.
-fn serve(stream: &TcpStream, seen: &Mutex<Seen>) -> Option<()> {
-    let mut reader = BufReader::new(stream);
+fn serve(stream: &mut (impl Read + Write), seen: &Mutex<Seen>) -> Option<()> {
+    let mut reader = BufReader::new(&mut *stream);
     let (mut first, mut length) = (String::new(), 0);
     reader.read_line(&mut first).ok().filter(|read| *read > 0)?;
     let mut authorization = String::new();
@@ -99,7 +116,6 @@ fn serve(stream: &TcpStream, seen: &Mutex<Seen>) -> Option<()> {
         seen.authorization = authorization;
         "200 OK"
     };
-    let mut stream = stream;
     write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").ok()
 }
 
@@ -244,4 +260,45 @@ fn a_collector_gets_what_a_scrape_shows_also_after_it_was_away() {
     let last = rebuilt(seen.latest.as_ref().unwrap());
     let client = last.edge(&pair.client.service, &pair.server.service, port, "client");
     assert_eq!(client.connects("ok"), CONNECTIONS + 1);
+}
+
+#[test]
+fn a_collector_behind_tls_is_believed_by_its_authority_only() {
+    needs_kernel!();
+    let keys = Keys::new();
+    let certificates = CertificateDer::pem_file_iter(keys.path("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(keys.path("server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(certificates.map(Result::unwrap).collect(), key)
+        .unwrap();
+    let collector = Collector::with(Some(Arc::new(tls)));
+    let endpoint = format!("https://localhost:{}", collector.address.port());
+    let authority = keys.path("ca.pem").display().to_string();
+    let pushes =
+        |now: &Scrape, result| now.sum("portolan_otlp_pushes_total", &[("result", result)]) > 0;
+
+    let base = [("otlp.endpoint", endpoint.as_str()), ("otlp.interval", "1s")];
+    let agent = Agent::with(&[&base[..], &[("otlp.ca_file", authority.as_str())]].concat());
+    agent.eventually(true, |now| pushes(now, "ok"));
+    agent.stop();
+    assert!(collector.seen.lock().unwrap().latest.is_some());
+
+    // Another authority, which has issued nothing.
+    let others = Keys::new();
+    let stranger = others.path("ca.pem").display().to_string();
+    let taken = collector.seen.lock().unwrap().requests;
+    let agent = Agent::with(&[&base[..], &[("otlp.ca_file", stranger.as_str())]].concat());
+    // It is tried three times, with pauses, before it is told.
+    let began = Instant::now();
+    while !pushes(&agent.scrape(), "unreachable") {
+        assert!(began.elapsed() < patience(Duration::from_secs(20)), "{}", agent.log());
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(agent.log().contains("certificate"), "{}", agent.log());
+    drop(agent);
+    assert_eq!(collector.seen.lock().unwrap().requests, taken);
 }

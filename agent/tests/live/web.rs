@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use crate::agent::{Agent, Start};
 
 /// A folder with an authority, a server's certificate and one of a client.
-struct Keys {
+pub struct Keys {
     folder: tempfile::TempDir,
 }
 
 impl Keys {
-    fn new() -> Self {
+    /// All of them, made anew.
+    pub fn new() -> Self {
         let keys = Self { folder: tempfile::tempdir().unwrap() };
         keys.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem");
         keys.issue("server", "DNS:localhost,IP:127.0.0.1");
@@ -25,7 +26,8 @@ impl Keys {
         keys
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Where one of its files is.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
