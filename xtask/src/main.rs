@@ -19,6 +19,7 @@ mod demo;
 mod deploy;
 mod fuzz;
 mod image;
+mod miri;
 mod package;
 mod reproducible;
 mod run;
@@ -52,6 +53,8 @@ enum Command {
     Vm(vm::Args),
     /// Feed every parser with whatever a fuzzer finds
     Fuzz(fuzz::Args),
+    /// Run the unsafe code that reads foreign bytes under an interpreter
+    Miri,
     /// Load the agent for a long time and see whether anything grows
     Soak(soak::Args),
     /// Measure what the agent costs, next to others, on this machine
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::test(&args),
         Command::Vm(args) => vm::vm(&args),
         Command::Fuzz(args) => fuzz::fuzz(&args),
+        Command::Miri => miri::miri(),
         Command::Soak(args) => soak::soak(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Dashboards(args) => dashboards::dashboards(&args),

@@ -99,7 +99,7 @@ impl<K: Name, V: Clone + Default + Merge> Attributed<K, V> {
 
     /// Every row.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &Arc<V>)> {
-        self.rows.iter().map(|(name, row)| (&name.key, &row.value))
+        self.rows.iter().map(|(name, row)| (name.key.as_ref(), &row.value))
     }
 
     /// How many slots, over time, found no row of their own.

@@ -2,7 +2,8 @@
 //!
 //! A hash table that has grown too large is copied by whoever inserts next, and for that every key
 //! is hashed again. With names in them that takes milliseconds at ten thousand rows, most of it
-//! spent waiting for memory; a hash that is kept beside the key takes none of it.
+//! spent waiting for memory. A hash that is kept takes none of it, and of a key that lies elsewhere
+//! only the pointer is copied.
 
 use std::hash::{BuildHasher as _, Hash, Hasher};
 use std::sync::LazyLock;
@@ -16,7 +17,7 @@ static SEED: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::de
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hashed<K> {
     hash: u64,
-    pub(super) key: K,
+    pub(super) key: Box<K>,
 }
 
 /// The same for a key that is only looked up.
@@ -29,7 +30,7 @@ pub(super) struct Sought<'a, K> {
 
 impl<K: Hash> Hashed<K> {
     pub(super) fn new(key: K) -> Self {
-        Self { hash: SEED.hash_one(&key), key }
+        Self { hash: SEED.hash_one(&key), key: Box::new(key) }
     }
 }
 
@@ -55,7 +56,7 @@ impl<K> Hash for Sought<'_, K> {
 
 impl<K: Eq> Equivalent<Hashed<K>> for Sought<'_, K> {
     fn equivalent(&self, other: &Hashed<K>) -> bool {
-        self.hash == other.hash && *self.key == other.key
+        self.hash == other.hash && *self.key == *other.key
     }
 }
 

@@ -56,6 +56,7 @@ macro_rules! needs_kernel {
 }
 
 mod balance;
+mod budget;
 mod confined;
 mod conflicts;
 mod degrade;
@@ -63,6 +64,7 @@ mod dns;
 mod enforcement;
 mod exactness;
 mod inet_sock_set_state;
+mod io_uring;
 mod latency;
 mod ledger;
 mod map;

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use crate::agent::{self, Agent};
 use crate::exactness::{Load, Nginx, Redis, missing};
 use crate::namespace::Pair;
+use crate::net;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -70,14 +71,23 @@ impl Prometheus {
 
     /// The values of an instant query, one for every series.
     fn query(&self, query: &str) -> Vec<f64> {
+        let value = |series: &Value| series["value"][1].as_str().and_then(|text| text.parse().ok());
+        self.series(query).iter().map(|series| value(series).expect("a number")).collect()
+    }
+
+    /// The values of a label in an instant query, one for every series.
+    fn label_values(&self, query: &str, label: &str) -> Vec<String> {
+        let value = |series: &Value| series["metric"][label].as_str().map(str::to_owned);
+        self.series(query).iter().filter_map(value).collect()
+    }
+
+    fn series(&self, query: &str) -> Vec<Value> {
         let mut path = String::from("/api/v1/query?query=");
         for byte in query.bytes() {
             write!(path, "%{byte:02X}").expect("a string takes all");
         }
         let answer = self.json(&path);
-        let series = answer["data"]["result"].as_array().expect("a vector");
-        let value = |series: &Value| series["value"][1].as_str().and_then(|text| text.parse().ok());
-        series.iter().map(|series| value(series).expect("a number")).collect()
+        answer["data"]["result"].as_array().expect("a vector").clone()
     }
 
     /// Asks until there is an answer and every value is above 0.
@@ -190,6 +200,42 @@ fn ask_for_everything(prometheus: &Prometheus, labels: &str, role: &str) {
 }
 
 #[test]
+fn names_full_of_escapes_come_back_from_prometheus() {
+    needs_kernel!();
+    if let Some(why) = missing(&["prometheus"]) {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let listener = pair.server.listen((pair.server.v4, 0));
+    let port = net::port(&listener);
+    let address = SocketAddr::from((pair.server.v4, port));
+    // What a program calls itself, and what people read: control characters are no name.
+    let names = [("a\"b\\c{d=e},f #", "a\"b\\c{d=e},f #"), ("x\ny\u{1}\u{7f}é", "x_y__é")];
+    for (name, _) in names {
+        drop(pair.client.act_as(name, || TcpStream::connect(address)).expect("connecting"));
+        drop(net::accept(&listener));
+    }
+    let prometheus = Prometheus::start(agent.address);
+    let filter = format!("role=\"client\",port=\"{port}\",result=\"ok\"");
+    let query = format!("portolan_tcp_connects_total{{{filter}}}");
+    let mut expected: Vec<_> = names.iter().map(|(_, shown)| (*shown).to_owned()).collect();
+    expected.sort();
+    let began = Instant::now();
+    loop {
+        let mut clients = prometheus.label_values(&query, "client");
+        clients.sort();
+        if clients == expected {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "Prometheus knows {clients:?}, not {expected:?}");
+        thread::sleep(PAUSE);
+    }
+    agent.stop();
+}
+
+#[test]
 fn promtool_has_no_complaint_about_the_text() {
     needs_kernel!();
     if let Some(why) = missing(&["promtool"]) {
@@ -199,7 +245,7 @@ fn promtool_has_no_complaint_about_the_text() {
     let pair = Pair::new();
     let agent = Agent::start();
     let listener = pair.server.listen((pair.server.v4, 0));
-    let port = crate::net::port(&listener);
+    let port = net::port(&listener);
     drop(pair.client.connect((pair.server.v4, port)).expect("connecting"));
     let (client, server) = (&pair.client.service, &pair.server.service);
     agent.eventually(1, |now| now.edge(client, server, port, "client").connects("ok"));

@@ -158,7 +158,8 @@ fn data_in_the_syn_counts_like_any_other() {
     let (a, b) = (of("client"), of("server"));
     assert_eq!((a.sent_bytes(), a.received_bytes()), (180, 270));
     assert_eq!((b.sent_bytes(), b.received_bytes()), (270, 180));
-    println!("turns: {} and {}", a.requests().count, b.requests().count);
+    // A request in a SYN came before there was a connection to time: the known limit, no more.
+    assert_eq!((a.requests().count, b.requests().count), (1, 1));
     agent.stop();
 }
 

@@ -6,6 +6,7 @@
 mod hooks;
 mod imports;
 mod metrics;
+mod proof;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ struct Finding {
     what: String,
 }
 
-const RULES: [fn(&Sources) -> Vec<Finding>; 8] = [
+const RULES: [fn(&Sources) -> Vec<Finding>; 9] = [
     sources::headers,
     sources::lengths,
     sources::names,
@@ -38,6 +39,7 @@ const RULES: [fn(&Sources) -> Vec<Finding>; 8] = [
     imports::layers,
     hooks::touch_list,
     metrics::named_and_listed,
+    proof::tests_exist,
 ];
 
 /// Applies every rule to the checkout.

@@ -1,0 +1,62 @@
+//! A host with very many busy edges, for the benchmark of scrapes and the test that counts what
+//! they allocate.
+
+use std::sync::Arc;
+
+use agent_common::edge::{CONNECT_OK, EdgeCounters};
+use agent_common::ledger::{CLASSES, Ledger};
+use agent_common::wire::Wire as _;
+use portolan::model::kept::KeptView;
+use portolan::model::memory::MemoryView;
+use portolan::model::service::{Service, Source};
+use portolan::model::snapshot::{EdgeLabels, EdgeView, LedgerView, RelatedView, Role, Snapshot};
+
+/// A host with `rows` busy edges, all of which have all three histograms.
+pub fn snapshot(rows: usize) -> Snapshot {
+    let mut counters = EdgeCounters::zeroed();
+    for (i, n) in counters.connects.iter_mut().enumerate() {
+        *n = u64::from(i == usize::from(CONNECT_OK)) * 123_456;
+    }
+    counters.opened = 123_456;
+    counters.sent_bytes = 9_876_543_210;
+    counters.received_bytes = 1_234_567_890;
+    for us in (0..20_000u64).map(|i| i * i) {
+        counters.connect.observe(us);
+        counters.rtt.observe(us);
+        counters.request.observe(us);
+    }
+    let counters = Arc::new(counters);
+    let row = |i: usize| {
+        let client = Service::new(&format!("checkout-service-{i}"), Source::Container);
+        let server = Service::new(&format!("inventory-postgres-{}", i % 97), Source::Container);
+        let role = if i.is_multiple_of(2) { Role::Client } else { Role::Server };
+        let labels = Arc::new(EdgeLabels::new(client, server, 5432, role));
+        EdgeView { labels, counters: Arc::clone(&counters) }
+    };
+    Snapshot {
+        taken_seconds: 0.0,
+        edges: (0..rows).map(row).collect(),
+        listeners: Vec::new(),
+        ports: Vec::new(),
+        ephemeral: Vec::new(),
+        conflicts: Vec::new(),
+        conflict_totals: Vec::new(),
+        ledger: LedgerView {
+            kernel: Ledger::zeroed(),
+            exported: [0; CLASSES],
+            recursion_misses: 0,
+        },
+        hooks: Vec::new(),
+        disabled: Vec::new(),
+        maps: Vec::new(),
+        sources: Vec::new(),
+        unresolved_owners: 0,
+        preexisting_sockets: 0,
+        related: RelatedView::default(),
+        drains: 0,
+        drain_seconds: 0.0,
+        memory: MemoryView::default(),
+        kept: KeptView::default(),
+        health_since: Arc::default(),
+    }
+}

@@ -1,0 +1,50 @@
+//! `cargo xtask miri`: the unsafe code that reads foreign bytes, under an interpreter that knows
+//! what is undefined (Miri).
+//!
+//! That code is the wire macro of `agent-common`: every record and row of the kernel becomes a value
+//! there and nowhere else; the modules in `agent/src/decode` have no unsafe block of their own. The
+//! rest of the unsafe code is system calls, which no interpreter can follow.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::shell;
+
+/// An interpreter is some hundred times slower: fewer cases of each property.
+const CASES: &str = "8";
+
+pub fn miri() -> Result<()> {
+    let decoders = crate::tree::root().join("agent/src/decode");
+    for entry in std::fs::read_dir(decoders)?.flatten() {
+        let text = std::fs::read_to_string(entry.path())?;
+        if text.contains("unsafe {") {
+            bail!("{} has unsafe code that Miri does not see here", entry.path().display());
+        }
+    }
+    if shell::probe(nightly().args(["miri", "--version"])).is_none() {
+        let mut rustup = Command::new("rustup");
+        rustup.args(["component", "add", "--toolchain", "nightly", "miri", "rust-src"]);
+        if let Err(why) = shell::quiet(&mut rustup) {
+            println!("SKIPPED: Miri comes with a nightly toolchain of rustup, and: {why}");
+            return Ok(());
+        }
+    }
+    println!("the tests of agent-common under Miri");
+    // Files of proptest and its seeds are of this machine.
+    let mut test = nightly();
+    test.args(["miri", "test", "--package", "agent-common"]);
+    test.env("PROPTEST_CASES", CASES).env("MIRIFLAGS", "-Zmiri-disable-isolation");
+    shell::loud(&mut test)
+}
+
+/// The cargo of the nightly toolchain, by way of rustup.
+fn nightly() -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.arg("+nightly").current_dir(crate::tree::root());
+    // What started us is another toolchain's.
+    for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
+        cargo.env_remove(variable);
+    }
+    cargo
+}

@@ -1,0 +1,59 @@
+//! docs/proof.md says which test proves what: every test that it names must be there.
+
+use super::{Finding, Sources};
+
+const PAGE: &str = "docs/proof.md";
+
+/// Names with `::` in backquotes are tests, or modules of tests.
+pub fn tests_exist(sources: &Sources) -> Vec<Finding> {
+    let Some(page) = sources.0.get(PAGE) else {
+        let what = "it says which test proves what: write it".to_owned();
+        return vec![Finding { path: PAGE.to_owned(), line: 0, what }];
+    };
+    let mut findings = Vec::new();
+    for (at, line) in page.lines().enumerate() {
+        let quoted = line.split('`').skip(1).step_by(2);
+        for name in quoted.filter(|word| word.contains("::") && !word.contains(' ')) {
+            if !exists(sources, name) {
+                let what = format!("there is no test {name}: name the one that proves this");
+                findings.push(Finding { path: PAGE.to_owned(), line: at + 1, what });
+            }
+        }
+    }
+    findings
+}
+
+/// Whether a file of the test's module has a function of its name; of a module, whether it is there.
+fn exists(sources: &Sources, name: &str) -> bool {
+    let parts: Vec<&str> = name.split("::").collect();
+    let [.., module, last] = parts[..] else { return false };
+    let inside = parts.iter().rev().skip(1).find(|part| **part != "tests").copied();
+    let inside = inside.unwrap_or(module);
+    let is_module = |path: &str, module: &str| {
+        let folder = path.replace("agent/fuzz/", "agent_fuzz/");
+        path.ends_with(&format!("/{module}.rs")) || folder.contains(&format!("{module}/"))
+    };
+    let function = format!("fn {last}(");
+    sources.all().any(|(path, text)| {
+        path.ends_with(".rs")
+            && is_module(path, inside)
+            && (text.contains(&function) || (last == "tests" && text.contains("#[test]")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_that_is_not_there_is_found() {
+        let page = "| a | `sweep::it_is`, `sweep::it_is_not`, `x::y::tests` | `bpftool` |\n";
+        let mut sources = Sources::default();
+        sources.0.insert(PAGE.into(), page.into());
+        sources.0.insert("agent/tests/live/sweep.rs".into(), "fn it_is() {}".into());
+        sources.0.insert("agent/src/x/y.rs".into(), "#[test] fn z() {}".into());
+        let found = tests_exist(&sources);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].what.contains("sweep::it_is_not"), "{found:?}");
+    }
+}
