@@ -56,7 +56,7 @@ fn scrape(rows: usize, format: Format) -> (u64, usize) {
     let mut text = String::with_capacity(rows * 20_000 + 1_000_000);
     let mut render = || {
         text.clear();
-        let scrape = Scrape { previous: None, process: Process::default() };
+        let scrape = Scrape { previous: None, process: Process::default(), pushes: None };
         let before = COUNT.get();
         exporter.render(&snapshot, format, scrape, &mut text).expect("a String takes everything");
         COUNT.get() - before

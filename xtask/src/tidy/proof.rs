@@ -34,9 +34,8 @@ fn exists(sources: &Sources, name: &str) -> bool {
         path.ends_with(&format!("/{module}.rs")) || folder.contains(&format!("{module}/"))
     };
     let function = format!("fn {last}(");
-    sources.all().any(|(path, text)| {
-        path.ends_with(".rs")
-            && is_module(path, inside)
+    sources.rust("").any(|(path, text)| {
+        is_module(path, inside)
             && (text.contains(&function) || (last == "tests" && text.contains("#[test]")))
     })
 }
