@@ -11,8 +11,11 @@ use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use crate::atomic;
 use crate::connection;
 use crate::maps::{self, lost, seen};
-use crate::opaque::opaque;
+use crate::opaque::{forgotten, opaque};
 use crate::sock::Sock;
+
+// What `forgotten` makes of a place.
+const _: () = assert!(BUCKET == 8);
 
 /// What a cgroup program's refusal becomes (`__cgroup_bpf_run_filter_sock_addr`,
 /// kernel/bpf/cgroup.c).
@@ -42,18 +45,12 @@ pub fn connecting(key: &ClaimKey) {
 /// The running thread's SYN is about to leave: who asked for it, if that is known.
 #[inline(always)]
 pub fn sent() -> Option<u32> {
-    let (attempt, token) = own()?;
+    let attempt = own(|step| step == STEP_CONNECT)?;
     // SAFETY: a valid map value; ours since `own`.
-    unsafe {
-        if (*attempt).key.step != STEP_CONNECT {
-            // A bind that failed, and of which nobody has been told yet.
-            release(attempt, token);
-            return None;
-        }
-        let owner = (*attempt).key.owner;
-        release(attempt, FREE);
-        Some(owner)
-    }
+    let owner = unsafe { (*attempt).key.owner };
+    // SAFETY: as above.
+    unsafe { release(attempt, FREE) };
+    Some(owner)
 }
 
 /// Remembers what the running thread asks for; whether there was room.
@@ -97,7 +94,7 @@ pub fn refused(key: &ClaimKey) {
 /// The running thread got what it had asked for: who asked, if that is known.
 #[inline(always)]
 pub fn granted() -> Option<u32> {
-    let Some((attempt, _)) = own() else {
+    let Some(attempt) = own(is_bind) else {
         // It was counted as failed already, or nothing was remembered.
         seen(BIND);
         lost(BIND, LATE);
@@ -111,13 +108,14 @@ pub fn granted() -> Option<u32> {
     Some(owner)
 }
 
-/// The kernel told the running thread how its bind ended.
+/// The kernel told the running thread how its bind ended. One that is refused before anybody was
+/// asked (an address that is too short) has left no attempt.
 #[inline(always)]
 pub fn returned(result: i32) {
     if result >= 0 {
         return;
     }
-    let Some((attempt, _)) = own() else { return };
+    let Some(attempt) = own(is_bind) else { return };
     // SAFETY: a valid map value, ours since `own`.
     unsafe {
         (*attempt).key.errno = result.wrapping_neg() as u16;
@@ -169,6 +167,9 @@ pub fn listen_failed(sk: Sock, owner: u32) {
 
 /// Where the thread's attempt goes: its own last place, else a free one, else one whose owner has
 /// been silent for too long; [`BUCKET`] if there is none.
+///
+/// The verifier may not know which one it is: it would go through the rest of the program once for
+/// every pair of numbers, and before Linux 6.2 that is more than it has patience for.
 #[inline(always)]
 fn place_for(bucket: *mut Bucket, thread: u64, now: u64) -> usize {
     let (mut free, mut overdue, mut i) = (BUCKET, BUCKET, 0);
@@ -176,15 +177,16 @@ fn place_for(bucket: *mut Bucket, thread: u64, now: u64) -> usize {
         let attempt = at(bucket, opaque(i) & (BUCKET - 1));
         // SAFETY: a valid map value; volatile, because others write it.
         let token = unsafe { core::ptr::read_volatile(&raw const (*attempt).token) };
+        let place = forgotten(i, token);
         if token == FREE {
-            free = i;
+            free = place;
         } else if token != BUSY {
             // SAFETY: as above.
             if unsafe { core::ptr::read_volatile(&raw const (*attempt).thread) } == thread {
-                return i;
+                return place;
             }
             if is_overdue(token, now) {
-                overdue = i;
+                overdue = place;
             }
         }
         i += 1;
@@ -192,9 +194,10 @@ fn place_for(bucket: *mut Bucket, thread: u64, now: u64) -> usize {
     if free < BUCKET { free } else { overdue }
 }
 
-/// The attempt of the running thread, taken, and the token that it had; `None` if it has none.
+/// The attempt of the running thread, taken; `None` if it has none of that kind. What it tried
+/// before in the other way, and of which nobody has been told yet, stays where it is.
 #[inline(always)]
-fn own() -> Option<(*mut Attempt, u64)> {
+fn own(is_it: impl Fn(u8) -> bool) -> Option<*mut Attempt> {
     let thread = current_thread();
     let bucket = maps::attempts(bucket_of(thread))?;
     let mut i = 0;
@@ -203,14 +206,24 @@ fn own() -> Option<(*mut Attempt, u64)> {
         // SAFETY: a valid map value; volatile, because others write it.
         unsafe {
             let token = core::ptr::read_volatile(&raw const (*attempt).token);
+            let place = forgotten(i, token);
             if token > BUSY && core::ptr::read_volatile(&raw const (*attempt).thread) == thread {
+                if !is_it(core::ptr::read_volatile(&raw const (*attempt).key.step)) {
+                    return None;
+                }
+                let attempt = at(bucket, place);
                 let found = atomic::compare_swap(&raw mut (*attempt).token, token, BUSY);
-                return if found == token { Some((attempt, token)) } else { None };
+                return if found == token { Some(attempt) } else { None };
             }
         }
         i += 1;
     }
     None
+}
+
+#[inline(always)]
+fn is_bind(step: u8) -> bool {
+    step != STEP_CONNECT
 }
 
 /// Takes a place whatever is in it, unless somebody is at it: the token that was there.

@@ -203,7 +203,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "post_bind4",
         ways: &[cgroup("post_bind4", Kind::CgroupSocket)],
-        fields: &[],
+        fields: OWNER_FIELDS,
         requests: false,
         after: None,
         lost_without: "who holds an IPv4 port that is not listened on, UDP among them, and since when",
@@ -211,7 +211,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "post_bind6",
         ways: &[cgroup("post_bind6", Kind::CgroupSocket)],
-        fields: &[],
+        fields: OWNER_FIELDS,
         requests: false,
         after: None,
         lost_without: "who holds an IPv6 port that is not listened on, UDP among them, and since when",
@@ -235,7 +235,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "connect4",
         ways: &[cgroup("connect4", Kind::CgroupAddress)],
-        fields: CONNECT_FIELDS,
+        fields: OWNER_FIELDS,
         requests: false,
         after: None,
         lost_without: "connects to IPv4 addresses that the kernel refuses at once, as without a route",
@@ -243,7 +243,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "connect6",
         ways: &[cgroup("connect6", Kind::CgroupAddress)],
-        fields: CONNECT_FIELDS,
+        fields: OWNER_FIELDS,
         requests: false,
         after: None,
         lost_without: "connects to IPv6 addresses that the kernel refuses at once, as without a route",
@@ -290,8 +290,8 @@ pub const HOOKS: &[Hook] = &[
 const BIND_FIELDS: &[&str] =
     &["net", "net_inum", "num", "state", "group_leader", "comm", "cred", "cap_effective"];
 
-/// What `connect4` and `connect6` read.
-const CONNECT_FIELDS: &[&str] = &["net", "net_inum", "group_leader", "comm"];
+/// What it takes to find out who is running, and where.
+const OWNER_FIELDS: &[&str] = &["net", "net_inum", "group_leader", "comm"];
 
 /// The programs of `sk_data_ready` that do not read answers of DNS servers begin with this.
 pub const WITHOUT_DNS: &str = "plain_";
