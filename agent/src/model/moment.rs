@@ -12,9 +12,13 @@ const EPOCH: u64 = 719_468;
 /// Days in 400 years: after them the calendar repeats.
 const ERA: u64 = 146_097;
 
+/// The last second of the year 9999: what is later cannot be written down.
+const LAST: u64 = 253_402_300_799;
+
 /// A moment of the calendar, or so long after `now`.
 pub fn parse(text: &str, now: u64) -> Result<u64, String> {
-    span(text).and_then(|span| now.checked_add(span)).or_else(|| absolute(text)).ok_or_else(|| {
+    let moment = span(text).and_then(|span| now.checked_add(span)).or_else(|| absolute(text));
+    moment.filter(|moment| *moment <= LAST).ok_or_else(|| {
         format!(
             "\"{text}\" is no moment; write a time in UTC like 2026-12-01T10:00:00Z or 2026-12-01, or how long from now, like 30m, 2h or 7d"
         )
@@ -126,6 +130,8 @@ mod tests {
             "2026-12-01T24:00:00Z",
             "2026-12-01 10:00",
             "2026-12-01-01",
+            // After the year 9999.
+            "2932897d",
             "99999999999999999999d",
             "18446744073709551615s",
             "ä",
