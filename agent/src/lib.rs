@@ -10,6 +10,8 @@ pub mod cli;
 pub mod config;
 pub mod decode;
 pub mod export;
+#[doc(hidden)]
+pub mod foreign;
 pub mod identity;
 pub mod kernel;
 pub mod model;

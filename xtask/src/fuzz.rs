@@ -5,6 +5,7 @@
 //! finds its way in. What it learns is kept in `target/fuzz/corpus`, what broke a body in
 //! `target/fuzz/found`: put that among the seeds together with the repair.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,6 +21,9 @@ pub struct Args {
     /// How long each
     #[arg(long, default_value_t = 60)]
     seconds: u32,
+    /// Write what came of it as a table in Markdown to this file
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
 }
 
 /// What libFuzzer needs of the compiler: edges counted, comparisons told (clang's
@@ -30,10 +34,22 @@ const INSTRUMENTATION: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1";
+/// What stands above the table.
+const PROSE: &str = "# Parsers under the fuzzer
+
+Every parser of foreign bytes is a body of `agent/fuzz`. With every `cargo test` the bodies run over \
+their seeds, pieces of them and noise; `cargo xtask fuzz` runs them under libFuzzer, compiled with \
+coverage instrumentation. What breaks a body becomes a seed, together with the repair. The table is \
+written by `cargo xtask fuzz --table docs/fuzz.md`; *kept* are inputs that reached code which no \
+other had reached.
+
+| body | executions | kept | outcome |
+|---|---|---|---|
+";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 pub fn fuzz(args: &Args) -> Result<()> {
-    let Args { body, seconds } = args;
+    let Args { body, seconds, table } = args;
     if cfg!(not(all(target_arch = "x86_64", target_os = "linux"))) {
         println!("SKIPPED: the fuzzer is built for {TARGET} only");
         return Ok(());
@@ -46,6 +62,7 @@ pub fn fuzz(args: &Args) -> Result<()> {
     let chosen = if body.is_empty() { &known } else { body };
     let program = compile()?;
     let (mut broken, mut executions) = (Vec::new(), 0);
+    let mut rows = String::new();
     for name in chosen {
         let run = run(&program, name, *seconds)?;
         println!(
@@ -55,12 +72,20 @@ pub fn fuzz(args: &Args) -> Result<()> {
             if run.broken { ", BROKEN" } else { "" }
         );
         executions += run.executions;
+        let Run { executions: times, kept, broken: is_broken, .. } = run;
+        let outcome = if is_broken { "**broken**" } else { "nothing broke" };
+        let _ = writeln!(rows, "| {name} | {times} | {kept} | {outcome} |");
         if run.broken {
             println!("{}", run.said);
             broken.push(name.as_str());
         }
     }
     println!("{executions} executions of {} bodies", chosen.len());
+    if let Some(file) = table {
+        let text = format!("{PROSE}{rows}\n{executions} executions, {seconds} seconds each.\n");
+        fs::write(file, text).context("writing the table")?;
+        println!("wrote {}", tree::shown(file));
+    }
     if !broken.is_empty() {
         bail!("{} broke; the inputs are in target/fuzz/found", broken.join(", "));
     }

@@ -34,6 +34,12 @@ pub const BODIES: &[(&str, Body)] = &[
     ("proc", proc),
     ("address", canonical_address),
     ("histogram", histogram),
+    ("netlink", portolan::foreign::netlink),
+    ("network_files", |bytes| portolan::foreign::network_files(&String::from_utf8_lossy(bytes))),
+    ("state", |bytes| portolan::foreign::state(&String::from_utf8_lossy(bytes))),
+    ("web_file", |bytes| portolan::foreign::web_file(&String::from_utf8_lossy(bytes))),
+    ("request", portolan::foreign::request),
+    ("moment", |bytes| portolan::foreign::moment(&String::from_utf8_lossy(bytes))),
 ];
 
 /// Records from the ring.

@@ -22,7 +22,7 @@
 
 pub mod kept;
 pub mod local;
-mod occupant;
+pub(crate) mod occupant;
 pub mod ports;
 pub mod relations;
 mod routes;
@@ -31,7 +31,7 @@ pub mod shapes;
 mod slots;
 mod source;
 mod stream;
-mod web;
+pub(crate) mod web;
 
 pub use self::routes::{Api, router};
 pub use self::server::{bind, serve};

@@ -79,7 +79,7 @@ fn request(sequence: u32) -> Vec<u8> {
 }
 
 /// Reads the messages of one datagram; returns whether the dump is complete.
-fn read_datagram(
+pub(crate) fn read_datagram(
     mut bytes: &[u8],
     sequence: u32,
     limit: usize,

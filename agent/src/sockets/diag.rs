@@ -154,7 +154,11 @@ fn ask(socket: &OwnedFd, request: &[u8], protocol: u8, sequence: u32) -> Result<
 }
 
 /// Reads the messages of one datagram into `answer`; returns whether the dump is complete.
-fn read_datagram(mut bytes: &[u8], sequence: u32, answer: &mut Dump) -> Result<bool, DiagError> {
+pub(crate) fn read_datagram(
+    mut bytes: &[u8],
+    sequence: u32,
+    answer: &mut Dump,
+) -> Result<bool, DiagError> {
     while !bytes.is_empty() {
         // A length that is wrong leaves no way to find the next message.
         let message = NetlinkBuffer::new_checked(bytes).map_err(|_| DiagError::Truncated)?;

@@ -47,7 +47,7 @@ fn of(netstat: std::io::Result<String>) -> Reading {
 }
 
 /// Two lines a group: names, values.
-fn parse(netstat: &str) -> Option<u64> {
+pub(crate) fn parse(netstat: &str) -> Option<u64> {
     let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
     let (names, values) = (lines.next()?, lines.next()?);
     let at = names.split_whitespace().position(|name| name == "ListenDrops")?;

@@ -16,7 +16,7 @@ pub mod holders;
 pub mod inspection;
 pub mod namespaces;
 pub mod port_use;
-mod process_addresses;
+pub(crate) mod process_addresses;
 pub mod refusal;
 
 pub use existing::{Socket, Survey, survey};

@@ -30,7 +30,7 @@ pub fn of(tgid: u32) -> io::Result<Vec<Address>> {
 
 /// Leaves of the tree of routes whose kind is `LOCAL` (`fib_trie_seq_show`, net/ipv4/fib_trie.c):
 /// `|-- 10.0.0.1`, and below it `/32 host LOCAL`.
-fn v4(fib_trie: &str) -> impl Iterator<Item = Ipv4Addr> {
+pub(crate) fn v4(fib_trie: &str) -> impl Iterator<Item = Ipv4Addr> {
     let mut leaf = None;
     fib_trie.lines().filter_map(move |line| {
         let line = line.trim_start();
@@ -43,7 +43,7 @@ fn v4(fib_trie: &str) -> impl Iterator<Item = Ipv4Addr> {
 }
 
 /// The first field of every line, 32 hexadecimal digits (`if6_seq_show`, net/ipv6/addrconf.c).
-fn v6(if_inet6: &str) -> impl Iterator<Item = Ipv6Addr> {
+pub(crate) fn v6(if_inet6: &str) -> impl Iterator<Item = Ipv6Addr> {
     let field = |line: &str| line.split_whitespace().next().map(str::to_owned);
     let address =
         |field: String| (field.len() == 32).then(|| u128::from_str_radix(&field, 16).ok())?;

@@ -6,7 +6,7 @@
 
 pub mod desk;
 mod failure;
-mod file;
+pub(crate) mod file;
 pub mod requests;
 pub mod store;
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct WebFile {
+pub(crate) struct WebFile {
     pub tls_server_config: Option<TlsServer>,
     pub http_server_config: HttpServer,
     /// Names, and bcrypt hashes of passwords.
@@ -21,7 +21,7 @@ pub(super) struct WebFile {
 /// `tls_server_config`. Lists are `None` if they are not there: then the defaults of the library.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct TlsServer {
+pub(crate) struct TlsServer {
     pub cert_file: Option<PathBuf>,
     pub key_file: Option<PathBuf>,
     pub cert: Option<String>,
@@ -40,7 +40,7 @@ pub(super) struct TlsServer {
 /// `http_server_config`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct HttpServer {
+pub(crate) struct HttpServer {
     /// Read, without effect: the endpoint speaks HTTP/1.1, which every scraper does.
     #[serde(rename = "http2")]
     _http2: Option<bool>,
@@ -49,7 +49,7 @@ pub(super) struct HttpServer {
 
 /// Whether clients show certificates; names as in Go's crypto/tls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(super) enum ClientAuth {
+pub(crate) enum ClientAuth {
     #[default]
     #[serde(alias = "")]
     NoClientCert,
@@ -62,7 +62,7 @@ pub(super) enum ClientAuth {
 
 /// A version of TLS; `Unset` is the file's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(super) enum TlsVersion {
+pub(crate) enum TlsVersion {
     #[default]
     Unset,
     #[serde(rename = "TLS10")]
@@ -78,7 +78,7 @@ pub(super) enum TlsVersion {
 /// A text that is not for logs.
 #[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Secret(pub String);
+pub(crate) struct Secret(pub String);
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -113,7 +113,7 @@ impl WebFile {
         Ok(file)
     }
 
-    pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
         // The parser takes an empty document for a missing value.
         let empty = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
         if text.lines().all(empty) {

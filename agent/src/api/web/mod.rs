@@ -6,7 +6,7 @@
 //! current meaning and looks for changed files as connections come in, at most once a second: a
 //! renewed certificate needs no restart, and a mistake in a changed file leaves the old one in force.
 
-mod file;
+pub(crate) mod file;
 mod passwords;
 mod stamps;
 mod tls;

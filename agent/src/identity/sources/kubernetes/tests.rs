@@ -23,12 +23,7 @@ fn objects() -> Objects {
             serde_json::json!({"pod-template-hash": "7d4"})
         ),
         pod("db-0", "10.1.0.3", owner("StatefulSet", "db"), serde_json::json!({})),
-        pod(
-            "tidy-28391040-q",
-            "10.1.0.4",
-            owner("Job", "tidy-28391040"),
-            serde_json::json!({})
-        ),
+        pod("tidy-28391040-q", "10.1.0.4", owner("Job", "tidy-28391040"), serde_json::json!({})),
         pod("etcd-n1", "10.1.0.5", owner("Node", "n1"), serde_json::json!({})),
         pod("bare", "10.1.0.6", serde_json::json!([]), serde_json::json!({})),
     ]);
