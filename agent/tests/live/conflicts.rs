@@ -1,6 +1,6 @@
 //! Binds and listens that fail: who wanted the port, who has it, and why the two clash.
 
-mod claim;
+pub mod claim;
 mod ephemeral;
 mod matrix;
 mod programs;

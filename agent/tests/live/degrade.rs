@@ -4,26 +4,32 @@
 //! What must be gone without a hook is written here ([`lose`]); which hooks go with a field is the
 //! agent's own table, so a row that names a field too few shows up as a figure that is missing.
 
+mod rare;
+
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
 use agent_common::knobs::Offsets;
-use portolan::kernel::hooks::{HOOKS, Kind, OPTIONAL_FIELDS, Way};
+use portolan::kernel::hooks::{HOOKS, Hook, Kind, OPTIONAL_FIELDS, Way};
 
 use crate::agent::{self, Agent};
+use crate::conflicts::claim::Claim;
 use crate::facts;
+use crate::holder::Holder;
 use crate::namespace::{Connection, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
-/// What the same traffic leaves behind, by what it needs.
+/// What the same traffic leaves behind, by what it needs. Pairs are client and server, sent and
+/// received, or IPv4 and IPv6.
 #[derive(Clone, Debug, PartialEq, Default)]
 struct Seen {
     connects: (u64, u64),
     failed_connects: u64,
-    unsent_connects: u64,
+    unsent_connects: (u64, u64),
     connect_latency: u64,
     client_requests: u64,
     open_server_requests: u64,
@@ -34,13 +40,17 @@ struct Seen {
     resets: (u64, u64),
     listeners: u64,
     preexisting: u64,
+    preexisting_datagrams: usize,
+    failed_binds: (u64, u64),
+    exact_errnos: (u64, u64),
+    held_ports: (usize, usize),
 }
 
-/// The figures of an agent that lacks nothing.
+/// The figures of an agent that lacks nothing on a kernel that lacks nothing.
 const EVERYTHING: Seen = Seen {
     connects: (1, 1),
     failed_connects: 1,
-    unsent_connects: 2,
+    unsent_connects: (2, 2),
     connect_latency: 1,
     client_requests: 3,
     open_server_requests: 3,
@@ -51,7 +61,19 @@ const EVERYTHING: Seen = Seen {
     resets: (1, 1),
     listeners: 1,
     preexisting: 1,
+    preexisting_datagrams: 1,
+    failed_binds: (1, 1),
+    exact_errnos: (1, 1),
+    held_ports: (1, 1),
 };
+
+/// Ports of a server: of the datagram socket from before, and of those bound over IPv4 and IPv6.
+const OLD_DATAGRAMS: u16 = 7100;
+const HELD: (u16, u16) = (7104, 7106);
+/// Where no route leads, and the port that is asked for there.
+const NOWHERE4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+const NOWHERE6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+const NOWHERE: (u16, u16) = (7004, 7006);
 
 /// Runs the traffic under an agent without `masked`; returns what it saw and what it says of
 /// itself.
@@ -59,6 +81,9 @@ fn observe(masked: &str) -> (Seen, Scrape, serde_json::Value) {
     let pair = Pair::new();
     let old = pair.server.listen("0.0.0.0:0");
     let old_client = pair.client.connect((pair.server.v4, net::port(&old))).unwrap();
+    let datagrams = Claim::udp((pair.server.v4, OLD_DATAGRAMS).into());
+    let datagrams = pair.server.within(|| datagrams.bind().unwrap());
+    let _old_datagrams = Holder::new("the-old-one", vec![datagrams.into()]);
     let agent = Agent::with(&[("masked", masked)]);
     let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     for _ in 0..3 {
@@ -77,18 +102,56 @@ fn observe(masked: &str) -> (Seen, Scrape, serde_json::Value) {
     let probe = pair.server.within(|| std::net::TcpListener::bind("0.0.0.0:0").unwrap());
     let unused = net::port(&probe);
     drop(probe);
-    let nowhere = std::net::SocketAddr::from(([198, 51, 100, 1], 7001));
     let refused = (pair.server.v4, unused);
     pair.client.act(|| {
-        for _ in 0..EVERYTHING.unsent_connects {
-            std::net::TcpStream::connect(nowhere).unwrap_err();
+        for (nowhere, count) in [
+            (SocketAddr::new(NOWHERE4, NOWHERE.0), EVERYTHING.unsent_connects.0),
+            (SocketAddr::new(NOWHERE6, NOWHERE.1), EVERYTHING.unsent_connects.1),
+        ] {
+            for _ in 0..count {
+                std::net::TcpStream::connect(nowhere).unwrap_err();
+            }
         }
         // With the next one of this thread they are over.
         std::net::TcpStream::connect(refused).unwrap_err();
     });
+    let places = [
+        SocketAddr::new(pair.server.v4.into(), HELD.0),
+        SocketAddr::new(pair.server.v6.into(), HELD.1),
+    ];
+    let held = pair.server.act(|| {
+        let held = places.map(|place| Claim::udp(place).bind().unwrap());
+        for place in places {
+            assert_eq!(Claim::udp(place).bind().unwrap_err(), libc::EADDRINUSE);
+            // Again with the next one it is over.
+            Claim::udp(SocketAddr::new(place.ip(), 0)).bind().unwrap();
+        }
+        held
+    });
     net::close_with_reset(server);
     let active = |now: &Scrape| now.edges(&of_client).active() + now.edges(&of_server).active();
     let now = agent.eventually(0, active);
+    let ports = agent.json("/api/v1/ports");
+    let conflicts = agent.json("/api/v1/conflicts");
+    let rows = |port: u16| {
+        let rows = ports["ports"].as_array().expect("a list of ports").iter();
+        rows.filter(|row| row["port"] == port && row["netns"] == pair.server.inode()).count()
+    };
+    let failed = |port: u16| {
+        let all = conflicts["conflicts"].as_array().expect("a list of conflicts").iter();
+        let mut ours =
+            all.filter(|one| one["port"] == port && one["claimant"]["service"]["name"] == **s);
+        let Some(one) = ours.next() else { return (0, 0) };
+        assert_eq!((&one["errno"], ours.next()), (&"EADDRINUSE".into(), None), "{conflicts:#}");
+        let count = one["count"].as_u64().expect("a count");
+        (count, if one["inferred"] == false { count } else { 0 })
+    };
+    let (failed4, failed6) = (failed(HELD.0), failed(HELD.1));
+    let unsent = |port: u16| {
+        let port = port.to_string();
+        let labels = [("client", c.as_str()), ("role", "client"), ("port", &port)];
+        now.edges(&labels).connects("unreachable")
+    };
     let unused = unused.to_string();
     let (a, b) = (now.edges(&of_client), now.edges(&of_server));
     let seen = Seen {
@@ -96,9 +159,7 @@ fn observe(masked: &str) -> (Seen, Scrape, serde_json::Value) {
         failed_connects: now
             .edges(&[("client", c), ("role", "client"), ("port", &unused)])
             .connects("refused"),
-        unsent_connects: now
-            .edges(&[("client", c), ("role", "client"), ("port", "7001")])
-            .connects("unreachable"),
+        unsent_connects: (unsent(NOWHERE.0), unsent(NOWHERE.1)),
         connect_latency: a.connect_duration().count,
         client_requests: a.requests().count,
         open_server_requests: open.edges(&of_server).requests().count,
@@ -114,8 +175,12 @@ fn observe(masked: &str) -> (Seen, Scrape, serde_json::Value) {
         preexisting: now
             .edges(&[("role", "client"), ("port", &net::port(&old).to_string())])
             .preexisting(),
+        preexisting_datagrams: rows(OLD_DATAGRAMS),
+        failed_binds: (failed4.0, failed6.0),
+        exact_errnos: (failed4.1, failed6.1),
+        held_ports: (rows(HELD.0), rows(HELD.1)),
     };
-    drop((client, old_client));
+    drop((client, old_client, held));
     let status = agent.json("/api/v1/status");
     agent.stop();
     (seen, now, status)
@@ -162,7 +227,16 @@ fn lose(what: &str, seen: &mut Seen) {
         }
         // A response shows when the next request arrives, or at the end.
         "sock_send_length" => seen.open_server_requests = seen.open_server_requests.min(2),
-        "connect4" => seen.unsent_connects = 0,
+        "connect4" => seen.unsent_connects.0 = 0,
+        "connect6" => seen.unsent_connects.1 = 0,
+        "bind4" => (seen.failed_binds.0, seen.exact_errnos.0) = (0, 0),
+        "bind6" => (seen.failed_binds.1, seen.exact_errnos.1) = (0, 0),
+        "inet_bind_sk" => seen.exact_errnos.0 = 0,
+        "inet6_bind_sk" => seen.exact_errnos.1 = 0,
+        "post_bind4" => seen.held_ports.0 = 0,
+        "post_bind6" => seen.held_ports.1 = 0,
+        "bound_sockets" => (seen.held_ports, seen.preexisting_datagrams) = ((0, 0), 0),
+        "seed_udp" => seen.preexisting_datagrams = 0,
         "tcp_send_reset" => seen.resets.0 = 0,
         "tcp_receive_reset" => seen.resets.1 = 0,
         "sweep" => (seen.open_bytes, seen.listeners) = (0, 0),
@@ -171,6 +245,13 @@ fn lose(what: &str, seen: &mut Seen) {
         "bytes_sent" => (seen.final_bytes, seen.open_bytes) = ((0, 0), 0),
         _ => {}
     }
+}
+
+/// The figures of an agent that lacks nothing on this kernel.
+fn everything() -> Seen {
+    let mut seen = EVERYTHING;
+    HOOKS.iter().filter(|hook| !kernel_has(hook.name)).for_each(|hook| lose(hook.name, &mut seen));
+    seen
 }
 
 /// The agent without this hook or field sees all but what depends on it, and says so.
@@ -190,7 +271,7 @@ fn check_without(mask: &str) {
     if off.contains(&HOOKS[0].name) {
         return refuses_without(mask);
     }
-    let mut expected = EVERYTHING;
+    let mut expected = everything();
     off.iter().chain([&mask]).for_each(|what| lose(what, &mut expected));
     let (seen, now, status) = observe(mask);
     assert_eq!(seen, expected, "without {mask}");
@@ -236,7 +317,7 @@ fn refuses_without(mask: &str) {
 fn with_everything_everything_is_seen() {
     needs_kernel!();
     let (seen, now, status) = observe("");
-    assert_eq!(seen, EVERYTHING);
+    assert_eq!(seen, everything());
     assert_eq!(disabled(&status), []);
     for hook in HOOKS {
         let attached = now.sum("portolan_hook_attached", &[("hook", hook.name)]) == 1;
@@ -269,22 +350,37 @@ fn without_a_field_only_what_needs_it_is_gone() {
     }
 }
 
+/// Hooks that go with another one are not looked at here.
 #[test]
-fn without_its_best_way_a_hook_takes_the_next_or_says_so() {
+fn without_its_best_ways_a_hook_takes_the_next_or_says_so() {
     needs_kernel!();
-    for hook in HOOKS.iter().filter(|hook| hook.ways.len() > 1 && kernel_has(hook.name)) {
-        let (seen, now, status) = observe(&format!("way:{}", hook.ways[0].program));
-        let attached = now.sum("portolan_hook_attached", &[("hook", hook.name)]) == 1;
-        let mut expected = EVERYTHING;
-        if attached {
-            assert_eq!(disabled(&status), [], "{}", hook.name);
-        } else {
-            // Some kernels, this project's own build machines among them, refuse trampolines.
-            println!("this kernel does not let {} attach in another way", hook.name);
-            lose(hook.name, &mut expected);
-            let disabled = disabled(&status);
-            assert!(disabled.iter().any(|(_, why)| why.starts_with(hook.name)), "{disabled:?}");
+    for hook in HOOKS.iter().filter(|hook| kernel_has(hook.name)) {
+        for better in 1..hook.ways.len() {
+            check_without_ways(hook, better);
         }
-        assert_eq!(seen, expected, "{} attached in another way: {attached}", hook.name);
     }
+}
+
+/// Without the best ways to attach a hook it sees the same in the next one; or, if this kernel has
+/// no other, what the hook tells is gone.
+#[track_caller]
+fn check_without_ways(hook: &Hook, better: usize) {
+    let (masked, left) = hook.ways.split_at(better);
+    let mask: Vec<String> = masked.iter().map(|way| format!("way:{}", way.program)).collect();
+    let (seen, now, status) = observe(&mask.join(","));
+    let attached = now.sum("portolan_hook_attached", &[("hook", hook.name)]) == 1;
+    let mut expected = everything();
+    if attached {
+        println!("{} attached without {}", hook.name, mask.join(", "));
+        assert_eq!(disabled(&status), [], "{}", hook.name);
+    } else {
+        // Some kernels, this project's own build machines among them, refuse trampolines.
+        println!("this kernel does not let {} attach without {}", hook.name, mask.join(", "));
+        let by_function = |way: &Way| matches!(way.kind, Kind::FunctionEntry | Kind::FunctionExit);
+        assert!(left.iter().all(by_function), "{} was refused", hook.name);
+        lose(hook.name, &mut expected);
+        let disabled = disabled(&status);
+        assert!(disabled.iter().any(|(_, why)| why.starts_with(hook.name)), "{disabled:?}");
+    }
+    assert_eq!(seen, expected, "{} without {mask:?}; attached: {attached}", hook.name);
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::agent::{self, Agent};
-use crate::facts::KernelObjects;
+use crate::facts::{KernelObjects, patience};
 use crate::namespace::{Namespace, Pair};
 use crate::restart::PrivateBpf;
 use crate::scrape::Scrape;
@@ -41,7 +41,7 @@ fn until_refused<T>(attempt: impl Fn() -> io::Result<T>) -> io::Error {
     loop {
         match attempt() {
             Err(error) => return error,
-            Ok(_) => assert!(began.elapsed() < PATIENCE, "it is let in again and again"),
+            Ok(_) => assert!(began.elapsed() < patience(PATIENCE), "it is let in again and again"),
         }
         thread::sleep(Duration::from_millis(50));
     }
@@ -253,7 +253,7 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         let began = Instant::now();
         // A killed process leaves a moment later.
-        while fs::remove_dir(&self.0).is_err() && began.elapsed() < PATIENCE {
+        while fs::remove_dir(&self.0).is_err() && began.elapsed() < patience(PATIENCE) {
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -268,7 +268,7 @@ impl Server {
     /// Whether it gets to listen; it ends at once if it cannot.
     fn listens(&mut self, namespace: &Namespace, port: u16) -> bool {
         let began = Instant::now();
-        while began.elapsed() < PATIENCE {
+        while began.elapsed() < patience(PATIENCE) {
             if self.child.try_wait().unwrap().is_some() {
                 return false;
             }

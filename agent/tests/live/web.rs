@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, Start};
+use crate::facts::patience;
 
 /// A folder with an authority, a server's certificate and one of a client.
 pub struct Keys {
@@ -84,7 +85,10 @@ fn eventually<T: PartialEq + std::fmt::Debug>(expected: T, value: impl Fn() -> T
         if now == expected {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(10), "expected {expected:?}, still {now:?}");
+        assert!(
+            began.elapsed() < patience(Duration::from_secs(10)),
+            "expected {expected:?}, still {now:?}"
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -238,7 +242,7 @@ fn slow_and_greedy_clients_do_not_keep_a_scraper_out() {
         if number % 100 == 99 {
             let began = Instant::now();
             agent.scrape();
-            assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+            assert!(began.elapsed() < patience(Duration::from_secs(2)), "{:?}", began.elapsed());
         }
     }
     let open = fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().count();

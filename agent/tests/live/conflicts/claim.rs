@@ -7,6 +7,7 @@ use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::agent::Agent;
+use crate::facts::patience;
 
 /// How long the agent may take to tell.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -91,7 +92,9 @@ pub fn conflict_of(agent: &Agent, claimant: &str, port: u16) -> Value {
             list.iter().filter(|one| one["claimant"]["service"]["name"] == claimant).collect();
         match found[..] {
             [one] => return one.clone(),
-            [] if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(50)),
+            [] if began.elapsed() < patience(PATIENCE) => {
+                std::thread::sleep(Duration::from_millis(50))
+            }
             _ => panic!("{} conflicts of {claimant} for {port}: {all:#}", found.len()),
         }
     }

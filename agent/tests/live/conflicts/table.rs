@@ -8,10 +8,13 @@ use serde_json::Value;
 
 use super::claim::Claim;
 use crate::agent::Agent;
+use crate::facts::patience;
 use crate::holder::Holder;
 use crate::namespace::{Namespace, Pair};
 
 const ALL4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// How long a row may take to come or go.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The rows of a port in a namespace.
 fn rows(agent: &Agent, namespace: u32, port: u16) -> Vec<Value> {
@@ -29,7 +32,7 @@ fn eventually(agent: &Agent, namespace: u32, port: u16, number: usize) -> Vec<Va
         if rows.len() == number {
             return rows;
         }
-        assert!(began.elapsed() < Duration::from_secs(5), "not {number} rows: {rows:#?}");
+        assert!(began.elapsed() < patience(PATIENCE), "not {number} rows: {rows:#?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

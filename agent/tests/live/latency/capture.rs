@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::facts::patience;
 use crate::namespace::{Namespace, Pair};
 
 /// A port that nobody listens on and no test uses: discard.
@@ -95,7 +96,7 @@ impl Capture {
         let file = self.directory.path().join("packets");
         let mut seen = Vec::new();
         while !seen.iter().any(|segment: &Segment| segment.destination == MARK) {
-            assert!(began.elapsed() < PATIENCE, "the capture does not see the mark");
+            assert!(began.elapsed() < patience(PATIENCE), "the capture does not see the mark");
             thread::sleep(PAUSE);
             seen = segments(&fs::read(&file).expect("a capture"));
         }
