@@ -2,8 +2,9 @@
 //!
 //! Three kinds, in this order: unit tests, in parallel; the command-line and live tests in
 //! `agent/tests`, one after the other, because they share the kernel; the documentation's
-//! examples. A test that cannot run here prints a line `SKIPPED: why` and returns: it counts as
-//! skipped, and its line is repeated at the end.
+//! examples. With `CI` set image and packages are made and tried too, and the live tests run on two
+//! more kernels (`cargo xtask vm`). A test that cannot run here prints a line `SKIPPED: why` and
+//! returns: it counts as skipped, and its line is repeated at the end.
 //!
 //! Live tests compare exact numbers with those of real programs on a real kernel, with deadlines;
 //! on a busy machine one of them can miss its own. A few that fail are run once more, alone, and
@@ -17,7 +18,7 @@ use std::{env, fs};
 
 use anyhow::{Result, bail};
 
-use crate::{build, dashboards, package, setup, shell, tree};
+use crate::{build, dashboards, package, setup, shell, tree, vm};
 pub use report::{Report, Verdict};
 
 /// More failed live tests than this are no accident.
@@ -75,6 +76,10 @@ pub fn test(args: &Args) -> Result<()> {
         } else {
             report.skip("the live tests: loading programs into the kernel needs root");
         }
+    }
+    if filter.is_empty() && env::var_os("CI").is_some() {
+        heading("live tests on other kernels");
+        vm::in_ci(&mut report)?;
     }
     if filter.is_empty() {
         heading("documentation");

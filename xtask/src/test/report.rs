@@ -18,6 +18,8 @@ const SKIPPED: &str = "SKIPPED:";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Passed,
+    /// Not at the first try, but at the second, alone.
+    Retried,
     Failed,
     /// By its own word, and why.
     Skipped(String),
@@ -99,7 +101,15 @@ impl Report {
             self.failed = self.failed.saturating_sub(1);
             self.passed += 1;
             self.retried.push(test.to_owned());
+            self.verdicts.insert(test.to_owned(), Verdict::Retried);
         }
+    }
+
+    /// Adds what was found out elsewhere, such as on another kernel.
+    pub fn add_sums(&mut self, (passed, failed, skipped): (usize, usize, usize)) {
+        self.passed += passed;
+        self.failed += failed;
+        self.skipped += skipped;
     }
 
     /// Repeats what was skipped, then the sums as the last line.

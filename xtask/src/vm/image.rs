@@ -14,10 +14,14 @@ use crate::shell;
 
 /// Programs of this machine that go along if they are here; a test whose program is absent says
 /// that it is skipped. What busybox has as well, the tests want as the real thing.
-const PROGRAMS: [&str; 11] = [
-    "bpftool", "ip", "nft", "nsenter", "setpriv", "sleep", "ss", "tc", "tcpdump", "unshare",
-    "prlimit",
+const PROGRAMS: [&str; 15] = [
+    "bash", "bpftool", "curl", "dnsmasq", "ip", "nft", "nsenter", "openssl", "prlimit", "setpriv",
+    "sleep", "ss", "tc", "tcpdump", "unshare",
 ];
+
+/// What those programs do not start without, if this machine has it: where it lies, and where it is
+/// looked for.
+const FILES: [(&str, &str); 1] = [("/etc/ssl/openssl.cnf", "/usr/lib/ssl/openssl.cnf")];
 
 /// Where the agent and its tests lie inside.
 const AGENT: &str = "/proof/portolan";
@@ -33,6 +37,10 @@ pub const DONE: &str = "proof: done with ";
 pub enum Task<'a> {
     /// The live tests whose names contain one of these; all of them if there are none.
     Tests(&'a [String]),
+    /// One live test, by its whole name.
+    Test(&'a str),
+    /// Whatever somebody wants to know; agent and tests are in `/proof`.
+    Script(&'a str),
     /// The agent, which is expected to refuse.
     Refusal,
 }
@@ -47,6 +55,8 @@ pub fn build(kernel: &Path, agent: &Path, tests: &Path, task: Task<'_>) -> Resul
     archive.device("/dev/console", 5, 1);
     archive.device("/dev/null", 1, 3);
     archive.file("/etc/passwd", b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
+    archive.file("/etc/resolv.conf", b"");
+    archive.file("/etc/hosts", b"127.0.0.1 localhost\n::1 localhost\n");
     archive.file("/etc/group", b"root:x:0:\nnogroup:x:65534:\n");
     let mut libraries = BTreeSet::new();
     for (from, to) in [(agent, AGENT), (tests, TESTS)] {
@@ -61,6 +71,11 @@ pub fn build(kernel: &Path, agent: &Path, tests: &Path, task: Task<'_>) -> Resul
         archive.file(&format!("/bin/{name}"), &read(&program)?);
         libraries.extend(libraries_of(&program)?);
     }
+    for (from, to) in FILES {
+        if let Ok(content) = fs::read(from) {
+            archive.file(to, &content);
+        }
+    }
     for library in libraries {
         archive.file(&library.display().to_string(), &read(&library)?);
     }
@@ -73,11 +88,14 @@ pub fn build(kernel: &Path, agent: &Path, tests: &Path, task: Task<'_>) -> Resul
 
 /// The first process.
 fn init(task: Task<'_>) -> String {
+    let tests = format!("{TEST_VARIABLES} {TESTS} --test-threads=1 --show-output");
     let task = match task {
         Task::Tests(filter) => {
             let filter: Vec<String> = filter.iter().map(|word| quoted(word)).collect();
-            format!("{TEST_VARIABLES} {TESTS} --test-threads=1 --show-output {}", filter.join(" "))
+            format!("{tests} {}", filter.join(" "))
         }
+        Task::Test(name) => format!("{tests} --exact {}", quoted(name)),
+        Task::Script(script) => format!("sh -c {}", quoted(script)),
         Task::Refusal => format!("{AGENT} agent"),
     };
     // Only what the kernel cannot survive belongs between the lines of the tests (dmesg -n 1).
