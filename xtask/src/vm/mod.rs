@@ -57,7 +57,7 @@ const REFUSAL: [&str; 3] = ["needs Linux 5.15 or later", "upgrade the kernel", "
 /// one that allows every hook there is.
 const IN_CI: [&str; 3] = ["5.10", "6.1", "6.12"];
 /// How long one of them may take there.
-const IN_CI_WITHIN: Duration = Duration::from_secs(20 * 60);
+const IN_CI_WITHIN: Duration = Duration::from_mins(20);
 
 /// More failed tests than this are no accident.
 const MOST_RETRIES: usize = 3;

@@ -93,7 +93,7 @@ pub fn conflict_of(agent: &Agent, claimant: &str, port: u16) -> Value {
         match found[..] {
             [one] => return one.clone(),
             [] if began.elapsed() < patience(PATIENCE) => {
-                std::thread::sleep(Duration::from_millis(50))
+                std::thread::sleep(Duration::from_millis(50));
             }
             _ => panic!("{} conflicts of {claimant} for {port}: {all:#}", found.len()),
         }
