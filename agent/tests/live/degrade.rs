@@ -74,6 +74,8 @@ const HELD: (u16, u16) = (7104, 7106);
 const NOWHERE4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 const NOWHERE6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 const NOWHERE: (u16, u16) = (7004, 7006);
+/// A port of the server that nobody listens on.
+const NOBODYS: u16 = 7007;
 
 /// Runs the traffic under an agent without `masked`; returns what it saw and what it says of
 /// itself.
@@ -112,7 +114,8 @@ fn observe(masked: &str) -> (Seen, Scrape, serde_json::Value) {
                 std::net::TcpStream::connect(nowhere).unwrap_err();
             }
         }
-        // With the next one of this thread they are over.
+        // With the next one of this thread that passes the same hook they are over.
+        std::net::TcpStream::connect((pair.server.v6, NOBODYS)).unwrap_err();
         std::net::TcpStream::connect(refused).unwrap_err();
     });
     let places = [
