@@ -103,8 +103,7 @@ fn services_that_podman_runs_are_called_by_their_names() {
         return;
     }
     let podman = Podman::start();
-    let agent =
-        Agent::with(&[("names.podman", &podman.engine.socket.to_string_lossy())]);
+    let agent = Agent::with(&[("names.podman", &podman.engine.socket.to_string_lossy())]);
     let subnet = format!("{}.34", net());
     run(podman.podman().args(["network", "create", "--subnet", &format!("{subnet}.0/24"), "shop"]));
     let db = format!("{subnet}.9");
