@@ -104,19 +104,26 @@ fn observe(masked: &str) -> (Seen, Scrape, serde_json::Value) {
     let probe = pair.server.within(|| std::net::TcpListener::bind("0.0.0.0:0").unwrap());
     let unused = net::port(&probe);
     drop(probe);
-    let refused = (pair.server.v4, unused);
     pair.client.act(|| {
-        for (nowhere, count) in [
-            (SocketAddr::new(NOWHERE4, NOWHERE.0), EVERYTHING.unsent_connects.0),
-            (SocketAddr::new(NOWHERE6, NOWHERE.1), EVERYTHING.unsent_connects.1),
+        // One family after the other, each ended by the next one that passes the same hook: where
+        // only one of the two hooks is, the SYN of the other family takes back what is open.
+        for (nowhere, count, somewhere) in [
+            (
+                SocketAddr::new(NOWHERE6, NOWHERE.1),
+                EVERYTHING.unsent_connects.1,
+                (pair.server.v6.into(), NOBODYS),
+            ),
+            (
+                SocketAddr::new(NOWHERE4, NOWHERE.0),
+                EVERYTHING.unsent_connects.0,
+                (IpAddr::from(pair.server.v4), unused),
+            ),
         ] {
             for _ in 0..count {
                 std::net::TcpStream::connect(nowhere).unwrap_err();
             }
+            std::net::TcpStream::connect(somewhere).unwrap_err();
         }
-        // With the next one of this thread that passes the same hook they are over.
-        std::net::TcpStream::connect((pair.server.v6, NOBODYS)).unwrap_err();
-        std::net::TcpStream::connect(refused).unwrap_err();
     });
     let places = [
         SocketAddr::new(pair.server.v4.into(), HELD.0),
