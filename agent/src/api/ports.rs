@@ -194,9 +194,9 @@ impl ToldConflict {
 mod tests {
     use super::*;
     use crate::model::conflicts::Party;
-    use crate::model::fixture::snapshot;
     use crate::model::port::PortState;
     use crate::model::service::{Service, Source};
+    use crate::model::tests::snapshot;
 
     #[test]
     fn a_port_tells_for_whom_it_is_reserved_and_one_that_nobody_has_is_vacant() {

@@ -113,7 +113,7 @@ impl SnapshotRequests {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::fixture::snapshot;
+    use crate::model::tests::snapshot;
 
     #[tokio::test]
     async fn all_who_asked_before_a_read_share_it() {

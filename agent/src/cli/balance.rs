@@ -125,7 +125,7 @@ fn bar(part: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::fixture::snapshot;
+    use crate::model::tests::snapshot;
 
     #[test]
     fn shares_are_bars_with_what_is_due() {

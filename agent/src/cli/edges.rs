@@ -178,7 +178,7 @@ impl Sort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::fixture::snapshot;
+    use crate::model::tests::snapshot;
 
     fn answer() -> Edges {
         let snapshot = snapshot();

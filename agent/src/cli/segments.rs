@@ -182,7 +182,7 @@ fn violations(answer: &Segments, room: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::fixture::snapshot;
+    use crate::model::tests::snapshot;
 
     fn answer() -> Segments {
         let snapshot = snapshot();

@@ -274,8 +274,8 @@ fn sentence(one: &ServiceShape) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::fixture::snapshot;
     use crate::model::health;
+    use crate::model::tests::snapshot;
 
     fn answer() -> Services {
         let snapshot = snapshot();

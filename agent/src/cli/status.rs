@@ -162,7 +162,7 @@ const fn number(title: &'static str) -> Column {
 mod tests {
     use super::*;
     use crate::export::Build;
-    use crate::model::fixture::snapshot;
+    use crate::model::tests::snapshot;
 
     #[test]
     fn it_says_what_is_seen_what_not_and_what_was_lost() {

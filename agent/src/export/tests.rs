@@ -11,9 +11,9 @@ use agent_common::wire::Wire;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::fixture::{edge, snapshot};
 use crate::model::service::{Service, Source};
 use crate::model::snapshot::Role;
+use crate::model::tests::{edge, snapshot};
 
 pub(super) const BUILD_VERSION: &str = "0.0.0";
 

@@ -310,8 +310,8 @@ mod tests {
     use agent_common::wire::Wire as _;
 
     use super::*;
-    use crate::model::fixture;
     use crate::model::service::Source;
+    use crate::model::tests as fixture;
 
     fn edge(role: Role, ok: u64, refused: u64, requests: u64, resets: u64) -> EdgeView {
         let mut counters = EdgeCounters::zeroed();

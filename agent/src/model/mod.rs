@@ -14,7 +14,6 @@ pub mod clash;
 pub mod conflicts;
 pub mod enforcement;
 pub mod ephemeral;
-pub(crate) mod fixture;
 pub mod full_name;
 mod hashed;
 pub mod health;
@@ -38,6 +37,8 @@ pub mod slot;
 pub mod snapshot;
 pub mod tables;
 pub mod tally;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod unsent;
 pub mod violations;
 mod well_known;

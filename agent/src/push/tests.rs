@@ -15,7 +15,7 @@ use super::*;
 use crate::api;
 use crate::config::{Given, settings};
 use crate::export::Build;
-use crate::model::fixture::snapshot;
+use crate::model::tests::snapshot;
 
 /// A collector: what it answers, one after the other, the last for ever; and what it got.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::channel;
 use crate::export::Build;
-use crate::model::fixture::snapshot;
+use crate::model::tests::snapshot;
 use crate::state::{Desk, Store};
 
 /// A socket that is served on a thread of its own; the directory and what stops it.

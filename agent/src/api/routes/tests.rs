@@ -6,7 +6,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::api::channel;
-use crate::model::fixture::snapshot;
+use crate::model::tests::snapshot;
 
 /// A router over the hand-made snapshot.
 fn over_snapshot() -> Router {

@@ -92,7 +92,7 @@ fn row(kept: &KeptPort) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::fixture::snapshot;
+    use crate::model::tests::snapshot;
 
     #[test]
     fn every_reservation_is_a_row_and_the_last_breaches_follow() {

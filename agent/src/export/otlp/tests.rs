@@ -14,9 +14,9 @@ use prost::Message as _;
 use super::*;
 use crate::export::tests::{BUILD_VERSION, exporter, render, scrape, valued};
 use crate::export::{Format, Snapshot};
-use crate::model::fixture::{edge, snapshot};
 use crate::model::service::{Service, Source};
 use crate::model::snapshot::Role;
+use crate::model::tests::{edge, snapshot};
 
 const BEGAN: u64 = 1_000_000_000;
 

@@ -1,7 +1,5 @@
 //! A snapshot made by hand, with something of everything, for tests of its readers.
 
-#![cfg(test)]
-
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
