@@ -255,9 +255,10 @@ impl Agent {
             }
             assert!(
                 began.elapsed() < patience(PATIENCE),
-                "expected {expected:?}, and after {:?} it is still {now:?}\nlost: {:?}",
+                "expected {expected:?}, and after {:?} it is still {now:?}\nlost: {:?}, skipped: {:?}",
                 patience(PATIENCE),
-                scrape.losses()
+                scrape.losses(),
+                scrape.misses(),
             );
             thread::sleep(PAUSE);
         }

@@ -91,6 +91,9 @@ fn after_sigkill_without_pins_nothing_of_ours_is_left() {
 fn with_pins_a_kill_loses_nothing_and_no_counter_goes_back() {
     needs_kernel!();
     let pair = Pair::new();
+    // On a slow machine there are more connections in a minute than ports: those of connections
+    // that ended a second ago may be used again.
+    pair.client.sysctl("ipv4/tcp_tw_reuse", "1");
     // After the namespaces: it sees the mounts that are there when it is made.
     let bpf = PrivateBpf::new();
     let directory = tempfile::tempdir().unwrap();
@@ -101,7 +104,7 @@ fn with_pins_a_kill_loses_nothing_and_no_counter_goes_back() {
     let (c, s) = (&pair.client.service, &pair.server.service);
     let (stop, connected) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let client = scope.spawn(|| {
             pair.client.act(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let address = std::net::SocketAddr::from((pair.server.v4, port));
@@ -123,6 +126,7 @@ fn with_pins_a_kill_loses_nothing_and_no_counter_goes_back() {
             let at_kill = connected.load(Ordering::Relaxed);
             // Some happen while nobody is there.
             while connected.load(Ordering::Relaxed) < at_kill + 50 {
+                assert!(!client.is_finished(), "the client has ended");
                 thread::yield_now();
             }
             agent = Agent::launch(&bpf.start(&run, "true"));
@@ -133,13 +137,9 @@ fn with_pins_a_kill_loses_nothing_and_no_counter_goes_back() {
             last = now;
         }
         stop.store(true, Ordering::Relaxed);
-        // The last turn may be under way: let it end.
-        pair.client.act(|| ());
+        client.join().expect("the client");
         let total = connected.load(Ordering::Relaxed);
-        agent.eventually((total, total, 0, 0), |now| {
-            let (a, b) = (now.edge(c, s, port, "client"), now.edge(c, s, port, "server"));
-            (a.connects("ok"), b.connects("ok"), a.active(), b.active())
-        });
+        agent.eventually(None, |now| unlike(now, total, (c, s, port)));
         agent.stop();
     });
     // A clean end keeps the pins too; a start without them takes them away.
@@ -181,10 +181,7 @@ fn an_agent_that_stands_still_in_a_storm_loses_nothing() {
     });
     agent.signal(libc::SIGCONT);
     println!("{connected} connections");
-    let now = agent.eventually((connected, connected, 0, 0), |now| {
-        let (a, b) = (now.edge(c, s, port, "client"), now.edge(c, s, port, "server"));
-        (a.connects("ok"), b.connects("ok"), a.active(), b.active())
-    });
+    let now = agent.eventually(None, |now| unlike(now, connected, (c, s, port)));
     went_nowhere_back(&before, &now, port);
     agent.ledger_adds_up();
     agent.stop();
@@ -212,6 +209,23 @@ fn pins_of_other_settings_are_not_taken_over() {
     second.stop();
     drop(bpf);
     before.nothing_new_stays();
+}
+
+/// Connects and open connections of both sides, unless all of `total` connections have been counted
+/// and have ended. Only runs that the kernel skipped, and the agent tells, may be missing.
+fn unlike(
+    now: &Scrape,
+    total: u64,
+    (client, server, port): (&str, &str, u16),
+) -> Option<[(u64, u64); 2]> {
+    let skipped: u64 = now.misses().iter().map(|(_, runs)| runs).sum();
+    let sides = ["client", "server"].map(|role| {
+        let edge = now.edge(client, server, port, role);
+        (edge.connects("ok"), edge.active())
+    });
+    let is_right =
+        |(ok, open): &(u64, u64)| *ok <= total && total - ok <= skipped && *open <= skipped;
+    (!sides.iter().all(is_right)).then_some(sides)
 }
 
 /// Every counter of `port` in `before` is there in `after`, and no smaller.

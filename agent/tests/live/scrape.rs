@@ -128,6 +128,14 @@ impl Scrape {
             .collect()
     }
 
+    /// Runs that the kernel skipped, by hook, without zeros.
+    pub fn misses(&self) -> Vec<(&str, u64)> {
+        self.matching("portolan_hook_misses_total", &[])
+            .filter(|sample| sample.value > 0.0)
+            .map(|sample| (sample.label("hook").unwrap_or_default(), whole(sample.value)))
+            .collect()
+    }
+
     /// Classes of the ledger that do not add up: (class, seen, exported, lost).
     pub fn ledger_gaps(&self) -> Vec<(String, u64, u64, u64)> {
         let mut gaps = Vec::new();
