@@ -98,7 +98,7 @@ fn the_daemonsets_pod_sees_pods_by_name_and_leaves_nothing() {
         return;
     }
     let Some(binary) = static_binary() else {
-        println!("SKIPPED: no static binary; `cargo xtask image --binary-only` builds it");
+        println!("SKIPPED: no static binary of this build: `cargo xtask image --binary-only`");
         return;
     };
     let node = Node::start();

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::docker::{self, Docker, of_project, of_shop, project};
 use super::{PATIENCE, PAUSE, lacking, ours, run, until};
+use crate::agent::binary;
 use crate::facts::KernelObjects;
 
 const DOCKERFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/image/Dockerfile.binary");
@@ -18,10 +19,15 @@ const COMPOSE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/compose/ol
 /// CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN: what lasts of those granted.
 pub(super) const KEPT: u64 = 1 << 2 | 1 << 12 | 1 << 19 | 1 << 21;
 
-/// What `cargo xtask image --binary-only` has built.
+/// What `cargo xtask image --binary-only` has built since the agent under test was.
 pub(super) fn static_binary() -> Option<PathBuf> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/static/portolan");
-    built.is_file().then_some(built)
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/static/portolan");
+    let built = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
+    let is_of_now = built(&path).ok()? >= built(&binary()).ok()?;
+    if !is_of_now {
+        println!("{} is older than the agent under test", path.display());
+    }
+    is_of_now.then_some(path)
 }
 
 /// The agent in a container of this Docker.
@@ -116,7 +122,7 @@ fn the_image_sees_containers_by_name_with_few_privileges_and_leaves_nothing() {
         return;
     }
     let Some(binary) = static_binary() else {
-        println!("SKIPPED: no static binary; `cargo xtask image --binary-only` builds it");
+        println!("SKIPPED: no static binary of this build: `cargo xtask image --binary-only`");
         return;
     };
     let docker = Docker::start();
