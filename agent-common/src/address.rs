@@ -16,21 +16,27 @@ pub const INTERNET: Address = [0, 0, MAPPED, u32::MAX];
 /// Third word of every v4-mapped address.
 pub const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
-/// First three words of an address that stands for an owner of this host; see [`from_owner`].
+/// First two words of an address that stands for an owner of this host; see [`from_owner`].
 const OWNER: u32 = u32::MAX;
 
-/// The remote of a server row whose client is in the same network namespace: not its address,
-/// which all clients there share, but the row of its owner. No peer has such an address:
-/// `ff00::/8` is multicast.
+/// The remote of a server row whose client is of this host and has left its name: not its address,
+/// which others may share, but the row of its owner. A word of the address tells apart connections
+/// from several addresses of that owner; those that do not leave the namespace are one row. No
+/// peer has such an address: `ff00::/8` is multicast.
 #[inline(always)]
-pub const fn from_owner(row: u32) -> Address {
-    [OWNER, OWNER, OWNER, row]
+pub const fn from_owner(row: u32, server: &Address, client: &Address) -> Address {
+    let from = if is_same_host(server, client) {
+        0
+    } else {
+        client[0] ^ client[1] ^ client[2] ^ client[3]
+    };
+    [OWNER, OWNER, from, row]
 }
 
 /// The row behind [`from_owner`]; `None` for every real address.
 pub const fn owner_of(address: &Address) -> Option<u32> {
     match *address {
-        [OWNER, OWNER, OWNER, row] => Some(row),
+        [OWNER, OWNER, _, row] => Some(row),
         _ => None,
     }
 }
@@ -154,7 +160,13 @@ mod tests {
 
     #[test]
     fn an_owner_is_no_address() {
-        assert_eq!(owner_of(&from_owner(7)), Some(7));
+        let (server, client, other) = (parse("10.0.0.1"), parse("10.0.0.2"), parse("10.0.0.3"));
+        let far = from_owner(7, &server, &client);
+        assert_eq!(owner_of(&far), Some(7));
+        assert_ne!(far, from_owner(7, &server, &other));
+        let (lo, near) = (parse("127.0.0.1"), parse("127.0.0.9"));
+        assert_eq!(owner_of(&from_owner(8, &lo, &near)), Some(8));
+        assert_eq!(from_owner(8, &lo, &near), from_owner(8, &lo, &lo));
         for address in [UNSPECIFIED, INTERNET, parse("10.0.0.1"), parse("fd00::1")] {
             assert_eq!(owner_of(&address), None);
         }

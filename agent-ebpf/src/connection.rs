@@ -317,7 +317,10 @@ fn client_key(sk: Sock, owner: u32) -> EdgeKey {
 #[inline(always)]
 fn server_key(sk: Sock, owner: u32) -> EdgeKey {
     let remote = match read_note(sk) {
-        Some(owner) => from_owner(owner),
+        Some(owner) => {
+            let (server, client) = sk.addresses();
+            from_owner(owner, &server, &client)
+        }
         None => edges::client_address(sk.remote()),
     };
     EdgeKey { owner, port: sk.local_port(), role: ROLE_SERVER, refused: 0, remote }

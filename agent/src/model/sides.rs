@@ -99,8 +99,8 @@ impl Sides {
     }
 }
 
-/// Local and remote address, and the port. A server's row that has its client's owner for a key
-/// has the addresses of its first connection.
+/// Local and remote address, and the port. A server's row that has its client's owner for a key is
+/// one for each address of that client, and has it from its first connection.
 fn ends(edge: &Edge) -> Ends {
     let Edge { key, local, remote, .. } = edge;
     let remote = if address::owner_of(&key.remote).is_some() { *remote } else { key.remote };
@@ -128,7 +128,7 @@ mod tests {
     /// A server's row whose client has left its name.
     fn introduced(local: Address, remote: Address, port: u16) -> Edge {
         let edge = edge(ROLE_SERVER, local, remote, port);
-        Edge { key: EdgeKey { remote: from_owner(7), ..edge.key }, ..edge }
+        Edge { key: EdgeKey { remote: from_owner(7, &local, &remote), ..edge.key }, ..edge }
     }
 
     /// Which of the rows count and which judge.
@@ -160,6 +160,24 @@ mod tests {
             edge(ROLE_SERVER, s, c, 15432),
         ];
         check(&rows, &["172.20.0.1"], &[true, false, true, false], &[true, false, false, true]);
+    }
+
+    #[test]
+    fn a_client_with_two_addresses_speaks_for_both() {
+        let (one, two, s) = (ip("172.20.0.2"), ip("172.21.0.2"), ip("172.22.0.2"));
+        let far = ip("172.21.0.1");
+        let rows = [
+            edge(ROLE_CLIENT, one, s, 5432),
+            edge(ROLE_CLIENT, two, s, 5432),
+            introduced(s, one, 5432),
+            introduced(s, two, 5432),
+            // The second also asks for something that is translated.
+            edge(ROLE_CLIENT, two, far, 15432),
+            edge(ROLE_SERVER, s, two, 15432),
+        ];
+        assert_ne!(rows[2].key, rows[3].key);
+        let counts = [true, true, false, false, true, false];
+        check(&rows, &["172.21.0.1"], &counts, &[true, true, false, false, false, true]);
     }
 
     #[test]
