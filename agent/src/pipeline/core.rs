@@ -1,8 +1,8 @@
 //! The core: one thread that owns the kernel half, names and tables, and is their only writer.
 //!
 //! It wakes for four reasons: someone wants a snapshot, the kernel half calls, the sweep interval
-//! is over, the agent stops. Each time it drains the kernel, names what it found, updates the tables and publishes
-//! a snapshot.
+//! is over, the agent stops. Each time it drains the kernel, names what it found, updates the
+//! tables and publishes a snapshot.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

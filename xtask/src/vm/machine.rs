@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -29,7 +29,7 @@ pub struct Run {
 }
 
 /// Boots `kernel` with `initramfs` and returns when it has powered off or `patience` is over;
-/// the console goes to `log` and line by line to `line`.
+/// the console goes line by line to `line`, and to `log` with the seconds since the start.
 pub fn run(
     kernel: &Path,
     initramfs: &Path,
@@ -48,12 +48,13 @@ pub fn run(
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("starting the emulator")?;
     let console = child.stdout.take().context("no pipe to the console")?;
-    let (mut run, mut inside) = (Run::default(), false);
+    let (mut run, mut inside, began) = (Run::default(), false, Instant::now());
     for raw in BufReader::new(console).split(b'\n') {
         let raw = raw.context("reading the console")?;
         let text = String::from_utf8_lossy(&raw);
         let text = text.trim_end_matches('\r');
-        writeln!(file, "{text}").context("writing the console's file")?;
+        writeln!(file, "{:4} {text}", began.elapsed().as_secs())
+            .context("writing the console's file")?;
         if let Some(release) = text.strip_prefix("proof: kernel ") {
             release.clone_into(&mut run.release);
             inside = true;
