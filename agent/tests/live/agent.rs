@@ -255,10 +255,12 @@ impl Agent {
             }
             assert!(
                 began.elapsed() < patience(PATIENCE),
-                "expected {expected:?}, and after {:?} it is still {now:?}\nlost: {:?}, skipped: {:?}",
+                "expected {expected:?}, and after {:?} it is still {now:?}\n\
+                 lost: {:?}, skipped: {:?}, edges: {:#?}",
                 patience(PATIENCE),
                 scrape.losses(),
                 scrape.misses(),
+                scrape.who(),
             );
             thread::sleep(PAUSE);
         }

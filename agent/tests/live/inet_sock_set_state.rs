@@ -14,13 +14,6 @@ use crate::scrape::Scrape;
 /// Connections requests that come in, and nothing else.
 const SYN: &str = "tcp flags & (syn | ack) == syn";
 
-/// Rules for packets that come in.
-fn input(rules: &str) -> String {
-    format!(
-        "table inet fault {{ chain input {{ type filter hook input priority 0; {rules}\n}}\n}}\n"
-    )
-}
-
 /// A port of the server on which nobody listens.
 fn unused_port(server: &Namespace) -> u16 {
     let probe = server.within(|| TcpListener::bind((server.v4, 0)).expect("a free port"));
@@ -159,7 +152,7 @@ fn an_unanswered_connect_times_out() {
     let agent = Agent::start();
     let listener = pair.server.listen("0.0.0.0:0");
     let port = net::port(&listener);
-    pair.server.nft(&input(&format!("{SYN} drop")));
+    pair.server.nft_input(&format!("{SYN} drop"));
     let address = SocketAddr::from((pair.server.v4, port));
     let error = pair.client.act(|| TcpStream::connect(address)).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
@@ -193,17 +186,9 @@ fn icmp_errors_fall_into_their_class() {
         rules.push(format!("tcp dport {port} reject with {with}"));
         waiting.push((SocketAddr::from((address, port)), result));
     }
-    pair.server.nft(&input(&rules.join("; ")));
-    let sockets: Vec<_> = waiting
-        .iter()
-        .map(|(address, _)| {
-            pair.client.act(|| {
-                let socket = net::socket_for(address);
-                net::begin_connect(&socket, *address);
-                socket
-            })
-        })
-        .collect();
+    pair.server.nft_input(&rules.join("; "));
+    let sockets: Vec<_> =
+        waiting.iter().map(|(address, _)| pair.client.begin_connect(*address)).collect();
     for (address, result) in &waiting {
         agent.eventually((1, 1), |now| attempts(now, &pair.client, address.port(), result));
     }
@@ -217,14 +202,10 @@ fn giving_up_before_the_answer_is_an_abort() {
     let pair = Pair::new();
     let agent = Agent::start();
     let port = unused_port(&pair.server);
-    pair.server.nft(&input(&format!("{SYN} drop")));
+    pair.server.nft_input(&format!("{SYN} drop"));
     for _ in 0..3 {
         let address = SocketAddr::from((pair.server.v4, port));
-        let socket = pair.client.act(|| {
-            let socket = net::socket_for(&address);
-            net::begin_connect(&socket, address);
-            socket
-        });
+        let socket = pair.client.begin_connect(address);
         drop(socket);
     }
     agent.eventually((3, 3), |now| attempts(now, &pair.client, port, "aborted"));
@@ -264,7 +245,7 @@ fn a_simultaneous_open_is_a_connection_of_two_clients() {
         .both()
         .map(|side| {
             let address = SocketAddr::from((side.v4, unused_port(side)));
-            side.nft(&input(&format!("{SYN} drop")));
+            side.nft_input(&format!("{SYN} drop"));
             let socket = side.within(|| net::socket_for(&address));
             socket.bind(&address.into()).unwrap();
             (side, address, socket)
@@ -301,7 +282,7 @@ fn a_half_open_connection_is_open_only_where_the_handshake_ended() {
     let listener = pair.server.listen("0.0.0.0:0");
     let port = net::port(&listener);
     // The last packet of the handshake does not arrive.
-    pair.server.nft(&input("tcp flags & (syn | ack) == ack drop"));
+    pair.server.nft_input("tcp flags & (syn | ack) == ack drop");
     let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
     agent.eventually((1, 0, 1, 0), |now| {
         let edge = now.edges(&[("port", &port.to_string()), ("role", "client")]);
@@ -337,7 +318,7 @@ fn connect_latency_is_what_the_program_waited() {
     let quick = duration(&now).sum;
     assert!(quick > 0.0 && quick <= waited.as_secs_f64(), "{quick} s of {waited:?}");
     // The first SYN is lost, the second comes a second later.
-    pair.server.nft(&input(&format!("{SYN} numgen inc mod 1000 == 0 drop")));
+    pair.server.nft_input(&format!("{SYN} numgen inc mod 1000 == 0 drop"));
     let (waited, ..) = connect();
     let now = agent.eventually(2, |now| duration(now).count);
     let slow = duration(&now).sum - quick;

@@ -22,6 +22,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use socket2::Socket;
+
 use crate::net;
 
 /// Two namespaces, joined by veth.
@@ -171,6 +173,15 @@ impl Namespace {
         self.act(|| TcpStream::connect_timeout(&address, crate::facts::patience(CONNECT_WITHIN)))
     }
 
+    /// The socket of a connect that has been begun here, and waits for nobody.
+    pub fn begin_connect(&self, address: SocketAddr) -> Socket {
+        self.act(|| {
+            let socket = net::socket_for(&address);
+            net::begin_connect(&socket, address);
+            socket
+        })
+    }
+
     /// A program to be started here.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
@@ -185,6 +196,13 @@ impl Namespace {
     /// Feeds rules to nft here; panics with nft's words if it refuses.
     pub fn nft(&self, rules: &str) {
         feed(self.command("nft").args(["-f", "-"]), rules);
+    }
+
+    /// What comes in here meets these rules.
+    pub fn nft_input(&self, rules: &str) {
+        self.nft(&format!(
+            "table inet fault {{ chain input {{ type filter hook input priority 0;\n{rules}\n}}\n}}\n"
+        ));
     }
 
     /// Takes all rules away.

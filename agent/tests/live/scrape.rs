@@ -136,6 +136,16 @@ impl Scrape {
             .collect()
     }
 
+    /// Who is told to have connected to whom: `client > server:port as role`.
+    pub fn who(&self) -> Vec<String> {
+        let describe = |sample: &Sample| {
+            let [client, server, port, role] = ["client", "server", "port", "role"]
+                .map(|name| sample.label(name).unwrap_or_default());
+            format!("{client} > {server}:{port} as {role}")
+        };
+        self.matching("portolan_tcp_active_connections", &[]).map(describe).collect()
+    }
+
     /// Classes of the ledger that do not add up: (class, seen, exported, lost).
     pub fn ledger_gaps(&self) -> Vec<(String, u64, u64, u64)> {
         let mut gaps = Vec::new();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use crate::agent::Agent;
 use crate::holder::Holder;
-use crate::namespace::{self, Namespace, Pair};
+use crate::namespace::{self, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
@@ -110,18 +110,9 @@ fn an_attempt_that_was_under_way_ends_as_what_it_becomes() {
     let listener = pair.server.listen("0.0.0.0:0");
     let port = net::port(&listener);
     let address = SocketAddr::from((pair.server.v4, port));
-    pair.server.nft(
-        "table inet fault { chain input { type filter hook input priority 0;\n\
-         tcp flags & (syn | ack) == syn drop\n}\n}\n",
-    );
-    let begin = |side: &Namespace| {
-        side.act(|| {
-            let socket = net::socket_for(&address);
-            net::begin_connect(&socket, address);
-            socket
-        })
-    };
-    let (given_up, patient) = (begin(&pair.client), begin(&pair.client));
+    pair.server.nft_input("tcp flags & (syn | ack) == syn drop");
+    let (given_up, patient) =
+        (pair.client.begin_connect(address), pair.client.begin_connect(address));
     let agent = start_while_called(&pair.client.service);
     drop(given_up);
     let attempts = |now: &Scrape| {

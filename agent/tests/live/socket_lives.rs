@@ -104,10 +104,7 @@ fn a_firewall_that_cuts_a_connection_resets_only_the_end_it_tells() {
     client.write_all(&[b'q'; 100]).unwrap();
     net::read_exactly(&mut server, 100).unwrap();
     let before = pair.both().map(Counters::of);
-    pair.server.nft(&format!(
-        "table inet cut {{ chain input {{ type filter hook input priority 0;\n\
-         tcp dport {port} reject with tcp reset\n}}\n}}\n"
-    ));
+    pair.server.nft_input(&format!("tcp dport {port} reject with tcp reset"));
     client.write_all(&[b'q'; 100]).unwrap();
     let error = client.read(&mut [0; 1]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);

@@ -146,15 +146,7 @@ fn a_full_accept_queue_is_counted_as_the_kernel_counts_it() {
     let (listener, port) = narrow(&pair.server, 1);
     let before = Counters::of(&pair.server);
     let address = SocketAddr::from((pair.server.v4, port));
-    let waiting: Vec<_> = (0..8)
-        .map(|_| {
-            pair.client.act(|| {
-                let socket = net::socket_for(&address);
-                net::begin_connect(&socket, address);
-                socket
-            })
-        })
-        .collect();
+    let waiting: Vec<_> = (0..8).map(|_| pair.client.begin_connect(address)).collect();
     let port_label = port.to_string();
     let labels = [("service", pair.server.service.as_str()), ("port", &port_label)];
     let overflows = |now: &Scrape| now.sum("portolan_listen_overflows_total", &labels);

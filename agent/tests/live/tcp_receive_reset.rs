@@ -42,11 +42,8 @@ impl Scene {
     /// Answers every request to the server with a reset, as a firewall does that has forgotten
     /// the connection.
     fn reset_requests(&self) {
-        self.pair.server.nft(&format!(
-            "table inet fault {{ chain input {{ type filter hook input priority 0;\n\
-             tcp dport {} meta length > 52 reject with tcp reset\n}}\n}}\n",
-            self.port
-        ));
+        let rule = format!("tcp dport {} meta length > 52 reject with tcp reset", self.port);
+        self.pair.server.nft_input(&rule);
     }
 
     /// Waits until `role` has received these resets and no others.

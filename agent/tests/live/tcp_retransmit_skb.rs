@@ -11,9 +11,8 @@ use crate::net;
 
 /// Data that comes in to `port`, with a condition on top.
 fn lose_data(at: &Namespace, port: u16, when: &str) {
-    at.nft(&format!(
-        "table inet fault {{ chain input {{ type filter hook input priority 0;\n\
-         tcp dport {port} tcp flags & (syn | fin | rst) == 0 meta length > 100 {when} drop\n}}\n}}\n"
+    at.nft_input(&format!(
+        "tcp dport {port} tcp flags & (syn | fin | rst) == 0 meta length > 100 {when} drop"
     ));
 }
 
@@ -62,10 +61,7 @@ fn a_lost_syn_is_a_retransmit() {
     let listener = pair.server.listen("0.0.0.0:0");
     let port = net::port(&listener);
     let before = Counters::of(&pair.client);
-    pair.server.nft(
-        "table inet fault { chain input { type filter hook input priority 0;\n\
-         tcp flags & (syn | ack) == syn numgen inc mod 1000 == 0 drop\n}\n}\n",
-    );
+    pair.server.nft_input("tcp flags & (syn | ack) == syn numgen inc mod 1000 == 0 drop");
     let client = pair.client.connect((pair.server.v4, port)).unwrap();
     agent.eventually(1, |now| {
         now.edge(&pair.client.service, &pair.server.service, port, "client").retransmits()
@@ -82,10 +78,7 @@ fn a_connect_that_fails_keeps_its_retransmits() {
     pair.client.sysctl("ipv4/tcp_syn_retries", "1");
     let agent = Agent::start();
     let before = Counters::of(&pair.client);
-    pair.server.nft(
-        "table inet fault { chain input { type filter hook input priority 0;\n\
-         tcp flags & (syn | ack) == syn drop\n}\n}\n",
-    );
+    pair.server.nft_input("tcp flags & (syn | ack) == syn drop");
     pair.client.connect((pair.server.v4, 9)).unwrap_err();
     let sent_again = Counters::of(&pair.client).since(&before, "TcpRetransSegs");
     assert!(sent_again > 0);
@@ -134,9 +127,8 @@ fn request_latency_includes_the_wait_for_a_lost_response() {
     let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     net::patient(&client);
     let work = thread::spawn(move || net::answer(&mut server, 500, 500, Duration::ZERO));
-    pair.client.nft(&format!(
-        "table inet fault {{ chain input {{ type filter hook input priority 0;\n\
-         tcp sport {port} meta length > 100 limit rate 2/hour burst 2 packets drop\n}}\n}}\n"
+    pair.client.nft_input(&format!(
+        "tcp sport {port} meta length > 100 limit rate 2/hour burst 2 packets drop"
     ));
     let began = Instant::now();
     net::ask(&mut client, 500, 500).unwrap();

@@ -17,15 +17,8 @@ fn repeated_answers_to_connection_requests_are_what_the_kernel_counts() {
         let port = net::port(&listener);
         let address = SocketAddr::from((address, port));
         let before = Counters::of(&pair.server);
-        pair.client.nft(
-            "table inet fault { chain input { type filter hook input priority 0;\n\
-             tcp flags & (syn | ack) == (syn | ack) drop\n}\n}\n",
-        );
-        let socket = pair.client.act(|| {
-            let socket = net::socket_for(&address);
-            net::begin_connect(&socket, address);
-            socket
-        });
+        pair.client.nft_input("tcp flags & (syn | ack) == (syn | ack) drop");
+        let socket = pair.client.begin_connect(address);
         let labels = [("service", pair.server.service.as_str()), ("port", &port.to_string())];
         let told =
             |now: &crate::scrape::Scrape| now.sum("portolan_tcp_synack_retransmits_total", &labels);

@@ -158,10 +158,7 @@ fn data_for_a_connection_that_its_program_has_closed() {
     let scene = Scene::new();
     let (mut client, server) = scene.connection();
     // The FIN gets lost, so that the closed socket lingers on while data arrives.
-    scene.pair.client.nft(
-        "table inet fault { chain input { type filter hook input priority 0;\n\
-         tcp flags & fin == fin drop\n}\n}\n",
-    );
+    scene.pair.client.nft_input("tcp flags & fin == fin drop");
     drop(server);
     client.write_all(b"are you there?").unwrap();
     scene.sent(&[("server", "aborted", 1)]);
@@ -191,10 +188,7 @@ fn data_for_a_connection_that_is_forgotten() {
         let mut scene = Scene::new();
         let (mut client, server) = scene.connection();
         // The reset gets lost: the server knows nothing any more, the client nothing yet.
-        scene.pair.client.nft(
-            "table inet fault { chain input { type filter hook input priority 0;\n\
-             tcp flags & rst == rst drop\n}\n}\n",
-        );
+        scene.pair.client.nft_input("tcp flags & rst == rst drop");
         net::close_with_reset(server);
         scene.sent(&[("server", "linger", 1)]);
         scene.pair.client.nft_flush();
@@ -218,10 +212,7 @@ fn keep_alive_probes_without_an_answer() {
     let second = Duration::from_secs(1);
     let keepalive = TcpKeepalive::new().with_time(second).with_interval(second).with_retries(1);
     SockRef::from(&client).set_tcp_keepalive(&keepalive).unwrap();
-    scene.pair.server.nft(
-        "table inet fault { chain input { type filter hook input priority 0;\n\
-         tcp flags & ack == ack drop\n}\n}\n",
-    );
+    scene.pair.server.nft_input("tcp flags & ack == ack drop");
     let now = scene.sent(&[("client", "keepalive_timeout", 1)]);
     let (c, s) = (&scene.pair.client.service, &scene.pair.server.service);
     assert_eq!(now.edge(c, s, scene.port, "client").active(), 0, "the kernel gave it up");

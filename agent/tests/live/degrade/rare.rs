@@ -65,15 +65,8 @@ fn without_tcp_retransmit_synack_repeated_answers_are_not_told() {
     let check = |agent: Agent, with_hook: bool| {
         let listener = pair.server.listen("0.0.0.0:0");
         let address = SocketAddr::from((pair.server.v4, net::port(&listener)));
-        pair.client.nft(
-            "table inet fault { chain input { type filter hook input priority 0;\n\
-             tcp flags & (syn | ack) == (syn | ack) drop\n}\n}\n",
-        );
-        let _connecting = pair.client.act(|| {
-            let socket = net::socket_for(&address);
-            net::begin_connect(&socket, address);
-            socket
-        });
+        pair.client.nft_input("tcp flags & (syn | ack) == (syn | ack) drop");
+        let _connecting = pair.client.begin_connect(address);
         let labels = [("service", pair.server.service.as_str())];
         let told = shows(&agent, with_hook, |now| {
             now.sum("portolan_tcp_synack_retransmits_total", &labels) > 0
@@ -97,10 +90,9 @@ fn without_tcp_retransmit_skb_the_wait_for_a_lost_request_is_not_told() {
         net::patient(&client);
         let work = thread::spawn(move || net::answer(&mut server, 500, 500, Duration::ZERO));
         // The request and its first repetition are lost.
-        pair.server.nft(&format!(
-            "table inet fault {{ chain input {{ type filter hook input priority 0;\n\
-             tcp dport {port} tcp flags & (syn | fin | rst) == 0 meta length > 100 \
-             limit rate 2/hour burst 2 packets drop\n}}\n}}\n"
+        pair.server.nft_input(&format!(
+            "tcp dport {port} tcp flags & (syn | fin | rst) == 0 meta length > 100 \
+             limit rate 2/hour burst 2 packets drop"
         ));
         let began = Instant::now();
         net::ask(&mut client, 500, 500).unwrap();

@@ -177,15 +177,7 @@ fn listen_overflows_are_the_namespaces_listen_drops() {
     agent.eventually(true, |now| now.has("portolan_port_listeners", &at(port).borrowed()));
     let before = Counters::of(&pair.server);
     let address = SocketAddr::from((pair.server.v4, port));
-    let clients: Vec<_> = (0..WAITING)
-        .map(|_| {
-            pair.client.act(|| {
-                let socket = net::socket_for(&address);
-                net::begin_connect(&socket, address);
-                socket
-            })
-        })
-        .collect();
+    let clients: Vec<_> = (0..WAITING).map(|_| pair.client.begin_connect(address)).collect();
     let dropped = |now: &Counters| now.since(&before, "TcpExtListenDrops");
     let began = Instant::now();
     while dropped(&Counters::of(&pair.server)) < ENOUGH {

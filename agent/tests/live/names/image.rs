@@ -4,13 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use serde_json::Value;
 
 use super::docker::{self, Docker, of_project, of_shop, project};
 use super::{PATIENCE, PAUSE, lacking, ours, run, until};
-use crate::agent::binary;
 use crate::facts::KernelObjects;
 
 const DOCKERFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/image/Dockerfile.binary");
@@ -19,15 +18,27 @@ const COMPOSE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/compose/ol
 /// CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN: what lasts of those granted.
 pub(super) const KEPT: u64 = 1 << 2 | 1 << 12 | 1 << 19 | 1 << 21;
 
-/// What `cargo xtask image --binary-only` has built since the agent under test was.
+/// What `cargo xtask image --binary-only` has built, unless a source has changed since.
 pub(super) fn static_binary() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/static/portolan");
-    let built = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
-    let is_of_now = built(&path).ok()? >= built(&binary()).ok()?;
-    if !is_of_now {
-        println!("{} is older than the agent under test", path.display());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let path = root.join("target/static/portolan");
+    let built = fs::metadata(&path).and_then(|file| file.modified()).ok()?;
+    let sources = ["Cargo.lock", "agent/src", "agent-common/src", "agent-ebpf/src"];
+    let newer = sources.iter().find_map(|source| changed_since(&root.join(source), built));
+    if let Some(source) = &newer {
+        println!("{} is older than {}", path.display(), source.display());
     }
-    is_of_now.then_some(path)
+    newer.is_none().then_some(path)
+}
+
+/// A file at or below `path` that was written after `time`.
+fn changed_since(path: &Path, time: SystemTime) -> Option<PathBuf> {
+    if path.is_dir() {
+        let entries = fs::read_dir(path).expect("a folder of sources").flatten();
+        return entries.into_iter().find_map(|entry| changed_since(&entry.path(), time));
+    }
+    let written = fs::metadata(path).and_then(|file| file.modified()).expect("a source");
+    (written > time).then(|| path.to_owned())
 }
 
 /// The agent in a container of this Docker.
