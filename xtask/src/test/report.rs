@@ -90,6 +90,11 @@ impl Report {
         &self.failures
     }
 
+    /// Whether a test whose name contains `word` has run, or has said why it did not.
+    pub fn has_test(&self, word: &str) -> bool {
+        self.verdicts.keys().any(|test| test.contains(word))
+    }
+
     /// How every test ended.
     pub fn into_verdicts(self) -> BTreeMap<String, Verdict> {
         self.verdicts
