@@ -3,8 +3,8 @@
 //! Three kinds, in this order: unit tests, in parallel; the command-line and live tests in
 //! `agent/tests`, one after the other, because they share the kernel; the documentation's
 //! examples. With `CI` set image and packages are made and tried too, and live tests of every hook
-//! run on two more kernels (`cargo xtask vm`). A test that cannot run here prints a line `SKIPPED: why` and
-//! returns: it counts as skipped, and its line is repeated at the end.
+//! run on two more kernels (`cargo xtask vm`). A test that cannot run here prints a line
+//! `SKIPPED: why` and returns: it counts as skipped, and its line is repeated at the end.
 //!
 //! Live tests compare exact numbers with those of real programs on a real kernel, with deadlines;
 //! on a busy machine one of them can miss its own. A few that fail are run once more, alone, and
