@@ -42,9 +42,16 @@ pub fn loud(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// The cargo that runs us.
+/// The cargo that runs us, with the environment that it was started in: what it has told us of
+/// ourselves would make build scripts that look at it (ring's) run again.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        let is_of_us = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+        if is_of_us.iter().any(|start| name.as_encoded_bytes().starts_with(start.as_bytes())) {
+            command.env_remove(name);
+        }
+    }
     command.current_dir(crate::tree::root());
     command
 }
