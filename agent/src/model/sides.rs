@@ -99,8 +99,9 @@ impl Sides {
     }
 }
 
-/// Local and remote address, and the port. A server's row that has its client's owner for a key is
-/// one for each address of that client, and has it from its first connection.
+/// Local and remote address, and the port. A server's row that has its client's owner for a key has
+/// the addresses of its first connection: from another address that client has another row, unless
+/// the connection never leaves the namespace.
 fn ends(edge: &Edge) -> Ends {
     let Edge { key, local, remote, .. } = edge;
     let remote = if address::owner_of(&key.remote).is_some() { *remote } else { key.remote };

@@ -9,11 +9,11 @@ mod backends;
 mod calls;
 mod clock;
 mod core;
-mod image;
 mod kept;
 mod labels;
 mod memory;
 mod notify;
+mod pages;
 mod ports;
 mod relate;
 mod settle;
@@ -105,7 +105,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             manager.stopping();
         };
         manager.ready(&format!("listening on {}", config.web.listen_address));
-        image::give_back();
+        pages::give_back();
         let (stop_control, control_stopping) = watch::channel(());
         let served = async {
             let served = tokio::select! {

@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn what_is_given_back_reads_as_before() {
-        let text = include_str!("image.rs");
+        let text = include_str!("pages.rs");
         let copy = text.to_owned();
         let before = resident();
         give_back();
