@@ -3,13 +3,11 @@
 //! busy one, so they have fixed bounds; more is a regression. Times are `cargo xtask bench`'s.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::process::{Command, Stdio};
 use std::{fs, thread};
 
 use crate::agent::Agent;
-use crate::exactness::missing;
+use crate::bpftrace::Bpftrace;
 use crate::facts::{self, KernelObjects};
 use crate::namespace::{Connection, Pair};
 use crate::net;
@@ -191,16 +189,14 @@ const MOST_SYSTEM_CALLS: u64 = 80;
 #[test]
 fn a_drain_makes_as_many_system_calls_however_many_edges_there_are() {
     needs_kernel!();
-    if let Some(why) = missing(&["bpftrace"]) {
-        println!("SKIPPED: {why}");
-        return;
-    }
     let pair = Pair::new();
     let agent = Agent::with(&[("sweep_interval", "1m")]);
-    let few = system_calls(&agent);
-    let Some(few) = few else {
-        println!("SKIPPED: bpftrace cannot trace here");
-        return;
+    let few = match system_calls(&agent) {
+        Ok(few) => few,
+        Err(why) => {
+            println!("SKIPPED: {why}");
+            return;
+        }
     };
     let listeners: Vec<_> = (0..150)
         .map(|_| {
@@ -219,8 +215,8 @@ fn a_drain_makes_as_many_system_calls_however_many_edges_there_are() {
 }
 
 /// System calls of the core thread per drain, the least of some rounds of scrapes: now and then it
-/// also looks at the host's namespaces. `None` if they cannot be counted.
-fn system_calls(agent: &Agent) -> Option<u64> {
+/// also looks at the host's namespaces. An error is why they cannot be counted.
+fn system_calls(agent: &Agent) -> Result<u64, String> {
     const SCRAPES: u64 = 20;
     let tasks = fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap();
     let core = tasks.flatten().find(|task| {
@@ -230,32 +226,16 @@ fn system_calls(agent: &Agent) -> Option<u64> {
     let drain = || assert_eq!(agent.get("/metrics").unwrap().0, 200);
     // What is new is learned in the first of them.
     drain();
-    let rounds = (0..ROUNDS).map(|_| {
-        let program = format!(
-            "BEGIN {{ printf(\"ready\\n\"); }} \
-             tracepoint:raw_syscalls:sys_enter /tid == {core}/ {{ @calls = count(); }}"
-        );
-        let mut command = Command::new("bpftrace");
-        command.args(["-B", "line", "-e", &program]).stdin(Stdio::null()).stderr(Stdio::null());
-        let mut tool = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut said = BufReader::new(tool.stdout.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("ready") {
-            line.clear();
-            if said.read_line(&mut line).unwrap() == 0 {
-                tool.wait().unwrap();
-                return None;
-            }
-        }
+    let script =
+        format!("tracepoint:raw_syscalls:sys_enter /tid == {core}/ {{ @calls = count(); }}");
+    let mut least = u64::MAX;
+    for _ in 0..ROUNDS {
+        let tool = Bpftrace::start(&script)?;
         (0..SCRAPES).for_each(|_| drain());
-        let pid = i32::try_from(tool.id()).unwrap();
-        // SAFETY: kill touches no memory; the child was not waited for, so the pid is its own.
-        unsafe { libc::kill(pid, libc::SIGINT) };
-        let mut rest = String::new();
-        said.read_to_string(&mut rest).unwrap();
-        tool.wait().unwrap();
-        let calls = rest.lines().find_map(|line| line.strip_prefix("@calls: "));
-        Some(calls.unwrap().trim().parse::<u64>().unwrap() / SCRAPES)
-    });
-    rounds.min()?
+        let said = tool.end();
+        let calls = said.iter().find_map(|line| line.strip_prefix("@calls: "));
+        let calls = calls.unwrap_or_else(|| panic!("bpftrace counted nothing: {said:?}"));
+        least = least.min(calls.trim().parse::<u64>().unwrap() / SCRAPES);
+    }
+    Ok(least)
 }

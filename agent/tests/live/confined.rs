@@ -2,16 +2,15 @@
 //! one among other tools. Whatever becomes of it, the host is as before.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use crate::agent::{Agent, Start};
-use crate::exactness::missing;
+use crate::bpftrace::Bpftrace;
 use crate::facts::{KernelObjects, is_emulated};
 use crate::namespace::{self, Pair};
 use crate::net;
@@ -257,40 +256,21 @@ fn more_descriptors() {
 #[test]
 fn beside_another_tool_on_the_same_tracepoint_both_are_exact() {
     needs_kernel!();
-    if let Some(why) = missing(&["bpftrace"]) {
-        println!("SKIPPED: {why}");
-        return;
-    }
     const CONNECTIONS: u64 = 200;
     let pair = Pair::new();
     let listener = pair.server.listen((pair.server.v4, 0));
     let port = net::port(&listener);
     // ESTABLISHED is 1 and SYN_SENT is 2: each connect to our port once.
-    let program = format!(
-        "BEGIN {{ printf(\"ready\\n\"); }} tracepoint:sock:inet_sock_set_state \
+    let tool = match Bpftrace::start(&format!(
+        "tracepoint:sock:inet_sock_set_state \
          /args->dport == {port} && args->oldstate == 2 && args->newstate == 1/ {{ @ok = count(); }}"
-    );
-    let mut command = Command::new("bpftrace");
-    command.args(["-B", "line", "-e", &program]);
-    // Should this test end before its time, so does the tool.
-    // SAFETY: prctl is a plain system call: sound between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            Ok(())
-        });
-    }
-    let mut tool = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut said = BufReader::new(tool.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("ready") {
-        line.clear();
-        if said.read_line(&mut line).unwrap() == 0 {
-            println!("SKIPPED: bpftrace cannot trace here");
-            tool.wait().unwrap();
+    )) {
+        Ok(tool) => tool,
+        Err(why) => {
+            println!("SKIPPED: {why}");
             return;
         }
-    }
+    };
     let connect = || {
         let client = pair.client.connect((pair.server.v4, port)).unwrap();
         drop((client, net::accept(&listener)));
@@ -302,11 +282,7 @@ fn beside_another_tool_on_the_same_tracepoint_both_are_exact() {
     // The other goes on when we have gone.
     (0..10).for_each(|_| connect());
     thread::sleep(Duration::from_millis(200));
-    let pid = i32::try_from(tool.id()).unwrap();
-    // SAFETY: kill touches no memory; the child was not waited for, so the pid is its own.
-    unsafe { libc::kill(pid, libc::SIGINT) };
-    let mut rest = String::new();
-    said.read_to_string(&mut rest).unwrap();
-    tool.wait().unwrap();
-    assert!(rest.contains(&format!("@ok: {}", CONNECTIONS + 10)), "bpftrace counted {rest}");
+    let said = tool.end();
+    let expected = format!("@ok: {}", CONNECTIONS + 10);
+    assert!(said.contains(&expected), "bpftrace counted {said:?}");
 }

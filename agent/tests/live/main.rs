@@ -56,6 +56,7 @@ macro_rules! needs_kernel {
 }
 
 mod balance;
+mod bpftrace;
 mod budget;
 mod confined;
 mod conflicts;

@@ -8,18 +8,24 @@
 //!
 //! Live tests compare exact numbers with those of real programs on a real kernel, with deadlines;
 //! on a busy machine one of them can miss its own. A few that fail are run once more, alone, and
-//! those that pass then are named at the end: a failure is neither hidden nor taken for a fault.
+//! those that pass then are named at the end: a failure is neither hidden nor taken for a fault. One
+//! that never ends is shown with what it waits for, and killed (`watch`).
 
 mod needs;
 mod report;
+mod watch;
 
+use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Instant;
 use std::{env, fs};
 
 use anyhow::{Result, bail};
 
 use crate::{build, dashboards, package, setup, shell, tree, vm};
 pub use report::{Report, Verdict};
+use watch::End;
 
 /// More failed live tests than this are no accident.
 const MOST_RETRIES: usize = 3;
@@ -56,23 +62,8 @@ pub fn test(args: &Args) -> Result<()> {
     report.watch(&mut tests(&["--lib", "--bins"], filter, &[]))?;
     if has_live_tests() {
         heading("live tests");
-        let live = ["--package", "agent", "--release", "--test", "*"];
         if shell::is_root() {
-            let mut command = tests(&live, filter, &["--test-threads=1"]);
-            let failed_before = report.failures().len();
-            report.watch(command.env("PORTOLAN_BIN", &binary))?;
-            let failed: Vec<String> =
-                report.failures().iter().skip(failed_before).cloned().collect();
-            if failed.len() <= MOST_RETRIES {
-                for test in &failed {
-                    heading(&format!("once more, alone: {test}"));
-                    let mut again = Report::default();
-                    let options = ["--test-threads=1", "--exact"];
-                    let mut command = tests(&live, std::slice::from_ref(test), &options);
-                    again.watch(command.env("PORTOLAN_BIN", &binary))?;
-                    report.retried(test, &again);
-                }
-            }
+            live_tests(&mut report, filter, &binary)?;
         } else {
             report.skip("the live tests: loading programs into the kernel needs root");
         }
@@ -106,6 +97,41 @@ pub fn test(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Runs the tests in `agent/tests`, one after the other.
+fn live_tests(report: &mut Report, filter: &[String], binary: &Path) -> Result<()> {
+    let selection = ["--package", "agent", "--release", "--test", "*"];
+    let live = |filter: &[String], options: &[&str]| {
+        let mut command = tests(&selection, filter, options);
+        command.env("PORTOLAN_BIN", binary);
+        command
+    };
+    let failed_before = report.failures().len();
+    let mut end = report.watch(&mut live(filter, &["--test-threads=1"]))?;
+    // A test that takes its program down does not take the others along.
+    for _ in 0..MOST_RETRIES {
+        if end == End::Whole {
+            break;
+        }
+        let listed = shell::output(&mut live(filter, &["--list"]))?;
+        let listed = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+        let rest: Vec<String> =
+            listed.filter(|test| !report.has_ended(test)).map(str::to_owned).collect();
+        heading("the live tests without those that did not end");
+        end = report.watch(&mut live(&rest, &["--test-threads=1", "--exact"]))?;
+    }
+    let failed: Vec<String> = report.failures().iter().skip(failed_before).cloned().collect();
+    if failed.len() <= MOST_RETRIES {
+        for test in &failed {
+            heading(&format!("once more, alone: {test}"));
+            let mut again = Report::default();
+            let options = ["--test-threads=1", "--exact"];
+            again.watch(&mut live(std::slice::from_ref(test), &options))?;
+            report.retried(test, &again);
+        }
+    }
+    Ok(())
+}
+
 /// Whether image and packages have to be made first: that takes as long as all other tests, so only
 /// where they are asked for, and in CI.
 fn tests_what_is_shipped(filter: &[String]) -> bool {
@@ -132,6 +158,9 @@ fn tests(selection: &[&str], filter: &[String], options: &[&str]) -> Command {
     command
 }
 
+/// A heading, with the time since the first.
 fn heading(text: &str) {
-    println!("\n== {text}");
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    let seconds = BEGAN.get_or_init(Instant::now).elapsed().as_secs();
+    println!("\n== {text} ({} min {} s)", seconds / 60, seconds % 60);
 }

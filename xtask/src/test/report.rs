@@ -4,15 +4,11 @@
 //! `---- name stdout ----` starts what a test printed, `test result: …` ends a test program.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
-
-use anyhow::{Context as _, Result};
-
-use crate::shell;
 
 /// What a test prints, at the start of a line, to say that it cannot run here.
 const SKIPPED: &str = "SKIPPED:";
+/// A test that is not known by name, as many ran at once.
+const UNKNOWN: &str = "one of those that ran at once";
 
 /// How a test ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,11 +35,19 @@ pub struct Report {
     /// By the names that the programs gave.
     verdicts: BTreeMap<String, Verdict>,
     program: Program,
+    /// The test in which a program ended, until somebody asks.
+    cut: Option<String>,
 }
 
 /// Where we are in the output of one test program.
 #[derive(Default)]
 struct Program {
+    /// Between its first line and its sums.
+    running: bool,
+    /// The test that began; known if they run one after the other.
+    began: Option<String>,
+    /// The tests that ended.
+    ended: Vec<String>,
     /// Within the output of passed tests, and of which.
     quoting: Option<String>,
     /// Tests that said they were skipped.
@@ -51,33 +55,6 @@ struct Program {
 }
 
 impl Report {
-    /// Runs tests, shows what they print as it comes, and adds them up.
-    pub fn watch(&mut self, command: &mut Command) -> Result<()> {
-        let name = shell::name_of(command);
-        let failed = self.failed;
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("starting `{name}`"))?;
-        let output = child.stdout.take().context("no pipe to the tests")?;
-        for line in BufReader::new(output).split(b'\n') {
-            let line = line.context("reading what the tests print")?;
-            let line = String::from_utf8_lossy(&line);
-            if self.read(&line) {
-                println!("{line}");
-                std::io::stdout().flush().context("writing to the terminal")?;
-            }
-        }
-        let status = child.wait().with_context(|| format!("waiting for `{name}`"))?;
-        self.program = Program::default();
-        // It did not compile, or a test took its whole program down.
-        if !status.success() && self.failed == failed {
-            self.failed += 1;
-        }
-        Ok(())
-    }
-
     /// Notes that something was left out altogether.
     pub fn skip(&mut self, what: &str) {
         println!("{SKIPPED} {what}");
@@ -93,6 +70,11 @@ impl Report {
     /// Whether a test whose name contains `word` has run, or has said why it did not.
     pub fn has_test(&self, word: &str) -> bool {
         self.verdicts.keys().any(|test| test.contains(word))
+    }
+
+    /// Whether it is known how a test ended.
+    pub fn has_ended(&self, test: &str) -> bool {
+        self.verdicts.contains_key(test)
     }
 
     /// How every test ended.
@@ -144,14 +126,8 @@ impl Report {
             self.add(sums);
             return true;
         }
-        let ended = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"));
-        if let Some(test) = ended {
-            self.failures.push(test.to_owned());
-            self.verdicts.insert(test.to_owned(), Verdict::Failed);
-        }
-        let passed = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... ok"));
-        if let Some(test) = passed {
-            self.verdicts.insert(test.to_owned(), Verdict::Passed);
+        if self.program.quoting.is_none() {
+            self.read_progress(line);
         }
         if line == "successes:" {
             self.program.quoting = Some(String::new());
@@ -172,8 +148,67 @@ impl Report {
         self.program.quoting.is_none()
     }
 
+    /// Takes in that a program or a test began or ended.
+    fn read_progress(&mut self, line: &str) {
+        if line.starts_with("running ") && line.trim_end_matches('s').ends_with(" test") {
+            self.end_of_program();
+            self.program.running = true;
+        }
+        let test = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "));
+        if let Some((test, end)) = test {
+            self.test_ended(test, end);
+        }
+    }
+
+    /// Takes in how a test ended; with nothing said, its program did.
+    fn test_ended(&mut self, test: &str, end: &str) {
+        let test = test.to_owned();
+        let verdict = match end {
+            "ok" => Verdict::Passed,
+            "FAILED" => Verdict::Failed,
+            "" => {
+                self.program.began = Some(test);
+                return;
+            }
+            _ => return,
+        };
+        if verdict == Verdict::Failed {
+            self.failures.push(test.clone());
+        }
+        self.program.ended.push(test.clone());
+        self.verdicts.insert(test, verdict);
+    }
+
+    /// Whether a program has started that has not told its sums.
+    pub fn is_within_program(&self) -> bool {
+        self.program.running
+    }
+
+    /// Notes that the program which ran, if any, has come to an end without telling its sums: the
+    /// test that it was in has failed, of the others nothing is known.
+    pub fn end_of_program(&mut self) {
+        let Program { running, began, ended, .. } = std::mem::take(&mut self.program);
+        if !running {
+            return;
+        }
+        for test in ended {
+            self.failures.retain(|failure| *failure != test);
+            self.verdicts.remove(&test);
+        }
+        let test = began.unwrap_or_else(|| UNKNOWN.to_owned());
+        self.failed += 1;
+        self.failures.push(test.clone());
+        self.verdicts.insert(test.clone(), Verdict::Failed);
+        self.cut = Some(test);
+    }
+
+    /// The test in which a program came to an end, once.
+    pub fn take_cut(&mut self) -> Option<String> {
+        self.cut.take()
+    }
+
     fn skipped_by_itself(&mut self, reason: &str) -> bool {
-        let Program { quoting, skipped } = &mut self.program;
+        let Program { quoting, skipped, .. } = &mut self.program;
         match quoting.as_ref().filter(|test| !test.is_empty()) {
             Some(test) => {
                 self.reasons.push(format!("{test}: {reason}"));
@@ -253,13 +288,5 @@ mod tests {
         );
         assert_eq!((report.passed, report.failed), (1, 1));
         assert!(shown.contains(&"loud") && !shown.contains(&"quiet"), "{shown:?}");
-    }
-
-    #[test]
-    fn tests_that_do_not_compile_count_as_a_failure() {
-        let mut report = Report::default();
-        let mut command = Command::new("false");
-        report.watch(&mut command).unwrap();
-        assert_eq!(report.failed, 1);
     }
 }
