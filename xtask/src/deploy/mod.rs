@@ -13,7 +13,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::{shell, tree};
+use crate::test::Report;
+use crate::{build, shell, tree};
 use tools::Tools;
 
 /// Where the agent may be in `systemd-analyze security`: 0 is locked up, 10 is open.
@@ -57,18 +58,36 @@ pub fn deploy(args: &Args) -> Result<()> {
         let text = format!("{HEAD}{}", template(&tools, &[])?);
         return fs::write(tree::root().join(RENDERED), text).context("writing the manifests");
     }
-    let mut failed = Vec::new();
-    for (name, step) in STEPS {
-        println!("== {name}");
-        if let Err(error) = step(&tools) {
-            println!("{error:#}");
-            failed.push(name);
-        }
-    }
-    if !failed.is_empty() {
-        bail!("not ready to be deployed: {}", failed.join(", "));
+    let mut report = Report::default();
+    take_steps(&tools, &mut report);
+    if report.failed > 0 {
+        bail!("not ready to be deployed");
     }
     Ok(())
+}
+
+/// Takes the steps as tests; without the programs they need, which come from the network, they are
+/// skipped.
+pub fn test(report: &mut Report) {
+    match Tools::install() {
+        Ok(tools) => take_steps(&tools, report),
+        Err(why) => report.skip(&format!("what lies in deploy/, as its readers see it: {why:#}")),
+    }
+}
+
+fn take_steps(tools: &Tools, report: &mut Report) {
+    for (name, step) in STEPS {
+        match step(tools) {
+            Ok(()) => {
+                println!("{name} ... ok");
+                report.passed += 1;
+            }
+            Err(error) => {
+                println!("{name} ... FAILED\n{error:#}");
+                report.failed += 1;
+            }
+        }
+    }
 }
 
 fn template(tools: &Tools, set: &[&str]) -> Result<String> {
@@ -118,9 +137,9 @@ fn schemas(tools: &Tools) -> Result<()> {
 
 /// One table in the code, four places that must say the same.
 fn capabilities(tools: &Tools) -> Result<()> {
-    let mut agent = shell::cargo();
-    agent.args(["run", "--quiet", "--package", "agent", "--", "agent", "--show-privileges"]);
-    let shown: Value = serde_json::from_str(&shell::output(agent.args(["--output", "json"]))?)?;
+    let mut agent = Command::new(build::compile()?);
+    agent.args(["agent", "--show-privileges", "--output", "json"]);
+    let shown: Value = serde_json::from_str(&shell::output(&mut agent)?)?;
     let listed = shown["start"].as_array().context("no list of capabilities")?;
     let mut asked: Vec<String> = listed
         .iter()
@@ -181,13 +200,8 @@ fn dockerfiles(tools: &Tools) -> Result<()> {
 }
 
 fn systemd(_: &Tools) -> Result<()> {
-    if !shell::exists("systemd-analyze") {
-        println!("SKIPPED: systemd-analyze is not installed");
-        return Ok(());
-    }
     let unit = tree::root().join("deploy/systemd/portolan.service");
     let exposure = exposure(&unit)?;
-    println!("exposure {exposure}");
     if exposure > HIGHEST_EXPOSURE {
         bail!(
             "the unit's exposure is {exposure}, above {HIGHEST_EXPOSURE}: see `systemd-analyze security --offline=true`"

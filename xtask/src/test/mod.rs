@@ -2,8 +2,8 @@
 //!
 //! Three kinds, in this order: unit tests, in parallel; the command-line and live tests in
 //! `agent/tests`, one after the other, because they share the kernel; the documentation's
-//! examples. With `CI` set image and packages are made and tried too, and live tests of every hook
-//! run on two more kernels (`cargo xtask vm`). A test that cannot run here prints a line
+//! examples. With `CI` set image and packages are made and tried too, live tests of every hook run on
+//! two more kernels (`cargo xtask vm`), and what lies in `deploy/` is read as its readers will. A test that cannot run here prints a line
 //! `SKIPPED: why` and returns: it counts as skipped, and its line is repeated at the end.
 //!
 //! Live tests compare exact numbers with those of real programs on a real kernel, with deadlines;
@@ -23,7 +23,7 @@ use std::{env, fs};
 
 use anyhow::{Result, bail};
 
-use crate::{build, dashboards, package, setup, shell, tree, vm};
+use crate::{build, dashboards, deploy, package, setup, shell, tree, vm};
 pub use report::{Report, Verdict};
 use watch::End;
 
@@ -71,6 +71,8 @@ pub fn test(args: &Args) -> Result<()> {
     if filter.is_empty() && env::var_os("CI").is_some() {
         heading("live tests on other kernels");
         vm::in_ci(&mut report)?;
+        heading("what lies in deploy/, as its readers see it");
+        deploy::test(&mut report);
     }
     if filter.is_empty() {
         heading("documentation");
