@@ -17,6 +17,8 @@ use super::tool;
 const PATIENCE: Duration = Duration::from_secs(20);
 const TIMEOUT: Duration = Duration::from_secs(30);
 const STEP: Duration = Duration::from_millis(20);
+/// Bytes read at once.
+const PIECE: usize = 256 * 1024;
 
 /// A running agent.
 pub struct Agent {
@@ -61,6 +63,16 @@ impl Agent {
         Ok(metrics)
     }
 
+    /// How long a scrape takes, from the request to its last byte. What arrives is dropped: to keep
+    /// and to check megabytes takes its reader's time, not the agent's.
+    pub fn time_scrape(&self) -> Result<Duration> {
+        let mut piece = vec![0; PIECE];
+        let began = Instant::now();
+        let mut stream = self.request("/metrics")?;
+        while stream.read(&mut piece).context("the agent does not answer")? > 0 {}
+        Ok(began.elapsed())
+    }
+
     /// Runs of its programs so far, by hook; it must have been started with `--run-stats`.
     pub fn runs(&self) -> Result<Vec<(String, Runs)>> {
         Ok(runs(&self.scrape()?).into_iter().collect())
@@ -80,13 +92,18 @@ impl Agent {
         bail!("it is not ready after {} s", PATIENCE.as_secs())
     }
 
-    /// Status and body of one GET. HTTP/1.0: then the body comes in one piece.
-    fn ask(&self, path: &str) -> Result<(u16, String)> {
+    /// A connection on which the answer to a GET comes. HTTP/1.0: it comes in one piece.
+    fn request(&self, path: &str) -> Result<TcpStream> {
         let mut stream = TcpStream::connect_timeout(&self.address, TIMEOUT)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: agent\r\n\r\n")?;
+        Ok(stream)
+    }
+
+    /// Status and body of one GET.
+    fn ask(&self, path: &str) -> Result<(u16, String)> {
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).context("the agent does not answer")?;
+        self.request(path)?.read_to_end(&mut answer).context("the agent does not answer")?;
         let answer = String::from_utf8_lossy(&answer);
         let (head, body) =
             answer.split_once("\r\n\r\n").context("the agent's answer is cut off")?;

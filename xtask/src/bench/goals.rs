@@ -195,7 +195,7 @@ pub fn of_size(size: &Size) -> Vec<Row> {
         rows.push(memory(&with, memory_goal.0, step.resident_mib, memory_goal.1));
         rows.push(counted(
             "P9",
-            format!("milliseconds of a scrape of {} series, first to last byte", step.series),
+            format!("milliseconds of a scrape of {} series, request to last byte", step.series),
             scrape_goal.0,
             format!("{:.1}", step.scrape_ms),
             step.scrape_ms <= scrape_goal.1,

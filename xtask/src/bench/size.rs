@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -17,8 +17,10 @@ use super::stats::median;
 const STEPS: [usize; 2] = [10_000, 100_000];
 /// Edges made at once.
 const EDGES: usize = 50;
+/// More series than an edge has, so that no step goes far beyond its size.
+const SERIES_PER_EDGE: usize = 100;
 /// More than this many rounds of new edges do not help.
-const MOST_ROUNDS: usize = 200;
+const MOST_ROUNDS: usize = 300;
 const SCRAPES: usize = 15;
 /// Connections that are open while the kernel's memory is looked at.
 const CONNECTIONS: usize = 8000;
@@ -56,7 +58,8 @@ pub fn measure(server: &Server, binary: &Path, directory: &Path) -> Result<Size>
             if series >= wanted {
                 break;
             }
-            listeners.extend(server.within(|| edges(EDGES))?);
+            let missing = (wanted - series).div_ceil(SERIES_PER_EDGE);
+            listeners.extend(server.within(|| edges(missing.min(EDGES)))?);
         }
         if series < wanted {
             bail!(
@@ -65,9 +68,7 @@ pub fn measure(server: &Server, binary: &Path, directory: &Path) -> Result<Size>
         }
         let mut times = Vec::new();
         for _ in 0..SCRAPES {
-            let began = Instant::now();
-            agent.scrape()?;
-            times.push(began.elapsed().as_secs_f64() * 1e3);
+            times.push(agent.time_scrape()?.as_secs_f64() * 1e3);
         }
         steps.push(Step {
             series,
