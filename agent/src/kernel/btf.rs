@@ -4,7 +4,7 @@
 //! numbers its values, whether a function exists. aya's parser keeps these private. The reader is
 //! total: a damaged file gives an error or a missing answer, never a panic.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use thiserror::Error;
 
@@ -88,7 +88,7 @@ impl Btf {
         let mut id = self.find(KIND_STRUCT, name)?;
         let mut found = Member { bit_offset: 0, bit_size: 0 };
         for part in path.split('.') {
-            let (member, member_type) = self.member_of(id, part, 0)?;
+            let (member, member_type) = self.member_of(id, part, &mut HashSet::new(), 0)?;
             found.bit_offset = found.bit_offset.checked_add(member.bit_offset)?;
             found.bit_size = member.bit_size;
             id = self.resolve(member_type)?;
@@ -156,9 +156,17 @@ impl Btf {
         Ok(())
     }
 
-    /// Finds a member by name, also inside anonymous members.
-    fn member_of(&self, id: u32, name: &str, depth: usize) -> Option<(Member, u32)> {
-        if depth > MAX_DEPTH || !matches!(self.kind(id)?, KIND_STRUCT | KIND_UNION) {
+    /// Finds a member by name, also inside anonymous members. A type that was `searched` has no
+    /// such member: to look again would take for ever where types contain each other.
+    fn member_of(
+        &self,
+        id: u32,
+        name: &str,
+        searched: &mut HashSet<u32>,
+        depth: usize,
+    ) -> Option<(Member, u32)> {
+        let is_struct = matches!(self.kind(id)?, KIND_STRUCT | KIND_UNION);
+        if !is_struct || depth > MAX_DEPTH || !searched.insert(id) {
             return None;
         }
         let has_bit_fields = self.word(id, 1)? >> 31 == 1;
@@ -173,7 +181,8 @@ impl Btf {
             }
             if member_name.is_empty()
                 && let Some(inner) = self.resolve(member_type)
-                && let Some((member, member_type)) = self.member_of(inner, name, depth + 1)
+                && let Some((member, member_type)) =
+                    self.member_of(inner, name, searched, depth + 1)
             {
                 let bit_offset = bit_offset.checked_add(member.bit_offset)?;
                 return Some((Member { bit_offset, ..member }, member_type));
@@ -260,7 +269,7 @@ mod tests {
             if let Ok(btf) = Btf::parse(&image) {
                 let _ = btf.member("a", "b.c");
                 for id in 0..btf.at.len() as u32 + 2 {
-                    let _ = btf.member_of(id, "x", 0);
+                    let _ = btf.member_of(id, "x", &mut HashSet::new(), 0);
                     let _ = btf.resolve(id);
                 }
             }
