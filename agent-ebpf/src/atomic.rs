@@ -57,3 +57,18 @@ pub unsafe fn compare_swap(at: *mut u64, old: u64, new: u64) -> u64 {
     };
     found
 }
+
+/// Stores `value` after everything that was stored before, for readers on any processor: on those
+/// that reorder stores (aarch64) a plain store could be seen before what it is to announce. An
+/// exchange is a full barrier (Documentation/bpf/standardization/instruction-set.rst, and the
+/// kernel's memory model for operations that return a value).
+///
+/// # Safety
+/// As [`add`].
+#[inline(always)]
+pub unsafe fn publish(at: *mut u64, value: u64) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        asm!("{value} = xchg_64({at} + 0, {value})", at = in(reg) at, value = inout(reg) value => _);
+    }
+}

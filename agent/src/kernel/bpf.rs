@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::atomic::{Ordering, fence};
 
 use agent_common::wire::Wire;
 
@@ -187,14 +188,17 @@ impl<V: Wire> Mapped<V> {
         self.rows
     }
 
-    /// The 64 bit word `offset` bytes into row `index`, without copying the row.
+    /// The 64 bit word `offset` bytes into row `index`, without copying the row; what is read of
+    /// the row afterwards is at least as new.
     pub fn word(&mut self, index: usize, offset: usize) -> io::Result<u64> {
         if !offset.is_multiple_of(8) || offset + 8 > size_of::<V>() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let row = self.row(index)?;
         // SAFETY: inside the row and aligned, both checked above.
-        Ok(unsafe { row.cast::<u64>().add(offset / 8).read_volatile() })
+        let word = unsafe { row.cast::<u64>().add(offset / 8).read_volatile() };
+        fence(Ordering::Acquire);
+        Ok(word)
     }
 
     fn row(&mut self, index: usize) -> io::Result<*const V> {

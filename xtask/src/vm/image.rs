@@ -2,25 +2,26 @@
 //! libraries, the agent, the live tests, kernel modules, and an init script.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
-use std::{env, fs};
 
 use anyhow::{Context as _, Result};
 
+use super::architecture::Architecture;
 use super::cpio::Archive;
 use super::modules;
+use super::userland::Userland;
 use crate::shell;
 
-/// Programs of this machine that go along if they are here; a test whose program is absent says
+/// Programs that go along if they are to be had; a test whose program is absent says
 /// that it is skipped. What busybox has as well, the tests want as the real thing.
 const PROGRAMS: [&str; 15] = [
     "bash", "bpftool", "curl", "dnsmasq", "ip", "nft", "nsenter", "openssl", "prlimit", "setpriv",
     "sleep", "ss", "tc", "tcpdump", "unshare",
 ];
 
-/// What those programs do not start without, if this machine has it: where it lies, and where it is
-/// looked for.
+/// What those programs do not start without, where it lies and where it is looked for.
 const FILES: [(&str, &str); 1] = [("/etc/ssl/openssl.cnf", "/usr/lib/ssl/openssl.cnf")];
 
 /// Where the agent and its tests lie inside.
@@ -45,8 +46,15 @@ pub enum Task<'a> {
     Refusal,
 }
 
-/// The initramfs for a kernel.
-pub fn build(kernel: &Path, agent: &Path, tests: &Path, task: Task<'_>) -> Result<Vec<u8>> {
+/// The initramfs for a kernel of an architecture.
+pub fn build(
+    architecture: &Architecture,
+    kernel: &Path,
+    agent: &Path,
+    tests: &Path,
+    task: Task<'_>,
+) -> Result<Vec<u8>> {
+    let userland = Userland::of(architecture)?;
     let mut archive = Archive::default();
     for folder in ["bin", "dev", "etc", "proc", "run", "sys", "tmp", "root", "var/lib"] {
         archive.folder(folder);
@@ -60,24 +68,24 @@ pub fn build(kernel: &Path, agent: &Path, tests: &Path, task: Task<'_>) -> Resul
     archive.file("/etc/group", b"root:x:0:\nnogroup:x:65534:\n");
     let mut libraries = BTreeSet::new();
     for (from, to) in [(agent, AGENT), (tests, TESTS)] {
-        archive.file(to, &stripped(from)?);
-        libraries.extend(libraries_of(from)?);
+        archive.file(to, &stripped(architecture, from)?);
+        libraries.extend(userland.libraries(from)?);
     }
-    let busybox = find_program("busybox").context("busybox is not installed")?;
+    let busybox = userland.program("busybox").context("busybox is not installed")?;
     archive.file("/bin/busybox", &read(&busybox)?);
-    libraries.extend(libraries_of(&busybox)?);
-    for program in PROGRAMS.iter().filter_map(|name| find_program(name)) {
-        let name = program.file_name().unwrap_or_default().to_string_lossy();
+    libraries.extend(userland.libraries(&busybox)?);
+    for name in PROGRAMS {
+        let Some(program) = userland.program(name) else { continue };
         archive.file(&format!("/bin/{name}"), &read(&program)?);
-        libraries.extend(libraries_of(&program)?);
+        libraries.extend(userland.libraries(&program)?);
     }
     for (from, to) in FILES {
-        if let Ok(content) = fs::read(from) {
+        if let Ok(content) = fs::read(userland.file(from)) {
             archive.file(to, &content);
         }
     }
-    for library in libraries {
-        archive.file(&library.display().to_string(), &read(&library)?);
+    for (from, to) in libraries {
+        archive.file(&to, &read(&from)?);
     }
     for (number, module) in modules::in_order(kernel)?.into_iter().enumerate() {
         archive.file(&format!("/modules/{number:03}-{}.ko", module.name), &module.bytes);
@@ -138,52 +146,19 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// A program without what only debuggers read: the machine has little memory.
-fn stripped(program: &Path) -> Result<Vec<u8>> {
+fn stripped(architecture: &Architecture, program: &Path) -> Result<Vec<u8>> {
     let place = tempfile::tempdir().context("making a temporary folder")?;
     let small = place.path().join("small");
-    let mut strip = Command::new("strip");
+    let mut strip = Command::new(architecture.strip);
     match shell::probe(strip.arg("--strip-debug").arg("-o").arg(&small).arg(program)) {
         Some(_) => read(&small),
         None => read(program),
     }
 }
 
-/// Where a program lies, links resolved by reading it.
-fn find_program(name: &str) -> Option<PathBuf> {
-    let places = env::var_os("PATH").unwrap_or_default();
-    let places = env::split_paths(&places).chain(["/usr/sbin".into(), "/sbin".into()]);
-    places.map(|place| place.join(name)).find(|path| path.is_file())
-}
-
-/// The shared libraries of a program, the loader included, as it looks for them.
-fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
-    let mut ldd = Command::new("ldd");
-    let output = ldd.env("LC_ALL", "C").arg(program).output().context("starting `ldd`")?;
-    Ok(libraries(&String::from_utf8_lossy(&output.stdout)))
-}
-
-/// Reads `libc.so.6 => /lib/libc.so.6 (0x…)` and `/lib64/ld-linux-x86-64.so.2 (0x…)`.
-fn libraries(listed: &str) -> Vec<PathBuf> {
-    let words = listed.lines().filter_map(|line| {
-        let place = line.split_once("=> ").map_or(line, |(_, place)| place);
-        place.split_whitespace().next()
-    });
-    words.filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn libraries_are_listed_with_the_loader() {
-        let listed = "\tlinux-vdso.so.1 (0x7f)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x7f)\n\
-                      \tlibmissing.so => not found\n\t/lib64/ld-linux-x86-64.so.2 (0x7f)\n";
-        let expected: Vec<PathBuf> =
-            vec!["/lib/x/libc.so.6".into(), "/lib64/ld-linux-x86-64.so.2".into()];
-        assert_eq!(libraries(listed), expected);
-        assert!(libraries("\tstatically linked\n").is_empty());
-    }
 
     #[test]
     fn a_filter_cannot_become_a_command() {

@@ -1,11 +1,11 @@
 //! The kernels: which Debian release has them, and a cache of what was fetched.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::architecture::{AMD64, ARM64, Architecture};
 use super::suites::Suite;
 use crate::{apt, shell};
 
@@ -14,6 +14,8 @@ use crate::{apt, shell};
 pub struct Kernel {
     /// As its users call it.
     pub version: &'static str,
+    /// What it runs on.
+    pub architecture: &'static Architecture,
     /// Where it can come from, best first.
     suites: &'static [&'static str],
     /// Its packages: what comes before and after the full version.
@@ -26,27 +28,38 @@ const CLOUD: &str = "-cloud-amd64";
 const CLOUD_UNSIGNED: &str = "-cloud-amd64-unsigned";
 
 /// All of them. Cloud kernels: small, and with kprobes and fentry, which our own kernel lacks.
-pub const KERNELS: [Kernel; 4] = [
+pub static KERNELS: [Kernel; 5] = [
     Kernel {
         version: "5.10",
+        architecture: &AMD64,
         suites: &["bullseye"],
         packages: &[("linux-image-5.10.", CLOUD_UNSIGNED)],
         refused: true,
     },
     Kernel {
         version: "6.1",
+        architecture: &AMD64,
         suites: &["bookworm"],
         packages: &[("linux-image-6.1.", CLOUD_UNSIGNED)],
         refused: false,
     },
     Kernel {
         version: "6.12",
+        architecture: &AMD64,
         suites: &["bookworm-security", "trixie"],
         packages: &[("linux-image-6.12.", CLOUD_UNSIGNED)],
         refused: false,
     },
     Kernel {
+        version: "6.12-arm64",
+        architecture: &ARM64,
+        suites: &["bookworm-security", "trixie"],
+        packages: &[("linux-image-6.12.", "-cloud-arm64-unsigned")],
+        refused: false,
+    },
+    Kernel {
         version: "7.2",
+        architecture: &AMD64,
         suites: &["sid"],
         packages: &[("linux-binary-7.2.", CLOUD), ("linux-modules-7.2.", CLOUD)],
         refused: false,
@@ -89,23 +102,9 @@ impl Kernel {
     }
 
     fn fetch(&self, suite: &str, folder: &Path) -> Result<()> {
-        let lists = Suite::open(suite, &cache()?)?;
+        let lists = Suite::open(suite, self.architecture.name, &cache()?)?;
         let packages = self.choose(&lists)?;
-        let place = tempfile::tempdir_in(cache()?).context("making a folder to download to")?;
-        if let Err(error) = lists.download(&packages, place.path()) {
-            // Old lists name files that are gone; the next run begins with fresh ones.
-            lists.forget();
-            return Err(error);
-        }
-        let unpacked = place.path().join("unpacked");
-        for entry in fs::read_dir(place.path()).context("listing what was downloaded")?.flatten() {
-            if entry.path().extension().is_some_and(|kind| kind == "deb") {
-                let mut unpack = Command::new("dpkg-deb");
-                shell::quiet(unpack.arg("-x").arg(entry.path()).arg(&unpacked))?;
-            }
-        }
-        // All or nothing: whoever finds the folder finds it complete.
-        fs::rename(&unpacked, folder).context("keeping what was downloaded")
+        lists.unpack(&packages, folder)
     }
 
     /// The newest full version that all its packages have.
@@ -162,6 +161,6 @@ mod tests {
     fn an_unknown_version_names_those_there_are() {
         assert!(find("6.1").is_ok());
         let error = find("4.19").unwrap_err().to_string();
-        assert!(error.contains("5.10, 6.1, 6.12, 7.2"), "{error}");
+        assert!(error.contains("5.10, 6.1, 6.12, 6.12-arm64, 7.2"), "{error}");
     }
 }

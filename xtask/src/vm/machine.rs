@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::architecture::Architecture;
 use super::image::DONE;
 
-/// The emulator.
-pub const QEMU: &str = "qemu-system-x86_64";
 /// Memory of the machine; the agent chooses the sizes of its tables by it.
 const MEMORY: &str = "1536M";
 /// Two, so that hooks do run beside each other.
@@ -31,6 +30,7 @@ pub struct Run {
 /// Boots `kernel` with `initramfs` and returns when it has powered off or `patience` is over;
 /// the console goes line by line to `line`, and to `log` with the seconds since the start.
 pub fn run(
+    architecture: &Architecture,
     kernel: &Path,
     initramfs: &Path,
     patience: Duration,
@@ -40,11 +40,12 @@ pub fn run(
     let mut file = File::create(log).context("creating a file for the console")?;
     // Ends the machine should it hang, and with us if we end first.
     let mut command = Command::new("timeout");
-    command.arg("--kill-after=5").arg(patience.as_secs().to_string()).arg(QEMU);
-    command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", PROCESSORS]);
+    command.arg("--kill-after=5").arg(patience.as_secs().to_string()).arg(architecture.emulator);
+    command.args(["-accel", "tcg,thread=multi", "-smp", PROCESSORS]).args(architecture.machine);
     command.args(["-m", MEMORY, "-nographic", "-no-reboot", "-nic", "none"]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
-    command.args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init"]);
+    let console = architecture.console;
+    command.args(["-append", &format!("console={console} quiet panic=-1 rdinit=/init")]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("starting the emulator")?;
     let console = child.stdout.take().context("no pipe to the console")?;

@@ -6,6 +6,7 @@
 //!
 //! Without a network, or where no emulator is, kernels are skipped, aloud.
 
+mod architecture;
 mod cpio;
 mod image;
 mod kernels;
@@ -13,15 +14,16 @@ mod machine;
 mod modules;
 mod suites;
 mod table;
+mod userland;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::test::Report;
-use crate::{apt, build, setup, shell, tree};
+use crate::{setup, tree};
 use image::Task;
 use kernels::{KERNELS, Kernel};
 use table::{Outcome, Table};
@@ -92,23 +94,14 @@ pub fn vm(args: &Args) -> Result<()> {
     } else {
         version.iter().map(|version| kernels::find(version)).collect::<Result<_>>()?
     };
-    if let Some(why) = cannot_emulate() {
-        println!("SKIPPED: no kernel was tried: {why}");
-        return Ok(());
-    }
-    let patience = Duration::from_secs(minutes * 60);
-    let trial = match (agent, tests) {
-        (Some(agent), Some(tests)) => {
-            Trial { agent: agent.clone(), tests: tests.clone(), filter, patience }
-        }
-        _ => Trial::of(filter, patience)?,
-    };
+    let given = agent.clone().zip(tests.clone());
+    let trial = Trial { given, filter, patience: Duration::from_secs(minutes * 60) };
     let (mut results, mut failed) = (Table::default(), 0);
     for kernel in chosen {
         if let Some(script) = run {
             println!("\n== Linux {}", kernel.version);
-            trial
-                .boot(kernel, &kernel.folder()?, Task::Script(script), |line| println!("{line}"))?;
+            let subject = trial.subject(kernel)?;
+            trial.boot(&subject, Task::Script(script), |line| println!("{line}"))?;
             continue;
         }
         match trial.on(kernel) {
@@ -133,16 +126,12 @@ pub fn vm(args: &Args) -> Result<()> {
 
 /// The kernels and tests that CI has the time for, into its report.
 pub fn in_ci(report: &mut Report) -> Result<()> {
-    if let Some(why) = cannot_emulate() {
-        report.skip(&format!("the live tests on other kernels: {why}"));
-        return Ok(());
-    }
     let tests = IN_CI_TESTS.map(str::to_owned);
-    let trial = Trial::of(&tests, IN_CI_WITHIN)?;
+    let trial = Trial { given: None, filter: &tests, patience: IN_CI_WITHIN };
     for version in IN_CI {
         match trial.on(kernels::find(version)?) {
             Ok(Some(outcome)) => report.add_sums(outcome.counts()),
-            Ok(None) => report.skip(&format!("Linux {version}: its kernel cannot be fetched")),
+            Ok(None) => report.skip(&format!("Linux {version}: it cannot be run here")),
             Err(error) => {
                 println!("FAILED: Linux {version}: {error:#}");
                 report.add_sums((0, 1, 0));
@@ -163,37 +152,51 @@ fn all_that_were_tried() -> Result<Table> {
     Ok(table)
 }
 
-/// What is tried on a kernel.
+/// What is tried.
 struct Trial<'a> {
-    agent: PathBuf,
-    tests: PathBuf,
+    /// The agent and its live tests, compiled; built if none are given.
+    given: Option<(PathBuf, PathBuf)>,
     filter: &'a [String],
     patience: Duration,
 }
 
-impl<'a> Trial<'a> {
-    /// Builds what it takes.
-    fn of(filter: &'a [String], patience: Duration) -> Result<Self> {
-        setup::setup()?;
-        Ok(Self { agent: build::compile()?, tests: build::live_tests()?, filter, patience })
+/// What it is tried on.
+struct Subject<'a> {
+    kernel: &'a Kernel,
+    /// Where the kernel's files lie.
+    folder: PathBuf,
+    agent: PathBuf,
+    tests: PathBuf,
+}
+
+impl Trial<'_> {
+    /// Fetches a kernel, and builds for it.
+    fn subject<'a>(&self, kernel: &'a Kernel) -> Result<Subject<'a>> {
+        let folder = kernel.folder()?;
+        let (agent, tests) = if let Some(given) = &self.given {
+            given.clone()
+        } else {
+            setup::setup()?;
+            let target = kernel.architecture.target;
+            (target.agent()?, target.live_tests()?)
+        };
+        Ok(Subject { kernel, folder, agent, tests })
     }
 
-    /// Boots a kernel; none if it is not to be had, which is said.
+    /// Boots a kernel; none if that is not possible here, which is said.
     fn on(&self, kernel: &Kernel) -> Result<Option<Outcome>> {
         println!("\n== Linux {}", kernel.version);
-        let folder = match kernel.folder() {
-            Ok(folder) => folder,
-            Err(why) => {
-                println!("SKIPPED: Linux {}: it cannot be fetched: {why:#}", kernel.version);
-                return Ok(None);
-            }
-        };
+        let cannot = kernel.architecture.cannot_be_emulated();
+        let cannot = cannot
+            .or_else(|| kernel.folder().err().map(|why| format!("it cannot be fetched: {why:#}")));
+        if let Some(why) = cannot {
+            println!("SKIPPED: Linux {}: {why}", kernel.version);
+            return Ok(None);
+        }
+        let subject = self.subject(kernel)?;
         let began = Instant::now();
-        let outcome = if kernel.refused {
-            self.refusal(kernel, &folder)
-        } else {
-            self.live_tests(kernel, &folder)
-        };
+        let outcome =
+            if kernel.refused { self.refusal(&subject) } else { self.live_tests(&subject) };
         println!("Linux {} took {} s", kernel.version, began.elapsed().as_secs());
         let outcome = outcome?.within(began.elapsed());
         if self.filter.is_empty() {
@@ -203,8 +206,8 @@ impl<'a> Trial<'a> {
     }
 
     /// Boots a kernel that is too old; the agent must say so.
-    fn refusal(&self, kernel: &Kernel, folder: &Path) -> Result<Outcome> {
-        let run = self.boot(kernel, folder, Task::Refusal, |line| println!("  {line}"))?;
+    fn refusal(&self, subject: &Subject<'_>) -> Result<Outcome> {
+        let run = self.boot(subject, Task::Refusal, |line| println!("  {line}"))?;
         let said = run.output.join("\n");
         if run.code == Some(0) || run.code.is_none() {
             bail!("the agent did not refuse, it ended with {:?}", run.code);
@@ -216,15 +219,16 @@ impl<'a> Trial<'a> {
     }
 
     /// Boots a kernel into the live tests, and once more into a few that failed, as on this host.
-    fn live_tests(&self, kernel: &Kernel, folder: &Path) -> Result<Outcome> {
-        let (mut report, run) = self.tests(kernel, folder, Task::Tests(self.filter))?;
+    fn live_tests(&self, subject: &Subject<'_>) -> Result<Outcome> {
+        let kernel = subject.kernel;
+        let (mut report, run) = self.tests(subject, Task::Tests(self.filter))?;
         let failed = report.failures().to_vec();
         if run.code == Some(101) && failed.len() <= MOST_RETRIES {
             fs::rename(console(kernel)?, console(kernel)?.with_extension("first.log"))
                 .context("keeping the first console")?;
             for test in &failed {
                 println!("\n== Linux {}, once more, alone: {test}", kernel.version);
-                let (again, _) = self.tests(kernel, folder, Task::Test(test))?;
+                let (again, _) = self.tests(subject, Task::Test(test))?;
                 report.retried(test, &again);
             }
         }
@@ -238,14 +242,9 @@ impl<'a> Trial<'a> {
         Ok(Outcome::of(run.release, report))
     }
 
-    fn tests(
-        &self,
-        kernel: &Kernel,
-        folder: &Path,
-        task: Task<'_>,
-    ) -> Result<(Report, machine::Run)> {
+    fn tests(&self, subject: &Subject<'_>, task: Task<'_>) -> Result<(Report, machine::Run)> {
         let mut report = Report::default();
-        let run = self.boot(kernel, folder, task, |line| {
+        let run = self.boot(subject, task, |line| {
             if report.read(line) {
                 println!("{line}");
             }
@@ -254,24 +253,26 @@ impl<'a> Trial<'a> {
         if !matches!(run.code, Some(0 | 101)) {
             report.failed += 1;
             println!("FAILED: it did not come to an end ({:?}); its last words:", run.code);
-            println!("{}", machine::last_lines(&console(kernel)?, 30));
+            println!("{}", machine::last_lines(&console(subject.kernel)?, 30));
         }
         Ok((report, run))
     }
 
     fn boot(
         &self,
-        kernel: &Kernel,
-        folder: &Path,
+        subject: &Subject<'_>,
         task: Task<'_>,
         line: impl FnMut(&str),
     ) -> Result<machine::Run> {
+        let Subject { kernel, folder, agent, tests } = subject;
+        let Kernel { architecture, .. } = kernel;
         let vmlinuz = kernels::find_file(folder, "vmlinuz").context("the package has no kernel")?;
         let place = tempfile::tempdir().context("making a temporary folder")?;
         let initramfs = place.path().join("initramfs");
-        fs::write(&initramfs, image::build(folder, &self.agent, &self.tests, task)?)
+        fs::write(&initramfs, image::build(architecture, folder, agent, tests, task)?)
             .context("writing the initramfs")?;
-        machine::run(&vmlinuz, &initramfs, self.patience, &console(kernel)?, line)
+        let console = console(kernel)?;
+        machine::run(architecture, &vmlinuz, &initramfs, self.patience, &console, line)
     }
 }
 
@@ -288,20 +289,4 @@ fn console(kernel: &Kernel) -> Result<PathBuf> {
 
 fn result_of(kernel: &Kernel) -> Result<PathBuf> {
     Ok(folder()?.join(format!("{}.json", kernel.version)))
-}
-
-/// Why nothing can be emulated here, if so; installs the emulator where that is possible.
-fn cannot_emulate() -> Option<String> {
-    if cfg!(not(target_arch = "x86_64")) {
-        return Some("the kernels are for x86_64, this machine is not".to_owned());
-    }
-    if apt::is_here() && shell::is_root() {
-        let wanted = ["qemu-system-x86", "busybox-static", "xz-utils", "binutils"];
-        if let Err(error) = apt::install(&apt::missing(&wanted)) {
-            return Some(format!("{error:#}"));
-        }
-    }
-    let missing =
-        [machine::QEMU, "busybox", "ldd", "timeout"].into_iter().find(|p| !shell::exists(p));
-    missing.map(|program| format!("{program} is not installed"))
 }

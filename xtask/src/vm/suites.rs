@@ -18,16 +18,21 @@ struct Source {
     signed_by: Option<String>,
 }
 
-/// The package lists of one suite.
+/// The package lists of one suite for one architecture.
 pub struct Suite {
     folder: PathBuf,
     name: String,
+    architecture: String,
 }
 
 impl Suite {
     /// Fetches the lists of `name` into a folder below `cache`, unless they are there.
-    pub fn open(name: &str, cache: &Path) -> Result<Self> {
-        let suite = Self { folder: cache.join(format!("lists-{name}")), name: name.to_owned() };
+    pub fn open(name: &str, architecture: &str, cache: &Path) -> Result<Self> {
+        let suite = Self {
+            folder: cache.join(format!("lists-{name}-{architecture}")),
+            name: name.to_owned(),
+            architecture: architecture.to_owned(),
+        };
         if suite.folder.join("fetched").exists() {
             return Ok(suite);
         }
@@ -48,17 +53,45 @@ impl Suite {
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// Downloads packages into `folder`.
-    pub fn download(&self, packages: &[String], folder: &Path) -> Result<()> {
-        println!("downloading {} of {}", packages.join(" "), self.name);
-        let mut command = self.apt("apt-get");
-        command.args(["download", "--quiet"]).args(packages).current_dir(folder);
-        shell::quiet(&mut command)
+    /// Unpacks packages into a new folder, or leaves none.
+    pub fn unpack<S: AsRef<str>>(self, packages: &[S], into: &Path) -> Result<()> {
+        let mut download = self.apt("apt-get");
+        download.arg("download");
+        self.fetch(download, packages, into)
     }
 
-    /// Forgets the lists: they name files that are gone from the servers.
-    pub fn forget(self) {
-        let _ = fs::remove_dir_all(&self.folder);
+    /// The same, and the packages that these depend on.
+    pub fn unpack_with_all_they_need(self, packages: &[&str], into: &Path) -> Result<()> {
+        let mut install = self.apt("apt-get");
+        install.args(["install", "--download-only", "--no-install-recommends", "--yes"]);
+        self.fetch(install, packages, into)
+    }
+
+    /// Lets apt download packages, and unpacks what it brought.
+    fn fetch<S: AsRef<str>>(self, mut apt: Command, packages: &[S], into: &Path) -> Result<()> {
+        let beside = into.parent().context("a folder for packages has no parent")?;
+        let place = tempfile::tempdir_in(beside).context("making a folder to download to")?;
+        fs::create_dir(place.path().join("partial")).context("making a folder for apt")?;
+        apt.arg("--quiet")
+            .arg("-o")
+            .arg(format!("Dir::Cache::archives={}", place.path().display()));
+        apt.args(packages.iter().map(AsRef::as_ref)).current_dir(place.path());
+        let names: Vec<&str> = packages.iter().map(AsRef::as_ref).collect();
+        println!("downloading {} of {} ({})", names.join(" "), self.name, self.architecture);
+        if let Err(error) = shell::quiet(&mut apt) {
+            // Old lists name files that are gone; the next run begins with fresh ones.
+            let _ = fs::remove_dir_all(&self.folder);
+            return Err(error);
+        }
+        let unpacked = place.path().join("unpacked");
+        for entry in fs::read_dir(place.path()).context("listing what was downloaded")?.flatten() {
+            if entry.path().extension().is_some_and(|kind| kind == "deb") {
+                let mut unpack = Command::new("dpkg-deb");
+                shell::quiet(unpack.arg("-x").arg(entry.path()).arg(&unpacked))?;
+            }
+        }
+        // All or nothing: whoever finds the folder finds it complete.
+        fs::rename(&unpacked, into).context("keeping what was downloaded")
     }
 
     /// apt with everything that it keeps in our folder.
@@ -67,6 +100,8 @@ impl Suite {
         let mut command = Command::new(program);
         command.env("LC_ALL", "C");
         for (key, value) in [
+            ("APT::Architecture", self.architecture.clone()),
+            ("APT::Architectures", self.architecture.clone()),
             ("Dir::Etc::sourcelist", at("sources.list")),
             ("Dir::Etc::sourceparts", "-".to_owned()),
             ("Dir::State::lists", at("lists")),
@@ -95,7 +130,7 @@ fn line_for(suite: &str, sources: &[Source], codename: &str) -> Result<String> {
 }
 
 /// What this machine's release is called.
-fn codename() -> Result<String> {
+pub fn codename() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     name.map(|name| name.trim_matches('"').to_owned()).context("this Debian has no codename")

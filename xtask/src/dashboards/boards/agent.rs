@@ -53,7 +53,7 @@ fn seen() -> Vec<Panel> {
             &[
                 column("Attached", Unit::Count, None, format!("max by ({by}) (portolan_hook_attached{{{AGENTS}}})")),
                 column("Runs", Unit::FactsPerSecond, None, format!("sum by ({by}) (rate(portolan_hook_runs_total{{{AGENTS}}}[$__rate_interval]))")),
-                column("Time per run", Unit::Seconds, Some(5e-6), format!(
+                column("Per run", Unit::Seconds, Some(5e-6), format!(
                     "sum by ({by}) (rate(portolan_hook_run_seconds_total{{{AGENTS}}}[$__rate_interval])) / (sum by ({by}) (rate(portolan_hook_runs_total{{{AGENTS}}}[$__rate_interval])) > 0)"
                 )),
                 column("Skipped", Unit::PerSecond, Some(1e-3), format!("sum by ({by}) (rate(portolan_hook_misses_total{{{AGENTS}}}[$__rate_interval]))")),
