@@ -99,9 +99,9 @@ pub fn vm(args: &Args) -> Result<()> {
     let (mut results, mut failed) = (Table::default(), 0);
     for kernel in chosen {
         if let Some(script) = run {
-            println!("\n== Linux {}", kernel.version);
-            let subject = trial.subject(kernel)?;
-            trial.boot(&subject, Task::Script(script), |line| println!("{line}"))?;
+            if let Some(subject) = trial.subject(kernel)? {
+                trial.boot(&subject, Task::Script(script), |line| println!("{line}"))?;
+            }
             continue;
         }
         match trial.on(kernel) {
@@ -170,30 +170,33 @@ struct Subject<'a> {
 }
 
 impl Trial<'_> {
-    /// Fetches a kernel, and builds for it.
-    fn subject<'a>(&self, kernel: &'a Kernel) -> Result<Subject<'a>> {
-        let folder = kernel.folder()?;
+    /// Fetches a kernel, and builds for it; none if that is not possible here, which is said.
+    fn subject<'a>(&self, kernel: &'a Kernel) -> Result<Option<Subject<'a>>> {
+        let Kernel { version, architecture, .. } = kernel;
+        println!("\n== Linux {version}");
+        let folder = match architecture.cannot_be_emulated() {
+            Some(why) => Err(why),
+            None => kernel.folder().map_err(|why| format!("it cannot be fetched: {why:#}")),
+        };
+        let folder = match folder {
+            Ok(folder) => folder,
+            Err(why) => {
+                println!("SKIPPED: Linux {version}: {why}");
+                return Ok(None);
+            }
+        };
         let (agent, tests) = if let Some(given) = &self.given {
             given.clone()
         } else {
             setup::setup()?;
-            let target = kernel.architecture.target;
-            (target.agent()?, target.live_tests()?)
+            (architecture.target.agent()?, architecture.target.live_tests()?)
         };
-        Ok(Subject { kernel, folder, agent, tests })
+        Ok(Some(Subject { kernel, folder, agent, tests }))
     }
 
-    /// Boots a kernel; none if that is not possible here, which is said.
+    /// Boots a kernel; none if that is not possible here.
     fn on(&self, kernel: &Kernel) -> Result<Option<Outcome>> {
-        println!("\n== Linux {}", kernel.version);
-        let cannot = kernel.architecture.cannot_be_emulated();
-        let cannot = cannot
-            .or_else(|| kernel.folder().err().map(|why| format!("it cannot be fetched: {why:#}")));
-        if let Some(why) = cannot {
-            println!("SKIPPED: Linux {}: {why}", kernel.version);
-            return Ok(None);
-        }
-        let subject = self.subject(kernel)?;
+        let Some(subject) = self.subject(kernel)? else { return Ok(None) };
         let began = Instant::now();
         let outcome =
             if kernel.refused { self.refusal(&subject) } else { self.live_tests(&subject) };
