@@ -75,9 +75,18 @@ pub const REASON_NAMES: [&str; REASONS] = [
 /// (`bpf_prog_info.recursion_misses`); counted by user space.
 pub const REASON_RECURSION: &str = "recursion";
 
+/// The table of edges, in [`Ledger::highest`].
+pub const EDGES: usize = 0;
+/// The table of owners.
+pub const OWNERS: usize = 1;
+/// The table of claims.
+pub const CLAIMS: usize = 2;
+/// How many tables give out rows.
+pub const TABLES: usize = 3;
+
 crate::wire! {
     /// One CPU's part of the ledger.
-    pub struct Ledger: 800 {
+    pub struct Ledger: 824 {
         /// Facts met, by class.
         pub seen: [u64; CLASSES],
         /// Facts lost, by class and reason.
@@ -85,6 +94,9 @@ crate::wire! {
         /// When a program last asked for a connection, CLOCK_MONOTONIC nanoseconds: what became
         /// of it may be open yet.
         pub connect_ns: u64,
+        /// The highest row that was ever taken, by table. Free rows are offered the lowest first,
+        /// but come back in any order.
+        pub highest: [u64; TABLES],
     }
 }
 
@@ -92,6 +104,9 @@ impl Ledger {
     /// Adds another CPU's part.
     pub fn merge(&mut self, other: &Self) {
         self.connect_ns = self.connect_ns.max(other.connect_ns);
+        for (mine, theirs) in self.highest.iter_mut().zip(other.highest) {
+            *mine = (*mine).max(theirs);
+        }
         for (mine, theirs) in self.seen.iter_mut().zip(other.seen) {
             *mine = mine.wrapping_add(theirs);
         }

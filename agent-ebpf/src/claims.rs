@@ -4,13 +4,13 @@ use agent_common::claim::{
     Attempt, BUCKET, BUSY, Bucket, CLAIM_GRANTED, CLAIM_OVERFLOW, ClaimKey, FREE, OVERDUE_NS,
     REFUSED, STEP_CONNECT, STEP_LISTEN, bucket_of,
 };
-use agent_common::ledger::{BIND, CONNECTION, LATE, NO_ATTEMPT};
+use agent_common::ledger::{BIND, CLAIMS, CONNECTION, LATE, NO_ATTEMPT};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 
 use crate::atomic;
 use crate::connection;
-use crate::maps::{self, lost, seen};
+use crate::maps::{self, lost, seen, taken};
 use crate::opaque::{forgotten, opaque};
 use crate::sock::Sock;
 
@@ -287,6 +287,7 @@ fn row(key: &ClaimKey) -> u32 {
         return unsafe { *row };
     }
     let Ok(Some(slot)) = free.pop() else { return CLAIM_OVERFLOW };
+    taken(CLAIMS, slot);
     let Some(row) = rows.get_ptr_mut(slot) else { return CLAIM_OVERFLOW };
     // SAFETY: a valid map value that nobody else holds: the slot was just taken from the stack.
     unsafe { (*row).key = *key };

@@ -4,12 +4,12 @@ use agent_common::address::{Address, INTERNET};
 use agent_common::edge::{EdgeCounters, EdgeKey};
 use agent_common::histogram::Histogram;
 use agent_common::knobs::MAX_RANGES;
-use agent_common::ledger::{EDGE, MAP_ERROR, NO_SLOT};
+use agent_common::ledger::{EDGE, EDGES, MAP_ERROR, NO_SLOT};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 
 use crate::atomic;
-use crate::maps::{self, knob, lost, seen};
+use crate::maps::{self, knob, lost, seen, taken};
 
 /// The slot of an edge, taken if it has none. Without a free one: the overflow slot of the role.
 /// `addresses`, the local and the remote one, are asked for only if a slot is taken.
@@ -26,6 +26,7 @@ pub fn slot(key: &EdgeKey, addresses: impl FnOnce() -> (Address, Address)) -> u3
         lost(EDGE, NO_SLOT);
         return overflow;
     };
+    taken(EDGES, slot);
     let Some(row) = rows.get_ptr_mut(slot) else {
         lost(EDGE, MAP_ERROR);
         return overflow;

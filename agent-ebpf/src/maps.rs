@@ -284,6 +284,17 @@ pub fn lost(class: usize, reason: usize) {
     }
 }
 
+/// Notes that a row of `table` was taken: readers look no further than the highest.
+#[inline(always)]
+pub fn taken(table: usize, row: u32) {
+    if let Some(ledger) = LEDGER.get_ptr_mut(0) {
+        // SAFETY: a valid map value; `table` is one of the constants of `agent_common::ledger`.
+        unsafe {
+            atomic::raise((&raw mut (*ledger).highest).cast::<u64>().add(table), u64::from(row))
+        };
+    }
+}
+
 /// Notes that a program asks for a connection now.
 #[inline(always)]
 pub fn connects_at(now_ns: u64) {

@@ -1,6 +1,6 @@
 //! Who acts: finds or takes the row of an owner.
 
-use agent_common::ledger::{MAP_ERROR, NO_OWNER, OWNER};
+use agent_common::ledger::{MAP_ERROR, NO_OWNER, OWNER, OWNERS};
 use agent_common::owner::{
     ARGV_BYTES, OWNER_OVERFLOW, OwnerKey, OwnerRow, app_hash_of, is_interpreter,
 };
@@ -11,7 +11,7 @@ use aya_ebpf::helpers::generated::{
 };
 
 use crate::atomic;
-use crate::maps::{self, lost, seen};
+use crate::maps::{self, lost, seen, taken};
 use crate::opaque::opaque;
 use crate::sock::Task;
 
@@ -70,6 +70,7 @@ fn insert(key: &OwnerKey, tgid: u32, arguments: Option<*const OwnerRow>) -> u32 
         lost(OWNER, NO_OWNER);
         return OWNER_OVERFLOW;
     };
+    taken(OWNERS, slot);
     let Some(row) = rows.get_ptr_mut(slot) else {
         lost(OWNER, MAP_ERROR);
         return OWNER_OVERFLOW;

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -186,6 +187,13 @@ impl<V: Wire> Mapped<V> {
     /// How many rows there are.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// The rows that may be in use: all up to the highest that was ever taken, which the ledger
+    /// tells, and the first `special` ones, which nobody takes.
+    pub fn up_to(&self, highest: u64, special: u32) -> Range<usize> {
+        let end = usize::try_from(highest).map_or(usize::MAX, |highest| highest.saturating_add(1));
+        0..end.max(special as usize).min(self.rows)
     }
 
     /// The 64 bit word `offset` bytes into row `index`, without copying the row; what is read of

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use agent_common::bound::BoundRecord;
 use agent_common::claim::OVERDUE_NS;
 use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow, FIRST_FREE_SLOT};
-use agent_common::ledger::{BIND, Ledger};
+use agent_common::ledger::{BIND, CLAIMS, EDGES, Ledger, OWNERS};
 use agent_common::listener::ListenerRecord;
-use agent_common::owner::{OwnerKey, OwnerRow};
+use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
 use agent_common::wire::Wire as _;
 use anyhow::Context as _;
 use aya::maps::{Map as AyaMap, MapData, RingBuf};
@@ -82,7 +82,6 @@ pub struct Drain {
     connect_ns: u64,
     /// When those that said nothing were last looked for.
     settled_ns: u64,
-    highest_edge: usize,
     /// What each slot had counted at the last drain: shared with whoever still looks at it, and
     /// the same again if nothing has moved.
     last: Vec<Option<Arc<EdgeCounters>>>,
@@ -129,7 +128,6 @@ impl Drain {
             open_binds: true,
             connect_ns: 0,
             settled_ns: 0,
-            highest_edge: 0,
             last: Vec::new(),
             shards,
             cpus: possible_cpus()?,
@@ -158,10 +156,11 @@ impl Drain {
             drained.ledger.merge(&cpu);
         }
         self.connect_ns = drained.ledger.connect_ns;
-        self.read_owners(&mut drained.owners).context("reading owners")?;
-        self.read_edges(&mut drained.edges).context("reading edges")?;
+        let highest = drained.ledger.highest;
+        self.read_owners(highest[OWNERS], &mut drained.owners).context("reading owners")?;
+        self.read_edges(highest[EDGES], &mut drained.edges).context("reading edges")?;
         drained.bound = self.ports.bound().context("listing bound sockets")?;
-        drained.claims = self.ports.claims().context("reading failed binds")?;
+        drained.claims = self.ports.claims(highest[CLAIMS]).context("reading failed binds")?;
         self.open_binds = open_binds(&drained);
         for _ in 0..MAX_ANSWERS {
             let Some(record) = self.answers.next() else { break };
@@ -237,16 +236,13 @@ impl Drain {
         ports::records(link.as_fd()).map(Some)
     }
 
-    fn read_owners(&mut self, new: &mut Vec<(u32, OwnerRow)>) -> io::Result<()> {
-        let highest = self.known_owners.keys().max().map_or(0, |row| *row as usize);
-        let mut scan = Scan::new(highest, self.owner_rows.rows());
-        while let Some(index) = scan.next() {
+    fn read_owners(&mut self, highest: u64, new: &mut Vec<(u32, OwnerRow)>) -> io::Result<()> {
+        for index in self.owner_rows.up_to(highest, OWNER_OVERFLOW + 1) {
             let row = index as u32;
             let born = self.owner_rows.word(index, offset_of!(OwnerRow, born_us))?;
             if born == 0 {
                 continue;
             }
-            scan.found(index);
             if self.known_owners.insert(row, born) != Some(born) {
                 new.push((row, self.owner_rows.read(index)?));
             }
@@ -254,9 +250,8 @@ impl Drain {
         Ok(())
     }
 
-    fn read_edges(&mut self, edges: &mut Vec<Edge>) -> io::Result<()> {
-        let mut scan = Scan::new(self.highest_edge, self.rows.rows());
-        while let Some(index) = scan.next() {
+    fn read_edges(&mut self, highest: u64, edges: &mut Vec<Edge>) -> io::Result<()> {
+        for index in self.rows.up_to(highest, FIRST_FREE_SLOT) {
             let slot = index as u32;
             let born_us = self.rows.word(index, offset_of!(EdgeRow, born_us))?;
             if born_us == 0 && slot >= FIRST_FREE_SLOT {
@@ -265,12 +260,10 @@ impl Drain {
                 }
                 continue;
             }
-            scan.found(index);
             let EdgeRow { key, local, remote, .. } = self.rows.read(index)?;
             let counters = self.read_counters(index)?;
             edges.push(Edge { slot, key, local, remote, born_us, counters });
         }
-        self.highest_edge = scan.highest;
         Ok(())
     }
 
@@ -288,38 +281,6 @@ impl Drain {
             Some(last) => Ok(Arc::clone(last.insert(Arc::new(counters)))),
             None => Ok(Arc::new(counters)),
         }
-    }
-}
-
-/// Visits the rows of a table that may be in use. Free rows come from a stack, lowest on top, so
-/// rows in use lie at the low end; a CPU that has taken a row but not yet published it leaves a
-/// gap, hence the margin.
-pub(super) struct Scan {
-    index: usize,
-    highest: usize,
-    rows: usize,
-}
-
-impl Scan {
-    /// Rows looked at beyond the highest that is known to be in use.
-    const MARGIN: usize = 64;
-
-    pub(super) fn new(highest: usize, rows: usize) -> Self {
-        Self { index: 0, highest, rows }
-    }
-
-    pub(super) fn next(&mut self) -> Option<usize> {
-        let index = self.index;
-        self.index += 1;
-        (index < self.rows && index <= self.highest + Self::MARGIN).then_some(index)
-    }
-
-    pub(super) fn found(&mut self, index: usize) {
-        self.highest = self.highest.max(index);
-    }
-
-    pub(super) fn highest(&self) -> usize {
-        self.highest
     }
 }
 

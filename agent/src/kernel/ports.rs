@@ -10,7 +10,6 @@ use agent_common::wire::Wire;
 use anyhow::Context as _;
 
 use super::bpf::{self, Map, Mapped};
-use super::drain::Scan;
 use super::object::Parts;
 use crate::model::claims::Claim;
 
@@ -25,7 +24,6 @@ pub struct Ports {
     rows_map: Map<u32, ClaimRow>,
     free: Map<(), u32>,
     rows: Mapped<ClaimRow>,
-    highest: usize,
     settle: Option<OwnedFd>,
     bound: Option<OwnedFd>,
 }
@@ -49,7 +47,6 @@ impl Ports {
             free: Map::stack(parts.take("CLAIM_FREE")?)?,
             rows: rows_map.mapped().context("CLAIM_ROWS")?,
             rows_map,
-            highest: 0,
             settle: link(settle, attempts.as_fd()).context("linking to the open binds")?,
             bound: link(bound, sockets.as_fd()).context("linking to the bound sockets")?,
         })
@@ -62,20 +59,17 @@ impl Ports {
         bpf::open_iterator(link.as_fd())?.read_to_end(&mut Vec::new()).map(drop)
     }
 
-    /// Every row of claims in use, the two special ones first.
-    pub fn claims(&mut self) -> io::Result<Vec<Claim>> {
+    /// Every row of claims in use, the two special ones first; `highest` was ever taken.
+    pub fn claims(&mut self, highest: u64) -> io::Result<Vec<Claim>> {
         let mut claims = Vec::new();
-        let mut scan = Scan::new(self.highest, self.rows.rows());
-        while let Some(index) = scan.next() {
+        for index in self.rows.up_to(highest, FIRST_FREE_CLAIM) {
             let slot = index as u32;
             let born = self.rows.word(index, offset_of!(ClaimRow, born_us))?;
             if born == 0 && slot >= FIRST_FREE_CLAIM {
                 continue;
             }
-            scan.found(index);
             claims.push(Claim { slot, row: self.rows.read(index)? });
         }
-        self.highest = scan.highest();
         Ok(claims)
     }
 

@@ -1,6 +1,7 @@
 //! Little memory: what is new gives way, sums stay exact, and nobody is killed.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpStream};
 
 use crate::agent::{Agent, Start};
@@ -23,7 +24,8 @@ fn bomb(client: &Namespace, first: [u8; 4], peers: u32) {
     client.act(|| {
         for number in 0..peers {
             let address = Ipv4Addr::from(first + number);
-            TcpStream::connect((address, 1000 + (number % 7) as u16)).unwrap_err();
+            let refused = TcpStream::connect((address, 1000 + (number % 7) as u16)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{refused}");
         }
     });
 }
@@ -109,6 +111,42 @@ fn a_bomb_of_peers_in_little_memory_kills_nobody_and_loses_no_count() {
         }
         agent.stop();
     }
+}
+
+/// Rows are offered the lowest first, so that those in use lie close together. Rows that were kept
+/// back for a while come on top of those that were not: they are taken first, far above.
+#[test]
+fn rows_that_are_taken_far_above_the_others_are_seen() {
+    needs_kernel!();
+    const EDGES: u64 = 40;
+    const ROOM: u64 = 1000;
+    /// What the agent reckons for a row of edges.
+    const ROW: u64 = 32 * 1024;
+    let Some(group) = group(256 * MIB) else { return };
+    let pair = Pair::new();
+    let agent = start(&group, vec![("limits.edges", "16384")]);
+    let held = |now: &Scrape| now.sum("portolan_held_rows", &[]) > 0;
+    let used = agent.scrape().sum("portolan_memory_used_bytes", &[]);
+    group.limit((used + ROOM * ROW) / 9 * 10);
+    let now = agent.eventually(true, held);
+    let edges = |name| now.sum(name, &[("map", "edges")]);
+    let offered = edges("portolan_map_capacity") - edges("portolan_map_entries");
+    println!("{offered} rows on offer");
+    assert!((100..8000).contains(&offered), "{offered} rows on offer");
+    group.limit(256 * MIB);
+    agent.eventually(false, held);
+
+    let listeners: Vec<_> = (0..EDGES).map(|_| pair.server.listen("0.0.0.0:0")).collect();
+    for listener in &listeners {
+        let client = pair.client.connect((pair.server.v4, net::port(listener))).unwrap();
+        drop((client, net::accept(listener)));
+    }
+    let service = pair.client.service.as_str();
+    agent.eventually(EDGES, |now| {
+        now.sum("portolan_tcp_connects_total", &[("client", service), ("role", "client")])
+    });
+    agent.ledger_adds_up();
+    agent.stop();
 }
 
 #[test]
