@@ -75,7 +75,7 @@ pub const REASON_NAMES: [&str; REASONS] = [
 /// (`bpf_prog_info.recursion_misses`); counted by user space.
 pub const REASON_RECURSION: &str = "recursion";
 
-/// The table of edges, in [`Ledger::highest`].
+/// The table of edges, in [`Ledger::reach`].
 pub const EDGES: usize = 0;
 /// The table of owners.
 pub const OWNERS: usize = 1;
@@ -94,9 +94,9 @@ crate::wire! {
         /// When a program last asked for a connection, CLOCK_MONOTONIC nanoseconds: what became
         /// of it may be open yet.
         pub connect_ns: u64,
-        /// The highest row that was ever taken, by table. Free rows are offered the lowest first,
-        /// but come back in any order.
-        pub highest: [u64; TABLES],
+        /// No row above this was ever taken, by table: the numbers of those that were, or-ed. Free
+        /// rows are offered the lowest first, but come back in any order.
+        pub reach: [u64; TABLES],
     }
 }
 
@@ -104,8 +104,8 @@ impl Ledger {
     /// Adds another CPU's part.
     pub fn merge(&mut self, other: &Self) {
         self.connect_ns = self.connect_ns.max(other.connect_ns);
-        for (mine, theirs) in self.highest.iter_mut().zip(other.highest) {
-            *mine = (*mine).max(theirs);
+        for (mine, theirs) in self.reach.iter_mut().zip(other.reach) {
+            *mine |= theirs;
         }
         for (mine, theirs) in self.seen.iter_mut().zip(other.seen) {
             *mine = mine.wrapping_add(theirs);

@@ -15,6 +15,16 @@ pub unsafe fn add(at: *mut u64, value: u64) {
     unsafe { asm!("lock *(u64 *)({at} + 0) += {value}", at = in(reg) at, value = in(reg) value) };
 }
 
+/// `*at |= value`.
+///
+/// # Safety
+/// As [`add`].
+#[inline(always)]
+pub unsafe fn or(at: *mut u64, value: u64) {
+    // SAFETY: the caller's contract.
+    unsafe { asm!("lock *(u64 *)({at} + 0) |= {value}", at = in(reg) at, value = in(reg) value) };
+}
+
 /// Lets `*at` grow to `value`; returns by how much it did, 0 if it was there or beyond already.
 ///
 /// However many readers of a growing value do this at once and in whatever order they come, what
@@ -56,19 +66,4 @@ pub unsafe fn compare_swap(at: *mut u64, old: u64, new: u64) -> u64 {
         asm!("r0 = cmpxchg_64({at} + 0, r0, {new})", at = in(reg) at, new = in(reg) new, inout("r0") old => found);
     };
     found
-}
-
-/// Stores `value` after everything that was stored before, for readers on any processor: on those
-/// that reorder stores (aarch64) a plain store could be seen before what it is to announce. An
-/// exchange is a full barrier (Documentation/bpf/standardization/instruction-set.rst, and the
-/// kernel's memory model for operations that return a value).
-///
-/// # Safety
-/// As [`add`].
-#[inline(always)]
-pub unsafe fn publish(at: *mut u64, value: u64) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        asm!("{value} = xchg_64({at} + 0, {value})", at = in(reg) at, value = inout(reg) value => _);
-    }
 }

@@ -298,7 +298,7 @@ fn row(key: &ClaimKey) -> u32 {
         return claims.get_ptr(key).map_or(CLAIM_OVERFLOW, |row| unsafe { *row });
     }
     // SAFETY: as above; written last, it publishes the row.
-    unsafe { atomic::publish(&raw mut (*row).born_us, now_ns() / 1000) };
+    unsafe { core::ptr::write_volatile(&raw mut (*row).born_us, now_ns() / 1000) };
     slot
 }
 

@@ -48,7 +48,7 @@ pub fn slot(key: &EdgeKey, addresses: impl FnOnce() -> (Address, Address)) -> u3
         return overflow;
     }
     // SAFETY: as above; written last, it publishes the row.
-    unsafe { atomic::publish(&raw mut (*row).born_us, bpf_ktime_get_ns() / 1000) };
+    unsafe { core::ptr::write_volatile(&raw mut (*row).born_us, bpf_ktime_get_ns() / 1000) };
     slot
 }
 

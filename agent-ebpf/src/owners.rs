@@ -10,7 +10,6 @@ use aya_ebpf::helpers::generated::{
     bpf_ktime_get_ns, bpf_probe_read_user,
 };
 
-use crate::atomic;
 use crate::maps::{self, lost, seen, taken};
 use crate::opaque::opaque;
 use crate::sock::Task;
@@ -97,7 +96,7 @@ fn insert(key: &OwnerKey, tgid: u32, arguments: Option<*const OwnerRow>) -> u32 
         return OWNER_OVERFLOW;
     }
     // SAFETY: as above; written last, it publishes the row.
-    unsafe { atomic::publish(&raw mut (*row).born_us, bpf_ktime_get_ns() / 1000) };
+    unsafe { core::ptr::write_volatile(&raw mut (*row).born_us, bpf_ktime_get_ns() / 1000) };
     slot
 }
 

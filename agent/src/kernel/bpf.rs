@@ -189,10 +189,10 @@ impl<V: Wire> Mapped<V> {
         self.rows
     }
 
-    /// The rows that may be in use: all up to the highest that was ever taken, which the ledger
-    /// tells, and the first `special` ones, which nobody takes.
-    pub fn up_to(&self, highest: u64, special: u32) -> Range<usize> {
-        let end = usize::try_from(highest).map_or(usize::MAX, |highest| highest.saturating_add(1));
+    /// The rows that may be in use: those that were ever taken, none of them above `reach`, and the
+    /// first `special` ones, which nobody takes.
+    pub fn up_to(&self, reach: u64, special: u32) -> Range<usize> {
+        let end = usize::try_from(reach).map_or(usize::MAX, |reach| reach.saturating_add(1));
         0..end.max(special as usize).min(self.rows)
     }
 

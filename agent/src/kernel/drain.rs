@@ -57,6 +57,10 @@ pub struct Drained {
     pub malformed_answers: u64,
 }
 
+/// A row is read when it is so old, microseconds. The store that publishes it comes last, but there
+/// are processors (aarch64) that may show it before those that it announces.
+const YOUNG_US: u64 = 10;
+
 /// The reading side of the kernel half.
 pub struct Drain {
     edges: Map<EdgeKey, u32>,
@@ -156,11 +160,13 @@ impl Drain {
             drained.ledger.merge(&cpu);
         }
         self.connect_ns = drained.ledger.connect_ns;
-        let highest = drained.ledger.highest;
-        self.read_owners(highest[OWNERS], &mut drained.owners).context("reading owners")?;
-        self.read_edges(highest[EDGES], &mut drained.edges).context("reading edges")?;
+        let reach = drained.ledger.reach;
+        let until_us = (now_ns / 1000).saturating_sub(YOUNG_US);
+        self.read_owners(reach[OWNERS], until_us, &mut drained.owners).context("reading owners")?;
+        self.read_edges(reach[EDGES], until_us, &mut drained.edges).context("reading edges")?;
         drained.bound = self.ports.bound().context("listing bound sockets")?;
-        drained.claims = self.ports.claims(highest[CLAIMS]).context("reading failed binds")?;
+        drained.claims =
+            self.ports.claims(reach[CLAIMS], until_us).context("reading failed binds")?;
         self.open_binds = open_binds(&drained);
         for _ in 0..MAX_ANSWERS {
             let Some(record) = self.answers.next() else { break };
@@ -236,11 +242,16 @@ impl Drain {
         ports::records(link.as_fd()).map(Some)
     }
 
-    fn read_owners(&mut self, highest: u64, new: &mut Vec<(u32, OwnerRow)>) -> io::Result<()> {
-        for index in self.owner_rows.up_to(highest, OWNER_OVERFLOW + 1) {
+    fn read_owners(
+        &mut self,
+        reach: u64,
+        until_us: u64,
+        new: &mut Vec<(u32, OwnerRow)>,
+    ) -> io::Result<()> {
+        for index in self.owner_rows.up_to(reach, OWNER_OVERFLOW + 1) {
             let row = index as u32;
             let born = self.owner_rows.word(index, offset_of!(OwnerRow, born_us))?;
-            if born == 0 {
+            if born == 0 || born > until_us {
                 continue;
             }
             if self.known_owners.insert(row, born) != Some(born) {
@@ -250,14 +261,17 @@ impl Drain {
         Ok(())
     }
 
-    fn read_edges(&mut self, highest: u64, edges: &mut Vec<Edge>) -> io::Result<()> {
-        for index in self.rows.up_to(highest, FIRST_FREE_SLOT) {
+    fn read_edges(&mut self, reach: u64, until_us: u64, edges: &mut Vec<Edge>) -> io::Result<()> {
+        for index in self.rows.up_to(reach, FIRST_FREE_SLOT) {
             let slot = index as u32;
             let born_us = self.rows.word(index, offset_of!(EdgeRow, born_us))?;
             if born_us == 0 && slot >= FIRST_FREE_SLOT {
                 if let Some(last) = self.last.get_mut(index) {
                     *last = None;
                 }
+                continue;
+            }
+            if born_us > until_us {
                 continue;
             }
             let EdgeRow { key, local, remote, .. } = self.rows.read(index)?;

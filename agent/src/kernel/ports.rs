@@ -59,13 +59,14 @@ impl Ports {
         bpf::open_iterator(link.as_fd())?.read_to_end(&mut Vec::new()).map(drop)
     }
 
-    /// Every row of claims in use, the two special ones first; `highest` was ever taken.
-    pub fn claims(&mut self, highest: u64) -> io::Result<Vec<Claim>> {
+    /// Every row of claims in use, the two special ones first; none above `reach` was ever taken,
+    /// and one that is younger than `until_us` is left for later.
+    pub fn claims(&mut self, reach: u64, until_us: u64) -> io::Result<Vec<Claim>> {
         let mut claims = Vec::new();
-        for index in self.rows.up_to(highest, FIRST_FREE_CLAIM) {
+        for index in self.rows.up_to(reach, FIRST_FREE_CLAIM) {
             let slot = index as u32;
             let born = self.rows.word(index, offset_of!(ClaimRow, born_us))?;
-            if born == 0 && slot >= FIRST_FREE_CLAIM {
+            if (born == 0 && slot >= FIRST_FREE_CLAIM) || born > until_us {
                 continue;
             }
             claims.push(Claim { slot, row: self.rows.read(index)? });

@@ -125,16 +125,19 @@ fn rows_that_are_taken_far_above_the_others_are_seen() {
     let Some(group) = group(256 * MIB) else { return };
     let pair = Pair::new();
     let agent = start(&group, vec![("limits.edges", "16384")]);
-    let held = |now: &Scrape| now.sum("portolan_held_rows", &[]) > 0;
+    let offered = |now: &Scrape| {
+        let edges = |name| now.sum(name, &[("map", "edges")]);
+        edges("portolan_map_capacity")
+            - edges("portolan_map_entries")
+            - now.sum("portolan_held_rows", &[])
+    };
     let used = agent.scrape().sum("portolan_memory_used_bytes", &[]);
     group.limit((used + ROOM * ROW) / 9 * 10);
-    let now = agent.eventually(true, held);
-    let edges = |name| now.sum(name, &[("map", "edges")]);
-    let offered = edges("portolan_map_capacity") - edges("portolan_map_entries");
-    println!("{offered} rows on offer");
-    assert!((100..8000).contains(&offered), "{offered} rows on offer");
+    let now = agent.eventually(true, |now| offered(now) < 2 * ROOM);
+    println!("{} rows on offer", offered(&now));
+    assert!(offered(&now) > 2 * EDGES, "{} rows on offer", offered(&now));
     group.limit(256 * MIB);
-    agent.eventually(false, held);
+    agent.eventually(true, |now| offered(now) > 4 * ROOM);
 
     let listeners: Vec<_> = (0..EDGES).map(|_| pair.server.listen("0.0.0.0:0")).collect();
     for listener in &listeners {
