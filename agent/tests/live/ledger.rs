@@ -135,21 +135,28 @@ fn one_namespace_storms_and_the_hundred_connections_of_another_stay_exact() {
         drop(storm.client.connect(storm_address));
     });
     let (c, s) = (&calm.client.service, &calm.server.service);
-    let exact = (CALM, 0, CALM, CALM * 77, CALM * 99);
-    agent.eventually((exact, exact), |now| {
+    let exact = [CALM, 0, CALM, CALM * 77, CALM * 99];
+    agent.eventually([exact; 2], |now| {
         let side = |role, up_is_sent: bool| {
             let edge = now.edge(c, s, quiet_port, role);
             let (sent, received) = (edge.sent_bytes(), edge.received_bytes());
             let (up, down) = if up_is_sent { (sent, received) } else { (received, sent) };
-            (edge.connects("ok"), edge.active(), edge.requests().count, up, down)
+            let told = [edge.connects("ok"), edge.active(), edge.requests().count, up, down];
+            // A connection may lack for each run of a program that the kernel is told to have
+            // skipped: where programs can be preempted (Linux 7.2) that is whoever runs meanwhile.
+            let lacks = |each: u64| now.skipped().min(CALM) * each;
+            let room = [lacks(1), lacks(1), lacks(1), lacks(77), lacks(99)];
+            let is_near = |at: usize| told[at].abs_diff(exact[at]) <= room[at];
+            if (0..exact.len()).all(is_near) { exact } else { told }
         };
-        (side("client", true), side("server", false))
+        [side("client", true), side("server", false)]
     });
     // And the storm itself is complete too: every attempt and the one that ended it.
     let total = stormed.load(Ordering::Relaxed) + 1;
     agent.eventually(total, |now| {
         let port = loud_port.to_string();
-        now.edges(&[("role", "client"), ("port", &port)]).connects("ok")
+        let told = now.edges(&[("role", "client"), ("port", &port)]).connects("ok");
+        if told <= total && total - told <= now.skipped() { total } else { told }
     });
     agent.ledger_adds_up();
     agent.stop();

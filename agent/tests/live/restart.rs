@@ -218,7 +218,7 @@ fn unlike(
     total: u64,
     (client, server, port): (&str, &str, u16),
 ) -> Option<[(u64, u64); 2]> {
-    let skipped: u64 = now.misses().iter().map(|(_, runs)| runs).sum();
+    let skipped = now.skipped();
     let sides = ["client", "server"].map(|role| {
         let edge = now.edge(client, server, port, role);
         (edge.connects("ok"), edge.active())

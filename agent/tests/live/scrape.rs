@@ -136,6 +136,11 @@ impl Scrape {
             .collect()
     }
 
+    /// All runs that the kernel skipped.
+    pub fn skipped(&self) -> u64 {
+        self.misses().iter().map(|(_, runs)| runs).sum()
+    }
+
     /// Who is told to have connected to whom: `client > server:port as role`.
     pub fn who(&self) -> Vec<String> {
         let describe = |sample: &Sample| {
