@@ -424,7 +424,9 @@ fn without_the_hook_or_a_field_or_by_choice_names_are_off() {
     };
     check(&[("masked", "sk_data_ready")], Some("sk_data_ready"));
     check(&[("masked", "newest_packet")], Some("newest_packet"));
-    check(&[("masked", "way:sk_data_ready")], Some("attached without the part"));
+    // The tracepoint's, and the function's, which is the first where there is no tracepoint.
+    let both = "way:sk_data_ready,way:sock_def_readable";
+    check(&[("masked", both)], Some("attached without the part"));
     check(&[("requests", "false")], Some("request timing is switched off"));
     check(&[("names.dns", "false")], None);
     drop(responder);
