@@ -71,7 +71,7 @@ impl Bpftrace {
         let mut lines = Vec::new();
         while Instant::now() < until {
             // Version 0.17 notices a signal only if it interrupts its wait: on a busy machine it
-            // missed one in three.
+            // missed every second one.
             // SAFETY: kill touches no memory; the child was not waited for, so the pid is its own.
             unsafe { libc::kill(pid, libc::SIGINT) };
             loop {
