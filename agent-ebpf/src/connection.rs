@@ -16,7 +16,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
-use crate::sock::{LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
+use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
 use crate::{atomic, binds, claims, emit, owners, requests};
 
 /// A program calls connect: the SYN is about to leave. Process context.
@@ -68,14 +68,33 @@ pub fn listening(sk: Sock) {
     remember(sk, &state);
 }
 
-/// The handshake completed.
+/// Whether what the transition to `new` asks for was done, by a program that ran before.
 #[inline(always)]
-pub fn established(sk: Sock, old: u8) {
+pub fn is_told(sk: Sock, new: u8) -> bool {
+    // Who ends without a state has none to be brought up to date; all others need one.
+    let Some(state) = socket(sk.0) else { return new == CLOSE };
+    // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
+    let (stage, role) = unsafe { ((*state).stage, (*state).role) };
+    if new == CLOSE {
+        stage == STAGE_CLOSED
+    } else if new == SYN_SENT {
+        stage == STAGE_CONNECTING
+    } else {
+        // The child of a listener is born with the state of that.
+        stage == STAGE_OPEN && (role == ROLE_LISTENER) == (new == LISTEN)
+    }
+}
+
+/// The handshake completed. `again`: a program that ran before may have tried to tell, without
+/// memory for a state.
+#[inline(always)]
+pub fn established(sk: Sock, old: u8, again: bool) {
+    let known = sk.tcp().and_then(|tcp| Some((tcp, socket(sk.0).or_else(|| adopt(sk, old))?)));
+    if again && known.is_none() {
+        return;
+    }
     seen(CONNECTION);
-    let Some(tcp) = sk.tcp() else {
-        return count!(u32::from(ROLE_UNKNOWN), connects[CONNECT_OK], 1);
-    };
-    let Some(state) = socket(sk.0).or_else(|| adopt(sk, old)) else {
+    let Some((tcp, state)) = known else {
         return count!(u32::from(ROLE_UNKNOWN), connects[CONNECT_OK], 1);
     };
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.

@@ -86,9 +86,12 @@ static ENFORCED: HashMap<EnforcedPort, Enforced, 4096, { BPF_F_NO_PREALLOC as us
 #[btf_map]
 static VERDICTS: HashMap<VerdictKey, u32, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// Room to read a command line into: too large for the stack. Process context only.
+/// Room to read a command line into: too large for the stack. Process context only; several, because
+/// one thread can be preempted by another while it reads.
 #[btf_map]
-static OWNER_SCRATCH: PerCpuArray<OwnerRow, 1> = PerCpuArray::new();
+static OWNER_SCRATCH: PerCpuArray<OwnerRow, SCRATCHES> = PerCpuArray::new();
+/// A power of two.
+const SCRATCHES: usize = 16;
 
 /// What the daemon knows of sockets from before its start, by socket cookie. Emptied after use.
 #[btf_map]
@@ -225,10 +228,10 @@ pub fn verdict(key: &VerdictKey) -> u32 {
     VERDICTS.get_ptr(key).map_or(0, |verdict| unsafe { *verdict })
 }
 
-/// Room for one command line.
+/// Room for the command line of the running thread, whose number is `tid`.
 #[inline(always)]
-pub fn owner_scratch() -> Option<*mut OwnerRow> {
-    OWNER_SCRATCH.get_ptr_mut(0)
+pub fn owner_scratch(tid: u32) -> Option<*mut OwnerRow> {
+    OWNER_SCRATCH.get_ptr_mut(tid % SCRATCHES as u32)
 }
 
 /// What is known of a socket from before the daemon's start.

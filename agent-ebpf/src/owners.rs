@@ -22,9 +22,11 @@ pub fn current(netns: u32) -> u32 {
     let comm = task.leader_comm();
     // SAFETY: no arguments.
     let cgroup = unsafe { bpf_get_current_cgroup_id() };
+    // SAFETY: no arguments.
+    let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
     let mut key = OwnerKey { netns, app: 0, cgroup, comm };
     if is_interpreter(&comm)
-        && let Some(scratch) = maps::owner_scratch()
+        && let Some(scratch) = maps::owner_scratch(pid_tgid as u32)
     {
         read_arguments(task, scratch);
         key.app = hash_arguments(scratch);
@@ -35,13 +37,11 @@ pub fn current(netns: u32) -> u32 {
         return unsafe { *row };
     }
     // Every owner keeps its arguments: the process may be gone before anybody asks.
-    let Some(scratch) = maps::owner_scratch() else { return OWNER_OVERFLOW };
+    let Some(scratch) = maps::owner_scratch(pid_tgid as u32) else { return OWNER_OVERFLOW };
     if key.app == 0 {
         read_arguments(task, scratch);
     }
-    // SAFETY: no arguments.
-    let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
-    insert(&key, tgid, Some(scratch))
+    insert(&key, (pid_tgid >> 32) as u32, Some(scratch))
 }
 
 /// The row of an owner given by its key, as user space or a packet knows it.

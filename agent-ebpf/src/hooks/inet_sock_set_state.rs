@@ -15,6 +15,17 @@ use crate::sock::{CLOSE, ESTABLISHED, LISTEN, SYN_SENT, Sock};
 
 #[btf_tracepoint]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    run(&ctx, false)
+}
+
+/// Runs after the first and does what that had to do, should the kernel have skipped it.
+#[btf_tracepoint]
+fn state_again(ctx: BtfTracePointContext) -> i32 {
+    run(&ctx, true)
+}
+
+#[inline(always)]
+fn run(ctx: &BtfTracePointContext, again: bool) -> i32 {
     let new: i32 = ctx.arg(2);
     let new = new as u8;
     // FIN_WAIT, CLOSE_WAIT and their kin say nothing that CLOSE does not.
@@ -25,10 +36,13 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     if !sk.is_tcp() {
         return 0;
     }
+    if again && connection::is_told(sk, new) {
+        return 0;
+    }
     let old: i32 = ctx.arg(1);
     let old = old as u8;
     debug!(
-        &ctx,
+        ctx,
         "state {} -> {}, ports {} and {}, namespace {}",
         old,
         new,
@@ -37,7 +51,7 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         sk.netns()
     );
     if new == ESTABLISHED {
-        connection::established(sk, old);
+        connection::established(sk, old, again);
     } else if new == CLOSE {
         connection::closed(sk, old);
     } else if new == SYN_SENT {

@@ -35,7 +35,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_hook_misses_total",
         kind: Kind::Counter,
-        help: "Runs the kernel skipped because the program was already running on that CPU.",
+        help: "Runs the kernel skipped because the program was already running on that CPU; at most as many where a second program makes up for them (Linux 7.0 and later).",
         labels: HOOK,
         fed_by: "bpf_prog_info",
         render: misses,

@@ -9,6 +9,9 @@ pub struct Hook {
     pub name: &'static str,
     /// Ways to attach it, best first.
     pub ways: &'static [Way],
+    /// A second program beside a tracepoint's, where programs are preempted: it does what the
+    /// first had to do when the kernel has skipped that; see [`UNPREEMPTED`].
+    pub again: Option<Way>,
     /// Kernel fields its program reads; see `agent_common::knobs::Offsets`.
     pub fields: &'static [&'static str],
     /// Whether it belongs to request timing, which can be switched off.
@@ -51,6 +54,10 @@ const fn tracepoint(program: &'static str) -> Way {
     Way { program, kind: Kind::Tracepoint, target: program }
 }
 
+const fn again(program: &'static str, target: &'static str) -> Way {
+    Way { program, kind: Kind::Tracepoint, target }
+}
+
 const fn cgroup(program: &'static str, kind: Kind) -> Way {
     Way { program, kind, target: program }
 }
@@ -64,6 +71,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "inet_sock_set_state",
         ways: &[tracepoint("inet_sock_set_state")],
+        again: Some(again("state_again", "inet_sock_set_state")),
         fields: &[
             "daddr",
             "rcv_saddr",
@@ -111,6 +119,7 @@ pub const HOOKS: &[Hook] = &[
                 target: "sock_def_readable",
             },
         ],
+        again: Some(again("ready_again", "sk_data_ready")),
         fields: &[
             "write_seq",
             "snd_una",
@@ -130,6 +139,7 @@ pub const HOOKS: &[Hook] = &[
             tracepoint("sock_send_length"),
             Way { program: "tcp_sendmsg", kind: Kind::FunctionExit, target: "tcp_sendmsg" },
         ],
+        again: Some(again("send_again", "sock_send_length")),
         fields: &["write_seq", "tcp_mstamp", "state"],
         requests: true,
         after: None,
@@ -138,6 +148,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_retransmit_skb",
         ways: &[tracepoint("tcp_retransmit_skb")],
+        again: None,
         fields: &["write_seq", "first_tx_mstamp", "state"],
         requests: true,
         after: None,
@@ -146,6 +157,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_retransmit_synack",
         ways: &[tracepoint("tcp_retransmit_synack")],
+        again: None,
         fields: &[],
         requests: false,
         after: None,
@@ -154,6 +166,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_send_reset",
         ways: &[tracepoint("tcp_send_reset")],
+        again: None,
         fields: &[
             "state",
             "flags",
@@ -171,6 +184,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_receive_reset",
         ways: &[tracepoint("tcp_receive_reset")],
+        again: None,
         fields: &["state", "write_seq", "first_tx_mstamp", "tcp_mstamp"],
         requests: false,
         after: None,
@@ -179,6 +193,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "sweep",
         ways: &[Way { program: "sweep", kind: Kind::Iterator, target: "bpf_sk_storage_map" }],
+        again: None,
         fields: &["ack_backlog", "max_ack_backlog", "cookie"],
         requests: false,
         after: None,
@@ -187,6 +202,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "seed",
         ways: &[Way { program: "seed", kind: Kind::Iterator, target: "tcp" }],
+        again: None,
         fields: &["cookie"],
         requests: false,
         after: None,
@@ -195,6 +211,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "seed_udp",
         ways: &[Way { program: "seed_udp", kind: Kind::Iterator, target: "udp" }],
+        again: None,
         fields: &["cookie"],
         requests: false,
         after: None,
@@ -203,6 +220,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "post_bind4",
         ways: &[cgroup("post_bind4", Kind::CgroupSocket)],
+        again: None,
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
@@ -211,6 +229,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "post_bind6",
         ways: &[cgroup("post_bind6", Kind::CgroupSocket)],
+        again: None,
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
@@ -219,6 +238,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "bind4",
         ways: &[cgroup("bind4", Kind::CgroupAddress)],
+        again: None,
         fields: BIND_FIELDS,
         requests: false,
         after: Some("post_bind4"),
@@ -227,6 +247,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "bind6",
         ways: &[cgroup("bind6", Kind::CgroupAddress)],
+        again: None,
         fields: BIND_FIELDS,
         requests: false,
         after: Some("post_bind6"),
@@ -235,6 +256,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "connect4",
         ways: &[cgroup("connect4", Kind::CgroupAddress)],
+        again: None,
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
@@ -243,6 +265,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "connect6",
         ways: &[cgroup("connect6", Kind::CgroupAddress)],
+        again: None,
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
@@ -251,6 +274,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "inet_bind_sk",
         ways: &[function_exit("inet_bind_sk"), function_exit("inet_bind")],
+        again: None,
         fields: &[],
         requests: false,
         after: Some("bind4"),
@@ -259,6 +283,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "inet6_bind_sk",
         ways: &[function_exit("inet6_bind_sk"), function_exit("inet6_bind")],
+        again: None,
         fields: &[],
         requests: false,
         after: Some("bind6"),
@@ -267,6 +292,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "settle",
         ways: &[Way { program: "settle", kind: Kind::Iterator, target: "bpf_map_elem" }],
+        again: None,
         fields: &[],
         requests: false,
         after: None,
@@ -279,6 +305,7 @@ pub const HOOKS: &[Hook] = &[
             kind: Kind::Iterator,
             target: "bpf_sk_storage_map",
         }],
+        again: None,
         fields: &["ack_backlog", "max_ack_backlog"],
         requests: false,
         after: Some("post_bind4"),
@@ -292,6 +319,11 @@ const BIND_FIELDS: &[&str] =
 
 /// What it takes to find out who is running, and where.
 const OWNER_FIELDS: &[&str] = &["net", "net_inum", "group_leader", "comm"];
+
+/// What kernels before 7.0 do, as a name to mask: no program on a tracepoint is preempted. Since
+/// then one can be (kernel commit a46023d5616e), and what its processor meets at the same hook
+/// until it goes on, in other threads and in interrupts, the kernel skips.
+pub const UNPREEMPTED: &str = "unpreempted";
 
 /// The programs of `sk_data_ready` that do not read answers of DNS servers begin with this.
 pub const WITHOUT_DNS: &str = "plain_";
@@ -333,16 +365,17 @@ const RACING_FIN: &str =
 /// Refuses a mask that masks nothing: a typing mistake would make a test prove nothing.
 pub fn check_masks(masked: &[String]) -> anyhow::Result<()> {
     let known = |mask: &str| {
-        find(mask).is_some()
+        mask == UNPREEMPTED
+            || find(mask).is_some()
             || Offsets::FIELDS.iter().any(|(name, ..)| *name == mask)
             || HOOKS
                 .iter()
-                .flat_map(|hook| hook.ways)
+                .flat_map(|hook| hook.ways.iter().chain(&hook.again))
                 .any(|way| mask.strip_prefix("way:") == Some(way.program))
     };
     match masked.iter().find(|mask| !known(mask)) {
         Some(mask) => anyhow::bail!(
-            "`masked` names {mask}, which is neither a hook, nor a kernel field, nor way:PROGRAM; `portolan status` lists the hooks"
+            "`masked` names {mask}, which is neither a hook, nor a kernel field, nor way:PROGRAM, nor {UNPREEMPTED}; `portolan status` lists the hooks"
         ),
         None => Ok(()),
     }

@@ -14,11 +14,14 @@ use super::bpf::{self, Map};
 use super::btf::Btf;
 use super::drain::Drain;
 use super::enforcement::Enforcement;
-use super::hooks::{self, DNS_FIELDS, HOOKS, Hook, Kind, OPTIONAL_FIELDS, WITHOUT_DNS, Way};
+use super::hooks::{
+    self, DNS_FIELDS, HOOKS, Hook, Kind, OPTIONAL_FIELDS, UNPREEMPTED, WITHOUT_DNS, Way,
+};
 use super::object::{self, Link, Parts};
 use super::offsets;
 use super::pins::Pins;
 use super::ports::Ports;
+use super::preflight;
 use crate::model::snapshot::Disabled;
 
 /// Counters of a slot are kept in at most this many copies, so that CPUs do not fight over them.
@@ -58,6 +61,8 @@ pub struct Attached {
     pub hook: &'static Hook,
     /// The program and its link, or why there is none.
     pub result: Result<Link, String>,
+    /// The second program, where it is needed, or why there is none.
+    pub again: Option<Result<Link, String>>,
 }
 
 /// The kernel half, loaded and attached. Dropping it detaches everything that is not pinned.
@@ -141,11 +146,28 @@ impl Kernel {
 
 /// How each hook will be attached, decided before anything is loaded.
 pub struct Plan {
-    /// In the order of the table; `Err` says why not.
+    /// In the order of the table; `Err` says why not. Where programs are preempted the last way is
+    /// the second program: it is able to do all that the first does.
     pub hooks: Vec<(&'static Hook, Result<Vec<&'static Way>, String>)>,
 }
 
+impl Plan {
+    /// The second program of a hook, where it is needed.
+    pub fn again(&self, hook: &'static Hook) -> Option<&'static Way> {
+        let (_, planned) = self.hooks.iter().find(|(other, _)| other.name == hook.name)?;
+        let again = hook.again.as_ref()?;
+        let of = |way: &&Way| way.program == again.program;
+        planned.as_ref().is_ok_and(|ways| ways.iter().any(of)).then_some(again)
+    }
+}
+
+/// The first Linux that preempts programs on tracepoints.
+const PREEMPTS: (u32, u32) = (7, 0);
+
 fn plan(btf: &Btf, knobs: &Knobs, options: &Options) -> Plan {
+    let version = preflight::version(&preflight::kernel_release());
+    let preempted = version.is_none_or(|version| version >= PREEMPTS)
+        || options.masked.iter().any(|mask| mask == UNPREEMPTED);
     let decide = |hook: &'static Hook| {
         if options.masked.iter().any(|mask| mask == hook.name) {
             return Err("masked by the configuration".to_owned());
@@ -161,7 +183,8 @@ fn plan(btf: &Btf, knobs: &Knobs, options: &Options) -> Plan {
         if options.cgroup_root.is_none() && hook.ways.iter().all(is_cgroup) {
             return Err("no cgroup2 file system is mounted here".to_owned());
         }
-        let ways: Vec<_> = hook.ways.iter().filter(|way| is_there(btf, way, options)).collect();
+        let ways = hook.ways.iter().chain(hook.again.as_ref().filter(|_| preempted));
+        let ways: Vec<_> = ways.filter(|way| is_there(btf, way, options)).collect();
         if ways.is_empty() {
             let targets: Vec<_> = hook.ways.iter().map(|way| way.target).collect();
             return Err(format!("this kernel has no {}", targets.join(" or ")));
@@ -192,14 +215,26 @@ fn take_links(plan: &Plan, parts: &mut Parts) -> Vec<Attached> {
                 Ok(_) => parts.links.remove(hook.name).unwrap_or_else(not_there),
                 Err(why) => Err(why.clone()),
             };
-            Attached { hook, result }
+            let first = result.as_ref().ok();
+            let first = first.and_then(|link| bpf::program_name(link.program.as_fd()).ok());
+            let again =
+                plan.again(hook).filter(|way| first.is_some_and(|name| name != way.program));
+            let again = again.map(|way| parts.links.remove(way.program).unwrap_or_else(not_there));
+            Attached { hook, result, again }
         })
         .collect()
 }
 
 fn what_is_off(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disabled> {
     let mut disabled = Vec::new();
-    for Attached { hook, result } in hooks {
+    for Attached { hook, result, again } in hooks {
+        if let Some(Err(why)) = again {
+            let what = "what the kernel skips while one of our programs is preempted";
+            disabled.push(Disabled {
+                what: what.to_owned(),
+                why: format!("{}, second program: {why}", hook.name),
+            });
+        }
         if let Err(why) = result
             && (options.requests || !hook.requests)
         {

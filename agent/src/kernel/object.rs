@@ -47,7 +47,7 @@ pub struct Link {
 pub struct Parts {
     /// Maps by name.
     pub maps: BTreeMap<String, OwnedFd>,
-    /// Programs and links by hook, or why there is none.
+    /// Programs and links by hook, second programs by their name; or why there is none.
     pub links: BTreeMap<&'static str, Result<Link, String>>,
     /// The programs' log, if asked for.
     pub log: Option<Log>,
@@ -102,10 +102,23 @@ impl Parts {
                 Some(name) => Err(format!("without {name} it would tell what is not so")),
                 None => attach(&mut ebpf, ways, &btf, options.cgroup_root.as_deref()),
             };
+            let attached = link.is_ok();
             links.insert(hook.name, link);
+            // After the first, for a tracepoint runs its programs in the order they came in.
+            if let Some(way) = plan.again(hook)
+                && attached
+                && !is_loaded(&ebpf, way)
+            {
+                let link = attach(&mut ebpf, &[way], &btf, options.cgroup_root.as_deref());
+                links.insert(way.program, link);
+            }
         }
         Ok(Self { maps, links, log })
     }
+}
+
+fn is_loaded(ebpf: &Ebpf, way: &Way) -> bool {
+    ebpf.program(way.program).is_some_and(|program| program.fd().is_ok())
 }
 
 /// Attaches by the first way that works; the error is that of the best way.

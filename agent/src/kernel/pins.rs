@@ -84,10 +84,11 @@ impl Pins {
         let maps: io::Result<BTreeMap<_, _>> =
             MAPS.iter().map(|name| Ok(((*name).to_owned(), open(name)?))).collect();
         let mut links = BTreeMap::new();
-        for hook in HOOKS {
-            let Ok(program) = open(&program_pin(hook.name)) else { continue };
-            let link = open(&link_pin(hook.name)).ok();
-            links.insert(hook.name, Ok(Link { program, link }));
+        let again = HOOKS.iter().filter_map(|hook| Some(hook.again.as_ref()?.program));
+        for name in HOOKS.iter().map(|hook| hook.name).chain(again) {
+            let Ok(program) = open(&program_pin(name)) else { continue };
+            let link = open(&link_pin(name)).ok();
+            links.insert(name, Ok(Link { program, link }));
         }
         match maps {
             Ok(maps) => Some(Parts { maps, links, log: None }),

@@ -80,16 +80,19 @@ pub fn lock(run_directory: &Path) -> Result<File, Refusal> {
     Ok(file)
 }
 
-fn check_kernel(release: &str) -> Result<(), Refusal> {
+/// Major and minor number of a release, as of `6.12.9-amd64`.
+pub fn version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     let mut number = || parts.next().and_then(|part| part.parse::<u32>().ok());
-    match (number(), number()) {
-        (Some(major), Some(minor)) if (major, minor) < OLDEST_KERNEL => {
-            Err(Refusal::KernelTooOld { found: release.to_owned() })
-        }
-        // What cannot be read is tried: loading will say.
-        _ => Ok(()),
+    Some((number()?, number()?))
+}
+
+fn check_kernel(release: &str) -> Result<(), Refusal> {
+    // What cannot be read is tried: loading will say.
+    if version(release).is_some_and(|version| version < OLDEST_KERNEL) {
+        return Err(Refusal::KernelTooOld { found: release.to_owned() });
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,9 +11,10 @@ use agent_common::listener::ListenerRecord;
 use super::labels::local_name;
 use crate::decode::Event;
 use crate::identity::Names;
-use crate::kernel::bpf;
+use crate::kernel::bpf::{self, ProgramRuns};
 use crate::kernel::drain::Drained;
 use crate::kernel::load::Kernel;
+use crate::kernel::object::Link;
 use crate::model::owners::Owners;
 use crate::model::snapshot::{HookView, ListenerView, MapView};
 use crate::model::tables::Tables;
@@ -25,16 +26,26 @@ pub(super) fn hooks(kernel: &Kernel) -> Vec<HookView> {
         .iter()
         .map(|attached| {
             let link = attached.result.as_ref().ok();
-            let runs = link.and_then(|link| bpf::program_runs(link.program.as_fd()).ok());
-            let runs = runs.unwrap_or_default();
+            let runs = |link: &Link| bpf::program_runs(link.program.as_fd()).ok();
+            let mut sum = link.and_then(runs).unwrap_or_default();
+            if let Some(again) = attached.again.as_ref().and_then(|again| again.as_ref().ok())
+                && let Some(again) = runs(again)
+            {
+                // Lost is what both have missed, which is no more than either has.
+                sum = ProgramRuns {
+                    time_ns: sum.time_ns + again.time_ns,
+                    count: sum.count + again.count,
+                    misses: sum.misses.min(again.misses),
+                };
+            }
             HookView {
                 name: attached.hook.name.to_owned(),
                 attached: link.is_some(),
                 reason: attached.result.as_ref().err().cloned(),
                 lost_without: attached.hook.lost_without.to_owned(),
-                runs: runs.count,
-                run_seconds: runs.time_ns as f64 / 1e9,
-                misses: runs.misses,
+                runs: sum.count,
+                run_seconds: sum.time_ns as f64 / 1e9,
+                misses: sum.misses,
             }
         })
         .collect()

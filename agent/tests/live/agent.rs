@@ -21,6 +21,8 @@ use crate::scrape::Scrape;
 
 /// The variable of the setting `seccomp`.
 const SECCOMP: &str = "PORTOLAN_SECCOMP";
+/// The variable of the setting `masked`.
+const MASKED: &str = "PORTOLAN_MASKED";
 
 /// How long [`Agent::eventually`] asks.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -85,8 +87,8 @@ pub fn free_port() -> u16 {
 }
 
 /// `portolan agent` with these settings, through the environment. Nothing of ours is inherited but
-/// the mode of the system call list, so that every test can be run under it
-/// (`PORTOLAN_SECCOMP=enforce cargo xtask test`).
+/// the mode of the system call list and what is masked, so that every test can be run under them
+/// (`PORTOLAN_SECCOMP=enforce cargo xtask test`, `PORTOLAN_MASKED=unpreempted cargo xtask test`).
 pub fn command(settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary());
     forget_our_variables(&mut command);
@@ -94,7 +96,15 @@ pub fn command(settings: &[(&str, &str)]) -> Command {
         command.env(SECCOMP, mode);
     }
     command.arg("agent");
+    let masked = std::env::var(MASKED).ok();
+    if let Some(masked) = &masked {
+        command.env(MASKED, masked);
+    }
     for (key, value) in settings {
+        if let (&"masked", Some(masked)) = (key, &masked) {
+            command.env(MASKED, format!("{masked},{value}"));
+            continue;
+        }
         command.env(format!("PORTOLAN_{}", key.replace('.', "_").to_uppercase()), value);
     }
     command

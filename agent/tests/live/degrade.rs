@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use agent_common::knobs::Offsets;
-use portolan::kernel::hooks::{HOOKS, Hook, Kind, OPTIONAL_FIELDS, Way};
+use portolan::kernel::hooks::{HOOKS, Hook, Kind, OPTIONAL_FIELDS, UNPREEMPTED, Way};
 
 use crate::agent::{self, Agent};
 use crate::conflicts::claim::Claim;
@@ -369,6 +369,21 @@ fn without_its_best_ways_a_hook_takes_the_next_or_says_so() {
             check_without_ways(hook, better);
         }
     }
+}
+
+/// As on a kernel that preempts programs on tracepoints.
+#[test]
+fn second_programs_count_nothing_twice_and_are_as_good_as_the_first() {
+    needs_kernel!();
+    let (seen, _, status) = observe(UNPREEMPTED);
+    assert_eq!(seen, everything(), "both programs");
+    assert_eq!(disabled(&status), []);
+
+    let first = HOOKS.iter().filter(|hook| hook.again.is_some()).flat_map(|hook| hook.ways);
+    let first: Vec<_> = first.map(|way| format!("way:{}", way.program)).collect();
+    let (seen, _, status) = observe(&format!("{UNPREEMPTED},{}", first.join(",")));
+    assert_eq!(seen, everything(), "without the first programs");
+    assert_eq!(disabled(&status), []);
 }
 
 /// Without the best ways to attach a hook it sees the same in the next one; or, if this kernel has

@@ -11,6 +11,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use portolan::kernel::hooks::UNPREEMPTED;
+
 use crate::namespace::{self, Namespace};
 
 /// How long the kernel may take to free what nobody holds.
@@ -223,6 +225,12 @@ pub fn kernel_is_before(major: u32, minor: u32) -> bool {
         (Some(Ok(here_major)), Some(Ok(here_minor))) => (here_major, here_minor) < (major, minor),
         _ => panic!("{release} is no release of a kernel"),
     }
+}
+
+/// How many programs a hook has at most: a second one where programs can be preempted.
+pub fn programs_of_a_hook() -> u32 {
+    let masked = std::env::var("PORTOLAN_MASKED").unwrap_or_default();
+    1 + u32::from(!kernel_is_before(7, 0) || masked.split(',').any(|mask| mask == UNPREEMPTED))
 }
 
 /// Whether this kernel says why it sends a reset (6.10 and later).

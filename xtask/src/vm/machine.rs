@@ -16,6 +16,14 @@ const MEMORY: &str = "1536M";
 /// Two, so that hooks do run beside each other.
 const PROCESSORS: &str = "2";
 
+/// What it is started with.
+pub struct Boot<'a> {
+    pub kernel: &'a Path,
+    pub initramfs: &'a Path,
+    /// More words for the kernel's command line.
+    pub words: &'a str,
+}
+
 /// How it ended.
 #[derive(Debug, Default)]
 pub struct Run {
@@ -27,12 +35,11 @@ pub struct Run {
     pub output: Vec<String>,
 }
 
-/// Boots `kernel` with `initramfs` and returns when it has powered off or `patience` is over;
-/// the console goes line by line to `line`, and to `log` with the seconds since the start.
+/// Boots and returns when the machine has powered off or `patience` is over; the console goes line
+/// by line to `line`, and to `log` with the seconds since the start.
 pub fn run(
     architecture: &Architecture,
-    kernel: &Path,
-    initramfs: &Path,
+    boot: &Boot<'_>,
     patience: Duration,
     log: &Path,
     mut line: impl FnMut(&str),
@@ -43,9 +50,11 @@ pub fn run(
     command.arg("--kill-after=5").arg(patience.as_secs().to_string()).arg(architecture.emulator);
     command.args(["-accel", "tcg,thread=multi", "-smp", PROCESSORS]).args(architecture.machine);
     command.args(["-m", MEMORY, "-nographic", "-no-reboot", "-nic", "none"]);
+    let Boot { kernel, initramfs, words } = boot;
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     let console = architecture.console;
-    command.args(["-append", &format!("console={console} quiet panic=-1 rdinit=/init")]);
+    let words = format!("console={console} quiet panic=-1 rdinit=/init {words}");
+    command.args(["-append", &words]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("starting the emulator")?;
     let console = child.stdout.take().context("no pipe to the console")?;

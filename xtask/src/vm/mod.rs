@@ -38,6 +38,9 @@ pub struct Args {
     /// Run this by a shell instead of the tests; the agent is /proof/portolan
     #[arg(long, value_name = "SCRIPT", conflicts_with = "filter")]
     run: Option<String>,
+    /// More words for the kernel's command line, such as preempt=full; the result is not kept
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    boot: String,
     /// The agent to try; built first if none is given
     #[arg(long, value_name = "FILE", requires = "tests")]
     agent: Option<PathBuf>,
@@ -88,14 +91,14 @@ const IN_CI_WITHIN: Duration = Duration::from_mins(20);
 const MOST_RETRIES: usize = 3;
 
 pub fn vm(args: &Args) -> Result<()> {
-    let Args { version, filter, run, agent, tests, minutes, table } = args;
+    let Args { version, filter, run, boot, agent, tests, minutes, table } = args;
     let chosen: Vec<&Kernel> = if version.is_empty() {
         KERNELS.iter().collect()
     } else {
         version.iter().map(|version| kernels::find(version)).collect::<Result<_>>()?
     };
     let given = agent.clone().zip(tests.clone());
-    let trial = Trial { given, filter, patience: Duration::from_secs(minutes * 60) };
+    let trial = Trial { given, filter, boot, patience: Duration::from_secs(minutes * 60) };
     let (mut results, mut failed) = (Table::default(), 0);
     for kernel in chosen {
         if let Some(script) = run {
@@ -127,7 +130,7 @@ pub fn vm(args: &Args) -> Result<()> {
 /// The kernels and tests that CI has the time for, into its report.
 pub fn in_ci(report: &mut Report) -> Result<()> {
     let tests = IN_CI_TESTS.map(str::to_owned);
-    let trial = Trial { given: None, filter: &tests, patience: IN_CI_WITHIN };
+    let trial = Trial { given: None, filter: &tests, boot: "", patience: IN_CI_WITHIN };
     for version in IN_CI {
         match trial.on(kernels::find(version)?) {
             Ok(Some(outcome)) => report.add_sums(outcome.counts()),
@@ -157,6 +160,8 @@ struct Trial<'a> {
     /// The agent and its live tests, compiled; built if none are given.
     given: Option<(PathBuf, PathBuf)>,
     filter: &'a [String],
+    /// More words for the kernel's command line.
+    boot: &'a str,
     patience: Duration,
 }
 
@@ -202,7 +207,7 @@ impl Trial<'_> {
             if kernel.refused { self.refusal(&subject) } else { self.live_tests(&subject) };
         println!("Linux {} took {} s", kernel.version, began.elapsed().as_secs());
         let outcome = outcome?.within(began.elapsed());
-        if self.filter.is_empty() {
+        if self.filter.is_empty() && self.boot.is_empty() {
             outcome.keep(&result_of(kernel)?)?;
         }
         Ok(Some(outcome))
@@ -275,7 +280,8 @@ impl Trial<'_> {
         fs::write(&initramfs, image::build(architecture, folder, agent, tests, task)?)
             .context("writing the initramfs")?;
         let console = console(kernel)?;
-        machine::run(architecture, &vmlinuz, &initramfs, self.patience, &console, line)
+        let boot = machine::Boot { kernel: &vmlinuz, initramfs: &initramfs, words: self.boot };
+        machine::run(architecture, &boot, self.patience, &console, line)
     }
 }
 
