@@ -8,6 +8,7 @@
 #![feature(asm_experimental_arch)]
 #![expect(clippy::needless_pass_by_value, reason = "the macros hand contexts over by value")]
 
+mod again;
 mod answers;
 mod atomic;
 mod binds;

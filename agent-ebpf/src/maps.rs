@@ -40,7 +40,8 @@ static KNOBS: Knobs = Knobs {
     reuse_mask: 0,
     reuse_port_mask: 0,
     dns: 1,
-    zero: [0; 3],
+    again: 0,
+    zero: [0; 2],
 };
 
 /// The histogram grid, in read-only data.
@@ -135,6 +136,13 @@ static ANSWER_RATES: PerCpuArray<RateWindow, { BUDGETS as usize }> = PerCpuArray
 /// Room for one answer, and what was handed over last.
 #[btf_map]
 static ANSWER_ROOM: PerCpuArray<AnswerRoom, 1> = PerCpuArray::new();
+
+/// Events that a first program told and the second has not come to, by thread; see
+/// [`crate::again`].
+#[btf_map]
+static TOLD: Array<u64, TOLD_ROWS> = Array::new();
+/// A power of two. Threads that share a row may be taken for each other, and their sum stays right.
+const TOLD_ROWS: usize = 1024;
 
 /// What was seen and what was lost.
 #[btf_map]
@@ -244,6 +252,12 @@ pub fn seed(cookie: u64) -> Option<*const Seed> {
 #[inline(always)]
 pub fn peer(client_port: u16) -> Option<*mut u64> {
     PEERS.get_ptr_mut(u32::from(client_port))
+}
+
+/// How many events of this thread were told by a first program only.
+#[inline(always)]
+pub fn told(thread: u32) -> Option<*mut u64> {
+    TOLD.get_ptr_mut(thread % TOLD_ROWS as u32)
 }
 
 /// The ring and its rate limit for `kind`.

@@ -14,17 +14,31 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::edges::count;
-use crate::emit;
 use crate::maps::{knob, seen, socket};
 use crate::sock::{CLOSE_WAIT, CLOSING, LAST_ACK, SYN_SENT, Sock};
+use crate::{again, emit};
 
 #[btf_tracepoint]
 fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
+    run(Sock(ctx.arg::<*const c_void>(0)));
+    again::told();
+    0
+}
+
+/// Runs after the first and does what that had to do, should the kernel have skipped it.
+#[btf_tracepoint]
+fn recv_rst_again(ctx: BtfTracePointContext) -> i32 {
+    if !again::is_told() {
+        run(Sock(ctx.arg::<*const c_void>(0)));
+    }
+    0
+}
+
+#[inline(always)]
+fn run(sk: Sock) {
     seen(RESET);
-    let sk = Sock(ctx.arg::<*const c_void>(0));
     let (Some(state), Some(tcp)) = (socket(sk.0), sk.tcp()) else {
-        count!(u32::from(ROLE_UNKNOWN), resets_received[UNKNOWN], 1);
-        return 0;
+        return count!(u32::from(ROLE_UNKNOWN), resets_received[UNKNOWN], 1);
     };
     let tcp_state = sk.state();
     // Without request timing nobody notes what was answered.
@@ -60,5 +74,4 @@ fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
             });
         }
     }
-    0
 }

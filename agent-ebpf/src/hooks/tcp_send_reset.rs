@@ -21,10 +21,26 @@ use crate::connection::monotonic_us;
 use crate::edges::{self, count};
 use crate::maps::{knob, seen, socket};
 use crate::sock::{CLOSE, LISTEN, Packet, Sock};
-use crate::{emit, owners};
+use crate::{again, emit, owners};
 
 #[btf_tracepoint]
 fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
+    run(&ctx);
+    again::told();
+    0
+}
+
+/// Runs after the first and does what that had to do, should the kernel have skipped it.
+#[btf_tracepoint]
+fn send_rst_again(ctx: BtfTracePointContext) -> i32 {
+    if !again::is_told() {
+        run(&ctx);
+    }
+    0
+}
+
+#[inline(always)]
+fn run(ctx: &BtfTracePointContext) {
     seen(RESET);
     let reason = if knob!(reset_has_reason) == 1 { ctx.arg::<i32>(2) as u32 } else { u32::MAX };
     let cause = if reason < MAX_REASONS as u32 {
@@ -33,13 +49,12 @@ fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
         UNKNOWN
     };
     let sk: *const c_void = ctx.arg(0);
-    debug!(&ctx, "reset sent, reason {}, cause {}", reason, cause);
+    debug!(ctx, "reset sent, reason {}, cause {}", reason, cause);
     if sk.is_null() {
         without_socket(Packet(ctx.arg::<*const c_void>(1)), cause, reason as u8);
     } else {
         with_socket(Sock(sk), cause, reason as u8);
     }
-    0
 }
 
 #[inline(always)]

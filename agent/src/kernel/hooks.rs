@@ -166,7 +166,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_send_reset",
         ways: &[tracepoint("tcp_send_reset")],
-        again: None,
+        again: Some(again("send_rst_again", "tcp_send_reset")),
         fields: &[
             "state",
             "flags",
@@ -184,7 +184,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_receive_reset",
         ways: &[tracepoint("tcp_receive_reset")],
-        again: None,
+        again: Some(again("recv_rst_again", "tcp_receive_reset")),
         fields: &["state", "write_seq", "first_tx_mstamp", "tcp_mstamp"],
         requests: false,
         after: None,

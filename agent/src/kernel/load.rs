@@ -164,10 +164,15 @@ impl Plan {
 /// The first Linux that preempts programs on tracepoints.
 const PREEMPTS: (u32, u32) = (7, 0);
 
-fn plan(btf: &Btf, knobs: &Knobs, options: &Options) -> Plan {
+/// Whether programs on tracepoints are preempted, so that some need a second one.
+pub fn is_preempted(options: &Options) -> bool {
     let version = preflight::version(&preflight::kernel_release());
-    let preempted = version.is_none_or(|version| version >= PREEMPTS)
-        || options.masked.iter().any(|mask| mask == UNPREEMPTED);
+    version.is_none_or(|version| version >= PREEMPTS)
+        || options.masked.iter().any(|mask| mask == UNPREEMPTED)
+}
+
+fn plan(btf: &Btf, knobs: &Knobs, options: &Options) -> Plan {
+    let preempted = is_preempted(options);
     let decide = |hook: &'static Hook| {
         if options.masked.iter().any(|mask| mask == hook.name) {
             return Err("masked by the configuration".to_owned());

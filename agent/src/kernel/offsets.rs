@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::btf::Btf;
 use super::hooks::DNS_FIELDS;
-use super::load::Options;
+use super::load::{self, Options};
 
 /// `SOCK_DONE` of include/net/sock.h, where it has been since Linux 2.6.
 const SOCK_DONE: u8 = 1;
@@ -81,6 +81,7 @@ pub fn knobs(btf: &Btf, options: &Options, shards: u32) -> Knobs {
         reuse_port_mask: masks.reuse_port,
         requests: options.requests.into(),
         dns: (options.dns && missing(&offsets, DNS_FIELDS).is_empty()).into(),
+        again: load::is_preempted(options).into(),
         ..Knobs::zeroed()
     };
     let ranges = options.internal_ranges.iter().take(MAX_RANGES);

@@ -145,11 +145,14 @@ fn one_namespace_storms_and_the_hundred_connections_of_another_stay_exact() {
         };
         [side("client", true), side("server", false)]
     });
-    // And the storm itself is complete too: every attempt and the one that ended it.
-    let total = stormed.load(Ordering::Relaxed) + 1;
-    agent.eventually(total, |now| {
-        let port = loud_port.to_string();
-        now.edges(&[("role", "client"), ("port", &port)]).connects("ok")
+    // And the storm itself is complete too: every attempt and the one that ended it, and every cut.
+    let cuts = stormed.load(Ordering::Relaxed);
+    let port = loud_port.to_string();
+    agent.eventually((cuts + 1, cuts), |now| {
+        let storm = [("role", "client"), ("port", port.as_str())];
+        let sent = [storm.as_slice(), &[("direction", "sent")]].concat();
+        let resets = now.sum("portolan_tcp_resets_total", &sent);
+        (now.edges(&storm).connects("ok"), resets)
     });
     agent.ledger_adds_up();
     agent.stop();

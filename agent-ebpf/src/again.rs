@@ -1,0 +1,55 @@
+//! Second programs, where the kernel preempts programs.
+//!
+//! The kernel does not run a program on a processor where it is running already. Since Linux 7.0 a
+//! program on a tracepoint can be preempted, and what happens at that hook until it goes on is
+//! skipped. So a second program is attached behind the first one, and does what the first had to
+//! do unless that was done. Most can tell by the socket's state; for the others there is this
+//! table. Both programs of an event run in the same thread, or in the same interrupt of it.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
+
+use crate::atomic;
+use crate::maps::{self, knob};
+
+/// The first program did its work. Call it last.
+#[inline(always)]
+pub fn told() {
+    if knob!(again) == 1
+        && let Some(events) = maps::told(thread())
+    {
+        // SAFETY: a valid map value.
+        unsafe { atomic::add(events, 1) };
+    }
+}
+
+/// Whether the first program did what the second is about to do.
+#[inline(always)]
+pub fn is_told() -> bool {
+    let Some(events) = maps::told(thread()) else { return true };
+    let mut tries = 0;
+    while tries < 4 {
+        // SAFETY: a valid map value.
+        unsafe {
+            let before = core::ptr::read_volatile(events);
+            if before == 0 {
+                return false;
+            }
+            if atomic::compare_swap(events, before, before - 1) == before {
+                return true;
+            }
+        }
+        tries += 1;
+    }
+    true
+}
+
+/// The running thread; an idle processor is one, too.
+#[inline(always)]
+fn thread() -> u32 {
+    // SAFETY: no arguments.
+    match unsafe { bpf_get_current_pid_tgid() } as u32 {
+        // SAFETY: no arguments.
+        0 => unsafe { bpf_get_smp_processor_id() },
+        thread => thread,
+    }
+}
