@@ -188,10 +188,12 @@ impl Slot {
     }
 
     /// Leaves `told` to the row it was told under, but for the connections that are still open:
-    /// they go along. Returns what stays.
+    /// they go along. So does an end whose beginning was not seen yet, for the kernel goes on
+    /// counting while it is read: it belongs to what comes. Returns what stays.
     pub(super) fn leave(&mut self, told: &EdgeCounters) -> EdgeCounters {
         let mut stays = *told;
-        stays.opened = stays.opened.wrapping_sub(told.active());
+        let whole = told.opened.min(told.closed);
+        (stays.opened, stays.closed) = (whole, whole);
         self.left.get_or_insert_with(|| Box::new(EdgeCounters::zeroed())).merge(&stays);
         stays
     }

@@ -176,6 +176,24 @@ fn an_address_given_to_another_leaves_what_the_former_had() {
     assert_eq!((of(&ended, "one"), of(&ended, "two-b")), (0, 5), "the row has ended");
 }
 
+/// The kernel goes on counting while its tables are read, so an end may come before its beginning.
+#[test]
+fn an_end_that_is_read_before_its_beginning_leaves_no_connection_open() {
+    let mut tables = Tables::default();
+    let row = |opened, closed| {
+        let mut edge = edge(4, 1, 7);
+        let counters = Arc::make_mut(&mut edge.counters);
+        (counters.opened, counters.closed) = (opened, closed);
+        [edge]
+    };
+    let first = |_: &Edge| naming("one", Source::ContainerAddress, 1);
+    let second = |_: &Edge| naming("two", Source::ContainerAddress, 2);
+    tables.update(1, &row(6, 7), 100, first, |_| false);
+    tables.update(2, &row(6, 7), 100, second, |_| false);
+    let after = tables.update(3, &row(7, 7), 100, second, |_| false);
+    assert!(after.edges.iter().all(|view| view.counters.active() == 0));
+}
+
 #[test]
 fn connections_that_somebody_accepts_after_a_long_silence_wait_for_who_it_is() {
     let mut tables = Tables::default();
