@@ -307,7 +307,9 @@ fn layout(options: &Options, knobs: &Knobs) -> Vec<u8> {
     layout
 }
 
+/// One for each CPU of the host up to a few. How much of them the agent may use makes no difference:
+/// programs run wherever something happens.
 fn shards() -> u32 {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpus = aya::util::online_cpus().map_or(MAX_SHARDS, |cpus| cpus.len());
     cpus.next_power_of_two().min(MAX_SHARDS) as u32
 }
