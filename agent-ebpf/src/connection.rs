@@ -89,14 +89,20 @@ pub fn is_told(sk: Sock, new: u8) -> bool {
 /// memory for a state.
 #[inline(always)]
 pub fn established(sk: Sock, old: u8, again: bool) {
-    let known = sk.tcp().and_then(|tcp| Some((tcp, socket(sk.0).or_else(|| adopt(sk, old))?)));
-    if again && known.is_none() {
-        return;
-    }
-    seen(CONNECTION);
-    let Some((tcp, state)) = known else {
-        return count!(u32::from(ROLE_UNKNOWN), connects[CONNECT_OK], 1);
+    // No closures: what two programs call becomes a function, and those have a stack of 512 bytes
+    // between them.
+    let state = match socket(sk.0) {
+        None => adopt(sk, old),
+        state => state,
     };
+    let (Some(tcp), Some(state)) = (sk.tcp(), state) else {
+        if !again {
+            seen(CONNECTION);
+            count!(u32::from(ROLE_UNKNOWN), connects[CONNECT_OK], 1);
+        }
+        return;
+    };
+    seen(CONNECTION);
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
     unsafe {
         if (*state).role == ROLE_CLIENT {

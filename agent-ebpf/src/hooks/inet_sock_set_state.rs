@@ -15,34 +15,9 @@ use crate::sock::{CLOSE, ESTABLISHED, LISTEN, SYN_SENT, Sock};
 
 #[btf_tracepoint]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
-    run(&ctx, false)
-}
-
-/// Runs after the first and does what that had to do, should the kernel have skipped it.
-#[btf_tracepoint]
-fn state_again(ctx: BtfTracePointContext) -> i32 {
-    run(&ctx, true)
-}
-
-#[inline(always)]
-fn run(ctx: &BtfTracePointContext, again: bool) -> i32 {
-    let new: i32 = ctx.arg(2);
-    let new = new as u8;
-    // FIN_WAIT, CLOSE_WAIT and their kin say nothing that CLOSE does not.
-    if !(new == ESTABLISHED || new == SYN_SENT || new == CLOSE || new == LISTEN) {
-        return 0;
-    }
-    let sk = Sock(ctx.arg::<*const c_void>(0));
-    if !sk.is_tcp() {
-        return 0;
-    }
-    if again && connection::is_told(sk, new) {
-        return 0;
-    }
-    let old: i32 = ctx.arg(1);
-    let old = old as u8;
+    let Some((sk, old, new)) = transition(&ctx) else { return 0 };
     debug!(
-        ctx,
+        &ctx,
         "state {} -> {}, ports {} and {}, namespace {}",
         old,
         new,
@@ -50,6 +25,36 @@ fn run(ctx: &BtfTracePointContext, again: bool) -> i32 {
         sk.remote_port(),
         sk.netns()
     );
+    tell(sk, old, new, false);
+    0
+}
+
+/// Runs after the first and does what that had to do, should the kernel have skipped it.
+#[btf_tracepoint]
+fn state_again(ctx: BtfTracePointContext) -> i32 {
+    if let Some((sk, old, new)) = transition(&ctx)
+        && !connection::is_told(sk, new)
+    {
+        tell(sk, old, new, true);
+    }
+    0
+}
+
+/// The socket, its former state and the next, if that says something.
+#[inline(always)]
+fn transition(ctx: &BtfTracePointContext) -> Option<(Sock, u8, u8)> {
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    let (old, new) = (old as u8, new as u8);
+    // FIN_WAIT, CLOSE_WAIT and their kin say nothing that CLOSE does not.
+    if !(new == ESTABLISHED || new == SYN_SENT || new == CLOSE || new == LISTEN) {
+        return None;
+    }
+    let sk = Sock(ctx.arg::<*const c_void>(0));
+    if sk.is_tcp() { Some((sk, old, new)) } else { None }
+}
+
+#[inline(always)]
+fn tell(sk: Sock, old: u8, new: u8, again: bool) {
     if new == ESTABLISHED {
         connection::established(sk, old, again);
     } else if new == CLOSE {
@@ -59,5 +64,4 @@ fn run(ctx: &BtfTracePointContext, again: bool) -> i32 {
     } else {
         connection::listening(sk);
     }
-    0
 }

@@ -25,7 +25,9 @@ use crate::{again, emit, owners};
 
 #[btf_tracepoint]
 fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
-    run(&ctx);
+    let (reason, cause) = why(&ctx);
+    debug!(&ctx, "reset sent, reason {}, cause {}", reason, cause);
+    tell(&ctx, reason, cause);
     again::told();
     0
 }
@@ -34,22 +36,28 @@ fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint]
 fn send_rst_again(ctx: BtfTracePointContext) -> i32 {
     if !again::is_told() {
-        run(&ctx);
+        let (reason, cause) = why(&ctx);
+        tell(&ctx, reason, cause);
     }
     0
 }
 
+/// The kernel's reason, and what it means here.
 #[inline(always)]
-fn run(ctx: &BtfTracePointContext) {
-    seen(RESET);
+fn why(ctx: &BtfTracePointContext) -> (u32, u8) {
     let reason = if knob!(reset_has_reason) == 1 { ctx.arg::<i32>(2) as u32 } else { u32::MAX };
     let cause = if reason < MAX_REASONS as u32 {
         knob!(causes[(reason as usize) & (MAX_REASONS - 1)])
     } else {
         UNKNOWN
     };
+    (reason, cause)
+}
+
+#[inline(always)]
+fn tell(ctx: &BtfTracePointContext, reason: u32, cause: u8) {
+    seen(RESET);
     let sk: *const c_void = ctx.arg(0);
-    debug!(ctx, "reset sent, reason {}, cause {}", reason, cause);
     if sk.is_null() {
         without_socket(Packet(ctx.arg::<*const c_void>(1)), cause, reason as u8);
     } else {
