@@ -12,22 +12,50 @@
 use agent_common::answer::{
     AnswerHeader, AnswerRoom, DNS_PORT, Front, LastAnswer, MAX_BATCH, MAX_MESSAGE,
 };
-use agent_common::ledger::{DNS_ANSWER, OVERTAKEN, PAGED};
+use agent_common::ledger::{DNS_ANSWER, OVERTAKEN, PAGED, RECURSION};
 
-use crate::emit;
 use crate::maps::{answer_room, knob, lost, seen};
 use crate::sock::{Packet, Sock};
+use crate::{again, emit};
 
 /// A socket without state of ours has data.
 #[inline(always)]
 pub fn received(sk: Sock) {
+    if let Some(is_certain) = asks(sk) {
+        answered(sk, is_certain);
+        again::told();
+    }
+}
+
+/// The same for a program that reads no answers.
+#[inline(always)]
+pub fn ignored(sk: Sock) {
+    if asks(sk).is_some() {
+        again::told();
+    }
+}
+
+/// The same for a second program. To read the answer twice would be worse than not to read it: it
+/// is lost if the first was skipped.
+#[inline(always)]
+pub fn skipped(sk: Sock) {
+    if let Some(is_certain) = asks(sk)
+        && !again::is_told()
+        && is_certain
+    {
+        seen(DNS_ANSWER);
+        lost(DNS_ANSWER, RECURSION);
+    }
+}
+
+/// Whether a socket asks DNS servers (`true`) or may ask anybody.
+#[inline(always)]
+fn asks(sk: Sock) -> Option<bool> {
     if knob!(dns) == 0 || !sk.is_udp() {
-        return;
+        return None;
     }
     let asked = sk.remote_port();
-    if asked == DNS_PORT || asked == 0 {
-        answered(sk, asked == DNS_PORT);
-    }
+    if asked == DNS_PORT || asked == 0 { Some(asked == DNS_PORT) } else { None }
 }
 
 /// A socket has data that asked DNS servers (`is_certain`) or anybody.

@@ -27,20 +27,20 @@ fn sock_def_readable(ctx: FEntryContext) -> i32 {
 /// Without answers of DNS servers, should a kernel's verifier refuse that part.
 #[btf_tracepoint]
 fn plain_data_ready(ctx: BtfTracePointContext) -> i32 {
-    run(Sock(ctx.arg::<*const c_void>(0)), nothing)
+    run(Sock(ctx.arg::<*const c_void>(0)), answers::ignored)
 }
 
 /// Likewise.
 #[fentry]
 fn plain_readable(ctx: FEntryContext) -> i32 {
-    run(Sock(ctx.arg::<*const c_void>(0)), nothing)
+    run(Sock(ctx.arg::<*const c_void>(0)), answers::ignored)
 }
 
 /// Runs after the first and does what that had to do, should the kernel have skipped it: bytes that
-/// were noted are not noted twice. An answer would be, so those are left to the first.
+/// were noted are not noted twice.
 #[btf_tracepoint]
 fn ready_again(ctx: BtfTracePointContext) -> i32 {
-    run(Sock(ctx.arg::<*const c_void>(0)), nothing)
+    run(Sock(ctx.arg::<*const c_void>(0)), answers::skipped)
 }
 
 #[inline(always)]
@@ -53,6 +53,3 @@ fn run(sk: Sock, otherwise: impl Fn(Sock)) -> i32 {
     }
     0
 }
-
-#[inline(always)]
-fn nothing(_: Sock) {}

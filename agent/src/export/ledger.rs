@@ -4,7 +4,7 @@ use std::fmt;
 
 use agent_common::ledger::{
     CLASS_NAMES, DNS_ANSWER, EDGE, EVENT, MAP_ERROR, NO_OWNER, NO_SLOT, NO_STORAGE, OWNER,
-    RATE_LIMITED, REASON_NAMES, REASON_RECURSION, RING_FULL, SOCKET,
+    RATE_LIMITED, REASON_NAMES, RECURSION, RING_FULL, SOCKET,
 };
 
 use super::View;
@@ -69,7 +69,7 @@ fn lost(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
             }
         }
     }
-    let labels = [("class", "hook_run"), ("reason", REASON_RECURSION)];
+    let labels = [("class", "hook_run"), ("reason", REASON_NAMES[RECURSION])];
     samples.integer(Some(&labels), ledger.recursion_misses)
 }
 

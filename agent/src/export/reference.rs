@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use agent_common::edge::{CONNECT_RESULT_NAMES, CONNECT_RESULTS};
-use agent_common::ledger::{CLASS_NAMES, CLASSES, REASON_NAMES, REASON_RECURSION, REASONS};
+use agent_common::ledger::{CLASS_NAMES, CLASSES, REASON_NAMES, REASONS};
 use agent_common::reset::{CAUSE_NAMES, CAUSES};
 
 use super::bounds::EXPORTED_US;
@@ -160,6 +160,7 @@ const REASONS_EXPLAINED: [&str; REASONS] = [
     "a bind that said nothing for a second, counted as failed, and succeeded after all",
     "the program had read the answer before we could, or too many were queued at once",
     "the answer lay in pages that no kernel program may read; depends on the network card's driver",
+    "the kernel skipped a run, because the program was running on that CPU already: what it would have counted is missing",
 ];
 
 /// The whole text.
@@ -176,11 +177,7 @@ pub fn markdown() -> String {
     let hook_run = (&"hook_run", "a whole run of a program; only ever lost, never seen");
     push_values(&mut text, "class", classes.chain([hook_run]));
     let reasons = REASON_NAMES.iter().zip(REASONS_EXPLAINED);
-    let recursion = (
-        &REASON_RECURSION,
-        "the kernel skipped a run, because the program was running on that CPU already: what it would have counted is missing",
-    );
-    push_values(&mut text, "reason", reasons.chain([recursion]));
+    push_values(&mut text, "reason", reasons);
     text.push_str("## All metrics\n");
     for metric in metric::all() {
         push_metric(&mut text, metric);

@@ -420,6 +420,14 @@ mod tests {
         }
     }
 
+    /// The loader tells a second program from the first by its name, of which the kernel keeps 15
+    /// bytes.
+    #[test]
+    fn second_programs_have_names_that_the_kernel_keeps() {
+        let mut again = HOOKS.iter().filter_map(|hook| hook.again.as_ref());
+        assert!(again.all(|way| way.program.len() <= 15));
+    }
+
     #[test]
     fn names_are_unique() {
         for hook in HOOKS {

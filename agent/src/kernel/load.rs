@@ -285,7 +285,8 @@ fn no_dns(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Option<String
         Ok(link) => {
             let name = bpf::program_name(link.program.as_fd()).unwrap_or_default();
             let why = "sk_data_ready: attached without the part that reads them, which was refused or masked";
-            name.starts_with(WITHOUT_DNS).then(|| why.to_owned())
+            let again = hook.hook.again.as_ref().is_some_and(|way| way.program == name);
+            (again || name.starts_with(WITHOUT_DNS)).then(|| why.to_owned())
         }
     }
 }
