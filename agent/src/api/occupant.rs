@@ -25,7 +25,7 @@ pub(super) fn of(address: SocketAddr) -> Option<String> {
 }
 
 /// Inodes of the sockets that listen on `port`, from the text of /proc/net/tcp.
-pub(crate) fn listeners(table: &str, port: u16) -> Vec<u64> {
+pub fn listeners(table: &str, port: u16) -> Vec<u64> {
     let inode = |line: &str| {
         let mut columns = line.split_whitespace();
         let local = columns.nth(1)?;

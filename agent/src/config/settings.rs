@@ -4,7 +4,7 @@ use super::names;
 use super::otlp;
 use super::value::{self, Given};
 use super::{Config, Keep, LogFormat, LogLevel, Seccomp};
-use crate::model::reservations::Environment;
+use model::reservations::Environment;
 
 /// What every environment variable begins with.
 pub const ENV_PREFIX: &str = "PORTOLAN_";

@@ -8,7 +8,7 @@ mod server;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use portolan::kernel::hooks::{UNPREEMPTED, find};
+use loader::hooks::{UNPREEMPTED, find};
 use serde_json::Value;
 
 use self::server::{Dnsmasq, Message, Record, Responder};

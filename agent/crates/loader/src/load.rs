@@ -1,0 +1,324 @@
+//! Brings the kernel half in, or takes over what an earlier run pinned. Each hook that cannot be
+//! attached disables just what depends on it; without the first there is nothing to run.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use agent_common::knobs::Knobs;
+use agent_common::seed::Seed;
+use agent_common::wire::Wire as _;
+use anyhow::{Context as _, anyhow, bail};
+use ipnet::IpNet;
+
+use super::bpf::{self, Map};
+use super::btf::Btf;
+use super::drain::Drain;
+use super::enforcement::Enforcement;
+use super::hooks::{
+    self, DNS_FIELDS, HOOKS, Hook, Kind, OPTIONAL_FIELDS, UNPREEMPTED, WITHOUT_DNS, Way,
+};
+use super::object::{self, Link, Parts};
+use super::offsets;
+use super::pins::Pins;
+use super::ports::Ports;
+use super::preflight;
+
+/// Counters of a slot are kept in at most this many copies, so that CPUs do not fight over them.
+pub const MAX_SHARDS: usize = 4;
+
+/// What the operator chose, as far as the kernel half is concerned.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches, not states of a machine")]
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Rows for edges.
+    pub edges: u32,
+    /// Rows for owners.
+    pub owners: u32,
+    /// Bytes of the ring of details, a power of two.
+    pub ring_bytes: u32,
+    /// Ranges whose addresses keep rows of their own as clients.
+    pub internal_ranges: Vec<IpNet>,
+    /// Time requests.
+    pub requests: bool,
+    /// Read answers of DNS servers.
+    pub dns: bool,
+    /// Keep maps, programs and links in this directory of the BPF file system.
+    pub pin: Option<PathBuf>,
+    /// Let the kernel programs log.
+    pub bpf_log: bool,
+    /// Turn on the kernel's run-time statistics.
+    pub run_stats: bool,
+    /// Where the root of the cgroup v2 tree is mounted.
+    pub cgroup_root: Option<PathBuf>,
+    /// Hooks and fields to treat as if this kernel did not have them.
+    pub masked: Vec<String>,
+}
+
+/// Something that will not be seen, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disabled {
+    /// What will not be seen.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+/// A hook and what became of it.
+pub struct Attached {
+    /// The row of the table.
+    pub hook: &'static Hook,
+    /// The program and its link, or why there is none.
+    pub result: Result<Link, String>,
+    /// The second program, where it is needed, or why there is none.
+    pub again: Option<Result<Link, String>>,
+}
+
+/// The kernel half, loaded and attached. Dropping it detaches everything that is not pinned.
+pub struct Kernel {
+    /// Hooks in the order of the table.
+    pub hooks: Vec<Attached>,
+    /// What is off, and why.
+    pub disabled: Vec<Disabled>,
+    /// The reading side.
+    pub drain: Drain,
+    /// Which ports it refuses to whom.
+    pub enforcement: Enforcement,
+    /// Sockets from before, for the seed program.
+    pub seeds: Map<u64, Seed>,
+    /// Whether maps and links were found pinned and taken over.
+    pub adopted: bool,
+    /// Whether answers of DNS servers are read.
+    pub dns: bool,
+    /// The kernel programs' own log, if asked for.
+    pub log: Option<object::Log>,
+    _run_stats: Option<OwnedFd>,
+}
+
+impl Kernel {
+    /// Loads and attaches, or takes over what an earlier run pinned.
+    pub fn start(options: &Options) -> anyhow::Result<Self> {
+        hooks::check_masks(&options.masked)?;
+        let btf = Btf::of_running_kernel()?;
+        let knobs = offsets::knobs(&btf, options, shards());
+        let plan = plan(&btf, &knobs, options);
+        drop(btf);
+        let pins = Pins::open(options.pin.as_deref(), &layout(options, &knobs))?;
+        let (mut parts, adopted) = match pins.as_ref().and_then(Pins::adopt) {
+            Some(parts) => (parts, true),
+            None => (Parts::load(options, &knobs, &plan)?, false),
+        };
+        if let Some(pins) = pins.filter(|_| !adopted) {
+            pins.keep(&parts).context("pinning maps and links")?;
+        }
+        // SAFETY: gives unused memory back (the kernel's types are large); no preconditions.
+        unsafe { libc::malloc_trim(0) };
+
+        let hooks = take_links(&plan, &mut parts);
+        let disabled = what_is_off(&hooks, &knobs, options);
+        let dns = options.dns && no_dns(&hooks, &knobs, options).is_none();
+        let first = hooks.first().ok_or_else(|| anyhow!("the table of hooks is empty"))?;
+        if let Err(why) = &first.result {
+            bail!(
+                "cannot attach {}, without which there is nothing to see: {why}",
+                first.hook.name
+            );
+        }
+        let sweep = program_of(&hooks, "sweep")?;
+        let seeds = Map::new(parts.take("SEEDS")?).context("map SEEDS")?;
+        let enforcement = Enforcement::new(parts.take("ENFORCED")?, parts.take("VERDICTS")?)
+            .context("reading the tables of refused ports")?;
+        let log = parts.log.take();
+        let (settle, bound) = (program_of(&hooks, "settle")?, program_of(&hooks, "bound_sockets")?);
+        let ports = Ports::new(&mut parts, settle, bound)?;
+        let drain = Drain::new(&mut parts, knobs.shards as usize, sweep, ports)?;
+        let run_stats = options.run_stats.then(bpf::enable_run_stats).transpose();
+        let run_stats = run_stats.context("turning on the kernel's run-time statistics")?;
+        Ok(Self {
+            hooks,
+            disabled,
+            drain,
+            enforcement,
+            seeds,
+            adopted,
+            dns,
+            log,
+            _run_stats: run_stats,
+        })
+    }
+
+    /// The program of a hook, if it is loaded.
+    pub fn program(&self, name: &str) -> anyhow::Result<Option<OwnedFd>> {
+        program_of(&self.hooks, name)
+    }
+}
+
+/// How each hook will be attached, decided before anything is loaded.
+pub struct Plan {
+    /// In the order of the table; `Err` says why not. Where programs are preempted the last way is
+    /// the second program: it is able to do all that the first does.
+    pub hooks: Vec<(&'static Hook, Result<Vec<&'static Way>, String>)>,
+}
+
+impl Plan {
+    /// The second program of a hook, where it is needed.
+    pub fn again(&self, hook: &'static Hook) -> Option<&'static Way> {
+        let (_, planned) = self.hooks.iter().find(|(other, _)| other.name == hook.name)?;
+        let again = hook.again.as_ref()?;
+        let of = |way: &&Way| way.program == again.program;
+        planned.as_ref().is_ok_and(|ways| ways.iter().any(of)).then_some(again)
+    }
+}
+
+/// The first Linux that preempts programs on tracepoints.
+const PREEMPTS: (u32, u32) = (7, 0);
+
+/// Whether programs on tracepoints are preempted, so that some need a second one.
+pub fn is_preempted(options: &Options) -> bool {
+    let version = preflight::version(&preflight::kernel_release());
+    version.is_none_or(|version| version >= PREEMPTS)
+        || options.masked.iter().any(|mask| mask == UNPREEMPTED)
+}
+
+fn plan(btf: &Btf, knobs: &Knobs, options: &Options) -> Plan {
+    let preempted = is_preempted(options);
+    let decide = |hook: &'static Hook| {
+        if options.masked.iter().any(|mask| mask == hook.name) {
+            return Err("masked by the configuration".to_owned());
+        }
+        if hook.requests && !options.requests {
+            return Err("request timing is switched off".to_owned());
+        }
+        let missing = offsets::missing(&knobs.offsets, hook.fields);
+        if !missing.is_empty() {
+            return Err(format!("{} not in this kernel's structs, or masked", missing.join(", ")));
+        }
+        let is_cgroup = |way: &Way| matches!(way.kind, Kind::CgroupAddress | Kind::CgroupSocket);
+        if options.cgroup_root.is_none() && hook.ways.iter().all(is_cgroup) {
+            return Err("no cgroup2 file system is mounted here".to_owned());
+        }
+        let ways = hook.ways.iter().chain(hook.again.as_ref().filter(|_| preempted));
+        let ways: Vec<_> = ways.filter(|way| is_there(btf, way, options)).collect();
+        if ways.is_empty() {
+            let targets: Vec<_> = hook.ways.iter().map(|way| way.target).collect();
+            return Err(format!("this kernel has no {}", targets.join(" or ")));
+        }
+        Ok(ways)
+    };
+    Plan { hooks: HOOKS.iter().map(|hook| (hook, decide(hook))).collect() }
+}
+
+fn is_there(btf: &Btf, way: &Way, options: &Options) -> bool {
+    let masked = options.masked.iter().any(|mask| mask.strip_prefix("way:") == Some(way.program));
+    !masked
+        && match way.kind {
+            Kind::Tracepoint => btf.tracepoint_arguments(way.target).is_some(),
+            Kind::FunctionEntry | Kind::FunctionExit => btf.has_function(way.target),
+            Kind::Iterator => btf.has_function(&format!("bpf_iter_{}", way.target)),
+            // Older than any kernel that has the first hook.
+            Kind::CgroupAddress | Kind::CgroupSocket => true,
+        }
+}
+
+fn take_links(plan: &Plan, parts: &mut Parts) -> Vec<Attached> {
+    let not_there = || Err("not attached by the agent that pinned it".to_owned());
+    plan.hooks
+        .iter()
+        .map(|(hook, planned)| {
+            let result = match planned {
+                Ok(_) => parts.links.remove(hook.name).unwrap_or_else(not_there),
+                Err(why) => Err(why.clone()),
+            };
+            let first = result.as_ref().ok();
+            let first = first.and_then(|link| bpf::program_name(link.program.as_fd()).ok());
+            let again =
+                plan.again(hook).filter(|way| first.is_some_and(|name| name != way.program));
+            let again = again.map(|way| parts.links.remove(way.program).unwrap_or_else(not_there));
+            Attached { hook, result, again }
+        })
+        .collect()
+}
+
+fn what_is_off(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disabled> {
+    let mut disabled = Vec::new();
+    for Attached { hook, result, again } in hooks {
+        if let Some(Err(why)) = again {
+            let what = "what the kernel skips while one of our programs is preempted";
+            disabled.push(Disabled {
+                what: what.to_owned(),
+                why: format!("{}, second program: {why}", hook.name),
+            });
+        }
+        if let Err(why) = result
+            && (options.requests || !hook.requests)
+        {
+            disabled.push(Disabled {
+                what: hook.lost_without.to_owned(),
+                why: format!("{}: {why}", hook.name),
+            });
+        }
+    }
+    for (field, what) in OPTIONAL_FIELDS {
+        if !offsets::missing(&knobs.offsets, &[field]).is_empty() {
+            disabled.push(Disabled {
+                what: (*what).to_owned(),
+                why: format!("this kernel's structs have no {field}"),
+            });
+        }
+    }
+    if let Some(why) = no_dns(hooks, knobs, options) {
+        let what = "names that programs asked DNS servers for".to_owned();
+        disabled.push(Disabled { what, why });
+    }
+    if knobs.reset_has_reason == 0 {
+        disabled.push(Disabled {
+            what: "the cause of resets this host sends, and those it sends without a socket, as when it refuses a connection".to_owned(),
+            why: "the kernel tells them from 6.10 on".to_owned(),
+        });
+    }
+    disabled
+}
+
+/// Why answers of DNS servers are not read although they should be.
+fn no_dns(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Option<String> {
+    if !options.dns {
+        return None;
+    }
+    let hook = hooks.iter().find(|attached| attached.hook.name == "sk_data_ready")?;
+    let missing = || offsets::missing(&knobs.offsets, DNS_FIELDS).join(", ");
+    match &hook.result {
+        Err(why) => Some(format!("sk_data_ready: {why}")),
+        Ok(_) if knobs.dns == 0 => {
+            Some(format!("{} not in this kernel's structs, or masked", missing()))
+        }
+        Ok(link) => {
+            let name = bpf::program_name(link.program.as_fd()).unwrap_or_default();
+            let why = "sk_data_ready: attached without the part that reads them, which was refused or masked";
+            let again = hook.hook.again.as_ref().is_some_and(|way| way.program == name);
+            (again || name.starts_with(WITHOUT_DNS)).then(|| why.to_owned())
+        }
+    }
+}
+
+fn program_of(hooks: &[Attached], name: &str) -> anyhow::Result<Option<OwnedFd>> {
+    let link = hooks.iter().find(|attached| attached.hook.name == name);
+    let program = link.and_then(|attached| attached.result.as_ref().ok());
+    Ok(program.map(|link| link.program.try_clone()).transpose()?)
+}
+
+/// Everything that decides whether pinned maps fit this agent.
+fn layout(options: &Options, knobs: &Knobs) -> Vec<u8> {
+    let mut layout = object::OBJECT.to_vec();
+    layout.extend_from_slice(knobs.as_bytes());
+    layout.extend_from_slice(
+        format!("{} {} {} {:?}", options.edges, options.owners, options.ring_bytes, options.masked)
+            .as_bytes(),
+    );
+    layout
+}
+
+/// One for each CPU of the host up to a few. How much of them the agent may use makes no difference:
+/// programs run wherever something happens.
+fn shards() -> u32 {
+    let cpus = aya::util::online_cpus().map_or(MAX_SHARDS, |cpus| cpus.len());
+    cpus.next_power_of_two().min(MAX_SHARDS) as u32
+}

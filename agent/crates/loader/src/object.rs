@@ -1,0 +1,268 @@
+//! The kernel object: creates its maps, loads and attaches its programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use agent_common::claim::{ClaimRow, FIRST_FREE_CLAIM};
+use agent_common::edge::FIRST_FREE_SLOT;
+use agent_common::knobs::Knobs;
+use agent_common::owner::OWNER_OVERFLOW;
+use agent_common::wire::Wire as _;
+use anyhow::{Context as _, anyhow, bail};
+use aya::maps::{Map as AyaMap, MapData};
+use aya::programs::{BtfTracePoint, CgroupSock, CgroupSockAddr, FEntry, FExit, Iter, Program};
+use aya::{Ebpf, EbpfLoader};
+
+use super::bpf::{self, Map};
+use super::hooks::{Kind, Way};
+use super::load::{Options, Plan};
+
+/// The kernel programs, as built from `agent-ebpf`.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portolan-ebpf"));
+
+/// What tells these programs from those of another build: SHA-256 of the object, in hex.
+pub fn object_hash() -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, OBJECT);
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        // Writing into a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// The kernel programs' own log.
+pub type Log = aya_log::EbpfLogger<&'static dyn log::Log>;
+
+/// A program in the kernel.
+pub struct Link {
+    /// The program.
+    pub program: OwnedFd,
+    /// Its link; an iterator's is made for each use.
+    pub link: Option<OwnedFd>,
+}
+
+/// Descriptors of everything in the kernel, freshly loaded or found pinned.
+pub struct Parts {
+    /// Maps by name.
+    pub maps: BTreeMap<String, OwnedFd>,
+    /// Programs and links by hook, second programs by their name; or why there is none.
+    pub links: BTreeMap<&'static str, Result<Link, String>>,
+    /// The programs' log, if asked for.
+    pub log: Option<Log>,
+}
+
+impl Parts {
+    /// Takes a map's descriptor.
+    pub fn take(&mut self, name: &str) -> anyhow::Result<OwnedFd> {
+        self.maps.remove(name).ok_or_else(|| anyhow!("the kernel object has no map {name}"))
+    }
+
+    /// Creates the maps, loads the programs and attaches them as planned.
+    pub fn load(options: &Options, knobs: &Knobs, plan: &Plan) -> anyhow::Result<Self> {
+        let log_level: u8 = if options.bpf_log { u8::MAX } else { 0 };
+        let edges = options.edges.saturating_add(FIRST_FREE_SLOT);
+        let owners = options.owners.saturating_add(1);
+        let mut ebpf = EbpfLoader::new()
+            .override_global("KNOBS", knobs.as_bytes(), true)
+            .override_global("AYA_LOG_LEVEL", &log_level, false)
+            .map_max_entries("EDGES", edges)
+            .map_max_entries("EDGE_ROWS", edges)
+            .map_max_entries("EDGE_COUNTERS", edges.saturating_mul(knobs.shards))
+            .map_max_entries("EDGE_FREE", edges)
+            .map_max_entries("OWNERS", owners)
+            .map_max_entries("OWNER_ROWS", owners)
+            .map_max_entries("OWNER_FREE", owners)
+            .map_max_entries("EVENTS", options.ring_bytes)
+            .map_max_entries("ANSWERS", options.ring_bytes)
+            .load(OBJECT)
+            .context("creating the kernel tables (on kernels before 5.11 or in containers RLIMIT_MEMLOCK may be too low; in a cgroup with little memory, allow more or lower --limits.edges and --limits.owners)")?;
+        let mut maps = BTreeMap::new();
+        for (name, map) in ebpf.maps() {
+            if let Some(data) = data_of(map) {
+                maps.insert(name.to_owned(), data.fd().as_fd().try_clone_to_owned()?);
+            }
+        }
+        // The free lists must be full before the first event.
+        fill(&maps, "EDGE_FREE", FIRST_FREE_SLOT..edges)?;
+        fill(&maps, "OWNER_FREE", OWNER_OVERFLOW + 1..owners)?;
+        fill(&maps, "CLAIM_FREE", FIRST_FREE_CLAIM..rows(&maps, "CLAIM_ROWS")?)?;
+        let log = if options.bpf_log {
+            Some(aya_log::EbpfLogger::init(&mut ebpf).context("opening the kernel programs' log")?)
+        } else {
+            None
+        };
+        let btf = aya::Btf::from_sys_fs().context("reading the kernel's types")?;
+        let mut links = BTreeMap::new();
+        for (hook, planned) in &plan.hooks {
+            let Ok(ways) = planned else { continue };
+            let missing = hook.after.filter(|name| !matches!(links.get(name), Some(Ok(_))));
+            let link = match missing {
+                Some(name) => Err(format!("without {name} it would tell what is not so")),
+                None => attach(&mut ebpf, ways, &btf, options.cgroup_root.as_deref()),
+            };
+            let attached = link.is_ok();
+            links.insert(hook.name, link);
+            // After the first, for a tracepoint runs its programs in the order they came in.
+            if let Some(way) = plan.again(hook)
+                && attached
+                && !is_loaded(&ebpf, way)
+            {
+                let link = attach(&mut ebpf, &[way], &btf, options.cgroup_root.as_deref());
+                links.insert(way.program, link);
+            }
+        }
+        Ok(Self { maps, links, log })
+    }
+}
+
+fn is_loaded(ebpf: &Ebpf, way: &Way) -> bool {
+    ebpf.program(way.program).is_some_and(|program| program.fd().is_ok())
+}
+
+/// Attaches by the first way that works; the error is that of the best way.
+fn attach(
+    ebpf: &mut Ebpf,
+    ways: &[&'static Way],
+    btf: &aya::Btf,
+    cgroup_root: Option<&Path>,
+) -> Result<Link, String> {
+    let mut first_error = None;
+    for way in ways {
+        match load_program(ebpf, way, btf, cgroup_root) {
+            Ok(link) => return Ok(link),
+            Err(error) => {
+                tracing::debug!(program = way.program, "{error:#}");
+                first_error.get_or_insert_with(|| short(&format!("{error:#}")));
+            }
+        }
+    }
+    Err(first_error.unwrap_or_default())
+}
+
+fn load_program(
+    ebpf: &mut Ebpf,
+    way: &Way,
+    btf: &aya::Btf,
+    cgroup_root: Option<&Path>,
+) -> anyhow::Result<Link> {
+    let program = ebpf
+        .program_mut(way.program)
+        .ok_or_else(|| anyhow!("the kernel object has no program {}", way.program))?;
+    match way.kind {
+        Kind::Tracepoint => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(way.target, btf)?;
+        }
+        Kind::FunctionEntry => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(way.target, btf)?;
+        }
+        Kind::FunctionExit => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(way.target, btf)?;
+        }
+        Kind::Iterator => {
+            let program: &mut Iter = program.try_into()?;
+            program.load(way.target, btf)?;
+        }
+        Kind::CgroupAddress => {
+            let program: &mut CgroupSockAddr = program.try_into()?;
+            program.load()?;
+        }
+        Kind::CgroupSocket => {
+            let program: &mut CgroupSock = program.try_into()?;
+            program.load()?;
+        }
+    }
+    let program: &Program = program;
+    let program = program.fd()?.as_fd().try_clone_to_owned()?;
+    let link = match way.kind {
+        Kind::Iterator => None,
+        Kind::CgroupAddress | Kind::CgroupSocket => {
+            let root = cgroup_root.ok_or_else(|| anyhow!("no cgroup2 file system is mounted"))?;
+            let folder = File::open(root).with_context(|| format!("opening {}", root.display()))?;
+            let at = bpf::cgroup_attach_type(way.target)
+                .ok_or_else(|| anyhow!("{} is no cgroup hook", way.target))?;
+            let link = bpf::attach_cgroup(program.as_fd(), folder.as_fd(), at);
+            Some(link.with_context(|| format!("attaching to {}", root.display()))?)
+        }
+        Kind::Tracepoint | Kind::FunctionEntry | Kind::FunctionExit => {
+            Some(bpf::attach_tracing(program.as_fd()).context("attaching")?)
+        }
+    };
+    Ok(Link { program, link })
+}
+
+fn fill(
+    maps: &BTreeMap<String, OwnedFd>,
+    name: &str,
+    slots: std::ops::Range<u32>,
+) -> anyhow::Result<()> {
+    let Some(fd) = maps.get(name) else { bail!("the kernel object has no map {name}") };
+    let stack = Map::stack(fd.try_clone()?)?;
+    // The lowest on top: rows in use then lie close together.
+    for slot in slots.rev() {
+        stack.push(slot).with_context(|| format!("filling {name}"))?;
+    }
+    Ok(())
+}
+
+/// How many rows a table has.
+fn rows(maps: &BTreeMap<String, OwnedFd>, name: &str) -> anyhow::Result<u32> {
+    let Some(fd) = maps.get(name) else { bail!("the kernel object has no map {name}") };
+    Ok(Map::<u32, ClaimRow>::new(fd.try_clone()?)?.max_entries)
+}
+
+fn data_of(map: &AyaMap) -> Option<&MapData> {
+    match map {
+        AyaMap::Array(data)
+        | AyaMap::HashMap(data)
+        | AyaMap::PerCpuArray(data)
+        | AyaMap::RingBuf(data)
+        | AyaMap::SkStorage(data)
+        | AyaMap::Stack(data) => Some(data),
+        _ => None,
+    }
+}
+
+/// A verifier's refusal is pages long; its last line, before its statistics, says what it is about.
+fn short(error: &str) -> String {
+    const STATISTICS: [&str; 5] =
+        ["processed ", "insns processed ", "stack depth ", "verification time ", ": "];
+    let (what, output) = error.split_once(" Verifier output:").unwrap_or((error, ""));
+    let verdict = output
+        .lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start)));
+    let what = what.lines().next().unwrap_or_default().trim_end_matches('.');
+    match verdict {
+        Some(verdict) => format!("{what}; the verifier says: {verdict}"),
+        None => what.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_cut_down_to_its_verdict() {
+        let check = |error, expected| assert_eq!(short(error), expected);
+        check(
+            "load returned EACCES. Verifier output: 0: R1=ctx()\n\
+             1836: (71) r5 = *(u8 *)(r0 +57)\n\
+             R0 unbounded memory access\n\
+             verification time 270478 usec\n\
+             stack depth 128+0+0 max 0\n\
+             insns processed 7716\n\
+             processed 7716 insns (limit 1000000)\n\n\
+             : Permission denied (os error 13)",
+            "load returned EACCES; the verifier says: R0 unbounded memory access",
+        );
+        check("load returned EPERM. Verifier output: : not permitted", "load returned EPERM");
+        check("attaching: busy", "attaching: busy");
+    }
+}
