@@ -12,6 +12,7 @@ pub mod diag;
 pub mod drops;
 pub mod ephemeral;
 pub mod existing;
+pub mod foreign_path;
 pub mod holders;
 pub mod inspection;
 pub mod namespaces;
