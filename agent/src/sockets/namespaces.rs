@@ -324,6 +324,8 @@ mod tests {
     use std::io::Read as _;
     use std::net::TcpListener;
     use std::process::{Command, Stdio};
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
 
     fn root() -> bool {
         // SAFETY: geteuid cannot fail and touches no memory.
@@ -388,6 +390,35 @@ mod tests {
         search.mount_namespaces.clear();
         let (_, problems) = search.finish();
         assert!(problems[0].what.starts_with("2 mount namespaces have more"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_namespace_that_turns_into_a_fifo_and_back_never_makes_the_search_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let turns = "mkfifo fifo; touch ns; echo; while :; do
+            mount --bind /proc/self/ns/net ns; mount --bind fifo ns; umount ns; umount ns
+        done";
+        let mut tenant = Command::new("unshare");
+        tenant.args(["-Urnm", "--propagation", "private", "sh", "-c", turns]);
+        tenant.current_dir(&folder).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut tenant = tenant.spawn().unwrap();
+        let ready = tenant.stdout.take().unwrap().read(&mut [0]).unwrap();
+        let (send, receive) = mpsc::channel();
+        let began = Instant::now();
+        thread::spawn(move || {
+            while began.elapsed() < Duration::from_secs(1) {
+                all();
+            }
+            let _ = send.send(());
+        });
+        let ended = receive.recv_timeout(Duration::from_secs(20));
+        tenant.kill().unwrap();
+        tenant.wait().unwrap();
+        if ready == 0 {
+            println!("SKIPPED: user namespaces are not allowed here");
+            return;
+        }
+        ended.expect("the search ends");
     }
 
     #[test]
