@@ -55,10 +55,10 @@ pub fn open_namespaces(
         let is_it = |mount: &Mount| {
             (mount.id, &mount.kind, &mount.root) == (id, &wanted.kind, &wanted.root)
         };
-        match is_namespace(wanted) && now.iter().any(is_it) {
-            true => File::open(format!("/proc/self/fd/{}", located.as_raw_fd())),
-            false => Err(io::Error::other("hidden by something else")),
+        if !is_namespace(wanted) || !now.iter().any(is_it) {
+            return Err(io::Error::other("hidden by something else"));
         }
+        File::open(format!("/proc/self/fd/{}", located.as_raw_fd()))
     };
     Ok(located.into_iter().zip(wanted).map(open).collect())
 }
