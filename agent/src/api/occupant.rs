@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStringExt as _;
+
+use linux::holders::socket_inode;
 
 /// The state column of a listening socket in /proc/net/tcp.
 const LISTEN: &str = "0A";
@@ -16,8 +18,10 @@ pub(super) fn of(address: SocketAddr) -> Option<String> {
         .collect();
     fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
         let pid: u32 = process.file_name().to_str()?.parse().ok()?;
+        // The links are read, not followed: a file of somebody else's may make us wait.
         let holds = fs::read_dir(process.path().join("fd")).ok()?.flatten().any(|descriptor| {
-            fs::metadata(descriptor.path()).is_ok_and(|file| inodes.contains(&file.ino()))
+            let path = descriptor.path().into_os_string().into_vec();
+            socket_inode(path).is_some_and(|inode| inodes.contains(&u64::from(inode)))
         });
         let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
         holds.then(|| format!("{} (pid {pid})", name.trim()))

@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     fn mount(kind: &str, root: &str, point: &Path) -> Mount {
-        Mount { root: root.into(), point: point.to_owned(), kind: kind.into() }
+        Mount { id: 1, root: root.into(), point: point.to_owned(), kind: kind.into() }
     }
 
     #[test]

@@ -64,6 +64,7 @@ mod degrade;
 mod dns;
 mod enforcement;
 mod exactness;
+mod foreign_paths;
 mod inet_sock_set_state;
 mod io_uring;
 mod latency;

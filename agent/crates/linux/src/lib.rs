@@ -13,6 +13,7 @@ pub mod diag;
 pub mod drops;
 pub mod ephemeral;
 pub mod existing;
+pub mod foreign_path;
 pub mod hierarchy;
 pub mod holders;
 pub mod inspection;
