@@ -4,6 +4,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 
+use crate::identity::process::command_name;
+
 /// The state column of a listening socket in /proc/net/tcp.
 const LISTEN: &str = "0A";
 
@@ -20,7 +22,7 @@ pub(super) fn of(address: SocketAddr) -> Option<String> {
             fs::metadata(descriptor.path()).is_ok_and(|file| inodes.contains(&file.ino()))
         });
         let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        holds.then(|| format!("{} (pid {pid})", name.trim()))
+        holds.then(|| format!("{} (pid {pid})", command_name(name.trim_end_matches('\n'))))
     })
 }
 

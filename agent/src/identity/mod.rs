@@ -42,10 +42,13 @@ pub mod mounts;
 pub mod place;
 pub mod process;
 pub mod procfs;
+mod program_name;
 pub mod remote;
 mod resolved;
 pub mod rules;
+mod shell;
 pub mod sources;
+mod title;
 pub mod told;
 
 use cgroup::{Cgroups, Whereabouts};

@@ -20,7 +20,6 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic_prost::ProstCodec;
 
 use super::{ANSWER_WITHIN, Outlet, Teller, Trouble, workload};
-use crate::identity::process::safe;
 use crate::identity::told::{Bearer, Told};
 use crate::model::service::{Entity, Kind, Service, Source};
 
@@ -260,11 +259,10 @@ fn bearer(pod: &Sandbox, keys: &[String]) -> (Bearer, String) {
             // Made by somebody else than a kubelet.
             let workload::Workload { kind, name } =
                 workload::of_labels(&metadata.name, &pod.labels);
-            let namespace = metadata.namespace.as_str().into();
             let name = if name.is_empty() { pod.id.clone() } else { name };
             let kind = if pod.metadata.is_some() { kind } else { Kind::Container };
-            let service = Service::new(&safe(&name), Source::Cri);
-            (Service { namespace, kind, ..service }, metadata.uid.clone())
+            let service = Service::new(&name, Source::Cri).within(&metadata.namespace);
+            (service.of_kind(kind), metadata.uid.clone())
         });
     let id = if uid.is_empty() { &pod.id } else { &uid };
     (Bearer { service, entity: Entity::of(id), instance: metadata.name.into(), labels }, uid)
