@@ -95,11 +95,9 @@ pub(super) fn program_in_title(language: Language, words: &[String]) -> Option<P
         Language::Perl => &PERL,
         Language::Php => &PHP,
         Language::Shell => return shell::script_in_title(words),
-        Language::PhpFpm
-        | Language::Deno
-        | Language::Bun
-        | Language::Dotnet
-        | Language::Erlang => return None,
+        Language::PhpFpm | Language::Deno | Language::Bun | Language::Dotnet | Language::Erlang => {
+            return None;
+        }
     };
     match flags.target_in_title(words) {
         Target::Script(path, _) if language == Language::Python => python_script(path),
@@ -269,7 +267,7 @@ fn deno(arguments: &[String]) -> Option<ProgramName> {
 /// A file, a URL, or a package: `npm:serve`.
 fn deno_script(script: &str) -> Option<ProgramName> {
     let package = script.strip_prefix("npm:").or_else(|| script.strip_prefix("jsr:"));
-    ProgramName::of(package.unwrap_or(script))
+    ProgramName::of_url(script).or_else(|| ProgramName::of(package.unwrap_or(script)))
 }
 
 fn bun(arguments: &[String]) -> Option<ProgramName> {

@@ -216,7 +216,10 @@ impl Flags {
                 Some(letters) if !bundle.starts_with('-') => letters.value(bundle),
                 _ => self.word(argument),
             };
-            let is_certain = !(is_title && is_doubtful);
+            let named = |name: &'a str, rest: &'a [String]| {
+                let is_certain = !(is_title && is_doubtful) || is_source(name);
+                if is_certain { Target::Named(name, rest) } else { Target::Nameless }
+            };
             match value {
                 Value::None => is_doubtful &= is_title,
                 Value::Attached => is_doubtful = is_title,
@@ -226,14 +229,13 @@ impl Flags {
                     rest = rest.get(1..).unwrap_or_default();
                 }
                 Value::Code => return Target::Nameless,
-                Value::Runs(Some(name)) if is_certain => return Target::Named(name, rest),
-                Value::Runs(None) if is_certain => {
+                Value::Runs(Some(name)) => return named(name, rest),
+                Value::Runs(None) => {
                     return match rest.split_first() {
-                        Some((name, rest)) => Target::Named(name, rest),
+                        Some((name, rest)) => named(name, rest),
                         None => Target::Nameless,
                     };
                 }
-                Value::Runs(_) => return Target::Nameless,
             }
         }
         Target::Nameless

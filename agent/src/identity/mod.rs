@@ -370,3 +370,6 @@ fn is_no_worse(former: &Service, found: &Service) -> bool {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod values_tests;

@@ -107,13 +107,10 @@ fn native(comm: &str, program: &str, rest: &[String]) -> Option<ProgramName> {
         // Two of them in one cgroup are one owner, so a name from the arguments would be wrong
         // for one of them.
         let script = rest.first().filter(|_| Language::of(basename(program)).is_some());
-        let of_title = program.split_whitespace().next().filter(|_| is_title);
-        let completed = [of_title.or(Some(program)), script.map(String::as_str)]
-            .into_iter()
-            .flatten()
-            .map(|path| basename(path.trim_end_matches(':')))
-            .find(|name| name.starts_with(comm));
-        return completed.and_then(ProgramName::of).or(whole);
+        let own = if is_title { title::of_program(program) } else { ProgramName::of(program) };
+        let script = || script.and_then(|path| ProgramName::of(path));
+        let completes = |name: &ProgramName| name.as_str().starts_with(comm);
+        return own.filter(completes).or_else(|| script().filter(completes)).or(whole);
     }
     if whole.is_some() {
         return whole;

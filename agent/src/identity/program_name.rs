@@ -18,14 +18,19 @@ pub(super) struct ProgramName(String);
 // === impl ProgramName ===
 
 impl ProgramName {
-    /// The name at the end of a path or of a URL's path; `None` if that is not an identifier.
+    /// The name at the end of a path; `None` if that is not an identifier. Flags, assignments,
+    /// URLs and quoted text are no paths, although they may end like one.
     pub(super) fn of(path: &str) -> Option<Self> {
-        let path = match path.split_once("://") {
-            // Credentials stand in the authority, tokens in the query.
-            Some((_, rest)) => rest.split(['?', '#']).next()?.split_once('/')?.1,
-            None => path,
-        };
-        identifier(basename(path)).map(Self)
+        let is_path = !path.starts_with('-') && !path.contains(['=', ':', '\'', '"']);
+        identifier(basename(path)).filter(|_| is_path).map(Self)
+    }
+
+    /// The name at the end of a URL's path: credentials stand in the authority, tokens in the
+    /// query.
+    pub(super) fn of_url(url: &str) -> Option<Self> {
+        let (_, rest) = url.split_once("://")?;
+        let (_, path) = rest.split(['?', '#']).next()?.split_once('/')?;
+        Self::of(path)
     }
 
     /// A task that a tool runs: `npm start`. Tasks may have parts: `npm start:dev`.
@@ -39,6 +44,11 @@ impl ProgramName {
     /// Whether it is the name of a source file.
     pub(super) fn is_source(&self) -> bool {
         is_source(&self.0)
+    }
+
+    /// The text.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// The text.
@@ -77,30 +87,87 @@ mod tests {
 
     #[test]
     fn a_name_is_one_identifier_without_its_folder() {
-        for name in ["nginx", "server.js", "com.shop.Main", "g++", "postgresql@15-main", "grüß", "店.py", "_x", ".app"] {
+        for name in [
+            "nginx",
+            "server.js",
+            "com.shop.Main",
+            "g++",
+            "postgresql@15-main",
+            "grüß",
+            "店.py",
+            "_x",
+            ".app",
+        ] {
             check(name, Some(name));
         }
         check("/srv/shop/orders.js", Some("orders.js"));
         check("/srv/shop/", Some("shop"));
-        check("https://user:hunter2@example.org/a/serve.ts?token=hunter2#x", Some("serve.ts"));
-        check("file:///srv/x.js", Some("x.js"));
+        check("/srv/my shop/x.js", Some("x.js"));
     }
 
     #[test]
     fn what_is_no_identifier_gives_no_part_of_itself() {
         for text in [
-            "", "/", ".", "..", "-", "-phunter2", "--", "a b", "A=hunter2", "user:hunter2", "a'b", "a\"b", "a,b",
-            "$SECRET", "a;b", "`id`", "a\tb", "a\n", "a\u{1b}[31m", "a\u{202e}b", "a\u{200b}b", "a\u{feff}",
-            "\u{3164}", "a\u{fffd}", "https://hunter2@example.org", "https://example.org/?a=hunter2",
+            "",
+            "/",
+            ".",
+            "..",
+            "-",
+            "-phunter2",
+            "--",
+            "a b",
+            "A=hunter2",
+            "user:hunter2",
+            "a'b",
+            "a\"b",
+            "a,b",
+            "$SECRET",
+            "a;b",
+            "`id`",
+            "a\tb",
+            "a\n",
+            "a\u{1b}[31m",
+            "a\u{202e}b",
+            "a\u{200b}b",
+            "a\u{feff}",
+            "\u{3164}",
+            "a\u{fffd}",
+            "https://hunter2@example.org",
+            "https://example.org/hunter2",
+            "--x=/run/hunter2",
+            "A=/run/hunter2",
+            "user:a/hunter2",
+            "'/run/hunter2",
+            "-/hunter2",
         ] {
             check(text, None);
         }
     }
 
     #[test]
+    fn of_a_url_only_the_path_is_a_name() {
+        let check = |url: &str, expected: Option<&str>| {
+            let found = ProgramName::of_url(url).map(ProgramName::into_string);
+            assert_eq!(found.as_deref(), expected, "{url:?}");
+        };
+        check(
+            "https://user:hunter2@example.org/a/serve.ts?token=/hunter2#/hunter2",
+            Some("serve.ts"),
+        );
+        check("file:///srv/x.js", Some("x.js"));
+        check("https://hunter2@example.org", None);
+        check("https://hunter2@example.org/", None);
+        check("https://example.org?/hunter2", None);
+        check("/srv/x.js", None);
+    }
+
+    #[test]
     fn names_are_bounded_and_keep_the_class() {
         check(&"x".repeat(300), Some(&"x".repeat(MAX_NAME)));
-        check(&format!("com.{}.ShopServer", "long.".repeat(20).trim_end_matches('.')), Some("ShopServer"));
+        check(
+            &format!("com.{}.ShopServer", "long.".repeat(20).trim_end_matches('.')),
+            Some("ShopServer"),
+        );
         assert_eq!(ProgramName::task("npm", &"x".repeat(MAX_NAME)), None);
     }
 

@@ -168,7 +168,8 @@ impl Tokens<'_> {
         }
         self.rest = self.rest.trim_start_matches([' ', '\t']);
         let target = self.word()?;
-        (!self.rest.starts_with('(') && (target.is_expanded || !target.text.is_empty())).then_some(())
+        (!self.rest.starts_with('(') && (target.is_expanded || !target.text.is_empty()))
+            .then_some(())
     }
 
     fn word(&mut self) -> Option<Word> {
@@ -341,11 +342,28 @@ mod tests {
     #[test]
     fn code_that_is_not_understood_names_nothing() {
         for code in [
-            "", "cd /", "A=(hunter2 b)", "f() { hunter2; }", "function hunter2 { x; }",
-            "case hunter2 in hunter2) x;; esac", "[[ a = b && hunter2 = c ]]", "exec -a hunter2 serve",
-            "env -u hunter2 serve", "export X=<<E\nhunter2\nE", "$HUNTER2 x", "\"$A\"hunter2", "`hunter2`",
-            "echo 'hunter2", "echo \"hunter2", "A=$(hunter2", "X=$(a # )\nhunter2", "diff <(hunter2) b", "user:hunter2@host",
-            "for ((i=0;i<2;i++)); do x; done", "A=$'a\\'hunter2'; hunter2'", "A=\"${x:-it's}\" hunter2 'x'",
+            "",
+            "cd /",
+            "A=(hunter2 b)",
+            "f() { hunter2; }",
+            "function hunter2 { x; }",
+            "case hunter2 in hunter2) x;; esac",
+            "[[ a = b && hunter2 = c ]]",
+            "exec -a hunter2 serve",
+            "env -u hunter2 serve",
+            "export X=<<E\nhunter2\nE",
+            "$HUNTER2 x",
+            "\"$A\"hunter2",
+            "`hunter2`",
+            "echo 'hunter2",
+            "echo \"hunter2",
+            "A=$(hunter2",
+            "X=$(a # )\nhunter2",
+            "read x <(hunter2)",
+            "user:hunter2@host",
+            "for ((i=0;i<2;i++)); do x; done",
+            "A=$'a\\'hunter2'; hunter2'",
+            "A=\"${x:-it's}\" hunter2 'x'",
         ] {
             check(code, None);
         }

@@ -117,7 +117,19 @@ mod tests {
             assert_eq!(good.parse::<FullName>().map(|name| name.to_string()), Ok(good.to_owned()));
         }
         let long = "x".repeat(LONGEST + 1);
-        for wrong in ["", "/", "a/", "/b", "a/b/c", "a b", "a\n", "a\u{7f}", "a\u{202e}", "a\u{200b}b", &long] {
+        for wrong in [
+            "",
+            "/",
+            "a/",
+            "/b",
+            "a/b/c",
+            "a b",
+            "a\n",
+            "a\u{7f}",
+            "a\u{202e}",
+            "a\u{200b}b",
+            &long,
+        ] {
             assert!(wrong.parse::<FullName>().is_err(), "{wrong:?}");
         }
     }
