@@ -88,8 +88,8 @@ pub(super) fn of_interpreter(title: &str) -> Option<ProgramName> {
 pub(super) fn of_command(comm: &str, is_cut: bool) -> Option<ProgramName> {
     let is_word = !comm.trim().contains(char::is_whitespace);
     if is_word && !comm.starts_with('/') {
-        let head = comm.split_once('/').map_or(comm, |(head, _)| head);
-        return ProgramName::of(unbracketed(head));
+        let thread = comm.split_once('/').map(|(thread, _)| thread);
+        return ProgramName::of(thread.unwrap_or_else(|| unbracketed(comm)));
     }
     // Half a word would be a wrong name, but half a path still ends in something.
     let whole = if is_cut && !is_word { comm.rsplit_once(char::is_whitespace)?.0 } else { comm };

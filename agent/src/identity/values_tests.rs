@@ -195,6 +195,11 @@ fn flag() -> impl Strategy<Value = Vec<String>> {
     })
 }
 
+/// A flag of one letter, of those that no program here takes without a value.
+fn short_flag() -> impl Strategy<Value = Vec<String>> {
+    ("-[bdhjkntu]", value()).prop_map(|(flag, value)| vec![flag, value])
+}
+
 fn programs() -> impl Strategy<Value = (&'static str, &'static str)> {
     prop::sample::select(vec![
         ("node", "/srv/app.js"),
@@ -227,7 +232,7 @@ proptest! {
     fn no_value_is_a_name(
         (comm, script) in programs(),
         before in prop::collection::vec(flag(), 0..3),
-        after in prop::collection::vec(flag(), 0..3),
+        after in prop::collection::vec(prop_oneof![flag(), short_flag()], 0..3),
         tail in prop::collection::vec(value(), 0..2),
         comm_is_title in any::<bool>(),
     ) {
