@@ -30,28 +30,29 @@ const UNKNOWN: &str = "unknown";
 /// them, separated by NUL. Without arguments (a kernel thread, or a process that had gone) the
 /// command name is all there is.
 pub fn process_name(comm: &str, argv: &[u8]) -> String {
-    let arguments = arguments(argv);
-    let found = match arguments.split_first() {
-        None => None,
-        Some((program, rest)) => match Language::of(comm) {
-            Some(language) if is_interpreter(&padded(comm)) => interpreted(language, program, rest),
-            _ => native(comm, program, rest),
-        },
-    };
-    found.map_or_else(|| command_name(comm), ProgramName::into_string)
+    found(comm, argv).map_or_else(|| UNKNOWN.to_owned(), ProgramName::into_string)
 }
 
 /// The name of a program of which only the command name is known, or is to be shown.
 pub fn command_name(comm: &str) -> String {
-    let name = match Language::of(comm) {
+    process_name(comm, b"")
+}
+
+fn found(comm: &str, argv: &[u8]) -> Option<ProgramName> {
+    let arguments = arguments(argv);
+    let found = arguments.split_first().and_then(|(program, rest)| match Language::of(comm) {
+        Some(language) if is_interpreter(&padded(comm)) => interpreted(language, program, rest),
+        _ => native(comm, program, rest),
+    });
+    let alone = || match Language::of(comm) {
         Some(language) => ProgramName::of(language.name(comm)),
         None => ProgramName::of(comm).filter(|_| !comm.contains('/')),
     };
-    name.or_else(|| title::of_command(comm, comm.len() >= FULL_COMM))
-        .map_or_else(|| UNKNOWN.to_owned(), ProgramName::into_string)
+    found.or_else(alone).or_else(|| title::of_command(comm, comm.len() >= FULL_COMM))
 }
 
-/// Names an owner by the program it runs; nothing if no program was seen.
+/// Names an owner by the program it runs; nothing if no program was seen, or what was seen is no
+/// program's name.
 pub fn name(row: &OwnerRow) -> Option<Service> {
     let comm = row.key.comm.split(|byte| *byte == 0).next().unwrap_or_default();
     let argv = row.argv.get(..row.argv_len as usize).unwrap_or(&row.argv);
@@ -63,8 +64,8 @@ pub fn name(row: &OwnerRow) -> Option<Service> {
     let matters = is_interpreter(&row.key.comm) || comm.len() >= FULL_COMM;
     let short = argv.is_empty() || argv.len() == ARGV_BYTES;
     let whole = (matters && short).then(|| whole_command_line(row, argv)).flatten();
-    let name = process_name(&String::from_utf8_lossy(comm), whole.as_deref().unwrap_or(argv));
-    Some(Service::new(&name, Source::Process))
+    let name = found(&String::from_utf8_lossy(comm), whole.as_deref().unwrap_or(argv))?;
+    Some(Service::new(name.as_str(), Source::Process))
 }
 
 /// The whole command line of the row's process while it lives and still is the same: a recycled
@@ -234,6 +235,9 @@ mod tests {
         let expected = Some(Service::new("server.js", Source::Process));
         assert_eq!(name(&row), expected);
         assert_eq!(name(&OwnerRow::zeroed()), None);
+        let mut row = OwnerRow::zeroed();
+        row.key.comm[..10].copy_from_slice(b"A=hunter2 ");
+        assert_eq!(name(&row), None);
     }
 
     #[test]
