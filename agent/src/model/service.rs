@@ -302,8 +302,11 @@ pub fn is_printable(c: char) -> bool {
 }
 
 /// A text fit for labels and terminals, of bounded length.
-fn printable(text: &str) -> Cow<'_, str> {
-    let text = text.trim();
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let text = match text.trim() {
+        "" if !text.is_empty() => "_",
+        trimmed => trimmed,
+    };
     if text.len() <= LONGEST && text.chars().all(is_printable) {
         return text.into();
     }
@@ -337,6 +340,8 @@ mod tests {
         check("a\u{1b}[31m\n\u{85}b", "a_[31m__b");
         check("a\u{202e}b\u{2066}c\u{200b}d\u{feff}\u{61c}e\u{e0041}", "a_b_c_d__e_");
         check("a\u{fffd}", "a_");
+        check("\n ", "_");
+        check("", "");
         check(&"x".repeat(300_000), &"x".repeat(LONGEST));
     }
 

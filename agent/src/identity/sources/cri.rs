@@ -21,7 +21,7 @@ use tonic_prost::ProstCodec;
 
 use super::{ANSWER_WITHIN, Outlet, Teller, Trouble, workload};
 use crate::identity::told::{Bearer, Told};
-use crate::model::service::{Entity, Kind, Service, Source};
+use crate::model::service::{Entity, Kind, Service, Source, printable};
 
 /// `PodSandboxState::SANDBOX_READY` and `ContainerState::CONTAINER_RUNNING`.
 const SANDBOX_READY: i32 = 0;
@@ -265,7 +265,15 @@ fn bearer(pod: &Sandbox, keys: &[String]) -> (Bearer, String) {
             (service.of_kind(kind), metadata.uid.clone())
         });
     let id = if uid.is_empty() { &pod.id } else { &uid };
-    (Bearer { service, entity: Entity::of(id), instance: metadata.name.into(), labels }, uid)
+    (
+        Bearer {
+            service,
+            entity: Entity::of(id),
+            instance: printable(&metadata.name).into(),
+            labels,
+        },
+        uid,
+    )
 }
 
 fn addresses(status: &Status) -> impl Iterator<Item = address::Address> {

@@ -22,7 +22,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use self::starts::Starts;
 use super::{ANSWER_WITHIN, Outlet, Teller, Trouble, workload};
 use crate::identity::told::{Bearer, Told};
-use crate::model::service::{Entity, Kind, Service, Source};
+use crate::model::service::{Entity, Kind, Service, Source, printable};
 
 mod starts;
 
@@ -118,7 +118,8 @@ fn add(told: &mut Told, container: ContainerSummary, source: Source, keys: &[Str
     let name = name.or(id.get(..12)).unwrap_or(&id);
     let service = name_of(&labels, name, source);
     let labels = workload::wanted(&labels, keys);
-    let bearer = Bearer { service, entity: Entity::of(&id), instance: name.into(), labels };
+    let bearer =
+        Bearer { service, entity: Entity::of(&id), instance: printable(name).into(), labels };
     let networks = container.network_settings.and_then(|settings| settings.networks);
     for endpoint in networks.unwrap_or_default().into_values() {
         let addresses = [endpoint.ip_address, endpoint.global_ipv6_address];
