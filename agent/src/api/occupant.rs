@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStringExt as _;
 
 use linux::holders::socket_inode;
 
+use discovery::process::command_name;
+
 /// The state column of a listening socket in /proc/net/tcp.
 const LISTEN: &str = "0A";
 
@@ -24,7 +26,7 @@ pub(super) fn of(address: SocketAddr) -> Option<String> {
             socket_inode(path).is_some_and(|inode| inodes.contains(&u64::from(inode)))
         });
         let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        holds.then(|| format!("{} (pid {pid})", name.trim()))
+        holds.then(|| format!("{} (pid {pid})", command_name(name.trim_end_matches('\n'))))
     })
 }
 

@@ -91,5 +91,6 @@ mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
 mod tcp_send_reset;
 mod tiny;
+mod titles;
 mod unsent;
 mod web;

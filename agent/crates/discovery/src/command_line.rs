@@ -2,8 +2,22 @@
 //!
 //! Web servers that load an application (`gunicorn shop.wsgi:app`) are called by it.
 
-use super::flags::{BUN, DENO, DOTNET, Flags, JAVA, NODE, PERL, PHP, PYTHON, RUBY, Target};
-use super::process::basename;
+use super::flags::{
+    BUN, DENO, DOTNET, Flags, JAVA, LOADER, NODE, NPX, PERL, PHP, PYTHON, RUBY, Target,
+};
+use super::program_name::{ProgramName, basename};
+use super::shell;
+
+/// Flags of npm, yarn and pnpm that take a value.
+const PACKAGE_VALUE: &str = "--prefix -C --dir --cwd --workspace -w --filter -F --loglevel";
+/// The same without one.
+const PACKAGE_BARE: &str = "--silent -s --quiet -q --if-present --workspaces -r --recursive";
+/// What people ask these tools for.
+const PACKAGE_VERBS: [&str; 9] =
+    ["run", "run-script", "exec", "x", "dlx", "start", "test", "serve", "dev"];
+/// Flags of Python's application servers that take no value.
+const SERVER_BARE: &str = "-D -R -S --reload --preload --daemon --factory --proxy-headers \
+    --proxy-protocol --capture-output --use-colors --ws --spew --access-log --debug";
 
 /// A language whose interpreter is known by its command name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +67,7 @@ impl Language {
 }
 
 /// What an interpreter of `language` runs with these arguments (its own name left out).
-pub(super) fn program(language: Language, arguments: &[String]) -> Option<String> {
+pub(super) fn program(language: Language, arguments: &[String]) -> Option<ProgramName> {
     match language {
         Language::Node => node(arguments),
         Language::Python => python(arguments),
@@ -62,7 +76,7 @@ pub(super) fn program(language: Language, arguments: &[String]) -> Option<String
         Language::Perl => plain(&PERL, arguments),
         Language::Php => plain(&PHP, arguments),
         Language::PhpFpm => None,
-        Language::Shell => shell(arguments),
+        Language::Shell => shell::program(arguments),
         Language::Deno => deno(arguments),
         Language::Bun => bun(arguments),
         Language::Dotnet => dotnet(arguments),
@@ -70,61 +84,109 @@ pub(super) fn program(language: Language, arguments: &[String]) -> Option<String
     }
 }
 
+/// The same from a title: arguments that were joined by spaces and split again. Only what stands
+/// before every value can be told from one.
+pub(super) fn program_in_title(language: Language, words: &[String]) -> Option<ProgramName> {
+    let flags = match language {
+        Language::Node => &NODE,
+        Language::Python => &PYTHON,
+        Language::Java => &JAVA,
+        Language::Ruby => &RUBY,
+        Language::Perl => &PERL,
+        Language::Php => &PHP,
+        Language::Shell => return shell::script_in_title(words),
+        Language::PhpFpm | Language::Deno | Language::Bun | Language::Dotnet | Language::Erlang => {
+            return None;
+        }
+    };
+    match flags.target_in_title(words) {
+        Target::Script(path, _) if language == Language::Python => python_script(path),
+        Target::Script(path, _) | Target::Named(path, _) => ProgramName::of(path),
+        Target::Nameless => None,
+    }
+}
+
 /// `npm run start` and `npm start` → `npm start`; for yarn and pnpm alike. `None` if the command
 /// is none of them.
-pub(super) fn package_script(command: &str) -> Option<String> {
-    let words: Vec<String> = command.split_ascii_whitespace().map(str::to_owned).collect();
+pub(super) fn package_script(command: &str) -> Option<ProgramName> {
+    let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
     let (tool, rest) = words.split_first()?;
-    matches!(tool.as_str(), "npm" | "yarn" | "pnpm").then(|| package_tool(tool, rest))
+    matches!(tool.as_str(), "npm" | "yarn" | "pnpm").then(|| package_tool(tool, rest))?
 }
 
-fn package_tool(tool: &str, arguments: &[String]) -> String {
-    let mut words = arguments.iter().filter(|word| !word.starts_with('-'));
-    let script = match words.next().map(String::as_str) {
-        Some("run" | "run-script" | "exec" | "x" | "dlx") => words.next().map(String::as_str),
+fn package_tool(tool: &str, arguments: &[String]) -> Option<ProgramName> {
+    let mut words = arguments.iter().map(String::as_str);
+    let script = match package_word(&mut words) {
+        Some("run" | "run-script" | "exec" | "x" | "dlx") => package_word(&mut words),
         first => first,
     };
-    script.map_or_else(|| tool.to_owned(), |script| format!("{tool} {script}"))
+    script.and_then(|script| ProgramName::task(tool, script)).or_else(|| ProgramName::of(tool))
 }
 
-fn node(arguments: &[String]) -> Option<String> {
+/// The next argument of a package tool that is no flag and no flag's value.
+fn package_word<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let mut is_doubtful = false;
+    while let Some(word) = words.next() {
+        if !word.starts_with('-') {
+            return Some(word).filter(|word| !is_doubtful || PACKAGE_VERBS.contains(word));
+        }
+        let listed = |list: &str| list.split_ascii_whitespace().any(|one| one == word);
+        if listed(PACKAGE_VALUE) {
+            words.next();
+        }
+        // Behind `--` are arguments of the script.
+        if word == "--" {
+            return None;
+        }
+        is_doubtful = !(word.contains('=') || listed(PACKAGE_BARE) || listed(PACKAGE_VALUE));
+    }
+    None
+}
+
+fn node(arguments: &[String]) -> Option<ProgramName> {
     match NODE.target(arguments) {
-        Target::Named(script, _) => Some(format!("node {script}")),
+        Target::Named(script, _) => ProgramName::task("node", script),
         Target::Nameless => None,
         Target::Script(script, rest) => {
             let base = basename(script);
-            Some(match base.split('.').next().unwrap_or(base) {
-                "npm-cli" | "npm" => package_tool("npm", rest),
-                "yarn" | "yarnpkg" => package_tool("yarn", rest),
-                "pnpm" => package_tool("pnpm", rest),
-                "npx-cli" | "npx" | "ts-node" | "ts-node-dev" | "tsx" | "nodemon"
-                | "babel-node" | "inspect" => {
-                    return plain(&NODE, rest).or_else(|| Some(base.to_owned()));
+            let behind = match base.split('.').next().unwrap_or(base) {
+                "npm-cli" | "npm" => return package_tool("npm", rest),
+                "yarn" | "yarnpkg" => return package_tool("yarn", rest),
+                "pnpm" => return package_tool("pnpm", rest),
+                "npx-cli" | "npx" => plain(&NPX, rest),
+                "ts-node" | "ts-node-dev" | "tsx" | "nodemon" | "babel-node" | "inspect" => {
+                    plain(&LOADER, rest)
                 }
-                _ => base.to_owned(),
-            })
+                _ => None,
+            };
+            behind.or_else(|| ProgramName::of(script))
         }
     }
 }
 
-fn python(arguments: &[String]) -> Option<String> {
+fn python(arguments: &[String]) -> Option<ProgramName> {
     match PYTHON.target(arguments) {
-        Target::Named(module, rest) => Some(python_application(module, rest)),
-        Target::Script(path, rest) => match basename(path) {
-            // `python /srv/shop` runs the folder's __main__.py.
-            "__main__.py" => Some(basename(path.trim_end_matches("/__main__.py")).to_owned()),
-            base => Some(python_application(base, rest)),
-        },
+        Target::Named(module, rest) => {
+            python_application(module, rest).or_else(|| ProgramName::of(module))
+        }
+        Target::Script(path, rest) => {
+            python_application(basename(path), rest).or_else(|| python_script(path))
+        }
         Target::Nameless => None,
     }
 }
 
+/// `python /srv/shop` runs the folder's `__main__.py`.
+fn python_script(path: &str) -> Option<ProgramName> {
+    ProgramName::of(path.strip_suffix("/__main__.py").unwrap_or(path))
+}
+
 /// Application servers are called by the application they load: `uvicorn shop.web:app` is
 /// `shop.web`, as `python -m shop.web` is.
-fn python_application(program: &str, arguments: &[String]) -> String {
+fn python_application(program: &str, arguments: &[String]) -> Option<ProgramName> {
     let application = match program {
         "gunicorn" | "uvicorn" | "hypercorn" | "daphne" | "granian" | "waitress-serve"
-        | "waitress" => arguments.iter().rev().find_map(|argument| application(argument)),
+        | "waitress" => application(arguments),
         "flask" | "celery" => arguments
             .iter()
             .position(|argument| argument == "-A" || argument == "--app")
@@ -134,11 +196,24 @@ fn python_application(program: &str, arguments: &[String]) -> String {
             .and_then(|value| value.split(':').next()),
         _ => None,
     };
-    application.filter(|name| !name.is_empty()).unwrap_or(program).to_owned()
+    application.and_then(ProgramName::of)
 }
 
-/// The module in `module.path:attribute`; `localhost:8000` and `unix:/run/x` are none.
-fn application(argument: &str) -> Option<&str> {
+/// The module of `module.path:attribute`, if that is the first argument that cannot be a flag's
+/// value. `localhost:8000` and `unix:/run/x` are none.
+fn application(arguments: &[String]) -> Option<&str> {
+    let mut is_doubtful = false;
+    let argument = arguments.iter().find(|argument| {
+        if argument.starts_with('-') {
+            let is_bare = argument.starts_with("--no-")
+                || SERVER_BARE.split_ascii_whitespace().any(|one| one == argument.as_str());
+            // `-w4` has its value.
+            let is_bundle = !argument.starts_with("--") && argument.len() > 2;
+            is_doubtful = !(is_bare || is_bundle || argument.contains('='));
+            return false;
+        }
+        !std::mem::take(&mut is_doubtful)
+    })?;
     let (module, attribute) = argument.split_once(':')?;
     let starts_well = |text: &str| text.starts_with(|c: char| c.is_alphabetic() || c == '_');
     let is_name = |text: &str| {
@@ -149,39 +224,53 @@ fn application(argument: &str) -> Option<&str> {
         .then_some(module)
 }
 
-fn java(arguments: &[String]) -> Option<String> {
+fn java(arguments: &[String]) -> Option<ProgramName> {
     // Files of further arguments are not read.
     let arguments: Vec<String> =
         arguments.iter().filter(|argument| !argument.starts_with('@')).cloned().collect();
-    // A jar's path, `module/class`, a class: the name is what follows the last slash.
-    plain(&JAVA, &arguments)
+    match JAVA.target(&arguments) {
+        Target::Script(path, _) | Target::Named(path, _) => {
+            // A jar's path, `module/class`, a class: the name is what follows the last slash.
+            // `shop.Main$` is a Scala object.
+            ProgramName::of(path.split('$').next().unwrap_or(path))
+        }
+        Target::Nameless => None,
+    }
 }
 
-fn ruby(arguments: &[String]) -> Option<String> {
+fn ruby(arguments: &[String]) -> Option<ProgramName> {
     match RUBY.target(arguments) {
-        Target::Script(path, rest) if basename(path) == "bundle" => {
-            let mut words = rest.iter().filter(|word| !word.starts_with('-'));
-            match (words.next().map(String::as_str), words.next()) {
-                (Some("exec"), Some(program)) => Some(basename(program).to_owned()),
-                _ => Some("bundle".into()),
-            }
+        Target::Script(path, rest) if basename(path) == "bundle" => match rest {
+            [exec, program, ..] if exec == "exec" => ProgramName::of(program),
+            _ => None,
         }
+        .or_else(|| ProgramName::of("bundle")),
         _ => plain(&RUBY, arguments),
     }
 }
 
-fn deno(arguments: &[String]) -> Option<String> {
+fn deno(arguments: &[String]) -> Option<ProgramName> {
     match DENO.target(arguments) {
-        Target::Script("run" | "serve", rest) => plain(&DENO, rest),
-        Target::Script("task", rest) => plain(&DENO, rest).map(|task| format!("deno {task}")),
-        Target::Script(script, _) if script.contains(['.', '/']) => {
-            Some(basename(script).to_owned())
-        }
+        Target::Script("run" | "serve", rest) => match DENO.target(rest) {
+            Target::Script(script, _) => deno_script(script),
+            _ => None,
+        },
+        Target::Script("task", rest) => match DENO.target(rest) {
+            Target::Script(task, _) => ProgramName::task("deno", task),
+            _ => None,
+        },
+        Target::Script(script, _) if script.contains(['.', '/']) => deno_script(script),
         _ => None,
     }
 }
 
-fn bun(arguments: &[String]) -> Option<String> {
+/// A file, a URL, or a package: `npm:serve`.
+fn deno_script(script: &str) -> Option<ProgramName> {
+    let package = script.strip_prefix("npm:").or_else(|| script.strip_prefix("jsr:"));
+    ProgramName::of_url(script).or_else(|| ProgramName::of(package.unwrap_or(script)))
+}
+
+fn bun(arguments: &[String]) -> Option<ProgramName> {
     let script = match BUN.target(arguments) {
         Target::Script("run" | "x", rest) => match BUN.target(rest) {
             Target::Script(script, _) => script,
@@ -191,117 +280,30 @@ fn bun(arguments: &[String]) -> Option<String> {
         _ => return None,
     };
     let is_file = script.contains(['.', '/']);
-    Some(if is_file { basename(script).to_owned() } else { format!("bun {script}") })
+    if is_file { ProgramName::of(script) } else { ProgramName::task("bun", script) }
 }
 
-fn dotnet(arguments: &[String]) -> Option<String> {
+fn dotnet(arguments: &[String]) -> Option<ProgramName> {
     match DOTNET.target(arguments) {
         Target::Script("exec", rest) => plain(&DOTNET, rest),
         Target::Script("run" | "watch", rest) => match DOTNET.target(rest) {
-            Target::Named(project, _) => Some(basename(project).to_owned()),
+            Target::Named(project, _) => ProgramName::of(project),
             _ => None,
         },
-        Target::Script(path, _) if path.contains('.') => Some(basename(path).to_owned()),
+        Target::Script(path, _) if path.contains('.') => ProgramName::of(path),
         _ => None,
     }
 }
 
-/// An Erlang node has a name: `-sname rabbit@host`.
-fn erlang(arguments: &[String]) -> Option<String> {
+/// An Erlang node has a name: `-sname rabbit@host`. It is that of the application.
+fn erlang(arguments: &[String]) -> Option<ProgramName> {
     let at = arguments.iter().position(|argument| argument == "-sname" || argument == "-name")?;
-    let node = arguments.get(at + 1)?.split('@').next()?;
-    (!node.is_empty()).then(|| node.to_owned())
+    ProgramName::of(arguments.get(at + 1)?.split('@').next()?)
 }
 
-fn shell(arguments: &[String]) -> Option<String> {
-    let mut is_command = false;
-    let mut rest = arguments.iter();
-    while let Some(argument) = rest.next() {
-        let name = |text: &str| {
-            if is_command { first_command(text) } else { Some(basename(text).to_owned()) }
-        };
-        match argument.strip_prefix(['-', '+']) {
-            None => return name(argument),
-            Some("-") => return name(rest.next()?),
-            Some("" | "s") => return None,
-            Some("-rcfile" | "-init-file") => drop(rest.next()),
-            Some(long) if long.starts_with('-') => {}
-            Some(letters) => {
-                is_command |= letters.contains('c');
-                if letters.ends_with(['o', 'O']) {
-                    rest.next();
-                }
-            }
-        }
-    }
-    None
-}
-
-/// The first program in a shell command, past assignments, keywords and built-ins.
-fn first_command(text: &str) -> Option<String> {
-    text.split(['\n', ';', '&', '|', '(', ')', '{', '}']).find_map(|part| {
-        let word = part.split_ascii_whitespace().find(|word| {
-            let is_prefix = matches!(
-                *word,
-                "exec"
-                    | "nohup"
-                    | "env"
-                    | "command"
-                    | "time"
-                    | "setsid"
-                    | "!"
-                    | "do"
-                    | "then"
-                    | "else"
-                    | "if"
-                    | "while"
-                    | "until"
-            );
-            let is_assignment = word.split_once('=').is_some_and(|(name, _)| {
-                name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-            });
-            !is_prefix && !is_assignment
-        })?;
-        let is_builtin = matches!(
-            word,
-            "cd" | "set"
-                | "export"
-                | "source"
-                | "."
-                | "ulimit"
-                | "umask"
-                | "trap"
-                | "eval"
-                | "["
-                | "[["
-                | "test"
-                | "echo"
-                | "printf"
-                | "sleep"
-                | "true"
-                | "false"
-                | ":"
-                | "shopt"
-                | "wait"
-                | "read"
-                | "local"
-                | "for"
-                | "case"
-                | "done"
-                | "fi"
-                | "esac"
-                | "unset"
-        );
-        let name = basename(word.trim_matches(['"', '\'']));
-        (!is_builtin && !name.is_empty()).then(|| name.to_owned())
-    })
-}
-
-fn plain(flags: &Flags, arguments: &[String]) -> Option<String> {
+fn plain(flags: &Flags, arguments: &[String]) -> Option<ProgramName> {
     match flags.target(arguments) {
-        Target::Script(path, _) | Target::Named(path, _) => {
-            Some(basename(path).to_owned()).filter(|name| !name.is_empty())
-        }
+        Target::Script(path, _) | Target::Named(path, _) => ProgramName::of(path),
         Target::Nameless => None,
     }
 }

@@ -41,10 +41,13 @@ mod found;
 mod listener;
 pub mod place;
 pub mod process;
+mod program_name;
 pub mod remote;
 mod resolved;
 pub mod rules;
+mod shell;
 pub mod sources;
+mod title;
 pub mod told;
 
 use cgroup::{Cgroups, Whereabouts};
@@ -366,3 +369,6 @@ fn is_no_worse(former: &Service, found: &Service) -> bool {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod values_tests;

@@ -102,8 +102,7 @@ fn unit(path: &str) -> Option<Service> {
             found = None;
         }
     }
-    let service = Service::new(&found?, Source::Unit);
-    Some(Service { namespace: machine.unwrap_or_default().into(), ..service })
+    Some(Service::new(&found?, Source::Unit).within(&machine.unwrap_or_default()))
 }
 
 fn machine_name(part: &str) -> Option<String> {
@@ -112,8 +111,7 @@ fn machine_name(part: &str) -> Option<String> {
     nspawn().or_else(machined).filter(|name| !name.is_empty()).map(unescaped)
 }
 
-/// Undoes systemd's escapes (`\x2d` is a dash; man 5 systemd.unit), and leaves nothing that has
-/// no place in a label.
+/// Undoes systemd's escapes (`\x2d` is a dash; man 5 systemd.unit).
 fn unescaped(name: &str) -> String {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name.as_bytes();
@@ -134,7 +132,7 @@ fn unescaped(name: &str) -> String {
             }
         }
     }
-    super::process::safe(&String::from_utf8_lossy(&bytes))
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -4,19 +4,25 @@
 //! prefork workers are one service. What an interpreter runs is called by that (`server.js`, not
 //! `node`); see [`command_line`](super::command_line). Both come from the owner's row, so the
 //! name of a `curl` that ran for a millisecond outlives it.
+//!
+//! Arguments, titles and command names hold passwords too. Whatever is found goes through
+//! [`ProgramName`], and it is only looked for where a program, a script, a module or a class
+//! stands, never in a value.
 
 use agent_common::owner::{ARGV_BYTES, OwnerRow, is_interpreter};
 
 use super::command_line::{self, Language};
+use super::program_name::{ProgramName, basename};
+use super::title;
 use linux::procfs;
 use model::service::{Service, Source};
 
 /// How much of a command line is worth reading.
 const MAX_COMMAND_LINE: u64 = 64 * 1024;
-/// Characters in a name at most.
-const MAX_NAME: usize = 64;
 /// A command name of this length may have been cut (TASK_COMM_LEN - 1).
 const FULL_COMM: usize = 15;
+/// What a program is called that says nothing usable of itself.
+const UNKNOWN: &str = "unknown";
 
 /// The name of a program.
 ///
@@ -24,16 +30,29 @@ const FULL_COMM: usize = 15;
 /// them, separated by NUL. Without arguments (a kernel thread, or a process that had gone) the
 /// command name is all there is.
 pub fn process_name(comm: &str, argv: &[u8]) -> String {
-    let arguments = arguments(argv);
-    let name = match arguments.split_first() {
-        None => comm.to_owned(),
-        Some((program, rest)) if is_interpreter(&padded(comm)) => interpreted(comm, program, rest),
-        Some((program, rest)) => native(comm, program, rest),
-    };
-    safe(&name)
+    found(comm, argv).map_or_else(|| UNKNOWN.to_owned(), ProgramName::into_string)
 }
 
-/// Names an owner by the program it runs; nothing if no program was seen.
+/// The name of a program of which only the command name is known, or is to be shown.
+pub fn command_name(comm: &str) -> String {
+    process_name(comm, b"")
+}
+
+fn found(comm: &str, argv: &[u8]) -> Option<ProgramName> {
+    let arguments = arguments(argv);
+    let found = arguments.split_first().and_then(|(program, rest)| match Language::of(comm) {
+        Some(language) if is_interpreter(&padded(comm)) => interpreted(language, program, rest),
+        _ => native(comm, program, rest),
+    });
+    let alone = || match Language::of(comm) {
+        Some(language) => ProgramName::of(language.name(comm)),
+        None => ProgramName::of(comm).filter(|_| !comm.contains('/')),
+    };
+    found.or_else(alone).or_else(|| title::of_command(comm, comm.len() >= FULL_COMM))
+}
+
+/// Names an owner by the program it runs; nothing if no program was seen, or what was seen is no
+/// program's name.
 pub fn name(row: &OwnerRow) -> Option<Service> {
     let comm = row.key.comm.split(|byte| *byte == 0).next().unwrap_or_default();
     let argv = row.argv.get(..row.argv_len as usize).unwrap_or(&row.argv);
@@ -45,8 +64,8 @@ pub fn name(row: &OwnerRow) -> Option<Service> {
     let matters = is_interpreter(&row.key.comm) || comm.len() >= FULL_COMM;
     let short = argv.is_empty() || argv.len() == ARGV_BYTES;
     let whole = (matters && short).then(|| whole_command_line(row, argv)).flatten();
-    let name = process_name(&String::from_utf8_lossy(comm), whole.as_deref().unwrap_or(argv));
-    Some(Service::new(&name, Source::Process))
+    let name = found(&String::from_utf8_lossy(comm), whole.as_deref().unwrap_or(argv))?;
+    Some(Service::new(name.as_str(), Source::Process))
 }
 
 /// The whole command line of the row's process while it lives and still is the same: a recycled
@@ -59,45 +78,53 @@ fn whole_command_line(row: &OwnerRow, argv: &[u8]) -> Option<Vec<u8>> {
     same.then(|| procfs::command_line(row.tgid, MAX_COMMAND_LINE).ok()).flatten()
 }
 
-/// The last part of a path.
-pub(super) fn basename(path: &str) -> &str {
-    let path = path.trim_end_matches('/');
-    path.rsplit('/').next().unwrap_or(path)
-}
-
 /// What an interpreter runs; if that cannot be told (code on the command line, a shell at a
-/// terminal), the interpreter.
-fn interpreted(comm: &str, program: &str, rest: &[String]) -> String {
-    if rest.is_empty() && program.contains(' ') && !program.starts_with('/') {
-        // A process title: `puma 6.4 (tcp://0.0.0.0:3000) [shop]`, `php-fpm: pool www`.
-        return first_word(program).to_owned();
+/// terminal), the interpreter. `language` is that of the command name.
+fn interpreted(language: Language, program: &str, rest: &[String]) -> Option<ProgramName> {
+    if is_title(program, rest) {
+        return title::of_interpreter(program);
     }
     let base = basename(program).trim_start_matches('-');
-    let Some(language) = Language::of(base).or_else(|| Language::of(comm)) else {
-        return base.to_owned();
+    let Some(own) = Language::of(base) else {
+        // `exec -a`, or a title of one word, and what it has left of the arguments.
+        let script = command_line::program(language, rest).filter(ProgramName::is_source);
+        return script.or_else(|| title::of_interpreter(program));
     };
-    command_line::program(language, rest).unwrap_or_else(|| language.name(base).to_owned())
+    command_line::program(own, rest).or_else(|| ProgramName::of(own.name(base)))
+}
+
+/// Whether a program wrote over its arguments. What follows may be left of those.
+fn is_title(program: &str, rest: &[String]) -> bool {
+    let is_path = !rest.is_empty() && Language::of(basename(program)).is_some();
+    program.contains(char::is_whitespace) && !is_path
 }
 
 /// The name of a program that is what its command name says.
-fn native(comm: &str, program: &str, rest: &[String]) -> String {
-    let script = rest.first().filter(|_| Language::of(basename(program)).is_some());
-    let cut = comm.len() >= FULL_COMM;
-    // A script that the kernel started through its `#!` line has the script's command name.
-    // Two of them in one cgroup are one owner, so a name from the arguments would be wrong for
-    // one of them.
-    let whole = [Some(basename(program)), Some(program), script.map(|path| basename(path))]
-        .into_iter()
-        .flatten()
-        .find(|candidate| comm.is_empty() || (cut && candidate.starts_with(comm)))
-        .unwrap_or(comm);
-    // `nginx: worker process`, `postgres: 15/main: checkpointer`, `sshd: user [priv]`.
-    let name = whole.split(": ").next().unwrap_or(whole).trim_end_matches(':');
-    command_line::package_script(name).unwrap_or_else(|| name.to_owned())
-}
-
-fn first_word(text: &str) -> &str {
-    text.split([' ', ':']).find(|word| !word.is_empty()).unwrap_or(text)
+fn native(comm: &str, program: &str, rest: &[String]) -> Option<ProgramName> {
+    let is_title = is_title(program, rest);
+    let whole = ProgramName::of(comm).filter(|_| !comm.contains('/'));
+    if comm.len() >= FULL_COMM && whole.is_some() {
+        // A script that the kernel started through its `#!` line has the script's command name.
+        // Two of them in one cgroup are one owner, so a name from the arguments would be wrong
+        // for one of them.
+        let script = rest.first().filter(|_| Language::of(basename(program)).is_some());
+        let own = if is_title { title::of_program(program) } else { ProgramName::of(program) };
+        let script = || script.and_then(|path| ProgramName::of(path));
+        let completes = |name: &ProgramName| name.as_str().starts_with(comm);
+        return own.filter(completes).or_else(|| script().filter(completes)).or(whole);
+    }
+    if whole.is_some() {
+        return whole;
+    }
+    // The command name is a title too, or its first bytes.
+    if is_title {
+        return title::of_program(program).filter(|_| comm.is_empty() || program.starts_with(comm));
+    }
+    // Joined arguments as the command name, and arguments that are not.
+    match Language::of(basename(program)) {
+        Some(language) => interpreted(language, program, rest),
+        None => ProgramName::of(program).filter(|_| comm.is_empty() || program.starts_with(comm)),
+    }
 }
 
 fn arguments(argv: &[u8]) -> Vec<String> {
@@ -123,21 +150,6 @@ fn padded(comm: &str) -> [u8; 16] {
     out
 }
 
-/// Fit for labels and terminals: no control characters, nothing that was not UTF-8, not too
-/// long, not empty. Of a class name that is too long the class is kept.
-pub(super) fn safe(name: &str) -> String {
-    let name = name.trim();
-    let long = name.chars().count() > MAX_NAME;
-    let name = if long && !name.contains([' ', '/']) {
-        name.rsplit('.').next().filter(|last| last.len() > 3).unwrap_or(name)
-    } else {
-        name
-    };
-    let bad = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
-    let name: String = name.chars().map(|c| if bad(c) { '_' } else { c }).take(MAX_NAME).collect();
-    if name.is_empty() { "unknown".into() } else { name }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,7 +171,7 @@ mod tests {
         check("curl", "curl|-s|http://127.0.0.1:8080/", "curl");
         check("redis-server", "/usr/bin/redis-server 127.0.0.1:6379", "redis-server");
         check("gunicorn: maste", "gunicorn: master [shop:app]", "gunicorn");
-        check("kworker/0:1", "", "kworker/0:1");
+        check("kworker/0:1", "", "kworker");
         check("", "/usr/bin/odd|x", "odd");
         check("", "", "unknown");
     }
@@ -190,16 +202,15 @@ mod tests {
         check("npm start", "npm start", "npm start");
         check("npm", "npm", "npm");
         check("bash", "-bash", "bash");
-        check("MainThread", "my app", "my");
+        check("MainThread", "my app", "node");
+        check("my app", "my app", "my");
     }
 
     #[test]
-    fn names_are_fit_for_labels() {
-        check("bad\u{1b}[31m", "", "bad_[31m");
-        assert_eq!(process_name("python3", b"python3\0/x/\xff\n.py"), "__.py");
-        assert_eq!(process_name(&"x".repeat(15), "x".repeat(300).as_bytes()).len(), MAX_NAME);
-        let class = format!("com.{}.ShopServer", "verylong.".repeat(9));
-        check("java", &format!("java|-cp|a|{class}"), "ShopServer");
+    fn what_is_no_identifier_is_no_name() {
+        check("bad\u{1b}[31m", "", "unknown");
+        assert_eq!(process_name("python3", b"python3\0/x/\xff\n.py"), "python3");
+        assert_eq!(process_name(&"x".repeat(15), "x".repeat(300).as_bytes()).len(), 64);
     }
 
     #[test]
@@ -224,6 +235,9 @@ mod tests {
         let expected = Some(Service::new("server.js", Source::Process));
         assert_eq!(name(&row), expected);
         assert_eq!(name(&OwnerRow::zeroed()), None);
+        let mut row = OwnerRow::zeroed();
+        row.key.comm[..10].copy_from_slice(b"A=hunter2 ");
+        assert_eq!(name(&row), None);
     }
 
     #[test]
@@ -263,17 +277,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_process_gets_a_printable_name(
+        fn any_process_gets_an_identifier(
             comm in prop::sample::select(vec!["", "node", "python3", "java", "ruby", "perl", "php",
-                "sh", "deno", "bun", "dotnet", "beam.smp", "MainThread", "npm run start:d", "nginx"]),
+                "sh", "deno", "bun", "dotnet", "beam.smp", "MainThread", "npm run start:d", "nginx",
+                "/usr/bin/python", "[celeryd: celer", "A=b"]),
             words in prop::collection::vec(
                 "(-{0,2}[a-zA-Z]{0,6}(=x)?|/[a-z./]{0,9}|(run|exec|task|-m|-c|-jar|--)|\\PC{0,4})", 0..8),
             noise in prop::collection::vec(any::<u8>(), 0..300),
         ) {
-            for argv in [words.join("\0").into_bytes(), noise] {
+            for argv in [words.join("\0").into_bytes(), words.join(" ").into_bytes(), noise] {
                 let name = process_name(comm, &argv);
-                prop_assert!(!name.is_empty() && name.chars().count() <= MAX_NAME);
-                prop_assert!(!name.chars().any(char::is_control));
+                prop_assert!(!name.is_empty() && name.chars().count() <= 64);
+                let (tool, task) = name.split_once(' ').unwrap_or(("npm", &name));
+                prop_assert!(["npm", "yarn", "pnpm", "node", "bun", "deno"].contains(&tool), "{name}");
+                let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '@' | '+' | '-' | ':');
+                prop_assert!(task.chars().all(fits), "{name}");
             }
         }
     }

@@ -23,7 +23,7 @@ use serde::{Serialize, Serializer};
 
 use super::Owner;
 use super::told::Bearer;
-use model::service::{Kind, Service, Source};
+use model::service::{Kind, Service, Source, is_printable};
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,12 +219,9 @@ fn named(name: &str, source: Source) -> Option<Service> {
     let name = name.trim();
     let (namespace, name) = name.rsplit_once('/').unwrap_or(("", name));
     let (namespace, name) = (namespace.trim(), name.trim());
-    let fit = |text: &str| !text.contains(char::is_control) && text.chars().count() <= 64;
-    (!name.is_empty() && fit(name) && fit(namespace)).then(|| Service {
-        namespace: namespace.into(),
-        kind: Kind::Declared,
-        ..Service::new(name, source)
-    })
+    let fit = |text: &str| text.chars().all(is_printable) && text.chars().count() <= 64;
+    (!name.is_empty() && fit(name) && fit(namespace))
+        .then(|| Service::new(name, source).within(namespace).of_kind(Kind::Declared))
 }
 
 fn network(text: &str) -> Option<IpNet> {

@@ -134,7 +134,7 @@ fn holder(tgid: u32, cgroups: &mut Cgroups) -> Option<Holder> {
 ///
 /// readlinkat(2) into a buffer on the stack: with tens of thousands of descriptors most of them
 /// are no sockets of interest, and the standard library would allocate for each.
-pub(crate) fn socket_inode(path: Vec<u8>) -> Option<u32> {
+pub fn socket_inode(path: Vec<u8>) -> Option<u32> {
     let path = CString::new(path).ok()?;
     let mut target = [0u8; 32];
     // SAFETY: a NUL-terminated path, and a buffer of the length that is given.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::service::{Service, Source};
+use super::service::{Service, Source, is_printable};
 
 /// Bytes in a name at most.
 const LONGEST: usize = 128;
@@ -27,10 +27,8 @@ pub struct FullName {
 impl FullName {
     /// The service of this name, as somebody registered it.
     pub fn registered(&self) -> Service {
-        Service {
-            namespace: self.namespace.clone().unwrap_or_default(),
-            ..Service::new(&self.name, Source::Registered)
-        }
+        let namespace = self.namespace.as_deref().unwrap_or_default();
+        Service::new(&self.name, Source::Registered).within(namespace)
     }
 
     /// Whether `service` is meant.
@@ -62,7 +60,7 @@ impl FromStr for FullName {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let plain = |part: &str| {
-            !part.is_empty() && !part.chars().any(|c| c.is_whitespace() || c.is_control())
+            !part.is_empty() && part.chars().all(|c| !c.is_whitespace() && is_printable(c))
         };
         let (namespace, name) = match text.split_once('/') {
             Some((namespace, name)) => (Some(namespace), name),
@@ -119,7 +117,19 @@ mod tests {
             assert_eq!(good.parse::<FullName>().map(|name| name.to_string()), Ok(good.to_owned()));
         }
         let long = "x".repeat(LONGEST + 1);
-        for wrong in ["", "/", "a/", "/b", "a/b/c", "a b", "a\n", "a\u{7f}", &long] {
+        for wrong in [
+            "",
+            "/",
+            "a/",
+            "/b",
+            "a/b/c",
+            "a b",
+            "a\n",
+            "a\u{7f}",
+            "a\u{202e}",
+            "a\u{200b}b",
+            &long,
+        ] {
             assert!(wrong.parse::<FullName>().is_err(), "{wrong:?}");
         }
     }

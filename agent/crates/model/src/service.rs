@@ -1,9 +1,13 @@
 //! Services: the names people know things by.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+/// Characters in a name or a namespace at most: what DNS and Kubernetes allow.
+const LONGEST: usize = 253;
 
 /// A service: what the two ends of an edge are called.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -242,9 +246,22 @@ impl Source {
 }
 
 impl Service {
-    /// A service of this name without a namespace.
+    /// A service of this name without a namespace. What has no place in a label is replaced.
     pub fn new(name: &str, source: Source) -> Self {
-        Self { name: name.into(), namespace: "".into(), kind: source.kind(), source }
+        let name = printable(name);
+        Self { name: name.as_ref().into(), namespace: "".into(), kind: source.kind(), source }
+    }
+
+    /// The same service in a namespace.
+    #[must_use]
+    pub fn within(self, namespace: &str) -> Self {
+        Self { namespace: printable(namespace).as_ref().into(), ..self }
+    }
+
+    /// The same service, known to be of a kind.
+    #[must_use]
+    pub fn of_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
     }
 
     /// The same service, of which the name was found in another way.
@@ -274,6 +291,36 @@ impl Service {
     }
 }
 
+/// Whether a character shows nothing, or changes how its neighbours are shown: bidirectional
+/// controls, zero-width characters, fillers, variation selectors, tags.
+pub const fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Whether a character may stand in a name: no control, nothing invisible, nothing that was not
+/// UTF-8.
+pub fn is_printable(c: char) -> bool {
+    !c.is_control() && !is_invisible(c) && c != char::REPLACEMENT_CHARACTER
+}
+
+/// A text fit for labels and terminals, of bounded length.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let text = match text.trim() {
+        "" if !text.is_empty() => "_",
+        trimmed => trimmed,
+    };
+    if text.len() <= LONGEST && text.chars().all(is_printable) {
+        return text.into();
+    }
+    let fit = |c: char| if is_printable(c) { c } else { '_' };
+    text.chars().map(fit).take(LONGEST).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,6 +334,22 @@ mod tests {
         }
         let unknown = serde_json::to_string(&Kind::KubernetesService).unwrap();
         assert_eq!(unknown, format!("\"{}\"", Kind::KubernetesService.as_str()));
+    }
+
+    #[test]
+    fn names_and_namespaces_are_fit_for_labels_whatever_gave_them() {
+        let check = |text: &str, expected: &str| {
+            let service = Service::new(text, Source::Docker).within(text);
+            assert_eq!((&*service.name, &*service.namespace), (expected, expected), "{text:?}");
+        };
+        check("shop", "shop");
+        check(" grüß 店 ", "grüß 店");
+        check("a\u{1b}[31m\n\u{85}b", "a_[31m__b");
+        check("a\u{202e}b\u{2066}c\u{200b}d\u{feff}\u{61c}e\u{e0041}", "a_b_c_d__e_");
+        check("a\u{fffd}", "a_");
+        check("\n ", "_");
+        check("", "");
+        check(&"x".repeat(300_000), &"x".repeat(LONGEST));
     }
 
     #[test]

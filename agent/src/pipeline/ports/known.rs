@@ -11,7 +11,7 @@ use hashbrown::HashSet;
 
 use super::candidate::Candidate;
 use crate::pipeline::labels::local_name;
-use discovery::{Names, docker_proxy};
+use discovery::{Names, docker_proxy, process};
 use linux::holders;
 use linux::procfs::{self, Stat};
 use model::claims::Failures;
@@ -147,9 +147,9 @@ fn is_alive(pid: u32) -> bool {
     pid != 0 && fs::exists(format!("/proc/{pid}")).unwrap_or(false)
 }
 
-/// The command name of an owner.
+/// The command name of an owner, as far as it is a name: programs write titles there.
 pub(super) fn command(row: &OwnerRow) -> String {
     let comm = &row.key.comm;
     let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
-    String::from_utf8_lossy(comm.get(..end).unwrap_or_default()).into_owned()
+    process::command_name(&String::from_utf8_lossy(comm.get(..end).unwrap_or_default()))
 }

@@ -20,9 +20,8 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic_prost::ProstCodec;
 
 use super::{ANSWER_WITHIN, Outlet, Teller, Trouble, workload};
-use crate::process::safe;
 use crate::told::{Bearer, Told};
-use model::service::{Entity, Kind, Service, Source};
+use model::service::{Entity, Kind, Service, Source, printable};
 
 /// `PodSandboxState::SANDBOX_READY` and `ContainerState::CONTAINER_RUNNING`.
 const SANDBOX_READY: i32 = 0;
@@ -260,14 +259,21 @@ fn bearer(pod: &Sandbox, keys: &[String]) -> (Bearer, String) {
             // Made by somebody else than a kubelet.
             let workload::Workload { kind, name } =
                 workload::of_labels(&metadata.name, &pod.labels);
-            let namespace = metadata.namespace.as_str().into();
             let name = if name.is_empty() { pod.id.clone() } else { name };
             let kind = if pod.metadata.is_some() { kind } else { Kind::Container };
-            let service = Service::new(&safe(&name), Source::Cri);
-            (Service { namespace, kind, ..service }, metadata.uid.clone())
+            let service = Service::new(&name, Source::Cri).within(&metadata.namespace);
+            (service.of_kind(kind), metadata.uid.clone())
         });
     let id = if uid.is_empty() { &pod.id } else { &uid };
-    (Bearer { service, entity: Entity::of(id), instance: metadata.name.into(), labels }, uid)
+    (
+        Bearer {
+            service,
+            entity: Entity::of(id),
+            instance: printable(&metadata.name).into(),
+            labels,
+        },
+        uid,
+    )
 }
 
 fn addresses(status: &Status) -> impl Iterator<Item = address::Address> {

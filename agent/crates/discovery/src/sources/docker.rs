@@ -20,10 +20,9 @@ use futures_util::{FutureExt as _, StreamExt as _};
 
 use self::starts::Starts;
 use super::{ANSWER_WITHIN, Outlet, Teller, Trouble, workload};
-use crate::process::safe;
 use crate::told::{Bearer, Told};
 use linux::peer::Peer;
-use model::service::{Entity, Kind, Service, Source};
+use model::service::{Entity, Kind, Service, Source, printable};
 
 mod starts;
 
@@ -119,7 +118,8 @@ fn add(told: &mut Told, container: ContainerSummary, source: Source, keys: &[Str
     let name = name.or(id.get(..12)).unwrap_or(&id);
     let service = name_of(&labels, name, source);
     let labels = workload::wanted(&labels, keys);
-    let bearer = Bearer { service, entity: Entity::of(&id), instance: name.into(), labels };
+    let bearer =
+        Bearer { service, entity: Entity::of(&id), instance: printable(name).into(), labels };
     let networks = container.network_settings.and_then(|settings| settings.networks);
     for endpoint in networks.unwrap_or_default().into_values() {
         let addresses = [endpoint.ip_address, endpoint.global_ipv6_address];
@@ -146,16 +146,15 @@ fn name_of(labels: &impl workload::Labels, name: &str, source: Source) -> Servic
     }
     let project = labels.label(COMPOSE_PROJECT).or_else(|| labels.label(PODMAN_PROJECT));
     if let (Some(service), Some(project)) = (labels.label(COMPOSE_SERVICE), project) {
-        let service = Service::new(&safe(service), source);
-        return Service { namespace: safe(project).into(), kind: Kind::ComposeService, ..service };
+        return Service::new(service, source).within(project).of_kind(Kind::ComposeService);
     }
     if let Some(service) = labels.label(SWARM_SERVICE) {
         let stack = labels.label(SWARM_STACK).unwrap_or_default();
         let bare = service.strip_prefix(stack).and_then(|rest| rest.strip_prefix('_'));
-        let service = Service::new(&safe(bare.unwrap_or(service)), source);
-        return Service { namespace: stack.into(), kind: Kind::ComposeService, ..service };
+        let service = Service::new(bare.unwrap_or(service), source);
+        return service.within(stack).of_kind(Kind::ComposeService);
     }
-    Service { kind: Kind::Container, ..Service::new(&safe(name), source) }
+    Service::new(name, source).of_kind(Kind::Container)
 }
 
 /// The network namespace of whoever listens on a local socket: published ports are there.

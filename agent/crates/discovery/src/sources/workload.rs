@@ -47,9 +47,9 @@ pub(super) fn wanted(labels: &impl Labels, keys: &[String]) -> Arc<[(String, Str
 pub(super) fn of_runtime_labels(labels: &impl Labels, source: Source) -> Option<(Service, String)> {
     let name = labels.label(POD_NAME)?;
     let Workload { kind, name } = of_labels(name, labels);
-    let namespace = labels.label(POD_NAMESPACE).unwrap_or_default().into();
+    let namespace = labels.label(POD_NAMESPACE).unwrap_or_default();
     let uid = labels.label(POD_UID).unwrap_or_default().to_owned();
-    Some((Service { namespace, kind, ..Service::new(&name, source) }, uid))
+    Some((Service::new(&name, source).within(namespace).of_kind(kind), uid))
 }
 
 /// The workload of a pod of this name, from its labels alone.

@@ -382,7 +382,7 @@ async fn owner_of(
 }
 
 fn in_cluster(namespace: &str, name: &str, kind: Kind, source: Source) -> Service {
-    Service { namespace: namespace.into(), kind, ..Service::new(name, source) }
+    Service::new(name, source).within(namespace).of_kind(kind)
 }
 
 #[cfg(test)]
