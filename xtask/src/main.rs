@@ -60,6 +60,7 @@ enum Command {
     /// Measure what the agent costs, next to others, on this machine
     Bench(bench::Args),
     /// Write the dashboards, rules and alerts, for Prometheus, Grafana and Kubernetes
+    #[command(disable_help_flag = true)]
     Dashboards(dashboards::Args),
     /// A shop of real programs, watched, that breaks on demand
     Demo(demo::Args),

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use portolan_dashboards::{self as dashboards, Question};
 
 use super::faults::{FAULTS, Fault};
 use super::webhook::Webhook;
 use super::{Demo, stop};
-use crate::dashboards::{self, Question};
+use crate::tree;
 
 /// How many times as fast as in earnest: windows of 5 minutes last 15 seconds.
 const FASTER: u32 = 20;
@@ -52,7 +53,7 @@ pub fn alerts(only: &[String]) -> Result<()> {
     if !quiet.is_empty() {
         bail!("alerts before anything is broken: {quiet:?}");
     }
-    let mut panels = Panels::default();
+    let mut panels = Panels::new()?;
     panels.ask(&demo)?;
     panels.report_quiet()?;
     println!("| fault | alert | names | came after | at the latest | ended after |");
@@ -96,7 +97,7 @@ struct Took {
 
 /// What its `for`, the window that it looks at, and Alertmanager allow, and two scrapes.
 fn at_the_latest(fault: &Fault) -> Result<Duration> {
-    let hold = dashboards::hold(fault.alert);
+    let hold = dashboards::hold(tree::root(), fault.alert)?;
     let hold = hold.with_context(|| format!("no rule is called {}", fault.alert))?;
     Ok((hold + WINDOW + GROUP_WAIT) / FASTER + SCRAPES)
 }
@@ -141,13 +142,12 @@ fn only_expected(webhook: &Webhook, fault: &Fault) -> Result<()> {
 /// Which questions of which panels have had an answer.
 struct Panels(Vec<(Question, bool)>);
 
-impl Default for Panels {
-    fn default() -> Self {
-        Self(dashboards::questions().into_iter().map(|question| (question, false)).collect())
-    }
-}
-
 impl Panels {
+    fn new() -> Result<Self> {
+        let questions = dashboards::questions(tree::root())?;
+        Ok(Self(questions.into_iter().map(|question| (question, false)).collect()))
+    }
+
     /// Asks those again that had no answer yet.
     fn ask(&mut self, demo: &Demo) -> Result<()> {
         for (question, answered) in self.0.iter_mut().filter(|(_, answered)| !answered) {

@@ -23,8 +23,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use portolan_dashboards::draw::Drawing;
 
-use crate::{apt, build, dashboards, shell, tree};
+use crate::{apt, build, shell, tree};
 pub use e2e::alerts as test_alerts;
 use faults::{Broken, FAULTS};
 use left::Left;
@@ -141,9 +142,14 @@ impl Demo {
     }
 }
 
+/// What draws the dashboards.
+fn drawing() -> Result<Drawing> {
+    Ok(Drawing::new(tree::root(), &tree::target()?))
+}
+
 fn run(length: Duration, faster: u64) -> Result<()> {
     let mut demo = Demo::start("http://127.0.0.1:9/", faster, false)?;
-    let drawn = dashboards::draw::page(&demo.folder.path("page"));
+    let drawn = drawing()?.page(&demo.folder.path("page"));
     let Watch { agent, prometheus, alertmanager, .. } = &demo.watch;
     println!("\n  agent         http://{agent}/");
     println!("  prometheus    http://{prometheus}/alerts");

@@ -6,7 +6,6 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::dashboards::draw;
 use crate::{apt, shell};
 
 /// The dashboards, and what is chosen on each.
@@ -30,7 +29,7 @@ pub fn take(page: &str, folder: &Path) -> Result<()> {
     let folder = fs::canonicalize(folder).context("finding the folder for pictures")?;
     let mut command = Command::new("node");
     command.arg("picture.mjs").arg(page).arg(&folder).args(PICTURES);
-    shell::quiet(command.current_dir(draw::tools()?))?;
+    shell::quiet(command.current_dir(super::drawing()?.tools()?))?;
     println!("{} pictures in {}", PICTURES.len(), crate::tree::shown(&folder));
     Ok(())
 }

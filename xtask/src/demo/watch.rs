@@ -9,11 +9,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use portolan_dashboards::{self as dashboards, Look};
 
 use super::left::Left;
 use super::programs::{Folder, Running, SERVICES, path_of};
 use super::stop;
-use crate::dashboards::{self, Look};
 use crate::tree;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ impl Watch {
         let gossip = free_address()?;
         let base = format!("http://{prometheus}/user");
         let look = Look { docs: format!("{base}/docs"), grafana: base, faster };
-        let mut files = dashboards::files(&look)?;
+        let mut files = dashboards::files(tree::root(), &look)?;
         let objectives = tree::root().join(dashboards::OBJECTIVES);
         let text = fs::read_to_string(objectives).context("reading the objectives")?;
         files.push((dashboards::OBJECTIVES.to_owned(), text));

@@ -22,67 +22,34 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-
-use crate::tree;
+use anyhow::{Context as _, Result};
 
 /// The first line of what is written here.
 const GENERATED: &str = "Made by `cargo xtask dashboards` from xtask/src/dashboards/.";
 /// The objectives: written by people, one recording rule per service that needs another than 50 ms.
 pub const OBJECTIVES: &str = "dashboards/prometheus/portolan-objectives.yaml";
 
-#[derive(clap::Args)]
-pub struct Args {
-    /// Where `docs/` can be read: alerts link to their runbooks there
-    #[arg(long, value_name = "URL", default_value = Look::DOCS)]
-    docs: String,
-    /// Where Grafana is: alerts link to their dashboards there
-    #[arg(long, value_name = "URL", default_value = Look::GRAFANA)]
-    grafana: String,
-    /// Divide every duration in the rules by this, to try them out without waiting for days
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
-    faster: u64,
-    /// The folder to write to, laid out like this checkout
-    #[arg(long, value_name = "DIR")]
-    to: Option<std::path::PathBuf>,
-    /// Write nothing; fail if what is there is not what would be written
-    #[arg(long)]
-    check: bool,
-}
-
 /// What differs between installations.
 pub struct Look {
+    /// Base URL of `docs/`.
     pub docs: String,
+    /// Base URL of Grafana.
     pub grafana: String,
+    /// Divides every duration in the rules.
     pub faster: u64,
 }
 
 impl Look {
-    const DOCS: &str = "https://portolan.example/docs";
-    const GRAFANA: &str = "https://grafana.example";
+    /// A placeholder for the base URL of `docs/`.
+    pub const DOCS: &str = "https://portolan.example/docs";
+    /// A placeholder for the base URL of Grafana.
+    pub const GRAFANA: &str = "https://grafana.example";
 }
 
 impl Default for Look {
     fn default() -> Self {
         Self { docs: Self::DOCS.to_owned(), grafana: Self::GRAFANA.to_owned(), faster: 1 }
     }
-}
-
-pub fn dashboards(args: &Args) -> Result<()> {
-    let Args { docs, grafana, faster, to, check } = args;
-    let look = Look { docs: docs.clone(), grafana: grafana.clone(), faster: *faster };
-    let folder = to.as_deref().unwrap_or(tree::root());
-    let files = files(&look)?;
-    if *check {
-        let stale = stale(folder, &files);
-        if !stale.is_empty() {
-            bail!("{} not up to date: run `cargo xtask dashboards`", stale.join(", "));
-        }
-        return Ok(());
-    }
-    write(folder, &files)?;
-    println!("{} files written", files.len());
-    Ok(())
 }
 
 /// A duration, as much shorter.
@@ -97,14 +64,14 @@ pub fn write(folder: &Path, files: &[(String, String)]) -> Result<()> {
         let parent = path.parent().context("every file has a folder")?;
         fs::create_dir_all(parent)
             .and_then(|()| fs::write(&path, text))
-            .with_context(|| format!("writing {}", tree::shown(&path)))?;
+            .with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }
 
-/// Every file that is made: its path in the checkout, and its text.
-pub fn files(look: &Look) -> Result<Vec<(String, String)>> {
-    let objectives = fs::read_to_string(tree::root().join(OBJECTIVES))
+/// Every generated file: its path in the checkout, and its text. `root` is the checkout.
+pub fn files(root: &Path, look: &Look) -> Result<Vec<(String, String)>> {
+    let objectives = fs::read_to_string(root.join(OBJECTIVES))
         .with_context(|| format!("reading {OBJECTIVES}"))?;
     let recordings = rules::yaml(&recordings::groups(), look);
     let alerts = rules::yaml(&alerts::groups(), look);
@@ -135,13 +102,14 @@ pub fn files(look: &Look) -> Result<Vec<(String, String)>> {
 pub struct Question {
     /// Dashboard and panel.
     pub panel: String,
+    /// PromQL.
     pub expr: String,
     /// Whether the panel says in its own words that there is nothing to show.
     pub may_be_empty: bool,
 }
 
 /// Every question of every panel.
-pub fn questions() -> Vec<Question> {
+pub fn questions(_root: &Path) -> Result<Vec<Question>> {
     let mut questions = Vec::new();
     for board in boards::all() {
         for panel in board.rows.iter().flat_map(|row| &row.panels) {
@@ -156,24 +124,17 @@ pub fn questions() -> Vec<Question> {
             }));
         }
     }
-    questions
+    Ok(questions)
 }
 
 /// How long an alert has to be true before it is said.
-pub fn hold(alert: &str) -> Option<Duration> {
+pub fn hold(_root: &Path, alert: &str) -> Result<Option<Duration>> {
     let rules = alerts::groups().into_iter().flat_map(|group| group.rules);
     let mut alerts = rules.filter_map(|rule| match rule {
         rules::Rule::Alert(alert) => Some(alert),
         rules::Rule::Record(_) => None,
     });
-    let found = alerts.find(|known| known.name == alert)?;
-    promql::milliseconds(found.hold).map(Duration::from_millis)
-}
-
-/// Those files whose text on disk is another.
-fn stale(folder: &Path, files: &[(String, String)]) -> Vec<String> {
-    let differs = |(path, text): &&(String, String)| {
-        fs::read_to_string(folder.join(path)).ok().as_ref() != Some(text)
-    };
-    files.iter().filter(differs).map(|(path, _)| path.clone()).collect()
+    let found = alerts.find(|known| known.name == alert);
+    let hold = found.and_then(|known| promql::milliseconds(known.hold));
+    Ok(hold.map(Duration::from_millis))
 }

@@ -1,0 +1,87 @@
+//! `cargo xtask dashboards`: writes the generated files below `dashboards/`, or checks them.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a terminal program")]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::{env, fs};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use portolan_dashboards::draw::Drawing;
+use portolan_dashboards::{Look, files, write};
+
+/// Write the Grafana dashboards, and rules and dashboards as Kubernetes objects.
+#[derive(Parser)]
+#[command(name = "cargo xtask dashboards", bin_name = "cargo xtask dashboards")]
+struct Args {
+    /// Base URL of docs/: alerts link to their runbooks there
+    #[arg(long, value_name = "URL", default_value = Look::DOCS)]
+    docs: String,
+    /// Base URL of Grafana: alerts link to their dashboards there
+    #[arg(long, value_name = "URL", default_value = Look::GRAFANA)]
+    grafana: String,
+    /// Divide every duration in the rules by this, to try alerts without waiting
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
+    faster: u64,
+    /// Output directory, laid out like this checkout
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Write nothing; fail if a file differs from what would be written
+    #[arg(long)]
+    check: bool,
+    /// Write nothing; check the dashboards against Grafana's own types (needs node and npm)
+    #[arg(long, conflicts_with_all = ["check", "to"])]
+    grafana_types: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<()> {
+    let Args { docs, grafana, faster, to, check, grafana_types } = args;
+    let root = root()?;
+    if grafana_types {
+        return Drawing::new(&root, &target()?).check_types();
+    }
+    let files = files(&root, &Look { docs, grafana, faster })?;
+    let folder = to.unwrap_or(root);
+    if check {
+        return up_to_date(&folder, &files);
+    }
+    write(&folder, &files)?;
+    println!("{} files written", files.len());
+    Ok(())
+}
+
+fn up_to_date(folder: &Path, files: &[(String, String)]) -> Result<()> {
+    let differs = |(path, text): &&(String, String)| {
+        fs::read_to_string(folder.join(path)).ok().as_ref() != Some(text)
+    };
+    let stale: Vec<&str> = files.iter().filter(differs).map(|(path, _)| path.as_str()).collect();
+    if !stale.is_empty() {
+        bail!("{} not up to date: run `cargo xtask dashboards`", stale.join(", "));
+    }
+    Ok(())
+}
+
+/// The checkout: `cargo run` sets where this package lies.
+fn root() -> Result<PathBuf> {
+    let package = env::var_os("CARGO_MANIFEST_DIR");
+    let package = package.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    package.parent().map(Path::to_path_buf).context("the package lies in no checkout")
+}
+
+/// Cargo built this program to `<target>/<profile>/portolan-dashboards`.
+fn target() -> Result<PathBuf> {
+    let program = env::current_exe().context("finding the path of this program")?;
+    let target = program.ancestors().nth(2);
+    target.map(Path::to_path_buf).context("this program lies outside a target directory")
+}
