@@ -8,6 +8,8 @@ use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::{Dashboards, Look};
+
 /// The programs that draw and check; their packages are named in package.json.
 const SOURCE: &str = "dashboards/draw";
 const FILES: [&str; 6] =
@@ -36,7 +38,7 @@ impl Drawing {
     pub fn page(&self, folder: &Path) -> Result<()> {
         let tools = self.tools()?;
         run(Command::new("node").arg("build.mjs").arg(folder).current_dir(&tools))?;
-        for (path, text) in super::files(&self.root, &super::Look::default())? {
+        for (path, text) in Dashboards::read(&self.root)?.generated(&Look::default()) {
             if let Some(name) = path.strip_prefix("dashboards/grafana/") {
                 fs::write(folder.join(name), text).context("writing a dashboard")?;
             }
@@ -49,9 +51,9 @@ impl Drawing {
     pub fn check_types(&self) -> Result<()> {
         let mut check = Command::new("node");
         check.arg("validate.mjs").current_dir(self.tools()?);
-        let files = super::files(&self.root, &super::Look::default())?;
-        let boards = files.iter().map(|(path, _)| path);
-        let boards = boards.filter(|path| path.starts_with("dashboards/grafana/"));
+        let files = Dashboards::read(&self.root)?.generated(&Look::default());
+        let paths = files.iter().map(|(path, _)| path);
+        let boards = paths.filter(|path| path.starts_with("dashboards/grafana/"));
         check.args(boards.map(|path| self.root.join(path)));
         run(&mut check).context("the dashboards do not match Grafana's types")
     }

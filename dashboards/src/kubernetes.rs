@@ -3,24 +3,29 @@
 
 use std::fmt::Write as _;
 
-/// A PrometheusRule around each rule file, given by name and text.
-pub fn rules(files: &[(&str, String)]) -> String {
+use super::rules::RuleFile;
+use super::{File, Look};
+
+/// A PrometheusRule around each rule file.
+pub fn rules(files: &[RuleFile], look: &Look) -> String {
     let mut yaml = header();
-    for (name, text) in files {
+    for file in files {
+        let (name, text) = (&file.name, file.adapted(look));
         let _ = write!(
             yaml,
             "---\napiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: {name}\n  \
              labels:\n    app.kubernetes.io/name: portolan\nspec:\n{}",
-            indented(text, 2)
+            indented(&text, 2)
         );
     }
     yaml
 }
 
-/// A ConfigMap for each dashboard, given by file name and text.
-pub fn config_maps(files: &[(String, String)]) -> String {
+/// A ConfigMap for each dashboard.
+pub fn config_maps(files: &[File]) -> String {
     let mut yaml = header();
-    for (file, text) in files {
+    for (path, text) in files {
+        let file = path.rsplit('/').next().unwrap_or(path);
         let name = file.trim_end_matches(".json");
         let _ = write!(
             yaml,
@@ -37,9 +42,10 @@ fn header() -> String {
     format!("# {}\n", super::GENERATED)
 }
 
-/// The lines of `text`, without comments, further to the right.
+/// The lines of `text`, without comments and empty ones, further to the right.
 fn indented(text: &str, by: usize) -> String {
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let is_content = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let lines = text.lines().filter(is_content);
     lines.fold(String::new(), |mut all, line| {
         let _ = writeln!(all, "{:by$}{line}", "");
         all

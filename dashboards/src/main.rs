@@ -9,20 +9,23 @@ use std::{env, fs};
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use portolan_dashboards::draw::Drawing;
-use portolan_dashboards::{Look, files, write};
+use portolan_dashboards::{Dashboards, File, Look, write};
 
-/// Write the Grafana dashboards, and rules and dashboards as Kubernetes objects.
+/// Check the rules, write the Grafana dashboards, and both as Kubernetes objects.
+///
+/// The rules themselves are edited in dashboards/prometheus/. With --to they are written too, with
+/// the links and the durations that were asked for.
 #[derive(Parser)]
 #[command(name = "cargo xtask dashboards", bin_name = "cargo xtask dashboards")]
 struct Args {
     /// Base URL of docs/: alerts link to their runbooks there
-    #[arg(long, value_name = "URL", default_value = Look::DOCS)]
+    #[arg(long, value_name = "URL", default_value = Look::DOCS, requires = "to")]
     docs: String,
     /// Base URL of Grafana: alerts link to their dashboards there
-    #[arg(long, value_name = "URL", default_value = Look::GRAFANA)]
+    #[arg(long, value_name = "URL", default_value = Look::GRAFANA, requires = "to")]
     grafana: String,
     /// Divide every duration in the rules by this, to try alerts without waiting
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "to", value_parser = clap::value_parser!(u64).range(1..=60))]
     faster: u64,
     /// Output directory, laid out like this checkout
     #[arg(long, value_name = "DIR")]
@@ -51,7 +54,13 @@ fn run(args: Args) -> Result<()> {
     if grafana_types {
         return Drawing::new(&root, &target()?).check_types();
     }
-    let files = files(&root, &Look { docs, grafana, faster })?;
+    let read = Dashboards::read(&root)?;
+    let look = Look { docs, grafana, faster };
+    let mut files = read.generated(&look);
+    // In the checkout the rule files are the source.
+    if to.is_some() {
+        files.extend(read.rule_files(&look));
+    }
     let folder = to.unwrap_or(root);
     if check {
         return up_to_date(&folder, &files);
@@ -61,10 +70,9 @@ fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn up_to_date(folder: &Path, files: &[(String, String)]) -> Result<()> {
-    let differs = |(path, text): &&(String, String)| {
-        fs::read_to_string(folder.join(path)).ok().as_ref() != Some(text)
-    };
+fn up_to_date(folder: &Path, files: &[File]) -> Result<()> {
+    let differs =
+        |(path, text): &&File| fs::read_to_string(folder.join(path)).ok().as_ref() != Some(text);
     let stale: Vec<&str> = files.iter().filter(differs).map(|(path, _)| path.as_str()).collect();
     if !stale.is_empty() {
         bail!("{} not up to date: run `cargo xtask dashboards`", stale.join(", "));

@@ -1,6 +1,9 @@
-//! The words that rules and panels share: label sets, and the two ways to count each thing once.
+//! PromQL: the label sets of panels, what an expression names and compares, and its durations.
 
 use std::fmt::Write as _;
+
+use anyhow::{Result, anyhow};
+use promql_parser::parser::{self, BinaryExpr, Expr, VectorSelector, token};
 
 /// An edge.
 pub const EDGE: &str = "cluster, client, client_namespace, server, server_namespace, port";
@@ -9,39 +12,100 @@ pub const PAIR: &str = "cluster, client, client_namespace, server, server_namesp
 /// A service, as the one that is connected to.
 pub const SERVICE: &str = "cluster, server, server_namespace";
 
-/// `series` as the client counted it, and as the server did where no agent saw the client.
-pub fn client_first(series: &str, by: &str) -> String {
-    format!(
-        "sum by ({by}) ({series}{{role=\"client\"}})\n\
-         or on ({EDGE})\nsum by ({by}) ({series}{{role=\"server\"}})"
-    )
+/// The variables of dashboards, and what stands for them where none is chosen.
+const VARIABLES: [(&str, &str); 6] = [
+    ("$cluster", ".*"),
+    ("$namespace", ".*"),
+    ("$service", ".*"),
+    ("$instance", ".*"),
+    ("$__rate_interval", "10s"),
+    ("$__range", "1m"),
+];
+
+/// A panel's expression as Prometheus takes it.
+pub fn without_variables(expr: &str) -> String {
+    VARIABLES.iter().fold(expr.to_owned(), |expr, (name, value)| expr.replace(name, value))
 }
 
-/// `series` by service, as the server counted it, and as the clients did where no agent saw it.
-pub fn server_first(series: &str) -> String {
-    format!(
-        "sum by ({SERVICE}) ({series}{{role=\"server\"}})\n\
-         or\nsum by ({SERVICE}) ({series}{{role=\"client\"}})"
-    )
+/// Reads an expression; the error quotes it.
+pub fn parse(expr: &str) -> Result<Expr> {
+    parser::parse(expr).map_err(|error| anyhow!("{error} in PromQL: {expr}"))
 }
 
-/// `expr` with the value of label `from` also in label `to`.
-pub fn copied(expr: &str, from: &str, to: &str) -> String {
-    format!("label_replace({expr}, \"{to}\", \"$1\", \"{from}\", \"(.*)\")")
+/// Every selector in an expression.
+pub fn selectors(expr: &Expr) -> Vec<&VectorSelector> {
+    let mut found = Vec::new();
+    visit(expr, &mut |expr| match expr {
+        Expr::VectorSelector(selector) => found.push(selector),
+        Expr::MatrixSelector(selector) => found.push(&selector.vs),
+        _ => {}
+    });
+    found
 }
 
-/// Listeners' series, with the labels by which other series call a server.
-pub fn as_server(expr: &str) -> String {
-    copied(&copied(expr, "service", "server"), "service_namespace", "server_namespace")
+/// The number that `series` is compared with, in the outermost comparison that has it on its left.
+/// Of a sum the first part: what follows it allows for chance.
+pub fn limit(expr: &Expr, series: &str) -> Option<f64> {
+    let mut limit = None;
+    visit(expr, &mut |expr| {
+        let Expr::Binary(BinaryExpr { op, lhs, rhs, .. }) = expr else { return };
+        let names_it = || {
+            let selectors = selectors(lhs);
+            selectors.iter().any(|selector| selector.name.as_deref() == Some(series))
+        };
+        if limit.is_none() && op.is_comparison_operator() && names_it() {
+            limit = constant(rhs).or_else(|| match rhs.as_ref() {
+                Expr::Binary(sum) if sum.op.id() == token::T_ADD => constant(&sum.lhs),
+                _ => None,
+            });
+        }
+    });
+    limit
 }
 
-/// What happened within `window`. A counter of something rare begins with its first event, which
-/// `increase` does not see: of one that was not there in the hour before, everything is new.
-pub fn happened(counter: &str, by: &str, window: &str) -> String {
-    let before = format!("last_over_time({counter}[1h] offset {window})");
-    format!(
-        "sum by ({by}) (\n  increase({counter}[{window}]) and {before}\n  or\n  {counter} unless {before}\n)"
-    )
+/// The value of an expression of numbers.
+pub fn constant(expr: &Expr) -> Option<f64> {
+    match expr {
+        Expr::NumberLiteral(number) => Some(number.val),
+        Expr::Paren(inner) => constant(&inner.expr),
+        Expr::Binary(BinaryExpr { op, lhs, rhs, .. }) => {
+            let (lhs, rhs) = (constant(lhs)?, constant(rhs)?);
+            match op.id() {
+                token::T_ADD => Some(lhs + rhs),
+                token::T_SUB => Some(lhs - rhs),
+                token::T_MUL => Some(lhs * rhs),
+                token::T_DIV => Some(lhs / rhs),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Calls `f` for an expression, then for all within it.
+fn visit<'a>(expr: &'a Expr, f: &mut impl FnMut(&'a Expr)) {
+    f(expr);
+    match expr {
+        Expr::Aggregate(aggregate) => {
+            if let Some(param) = &aggregate.param {
+                visit(param, f);
+            }
+            visit(&aggregate.expr, f);
+        }
+        Expr::Unary(unary) => visit(&unary.expr, f),
+        Expr::Binary(binary) => {
+            visit(&binary.lhs, f);
+            visit(&binary.rhs, f);
+        }
+        Expr::Paren(paren) => visit(&paren.expr, f),
+        Expr::Subquery(subquery) => visit(&subquery.expr, f),
+        Expr::Call(call) => call.args.args.iter().for_each(|arg| visit(arg, f)),
+        Expr::NumberLiteral(_)
+        | Expr::StringLiteral(_)
+        | Expr::VectorSelector(_)
+        | Expr::MatrixSelector(_)
+        | Expr::Extension(_) => {}
+    }
 }
 
 /// An expression, or a duration, with every duration in it divided by `faster`: a demo has no
@@ -96,6 +160,18 @@ pub fn milliseconds(word: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_what_the_series_is_compared_with() {
+        let check =
+            |expr, expected| assert_eq!(limit(&parse(expr).unwrap(), "a:b"), expected, "{expr}");
+        check("a:b > 0.02 and c > 5", Some(0.02));
+        check("c > 5 and on (x) max by (x) (a:b{y=\"z\"}) > 2 * 3", Some(6.0));
+        check("sum(rate(a:b[5m])) / (sum(c) > 0) > 0.001", Some(0.001));
+        check("a:b > 0.05 + 3 * sqrt(c)", Some(0.05));
+        check("c > a:b", None);
+        check("a:b / c", None);
+    }
 
     #[test]
     fn durations_are_scaled_wherever_they_stand() {

@@ -9,25 +9,20 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::*;
-use rules::Rule;
 
 /// The checkout.
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-fn made() -> Vec<(String, String)> {
-    files(&root(), &Look::default()).unwrap()
+fn committed() -> Dashboards {
+    Dashboards::read(&root()).unwrap()
 }
 
 fn boards() -> Vec<(String, Value)> {
-    let boards = made().into_iter().filter(|(path, _)| path.starts_with("dashboards/grafana/"));
+    let files = committed().generated(&Look::default()).into_iter();
+    let boards = files.filter(|(path, _)| path.starts_with("dashboards/grafana/"));
     boards.map(|(path, text)| (path, serde_json::from_str(&text).unwrap())).collect()
-}
-
-fn all_rules() -> Vec<Rule> {
-    let groups = recordings::groups().into_iter().chain(alerts::groups());
-    groups.flat_map(|group| group.rules).collect()
 }
 
 /// The panels of a dashboard, without the headings of rows.
@@ -49,12 +44,6 @@ fn word(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// The names of series in an expression: what is recorded has colons.
-fn series(expr: &str) -> BTreeSet<&str> {
-    let words = expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
-    words.filter(|word| word.contains("portolan") || word.starts_with("process_")).collect()
-}
-
 fn prometheus_tests() -> Vec<PathBuf> {
     let folder = root().join("dashboards/prometheus/tests");
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
@@ -62,7 +51,7 @@ fn prometheus_tests() -> Vec<PathBuf> {
 
 #[test]
 fn what_is_committed_is_what_would_be_made() {
-    for (path, text) in made() {
+    for (path, text) in committed().generated(&Look::default()) {
         let committed = fs::read_to_string(root().join(&path)).unwrap_or_default();
         assert!(committed == text, "{path} is stale: run `cargo xtask dashboards`");
     }
@@ -74,11 +63,9 @@ fn promtool_accepts_the_rules_and_their_tests() {
         println!("SKIPPED: promtool is not installed");
         return;
     }
-    let folder = root().join("dashboards/prometheus");
-    let rules = ["recordings", "alerts", "objectives"];
     let mut check = Command::new("promtool");
     check.args(["check", "rules"]);
-    check.args(rules.map(|name| folder.join(format!("portolan-{name}.yaml"))));
+    check.args(committed().rules.iter().map(|file| root().join(&file.path)));
     succeeds(&mut check);
     succeeds(Command::new("promtool").args(["test", "rules"]).args(prometheus_tests()));
 }
@@ -93,64 +80,45 @@ fn succeeds(command: &mut Command) {
 fn every_rule_has_a_test() {
     let tests: String =
         prometheus_tests().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
-    for rule in all_rules() {
-        match rule {
-            Rule::Record(rule) => {
-                assert!(tests.contains(rule.record), "no test names {}", rule.record);
-            }
-            Rule::Alert(alert) => {
-                let expected = format!("alertname=\"{}\"", alert.name);
-                assert!(tests.contains(&expected), "no test expects {}", alert.name);
-            }
+    for rule in committed().rules.iter().flat_map(RuleFile::rules) {
+        if let Some(record) = &rule.record {
+            assert!(tests.contains(record), "no test names {record}");
+        }
+        if let Some(alert) = &rule.alert {
+            let expected = format!("alertname=\"{alert}\"");
+            assert!(tests.contains(&expected), "no test expects {alert}");
         }
     }
 }
 
+/// Every expression of rules and panels.
+fn all_expressions(read: &Dashboards) -> Vec<String> {
+    let rules = read.rules.iter().flat_map(RuleFile::rules).map(|rule| rule.expr.clone());
+    rules.chain(read.questions().into_iter().map(|question| question.expr)).collect()
+}
+
 #[test]
-fn every_recorded_series_is_read_and_every_one_that_is_read_is_recorded() {
-    let mut recorded = BTreeSet::from(["portolan:latency_objective:seconds".to_owned()]);
-    let mut read = BTreeSet::new();
-    let mut take = |expr: &str| {
-        let names = series(expr).into_iter().filter(|name| name.contains(':'));
-        read.extend(names.map(str::to_owned));
-    };
-    for rule in all_rules() {
-        match rule {
-            Rule::Record(rule) => {
-                take(&rule.expr);
-                recorded.insert(rule.record.to_owned());
-            }
-            Rule::Alert(alert) => take(&alert.expr),
-        }
-    }
-    for (_, board) in boards() {
-        for (_, expr) in expressions(&board) {
-            take(&expr);
-        }
-    }
-    assert_eq!(recorded, read);
+fn every_recorded_series_is_read() {
+    let read = committed();
+    let used = all_expressions(&read).join("\n");
+    let records =
+        read.rules.iter().flat_map(RuleFile::rules).filter_map(|rule| rule.record.as_ref());
+    let unused: Vec<&String> = records.filter(|record| !used.contains(*record)).collect();
+    assert!(unused.is_empty(), "no rule and no panel reads {unused:?}");
 }
 
 #[test]
 fn every_metric_is_shown_or_alerted_on() {
-    let list = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
-    let listed = list.lines().filter_map(|line| line.strip_prefix("### "));
-    let mut used = String::new();
-    for rule in all_rules() {
-        used += match &rule {
-            Rule::Record(rule) => &rule.expr,
-            Rule::Alert(alert) => &alert.expr,
-        };
-    }
-    for (_, board) in boards() {
-        used += &board.to_string();
-    }
-    let unused: Vec<&str> = listed.filter(|metric| !used.contains(metric)).collect();
+    let read = committed();
+    let mut used = all_expressions(&read).join("\n");
+    // Variables ask for label values.
+    used += &boards().into_iter().map(|(_, board)| board.to_string()).collect::<String>();
     // What every exporter has, and Prometheus' own dashboards show.
     let elsewhere = ["process_open_fds", "process_max_fds", "process_start_time_seconds"];
-    let unused: Vec<&str> =
-        unused.into_iter().filter(|metric| !elsewhere.contains(metric)).collect();
-    assert!(unused.is_empty(), "nobody looks at {unused:?}");
+    let catalogue = Catalogue::read(&root()).unwrap();
+    let unused = catalogue.names().filter(|name| !used.contains(name) && !elsewhere.contains(name));
+    let unused: Vec<&str> = unused.collect();
+    assert!(unused.is_empty(), "no rule and no panel reads {unused:?}");
 }
 
 #[test]
@@ -210,17 +178,14 @@ fn panels_lie_side_by_side() {
 
 #[test]
 fn alerts_say_who_what_and_what_next() {
-    for rule in all_rules() {
-        let Rule::Alert(alert) = rule else { continue };
-        let name = alert.name;
+    for rule in committed().rules.iter().flat_map(RuleFile::rules) {
+        let Some(name) = &rule.alert else { continue };
         assert!(name.starts_with("Portolan"), "{name}");
-        assert!(alert.summary.ends_with('.') && !alert.summary.contains("{{"), "{name}");
+        let description = &rule.annotations["description"];
         let figures = ["{{ $labels.", "{{ $value "];
-        assert!(figures.iter().any(|figure| alert.description.contains(figure)), "{name}");
-        let board = alert.board.split('?').next().unwrap();
-        assert!(boards::all().iter().any(|known| known.uid == board), "{name}: {board}");
-        let runbook = root().join("docs").join(alert.runbook());
-        let runbook = fs::read_to_string(runbook).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(figures.iter().any(|figure| description.contains(figure)), "{name}");
+        let runbook = root().join(format!("docs/runbooks/{name}.md"));
+        let runbook = fs::read_to_string(runbook).unwrap();
         for part in ["means", "sure", "First three commands", "causes", "Mend", "Silence"] {
             assert!(runbook.contains(part), "the runbook of {name} lacks: {part}");
         }
@@ -230,13 +195,13 @@ fn alerts_say_who_what_and_what_next() {
 #[test]
 fn a_faster_look_scales_every_duration() {
     let look = Look { faster: 10, ..Look::default() };
-    let files = files(&root(), &look).unwrap();
-    let text = |name: &str| {
-        let found = files.iter().find(|(path, _)| path.ends_with(name));
-        found.map(|(_, text)| text.as_str()).unwrap()
-    };
-    for name in ["portolan-recordings.yaml", "portolan-alerts.yaml"] {
-        assert!(!text(name).contains("[5m]") && text(name).contains("[30000ms]"), "{name}");
+    for (path, text) in committed().rule_files(&look) {
+        assert!(!text.contains("[5m]") && !text.contains("offset 1h"), "{path}");
+        if path.ends_with("alerts.yaml") {
+            assert!(text.contains("for: 12000ms"), "{path}");
+        }
+        if path.ends_with("recordings.yaml") {
+            assert!(text.contains("[30000ms]"), "{path}");
+        }
     }
-    assert!(text("portolan-alerts.yaml").contains("for: 12000ms"));
 }

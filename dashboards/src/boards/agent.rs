@@ -1,12 +1,13 @@
 //! Agent: what does it cost, what does it lose, what does it not see?
 
 use super::super::board::{Board, Row};
+use super::super::limits::Limits;
 use super::super::panel::{Column, Panel, Unit};
 use super::{CLUSTER, INSTANCE};
 
 const AGENTS: &str = r#"cluster=~"$cluster", instance=~"$instance""#;
 
-pub fn board() -> Board {
+pub fn board(limits: &Limits) -> Board {
     Board {
         uid: "portolan-agent",
         title: "Portolan / Agent",
@@ -14,7 +15,7 @@ pub fn board() -> Board {
         variables: vec![CLUSTER, INSTANCE],
         explore: "rate(portolan_events_lost_total[5m]) > 0",
         rows: vec![
-            Row { title: "Coverage and loss", height: 5, panels: coverage() },
+            Row { title: "Coverage and loss", height: 5, panels: coverage(limits) },
             Row { title: "What is seen", height: 11, panels: seen() },
             Row { title: "Names", height: 6, panels: names() },
             Row { title: "What it costs", height: 8, panels: cost() },
@@ -22,15 +23,15 @@ pub fn board() -> Board {
     }
 }
 
-fn coverage() -> Vec<Panel> {
+fn coverage(limits: &Limits) -> Vec<Panel> {
     vec![
         Panel::number("Agents", "Agents that Prometheus gets answers from.", Unit::Count, 4, format!("count(portolan_build_info{{{AGENTS}}}) or vector(0)")).else_("red").from(1.0, "green"),
         Panel::number("Facts lost", "Share of the facts that the kernel programs met and that did not arrive under a name of their own, without the details for the log.", Unit::Ratio, 4, format!(
             "(sum(rate(portolan_events_lost_total{{{AGENTS}, class!~\"event|dns_answer\"}}[$__rate_interval])) or vector(0)) / (sum(rate(portolan_events_seen_total{{{AGENTS}}}[$__rate_interval])) > 0)"
-        )).from(1e-6, "orange").from(0.001, "red"),
+        )).from(1e-6, "orange").from(limits.events_lost, "red"),
         Panel::number("Hooks missing", "Hooks that some host does not allow; the table below names them.", Unit::Count, 4, format!("sum(1 - portolan_hook_attached{{{AGENTS}}})")).from(1.0, "orange"),
         Panel::number("Without a name", "Owners of sockets for which no source has a name yet.", Unit::Count, 4, format!("sum(portolan_unresolved_owners{{{AGENTS}}})")).from(1.0, "orange"),
-        Panel::number("Named", "Share of the connections of which both ends have a service's name.", Unit::Ratio, 4, r#"avg(cluster:portolan_tcp_connects_named:ratio_rate5m{cluster=~"$cluster"})"#).else_("orange").from(0.95, "green"),
+        Panel::number("Named", "Share of the connections of which both ends have a service's name.", Unit::Ratio, 4, r#"avg(cluster:portolan_tcp_connects_named:ratio_rate5m{cluster=~"$cluster"})"#).else_("orange").from(limits.identified, "green"),
         Panel::number("Pre-existing", "Connections that were there before the agents and were taken over, counted from then on.", Unit::Count, 4, format!("sum(portolan_tcp_preexisting_connections_total{{{AGENTS}}}) or vector(0)")).else_("blue"),
     ]
 }

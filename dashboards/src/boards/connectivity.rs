@@ -1,11 +1,12 @@
 //! Connectivity: which connections come to nothing or break, and why?
 
 use super::super::board::{Board, Row};
+use super::super::limits::Limits;
 use super::super::panel::{Column, Panel, Unit};
 use super::super::promql::PAIR;
 use super::{CLUSTER, LISTENERS, NAMESPACE, SERVICE, SERVICE_URL, TABLE_LABELS, TO};
 
-pub fn board() -> Board {
+pub fn board(limits: &Limits) -> Board {
     Board {
         uid: "portolan-connectivity",
         title: "Portolan / Connectivity",
@@ -14,9 +15,9 @@ pub fn board() -> Board {
         explore: "sum by (client, server, result) (edge:portolan_tcp_connects:rate5m{result!=\"ok\"})",
         rows: vec![
             Row { title: "Connecting", height: 9, panels: connecting() },
-            Row { title: "The budget: 99.9 % of all attempts", height: 9, panels: budget() },
+            Row { title: "The budget: 99.9 % of all attempts", height: 9, panels: budget(limits) },
             Row { title: "Not allowed", height: 7, panels: forbidden() },
-            Row { title: "Breaking", height: 9, panels: breaking() },
+            Row { title: "Breaking", height: 9, panels: breaking(limits) },
         ],
     }
 }
@@ -38,14 +39,14 @@ fn connecting() -> Vec<Panel> {
     ]
 }
 
-fn budget() -> Vec<Panel> {
+fn budget(limits: &Limits) -> Vec<Panel> {
     let column = |title, window: &str| Column {
         expr: format!(
             "sum by ({PAIR}) (pair:portolan_tcp_connects_failures:ratio_rate{window}{{{TO}}})"
         ),
         title,
         unit: Unit::Ratio,
-        bad_from: Some(0.001),
+        bad_from: Some(limits.connect_failures),
     };
     vec![
         Panel::table(
@@ -63,9 +64,9 @@ fn budget() -> Vec<Panel> {
         )
         .leads_to("Server", "Both sides of this service", SERVICE_URL),
         Panel::lines("How fast the budget is spent", "1 spends exactly what the objective allows; at 14.4 the budget of 30 days is gone in two.", Unit::Count, 8)
-            .query(format!("topk(10, pair:portolan_tcp_connects_failures:ratio_rate1h{{{TO}}} / 0.001 > 0)"), "{{client}} → {{server}}")
+            .query(format!("topk(10, pair:portolan_tcp_connects_failures:ratio_rate1h{{{TO}}} / {} > 0)", limits.connect_failures), "{{client}} → {{server}}")
             .or_else("nothing spent")
-            .from(14.4, "red")
+            .from(limits.burn_rate, "red")
             .marked(),
     ]
 }
@@ -94,7 +95,7 @@ fn forbidden() -> Vec<Panel> {
     .or_else("none")]
 }
 
-fn breaking() -> Vec<Panel> {
+fn breaking(limits: &Limits) -> Vec<Panel> {
     vec![
         Panel::lines("Resets", "A second, by pair and cause, each counted once. idle_reuse: client and server disagree about how long a connection may idle.", Unit::PerSecond, 8)
             .query(format!("sum by (client, server, cause) (edge:portolan_tcp_resets:rate5m{{{TO}}}) > 0"), "{{client}} → {{server}}: {{cause}}")
@@ -104,7 +105,7 @@ fn breaking() -> Vec<Panel> {
             .or_else("none"),
         Panel::lines("Segments sent again", "At most this share of the segments had to be sent again: full segments and one per request are counted, there may have been more. Above 2 % requests get slow.", Unit::Ratio, 8)
             .query(format!("topk(10, max by (client, server) (edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}))"), "{{client}} → {{server}}")
-            .from(0.02, "red")
+            .from(limits.retransmits, "red")
             .marked(),
     ]
 }

@@ -1,11 +1,12 @@
 //! Network overview: is the network doing what it promised, and if not, where?
 
 use super::super::board::{Board, Row};
+use super::super::limits::Limits;
 use super::super::panel::{Column, Panel, Unit};
 use super::super::promql::{EDGE, SERVICE as OF_SERVICE};
 use super::{CLUSTER, NAMESPACE, SERVICE, SERVICE_URL, TABLE_LABELS, TO};
 
-pub fn board() -> Board {
+pub fn board(limits: &Limits) -> Board {
     Board {
         uid: "portolan-overview",
         title: "Portolan / Network overview",
@@ -13,14 +14,14 @@ pub fn board() -> Board {
         variables: vec![CLUSTER, NAMESPACE, SERVICE],
         explore: "topk(10, edge:portolan_request_duration_seconds:p99_5m)",
         rows: vec![
-            Row { title: "Objectives", height: 4, panels: objectives() },
-            Row { title: "Where it hurts", height: 10, panels: worst() },
-            Row { title: "Over time", height: 9, panels: over_time() },
+            Row { title: "Objectives", height: 4, panels: objectives(limits) },
+            Row { title: "Where it hurts", height: 10, panels: worst(limits) },
+            Row { title: "Over time", height: 9, panels: over_time(limits) },
         ],
     }
 }
 
-fn objectives() -> Vec<Panel> {
+fn objectives(limits: &Limits) -> Vec<Panel> {
     let requests = format!("edge:portolan_request_duration_seconds:rate5m{{{TO}}}");
     vec![
         Panel::number(
@@ -62,7 +63,7 @@ fn objectives() -> Vec<Panel> {
         )
         .else_("red")
         .from(0.99, "orange")
-        .from(0.999, "green"),
+        .from(1.0 - limits.connect_failures, "green"),
         Panel::number(
             "Requests",
             "Requests a second over all edges, each counted once even if both sides saw it.",
@@ -79,7 +80,7 @@ fn objectives() -> Vec<Panel> {
             r#"avg(cluster:portolan_tcp_connects_named:ratio_rate5m{cluster=~"$cluster"})"#,
         )
         .else_("orange")
-        .from(0.95, "green"),
+        .from(limits.identified, "green"),
         Panel::number(
             "Agents",
             "Agents that Prometheus gets answers from.",
@@ -112,7 +113,7 @@ fn objectives() -> Vec<Panel> {
             6,
             format!("max(edge:portolan_backend_requests:deviation_5m{{{TO}}})"),
         )
-        .from(0.05, "orange")
+        .from(limits.imbalance, "orange")
         .or_else("too few"),
         Panel::number(
             "Local ports in use",
@@ -121,11 +122,11 @@ fn objectives() -> Vec<Panel> {
             6,
             r#"max(portolan_ephemeral_ports_used_ratio{cluster=~"$cluster"}) or vector(0)"#,
         )
-        .from(0.8, "red"),
+        .from(limits.local_ports, "red"),
     ]
 }
 
-fn worst() -> Vec<Panel> {
+fn worst(limits: &Limits) -> Vec<Panel> {
     let all = |series: &str| format!("sum by ({EDGE}) ({series}{{{TO}}})");
     let column = |title, unit, bad_from, expr| Column { expr, title, unit, bad_from };
     vec![
@@ -136,12 +137,12 @@ fn worst() -> Vec<Panel> {
             TABLE_LABELS,
             &[
                 column("Alerts", Unit::Count, Some(1.0), alerts()),
-                column("P99", Unit::Seconds, Some(0.05), format!("topk(50, edge:portolan_request_duration_seconds:p99_5m{{{TO}}} > 0)")),
+                column("P99", Unit::Seconds, Some(limits.latency), format!("topk(50, edge:portolan_request_duration_seconds:p99_5m{{{TO}}} > 0)")),
                 column("Network", Unit::Seconds, Some(0.1), format!("edge:portolan_tcp_rtt_seconds:p50_5m{{{TO}}} > 0")),
                 column("Requests", Unit::RequestsPerSecond, None, all("edge:portolan_request_duration_seconds:rate5m")),
-                column("Failed", Unit::PerSecond, Some(0.01), format!("sum by ({EDGE}) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}})")),
-                column("Resets", Unit::PerSecond, Some(1.0), all("edge:portolan_tcp_resets:rate5m")),
-                column("Again", Unit::Ratio, Some(0.02), format!("edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}")),
+                column("Failed", Unit::PerSecond, Some(limits.failed_connects), format!("sum by ({EDGE}) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}})")),
+                column("Resets", Unit::PerSecond, Some(limits.resets), all("edge:portolan_tcp_resets:rate5m")),
+                column("Again", Unit::Ratio, Some(limits.retransmits), format!("edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}")),
             ],
         )
         .leads_to("Server", "Both sides of this service", SERVICE_URL)
@@ -170,7 +171,7 @@ fn alerts() -> String {
     format!("{of_edges}\nor on ({EDGE})\n{edges} + on ({OF_SERVICE}) group_left () {of_servers}")
 }
 
-fn over_time() -> Vec<Panel> {
+fn over_time(limits: &Limits) -> Vec<Panel> {
     vec![
         Panel::lines(
             "P99 by service",
@@ -183,7 +184,7 @@ fn over_time() -> Vec<Panel> {
             "{{server}}",
         )
         .by_factors()
-        .from(0.05, "red")
+        .from(limits.latency, "red")
         .marked(),
         Panel::lines("Requests by service", "Requests a second that the ten busiest services answer.", Unit::RequestsPerSecond, 8)
             .query(
@@ -201,7 +202,7 @@ fn over_time() -> Vec<Panel> {
             "{{client}} → {{server}}",
         )
         .or_else("none")
-        .from(0.001, "red")
+        .from(limits.connect_failures, "red")
         .marked(),
     ]
 }

@@ -1,6 +1,7 @@
 //! Ports: who listens where, and how full their queues are.
 
 use super::super::board::{Board, Row};
+use super::super::limits::Limits;
 use super::super::panel::{Column, Panel, Unit};
 use super::{CLUSTER, LISTENERS, NAMESPACE, SERVICE};
 
@@ -14,7 +15,7 @@ const LABELS: &[(&str, &str)] = &[
 ];
 const BY: &str = "service, service_namespace, port, protocol, instance";
 
-pub fn board() -> Board {
+pub fn board(limits: &Limits) -> Board {
     Board {
         uid: "portolan-ports",
         title: "Portolan / Ports",
@@ -24,7 +25,7 @@ pub fn board() -> Board {
         rows: vec![
             Row { title: "Listeners", height: 11, panels: listeners() },
             Row { title: "Conflicts", height: 8, panels: conflicts() },
-            Row { title: "Running out of local ports", height: 8, panels: running_out() },
+            Row { title: "Running out of local ports", height: 8, panels: running_out(limits) },
             Row { title: "Queues", height: 8, panels: queues() },
         ],
     }
@@ -85,16 +86,16 @@ fn conflicts() -> Vec<Panel> {
     ]
 }
 
-fn running_out() -> Vec<Panel> {
+fn running_out(limits: &Limits) -> Vec<Panel> {
     let top = |metric: &str| format!("topk(10, {metric}{{cluster=~\"$cluster\"}})");
     vec![
         Panel::lines("In use", "Share of the ephemeral ports in use, by the service of the network namespace; the ten fullest.", Unit::Ratio, 8)
             .query(top("portolan_ephemeral_ports_used_ratio"), "{{netns_of}}")
-            .from(0.8, "red")
+            .from(limits.local_ports, "red")
             .marked(),
         Panel::lines("Towards one destination", "The same for the one address and port that takes most; at 100 % the next connect there fails.", Unit::Ratio, 8)
             .query(top("portolan_ephemeral_ports_destination_ratio"), "{{netns_of}}")
-            .from(0.8, "red")
+            .from(limits.local_ports, "red")
             .marked(),
         Panel::lines("In TIME_WAIT", "Closed connections that keep their ports for a minute; many mean that nobody reuses connections.", Unit::Count, 8)
             .query(top("portolan_tcp_time_wait_connections"), "{{netns_of}}"),

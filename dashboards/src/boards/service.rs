@@ -1,10 +1,11 @@
 //! Service: both sides of every edge of one service.
 
 use super::super::board::{Board, Row};
+use super::super::limits::Limits;
 use super::super::panel::{Panel, Unit};
 use super::{CLUSTER, FROM, NAMESPACE, SERVICE, TO};
 
-pub fn board() -> Board {
+pub fn board(limits: &Limits) -> Board {
     Board {
         uid: "portolan-service",
         title: "Portolan / Service",
@@ -12,11 +13,11 @@ pub fn board() -> Board {
         variables: vec![CLUSTER, NAMESPACE, SERVICE],
         explore: "edge_role:portolan_request_duration_seconds:p99_5m",
         rows: vec![
-            Row { title: "At a glance", height: 4, panels: glance() },
-            Row { title: "Is it the network or the program?", height: 9, panels: layers() },
-            Row { title: "Those who call it", height: 8, panels: callers() },
+            Row { title: "At a glance", height: 4, panels: glance(limits) },
+            Row { title: "Is it the network or the program?", height: 9, panels: layers(limits) },
+            Row { title: "Those who call it", height: 8, panels: callers(limits) },
             Row { title: "Its backends", height: 8, panels: backends() },
-            Row { title: "Those it calls", height: 8, panels: called() },
+            Row { title: "Those it calls", height: 8, panels: called(limits) },
         ],
     }
 }
@@ -28,18 +29,18 @@ fn quantile(q: &str, role: &str) -> String {
     )
 }
 
-fn glance() -> Vec<Panel> {
+fn glance(limits: &Limits) -> Vec<Panel> {
     vec![
         Panel::number("Requests", "Requests a second it answers.", Unit::RequestsPerSecond, 4, format!("sum(service:portolan_request_duration_seconds:rate5m{{{TO}}})")).else_("blue"),
-        Panel::number("P99, its own", "One request in a hundred takes it longer, from the first byte in to the first byte out.", Unit::Seconds, 4, quantile("0.99", "server")).from(0.05, "red"),
-        Panel::number("P99, clients", "One request in a hundred takes longer, the network included.", Unit::Seconds, 4, quantile("0.99", "client")).from(0.05, "red"),
+        Panel::number("P99, its own", "One request in a hundred takes it longer, from the first byte in to the first byte out.", Unit::Seconds, 4, quantile("0.99", "server")).from(limits.latency, "red"),
+        Panel::number("P99, clients", "One request in a hundred takes longer, the network included.", Unit::Seconds, 4, quantile("0.99", "client")).from(limits.latency, "red"),
         Panel::number("Open connections", "Connections to it that are established now.", Unit::Count, 4, format!("sum(portolan_tcp_active_connections{{{TO}, role=\"server\"}}) or sum(portolan_tcp_active_connections{{{TO}, role=\"client\"}})")).else_("blue"),
-        Panel::number("Connects to it failing", "Share of the attempts to connect to it that fail.", Unit::Ratio, 4, format!("sum(pair:portolan_tcp_connects_failures:rate5m{{{TO}}}) / (sum(pair:portolan_tcp_connects_attempts:rate5m{{{TO}}}) > 0)")).or_else("no attempts").from(0.001, "red"),
-        Panel::number("Its connects failing", "Share of its attempts to connect to others that fail.", Unit::Ratio, 4, format!("sum(pair:portolan_tcp_connects_failures:rate5m{{{FROM}}}) / (sum(pair:portolan_tcp_connects_attempts:rate5m{{{FROM}}}) > 0)")).or_else("no attempts").from(0.001, "red"),
+        Panel::number("Connects to it failing", "Share of the attempts to connect to it that fail.", Unit::Ratio, 4, format!("sum(pair:portolan_tcp_connects_failures:rate5m{{{TO}}}) / (sum(pair:portolan_tcp_connects_attempts:rate5m{{{TO}}}) > 0)")).or_else("no attempts").from(limits.connect_failures, "red"),
+        Panel::number("Its connects failing", "Share of its attempts to connect to others that fail.", Unit::Ratio, 4, format!("sum(pair:portolan_tcp_connects_failures:rate5m{{{FROM}}}) / (sum(pair:portolan_tcp_connects_attempts:rate5m{{{FROM}}}) > 0)")).or_else("no attempts").from(limits.connect_failures, "red"),
     ]
 }
 
-fn layers() -> Vec<Panel> {
+fn layers(limits: &Limits) -> Vec<Panel> {
     let slowest = |series: &str| format!("max({series}{{{TO}}})");
     vec![
         Panel::lines(
@@ -57,7 +58,7 @@ fn layers() -> Vec<Panel> {
             .query(quantile("0.5", "server"), "p50")
             .query(quantile("0.95", "server"), "p95")
             .query(quantile("0.99", "server"), "p99")
-            .from(0.05, "red")
+            .from(limits.latency, "red")
             .by_factors(),
         Panel::heat(
             "How requests spread",
@@ -68,7 +69,7 @@ fn layers() -> Vec<Panel> {
     ]
 }
 
-fn callers() -> Vec<Panel> {
+fn callers(limits: &Limits) -> Vec<Panel> {
     vec![
         Panel::lines("Requests by client", "Requests a second, by who asks.", Unit::RequestsPerSecond, 6)
             .query(format!("sum by (client, client_namespace) (edge:portolan_request_duration_seconds:rate5m{{{TO}}})"), "{{client}}")
@@ -76,7 +77,7 @@ fn callers() -> Vec<Panel> {
         Panel::lines("P99 by client", "One request in a hundred takes longer, for each who asks.", Unit::Seconds, 6)
             .query(format!("max by (client, client_namespace) (edge:portolan_request_duration_seconds:p99_5m{{{TO}}})"), "{{client}}")
             .by_factors()
-            .from(0.05, "red")
+            .from(limits.latency, "red")
             .marked(),
         Panel::lines("Failed connects to it", "Attempts a second that failed, by client and result.", Unit::PerSecond, 6)
             .query(format!("sum by (client, result) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}}) > 0"), "{{client}}: {{result}}")
@@ -101,7 +102,7 @@ fn backends() -> Vec<Panel> {
     ]
 }
 
-fn called() -> Vec<Panel> {
+fn called(limits: &Limits) -> Vec<Panel> {
     vec![
         Panel::lines("Requests by server", "Requests a second that it sends, by who answers.", Unit::RequestsPerSecond, 6)
             .query(format!("sum by (server, server_namespace) (edge:portolan_request_duration_seconds:rate5m{{{FROM}}})"), "{{server}}")
@@ -109,7 +110,7 @@ fn called() -> Vec<Panel> {
         Panel::lines("P99 by server", "One request in a hundred takes longer, for each it asks: what it waits for.", Unit::Seconds, 6)
             .query(format!("max by (server, server_namespace) (edge:portolan_request_duration_seconds:p99_5m{{{FROM}}})"), "{{server}}")
             .by_factors()
-            .from(0.05, "red")
+            .from(limits.latency, "red")
             .marked(),
         Panel::lines("Its failed connects", "Attempts a second that failed, by server and result.", Unit::PerSecond, 6)
             .query(format!("sum by (server, result) (edge:portolan_tcp_connects:rate5m{{{FROM}, result!=\"ok\"}}) > 0"), "{{server}}: {{result}}")

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use portolan_dashboards::{self as dashboards, Question};
+use portolan_dashboards::{Dashboards, Question};
 
 use super::faults::{FAULTS, Fault};
 use super::webhook::Webhook;
@@ -97,7 +97,7 @@ struct Took {
 
 /// What its `for`, the window that it looks at, and Alertmanager allow, and two scrapes.
 fn at_the_latest(fault: &Fault) -> Result<Duration> {
-    let hold = dashboards::hold(tree::root(), fault.alert)?;
+    let hold = Dashboards::read(tree::root())?.hold(fault.alert);
     let hold = hold.with_context(|| format!("no rule is called {}", fault.alert))?;
     Ok((hold + WINDOW + GROUP_WAIT) / FASTER + SCRAPES)
 }
@@ -144,7 +144,7 @@ struct Panels(Vec<(Question, bool)>);
 
 impl Panels {
     fn new() -> Result<Self> {
-        let questions = dashboards::questions(tree::root())?;
+        let questions = Dashboards::read(tree::root())?.questions();
         Ok(Self(questions.into_iter().map(|question| (question, false)).collect()))
     }
 
