@@ -13,11 +13,11 @@ pub struct Limits {
     pub connect_failures: f64,
     /// How many times too fast the error budget is spent when someone is paged.
     pub burn_rate: f64,
-    /// Failed connects per second.
+    /// Failed connects per minute.
     pub failed_connects: f64,
     /// Share of the segments that are retransmitted.
     pub retransmits: f64,
-    /// Resets per second.
+    /// Resets per minute.
     pub resets: f64,
     /// Share of the local ports in use.
     pub local_ports: f64,
@@ -71,7 +71,7 @@ impl Limits {
     }
 }
 
-/// The objective of the services that have none of their own.
+/// The objective of services for which no other is set.
 fn latency_objective(files: &[RuleFile]) -> Result<f64> {
     const SERIES: &str = "portolan:latency_objective:seconds";
     let mut rules = files.iter().flat_map(RuleFile::rules);

@@ -11,7 +11,7 @@ pub use super::unit::Unit;
 pub struct Panel {
     kind: &'static str,
     title: &'static str,
-    description: &'static str,
+    description: String,
     unit: Unit,
     /// In columns of the grid.
     pub width: u64,
@@ -51,7 +51,7 @@ impl Panel {
     fn new(
         kind: &'static str,
         title: &'static str,
-        description: &'static str,
+        description: impl Into<String>,
         unit: Unit,
         width: u64,
         options: Value,
@@ -59,7 +59,7 @@ impl Panel {
         Self {
             kind,
             title,
-            description,
+            description: description.into(),
             unit,
             width,
             queries: Vec::new(),
@@ -76,7 +76,7 @@ impl Panel {
     /// One number, coloured by its thresholds.
     pub fn number(
         title: &'static str,
-        description: &'static str,
+        description: impl Into<String>,
         unit: Unit,
         width: u64,
         expr: impl Into<String>,
@@ -91,7 +91,12 @@ impl Panel {
     }
 
     /// Lines over time.
-    pub fn lines(title: &'static str, description: &'static str, unit: Unit, width: u64) -> Self {
+    pub fn lines(
+        title: &'static str,
+        description: impl Into<String>,
+        unit: Unit,
+        width: u64,
+    ) -> Self {
         let options = json!({
             "legend": {"calcs": ["lastNotNull", "max"], "displayMode": "table", "placement": "bottom", "showLegend": true},
             "tooltip": {"mode": "multi", "sort": "desc"},
@@ -108,7 +113,7 @@ impl Panel {
     /// columns, each with its heading.
     pub fn table(
         title: &'static str,
-        description: &'static str,
+        description: impl Into<String>,
         width: u64,
         labels: &[(&str, &str)],
         columns: &[Column],
@@ -168,10 +173,10 @@ impl Panel {
         panel
     }
 
-    /// Who calls whom: `expr` has `id`, `source` and `target`, its value is written at the edge.
+    /// A service map: `expr` has `id`, `source` and `target`, its value is written at the edge.
     pub fn graph(
         title: &'static str,
-        description: &'static str,
+        description: impl Into<String>,
         unit: Unit,
         width: u64,
         expr: impl Into<String>,
@@ -195,7 +200,7 @@ impl Panel {
     /// How durations are spread, over time; `expr` gives rates of buckets.
     pub fn heat(
         title: &'static str,
-        description: &'static str,
+        description: impl Into<String>,
         width: u64,
         expr: impl Into<String>,
     ) -> Self {

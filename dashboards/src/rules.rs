@@ -89,7 +89,7 @@ pub fn read(root: &Path) -> Result<Vec<RuleFile>> {
 impl RuleFile {
     fn parse(name: &str, path: String, text: String) -> Result<Self> {
         let Content { groups } =
-            serde_saphyr::from_str(&text).with_context(|| format!("{path} is no rule file"))?;
+            serde_saphyr::from_str(&text).with_context(|| format!("{path} is not a rule file"))?;
         Ok(Self { name: name.to_owned(), path, text, groups })
     }
 

@@ -177,13 +177,19 @@ fn panels_lie_side_by_side() {
 }
 
 #[test]
-fn alerts_say_who_what_and_what_next() {
+fn alerts_name_what_they_are_about_and_have_a_runbook() {
+    let tests = prometheus_tests().into_iter().map(|path| fs::read_to_string(path).unwrap());
+    let tests: String = tests.collect();
     for rule in committed().rules.iter().flat_map(RuleFile::rules) {
         let Some(name) = &rule.alert else { continue };
         assert!(name.starts_with("Portolan"), "{name}");
-        let description = &rule.annotations["description"];
-        let figures = ["{{ $labels.", "{{ $value "];
-        assert!(figures.iter().any(|figure| description.contains(figure)), "{name}");
+        for key in ["summary", "description"] {
+            let text = &rule.annotations[key];
+            let names = text.contains("$labels.") || text.contains("$value");
+            assert!(names, "{name}: {key} names nothing: {text}");
+        }
+        let said = format!("alertname: {name}\n");
+        assert!(tests.contains(&said), "no test compares what {name} says");
         let runbook = root().join(format!("docs/runbooks/{name}.md"));
         let runbook = fs::read_to_string(runbook).unwrap();
         for part in ["means", "sure", "First three commands", "causes", "Mend", "Silence"] {

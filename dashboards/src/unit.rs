@@ -1,17 +1,22 @@
 //! What the numbers of panels are.
 
-/// What a number is, in Grafana's words.
+/// What a number is, as Grafana's unit.
 #[derive(Clone, Copy)]
 pub enum Unit {
-    /// Plain.
+    /// A number of things.
     Count,
     Seconds,
-    /// A share of one.
+    /// A share of one, shown in percent.
     Ratio,
+    /// A factor.
+    Times,
     RequestsPerSecond,
-    PerSecond,
-    /// Many of them: in thousands and millions.
-    FactsPerSecond,
+    EventsPerSecond,
+    /// Calls of a program in the kernel.
+    RunsPerSecond,
+    ConnectionsPerSecond,
+    /// Of what is rare: "24 per minute" is read more easily than "0.4 per second".
+    PerMinute,
     Bytes,
     BytesPerSecond,
 }
@@ -22,9 +27,12 @@ impl Unit {
             Self::Count => "short",
             Self::Seconds => "s",
             Self::Ratio => "percentunit",
+            Self::Times => "suffix:×",
             Self::RequestsPerSecond => "reqps",
-            Self::PerSecond => "suffix:/s",
-            Self::FactsPerSecond => "cps",
+            Self::EventsPerSecond => "eps",
+            Self::RunsPerSecond => "suffix: runs/s",
+            Self::ConnectionsPerSecond => "suffix: conn/s",
+            Self::PerMinute => "suffix:/min",
             Self::Bytes => "bytes",
             Self::BytesPerSecond => "Bps",
         }

@@ -1,4 +1,4 @@
-//! Connectivity: which connections come to nothing or break, and why?
+//! Connectivity: which connections fail or are reset, and why?
 
 use super::super::board::{Board, Row};
 use super::super::limits::Limits;
@@ -10,31 +10,31 @@ pub fn board(limits: &Limits) -> Board {
     Board {
         uid: "portolan-connectivity",
         title: "Portolan / Connectivity",
-        description: "Which connections come to nothing or break, between which services, and why? Needs the recording rules of Portolan.",
+        description: "Which connections fail or are reset, between which services, and why? Needs the recording rules of Portolan.",
         variables: vec![CLUSTER, NAMESPACE, SERVICE],
         explore: "sum by (client, server, result) (edge:portolan_tcp_connects:rate5m{result!=\"ok\"})",
         rows: vec![
-            Row { title: "Connecting", height: 9, panels: connecting() },
-            Row { title: "The budget: 99.9 % of all attempts", height: 9, panels: budget(limits) },
-            Row { title: "Not allowed", height: 7, panels: forbidden() },
-            Row { title: "Breaking", height: 9, panels: breaking(limits) },
+            Row { title: "Connects", height: 9, panels: connecting() },
+            Row { title: "Error budget of connects", height: 9, panels: budget(limits) },
+            Row { title: "Segment violations", height: 7, panels: forbidden() },
+            Row { title: "Resets and retransmits", height: 9, panels: breaking(limits) },
         ],
     }
 }
 
 fn connecting() -> Vec<Panel> {
     vec![
-        Panel::lines("Failed connects", "Attempts a second that failed, by pair and result. refused: nothing listens. timeout, aborted: no answer. unreachable, denied: no way there.", Unit::PerSecond, 8)
-            .query(format!("sum by (client, server, result) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}}) > 0"), "{{client}} → {{server}}: {{result}}")
+        Panel::lines("Failed connects", "Connects per minute that failed, by pair and result. refused: nothing listens. timeout, aborted: no answer. unreachable: no route. denied: a policy.", Unit::PerMinute, 8)
+            .query(format!("60 * sum by (client, server, result) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}}) > 0"), "{{client}} → {{server}}: {{result}}")
             .or_else("none"),
-        Panel::lines("Time to connect", "One attempt in a hundred takes longer; a second and more means that the first SYN got no answer.", Unit::Seconds, 8)
+        Panel::lines("Connect duration p99", "One connect in 100 takes longer; a second or more means that the first SYN got no answer. Logarithmic axis.", Unit::Seconds, 8)
             .query(format!("topk(10, max by (client, server) (edge:portolan_tcp_connect_duration_seconds:p99_5m{{{TO}}}))"), "{{client}} → {{server}}")
             .by_factors()
             .from(1.0, "red")
             .marked(),
-        Panel::lines("Dropped at the listener", "A second: connection requests that the listener dropped (its queue is full), and SYN-ACKs that it had to send again (the client, or the way to it, does not answer).", Unit::PerSecond, 8)
-            .query(format!("sum by (service, port) (rate(portolan_listen_overflows_total{{{LISTENERS}}}[$__rate_interval]))"), "{{service}}:{{port}} dropped")
-            .query(format!("sum by (service, port) (rate(portolan_tcp_synack_retransmits_total{{{LISTENERS}}}[$__rate_interval]))"), "{{service}}:{{port}} SYN-ACK again")
+        Panel::lines("Listen drops and SYN-ACK retransmits", "Per minute: connections that the listener dropped because its accept queue is full, and SYN-ACKs that it retransmitted because the client did not answer.", Unit::PerMinute, 8)
+            .query(format!("60 * sum by (service, port) (rate(portolan_listen_overflows_total{{{LISTENERS}}}[$__rate_interval]))"), "{{service}}:{{port}} listen drops")
+            .query(format!("60 * sum by (service, port) (rate(portolan_tcp_synack_retransmits_total{{{LISTENERS}}}[$__rate_interval]))"), "{{service}}:{{port}} SYN-ACK retransmits")
             .or_else("none"),
     ]
 }
@@ -50,22 +50,22 @@ fn budget(limits: &Limits) -> Vec<Panel> {
     };
     vec![
         Panel::table(
-            "Failed share by pair",
-            "Share of the attempts that failed, over growing windows: high on the left only is new, high on the right only is over.",
+            "Connect error ratio by pair",
+            "Share of the connects that failed, over growing windows. High on the left only: it is new. High on the right only: it is over.",
             16,
             &TABLE_LABELS[..4],
             &[
-                column("5 minutes", "5m"),
-                column("30 minutes", "30m"),
-                column("1 hour", "1h"),
-                column("6 hours", "6h"),
-                column("3 days", "3d"),
+                column("5 min", "5m"),
+                column("30 min", "30m"),
+                column("1 h", "1h"),
+                column("6 h", "6h"),
+                column("3 d", "3d"),
             ],
         )
-        .leads_to("Server", "Both sides of this service", SERVICE_URL),
-        Panel::lines("How fast the budget is spent", "1 spends exactly what the objective allows; at 14.4 the budget of 30 days is gone in two.", Unit::Count, 8)
+        .leads_to("Server", "Dashboard of this service", SERVICE_URL),
+        Panel::lines("Error-budget burn rate (1 h)", format!("1× spends exactly what the objective allows ({:.1} % of the connects may fail); at {}× the budget of 30 days is spent in two days.", 100.0 * limits.connect_failures, limits.burn_rate), Unit::Times, 8)
             .query(format!("topk(10, pair:portolan_tcp_connects_failures:ratio_rate1h{{{TO}}} / {} > 0)", limits.connect_failures), "{{client}} → {{server}}")
-            .or_else("nothing spent")
+            .or_else("no failed connects")
             .from(limits.burn_rate, "red")
             .marked(),
     ]
@@ -73,8 +73,8 @@ fn budget(limits: &Limits) -> Vec<Panel> {
 
 fn forbidden() -> Vec<Panel> {
     vec![Panel::table(
-        "Connections between segments that may not connect",
-        "Established connections that the declared matrix of segments does not allow, since the agents started.",
+        "Connections that the segment matrix does not allow",
+        "Established connections between segments for which the declared matrix has no permission, since the agents started.",
         24,
         &[
             ("client_segment", "From segment"),
@@ -97,13 +97,13 @@ fn forbidden() -> Vec<Panel> {
 
 fn breaking(limits: &Limits) -> Vec<Panel> {
     vec![
-        Panel::lines("Resets", "A second, by pair and cause, each counted once. idle_reuse: client and server disagree about how long a connection may idle.", Unit::PerSecond, 8)
-            .query(format!("sum by (client, server, cause) (edge:portolan_tcp_resets:rate5m{{{TO}}}) > 0"), "{{client}} → {{server}}: {{cause}}")
+        Panel::lines("Resets", "Resets per minute by pair and cause, each counted once. idle_reuse: the keep-alive timeout of the client is longer than that of the server.", Unit::PerMinute, 8)
+            .query(format!("60 * sum by (client, server, cause) (edge:portolan_tcp_resets:rate5m{{{TO}}}) > 0"), "{{client}} → {{server}}: {{cause}}")
             .or_else("none"),
-        Panel::lines("Who sends resets, who gets them", "A second, as each side's host counted: the same reset is sent here and received there.", Unit::PerSecond, 8)
-            .query(format!("sum by (role, direction, cause) (rate(portolan_tcp_resets_total{{{TO}}}[$__rate_interval])) > 0"), "{{role}} {{direction}}: {{cause}}")
+        Panel::lines("Resets by side", "Resets per minute as the host of each side counts them: the same reset is sent by one and received by the other.", Unit::PerMinute, 8)
+            .query(format!("60 * sum by (role, direction, cause) (rate(portolan_tcp_resets_total{{{TO}}}[$__rate_interval])) > 0"), "{{role}} {{direction}}: {{cause}}")
             .or_else("none"),
-        Panel::lines("Segments sent again", "At most this share of the segments had to be sent again: full segments and one per request are counted, there may have been more. Above 2 % requests get slow.", Unit::Ratio, 8)
+        Panel::lines("Retransmits", "Share of the segments that were retransmitted, an upper bound: the kernel does not count segments, so bytes / 1448 plus one per request stands for them.", Unit::Ratio, 8)
             .query(format!("topk(10, max by (client, server) (edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}))"), "{{client}} → {{server}}")
             .from(limits.retransmits, "red")
             .marked(),

@@ -27,7 +27,7 @@ const FROM: &str = r#"cluster=~"$cluster", client_namespace=~"$namespace", clien
 /// The chosen services as listeners.
 const LISTENERS: &str =
     r#"cluster=~"$cluster", service_namespace=~"$namespace", service=~"$service""#;
-/// Without sums over nothing: the counts of nobody in particular.
+/// The label columns of a table of edges.
 const TABLE_LABELS: &[(&str, &str)] = &[
     ("client", "Client"),
     ("client_namespace", "Client namespace"),

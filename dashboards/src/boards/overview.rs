@@ -1,4 +1,4 @@
-//! Network overview: is the network doing what it promised, and if not, where?
+//! Network overview: does the network meet its objectives, and if not, where?
 
 use super::super::board::{Board, Row};
 use super::super::limits::Limits;
@@ -10,12 +10,13 @@ pub fn board(limits: &Limits) -> Board {
     Board {
         uid: "portolan-overview",
         title: "Portolan / Network overview",
-        description: "Is the network doing what it promised, and if not, between which services? Needs the recording rules of Portolan.",
+        description: "Does the network meet its objectives, and if not, between which services? Needs the recording rules of Portolan.",
         variables: vec![CLUSTER, NAMESPACE, SERVICE],
         explore: "topk(10, edge:portolan_request_duration_seconds:p99_5m)",
         rows: vec![
             Row { title: "Objectives", height: 4, panels: objectives(limits) },
-            Row { title: "Where it hurts", height: 10, panels: worst(limits) },
+            Row { title: "Worst edges", height: 10, panels: worst(limits) },
+            Row { title: "Service map", height: 10, panels: map() },
             Row { title: "Over time", height: 9, panels: over_time(limits) },
         ],
     }
@@ -26,23 +27,23 @@ fn objectives(limits: &Limits) -> Vec<Panel> {
     vec![
         Panel::number(
             "Alerts firing",
-            "Portolan's alerts above info that fire now, silenced or not.",
+            "Alerts of Portolan that fire now, without those of severity info; silenced ones included.",
             Unit::Count,
             3,
             r#"count(ALERTS{alertname=~"Portolan.*", alertstate="firing", severity!="info"}) or vector(0)"#,
         )
         .from(1.0, "red"),
         Panel::number(
-            "Over objective",
-            "Services of which one request in a hundred takes longer than their objective (50 ms, unless the objectives say otherwise).",
+            "Services over objective",
+            format!("Services whose p99 is longer than their objective: {} ms unless portolan-objectives.yaml sets another.", 1000.0 * limits.latency),
             Unit::Count,
             4,
             format!("count(service:portolan_request_duration_seconds:breach{{{TO}}}) or vector(0)"),
         )
         .from(1.0, "red"),
         Panel::number(
-            "Within 50 ms",
-            "Share of all requests answered within 50 ms, as the clients saw it.",
+            "Requests within 50 ms",
+            "Share of all requests that are answered within 50 ms, measured at the clients.",
             Unit::Ratio,
             4,
             format!(
@@ -53,8 +54,8 @@ fn objectives(limits: &Limits) -> Vec<Panel> {
         .from(0.95, "orange")
         .from(0.99, "green"),
         Panel::number(
-            "Connects ok",
-            "Share of the attempts to connect that succeed; the objective is 99.9 %.",
+            "Connect success",
+            format!("Share of the connects that succeed; the objective is {:.1} %.", 100.0 * (1.0 - limits.connect_failures)),
             Unit::Ratio,
             4,
             format!(
@@ -66,15 +67,15 @@ fn objectives(limits: &Limits) -> Vec<Panel> {
         .from(1.0 - limits.connect_failures, "green"),
         Panel::number(
             "Requests",
-            "Requests a second over all edges, each counted once even if both sides saw it.",
+            "Requests per second over all edges, each counted once even if both sides saw it.",
             Unit::RequestsPerSecond,
             3,
             format!("sum({requests})"),
         )
         .else_("blue"),
         Panel::number(
-            "Named",
-            "Share of the connections of which both ends have a service's name; addresses and container ids are none.",
+            "Identified",
+            "Share of the connections whose two ends are both identified as services, not by an address or a container id.",
             Unit::Ratio,
             3,
             r#"avg(cluster:portolan_tcp_connects_named:ratio_rate5m{cluster=~"$cluster"})"#,
@@ -82,8 +83,8 @@ fn objectives(limits: &Limits) -> Vec<Panel> {
         .else_("orange")
         .from(limits.identified, "green"),
         Panel::number(
-            "Agents",
-            "Agents that Prometheus gets answers from.",
+            "Agents up",
+            "Agents that Prometheus scrapes or that push to it.",
             Unit::Count,
             3,
             r#"count(portolan_build_info{cluster=~"$cluster"}) or vector(0)"#,
@@ -92,7 +93,7 @@ fn objectives(limits: &Limits) -> Vec<Panel> {
         .from(1.0, "green"),
         Panel::number(
             "Port conflicts",
-            "Binds and listens that failed because somebody else has the port, within the range shown.",
+            "Binds and listens that failed because another process holds the port, within the time range shown.",
             Unit::Count,
             6,
             r#"round(sum(increase(portolan_port_conflicts_total{cluster=~"$cluster", errno="EADDRINUSE"}[$__range]))) or vector(0)"#,
@@ -100,24 +101,24 @@ fn objectives(limits: &Limits) -> Vec<Panel> {
         .from(0.5, "red"),
         Panel::number(
             "Segment violations",
-            "Connections between segments that may not connect, within the range shown.",
+            "Connections that the segment matrix does not allow, within the time range shown.",
             Unit::Count,
             6,
             r#"round(sum(increase(portolan_segment_violations_total{cluster=~"$cluster"}[$__range]))) or vector(0)"#,
         )
         .from(0.5, "red"),
         Panel::number(
-            "Least even backends",
-            "How far the share of a backend is off what it should get, in parts of all requests of its client; the worst of those with a hundred requests within five minutes. Up to 5 % is even.",
+            "Worst imbalance",
+            format!("The largest difference between the share of requests that a backend gets and its expected share, among edges with 100 requests or more within five minutes. Up to {} % is even.", 100.0 * limits.imbalance),
             Unit::Ratio,
             6,
             format!("max(edge:portolan_backend_requests:deviation_5m{{{TO}}})"),
         )
         .from(limits.imbalance, "orange")
-        .or_else("too few"),
+        .or_else("too few requests"),
         Panel::number(
             "Local ports in use",
-            "Share of the local ports in use on the host that has the fewest left.",
+            "Share of the local ports in use, in the network namespace that has the fewest left.",
             Unit::Ratio,
             6,
             r#"max(portolan_ephemeral_ports_used_ratio{cluster=~"$cluster"}) or vector(0)"#,
@@ -132,32 +133,41 @@ fn worst(limits: &Limits) -> Vec<Panel> {
     vec![
         Panel::table(
             "Worst edges",
-            "Who calls whom: first those that alerts name, then the slowest. P99: one request in a hundred takes longer, as the client saw it; none, if no request was answered. Network: half of the round trips take longer, delayed acknowledgements (up to 40 ms) included. A long P99 over a short network is the server's own time. Failed: connects. Again: segments that had to be sent again.",
-            15,
+            "Edges with alerts first, then the slowest. P99: one request in 100 takes longer, measured at the client. RTT p50: half of the round trips take longer, delayed acknowledgements (up to 40 ms) included. A long P99 with a short RTT is time in the server. Retransmits: share of the segments.",
+            24,
             TABLE_LABELS,
             &[
                 column("Alerts", Unit::Count, Some(1.0), alerts()),
                 column("P99", Unit::Seconds, Some(limits.latency), format!("topk(50, edge:portolan_request_duration_seconds:p99_5m{{{TO}}} > 0)")),
-                column("Network", Unit::Seconds, Some(0.1), format!("edge:portolan_tcp_rtt_seconds:p50_5m{{{TO}}} > 0")),
+                column("RTT p50", Unit::Seconds, Some(0.1), format!("edge:portolan_tcp_rtt_seconds:p50_5m{{{TO}}} > 0")),
                 column("Requests", Unit::RequestsPerSecond, None, all("edge:portolan_request_duration_seconds:rate5m")),
-                column("Failed", Unit::PerSecond, Some(limits.failed_connects), format!("sum by ({EDGE}) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}})")),
-                column("Resets", Unit::PerSecond, Some(limits.resets), all("edge:portolan_tcp_resets:rate5m")),
-                column("Again", Unit::Ratio, Some(limits.retransmits), format!("edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}")),
+                column("Failed connects", Unit::PerMinute, Some(limits.failed_connects), format!("60 * sum by ({EDGE}) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}})")),
+                column("Resets", Unit::PerMinute, Some(limits.resets), format!("60 * {}", all("edge:portolan_tcp_resets:rate5m"))),
+                column("Retransmits", Unit::Ratio, Some(limits.retransmits), format!("edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}")),
             ],
         )
-        .leads_to("Server", "Both sides of this service", SERVICE_URL)
-        .wide("Port", 64)
-        .wide("Alerts", 84),
-        Panel::graph(
-            "Who calls whom",
-            "Services and the requests a second between them; 0 where they only connect.",
-            Unit::RequestsPerSecond,
-            9,
-            format!(
-                "label_join(label_join(label_join(\n  (\n    sum by (client, server) (pair:portolan_request_duration_seconds:rate5m{{{TO}}}) > 0\n    or\n    0 * (sum by (client, server) (pair:portolan_tcp_connects_attempts:rate5m{{{TO}}}) > 0)\n  ),\n  \"source\", \"\", \"client\"), \"target\", \"\", \"server\"), \"id\", \" → \", \"client\", \"server\")"
-            ),
-        ),
+        .leads_to("Server", "Dashboard of this service", SERVICE_URL)
+        .wide("Port", 70)
+        .wide("Alerts", 85)
+        .wide("P99", 95)
+        .wide("RTT p50", 95)
+        .wide("Requests", 105)
+        .wide("Failed connects", 140)
+        .wide("Resets", 95)
+        .wide("Retransmits", 120),
     ]
+}
+
+fn map() -> Vec<Panel> {
+    vec![Panel::graph(
+        "Service map",
+        "Services, and the requests per second between them; 0 where they connect without requests.",
+        Unit::RequestsPerSecond,
+        24,
+        format!(
+            "label_join(label_join(label_join(\n  (\n    sum by (client, server) (pair:portolan_request_duration_seconds:rate5m{{{TO}}}) > 0\n    or\n    0 * (sum by (client, server) (pair:portolan_tcp_connects_attempts:rate5m{{{TO}}}) > 0)\n  ),\n  \"source\", \"\", \"client\"), \"target\", \"\", \"server\"), \"id\", \" → \", \"client\", \"server\")"
+        ),
+    )]
 }
 
 /// Alerts above info that name an edge, and those that name its server only.
@@ -175,7 +185,7 @@ fn over_time(limits: &Limits) -> Vec<Panel> {
     vec![
         Panel::lines(
             "P99 by service",
-            "One request in a hundred takes longer: the ten slowest services, by the worse of what client and server saw. Mind the axis: each step is a factor.",
+            "One request in 100 takes longer: the ten slowest services, measured at the client or the server, whichever is longer. Logarithmic axis.",
             Unit::Seconds,
             8,
         )
@@ -186,14 +196,14 @@ fn over_time(limits: &Limits) -> Vec<Panel> {
         .by_factors()
         .from(limits.latency, "red")
         .marked(),
-        Panel::lines("Requests by service", "Requests a second that the ten busiest services answer.", Unit::RequestsPerSecond, 8)
+        Panel::lines("Requests by service", "Requests per second of the ten busiest services.", Unit::RequestsPerSecond, 8)
             .query(
                 format!("topk(10, sum by (server, server_namespace) (service:portolan_request_duration_seconds:rate5m{{{TO}}}))"),
                 "{{server}}",
             ),
         Panel::lines(
-            "Connects that fail",
-            "Share of the attempts to connect that fail, the ten worst pairs; the objective allows 0.1 %.",
+            "Connect error ratio",
+            format!("Share of the connects that fail, the ten worst pairs; the objective allows {:.1} %.", 100.0 * limits.connect_failures),
             Unit::Ratio,
             8,
         )

@@ -1,4 +1,4 @@
-//! Ports: who listens where, and how full their queues are.
+//! Ports: listeners, bind conflicts, and how full local ports and accept queues are.
 
 use super::super::board::{Board, Row};
 use super::super::limits::Limits;
@@ -19,14 +19,14 @@ pub fn board(limits: &Limits) -> Board {
     Board {
         uid: "portolan-ports",
         title: "Portolan / Ports",
-        description: "Who listens on which port, who wanted one and did not get it, and are ports or queues running out?",
+        description: "Which service listens on which port, which binds fail, and are local ports or accept queues running out?",
         variables: vec![CLUSTER, NAMESPACE, SERVICE],
         explore: "portolan_port_listeners",
         rows: vec![
             Row { title: "Listeners", height: 11, panels: listeners() },
-            Row { title: "Conflicts", height: 8, panels: conflicts() },
-            Row { title: "Running out of local ports", height: 8, panels: running_out(limits) },
-            Row { title: "Queues", height: 8, panels: queues() },
+            Row { title: "Bind conflicts", height: 8, panels: conflicts() },
+            Row { title: "Local ports", height: 8, panels: running_out(limits) },
+            Row { title: "Accept queues", height: 8, panels: queues() },
         ],
     }
 }
@@ -35,19 +35,19 @@ fn listeners() -> Vec<Panel> {
     let all = |metric: &str| format!("sum by ({BY}) ({metric}{{{LISTENERS}}})");
     let column = |title, bad_from, expr| Column { expr, title, unit: Unit::Count, bad_from };
     vec![Panel::table(
-        "Who listens where",
-        "Every listening service as the kernel has it. Sockets: how many share the port. Waiting: connections not yet accepted, of those that may wait.",
+        "Listeners",
+        "Every listening socket. Sockets: how many share the port. Backlog: connections that are not accepted yet. Backlog limit: how many may wait. Listen drops: connections dropped within the time range shown.",
         24,
         LABELS,
         &[
             column("Sockets", None, all("portolan_port_listeners")),
-            column("Waiting", Some(16.0), all("portolan_listen_backlog")),
-            column("May wait", None, all("portolan_listen_backlog_max")),
+            column("Backlog", Some(16.0), all("portolan_listen_backlog")),
+            column("Backlog limit", None, all("portolan_listen_backlog_max")),
             Column {
                 expr: format!(
                     "sum by ({BY}) (increase(portolan_listen_overflows_total{{{LISTENERS}}}[$__range]))"
                 ),
-                title: "Dropped",
+                title: "Listen drops",
                 unit: Unit::Count,
                 bad_from: Some(1.0),
             },
@@ -61,27 +61,27 @@ fn conflicts() -> Vec<Panel> {
     let by = "claimant, claimant_namespace, holder, holder_namespace, port, protocol, errno";
     vec![
         Panel::table(
-            "Who wanted a port and did not get it",
-            "Binds and listens that failed, since the agents started. Holder: who has the port; none: nobody, the error says why.",
+            "Failed binds",
+            "Binds and listens that failed since the agents started. Held by: the service that holds the port; none if no process does, then the error gives the reason.",
             14,
             &[
-                ("claimant", "Wanted by"),
+                ("claimant", "Service"),
                 ("claimant_namespace", "Namespace"),
                 ("port", "Port"),
                 ("protocol", "Protocol"),
                 ("holder", "Held by"),
-                ("holder_namespace", "Holder's namespace"),
+                ("holder_namespace", "Holder namespace"),
                 ("errno", "Error"),
             ],
-            &[column("Times", Some(1.0), format!("sum by ({by}) (portolan_port_conflicts_total{{{mine}}})"))],
+            &[column("Failures", Some(1.0), format!("sum by ({by}) (portolan_port_conflicts_total{{{mine}}})"))],
         )
         .or_else("none"),
-        Panel::lines("Reservations", "Reservations in force, and their breaches within the range shown.", Unit::Count, 5)
+        Panel::lines("Port reservations", "Reservations in force, and breaches of them.", Unit::Count, 5)
             .query(r#"sum by (origin) (portolan_port_reservations{cluster=~"$cluster"})"#, "reserved by {{origin}}")
-            .query(r#"sum by (owner, offender, port, action) (increase(portolan_port_reservation_breaches_total{cluster=~"$cluster"}[$__rate_interval])) > 0"#, "{{offender}} on {{port}} of {{owner}}: {{action}}")
+            .query(r#"sum by (owner, offender, port, action) (increase(portolan_port_reservation_breaches_total{cluster=~"$cluster"}[$__rate_interval])) > 0"#, "breach: {{offender}} on {{port}} of {{owner}} ({{action}})")
             .or_else("none"),
-        Panel::lines("Failed binds and listens", "A second, by who wanted the port.", Unit::PerSecond, 5)
-            .query(format!("sum by (claimant, port) (rate(portolan_port_conflicts_total{{{mine}}}[$__rate_interval])) > 0"), "{{claimant}}: {{port}}")
+        Panel::lines("Failed binds by service", "Failed binds and listens per minute, by service and port.", Unit::PerMinute, 5)
+            .query(format!("60 * sum by (claimant, port) (rate(portolan_port_conflicts_total{{{mine}}}[$__rate_interval])) > 0"), "{{claimant}}: {{port}}")
             .or_else("none"),
     ]
 }
@@ -89,28 +89,28 @@ fn conflicts() -> Vec<Panel> {
 fn running_out(limits: &Limits) -> Vec<Panel> {
     let top = |metric: &str| format!("topk(10, {metric}{{cluster=~\"$cluster\"}})");
     vec![
-        Panel::lines("In use", "Share of the ephemeral ports in use, by the service of the network namespace; the ten fullest.", Unit::Ratio, 8)
+        Panel::lines("Local ports in use", "Share of the ephemeral ports in use, by the service that owns the network namespace; the ten fullest.", Unit::Ratio, 8)
             .query(top("portolan_ephemeral_ports_used_ratio"), "{{netns_of}}")
             .from(limits.local_ports, "red")
             .marked(),
-        Panel::lines("Towards one destination", "The same for the one address and port that takes most; at 100 % the next connect there fails.", Unit::Ratio, 8)
+        Panel::lines("Local ports in use for one destination", "The same for the destination address and port that uses most; at 100 % the next connect to it fails.", Unit::Ratio, 8)
             .query(top("portolan_ephemeral_ports_destination_ratio"), "{{netns_of}}")
             .from(limits.local_ports, "red")
             .marked(),
-        Panel::lines("In TIME_WAIT", "Closed connections that keep their ports for a minute; many mean that nobody reuses connections.", Unit::Count, 8)
+        Panel::lines("Connections in TIME_WAIT", "Closed connections that occupy their local ports for a minute; many of them mean that clients do not reuse connections.", Unit::Count, 8)
             .query(top("portolan_tcp_time_wait_connections"), "{{netns_of}}"),
     ]
 }
 
 fn queues() -> Vec<Panel> {
     vec![
-        Panel::lines("Accept queues in use", "Connections that wait to be accepted, as a share of those that may; at 100 % the kernel drops new ones. The ten fullest.", Unit::Ratio, 12)
+        Panel::lines("Backlog in use", "Connections that are not accepted yet, as a share of the backlog limit; at 100 % the kernel drops new ones. The ten fullest.", Unit::Ratio, 12)
             .query(format!("topk(10, portolan_listen_backlog{{{LISTENERS}}} / (portolan_listen_backlog_max{{{LISTENERS}}} > 0))"), "{{service}}:{{port}}")
             .between(0.0, 1.0)
             .from(0.8, "red")
             .marked(),
-        Panel::lines("Connection requests dropped", "A second, by listener; the clients wait a second and more, and try again.", Unit::PerSecond, 12)
-            .query(format!("sum by (service, port) (rate(portolan_listen_overflows_total{{{LISTENERS}}}[$__rate_interval])) > 0"), "{{service}}:{{port}}")
+        Panel::lines("Listen drops", "Connections per minute that a listener dropped; the clients retry after a second or more.", Unit::PerMinute, 12)
+            .query(format!("60 * sum by (service, port) (rate(portolan_listen_overflows_total{{{LISTENERS}}}[$__rate_interval])) > 0"), "{{service}}:{{port}}")
             .or_else("none"),
     ]
 }
