@@ -192,7 +192,7 @@ fn alerts_name_what_they_are_about_and_have_a_runbook() {
         assert!(tests.contains(&said), "no test compares what {name} says");
         let runbook = root().join(format!("docs/runbooks/{name}.md"));
         let runbook = fs::read_to_string(runbook).unwrap();
-        for part in ["means", "sure", "First three commands", "causes", "Mend", "Silence"] {
+        for part in ["means", "Confidence", "First three commands", "causes", "Fix", "Silence"] {
             assert!(runbook.contains(part), "the runbook of {name} lacks: {part}");
         }
     }
