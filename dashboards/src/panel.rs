@@ -106,6 +106,10 @@ impl Panel {
             "drawStyle": "line", "lineWidth": 1, "fillOpacity": 10, "showPoints": "never",
             "spanNulls": false, "lineInterpolation": "linear", "thresholdsStyle": {"mode": "off"},
         });
+        if matches!(unit, Unit::Ratio) {
+            // A line of zeros gets an axis up to 5 %, not to 10000 %.
+            panel.custom["axisSoftMax"] = json!(0.05);
+        }
         panel
     }
 
@@ -151,7 +155,11 @@ impl Panel {
                 if columns.len() == 1 { "Value".to_owned() } else { format!("Value #{id}") };
             names[&value] = json!(title);
             order[&value] = json!(labels.len() + index);
-            let mut properties = vec![json!({"id": "unit", "value": unit.as_str()})];
+            // The panel's text is for a table without rows.
+            let mut properties = vec![
+                json!({"id": "unit", "value": unit.as_str()}),
+                json!({"id": "noValue", "value": NO_CELL}),
+            ];
             if let Some(bad) = bad_from {
                 properties
                     .push(json!({"id": "custom.cellOptions", "value": {"type": "color-text"}}));

@@ -16,7 +16,8 @@ pub fn board(limits: &Limits) -> Board {
         explore: "rate(portolan_events_lost_total[5m]) > 0",
         rows: vec![
             Row { title: "Coverage and loss", height: 5, panels: coverage(limits) },
-            Row { title: "Kernel events and hooks", height: 11, panels: seen() },
+            Row { title: "Kernel events", height: 9, panels: events() },
+            Row { title: "Hooks", height: 11, panels: hooks() },
             Row { title: "Name sources", height: 6, panels: names() },
             Row { title: "Cost", height: 8, panels: cost() },
         ],
@@ -25,31 +26,36 @@ pub fn board(limits: &Limits) -> Board {
 
 fn coverage(limits: &Limits) -> Vec<Panel> {
     vec![
-        Panel::number("Agents up", "Agents that Prometheus scrapes or that push to it.", Unit::Count, 4, format!("count(portolan_build_info{{{AGENTS}}}) or vector(0)")).else_("red").from(1.0, "green"),
+        Panel::number("Agents up", "Agents that Prometheus scrapes or that push to it.", Unit::Count, 3, format!("count(portolan_build_info{{{AGENTS}}}) or vector(0)")).else_("red").from(1.0, "green"),
         Panel::number("Events dropped", "Share of the kernel events that did not arrive, or arrived in a row named other. Events for the log only are not included.", Unit::Ratio, 4, format!(
             "(sum(rate(portolan_events_lost_total{{{AGENTS}, class!~\"event|dns_answer\"}}[$__rate_interval])) or vector(0)) / (sum(rate(portolan_events_seen_total{{{AGENTS}}}[$__rate_interval])) > 0)"
         )).from(1e-6, "orange").from(limits.events_lost, "red"),
-        Panel::number("Hooks missing", "Hooks that are not attached on some host; the table below lists them.", Unit::Count, 4, format!("sum(1 - portolan_hook_attached{{{AGENTS}}})")).from(1.0, "orange"),
-        Panel::number("Unidentified processes", "Processes with sockets for which no source has a name yet.", Unit::Count, 4, format!("sum(portolan_unresolved_owners{{{AGENTS}}})")).from(1.0, "orange"),
+        Panel::number("Hooks missing", "Hooks that are not attached on some host; the table below lists them.", Unit::Count, 3, format!("sum(1 - portolan_hook_attached{{{AGENTS}}})")).from(1.0, "orange"),
+        Panel::number("Unidentified processes", "Processes with sockets for which no source has a name yet.", Unit::Count, 5, format!("sum(portolan_unresolved_owners{{{AGENTS}}})")).from(1.0, "orange"),
         Panel::number("Identified connections", "Share of the connections whose two ends are both identified as services.", Unit::Ratio, 4, r#"avg(cluster:portolan_tcp_connects_named:ratio_rate5m{cluster=~"$cluster"})"#).else_("orange").from(limits.identified, "green"),
-        Panel::number("Pre-existing connections", "Connections that were open when the agents started; they are counted from then on.", Unit::Count, 4, format!("sum(portolan_tcp_preexisting_connections_total{{{AGENTS}}}) or vector(0)")).else_("blue"),
+        Panel::number("Pre-existing connections", "Connections that were open when the agents started; they are counted from then on.", Unit::Count, 5, format!("sum(portolan_tcp_preexisting_connections_total{{{AGENTS}}}) or vector(0)")).else_("blue"),
     ]
 }
 
-fn seen() -> Vec<Panel> {
-    let column = |title, unit, bad_from, expr| Column { expr, title, unit, bad_from };
-    let by = "instance, hook";
+fn events() -> Vec<Panel> {
     vec![
-        Panel::lines("Kernel events", "Events per second that the kernel programs handled, by class, dropped ones included.", Unit::EventsPerSecond, 6)
+        Panel::lines("Kernel events", "Events per second that the kernel programs handled, by class, dropped ones included.", Unit::EventsPerSecond, 12)
             .query(format!("sum by (class) (rate(portolan_events_seen_total{{{AGENTS}}}[$__rate_interval]))"), "{{class}}"),
-        Panel::lines("Events exported and dropped", "Events per second that are in the metrics, and those that are not, by reason. Seen = exported + dropped.", Unit::EventsPerSecond, 6)
+        Panel::lines("Events exported and dropped", "Events per second that are in the metrics, and those that are not, by reason. Seen = exported + dropped.", Unit::EventsPerSecond, 12)
             .query(format!("sum(rate(portolan_events_exported_total{{{AGENTS}}}[$__rate_interval]))"), "exported")
             .query(format!("sum by (class, reason) (rate(portolan_events_lost_total{{{AGENTS}}}[$__rate_interval])) > 0"), "dropped: {{class}}, {{reason}}")
             .query(format!("sum by (table) (rate(portolan_names_folded_total{{{AGENTS}}}[$__rate_interval])) > 0"), "counted as other: {{table}}"),
+    ]
+}
+
+fn hooks() -> Vec<Panel> {
+    let column = |title, unit, bad_from, expr| Column { expr, title, unit, bad_from };
+    let by = "instance, hook";
+    vec![
         Panel::table(
             "Hooks",
             "Missing hooks first. Attached: 1, or 0 where the kernel of the host does not allow the hook. Runs and time per run need --run-stats. Skipped: runs that the kernel left out because the program was already running on that CPU.",
-            12,
+            24,
             &[("instance", "Agent"), ("hook", "Hook")],
             &[
                 column("Attached", Unit::Count, None, format!("max by ({by}) (portolan_hook_attached{{{AGENTS}}})")),
@@ -60,8 +66,7 @@ fn seen() -> Vec<Panel> {
                 column("Skipped", Unit::PerMinute, Some(0.06), format!("60 * sum by ({by}) (rate(portolan_hook_misses_total{{{AGENTS}}}[$__rate_interval]))")),
             ],
         )
-        .least_first()
-        .wide("Hook", 170),
+        .least_first(),
     ]
 }
 

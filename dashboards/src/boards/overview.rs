@@ -37,7 +37,7 @@ fn objectives(limits: &Limits) -> Vec<Panel> {
             "Services over objective",
             format!("Services whose p99 is longer than their objective: {} ms unless portolan-objectives.yaml sets another.", 1000.0 * limits.latency),
             Unit::Count,
-            4,
+            5,
             format!("count(service:portolan_request_duration_seconds:breach{{{TO}}}) or vector(0)"),
         )
         .from(1.0, "red"),
@@ -45,7 +45,7 @@ fn objectives(limits: &Limits) -> Vec<Panel> {
             "Requests within 50 ms",
             "Share of all requests that are answered within 50 ms, measured at the clients.",
             Unit::Ratio,
-            4,
+            5,
             format!(
                 "sum(edge:portolan_request_duration_seconds_within_50ms:rate5m{{{TO}}}) / (sum({requests}) > 0)"
             ),
@@ -77,25 +77,16 @@ fn objectives(limits: &Limits) -> Vec<Panel> {
             "Identified",
             "Share of the connections whose two ends are both identified as services, not by an address or a container id.",
             Unit::Ratio,
-            3,
+            4,
             r#"avg(cluster:portolan_tcp_connects_named:ratio_rate5m{cluster=~"$cluster"})"#,
         )
         .else_("orange")
         .from(limits.identified, "green"),
         Panel::number(
-            "Agents up",
-            "Agents that Prometheus scrapes or that push to it.",
-            Unit::Count,
-            3,
-            r#"count(portolan_build_info{cluster=~"$cluster"}) or vector(0)"#,
-        )
-        .else_("red")
-        .from(1.0, "green"),
-        Panel::number(
             "Port conflicts",
             "Binds and listens that failed because another process holds the port, within the time range shown.",
             Unit::Count,
-            6,
+            5,
             r#"round(sum(increase(portolan_port_conflicts_total{cluster=~"$cluster", errno="EADDRINUSE"}[$__range]))) or vector(0)"#,
         )
         .from(0.5, "red"),
@@ -103,7 +94,7 @@ fn objectives(limits: &Limits) -> Vec<Panel> {
             "Segment violations",
             "Connections that the segment matrix does not allow, within the time range shown.",
             Unit::Count,
-            6,
+            5,
             r#"round(sum(increase(portolan_segment_violations_total{cluster=~"$cluster"}[$__range]))) or vector(0)"#,
         )
         .from(0.5, "red"),
@@ -111,7 +102,7 @@ fn objectives(limits: &Limits) -> Vec<Panel> {
             "Worst imbalance",
             format!("The largest difference between the share of requests that a backend gets and its expected share, among edges with 100 requests or more within five minutes. Up to {} % is even.", 100.0 * limits.imbalance),
             Unit::Ratio,
-            6,
+            5,
             format!("max(edge:portolan_backend_requests:deviation_5m{{{TO}}})"),
         )
         .from(limits.imbalance, "orange")
@@ -120,10 +111,19 @@ fn objectives(limits: &Limits) -> Vec<Panel> {
             "Local ports in use",
             "Share of the local ports in use, in the network namespace that has the fewest left.",
             Unit::Ratio,
-            6,
+            5,
             r#"max(portolan_ephemeral_ports_used_ratio{cluster=~"$cluster"}) or vector(0)"#,
         )
         .from(limits.local_ports, "red"),
+        Panel::number(
+            "Agents up",
+            "Agents that Prometheus scrapes or that push to it.",
+            Unit::Count,
+            4,
+            r#"count(portolan_build_info{cluster=~"$cluster"}) or vector(0)"#,
+        )
+        .else_("red")
+        .from(1.0, "green"),
     ]
 }
 
@@ -152,9 +152,9 @@ fn worst(limits: &Limits) -> Vec<Panel> {
         .wide("P99", 95)
         .wide("RTT p50", 95)
         .wide("Requests", 105)
-        .wide("Failed connects", 140)
+        .wide("Failed connects", 155)
         .wide("Resets", 95)
-        .wide("Retransmits", 120),
+        .wide("Retransmits", 130),
     ]
 }
 
