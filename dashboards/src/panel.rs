@@ -279,6 +279,9 @@ impl Panel {
     /// The axis reaches from the one to the other.
     pub fn between(mut self, low: f64, high: f64) -> Self {
         self.limits = Some((low, high));
+        if let Some(custom) = self.custom.as_object_mut() {
+            custom.remove("axisSoftMax");
+        }
         self
     }
 

@@ -30,10 +30,10 @@ fn coverage(limits: &Limits) -> Vec<Panel> {
         Panel::number("Events dropped", "Share of the kernel events that did not arrive, or arrived in a row named other. Events for the log only are not included.", Unit::Ratio, 4, format!(
             "(sum(rate(portolan_events_lost_total{{{AGENTS}, class!~\"event|dns_answer\"}}[$__rate_interval])) or vector(0)) / (sum(rate(portolan_events_seen_total{{{AGENTS}}}[$__rate_interval])) > 0)"
         )).from(1e-6, "orange").from(limits.events_lost, "red"),
-        Panel::number("Hooks missing", "Hooks that are not attached on some host; the table below lists them.", Unit::Count, 3, format!("sum(1 - portolan_hook_attached{{{AGENTS}}})")).from(1.0, "orange"),
+        Panel::number("Hooks missing", "Hooks that are not attached on some host; the table below lists them.", Unit::Count, 4, format!("sum(1 - portolan_hook_attached{{{AGENTS}}})")).from(1.0, "orange"),
         Panel::number("Unidentified processes", "Processes with sockets for which no source has a name yet.", Unit::Count, 5, format!("sum(portolan_unresolved_owners{{{AGENTS}}})")).from(1.0, "orange"),
         Panel::number("Identified connections", "Share of the connections whose two ends are both identified as services.", Unit::Ratio, 4, r#"avg(cluster:portolan_tcp_connects_named:ratio_rate5m{cluster=~"$cluster"})"#).else_("orange").from(limits.identified, "green"),
-        Panel::number("Pre-existing connections", "Connections that were open when the agents started; they are counted from then on.", Unit::Count, 5, format!("sum(portolan_tcp_preexisting_connections_total{{{AGENTS}}}) or vector(0)")).else_("blue"),
+        Panel::number("Pre-existing", "Connections that were open when the agents started; they are counted from then on.", Unit::Count, 4, format!("sum(portolan_tcp_preexisting_connections_total{{{AGENTS}}}) or vector(0)")).else_("blue"),
     ]
 }
 

@@ -71,7 +71,7 @@ fn conflicts() -> Vec<Panel> {
                 ("protocol", "Protocol"),
                 ("holder", "Held by"),
                 ("holder_namespace", "Holder namespace"),
-                ("errno", "Error"),
+                ("errno", "Errno"),
             ],
             &[column("Failures", Some(1.0), format!("sum by ({by}) (portolan_port_conflicts_total{{{mine}}})"))],
         )
