@@ -57,7 +57,7 @@ impl Catalogue {
         self.0.keys().map(String::as_str)
     }
 
-    /// Checks that there is a series of this name with these labels; the error says what there is not.
+    /// Checks that a series of this name and these labels exists; the error names what does not.
     pub fn check<'a>(
         &self,
         series: &str,

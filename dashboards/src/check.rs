@@ -1,5 +1,5 @@
-//! What has to hold for rules and panels: every name in them exists, and every alert tells its
-//! reader what it is about, where to look and what to do.
+//! Checks of rules and panels: every name in them exists, and every alert has a summary, a
+//! description, a severity, a runbook and a dashboard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -37,9 +37,9 @@ pub fn check(root: &Path, read: &Dashboards, catalogue: &Catalogue) -> Result<()
             }
         }
     }
-    for question in read.questions() {
-        let mut report = |what: String| problems.push(format!("{}: {what}", question.panel));
-        names.check_expression(&question.expr, &mut report);
+    for query in read.queries() {
+        let mut report = |what: String| problems.push(format!("{}: {what}", query.panel));
+        names.check_expression(&query.expr, &mut report);
     }
     let alertmanager = fs::read_to_string(root.join(ALERTMANAGER))
         .with_context(|| format!("reading {ALERTMANAGER}"))?;
@@ -177,7 +177,7 @@ fn check_recording(rule: &Rule, report: &mut impl FnMut(String)) {
     }
 }
 
-/// A matcher's value; what is excluded need not exist, but does.
+/// A matcher's value, without the anchors that the parser adds.
 fn pattern(matcher: &Matcher) -> String {
     match &matcher.op {
         MatchOp::Equal | MatchOp::NotEqual => matcher.value.clone(),

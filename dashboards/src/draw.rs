@@ -47,7 +47,7 @@ impl Drawing {
         run(Command::new("cp").arg("-r").arg(self.root.join("docs")).arg(folder))
     }
 
-    /// Checks every dashboard against Grafana's own types; the error says where they differ.
+    /// Checks every dashboard against Grafana's own types; the error lists the differences.
     pub fn check_types(&self) -> Result<()> {
         let mut check = Command::new("node");
         check.arg("validate.mjs").current_dir(self.tools()?);

@@ -54,7 +54,7 @@ pub struct Dashboards {
 pub type File = (String, String);
 
 /// A query of a panel, with every variable matching everything.
-pub struct Question {
+pub struct PanelQuery {
     /// Dashboard and panel.
     pub panel: String,
     /// PromQL.
@@ -106,18 +106,18 @@ impl Dashboards {
     }
 
     /// Every query of every panel.
-    pub fn questions(&self) -> Vec<Question> {
-        let mut questions = Vec::new();
+    pub fn queries(&self) -> Vec<PanelQuery> {
+        let mut queries = Vec::new();
         for board in &self.boards {
             for panel in board.rows.iter().flat_map(|row| &row.panels) {
-                questions.extend(panel.questions().map(|expr| Question {
+                queries.extend(panel.expressions().map(|expr| PanelQuery {
                     panel: format!("{}: {}", board.title, panel.title()),
                     expr: promql::without_variables(expr),
                     may_be_empty: panel.may_be_empty(),
                 }));
             }
         }
-        questions
+        queries
     }
 
     /// How long the condition of an alert has to hold before it fires.

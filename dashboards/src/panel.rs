@@ -1,7 +1,6 @@
 //! Panels as values, and their JSON as Grafana reads it.
 //!
-//! What every panel owes its reader is an argument of its constructor, so none can be without:
-//! a title, a sentence, a unit.
+//! Every panel has a title, a description and a unit: they are arguments of its constructor.
 
 use serde_json::{Value, json};
 
@@ -33,15 +32,15 @@ struct Query {
     instant: bool,
 }
 
-/// What stands in a cell of a table that has no number.
+/// The text of a table cell without a value.
 const NO_CELL: &str = "-";
 
-/// A column of a table: what it shows, how it is called, what it is.
+/// A column of a table.
 pub struct Column {
     pub expr: String,
     pub title: &'static str,
     pub unit: Unit,
-    /// From here on it is bad; coloured then.
+    /// From this value on it is red.
     pub bad_from: Option<f64>,
 }
 
@@ -134,7 +133,7 @@ impl Panel {
         for (index, (label, heading)) in labels.iter().enumerate() {
             names[label] = json!(heading);
             order[label] = json!(index);
-            // A port is a name made of digits.
+            // A port is a label, not a number to be rounded.
             panel.overrides.push(json!({
                 "matcher": {"id": "byName", "options": heading},
                 "properties": [{"id": "unit", "value": "string"}],
@@ -285,7 +284,7 @@ impl Panel {
         self
     }
 
-    /// What stands where there is no number.
+    /// The text of a panel without data.
     pub fn or_else(mut self, text: &'static str) -> Self {
         self.no_value = Some(text);
         self
@@ -299,7 +298,7 @@ impl Panel {
         self
     }
 
-    /// A column of a table as wide as its words, in pixels.
+    /// The width of a column of a table, in pixels.
     pub fn wide(mut self, column: &'static str, pixels: u64) -> Self {
         self.overrides.push(json!({
             "matcher": {"id": "byName", "options": column},
@@ -322,13 +321,13 @@ impl Panel {
         self.title
     }
 
-    /// Whether it says what it means that there is nothing to show.
+    /// Whether it has a text for an empty result.
     pub fn may_be_empty(&self) -> bool {
         self.no_value.is_some_and(|text| text != NO_CELL)
     }
 
-    /// What it asks Prometheus.
-    pub fn questions(&self) -> impl Iterator<Item = &str> {
+    /// Its expressions.
+    pub fn expressions(&self) -> impl Iterator<Item = &str> {
         self.queries.iter().map(|query| query.expr.as_str())
     }
 

@@ -125,7 +125,7 @@ pub fn scaled(text: &str, faster: u64) -> String {
     scaled + rest
 }
 
-/// The first duration of `text`: after `[`, after `offset `, or all there is.
+/// The first duration of `text`: after `[`, after `offset `, or the whole text.
 fn next_duration(text: &str) -> Option<(usize, &str)> {
     if milliseconds(text).is_some() {
         return Some((0, text));

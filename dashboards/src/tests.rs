@@ -1,5 +1,5 @@
-//! What is committed is what would be made; rules, panels and metrics know each other; promtool
-//! agrees.
+//! The committed files are what `cargo xtask dashboards` writes; rules, panels and metrics refer to
+//! each other; promtool accepts the rules and runs their tests.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -50,7 +50,7 @@ fn prometheus_tests() -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_is_committed_is_what_would_be_made() {
+fn the_committed_files_are_up_to_date() {
     for (path, text) in committed().generated(&Look::default()) {
         let committed = fs::read_to_string(root().join(&path)).unwrap_or_default();
         assert!(committed == text, "{path} is stale: run `cargo xtask dashboards`");
@@ -94,7 +94,7 @@ fn every_rule_has_a_test() {
 /// Every expression of rules and panels.
 fn all_expressions(read: &Dashboards) -> Vec<String> {
     let rules = read.rules.iter().flat_map(RuleFile::rules).map(|rule| rule.expr.clone());
-    rules.chain(read.questions().into_iter().map(|question| question.expr)).collect()
+    rules.chain(read.queries().into_iter().map(|query| query.expr)).collect()
 }
 
 #[test]
@@ -188,8 +188,8 @@ fn alerts_name_what_they_are_about_and_have_a_runbook() {
             let names = text.contains("$labels.") || text.contains("$value");
             assert!(names, "{name}: {key} names nothing: {text}");
         }
-        let said = format!("alertname: {name}\n");
-        assert!(tests.contains(&said), "no test compares what {name} says");
+        let test = format!("alertname: {name}\n");
+        assert!(tests.contains(&test), "no test compares what {name} says");
         let runbook = root().join(format!("docs/runbooks/{name}.md"));
         let runbook = fs::read_to_string(runbook).unwrap();
         for part in ["means", "Confidence", "First three commands", "causes", "Fix", "Silence"] {

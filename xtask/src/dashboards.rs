@@ -1,9 +1,10 @@
 //! `cargo xtask dashboards`: builds and runs the package in `dashboards/`.
 
+use std::env;
 use std::ffi::OsString;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{build, shell};
 
@@ -15,13 +16,15 @@ pub struct Args {
 }
 
 pub fn dashboards(args: &Args) -> Result<()> {
-    shell::loud(program().args(&args.args))
+    shell::loud(program()?.args(&args.args))
 }
 
 /// The program; its arguments follow.
-pub fn program() -> Command {
+pub fn program() -> Result<Command> {
     let mut command = shell::cargo();
+    // Paths in the arguments are relative to the user's folder.
+    command.current_dir(env::current_dir().context("finding the current folder")?);
     command.args(["run", "--quiet", "--package", "portolan-dashboards"]).args(build::locked());
     command.arg("--");
-    command
+    Ok(command)
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use portolan_dashboards::{Dashboards, Question};
+use portolan_dashboards::{Dashboards, PanelQuery};
 
 use super::faults::{FAULTS, Fault};
 use super::webhook::Webhook;
@@ -140,11 +140,11 @@ fn only_expected(webhook: &Webhook, fault: &Fault) -> Result<()> {
 }
 
 /// Which questions of which panels have had an answer.
-struct Panels(Vec<(Question, bool)>);
+struct Panels(Vec<(PanelQuery, bool)>);
 
 impl Panels {
     fn new() -> Result<Self> {
-        let questions = Dashboards::read(tree::root())?.questions();
+        let questions = Dashboards::read(tree::root())?.queries();
         Ok(Self(questions.into_iter().map(|question| (question, false)).collect()))
     }
 
@@ -198,7 +198,7 @@ impl Panels {
 }
 
 /// Why a question has no answer in the shop.
-fn not_here(question: &Question) -> Option<&'static str> {
+fn not_here(question: &PanelQuery) -> Option<&'static str> {
     let found = NOT_HERE.iter().find(|(metric, _)| question.expr.contains(metric));
     found.map(|(_, why)| *why)
 }

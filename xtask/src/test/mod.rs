@@ -82,7 +82,7 @@ pub fn test(args: &Args) -> Result<()> {
         heading("dashboards against Grafana's own types");
         if !(shell::exists("node") && shell::exists("npm")) {
             report.skip("the dashboards' types: node or npm is not installed");
-        } else if let Err(error) = shell::quiet(dashboards::program().arg("--grafana-types")) {
+        } else if let Err(error) = shell::quiet(dashboards::program()?.arg("--grafana-types")) {
             println!("{error:#}");
             report.failed += 1;
         } else {
