@@ -51,3 +51,53 @@ fn indented(text: &str, by: usize) -> String {
         all
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::Dashboards;
+    use crate::promql::parse;
+    use crate::tests::root;
+
+    #[test]
+    fn a_prometheus_rule_has_the_rules_of_its_file() {
+        let read = Dashboards::read(&root()).unwrap();
+        let yaml = rules(&read.rules, &Look::default());
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&yaml).unwrap();
+        assert_eq!(objects.len(), read.rules.len());
+        for (object, file) in objects.iter().zip(&read.rules) {
+            assert_eq!(object["kind"], "PrometheusRule");
+            assert_eq!(object["metadata"]["name"], *file.name);
+            let groups = object["spec"]["groups"].as_array().unwrap().iter();
+            let rules = groups.flat_map(|group| group["rules"].as_array().unwrap());
+            let rules: Vec<&Value> = rules.collect();
+            assert_eq!(rules.len(), file.rules().count());
+            for (rule, source) in rules.into_iter().zip(file.rules()) {
+                let name = source.name();
+                assert!(rule["alert"] == name || rule["record"] == name, "{rule}");
+                let expr = rule["expr"].as_str().map_or(rule["expr"].to_string(), str::to_owned);
+                let [expr, expected] = [&expr, &source.expr].map(|expr| parse(expr).unwrap());
+                assert_eq!(expr.to_string(), expected.to_string(), "{name}");
+                for (key, text) in &source.annotations {
+                    assert_eq!(rule["annotations"][key], *text, "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_config_map_has_its_dashboard() {
+        let read = Dashboards::read(&root()).unwrap();
+        let files = read.generated(&Look::default());
+        let boards: Vec<File> =
+            files.into_iter().filter(|(path, _)| path.starts_with("dashboards/grafana/")).collect();
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&config_maps(&boards)).unwrap();
+        assert_eq!(objects.len(), boards.len());
+        for (object, (path, text)) in objects.iter().zip(&boards) {
+            let file = path.rsplit('/').next().unwrap();
+            assert_eq!(object["data"][file], **text, "{path}");
+        }
+    }
+}
