@@ -4,9 +4,8 @@
 use std::env::consts::ARCH;
 
 use anyhow::Result;
-
-use crate::build::{self, AARCH64_COMPILER, Target};
-use crate::shell;
+use portolan_kit::build::{self, AARCH64_COMPILER, Target};
+use portolan_kit::shell;
 
 /// Checks for aarch64.
 pub fn aarch64() -> Result<()> {

@@ -11,8 +11,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use portolan_kit::{build, setup, shell, tree};
 
-use crate::{aarch64, build, reproducible, setup, shell, tidy, tree};
+use crate::{aarch64, reproducible, tidy};
 
 type Step = fn() -> Result<()>;
 

@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
-
-use crate::{setup, shell, tree};
+use portolan_kit::{setup, shell, tree};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -122,7 +121,7 @@ fn compile() -> Result<PathBuf> {
     cargo.args(["--bin", "fuzz", "--target", TARGET]).arg("--target-dir").arg(&build);
     // Not RUSTFLAGS: the kernel programs are compiled from a build script, by another compiler.
     cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", INSTRUMENTATION);
-    cargo.args(crate::build::locked());
+    cargo.args(portolan_kit::build::locked());
     shell::loud(&mut cargo)?;
     Ok(build.join(TARGET).join("release/fuzz"))
 }

@@ -12,8 +12,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-
-use crate::{build, setup, shell, tree};
+use portolan_kit::{build, setup, shell, tree};
 
 #[derive(clap::Args)]
 pub struct Args {

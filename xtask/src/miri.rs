@@ -8,14 +8,13 @@
 use std::process::Command;
 
 use anyhow::{Result, bail};
-
-use crate::shell;
+use portolan_kit::shell;
 
 /// An interpreter is some hundred times slower: fewer cases of each property.
 const CASES: &str = "8";
 
 pub fn miri() -> Result<()> {
-    let decoders = crate::tree::root().join("agent-common/src/decode");
+    let decoders = portolan_kit::tree::root().join("agent-common/src/decode");
     for entry in std::fs::read_dir(decoders)?.flatten() {
         let text = std::fs::read_to_string(entry.path())?;
         if text.contains("unsafe {") {
@@ -41,7 +40,7 @@ pub fn miri() -> Result<()> {
 /// The cargo of the nightly toolchain, by way of rustup.
 fn nightly() -> Command {
     let mut cargo = Command::new("cargo");
-    cargo.arg("+nightly").current_dir(crate::tree::root());
+    cargo.arg("+nightly").current_dir(portolan_kit::tree::root());
     // What started us is another toolchain's.
     for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
         cargo.env_remove(variable);

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use portolan_kit::{setup, shell, tree};
 
-use crate::{image, setup, shell, tree};
+use crate::image;
 
 /// Program and version.
 const TOOLS: [(&str, &str); 3] =

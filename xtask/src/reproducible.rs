@@ -12,9 +12,8 @@ use std::process::Command;
 use std::{env, io};
 
 use anyhow::{Context as _, Result, bail};
+use portolan_kit::{build, shell, tree};
 use serde_json::Value;
-
-use crate::{build, shell, tree};
 
 const OBJECT: &str = "portolan-ebpf";
 

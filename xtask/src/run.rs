@@ -4,8 +4,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use anyhow::{Result, bail};
-
-use crate::{build, shell, tree};
+use portolan_kit::{build, shell, tree};
 
 /// Where the agent listens unless it is told otherwise.
 const ADDRESS: &str = "127.0.0.1:10062";

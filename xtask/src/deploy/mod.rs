@@ -11,10 +11,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use portolan_kit::report::Report;
+use portolan_kit::{build, shell, tree};
 use serde_json::Value;
 
-use crate::test::Report;
-use crate::{build, shell, tree};
 use tools::Tools;
 
 /// Where the agent may be in `systemd-analyze security`: 0 is locked up, 10 is open.

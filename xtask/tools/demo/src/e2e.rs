@@ -1,0 +1,204 @@
+//! `cargo xtask test e2e-alerts`: breaks the shop in every way there is, and requires the right
+//! alert, and no other, at a webhook behind the real Alertmanager; and its end after healing.
+//!
+//! What it prints is the table of docs/network-monitoring.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::dashboards::{self, Question};
+use crate::faults::{FAULTS, Fault};
+use crate::webhook::Webhook;
+use crate::{Demo, stop};
+
+/// How many times as fast as in earnest: windows of 5 minutes last 15 seconds.
+const FASTER: u32 = 20;
+/// What a rate looks back on.
+const WINDOW: Duration = Duration::from_mins(5);
+/// Alertmanager waits so long for others of the same group.
+const GROUP_WAIT: Duration = Duration::from_secs(30);
+/// Two scrapes, and what follows them: an evaluation, a message.
+const SCRAPES: Duration = Duration::from_secs(4);
+/// The longest that an alert looks back: a quarter of an hour, and Alertmanager's five minutes.
+const LOOKS_BACK: Duration = Duration::from_mins(20);
+/// How long a broken shop is watched for other alerts, and a healed one.
+const WATCHED: Duration = Duration::from_secs(20);
+/// How long the shop runs before it is broken: an objective needs a past.
+const WARM_UP: Duration = Duration::from_secs(75);
+
+/// What the shop has not, so that nobody can show it; live tests make these happen.
+const NOT_HERE: [(&str, &str); 7] = [
+    ("portolan_identity_source_", "the shop runs in no containers"),
+    ("portolan_port_reservation_breaches_total", "nobody takes a port reserved for another"),
+    ("portolan_names_folded_total", "no table is full"),
+    ("portolan_otlp_", "nothing is pushed"),
+    ("portolan_events_lost_total", "nothing is lost"),
+    ("portolan_held_rows", "there is memory enough"),
+    ("portolan_memory_folding", "there is memory enough"),
+];
+
+/// Breaks and heals; `only` are names of faults, all if empty.
+pub fn alerts(only: &[String]) -> Result<()> {
+    for name in only {
+        crate::faults::find(name)?;
+    }
+    let webhook = Webhook::default();
+    let address = webhook.listen()?;
+    let mut demo = Demo::start(&format!("http://{address}/"), u64::from(FASTER), true)?;
+    stop::pause(WARM_UP)?;
+    let quiet = webhook.firing()?;
+    if !quiet.is_empty() {
+        bail!("alerts before anything is broken: {quiet:?}");
+    }
+    let mut panels = Panels::default();
+    panels.ask(&demo)?;
+    panels.report_quiet()?;
+    println!("| fault | alert | names | came after | at the latest | ended after |");
+    println!("|---|---|---|---|---|---|");
+    let mut failed = Vec::new();
+    let chosen = |fault: &&Fault| only.is_empty() || only.iter().any(|name| name == fault.name);
+    for fault in FAULTS.iter().filter(chosen) {
+        let Fault { name, alert, culprit, .. } = fault;
+        match one(&mut demo, &webhook, fault, &mut panels) {
+            Ok(took) => println!(
+                "| `{name}` | {alert} | {culprit} | {:.0} s | {:.0} s | {:.0} s |",
+                took.came.as_secs_f64(),
+                at_the_latest(fault)?.as_secs_f64(),
+                took.ended.as_secs_f64()
+            ),
+            Err(error) => {
+                println!("FAILED {name}: {error:#}");
+                failed.push(*name);
+                if stop::is_wanted() {
+                    return Err(error);
+                }
+                demo.obey("heal")?;
+                let _ = webhook.until(at_the_end(), BTreeSet::is_empty);
+            }
+        }
+    }
+    if only.is_empty() {
+        panels.report_end()?;
+    }
+    if !failed.is_empty() {
+        bail!("{} faults were not told right: {}", failed.len(), failed.join(", "));
+    }
+    Ok(())
+}
+
+/// How long an alert took to come, and after healing to end.
+struct Took {
+    came: Duration,
+    ended: Duration,
+}
+
+/// What its `for`, the window that it looks at, and Alertmanager allow, and two scrapes.
+fn at_the_latest(fault: &Fault) -> Result<Duration> {
+    let hold = dashboards::hold(fault.alert);
+    let hold = hold.with_context(|| format!("no rule is called {}", fault.alert))?;
+    Ok((hold + WINDOW + GROUP_WAIT) / FASTER + SCRAPES)
+}
+
+fn at_the_end() -> Duration {
+    LOOKS_BACK / FASTER + SCRAPES * 2
+}
+
+/// One fault.
+fn one(demo: &mut Demo, webhook: &Webhook, fault: &Fault, panels: &mut Panels) -> Result<Took> {
+    let expected = (fault.alert.to_owned(), fault.culprit.to_owned());
+    webhook.forget();
+    let began = Instant::now();
+    demo.obey(&format!("break {}", fault.name))?;
+    webhook
+        .until(at_the_latest(fault)?, |firing| firing.contains(&expected))
+        .with_context(|| format!("{} for {} did not come", fault.alert, fault.culprit))?;
+    let came = began.elapsed();
+    panels.ask(demo)?;
+    // What else there is to say would have been said by then.
+    stop::pause(WATCHED)?;
+    only_expected(webhook, fault)?;
+    let healed = Instant::now();
+    demo.obey("heal")?;
+    webhook.until(at_the_end(), BTreeSet::is_empty).context("it does not end")?;
+    let ended = healed.elapsed();
+    // Windows forget, and the next fault begins in peace.
+    stop::pause(WATCHED)?;
+    only_expected(webhook, fault).context("after healing")?;
+    Ok(Took { came, ended })
+}
+
+fn only_expected(webhook: &Webhook, fault: &Fault) -> Result<()> {
+    let mut others = webhook.ever()?;
+    others.retain(|(alert, _)| alert != fault.alert);
+    if !others.is_empty() {
+        bail!("not only {}: {others:?}", fault.alert);
+    }
+    Ok(())
+}
+
+/// Which questions of which panels have had an answer.
+struct Panels(Vec<(Question, bool)>);
+
+impl Default for Panels {
+    fn default() -> Self {
+        Self(dashboards::questions().into_iter().map(|question| (question, false)).collect())
+    }
+}
+
+impl Panels {
+    /// Asks those again that had no answer yet.
+    fn ask(&mut self, demo: &Demo) -> Result<()> {
+        for (question, answered) in self.0.iter_mut().filter(|(_, answered)| !answered) {
+            *answered = !demo.watch.query(&question.expr)?.is_empty();
+        }
+        Ok(())
+    }
+
+    /// While all is well a panel may have nothing to show only if it says what that means.
+    fn report_quiet(&self) -> Result<()> {
+        let mut shown: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
+        for (question, answered) in &self.0 {
+            let panel = shown.entry(&question.panel).or_default();
+            panel.0 |= *answered;
+            panel.1 |= question.may_be_empty || not_here(question).is_some();
+        }
+        let empty = |words: bool| {
+            let those = shown.iter().filter(|(_, (answered, says))| !answered && *says == words);
+            those.map(|(panel, _)| *panel).collect::<Vec<_>>()
+        };
+        println!("{} panels; empty while all is well:", shown.len());
+        for panel in empty(true) {
+            println!("  {panel}");
+        }
+        println!();
+        let silent = empty(false);
+        if !silent.is_empty() {
+            bail!("panels with nothing to show, that do not say why:\n  {}", silent.join("\n  "));
+        }
+        Ok(())
+    }
+
+    /// In the end everything has been shown that can happen here.
+    fn report_end(&self) -> Result<()> {
+        let mut never = Vec::new();
+        println!();
+        for (question, _) in self.0.iter().filter(|(_, answered)| !answered) {
+            match not_here(question) {
+                Some(why) => println!("not asked here ({why}): {}", question.panel),
+                None => never.push(format!("{}: {}", question.panel, question.expr)),
+            }
+        }
+        if !never.is_empty() {
+            bail!("panels that never had anything to show:\n  {}", never.join("\n  "));
+        }
+        Ok(())
+    }
+}
+
+/// Why a question has no answer in the shop.
+fn not_here(question: &Question) -> Option<&'static str> {
+    let found = NOT_HERE.iter().find(|(metric, _)| question.expr.contains(metric));
+    found.map(|(_, why)| *why)
+}
