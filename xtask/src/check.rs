@@ -1,10 +1,10 @@
-//! `cargo xtask check`: format, lints, tidy, licences. All of them run, then it says what failed.
+//! `cargo xtask check`: format, lints, tidy, licences. All of them run, then the failed ones are listed.
 //!
 //! Clippy for the kernel programs needs `core` for BPF in the form of clippy's own compiler. The
 //! toolchain that builds them may be another one (Debian's rustc comes without clippy), so `core`
 //! is built along from the sources of the running toolchain (`rust-src`, added when missing).
-//! Where these cannot be had, rustc's own lints are applied with the toolchain that builds, and
-//! that is said.
+//! Where these cannot be installed, rustc's own lints are applied with the toolchain that builds, and
+//! that is reported.
 
 use std::env::consts::ARCH;
 use std::path::Path;

@@ -25,7 +25,7 @@ pub struct Args {
     table: Option<PathBuf>,
 }
 
-/// What libFuzzer needs of the compiler: edges counted, comparisons told (clang's
+/// What libFuzzer needs of the compiler: edges counted, comparisons traced (clang's
 /// SanitizerCoverage).
 const INSTRUMENTATION: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -75,7 +75,7 @@ pub fn fuzz(args: &Args) -> Result<()> {
         let outcome = if is_broken { "**broken**" } else { "nothing broke" };
         let _ = writeln!(rows, "| {name} | {times} | {kept} | {outcome} |");
         if run.broken {
-            println!("{}", run.said);
+            println!("{}", run.output);
             broken.push(name.as_str());
         }
     }
@@ -131,7 +131,7 @@ struct Run {
     executions: u64,
     kept: usize,
     broken: bool,
-    said: String,
+    output: String,
 }
 
 fn run(program: &Path, body: &str, seconds: u32) -> Result<Run> {
@@ -146,20 +146,20 @@ fn run(program: &Path, body: &str, seconds: u32) -> Result<Run> {
     command.args(["-timeout=10", "-rss_limit_mb=1024", "-max_len=4096"]);
     command.arg(format!("-artifact_prefix={}/", found.display()));
     let output = command.stdin(Stdio::null()).output().context("starting the fuzzer")?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     let kept = fs::read_dir(&corpus).map_or(0, Iterator::count);
-    let last: Vec<&str> = said.lines().rev().take(30).collect();
+    let last: Vec<&str> = stderr.lines().rev().take(30).collect();
     Ok(Run {
-        executions: executions(&said).unwrap_or(0),
+        executions: executions(&stderr).unwrap_or(0),
         kept,
         broken: !output.status.success(),
-        said: last.into_iter().rev().collect::<Vec<_>>().join("\n"),
+        output: last.into_iter().rev().collect::<Vec<_>>().join("\n"),
     })
 }
 
 /// `stat::number_of_executed_units: 123`
-fn executions(said: &str) -> Option<u64> {
-    let line = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+fn executions(stderr: &str) -> Option<u64> {
+    let line = stderr.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
     line?.trim().parse().ok()
 }
 
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fuzzer_tells_how_often_it_ran() {
+    fn executions_are_read_from_the_output() {
         assert_eq!(executions("x\nstat::number_of_executed_units: 4711\nstat::y: 1\n"), Some(4711));
         assert_eq!(executions("killed"), None);
     }

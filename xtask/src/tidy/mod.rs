@@ -19,7 +19,7 @@ use portolan_kit::tree;
 #[derive(Default)]
 struct Sources(BTreeMap<String, String>);
 
-/// What breaks a rule, and how to mend it.
+/// What breaks a rule, and how to fix it.
 #[derive(Debug, PartialEq, Eq)]
 struct Finding {
     path: String,

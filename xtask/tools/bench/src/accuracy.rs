@@ -1,5 +1,5 @@
 //! How far the agent's figures are from the truth, by the live tests that compare the two: latency
-//! with a packet capture, with the clock of whoever waited and with wrk's own figures; counts with
+//! with a packet capture, with the clock of the program that waited and with wrk's own figures; counts with
 //! the kernel's of the same namespace (what `nstat` shows).
 //!
 //! The tests print every comparison as a line that begins with `FIGURE`; here they are collected.
@@ -51,10 +51,10 @@ pub fn measure(binary: &Path) -> Result<Accuracy> {
     // What a test complains of is in its output too.
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.context("starting the live tests")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let accuracy = Accuracy::read(&said)?;
+    let output = String::from_utf8_lossy(&output.stdout);
+    let accuracy = Accuracy::read(&output)?;
     if accuracy.tests == 0 {
-        bail!("no test of accuracy ran:\n{said}");
+        bail!("no test of accuracy ran:\n{output}");
     }
     for failed in &accuracy.failed {
         println!("  FAILED: {failed}");

@@ -41,8 +41,8 @@ impl Agent {
         let mut agent = Self { child, address };
         if let Err(error) = agent.wait() {
             drop(agent);
-            let said = std::fs::read_to_string(&log).unwrap_or_default();
-            return Err(error.context(format!("the agent does not start:\n{}", said.trim_end())));
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            return Err(error.context(format!("the agent does not start:\n{}", text.trim_end())));
         }
         Ok(agent)
     }
@@ -120,7 +120,7 @@ impl Drop for Agent {
     }
 }
 
-/// An address on the loopback that nobody uses now.
+/// An address on the loopback whose port is free now.
 fn free_address() -> Result<SocketAddr> {
     let socket = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
     socket.local_addr().context("looking for a free port")

@@ -15,7 +15,7 @@ use crate::agent::Agent;
 use crate::cpu::process_seconds;
 use crate::load::{Load, Server};
 
-/// The port that somebody has; each thread has one of its own behind it.
+/// The port that is taken; each thread has a free one after it.
 const TAKEN: u16 = 7000;
 /// Binds between two looks at the clock.
 const BATCH: u64 = 64;
@@ -35,9 +35,9 @@ pub struct Idle {
     pub daemon_millicores: f64,
 }
 
-/// Binds in the calling thread's network namespace for so long. How many, and what `look` returns
-/// while the threads that did it have nothing more to do, and are there: the time of a thread that
-/// has ended is nobody's. Every bind must end as `load` says.
+/// Binds in the calling thread's network namespace for so long. Returns how many, and what `look`
+/// returned when the threads were idle and had not ended: the processor time of a thread that has
+/// ended is in no file. Every bind must end as `load` demands.
 pub fn run<T>(load: Load, seconds: u32, look: impl FnOnce() -> T) -> Result<(u64, T)> {
     let _held = TcpListener::bind((Ipv4Addr::LOCALHOST, TAKEN)).context("taking a port")?;
     let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -114,7 +114,7 @@ fn bind(port: u16) -> Result<Option<i32>> {
     if fd < 0 {
         return Err(io::Error::last_os_error()).context("making a socket");
     }
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: zeros are a valid address.
     let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };

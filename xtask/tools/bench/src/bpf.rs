@@ -49,14 +49,14 @@ pub fn enable_statistics() -> io::Result<OwnedFd> {
     owned(bpf(ENABLE_STATS, &mut [0]))
 }
 
-/// What the statistics say of a program.
+/// The statistics of a program.
 pub fn runs(program: &OwnedFd) -> io::Result<Runs> {
     let info = info(program)?;
     // struct bpf_prog_info: run_time_ns and run_cnt are words 24 and 25.
     Ok(Runs { count: info[25], nanoseconds: info[24] })
 }
 
-/// How many programs at tracepoints and the like are in the kernel, whoever loaded them.
+/// How many programs at tracepoints and the like are in the kernel, of all processes.
 pub fn tracing_programs() -> io::Result<usize> {
     let mut found = 0;
     let mut id = 0;

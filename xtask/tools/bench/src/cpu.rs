@@ -1,7 +1,7 @@
 //! Processor time: of the whole machine from /proc/stat, and of the processes that take part.
 //!
 //! The machine's figure is the one that counts: it holds what a tool costs in kernel threads and
-//! interrupts too. The others tell how much of it was somebody else's.
+//! interrupts too. The others show how much of it was used by other programs.
 
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 /// Ticks of /proc/stat per second; a constant of Linux' interface to programs.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The clocks at one moment.
+/// The clocks at one point in time.
 pub struct Clocks {
     at: Instant,
     busy: f64,
@@ -20,7 +20,7 @@ pub struct Clocks {
     kernel: f64,
 }
 
-/// What went by between two moments.
+/// What was spent between two points in time.
 #[derive(Clone, Copy, Debug)]
 pub struct Spent {
     pub wall: Duration,
@@ -30,7 +30,7 @@ pub struct Spent {
     pub stolen: f64,
     /// The part of `busy` that the given processes and our finished children used.
     pub own: f64,
-    /// The part of `busy` that the kernel's own threads used, whomever they worked for.
+    /// The part of `busy` that the kernel's own threads used, for any process.
     pub kernel: f64,
 }
 

@@ -46,7 +46,7 @@ pub struct Paced {
     /// Thousandths of a processor that the programs used, the clock reads of the statistics
     /// included.
     pub program_millicores: f64,
-    /// The same of empty programs on the same hooks: what nobody who uses them can do without.
+    /// The same of empty programs on the same hooks: the least that any user of these hooks pays.
     pub floor_millicores: f64,
 }
 

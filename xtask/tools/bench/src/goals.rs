@@ -19,7 +19,7 @@ pub struct Row {
     pub id: &'static str,
     pub what: String,
     pub goal: &'static str,
-    /// What empty programs on the same hooks cost in the same run: nobody can be below.
+    /// What empty programs on the same hooks cost in the same run: no tool can cost less.
     pub floor: String,
     pub result: String,
     pub interval: String,

@@ -24,7 +24,8 @@ pub fn measure() -> Result<Insertion> {
     let mut cargo = shell::cargo();
     cargo.args(["bench", "--quiet", "--package", "agent", "--bench", "insert"]);
     let output = shell::output(cargo.args(build::locked()))?;
-    figures(&output).with_context(|| format!("the benchmark of insertions said:\n{output}"))
+    figures(&output)
+        .with_context(|| format!("unexpected output of the benchmark of insertions:\n{output}"))
 }
 
 fn figures(output: &str) -> Option<Insertion> {

@@ -143,16 +143,16 @@ pub fn bench(args: &Args) -> Result<()> {
 }
 
 fn measure(wanted: &[Scenario], plan: Plan, binary: &Path, directory: &Path) -> Result<Report> {
-    let strangers = bpf::tracing_programs().context("listing the kernel's programs")?;
-    if strangers > 0 {
+    let other_programs = bpf::tracing_programs().context("listing the kernel's programs")?;
+    if other_programs > 0 {
         println!(
-            "WARNING: {strangers} tracing programs of others are loaded (another agent, a test?): \
-             they are measured along"
+            "WARNING: {other_programs} other tracing programs are loaded (another agent, a test?): \
+             they are part of every figure"
         );
     }
     let server = Server::start(directory)?;
     let mut report = Report {
-        machine: machine::facts(),
+        machine: machine::describe(),
         goals: Vec::new(),
         outcomes: Vec::new(),
         hooks: Vec::new(),
@@ -160,7 +160,7 @@ fn measure(wanted: &[Scenario], plan: Plan, binary: &Path, directory: &Path) -> 
         size: None,
         insertion: None,
         accuracy: None,
-        strangers,
+        other_programs,
     };
     let loads: [(Load, &[Scenario], &str); 5] = [
         (Load::Connections, &[Scenario::P1], "P1: connection storm"),
@@ -221,10 +221,12 @@ fn wanted(given: &[Scenario]) -> Vec<Scenario> {
     if given.is_empty() { Scenario::value_variants().to_vec() } else { given.to_vec() }
 }
 
-/// The load and the peers. Where they are not to be had, what needs them says so itself.
+/// Installs the load and the peers.
 fn install() -> Result<()> {
     if !apt::is_here() {
-        println!("this is no Debian: nginx, wrk, libbpf-tools and bpftrace must be there already");
+        println!(
+            "not a Debian system: nginx, wrk, libbpf-tools and bpftrace must be there already"
+        );
         return Ok(());
     }
     let missing = apt::missing(&PACKAGES);

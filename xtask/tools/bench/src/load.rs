@@ -17,7 +17,7 @@ use crate::cpu::{Clocks, Spent};
 /// Where nginx listens.
 pub const PORT: u16 = 8080;
 const STREAM_PORT: u16 = 5201;
-/// Connections that wrk keeps open, or opens again and again.
+/// Connections that wrk keeps open, or reopens for every request.
 const CONNECTIONS: u32 = 64;
 /// Bytes of the file behind [`Load::Bulk`].
 const BULK_BYTES: usize = 16 << 20;
@@ -34,7 +34,7 @@ pub enum Load {
     Bulk,
     /// One connection as fast as it goes; an operation is a MiB.
     Stream,
-    /// Binds to a port that somebody has.
+    /// Binds to a port that is taken.
     FailedBinds,
     /// Binds to a port that is free, given back at once.
     Binds,
@@ -45,7 +45,7 @@ pub enum Load {
 pub struct Window {
     /// Operations that were done.
     pub operations: u64,
-    /// Operations that wrk says went wrong.
+    /// Operations that failed according to wrk.
     pub errors: u64,
     /// Processor time that they took.
     pub spent: Spent,
@@ -105,7 +105,7 @@ impl Server {
         let script = "ip link set lo up && \
                       echo 10000 65535 > /proc/sys/net/ipv4/ip_local_port_range && \
                       exec nginx -e \"$0/error.log\" -p \"$0\" -c \"$0/nginx.conf\"";
-        // If we are killed, nginx is told to stop too: nothing stays behind.
+        // If this process is killed, nginx gets a signal too and stops.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "unshare", "--net", "sh", "-c", script]).arg(&here);
         let child = command.stdin(Stdio::null()).spawn().context("starting nginx")?;
@@ -144,7 +144,7 @@ impl Server {
         let output = shell::output(&mut wrk)?;
         let spent = Clocks::read(&taking_part)?.since(&before);
         let (operations, errors) = results(&output)
-            .with_context(|| format!("wrk said nothing of its requests:\n{output}"))?;
+            .with_context(|| format!("wrk printed no sum of its requests:\n{output}"))?;
         if operations == 0 {
             bail!("not one request was answered: look at what else runs on this machine");
         }
@@ -177,14 +177,14 @@ impl Server {
         Ok(Window { operations: bytes >> 20, errors: 0, spent })
     }
 
-    /// The other end of [`Self::stream`], asked again until the server listens.
+    /// The other end of [`Self::stream`], repeated until the server listens.
     fn stream_client(&self, seconds: u32) -> Result<(u64, f64)> {
         let began = Instant::now();
         loop {
             let mut client = self.inside("iperf3");
             client.args(["--client", "127.0.0.1", "--json", "--port"]);
             client.arg(STREAM_PORT.to_string()).arg("--time").arg(seconds.to_string());
-            // With --json it ends well even if nobody listened yet.
+            // With --json its exit status is 0 even if no server listened yet.
             let output = shell::output(&mut client)?;
             if let Some(streamed) = streamed(&output) {
                 return Ok(streamed);
@@ -231,8 +231,8 @@ impl Server {
         let log = directory.join("error.log");
         loop {
             if let Some(status) = self.child.try_wait().context("waiting for nginx")? {
-                let said = fs::read_to_string(&log).unwrap_or_default();
-                bail!("nginx ended at once ({status}): {}", said.trim());
+                let text = fs::read_to_string(&log).unwrap_or_default();
+                bail!("nginx ended at once ({status}): {}", text.trim());
             }
             if self.processes().len() > 1 {
                 return Ok(());

@@ -1,4 +1,4 @@
-//! The facts about a machine without which a figure says nothing.
+//! The properties of a machine that a figure depends on.
 
 use std::fs;
 use std::process::Command;
@@ -6,10 +6,10 @@ use std::process::Command;
 use portolan_kit::shell;
 
 /// Name and value, in the order they are shown.
-pub type Facts = Vec<(&'static str, String)>;
+pub type Properties = Vec<(&'static str, String)>;
 
-/// Everything that moves the figures; what cannot be found out is said to be unknown.
-pub fn facts() -> Facts {
+/// Everything that moves the figures; what cannot be found out is `unknown`.
+pub fn describe() -> Properties {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     vec![
         ("processor", field("/proc/cpuinfo", "model name")),
@@ -44,7 +44,7 @@ fn memory() -> String {
     kib.map_or(total, |kib| format!("{:.0} GiB", kib / 1024.0 / 1024.0))
 }
 
-/// The first line a program says of its version; nginx and wrk fail or use standard error.
+/// The first line of a program's version; nginx and wrk fail or use standard error.
 fn version(command: &mut Command, flag: &str) -> String {
     let Ok(output) = command.arg(flag).output() else { return "not installed".to_owned() };
     let text = [output.stdout, output.stderr].concat();

@@ -9,17 +9,17 @@ use crate::daemon::Daemon;
 use crate::goals::Row;
 use crate::hooks::Cost;
 use crate::insertion::Insertion;
-use crate::machine::Facts;
+use crate::machine::Properties;
 use crate::rounds::Outcome;
 use crate::size::Size;
 use crate::stats::Estimate;
 
-/// The page's words; figures go where the marks are.
+/// The page's text; figures replace the marks.
 const PAGE: &str = include_str!("benchmarks.md");
 
 /// Everything measured in one run of the command.
 pub struct Report {
-    pub machine: Facts,
+    pub machine: Properties,
     pub goals: Vec<Row>,
     pub outcomes: Vec<Outcome>,
     pub hooks: Vec<Cost>,
@@ -28,19 +28,28 @@ pub struct Report {
     pub insertion: Option<Insertion>,
     pub accuracy: Option<Accuracy>,
     /// Programs of others at tracepoints while we measured.
-    pub strangers: usize,
+    pub other_programs: usize,
 }
 
 impl Report {
     /// All figures.
     pub fn json(&self) -> Value {
-        let Self { machine, goals, outcomes, hooks, daemon, size, insertion, accuracy, strangers } =
-            self;
+        let Self {
+            machine,
+            goals,
+            outcomes,
+            hooks,
+            daemon,
+            size,
+            insertion,
+            accuracy,
+            other_programs,
+        } = self;
         let machine: serde_json::Map<String, Value> =
             machine.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         json!({
             "machine": machine,
-            "other_tracing_programs": strangers,
+            "other_tracing_programs": other_programs,
             "goals": goals.iter().map(goal_json).collect::<Vec<_>>(),
             "loads": outcomes.iter().map(outcome_json).collect::<Vec<_>>(),
             "hooks": hooks.iter().map(cost_json).collect::<Vec<_>>(),
@@ -89,7 +98,7 @@ impl Report {
         for (name, value) in &self.machine {
             let _ = writeln!(table, "| {name} | {value} |");
         }
-        let _ = writeln!(table, "| other tracing programs loaded | {} |", self.strangers);
+        let _ = writeln!(table, "| other tracing programs loaded | {} |", self.other_programs);
         table
     }
 
@@ -110,7 +119,7 @@ fn load_section(outcome: &Outcome) -> String {
          each, with nothing on\n\n\
          {} rounds of {} s windows; {errors} operations failed; other programs used {:.1} % of \
          the busy time, the hypervisor took {:.1} %.\n\n\
-         | switched on | processor time | 95 % interval | of those who take part | per second | \
+         | switched on | processor time | 95 % interval | of the participants | per second | \
          95 % interval | windows |\n|---|---|---|---|---|---|---|\n",
         off.throughput,
         off.cost * 1e6,

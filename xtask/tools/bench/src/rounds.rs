@@ -1,9 +1,9 @@
 //! The order of measurements: every window of a subject lies between two windows of nothing.
 //!
 //! Identical runs of a load differ by a factor of two within a minute on a shared machine, so
-//! figures taken minutes apart say nothing. Neighbours of a second do: each window is divided by
+//! figures taken minutes apart cannot be compared. Neighbours of a second do: each window is divided by
 //! the mean of the two beside it, and only such ratios are kept. The order of subjects is drawn
-//! anew for each round, so that nobody always follows the same one.
+//! anew for each round, so that no subject always follows the same one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,9 +37,9 @@ pub struct Outcome {
     pub off: Absolute,
     /// In the order of [`Subject`].
     pub subjects: Vec<(Subject, Ratios)>,
-    /// Who could not be measured, and why.
+    /// Subjects that could not be measured, and why.
     pub unavailable: BTreeMap<Subject, String>,
-    /// Operations that wrk says went wrong, with whatever was on.
+    /// Operations that failed according to wrk, whatever was switched on.
     pub errors: u64,
 }
 
@@ -112,12 +112,12 @@ pub fn measure(
             triples.entry(subject).or_default().push(Triple { before, on, after });
             before = after;
         }
-        tell(round + 1, plan, started, &triples);
+        print_progress(round + 1, plan, started, &triples);
     }
     Ok(summary(load, plan, &triples, unavailable))
 }
 
-/// Who comes when in a round.
+/// The order within a round.
 fn order(round: u32, load: Load, random: &mut Random) -> Vec<Subject> {
     let mut subjects = Subject::CORE.to_vec();
     if round.is_multiple_of(PEERS_EVERY) {
@@ -141,8 +141,13 @@ fn window(
     window
 }
 
-fn tell(round: u32, plan: Plan, started: Instant, triples: &BTreeMap<Subject, Vec<Triple>>) {
-    let left = started.elapsed().mul_f64(f64::from(plan.rounds - round) / f64::from(round));
+fn print_progress(
+    round: u32,
+    plan: Plan,
+    started: Instant,
+    triples: &BTreeMap<Subject, Vec<Triple>>,
+) {
+    let remaining = started.elapsed().mul_f64(f64::from(plan.rounds - round) / f64::from(round));
     let shown = Subject::CORE.iter().filter_map(|subject| {
         let costs: Vec<f64> = triples.get(subject)?.iter().map(Triple::cost).collect();
         Some(format!("{} ×{:.3}", subject.as_str(), median(&costs)?))
@@ -150,9 +155,9 @@ fn tell(round: u32, plan: Plan, started: Instant, triples: &BTreeMap<Subject, Ve
     let foreign: Vec<f64> =
         triples.values().flatten().map(|triple| triple.after.spent.foreign()).collect();
     println!(
-        "  round {round} of {}, about {} s left, others use {:.0} %; processor time so far: {}",
+        "  round {round} of {}, about {} s remaining, others use {:.0} %; processor time so far: {}",
         plan.rounds,
-        left.as_secs(),
+        remaining.as_secs(),
         median(&foreign).unwrap_or(0.0) * 100.0,
         shown.collect::<Vec<_>>().join(", ")
     );

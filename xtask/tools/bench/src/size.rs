@@ -24,8 +24,8 @@ const MOST_ROUNDS: usize = 300;
 const SCRAPES: usize = 15;
 /// Connections that are open while the kernel's memory is looked at.
 const CONNECTIONS: usize = 8000;
-/// The kernel frees sockets' memory a moment after their end.
-const SETTLE: Duration = Duration::from_secs(2);
+/// The kernel frees sockets' memory some time after their end.
+const RECLAIM: Duration = Duration::from_secs(2);
 
 /// The figures.
 pub struct Size {
@@ -103,14 +103,14 @@ fn edges(count: usize) -> Result<Vec<TcpListener>> {
 fn connections() -> Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0").context("listening")?;
     let address = listener.local_addr()?;
-    sleep(SETTLE);
+    sleep(RECLAIM);
     let before = slab_bytes()?;
     let mut open = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
         let client = TcpStream::connect(address).context("connecting")?;
         open.push((client, listener.accept().context("accepting")?));
     }
-    sleep(SETTLE);
+    sleep(RECLAIM);
     let after = slab_bytes()?;
     drop(open);
     Ok(after - before)

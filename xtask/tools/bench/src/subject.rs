@@ -13,9 +13,9 @@ use crate::load::Load;
 use crate::tool::Tool;
 
 /// After something was started or stopped the kernel has work left (freed maps, RCU).
-const SETTLE: Duration = Duration::from_millis(300);
+const PAUSE: Duration = Duration::from_millis(300);
 
-/// A tool that saw the load says at least a headline and one fact.
+/// A tool that saw the load prints at least a heading and one row.
 const LEAST_LINES: usize = 2;
 
 const COUNT: &str = "tracepoint:sock:inet_sock_set_state { @[args->newstate] = count(); }";
@@ -97,7 +97,7 @@ impl Subject {
         }
     }
 
-    /// Whether it is somebody else's tool.
+    /// Whether it is another project's tool.
     pub fn is_peer(self) -> bool {
         !Self::CORE.contains(&self)
     }
@@ -117,7 +117,7 @@ impl Subject {
             Self::Count => tool("bpftrace", &["-e", COUNT])?,
             Self::SystemCalls => tool("bpftrace", &["-e", SYSTEM_CALLS])?,
         };
-        sleep(SETTLE);
+        sleep(PAUSE);
         Ok(running)
     }
 }
@@ -144,7 +144,7 @@ impl Running {
                 }
             }
         }
-        sleep(SETTLE);
+        sleep(PAUSE);
         Ok(())
     }
 }

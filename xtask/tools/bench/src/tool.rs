@@ -1,4 +1,4 @@
-//! A tracing program of somebody else: started, waited for until it is attached, stopped.
+//! A tracing program of another project: started, waited for until it is attached, stopped.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub struct Tool {
 impl Tool {
     /// Starts it, its output into a file, and returns when its programs are attached.
     ///
-    /// No tool says on a pipe that it is ready, but all hold descriptors of their programs.
+    /// No tool reports on a pipe that it is ready, but all hold descriptors of their programs.
     pub fn start(command: &mut Command, directory: &Path) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let output = directory.join(format!("{name}.out"));
@@ -38,7 +38,7 @@ impl Tool {
         let mut tool = Self { name, child, output, preamble: 0 };
         match tool.wait() {
             Ok(()) => {
-                tool.preamble = tool.said().lines().count();
+                tool.preamble = tool.text().lines().count();
                 Ok(tool)
             }
             Err(error) => {
@@ -57,7 +57,7 @@ impl Tool {
     /// Ends it and returns how many lines it wrote since it was attached.
     pub fn stop(mut self) -> Result<usize> {
         stop(&mut self.child, "INT").with_context(|| format!("stopping {}", self.name))?;
-        Ok(self.said().lines().count().saturating_sub(self.preamble))
+        Ok(self.text().lines().count().saturating_sub(self.preamble))
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -79,13 +79,13 @@ impl Tool {
         bail!("{} attached no program in {} s: {}", self.name, PATIENCE.as_secs(), self.last_line())
     }
 
-    fn said(&self) -> String {
+    fn text(&self) -> String {
         let bytes = fs::read(&self.output).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn last_line(&self) -> String {
-        self.said().lines().last().unwrap_or("it said nothing").trim().to_owned()
+        self.text().lines().last().unwrap_or("no output").trim().to_owned()
     }
 }
 

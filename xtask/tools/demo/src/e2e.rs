@@ -1,5 +1,6 @@
-//! `cargo xtask test e2e-alerts`: breaks the shop in every way there is, and requires the right
-//! alert, and no other, at a webhook behind the real Alertmanager; and its end after healing.
+//! `cargo xtask demo test` (`cargo xtask test e2e-alerts`): breaks the shop in every way there is, and requires the right
+//! alert, and no other, at a webhook behind the real Alertmanager; and that it resolves after
+//! healing.
 //!
 //! What it prints is the table of docs/network-monitoring.md.
 
@@ -13,7 +14,7 @@ use crate::faults::{FAULTS, Fault};
 use crate::webhook::Webhook;
 use crate::{Demo, stop};
 
-/// How many times as fast as in earnest: windows of 5 minutes last 15 seconds.
+/// How many times faster than in production: windows of 5 minutes last 15 seconds.
 const FASTER: u32 = 20;
 /// What a rate looks back on.
 const WINDOW: Duration = Duration::from_mins(5);
@@ -28,10 +29,10 @@ const WATCHED: Duration = Duration::from_secs(20);
 /// How long the shop runs before it is broken: an objective needs a past.
 const WARM_UP: Duration = Duration::from_secs(75);
 
-/// What the shop has not, so that nobody can show it; live tests make these happen.
+/// What cannot happen in the shop, so no panel can show it; live tests cover these.
 const NOT_HERE: [(&str, &str); 7] = [
     ("portolan_identity_source_", "the shop runs in no containers"),
-    ("portolan_port_reservation_breaches_total", "nobody takes a port reserved for another"),
+    ("portolan_port_reservation_breaches_total", "no port is reserved"),
     ("portolan_names_folded_total", "no table is full"),
     ("portolan_otlp_", "nothing is pushed"),
     ("portolan_events_lost_total", "nothing is lost"),
@@ -55,7 +56,7 @@ pub fn alerts(only: &[String]) -> Result<()> {
     let mut panels = Panels::default();
     panels.ask(&demo)?;
     panels.report_quiet()?;
-    println!("| fault | alert | names | came after | at the latest | ended after |");
+    println!("| fault | alert | names | fired after | at the latest | resolved after |");
     println!("|---|---|---|---|---|---|");
     let mut failed = Vec::new();
     let chosen = |fault: &&Fault| only.is_empty() || only.iter().any(|name| name == fault.name);
@@ -64,9 +65,9 @@ pub fn alerts(only: &[String]) -> Result<()> {
         match one(&mut demo, &webhook, fault, &mut panels) {
             Ok(took) => println!(
                 "| `{name}` | {alert} | {culprit} | {:.0} s | {:.0} s | {:.0} s |",
-                took.came.as_secs_f64(),
+                took.fired.as_secs_f64(),
                 at_the_latest(fault)?.as_secs_f64(),
-                took.ended.as_secs_f64()
+                took.resolved.as_secs_f64()
             ),
             Err(error) => {
                 println!("FAILED {name}: {error:#}");
@@ -74,7 +75,7 @@ pub fn alerts(only: &[String]) -> Result<()> {
                 if stop::is_wanted() {
                     return Err(error);
                 }
-                demo.obey("heal")?;
+                demo.execute("heal")?;
                 let _ = webhook.until(at_the_end(), BTreeSet::is_empty);
             }
         }
@@ -83,15 +84,15 @@ pub fn alerts(only: &[String]) -> Result<()> {
         panels.report_end()?;
     }
     if !failed.is_empty() {
-        bail!("{} faults were not told right: {}", failed.len(), failed.join(", "));
+        bail!("{} faults did not raise the right alert: {}", failed.len(), failed.join(", "));
     }
     Ok(())
 }
 
-/// How long an alert took to come, and after healing to end.
+/// How long an alert took to fire, and to resolve after the fault was fixed.
 struct Took {
-    came: Duration,
-    ended: Duration,
+    fired: Duration,
+    resolved: Duration,
 }
 
 /// What its `for`, the window that it looks at, and Alertmanager allow, and two scrapes.
@@ -110,23 +111,23 @@ fn one(demo: &mut Demo, webhook: &Webhook, fault: &Fault, panels: &mut Panels) -
     let expected = (fault.alert.to_owned(), fault.culprit.to_owned());
     webhook.forget();
     let began = Instant::now();
-    demo.obey(&format!("break {}", fault.name))?;
+    demo.execute(&format!("break {}", fault.name))?;
     webhook
         .until(at_the_latest(fault)?, |firing| firing.contains(&expected))
-        .with_context(|| format!("{} for {} did not come", fault.alert, fault.culprit))?;
-    let came = began.elapsed();
+        .with_context(|| format!("{} for {} did not fire", fault.alert, fault.culprit))?;
+    let fired = began.elapsed();
     panels.ask(demo)?;
-    // What else there is to say would have been said by then.
+    // Any other alert would have fired by then.
     stop::pause(WATCHED)?;
     only_expected(webhook, fault)?;
     let healed = Instant::now();
-    demo.obey("heal")?;
-    webhook.until(at_the_end(), BTreeSet::is_empty).context("it does not end")?;
-    let ended = healed.elapsed();
+    demo.execute("heal")?;
+    webhook.until(at_the_end(), BTreeSet::is_empty).context("it does not resolve")?;
+    let resolved = healed.elapsed();
     // Windows forget, and the next fault begins in peace.
     stop::pause(WATCHED)?;
     only_expected(webhook, fault).context("after healing")?;
-    Ok(Took { came, ended })
+    Ok(Took { fired, resolved })
 }
 
 fn only_expected(webhook: &Webhook, fault: &Fault) -> Result<()> {
@@ -148,7 +149,7 @@ impl Default for Panels {
 }
 
 impl Panels {
-    /// Asks those again that had no answer yet.
+    /// Repeats the queries that had no answer yet.
     fn ask(&mut self, demo: &Demo) -> Result<()> {
         for (question, answered) in self.0.iter_mut().filter(|(_, answered)| !answered) {
             *answered = !demo.watch.query(&question.expr)?.is_empty();
@@ -156,7 +157,7 @@ impl Panels {
         Ok(())
     }
 
-    /// While all is well a panel may have nothing to show only if it says what that means.
+    /// While all is well, a panel may be empty only if it explains what that means.
     fn report_quiet(&self) -> Result<()> {
         let mut shown: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
         for (question, answered) in &self.0 {
@@ -164,8 +165,10 @@ impl Panels {
             panel.0 |= *answered;
             panel.1 |= question.may_be_empty || not_here(question).is_some();
         }
-        let empty = |words: bool| {
-            let those = shown.iter().filter(|(_, (answered, says))| !answered && *says == words);
+        let empty = |explained: bool| {
+            let those = shown
+                .iter()
+                .filter(|(_, (answered, explains))| !answered && *explains == explained);
             those.map(|(panel, _)| *panel).collect::<Vec<_>>()
         };
         println!("{} panels; empty while all is well:", shown.len());
@@ -175,7 +178,7 @@ impl Panels {
         println!();
         let silent = empty(false);
         if !silent.is_empty() {
-            bail!("panels with nothing to show, that do not say why:\n  {}", silent.join("\n  "));
+            bail!("empty panels that do not explain why:\n  {}", silent.join("\n  "));
         }
         Ok(())
     }
@@ -191,7 +194,7 @@ impl Panels {
             }
         }
         if !never.is_empty() {
-            bail!("panels that never had anything to show:\n  {}", never.join("\n  "));
+            bail!("panels that were always empty:\n  {}", never.join("\n  "));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The faults: each is what happens in real shops, made by the means by which it happens.
+//! The faults: each happens in production systems, and is caused here in the same way.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -23,7 +23,7 @@ pub struct Fault {
 pub const FAULTS: &[Fault] = &[
     Fault {
         name: "port-conflict",
-        what: "an older program is started again and again on the catalog's port",
+        what: "an older program keeps restarting on the catalog's port",
         alert: "PortolanPortConflict",
         culprit: "legacy.js",
     },
@@ -41,13 +41,13 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "keepalive-resets",
-        what: "auth gives idle connections up sooner than the gateway",
+        what: "auth closes idle connections sooner than the gateway",
         alert: "PortolanKeepaliveMismatch",
         culprit: "auth.js",
     },
     Fault {
         name: "slow-database",
-        what: "a report locks the table of orders again and again, for 800 ms",
+        what: "a report keeps locking the table of orders, for 800 ms each time",
         alert: "PortolanLatencyHigh",
         culprit: "orders-db",
     },
@@ -96,7 +96,7 @@ pub fn find(name: &str) -> Result<&'static Fault> {
     FAULTS
         .iter()
         .find(|fault| fault.name == name)
-        .with_context(|| format!("no fault is called {name}: there are {}", names()))
+        .with_context(|| format!("unknown fault {name}: choose from {}", names()))
 }
 
 type Shop = Vec<(&'static str, Running)>;
@@ -108,7 +108,7 @@ impl Broken {
             return Ok(());
         }
         match fault.name {
-            // The programs do these themselves, when they read their names.
+            // The programs do these themselves, when they find the names in the list.
             "gateway-timeout" | "keepalive-resets" => {}
             "auth-down" => shop.retain(|(name, _)| *name != "auth"),
             "slow-database" => {
@@ -147,10 +147,10 @@ impl Broken {
                 self.extra.push(programs::node(folder, "auth", "scraper.js")?);
             }
             "listen-overflow" => program(shop, "catalog")?.signal(libc::SIGSTOP),
-            other => bail!("nobody knows how to make {other}"),
+            other => bail!("fault {other} is not implemented"),
         }
         self.faults.push(fault.name);
-        self.tell(folder)
+        self.publish(folder)
     }
 
     pub fn heal(&mut self, folder: &Folder, shop: &mut Shop) -> Result<()> {
@@ -168,11 +168,13 @@ impl Broken {
                 _ => {}
             }
         }
-        self.tell(folder)
+        self.publish(folder)
     }
 
-    fn tell(&self, folder: &Folder) -> Result<()> {
-        fs::write(folder.path("broken"), self.faults.join("\n")).context("telling the shop")
+    /// Writes the list that the shop's programs read.
+    fn publish(&self, folder: &Folder) -> Result<()> {
+        fs::write(folder.path("broken"), self.faults.join("\n"))
+            .context("writing the list of faults")
     }
 }
 
@@ -191,7 +193,7 @@ fn weigh(folder: &Folder, weight: &str) -> Result<()> {
         std::io::Result::Ok(answer)
     })();
     let answer = answer.context("talking to the balancer")?;
-    // It says something only if it did not obey.
-    anyhow::ensure!(answer.trim().is_empty(), "the balancer says: {}", answer.trim());
+    // It answers only if it refuses.
+    anyhow::ensure!(answer.trim().is_empty(), "the balancer refuses: {}", answer.trim());
     Ok(())
 }

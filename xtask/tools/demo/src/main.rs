@@ -1,18 +1,18 @@
-//! `cargo xtask demo`: a shop of real programs in network namespaces, watched by the agent, that
+//! `cargo xtask demo`: a shop of real programs in network namespaces, monitored by the agent, that
 //! breaks on demand.
 //!
 //! The command stays in the foreground and owns everything it starts; `demo break FAULT` and
-//! `demo heal`, from another terminal, ask it over a socket. It ends by itself after a while, on
+//! `demo heal`, from another terminal, send it requests over a socket. It ends by itself after a while, on
 //! Ctrl-C, and with its terminal, and leaves nothing.
 
 #![expect(clippy::print_stdout, reason = "a terminal program")]
 
+mod cleanup;
 #[expect(dead_code, reason = "its command is in xtask")]
 #[path = "../../../src/dashboards/mod.rs"]
 mod dashboards;
 mod e2e;
 mod faults;
-mod left;
 mod network;
 mod pictures;
 mod programs;
@@ -32,13 +32,13 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use portolan_kit::{apt, build, shell, tree};
 
+use cleanup::Cleanup;
 use faults::{Broken, FAULTS};
-use left::Left;
 use network::Network;
 use programs::{Folder, Running};
 use watch::Watch;
 
-/// What the shop is made of, and what watches it.
+/// What the shop is made of, and what monitors it.
 const PACKAGES: [&str; 7] = [
     "haproxy",
     "iproute2",
@@ -50,7 +50,7 @@ const PACKAGES: [&str; 7] = [
 ];
 const MORE_PACKAGES: [&str; 2] = ["redis-server", "procps"];
 
-/// A shop of real programs, watched, that breaks on demand
+/// Run a shop of real programs, monitored, that breaks on demand
 #[derive(clap::Parser)]
 #[command(name = "cargo xtask demo", bin_name = "cargo xtask demo")]
 struct Args {
@@ -59,16 +59,16 @@ struct Args {
     /// Stop after this many minutes
     #[arg(long, value_name = "N", default_value_t = 60)]
     minutes: u64,
-    /// How many times as fast as in earnest alerts come and go
+    /// How many times faster than in production alerts fire and resolve
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
     faster: u64,
 }
 
 #[derive(clap::Subcommand)]
 enum Action {
-    /// Break something; without a name: say what can be broken
+    /// Break something; without a name: list what can be broken
     Break { fault: Option<String> },
-    /// Mend everything
+    /// Fix everything that was broken
     Heal,
     /// Break the shop in every way, or in those named, and require the right alerts
     Test { fault: Vec<String> },
@@ -105,7 +105,7 @@ fn demo(args: &Args) -> Result<()> {
     }
 }
 
-/// The shop and its watchers, running.
+/// The shop and what monitors it, running.
 struct Demo {
     // Dropped in this order: programs before the namespaces they are in.
     shop: Vec<(&'static str, Running)>,
@@ -115,43 +115,43 @@ struct Demo {
     page: Option<String>,
     folder: Folder,
     _network: Network,
-    _left: Left,
+    _cleanup: Cleanup,
 }
 
 impl Demo {
-    /// If it `comes_first`, other work of the machine waits: a test of objectives is no test of
-    /// how busy the machine is.
-    fn start(webhook: &str, faster: u64, comes_first: bool) -> Result<Self> {
+    /// With `priority`, other work of the machine waits: a test of objectives must not measure how
+    /// busy the machine is.
+    fn start(webhook: &str, faster: u64, priority: bool) -> Result<Self> {
         if !shell::is_root() {
             bail!("network namespaces need root: run this as root");
         }
         install()?;
-        let mut left = Left::open()?;
+        let mut cleanup = Cleanup::open()?;
         stop::on_signals();
         let binary = match std::env::var_os("PORTOLAN_BIN") {
             Some(binary) => binary.into(),
             None => build::build()?,
         };
-        if comes_first {
-            come_first();
+        if priority {
+            raise_priority();
         }
-        let folder = Folder::new(&mut left)?;
-        let network = Network::new(&mut left)?;
+        let folder = Folder::new(&mut cleanup)?;
+        let network = Network::new(&mut cleanup)?;
         fs::create_dir_all(folder.path("page")).context("making room for the page")?;
-        let watch = Watch::start(&binary, &folder, webhook, faster, &mut left)?;
+        let watch = Watch::start(&binary, &folder, webhook, faster, &mut cleanup)?;
         let shop = programs::shop(&folder)?;
         let broken = Broken::default();
-        Ok(Self { shop, broken, watch, page: None, folder, _network: network, _left: left })
+        Ok(Self { shop, broken, watch, page: None, folder, _network: network, _cleanup: cleanup })
     }
 
-    /// Does as it is told, and says what there is to say.
-    fn obey(&mut self, order: &str) -> Result<String> {
+    /// Executes a request and returns the answer.
+    fn execute(&mut self, request: &str) -> Result<String> {
         let Self { shop, broken, folder, page, .. } = self;
-        match order.split_once(' ') {
+        match request.split_once(' ') {
             Some(("break", fault)) => broken.break_it(fault, folder, shop).map(|()| String::new()),
-            None if order == "heal" => broken.heal(folder, shop).map(|()| String::new()),
-            None if order == "page" => page.clone().context("it draws no dashboards here"),
-            _ => bail!("nobody understands {order}"),
+            None if request == "heal" => broken.heal(folder, shop).map(|()| String::new()),
+            None if request == "page" => page.clone().context("it draws no dashboards here"),
+            _ => bail!("unknown request: {request}"),
         }
     }
 }
@@ -172,19 +172,19 @@ fn run(length: Duration, faster: u64) -> Result<()> {
         Err(error) => println!("  dashboards    not drawn here: {error:#}"),
     }
     println!("  break it      cargo xtask demo break FAULT");
-    println!("  mend it       cargo xtask demo heal");
+    println!("  fix it        cargo xtask demo heal");
     println!("  stop          Ctrl-C, or wait {} minutes\n", length.as_secs() / 60);
 
     let path = socket()?;
     let _ = fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).context("listening for orders")?;
-    listener.set_nonblocking(true).context("listening for orders")?;
+    let listener = UnixListener::bind(&path).context("listening for requests")?;
+    listener.set_nonblocking(true).context("listening for requests")?;
     let began = Instant::now();
     while began.elapsed() < length && !stop::is_wanted() {
         match listener.accept() {
             Ok((stream, _)) => {
                 if let Err(error) = serve(&mut demo, stream) {
-                    println!("an order failed: {error:#}");
+                    println!("a request failed: {error:#}");
                 }
             }
             Err(_) => thread::sleep(Duration::from_millis(100)),
@@ -195,34 +195,34 @@ fn run(length: Duration, faster: u64) -> Result<()> {
     Ok(())
 }
 
-/// How an answer begins when an order was obeyed.
+/// How an answer begins when a request succeeded.
 const DONE: &str = "done";
 
-/// One order, one line of answer.
+/// One request, one line of answer.
 fn serve(demo: &mut Demo, mut stream: UnixStream) -> Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    let mut order = String::new();
-    BufReader::new(&stream).read_line(&mut order)?;
-    let order = order.trim();
-    println!("{order}");
-    let answer = match demo.obey(order) {
-        Ok(said) => format!("{DONE} {said}"),
+    let mut request = String::new();
+    BufReader::new(&stream).read_line(&mut request)?;
+    let request = request.trim();
+    println!("{request}");
+    let answer = match demo.execute(request) {
+        Ok(answer) => format!("{DONE} {answer}"),
         Err(error) => format!("{error:#}").replace('\n', " "),
     };
     writeln!(stream, "{answer}").context("answering")
 }
 
-/// Has the running demo do something; what it says to that.
-fn ask(order: &str) -> Result<String> {
+/// Sends a request to the running demo and returns its answer.
+fn ask(request: &str) -> Result<String> {
     let mut stream = UnixStream::connect(socket()?)
         .context("no demo is running: start it with `cargo xtask demo` in another terminal")?;
-    writeln!(stream, "{order}").context("talking to the demo")?;
+    writeln!(stream, "{request}").context("talking to the demo")?;
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer).context("listening to the demo")?;
     match answer.trim().strip_prefix(DONE) {
-        Some(said) => Ok(said.trim().to_owned()),
-        None => bail!("the demo says: {}", answer.trim()),
+        Some(answer) => Ok(answer.trim().to_owned()),
+        None => bail!("the demo failed: {}", answer.trim()),
     }
 }
 
@@ -230,9 +230,9 @@ fn socket() -> Result<PathBuf> {
     Ok(tree::target()?.join("demo.sock"))
 }
 
-/// Runs us, and what we start, ahead of everything of ordinary priority. (Not by being nice: that
-/// counts only among the programs of one session.)
-fn come_first() {
+/// Schedules this process, and what it starts, before everything of ordinary priority. A nice value
+/// would not do: it counts only among the programs of one session.
+fn raise_priority() {
     let parameters = libc::sched_param { sched_priority: 1 };
     // SAFETY: a plain system call on this thread, with a parameter that outlives it.
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const parameters) } != 0 {

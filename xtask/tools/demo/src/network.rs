@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use portolan_kit::shell;
 
-use crate::left::{Left, Thing};
+use crate::cleanup::{Cleanup, Resource};
 
 /// What the name of every namespace of ours begins with.
 const PREFIX: &str = "shop-";
@@ -40,8 +40,8 @@ pub const HOSTS: [Host; 10] = [
 pub struct Network(());
 
 impl Network {
-    /// Makes it. A namespace that somebody else called like one of ours is left alone.
-    pub fn new(left: &mut Left) -> Result<Self> {
+    /// Creates it. An existing namespace with one of these names is not touched.
+    pub fn new(cleanup: &mut Cleanup) -> Result<Self> {
         let listed = shell::output(Command::new("ip").args(["netns", "list"]))?;
         let there: Vec<&str> = listed.lines().filter_map(|line| line.split(' ').next()).collect();
         for name in names() {
@@ -51,7 +51,7 @@ impl Network {
                      remove it with `ip netns del {name}`"
                 );
             }
-            left.note(&Thing::Netns(name))?;
+            cleanup.note(&Resource::Netns(name))?;
         }
         let network = Self(());
         let mut batch = format!("netns add {ROUTER}\n");
@@ -123,8 +123,8 @@ pub fn feed(command: &mut Command, input: &str) -> Result<()> {
     stdin.write_all(input.as_bytes()).with_context(|| format!("talking to `{name}`"))?;
     drop(stdin);
     let output = child.wait_with_output().with_context(|| format!("waiting for `{name}`"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "`{name}` failed: {}", said.trim());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "`{name}` failed: {}", stderr.trim());
     Ok(())
 }
 

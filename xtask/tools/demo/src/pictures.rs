@@ -1,4 +1,4 @@
-//! `cargo xtask demo pictures`: the dashboards of a running demo, drawn by a browser that nobody sees.
+//! `cargo xtask demo pictures`: the dashboards of a running demo, drawn by a headless browser.
 
 use std::fs;
 use std::path::Path;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use portolan_kit::shell;
 
-use crate::left::{Left, Thing};
+use crate::cleanup::{Cleanup, Resource};
 use crate::{network, stop};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,7 +54,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it; what it says goes to `log`. Should this process be killed, it ends as well.
+    /// Starts it; its output goes to `log`. If this process is killed, it ends as well.
     pub fn start(command: &mut Command, log: &Path) -> Result<Self> {
         let name = shell::name_of(command);
         let log = File::options().create(true).append(true).open(log).context("opening a log")?;
@@ -106,9 +106,9 @@ impl Drop for Running {
 pub struct Folder(tempfile::TempDir);
 
 impl Folder {
-    pub fn new(left: &mut Left) -> Result<Self> {
+    pub fn new(cleanup: &mut Cleanup) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("portolan-demo-").tempdir()?;
-        left.note(&Thing::Folder(folder.path().to_path_buf()))?;
+        cleanup.note(&Resource::Folder(folder.path().to_path_buf()))?;
         // PostgreSQL refuses to be root, and has to get in.
         shell::quiet(Command::new("chmod").arg("755").arg(folder.path()))?;
         Ok(Self(folder))
@@ -122,14 +122,14 @@ impl Folder {
         self.path(&format!("{name}.log"))
     }
 
-    /// Writes the programs and their configuration, filling in `words`.
-    pub fn fill(&self, words: &[(&str, &str)]) -> Result<()> {
+    /// Writes the programs and their configuration, filling in `values`.
+    pub fn fill(&self, values: &[(&str, &str)]) -> Result<()> {
         let here = self.path("");
         let here = here.to_string_lossy();
         for (name, text) in FILES {
             let mut text = text.replace("@DIR@", here.trim_end_matches('/'));
-            for (word, value) in words {
-                text = text.replace(&format!("@{word}@"), value);
+            for (key, value) in values {
+                text = text.replace(&format!("@{key}@"), value);
             }
             fs::write(self.path(name), text).with_context(|| format!("writing {name}"))?;
         }
@@ -179,8 +179,8 @@ pub fn shop(folder: &Folder) -> Result<Vec<(&'static str, Running)>> {
     stop::pause(Duration::from_secs(1))?;
     for (name, program) in &mut shop {
         if program.has_ended() {
-            let said = fs::read_to_string(folder.log(name)).unwrap_or_default();
-            bail!("{name} ended at once:\n{said}");
+            let log = fs::read_to_string(folder.log(name)).unwrap_or_default();
+            bail!("{name} ended at once:\n{log}");
         }
     }
     Ok(shop)

@@ -20,22 +20,22 @@ pub fn on_signals() {
     }
 }
 
-/// Whether somebody asked for the end.
+/// Whether a signal asked for the end.
 pub fn is_wanted() -> bool {
     STOPPED.load(Ordering::Relaxed)
 }
 
-/// Waits; an error as soon as somebody asks for the end.
+/// Waits; an error as soon as a signal asks for the end.
 pub fn pause(length: Duration) -> Result<()> {
     let until = Instant::now() + length;
     loop {
         if is_wanted() {
             bail!("stopped by a signal");
         }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let remaining = until.saturating_duration_since(Instant::now());
+        if remaining.is_zero() {
             return Ok(());
         }
-        thread::sleep(left.min(Duration::from_millis(100)));
+        thread::sleep(remaining.min(Duration::from_millis(100)));
     }
 }

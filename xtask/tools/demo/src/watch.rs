@@ -1,4 +1,4 @@
-//! Those who watch the shop: the agent, Prometheus and Alertmanager, on the loopback.
+//! What monitors the shop: the agent, Prometheus and Alertmanager, on the loopback.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use portolan_kit::tree;
 
+use crate::cleanup::Cleanup;
 use crate::dashboards::{self, Look};
-use crate::left::Left;
 use crate::programs::{Folder, Running, SERVICES, path_of};
 use crate::stop;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The watchers, and where they are.
+/// The monitoring programs, and their addresses.
 pub struct Watch {
     _programs: Vec<Running>,
     pub agent: String,
@@ -33,12 +33,12 @@ impl Watch {
         folder: &Folder,
         webhook: &str,
         faster: u64,
-        left: &mut Left,
+        cleanup: &mut Cleanup,
     ) -> Result<Self> {
         let agent = free_address()?;
         let prometheus = free_address()?;
         let alertmanager = free_address()?;
-        let gossip = free_address()?;
+        let cluster = free_address()?;
         let base = format!("http://{prometheus}/user");
         let look = Look { docs: format!("{base}/docs"), grafana: base, faster };
         let mut files = dashboards::files(&look)?;
@@ -65,7 +65,7 @@ impl Watch {
         fs::create_dir_all(folder.path("run")).context("making room for the agent")?;
         let mut begin = |mut command: Command, name: &str| {
             let program = Running::start(&mut command, &folder.log(name))?;
-            left.note_process(program.pid())?;
+            cleanup.note_process(program.pid())?;
             programs.push(program);
             anyhow::Ok(())
         };
@@ -74,7 +74,7 @@ impl Watch {
         command.arg(format!("--config.file={}", folder.path("alertmanager.yml").display()));
         command.arg(format!("--storage.path={}", folder.path("alertmanager").display()));
         command.arg(format!("--web.listen-address={alertmanager}"));
-        command.arg(format!("--cluster.listen-address={gossip}"));
+        command.arg(format!("--cluster.listen-address={cluster}"));
         begin(command, "alertmanager")?;
         let mut command = Command::new(path_of("prometheus")?);
         command.arg(format!("--config.file={}", folder.path("prometheus.yml").display()));
@@ -128,8 +128,8 @@ fn wait_for(name: &str, address: &str, path: &str, folder: &Folder) -> Result<()
     let began = Instant::now();
     while get(address, path).is_err() {
         if began.elapsed() > PATIENCE {
-            let said = fs::read_to_string(folder.log(name)).unwrap_or_default();
-            bail!("{name} is not ready:\n{said}");
+            let log = fs::read_to_string(folder.log(name)).unwrap_or_default();
+            bail!("{name} is not ready:\n{log}");
         }
         stop::pause(Duration::from_millis(100))?;
     }
@@ -150,7 +150,7 @@ pub fn get(address: &str, path: &str) -> Result<String> {
     Ok(body.to_owned())
 }
 
-/// An address of the loopback whose port nobody has now.
+/// An address of the loopback whose port is free now.
 pub fn free_address() -> Result<String> {
     let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
     Ok(probe.local_addr().context("looking for a free port")?.to_string())

@@ -1,4 +1,4 @@
-//! Who Alertmanager tells: an HTTP server on the loopback that keeps what it was told.
+//! Alertmanager's receiver: an HTTP server on the loopback that remembers the notifications.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -14,21 +14,21 @@ use crate::{stop, watch};
 
 /// What arrived at the webhook: alert, service, and whether it fires.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Said {
+struct Notification {
     alert: String,
     server: String,
     firing: bool,
 }
 
-/// What was told so far.
+/// The notifications received so far.
 #[derive(Clone, Default)]
-pub struct Webhook(Arc<Mutex<Told>>);
+pub struct Webhook(Arc<Mutex<Received>>);
 
 #[derive(Default)]
-struct Told {
-    said: Vec<Said>,
-    /// An alert without words, or with words that were not filled in.
-    unclear: Option<String>,
+struct Received {
+    notifications: Vec<Notification>,
+    /// An alert whose annotations are empty or have values that were not filled in.
+    incomplete: Option<String>,
 }
 
 impl Webhook {
@@ -36,11 +36,11 @@ impl Webhook {
     pub fn listen(&self) -> Result<String> {
         let listener = TcpListener::bind(watch::free_address()?).context("opening a webhook")?;
         let address = listener.local_addr().context("opening a webhook")?.to_string();
-        let said = self.clone();
+        let webhook = self.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A message that does not arrive is sent again.
-                let _ = said.take(stream);
+                // Alertmanager repeats a message that does not arrive.
+                let _ = webhook.take(stream);
             }
         });
         Ok(address)
@@ -72,16 +72,16 @@ impl Webhook {
         };
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
         let message: Value = serde_json::from_str(&body)?;
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut received = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for alert in message["alerts"].as_array().into_iter().flatten() {
             let label = |name: &str| alert["labels"][name].as_str().unwrap_or_default().to_owned();
             for text in ["summary", "description"] {
                 let text = alert["annotations"][text].as_str().unwrap_or_default();
                 if text.is_empty() || text.contains("<no value>") {
-                    told.unclear = Some(alert.to_string());
+                    received.incomplete = Some(alert.to_string());
                 }
             }
-            told.said.push(Said {
+            received.notifications.push(Notification {
                 alert: label("alertname"),
                 server: label("server"),
                 firing: alert["status"] == "firing",
@@ -90,22 +90,22 @@ impl Webhook {
         Ok(())
     }
 
-    fn all(&self) -> Result<Vec<Said>> {
-        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(unclear) = &told.unclear {
-            bail!("an alert does not say what it should: {unclear}");
+    fn all(&self) -> Result<Vec<Notification>> {
+        let received = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(alert) = &received.incomplete {
+            bail!("an alert with incomplete annotations: {alert}");
         }
-        Ok(told.said.clone())
+        Ok(received.notifications.clone())
     }
 
     pub fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).said.clear();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).notifications.clear();
     }
 
-    /// What fires, as far as was said.
+    /// The alerts that fire now.
     pub fn firing(&self) -> Result<BTreeSet<(String, String)>> {
         let mut firing = BTreeSet::new();
-        for Said { alert, server, firing: fires } in self.all()? {
+        for Notification { alert, server, firing: fires } in self.all()? {
             if fires {
                 firing.insert((alert, server));
             } else {
@@ -115,13 +115,13 @@ impl Webhook {
         Ok(firing)
     }
 
-    /// What has fired, over or not.
+    /// The alerts that have fired, resolved or not.
     pub fn ever(&self) -> Result<BTreeSet<(String, String)>> {
-        let fired = self.all()?.into_iter().filter(|said| said.firing);
-        Ok(fired.map(|said| (said.alert, said.server)).collect())
+        let fired = self.all()?.into_iter().filter(|notification| notification.firing);
+        Ok(fired.map(|notification| (notification.alert, notification.server)).collect())
     }
 
-    /// Waits until what fires is as wished.
+    /// Waits until the firing alerts are as wished.
     pub fn until(
         &self,
         patience: Duration,

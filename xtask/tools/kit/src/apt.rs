@@ -132,7 +132,7 @@ struct NoStarts;
 
 impl NoStarts {
     fn begin() -> Result<Self> {
-        // A run that was killed left its own script: what it had saved is the true one.
+        // A run that was killed leaves its own script behind: the saved one is the original.
         if !Path::new(POLICY_SAVED).exists() && !is_ours() {
             rename_if_there(POLICY, POLICY_SAVED)
                 .context("setting the machine's policy-rc.d aside")?;

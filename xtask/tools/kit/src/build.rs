@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{setup, shell, tree};
 
-/// Builds the agent and tells where it lies.
+/// Builds the agent and returns its path.
 pub fn build() -> Result<PathBuf> {
     setup::setup()?;
     let binary = compile()?;
@@ -36,9 +36,9 @@ const AARCH64: &str = "aarch64-unknown-linux-gnu";
 pub const AARCH64_COMPILER: &str = "aarch64-linux-gnu-gcc";
 
 impl Target {
-    /// Builds the agent and tells where it lies.
+    /// Builds the agent and returns its path.
     pub fn agent(self) -> Result<PathBuf> {
-        println!("building the agent{}", self.told());
+        println!("building the agent{}", self.suffix());
         let mut cargo = self.cargo("build")?;
         shell::loud(cargo.args(["--release", "--package", "agent"]).args(locked()))?;
         let folder = match self {
@@ -48,9 +48,9 @@ impl Target {
         Ok(folder.join("release/portolan"))
     }
 
-    /// Compiles the live tests and tells where their program lies.
+    /// Compiles the live tests and returns the path of their program.
     pub fn live_tests(self) -> Result<PathBuf> {
-        println!("building the live tests{}", self.told());
+        println!("building the live tests{}", self.suffix());
         let mut cargo = self.cargo("test")?;
         cargo.args(["--release", "--package", "agent", "--test", "live", "--no-run"]);
         cargo.args(["--quiet", "--message-format=json"]).args(locked());
@@ -60,7 +60,7 @@ impl Target {
             let is_it = message["target"]["name"] == "live";
             is_it.then(|| message["executable"].as_str().map(PathBuf::from))?
         });
-        programs.next_back().context("cargo does not tell where it put the live tests")
+        programs.next_back().context("cargo does not name the program of the live tests")
     }
 
     /// Brings the standard library that it takes.
@@ -87,7 +87,7 @@ impl Target {
         Ok(cargo)
     }
 
-    fn told(self) -> &'static str {
+    fn suffix(self) -> &'static str {
         match self {
             Self::Host => "",
             Self::Aarch64 => " for aarch64",

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-/// What a test prints, at the start of a line, to say that it cannot run here.
+/// What a test prints, at the start of a line, if it cannot run here.
 const SKIPPED: &str = "SKIPPED:";
 /// A test that is not known by name, as many ran at once.
 const UNKNOWN: &str = "one of those that ran at once";
@@ -24,7 +24,7 @@ pub enum Verdict {
     Retried,
     /// At every try, or with its program.
     Failed,
-    /// By its own word, and why.
+    /// By its own decision, and why.
     Skipped(String),
 }
 
@@ -35,7 +35,7 @@ pub struct Report {
     pub passed: usize,
     /// Tests that failed.
     pub failed: usize,
-    /// Ignored by attribute, or by their own word.
+    /// Ignored by attribute, or by their own decision.
     pub skipped: usize,
     reasons: Vec<String>,
     /// Names of failed tests, as their programs gave them.
@@ -44,7 +44,7 @@ pub struct Report {
     /// By the names that the programs gave.
     verdicts: BTreeMap<String, Verdict>,
     program: Program,
-    /// The test in which a program ended, until somebody asks.
+    /// The test in which a program ended, until it is taken.
     cut: Option<String>,
 }
 
@@ -59,12 +59,12 @@ struct Program {
     ended: Vec<String>,
     /// Within the output of passed tests, and of which.
     quoting: Option<String>,
-    /// Tests that said they were skipped.
+    /// Tests that printed that they were skipped.
     skipped: BTreeSet<String>,
 }
 
 impl Report {
-    /// Notes that something was left out altogether.
+    /// Records that something was skipped altogether.
     pub fn skip(&mut self, what: &str) {
         println!("{SKIPPED} {what}");
         self.skipped += 1;
@@ -76,7 +76,7 @@ impl Report {
         &self.failures
     }
 
-    /// Whether a test whose name contains `word` has run, or has said why it did not.
+    /// Whether a test whose name contains `word` has run, or has printed why it did not.
     pub fn has_test(&self, word: &str) -> bool {
         self.verdicts.keys().any(|test| test.contains(word))
     }
@@ -91,9 +91,9 @@ impl Report {
         self.verdicts
     }
 
-    /// Notes how a failed test did when it ran again, alone.
-    pub fn retried(&mut self, test: &str, again: &Self) {
-        if again.failed == 0 && again.passed == 1 {
+    /// Records the second run of a failed test, alone.
+    pub fn retried(&mut self, test: &str, second: &Self) {
+        if second.failed == 0 && second.passed == 1 {
             self.failed = self.failed.saturating_sub(1);
             self.passed += 1;
             self.retried.push(test.to_owned());
@@ -191,7 +191,7 @@ impl Report {
         }
     }
 
-    /// Takes in how a test ended; with nothing said, its program did.
+    /// Records how a test ended; an empty end means that its output follows.
     fn test_ended(&mut self, test: &str, end: &str) {
         let test = test.to_owned();
         let verdict = match end {
@@ -210,12 +210,12 @@ impl Report {
         self.verdicts.insert(test, verdict);
     }
 
-    /// Whether a program has started that has not told its sums.
+    /// Whether a program has started and has not printed its sums.
     pub fn is_within_program(&self) -> bool {
         self.program.running
     }
 
-    /// Notes that the program which ran, if any, has come to an end without telling its sums: the
+    /// Notes that the program which ran, if any, has ended without printing its sums: the
     /// test that it was in has failed, of the others nothing is known.
     pub fn end_of_program(&mut self) {
         let Program { running, began, ended, .. } = std::mem::take(&mut self.program);
@@ -246,7 +246,7 @@ impl Report {
                 skipped.insert(test.clone());
                 self.verdicts.insert(test.clone(), Verdict::Skipped(reason.to_owned()));
             }
-            // From a program that a test started: said, but no test to count.
+            // From a program that a test started: reported, but not a test to count.
             None => self.reasons.push(reason.to_owned()),
         }
         true
@@ -254,10 +254,10 @@ impl Report {
 
     /// Adds `ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s`.
     fn add(&mut self, sums: &str) {
-        let said = std::mem::take(&mut self.program).skipped.len();
-        self.passed += count(sums, "passed").saturating_sub(said);
+        let skipped = std::mem::take(&mut self.program).skipped.len();
+        self.passed += count(sums, "passed").saturating_sub(skipped);
         self.failed += count(sums, "failed");
-        self.skipped += count(sums, "ignored") + said;
+        self.skipped += count(sums, "ignored") + skipped;
     }
 }
 
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_that_says_so_is_skipped_and_not_passed() {
+    fn a_test_that_prints_skipped_counts_as_skipped_and_not_as_passed() {
         let (report, shown) = read(
             "running 2 tests\ntest a ... ok\ntest b ... ok\n\nsuccesses:\n\n---- a stdout ----\nchatter\n\
              SKIPPED: no BTF\nSKIPPED: no fentry\n\n\nsuccesses:\n    a\n    b\n\n\

@@ -1,4 +1,4 @@
-//! Starting other programs: quiet as long as they succeed, and with their last words if not.
+//! Starting other programs: quiet as long as they succeed, with the end of their output if not.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
@@ -21,7 +21,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     let name = name_of(command);
     let output = captured(command)?;
     if !output.status.success() {
-        bail!("`{name}` failed ({}):\n{}", output.status, last_words(&output));
+        bail!("`{name}` failed ({}):\n{}", output.status, last_lines(&output));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -42,13 +42,13 @@ pub fn loud(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// The cargo that runs us, with the environment that it was started in: what it has told us of
-/// ourselves would make build scripts that look at it (ring's) run again.
+/// The cargo that runs this program, with the environment that it was started in: the variables it
+/// adds for this package would make build scripts that read them (ring's) run once more.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in env::vars_os() {
-        let is_of_us = ["CARGO_MANIFEST_", "CARGO_PKG_"];
-        if is_of_us.iter().any(|start| name.as_encoded_bytes().starts_with(start.as_bytes())) {
+        let added = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+        if added.iter().any(|start| name.as_encoded_bytes().starts_with(start.as_bytes())) {
             command.env_remove(name);
         }
     }
@@ -83,9 +83,9 @@ fn captured(command: &mut Command) -> Result<Output> {
     })
 }
 
-/// The end of a failed program's output, without the addresses of package servers: they say
-/// more about a machine than about its trouble.
-fn last_words(output: &Output) -> String {
+/// The end of a failed program's output, without the addresses of package servers: they
+/// belong to this machine, not to the failure.
+fn last_lines(output: &Output) -> String {
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();

@@ -11,8 +11,8 @@ use crate::shell;
 
 /// The root of the checkout.
 ///
-/// `cargo run` tells where the running package lies; what was true when it was compiled would be
-/// wrong as soon as two checkouts share a target directory.
+/// `cargo run` sets the folder of the running package; the one of compile time would be wrong as
+/// soon as two checkouts share a target directory.
 pub fn root() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {
@@ -27,7 +27,7 @@ pub fn root() -> &'static Path {
 /// Cargo's target directory, wherever configuration or environment put it.
 ///
 /// Cargo built this very program to `<target>/<profile>/`, so no configuration has to be
-/// read again.
+/// read.
 pub fn target() -> Result<PathBuf> {
     let program = env::current_exe().context("finding the path of this program")?;
     let target =
@@ -38,7 +38,7 @@ pub fn target() -> Result<PathBuf> {
 /// Every file that is, or could be, committed, as paths from the root.
 pub fn files() -> Result<Vec<String>> {
     let mut git = Command::new("git");
-    // The checkout may belong to the user who then became root.
+    // The checkout may belong to another user than root.
     git.args(["-c", "safe.directory=*", "ls-files", "-z"]);
     git.args(["--cached", "--others", "--exclude-standard"]).current_dir(root());
     let listed = shell::output(&mut git)?;

@@ -1,7 +1,7 @@
 //! `cargo xtask soak --minutes N`: does anything grow? (goal R12)
 //!
 //! A mixed load without end: connections and requests by wrk against nginx, services that come,
-//! ask once and go under ever new names, attempts that are refused. After every turn, at rest, the
+//! ask once and go under ever new names, attempts that are refused. After every round, at rest, the
 //! agent is measured from outside and asked for its own figures; the ledger must add up each time.
 //! At the end a line is laid through each figure.
 
@@ -44,19 +44,19 @@ const PACKAGES: [&str; 5] = ["bash", "iproute2", "nginx-light", "util-linux", "w
 
 /// Memory may grow by this per hour once it is warm.
 const MOST_MEMORY_KIB_PER_HOUR: f64 = 512.0;
-/// A slope over less than this is noise: it is told, not judged.
-const JUDGED_AFTER_HOURS: f64 = 0.5;
+/// A slope over less than this is noise: it is reported, not evaluated.
+const EVALUATED_AFTER_HOURS: f64 = 0.5;
 /// The part of the time that counts as warming up: the tables of 400 services fill.
 const WARM_UP: f64 = 0.25;
-/// Descriptors may vary by this: connections of whoever asks.
+/// Descriptors may vary by this: open scrape connections.
 const DESCRIPTORS_VARY: f64 = 4.0;
 /// Threads may vary by this: those for blocking calls end when nothing was asked of them for long.
 const THREADS_VARY: f64 = 2.0;
-/// Names of services in turn: more than a host has, less than there are rows.
+/// Names of services, in rotation: more than a host has, less than there are rows.
 const SERVICES: u64 = 400;
-const SERVICES_PER_TURN: u64 = 20;
+const SERVICES_PER_ROUND: u64 = 20;
 
-/// A short-lived service: it has a name, asks once, and tries a port where nobody listens.
+/// A short-lived service: it has a name, asks once, and tries a port without a listener.
 const SERVICE: &str = "printf %s \"$0\" > /proc/self/comm
 exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3
 (exec 4<>/dev/tcp/127.0.0.1/9) 2>/dev/null
@@ -79,12 +79,12 @@ fn soak(args: &Args) -> Result<()> {
     let agent = Agent::start(&binary, &[], place.path())?;
     let (began, length) = (Instant::now(), Duration::from_secs(minutes * 60));
     let mut figures: BTreeMap<String, Series> = BTreeMap::new();
-    let (mut turn, mut operations) = (0, 0);
+    let (mut round, mut operations) = (0, 0);
     while began.elapsed() < length {
-        let load = if turn % 2 == 0 { Load::Connections } else { Load::Requests };
+        let load = if round % 2 == 0 { Load::Connections } else { Load::Requests };
         operations += server.run(load, 3, &[])?.operations;
-        for number in 0..SERVICES_PER_TURN {
-            let name = format!("soak-{}", (turn * SERVICES_PER_TURN + number) % SERVICES);
+        for number in 0..SERVICES_PER_ROUND {
+            let name = format!("soak-{}", (round * SERVICES_PER_ROUND + number) % SERVICES);
             let mut service = server.inside("bash");
             service.args(["-c", SERVICE, &name]).stdout(Stdio::null());
             shell::quiet(&mut service)?;
@@ -94,22 +94,22 @@ fn soak(args: &Args) -> Result<()> {
         for (name, value) in sample(agent.process(), &scrape)? {
             figures.entry(name).or_default().push(hours, value);
         }
-        if turn % 20 == 0 {
+        if round % 20 == 0 {
             println!("{:>5.1} min, {operations} operations", hours * 60.0);
         }
-        turn += 1;
+        round += 1;
     }
     let hours = began.elapsed().as_secs_f64() / 3600.0;
     agent.stop()?;
     drop(server);
-    let (text, complaints) = judge(&figures, hours, operations);
+    let (text, problems) = evaluate(&figures, hours, operations);
     println!("\n{text}");
     if let Some(file) = file {
         fs::write(file, &text).context("writing the report")?;
         println!("wrote {}", tree::shown(file));
     }
-    if !complaints.is_empty() {
-        bail!("{}", complaints.join("; "));
+    if !problems.is_empty() {
+        bail!("{}", problems.join("; "));
     }
     Ok(())
 }
@@ -185,36 +185,40 @@ fn sample(process: u32, scrape: &str) -> Result<Vec<(String, f64)>> {
 }
 
 /// The report, and what is wrong.
-fn judge(figures: &BTreeMap<String, Series>, hours: f64, operations: u64) -> (String, Vec<String>) {
+fn evaluate(
+    figures: &BTreeMap<String, Series>,
+    hours: f64,
+    operations: u64,
+) -> (String, Vec<String>) {
     let mut text = format!(
         "# Soak\n\nWritten by `cargo xtask soak`: {:.0} minutes, {operations} connections and \
-         requests, {SERVICES} services in turn; the ledger added up after every turn. Slopes leave \
+         requests, {SERVICES} services in rotation; the ledger added up after every round. Slopes leave \
          out the first quarter.\n\n| figure | first | last | least | most | per hour |\n\
          |---|---|---|---|---|---|\n",
         hours * 60.0
     );
-    let mut complaints = Vec::new();
+    let mut problems = Vec::new();
     for (name, series) in figures {
         let warm = series.after_warm_up(hours * WARM_UP);
         let (Some((first, last)), Some((least, most)), Some(slope)) =
             (series.ends(), warm.range(), warm.per_hour())
         else {
-            complaints.push(format!("{name}: too short to say anything"));
+            problems.push(format!("{name}: too short a run"));
             continue;
         };
         let _ = writeln!(text, "| {name} | {first} | {last} | {least} | {most} | {slope:.1} |");
-        let judged = hours * (1.0 - WARM_UP) >= JUDGED_AFTER_HOURS;
-        if name == "memory_kib" && judged && slope > MOST_MEMORY_KIB_PER_HOUR {
-            complaints.push(format!("memory grows by {slope:.0} KiB per hour"));
+        let evaluated = hours * (1.0 - WARM_UP) >= EVALUATED_AFTER_HOURS;
+        if name == "memory_kib" && evaluated && slope > MOST_MEMORY_KIB_PER_HOUR {
+            problems.push(format!("memory grows by {slope:.0} KiB per hour"));
         }
         if name == "descriptors" && most - least > DESCRIPTORS_VARY {
-            complaints.push(format!("descriptors vary from {least} to {most}"));
+            problems.push(format!("descriptors vary from {least} to {most}"));
         }
         if name == "threads" && most - least > THREADS_VARY {
-            complaints.push(format!("threads vary from {least} to {most}"));
+            problems.push(format!("threads vary from {least} to {most}"));
         }
     }
-    (text, complaints)
+    (text, problems)
 }
 
 #[cfg(test)]
@@ -244,11 +248,11 @@ mod tests {
             figures.entry("threads".into()).or_default().push(hours, 3.0);
             figures.entry("descriptors".into()).or_default().push(hours, 40.0 + 10.0 * hours);
         }
-        let (text, complaints) = judge(&figures, 1.0, 7);
+        let (text, problems) = evaluate(&figures, 1.0, 7);
         assert!(text.contains("| memory_kib | 9000 | 11000 |"), "{text}");
-        assert_eq!(complaints.len(), 2, "{complaints:?}");
+        assert_eq!(problems.len(), 2, "{problems:?}");
         // The same within a few minutes is noise.
-        assert!(!judge(&figures, 0.1, 7).1.iter().any(|complaint| complaint.contains("memory")));
+        assert!(!evaluate(&figures, 0.1, 7).1.iter().any(|problem| problem.contains("memory")));
     }
 
     #[test]

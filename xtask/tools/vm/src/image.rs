@@ -14,7 +14,7 @@ use crate::cpio::Archive;
 use crate::modules;
 use crate::userland::Userland;
 
-/// Programs that go along if they are to be had; a test whose program is absent says
+/// Programs that go along if they are installed; a test whose program is absent prints
 /// that it is skipped. What busybox has as well, the tests want as the real thing.
 const PROGRAMS: [&str; 15] = [
     "bash", "bpftool", "curl", "dnsmasq", "ip", "nft", "nsenter", "openssl", "prlimit", "setpriv",
@@ -27,10 +27,10 @@ const FILES: [(&str, &str); 1] = [("/etc/ssl/openssl.cnf", "/usr/lib/ssl/openssl
 /// Where the agent and its tests lie inside.
 const AGENT: &str = "/proof/portolan";
 const TESTS: &str = "/proof/live";
-/// What the tests are told: where the agent is, and how much slower things are here.
+/// The environment of the tests: where the agent is, and how much slower things are here.
 const TEST_VARIABLES: &str = "PORTOLAN_BIN=/proof/portolan PORTOLAN_TEST_SLOWNESS=10";
 
-/// What the machine says on its console when all is done.
+/// What the machine prints on its console when all is done.
 pub const DONE: &str = "proof: done with ";
 
 /// What happens inside.
@@ -40,7 +40,7 @@ pub enum Task<'a> {
     Tests(&'a [String]),
     /// One live test, by its whole name.
     Test(&'a str),
-    /// Whatever somebody wants to know; agent and tests are in `/proof`.
+    /// A script of the user; agent and tests are in `/proof`.
     Script(&'a str),
     /// The agent, which is expected to refuse.
     Refusal,

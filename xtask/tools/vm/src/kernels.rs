@@ -20,7 +20,7 @@ pub struct Kernel {
     suites: &'static [&'static str],
     /// Its packages: what comes before and after the full version.
     packages: &'static [(&'static str, &'static str)],
-    /// Too old: the agent must say so, and nothing else.
+    /// Too old: the agent must refuse with one sentence.
     pub refused: bool,
 }
 
@@ -74,7 +74,7 @@ pub fn find(version: &str) -> Result<&'static Kernel> {
     })
 }
 
-/// Where kernels are kept, outside the checkout: they outlive `cargo clean`.
+/// Where kernels are cached, outside the checkout: they outlive `cargo clean`.
 pub fn cache() -> Result<PathBuf> {
     let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
@@ -89,7 +89,7 @@ impl Kernel {
             return Ok(folder);
         }
         if !apt::is_here() || !shell::exists("dpkg-deb") {
-            bail!("this is no Debian to fetch a kernel with");
+            bail!("not a Debian system: kernels are fetched with apt");
         }
         let mut errors = Vec::new();
         for suite in self.suites {

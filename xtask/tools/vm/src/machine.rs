@@ -20,8 +20,8 @@ const PROCESSORS: &str = "2";
 pub struct Boot<'a> {
     pub kernel: &'a Path,
     pub initramfs: &'a Path,
-    /// More words for the kernel's command line.
-    pub words: &'a str,
+    /// More arguments for the kernel's command line.
+    pub arguments: &'a str,
 }
 
 /// How it ended.
@@ -50,11 +50,11 @@ pub fn run(
     command.arg("--kill-after=5").arg(patience.as_secs().to_string()).arg(architecture.emulator);
     command.args(["-accel", "tcg,thread=multi", "-smp", PROCESSORS]).args(architecture.machine);
     command.args(["-m", MEMORY, "-nographic", "-no-reboot", "-nic", "none"]);
-    let Boot { kernel, initramfs, words } = boot;
+    let Boot { kernel, initramfs, arguments } = boot;
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     let console = architecture.console;
-    let words = format!("console={console} quiet panic=-1 rdinit=/init {words}");
-    command.args(["-append", &words]);
+    let arguments = format!("console={console} quiet panic=-1 rdinit=/init {arguments}");
+    command.args(["-append", &arguments]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("starting the emulator")?;
     let console = child.stdout.take().context("no pipe to the console")?;

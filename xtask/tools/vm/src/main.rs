@@ -4,7 +4,7 @@
 //! into an initramfs with the release build of the agent and its live tests, and powers off.
 //! A kernel that the agent must refuse runs the agent alone: one sentence is asked for.
 //!
-//! Without a network, or where no emulator is, kernels are skipped, aloud.
+//! Without a network, or where no emulator is, kernels are skipped and reported.
 
 #![expect(clippy::print_stdout, reason = "a terminal program")]
 
@@ -44,8 +44,8 @@ struct Args {
     /// Run this by a shell instead of the tests; the agent is /proof/portolan
     #[arg(long, value_name = "SCRIPT", conflicts_with = "filter")]
     run: Option<String>,
-    /// More words for the kernel's command line, such as preempt=full; the result is not kept
-    #[arg(long, value_name = "WORDS", default_value = "")]
+    /// More arguments for the kernel's command line, such as preempt=full; the result is not saved
+    #[arg(long, value_name = "ARGUMENTS", default_value = "")]
     boot: String,
     /// Run the kernels and the tests that CI has the time for
     #[arg(long, conflicts_with_all = ["version", "filter", "run", "boot", "agent", "table"])]
@@ -67,13 +67,13 @@ struct Args {
     table: Option<PathBuf>,
 }
 
-/// What every refusal has to say on a kernel that is too old.
+/// What every refusal has to contain on a kernel that is too old.
 const REFUSAL: [&str; 3] = ["needs Linux 5.15 or later", "upgrade the kernel", "this kernel is"];
 
 /// What CI has the time for beside its other tests: one to refuse, the oldest that is proven, and
 /// one that allows every hook there is.
 const IN_CI: [&str; 3] = ["5.10", "6.1", "6.12"];
-/// What is tried there: that all hooks attach, and one test for each thing that they tell. That is
+/// What is tried there: that all hooks attach, and one test for each thing that they count. That is
 /// what differs from kernel to kernel, and each start costs an emulated verifier of 6.1 a quarter
 /// of a minute.
 const IN_CI_TESTS: [&str; 18] = [
@@ -174,7 +174,7 @@ fn in_ci(sums: Option<&Path>) -> Result<()> {
 fn all_that_were_tried() -> Result<Table> {
     let mut table = Table::default();
     for kernel in &KERNELS {
-        if let Some(outcome) = Outcome::kept(&result_of(kernel)?) {
+        if let Some(outcome) = Outcome::load(&result_of(kernel)?) {
             table.add(kernel.version, outcome);
         }
     }
@@ -186,7 +186,7 @@ struct Trial<'a> {
     /// The agent and its live tests, compiled; built if none are given.
     given: Option<(PathBuf, PathBuf)>,
     filter: &'a [String],
-    /// More words for the kernel's command line.
+    /// More arguments for the kernel's command line.
     boot: &'a str,
     patience: Duration,
 }
@@ -201,7 +201,7 @@ struct Subject<'a> {
 }
 
 impl Trial<'_> {
-    /// Fetches a kernel, and builds for it; none if that is not possible here, which is said.
+    /// Fetches a kernel, and builds for it; none, and a line that says why, if that is not possible here.
     fn subject<'a>(&self, kernel: &'a Kernel) -> Result<Option<Subject<'a>>> {
         let Kernel { version, architecture, .. } = kernel;
         println!("\n== Linux {version}");
@@ -234,22 +234,22 @@ impl Trial<'_> {
         println!("Linux {} took {} s", kernel.version, began.elapsed().as_secs());
         let outcome = outcome?.within(began.elapsed());
         if self.filter.is_empty() && self.boot.is_empty() {
-            outcome.keep(&result_of(kernel)?)?;
+            outcome.save(&result_of(kernel)?)?;
         }
         Ok(Some(outcome))
     }
 
-    /// Boots a kernel that is too old; the agent must say so.
+    /// Boots a kernel that is too old; the agent must refuse with one sentence.
     fn refusal(&self, subject: &Subject<'_>) -> Result<Outcome> {
         let run = self.boot(subject, Task::Refusal, |line| println!("  {line}"))?;
-        let said = run.output.join("\n");
+        let message = run.output.join("\n");
         if run.code == Some(0) || run.code.is_none() {
             bail!("the agent did not refuse, it ended with {:?}", run.code);
         }
-        if run.output.len() != 1 || !REFUSAL.iter().all(|words| said.contains(words)) {
-            bail!("not one line that has {REFUSAL:?}, but:\n{said}");
+        if run.output.len() != 1 || !REFUSAL.iter().all(|part| message.contains(part)) {
+            bail!("not one line that has {REFUSAL:?}, but:\n{message}");
         }
-        Ok(Outcome::refused(run.release, said))
+        Ok(Outcome::refused(run.release, message))
     }
 
     /// Boots a kernel into the live tests, and once more into a few that failed, as on this host.
@@ -262,8 +262,8 @@ impl Trial<'_> {
                 .context("keeping the first console")?;
             for test in &failed {
                 println!("\n== Linux {}, once more, alone: {test}", kernel.version);
-                let (again, _) = self.tests(subject, Task::Test(test))?;
-                report.retried(test, &again);
+                let (second, _) = self.tests(subject, Task::Test(test))?;
+                report.retried(test, &second);
             }
         }
         report.print();
@@ -286,7 +286,7 @@ impl Trial<'_> {
         // 101 is how a test program with failures ends.
         if !matches!(run.code, Some(0 | 101)) {
             report.failed += 1;
-            println!("FAILED: it did not come to an end ({:?}); its last words:", run.code);
+            println!("FAILED: it did not come to an end ({:?}); the end of its console:", run.code);
             println!("{}", machine::last_lines(&console(subject.kernel)?, 30));
         }
         Ok((report, run))
@@ -306,12 +306,12 @@ impl Trial<'_> {
         fs::write(&initramfs, image::build(architecture, folder, agent, tests, task)?)
             .context("writing the initramfs")?;
         let console = console(kernel)?;
-        let boot = machine::Boot { kernel: &vmlinuz, initramfs: &initramfs, words: self.boot };
+        let boot = machine::Boot { kernel: &vmlinuz, initramfs: &initramfs, arguments: self.boot };
         machine::run(architecture, &boot, self.patience, &console, line)
     }
 }
 
-/// Where consoles and results are kept.
+/// Where consoles and results are saved.
 fn folder() -> Result<PathBuf> {
     let folder = tree::target()?.join("vm");
     fs::create_dir_all(&folder).context("making a folder for consoles")?;

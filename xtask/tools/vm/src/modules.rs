@@ -94,7 +94,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// What a module says it depends on, in its `.modinfo`.
+/// The dependencies of a module, from its `.modinfo`.
 fn needs(module: &[u8]) -> Vec<String> {
     let key = b"depends=";
     let at = module

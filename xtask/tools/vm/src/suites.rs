@@ -89,7 +89,7 @@ impl Suite {
                 shell::quiet(unpack.arg("-x").arg(entry.path()).arg(&unpacked))?;
             }
         }
-        // All or nothing: whoever finds the folder finds it complete.
+        // All or nothing: a folder that exists is complete.
         fs::rename(&unpacked, into).context("keeping what was downloaded")
     }
 

@@ -1,4 +1,4 @@
-//! Results of all kernels, test by test; kept from run to run, so that one kernel can be tried at
+//! Results of all kernels, test by test; saved from run to run, so that one kernel can be tried at
 //! a time.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,8 +67,8 @@ impl Outcome {
         }
     }
 
-    /// Keeps it in a file.
-    pub fn keep(&self, file: &Path) -> Result<()> {
+    /// Saves it in a file.
+    pub fn save(&self, file: &Path) -> Result<()> {
         let Self { release, refusal, seconds, passed, failed, skipped, tests } = self;
         let tests: BTreeMap<&String, String> =
             tests.iter().map(|(name, verdict)| (name, written(verdict))).collect();
@@ -80,8 +80,8 @@ impl Outcome {
             .with_context(|| format!("writing {}", file.display()))
     }
 
-    /// Reads what an earlier run kept, if there was one.
-    pub fn kept(file: &Path) -> Option<Self> {
+    /// Loads what an earlier run saved, if there was one.
+    pub fn load(file: &Path) -> Option<Self> {
         let whole: Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
         let count = |name: &str| whole[name].as_u64().and_then(|n| usize::try_from(n).ok());
         let tests = whole["tests"]
@@ -162,7 +162,7 @@ impl Table {
         }
         for (version, outcome) in &self.0 {
             if let Some(sentence) = &outcome.refusal {
-                let _ = writeln!(text, "\nOn {version} the agent says: *{sentence}*");
+                let _ = writeln!(text, "\nOn {version} the agent refuses: *{sentence}*");
             }
         }
         let ran: Vec<_> = self.0.iter().filter(|(_, outcome)| outcome.refusal.is_none()).collect();
@@ -233,11 +233,11 @@ mod tests {
     fn an_outcome_that_was_kept_is_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("6.1.json");
-        assert_eq!(Outcome::kept(&file), None);
+        assert_eq!(Outcome::load(&file), None);
         let refused = Outcome::refused("5.10.0-1".to_owned(), "too old".to_owned());
         for outcome in [outcome().within(Duration::from_secs(90)), refused] {
-            outcome.keep(&file).unwrap();
-            assert_eq!(Outcome::kept(&file), Some(outcome));
+            outcome.save(&file).unwrap();
+            assert_eq!(Outcome::load(&file), Some(outcome));
         }
     }
 

@@ -16,7 +16,7 @@ const PACKAGES: [&str; 6] =
 
 pub fn install() -> Result<()> {
     if !apt::is_here() {
-        bail!("this is no Debian");
+        bail!("not a Debian system");
     }
     let missing = apt::missing(&PACKAGES);
     let unknown = apt::unknown(&missing);

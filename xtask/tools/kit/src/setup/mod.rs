@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Installs or chooses the toolchain for the kernel programs, and says which.
+/// Installs or chooses the toolchain for the kernel programs, and prints which.
 pub fn setup() -> Result<()> {
     if !proof::is_fresh() {
         choose()?;
@@ -68,9 +68,9 @@ pub fn setup() -> Result<()> {
 
 fn choose() -> Result<()> {
     if !shell::exists("rustup") {
-        bail!("rustup is not installed: install it from rustup.rs, then run this again");
+        bail!("rustup is not installed: install it from rustup.rs, then repeat this command");
     }
-    // What an earlier run, or somebody by hand, has put here may do.
+    // What an earlier run, or the user, has installed may do.
     if linked().is_some() && linker_is_here() && proof::prove().is_ok() {
         return Ok(());
     }
@@ -81,7 +81,7 @@ fn choose() -> Result<()> {
         "no toolchain compiles for the kernel here\n  \
          Debian's packages: {no_debian:#}\n  \
          rustup's nightly: {no_nightly:#}\n  \
-         Mend one of the two, then run `cargo xtask setup` again"
+         Fix one of the two, then repeat `cargo xtask setup`"
     ))
 }
 
@@ -95,7 +95,7 @@ impl Route {
     }
 }
 
-/// The toolchain in a few words.
+/// A short description of the toolchain.
 fn described() -> String {
     let rustc = shell::probe(toolchain("rustc").arg("--version")).unwrap_or_default();
     let version = rustc.split(' ').nth(1).unwrap_or("unknown").to_owned();
@@ -114,7 +114,7 @@ fn linked() -> Option<String> {
 pub fn toolchain(program: &str) -> Command {
     let mut command = Command::new("rustup");
     command.args(["run", TOOLCHAIN, program]);
-    // Cargo tells its children about its own toolchain; none of that is meant for this one.
+    // Cargo passes its own toolchain to its children by these variables; this is another one.
     for key in ["CARGO", "RUSTC", "RUSTDOC", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN"] {
         command.env_remove(key);
     }

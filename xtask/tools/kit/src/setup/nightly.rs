@@ -39,7 +39,7 @@ fn sysroot() -> Result<String> {
 
 fn install_linker() -> Result<()> {
     let version = nightly(&["--version", "--verbose"]).unwrap_or_default();
-    let major = llvm_major(&version).context("nightly does not tell its LLVM")?;
+    let major = llvm_major(&version).context("nightly does not print its LLVM version")?;
     if LLVM.contains(&major) {
         if has_llvm(major) {
             return build_linker(major);

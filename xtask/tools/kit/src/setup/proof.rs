@@ -1,6 +1,6 @@
 //! Proving the toolchain: it compiles a program for the kernel, or it does not count.
 //!
-//! Versions alone say little: a linker whose LLVM is older than rustc's fails only when it reads
+//! Versions alone prove little: a linker whose LLVM is older than rustc's fails only when it reads
 //! rustc's output. The proof takes seconds, so its success is written down together with the
 //! versions it was seen for.
 
@@ -37,7 +37,7 @@ pub fn prove() -> Result<()> {
     let target = tree::target()?;
     let folder = target.join(format!("bpf-proof-{}", process::id()));
     let proved = compile(&folder);
-    // What is left of it would only be clutter.
+    // The build is not needed any more.
     let _ = fs::remove_dir_all(&folder);
     proved.context("the toolchain does not compile for the kernel")?;
     let versions = versions().context("the toolchain went away while it was tried")?;

@@ -1,5 +1,5 @@
-//! What a run of the demo has made, written down before it is made, so that the next run can
-//! remove what one that was killed has left: by these names and ids, and nothing else.
+//! A journal of what a run of the demo creates, written before it is created: the next run removes
+//! what a killed one left behind, by these names and ids, and nothing else.
 //!
 //! The file is also the lock: there is one shop at a time, because its namespaces have names.
 
@@ -17,12 +17,12 @@ use portolan_kit::shell;
 const FILE: &str = "/run/portolan-demo";
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The open file of this run. When it is dropped, everything in it is gone.
-pub struct Left(File);
+/// The open journal of this run. It is dropped last, when everything in it is gone.
+pub struct Cleanup(File);
 
 /// Something that has to be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Thing {
+pub enum Resource {
     /// A network namespace, with all processes in it.
     Netns(String),
     /// A process of the machine's own namespace, by id and start.
@@ -31,8 +31,8 @@ pub enum Thing {
     Folder(PathBuf),
 }
 
-impl Left {
-    /// Takes the lock, and removes what the last run has left.
+impl Cleanup {
+    /// Takes the lock, and removes what the last run left behind.
     pub fn open() -> Result<Self> {
         let mut file = File::options()
             .create(true)
@@ -45,44 +45,44 @@ impl Left {
             bail!("another demo runs or is cleaning up: stop it, or wait");
         }
         let mut text = String::new();
-        file.read_to_string(&mut text).context("reading what the last demo has left")?;
-        let things: Vec<Thing> = text.lines().filter_map(Thing::parse).collect();
-        if !things.is_empty() {
-            println!("removing what a demo that was killed has left");
-            remove(&things);
+        file.read_to_string(&mut text).context("reading the journal of the last demo")?;
+        let resources: Vec<Resource> = text.lines().filter_map(Resource::parse).collect();
+        if !resources.is_empty() {
+            println!("removing what a killed demo left behind");
+            remove(&resources);
         }
-        let mut left = Self(file);
-        left.clear()?;
-        Ok(left)
+        let mut cleanup = Self(file);
+        cleanup.clear()?;
+        Ok(cleanup)
     }
 
-    /// Writes something down, at once.
-    pub fn note(&mut self, thing: &Thing) -> Result<()> {
-        writeln!(self.0, "{}", thing.line()).context("writing down what has to be removed")
+    /// Records a resource, at once.
+    pub fn note(&mut self, resource: &Resource) -> Result<()> {
+        writeln!(self.0, "{}", resource.line()).context("writing the cleanup journal")
     }
 
-    /// Writes a process down that has just been started.
+    /// Records a process that has just been started.
     pub fn note_process(&mut self, pid: u32) -> Result<()> {
         match started(pid) {
-            Some(started) => self.note(&Thing::Process { pid, started }),
+            Some(started) => self.note(&Resource::Process { pid, started }),
             // It has ended already.
             None => Ok(()),
         }
     }
 
     fn clear(&mut self) -> Result<()> {
-        self.0.set_len(0).context("forgetting what is gone")?;
-        self.0.rewind().context("forgetting what is gone")
+        self.0.set_len(0).context("emptying the cleanup journal")?;
+        self.0.rewind().context("emptying the cleanup journal")
     }
 }
 
-impl Drop for Left {
+impl Drop for Cleanup {
     fn drop(&mut self) {
         let _ = self.clear();
     }
 }
 
-impl Thing {
+impl Resource {
     fn line(&self) -> String {
         match self {
             Self::Netns(name) => format!("netns {name}"),
@@ -91,7 +91,7 @@ impl Thing {
         }
     }
 
-    /// A line that was cut short says nothing.
+    /// A line that was cut short is ignored.
     fn parse(line: &str) -> Option<Self> {
         let (kind, rest) = line.split_once(' ')?;
         match kind {
@@ -107,25 +107,25 @@ impl Thing {
 }
 
 /// Programs first, then the namespaces and folders that they are in.
-fn remove(things: &[Thing]) {
-    for thing in things {
-        match thing {
-            Thing::Netns(name) => kill(|| in_netns(name)),
-            Thing::Process { pid, started: then } => {
+fn remove(resources: &[Resource]) {
+    for resource in resources {
+        match resource {
+            Resource::Netns(name) => kill(|| in_netns(name)),
+            Resource::Process { pid, started: then } => {
                 kill(|| (started(*pid) == Some(*then)).then_some(*pid).into_iter().collect());
             }
-            Thing::Folder(_) => {}
+            Resource::Folder(_) => {}
         }
     }
-    for thing in things {
-        match thing {
-            Thing::Netns(name) => {
+    for resource in resources {
+        match resource {
+            Resource::Netns(name) => {
                 shell::probe(Command::new("ip").args(["netns", "del", name]));
             }
-            Thing::Folder(path) => {
+            Resource::Folder(path) => {
                 let _ = fs::remove_dir_all(path);
             }
-            Thing::Process { .. } => {}
+            Resource::Process { .. } => {}
         }
     }
 }
@@ -139,7 +139,7 @@ fn kill(those: impl Fn() -> Vec<u32>) {
             return;
         }
         for pid in pids {
-            // SAFETY: a plain system call; whose process that is was looked up just now.
+            // SAFETY: a plain system call; the owner of the pid was looked up just now.
             unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
         }
         thread::sleep(Duration::from_millis(20));
@@ -169,17 +169,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_down_is_read_again() {
-        let things = [
-            Thing::Netns("shop-users".to_owned()),
-            Thing::Process { pid: 7, started: 12345 },
-            Thing::Folder("/tmp/portolan-demo-x".into()),
+    fn what_is_recorded_is_read_back() {
+        let resources = [
+            Resource::Netns("shop-users".to_owned()),
+            Resource::Process { pid: 7, started: 12345 },
+            Resource::Folder("/tmp/portolan-demo-x".into()),
         ];
-        for thing in things {
-            assert_eq!(Thing::parse(&thing.line()).as_ref(), Some(&thing));
+        for resource in resources {
+            assert_eq!(Resource::parse(&resource.line()).as_ref(), Some(&resource));
         }
         for cut in ["", "netns", "netns ", "process 7", "process 7 ", "folder tmp", "pid 7 1"] {
-            assert_eq!(Thing::parse(cut), None, "{cut}");
+            assert_eq!(Resource::parse(cut), None, "{cut}");
         }
     }
 
@@ -187,9 +187,9 @@ mod tests {
     fn only_the_process_that_was_noted_is_killed() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let then = started(child.id()).unwrap();
-        remove(&[Thing::Process { pid: child.id(), started: then + 1 }]);
+        remove(&[Resource::Process { pid: child.id(), started: then + 1 }]);
         assert!(child.try_wait().unwrap().is_none());
-        remove(&[Thing::Process { pid: child.id(), started: then }]);
+        remove(&[Resource::Process { pid: child.id(), started: then }]);
         assert!(!child.wait().unwrap().success());
         assert_eq!(started(child.id()), None);
     }
@@ -199,7 +199,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("a/b");
         fs::create_dir_all(&inner).unwrap();
-        remove(&[Thing::Folder(folder.path().join("a"))]);
+        remove(&[Resource::Folder(folder.path().join("a"))]);
         assert!(!inner.exists() && folder.path().exists());
     }
 }
