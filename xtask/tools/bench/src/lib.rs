@@ -34,11 +34,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
-use portolan_kit::{apt, build, shell, tree};
+use portolan_kit::{apt, build, shell, tracefs, tree};
 
 use load::{Load, Server};
 use report::Report;
 use rounds::Plan;
+use subject::Subject;
 
 const PACKAGES: [&str; 9] = [
     "bpftrace",
@@ -73,10 +74,22 @@ pub struct Args {
     /// Measure this agent instead of building one
     #[arg(long, value_name = "BINARY")]
     agent: Option<PathBuf>,
+    /// Leave the other tools out, where they cannot be installed
+    #[arg(long)]
+    no_peers: bool,
     /// Write docs/benchmarks.md and docs/benchmarks.json (needs all scenarios)
-    #[arg(long, conflicts_with = "scenario")]
+    #[arg(long, conflicts_with_all = ["scenario", "no_peers"])]
     publish: bool,
 }
+
+/// Which load serves which scenarios.
+const LOADS: [(Load, &[Scenario], &str); 5] = [
+    (Load::Connections, &[Scenario::P1], "P1: connection storm"),
+    (Load::Requests, &[Scenario::P2, Scenario::P3], "P2, P3: keep-alive requests"),
+    (Load::Stream, &[Scenario::P4], "P4: one connection at full speed"),
+    (Load::FailedBinds, &[Scenario::Ports], "ports: binds that fail"),
+    (Load::Binds, &[Scenario::Ports], "ports: binds that do not fail"),
+];
 
 /// What can be asked for, by the number of its goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -109,11 +122,15 @@ enum Scenario {
 
 /// Measures, prints the goals, and writes what was asked for.
 pub fn bench(args: &Args) -> Result<()> {
-    let Args { scenario, rounds, seconds, output, agent, publish } = args;
+    let Args { scenario, rounds, seconds, output, agent, no_peers, publish } = args;
     if !shell::is_root() {
         bail!("tracing programs need root: run `cargo xtask bench` as root");
     }
+    let wanted = wanted(scenario);
     install()?;
+    if !no_peers {
+        peers_are_there(&wanted)?;
+    }
     let built = match agent {
         Some(binary) => binary.clone(),
         None => build::build()?,
@@ -124,13 +141,16 @@ pub fn bench(args: &Args) -> Result<()> {
     let binary = directory.join("portolan");
     fs::copy(&built, &binary).with_context(|| format!("copying {}", tree::shown(&built)))?;
 
-    let plan = Plan { rounds: *rounds, seconds: *seconds };
-    let report = measure(&wanted(scenario), plan, &binary, directory)?;
-    println!("\n{}", report.goal_table());
+    let plan = Plan { rounds: *rounds, seconds: *seconds, peers: !no_peers };
+    let report = measure(&wanted, plan, &binary, directory)?;
+    println!("\n{}\n{}", report.goal_table(), report.not_measured());
     let json = serde_json::to_string_pretty(&report.json()).context("writing JSON")? + "\n";
     if let Some(path) = output {
         fs::write(path, &json).with_context(|| format!("writing {}", path.display()))?;
         println!("wrote {}", path.display());
+    }
+    if report.is_incomplete() {
+        bail!("not everything was measured, see above: fix it, or leave peers out by --no-peers");
     }
     if *publish {
         let docs = tree::root().join("docs");
@@ -162,14 +182,7 @@ fn measure(wanted: &[Scenario], plan: Plan, binary: &Path, directory: &Path) -> 
         accuracy: None,
         other_programs,
     };
-    let loads: [(Load, &[Scenario], &str); 5] = [
-        (Load::Connections, &[Scenario::P1], "P1: connection storm"),
-        (Load::Requests, &[Scenario::P2, Scenario::P3], "P2, P3: keep-alive requests"),
-        (Load::Stream, &[Scenario::P4], "P4: one connection at full speed"),
-        (Load::FailedBinds, &[Scenario::Ports], "ports: binds that fail"),
-        (Load::Binds, &[Scenario::Ports], "ports: binds that do not fail"),
-    ];
-    for (load, scenarios, title) in loads {
+    for (load, scenarios, title) in LOADS {
         if !scenarios.iter().any(|scenario| wanted.contains(scenario)) {
             continue;
         }
@@ -234,4 +247,22 @@ fn install() -> Result<()> {
     let offered: Vec<&str> =
         missing.into_iter().filter(|package| !unknown.contains(package)).collect();
     apt::install(&offered)
+}
+
+/// Fails before anything is measured if a peer is missing: an absent row is easily overlooked.
+fn peers_are_there(wanted: &[Scenario]) -> Result<()> {
+    let loads = LOADS
+        .into_iter()
+        .filter(|(_, scenarios, _)| scenarios.iter().any(|scenario| wanted.contains(scenario)));
+    let peers: Vec<Subject> = loads.flat_map(|(load, ..)| Subject::peers(load)).copied().collect();
+    if peers.is_empty() {
+        return Ok(());
+    }
+    tracefs::mount()?;
+    for program in peers.into_iter().filter_map(Subject::program) {
+        if !shell::exists(program) {
+            bail!("{program} is not installed: install it, or leave peers out by --no-peers");
+        }
+    }
+    Ok(())
 }

@@ -74,7 +74,7 @@ impl Report {
             .replace("{{loads}}", loads.trim_end())
             .replace("{{hooks}}", hooks.trim_end())
             .replace("{{machine}}", self.machine_table().trim_end())
-            .replace("{{unavailable}}", self.unavailable().trim_end())
+            .replace("{{unavailable}}", self.not_measured().trim_end())
     }
 
     /// The table that decides.
@@ -102,12 +102,24 @@ impl Report {
         table
     }
 
-    fn unavailable(&self) -> String {
+    /// Whether a row is missing that was asked for.
+    pub fn is_incomplete(&self) -> bool {
+        self.outcomes.iter().any(|outcome| !outcome.unavailable.is_empty())
+    }
+
+    /// What is missing, and why.
+    pub fn not_measured(&self) -> String {
         let all = self.outcomes.iter().flat_map(|outcome| &outcome.unavailable);
-        let lines: Vec<String> = all
-            .map(|(subject, why)| format!("**NOT MEASURED: {}: {why}**\n", subject.as_str()))
+        let peers = all.map(|(subject, why)| format!("{}: {why}", subject.as_str()));
+        let tests = self.accuracy.iter().flat_map(|accuracy| accuracy.skipped.clone());
+        let left_out = self.outcomes.iter().any(|outcome| !outcome.plan.peers);
+        let left_out = left_out.then(|| "other tools (--no-peers)".to_owned());
+        let lines: Vec<String> = peers
+            .chain(tests)
+            .chain(left_out)
+            .map(|line| format!("**NOT MEASURED: {line}**\n"))
             .collect();
-        if lines.is_empty() { "Every peer ran.".to_owned() } else { lines.join("\n") }
+        if lines.is_empty() { "Everything was measured.".to_owned() } else { lines.join("\n") }
     }
 }
 

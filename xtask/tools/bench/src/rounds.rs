@@ -27,6 +27,8 @@ const FOREIGN_LIMIT: f64 = 0.08;
 pub struct Plan {
     pub rounds: u32,
     pub seconds: u32,
+    /// Whether other tools are measured too.
+    pub peers: bool,
 }
 
 /// Everything measured under one load.
@@ -95,7 +97,7 @@ pub fn measure(
     server.run(load, plan.seconds, &[])?;
     let mut before = server.run(load, plan.seconds, &[])?;
     for round in 0..plan.rounds {
-        for subject in order(round, load, &mut random) {
+        for subject in order(round, load, plan, &mut random) {
             if unavailable.contains_key(&subject) {
                 continue;
             }
@@ -118,9 +120,9 @@ pub fn measure(
 }
 
 /// The order within a round.
-fn order(round: u32, load: Load, random: &mut Random) -> Vec<Subject> {
+fn order(round: u32, load: Load, plan: Plan, random: &mut Random) -> Vec<Subject> {
     let mut subjects = Subject::CORE.to_vec();
-    if round.is_multiple_of(PEERS_EVERY) {
+    if plan.peers && round.is_multiple_of(PEERS_EVERY) {
         subjects.extend_from_slice(Subject::peers(load));
     }
     random.shuffle(&mut subjects);

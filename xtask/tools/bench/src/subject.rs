@@ -97,9 +97,19 @@ impl Subject {
         }
     }
 
+    /// The program of another project that it needs.
+    pub const fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Control | Self::Portolan | Self::NoRequests | Self::Empty => None,
+            Self::TcpLife => Some("tcplife"),
+            Self::TcpStates => Some("tcpstates"),
+            Self::Count | Self::SystemCalls => Some("bpftrace"),
+        }
+    }
+
     /// Whether it is another project's tool.
     pub fn is_peer(self) -> bool {
-        !Self::CORE.contains(&self)
+        self.program().is_some()
     }
 
     /// Switches it on, and returns when it sees what happens.

@@ -10,9 +10,11 @@ use std::process::ExitCode;
 
 pub mod apt;
 pub mod build;
+pub mod python;
 pub mod report;
 pub mod setup;
 pub mod shell;
+pub mod tracefs;
 pub mod tree;
 
 /// How a command ends: an error is printed with its causes.
