@@ -109,15 +109,7 @@ fn compile() -> Result<PathBuf> {
     println!("building the bodies with coverage instrumentation");
     let build = folder()?.join("build");
     let mut cargo = shell::cargo();
-    cargo.args([
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "agent-fuzz",
-        "--features",
-        "fuzzer",
-    ]);
+    cargo.args(["build", "--release", "--package", "agent-fuzz", "--features", "fuzzer"]);
     cargo.args(["--bin", "fuzz", "--target", TARGET]).arg("--target-dir").arg(&build);
     // Not RUSTFLAGS: the kernel programs are compiled from a build script, by another compiler.
     cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", INSTRUMENTATION);

@@ -38,7 +38,11 @@ pub const AARCH64_COMPILER: &str = "aarch64-linux-gnu-gcc";
 impl Target {
     /// Builds the agent and returns its path.
     pub fn agent(self) -> Result<PathBuf> {
-        println!("building the agent{}", self.suffix());
+        println!(
+            "building the agent{}: minutes the first time; the step `agent(build)` compiles the \
+             kernel programs and shows nothing meanwhile",
+            self.suffix()
+        );
         let mut cargo = self.cargo("build")?;
         shell::loud(cargo.args(["--release", "--package", "agent"]).args(locked()))?;
         let folder = match self {

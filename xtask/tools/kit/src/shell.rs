@@ -4,12 +4,17 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::{env, fs};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use anyhow::{Context as _, Result, bail};
 
 /// How much of a failed program's output is worth showing.
 const LAST_LINES: usize = 25;
+
+/// After this time without output, and again after as much, the user learns what is waited for.
+const REMIND_EVERY: Duration = Duration::from_secs(20);
 
 /// Runs a program without showing its output, unless it fails.
 pub fn quiet(command: &mut Command) -> Result<()> {
@@ -77,9 +82,35 @@ pub fn name_of(command: &Command) -> String {
 fn captured(command: &mut Command) -> Result<Output> {
     let name = Path::new(command.get_program()).file_name().unwrap_or_default();
     let name = name.to_string_lossy().into_owned();
-    command.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
+    let line = name_of(command);
+    let remind = |elapsed: Duration| {
+        eprintln!("  {} s, still running: {line}", elapsed.as_secs());
+    };
+    let output = while_reminding(REMIND_EVERY, remind, || command.stdin(Stdio::null()).output());
+    output.map_err(|error| match error.kind() {
         ErrorKind::NotFound => anyhow::anyhow!("`{name}` is not installed"),
         _ => anyhow::Error::new(error).context(format!("starting `{name}`")),
+    })
+}
+
+/// Does `work`, and calls `remind` each time that `every` has gone by meanwhile.
+fn while_reminding<T>(
+    every: Duration,
+    remind: impl Fn(Duration) + Sync,
+    work: impl FnOnce() -> T,
+) -> T {
+    let began = Instant::now();
+    let (finished, running) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let running = running;
+            while running.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                remind(began.elapsed());
+            }
+        });
+        let result = work();
+        drop(finished);
+        result
     })
 }
 
@@ -114,6 +145,19 @@ mod tests {
         let mut command = Command::new("/usr/bin/cargo");
         command.arg("build").arg(crate::tree::root().join("agent"));
         assert_eq!(name_of(&command), "cargo build agent");
+    }
+
+    #[test]
+    fn what_takes_long_is_named_while_it_runs() {
+        let reminded = std::sync::atomic::AtomicU32::new(0);
+        let count = |_| {
+            reminded.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        };
+        let sleep = |milliseconds| thread::sleep(Duration::from_millis(milliseconds));
+        while_reminding(Duration::from_mins(1), count, || sleep(10));
+        assert_eq!(reminded.load(std::sync::atomic::Ordering::Relaxed), 0);
+        while_reminding(Duration::from_millis(50), count, || sleep(1000));
+        assert!(reminded.load(std::sync::atomic::Ordering::Relaxed) >= 2);
     }
 
     #[test]
