@@ -11,6 +11,7 @@
 //! those that pass then are named at the end: a failure is neither hidden nor taken for a fault. One
 //! that never ends is shown with what it waits for, and killed (`watch`).
 
+pub mod full;
 mod needs;
 mod watch;
 
@@ -39,10 +40,17 @@ pub struct Args {
     /// Run only the tests whose names contain one of these; `e2e-alerts [FAULT…]`: break the
     /// demo in every way and require the right alerts (some minutes)
     filter: Vec<String>,
+    /// Run what takes hours instead, part by part, and record it in docs/proof.md: miri, fuzz,
+    /// e2e-alerts, soak, vm; all of them if none is named
+    #[arg(long)]
+    full: bool,
 }
 
 pub fn test(args: &Args) -> Result<()> {
-    let Args { filter } = args;
+    let Args { filter, full } = args;
+    if *full {
+        return full::run(filter);
+    }
     if let Some((E2E_ALERTS, faults)) = filter.split_first().map(|(a, b)| (a.as_str(), b)) {
         return shell::loud(Tool::Demo.command()?.arg("test").args(faults));
     }

@@ -28,7 +28,7 @@ struct Finding {
     what: String,
 }
 
-const RULES: [fn(&Sources) -> Vec<Finding>; 8] = [
+const RULES: [fn(&Sources) -> Vec<Finding>; 9] = [
     sources::headers,
     sources::lengths,
     sources::names,
@@ -37,6 +37,7 @@ const RULES: [fn(&Sources) -> Vec<Finding>; 8] = [
     hooks::touch_list,
     metrics::named_and_listed,
     proof::tests_exist,
+    proof::full_runs_are_recorded,
 ];
 
 /// Applies every rule to the checkout.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use portolan_kit::summary;
 
 use crate::dashboards::{self, Question};
 use crate::faults::{FAULTS, Fault};
@@ -83,10 +84,12 @@ pub fn alerts(only: &[String]) -> Result<()> {
     if only.is_empty() {
         panels.report_end()?;
     }
+    let tried = FAULTS.iter().filter(chosen).count();
     if !failed.is_empty() {
-        bail!("{} faults did not raise the right alert: {}", failed.len(), failed.join(", "));
+        summary::report(&format!("{} of {tried} faults did not raise their alert", failed.len()))?;
+        bail!("no right alert for {}", failed.join(", "));
     }
-    Ok(())
+    summary::report(&format!("{tried} of {tried} faults raised their alert, and no other fired"))
 }
 
 /// How long an alert took to fire, and to resolve after the fault was fixed.

@@ -14,6 +14,7 @@ pub mod python;
 pub mod report;
 pub mod setup;
 pub mod shell;
+pub mod summary;
 pub mod tracefs;
 pub mod tree;
 

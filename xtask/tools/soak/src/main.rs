@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use portolan_bench::agent::Agent;
 use portolan_bench::load::{Load, Server};
-use portolan_kit::{apt, build, setup, shell, tree};
+use portolan_kit::{apt, build, setup, shell, summary, tree};
 
 use slope::Series;
 
@@ -104,6 +104,9 @@ fn soak(args: &Args) -> Result<()> {
     drop(server);
     let (text, problems) = evaluate(&figures, hours, operations);
     println!("\n{text}");
+    let outcome = if problems.is_empty() { "nothing grew".to_owned() } else { problems.join("; ") };
+    let minutes = hours * 60.0;
+    summary::report(&format!("{minutes:.0} minutes, {operations} operations: {outcome}"))?;
     if let Some(file) = file {
         fs::write(file, &text).context("writing the report")?;
         println!("wrote {}", tree::shown(file));

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use portolan_kit::report::Report;
-use portolan_kit::{setup, tree};
+use portolan_kit::{setup, summary, tree};
 
 use image::Task;
 use kernels::{KERNELS, Kernel};
@@ -135,7 +135,8 @@ fn vm(args: &Args) -> Result<()> {
             }
         }
     }
-    println!("\n{}", results.summary());
+    println!();
+    summary::report(&results.summary())?;
     if let Some(file) = table {
         all_that_were_tried()?.write(file)?;
         println!("wrote {}", tree::shown(file));
