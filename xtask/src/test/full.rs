@@ -28,7 +28,7 @@ pub struct Part {
 
 /// In the order of their length.
 pub const PARTS: [Part; 5] = [
-    Part { name: "miri", programs: &[("cargo", "+nightly miri --version")], run: miri::miri },
+    Part { name: "miri", programs: &[("rustc", "+nightly --version")], run: miri::miri },
     Part { name: "fuzz", programs: &[], run: || fuzz::all("docs/fuzz.md") },
     Part {
         name: "e2e-alerts",
