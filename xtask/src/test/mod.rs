@@ -2,14 +2,15 @@
 //!
 //! Three kinds, in this order: unit tests, in parallel; the command-line and live tests in
 //! `agent/tests`, one after the other, because they share the kernel; the documentation's
-//! examples. With `CI` set image and packages are made and tried too, live tests of every hook run on
-//! two more kernels (`cargo xtask vm`), and what lies in `deploy/` is read as its readers will. A test that cannot run here prints a line
-//! `SKIPPED: why` and returns: it counts as skipped, and its line is repeated at the end.
+//! examples. With `CI` set image and packages are built and tested too, live tests of every hook run
+//! on two more kernels (`cargo xtask vm`), and the tools that read `deploy/` check it. A test that
+//! cannot run here prints a line `SKIPPED: why` and returns: it counts as skipped, and its line is
+//! repeated at the end. What takes hours is in [`full`].
 //!
 //! Live tests compare exact numbers with those of real programs on a real kernel, with deadlines;
-//! on a busy machine one of them can miss its own. A few that fail are run once more, alone, and
-//! those that pass then are named at the end: a failure is neither hidden nor taken for a fault. One
-//! that never ends is shown with what it waits for, and killed (`watch`).
+//! on a busy machine one of them can miss its own. A few that fail run a second time, alone, and
+//! those that pass then are listed at the end, so that no failure is hidden. A test that never ends
+//! is shown with what it waits for, and killed (`watch`).
 
 pub mod full;
 mod needs;
@@ -80,7 +81,7 @@ pub fn test(args: &Args) -> Result<()> {
     if filter.is_empty() && env::var_os("CI").is_some() {
         heading("live tests on other kernels");
         other_kernels(&mut report)?;
-        heading("what lies in deploy/, as its readers see it");
+        heading("deploy/, read by the tools that it is for");
         deploy::test(&mut report);
     }
     if filter.is_empty() {
