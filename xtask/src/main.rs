@@ -1,8 +1,9 @@
 //! The commands that build, start and check Portolan: `cargo xtask --help` lists them.
 //!
 //! A newcomer needs rustup and root, nothing else: whatever a command wants beyond that, it
-//! installs itself, prints so, and does not do it twice.
+//! installs itself, says so, and does not do it twice.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a terminal program")]
 
 use std::process::ExitCode;

@@ -182,7 +182,8 @@ fn version(program: &str, arguments: &str) -> String {
 
 /// Without what packagers and build hosts add.
 fn short(line: &str) -> String {
-    let end = line.find(" (").or_else(|| line.find(" Copyright")).unwrap_or(line.len());
+    let ends = [" (", " Copyright"].into_iter().filter_map(|mark| line.find(mark));
+    let end = ends.min().unwrap_or(line.len());
     line.get(..end).unwrap_or(line).trim_end_matches(',').to_owned()
 }
 

@@ -107,12 +107,10 @@ fn end_all_below(child: &Child, show: &mut impl FnMut(&str)) {
     for pid in &below {
         show(&state_of(*pid));
     }
-    for pid in below {
-        if let Ok(pid) = i32::try_from(pid) {
-            // SAFETY: kill touches no memory.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
-    }
+    let mut kill = Command::new("sh");
+    kill.args(["-c", "kill -KILL \"$@\"", "kill"]).args(below.iter().map(u32::to_string));
+    // One that has ended meanwhile makes it fail, and the others are killed all the same.
+    shell::probe(&mut kill);
 }
 
 /// The processes that a process started, and those that these did.

@@ -4,6 +4,7 @@
 //! `xtask` itself stays small because a newcomer's first command compiles it; `xtask/tools` holds
 //! the commands that are programs of their own.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "for programs of a terminal")]
 
 use std::process::ExitCode;

@@ -5,6 +5,7 @@
 //! agent is measured from outside and asked for its own figures; the ledger must add up each time.
 //! At the end a line is laid through each figure.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a terminal program")]
 
 mod slope;

@@ -6,6 +6,7 @@
 //!
 //! Without a network, or where no emulator is, kernels are skipped and reported.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a terminal program")]
 
 mod architecture;
