@@ -202,6 +202,9 @@ fn evaluate(
         hours * 60.0
     );
     let mut problems = Vec::new();
+    if figures.is_empty() {
+        problems.push("too short a run: nothing was measured".to_owned());
+    }
     for (name, series) in figures {
         let warm = series.after_warm_up(hours * WARM_UP);
         let (Some((first, last)), Some((least, most)), Some(slope)) =

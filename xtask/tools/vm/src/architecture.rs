@@ -20,7 +20,9 @@ pub struct Architecture {
     pub strip: &'static str,
     /// What else it takes on this machine.
     programs: &'static [&'static str],
-    /// The packages with all of these.
+    /// The package with the emulator.
+    pub emulator_package: &'static str,
+    /// The packages with all the others.
     packages: &'static [&'static str],
 }
 
@@ -32,7 +34,8 @@ pub static AMD64: Architecture = Architecture {
     console: "ttyS0",
     strip: "strip",
     programs: &["busybox", "ldd", "timeout", "xz"],
-    packages: &["qemu-system-x86", "busybox-static", "xz-utils", "binutils"],
+    emulator_package: "qemu-system-x86",
+    packages: &["busybox-static", "xz-utils", "binutils"],
 };
 
 /// Neoverse N1: atomic instructions of ARMv8.1, as every server has them, and no pointer
@@ -45,13 +48,8 @@ pub static ARM64: Architecture = Architecture {
     console: "ttyAMA0",
     strip: "aarch64-linux-gnu-strip",
     programs: &["aarch64-linux-gnu-gcc", "dpkg-deb", "readelf", "timeout", "xz"],
-    packages: &[
-        "qemu-system-arm",
-        "gcc-aarch64-linux-gnu",
-        "libc6-dev-arm64-cross",
-        "binutils",
-        "xz-utils",
-    ],
+    emulator_package: "qemu-system-arm",
+    packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "binutils", "xz-utils"],
 };
 
 impl Architecture {
@@ -66,7 +64,7 @@ impl Architecture {
                 return Some(format!("{error:#}"));
             }
         }
-        let mut needed = [&self.emulator, &self.strip].into_iter().chain(self.programs);
+        let mut needed = std::iter::once(&self.strip).chain(self.programs);
         let missing = needed.find(|program| !shell::exists(program));
         missing.map(|program| format!("{program} is not installed"))
     }

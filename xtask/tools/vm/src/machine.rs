@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::architecture::Architecture;
+use crate::emulator::Emulator;
 use crate::image::DONE;
 
 /// Memory of the machine; the agent chooses the sizes of its tables by it.
@@ -47,7 +48,8 @@ pub fn run(
     let mut file = File::create(log).context("creating a file for the console")?;
     // Ends the machine should it hang, and with us if we end first.
     let mut command = Command::new("timeout");
-    command.arg("--kill-after=5").arg(patience.as_secs().to_string()).arg(architecture.emulator);
+    command.arg("--kill-after=5").arg(patience.as_secs().to_string());
+    Emulator::of(architecture)?.add_to(&mut command);
     command.args(["-accel", "tcg,thread=multi", "-smp", PROCESSORS]).args(architecture.machine);
     command.args(["-m", MEMORY, "-nographic", "-no-reboot", "-nic", "none"]);
     let Boot { kernel, initramfs, arguments } = boot;
@@ -55,7 +57,8 @@ pub fn run(
     let console = architecture.console;
     let arguments = format!("console={console} quiet panic=-1 rdinit=/init {arguments}");
     command.args(["-append", &arguments]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let errors = file.try_clone().context("creating a file for the emulator's errors")?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
     let mut child = command.spawn().context("starting the emulator")?;
     let console = child.stdout.take().context("no pipe to the console")?;
     let (mut run, mut inside, began) = (Run::default(), false, Instant::now());

@@ -4,13 +4,14 @@
 //! into an initramfs with the release build of the agent and its live tests, and powers off.
 //! A kernel that the agent must refuse runs the agent alone: one sentence is asked for.
 //!
-//! Without a network, or where no emulator is, kernels are skipped and reported.
+//! Without a network kernels are skipped, and a line says so.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a terminal program")]
 
 mod architecture;
 mod cpio;
+mod emulator;
 mod image;
 mod kernels;
 mod machine;
@@ -29,6 +30,7 @@ use clap::Parser as _;
 use portolan_kit::report::Report;
 use portolan_kit::{setup, summary, tree};
 
+use emulator::Emulator;
 use image::Task;
 use kernels::{KERNELS, Kernel};
 use table::{Outcome, Table};
@@ -209,7 +211,9 @@ impl Trial<'_> {
         println!("\n== Linux {version}");
         let folder = match architecture.cannot_be_emulated() {
             Some(why) => Err(why),
-            None => kernel.folder().map_err(|why| format!("it cannot be fetched: {why:#}")),
+            None => Emulator::of(architecture)
+                .and_then(|_| kernel.folder())
+                .map_err(|why| format!("it cannot be fetched: {why:#}")),
         };
         let folder = match folder {
             Ok(folder) => folder,
@@ -246,6 +250,7 @@ impl Trial<'_> {
         let run = self.boot(subject, Task::Refusal, |line| println!("  {line}"))?;
         let message = run.output.join("\n");
         if run.code == Some(0) || run.code.is_none() {
+            println!("{}", machine::last_lines(&console(subject.kernel)?, 10));
             bail!("the agent did not refuse, it ended with {:?}", run.code);
         }
         if run.output.len() != 1 || !REFUSAL.iter().all(|part| message.contains(part)) {
