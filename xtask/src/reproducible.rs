@@ -103,7 +103,7 @@ impl Script {
             message["target"]["kind"][0] == "custom-build"
                 && message["target"]["src_path"]
                     .as_str()
-                    .is_some_and(|path| path.ends_with("/agent/build.rs"))
+                    .is_some_and(|path| path.ends_with("/loader/build.rs"))
         })?;
         let executed = messages.iter().find(|message| {
             message["reason"] == "build-script-executed"
@@ -133,7 +133,7 @@ mod tests {
         let messages = r#"
 {"reason":"compiler-artifact","package_id":"libc","target":{"kind":["custom-build"],"src_path":"/r/libc/build.rs"},"filenames":["/t/libc"]}
 {"reason":"build-script-executed","package_id":"libc","out_dir":"/o/libc"}
-{"reason":"compiler-artifact","package_id":"a","target":{"kind":["custom-build"],"src_path":"/w/agent/build.rs"},"filenames":["/t/a"]}
+{"reason":"compiler-artifact","package_id":"a","target":{"kind":["custom-build"],"src_path":"/w/agent/crates/loader/build.rs"},"filenames":["/t/a"]}
 {"reason":"build-script-executed","package_id":"a","out_dir":"/o/a"}"#;
         let expected = Script { program: "/t/a".into(), out: "/o/a".into() };
         assert_eq!(Script::find(messages), Some(expected));

@@ -39,7 +39,7 @@ impl Target {
     /// Builds the agent and returns its path.
     pub fn agent(self) -> Result<PathBuf> {
         println!(
-            "building the agent{}: minutes the first time; the step `agent(build)` compiles the \
+            "building the agent{}: minutes the first time; the step `loader(build)` compiles the \
              kernel programs and shows nothing meanwhile",
             self.suffix()
         );

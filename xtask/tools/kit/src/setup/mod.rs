@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: a toolchain that compiles Rust for the kernel.
 //!
 //! Two routes lead to it, and the result has one name, the rustup toolchain `portolan-bpf`, so
-//! that `agent/build.rs` needs to know no more:
+//! that the loader's build script needs to know no more:
 //! - Debian's packages, where they exist: a rustc with a prebuilt `core` for BPF ([`debian`]);
 //! - rustup's nightly with the sources of `core`, built along ([`nightly`]).
 //!
@@ -19,11 +19,11 @@ use anyhow::{Result, anyhow, bail};
 use crate::shell;
 pub use proof::needs_own_core;
 
-/// The rustup toolchain that `agent/build.rs` asks for.
+/// The rustup toolchain that the loader's build script asks for.
 pub const TOOLCHAIN: &str = "portolan-bpf";
 /// What the kernel programs are compiled for.
 pub const TARGET: &str = "bpfel-unknown-none";
-/// The crates that use unstable features; see `agent/build.rs`.
+/// The crates that use unstable features; see the loader's build script.
 pub const BOOTSTRAP: &str = "aya_ebpf,portolan_ebpf";
 
 /// The bpf-linker releases that go with our rustc.
