@@ -1,15 +1,15 @@
 //! `cargo xtask dashboards`: writes the generated files below `dashboards/`, or checks them.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a terminal program")]
+#![expect(clippy::print_stdout, reason = "a terminal program")]
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::{env, fs};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Parser;
-use portolan_dashboards::draw::Drawing;
-use portolan_dashboards::{Dashboards, File, Look, write};
+use portolan_dashboards::{Dashboards, File, Look, draw, write};
+use portolan_kit::tree;
 
 /// Check the rules, write the Grafana dashboards, and both as Kubernetes objects.
 ///
@@ -39,33 +39,26 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    portolan_kit::exit_code(run(Args::parse()))
 }
 
 fn run(args: Args) -> Result<()> {
     let Args { docs, grafana, faster, to, check, grafana_types } = args;
-    let root = root()?;
     if grafana_types {
-        return Drawing::new(&root, &target()?).check_types();
+        return draw::check_types();
     }
-    let read = Dashboards::read(&root)?;
+    let read = Dashboards::read(tree::root())?;
     let look = Look { docs, grafana, faster };
     let mut files = read.generated(&look);
     // In the checkout the rule files are the source.
     if to.is_some() {
         files.extend(read.rule_files(&look));
     }
-    let folder = to.unwrap_or(root);
+    let folder = to.as_deref().unwrap_or(tree::root());
     if check {
-        return up_to_date(&folder, &files);
+        return up_to_date(folder, &files);
     }
-    write(&folder, &files)?;
+    write(folder, &files)?;
     println!("{} files written", files.len());
     Ok(())
 }
@@ -78,18 +71,4 @@ fn up_to_date(folder: &Path, files: &[File]) -> Result<()> {
         bail!("{} not up to date: run `cargo xtask dashboards`", stale.join(", "));
     }
     Ok(())
-}
-
-/// The checkout: `cargo run` sets where this package lies.
-fn root() -> Result<PathBuf> {
-    let package = env::var_os("CARGO_MANIFEST_DIR");
-    let package = package.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
-    package.parent().map(Path::to_path_buf).context("the package lies in no checkout")
-}
-
-/// Cargo built this program to `<target>/<profile>/portolan-dashboards`.
-fn target() -> Result<PathBuf> {
-    let program = env::current_exe().context("finding the path of this program")?;
-    let target = program.ancestors().nth(2);
-    target.map(Path::to_path_buf).context("this program lies outside a target directory")
 }

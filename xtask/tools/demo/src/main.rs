@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
-use portolan_dashboards::draw::Drawing;
+use portolan_dashboards::draw;
 use portolan_kit::{apt, build, shell, tree};
 
 use cleanup::Cleanup;
@@ -154,14 +154,9 @@ impl Demo {
     }
 }
 
-/// What draws the dashboards.
-fn drawing() -> Result<Drawing> {
-    Ok(Drawing::new(tree::root(), &tree::target()?))
-}
-
 fn run(length: Duration, faster: u64) -> Result<()> {
     let mut demo = Demo::start("http://127.0.0.1:9/", faster, false)?;
-    let drawn = drawing()?.page(&demo.folder.path("page"));
+    let drawn = draw::page(&demo.folder.path("page"));
     let Watch { agent, prometheus, alertmanager, .. } = &demo.watch;
     println!("\n  agent         http://{agent}/");
     println!("  prometheus    http://{prometheus}/alerts");

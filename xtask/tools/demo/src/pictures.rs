@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use portolan_dashboards::draw;
 use portolan_kit::{apt, shell};
 
 /// The dashboards, and what is chosen on each.
@@ -28,7 +29,7 @@ pub fn take(page: &str, folder: &Path) -> Result<()> {
     let folder = fs::canonicalize(folder).context("finding the folder for pictures")?;
     let mut command = Command::new("node");
     command.arg("picture.mjs").arg(page).arg(&folder).args(PICTURES);
-    shell::quiet(command.current_dir(crate::drawing()?.tools()?))?;
+    shell::quiet(command.current_dir(draw::tools()?))?;
     println!("{} pictures in {}", PICTURES.len(), portolan_kit::tree::shown(&folder));
     Ok(())
 }
