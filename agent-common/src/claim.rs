@@ -9,6 +9,8 @@
 //! A connect lies open in the same way, from the moment a program asks until the SYN is about to
 //! leave; one that the kernel refused counts on its edge ([`crate::edge::EdgeCounters::unsent`]).
 
+use crate::slot_table::CLAIMS;
+
 /// The program called bind.
 pub const STEP_BIND: u8 = 0;
 /// The program called listen, on a port that it had bound.
@@ -115,6 +117,10 @@ crate::wire! {
         pub attempts: [Attempt; BUCKET],
     }
 }
+
+crate::slot_row! { ClaimRow {
+    key: ClaimKey, table: CLAIMS, reserved: FIRST_FREE_CLAIM, ledger: None
+} }
 
 /// The bucket of a thread.
 #[inline(always)]

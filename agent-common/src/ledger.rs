@@ -3,6 +3,8 @@
 //! For every class, at rest: `seen = exported + Σ lost{reason}`. `seen` and `lost` are counted
 //! per CPU by the kernel programs; `exported` is what user space finds in the tables.
 
+use crate::slot_table::TABLES;
+
 /// An attempt to connect that ended, or an accepted connection. Exported: `connects`.
 pub const CONNECTION: usize = 0;
 /// A request that got its answer. Exported: the count of `request`.
@@ -75,15 +77,6 @@ pub const REASON_NAMES: [&str; REASONS] = [
 /// (`bpf_prog_info.recursion_misses`); counted by user space.
 pub const REASON_RECURSION: &str = "recursion";
 
-/// The table of edges, in [`Ledger::reach`].
-pub const EDGES: usize = 0;
-/// The table of owners.
-pub const OWNERS: usize = 1;
-/// The table of claims.
-pub const CLAIMS: usize = 2;
-/// How many tables give out rows.
-pub const TABLES: usize = 3;
-
 crate::wire! {
     /// One CPU's part of the ledger.
     pub struct Ledger: 824 {
@@ -94,8 +87,8 @@ crate::wire! {
         /// When a program last asked for a connection, CLOCK_MONOTONIC nanoseconds: what became
         /// of it may be open yet.
         pub connect_ns: u64,
-        /// No row above this was ever taken, by table: the numbers of those that were, or-ed. Free
-        /// rows are offered the lowest first, but come back in any order.
+        /// No slot above this was ever taken, by slot table: the numbers of those that were, or-ed.
+        /// Free slots are offered the lowest first, but come back in any order.
         pub reach: [u64; TABLES],
     }
 }

@@ -30,6 +30,7 @@ pub mod owner;
 pub mod peer;
 pub mod reset;
 pub mod seed;
+pub mod slot_table;
 pub mod socket;
 pub mod turn;
 pub mod wire;

@@ -4,13 +4,12 @@ use agent_common::claim::{
     Attempt, BUCKET, BUSY, Bucket, CLAIM_GRANTED, CLAIM_OVERFLOW, ClaimKey, FREE, OVERDUE_NS,
     REFUSED, STEP_CONNECT, STEP_LISTEN, bucket_of,
 };
-use agent_common::ledger::{BIND, CLAIMS, CONNECTION, LATE, NO_ATTEMPT};
-use aya_ebpf::bindings::BPF_NOEXIST;
+use agent_common::ledger::{BIND, CONNECTION, LATE, NO_ATTEMPT};
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 
 use crate::atomic;
 use crate::connection;
-use crate::maps::{self, lost, seen, taken};
+use crate::maps::{self, lost, seen};
 use crate::opaque::{forgotten, opaque};
 use crate::sock::Sock;
 
@@ -262,13 +261,13 @@ fn failed(key: &ClaimKey, thread: u64, began_ns: u64) {
     if key.step == STEP_CONNECT {
         return connection::unsent(key);
     }
-    count_row(row(key), (thread >> 32) as u32, began_ns / 1000);
+    let row = maps::claims().find_or_take(key, CLAIM_OVERFLOW, |_| {});
+    count_row(row, (thread >> 32) as u32, began_ns / 1000);
 }
 
 #[inline(always)]
 fn count_row(index: u32, tgid: u32, at_us: u64) {
-    let (_, rows, _) = maps::claims();
-    if let Some(row) = rows.get_ptr_mut(index) {
+    if let Some(row) = maps::claims().rows.get_ptr_mut(index) {
         // SAFETY: a valid map value; time and process are those of one of the last to come.
         unsafe {
             atomic::add(&raw mut (*row).count, 1);
@@ -276,30 +275,6 @@ fn count_row(index: u32, tgid: u32, at_us: u64) {
             core::ptr::write_volatile(&raw mut (*row).tgid, tgid);
         }
     }
-}
-
-/// The row of this kind of failure, taken if it has none; without a free one [`CLAIM_OVERFLOW`].
-#[inline(always)]
-fn row(key: &ClaimKey) -> u32 {
-    let (claims, rows, free) = maps::claims();
-    if let Some(row) = claims.get_ptr(key) {
-        // SAFETY: a valid map value.
-        return unsafe { *row };
-    }
-    let Ok(Some(slot)) = free.pop() else { return CLAIM_OVERFLOW };
-    taken(CLAIMS, slot);
-    let Some(row) = rows.get_ptr_mut(slot) else { return CLAIM_OVERFLOW };
-    // SAFETY: a valid map value that nobody else holds: the slot was just taken from the stack.
-    unsafe { (*row).key = *key };
-    if claims.insert(key, slot, BPF_NOEXIST.into()).is_err() {
-        // Another CPU was faster, or the map is full (it has as many entries as there are rows).
-        let _ = free.push(slot, 0);
-        // SAFETY: a valid map value.
-        return claims.get_ptr(key).map_or(CLAIM_OVERFLOW, |row| unsafe { *row });
-    }
-    // SAFETY: as above; written last, it publishes the row.
-    unsafe { core::ptr::write_volatile(&raw mut (*row).born_us, now_ns() / 1000) };
-    slot
 }
 
 #[inline(always)]

@@ -24,6 +24,7 @@ mod opaque;
 mod owners;
 mod raw_sock;
 mod requests;
+mod slot_table;
 mod sock;
 
 /// The verifier rejects a program in which this loop can be reached.

@@ -4,23 +4,24 @@ use core::ffi::c_void;
 
 use agent_common::answer::{AnswerHeader, AnswerRoom, BUDGETS};
 use agent_common::bound::BoundState;
-use agent_common::claim::{self, Bucket, ClaimKey, ClaimRow};
-use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow};
+use agent_common::claim::{self, Bucket, ClaimRow};
+use agent_common::edge::{EdgeCounters, EdgeRow};
 use agent_common::enforced::{Enforced, EnforcedPort, VerdictKey};
 use agent_common::events::{EventHeader, KINDS, RateWindow};
 use agent_common::histogram;
 use agent_common::knobs::Knobs;
 use agent_common::ledger::Ledger;
-use agent_common::owner::{OwnerKey, OwnerRow};
+use agent_common::owner::OwnerRow;
 use agent_common::peer;
 use agent_common::seed::Seed;
 use agent_common::socket::SocketState;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf, Stack};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 
 use crate::atomic;
+use crate::slot_table::{Free, Index, Rows, SlotTable};
 
 /// Set by the daemon before load; constant for the verifier.
 #[unsafe(no_mangle)]
@@ -57,28 +58,24 @@ static BLANK: SocketState = unsafe { core::mem::zeroed() };
 #[btf_map]
 static SOCKETS: SocketStorage = SocketStorage::new();
 
-/// Edge → slot. Written by hooks (new edge) and the daemon (idle edge removed). †
+/// The slot table of edges: who talks to whom. †
 #[btf_map]
-static EDGES: HashMap<EdgeKey, u32, 8192> = HashMap::new();
-/// Slot → edge: which rows to read. Written by hooks, cleared by the daemon. †
+static EDGES: Index<EdgeRow, 8192> = Index::<EdgeRow, 8192>::new();
 #[btf_map]
-static EDGE_ROWS: Array<EdgeRow, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
+static EDGE_ROWS: Rows<EdgeRow, 8192> = Rows::<EdgeRow, 8192>::new();
+#[btf_map]
+static EDGE_FREE: Free<8192> = Free::<8192>::new();
 /// Slot × shard → counters. Added to by hooks, read by the daemon through mmap. †
 #[btf_map]
 static EDGE_COUNTERS: Array<EdgeCounters, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
-/// Free slots. Filled by the daemon, taken by hooks. †
-#[btf_map]
-static EDGE_FREE: Stack<u32, 8192> = Stack::new();
 
-/// Owner → row. Written by hooks and the daemon. †
+/// The slot table of owners: on whose behalf. †
 #[btf_map]
-static OWNERS: HashMap<OwnerKey, u32, 4096> = HashMap::new();
-/// Owner rows. Written by hooks, read by the daemon through mmap. †
+static OWNERS: Index<OwnerRow, 4096> = Index::<OwnerRow, 4096>::new();
 #[btf_map]
-static OWNER_ROWS: Array<OwnerRow, 4096, { BPF_F_MMAPABLE as usize }> = Array::new();
-/// Free owner rows. Filled by the daemon, taken by hooks. †
+static OWNER_ROWS: Rows<OwnerRow, 4096> = Rows::<OwnerRow, 4096>::new();
 #[btf_map]
-static OWNER_FREE: Stack<u32, 4096> = Stack::new();
+static OWNER_FREE: Free<4096> = Free::<4096>::new();
 /// Ports that are refused to others than their service. Written by the daemon. †
 #[btf_map]
 static ENFORCED: HashMap<EnforcedPort, Enforced, 4096, { BPF_F_NO_PREALLOC as usize }> =
@@ -106,15 +103,13 @@ static PEERS: Array<u64, { peer::ROWS }> = Array::new();
 /// Binds under way, by thread. Written by hooks.
 #[btf_map]
 static ATTEMPTS: Array<Bucket, { claim::BUCKETS as usize }> = Array::new();
-/// Kind of failed bind → row. Written by hooks (new kind) and the daemon (idle kind removed). †
+/// The slot table of failed binds, by kind. The rows count themselves.
 #[btf_map]
-static CLAIMS: HashMap<ClaimKey, u32, 1024> = HashMap::new();
-/// Failed binds. Added to by hooks, read by the daemon through mmap. †
+static CLAIMS: Index<ClaimRow, 1024> = Index::<ClaimRow, 1024>::new();
 #[btf_map]
-static CLAIM_ROWS: Array<ClaimRow, 1024, { BPF_F_MMAPABLE as usize }> = Array::new();
-/// Free rows. Filled by the daemon, taken by hooks. †
+static CLAIM_ROWS: Rows<ClaimRow, 1024> = Rows::<ClaimRow, 1024>::new();
 #[btf_map]
-static CLAIM_FREE: Stack<u32, 1024> = Stack::new();
+static CLAIM_FREE: Free<1024> = Free::<1024>::new();
 /// Who bound a socket. Written by hooks; gone with the socket.
 #[btf_map]
 static BOUND: BoundStorage = BoundStorage::new();
@@ -169,14 +164,10 @@ pub fn bucket(value_us: u64) -> usize {
     histogram::bucket(&GRID, &NEAR, value_us)
 }
 
-/// The maps of edges.
+/// The slot table of edges.
 #[inline(always)]
-pub fn edges() -> (
-    &'static HashMap<EdgeKey, u32, 8192>,
-    &'static Array<EdgeRow, 8192, { BPF_F_MMAPABLE as usize }>,
-    &'static Stack<u32, 8192>,
-) {
-    (&EDGES, &EDGE_ROWS, &EDGE_FREE)
+pub fn edges() -> SlotTable<EdgeRow, 8192> {
+    SlotTable { index: &EDGES, rows: &EDGE_ROWS, free: &EDGE_FREE }
 }
 
 /// The counters at `index` (slot × shards + shard).
@@ -185,14 +176,10 @@ pub fn counters(index: u32) -> Option<*mut EdgeCounters> {
     EDGE_COUNTERS.get_ptr_mut(index)
 }
 
-/// The maps of owners.
+/// The slot table of owners.
 #[inline(always)]
-pub fn owners() -> (
-    &'static HashMap<OwnerKey, u32, 4096>,
-    &'static Array<OwnerRow, 4096, { BPF_F_MMAPABLE as usize }>,
-    &'static Stack<u32, 4096>,
-) {
-    (&OWNERS, &OWNER_ROWS, &OWNER_FREE)
+pub fn owners() -> SlotTable<OwnerRow, 4096> {
+    SlotTable { index: &OWNERS, rows: &OWNER_ROWS, free: &OWNER_FREE }
 }
 
 /// A bucket of attempts to bind.
@@ -201,14 +188,10 @@ pub fn attempts(bucket: u32) -> Option<*mut Bucket> {
     ATTEMPTS.get_ptr_mut(bucket)
 }
 
-/// The maps of failed binds.
+/// The slot table of failed binds.
 #[inline(always)]
-pub fn claims() -> (
-    &'static HashMap<ClaimKey, u32, 1024>,
-    &'static Array<ClaimRow, 1024, { BPF_F_MMAPABLE as usize }>,
-    &'static Stack<u32, 1024>,
-) {
-    (&CLAIMS, &CLAIM_ROWS, &CLAIM_FREE)
+pub fn claims() -> SlotTable<ClaimRow, 1024> {
+    SlotTable { index: &CLAIMS, rows: &CLAIM_ROWS, free: &CLAIM_FREE }
 }
 
 /// Who bound a socket, if it was bound by a program we saw.
@@ -301,13 +284,14 @@ pub fn lost(class: usize, reason: usize) {
     }
 }
 
-/// Notes that a row of `table` was taken, so that readers look that far. Not the highest but all
+/// Notes that a slot of `table` was taken, so that readers look that far. Not the highest but all
 /// bits: that takes one instruction without a branch, of which a verifier would try both ways.
 #[inline(always)]
-pub fn taken(table: usize, row: u32) {
+pub fn taken(table: usize, slot: u32) {
     if let Some(ledger) = LEDGER.get_ptr_mut(0) {
-        // SAFETY: a valid map value; `table` is one of the constants of `agent_common::ledger`.
-        unsafe { atomic::or((&raw mut (*ledger).reach).cast::<u64>().add(table), u64::from(row)) };
+        // SAFETY: a valid map value; `table` is one of the constants of
+        // `agent_common::slot_table`.
+        unsafe { atomic::or((&raw mut (*ledger).reach).cast::<u64>().add(table), u64::from(slot)) };
     }
 }
 

@@ -5,7 +5,6 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -182,18 +181,6 @@ impl<V: Wire> Mapped<V> {
         // SAFETY: inside the mapping; the kernel may write meanwhile, hence volatile; every byte
         // pattern is a valid value.
         Ok(unsafe { row.read_volatile() })
-    }
-
-    /// How many rows there are.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// The rows that may be in use: those that were ever taken, none of them above `reach`, and the
-    /// first `special` ones, which nobody takes.
-    pub fn up_to(&self, reach: u64, special: u32) -> Range<usize> {
-        let end = usize::try_from(reach).map_or(usize::MAX, |reach| reach.saturating_add(1));
-        0..end.max(special as usize).min(self.rows)
     }
 
     /// The 64 bit word `offset` bytes into row `index`, without copying the row; what is read of

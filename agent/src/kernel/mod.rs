@@ -19,4 +19,5 @@ pub mod pins;
 pub mod ports;
 pub mod preflight;
 pub mod seed;
+pub mod slot_table;
 mod spare;

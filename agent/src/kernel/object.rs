@@ -6,10 +6,11 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use agent_common::claim::{ClaimRow, FIRST_FREE_CLAIM};
-use agent_common::edge::FIRST_FREE_SLOT;
+use agent_common::claim::ClaimRow;
+use agent_common::edge::EdgeRow;
 use agent_common::knobs::Knobs;
-use agent_common::owner::OWNER_OVERFLOW;
+use agent_common::owner::OwnerRow;
+use agent_common::slot_table::SlotRow;
 use anyhow::{Context as _, anyhow, bail};
 use aya::maps::{Map as AyaMap, MapData};
 use aya::programs::{BtfTracePoint, CgroupSock, CgroupSockAddr, FEntry, FExit, Iter, Program};
@@ -18,6 +19,7 @@ use aya::{Ebpf, EbpfLoader};
 use super::bpf::{self, Map};
 use super::hooks::{Kind, Way};
 use super::load::{Options, Plan};
+use super::slot_table;
 
 /// The kernel programs, as built from `agent-ebpf`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portolan-ebpf"));
@@ -62,8 +64,8 @@ impl Parts {
     /// Creates the maps, loads the programs and attaches them as planned.
     pub fn load(options: &Options, knobs: &Knobs, plan: &Plan) -> anyhow::Result<Self> {
         let log_level: u8 = if options.bpf_log { u8::MAX } else { 0 };
-        let edges = options.edges.saturating_add(FIRST_FREE_SLOT);
-        let owners = options.owners.saturating_add(1);
+        let edges = options.edges.saturating_add(EdgeRow::RESERVED);
+        let owners = options.owners.saturating_add(OwnerRow::RESERVED);
         let mut ebpf = EbpfLoader::new()
             .override_global("KNOBS", knobs, true)
             .override_global("AYA_LOG_LEVEL", &log_level, false)
@@ -85,9 +87,9 @@ impl Parts {
             }
         }
         // The free lists must be full before the first event.
-        fill(&maps, "EDGE_FREE", FIRST_FREE_SLOT..edges)?;
-        fill(&maps, "OWNER_FREE", OWNER_OVERFLOW + 1..owners)?;
-        fill(&maps, "CLAIM_FREE", FIRST_FREE_CLAIM..rows(&maps, "CLAIM_ROWS")?)?;
+        fill::<EdgeRow>(&maps, &slot_table::EDGES)?;
+        fill::<OwnerRow>(&maps, &slot_table::OWNERS)?;
+        fill::<ClaimRow>(&maps, &slot_table::CLAIMS)?;
         let log = if options.bpf_log {
             Some(aya_log::EbpfLogger::init(&mut ebpf).context("opening the kernel programs' log")?)
         } else {
@@ -195,24 +197,22 @@ fn load_program(
     Ok(Link { program, link })
 }
 
-fn fill(
+/// Offers every slot of a table that is not reserved.
+fn fill<R: SlotRow>(
     maps: &BTreeMap<String, OwnedFd>,
-    name: &str,
-    slots: std::ops::Range<u32>,
+    names: &slot_table::Names,
 ) -> anyhow::Result<()> {
-    let Some(fd) = maps.get(name) else { bail!("the kernel object has no map {name}") };
-    let stack = Map::stack(fd.try_clone()?)?;
+    let map = |name: &str| match maps.get(name) {
+        Some(fd) => Ok(fd.try_clone()?),
+        None => bail!("the kernel object has no map {name}"),
+    };
+    let stack = Map::stack(map(names.free)?)?;
+    let slots = Map::<u32, R>::new(map(names.rows)?)?.max_entries;
     // The lowest on top: rows in use then lie close together.
-    for slot in slots.rev() {
-        stack.push(slot).with_context(|| format!("filling {name}"))?;
+    for slot in (R::RESERVED..slots).rev() {
+        stack.push(slot).with_context(|| format!("filling {}", names.free))?;
     }
     Ok(())
-}
-
-/// How many rows a table has.
-fn rows(maps: &BTreeMap<String, OwnedFd>, name: &str) -> anyhow::Result<u32> {
-    let Some(fd) = maps.get(name) else { bail!("the kernel object has no map {name}") };
-    Ok(Map::<u32, ClaimRow>::new(fd.try_clone()?)?.max_entries)
 }
 
 fn data_of(map: &AyaMap) -> Option<&MapData> {

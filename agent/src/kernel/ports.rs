@@ -1,16 +1,18 @@
 //! Reads what the bind hooks counted: failed binds, and the sockets that hold a port.
 
 use std::io::{self, Read as _};
-use std::mem::offset_of;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use agent_common::bound::BoundRecord;
-use agent_common::claim::{ClaimKey, ClaimRow, FIRST_FREE_CLAIM};
+use agent_common::claim::{ClaimKey, ClaimRow};
+use agent_common::ledger::Ledger;
+use agent_common::slot_table::Reclaim;
 use agent_common::wire::Wire;
 use anyhow::Context as _;
 
-use super::bpf::{self, Map, Mapped};
+use super::bpf;
 use super::object::Parts;
+use super::slot_table::{self, SlotTable};
 use crate::model::claims::Claim;
 
 /// Room for one read of an iterator. The kernel pauses the walk when it has filled what the reader
@@ -20,10 +22,7 @@ const CHUNK: usize = 64 * 1024;
 
 /// The reading side of the bind hooks.
 pub struct Ports {
-    claims: Map<ClaimKey, u32>,
-    rows_map: Map<u32, ClaimRow>,
-    free: Map<(), u32>,
-    rows: Mapped<ClaimRow>,
+    claims: SlotTable<ClaimRow>,
     settle: Option<OwnedFd>,
     bound: Option<OwnedFd>,
 }
@@ -35,7 +34,6 @@ impl Ports {
         settle: Option<OwnedFd>,
         bound: Option<OwnedFd>,
     ) -> anyhow::Result<Self> {
-        let rows_map = Map::new(parts.take("CLAIM_ROWS")?).context("map CLAIM_ROWS")?;
         let attempts = parts.take("ATTEMPTS")?;
         let sockets = parts.take("BOUND")?;
         let link = |program: Option<OwnedFd>, map: BorrowedFd<'_>| {
@@ -43,10 +41,7 @@ impl Ports {
             link.transpose()
         };
         Ok(Self {
-            claims: Map::new(parts.take("CLAIMS")?).context("map CLAIMS")?,
-            free: Map::stack(parts.take("CLAIM_FREE")?)?,
-            rows: rows_map.mapped().context("CLAIM_ROWS")?,
-            rows_map,
+            claims: SlotTable::new(parts, &slot_table::CLAIMS)?,
             settle: link(settle, attempts.as_fd()).context("linking to the open binds")?,
             bound: link(bound, sockets.as_fd()).context("linking to the bound sockets")?,
         })
@@ -59,17 +54,13 @@ impl Ports {
         bpf::open_iterator(link.as_fd())?.read_to_end(&mut Vec::new()).map(drop)
     }
 
-    /// Every row of claims in use, the two special ones first; none above `reach` was ever taken,
-    /// and one that is younger than `until_us` is left for later.
-    pub fn claims(&mut self, reach: u64, until_us: u64) -> io::Result<Vec<Claim>> {
+    /// Every row of failed binds in use, the two reserved ones first.
+    pub fn claims(&mut self, ledger: &Ledger, now_us: u64) -> io::Result<Vec<Claim>> {
         let mut claims = Vec::new();
-        for index in self.rows.up_to(reach, FIRST_FREE_CLAIM) {
-            let slot = index as u32;
-            let born = self.rows.word(index, offset_of!(ClaimRow, born_us))?;
-            if (born == 0 && slot >= FIRST_FREE_CLAIM) || born > until_us {
-                continue;
+        for slot in self.claims.reached(ledger) {
+            if self.claims.born_us(slot, now_us)?.is_some() {
+                claims.push(Claim { slot, row: self.claims.row(slot)? });
             }
-            claims.push(Claim { slot, row: self.rows.read(index)? });
         }
         Ok(claims)
     }
@@ -79,20 +70,14 @@ impl Ports {
         self.bound.as_ref().map(|link| records(link.as_fd())).transpose()
     }
 
-    /// How many rows of claims there are.
+    /// How many rows of failed binds there are.
     pub fn capacity(&self) -> u64 {
-        u64::from(self.rows_map.max_entries)
+        u64::from(self.claims.capacity())
     }
 
-    /// First half of giving a row back: new failures no longer find it.
-    pub fn forget(&self, key: &ClaimKey) -> io::Result<bool> {
-        self.claims.remove(key)
-    }
-
-    /// Second half, once nothing moves in it any more: clears the row and offers it again.
-    pub fn free(&self, slot: u32) -> io::Result<()> {
-        self.rows_map.insert(&slot, &ClaimRow::zeroed())?;
-        self.free.push(slot)
+    /// Takes a row of failed binds back, one step at a time.
+    pub fn reclaim(&mut self, step: &Reclaim<ClaimKey>) -> io::Result<()> {
+        self.claims.reclaim(step)
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`super::tables`].
 
 use agent_common::claim::{CLAIM_GRANTED, CLAIM_OVERFLOW, ClaimKey, ClaimRow, FIRST_FREE_CLAIM};
+use agent_common::slot_table::Reclaim;
 use hashbrown::HashMap;
 
 use super::tables::{IDLE_SECONDS, IDLE_SECONDS_UNDER_PRESSURE};
@@ -30,15 +31,6 @@ pub struct Failures {
     pub last_us: u64,
 }
 
-/// What the kernel half is asked to do with a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClaimAction {
-    /// Let new failures no longer find it.
-    Forget(ClaimKey),
-    /// Clear it and offer it again.
-    Free(u32),
-}
-
 /// All rows.
 #[derive(Default)]
 pub struct Claims {
@@ -61,10 +53,10 @@ impl Claims {
         now: u64,
         claims: &[Claim],
         capacity: u64,
-    ) -> (Vec<Failures>, Vec<ClaimAction>) {
+    ) -> (Vec<Failures>, Vec<Reclaim<ClaimKey>>) {
         let pressed = claims.len() as u64 > capacity / 4 * 3;
         let patience = if pressed { IDLE_SECONDS_UNDER_PRESSURE } else { IDLE_SECONDS };
-        let (mut grown, mut actions) = (Vec::new(), Vec::new());
+        let (mut grown, mut reclaim) = (Vec::new(), Vec::new());
         for Claim { slot, row } in claims {
             let known = self.rows.entry(*slot).or_insert_with(|| Known::new(row, now));
             if known.born_us != row.born_us {
@@ -84,21 +76,21 @@ impl Claims {
                 continue;
             }
             if known.forgotten && known.still_since < now {
-                actions.push(ClaimAction::Free(*slot));
+                reclaim.push(Reclaim::Free(*slot));
             } else if !known.forgotten && now.saturating_sub(known.still_since) >= patience {
                 known.forgotten = true;
                 known.still_since = now;
-                actions.push(ClaimAction::Forget(row.key));
+                reclaim.push(Reclaim::Forget(row.key));
             }
         }
-        for action in &actions {
-            if let ClaimAction::Free(slot) = action
+        for step in &reclaim {
+            if let Reclaim::Free(slot) = step
                 && let Some(known) = self.rows.remove(slot)
             {
                 self.retired += known.count;
             }
         }
-        (grown, actions)
+        (grown, reclaim)
     }
 
     /// Binds found in the rows so far, whatever came of them.
@@ -150,10 +142,10 @@ mod tests {
         let mut claims = Claims::default();
         let row = claim(2, 7, 3);
         claims.update(0, &[row], 100);
-        let (_, actions) = claims.update(IDLE_SECONDS, &[row], 100);
-        assert_eq!(actions, [ClaimAction::Forget(row.row.key)]);
-        let (_, actions) = claims.update(IDLE_SECONDS + 1, &[row], 100);
-        assert_eq!(actions, [ClaimAction::Free(2)]);
+        let (_, reclaim) = claims.update(IDLE_SECONDS, &[row], 100);
+        assert_eq!(reclaim, [Reclaim::Forget(row.row.key)]);
+        let (_, reclaim) = claims.update(IDLE_SECONDS + 1, &[row], 100);
+        assert_eq!(reclaim, [Reclaim::Free(2)]);
         let (grown, _) = claims.update(IDLE_SECONDS + 2, &[claim(2, 9, 2)], 100);
         assert_eq!((counts(&grown), claims.exported()), (vec![(2, 2)], 5));
     }
@@ -163,9 +155,9 @@ mod tests {
         let mut claims = Claims::default();
         claims.update(0, &[claim(2, 7, 3)], 100);
         claims.update(IDLE_SECONDS, &[claim(2, 7, 3)], 100);
-        let (grown, actions) = claims.update(IDLE_SECONDS + 1, &[claim(2, 7, 4)], 100);
-        assert_eq!((counts(&grown), actions), (vec![(2, 1)], vec![]));
-        let (_, actions) = claims.update(IDLE_SECONDS + 2, &[claim(2, 7, 4)], 100);
-        assert_eq!(actions, [ClaimAction::Free(2)]);
+        let (grown, reclaim) = claims.update(IDLE_SECONDS + 1, &[claim(2, 7, 4)], 100);
+        assert_eq!((counts(&grown), reclaim), (vec![(2, 1)], vec![]));
+        let (_, reclaim) = claims.update(IDLE_SECONDS + 2, &[claim(2, 7, 4)], 100);
+        assert_eq!(reclaim, [Reclaim::Free(2)]);
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use agent_common::address::{Address, owner_of};
 use agent_common::edge::ROLE_CLIENT;
 use agent_common::listener::ListenerRecord;
+use agent_common::slot_table::Reclaim;
 use hashbrown::HashSet;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -28,15 +29,14 @@ use crate::identity::sources::Sources;
 use crate::identity::{Client, Names};
 use crate::kernel::drain::Drained;
 use crate::kernel::load::Kernel;
-use crate::model::claims::ClaimAction;
 use crate::model::health::Epochs;
 use crate::model::kept::KeptView;
 use crate::model::listen_drops::ListenDrops;
 use crate::model::memory::MemoryView;
-use crate::model::owners::{OwnerAction, Owners};
+use crate::model::owners::Owners;
 use crate::model::port::{PortView, Protocol};
 use crate::model::snapshot::{LedgerView, Snapshot};
-use crate::model::tables::{Action, Tables, Updated};
+use crate::model::tables::{Tables, Updated};
 use crate::model::unsent::Unsent;
 use crate::sockets::drops::NamespaceDrops;
 use crate::sockets::existing::{self, Survey};
@@ -327,14 +327,8 @@ impl Core {
             |edge| naming(names, owners, &book.registry, edge, now_us),
             |key| live.contains(&(key.owner, key.port)),
         );
-        for action in updated.actions.drain(..) {
-            give_back(
-                "edge",
-                match action {
-                    Action::Forget(key) => kernel.drain.forget_edge(&key).map(drop),
-                    Action::Free(slot) => kernel.drain.free_edge(slot),
-                },
-            );
+        for step in updated.reclaim.drain(..) {
+            give_back("edge", kernel.drain.reclaim_edge(&step));
         }
         updated
     }
@@ -347,17 +341,11 @@ impl Core {
         let holders = drained.bound.iter().flatten().map(|bound| bound.owner);
         let used = drained.edges.iter().map(|edge| edge.key.owner);
         let used = used.chain(peers).chain(claimants).chain(holders).collect();
-        for action in owners.update(now_us / 1_000_000, &used) {
-            give_back(
-                "owner",
-                match action {
-                    OwnerAction::Forget(key) => kernel.drain.forget_owner(&key).map(drop),
-                    OwnerAction::Free(index) => {
-                        names.forget_owner(index);
-                        kernel.drain.free_owner(index)
-                    }
-                },
-            );
+        for step in owners.update(now_us / 1_000_000, &used) {
+            if let Reclaim::Free(index) = step {
+                names.forget_owner(index);
+            }
+            give_back("owner", kernel.drain.reclaim_owner(&step));
         }
     }
 
@@ -379,14 +367,8 @@ impl Core {
         let Self { kernel, names, owners, listeners, ports, .. } = self;
         let capacity = kernel.drain.ports.capacity();
         let mut known = Known { names, owners, listeners, now_us, now_seconds };
-        for action in ports.update(drained, capacity, &mut known) {
-            give_back(
-                "failed bind",
-                match action {
-                    ClaimAction::Forget(key) => kernel.drain.ports.forget(&key).map(drop),
-                    ClaimAction::Free(slot) => kernel.drain.ports.free(slot),
-                },
-            );
+        for step in ports.update(drained, capacity, &mut known) {
+            give_back("failed bind", kernel.drain.ports.reclaim(&step));
         }
         ports.views(&mut known)
     }

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use agent_common::address::to_ip;
 use agent_common::bound::BoundRecord;
 use agent_common::claim::{
-    BOUND_BEFORE, IS_V6, MAY_BIND_PRIVILEGED, REFUSED, REUSE_ADDRESS, REUSE_PORT, STEP_LISTEN,
-    V6_ONLY,
+    BOUND_BEFORE, ClaimKey, IS_V6, MAY_BIND_PRIVILEGED, REFUSED, REUSE_ADDRESS, REUSE_PORT,
+    STEP_LISTEN, V6_ONLY,
 };
 use agent_common::listener::ListenerRecord;
+use agent_common::slot_table::Reclaim;
 use hashbrown::{HashMap, HashSet};
 
 use self::candidate::Candidate;
@@ -22,7 +23,7 @@ pub(super) use self::known::Known;
 use super::labels::local_name;
 use crate::identity::Names;
 use crate::kernel::drain::Drained;
-use crate::model::claims::{ClaimAction, Claims, Failures};
+use crate::model::claims::{Claims, Failures};
 use crate::model::clash::{self, Place, Reason, Verdict, Wanted};
 use crate::model::conflicts::{Conflict, Conflicts, Party};
 use crate::model::ephemeral::{Ephemeral, EphemeralView};
@@ -69,10 +70,10 @@ impl Ports {
         drained: &Drained,
         capacity: u64,
         known: &mut Known<'_>,
-    ) -> Vec<ClaimAction> {
+    ) -> Vec<Reclaim<ClaimKey>> {
         let now = known.now_us / 1_000_000;
         self.remember(drained.bound.clone().unwrap_or_default(), now);
-        let (failures, actions) = self.claims.update(now, &drained.claims, capacity);
+        let (failures, reclaim) = self.claims.update(now, &drained.claims, capacity);
         let mut inspected: HashMap<u32, Option<Inspection>> = HashMap::new();
         let is_refusal = |failure: &&Failures| failure.key.options & REFUSED != 0;
         self.refused = failures.iter().filter(is_refusal).copied().collect();
@@ -95,7 +96,7 @@ impl Ports {
             let place = inspected.get(&netns).and_then(Option::as_ref);
             self.add(&failure, place, known);
         }
-        actions
+        reclaim
     }
 
     /// Takes in the sockets that have a port now; those that are missing are kept for a while,
