@@ -177,8 +177,8 @@ crate::wire! {
         pub reuse_port_mask: u8,
         /// 1 if answers of DNS servers are handed over.
         pub dns: u8,
-        /// 1 if programs are preempted, so that second ones are attached.
-        pub again: u8,
+        /// 1 if programs are preempted, so that fallback programs are attached.
+        pub fallback: u8,
         /// Always zero.
         pub zero: [u8; 2],
     }

@@ -70,7 +70,7 @@ pub fn listening(sk: Sock) {
 
 /// Whether what the transition to `new` asks for was done, by a program that ran before.
 #[inline(always)]
-pub fn is_told(sk: Sock, new: u8) -> bool {
+pub fn is_handled(sk: Sock, new: u8) -> bool {
     // Who ends without a state has none to be brought up to date; all others need one.
     let Some(state) = socket(sk.0) else { return new == CLOSE };
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
@@ -85,10 +85,10 @@ pub fn is_told(sk: Sock, new: u8) -> bool {
     }
 }
 
-/// The handshake completed. `again`: a program that ran before may have tried to tell, without
+/// The handshake completed. `is_fallback`: a program that ran before may have tried to tell, without
 /// memory for a state.
 #[inline(always)]
-pub fn established(sk: Sock, old: u8, again: bool) {
+pub fn established(sk: Sock, old: u8, is_fallback: bool) {
     // No closures: what two programs call becomes a function, and those have a stack of 512 bytes
     // between them.
     let state = match socket(sk.0) {
@@ -96,7 +96,7 @@ pub fn established(sk: Sock, old: u8, again: bool) {
         state => state,
     };
     let (Some(tcp), Some(state)) = (sk.tcp(), state) else {
-        if !again {
+        if !is_fallback {
             seen(CONNECTION);
             count!(u32::from(ROLE_UNKNOWN), connects[CONNECT_OK], 1);
         }

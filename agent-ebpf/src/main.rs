@@ -8,7 +8,6 @@
 #![feature(asm_experimental_arch)]
 #![expect(clippy::needless_pass_by_value, reason = "the macros hand contexts over by value")]
 
-mod again;
 mod answers;
 mod atomic;
 mod binds;
@@ -18,6 +17,7 @@ mod connects;
 mod edges;
 mod emit;
 mod enforcement;
+mod fallback;
 mod hooks;
 mod maps;
 mod opaque;

@@ -41,7 +41,7 @@ static KNOBS: Knobs = Knobs {
     reuse_mask: 0,
     reuse_port_mask: 0,
     dns: 1,
-    again: 0,
+    fallback: 0,
     zero: [0; 2],
 };
 
@@ -133,11 +133,11 @@ static ANSWER_RATES: PerCpuArray<RateWindow, { BUDGETS as usize }> = PerCpuArray
 static ANSWER_ROOM: PerCpuArray<AnswerRoom, 1> = PerCpuArray::new();
 
 /// Events that a first program told and the second has not come to, by thread; see
-/// [`crate::again`].
+/// [`crate::fallback`].
 #[btf_map]
-static TOLD: Array<u64, TOLD_ROWS> = Array::new();
+static HANDLED: Array<u64, HANDLED_ROWS> = Array::new();
 /// A power of two. Threads that share a row may be taken for each other, and their sum stays right.
-const TOLD_ROWS: usize = 1024;
+const HANDLED_ROWS: usize = 1024;
 
 /// What was seen and what was lost.
 #[btf_map]
@@ -237,10 +237,10 @@ pub fn peer(client_port: u16) -> Option<*mut u64> {
     PEERS.get_ptr_mut(u32::from(client_port))
 }
 
-/// How many events of this thread were told by a first program only.
+/// How many events of this thread were handled by a first program only.
 #[inline(always)]
-pub fn told(thread: u32) -> Option<*mut u64> {
-    TOLD.get_ptr_mut(thread % TOLD_ROWS as u32)
+pub fn handled(thread: u32) -> Option<*mut u64> {
+    HANDLED.get_ptr_mut(thread % HANDLED_ROWS as u32)
 }
 
 /// The ring and its rate limit for `kind`.

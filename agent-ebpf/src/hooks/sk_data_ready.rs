@@ -39,7 +39,7 @@ fn plain_readable(ctx: FEntryContext) -> i32 {
 /// Runs after the first and does what that had to do, should the kernel have skipped it: bytes that
 /// were noted are not noted twice. An answer would be, so those are left to the first.
 #[btf_tracepoint]
-fn ready_again(ctx: BtfTracePointContext) -> i32 {
+fn ready_fallback(ctx: BtfTracePointContext) -> i32 {
     run(Sock(ctx.arg::<*const c_void>(0)), nothing)
 }
 

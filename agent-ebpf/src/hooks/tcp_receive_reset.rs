@@ -16,19 +16,19 @@ use aya_ebpf::programs::BtfTracePointContext;
 use crate::edges::count;
 use crate::maps::{knob, seen, socket};
 use crate::sock::{CLOSE_WAIT, CLOSING, LAST_ACK, SYN_SENT, Sock};
-use crate::{again, emit};
+use crate::{emit, fallback};
 
 #[btf_tracepoint]
 fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
     run(Sock(ctx.arg::<*const c_void>(0)));
-    again::told();
+    fallback::handled();
     0
 }
 
 /// Runs after the first and does what that had to do, should the kernel have skipped it.
 #[btf_tracepoint]
-fn recv_rst_again(ctx: BtfTracePointContext) -> i32 {
-    if !again::is_told() {
+fn rx_rst_fallback(ctx: BtfTracePointContext) -> i32 {
+    if !fallback::is_handled() {
         run(Sock(ctx.arg::<*const c_void>(0)));
     }
     0

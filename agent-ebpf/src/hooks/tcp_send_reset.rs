@@ -21,23 +21,23 @@ use crate::connection::monotonic_us;
 use crate::edges::{self, count};
 use crate::maps::{knob, seen, socket};
 use crate::sock::{CLOSE, LISTEN, Packet, Sock};
-use crate::{again, emit, owners};
+use crate::{emit, fallback, owners};
 
 #[btf_tracepoint]
 fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     let (reason, cause) = why(&ctx);
     debug!(&ctx, "reset sent, reason {}, cause {}", reason, cause);
-    tell(&ctx, reason, cause);
-    again::told();
+    handle(&ctx, reason, cause);
+    fallback::handled();
     0
 }
 
 /// Runs after the first and does what that had to do, should the kernel have skipped it.
 #[btf_tracepoint]
-fn send_rst_again(ctx: BtfTracePointContext) -> i32 {
-    if !again::is_told() {
+fn tx_rst_fallback(ctx: BtfTracePointContext) -> i32 {
+    if !fallback::is_handled() {
         let (reason, cause) = why(&ctx);
-        tell(&ctx, reason, cause);
+        handle(&ctx, reason, cause);
     }
     0
 }
@@ -55,7 +55,7 @@ fn why(ctx: &BtfTracePointContext) -> (u32, u8) {
 }
 
 #[inline(always)]
-fn tell(ctx: &BtfTracePointContext, reason: u32, cause: u8) {
+fn handle(ctx: &BtfTracePointContext, reason: u32, cause: u8) {
     seen(RESET);
     let sk: *const c_void = ctx.arg(0);
     if sk.is_null() {

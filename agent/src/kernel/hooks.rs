@@ -9,9 +9,9 @@ pub struct Hook {
     pub name: &'static str,
     /// Ways to attach it, best first.
     pub ways: &'static [Way],
-    /// A second program beside a tracepoint's, where programs are preempted: it does what the
-    /// first had to do when the kernel has skipped that; see [`UNPREEMPTED`].
-    pub again: Option<Way>,
+    /// A program behind a tracepoint's, where programs are preempted: it does what the first had
+    /// to do when the kernel has skipped that; see [`UNPREEMPTED`].
+    pub fallback: Option<Way>,
     /// Kernel fields its program reads; see `agent_common::knobs::Offsets`.
     pub fields: &'static [&'static str],
     /// Whether it belongs to request timing, which can be switched off.
@@ -54,7 +54,7 @@ const fn tracepoint(program: &'static str) -> Way {
     Way { program, kind: Kind::Tracepoint, target: program }
 }
 
-const fn again(program: &'static str, target: &'static str) -> Way {
+const fn fallback(program: &'static str, target: &'static str) -> Way {
     Way { program, kind: Kind::Tracepoint, target }
 }
 
@@ -71,7 +71,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "inet_sock_set_state",
         ways: &[tracepoint("inet_sock_set_state")],
-        again: Some(again("state_again", "inet_sock_set_state")),
+        fallback: Some(fallback("state_fallback", "inet_sock_set_state")),
         fields: &[
             "daddr",
             "rcv_saddr",
@@ -119,7 +119,7 @@ pub const HOOKS: &[Hook] = &[
                 target: "sock_def_readable",
             },
         ],
-        again: Some(again("ready_again", "sk_data_ready")),
+        fallback: Some(fallback("ready_fallback", "sk_data_ready")),
         fields: &[
             "write_seq",
             "snd_una",
@@ -139,7 +139,7 @@ pub const HOOKS: &[Hook] = &[
             tracepoint("sock_send_length"),
             Way { program: "tcp_sendmsg", kind: Kind::FunctionExit, target: "tcp_sendmsg" },
         ],
-        again: Some(again("send_again", "sock_send_length")),
+        fallback: Some(fallback("send_fallback", "sock_send_length")),
         fields: &["write_seq", "tcp_mstamp", "state"],
         requests: true,
         after: None,
@@ -148,7 +148,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_retransmit_skb",
         ways: &[tracepoint("tcp_retransmit_skb")],
-        again: None,
+        fallback: None,
         fields: &["write_seq", "first_tx_mstamp", "state"],
         requests: true,
         after: None,
@@ -157,7 +157,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_retransmit_synack",
         ways: &[tracepoint("tcp_retransmit_synack")],
-        again: None,
+        fallback: None,
         fields: &[],
         requests: false,
         after: None,
@@ -166,7 +166,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_send_reset",
         ways: &[tracepoint("tcp_send_reset")],
-        again: Some(again("send_rst_again", "tcp_send_reset")),
+        fallback: Some(fallback("tx_rst_fallback", "tcp_send_reset")),
         fields: &[
             "state",
             "flags",
@@ -184,7 +184,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_receive_reset",
         ways: &[tracepoint("tcp_receive_reset")],
-        again: Some(again("recv_rst_again", "tcp_receive_reset")),
+        fallback: Some(fallback("rx_rst_fallback", "tcp_receive_reset")),
         fields: &["state", "write_seq", "first_tx_mstamp", "tcp_mstamp"],
         requests: false,
         after: None,
@@ -193,7 +193,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "sweep",
         ways: &[Way { program: "sweep", kind: Kind::Iterator, target: "bpf_sk_storage_map" }],
-        again: None,
+        fallback: None,
         fields: &["ack_backlog", "max_ack_backlog", "cookie"],
         requests: false,
         after: None,
@@ -202,7 +202,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "seed",
         ways: &[Way { program: "seed", kind: Kind::Iterator, target: "tcp" }],
-        again: None,
+        fallback: None,
         fields: &["cookie"],
         requests: false,
         after: None,
@@ -211,7 +211,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "seed_udp",
         ways: &[Way { program: "seed_udp", kind: Kind::Iterator, target: "udp" }],
-        again: None,
+        fallback: None,
         fields: &["cookie"],
         requests: false,
         after: None,
@@ -220,7 +220,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "post_bind4",
         ways: &[cgroup("post_bind4", Kind::CgroupSocket)],
-        again: None,
+        fallback: None,
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
@@ -229,7 +229,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "post_bind6",
         ways: &[cgroup("post_bind6", Kind::CgroupSocket)],
-        again: None,
+        fallback: None,
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
@@ -238,7 +238,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "bind4",
         ways: &[cgroup("bind4", Kind::CgroupAddress)],
-        again: None,
+        fallback: None,
         fields: BIND_FIELDS,
         requests: false,
         after: Some("post_bind4"),
@@ -247,7 +247,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "bind6",
         ways: &[cgroup("bind6", Kind::CgroupAddress)],
-        again: None,
+        fallback: None,
         fields: BIND_FIELDS,
         requests: false,
         after: Some("post_bind6"),
@@ -256,7 +256,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "connect4",
         ways: &[cgroup("connect4", Kind::CgroupAddress)],
-        again: None,
+        fallback: None,
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
@@ -265,7 +265,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "connect6",
         ways: &[cgroup("connect6", Kind::CgroupAddress)],
-        again: None,
+        fallback: None,
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
@@ -274,7 +274,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "inet_bind_sk",
         ways: &[function_exit("inet_bind_sk"), function_exit("inet_bind")],
-        again: None,
+        fallback: None,
         fields: &[],
         requests: false,
         after: Some("bind4"),
@@ -283,7 +283,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "inet6_bind_sk",
         ways: &[function_exit("inet6_bind_sk"), function_exit("inet6_bind")],
-        again: None,
+        fallback: None,
         fields: &[],
         requests: false,
         after: Some("bind6"),
@@ -292,7 +292,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "settle",
         ways: &[Way { program: "settle", kind: Kind::Iterator, target: "bpf_map_elem" }],
-        again: None,
+        fallback: None,
         fields: &[],
         requests: false,
         after: None,
@@ -305,7 +305,7 @@ pub const HOOKS: &[Hook] = &[
             kind: Kind::Iterator,
             target: "bpf_sk_storage_map",
         }],
-        again: None,
+        fallback: None,
         fields: &["ack_backlog", "max_ack_backlog"],
         requests: false,
         after: Some("post_bind4"),
@@ -370,7 +370,7 @@ pub fn check_masks(masked: &[String]) -> anyhow::Result<()> {
             || Offsets::FIELDS.iter().any(|(name, ..)| *name == mask)
             || HOOKS
                 .iter()
-                .flat_map(|hook| hook.ways.iter().chain(&hook.again))
+                .flat_map(|hook| hook.ways.iter().chain(&hook.fallback))
                 .any(|way| mask.strip_prefix("way:") == Some(way.program))
     };
     match masked.iter().find(|mask| !known(mask)) {

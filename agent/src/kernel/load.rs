@@ -61,8 +61,8 @@ pub struct Attached {
     pub hook: &'static Hook,
     /// The program and its link, or why there is none.
     pub result: Result<Link, String>,
-    /// The second program, where it is needed, or why there is none.
-    pub again: Option<Result<Link, String>>,
+    /// The fallback program, where it is needed, or why there is none.
+    pub fallback: Option<Result<Link, String>>,
 }
 
 /// The kernel half, loaded and attached. Dropping it detaches everything that is not pinned.
@@ -147,24 +147,24 @@ impl Kernel {
 /// How each hook will be attached, decided before anything is loaded.
 pub struct Plan {
     /// In the order of the table; `Err` says why not. Where programs are preempted the last way is
-    /// the second program: it is able to do all that the first does.
+    /// the fallback program, which is able to do all that the first does.
     pub hooks: Vec<(&'static Hook, Result<Vec<&'static Way>, String>)>,
 }
 
 impl Plan {
-    /// The second program of a hook, where it is needed.
-    pub fn again(&self, hook: &'static Hook) -> Option<&'static Way> {
+    /// The fallback program of a hook, where it is needed.
+    pub fn fallback(&self, hook: &'static Hook) -> Option<&'static Way> {
         let (_, planned) = self.hooks.iter().find(|(other, _)| other.name == hook.name)?;
-        let again = hook.again.as_ref()?;
-        let of = |way: &&Way| way.program == again.program;
-        planned.as_ref().is_ok_and(|ways| ways.iter().any(of)).then_some(again)
+        let fallback = hook.fallback.as_ref()?;
+        let of = |way: &&Way| way.program == fallback.program;
+        planned.as_ref().is_ok_and(|ways| ways.iter().any(of)).then_some(fallback)
     }
 }
 
 /// The first Linux that preempts programs on tracepoints.
 const PREEMPTS: (u32, u32) = (7, 0);
 
-/// Whether programs on tracepoints are preempted, so that some need a second one.
+/// Whether programs on tracepoints are preempted, so that some need a fallback.
 pub fn is_preempted(options: &Options) -> bool {
     let version = preflight::version(&preflight::kernel_release());
     version.is_none_or(|version| version >= PREEMPTS)
@@ -188,7 +188,7 @@ fn plan(btf: &Btf, knobs: &Knobs, options: &Options) -> Plan {
         if options.cgroup_root.is_none() && hook.ways.iter().all(is_cgroup) {
             return Err("no cgroup2 file system is mounted here".to_owned());
         }
-        let ways = hook.ways.iter().chain(hook.again.as_ref().filter(|_| preempted));
+        let ways = hook.ways.iter().chain(hook.fallback.as_ref().filter(|_| preempted));
         let ways: Vec<_> = ways.filter(|way| is_there(btf, way, options)).collect();
         if ways.is_empty() {
             let targets: Vec<_> = hook.ways.iter().map(|way| way.target).collect();
@@ -222,22 +222,23 @@ fn take_links(plan: &Plan, parts: &mut Parts) -> Vec<Attached> {
             };
             let first = result.as_ref().ok();
             let first = first.and_then(|link| bpf::program_name(link.program.as_fd()).ok());
-            let again =
-                plan.again(hook).filter(|way| first.is_some_and(|name| name != way.program));
-            let again = again.map(|way| parts.links.remove(way.program).unwrap_or_else(not_there));
-            Attached { hook, result, again }
+            let fallback =
+                plan.fallback(hook).filter(|way| first.is_some_and(|name| name != way.program));
+            let fallback =
+                fallback.map(|way| parts.links.remove(way.program).unwrap_or_else(not_there));
+            Attached { hook, result, fallback }
         })
         .collect()
 }
 
 fn what_is_off(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disabled> {
     let mut disabled = Vec::new();
-    for Attached { hook, result, again } in hooks {
-        if let Some(Err(why)) = again {
+    for Attached { hook, result, fallback } in hooks {
+        if let Some(Err(why)) = fallback {
             let what = "what the kernel skips while one of our programs is preempted";
             disabled.push(Disabled {
                 what: what.to_owned(),
-                why: format!("{}, second program: {why}", hook.name),
+                why: format!("{}, fallback program: {why}", hook.name),
             });
         }
         if let Err(why) = result

@@ -49,7 +49,7 @@ pub struct Link {
 pub struct Parts {
     /// Maps by name.
     pub maps: BTreeMap<String, OwnedFd>,
-    /// Programs and links by hook, second programs by their name; or why there is none.
+    /// Programs and links by hook, fallback programs by their name; or why there is none.
     pub links: BTreeMap<&'static str, Result<Link, String>>,
     /// The programs' log, if asked for.
     pub log: Option<Log>,
@@ -107,7 +107,7 @@ impl Parts {
             let attached = link.is_ok();
             links.insert(hook.name, link);
             // After the first, for a tracepoint runs its programs in the order they came in.
-            if let Some(way) = plan.again(hook)
+            if let Some(way) = plan.fallback(hook)
                 && attached
                 && !is_loaded(&ebpf, way)
             {

@@ -81,7 +81,7 @@ pub fn knobs(btf: &Btf, options: &Options, shards: u32) -> Knobs {
         reuse_port_mask: masks.reuse_port,
         requests: options.requests.into(),
         dns: (options.dns && missing(&offsets, DNS_FIELDS).is_empty()).into(),
-        again: load::is_preempted(options).into(),
+        fallback: load::is_preempted(options).into(),
         ..Knobs::zeroed()
     };
     let ranges = options.internal_ranges.iter().take(MAX_RANGES);

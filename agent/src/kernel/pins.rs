@@ -84,8 +84,8 @@ impl Pins {
         let maps: io::Result<BTreeMap<_, _>> =
             MAPS.iter().map(|name| Ok(((*name).to_owned(), open(name)?))).collect();
         let mut links = BTreeMap::new();
-        let again = HOOKS.iter().filter_map(|hook| Some(hook.again.as_ref()?.program));
-        for name in HOOKS.iter().map(|hook| hook.name).chain(again) {
+        let fallbacks = HOOKS.iter().filter_map(|hook| Some(hook.fallback.as_ref()?.program));
+        for name in HOOKS.iter().map(|hook| hook.name).chain(fallbacks) {
             let Ok(program) = open(&program_pin(name)) else { continue };
             let link = open(&link_pin(name)).ok();
             links.insert(name, Ok(Link { program, link }));

@@ -28,14 +28,14 @@ pub(super) fn hooks(kernel: &Kernel) -> Vec<HookView> {
             let link = attached.result.as_ref().ok();
             let runs = |link: &Link| bpf::program_runs(link.program.as_fd()).ok();
             let mut sum = link.and_then(runs).unwrap_or_default();
-            if let Some(again) = attached.again.as_ref().and_then(|again| again.as_ref().ok())
-                && let Some(again) = runs(again)
+            if let Some(link) = attached.fallback.as_ref().and_then(|link| link.as_ref().ok())
+                && let Some(fallback) = runs(link)
             {
                 // Lost is what both have missed, which is no more than either has.
                 sum = ProgramRuns {
-                    time_ns: sum.time_ns + again.time_ns,
-                    count: sum.count + again.count,
-                    misses: sum.misses.min(again.misses),
+                    time_ns: sum.time_ns + fallback.time_ns,
+                    count: sum.count + fallback.count,
+                    misses: sum.misses.min(fallback.misses),
                 };
             }
             HookView {

@@ -118,7 +118,7 @@ fn a_request_runs_two_programs_and_a_packet_none() {
 
 /// The most instructions that the verifier may walk for each program, by the first 15 bytes of its
 /// name: half as many again as it walked on Linux 6.18 when the bound was set (which refuses the
-/// last two: theirs are those of `bind4`). Those that end in `again` are there where programs can be
+/// last two: theirs are those of `bind4`). Those that end in `fallback` are there where programs can be
 /// preempted.
 const VERIFIED: [(&str, u32); 24] = [
     ("inet_sock_set_s", 68_000),
@@ -141,11 +141,11 @@ const VERIFIED: [(&str, u32); 24] = [
     ("bound_sockets", 740),
     ("inet_bind_sk", 39_500),
     ("inet6_bind_sk", 39_500),
-    ("state_again", 70_500),
-    ("ready_again", 4900),
-    ("send_again", 2100),
-    ("send_rst_again", 4050),
-    ("recv_rst_again", 930),
+    ("state_fallback", 70_500),
+    ("ready_fallback", 4900),
+    ("send_fallback", 2100),
+    ("tx_rst_fallback", 4050),
+    ("rx_rst_fallback", 930),
 ];
 
 #[test]

@@ -379,7 +379,7 @@ fn second_programs_count_nothing_twice_and_are_as_good_as_the_first() {
     assert_eq!(seen, everything(), "both programs");
     assert_eq!(disabled(&status), []);
 
-    let first = HOOKS.iter().filter(|hook| hook.again.is_some()).flat_map(|hook| hook.ways);
+    let first = HOOKS.iter().filter(|hook| hook.fallback.is_some()).flat_map(|hook| hook.ways);
     let first: Vec<_> = first.map(|way| format!("way:{}", way.program)).collect();
     let (seen, _, status) = observe(&format!("{UNPREEMPTED},{}", first.join(",")));
     assert_eq!(seen, everything(), "without the first programs");
