@@ -19,11 +19,12 @@ pub mod address;
 pub mod answer;
 pub mod bound;
 pub mod claim;
+pub mod config;
 pub mod edge;
 pub mod enforced;
 pub mod events;
 pub mod histogram;
-pub mod knobs;
+
 pub mod ledger;
 pub mod listener;
 pub mod owner;

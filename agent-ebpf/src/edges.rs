@@ -1,13 +1,13 @@
 //! Edges: the slot of each, and the counters in it.
 
 use agent_common::address::{Address, INTERNET};
+use agent_common::config::MAX_RANGES;
 use agent_common::edge::{EdgeCounters, EdgeKey};
 use agent_common::histogram::Histogram;
-use agent_common::knobs::MAX_RANGES;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 
 use crate::atomic;
-use crate::maps::{self, knob};
+use crate::maps::{self, config};
 
 /// The slot of an edge, taken if it has none. Without a free one: the overflow slot of the role.
 /// `addresses`, the local and the remote one, are asked for only if a slot is taken.
@@ -24,10 +24,10 @@ pub fn slot(key: &EdgeKey, addresses: impl FnOnce() -> (Address, Address)) -> u3
 /// [`INTERNET`].
 #[inline(always)]
 pub fn client_address(address: Address) -> Address {
-    let count = knob!(range_count) as usize;
+    let count = config!(range_count) as usize;
     let mut i = 0;
     while i < MAX_RANGES && i < count {
-        if knob!(ranges[i]).contains(&address) {
+        if config!(ranges[i]).contains(&address) {
             return address;
         }
         i += 1;
@@ -38,7 +38,7 @@ pub fn client_address(address: Address) -> Address {
 /// The counters of a slot on this CPU's shard.
 #[inline(always)]
 pub fn counters(slot: u32) -> Option<*mut EdgeCounters> {
-    let shards = knob!(shards);
+    let shards = config!(shards);
     // SAFETY: no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     maps::counters(slot.wrapping_mul(shards).wrapping_add(cpu & shards.wrapping_sub(1)))

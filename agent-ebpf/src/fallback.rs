@@ -10,12 +10,12 @@
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
 
 use crate::atomic;
-use crate::maps::{self, knob};
+use crate::maps::{self, config};
 
 /// Marks the event as handled: the first program did its work. Call it last.
 #[inline(always)]
 pub fn handled() {
-    if knob!(fallback) == 1
+    if config!(fallback) == 1
         && let Some(events) = maps::handled(thread())
     {
         // SAFETY: a valid map value.

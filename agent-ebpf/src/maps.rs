@@ -5,11 +5,11 @@ use core::ffi::c_void;
 use agent_common::answer::{AnswerHeader, AnswerRoom, BUDGETS};
 use agent_common::bound::BoundState;
 use agent_common::claim::{self, Bucket, ClaimRow};
+use agent_common::config::Config;
 use agent_common::edge::{EdgeCounters, EdgeRow};
 use agent_common::enforced::{Enforced, EnforcedPort, VerdictKey};
 use agent_common::events::{EventHeader, KINDS, RateWindow};
 use agent_common::histogram;
-use agent_common::knobs::Knobs;
 use agent_common::ledger::Ledger;
 use agent_common::owner::OwnerRow;
 use agent_common::peer;
@@ -25,13 +25,13 @@ use crate::slot_table::{Free, Index, Rows, SlotTable};
 
 /// Set by the daemon before load; constant for the verifier.
 #[unsafe(no_mangle)]
-static KNOBS: Knobs = Knobs {
-    offsets: agent_common::knobs::Offsets::NONE,
+static CONFIG: Config = Config {
+    offsets: agent_common::config::Offsets::NONE,
     ranges: [agent_common::address::Range { prefix: [0; 4], mask: [0; 4] };
-        agent_common::knobs::MAX_RANGES],
+        agent_common::config::MAX_RANGES],
     range_count: 0,
     shards: 1,
-    causes: [0; agent_common::knobs::MAX_REASONS],
+    causes: [0; agent_common::config::MAX_REASONS],
     reset_has_reason: 0,
     requests: 1,
     v6_only_mask: 0,
@@ -143,19 +143,20 @@ const HANDLED_ROWS: usize = 1024;
 #[btf_map]
 static LEDGER: PerCpuArray<Ledger, 1> = PerCpuArray::new();
 
-/// Reads one knob; a volatile read, so that the compiler does not fold the default in.
-macro_rules! knob {
+/// Reads one field of the configuration; a volatile read, so that the compiler does not fold the
+/// default in.
+macro_rules! config {
     ($($field:tt)+) => {
-        // SAFETY: KNOBS is a valid static; its fields are plain integers.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::knobs().$($field)+) }
+        // SAFETY: CONFIG is a valid static; its fields are plain integers.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::configuration().$($field)+) }
     };
 }
-pub(crate) use knob;
+pub(crate) use config;
 
-/// The knobs; read fields with [`knob!`].
+/// The configuration; read fields with [`config!`].
 #[inline(always)]
-pub fn knobs() -> &'static Knobs {
-    &KNOBS
+pub fn configuration() -> &'static Config {
+    &CONFIG
 }
 
 /// The bucket of a duration.

@@ -14,7 +14,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::edges::count;
-use crate::maps::{knob, seen, socket};
+use crate::maps::{config, seen, socket};
 use crate::sock::{CLOSE_WAIT, CLOSING, LAST_ACK, SYN_SENT, Sock};
 use crate::{emit, fallback};
 
@@ -42,7 +42,7 @@ fn run(sk: Sock) {
     };
     let tcp_state = sk.state();
     // Without request timing nobody notes what was answered.
-    let timed = knob!(requests) == 1;
+    let timed = config!(requests) == 1;
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
     unsafe {
         let client = (*state).role == ROLE_CLIENT;

@@ -1,6 +1,6 @@
 //! Every hook: what it is called, how it can be attached, what it needs, what is lost without it.
 
-use agent_common::knobs::Offsets;
+use agent_common::config::Offsets;
 
 /// One place where the kernel calls us.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub struct Hook {
     /// A program behind a tracepoint's, where programs are preempted: it does what the first had
     /// to do when the kernel has skipped that; see [`UNPREEMPTED`].
     pub fallback: Option<Way>,
-    /// Kernel fields its program reads; see `agent_common::knobs::Offsets`.
+    /// Kernel fields its program reads; see `agent_common::config::Offsets`.
     pub fields: &'static [&'static str],
     /// Whether it belongs to request timing, which can be switched off.
     pub requests: bool,

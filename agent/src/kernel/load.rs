@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
-use agent_common::knobs::Knobs;
+use agent_common::config::Config;
 use agent_common::seed::Seed;
 use agent_common::wire::Wire as _;
 use anyhow::{Context as _, anyhow, bail};
@@ -91,13 +91,13 @@ impl Kernel {
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         hooks::check_masks(&options.masked)?;
         let btf = Btf::of_running_kernel()?;
-        let knobs = offsets::knobs(&btf, options, shards());
-        let plan = plan(&btf, &knobs, options);
+        let config = offsets::config(&btf, options, shards());
+        let plan = plan(&btf, &config, options);
         drop(btf);
-        let pins = Pins::open(options.pin.as_deref(), &layout(options, &knobs))?;
+        let pins = Pins::open(options.pin.as_deref(), &layout(options, &config))?;
         let (mut parts, adopted) = match pins.as_ref().and_then(Pins::adopt) {
             Some(parts) => (parts, true),
-            None => (Parts::load(options, &knobs, &plan)?, false),
+            None => (Parts::load(options, &config, &plan)?, false),
         };
         if let Some(pins) = pins.filter(|_| !adopted) {
             pins.keep(&parts).context("pinning maps and links")?;
@@ -106,8 +106,8 @@ impl Kernel {
         unsafe { libc::malloc_trim(0) };
 
         let hooks = take_links(&plan, &mut parts);
-        let disabled = what_is_off(&hooks, &knobs, options);
-        let dns = options.dns && no_dns(&hooks, &knobs, options).is_none();
+        let disabled = what_is_off(&hooks, &config, options);
+        let dns = options.dns && no_dns(&hooks, &config, options).is_none();
         let first = hooks.first().ok_or_else(|| anyhow!("the table of hooks is empty"))?;
         if let Err(why) = &first.result {
             bail!(
@@ -122,7 +122,7 @@ impl Kernel {
         let log = parts.log.take();
         let (settle, bound) = (program_of(&hooks, "settle")?, program_of(&hooks, "bound_sockets")?);
         let ports = Ports::new(&mut parts, settle, bound)?;
-        let drain = Drain::new(&mut parts, knobs.shards as usize, sweep, ports)?;
+        let drain = Drain::new(&mut parts, config.shards as usize, sweep, ports)?;
         let run_stats = options.run_stats.then(bpf::enable_run_stats).transpose();
         let run_stats = run_stats.context("turning on the kernel's run-time statistics")?;
         Ok(Self {
@@ -171,7 +171,7 @@ pub fn is_preempted(options: &Options) -> bool {
         || options.masked.iter().any(|mask| mask == UNPREEMPTED)
 }
 
-fn plan(btf: &Btf, knobs: &Knobs, options: &Options) -> Plan {
+fn plan(btf: &Btf, config: &Config, options: &Options) -> Plan {
     let preempted = is_preempted(options);
     let decide = |hook: &'static Hook| {
         if options.masked.iter().any(|mask| mask == hook.name) {
@@ -180,7 +180,7 @@ fn plan(btf: &Btf, knobs: &Knobs, options: &Options) -> Plan {
         if hook.requests && !options.requests {
             return Err("request timing is switched off".to_owned());
         }
-        let missing = offsets::missing(&knobs.offsets, hook.fields);
+        let missing = offsets::missing(&config.offsets, hook.fields);
         if !missing.is_empty() {
             return Err(format!("{} not in this kernel's structs, or masked", missing.join(", ")));
         }
@@ -231,7 +231,7 @@ fn take_links(plan: &Plan, parts: &mut Parts) -> Vec<Attached> {
         .collect()
 }
 
-fn what_is_off(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disabled> {
+fn what_is_off(hooks: &[Attached], config: &Config, options: &Options) -> Vec<Disabled> {
     let mut disabled = Vec::new();
     for Attached { hook, result, fallback } in hooks {
         if let Some(Err(why)) = fallback {
@@ -251,18 +251,18 @@ fn what_is_off(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disa
         }
     }
     for (field, what) in OPTIONAL_FIELDS {
-        if !offsets::missing(&knobs.offsets, &[field]).is_empty() {
+        if !offsets::missing(&config.offsets, &[field]).is_empty() {
             disabled.push(Disabled {
                 what: (*what).to_owned(),
                 why: format!("this kernel's structs have no {field}"),
             });
         }
     }
-    if let Some(why) = no_dns(hooks, knobs, options) {
+    if let Some(why) = no_dns(hooks, config, options) {
         let what = "names that programs asked DNS servers for".to_owned();
         disabled.push(Disabled { what, why });
     }
-    if knobs.reset_has_reason == 0 {
+    if config.reset_has_reason == 0 {
         disabled.push(Disabled {
             what: "the cause of resets this host sends, and those it sends without a socket, as when it refuses a connection".to_owned(),
             why: "the kernel tells them from 6.10 on".to_owned(),
@@ -272,15 +272,15 @@ fn what_is_off(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disa
 }
 
 /// Why answers of DNS servers are not read although they should be.
-fn no_dns(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Option<String> {
+fn no_dns(hooks: &[Attached], config: &Config, options: &Options) -> Option<String> {
     if !options.dns {
         return None;
     }
     let hook = hooks.iter().find(|attached| attached.hook.name == "sk_data_ready")?;
-    let missing = || offsets::missing(&knobs.offsets, DNS_FIELDS).join(", ");
+    let missing = || offsets::missing(&config.offsets, DNS_FIELDS).join(", ");
     match &hook.result {
         Err(why) => Some(format!("sk_data_ready: {why}")),
-        Ok(_) if knobs.dns == 0 => {
+        Ok(_) if config.dns == 0 => {
             Some(format!("{} not in this kernel's structs, or masked", missing()))
         }
         Ok(link) => {
@@ -298,9 +298,9 @@ fn program_of(hooks: &[Attached], name: &str) -> anyhow::Result<Option<OwnedFd>>
 }
 
 /// Everything that decides whether pinned maps fit this agent.
-fn layout(options: &Options, knobs: &Knobs) -> Vec<u8> {
+fn layout(options: &Options, config: &Config) -> Vec<u8> {
     let mut layout = object::OBJECT.to_vec();
-    layout.extend_from_slice(knobs.as_bytes());
+    layout.extend_from_slice(config.as_bytes());
     layout.extend_from_slice(
         format!("{} {} {} {:?}", options.edges, options.owners, options.ring_bytes, options.masked)
             .as_bytes(),

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use agent_common::claim::ClaimRow;
+use agent_common::config::Config;
 use agent_common::edge::EdgeRow;
-use agent_common::knobs::Knobs;
 use agent_common::owner::OwnerRow;
 use agent_common::slot_table::SlotRow;
 use anyhow::{Context as _, anyhow, bail};
@@ -62,16 +62,16 @@ impl Parts {
     }
 
     /// Creates the maps, loads the programs and attaches them as planned.
-    pub fn load(options: &Options, knobs: &Knobs, plan: &Plan) -> anyhow::Result<Self> {
+    pub fn load(options: &Options, config: &Config, plan: &Plan) -> anyhow::Result<Self> {
         let log_level: u8 = if options.bpf_log { u8::MAX } else { 0 };
         let edges = options.edges.saturating_add(EdgeRow::RESERVED);
         let owners = options.owners.saturating_add(OwnerRow::RESERVED);
         let mut ebpf = EbpfLoader::new()
-            .override_global("KNOBS", knobs, true)
+            .override_global("CONFIG", config, true)
             .override_global("AYA_LOG_LEVEL", &log_level, false)
             .map_max_entries("EDGES", edges)
             .map_max_entries("EDGE_ROWS", edges)
-            .map_max_entries("EDGE_COUNTERS", edges.saturating_mul(knobs.shards))
+            .map_max_entries("EDGE_COUNTERS", edges.saturating_mul(config.shards))
             .map_max_entries("EDGE_FREE", edges)
             .map_max_entries("OWNERS", owners)
             .map_max_entries("OWNER_ROWS", owners)

@@ -2,7 +2,7 @@
 //! the kernel goes on counting, and the next agent takes over where the last one stopped.
 //!
 //! Everything lies in `<directory>/<layout>`, where the layout is a hash of the kernel object,
-//! its knobs and its sizes. Pins of another layout belong to another version: they are removed,
+//! its config and its sizes. Pins of another layout belong to another version: they are removed,
 //! for two versions must not count side by side.
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use agent_common::knobs::Offsets;
+use agent_common::config::Offsets;
 use portolan::kernel::hooks::{HOOKS, Hook, Kind, OPTIONAL_FIELDS, UNPREEMPTED, Way};
 
 use crate::agent::{self, Agent};
