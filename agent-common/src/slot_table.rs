@@ -64,7 +64,7 @@ pub enum Reclaim<K> {
 
 /// Whether a row published at `born_us` may be read at `now_us`.
 #[inline(always)]
-pub const fn is_settled(born_us: u64, now_us: u64) -> bool {
+pub const fn is_readable(born_us: u64, now_us: u64) -> bool {
     born_us <= now_us.saturating_sub(YOUNG_US)
 }
 
@@ -110,9 +110,9 @@ mod tests {
 
     #[test]
     fn a_row_waits_until_its_contents_are_visible_everywhere() {
-        assert!(!is_settled(100, 100 + YOUNG_US - 1));
-        assert!(is_settled(100, 100 + YOUNG_US));
-        assert!(is_settled(0, 0));
+        assert!(!is_readable(100, 100 + YOUNG_US - 1));
+        assert!(is_readable(100, 100 + YOUNG_US));
+        assert!(is_readable(0, 0));
     }
 
     #[test]

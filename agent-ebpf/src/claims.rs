@@ -125,7 +125,7 @@ pub fn returned(result: i32) {
 
 /// Counts what has been silent for too long as failed.
 #[inline(always)]
-pub fn settle(bucket: *mut Bucket) {
+pub fn expire(bucket: *mut Bucket) {
     let now = now_ns();
     let mut i = 0;
     while i < BUCKET {

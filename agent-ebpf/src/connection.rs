@@ -301,7 +301,7 @@ unsafe fn serve(sk: Sock, state: *mut SocketState) {
         // The child starts with the SYN-ACKs that were sent again, which its listener has counted.
         (*state).retransmits = sk.tcp().map_or(0, |tcp| u64::from(tcp.retransmits()));
         (*state).start_us = 0;
-        // Last: from here on the sweep takes it for a connection.
+        // Last: from here on the socket iteration takes it for a connection.
         core::ptr::write_volatile(&raw mut (*state).role, ROLE_SERVER);
     }
 }

@@ -13,7 +13,7 @@ use agent_common::histogram;
 use agent_common::ledger::Ledger;
 use agent_common::owner::OwnerRow;
 use agent_common::peer;
-use agent_common::seed::Seed;
+use agent_common::preexisting::Preexisting;
 use agent_common::socket::SocketState;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
@@ -93,7 +93,8 @@ const SCRATCHES: usize = 16;
 
 /// What the daemon knows of sockets from before its start, by socket cookie. Emptied after use.
 #[btf_map]
-static SEEDS: HashMap<u64, Seed, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+static PREEXISTING: HashMap<u64, Preexisting, 65536, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 /// Notes of clients to servers in the same namespace, by client's port; see
 /// [`agent_common::peer`].
@@ -228,8 +229,8 @@ pub fn owner_scratch(tid: u32) -> Option<*mut OwnerRow> {
 
 /// What is known of a socket from before the daemon's start.
 #[inline(always)]
-pub fn seed(cookie: u64) -> Option<*const Seed> {
-    SEEDS.get_ptr(cookie)
+pub fn preexisting(cookie: u64) -> Option<*const Preexisting> {
+    PREEXISTING.get_ptr(cookie)
 }
 
 /// The row in which a client with this port leaves a note.

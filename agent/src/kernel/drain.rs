@@ -1,5 +1,5 @@
 //! Reads what the kernel half counted. Tables are read through mmap without system calls; the
-//! sweep brings them up to date first; the ring is emptied by timer.
+//! socket iteration brings them up to date first; the ring is emptied by timer.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -39,7 +39,7 @@ pub struct Drained {
     pub owners: Vec<(u32, OwnerRow)>,
     /// Every edge in use.
     pub edges: Vec<Edge>,
-    /// Every listener; `None` if the sweep could not run.
+    /// Every listener; `None` if the socket iteration could not run.
     pub listeners: Option<Vec<ListenerRecord>>,
     /// Failed binds, and how many did not fail.
     pub claims: Vec<Claim>,
@@ -68,15 +68,15 @@ pub struct Drain {
     ledger: Map<u32, Ledger>,
     ring: RingBuf<MapData>,
     answers: RingBuf<MapData>,
-    sweep: Option<OwnedFd>,
+    iterate_sockets: Option<OwnedFd>,
     /// The bind hooks.
     pub ports: Ports,
     /// Whether binds were under way at the last drain, and when a program had asked for a
     /// connection by then, CLOCK_MONOTONIC nanoseconds.
     open_binds: bool,
     connect_ns: u64,
-    /// When those that said nothing were last looked for.
-    settled_ns: u64,
+    /// When attempts were last expired.
+    expired_ns: u64,
     /// What each slot had counted at the last drain: shared with whoever still looks at it, and
     /// the same again if nothing has moved.
     last: Vec<Option<Arc<EdgeCounters>>>,
@@ -85,17 +85,19 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Takes over the maps it reads. `sweep` is the program to run before each drain.
+    /// Takes over the maps it reads. `iterate_sockets` is the program to run before each drain.
     pub fn new(
         parts: &mut Parts,
         shards: usize,
-        sweep: Option<OwnedFd>,
+        iterate_sockets: Option<OwnedFd>,
         ports: Ports,
     ) -> anyhow::Result<Self> {
         let counters_map = map::<u32, EdgeCounters>(parts, "EDGE_COUNTERS")?;
         let sockets = parts.take("SOCKETS")?;
-        let sweep = sweep.map(|program| bpf::link_iterator(program.as_fd(), Some(sockets.as_fd())));
-        let sweep = sweep.transpose().context("linking the sweep to the table of sockets")?;
+        let sockets_link = iterate_sockets
+            .map(|program| bpf::link_iterator(program.as_fd(), Some(sockets.as_fd())));
+        let iterate_sockets =
+            sockets_link.transpose().context("linking the iterator to the table of sockets")?;
         let mut ring = |name| -> anyhow::Result<RingBuf<MapData>> {
             let ring = MapData::from_fd(parts.take(name)?).context("opening a ring")?;
             Ok(RingBuf::try_from(AyaMap::RingBuf(ring))?)
@@ -110,11 +112,11 @@ impl Drain {
             ledger: map(parts, "LEDGER")?,
             ring,
             answers,
-            sweep,
+            iterate_sockets,
             ports,
             open_binds: true,
             connect_ns: 0,
-            settled_ns: 0,
+            expired_ns: 0,
             last: Vec::new(),
             shards,
             cpus: possible_cpus()?,
@@ -132,11 +134,11 @@ impl Drain {
                 Err(_) => drained.malformed_events += 1,
             }
         }
-        drained.listeners = self.sweep().context("running the sweep")?;
+        drained.listeners = self.iterate_sockets().context("iterating over the sockets")?;
         // A connect that was refused is only found once it is overdue.
-        if self.open_binds || self.connect_ns.saturating_add(2 * OVERDUE_NS) > self.settled_ns {
-            self.ports.settle().context("settling binds and connects")?;
-            self.settled_ns = now_ns;
+        if self.open_binds || self.connect_ns.saturating_add(2 * OVERDUE_NS) > self.expired_ns {
+            self.ports.expire_attempts().context("expiring binds and connects")?;
+            self.expired_ns = now_ns;
         }
         // The ledger before the tables: what is counted in between shows as exported first.
         for cpu in self.ledger.lookup_per_cpu(&0, self.cpus).context("reading the ledger")? {
@@ -213,8 +215,8 @@ impl Drain {
         Ok(())
     }
 
-    fn sweep(&self) -> io::Result<Option<Vec<ListenerRecord>>> {
-        let Some(link) = &self.sweep else { return Ok(None) };
+    fn iterate_sockets(&self) -> io::Result<Option<Vec<ListenerRecord>>> {
+        let Some(link) = &self.iterate_sockets else { return Ok(None) };
         ports::records(link.as_fd()).map(Some)
     }
 

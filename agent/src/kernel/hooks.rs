@@ -191,8 +191,12 @@ pub const HOOKS: &[Hook] = &[
         lost_without: "resets received and their cause",
     },
     Hook {
-        name: "sweep",
-        ways: &[Way { program: "sweep", kind: Kind::Iterator, target: "bpf_sk_storage_map" }],
+        name: "iterate_sockets",
+        ways: &[Way {
+            program: "iterate_sockets",
+            kind: Kind::Iterator,
+            target: "bpf_sk_storage_map",
+        }],
         fallback: None,
         fields: &["ack_backlog", "max_ack_backlog", "cookie"],
         requests: false,
@@ -200,8 +204,8 @@ pub const HOOKS: &[Hook] = &[
         lost_without: "bytes, retransmits and round trip time of open connections before they end, and the list of listeners",
     },
     Hook {
-        name: "seed",
-        ways: &[Way { program: "seed", kind: Kind::Iterator, target: "tcp" }],
+        name: "bootstrap_tcp",
+        ways: &[Way { program: "bootstrap_tcp", kind: Kind::Iterator, target: "tcp" }],
         fallback: None,
         fields: &["cookie"],
         requests: false,
@@ -209,8 +213,8 @@ pub const HOOKS: &[Hook] = &[
         lost_without: "connections and listeners that were there before the agent",
     },
     Hook {
-        name: "seed_udp",
-        ways: &[Way { program: "seed_udp", kind: Kind::Iterator, target: "udp" }],
+        name: "bootstrap_udp",
+        ways: &[Way { program: "bootstrap_udp", kind: Kind::Iterator, target: "udp" }],
         fallback: None,
         fields: &["cookie"],
         requests: false,
@@ -290,8 +294,8 @@ pub const HOOKS: &[Hook] = &[
         lost_without: "the exact errno of failed IPv6 binds: it is inferred, a second later",
     },
     Hook {
-        name: "settle",
-        ways: &[Way { program: "settle", kind: Kind::Iterator, target: "bpf_map_elem" }],
+        name: "expire_attempts",
+        ways: &[Way { program: "expire_attempts", kind: Kind::Iterator, target: "bpf_map_elem" }],
         fallback: None,
         fields: &[],
         requests: false,
@@ -407,7 +411,7 @@ mod tests {
     #[test]
     fn a_mask_must_mask_something() {
         let check = |mask: &str| check_masks(&[mask.to_owned()]).is_ok();
-        assert!(check("sweep") && check("drops") && check("way:sk_data_ready"));
+        assert!(check("iterate_sockets") && check("drops") && check("way:sk_data_ready"));
         assert!(!check("sweeep") && !check("way:nothing"));
     }
 

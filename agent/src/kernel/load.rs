@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use agent_common::config::Config;
-use agent_common::seed::Seed;
+use agent_common::preexisting::Preexisting;
 use agent_common::wire::Wire as _;
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
@@ -75,8 +75,8 @@ pub struct Kernel {
     pub drain: Drain,
     /// Which ports it refuses to whom.
     pub enforcement: Enforcement,
-    /// Sockets from before, for the seed program.
-    pub seeds: Map<u64, Seed>,
+    /// Sockets from before, for the bootstrap programs.
+    pub preexisting: Map<u64, Preexisting>,
     /// Whether maps and links were found pinned and taken over.
     pub adopted: bool,
     /// Whether answers of DNS servers are read.
@@ -115,14 +115,15 @@ impl Kernel {
                 first.hook.name
             );
         }
-        let sweep = program_of(&hooks, "sweep")?;
-        let seeds = Map::new(parts.take("SEEDS")?).context("map SEEDS")?;
+        let iterate_sockets = program_of(&hooks, "iterate_sockets")?;
+        let preexisting = Map::new(parts.take("PREEXISTING")?).context("map PREEXISTING")?;
         let enforcement = Enforcement::new(parts.take("ENFORCED")?, parts.take("VERDICTS")?)
             .context("reading the tables of refused ports")?;
         let log = parts.log.take();
-        let (settle, bound) = (program_of(&hooks, "settle")?, program_of(&hooks, "bound_sockets")?);
-        let ports = Ports::new(&mut parts, settle, bound)?;
-        let drain = Drain::new(&mut parts, config.shards as usize, sweep, ports)?;
+        let (expire, bound) =
+            (program_of(&hooks, "expire_attempts")?, program_of(&hooks, "bound_sockets")?);
+        let ports = Ports::new(&mut parts, expire, bound)?;
+        let drain = Drain::new(&mut parts, config.shards as usize, iterate_sockets, ports)?;
         let run_stats = options.run_stats.then(bpf::enable_run_stats).transpose();
         let run_stats = run_stats.context("turning on the kernel's run-time statistics")?;
         Ok(Self {
@@ -130,7 +131,7 @@ impl Kernel {
             disabled,
             drain,
             enforcement,
-            seeds,
+            preexisting,
             adopted,
             dns,
             log,

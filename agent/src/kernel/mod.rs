@@ -7,6 +7,7 @@
 //! [`pins`] keeps it alive across restarts when asked to. [`bpf`] is the thin layer over bpf(2)
 //! for what aya does not offer: batches, mmap, iterators over a map.
 
+pub mod bootstrap;
 pub mod bpf;
 pub mod btf;
 pub mod drain;
@@ -18,6 +19,5 @@ pub mod offsets;
 pub mod pins;
 pub mod ports;
 pub mod preflight;
-pub mod seed;
 pub mod slot_table;
 mod spare;

@@ -33,7 +33,7 @@ const MAPS: &[&str] = &[
     "ENFORCED",
     "VERDICTS",
     "PEERS",
-    "SEEDS",
+    "PREEXISTING",
     "ATTEMPTS",
     "CLAIMS",
     "CLAIM_ROWS",

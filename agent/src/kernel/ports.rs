@@ -23,15 +23,15 @@ const CHUNK: usize = 64 * 1024;
 /// The reading side of the bind hooks.
 pub struct Ports {
     claims: SlotTable<ClaimRow>,
-    settle: Option<OwnedFd>,
+    expire: Option<OwnedFd>,
     bound: Option<OwnedFd>,
 }
 
 impl Ports {
-    /// Takes over the maps it reads. `settle` and `bound` are programs to run when asked.
+    /// Takes over the maps it reads. `expire_attempts` and `bound` are programs to run when asked.
     pub fn new(
         parts: &mut Parts,
-        settle: Option<OwnedFd>,
+        expire: Option<OwnedFd>,
         bound: Option<OwnedFd>,
     ) -> anyhow::Result<Self> {
         let attempts = parts.take("ATTEMPTS")?;
@@ -42,14 +42,14 @@ impl Ports {
         };
         Ok(Self {
             claims: SlotTable::new(parts, &slot_table::CLAIMS)?,
-            settle: link(settle, attempts.as_fd()).context("linking to the open binds")?,
+            expire: link(expire, attempts.as_fd()).context("linking to the open binds")?,
             bound: link(bound, sockets.as_fd()).context("linking to the bound sockets")?,
         })
     }
 
     /// Counts binds and connects that said nothing for a second as failed.
-    pub fn settle(&self) -> io::Result<()> {
-        let Some(link) = &self.settle else { return Ok(()) };
+    pub fn expire_attempts(&self) -> io::Result<()> {
+        let Some(link) = &self.expire else { return Ok(()) };
         // The program writes nothing; reading runs it over every bucket.
         bpf::open_iterator(link.as_fd())?.read_to_end(&mut Vec::new()).map(drop)
     }

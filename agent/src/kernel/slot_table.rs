@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use agent_common::ledger::Ledger;
-use agent_common::slot_table::{Reclaim, SlotRow, is_settled};
+use agent_common::slot_table::{Reclaim, SlotRow, is_readable};
 use anyhow::Context as _;
 
 use super::bpf::{Map, Mapped};
@@ -65,7 +65,7 @@ impl<R: SlotRow> SlotTable<R> {
     pub fn born_us(&mut self, slot: u32, now_us: u64) -> io::Result<Option<u64>> {
         let born_us = self.mapped.word(slot as usize, R::BORN_US)?;
         let in_use = born_us != 0 || slot < R::RESERVED;
-        Ok((in_use && is_settled(born_us, now_us)).then_some(born_us))
+        Ok((in_use && is_readable(born_us, now_us)).then_some(born_us))
     }
 
     /// A copy of a row. Fields that hooks change may be from slightly different moments.

@@ -50,7 +50,7 @@ const DRAIN_SHARE: u32 = 50;
 
 /// Looks at what is there before us and hands its sockets to the kernel half, which an adopted one
 /// has done already. It takes more privileges than all that follows.
-pub(super) fn seed(kernel: &mut Kernel) -> Survey {
+pub(super) fn bootstrap(kernel: &mut Kernel) -> Survey {
     if kernel.adopted {
         return existing::places(&[]);
     }
@@ -58,7 +58,7 @@ pub(super) fn seed(kernel: &mut Kernel) -> Survey {
     for problem in &survey.problems {
         tracing::warn!("{problem}");
     }
-    match kernel.seed(&survey) {
+    match kernel.bootstrap(&survey) {
         Ok(sockets) => tracing::info!(
             "{sockets} sockets were there before in {} network namespaces",
             survey.namespaces.len()
@@ -99,7 +99,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Takes over the kernel half, and what [`seed`] has found.
+    /// Takes over the kernel half, and what [`bootstrap`] has found.
     pub(super) fn new(
         kernel: Kernel,
         survey: &Survey,

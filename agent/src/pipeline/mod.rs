@@ -63,7 +63,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let lost = |(what, why): (&str, String)| Disabled { what: what.to_owned(), why };
     kernel.disabled.extend(privileges.losses().into_iter().map(lost));
     report(&kernel);
-    let survey = core::seed(&mut kernel);
+    let survey = core::bootstrap(&mut kernel);
     // Up to here there is one thread, and all that follow inherit what it has left.
     privileges.give_up(config)?;
     let desk = desk(config, &kernel)?;

@@ -31,7 +31,7 @@ fn runs_of(agent: &Agent, operations: u64, mut work: impl FnMut()) -> BTreeMap<S
         work();
         for (hook, after) in runs(agent) {
             // Questions of the agent's own, and what ends connects that said nothing.
-            if ["sweep", "settle", "bound_sockets"].contains(&hook.as_str()) {
+            if ["iterate_sockets", "expire_attempts", "bound_sockets"].contains(&hook.as_str()) {
                 continue;
             }
             let grown = after - before.get(&hook).copied().unwrap_or(0);
@@ -128,16 +128,16 @@ const VERIFIED: [(&str, u32); 24] = [
     ("tcp_retransmit_", 120),
     ("tcp_send_reset", 3900),
     ("tcp_receive_res", 820),
-    ("sweep", 3700),
-    ("seed", 9300),
-    ("seed_udp", 360),
+    ("iterate_sockets", 3700),
+    ("bootstrap_tcp", 9300),
+    ("bootstrap_udp", 360),
     ("post_bind4", 19_300),
     ("post_bind6", 19_300),
     ("bind4", 39_500),
     ("bind6", 39_500),
     ("connect4", 26_400),
     ("connect6", 26_400),
-    ("settle", 7500),
+    ("expire_attempts", 7500),
     ("bound_sockets", 740),
     ("inet_bind_sk", 39_500),
     ("inet6_bind_sk", 39_500),
@@ -192,7 +192,7 @@ fn verified(id: u64) -> (String, u32) {
     (String::from_utf8_lossy(name).into_owned(), info[27] as u32)
 }
 
-/// System calls of a drain when nothing is new: the sweep, the ledger, the lists of sockets and of
+/// System calls of a drain when nothing is new: the socket iteration, the ledger, the lists of sockets and of
 /// failed binds. Tables are read through memory, so their number does not matter.
 const MOST_SYSTEM_CALLS: u64 = 80;
 

@@ -14,9 +14,9 @@ use crate::namespace::Pair;
 
 const STORM: u64 = 10_000;
 
-/// `settle` ends what nobody ends: the program tries once, and never again.
+/// `expire_attempts` ends what nobody ends: the program tries once, and never again.
 #[test]
-fn settle_finds_a_bind_that_was_tried_once() {
+fn expire_attempts_finds_a_bind_that_was_tried_once() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
@@ -85,7 +85,7 @@ fn storm(address: IpAddr) {
 
 /// Many threads at once, each of which tries a few times and ends.
 #[test]
-fn settle_counts_the_last_try_of_each_of_many_threads() {
+fn expire_attempts_counts_the_last_try_of_each_of_many_threads() {
     needs_kernel!();
     const THREADS: u64 = 200;
     let pair = Pair::new();

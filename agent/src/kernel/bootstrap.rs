@@ -1,11 +1,11 @@
 //! Hands the sockets that were there before us to the kernel half: writes what the survey found
-//! into a map and runs the seed program in every network namespace.
+//! into a map and runs the bootstrap programs in every network namespace.
 
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use agent_common::owner::OwnerKey;
-use agent_common::seed::{STRANGERS_TOO, Seed};
+use agent_common::preexisting::{Preexisting, UNKNOWN_TOO};
 use agent_common::wire::Wire as _;
 use anyhow::Context as _;
 
@@ -14,14 +14,14 @@ use super::load::Kernel;
 use crate::sockets::existing::Survey;
 use crate::sockets::namespaces::{self, Namespace};
 
-/// Seeds at a time: what the map holds, with room for [`STRANGERS_TOO`].
+/// Sockets at a time: what the map holds, with room for [`UNKNOWN_TOO`].
 const BATCH: usize = 60_000;
 
 impl Kernel {
     /// Takes over the sockets of `survey`, then those it did not find (they get no owner);
     /// returns how many it had found.
-    pub fn seed(&mut self, survey: &Survey) -> anyhow::Result<usize> {
-        let programs = [self.program("seed")?, self.program("seed_udp")?];
+    pub fn bootstrap(&mut self, survey: &Survey) -> anyhow::Result<usize> {
+        let programs = [self.program("bootstrap_tcp")?, self.program("bootstrap_udp")?];
         let programs: Vec<_> = programs.into_iter().flatten().collect();
         let run_everywhere = |namespaces: &[Namespace]| {
             for program in &programs {
@@ -30,17 +30,21 @@ impl Kernel {
         };
         for batch in survey.sockets.chunks(BATCH) {
             for socket in batch {
-                self.seeds.insert(&socket.entry.cookie, &socket.seed).context("writing seeds")?;
+                self.preexisting
+                    .insert(&socket.entry.cookie, &socket.known)
+                    .context("writing sockets from before")?;
             }
             run_everywhere(&survey.namespaces);
             for socket in batch {
-                self.seeds.remove(&socket.entry.cookie).context("removing seeds")?;
+                self.preexisting
+                    .remove(&socket.entry.cookie)
+                    .context("removing sockets from before")?;
             }
         }
-        let nobody = Seed { owner: OwnerKey::zeroed(), ..Seed::zeroed() };
-        self.seeds.insert(&STRANGERS_TOO, &nobody).context("writing seeds")?;
+        let nobody = Preexisting { owner: OwnerKey::zeroed(), ..Preexisting::zeroed() };
+        self.preexisting.insert(&UNKNOWN_TOO, &nobody).context("writing sockets from before")?;
         run_everywhere(&survey.namespaces);
-        self.seeds.remove(&STRANGERS_TOO).context("removing seeds")?;
+        self.preexisting.remove(&UNKNOWN_TOO).context("removing sockets from before")?;
         Ok(survey.sockets.len())
     }
 }

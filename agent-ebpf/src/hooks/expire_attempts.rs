@@ -17,7 +17,7 @@ pub struct Context {
 
 #[unsafe(link_section = "iter/bpf_map_elem")]
 #[unsafe(no_mangle)]
-extern "C" fn settle(ctx: *const Context) -> i32 {
+extern "C" fn expire_attempts(ctx: *const Context) -> i32 {
     // SAFETY: the kernel passes a valid context; each load is checked by the verifier.
     let key = unsafe { core::ptr::read_volatile(&raw const (*ctx).key) };
     if key.is_null() {
@@ -26,7 +26,7 @@ extern "C" fn settle(ctx: *const Context) -> i32 {
     // SAFETY: as above.
     let index = unsafe { core::ptr::read_volatile(key) };
     if let Some(bucket) = maps::attempts(index) {
-        claims::settle(bucket);
+        claims::expire(bucket);
     }
     0
 }
