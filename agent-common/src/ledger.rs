@@ -20,7 +20,7 @@ pub const OWNER: usize = 5;
 /// A detail record for the ring. Exported: records drained. Losing one loses no count.
 pub const EVENT: usize = 6;
 
-/// A program asked to bind, or a listen lost its port. Exported: rows of claims, granted or not.
+/// A program asked to bind, or a listen lost its port. Exported: rows of bind failures, and that of those that got their port.
 pub const BIND: usize = 7;
 
 /// An answer of a DNS server that may tell a name. Exported: those drained, read or not.

@@ -17,8 +17,8 @@ extern crate std;
 
 pub mod address;
 pub mod answer;
+pub mod attempt;
 pub mod bound;
-pub mod claim;
 pub mod config;
 pub mod edge;
 pub mod enforced;

@@ -25,7 +25,7 @@ pub const EDGES: usize = 0;
 /// Rows of owners.
 pub const OWNERS: usize = 1;
 /// Rows of failed binds.
-pub const CLAIMS: usize = 2;
+pub const BIND_FAILURES: usize = 2;
 /// How many slot tables there are.
 pub const TABLES: usize = 3;
 
@@ -97,13 +97,13 @@ macro_rules! slot_row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claim::ClaimRow;
+    use crate::attempt::FailureRow;
     use crate::edge::EdgeRow;
     use crate::owner::OwnerRow;
 
     #[test]
     fn every_table_has_a_place_of_its_own_in_the_reach() {
-        let mut tables = [EdgeRow::TABLE, OwnerRow::TABLE, ClaimRow::TABLE];
+        let mut tables = [EdgeRow::TABLE, OwnerRow::TABLE, FailureRow::TABLE];
         tables.sort_unstable();
         assert!(tables.iter().copied().eq(0..TABLES));
     }
@@ -123,6 +123,6 @@ mod tests {
         }
         check(&EdgeRow { born_us: 5, ..EdgeRow::zeroed() }, 5);
         check(&OwnerRow { born_us: 6, ..OwnerRow::zeroed() }, 6);
-        check(&ClaimRow { born_us: 7, ..ClaimRow::zeroed() }, 7);
+        check(&FailureRow { born_us: 7, ..FailureRow::zeroed() }, 7);
     }
 }

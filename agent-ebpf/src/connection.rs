@@ -1,7 +1,7 @@
 //! Life of a connection, independent of the hook that tells: states in, counts out.
 
 use agent_common::address::{UNSPECIFIED, from_owner};
-use agent_common::claim::ClaimKey;
+use agent_common::attempt::AttemptKey;
 use agent_common::edge::{
     CONNECT_OK, CONNECT_OTHER, EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN,
     connect_result,
@@ -17,12 +17,12 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
 use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
-use crate::{atomic, binds, claims, emit, owners, requests};
+use crate::{atomic, attempts, binds, emit, owners, requests};
 
 /// A program calls connect: the SYN is about to leave. Process context.
 #[inline(always)]
 pub fn connecting(sk: Sock) {
-    let owner = match claims::sent() {
+    let owner = match attempts::syn_sent() {
         Some(owner) => owner,
         None => owners::current(sk.netns()),
     };
@@ -44,9 +44,9 @@ pub fn connecting(sk: Sock) {
 
 /// The kernel refused a connect before a SYN could leave.
 #[inline(always)]
-pub fn unsent(key: &ClaimKey) {
+pub fn unsent(key: &AttemptKey) {
     seen(CONNECTION);
-    let ClaimKey { owner, address: remote, port, .. } = *key;
+    let AttemptKey { owner, address: remote, port, .. } = *key;
     // A row of its own: no local address was chosen, and a row keeps its first.
     let edge = EdgeKey { owner, port, role: ROLE_CLIENT, refused: 1, remote };
     count!(edges::slot(&edge, || (UNSPECIFIED, UNSPECIFIED)), unsent, 1);
@@ -143,7 +143,7 @@ pub fn closed(sk: Sock, old: u8) {
                 // What came until now was for this one; soon another may listen here.
                 emit::call();
             } else {
-                claims::listen_failed(sk, (*state).owner);
+                attempts::listen_failed(sk, (*state).owner);
             }
         } else if (*state).stage == STAGE_CONNECTING {
             failed(sk, state);

@@ -10,8 +10,8 @@
 
 mod answers;
 mod atomic;
+mod attempts;
 mod binds;
-mod claims;
 mod connection;
 mod connects;
 mod edges;

@@ -3,8 +3,8 @@
 use core::ffi::c_void;
 
 use agent_common::answer::{AnswerHeader, AnswerRoom, BUDGETS};
+use agent_common::attempt::{self, FailureRow, PendingBucket};
 use agent_common::bound::BoundState;
-use agent_common::claim::{self, Bucket, ClaimRow};
 use agent_common::config::Config;
 use agent_common::edge::{EdgeCounters, EdgeRow};
 use agent_common::enforced::{Enforced, EnforcedPort, VerdictKey};
@@ -103,14 +103,14 @@ static PEERS: Array<u64, { peer::ROWS }> = Array::new();
 
 /// Binds under way, by thread. Written by hooks.
 #[btf_map]
-static ATTEMPTS: Array<Bucket, { claim::BUCKETS as usize }> = Array::new();
+static PENDING: Array<PendingBucket, { attempt::BUCKETS as usize }> = Array::new();
 /// The slot table of failed binds, by kind. The rows count themselves.
 #[btf_map]
-static CLAIMS: Index<ClaimRow, 1024> = Index::<ClaimRow, 1024>::new();
+static BIND_FAILURES: Index<FailureRow, 1024> = Index::<FailureRow, 1024>::new();
 #[btf_map]
-static CLAIM_ROWS: Rows<ClaimRow, 1024> = Rows::<ClaimRow, 1024>::new();
+static BIND_FAIL_ROWS: Rows<FailureRow, 1024> = Rows::<FailureRow, 1024>::new();
 #[btf_map]
-static CLAIM_FREE: Free<1024> = Free::<1024>::new();
+static BIND_FAIL_FREE: Free<1024> = Free::<1024>::new();
 /// Who bound a socket. Written by hooks; gone with the socket.
 #[btf_map]
 static BOUND: BoundStorage = BoundStorage::new();
@@ -186,14 +186,14 @@ pub fn owners() -> SlotTable<OwnerRow, 4096> {
 
 /// A bucket of attempts to bind.
 #[inline(always)]
-pub fn attempts(bucket: u32) -> Option<*mut Bucket> {
-    ATTEMPTS.get_ptr_mut(bucket)
+pub fn pending(bucket: u32) -> Option<*mut PendingBucket> {
+    PENDING.get_ptr_mut(bucket)
 }
 
 /// The slot table of failed binds.
 #[inline(always)]
-pub fn claims() -> SlotTable<ClaimRow, 1024> {
-    SlotTable { index: &CLAIMS, rows: &CLAIM_ROWS, free: &CLAIM_FREE }
+pub fn bind_failures() -> SlotTable<FailureRow, 1024> {
+    SlotTable { index: &BIND_FAILURES, rows: &BIND_FAIL_ROWS, free: &BIND_FAIL_FREE }
 }
 
 /// Who bound a socket, if it was bound by a program we saw.

@@ -3,7 +3,7 @@
 
 use core::ffi::c_void;
 
-use agent_common::claim::{BOUND_BEFORE, IS_V6};
+use agent_common::attempt::{BOUND_BEFORE, IS_V6};
 use agent_common::config::MISSING;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
@@ -55,7 +55,7 @@ impl RawSock {
         raw!(self.0, device: u32)
     }
 
-    /// `claim::REUSE_ADDRESS` and its kin.
+    /// `attempt::REUSE_ADDRESS` and its kin.
     #[inline(always)]
     pub fn options(self, is_v6: bool) -> u8 {
         let mut options = options_of(

@@ -8,7 +8,7 @@
 use core::ffi::c_void;
 
 use agent_common::address::{self, Address};
-use agent_common::claim;
+use agent_common::attempt;
 use agent_common::config::MISSING;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 
@@ -202,7 +202,7 @@ impl Sock {
         field!(self.0, flags: u64) >> (config!(sock_rcu_free_bit) & 63) & 1 == 1
     }
 
-    /// `claim::REUSE_ADDRESS` and its kin.
+    /// `attempt::REUSE_ADDRESS` and its kin.
     #[inline(always)]
     pub fn options(self) -> u8 {
         let options = options_of(
@@ -210,7 +210,7 @@ impl Sock {
             self.bit_field(config!(offsets.reuse_port)),
             self.bit_field(config!(offsets.v6_only)),
         );
-        if self.family() == AF_INET { options } else { options | claim::IS_V6 }
+        if self.family() == AF_INET { options } else { options | attempt::IS_V6 }
     }
 
     /// Accept queue: length and limit.
@@ -267,13 +267,13 @@ impl Sock {
 pub fn options_of(reuse: u8, reuse_port: u8, v6_only: u8) -> u8 {
     let mut options = 0;
     if reuse & config!(reuse_mask) != 0 {
-        options |= claim::REUSE_ADDRESS;
+        options |= attempt::REUSE_ADDRESS;
     }
     if reuse_port & config!(reuse_port_mask) != 0 {
-        options |= claim::REUSE_PORT;
+        options |= attempt::REUSE_PORT;
     }
     if v6_only & config!(v6_only_mask) != 0 {
-        options |= claim::V6_ONLY;
+        options |= attempt::V6_ONLY;
     }
     options
 }

@@ -4,7 +4,7 @@
 
 use core::ffi::c_void;
 
-use crate::{claims, maps};
+use crate::{attempts, maps};
 
 /// `struct bpf_iter__bpf_map_elem`.
 #[repr(C)]
@@ -25,8 +25,8 @@ extern "C" fn expire_attempts(ctx: *const Context) -> i32 {
     }
     // SAFETY: as above.
     let index = unsafe { core::ptr::read_volatile(key) };
-    if let Some(bucket) = maps::attempts(index) {
-        claims::expire(bucket);
+    if let Some(bucket) = maps::pending(index) {
+        attempts::expire(bucket);
     }
     0
 }

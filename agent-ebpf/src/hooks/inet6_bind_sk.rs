@@ -7,16 +7,16 @@
 use aya_ebpf::macros::fexit;
 use aya_ebpf::programs::FExitContext;
 
-use crate::claims;
+use crate::attempts;
 
 #[fexit]
 fn inet6_bind_sk(ctx: FExitContext) -> i32 {
-    claims::returned(ctx.arg::<i32>(3));
+    attempts::returned(ctx.arg::<i32>(3));
     0
 }
 
 #[fexit]
 fn inet6_bind(ctx: FExitContext) -> i32 {
-    claims::returned(ctx.arg::<i32>(3));
+    attempts::returned(ctx.arg::<i32>(3));
     0
 }

@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
+use agent_common::attempt::OVERDUE_NS;
 use agent_common::bound::BoundRecord;
-use agent_common::claim::OVERDUE_NS;
 use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow};
 use agent_common::ledger::{BIND, Ledger};
 use agent_common::listener::ListenerRecord;
@@ -42,7 +42,7 @@ pub struct Drained {
     /// Every listener; `None` if the socket iteration could not run.
     pub listeners: Option<Vec<ListenerRecord>>,
     /// Failed binds, and how many did not fail.
-    pub claims: Vec<Claim>,
+    pub bind_failures: Vec<Claim>,
     /// Every socket that holds a port, as far as the hooks know; `None` if they cannot tell.
     pub bound: Option<Vec<BoundRecord>>,
     /// The kernel's part of the ledger.
@@ -149,8 +149,8 @@ impl Drain {
         drained.owners = self.new_owners(&drained.ledger, now_us).context("reading owners")?;
         drained.edges = self.read_edges(&drained.ledger, now_us).context("reading edges")?;
         drained.bound = self.ports.bound().context("listing bound sockets")?;
-        drained.claims =
-            self.ports.claims(&drained.ledger, now_us).context("reading failed binds")?;
+        drained.bind_failures =
+            self.ports.failures(&drained.ledger, now_us).context("reading failed binds")?;
         self.open_binds = open_binds(&drained);
         for _ in 0..MAX_ANSWERS {
             let Some(record) = self.answers.next() else { break };
@@ -169,9 +169,13 @@ impl Drain {
     }
 
     /// Tables: name, rows in use, rows there are.
-    pub fn fill(&self, edges_in_use: usize, claims_in_use: usize) -> [(&'static str, u64, u64); 3] {
+    pub fn fill(
+        &self,
+        edges_in_use: usize,
+        failures_in_use: usize,
+    ) -> [(&'static str, u64, u64); 3] {
         [
-            ("claims", claims_in_use as u64, self.ports.capacity()),
+            ("bind_failures", failures_in_use as u64, self.ports.capacity()),
             ("edges", edges_in_use as u64, u64::from(self.edges.capacity())),
             ("owners", self.known_owners.len() as u64, u64::from(self.owners.capacity())),
         ]
@@ -262,7 +266,7 @@ impl Drain {
 
 /// Whether binds have begun that neither succeeded nor failed yet.
 fn open_binds(drained: &Drained) -> bool {
-    let counted: u64 = drained.claims.iter().map(|claim| claim.row.count).sum();
+    let counted: u64 = drained.bind_failures.iter().map(|claim| claim.row.count).sum();
     let lost: u64 = drained.ledger.lost[BIND].iter().sum();
     drained.ledger.seen[BIND] > counted.saturating_add(lost)
 }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use agent_common::claim::ClaimRow;
+use agent_common::attempt::FailureRow;
 use agent_common::config::Config;
 use agent_common::edge::EdgeRow;
 use agent_common::owner::OwnerRow;
@@ -89,7 +89,7 @@ impl Parts {
         // The free lists must be full before the first event.
         fill::<EdgeRow>(&maps, &slot_table::EDGES)?;
         fill::<OwnerRow>(&maps, &slot_table::OWNERS)?;
-        fill::<ClaimRow>(&maps, &slot_table::CLAIMS)?;
+        fill::<FailureRow>(&maps, &slot_table::BIND_FAILURES)?;
         let log = if options.bpf_log {
             Some(aya_log::EbpfLogger::init(&mut ebpf).context("opening the kernel programs' log")?)
         } else {

@@ -3,8 +3,8 @@
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use agent_common::attempt::{AttemptKey, FailureRow};
 use agent_common::bound::BoundRecord;
-use agent_common::claim::{ClaimKey, ClaimRow};
 use agent_common::ledger::Ledger;
 use agent_common::slot_table::Reclaim;
 use agent_common::wire::Wire;
@@ -22,7 +22,7 @@ const CHUNK: usize = 64 * 1024;
 
 /// The reading side of the bind hooks.
 pub struct Ports {
-    claims: SlotTable<ClaimRow>,
+    failures: SlotTable<FailureRow>,
     expire: Option<OwnedFd>,
     bound: Option<OwnedFd>,
 }
@@ -34,15 +34,15 @@ impl Ports {
         expire: Option<OwnedFd>,
         bound: Option<OwnedFd>,
     ) -> anyhow::Result<Self> {
-        let attempts = parts.take("ATTEMPTS")?;
+        let pending = parts.take("PENDING")?;
         let sockets = parts.take("BOUND")?;
         let link = |program: Option<OwnedFd>, map: BorrowedFd<'_>| {
             let link = program.map(|program| bpf::link_iterator(program.as_fd(), Some(map)));
             link.transpose()
         };
         Ok(Self {
-            claims: SlotTable::new(parts, &slot_table::CLAIMS)?,
-            expire: link(expire, attempts.as_fd()).context("linking to the open binds")?,
+            failures: SlotTable::new(parts, &slot_table::BIND_FAILURES)?,
+            expire: link(expire, pending.as_fd()).context("linking to the open binds")?,
             bound: link(bound, sockets.as_fd()).context("linking to the bound sockets")?,
         })
     }
@@ -55,14 +55,14 @@ impl Ports {
     }
 
     /// Every row of failed binds in use, the two reserved ones first.
-    pub fn claims(&mut self, ledger: &Ledger, now_us: u64) -> io::Result<Vec<Claim>> {
-        let mut claims = Vec::new();
-        for slot in self.claims.reached(ledger) {
-            if self.claims.born_us(slot, now_us)?.is_some() {
-                claims.push(Claim { slot, row: self.claims.row(slot)? });
+    pub fn failures(&mut self, ledger: &Ledger, now_us: u64) -> io::Result<Vec<Claim>> {
+        let mut failures = Vec::new();
+        for slot in self.failures.reached(ledger) {
+            if self.failures.born_us(slot, now_us)?.is_some() {
+                failures.push(Claim { slot, row: self.failures.row(slot)? });
             }
         }
-        Ok(claims)
+        Ok(failures)
     }
 
     /// Every socket that holds a port, as far as the hooks know; `None` if they cannot tell.
@@ -72,12 +72,12 @@ impl Ports {
 
     /// How many rows of failed binds there are.
     pub fn capacity(&self) -> u64 {
-        u64::from(self.claims.capacity())
+        u64::from(self.failures.capacity())
     }
 
     /// Takes a row of failed binds back, one step at a time.
-    pub fn reclaim(&mut self, step: &Reclaim<ClaimKey>) -> io::Result<()> {
-        self.claims.reclaim(step)
+    pub fn reclaim(&mut self, step: &Reclaim<AttemptKey>) -> io::Result<()> {
+        self.failures.reclaim(step)
     }
 }
 

@@ -27,7 +27,8 @@ pub const EDGES: Names = Names { index: "EDGES", rows: "EDGE_ROWS", free: "EDGE_
 /// Owners.
 pub const OWNERS: Names = Names { index: "OWNERS", rows: "OWNER_ROWS", free: "OWNER_FREE" };
 /// Failed binds.
-pub const CLAIMS: Names = Names { index: "CLAIMS", rows: "CLAIM_ROWS", free: "CLAIM_FREE" };
+pub const BIND_FAILURES: Names =
+    Names { index: "BIND_FAILURES", rows: "BIND_FAIL_ROWS", free: "BIND_FAIL_FREE" };
 
 /// A slot table of the kernel half.
 pub struct SlotTable<R: SlotRow> {

@@ -3,7 +3,9 @@
 //! A row that has been still for long is given back in two steps, like a slot of
 //! [`super::tables`].
 
-use agent_common::claim::{CLAIM_GRANTED, CLAIM_OVERFLOW, ClaimKey, ClaimRow, FIRST_FREE_CLAIM};
+use agent_common::attempt::{
+    AttemptKey, BOUND_ROW, FAILURE_OVERFLOW, FIRST_FREE_FAILURE, FailureRow,
+};
 use agent_common::slot_table::Reclaim;
 use hashbrown::HashMap;
 
@@ -12,17 +14,17 @@ use super::tables::{IDLE_SECONDS, IDLE_SECONDS_UNDER_PRESSURE};
 /// A row as the kernel has it now.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
-    /// Its number; below `FIRST_FREE_CLAIM` it belongs to nobody in particular.
+    /// Its number; below `FIRST_FREE_FAILURE` it belongs to nobody in particular.
     pub slot: u32,
     /// Its contents.
-    pub row: ClaimRow,
+    pub row: FailureRow,
 }
 
 /// Failures since the last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failures {
     /// Who wanted what; all zeros for those that found no row of their own.
-    pub key: ClaimKey,
+    pub key: AttemptKey,
     /// How many.
     pub count: u64,
     /// The process that tried last.
@@ -53,7 +55,7 @@ impl Claims {
         now: u64,
         claims: &[Claim],
         capacity: u64,
-    ) -> (Vec<Failures>, Vec<Reclaim<ClaimKey>>) {
+    ) -> (Vec<Failures>, Vec<Reclaim<AttemptKey>>) {
         let pressed = claims.len() as u64 > capacity / 4 * 3;
         let patience = if pressed { IDLE_SECONDS_UNDER_PRESSURE } else { IDLE_SECONDS };
         let (mut grown, mut reclaim) = (Vec::new(), Vec::new());
@@ -66,13 +68,13 @@ impl Claims {
             if count > 0 {
                 known.count = row.count;
                 known.still_since = now;
-                if *slot != CLAIM_GRANTED {
-                    let ClaimRow { key, tgid, last_us, .. } = *row;
+                if *slot != BOUND_ROW {
+                    let FailureRow { key, tgid, last_us, .. } = *row;
                     grown.push(Failures { key, count, tgid, last_us });
                 }
                 continue;
             }
-            if *slot < FIRST_FREE_CLAIM {
+            if *slot < FIRST_FREE_FAILURE {
                 continue;
             }
             if known.forgotten && known.still_since < now {
@@ -100,12 +102,12 @@ impl Claims {
 
     /// Failures that found no row of their own.
     pub fn failed_without_row(&self) -> u64 {
-        self.rows.get(&CLAIM_OVERFLOW).map_or(0, |known| known.count)
+        self.rows.get(&FAILURE_OVERFLOW).map_or(0, |known| known.count)
     }
 }
 
 impl Known {
-    fn new(row: &ClaimRow, now: u64) -> Self {
+    fn new(row: &FailureRow, now: u64) -> Self {
         Self { born_us: row.born_us, count: 0, still_since: now, forgotten: false }
     }
 }
@@ -116,7 +118,7 @@ mod tests {
     use agent_common::wire::Wire as _;
 
     fn claim(slot: u32, born_us: u64, count: u64) -> Claim {
-        let mut row = ClaimRow::zeroed();
+        let mut row = FailureRow::zeroed();
         row.key.port = slot as u16;
         (row.born_us, row.count) = (born_us, count);
         Claim { slot, row }

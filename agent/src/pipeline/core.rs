@@ -337,7 +337,7 @@ impl Core {
     fn update_owners(&mut self, drained: &Drained, now_us: u64) {
         let Self { names, owners, kernel, .. } = self;
         let peers = drained.edges.iter().filter_map(|edge| owner_of(&edge.key.remote));
-        let claimants = drained.claims.iter().map(|claim| claim.row.key.owner);
+        let claimants = drained.bind_failures.iter().map(|failure| failure.row.key.owner);
         let holders = drained.bound.iter().flatten().map(|bound| bound.owner);
         let used = drained.edges.iter().map(|edge| edge.key.owner);
         let used = used.chain(peers).chain(claimants).chain(holders).collect();

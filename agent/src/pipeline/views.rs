@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 
 use agent_common::address::{UNSPECIFIED, to_ip};
-use agent_common::claim::FIRST_FREE_CLAIM;
+use agent_common::attempt::FIRST_FREE_FAILURE;
 use agent_common::edge::FIRST_FREE_SLOT;
 use agent_common::listener::ListenerRecord;
 
@@ -53,8 +53,8 @@ pub(super) fn hooks(kernel: &Kernel) -> Vec<HookView> {
 
 /// Kernel tables and how full they are.
 pub(super) fn maps(kernel: &Kernel, drained: &Drained) -> Vec<MapView> {
-    let claims = drained.claims.len().saturating_sub(FIRST_FREE_CLAIM as usize);
-    let fill = kernel.drain.fill(edges_in_use(drained), claims).into_iter();
+    let failures = drained.bind_failures.len().saturating_sub(FIRST_FREE_FAILURE as usize);
+    let fill = kernel.drain.fill(edges_in_use(drained), failures).into_iter();
     fill.map(|(name, entries, capacity)| MapView { name: name.to_owned(), entries, capacity })
         .collect()
 }

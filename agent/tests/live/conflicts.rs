@@ -78,7 +78,10 @@ fn storm(address: IpAddr) {
     let found = conflict_of(&agent, storm, 8080);
     assert_eq!(found["count"], STORM, "one entry with a count: {found}");
     assert_eq!(found["holder"]["state"], "listening");
-    assert!(now.sum("portolan_map_entries", &[("map", "claims")]) < 100, "one kind, one row");
+    assert!(
+        now.sum("portolan_map_entries", &[("map", "bind_failures")]) < 100,
+        "one kind, one row"
+    );
     drop(held);
     agent.stop();
 }
