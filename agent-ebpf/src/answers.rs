@@ -15,13 +15,13 @@ use agent_common::answer::{
 use agent_common::ledger::{DNS_ANSWER, OVERTAKEN, PAGED};
 
 use crate::emit;
-use crate::maps::{answer_room, config, lost, seen};
+use crate::maps::{answer_room, lost, seen};
 use crate::sock::{Packet, Sock};
 
 /// A socket without state of ours has data.
 #[inline(always)]
 pub fn received(sk: Sock) {
-    if config!(dns) == 0 || !sk.is_udp() {
+    if !sk.is_udp() {
         return;
     }
     let asked = sk.remote_port();

@@ -23,7 +23,9 @@ use aya_ebpf::macros::btf_map;
 use crate::atomic;
 use crate::slot_table::{Free, Index, Rows, SlotTable};
 
-/// Set by the daemon before load; constant for the verifier.
+/// Set by the daemon before load; constant for the verifier. In a map of its own, so that whoever
+/// takes over pinned tables can read what the programs were loaded with.
+#[unsafe(link_section = ".rodata.config")]
 #[unsafe(no_mangle)]
 static CONFIG: Config = Config {
     offsets: agent_common::config::Offsets::NONE,

@@ -1,6 +1,6 @@
 //! Every hook: what it is called, how it can be attached, what it needs, what is lost without it.
 
-use agent_common::config::Offsets;
+use agent_common::config::{Config, Offsets};
 
 /// One place where the kernel calls us.
 #[derive(Debug)]
@@ -25,7 +25,9 @@ pub struct Hook {
 /// One way to attach a hook.
 #[derive(Debug)]
 pub struct Way {
-    /// The program in the object file.
+    /// What tells it from the others.
+    pub name: &'static str,
+    /// The program in the object file; several ways may share one.
     pub program: &'static str,
     /// How it attaches.
     pub kind: Kind,
@@ -51,19 +53,28 @@ pub enum Kind {
 }
 
 const fn tracepoint(program: &'static str) -> Way {
-    Way { program, kind: Kind::Tracepoint, target: program }
+    Way { name: program, program, kind: Kind::Tracepoint, target: program }
 }
 
 const fn fallback(program: &'static str, target: &'static str) -> Way {
-    Way { program, kind: Kind::Tracepoint, target }
+    Way { name: program, program, kind: Kind::Tracepoint, target }
 }
 
 const fn cgroup(program: &'static str, kind: Kind) -> Way {
-    Way { program, kind, target: program }
+    Way { name: program, program, kind, target: program }
 }
 
-const fn function_exit(program: &'static str) -> Way {
-    Way { program, kind: Kind::FunctionExit, target: program }
+const fn function_entry(function: &'static str) -> Way {
+    Way { name: function, program: function, kind: Kind::FunctionEntry, target: function }
+}
+
+/// The return of a function, for which another one's program serves.
+const fn function_exit(function: &'static str, program: &'static str) -> Way {
+    Way { name: function, program, kind: Kind::FunctionExit, target: function }
+}
+
+const fn iterator(program: &'static str, target: &'static str) -> Way {
+    Way { name: program, program, kind: Kind::Iterator, target }
 }
 
 /// All of them. `inet_sock_set_state` comes first: without it there is nothing to see at all.
@@ -105,20 +116,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "sk_data_ready",
-        ways: &[
-            tracepoint("sk_data_ready"),
-            Way { program: "plain_data_ready", kind: Kind::Tracepoint, target: "sk_data_ready" },
-            Way {
-                program: "sock_def_readable",
-                kind: Kind::FunctionEntry,
-                target: "sock_def_readable",
-            },
-            Way {
-                program: "plain_readable",
-                kind: Kind::FunctionEntry,
-                target: "sock_def_readable",
-            },
-        ],
+        ways: &[tracepoint("sk_data_ready"), function_entry("sock_def_readable")],
         fallback: Some(fallback("ready_fallback", "sk_data_ready")),
         fields: &[
             "write_seq",
@@ -135,10 +133,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "sock_send_length",
-        ways: &[
-            tracepoint("sock_send_length"),
-            Way { program: "tcp_sendmsg", kind: Kind::FunctionExit, target: "tcp_sendmsg" },
-        ],
+        ways: &[tracepoint("sock_send_length"), function_exit("tcp_sendmsg", "tcp_sendmsg")],
         fallback: Some(fallback("send_fallback", "sock_send_length")),
         fields: &["write_seq", "tcp_mstamp", "state"],
         requests: true,
@@ -192,11 +187,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "iterate_sockets",
-        ways: &[Way {
-            program: "iterate_sockets",
-            kind: Kind::Iterator,
-            target: "bpf_sk_storage_map",
-        }],
+        ways: &[iterator("iterate_sockets", "bpf_sk_storage_map")],
         fallback: None,
         fields: &["ack_backlog", "max_ack_backlog", "cookie"],
         requests: false,
@@ -205,7 +196,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "bootstrap_tcp",
-        ways: &[Way { program: "bootstrap_tcp", kind: Kind::Iterator, target: "tcp" }],
+        ways: &[iterator("bootstrap_tcp", "tcp")],
         fallback: None,
         fields: &["cookie"],
         requests: false,
@@ -214,7 +205,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "bootstrap_udp",
-        ways: &[Way { program: "bootstrap_udp", kind: Kind::Iterator, target: "udp" }],
+        ways: &[iterator("bootstrap_udp", "udp")],
         fallback: None,
         fields: &["cookie"],
         requests: false,
@@ -277,7 +268,10 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "inet_bind_sk",
-        ways: &[function_exit("inet_bind_sk"), function_exit("inet_bind")],
+        ways: &[
+            function_exit("inet_bind_sk", "inet_bind_sk"),
+            function_exit("inet_bind", "inet_bind_sk"),
+        ],
         fallback: None,
         fields: &[],
         requests: false,
@@ -286,7 +280,10 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "inet6_bind_sk",
-        ways: &[function_exit("inet6_bind_sk"), function_exit("inet6_bind")],
+        ways: &[
+            function_exit("inet6_bind_sk", "inet6_bind_sk"),
+            function_exit("inet6_bind", "inet6_bind_sk"),
+        ],
         fallback: None,
         fields: &[],
         requests: false,
@@ -295,7 +292,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "expire_attempts",
-        ways: &[Way { program: "expire_attempts", kind: Kind::Iterator, target: "bpf_map_elem" }],
+        ways: &[iterator("expire_attempts", "bpf_map_elem")],
         fallback: None,
         fields: &[],
         requests: false,
@@ -304,11 +301,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "bound_sockets",
-        ways: &[Way {
-            program: "bound_sockets",
-            kind: Kind::Iterator,
-            target: "bpf_sk_storage_map",
-        }],
+        ways: &[iterator("bound_sockets", "bpf_sk_storage_map")],
         fallback: None,
         fields: &["ack_backlog", "max_ack_backlog"],
         requests: false,
@@ -329,23 +322,48 @@ const OWNER_FIELDS: &[&str] = &["net", "net_inum", "group_leader", "comm"];
 /// until it goes on, in other threads and in interrupts, the kernel skips.
 pub const UNPREEMPTED: &str = "unpreempted";
 
-/// The programs of `sk_data_ready` that do not read answers of DNS servers begin with this.
-pub const WITHOUT_DNS: &str = "plain_";
+/// A part of a hook that a constant of the configuration switches off. The verifier prunes it then,
+/// so there is no second program: where the kernel refuses a hook, it is tried without its parts.
+#[derive(Debug)]
+pub struct Part {
+    /// As it is masked: `part:NAME`.
+    pub name: &'static str,
+    /// The hook it is a part of.
+    pub hook: &'static str,
+    /// Kernel fields that it reads, beside those of the hook.
+    pub fields: &'static [&'static str],
+    /// Whether a configuration has it.
+    pub is_on: fn(&Config) -> bool,
+    /// Takes it out of a configuration.
+    pub leave_out: fn(&mut Config),
+    /// What nobody will see without it, as the operator knows it.
+    pub lost_without: &'static str,
+}
 
-/// What it takes to read answers of DNS servers, which is a part of `sk_data_ready`.
-pub const DNS_FIELDS: &[&str] = &[
-    "family",
-    "protocol",
-    "dport",
-    "net",
-    "net_inum",
-    "newest_packet",
-    "waiting_packets",
-    "skb_prev",
-    "skb_head",
-    "skb_tail",
-    "skb_transport_header",
-];
+/// Answers of DNS servers, read where data becomes ready.
+pub const DNS_ANSWERS: Part = Part {
+    name: "dns_answers",
+    hook: "sk_data_ready",
+    fields: &[
+        "family",
+        "protocol",
+        "dport",
+        "net",
+        "net_inum",
+        "newest_packet",
+        "waiting_packets",
+        "skb_prev",
+        "skb_head",
+        "skb_tail",
+        "skb_transport_header",
+    ],
+    is_on: |config| config.dns == 1,
+    leave_out: |config| config.dns = 0,
+    lost_without: "names that programs asked DNS servers for",
+};
+
+/// All parts.
+pub const PARTS: &[Part] = &[DNS_ANSWERS];
 
 /// Fields without a hook to switch off: what is lost when the kernel lacks one.
 pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
@@ -375,11 +393,12 @@ pub fn check_masks(masked: &[String]) -> anyhow::Result<()> {
             || HOOKS
                 .iter()
                 .flat_map(|hook| hook.ways.iter().chain(&hook.fallback))
-                .any(|way| mask.strip_prefix("way:") == Some(way.program))
+                .any(|way| mask.strip_prefix("way:") == Some(way.name))
+            || PARTS.iter().any(|part| mask.strip_prefix("part:") == Some(part.name))
     };
     match masked.iter().find(|mask| !known(mask)) {
         Some(mask) => anyhow::bail!(
-            "`masked` names {mask}, which is neither a hook, nor a kernel field, nor way:PROGRAM, nor {UNPREEMPTED}; `portolan status` lists the hooks"
+            "`masked` names {mask}, which is neither a hook, nor a kernel field, nor way:NAME, nor part:NAME, nor {UNPREEMPTED}; `portolan status` lists the hooks"
         ),
         None => Ok(()),
     }
@@ -398,7 +417,7 @@ mod tests {
     fn every_field_exists_and_every_field_is_needed_by_someone() {
         let known: Vec<_> = Offsets::FIELDS.iter().map(|(name, ..)| *name).collect();
         let mut needed: Vec<_> = HOOKS.iter().flat_map(|hook| hook.fields).copied().collect();
-        needed.extend(DNS_FIELDS);
+        needed.extend(PARTS.iter().flat_map(|part| part.fields));
         needed.extend(OPTIONAL_FIELDS.iter().map(|(name, _)| *name));
         for name in &needed {
             assert!(known.contains(name), "{name} is not a field");
@@ -411,8 +430,9 @@ mod tests {
     #[test]
     fn a_mask_must_mask_something() {
         let check = |mask: &str| check_masks(&[mask.to_owned()]).is_ok();
-        assert!(check("iterate_sockets") && check("drops") && check("way:sk_data_ready"));
-        assert!(!check("sweeep") && !check("way:nothing"));
+        assert!(check("iterate_sockets") && check("drops"));
+        assert!(check("way:sk_data_ready") && check("way:inet_bind") && check("part:dns_answers"));
+        assert!(!check("sweeep") && !check("way:nothing") && !check("part:nothing"));
     }
 
     #[test]
@@ -428,6 +448,10 @@ mod tests {
     fn names_are_unique() {
         for hook in HOOKS {
             assert_eq!(HOOKS.iter().filter(|other| other.name == hook.name).count(), 1);
+        }
+        let ways = || HOOKS.iter().flat_map(|hook| hook.ways.iter().chain(&hook.fallback));
+        for way in ways() {
+            assert_eq!(ways().filter(|other| other.name == way.name).count(), 1, "{}", way.name);
         }
     }
 }

@@ -15,7 +15,7 @@ use super::btf::Btf;
 use super::drain::Drain;
 use super::enforcement::Enforcement;
 use super::hooks::{
-    self, DNS_FIELDS, HOOKS, Hook, Kind, OPTIONAL_FIELDS, UNPREEMPTED, WITHOUT_DNS, Way,
+    self, DNS_ANSWERS, HOOKS, Hook, Kind, OPTIONAL_FIELDS, PARTS, UNPREEMPTED, Way,
 };
 use super::object::{self, Link, Parts};
 use super::offsets;
@@ -95,9 +95,12 @@ impl Kernel {
         let plan = plan(&btf, &config, options);
         drop(btf);
         let pins = Pins::open(options.pin.as_deref(), &layout(options, &config))?;
-        let (mut parts, adopted) = match pins.as_ref().and_then(Pins::adopt) {
-            Some(parts) => (parts, true),
-            None => (Parts::load(options, &config, &plan)?, false),
+        let pinned = pins.as_ref().and_then(Pins::adopt);
+        let adopted = pinned.is_some();
+        let (mut parts, config) = match pinned {
+            // What it was loaded with, which may be less than this kernel seems to allow.
+            Some(parts) => parts.config().map(|config| (parts, config))?,
+            None => load(options, config, &plan)?,
         };
         if let Some(pins) = pins.filter(|_| !adopted) {
             pins.keep(&parts).context("pinning maps and links")?;
@@ -142,6 +145,22 @@ impl Kernel {
     /// The program of a hook, if it is loaded.
     pub fn program(&self, name: &str) -> anyhow::Result<Option<OwnedFd>> {
         program_of(&self.hooks, name)
+    }
+}
+
+/// Loads and attaches. A hook that the kernel refuses is tried without its parts: maps, programs and
+/// links of the first try go, and everything is loaded anew, for constants are frozen.
+fn load(options: &Options, mut config: Config, plan: &Plan) -> anyhow::Result<(Parts, Config)> {
+    loop {
+        let parts = Parts::load(options, &config, plan)?;
+        let refused = |hook: &str| matches!(parts.links.get(hook), Some(Err(_)));
+        match PARTS.iter().find(|part| (part.is_on)(&config) && refused(part.hook)) {
+            Some(part) => {
+                tracing::debug!("{} is refused: trying it without {}", part.hook, part.name);
+                (part.leave_out)(&mut config);
+            }
+            None => return Ok((parts, config)),
+        }
     }
 }
 
@@ -201,7 +220,7 @@ fn plan(btf: &Btf, config: &Config, options: &Options) -> Plan {
 }
 
 fn is_there(btf: &Btf, way: &Way, options: &Options) -> bool {
-    let masked = options.masked.iter().any(|mask| mask.strip_prefix("way:") == Some(way.program));
+    let masked = options.masked.iter().any(|mask| mask.strip_prefix("way:") == Some(way.name));
     !masked
         && match way.kind {
             Kind::Tracepoint => btf.tracepoint_arguments(way.target).is_some(),
@@ -260,8 +279,7 @@ fn what_is_off(hooks: &[Attached], config: &Config, options: &Options) -> Vec<Di
         }
     }
     if let Some(why) = no_dns(hooks, config, options) {
-        let what = "names that programs asked DNS servers for".to_owned();
-        disabled.push(Disabled { what, why });
+        disabled.push(Disabled { what: DNS_ANSWERS.lost_without.to_owned(), why });
     }
     if config.reset_has_reason == 0 {
         disabled.push(Disabled {
@@ -277,18 +295,22 @@ fn no_dns(hooks: &[Attached], config: &Config, options: &Options) -> Option<Stri
     if !options.dns {
         return None;
     }
-    let hook = hooks.iter().find(|attached| attached.hook.name == "sk_data_ready")?;
-    let missing = || offsets::missing(&config.offsets, DNS_FIELDS).join(", ");
+    let hook = hooks.iter().find(|attached| attached.hook.name == DNS_ANSWERS.hook)?;
+    let missing = offsets::missing(&config.offsets, DNS_ANSWERS.fields);
+    let without = "attached without the part that reads them, which was refused or masked";
     match &hook.result {
-        Err(why) => Some(format!("sk_data_ready: {why}")),
-        Ok(_) if config.dns == 0 => {
-            Some(format!("{} not in this kernel's structs, or masked", missing()))
+        Err(why) => Some(format!("{}: {why}", DNS_ANSWERS.hook)),
+        Ok(_) if !missing.is_empty() => {
+            Some(format!("{} not in this kernel's structs, or masked", missing.join(", ")))
         }
-        Ok(link) => {
-            let name = bpf::program_name(link.program.as_fd()).unwrap_or_default();
-            let why = "sk_data_ready: attached without the part that reads them, which was refused or masked";
-            name.starts_with(WITHOUT_DNS).then(|| why.to_owned())
+        Ok(link) if (DNS_ANSWERS.is_on)(config) => {
+            // A fallback program does not read them, should it be the only one.
+            let name = bpf::program_name(link.program.as_fd()).ok();
+            let fallback = hook.hook.fallback.as_ref().map(|way| way.program);
+            let is_fallback = name.is_some_and(|name| Some(name.as_str()) == fallback);
+            is_fallback.then(|| format!("{}: {without}", DNS_ANSWERS.hook))
         }
+        Ok(_) => Some(format!("{}: {without}", DNS_ANSWERS.hook)),
     }
 }
 

@@ -17,7 +17,7 @@ use aya::programs::{BtfTracePoint, CgroupSock, CgroupSockAddr, FEntry, FExit, It
 use aya::{Ebpf, EbpfLoader};
 
 use super::bpf::{self, Map};
-use super::hooks::{Kind, Way};
+use super::hooks::{Kind, PARTS, Part, Way};
 use super::load::{Options, Plan};
 use super::slot_table;
 
@@ -61,6 +61,13 @@ impl Parts {
         self.maps.remove(name).ok_or_else(|| anyhow!("the kernel object has no map {name}"))
     }
 
+    /// What the programs were loaded with.
+    pub fn config(&self) -> anyhow::Result<Config> {
+        let fd = self.maps.get("CONFIG").ok_or_else(|| anyhow!("no configuration is pinned"))?;
+        let map = Map::<u32, Config>::new(fd.try_clone()?).context("the configuration")?;
+        map.lookup(&0)?.ok_or_else(|| anyhow!("the pinned configuration is empty"))
+    }
+
     /// Creates the maps, loads the programs and attaches them as planned.
     pub fn load(options: &Options, config: &Config, plan: &Plan) -> anyhow::Result<Self> {
         let log_level: u8 = if options.bpf_log { u8::MAX } else { 0 };
@@ -83,6 +90,8 @@ impl Parts {
         let mut maps = BTreeMap::new();
         for (name, map) in ebpf.maps() {
             if let Some(data) = data_of(map) {
+                // A section, and a name that nothing can be pinned under.
+                let name = if name == ".rodata.config" { "CONFIG" } else { name };
                 maps.insert(name.to_owned(), data.fd().as_fd().try_clone_to_owned()?);
             }
         }
@@ -100,9 +109,14 @@ impl Parts {
         for (hook, planned) in &plan.hooks {
             let Ok(ways) = planned else { continue };
             let missing = hook.after.filter(|name| !matches!(links.get(name), Some(Ok(_))));
-            let link = match missing {
-                Some(name) => Err(format!("without {name} it would tell what is not so")),
-                None => attach(&mut ebpf, ways, &btf, options.cgroup_root.as_deref()),
+            let masked = PARTS.iter().find(|part| {
+                part.hook == hook.name && (part.is_on)(config) && is_masked(part, options)
+            });
+            let link = match (missing, masked) {
+                (Some(name), _) => Err(format!("without {name} it would tell what is not so")),
+                // As if the kernel refused it.
+                (None, Some(part)) => Err(format!("its part {} is masked", part.name)),
+                (None, None) => attach(&mut ebpf, ways, &btf, options.cgroup_root.as_deref()),
             };
             let attached = link.is_ok();
             links.insert(hook.name, link);
@@ -117,6 +131,10 @@ impl Parts {
         }
         Ok(Self { maps, links, log })
     }
+}
+
+fn is_masked(part: &Part, options: &Options) -> bool {
+    options.masked.iter().any(|mask| mask.strip_prefix("part:") == Some(part.name))
 }
 
 fn is_loaded(ebpf: &Ebpf, way: &Way) -> bool {
@@ -135,7 +153,7 @@ fn attach(
         match load_program(ebpf, way, btf, cgroup_root) {
             Ok(link) => return Ok(link),
             Err(error) => {
-                tracing::debug!(program = way.program, "{error:#}");
+                tracing::debug!(way = way.name, "{error:#}");
                 first_error.get_or_insert_with(|| short(&format!("{error:#}")));
             }
         }

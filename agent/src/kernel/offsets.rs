@@ -7,7 +7,7 @@ use agent_common::wire::Wire as _;
 use ipnet::IpNet;
 
 use super::btf::Btf;
-use super::hooks::DNS_FIELDS;
+use super::hooks::DNS_ANSWERS;
 use super::load::{self, Options};
 
 /// `SOCK_DONE` of include/net/sock.h, where it has been since Linux 2.6.
@@ -80,7 +80,7 @@ pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
         reuse_mask: masks.reuse,
         reuse_port_mask: masks.reuse_port,
         requests: options.requests.into(),
-        dns: (options.dns && missing(&offsets, DNS_FIELDS).is_empty()).into(),
+        dns: (options.dns && missing(&offsets, DNS_ANSWERS.fields).is_empty()).into(),
         fallback: load::is_preempted(options).into(),
         ..Config::zeroed()
     };

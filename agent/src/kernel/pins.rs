@@ -42,6 +42,7 @@ const MAPS: &[&str] = &[
     "EVENTS",
     "ANSWERS",
     "LEDGER",
+    "CONFIG",
     "SOCKETS",
 ];
 

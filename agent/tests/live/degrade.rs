@@ -380,7 +380,7 @@ fn second_programs_count_nothing_twice_and_are_as_good_as_the_first() {
     assert_eq!(disabled(&status), []);
 
     let first = HOOKS.iter().filter(|hook| hook.fallback.is_some()).flat_map(|hook| hook.ways);
-    let first: Vec<_> = first.map(|way| format!("way:{}", way.program)).collect();
+    let first: Vec<_> = first.map(|way| format!("way:{}", way.name)).collect();
     let (seen, _, status) = observe(&format!("{UNPREEMPTED},{}", first.join(",")));
     assert_eq!(seen, everything(), "without the first programs");
     assert_eq!(disabled(&status), []);
@@ -391,7 +391,7 @@ fn second_programs_count_nothing_twice_and_are_as_good_as_the_first() {
 #[track_caller]
 fn check_without_ways(hook: &Hook, better: usize) {
     let (masked, left) = hook.ways.split_at(better);
-    let mask: Vec<String> = masked.iter().map(|way| format!("way:{}", way.program)).collect();
+    let mask: Vec<String> = masked.iter().map(|way| format!("way:{}", way.name)).collect();
     let (seen, now, status) = observe(&mask.join(","));
     let attached = now.sum("portolan_hook_attached", &[("hook", hook.name)]) == 1;
     let mut expected = everything();
