@@ -18,6 +18,7 @@ use aya::maps::{Map as AyaMap, MapData, RingBuf};
 use hashbrown::HashMap;
 
 use super::bpf::{self, Map, Mapped};
+use super::maps;
 use super::object::Parts;
 use super::ports::{self, Ports};
 use super::slot_table::{self, SlotTable};
@@ -92,24 +93,24 @@ impl Drain {
         iterate_sockets: Option<OwnedFd>,
         ports: Ports,
     ) -> anyhow::Result<Self> {
-        let counters_map = map::<u32, EdgeCounters>(parts, "EDGE_COUNTERS")?;
-        let sockets = parts.take("SOCKETS")?;
+        let counters_map: Map<u32, EdgeCounters> = parts.map(&maps::EDGE_COUNTERS)?;
+        let sockets = parts.take(&maps::SOCKETS)?;
         let sockets_link = iterate_sockets
             .map(|program| bpf::link_iterator(program.as_fd(), Some(sockets.as_fd())));
         let iterate_sockets =
             sockets_link.transpose().context("linking the iterator to the table of sockets")?;
-        let mut ring = |name| -> anyhow::Result<RingBuf<MapData>> {
-            let ring = MapData::from_fd(parts.take(name)?).context("opening a ring")?;
+        let mut ring = |map| -> anyhow::Result<RingBuf<MapData>> {
+            let ring = MapData::from_fd(parts.take(map)?).context("opening a ring")?;
             Ok(RingBuf::try_from(AyaMap::RingBuf(ring))?)
         };
-        let (ring, answers) = (ring("EVENTS")?, ring("ANSWERS")?);
+        let (ring, answers) = (ring(&maps::EVENTS)?, ring(&maps::ANSWERS)?);
         Ok(Self {
             edges: SlotTable::new(parts, &slot_table::EDGES)?,
-            counters: counters_map.mapped().context("EDGE_COUNTERS")?,
+            counters: counters_map.mapped().context("mapping the counters")?,
             counters_map,
             owners: SlotTable::new(parts, &slot_table::OWNERS)?,
             known_owners: HashMap::new(),
-            ledger: map(parts, "LEDGER")?,
+            ledger: parts.map(&maps::LEDGER)?,
             ring,
             answers,
             iterate_sockets,
@@ -269,13 +270,6 @@ fn open_binds(drained: &Drained) -> bool {
     let counted: u64 = drained.bind_failures.iter().map(|claim| claim.row.count).sum();
     let lost: u64 = drained.ledger.lost[BIND].iter().sum();
     drained.ledger.seen[BIND] > counted.saturating_add(lost)
-}
-
-fn map<K: agent_common::wire::Wire, V: agent_common::wire::Wire>(
-    parts: &mut Parts,
-    name: &str,
-) -> anyhow::Result<Map<K, V>> {
-    Map::new(parts.take(name)?).with_context(|| format!("map {name}"))
 }
 
 /// How many CPUs this kernel may ever have: per-CPU values come in that many copies.

@@ -404,6 +404,12 @@ pub fn check_masks(masked: &[String]) -> anyhow::Result<()> {
     }
 }
 
+/// Every program that some way attaches; those that serve several come several times.
+pub fn programs() -> impl Iterator<Item = &'static str> {
+    let ways = HOOKS.iter().flat_map(|hook| hook.ways.iter().chain(&hook.fallback));
+    ways.map(|way| way.program)
+}
+
 /// The row of a hook.
 pub fn find(name: &str) -> Option<&'static Hook> {
     HOOKS.iter().find(|hook| hook.name == name)

@@ -17,6 +17,7 @@ use super::enforcement::Enforcement;
 use super::hooks::{
     self, DNS_ANSWERS, HOOKS, Hook, Kind, OPTIONAL_FIELDS, PARTS, UNPREEMPTED, Way,
 };
+use super::maps;
 use super::object::{self, Link, Parts};
 use super::offsets;
 use super::pins::Pins;
@@ -119,9 +120,10 @@ impl Kernel {
             );
         }
         let iterate_sockets = program_of(&hooks, "iterate_sockets")?;
-        let preexisting = Map::new(parts.take("PREEXISTING")?).context("map PREEXISTING")?;
-        let enforcement = Enforcement::new(parts.take("ENFORCED")?, parts.take("VERDICTS")?)
-            .context("reading the tables of refused ports")?;
+        let preexisting = parts.map(&maps::PREEXISTING)?;
+        let enforcement =
+            Enforcement::new(parts.map(&maps::ENFORCED)?, parts.map(&maps::VERDICTS)?)
+                .context("reading the tables of refused ports")?;
         let log = parts.log.take();
         let (expire, bound) =
             (program_of(&hooks, "expire_attempts")?, program_of(&hooks, "bound_sockets")?);

@@ -2,7 +2,7 @@
 //!
 //! [`preflight`] says whether this host can run us and what to do if not; [`btf`] and
 //! [`offsets`] find out what this kernel's structs look like; [`hooks`] lists what we attach and
-//! what is lost without it; [`load`] brings it into the kernel; [`drain`] reads what was counted,
+//! what is lost without it, [`maps`] the tables; [`load`] brings it into the kernel; [`drain`] reads what was counted,
 //! [`ports`] what the bind hooks did; [`spare`] is the free rows;
 //! [`pins`] keeps it alive across restarts when asked to. [`bpf`] is the thin layer over bpf(2)
 //! for what aya does not offer: batches, mmap, iterators over a map.
@@ -14,6 +14,7 @@ pub mod drain;
 pub mod enforcement;
 pub mod hooks;
 pub mod load;
+pub mod maps;
 pub mod object;
 pub mod offsets;
 pub mod pins;

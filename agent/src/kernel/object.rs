@@ -10,8 +10,8 @@ use agent_common::attempt::FailureRow;
 use agent_common::config::Config;
 use agent_common::edge::EdgeRow;
 use agent_common::owner::OwnerRow;
-use agent_common::slot_table::SlotRow;
-use anyhow::{Context as _, anyhow, bail};
+use agent_common::wire::Wire;
+use anyhow::{Context as _, anyhow};
 use aya::maps::{Map as AyaMap, MapData};
 use aya::programs::{BtfTracePoint, CgroupSock, CgroupSockAddr, FEntry, FExit, Iter, Program};
 use aya::{Ebpf, EbpfLoader};
@@ -19,7 +19,8 @@ use aya::{Ebpf, EbpfLoader};
 use super::bpf::{self, Map};
 use super::hooks::{Kind, PARTS, Part, Way};
 use super::load::{Options, Plan};
-use super::slot_table;
+use super::maps::{self, MAPS, Spec};
+use super::slot_table::{self, SlotTable};
 
 /// The kernel programs, as built from `agent-ebpf`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portolan-ebpf"));
@@ -56,56 +57,64 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// A map's descriptor.
+    pub fn get(&self, map: &Spec) -> anyhow::Result<&OwnedFd> {
+        self.maps.get(map.name).ok_or_else(|| anyhow!("the kernel half has no map {}", map.name))
+    }
+
     /// Takes a map's descriptor.
-    pub fn take(&mut self, name: &str) -> anyhow::Result<OwnedFd> {
-        self.maps.remove(name).ok_or_else(|| anyhow!("the kernel object has no map {name}"))
+    pub fn take(&mut self, map: &Spec) -> anyhow::Result<OwnedFd> {
+        let fd = self.maps.remove(map.name);
+        fd.ok_or_else(|| anyhow!("the kernel half has no map {}", map.name))
+    }
+
+    /// Takes a map.
+    pub fn map<K: Wire, V: Wire>(&mut self, map: &Spec) -> anyhow::Result<Map<K, V>> {
+        Map::new(self.take(map)?).with_context(|| format!("map {}", map.name))
+    }
+
+    /// Takes a stack.
+    pub fn stack(&mut self, map: &Spec) -> anyhow::Result<Map<(), u32>> {
+        Map::stack(self.take(map)?).with_context(|| format!("map {}", map.name))
     }
 
     /// What the programs were loaded with.
     pub fn config(&self) -> anyhow::Result<Config> {
-        let fd = self.maps.get("CONFIG").ok_or_else(|| anyhow!("no configuration is pinned"))?;
-        let map = Map::<u32, Config>::new(fd.try_clone()?).context("the configuration")?;
-        map.lookup(&0)?.ok_or_else(|| anyhow!("the pinned configuration is empty"))
+        let map = Map::<u32, Config>::new(self.get(&maps::CONFIG)?.try_clone()?);
+        let map = map.context("the configuration of the kernel half")?;
+        map.lookup(&0)?.ok_or_else(|| anyhow!("the kernel half has an empty configuration"))
     }
 
     /// Creates the maps, loads the programs and attaches them as planned.
     pub fn load(options: &Options, config: &Config, plan: &Plan) -> anyhow::Result<Self> {
         let log_level: u8 = if options.bpf_log { u8::MAX } else { 0 };
-        let edges = options.edges.saturating_add(EdgeRow::RESERVED);
-        let owners = options.owners.saturating_add(OwnerRow::RESERVED);
-        let mut ebpf = EbpfLoader::new()
-            .override_global("CONFIG", config, true)
-            .override_global("AYA_LOG_LEVEL", &log_level, false)
-            .map_max_entries("EDGES", edges)
-            .map_max_entries("EDGE_ROWS", edges)
-            .map_max_entries("EDGE_COUNTERS", edges.saturating_mul(config.shards))
-            .map_max_entries("EDGE_FREE", edges)
-            .map_max_entries("OWNERS", owners)
-            .map_max_entries("OWNER_ROWS", owners)
-            .map_max_entries("OWNER_FREE", owners)
-            .map_max_entries("EVENTS", options.ring_bytes)
-            .map_max_entries("ANSWERS", options.ring_bytes)
+        let mut loader = EbpfLoader::new();
+        loader.override_global("CONFIG", config, true);
+        loader.override_global("AYA_LOG_LEVEL", &log_level, false);
+        for map in MAPS {
+            if let Some(entries) = map.size.entries(options, config) {
+                loader.map_max_entries(map.name, entries);
+            }
+        }
+        let mut ebpf = loader
             .load(OBJECT)
             .context("creating the kernel tables (on kernels before 5.11 or in containers RLIMIT_MEMLOCK may be too low; in a cgroup with little memory, allow more or lower --limits.edges and --limits.owners)")?;
-        let mut maps = BTreeMap::new();
+        let mut parts = Self { maps: BTreeMap::new(), links: BTreeMap::new(), log: None };
         for (name, map) in ebpf.maps() {
             if let Some(data) = data_of(map) {
-                // A section, and a name that nothing can be pinned under.
-                let name = if name == ".rodata.config" { "CONFIG" } else { name };
-                maps.insert(name.to_owned(), data.fd().as_fd().try_clone_to_owned()?);
+                parts.maps.insert(name.to_owned(), data.fd().as_fd().try_clone_to_owned()?);
             }
         }
         // The free lists must be full before the first event.
-        fill::<EdgeRow>(&maps, &slot_table::EDGES)?;
-        fill::<OwnerRow>(&maps, &slot_table::OWNERS)?;
-        fill::<FailureRow>(&maps, &slot_table::BIND_FAILURES)?;
-        let log = if options.bpf_log {
-            Some(aya_log::EbpfLogger::init(&mut ebpf).context("opening the kernel programs' log")?)
-        } else {
-            None
-        };
+        SlotTable::<EdgeRow>::fill(&parts, &slot_table::EDGES)?;
+        SlotTable::<OwnerRow>::fill(&parts, &slot_table::OWNERS)?;
+        SlotTable::<FailureRow>::fill(&parts, &slot_table::BIND_FAILURES)?;
+        if options.bpf_log {
+            let log = aya_log::EbpfLogger::init(&mut ebpf);
+            parts.log = Some(log.context("opening the kernel programs' log")?);
+        }
         let btf = aya::Btf::from_sys_fs().context("reading the kernel's types")?;
-        let mut links = BTreeMap::new();
+        let links = &mut parts.links;
         for (hook, planned) in &plan.hooks {
             let Ok(ways) = planned else { continue };
             let missing = hook.after.filter(|name| !matches!(links.get(name), Some(Ok(_))));
@@ -129,7 +138,7 @@ impl Parts {
                 links.insert(way.program, link);
             }
         }
-        Ok(Self { maps, links, log })
+        Ok(parts)
     }
 }
 
@@ -213,24 +222,6 @@ fn load_program(
         }
     };
     Ok(Link { program, link })
-}
-
-/// Offers every slot of a table that is not reserved.
-fn fill<R: SlotRow>(
-    maps: &BTreeMap<String, OwnedFd>,
-    names: &slot_table::Names,
-) -> anyhow::Result<()> {
-    let map = |name: &str| match maps.get(name) {
-        Some(fd) => Ok(fd.try_clone()?),
-        None => bail!("the kernel object has no map {name}"),
-    };
-    let stack = Map::stack(map(names.free)?)?;
-    let slots = Map::<u32, R>::new(map(names.rows)?)?.max_entries;
-    // The lowest on top: rows in use then lie close together.
-    for slot in (R::RESERVED..slots).rev() {
-        stack.push(slot).with_context(|| format!("filling {}", names.free))?;
-    }
-    Ok(())
 }
 
 fn data_of(map: &AyaMap) -> Option<&MapData> {

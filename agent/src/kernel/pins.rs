@@ -16,38 +16,16 @@ use anyhow::Context as _;
 
 use super::bpf;
 use super::hooks::HOOKS;
+use super::maps::{MAPS, Spec};
 use super::object::{Link, Parts};
 
 /// Where pins lie unless told otherwise.
 pub const DIRECTORY: &str = "/sys/fs/bpf/portolan";
 
-/// The maps of the kernel object that must be found again.
-const MAPS: &[&str] = &[
-    "EDGES",
-    "EDGE_ROWS",
-    "EDGE_COUNTERS",
-    "EDGE_FREE",
-    "OWNERS",
-    "OWNER_ROWS",
-    "OWNER_FREE",
-    "ENFORCED",
-    "VERDICTS",
-    "PEERS",
-    "PREEXISTING",
-    "PENDING",
-    "BIND_FAILURES",
-    "BIND_FAIL_ROWS",
-    "BIND_FAIL_FREE",
-    "BOUND",
-    "EVENTS",
-    "ANSWERS",
-    "LEDGER",
-    "CONFIG",
-    "SOCKETS",
-];
-
-/// A file written last: without it the pins are those of a start that did not finish.
-const COMPLETE: &str = "SOCKETS";
+/// The maps that are pinned, with the files' names.
+fn pinned() -> impl DoubleEndedIterator<Item = (&'static Spec, &'static str)> {
+    MAPS.iter().filter_map(|map| Some((map, map.pin?)))
+}
 
 /// The directory of pins of this layout.
 pub struct Pins {
@@ -78,12 +56,14 @@ impl Pins {
 
     /// What an earlier run left, if it is complete.
     pub fn adopt(&self) -> Option<Parts> {
-        if !self.directory.join(COMPLETE).exists() {
+        // Without the last one they are those of a start that did not finish.
+        let (_, last) = pinned().next_back()?;
+        if !self.directory.join(last).exists() {
             return None;
         }
         let open = |name: &str| bpf::open_pinned(&self.directory.join(name));
         let maps: io::Result<BTreeMap<_, _>> =
-            MAPS.iter().map(|name| Ok(((*name).to_owned(), open(name)?))).collect();
+            pinned().map(|(map, name)| Ok((map.name.to_owned(), open(name)?))).collect();
         let mut links = BTreeMap::new();
         let fallbacks = HOOKS.iter().filter_map(|hook| Some(hook.fallback.as_ref()?.program));
         for name in HOOKS.iter().map(|hook| hook.name).chain(fallbacks) {
@@ -116,12 +96,7 @@ impl Pins {
                     pin(link, &link_pin(hook))?;
                 }
             }
-            for (name, map) in parts.maps.iter().filter(|(name, _)| MAPS.contains(&name.as_str())) {
-                if name != COMPLETE {
-                    pin(map, name)?;
-                }
-            }
-            parts.maps.get(COMPLETE).map_or(Ok(()), |map| pin(map, COMPLETE))
+            pinned().try_for_each(|(map, name)| pin(parts.get(map)?, name))
         })();
         if result.is_err() {
             remove(&self.directory);

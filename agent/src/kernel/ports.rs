@@ -11,6 +11,7 @@ use agent_common::wire::Wire;
 use anyhow::Context as _;
 
 use super::bpf;
+use super::maps;
 use super::object::Parts;
 use super::slot_table::{self, SlotTable};
 use crate::model::claims::Claim;
@@ -34,8 +35,8 @@ impl Ports {
         expire: Option<OwnedFd>,
         bound: Option<OwnedFd>,
     ) -> anyhow::Result<Self> {
-        let pending = parts.take("PENDING")?;
-        let sockets = parts.take("BOUND")?;
+        let pending = parts.take(&maps::PENDING)?;
+        let sockets = parts.take(&maps::BOUND)?;
         let link = |program: Option<OwnedFd>, map: BorrowedFd<'_>| {
             let link = program.map(|program| bpf::link_iterator(program.as_fd(), Some(map)));
             link.transpose()

@@ -9,26 +9,28 @@ use agent_common::slot_table::{Reclaim, SlotRow, is_readable};
 use anyhow::Context as _;
 
 use super::bpf::{Map, Mapped};
+use super::maps;
 use super::object::Parts;
 use super::spare::Spare;
 
-/// The names of a slot table's maps in the kernel object.
-pub struct Names {
+/// The maps of a slot table.
+pub struct Maps {
     /// Key → slot.
-    pub index: &'static str,
+    pub index: maps::Spec,
     /// Slot → row.
-    pub rows: &'static str,
+    pub rows: maps::Spec,
     /// Slots that nobody has.
-    pub free: &'static str,
+    pub free: maps::Spec,
 }
 
 /// Edges.
-pub const EDGES: Names = Names { index: "EDGES", rows: "EDGE_ROWS", free: "EDGE_FREE" };
+pub const EDGES: Maps = Maps { index: maps::EDGES, rows: maps::EDGE_ROWS, free: maps::EDGE_FREE };
 /// Owners.
-pub const OWNERS: Names = Names { index: "OWNERS", rows: "OWNER_ROWS", free: "OWNER_FREE" };
+pub const OWNERS: Maps =
+    Maps { index: maps::OWNERS, rows: maps::OWNER_ROWS, free: maps::OWNER_FREE };
 /// Failed binds.
-pub const BIND_FAILURES: Names =
-    Names { index: "BIND_FAILURES", rows: "BIND_FAIL_ROWS", free: "BIND_FAIL_FREE" };
+pub const BIND_FAILURES: Maps =
+    Maps { index: maps::BIND_FAILURES, rows: maps::BIND_FAIL_ROWS, free: maps::BIND_FAIL_FREE };
 
 /// A slot table of the kernel half.
 pub struct SlotTable<R: SlotRow> {
@@ -40,17 +42,26 @@ pub struct SlotTable<R: SlotRow> {
 
 impl<R: SlotRow> SlotTable<R> {
     /// Takes over the maps.
-    pub fn new(parts: &mut Parts, names: &Names) -> anyhow::Result<Self> {
-        let index = Map::new(parts.take(names.index)?);
-        let rows: Map<u32, R> =
-            Map::new(parts.take(names.rows)?).with_context(|| format!("map {}", names.rows))?;
-        let free = Map::stack(parts.take(names.free)?);
+    pub fn new(parts: &mut Parts, maps: &Maps) -> anyhow::Result<Self> {
+        let rows: Map<u32, R> = parts.map(&maps.rows)?;
         Ok(Self {
-            index: index.with_context(|| format!("map {}", names.index))?,
-            mapped: rows.mapped().with_context(|| format!("mapping {}", names.rows))?,
+            index: parts.map(&maps.index)?,
+            mapped: rows.mapped().with_context(|| format!("mapping {}", maps.rows.name))?,
             rows,
-            free: Spare::new(free.with_context(|| format!("map {}", names.free))?),
+            free: Spare::new(parts.stack(&maps.free)?),
         })
+    }
+
+    /// Offers every slot that is not reserved: a new table's stack is empty.
+    pub fn fill(parts: &Parts, maps: &Maps) -> anyhow::Result<()> {
+        let fd = |map: &maps::Spec| anyhow::Ok(parts.get(map)?.try_clone()?);
+        let stack = Map::stack(fd(&maps.free)?)?;
+        let slots = Map::<u32, R>::new(fd(&maps.rows)?)?.max_entries;
+        // The lowest on top: rows in use then lie close together.
+        for slot in (R::RESERVED..slots).rev() {
+            stack.push(slot).with_context(|| format!("filling {}", maps.free.name))?;
+        }
+        Ok(())
     }
 
     /// The slots that may be in use: the reserved ones, and those that were ever taken.
