@@ -14,6 +14,8 @@ mod inet_sock_set_state;
 mod iterate_sockets;
 mod post_bind4;
 mod post_bind6;
+mod probe_cgroup;
+mod probe_function;
 mod sk_data_ready;
 mod sock_send_length;
 mod tcp_receive_reset;

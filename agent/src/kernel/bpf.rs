@@ -11,7 +11,9 @@ use std::path::Path;
 use std::sync::atomic::{Ordering, fence};
 
 use agent_common::wire::Wire;
-use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_map_info, bpf_prog_info};
+use aya_obj::generated::{
+    PERF_FLAG_FD_CLOEXEC, bpf_attach_type, bpf_cmd, bpf_map_info, bpf_prog_info, perf_event_attr,
+};
 
 /// A map of known key and value types.
 pub struct Map<K, V> {
@@ -265,6 +267,38 @@ pub fn attach_cgroup(
     // struct { prog_fd, target_fd; attach_type, flags; … }
     let descriptors = (cgroup.as_raw_fd() as u64) << 32 | program.as_raw_fd() as u64;
     owned(bpf(bpf_cmd::BPF_LINK_CREATE, &mut [descriptors, attach_type as u64]))
+}
+
+/// Attaches a loaded uprobe program to the instruction `offset` bytes into a file, in all processes;
+/// it stays as long as the link. `kind` is the number of uprobes among perf events.
+pub fn attach_uprobe(
+    program: BorrowedFd<'_>,
+    kind: u32,
+    file: &Path,
+    offset: u64,
+) -> io::Result<OwnedFd> {
+    let path = c_path(file)?;
+    // SAFETY: integers and unions of integers.
+    let mut attr: perf_event_attr = unsafe { core::mem::zeroed() };
+    attr.type_ = kind;
+    attr.size = size_of::<perf_event_attr>() as u32;
+    attr.__bindgen_anon_3.uprobe_path = path.as_ptr() as u64;
+    attr.__bindgen_anon_4.probe_offset = offset;
+    // Of all processes; the processor does not matter to a uprobe, but one must be named.
+    let (pid, cpu, group) = (-1, 0, -1);
+    // SAFETY: the kernel reads `attr` and the path, which outlive the call.
+    let event = unsafe {
+        let flags = PERF_FLAG_FD_CLOEXEC;
+        libc::syscall(libc::SYS_perf_event_open, &raw const attr, pid, cpu, group, flags)
+    };
+    if event < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor. The link keeps the event.
+    let event = unsafe { OwnedFd::from_raw_fd(event as i32) };
+    let descriptors = (event.as_raw_fd() as u64) << 32 | program.as_raw_fd() as u64;
+    let attach_type = bpf_attach_type::BPF_PERF_EVENT as u64;
+    owned(bpf(bpf_cmd::BPF_LINK_CREATE, &mut [descriptors, attach_type]))
 }
 
 /// Links an iterator program to its target; `map` is the map to iterate over, if it is one.

@@ -1,6 +1,7 @@
 //! Every hook: what it is called, how it can be attached, what it needs, what is lost without it.
 
 use agent_common::config::{Config, Offsets};
+use aya_obj::generated::bpf_attach_type;
 
 /// One place where the kernel calls us.
 #[derive(Debug)]
@@ -310,6 +311,40 @@ pub const HOOKS: &[Hook] = &[
     },
 ];
 
+/// A program that is attached after the start, as often as wanted; see [`super::attacher`].
+#[derive(Debug)]
+pub struct Later {
+    /// The program in the object file.
+    pub program: &'static str,
+    /// What it is attached to.
+    pub place: Place,
+}
+
+/// What a program is attached to after the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A cgroup: packets that its sockets receive.
+    CgroupIngress,
+    /// A function of a program file.
+    Function,
+}
+
+/// All of them. They are loaded only if something asks for them ([`super::load::Options::later`]).
+pub const LATER: &[Later] = &[
+    Later { program: "probe_cgroup", place: Place::CgroupIngress },
+    Later { program: "probe_function", place: Place::Function },
+];
+
+impl Place {
+    /// How the kernel calls it, if it is a cgroup.
+    pub fn cgroup_attach_type(self) -> Option<bpf_attach_type> {
+        match self {
+            Self::CgroupIngress => Some(bpf_attach_type::BPF_CGROUP_INET_INGRESS),
+            Self::Function => None,
+        }
+    }
+}
+
 /// What `bind4` and `bind6` read.
 const BIND_FIELDS: &[&str] =
     &["net", "net_inum", "num", "state", "group_leader", "comm", "cred", "cap_effective"];
@@ -404,10 +439,10 @@ pub fn check_masks(masked: &[String]) -> anyhow::Result<()> {
     }
 }
 
-/// Every program that some way attaches; those that serve several come several times.
+/// Every program that is attached, now or later; those that serve several ways come several times.
 pub fn programs() -> impl Iterator<Item = &'static str> {
     let ways = HOOKS.iter().flat_map(|hook| hook.ways.iter().chain(&hook.fallback));
-    ways.map(|way| way.program)
+    ways.map(|way| way.program).chain(LATER.iter().map(|later| later.program))
 }
 
 /// The row of a hook.

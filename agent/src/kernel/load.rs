@@ -10,12 +10,13 @@ use agent_common::wire::Wire as _;
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 
+use super::attacher::Attacher;
 use super::bpf::{self, Map};
 use super::btf::Btf;
 use super::drain::Drain;
 use super::enforcement::Enforcement;
 use super::hooks::{
-    self, DNS_ANSWERS, HOOKS, Hook, Kind, OPTIONAL_FIELDS, PARTS, UNPREEMPTED, Way,
+    self, DNS_ANSWERS, HOOKS, Hook, Kind, LATER, OPTIONAL_FIELDS, PARTS, UNPREEMPTED, Way,
 };
 use super::maps;
 use super::object::{self, Link, Parts};
@@ -54,6 +55,8 @@ pub struct Options {
     pub cgroup_root: Option<PathBuf>,
     /// Hooks and fields to treat as if this kernel did not have them.
     pub masked: Vec<String>,
+    /// Programs to have at hand for [`Attacher`], by their names in [`LATER`].
+    pub later: Vec<&'static str>,
 }
 
 /// A hook and what became of it.
@@ -76,6 +79,8 @@ pub struct Kernel {
     pub drain: Drain,
     /// Which ports it refuses to whom.
     pub enforcement: Enforcement,
+    /// Attaches more while it runs.
+    pub attacher: Attacher,
     /// Sockets from before, for the bootstrap programs.
     pub preexisting: Map<u64, Preexisting>,
     /// Whether maps and links were found pinned and taken over.
@@ -124,6 +129,7 @@ impl Kernel {
         let enforcement =
             Enforcement::new(parts.map(&maps::ENFORCED)?, parts.map(&maps::VERDICTS)?)
                 .context("reading the tables of refused ports")?;
+        let attacher = attacher(options, &mut parts);
         let log = parts.log.take();
         let (expire, bound) =
             (program_of(&hooks, "expire_attempts")?, program_of(&hooks, "bound_sockets")?);
@@ -136,6 +142,7 @@ impl Kernel {
             disabled,
             drain,
             enforcement,
+            attacher,
             preexisting,
             adopted,
             dns,
@@ -316,6 +323,17 @@ fn no_dns(hooks: &[Attached], config: &Config, options: &Options) -> Option<Stri
     }
 }
 
+/// The programs that were asked for, loaded or refused.
+fn attacher(options: &Options, parts: &mut Parts) -> Attacher {
+    let mut attacher = Attacher::default();
+    for later in LATER.iter().filter(|later| options.later.contains(&later.program)) {
+        let not_there = || Err("not loaded by the agent that pinned the others".to_owned());
+        let loaded = parts.links.remove(later.program).unwrap_or_else(not_there);
+        attacher.insert(later, loaded);
+    }
+    attacher
+}
+
 fn program_of(hooks: &[Attached], name: &str) -> anyhow::Result<Option<OwnedFd>> {
     let link = hooks.iter().find(|attached| attached.hook.name == name);
     let program = link.and_then(|attached| attached.result.as_ref().ok());
@@ -327,8 +345,11 @@ fn layout(options: &Options, config: &Config) -> Vec<u8> {
     let mut layout = object::OBJECT.to_vec();
     layout.extend_from_slice(config.as_bytes());
     layout.extend_from_slice(
-        format!("{} {} {} {:?}", options.edges, options.owners, options.ring_bytes, options.masked)
-            .as_bytes(),
+        format!(
+            "{} {} {} {:?} {:?}",
+            options.edges, options.owners, options.ring_bytes, options.masked, options.later
+        )
+        .as_bytes(),
     );
     layout
 }

@@ -4,9 +4,10 @@
 //! [`offsets`] find out what this kernel's structs look like; [`hooks`] lists what we attach and
 //! what is lost without it, [`maps`] the tables; [`load`] brings it into the kernel; [`drain`] reads what was counted,
 //! [`ports`] what the bind hooks did; [`spare`] is the free rows;
-//! [`pins`] keeps it alive across restarts when asked to. [`bpf`] is the thin layer over bpf(2)
+//! [`attacher`] attaches more while it runs, [`pins`] keeps it alive across restarts when asked to. [`bpf`] is the thin layer over bpf(2)
 //! for what aya does not offer: batches, mmap, iterators over a map.
 
+pub mod attacher;
 pub mod bootstrap;
 pub mod bpf;
 pub mod btf;

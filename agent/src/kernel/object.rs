@@ -13,11 +13,13 @@ use agent_common::owner::OwnerRow;
 use agent_common::wire::Wire;
 use anyhow::{Context as _, anyhow};
 use aya::maps::{Map as AyaMap, MapData};
-use aya::programs::{BtfTracePoint, CgroupSock, CgroupSockAddr, FEntry, FExit, Iter, Program};
+use aya::programs::{
+    BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, FEntry, FExit, Iter, Program, UProbe,
+};
 use aya::{Ebpf, EbpfLoader};
 
 use super::bpf::{self, Map};
-use super::hooks::{Kind, PARTS, Part, Way};
+use super::hooks::{Kind, LATER, Later, PARTS, Part, Place, Way};
 use super::load::{Options, Plan};
 use super::maps::{self, MAPS, Spec};
 use super::slot_table::{self, SlotTable};
@@ -50,7 +52,8 @@ pub struct Link {
 pub struct Parts {
     /// Maps by name.
     pub maps: BTreeMap<String, OwnedFd>,
-    /// Programs and links by hook, fallback programs by their name; or why there is none.
+    /// Programs and links by hook, fallback programs and those for later by their name; or why
+    /// there is none.
     pub links: BTreeMap<&'static str, Result<Link, String>>,
     /// The programs' log, if asked for.
     pub log: Option<Log>,
@@ -138,6 +141,10 @@ impl Parts {
                 links.insert(way.program, link);
             }
         }
+        for later in LATER.iter().filter(|later| options.later.contains(&later.program)) {
+            let loaded = load_later(&mut ebpf, later);
+            links.insert(later.program, loaded.map_err(|error| short(&format!("{error:#}"))));
+        }
         Ok(parts)
     }
 }
@@ -222,6 +229,25 @@ fn load_program(
         }
     };
     Ok(Link { program, link })
+}
+
+/// Loads a program that is attached another time.
+fn load_later(ebpf: &mut Ebpf, later: &Later) -> anyhow::Result<Link> {
+    let program = ebpf
+        .program_mut(later.program)
+        .ok_or_else(|| anyhow!("the kernel object has no program {}", later.program))?;
+    match later.place {
+        Place::CgroupIngress => {
+            let program: &mut CgroupSkb = program.try_into()?;
+            program.load()?;
+        }
+        Place::Function => {
+            let program: &mut UProbe = program.try_into()?;
+            program.load()?;
+        }
+    }
+    let program: &Program = program;
+    Ok(Link { program: program.fd()?.as_fd().try_clone_to_owned()?, link: None })
 }
 
 fn data_of(map: &AyaMap) -> Option<&MapData> {

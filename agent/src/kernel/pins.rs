@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::bpf;
-use super::hooks::HOOKS;
+use super::hooks::{HOOKS, LATER};
 use super::maps::{MAPS, Spec};
 use super::object::{Link, Parts};
 
@@ -66,7 +66,8 @@ impl Pins {
             pinned().map(|(map, name)| Ok((map.name.to_owned(), open(name)?))).collect();
         let mut links = BTreeMap::new();
         let fallbacks = HOOKS.iter().filter_map(|hook| Some(hook.fallback.as_ref()?.program));
-        for name in HOOKS.iter().map(|hook| hook.name).chain(fallbacks) {
+        let later = LATER.iter().map(|later| later.program);
+        for name in HOOKS.iter().map(|hook| hook.name).chain(fallbacks).chain(later) {
             let Ok(program) = open(&program_pin(name)) else { continue };
             let link = open(&link_pin(name)).ok();
             links.insert(name, Ok(Link { program, link }));

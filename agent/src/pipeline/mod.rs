@@ -174,6 +174,8 @@ fn options(config: &Config, meter: &Meter) -> Options {
         run_stats: config.run_stats,
         cgroup_root: Hierarchy::find().ok().flatten().map(|tree| tree.mount().to_owned()),
         masked: config.masked.clone(),
+        // No feature attaches anything after the start yet; see `privileges::features`.
+        later: Vec::new(),
     }
 }
 

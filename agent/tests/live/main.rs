@@ -55,6 +55,7 @@ macro_rules! needs_kernel {
     };
 }
 
+mod attach;
 mod balance;
 mod bootstrap_tcp;
 mod bpftrace;
