@@ -2,7 +2,7 @@
 //!
 //! The programs are loaded with all others, for they share their maps, and wait here. A link lasts
 //! as long as its handle. What the agent has to keep for it after the start is a row of
-//! `privileges/features.rs`: CAP_NET_ADMIN for packets of a cgroup, CAP_PERFMON for functions.
+//! `privileges/features.rs`: CAP_NET_ADMIN for packets of a cgroup, CAP_SYS_ADMIN for functions.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

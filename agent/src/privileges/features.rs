@@ -205,10 +205,10 @@ pub const FEATURES: &[Feature] = &[
                 lost_without: Lost::Only("what is read from the packets of single services"),
             },
             Need {
-                capability: Capability::Perfmon,
+                capability: Capability::SysAdmin,
                 span: Span::Always,
                 on: EVERYWHERE,
-                why: "uprobes (perf_uprobe_event_init, kernel/events/core.c)",
+                why: "uprobes (perf_uprobe_event_init, kernel/events/core.c); CAP_PERFMON is not enough",
                 lost_without: Lost::Only("what is read at functions of programs and libraries"),
             },
         ],
