@@ -231,13 +231,13 @@ mod tests {
         // All words one: a field that merge forgot would stay at one instead of two.
         let mut ones = EdgeCounters::zeroed();
         let words = size_of::<EdgeCounters>() / 8;
-        let bytes: std::vec::Vec<u8> = (0..words).flat_map(|_| 1u64.to_ne_bytes()).collect();
+        let bytes: Vec<u8> = (0..words).flat_map(|_| 1u64.to_ne_bytes()).collect();
         if let Some(value) = EdgeCounters::from_bytes(&bytes) {
             ones = value;
         }
         let mut merged = ones;
         merged.merge(&ones);
-        let twos: std::vec::Vec<u8> = (0..words).flat_map(|_| 2u64.to_ne_bytes()).collect();
+        let twos: Vec<u8> = (0..words).flat_map(|_| 2u64.to_ne_bytes()).collect();
         assert_eq!(Some(merged), EdgeCounters::from_bytes(&twos));
         merged.separate(&ones);
         assert_eq!(merged, ones);

@@ -56,8 +56,12 @@ pub const OVERTAKEN: usize = 8;
 /// An answer lay in pages that no program may read.
 pub const PAGED: usize = 9;
 
-/// How many reasons the kernel programs count.
-pub const REASONS: usize = 10;
+/// The kernel skipped a program because it was already running on that CPU. Whole runs are counted
+/// by user space (`bpf_prog_info.recursion_misses`), what a second program noticed by that.
+pub const RECURSION: usize = 10;
+
+/// How many reasons there are.
+pub const REASONS: usize = 11;
 
 /// Label values, indexed by reason.
 pub const REASON_NAMES: [&str; REASONS] = [
@@ -71,15 +75,12 @@ pub const REASON_NAMES: [&str; REASONS] = [
     "late",
     "overtaken",
     "paged",
+    "recursion",
 ];
-
-/// The kernel skipped a program because it was already running on that CPU
-/// (`bpf_prog_info.recursion_misses`); counted by user space.
-pub const REASON_RECURSION: &str = "recursion";
 
 crate::wire! {
     /// One CPU's part of the ledger.
-    pub struct Ledger: 824 {
+    pub struct Ledger: 896 {
         /// Facts met, by class.
         pub seen: [u64; CLASSES],
         /// Facts lost, by class and reason.

@@ -10,16 +10,17 @@
 //!   space by `TryFrom`;
 //! * a layout never has padding, so that keys compare by bytes and nothing leaks;
 //! * addresses are always 16 bytes, IPv4 in its v4-mapped form ([`address`]).
-#![no_std]
-
-#[cfg(test)]
-extern crate std;
+#![cfg_attr(not(any(feature = "user", test)), no_std)]
 
 pub mod address;
 pub mod answer;
 pub mod attempt;
 pub mod bound;
 pub mod config;
+#[cfg(feature = "user")]
+pub mod decode;
+#[cfg(feature = "user")]
+pub mod drained;
 pub mod edge;
 pub mod enforced;
 pub mod events;

@@ -74,9 +74,6 @@ macro_rules! wire {
 
         // SAFETY: repr(C), no padding and only `Wire` fields: asserted just above.
         unsafe impl $crate::wire::Wire for $name {}
-        // SAFETY: as above; aya's Pod asks for the same guarantees.
-        #[cfg(feature = "user")]
-        unsafe impl aya::Pod for $name {}
     )* };
 }
 

@@ -12,22 +12,42 @@
 use agent_common::answer::{
     AnswerHeader, AnswerRoom, DNS_PORT, Front, LastAnswer, MAX_BATCH, MAX_MESSAGE,
 };
-use agent_common::ledger::{DNS_ANSWER, OVERTAKEN, PAGED};
+use agent_common::ledger::{DNS_ANSWER, OVERTAKEN, PAGED, RECURSION};
 
-use crate::emit;
-use crate::maps::{answer_room, lost, seen};
+use crate::maps::{answer_room, config, lost, seen};
 use crate::sock::{Packet, Sock};
+use crate::{emit, fallback};
 
 /// A socket without state of ours has data.
 #[inline(always)]
 pub fn received(sk: Sock) {
-    if !sk.is_udp() {
-        return;
+    if let Some(is_certain) = asks(sk) {
+        answered(sk, is_certain);
+        fallback::handled();
+    }
+}
+
+/// The same for a fallback program. To read the answer twice would be worse than not to read it: it
+/// is lost if the first was skipped.
+#[inline(always)]
+pub fn skipped(sk: Sock) {
+    if let Some(is_certain) = asks(sk)
+        && !fallback::is_handled()
+        && is_certain
+    {
+        seen(DNS_ANSWER);
+        lost(DNS_ANSWER, RECURSION);
+    }
+}
+
+/// Whether a socket asks DNS servers (`true`) or may ask anybody.
+#[inline(always)]
+fn asks(sk: Sock) -> Option<bool> {
+    if config!(dns) == 0 || !sk.is_udp() {
+        return None;
     }
     let asked = sk.remote_port();
-    if asked == DNS_PORT || asked == 0 {
-        answered(sk, asked == DNS_PORT);
-    }
+    if asked == DNS_PORT || asked == 0 { Some(asked == DNS_PORT) } else { None }
 }
 
 /// A socket has data that asked DNS servers (`is_certain`) or anybody.

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portolan::export::process::Process;
-use portolan::export::{Build, Exporter, Format, Scrape};
+use telemetry::process::Process;
+use telemetry::{Build, Exporter, Format, Scrape};
 
 use busy::snapshot;
 

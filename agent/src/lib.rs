@@ -1,22 +1,16 @@
 //! Portolan's daemon: the kernel counts, the agent names, Prometheus remembers, people see.
 //!
-//! Data flows one way: [`kernel`] → [`decode`] → [`identity`] → [`model`] → [`export`], [`api`]
-//! and [`cli`]. [`model`] imports nothing of ours but the contract; [`kernel`] is the only module
-//! that touches BPF, [`export`] the only one that knows the formats of metrics, [`pipeline`] the only
-//! one that knows every stage.
+//! This package only composes. What it composes is below `agent/crates`, one concern each: `loader`
+//! (BPF), `linux` (procfs, namespaces, sock_diag), `discovery` (which service is it?), `model` (rows
+//! and totals), `telemetry` (metrics). [`pipeline`] is the only module that knows every stage.
+
+#![cfg_attr(not(test), forbid(unsafe_code))]
 
 pub mod api;
 pub mod cli;
 pub mod config;
-pub mod decode;
-pub mod export;
-#[doc(hidden)]
-pub mod foreign;
-pub mod identity;
-pub mod kernel;
-pub mod model;
 pub mod pipeline;
 pub mod privileges;
-pub mod push;
-pub mod sockets;
 pub mod state;
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 
-use portolan::export::process::Process;
-use portolan::export::{Build, Exporter, Format, Scrape};
+use telemetry::process::Process;
+use telemetry::{Build, Exporter, Format, Scrape};
 
 use busy::snapshot;
 

@@ -2,7 +2,7 @@
 //! what is undefined (Miri).
 //!
 //! That code is the wire macro of `agent-common`: every record and row of the kernel becomes a value
-//! there and nowhere else; the modules in `agent/src/decode` have no unsafe block of their own. The
+//! there and nowhere else; the modules in `agent-common/src/decode` have no unsafe block of their own. The
 //! rest of the unsafe code is system calls, which no interpreter can follow.
 
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::shell;
 const CASES: &str = "8";
 
 pub fn miri() -> Result<()> {
-    let decoders = crate::tree::root().join("agent/src/decode");
+    let decoders = crate::tree::root().join("agent-common/src/decode");
     for entry in std::fs::read_dir(decoders)?.flatten() {
         let text = std::fs::read_to_string(entry.path())?;
         if text.contains("unsafe {") {
@@ -33,7 +33,7 @@ pub fn miri() -> Result<()> {
     println!("the tests of agent-common under Miri");
     // Files of proptest and its seeds are of this machine.
     let mut test = nightly();
-    test.args(["miri", "test", "--package", "agent-common"]);
+    test.args(["miri", "test", "--package", "agent-common", "--features", "user"]);
     test.env("PROPTEST_CASES", CASES).env("MIRIFLAGS", "-Zmiri-disable-isolation");
     shell::loud(&mut test)
 }

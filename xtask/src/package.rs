@@ -86,16 +86,14 @@ fn bill(tool: &mut Command, out: &Path) -> Result<()> {
     tool.args(["--format", "json", "--no-build-deps", "--spec-version", "1.5"]);
     tool.args(["--override-filename", NAME, "--manifest-path", "agent/Cargo.toml"]);
     shell::quiet(tool)?;
-    let mut found = None;
-    for member in ["agent", "agent/fuzz", "agent-common", "agent-ebpf", "xtask"] {
-        let written = tree::root().join(member).join(format!("{NAME}.json"));
-        let Ok(text) = fs::read_to_string(&written) else { continue };
-        fs::remove_file(&written).context("removing a list that is not needed")?;
-        if member == "agent" {
-            found = Some(text);
-        }
+    let lists = |member: &Path| member.join(format!("{NAME}.json"));
+    let of_agent = fs::read_to_string(lists(&tree::root().join("agent")));
+    for manifest in tree::files()?.iter().filter(|file| file.ends_with("Cargo.toml")) {
+        let member = tree::root().join(manifest);
+        // Written beside the manifest of every package in the workspace.
+        let _ = member.parent().map(|member| fs::remove_file(lists(member)));
     }
-    let Some(text) = found else { bail!("cargo-cyclonedx wrote no list for the agent") };
+    let Ok(text) = of_agent else { bail!("cargo-cyclonedx wrote no list for the agent") };
     let bill: serde_json::Value = serde_json::from_str(&text).context("reading the list")?;
     let parts = bill["components"].as_array().map_or(0, Vec::len);
     if parts == 0 {

@@ -18,7 +18,7 @@ use crate::{build, shell, tree};
 
 const OBJECT: &str = "portolan-ebpf";
 
-/// What cargo tells of the agent's build script.
+/// What cargo tells of the loader's build script.
 #[derive(Debug, PartialEq, Eq)]
 struct Script {
     program: PathBuf,
@@ -28,7 +28,7 @@ struct Script {
 /// Builds the kernel object in another folder and compares.
 pub fn reproducible() -> Result<()> {
     let mut cargo = shell::cargo();
-    cargo.args(["check", "--package", "agent", "--lib", "--quiet", "--message-format=json"]);
+    cargo.args(["check", "--package", "loader", "--lib", "--quiet", "--message-format=json"]);
     let told = shell::output(cargo.args(build::locked()))?;
     let Script { program, out } = Script::find(&told).context("cargo runs no build script")?;
 
@@ -41,7 +41,7 @@ pub fn reproducible() -> Result<()> {
     fs::create_dir(&there).context("making a folder for the object")?;
 
     let mut script = Command::new(program);
-    script.env("CARGO_MANIFEST_DIR", copy.join("agent")).env("OUT_DIR", &there);
+    script.env("CARGO_MANIFEST_DIR", copy.join("agent/crates/loader")).env("OUT_DIR", &there);
     script.env("CARGO_CFG_TARGET_ARCH", ARCH).env("CARGO_CFG_TARGET_ENDIAN", "little");
     shell::quiet(script.env("CARGO_HOME", &home))?;
 
@@ -50,7 +50,7 @@ pub fn reproducible() -> Result<()> {
         let kept = elsewhere.keep().join("out").join(OBJECT);
         bail!(
             "the kernel object depends on where it is built: {} and {} differ from byte {at} on; \
-             a path that is not in `places` of agent/build.rs?",
+             a path that is not in `places` of agent/crates/loader/build.rs?",
             tree::shown(&out.join(OBJECT)),
             kept.display()
         );

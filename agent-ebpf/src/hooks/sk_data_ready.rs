@@ -10,36 +10,36 @@ use core::ffi::c_void;
 use aya_ebpf::macros::{btf_tracepoint, fentry};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
 
-use crate::maps::{config, socket};
+use crate::maps::socket;
 use crate::sock::Sock;
 use crate::{answers, requests};
 
 #[btf_tracepoint]
 fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
-    run(Sock(ctx.arg::<*const c_void>(0)), true)
+    run(Sock(ctx.arg::<*const c_void>(0)), answers::received)
 }
 
 #[fentry]
 fn sock_def_readable(ctx: FEntryContext) -> i32 {
-    run(Sock(ctx.arg::<*const c_void>(0)), true)
+    run(Sock(ctx.arg::<*const c_void>(0)), answers::received)
 }
 
 /// Runs after the first and does what that had to do, should the kernel have skipped it: bytes that
-/// were noted are not noted twice. An answer would be, so those are left to the first.
+/// were noted are not noted twice.
 #[btf_tracepoint]
 fn ready_fallback(ctx: BtfTracePointContext) -> i32 {
-    run(Sock(ctx.arg::<*const c_void>(0)), false)
+    run(Sock(ctx.arg::<*const c_void>(0)), answers::skipped)
 }
 
-/// Answers of DNS servers are a part that the configuration can leave out: the verifier then
-/// prunes it.
+/// `otherwise` are answers of DNS servers, a part that the configuration can leave out: the verifier
+/// then prunes it.
 #[inline(always)]
-fn run(sk: Sock, reads_answers: bool) -> i32 {
+fn run(sk: Sock, otherwise: impl Fn(Sock)) -> i32 {
     if let Some(state) = socket(sk.0) {
         // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
         unsafe { requests::received(sk, state) };
-    } else if reads_answers && config!(dns) == 1 {
-        answers::received(sk);
+    } else {
+        otherwise(sk);
     }
     0
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use agent_common::edge::{CONNECT_OK, EdgeCounters};
 use agent_common::ledger::{CLASSES, Ledger};
 use agent_common::wire::Wire as _;
-use portolan::model::kept::KeptView;
-use portolan::model::memory::MemoryView;
-use portolan::model::service::{Service, Source};
-use portolan::model::snapshot::{EdgeLabels, EdgeView, LedgerView, RelatedView, Role, Snapshot};
+use model::kept::KeptView;
+use model::memory::MemoryView;
+use model::service::{Service, Source};
+use model::snapshot::{EdgeLabels, EdgeView, LedgerView, RelatedView, Role, Snapshot};
 
 /// A host with `rows` busy edges, all of which have all three histograms.
 pub fn snapshot(rows: usize) -> Snapshot {

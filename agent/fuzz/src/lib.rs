@@ -10,13 +10,20 @@ use std::sync::OnceLock;
 use agent_common::address;
 use agent_common::histogram::Histogram;
 use agent_common::wire::Wire as _;
+use discovery::rules::{Network, Rule};
+use discovery::{docker_proxy, process};
+use hashbrown::HashSet;
+use linux::mounts::Mount;
+use linux::procfs::{self, Stat};
+use linux::{conntrack, diag, drops, process_addresses};
+use loader::btf::Btf;
+use model::port_ranges::PortRules;
+use portolan::api::occupant;
+use portolan::api::web;
 use portolan::config::settings::SETTINGS;
 use portolan::config::{self, Config};
-use portolan::identity::mounts::Mount;
-use portolan::identity::procfs::{self, Stat};
-use portolan::identity::rules::{Network, Rule};
-use portolan::identity::{docker_proxy, process};
-use portolan::kernel::btf::Btf;
+use portolan::state::file;
+use portolan::state::requests::{Free, Register, Release, Reserve, Unregister};
 
 /// A parser and its laws.
 pub type Body = fn(&[u8]);
@@ -34,26 +41,26 @@ pub const BODIES: &[(&str, Body)] = &[
     ("proc", proc),
     ("address", canonical_address),
     ("histogram", histogram),
-    ("netlink", portolan::foreign::netlink),
-    ("network_files", |bytes| portolan::foreign::network_files(&String::from_utf8_lossy(bytes))),
-    ("state", |bytes| portolan::foreign::state(&String::from_utf8_lossy(bytes))),
-    ("web_file", |bytes| portolan::foreign::web_file(&String::from_utf8_lossy(bytes))),
-    ("request", portolan::foreign::request),
-    ("moment", |bytes| portolan::foreign::moment(&String::from_utf8_lossy(bytes))),
+    ("netlink", netlink),
+    ("network_files", network_files),
+    ("state", state),
+    ("web_file", web_file),
+    ("request", request),
+    ("moment", moment),
 ];
 
 /// Records from the ring.
 fn event(bytes: &[u8]) {
     // The kernel aligns records to eight bytes; whoever reads them must not depend on it.
     for from in 0..bytes.len().min(2) {
-        let _ = portolan::decode::event(bytes.get(from..).unwrap_or_default());
+        let _ = agent_common::decode::event(bytes.get(from..).unwrap_or_default());
     }
 }
 
 /// Answers of DNS servers: what comes out of one is what a host may be called.
 fn dns(bytes: &[u8]) {
-    let _ = portolan::decode::dns::answer(bytes);
-    let Ok(resolution) = portolan::decode::dns::message_of(bytes, bytes.len()) else { return };
+    let _ = agent_common::decode::dns::answer(bytes);
+    let Ok(resolution) = agent_common::decode::dns::message_of(bytes, bytes.len()) else { return };
     let good =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
     assert!(resolution.name.len() <= 253 && resolution.name.bytes().all(good), "{resolution:?}");
@@ -174,6 +181,77 @@ fn histogram(bytes: &[u8]) {
     assert_eq!(all.count(), (bytes.len() / 8) as u64);
     if let (Some(half), Some(most)) = (all.quantile_us(0.5), all.quantile_us(0.99)) {
         assert!(half <= most, "{half} and {most}");
+    }
+}
+
+/// More translations than this are left out.
+const LIMIT: usize = 8;
+
+/// A datagram of netlink, as sockets and translated connections are listed in it.
+fn netlink(datagram: &[u8]) {
+    let mut dump = diag::Dump::default();
+    let _ = diag::read_datagram(datagram, 1, &mut dump);
+    // The header of a message has 16 bytes.
+    assert!(dump.entries.len() <= datagram.len() / 16, "no socket out of nothing");
+    let mut found = HashSet::new();
+    let _ = conntrack::read_datagram(datagram, 1, LIMIT, &mut found);
+    assert!(found.len() <= LIMIT);
+}
+
+/// Files below `/proc/PID/net` and `/proc/sys/net`, which a container's own kernel view fills.
+fn network_files(bytes: &[u8]) {
+    let text = &*String::from_utf8_lossy(bytes);
+    let _ = drops::parse(text);
+    let four = process_addresses::v4(text).map(IpAddr::from);
+    four.chain(process_addresses::v6(text).map(IpAddr::from)).map(address::from_ip).for_each(drop);
+    let _ = occupant::listeners(text, 80);
+    let (range, kept_out) = text.split_once('\n').unwrap_or((text, ""));
+    if let Some(advice) = PortRules::parse(range, kept_out).advice(&[80, 40_000]) {
+        assert!(!advice.problem.is_empty() && !advice.mend.is_empty());
+    }
+}
+
+/// The file that the agent remembers what it was told in: what was read is written as it was.
+fn state(bytes: &[u8]) {
+    let text = &*String::from_utf8_lossy(bytes);
+    let boot = "e2c6f8d0-0000-4000-8000-000000000000";
+    match file::read(text, boot) {
+        Err(broken) => assert!(!broken.to_string().is_empty(), "a refusal has words"),
+        Ok(read) => {
+            let again = file::read(&file::write(&read.book, boot), boot);
+            let again = again.unwrap_or_else(|broken| panic!("what we wrote: {broken}"));
+            assert_eq!((again.book, again.outdated), (read.book, 0));
+        }
+    }
+}
+
+/// The file of `--web.config.file`.
+fn web_file(bytes: &[u8]) {
+    let text = &*String::from_utf8_lossy(bytes);
+    if let Err(refused) = web::check(text) {
+        assert!(!refused.to_string().is_empty(), "a refusal has words");
+    }
+}
+
+/// Bodies of requests that change what the agent remembers.
+fn request(body: &[u8]) {
+    let _ = serde_json::from_slice::<Reserve>(body);
+    let _ = serde_json::from_slice::<Release>(body);
+    let _ = serde_json::from_slice::<Free>(body);
+    let _ = serde_json::from_slice::<Register>(body);
+    let _ = serde_json::from_slice::<Unregister>(body);
+}
+
+/// A moment: what is read can be written down, and is read as the same again.
+fn moment(bytes: &[u8]) {
+    let text = &*String::from_utf8_lossy(bytes);
+    match model::moment::parse(text, 1_800_000_000) {
+        Ok(read) => assert_eq!(
+            model::moment::absolute(&model::moment::rfc3339(read)),
+            Some(read),
+            "{text:?}"
+        ),
+        Err(problem) => assert!(!problem.is_empty(), "a refusal has words"),
     }
 }
 

@@ -7,16 +7,16 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::routes::{Api, Failure};
-use crate::model::breaches::{Action, Breach, BreachKey};
-use crate::model::full_name::FullName;
-use crate::model::health::{self, Health, ServiceView};
-use crate::model::moment;
-use crate::model::port::{Port, Protocol};
-use crate::model::registry::Endpoint;
-use crate::model::reservations::Reservation;
-use crate::model::service::{Kind, Source};
-use crate::model::snapshot::{ListenerView, Snapshot};
 use crate::state::requests::ReservationShape;
+use model::breaches::{Action, Breach, BreachKey};
+use model::full_name::FullName;
+use model::health::{self, Health, ServiceView};
+use model::moment;
+use model::port::{Port, Protocol};
+use model::registry::Endpoint;
+use model::reservations::Reservation;
+use model::service::{Kind, Source};
+use model::snapshot::{ListenerView, Snapshot};
 
 /// `/api/v1/reservations`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -7,7 +7,6 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -25,6 +24,7 @@ use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::fs::Mode;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, watch};
@@ -81,11 +81,10 @@ pub fn bind(directory: &Path, group: Option<u32>) -> anyhow::Result<Control> {
         Err(_) => {}
     }
     // Between bind and chmod the file has the mode of the umask: nobody else's for that moment.
-    // SAFETY: umask cannot fail and touches no memory. Nothing else of ours makes files now.
-    let umask = unsafe { libc::umask(0o177) };
+    // Nothing else of ours makes files now.
+    let umask = rustix::process::umask(Mode::from_raw_mode(0o177));
     let bound = UnixListener::bind(&path);
-    // SAFETY: as above.
-    unsafe { libc::umask(umask) };
+    rustix::process::umask(umask);
     let listener = bound.with_context(|| {
         format!("opening the socket {shown}; choose another directory with --run-directory")
     })?;
@@ -279,31 +278,11 @@ impl Peer {
     }
 
     fn is_allowed(&self, stream: &UnixStream, group: Option<u32>) -> bool {
-        // SAFETY: geteuid cannot fail and touches no memory.
-        let own = unsafe { libc::geteuid() };
-        let member = |group| self.gid == group || groups(stream).contains(&group);
+        let own = rustix::process::geteuid().as_raw();
+        let groups = || linux::peer::groups(stream).unwrap_or_default();
+        let member = |group| self.gid == group || groups().contains(&group);
         self.uid == 0 || self.uid == own || group.is_some_and(member)
     }
-}
-
-/// The other groups that a caller had when it connected (`SO_PEERGROUPS`, Linux 4.13).
-fn groups(stream: &UnixStream) -> Vec<u32> {
-    /// NGROUPS_MAX, include/uapi/linux/limits.h.
-    const MOST: usize = 65_536;
-    let mut groups = vec![0u32; MOST];
-    let mut size = (MOST * size_of::<u32>()) as libc::socklen_t;
-    // SAFETY: pointer and size are those of a live buffer, and the kernel writes the size back.
-    let result = unsafe {
-        libc::getsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERGROUPS,
-            groups.as_mut_ptr().cast(),
-            &raw mut size,
-        )
-    };
-    groups.truncate(if result == 0 { size as usize / size_of::<u32>() } else { 0 });
-    groups
 }
 
 #[cfg(test)]

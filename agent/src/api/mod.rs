@@ -22,18 +22,16 @@
 
 pub mod kept;
 pub mod local;
-pub(crate) mod occupant;
+pub mod occupant;
 pub mod ports;
 pub mod relations;
 mod routes;
 mod server;
 pub mod shapes;
 mod slots;
-mod source;
 mod stream;
-pub(crate) mod web;
+pub mod web;
 
 pub use self::routes::{Api, router};
 pub use self::server::{bind, serve};
-pub use self::source::{STANDS_STILL, SnapshotRequests, SnapshotSource, Unavailable, channel};
 pub use self::web::Web;

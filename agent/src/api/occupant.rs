@@ -2,7 +2,11 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStringExt as _;
+
+use linux::holders::socket_inode;
+
+use discovery::process::command_name;
 
 /// The state column of a listening socket in /proc/net/tcp.
 const LISTEN: &str = "0A";
@@ -16,16 +20,18 @@ pub(super) fn of(address: SocketAddr) -> Option<String> {
         .collect();
     fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
         let pid: u32 = process.file_name().to_str()?.parse().ok()?;
+        // The links are read, not followed: a file of somebody else's may make us wait.
         let holds = fs::read_dir(process.path().join("fd")).ok()?.flatten().any(|descriptor| {
-            fs::metadata(descriptor.path()).is_ok_and(|file| inodes.contains(&file.ino()))
+            let path = descriptor.path().into_os_string().into_vec();
+            socket_inode(path).is_some_and(|inode| inodes.contains(&u64::from(inode)))
         });
         let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        holds.then(|| format!("{} (pid {pid})", name.trim()))
+        holds.then(|| format!("{} (pid {pid})", command_name(name.trim_end_matches('\n'))))
     })
 }
 
 /// Inodes of the sockets that listen on `port`, from the text of /proc/net/tcp.
-pub(crate) fn listeners(table: &str, port: u16) -> Vec<u64> {
+pub fn listeners(table: &str, port: u16) -> Vec<u64> {
     let inode = |line: &str| {
         let mut columns = line.split_whitespace();
         let local = columns.nth(1)?;

@@ -8,14 +8,14 @@ use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
 
 use super::routes::{Api, Failure};
-use crate::model::conflicts::Conflict;
-use crate::model::ephemeral::EphemeralView;
-use crate::model::full_name::FullName;
-use crate::model::port::{self, PortView, Protocol};
-use crate::model::reservations::Reservation;
-use crate::model::snapshot::{ListenerView, Snapshot};
-use crate::model::words;
 use crate::state::requests::ReservationShape;
+use model::conflicts::Conflict;
+use model::ephemeral::EphemeralView;
+use model::full_name::FullName;
+use model::port::{self, PortView, Protocol};
+use model::reservations::Reservation;
+use model::snapshot::{ListenerView, Snapshot};
+use model::words;
 
 /// `/api/v1/conflicts`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -193,10 +193,10 @@ impl ToldConflict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::conflicts::Party;
-    use crate::model::port::PortState;
-    use crate::model::service::{Service, Source};
-    use crate::model::tests::snapshot;
+    use model::conflicts::Party;
+    use model::fixture::snapshot;
+    use model::port::PortState;
+    use model::service::{Service, Source};
 
     #[test]
     fn a_port_tells_for_whom_it_is_reserved_and_one_that_nobody_has_is_vacant() {

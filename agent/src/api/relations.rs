@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::balance::{self, TOLERANCE};
-use crate::model::map::{Graph, Link, Traffic};
-use crate::model::relations::{Ends, ServiceName};
-use crate::model::segments::{Declared, Policy, Verdict};
-use crate::model::snapshot::{Role, Snapshot};
-use crate::model::violations::{Between, Event, SegmentsView};
+use model::balance::{self, TOLERANCE};
+use model::map::{Graph, Link, Traffic};
+use model::relations::{Ends, ServiceName};
+use model::segments::{Declared, Policy, Verdict};
+use model::snapshot::{Role, Snapshot};
+use model::violations::{Between, Event, SegmentsView};
 
 /// `/api/v1/map`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,12 +15,12 @@ use axum::{Json, Router};
 use serde::Deserialize;
 
 use super::shapes::{Edge, Edges, Listener, Listeners, Problem, Status};
-use super::source::{STANDS_STILL, SnapshotSource, Unavailable};
 use super::{kept, ports, stream};
-use crate::export::process::Process;
-use crate::export::{Build, Exporter, Format, Scrape};
-use crate::model::snapshot::{EdgeView, Role, Snapshot};
-use crate::push::Outcomes;
+use model::snapshot::{EdgeView, Role, Snapshot};
+use telemetry::process::Process;
+use telemetry::push::Outcomes;
+use telemetry::source::{STANDS_STILL, SnapshotSource, Unavailable};
+use telemetry::{Build, Exporter, Format, Scrape};
 
 /// What the handlers share.
 #[derive(Clone, Debug)]

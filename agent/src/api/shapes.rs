@@ -11,11 +11,11 @@ use agent_common::ledger::{CLASS_NAMES, REASON_NAMES};
 use agent_common::reset::CAUSE_NAMES;
 use serde::{Deserialize, Serialize};
 
-use crate::export::Build;
-use crate::model::service::{Kind, Source};
-use crate::model::snapshot::{
+use model::service::{Kind, Source};
+use model::snapshot::{
     Disabled, EdgeView, HookView, ListenerView, MapView, Role, Snapshot, SourceView,
 };
+use telemetry::Build;
 
 /// `/api/v1/edges`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

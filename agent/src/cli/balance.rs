@@ -7,8 +7,8 @@ use clap::Args;
 use super::client::Target;
 use super::{Output, human, print, window};
 use crate::api::relations::{Balance, BalanceGroup};
-use crate::model::balance::{Share, Spread, Verdict};
-use crate::model::relations::Ends;
+use model::balance::{Share, Spread, Verdict};
+use model::relations::Ends;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -125,7 +125,7 @@ fn bar(part: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tests::snapshot;
+    use model::fixture::snapshot;
 
     #[test]
     fn shares_are_bars_with_what_is_due() {

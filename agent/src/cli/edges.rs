@@ -8,7 +8,7 @@ use super::client::Target;
 use super::table::{self, Column};
 use super::{Output, human, print};
 use crate::api::shapes::{Edge, Edges, Latency};
-use crate::model::snapshot::Role;
+use model::snapshot::Role;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -178,7 +178,7 @@ impl Sort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tests::snapshot;
+    use model::fixture::snapshot;
 
     fn answer() -> Edges {
         let snapshot = snapshot();

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::client::Target;
 use super::{Output, human, print, window};
 use crate::api::relations::{Map, MapEdge};
-use crate::model::map::Traffic;
+use model::map::Traffic;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -233,13 +233,11 @@ fn dot(map: &Map) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::relations::Ends;
+    use model::relations::Ends;
 
     fn edge(client: &str, server: &str, port: u16, requests: u64, failed: u64) -> MapEdge {
-        let name = |name: &str| crate::model::relations::ServiceName {
-            namespace: "".into(),
-            name: name.into(),
-        };
+        let name =
+            |name: &str| model::relations::ServiceName { namespace: "".into(), name: name.into() };
         MapEdge {
             ends: Ends::new(name(client), name(server), port),
             traffic: Traffic {
@@ -257,10 +255,8 @@ mod tests {
     fn map(edges: Vec<MapEdge>) -> Map {
         let names: BTreeSet<&str> =
             edges.iter().flat_map(|edge| [&*edge.ends.client, &*edge.ends.server]).collect();
-        let node = |name: &str| crate::model::relations::ServiceName {
-            namespace: "".into(),
-            name: name.into(),
-        };
+        let node =
+            |name: &str| model::relations::ServiceName { namespace: "".into(), name: name.into() };
         let nodes = names.into_iter().map(node).collect();
         Map { taken_seconds: 0.0, seconds: 20, nodes, edges, not_drawn: 0 }
     }

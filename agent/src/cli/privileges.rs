@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::{Output, print};
 use crate::config::Config;
-use crate::privileges::capability::{Capability, CapabilitySet};
 use crate::privileges::features::Span;
 use crate::privileges::host::Host;
 use crate::privileges::{Privileges, Use, seccomp};
+use linux::capability::{Capability, CapabilitySet};
 
 /// The answer for programs.
 #[derive(Serialize)]

@@ -8,8 +8,8 @@ use super::client::Target;
 use super::table::{self, Column};
 use super::{Output, human, print};
 use crate::api::relations::{Cell, Segments};
-use crate::model::segments::Verdict;
-use crate::model::violations::{Between, Event};
+use model::segments::Verdict;
+use model::violations::{Between, Event};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -182,7 +182,7 @@ fn violations(answer: &Segments, room: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tests::snapshot;
+    use model::fixture::snapshot;
 
     fn answer() -> Segments {
         let snapshot = snapshot();

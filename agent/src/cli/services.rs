@@ -10,10 +10,10 @@ use super::control::Control;
 use super::table::{self, Column};
 use super::{Output, human, print, watch};
 use crate::api::kept::{ServiceShape, Services};
-use crate::model::full_name::FullName;
-use crate::model::health::HealthState;
-use crate::model::registry::Endpoint;
 use crate::state::requests::{Register, Registered, Unregister};
+use model::full_name::FullName;
+use model::health::HealthState;
+use model::registry::Endpoint;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -274,8 +274,8 @@ fn sentence(one: &ServiceShape) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::health;
-    use crate::model::tests::snapshot;
+    use model::fixture::snapshot;
+    use model::health;
 
     fn answer() -> Services {
         let snapshot = snapshot();

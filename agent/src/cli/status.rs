@@ -6,7 +6,7 @@ use super::client::Target;
 use super::table::{self, Column};
 use super::{Output, human, print};
 use crate::api::shapes::Status;
-use crate::model::snapshot::{SourceState, SourceView};
+use model::snapshot::{SourceState, SourceView};
 
 pub(super) fn run(target: &Target) -> anyhow::Result<()> {
     let body = target.text("/api/v1/status")?;
@@ -68,7 +68,7 @@ fn push_hooks(text: &mut String, status: &Status) {
     if timed {
         columns.extend([number("RUNS"), number("EACH"), number("MISSED")]);
     }
-    let row = |hook: &crate::model::snapshot::HookView| {
+    let row = |hook: &model::snapshot::HookView| {
         let state = if hook.attached { "attached" } else { "off" };
         let mut row = vec![hook.name.clone(), state.to_owned()];
         if timed {
@@ -137,7 +137,7 @@ fn push_ledger(text: &mut String, status: &Status) {
 
 fn push_maps(text: &mut String, status: &Status) {
     let columns = [name("TABLE"), number("ROWS"), number("OF"), number("FULL")];
-    let row = |map: &crate::model::snapshot::MapView| {
+    let row = |map: &model::snapshot::MapView| {
         let full = if map.capacity == 0 { 0.0 } else { map.entries as f64 / map.capacity as f64 };
         vec![
             map.name.clone(),
@@ -161,8 +161,8 @@ const fn number(title: &'static str) -> Column {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::Build;
-    use crate::model::tests::snapshot;
+    use model::fixture::snapshot;
+    use telemetry::Build;
 
     #[test]
     fn it_says_what_is_seen_what_not_and_what_was_lost() {

@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::print;
 
 /// Back to the first line, and nothing behind it.
@@ -26,8 +28,9 @@ pub(super) fn every(
 
 /// Whether nobody reads our standard output any more (man 2 poll, POLLERR on a pipe).
 fn reader_is_gone() -> bool {
-    let mut output = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
-    // SAFETY: one valid pollfd, and no wait.
-    let ready = unsafe { libc::poll(&raw mut output, 1, 0) };
-    ready > 0 && output.revents & libc::POLLERR != 0
+    let output = io::stdout();
+    let mut output = [PollFd::new(&output, PollFlags::empty())];
+    let ready = poll(&mut output, Some(&Timespec::default()));
+    ready.is_ok_and(|ready| ready > 0)
+        && output.iter().any(|end| end.revents().contains(PollFlags::ERR))
 }

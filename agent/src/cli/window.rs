@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::map::Graph;
+use model::map::Graph;
 
 /// A time span up to now: `90s`, `5m`.
 pub(super) fn parse(text: &str) -> Result<u64, String> {

@@ -30,9 +30,9 @@ pub use self::names::Names;
 pub use self::otlp::{Headers, Otlp};
 use self::settings::{SETTINGS, Setting};
 pub use self::value::Given;
-use crate::model::balance::Weights;
-use crate::model::reservations::{Environment, Reservation};
-use crate::model::segments::Policy;
+use model::balance::Weights;
+use model::reservations::{Environment, Reservation};
+use model::segments::Policy;
 
 /// At most this many internal ranges: the kernel half keeps them in a table of fixed size.
 pub const MAX_INTERNAL_RANGES: usize = 32;

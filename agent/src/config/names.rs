@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::value::{self, Given};
-use crate::identity::rules::{Network, Rule, Rules};
-use crate::identity::sources::{Cluster, Settings};
+use discovery::rules::{Network, Rule, Rules};
+use discovery::sources::{Cluster, Settings};
 
 /// Where names come from.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 use serde::{Serialize, Serializer};
+use telemetry::push::Collector;
 
 use super::value::{self, Given};
 
@@ -85,6 +86,14 @@ pub(super) fn timeout(given: &Given) -> Result<Duration, String> {
 }
 
 // === impl Otlp ===
+
+impl Otlp {
+    /// Where pushes go, if anywhere.
+    pub fn collector(&self) -> Option<Collector> {
+        let Self { endpoint, interval, timeout, headers, ca_file } = self.clone();
+        Some(Collector { endpoint: endpoint?, interval, timeout, headers: headers.0, ca_file })
+    }
+}
 
 impl Default for Otlp {
     fn default() -> Self {

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::file::Entry;
 use super::value::{networks, parts, quoted_list};
 use super::{Config, ConfigError, Given, Place, nearest};
-use crate::model::segments::{Contradiction, Declared, OUTSIDE, Policy};
+use model::segments::{Contradiction, Declared, OUTSIDE, Policy};
 
 /// Keys of `[segments]` itself; no segment can be called so.
 const RULES: [&str; 2] = ["allow", "deny"];

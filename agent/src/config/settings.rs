@@ -4,7 +4,7 @@ use super::names;
 use super::otlp;
 use super::value::{self, Given};
 use super::{Config, Keep, LogFormat, LogLevel, Seccomp};
-use crate::model::reservations::Environment;
+use model::reservations::Environment;
 
 /// What every environment variable begins with.
 pub const ENV_PREFIX: &str = "PORTOLAN_";
@@ -300,7 +300,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "masked",
         flag: Flag::Value("masked", "NAME,…"),
-        help: "Hooks and kernel fields to do without, as if this kernel did not have them; way:NAME for one way to attach a hook",
+        help: "Hooks and kernel fields to do without, as if this kernel did not have them; way:NAME for one way to attach a hook, unpreempted to have second programs as from Linux 7.0 on",
         set: |config, given| value::names(given).map(|v| config.masked = v),
         show: |config| Some(value::quoted_list(&config.masked)),
     },

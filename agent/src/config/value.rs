@@ -7,8 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::MAX_INTERNAL_RANGES;
-use crate::model::balance::Weights;
-use crate::model::reservations::{MOST as MAX_RESERVATIONS, Reservation, Reservations};
+use model::balance::Weights;
+use model::reservations::{MOST as MAX_RESERVATIONS, Reservation, Reservations};
 
 /// A value as it was given, before anyone knows its type.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use agent_common::address::from_ip;
 
-use crate::identity::Names;
-use crate::model::balance::{Known, Weights};
-use crate::model::registry::Registry;
-use crate::model::relations::{RelationsView, ServiceName};
+use discovery::Names;
+use model::balance::{Known, Weights};
+use model::registry::Registry;
+use model::relations::{RelationsView, ServiceName};
 
 /// They are looked up again after so many seconds.
 const EVERY_SECONDS: u64 = 5;

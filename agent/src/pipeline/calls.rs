@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
@@ -25,8 +24,7 @@ pub(super) struct Calls {
 impl Calls {
     /// Of a ring buffer; within a tokio runtime.
     pub(super) fn new(ring: OwnedFd) -> io::Result<Self> {
-        // SAFETY: what it is given owns the descriptor, which stays open and the same.
-        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE)? };
+        let ring = linux::readiness::watch(ring)?;
         let now = Instant::now();
         Ok(Self { ring, not_before: now, paid: now })
     }

@@ -24,22 +24,22 @@ use super::memory::Keeper;
 use super::ports::{Known, Ports};
 use super::relate::Relate;
 use super::{settle, views};
-use crate::api::SnapshotRequests;
-use crate::identity::sources::Sources;
-use crate::identity::{Client, Names};
-use crate::kernel::drain::Drained;
-use crate::kernel::load::Kernel;
-use crate::model::health::Epochs;
-use crate::model::kept::KeptView;
-use crate::model::listen_drops::ListenDrops;
-use crate::model::memory::MemoryView;
-use crate::model::owners::Owners;
-use crate::model::port::{PortView, Protocol};
-use crate::model::snapshot::{LedgerView, Snapshot};
-use crate::model::tables::{Tables, Updated};
-use crate::model::unsent::Unsent;
-use crate::sockets::drops::NamespaceDrops;
-use crate::sockets::existing::{self, Survey};
+use discovery::sources::Sources;
+use discovery::{Client, Names};
+use linux::drops::NamespaceDrops;
+use linux::existing::{self, Survey};
+use loader::drain::Drained;
+use loader::load::Kernel;
+use model::health::Epochs;
+use model::kept::KeptView;
+use model::listen_drops::ListenDrops;
+use model::memory::MemoryView;
+use model::owners::Owners;
+use model::port::{PortView, Protocol};
+use model::snapshot::{LedgerView, Snapshot};
+use model::tables::{Tables, Updated};
+use model::unsent::Unsent;
+use telemetry::source::SnapshotRequests;
 
 /// How often the addresses of this host are looked up again.
 const ADDRESSES_EVERY: Duration = Duration::from_secs(30);
@@ -47,30 +47,6 @@ const ADDRESSES_EVERY: Duration = Duration::from_secs(30);
 const ADDRESSES_SOONEST: Duration = Duration::from_secs(1);
 /// A drain may take at most one part in this many of the time.
 const DRAIN_SHARE: u32 = 50;
-
-/// Looks at what is there before us and hands its sockets to the kernel half, which an adopted one
-/// has done already. It takes more privileges than all that follows.
-pub(super) fn bootstrap(kernel: &mut Kernel) -> Survey {
-    if kernel.adopted {
-        return existing::places(&[]);
-    }
-    let survey = existing::survey();
-    for problem in &survey.problems {
-        tracing::warn!("{problem}");
-    }
-    match kernel.bootstrap(&survey) {
-        Ok(sockets) => tracing::info!(
-            "{sockets} sockets were there before in {} network namespaces",
-            survey.namespaces.len()
-        ),
-        Err(error) => {
-            tracing::warn!(
-                "connections and listeners from before the start are missing: {error:#}"
-            );
-        }
-    }
-    survey
-}
 
 /// All state, owned by one thread.
 pub(super) struct Core {
@@ -190,7 +166,7 @@ impl Core {
         }
         self.learn(&mut drained);
         let Self { owners, drops, namespace_drops, unsent, .. } = self;
-        settle::drops(drops, namespace_drops, owners, &mut drained.edges);
+        settle::listen_drops(drops, namespace_drops, owners, &mut drained.edges);
         settle::unsent(unsent, owners, &mut drained.edges);
         let snapshot = self.update(&drained);
         self.drains += 1;
@@ -302,7 +278,7 @@ impl Core {
                 recursion_misses: hooks.iter().map(|hook| hook.misses).sum(),
             },
             hooks,
-            disabled: self.kernel.disabled.clone(),
+            disabled: views::disabled(&self.kernel),
             maps: views::maps(&self.kernel, drained),
             memory: self.memory,
             unresolved_owners: self.names.unresolved(),

@@ -7,19 +7,19 @@ use agent_common::bound::BoundRecord;
 use agent_common::listener::ListenerRecord;
 
 use crate::config::Config;
-use crate::identity::Names;
-use crate::kernel::enforcement::Enforcement;
-use crate::model::book::Book;
-use crate::model::breaches::{Action, Breach, Breaches, Holding};
-use crate::model::claims::Failures;
-use crate::model::enforcement::{self, Known, Verdicts};
-use crate::model::kept::KeptView;
-use crate::model::owners::Owners;
-use crate::model::port::{Port, Protocol};
-use crate::model::reservations::{Environment, Reservation};
-use crate::model::service::Service;
-use crate::sockets::namespaces;
 use crate::state::DeskHandle;
+use discovery::Names;
+use linux::namespaces;
+use loader::enforcement::Enforcement;
+use model::book::Book;
+use model::breaches::{Action, Breach, Breaches, Holding};
+use model::claims::Failures;
+use model::enforcement::{self, Known, Verdicts};
+use model::kept::KeptView;
+use model::owners::Owners;
+use model::port::{Port, Protocol};
+use model::reservations::{Environment, Reservation};
+use model::service::Service;
 
 /// Reservations, and their breaches so far.
 pub(super) struct Kept {
@@ -77,7 +77,7 @@ impl Kept {
         if verdicts.dropped > 0 {
             tracing::debug!(verdicts.dropped, "some are let in that could be refused a port");
         }
-        if let Err(error) = kernel.apply(verdicts) {
+        if let Err(error) = kernel.apply(verdicts.ports, verdicts.verdicts) {
             tracing::warn!("the kernel half does not know all of whom to refuse a port: {error}");
         }
     }

@@ -3,13 +3,13 @@
 use agent_common::address::{UNSPECIFIED, owner_of, to_ip};
 use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 
-use crate::identity::{Found, Names};
-use crate::model::owners::Owners;
-use crate::model::registry::Registry;
-use crate::model::service::{Entity, Service, Source};
-use crate::model::slot::Naming;
-use crate::model::snapshot::{EdgeLabels, Role};
-use crate::model::tables::Edge;
+use agent_common::drained::Edge;
+use discovery::{Found, Names};
+use model::owners::Owners;
+use model::registry::Registry;
+use model::service::{Entity, Service, Source};
+use model::slot::Naming;
+use model::snapshot::{EdgeLabels, Role};
 
 /// Names both ends of an edge.
 pub(super) fn naming(

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::identity::mounts::{self, Mount};
-use crate::kernel::drain::Drain;
-use crate::model::memory::{Memory, MemoryView, Usage};
+use linux::mounts::{self, Mount};
+use loader::drain::Drain;
+use model::memory::{Memory, MemoryView, Usage};
 
 /// Below this share of a cgroup's limit it does not matter what of it could be given back.
 const LOOK_CLOSER: (u64, u64) = (2, 3);
@@ -64,8 +64,7 @@ impl Keeper {
             tell(folding, usage);
         }
         if folding {
-            // SAFETY: gives unused memory back; no preconditions.
-            unsafe { libc::malloc_trim(0) };
+            linux::pages::trim_heap();
         }
         MemoryView { usage, folding, held_rows: drain.held_edges(), foldings: self.foldings }
     }
@@ -174,9 +173,7 @@ fn groups(mounts: &[Mount], memberships: &str) -> Vec<Group> {
 fn resident() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-    // SAFETY: no preconditions.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    Some(pages * u64::try_from(size).ok()?)
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 #[cfg(test)]
@@ -184,7 +181,7 @@ mod tests {
     use super::*;
 
     fn mount(kind: &str, root: &str, point: &Path) -> Mount {
-        Mount { root: root.into(), point: point.to_owned(), kind: kind.into() }
+        Mount { id: 1, root: root.into(), point: point.to_owned(), kind: kind.into() }
     }
 
     #[test]

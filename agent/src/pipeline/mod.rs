@@ -6,6 +6,7 @@
 
 mod account;
 mod backends;
+mod bootstrap;
 mod calls;
 mod clock;
 mod core;
@@ -13,7 +14,6 @@ mod kept;
 mod labels;
 mod memory;
 mod notify;
-mod pages;
 mod ports;
 mod relate;
 mod settle;
@@ -33,17 +33,17 @@ use self::notify::Manager;
 use self::relate::Relate;
 use crate::api;
 use crate::config::Config;
-use crate::export::{Build, Exporter};
-use crate::identity::Names;
-use crate::identity::hierarchy::Hierarchy;
-use crate::identity::remote::MAX_ADDRESSES;
-use crate::identity::sources::Sources;
-use crate::kernel::load::{Kernel, MAX_SHARDS, Options};
-use crate::kernel::{object, pins, preflight};
-use crate::model::snapshot::Disabled;
 use crate::privileges;
-use crate::push::Pusher;
 use crate::state::{Desk, DeskHandle, Store};
+use discovery::Names;
+use discovery::remote::MAX_ADDRESSES;
+use discovery::sources::Sources;
+use linux::hierarchy::Hierarchy;
+use loader::load::Disabled;
+use loader::load::{Kernel, MAX_SHARDS, Options};
+use loader::{object, pins, preflight};
+use telemetry::push::Pusher;
+use telemetry::{Build, Exporter};
 
 /// Bytes of the ring of details: some thousand records, and at most 100 of a kind are written each
 /// second and CPU.
@@ -63,11 +63,11 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let lost = |(what, why): (&str, String)| Disabled { what: what.to_owned(), why };
     kernel.disabled.extend(privileges.losses().into_iter().map(lost));
     report(&kernel);
-    let survey = core::bootstrap(&mut kernel);
+    let survey = bootstrap::bootstrap(&mut kernel);
     // Up to here there is one thread, and all that follow inherit what it has left.
     privileges.give_up(config)?;
     let desk = desk(config, &kernel)?;
-    let (source, requests) = api::channel();
+    let (source, requests) = telemetry::source::channel();
     let (stop, stopping) = watch::channel(());
     let rules = config.names.rules();
     let sources = Sources::start(config.names.settings(rules.labels()))
@@ -89,8 +89,11 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         kernel: preflight::kernel_release(),
     };
     let exporter = Exporter::new(build.clone());
-    let pusher = Pusher::new(&config.otlp, source.clone(), exporter, &host_name());
-    let mut pusher = pusher.context("preparing pushes to otlp.endpoint")?;
+    let pusher = config
+        .otlp
+        .collector()
+        .map(|collector| Pusher::new(collector, source.clone(), exporter, &host_name()));
+    let mut pusher = pusher.transpose().context("preparing pushes to otlp.endpoint")?;
     let api = api::Api::new(source.clone(), build);
     let api = api.with_outcomes(pusher.as_ref().map(Pusher::outcomes));
     let (router, control_router) = (api::router(api.clone()), api::local::router(api, desk));
@@ -105,7 +108,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             manager.stopping();
         };
         manager.ready(&format!("listening on {}", config.web.listen_address));
-        pages::give_back();
+        linux::pages::give_back();
         let (stop_control, control_stopping) = watch::channel(());
         let served = async {
             let served = tokio::select! {
@@ -190,10 +193,8 @@ fn default_sizes(memory_bytes: u64, limit: Option<u64>) -> (u32, u32) {
 }
 
 fn memory_bytes() -> u64 {
-    // SAFETY: sysconf has no preconditions.
-    let (pages, size) =
-        unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
-    u64::try_from(pages).unwrap_or(0).saturating_mul(u64::try_from(size).unwrap_or(0))
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 fn report(kernel: &Kernel) {

@@ -8,7 +8,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-use crate::api::{STANDS_STILL, SnapshotSource};
+use telemetry::source::{STANDS_STILL, SnapshotSource};
 
 /// How often the loop is looked at without a manager that wants it more often.
 const LOOK_EVERY: Duration = Duration::from_secs(10);

@@ -21,17 +21,17 @@ use hashbrown::{HashMap, HashSet};
 use self::candidate::Candidate;
 pub(super) use self::known::Known;
 use super::labels::local_name;
-use crate::identity::Names;
-use crate::kernel::drain::Drained;
-use crate::model::claims::{Claims, Failures};
-use crate::model::clash::{self, Place, Reason, Verdict, Wanted};
-use crate::model::conflicts::{Conflict, Conflicts, Party};
-use crate::model::ephemeral::{Ephemeral, EphemeralView};
-use crate::model::owners::Owners;
-use crate::model::port::{PortState, PortView, Protocol};
-use crate::model::service::{Service, Source};
-use crate::sockets::existing::Survey;
-use crate::sockets::inspection::{Inspection, inspect};
+use discovery::Names;
+use linux::existing::Survey;
+use linux::inspection::{Inspection, inspect};
+use loader::drain::Drained;
+use model::claims::{Claims, Failures};
+use model::clash::{self, Place, Reason, Verdict, Wanted};
+use model::conflicts::{Conflict, Conflicts, Party};
+use model::ephemeral::{Ephemeral, EphemeralView};
+use model::owners::Owners;
+use model::port::{PortState, PortView, Protocol};
+use model::service::{Service, Source};
 
 /// Namespaces looked at in one drain, at most; what failed in others has no holder.
 const MAX_INSPECTIONS: usize = 16;
@@ -162,7 +162,19 @@ impl Ports {
     pub(super) fn set_ephemeral(&mut self, survey: &Survey) {
         // The agent's own namespace comes first.
         self.own = survey.namespaces.first().map_or(0, |namespace| namespace.inode);
-        self.ephemeral.clone_from(&survey.ephemeral);
+        let known = |(netns, used): &(u32, linux::ephemeral::Ephemeral)| {
+            let linux::ephemeral::Ephemeral {
+                first,
+                last,
+                used_tcp,
+                used_udp,
+                most,
+                most_to,
+                time_wait,
+            } = *used;
+            (*netns, Ephemeral { first, last, used_tcp, used_udp, most, most_to, time_wait })
+        };
+        self.ephemeral = survey.ephemeral.iter().map(known).collect();
     }
 
     /// Ephemeral ports in use, each namespace with a name.

@@ -6,14 +6,15 @@ use agent_common::address::Address;
 
 use super::backends::Backends;
 use crate::config::Config;
-use crate::identity::Names;
-use crate::model::balance::Weights;
-use crate::model::registry::Registry;
-use crate::model::relations::{Ends, Relations};
-use crate::model::sides::Sides;
-use crate::model::snapshot::RelatedView;
-use crate::model::tables::{Edge, Tables};
-use crate::model::violations::{Between, Event, Violations};
+use agent_common::drained::Edge;
+use discovery::Names;
+use model::balance::Weights;
+use model::registry::Registry;
+use model::relations::{Ends, Relations};
+use model::sides::Sides;
+use model::snapshot::RelatedView;
+use model::tables::Tables;
+use model::violations::{Between, Event, Violations};
 
 /// Keeps them up to date.
 pub(super) struct Relate {

@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 use agent_common::address::to_ip;
 use agent_common::edge::{CONNECT_OTHER, EdgeKey, connect_result};
 
-use crate::model::listen_drops::ListenDrops;
-use crate::model::owners::Owners;
-use crate::model::tables::Edge;
-use crate::model::unsent::Unsent;
-use crate::sockets::drops::NamespaceDrops;
-use crate::sockets::refusal::refusal;
+use agent_common::drained::Edge;
+use linux::drops::{self, NamespaceDrops};
+use linux::refusal::refusal;
+use model::listen_drops::{ListenDrops, Reading};
+use model::owners::Owners;
+use model::unsent::Unsent;
 
 /// Replaces what listeners' sockets dropped by what they lost of connection requests.
-pub(super) fn drops(
+pub(super) fn listen_drops(
     drops: &mut ListenDrops,
     namespaces: &mut NamespaceDrops,
     owners: &Owners,
@@ -25,7 +25,11 @@ pub(super) fn drops(
         |edge| owners.netns(edge.key.owner),
         |netns, edge| {
             let tgid = owners.row(edge.key.owner).map_or(0, |row| row.tgid);
-            namespaces.read(netns, tgid)
+            match namespaces.read(netns, tgid) {
+                drops::Reading::Total(total) => Reading::Total(total),
+                drops::Reading::Later => Reading::Later,
+                drops::Reading::Never => Reading::Never,
+            }
         },
     );
 }

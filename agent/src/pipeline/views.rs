@@ -9,15 +9,15 @@ use agent_common::edge::FIRST_FREE_SLOT;
 use agent_common::listener::ListenerRecord;
 
 use super::labels::local_name;
-use crate::decode::Event;
-use crate::identity::Names;
-use crate::kernel::bpf::{self, ProgramRuns};
-use crate::kernel::drain::Drained;
-use crate::kernel::load::Kernel;
-use crate::kernel::object::Link;
-use crate::model::owners::Owners;
-use crate::model::snapshot::{HookView, ListenerView, MapView};
-use crate::model::tables::Tables;
+use agent_common::decode::Event;
+use discovery::Names;
+use loader::bpf::{self, ProgramRuns};
+use loader::drain::Drained;
+use loader::load::Kernel;
+use loader::object::Link;
+use model::owners::Owners;
+use model::snapshot::{Disabled, HookView, ListenerView, MapView};
+use model::tables::Tables;
 
 /// Every hook: attached or why not, and what its program did.
 pub(super) fn hooks(kernel: &Kernel) -> Vec<HookView> {
@@ -106,4 +106,13 @@ pub(super) fn log(event: &Event, tables: &Tables) {
             tracing::debug!(client, server, port, %remote, remote_port, local_port, sent, cause, idle_us, "reset");
         }
     }
+}
+
+/// What is off, and why.
+pub(super) fn disabled(kernel: &Kernel) -> Vec<Disabled> {
+    let view = |off: &loader::load::Disabled| {
+        let loader::load::Disabled { what, why } = off.clone();
+        Disabled { what, why }
+    };
+    kernel.disabled.iter().map(view).collect()
 }

@@ -5,9 +5,9 @@
 
 use serde::Serialize;
 
-use super::capability::Capability;
 use super::host::Host;
 use crate::config::Config;
+use linux::capability::Capability;
 
 /// Something the agent does that may take a capability.
 #[derive(Debug)]

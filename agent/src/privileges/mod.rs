@@ -5,7 +5,6 @@
 //! with too little; [`Privileges::give_up`] drops the rest after the start, once and for all
 //! threads, and closes the door behind: `no_new_privs` and the system calls of [`seccomp`].
 
-pub mod capability;
 pub mod features;
 pub mod host;
 pub mod seccomp;
@@ -17,10 +16,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 
-use self::capability::{Capability, CapabilitySet};
 use self::features::{FEATURES, Feature, Lost, Need, Span};
 use self::host::Host;
 use crate::config::{Config, Keep};
+use linux::capability::{Capability, CapabilitySet};
 
 /// How often threads that have ended are waited for, a millisecond at a time.
 const LAST_BREATHS: usize = 200;
@@ -179,8 +178,7 @@ impl Use {
 
 /// Names of the other threads of this process.
 fn other_threads() -> io::Result<Vec<String>> {
-    // SAFETY: no preconditions.
-    let own = unsafe { libc::gettid() }.to_string();
+    let own = rustix::thread::gettid().as_raw_nonzero().to_string();
     let mut others = Vec::new();
     for entry in fs::read_dir("/proc/self/task")? {
         let entry = entry?;
@@ -194,11 +192,7 @@ fn other_threads() -> io::Result<Vec<String>> {
 
 /// From here on no execve(2) can give more than there is (man 2 prctl).
 fn no_new_privileges() -> io::Result<()> {
-    // SAFETY: sets a flag of this thread; takes no pointers.
-    match unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    Ok(rustix::thread::set_no_new_privs(true)?)
 }
 
 #[cfg(test)]

@@ -107,6 +107,7 @@ const CALLS: &[(&str, &[libc::c_long])] = &[
             libc::SYS_name_to_handle_at,
             libc::SYS_newfstatat,
             libc::SYS_openat,
+            libc::SYS_openat2,
             libc::SYS_readlinkat,
             libc::SYS_renameat,
             libc::SYS_renameat2,
@@ -271,6 +272,8 @@ fn program(otherwise: SeccompAction, attaches: bool) -> anyhow::Result<BpfProgra
 #[cfg(test)]
 mod tests {
     use super::*;
+    use linux::foreign_path::open_namespaces;
+    use linux::mounts::Mount;
 
     /// Runs `f` on a thread under the list.
     fn confined<T: Send + 'static>(attaches: bool, f: impl FnOnce() -> T + Send + 'static) -> T {
@@ -295,6 +298,11 @@ mod tests {
             let there = listener.local_addr().unwrap();
             std::net::TcpStream::connect(there).unwrap();
             std::thread::spawn(|| {}).join().unwrap();
+            let somewhere =
+                Mount { id: 1, root: "net:[1]".into(), point: "/".into(), kind: "nsfs".into() };
+            let found = open_namespaces(std::process::id(), &[&somewhere], u64::MAX).unwrap();
+            let error = found.into_iter().next().unwrap().unwrap_err();
+            assert_eq!(error.raw_os_error(), None, "openat2 answers: {error}");
         });
     }
 

@@ -11,20 +11,20 @@ use hashbrown::HashMap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::failure::Failure;
+use super::port_use;
 use super::requests::{
     Free, HOST_NETNS, Handed, Register, Registered, Release, Reserve, Reserved, Unregister, Warning,
 };
 use super::store::Store;
-use crate::model::allocation::{self, Wanted};
-use crate::model::book::Book;
-use crate::model::moment;
-use crate::model::port::{Port, Protocol};
-use crate::model::port_ranges::PortRules;
-use crate::model::registry::Registration;
-use crate::model::reservations::{Environment, Origin, Reservation};
-use crate::sockets::diag::DiagError;
-use crate::sockets::namespaces::{self, Namespace};
-use crate::sockets::port_use;
+use linux::diag::DiagError;
+use linux::namespaces::{self, Namespace};
+use model::allocation::{self, Wanted};
+use model::book::Book;
+use model::moment;
+use model::port::{Port, Protocol};
+use model::port_ranges::PortRules;
+use model::registry::Registration;
+use model::reservations::{Environment, Origin, Reservation};
 
 /// Who asks gets an answer within this time.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! Why something that was asked of the desk is not done.
 
-use crate::model::{registry, reservations};
+use model::{registry, reservations};
 
 /// Why nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

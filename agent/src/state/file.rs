@@ -3,18 +3,18 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::book::Book;
-use crate::model::moment;
-use crate::model::port::Port;
-use crate::model::registry::{Endpoint, Registration};
-use crate::model::reservations::{Environment, Origin, Reservation};
+use model::book::Book;
+use model::moment;
+use model::port::Port;
+use model::registry::{Endpoint, Registration};
+use model::reservations::{Environment, Origin, Reservation};
 
 /// The version that this agent writes, and the newest that it reads.
-pub(crate) const VERSION: u64 = 1;
+pub const VERSION: u64 = 1;
 
 /// Why a text is no state file: where, and how to mend it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Broken {
+pub enum Broken {
     /// No JSON.
     #[error("it is no JSON ({0}); mend it there")]
     Syntax(String),
@@ -38,7 +38,7 @@ pub(crate) enum Broken {
 
 /// What the text says, and what of it no longer holds.
 #[derive(Debug)]
-pub(crate) struct Read {
+pub struct Read {
     /// The book.
     pub book: Book,
     /// Reservations in network namespaces of an earlier boot, which are gone.
@@ -77,7 +77,7 @@ struct Whole {
 }
 
 /// Reads a state file written since or before the boot called `boot`.
-pub(crate) fn read(text: &str, boot: &str) -> Result<Read, Broken> {
+pub fn read(text: &str, boot: &str) -> Result<Read, Broken> {
     let whole: Value =
         serde_json::from_str(text).map_err(|error| Broken::Syntax(error.to_string()))?;
     match whole.get("version").and_then(Value::as_u64) {
@@ -113,7 +113,7 @@ pub(crate) fn read(text: &str, boot: &str) -> Result<Read, Broken> {
 }
 
 /// Writes what of `book` is not in the configuration.
-pub(crate) fn write(book: &Book, boot: &str) -> String {
+pub fn write(book: &Book, boot: &str) -> String {
     let reservations = book.reservations.iter().filter(|one| one.origin == Origin::State);
     let whole = Whole {
         version: VERSION,

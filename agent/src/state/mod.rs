@@ -1,12 +1,13 @@
 //! What the agent was told and remembers: its one file on disk, and the one thread that writes it.
 //!
 //! [`store::Store`] reads and writes the file, whole and at once; [`desk::Desk`] owns the
-//! [`Book`](crate::model::book::Book) and is its only writer; everybody else reads the copy that
+//! [`Book`](model::book::Book) and is its only writer; everybody else reads the copy that
 //! it last published.
 
 pub mod desk;
 mod failure;
-pub(crate) mod file;
+pub mod file;
+mod port_use;
 pub mod requests;
 pub mod store;
 

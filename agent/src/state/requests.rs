@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::full_name::FullName;
-use crate::model::moment;
-use crate::model::port::Protocol;
-use crate::model::registry::Endpoint;
-use crate::model::reservations::{Environment, Origin, Reservation};
+use model::full_name::FullName;
+use model::moment;
+use model::port::Protocol;
+use model::registry::Endpoint;
+use model::reservations::{Environment, Origin, Reservation};
 
 /// Stands for the inode of the host's network namespace, which not every caller may look at.
 pub const HOST_NETNS: u32 = 0;

@@ -1,14 +1,13 @@
 //! The state file: replaced whole and at once, so that a crash at any moment leaves the old
 //! text or the new one; never overwritten if it cannot be read.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::file;
-use crate::model::book::Book;
+use model::book::Book;
 
 /// The file in the state directory.
 const NAME: &str = "state.json";
@@ -108,16 +107,12 @@ impl Store {
             .mode(0o600)
             .open(self.directory.join(LOCK))
             .map_err(refuse)?;
-        // SAFETY: flock on our own descriptor.
-        if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::WouldBlock {
-                return Err(refuse(error));
-            }
-            return Err(format!(
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::Error(error) => refuse(error),
+            TryLockError::WouldBlock => format!(
                 "another agent uses the state directory {directory}; this one keeps and changes no reservations and no registered services; give it a directory of its own with --state-directory"
-            ));
-        }
+            ),
+        })?;
         self.lock = Some(lock);
         Ok(())
     }
@@ -250,8 +245,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::registry::Registration;
-    use crate::model::reservations::{Origin, Reservation};
+    use model::registry::Registration;
+    use model::reservations::{Origin, Reservation};
 
     fn book(reservations: &[&str], services: &[(&str, &str)]) -> Book {
         let mut book = Book::default();

@@ -7,10 +7,10 @@ use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use linux::capability::{Capability, CapabilitySet};
+use loader::attacher::{Attacher, Error};
+use loader::load::{Kernel, Options};
 use portolan::config::Seccomp;
-use portolan::kernel::attacher::{Attacher, Error};
-use portolan::kernel::load::{Kernel, Options};
-use portolan::privileges::capability::{Capability, CapabilitySet};
 use portolan::privileges::features::FEATURES;
 use portolan::privileges::seccomp;
 

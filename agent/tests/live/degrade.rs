@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use agent_common::config::Offsets;
-use portolan::kernel::hooks::{HOOKS, Hook, Kind, OPTIONAL_FIELDS, UNPREEMPTED, Way};
+use loader::hooks::{HOOKS, Hook, Kind, OPTIONAL_FIELDS, UNPREEMPTED, Way};
 
 use crate::agent::{self, Agent};
 use crate::conflicts::claim::Claim;

@@ -8,6 +8,7 @@ mod server;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use loader::hooks::{UNPREEMPTED, find};
 use serde_json::Value;
 
 use self::server::{Dnsmasq, Message, Record, Responder};
@@ -386,6 +387,31 @@ fn a_flood_of_answers_is_counted_and_costs_only_who_is_flooded() {
     assert_eq!(calm, [named("calm.portolan.test", 1)]);
     // With hardly a ring and nobody who empties it in time, what finds no room is counted as well.
     check(&[("limits.ring_bytes", "4096"), ("sweep_interval", "10s")], "ring_full");
+    drop(responder);
+}
+
+/// As on a kernel that preempts programs: a second one reads no answer, and counts what the first
+/// did not read.
+#[test]
+fn an_answer_that_only_a_second_program_meets_is_counted_as_lost() {
+    needs_kernel!();
+    let pair = pair();
+    let responder = Responder::start(&pair.server, |question| {
+        vec![Message::answer(question, &[Record::a(&question.name, 60, &format!("{V4}.41"))])]
+    });
+    let check = |masked: &str, exported: u64, lost: u64| {
+        let agent = agent(&[("masked", masked)]);
+        ask_connected(&pair.client, pair.server.v4, "again.portolan.test");
+        agent.eventually((1, exported, lost), |_| ledger(&agent));
+        let reason = [("class", "dns_answer"), ("reason", "recursion")];
+        assert_eq!(agent.scrape().sum("portolan_events_lost_total", &reason), lost);
+        agent.stop();
+    };
+    check(UNPREEMPTED, 1, 0);
+    let hook = find("sk_data_ready").expect("it is in the table");
+    let first = hook.ways.iter().map(|way| format!("way:{}", way.program));
+    let first: Vec<_> = [UNPREEMPTED.to_owned()].into_iter().chain(first).collect();
+    check(&first.join(","), 0, 1);
     drop(responder);
 }
 

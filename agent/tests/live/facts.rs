@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portolan::kernel::hooks::UNPREEMPTED;
+use loader::hooks::UNPREEMPTED;
 
 use crate::namespace::{self, Namespace};
 

@@ -78,9 +78,14 @@ pub fn called<T>(name: &str, f: impl FnOnce() -> T) -> T {
 
 /// Reads a file as it is in a namespace of somebody else; nothing if that goes away.
 pub fn read_in(name: &str, path: &str) -> Option<String> {
+    within_named(name, || fs::read_to_string(path).ok())?
+}
+
+/// Runs `f` in the namespace that `ip netns` calls so; nothing if there is none.
+pub fn within_named<T: Send>(name: &str, f: impl FnOnce() -> T + Send) -> Option<T> {
     let file = File::open(format!("/run/netns/{name}")).ok()?;
-    let read = || enter(file.as_raw_fd()).and_then(|()| fs::read_to_string(path)).ok();
-    thread::scope(|scope| scope.spawn(read).join().ok()?)
+    let run = || enter(file.as_raw_fd()).ok().map(|()| f());
+    thread::scope(|scope| scope.spawn(run).join().ok()?)
 }
 
 // === impl Pair ===

@@ -5,7 +5,7 @@ use super::{Finding, Sources, code, word_at};
 /// One file per hook.
 const HOOKS: &str = "agent-ebpf/src/hooks/";
 /// The table with a row per hook.
-const TABLE: &str = "agent/src/kernel/hooks.rs";
+const TABLE: &str = "agent/crates/loader/src/hooks.rs";
 /// Where each has a test on the real kernel: a file or a function of its name.
 const LIVE_TESTS: &str = "agent/tests/";
 
@@ -55,8 +55,8 @@ mod tests {
     #[test]
     fn a_hook_needs_its_row_and_its_test() {
         let hook = ("agent-ebpf/src/hooks/tcp_x.rs", "");
-        let table = ("agent/src/kernel/hooks.rs", "    Hook { name: \"tcp_x\" },\n");
-        let commented = ("agent/src/kernel/hooks.rs", "// \"tcp_x\"\n");
+        let table = ("agent/crates/loader/src/hooks.rs", "    Hook { name: \"tcp_x\" },\n");
+        let commented = ("agent/crates/loader/src/hooks.rs", "// \"tcp_x\"\n");
         let other = ("agent/tests/live/tcp_y.rs", "");
         let file = ("agent/tests/live/tcp_x.rs", "");
         let function = ("agent/tests/live.rs", "fn tcp_x_counts() {}\n");

@@ -6,7 +6,7 @@ use super::{Finding, Sources, code, is_test};
 
 const PREFIX: &str = "portolan_";
 /// The one place that names metrics in code, in full and in quotes.
-const CODE: &str = "agent/src/export/";
+const CODE: &str = "agent/crates/telemetry/src/";
 /// The list for people: a heading for each.
 const LIST: &str = "docs/metrics.md";
 const HEADING: &str = "### ";
@@ -83,7 +83,10 @@ mod tests {
 
     #[test]
     fn text_names_only_what_exists() {
-        let code = ("agent/src/export/a.rs", "name: \"portolan_a_seconds\",\n// \"portolan_b\"\n");
+        let code = (
+            "agent/crates/telemetry/src/a.rs",
+            "name: \"portolan_a_seconds\",\n// \"portolan_b\"\n",
+        );
         let list = (LIST, "### portolan_a_seconds\nportolan_bpf and portolan_a_* are no metrics\n");
         let good = (
             "dashboards/a.json",
@@ -96,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_list_is_complete() {
-        let code = ("agent/src/export/a.rs", "\"portolan_a\" => \"portolan_b\"\n");
+        let code = ("agent/crates/telemetry/src/a.rs", "\"portolan_a\" => \"portolan_b\"\n");
         check(&[code, (LIST, "### portolan_a\n")], &[(LIST, 0)]);
         check(&[code, (LIST, "### portolan_a\n### portolan_b\n### portolan_c\n")], &[(LIST, 3)]);
     }

@@ -4,7 +4,6 @@
 //! finding names the place and what to do about it.
 
 mod hooks;
-mod imports;
 mod metrics;
 mod proof;
 mod sources;
@@ -30,13 +29,12 @@ struct Finding {
     what: String,
 }
 
-const RULES: [fn(&Sources) -> Vec<Finding>; 9] = [
+const RULES: [fn(&Sources) -> Vec<Finding>; 8] = [
     sources::headers,
     sources::lengths,
     sources::names,
     sources::leftovers,
     sources::machine_paths,
-    imports::layers,
     hooks::touch_list,
     metrics::named_and_listed,
     proof::tests_exist,

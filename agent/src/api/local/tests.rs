@@ -6,10 +6,10 @@ use std::os::unix::net::UnixStream as StdStream;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::channel;
-use crate::export::Build;
-use crate::model::tests::snapshot;
 use crate::state::{Desk, Store};
+use model::fixture::snapshot;
+use telemetry::Build;
+use telemetry::source::channel;
 
 /// A socket that is served on a thread of its own; the directory and what stops it.
 struct Served {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{Api, Failure};
 use crate::api::relations::{Balance, Map, Segments};
-use crate::model::map::Graph;
+use model::map::Graph;
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()

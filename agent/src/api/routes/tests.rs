@@ -5,8 +5,8 @@ use axum::http::{Method, Request};
 use tower::ServiceExt;
 
 use super::*;
-use crate::api::channel;
-use crate::model::tests::snapshot;
+use model::fixture::snapshot;
+use telemetry::source::channel;
 
 /// A router over the hand-made snapshot.
 fn over_snapshot() -> Router {

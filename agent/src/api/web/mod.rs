@@ -6,7 +6,7 @@
 //! current meaning and looks for changed files as connections come in, at most once a second: a
 //! renewed certificate needs no restart, and a mistake in a changed file leaves the old one in force.
 
-pub(crate) mod file;
+mod file;
 mod passwords;
 mod stamps;
 mod tls;
@@ -103,6 +103,11 @@ impl State {
             }
         }
     }
+}
+
+/// Checks the text of a web configuration file; reads no file that it names.
+pub fn check(text: &str) -> anyhow::Result<()> {
+    WebFile::parse(text).map(drop)
 }
 
 // === impl Rules ===

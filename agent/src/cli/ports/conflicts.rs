@@ -9,8 +9,8 @@ use clap::Args;
 use crate::api::ports::{Conflicts, ToldConflict};
 use crate::cli::client::Target;
 use crate::cli::{Output, print};
-use crate::model::moment;
-use crate::model::words::ago;
+use model::moment;
+use model::words::ago;
 
 /// Between two questions of `watch`.
 const PAUSE: Duration = Duration::from_secs(1);

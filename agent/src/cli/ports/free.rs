@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::super::control::{self, Control};
 use super::super::{Output, print};
-use crate::model::full_name::FullName;
-use crate::model::port::Protocol;
-use crate::model::reservations::Environment;
 use crate::state::requests::{Free, Handed};
+use model::full_name::FullName;
+use model::port::Protocol;
+use model::reservations::Environment;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -8,12 +8,12 @@ use crate::api::ports::{Port, Ports};
 use crate::cli::client::Target;
 use crate::cli::table::{self, Column};
 use crate::cli::{Output, print};
-use crate::model::conflicts::Party;
-use crate::model::ephemeral::EphemeralView;
-use crate::model::port::{PortState, Protocol};
-use crate::model::service::Source;
-use crate::model::words::ago;
 use crate::state::requests::ReservationShape;
+use model::conflicts::Party;
+use model::ephemeral::EphemeralView;
+use model::port::{PortState, Protocol};
+use model::service::Source;
+use model::words::ago;
 
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
@@ -172,9 +172,9 @@ fn holder(party: &Party, sockets: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::port::PortView;
-    use crate::model::reservations::Reservation;
-    use crate::model::service::Service;
+    use model::port::PortView;
+    use model::reservations::Reservation;
+    use model::service::Service;
 
     fn postgres() -> Port {
         let view = PortView {

@@ -92,7 +92,7 @@ fn row(kept: &KeptPort) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tests::snapshot;
+    use model::fixture::snapshot;
 
     #[test]
     fn every_reservation_is_a_row_and_the_last_breaches_follow() {

@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::super::control::{self, Control};
 use super::super::{Output, print};
-use crate::model::full_name::FullName;
-use crate::model::port::Port;
-use crate::model::reservations::Environment;
 use crate::state::requests::{Release, ReservationShape, Reserve, Reserved};
+use model::full_name::FullName;
+use model::port::Port;
+use model::reservations::Environment;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -130,8 +130,8 @@ pub(super) fn sentence(one: &ReservationShape, holds: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::reservations::Reservation;
     use crate::state::requests::Warning;
+    use model::reservations::Reservation;
 
     #[test]
     fn what_was_done_and_what_may_go_wrong_is_said() {

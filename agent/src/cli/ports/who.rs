@@ -61,7 +61,7 @@ fn text(port: u16, ports: &Ports, conflicts: &Conflicts, room: Option<usize>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::reservations::Reservation;
+    use model::reservations::Reservation;
 
     #[test]
     fn a_port_that_nobody_has_is_said_to_be_so_and_for_whom_it_is_kept() {

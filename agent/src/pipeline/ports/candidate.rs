@@ -4,8 +4,8 @@ use agent_common::address::to_ip;
 use agent_common::attempt::{IS_V6, REUSE_ADDRESS, REUSE_PORT, V6_ONLY};
 use agent_common::bound::BoundRecord;
 
-use crate::model::port::{Held, PortState, Protocol};
-use crate::sockets::diag::{SocketEntry, TIME_WAIT};
+use linux::diag::{SocketEntry, TIME_WAIT};
+use model::port::{Held, PortState, Protocol};
 
 /// A socket that may be in the way, and where to look for its process.
 pub(super) struct Candidate {

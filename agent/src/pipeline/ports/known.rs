@@ -10,15 +10,15 @@ use agent_common::wire::Wire as _;
 use hashbrown::HashSet;
 
 use super::candidate::Candidate;
-use crate::identity::procfs::{self, Stat};
-use crate::identity::{Names, docker_proxy};
-use crate::model::claims::Failures;
-use crate::model::conflicts::{Holder, Party};
-use crate::model::owners::Owners;
-use crate::model::port::{Port, Protocol};
-use crate::model::service::{Service, Source};
 use crate::pipeline::labels::local_name;
-use crate::sockets::holders;
+use discovery::{Names, docker_proxy, process};
+use linux::holders;
+use linux::procfs::{self, Stat};
+use model::claims::Failures;
+use model::conflicts::{Holder, Party};
+use model::owners::Owners;
+use model::port::{Port, Protocol};
+use model::service::{Service, Source};
 
 /// How long a failure of a container engine waits for the container's name.
 const CONTAINER_WITHIN_US: u64 = 3_000_000;
@@ -136,8 +136,7 @@ impl Known<'_> {
     /// When a process started, as far as the clocks tell.
     pub(super) fn started(&self, pid: u32) -> Option<f64> {
         let ticks = Stat::read(pid).ok()?.started_ticks;
-        // SAFETY: sysconf has no preconditions.
-        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        let per_second = rustix::param::clock_ticks_per_second();
         let up = fs::read_to_string("/proc/uptime").ok()?;
         let up: f64 = up.split_whitespace().next()?.parse().ok()?;
         Some(self.now_seconds - up + ticks as f64 / per_second.max(1) as f64)
@@ -148,9 +147,9 @@ fn is_alive(pid: u32) -> bool {
     pid != 0 && fs::exists(format!("/proc/{pid}")).unwrap_or(false)
 }
 
-/// The command name of an owner.
+/// The command name of an owner, as far as it is a name: programs write titles there.
 pub(super) fn command(row: &OwnerRow) -> String {
     let comm = &row.key.comm;
     let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
-    String::from_utf8_lossy(comm.get(..end).unwrap_or_default()).into_owned()
+    process::command_name(&String::from_utf8_lossy(comm.get(..end).unwrap_or_default()))
 }

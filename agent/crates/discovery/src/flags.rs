@@ -1,0 +1,397 @@
+//! Interpreters' flags: what to skip on the way to the script.
+//!
+//! Each language states which of its flags take a value, because what follows `-r` is no script,
+//! and which take none. Of a flag that is in neither list nothing is known: what follows it may
+//! be a password, so it is taken for a script only if it ends as source files do.
+
+/// Flags of an interpreter. Words are whole flags; letters may be bundled (`-um mod`), and their
+/// value may follow at once or as the next argument.
+pub(super) struct Flags {
+    /// Whole flags with a value, separated by spaces.
+    value: &'static str,
+    /// Whole flags whose value is what runs.
+    runs: &'static str,
+    /// Whole flags that are followed by code.
+    code: &'static str,
+    /// Whole flags without a value, or with one that follows at once (`--inspect*`).
+    bare: &'static str,
+    /// `None`: flags with one dash are words (`-cp`), not bundles of letters.
+    letters: Option<Letters>,
+}
+
+struct Letters {
+    value: &'static str,
+    runs: &'static str,
+    code: &'static str,
+    /// Letters that take the rest of their bundle, but never the next argument.
+    attached: &'static str,
+    /// Letters without a value.
+    bare: &'static str,
+}
+
+/// How source files end.
+const SOURCES: &str = "js mjs cjs jsx ts mts cts tsx py pyc pyz rb ru pl psgi php phar jar dll";
+
+/// What follows the flags.
+pub(super) enum Target<'a> {
+    /// A script, or a sub-command, and what follows it.
+    Script(&'a str, &'a [String]),
+    /// The value of a flag that names what runs, and what follows it.
+    Named(&'a str, &'a [String]),
+    /// Code, standard input, nothing.
+    Nameless,
+}
+
+pub(super) const NODE: Flags = Flags {
+    value: "-r --require --import --loader --experimental-loader -C --conditions --env-file \
+        --env-file-if-exists --title --icu-data-dir --openssl-config --redirect-warnings \
+        --trace-event-categories --trace-event-file-pattern --diagnostic-dir --report-dir \
+        --report-directory --report-filename --heapsnapshot-signal --cpu-prof-dir \
+        --cpu-prof-name --heap-prof-dir --input-type --unhandled-rejections \
+        --dns-result-order --disable-warning --max-http-header-size --watch-path \
+        --inspect-port --experimental-sea-config --experimental-default-type --secure-heap \
+        --secure-heap-min --tls-cipher-list --tls-keylog --disable-proto --test-reporter \
+        --allow-fs-read --allow-fs-write --cpu-prof-interval --heap-prof-interval \
+        --localstorage-file --v8-pool-size --stack-trace-limit",
+    runs: "--run",
+    code: "-e --eval -p --print -pe -",
+    bare: "-i --interactive -c --check --test --watch --inspect --inspect-brk --inspect-wait \
+        --no-* --trace-* --experimental-* --harmony* --enable-source-maps --expose-gc \
+        --preserve-symlinks* --abort-on-uncaught-exception --prof --cpu-prof --heap-prof \
+        --use-openssl-ca --use-bundled-ca --use-system-ca --throw-deprecation \
+        --pending-deprecation --frozen-intrinsics --enable-fips --force-fips --permission \
+        --tls-min-* --tls-max-* --report-on-* --report-uncaught-exception --jitless",
+    letters: None,
+};
+
+pub(super) const PYTHON: Flags = Flags {
+    value: "--check-hash-based-pycs",
+    runs: "",
+    code: "",
+    bare: "",
+    letters: Some(Letters {
+        value: "WXQ",
+        runs: "m",
+        code: "c",
+        attached: "",
+        bare: "bBdEhiIOPqRsSuvVx",
+    }),
+};
+
+pub(super) const JAVA: Flags = Flags {
+    value: "-cp -classpath --class-path -p --module-path --upgrade-module-path --add-modules \
+        --add-exports --add-opens --add-reads --limit-modules --patch-module \
+        --enable-native-access --source --describe-module -d",
+    runs: "-jar -m --module",
+    code: "",
+    bare: "-X* -D* -javaagent:* -agentlib:* -agentpath:* -ea* -da* -esa -dsa -enable* -disable* \
+        -server -client -verbose* -splash:* -showversion --show-version --enable-preview \
+        --show-module-resolution",
+    letters: None,
+};
+
+pub(super) const RUBY: Flags = Flags {
+    value: "--encoding --external-encoding --internal-encoding --enable --disable",
+    runs: "",
+    code: "",
+    bare: "--yjit* --rjit* --jit* --enable-* --disable-* --verbose --debug",
+    letters: Some(Letters {
+        value: "ICEr",
+        runs: "",
+        code: "e",
+        attached: "iWTKx0Fl",
+        bare: "acdhnpsSUvwy",
+    }),
+};
+
+pub(super) const PERL: Flags = Flags {
+    value: "",
+    runs: "",
+    code: "",
+    bare: "",
+    letters: Some(Letters {
+        value: "I",
+        runs: "",
+        code: "eE",
+        attached: "iMm0lFDCdxV",
+        bare: "acfhnpsStTuUvwWX",
+    }),
+};
+
+pub(super) const PHP: Flags = Flags {
+    value: "--define --php-ini --docroot --server --zend-extension",
+    runs: "--file",
+    code: "--run --process-code",
+    bare: "--no-php-ini --no-header --interactive",
+    letters: Some(Letters {
+        value: "dcztS",
+        runs: "f",
+        code: "rBRE",
+        attached: "",
+        bare: "aCeHhilmnqsvw",
+    }),
+};
+
+pub(super) const DENO: Flags = Flags {
+    value: "-c --config --import-map --cert --location -L --log-level --seed --port --host --cwd",
+    runs: "",
+    code: "-",
+    bare: "-A -R -W -N -E -S -q -r --allow-* --deny-* --unstable* --no-* --watch* --quiet \
+        --cached-only --check* --inspect* --reload* --frozen* --lock* --node-modules-dir*",
+    letters: None,
+};
+
+pub(super) const BUN: Flags = Flags {
+    value: "-r --preload --require --import -c --config --cwd --env-file --tsconfig-override -d \
+        --define -l --loader --port --filter",
+    runs: "",
+    code: "-e --eval -p --print -",
+    bare: "-b --bun -i --hot --watch --smol --inspect* --no-* --silent --if-present --prefer-*",
+    letters: None,
+};
+
+pub(super) const DOTNET: Flags = Flags {
+    value: "--fx-version --roll-forward --additionalprobingpath --depsfile --runtimeconfig \
+        --additional-deps -c --configuration -f --framework -r --runtime --arch --os \
+        --launch-profile -v --verbosity",
+    runs: "--project",
+    code: "",
+    bare: "--no-* --force --interactive",
+    letters: None,
+};
+
+/// npx: the package to take a program from is no program.
+pub(super) const NPX: Flags = Flags {
+    value: "-p --package -w --workspace --prefix",
+    runs: "",
+    code: "-c --call",
+    bare: "-y --yes -q --quiet --no-* --silent",
+    letters: None,
+};
+
+/// What runs a script in the place of `node`: ts-node, tsx, nodemon.
+pub(super) const LOADER: Flags = Flags {
+    value: "-r --require -P --project -C --compiler -O --compiler-options --import --loader \
+        --tsconfig --cwd -w --watch -i --ignore -e --ext -x --exec -d --delay --env-file \
+        --conditions",
+    runs: "",
+    code: "-p --print --eval",
+    bare: "-T --transpile-only --esm --swc --files --respawn --inspect* --no-* -q --quiet -V \
+        --verbose",
+    letters: None,
+};
+
+// === impl Flags ===
+
+impl Flags {
+    /// Skips flags and their values.
+    pub(super) fn target<'a>(&self, arguments: &'a [String]) -> Target<'a> {
+        self.walk(arguments, false)
+    }
+
+    /// The same in a title: arguments that were joined by spaces and split again. A value may
+    /// have had spaces, so behind the first one nothing is certain any more.
+    pub(super) fn target_in_title<'a>(&self, words: &'a [String]) -> Target<'a> {
+        self.walk(words, true)
+    }
+
+    fn walk<'a>(&self, arguments: &'a [String], is_title: bool) -> Target<'a> {
+        let mut rest = arguments;
+        let mut is_doubtful = false;
+        while let Some((argument, after)) = rest.split_first() {
+            rest = after;
+            if listed(self.code, argument) {
+                return Target::Nameless;
+            }
+            let Some(bundle) = argument.strip_prefix('-') else {
+                return script(argument, rest, is_doubtful);
+            };
+            if argument == "--" {
+                return match rest.split_first() {
+                    Some((argument, rest)) => script(argument, rest, is_doubtful),
+                    None => Target::Nameless,
+                };
+            }
+            let value = match &self.letters {
+                Some(letters) if !bundle.starts_with('-') => letters.value(bundle),
+                _ => self.word(argument),
+            };
+            let named = |name: &'a str, rest: &'a [String]| {
+                let is_certain = !(is_title && is_doubtful) || is_source(name);
+                if is_certain { Target::Named(name, rest) } else { Target::Nameless }
+            };
+            match value {
+                Value::None => is_doubtful &= is_title,
+                Value::Attached => is_doubtful = is_title,
+                Value::Perhaps => is_doubtful = true,
+                Value::Skip => {
+                    is_doubtful = is_title;
+                    rest = rest.get(1..).unwrap_or_default();
+                }
+                Value::Code => return Target::Nameless,
+                Value::Runs(Some(name)) => return named(name, rest),
+                Value::Runs(None) => {
+                    return match rest.split_first() {
+                        Some((name, rest)) => named(name, rest),
+                        None => Target::Nameless,
+                    };
+                }
+            }
+        }
+        Target::Nameless
+    }
+
+    fn word<'a>(&self, argument: &'a str) -> Value<'a> {
+        let (flag, value) = match argument.split_once('=') {
+            Some((flag, value)) => (flag, Some(value)),
+            None => (argument, None),
+        };
+        if listed(self.code, flag) {
+            Value::Code
+        } else if listed(self.runs, flag) {
+            Value::Runs(value)
+        } else if value.is_some() {
+            Value::Attached
+        } else if listed(self.value, flag) {
+            Value::Skip
+        } else {
+            bare(self.bare, flag)
+        }
+    }
+}
+
+fn script<'a>(argument: &'a str, rest: &'a [String], is_doubtful: bool) -> Target<'a> {
+    if is_doubtful && !is_source(argument) {
+        return Target::Nameless;
+    }
+    Target::Script(argument, rest)
+}
+
+/// Whether a path ends as source files do, or what is made of them.
+pub(super) fn is_source(path: &str) -> bool {
+    path.rsplit_once('.').is_some_and(|(_, end)| listed(SOURCES, end))
+}
+
+/// Of a flag that takes no value from the next argument, or is not known.
+fn bare<'a>(flags: &str, flag: &str) -> Value<'a> {
+    let mut known = flags.split_ascii_whitespace().map(|one| match one.strip_suffix('*') {
+        Some(start) => flag.strip_prefix(start).map(str::is_empty),
+        None => (one == flag).then_some(true),
+    });
+    match known.find_map(|found| found) {
+        Some(true) => Value::None,
+        Some(false) => Value::Attached,
+        None => Value::Perhaps,
+    }
+}
+
+/// What a flag says of what follows it.
+enum Value<'a> {
+    None,
+    /// Its value is here.
+    Attached,
+    /// The flag is not known: the next argument may be its value.
+    Perhaps,
+    /// The next argument is its value.
+    Skip,
+    Code,
+    /// What runs: here, or in the next argument.
+    Runs(Option<&'a str>),
+}
+
+impl Letters {
+    fn value<'a>(&self, bundle: &'a str) -> Value<'a> {
+        if bundle.is_empty() {
+            return Value::Code; // A lone dash: the program comes from standard input.
+        }
+        for (at, letter) in bundle.char_indices() {
+            let rest = bundle.get(at + letter.len_utf8()..).filter(|rest| !rest.is_empty());
+            if self.runs.contains(letter) {
+                return Value::Runs(rest);
+            }
+            if self.code.contains(letter) {
+                return Value::Code;
+            }
+            if self.value.contains(letter) {
+                return if rest.is_some() { Value::Attached } else { Value::Skip };
+            }
+            if self.attached.contains(letter) {
+                return Value::Attached;
+            }
+            if !self.bare.contains(letter) {
+                return Value::Perhaps;
+            }
+        }
+        Value::None
+    }
+}
+
+fn listed(flags: &str, flag: &str) -> bool {
+    flags.split_ascii_whitespace().any(|one| one == flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(flags: &Flags, line: &str, expected: Option<(&str, usize)>) {
+        let arguments: Vec<String> = line.split_ascii_whitespace().map(str::to_owned).collect();
+        let found = match flags.target(&arguments) {
+            Target::Script(name, rest) | Target::Named(name, rest) => Some((name, rest.len())),
+            Target::Nameless => None,
+        };
+        assert_eq!(found, expected, "{line}");
+    }
+
+    #[test]
+    fn values_are_skipped_wherever_they_stand() {
+        check(&NODE, "-r a --import b --title=c x.js d e", Some(("x.js", 2)));
+        check(&PYTHON, "-W a -Xb -uOW c x.py d", Some(("x.py", 1)));
+        check(&PYTHON, "-um a.b c", Some(("a.b", 1)));
+        check(&PYTHON, "-ma.b c", Some(("a.b", 1)));
+        check(&PYTHON, "-uc code x.py", None);
+        check(&PERL, "-i.bak -0777 -Mx -I lib x.pl", Some(("x.pl", 0)));
+        check(&JAVA, "-cp a -jar b.jar c", Some(("b.jar", 1)));
+        check(&JAVA, "--module=m/c d", Some(("m/c", 1)));
+        check(&NODE, "-- x", Some(("x", 0)));
+        check(&NODE, "-r", None);
+        check(&JAVA, "-jar", None);
+        check(&PYTHON, "-", None);
+        check(&PHP, "--", None);
+    }
+
+    #[test]
+    fn behind_an_unknown_flag_only_a_source_file_is_a_script() {
+        check(&NODE, "--password hunter2 x.js", None);
+        check(&NODE, "--some-flag x.js", Some(("x.js", 0)));
+        check(&NODE, "--some-flag --inspect x", Some(("x", 0)));
+        check(&NODE, "--some-flag=hunter2 x", Some(("x", 0)));
+        check(&NODE, "--trace-warnings server", Some(("server", 0)));
+        check(&PYTHON, "-uk hunter2", None);
+        check(&PYTHON, "--env hunter2", None);
+        check(&PERL, "-wq hunter2", None);
+        check(&JAVA, "-password hunter2", None);
+        check(&JAVA, "-Xmx1g -XX:+UseZGC -Da=b com.shop.Main", Some(("com.shop.Main", 0)));
+    }
+
+    #[test]
+    fn in_a_title_nothing_is_certain_behind_a_value() {
+        let check = |flags: &Flags, line: &str, expected: Option<&str>| {
+            let words: Vec<String> = line.split_ascii_whitespace().map(str::to_owned).collect();
+            let found = match flags.target_in_title(&words) {
+                Target::Script(name, _) | Target::Named(name, _) => Some(name),
+                Target::Nameless => None,
+            };
+            assert_eq!(found, expected, "{line}");
+        };
+        check(&NODE, "/srv/x --password hunter2", Some("/srv/x"));
+        check(&NODE, "--inspect /srv/x", Some("/srv/x"));
+        check(&NODE, "--title a hunter2 /srv/x.js", None);
+        check(&NODE, "--title=a hunter2 /srv/x.js", None);
+        check(&NODE, "--title a x.js", Some("x.js"));
+        check(&PYTHON, "-W hunter2 hunter2", None);
+        check(&PYTHON, "-um shop.web hunter2", Some("shop.web"));
+        check(&PYTHON, "-W a -m hunter2", None);
+        check(&PYTHON, "-c import x", None);
+    }
+}

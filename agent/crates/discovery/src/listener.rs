@@ -1,0 +1,43 @@
+//! A listening socket of this host, and whether it is the one that a connection finds.
+
+use agent_common::address::{self, Address};
+use agent_common::listener::ListenerRecord;
+
+use model::service::{Entity, Service};
+
+/// Somebody who listens.
+pub(super) struct Listener {
+    address: Address,
+    accepts_v4: bool,
+    accepts_v6: bool,
+    pub(super) entity: Entity,
+    pub(super) service: Service,
+}
+
+impl Listener {
+    pub(super) fn new(record: &ListenerRecord, service: &Service) -> Self {
+        let is_v6 = i32::from(record.family) == libc::AF_INET6;
+        Self {
+            address: record.address,
+            accepts_v4: !is_v6 || record.v6_only == 0,
+            accepts_v6: is_v6,
+            entity: Entity(u64::from(record.owner) + 1),
+            service: service.clone(),
+        }
+    }
+
+    /// How well it fits an address; none if it does not. As in the kernel's lookup
+    /// (`compute_score`, net/ipv4/inet_hashtables.c), a listener on the address beats one on all,
+    /// and one of the address's own family beats a dual-stack one.
+    pub(super) fn score(&self, address: Address) -> Option<u8> {
+        if self.address == address {
+            return Some(3);
+        }
+        if !address::to_ip(self.address).is_unspecified() {
+            return None;
+        }
+        let is_v4 = address::to_ip(address).is_ipv4();
+        let accepts = if is_v4 { self.accepts_v4 } else { self.accepts_v6 };
+        accepts.then_some(if is_v4 && self.accepts_v6 { 1 } else { 2 })
+    }
+}

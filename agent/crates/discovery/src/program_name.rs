@@ -1,0 +1,186 @@
+//! The one way to a name from what a process writes about itself: its command name, its title,
+//! its arguments.
+//!
+//! All three may hold anything, passwords too, and names become labels. So a name is a program,
+//! a script, a module, a class or an application: one identifier, without its folder. Whatever
+//! is not an identifier gives no name, never a part of itself.
+
+use super::flags::is_source;
+use model::service::is_invisible;
+
+/// Characters in a name at most.
+const MAX_NAME: usize = 64;
+
+/// A name that is an identifier: letters and digits of any script, and `._@+-` between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ProgramName(String);
+
+// === impl ProgramName ===
+
+impl ProgramName {
+    /// The name at the end of a path; `None` if that is not an identifier. Flags, assignments,
+    /// URLs and quoted text are no paths, although they may end like one.
+    pub(super) fn of(path: &str) -> Option<Self> {
+        let is_path = !path.starts_with('-') && !path.contains(['=', ':', '\'', '"']);
+        identifier(basename(path)).filter(|_| is_path).map(Self)
+    }
+
+    /// The name at the end of a URL's path: credentials stand in the authority, tokens in the
+    /// query.
+    pub(super) fn of_url(url: &str) -> Option<Self> {
+        let (_, rest) = url.split_once("://")?;
+        let (_, path) = rest.split(['?', '#']).next()?.split_once('/')?;
+        Self::of(path)
+    }
+
+    /// A task that a tool runs: `npm start`. Tasks may have parts: `npm start:dev`.
+    pub(super) fn task(tool: &str, task: &str) -> Option<Self> {
+        let tool = identifier(tool)?;
+        let is_task = task.split(':').all(|part| identifier(part).is_some());
+        let name = format!("{tool} {task}");
+        (is_task && name.chars().count() <= MAX_NAME).then_some(Self(name))
+    }
+
+    /// Whether it is the name of a source file.
+    pub(super) fn is_source(&self) -> bool {
+        is_source(&self.0)
+    }
+
+    /// The text.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text.
+    pub(super) fn into_string(self) -> String {
+        self.0
+    }
+}
+
+/// The last part of a path.
+pub(super) fn basename(path: &str) -> &str {
+    let path = path.trim_end_matches('/');
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn identifier(text: &str) -> Option<String> {
+    let is_letter = |c: char| c.is_alphanumeric() && !is_invisible(c);
+    let fits = text.starts_with(|c: char| is_letter(c) || matches!(c, '_' | '.' | '@'))
+        && text.chars().any(is_letter)
+        && text.chars().all(|c| is_letter(c) || matches!(c, '.' | '_' | '@' | '+' | '-'));
+    fits.then(|| {
+        let long = text.chars().count() > MAX_NAME;
+        // Of a class name that is too long the class is kept.
+        let class = text.rsplit('.').next().filter(|last| long && last.len() > 3);
+        class.unwrap_or(text).chars().take(MAX_NAME).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(path: &str, expected: Option<&str>) {
+        let found = ProgramName::of(path).map(ProgramName::into_string);
+        assert_eq!(found.as_deref(), expected, "{path:?}");
+    }
+
+    #[test]
+    fn a_name_is_one_identifier_without_its_folder() {
+        for name in [
+            "nginx",
+            "server.js",
+            "com.shop.Main",
+            "g++",
+            "postgresql@15-main",
+            "grüß",
+            "店.py",
+            "_x",
+            ".app",
+        ] {
+            check(name, Some(name));
+        }
+        check("/srv/shop/orders.js", Some("orders.js"));
+        check("/srv/shop/", Some("shop"));
+        check("/srv/my shop/x.js", Some("x.js"));
+    }
+
+    #[test]
+    fn what_is_no_identifier_gives_no_part_of_itself() {
+        for text in [
+            "",
+            "/",
+            ".",
+            "..",
+            "-",
+            "-phunter2",
+            "--",
+            "a b",
+            "A=hunter2",
+            "user:hunter2",
+            "a'b",
+            "a\"b",
+            "a,b",
+            "$SECRET",
+            "a;b",
+            "`id`",
+            "a\tb",
+            "a\n",
+            "a\u{1b}[31m",
+            "a\u{202e}b",
+            "a\u{200b}b",
+            "a\u{feff}",
+            "\u{3164}",
+            "a\u{fffd}",
+            "https://hunter2@example.org",
+            "https://example.org/hunter2",
+            "--x=/run/hunter2",
+            "A=/run/hunter2",
+            "user:a/hunter2",
+            "'/run/hunter2",
+            "-/hunter2",
+        ] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn of_a_url_only_the_path_is_a_name() {
+        let check = |url: &str, expected: Option<&str>| {
+            let found = ProgramName::of_url(url).map(ProgramName::into_string);
+            assert_eq!(found.as_deref(), expected, "{url:?}");
+        };
+        check(
+            "https://user:hunter2@example.org/a/serve.ts?token=/hunter2#/hunter2",
+            Some("serve.ts"),
+        );
+        check("file:///srv/x.js", Some("x.js"));
+        check("https://hunter2@example.org", None);
+        check("https://hunter2@example.org/", None);
+        check("https://example.org?/hunter2", None);
+        check("/srv/x.js", None);
+    }
+
+    #[test]
+    fn names_are_bounded_and_keep_the_class() {
+        check(&"x".repeat(300), Some(&"x".repeat(MAX_NAME)));
+        check(
+            &format!("com.{}.ShopServer", "long.".repeat(20).trim_end_matches('.')),
+            Some("ShopServer"),
+        );
+        assert_eq!(ProgramName::task("npm", &"x".repeat(MAX_NAME)), None);
+    }
+
+    #[test]
+    fn a_task_is_an_identifier_in_parts() {
+        let check = |task: &str, expected: Option<&str>| {
+            let found = ProgramName::task("npm", task).map(ProgramName::into_string);
+            assert_eq!(found.as_deref(), expected, "{task:?}");
+        };
+        check("start", Some("npm start"));
+        check("start:dev", Some("npm start:dev"));
+        check("start:", None);
+        check("a b", None);
+        check("A=hunter2", None);
+    }
+}

@@ -1,0 +1,386 @@
+//! The other end of an edge. An address alone says little, so these are asked, in this order:
+//!
+//! 1. a rule of the configuration for the address;
+//! 2. for a client's edge: the backends that really answered, if the address is a Kubernetes
+//!    Service's or was translated (connection tracking), else the Service's endpoints;
+//! 3. whose published port it is; who listens there;
+//! 4. the container or pod that has the address; for a server's edge, before this, nobody, and
+//!    after it the only service of that namespace that connects there;
+//! 5. the Kubernetes Service that has an endpoint there;
+//! 6. a network with a name;
+//! 7. the name that somebody in the owner's namespace asked a DNS server for ([`Resolved`]), or
+//!    the address itself, both under a cap; else `internet` or `other`.
+//!
+//! `127.0.0.1` is a different place in every network namespace. So for 3 and 4 an address is first
+//! given its namespace, seen from the owner's; see [`Remotes::place`].
+
+use std::sync::Arc;
+
+use agent_common::address::{self, Address};
+use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
+use agent_common::listener::ListenerRecord;
+use hashbrown::{HashMap, HashSet};
+
+use super::addresses::{by_address, everywhere, is_internal, path};
+use super::found::{Found, agreed, found_by};
+use super::listener::Listener;
+use super::resolved::Resolved;
+use super::rules::Rules;
+use super::told::{Bearer, Told};
+use model::service::{Service, Source};
+
+/// Entries per table at most.
+const MAX_ENTRIES: usize = 65_536;
+/// Ends that are called by their address or by a name from DNS at most, unless the operator decides.
+pub const MAX_ADDRESSES: usize = 4096;
+/// How often the sources are asked about an end that has no name.
+const QUESTIONS: u8 = 3;
+
+/// A service of this host that connects somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Network namespace it is in.
+    pub netns: u32,
+    /// The address it connects to.
+    pub remote: Address,
+    /// The server's port.
+    pub port: u16,
+    /// Its name.
+    pub service: Service,
+}
+
+/// What is known of this host's listeners, addresses and clients.
+pub(super) struct Remotes {
+    listeners: HashMap<(u32, u16), Vec<Listener>>,
+    /// Address → the namespace that has it; `None` if several do.
+    places: HashMap<Address, Option<u32>>,
+    own: HashSet<(u32, Address)>,
+    /// What the clients of a namespace connect to → the service; `None` if several do.
+    clients: HashMap<Connection, Option<Service>>,
+    /// What was asked of DNS servers.
+    pub(super) resolved: Resolved,
+    /// Ends that are called by their address or by what was asked for, each with the round in which
+    /// it was last needed.
+    admitted: HashMap<Address, u64>,
+    max_addresses: usize,
+    round: u64,
+    /// Ends without a name, and how often the sources were asked about them.
+    questions: HashMap<(Address, u16), u8>,
+    missing: bool,
+    strangers: bool,
+    dropped_listeners: u64,
+    dropped_addresses: u64,
+    dropped_clients: u64,
+}
+
+/// A client's connections to one port of one namespace. `path` keeps apart what cannot be the
+/// same connection: loopback and not, IPv4 and IPv6.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Connection {
+    client: u32,
+    server: u32,
+    port: u16,
+    path: (bool, bool),
+}
+
+impl Remotes {
+    pub(super) fn new(max_addresses: usize) -> Self {
+        Self {
+            listeners: HashMap::new(),
+            places: HashMap::new(),
+            own: HashSet::new(),
+            clients: HashMap::new(),
+            resolved: Resolved::default(),
+            admitted: HashMap::new(),
+            max_addresses,
+            round: 0,
+            questions: HashMap::new(),
+            missing: false,
+            strangers: false,
+            dropped_listeners: 0,
+            dropped_addresses: 0,
+            dropped_clients: 0,
+        }
+    }
+
+    pub(super) fn set_listeners(&mut self, listeners: &[(ListenerRecord, Service)]) {
+        let kept = listeners.get(..MAX_ENTRIES).unwrap_or(listeners);
+        self.dropped_listeners = (listeners.len() - kept.len()) as u64;
+        self.listeners.clear();
+        for (record, service) in kept {
+            self.listeners
+                .entry((record.netns, record.port))
+                .or_default()
+                .push(Listener::new(record, service));
+        }
+    }
+
+    pub(super) fn set_addresses(&mut self, addresses: &[(u32, Address)]) {
+        let kept = addresses.get(..MAX_ENTRIES).unwrap_or(addresses);
+        self.dropped_addresses = (addresses.len() - kept.len()) as u64;
+        self.places.clear();
+        self.own.clear();
+        for &(netns, address) in kept {
+            self.own.insert((netns, address));
+            if everywhere(address) {
+                continue;
+            }
+            self.places
+                .entry(address)
+                .and_modify(|place| *place = place.filter(|one| *one == netns))
+                .or_insert(Some(netns));
+        }
+    }
+
+    pub(super) fn set_clients(&mut self, clients: &[Client], told: &[Arc<Told>]) {
+        self.round += 1;
+        let round = self.round;
+        // What nobody needed in the last round makes room.
+        self.admitted.retain(|_, needed| *needed + 1 >= round);
+        let kept = clients.get(..MAX_ENTRIES).unwrap_or(clients);
+        self.dropped_clients = (clients.len() - kept.len()) as u64;
+        let mut table: HashMap<Connection, Option<Service>> = HashMap::new();
+        for Client { netns, remote, port, service } in kept {
+            // Whom it asked, and who may have answered in that one's place.
+            let answers = told.iter().flat_map(|told| told.answers(*remote, *port));
+            for (remote, port) in answers.copied().chain([(*remote, *port)]) {
+                let Some(server) = self.place(*netns, remote) else { continue };
+                let connection = Connection { client: *netns, server, port, path: path(remote) };
+                table
+                    .entry(connection)
+                    .and_modify(|known| {
+                        if !known.as_ref().is_some_and(|known| known.is_called_as(service)) {
+                            *known = None;
+                        }
+                    })
+                    .or_insert_with(|| Some(service.clone()));
+            }
+        }
+        self.clients = table;
+    }
+
+    pub(super) fn set_strangers(&mut self, strangers: bool) {
+        self.strangers = strangers;
+    }
+
+    pub(super) fn take_missing(&mut self) -> bool {
+        std::mem::take(&mut self.missing)
+    }
+
+    /// The service at the other end of an edge of an owner in `netns`.
+    pub(super) fn resolve(
+        &mut self,
+        netns: u32,
+        key: &EdgeKey,
+        rules: &Rules,
+        told: &[Arc<Told>],
+    ) -> Found {
+        match key.role {
+            ROLE_CLIENT => self.server(netns, key, rules, told),
+            ROLE_SERVER if key.remote == address::INTERNET => Found::new(Service::internet()),
+            ROLE_SERVER if key.remote == address::UNSPECIFIED => Found::new(Service::any()),
+            ROLE_SERVER => self.peer(netns, key, rules, told),
+            // What happens to a listener before there is a connection has no client yet.
+            ROLE_LISTENER => Found::new(Service::any()),
+            _ => Found::new(Service::other()),
+        }
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        let Self { dropped_listeners, dropped_addresses, dropped_clients, .. } = self;
+        dropped_listeners + dropped_addresses + dropped_clients
+    }
+
+    /// Whom a client has connected to.
+    fn server(&mut self, netns: u32, key: &EdgeKey, rules: &Rules, told: &[Arc<Told>]) -> Found {
+        let (remote, port) = (key.remote, key.port);
+        if let Some(service) = rules.address(remote) {
+            return Found::new(service);
+        }
+        let frontend = told.iter().find_map(|told| told.frontend(remote, port));
+        let answers: Vec<_> = told.iter().flat_map(|told| told.answers(remote, port)).collect();
+        let answered =
+            agreed(answers.iter().map(|(at, port)| self.direct(netns, *at, *port, rules, told)));
+        if let Some(frontend) = frontend {
+            let asked = Some(frontend.service.clone());
+            if let Some(found) = answered {
+                return Found { asked, ..found_by(&found, Source::Conntrack) };
+            }
+            let backends = frontend.backends.iter();
+            if let Some(found) =
+                agreed(backends.map(|at| self.direct(netns, *at, port, rules, told)))
+            {
+                return Found { asked, ..found_by(&found, Source::ServiceAddress) };
+            }
+            // Several services are behind it: which of them answered may be known later.
+            let settled = !answers.is_empty() || !self.wonder(remote, port);
+            return Found { settled, ..Found::new(frontend.service.clone()) };
+        }
+        if let Some(found) = answered {
+            let asked = self.direct(netns, remote, port, rules, told).map(|found| found.service);
+            let by_name = || self.resolved.name(netns, remote).map(|(service, _)| service);
+            let asked = asked.or_else(by_name).or_else(|| Some(by_address(remote)));
+            let asked = asked.filter(|asked| !asked.is_called_as(&found.service));
+            return Found { asked, ..found_by(&found, Source::Conntrack) };
+        }
+        match self.direct(netns, remote, port, rules, told) {
+            Some(found) => found,
+            None => self.stranger(Some(netns), remote, port, rules),
+        }
+    }
+
+    /// The service at an address and port as everybody sees it: whoever connects from wherever.
+    pub(super) fn at(
+        &self,
+        remote: Address,
+        port: u16,
+        rules: &Rules,
+        told: &[Arc<Told>],
+    ) -> Option<Service> {
+        // No namespace has the number 0.
+        let direct = || self.direct(0, remote, port, rules, told).map(|found| found.service);
+        rules.address(remote).or_else(direct).or_else(|| rules.network(remote))
+    }
+
+    /// Who is at an address and port, without translation.
+    fn direct(
+        &self,
+        netns: u32,
+        remote: Address,
+        port: u16,
+        rules: &Rules,
+        told: &[Arc<Told>],
+    ) -> Option<Found> {
+        if let Some(place) = self.place(netns, remote) {
+            let published = told.iter().find_map(|told| told.published(place, Some(remote), port));
+            if let Some(bearer) = published {
+                return Some(Found::bearer(bearer, Source::PublishedPort, rules));
+            }
+            if let Some(listener) = self.listener(place, remote, port) {
+                let service = listener.service.found_by(Source::Listener);
+                return Some(Found { entity: listener.entity, ..Found::new(service) });
+            }
+        }
+        let at = |told: &Arc<Told>| {
+            Some(Found::bearer(self.container(remote, told)?, Source::ContainerAddress, rules))
+        };
+        let endpoint = |told: &Arc<Told>| {
+            Some(Found::bearer(told.endpoint(remote)?, Source::ServiceAddress, rules))
+        };
+        told.iter().find_map(at).or_else(|| told.iter().find_map(endpoint))
+    }
+
+    /// Who has connected to a server.
+    fn peer(&mut self, netns: u32, key: &EdgeKey, rules: &Rules, told: &[Arc<Told>]) -> Found {
+        let remote = key.remote;
+        if let Some(service) = rules.address(remote) {
+            return Found::new(service);
+        }
+        if let Some(bearer) = told.iter().find_map(|told| self.container(remote, told)) {
+            return Found::bearer(bearer, Source::ContainerAddress, rules);
+        }
+        let guess = self.place(netns, remote).and_then(|place| self.client(place, netns, key));
+        if let Some(service) = guess {
+            return Found::new(service.found_by(Source::LocalClient));
+        }
+        if let Some(bearer) = told.iter().find_map(|told| told.endpoint(remote)) {
+            return Found::bearer(bearer, Source::ServiceAddress, rules);
+        }
+        // Names are those of servers: who connects from there is not known by them.
+        self.stranger(None, remote, 0, rules)
+    }
+
+    /// The container that has an address. Two runtimes may use the same networks: then the address
+    /// is in two places, and says nothing.
+    fn container<'a>(&self, remote: Address, told: &'a Told) -> Option<&'a Bearer> {
+        let ambiguous = self.places.get(&remote).is_some_and(Option::is_none);
+        if ambiguous { None } else { told.at(remote) }
+    }
+
+    /// The service that listens on a port of a namespace, if it is the only one.
+    pub(super) fn listening(&self, netns: u32, port: u16) -> Option<&Service> {
+        let (first, others) = self.listeners.get(&(netns, port))?.split_first()?;
+        let alone = others.iter().all(|other| other.service.is_called_as(&first.service));
+        alone.then_some(&first.service)
+    }
+
+    /// An end that nobody knows, unless namespace `asked_in` has asked for it by a name.
+    fn stranger(
+        &mut self,
+        asked_in: Option<u32>,
+        remote: Address,
+        port: u16,
+        rules: &Rules,
+    ) -> Found {
+        let settled = !self.wonder(remote, port);
+        if let Some(service) = rules.network(remote) {
+            return Found { settled, ..Found::new(service) };
+        }
+        if !self.admit(remote) {
+            let is_ours = is_internal(address::to_ip(remote));
+            let rest = if is_ours { Service::other() } else { Service::internet() };
+            return Found { settled, ..Found::new(rest) };
+        }
+        match asked_in.and_then(|netns| self.resolved.name(netns, remote)) {
+            Some((service, entity)) => Found { entity, settled, ..Found::new(service) },
+            None => Found { settled, ..Found::new(by_address(remote)) },
+        }
+    }
+
+    /// Lets the sources be asked some times about an end; returns whether an answer may come.
+    fn wonder(&mut self, remote: Address, port: u16) -> bool {
+        if self.questions.len() >= MAX_ENTRIES {
+            self.questions.clear();
+        }
+        let asked = self.questions.entry((remote, port)).or_default();
+        let goes_on = *asked < QUESTIONS;
+        *asked += u8::from(goes_on);
+        self.missing |= goes_on;
+        self.strangers
+    }
+
+    /// Whether there is room for a name of its own for this address.
+    fn admit(&mut self, remote: Address) -> bool {
+        let room = self.admitted.len() < self.max_addresses || self.admitted.contains_key(&remote);
+        if room {
+            self.admitted.insert(remote, self.round);
+        }
+        room
+    }
+
+    /// The namespace that `address` leads to from `netns`, if it is one of this host and only one.
+    fn place(&self, netns: u32, address: Address) -> Option<u32> {
+        if address::to_ip(address).is_loopback() || self.own.contains(&(netns, address)) {
+            return Some(netns);
+        }
+        if self.dropped_addresses > 0 {
+            return None; // Another namespace may have it too.
+        }
+        self.places.get(&address).copied().flatten()
+    }
+
+    /// Who listens there.
+    fn listener(&self, netns: u32, address: Address, port: u16) -> Option<&Listener> {
+        let candidates = self.listeners.get(&(netns, port))?;
+        candidates
+            .iter()
+            .filter_map(|listener| Some((listener.score(address)?, listener)))
+            // Of several services on one port (SO_REUSEPORT) always the same one.
+            .max_by(|(score, listener), (other_score, other)| {
+                score.cmp(other_score).then_with(|| other.service.cmp(&listener.service))
+            })
+            .map(|(_, listener)| listener)
+    }
+
+    /// Who in namespace `client` has connections to the port of `server` that look like `key`.
+    fn client(&self, client: u32, server: u32, key: &EdgeKey) -> Option<&Service> {
+        if self.dropped_clients > 0 {
+            return None; // The only one in the table may not be the only one.
+        }
+        let connection = Connection { client, server, port: key.port, path: path(key.remote) };
+        self.clients.get(&connection)?.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! The other end of connections: who it is said to be, and when nobody is.
+
+use super::*;
+use agent_common::wire::Wire;
+use model::service::Entity;
+use std::net::IpAddr;
+
+const HOST: u32 = 1;
+const BLUE: u32 = 2;
+const RED: u32 = 3;
+
+fn ip(text: &str) -> Address {
+    address::from_ip(text.parse::<IpAddr>().unwrap())
+}
+
+fn listener(netns: u32, address: &str, port: u16, name: &str) -> (ListenerRecord, Service) {
+    let family = if address.contains(':') { 10 } else { 2 };
+    let record = ListenerRecord { netns, port, family, address: ip(address), ..Wire::zeroed() };
+    (record, Service::new(name, Source::Process))
+}
+
+fn client(netns: u32, remote: &str, port: u16, name: &str) -> Client {
+    let service = Service::new(name, Source::Process);
+    Client { netns, remote: ip(remote), port, service }
+}
+
+fn key(role: u8, remote: &str, port: u16) -> EdgeKey {
+    EdgeKey { owner: 9, port, role, refused: 0, remote: ip(remote) }
+}
+
+/// Two containers on a bridge with the host; both have a 172.30.0.1 of their own besides.
+fn remotes() -> Remotes {
+    let mut remotes = Remotes::new(MAX_ADDRESSES);
+    let mut addresses = vec![
+        (HOST, ip("10.0.0.5")),
+        (HOST, ip("172.17.0.1")),
+        (BLUE, ip("172.17.0.2")),
+        (BLUE, ip("172.30.0.1")),
+        (BLUE, ip("fd00::2")),
+        (RED, ip("172.17.0.3")),
+        (RED, ip("172.30.0.1")),
+    ];
+    for netns in [HOST, BLUE, RED] {
+        addresses.extend([(netns, ip("127.0.0.1")), (netns, ip("::1"))]);
+        addresses.push((netns, ip("fe80::1")));
+    }
+    remotes.set_addresses(&addresses);
+    remotes
+}
+
+fn name(remotes: &mut Remotes, netns: u32, key: &EdgeKey) -> Service {
+    remotes.resolve(netns, key, &Rules::default(), &[]).service
+}
+
+fn bearer(name: &str) -> Bearer {
+    let service = Service::new(name, Source::Kubernetes);
+    Bearer { service, entity: Entity::of(name), instance: name.into(), labels: Arc::default() }
+}
+
+#[test]
+fn a_service_address_is_named_by_the_backends_that_answered() {
+    let service = |name: &str| Service::new(name, Source::ServiceAddress);
+    let mut told = Told::default();
+    told.add_address(ip("10.1.0.2"), &bearer("web"));
+    told.add_address(ip("10.1.0.3"), &bearer("web"));
+    told.add_address(ip("10.1.0.4"), &bearer("canary"));
+    told.add_endpoint(ip("10.9.0.9"), bearer("far"));
+    let frontend = |name: &str, backends: &[&str]| super::super::told::Frontend {
+        service: service(name),
+        backends: backends.iter().map(|at| ip(at)).collect(),
+    };
+    told.add_frontend(ip("10.96.0.1"), 80, frontend("web-svc", &["10.1.0.2", "10.1.0.3"]));
+    told.add_frontend(ip("10.96.0.2"), 80, frontend("mixed", &["10.1.0.2", "10.1.0.4"]));
+    told.add_frontend(ip("10.96.0.3"), 80, frontend("empty", &[]));
+    told.add_frontend(ip("10.96.0.4"), 80, frontend("remote", &["10.9.0.9"]));
+    let mut nat = Told::default();
+    let mut remotes = remotes();
+    let check =
+        |remotes: &mut Remotes, nat: &Told, to: &str, name: &str, source, asked: Option<&str>| {
+            let told = [Arc::new(told.clone()), Arc::new(nat.clone())];
+            let found = remotes.resolve(HOST, &key(ROLE_CLIENT, to, 80), &Rules::default(), &told);
+            let asked_name = found.asked.as_ref().map(|asked| &*asked.name);
+            assert_eq!(
+                (&*found.service.name, found.service.source, asked_name),
+                (name, source, asked),
+                "{to}"
+            );
+        };
+    check(&mut remotes, &nat, "10.1.0.3", "web", Source::ContainerAddress, None);
+    check(&mut remotes, &nat, "10.96.0.1", "web", Source::ServiceAddress, Some("web-svc"));
+    check(&mut remotes, &nat, "10.96.0.2", "mixed", Source::ServiceAddress, None);
+    check(&mut remotes, &nat, "10.96.0.3", "empty", Source::ServiceAddress, None);
+    check(&mut remotes, &nat, "10.96.0.4", "far", Source::ServiceAddress, Some("remote"));
+    assert!(remotes.take_missing() && !remotes.take_missing());
+    nat.add_answer((ip("10.96.0.2"), 80), (ip("10.1.0.4"), 8080));
+    nat.add_answer((ip("10.0.0.5"), 80), (ip("10.1.0.3"), 8080));
+    check(&mut remotes, &nat, "10.96.0.2", "canary", Source::Conntrack, Some("mixed"));
+    check(&mut remotes, &nat, "10.0.0.5", "web", Source::Conntrack, Some("10.0.0.5"));
+    nat.add_answer((ip("10.96.0.2"), 80), (ip("10.1.0.2"), 8080));
+    check(&mut remotes, &nat, "10.96.0.2", "mixed", Source::ServiceAddress, None);
+}
+
+#[test]
+fn a_published_port_is_the_containers_and_no_proxys() {
+    let mut told = Told::default();
+    told.publishes_in(HOST);
+    told.add_published(ip("0.0.0.0"), 8080, bearer("web"));
+    let told = [Arc::new(told)];
+    let mut remotes = remotes();
+    remotes.set_listeners(&[listener(HOST, "0.0.0.0", 8080, "docker-proxy")]);
+    let mut found = |netns, to: &str| {
+        let found = remotes.resolve(netns, &key(ROLE_CLIENT, to, 8080), &Rules::default(), &told);
+        (found.service.name.to_string(), found.service.source)
+    };
+    let web = ("web".to_owned(), Source::PublishedPort);
+    assert_eq!(found(HOST, "127.0.0.1"), web);
+    assert_eq!(found(BLUE, "172.17.0.1"), web);
+    assert_eq!(found(BLUE, "127.0.0.1").1, Source::Address);
+}
+
+#[test]
+fn only_so_many_ends_are_called_by_their_address() {
+    let mut remotes = Remotes::new(2);
+    let mut round = |ends: &[&str]| -> Vec<String> {
+        remotes.set_clients(&[], &[]);
+        let name = |end: &&str| {
+            let key = key(ROLE_CLIENT, end, 80);
+            remotes.resolve(HOST, &key, &Rules::default(), &[]).service.name.to_string()
+        };
+        ends.iter().map(name).collect()
+    };
+    assert_eq!(
+        round(&["8.8.8.8", "10.0.0.1", "9.9.9.9", "10.0.0.2", "100.64.0.1"]),
+        ["8.8.8.8", "10.0.0.1", "internet", "other", "other"]
+    );
+    assert_eq!(round(&["9.9.9.9", "8.8.8.8"]), ["internet", "8.8.8.8"]);
+    assert_eq!(round(&["9.9.9.9", "8.8.8.8"]), ["9.9.9.9", "8.8.8.8"], "10.0.0.1 has gone");
+}
+
+#[test]
+fn a_million_peers_and_ports_stay_within_their_tables() {
+    let mut remotes = Remotes::new(MAX_ADDRESSES);
+    let mut names = HashSet::new();
+    for number in 0..1_000_000_u32 {
+        let remote = [0, 0, address::MAPPED, number.wrapping_mul(2_654_435_761) | 1];
+        let key = EdgeKey { remote, port: number as u16, ..key(ROLE_CLIENT, "::", 1) };
+        names.insert(remotes.resolve(HOST, &key, &Rules::default(), &[]).service.name);
+    }
+    assert!(names.len() <= MAX_ADDRESSES + 2, "{}", names.len());
+    assert!(remotes.questions.len() <= MAX_ENTRIES && remotes.admitted.len() == MAX_ADDRESSES);
+}
+
+#[test]
+fn a_client_finds_the_listener_in_the_right_namespace() {
+    let mut remotes = remotes();
+    let mut only_v6 = listener(BLUE, "::", 9000, "six");
+    only_v6.0.v6_only = 1;
+    remotes.set_listeners(&[
+        listener(HOST, "127.0.0.1", 80, "host-loopback"),
+        listener(HOST, "0.0.0.0", 80, "host-all"),
+        listener(BLUE, "::", 80, "blue-dual"),
+        listener(RED, "0.0.0.0", 80, "red-all"),
+        listener(RED, "172.17.0.3", 80, "red-specific"),
+        listener(HOST, "::", 81, "dual"),
+        listener(HOST, "0.0.0.0", 81, "four"),
+        listener(HOST, "0.0.0.0", 82, "b"),
+        listener(HOST, "0.0.0.0", 82, "a"),
+        only_v6,
+    ]);
+    let mut check = |netns, remote: &str, port, expected: &str| {
+        let found = name(&mut remotes, netns, &key(ROLE_CLIENT, remote, port));
+        let source = if expected == remote { Source::Address } else { Source::Listener };
+        assert_eq!(found, Service::new(expected, source), "from {netns} to {remote}:{port}");
+    };
+    check(HOST, "127.0.0.1", 80, "host-loopback");
+    check(HOST, "127.0.0.9", 80, "host-all");
+    check(HOST, "10.0.0.5", 80, "host-all");
+    check(BLUE, "127.0.0.1", 80, "blue-dual");
+    check(BLUE, "::1", 80, "blue-dual");
+    check(RED, "127.0.0.1", 80, "red-all");
+    check(RED, "::1", 80, "::1");
+    check(HOST, "172.17.0.2", 80, "blue-dual");
+    check(HOST, "fd00::2", 80, "blue-dual");
+    check(BLUE, "172.17.0.3", 80, "red-specific");
+    check(BLUE, "172.17.0.1", 80, "host-all");
+    check(BLUE, "10.0.0.5", 80, "host-all");
+    // The own namespace comes first; from elsewhere the address is in two places.
+    check(RED, "172.30.0.1", 80, "red-all");
+    check(HOST, "172.30.0.1", 80, "172.30.0.1");
+    check(HOST, "fe80::1", 81, "dual");
+    check(BLUE, "fe80::99", 80, "fe80::99");
+    check(HOST, "10.0.0.5", 81, "four");
+    check(HOST, "10.0.0.5", 82, "a");
+    check(HOST, "172.17.0.2", 9000, "172.17.0.2");
+    check(HOST, "fd00::2", 9000, "six");
+    check(HOST, "172.17.0.2", 9999, "172.17.0.2");
+    check(HOST, "8.8.8.8", 80, "8.8.8.8");
+}
+
+#[test]
+fn a_server_is_told_its_client_only_if_there_is_one_candidate() {
+    let mut remotes = remotes();
+    remotes.set_clients(
+        &[
+            client(BLUE, "172.17.0.3", 5432, "shop"),
+            client(BLUE, "172.17.0.3", 5432, "shop"),
+            client(BLUE, "172.17.0.3", 6379, "shop"),
+            client(BLUE, "172.17.0.3", 6379, "cart"),
+            client(BLUE, "172.17.0.1", 5432, "other-target"),
+            client(RED, "127.0.0.1", 5432, "inside"),
+            client(RED, "172.17.0.3", 5432, "inside-by-address"),
+            client(RED, "::1", 5432, "inside-six"),
+            client(HOST, "8.8.8.8", 53, "resolver"),
+        ],
+        &[],
+    );
+    let mut check = |netns, remote: &str, port, expected: &str| {
+        let found = name(&mut remotes, netns, &key(ROLE_SERVER, remote, port));
+        let source = if expected == remote { Source::Address } else { Source::LocalClient };
+        assert_eq!(found, Service::new(expected, source), "at {netns} from {remote}:{port}");
+    };
+    check(RED, "172.17.0.2", 5432, "shop");
+    check(RED, "172.17.0.2", 6379, "172.17.0.2");
+    check(HOST, "172.17.0.2", 5432, "other-target");
+    check(RED, "127.0.0.1", 5432, "inside");
+    check(RED, "172.17.0.3", 5432, "inside-by-address");
+    check(RED, "::1", 5432, "inside-six");
+    check(RED, "172.17.0.1", 5432, "172.17.0.1");
+    check(RED, "8.8.8.8", 53, "8.8.8.8");
+}
+
+#[test]
+fn collapsed_clients_are_the_internet_and_overflow_is_other() {
+    let mut remotes = remotes();
+    let mut internet = key(ROLE_SERVER, "::", 80);
+    internet.remote = address::INTERNET;
+    assert_eq!(name(&mut remotes, HOST, &internet), Service::internet());
+    assert_eq!(name(&mut remotes, HOST, &EdgeKey::zeroed()), Service::other());
+    assert_eq!(&*name(&mut remotes, HOST, &key(ROLE_LISTENER, "::", 80)).name, "any");
+}
+
+#[test]
+fn a_full_table_never_makes_a_wrong_name() {
+    let mut remotes = remotes();
+    let many = |name: &str| client(BLUE, "172.17.0.3", 5432, name);
+    let mut clients = vec![many("shop"); MAX_ENTRIES];
+    remotes.set_clients(&clients, &[]);
+    let at = key(ROLE_SERVER, "172.17.0.2", 5432);
+    assert_eq!(&*name(&mut remotes, RED, &at).name, "shop");
+    clients.push(many("cart"));
+    remotes.set_clients(&clients, &[]);
+    assert_eq!(&*name(&mut remotes, RED, &at).name, "172.17.0.2");
+    assert_eq!(remotes.dropped(), 1);
+}

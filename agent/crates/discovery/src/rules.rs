@@ -1,0 +1,380 @@
+//! Names that the operator decides, by what a service is known for.
+//!
+//! A rule is one line: `WHAT:PATTERN -> NAME`, where NAME may be `NAMESPACE/NAME`.
+//!
+//! | what | matches |
+//! |---|---|
+//! | `executable` | the path of the program, or its last part if the pattern has no `/` |
+//! | `cgroup` | the path in the cgroup v2 hierarchy |
+//! | `port` | an owner that listens on this port |
+//! | `label` | a label of the container or pod, `KEY=PATTERN` |
+//! | `address` | the other end of an edge, by address or network |
+//!
+//! `*` in a pattern stands for any text. The first rule that matches wins, before any source.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use agent_common::address::{self, Address};
+use agent_common::owner::OwnerRow;
+use ipnet::IpNet;
+use serde::{Serialize, Serializer};
+
+use super::Owner;
+use super::told::Bearer;
+use model::service::{Kind, Service, Source, is_printable};
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    matches: Match,
+    service: Service,
+    text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Match {
+    Executable(String),
+    Cgroup(String),
+    Port(u16),
+    Label(String, String),
+    Address(IpNet),
+}
+
+/// A network with a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    network: IpNet,
+    service: Service,
+}
+
+/// All rules, in their order.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    rules: Vec<Rule>,
+    networks: Vec<Network>,
+}
+
+impl Rules {
+    /// With these rules and networks.
+    pub fn new(rules: Vec<Rule>, networks: Vec<Network>) -> Self {
+        Self { rules, networks }
+    }
+
+    /// Keys of labels that some rule looks at.
+    pub fn labels(&self) -> Arc<[String]> {
+        let mut keys: Vec<String> = self
+            .rules
+            .iter()
+            .filter_map(|rule| match &rule.matches {
+                Match::Label(key, _) => Some(key.clone()),
+                _ => None,
+            })
+            .collect();
+        keys.sort();
+        keys.dedup();
+        keys.into()
+    }
+
+    /// Whether some rule is about listening ports.
+    pub fn look_at_ports(&self) -> bool {
+        self.rules.iter().any(|rule| matches!(rule.matches, Match::Port(_)))
+    }
+
+    /// The name of an owner, if some rule is about it.
+    pub fn owner(&self, owner: &Owner<'_>, bearer: Option<&Bearer>) -> Option<Service> {
+        // Reading the link is only worth it if somebody asks.
+        let by_program = self.rules.iter().any(|rule| matches!(rule.matches, Match::Executable(_)));
+        let program = by_program.then(|| program(owner.row)).flatten();
+        let rule = self.rules.iter().find(|rule| match &rule.matches {
+            Match::Executable(pattern) => {
+                program.as_deref().is_some_and(|program| fits_program(pattern, program))
+            }
+            Match::Cgroup(pattern) => owner.place.is_some_and(|place| fits(pattern, &place.path)),
+            Match::Port(port) => owner.ports.contains(port),
+            Match::Label(key, pattern) => bearer.is_some_and(|bearer| {
+                bearer.labels.iter().any(|(name, value)| name == key && fits(pattern, value))
+            }),
+            Match::Address(_) => false,
+        })?;
+        Some(rule.service.clone())
+    }
+
+    /// The name of a container or pod, if some rule is about its labels.
+    pub fn bearer(&self, bearer: &Bearer) -> Option<Service> {
+        let rule = self.rules.iter().find(|rule| match &rule.matches {
+            Match::Label(key, pattern) => {
+                bearer.labels.iter().any(|(name, value)| name == key && fits(pattern, value))
+            }
+            _ => false,
+        })?;
+        Some(rule.service.clone())
+    }
+
+    /// The name of an address, if some rule is about it.
+    pub fn address(&self, address: Address) -> Option<Service> {
+        let ip = address::to_ip(address);
+        let rule = self.rules.iter().find(
+            |rule| matches!(&rule.matches, Match::Address(network) if network.contains(&ip)),
+        )?;
+        Some(rule.service.clone())
+    }
+
+    /// The smallest declared network that an address belongs to.
+    pub fn network(&self, address: Address) -> Option<Service> {
+        let ip = address::to_ip(address);
+        let around = self.networks.iter().filter(|declared| declared.network.contains(&ip));
+        let smallest = around.max_by_key(|declared| declared.network.prefix_len())?;
+        Some(smallest.service.clone())
+    }
+}
+
+impl Rule {
+    /// The name it gives.
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Reads a rule; the error says what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| {
+            format!(
+                "contains \"{text}\": {why}; write rules like executable:/opt/shop/* -> shop, port:9100 -> node-exporter or label:app=web -> prod/web"
+            )
+        };
+        let (matches, name) = text.split_once("->").ok_or_else(|| wrong("it has no ->"))?;
+        let (what, pattern) =
+            matches.trim().split_once(':').ok_or_else(|| wrong("it has no WHAT:PATTERN"))?;
+        let pattern = pattern.trim();
+        if pattern.is_empty() {
+            return Err(wrong("its pattern is empty"));
+        }
+        let matches = match what.trim() {
+            "executable" => Match::Executable(pattern.to_owned()),
+            "cgroup" => Match::Cgroup(pattern.to_owned()),
+            "port" => {
+                let port = pattern.parse().ok().filter(|port| *port != 0);
+                Match::Port(port.ok_or_else(|| wrong("a port is a number from 1 to 65535"))?)
+            }
+            "label" => {
+                let (key, value) =
+                    pattern.split_once('=').ok_or_else(|| wrong("a label is KEY=PATTERN"))?;
+                Match::Label(key.trim().to_owned(), value.trim().to_owned())
+            }
+            "address" => Match::Address(
+                network(pattern).ok_or_else(|| wrong("that is no address and no network"))?,
+            ),
+            other => {
+                return Err(wrong(&format!(
+                    "{other} is none of executable, cgroup, port, label, address"
+                )));
+            }
+        };
+        let service = named(name, Source::Rule).ok_or_else(|| wrong("it gives no name"))?;
+        Ok(Self { matches, service, text: text.to_owned() })
+    }
+}
+
+impl Network {
+    /// Reads `CIDR -> NAME`; the error says what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!("contains \"{text}\"; write networks with names like 10.20.0.0/16 -> warehouse")
+        };
+        let (cidr, name) = text.split_once("->").ok_or_else(wrong)?;
+        let network = network(cidr.trim()).ok_or_else(wrong)?;
+        let service = named(name, Source::Network).ok_or_else(wrong)?;
+        Ok(Self { network, service })
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Service { name, namespace, .. } = &self.service;
+        let slash = if namespace.is_empty() { "" } else { "/" };
+        write!(f, "{} -> {namespace}{slash}{name}", self.network)
+    }
+}
+
+impl Serialize for Rule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+fn named(name: &str, source: Source) -> Option<Service> {
+    let name = name.trim();
+    let (namespace, name) = name.rsplit_once('/').unwrap_or(("", name));
+    let (namespace, name) = (namespace.trim(), name.trim());
+    let fit = |text: &str| text.chars().all(is_printable) && text.chars().count() <= 64;
+    (!name.is_empty() && fit(name) && fit(namespace))
+        .then(|| Service::new(name, source).within(namespace).of_kind(Kind::Declared))
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(address)
+}
+
+/// The program of a row: its executable while it lives, else what it was started as.
+fn program(row: &OwnerRow) -> Option<String> {
+    let comm = row.key.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    // A process that took over the number would be somebody else.
+    let same =
+        linux::procfs::Process::read(row.tgid).is_ok_and(|process| process.comm == row.key.comm);
+    let link = same.then(|| std::fs::read_link(format!("/proc/{}/exe", row.tgid)).ok()).flatten();
+    if let Some(path) = link {
+        let path = path.to_string_lossy();
+        return Some(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned());
+    }
+    let argv = row.argv.get(..row.argv_len as usize).unwrap_or(&row.argv);
+    let first = argv.split(|byte| *byte == 0).next().filter(|first| !first.is_empty());
+    let bytes = first.unwrap_or(comm);
+    (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
+}
+
+fn fits_program(pattern: &str, program: &str) -> bool {
+    let whole = pattern.contains('/');
+    let program = if whole { program } else { program.rsplit('/').next().unwrap_or(program) };
+    fits(pattern, program)
+}
+
+/// Whether a text fits a pattern, in which `*` stands for any text.
+fn fits(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        let Some(at) = rest.find(part) else { return false };
+        rest = rest.get(at + part.len()..).unwrap_or_default();
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place::Place;
+    use agent_common::wire::Wire as _;
+    use model::service::Entity;
+    use proptest::prelude::*;
+
+    fn rules(lines: &[&str]) -> Rules {
+        Rules::new(lines.iter().map(|line| Rule::parse(line).unwrap()).collect(), Vec::new())
+    }
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        let check =
+            |pattern, text, expected| assert_eq!(fits(pattern, text), expected, "{pattern} {text}");
+        check("nginx", "nginx", true);
+        check("nginx", "nginx2", false);
+        check("nginx*", "nginx2", true);
+        check("*nginx", "/usr/sbin/nginx", true);
+        check("/a/*/c", "/a/b/c", true);
+        check("/a/*/c", "/a/b/d", false);
+        check("*", "", true);
+        check("a*b*c", "a-b-b-c", true);
+        check("a*a", "a", false);
+    }
+
+    #[test]
+    fn owners_are_named_by_what_they_are_known_for() {
+        let rules = rules(&[
+            "executable:/opt/shop/* -> prod/shop",
+            "executable:biller -> billing",
+            "cgroup:/system.slice/backup* -> backup",
+            "port:9100 -> node-exporter",
+            "label:app=web-* -> prod/web",
+        ]);
+        let mut row = OwnerRow::zeroed();
+        let check =
+            |row: &OwnerRow, place: &str, ports: &[u16], label: &str, expected: Option<&str>| {
+                let place = Place::of(place);
+                let owner = Owner { row, place: Some(&place), ports };
+                let labels = Arc::from([("app".to_owned(), label.to_owned())]);
+                let bearer = Bearer {
+                    service: Service::any(),
+                    entity: Entity(1),
+                    instance: Arc::default(),
+                    labels,
+                };
+                let found = rules.owner(&owner, Some(&bearer));
+                let name = found.map(|found| format!("{}/{}", found.namespace, found.name));
+                assert_eq!(name.as_deref(), expected);
+            };
+        check(&row, "/", &[], "", None);
+        check(&row, "/system.slice/backup-all.service", &[], "", Some("/backup"));
+        check(&row, "/", &[80, 9100], "", Some("/node-exporter"));
+        check(&row, "/", &[80], "web-blue", Some("prod/web"));
+        row.argv[..15].copy_from_slice(b"/opt/shop/bin/x");
+        row.argv_len = 15;
+        check(&row, "/", &[9100], "", Some("prod/shop"));
+        row.argv[..15].copy_from_slice(b"/bin/biller\0abc");
+        check(&row, "/", &[9100], "", Some("/billing"));
+    }
+
+    #[test]
+    fn addresses_are_named_by_rule_or_by_the_smallest_network() {
+        let networks = ["10.0.0.0/8 -> office", "10.20.0.0/16 -> stock/warehouse"];
+        let rules = Rules::new(
+            vec![Rule::parse("address:10.3.0.7 -> mainframe").unwrap()],
+            networks.iter().map(|text| Network::parse(text).unwrap()).collect(),
+        );
+        let ip = |text: &str| address::from_ip(text.parse().unwrap());
+        let name = |found: Option<Service>| found.map(|found| found.name.to_string());
+        assert_eq!(name(rules.address(ip("10.3.0.7"))).as_deref(), Some("mainframe"));
+        assert_eq!(rules.address(ip("10.3.0.8")), None);
+        assert_eq!(name(rules.network(ip("10.3.0.8"))).as_deref(), Some("office"));
+        assert_eq!(name(rules.network(ip("10.20.1.1"))).as_deref(), Some("warehouse"));
+        assert_eq!(rules.network(ip("11.0.0.1")), None);
+    }
+
+    #[test]
+    fn a_wrong_rule_is_told_what_would_be_right() {
+        let check = |text, expected: &str| {
+            let error = Rule::parse(text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        };
+        check("nginx", "it has no ->");
+        check("nginx -> x", "it has no WHAT:PATTERN");
+        check("exe:nginx -> x", "exe is none of executable, cgroup, port, label, address");
+        check("port:0 -> x", "a port is a number from 1 to 65535");
+        check("label:app -> x", "a label is KEY=PATTERN");
+        check("address:10.0.0.0/33 -> x", "that is no address and no network");
+        check("port:80 -> ", "it gives no name");
+        check("executable: -> x", "its pattern is empty");
+        assert!(Network::parse("10.0.0.0/8").unwrap_err().contains("10.20.0.0/16 -> warehouse"));
+        let shown = Network::parse("10.1.2.3/8->a/b").unwrap().to_string();
+        assert_eq!(shown, "10.0.0.0/8 -> a/b");
+    }
+
+    proptest! {
+        #[test]
+        fn any_rule_is_read_without_panic(text in "\\PC{0,60}", pattern in "[a*]{0,6}", word in "a{0,6}") {
+            let _ = Rule::parse(&text);
+            let _ = Network::parse(&text);
+            prop_assert!(!fits(&pattern, &word) || pattern.matches('a').count() <= word.len());
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Docker, and podman with its compatible API: containers, what compose calls them, their
+//! addresses and published ports.
+//!
+//! One list tells everything; events only say when to make it anew.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use agent_common::address;
+use bollard::models::{ContainerSummary, PortSummaryTypeEnum};
+use bollard::query_parameters::EventsOptions;
+use bollard::{API_DEFAULT_VERSION, Docker as Client};
+use futures_util::{FutureExt as _, StreamExt as _};
+
+use self::starts::Starts;
+use super::{ANSWER_WITHIN, Outlet, Teller, Trouble, workload};
+use crate::told::{Bearer, Told};
+use linux::peer::Peer;
+use model::service::{Entity, Kind, Service, Source, printable};
+
+mod starts;
+
+// What compose and swarm write on their containers.
+const COMPOSE_PROJECT: &str = "com.docker.compose.project";
+const COMPOSE_SERVICE: &str = "com.docker.compose.service";
+const PODMAN_PROJECT: &str = "io.podman.compose.project";
+const SWARM_STACK: &str = "com.docker.stack.namespace";
+const SWARM_SERVICE: &str = "com.docker.swarm.service.name";
+
+/// A container engine with Docker's API: Docker itself, or podman.
+pub(super) struct Docker {
+    socket: PathBuf,
+    source: Source,
+    labels: Arc<[String]>,
+}
+
+impl Docker {
+    pub(super) fn at(socket: PathBuf, labels: Arc<[String]>) -> Self {
+        Self { socket, source: Source::Docker, labels }
+    }
+
+    pub(super) fn podman(socket: PathBuf, labels: Arc<[String]>) -> Self {
+        Self { socket, source: Source::Podman, labels }
+    }
+
+    async fn follow(&self, outlet: &Outlet) -> Result<(), Trouble> {
+        let failed = |error: bollard::errors::Error| Trouble::Failed(error.to_string());
+        if !self.socket.exists() {
+            return Err(Trouble::Absent(format!("{} is not there", self.socket.display())));
+        }
+        let path = self.socket.to_string_lossy();
+        let within = ANSWER_WITHIN.as_secs();
+        let client =
+            Client::connect_with_unix(&path, within, API_DEFAULT_VERSION).map_err(failed)?;
+        let client = client.negotiate_version().await.map_err(failed)?;
+        // From now on, so that nothing falls between the first list and the first event.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let options = EventsOptions { since: Some(now.to_string()), ..EventsOptions::default() };
+        let mut events = pin!(client.events(Some(options)));
+        let mut starts = Starts::new(self.source, self.labels.clone());
+        loop {
+            outlet.looked_up();
+            let list = client.list_containers(None).await.map_err(failed)?;
+            let mut told = Told::default();
+            if let Ok(netns) = namespace_of(&self.socket) {
+                told.publishes_in(netns);
+            }
+            for container in list {
+                add(&mut told, container, self.source, &self.labels);
+            }
+            starts.tell(&mut told, Instant::now());
+            outlet.tell(told, None);
+            let mut heard = Vec::new();
+            let event = async {
+                match events.next().await {
+                    Some(Ok(event)) => heard.push(event),
+                    Some(Err(error)) => return Err(failed(error)),
+                    None => {
+                        return Err(Trouble::Failed("the stream of events has ended".to_owned()));
+                    }
+                }
+                Ok(())
+            };
+            outlet.happened(event).await?;
+            // Not after the pause: some containers are gone by then.
+            starts.learn(&client, heard).await.map_err(failed)?;
+            Outlet::settle().await;
+            let mut heard = Vec::new();
+            while let Some(Some(Ok(event))) = events.next().now_or_never() {
+                heard.push(event);
+            }
+            starts.learn(&client, heard).await.map_err(failed)?;
+        }
+    }
+}
+
+impl Teller for Docker {
+    async fn run(&mut self, outlet: &Outlet) -> Trouble {
+        match self.follow(outlet).await {
+            Err(trouble) => trouble,
+            Ok(()) => Trouble::Failed("it stopped".to_owned()),
+        }
+    }
+}
+
+fn add(told: &mut Told, container: ContainerSummary, source: Source, keys: &[String]) {
+    let Some(id) = container.id else { return };
+    let labels = container.labels.unwrap_or_default();
+    let names = container.names.unwrap_or_default();
+    let name =
+        names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
+    let name = name.or(id.get(..12)).unwrap_or(&id);
+    let service = name_of(&labels, name, source);
+    let labels = workload::wanted(&labels, keys);
+    let bearer =
+        Bearer { service, entity: Entity::of(&id), instance: printable(name).into(), labels };
+    let networks = container.network_settings.and_then(|settings| settings.networks);
+    for endpoint in networks.unwrap_or_default().into_values() {
+        let addresses = [endpoint.ip_address, endpoint.global_ipv6_address];
+        for ip in addresses.into_iter().flatten().filter_map(|text| text.parse::<IpAddr>().ok()) {
+            told.add_address(address::from_ip(ip), &bearer);
+        }
+    }
+    for port in container.ports.unwrap_or_default() {
+        let Some(public) = port.public_port else { continue };
+        if port.typ.is_some_and(|protocol| protocol != PortSummaryTypeEnum::TCP) {
+            continue;
+        }
+        let ip = port.ip.as_deref().and_then(|text| text.parse::<IpAddr>().ok());
+        let ip = ip.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+        told.add_published(address::from_ip(ip), public, bearer.clone());
+    }
+    told.add_container(&id, bearer);
+}
+
+/// What a container is called: by the kubelet, by compose or swarm, else by its own name.
+fn name_of(labels: &impl workload::Labels, name: &str, source: Source) -> Service {
+    if let Some((service, _)) = workload::of_runtime_labels(labels, source) {
+        return service;
+    }
+    let project = labels.label(COMPOSE_PROJECT).or_else(|| labels.label(PODMAN_PROJECT));
+    if let (Some(service), Some(project)) = (labels.label(COMPOSE_SERVICE), project) {
+        return Service::new(service, source).within(project).of_kind(Kind::ComposeService);
+    }
+    if let Some(service) = labels.label(SWARM_SERVICE) {
+        let stack = labels.label(SWARM_STACK).unwrap_or_default();
+        let bare = service.strip_prefix(stack).and_then(|rest| rest.strip_prefix('_'));
+        let service = Service::new(bare.unwrap_or(service), source);
+        return service.within(stack).of_kind(Kind::ComposeService);
+    }
+    Service::new(name, source).of_kind(Kind::Container)
+}
+
+/// The network namespace of whoever listens on a local socket: published ports are there.
+fn namespace_of(socket: &Path) -> io::Result<u32> {
+    let stream = UnixStream::connect(socket)?;
+    // A listener from outside of our PID namespace has no number here: the host's then.
+    let process = Peer::of(&stream)?.pid.unwrap_or(1);
+    Ok(std::fs::metadata(format!("/proc/{process}/ns/net"))?.ino() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(containers: serde_json::Value) -> Told {
+        let list: Vec<ContainerSummary> = serde_json::from_value(containers).unwrap();
+        let mut told = Told::default();
+        told.publishes_in(1);
+        for container in list {
+            add(&mut told, container, Source::Docker, &["tier".to_owned()]);
+        }
+        told
+    }
+
+    #[test]
+    fn a_list_tells_names_addresses_and_published_ports() {
+        let id = "a".repeat(64);
+        let told = told(serde_json::json!([{
+            "Id": id,
+            "Names": ["/other/alias", "/shop_web_1"],
+            "Labels": {COMPOSE_PROJECT: "shop", COMPOSE_SERVICE: "web", "tier": "front", "x": "y"},
+            "Ports": [
+                {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
+                {"IP": "::", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
+                {"PrivatePort": 443, "Type": "tcp"},
+                {"IP": "0.0.0.0", "PrivatePort": 53, "PublicPort": 53, "Type": "udp"},
+            ],
+            "NetworkSettings": {"Networks": {"shop_front": {
+                "IPAddress": "172.20.0.2", "GlobalIPv6Address": "",
+            }}},
+        }, {
+            "Id": "b".repeat(64),
+            "Names": ["/lonely"],
+        }]));
+        let place = |id: &str| crate::place::Place::of(&format!("/docker/{id}"));
+        let web = told.bearer(&place(&id)).unwrap();
+        assert_eq!((&*web.service.name, &*web.service.namespace), ("web", "shop"));
+        assert_eq!(web.service.kind, Kind::ComposeService);
+        assert_eq!(&*web.labels, [("tier".to_owned(), "front".to_owned())]);
+        let ip = |text: &str| address::from_ip(text.parse::<IpAddr>().unwrap());
+        assert_eq!(told.at(ip("172.20.0.2")), Some(web));
+        assert_eq!(told.published(1, Some(ip("10.0.0.1")), 8080), Some(web));
+        assert_eq!(told.published(1, None, 53), None, "only TCP is seen");
+        let lonely = &told.bearer(&place(&"b".repeat(64))).unwrap().service;
+        assert_eq!((&*lonely.name, lonely.kind), ("lonely", Kind::Container));
+    }
+
+    #[test]
+    fn swarm_and_kubelet_have_names_of_their_own() {
+        let check = |labels: &[(&str, &str)], name: &str, namespace: &str, kind| {
+            let labels: std::collections::HashMap<String, String> =
+                labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let service = name_of(&labels, "x", Source::Docker);
+            assert_eq!(
+                (&*service.name, &*service.namespace, service.kind),
+                (name, namespace, kind)
+            );
+        };
+        check(
+            &[(SWARM_SERVICE, "shop_web"), (SWARM_STACK, "shop")],
+            "web",
+            "shop",
+            Kind::ComposeService,
+        );
+        check(&[(SWARM_SERVICE, "alone")], "alone", "", Kind::ComposeService);
+        check(
+            &[("io.kubernetes.pod.name", "p"), ("io.kubernetes.pod.namespace", "n")],
+            "p",
+            "n",
+            Kind::Pod,
+        );
+        check(
+            &[(COMPOSE_SERVICE, "web"), (PODMAN_PROJECT, "shop")],
+            "web",
+            "shop",
+            Kind::ComposeService,
+        );
+        check(&[], "x", "", Kind::Container);
+    }
+
+    #[test]
+    fn the_namespace_of_a_listener_is_found_through_its_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let own = std::fs::metadata("/proc/self/ns/net").unwrap().ino() as u32;
+        assert_eq!(namespace_of(&path).unwrap(), own);
+    }
+}

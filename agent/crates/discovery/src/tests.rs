@@ -1,0 +1,180 @@
+//! Tests of the order in which names are found.
+
+use super::*;
+use agent_common::wire::Wire as _;
+use linux::hierarchy::Hierarchy;
+use model::service::{Entity, Kind};
+use std::os::unix::fs::MetadataExt as _;
+
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// Names over a tree of cgroups that is a folder.
+struct Host {
+    root: tempfile::TempDir,
+    names: Names,
+}
+
+impl Host {
+    fn new(rules: &[&str]) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let rules = rules.iter().map(|rule| rules::Rule::parse(rule).unwrap()).collect();
+        let cgroups = Cgroups::with_hierarchy(Some(Hierarchy::at(root.path())));
+        let names = Names::with_cgroups(Rules::new(rules, Vec::new()), true, 10, cgroups);
+        Self { root, names }
+    }
+
+    /// An owner of this command name in this cgroup.
+    fn row(&self, comm: &str, path: &str) -> OwnerRow {
+        let folder = self.root.path().join(path);
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut row = OwnerRow::zeroed();
+        row.key.comm[..comm.len()].copy_from_slice(comm.as_bytes());
+        row.key.cgroup = std::fs::metadata(folder).unwrap().ino();
+        row.born_us = 1;
+        row
+    }
+
+    fn tell(&mut self, name: &str, expecting: bool) {
+        let mut told = Told::default();
+        let labels = Arc::from([("app".to_owned(), "shop".to_owned())]);
+        let service = Service { kind: Kind::Container, ..Service::new(name, Source::Docker) };
+        told.add_container(
+            ID,
+            Bearer { service, entity: Entity::of(ID), instance: Arc::default(), labels },
+        );
+        self.names.set_told(vec![Arc::new(told)], expecting);
+    }
+
+    fn name(&mut self, row: &OwnerRow, now_us: u64) -> (String, Source, bool) {
+        let (service, settled) = self.names.owner(7, row, now_us);
+        (service.name.to_string(), service.source, settled)
+    }
+}
+
+fn named(name: &str, source: Source, settled: bool) -> (String, Source, bool) {
+    (name.to_owned(), source, settled)
+}
+
+#[test]
+fn the_surest_source_wins() {
+    let mut host = Host::new(&["cgroup:/special* -> decided", "label:app=none -> x"]);
+    host.tell("web", true);
+    // All of them at once: the tree is not walked again at the same moment.
+    let container = format!("docker/{ID}");
+    for path in ["special/here", &container, "system.slice/front.service", "elsewhere"] {
+        host.row("", path);
+    }
+    let mut check = |path: &str, name: &str, source| {
+        let mut row = host.row("nginx", path);
+        row.born_us = row.key.cgroup; // Another owner each time.
+        host.names.forget_owner(7);
+        assert_eq!(host.name(&row, 0), named(name, source, true), "{path}");
+    };
+    check("special/here", "decided", Source::Rule);
+    check(&container, "web", Source::Docker);
+    check("system.slice/front.service", "front", Source::Unit);
+    check("elsewhere", "nginx", Source::Process);
+}
+
+#[test]
+fn a_container_is_awaited_if_somebody_may_tell_of_it_and_found_at_once_when_told() {
+    let mut host = Host::new(&[]);
+    let row = host.row("nginx", &format!("docker/{ID}"));
+    host.names.set_told(Vec::new(), true);
+    assert_eq!(host.name(&row, 0), named("0123456789ab", Source::Container, false));
+    assert!(host.names.take_missing(), "the sources are asked");
+    assert_eq!(host.name(&row, 1), named("0123456789ab", Source::Container, false));
+    host.tell("web", true);
+    assert_eq!(host.name(&row, 2), named("web", Source::Docker, true));
+    // Renamed, then gone: the name it had last stays.
+    host.tell("web-old", true);
+    assert_eq!(host.name(&row, 3), named("web-old", Source::Docker, true));
+    host.names.set_told(Vec::new(), true);
+    assert_eq!(host.name(&row, 4).0, "web-old");
+}
+
+#[test]
+fn without_a_runtime_a_container_is_called_by_its_id_for_good() {
+    let mut host = Host::new(&[]);
+    let row = host.row("nginx", &format!("docker/{ID}"));
+    assert_eq!(host.name(&row, 0), named("0123456789ab", Source::Container, true));
+    assert!(!host.names.take_missing());
+    // One that appears later is heard all the same.
+    host.tell("web", true);
+    assert_eq!(host.name(&row, 1), named("web", Source::Docker, true));
+}
+
+#[test]
+fn a_rule_sees_labels_and_ports() {
+    let mut host = Host::new(&["label:app=shop -> by-label", "port:9100 -> by-port"]);
+    host.tell("web", true);
+    let container = host.row("nginx", &format!("docker/{ID}"));
+    assert_eq!(host.name(&container, 0).0, "by-label");
+    host.names.forget_owner(7);
+    let plain = host.row("exporter", "elsewhere");
+    assert_eq!(host.name(&plain, 0).0, "exporter");
+    let record = ListenerRecord { owner: 7, port: 9100, ..ListenerRecord::zeroed() };
+    host.names.set_ports(&[record]);
+    assert_eq!(host.name(&plain, 1).0, "by-port");
+}
+
+#[test]
+fn a_cgroup_that_cannot_be_found_is_asked_for_again_but_not_for_ever() {
+    let mut host = Host::new(&[]);
+    let mut row = host.row("nginx", "elsewhere");
+    row.key.cgroup = u64::MAX;
+    host.names.set_told(Vec::new(), true);
+    for hour in 0..100 {
+        assert_eq!(host.name(&row, hour * 3_600_000_000), named("nginx", Source::Process, false));
+    }
+    assert_eq!(host.names.owners[&7].retry, None);
+}
+
+#[test]
+fn overflow_nobody_and_unnamed_are_three_things() {
+    let mut host = Host::new(&[]);
+    let row = host.row("nginx", "elsewhere");
+    assert_eq!(host.names.owner(OWNER_OVERFLOW, &row, 0).0, Service::other());
+    let nobody = OwnerRow { born_us: 1, ..OwnerRow::zeroed() };
+    assert_eq!(&*host.names.owner(1, &nobody, 0).0.name, "none");
+    assert_eq!(host.names.unresolved(), 0);
+    let unnamed = host.row("", "elsewhere");
+    assert_eq!(&*host.names.owner(2, &unnamed, 0).0.name, "unknown");
+    assert_eq!(host.names.unresolved(), 1);
+    host.names.forget_owner(2);
+    assert_eq!(host.names.unresolved(), 0);
+}
+
+#[test]
+fn an_existing_interpreter_is_named_by_what_it_runs() {
+    use agent_common::edge::ROLE_LISTENER;
+    use agent_common::owner::OwnerRow;
+    use agent_common::wire::Wire as _;
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    let Ok(mut server) = Command::new("python3")
+        .args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "0"])
+        .stdout(Stdio::piped())
+        .spawn()
+    else {
+        println!("SKIPPED: no python3");
+        return;
+    };
+    // It says where it listens once it does.
+    let mut line = String::new();
+    let read = BufReader::new(server.stdout.take().unwrap()).read_line(&mut line);
+    let survey = linux::survey();
+    let listener = survey.sockets.iter().find(|socket| socket.seed.tgid == server.id());
+    // What the kernel half makes of a seed: a row without arguments.
+    let mut row = OwnerRow::zeroed();
+    row.key = listener.map_or(row.key, |socket| socket.seed.owner);
+    row.tgid = server.id();
+    let name = process::name(&row);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(read.is_ok(), "{line}");
+    assert_eq!(listener.map(|socket| socket.seed.role), Some(ROLE_LISTENER), "{line}");
+    assert_ne!(row.key.app, 0);
+    assert!(name.is_some_and(|service| &*service.name == "http.server"));
+}

@@ -1,0 +1,307 @@
+//! What the slow sources have told: plain tables, made elsewhere and looked up by the core.
+//!
+//! A source makes a whole new table whenever something has changed and leaves it in a channel
+//! that holds one, the newest ([`sources`](super::sources)). So nothing queues up, an event that
+//! was missed does no harm, and the core never waits.
+
+use std::sync::Arc;
+
+use agent_common::address::{self, Address};
+use hashbrown::{HashMap, HashSet};
+
+use super::place::Place;
+use model::port::Port;
+use model::service::{Entity, Service};
+
+/// Entries of one kind that a table may have; what is more is counted and left out.
+pub const MAX_ENTRIES: usize = 65_536;
+
+/// Somebody with a name: a container, a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bearer {
+    /// What it is called.
+    pub service: Service,
+    /// Who it is, whatever it is called.
+    pub entity: Entity,
+    /// Which one of the service it is: the pod's or container's own name; empty if not known.
+    pub instance: Arc<str>,
+    /// Those of its labels that rules of the configuration look at.
+    pub labels: Arc<[(String, String)]>,
+}
+
+/// A Kubernetes Service as clients address it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    /// What it is called.
+    pub service: Service,
+    /// The addresses of its endpoints.
+    pub backends: Vec<Address>,
+}
+
+/// Everything that one source knows now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    containers: HashMap<Box<str>, Bearer>,
+    pods: HashMap<Box<str>, Bearer>,
+    /// `None` if two have it.
+    addresses: HashMap<Address, Option<Bearer>>,
+    /// Endpoints of Services, on whatever host they are.
+    endpoints: HashMap<Address, Bearer>,
+    frontends: HashMap<(Address, u16), Frontend>,
+    /// Where the endpoints of Services that are ready listen.
+    ready: HashSet<(Address, u16)>,
+    published: HashMap<u16, Vec<(Address, Bearer)>>,
+    /// Ports that containers were to publish which did not start: the last one for each.
+    refused: HashMap<Port, Bearer>,
+    published_in: Option<u32>,
+    answered: HashMap<(Address, u16), Vec<(Address, u16)>>,
+    dropped: u64,
+}
+
+impl Told {
+    /// A container, by its id of 64 hex digits.
+    pub fn add_container(&mut self, id: &str, bearer: Bearer) {
+        self.dropped += put(&mut self.containers, id.into(), bearer);
+    }
+
+    /// A pod, by its uid.
+    pub fn add_pod(&mut self, uid: &str, bearer: Bearer) {
+        self.dropped += put(&mut self.pods, uid.into(), bearer);
+    }
+
+    /// An address that a container or pod has for itself. If two have it, nobody has.
+    pub fn add_address(&mut self, address: Address, bearer: &Bearer) {
+        if address == address::UNSPECIFIED || address::to_ip(address).is_unspecified() {
+            return;
+        }
+        if let Some(known) = self.addresses.get_mut(&address) {
+            if known.as_ref().is_none_or(|known| known.entity.differs(bearer.entity)) {
+                *known = None;
+            }
+            return;
+        }
+        self.dropped += put(&mut self.addresses, address, Some(bearer.clone()));
+    }
+
+    /// An endpoint of a Service that may be on another host.
+    pub fn add_endpoint(&mut self, address: Address, bearer: Bearer) {
+        self.dropped += put(&mut self.endpoints, address, bearer);
+    }
+
+    /// A port of an endpoint that is ready for connections.
+    pub fn add_ready(&mut self, address: Address, port: u16) {
+        if self.ready.len() >= MAX_ENTRIES && !self.ready.contains(&(address, port)) {
+            self.dropped += 1;
+            return;
+        }
+        self.ready.insert((address, port));
+    }
+
+    /// A Service, by an address and port of its own.
+    pub fn add_frontend(&mut self, address: Address, port: u16, frontend: Frontend) {
+        self.dropped += put(&mut self.frontends, (address, port), frontend);
+    }
+
+    /// A port published at an address (or all) of the network namespace of the runtime.
+    pub fn add_published(&mut self, address: Address, port: u16, bearer: Bearer) {
+        if self.published.len() >= MAX_ENTRIES && !self.published.contains_key(&port) {
+            self.dropped += 1;
+            return;
+        }
+        self.published.entry(port).or_default().push((address, bearer));
+    }
+
+    /// A port that a container was to publish which did not start; instead of the last such one.
+    pub fn add_refused(&mut self, port: Port, bearer: Bearer) {
+        self.dropped += put(&mut self.refused, port, bearer);
+    }
+
+    /// The network namespace that published ports are in.
+    pub fn publishes_in(&mut self, netns: u32) {
+        self.published_in = Some(netns);
+    }
+
+    /// Who answered in the place of an address and port that a client asked for.
+    pub fn add_answer(&mut self, asked: (Address, u16), answered: (Address, u16)) {
+        if self.answered.len() >= MAX_ENTRIES && !self.answered.contains_key(&asked) {
+            self.dropped += 1;
+            return;
+        }
+        let answers = self.answered.entry(asked).or_default();
+        if !answers.contains(&answered) {
+            answers.push(answered);
+        }
+    }
+
+    /// Who lives in a place.
+    pub fn bearer(&self, place: &Place) -> Option<&Bearer> {
+        let by_container = || self.containers.get(place.container.as_deref()?);
+        let by_pod = || self.pods.get(place.pod.as_deref()?);
+        by_container().or_else(by_pod)
+    }
+
+    /// Who has an address for itself.
+    pub fn at(&self, address: Address) -> Option<&Bearer> {
+        self.addresses.get(&address)?.as_ref()
+    }
+
+    /// The endpoint at an address.
+    pub fn endpoint(&self, address: Address) -> Option<&Bearer> {
+        self.endpoints.get(&address)
+    }
+
+    /// Where endpoints of Services listen that are ready.
+    pub fn ready(&self) -> impl Iterator<Item = (Address, u16)> {
+        self.ready.iter().copied()
+    }
+
+    /// The Service that clients reach at an address and port.
+    pub fn frontend(&self, address: Address, port: u16) -> Option<&Frontend> {
+        self.frontends.get(&(address, port))
+    }
+
+    /// Whose port is published in a namespace; at this address, or at any if there is none.
+    pub fn published(&self, netns: u32, address: Option<Address>, port: u16) -> Option<&Bearer> {
+        if self.published_in != Some(netns) {
+            return None;
+        }
+        let serves = |at: Address| {
+            address.is_none_or(|wanted| {
+                let (at, wanted) = (address::to_ip(at), address::to_ip(wanted));
+                at == wanted || (at.is_unspecified() && at.is_ipv4() == wanted.is_ipv4())
+            })
+        };
+        self.published.get(&port)?.iter().find(|(at, _)| serves(*at)).map(|(_, bearer)| bearer)
+    }
+
+    /// The network namespace that published ports are in.
+    pub fn published_in(&self) -> Option<u32> {
+        self.published_in
+    }
+
+    /// Who was to publish a port in a namespace and did not start.
+    pub fn refused(&self, netns: u32, port: Port) -> Option<&Bearer> {
+        if self.published_in == Some(netns) { self.refused.get(&port) } else { None }
+    }
+
+    /// Who answered in the place of an address and port.
+    pub fn answers(&self, address: Address, port: u16) -> &[(Address, u16)] {
+        self.answered.get(&(address, port)).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        let Self {
+            containers,
+            pods,
+            addresses,
+            endpoints,
+            frontends,
+            ready: _,
+            published,
+            refused,
+            published_in: _,
+            answered,
+            dropped: _,
+        } = self;
+        containers.len()
+            + pods.len()
+            + addresses.len()
+            + endpoints.len()
+            + frontends.len()
+            + published.len()
+            + refused.len()
+            + answered.len()
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many entries found no room.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
+
+/// Puts an entry into a table that has a cap; returns how many found no room.
+fn put<K: Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>, key: K, value: V) -> u64 {
+    if table.len() >= MAX_ENTRIES && !table.contains_key(&key) {
+        return 1;
+    }
+    table.insert(key, value);
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::service::Source;
+    use std::net::IpAddr;
+
+    fn ip(text: &str) -> Address {
+        address::from_ip(text.parse::<IpAddr>().unwrap())
+    }
+
+    fn bearer(name: &str) -> Bearer {
+        let service = Service::new(name, Source::Docker);
+        Bearer { service, entity: Entity::of(name), instance: name.into(), labels: Arc::default() }
+    }
+
+    #[test]
+    fn an_address_that_two_have_belongs_to_nobody() {
+        let mut told = Told::default();
+        for (address, who) in
+            [("10.0.0.2", "a"), ("10.0.0.3", "b"), ("10.0.0.2", "a"), ("10.0.0.3", "c")]
+        {
+            told.add_address(ip(address), &bearer(who));
+        }
+        assert_eq!(told.at(ip("10.0.0.2")), Some(&bearer("a")));
+        assert_eq!(told.at(ip("10.0.0.3")), None);
+    }
+
+    #[test]
+    fn a_published_port_is_found_at_its_address_in_its_namespace() {
+        let mut told = Told::default();
+        told.add_published(ip("0.0.0.0"), 8080, bearer("web"));
+        told.add_published(ip("127.0.0.1"), 5432, bearer("db"));
+        let check = |netns, address: Option<&str>, port, expected: Option<&str>| {
+            let found = told.published(netns, address.map(ip), port);
+            assert_eq!(found.map(|bearer| &*bearer.service.name), expected);
+        };
+        check(7, Some("10.0.0.1"), 8080, None);
+        told.publishes_in(7);
+        let check = |netns, address: Option<&str>, port, expected: Option<&str>| {
+            let found = told.published(netns, address.map(ip), port);
+            assert_eq!(found.map(|bearer| &*bearer.service.name), expected);
+        };
+        check(7, Some("10.0.0.1"), 8080, Some("web"));
+        check(7, Some("::1"), 8080, None);
+        check(7, None, 8080, Some("web"));
+        check(7, Some("127.0.0.1"), 5432, Some("db"));
+        check(7, Some("10.0.0.1"), 5432, None);
+        check(8, Some("10.0.0.1"), 8080, None);
+    }
+
+    #[test]
+    fn a_refused_port_is_told_in_the_runtimes_namespace_only() {
+        let mut told = Told::default();
+        told.publishes_in(7);
+        told.add_refused(Port::tcp(5432), bearer("one"));
+        told.add_refused(Port::tcp(5432), bearer("two"));
+        assert_eq!(told.refused(7, Port::tcp(5432)), Some(&bearer("two")));
+        assert_eq!(told.refused(7, Port::udp(5432)), None);
+        assert_eq!(told.refused(8, Port::tcp(5432)), None);
+        assert_eq!(told.published(7, None, 5432), None, "it is not published");
+    }
+
+    #[test]
+    fn a_table_is_bounded_and_counts_what_it_left_out() {
+        let mut told = Told::default();
+        for number in 0..MAX_ENTRIES as u32 + 10 {
+            told.add_address([0, 0, address::MAPPED, number + 1], &bearer("a"));
+        }
+        assert_eq!((told.len(), told.dropped()), (MAX_ENTRIES, 10));
+    }
+}

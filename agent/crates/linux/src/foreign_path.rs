@@ -1,0 +1,196 @@
+//! Opens mounted namespaces below the root folder of another process.
+//!
+//! What lies there is the choice of that process: in a user namespace of its own anyone can mount
+//! anything anywhere. A path that was a namespace when /proc/PID/mountinfo was read may be a FIFO
+//! by now, or a link to one, or lead through a FUSE file system that never answers; `open` would
+//! wait for ever. So nothing is opened before it is known to be a namespace:
+//!
+//! 1. `openat2` looks the path up within the process's root without following links, in what the
+//!    kernel has cached (`RESOLVE_CACHED`): no file system is asked. `O_PATH` opens nothing.
+//! 2. The descriptor's `fdinfo` says which mount it is on. From here on the descriptor keeps that
+//!    mount, so its id cannot become another mount's.
+//! 3. The mount table, read again, says what a mount with this id is: a file system `nsfs` whose
+//!    root is the namespace. Only then the descriptor is opened, which asks no file system either.
+//!
+//! What is left: the kernel revalidates the root folder itself, and the root of a mount at the end
+//! of the path, if its file system asks for that (`d_weak_revalidate`: NFS, 9p, AFS, overlayfs
+//! above them). Only root can mount these, but if the server is dead, even this waits for it.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use crate::mounts::{self, Mount};
+
+/// How often a path is looked up: the kernel also answers EAGAIN if anything was mounted or
+/// renamed meanwhile, on the whole host.
+const LOOKUPS: usize = 4;
+
+/// The file system of namespaces.
+const NSFS: &str = "nsfs";
+
+/// Whether a namespace is mounted there.
+pub fn is_namespace(mount: &Mount) -> bool {
+    mount.kind == NSFS
+}
+
+/// Opens the namespaces that `wanted`, mounts of process `tgid`, are said to be: each as a file, or
+/// the reason why not, in the same order. Looks for them in the first `limit` bytes of its mount
+/// table. Never waits for the process or for a file system that it mounted.
+pub fn open_namespaces(
+    tgid: u32,
+    wanted: &[&Mount],
+    limit: u64,
+) -> io::Result<Vec<io::Result<File>>> {
+    let root = open_root(tgid)?;
+    let located: Vec<_> = wanted.iter().map(|mount| locate(&root, &mount.point)).collect();
+    let now = mounts::list(&tgid.to_string(), limit, is_namespace)?.mounts;
+    let open = |(located, wanted): (io::Result<OwnedFd>, &&Mount)| {
+        let located = located?;
+        let id = mount_id(&located)?;
+        let is_it = |mount: &Mount| {
+            (mount.id, &mount.kind, &mount.root) == (id, &wanted.kind, &wanted.root)
+        };
+        if !is_namespace(wanted) || !now.iter().any(is_it) {
+            return Err(io::Error::other("hidden by something else"));
+        }
+        File::open(format!("/proc/self/fd/{}", located.as_raw_fd()))
+    };
+    Ok(located.into_iter().zip(wanted).map(open).collect())
+}
+
+/// The root folder of a process, as a place to start from: the folder is not opened.
+fn open_root(tgid: u32) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(format!("/proc/{tgid}/root"))
+}
+
+/// What is at `path` below `root` now, not opened; EAGAIN if that is not cached.
+fn locate(root: &File, path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: zeros are a valid `open_how`.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
+    how.resolve = libc::RESOLVE_IN_ROOT
+        | libc::RESOLVE_NO_SYMLINKS
+        | libc::RESOLVE_NO_MAGICLINKS
+        | libc::RESOLVE_CACHED;
+    let lookup = || {
+        // SAFETY: a NUL-terminated path, and pointer and size of `how`; openat2 only reads both.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                root.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of_val(&how),
+            )
+        };
+        let Ok(fd @ 0..) = i32::try_from(fd) else { return Err(io::Error::last_os_error()) };
+        // SAFETY: the descriptor is new and nobody else's.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    };
+    let is_final = |found: &io::Result<OwnedFd>| {
+        !found.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    };
+    let not_cached = || Err(io::Error::from(io::ErrorKind::WouldBlock));
+    (0..LOOKUPS).map(|_| lookup()).find(is_final).unwrap_or_else(not_cached)
+}
+
+/// Which mount a descriptor is on: `mnt_id` in /proc/self/fdinfo (man 5 proc_pid_fdinfo).
+fn mount_id(located: &OwnedFd) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", located.as_raw_fd()))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    /// The mount that `path` is on, as if a namespace were mounted at `path`.
+    fn pretended(path: &Path) -> Mount {
+        let root = open_root(std::process::id()).unwrap();
+        let folder = locate(&root, path.parent().unwrap()).unwrap();
+        Mount {
+            id: mount_id(&folder).unwrap(),
+            root: "net:[4026531840]".into(),
+            point: path.to_owned(),
+            kind: NSFS.into(),
+        }
+    }
+
+    /// Opens on another thread, so that a test fails that would wait for ever.
+    fn open_at_once(mount: Mount) -> io::Result<File> {
+        let (send, receive) = mpsc::channel();
+        thread::spawn(move || {
+            let opened = open_namespaces(std::process::id(), &[&mount], u64::MAX);
+            let _ = send.send(opened.unwrap().pop().unwrap());
+        });
+        receive.recv_timeout(Duration::from_secs(5)).expect("an answer at once")
+    }
+
+    #[test]
+    fn what_is_no_mounted_namespace_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        make_fifo(&at("fifo"));
+        fs::write(at("file"), "").unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        symlink(at("fifo"), at("link to fifo")).unwrap();
+        symlink("/proc/self/ns/net", at("link to namespace")).unwrap();
+        symlink(folder.path(), at("link to folder")).unwrap();
+        let check = |path: &Path, expected: Option<i32>| {
+            let error = open_at_once(pretended(path)).expect_err(&format!("{path:?}"));
+            assert_eq!(error.raw_os_error(), expected, "{path:?}: {error}");
+        };
+        check(&at("fifo"), None);
+        check(&at("file"), None);
+        check(&at("folder"), None);
+        check(&at("link to fifo"), Some(libc::ELOOP));
+        check(&at("link to namespace"), Some(libc::ELOOP));
+        check(Path::new("/dev/null"), None);
+        check(Path::new("/proc/self"), Some(libc::ELOOP));
+        let through_link = Mount { point: at("link to folder/fifo"), ..pretended(&at("fifo")) };
+        let error = open_at_once(through_link).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{error}");
+    }
+
+    #[test]
+    fn links_of_procfs_are_not_followed() {
+        let namespace = Path::new("/proc/self/ns/net");
+        let inode = fs::metadata(namespace).unwrap().ino();
+        let mount =
+            Mount { root: format!("net:[{inode}]").into(), ..pretended(Path::new("/proc")) };
+        let point = format!("/proc/{}/ns/net", std::process::id());
+        let error = open_at_once(Mount { point: point.into(), ..mount }).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{error}");
+    }
+
+    #[test]
+    fn paths_end_at_the_root_of_the_process() {
+        let root = open_root(std::process::id()).unwrap();
+        let here = |path: &str| mount_id(&locate(&root, Path::new(path)).unwrap()).unwrap();
+        assert_eq!(here("/../../.."), here("/"));
+        assert_eq!(
+            locate(&root, Path::new("/no\0pe")).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+    }
+
+    fn make_fifo(path: &Path) {
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: a NUL-terminated path.
+        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    }
+}

@@ -1,0 +1,459 @@
+//! Network namespaces: finding all of them, and running code inside one.
+//!
+//! A namespace lives as long as a process, a bind mount or an open descriptor holds it. The
+//! first two are found here; one that is only held by somebody's descriptor is not.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, FromRawFd as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::{fs, io, thread};
+
+use agent_common::address::Address;
+use hashbrown::{HashMap, HashSet};
+
+use super::{Problem, addresses, foreign_path, process_addresses};
+use crate::mounts::{self, Mount};
+use crate::procfs;
+
+/// How much of one mount table is read, and how many namespaces are opened by mounts in it: a
+/// guard against what nobody thought of, since root made those mounts.
+const TRUSTED: Share = Share { bytes: 16 << 20, opened: 4096 };
+/// The same for mount namespaces of other user namespaces, where anyone can mount. A rootless
+/// engine has some ten lines of 100 bytes a container.
+const OTHERS: Share = Share { bytes: 256 << 10, opened: 256 };
+/// And for all of these together, in one search.
+const ALL_OTHERS: Share = Share { bytes: 8 << 20, opened: 1024 };
+/// So many mounts are held open at a time until the mount table was read again.
+const AT_A_TIME: usize = 64;
+/// Processes that are remembered of a mount namespace, as the first may end before it is looked at.
+const WITNESSES: usize = 3;
+
+/// A network namespace, held open.
+#[derive(Debug)]
+pub struct Namespace {
+    /// Inode number, as in `readlink /proc/PID/ns/net`; unique on the host while it lives.
+    pub inode: u32,
+    /// A process that is in it: then much can be read without entering.
+    pub process: Option<u32>,
+    file: File,
+}
+
+impl Namespace {
+    /// The namespace of the calling thread.
+    pub fn current() -> io::Result<Self> {
+        Self::open("/proc/thread-self/ns/net")
+    }
+
+    /// The namespace behind a file: `/proc/PID/ns/net`, `/run/netns/NAME`. Not for paths below
+    /// `/proc/PID/root`, where `open` may wait for ever: see [`foreign_path`].
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        Self::of(File::open(path)?)
+    }
+
+    fn of(file: File) -> io::Result<Self> {
+        // Numbers of /proc and nsfs inodes have 32 bits (`proc_alloc_inum`, fs/proc/generic.c).
+        let inode = file.metadata()?.ino() as u32;
+        Ok(Self { inode, process: None, file })
+    }
+}
+
+/// The network namespace of the host: that of the first process, if it shows it.
+pub fn host() -> io::Result<Namespace> {
+    Namespace::open("/proc/1/ns/net").or_else(|_| Namespace::current())
+}
+
+/// The one with this inode, if it can be found.
+pub fn find(inode: u32) -> Option<Namespace> {
+    all().0.into_iter().find(|namespace| namespace.inode == inode)
+}
+
+/// Every network namespace that a process is in or that is mounted somewhere, the caller's own
+/// first, each once. What could not be looked at is reported and left out.
+pub fn all() -> (Vec<Namespace>, Vec<Problem>) {
+    let mut search = Search::new();
+    match Namespace::current() {
+        Ok(own) => search.add(own),
+        Err(error) => search.problems.push(Problem::new(
+            format!("reading /proc/thread-self/ns/net: {error}"),
+            "connections that exist already will not be seen",
+        )),
+    }
+    match procfs::processes() {
+        Ok(processes) => processes.for_each(|tgid| search.visit(tgid)),
+        Err(error) => search.problems.push(Problem::new(
+            format!("reading /proc: {error}"),
+            "existing connections are only seen in the agent's own network namespace",
+        )),
+    }
+    search.finish()
+}
+
+/// Runs `f` inside `namespace`, on a thread of its own that ends with it; the caller's
+/// namespace never changes. Needs CAP_SYS_ADMIN unless the caller already is there.
+pub fn run_in<T: Send>(namespace: &Namespace, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let inside = thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
+            enter(namespace)?;
+            Ok(f())
+        })?;
+        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Moves the calling thread.
+fn enter(namespace: &Namespace) -> io::Result<()> {
+    if Namespace::current().is_ok_and(|own| own.inode == namespace.inode) {
+        return Ok(());
+    }
+    // SAFETY: setns takes a descriptor, which `namespace` keeps open, and touches no memory.
+    match unsafe { libc::setns(namespace.file.as_raw_fd(), libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Local addresses of `namespace`: read through a process in it, which takes no capability, or
+/// from inside.
+pub fn addresses(namespace: &Namespace) -> io::Result<Vec<Address>> {
+    let through = |tgid| {
+        let addresses = process_addresses::of(tgid).ok()?;
+        // Read before: by now the process may be another one.
+        let still = fs::metadata(format!("/proc/{tgid}/ns/net")).ok()?.ino();
+        (still == u64::from(namespace.inode)).then_some(addresses)
+    };
+    match namespace.process.and_then(through) {
+        Some(addresses) => Ok(addresses),
+        None => run_in(namespace, addresses::local).flatten(),
+    }
+}
+
+/// What a search may cost.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    /// Of mount tables.
+    bytes: u64,
+    /// Namespaces, by their mounts.
+    opened: usize,
+}
+
+/// Processes of one mount namespace.
+#[derive(Default)]
+struct MountNamespace {
+    processes: Vec<u32>,
+    /// It belongs to the agent's own user namespace: only root could make mounts in it.
+    trusted: bool,
+}
+
+/// What has been found so far.
+#[derive(Default)]
+struct Search {
+    found: Vec<Namespace>,
+    seen: HashSet<u32>,
+    mount_namespaces: HashMap<u64, MountNamespace>,
+    user_namespace: Option<u64>,
+    denied: usize,
+    /// Namespaces that could not be opened, and why the last of them could not.
+    unopened: usize,
+    reason: Option<io::Error>,
+    /// Mount namespaces that were not looked at to the end.
+    cut_short: usize,
+    problems: Vec<Problem>,
+}
+
+impl Search {
+    fn new() -> Self {
+        let user_namespace = fs::metadata("/proc/self/ns/user").ok().map(|file| file.ino());
+        Self { user_namespace, ..Self::default() }
+    }
+
+    fn add(&mut self, namespace: Namespace) {
+        if self.seen.insert(namespace.inode) {
+            self.found.push(namespace);
+        }
+    }
+
+    /// A process shows its own namespace, and that there is a mount namespace.
+    fn visit(&mut self, tgid: u32) {
+        let path = format!("/proc/{tgid}/ns/net");
+        match fs::metadata(&path) {
+            Ok(file) if self.seen.contains(&(file.ino() as u32)) => {}
+            Ok(_) => match Namespace::open(&path) {
+                Ok(namespace) => self.add(Namespace { process: Some(tgid), ..namespace }),
+                Err(error) if is_gone(&error) => {}
+                Err(error) => self.not_opened(1, error),
+            },
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.denied += 1,
+            Err(_) => {} // Gone, or a zombie.
+        }
+        let path = format!("/proc/{tgid}/ns/mnt");
+        let Ok(file) = fs::metadata(&path) else { return };
+        let Self { mount_namespaces, user_namespace, .. } = self;
+        let mounts = mount_namespaces.entry(file.ino()).or_insert_with(|| {
+            let owner = File::open(&path).and_then(|file| owner(&file));
+            let trusted = user_namespace.is_some() && owner.ok() == *user_namespace;
+            MountNamespace { processes: Vec::new(), trusted }
+        });
+        if mounts.processes.len() < WITNESSES {
+            mounts.processes.push(tgid);
+        }
+    }
+
+    /// Bind mounts of namespaces, as `ip netns` (/run/netns) and container engines make them, after
+    /// all processes: then most of them are known.
+    fn visit_mounts(&mut self) {
+        let (trusted, others): (Vec<_>, Vec<_>) =
+            self.mount_namespaces.drain().map(|(_, one)| one).partition(|one| one.trusted);
+        for one in &trusted {
+            self.visit_mounts_of(one, TRUSTED);
+        }
+        let mut left = ALL_OTHERS;
+        for one in &others {
+            let share = Share {
+                bytes: left.bytes.min(OTHERS.bytes),
+                opened: left.opened.min(OTHERS.opened),
+            };
+            let used = self.visit_mounts_of(one, share);
+            left.bytes = left.bytes.saturating_sub(used.bytes);
+            left.opened = left.opened.saturating_sub(used.opened);
+        }
+    }
+
+    /// Returns what was used of the share.
+    fn visit_mounts_of(&mut self, namespace: &MountNamespace, share: Share) -> Share {
+        let listing = namespace.processes.iter().find_map(|tgid| {
+            let list = mounts::list(&tgid.to_string(), share.bytes, foreign_path::is_namespace);
+            Some((*tgid, list.ok()?))
+        });
+        // All of them have ended, or may not be looked at.
+        let Some((tgid, listing)) = listing else { return Share { bytes: 0, opened: 0 } };
+        let mut unknown: Vec<(u32, Mount)> = listing
+            .mounts
+            .into_iter()
+            .filter_map(|mount| Some((network_namespace(&mount.root)?, mount)))
+            .filter(|(inode, _)| !self.seen.contains(inode))
+            .collect();
+        self.cut_short += usize::from(listing.truncated || unknown.len() > share.opened);
+        unknown.truncate(share.opened);
+        for some in unknown.chunks(AT_A_TIME) {
+            self.open_mounts(tgid, some, share.bytes);
+        }
+        Share { bytes: listing.bytes, opened: unknown.len() }
+    }
+
+    fn open_mounts(&mut self, tgid: u32, mounts: &[(u32, Mount)], limit: u64) {
+        let wanted: Vec<&Mount> = mounts.iter().map(|(_, mount)| mount).collect();
+        let opened = match foreign_path::open_namespaces(tgid, &wanted, limit) {
+            Ok(opened) => opened,
+            Err(error) => return self.not_opened(mounts.len(), error),
+        };
+        for (opened, (inode, _)) in opened.into_iter().zip(mounts) {
+            match opened.and_then(Namespace::of) {
+                Ok(namespace) if namespace.inode == *inode => self.add(namespace),
+                Ok(_) => self.not_opened(1, io::Error::from(io::ErrorKind::NotFound)),
+                Err(error) => self.not_opened(1, error),
+            }
+        }
+    }
+
+    fn not_opened(&mut self, count: usize, error: io::Error) {
+        self.unopened += count;
+        self.reason = Some(error);
+    }
+
+    fn finish(mut self) -> (Vec<Namespace>, Vec<Problem>) {
+        self.visit_mounts();
+        if self.denied > 0 {
+            self.problems.push(Problem::new(
+                format!(
+                    "{} processes do not show their network namespace (they hide it, or CAP_SYS_PTRACE is missing)",
+                    self.denied
+                ),
+                "existing connections of namespaces that only they are in will not be seen",
+            ));
+        }
+        if self.unopened > 0 {
+            let reason = self.reason.map(|error| format!(": {error}")).unwrap_or_default();
+            self.problems.push(Problem::new(
+                format!("{} network namespaces cannot be opened{reason}", self.unopened),
+                "existing connections in them will not be seen",
+            ));
+        }
+        if self.cut_short > 0 {
+            self.problems.push(Problem::new(
+                format!(
+                    "{} mount namespaces have more mounts than are looked at; where any user can mount these are {} KiB of the mount table and {} network namespaces, and {} KiB and {} of all such together",
+                    self.cut_short,
+                    OTHERS.bytes >> 10,
+                    OTHERS.opened,
+                    ALL_OTHERS.bytes >> 10,
+                    ALL_OTHERS.opened,
+                ),
+                "existing connections of network namespaces that only the rest of these mounts holds will not be seen",
+            ));
+        }
+        (self.found, self.problems)
+    }
+}
+
+/// The user namespace that a namespace belongs to, by inode (man 2 NS_GET_USERNS).
+fn owner(namespace: &File) -> io::Result<u64> {
+    // SAFETY: this request takes no argument and touches no memory.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_USERNS) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    let owner = unsafe { File::from_raw_fd(fd) };
+    Ok(owner.metadata()?.ino())
+}
+
+/// Whether a process ended while it was looked at.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// The inode in a mount's root `net:[4026532229]`.
+fn network_namespace(root: &Path) -> Option<u32> {
+    root.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::net::TcpListener;
+    use std::process::{Command, Stdio};
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    fn root() -> bool {
+        // SAFETY: geteuid cannot fail and touches no memory.
+        unsafe { libc::geteuid() == 0 }
+    }
+
+    #[test]
+    fn the_own_namespace_is_found_once_and_needs_no_privilege_to_enter() {
+        let own = Namespace::current().unwrap();
+        let (found, _) = all();
+        assert_eq!(found.iter().filter(|namespace| namespace.inode == own.inode).count(), 1);
+        let inside = run_in(&own, || Namespace::current().unwrap().inode).unwrap();
+        assert_eq!(inside, own.inode);
+    }
+
+    #[test]
+    fn only_network_namespaces_count() {
+        assert_eq!(network_namespace(Path::new("net:[4026532229]")), Some(4_026_532_229));
+        assert_eq!(network_namespace(Path::new("mnt:[4026532229]")), None);
+        assert_eq!(network_namespace(Path::new("net:[x]")), None);
+    }
+
+    #[test]
+    fn a_panic_inside_reaches_the_caller() {
+        let own = Namespace::current().unwrap();
+        let caught = std::panic::catch_unwind(|| run_in(&own, || panic!("on purpose")));
+        assert!(caught.is_err());
+    }
+
+    #[test]
+    fn mounts_count_as_made_by_root_in_the_own_user_namespace_only() {
+        let trusted = |tgid: u32| {
+            let mut search = Search::new();
+            search.visit(tgid);
+            search.mount_namespaces.into_values().map(|one| one.trusted).collect::<Vec<_>>()
+        };
+        assert_eq!(trusted(std::process::id()), [true]);
+        let mut inside = Command::new("unshare");
+        inside.args(["-Urm", "sh", "-c", "echo; exec sleep 60"]).stdout(Stdio::piped());
+        let mut inside = inside.spawn().unwrap();
+        let ready = inside.stdout.take().unwrap().read(&mut [0]).unwrap();
+        let theirs = trusted(inside.id());
+        inside.kill().unwrap();
+        inside.wait().unwrap();
+        if ready == 0 {
+            println!("SKIPPED: user namespaces are not allowed here");
+            return;
+        }
+        assert_eq!(theirs, [false]);
+    }
+
+    #[test]
+    fn a_mount_table_longer_than_its_share_is_a_problem() {
+        let own = MountNamespace { processes: vec![std::process::id()], trusted: true };
+        let mut search = Search::new();
+        let used = search.visit_mounts_of(&own, Share { bytes: 100, opened: 100 });
+        assert_eq!((used.bytes, search.cut_short), (100, 1));
+        // The second witness speaks if the first has ended.
+        let witnesses = MountNamespace { processes: vec![u32::MAX, std::process::id()], ..own };
+        let used = search.visit_mounts_of(&witnesses, Share { bytes: 100, opened: 100 });
+        assert_eq!((used.bytes, search.cut_short), (100, 2));
+        search.mount_namespaces.clear();
+        let (_, problems) = search.finish();
+        assert!(problems[0].what.starts_with("2 mount namespaces have more"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_namespace_that_turns_into_a_fifo_and_back_never_makes_the_search_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let turns = "mkfifo fifo; touch ns; echo; while :; do
+            mount --bind /proc/self/ns/net ns; mount --bind fifo ns; umount ns; umount ns
+        done";
+        let mut tenant = Command::new("unshare");
+        tenant.args(["-Urnm", "--propagation", "private", "sh", "-c", turns]);
+        tenant.current_dir(&folder).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut tenant = tenant.spawn().unwrap();
+        let ready = tenant.stdout.take().unwrap().read(&mut [0]).unwrap();
+        let (send, receive) = mpsc::channel();
+        let began = Instant::now();
+        thread::spawn(move || {
+            while began.elapsed() < Duration::from_secs(1) {
+                all();
+            }
+            let _ = send.send(());
+        });
+        let ended = receive.recv_timeout(Duration::from_secs(20));
+        tenant.kill().unwrap();
+        tenant.wait().unwrap();
+        if ready == 0 {
+            println!("SKIPPED: user namespaces are not allowed here");
+            return;
+        }
+        ended.expect("the search ends");
+    }
+
+    #[test]
+    fn a_mounted_namespace_without_processes_is_found_and_entered() {
+        if !root() {
+            println!("SKIPPED: making network namespaces needs root");
+            return;
+        }
+        let name = format!("portolan-test-{}", std::process::id());
+        let ip = |args: &[&str]| Command::new("ip").args(args).status().is_ok_and(|s| s.success());
+        if !ip(&["netns", "add", &name]) {
+            println!("SKIPPED: `ip netns add` does not work here");
+            return;
+        }
+        let made = Namespace::open(format!("/run/netns/{name}")).unwrap().inode;
+        let (found, problems) = all();
+        assert!(
+            found.iter().all(|namespace| namespace.inode != made || namespace.process.is_none())
+        );
+        let own = MountNamespace { processes: vec![std::process::id()], trusted: true };
+        let mut search = Search::new();
+        search.visit_mounts_of(&own, Share { bytes: u64::MAX, opened: 0 });
+        let beyond_its_share = (search.found.len(), search.cut_short);
+        let before = Namespace::current().unwrap().inode;
+        let inside = found.iter().find(|namespace| namespace.inode == made).map(|namespace| {
+            run_in(namespace, || {
+                // A port that only exists in there: loopback is down, so nothing else can bind.
+                let _listener = TcpListener::bind(("0.0.0.0", 0)).unwrap();
+                Namespace::current().unwrap().inode
+            })
+            .unwrap()
+        });
+        assert!(ip(&["netns", "del", &name]));
+        assert_eq!(inside, Some(made), "{problems:?}");
+        assert_eq!(beyond_its_share, (0, 1));
+        assert_eq!(Namespace::current().unwrap().inode, before);
+    }
+}

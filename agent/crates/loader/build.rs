@@ -1,0 +1,137 @@
+//! Builds the kernel programs and lays them where `aya::include_bytes_aligned!` finds them.
+//!
+//! They are compiled by the rustup toolchain `portolan-bpf`, which `cargo xtask setup` provides:
+//! rustup's nightly, or a stable rustc with a prebuilt `core` for BPF. For the stable one the
+//! crates with unstable features are named in `RUSTC_BOOTSTRAP`.
+//!
+//! The object depends on its sources and the toolchain alone, not on where either of them lies:
+//! paths in it are written as if everything lay in `/portolan`, `/cargo` and `/rust`, and DWARF,
+//! which only the linker reads to make BTF of it, is left out. `cargo xtask check` proves it.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use object::build::elf::{Builder, SectionData};
+
+const TOOLCHAIN: &str = "portolan-bpf";
+const TARGET: &str = "bpfel-unknown-none";
+const BOOTSTRAP: &str = "aya_ebpf,portolan_ebpf";
+const OBJECT: &str = "portolan-ebpf";
+
+/// What the kernel programs are made of.
+const SOURCES: [&str; 5] =
+    ["agent-ebpf", "agent-common/src", "agent-common/Cargo.toml", "Cargo.toml", "Cargo.lock"];
+
+fn main() -> Result<()> {
+    let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
+    // Below agent/crates.
+    let root = root.ancestors().nth(3).context("this crate lies outside a workspace")?;
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
+    if variable("CARGO_CFG_TARGET_ENDIAN")? != "little" {
+        bail!("the kernel programs read tables and addresses as little endian");
+    }
+    let Ok(sysroot) = output(toolchain("rustc", root).args(["--print", "sysroot"])) else {
+        bail!("the toolchain for the kernel programs is missing: run `cargo xtask setup`");
+    };
+    let sysroot = PathBuf::from(sysroot.trim());
+    let folder = out.join("kernel");
+    compile(root, &sysroot, &folder)?;
+    let built = folder.join(TARGET).join("release").join(OBJECT);
+    let object = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
+    fs::write(out.join(OBJECT), without_dwarf(&object)?).context("writing the kernel object")
+}
+
+fn compile(root: &Path, sysroot: &Path, folder: &Path) -> Result<()> {
+    let mut cargo = toolchain("cargo", root);
+    // Only what needs attention: cargo shows no line of a build script but as a warning.
+    cargo.args(["build", "--quiet", "--release", "--package", "agent-ebpf", "--target", TARGET]);
+    cargo.arg("--target-dir").arg(folder);
+    if !sysroot.join("lib/rustlib").join(TARGET).exists() {
+        cargo.args(["-Z", "build-std=core"]);
+    }
+    let arch = variable("CARGO_CFG_TARGET_ARCH")?;
+    let mut flags = OsString::from("-Cdebuginfo=2\x1f-Clink-arg=--btf");
+    flags.push(format!("\x1f--cfg=bpf_target_arch=\"{}\"", arch.display()));
+    // The last prefix that fits is taken.
+    for (place, name) in places(root, sysroot)? {
+        flags.push("\x1f--remap-path-prefix=");
+        flags.push(place);
+        flags.push(format!("={name}"));
+    }
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags);
+    let told = cargo.output().context("starting the compiler of the kernel programs")?;
+    for line in String::from_utf8_lossy(&told.stderr).lines() {
+        println!("cargo::warning={line}");
+    }
+    if !told.status.success() {
+        bail!("compiling the kernel programs failed ({})", told.status);
+    }
+    Ok(())
+}
+
+/// Where sources lie on this machine, and what they are called in the object.
+fn places(root: &Path, sysroot: &Path) -> Result<Vec<(PathBuf, &'static str)>> {
+    // rustup tells whatever it starts; otherwise it is the usual place.
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
+    let home = home.context("CARGO_HOME is not set, and there is no home")?;
+    let mut places = vec![(home.clone(), "/cargo")];
+    // One folder for each registry, named after its address.
+    if let Ok(registries) = fs::read_dir(home.join("registry/src")) {
+        for registry in registries {
+            places.push((registry.context("listing the registries")?.path(), "/cargo/registry"));
+        }
+    }
+    places.push((sysroot.join("lib/rustlib/src/rust"), "/rust"));
+    places.push((root.to_path_buf(), "/portolan"));
+    Ok(places)
+}
+
+/// The object without what debuggers would read: it is most of it, and nobody does.
+fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
+    let mut elf = Builder::read(object).context("reading the kernel object")?;
+    for section in &mut elf.sections {
+        let name = section.name.as_slice();
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    elf.delete_orphans();
+    // LLVM keeps the names of sections and of symbols in one table, this writer in two.
+    let names = elf.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut written = Vec::new();
+    elf.write(&mut written).context("writing the kernel object without DWARF")?;
+    Ok(written)
+}
+
+/// A program of the toolchain for the kernel.
+fn toolchain(program: &str, root: &Path) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", TOOLCHAIN, program]).current_dir(root);
+    // Cargo tells its children about its own toolchain; none of that is meant for this one.
+    for key in ["CARGO", "RUSTC", "RUSTDOC", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(key);
+    }
+    command.env("RUSTC_BOOTSTRAP", BOOTSTRAP);
+    command
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let told = command.output().with_context(|| format!("starting {command:?}"))?;
+    if !told.status.success() {
+        bail!("{command:?} failed ({})", told.status);
+    }
+    Ok(String::from_utf8_lossy(&told.stdout).into_owned())
+}
+
+fn variable(name: &str) -> Result<OsString> {
+    env::var_os(name).with_context(|| format!("cargo sets no {name}"))
+}

@@ -1,0 +1,277 @@
+//! Reads what the kernel half counted. Tables are read through mmap without system calls; the
+//! socket iteration brings them up to date first; the ring is emptied by timer.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use agent_common::attempt::OVERDUE_NS;
+use agent_common::bound::BoundRecord;
+use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow};
+use agent_common::ledger::{BIND, Ledger};
+use agent_common::listener::ListenerRecord;
+use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
+use agent_common::slot_table::Reclaim;
+use agent_common::wire::Wire as _;
+use anyhow::Context as _;
+use aya::maps::{Map as AyaMap, MapData, RingBuf};
+use hashbrown::HashMap;
+
+use super::bpf::{self, Map, Mapped};
+use super::maps;
+use super::object::Parts;
+use super::ports::{self, Ports};
+use super::slot_table::{self, SlotTable};
+use agent_common::decode::dns::{self, Answer};
+use agent_common::decode::{self, Event};
+use agent_common::drained::{Claim, Edge};
+
+/// At most this many records leave the ring in one drain, so that a flood cannot stall it.
+const MAX_EVENTS: usize = 4096;
+
+/// The same for answers of DNS servers.
+const MAX_ANSWERS: usize = 4096;
+
+/// What one drain found.
+#[derive(Default)]
+pub struct Drained {
+    /// Owner rows that are new since the last drain.
+    pub owners: Vec<(u32, OwnerRow)>,
+    /// Every edge in use.
+    pub edges: Vec<Edge>,
+    /// Every listener; `None` if the socket iteration could not run.
+    pub listeners: Option<Vec<ListenerRecord>>,
+    /// Failed binds, and how many did not fail.
+    pub bind_failures: Vec<Claim>,
+    /// Every socket that holds a port, as far as the hooks know; `None` if they cannot tell.
+    pub bound: Option<Vec<BoundRecord>>,
+    /// The kernel's part of the ledger.
+    pub ledger: Ledger,
+    /// Records from the ring.
+    pub events: Vec<Event>,
+    /// Records that could not be read.
+    pub malformed_events: u64,
+    /// What DNS servers have told programs.
+    pub answers: Vec<Answer>,
+    /// Answers that could not be read.
+    pub malformed_answers: u64,
+}
+
+/// The reading side of the kernel half.
+pub struct Drain {
+    edges: SlotTable<EdgeRow>,
+    counters: Mapped<EdgeCounters>,
+    counters_map: Map<u32, EdgeCounters>,
+    owners: SlotTable<OwnerRow>,
+    /// Which owners were read, and when their slots were taken.
+    known_owners: HashMap<u32, u64>,
+    ledger: Map<u32, Ledger>,
+    ring: RingBuf<MapData>,
+    answers: RingBuf<MapData>,
+    iterate_sockets: Option<OwnedFd>,
+    /// The bind hooks.
+    pub ports: Ports,
+    /// Whether binds were under way at the last drain, and when a program had asked for a
+    /// connection by then, CLOCK_MONOTONIC nanoseconds.
+    open_binds: bool,
+    connect_ns: u64,
+    /// When attempts were last expired.
+    expired_ns: u64,
+    /// What each slot had counted at the last drain: shared with whoever still looks at it, and
+    /// the same again if nothing has moved.
+    last: Vec<Option<Arc<EdgeCounters>>>,
+    shards: usize,
+    cpus: usize,
+}
+
+impl Drain {
+    /// Takes over the maps it reads. `iterate_sockets` is the program to run before each drain.
+    pub fn new(
+        parts: &mut Parts,
+        shards: usize,
+        iterate_sockets: Option<OwnedFd>,
+        ports: Ports,
+    ) -> anyhow::Result<Self> {
+        let counters_map: Map<u32, EdgeCounters> = parts.map(&maps::EDGE_COUNTERS)?;
+        let sockets = parts.take(&maps::SOCKETS)?;
+        let sockets_link = iterate_sockets
+            .map(|program| bpf::link_iterator(program.as_fd(), Some(sockets.as_fd())));
+        let iterate_sockets =
+            sockets_link.transpose().context("linking the iterator to the table of sockets")?;
+        let mut ring = |map| -> anyhow::Result<RingBuf<MapData>> {
+            let ring = MapData::from_fd(parts.take(map)?).context("opening a ring")?;
+            Ok(RingBuf::try_from(AyaMap::RingBuf(ring))?)
+        };
+        let (ring, answers) = (ring(&maps::EVENTS)?, ring(&maps::ANSWERS)?);
+        Ok(Self {
+            edges: SlotTable::new(parts, &slot_table::EDGES)?,
+            counters: counters_map.mapped().context("mapping the counters")?,
+            counters_map,
+            owners: SlotTable::new(parts, &slot_table::OWNERS)?,
+            known_owners: HashMap::new(),
+            ledger: parts.map(&maps::LEDGER)?,
+            ring,
+            answers,
+            iterate_sockets,
+            ports,
+            open_binds: true,
+            connect_ns: 0,
+            expired_ns: 0,
+            last: Vec::new(),
+            shards,
+            cpus: possible_cpus()?,
+        })
+    }
+
+    /// Reads everything; `now_ns` is CLOCK_MONOTONIC.
+    pub fn run(&mut self, now_ns: u64) -> anyhow::Result<Drained> {
+        let mut drained = Drained::default();
+        // First, so that nobody is called for nothing: what is seen after a call was there before.
+        while drained.events.len() < MAX_EVENTS {
+            let Some(record) = self.ring.next() else { break };
+            match decode::event(&record) {
+                Ok(event) => drained.events.push(event),
+                Err(_) => drained.malformed_events += 1,
+            }
+        }
+        drained.listeners = self.iterate_sockets().context("iterating over the sockets")?;
+        // A connect that was refused is only found once it is overdue.
+        if self.open_binds || self.connect_ns.saturating_add(2 * OVERDUE_NS) > self.expired_ns {
+            self.ports.expire_attempts().context("expiring binds and connects")?;
+            self.expired_ns = now_ns;
+        }
+        // The ledger before the tables: what is counted in between shows as exported first.
+        for cpu in self.ledger.lookup_per_cpu(&0, self.cpus).context("reading the ledger")? {
+            drained.ledger.merge(&cpu);
+        }
+        self.connect_ns = drained.ledger.connect_ns;
+        let now_us = now_ns / 1000;
+        drained.owners = self.new_owners(&drained.ledger, now_us).context("reading owners")?;
+        drained.edges = self.read_edges(&drained.ledger, now_us).context("reading edges")?;
+        drained.bound = self.ports.bound().context("listing bound sockets")?;
+        drained.bind_failures =
+            self.ports.failures(&drained.ledger, now_us).context("reading failed binds")?;
+        self.open_binds = open_binds(&drained);
+        for _ in 0..MAX_ANSWERS {
+            let Some(record) = self.answers.next() else { break };
+            match dns::answer(&record) {
+                Ok(answer) => drained.answers.push(answer),
+                Err(_) => drained.malformed_answers += 1,
+            }
+        }
+        Ok(drained)
+    }
+
+    /// Readable when the kernel half calls: something has ended, and what was counted until then
+    /// should be read before something else begins.
+    pub fn calls(&self) -> io::Result<OwnedFd> {
+        self.ring.as_fd().try_clone_to_owned()
+    }
+
+    /// Tables: name, rows in use, rows there are.
+    pub fn fill(
+        &self,
+        edges_in_use: usize,
+        failures_in_use: usize,
+    ) -> [(&'static str, u64, u64); 3] {
+        [
+            ("bind_failures", failures_in_use as u64, self.ports.capacity()),
+            ("edges", edges_in_use as u64, u64::from(self.edges.capacity())),
+            ("owners", self.known_owners.len() as u64, u64::from(self.owners.capacity())),
+        ]
+    }
+
+    /// How many slots for edges there are, without those that are kept back.
+    pub fn edge_capacity(&self) -> u64 {
+        u64::from(self.edges.capacity()).saturating_sub(self.held_edges())
+    }
+
+    /// How many free slots are kept back.
+    pub fn held_edges(&self) -> u64 {
+        self.edges.held() as u64
+    }
+
+    /// Has about `wanted` free slots on offer, or all of them, when `in_use` are taken.
+    pub fn offer_edges(&mut self, in_use: usize, wanted: Option<u64>) -> io::Result<()> {
+        self.edges.offer(in_use, wanted.map(|wanted| wanted as usize))
+    }
+
+    /// Takes an edge's slot back, one step at a time.
+    pub fn reclaim_edge(&mut self, step: &Reclaim<EdgeKey>) -> io::Result<()> {
+        if let Reclaim::Free(slot) = step {
+            for shard in 0..self.shards as u32 {
+                let index = slot * self.shards as u32 + shard;
+                self.counters_map.insert(&index, &EdgeCounters::zeroed())?;
+            }
+            if let Some(last) = self.last.get_mut(*slot as usize) {
+                *last = None;
+            }
+        }
+        self.edges.reclaim(step)
+    }
+
+    /// Takes an owner's row back, one step at a time.
+    pub fn reclaim_owner(&mut self, step: &Reclaim<OwnerKey>) -> io::Result<()> {
+        self.owners.reclaim(step)?;
+        if let Reclaim::Free(slot) = step {
+            self.known_owners.remove(slot);
+        }
+        Ok(())
+    }
+
+    fn iterate_sockets(&self) -> io::Result<Option<Vec<ListenerRecord>>> {
+        let Some(link) = &self.iterate_sockets else { return Ok(None) };
+        ports::records(link.as_fd()).map(Some)
+    }
+
+    /// Owners that were not read yet.
+    fn new_owners(&mut self, ledger: &Ledger, now_us: u64) -> io::Result<Vec<(u32, OwnerRow)>> {
+        let mut new = Vec::new();
+        for slot in self.owners.reached(ledger) {
+            let Some(born_us) = self.owners.born_us(slot, now_us)? else { continue };
+            if slot != OWNER_OVERFLOW && self.known_owners.insert(slot, born_us) != Some(born_us) {
+                new.push((slot, self.owners.row(slot)?));
+            }
+        }
+        Ok(new)
+    }
+
+    fn read_edges(&mut self, ledger: &Ledger, now_us: u64) -> io::Result<Vec<Edge>> {
+        let mut edges = Vec::new();
+        for slot in self.edges.reached(ledger) {
+            let Some(born_us) = self.edges.born_us(slot, now_us)? else { continue };
+            let EdgeRow { key, local, remote, .. } = self.edges.row(slot)?;
+            let counters = self.read_counters(slot as usize)?;
+            edges.push(Edge { slot, key, local, remote, born_us, counters });
+        }
+        Ok(edges)
+    }
+
+    /// What a slot has counted on all shards.
+    fn read_counters(&mut self, slot: usize) -> io::Result<Arc<EdgeCounters>> {
+        let mut counters = self.counters.read(slot * self.shards)?;
+        for shard in 1..self.shards {
+            counters.merge(&self.counters.read(slot * self.shards + shard)?);
+        }
+        if self.last.len() <= slot {
+            self.last.resize(slot + 1, None);
+        }
+        match self.last.get_mut(slot) {
+            Some(Some(last)) if **last == counters => Ok(Arc::clone(last)),
+            Some(last) => Ok(Arc::clone(last.insert(Arc::new(counters)))),
+            None => Ok(Arc::new(counters)),
+        }
+    }
+}
+
+/// Whether binds have begun that neither succeeded nor failed yet.
+fn open_binds(drained: &Drained) -> bool {
+    let counted: u64 = drained.bind_failures.iter().map(|claim| claim.row.count).sum();
+    let lost: u64 = drained.ledger.lost[BIND].iter().sum();
+    drained.ledger.seen[BIND] > counted.saturating_add(lost)
+}
+
+/// How many CPUs this kernel may ever have: per-CPU values come in that many copies.
+fn possible_cpus() -> anyhow::Result<usize> {
+    aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("reading {path}: {error}"))
+}

@@ -1,0 +1,506 @@
+//! Every hook: what it is called, how it can be attached, what it needs, what is lost without it.
+
+use agent_common::config::{Config, Offsets};
+use aya_obj::generated::bpf_attach_type;
+
+/// One place where the kernel calls us.
+#[derive(Debug)]
+pub struct Hook {
+    /// The name used everywhere: file, metric label, documentation.
+    pub name: &'static str,
+    /// Ways to attach it, best first.
+    pub ways: &'static [Way],
+    /// A program behind a tracepoint's, where programs are preempted: it does what the first had
+    /// to do when the kernel has skipped that; see [`UNPREEMPTED`].
+    pub fallback: Option<Way>,
+    /// Kernel fields its program reads; see `agent_common::config::Offsets`.
+    pub fields: &'static [&'static str],
+    /// Whether it belongs to request timing, which can be switched off.
+    pub requests: bool,
+    /// A hook without which what this one tells would be wrong; it comes before in the table.
+    pub after: Option<&'static str>,
+    /// What nobody will see without it, as the operator knows it.
+    pub lost_without: &'static str,
+}
+
+/// One way to attach a hook.
+#[derive(Debug)]
+pub struct Way {
+    /// What tells it from the others.
+    pub name: &'static str,
+    /// The program in the object file; several ways may share one.
+    pub program: &'static str,
+    /// How it attaches.
+    pub kind: Kind,
+    /// The tracepoint, function or iterator.
+    pub target: &'static str,
+}
+
+/// How a program attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A tracepoint with typed arguments (`tp_btf`).
+    Tracepoint,
+    /// The entry of a kernel function.
+    FunctionEntry,
+    /// The return of a kernel function.
+    FunctionExit,
+    /// An iterator that the daemon runs.
+    Iterator,
+    /// Sees the address that a program hands to a system call; at the root of the cgroup tree.
+    CgroupAddress,
+    /// Sees a socket; at the root of the cgroup tree.
+    CgroupSocket,
+}
+
+const fn tracepoint(program: &'static str) -> Way {
+    Way { name: program, program, kind: Kind::Tracepoint, target: program }
+}
+
+const fn fallback(program: &'static str, target: &'static str) -> Way {
+    Way { name: program, program, kind: Kind::Tracepoint, target }
+}
+
+const fn cgroup(program: &'static str, kind: Kind) -> Way {
+    Way { name: program, program, kind, target: program }
+}
+
+const fn function_entry(function: &'static str) -> Way {
+    Way { name: function, program: function, kind: Kind::FunctionEntry, target: function }
+}
+
+/// The return of a function, for which another one's program serves.
+const fn function_exit(function: &'static str, program: &'static str) -> Way {
+    Way { name: function, program, kind: Kind::FunctionExit, target: function }
+}
+
+const fn iterator(program: &'static str, target: &'static str) -> Way {
+    Way { name: program, program, kind: Kind::Iterator, target }
+}
+
+/// All of them. `inet_sock_set_state` comes first: without it there is nothing to see at all.
+pub const HOOKS: &[Hook] = &[
+    Hook {
+        name: "inet_sock_set_state",
+        ways: &[tracepoint("inet_sock_set_state")],
+        fallback: Some(fallback("state_fallback", "inet_sock_set_state")),
+        fields: &[
+            "daddr",
+            "rcv_saddr",
+            "dport",
+            "num",
+            "family",
+            "state",
+            "net",
+            "v6_daddr",
+            "v6_rcv_saddr",
+            "protocol",
+            "net_inum",
+            "flags",
+            "err",
+            "write_seq",
+            "tcp_mstamp",
+            "bytes_received",
+            "bytes_retrans",
+            "bytes_acked",
+            "snd_una",
+            "snd_nxt",
+            "group_leader",
+            "comm",
+            "mm",
+            "arg_start",
+            "arg_end",
+        ],
+        requests: false,
+        after: None,
+        lost_without: "everything: connections, their latency, their ends",
+    },
+    Hook {
+        name: "sk_data_ready",
+        ways: &[tracepoint("sk_data_ready"), function_entry("sock_def_readable")],
+        fallback: Some(fallback("ready_fallback", "sk_data_ready")),
+        fields: &[
+            "write_seq",
+            "snd_una",
+            "tcp_mstamp",
+            "first_tx_mstamp",
+            "bytes_received",
+            "flags",
+            "state",
+        ],
+        requests: true,
+        after: None,
+        lost_without: "request latency on both sides",
+    },
+    Hook {
+        name: "sock_send_length",
+        ways: &[tracepoint("sock_send_length"), function_exit("tcp_sendmsg", "tcp_sendmsg")],
+        fallback: Some(fallback("send_fallback", "sock_send_length")),
+        fields: &["write_seq", "tcp_mstamp", "state"],
+        requests: true,
+        after: None,
+        lost_without: "request latency on the server side, in time: a response shows when the next request arrives or the connection ends",
+    },
+    Hook {
+        name: "tcp_retransmit_skb",
+        ways: &[tracepoint("tcp_retransmit_skb")],
+        fallback: None,
+        fields: &["write_seq", "first_tx_mstamp", "state"],
+        requests: true,
+        after: None,
+        lost_without: "the part of request latency that was spent waiting for a retransmission",
+    },
+    Hook {
+        name: "tcp_retransmit_synack",
+        ways: &[tracepoint("tcp_retransmit_synack")],
+        fallback: None,
+        fields: &[],
+        requests: false,
+        after: None,
+        lost_without: "retransmitted SYN-ACKs of listeners",
+    },
+    Hook {
+        name: "tcp_send_reset",
+        ways: &[tracepoint("tcp_send_reset")],
+        fallback: Some(fallback("tx_rst_fallback", "tcp_send_reset")),
+        fields: &[
+            "state",
+            "flags",
+            "net",
+            "net_inum",
+            "skb_dev",
+            "dev_net",
+            "skb_head",
+            "skb_transport_header",
+        ],
+        requests: false,
+        after: None,
+        lost_without: "resets sent by this host and their cause",
+    },
+    Hook {
+        name: "tcp_receive_reset",
+        ways: &[tracepoint("tcp_receive_reset")],
+        fallback: Some(fallback("rx_rst_fallback", "tcp_receive_reset")),
+        fields: &["state", "write_seq", "first_tx_mstamp", "tcp_mstamp"],
+        requests: false,
+        after: None,
+        lost_without: "resets received and their cause",
+    },
+    Hook {
+        name: "iterate_sockets",
+        ways: &[iterator("iterate_sockets", "bpf_sk_storage_map")],
+        fallback: None,
+        fields: &["ack_backlog", "max_ack_backlog", "cookie"],
+        requests: false,
+        after: None,
+        lost_without: "bytes, retransmits and round trip time of open connections before they end, and the list of listeners",
+    },
+    Hook {
+        name: "bootstrap_tcp",
+        ways: &[iterator("bootstrap_tcp", "tcp")],
+        fallback: None,
+        fields: &["cookie"],
+        requests: false,
+        after: None,
+        lost_without: "connections and listeners that were there before the agent",
+    },
+    Hook {
+        name: "bootstrap_udp",
+        ways: &[iterator("bootstrap_udp", "udp")],
+        fallback: None,
+        fields: &["cookie"],
+        requests: false,
+        after: None,
+        lost_without: "UDP sockets that had a port before the agent",
+    },
+    Hook {
+        name: "post_bind4",
+        ways: &[cgroup("post_bind4", Kind::CgroupSocket)],
+        fallback: None,
+        fields: OWNER_FIELDS,
+        requests: false,
+        after: None,
+        lost_without: "who holds an IPv4 port that is not listened on, UDP among them, and since when",
+    },
+    Hook {
+        name: "post_bind6",
+        ways: &[cgroup("post_bind6", Kind::CgroupSocket)],
+        fallback: None,
+        fields: OWNER_FIELDS,
+        requests: false,
+        after: None,
+        lost_without: "who holds an IPv6 port that is not listened on, UDP among them, and since when",
+    },
+    Hook {
+        name: "bind4",
+        ways: &[cgroup("bind4", Kind::CgroupAddress)],
+        fallback: None,
+        fields: BIND_FIELDS,
+        requests: false,
+        after: Some("post_bind4"),
+        lost_without: "binds to IPv4 addresses that failed",
+    },
+    Hook {
+        name: "bind6",
+        ways: &[cgroup("bind6", Kind::CgroupAddress)],
+        fallback: None,
+        fields: BIND_FIELDS,
+        requests: false,
+        after: Some("post_bind6"),
+        lost_without: "binds to IPv6 addresses that failed",
+    },
+    Hook {
+        name: "connect4",
+        ways: &[cgroup("connect4", Kind::CgroupAddress)],
+        fallback: None,
+        fields: OWNER_FIELDS,
+        requests: false,
+        after: None,
+        lost_without: "connects to IPv4 addresses that the kernel refuses at once, as without a route",
+    },
+    Hook {
+        name: "connect6",
+        ways: &[cgroup("connect6", Kind::CgroupAddress)],
+        fallback: None,
+        fields: OWNER_FIELDS,
+        requests: false,
+        after: None,
+        lost_without: "connects to IPv6 addresses that the kernel refuses at once, as without a route",
+    },
+    Hook {
+        name: "inet_bind_sk",
+        ways: &[
+            function_exit("inet_bind_sk", "inet_bind_sk"),
+            function_exit("inet_bind", "inet_bind_sk"),
+        ],
+        fallback: None,
+        fields: &[],
+        requests: false,
+        after: Some("bind4"),
+        lost_without: "the exact errno of failed IPv4 binds: it is inferred, a second later",
+    },
+    Hook {
+        name: "inet6_bind_sk",
+        ways: &[
+            function_exit("inet6_bind_sk", "inet6_bind_sk"),
+            function_exit("inet6_bind", "inet6_bind_sk"),
+        ],
+        fallback: None,
+        fields: &[],
+        requests: false,
+        after: Some("bind6"),
+        lost_without: "the exact errno of failed IPv6 binds: it is inferred, a second later",
+    },
+    Hook {
+        name: "expire_attempts",
+        ways: &[iterator("expire_attempts", "bpf_map_elem")],
+        fallback: None,
+        fields: &[],
+        requests: false,
+        after: None,
+        lost_without: "failed binds and refused connects of programs that try only once",
+    },
+    Hook {
+        name: "bound_sockets",
+        ways: &[iterator("bound_sockets", "bpf_sk_storage_map")],
+        fallback: None,
+        fields: &["ack_backlog", "max_ack_backlog"],
+        requests: false,
+        after: Some("post_bind4"),
+        lost_without: "sockets that hold a port without listening, UDP among them",
+    },
+];
+
+/// A program that is attached after the start, as often as wanted; see [`super::attacher`].
+#[derive(Debug)]
+pub struct Later {
+    /// The program in the object file.
+    pub program: &'static str,
+    /// What it is attached to.
+    pub place: Place,
+}
+
+/// What a program is attached to after the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A cgroup: packets that its sockets receive.
+    CgroupIngress,
+    /// A function of a program file.
+    Function,
+}
+
+/// All of them. They are loaded only if something asks for them ([`super::load::Options::later`]).
+pub const LATER: &[Later] = &[
+    Later { program: "probe_cgroup", place: Place::CgroupIngress },
+    Later { program: "probe_function", place: Place::Function },
+];
+
+impl Place {
+    /// How the kernel calls it, if it is a cgroup.
+    pub fn cgroup_attach_type(self) -> Option<bpf_attach_type> {
+        match self {
+            Self::CgroupIngress => Some(bpf_attach_type::BPF_CGROUP_INET_INGRESS),
+            Self::Function => None,
+        }
+    }
+}
+
+/// What `bind4` and `bind6` read.
+const BIND_FIELDS: &[&str] =
+    &["net", "net_inum", "num", "state", "group_leader", "comm", "cred", "cap_effective"];
+
+/// What it takes to find out who is running, and where.
+const OWNER_FIELDS: &[&str] = &["net", "net_inum", "group_leader", "comm"];
+
+/// What kernels before 7.0 do, as a name to mask: no program on a tracepoint is preempted. Since
+/// then one can be (kernel commit a46023d5616e), and what its processor meets at the same hook
+/// until it goes on, in other threads and in interrupts, the kernel skips.
+pub const UNPREEMPTED: &str = "unpreempted";
+
+/// A part of a hook that a constant of the configuration switches off. The verifier prunes it then,
+/// so there is no second program: where the kernel refuses a hook, it is tried without its parts.
+#[derive(Debug)]
+pub struct Part {
+    /// As it is masked: `part:NAME`.
+    pub name: &'static str,
+    /// The hook it is a part of.
+    pub hook: &'static str,
+    /// Kernel fields that it reads, beside those of the hook.
+    pub fields: &'static [&'static str],
+    /// Whether a configuration has it.
+    pub is_on: fn(&Config) -> bool,
+    /// Takes it out of a configuration.
+    pub leave_out: fn(&mut Config),
+    /// What nobody will see without it, as the operator knows it.
+    pub lost_without: &'static str,
+}
+
+/// Answers of DNS servers, read where data becomes ready.
+pub const DNS_ANSWERS: Part = Part {
+    name: "dns_answers",
+    hook: "sk_data_ready",
+    fields: &[
+        "family",
+        "protocol",
+        "dport",
+        "net",
+        "net_inum",
+        "newest_packet",
+        "waiting_packets",
+        "skb_prev",
+        "skb_head",
+        "skb_tail",
+        "skb_transport_header",
+    ],
+    is_on: |config| config.dns == 1,
+    leave_out: |config| config.dns = 0,
+    lost_without: "names that programs asked DNS servers for",
+};
+
+/// All parts.
+pub const PARTS: &[Part] = &[DNS_ANSWERS];
+
+/// Fields without a hook to switch off: what is lost when the kernel lacks one.
+pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
+    ("drops", "listen overflows"),
+    ("v6_only", "whether an IPv6 listener also takes IPv4"),
+    ("reuse", "why two sockets clash: whether SO_REUSEADDR is set"),
+    ("reuse_port", "why two sockets clash: whether SO_REUSEPORT is set"),
+    ("device", "why two sockets clash: whether they are bound to different devices"),
+    ("uid", "why two sockets clash: whether they belong to different users"),
+    ("srtt_us", "round trip times"),
+    ("rtt_seq", "round trip times"),
+    ("bytes_sent", "bytes sent"),
+    ("total_retrans", "retransmits"),
+    ("lock_spinning", RACING_FIN),
+    ("lock_owned", RACING_FIN),
+];
+
+const RACING_FIN: &str =
+    "the end of a connection while it is being read: its FIN may count as one byte received";
+
+/// Refuses a mask that masks nothing: a typing mistake would make a test prove nothing.
+pub fn check_masks(masked: &[String]) -> anyhow::Result<()> {
+    let known = |mask: &str| {
+        mask == UNPREEMPTED
+            || find(mask).is_some()
+            || Offsets::FIELDS.iter().any(|(name, ..)| *name == mask)
+            || HOOKS
+                .iter()
+                .flat_map(|hook| hook.ways.iter().chain(&hook.fallback))
+                .any(|way| mask.strip_prefix("way:") == Some(way.name))
+            || PARTS.iter().any(|part| mask.strip_prefix("part:") == Some(part.name))
+    };
+    match masked.iter().find(|mask| !known(mask)) {
+        Some(mask) => anyhow::bail!(
+            "`masked` names {mask}, which is neither a hook, nor a kernel field, nor way:NAME, nor part:NAME, nor {UNPREEMPTED}; `portolan status` lists the hooks"
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Every program that is attached, now or later; those that serve several ways come several times.
+pub fn programs() -> impl Iterator<Item = &'static str> {
+    let ways = HOOKS.iter().flat_map(|hook| hook.ways.iter().chain(&hook.fallback));
+    ways.map(|way| way.program).chain(LATER.iter().map(|later| later.program))
+}
+
+/// The row of a hook.
+pub fn find(name: &str) -> Option<&'static Hook> {
+    HOOKS.iter().find(|hook| hook.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_exists_and_every_field_is_needed_by_someone() {
+        let known: Vec<_> = Offsets::FIELDS.iter().map(|(name, ..)| *name).collect();
+        let mut needed: Vec<_> = HOOKS.iter().flat_map(|hook| hook.fields).copied().collect();
+        needed.extend(PARTS.iter().flat_map(|part| part.fields));
+        needed.extend(OPTIONAL_FIELDS.iter().map(|(name, _)| *name));
+        for name in &needed {
+            assert!(known.contains(name), "{name} is not a field");
+        }
+        for name in known {
+            assert!(needed.contains(&name), "nobody needs {name}");
+        }
+    }
+
+    #[test]
+    fn a_mask_must_mask_something() {
+        let check = |mask: &str| check_masks(&[mask.to_owned()]).is_ok();
+        assert!(check("iterate_sockets") && check("drops"));
+        assert!(check("way:sk_data_ready") && check("way:inet_bind") && check("part:dns_answers"));
+        assert!(!check("sweeep") && !check("way:nothing") && !check("part:nothing"));
+    }
+
+    #[test]
+    fn a_hook_comes_after_the_one_it_needs() {
+        for (i, hook) in HOOKS.iter().enumerate() {
+            let Some(needed) = hook.after else { continue };
+            let place = HOOKS.iter().position(|other| other.name == needed);
+            assert!(place.is_some_and(|place| place < i), "{} before {needed}", hook.name);
+        }
+    }
+
+    /// The loader tells a second program from the first by its name, of which the kernel keeps 15
+    /// bytes.
+    #[test]
+    fn second_programs_have_names_that_the_kernel_keeps() {
+        let mut again = HOOKS.iter().filter_map(|hook| hook.again.as_ref());
+        assert!(again.all(|way| way.program.len() <= 15));
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for hook in HOOKS {
+            assert_eq!(HOOKS.iter().filter(|other| other.name == hook.name).count(), 1);
+        }
+        let ways = || HOOKS.iter().flat_map(|hook| hook.ways.iter().chain(&hook.fallback));
+        for way in ways() {
+            assert_eq!(ways().filter(|other| other.name == way.name).count(), 1, "{}", way.name);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Brings the kernel half in, or takes over what an earlier run pinned. Each hook that cannot be
+//! attached disables just what depends on it; without the first there is nothing to run.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use agent_common::config::Config;
+use agent_common::preexisting::Preexisting;
+use agent_common::wire::Wire as _;
+use anyhow::{Context as _, anyhow, bail};
+use ipnet::IpNet;
+
+use super::attacher::Attacher;
+use super::bpf::{self, Map};
+use super::btf::Btf;
+use super::drain::Drain;
+use super::enforcement::Enforcement;
+use super::hooks::{
+    self, DNS_ANSWERS, HOOKS, Hook, Kind, LATER, OPTIONAL_FIELDS, PARTS, UNPREEMPTED, Way,
+};
+use super::maps;
+use super::object::{self, Link, Parts};
+use super::offsets;
+use super::pins::Pins;
+use super::ports::Ports;
+use super::preflight;
+
+/// Counters of a slot are kept in at most this many copies, so that CPUs do not fight over them.
+pub const MAX_SHARDS: usize = 4;
+
+/// What the operator chose, as far as the kernel half is concerned.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches, not states of a machine")]
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Rows for edges.
+    pub edges: u32,
+    /// Rows for owners.
+    pub owners: u32,
+    /// Bytes of the ring of details, a power of two.
+    pub ring_bytes: u32,
+    /// Ranges whose addresses keep rows of their own as clients.
+    pub internal_ranges: Vec<IpNet>,
+    /// Time requests.
+    pub requests: bool,
+    /// Read answers of DNS servers.
+    pub dns: bool,
+    /// Keep maps, programs and links in this directory of the BPF file system.
+    pub pin: Option<PathBuf>,
+    /// Let the kernel programs log.
+    pub bpf_log: bool,
+    /// Turn on the kernel's run-time statistics.
+    pub run_stats: bool,
+    /// Where the root of the cgroup v2 tree is mounted.
+    pub cgroup_root: Option<PathBuf>,
+    /// Hooks and fields to treat as if this kernel did not have them.
+    pub masked: Vec<String>,
+    /// Programs to have at hand for [`Attacher`], by their names in [`LATER`].
+    pub later: Vec<&'static str>,
+}
+
+/// Something that will not be seen, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disabled {
+    /// What will not be seen.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+/// A hook and what became of it.
+pub struct Attached {
+    /// The row of the table.
+    pub hook: &'static Hook,
+    /// The program and its link, or why there is none.
+    pub result: Result<Link, String>,
+    /// The fallback program, where it is needed, or why there is none.
+    pub fallback: Option<Result<Link, String>>,
+}
+
+/// The kernel half, loaded and attached. Dropping it detaches everything that is not pinned.
+pub struct Kernel {
+    /// Hooks in the order of the table.
+    pub hooks: Vec<Attached>,
+    /// What is off, and why.
+    pub disabled: Vec<Disabled>,
+    /// The reading side.
+    pub drain: Drain,
+    /// Which ports it refuses to whom.
+    pub enforcement: Enforcement,
+    /// Attaches more while it runs.
+    pub attacher: Attacher,
+    /// Sockets from before, for the bootstrap programs.
+    pub preexisting: Map<u64, Preexisting>,
+    /// Whether maps and links were found pinned and taken over.
+    pub adopted: bool,
+    /// Whether answers of DNS servers are read.
+    pub dns: bool,
+    /// The kernel programs' own log, if asked for.
+    pub log: Option<object::Log>,
+    _run_stats: Option<OwnedFd>,
+}
+
+impl Kernel {
+    /// Loads and attaches, or takes over what an earlier run pinned.
+    pub fn start(options: &Options) -> anyhow::Result<Self> {
+        hooks::check_masks(&options.masked)?;
+        let btf = Btf::of_running_kernel()?;
+        let config = offsets::config(&btf, options, shards());
+        let plan = plan(&btf, &config, options);
+        drop(btf);
+        let pins = Pins::open(options.pin.as_deref(), &layout(options, &config))?;
+        let pinned = pins.as_ref().and_then(Pins::adopt);
+        let adopted = pinned.is_some();
+        let (mut parts, config) = match pinned {
+            // What it was loaded with, which may be less than this kernel seems to allow.
+            Some(parts) => parts.config().map(|config| (parts, config))?,
+            None => load(options, config, &plan)?,
+        };
+        if let Some(pins) = pins.filter(|_| !adopted) {
+            pins.keep(&parts).context("pinning maps and links")?;
+        }
+        // SAFETY: gives unused memory back (the kernel's types are large); no preconditions.
+        unsafe { libc::malloc_trim(0) };
+
+        let hooks = take_links(&plan, &mut parts);
+        let disabled = what_is_off(&hooks, &config, options);
+        let dns = options.dns && no_dns(&hooks, &config, options).is_none();
+        let first = hooks.first().ok_or_else(|| anyhow!("the table of hooks is empty"))?;
+        if let Err(why) = &first.result {
+            bail!(
+                "cannot attach {}, without which there is nothing to see: {why}",
+                first.hook.name
+            );
+        }
+        let iterate_sockets = program_of(&hooks, "iterate_sockets")?;
+        let preexisting = parts.map(&maps::PREEXISTING)?;
+        let enforcement =
+            Enforcement::new(parts.map(&maps::ENFORCED)?, parts.map(&maps::VERDICTS)?)
+                .context("reading the tables of refused ports")?;
+        let attacher = attacher(options, &mut parts);
+        let log = parts.log.take();
+        let (expire, bound) =
+            (program_of(&hooks, "expire_attempts")?, program_of(&hooks, "bound_sockets")?);
+        let ports = Ports::new(&mut parts, expire, bound)?;
+        let drain = Drain::new(&mut parts, config.shards as usize, iterate_sockets, ports)?;
+        let run_stats = options.run_stats.then(bpf::enable_run_stats).transpose();
+        let run_stats = run_stats.context("turning on the kernel's run-time statistics")?;
+        Ok(Self {
+            hooks,
+            disabled,
+            drain,
+            enforcement,
+            attacher,
+            preexisting,
+            adopted,
+            dns,
+            log,
+            _run_stats: run_stats,
+        })
+    }
+
+    /// The program of a hook, if it is loaded.
+    pub fn program(&self, name: &str) -> anyhow::Result<Option<OwnedFd>> {
+        program_of(&self.hooks, name)
+    }
+}
+
+/// Loads and attaches. A hook that the kernel refuses is tried without its parts: maps, programs and
+/// links of the first try go, and everything is loaded anew, for constants are frozen.
+fn load(options: &Options, mut config: Config, plan: &Plan) -> anyhow::Result<(Parts, Config)> {
+    loop {
+        let parts = Parts::load(options, &config, plan)?;
+        let refused = |hook: &str| matches!(parts.links.get(hook), Some(Err(_)));
+        match PARTS.iter().find(|part| (part.is_on)(&config) && refused(part.hook)) {
+            Some(part) => {
+                tracing::debug!("{} is refused: trying it without {}", part.hook, part.name);
+                (part.leave_out)(&mut config);
+            }
+            None => return Ok((parts, config)),
+        }
+    }
+}
+
+/// How each hook will be attached, decided before anything is loaded.
+pub struct Plan {
+    /// In the order of the table; `Err` says why not. Where programs are preempted the last way is
+    /// the fallback program, which is able to do all that the first does.
+    pub hooks: Vec<(&'static Hook, Result<Vec<&'static Way>, String>)>,
+}
+
+impl Plan {
+    /// The fallback program of a hook, where it is needed.
+    pub fn fallback(&self, hook: &'static Hook) -> Option<&'static Way> {
+        let (_, planned) = self.hooks.iter().find(|(other, _)| other.name == hook.name)?;
+        let fallback = hook.fallback.as_ref()?;
+        let of = |way: &&Way| way.program == fallback.program;
+        planned.as_ref().is_ok_and(|ways| ways.iter().any(of)).then_some(fallback)
+    }
+}
+
+/// The first Linux that preempts programs on tracepoints.
+const PREEMPTS: (u32, u32) = (7, 0);
+
+/// Whether programs on tracepoints are preempted, so that some need a fallback.
+pub fn is_preempted(options: &Options) -> bool {
+    let version = preflight::version(&preflight::kernel_release());
+    version.is_none_or(|version| version >= PREEMPTS)
+        || options.masked.iter().any(|mask| mask == UNPREEMPTED)
+}
+
+fn plan(btf: &Btf, config: &Config, options: &Options) -> Plan {
+    let preempted = is_preempted(options);
+    let decide = |hook: &'static Hook| {
+        if options.masked.iter().any(|mask| mask == hook.name) {
+            return Err("masked by the configuration".to_owned());
+        }
+        if hook.requests && !options.requests {
+            return Err("request timing is switched off".to_owned());
+        }
+        let missing = offsets::missing(&config.offsets, hook.fields);
+        if !missing.is_empty() {
+            return Err(format!("{} not in this kernel's structs, or masked", missing.join(", ")));
+        }
+        let is_cgroup = |way: &Way| matches!(way.kind, Kind::CgroupAddress | Kind::CgroupSocket);
+        if options.cgroup_root.is_none() && hook.ways.iter().all(is_cgroup) {
+            return Err("no cgroup2 file system is mounted here".to_owned());
+        }
+        let ways = hook.ways.iter().chain(hook.fallback.as_ref().filter(|_| preempted));
+        let ways: Vec<_> = ways.filter(|way| is_there(btf, way, options)).collect();
+        if ways.is_empty() {
+            let targets: Vec<_> = hook.ways.iter().map(|way| way.target).collect();
+            return Err(format!("this kernel has no {}", targets.join(" or ")));
+        }
+        Ok(ways)
+    };
+    Plan { hooks: HOOKS.iter().map(|hook| (hook, decide(hook))).collect() }
+}
+
+fn is_there(btf: &Btf, way: &Way, options: &Options) -> bool {
+    let masked = options.masked.iter().any(|mask| mask.strip_prefix("way:") == Some(way.name));
+    !masked
+        && match way.kind {
+            Kind::Tracepoint => btf.tracepoint_arguments(way.target).is_some(),
+            Kind::FunctionEntry | Kind::FunctionExit => btf.has_function(way.target),
+            Kind::Iterator => btf.has_function(&format!("bpf_iter_{}", way.target)),
+            // Older than any kernel that has the first hook.
+            Kind::CgroupAddress | Kind::CgroupSocket => true,
+        }
+}
+
+fn take_links(plan: &Plan, parts: &mut Parts) -> Vec<Attached> {
+    let not_there = || Err("not attached by the agent that pinned it".to_owned());
+    plan.hooks
+        .iter()
+        .map(|(hook, planned)| {
+            let result = match planned {
+                Ok(_) => parts.links.remove(hook.name).unwrap_or_else(not_there),
+                Err(why) => Err(why.clone()),
+            };
+            let first = result.as_ref().ok();
+            let first = first.and_then(|link| bpf::program_name(link.program.as_fd()).ok());
+            let fallback =
+                plan.fallback(hook).filter(|way| first.is_some_and(|name| name != way.program));
+            let fallback =
+                fallback.map(|way| parts.links.remove(way.program).unwrap_or_else(not_there));
+            Attached { hook, result, fallback }
+        })
+        .collect()
+}
+
+fn what_is_off(hooks: &[Attached], config: &Config, options: &Options) -> Vec<Disabled> {
+    let mut disabled = Vec::new();
+    for Attached { hook, result, fallback } in hooks {
+        if let Some(Err(why)) = fallback {
+            let what = "what the kernel skips while one of our programs is preempted";
+            disabled.push(Disabled {
+                what: what.to_owned(),
+                why: format!("{}, fallback program: {why}", hook.name),
+            });
+        }
+        if let Err(why) = result
+            && (options.requests || !hook.requests)
+        {
+            disabled.push(Disabled {
+                what: hook.lost_without.to_owned(),
+                why: format!("{}: {why}", hook.name),
+            });
+        }
+    }
+    for (field, what) in OPTIONAL_FIELDS {
+        if !offsets::missing(&config.offsets, &[field]).is_empty() {
+            disabled.push(Disabled {
+                what: (*what).to_owned(),
+                why: format!("this kernel's structs have no {field}"),
+            });
+        }
+    }
+    if let Some(why) = no_dns(hooks, config, options) {
+        disabled.push(Disabled { what: DNS_ANSWERS.lost_without.to_owned(), why });
+    }
+    if config.reset_has_reason == 0 {
+        disabled.push(Disabled {
+            what: "the cause of resets this host sends, and those it sends without a socket, as when it refuses a connection".to_owned(),
+            why: "the kernel tells them from 6.10 on".to_owned(),
+        });
+    }
+    disabled
+}
+
+/// Why answers of DNS servers are not read although they should be.
+fn no_dns(hooks: &[Attached], config: &Config, options: &Options) -> Option<String> {
+    if !options.dns {
+        return None;
+    }
+    let hook = hooks.iter().find(|attached| attached.hook.name == DNS_ANSWERS.hook)?;
+    let missing = offsets::missing(&config.offsets, DNS_ANSWERS.fields);
+    let without = "attached without the part that reads them, which was refused or masked";
+    match &hook.result {
+        Err(why) => Some(format!("{}: {why}", DNS_ANSWERS.hook)),
+        Ok(_) if !missing.is_empty() => {
+            Some(format!("{} not in this kernel's structs, or masked", missing.join(", ")))
+        }
+        Ok(link) if (DNS_ANSWERS.is_on)(config) => {
+            // A fallback program does not read them, should it be the only one.
+            let name = bpf::program_name(link.program.as_fd()).ok();
+            let fallback = hook.hook.fallback.as_ref().map(|way| way.program);
+            let is_fallback = name.is_some_and(|name| Some(name.as_str()) == fallback);
+            is_fallback.then(|| format!("{}: {without}", DNS_ANSWERS.hook))
+        }
+        Ok(_) => Some(format!("{}: {without}", DNS_ANSWERS.hook)),
+    }
+}
+
+/// The programs that were asked for, loaded or refused.
+fn attacher(options: &Options, parts: &mut Parts) -> Attacher {
+    let mut attacher = Attacher::default();
+    for later in LATER.iter().filter(|later| options.later.contains(&later.program)) {
+        let not_there = || Err("not loaded by the agent that pinned the others".to_owned());
+        let loaded = parts.links.remove(later.program).unwrap_or_else(not_there);
+        attacher.insert(later, loaded);
+    }
+    attacher
+}
+
+fn program_of(hooks: &[Attached], name: &str) -> anyhow::Result<Option<OwnedFd>> {
+    let link = hooks.iter().find(|attached| attached.hook.name == name);
+    let program = link.and_then(|attached| attached.result.as_ref().ok());
+    Ok(program.map(|link| link.program.try_clone()).transpose()?)
+}
+
+/// Everything that decides whether pinned maps fit this agent.
+fn layout(options: &Options, config: &Config) -> Vec<u8> {
+    let mut layout = object::OBJECT.to_vec();
+    layout.extend_from_slice(config.as_bytes());
+    layout.extend_from_slice(
+        format!(
+            "{} {} {} {:?} {:?}",
+            options.edges, options.owners, options.ring_bytes, options.masked, options.later
+        )
+        .as_bytes(),
+    );
+    layout
+}
+
+/// One for each CPU of the host up to a few. How much of them the agent may use makes no difference:
+/// programs run wherever something happens.
+fn shards() -> u32 {
+    let cpus = aya::util::online_cpus().map_or(MAX_SHARDS, |cpus| cpus.len());
+    cpus.next_power_of_two().min(MAX_SHARDS) as u32
+}

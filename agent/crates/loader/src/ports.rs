@@ -1,0 +1,96 @@
+//! Reads what the bind hooks counted: failed binds, and the sockets that hold a port.
+
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use agent_common::attempt::{AttemptKey, FailureRow};
+use agent_common::bound::BoundRecord;
+use agent_common::ledger::Ledger;
+use agent_common::slot_table::Reclaim;
+use agent_common::wire::Wire;
+use anyhow::Context as _;
+
+use super::bpf;
+use super::maps;
+use super::object::Parts;
+use super::slot_table::{self, SlotTable};
+use agent_common::drained::Claim;
+
+/// Room for one read of an iterator. The kernel pauses the walk when it has filled what the reader
+/// offered, or its own buffer of 32 KiB, and finds its place again by counting: a socket that came
+/// meanwhile makes it meet another twice, one that went makes it miss one. So leave it no reason.
+const CHUNK: usize = 64 * 1024;
+
+/// The reading side of the bind hooks.
+pub struct Ports {
+    failures: SlotTable<FailureRow>,
+    expire: Option<OwnedFd>,
+    bound: Option<OwnedFd>,
+}
+
+impl Ports {
+    /// Takes over the maps it reads. `expire_attempts` and `bound` are programs to run when asked.
+    pub fn new(
+        parts: &mut Parts,
+        expire: Option<OwnedFd>,
+        bound: Option<OwnedFd>,
+    ) -> anyhow::Result<Self> {
+        let pending = parts.take(&maps::PENDING)?;
+        let sockets = parts.take(&maps::BOUND)?;
+        let link = |program: Option<OwnedFd>, map: BorrowedFd<'_>| {
+            let link = program.map(|program| bpf::link_iterator(program.as_fd(), Some(map)));
+            link.transpose()
+        };
+        Ok(Self {
+            failures: SlotTable::new(parts, &slot_table::BIND_FAILURES)?,
+            expire: link(expire, pending.as_fd()).context("linking to the open binds")?,
+            bound: link(bound, sockets.as_fd()).context("linking to the bound sockets")?,
+        })
+    }
+
+    /// Counts binds and connects that said nothing for a second as failed.
+    pub fn expire_attempts(&self) -> io::Result<()> {
+        let Some(link) = &self.expire else { return Ok(()) };
+        // The program writes nothing; reading runs it over every bucket.
+        bpf::open_iterator(link.as_fd())?.read_to_end(&mut Vec::new()).map(drop)
+    }
+
+    /// Every row of failed binds in use, the two reserved ones first.
+    pub fn failures(&mut self, ledger: &Ledger, now_us: u64) -> io::Result<Vec<Claim>> {
+        let mut failures = Vec::new();
+        for slot in self.failures.reached(ledger) {
+            if self.failures.born_us(slot, now_us)?.is_some() {
+                failures.push(Claim { slot, row: self.failures.row(slot)? });
+            }
+        }
+        Ok(failures)
+    }
+
+    /// Every socket that holds a port, as far as the hooks know; `None` if they cannot tell.
+    pub fn bound(&self) -> io::Result<Option<Vec<BoundRecord>>> {
+        self.bound.as_ref().map(|link| records(link.as_fd())).transpose()
+    }
+
+    /// How many rows of failed binds there are.
+    pub fn capacity(&self) -> u64 {
+        u64::from(self.failures.capacity())
+    }
+
+    /// Takes a row of failed binds back, one step at a time.
+    pub fn reclaim(&mut self, step: &Reclaim<AttemptKey>) -> io::Result<()> {
+        self.failures.reclaim(step)
+    }
+}
+
+/// What one run of a linked iterator writes.
+pub fn records<T: Wire>(link: BorrowedFd<'_>) -> io::Result<Vec<T>> {
+    let mut iterator = bpf::open_iterator(link)?;
+    let (mut bytes, mut chunk) = (Vec::new(), vec![0; CHUNK]);
+    loop {
+        match iterator.read(&mut chunk)? {
+            0 => break,
+            length => bytes.extend_from_slice(chunk.get(..length).unwrap_or_default()),
+        }
+    }
+    Ok(bytes.chunks_exact(size_of::<T>()).filter_map(T::from_bytes).collect())
+}

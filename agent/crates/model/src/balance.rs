@@ -1,0 +1,408 @@
+//! Balance: how a service's connections and requests spread over the backends of another.
+//!
+//! The share of a backend is what it got of what all backends of the same client, server and port
+//! got within a window. It should be even, or as the declared weights say. The deviation is the
+//! difference, in parts of the whole: 0.05 is five percentage points.
+//!
+//! Chance alone moves shares: with n samples a backend that should get the part p has a standard
+//! deviation of √(p(1-p)/n). Below the number for which twice that is the tolerance a balance is
+//! called uneven only if it is off by three standard deviations more than that; else nothing is
+//! said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use serde::{Deserialize, Serialize};
+
+use super::relations::{Backend, MAX_BACKENDS, RelationsView, ServiceName};
+use super::service::Service;
+use super::snapshot::Role;
+use super::tally::covered_seconds;
+
+/// Up to this deviation a service is balanced.
+pub const TOLERANCE: f64 = 0.05;
+
+/// How much each backend is meant to get, relative to the others of its group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Weights {
+    exact: HashMap<SocketAddr, u32>,
+    any_port: HashMap<IpAddr, u32>,
+}
+
+/// Backends that are there, whether anybody connects to them or not, and what they are called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    backends: HashMap<(ServiceName, u16), BTreeSet<SocketAddr>>,
+    fronts: HashSet<SocketAddr>,
+    instances: HashMap<IpAddr, Arc<str>>,
+}
+
+/// The backends of one server for one client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// Who connects.
+    pub client: ServiceName,
+    /// Who is connected to.
+    pub server: ServiceName,
+    /// The server's port.
+    pub port: u16,
+    /// Which side saw it: the client's, or the server's for clients of other hosts.
+    pub role: Role,
+    /// The backends, by their address.
+    pub backends: Vec<Share>,
+    /// How connections spread.
+    pub connections: Spread,
+    /// How requests spread.
+    pub requests: Spread,
+}
+
+/// One backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Address and port; `other` for those beyond the cap.
+    pub backend: String,
+    /// The pod or container that has the address, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// What it should get of the whole, 0 to 1.
+    pub expected_share: f64,
+    /// Connections in the window.
+    pub connections: u64,
+    /// Their part of all connections; null without any.
+    pub connections_share: Option<f64>,
+    /// Requests in the window.
+    pub requests: u64,
+    /// Their part of all requests; null without any.
+    pub requests_share: Option<f64>,
+}
+
+/// How something spreads over backends.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// All of it in the window.
+    pub total: u64,
+    /// Below this chance alone may move a share by the tolerance.
+    pub minimum: u64,
+    /// The largest deviation of a backend from what it should get; null without any sample.
+    pub deviation: Option<f64>,
+    /// What is to be said.
+    pub verdict: Verdict,
+}
+
+/// What is to be said of a spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every share is within the tolerance.
+    Balanced,
+    /// Some share is not.
+    Unbalanced,
+    /// Too few samples to tell that from chance.
+    TooFew,
+}
+
+/// How every named service of `view` is balanced in the last `window` seconds, and how many seconds
+/// that really covers. Backends that are known and got nothing are there with zero.
+pub fn groups(
+    view: &RelationsView,
+    window: u64,
+    weights: &Weights,
+    known: &Known,
+) -> (Vec<Group>, u64) {
+    type Key<'a> = (&'a ServiceName, &'a ServiceName, u16, Role);
+    let mut groups: BTreeMap<Key<'_>, BTreeMap<Backend, (u64, u64)>> = BTreeMap::new();
+    // What found no row of its own is many servers.
+    let many = ServiceName::from(&Service::other());
+    let counted = view.rows.iter().filter(|(relation, _)| relation.counts && relation.named);
+    let counted = counted.filter(|(relation, _)| relation.server != many);
+    for (relation, history) in counted.filter(|(relation, _)| relation.role != Role::Unknown) {
+        let key = (&relation.client, &relation.server, relation.port, relation.role);
+        let got = groups.entry(key).or_default().entry(relation.backend).or_default();
+        let tally = history.last(view.now, window);
+        got.0 += tally.connections;
+        got.1 += tally.requests.count();
+    }
+    let groups = groups.into_iter().map(|((client, server, port, role), mut backends)| {
+        // What clients of other hosts get elsewhere is seen there.
+        if role == Role::Client {
+            for backend in known.there(server, port, &backends) {
+                if backends.len() < MAX_BACKENDS {
+                    backends.entry(backend).or_default();
+                }
+            }
+        }
+        let (client, server) = (client.clone(), server.clone());
+        group((client, server, port, role), &backends, weights, known)
+    });
+    (groups.collect(), covered_seconds(view.now, window).min(view.now - view.since))
+}
+
+fn group(
+    (client, server, port, role): (ServiceName, ServiceName, u16, Role),
+    backends: &BTreeMap<Backend, (u64, u64)>,
+    weights: &Weights,
+    known: &Known,
+) -> Group {
+    let weight = |backend: &Backend| f64::from(weights.of(backend));
+    // With all weights zero nobody should get anything; then even is as good as any.
+    let sum: f64 = backends.keys().map(weight).sum();
+    let even = 1.0 / backends.len() as f64;
+    let expected = |backend: &Backend| if sum > 0.0 { weight(backend) / sum } else { even };
+    let connections: u64 = backends.values().map(|got| got.0).sum();
+    let requests: u64 = backends.values().map(|got| got.1).sum();
+    let part = |n: u64, of: u64| (of > 0).then(|| n as f64 / of as f64);
+    let shares: Vec<Share> = backends
+        .iter()
+        .map(|(backend, got)| Share {
+            backend: backend.to_string(),
+            instance: backend.ip().and_then(|ip| known.instances.get(&ip)).map(ToString::to_string),
+            expected_share: expected(backend),
+            connections: got.0,
+            connections_share: part(got.0, connections),
+            requests: got.1,
+            requests_share: part(got.1, requests),
+        })
+        .collect();
+    let spread = |total, of: fn(&Share) -> Option<f64>| Spread::new(total, &shares, of);
+    Group {
+        client,
+        server,
+        port,
+        role,
+        connections: spread(connections, |share| share.connections_share),
+        requests: spread(requests, |share| share.requests_share),
+        backends: shares,
+    }
+}
+
+// === impl Spread ===
+
+impl Spread {
+    fn new(total: u64, shares: &[Share], of: fn(&Share) -> Option<f64>) -> Self {
+        let deviation = |share: &Share| of(share).map(|part| (part - share.expected_share).abs());
+        let deviation = shares.iter().filter_map(deviation).reduce(f64::max);
+        let variance = |share: &Share| share.expected_share * (1.0 - share.expected_share);
+        let variance = shares.iter().map(variance).fold(0.0, f64::max);
+        let minimum = ((4.0 * variance / (TOLERANCE * TOLERANCE)).round() as u64).max(1);
+        let by_chance = if total >= minimum { 0.0 } else { 3.0 * (variance / total as f64).sqrt() };
+        let verdict = match deviation {
+            // A share of 55 % where 50 % is due is within five points, whatever its last bit.
+            Some(deviation) if deviation > TOLERANCE + by_chance + f64::EPSILON => {
+                Verdict::Unbalanced
+            }
+            Some(_) if total >= minimum => Verdict::Balanced,
+            _ => Verdict::TooFew,
+        };
+        Self { total, minimum, deviation, verdict }
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    /// A backend of a server.
+    pub fn add(&mut self, server: ServiceName, backend: SocketAddr) {
+        self.backends.entry((server, backend.port())).or_default().insert(backend);
+    }
+
+    /// An address in the place of which others answer.
+    pub fn add_front(&mut self, address: SocketAddr) {
+        self.fronts.insert(address);
+    }
+
+    /// Who has an address.
+    pub fn call(&mut self, ip: IpAddr, instance: Arc<str>) {
+        self.instances.insert(ip, instance);
+    }
+
+    /// The backends that a server is known to have, beside those that `got` something. Behind an
+    /// address that others answer for nobody knows which did.
+    pub fn there<'a, T>(
+        &'a self,
+        server: &ServiceName,
+        port: u16,
+        got: &BTreeMap<Backend, T>,
+    ) -> impl Iterator<Item = Backend> + use<'a, T> {
+        let is_front = |backend: &Backend| match backend.address() {
+            Some(address) => self.fronts.contains(&address),
+            None => true,
+        };
+        let there = self.backends.get(&(server.clone(), port));
+        let there = there.filter(|_| !got.keys().any(is_front)).into_iter().flatten();
+        let backends = there.map(|address| Backend::Address(*address));
+        backends.filter(move |backend| !is_front(backend)).take(MAX_BACKENDS)
+    }
+}
+
+// === impl Weights ===
+
+impl Weights {
+    /// Declares the weight of a backend, on one port or on all; returns the one it had.
+    pub fn insert(&mut self, address: IpAddr, port: Option<u16>, weight: u32) -> Option<u32> {
+        match port {
+            Some(port) => self.exact.insert(SocketAddr::new(address, port), weight),
+            None => self.any_port.insert(address, weight),
+        }
+    }
+
+    /// The addresses that have one, each with its port unless it is for all.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, Option<u16>)> {
+        let exact = self.exact.keys().map(|address| (address.ip(), Some(address.port())));
+        exact.chain(self.any_port.keys().map(|ip| (*ip, None)))
+    }
+
+    /// The declarations, as they are written.
+    pub fn declared(&self) -> Vec<String> {
+        let exact = self.exact.iter().map(|(address, weight)| format!("{address} = {weight}"));
+        let any = self.any_port.iter().map(|(address, weight)| format!("{address} = {weight}"));
+        let mut all: Vec<String> = exact.chain(any).collect();
+        all.sort();
+        all
+    }
+
+    /// The weight that somebody declared for a backend.
+    pub fn declared_for(&self, backend: &Backend) -> Option<u32> {
+        let Backend::Address(address) = backend else { return None };
+        let weight = self.exact.get(address).or_else(|| self.any_port.get(&address.ip()));
+        weight.copied()
+    }
+
+    /// The weight of a backend: what somebody declared, or 1.
+    pub fn of(&self, backend: &Backend) -> u32 {
+        self.declared_for(backend).unwrap_or(1)
+    }
+}
+
+/// As it is written in the configuration.
+impl Serialize for Weights {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.declared().serialize(serializer)
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// As people say it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Balanced => "balanced",
+            Self::Unbalanced => "unbalanced",
+            Self::TooFew => "too few",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relations::tests::{after, edge, labels};
+    use proptest::prelude::*;
+
+    fn balance(requests: &[u64], weights: &Weights) -> Group {
+        let edges = requests
+            .iter()
+            .enumerate()
+            .map(|(i, n)| edge(4 + i as u32, 2, &format!("10.0.0.{}", i + 2), *n / 10, *n))
+            .collect();
+        let view = after(&[(edges, labels("web", "api"))]);
+        let (mut groups, _) = groups(&view, 300, weights, &Known::default());
+        assert_eq!(groups.len(), 1);
+        groups.remove(0)
+    }
+
+    #[test]
+    fn even_shares_are_balanced_and_skewed_ones_are_not() {
+        let check = |requests: &[u64], expected: Verdict| {
+            let group = balance(requests, &Weights::default());
+            assert_eq!(group.requests.verdict, expected, "{requests:?}: {:?}", group.requests);
+        };
+        check(&[500, 500], Verdict::Balanced);
+        check(&[550, 450], Verdict::Balanced);
+        check(&[551, 449], Verdict::Unbalanced);
+        check(&[1000, 100], Verdict::Unbalanced);
+        check(&[200, 200], Verdict::Balanced);
+        check(&[200, 199], Verdict::TooFew);
+        // Chance does not give one of two all but one of 41, nor three quarters of ninety.
+        check(&[40, 1], Verdict::Unbalanced);
+        check(&[10, 1], Verdict::TooFew);
+        check(&[68, 22], Verdict::Unbalanced);
+        check(&[54, 36], Verdict::TooFew);
+        check(&[1000], Verdict::Balanced);
+    }
+
+    #[test]
+    fn declared_weights_are_what_is_due() {
+        let mut weights = Weights::default();
+        weights.insert("10.0.0.2".parse().expect("an address"), Some(80), 10);
+        let group = balance(&[1000, 100], &weights);
+        assert_eq!(group.requests.verdict, Verdict::Balanced);
+        assert!(group.requests.deviation.expect("samples") < 1e-9);
+        assert_eq!((group.connections.total, group.connections.minimum), (110, 132));
+        assert_eq!(group.connections.verdict, Verdict::TooFew);
+        assert_eq!(balance(&[500, 500], &weights).requests.verdict, Verdict::Unbalanced);
+        // A port of its own beats the address.
+        weights.insert("10.0.0.2".parse().expect("an address"), None, 1);
+        assert_eq!(balance(&[1000, 100], &weights).requests.verdict, Verdict::Balanced);
+        assert_eq!(weights.declared(), ["10.0.0.2 = 1", "10.0.0.2:80 = 10"]);
+    }
+
+    #[test]
+    fn a_window_without_samples_says_nothing() {
+        let mut view = after(&[(vec![edge(4, 2, "10.0.0.2", 9, 900)], labels("web", "api"))]);
+        view.now += 1000;
+        let (groups, _) = groups(&view, 300, &Weights::default(), &Known::default());
+        assert_eq!((groups[0].requests.total, groups[0].requests.deviation), (0, None));
+        assert_eq!(groups[0].requests.verdict, Verdict::TooFew);
+        assert_eq!(groups[0].backends[0].requests_share, None);
+    }
+
+    #[test]
+    fn a_backend_that_got_nothing_is_there_with_zero_unless_it_cannot_be_told() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let api = ServiceName { namespace: "".into(), name: "api".into() };
+        let view = after(&[(vec![edge(4, 2, "10.0.0.2", 90, 900)], labels("web", "api"))]);
+        let mut known = Known::default();
+        known.add(api.clone(), address("10.0.0.2:80"));
+        known.add(api.clone(), address("10.0.0.3:80"));
+        known.add(api, address("10.0.0.4:8080"));
+        known.call(address("10.0.0.3:80").ip(), "api-1".into());
+        let (found, _) = groups(&view, 300, &Weights::default(), &known);
+        let shares: Vec<_> = found[0]
+            .backends
+            .iter()
+            .map(|share| (share.backend.as_str(), share.instance.as_deref(), share.requests))
+            .collect();
+        assert_eq!(shares, [("10.0.0.2:80", None, 900), ("10.0.0.3:80", Some("api-1"), 0)]);
+        assert_eq!(found[0].requests.deviation, Some(0.5));
+        assert_eq!(found[0].requests.verdict, Verdict::Unbalanced);
+        // Meant to get nothing, and gets nothing.
+        let mut weights = Weights::default();
+        weights.insert("10.0.0.3".parse().expect("an address"), None, 0);
+        let (found, _) = groups(&view, 300, &weights, &known);
+        assert_eq!(found[0].requests.verdict, Verdict::Balanced);
+        // Others answer in its place.
+        known.add_front(address("10.0.0.2:80"));
+        let (found, _) = groups(&view, 300, &Weights::default(), &known);
+        assert_eq!(found[0].backends.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_parts_of_a_whole(
+            requests in prop::collection::vec(0u64..2000, 1..8),
+            weight in 0u32..20,
+        ) {
+            prop_assume!(requests.iter().sum::<u64>() > 0);
+            let mut weights = Weights::default();
+            weights.insert("10.0.0.2".parse().expect("an address"), None, weight);
+            let group = balance(&requests, &weights);
+            let sum = |of: fn(&Share) -> f64| group.backends.iter().map(of).sum::<f64>();
+            prop_assert!((sum(|share| share.requests_share.unwrap_or(0.0)) - 1.0).abs() < 1e-9);
+            prop_assert!((sum(|share| share.expected_share) - 1.0).abs() < 1e-9);
+            prop_assert!(group.requests.deviation.expect("samples") <= 1.0);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! A snapshot made by hand, with something of everything, for tests of its readers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT, EdgeCounters};
+use agent_common::ledger::{CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITED, REQUEST};
+use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER};
+use agent_common::wire::Wire;
+
+use super::balance::Weights;
+use super::book::Book;
+use super::breaches::{Action, Breach, BreachKey};
+use super::conflicts::{ConflictLabels, ConflictTotal};
+use super::ephemeral::{Ephemeral, EphemeralView};
+use super::kept::KeptView;
+use super::memory::{MemoryView, Usage};
+use super::port::{Port, Protocol};
+use super::registry::Registration;
+use super::relations::{Backend, Ends, Relation, RelationsView, ServiceName};
+use super::reservations::{Origin, Reservation};
+use super::segments::{Declared, Policy};
+use super::service::{Service, Source};
+use super::snapshot::{
+    Disabled, EdgeLabels, EdgeView, HookView, LedgerView, ListenerView, MapView, RelatedView, Role,
+    Snapshot, SourceState, SourceView,
+};
+use super::tally::{History, Tally};
+use super::violations::{Between, SegmentsView};
+
+/// A row of edges.
+pub fn edge(
+    client: Service,
+    server: Service,
+    port: u16,
+    role: Role,
+    counters: &EdgeCounters,
+) -> EdgeView {
+    EdgeView {
+        labels: Arc::new(EdgeLabels::new(client, server, port, role)),
+        counters: Arc::new(*counters),
+    }
+}
+
+/// Reservations of both origins, a breach, a registered service.
+fn kept() -> KeptView {
+    let mut book = Book::default();
+    let config = Reservation::from_config("5432 postgres enforce").expect("valid");
+    book.reservations.configure(&[config]).expect("no contradiction");
+    let lease = Reservation::from_config("3001 prod/shop env=prod until=2036-12-01");
+    let lease = Reservation { origin: Origin::State, ..lease.expect("valid") };
+    book.reservations.reserve(lease, 0).expect("free");
+    let service = "billing".parse().expect("a name");
+    let endpoints = vec!["203.0.113.7:443".parse().expect("a place")];
+    book.registry.register(Registration { service, endpoints }).expect("free");
+    let key = BreachKey {
+        port: Some(Port::tcp(5432)),
+        owner: "postgres".parse().expect("a name"),
+        offender: "server.js".parse().expect("a name"),
+        action: Action::Audited,
+    };
+    KeptView {
+        book: Arc::new(book),
+        host_netns: Some(4_026_531_840),
+        environment: None,
+        breaches: vec![(key.clone(), 2)],
+        breach_events: vec![Breach { at: 1_700_000_090, netns: 4_026_531_840, key }],
+    }
+}
+
+/// Two backends of one server, one of them a third of the other; a violation between segments.
+fn related() -> RelatedView {
+    let name = |name: &str, namespace: &str| ServiceName {
+        namespace: namespace.into(),
+        name: name.into(),
+    };
+    let row = |address: [u8; 4], connections, requests| {
+        let backend = Backend::Address((address, 5432).into());
+        let relation = Relation {
+            client: name("shop", "prod"),
+            server: name("postgres", ""),
+            port: 5432,
+            role: Role::Client,
+            counts: true,
+            named: true,
+            backend,
+        };
+        let mut history = History::default();
+        history.add(1000, &tally(connections, requests));
+        (relation, Arc::new(history))
+    };
+    let rows = vec![row([10, 0, 0, 2], 9, 600), row([10, 0, 0, 3], 3, 200)];
+    let between = Between {
+        client_segment: "frontend".into(),
+        server_segment: "database".into(),
+        ends: Ends {
+            client: "shop".into(),
+            client_namespace: "prod".into(),
+            server: "postgres".into(),
+            server_namespace: "".into(),
+            port: 5432,
+        },
+    };
+    let policy = Policy::new(declarations()).expect("no contradiction");
+    let mut weights = Weights::default();
+    weights.insert(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), Some(5432), 1);
+    RelatedView {
+        relations: RelationsView { now: 1005, since: 905, rows, folded: 0 },
+        segments: Some(SegmentsView {
+            policy: Arc::new(policy),
+            cells: vec![((Some(0), Some(2)), 12), ((Some(0), Some(1)), 30)],
+            rows: vec![(between, 12)],
+            events: Vec::new(),
+            dropped_events: 0,
+            folded: 0,
+        }),
+        weights: Arc::new(weights),
+        known: Arc::default(),
+    }
+}
+
+/// Two edges, a listener's row, three listening sockets, a hook that is off.
+pub fn snapshot() -> Snapshot {
+    let shop = Service { namespace: "prod".into(), ..Service::new("shop", Source::Container) };
+    let postgres = Service::new("postgres", Source::Process);
+
+    let mut to_postgres = EdgeCounters::zeroed();
+    to_postgres.connects[usize::from(CONNECT_OK)] = 10;
+    to_postgres.connects[usize::from(CONNECT_REFUSED)] = 2;
+    to_postgres.connects[usize::from(CONNECT_TIMEOUT)] = 1;
+    to_postgres.opened = 12;
+    to_postgres.closed = 7;
+    to_postgres.preexisting = 2;
+    to_postgres.sent_bytes = 123_456;
+    to_postgres.received_bytes = 7_654_321;
+    to_postgres.retransmits = 3;
+    to_postgres.resets_sent[usize::from(IDLE_REUSE)] = 2;
+    to_postgres.resets_received[usize::from(KEEPALIVE_TIMEOUT)] = 1;
+    for micros in [180, 210, 250, 251, 900, 3_000_000] {
+        to_postgres.connect.observe(micros);
+    }
+    for micros in [40, 45, 50, 60, 110] {
+        to_postgres.rtt.observe(micros);
+    }
+    for micros in [800, 1_000, 2_400, 49_999, 50_000, 50_001, 12_000_000] {
+        to_postgres.request.observe(micros);
+    }
+
+    let mut from_internet = EdgeCounters::zeroed();
+    from_internet.connects[usize::from(CONNECT_OK)] = 5;
+    from_internet.opened = 5;
+    from_internet.closed = 5;
+    from_internet.received_bytes = 500;
+    from_internet.request.observe(75);
+
+    let mut listening = EdgeCounters::zeroed();
+    listening.listen_drops = 4;
+    listening.synack_retransmits = 6;
+    listening.resets_sent[usize::from(NO_LISTENER)] = 1;
+
+    let mut kernel = Ledger::zeroed();
+    kernel.seen[CONNECTION] = 18;
+    kernel.seen[REQUEST] = 8;
+    kernel.seen[EDGE] = 4;
+    kernel.lost[EDGE][NO_SLOT] = 1;
+    kernel.seen[EVENT] = 9;
+    kernel.lost[EVENT][RATE_LIMITED] = 2;
+
+    let listener = |service: &Service, port, address, backlog| ListenerView {
+        service: service.clone(),
+        port,
+        address,
+        netns: 4_026_531_840,
+        backlog,
+        max_backlog: 128,
+    };
+    let hook = |name: &str, attached: bool, runs, run_seconds, misses| HookView {
+        name: name.to_owned(),
+        attached,
+        reason: (!attached).then(|| "this kernel has no such tracepoint".to_owned()),
+        lost_without: "request latency".to_owned(),
+        runs,
+        run_seconds,
+        misses,
+    };
+    let map = |name: &str, entries, capacity| MapView { name: name.to_owned(), entries, capacity };
+
+    let source = |name: &str, state, detail: Option<&str>| SourceView {
+        name: name.to_owned(),
+        state,
+        detail: detail.map(str::to_owned),
+        entries: 12,
+        dropped: 0,
+        lookups: 34,
+        errors: 1,
+    };
+
+    Snapshot {
+        taken_seconds: 1_700_000_100.5,
+        edges: vec![
+            edge(Service::internet(), shop.clone(), 8080, Role::Server, &from_internet),
+            edge(Service::other(), postgres.clone(), 5432, Role::Listener, &listening),
+            edge(shop.clone(), postgres.clone(), 5432, Role::Client, &to_postgres),
+        ],
+        listeners: vec![
+            listener(&postgres, 5432, IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            listener(&postgres, 5432, IpAddr::V6(Ipv6Addr::UNSPECIFIED), 2),
+            listener(&shop, 8080, IpAddr::V4(Ipv4Addr::LOCALHOST), 1),
+        ],
+        ports: Vec::new(),
+        ephemeral: vec![EphemeralView {
+            netns: 1,
+            netns_of: shop.clone(),
+            ephemeral: Ephemeral {
+                first: 32_768,
+                last: 60_999,
+                used_tcp: 7058,
+                used_udp: 1,
+                most: 3529,
+                most_to: Some((IpAddr::V4(Ipv4Addr::LOCALHOST), 5432)),
+                time_wait: 3000,
+            },
+        }],
+        conflicts: Vec::new(),
+        conflict_totals: vec![ConflictTotal {
+            labels: ConflictLabels {
+                port: 5432,
+                protocol: Some(Protocol::Tcp),
+                claimant: shop.clone(),
+                holder: postgres.clone(),
+                errno: "EADDRINUSE",
+            },
+            count: 3,
+        }],
+        ledger: LedgerView { kernel, exported: [18, 8, 4, 15, 3, 2, 7, 0, 0], recursion_misses: 1 },
+        hooks: vec![
+            hook("inet_sock_set_state", true, 90, 0.000_045, 0),
+            hook("sock_send_length", false, 0, 0.0, 0),
+        ],
+        disabled: vec![Disabled {
+            what: "request latency of clients".to_owned(),
+            why: "sock_send_length: this kernel has no such tracepoint".to_owned(),
+        }],
+        maps: vec![map("edges", 7, 4096), map("owners", 3, 1024)],
+        unresolved_owners: 1,
+        sources: vec![
+            source("docker", SourceState::Up, None),
+            source("kubernetes", SourceState::Absent, Some("this is no pod")),
+        ],
+        preexisting_sockets: 5,
+        related: related(),
+        drains: 100,
+        drain_seconds: 0.25,
+        memory: MemoryView {
+            usage: Some(Usage { used: 45_000_000, limit: 50_000_000 }),
+            folding: true,
+            held_rows: 12,
+            foldings: 2,
+        },
+        kept: kept(),
+        health_since: Arc::default(),
+    }
+}
+
+/// So many connections and requests of a millisecond.
+pub fn tally(connections: u64, requests: u64) -> Tally {
+    let mut now = EdgeCounters::zeroed();
+    now.opened = connections;
+    for _ in 0..requests {
+        now.request.observe(1000);
+    }
+    Tally::between(&EdgeCounters::zeroed(), &now)
+}
+
+/// The users' four networks.
+pub fn declarations() -> Vec<Declared> {
+    let network = |segment: &str, text: &str| {
+        Declared::Network(segment.into(), text.parse().expect("a network"))
+    };
+    let allow = |rule: &str| Declared::Allow(rule.parse().expect("a rule"));
+    vec![
+        network("frontend", "172.20.0.0/16"),
+        network("backend", "172.21.0.0/16"),
+        network("database", "172.22.0.0/16"),
+        network("monitoring", "172.23.0.0/16"),
+        allow("frontend -> backend"),
+        allow("backend -> database"),
+        allow("monitoring -> *"),
+    ]
+}

@@ -1,0 +1,386 @@
+//! Services and how well they are, as their traffic shows it over the last minutes.
+//!
+//! Totals only grow, so health is the difference between now and a few minutes ago. What was a
+//! few minutes ago is kept as one table a minute ([`Epochs`]); the difference is made when
+//! somebody asks.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use agent_common::edge::{CONNECT_OK, EdgeCounters};
+use agent_common::histogram::Histogram;
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::port::Port;
+use super::registry::Endpoint;
+use super::service::Service;
+use super::snapshot::{EdgeView, Role, Snapshot};
+
+/// Tables are kept so far apart, seconds.
+const EVERY: f64 = 60.0;
+/// As many of them; so the window is five to six minutes long, once the agent has run for that.
+const KEPT: usize = 6;
+/// Services in a table at most; one that is over reads as idle.
+const MOST: usize = 1024;
+
+/// Below this share of connects that succeed a service is failing.
+const FAILING: f64 = 0.5;
+
+/// Name and namespace.
+type Key = (Arc<str>, Arc<str>);
+
+/// The traffic of a service as a server.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Totals {
+    /// As clients of this host saw it: with what failed.
+    by_clients: Side,
+    /// As the service itself saw it, if it runs on this host.
+    by_itself: Side,
+    overflows: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Side {
+    ok: u64,
+    failed: u64,
+    resets: u64,
+    requests: Histogram,
+}
+
+/// Totals at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Epoch {
+    /// Seconds since the Unix epoch.
+    taken_seconds: f64,
+    totals: HashMap<Key, Totals>,
+}
+
+/// Totals of the last minutes.
+#[derive(Clone, Debug, Default)]
+pub struct Epochs(VecDeque<Arc<Epoch>>);
+
+/// A service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceView {
+    /// Its name, and the surest way in which it was found.
+    pub service: Service,
+    /// Where it is registered by hand, if it is.
+    pub registered: Vec<Endpoint>,
+    /// Ports it listens on here.
+    pub listens: BTreeSet<Port>,
+    /// Ports of it that somebody connects to.
+    pub serves: BTreeSet<Port>,
+    /// How it is.
+    pub health: Health,
+}
+
+/// How a service is, over the window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// In a word.
+    pub state: HealthState,
+    /// Length of the window, seconds.
+    pub window_seconds: f64,
+    /// Connections to it that were established.
+    pub connects_ok: u64,
+    /// Attempts to connect that failed, as clients of this host saw them.
+    pub connects_failed: u64,
+    /// Share of the attempts that succeeded; null without attempts.
+    pub success_ratio: Option<f64>,
+    /// Requests it answered.
+    pub requests: u64,
+    /// Half of them took at most this long; null without requests.
+    pub p50_seconds: Option<f64>,
+    /// 99 of 100 took at most this long.
+    pub p99_seconds: Option<f64>,
+    /// Connections that ended with a reset, sent or received.
+    pub resets: u64,
+    /// Connection requests its listeners dropped.
+    pub listen_overflows: u64,
+}
+
+/// Health in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthState {
+    /// Most attempts to connect fail.
+    Failing,
+    /// Some attempts fail, connections are reset, or connection requests are dropped.
+    Degraded,
+    /// Traffic, and nothing wrong with it.
+    Ok,
+    /// No traffic within the window.
+    Idle,
+}
+
+// === impl Epochs ===
+
+impl Epochs {
+    /// Keeps the totals if it is time; returns where the window begins.
+    pub fn observe(&mut self, now: f64, edges: &[EdgeView]) -> Arc<Epoch> {
+        // A clock that was set back begins anew.
+        if self.0.back().is_some_and(|last| last.taken_seconds > now) {
+            self.0.clear();
+        }
+        if self.0.back().is_none_or(|last| now - last.taken_seconds >= EVERY) {
+            while self.0.len() >= KEPT {
+                self.0.pop_front();
+            }
+            self.0.push_back(Arc::new(Epoch { taken_seconds: now, totals: totals(edges) }));
+        }
+        self.0.front().cloned().unwrap_or_default()
+    }
+}
+
+fn totals(edges: &[EdgeView]) -> HashMap<Key, Totals> {
+    let mut all: HashMap<Key, Totals> = HashMap::new();
+    for EdgeView { labels, counters } in edges {
+        let key = (labels.server.name.clone(), labels.server.namespace.clone());
+        if all.len() >= MOST && !all.contains_key(&key) {
+            continue;
+        }
+        all.entry(key).or_default().add(labels.role, counters);
+    }
+    all
+}
+
+/// Every service that some edge, listener or registration names, sorted by namespace and name.
+/// Nobody in particular is none.
+pub fn services(snapshot: &Snapshot) -> Vec<ServiceView> {
+    let mut found = Found::new(snapshot);
+    for EdgeView { labels, .. } in &snapshot.edges {
+        found.meet(&labels.client);
+        let server = found.meet(&labels.server);
+        if labels.port != 0 && labels.role != Role::Listener {
+            server.serves.insert(Port::tcp(labels.port));
+        }
+    }
+    for listener in &snapshot.listeners {
+        found.meet(&listener.service).listens.insert(Port::tcp(listener.port));
+    }
+    for registration in snapshot.kept.book.registry.iter() {
+        let named = registration.service.registered();
+        found.meet(&named).registered.clone_from(&registration.endpoints);
+    }
+    found.views.into_values().filter(|view| !view.service.is_called_as(&Service::any())).collect()
+}
+
+/// Services met so far.
+struct Found<'a> {
+    /// By namespace and name.
+    views: BTreeMap<Key, ServiceView>,
+    now: HashMap<Key, Totals>,
+    before: &'a Epoch,
+    window_seconds: f64,
+}
+
+impl<'a> Found<'a> {
+    fn new(snapshot: &'a Snapshot) -> Self {
+        let before = &snapshot.health_since;
+        Self {
+            views: BTreeMap::new(),
+            now: totals(&snapshot.edges),
+            before,
+            window_seconds: (snapshot.taken_seconds - before.taken_seconds).max(0.0),
+        }
+    }
+
+    fn meet(&mut self, service: &Service) -> &mut ServiceView {
+        let Self { views, now, before, window_seconds } = self;
+        let view =
+            views.entry((service.namespace.clone(), service.name.clone())).or_insert_with(|| {
+                let key = (service.name.clone(), service.namespace.clone());
+                let none = Totals::default();
+                let now = now.get(&key).unwrap_or(&none);
+                let before = before.totals.get(&key).unwrap_or(&none);
+                ServiceView {
+                    service: service.clone(),
+                    registered: Vec::new(),
+                    listens: BTreeSet::new(),
+                    serves: BTreeSet::new(),
+                    health: Health::between(before, now, *window_seconds),
+                }
+            });
+        if service.source < view.service.source {
+            view.service = service.clone();
+        }
+        view
+    }
+}
+
+// === impl Totals ===
+
+impl Totals {
+    fn add(&mut self, role: Role, counters: &EdgeCounters) {
+        self.overflows += counters.listen_drops;
+        let side = match role {
+            Role::Client => &mut self.by_clients,
+            Role::Server => &mut self.by_itself,
+            Role::Listener | Role::Unknown => return,
+        };
+        let connects: u64 = counters.connects.iter().sum();
+        let ok = counters.connects.get(usize::from(CONNECT_OK)).copied().unwrap_or_default();
+        side.ok += ok;
+        side.failed += connects - ok;
+        side.resets += counters.resets_sent.iter().chain(&counters.resets_received).sum::<u64>();
+        side.requests.merge(&counters.request);
+    }
+}
+
+// === impl Side ===
+
+impl Side {
+    /// What has been added since `before`. A row that has ended and come back begins at zero.
+    fn since(&self, before: &Self) -> Self {
+        let Self { ok, failed, resets, requests } = self;
+        let grown = |now: u64, then: u64| if now >= then { now - then } else { now };
+        let mut difference = Histogram::EMPTY;
+        difference.sum_us = grown(requests.sum_us, before.requests.sum_us);
+        let pairs = requests.buckets.iter().zip(before.requests.buckets);
+        for (to, (now, then)) in difference.buckets.iter_mut().zip(pairs) {
+            *to = grown(*now, then);
+        }
+        Self {
+            ok: grown(*ok, before.ok),
+            failed: grown(*failed, before.failed),
+            resets: grown(*resets, before.resets),
+            requests: difference,
+        }
+    }
+}
+
+// === impl Health ===
+
+impl Health {
+    fn between(before: &Totals, now: &Totals, window_seconds: f64) -> Self {
+        let by_clients = now.by_clients.since(&before.by_clients);
+        let by_itself = now.by_itself.since(&before.by_itself);
+        let overflows = now.overflows.saturating_sub(before.overflows);
+        // A connection within this host is seen by both sides and must count once. The service
+        // itself sees all that reached it, from other hosts too; what failed, only clients see.
+        let (connects_ok, seen) = if by_itself.ok > 0 || by_itself.requests.count() > 0 {
+            (by_itself.ok, &by_itself)
+        } else {
+            (by_clients.ok, &by_clients)
+        };
+        let failed = by_clients.failed;
+        let attempts = connects_ok + failed;
+        let success_ratio = (attempts > 0).then(|| connects_ok as f64 / attempts as f64);
+        let quantile = |q| seen.requests.quantile_us(q).filter(|us| us.is_finite());
+        let resets = seen.resets.max(by_clients.resets);
+        let state = match success_ratio {
+            Some(ratio) if ratio < FAILING => HealthState::Failing,
+            _ if failed > 0 || resets > 0 || overflows > 0 => HealthState::Degraded,
+            None if seen.requests.count() == 0 => HealthState::Idle,
+            _ => HealthState::Ok,
+        };
+        Self {
+            state,
+            window_seconds,
+            connects_ok,
+            connects_failed: failed,
+            success_ratio,
+            requests: seen.requests.count(),
+            p50_seconds: quantile(0.5).map(|us| us / 1e6),
+            p99_seconds: quantile(0.99).map(|us| us / 1e6),
+            resets,
+            listen_overflows: overflows,
+        }
+    }
+}
+
+// === impl HealthState ===
+
+impl HealthState {
+    /// The name used in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Failing => "failing",
+            Self::Degraded => "degraded",
+            Self::Ok => "ok",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_common::edge::CONNECT_REFUSED;
+    use agent_common::wire::Wire as _;
+
+    use super::*;
+    use crate::fixture;
+    use crate::service::Source;
+
+    fn edge(role: Role, ok: u64, refused: u64, requests: u64, resets: u64) -> EdgeView {
+        let mut counters = EdgeCounters::zeroed();
+        counters.connects[usize::from(CONNECT_OK)] = ok;
+        counters.connects[usize::from(CONNECT_REFUSED)] = refused;
+        counters.resets_received[0] = resets;
+        for _ in 0..requests {
+            counters.request.observe(1000);
+        }
+        let (web, db) = (Service::new("web", Source::Process), Service::new("db", Source::Process));
+        fixture::edge(web, db, 5432, role, &counters)
+    }
+
+    fn health(epochs: &mut Epochs, now: f64, edges: Vec<EdgeView>) -> Health {
+        let health_since = epochs.observe(now, &edges);
+        let snapshot = Snapshot { taken_seconds: now, edges, health_since, ..fixture::snapshot() };
+        let found = services(&snapshot);
+        let db = found.into_iter().find(|view| &*view.service.name == "db").expect("a service");
+        db.health
+    }
+
+    #[test]
+    fn only_what_happened_within_the_window_counts() {
+        let mut epochs = Epochs::default();
+        let check = |epochs: &mut Epochs, now, edges, expected| {
+            let health = health(epochs, now, edges);
+            let Health { state, connects_ok, connects_failed, requests, .. } = health;
+            assert_eq!((state, connects_ok, connects_failed, requests), expected, "at {now}");
+        };
+        let both = |ok, refused, requests| {
+            vec![
+                edge(Role::Client, ok, refused, requests, 0),
+                edge(Role::Server, ok, 0, requests, 0),
+            ]
+        };
+        // What was before the agent's first look is not news.
+        check(&mut epochs, 1000.0, both(10, 5, 10), (HealthState::Idle, 0, 0, 0));
+        check(&mut epochs, 1010.0, both(14, 5, 20), (HealthState::Ok, 4, 0, 10));
+        check(&mut epochs, 1070.0, both(14, 6, 20), (HealthState::Degraded, 4, 1, 10));
+        check(&mut epochs, 1130.0, both(14, 20, 20), (HealthState::Failing, 4, 15, 10));
+        // The window moves on, and the failures leave it.
+        for minute in 0..5 {
+            health(&mut epochs, 1190.0 + f64::from(minute) * 60.0, both(14, 20, 20));
+        }
+        check(&mut epochs, 1490.0, both(15, 20, 21), (HealthState::Ok, 1, 0, 1));
+    }
+
+    #[test]
+    fn a_reset_degrades_and_a_row_that_begins_anew_is_no_loss() {
+        let mut epochs = Epochs::default();
+        health(&mut epochs, 0.0, vec![edge(Role::Server, 100, 0, 100, 0)]);
+        let after = health(&mut epochs, 30.0, vec![edge(Role::Server, 3, 0, 3, 1)]);
+        assert_eq!((after.connects_ok, after.requests, after.resets), (3, 3, 1));
+        assert_eq!(after.state, HealthState::Degraded);
+        assert_eq!(after.p50_seconds, Some(0.001));
+        assert!((after.window_seconds - 30.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn every_end_listener_and_registration_is_a_service() {
+        let found = services(&fixture::snapshot());
+        let name = |view: &ServiceView| view.service.name.to_string();
+        let names: Vec<_> = found.iter().map(name).collect();
+        assert_eq!(names, ["billing", "internet", "other", "postgres", "shop"]);
+        let billing = &found[0];
+        assert_eq!(billing.service.source, Source::Registered);
+        assert_eq!(billing.registered.len(), 1);
+        let postgres = found.iter().find(|view| name(view) == "postgres").expect("there");
+        assert_eq!(postgres.listens, BTreeSet::from([Port::tcp(5432)]));
+        assert_eq!(postgres.serves, BTreeSet::from([Port::tcp(5432)]));
+    }
+}

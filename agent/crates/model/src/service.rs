@@ -1,0 +1,362 @@
+//! Services: the names people know things by.
+
+use std::borrow::Cow;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Characters in a name or a namespace at most: what DNS and Kubernetes allow.
+const LONGEST: usize = 253;
+
+/// A service: what the two ends of an edge are called.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Service {
+    /// Name, as people say it: `nginx`, `server.js`, `shop-api`, `10.1.2.3`.
+    pub name: Arc<str>,
+    /// Where the name is unique: a Kubernetes namespace, a compose project; empty on a plain host.
+    pub namespace: Arc<str>,
+    /// What it is.
+    pub kind: Kind,
+    /// How the name was found.
+    pub source: Source,
+}
+
+/// What a service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A Kubernetes Deployment.
+    Deployment,
+    /// A Kubernetes StatefulSet.
+    StatefulSet,
+    /// A Kubernetes DaemonSet.
+    DaemonSet,
+    /// A Kubernetes ReplicaSet of its own.
+    ReplicaSet,
+    /// A Kubernetes CronJob.
+    CronJob,
+    /// A Kubernetes Job.
+    Job,
+    /// A Kubernetes workload of another kind.
+    Workload,
+    /// A Kubernetes pod that nothing owns.
+    Pod,
+    /// A Kubernetes Service of which no backend is known.
+    KubernetesService,
+    /// A service of a compose project.
+    ComposeService,
+    /// A container.
+    Container,
+    /// A systemd unit.
+    Unit,
+    /// A program.
+    Process,
+    /// Declared in the configuration, or registered by hand.
+    Declared,
+    /// A name that a DNS server knows.
+    DnsName,
+    /// An address without a name.
+    Address,
+    /// Everything outside the internal ranges.
+    Internet,
+    /// Not known, or many in one row.
+    Unknown,
+}
+
+/// How a name was found, from the surest to the last resort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A rule of the configuration.
+    Rule,
+    /// Kubernetes told of the pod.
+    Kubernetes,
+    /// Docker told of the container.
+    Docker,
+    /// Podman told of the container.
+    Podman,
+    /// The container runtime told of the pod or container.
+    Cri,
+    /// The id of the container that the owner's cgroup belongs to.
+    Container,
+    /// The systemd unit that the owner's cgroup belongs to.
+    Unit,
+    /// From the command line of the process.
+    Process,
+    /// The backends that answered, from connection tracking.
+    Conntrack,
+    /// The container behind a published port.
+    PublishedPort,
+    /// A listener of this host, in the right network namespace.
+    Listener,
+    /// The address of a container or pod.
+    ContainerAddress,
+    /// A Kubernetes Service: the address is its own or one of its endpoints'.
+    ServiceAddress,
+    /// The only service of this host that connects there.
+    LocalClient,
+    /// Registered by hand for the address.
+    Registered,
+    /// A network that the configuration names.
+    Network,
+    /// The name that a program asked a DNS server for.
+    Dns,
+    /// The address itself.
+    Address,
+    /// Outside the internal ranges.
+    Internet,
+    /// Not (yet) known, or folded into an overflow row.
+    Unknown,
+}
+
+/// Who bears a name, to tell a better name from another bearer: two names of one entity are one
+/// service, two entities at one address are two. [`Entity::UNKNOWN`] is equal to none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Entity(pub u64);
+
+impl Entity {
+    /// Nothing is known of who it is.
+    pub const UNKNOWN: Self = Self(0);
+
+    /// The entity that has this identifier: a container's id, a pod's uid.
+    pub fn of(id: &str) -> Self {
+        // Zero means that nobody is known.
+        Self(BuildHasherDefault::<DefaultHasher>::default().hash_one(id).max(1))
+    }
+
+    /// Whether both are known, and are not the same.
+    pub fn differs(self, other: Self) -> bool {
+        self != Self::UNKNOWN && other != Self::UNKNOWN && self != other
+    }
+}
+
+impl Kind {
+    /// The name used in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployment => "deployment",
+            Self::StatefulSet => "stateful_set",
+            Self::DaemonSet => "daemon_set",
+            Self::ReplicaSet => "replica_set",
+            Self::CronJob => "cron_job",
+            Self::Job => "job",
+            Self::Workload => "workload",
+            Self::Pod => "pod",
+            Self::KubernetesService => "kubernetes_service",
+            Self::ComposeService => "compose_service",
+            Self::Container => "container",
+            Self::Unit => "unit",
+            Self::Process => "process",
+            Self::Declared => "declared",
+            Self::DnsName => "dns_name",
+            Self::Address => "address",
+            Self::Internet => "internet",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Source {
+    /// Every source, from the surest to the last resort.
+    pub const ALL: [Self; 20] = [
+        Self::Rule,
+        Self::Kubernetes,
+        Self::Docker,
+        Self::Podman,
+        Self::Cri,
+        Self::Container,
+        Self::Unit,
+        Self::Process,
+        Self::Conntrack,
+        Self::PublishedPort,
+        Self::Listener,
+        Self::ContainerAddress,
+        Self::ServiceAddress,
+        Self::LocalClient,
+        Self::Registered,
+        Self::Network,
+        Self::Dns,
+        Self::Address,
+        Self::Internet,
+        Self::Unknown,
+    ];
+
+    /// The name used in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rule => "rule",
+            Self::Kubernetes => "kubernetes",
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Cri => "cri",
+            Self::Unit => "unit",
+            Self::Container => "container",
+            Self::Process => "process",
+            Self::Conntrack => "conntrack",
+            Self::Listener => "listener",
+            Self::PublishedPort => "published_port",
+            Self::ContainerAddress => "container_address",
+            Self::ServiceAddress => "service_address",
+            Self::LocalClient => "local_client",
+            Self::Registered => "registered",
+            Self::Network => "network",
+            Self::Dns => "dns",
+            Self::Address => "address",
+            Self::Internet => "internet",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether the name stands for whoever is there, not for one that is known: when a known one
+    /// takes its place, that is a better name and no other service.
+    pub const fn is_provisional(self) -> bool {
+        matches!(
+            self,
+            Self::LocalClient
+                | Self::Registered
+                | Self::Network
+                | Self::Dns
+                | Self::Address
+                | Self::Internet
+                | Self::Unknown
+        )
+    }
+
+    /// What something is when no more is known than how its name was found.
+    const fn kind(self) -> Kind {
+        match self {
+            Self::Rule | Self::Registered | Self::Network => Kind::Declared,
+            Self::Kubernetes => Kind::Workload,
+            Self::ServiceAddress => Kind::KubernetesService,
+            Self::Docker
+            | Self::Podman
+            | Self::Cri
+            | Self::Container
+            | Self::PublishedPort
+            | Self::ContainerAddress => Kind::Container,
+            Self::Unit => Kind::Unit,
+            Self::Process | Self::Listener | Self::LocalClient | Self::Conntrack => Kind::Process,
+            Self::Dns => Kind::DnsName,
+            Self::Address => Kind::Address,
+            Self::Internet => Kind::Internet,
+            Self::Unknown => Kind::Unknown,
+        }
+    }
+}
+
+impl Service {
+    /// A service of this name without a namespace. What has no place in a label is replaced.
+    pub fn new(name: &str, source: Source) -> Self {
+        let name = printable(name);
+        Self { name: name.as_ref().into(), namespace: "".into(), kind: source.kind(), source }
+    }
+
+    /// The same service in a namespace.
+    #[must_use]
+    pub fn within(self, namespace: &str) -> Self {
+        Self { namespace: printable(namespace).as_ref().into(), ..self }
+    }
+
+    /// The same service, known to be of a kind.
+    #[must_use]
+    pub fn of_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// The same service, of which the name was found in another way.
+    #[must_use]
+    pub fn found_by(&self, source: Source) -> Self {
+        Self { source, ..self.clone() }
+    }
+
+    /// The row that takes what found no row of its own.
+    pub fn other() -> Self {
+        Self::new("other", Source::Unknown)
+    }
+
+    /// Nobody in particular.
+    pub fn any() -> Self {
+        Self::new("any", Source::Unknown)
+    }
+
+    /// Clients outside the internal ranges.
+    pub fn internet() -> Self {
+        Self::new("internet", Source::Internet)
+    }
+
+    /// Whether it is called the same, however the name was found.
+    pub fn is_called_as(&self, other: &Self) -> bool {
+        (&self.name, &self.namespace) == (&other.name, &other.namespace)
+    }
+}
+
+/// Whether a character shows nothing, or changes how its neighbours are shown: bidirectional
+/// controls, zero-width characters, fillers, variation selectors, tags.
+pub const fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Whether a character may stand in a name: no control, nothing invisible, nothing that was not
+/// UTF-8.
+pub fn is_printable(c: char) -> bool {
+    !c.is_control() && !is_invisible(c) && c != char::REPLACEMENT_CHARACTER
+}
+
+/// A text fit for labels and terminals, of bounded length.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let text = match text.trim() {
+        "" if !text.is_empty() => "_",
+        trimmed => trimmed,
+    };
+    if text.len() <= LONGEST && text.chars().all(is_printable) {
+        return text.into();
+    }
+    let fit = |c: char| if is_printable(c) { c } else { '_' };
+    text.chars().map(fit).take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_listed_in_their_order_and_named_as_they_are_written() {
+        assert!(Source::ALL.is_sorted());
+        for source in Source::ALL {
+            let written = serde_json::to_string(&source).unwrap();
+            assert_eq!(written, format!("\"{}\"", source.as_str()));
+        }
+        let unknown = serde_json::to_string(&Kind::KubernetesService).unwrap();
+        assert_eq!(unknown, format!("\"{}\"", Kind::KubernetesService.as_str()));
+    }
+
+    #[test]
+    fn names_and_namespaces_are_fit_for_labels_whatever_gave_them() {
+        let check = |text: &str, expected: &str| {
+            let service = Service::new(text, Source::Docker).within(text);
+            assert_eq!((&*service.name, &*service.namespace), (expected, expected), "{text:?}");
+        };
+        check("shop", "shop");
+        check(" grüß 店 ", "grüß 店");
+        check("a\u{1b}[31m\n\u{85}b", "a_[31m__b");
+        check("a\u{202e}b\u{2066}c\u{200b}d\u{feff}\u{61c}e\u{e0041}", "a_b_c_d__e_");
+        check("a\u{fffd}", "a_");
+        check("\n ", "_");
+        check("", "");
+        check(&"x".repeat(300_000), &"x".repeat(LONGEST));
+    }
+
+    #[test]
+    fn two_entities_differ_only_if_both_are_known() {
+        assert!(Entity(1).differs(Entity(2)));
+        assert!(!Entity(1).differs(Entity(1)));
+        assert!(!Entity(1).differs(Entity::UNKNOWN));
+        assert!(!Entity::UNKNOWN.differs(Entity(1)));
+    }
+}

@@ -1,0 +1,191 @@
+//! What counts as a violation, once, and what is told of it.
+
+use super::*;
+use crate::fixture::declarations;
+use crate::service::{Service, Source};
+use crate::snapshot::Role;
+use agent_common::edge::{EdgeCounters, EdgeKey, ROLE_SERVER};
+use agent_common::wire::Wire as _;
+use proptest::prelude::*;
+
+fn ip(text: &str) -> Address {
+    address::from_ip(text.parse::<IpAddr>().expect("an address"))
+}
+
+fn edge(slot: u32, role: u8, local: &str, remote: &str, opened: u64) -> Edge {
+    let (local, remote) = (ip(local), ip(remote));
+    let key = EdgeKey { owner: 1, port: 5432, role, refused: 0, remote };
+    let counters = EdgeCounters { opened, ..EdgeCounters::zeroed() };
+    Edge { slot, key, local, remote, born_us: u64::from(slot), counters: Arc::new(counters) }
+}
+
+fn labels(client: &str, server: &str) -> Arc<EdgeLabels> {
+    let server = Service::new(server, Source::Process);
+    let client = Service::new(client, Source::Process);
+    Arc::new(EdgeLabels::new(client, server, 5432, Role::Client))
+}
+
+/// Violations, the time, and how often somebody else took the place of an end.
+struct World(Violations, f64, u32);
+
+impl World {
+    fn new() -> Self {
+        Self(Violations::new(Arc::new(Policy::new(declarations()).expect("valid"))), 1e9, 0)
+    }
+
+    fn drain(&mut self, edges: &[Edge], labels: &Arc<EdgeLabels>) -> Lines {
+        self.1 += 1.0;
+        let sides = Sides::new(edges, []);
+        self.0.update(self.1, edges, &sides, |slot| {
+            let edge = edges.iter().find(|edge| edge.slot == slot)?;
+            Some(Told { labels, counters: &edge.counters, others: self.2 })
+        })
+    }
+
+    fn total(&self) -> u64 {
+        self.0.view().rows.iter().map(|(_, n)| n).sum()
+    }
+}
+
+#[test]
+fn a_connection_seen_from_both_sides_violates_once() {
+    let mut world = World::new();
+    let both = |n| {
+        [
+            edge(4, ROLE_SERVER, "172.22.0.2", "172.20.0.2", n),
+            edge(5, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", n),
+        ]
+    };
+    // The server's row alone: the client's was taken after the reader had passed it.
+    let labels = labels("web", "db");
+    assert!(world.drain(&both(1)[..1], &labels).events.is_empty());
+    assert_eq!(world.drain(&both(1), &labels).events.len(), 0);
+    let told = world.drain(&both(1), &labels).events;
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].client_address, "172.20.0.2".parse().ok());
+    assert_eq!(told[0].server_address, "172.22.0.2".parse().ok());
+    assert_eq!(world.total(), 1);
+    assert!(world.drain(&both(4), &labels).events.is_empty(), "the same event");
+    assert_eq!(world.total(), 4);
+    let view = world.0.view();
+    assert_eq!((view.events.len(), view.events[0].connections), (1, 4));
+    assert_eq!(view.cells, [((Some(0), Some(2)), 4)]);
+}
+
+#[test]
+fn what_is_allowed_or_outside_is_seen_and_no_violation() {
+    let mut world = World::new();
+    let edges = [
+        edge(4, ROLE_CLIENT, "172.20.0.2", "172.21.0.2", 3),
+        edge(5, ROLE_CLIENT, "172.20.0.2", "8.8.8.8", 2),
+        edge(6, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 0),
+    ];
+    for _ in 0..3 {
+        world.drain(&edges, &labels("web", "x"));
+    }
+    let view = world.0.view();
+    assert_eq!(world.total(), 0);
+    assert_eq!(view.cells, [((Some(0), None), 2), ((Some(0), Some(1)), 3)]);
+}
+
+#[test]
+fn a_late_name_makes_what_came_before_a_violation_once() {
+    let mut declared = declarations();
+    declared.push(crate::segments::Declared::Service("frontend".into(), "web".into()));
+    let mut world = World(Violations::new(Arc::new(Policy::new(declared).expect("valid"))), 1e9, 0);
+    let edges = [edge(4, ROLE_CLIENT, "10.0.0.1", "172.22.0.2", 3)];
+    let (early, late) = (labels("10.0.0.1", "db"), labels("web", "db"));
+    for _ in 0..3 {
+        world.drain(&edges, &early);
+    }
+    assert_eq!(world.total(), 0);
+    for _ in 0..3 {
+        world.drain(&edges, &late);
+    }
+    assert_eq!(world.total(), 3);
+    // And what was counted stays counted.
+    for labels in [&early, &late] {
+        world.drain(&edges, labels);
+        assert_eq!(world.total(), 3);
+    }
+    assert_eq!(world.0.view().cells, [((Some(0), Some(2)), 3)]);
+}
+
+#[test]
+fn what_another_did_before_is_not_held_against_the_next() {
+    let mut declared = declarations();
+    declared.push(crate::segments::Declared::Service("backend".into(), "ok".into()));
+    let mut world = World(Violations::new(Arc::new(Policy::new(declared).expect("valid"))), 1e9, 0);
+    let mut edges = [edge(4, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 3)];
+    for _ in 0..3 {
+        world.drain(&edges, &labels("ok", "db"));
+    }
+    world.2 += 1;
+    world.drain(&edges, &labels("web", "db"));
+    assert_eq!(world.total(), 0);
+    Arc::make_mut(&mut edges[0].counters).opened += 2;
+    world.drain(&edges, &labels("web", "db"));
+    assert_eq!(world.total(), 2);
+}
+
+#[test]
+fn a_slot_used_again_counts_from_its_beginning() {
+    let mut world = World::new();
+    let named = labels("web", "db");
+    let first = [edge(4, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 7)];
+    let mut again = first[0].clone();
+    again.born_us = 99;
+    Arc::make_mut(&mut again.counters).opened = 2;
+    for edges in [&first[..], &first, &[again.clone()], &[again]] {
+        world.drain(edges, &named);
+    }
+    assert_eq!(world.total(), 2, "the first row ended with its only slot");
+    assert_eq!(world.0.view().cells[0].1, 9, "the matrix keeps both");
+    world.drain(&[], &named);
+    assert_eq!(world.total(), 0);
+}
+
+#[test]
+fn the_log_is_told_a_few_times_a_minute_and_how_often_it_was_not() {
+    let mut world = World::new();
+    let many: Vec<Edge> =
+        (4..400).map(|slot| edge(slot, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 1)).collect();
+    world.1 = 60e6;
+    world.drain(&many, &labels("web", "db"));
+    let lines = world.drain(&many, &labels("web", "db"));
+    assert_eq!(lines.events.len() as u64, LINES_PER_MINUTE);
+    world.1 += 60.0;
+    let lines = world.drain(&many, &labels("web", "db"));
+    assert_eq!(lines.suppressed, 396 - LINES_PER_MINUTE);
+    let view = world.0.view();
+    assert_eq!((view.events.len() as u64 + view.dropped_events), 396);
+    assert_eq!(world.total(), 396);
+}
+
+proptest! {
+    /// However connections arrive and names change, each counts at most once, and a slot whose
+    /// last judgement is a violation has counted all of its own.
+    #[test]
+    fn every_violating_connection_counts_once(
+        steps in prop::collection::vec((4u32..7, 0u64..4, any::<bool>()), 1..60)
+    ) {
+        let mut declared = declarations();
+        declared.push(crate::segments::Declared::Service("backend".into(), "ok".into()));
+        let policy = Policy::new(declared).expect("valid");
+        let mut world = World(Violations::new(Arc::new(policy)), 1e9, 0);
+        let mut edges: Vec<Edge> = (4..7)
+            .map(|slot| edge(slot, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 0))
+            .collect();
+        let mut opened = 0;
+        for (slot, more, good) in steps {
+            Arc::make_mut(&mut edges[slot as usize - 4].counters).opened += more;
+            opened += more;
+            world.drain(&edges, &labels(if good { "ok" } else { "web" }, "db"));
+            prop_assert!(world.total() <= opened);
+        }
+        for _ in 0..2 {
+            world.drain(&edges, &labels("web", "db"));
+        }
+        prop_assert_eq!(world.total(), opened);
+    }
+}

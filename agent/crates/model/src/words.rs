@@ -1,0 +1,237 @@
+//! A conflict in words: what happened in one sentence, and what to do about it.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use super::clash::Reason;
+use super::conflicts::{Conflict, Holder, Party};
+use super::port::{PortState, Protocol};
+
+/// What happened, as it was then.
+pub fn sentence(conflict: &Conflict) -> String {
+    let claimant = party(&conflict.claimant);
+    let place = place(conflict.address, conflict.port, conflict.protocol);
+    let wants = if conflict.by_listen {
+        format!("{claimant} bound {place} but cannot listen there")
+    } else if conflict.port == 0 {
+        format!("{claimant} wants any port of {}", conflict.address)
+    } else {
+        format!("{claimant} wants {place}")
+    };
+    let times =
+        if conflict.count > 1 { format!(" ({} times)", conflict.count) } else { String::new() };
+    let why = match conflict.reason {
+        Reason::Privileged => "ports that low need CAP_NET_BIND_SERVICE".to_owned(),
+        Reason::ForeignAddress => "this host does not have that address".to_owned(),
+        Reason::AlreadyBound => "the socket has a port already".to_owned(),
+        Reason::Exhausted => "no ephemeral port is left".to_owned(),
+        Reason::Denied => "a policy says no".to_owned(),
+        Reason::Gone => "whoever had the port has gone".to_owned(),
+        Reason::Other => format!("the kernel says {}", conflict.errno),
+        _ => conflict.holder.as_ref().map_or_else(
+            || "somebody else has it".to_owned(),
+            |holder| has(holder, conflict.reason, conflict.last_seconds),
+        ),
+    };
+    format!("{wants}{times}; {why}")
+}
+
+/// What to do about it.
+pub fn mend(conflict: &Conflict) -> String {
+    let next = |text: &str| {
+        let mut text = text.to_owned();
+        if let Some(port) = conflict.next_free {
+            // Writing into a String cannot fail.
+            let _ = write!(text, "; next free {port}");
+        }
+        text
+    };
+    match conflict.reason {
+        Reason::SameAddress | Reason::WildcardOverSpecific | Reason::SpecificUnderWildcard => {
+            next("stop it or move one")
+        }
+        Reason::DualStack => next(
+            "the IPv6 socket takes IPv4 too: set IPV6_V6ONLY (or net.ipv6.bindv6only) on it, stop it or move one",
+        ),
+        Reason::ReuseAddressMissing => {
+            next("set SO_REUSEADDR on both sockets, wait until the other one is gone, or move")
+        }
+        Reason::ReusePortMissing => {
+            next("to share the port both must set SO_REUSEPORT; else stop it or move one")
+        }
+        Reason::ReusePortOtherUser => next(
+            "SO_REUSEPORT shares a port only among sockets of one user: run both as the same, or move one",
+        ),
+        Reason::ListenLost => {
+            next("SO_REUSEADDR lets both bind, but only one listen: stop it or move one")
+        }
+        Reason::Privileged => next(
+            "give it CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), lower net.ipv4.ip_unprivileged_port_start, or use a higher port",
+        ),
+        Reason::ForeignAddress => {
+            "check the address; if it comes later, set net.ipv4.ip_nonlocal_bind or IP_FREEBIND"
+                .to_owned()
+        }
+        Reason::AlreadyBound => "the program binds a socket twice: mend the program".to_owned(),
+        Reason::Exhausted => {
+            "widen net.ipv4.ip_local_port_range, reuse connections, or spread over addresses"
+                .to_owned()
+        }
+        Reason::Denied => {
+            "look for a reservation (portolan ports) or another policy on bind".to_owned()
+        }
+        Reason::Gone => "try again".to_owned(),
+        Reason::Other => "see man 2 bind for this errno".to_owned(),
+    }
+}
+
+/// Who had the port at `now`, how and for how long.
+fn has(holder: &Holder, reason: Reason, now: f64) -> String {
+    let Holder { party: who, address, state, since_seconds } = holder;
+    let how = match state {
+        PortState::Listening => "holds it",
+        PortState::Bound => "has bound it",
+        PortState::Connected => "has a connection there",
+        PortState::TimeWait => {
+            return format!("a closed connection of {address} is remembered there (TIME_WAIT)");
+        }
+        PortState::Reserved => "has it reserved",
+    };
+    let mut text = format!("{} {how}", party(who));
+    if matches!(
+        reason,
+        Reason::WildcardOverSpecific | Reason::SpecificUnderWildcard | Reason::DualStack
+    ) {
+        let _ = write!(text, " on {address}");
+    }
+    match reason {
+        Reason::ReusePortOtherUser => text.push_str(" as another user"),
+        Reason::ReusePortMissing => text.push_str("; only one of them sets SO_REUSEPORT"),
+        _ => {}
+    }
+    if let Some(since) = since_seconds {
+        let _ = write!(text, " for {}", ago(now - since));
+    }
+    text
+}
+
+/// A process by service, command and number.
+fn party(party: &Party) -> String {
+    let Party { service, pid, command } = party;
+    let mut text = if service.namespace.is_empty() {
+        service.name.to_string()
+    } else {
+        format!("{} of {}", service.name, service.namespace)
+    };
+    let named = command.is_empty() || *command == *service.name;
+    match (named, *pid) {
+        (true, 0) => {}
+        (true, pid) => {
+            let _ = write!(text, " (pid {pid})");
+        }
+        (false, 0) => {
+            let _ = write!(text, " ({command})");
+        }
+        (false, pid) => {
+            let _ = write!(text, " ({command}, pid {pid})");
+        }
+    }
+    text
+}
+
+fn place(address: IpAddr, port: u16, protocol: Protocol) -> String {
+    let socket = std::net::SocketAddr::new(address, port);
+    match protocol {
+        Protocol::Tcp => socket.to_string(),
+        Protocol::Udp => format!("{socket}/udp"),
+    }
+}
+
+/// A time span as people say it, in its largest unit.
+pub fn ago(seconds: f64) -> String {
+    const UNITS: [(f64, &str); 4] =
+        [(86_400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second")];
+    for (length, unit) in UNITS {
+        let number = (seconds / length).floor();
+        if number >= 1.0 {
+            return format!("{number} {unit}{}", if number >= 2.0 { "s" } else { "" });
+        }
+    }
+    "less than a second".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::{Service, Source};
+
+    fn conflict(reason: Reason) -> Conflict {
+        let party = |name: &str, pid, command: &str| Party {
+            service: Service::new(name, Source::Process),
+            pid,
+            command: command.to_owned(),
+        };
+        let mut claimant = party("postgres", 4711, "postgres");
+        claimant.service.namespace = "shop".into();
+        Conflict {
+            first_seconds: 1e6,
+            last_seconds: 1e6,
+            count: 1,
+            claimant,
+            port: 5432,
+            protocol: Protocol::Tcp,
+            address: "0.0.0.0".parse().unwrap(),
+            netns: 1,
+            by_listen: false,
+            errno: "EADDRINUSE".to_owned(),
+            inferred: true,
+            reason,
+            holder: Some(Holder {
+                party: party("postgresql.service", 811, "postgres"),
+                address: "127.0.0.1".parse().unwrap(),
+                state: PortState::Listening,
+                since_seconds: Some(1e6 - 2.5 * 86_400.0),
+            }),
+            next_free: Some(5433),
+        }
+    }
+
+    #[test]
+    fn one_sentence_says_who_wants_what_and_who_has_it() {
+        let told = |conflict: &Conflict| format!("{}; {}", sentence(conflict), mend(conflict));
+        assert_eq!(
+            told(&conflict(Reason::SameAddress)),
+            "postgres of shop (pid 4711) wants 0.0.0.0:5432; postgresql.service (postgres, pid 811) holds it for 2 days; stop it or move one; next free 5433"
+        );
+        assert_eq!(
+            told(&Conflict { count: 3, ..conflict(Reason::WildcardOverSpecific) }),
+            "postgres of shop (pid 4711) wants 0.0.0.0:5432 (3 times); postgresql.service (postgres, pid 811) holds it on 127.0.0.1 for 2 days; stop it or move one; next free 5433"
+        );
+        let low = Conflict {
+            port: 80,
+            holder: None,
+            next_free: Some(1024),
+            ..conflict(Reason::Privileged)
+        };
+        assert_eq!(
+            sentence(&low),
+            "postgres of shop (pid 4711) wants 0.0.0.0:80; ports that low need CAP_NET_BIND_SERVICE"
+        );
+        let any =
+            Conflict { port: 0, holder: None, next_free: None, ..conflict(Reason::Exhausted) };
+        assert_eq!(
+            sentence(&any),
+            "postgres of shop (pid 4711) wants any port of 0.0.0.0; no ephemeral port is left"
+        );
+    }
+
+    #[test]
+    fn time_spans_have_one_unit() {
+        let check = |seconds: f64, expected| assert_eq!(ago(seconds), expected);
+        check(0.2, "less than a second");
+        check(1.9, "1 second");
+        check(119.0, "1 minute");
+        check(7200.0, "2 hours");
+        check(90_000.0, "1 day");
+    }
+}

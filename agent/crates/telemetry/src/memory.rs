@@ -1,0 +1,54 @@
+//! The agent's own memory, and what gives way when it runs short.
+
+use std::fmt;
+
+use super::View;
+use super::metric::{Kind, Metric, NO_LABELS, Samples};
+use model::memory::Usage;
+
+pub(super) const METRICS: &[Metric] = &[
+    Metric {
+        name: "portolan_memory_used_bytes",
+        kind: Kind::Gauge,
+        help: "Memory that counts against the nearest limit: the agent's resident memory against limits.memory_bytes, or its cgroup's without pages of files against the cgroup's. Absent without a limit.",
+        labels: &[],
+        fed_by: "/proc/self/statm, memory.current",
+        render: |view, samples| usage(view, samples, |usage| usage.used),
+    },
+    Metric {
+        name: "portolan_memory_limit_bytes",
+        kind: Kind::Gauge,
+        help: "The limit that portolan_memory_used_bytes is nearest to.",
+        labels: &[],
+        fed_by: "limits.memory_bytes, memory.max",
+        render: |view, samples| usage(view, samples, |usage| usage.limit),
+    },
+    Metric {
+        name: "portolan_held_rows",
+        kind: Kind::Gauge,
+        help: "Free rows for edges that are kept back because memory has no room for them.",
+        labels: &[],
+        fed_by: "the agent",
+        render: |view, samples| samples.integer(NO_LABELS, view.snapshot.memory.held_rows),
+    },
+    Metric {
+        name: "portolan_memory_folding",
+        kind: Kind::Gauge,
+        help: "1 while every new edge is counted in the rows `other`, for want of memory.",
+        labels: &[],
+        fed_by: "the agent",
+        render: |view, samples| samples.integer(NO_LABELS, u64::from(view.snapshot.memory.folding)),
+    },
+    Metric {
+        name: "portolan_memory_foldings_total",
+        kind: Kind::Counter,
+        help: "How often that has begun.",
+        labels: &[],
+        fed_by: "the agent",
+        render: |view, samples| samples.integer(NO_LABELS, view.snapshot.memory.foldings),
+    },
+];
+
+fn usage(view: &View, samples: &mut Samples<'_>, of: fn(Usage) -> u64) -> fmt::Result {
+    view.snapshot.memory.usage.map_or(Ok(()), |usage| samples.integer(NO_LABELS, of(usage)))
+}

@@ -1,0 +1,226 @@
+//! What a metric is, and the list of all of them.
+
+use std::fmt;
+
+use agent_common::histogram::Histogram;
+use prometheus_client::encoding::{MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+
+use super::labels::Labels;
+use super::otlp::Points;
+use super::{Format, View};
+use super::{
+    agent, backends, bounds, conflicts, connects, ephemeral, hooks, latency, ledger, listeners,
+    memory, process, pushes, reservations, resets, segments, services, sources, traffic,
+};
+
+/// One metric.
+pub struct Metric {
+    /// Full name, as Prometheus stores it.
+    pub name: &'static str,
+    /// Type.
+    pub kind: Kind,
+    /// One sentence.
+    pub help: &'static str,
+    /// Label names, in the order of the output.
+    pub labels: &'static [&'static str],
+    /// Which hooks or other sources feed it.
+    pub fed_by: &'static str,
+    /// Writes the samples.
+    pub(super) render: fn(&View, &mut Samples<'_>) -> fmt::Result,
+}
+
+/// Type of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Buckets, count and sum.
+    Histogram,
+}
+
+/// Writes the samples of one metric.
+pub(super) enum Samples<'a> {
+    /// As text; whether a sample is encoded as a counter.
+    Text(MetricEncoder<'a>, bool),
+    /// As data points.
+    Otlp(Box<Points<'a>>),
+}
+
+/// For a metric without labels.
+pub(super) const NO_LABELS: Option<&NoLabelSet> = None;
+
+/// Labels of an edge, for [`Metric::labels`].
+pub(super) const EDGE: &[&str] =
+    &["client", "client_namespace", "server", "server_namespace", "port", "role"];
+
+/// Every metric, in the order of the output.
+pub fn all() -> impl Iterator<Item = &'static Metric> {
+    [
+        connects::METRICS,
+        latency::METRICS,
+        traffic::METRICS,
+        resets::METRICS,
+        listeners::METRICS,
+        conflicts::METRICS,
+        ephemeral::METRICS,
+        reservations::METRICS,
+        services::METRICS,
+        sources::METRICS,
+        backends::METRICS,
+        segments::METRICS,
+        ledger::METRICS,
+        hooks::METRICS,
+        agent::METRICS,
+        memory::METRICS,
+        pushes::METRICS,
+        process::METRICS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+static SECONDS: Unit = Unit::Seconds;
+static BYTES: Unit = Unit::Bytes;
+
+// === impl Metric ===
+
+impl Metric {
+    /// The unit, which the name ends in.
+    pub(super) fn unit(&self) -> Option<&'static Unit> {
+        let base = self.name.strip_suffix("_total").unwrap_or(self.name);
+        [&SECONDS, &BYTES]
+            .into_iter()
+            .find(|unit| base.strip_suffix(unit.as_str()).is_some_and(|stem| stem.ends_with('_')))
+    }
+
+    /// The unit as OpenTelemetry writes it (ucum.org).
+    pub(super) fn ucum(&self) -> &'static str {
+        match self.unit() {
+            Some(Unit::Seconds) => "s",
+            Some(Unit::Bytes) => "By",
+            _ if self.name.ends_with("_ratio") => "1",
+            _ => "",
+        }
+    }
+
+    /// Name and unit as `prometheus-client` wants them for `format`: it speaks OpenMetrics, where
+    /// a counter's family has no `_total` and the unit is apart.
+    pub(super) fn descriptor(&self, format: Format) -> (&'static str, Option<&'static Unit>) {
+        if format == Format::Prometheus {
+            return (self.name, None);
+        }
+        let base = match self.kind {
+            Kind::Counter => self.name.strip_suffix("_total").unwrap_or(self.name),
+            Kind::Gauge | Kind::Histogram => self.name,
+        };
+        let unit = self.unit();
+        let stem = unit
+            .and_then(|unit| base.strip_suffix(unit.as_str())?.strip_suffix('_'))
+            .unwrap_or(base);
+        (stem, unit)
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+impl From<Kind> for MetricType {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Counter => Self::Counter,
+            Kind::Gauge => Self::Gauge,
+            Kind::Histogram => Self::Histogram,
+        }
+    }
+}
+
+// === impl Samples ===
+
+impl<'a> Samples<'a> {
+    pub(super) fn text(encoder: MetricEncoder<'a>, kind: Kind, format: Format) -> Self {
+        // Encoded as a counter a sample's name gets `_total`. In the older format the name of the
+        // family has it already, so there the value is written as a gauge writes it.
+        Self::Text(encoder, kind == Kind::Counter && format == Format::OpenMetrics)
+    }
+
+    /// What follows belongs to `metric`; in text its encoder says so.
+    pub(super) fn begin(&mut self, metric: &'static Metric) {
+        if let Self::Otlp(points) = self {
+            points.begin(metric);
+        }
+    }
+
+    /// Writes what is left.
+    pub(super) fn finish(self) -> fmt::Result {
+        match self {
+            Self::Text(..) => Ok(()),
+            Self::Otlp(points) => points.finish(),
+        }
+    }
+
+    /// A whole number.
+    pub(super) fn integer(&mut self, labels: Option<&impl Labels>, value: u64) -> fmt::Result {
+        match self {
+            Self::Text(encoder, true) => write(encoder, labels, |encoder| {
+                encoder.encode_counter::<NoLabelSet, u64, f64>(&value, None)
+            }),
+            Self::Text(encoder, false) => {
+                write(encoder, labels, |encoder| encoder.encode_gauge(&value))
+            }
+            Self::Otlp(points) => points.integer(labels, value),
+        }
+    }
+
+    /// A number with a fraction.
+    pub(super) fn float(&mut self, labels: Option<&impl Labels>, value: f64) -> fmt::Result {
+        match self {
+            Self::Text(encoder, true) => write(encoder, labels, |encoder| {
+                encoder.encode_counter::<NoLabelSet, f64, f64>(&value, None)
+            }),
+            Self::Text(encoder, false) => {
+                write(encoder, labels, |encoder| encoder.encode_gauge(&value))
+            }
+            Self::Otlp(points) => points.float(labels, value),
+        }
+    }
+
+    /// A histogram on the decimal grid, with the exported bounds.
+    pub(super) fn histogram(&mut self, labels: &impl Labels, histogram: &Histogram) -> fmt::Result {
+        let encoder = match self {
+            Self::Text(encoder, _) => encoder,
+            Self::Otlp(points) => return points.histogram(labels, histogram),
+        };
+        let (buckets, count) = bounds::fold(histogram);
+        let sum_seconds = histogram.sum_us as f64 / 1e6;
+        encoder.encode_family(labels)?.encode_histogram::<NoLabelSet>(
+            sum_seconds,
+            count,
+            &buckets,
+            None,
+        )
+    }
+}
+
+fn write(
+    encoder: &mut MetricEncoder<'_>,
+    labels: Option<&impl Labels>,
+    value: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
+) -> fmt::Result {
+    match labels {
+        Some(labels) => value(&mut encoder.encode_family(labels)?),
+        None => value(encoder),
+    }
+}

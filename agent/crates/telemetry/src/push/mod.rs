@@ -1,0 +1,213 @@
+//! Pushing the metrics to a collector, by OTLP over HTTP, for those who do not scrape.
+//!
+//! A push reads the kernel's tables like a scrape and sends the same metrics. Requests are made one
+//! at a time while the snapshot is walked, so neither a large host nor a slow collector makes
+//! anything grow. One that fails is tried twice more, then the rest of the push is given up: values
+//! are cumulative, and the next push carries what this one would have. So nothing is kept for later.
+
+mod client;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Uri};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+
+use self::client::{Client, Refusal};
+use crate::process::Process;
+use crate::source::SnapshotSource;
+use crate::{Exporter, PushResult, Pushes, Request, Resource, Scrape, Starts};
+
+/// How often a request is tried, and the pause after the first failure; the next is twice as long.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+/// The last push must not keep the agent from stopping.
+const LAST_WITHIN: Duration = Duration::from_secs(2);
+
+/// Where pushes go.
+#[derive(Clone, Debug)]
+pub struct Collector {
+    /// The whole address of what takes OTLP over HTTP.
+    pub endpoint: Uri,
+    /// Between two pushes.
+    pub interval: Duration,
+    /// How long a request may take.
+    pub timeout: Duration,
+    /// Of every request; values are secrets.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Certificates to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Pushes until the agent stops.
+pub struct Pusher {
+    client: Client,
+    every: Duration,
+    source: SnapshotSource,
+    exporter: Arc<Exporter>,
+    resource: Resource,
+    /// Held by the walk of a push. It must outlive one that is broken off: with other starts the
+    /// same totals would count twice.
+    starts: Arc<Mutex<Starts>>,
+    outcomes: Arc<Outcomes>,
+    /// Whether the latest push failed, so that the log tells changes and not each push.
+    failing: bool,
+}
+
+/// What became of all pushes, for whoever renders metrics.
+#[derive(Debug, Default)]
+pub struct Outcomes(Mutex<Pushes>);
+
+// === impl Outcomes ===
+
+impl Outcomes {
+    /// So far.
+    pub fn so_far(&self) -> Pushes {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, result: PushResult, rejected: u64, took: Duration) {
+        let mut pushes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pushes.count(result, rejected, took);
+    }
+}
+
+// === impl Pusher ===
+
+impl Pusher {
+    /// A pusher to `collector`.
+    pub fn new(
+        collector: Collector,
+        source: SnapshotSource,
+        exporter: Exporter,
+        host: &str,
+    ) -> anyhow::Result<Self> {
+        let began = Process::read().start_time_seconds.unwrap_or(0.0);
+        Ok(Self {
+            every: collector.interval,
+            client: Client::new(collector)?,
+            source,
+            resource: Resource::new(&exporter.build().version, host),
+            exporter: Arc::new(exporter),
+            starts: Arc::new(Mutex::new(Starts::new((began * 1e9) as u64))),
+            outcomes: Arc::default(),
+            failing: false,
+        })
+    }
+
+    /// What becomes of its pushes.
+    pub fn outcomes(&self) -> Arc<Outcomes> {
+        Arc::clone(&self.outcomes)
+    }
+
+    /// Pushes for ever. May be dropped at any time.
+    pub async fn run(&mut self) {
+        tracing::info!("pushing metrics to {} every {:?}", self.client.endpoint(), self.every);
+        let mut ticks = interval_at(Instant::now() + self.every, self.every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.push(TRIES).await;
+        }
+    }
+
+    /// Pushes once more before the agent ends, if that is quick.
+    pub async fn last(&mut self) {
+        if timeout(LAST_WITHIN, self.push(1)).await.is_err() {
+            tracing::warn!(
+                "what was counted since the last push is not told to the collector any more: it does not answer in time"
+            );
+        }
+    }
+
+    async fn push(&mut self, tries: u32) {
+        let began = Instant::now();
+        let (result, rejected, said) = self.sent(tries).await;
+        self.outcomes.count(result, rejected, began.elapsed());
+        let endpoint = self.client.endpoint();
+        match result {
+            PushResult::Ok if self.failing => tracing::info!("{endpoint} takes metrics again"),
+            PushResult::Ok => {}
+            PushResult::Partial => {
+                tracing::warn!("{endpoint} rejected {rejected} data points: {said}");
+            }
+            _ if self.failing => tracing::debug!("metrics were not pushed again: {said}"),
+            _ => tracing::warn!(
+                "metrics were not pushed to {endpoint}, the next push carries their totals: {said}"
+            ),
+        }
+        self.failing = !matches!(result, PushResult::Ok | PushResult::Partial);
+    }
+
+    /// One snapshot, request by request: what became of it, points rejected, and what was said.
+    async fn sent(&mut self, tries: u32) -> (PushResult, u64, String) {
+        let snapshot = match self.source.fresh().await {
+            Ok(snapshot) => snapshot,
+            Err(why) => return (PushResult::Unavailable, 0, why.to_string()),
+        };
+        let (give, mut requests) = mpsc::channel::<Request>(1);
+        let (exporter, starts) = (Arc::clone(&self.exporter), Arc::clone(&self.starts));
+        let resource = self.resource.clone();
+        let pushes = Some(self.outcomes.so_far());
+        // Some tens of milliseconds of work on a large host: not on a thread that others wait for.
+        let walk = tokio::task::spawn_blocking(move || {
+            let scrape = Scrape { previous: None, process: Process::read(), pushes };
+            let mut starts = starts.lock().unwrap_or_else(PoisonError::into_inner);
+            exporter.push(&snapshot, scrape, &resource, &mut starts, &mut |request| {
+                give.blocking_send(request).map_err(|_| std::fmt::Error)
+            })
+        });
+        let mut outcome = (PushResult::Ok, 0, String::new());
+        while let Some(Request { body, points }) = requests.recv().await {
+            match self.tried(Bytes::from(body), tries).await {
+                Ok(taken) if taken.rejected == 0 => {}
+                Ok(taken) => {
+                    let rejected = taken.rejected.min(points);
+                    outcome = (PushResult::Partial, outcome.1 + rejected, taken.said);
+                }
+                Err(refusal) => {
+                    let (result, said) = told(refusal);
+                    outcome = (result, outcome.1, said);
+                    break;
+                }
+            }
+        }
+        // The walk ends where nobody takes its requests.
+        drop(requests);
+        match walk.await {
+            Ok(Err(_)) if outcome.0 == PushResult::Ok => {
+                outcome = (PushResult::Unavailable, 0, "they could not be encoded".into());
+            }
+            Ok(_) => {}
+            Err(error) => outcome = (PushResult::Unavailable, 0, error.to_string()),
+        }
+        outcome
+    }
+
+    async fn tried(&self, body: Bytes, tries: u32) -> Result<client::Taken, Refusal> {
+        let mut pause = PAUSE;
+        for _ in 1..tries {
+            match self.client.send(body.clone()).await {
+                Err(refusal) if refusal.may_pass() => sleep(pause).await,
+                answer => return answer,
+            }
+            pause *= 2;
+        }
+        self.client.send(body).await
+    }
+}
+
+fn told(refusal: Refusal) -> (PushResult, String) {
+    match refusal {
+        Refusal::Unreachable(why) => (PushResult::Unreachable, why),
+        Refusal::Timeout => (PushResult::Timeout, "no answer in time".to_owned()),
+        Refusal::Busy(said) => (PushResult::Busy, said),
+        Refusal::Refused(said) => (PushResult::Refused, said),
+    }
+}
+
+#[cfg(test)]
+mod tests;

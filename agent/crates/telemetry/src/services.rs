@@ -1,0 +1,37 @@
+//! Services and how their names were found, to be joined with `on (service, service_namespace)`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::View;
+use super::metric::{Kind, Metric, Samples};
+use model::service::Source;
+
+pub(super) const METRICS: &[Metric] = &[Metric {
+    name: "portolan_service_info",
+    kind: Kind::Gauge,
+    help: "Always 1: a service that some edge or listener names, and how that name was found.",
+    labels: &["service", "service_namespace", "source"],
+    fed_by: "identity",
+    render,
+}];
+
+fn render(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    let snapshot = &view.snapshot;
+    let ends = snapshot.edges.iter().flat_map(|edge| [&edge.labels.client, &edge.labels.server]);
+    let listening = snapshot.listeners.iter().map(|listener| &listener.service);
+    // One series per name, or a join would find two: the surest source speaks.
+    let mut services: BTreeMap<(&str, &str), Source> = BTreeMap::new();
+    for service in ends.chain(listening) {
+        services
+            .entry((&service.name, &service.namespace))
+            .and_modify(|source| *source = service.source.min(*source))
+            .or_insert(service.source);
+    }
+    for ((name, namespace), source) in services {
+        let labels =
+            [("service", name), ("service_namespace", namespace), ("source", source.as_str())];
+        samples.integer(Some(&labels), 1)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! What holds between crates that do not know each other.
+
+use loader::hooks::HOOKS;
+
+#[test]
+fn every_hook_feeds_a_metric_and_every_hook_that_a_metric_names_exists() {
+    let fed: Vec<&str> =
+        telemetry::catalogue().flat_map(|metric| metric.fed_by.split(", ")).collect();
+    for hook in HOOKS {
+        assert!(fed.contains(&hook.name), "{} feeds no metric", hook.name);
+    }
+    // Hooks are single words with underscores, or the two iterators.
+    for name in fed.iter().filter(|name| name.starts_with("tcp_") || name.starts_with("sock_")) {
+        assert!(HOOKS.iter().any(|hook| hook.name == *name), "{name} is not a hook");
+    }
+}
+
+/// A package of ours, and the packages of ours that it may use: data flows one way (docs/
+/// architecture.md). Test code may use more.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("agent-common", &[]),
+    ("linux", &["agent-common"]),
+    ("loader", &["agent-common"]),
+    ("model", &["agent-common"]),
+    ("discovery", &["agent-common", "linux", "model"]),
+    ("telemetry", &["agent-common", "model"]),
+    ("agent", &["agent-common", "discovery", "linux", "loader", "model", "telemetry"]),
+];
+
+/// A package from the registry, and the only packages of ours that may use it.
+const KEPT_TO: &[(&str, &[&str])] = &[
+    ("aya", &["loader"]),
+    ("aya-log", &["loader"]),
+    ("aya-obj", &["loader"]),
+    ("prometheus-client", &["telemetry"]),
+];
+
+/// What would make `model` more than plain values.
+const IMPURE: &[&str] = &["axum", "clap", "libc", "tokio", "tracing"];
+
+/// Dependencies of each package of the workspace, without those of tests.
+fn dependencies() -> Vec<(String, Vec<String>)> {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .args(["--manifest-path", manifest])
+        .output()
+        .expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let packages = metadata["packages"].as_array().expect("packages").iter();
+    packages
+        .map(|package| {
+            let all = package["dependencies"].as_array().expect("dependencies").iter();
+            let used = all.filter(|one| one["kind"] != "dev").map(|one| text(&one["name"]));
+            (text(&package["name"]), used.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn packages_use_only_what_their_layer_may_use() {
+    let packages = dependencies();
+    for (name, used) in &packages {
+        let ours = used.iter().filter(|other| packages.iter().any(|(name, _)| name == *other));
+        if let Some((_, allowed)) = LAYERS.iter().find(|(layer, _)| layer == name) {
+            for other in ours {
+                assert!(allowed.contains(&other.as_str()), "{name} must not depend on {other}");
+            }
+        }
+        for (library, keepers) in KEPT_TO {
+            let keeps = keepers.contains(&name.as_str());
+            assert!(keeps || !used.iter().any(|other| other == library), "{name} uses {library}");
+        }
+    }
+    for (layer, _) in LAYERS {
+        assert!(packages.iter().any(|(name, _)| name == layer), "there is no package {layer}");
+    }
+    let (_, model) = packages.iter().find(|(name, _)| name == "model").expect("model");
+    assert!(!model.iter().any(|library| IMPURE.contains(&library.as_str())), "{model:?}");
+}
