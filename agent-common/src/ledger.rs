@@ -57,7 +57,7 @@ pub const OVERTAKEN: usize = 8;
 pub const PAGED: usize = 9;
 
 /// The kernel skipped a program because it was already running on that CPU. Whole runs are counted
-/// by user space (`bpf_prog_info.recursion_misses`), what a second program noticed by that.
+/// by user space (`bpf_prog_info.recursion_misses`), what a fallback program noticed by that.
 pub const RECURSION: usize = 10;
 
 /// How many reasons there are.

@@ -485,12 +485,12 @@ mod tests {
         }
     }
 
-    /// The loader tells a second program from the first by its name, of which the kernel keeps 15
+    /// The loader tells a fallback program from the first by its name, of which the kernel keeps 15
     /// bytes.
     #[test]
-    fn second_programs_have_names_that_the_kernel_keeps() {
-        let mut again = HOOKS.iter().filter_map(|hook| hook.again.as_ref());
-        assert!(again.all(|way| way.program.len() <= 15));
+    fn fallback_programs_have_names_that_the_kernel_keeps() {
+        let mut fallbacks = HOOKS.iter().filter_map(|hook| hook.fallback.as_ref());
+        assert!(fallbacks.all(|way| way.program.len() <= 15));
     }
 
     #[test]
