@@ -19,6 +19,7 @@ pub mod load;
 pub mod maps;
 pub mod object;
 pub mod offsets;
+pub mod parts;
 pub mod pins;
 pub mod ports;
 pub mod preflight;
