@@ -1,8 +1,8 @@
 //! Every hook: what it is called, how it can be attached, what it needs, what is lost without it.
 
 use agent_common::config::Offsets;
-use aya_obj::generated::bpf_attach_type;
 
+use super::later::LATER;
 use super::parts::PARTS;
 
 /// One place where the kernel calls us.
@@ -312,40 +312,6 @@ pub const HOOKS: &[Hook] = &[
         lost_without: "sockets that hold a port without listening, UDP among them",
     },
 ];
-
-/// A program that is attached after the start, as often as wanted; see [`super::attacher`].
-#[derive(Debug)]
-pub struct Later {
-    /// The program in the object file.
-    pub program: &'static str,
-    /// What it is attached to.
-    pub place: Place,
-}
-
-/// What a program is attached to after the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A cgroup: packets that its sockets receive.
-    CgroupIngress,
-    /// A function of a program file.
-    Function,
-}
-
-/// All of them. They are loaded only if something asks for them ([`super::load::Options::later`]).
-pub const LATER: &[Later] = &[
-    Later { program: "probe_cgroup", place: Place::CgroupIngress },
-    Later { program: "probe_function", place: Place::Function },
-];
-
-impl Place {
-    /// How the kernel calls it, if it is a cgroup.
-    pub fn cgroup_attach_type(self) -> Option<bpf_attach_type> {
-        match self {
-            Self::CgroupIngress => Some(bpf_attach_type::BPF_CGROUP_INET_INGRESS),
-            Self::Function => None,
-        }
-    }
-}
 
 /// What `bind4` and `bind6` read.
 const BIND_FIELDS: &[&str] =

@@ -15,6 +15,7 @@ pub mod btf;
 pub mod drain;
 pub mod enforcement;
 pub mod hooks;
+pub mod later;
 pub mod load;
 pub mod maps;
 pub mod object;

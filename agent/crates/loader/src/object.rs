@@ -19,7 +19,8 @@ use aya::programs::{
 use aya::{Ebpf, EbpfLoader};
 
 use super::bpf::{self, Map};
-use super::hooks::{Kind, LATER, Later, Place, Way};
+use super::hooks::{Kind, Way};
+use super::later::{LATER, Later, Place};
 use super::load::{Options, Plan};
 use super::maps::{self, MAPS, Spec};
 use super::parts::{PARTS, Part};
