@@ -27,17 +27,17 @@ use discovery::sources::Sources;
 use discovery::{Client, Names};
 use linux::drops::NamespaceDrops;
 use linux::existing::{self, Survey};
-use loader::drain::Drained;
+use loader::drain::{Drain, Drained};
 use loader::load::Kernel;
-use model::claims::ClaimAction;
 use model::health::Epochs;
 use model::kept::KeptView;
 use model::listen_drops::ListenDrops;
 use model::memory::MemoryView;
-use model::owners::{OwnerAction, Owners};
+use model::owners::Owners;
 use model::port::{PortView, Protocol};
+use model::reclaim::Reclaim;
 use model::snapshot::{LedgerView, Snapshot};
-use model::tables::{Action, Tables, Updated};
+use model::tables::{Tables, Updated};
 use model::unsent::Unsent;
 use telemetry::source::SnapshotRequests;
 
@@ -303,14 +303,8 @@ impl Core {
             |edge| naming(names, owners, &book.registry, edge, now_us),
             |key| live.contains(&(key.owner, key.port)),
         );
-        for action in updated.actions.drain(..) {
-            give_back(
-                "edge",
-                match action {
-                    Action::Forget(key) => kernel.drain.forget_edge(&key).map(drop),
-                    Action::Free(slot) => kernel.drain.free_edge(slot),
-                },
-            );
+        for step in updated.reclaim.drain(..) {
+            reclaim("edge", step, &mut kernel.drain, Drain::forget_edge, Drain::free_edge);
         }
         updated
     }
@@ -323,17 +317,11 @@ impl Core {
         let holders = drained.bound.iter().flatten().map(|bound| bound.owner);
         let used = drained.edges.iter().map(|edge| edge.key.owner);
         let used = used.chain(peers).chain(claimants).chain(holders).collect();
-        for action in owners.update(now_us / 1_000_000, &used) {
-            give_back(
-                "owner",
-                match action {
-                    OwnerAction::Forget(key) => kernel.drain.forget_owner(&key).map(drop),
-                    OwnerAction::Free(index) => {
-                        names.forget_owner(index);
-                        kernel.drain.free_owner(index)
-                    }
-                },
-            );
+        for step in owners.update(now_us / 1_000_000, &used) {
+            if let Reclaim::Free(index) = step {
+                names.forget_owner(index);
+            }
+            reclaim("owner", step, &mut kernel.drain, Drain::forget_owner, Drain::free_owner);
         }
     }
 
@@ -355,20 +343,32 @@ impl Core {
         let Self { kernel, names, owners, listeners, ports, .. } = self;
         let capacity = kernel.drain.ports.capacity();
         let mut known = Known { names, owners, listeners, now_us, now_seconds };
-        for action in ports.update(drained, capacity, &mut known) {
-            give_back(
+        for step in ports.update(drained, capacity, &mut known) {
+            let table = &mut kernel.drain.ports;
+            reclaim(
                 "failed bind",
-                match action {
-                    ClaimAction::Forget(key) => kernel.drain.ports.forget(&key).map(drop),
-                    ClaimAction::Free(slot) => kernel.drain.ports.free(slot),
-                },
+                step,
+                table,
+                |ports, key| ports.forget(key),
+                |ports, slot| ports.free(slot),
             );
         }
         ports.views(&mut known)
     }
 }
 
-fn give_back(what: &str, result: std::io::Result<()>) {
+/// Takes a step of giving a row back to the kernel's table.
+fn reclaim<K, T>(
+    what: &str,
+    step: Reclaim<K>,
+    table: &mut T,
+    forget: fn(&T, &K) -> std::io::Result<bool>,
+    free: fn(&mut T, u32) -> std::io::Result<()>,
+) {
+    let result = match step {
+        Reclaim::Forget(key) => forget(table, &key).map(drop),
+        Reclaim::Free(slot) => free(table, slot),
+    };
     if let Err(error) = result {
         tracing::warn!("an idle {what} keeps its row in the kernel's table: {error}");
     }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use agent_common::address::to_ip;
 use agent_common::bound::BoundRecord;
 use agent_common::claim::{
-    BOUND_BEFORE, IS_V6, MAY_BIND_PRIVILEGED, REFUSED, REUSE_ADDRESS, REUSE_PORT, STEP_LISTEN,
-    V6_ONLY,
+    BOUND_BEFORE, ClaimKey, IS_V6, MAY_BIND_PRIVILEGED, REFUSED, REUSE_ADDRESS, REUSE_PORT,
+    STEP_LISTEN, V6_ONLY,
 };
 use agent_common::listener::ListenerRecord;
 use hashbrown::{HashMap, HashSet};
@@ -24,12 +24,13 @@ use discovery::Names;
 use linux::existing::Survey;
 use linux::inspection::{Inspection, inspect};
 use loader::drain::Drained;
-use model::claims::{ClaimAction, Claims, Failures};
+use model::claims::{Claims, Failures};
 use model::clash::{self, Place, Reason, Verdict, Wanted};
 use model::conflicts::{Conflict, Conflicts, Party};
 use model::ephemeral::{Ephemeral, EphemeralView};
 use model::owners::Owners;
 use model::port::{PortState, PortView, Protocol};
+use model::reclaim::Reclaim;
 use model::service::{Service, Source};
 
 /// Namespaces looked at in one drain, at most; what failed in others has no holder.
@@ -69,10 +70,10 @@ impl Ports {
         drained: &Drained,
         capacity: u64,
         known: &mut Known<'_>,
-    ) -> Vec<ClaimAction> {
+    ) -> Vec<Reclaim<ClaimKey>> {
         let now = known.now_us / 1_000_000;
         self.remember(drained.bound.clone().unwrap_or_default(), now);
-        let (failures, actions) = self.claims.update(now, &drained.claims, capacity);
+        let (failures, reclaim) = self.claims.update(now, &drained.claims, capacity);
         let mut inspected: HashMap<u32, Option<Inspection>> = HashMap::new();
         let is_refusal = |failure: &&Failures| failure.key.options & REFUSED != 0;
         self.refused = failures.iter().filter(is_refusal).copied().collect();
@@ -95,7 +96,7 @@ impl Ports {
             let place = inspected.get(&netns).and_then(Option::as_ref);
             self.add(&failure, place, known);
         }
-        actions
+        reclaim
     }
 
     /// Takes in the sockets that have a port now; those that are missing are kept for a while,

@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 
 use super::hashed::{Hashed, Sought};
 use super::per_slot::PerSlot;
-use super::tables::IDLE_SECONDS;
+use super::reclaim::IDLE_SECONDS;
 use super::tally::Merge;
 
 /// A name that can stand for those that found no row.

@@ -1,13 +1,12 @@
 //! Claims: the kernel half's rows of failed binds, and how they grow.
 //!
-//! A row that has been still for long is given back in two steps, like a slot of
-//! [`super::tables`].
+//! A row that has not grown for long is taken back ([`super::reclaim`]).
 
 use agent_common::claim::{CLAIM_GRANTED, CLAIM_OVERFLOW, ClaimKey, ClaimRow, FIRST_FREE_CLAIM};
 use agent_common::drained::Claim;
 use hashbrown::HashMap;
 
-use super::tables::{IDLE_SECONDS, IDLE_SECONDS_UNDER_PRESSURE};
+use super::reclaim::{self, Lifecycle, Reclaim};
 
 /// Failures since the last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +21,6 @@ pub struct Failures {
     pub last_us: u64,
 }
 
-/// What the kernel half is asked to do with a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClaimAction {
-    /// Let new failures no longer find it.
-    Forget(ClaimKey),
-    /// Clear it and offer it again.
-    Free(u32),
-}
-
 /// All rows.
 #[derive(Default)]
 pub struct Claims {
@@ -42,8 +32,7 @@ pub struct Claims {
 struct Known {
     born_us: u64,
     count: u64,
-    still_since: u64,
-    forgotten: bool,
+    lifecycle: Lifecycle,
 }
 
 impl Claims {
@@ -53,44 +42,31 @@ impl Claims {
         now: u64,
         claims: &[Claim],
         capacity: u64,
-    ) -> (Vec<Failures>, Vec<ClaimAction>) {
-        let pressed = claims.len() as u64 > capacity / 4 * 3;
-        let patience = if pressed { IDLE_SECONDS_UNDER_PRESSURE } else { IDLE_SECONDS };
-        let (mut grown, mut actions) = (Vec::new(), Vec::new());
+    ) -> (Vec<Failures>, Vec<Reclaim<ClaimKey>>) {
+        let patience = reclaim::patience(claims.len(), capacity);
+        let (mut grown, mut reclaim) = (Vec::new(), Vec::new());
         for Claim { slot, row } in claims {
-            let known = self.rows.entry(*slot).or_insert_with(|| Known::new(row, now));
+            let known = self.rows.entry(*slot).or_insert_with(|| Known::new(row));
             if known.born_us != row.born_us {
-                *known = Known::new(row, now);
+                *known = Known::new(row);
             }
             let count = row.count.saturating_sub(known.count);
-            if count > 0 {
-                known.count = row.count;
-                known.still_since = now;
-                if *slot != CLAIM_GRANTED {
-                    let ClaimRow { key, tgid, last_us, .. } = *row;
-                    grown.push(Failures { key, count, tgid, last_us });
-                }
-                continue;
+            known.count += count;
+            if count > 0 && *slot != CLAIM_GRANTED {
+                let ClaimRow { key, tgid, last_us, .. } = *row;
+                grown.push(Failures { key, count, tgid, last_us });
             }
-            if *slot < FIRST_FREE_CLAIM {
-                continue;
-            }
-            if known.forgotten && known.still_since < now {
-                actions.push(ClaimAction::Free(*slot));
-            } else if !known.forgotten && now.saturating_sub(known.still_since) >= patience {
-                known.forgotten = true;
-                known.still_since = now;
-                actions.push(ClaimAction::Forget(row.key));
-            }
+            let in_use = count > 0 || *slot < FIRST_FREE_CLAIM;
+            reclaim.extend(known.lifecycle.observe(now, patience, in_use, *slot, row.key));
         }
-        for action in &actions {
-            if let ClaimAction::Free(slot) = action
+        for step in &reclaim {
+            if let Reclaim::Free(slot) = step
                 && let Some(known) = self.rows.remove(slot)
             {
                 self.retired += known.count;
             }
         }
-        (grown, actions)
+        (grown, reclaim)
     }
 
     /// Binds found in the rows so far, whatever came of them.
@@ -105,14 +81,15 @@ impl Claims {
 }
 
 impl Known {
-    fn new(row: &ClaimRow, now: u64) -> Self {
-        Self { born_us: row.born_us, count: 0, still_since: now, forgotten: false }
+    fn new(row: &ClaimRow) -> Self {
+        Self { born_us: row.born_us, count: 0, lifecycle: Lifecycle::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reclaim::IDLE_SECONDS;
     use agent_common::wire::Wire as _;
 
     fn claim(slot: u32, born_us: u64, count: u64) -> Claim {
@@ -142,10 +119,10 @@ mod tests {
         let mut claims = Claims::default();
         let row = claim(2, 7, 3);
         claims.update(0, &[row], 100);
-        let (_, actions) = claims.update(IDLE_SECONDS, &[row], 100);
-        assert_eq!(actions, [ClaimAction::Forget(row.row.key)]);
-        let (_, actions) = claims.update(IDLE_SECONDS + 1, &[row], 100);
-        assert_eq!(actions, [ClaimAction::Free(2)]);
+        let (_, reclaim) = claims.update(IDLE_SECONDS, &[row], 100);
+        assert_eq!(reclaim, [Reclaim::Forget(row.row.key)]);
+        let (_, reclaim) = claims.update(IDLE_SECONDS + 1, &[row], 100);
+        assert_eq!(reclaim, [Reclaim::Free(2)]);
         let (grown, _) = claims.update(IDLE_SECONDS + 2, &[claim(2, 9, 2)], 100);
         assert_eq!((counts(&grown), claims.exported()), (vec![(2, 2)], 5));
     }
@@ -155,9 +132,9 @@ mod tests {
         let mut claims = Claims::default();
         claims.update(0, &[claim(2, 7, 3)], 100);
         claims.update(IDLE_SECONDS, &[claim(2, 7, 3)], 100);
-        let (grown, actions) = claims.update(IDLE_SECONDS + 1, &[claim(2, 7, 4)], 100);
-        assert_eq!((counts(&grown), actions), (vec![(2, 1)], vec![]));
-        let (_, actions) = claims.update(IDLE_SECONDS + 2, &[claim(2, 7, 4)], 100);
-        assert_eq!(actions, [ClaimAction::Free(2)]);
+        let (grown, reclaim) = claims.update(IDLE_SECONDS + 1, &[claim(2, 7, 4)], 100);
+        assert_eq!((counts(&grown), reclaim), (vec![(2, 1)], vec![]));
+        let (_, reclaim) = claims.update(IDLE_SECONDS + 2, &[claim(2, 7, 4)], 100);
+        assert_eq!(reclaim, [Reclaim::Free(2)]);
     }
 }

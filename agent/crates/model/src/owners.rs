@@ -1,22 +1,12 @@
 //! Owners: the rows the kernel half keeps of who acts, and which of them are still needed.
 //!
-//! A row is needed while an edge names it. One that has not been for long is given back in two
-//! steps, like a slot of [`super::tables`]: first new connections no longer find it, and once no
-//! edge has named it since, it is cleared and offered again.
+//! A row is in use while an edge, a failed bind or a bound socket refers to it. One that has not
+//! been for long is taken back ([`super::reclaim`]).
 
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
 use hashbrown::{HashMap, HashSet};
 
-use super::tables::IDLE_SECONDS;
-
-/// What the kernel half is asked to do with a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnerAction {
-    /// Let new connections no longer find it.
-    Forget(OwnerKey),
-    /// Clear it and offer it again.
-    Free(u32),
-}
+use super::reclaim::{IDLE_SECONDS, Lifecycle, Reclaim};
 
 /// All owners.
 #[derive(Default)]
@@ -27,15 +17,14 @@ pub struct Owners {
 
 struct Owner {
     row: OwnerRow,
-    unused_since: Option<u64>,
-    forgotten: bool,
+    lifecycle: Lifecycle,
 }
 
 impl Owners {
     /// Takes in a row the kernel half has filled.
     pub fn insert(&mut self, index: u32, row: OwnerRow) {
         self.taken += 1;
-        self.rows.insert(index, Owner { row, unused_since: None, forgotten: false });
+        self.rows.insert(index, Owner { row, lifecycle: Lifecycle::default() });
     }
 
     /// The row with this number; none for the overflow row.
@@ -69,30 +58,19 @@ impl Owners {
         self.taken
     }
 
-    /// Says at `now` (seconds, any epoch) which rows are in use, and what to do with the others.
-    pub fn update(&mut self, now: u64, used: &HashSet<u32>) -> Vec<OwnerAction> {
-        let mut actions = Vec::new();
-        for (index, owner) in &mut self.rows {
-            if used.contains(index) || *index == OWNER_OVERFLOW {
-                owner.unused_since = None;
-                continue;
-            }
-            let since = *owner.unused_since.get_or_insert(now);
-            if owner.forgotten && since < now {
-                actions.push(OwnerAction::Free(*index));
-            } else if !owner.forgotten && now.saturating_sub(since) >= IDLE_SECONDS {
-                // From here on it must be unused for another round.
-                owner.forgotten = true;
-                owner.unused_since = Some(now);
-                actions.push(OwnerAction::Forget(owner.row.key));
-            }
-        }
-        for action in &actions {
-            if let OwnerAction::Free(index) = action {
+    /// Takes in at `now` (seconds, any epoch) which rows are in use; returns what to do with others.
+    pub fn update(&mut self, now: u64, used: &HashSet<u32>) -> Vec<Reclaim<OwnerKey>> {
+        let steps = self.rows.iter_mut().filter_map(|(index, owner)| {
+            let in_use = used.contains(index) || *index == OWNER_OVERFLOW;
+            owner.lifecycle.observe(now, IDLE_SECONDS, in_use, *index, owner.row.key)
+        });
+        let reclaim: Vec<_> = steps.collect();
+        for step in &reclaim {
+            if let Reclaim::Free(index) = step {
                 self.rows.remove(index);
             }
         }
-        actions
+        reclaim
     }
 }
 
@@ -111,11 +89,10 @@ mod tests {
         assert_eq!(owners.update(0, &unused), []);
         assert_eq!(owners.update(1, &used), []);
         assert_eq!(owners.update(2, &unused), []);
-        assert_eq!(owners.update(2 + IDLE_SECONDS, &unused), [OwnerAction::Forget(row.key)]);
+        assert_eq!(owners.update(2 + IDLE_SECONDS, &unused), [Reclaim::Forget(row.key)]);
         // A connection that had found it just before.
         assert_eq!(owners.update(3 + IDLE_SECONDS, &used), []);
-        assert_eq!(owners.update(4 + IDLE_SECONDS, &unused), []);
-        assert_eq!(owners.update(5 + IDLE_SECONDS, &unused), [OwnerAction::Free(3)]);
+        assert_eq!(owners.update(4 + IDLE_SECONDS, &unused), [Reclaim::Free(3)]);
         assert!(owners.row(3).is_none());
         assert_eq!(owners.taken(), 1);
     }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use agent_common::edge::EdgeCounters;
 use agent_common::wire::Wire as _;
 
+use super::reclaim::Lifecycle;
 use super::service::{Entity, Service, Source};
 use super::snapshot::EdgeLabels;
 use agent_common::drained::Edge;
@@ -41,8 +42,9 @@ pub struct Naming {
 pub(super) struct Slot {
     pub(super) born_us: u64,
     pub(super) labels: Arc<EdgeLabels>,
-    pub(super) still_since: u64,
-    pub(super) forgotten: bool,
+    /// Whether it had something new to tell at the last look.
+    pub(super) moved: bool,
+    pub(super) lifecycle: Lifecycle,
     /// What has been counted, as far as it has been told under some name.
     told: Arc<EdgeCounters>,
     /// What of that stays with rows that the slot has left.
@@ -100,8 +102,8 @@ impl Slot {
         Self {
             born_us: edge.born_us,
             labels: Arc::new(labels),
-            still_since: now,
-            forgotten: false,
+            moved: true,
+            lifecycle: Lifecycle::default(),
             told: if settled { edge.counters.clone() } else { Arc::new(EdgeCounters::zeroed()) },
             left: None,
             client,
@@ -144,12 +146,12 @@ impl Slot {
             self.labels = Arc::new(next);
         }
 
+        self.moved = edge.counters != self.told;
         // A row that was told before does not wait for a first name.
         if verdicts.contains(&Verdict::Doubt) {
             if self.unsettled_since.is_none() && edge.counters != self.told {
                 // What came since the last look was still for the former one.
                 self.told = edge.counters.clone();
-                self.still_since = now;
             }
             let since = self.unsettled_since.get_or_insert(now);
             // Nobody came in time, but now somebody accepts connections there: who that is will
@@ -164,11 +166,8 @@ impl Slot {
         }
         let waits = self.unsettled_since.is_some_and(|since| now < since + PATIENCE_SECONDS);
         self.gave_up |= self.unsettled_since.is_some() && !waits;
-        if edge.counters != self.told {
-            self.still_since = now;
-            if !waits {
-                self.told = edge.counters.clone();
-            }
+        if edge.counters != self.told && !waits {
+            self.told = edge.counters.clone();
         }
         moved
     }

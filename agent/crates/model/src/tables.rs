@@ -8,9 +8,8 @@
 //! * goes with it if the name is a better one and the row ends with it;
 //! * else stays where it was told, and only what comes is counted under the new name.
 //!
-//! Either way nothing is lost or counted twice. Slots that have been still for long are given
-//! back in two steps: first new connections no longer find them, and once nothing has moved
-//! since, they are cleared and offered again.
+//! Either way nothing is lost or counted twice. Slots in which nothing has moved for long are taken
+//! back ([`reclaim`]).
 
 use std::sync::Arc;
 
@@ -22,27 +21,13 @@ use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 
 use super::per_slot::PerSlot;
+use super::reclaim::{self, IDLE_SECONDS, Reclaim};
 use super::service::Service;
 use super::slot::{Move, Naming, Slot, Told};
 use super::snapshot::{EdgeLabels, EdgeView, Role};
 
-/// A slot that has been still for so long is given back, seconds.
-pub const IDLE_SECONDS: u64 = 3600;
-/// The same when the table is nearly full.
-pub const IDLE_SECONDS_UNDER_PRESSURE: u64 = 300;
-/// Nearly full: more than this share of the slots is taken.
-const PRESSURE: f64 = 0.75;
 /// Rows that keep what slots have left there; beyond it goes to the row `other`.
 pub const MAX_KEPT: usize = 1024;
-
-/// What the kernel half is asked to do with a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Let new connections no longer find it.
-    Forget(EdgeKey),
-    /// Clear it and offer it again.
-    Free(u32),
-}
 
 /// All rows.
 #[derive(Default)]
@@ -66,7 +51,7 @@ pub struct Updated {
     /// Rows, sorted by their labels.
     pub edges: Vec<EdgeView>,
     /// What to do with slots.
-    pub actions: Vec<Action>,
+    pub reclaim: Vec<Reclaim<EdgeKey>>,
     /// Facts found in the tables so far, by class of the ledger.
     pub exported: [u64; CLASSES],
 }
@@ -83,9 +68,8 @@ impl Tables {
         mut name: impl FnMut(&Edge) -> N,
         is_listening: impl Fn(&EdgeKey) -> bool,
     ) -> Updated {
-        let pressed = edges.len() as f64 > capacity as f64 * PRESSURE;
-        let patience = if pressed { IDLE_SECONDS_UNDER_PRESSURE } else { IDLE_SECONDS };
-        let mut actions = Vec::new();
+        let patience = reclaim::patience(edges.len(), capacity);
+        let mut reclaim = Vec::new();
         let mut moves = Vec::new();
         let mut freed = Vec::new();
         for edge in edges {
@@ -99,18 +83,15 @@ impl Tables {
                 self.retired_exported[EDGE] += u64::from(edge.slot >= FIRST_FREE_SLOT);
                 self.slots.insert(edge.slot, Slot::new(edge, naming, now))
             };
-            let in_use = edge.slot < FIRST_FREE_SLOT
+            let in_use = slot.moved
+                || edge.slot < FIRST_FREE_SLOT
                 || edge.counters.active() > 0
                 || (edge.key.role == ROLE_LISTENER && is_listening(&edge.key));
-            if in_use {
-                slot.still_since = now;
-            } else if slot.forgotten && slot.still_since < now {
-                actions.push(Action::Free(edge.slot));
+            let step = slot.lifecycle.observe(now, patience, in_use, edge.slot, edge.key);
+            if matches!(step, Some(Reclaim::Free(_))) {
                 freed.push(edge);
-            } else if !slot.forgotten && now.saturating_sub(slot.still_since) >= patience {
-                slot.forgotten = true;
-                actions.push(Action::Forget(edge.key));
             }
+            reclaim.extend(step);
         }
         self.settle(moves, now);
         let rows = self.rows();
@@ -118,7 +99,7 @@ impl Tables {
         for edge in freed {
             self.retire(edge, now);
         }
-        Updated { edges: rows, actions, exported }
+        Updated { edges: rows, reclaim, exported }
     }
 
     /// The labels of a slot.
