@@ -7,13 +7,14 @@
 #![forbid(unsafe_code)]
 
 pub mod allocation;
-pub mod attributed;
+mod attributed;
 pub mod balance;
 pub mod book;
 pub mod breaches;
 pub mod claims;
 pub mod clash;
 pub mod conflicts;
+pub mod delta;
 pub mod enforcement;
 pub mod ephemeral;
 #[cfg(any(test, feature = "fixture"))]
@@ -35,6 +36,7 @@ pub mod reclaim;
 pub mod registry;
 pub mod relations;
 pub mod reservations;
+pub mod rows;
 pub mod segments;
 pub mod service;
 pub mod sides;

@@ -24,6 +24,7 @@ use agent_common::drained::Edge;
 type Ends = (Address, Address, u16);
 
 /// What this host's rows say of each other.
+#[derive(Default)]
 pub struct Sides {
     own: HashSet<Address>,
     by_clients: HashSet<Ends>,
