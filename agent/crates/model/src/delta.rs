@@ -235,3 +235,6 @@ fn add_facts(exported: &mut [u64; CLASSES], before: Option<&EdgeCounters>, now: 
         exported[class] = exported[class].wrapping_add(now.wrapping_sub(had));
     }
 }
+
+#[cfg(test)]
+mod tests;
