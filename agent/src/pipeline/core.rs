@@ -256,6 +256,7 @@ impl Core {
         let book = self.kept.book();
         let names = (&self.names, &book.registry);
         let related = self.relate.update(now_us, taken_seconds, &updated.deltas, names);
+        self.epochs.observe(taken_seconds, &updated.deltas.edges);
         let hooks = views::hooks(&self.kernel);
         let mut sources = self.sources.views();
         sources.extend(self.kernel.dns.then(|| self.names.resolved()));
@@ -266,7 +267,7 @@ impl Core {
             ephemeral: self.ports.ephemeral_views(names, owners, now_us),
             conflicts: self.ports.conflicts.recent(),
             conflict_totals: self.ports.conflicts.totals(),
-            health_since: self.epochs.observe(taken_seconds, &updated.edges),
+            health: self.epochs.clone(),
             kept,
             preexisting_sockets: updated.edges.iter().map(|view| view.counters.preexisting).sum(),
             edges: updated.edges,

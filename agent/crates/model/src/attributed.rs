@@ -154,7 +154,6 @@ impl<K: Name, V: Counts> Attributed<K, V> {
     }
 
     /// How many rows there are.
-    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
         self.rows.len()
     }
@@ -208,7 +207,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
                 row.value.grow(counted.growth);
             }
         }
-        for name in leaving.into_keys() {
+        for name in leaving.keys() {
             self.abandon_if_empty(now, name);
         }
     }
@@ -251,17 +250,17 @@ impl<K: Name, V: Counts> Attributed<K, V> {
     }
 
     /// A row without an edge stays for a while; if too many do, in the row of the others.
-    fn abandon_if_empty(&mut self, now: u64, name: K) {
-        match self.rows.get_mut(&Sought::new(&name)) {
+    fn abandon_if_empty(&mut self, now: u64, name: &K) {
+        match self.rows.get_mut(&Sought::new(name)) {
             Some(row) if row.edges == 0 => row.abandoned_since = Some(now),
             _ => return,
         }
         let abandoned = self.rows.values().filter(|row| row.abandoned_since.is_some()).count();
         let other = name.other();
-        if abandoned <= self.max_abandoned || name == other {
+        if abandoned <= self.max_abandoned || *name == other {
             return;
         }
-        if let Some(row) = self.rows.remove(&Sought::new(&name)) {
+        if let Some(row) = self.rows.remove(&Sought::new(name)) {
             let other = self.rows.entry(Hashed::new(other)).or_default();
             if other.edges == 0 {
                 other.abandoned_since = Some(now);
@@ -360,8 +359,11 @@ mod tests {
         rows
     }
 
-    /// Takes in drains of edges a second apart; after each the rows are these.
-    fn check(drains: &[(&[Counted<&'static str, More>], &[(&'static str, u64)])]) {
+    /// What is taken in, and the rows there are then.
+    type Drain<'a> = (&'a [Counted<&'static str, More>], &'a [(&'static str, u64)]);
+
+    /// Takes in drains a second apart.
+    fn check(drains: &[Drain<'_>]) {
         let mut table = Table::new(8, 8);
         for (now, (counted, expected)) in drains.iter().enumerate() {
             table.update(now as u64, &[], counted.iter().cloned());

@@ -223,9 +223,10 @@ impl Relation {
             role: *role,
             counts: delta.counts,
             named,
-            backend: match delta.is_overflow {
-                true => Backend::Other,
-                false => Backend::new(server_address, *port),
+            backend: if delta.is_overflow {
+                Backend::Other
+            } else {
+                Backend::new(server_address, *port)
             },
         })
     }

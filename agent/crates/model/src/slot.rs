@@ -57,12 +57,18 @@ pub(super) struct Slot {
     unsettled_since: Option<u64>,
     /// The wait is over, and no name came.
     gave_up: bool,
-    /// Whether its connections are counted by this side.
+    side: Side,
+}
+
+/// What this side does, and not the other one.
+#[derive(Clone, Copy, Default)]
+struct Side {
+    /// Whether it counts the edge's connections.
     counts: bool,
-    /// Whether it had a connection in an earlier drain.
-    had_connection: bool,
-    /// Whether its connections are judged by this side, if that is known.
+    /// Whether it judges them, if that is known.
     judges: Option<bool>,
+    /// Whether there was a connection in an earlier drain.
+    had_connection: bool,
 }
 
 /// What is new of a slot.
@@ -106,9 +112,7 @@ impl Slot {
             server,
             unsettled_since: (!settled).then_some(now),
             gave_up: false,
-            counts: false,
-            had_connection: false,
-            judges: None,
+            side: Side::default(),
         }
     }
 
@@ -182,22 +186,20 @@ impl Slot {
     /// `is_other_set`: edges have come or gone since the last time.
     pub(super) fn choose_side(&mut self, edge: &Edge, sides: &Sides, is_other_set: bool) -> bool {
         let is_overflow = edge.slot < FIRST_FREE_SLOT;
-        let (counts, judges) = (self.counts, self.judges);
+        let has_connection = self.told.as_ref().is_some_and(|told| told.opened > 0);
+        let Side { counts, judges, had_connection } = &mut self.side;
+        let before = (*counts, *judges);
         if is_other_set {
             // A server's overflow row may repeat what a client's row has.
-            self.counts = match is_overflow {
-                true => role(edge) != ROLE_SERVER,
-                false => sides.counts(edge),
-            };
+            *counts = if is_overflow { role(edge) != ROLE_SERVER } else { sides.counts(edge) };
         }
-        let has_connection = self.told.as_ref().is_some_and(|told| told.opened > 0);
-        if !has_connection || !self.had_connection || is_overflow {
-            self.judges = None;
+        if !has_connection || !*had_connection || is_overflow {
+            *judges = None;
         } else if is_other_set || judges.is_none() {
-            self.judges = Some(sides.judge(edge));
+            *judges = Some(sides.judge(edge));
         }
-        self.had_connection = has_connection;
-        (counts, judges) != (self.counts, self.judges)
+        *had_connection = has_connection;
+        before != (*counts, *judges)
     }
 
     pub(super) fn delta(&self, edge: &Edge, news: Option<News>) -> Delta {
@@ -215,8 +217,8 @@ impl Slot {
             is_new,
             renamed,
             grown: Growth { before, now: self.told.clone() },
-            counts: self.counts,
-            judges: self.judges,
+            counts: self.side.counts,
+            judges: self.side.judges,
         }
     }
 
