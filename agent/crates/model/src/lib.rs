@@ -1,8 +1,9 @@
 //! What Portolan knows, as plain values: no IO, no clock, no async.
 //!
-//! [`tables::Tables`] turns what was drained from the kernel into rows with names and keeps
-//! their totals; [`snapshot::Snapshot`] is the read-only picture that `/metrics`, the API and
-//! the command line show.
+//! [`delta::Stage`] turns what was drained from the kernel into what each edge did since the drain
+//! before, under its name; [`rows`], [`relations`], [`violations`] and [`health`] add that up;
+//! [`snapshot::Snapshot`] is the read-only picture that `/metrics`, the API and the command line
+//! show.
 
 #![forbid(unsafe_code)]
 
