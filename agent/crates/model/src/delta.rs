@@ -4,6 +4,9 @@
 //! that slots are used again, that counters are totals, that names come late and that the two sides
 //! of a connection count it twice is settled here. An edge that did nothing and is called as before
 //! has no delta and costs no allocation.
+//!
+//! Counts that the kernel's table does not hold in full ([`listen_drops`](super::listen_drops),
+//! [`unsent`](super::unsent)) are completed before, edge by edge ([`DrainedId`]).
 
 use std::sync::Arc;
 
@@ -22,6 +25,13 @@ use super::snapshot::EdgeLabels;
 /// Tells edges apart. A number is used again only after its edge was reported as closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EdgeId(pub(crate) u32);
+
+/// An edge as it comes from the drain: the same slot used again is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DrainedId {
+    slot: u32,
+    born_us: u64,
+}
 
 /// An edge that is new, has counted something or is called otherwise.
 #[derive(Clone, Debug)]
@@ -182,6 +192,14 @@ impl Stage {
     /// The labels of a slot, for who has the number from the kernel.
     pub fn labels(&self, slot: u32) -> Option<&EdgeLabels> {
         self.slots.get(slot).map(|slot| slot.labels.as_ref())
+    }
+}
+
+// === impl DrainedId ===
+
+impl From<&Edge> for DrainedId {
+    fn from(edge: &Edge) -> Self {
+        Self { slot: edge.slot, born_us: edge.born_us }
     }
 }
 
