@@ -16,9 +16,9 @@ use agent_common::edge::{EdgeCounters, EdgeKey, FIRST_FREE_SLOT, ROLE_LISTENER};
 use agent_common::ledger::{CLASSES, CONNECTION, EDGE, REQUEST, RESET};
 use agent_common::wire::Wire as _;
 
+use super::deduplication::Deduplication;
 use super::per_slot::PerSlot;
 use super::reclaim::{self, Reclaim};
-use super::sides::Sides;
 use super::slot::{Naming, News, Slot};
 use super::snapshot::EdgeLabels;
 
@@ -60,9 +60,9 @@ pub struct Delta {
     pub grown: Growth,
     /// Whether its connections are counted by this side, and not by the other one on this host.
     pub counts: bool,
-    /// Whether its connections are judged by this side. Unknown in the first drain that shows a
+    /// Whether its connections are evaluated by this side. Unknown in the first drain that shows a
     /// connection of it, as the other side's edge may still be missing.
-    pub judges: Option<bool>,
+    pub evaluates: Option<bool>,
 }
 
 /// An edge is called otherwise.
@@ -102,7 +102,7 @@ pub struct Deltas {
 #[derive(Default)]
 pub struct Stage {
     slots: PerSlot<Slot>,
-    sides: Sides,
+    deduplication: Deduplication,
     own: Vec<Address>,
     own_changed: bool,
     round: u64,
@@ -174,13 +174,13 @@ impl Stage {
             is_other_set = true;
         }
         if is_other_set {
-            self.sides = Sides::new(edges, self.own.iter().copied());
+            self.deduplication = Deduplication::new(edges, self.own.iter().copied());
         }
         let mut news = news.into_iter().peekable();
         for (at, edge) in edges.iter().enumerate() {
             let news = news.next_if(|(of, _)| *of == at).map(|(_, news)| news);
             let Some(slot) = self.slots.get_mut(edge.slot) else { continue };
-            let other_side = slot.choose_side(edge, &self.sides, is_other_set);
+            let other_side = slot.choose_side(edge, &self.deduplication, is_other_set);
             if news.is_some() || other_side {
                 deltas.edges.push(slot.delta(edge, news));
             }

@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 use agent_common::edge::{EdgeCounters, FIRST_FREE_SLOT, ROLE_SERVER};
 
+use super::deduplication::Deduplication;
 use super::delta::{Delta, EdgeId, Growth, Renamed};
 use super::reclaim::Lifecycle;
 use super::service::{Entity, Service, Source};
-use super::sides::Sides;
 use super::snapshot::EdgeLabels;
 use agent_common::drained::Edge;
 
@@ -65,8 +65,8 @@ pub(super) struct Slot {
 struct Side {
     /// Whether it counts the edge's connections.
     counts: bool,
-    /// Whether it judges them, if that is known.
-    judges: Option<bool>,
+    /// Whether it evaluates them, if that is known.
+    evaluates: Option<bool>,
     /// Whether there was a connection in an earlier drain.
     had_connection: bool,
 }
@@ -126,8 +126,8 @@ impl Slot {
     pub(super) fn update(&mut self, naming: Naming, now: u64) -> Option<News> {
         let Naming { labels, client, server, settled } = naming;
         let EdgeLabels { client: client_name, server: server_name, port, role, asked } = labels;
-        let of_client = judge(&self.labels.client, self.client, &client_name, client);
-        let of_server = judge(&self.labels.server, self.server, &server_name, server);
+        let of_client = evaluate(&self.labels.client, self.client, &client_name, client);
+        let of_server = evaluate(&self.labels.server, self.server, &server_name, server);
         let verdicts = [of_client, of_server];
 
         let next = EdgeLabels {
@@ -182,24 +182,29 @@ impl Slot {
         })
     }
 
-    /// Finds out which side counts and judges its connections; returns whether that is new.
+    /// Finds out which side counts and evaluates its connections; returns whether that is new.
     /// `is_other_set`: edges have come or gone since the last time.
-    pub(super) fn choose_side(&mut self, edge: &Edge, sides: &Sides, is_other_set: bool) -> bool {
+    pub(super) fn choose_side(
+        &mut self,
+        edge: &Edge,
+        sides: &Deduplication,
+        is_other_set: bool,
+    ) -> bool {
         let is_overflow = edge.slot < FIRST_FREE_SLOT;
         let has_connection = self.told.as_ref().is_some_and(|told| told.opened > 0);
-        let Side { counts, judges, had_connection } = &mut self.side;
-        let before = (*counts, *judges);
+        let Side { counts, evaluates, had_connection } = &mut self.side;
+        let before = (*counts, *evaluates);
         if is_other_set {
             // A server's overflow row may repeat what a client's row has.
             *counts = if is_overflow { role(edge) != ROLE_SERVER } else { sides.counts(edge) };
         }
         if !has_connection || !*had_connection || is_overflow {
-            *judges = None;
-        } else if is_other_set || judges.is_none() {
-            *judges = Some(sides.judge(edge));
+            *evaluates = None;
+        } else if is_other_set || evaluates.is_none() {
+            *evaluates = Some(sides.evaluates(edge));
         }
         *had_connection = has_connection;
-        before != (*counts, *judges)
+        before != (*counts, *evaluates)
     }
 
     pub(super) fn delta(&self, edge: &Edge, news: Option<News>) -> Delta {
@@ -218,7 +223,7 @@ impl Slot {
             renamed,
             grown: Growth { before, now: self.told.clone() },
             counts: self.side.counts,
-            judges: self.side.judges,
+            evaluates: self.side.evaluates,
         }
     }
 
@@ -244,7 +249,7 @@ fn role(edge: &Edge) -> u8 {
 }
 
 /// Compares the name that an end has with the one it would get now.
-fn judge(old: &Service, old_entity: Entity, new: &Service, new_entity: Entity) -> Verdict {
+fn evaluate(old: &Service, old_entity: Entity, new: &Service, new_entity: Entity) -> Verdict {
     if old.is_called_as(new) {
         return Verdict::Same;
     }

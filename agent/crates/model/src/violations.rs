@@ -1,8 +1,8 @@
-//! Judging every edge by the declared segments, and keeping what was found.
+//! Evaluating every edge by the declared segments, and keeping what was found.
 //!
-//! An edge is judged in the second drain that shows a connection of it: by then it is known which
-//! side judges ([`Delta::judges`]). It is judged again whenever its names, its connections or its
-//! side change. Connections that were not taken for violations under
+//! An edge is evaluated in the second drain that shows a connection of it: by then it is known which
+//! side is primary ([`Delta::evaluates`]). It is evaluated again whenever its names, its connections
+//! or its side change. Connections that were not taken for violations under
 //! an earlier name count when the right name makes them some; each counts once.
 
 use std::collections::VecDeque;
@@ -29,10 +29,10 @@ const EVENT_SECONDS: f64 = 60.0;
 /// Lines for the log in a minute.
 const LINES_PER_MINUTE: u64 = 20;
 
-/// All edges as judged.
+/// All edges as evaluated.
 pub struct Violations {
     policy: Arc<Policy>,
-    judged: PerSlot<Judged>,
+    evaluated: PerSlot<Evaluated>,
     rows: Attributed<Between, Count>,
     cells: HashMap<(Segment, Segment), u64>,
     events: VecDeque<Arc<Event>>,
@@ -102,10 +102,10 @@ pub struct Lines {
 
 /// What was last found of an edge.
 #[derive(Default)]
-struct Judged {
+struct Evaluated {
     /// Its connections by then.
     opened: u64,
-    /// Where they are counted in the matrix, if this side judges them.
+    /// Where they are counted in the matrix, if this side evaluates them.
     cell: Option<(Segment, Segment)>,
     /// Connections counted as violations, or not to be held against it.
     counted: u64,
@@ -127,7 +127,7 @@ impl Violations {
     pub fn new(policy: Arc<Policy>) -> Self {
         Self {
             policy,
-            judged: PerSlot::default(),
+            evaluated: PerSlot::default(),
             rows: Attributed::new(MAX_ROWS, MAX_ROWS),
             cells: HashMap::new(),
             events: VecDeque::new(),
@@ -138,15 +138,15 @@ impl Violations {
         }
     }
 
-    /// Judges the edges of a drain at `now` (seconds since the Unix epoch).
+    /// Evaluates the edges of a drain at `now` (seconds since the Unix epoch).
     pub fn update(&mut self, now: f64, closed: &[EdgeId], deltas: &[Delta]) -> Lines {
         let mut lines = self.turn_minute(now);
         for edge in closed {
-            self.judged.remove(edge.0);
+            self.evaluated.remove(edge.0);
         }
         let mut counted = Vec::new();
         for delta in deltas {
-            let Some(Violation { between, connections }) = self.judge(delta) else { continue };
+            let Some(Violation { between, connections }) = self.evaluate(delta) else { continue };
             if connections > 0
                 && let Some(event) = self.report(Event::new(now, &between, connections, delta))
             {
@@ -188,31 +188,31 @@ impl Violations {
     }
 
     /// Takes an edge into the matrix; returns what of it violates.
-    fn judge(&mut self, delta: &Delta) -> Option<Violation> {
-        let speaks = delta.judges?;
+    fn evaluate(&mut self, delta: &Delta) -> Option<Violation> {
+        let is_primary = delta.evaluates?;
         if delta.is_overflow || delta.key.remote == UNSPECIFIED {
             return None;
         }
-        let Self { policy, judged, cells, .. } = self;
-        let judged = judged.get_or_insert_with(delta.id.0, Judged::default);
+        let Self { policy, evaluated, cells, .. } = self;
+        let evaluated = evaluated.get_or_insert_with(delta.id.0, Evaluated::default);
         let opened = delta.opened();
         if delta.is_another() {
             // What came before was the former one's.
-            judged.counted = judged.counted.max(judged.opened);
+            evaluated.counted = evaluated.counted.max(evaluated.opened);
         }
-        if let Some(count) = judged.cell.and_then(|cell| cells.get_mut(&cell)) {
-            *count = count.saturating_sub(judged.opened);
+        if let Some(count) = evaluated.cell.and_then(|cell| cells.get_mut(&cell)) {
+            *count = count.saturating_sub(evaluated.opened);
         }
         let (client_address, server_address) = ends(delta);
         let labels = &delta.labels;
         let client = policy.segment(&labels.client, client_address);
         let server = policy.segment(&labels.server, server_address);
-        judged.opened = opened;
-        judged.cell = speaks.then_some((client, server));
-        if let Some(cell) = judged.cell {
+        evaluated.opened = opened;
+        evaluated.cell = is_primary.then_some((client, server));
+        if let Some(cell) = evaluated.cell {
             *cells.entry(cell).or_default() += opened;
         }
-        if !speaks || policy.verdict(client, server) != Verdict::Violation {
+        if !is_primary || policy.verdict(client, server) != Verdict::Violation {
             return None;
         }
         let between = Between {
@@ -224,8 +224,8 @@ impl Violations {
                 delta.key.port,
             ),
         };
-        let connections = opened.saturating_sub(judged.counted);
-        judged.counted = opened;
+        let connections = opened.saturating_sub(evaluated.counted);
+        evaluated.counted = opened;
         Some(Violation { between, connections })
     }
 

@@ -93,7 +93,7 @@ fn a_side_is_chosen_once_both_may_be_there_and_again_when_the_other_one_comes() 
     let client = side(5, ROLE_CLIENT, "172.20.0.2", "172.22.0.2");
     let mut check = |edges: &[Edge], expected: &[(u32, bool, Option<bool>)]| {
         let deltas = take(&mut stage, 1, edges, "db");
-        let sides = deltas.edges.iter().map(|delta| (delta.id.0, delta.counts, delta.judges));
+        let sides = deltas.edges.iter().map(|delta| (delta.id.0, delta.counts, delta.evaluates));
         assert_eq!(sides.collect::<Vec<_>>(), expected);
     };
     check(std::slice::from_ref(&server), &[(4, true, None)]);

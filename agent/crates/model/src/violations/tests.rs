@@ -170,7 +170,7 @@ fn the_log_is_told_a_few_times_a_minute_and_how_often_it_was_not() {
 
 proptest! {
     /// However connections arrive and names change, each counts at most once, and a slot whose
-    /// last judgement is a violation has counted all of its own.
+    /// last evaluation is a violation has counted all of its own.
     #[test]
     fn every_violating_connection_counts_once(
         steps in prop::collection::vec((4u32..7, 0u64..4, any::<bool>()), 1..60)
