@@ -1,7 +1,6 @@
 //! Panels as values, and their JSON as Grafana reads it.
 //!
-//! What every panel owes its reader is an argument of its constructor, so none can be without:
-//! a title, a sentence, a unit.
+//! Every panel has a title, a description and a unit: they are arguments of its constructor.
 
 use serde_json::{Value, json};
 
@@ -11,7 +10,7 @@ pub use super::unit::Unit;
 pub struct Panel {
     kind: &'static str,
     title: &'static str,
-    description: &'static str,
+    description: String,
     unit: Unit,
     /// In columns of the grid.
     pub width: u64,
@@ -33,15 +32,15 @@ struct Query {
     instant: bool,
 }
 
-/// What stands in a cell of a table that has no number.
+/// The text of a table cell without a value.
 const NO_CELL: &str = "-";
 
-/// A column of a table: what it shows, how it is called, what it is.
+/// A column of a table.
 pub struct Column {
     pub expr: String,
     pub title: &'static str,
     pub unit: Unit,
-    /// From here on it is bad; coloured then.
+    /// From this value on it is red.
     pub bad_from: Option<f64>,
 }
 
@@ -51,7 +50,7 @@ impl Panel {
     fn new(
         kind: &'static str,
         title: &'static str,
-        description: &'static str,
+        description: impl Into<String>,
         unit: Unit,
         width: u64,
         options: Value,
@@ -59,7 +58,7 @@ impl Panel {
         Self {
             kind,
             title,
-            description,
+            description: description.into(),
             unit,
             width,
             queries: Vec::new(),
@@ -76,7 +75,7 @@ impl Panel {
     /// One number, coloured by its thresholds.
     pub fn number(
         title: &'static str,
-        description: &'static str,
+        description: impl Into<String>,
         unit: Unit,
         width: u64,
         expr: impl Into<String>,
@@ -91,7 +90,12 @@ impl Panel {
     }
 
     /// Lines over time.
-    pub fn lines(title: &'static str, description: &'static str, unit: Unit, width: u64) -> Self {
+    pub fn lines(
+        title: &'static str,
+        description: impl Into<String>,
+        unit: Unit,
+        width: u64,
+    ) -> Self {
         let options = json!({
             "legend": {"calcs": ["lastNotNull", "max"], "displayMode": "table", "placement": "bottom", "showLegend": true},
             "tooltip": {"mode": "multi", "sort": "desc"},
@@ -101,6 +105,10 @@ impl Panel {
             "drawStyle": "line", "lineWidth": 1, "fillOpacity": 10, "showPoints": "never",
             "spanNulls": false, "lineInterpolation": "linear", "thresholdsStyle": {"mode": "off"},
         });
+        if matches!(unit, Unit::Ratio) {
+            // A line of zeros gets an axis up to 5 %, not to 10000 %.
+            panel.custom["axisSoftMax"] = json!(0.05);
+        }
         panel
     }
 
@@ -108,7 +116,7 @@ impl Panel {
     /// columns, each with its heading.
     pub fn table(
         title: &'static str,
-        description: &'static str,
+        description: impl Into<String>,
         width: u64,
         labels: &[(&str, &str)],
         columns: &[Column],
@@ -125,7 +133,7 @@ impl Panel {
         for (index, (label, heading)) in labels.iter().enumerate() {
             names[label] = json!(heading);
             order[label] = json!(index);
-            // A port is a name made of digits.
+            // A port is a label, not a number to be rounded.
             panel.overrides.push(json!({
                 "matcher": {"id": "byName", "options": heading},
                 "properties": [{"id": "unit", "value": "string"}],
@@ -146,7 +154,11 @@ impl Panel {
                 if columns.len() == 1 { "Value".to_owned() } else { format!("Value #{id}") };
             names[&value] = json!(title);
             order[&value] = json!(labels.len() + index);
-            let mut properties = vec![json!({"id": "unit", "value": unit.as_str()})];
+            // The panel's text is for a table without rows.
+            let mut properties = vec![
+                json!({"id": "unit", "value": unit.as_str()}),
+                json!({"id": "noValue", "value": NO_CELL}),
+            ];
             if let Some(bad) = bad_from {
                 properties
                     .push(json!({"id": "custom.cellOptions", "value": {"type": "color-text"}}));
@@ -168,10 +180,10 @@ impl Panel {
         panel
     }
 
-    /// Who calls whom: `expr` has `id`, `source` and `target`, its value is written at the edge.
+    /// A service map: `expr` has `id`, `source` and `target`, its value is written at the edge.
     pub fn graph(
         title: &'static str,
-        description: &'static str,
+        description: impl Into<String>,
         unit: Unit,
         width: u64,
         expr: impl Into<String>,
@@ -195,7 +207,7 @@ impl Panel {
     /// How durations are spread, over time; `expr` gives rates of buckets.
     pub fn heat(
         title: &'static str,
-        description: &'static str,
+        description: impl Into<String>,
         width: u64,
         expr: impl Into<String>,
     ) -> Self {
@@ -266,10 +278,13 @@ impl Panel {
     /// The axis reaches from the one to the other.
     pub fn between(mut self, low: f64, high: f64) -> Self {
         self.limits = Some((low, high));
+        if let Some(custom) = self.custom.as_object_mut() {
+            custom.remove("axisSoftMax");
+        }
         self
     }
 
-    /// What stands where there is no number.
+    /// The text of a panel without data.
     pub fn or_else(mut self, text: &'static str) -> Self {
         self.no_value = Some(text);
         self
@@ -283,7 +298,7 @@ impl Panel {
         self
     }
 
-    /// A column of a table as wide as its words, in pixels.
+    /// The width of a column of a table, in pixels.
     pub fn wide(mut self, column: &'static str, pixels: u64) -> Self {
         self.overrides.push(json!({
             "matcher": {"id": "byName", "options": column},
@@ -306,13 +321,13 @@ impl Panel {
         self.title
     }
 
-    /// Whether it says what it means that there is nothing to show.
+    /// Whether it has a text for an empty result.
     pub fn may_be_empty(&self) -> bool {
         self.no_value.is_some_and(|text| text != NO_CELL)
     }
 
-    /// What it asks Prometheus.
-    pub fn questions(&self) -> impl Iterator<Item = &str> {
+    /// Its expressions.
+    pub fn expressions(&self) -> impl Iterator<Item = &str> {
         self.queries.iter().map(|query| query.expr.as_str())
     }
 

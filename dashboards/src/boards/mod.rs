@@ -7,10 +7,17 @@ mod ports;
 mod service;
 
 use super::board::{Board, Variable};
+use super::limits::Limits;
 
-/// All of them.
-pub fn all() -> Vec<Board> {
-    vec![overview::board(), service::board(), ports::board(), connectivity::board(), agent::board()]
+/// All of them; `limits` are drawn where alerts have them.
+pub fn all(limits: &Limits) -> Vec<Board> {
+    vec![
+        overview::board(limits),
+        service::board(limits),
+        ports::board(limits),
+        connectivity::board(limits),
+        agent::board(limits),
+    ]
 }
 
 /// The chosen services as the ones that are connected to.
@@ -20,7 +27,7 @@ const FROM: &str = r#"cluster=~"$cluster", client_namespace=~"$namespace", clien
 /// The chosen services as listeners.
 const LISTENERS: &str =
     r#"cluster=~"$cluster", service_namespace=~"$namespace", service=~"$service""#;
-/// Without sums over nothing: the counts of nobody in particular.
+/// The label columns of a table of edges.
 const TABLE_LABELS: &[(&str, &str)] = &[
     ("client", "Client"),
     ("client_namespace", "Client namespace"),

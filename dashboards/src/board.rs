@@ -127,13 +127,13 @@ fn links(explore: &str, docs: &str) -> Value {
             "includeVars": true, "keepTime": true, "targetBlank": false, "tooltip": "", "url": "",
         },
         {
-            "title": "What to do", "type": "link", "tags": [], "asDropdown": false, "icon": "doc",
+            "title": "Troubleshooting", "type": "link", "tags": [], "asDropdown": false, "icon": "doc",
             "includeVars": false, "keepTime": false, "targetBlank": true, "tooltip": "Troubleshooting and runbooks",
             "url": format!("{docs}/network-troubleshooting.md"),
         },
         {
             "title": "Explore", "type": "link", "tags": [], "asDropdown": false, "icon": "external link",
-            "includeVars": false, "keepTime": false, "targetBlank": true, "tooltip": "Ask your own questions",
+            "includeVars": false, "keepTime": false, "targetBlank": true, "tooltip": "Query these metrics",
             "url": format!("/explore?schemaVersion=1&panes={encoded}"),
         },
     ])
