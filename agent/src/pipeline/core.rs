@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use agent_common::address::{Address, owner_of};
 use agent_common::edge::ROLE_CLIENT;
 use agent_common::listener::ListenerRecord;
+use agent_common::slot_table::Reclaim;
 use hashbrown::HashSet;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -27,7 +28,7 @@ use discovery::sources::Sources;
 use discovery::{Client, Names};
 use linux::drops::NamespaceDrops;
 use linux::existing::{self, Survey};
-use loader::drain::{Drain, Drained};
+use loader::drain::Drained;
 use loader::load::Kernel;
 use model::health::Epochs;
 use model::kept::KeptView;
@@ -35,7 +36,6 @@ use model::listen_drops::ListenDrops;
 use model::memory::MemoryView;
 use model::owners::Owners;
 use model::port::{PortView, Protocol};
-use model::reclaim::Reclaim;
 use model::snapshot::{LedgerView, Snapshot};
 use model::tables::{Tables, Updated};
 use model::unsent::Unsent;
@@ -75,7 +75,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Takes over the kernel half, and what [`seed`] has found.
+    /// Takes over the kernel half, and what [`bootstrap`] has found.
     pub(super) fn new(
         kernel: Kernel,
         survey: &Survey,
@@ -304,7 +304,7 @@ impl Core {
             |key| live.contains(&(key.owner, key.port)),
         );
         for step in updated.deltas.reclaim.drain(..) {
-            reclaim("edge", step, &mut kernel.drain, Drain::forget_edge, Drain::free_edge);
+            give_back("edge", kernel.drain.reclaim_edge(&step));
         }
         updated
     }
@@ -313,7 +313,7 @@ impl Core {
     fn update_owners(&mut self, drained: &Drained, now_us: u64) {
         let Self { names, owners, kernel, .. } = self;
         let peers = drained.edges.iter().filter_map(|edge| owner_of(&edge.key.remote));
-        let claimants = drained.claims.iter().map(|claim| claim.row.key.owner);
+        let claimants = drained.bind_failures.iter().map(|failure| failure.row.key.owner);
         let holders = drained.bound.iter().flatten().map(|bound| bound.owner);
         let used = drained.edges.iter().map(|edge| edge.key.owner);
         let used = used.chain(peers).chain(claimants).chain(holders).collect();
@@ -321,7 +321,7 @@ impl Core {
             if let Reclaim::Free(index) = step {
                 names.forget_owner(index);
             }
-            reclaim("owner", step, &mut kernel.drain, Drain::forget_owner, Drain::free_owner);
+            give_back("owner", kernel.drain.reclaim_owner(&step));
         }
     }
 
@@ -344,31 +344,13 @@ impl Core {
         let capacity = kernel.drain.ports.capacity();
         let mut known = Known { names, owners, listeners, now_us, now_seconds };
         for step in ports.update(drained, capacity, &mut known) {
-            let table = &mut kernel.drain.ports;
-            reclaim(
-                "failed bind",
-                step,
-                table,
-                |ports, key| ports.forget(key),
-                |ports, slot| ports.free(slot),
-            );
+            give_back("failed bind", kernel.drain.ports.reclaim(&step));
         }
         ports.views(&mut known)
     }
 }
 
-/// Takes a step of giving a row back to the kernel's table.
-fn reclaim<K, T>(
-    what: &str,
-    step: Reclaim<K>,
-    table: &mut T,
-    forget: fn(&T, &K) -> std::io::Result<bool>,
-    free: fn(&mut T, u32) -> std::io::Result<()>,
-) {
-    let result = match step {
-        Reclaim::Forget(key) => forget(table, &key).map(drop),
-        Reclaim::Free(slot) => free(table, slot),
-    };
+fn give_back(what: &str, result: std::io::Result<()>) {
     if let Err(error) = result {
         tracing::warn!("an idle {what} keeps its row in the kernel's table: {error}");
     }

@@ -9,12 +9,13 @@ mod known;
 use std::sync::Arc;
 
 use agent_common::address::to_ip;
-use agent_common::bound::BoundRecord;
-use agent_common::claim::{
-    BOUND_BEFORE, ClaimKey, IS_V6, MAY_BIND_PRIVILEGED, REFUSED, REUSE_ADDRESS, REUSE_PORT,
+use agent_common::attempt::{
+    AttemptKey, BOUND_BEFORE, DENIED, IS_V6, MAY_BIND_PRIVILEGED, REUSE_ADDRESS, REUSE_PORT,
     STEP_LISTEN, V6_ONLY,
 };
+use agent_common::bound::BoundRecord;
 use agent_common::listener::ListenerRecord;
+use agent_common::slot_table::Reclaim;
 use hashbrown::{HashMap, HashSet};
 
 use self::candidate::Candidate;
@@ -30,7 +31,6 @@ use model::conflicts::{Conflict, Conflicts, Party};
 use model::ephemeral::{Ephemeral, EphemeralView};
 use model::owners::Owners;
 use model::port::{PortState, PortView, Protocol};
-use model::reclaim::Reclaim;
 use model::service::{Service, Source};
 
 /// Namespaces looked at in one drain, at most; what failed in others has no holder.
@@ -70,12 +70,12 @@ impl Ports {
         drained: &Drained,
         capacity: u64,
         known: &mut Known<'_>,
-    ) -> Vec<Reclaim<ClaimKey>> {
+    ) -> Vec<Reclaim<AttemptKey>> {
         let now = known.now_us / 1_000_000;
         self.remember(drained.bound.clone().unwrap_or_default(), now);
-        let (failures, reclaim) = self.claims.update(now, &drained.claims, capacity);
+        let (failures, reclaim) = self.claims.update(now, &drained.bind_failures, capacity);
         let mut inspected: HashMap<u32, Option<Inspection>> = HashMap::new();
-        let is_refusal = |failure: &&Failures| failure.key.options & REFUSED != 0;
+        let is_refusal = |failure: &&Failures| failure.key.options & DENIED != 0;
         self.refused = failures.iter().filter(is_refusal).copied().collect();
         let before = std::mem::take(&mut self.waiting);
         for failure in before.into_iter().chain(failures) {

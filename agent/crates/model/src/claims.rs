@@ -2,17 +2,20 @@
 //!
 //! A row that has not grown for long is taken back ([`super::reclaim`]).
 
-use agent_common::claim::{CLAIM_GRANTED, CLAIM_OVERFLOW, ClaimKey, ClaimRow, FIRST_FREE_CLAIM};
+use agent_common::attempt::{
+    AttemptKey, BOUND_ROW, FAILURE_OVERFLOW, FIRST_FREE_FAILURE, FailureRow,
+};
 use agent_common::drained::Claim;
+use agent_common::slot_table::Reclaim;
 use hashbrown::HashMap;
 
-use super::reclaim::{self, Lifecycle, Reclaim};
+use super::reclaim::{self, Lifecycle};
 
 /// Failures since the last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failures {
     /// Who wanted what; all zeros for those that found no row of their own.
-    pub key: ClaimKey,
+    pub key: AttemptKey,
     /// How many.
     pub count: u64,
     /// The process that tried last.
@@ -42,7 +45,7 @@ impl Claims {
         now: u64,
         claims: &[Claim],
         capacity: u64,
-    ) -> (Vec<Failures>, Vec<Reclaim<ClaimKey>>) {
+    ) -> (Vec<Failures>, Vec<Reclaim<AttemptKey>>) {
         let patience = reclaim::patience(claims.len(), capacity);
         let (mut grown, mut reclaim) = (Vec::new(), Vec::new());
         for Claim { slot, row } in claims {
@@ -52,11 +55,11 @@ impl Claims {
             }
             let count = row.count.saturating_sub(known.count);
             known.count += count;
-            if count > 0 && *slot != CLAIM_GRANTED {
-                let ClaimRow { key, tgid, last_us, .. } = *row;
+            if count > 0 && *slot != BOUND_ROW {
+                let FailureRow { key, tgid, last_us, .. } = *row;
                 grown.push(Failures { key, count, tgid, last_us });
             }
-            let in_use = count > 0 || *slot < FIRST_FREE_CLAIM;
+            let in_use = count > 0 || *slot < FIRST_FREE_FAILURE;
             reclaim.extend(known.lifecycle.observe(now, patience, in_use, *slot, row.key));
         }
         for step in &reclaim {
@@ -76,12 +79,12 @@ impl Claims {
 
     /// Failures that found no row of their own.
     pub fn failed_without_row(&self) -> u64 {
-        self.rows.get(&CLAIM_OVERFLOW).map_or(0, |known| known.count)
+        self.rows.get(&FAILURE_OVERFLOW).map_or(0, |known| known.count)
     }
 }
 
 impl Known {
-    fn new(row: &ClaimRow) -> Self {
+    fn new(row: &FailureRow) -> Self {
         Self { born_us: row.born_us, count: 0, lifecycle: Lifecycle::default() }
     }
 }
@@ -93,7 +96,7 @@ mod tests {
     use agent_common::wire::Wire as _;
 
     fn claim(slot: u32, born_us: u64, count: u64) -> Claim {
-        let mut row = ClaimRow::zeroed();
+        let mut row = FailureRow::zeroed();
         row.key.port = slot as u16;
         (row.born_us, row.count) = (born_us, count);
         Claim { slot, row }

@@ -14,11 +14,12 @@ use agent_common::address::Address;
 use agent_common::drained::Edge;
 use agent_common::edge::{EdgeCounters, EdgeKey, FIRST_FREE_SLOT, ROLE_LISTENER};
 use agent_common::ledger::{CLASSES, CONNECTION, EDGE, REQUEST, RESET};
+use agent_common::slot_table::Reclaim;
 use agent_common::wire::Wire as _;
 
 use super::deduplication::Deduplication;
 use super::per_slot::PerSlot;
-use super::reclaim::{self, Reclaim};
+use super::reclaim;
 use super::slot::{Naming, News, Slot};
 use super::snapshot::EdgeLabels;
 

@@ -4,9 +4,10 @@
 //! been for long is taken back ([`super::reclaim`]).
 
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
+use agent_common::slot_table::Reclaim;
 use hashbrown::{HashMap, HashSet};
 
-use super::reclaim::{IDLE_SECONDS, Lifecycle, Reclaim};
+use super::reclaim::{IDLE_SECONDS, Lifecycle};
 
 /// All owners.
 #[derive(Default)]

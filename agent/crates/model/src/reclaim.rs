@@ -5,21 +5,14 @@
 //! (cleared and offered again) only after it was seen idle once more, at least a second later.
 //! Edges, owners and failed binds all go this way; they differ only in what makes a row idle.
 
+use agent_common::slot_table::Reclaim;
+
 /// A row that has been idle for so long is taken back, seconds.
 pub const IDLE_SECONDS: u64 = 3600;
 /// The same when the table is nearly full.
 pub const IDLE_SECONDS_UNDER_PRESSURE: u64 = 300;
 /// Nearly full: more than three of so many slots are taken.
 const PRESSURE: u64 = 4;
-
-/// What the kernel half is asked to do, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reclaim<K> {
-    /// Let hooks no longer find the row of this key.
-    Forget(K),
-    /// Clear the row of this slot and offer the slot again.
-    Free(u32),
-}
 
 /// How far a row is on its way back.
 #[derive(Clone, Copy, Debug, Default)]

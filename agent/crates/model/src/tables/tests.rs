@@ -1,7 +1,7 @@
 //! Rows through late names, used-again slots and the cap.
 
 use super::*;
-use crate::reclaim::{IDLE_SECONDS, Reclaim};
+use crate::reclaim::IDLE_SECONDS;
 use crate::rows::MAX_ABANDONED;
 use crate::service::{Entity, Service, Source};
 use crate::slot::PATIENCE_SECONDS;
@@ -9,6 +9,7 @@ use crate::snapshot::Role;
 use agent_common::address::UNSPECIFIED;
 use agent_common::edge::EdgeCounters;
 use agent_common::ledger::{CONNECTION, EDGE};
+use agent_common::slot_table::Reclaim;
 use agent_common::wire::Wire as _;
 use hashbrown::HashMap;
 use proptest::prelude::*;
