@@ -2,14 +2,14 @@
 //!
 //! The name of an end can change for two reasons, and they are not the same:
 //!
-//! * *better*: the same one has a better name now, because its runtime has told it, or because
+//! * *better*: the same one has a better name now, because its runtime has reported it, or because
 //!   only its address was known. Everything the slot has counted belongs to the better name.
 //! * *another*: another one is there now, as when a pod's address is given to the next pod. What
 //!   was counted stays with the former one, only what comes belongs to the new one.
 //!
-//! [`Entity`] tells them apart. While a name is not settled (its source has not told yet, or the
+//! [`Entity`] tells them apart. While a name is not settled (its source has not reported yet, or the
 //! one that bore it cannot be found there any more) what is counted waits for some seconds, so
-//! that it is told under the right name at once. But what has come until the former one is missed
+//! that it is reported under the right name at once. But what has come until the former one is missed
 //! for the first time was for that one: the kernel half calls when a listener closes.
 
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub(super) struct Slot {
     /// What the kernel had counted at the last look.
     counted: Arc<EdgeCounters>,
     /// What of that has been reported under some name.
-    told: Option<Arc<EdgeCounters>>,
+    reported: Option<Arc<EdgeCounters>>,
     client: Entity,
     server: Entity,
     unsettled_since: Option<u64>,
@@ -107,7 +107,7 @@ impl Slot {
             lifecycle: Lifecycle::default(),
             round: 0,
             counted: Arc::clone(&edge.counters),
-            told: settled.then(|| Arc::clone(&edge.counters)),
+            reported: settled.then(|| Arc::clone(&edge.counters)),
             client,
             server,
             unsettled_since: (!settled).then_some(now),
@@ -145,22 +145,22 @@ impl Slot {
         }
         let is_another = verdicts.contains(&Verdict::Another);
         let is_renamed = is_another || verdicts.contains(&Verdict::Better);
-        let before = self.told.clone();
+        let before = self.reported.clone();
         let from =
             (*self.labels != next).then(|| std::mem::replace(&mut self.labels, Arc::new(next)));
         let is_called_otherwise = from.is_some();
 
-        self.moved = !self.has_told_all();
-        // A row that was told before does not wait for a first name.
+        self.moved = !self.has_reported_all();
+        // A row that was reported before does not wait for a first name.
         if verdicts.contains(&Verdict::Doubt) {
             if self.unsettled_since.is_none() {
                 // What came since the last look was still for the former one.
-                self.tell_all();
+                self.report_all();
             }
             let since = self.unsettled_since.get_or_insert(now);
             // Nobody came in time, but now somebody accepts connections there: who that is will
             // be known soon.
-            let opened = self.told.as_ref().map_or(0, |told| told.opened);
+            let opened = self.reported.as_ref().map_or(0, |reported| reported.opened);
             if self.gave_up && self.counted.opened != opened {
                 *since = now;
                 self.gave_up = false;
@@ -172,9 +172,9 @@ impl Slot {
         let waits = self.unsettled_since.is_some_and(|since| now < since + PATIENCE_SECONDS);
         self.gave_up |= self.unsettled_since.is_some() && !waits;
         if !waits {
-            self.tell_all();
+            self.report_all();
         }
-        let grown = Growth { before, now: self.told.clone() };
+        let grown = Growth { before, now: self.reported.clone() };
         (is_called_otherwise || !grown.is_empty()).then(|| News {
             is_new: false,
             renamed: from.filter(|_| is_renamed).map(|from| Renamed { from, is_another }),
@@ -191,7 +191,7 @@ impl Slot {
         is_other_set: bool,
     ) -> bool {
         let is_overflow = edge.slot < FIRST_FREE_SLOT;
-        let has_connection = self.told.as_ref().is_some_and(|told| told.opened > 0);
+        let has_connection = self.reported.as_ref().is_some_and(|reported| reported.opened > 0);
         let Side { counts, evaluates, had_connection } = &mut self.side;
         let before = (*counts, *evaluates);
         if is_other_set {
@@ -208,7 +208,7 @@ impl Slot {
     }
 
     pub(super) fn delta(&self, edge: &Edge, news: Option<News>) -> Delta {
-        let nothing = || News { before: self.told.clone(), ..News::default() };
+        let nothing = || News { before: self.reported.clone(), ..News::default() };
         let News { is_new, renamed, before } = news.unwrap_or_else(nothing);
         Delta {
             id: EdgeId(edge.slot),
@@ -221,19 +221,19 @@ impl Slot {
             labels: Arc::clone(&self.labels),
             is_new,
             renamed,
-            grown: Growth { before, now: self.told.clone() },
+            grown: Growth { before, now: self.reported.clone() },
             counts: self.side.counts,
             evaluates: self.side.evaluates,
         }
     }
 
-    fn has_told_all(&self) -> bool {
-        self.told.as_ref().is_some_and(|told| is_same(told, &self.counted))
+    fn has_reported_all(&self) -> bool {
+        self.reported.as_ref().is_some_and(|reported| is_same(reported, &self.counted))
     }
 
-    fn tell_all(&mut self) {
-        if !self.has_told_all() {
-            self.told = Some(Arc::clone(&self.counted));
+    fn report_all(&mut self) {
+        if !self.has_reported_all() {
+            self.reported = Some(Arc::clone(&self.counted));
         }
     }
 }
