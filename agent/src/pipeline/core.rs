@@ -221,7 +221,7 @@ impl Core {
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.owners.namespaces());
         self.names.set_addresses(&survey.addresses);
-        self.relate.set_addresses(&survey.addresses);
+        self.tables.set_addresses(survey.addresses.iter().map(|(_, address)| *address));
         self.addresses.clone_from(&survey.addresses);
         self.ports.set_ephemeral(survey);
         self.addresses_at = Some(Instant::now());
@@ -251,12 +251,12 @@ impl Core {
         };
         let Self { account, kernel, .. } = self;
         let exported =
-            account.exported(updated.exported, elsewhere, &drained.ledger, kernel.adopted);
+            account.exported(updated.deltas.exported, elsewhere, &drained.ledger, kernel.adopted);
         let kept = self.keep(drained, now_us, taken_seconds as u64);
         let book = self.kept.book();
         let names = (&self.names, &book.registry);
-        let related =
-            self.relate.update(now_us, taken_seconds, &drained.edges, &self.tables, names);
+        let related = self.relate.update(now_us, taken_seconds, &updated.deltas, names);
+        self.epochs.observe(taken_seconds, &updated.deltas.edges);
         let hooks = views::hooks(&self.kernel);
         let mut sources = self.sources.views();
         sources.extend(self.kernel.dns.then(|| self.names.resolved()));
@@ -267,7 +267,7 @@ impl Core {
             ephemeral: self.ports.ephemeral_views(names, owners, now_us),
             conflicts: self.ports.conflicts.recent(),
             conflict_totals: self.ports.conflicts.totals(),
-            health_since: self.epochs.observe(taken_seconds, &updated.edges),
+            health: self.epochs.clone(),
             kept,
             preexisting_sockets: updated.edges.iter().map(|view| view.counters.preexisting).sum(),
             edges: updated.edges,
@@ -303,7 +303,7 @@ impl Core {
             |edge| naming(names, owners, &book.registry, edge, now_us),
             |key| live.contains(&(key.owner, key.port)),
         );
-        for step in updated.reclaim.drain(..) {
+        for step in updated.deltas.reclaim.drain(..) {
             give_back("edge", kernel.drain.reclaim_edge(&step));
         }
         updated
