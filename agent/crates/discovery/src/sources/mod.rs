@@ -12,6 +12,11 @@
 //! holds one; what it told last stays true until it tells anew. The core asks them to look again
 //! ([`Sources::ask`]) when it misses a name.
 
+#![cfg_attr(
+    not(all(feature = "kubernetes", feature = "docker", feature = "cri", feature = "conntrack")),
+    allow(dead_code, unused_imports, unused_variables, reason = "what the sources left out use")
+)]
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,13 +28,19 @@ use tokio::time::{Instant, sleep};
 use super::told::Told;
 use model::snapshot::{SourceState, SourceView};
 
+mod cluster;
+#[cfg(feature = "conntrack")]
 mod conntrack;
+#[cfg(feature = "cri")]
 mod cri;
+#[cfg(feature = "docker")]
 mod docker;
+#[cfg(feature = "kubernetes")]
 mod kubernetes;
+#[cfg(any(feature = "cri", feature = "docker", feature = "kubernetes"))]
 mod workload;
 
-pub use kubernetes::Cluster;
+pub use cluster::Cluster;
 
 /// Shortest and longest pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -131,20 +142,36 @@ impl Sources {
         let mut sources = Self { sources: Vec::new(), runtime: Some(runtime) };
         let Settings { docker, podman, cri, cluster, node, conntrack, labels } = settings;
         if cluster != Cluster::Off {
+            #[cfg(feature = "kubernetes")]
             let teller = kubernetes::Kubernetes::new(cluster, node, labels.clone());
+            #[cfg(feature = "kubernetes")]
             sources.add("kubernetes", true, teller);
+            #[cfg(not(feature = "kubernetes"))]
+            sources.add_missing("kubernetes", "Kubernetes", "kubernetes");
         }
         if let Some(socket) = docker {
+            #[cfg(feature = "docker")]
             sources.add("docker", true, docker::Docker::at(socket, labels.clone()));
+            #[cfg(not(feature = "docker"))]
+            sources.add_missing("docker", "Docker", "docker");
         }
         if let Some(socket) = podman {
+            #[cfg(feature = "docker")]
             sources.add("podman", true, docker::Docker::podman(socket, labels.clone()));
+            #[cfg(not(feature = "docker"))]
+            sources.add_missing("podman", "podman", "docker");
         }
         if !cri.is_empty() {
+            #[cfg(feature = "cri")]
             sources.add("cri", true, cri::Cri::new(cri, labels));
+            #[cfg(not(feature = "cri"))]
+            sources.add_missing("cri", "CRI", "cri");
         }
         if conntrack {
+            #[cfg(feature = "conntrack")]
             sources.add("conntrack", false, conntrack::Conntrack);
+            #[cfg(not(feature = "conntrack"))]
+            sources.add_missing("conntrack", "conntrack", "conntrack");
         }
         Ok(sources)
     }
@@ -167,6 +194,30 @@ impl Sources {
         let outlet = Outlet { name, report: sender, wanted: wanted.clone() };
         runtime.spawn(supervise(teller, outlet, PAUSES));
         self.sources.push(Source { name, tells_containers, report, wanted });
+    }
+
+    #[cfg(any(
+        test,
+        not(all(
+            feature = "kubernetes",
+            feature = "docker",
+            feature = "cri",
+            feature = "conntrack"
+        ))
+    ))]
+    /// A source that is configured, but was left out of this build: says so in the log and in the
+    /// list of sources.
+    fn add_missing(&mut self, name: &'static str, support: &str, feature: &str) {
+        let why = format!("this build has no {support} support; build with --features {feature}");
+        tracing::warn!("names.{name}: {why}, or turn names.{name} off");
+        let (_, report) = watch::channel(Report {
+            told: Arc::default(),
+            state: SourceState::Absent,
+            detail: Some(why),
+            lookups: 0,
+            errors: 0,
+        });
+        self.sources.push(Source { name, tells_containers: false, report, wanted: Arc::default() });
     }
 
     /// What they know now, the surest first, and whether some of them may yet tell of a container.
@@ -333,6 +384,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_source_that_is_not_built_in_names_its_feature() {
+        let mut sources = Sources::none();
+        sources.add_missing("podman", "podman", "docker");
+        let views = sources.views();
+        assert_eq!((&*views[0].name, views[0].state), ("podman", SourceState::Absent));
+        let expected = "this build has no podman support; build with --features docker";
+        assert_eq!(views[0].detail.as_deref(), Some(expected));
+        assert!(!sources.told().1, "nothing is expected of it");
     }
 
     #[tokio::test]

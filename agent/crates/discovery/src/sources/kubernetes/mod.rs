@@ -6,8 +6,6 @@
 //! looked up once.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +17,7 @@ use tokio::time::sleep;
 use self::objects::{EndpointSlice, Owned, Pod, Service as ServiceObject};
 use self::watch::{Change, Part, follow};
 use super::workload::{self, Workload};
-use super::{FIRST_PAUSE, Outlet, SETTLE, Teller, Trouble};
+use super::{Cluster, FIRST_PAUSE, Outlet, SETTLE, Teller, Trouble};
 use crate::told::{Bearer, Frontend, Told};
 use model::service::{Entity, Kind, Service, Source};
 
@@ -32,18 +30,6 @@ const MAX_OBJECTS: usize = 65_536;
 const WAITING: usize = 256;
 /// The Service that a slice belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
-/// Which cluster to ask.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Cluster {
-    /// The one that the agent runs in as a pod, if any.
-    #[default]
-    Own,
-    /// None.
-    Off,
-    /// The one with this address, without credentials.
-    At(http::Uri),
-}
 
 /// The API server, asked for what concerns this node.
 pub(super) struct Kubernetes {
@@ -68,35 +54,6 @@ struct Objects {
     /// (kind, namespace, name) of an owner → its own owner; `None` if it has none or that cannot
     /// be known.
     owners: HashMap<(String, String, String), Option<Workload>>,
-}
-
-impl FromStr for Cluster {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "auto" => Ok(Self::Own),
-            "off" => Ok(Self::Off),
-            url => {
-                let uri: http::Uri = url.parse().map_err(drop)?;
-                if uri.scheme().is_some() && uri.host().is_some() {
-                    Ok(Self::At(uri))
-                } else {
-                    Err(())
-                }
-            }
-        }
-    }
-}
-
-impl fmt::Display for Cluster {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Own => f.write_str("auto"),
-            Self::Off => f.write_str("off"),
-            Self::At(uri) => write!(f, "{uri}"),
-        }
-    }
 }
 
 impl Kubernetes {
