@@ -1,7 +1,7 @@
 //! Who was found at the other end of an edge.
 
+use super::inventory::Workload;
 use super::rules::Rules;
-use super::told::Bearer;
 use model::service::{Entity, Service, Source};
 
 /// Who is at the other end.
@@ -12,21 +12,21 @@ pub struct Found {
     /// Who it is.
     pub entity: Entity,
     /// What the client asked for, if another answered.
-    pub asked: Option<Service>,
+    pub virtual_service: Option<Service>,
     /// Whether a better name is not to be expected in the next seconds.
-    pub settled: bool,
+    pub stable: bool,
 }
 
 impl Found {
     /// Nothing but the name.
     pub fn new(service: Service) -> Self {
-        Self { service, entity: Entity::UNKNOWN, asked: None, settled: true }
+        Self { service, entity: Entity::UNKNOWN, virtual_service: None, stable: true }
     }
 
     /// Somebody whom a source knows, found in this way.
-    pub(super) fn bearer(bearer: &Bearer, source: Source, rules: &Rules) -> Self {
-        let service = rules.bearer(bearer).unwrap_or_else(|| bearer.service.clone());
-        Self { entity: bearer.entity, ..Self::new(service.found_by(source)) }
+    pub(super) fn workload(workload: &Workload, source: Source, rules: &Rules) -> Self {
+        let service = rules.workload(workload).unwrap_or_else(|| workload.service.clone());
+        Self { entity: workload.entity, ..Self::new(service.found_by(source)) }
     }
 }
 

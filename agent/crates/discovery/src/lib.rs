@@ -3,7 +3,7 @@
 //! [`Names::owner`] asks in this order; the first that knows wins:
 //!
 //! 1. [`rules`]: what the operator decided;
-//! 2. what the slow sources have [`told`] of the container or pod that the owner's cgroup belongs
+//! 2. what the slow sources have [`inventory`] of the container or pod that the owner's cgroup belongs
 //!    to: Kubernetes, Docker, Podman, the CRI ([`sources`]);
 //! 3. the id of that container ([`place`]);
 //! 4. the systemd unit of the cgroup;
@@ -34,12 +34,13 @@ use model::snapshot::SourceView;
 
 mod addresses;
 pub mod cgroup;
+pub mod cgroup_info;
 mod command_line;
 pub mod docker_proxy;
 mod flags;
 mod found;
+pub mod inventory;
 mod listener;
-pub mod place;
 pub mod process;
 mod program_name;
 pub mod remote;
@@ -48,14 +49,13 @@ pub mod rules;
 mod shell;
 pub mod sources;
 mod title;
-pub mod told;
 
-use cgroup::{Cgroups, Whereabouts};
+use cgroup::{Cgroups, Lookup};
+use cgroup_info::CgroupInfo;
 pub use found::Found;
-use place::Place;
+use inventory::{Inventory, Workload};
 pub use remote::Client;
 use rules::Rules;
-use told::{Bearer, Told};
 
 /// Owners kept at most; the kernel's table is smaller.
 const MAX_OWNERS: usize = 65_536;
@@ -72,7 +72,7 @@ pub struct Owner<'a> {
     /// The kernel's row.
     pub row: &'a OwnerRow,
     /// Where it lives, if that is known.
-    pub place: Option<&'a Place>,
+    pub cgroup_info: Option<&'a CgroupInfo>,
     /// The ports it listens on.
     pub ports: &'a [u16],
 }
@@ -83,11 +83,11 @@ pub struct Names {
     /// Whether systemd units are names.
     units: bool,
     cgroups: Cgroups,
-    told: Vec<Arc<Told>>,
+    inventories: Vec<Arc<Inventory>>,
     /// Counts what has been told, so that an answer knows what it was made from.
-    told_version: u64,
+    inventory_version: u64,
     /// Whether some source may yet tell of containers.
-    expecting: bool,
+    containers_pending: bool,
     missing: bool,
     owners: HashMap<u32, Named>,
     ports: HashMap<u32, Vec<u16>>,
@@ -97,8 +97,8 @@ pub struct Names {
 struct Named {
     born_us: u64,
     service: Service,
-    told_version: u64,
-    settled: bool,
+    inventory_version: u64,
+    stable: bool,
     /// When to ask again, and how often that has happened; `None` once the answer is final.
     retry: Option<(u64, u32)>,
 }
@@ -109,7 +109,7 @@ struct Answer {
     /// Asking again may find a better one.
     is_final: bool,
     /// A better one is to be expected in the next seconds.
-    settled: bool,
+    stable: bool,
 }
 
 impl Default for Names {
@@ -131,9 +131,9 @@ impl Names {
             rules,
             units,
             cgroups,
-            told: Vec::new(),
-            told_version: 0,
-            expecting: false,
+            inventories: Vec::new(),
+            inventory_version: 0,
+            containers_pending: false,
             missing: false,
             owners: HashMap::new(),
             ports: HashMap::new(),
@@ -142,13 +142,13 @@ impl Names {
 
     /// What the slow sources know now, the surest first; `expecting` is whether some of them may
     /// yet tell of containers.
-    pub fn set_told(&mut self, told: Vec<Arc<Told>>, expecting: bool) {
-        self.expecting = expecting;
-        let same = self.told.len() == told.len()
-            && self.told.iter().zip(&told).all(|(old, new)| Arc::ptr_eq(old, new));
+    pub fn set_inventories(&mut self, inventories: Vec<Arc<Inventory>>, containers_pending: bool) {
+        self.containers_pending = containers_pending;
+        let same = self.inventories.len() == inventories.len()
+            && self.inventories.iter().zip(&inventories).all(|(old, new)| Arc::ptr_eq(old, new));
         if !same {
-            self.told_version += 1;
-            self.told = told;
+            self.inventory_version += 1;
+            self.inventories = inventories;
         }
     }
 
@@ -166,17 +166,17 @@ impl Names {
         }
         let known = self.owners.get(&slot).filter(|known| known.born_us == row.born_us);
         let mut retries = 0;
-        if let Some(Named { service, told_version, settled, retry, .. }) = known {
-            let news = *told_version != self.told_version;
+        if let Some(Named { service, inventory_version, stable, retry, .. }) = known {
+            let news = *inventory_version != self.inventory_version;
             match retry {
                 Some((at, before)) if now_us >= *at => retries = before + 1,
                 Some((_, before)) if news => retries = *before,
                 None if news && service.source <= Source::Container => {}
-                _ => return (service.clone(), *settled),
+                _ => return (service.clone(), *stable),
             }
         }
         let former = known.map(|known| known.service.clone());
-        let Answer { service: found, is_final, settled } = self.ask(slot, row, now_us);
+        let Answer { service: found, is_final, stable } = self.ask(slot, row, now_us);
         let service = former.filter(|former| is_no_worse(former, &found)).unwrap_or(found);
         if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&slot) {
             let wait = FIRST_RETRY_US << retries.min(RETRIES);
@@ -184,17 +184,17 @@ impl Names {
             let named = Named {
                 born_us: row.born_us,
                 service: service.clone(),
-                told_version: self.told_version,
-                settled,
+                inventory_version: self.inventory_version,
+                stable,
                 retry,
             };
             self.owners.insert(slot, named);
         }
-        (service, settled)
+        (service, stable)
     }
 
     /// The service of an owner that has no row: a process that was there before the agent.
-    pub fn stranger(&mut self, row: &OwnerRow, now_us: u64) -> Service {
+    pub fn owner_without_row(&mut self, row: &OwnerRow, now_us: u64) -> Service {
         // The overflow row's number is nobody's: no ports are known.
         self.ask(OWNER_OVERFLOW, row, now_us).service
     }
@@ -241,13 +241,13 @@ impl Names {
 
     /// Whether there are namespaces of which the addresses are not known yet, and that may be
     /// containers'.
-    pub fn set_strangers(&mut self, strangers: bool) {
-        self.remotes.set_strangers(strangers);
+    pub fn set_unknown_namespaces(&mut self, unknown_namespaces: bool) {
+        self.remotes.set_unknown_namespaces(unknown_namespaces);
     }
 
     /// What DNS servers have told programs of this host since the last time, and how many answers
     /// could not be read.
-    pub fn set_answers(&mut self, answers: &[dns::Answer], malformed: u64, now_us: u64) {
+    pub fn learn_dns_answers(&mut self, answers: &[dns::Answer], malformed: u64, now_us: u64) {
         self.remotes.resolved.learn(answers, malformed, now_us);
     }
 
@@ -258,7 +258,7 @@ impl Names {
 
     /// Who connects where, from the edges of role client. Call after [`Self::set_addresses`].
     pub fn set_clients(&mut self, clients: &[Client]) {
-        self.remotes.set_clients(clients, &self.told);
+        self.remotes.set_clients(clients, &self.inventories);
     }
 
     /// The service at the other end of an edge whose owner is in network namespace `netns`.
@@ -266,7 +266,7 @@ impl Names {
     /// Made from what the tables hold now: when a listener has gone, its name has too. Whoever
     /// labels rows that live longer should keep the surest name that a row ever had.
     pub fn remote(&mut self, netns: u32, key: &EdgeKey) -> Found {
-        self.remotes.resolve(netns, key, &self.rules, &self.told)
+        self.remotes.resolve(netns, key, &self.rules, &self.inventories)
     }
 
     /// The only service that listens on a port of a namespace: whose connections are there that
@@ -278,47 +278,52 @@ impl Names {
     /// The container behind a port that is published in this namespace, as its runtime calls it:
     /// whoever listens there does so for the container.
     pub fn published(&self, netns: u32, port: u16) -> Option<Service> {
-        let bearer = self.told.iter().find_map(|told| told.published(netns, None, port))?;
-        Some(self.rules.bearer(bearer).unwrap_or_else(|| bearer.service.clone()))
+        let workload =
+            self.inventories.iter().find_map(|inventory| inventory.published(netns, None, port))?;
+        Some(self.rules.workload(workload).unwrap_or_else(|| workload.service.clone()))
     }
 
     /// The container that was to publish a port in this namespace and did not start, as its
     /// runtime calls it.
-    pub fn refused(&self, netns: u32, port: Port) -> Option<Service> {
-        let bearer = self.told.iter().find_map(|told| told.refused(netns, port))?;
-        Some(self.rules.bearer(bearer).unwrap_or_else(|| bearer.service.clone()))
+    pub fn failed_to_publish(&self, netns: u32, port: Port) -> Option<Service> {
+        let workload =
+            self.inventories.iter().find_map(|inventory| inventory.refused(netns, port))?;
+        Some(self.rules.workload(workload).unwrap_or_else(|| workload.service.clone()))
     }
 
     /// Whether a source tells of containers that publish their ports in this namespace.
     pub fn publishes_in(&self, netns: u32) -> bool {
-        self.told.iter().any(|told| told.published_in() == Some(netns))
+        self.inventories.iter().any(|inventory| inventory.published_in() == Some(netns))
     }
 
     /// The service at an address and port, if anybody knows.
     pub fn server(&self, address: Address, port: u16) -> Option<Service> {
-        self.remotes.at(address, port, &self.rules, &self.told)
+        self.remotes.at(address, port, &self.rules, &self.inventories)
     }
 
     /// Where the endpoints of Kubernetes Services that are ready listen.
     pub fn endpoints(&self) -> impl Iterator<Item = SocketAddr> {
-        let ready = self.told.iter().flat_map(|told| told.ready());
+        let ready = self.inventories.iter().flat_map(|inventory| inventory.ready());
         ready.map(|(address, port)| SocketAddr::new(address::to_ip(address), port))
     }
 
     /// Whether others answer in the place of this address and port.
     pub fn is_front(&self, address: Address, port: u16) -> bool {
-        self.told.iter().any(|told| {
-            told.frontend(address, port).is_some() || !told.answers(address, port).is_empty()
+        self.inventories.iter().any(|inventory| {
+            inventory.frontend(address, port).is_some()
+                || !inventory.answers(address, port).is_empty()
         })
     }
 
     /// The pod or container that has an address, by its own name.
     pub fn instance(&self, address: Address) -> Option<Arc<str>> {
-        let bearer = |told: &Arc<Told>| {
-            let bearer = told.at(address).or_else(|| told.endpoint(address))?;
-            Some(Arc::clone(&bearer.instance))
+        let workload = |inventory: &Arc<Inventory>| {
+            let workload = inventory.at(address).or_else(|| inventory.endpoint(address))?;
+            Some(Arc::clone(&workload.instance))
         };
-        self.told.iter().find_map(|told| bearer(told).filter(|name| !name.is_empty()))
+        self.inventories
+            .iter()
+            .find_map(|inventory| workload(inventory).filter(|name| !name.is_empty()))
     }
 
     /// Table entries left out because a table was full.
@@ -328,35 +333,41 @@ impl Names {
 
     /// Asks who knows.
     fn ask(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> Answer {
-        let certain = |service| Answer { service, is_final: true, settled: true };
+        let certain = |service| Answer { service, is_final: true, stable: true };
         if row.key.cgroup == 0 && row.key.comm[0] == 0 {
             // No task was involved when the socket was first seen.
             return certain(Service::new("none", Source::Unknown));
         }
-        let whereabouts = self.cgroups.place(row, now_us);
-        let place = match &whereabouts {
-            Whereabouts::At(place) => Some(&**place),
-            Whereabouts::Nowhere | Whereabouts::NotYet => None,
+        let cgroup = self.cgroups.lookup(row, now_us);
+        let cgroup_info = match &cgroup {
+            Lookup::Found(info) => Some(&**info),
+            Lookup::NotFound | Lookup::Pending => None,
         };
         let ports = self.ports.get(&slot).map_or(&[][..], Vec::as_slice);
-        let owner = Owner { row, place, ports };
-        let bearer = place.and_then(|place| self.told.iter().find_map(|told| told.bearer(place)));
-        if let Some(service) = self.rules.owner(&owner, bearer) {
+        let owner = Owner { row, cgroup_info, ports };
+        let workload = cgroup_info.and_then(|cgroup_info| {
+            self.inventories.iter().find_map(|inventory| inventory.workload(cgroup_info))
+        });
+        if let Some(service) = self.rules.owner(&owner, workload) {
             return certain(service);
         }
-        if let Some(Bearer { service, .. }) = bearer {
+        if let Some(Workload { service, .. }) = workload {
             return certain(service.clone());
         }
-        let container = place.and_then(Place::container_name);
-        let untold = container.is_some() && self.expecting;
+        let container = cgroup_info.and_then(CgroupInfo::container_name);
+        let untold = container.is_some() && self.containers_pending;
         self.missing |= untold;
-        let lost = whereabouts == Whereabouts::NotYet;
-        let unit = || place.filter(|_| self.units)?.unit.clone();
+        let lost = cgroup == Lookup::Pending;
+        let unit = || cgroup_info.filter(|_| self.units)?.unit.clone();
         let service = container
             .or_else(unit)
             .or_else(|| process::name(row))
             .unwrap_or_else(|| Service::new(UNKNOWN, Source::Unknown));
-        Answer { service, is_final: !untold && !lost, settled: !(untold || lost && self.expecting) }
+        Answer {
+            service,
+            is_final: !untold && !lost,
+            stable: !(untold || lost && self.containers_pending),
+        }
     }
 }
 

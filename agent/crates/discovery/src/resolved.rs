@@ -143,7 +143,7 @@ mod tests {
     }
 
     /// At `second`, namespace `netns` was told `name`.
-    fn told(netns: u32, second: u64, name: &str, addresses: &[(&str, u32)]) -> Answer {
+    fn answer_of(netns: u32, second: u64, name: &str, addresses: &[(&str, u32)]) -> Answer {
         let addresses = addresses.iter().map(|(ip, ttl)| (ip.parse().unwrap(), *ttl)).collect();
         let resolution = Resolution { name: name.to_owned(), addresses };
         Answer { netns, time_ns: second * 1_000_000_000, resolution }
@@ -161,8 +161,8 @@ mod tests {
     fn a_name_belongs_to_the_namespace_that_asked() {
         let mut resolved = Resolved::default();
         let answers = [
-            told(1, 0, "db.example", &[("10.0.0.1", 60), ("2001:db8::1", 60)]),
-            told(2, 0, "other.example", &[("10.0.0.1", 60)]),
+            answer_of(1, 0, "db.example", &[("10.0.0.1", 60), ("2001:db8::1", 60)]),
+            answer_of(2, 0, "other.example", &[("10.0.0.1", 60)]),
         ];
         learn(&mut resolved, &answers, 0);
         assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("db.example"));
@@ -175,9 +175,9 @@ mod tests {
     #[test]
     fn names_live_as_long_as_they_are_told_to_and_not_less_than_programs_keep_them() {
         let mut resolved = Resolved::default();
-        learn(&mut resolved, &[told(1, 0, "brief", &[("10.0.0.1", 0)])], 0);
-        learn(&mut resolved, &[told(1, 0, "long", &[("10.0.0.2", 100)])], 0);
-        learn(&mut resolved, &[told(1, 0, "ever", &[("10.0.0.3", u32::MAX)])], 0);
+        learn(&mut resolved, &[answer_of(1, 0, "brief", &[("10.0.0.1", 0)])], 0);
+        learn(&mut resolved, &[answer_of(1, 0, "long", &[("10.0.0.2", 100)])], 0);
+        learn(&mut resolved, &[answer_of(1, 0, "ever", &[("10.0.0.3", u32::MAX)])], 0);
         for (second, expected) in [(29, 3), (30, 2), (99, 2), (100, 1), (86_399, 1), (86_400, 0)] {
             learn(&mut resolved, &[], second * SECOND_US);
             assert_eq!(resolved.names.len(), expected, "after {second} seconds");
@@ -188,13 +188,13 @@ mod tests {
     #[test]
     fn a_name_stays_while_an_edge_leads_there() {
         let mut resolved = Resolved::default();
-        learn(&mut resolved, &[told(1, 0, "db", &[("10.0.0.1", 1)])], 0);
+        learn(&mut resolved, &[answer_of(1, 0, "db", &[("10.0.0.1", 1)])], 0);
         for second in 1..100 {
             learn(&mut resolved, &[], second * SECOND_US);
             assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("db"));
         }
         // Somebody else has the address now, and was asked for.
-        learn(&mut resolved, &[told(1, 100, "next", &[("10.0.0.1", 1)])], 100 * SECOND_US);
+        learn(&mut resolved, &[answer_of(1, 100, "next", &[("10.0.0.1", 1)])], 100 * SECOND_US);
         assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("next"));
         learn(&mut resolved, &[], 131 * SECOND_US);
         learn(&mut resolved, &[], 132 * SECOND_US);
@@ -204,14 +204,14 @@ mod tests {
     #[test]
     fn of_several_names_the_first_that_lives_counts() {
         let mut resolved = Resolved::default();
-        learn(&mut resolved, &[told(1, 0, "first", &[("10.0.0.1", 40)])], 0);
-        learn(&mut resolved, &[told(1, 1, "second", &[("10.0.0.1", 40)])], SECOND_US);
+        learn(&mut resolved, &[answer_of(1, 0, "first", &[("10.0.0.1", 40)])], 0);
+        learn(&mut resolved, &[answer_of(1, 1, "second", &[("10.0.0.1", 40)])], SECOND_US);
         assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("first"));
         // Asked for again: lives on.
-        learn(&mut resolved, &[told(1, 30, "first", &[("10.0.0.1", 40)])], 30 * SECOND_US);
-        learn(&mut resolved, &[told(1, 60, "second", &[("10.0.0.1", 40)])], 60 * SECOND_US);
+        learn(&mut resolved, &[answer_of(1, 30, "first", &[("10.0.0.1", 40)])], 30 * SECOND_US);
+        learn(&mut resolved, &[answer_of(1, 60, "second", &[("10.0.0.1", 40)])], 60 * SECOND_US);
         assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("first"));
-        learn(&mut resolved, &[told(1, 71, "second", &[("10.0.0.1", 40)])], 71 * SECOND_US);
+        learn(&mut resolved, &[answer_of(1, 71, "second", &[("10.0.0.1", 40)])], 71 * SECOND_US);
         assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("second"));
     }
 
@@ -219,7 +219,7 @@ mod tests {
     fn what_stands_for_blocked_or_myself_is_nobodys_name() {
         let mut resolved = Resolved::default();
         let nowhere = ["0.0.0.0", "127.0.0.1", "::", "::1", "224.0.0.1", "255.255.255.255"];
-        learn(&mut resolved, &[told(1, 0, "ads.example", &nowhere.map(|ip| (ip, 60)))], 0);
+        learn(&mut resolved, &[answer_of(1, 0, "ads.example", &nowhere.map(|ip| (ip, 60)))], 0);
         assert_eq!(resolved.names.len(), 0);
     }
 
@@ -228,7 +228,7 @@ mod tests {
         let mut resolved = Resolved::default();
         let flood: Vec<_> = (0..1_000_000_u32)
             .map(|n| {
-                told(
+                answer_of(
                     1,
                     0,
                     &format!("n{n}"),
@@ -239,7 +239,7 @@ mod tests {
         learn(&mut resolved, &flood, 0);
         assert_eq!(resolved.names.len(), MAX_OF_NAMESPACE);
         assert_eq!(resolved.dropped, 1_000_000 - MAX_OF_NAMESPACE as u64);
-        learn(&mut resolved, &[told(2, 0, "db", &[("10.0.0.1", 60)])], 0);
+        learn(&mut resolved, &[answer_of(2, 0, "db", &[("10.0.0.1", 60)])], 0);
         assert_eq!(name(&mut resolved, 2, "10.0.0.1").as_deref(), Some("db"));
     }
 }

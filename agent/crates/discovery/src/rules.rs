@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use super::Owner;
-use super::told::Bearer;
+use super::inventory::Workload;
 use model::service::{Kind, Service, Source, is_printable};
 
 /// One rule.
@@ -83,7 +83,7 @@ impl Rules {
     }
 
     /// The name of an owner, if some rule is about it.
-    pub fn owner(&self, owner: &Owner<'_>, bearer: Option<&Bearer>) -> Option<Service> {
+    pub fn owner(&self, owner: &Owner<'_>, workload: Option<&Workload>) -> Option<Service> {
         // Reading the link is only worth it if somebody asks.
         let by_program = self.rules.iter().any(|rule| matches!(rule.matches, Match::Executable(_)));
         let program = by_program.then(|| program(owner.row)).flatten();
@@ -91,10 +91,12 @@ impl Rules {
             Match::Executable(pattern) => {
                 program.as_deref().is_some_and(|program| fits_program(pattern, program))
             }
-            Match::Cgroup(pattern) => owner.place.is_some_and(|place| fits(pattern, &place.path)),
+            Match::Cgroup(pattern) => {
+                owner.cgroup_info.is_some_and(|cgroup_info| fits(pattern, &cgroup_info.path))
+            }
             Match::Port(port) => owner.ports.contains(port),
-            Match::Label(key, pattern) => bearer.is_some_and(|bearer| {
-                bearer.labels.iter().any(|(name, value)| name == key && fits(pattern, value))
+            Match::Label(key, pattern) => workload.is_some_and(|workload| {
+                workload.labels.iter().any(|(name, value)| name == key && fits(pattern, value))
             }),
             Match::Address(_) => false,
         })?;
@@ -102,10 +104,10 @@ impl Rules {
     }
 
     /// The name of a container or pod, if some rule is about its labels.
-    pub fn bearer(&self, bearer: &Bearer) -> Option<Service> {
+    pub fn workload(&self, workload: &Workload) -> Option<Service> {
         let rule = self.rules.iter().find(|rule| match &rule.matches {
             Match::Label(key, pattern) => {
-                bearer.labels.iter().any(|(name, value)| name == key && fits(pattern, value))
+                workload.labels.iter().any(|(name, value)| name == key && fits(pattern, value))
             }
             _ => false,
         })?;
@@ -274,7 +276,7 @@ fn fits(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place::Place;
+    use crate::cgroup_info::CgroupInfo;
     use agent_common::wire::Wire as _;
     use model::service::Entity;
     use proptest::prelude::*;
@@ -308,21 +310,24 @@ mod tests {
             "label:app=web-* -> prod/web",
         ]);
         let mut row = OwnerRow::zeroed();
-        let check =
-            |row: &OwnerRow, place: &str, ports: &[u16], label: &str, expected: Option<&str>| {
-                let place = Place::of(place);
-                let owner = Owner { row, place: Some(&place), ports };
-                let labels = Arc::from([("app".to_owned(), label.to_owned())]);
-                let bearer = Bearer {
-                    service: Service::any(),
-                    entity: Entity(1),
-                    instance: Arc::default(),
-                    labels,
-                };
-                let found = rules.owner(&owner, Some(&bearer));
-                let name = found.map(|found| format!("{}/{}", found.namespace, found.name));
-                assert_eq!(name.as_deref(), expected);
+        let check = |row: &OwnerRow,
+                     cgroup_info: &str,
+                     ports: &[u16],
+                     label: &str,
+                     expected: Option<&str>| {
+            let cgroup_info = CgroupInfo::of(cgroup_info);
+            let owner = Owner { row, cgroup_info: Some(&cgroup_info), ports };
+            let labels = Arc::from([("app".to_owned(), label.to_owned())]);
+            let workload = Workload {
+                service: Service::any(),
+                entity: Entity(1),
+                instance: Arc::default(),
+                labels,
             };
+            let found = rules.owner(&owner, Some(&workload));
+            let name = found.map(|found| format!("{}/{}", found.namespace, found.name));
+            assert_eq!(name.as_deref(), expected);
+        };
         check(&row, "/", &[], "", None);
         check(&row, "/system.slice/backup-all.service", &[], "", Some("/backup"));
         check(&row, "/", &[80, 9100], "", Some("/node-exporter"));

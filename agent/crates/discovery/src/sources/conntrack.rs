@@ -10,8 +10,8 @@ use std::time::Duration;
 use hashbrown::HashSet;
 use tokio::time::{Instant, sleep};
 
-use super::{Outlet, Teller, Trouble};
-use crate::told::{MAX_ENTRIES, Told};
+use super::{NameSource, Publisher, SourceError};
+use crate::inventory::{Inventory, MAX_ENTRIES};
 use linux::conntrack::{self, Translation};
 use linux::namespaces;
 
@@ -23,22 +23,24 @@ const SHARE: u32 = 50;
 /// The kernel's connection tracking.
 pub(super) struct Conntrack;
 
-impl Teller for Conntrack {
-    async fn run(&mut self, outlet: &Outlet) -> Trouble {
+impl NameSource for Conntrack {
+    async fn run(&mut self, publisher: &Publisher) -> SourceError {
         loop {
             let began = Instant::now();
-            outlet.looked_up();
+            publisher.looked_up();
             match tokio::task::spawn_blocking(look).await {
-                Ok(Ok(Some(told))) => outlet.tell(told, None),
+                Ok(Ok(Some(inventory))) => publisher.publish(inventory, None),
                 Ok(Ok(None)) => {
-                    return Trouble::Absent("no network namespace tracks connections".to_owned());
+                    return SourceError::Absent(
+                        "no network namespace tracks connections".to_owned(),
+                    );
                 }
-                Ok(Err(why)) => return Trouble::Failed(why),
-                Err(_) => return Trouble::Failed("the list could not be made".to_owned()),
+                Ok(Err(why)) => return SourceError::Failed(why),
+                Err(_) => return SourceError::Failed("the list could not be made".to_owned()),
             }
             let took = began.elapsed();
-            if let Err(trouble) = outlet.wait(std::future::pending()).await {
-                return trouble;
+            if let Err(error) = publisher.wait(std::future::pending()).await {
+                return error;
             }
             sleep(PAUSE.max(took * SHARE)).await;
         }
@@ -46,7 +48,7 @@ impl Teller for Conntrack {
 }
 
 /// Everything that is translated now; none where nothing is tracked.
-fn look() -> Result<Option<Told>, String> {
+fn look() -> Result<Option<Inventory>, String> {
     let (namespaces, _) = namespaces::all();
     let mut translations: HashSet<Translation> = HashSet::new();
     let mut tracking = false;
@@ -72,9 +74,9 @@ fn look() -> Result<Option<Told>, String> {
     if let Some(why) = failure.filter(|_| !tracking) {
         return Err(why);
     }
-    let mut told = Told::default();
+    let mut inventory = Inventory::default();
     for Translation { asked, answered } in translations {
-        told.add_answer(asked, answered);
+        inventory.add_translation(asked, answered);
     }
-    Ok(tracking.then_some(told))
+    Ok(tracking.then_some(inventory))
 }

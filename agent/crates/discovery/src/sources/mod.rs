@@ -25,20 +25,20 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-use super::told::Told;
+use super::inventory::Inventory;
 use model::snapshot::{SourceState, SourceView};
 
 mod cluster;
 #[cfg(feature = "conntrack")]
 mod conntrack;
+#[cfg(any(feature = "cri", feature = "docker", feature = "kubernetes"))]
+mod controller;
 #[cfg(feature = "cri")]
 mod cri;
 #[cfg(feature = "docker")]
 mod docker;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
-#[cfg(any(feature = "cri", feature = "docker", feature = "kubernetes"))]
-mod workload;
 
 pub use cluster::Cluster;
 
@@ -49,7 +49,7 @@ const LAST_PAUSE: Duration = Duration::from_mins(1);
 const PAUSES: Pauses =
     Pauses { absent: Duration::from_secs(5), first: FIRST_PAUSE, last: LAST_PAUSE };
 /// What happens to a container happens in bursts.
-const SETTLE: Duration = Duration::from_millis(100);
+const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Lists are made anew at least so often, in case an event was missed.
 const REFRESH: Duration = Duration::from_mins(1);
 /// How long an answer may take.
@@ -83,15 +83,15 @@ pub struct Sources {
 
 struct Source {
     name: &'static str,
-    tells_containers: bool,
+    lists_containers: bool,
     report: watch::Receiver<Report>,
-    wanted: Arc<Notify>,
+    refresh: Arc<Notify>,
 }
 
 /// What is known of a source.
 #[derive(Clone, Debug)]
 struct Report {
-    told: Arc<Told>,
+    inventory: Arc<Inventory>,
     state: SourceState,
     detail: Option<String>,
     lookups: u64,
@@ -99,10 +99,10 @@ struct Report {
 }
 
 /// Where a source leaves what it has to tell.
-pub(super) struct Outlet {
+pub(super) struct Publisher {
     name: &'static str,
     report: watch::Sender<Report>,
-    wanted: Arc<Notify>,
+    refresh: Arc<Notify>,
 }
 
 /// How long to wait before a source is tried again.
@@ -117,7 +117,7 @@ struct Pauses {
 }
 
 /// Why a source stopped.
-pub(super) enum Trouble {
+pub(super) enum SourceError {
     /// It is not on this host.
     Absent(String),
     /// It does not answer as it should.
@@ -125,9 +125,9 @@ pub(super) enum Trouble {
 }
 
 /// A source, as its task sees it.
-pub(super) trait Teller: Send + 'static {
+pub(super) trait NameSource: Send + 'static {
     /// Looks, tells, and goes on as long as that works.
-    fn run(&mut self, outlet: &Outlet) -> impl Future<Output = Trouble> + Send;
+    fn run(&mut self, publisher: &Publisher) -> impl Future<Output = SourceError> + Send;
 }
 
 impl Sources {
@@ -143,9 +143,9 @@ impl Sources {
         let Settings { docker, podman, cri, cluster, node, conntrack, labels } = settings;
         if cluster != Cluster::Off {
             #[cfg(feature = "kubernetes")]
-            let teller = kubernetes::Kubernetes::new(cluster, node, labels.clone());
+            let source = kubernetes::Kubernetes::new(cluster, node, labels.clone());
             #[cfg(feature = "kubernetes")]
-            sources.add("kubernetes", true, teller);
+            sources.add("kubernetes", true, source);
             #[cfg(not(feature = "kubernetes"))]
             sources.add_missing("kubernetes", "Kubernetes", "kubernetes");
         }
@@ -181,19 +181,19 @@ impl Sources {
         Self { sources: Vec::new(), runtime: None }
     }
 
-    fn add(&mut self, name: &'static str, tells_containers: bool, teller: impl Teller) {
+    fn add(&mut self, name: &'static str, lists_containers: bool, source: impl NameSource) {
         let Some(runtime) = &self.runtime else { return };
         let (sender, report) = watch::channel(Report {
-            told: Arc::default(),
+            inventory: Arc::default(),
             state: SourceState::Starting,
             detail: None,
             lookups: 0,
             errors: 0,
         });
-        let wanted = Arc::new(Notify::new());
-        let outlet = Outlet { name, report: sender, wanted: wanted.clone() };
-        runtime.spawn(supervise(teller, outlet, PAUSES));
-        self.sources.push(Source { name, tells_containers, report, wanted });
+        let refresh = Arc::new(Notify::new());
+        let publisher = Publisher { name, report: sender, refresh: refresh.clone() };
+        runtime.spawn(supervise(source, publisher, PAUSES));
+        self.sources.push(Source { name, lists_containers, report, refresh });
     }
 
     #[cfg(any(
@@ -211,42 +211,48 @@ impl Sources {
         let why = format!("this build has no {support} support; build with --features {feature}");
         tracing::warn!("names.{name}: {why}, or turn names.{name} off");
         let (_, report) = watch::channel(Report {
-            told: Arc::default(),
+            inventory: Arc::default(),
             state: SourceState::Absent,
             detail: Some(why),
             lookups: 0,
             errors: 0,
         });
-        self.sources.push(Source { name, tells_containers: false, report, wanted: Arc::default() });
+        self.sources.push(Source {
+            name,
+            lists_containers: false,
+            report,
+            refresh: Arc::default(),
+        });
     }
 
     /// What they know now, the surest first, and whether some of them may yet tell of a container.
-    pub fn told(&self) -> (Vec<Arc<Told>>, bool) {
-        let told = self.sources.iter().map(|source| source.report.borrow().told.clone()).collect();
-        let expecting = self.sources.iter().any(|source| {
+    pub fn inventories(&self) -> (Vec<Arc<Inventory>>, bool) {
+        let inventory =
+            self.sources.iter().map(|source| source.report.borrow().inventory.clone()).collect();
+        let containers_pending = self.sources.iter().any(|source| {
             let state = source.report.borrow().state;
-            source.tells_containers && matches!(state, SourceState::Starting | SourceState::Up)
+            source.lists_containers && matches!(state, SourceState::Starting | SourceState::Up)
         });
-        (told, expecting)
+        (inventory, containers_pending)
     }
 
     /// A name is missing: they may look again.
-    pub fn ask(&self) {
+    pub fn request_refresh(&self) {
         for source in &self.sources {
-            source.wanted.notify_one();
+            source.refresh.notify_one();
         }
     }
 
     /// How they are.
     pub fn views(&self) -> Vec<SourceView> {
         let view = |source: &Source| {
-            let Report { told, state, detail, lookups, errors } = &*source.report.borrow();
+            let Report { inventory, state, detail, lookups, errors } = &*source.report.borrow();
             SourceView {
                 name: source.name.to_owned(),
                 state: *state,
                 detail: detail.clone(),
-                entries: told.len() as u64,
-                dropped: told.dropped(),
+                entries: inventory.len() as u64,
+                dropped: inventory.dropped(),
                 lookups: *lookups,
                 errors: *errors,
             }
@@ -264,13 +270,13 @@ impl Drop for Sources {
     }
 }
 
-impl Outlet {
+impl Publisher {
     /// Everything that is known now.
-    pub(super) fn tell(&self, told: Told, detail: Option<String>) {
+    pub(super) fn publish(&self, inventory: Inventory, detail: Option<String>) {
         self.report.send_modify(|report| {
             // Readers tell news from a table that is the same.
-            if *report.told != told {
-                report.told = Arc::new(told);
+            if *report.inventory != inventory {
+                report.inventory = Arc::new(inventory);
             }
             if report.state != SourceState::Up {
                 tracing::info!("names come from {}", self.name);
@@ -291,36 +297,36 @@ impl Outlet {
     }
 
     /// Waits until the core misses a name.
-    pub(super) async fn wanted(&self) {
-        self.wanted.notified().await;
+    pub(super) async fn refresh(&self) {
+        self.refresh.notified().await;
     }
 
     /// Waits until a list should be made anew: something has happened, a name is missing, or it
     /// is time, and then until it has settled. `event` ends with the trouble if no more events come.
     pub(super) async fn wait(
         &self,
-        event: impl Future<Output = Result<(), Trouble>>,
-    ) -> Result<(), Trouble> {
+        event: impl Future<Output = Result<(), SourceError>>,
+    ) -> Result<(), SourceError> {
         self.happened(event).await?;
-        Self::settle().await;
+        Self::debounce().await;
         Ok(())
     }
 
     /// The first half of [`Self::wait`].
     pub(super) async fn happened(
         &self,
-        event: impl Future<Output = Result<(), Trouble>>,
-    ) -> Result<(), Trouble> {
+        event: impl Future<Output = Result<(), SourceError>>,
+    ) -> Result<(), SourceError> {
         tokio::select! {
             happened = event => happened,
-            () = self.wanted() => Ok(()),
+            () = self.refresh() => Ok(()),
             () = sleep(REFRESH) => Ok(()),
         }
     }
 
     /// The second half of [`Self::wait`].
-    pub(super) async fn settle() {
-        sleep(SETTLE).await;
+    pub(super) async fn debounce() {
+        sleep(DEBOUNCE).await;
     }
 
     fn stopped(&self, state: SourceState, why: &str) {
@@ -339,18 +345,18 @@ impl Outlet {
     }
 }
 
-async fn supervise(mut teller: impl Teller, outlet: Outlet, pauses: Pauses) {
+async fn supervise(mut source: impl NameSource, publisher: Publisher, pauses: Pauses) {
     let mut pause = pauses.first;
     loop {
         let began = Instant::now();
-        match teller.run(&outlet).await {
-            Trouble::Absent(why) => {
-                outlet.stopped(SourceState::Absent, &why);
+        match source.run(&publisher).await {
+            SourceError::Absent(why) => {
+                publisher.stopped(SourceState::Absent, &why);
                 sleep(pauses.absent).await;
             }
-            Trouble::Failed(why) => {
-                outlet.failed();
-                outlet.stopped(SourceState::Down, &why);
+            SourceError::Failed(why) => {
+                publisher.failed();
+                publisher.stopped(SourceState::Down, &why);
                 if began.elapsed() > pauses.last {
                     pause = pauses.first;
                 }
@@ -370,16 +376,16 @@ mod tests {
     /// Fails twice, then tells and waits.
     struct Shaky(Arc<AtomicU32>);
 
-    impl Teller for Shaky {
-        async fn run(&mut self, outlet: &Outlet) -> Trouble {
+    impl NameSource for Shaky {
+        async fn run(&mut self, publisher: &Publisher) -> SourceError {
             match self.0.fetch_add(1, Ordering::Relaxed) {
-                0 => Trouble::Absent("not yet".into()),
-                1 => Trouble::Failed("no answer".into()),
+                0 => SourceError::Absent("not yet".into()),
+                1 => SourceError::Failed("no answer".into()),
                 _ => {
-                    outlet.looked_up();
-                    let mut told = Told::default();
-                    told.add_answer((address::INTERNET, 1), (address::INTERNET, 2));
-                    outlet.tell(told, None);
+                    publisher.looked_up();
+                    let mut inventory = Inventory::default();
+                    inventory.add_translation((address::INTERNET, 1), (address::INTERNET, 2));
+                    publisher.publish(inventory, None);
                     std::future::pending().await
                 }
             }
@@ -394,23 +400,23 @@ mod tests {
         assert_eq!((&*views[0].name, views[0].state), ("podman", SourceState::Absent));
         let expected = "this build has no podman support; build with --features docker";
         assert_eq!(views[0].detail.as_deref(), Some(expected));
-        assert!(!sources.told().1, "nothing is expected of it");
+        assert!(!sources.inventories().1, "nothing is expected of it");
     }
 
     #[tokio::test]
     async fn a_source_that_is_away_or_fails_is_tried_again() {
         let (sender, mut report) = watch::channel(Report {
-            told: Arc::default(),
+            inventory: Arc::default(),
             state: SourceState::Starting,
             detail: None,
             lookups: 0,
             errors: 0,
         });
-        let outlet = Outlet { name: "shaky", report: sender, wanted: Arc::default() };
+        let publisher = Publisher { name: "shaky", report: sender, refresh: Arc::default() };
         let tries = Arc::new(AtomicU32::new(0));
         let soon = Duration::from_millis(20);
         let pauses = Pauses { absent: soon, first: soon, last: soon };
-        let task = tokio::spawn(supervise(Shaky(tries.clone()), outlet, pauses));
+        let task = tokio::spawn(supervise(Shaky(tries.clone()), publisher, pauses));
         let mut states = Vec::new();
         while states.last() != Some(&SourceState::Up) {
             report.changed().await.unwrap();
@@ -422,7 +428,7 @@ mod tests {
         task.abort();
         assert!(states.ends_with(&[SourceState::Down, SourceState::Up]), "{states:?}");
         let report = report.borrow();
-        assert_eq!((report.lookups, report.errors, report.told.len()), (1, 1, 1));
+        assert_eq!((report.lookups, report.errors, report.inventory.len()), (1, 1, 1));
         assert_eq!(tries.load(Ordering::Relaxed), 3);
     }
 }

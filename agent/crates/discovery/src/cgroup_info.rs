@@ -20,7 +20,7 @@ const PREFIXES: [&str; 8] = [
 
 /// A cgroup, as far as its path tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct CgroupInfo {
     /// The path.
     pub path: Box<str>,
     /// The id of the container.
@@ -31,7 +31,7 @@ pub struct Place {
     pub unit: Option<Service>,
 }
 
-impl Place {
+impl CgroupInfo {
     /// Reads a path, as in /proc/PID/cgroup.
     pub fn of(path: &str) -> Self {
         Self {
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn pods_are_known_by_their_uid() {
         let check = |path: &str, expected: Option<&str>| {
-            assert_eq!(Place::of(&path.replace("ID", ID)).pod.as_deref(), expected, "{path}");
+            assert_eq!(CgroupInfo::of(&path.replace("ID", ID)).pod.as_deref(), expected, "{path}");
         };
         let uid = Some("1b2c0a8c-1111-2222-3333-444455556666");
         check("/kubepods/burstable/pod1b2c0a8c-1111-2222-3333-444455556666/ID", uid);
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_unit_is_the_innermost_service_and_a_machine_its_namespace() {
         let check = |path: &str, expected: Option<(&str, &str)>| {
-            let unit = Place::of(path).unit;
+            let unit = CgroupInfo::of(path).unit;
             let found = unit.as_ref().map(|unit| (&*unit.name, &*unit.namespace));
             assert_eq!(found, expected, "{path}");
         };
@@ -256,7 +256,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_path_is_looked_at_without_panic(path in "[/:.\\\\x\\PC]{0,100}", id in "[0-9a-f]{60,68}") {
-            let _ = Place::of(&path);
+            let _ = CgroupInfo::of(&path);
             prop_assert_eq!(container_id(&id).is_some(), id.len() == ID_DIGITS);
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use agent_common::address::{self, Address};
 use hashbrown::{HashMap, HashSet};
 
-use super::place::Place;
+use super::cgroup_info::CgroupInfo;
 use model::port::Port;
 use model::service::{Entity, Service};
 
@@ -18,7 +18,7 @@ pub const MAX_ENTRIES: usize = 65_536;
 
 /// Somebody with a name: a container, a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bearer {
+pub struct Workload {
     /// What it is called.
     pub service: Service,
     /// Who it is, whatever it is called.
@@ -40,52 +40,52 @@ pub struct Frontend {
 
 /// Everything that one source knows now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    containers: HashMap<Box<str>, Bearer>,
-    pods: HashMap<Box<str>, Bearer>,
+pub struct Inventory {
+    containers: HashMap<Box<str>, Workload>,
+    pods: HashMap<Box<str>, Workload>,
     /// `None` if two have it.
-    addresses: HashMap<Address, Option<Bearer>>,
+    addresses: HashMap<Address, Option<Workload>>,
     /// Endpoints of Services, on whatever host they are.
-    endpoints: HashMap<Address, Bearer>,
+    endpoints: HashMap<Address, Workload>,
     frontends: HashMap<(Address, u16), Frontend>,
     /// Where the endpoints of Services that are ready listen.
     ready: HashSet<(Address, u16)>,
-    published: HashMap<u16, Vec<(Address, Bearer)>>,
+    published: HashMap<u16, Vec<(Address, Workload)>>,
     /// Ports that containers were to publish which did not start: the last one for each.
-    refused: HashMap<Port, Bearer>,
+    refused: HashMap<Port, Workload>,
     published_in: Option<u32>,
     answered: HashMap<(Address, u16), Vec<(Address, u16)>>,
     dropped: u64,
 }
 
-impl Told {
+impl Inventory {
     /// A container, by its id of 64 hex digits.
-    pub fn add_container(&mut self, id: &str, bearer: Bearer) {
-        self.dropped += put(&mut self.containers, id.into(), bearer);
+    pub fn add_container(&mut self, id: &str, workload: Workload) {
+        self.dropped += put(&mut self.containers, id.into(), workload);
     }
 
     /// A pod, by its uid.
-    pub fn add_pod(&mut self, uid: &str, bearer: Bearer) {
-        self.dropped += put(&mut self.pods, uid.into(), bearer);
+    pub fn add_pod(&mut self, uid: &str, workload: Workload) {
+        self.dropped += put(&mut self.pods, uid.into(), workload);
     }
 
     /// An address that a container or pod has for itself. If two have it, nobody has.
-    pub fn add_address(&mut self, address: Address, bearer: &Bearer) {
+    pub fn add_address(&mut self, address: Address, workload: &Workload) {
         if address == address::UNSPECIFIED || address::to_ip(address).is_unspecified() {
             return;
         }
         if let Some(known) = self.addresses.get_mut(&address) {
-            if known.as_ref().is_none_or(|known| known.entity.differs(bearer.entity)) {
+            if known.as_ref().is_none_or(|known| known.entity.differs(workload.entity)) {
                 *known = None;
             }
             return;
         }
-        self.dropped += put(&mut self.addresses, address, Some(bearer.clone()));
+        self.dropped += put(&mut self.addresses, address, Some(workload.clone()));
     }
 
     /// An endpoint of a Service that may be on another host.
-    pub fn add_endpoint(&mut self, address: Address, bearer: Bearer) {
-        self.dropped += put(&mut self.endpoints, address, bearer);
+    pub fn add_endpoint(&mut self, address: Address, workload: Workload) {
+        self.dropped += put(&mut self.endpoints, address, workload);
     }
 
     /// A port of an endpoint that is ready for connections.
@@ -103,17 +103,17 @@ impl Told {
     }
 
     /// A port published at an address (or all) of the network namespace of the runtime.
-    pub fn add_published(&mut self, address: Address, port: u16, bearer: Bearer) {
+    pub fn add_published(&mut self, address: Address, port: u16, workload: Workload) {
         if self.published.len() >= MAX_ENTRIES && !self.published.contains_key(&port) {
             self.dropped += 1;
             return;
         }
-        self.published.entry(port).or_default().push((address, bearer));
+        self.published.entry(port).or_default().push((address, workload));
     }
 
     /// A port that a container was to publish which did not start; instead of the last such one.
-    pub fn add_refused(&mut self, port: Port, bearer: Bearer) {
-        self.dropped += put(&mut self.refused, port, bearer);
+    pub fn add_failed_start(&mut self, port: Port, workload: Workload) {
+        self.dropped += put(&mut self.refused, port, workload);
     }
 
     /// The network namespace that published ports are in.
@@ -122,7 +122,7 @@ impl Told {
     }
 
     /// Who answered in the place of an address and port that a client asked for.
-    pub fn add_answer(&mut self, asked: (Address, u16), answered: (Address, u16)) {
+    pub fn add_translation(&mut self, asked: (Address, u16), answered: (Address, u16)) {
         if self.answered.len() >= MAX_ENTRIES && !self.answered.contains_key(&asked) {
             self.dropped += 1;
             return;
@@ -134,19 +134,19 @@ impl Told {
     }
 
     /// Who lives in a place.
-    pub fn bearer(&self, place: &Place) -> Option<&Bearer> {
-        let by_container = || self.containers.get(place.container.as_deref()?);
-        let by_pod = || self.pods.get(place.pod.as_deref()?);
+    pub fn workload(&self, cgroup_info: &CgroupInfo) -> Option<&Workload> {
+        let by_container = || self.containers.get(cgroup_info.container.as_deref()?);
+        let by_pod = || self.pods.get(cgroup_info.pod.as_deref()?);
         by_container().or_else(by_pod)
     }
 
     /// Who has an address for itself.
-    pub fn at(&self, address: Address) -> Option<&Bearer> {
+    pub fn at(&self, address: Address) -> Option<&Workload> {
         self.addresses.get(&address)?.as_ref()
     }
 
     /// The endpoint at an address.
-    pub fn endpoint(&self, address: Address) -> Option<&Bearer> {
+    pub fn endpoint(&self, address: Address) -> Option<&Workload> {
         self.endpoints.get(&address)
     }
 
@@ -161,7 +161,7 @@ impl Told {
     }
 
     /// Whose port is published in a namespace; at this address, or at any if there is none.
-    pub fn published(&self, netns: u32, address: Option<Address>, port: u16) -> Option<&Bearer> {
+    pub fn published(&self, netns: u32, address: Option<Address>, port: u16) -> Option<&Workload> {
         if self.published_in != Some(netns) {
             return None;
         }
@@ -171,7 +171,7 @@ impl Told {
                 at == wanted || (at.is_unspecified() && at.is_ipv4() == wanted.is_ipv4())
             })
         };
-        self.published.get(&port)?.iter().find(|(at, _)| serves(*at)).map(|(_, bearer)| bearer)
+        self.published.get(&port)?.iter().find(|(at, _)| serves(*at)).map(|(_, workload)| workload)
     }
 
     /// The network namespace that published ports are in.
@@ -180,7 +180,7 @@ impl Told {
     }
 
     /// Who was to publish a port in a namespace and did not start.
-    pub fn refused(&self, netns: u32, port: Port) -> Option<&Bearer> {
+    pub fn refused(&self, netns: u32, port: Port) -> Option<&Workload> {
         if self.published_in == Some(netns) { self.refused.get(&port) } else { None }
     }
 
@@ -244,37 +244,42 @@ mod tests {
         address::from_ip(text.parse::<IpAddr>().unwrap())
     }
 
-    fn bearer(name: &str) -> Bearer {
+    fn workload(name: &str) -> Workload {
         let service = Service::new(name, Source::Docker);
-        Bearer { service, entity: Entity::of(name), instance: name.into(), labels: Arc::default() }
+        Workload {
+            service,
+            entity: Entity::of(name),
+            instance: name.into(),
+            labels: Arc::default(),
+        }
     }
 
     #[test]
     fn an_address_that_two_have_belongs_to_nobody() {
-        let mut told = Told::default();
+        let mut inventory = Inventory::default();
         for (address, who) in
             [("10.0.0.2", "a"), ("10.0.0.3", "b"), ("10.0.0.2", "a"), ("10.0.0.3", "c")]
         {
-            told.add_address(ip(address), &bearer(who));
+            inventory.add_address(ip(address), &workload(who));
         }
-        assert_eq!(told.at(ip("10.0.0.2")), Some(&bearer("a")));
-        assert_eq!(told.at(ip("10.0.0.3")), None);
+        assert_eq!(inventory.at(ip("10.0.0.2")), Some(&workload("a")));
+        assert_eq!(inventory.at(ip("10.0.0.3")), None);
     }
 
     #[test]
     fn a_published_port_is_found_at_its_address_in_its_namespace() {
-        let mut told = Told::default();
-        told.add_published(ip("0.0.0.0"), 8080, bearer("web"));
-        told.add_published(ip("127.0.0.1"), 5432, bearer("db"));
+        let mut inventory = Inventory::default();
+        inventory.add_published(ip("0.0.0.0"), 8080, workload("web"));
+        inventory.add_published(ip("127.0.0.1"), 5432, workload("db"));
         let check = |netns, address: Option<&str>, port, expected: Option<&str>| {
-            let found = told.published(netns, address.map(ip), port);
-            assert_eq!(found.map(|bearer| &*bearer.service.name), expected);
+            let found = inventory.published(netns, address.map(ip), port);
+            assert_eq!(found.map(|workload| &*workload.service.name), expected);
         };
         check(7, Some("10.0.0.1"), 8080, None);
-        told.publishes_in(7);
+        inventory.publishes_in(7);
         let check = |netns, address: Option<&str>, port, expected: Option<&str>| {
-            let found = told.published(netns, address.map(ip), port);
-            assert_eq!(found.map(|bearer| &*bearer.service.name), expected);
+            let found = inventory.published(netns, address.map(ip), port);
+            assert_eq!(found.map(|workload| &*workload.service.name), expected);
         };
         check(7, Some("10.0.0.1"), 8080, Some("web"));
         check(7, Some("::1"), 8080, None);
@@ -286,22 +291,22 @@ mod tests {
 
     #[test]
     fn a_refused_port_is_told_in_the_runtimes_namespace_only() {
-        let mut told = Told::default();
-        told.publishes_in(7);
-        told.add_refused(Port::tcp(5432), bearer("one"));
-        told.add_refused(Port::tcp(5432), bearer("two"));
-        assert_eq!(told.refused(7, Port::tcp(5432)), Some(&bearer("two")));
-        assert_eq!(told.refused(7, Port::udp(5432)), None);
-        assert_eq!(told.refused(8, Port::tcp(5432)), None);
-        assert_eq!(told.published(7, None, 5432), None, "it is not published");
+        let mut inventory = Inventory::default();
+        inventory.publishes_in(7);
+        inventory.add_failed_start(Port::tcp(5432), workload("one"));
+        inventory.add_failed_start(Port::tcp(5432), workload("two"));
+        assert_eq!(inventory.refused(7, Port::tcp(5432)), Some(&workload("two")));
+        assert_eq!(inventory.refused(7, Port::udp(5432)), None);
+        assert_eq!(inventory.refused(8, Port::tcp(5432)), None);
+        assert_eq!(inventory.published(7, None, 5432), None, "it is not published");
     }
 
     #[test]
     fn a_table_is_bounded_and_counts_what_it_left_out() {
-        let mut told = Told::default();
+        let mut inventory = Inventory::default();
         for number in 0..MAX_ENTRIES as u32 + 10 {
-            told.add_address([0, 0, address::MAPPED, number + 1], &bearer("a"));
+            inventory.add_address([0, 0, address::MAPPED, number + 1], &workload("a"));
         }
-        assert_eq!((told.len(), told.dropped()), (MAX_ENTRIES, 10));
+        assert_eq!((inventory.len(), inventory.dropped()), (MAX_ENTRIES, 10));
     }
 }
