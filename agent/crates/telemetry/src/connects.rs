@@ -11,7 +11,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_connects_total",
         kind: Kind::Counter,
-        help: "Ended attempts to connect by result; on the server's side accepted connections, which are ok.",
+        help: "Connection attempts that ended, by result; on the server's side completed and failed handshakes.",
         labels: &[
             "client",
             "client_namespace",
@@ -27,7 +27,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_active_connections",
         kind: Kind::Gauge,
-        help: "Established connections that have not ended yet.",
+        help: "Open connections: established and not yet closed.",
         labels: EDGE,
         fed_by: "inet_sock_set_state, seed",
         render: active,
@@ -35,7 +35,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_preexisting_connections_total",
         kind: Kind::Counter,
-        help: "Connections that were established before the agent and taken over when it started; absent where there were none.",
+        help: "Pre-existing connections: established before the agent started; absent where there were none.",
         labels: EDGE,
         fed_by: "seed",
         render: preexisting,
