@@ -1,4 +1,4 @@
-//! Cgroups: from the number that the kernel half reports to the place that its path tells.
+//! Cgroups: from the id that the kernel reports to what the cgroup's path says.
 //!
 //! The path is found through the owner's process while it lives, else by walking the cgroup tree.
 
@@ -11,13 +11,13 @@ use super::cgroup_info::CgroupInfo;
 use linux::hierarchy::Hierarchy;
 use linux::procfs;
 
-/// Paths kept and folders visited at most. A host with a thousand pods has about 5 000.
+/// Maximum number of paths kept and directories visited. A host with a thousand pods has about 5 000.
 const MAX_CGROUPS: usize = 65_536;
-/// Shortest and longest time between two walks. A walk of 5 000 folders takes some 20 ms.
+/// Shortest and longest time between two walks. A walk of 5 000 directories takes some 20 ms.
 const FIRST_WALK_PAUSE_US: u64 = 1_000_000;
 const LAST_WALK_PAUSE_US: u64 = 60_000_000;
 
-/// The places of this host.
+/// The cgroups of this host.
 pub struct Cgroups {
     hierarchy: Option<Hierarchy>,
     cgroups_by_id: HashMap<u64, Arc<CgroupInfo>>,
@@ -25,14 +25,14 @@ pub struct Cgroups {
     pause_us: u64,
 }
 
-/// What is known of where an owner lives.
+/// The result of a lookup of an owner's cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// In this cgroup.
+    /// It is in this cgroup.
     Found(Arc<CgroupInfo>),
-    /// In none that could be found, now or later.
+    /// There is none, now or later.
     NotFound,
-    /// Worth asking again.
+    /// Not found yet; a later lookup may find it.
     Pending,
 }
 
@@ -43,7 +43,7 @@ impl Default for Cgroups {
 }
 
 impl Cgroups {
-    /// Looks for the cgroup v2 hierarchy; without one nobody lives anywhere.
+    /// Looks for the cgroup v2 hierarchy; without one nothing is found.
     pub fn new() -> Self {
         Self::with_hierarchy(Hierarchy::find().ok().flatten())
     }
@@ -58,7 +58,7 @@ impl Cgroups {
         }
     }
 
-    /// Where the owner of this row lives.
+    /// The cgroup of this row's owner.
     pub fn lookup(&mut self, row: &OwnerRow, now_us: u64) -> Lookup {
         let id = row.key.cgroup;
         if id == 0 || self.hierarchy.is_none() {
@@ -73,8 +73,8 @@ impl Cgroups {
         self.cgroups_by_id.get(&id).map_or(Lookup::Pending, |info| Lookup::Found(info.clone()))
     }
 
-    /// Asks the process of the row, if it still lives in that cgroup: it may have moved, and its
-    /// number may be somebody else's by now.
+    /// Reads the path from the row's process, if it still is in that cgroup: it may have moved, and
+    /// its pid may have been reused.
     fn learn_from_process(&mut self, tgid: u32, id: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
         if tgid == 0 || self.cgroups_by_id.len() >= MAX_CGROUPS {
@@ -86,8 +86,8 @@ impl Cgroups {
         }
     }
 
-    /// Learns the whole tree anew, which also forgets cgroups that are gone; at most once per
-    /// pause, which grows while walks keep coming.
+    /// Reads the whole tree again and forgets cgroups that are gone; at most once per pause, which
+    /// grows while walks are frequent.
     fn walk(&mut self, now_us: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
         if now_us < self.next_walk_us {

@@ -1,12 +1,12 @@
-//! What a cgroup path says of who lives there: a container, a pod, a systemd unit.
+//! What a cgroup path says about its processes: the container, the pod, the systemd unit.
 
 use model::service::{Service, Source};
 
-/// Hex digits of a container's id, and how many of them people use.
+/// Hex digits of a container's id, and of its short form.
 const ID_DIGITS: usize = 64;
 const SHORT_DIGITS: usize = 12;
 
-/// What runtimes write before the id when systemd keeps their cgroups (`docker-<id>.scope`).
+/// Prefixes of the id when systemd manages the cgroups (`docker-<id>.scope`).
 const PREFIXES: [&str; 8] = [
     "docker-",
     "cri-containerd-",
@@ -18,7 +18,7 @@ const PREFIXES: [&str; 8] = [
     "buildkit-",
 ];
 
-/// A cgroup, as far as its path tells.
+/// What is known of a cgroup from its path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupInfo {
     /// The path.
@@ -32,7 +32,7 @@ pub struct CgroupInfo {
 }
 
 impl CgroupInfo {
-    /// Reads a path, as in /proc/PID/cgroup.
+    /// Parses a path, as in /proc/PID/cgroup.
     pub fn of(path: &str) -> Self {
         Self {
             path: path.into(),
@@ -42,7 +42,7 @@ impl CgroupInfo {
         }
     }
 
-    /// What a container is called if nobody tells its name.
+    /// The name of a container that no source has named: its short id.
     pub fn container_name(&self) -> Option<Service> {
         let id = self.container.as_deref()?;
         Some(Service::new(id.get(..SHORT_DIGITS)?, Source::Container))
@@ -85,7 +85,7 @@ fn pod_uid(path: &str) -> Option<String> {
     })
 }
 
-/// The systemd unit of a path: the innermost service that is no user's manager. Units of a
+/// The systemd unit of a path: the innermost service that is not a user's manager. Units of a
 /// machine (systemd-nspawn, machined) have the machine as their namespace.
 fn unit(path: &str) -> Option<Service> {
     let mut machine = None;
@@ -98,7 +98,7 @@ fn unit(path: &str) -> Option<Service> {
                 found = Some(unescaped(name));
             }
         } else if part.starts_with("session-") {
-            // Somebody logged in: what runs there is named by its program.
+            // A login session: its processes are named by their program.
             found = None;
         }
     }

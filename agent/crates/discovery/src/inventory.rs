@@ -1,8 +1,8 @@
-//! What the slow sources have told: plain tables, made elsewhere and looked up by the core.
+//! The inventory of a source: plain tables that the source builds and the core looks names up in.
 //!
-//! A source makes a whole new table whenever something has changed and leaves it in a channel
-//! that holds one, the newest ([`sources`](super::sources)). So nothing queues up, an event that
-//! was missed does no harm, and the core never waits.
+//! A source builds a whole new inventory after every change and publishes it in a channel that
+//! holds only the newest ([`sources`](super::sources)). So nothing queues up, a missed
+//! event does no harm, and the core never waits.
 
 use std::sync::Arc;
 
@@ -13,26 +13,26 @@ use super::cgroup_info::CgroupInfo;
 use model::port::Port;
 use model::service::{Entity, Service};
 
-/// Entries of one kind that a table may have; what is more is counted and left out.
+/// Maximum number of entries of a table; more are counted and left out.
 pub const MAX_ENTRIES: usize = 65_536;
 
-/// Somebody with a name: a container, a pod.
+/// A container or pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
-    /// What it is called.
+    /// Its name.
     pub service: Service,
-    /// Who it is, whatever it is called.
+    /// Its identity, whatever its name is.
     pub entity: Entity,
-    /// Which one of the service it is: the pod's or container's own name; empty if not known.
+    /// The name of the pod or container itself; empty if not known.
     pub instance: Arc<str>,
-    /// Those of its labels that rules of the configuration look at.
+    /// Those of its labels that rules of the configuration match.
     pub labels: Arc<[(String, String)]>,
 }
 
 /// A Kubernetes Service as clients address it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frontend {
-    /// What it is called.
+    /// Its name.
     pub service: Service,
     /// The addresses of its endpoints.
     pub backends: Vec<Address>,
@@ -43,18 +43,18 @@ pub struct Frontend {
 pub struct Inventory {
     containers: HashMap<Box<str>, Workload>,
     pods: HashMap<Box<str>, Workload>,
-    /// `None` if two have it.
+    /// `None` if two workloads have it.
     addresses: HashMap<Address, Option<Workload>>,
-    /// Endpoints of Services, on whatever host they are.
+    /// Endpoints of Services, on any host.
     endpoints: HashMap<Address, Workload>,
     frontends: HashMap<(Address, u16), Frontend>,
-    /// Where the endpoints of Services that are ready listen.
+    /// Addresses and ports of ready endpoints.
     ready: HashSet<(Address, u16)>,
     published: HashMap<u16, Vec<(Address, Workload)>>,
-    /// Ports that containers were to publish which did not start: the last one for each.
-    refused: HashMap<Port, Workload>,
+    /// Ports of containers that failed to start: the last container for each.
+    failed_starts: HashMap<Port, Workload>,
     published_in: Option<u32>,
-    answered: HashMap<(Address, u16), Vec<(Address, u16)>>,
+    translations: HashMap<(Address, u16), Vec<(Address, u16)>>,
     dropped: u64,
 }
 
@@ -69,7 +69,7 @@ impl Inventory {
         self.dropped += put(&mut self.pods, uid.into(), workload);
     }
 
-    /// An address that a container or pod has for itself. If two have it, nobody has.
+    /// An address that a container or pod has for itself. If two have it, it names neither.
     pub fn add_address(&mut self, address: Address, workload: &Workload) {
         if address == address::UNSPECIFIED || address::to_ip(address).is_unspecified() {
             return;
@@ -111,9 +111,9 @@ impl Inventory {
         self.published.entry(port).or_default().push((address, workload));
     }
 
-    /// A port that a container was to publish which did not start; instead of the last such one.
+    /// A port that a container failed to publish at its start; replaces the previous container.
     pub fn add_failed_start(&mut self, port: Port, workload: Workload) {
-        self.dropped += put(&mut self.refused, port, workload);
+        self.dropped += put(&mut self.failed_starts, port, workload);
     }
 
     /// The network namespace that published ports are in.
@@ -121,26 +121,26 @@ impl Inventory {
         self.published_in = Some(netns);
     }
 
-    /// Who answered in the place of an address and port that a client asked for.
-    pub fn add_translation(&mut self, asked: (Address, u16), answered: (Address, u16)) {
-        if self.answered.len() >= MAX_ENTRIES && !self.answered.contains_key(&asked) {
+    /// The backend that backends for a virtual address and port (destination NAT).
+    pub fn add_translation(&mut self, requested: (Address, u16), backend: (Address, u16)) {
+        if self.translations.len() >= MAX_ENTRIES && !self.translations.contains_key(&requested) {
             self.dropped += 1;
             return;
         }
-        let answers = self.answered.entry(asked).or_default();
-        if !answers.contains(&answered) {
-            answers.push(answered);
+        let backends = self.translations.entry(requested).or_default();
+        if !backends.contains(&backend) {
+            backends.push(backend);
         }
     }
 
-    /// Who lives in a place.
+    /// The workload of a cgroup.
     pub fn workload(&self, cgroup_info: &CgroupInfo) -> Option<&Workload> {
         let by_container = || self.containers.get(cgroup_info.container.as_deref()?);
         let by_pod = || self.pods.get(cgroup_info.pod.as_deref()?);
         by_container().or_else(by_pod)
     }
 
-    /// Who has an address for itself.
+    /// The workload that has an address for itself.
     pub fn at(&self, address: Address) -> Option<&Workload> {
         self.addresses.get(&address)?.as_ref()
     }
@@ -150,7 +150,7 @@ impl Inventory {
         self.endpoints.get(&address)
     }
 
-    /// Where endpoints of Services listen that are ready.
+    /// Addresses and ports of ready endpoints.
     pub fn ready(&self) -> impl Iterator<Item = (Address, u16)> {
         self.ready.iter().copied()
     }
@@ -160,7 +160,7 @@ impl Inventory {
         self.frontends.get(&(address, port))
     }
 
-    /// Whose port is published in a namespace; at this address, or at any if there is none.
+    /// The workload whose port is published in a namespace, at this address or, without one, at any.
     pub fn published(&self, netns: u32, address: Option<Address>, port: u16) -> Option<&Workload> {
         if self.published_in != Some(netns) {
             return None;
@@ -179,17 +179,17 @@ impl Inventory {
         self.published_in
     }
 
-    /// Who was to publish a port in a namespace and did not start.
-    pub fn refused(&self, netns: u32, port: Port) -> Option<&Workload> {
-        if self.published_in == Some(netns) { self.refused.get(&port) } else { None }
+    /// The workload that failed to start because it could not publish a port in a namespace.
+    pub fn failed_start(&self, netns: u32, port: Port) -> Option<&Workload> {
+        if self.published_in == Some(netns) { self.failed_starts.get(&port) } else { None }
     }
 
-    /// Who answered in the place of an address and port.
-    pub fn answers(&self, address: Address, port: u16) -> &[(Address, u16)] {
-        self.answered.get(&(address, port)).map_or(&[], Vec::as_slice)
+    /// The backends behind a virtual address and port.
+    pub fn backends(&self, address: Address, port: u16) -> &[(Address, u16)] {
+        self.translations.get(&(address, port)).map_or(&[], Vec::as_slice)
     }
 
-    /// How many entries there are.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         let Self {
             containers,
@@ -199,9 +199,9 @@ impl Inventory {
             frontends,
             ready: _,
             published,
-            refused,
+            failed_starts,
             published_in: _,
-            answered,
+            translations,
             dropped: _,
         } = self;
         containers.len()
@@ -210,22 +210,22 @@ impl Inventory {
             + endpoints.len()
             + frontends.len()
             + published.len()
-            + refused.len()
-            + answered.len()
+            + failed_starts.len()
+            + translations.len()
     }
 
-    /// Whether nothing is known.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many entries found no room.
+    /// Number of entries that did not fit.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 }
 
-/// Puts an entry into a table that has a cap; returns how many found no room.
+/// Inserts into a bounded table; returns how many entries did not fit (0 or 1).
 fn put<K: Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>, key: K, value: V) -> u64 {
     if table.len() >= MAX_ENTRIES && !table.contains_key(&key) {
         return 1;
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_two_have_belongs_to_nobody() {
+    fn an_address_that_two_have_names_neither() {
         let mut inventory = Inventory::default();
         for (address, who) in
             [("10.0.0.2", "a"), ("10.0.0.3", "b"), ("10.0.0.2", "a"), ("10.0.0.3", "c")]
@@ -290,14 +290,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_port_is_told_in_the_runtimes_namespace_only() {
+    fn a_failed_start_is_known_in_the_runtimes_namespace_only() {
         let mut inventory = Inventory::default();
         inventory.publishes_in(7);
         inventory.add_failed_start(Port::tcp(5432), workload("one"));
         inventory.add_failed_start(Port::tcp(5432), workload("two"));
-        assert_eq!(inventory.refused(7, Port::tcp(5432)), Some(&workload("two")));
-        assert_eq!(inventory.refused(7, Port::udp(5432)), None);
-        assert_eq!(inventory.refused(8, Port::tcp(5432)), None);
+        assert_eq!(inventory.failed_start(7, Port::tcp(5432)), Some(&workload("two")));
+        assert_eq!(inventory.failed_start(7, Port::udp(5432)), None);
+        assert_eq!(inventory.failed_start(8, Port::tcp(5432)), None);
         assert_eq!(inventory.published(7, None, 5432), None, "it is not published");
     }
 

@@ -1,20 +1,20 @@
 //! Names: which service owns a socket, and which service is at the other end.
 //!
-//! [`Names::owner`] asks in this order; the first that knows wins:
+//! [`Names::owner`] tries these in order; the first that has a name wins:
 //!
-//! 1. [`rules`]: what the operator decided;
-//! 2. what the slow sources have [`inventory`] of the container or pod that the owner's cgroup belongs
-//!    to: Kubernetes, Docker, Podman, the CRI ([`sources`]);
-//! 3. the id of that container ([`place`]);
+//! 1. [`rules`]: the operator's rules;
+//! 2. the [`inventory`] of each slow source, for the container or pod of the owner's cgroup:
+//!    Kubernetes, Docker, Podman, the CRI ([`sources`]);
+//! 3. the id of that container ([`cgroup_info`]);
 //! 4. the systemd unit of the cgroup;
 //! 5. [`process::Processes`]: the program, from its command name and arguments.
 //!
-//! [`Names::remote`] finds the other end in tables made from the last sweep and in what the
-//! sources have told ([`remote`]).
+//! [`Names::remote`] finds the other end in tables made from the last collection and in the
+//! inventories of the sources ([`remote`]).
 //!
-//! Names may arrive late: then the next source's name is used meanwhile and the question is asked
-//! again later, at once when a source has told something new. [`Source`] is ordered from the
-//! surest to the last resort, so whoever keeps a name may keep the surer one.
+//! A name may arrive late. Until then the next source's name is used, and the lookup is repeated
+//! later, or at once when an inventory changes. [`Source`] is ordered from the most to the least
+//! reliable, so a row can keep the more reliable of two names.
 
 #![forbid(unsafe_code)]
 
@@ -63,30 +63,30 @@ const MAX_OWNERS: usize = 65_536;
 const FIRST_RETRY_US: u64 = 500_000;
 /// After this many retries an answer stays as it is.
 const RETRIES: u32 = 8;
-/// The name of owners without a name.
+/// The name of owners that no source can name.
 const UNKNOWN: &str = "unknown";
 
-/// An owner, as those who name it see it.
+/// An owner, with what rules look at.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<'a> {
     /// The kernel's row.
     pub row: &'a OwnerRow,
-    /// Where it lives, if that is known.
+    /// Its cgroup, if known.
     pub cgroup_info: Option<&'a CgroupInfo>,
     /// The ports it listens on.
     pub ports: &'a [u16],
 }
 
-/// The names of everything, and what they are made from.
+/// Resolves names, and holds the tables that they come from.
 pub struct Names {
     rules: Rules,
     /// Whether systemd units are names.
     units: bool,
     cgroups: Cgroups,
     inventories: Vec<Arc<Inventory>>,
-    /// Counts what has been told, so that an answer knows what it was made from.
+    /// Counts changes of the inventories; an answer remembers the version that it comes from.
     inventory_version: u64,
-    /// Whether some source may yet tell of containers.
+    /// Whether a source may still list new containers.
     containers_pending: bool,
     missing: bool,
     owners: HashMap<u32, Named>,
@@ -99,16 +99,16 @@ struct Named {
     service: Service,
     inventory_version: u64,
     stable: bool,
-    /// When to ask again, and how often that has happened; `None` once the answer is final.
+    /// When to look again, and how many retries there were; `None` once the answer is final.
     retry: Option<(u64, u32)>,
 }
 
-/// An answer and what may come of it.
+/// An answer, and whether a better one may follow.
 struct Answer {
     service: Service,
-    /// Asking again may find a better one.
+    /// No later lookup will find a better one.
     is_final: bool,
-    /// A better one is to be expected in the next seconds.
+    /// No better one is expected in the next seconds.
     stable: bool,
 }
 
@@ -119,12 +119,12 @@ impl Default for Names {
 }
 
 impl Names {
-    /// With the operator's rules; at most `addresses` ends are called by their address.
+    /// With the operator's rules; at most `addresses` peers are named by their address.
     pub fn new(rules: Rules, units: bool, addresses: usize) -> Self {
         Self::with_cgroups(rules, units, addresses, Cgroups::new())
     }
 
-    /// As [`Names::new`] with places of one's own.
+    /// As [`Names::new`], with this lookup of cgroups.
     pub fn with_cgroups(rules: Rules, units: bool, addresses: usize, cgroups: Cgroups) -> Self {
         Self {
             remotes: remote::Remotes::new(addresses),
@@ -157,9 +157,10 @@ impl Names {
         std::mem::take(&mut self.missing) | self.remotes.take_missing()
     }
 
-    /// The service of an owner row, and whether a better name is not to be expected in the next
-    /// seconds. Remembered per slot until the row belongs to another owner (`born_us`); asks again
-    /// if the answer was provisional and its time has come, or something new has been told.
+    /// The service of an owner row, and whether the name is stable: no better one is expected in
+    /// the next seconds. The answer is cached per slot until the row belongs to another owner
+    /// (`born_us`). A provisional answer is looked up again when its retry is due or an inventory
+    /// has changed.
     pub fn owner(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> (Service, bool) {
         if slot == OWNER_OVERFLOW {
             return (Service::other(), true);
@@ -193,13 +194,13 @@ impl Names {
         (service, stable)
     }
 
-    /// The service of an owner that has no row: a process that was there before the agent.
+    /// The service of a process without a row in the kernel's table.
     pub fn owner_without_row(&mut self, row: &OwnerRow, now_us: u64) -> Service {
-        // The overflow row's number is nobody's: no ports are known.
+        // The number of the overflow row belongs to no owner: no ports are known.
         self.ask(OWNER_OVERFLOW, row, now_us).service
     }
 
-    /// Forgets a slot that the kernel half gave back.
+    /// Forgets a slot that was freed.
     pub fn forget_owner(&mut self, slot: u32) {
         self.owners.remove(&slot);
     }
@@ -209,7 +210,7 @@ impl Names {
         self.owners.values().filter(|named| &*named.service.name == UNKNOWN).count() as u64
     }
 
-    /// Which owner listens on which port. An owner whose ports are new is named anew.
+    /// Which owner listens on which port. An owner whose ports have changed is looked up again.
     pub fn set_ports(&mut self, listeners: &[ListenerRecord]) {
         let mut ports: HashMap<u32, Vec<u16>> = HashMap::new();
         for record in listeners {
@@ -229,7 +230,7 @@ impl Names {
         self.ports = ports;
     }
 
-    /// What listens where, from the last sweep, each with the name of its owner.
+    /// The listeners of the last collection, each with the name of its owner.
     pub fn set_listeners(&mut self, listeners: &[(ListenerRecord, Service)]) {
         self.remotes.set_listeners(listeners);
     }
@@ -251,7 +252,7 @@ impl Names {
         self.remotes.resolved.learn(answers, malformed, now_us);
     }
 
-    /// How the names from DNS are.
+    /// The state of the names from DNS.
     pub fn resolved(&self) -> SourceView {
         self.remotes.resolved.view()
     }
@@ -263,59 +264,58 @@ impl Names {
 
     /// The service at the other end of an edge whose owner is in network namespace `netns`.
     ///
-    /// Made from what the tables hold now: when a listener has gone, its name has too. Whoever
-    /// labels rows that live longer should keep the surest name that a row ever had.
+    /// It comes from the current tables: when a listener is gone, its name is gone too. Rows that
+    /// live longer should keep the most reliable name that they ever had.
     pub fn remote(&mut self, netns: u32, key: &EdgeKey) -> Found {
         self.remotes.resolve(netns, key, &self.rules, &self.inventories)
     }
 
-    /// The only service that listens on a port of a namespace: whose connections are there that
-    /// nobody is known to have accepted.
+    /// The only service that listens on a port of a namespace: connections without a known owner
+    /// are attributed to it.
     pub fn listening(&self, netns: u32, port: u16) -> Option<Service> {
         self.remotes.listening(netns, port).map(|service| service.found_by(Source::Listener))
     }
 
-    /// The container behind a port that is published in this namespace, as its runtime calls it:
-    /// whoever listens there does so for the container.
+    /// The container whose port is published in this namespace. The process that listens there is
+    /// a proxy of the runtime.
     pub fn published(&self, netns: u32, port: u16) -> Option<Service> {
         let workload =
             self.inventories.iter().find_map(|inventory| inventory.published(netns, None, port))?;
         Some(self.rules.workload(workload).unwrap_or_else(|| workload.service.clone()))
     }
 
-    /// The container that was to publish a port in this namespace and did not start, as its
-    /// runtime calls it.
+    /// The container that failed to start because it could not publish this port.
     pub fn failed_to_publish(&self, netns: u32, port: Port) -> Option<Service> {
         let workload =
-            self.inventories.iter().find_map(|inventory| inventory.refused(netns, port))?;
+            self.inventories.iter().find_map(|inventory| inventory.failed_start(netns, port))?;
         Some(self.rules.workload(workload).unwrap_or_else(|| workload.service.clone()))
     }
 
-    /// Whether a source tells of containers that publish their ports in this namespace.
+    /// Whether containers of some source publish their ports in this namespace.
     pub fn publishes_in(&self, netns: u32) -> bool {
         self.inventories.iter().any(|inventory| inventory.published_in() == Some(netns))
     }
 
-    /// The service at an address and port, if anybody knows.
+    /// The service at an address and port, if known.
     pub fn server(&self, address: Address, port: u16) -> Option<Service> {
         self.remotes.at(address, port, &self.rules, &self.inventories)
     }
 
-    /// Where the endpoints of Kubernetes Services that are ready listen.
+    /// The ready endpoints of Kubernetes Services.
     pub fn endpoints(&self) -> impl Iterator<Item = SocketAddr> {
         let ready = self.inventories.iter().flat_map(|inventory| inventory.ready());
         ready.map(|(address, port)| SocketAddr::new(address::to_ip(address), port))
     }
 
-    /// Whether others answer in the place of this address and port.
+    /// Whether this address and port is virtual: backends answer for it.
     pub fn is_front(&self, address: Address, port: u16) -> bool {
         self.inventories.iter().any(|inventory| {
             inventory.frontend(address, port).is_some()
-                || !inventory.answers(address, port).is_empty()
+                || !inventory.backends(address, port).is_empty()
         })
     }
 
-    /// The pod or container that has an address, by its own name.
+    /// The name of the pod or container that has an address.
     pub fn instance(&self, address: Address) -> Option<Arc<str>> {
         let workload = |inventory: &Arc<Inventory>| {
             let workload = inventory.at(address).or_else(|| inventory.endpoint(address))?;
@@ -331,11 +331,11 @@ impl Names {
         self.remotes.dropped()
     }
 
-    /// Asks who knows.
+    /// Looks a name up in all sources.
     fn ask(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> Answer {
         let certain = |service| Answer { service, is_final: true, stable: true };
         if row.key.cgroup == 0 && row.key.comm[0] == 0 {
-            // No task was involved when the socket was first seen.
+            // The socket was first seen outside of any process.
             return certain(Service::new("none", Source::Unknown));
         }
         let cgroup = self.cgroups.lookup(row, now_us);
@@ -355,9 +355,9 @@ impl Names {
             return certain(service.clone());
         }
         let container = cgroup_info.and_then(CgroupInfo::container_name);
-        let untold = container.is_some() && self.containers_pending;
-        self.missing |= untold;
-        let lost = cgroup == Lookup::Pending;
+        let pending = container.is_some() && self.containers_pending;
+        self.missing |= pending;
+        let cgroup_pending = cgroup == Lookup::Pending;
         let unit = || cgroup_info.filter(|_| self.units)?.unit.clone();
         let service = container
             .or_else(unit)
@@ -365,14 +365,14 @@ impl Names {
             .unwrap_or_else(|| Service::new(UNKNOWN, Source::Unknown));
         Answer {
             service,
-            is_final: !untold && !lost,
-            stable: !(untold || lost && self.containers_pending),
+            is_final: !pending && !cgroup_pending,
+            stable: !(pending || cgroup_pending && self.containers_pending),
         }
     }
 }
 
-/// Whether a name that was known is to stay although this one was found. The process may have
-/// gone meanwhile, and what is known of it with it. A runtime is right about its containers.
+/// Whether a former name stays although this one was found. The process may have exited
+/// meanwhile, and less is known of it then. A runtime's name for its container replaces the former.
 fn is_no_worse(former: &Service, found: &Service) -> bool {
     former.source < found.source
         || (former.source == found.source && found.source >= Source::Container)

@@ -1,18 +1,18 @@
-//! The other end of an edge. An address alone says little, so these are asked, in this order:
+//! The other end of an edge. An address alone says little, so these are tried in order:
 //!
 //! 1. a rule of the configuration for the address;
-//! 2. for a client's edge: the backends that really answered, if the address is a Kubernetes
+//! 2. for a client's edge: the backends that actually answered, if the address is a Kubernetes
 //!    Service's or was translated (connection tracking), else the Service's endpoints;
-//! 3. whose published port it is; who listens there;
-//! 4. the container or pod that has the address; for a server's edge, before this, nobody, and
-//!    after it the only service of that namespace that connects there;
+//! 3. the container that publishes the port; the process that listens there;
+//! 4. the container or pod that has the address; for a server's edge 2 and 3 are skipped, and the
+//!    only service of that namespace that connects there comes next;
 //! 5. the Kubernetes Service that has an endpoint there;
 //! 6. a network with a name;
-//! 7. the name that somebody in the owner's namespace asked a DNS server for ([`Resolved`]), or
-//!    the address itself, both under a cap; else `internet` or `other`.
+//! 7. the name that a program in the owner's namespace resolved to the address by DNS
+//!    ([`Resolved`]), or the address itself, both up to a limit; else `internet` or `other`.
 //!
-//! `127.0.0.1` is a different place in every network namespace. So for 3 and 4 an address is first
-//! given its namespace, seen from the owner's; see [`Remotes::namespace_of`].
+//! `127.0.0.1` is a different host in every network namespace. So for 3 and 4 the namespace of the
+//! address is found first, seen from the owner's; see [`Remotes::namespace_of`].
 
 use std::sync::Arc;
 
@@ -31,9 +31,9 @@ use model::service::{Service, Source};
 
 /// Entries per table at most.
 const MAX_ENTRIES: usize = 65_536;
-/// Ends that are called by their address or by a name from DNS at most, unless the operator decides.
+/// Default limit of peers that are named by their address or by a name from DNS.
 pub const MAX_ADDRESSES: usize = 4096;
-/// How often the sources are asked about an end that has no name.
+/// How often a refresh of the sources is requested for a peer without a name.
 const MAX_LOOKUPS: u8 = 3;
 
 /// A service of this host that connects somewhere.
@@ -57,14 +57,14 @@ pub(super) struct Remotes {
     own: HashSet<(u32, Address)>,
     /// What the clients of a namespace connect to → the service; `None` if several do.
     clients: HashMap<Connection, Option<Service>>,
-    /// What was asked of DNS servers.
+    /// Names from DNS responses.
     pub(super) resolved: Resolved,
-    /// Ends that are called by their address or by what was asked for, each with the round in which
-    /// it was last needed.
+    /// Peers that are named by their address or by DNS, each with the round in which it was last
+    /// used.
     admitted: HashMap<Address, u64>,
     max_addresses: usize,
     round: u64,
-    /// Ends without a name, and how often the sources were asked about them.
+    /// Peers without a name, and how often a refresh was requested for each.
     lookups: HashMap<(Address, u16), u8>,
     missing: bool,
     unknown_namespaces: bool,
@@ -135,16 +135,16 @@ impl Remotes {
     pub(super) fn set_clients(&mut self, clients: &[Client], inventories: &[Arc<Inventory>]) {
         self.round += 1;
         let round = self.round;
-        // What nobody needed in the last round makes room.
+        // Addresses without an edge in the last round make room.
         self.admitted.retain(|_, needed| *needed + 1 >= round);
         let kept = clients.get(..MAX_ENTRIES).unwrap_or(clients);
         self.dropped_clients = (clients.len() - kept.len()) as u64;
         let mut table: HashMap<Connection, Option<Service>> = HashMap::new();
         for Client { netns, remote, port, service } in kept {
-            // Whom it asked, and who may have answered in that one's place.
-            let answers =
-                inventories.iter().flat_map(|inventory| inventory.answers(*remote, *port));
-            for (remote, port) in answers.copied().chain([(*remote, *port)]) {
+            // The requested address, and the backends that may have answered for it.
+            let backends =
+                inventories.iter().flat_map(|inventory| inventory.backends(*remote, *port));
+            for (remote, port) in backends.copied().chain([(*remote, *port)]) {
                 let Some(server) = self.namespace_of(*netns, remote) else { continue };
                 let connection = Connection { client: *netns, server, port, path: path(remote) };
                 table
@@ -192,7 +192,7 @@ impl Remotes {
         dropped_listeners + dropped_addresses + dropped_clients
     }
 
-    /// Whom a client has connected to.
+    /// The server that a client has connected to.
     fn server(
         &mut self,
         netns: u32,
@@ -205,24 +205,24 @@ impl Remotes {
             return Found::new(service);
         }
         let frontend = inventories.iter().find_map(|inventory| inventory.frontend(remote, port));
-        let answers: Vec<_> =
-            inventories.iter().flat_map(|inventory| inventory.answers(remote, port)).collect();
+        let backends: Vec<_> =
+            inventories.iter().flat_map(|inventory| inventory.backends(remote, port)).collect();
         let answered = agreed(
-            answers.iter().map(|(at, port)| self.direct(netns, *at, *port, rules, inventories)),
+            backends.iter().map(|(at, port)| self.direct(netns, *at, *port, rules, inventories)),
         );
         if let Some(frontend) = frontend {
             let virtual_service = Some(frontend.service.clone());
             if let Some(found) = answered {
                 return Found { virtual_service, ..found_by(&found, Source::Conntrack) };
             }
-            let backends = frontend.backends.iter();
+            let endpoints = frontend.backends.iter();
             if let Some(found) =
-                agreed(backends.map(|at| self.direct(netns, *at, port, rules, inventories)))
+                agreed(endpoints.map(|at| self.direct(netns, *at, port, rules, inventories)))
             {
                 return Found { virtual_service, ..found_by(&found, Source::ServiceAddress) };
             }
             // Several services are behind it: which of them answered may be known later.
-            let stable = !answers.is_empty() || !self.request_lookup(remote, port);
+            let stable = !backends.is_empty() || !self.request_lookup(remote, port);
             return Found { stable, ..Found::new(frontend.service.clone()) };
         }
         if let Some(found) = answered {
@@ -241,7 +241,7 @@ impl Remotes {
         }
     }
 
-    /// The service at an address and port as everybody sees it: whoever connects from wherever.
+    /// The service at an address and port, from any namespace.
     pub(super) fn at(
         &self,
         remote: Address,
@@ -254,7 +254,7 @@ impl Remotes {
         rules.address(remote).or_else(direct).or_else(|| rules.network(remote))
     }
 
-    /// Who is at an address and port, without translation.
+    /// The service at an address and port, without translation.
     fn direct(
         &self,
         netns: u32,
@@ -288,7 +288,7 @@ impl Remotes {
         inventories.iter().find_map(at).or_else(|| inventories.iter().find_map(endpoint))
     }
 
-    /// Who has connected to a server.
+    /// The client that has connected to a server.
     fn peer(
         &mut self,
         netns: u32,
@@ -315,12 +315,12 @@ impl Remotes {
         {
             return Found::workload(workload, Source::ServiceAddress, rules);
         }
-        // Names are those of servers: who connects from there is not known by them.
+        // DNS names belong to servers, not to the clients at the same address.
         self.unknown_peer(None, remote, 0, rules)
     }
 
     /// The container that has an address. Two runtimes may use the same networks: then the address
-    /// is in two places, and says nothing.
+    /// is ambiguous and names nothing.
     fn container<'a>(&self, remote: Address, inventory: &'a Inventory) -> Option<&'a Workload> {
         let ambiguous = self.namespaces.get(&remote).is_some_and(Option::is_none);
         if ambiguous { None } else { inventory.at(remote) }
@@ -333,10 +333,10 @@ impl Remotes {
         alone.then_some(&first.service)
     }
 
-    /// An end that nobody knows, unless namespace `asked_in` has asked for it by a name.
+    /// A peer that no source knows; by its DNS name if namespace `resolved_in` has resolved one.
     fn unknown_peer(
         &mut self,
-        asked_in: Option<u32>,
+        resolved_in: Option<u32>,
         remote: Address,
         port: u16,
         rules: &Rules,
@@ -346,17 +346,17 @@ impl Remotes {
             return Found { stable, ..Found::new(service) };
         }
         if !self.admit(remote) {
-            let is_ours = is_internal(address::to_ip(remote));
-            let rest = if is_ours { Service::other() } else { Service::internet() };
+            let is_private = is_internal(address::to_ip(remote));
+            let rest = if is_private { Service::other() } else { Service::internet() };
             return Found { stable, ..Found::new(rest) };
         }
-        match asked_in.and_then(|netns| self.resolved.name(netns, remote)) {
+        match resolved_in.and_then(|netns| self.resolved.name(netns, remote)) {
             Some((service, entity)) => Found { entity, stable, ..Found::new(service) },
             None => Found { stable, ..Found::new(by_address(remote)) },
         }
     }
 
-    /// Lets the sources be asked some times about an end; returns whether an answer may come.
+    /// Requests a refresh of the sources, a few times for each peer; returns whether it may help.
     fn request_lookup(&mut self, remote: Address, port: u16) -> bool {
         if self.lookups.len() >= MAX_ENTRIES {
             self.lookups.clear();
@@ -368,7 +368,7 @@ impl Remotes {
         self.unknown_namespaces
     }
 
-    /// Whether there is room for a name of its own for this address.
+    /// Whether this address is within the limit and may be a name of its own.
     fn admit(&mut self, remote: Address) -> bool {
         let room = self.admitted.len() < self.max_addresses || self.admitted.contains_key(&remote);
         if room {
@@ -377,7 +377,7 @@ impl Remotes {
         room
     }
 
-    /// The namespace that `address` leads to from `netns`, if it is one of this host and only one.
+    /// The namespace that `address` belongs to, seen from `netns`, if it is exactly one of this host.
     fn namespace_of(&self, netns: u32, address: Address) -> Option<u32> {
         if address::to_ip(address).is_loopback() || self.own.contains(&(netns, address)) {
             return Some(netns);
@@ -388,7 +388,7 @@ impl Remotes {
         self.namespaces.get(&address).copied().flatten()
     }
 
-    /// Who listens there.
+    /// The listener that a connection to this address and port reaches.
     fn listener(&self, netns: u32, address: Address, port: u16) -> Option<&Listener> {
         let candidates = self.listeners.get(&(netns, port))?;
         candidates
@@ -401,7 +401,7 @@ impl Remotes {
             .map(|(_, listener)| listener)
     }
 
-    /// Who in namespace `client` has connections to the port of `server` that look like `key`.
+    /// The service in namespace `client` with connections to the port of `server` that match `key`.
     fn client(&self, client: u32, server: u32, key: &EdgeKey) -> Option<&Service> {
         if self.dropped_clients > 0 {
             return None; // The only one in the table may not be the only one.

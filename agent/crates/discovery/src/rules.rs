@@ -1,4 +1,4 @@
-//! Names that the operator decides, by what a service is known for.
+//! The operator's rules: names by program, cgroup, port, label or address.
 //!
 //! A rule is one line: `WHAT:PATTERN -> NAME`, where NAME may be `NAMESPACE/NAME`.
 //!
@@ -84,7 +84,7 @@ impl Rules {
 
     /// The name of an owner, if some rule is about it.
     pub fn owner(&self, owner: &Owner<'_>, workload: Option<&Workload>) -> Option<Service> {
-        // Reading the link is only worth it if somebody asks.
+        // The link is read only if a rule needs it.
         let by_program = self.rules.iter().any(|rule| matches!(rule.matches, Match::Executable(_)));
         let program = by_program.then(|| program(owner.row)).flatten();
         let rule = self.rules.iter().find(|rule| match &rule.matches {
@@ -165,7 +165,7 @@ impl Rule {
                 Match::Label(key.trim().to_owned(), value.trim().to_owned())
             }
             "address" => Match::Address(
-                network(pattern).ok_or_else(|| wrong("that is no address and no network"))?,
+                network(pattern).ok_or_else(|| wrong("not an address and not a network"))?,
             ),
             other => {
                 return Err(wrong(&format!(
@@ -231,10 +231,10 @@ fn network(text: &str) -> Option<IpNet> {
     text.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(address)
 }
 
-/// The program of a row: its executable while it lives, else what it was started as.
+/// The program of a row: its executable while the process lives, else its first argument.
 fn program(row: &OwnerRow) -> Option<String> {
     let comm = row.key.comm.split(|byte| *byte == 0).next().unwrap_or_default();
-    // A process that took over the number would be somebody else.
+    // A reused pid belongs to another process.
     let same =
         linux::procfs::Process::read(row.tgid).is_ok_and(|process| process.comm == row.key.comm);
     let link = same.then(|| std::fs::read_link(format!("/proc/{}/exe", row.tgid)).ok()).flatten();
@@ -254,7 +254,7 @@ fn fits_program(pattern: &str, program: &str) -> bool {
     fits(pattern, program)
 }
 
-/// Whether a text fits a pattern, in which `*` stands for any text.
+/// Whether a text matches a pattern, in which `*` stands for any text.
 fn fits(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
@@ -366,7 +366,7 @@ mod tests {
         check("exe:nginx -> x", "exe is none of executable, cgroup, port, label, address");
         check("port:0 -> x", "a port is a number from 1 to 65535");
         check("label:app -> x", "a label is KEY=PATTERN");
-        check("address:10.0.0.0/33 -> x", "that is no address and no network");
+        check("address:10.0.0.0/33 -> x", "not an address and not a network");
         check("port:80 -> ", "it gives no name");
         check("executable: -> x", "its pattern is empty");
         assert!(Network::parse("10.0.0.0/8").unwrap_err().contains("10.20.0.0/16 -> warehouse"));

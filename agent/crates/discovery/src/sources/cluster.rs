@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Which cluster to ask.
+/// Which cluster to query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Cluster {
     /// The one that the agent runs in as a pod, if any.

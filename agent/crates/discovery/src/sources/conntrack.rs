@@ -1,9 +1,9 @@
-//! Who really answered where an address was translated: a Service's, a published port's.
+//! The backends behind translated addresses: of a Service, of a published port.
 //!
 //! The kernel keeps the original and the translated end of every connection that it tracks
 //! (nf_conntrack). All translated ones are listed in each namespace that tracks any, when the core
-//! misses a name and now and then; the list is paid for by the kernel, so the pause until the next
-//! grows with what the last one took.
+//! misses a name, and periodically. The kernel does that work, so the pause until the next list
+//! grows with the duration of the last.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ fn look() -> Result<Option<Inventory>, String> {
                 translations.extend(found);
             }
             Ok(Some(Err(error))) => failure = Some(error.to_string()),
-            // Nothing to list; gone meanwhile; or not ours to enter, which the survey has said.
+            // Nothing to list; gone meanwhile; or not permitted, which the log has already.
             Ok(None) | Err(_) => {}
         }
     }

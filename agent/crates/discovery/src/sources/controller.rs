@@ -1,6 +1,6 @@
-//! Which workload a pod belongs to, from what can be known without asking anybody.
+//! Which controller a pod belongs to, from its name and labels alone.
 //!
-//! Runtimes tell the labels of a pod, Kubernetes its owner too. Controllers label their pods:
+//! Runtimes give the labels of a pod, Kubernetes its owner too. Controllers label their pods:
 //! `pod-template-hash` is what a Deployment's ReplicaSet has at the end of its name, and so on.
 
 use std::collections::{BTreeMap, HashMap};
@@ -8,19 +8,19 @@ use std::sync::Arc;
 
 use model::service::{Kind, Service, Source};
 
-/// What the kubelet calls a pod towards the runtime.
+/// Labels that the kubelet sets for the runtime.
 const POD_NAME: &str = "io.kubernetes.pod.name";
 const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 const POD_UID: &str = "io.kubernetes.pod.uid";
 
-/// What a controller is.
+/// The controller of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Controller {
     pub(super) kind: Kind,
     pub(super) name: String,
 }
 
-/// Labels, whatever holds them.
+/// A map of labels.
 pub(super) trait Labels {
     fn label(&self, key: &str) -> Option<&str>;
 }
@@ -37,7 +37,7 @@ impl Labels for BTreeMap<String, String> {
     }
 }
 
-/// Those labels that rules look at.
+/// The labels that rules match.
 pub(super) fn selected(labels: &impl Labels, keys: &[String]) -> Arc<[(String, String)]> {
     keys.iter().filter_map(|key| Some((key.clone(), labels.label(key)?.to_owned()))).collect()
 }

@@ -1,10 +1,10 @@
-//! Container runtimes that speak CRI, as containerd and CRI-O do for the kubelet: pods, their
+//! Container runtimes with the CRI, as containerd and CRI-O have it for the kubelet: pods, their
 //! containers and addresses.
 //!
-//! Of the protocol (`runtime.v1.RuntimeService`, k8s.io/cri-api) three questions are needed, so
-//! their messages are written here, with the fields that are read, and nothing is generated.
-//! Events exist only in newer runtimes; lists are made when the core misses a name and now and
-//! then.
+//! Of the protocol (`runtime.v1.RuntimeService`, k8s.io/cri-api) three methods are needed, so
+//! their messages are declared here with the fields that are read, and nothing is generated.
+//! Events exist only in newer runtimes; lists are made when the core misses a name, and
+//! periodically.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -142,7 +142,7 @@ impl Cri {
     async fn follow(&self, publisher: &Publisher) -> Result<(), SourceError> {
         let Some(socket) = self.sockets.iter().find(|socket| socket.exists()) else {
             let paths: Vec<_> = self.sockets.iter().map(|path| path.to_string_lossy()).collect();
-            return Err(SourceError::Absent(format!("{} is not there", paths.join(" or "))));
+            return Err(SourceError::Absent(format!("{} does not exist", paths.join(" or "))));
         };
         let mut runtime = Runtime::connect(socket).await?;
         // The addresses of a pod do not change while it lives.
@@ -158,7 +158,7 @@ impl Cri {
                 if !statuses.contains_key(&pod.id) {
                     publisher.looked_up();
                     let question = StatusQuestion { id: pod.id.clone() };
-                    // It may have ended in between.
+                    // The pod may have ended in between.
                     let answer: Result<StatusAnswer, _> =
                         runtime.ask("PodSandboxStatus", question).await;
                     statuses.insert(pod.id.clone(), answer.ok().and_then(|answer| answer.status));
@@ -174,7 +174,7 @@ impl NameSource for Cri {
     async fn run(&mut self, publisher: &Publisher) -> SourceError {
         match self.follow(publisher).await {
             Err(error) => error,
-            Ok(()) => SourceError::Failed("it stopped".to_owned()),
+            Ok(()) => SourceError::Failed("the task stopped".to_owned()),
         }
     }
 }
@@ -191,7 +191,7 @@ impl Runtime {
             let path = path.clone();
             async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        // The name of the host is not looked at: the socket says where.
+        // The host name is not used: the connector opens the socket.
         let endpoint = Endpoint::from_static("http://localhost").timeout(ANSWER_WITHIN);
         let channel = endpoint.connect_with_connector(connector).await;
         let channel = channel.map_err(|error| {
@@ -238,7 +238,7 @@ fn inventory(
         if !uid.is_empty() {
             inventory.add_pod(&uid, workload.clone());
         }
-        // The pause container is one too.
+        // The sandbox is a container too (the pause container).
         inventory.add_container(&pod.id, workload.clone());
         workloads.insert(pod.id.as_str(), workload);
     }
@@ -250,13 +250,13 @@ fn inventory(
     inventory
 }
 
-/// Who a pod is, and its uid.
+/// The workload of a pod, and its uid.
 fn workload(pod: &Sandbox, keys: &[String]) -> (Workload, String) {
     let labels = controller::selected(&pod.labels, keys);
     let metadata = pod.metadata.clone().unwrap_or_default();
     let (service, uid) =
         controller::of_runtime_labels(&pod.labels, Source::Cri).unwrap_or_else(|| {
-            // Made by somebody else than a kubelet.
+            // Not created by a kubelet.
             let controller::Controller { kind, name } =
                 controller::of_labels(&metadata.name, &pod.labels);
             let name = if name.is_empty() { pod.id.clone() } else { name };
@@ -336,6 +336,6 @@ mod tests {
         let at = |ip: &str| inventory.at(address::from_ip(ip.parse().unwrap()));
         assert_eq!(&*at("10.1.0.7").unwrap().service.namespace, "test");
         assert_eq!(at("fd00::7"), at("10.1.0.7"));
-        assert_eq!(at("192.168.1.1"), None, "the host's address is nobody's own");
+        assert_eq!(at("192.168.1.1"), None, "the address of the host belongs to no pod");
     }
 }

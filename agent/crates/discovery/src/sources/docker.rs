@@ -1,7 +1,7 @@
 //! Docker, and podman with its compatible API: containers, what compose calls them, their
 //! addresses and published ports.
 //!
-//! One list tells everything; events only say when to make it anew.
+//! One list has everything; events only say when to list again.
 
 use std::io;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ use model::service::{Entity, Kind, Service, Source, printable};
 
 mod starts;
 
-// What compose and swarm write on their containers.
+// Labels that compose and swarm set on their containers.
 const COMPOSE_PROJECT: &str = "com.docker.compose.project";
 const COMPOSE_SERVICE: &str = "com.docker.compose.service";
 const PODMAN_PROJECT: &str = "io.podman.compose.project";
@@ -52,7 +52,7 @@ impl Docker {
     async fn follow(&self, publisher: &Publisher) -> Result<(), SourceError> {
         let failed = |error: bollard::errors::Error| SourceError::Failed(error.to_string());
         if !self.socket.exists() {
-            return Err(SourceError::Absent(format!("{} is not there", self.socket.display())));
+            return Err(SourceError::Absent(format!("{} does not exist", self.socket.display())));
         }
         let path = self.socket.to_string_lossy();
         let within = ANSWER_WITHIN.as_secs();
@@ -141,7 +141,7 @@ fn add(inventory: &mut Inventory, container: ContainerSummary, source: Source, k
     inventory.add_container(&id, workload);
 }
 
-/// What a container is called: by the kubelet, by compose or swarm, else by its own name.
+/// The name of a container: from labels of the kubelet, compose or swarm, else its own.
 fn name_of(labels: &impl controller::Labels, name: &str, source: Source) -> Service {
     if let Some((service, _)) = controller::of_runtime_labels(labels, source) {
         return service;
@@ -159,7 +159,7 @@ fn name_of(labels: &impl controller::Labels, name: &str, source: Source) -> Serv
     Service::new(name, source).of_kind(Kind::Container)
 }
 
-/// The network namespace of whoever listens on a local socket: published ports are there.
+/// The network namespace of the process that listens on a local socket: published ports are there.
 fn namespace_of(socket: &Path) -> io::Result<u32> {
     let stream = UnixStream::connect(socket)?;
     // A listener from outside of our PID namespace has no number here: the host's then.

@@ -1,16 +1,16 @@
-//! The slow sources of names: each asks somebody, in a task of its own, and tells what it knows.
+//! The slow sources of names: each queries an API in a task of its own and publishes an inventory.
 //!
-//! | source | asks | tells |
+//! | source | queries | publishes |
 //! |---|---|---|
 //! | [`kubernetes`] | the API server | pods of this node, Services, their endpoints |
-//! | [`docker`] | Docker, and podman, which speaks the same | containers, their addresses, published ports |
+//! | [`docker`] | Docker, and podman, which has the same API | containers, their addresses, published ports |
 //! | [`cri`] | containerd or CRI-O | pods and their containers |
-//! | [`conntrack`] | the kernel | who answered in the place of translated addresses |
+//! | [`conntrack`] | the kernel | the backends behind translated addresses |
 //!
-//! Each is optional: one that is not there is looked for again every few seconds, one that fails
-//! is tried again after a pause that grows. A source leaves its newest table in a channel that
-//! holds one; what it told last stays true until it tells anew. The core asks them to look again
-//! ([`Sources::ask`]) when it misses a name.
+//! Each is optional: an absent one is looked for again every few seconds, a failed one is retried
+//! with exponential backoff. A source publishes its inventory in a channel that holds only the
+//! newest, which stays valid until the next. The core requests a refresh
+//! ([`Sources::request_refresh`]) when it misses a name.
 
 #![cfg_attr(
     not(all(feature = "kubernetes", feature = "docker", feature = "cri", feature = "conntrack")),
@@ -48,47 +48,47 @@ const LAST_PAUSE: Duration = Duration::from_mins(1);
 /// The pauses of a source.
 const PAUSES: Pauses =
     Pauses { absent: Duration::from_secs(5), first: FIRST_PAUSE, last: LAST_PAUSE };
-/// What happens to a container happens in bursts.
+/// Events of containers come in bursts: a list waits this long for the rest of a burst.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// Lists are made anew at least so often, in case an event was missed.
+/// Longest time between two lists, in case an event was missed.
 const REFRESH: Duration = Duration::from_mins(1);
-/// How long an answer may take.
+/// How long a response may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Where the sources are.
+/// Which sources are used, and where they are.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Docker's socket.
     pub docker: Option<PathBuf>,
     /// Podman's socket.
     pub podman: Option<PathBuf>,
-    /// Sockets of container runtimes that speak CRI; the first that is there is asked.
+    /// Sockets of container runtimes that speak CRI; the first that exists is used.
     pub cri: Vec<PathBuf>,
     /// The Kubernetes cluster.
     pub cluster: Cluster,
     /// This node's name in the cluster.
     pub node: Option<String>,
-    /// Whether to ask the kernel for translated connections.
+    /// Whether to list translated connections of the kernel.
     pub conntrack: bool,
-    /// Keys of the labels that rules look at.
+    /// Keys of the labels that rules match.
     pub labels: Arc<[String]>,
 }
 
-/// All sources at work.
+/// All running sources.
 pub struct Sources {
-    /// From the surest to the last resort.
-    sources: Vec<Source>,
+    /// From the most to the least reliable.
+    sources: Vec<Handle>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
-struct Source {
+struct Handle {
     name: &'static str,
     lists_containers: bool,
     report: watch::Receiver<Report>,
     refresh: Arc<Notify>,
 }
 
-/// What is known of a source.
+/// The newest inventory and state of a source.
 #[derive(Clone, Debug)]
 struct Report {
     inventory: Arc<Inventory>,
@@ -98,7 +98,7 @@ struct Report {
     errors: u64,
 }
 
-/// Where a source leaves what it has to tell.
+/// Where a source publishes its inventory.
 pub(super) struct Publisher {
     name: &'static str,
     report: watch::Sender<Report>,
@@ -120,13 +120,13 @@ struct Pauses {
 pub(super) enum SourceError {
     /// It is not on this host.
     Absent(String),
-    /// It does not answer as it should.
+    /// It failed, or gave an invalid response.
     Failed(String),
 }
 
-/// A source, as its task sees it.
+/// A source of names.
 pub(super) trait NameSource: Send + 'static {
-    /// Looks, tells, and goes on as long as that works.
+    /// Lists and publishes until something fails.
     fn run(&mut self, publisher: &Publisher) -> impl Future<Output = SourceError> + Send;
 }
 
@@ -193,9 +193,11 @@ impl Sources {
         let refresh = Arc::new(Notify::new());
         let publisher = Publisher { name, report: sender, refresh: refresh.clone() };
         runtime.spawn(supervise(source, publisher, PAUSES));
-        self.sources.push(Source { name, lists_containers, report, refresh });
+        self.sources.push(Handle { name, lists_containers, report, refresh });
     }
 
+    /// A source that is configured, but was left out of this build: says so in the log and in the
+    /// list of sources.
     #[cfg(any(
         test,
         not(all(
@@ -205,8 +207,6 @@ impl Sources {
             feature = "conntrack"
         ))
     ))]
-    /// A source that is configured, but was left out of this build: says so in the log and in the
-    /// list of sources.
     fn add_missing(&mut self, name: &'static str, support: &str, feature: &str) {
         let why = format!("this build has no {support} support; build with --features {feature}");
         tracing::warn!("names.{name}: {why}, or turn names.{name} off");
@@ -217,7 +217,7 @@ impl Sources {
             lookups: 0,
             errors: 0,
         });
-        self.sources.push(Source {
+        self.sources.push(Handle {
             name,
             lists_containers: false,
             report,
@@ -225,7 +225,7 @@ impl Sources {
         });
     }
 
-    /// What they know now, the surest first, and whether some of them may yet tell of a container.
+    /// All inventories, the most reliable first, and whether a source may still list new containers.
     pub fn inventories(&self) -> (Vec<Arc<Inventory>>, bool) {
         let inventory =
             self.sources.iter().map(|source| source.report.borrow().inventory.clone()).collect();
@@ -236,16 +236,16 @@ impl Sources {
         (inventory, containers_pending)
     }
 
-    /// A name is missing: they may look again.
+    /// A name is missing: the sources should list again.
     pub fn request_refresh(&self) {
         for source in &self.sources {
             source.refresh.notify_one();
         }
     }
 
-    /// How they are.
+    /// The state of every source, for the status.
     pub fn views(&self) -> Vec<SourceView> {
-        let view = |source: &Source| {
+        let view = |source: &Handle| {
             let Report { inventory, state, detail, lookups, errors } = &*source.report.borrow();
             SourceView {
                 name: source.name.to_owned(),
@@ -263,7 +263,7 @@ impl Sources {
 
 impl Drop for Sources {
     fn drop(&mut self) {
-        // A question that is under way may take its time; nobody waits for the answer any more.
+        // A pending request may take long; its result is not needed any more.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -271,10 +271,10 @@ impl Drop for Sources {
 }
 
 impl Publisher {
-    /// Everything that is known now.
+    /// Publishes everything that is known now.
     pub(super) fn publish(&self, inventory: Inventory, detail: Option<String>) {
         self.report.send_modify(|report| {
-            // Readers tell news from a table that is the same.
+            // Readers see a change by the pointer, so an equal inventory must keep it.
             if *report.inventory != inventory {
                 report.inventory = Arc::new(inventory);
             }
@@ -286,23 +286,23 @@ impl Publisher {
         });
     }
 
-    /// A question was asked.
+    /// Counts a request.
     pub(super) fn looked_up(&self) {
         self.report.send_modify(|report| report.lookups += 1);
     }
 
-    /// A question was not answered as it should.
+    /// Counts a failed request.
     pub(super) fn failed(&self) {
         self.report.send_modify(|report| report.errors += 1);
     }
 
-    /// Waits until the core misses a name.
+    /// Waits until the core requests a refresh.
     pub(super) async fn refresh(&self) {
         self.refresh.notified().await;
     }
 
-    /// Waits until a list should be made anew: something has happened, a name is missing, or it
-    /// is time, and then until it has settled. `event` ends with the trouble if no more events come.
+    /// Waits until a new list is due (an event, a missing name, or [`REFRESH`]), and then for
+    /// [`DEBOUNCE`]. `event` ends with an error if no more events can come.
     pub(super) async fn wait(
         &self,
         event: impl Future<Output = Result<(), SourceError>>,
@@ -336,7 +336,7 @@ impl Publisher {
                 if state == SourceState::Absent {
                     tracing::debug!("no names from {name}: {why}");
                 } else {
-                    tracing::warn!("no news from {name}, what it told last stays: {why}");
+                    tracing::warn!("names.{name} failed, its last inventory stays in use: {why}");
                 }
             }
             report.state = state;
@@ -373,7 +373,7 @@ mod tests {
     use agent_common::address;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// Fails twice, then tells and waits.
+    /// Fails twice, then publishes and waits.
     struct Shaky(Arc<AtomicU32>);
 
     impl NameSource for Shaky {

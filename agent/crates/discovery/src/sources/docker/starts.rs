@@ -2,7 +2,7 @@
 //!
 //! The engine takes a container's published ports before the container runs. If one is taken
 //! already, the container has no process, no address and no port in any list, and with `--rm` it
-//! is gone a moment later. So its settings are read when it is made. That its start failed shows
+//! is gone a moment later. So its settings are read when it is created. That its start failed shows
 //! when its network is taken away again (`releaseNetwork`, moby, daemon/container_operations.go).
 
 use std::collections::VecDeque;
@@ -19,10 +19,10 @@ use model::service::{Entity, Source};
 
 /// Containers remembered at most.
 const MOST: usize = 256;
-/// A start that failed is told for so long: the failed bind behind it is known in seconds.
+/// How long a failed start is kept: the failed bind behind it is known within seconds.
 const REPORT_FOR: Duration = Duration::from_mins(1);
 
-/// Containers with ports to publish, the one that something happened to last at the end.
+/// Containers with ports to publish, the one with the latest event at the end.
 pub(super) struct Starts {
     source: Source,
     labels: Arc<[String]>,
@@ -50,7 +50,7 @@ impl Starts {
         Self { source, labels, made: VecDeque::new() }
     }
 
-    /// Takes in what has happened; asks once about each container.
+    /// Processes events; inspects each container once.
     pub(super) async fn learn(
         &mut self,
         client: &Client,
@@ -73,9 +73,9 @@ impl Starts {
         Ok(())
     }
 
-    /// Tells which ports were to be published by containers that have just lost their network.
+    /// Adds the ports of containers that have just lost their network.
     pub(super) fn report(&self, inventory: &mut Inventory, now: Instant) {
-        // The last one to want a port comes last, and stays.
+        // The last container that requested a port comes last, and stays.
         for Created { workload, ports, lost_network, .. } in &self.made {
             if lost_network.is_some_and(|at| now.saturating_duration_since(at) <= REPORT_FOR) {
                 for port in ports {
@@ -169,7 +169,7 @@ mod tests {
         let mut inventory = Inventory::default();
         inventory.publishes_in(HERE);
         starts.report(&mut inventory, now);
-        inventory.refused(HERE, port).map(|workload| workload.service.name.to_string())
+        inventory.failed_start(HERE, port).map(|workload| workload.service.name.to_string())
     }
 
     #[test]

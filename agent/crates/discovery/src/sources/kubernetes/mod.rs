@@ -1,7 +1,7 @@
 //! Kubernetes: the pods of this node with their workloads, Services and their endpoints.
 //!
-//! Pods, Services and EndpointSlices are listed and watched each for itself, so a role that
-//! denies one of them takes only that part away. Of a pod's owner the workload follows: a
+//! Pods, Services and EndpointSlices are listed and watched separately, so a role that denies one
+//! of them disables only that part. Of a pod's owner the workload follows: a
 //! ReplicaSet's is its Deployment, a Job's its CronJob; where the name does not tell, the owner is
 //! looked up once.
 
@@ -26,26 +26,26 @@ mod watch;
 
 /// Objects of one kind kept at most.
 const MAX_OBJECTS: usize = 65_536;
-/// Changes that may wait to be taken in; then the API server's stream waits.
+/// Changes in the queue at most; then the watch waits.
 const WAITING: usize = 256;
 /// The Service that a slice belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// The API server, asked for what concerns this node.
+/// The API server, queried for the objects of this node.
 pub(super) struct Kubernetes {
     cluster: Cluster,
     node: Option<String>,
     labels: Arc<[String]>,
 }
 
-/// Something that one of the watches has to say.
+/// A change from one of the watches.
 enum News {
     Pods(Change<Pod>),
     Services(Change<ServiceObject>),
     Slices(Change<EndpointSlice>),
 }
 
-/// Everything that was told, by kind.
+/// All objects, by kind.
 #[derive(Default)]
 struct Objects {
     pods: Part<Pod>,
@@ -66,7 +66,7 @@ impl Kubernetes {
             Cluster::At(uri) => Config::new(uri.clone()),
             Cluster::Own if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() => {
                 return Err(SourceError::Absent(
-                    "this is no pod: KUBERNETES_SERVICE_HOST is not set".to_owned(),
+                    "not running in a pod: KUBERNETES_SERVICE_HOST is not set".to_owned(),
                 ));
             }
             Cluster::Own => {
@@ -89,7 +89,7 @@ impl Kubernetes {
             let mut objects = Objects::default();
             loop {
                 let Some(first) = news.recv().await else {
-                    return SourceError::Failed("it stopped".to_owned());
+                    return SourceError::Failed("the task stopped".to_owned());
                 };
                 objects.take(first);
                 sleep(DEBOUNCE).await;
@@ -140,7 +140,7 @@ impl Objects {
         ]
     }
 
-    /// Why nothing at all can be known.
+    /// Why nothing at all can be listed.
     fn all_refused(&self) -> Option<String> {
         let refusals = self.refusals();
         let all = refusals.iter().all(|(_, why)| why.is_some());
@@ -151,7 +151,7 @@ impl Objects {
         self.pods.is_listed() || self.services.is_listed() || self.slices.is_listed()
     }
 
-    /// What is missing, if something is.
+    /// The parts that are missing, if any.
     fn detail(&self) -> Option<String> {
         let refused = self.refusals().into_iter();
         let parts: Vec<String> =
@@ -159,7 +159,7 @@ impl Objects {
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
-    /// Asks for the owners of ReplicaSets and Jobs whose name does not tell.
+    /// Looks up the owners of ReplicaSets and Jobs whose names do not show them.
     async fn look_up_owners(&mut self, client: &Client, publisher: &Publisher) {
         let mut needed = HashMap::new();
         for pod in self.pods.objects() {
@@ -238,7 +238,7 @@ impl Objects {
     }
 
     fn add_pod(&self, inventory: &mut Inventory, pod: &Pod, keys: &[String]) {
-        // One that has ended has given its address back already.
+        // A pod that has ended has released its address.
         if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
             return;
         }

@@ -1,4 +1,4 @@
-//! Listing objects of one kind and following what becomes of them.
+//! Lists the objects of one kind and follows their changes.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -18,12 +18,12 @@ use super::{MAX_OBJECTS, News};
 
 /// Objects in one answer at most.
 const PAGE: usize = 500;
-/// The API server ends a watch after so long; so we notice one that died silently.
+/// The API server ends a watch after this time, so that a dead connection is noticed.
 const WATCH_SECONDS: u64 = 290;
 /// How long a page may take.
 const PAGE_WITHIN: Duration = Duration::from_secs(30);
 
-/// What has become of the objects of a kind.
+/// A change of the objects of a kind.
 pub(super) enum Change<T> {
     /// These are all.
     All(Vec<T>),
@@ -31,7 +31,7 @@ pub(super) enum Change<T> {
     Put(Box<T>),
     /// This one is gone.
     Gone(Box<T>),
-    /// They may not be seen, or could not be read.
+    /// They are forbidden, or could not be read.
     Refused(String),
 }
 
@@ -87,7 +87,7 @@ impl<T: Object> Part<T> {
     }
 }
 
-/// Lists and watches for ever; what goes wrong is told and tried again.
+/// Lists and watches for ever; errors are reported and retried.
 pub(super) async fn follow<T>(
     client: &Client,
     publisher: &Publisher,
@@ -130,7 +130,7 @@ struct Sender<T> {
 
 impl<T> Sender<T> {
     async fn send(&self, change: Change<T>) {
-        // The other end lives as long as we do; if not, nobody is interested.
+        // The receiver lives as long as this task; without it the change is not needed.
         drop(self.news.send((self.wrap)(change)).await);
     }
 }
