@@ -78,7 +78,7 @@ fn write(view: &View, samples: &mut Samples<'_>, of: fn(&Tally) -> u64) -> fmt::
     sums(view, of).into_iter().try_for_each(|(key, sum)| sample(samples, key, sum))
 }
 
-/// Relations that differ only in what is no label are one series.
+/// Relations with the same labels are one series.
 fn sums(view: &View, of: fn(&Tally) -> u64) -> BTreeMap<Key<'_>, u64> {
     let mut sums = BTreeMap::new();
     let relations = &view.snapshot.related.relations.rows;

@@ -1,4 +1,4 @@
-//! Ports that somebody wanted and did not get.
+//! Failed binds and listens.
 
 use std::collections::BTreeMap;
 use std::fmt;

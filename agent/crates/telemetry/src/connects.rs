@@ -48,7 +48,7 @@ fn connects(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
             CONNECT_RESULT_NAMES.iter().zip(row.counters.connects).enumerate()
         {
             // `ok` is there from the start, so that a ratio has its denominator; what never
-            // happened is no series.
+            // happened has no series.
             if count > 0 || result == usize::from(CONNECT_OK) {
                 samples.integer(Some(&row.labels.with([("result", *name)])), count)?;
             }

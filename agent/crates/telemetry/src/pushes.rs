@@ -13,11 +13,11 @@ pub enum PushResult {
     Ok,
     /// Some data points were rejected.
     Partial,
-    /// Nobody answers there.
+    /// No collector answers there.
     Unreachable,
     /// No answer in time.
     Timeout,
-    /// The collector asked to come later.
+    /// The collector asked for a later retry.
     Busy,
     /// The collector said no.
     Refused,

@@ -1,4 +1,4 @@
-//! Sources of names: whether they answer, how often they were asked.
+//! Sources of names: whether they are up, and counts of their queries and entries.
 
 use std::fmt;
 
@@ -60,7 +60,7 @@ fn errors(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
 }
 
 fn write(view: &View, samples: &mut Samples<'_>, value: fn(&SourceView) -> u64) -> fmt::Result {
-    // What is not on this host is no series, unless it was there before.
+    // A source that is not on this host has no series, unless it was there before.
     let there = |source: &&SourceView| source.state != SourceState::Absent || source.entries > 0;
     for source in view.snapshot.sources.iter().filter(there) {
         samples.integer(Some(&[("source", source.name.as_str())]), value(source))?;

@@ -75,8 +75,8 @@ fn look() -> Result<Option<Inventory>, String> {
         return Err(why);
     }
     let mut inventory = Inventory::default();
-    for Translation { asked, answered } in translations {
-        inventory.add_translation(asked, answered);
+    for Translation { original, backend } in translations {
+        inventory.add_translation(original, backend);
     }
     Ok(tracking.then_some(inventory))
 }
