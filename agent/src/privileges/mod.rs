@@ -140,7 +140,7 @@ impl Privileges {
             self.kept.leave_only().context("dropping capabilities")?;
         }
         no_new_privileges().context("setting no_new_privs (PR_SET_NO_NEW_PRIVS)")?;
-        seccomp::install(config.seccomp)?;
+        seccomp::install(config.seccomp, features::attaches_later(config))?;
         tracing::info!(
             "kept {} after the start; system calls: {}",
             if self.kept.bits() == 0 {

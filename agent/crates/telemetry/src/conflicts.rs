@@ -15,7 +15,7 @@ pub(super) const METRICS: &[Metric] = &[Metric {
     kind: Kind::Counter,
     help: "Failed binds and listens. Holder: the service that has the port, or `none`. Port 0: the program left the choice to the kernel. `portolan ports conflicts` explains each.",
     labels: CONFLICT,
-    fed_by: "bind4, bind6, post_bind4, post_bind6, inet_bind_sk, inet6_bind_sk, settle, bound_sockets, inet_sock_set_state",
+    fed_by: "bind4, bind6, post_bind4, post_bind6, inet_bind_sk, inet6_bind_sk, expire_attempts, bound_sockets, inet_sock_set_state",
     render: conflicts,
 }];
 
