@@ -182,21 +182,21 @@ impl Core {
         if let Some(listeners) = drained.listeners.take() {
             self.listeners = listeners;
         }
-        let (told, expecting) = self.sources.told();
-        self.names.set_told(told, expecting);
+        let (inventories, expecting) = self.sources.inventories();
+        self.names.set_inventories(inventories, expecting);
         let strangers =
             self.owners.namespaces().any(|netns| !self.known_namespaces.contains(&netns));
         let patience = if strangers { ADDRESSES_SOONEST } else { ADDRESSES_EVERY };
         if self.addresses_at.is_none_or(|at| at.elapsed() >= patience) {
             let survey = existing::places(&self.addresses);
             self.take_addresses(&survey);
-            self.names.set_strangers(false);
+            self.names.set_unknown_namespaces(false);
         } else {
-            self.names.set_strangers(strangers && expecting);
+            self.names.set_unknown_namespaces(strangers && expecting);
         }
         self.names.set_ports(&self.listeners);
         let now_us = monotonic_us();
-        self.names.set_answers(&drained.answers, drained.malformed_answers, now_us);
+        self.names.learn_dns_answers(&drained.answers, drained.malformed_answers, now_us);
         let Self { names, owners, listeners, .. } = self;
         let mut owner = |index: u32| local_name(names, owners, index, now_us).0;
         let listening: Vec<_> =
@@ -236,7 +236,7 @@ impl Core {
         let updated = self.update_edges(drained, now_us);
         self.update_owners(drained, now_us);
         if self.names.take_missing() {
-            self.sources.ask();
+            self.sources.request_refresh();
         }
         let ports = self.take_binds(drained, now_us, taken_seconds);
         for event in &drained.events {
