@@ -1,12 +1,12 @@
 //! What the agent keeps, as JSON: reservations with who has the port, services with their health.
 
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::routing::get;
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::routes::{Api, Failure};
+use super::routes::{Api, Failure, Route};
 use crate::state::requests::ReservationShape;
 use model::breaches::{Action, Breach, BreachKey};
 use model::full_name::FullName;
@@ -102,10 +102,8 @@ struct ServiceFilter {
     service: Option<FullName>,
 }
 
-pub(super) fn readable() -> Router<Api> {
-    Router::new()
-        .route("/api/v1/reservations", get(reservations))
-        .route("/api/v1/services", get(services))
+pub(super) fn readable() -> [Route; 2] {
+    [("/api/v1/reservations", get(reservations)), ("/api/v1/services", get(services))]
 }
 
 async fn reservations(State(api): State<Api>) -> Result<Json<Reservations>, Failure> {

@@ -30,7 +30,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::routes::{self, Api, Failure};
+use super::routes::{self, Api, Failure, Route};
 use crate::state::requests::{
     Free, Handed, Register, Registered, Release, Reserve, Reserved, Unregister,
 };
@@ -99,13 +99,18 @@ pub fn bind(directory: &Path, group: Option<u32>) -> anyhow::Result<Control> {
 
 /// Every path, for callers on this host.
 pub fn router(api: Api, desk: DeskHandle) -> Router {
-    let writable = Router::new()
-        .route("/api/v1/reservations", post(reserve).delete(release))
-        .route("/api/v1/ports/free", post(free))
-        .route("/api/v1/services", post(register).delete(unregister))
-        .layer(Extension(desk))
-        .layer(DefaultBodyLimit::max(BODY_BYTES));
-    routes::finish(routes::readable().merge(writable), api)
+    let writable =
+        routes::collect(writable()).layer(Extension(desk)).layer(DefaultBodyLimit::max(BODY_BYTES));
+    routes::finish(routes::collect(routes::readable()).merge(writable), api)
+}
+
+/// What can be changed.
+pub(super) fn writable() -> Vec<Route> {
+    vec![
+        ("/api/v1/reservations", post(reserve).delete(release)),
+        ("/api/v1/ports/free", post(free)),
+        ("/api/v1/services", post(register).delete(unregister)),
+    ]
 }
 
 // === impl Control ===

@@ -20,6 +20,8 @@
 //! Nothing can be changed over the network: other methods than GET and HEAD are refused there.
 //! Changes come through a Unix socket of this host ([`local`]).
 
+#[cfg(test)]
+mod golden;
 pub mod kept;
 pub mod local;
 pub mod occupant;

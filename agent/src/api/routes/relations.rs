@@ -1,21 +1,22 @@
 //! `/api/v1/map`, `/api/v1/balance`, `/api/v1/segments`.
 
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
-use axum::{Json, Router};
 use serde::Deserialize;
 
-use super::{Api, Failure};
+use super::{Api, Failure, Route};
 use crate::api::relations::{Balance, Map, Segments};
 use model::map::Graph;
 
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/api/v1/map", get(map))
-        .route("/api/v1/balance", get(balance))
-        .route("/api/v1/segments", get(segments))
+pub(super) fn readable() -> [Route; 3] {
+    [
+        ("/api/v1/map", get(map)),
+        ("/api/v1/balance", get(balance)),
+        ("/api/v1/segments", get(segments)),
+    ]
 }
 
 /// Of what time, and of whom.
