@@ -15,6 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use api_types::{
+    AllocatePorts, AllocatedPorts, Register, Registered, Release, Reserve, Reserved, Unregister,
+};
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Extension};
@@ -31,9 +34,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::routes::{self, Api, Failure, Route};
-use crate::state::requests::{
-    Free, Handed, Register, Registered, Release, Reserve, Reserved, Unregister,
-};
 use crate::state::{self, Caller, DeskHandle};
 
 /// The socket's name in the run directory.
@@ -221,8 +221,8 @@ async fn free(
     Extension(desk): Extension<DeskHandle>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Handed>, Failure> {
-    let request: Free = read(body)?;
+) -> Result<Json<AllocatedPorts>, Failure> {
+    let request: AllocatePorts = read(body)?;
     Ok(Json(desk.ask(move |desk| desk.free(caller, request)).await?))
 }
 

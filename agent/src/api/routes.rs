@@ -14,9 +14,10 @@ use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use serde::Deserialize;
 
-use super::shapes::{Edge, Edges, Listener, Listeners, Problem, Status};
-use super::{kept, ports, stream};
-use model::snapshot::{EdgeView, Role, Snapshot};
+use super::convert::{self, ToApi as _};
+use super::stream;
+use api_types::{Edges, Listeners, Status, Timestamp};
+use model::snapshot::{EdgeView, Role};
 use telemetry::process::Process;
 use telemetry::push::Outcomes;
 use telemetry::source::{STANDS_STILL, SnapshotSource, Unavailable};
@@ -54,10 +55,9 @@ pub(super) fn readable() -> Vec<Route> {
         ("/api/v1/status", get(status)),
         ("/api/v1/edges", get(edges)),
         ("/api/v1/listeners", get(listeners)),
-        ("/api/v1/ports", get(ports::ports)),
-        ("/api/v1/conflicts", get(ports::conflicts)),
     ];
-    own.into_iter().chain(kept::readable()).chain(relations::readable()).collect()
+    let others = reservations::readable().into_iter().chain(relations::readable());
+    own.into_iter().chain(ports::readable()).chain(others).collect()
 }
 
 /// A router of `routes`.
@@ -124,7 +124,7 @@ async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
 
 async fn status(State(api): State<Api>) -> Result<Json<Status>, Failure> {
     let snapshot = api.source.fresh().await?;
-    Ok(Json(Status::new(api.exporter.build(), &snapshot)))
+    Ok(Json(convert::status(api.exporter.build(), &snapshot)))
 }
 
 /// Which edges are wanted; all conditions must hold.
@@ -147,14 +147,16 @@ async fn edges(
         Failure::query(&rejection, "role=client|server|listener, service=NAME, port=N")
     })?;
     let snapshot = api.source.fresh().await?;
-    let edges = snapshot.edges.iter().filter(|view| filter.admits(view)).map(Edge::from).collect();
-    Ok(Json(Edges { taken_seconds: snapshot.taken_seconds, edges }))
+    let wanted = snapshot.edges.iter().filter(|view| filter.admits(view));
+    let edges = wanted.map(|view| view.to_api()).collect();
+    Ok(Json(Edges { timestamp: Timestamp::from_seconds(snapshot.taken_seconds), edges }))
 }
 
 async fn listeners(State(api): State<Api>) -> Result<Json<Listeners>, Failure> {
     let snapshot = api.source.fresh().await?;
-    let listeners = snapshot.listeners.iter().map(Listener::from).collect();
-    Ok(Json(Listeners { taken_seconds: snapshot.taken_seconds, listeners }))
+    let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
+    let listeners = snapshot.listeners.iter().map(|view| view.to_api()).collect();
+    Ok(Json(Listeners { timestamp, listeners }))
 }
 
 async fn page() -> Response {
@@ -206,11 +208,6 @@ pub(super) struct Failure(pub(super) StatusCode, pub(super) String);
 // === impl Api ===
 
 impl Api {
-    /// A snapshot that was begun after this call.
-    pub(super) async fn fresh(&self) -> Result<Arc<Snapshot>, Unavailable> {
-        self.source.fresh().await
-    }
-
     /// Handlers over `source`.
     pub fn new(source: SnapshotSource, build: Build) -> Self {
         Self {
@@ -264,10 +261,12 @@ impl From<Unavailable> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let Self(status, error) = self;
-        (status, Json(Problem { error })).into_response()
+        (status, Json(api_types::Error { error })).into_response()
     }
 }
 
+mod ports;
 mod relations;
+mod reservations;
 #[cfg(test)]
 mod tests;
