@@ -11,8 +11,11 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Extension;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::{Method, Request, StatusCode};
+use boon::{Compiler, Schemas};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
+
+use api_types::{Access, OPERATIONS};
 
 use super::{Api, local, routes};
 use crate::state::{Caller, Desk, Store};
@@ -39,6 +42,7 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
     });
     let register = json!({"service": "billing", "addresses": ["10.1.2.3:443", "fd00::1"]});
     vec![
+        read("/api/v1/openapi.json"),
         read("/api/v1/status"),
         read("/api/v1/edges"),
         read("/api/v1/listeners"),
@@ -143,6 +147,7 @@ async fn ask(router: &Router, method: &Method, path: &str, body: &Value) -> (Sta
 /// `GET /api/v1/edges` is in `edges.json`, `POST /api/v1/ports/free` in `ports-free.post.json`.
 fn file(method: &Method, path: &str) -> PathBuf {
     let name = path.strip_prefix("/api/v1/").expect("below /api/v1").replace('/', "-");
+    let name = name.trim_end_matches(".json");
     let method = match *method {
         Method::GET => String::new(),
         ref other => format!(".{}", other.as_str().to_lowercase()),
@@ -188,6 +193,61 @@ async fn every_answer_is_the_golden_one() {
     let (status, answer) = ask(&router, &Method::GET, "/api/v1/nothing", &Value::Null).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     compare(&folder().join("error.json"), &answer);
+}
+
+#[tokio::test]
+async fn every_route_is_in_the_openapi_document_and_every_operation_is_a_route() {
+    let listed = |routes: Vec<routes::Route>| routes.into_iter().map(|(path, _)| path);
+    let routes: BTreeSet<_> = listed(routes::readable()).chain(listed(local::writable())).collect();
+    let page = ["/", "/page.css", "/page.js"];
+    let described = OPERATIONS.iter().map(|operation| operation.path);
+    assert_eq!(routes, described.chain(page).collect());
+    // Methods: those of `requests`, which are compared with the routes below.
+    let described = OPERATIONS.iter().filter(|operation| operation.path.starts_with("/api/"));
+    let described: BTreeSet<_> =
+        described.map(|operation| (operation.method.to_owned(), operation.path)).collect();
+    let asked = requests().into_iter().map(|(method, path, _)| (method.to_string(), path));
+    assert_eq!(described, asked.collect());
+    // What only the control socket serves is a change, and the reverse.
+    for operation in OPERATIONS {
+        let expected =
+            if operation.method == "GET" { Access::Network } else { Access::ControlSocket };
+        assert_eq!(operation.access, expected, "{} {}", operation.method, operation.path);
+    }
+}
+
+#[tokio::test]
+async fn every_golden_answer_is_as_the_openapi_document_says() {
+    let document = serde_json::to_value(api_types::document("")).expect("JSON");
+    let mut compiler = Compiler::new();
+    compiler.add_resource("openapi.json", document.clone()).expect("a resource");
+    let mut schemas = Schemas::new();
+    let mut check = |what: &str, content: &Value, value: &Value| {
+        let reference = content["application/json"]["schema"]["$ref"].as_str().expect("a $ref");
+        let schema = compiler.compile(&format!("openapi.json{reference}"), &mut schemas);
+        let schema = schema.expect("a schema");
+        if let Err(problem) = schemas.validate(value, schema) {
+            panic!("{what} is not as {reference} says: {problem:#}");
+        }
+        assert!(schemas.validate(&json!({"x": 1}), schema).is_err(), "{reference} admits anything");
+    };
+    let golden = |path: &Path| -> Value {
+        serde_json::from_slice(&fs::read(path).expect("readable")).expect("JSON")
+    };
+    for (method, path, body) in requests() {
+        if path.ends_with("openapi.json") {
+            continue;
+        }
+        let what = format!("{method} {path}");
+        let operation = &document["paths"][path][method.as_str().to_lowercase()];
+        let answer = &operation["responses"]["200"]["content"];
+        check(&what, answer, &golden(&file(&method, path)));
+        let error = &operation["responses"]["4XX"]["content"];
+        check(&what, error, &golden(&folder().join("error.json")));
+        if !body.is_null() {
+            check(&what, &operation["requestBody"]["content"], &body);
+        }
+    }
 }
 
 #[tokio::test]

@@ -9,14 +9,14 @@ use axum::extract::{Query, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::map_response;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use serde::Deserialize;
 
 use super::convert::{self, ToApi as _};
 use super::stream;
-use api_types::{Edges, Listeners, Status, Timestamp};
+use api_types::{Edges, Listeners, OpenApi, Status, Timestamp};
 use model::snapshot::{EdgeView, Role};
 use telemetry::process::Process;
 use telemetry::push::Outcomes;
@@ -31,6 +31,8 @@ pub struct Api {
     /// How long the last scrape took, in nanoseconds; 0 before the first.
     last_scrape: Arc<AtomicU64>,
     outcomes: Option<Arc<Outcomes>>,
+    /// The path of a proxy, like `/portolan`, or empty.
+    external_path: Arc<str>,
 }
 
 /// A path, and what answers there.
@@ -38,7 +40,20 @@ pub(super) type Route = (&'static str, MethodRouter<Api>);
 
 /// Every path, for the network: nothing can be changed.
 pub fn router(api: Api) -> Router {
-    finish(collect(readable()), api)
+    let external_path = Arc::clone(&api.external_path);
+    let routes = collect(readable());
+    finish(if external_path.is_empty() { routes } else { routes.merge(below(&external_path)) }, api)
+}
+
+/// The same routes below the path of a proxy, where links of the page are relative to.
+fn below(external_path: &str) -> Router<Api> {
+    let page = format!("{external_path}/");
+    let to_page = get(move || async move { Redirect::permanent(&page) });
+    let is_route = readable().iter().any(|(path, _)| *path == external_path);
+    let begun = if is_route { Router::new() } else { Router::new().route(external_path, to_page) };
+    readable().into_iter().fold(begun, |router, (path, methods)| {
+        router.route(&format!("{external_path}{path}"), methods)
+    })
 }
 
 /// What can be read. The golden answers of the tests follow this list.
@@ -55,6 +70,7 @@ pub(super) fn readable() -> Vec<Route> {
         ("/api/v1/status", get(status)),
         ("/api/v1/edges", get(edges)),
         ("/api/v1/listeners", get(listeners)),
+        ("/api/v1/openapi.json", get(openapi)),
     ];
     let others = reservations::readable().into_iter().chain(relations::readable());
     own.into_iter().chain(ports::readable()).chain(others).collect()
@@ -159,6 +175,10 @@ async fn listeners(State(api): State<Api>) -> Result<Json<Listeners>, Failure> {
     Ok(Json(Listeners { timestamp, listeners }))
 }
 
+async fn openapi(State(api): State<Api>) -> Json<OpenApi> {
+    Json(api_types::document(&api.external_path))
+}
+
 async fn page() -> Response {
     asset("text/html; charset=utf-8", include_str!("page/page.html"))
 }
@@ -214,12 +234,19 @@ impl Api {
             source,
             exporter: Arc::new(Exporter::new(build)),
             outcomes: None,
+            external_path: "".into(),
             last_scrape: Arc::new(AtomicU64::new(0)),
         }
     }
 }
 
 impl Api {
+    /// The same, served below the path of a proxy too.
+    #[must_use]
+    pub fn below(self, external_path: &str) -> Self {
+        Self { external_path: external_path.into(), ..self }
+    }
+
     /// The same, with what becomes of pushes.
     #[must_use]
     pub fn with_outcomes(self, outcomes: Option<Arc<Outcomes>>) -> Self {

@@ -96,6 +96,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let mut pusher = pusher.transpose().context("preparing pushes to otlp.endpoint")?;
     let api = api::Api::new(source.clone(), build);
     let api = api.with_outcomes(pusher.as_ref().map(Pusher::outcomes));
+    let api = api.below(&config.web.external_path);
     let (router, control_router) = (api::router(api.clone()), api::local::router(api, desk));
     tracing::info!("listening on {}://{}", web.scheme(), config.web.listen_address);
     let manager = Manager::of_this_process();

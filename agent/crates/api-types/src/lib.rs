@@ -43,6 +43,7 @@ pub use self::words::{
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+pub use utoipa::openapi::OpenApi;
 
 /// Any answer whose status is 400 or above.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -10,6 +10,10 @@ use telemetry::source::channel;
 
 /// A router over the hand-made snapshot.
 fn over_snapshot() -> Router {
+    router(api())
+}
+
+fn api() -> Api {
     let (source, mut requests) = channel();
     let snapshot = Arc::new(snapshot());
     requests.publish(&snapshot);
@@ -19,7 +23,7 @@ fn over_snapshot() -> Router {
             requests.publish(&snapshot);
         }
     });
-    router(Api::new(source, build()))
+    Api::new(source, build())
 }
 
 fn build() -> Build {
@@ -71,6 +75,43 @@ async fn every_path_answers_and_carries_the_security_headers() {
             let (status, _, body) = ask(&router, method, path).await;
             assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
             assert!(body.contains("only GET"), "{body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_everything_is_below_its_path_and_where_it_was() {
+    let router = router(api().below("/behind/a/proxy"));
+    for (path, _) in readable() {
+        let (status, headers, _) = ask(&router, Method::GET, path).await;
+        let below = ask(&router, Method::GET, &format!("/behind/a/proxy{path}")).await;
+        assert_eq!((status, below.0), (StatusCode::OK, StatusCode::OK), "{path}");
+        assert_eq!(below.1[CONTENT_TYPE], headers[CONTENT_TYPE], "{path}");
+        assert!(below.1.contains_key("content-security-policy"), "{path}");
+    }
+    let (status, headers, _) = ask(&router, Method::GET, "/behind/a/proxy").await;
+    assert!(status.is_redirection(), "relative links need the slash: {status}");
+    assert_eq!(headers["location"], "/behind/a/proxy/");
+    let document = json(&router, "/behind/a/proxy/api/v1/openapi.json").await;
+    assert_eq!(document["servers"][0]["url"], "/behind/a/proxy");
+    assert_eq!(ask(&router, Method::GET, "/behind/a").await.0, StatusCode::NOT_FOUND);
+    // A path that is a route already stays that route.
+    for (path, _) in readable().into_iter().filter(|(path, _)| *path != "/") {
+        let router = super::router(api().below(path));
+        assert_eq!(ask(&router, Method::GET, path).await.0, StatusCode::OK, "{path}");
+        let below = format!("{path}/api/v1/edges");
+        assert_eq!(ask(&router, Method::GET, &below).await.0, StatusCode::OK, "{below}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_refers_to_nothing_by_an_absolute_path() {
+    let router = over_snapshot();
+    for path in ["/", "/page.js", "/page.css"] {
+        let (_, _, body) = ask(&router, Method::GET, path).await;
+        for absolute in ["href=\"/", "src=\"/", "json(\"/", "fetch(\"/", "url(/", "http:", "https:"]
+        {
+            assert!(!body.contains(absolute), "{path} has {absolute}");
         }
     }
 }
