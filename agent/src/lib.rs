@@ -6,9 +6,10 @@
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
-pub mod api;
 pub mod cli;
 pub mod config;
+mod control;
+pub mod occupant;
 pub mod pipeline;
 pub mod privileges;
 pub mod state;

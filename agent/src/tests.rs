@@ -25,7 +25,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("model", &["agent-common"]),
     ("discovery", &["agent-common", "linux", "model"]),
     ("telemetry", &["agent-common", "model"]),
-    ("agent", &["agent-common", "api-types", "discovery", "linux", "loader", "model", "telemetry"]),
+    ("server", &["agent-common", "api-types", "model", "telemetry"]),
+    (
+        "agent",
+        &[
+            "agent-common",
+            "api-types",
+            "server",
+            "discovery",
+            "linux",
+            "loader",
+            "model",
+            "telemetry",
+        ],
+    ),
 ];
 
 /// A package from the registry, and the only packages of ours that may use it.

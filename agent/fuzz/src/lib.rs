@@ -21,11 +21,11 @@ use loader::btf::Btf;
 use model::full_name::FullName;
 use model::port_ranges::PortRules;
 use model::registry::Endpoint;
-use portolan::api::occupant;
-use portolan::api::web;
 use portolan::config::settings::SETTINGS;
 use portolan::config::{self, Config};
+use portolan::occupant;
 use portolan::state::file;
+use server::web;
 
 /// A parser and its laws.
 pub type Body = fn(&[u8]);

@@ -123,8 +123,8 @@ fn bar(part: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::convert;
     use model::fixture::snapshot;
+    use server::convert;
 
     #[test]
     fn shares_are_bars_with_what_is_due() {

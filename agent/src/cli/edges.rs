@@ -177,9 +177,9 @@ impl Sort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::convert::ToApi as _;
     use api_types::Timestamp;
     use model::fixture::snapshot;
+    use server::convert::ToApi as _;
 
     fn answer() -> Edges {
         let snapshot = snapshot();

@@ -179,9 +179,9 @@ fn violations(answer: &Segments, room: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::convert;
     use api_types::Timestamp;
     use model::fixture::snapshot;
+    use server::convert;
 
     fn answer() -> Segments {
         let snapshot = snapshot();

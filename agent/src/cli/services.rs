@@ -278,8 +278,8 @@ fn sentence(one: &ServiceStatus, window: &Window) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::convert;
     use model::fixture::snapshot;
+    use server::convert;
 
     fn answer() -> Services {
         convert::services(&snapshot(), |_| true)

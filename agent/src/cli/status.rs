@@ -169,8 +169,8 @@ const fn number(title: &'static str) -> Column {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::convert;
     use model::fixture::snapshot;
+    use server::convert;
     use telemetry::Build;
 
     #[test]

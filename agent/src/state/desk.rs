@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::failure::Failure;
 use super::port_use;
 use super::store::Store;
-use crate::api::convert::{ToApi as _, ToModel, whole_seconds};
 use api_types::{
     AllocatePorts, AllocatedPorts, Finding, HOST_NETNS, Register, Registered, Release, Reserve,
     Reserved, Severity, Unregister, code,
@@ -28,6 +27,8 @@ use model::port::{Port, Protocol};
 use model::port_ranges::PortRules;
 use model::registry::{Endpoint, Registration};
 use model::reservations::{Environment, Origin, Reservation};
+use server::Caller;
+use server::convert::{ToApi as _, ToModel, whole_seconds};
 
 /// Who asks gets an answer within this time.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,13 +40,6 @@ const HANDED_OUT: u64 = 60;
 const MOST_HANDED_OUT: usize = 4096;
 /// How long a port that was handed out is reserved, if nobody says, seconds.
 const LEASE: u64 = 24 * 60 * 60;
-
-/// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// Its process, as the agent's /proc numbers it; 0 if it has no number there.
-    pub pid: u32,
-}
 
 /// The owner of the book.
 pub struct Desk {

@@ -10,6 +10,6 @@ pub mod file;
 mod port_use;
 pub mod store;
 
-pub use desk::{Caller, Desk, DeskHandle};
+pub use desk::{Desk, DeskHandle};
 pub use failure::Failure;
 pub use store::Store;

@@ -126,7 +126,7 @@ fn rendered(tools: &Tools) -> Result<()> {
 
 /// The golden file is what the agent serves: a test of the agent compares them.
 fn openapi(tools: &Tools) -> Result<()> {
-    let document = "agent/src/api/golden/openapi.json";
+    let document = "agent/crates/server/golden/openapi.json";
     shell::quiet(Command::new(&tools.openapi).arg(document).current_dir(tree::root()))
 }
 

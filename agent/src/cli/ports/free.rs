@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::super::control::{self, Control};
 use super::super::{Output, print};
-use crate::api::convert::ToApi as _;
 use api_types::{AllocatePorts, AllocatedPorts, Protocol};
 use model::full_name::FullName;
 use model::reservations::Environment;
+use server::convert::ToApi as _;
 
 const EXAMPLES: &str = "\
 Examples:

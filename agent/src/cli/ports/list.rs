@@ -166,9 +166,9 @@ fn holder(party: &Process, sockets: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::convert::ToApi as _;
     use api_types::{Kind, Service};
     use model::reservations;
+    use server::convert::ToApi as _;
 
     fn postgres() -> Port {
         Port {

@@ -91,8 +91,8 @@ fn row(status: &ReservationStatus) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::convert;
     use model::fixture::snapshot;
+    use server::convert;
 
     #[test]
     fn every_reservation_is_a_row_and_the_last_breaches_follow() {

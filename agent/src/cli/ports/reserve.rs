@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::super::control::{self, Control};
 use super::super::{Output, print};
-use crate::api::convert::ToApi as _;
 use api_types::{Evidence, Finding, Release, Reservation, Reserve, Reserved};
 use model::full_name::FullName;
 use model::port::Port;
 use model::reservations::Environment;
+use server::convert::ToApi as _;
 
 const EXAMPLES: &str = "\
 Examples:

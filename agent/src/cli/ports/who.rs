@@ -61,9 +61,9 @@ fn text(port: u16, ports: &Ports, conflicts: &Conflicts, room: Option<usize>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::convert::ToApi as _;
     use api_types::Timestamp;
     use model::reservations::Reservation;
+    use server::convert::ToApi as _;
 
     #[test]
     fn a_port_that_nobody_has_is_said_to_be_so_and_for_whom_it_is_kept() {

@@ -17,8 +17,9 @@ use tower::ServiceExt as _;
 
 use api_types::{Access, OPERATIONS};
 
-use super::{Api, local, routes};
-use crate::state::{Caller, Desk, Store};
+use server::{Api, Caller, local};
+
+use crate::state::{Desk, DeskHandle, Store};
 use model::clash::Reason;
 use model::conflicts::{Conflict, Holder, Party};
 use model::fixture;
@@ -156,7 +157,7 @@ fn file(method: &Method, path: &str) -> PathBuf {
 }
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/golden")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/server/golden")
 }
 
 /// With `PORTOLAN_BLESS=1` writes the file instead.
@@ -197,8 +198,7 @@ async fn every_answer_is_the_golden_one() {
 
 #[tokio::test]
 async fn every_route_is_in_the_openapi_document_and_every_operation_is_a_route() {
-    let listed = |routes: Vec<routes::Route>| routes.into_iter().map(|(path, _)| path);
-    let routes: BTreeSet<_> = listed(routes::readable()).chain(listed(local::writable())).collect();
+    let routes: BTreeSet<_> = server::paths().chain(local::paths::<DeskHandle>()).collect();
     let page = ["/", "/page.css", "/page.js"];
     let described = OPERATIONS.iter().map(|operation| operation.path);
     assert_eq!(routes, described.chain(page).collect());
@@ -255,7 +255,7 @@ async fn every_route_has_a_golden_answer_and_every_golden_answer_a_route() {
     let directory = tempfile::tempdir().expect("a directory");
     let router = router(directory.path());
     let mut routes = BTreeSet::new();
-    let paths = routes::readable().into_iter().chain(local::writable()).map(|(path, _)| path);
+    let paths = server::paths().chain(local::paths::<DeskHandle>());
     for path in paths.filter(|path| path.starts_with("/api/")).collect::<BTreeSet<_>>() {
         let request = Request::builder().method("TRACE").uri(path).body(Body::empty());
         let refused = router.clone().oneshot(request.expect("valid")).await.expect("infallible");

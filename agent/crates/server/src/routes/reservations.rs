@@ -9,7 +9,7 @@ use model::full_name::FullName;
 use serde::Deserialize;
 
 use super::{Api, Failure, Route};
-use crate::api::convert;
+use crate::convert;
 
 /// Which services are wanted.
 #[derive(Debug, Deserialize)]

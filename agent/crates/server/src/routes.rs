@@ -36,7 +36,7 @@ pub struct Api {
 }
 
 /// A path, and what answers there.
-pub(super) type Route = (&'static str, MethodRouter<Api>);
+pub(crate) type Route = (&'static str, MethodRouter<Api>);
 
 /// Every path, for the network: nothing can be changed.
 pub fn router(api: Api) -> Router {
@@ -56,7 +56,12 @@ fn below(external_path: &str) -> Router<Api> {
     })
 }
 
-/// What can be read. The golden answers of the tests follow this list.
+/// Paths of everything that can be read.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    readable().into_iter().map(|(path, _)| path)
+}
+
+/// What can be read.
 pub(super) fn readable() -> Vec<Route> {
     let own = [
         ("/", get(page)),

@@ -6,6 +6,7 @@
 //! served at once.
 
 use std::fs;
+use std::future::Future;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
@@ -34,13 +35,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::routes::{self, Api, Failure, Route};
-use crate::state::{self, Caller, DeskHandle};
 
 /// The socket's name in the run directory.
 pub const NAME: &str = "control.sock";
 
 /// Callers served at the same time; more wait.
-const CONNECTIONS: usize = 16;
+pub const CONNECTIONS: usize = 16;
 /// The head of a request must come within this time, and an idle connection ends.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection ends after this time, whatever it is doing.
@@ -48,7 +48,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// The head of a request must fit.
 const HEAD_BYTES: usize = 16 * 1024;
 /// The body of a request must fit: a service with as many addresses as there may be does.
-const BODY_BYTES: usize = 16 * 1024;
+pub const BODY_BYTES: usize = 16 * 1024;
 /// How long running answers may take to finish when the agent stops.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -58,7 +58,50 @@ pub struct Control {
     listener: UnixListener,
     path: PathBuf,
     group: Option<u32>,
+    groups: PeerGroups,
 }
+
+/// The process that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Its number, as the agent's /proc has it; 0 if it has no number there.
+    pub pid: u32,
+}
+
+/// What makes the changes that callers ask for.
+pub trait Changes: Clone + Send + Sync + 'static {
+    /// Reserves a port.
+    fn reserve(&self, caller: Caller, request: Reserve) -> impl Answer<Reserved>;
+    /// Removes a reservation.
+    fn release(&self, caller: Caller, request: Release) -> impl Answer<Reserved>;
+    /// Allocates free ports.
+    fn allocate(&self, caller: Caller, request: AllocatePorts) -> impl Answer<AllocatedPorts>;
+    /// Names addresses.
+    fn register(&self, request: Register) -> impl Answer<Registered>;
+    /// Removes a name.
+    fn unregister(&self, request: Unregister) -> impl Answer<Registered>;
+}
+
+/// What becomes of a request, once it is done.
+pub trait Answer<T>: Future<Output = Result<T, Refused>> + Send {}
+
+impl<T, F: Future<Output = Result<T, Refused>> + Send> Answer<T> for F {}
+
+/// Why a change was not made, in a sentence that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The request is invalid.
+    Invalid(String),
+    /// It contradicts what is stored.
+    Conflict(String),
+    /// It is about something that does not exist.
+    NotFound(String),
+    /// It cannot be done here or now.
+    Unavailable(String),
+}
+
+/// The supplementary groups of a caller.
+pub type PeerGroups = fn(&UnixStream) -> Vec<u32>;
 
 /// What the kernel says of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +111,10 @@ struct Peer {
     gid: u32,
 }
 
-/// Opens the socket in `directory`; members of `group` may use it, beside root and our own user.
+/// Opens the socket in `directory`; members of `group` may use it, beside root and our own user;
+/// `groups` looks up those of a caller.
 /// The run directory's lock is held, so what lies there is no living agent's.
-pub fn bind(directory: &Path, group: Option<u32>) -> anyhow::Result<Control> {
+pub fn bind(directory: &Path, group: Option<u32>, groups: PeerGroups) -> anyhow::Result<Control> {
     let path = directory.join(NAME);
     let shown = path.display();
     match fs::symlink_metadata(&path) {
@@ -94,22 +138,27 @@ pub fn bind(directory: &Path, group: Option<u32>) -> anyhow::Result<Control> {
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o660)))
             .with_context(|| format!("giving {shown} to group {group} (--control-group)"))?;
     }
-    Ok(Control { listener, path, group })
+    Ok(Control { listener, path, group, groups })
 }
 
 /// Every path, for callers on this host.
-pub fn router(api: Api, desk: DeskHandle) -> Router {
-    let writable =
-        routes::collect(writable()).layer(Extension(desk)).layer(DefaultBodyLimit::max(BODY_BYTES));
+pub fn router<C: Changes>(api: Api, changes: C) -> Router {
+    let writable = routes::collect(writable::<C>())
+        .layer(Extension(changes))
+        .layer(DefaultBodyLimit::max(BODY_BYTES));
     routes::finish(routes::collect(routes::readable()).merge(writable), api)
 }
 
-/// What can be changed.
-pub(super) fn writable() -> Vec<Route> {
+/// Paths of everything that can be changed.
+pub fn paths<C: Changes>() -> impl Iterator<Item = &'static str> {
+    writable::<C>().into_iter().map(|(path, _)| path)
+}
+
+fn writable<C: Changes>() -> Vec<Route> {
     vec![
-        ("/api/v1/reservations", post(reserve).delete(release)),
-        ("/api/v1/ports/free", post(free)),
-        ("/api/v1/services", post(register).delete(unregister)),
+        ("/api/v1/reservations", post(reserve::<C>).delete(release::<C>)),
+        ("/api/v1/ports/free", post(allocate::<C>)),
+        ("/api/v1/services", post(register::<C>).delete(unregister::<C>)),
     ]
 }
 
@@ -118,7 +167,7 @@ pub(super) fn writable() -> Vec<Route> {
 impl Control {
     /// Serves `router` until the other end of `stopping` is gone and running answers are sent.
     pub async fn serve(self, router: Router, mut stopping: watch::Receiver<()>) {
-        let Self { listener, group, path: _ } = &self;
+        let Self { listener, group, groups, path: _ } = &self;
         let listener = match listener.try_clone().and_then(tokio::net::UnixListener::from_std) {
             Ok(listener) => listener,
             Err(error) => {
@@ -140,9 +189,9 @@ impl Control {
                 Some(_) = connections.join_next() => {}
                 (permit, connection) = accepted => match connection {
                     Ok((stream, _)) => {
-                        let (router, group) = (router.clone(), *group);
+                        let (router, group, groups) = (router.clone(), *group, *groups);
                         connections.spawn(async move {
-                            let serving = serve_connection(stream, router, group);
+                            let serving = serve_connection(stream, router, group, groups);
                             let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serving).await;
                             drop(permit);
                         });
@@ -165,9 +214,14 @@ impl Drop for Control {
     }
 }
 
-async fn serve_connection(stream: UnixStream, router: Router, group: Option<u32>) {
+async fn serve_connection(
+    stream: UnixStream,
+    router: Router,
+    group: Option<u32>,
+    groups: PeerGroups,
+) {
     let (peer, allowed) = match Peer::of(&stream) {
-        Ok(peer) => (peer, peer.is_allowed(&stream, group)),
+        Ok(peer) => (peer, peer.is_allowed(&stream, group, groups)),
         Err(error) => {
             tracing::warn!(%error, "a caller without credentials was refused");
             return;
@@ -199,47 +253,42 @@ async fn refuse() -> Failure {
     )
 }
 
-async fn reserve(
-    Extension(desk): Extension<DeskHandle>,
+async fn reserve<C: Changes>(
+    Extension(changes): Extension<C>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Reserved>, Failure> {
-    let request: Reserve = read(body)?;
-    Ok(Json(desk.ask(move |desk| desk.reserve(caller, request)).await?))
+    Ok(Json(changes.reserve(caller, read(body)?).await?))
 }
 
-async fn release(
-    Extension(desk): Extension<DeskHandle>,
+async fn release<C: Changes>(
+    Extension(changes): Extension<C>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Reserved>, Failure> {
-    let request: Release = read(body)?;
-    Ok(Json(desk.ask(move |desk| desk.release(caller, &request)).await?))
+    Ok(Json(changes.release(caller, read(body)?).await?))
 }
 
-async fn free(
-    Extension(desk): Extension<DeskHandle>,
+async fn allocate<C: Changes>(
+    Extension(changes): Extension<C>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<AllocatedPorts>, Failure> {
-    let request: AllocatePorts = read(body)?;
-    Ok(Json(desk.ask(move |desk| desk.free(caller, request)).await?))
+    Ok(Json(changes.allocate(caller, read(body)?).await?))
 }
 
-async fn register(
-    Extension(desk): Extension<DeskHandle>,
+async fn register<C: Changes>(
+    Extension(changes): Extension<C>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Registered>, Failure> {
-    let request: Register = read(body)?;
-    Ok(Json(desk.ask(move |desk| desk.register(request)).await?))
+    Ok(Json(changes.register(read(body)?).await?))
 }
 
-async fn unregister(
-    Extension(desk): Extension<DeskHandle>,
+async fn unregister<C: Changes>(
+    Extension(changes): Extension<C>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Registered>, Failure> {
-    let request: Unregister = read(body)?;
-    Ok(Json(desk.ask(move |desk| desk.unregister(&request)).await?))
+    Ok(Json(changes.unregister(read(body)?).await?))
 }
 
 /// A body as JSON, whatever it says it is.
@@ -261,15 +310,15 @@ fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, F
     })
 }
 
-impl From<state::Failure> for Failure {
-    fn from(failure: state::Failure) -> Self {
-        let status = match &failure {
-            state::Failure::Wrong(_) => StatusCode::BAD_REQUEST,
-            state::Failure::Contradiction(_) => StatusCode::CONFLICT,
-            state::Failure::Missing(_) => StatusCode::NOT_FOUND,
-            state::Failure::Unable(_) => StatusCode::SERVICE_UNAVAILABLE,
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        let (status, why) = match refused {
+            Refused::Invalid(why) => (StatusCode::BAD_REQUEST, why),
+            Refused::Conflict(why) => (StatusCode::CONFLICT, why),
+            Refused::NotFound(why) => (StatusCode::NOT_FOUND, why),
+            Refused::Unavailable(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
         };
-        Self(status, failure.to_string())
+        Self(status, why)
     }
 }
 
@@ -282,13 +331,9 @@ impl Peer {
         Ok(Self { pid, uid: credentials.uid(), gid: credentials.gid() })
     }
 
-    fn is_allowed(&self, stream: &UnixStream, group: Option<u32>) -> bool {
+    fn is_allowed(&self, stream: &UnixStream, group: Option<u32>, groups: PeerGroups) -> bool {
         let own = rustix::process::geteuid().as_raw();
-        let groups = || linux::peer::groups(stream).unwrap_or_default();
-        let member = |group| self.gid == group || groups().contains(&group);
+        let member = |group| self.gid == group || groups(stream).contains(&group);
         self.uid == 0 || self.uid == own || group.is_some_and(member)
     }
 }
-
-#[cfg(test)]
-mod tests;

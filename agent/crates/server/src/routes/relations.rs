@@ -8,7 +8,7 @@ use axum::routing::get;
 use serde::Deserialize;
 
 use super::{Api, Failure, Route};
-use crate::api::convert;
+use crate::convert;
 use api_types::{Balance, Map, Segments, WindowLength};
 use model::map::Graph;
 

@@ -9,7 +9,7 @@ use model::port::Protocol;
 use serde::Deserialize;
 
 use super::{Api, Failure, Route};
-use crate::api::convert::{self, PortFilter, ToApi as _};
+use crate::convert::{self, PortFilter, ToApi as _};
 
 /// Which conflicts are wanted; all conditions must hold.
 #[derive(Debug, Deserialize)]

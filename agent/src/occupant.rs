@@ -12,7 +12,7 @@ use discovery::process::command_name;
 const LISTEN: &str = "0A";
 
 /// The process that listens on the port of `address`, as far as we may see it.
-pub(super) fn of(address: SocketAddr) -> Option<String> {
+pub fn of(address: SocketAddr) -> Option<String> {
     let inodes: Vec<u64> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .into_iter()
         .filter_map(|path| fs::read_to_string(path).ok())
@@ -48,6 +48,13 @@ pub fn listeners(table: &str, port: u16) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_listening_process_is_found_by_its_port() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bound");
+        let found = of(listener.local_addr().expect("an address")).expect("found");
+        assert!(found.ends_with(&format!("(pid {})", std::process::id())), "{found}");
+    }
 
     #[test]
     fn only_listeners_of_the_port_count() {

@@ -5,11 +5,24 @@ use std::os::unix::net::UnixStream as StdStream;
 
 use serde_json::{Value, json};
 
-use super::*;
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use server::Api;
+use server::local::{BODY_BYTES, CONNECTIONS, NAME, bind, router};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+
 use crate::state::{Desk, Store};
 use model::fixture::snapshot;
 use telemetry::Build;
 use telemetry::source::channel;
+
+fn groups(caller: &UnixStream) -> Vec<u32> {
+    linux::peer::groups(caller).unwrap_or_default()
+}
 
 /// A socket that is served on a thread of its own; the directory and what stops it.
 struct Served {
@@ -20,7 +33,7 @@ struct Served {
 impl Served {
     fn start(group: Option<u32>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let control = bind(directory.path(), group).expect("bound");
+        let control = bind(directory.path(), group, groups).expect("bound");
         let (store, book, _) = Store::open(&directory.path().join("state"));
         let desk = Desk::start(store, book, None, None).expect("started");
         let (stop, stopping) = watch::channel(());
@@ -134,8 +147,7 @@ fn the_file_is_for_us_alone_or_for_the_group() {
         (file.mode() & 0o777, file.gid())
     };
     assert_eq!(mode(&Served::start(None)).0, 0o600);
-    // SAFETY: getegid cannot fail and touches no memory.
-    let own = unsafe { libc::getegid() };
+    let own = rustix::process::getegid().as_raw();
     assert_eq!(mode(&Served::start(Some(own))), (0o660, own));
 }
 
@@ -145,9 +157,9 @@ fn what_lies_in_the_way_is_removed_only_if_it_is_a_socket() {
     let path = directory.path().join(NAME);
     drop(UnixListener::bind(&path).expect("bound"));
     assert!(path.exists(), "a crash would leave it");
-    drop(bind(directory.path(), None).expect("bound over it"));
+    drop(bind(directory.path(), None, groups).expect("bound over it"));
     assert!(!path.exists(), "it goes with the agent");
     fs::write(&path, "mine").expect("written");
-    let error = bind(directory.path(), None).expect_err("refused").to_string();
+    let error = bind(directory.path(), None, groups).expect_err("refused").to_string();
     assert!(error.ends_with("is in the way and no socket; remove it"), "{error}");
 }

@@ -9,19 +9,20 @@
 //! | `/` | a page with a live table |
 //!
 //! Nothing can be changed over the network: other methods than GET and HEAD are refused there.
-//! Changes come through a Unix socket of this host ([`local`]).
+//! Changes come through a Unix socket of this host ([`local`]). What the server needs of the agent's
+//! state ([`Changes`]) and of `/proc` comes in from outside.
+
+#![forbid(unsafe_code)]
 
 pub mod convert;
-#[cfg(test)]
-mod golden;
 pub mod local;
-pub mod occupant;
 mod routes;
-mod server;
+mod serve;
 mod slots;
 mod stream;
 pub mod web;
 
-pub use self::routes::{Api, router};
-pub use self::server::{bind, serve};
+pub use self::local::{Caller, Changes, Refused};
+pub use self::routes::{Api, paths, router};
+pub use self::serve::{bind, serve};
 pub use self::web::Web;

@@ -24,7 +24,6 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use super::occupant;
 use super::slots::{Slots, Turn};
 use super::web::{Rules, Web};
 
@@ -50,9 +49,13 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// Between two looks whether somebody has been answered, when everybody is.
 const ALL_BUSY: Duration = Duration::from_millis(20);
 
-/// Binds `address`, or says who has it.
-pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).map_err(|error| refused(address, &error))?;
+/// Finds the process that listens on the port of an address, as far as it may be seen.
+pub type Occupant = fn(SocketAddr) -> Option<String>;
+
+/// Binds `address`, or says which process has it, as `occupant` finds it.
+pub fn bind(address: SocketAddr, occupant: Occupant) -> anyhow::Result<TcpListener> {
+    let listener =
+        TcpListener::bind(address).map_err(|error| refused(address, &error, occupant))?;
     listener.set_nonblocking(true).context("preparing the HTTP listener")?;
     Ok(listener)
 }
@@ -184,10 +187,10 @@ fn limit_unread(stream: &TcpStream) {
     }
 }
 
-fn refused(address: SocketAddr, error: &io::Error) -> anyhow::Error {
+fn refused(address: SocketAddr, error: &io::Error, occupant: Occupant) -> anyhow::Error {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            let occupant = occupant::of(address).unwrap_or_else(|| "another process".to_owned());
+            let occupant = occupant(address).unwrap_or_else(|| "another process".to_owned());
             anyhow::anyhow!(
                 "{address} is in use by {occupant}; choose another address with --web.listen-address"
             )
@@ -214,24 +217,31 @@ mod tests {
 
     use super::*;
 
+    fn nobody(_: SocketAddr) -> Option<String> {
+        None
+    }
+
     fn any_port() -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 0))
     }
 
     #[test]
-    fn a_taken_port_is_said_with_who_has_it_and_the_mend() {
-        let first = bind(any_port()).expect("bound");
+    fn the_error_for_a_port_in_use_names_the_process_and_the_fix() {
+        let first = bind(any_port(), nobody).expect("bound");
         let address = first.local_addr().expect("an address");
-        let error = bind(address).expect_err("taken").to_string();
-        let me = std::process::id();
-        assert!(error.starts_with(&format!("{address} is in use by ")), "{error}");
-        assert!(error.contains(&format!("(pid {me})")), "{error}");
-        assert!(error.ends_with("with --web.listen-address"), "{error}");
+        let error = bind(address, |_| Some("nginx (pid 7)".to_owned())).expect_err("taken");
+        let expected = format!(
+            "{address} is in use by nginx (pid 7); choose another address with --web.listen-address"
+        );
+        assert_eq!(error.to_string(), expected);
+        let error = bind(address, nobody).expect_err("taken").to_string();
+        assert!(error.contains("in use by another process"), "{error}");
     }
 
     #[test]
-    fn an_address_of_another_host_is_said() {
-        let error = bind(SocketAddr::from(([192, 0, 2, 1], 80))).expect_err("foreign").to_string();
+    fn the_error_for_an_address_of_another_host_says_so() {
+        let error =
+            bind(SocketAddr::from(([192, 0, 2, 1], 80)), nobody).expect_err("foreign").to_string();
         assert_eq!(
             error,
             "this host has no address 192.0.2.1; choose another with --web.listen-address"
@@ -247,7 +257,7 @@ mod tests {
             "done"
         };
         let router = Router::new().route("/slow", get(slow));
-        let listener = bind(any_port()).expect("bound");
+        let listener = bind(any_port(), nobody).expect("bound");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel::<()>();
         let web = Arc::new(Web::open(None).expect("no file"));
