@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::bpf::{self, ProgramRuns};
-use super::hooks::{Later, Place};
+use super::later::{Later, Place};
 use super::object::Link;
 
 /// Where the kernel says by which number perf_event_open(2) knows uprobes.

@@ -1,7 +1,9 @@
 //! Every hook: what it is called, how it can be attached, what it needs, what is lost without it.
 
-use agent_common::config::{Config, Offsets};
-use aya_obj::generated::bpf_attach_type;
+use agent_common::config::Offsets;
+
+use super::later::LATER;
+use super::parts::PARTS;
 
 /// One place where the kernel calls us.
 #[derive(Debug)]
@@ -311,40 +313,6 @@ pub const HOOKS: &[Hook] = &[
     },
 ];
 
-/// A program that is attached after the start, as often as wanted; see [`super::attacher`].
-#[derive(Debug)]
-pub struct Later {
-    /// The program in the object file.
-    pub program: &'static str,
-    /// What it is attached to.
-    pub place: Place,
-}
-
-/// What a program is attached to after the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A cgroup: packets that its sockets receive.
-    CgroupIngress,
-    /// A function of a program file.
-    Function,
-}
-
-/// All of them. They are loaded only if something asks for them ([`super::load::Options::later`]).
-pub const LATER: &[Later] = &[
-    Later { program: "probe_cgroup", place: Place::CgroupIngress },
-    Later { program: "probe_function", place: Place::Function },
-];
-
-impl Place {
-    /// How the kernel calls it, if it is a cgroup.
-    pub fn cgroup_attach_type(self) -> Option<bpf_attach_type> {
-        match self {
-            Self::CgroupIngress => Some(bpf_attach_type::BPF_CGROUP_INET_INGRESS),
-            Self::Function => None,
-        }
-    }
-}
-
 /// What `bind4` and `bind6` read.
 const BIND_FIELDS: &[&str] =
     &["net", "net_inum", "num", "state", "group_leader", "comm", "cred", "cap_effective"];
@@ -356,49 +324,6 @@ const OWNER_FIELDS: &[&str] = &["net", "net_inum", "group_leader", "comm"];
 /// then one can be (kernel commit a46023d5616e), and what its processor meets at the same hook
 /// until it goes on, in other threads and in interrupts, the kernel skips.
 pub const UNPREEMPTED: &str = "unpreempted";
-
-/// A part of a hook that a constant of the configuration switches off. The verifier prunes it then,
-/// so there is no second program: where the kernel refuses a hook, it is tried without its parts.
-#[derive(Debug)]
-pub struct Part {
-    /// As it is masked: `part:NAME`.
-    pub name: &'static str,
-    /// The hook it is a part of.
-    pub hook: &'static str,
-    /// Kernel fields that it reads, beside those of the hook.
-    pub fields: &'static [&'static str],
-    /// Whether a configuration has it.
-    pub is_on: fn(&Config) -> bool,
-    /// Takes it out of a configuration.
-    pub leave_out: fn(&mut Config),
-    /// What nobody will see without it, as the operator knows it.
-    pub lost_without: &'static str,
-}
-
-/// Answers of DNS servers, read where data becomes ready.
-pub const DNS_ANSWERS: Part = Part {
-    name: "dns_answers",
-    hook: "sk_data_ready",
-    fields: &[
-        "family",
-        "protocol",
-        "dport",
-        "net",
-        "net_inum",
-        "newest_packet",
-        "waiting_packets",
-        "skb_prev",
-        "skb_head",
-        "skb_tail",
-        "skb_transport_header",
-    ],
-    is_on: |config| config.dns == 1,
-    leave_out: |config| config.dns = 0,
-    lost_without: "names that programs asked DNS servers for",
-};
-
-/// All parts.
-pub const PARTS: &[Part] = &[DNS_ANSWERS];
 
 /// Fields without a hook to switch off: what is lost when the kernel lacks one.
 pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[

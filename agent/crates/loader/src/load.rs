@@ -15,12 +15,12 @@ use super::bpf::{self, Map};
 use super::btf::Btf;
 use super::drain::Drain;
 use super::enforcement::Enforcement;
-use super::hooks::{
-    self, DNS_ANSWERS, HOOKS, Hook, Kind, LATER, OPTIONAL_FIELDS, PARTS, UNPREEMPTED, Way,
-};
+use super::hooks::{self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, UNPREEMPTED, Way};
+use super::later::LATER;
 use super::maps;
 use super::object::{self, Link, Parts};
 use super::offsets;
+use super::parts::{DNS_ANSWERS, PARTS};
 use super::pins::Pins;
 use super::ports::Ports;
 use super::preflight;

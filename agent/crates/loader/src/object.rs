@@ -19,9 +19,11 @@ use aya::programs::{
 use aya::{Ebpf, EbpfLoader};
 
 use super::bpf::{self, Map};
-use super::hooks::{Kind, LATER, Later, PARTS, Part, Place, Way};
+use super::hooks::{Kind, Way};
+use super::later::{LATER, Later, Place};
 use super::load::{Options, Plan};
 use super::maps::{self, MAPS, Spec};
+use super::parts::{PARTS, Part};
 use super::slot_table::{self, SlotTable};
 
 /// The kernel programs, as built from `agent-ebpf`.

@@ -7,8 +7,8 @@ use agent_common::wire::Wire as _;
 use ipnet::IpNet;
 
 use super::btf::Btf;
-use super::hooks::DNS_ANSWERS;
 use super::load::{self, Options};
+use super::parts::DNS_ANSWERS;
 
 /// `SOCK_DONE` of include/net/sock.h, where it has been since Linux 2.6.
 const SOCK_DONE: u8 = 1;

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::bpf;
-use super::hooks::{HOOKS, LATER};
+use super::hooks::HOOKS;
+use super::later::LATER;
 use super::maps::{MAPS, Spec};
 use super::object::{Link, Parts};
 
