@@ -1,4 +1,4 @@
-//! Who listens on a port: for the one error message everybody meets.
+//! The process that listens on a port, for the error message when ours is in use.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ pub fn of(address: SocketAddr) -> Option<String> {
         .collect();
     fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
         let pid: u32 = process.file_name().to_str()?.parse().ok()?;
-        // The links are read, not followed: a file of somebody else's may make us wait.
+        // The links are read, not followed: another user's file may block.
         let holds = fs::read_dir(process.path().join("fd")).ok()?.flatten().any(|descriptor| {
             let path = descriptor.path().into_os_string().into_vec();
             socket_inode(path).is_some_and(|inode| inodes.contains(&u64::from(inode)))

@@ -102,7 +102,7 @@ fn what_the_network_reads_can_be_read_and_changes_can_be_made() {
 }
 
 #[test]
-fn nonsense_and_too_much_are_refused_in_a_sentence() {
+fn invalid_and_oversized_requests_are_refused_in_a_sentence() {
     let served = Served::start(None);
     for (body, status) in [
         ("", 400),
@@ -125,7 +125,7 @@ fn nonsense_and_too_much_are_refused_in_a_sentence() {
 }
 
 #[test]
-fn a_slow_caller_keeps_nobody_out() {
+fn slow_callers_do_not_keep_others_out() {
     let served = Served::start(None);
     // More than are served at once, each with half a request.
     let slow: Vec<_> = (0..CONNECTIONS - 1)

@@ -425,7 +425,9 @@ mod tests {
                     }
                 }
                 serde_json::Value::Array(values) => {
-                    values.iter().for_each(|value| references(value, found));
+                    for value in values {
+                        references(value, found);
+                    }
                 }
                 _ => {}
             }

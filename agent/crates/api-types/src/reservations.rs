@@ -168,7 +168,7 @@ pub struct AllocatedPorts {
     pub protocol: Protocol,
     /// Inode of the network namespace they are free in; null is the host's.
     pub netns: Option<u32>,
-    /// They are allocated to nobody else before this time.
+    /// They are not allocated again before this time.
     pub until: Timestamp,
     /// The service that they are reserved for, if they are.
     pub service: Option<String>,

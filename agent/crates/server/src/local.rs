@@ -50,7 +50,7 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// The body of a request must fit: a service with as many addresses as there may be does.
 pub const BODY_BYTES: usize = 16 * 1024;
 /// How long running answers may take to finish when the agent stops.
-const FAREWELL: Duration = Duration::from_secs(3);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The socket; its file goes when this goes.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ struct Peer {
 
 /// Opens the socket in `directory`; members of `group` may use it, beside root and our own user;
 /// `groups` looks up those of a caller.
-/// The run directory's lock is held, so what lies there is no living agent's.
+/// The run directory's lock is held, so a socket there belongs to no running agent.
 pub fn bind(directory: &Path, group: Option<u32>, groups: PeerGroups) -> anyhow::Result<Control> {
     let path = directory.join(NAME);
     let shown = path.display();
@@ -124,7 +124,7 @@ pub fn bind(directory: &Path, group: Option<u32>, groups: PeerGroups) -> anyhow:
         Ok(_) => bail!("{shown} is in the way and no socket; remove it"),
         Err(_) => {}
     }
-    // Between bind and chmod the file has the mode of the umask: nobody else's for that moment.
+    // Between bind and chmod the file has the mode of the umask: nobody else can connect until then.
     // Nothing else of ours makes files now.
     let umask = rustix::process::umask(Mode::from_raw_mode(0o177));
     let bound = UnixListener::bind(&path);
@@ -204,7 +204,7 @@ impl Control {
             }
         }
         let finished = async { while connections.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(FAREWELL, finished).await;
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, finished).await;
     }
 }
 

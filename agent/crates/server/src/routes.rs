@@ -14,7 +14,7 @@ use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use serde::Deserialize;
 
-use super::convert::{self, ToApi as _};
+use super::convert::{self, ToApi};
 use super::stream;
 use api_types::{Edges, Listeners, OpenApi, Status, Timestamp};
 use model::snapshot::{EdgeView, Role};
@@ -111,7 +111,7 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
         let scrape = Scrape { previous, process: Process::read(), pushes };
         match exporter.render(&snapshot, format, scrape, &mut writer) {
             Ok(()) => {
-                // Before the end is sent: whoever has read it may ask again at once.
+                // Before the end is sent: a client that has read it may scrape again at once.
                 last_scrape.store(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
                 // A client that goes away now has what it wants.
                 let _ = writer.finish();
@@ -169,14 +169,14 @@ async fn edges(
     })?;
     let snapshot = api.source.fresh().await?;
     let wanted = snapshot.edges.iter().filter(|view| filter.admits(view));
-    let edges = wanted.map(|view| view.to_api()).collect();
+    let edges = wanted.map(ToApi::to_api).collect();
     Ok(Json(Edges { timestamp: Timestamp::from_seconds(snapshot.taken_seconds), edges }))
 }
 
 async fn listeners(State(api): State<Api>) -> Result<Json<Listeners>, Failure> {
     let snapshot = api.source.fresh().await?;
     let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
-    let listeners = snapshot.listeners.iter().map(|view| view.to_api()).collect();
+    let listeners = snapshot.listeners.iter().map(ToApi::to_api).collect();
     Ok(Json(Listeners { timestamp, listeners }))
 }
 

@@ -44,9 +44,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long running answers may take to finish when the agent stops.
-const FAREWELL: Duration = Duration::from_secs(3);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Between two looks whether somebody has been answered, when everybody is.
+/// How often to look for a finished answer while every connection is being answered.
 const ALL_BUSY: Duration = Duration::from_millis(20);
 
 /// Finds the process that listens on the port of an address, as far as it may be seen.
@@ -102,11 +102,11 @@ pub async fn serve(
             }
         }
     }
-    // Nobody listens if there is no connection.
+    // Sending fails if there is no connection.
     let _ = stop.send(true);
     let finished = async { while connections.join_next().await.is_some() {} };
     // What is not finished by then is dropped with the set.
-    let _ = tokio::time::timeout(FAREWELL, finished).await;
+    let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, finished).await;
     Ok(())
 }
 
@@ -146,12 +146,12 @@ async fn serve_connection(
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    let told_to_stop = async {
+    let stop = async {
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = told_to_stop => {
+        () = stop => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -217,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    fn nobody(_: SocketAddr) -> Option<String> {
+    fn unknown(_: SocketAddr) -> Option<String> {
         None
     }
 
@@ -227,21 +227,21 @@ mod tests {
 
     #[test]
     fn the_error_for_a_port_in_use_names_the_process_and_the_fix() {
-        let first = bind(any_port(), nobody).expect("bound");
+        let first = bind(any_port(), unknown).expect("bound");
         let address = first.local_addr().expect("an address");
         let error = bind(address, |_| Some("nginx (pid 7)".to_owned())).expect_err("taken");
         let expected = format!(
             "{address} is in use by nginx (pid 7); choose another address with --web.listen-address"
         );
         assert_eq!(error.to_string(), expected);
-        let error = bind(address, nobody).expect_err("taken").to_string();
+        let error = bind(address, unknown).expect_err("taken").to_string();
         assert!(error.contains("in use by another process"), "{error}");
     }
 
     #[test]
     fn the_error_for_an_address_of_another_host_says_so() {
         let error =
-            bind(SocketAddr::from(([192, 0, 2, 1], 80)), nobody).expect_err("foreign").to_string();
+            bind(SocketAddr::from(([192, 0, 2, 1], 80)), unknown).expect_err("foreign").to_string();
         assert_eq!(
             error,
             "this host has no address 192.0.2.1; choose another with --web.listen-address"
@@ -257,7 +257,7 @@ mod tests {
             "done"
         };
         let router = Router::new().route("/slow", get(slow));
-        let listener = bind(any_port(), nobody).expect("bound");
+        let listener = bind(any_port(), unknown).expect("bound");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel::<()>();
         let web = Arc::new(Web::open(None).expect("no file"));

@@ -1,7 +1,7 @@
-//! A fixed number of connections, and who has to go when one more comes in.
+//! A fixed number of connections, and which of them is closed when one more comes in.
 //!
 //! A client that is slow to ask costs a slot and nothing else, so slots are never refused: when all
-//! are taken, the connection that has kept us waiting longest gives way, of the address that has the
+//! are taken, the connection that has been silent longest is closed, of the address that has the
 //! most. A thousand slow clients thus keep each other out, and a scraper gets its answer. Those that
 //! are being answered are left alone.
 
@@ -35,7 +35,7 @@ pub(super) struct Turn(Arc<AtomicBool>);
 pub(super) struct Answering(Turn);
 
 impl Slots {
-    /// Makes room for one more; false if everybody is being answered.
+    /// Makes room for one more; false if all are being answered.
     pub(super) fn make_room(&mut self) -> bool {
         if self.0.len() < SLOTS {
             return true;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_goes_while_all_are_answered() {
+    async fn no_connection_is_closed_while_all_are_answered() {
         let mut slots = Slots::default();
         let mut answering = Vec::new();
         for _ in 0..SLOTS {

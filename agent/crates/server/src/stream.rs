@@ -21,7 +21,7 @@ pub(super) struct Writer {
     chunks: mpsc::Sender<io::Result<Bytes>>,
 }
 
-/// A writer and the body that it writes. Writing fails once nobody wants the body any more.
+/// A writer and the body that it writes. Writing fails once the client is gone.
 pub(super) fn body() -> (Writer, Body) {
     let (chunks, receiver) = mpsc::channel(WAITING);
     let body = stream::unfold(receiver, async |mut receiver| {
@@ -38,13 +38,13 @@ impl Writer {
         self.send()
     }
 
-    /// Breaks the answer off: whoever reads it learns that it is not whole.
+    /// Breaks the answer off, so that the client sees that it is incomplete.
     pub(super) fn abort(self) {
-        // If nobody reads, nobody has to learn of it.
+        // If the client is gone already, that is all.
         let _ = self.chunks.blocking_send(Err(io::Error::other("the answer is not whole")));
     }
 
-    /// Whether somebody still reads.
+    /// Whether the client still reads.
     pub(super) fn is_wanted(&self) -> bool {
         !self.chunks.is_closed()
     }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_writer_stops_when_nobody_reads() {
+    async fn a_writer_stops_when_the_client_is_gone() {
         let (mut writer, body) = body();
         drop(body);
         let writing = tokio::task::spawn_blocking(move || {

@@ -120,7 +120,7 @@ fn finding(conflict: &conflicts::Conflict) -> Finding {
 // === impl PortFilter ===
 
 impl PortFilter {
-    fn admits(&self, port: u16, protocol: Protocol) -> bool {
+    fn admits(self, port: u16, protocol: Protocol) -> bool {
         self.port.is_none_or(|wanted| wanted == port)
             && self.protocol.is_none_or(|wanted| wanted == protocol)
     }
@@ -206,7 +206,7 @@ mod tests {
     use model::service::{Service, Source};
 
     #[test]
-    fn a_port_tells_for_whom_it_is_reserved_and_one_that_nobody_has_is_unused() {
+    fn a_port_shows_its_reservation_and_a_reservation_without_a_socket_is_unused() {
         let mut snapshot = snapshot();
         let over = Reservation::from_config("9999 gone until=2001-01-01").expect("valid");
         Arc::make_mut(&mut snapshot.kept.book).reservations.configure(&[over]).expect("no clash");

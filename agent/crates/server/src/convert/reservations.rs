@@ -11,7 +11,7 @@ use model::snapshot::{ListenerView, Snapshot};
 
 use super::{ToApi, whole_seconds};
 
-/// The reservations that `snapshot` shows, and who does not respect them.
+/// The reservations that `snapshot` shows, and their breaches.
 pub fn reservations(snapshot: &Snapshot) -> Reservations {
     let kept = &snapshot.kept;
     let now = snapshot.taken_seconds.max(0.0) as u64;

@@ -164,7 +164,7 @@ impl TlsServer {
         );
         if authority && self.client_auth_type == ClientAuth::NoClientCert {
             bail!(
-                "tls_server_config: client_ca_file is set, but nobody is asked for a certificate; set client_auth_type: RequireAndVerifyClientCert"
+                "tls_server_config: client_ca_file is set, but no client certificate is requested; set client_auth_type: RequireAndVerifyClientCert"
             );
         }
         if verifies && !authority {
@@ -174,7 +174,7 @@ impl TlsServer {
         }
         if !self.client_allowed_sans.is_empty() && !verifies {
             bail!(
-                "tls_server_config: client_allowed_sans means nothing for certificates that nobody verified; set client_auth_type: RequireAndVerifyClientCert"
+                "tls_server_config: client_allowed_sans has no effect on certificates that are not verified; set client_auth_type: RequireAndVerifyClientCert"
             );
         }
         Ok(())
@@ -193,7 +193,7 @@ impl HttpServer {
                 );
             }
             let value = HeaderValue::from_str(value).map_err(|_| {
-                anyhow!("http_server_config: the value of {name} is no header value")
+                anyhow!("http_server_config: the value of {name} is not a valid header value")
             })?;
             Ok((HeaderName::from_bytes(name.as_bytes())?, value))
         };

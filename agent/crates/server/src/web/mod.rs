@@ -1,4 +1,4 @@
-//! Who may talk to the endpoint, and how: TLS, client certificates, passwords and headers, as in the
+//! Access to the endpoint: TLS, client certificates, passwords and headers, as in the
 //! web configuration file of Prometheus' own exporters (exporter-toolkit, docs/web-configuration.md),
 //! so that one file serves all of them.
 //!
@@ -54,7 +54,7 @@ pub struct Rules {
 }
 
 impl Web {
-    /// Plain HTTP for everybody, or what the file says.
+    /// Plain HTTP without a password, or what the file says.
     pub fn open(path: Option<&Path>) -> anyhow::Result<Self> {
         let (rules, stamps) = match path {
             Some(path) => Rules::read(path)?,

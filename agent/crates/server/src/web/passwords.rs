@@ -1,7 +1,7 @@
 //! Basic authentication: bcrypt hashes from the file.
 //!
 //! bcrypt is slow on purpose, so it runs beside the loop, one at a time, and what was found right is
-//! remembered, as a keyed digest that is worth nothing outside this process. A name that nobody has
+//! remembered, as a keyed digest that is worth nothing outside this process. An unknown name
 //! takes as long as a wrong password.
 
 use std::collections::{BTreeMap, HashSet};
@@ -33,7 +33,7 @@ const LONGEST_PASSWORD: usize = 72;
 pub(super) struct Passwords {
     users: BTreeMap<String, String>,
     /// What an unknown name is compared with: a hash that no password has, of the usual cost.
-    nobody: String,
+    decoy: String,
     key: hmac::Key,
     right: Mutex<HashSet<Vec<u8>>>,
     one_at_a_time: Semaphore,
@@ -61,7 +61,7 @@ impl Passwords {
             .map_err(|_| anyhow!("the system has no random numbers"))?;
         Ok(Some(Self {
             users: users.iter().map(|(name, Secret(hash))| (name.clone(), hash.clone())).collect(),
-            nobody: format!("$2b${highest:02}${}", ".".repeat(53)),
+            decoy: format!("$2b${highest:02}${}", ".".repeat(53)),
             key,
             right: Mutex::default(),
             one_at_a_time: Semaphore::new(1),
@@ -76,16 +76,16 @@ impl Passwords {
             return false;
         }
         let known = self.users.get(&name);
-        let hash = known.unwrap_or(&self.nobody).clone();
+        let hash = known.unwrap_or(&self.decoy).clone();
         let digest = self.digest(&name, &hash, &password);
         let remembered = || self.right.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered().contains(&digest) {
             return true;
         }
-        // Guessing costs those who guess: who is remembered never waits here.
+        // Only unknown passwords wait here: a remembered one never does.
         let Ok(_place) = self.queue.try_acquire() else { return false };
         let Ok(_turn) = self.one_at_a_time.acquire().await else { return false };
-        // Whoever waited may have waited for the same one.
+        // The same password may have been verified while this waited.
         if remembered().contains(&digest) {
             return true;
         }
@@ -130,7 +130,7 @@ fn cost(hash: &str) -> anyhow::Result<u32> {
     let known = matches!(kind, Some("2a" | "2b" | "2x" | "2y"));
     let cost = cost.and_then(|cost| cost.parse::<u32>().ok()).filter(|cost| *cost >= 4);
     let (true, Some(cost), Some(53)) = (known, cost, rest.map(str::len)) else {
-        bail!("the password is no bcrypt hash; make one with `htpasswd -nBC 10 NAME`");
+        bail!("the password is not a bcrypt hash; make one with `htpasswd -nBC 10 NAME`");
     };
     if cost > HIGHEST_COST {
         bail!("a hash of cost {cost} takes seconds to compare; at most {HIGHEST_COST}");

@@ -62,7 +62,7 @@ fn versions(file: &TlsServer) -> anyhow::Result<Vec<&'static SupportedProtocolVe
 fn provider(file: &TlsServer) -> anyhow::Result<CryptoProvider> {
     let mut provider = ring::default_provider();
     if let Some(wanted) = file.cipher_suites.as_deref().filter(|wanted| !wanted.is_empty()) {
-        // rustls writes TLS13_AES_128_GCM_SHA256 what everybody else calls TLS_AES_128_GCM_SHA256.
+        // rustls writes TLS13_AES_128_GCM_SHA256 what others call TLS_AES_128_GCM_SHA256.
         let name = |suite: rustls::CipherSuite| format!("{suite:?}").replacen("TLS13_", "TLS_", 1);
         let all = provider.cipher_suites;
         let known: Vec<String> = all.iter().map(|suite| name(suite.suite())).collect();
