@@ -12,7 +12,6 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 
 use super::Output;
-use crate::api::shapes::Problem;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -51,7 +50,7 @@ impl Target {
         if status != 200 {
             let said = serde_json::from_str(body).map_or_else(
                 |_| "it does not seem to be Portolan; check --url".to_owned(),
-                |Problem { error }| error,
+                |api_types::Error { error }| error,
             );
             bail!("{} answered with status {status}: {said}", self.url);
         }

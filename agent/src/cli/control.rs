@@ -13,8 +13,7 @@ use serde::Serialize;
 
 use super::Output;
 use super::client::split_answer;
-use crate::api::shapes::Problem;
-use crate::state::requests::HOST_NETNS;
+use api_types::HOST_NETNS;
 
 /// The agent itself gives up after ten seconds.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -52,7 +51,7 @@ impl Control {
         if status != 200 {
             let said = serde_json::from_str(body).map_or_else(
                 |_| format!("the agent answered with status {status}; is it of another version than this command?"),
-                |Problem { error }| error,
+                |api_types::Error { error }| error,
             );
             bail!("{said}");
         }

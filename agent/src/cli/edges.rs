@@ -7,8 +7,7 @@ use clap::{Args, ValueEnum};
 use super::client::Target;
 use super::table::{self, Column};
 use super::{Output, human, print};
-use crate::api::shapes::{Edge, Edges, Latency};
-use model::snapshot::Role;
+use api_types::{Edge, Edges, Latency, Role};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -178,12 +177,14 @@ impl Sort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api_types::Timestamp;
     use model::fixture::snapshot;
+    use server::convert::ToApi as _;
 
     fn answer() -> Edges {
         let snapshot = snapshot();
-        let edges = snapshot.edges.iter().map(Edge::from).collect();
-        Edges { taken_seconds: snapshot.taken_seconds, edges }
+        let edges = snapshot.edges.iter().map(|view| view.to_api()).collect();
+        Edges { timestamp: Timestamp::from_seconds(snapshot.taken_seconds), edges }
     }
 
     #[test]
@@ -223,7 +224,7 @@ internet   prod/shop  8080  server         5       0       0         1  80 µs  
 
     #[test]
     fn without_edges_that_is_said() {
-        let nothing = Edges { taken_seconds: 0.0, edges: Vec::new() };
+        let nothing = Edges { timestamp: Timestamp::from_seconds(0.0), edges: Vec::new() };
         assert_eq!(text(nothing, Sort::Name, None), "No connection has been seen yet.\n");
     }
 }

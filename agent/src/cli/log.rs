@@ -109,7 +109,7 @@ impl Places {
     }
 }
 
-/// `portolan::api::server, line 120`.
+/// `server::serve, line 120`.
 fn shown(metadata: &Metadata<'_>) -> String {
     match metadata.line() {
         Some(line) => format!("{}, line {line}", metadata.target()),

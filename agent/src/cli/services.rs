@@ -9,10 +9,8 @@ use super::client::Target;
 use super::control::Control;
 use super::table::{self, Column};
 use super::{Output, human, print, watch};
-use crate::api::kept::{ServiceShape, Services};
-use crate::state::requests::{Register, Registered, Unregister};
+use api_types::{HealthState, Register, Registered, ServiceStatus, Services, Unregister, Window};
 use model::full_name::FullName;
-use model::health::HealthState;
 use model::registry::Endpoint;
 
 const EXAMPLES: &str = "\
@@ -124,7 +122,7 @@ pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<()> {
         }
         Some(ServicesCommand::Register(arguments)) => register(arguments),
         Some(ServicesCommand::Unregister(UnregisterArgs { name, control })) => {
-            let request = Unregister { service: name.clone() };
+            let request = Unregister { service: name.to_string() };
             let body = control.ask("DELETE", "/api/v1/services", &request)?;
             show(control, &body, "no longer registered")
         }
@@ -145,8 +143,8 @@ fn shown(target: &Target) -> anyhow::Result<String> {
 
 fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
     let body = target.text("/api/v1/services")?;
-    let Services { taken_seconds, mut services } = target.read(&body)?;
-    let wanted = |one: &ServiceShape| match service {
+    let Services { timestamp, window, mut services } = target.read(&body)?;
+    let wanted = |one: &ServiceStatus| match service {
         Some(FullName { namespace, name }) => {
             **name == *one.service
                 && namespace.as_ref().is_none_or(|namespace| **namespace == *one.service_namespace)
@@ -159,20 +157,27 @@ fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
     }
     match target.output {
         Output::Json => {
-            print(&format!("{}\n", serde_json::to_string(&Services { taken_seconds, services })?))
+            let answer = Services { timestamp, window, services };
+            print(&format!("{}\n", serde_json::to_string(&answer)?))
         }
         Output::Table if services.is_empty() => print("Nothing is failing or degraded.\n"),
-        Output::Table => print(&services.iter().map(sentence).collect::<String>()),
+        Output::Table => {
+            print(&services.iter().map(|one| sentence(one, &window)).collect::<String>())
+        }
     }
 }
 
 fn register(arguments: &RegisterArgs) -> anyhow::Result<()> {
     let RegisterArgs { name, addresses, namespace, control } = arguments;
     let service = match namespace {
-        Some(namespace) => format!("{namespace}/{name}").parse().map_err(anyhow::Error::msg)?,
-        None => name.clone(),
+        Some(namespace) => {
+            let full = format!("{namespace}/{name}").parse::<FullName>();
+            full.map_err(anyhow::Error::msg)?.to_string()
+        }
+        None => name.to_string(),
     };
-    let request = Register { service, addresses: addresses.clone() };
+    let addresses = addresses.iter().map(ToString::to_string).collect();
+    let request = Register { service, addresses };
     show(control, &control.ask("POST", "/api/v1/services", &request)?, "registered")
 }
 
@@ -181,7 +186,6 @@ fn show(control: &Control, body: &str, done: &str) -> anyhow::Result<()> {
         Output::Json => print(&format!("{}\n", body.trim_end())),
         Output::Table => {
             let Registered { service, addresses } = serde_json::from_str(body)?;
-            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             print(&format!("{service} is {done} at {}\n", addresses.join(", ")))
         }
     }
@@ -195,7 +199,7 @@ fn text(answer: &Services, room: Option<usize>) -> String {
     table::render(COLUMNS, &rows, room)
 }
 
-fn row(one: &ServiceShape) -> Vec<String> {
+fn row(one: &ServiceStatus) -> Vec<String> {
     let health = &one.health;
     let latency = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), human::duration);
     vec![
@@ -214,7 +218,7 @@ fn row(one: &ServiceShape) -> Vec<String> {
 }
 
 /// What it listens on; of a service elsewhere, what it is reached at or registered for.
-fn places(one: &ServiceShape) -> String {
+fn places(one: &ServiceStatus) -> String {
     /// More would fill the line.
     const SHOWN: usize = 4;
     let all: Vec<String> = if !one.listens.is_empty() {
@@ -222,7 +226,7 @@ fn places(one: &ServiceShape) -> String {
     } else if !one.serves.is_empty() {
         one.serves.clone()
     } else {
-        one.registered.iter().map(ToString::to_string).collect()
+        one.registered.clone()
     };
     let shown: Vec<&str> =
         all.iter().take(SHOWN).map(|port| port.trim_end_matches("/tcp")).collect();
@@ -233,7 +237,7 @@ fn places(one: &ServiceShape) -> String {
     }
 }
 
-fn sentence(one: &ServiceShape) -> String {
+fn sentence(one: &ServiceStatus, window: &Window) -> String {
     let health = &one.health;
     let mut text = format!(
         "{} is {}",
@@ -241,7 +245,7 @@ fn sentence(one: &ServiceShape) -> String {
         health.state.as_str()
     );
     // Writing into a String cannot fail.
-    let _ = write!(text, " over the last {}", human::duration(health.window_seconds.round()));
+    let _ = write!(text, " over the last {}", human::duration(window.seconds.round()));
     if let Some(ratio) = health.success_ratio {
         let attempts = health.connects_ok + health.connects_failed;
         let _ = write!(
@@ -275,12 +279,10 @@ fn sentence(one: &ServiceShape) -> String {
 mod tests {
     use super::*;
     use model::fixture::snapshot;
-    use model::health;
+    use server::convert;
 
     fn answer() -> Services {
-        let snapshot = snapshot();
-        let services = health::services(&snapshot).into_iter().map(ServiceShape::from).collect();
-        Services { taken_seconds: snapshot.taken_seconds, services }
+        convert::services(&snapshot(), |_| true)
     }
 
     #[test]
@@ -302,7 +304,7 @@ mod tests {
     fn a_sentence_says_what_is_wrong() {
         let answer = answer();
         let postgres = answer.services.iter().find(|one| one.service == "postgres");
-        let said = sentence(postgres.expect("there"));
+        let said = sentence(postgres.expect("there"), &answer.window);
         assert!(said.contains("76.9 % of 13 attempts to connect succeeded"), "{said}");
         assert!(said.contains("; 3 resets"), "{said}");
     }

@@ -100,6 +100,9 @@ pub struct Web {
     pub listen_address: SocketAddr,
     /// The file with TLS, passwords and headers, as Prometheus' exporters have it.
     pub config_file: Option<PathBuf>,
+    /// The path of a reverse proxy below which everything is served too, like `/portolan`; empty
+    /// for none.
+    pub external_path: String,
 }
 
 /// Ports kept for services.
@@ -305,6 +308,7 @@ impl Default for Config {
             web: Web {
                 listen_address: SocketAddr::from(([127, 0, 0, 1], 10062)),
                 config_file: None,
+                external_path: String::new(),
             },
             log: Log { level: LogLevel::Info, format: LogFormat::Text },
             pin: false,

@@ -55,6 +55,16 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.web.config_file.as_ref().map(|v| value::quoted(v.display())),
     },
     Setting {
+        key: "web.external_path",
+        flag: Flag::Value("web.external-path", "PATH"),
+        help: "The path of a reverse proxy below which page, API and metrics are served too, like /portolan",
+        set: |config, given| value::external_path(given).map(|v| config.web.external_path = v),
+        show: |config| {
+            let path = &config.web.external_path;
+            (!path.is_empty()).then(|| value::quoted(path))
+        },
+    },
+    Setting {
         key: "log.level",
         flag: Flag::Value("log.level", "LEVEL"),
         help: "What is worth a log line: error, warn, info, debug, trace",

@@ -253,6 +253,15 @@ fn mistakes_are_named_with_their_place_and_the_mend() {
         "web:\n  listen_address: localhost\n",
         "a.yaml:2: `web.listen_address` is \"localhost\"; write an address and a port, like 127.0.0.1:10062 or [::1]:10062",
     );
+    for path in ["portolan", "/a//b", "/..", "/a b", "/{x}", "/a?b"] {
+        check(
+            "a.toml",
+            &format!("web.external_path = \"{path}\"\n"),
+            &format!(
+                "a.toml:1: `web.external_path` is \"{path}\"; write a path of letters, digits and - . _ ~, like /portolan"
+            ),
+        );
+    }
     check("a.toml", "pin = 3\n", "a.toml:1: `pin` is \"3\"; write true or false");
     check(
         "a.toml",

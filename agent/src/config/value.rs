@@ -52,6 +52,18 @@ pub(super) fn text(given: &Given) -> Result<String, String> {
     parse(given, "must not be empty", |text| (!text.is_empty()).then(|| text.to_owned()))
 }
 
+/// A path like `/portolan`, without a slash at its end; `/` is none.
+pub(super) fn external_path(given: &Given) -> Result<String, String> {
+    parse(given, "write a path of letters, digits and - . _ ~, like /portolan", |text| {
+        let path = text.trim_end_matches('/');
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        let is_part =
+            |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(plain);
+        let mut parts = path.strip_prefix('/').unwrap_or("").split('/');
+        (text == "/" || parts.all(is_part)).then(|| path.to_owned())
+    })
+}
+
 /// Names of hooks and kernel fields, separated by commas; `way:` before a name means only this way to
 /// attach a hook, `part:` only this part of one.
 pub(super) fn names(given: &Given) -> Result<Vec<String>, String> {

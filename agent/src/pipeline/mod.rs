@@ -31,10 +31,9 @@ use self::kept::Kept;
 use self::memory::{Keeper, Meter};
 use self::notify::Manager;
 use self::relate::Relate;
-use crate::api;
 use crate::config::Config;
-use crate::privileges;
-use crate::state::{StateActor, StateFile, StateHandle};
+use crate::state::{StateActor, StateHandle, StateFile};
+use crate::{occupant, privileges};
 use discovery::Names;
 use discovery::remote::MAX_ADDRESSES;
 use discovery::sources::Sources;
@@ -54,9 +53,11 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     preflight::check()?;
     let privileges = privileges::check(config)?;
     let _lock = preflight::lock(&config.run_directory)?;
-    let web = Arc::new(api::Web::open(config.web.config_file.as_deref())?);
-    let listener = api::bind(config.web.listen_address)?;
-    let control = api::local::bind(&config.run_directory, config.control_group)?;
+    let web = Arc::new(server::Web::open(config.web.config_file.as_deref())?);
+    let listener = server::bind(config.web.listen_address, occupant::of)?;
+    let control = server::local::bind(&config.run_directory, config.control_group, |caller| {
+        linux::peer::groups(caller).unwrap_or_default()
+    })?;
     let relate = Relate::new(config, clock::monotonic_us());
     let meter = Meter::new(config.limits.memory_bytes);
     let mut kernel = Kernel::start(&options(config, &meter)).context("starting the kernel half")?;
@@ -94,9 +95,10 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         .collector()
         .map(|collector| Pusher::new(collector, source.clone(), exporter, &host_name()));
     let mut pusher = pusher.transpose().context("preparing pushes to otlp.endpoint")?;
-    let api = api::Api::new(source.clone(), build);
+    let api = server::Api::new(source.clone(), build);
     let api = api.with_outcomes(pusher.as_ref().map(Pusher::outcomes));
-    let (router, control_router) = (api::router(api.clone()), api::local::router(api, desk));
+    let api = api.below(&config.web.external_path);
+    let (router, control_router) = (server::router(api.clone()), server::local::router(api, desk));
     tracing::info!("listening on {}://{}", web.scheme(), config.web.listen_address);
     let manager = Manager::of_this_process();
     let served = runtime.block_on(async {
@@ -112,7 +114,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let (stop_control, control_stopping) = watch::channel(());
         let served = async {
             let served = tokio::select! {
-                served = api::serve(listener, router, web, told_to_stop) => served,
+                served = server::serve(listener, router, web, told_to_stop) => served,
                 () = manager.watch(&source) => Ok(()),
                 () = push(pusher.as_mut()) => Ok(()),
             };

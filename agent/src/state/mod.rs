@@ -9,9 +9,8 @@ pub mod actor;
 mod failure;
 pub mod file;
 mod port_use;
-pub mod requests;
 pub mod state_file;
 
-pub use actor::{Caller, StateActor, StateHandle};
+pub use actor::{StateActor, StateHandle};
 pub use failure::Failure;
 pub use state_file::StateFile;

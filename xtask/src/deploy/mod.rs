@@ -34,13 +34,14 @@ pub struct Args {
 
 type Step = fn(&Tools) -> Result<()>;
 
-const STEPS: [(&str, Step); 6] = [
+const STEPS: [(&str, Step); 7] = [
     ("helm lint", lint),
     ("rendered manifests are the chart's", rendered),
     ("Kubernetes' schemas", schemas),
     ("capabilities are those that the agent asks for", capabilities),
     ("Dockerfiles", dockerfiles),
     ("systemd", systemd),
+    ("the OpenAPI document", openapi),
 ];
 
 /// Values that switch every part of the chart on.
@@ -121,6 +122,12 @@ fn rendered(tools: &Tools) -> Result<()> {
         bail!("the Kustomize base lacks the DaemonSet or the namespace");
     }
     Ok(())
+}
+
+/// The golden file is what the agent serves: a test of the agent compares them.
+fn openapi(tools: &Tools) -> Result<()> {
+    let document = "agent/crates/server/golden/openapi.json";
+    shell::quiet(Command::new(&tools.openapi).arg(document).current_dir(tree::root()))
 }
 
 fn schemas(tools: &Tools) -> Result<()> {

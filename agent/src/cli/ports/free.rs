@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::super::control::{self, Control};
 use super::super::{Output, print};
-use crate::state::requests::{Free, Handed};
+use api_types::{AllocatePorts, AllocatedPorts, Protocol};
 use model::full_name::FullName;
-use model::port::Protocol;
 use model::reservations::Environment;
+use server::convert::ToApi as _;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,12 +56,12 @@ pub(in crate::cli) struct FreeArgs {
 
 pub(super) fn run(arguments: &FreeArgs) -> anyhow::Result<()> {
     let FreeArgs { near, count, udp, service, env, until, enforce, netns, control } = arguments;
-    let request = Free {
+    let request = AllocatePorts {
         near: *near,
         count: Some(*count),
         protocol: if *udp { Protocol::Udp } else { Protocol::Tcp },
-        service: service.clone(),
-        environment: *env,
+        service: service.as_ref().map(ToString::to_string),
+        environment: env.map(|env| env.to_api()),
         until: until.clone(),
         enforce: *enforce,
         netns: *netns,
@@ -74,7 +74,7 @@ pub(super) fn run(arguments: &FreeArgs) -> anyhow::Result<()> {
 }
 
 /// One port a line and nothing else, so that a shell can use it.
-fn text(answer: &Handed) -> String {
+fn text(answer: &AllocatedPorts) -> String {
     let mut text = String::new();
     for port in &answer.ports {
         // Writing into a String cannot fail.

@@ -1,0 +1,92 @@
+// Keeps the table of the page up to date. Everything that comes from the network is put in as
+// text, never as markup.
+"use strict";
+
+const EVERY_MS = 2000;
+
+const count = (n) => n.toLocaleString("en").replaceAll(",", " ");
+
+function bytes(n) {
+  for (const unit of ["B", "kB", "MB", "GB", "TB"]) {
+    if (n < 1000 || unit === "TB") return `${unit === "B" ? n : n.toFixed(1)} ${unit}`;
+    n /= 1000;
+  }
+}
+
+function duration(seconds) {
+  if (seconds === null) return "–";
+  if (seconds < 1e-3) return `${Math.round(seconds * 1e6)} µs`;
+  if (seconds < 1) return `${+(seconds * 1e3).toFixed(2)} ms`;
+  return `${+seconds.toFixed(2)} s`;
+}
+
+const sum = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
+const name = (service, namespace) => (namespace ? `${namespace}/${service}` : service);
+
+function row(edge) {
+  const failed = sum(edge.connects) - edge.connects.ok;
+  const resets = sum(edge.resets_sent) + sum(edge.resets_received);
+  const cells = [
+    [name(edge.client, edge.client_namespace)],
+    [name(edge.server, edge.server_namespace)],
+    [edge.port],
+    [edge.role],
+    [count(edge.connects.ok)],
+    [count(failed), failed > 0],
+    [count(edge.active)],
+    [count(edge.request.count)],
+    [duration(edge.request.p50_seconds)],
+    [duration(edge.request.p99_seconds)],
+    [duration(edge.rtt.p50_seconds)],
+    [bytes(edge.sent_bytes)],
+    [bytes(edge.received_bytes)],
+    [count(edge.retransmits), edge.retransmits > 0],
+    [count(resets), resets > 0],
+  ];
+  const tr = document.createElement("tr");
+  for (const [text, bad] of cells) {
+    const td = document.createElement("td");
+    td.textContent = text;
+    if (bad) td.className = "bad";
+    tr.append(td);
+  }
+  return tr;
+}
+
+function finding({ code, title, evidence, remediation }) {
+  const reason = evidence.reason ? ` (${evidence.reason})` : "";
+  const fix = remediation ? ` Fix: ${remediation}` : "";
+  const li = document.createElement("li");
+  li.textContent = `${code} ${title}${reason}${fix}`;
+  return li;
+}
+
+async function json(path) {
+  const response = await fetch(path);
+  const body = await response.json();
+  if (!response.ok) throw new Error(body.error);
+  return body;
+}
+
+async function refresh() {
+  const state = document.getElementById("state");
+  try {
+    const [edges, status] = await Promise.all([json("api/v1/edges"), json("api/v1/status")]);
+    document.getElementById("edges").replaceChildren(...edges.edges.map(row));
+    document.getElementById("findings").replaceChildren(...status.findings.map(finding));
+    const attached = status.hooks.filter((hook) => hook.attached).length;
+    const when = new Date(edges.timestamp).toLocaleTimeString();
+    state.textContent =
+      `${edges.edges.length} edges at ${when}; ${attached} of ${status.hooks.length} hooks attached; ` +
+      `version ${status.version}, kernel ${status.kernel}`;
+  } catch (error) {
+    state.textContent = `No answer from the agent: ${error.message}`;
+  }
+}
+
+async function loop() {
+  if (!document.hidden) await refresh();
+  setTimeout(loop, EVERY_MS);
+}
+
+loop();

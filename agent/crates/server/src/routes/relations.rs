@@ -1,0 +1,90 @@
+//! `/api/v1/map`, `/api/v1/balance`, `/api/v1/segments`.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde::Deserialize;
+
+use super::{Api, Failure, Route};
+use crate::convert;
+use api_types::{Balance, Map, Segments, WindowLength};
+use model::map::Graph;
+
+pub(super) fn readable() -> [Route; 3] {
+    [
+        ("/api/v1/map", get(map)),
+        ("/api/v1/balance", get(balance)),
+        ("/api/v1/segments", get(segments)),
+    ]
+}
+
+/// Of what time, and of whom.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// Up to now.
+    window: Option<WindowLength>,
+    /// Names of services, separated by commas.
+    #[serde(default)]
+    service: String,
+}
+
+async fn map(
+    State(api): State<Api>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Map>, Failure> {
+    let wanted = Wanted::read(wanted)?;
+    let snapshot = api.source.fresh().await?;
+    Ok(Json(convert::map(&snapshot, wanted.seconds(), &wanted.services())))
+}
+
+async fn balance(
+    State(api): State<Api>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Balance>, Failure> {
+    let wanted = Wanted::read(wanted)?;
+    let window = wanted.seconds().unwrap_or(Graph::LONGEST_WINDOW);
+    let snapshot = api.source.fresh().await?;
+    Ok(Json(convert::balance(&snapshot, window, &wanted.services())))
+}
+
+async fn segments(State(api): State<Api>) -> Result<Json<Segments>, Failure> {
+    let snapshot = api.source.fresh().await?;
+    match &snapshot.related.segments {
+        Some(view) => Ok(Json(convert::segments(&snapshot, view))),
+        None => Err(Failure(
+            StatusCode::NOT_FOUND,
+            "no segments are declared; declare them in the configuration file with [segments.NAME], `portolan segments --help` shows how".to_owned(),
+        )),
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    fn read(wanted: Result<Query<Self>, QueryRejection>) -> Result<Self, Failure> {
+        let longest = Graph::LONGEST_WINDOW;
+        match wanted {
+            Ok(Query(wanted)) if wanted.seconds().is_none_or(|s| (1..=longest).contains(&s)) => {
+                Ok(wanted)
+            }
+            _ => Err(Failure(
+                StatusCode::BAD_REQUEST,
+                format!(
+                    "cannot read the query; use window=DURATION from 1s to {longest}s, service=NAME or service=NAME,NAME"
+                ),
+            )),
+        }
+    }
+
+    fn seconds(&self) -> Option<u64> {
+        self.window.map(|window| window.seconds)
+    }
+
+    fn services(&self) -> Vec<String> {
+        let names = self.service.split(',').map(str::trim).filter(|name| !name.is_empty());
+        names.map(str::to_owned).collect()
+    }
+}

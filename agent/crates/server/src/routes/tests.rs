@@ -1,0 +1,287 @@
+//! Claims about every path, without a network.
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request};
+use tower::ServiceExt;
+
+use super::*;
+use model::fixture::snapshot;
+use telemetry::source::channel;
+
+/// A router over the hand-made snapshot.
+fn over_snapshot() -> Router {
+    router(api())
+}
+
+fn api() -> Api {
+    let (source, mut requests) = channel();
+    let snapshot = Arc::new(snapshot());
+    requests.publish(&snapshot);
+    tokio::spawn(async move {
+        loop {
+            requests.asked().await;
+            requests.publish(&snapshot);
+        }
+    });
+    Api::new(source, build())
+}
+
+fn build() -> Build {
+    Build { version: "0.0.0".into(), kernel: "6.18.0".into() }
+}
+
+async fn ask(router: &Router, method: Method, path: &str) -> (StatusCode, HeaderMap, String) {
+    let request = Request::builder().method(method).uri(path).body(Body::empty()).expect("valid");
+    let response = router.clone().oneshot(request).await.expect("infallible");
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.expect("a body");
+    (parts.status, parts.headers, String::from_utf8(body.to_vec()).expect("text"))
+}
+
+async fn json(router: &Router, path: &str) -> serde_json::Value {
+    let (status, _, body) = ask(router, Method::GET, path).await;
+    assert_eq!(status, StatusCode::OK, "{path}: {body}");
+    serde_json::from_str(&body).expect("JSON")
+}
+
+#[tokio::test]
+async fn every_path_answers_and_carries_the_security_headers() {
+    let router = over_snapshot();
+    for (path, expected) in [
+        ("/", "<!doctype html>"),
+        ("/page.js", "use strict"),
+        ("/page.css", "color-scheme"),
+        ("/metrics", "# HELP portolan_tcp_connects_total"),
+        ("/healthz", "healthy"),
+        ("/-/healthy", "healthy"),
+        ("/readyz", "ready"),
+        ("/-/ready", "ready"),
+        ("/api/v1/status", "inet_sock_set_state"),
+        ("/api/v1/edges", "postgres"),
+        ("/api/v1/listeners", "0.0.0.0"),
+        ("/api/v1/reservations", "reserved for postgres"),
+        ("/api/v1/services", "billing"),
+        ("/api/v1/map", "postgres"),
+        ("/api/v1/balance", "10.0.0.3:5432"),
+        ("/api/v1/segments", "monitoring"),
+    ] {
+        let (status, headers, body) = ask(&router, Method::GET, path).await;
+        assert_eq!(status, StatusCode::OK, "{path}");
+        assert!(body.contains(expected), "{path}: {body}");
+        assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+        assert!(headers.contains_key("content-security-policy"), "{path}");
+        assert_eq!(ask(&router, Method::HEAD, path).await.0, StatusCode::OK, "{path}");
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+            let (status, _, body) = ask(&router, method, path).await;
+            assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+            assert!(body.contains("only GET"), "{body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_everything_is_below_its_path_and_where_it_was() {
+    let router = router(api().below("/behind/a/proxy"));
+    for (path, _) in readable() {
+        let (status, headers, _) = ask(&router, Method::GET, path).await;
+        let below = ask(&router, Method::GET, &format!("/behind/a/proxy{path}")).await;
+        assert_eq!((status, below.0), (StatusCode::OK, StatusCode::OK), "{path}");
+        assert_eq!(below.1[CONTENT_TYPE], headers[CONTENT_TYPE], "{path}");
+        assert!(below.1.contains_key("content-security-policy"), "{path}");
+    }
+    let (status, headers, _) = ask(&router, Method::GET, "/behind/a/proxy").await;
+    assert!(status.is_redirection(), "relative links need the slash: {status}");
+    assert_eq!(headers["location"], "/behind/a/proxy/");
+    let document = json(&router, "/behind/a/proxy/api/v1/openapi.json").await;
+    assert_eq!(document["servers"][0]["url"], "/behind/a/proxy");
+    assert_eq!(ask(&router, Method::GET, "/behind/a").await.0, StatusCode::NOT_FOUND);
+    // A path that is a route already stays that route.
+    for (path, _) in readable().into_iter().filter(|(path, _)| *path != "/") {
+        let router = super::router(api().below(path));
+        assert_eq!(ask(&router, Method::GET, path).await.0, StatusCode::OK, "{path}");
+        let below = format!("{path}/api/v1/edges");
+        assert_eq!(ask(&router, Method::GET, &below).await.0, StatusCode::OK, "{below}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_refers_to_nothing_by_an_absolute_path() {
+    let router = over_snapshot();
+    for path in ["/", "/page.js", "/page.css"] {
+        let (_, _, body) = ask(&router, Method::GET, path).await;
+        for absolute in ["href=\"/", "src=\"/", "json(\"/", "fetch(\"/", "url(/", "http:", "https:"]
+        {
+            assert!(!body.contains(absolute), "{path} has {absolute}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn unknown_paths_are_a_sentence() {
+    let router = over_snapshot();
+    for path in ["/metric", "/api/v1/", "/../etc/passwd", "/%2e%2e/x", "//"] {
+        let (status, headers, body) = ask(&router, Method::GET, path).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
+        assert!(body.starts_with("{\"error\":\"there is nothing at "), "{body}");
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+    }
+}
+
+#[tokio::test]
+async fn the_format_of_metrics_follows_the_accept_header() {
+    let router = over_snapshot();
+    for (accept, content_type, end) in [
+        (
+            "application/openmetrics-text",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            "# EOF\n",
+        ),
+        ("text/plain", "text/plain; version=0.0.4; charset=utf-8", "\n"),
+    ] {
+        let request = Request::get("/metrics").header(ACCEPT, accept).body(Body::empty());
+        let response = router.clone().oneshot(request.expect("valid")).await.expect("infallible");
+        assert_eq!(response.headers()[CONTENT_TYPE], content_type);
+        let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+        assert!(body.ends_with(end.as_bytes()));
+    }
+}
+
+#[tokio::test]
+async fn the_duration_of_a_scrape_is_in_the_next() {
+    let router = over_snapshot();
+    let sample = "\nportolan_scrape_duration_seconds ";
+    assert!(!ask(&router, Method::GET, "/metrics").await.2.contains(sample));
+    assert!(ask(&router, Method::GET, "/metrics").await.2.contains(sample));
+}
+
+#[tokio::test]
+async fn an_edge_has_everything_in_base_units() {
+    let edges = json(&over_snapshot(), "/api/v1/edges?role=client").await;
+    let expected = serde_json::json!({
+        "timestamp": "2023-11-14T22:15:00.5Z",
+        "edges": [{
+            "client": "shop", "client_kind": "container",
+                "client_namespace": "prod", "client_source": "container",
+            "server": "postgres", "server_kind": "process",
+                "server_namespace": "", "server_source": "process",
+            "port": 5432, "role": "client",
+            "connects": {"ok": 10, "refused": 2, "timeout": 1},
+            "active": 5, "opened": 12, "closed": 7, "preexisting": 2,
+            "sent_bytes": 123_456, "received_bytes": 7_654_321, "retransmits": 3,
+            "resets_sent": {"idle_reuse": 2}, "resets_received": {"keepalive_timeout": 1},
+            "listen_overflows": 0, "synack_retransmits": 0,
+            "connect": {"count": 6, "sum_seconds": 3.001_791, "p50_seconds": 0.000_25, "p99_seconds": 3.0},
+            "rtt": {"count": 5, "sum_seconds": 0.000_305, "p50_seconds": 0.000_05, "p99_seconds": 0.000_12},
+            "request": {"count": 7, "sum_seconds": 12.1542, "p50_seconds": 0.05, "p99_seconds": 12.0},
+        }],
+    });
+    assert_eq!(edges, expected);
+}
+
+#[tokio::test]
+async fn filters_narrow_the_edges() {
+    let router = over_snapshot();
+    let check = async |query: &str, expected: usize| {
+        let edges = json(&router, &format!("/api/v1/edges{query}")).await;
+        assert_eq!(edges["edges"].as_array().expect("a list").len(), expected, "{query}");
+    };
+    check("", 3).await;
+    check("?role=server", 1).await;
+    check("?port=5432", 2).await;
+    check("?service=shop", 2).await;
+    check("?service=shop&port=5432", 1).await;
+    check("?service=nobody", 0).await;
+}
+
+#[tokio::test]
+async fn an_invalid_filter_gets_a_sentence_that_says_what_is_valid() {
+    let router = over_snapshot();
+    for query in ["role=king", "colour=red", "port=http"] {
+        let (status, _, body) = ask(&router, Method::GET, &format!("/api/v1/edges?{query}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(body.contains("use role=client|server|listener, service=NAME, port=N"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn the_status_says_what_is_off_and_what_was_lost() {
+    let status = json(&over_snapshot(), "/api/v1/status").await;
+    assert_eq!(status["version"], "0.0.0");
+    assert_eq!(status["kernel"], "6.18.0");
+    assert_eq!(status["hooks"][1]["attached"], false);
+    assert_eq!(status["hooks"][1]["reason"], "this kernel has no such tracepoint");
+    assert_eq!(status["findings"][0]["subject"], "request latency of clients");
+    let edge = &status["ledger"][4];
+    assert_eq!(
+        *edge,
+        serde_json::json!({"class": "edge", "seen": 4, "exported": 3, "lost": {"no_slot": 1}})
+    );
+    assert_eq!(
+        status["tables"][0],
+        serde_json::json!({"name": "edges", "entries": 7, "capacity": 4096})
+    );
+}
+
+#[tokio::test]
+async fn without_a_snapshot_the_agent_lives_but_is_not_ready() {
+    let (source, requests) = channel();
+    let router = router(Api::new(source, build()));
+    assert_eq!(ask(&router, Method::GET, "/healthz").await.0, StatusCode::OK);
+    assert_eq!(ask(&router, Method::GET, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    drop(requests);
+    let (status, _, body) = ask(&router, Method::GET, "/metrics").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(body, "{\"error\":\"the agent is stopping\"}");
+    assert_eq!(ask(&router, Method::GET, "/-/healthy").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_map_is_of_the_services_and_the_time_that_were_asked_for() {
+    let router = over_snapshot();
+    let map = json(&router, "/api/v1/map").await;
+    assert_eq!(map["window"]["seconds"], 100.0);
+    assert_eq!(map["edges"][0]["client"], "shop");
+    assert_eq!(map["edges"][0]["connections"], 12, "both backends");
+    assert_eq!(map["nodes"][1], serde_json::json!({ "namespace": "prod", "name": "shop" }));
+    assert_eq!(json(&router, "/api/v1/map?window=1").await["edges"][0]["requests"], 800);
+    let minute = json(&router, "/api/v1/map?window=1m").await;
+    // History has steps of five seconds, the last of which is under way.
+    assert_eq!(minute["window"]["since"], "2023-11-14T22:13:55.5Z");
+    assert_eq!(json(&router, "/api/v1/map?service=prod/shop,x").await["edges"][0]["port"], 5432);
+    assert_eq!(json(&router, "/api/v1/map?service=x").await["edges"], serde_json::json!([]));
+    for query in ["window=0", "window=301", "window=6m", "window=x", "services=x"] {
+        let (status, _, body) = ask(&router, Method::GET, &format!("/api/v1/map?{query}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(body.contains("window=DURATION from 1s to 300s"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn balance_says_what_each_backend_got() {
+    let router = over_snapshot();
+    let group = &json(&router, "/api/v1/balance?window=60&service=postgres").await["groups"][0];
+    assert_eq!(group["requests"]["verdict"], "unbalanced");
+    assert_eq!(group["requests"]["total"], 800);
+    assert_eq!(group["backends"][0]["requests_share"], 0.75);
+    assert_eq!(group["connections"]["verdict"], "too_few");
+    let none = json(&router, "/api/v1/balance?service=shop").await;
+    assert_eq!(none["groups"], serde_json::json!([]), "it is nobody's server");
+}
+
+#[tokio::test]
+async fn segments_are_what_was_declared_and_seen() {
+    let router = over_snapshot();
+    let answer = json(&router, "/api/v1/segments").await;
+    let cell = |client: &str, server: &str| {
+        let cells = answer["matrix"].as_array().expect("a list");
+        let fits = |cell: &&serde_json::Value| {
+            cell["client_segment"] == client && cell["server_segment"] == server
+        };
+        cells.iter().find(fits).cloned().expect("a cell")
+    };
+    assert_eq!(cell("frontend", "database")["verdict"], "violation");
+    assert_eq!(cell("frontend", "database")["connections"], 12);
+    assert_eq!(cell("backend", "database")["verdict"], "allowed");
+    assert_eq!(answer["violations"][0]["connections"], 12);
+    assert_eq!(answer["segments"][2]["networks"][0], "172.22.0.0/16");
+}

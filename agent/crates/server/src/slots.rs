@@ -1,0 +1,132 @@
+//! A fixed number of connections, and which of them is closed when one more comes in.
+//!
+//! A client that is slow to ask costs a slot and nothing else, so slots are never refused: when all
+//! are taken, the connection that has been silent longest is closed, of the address that has the
+//! most. A thousand slow clients thus keep each other out, and a scraper gets its answer. Those that
+//! are being answered are left alone.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use tokio::task::{AbortHandle, Id};
+
+/// Connections at the same time.
+pub(super) const SLOTS: usize = 128;
+
+/// Connections that are served.
+#[derive(Default)]
+pub(super) struct Slots(HashMap<Id, Slot>);
+
+struct Slot {
+    peer: IpAddr,
+    since: Instant,
+    turn: Turn,
+    task: AbortHandle,
+}
+
+/// Whose turn it is on a connection: the client's to ask, or ours to answer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turn(Arc<AtomicBool>);
+
+/// While it lives, an answer is being made.
+pub(super) struct Answering(Turn);
+
+impl Slots {
+    /// Makes room for one more; false if all are being answered.
+    pub(super) fn make_room(&mut self) -> bool {
+        if self.0.len() < SLOTS {
+            return true;
+        }
+        let mut taken: HashMap<IpAddr, usize> = HashMap::new();
+        for slot in self.0.values() {
+            *taken.entry(slot.peer).or_default() += 1;
+        }
+        let waiting = self.0.iter().filter(|(_, slot)| !slot.turn.is_ours());
+        let rank = |slot: &Slot| (taken.get(&slot.peer).copied(), slot.since.elapsed());
+        let slowest = waiting.max_by_key(|(_, slot)| rank(slot)).map(|(id, _)| *id);
+        let Some(gone) = slowest.and_then(|id| self.0.remove(&id)) else { return false };
+        gone.task.abort();
+        true
+    }
+
+    pub(super) fn add(&mut self, peer: IpAddr, turn: Turn, task: AbortHandle) {
+        self.0.insert(task.id(), Slot { peer, since: Instant::now(), turn, task });
+    }
+
+    pub(super) fn ended(&mut self, task: Id) {
+        self.0.remove(&task);
+    }
+}
+
+impl Turn {
+    /// From here until the answer is ready.
+    pub(super) fn answering(&self) -> Answering {
+        self.0.store(true, Ordering::Relaxed);
+        Answering(self.clone())
+    }
+
+    fn is_ours(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.0.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    async fn occupy(slots: &mut Slots, last: u8) -> (Turn, tokio::task::JoinHandle<()>) {
+        let turn = Turn::default();
+        let task = tokio::spawn(std::future::pending());
+        slots.add(peer(last), turn.clone(), task.abort_handle());
+        // Ages differ.
+        tokio::time::sleep(std::time::Duration::from_micros(100)).await;
+        (turn, task)
+    }
+
+    #[tokio::test]
+    async fn the_one_that_kept_us_waiting_longest_of_the_busiest_address_goes() {
+        let mut slots = Slots::default();
+        let (_, alone) = occupy(&mut slots, 1).await;
+        let (answered, first) = occupy(&mut slots, 2).await;
+        let (_, second) = occupy(&mut slots, 2).await;
+        for _ in 3..SLOTS {
+            assert!(slots.make_room());
+            occupy(&mut slots, 2).await;
+        }
+        let answering = answered.answering();
+        assert!(slots.make_room());
+        assert!(second.await.expect_err("ended").is_cancelled());
+        assert!(!alone.is_finished() && !first.is_finished());
+        drop(answering);
+        occupy(&mut slots, 3).await;
+        assert!(slots.make_room());
+        assert!(first.await.expect_err("ended").is_cancelled());
+        assert!(!alone.is_finished());
+    }
+
+    #[tokio::test]
+    async fn no_connection_is_closed_while_all_are_answered() {
+        let mut slots = Slots::default();
+        let mut answering = Vec::new();
+        for _ in 0..SLOTS {
+            let (turn, _) = occupy(&mut slots, 1).await;
+            answering.push(turn.answering());
+        }
+        assert!(!slots.make_room());
+        answering.pop();
+        assert!(slots.make_room());
+    }
+}

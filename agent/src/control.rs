@@ -1,0 +1,50 @@
+//! The control socket's changes are jobs of the state's thread.
+
+use api_types::{
+    AllocatePorts, AllocatedPorts, Register, Registered, Release, Reserve, Reserved, Unregister,
+};
+use server::{Caller, Changes, Refused};
+
+use crate::state::{StateHandle, Failure};
+
+impl Changes for StateHandle {
+    async fn reserve(&self, caller: Caller, request: Reserve) -> Result<Reserved, Refused> {
+        Ok(self.ask(move |desk| desk.reserve(caller, request)).await?)
+    }
+
+    async fn release(&self, caller: Caller, request: Release) -> Result<Reserved, Refused> {
+        Ok(self.ask(move |desk| desk.release(caller, &request)).await?)
+    }
+
+    async fn allocate(
+        &self,
+        caller: Caller,
+        request: AllocatePorts,
+    ) -> Result<AllocatedPorts, Refused> {
+        Ok(self.ask(move |desk| desk.free(caller, request)).await?)
+    }
+
+    async fn register(&self, request: Register) -> Result<Registered, Refused> {
+        Ok(self.ask(move |desk| desk.register(request)).await?)
+    }
+
+    async fn unregister(&self, request: Unregister) -> Result<Registered, Refused> {
+        Ok(self.ask(move |desk| desk.unregister(&request)).await?)
+    }
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Wrong(why) => Self::Invalid(why),
+            Failure::Contradiction(why) => Self::Conflict(why),
+            Failure::Missing(why) => Self::NotFound(why),
+            Failure::Unable(why) => Self::Unavailable(why),
+        }
+    }
+}
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod tests;
