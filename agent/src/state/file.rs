@@ -100,7 +100,7 @@ pub fn read(text: &str, boot: &str) -> Result<Read, Broken> {
             read.outdated += 1;
             continue;
         }
-        // At moment 0 nothing is over yet: what has run out is removed by whoever knows the time.
+        // At time 0 nothing is over yet: the caller, which knows the time, removes what has expired.
         let reserved = read.book.reservations.reserve(reservation, 0);
         reserved.map_err(|refused| broken(refused.to_string()))?;
     }

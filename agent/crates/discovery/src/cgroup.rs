@@ -20,7 +20,7 @@ const LAST_WALK_PAUSE_US: u64 = 60_000_000;
 /// The cgroups of this host.
 pub struct Cgroups {
     hierarchy: Option<Hierarchy>,
-    cgroups_by_id: HashMap<u64, Arc<CgroupInfo>>,
+    by_id: HashMap<u64, Arc<CgroupInfo>>,
     next_walk_us: u64,
     pause_us: u64,
 }
@@ -50,12 +50,7 @@ impl Cgroups {
 
     /// With this hierarchy.
     pub fn with_hierarchy(hierarchy: Option<Hierarchy>) -> Self {
-        Self {
-            hierarchy,
-            cgroups_by_id: HashMap::new(),
-            next_walk_us: 0,
-            pause_us: FIRST_WALK_PAUSE_US,
-        }
+        Self { hierarchy, by_id: HashMap::new(), next_walk_us: 0, pause_us: FIRST_WALK_PAUSE_US }
     }
 
     /// The cgroup of this row's owner.
@@ -64,25 +59,25 @@ impl Cgroups {
         if id == 0 || self.hierarchy.is_none() {
             return Lookup::NotFound;
         }
-        if !self.cgroups_by_id.contains_key(&id) {
+        if !self.by_id.contains_key(&id) {
             self.learn_from_process(row.tgid, id);
         }
-        if !self.cgroups_by_id.contains_key(&id) {
+        if !self.by_id.contains_key(&id) {
             self.walk(now_us);
         }
-        self.cgroups_by_id.get(&id).map_or(Lookup::Pending, |info| Lookup::Found(info.clone()))
+        self.by_id.get(&id).map_or(Lookup::Pending, |info| Lookup::Found(info.clone()))
     }
 
     /// Reads the path from the row's process, if it still is in that cgroup: it may have moved, and
     /// its pid may have been reused.
     fn learn_from_process(&mut self, tgid: u32, id: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
-        if tgid == 0 || self.cgroups_by_id.len() >= MAX_CGROUPS {
+        if tgid == 0 || self.by_id.len() >= MAX_CGROUPS {
             return;
         }
         let Ok(Some(path)) = procfs::cgroup_path(tgid) else { return };
         if hierarchy.id(&path).is_ok_and(|found| found == id) {
-            self.cgroups_by_id.insert(id, Arc::new(CgroupInfo::of(&path)));
+            self.by_id.insert(id, Arc::new(CgroupInfo::of(&path)));
         }
     }
 
@@ -100,10 +95,10 @@ impl Cgroups {
             (self.pause_us * 2).min(LAST_WALK_PAUSE_US)
         };
         self.next_walk_us = now_us + self.pause_us;
-        let cgroups_by_id = &mut self.cgroups_by_id;
-        cgroups_by_id.clear();
+        let by_id = &mut self.by_id;
+        by_id.clear();
         hierarchy.walk(MAX_CGROUPS, |id, path| {
-            cgroups_by_id.insert(id, Arc::new(CgroupInfo::of(path)));
+            by_id.insert(id, Arc::new(CgroupInfo::of(path)));
         });
     }
 }
@@ -158,8 +153,8 @@ mod tests {
         };
         let mut cgroups = Cgroups::with_hierarchy(Some(hierarchy));
         cgroups.learn_from_process(tgid, id + 1);
-        assert!(cgroups.cgroups_by_id.is_empty(), "the process lives elsewhere");
+        assert!(cgroups.by_id.is_empty(), "the process lives elsewhere");
         cgroups.learn_from_process(tgid, id);
-        assert_eq!(cgroups.cgroups_by_id.get(&id).map(|info| &*info.path), Some(&*path));
+        assert_eq!(cgroups.by_id.get(&id).map(|info| &*info.path), Some(&*path));
     }
 }

@@ -246,7 +246,7 @@ impl Names {
         self.remotes.set_unknown_namespaces(unknown_namespaces);
     }
 
-    /// What DNS servers have told programs of this host since the last time, and how many answers
+    /// DNS responses to programs of this host since the last call, and how many responses
     /// could not be read.
     pub fn learn_dns_answers(&mut self, answers: &[dns::Answer], malformed: u64, now_us: u64) {
         self.remotes.resolved.learn(answers, malformed, now_us);

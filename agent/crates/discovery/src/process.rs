@@ -69,7 +69,7 @@ pub fn name(row: &OwnerRow) -> Option<Service> {
 }
 
 /// The whole command line of the row's process while it lives and still is the same: a recycled
-/// number is somebody else.
+/// pid belongs to another process.
 fn whole_command_line(row: &OwnerRow, argv: &[u8]) -> Option<Vec<u8>> {
     let process = procfs::Process::read(row.tgid).ok()?;
     let same = process.comm == row.key.comm
@@ -78,7 +78,7 @@ fn whole_command_line(row: &OwnerRow, argv: &[u8]) -> Option<Vec<u8>> {
     same.then(|| procfs::command_line(row.tgid, MAX_COMMAND_LINE).ok()).flatten()
 }
 
-/// What an interpreter runs; if that cannot be told (code on the command line, a shell at a
+/// What an interpreter runs; if that is unknown (code on the command line, a shell at a
 /// terminal), the interpreter. `language` is that of the command name.
 fn interpreted(language: Language, program: &str, rest: &[String]) -> Option<ProgramName> {
     if is_title(program, rest) {

@@ -1,4 +1,4 @@
-//! The other end of connections: who it is said to be, and when nobody is.
+//! The other end of connections: its name, and when it has none.
 
 use super::*;
 use agent_common::wire::Wire;
