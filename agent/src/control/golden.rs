@@ -19,7 +19,7 @@ use api_types::{Access, OPERATIONS};
 
 use server::{Api, Caller, local};
 
-use crate::state::{Desk, DeskHandle, Store};
+use crate::state::{StateActor, StateFile, StateHandle};
 use model::clash::Reason;
 use model::conflicts::{Conflict, Holder, Party};
 use model::fixture;
@@ -129,8 +129,8 @@ fn router(directory: &Path) -> Router {
         }
     });
     let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
-    let (store, book, _) = Store::open(&directory.join("state"));
-    let desk = Desk::start(store, book, None, None).expect("started");
+    let (store, book, _) = StateFile::open(&directory.join("state"));
+    let desk = StateActor::start(store, book, None, None).expect("started");
     let caller = Extension(Caller { pid: std::process::id() });
     local::router(Api::new(source, build), desk).layer(caller)
 }
@@ -198,7 +198,7 @@ async fn every_answer_is_the_golden_one() {
 
 #[tokio::test]
 async fn every_route_is_in_the_openapi_document_and_every_operation_is_a_route() {
-    let routes: BTreeSet<_> = server::paths().chain(local::paths::<DeskHandle>()).collect();
+    let routes: BTreeSet<_> = server::paths().chain(local::paths::<StateHandle>()).collect();
     let page = ["/", "/page.css", "/page.js"];
     let described = OPERATIONS.iter().map(|operation| operation.path);
     assert_eq!(routes, described.chain(page).collect());
@@ -255,7 +255,7 @@ async fn every_route_has_a_golden_answer_and_every_golden_answer_a_route() {
     let directory = tempfile::tempdir().expect("a directory");
     let router = router(directory.path());
     let mut routes = BTreeSet::new();
-    let paths = server::paths().chain(local::paths::<DeskHandle>());
+    let paths = server::paths().chain(local::paths::<StateHandle>());
     for path in paths.filter(|path| path.starts_with("/api/")).collect::<BTreeSet<_>>() {
         let request = Request::builder().method("TRACE").uri(path).body(Body::empty());
         let refused = router.clone().oneshot(request.expect("valid")).await.expect("infallible");

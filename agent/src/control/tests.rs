@@ -15,7 +15,7 @@ use server::local::{BODY_BYTES, CONNECTIONS, NAME, bind, router};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use crate::state::{Desk, Store};
+use crate::state::{StateActor, StateFile};
 use model::fixture::snapshot;
 use telemetry::Build;
 use telemetry::source::channel;
@@ -34,8 +34,8 @@ impl Served {
     fn start(group: Option<u32>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let control = bind(directory.path(), group, groups).expect("bound");
-        let (store, book, _) = Store::open(&directory.path().join("state"));
-        let desk = Desk::start(store, book, None, None).expect("started");
+        let (store, book, _) = StateFile::open(&directory.path().join("state"));
+        let desk = StateActor::start(store, book, None, None).expect("started");
         let (stop, stopping) = watch::channel(());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -182,21 +182,21 @@ impl Core {
         if let Some(listeners) = drained.listeners.take() {
             self.listeners = listeners;
         }
-        let (told, expecting) = self.sources.told();
-        self.names.set_told(told, expecting);
+        let (inventories, expecting) = self.sources.inventories();
+        self.names.set_inventories(inventories, expecting);
         let strangers =
             self.owners.namespaces().any(|netns| !self.known_namespaces.contains(&netns));
         let patience = if strangers { ADDRESSES_SOONEST } else { ADDRESSES_EVERY };
         if self.addresses_at.is_none_or(|at| at.elapsed() >= patience) {
             let survey = existing::places(&self.addresses);
             self.take_addresses(&survey);
-            self.names.set_strangers(false);
+            self.names.set_unknown_namespaces(false);
         } else {
-            self.names.set_strangers(strangers && expecting);
+            self.names.set_unknown_namespaces(strangers && expecting);
         }
         self.names.set_ports(&self.listeners);
         let now_us = monotonic_us();
-        self.names.set_answers(&drained.answers, drained.malformed_answers, now_us);
+        self.names.learn_dns_answers(&drained.answers, drained.malformed_answers, now_us);
         let Self { names, owners, listeners, .. } = self;
         let mut owner = |index: u32| local_name(names, owners, index, now_us).0;
         let listening: Vec<_> =
@@ -221,7 +221,7 @@ impl Core {
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.owners.namespaces());
         self.names.set_addresses(&survey.addresses);
-        self.relate.set_addresses(&survey.addresses);
+        self.tables.set_addresses(survey.addresses.iter().map(|(_, address)| *address));
         self.addresses.clone_from(&survey.addresses);
         self.ports.set_ephemeral(survey);
         self.addresses_at = Some(Instant::now());
@@ -236,7 +236,7 @@ impl Core {
         let updated = self.update_edges(drained, now_us);
         self.update_owners(drained, now_us);
         if self.names.take_missing() {
-            self.sources.ask();
+            self.sources.request_refresh();
         }
         let ports = self.take_binds(drained, now_us, taken_seconds);
         for event in &drained.events {
@@ -251,12 +251,12 @@ impl Core {
         };
         let Self { account, kernel, .. } = self;
         let exported =
-            account.exported(updated.exported, elsewhere, &drained.ledger, kernel.adopted);
+            account.exported(updated.deltas.exported, elsewhere, &drained.ledger, kernel.adopted);
         let kept = self.keep(drained, now_us, taken_seconds as u64);
         let book = self.kept.book();
         let names = (&self.names, &book.registry);
-        let related =
-            self.relate.update(now_us, taken_seconds, &drained.edges, &self.tables, names);
+        let related = self.relate.update(now_us, taken_seconds, &updated.deltas, names);
+        self.epochs.observe(taken_seconds, &updated.deltas.edges);
         let hooks = views::hooks(&self.kernel);
         let mut sources = self.sources.views();
         sources.extend(self.kernel.dns.then(|| self.names.resolved()));
@@ -267,7 +267,7 @@ impl Core {
             ephemeral: self.ports.ephemeral_views(names, owners, now_us),
             conflicts: self.ports.conflicts.recent(),
             conflict_totals: self.ports.conflicts.totals(),
-            health_since: self.epochs.observe(taken_seconds, &updated.edges),
+            health: self.epochs.clone(),
             kept,
             preexisting_sockets: updated.edges.iter().map(|view| view.counters.preexisting).sum(),
             edges: updated.edges,
@@ -303,7 +303,7 @@ impl Core {
             |edge| naming(names, owners, &book.registry, edge, now_us),
             |key| live.contains(&(key.owner, key.port)),
         );
-        for step in updated.reclaim.drain(..) {
+        for step in updated.deltas.reclaim.drain(..) {
             give_back("edge", kernel.drain.reclaim_edge(&step));
         }
         updated

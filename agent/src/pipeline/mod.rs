@@ -32,7 +32,7 @@ use self::memory::{Keeper, Meter};
 use self::notify::Manager;
 use self::relate::Relate;
 use crate::config::Config;
-use crate::state::{Desk, DeskHandle, Store};
+use crate::state::{StateActor, StateFile, StateHandle};
 use crate::{occupant, privileges};
 use discovery::Names;
 use discovery::remote::MAX_ADDRESSES;
@@ -147,8 +147,8 @@ fn host_name() -> String {
 }
 
 /// What the agent was told before, what the configuration adds, and the thread that writes more.
-fn desk(config: &Config, kernel: &Kernel) -> anyhow::Result<DeskHandle> {
-    let (store, mut book, warnings) = Store::open(&config.state_directory);
+fn desk(config: &Config, kernel: &Kernel) -> anyhow::Result<StateHandle> {
+    let (store, mut book, warnings) = StateFile::open(&config.state_directory);
     for warning in warnings {
         tracing::error!("{warning}");
     }
@@ -162,7 +162,8 @@ fn desk(config: &Config, kernel: &Kernel) -> anyhow::Result<DeskHandle> {
         let why = attached.result.as_ref().err().filter(|_| refuses)?;
         Some(format!("{} is not attached ({why})", attached.hook.name))
     });
-    Desk::start(store, book, config.ports.environment, unenforceable).context("starting the desk")
+    StateActor::start(store, book, config.ports.environment, unenforceable)
+        .context("starting the state thread")
 }
 
 fn options(config: &Config, meter: &Meter) -> Options {

@@ -1,4 +1,4 @@
-//! Cgroups: from the number that the kernel half reports to the place that its path tells.
+//! Cgroups: from the id that the kernel reports to what the cgroup's path says.
 //!
 //! The path is found through the owner's process while it lives, else by walking the cgroup tree.
 
@@ -7,33 +7,33 @@ use std::sync::Arc;
 use agent_common::owner::OwnerRow;
 use hashbrown::HashMap;
 
-use super::place::Place;
+use super::cgroup_info::CgroupInfo;
 use linux::hierarchy::Hierarchy;
 use linux::procfs;
 
-/// Paths kept and folders visited at most. A host with a thousand pods has about 5 000.
+/// Maximum number of paths kept and directories visited. A host with a thousand pods has about 5 000.
 const MAX_CGROUPS: usize = 65_536;
-/// Shortest and longest time between two walks. A walk of 5 000 folders takes some 20 ms.
+/// Shortest and longest time between two walks. A walk of 5 000 directories takes some 20 ms.
 const FIRST_WALK_PAUSE_US: u64 = 1_000_000;
 const LAST_WALK_PAUSE_US: u64 = 60_000_000;
 
-/// The places of this host.
+/// The cgroups of this host.
 pub struct Cgroups {
     hierarchy: Option<Hierarchy>,
-    places: HashMap<u64, Arc<Place>>,
+    cgroups_by_id: HashMap<u64, Arc<CgroupInfo>>,
     next_walk_us: u64,
     pause_us: u64,
 }
 
-/// What is known of where an owner lives.
+/// The result of a lookup of an owner's cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whereabouts {
-    /// In this cgroup.
-    At(Arc<Place>),
-    /// In none that could be found, now or later.
-    Nowhere,
-    /// Worth asking again.
-    NotYet,
+pub enum Lookup {
+    /// It is in this cgroup.
+    Found(Arc<CgroupInfo>),
+    /// There is none, now or later.
+    NotFound,
+    /// Not found yet; a later lookup may find it.
+    Pending,
 }
 
 impl Default for Cgroups {
@@ -43,46 +43,51 @@ impl Default for Cgroups {
 }
 
 impl Cgroups {
-    /// Looks for the cgroup v2 hierarchy; without one nobody lives anywhere.
+    /// Looks for the cgroup v2 hierarchy; without one nothing is found.
     pub fn new() -> Self {
         Self::with_hierarchy(Hierarchy::find().ok().flatten())
     }
 
     /// With this hierarchy.
     pub fn with_hierarchy(hierarchy: Option<Hierarchy>) -> Self {
-        Self { hierarchy, places: HashMap::new(), next_walk_us: 0, pause_us: FIRST_WALK_PAUSE_US }
+        Self {
+            hierarchy,
+            cgroups_by_id: HashMap::new(),
+            next_walk_us: 0,
+            pause_us: FIRST_WALK_PAUSE_US,
+        }
     }
 
-    /// Where the owner of this row lives.
-    pub fn place(&mut self, row: &OwnerRow, now_us: u64) -> Whereabouts {
+    /// The cgroup of this row's owner.
+    pub fn lookup(&mut self, row: &OwnerRow, now_us: u64) -> Lookup {
         let id = row.key.cgroup;
         if id == 0 || self.hierarchy.is_none() {
-            return Whereabouts::Nowhere;
+            return Lookup::NotFound;
         }
-        if !self.places.contains_key(&id) {
+        if !self.cgroups_by_id.contains_key(&id) {
             self.learn_from_process(row.tgid, id);
         }
-        if !self.places.contains_key(&id) {
+        if !self.cgroups_by_id.contains_key(&id) {
             self.walk(now_us);
         }
-        self.places.get(&id).map_or(Whereabouts::NotYet, |place| Whereabouts::At(place.clone()))
+        self.cgroups_by_id.get(&id).map_or(Lookup::Pending, |info| Lookup::Found(info.clone()))
     }
 
-    /// Asks the process of the row, if it still lives in that cgroup: it may have moved, and its
-    /// number may be somebody else's by now.
+    /// Reads the path from the row's process, if it still is in that cgroup: it may have moved, and
+    /// its pid may have been reused.
     fn learn_from_process(&mut self, tgid: u32, id: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
-        if tgid == 0 || self.places.len() >= MAX_CGROUPS {
+        if tgid == 0 || self.cgroups_by_id.len() >= MAX_CGROUPS {
             return;
         }
         let Ok(Some(path)) = procfs::cgroup_path(tgid) else { return };
         if hierarchy.id(&path).is_ok_and(|found| found == id) {
-            self.places.insert(id, Arc::new(Place::of(&path)));
+            self.cgroups_by_id.insert(id, Arc::new(CgroupInfo::of(&path)));
         }
     }
 
-    /// Learns the whole tree anew, which also forgets cgroups that are gone; at most once per
-    /// pause, which grows while walks keep coming.
+    /// Reads the whole tree again and forgets cgroups that are gone; at most once per pause, which
+    /// grows while walks are frequent.
     fn walk(&mut self, now_us: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
         if now_us < self.next_walk_us {
@@ -95,10 +100,10 @@ impl Cgroups {
             (self.pause_us * 2).min(LAST_WALK_PAUSE_US)
         };
         self.next_walk_us = now_us + self.pause_us;
-        let places = &mut self.places;
-        places.clear();
+        let cgroups_by_id = &mut self.cgroups_by_id;
+        cgroups_by_id.clear();
         hierarchy.walk(MAX_CGROUPS, |id, path| {
-            places.insert(id, Arc::new(Place::of(path)));
+            cgroups_by_id.insert(id, Arc::new(CgroupInfo::of(path)));
         });
     }
 }
@@ -128,15 +133,15 @@ mod tests {
         let container = make(&format!("docker/{ID}"));
         let unit = make("system.slice/nginx.service");
         let mut cgroups = Cgroups::with_hierarchy(Some(Hierarchy::at(root.path())));
-        let at = |path: &str| Whereabouts::At(Arc::new(Place::of(path)));
-        assert_eq!(cgroups.place(&row(container, 0), 0), at(&format!("/docker/{ID}")));
-        assert_eq!(cgroups.place(&row(unit, 0), 0), at("/system.slice/nginx.service"));
-        assert_eq!(cgroups.place(&row(u64::MAX, 0), 0), Whereabouts::NotYet);
-        assert_eq!(cgroups.place(&row(0, 0), 0), Whereabouts::Nowhere);
+        let at = |path: &str| Lookup::Found(Arc::new(CgroupInfo::of(path)));
+        assert_eq!(cgroups.lookup(&row(container, 0), 0), at(&format!("/docker/{ID}")));
+        assert_eq!(cgroups.lookup(&row(unit, 0), 0), at("/system.slice/nginx.service"));
+        assert_eq!(cgroups.lookup(&row(u64::MAX, 0), 0), Lookup::Pending);
+        assert_eq!(cgroups.lookup(&row(0, 0), 0), Lookup::NotFound);
 
         let late = make("docker/late");
-        assert_eq!(cgroups.place(&row(late, 0), 1_000), Whereabouts::NotYet, "no walk yet");
-        assert_eq!(cgroups.place(&row(late, 0), 60_000_000), at("/docker/late"));
+        assert_eq!(cgroups.lookup(&row(late, 0), 1_000), Lookup::Pending, "no walk yet");
+        assert_eq!(cgroups.lookup(&row(late, 0), 60_000_000), at("/docker/late"));
     }
 
     #[test]
@@ -153,8 +158,8 @@ mod tests {
         };
         let mut cgroups = Cgroups::with_hierarchy(Some(hierarchy));
         cgroups.learn_from_process(tgid, id + 1);
-        assert!(cgroups.places.is_empty(), "the process lives elsewhere");
+        assert!(cgroups.cgroups_by_id.is_empty(), "the process lives elsewhere");
         cgroups.learn_from_process(tgid, id);
-        assert_eq!(cgroups.places.get(&id).map(|place| &*place.path), Some(&*path));
+        assert_eq!(cgroups.cgroups_by_id.get(&id).map(|info| &*info.path), Some(&*path));
     }
 }

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use super::namespaces;
 
-/// Looking for a namespace means looking at every process.
+/// Shortest time between two searches, which read every process.
 const SEARCH_EVERY: Duration = Duration::from_secs(1);
 
 /// What can be read of a namespace's `ListenDrops`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// So many since the namespace was made.
+    /// The total since the namespace was created.
     Total(u64),
-    /// Ask again later.
+    /// Retry later.
     Later,
     /// It cannot be read.
     Never,

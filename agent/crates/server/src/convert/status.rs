@@ -32,7 +32,7 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         conflicts: _,
         conflict_totals: _,
         kept: _,
-        health_since: _,
+        health: _,
     } = snapshot;
     let classes = CLASS_NAMES.iter().zip(ledger.kernel.seen).zip(ledger.exported);
     let entries = classes.zip(&ledger.kernel.lost).map(|(((class, seen), exported), lost)| {

@@ -1,8 +1,7 @@
-//! The desk: one thread that owns the book, and its only writer.
+//! The state actor: one thread that owns the agent's state and is its only writer.
 //!
-//! Whoever wants something written down hands the desk a job and waits for the answer. Jobs run
-//! one after the other, so no two callers can be given the same port. What has been written is
-//! published for everybody else.
+//! A caller sends a job and waits for its answer. Jobs run one after the other, so no two callers
+//! get the same port. Every change is written to disk first and then published to readers.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::failure::Failure;
 use super::port_use;
-use super::store::Store;
+use super::state_file::StateFile;
 use api_types::{
     AllocatePorts, AllocatedPorts, Finding, HOST_NETNS, Register, Registered, Release, Reserve,
     Reserved, Severity, Unregister, code,
@@ -30,64 +29,64 @@ use model::reservations::{Environment, Origin, Reservation};
 use server::Caller;
 use server::convert::{ToApi as _, ToModel, whole_seconds};
 
-/// Who asks gets an answer within this time.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A caller gets an answer within this time.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Jobs waiting at most.
 const WAITING: usize = 64;
-/// A port that was handed out and not reserved is given to nobody else for so long, seconds.
+/// How long no other caller gets a port that was handed out without a reservation, seconds.
 const HANDED_OUT: u64 = 60;
 /// Ports handed out and not reserved, at most.
 const MOST_HANDED_OUT: usize = 4096;
-/// How long a port that was handed out is reserved, if nobody says, seconds.
+/// How long a port that was handed out is reserved by default, seconds.
 const LEASE: u64 = 24 * 60 * 60;
 
-/// The owner of the book.
-pub struct Desk {
-    store: Store,
+/// The owner of the state.
+pub struct StateActor {
+    file: StateFile,
     book: Book,
     publish: watch::Sender<Arc<Book>>,
     environment: Option<Environment>,
     host: Option<u32>,
-    /// Why no port can be refused to anybody, if so.
+    /// Why binds cannot be denied on this host, if so.
     unenforceable: Option<String>,
     /// (network namespace, port) → when it may be handed out again.
     handed_out: HashMap<(Option<u32>, Port), u64>,
 }
 
-/// Everybody else's end.
+/// What callers and readers hold.
 #[derive(Clone, Debug)]
-pub struct DeskHandle {
+pub struct StateHandle {
     jobs: mpsc::Sender<Job>,
     book: watch::Receiver<Arc<Book>>,
 }
 
-type Job = Box<dyn FnOnce(&mut Desk) + Send>;
+type Job = Box<dyn FnOnce(&mut StateActor) + Send>;
 
-// === impl Desk ===
+// === impl StateActor ===
 
-impl Desk {
-    /// Starts the thread. `book` is what `store` had, and what the configuration adds.
+impl StateActor {
+    /// Starts the thread. `book` is the content of `file` with the entries of the configuration.
     pub fn start(
-        store: Store,
+        file: StateFile,
         book: Book,
         environment: Option<Environment>,
         unenforceable: Option<String>,
-    ) -> std::io::Result<DeskHandle> {
+    ) -> std::io::Result<StateHandle> {
         let (jobs, mut waiting) = mpsc::channel::<Job>(WAITING);
         let (publish, published) = watch::channel(Arc::new(book.clone()));
         let host = namespaces::host().ok().map(|namespace| namespace.inode);
         let handed_out = HashMap::new();
-        let mut desk = Self { store, book, publish, environment, host, unenforceable, handed_out };
-        // It ends when the last handle has gone.
-        std::thread::Builder::new().name("desk".to_owned()).spawn(move || {
+        let mut state = Self { file, book, publish, environment, host, unenforceable, handed_out };
+        // The thread ends with the last handle.
+        std::thread::Builder::new().name("state".to_owned()).spawn(move || {
             while let Some(job) = waiting.blocking_recv() {
-                job(&mut desk);
+                job(&mut state);
             }
         })?;
-        Ok(DeskHandle { jobs, book: published })
+        Ok(StateHandle { jobs, book: published })
     }
 
-    /// Keeps a port for a service.
+    /// Reserves a port for a service.
     pub fn reserve(&mut self, caller: Caller, request: Reserve) -> Result<Reserved, Failure> {
         let now = now();
         let Reserve { port, protocol, service, environment, until, enforce, netns } = request;
@@ -120,7 +119,7 @@ impl Desk {
         Ok(Reserved { reservations: vec![reservation.to_api()], findings })
     }
 
-    /// Keeps a port no longer.
+    /// Removes a reservation.
     pub fn release(&mut self, caller: Caller, request: &Release) -> Result<Reserved, Failure> {
         let Release { port, protocol, environment, netns } = *request;
         let port = checked(port, protocol.to_model())?;
@@ -134,7 +133,7 @@ impl Desk {
         Ok(Reserved { reservations: vec![released.to_api()], findings: Vec::new() })
     }
 
-    /// Hands out ports that nobody has.
+    /// Hands out free ports.
     pub fn free(
         &mut self,
         caller: Caller,
@@ -210,7 +209,7 @@ impl Desk {
         })
     }
 
-    /// Keeps ports that were chosen from other callers for a moment; returns how long.
+    /// Holds chosen ports back from other callers for a moment; returns until when.
     fn lend(&mut self, netns: Option<u32>, ports: &[Port], now: u64) -> Result<u64, Failure> {
         if self.handed_out.len() + ports.len() > MOST_HANDED_OUT {
             return Err(Failure::Unable(format!(
@@ -222,7 +221,7 @@ impl Desk {
         Ok(until)
     }
 
-    /// Names an endpoint.
+    /// Registers a service by hand.
     pub fn register(&mut self, request: Register) -> Result<Registered, Failure> {
         let Register { service, addresses } = request;
         let endpoints: Result<Vec<Endpoint>, _> =
@@ -236,7 +235,7 @@ impl Desk {
         Ok(registered)
     }
 
-    /// Forgets a name.
+    /// Removes a registered service.
     pub fn unregister(&mut self, request: &Unregister) -> Result<Registered, Failure> {
         let service = named(&request.service)?;
         let removed =
@@ -244,20 +243,21 @@ impl Desk {
         Ok(shown(&removed))
     }
 
-    /// Changes the book: on disk first, so that what was answered is what a restart finds.
+    /// Changes the state: on disk first, so that a restart finds what was answered.
     fn change<T>(
         &mut self,
         change: impl FnOnce(&mut Book) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut book = self.book.clone();
         let answer = change(&mut book)?;
-        self.store.save(&book).map_err(Failure::Unable)?;
+        self.file.save(&book).map_err(Failure::Unable)?;
         self.publish.send_replace(Arc::new(book.clone()));
         self.book = book;
         Ok(answer)
     }
 
-    /// How a namespace is written down: the host's has no number, so that it outlives a boot.
+    /// How a namespace is stored: the host's without an inode number, so that it stays valid after a
+    /// reboot.
     fn stored(&self, namespace: &Namespace) -> Option<u32> {
         (Some(namespace.inode) != self.host).then_some(namespace.inode)
     }
@@ -272,7 +272,7 @@ impl Desk {
         let netns = self.stored(place);
         let unable = |what: String| {
             Failure::Unable(format!(
-                "the agent cannot look into network namespace {}: {what}",
+                "the agent cannot read the ports of network namespace {}: {what}",
                 place.inode
             ))
         };
@@ -296,7 +296,7 @@ impl Desk {
     }
 }
 
-/// The network namespace that is meant.
+/// The network namespace that a request is about.
 fn place(caller: Caller, netns: Option<u32>) -> Result<Namespace, Failure> {
     match netns {
         Some(HOST_NETNS) => namespaces::host().map_err(|error| {
@@ -304,16 +304,16 @@ fn place(caller: Caller, netns: Option<u32>) -> Result<Namespace, Failure> {
         }),
         Some(inode) => namespaces::find(inode).ok_or_else(|| {
             Failure::Missing(format!(
-                "there is no network namespace {inode} here that the agent could find; name one by a path, like --netns /proc/PID/ns/net"
+                "the agent finds no network namespace {inode} on this host; give a path, like --netns /proc/PID/ns/net"
             ))
         }),
         None if caller.pid == 0 => Err(Failure::Wrong(
-            "the agent cannot tell your network namespace: your process is not in its PID namespace; say --netns host, or name one by a path"
+            "the agent cannot find your network namespace: your process is not in its PID namespace; use --netns host, or give a path"
                 .to_owned(),
         )),
         None => Namespace::open(format!("/proc/{}/ns/net", caller.pid)).map_err(|error| {
             Failure::Unable(format!(
-                "the agent cannot look up your network namespace: {error}; say --netns host, or name one by a path"
+                "the agent cannot look up your network namespace: {error}; use --netns host, or give a path"
             ))
         }),
     }
@@ -326,7 +326,7 @@ fn now() -> u64 {
 
 fn checked(number: u16, protocol: Protocol) -> Result<Port, Failure> {
     match number {
-        0 => Err(Failure::Wrong("0 is no port; choose one from 1 to 65535".to_owned())),
+        0 => Err(Failure::Wrong("0 is not a port (1-65535)".to_owned())),
         _ => Ok(Port { number, protocol }),
     }
 }
@@ -338,7 +338,7 @@ fn until_when(text: Option<&str>, now: u64) -> Result<Option<u64>, Failure> {
 fn rules_in(place: &Namespace) -> Result<PortRules, Failure> {
     namespaces::run_in(place, port_use::rules).map_err(|error| {
         Failure::Unable(format!(
-            "it is reserved, but the agent cannot look into network namespace {}: {error}",
+            "it is reserved, but the agent cannot read the port ranges of network namespace {}: {error}",
             place.inode
         ))
     })
@@ -372,28 +372,28 @@ fn shown(registration: &Registration) -> Registered {
     }
 }
 
-// === impl DeskHandle ===
+// === impl StateHandle ===
 
-impl DeskHandle {
-    /// Hands the desk a job and waits for its answer.
+impl StateHandle {
+    /// Sends a job and waits for its answer.
     pub async fn ask<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Desk) -> Result<T, Failure> + Send + 'static,
+        job: impl FnOnce(&mut StateActor) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |desk| {
+        let job: Job = Box::new(move |state| {
             // Who has gone meanwhile needs no answer; the job is done all the same.
-            let _ = reply.send(job(desk));
+            let _ = reply.send(job(state));
         });
         let stopping = || Failure::Unable("the agent is stopping".to_owned());
         let exchange = async {
             self.jobs.send(job).await.map_err(|_| stopping())?;
             answer.await.map_err(|_| stopping())?
         };
-        tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| {
+        tokio::time::timeout(ANSWER_WITHIN, exchange).await.unwrap_or_else(|_| {
             Err(Failure::Unable(format!(
                 "the agent did not answer within {} s; its disk may be slow, and what was asked may still be done: look with `portolan ports reservations`",
-                PATIENCE.as_secs()
+                ANSWER_WITHIN.as_secs()
             )))
         })
     }
@@ -408,10 +408,10 @@ impl DeskHandle {
 mod tests {
     use super::*;
 
-    fn desk(directory: &std::path::Path) -> DeskHandle {
-        let (store, book, warnings) = Store::open(directory);
+    fn state(directory: &std::path::Path) -> StateHandle {
+        let (file, book, warnings) = StateFile::open(directory);
         assert_eq!(warnings, Vec::<String>::new());
-        Desk::start(store, book, None, None).expect("started")
+        StateActor::start(file, book, None, None).expect("started")
     }
 
     fn me() -> Caller {
@@ -434,13 +434,15 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn no_two_callers_are_given_the_same_port() {
         let directory = tempfile::tempdir().expect("a directory");
-        let desk = desk(directory.path());
+        let state = state(directory.path());
         let callers: Vec<_> = (0..20)
             .map(|i| {
-                let desk = desk.clone();
+                let state = state.clone();
                 let service = (i % 2 == 0).then(|| format!("service-{i}"));
                 tokio::spawn(async move {
-                    desk.ask(move |desk| desk.free(me(), free(18_000, 3, service.as_deref()))).await
+                    state
+                        .ask(move |state| state.free(me(), free(18_000, 3, service.as_deref())))
+                        .await
                 })
             })
             .collect();
@@ -452,15 +454,15 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 60);
-        assert_eq!(desk.book().reservations.len(), 30);
+        assert_eq!(state.book().reservations.len(), 30);
         // The reservations are on disk; the others were only handed out.
-        drop(desk);
+        drop(state);
         let reopened = loop {
-            let (store, book, _) = Store::open(directory.path());
-            if store.closed().is_none() {
+            let (file, book, _) = StateFile::open(directory.path());
+            if file.closed().is_none() {
                 break book;
             }
-            // The desk's thread ends by itself.
+            // The thread of the actor ends by itself.
             std::thread::yield_now();
         };
         assert_eq!(reopened.reservations.len(), 30);
@@ -469,10 +471,10 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_port_that_somebody_holds_is_not_given() {
         let directory = tempfile::tempdir().expect("a directory");
-        let desk = desk(directory.path());
+        let state = state(directory.path());
         let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bound");
         let held = holder.local_addr().expect("an address").port();
-        let handed = desk.ask(move |desk| desk.free(me(), free(held, 50, None))).await;
+        let handed = state.ask(move |state| state.free(me(), free(held, 50, None))).await;
         assert!(!handed.expect("ports").ports.contains(&held));
     }
 
@@ -480,25 +482,25 @@ mod tests {
     async fn what_cannot_be_written_is_not_done() {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("state.json"), "{").expect("written");
-        let (store, book, _) = Store::open(directory.path());
-        let desk = Desk::start(store, book, None, None).expect("started");
-        let failure = desk.ask(|desk| desk.free(me(), free(18_100, 1, Some("web")))).await;
+        let (file, book, _) = StateFile::open(directory.path());
+        let state = StateActor::start(file, book, None, None).expect("started");
+        let failure = state.ask(|state| state.free(me(), free(18_100, 1, Some("web")))).await;
         assert!(matches!(failure, Err(Failure::Unable(why)) if why.contains("state.json.broken")));
-        assert!(desk.book().reservations.is_empty());
+        assert!(state.book().reservations.is_empty());
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn invalid_requests_are_refused_with_what_is_valid() {
         let directory = tempfile::tempdir().expect("a directory");
-        let desk = desk(directory.path());
-        let many = desk.ask(|desk| desk.free(me(), free(1, 0, None))).await;
+        let state = state(directory.path());
+        let many = state.ask(|state| state.free(me(), free(1, 0, None))).await;
         assert!(matches!(many, Err(Failure::Wrong(why)) if why.contains("ask for 1 to 256")));
-        let nowhere = desk.ask(|desk| desk.free(Caller { pid: 0 }, free(1, 1, None))).await;
+        let nowhere = state.ask(|state| state.free(Caller { pid: 0 }, free(1, 1, None))).await;
         assert!(matches!(nowhere, Err(Failure::Wrong(why)) if why.contains("--netns host")));
         let unknown = AllocatePorts { netns: Some(1), ..free(1, 1, None) };
-        let unknown = desk.ask(move |desk| desk.free(me(), unknown)).await;
+        let unknown = state.ask(move |state| state.free(me(), unknown)).await;
         assert!(matches!(unknown, Err(Failure::Missing(_))));
-        let spaces = desk.ask(|desk| desk.free(me(), free(1, 1, Some("a b")))).await;
+        let spaces = state.ask(|state| state.free(me(), free(1, 1, Some("a b")))).await;
         assert!(matches!(spaces, Err(Failure::Wrong(why)) if why.contains("no spaces")));
     }
 }
