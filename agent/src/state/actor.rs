@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::failure::Failure;
+use super::findings::exposed;
 use super::port_use;
 use super::state_file::StateFile;
 use api_types::{
@@ -342,22 +343,6 @@ fn rules_in(place: &Namespace) -> Result<PortRules, Failure> {
             place.inode
         ))
     })
-}
-
-/// A finding if the kernel may give these ports to outgoing connections.
-fn exposed(rules: &PortRules, ports: &[Port]) -> Vec<Finding> {
-    let numbers: Vec<u16> = ports.iter().map(|port| port.number).collect();
-    let subject: Vec<String> = ports.iter().map(ToString::to_string).collect();
-    let finding = rules.advice(&numbers).map(|advice| Finding {
-        remediation: Some(advice.mend),
-        ..Finding::new(
-            code::RESERVED_EPHEMERAL,
-            Severity::Warning,
-            &subject.join(", "),
-            advice.problem,
-        )
-    });
-    finding.into_iter().collect()
 }
 
 fn named(service: &str) -> Result<FullName, Failure> {
