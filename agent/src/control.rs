@@ -5,15 +5,15 @@ use api_types::{
 };
 use server::{Caller, Changes, Refused};
 
-use crate::state::{StateHandle, Failure};
+use crate::state::{Failure, StateHandle};
 
 impl Changes for StateHandle {
     async fn reserve(&self, caller: Caller, request: Reserve) -> Result<Reserved, Refused> {
-        Ok(self.ask(move |desk| desk.reserve(caller, request)).await?)
+        Ok(self.ask(move |state| state.reserve(caller, request)).await?)
     }
 
     async fn release(&self, caller: Caller, request: Release) -> Result<Reserved, Refused> {
-        Ok(self.ask(move |desk| desk.release(caller, &request)).await?)
+        Ok(self.ask(move |state| state.release(caller, &request)).await?)
     }
 
     async fn allocate(
@@ -21,15 +21,15 @@ impl Changes for StateHandle {
         caller: Caller,
         request: AllocatePorts,
     ) -> Result<AllocatedPorts, Refused> {
-        Ok(self.ask(move |desk| desk.free(caller, request)).await?)
+        Ok(self.ask(move |state| state.free(caller, request)).await?)
     }
 
     async fn register(&self, request: Register) -> Result<Registered, Refused> {
-        Ok(self.ask(move |desk| desk.register(request)).await?)
+        Ok(self.ask(move |state| state.register(request)).await?)
     }
 
     async fn unregister(&self, request: Unregister) -> Result<Registered, Refused> {
-        Ok(self.ask(move |desk| desk.unregister(&request)).await?)
+        Ok(self.ask(move |state| state.unregister(&request)).await?)
     }
 }
 

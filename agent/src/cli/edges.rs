@@ -179,11 +179,11 @@ mod tests {
     use super::*;
     use api_types::Timestamp;
     use model::fixture::snapshot;
-    use server::convert::ToApi as _;
+    use server::convert::ToApi;
 
     fn answer() -> Edges {
         let snapshot = snapshot();
-        let edges = snapshot.edges.iter().map(|view| view.to_api()).collect();
+        let edges = snapshot.edges.iter().map(ToApi::to_api).collect();
         Edges { timestamp: Timestamp::from_seconds(snapshot.taken_seconds), edges }
     }
 

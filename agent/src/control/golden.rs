@@ -19,7 +19,7 @@ use api_types::{Access, OPERATIONS};
 
 use server::{Api, Caller, local};
 
-use crate::state::{StateActor, StateHandle, StateFile};
+use crate::state::{StateActor, StateFile, StateHandle};
 use model::clash::Reason;
 use model::conflicts::{Conflict, Holder, Party};
 use model::fixture;

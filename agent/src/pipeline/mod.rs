@@ -32,7 +32,7 @@ use self::memory::{Keeper, Meter};
 use self::notify::Manager;
 use self::relate::Relate;
 use crate::config::Config;
-use crate::state::{StateActor, StateHandle, StateFile};
+use crate::state::{StateActor, StateFile, StateHandle};
 use crate::{occupant, privileges};
 use discovery::Names;
 use discovery::remote::MAX_ADDRESSES;

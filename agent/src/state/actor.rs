@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::failure::Failure;
+use super::findings::exposed;
 use super::port_use;
 use super::state_file::StateFile;
 use api_types::{
@@ -40,7 +41,7 @@ const MOST_HANDED_OUT: usize = 4096;
 /// How long a port that was handed out is reserved by default, seconds.
 const LEASE: u64 = 24 * 60 * 60;
 
-/// The owner of the book.
+/// The owner of the state.
 pub struct StateActor {
     file: StateFile,
     book: Book,
@@ -133,7 +134,7 @@ impl StateActor {
         Ok(Reserved { reservations: vec![released.to_api()], findings: Vec::new() })
     }
 
-    /// Hands out ports that nobody has.
+    /// Hands out free ports.
     pub fn free(
         &mut self,
         caller: Caller,
@@ -342,22 +343,6 @@ fn rules_in(place: &Namespace) -> Result<PortRules, Failure> {
             place.inode
         ))
     })
-}
-
-/// A finding if the kernel may give these ports to outgoing connections.
-fn exposed(rules: &PortRules, ports: &[Port]) -> Vec<Finding> {
-    let numbers: Vec<u16> = ports.iter().map(|port| port.number).collect();
-    let subject: Vec<String> = ports.iter().map(ToString::to_string).collect();
-    let finding = rules.advice(&numbers).map(|advice| Finding {
-        remediation: Some(advice.mend),
-        ..Finding::new(
-            code::RESERVED_EPHEMERAL,
-            Severity::Warning,
-            &subject.join(", "),
-            advice.problem,
-        )
-    });
-    finding.into_iter().collect()
 }
 
 fn named(service: &str) -> Result<FullName, Failure> {

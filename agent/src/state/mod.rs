@@ -8,6 +8,7 @@
 pub mod actor;
 mod failure;
 pub mod file;
+mod findings;
 mod port_use;
 pub mod state_file;
 

@@ -1,0 +1,21 @@
+//! What may still go wrong with a reservation that was made.
+
+use api_types::{Finding, Severity, code};
+use model::port::Port;
+use model::port_ranges::PortRules;
+
+/// A finding if the kernel may give these ports to outgoing connections.
+pub(super) fn exposed(rules: &PortRules, ports: &[Port]) -> Vec<Finding> {
+    let numbers: Vec<u16> = ports.iter().map(|port| port.number).collect();
+    let subject: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    let finding = rules.advice(&numbers).map(|advice| Finding {
+        remediation: Some(advice.mend),
+        ..Finding::new(
+            code::RESERVED_EPHEMERAL,
+            Severity::Warning,
+            &subject.join(", "),
+            advice.problem,
+        )
+    });
+    finding.into_iter().collect()
+}
