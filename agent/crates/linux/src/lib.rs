@@ -22,6 +22,7 @@ pub mod namespaces;
 pub mod pages;
 pub mod peer;
 pub mod process_addresses;
+pub mod probes;
 pub mod procfs;
 pub mod readiness;
 pub mod refusal;
