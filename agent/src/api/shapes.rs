@@ -337,6 +337,7 @@ impl Status {
             conflicts: _,
             conflict_totals: _,
             kept: _,
+            probes: _,
             health_since: _,
         } = snapshot;
         let classes = CLASS_NAMES.iter().zip(ledger.kernel.seen).zip(ledger.exported);

@@ -19,10 +19,12 @@ use hashbrown::{HashMap, HashSet};
 
 use self::candidate::Candidate;
 pub(super) use self::known::Known;
+use super::host::{HeldBy, Host};
 use super::labels::local_name;
 use discovery::Names;
 use linux::existing::Survey;
-use linux::inspection::{Inspection, inspect};
+use linux::inspection::Inspection;
+use linux::probes::Pending;
 use loader::drain::Drained;
 use model::claims::{ClaimAction, Claims, Failures};
 use model::clash::{self, Place, Reason, Verdict, Wanted};
@@ -32,8 +34,11 @@ use model::owners::Owners;
 use model::port::{PortState, PortView, Protocol};
 use model::service::{Service, Source};
 
-/// Namespaces looked at in one drain, at most; what failed in others has no holder.
+/// Namespaces looked at at a time, at most; what failed in others has no holder.
 const MAX_INSPECTIONS: usize = 16;
+
+/// Holders looked for at a time, at most; others are called by what the kernel half knows.
+const MAX_HOLDERS: usize = 256;
 
 /// How long a socket that has gone is remembered as a holder, and how many are at most.
 const GONE_SECONDS: u64 = 5;
@@ -56,10 +61,42 @@ pub(super) struct Ports {
     gone: Vec<(u64, BoundRecord)>,
     /// Failures of container engines of which it is not known yet for whom they were.
     waiting: Vec<Failures>,
+    /// Failures whose namespace is being looked at.
+    inspecting: Vec<Inspecting>,
+    /// Conflicts whose holder is being looked for.
+    unheld: Vec<Unheld>,
+    /// Arguments of container engines' proxies, by process and since when it has its port.
+    proxies: HashMap<(u32, u64), Proxy>,
     /// The agent's own network namespace.
     own: u32,
     /// Ephemeral ports in use, by network namespace.
     ephemeral: Vec<(u32, Ephemeral)>,
+}
+
+/// Failures in one namespace.
+struct Inspecting {
+    place: Pending<Inspection>,
+    failures: Vec<Failures>,
+}
+
+/// A conflict without its holder.
+struct Unheld {
+    conflict: Conflict,
+    errno: &'static str,
+    candidate: Candidate,
+    found: Found,
+}
+
+/// The process of a holder.
+enum Found {
+    Asked(Pending<HeldBy>),
+    Answered(HeldBy),
+}
+
+/// Arguments of a proxy.
+enum Proxy {
+    Asked(Pending<Vec<u8>>),
+    Answered(Vec<u8>),
 }
 
 impl Ports {
@@ -69,11 +106,12 @@ impl Ports {
         drained: &Drained,
         capacity: u64,
         known: &mut Known<'_>,
+        host: &dyn Host,
     ) -> Vec<ClaimAction> {
         let now = known.now_us / 1_000_000;
         self.remember(drained.bound.clone().unwrap_or_default(), now);
         let (failures, actions) = self.claims.update(now, &drained.claims, capacity);
-        let mut inspected: HashMap<u32, Option<Inspection>> = HashMap::new();
+        let mut failed: Vec<(u32, Vec<Failures>)> = Vec::new();
         let is_refusal = |failure: &&Failures| failure.key.options & REFUSED != 0;
         self.refused = failures.iter().filter(is_refusal).copied().collect();
         let before = std::mem::take(&mut self.waiting);
@@ -87,15 +125,84 @@ impl Ports {
                 self.conflicts.count_unknown(failure.count);
                 continue;
             }
-            if !inspected.contains_key(&netns) {
-                let seen =
-                    if inspected.len() < MAX_INSPECTIONS { self.inspect(&failure) } else { None };
-                inspected.insert(netns, seen);
+            match failed.iter_mut().find(|(other, _)| *other == netns) {
+                Some((_, failures)) => failures.push(failure),
+                None => failed.push((netns, vec![failure])),
             }
-            let place = inspected.get(&netns).and_then(Option::as_ref);
-            self.add(&failure, place, known);
         }
+        for (netns, failures) in failed {
+            if self.inspecting.len() < MAX_INSPECTIONS {
+                let place = host.sockets(netns, self.processes(netns, &failures));
+                self.inspecting.push(Inspecting { place, failures });
+            } else {
+                failures.iter().for_each(|failure| self.add(failure, None, known, host));
+            }
+        }
+        self.take_inspections(known, host);
+        self.take_holders(known);
         actions
+    }
+
+    /// Processes that may be in a namespace in which binds failed.
+    fn processes(&self, netns: u32, failures: &[Failures]) -> Vec<u32> {
+        let there = self.bound.iter().filter(|bound| bound.netns == netns).map(|bound| bound.tgid);
+        let failed = failures.iter().map(|failure| failure.tgid);
+        failed.take(8).chain(there.take(8)).collect()
+    }
+
+    /// Goes on with failures whose namespace was looked at.
+    fn take_inspections(&mut self, known: &mut Known<'_>, host: &dyn Host) {
+        for Inspecting { place, failures } in std::mem::take(&mut self.inspecting) {
+            let seen = match place.take() {
+                None => {
+                    self.inspecting.push(Inspecting { place, failures });
+                    continue;
+                }
+                Some(Ok(seen)) => Some(seen),
+                Some(Err(error)) => {
+                    let netns = failures.first().map_or(0, |failure| failure.key.netns);
+                    tracing::debug!("network namespace {netns} cannot be looked at: {error}");
+                    None
+                }
+            };
+            failures.iter().for_each(|failure| self.add(failure, seen.as_ref(), known, host));
+        }
+    }
+
+    /// Completes conflicts whose holder was looked for.
+    fn take_holders(&mut self, known: &mut Known<'_>) {
+        for unheld in std::mem::take(&mut self.unheld) {
+            let Unheld { mut conflict, errno, candidate, found } = unheld;
+            let found = match found {
+                Found::Answered(found) => found,
+                Found::Asked(pending) => match pending.take() {
+                    Some(Ok(found)) => found,
+                    // The kernel half's word has to do.
+                    Some(Err(_)) => HeldBy { pid: candidate.tgid, ..HeldBy::default() },
+                    None => {
+                        let found = Found::Asked(pending);
+                        self.unheld.push(Unheld { conflict, errno, candidate, found });
+                        continue;
+                    }
+                },
+            };
+            match known.holder(&candidate, conflict.netns, &found) {
+                Some(holder) => {
+                    conflict.holder = Some(holder);
+                    self.record(conflict, errno);
+                }
+                None => {
+                    let found = Found::Answered(found);
+                    self.unheld.push(Unheld { conflict, errno, candidate, found });
+                }
+            }
+        }
+    }
+
+    fn record(&mut self, conflict: Conflict, errno: &'static str) {
+        let count = conflict.count;
+        let conflict = self.conflicts.add(conflict, errno);
+        tell(&conflict, count);
     }
 
     /// Takes in the sockets that have a port now; those that are missing are kept for a while,
@@ -110,10 +217,13 @@ impl Ports {
     }
 
     /// Who has which port: sockets of one service on one place are one row.
-    pub(super) fn views(&self, known: &mut Known<'_>) -> Vec<PortView> {
+    pub(super) fn views(&mut self, known: &mut Known<'_>, host: &dyn Host) -> Vec<PortView> {
+        let Self { bound, proxies, .. } = self;
+        let still: HashSet<_> = bound.iter().map(|bound| (bound.tgid, bound.since_us)).collect();
+        proxies.retain(|proxy, _| still.contains(proxy));
         let mut views: Vec<PortView> = Vec::new();
         let mut places: HashMap<_, usize> = HashMap::new();
-        for bound in &self.bound {
+        for bound in &*bound {
             let Some(Candidate { held, .. }) = Candidate::bound(bound) else { continue };
             if !matches!(held.state, PortState::Listening | PortState::Bound) {
                 continue;
@@ -134,7 +244,11 @@ impl Ports {
             let service = local_name(known.names, known.owners, bound.owner, known.now_us).0;
             let command = known.owners.row(bound.owner).map(known::command);
             let command = command.unwrap_or_default();
-            let behind = known.behind_proxy(bound.tgid, &command, bound.netns, held.port);
+            let behind = known.behind_proxy(&command, bound.netns, held.port, || {
+                let proxy = (bound.tgid, bound.since_us);
+                let proxy = proxies.entry(proxy);
+                proxy.or_insert_with(|| Proxy::Asked(host.proxy_arguments(bound.tgid))).arguments()
+            });
             let service = behind.unwrap_or(service);
             views.push(PortView {
                 port: held.port,
@@ -202,19 +316,13 @@ impl Ports {
         self.claims.exported()
     }
 
-    fn inspect(&self, failure: &Failures) -> Option<Inspection> {
-        let netns = failure.key.netns;
-        let there = self.bound.iter().filter(|bound| bound.netns == netns).map(|bound| bound.tgid);
-        match inspect(netns, std::iter::once(failure.tgid).chain(there.take(8))) {
-            Ok(seen) => Some(seen),
-            Err(error) => {
-                tracing::debug!("network namespace {netns} cannot be looked at: {error}");
-                None
-            }
-        }
-    }
-
-    fn add(&mut self, failure: &Failures, place: Option<&Inspection>, known: &mut Known<'_>) {
+    fn add(
+        &mut self,
+        failure: &Failures,
+        place: Option<&Inspection>,
+        known: &mut Known<'_>,
+        host: &dyn Host,
+    ) {
         let Some(wanted) = wanted(failure) else { return };
         let candidates = self.candidates(&wanted, failure.key.netns, place, known.listeners);
         let rules = Place {
@@ -255,11 +363,17 @@ impl Ports {
             errno: errno.to_owned(),
             inferred,
             reason,
-            holder: holder.map(|holder| known.holder(holder, failure.key.netns)),
+            holder: None,
             next_free: next_free(&wanted, place, &self.bound, failure.key.netns),
         };
-        let conflict = self.conflicts.add(conflict, errno);
-        tell(&conflict, failure.count);
+        let Some(candidate) = holder.copied() else { return self.record(conflict, errno) };
+        let found = if self.unheld.len() < MAX_HOLDERS {
+            let Candidate { tgid, inode, .. } = candidate;
+            Found::Asked(host.holder(tgid, inode, conflict.netns))
+        } else {
+            Found::Answered(HeldBy { pid: candidate.tgid, ..HeldBy::default() })
+        };
+        self.unheld.push(Unheld { conflict, errno, candidate, found });
     }
 
     /// Sockets of the namespace with the wanted port, each with what is known of it.
@@ -300,6 +414,23 @@ impl Ports {
         let unseen = bound.into_iter().filter(|bound| !seen.contains(&bound.cookie));
         candidates.extend(unseen.filter_map(Candidate::bound));
         candidates
+    }
+}
+
+// === impl Proxy ===
+
+impl Proxy {
+    /// What is known of them.
+    fn arguments(&mut self) -> &[u8] {
+        if let Self::Asked(pending) = self
+            && let Some(answer) = pending.take()
+        {
+            *self = Self::Answered(answer.unwrap_or_default());
+        }
+        match self {
+            Self::Answered(arguments) => arguments,
+            Self::Asked(_) => &[],
+        }
     }
 }
 

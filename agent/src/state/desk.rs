@@ -4,6 +4,7 @@
 //! one after the other, so no two callers can be given the same port. What has been written is
 //! published for everybody else.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use super::requests::{
 use super::store::Store;
 use linux::diag::DiagError;
 use linux::namespaces::{self, Namespace};
+use linux::probes::{Kind, Probes};
 use model::allocation::{self, Wanted};
 use model::book::Book;
 use model::moment;
@@ -53,6 +55,8 @@ pub struct Desk {
     host: Option<u32>,
     /// Why no port can be refused to anybody, if so.
     unenforceable: Option<String>,
+    /// What looks into namespaces.
+    probes: Probes,
     /// (network namespace, port) → when it may be handed out again.
     handed_out: HashMap<(Option<u32>, Port), u64>,
 }
@@ -75,12 +79,14 @@ impl Desk {
         book: Book,
         environment: Option<Environment>,
         unenforceable: Option<String>,
-    ) -> std::io::Result<DeskHandle> {
+        probes: Probes,
+    ) -> io::Result<DeskHandle> {
         let (jobs, mut waiting) = mpsc::channel::<Job>(WAITING);
         let (publish, published) = watch::channel(Arc::new(book.clone()));
         let host = namespaces::host().ok().map(|namespace| namespace.inode);
         let handed_out = HashMap::new();
-        let mut desk = Self { store, book, publish, environment, host, unenforceable, handed_out };
+        let mut desk =
+            Self { store, book, publish, environment, host, unenforceable, probes, handed_out };
         // It ends when the last handle has gone.
         std::thread::Builder::new().name("desk".to_owned()).spawn(move || {
             while let Some(job) = waiting.blocking_recv() {
@@ -95,7 +101,7 @@ impl Desk {
         let now = now();
         let Reserve { port, protocol, service, environment, until, enforce, netns } = request;
         let port = checked(port, protocol)?;
-        let place = place(caller, netns)?;
+        let place = self.place(caller, netns)?;
         let reservation = Reservation {
             port,
             netns: self.stored(&place),
@@ -107,7 +113,7 @@ impl Desk {
         };
         let wanted = reservation.clone();
         self.change(|book| book.reservations.reserve(wanted, now).map_err(Failure::from))?;
-        let mut warnings = advice(&rules_in(&place)?, &[port.number]);
+        let mut warnings = advice(&self.rules_in(&place)?, &[port.number]);
         if !reservation.in_force(now, self.environment) {
             warnings.push(Warning {
                 problem: format!(
@@ -128,7 +134,7 @@ impl Desk {
     pub fn release(&mut self, caller: Caller, request: &Release) -> Result<Reserved, Failure> {
         let Release { port, protocol, environment, netns } = *request;
         let port = checked(port, protocol)?;
-        let place = place(caller, netns)?;
+        let place = self.place(caller, netns)?;
         let netns = self.stored(&place);
         let released = self.change(|book| {
             let released = book.reservations.release(netns, port, environment, now());
@@ -154,7 +160,7 @@ impl Desk {
             )));
         }
         let until = until_when(until.as_deref(), now)?;
-        let place = place(caller, netns)?;
+        let place = self.place(caller, netns)?;
         let netns = self.stored(&place);
         self.handed_out.retain(|_, until| *until > now);
         let ports = self.choose(&wanted, &place, protocol, now)?;
@@ -248,7 +254,7 @@ impl Desk {
     fn choose(
         &self,
         wanted: &Wanted,
-        place: &Namespace,
+        place: &Arc<Namespace>,
         protocol: Protocol,
         now: u64,
     ) -> Result<Vec<u16>, Failure> {
@@ -259,8 +265,9 @@ impl Desk {
                 place.inode
             ))
         };
-        let (book, handed_out) = (&self.book, &self.handed_out);
-        let chosen = namespaces::run_in(place, || -> Result<_, DiagError> {
+        let (book, handed_out) = (self.book.clone(), self.handed_out.clone());
+        let (wanted, inside) = (wanted.clone(), Arc::clone(place));
+        let choose = move || -> Result<_, DiagError> {
             let taken = port_use::taken(protocol)?;
             let is_taken = |number: u16| {
                 let port = Port { number, protocol };
@@ -269,36 +276,51 @@ impl Desk {
                     || book.reservations.of(netns, port).any(|one| !one.is_over(now))
                     || !port_use::can_bind(port)
             };
-            Ok(allocation::choose(wanted, &port_use::rules(), is_taken))
-        });
-        match chosen {
-            Ok(Ok(ports)) => Ok(ports),
-            Ok(Err(error)) => Err(unable(error.to_string())),
-            Err(error) => Err(unable(error.to_string())),
+            Ok(allocation::choose(&wanted, &port_use::rules(), is_taken))
+        };
+        let look = move || namespaces::run_in(&inside, choose)?.map_err(io::Error::other);
+        self.probes.ask(Kind::FreePorts, look).wait().map_err(|error| unable(error.to_string()))
+    }
+
+    /// The network namespace that is meant.
+    fn place(&self, caller: Caller, netns: Option<u32>) -> Result<Arc<Namespace>, Failure> {
+        let open = move || match netns {
+            Some(HOST_NETNS) => namespaces::host().map(Some),
+            Some(inode) => Ok(namespaces::find(inode)),
+            None if caller.pid == 0 => Ok(None),
+            None => Namespace::open(format!("/proc/{}/ns/net", caller.pid)).map(Some),
+        };
+        let found = self.probes.ask(Kind::FreePorts, open).wait();
+        match (found, netns) {
+            (Ok(Some(namespace)), _) => Ok(Arc::new(namespace)),
+            (Ok(None), Some(inode)) => Err(Failure::Missing(format!(
+                "there is no network namespace {inode} here that the agent could find; name one by a path, like --netns /proc/PID/ns/net"
+            ))),
+            (Ok(None), None) => Err(Failure::Wrong(
+                "the agent cannot tell your network namespace: your process is not in its PID namespace; say --netns host, or name one by a path"
+                    .to_owned(),
+            )),
+            (Err(error), Some(HOST_NETNS)) => Err(Failure::Unable(format!(
+                "the agent cannot open its own network namespace: {error}"
+            ))),
+            (Err(error), Some(inode)) => Err(Failure::Unable(format!(
+                "the agent cannot look for network namespace {inode}: {error}"
+            ))),
+            (Err(error), None) => Err(Failure::Unable(format!(
+                "the agent cannot look up your network namespace: {error}; say --netns host, or name one by a path"
+            ))),
         }
     }
-}
 
-/// The network namespace that is meant.
-fn place(caller: Caller, netns: Option<u32>) -> Result<Namespace, Failure> {
-    match netns {
-        Some(HOST_NETNS) => namespaces::host().map_err(|error| {
-            Failure::Unable(format!("the agent cannot open its own network namespace: {error}"))
-        }),
-        Some(inode) => namespaces::find(inode).ok_or_else(|| {
-            Failure::Missing(format!(
-                "there is no network namespace {inode} here that the agent could find; name one by a path, like --netns /proc/PID/ns/net"
-            ))
-        }),
-        None if caller.pid == 0 => Err(Failure::Wrong(
-            "the agent cannot tell your network namespace: your process is not in its PID namespace; say --netns host, or name one by a path"
-                .to_owned(),
-        )),
-        None => Namespace::open(format!("/proc/{}/ns/net", caller.pid)).map_err(|error| {
+    fn rules_in(&self, place: &Arc<Namespace>) -> Result<PortRules, Failure> {
+        let inside = Arc::clone(place);
+        let look = move || namespaces::run_in(&inside, port_use::rules);
+        self.probes.ask(Kind::FreePorts, look).wait().map_err(|error| {
             Failure::Unable(format!(
-                "the agent cannot look up your network namespace: {error}; say --netns host, or name one by a path"
+                "it is reserved, but the agent cannot look into network namespace {}: {error}",
+                place.inode
             ))
-        }),
+        })
     }
 }
 
@@ -316,15 +338,6 @@ fn checked(number: u16, protocol: Protocol) -> Result<Port, Failure> {
 
 fn until_when(text: Option<&str>, now: u64) -> Result<Option<u64>, Failure> {
     text.map(|text| moment::parse(text, now)).transpose().map_err(Failure::Wrong)
-}
-
-fn rules_in(place: &Namespace) -> Result<PortRules, Failure> {
-    namespaces::run_in(place, port_use::rules).map_err(|error| {
-        Failure::Unable(format!(
-            "it is reserved, but the agent cannot look into network namespace {}: {error}",
-            place.inode
-        ))
-    })
 }
 
 fn advice(rules: &PortRules, ports: &[u16]) -> Vec<Warning> {
@@ -374,7 +387,7 @@ mod tests {
     fn desk(directory: &std::path::Path) -> DeskHandle {
         let (store, book, warnings) = Store::open(directory);
         assert_eq!(warnings, Vec::<String>::new());
-        Desk::start(store, book, None, None).expect("started")
+        Desk::start(store, book, None, None, Probes::inline()).expect("started")
     }
 
     fn me() -> Caller {
@@ -444,7 +457,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("state.json"), "{").expect("written");
         let (store, book, _) = Store::open(directory.path());
-        let desk = Desk::start(store, book, None, None).expect("started");
+        let desk = Desk::start(store, book, None, None, Probes::inline()).expect("started");
         let failure = desk.ask(|desk| desk.free(me(), free(18_100, 1, Some("web")))).await;
         assert!(matches!(failure, Err(Failure::Unable(why)) if why.contains("state.json.broken")));
         assert!(desk.book().reservations.is_empty());

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 
 use super::place::Place;
 use linux::hierarchy::Hierarchy;
+use linux::probes::{Kind, Pending, Probes};
 use linux::procfs;
 
 /// Paths kept and folders visited at most. A host with a thousand pods has about 5 000.
@@ -20,7 +21,11 @@ const LAST_WALK_PAUSE_US: u64 = 60_000_000;
 /// The places of this host.
 pub struct Cgroups {
     hierarchy: Option<Hierarchy>,
+    probes: Probes,
     places: HashMap<u64, Arc<Place>>,
+    /// Cgroups whose process is being looked at.
+    asked: HashMap<u64, Pending<Option<String>>>,
+    walking: Option<Pending<Vec<(u64, Place)>>>,
     next_walk_us: u64,
     pause_us: u64,
 }
@@ -32,25 +37,30 @@ pub enum Whereabouts {
     At(Arc<Place>),
     /// In none that could be found, now or later.
     Nowhere,
-    /// Worth asking again.
+    /// It is being looked for.
+    Pending,
+    /// Worth asking again later.
     NotYet,
 }
 
-impl Default for Cgroups {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Cgroups {
-    /// Looks for the cgroup v2 hierarchy; without one nobody lives anywhere.
-    pub fn new() -> Self {
-        Self::with_hierarchy(Hierarchy::find().ok().flatten())
+    /// Looks for the cgroup v2 hierarchy; without one nobody lives anywhere. `probes` look at
+    /// processes and walk the tree.
+    pub fn new(probes: Probes) -> Self {
+        Self::with_hierarchy(Hierarchy::find().ok().flatten(), probes)
     }
 
     /// With this hierarchy.
-    pub fn with_hierarchy(hierarchy: Option<Hierarchy>) -> Self {
-        Self { hierarchy, places: HashMap::new(), next_walk_us: 0, pause_us: FIRST_WALK_PAUSE_US }
+    pub fn with_hierarchy(hierarchy: Option<Hierarchy>, probes: Probes) -> Self {
+        Self {
+            hierarchy,
+            probes,
+            places: HashMap::new(),
+            asked: HashMap::new(),
+            walking: None,
+            next_walk_us: 0,
+            pause_us: FIRST_WALK_PAUSE_US,
+        }
     }
 
     /// Where the owner of this row lives.
@@ -59,33 +69,52 @@ impl Cgroups {
         if id == 0 || self.hierarchy.is_none() {
             return Whereabouts::Nowhere;
         }
-        if !self.places.contains_key(&id) {
-            self.learn_from_process(row.tgid, id);
+        self.take_walk();
+        if let Some(place) = self.places.get(&id) {
+            self.asked.remove(&id);
+            return Whereabouts::At(place.clone());
+        }
+        if !self.asked.contains_key(&id) {
+            self.ask_process(row.tgid, id);
+        }
+        if let Some(pending) = self.asked.get(&id) {
+            let Some(answer) = pending.take() else { return Whereabouts::Pending };
+            self.asked.remove(&id);
+            if let Ok(Some(path)) = answer {
+                self.places.insert(id, Arc::new(Place::of(&path)));
+            }
         }
         if !self.places.contains_key(&id) {
             self.walk(now_us);
+            self.take_walk();
         }
-        self.places.get(&id).map_or(Whereabouts::NotYet, |place| Whereabouts::At(place.clone()))
+        match self.places.get(&id) {
+            Some(place) => Whereabouts::At(place.clone()),
+            None if self.walking.is_some() => Whereabouts::Pending,
+            None => Whereabouts::NotYet,
+        }
     }
 
     /// Asks the process of the row, if it still lives in that cgroup: it may have moved, and its
     /// number may be somebody else's by now.
-    fn learn_from_process(&mut self, tgid: u32, id: u64) {
+    fn ask_process(&mut self, tgid: u32, id: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
-        if tgid == 0 || self.places.len() >= MAX_CGROUPS {
+        if tgid == 0 || self.places.len() + self.asked.len() >= MAX_CGROUPS {
             return;
         }
-        let Ok(Some(path)) = procfs::cgroup_path(tgid) else { return };
-        if hierarchy.id(&path).is_ok_and(|found| found == id) {
-            self.places.insert(id, Arc::new(Place::of(&path)));
-        }
+        let hierarchy = hierarchy.clone();
+        let look = move || {
+            let path = procfs::cgroup_path(tgid)?;
+            Ok(path.filter(|path| hierarchy.id(path).is_ok_and(|found| found == id)))
+        };
+        self.asked.insert(id, self.probes.ask(Kind::Cgroup, look));
     }
 
     /// Learns the whole tree anew, which also forgets cgroups that are gone; at most once per
     /// pause, which grows while walks keep coming.
     fn walk(&mut self, now_us: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
-        if now_us < self.next_walk_us {
+        if now_us < self.next_walk_us || self.walking.is_some() {
             return;
         }
         let idle = now_us.saturating_sub(self.next_walk_us);
@@ -95,11 +124,21 @@ impl Cgroups {
             (self.pause_us * 2).min(LAST_WALK_PAUSE_US)
         };
         self.next_walk_us = now_us + self.pause_us;
-        let places = &mut self.places;
-        places.clear();
-        hierarchy.walk(MAX_CGROUPS, |id, path| {
-            places.insert(id, Arc::new(Place::of(path)));
-        });
+        let hierarchy = hierarchy.clone();
+        self.walking = Some(self.probes.ask(Kind::Cgroup, move || {
+            let mut places = Vec::new();
+            hierarchy.walk(MAX_CGROUPS, |id, path| places.push((id, Place::of(path))));
+            Ok(places)
+        }));
+    }
+
+    /// Takes in what a walk has found, if it has ended.
+    fn take_walk(&mut self) {
+        let Some(answer) = self.walking.as_ref().and_then(Pending::take) else { return };
+        self.walking = None;
+        if let Ok(places) = answer {
+            self.places = places.into_iter().map(|(id, place)| (id, Arc::new(place))).collect();
+        }
     }
 }
 
@@ -127,7 +166,8 @@ mod tests {
         };
         let container = make(&format!("docker/{ID}"));
         let unit = make("system.slice/nginx.service");
-        let mut cgroups = Cgroups::with_hierarchy(Some(Hierarchy::at(root.path())));
+        let mut cgroups =
+            Cgroups::with_hierarchy(Some(Hierarchy::at(root.path())), Probes::inline());
         let at = |path: &str| Whereabouts::At(Arc::new(Place::of(path)));
         assert_eq!(cgroups.place(&row(container, 0), 0), at(&format!("/docker/{ID}")));
         assert_eq!(cgroups.place(&row(unit, 0), 0), at("/system.slice/nginx.service"));
@@ -151,10 +191,10 @@ mod tests {
             println!("SKIPPED: the own cgroup is outside of the cgroup namespace");
             return;
         };
-        let mut cgroups = Cgroups::with_hierarchy(Some(hierarchy));
-        cgroups.learn_from_process(tgid, id + 1);
-        assert!(cgroups.places.is_empty(), "the process lives elsewhere");
-        cgroups.learn_from_process(tgid, id);
-        assert_eq!(cgroups.places.get(&id).map(|place| &*place.path), Some(&*path));
+        let mut cgroups = Cgroups::with_hierarchy(Some(hierarchy), Probes::inline());
+        cgroups.next_walk_us = u64::MAX;
+        assert_eq!(cgroups.place(&row(id + 1, tgid), 0), Whereabouts::NotYet, "it lives elsewhere");
+        let found = cgroups.place(&row(id, tgid), 0);
+        assert_eq!(found, Whereabouts::At(Arc::new(Place::of(&path))));
     }
 }

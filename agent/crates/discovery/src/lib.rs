@@ -41,6 +41,7 @@ mod found;
 mod listener;
 pub mod place;
 pub mod process;
+pub mod processes;
 mod program_name;
 pub mod remote;
 mod resolved;
@@ -52,7 +53,9 @@ pub mod told;
 
 use cgroup::{Cgroups, Whereabouts};
 pub use found::Found;
+use linux::probes::Probes;
 use place::Place;
+use processes::{Process, Processes};
 pub use remote::Client;
 use rules::Rules;
 use told::{Bearer, Told};
@@ -73,6 +76,8 @@ pub struct Owner<'a> {
     pub row: &'a OwnerRow,
     /// Where it lives, if that is known.
     pub place: Option<&'a Place>,
+    /// Its executable, if that is known.
+    pub program: Option<&'a str>,
     /// The ports it listens on.
     pub ports: &'a [u16],
 }
@@ -83,6 +88,7 @@ pub struct Names {
     /// Whether systemd units are names.
     units: bool,
     cgroups: Cgroups,
+    processes: Processes,
     told: Vec<Arc<Told>>,
     /// Counts what has been told, so that an answer knows what it was made from.
     told_version: u64,
@@ -108,26 +114,36 @@ struct Answer {
     service: Service,
     /// Asking again may find a better one.
     is_final: bool,
-    /// A better one is to be expected in the next seconds.
+    /// A better one is not to be expected in the next seconds.
     settled: bool,
+    /// It is being looked at: there may be a better one at the next drain.
+    pending: bool,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self::new(Rules::default(), true, remote::MAX_ADDRESSES)
+        Self::new(Rules::default(), true, remote::MAX_ADDRESSES, &Probes::inline())
     }
 }
 
 impl Names {
-    /// With the operator's rules; at most `addresses` ends are called by their address.
-    pub fn new(rules: Rules, units: bool, addresses: usize) -> Self {
-        Self::with_cgroups(rules, units, addresses, Cgroups::new())
+    /// With the operator's rules; at most `addresses` ends are called by their address. `probes`
+    /// look at processes and cgroups.
+    pub fn new(rules: Rules, units: bool, addresses: usize, probes: &Probes) -> Self {
+        Self::with_cgroups(rules, units, addresses, Cgroups::new(probes.clone()), probes.clone())
     }
 
     /// As [`Names::new`] with places of one's own.
-    pub fn with_cgroups(rules: Rules, units: bool, addresses: usize, cgroups: Cgroups) -> Self {
+    pub fn with_cgroups(
+        rules: Rules,
+        units: bool,
+        addresses: usize,
+        cgroups: Cgroups,
+        probes: Probes,
+    ) -> Self {
         Self {
             remotes: remote::Remotes::new(addresses),
+            processes: Processes::new(probes, rules.look_at_programs()),
             rules,
             units,
             cgroups,
@@ -176,10 +192,13 @@ impl Names {
             }
         }
         let former = known.map(|known| known.service.clone());
-        let Answer { service: found, is_final, settled } = self.ask(slot, row, now_us);
+        let Answer { service: found, is_final, settled, pending } =
+            self.ask(slot, row, None, now_us);
         let service = former.filter(|former| is_no_worse(former, &found)).unwrap_or(found);
         if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&slot) {
-            let wait = FIRST_RETRY_US << retries.min(RETRIES);
+            // What is being looked at has an answer or is given up within seconds.
+            let wait = if pending { 0 } else { FIRST_RETRY_US << retries.min(RETRIES) };
+            let retries = if pending { retries.saturating_sub(1) } else { retries };
             let retry = (!is_final && retries < RETRIES).then_some((now_us + wait, retries));
             let named = Named {
                 born_us: row.born_us,
@@ -193,15 +212,24 @@ impl Names {
         (service, settled)
     }
 
-    /// The service of an owner that has no row: a process that was there before the agent.
-    pub fn stranger(&mut self, row: &OwnerRow, now_us: u64) -> Service {
+    /// The service of an owner that has no row, of which this was seen: a process that was there
+    /// before the agent. None while its cgroup is being looked at.
+    pub fn stranger(
+        &mut self,
+        row: &OwnerRow,
+        seen: &processes::Seen,
+        now_us: u64,
+    ) -> Option<Service> {
         // The overflow row's number is nobody's: no ports are known.
-        self.ask(OWNER_OVERFLOW, row, now_us).service
+        let process = Some(Process::Seen(seen.clone()));
+        let Answer { service, pending, .. } = self.ask(OWNER_OVERFLOW, row, process, now_us);
+        (!pending).then_some(service)
     }
 
     /// Forgets a slot that the kernel half gave back.
     pub fn forget_owner(&mut self, slot: u32) {
         self.owners.remove(&slot);
+        self.processes.forget(slot);
     }
 
     /// Owners that no source could name (yet).
@@ -326,9 +354,15 @@ impl Names {
         self.remotes.dropped()
     }
 
-    /// Asks who knows.
-    fn ask(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> Answer {
-        let certain = |service| Answer { service, is_final: true, settled: true };
+    /// Asks who knows. `process` is what was seen of the process, if it was looked at already.
+    fn ask(
+        &mut self,
+        slot: u32,
+        row: &OwnerRow,
+        mut process: Option<Process>,
+        now_us: u64,
+    ) -> Answer {
+        let certain = |service| Answer { service, is_final: true, settled: true, pending: false };
         if row.key.cgroup == 0 && row.key.comm[0] == 0 {
             // No task was involved when the socket was first seen.
             return certain(Service::new("none", Source::Unknown));
@@ -336,27 +370,53 @@ impl Names {
         let whereabouts = self.cgroups.place(row, now_us);
         let place = match &whereabouts {
             Whereabouts::At(place) => Some(&**place),
-            Whereabouts::Nowhere | Whereabouts::NotYet => None,
+            Whereabouts::Nowhere | Whereabouts::Pending | Whereabouts::NotYet => None,
         };
         let ports = self.ports.get(&slot).map_or(&[][..], Vec::as_slice);
-        let owner = Owner { row, place, ports };
+        let by_program = self.rules.look_at_programs();
+        if by_program && process.is_none() {
+            process = Some(self.processes.look(slot, row));
+        }
+        let program = match &process {
+            Some(Process::Seen(seen)) => seen.executable.as_deref(),
+            _ => None,
+        };
+        let owner = Owner { row, place, program, ports };
         let bearer = place.and_then(|place| self.told.iter().find_map(|told| told.bearer(place)));
         if let Some(service) = self.rules.owner(&owner, bearer) {
             return certain(service);
         }
-        if let Some(Bearer { service, .. }) = bearer {
+        let looks_on =
+            whereabouts == Whereabouts::Pending || matches!(process, Some(Process::Pending));
+        if let Some(Bearer { service, .. }) = bearer.filter(|_| !looks_on) {
             return certain(service.clone());
         }
+        let bearer = bearer.map(|bearer| bearer.service.clone());
         let container = place.and_then(Place::container_name);
-        let untold = container.is_some() && self.expecting;
+        let untold = container.is_some() && bearer.is_none() && self.expecting;
         self.missing |= untold;
         let lost = whereabouts == Whereabouts::NotYet;
         let unit = || place.filter(|_| self.units)?.unit.clone();
-        let service = container
+        let program = || {
+            let process = process.get_or_insert_with(|| self.processes.look(slot, row));
+            match process {
+                Process::Seen(seen) => seen.name.clone(),
+                Process::Pending | Process::Unseen => process::name(row),
+            }
+        };
+        let service = bearer
+            .or(container)
             .or_else(unit)
-            .or_else(|| process::name(row))
+            .or_else(program)
             .unwrap_or_else(|| Service::new(UNKNOWN, Source::Unknown));
-        Answer { service, is_final: !untold && !lost, settled: !(untold || lost && self.expecting) }
+        let pending =
+            whereabouts == Whereabouts::Pending || matches!(process, Some(Process::Pending));
+        Answer {
+            service,
+            is_final: !untold && !lost && !pending,
+            settled: !(untold || lost && self.expecting || pending),
+            pending,
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -290,6 +290,13 @@ impl Drop for Pool {
 // === impl Pending ===
 
 impl<T> Pending<T> {
+    /// An answer that somebody gives who is no thread of a pool; dropped, there is none.
+    pub fn channel() -> (SyncSender<io::Result<T>>, Self) {
+        let (reply, answer) = sync_channel(1);
+        let deadline = Instant::now() + Duration::from_secs(60 * 60);
+        (reply, Self { answer, deadline, refused: false })
+    }
+
     /// The answer, if there is one by now. After an answer or a failure there is no other.
     pub fn take(&self) -> Option<Result<T, Failure>> {
         match self.answer.try_recv() {
@@ -503,7 +510,10 @@ mod tests {
         let probes = Probes::with_limits(SMALL).unwrap();
         let fifo = Fifo::new();
         for _ in 0..2 {
-            assert!(matches!(probes.ask(Kind::Process, fifo.open()).wait(), Err(Failure::Deadline)));
+            assert!(matches!(
+                probes.ask(Kind::Process, fifo.open()).wait(),
+                Err(Failure::Deadline)
+            ));
             probes.counts();
         }
         let waiting: Vec<_> = (0..3).map(|_| probes.ask(Kind::Cgroup, || Ok(()))).collect();

@@ -5,6 +5,7 @@
 //! misses a name and now and then; the list is paid for by the kernel, so the pause until the next
 //! grows with what the last one took.
 
+use std::io;
 use std::time::Duration;
 
 use hashbrown::HashSet;
@@ -14,6 +15,7 @@ use super::{Outlet, Teller, Trouble};
 use crate::told::{MAX_ENTRIES, Told};
 use linux::conntrack::{self, Translation};
 use linux::namespaces;
+use linux::probes::{Failure, Kind, Probes};
 
 /// Between two lists at least.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -21,20 +23,21 @@ const PAUSE: Duration = Duration::from_millis(500);
 const SHARE: u32 = 50;
 
 /// The kernel's connection tracking.
-pub(super) struct Conntrack;
+pub(super) struct Conntrack(pub(super) Probes);
 
 impl Teller for Conntrack {
     async fn run(&mut self, outlet: &Outlet) -> Trouble {
         loop {
             let began = Instant::now();
             outlet.looked_up();
-            match tokio::task::spawn_blocking(look).await {
-                Ok(Ok(Some(told))) => outlet.tell(told, None),
-                Ok(Ok(None)) => {
+            let pending = self.0.ask(Kind::Conntrack, look);
+            let answer = tokio::task::spawn_blocking(move || pending.wait()).await;
+            match answer.unwrap_or(Err(Failure::Deadline)) {
+                Ok(Some(told)) => outlet.tell(told, None),
+                Ok(None) => {
                     return Trouble::Absent("no network namespace tracks connections".to_owned());
                 }
-                Ok(Err(why)) => return Trouble::Failed(why),
-                Err(_) => return Trouble::Failed("the list could not be made".to_owned()),
+                Err(why) => return Trouble::Failed(why.to_string()),
             }
             let took = began.elapsed();
             if let Err(trouble) = outlet.wait(std::future::pending()).await {
@@ -46,7 +49,7 @@ impl Teller for Conntrack {
 }
 
 /// Everything that is translated now; none where nothing is tracked.
-fn look() -> Result<Option<Told>, String> {
+fn look() -> io::Result<Option<Told>> {
     let (namespaces, _) = namespaces::all();
     let mut translations: HashSet<Translation> = HashSet::new();
     let mut tracking = false;
@@ -64,7 +67,7 @@ fn look() -> Result<Option<Told>, String> {
                 tracking = true;
                 translations.extend(found);
             }
-            Ok(Some(Err(error))) => failure = Some(error.to_string()),
+            Ok(Some(Err(error))) => failure = Some(io::Error::other(error)),
             // Nothing to list; gone meanwhile; or not ours to enter, which the survey has said.
             Ok(None) | Err(_) => {}
         }

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
 use super::told::Told;
+use linux::probes::Probes;
 use model::snapshot::{SourceState, SourceView};
 
 mod conntrack;
@@ -121,7 +122,7 @@ pub(super) trait Teller: Send + 'static {
 
 impl Sources {
     /// Starts the task of every source, on a thread of their own.
-    pub fn start(settings: Settings) -> std::io::Result<Self> {
+    pub fn start(settings: Settings, probes: &Probes) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(2)
@@ -144,7 +145,7 @@ impl Sources {
             sources.add("cri", true, cri::Cri::new(cri, labels));
         }
         if conntrack {
-            sources.add("conntrack", false, conntrack::Conntrack);
+            sources.add("conntrack", false, conntrack::Conntrack(probes.clone()));
         }
         Ok(sources)
     }

@@ -1,0 +1,79 @@
+//! Resolve: what names are made of, as of this drain.
+
+use agent_common::edge::ROLE_CLIENT;
+
+use super::{ADDRESSES_EVERY_US, ADDRESSES_SOONEST_US, Core, Now};
+use crate::pipeline::kernel::Kernel;
+use crate::pipeline::labels::local_name;
+use discovery::Client;
+use linux::existing::Survey;
+use linux::probes::Pending;
+use loader::drain::Drained;
+
+impl<K: Kernel> Core<K> {
+    /// Takes in owners, listeners, addresses and clients.
+    pub(super) fn resolve(&mut self, drained: &mut Drained, now: Now) {
+        for (index, row) in drained.owners.drain(..) {
+            self.owners.insert(index, row);
+        }
+        if let Some(listeners) = drained.listeners.take() {
+            self.listeners = listeners;
+        }
+        let (told, expecting) = self.sources.told();
+        self.names.set_told(told, expecting);
+        self.look_for_addresses(expecting, now.us);
+        self.names.set_ports(&self.listeners);
+        self.names.set_answers(&drained.answers, drained.malformed_answers, now.us);
+        let Self { names, owners, listeners, .. } = self;
+        let mut owner = |index: u32| local_name(names, owners, index, now.us).0;
+        let listening: Vec<_> =
+            listeners.iter().map(|record| (*record, owner(record.owner))).collect();
+        let clients: Vec<_> = drained
+            .edges
+            .iter()
+            .filter(|edge| edge.key.role == ROLE_CLIENT && edge.born_us != 0)
+            .map(|edge| Client {
+                netns: owners.netns(edge.key.owner),
+                remote: edge.key.remote,
+                port: edge.key.port,
+                service: owner(edge.key.owner),
+            })
+            .collect();
+        names.set_listeners(&listening);
+        names.set_clients(&clients);
+    }
+
+    /// Has addresses looked for when it is time, and takes in what was found.
+    fn look_for_addresses(&mut self, expecting: bool, now_us: u64) {
+        if let Some(answer) = self.surveying.as_ref().and_then(Pending::take) {
+            self.surveying = None;
+            match answer {
+                Ok(survey) => self.take_addresses(&survey),
+                Err(error) => {
+                    tracing::warn!("addresses of network namespaces stay as they were: {error}");
+                }
+            }
+        }
+        let is_unknown = |netns| !self.known_namespaces.contains(&netns);
+        let strangers = self.owners.namespaces().any(is_unknown);
+        let patience = if strangers { ADDRESSES_SOONEST_US } else { ADDRESSES_EVERY_US };
+        let is_due = self.surveyed_us.is_none_or(|at| now_us.saturating_sub(at) >= patience);
+        if is_due && self.surveying.is_none() {
+            self.surveyed_us = Some(now_us);
+            self.surveying = Some(self.host.addresses(&self.addresses));
+            self.surveyed_namespaces.clear();
+            self.surveyed_namespaces.extend(self.owners.namespaces());
+        }
+        self.names.set_strangers(strangers && (expecting || self.surveying.is_some()));
+    }
+
+    pub(super) fn take_addresses(&mut self, survey: &Survey) {
+        self.known_namespaces = survey.namespaces.iter().map(|namespace| namespace.inode).collect();
+        // A namespace that cannot be found stays a stranger; do not look for it every second.
+        self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
+        self.names.set_addresses(&survey.addresses);
+        self.relate.set_addresses(&survey.addresses);
+        self.addresses.clone_from(&survey.addresses);
+        self.ports.set_ephemeral(survey);
+    }
+}
