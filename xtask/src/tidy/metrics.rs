@@ -15,7 +15,7 @@ const NAMED_IN: [&str; 4] = ["README.md", "dashboards/", "deploy/", "docs/"];
 
 /// What the samples of a histogram have after its name.
 const ENDINGS: [&str; 3] = ["_bucket", "_sum", "_count"];
-/// Words of the same look that are no metrics.
+/// Words of the same form that are not metrics.
 const NO_METRICS: [&str; 2] = ["portolan_bpf", "portolan_ebpf"];
 
 /// Text and code name the same metrics.
@@ -37,7 +37,7 @@ pub fn named_and_listed(sources: &Sources) -> Vec<Finding> {
         for (index, line) in text.lines().enumerate() {
             for name in metrics(line) {
                 if !code.contains(name) && !code.contains(without_ending(name)) {
-                    let what = format!("{name} is no metric: see {LIST}");
+                    let what = format!("{name} is not a metric: see {LIST}");
                     findings.push(Finding::new(path, index + 1, what));
                 }
             }
