@@ -8,6 +8,7 @@ use agent_common::ledger::{CLASSES, Ledger};
 use agent_common::wire::Wire as _;
 use model::kept::KeptView;
 use model::memory::MemoryView;
+use model::probes::ProbesView;
 use model::service::{Service, Source};
 use model::snapshot::{EdgeLabels, EdgeView, LedgerView, RelatedView, Role, Snapshot};
 
@@ -50,6 +51,7 @@ pub fn snapshot(rows: usize) -> Snapshot {
         disabled: Vec::new(),
         maps: Vec::new(),
         sources: Vec::new(),
+        probes: ProbesView::default(),
         unresolved_owners: 0,
         preexisting_sockets: 0,
         related: RelatedView::default(),
