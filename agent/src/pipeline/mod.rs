@@ -19,6 +19,8 @@ mod notify;
 mod ports;
 mod relate;
 mod settle;
+#[cfg(test)]
+mod simulation;
 mod views;
 
 use std::sync::Arc;

@@ -22,7 +22,8 @@ impl Served {
         let directory = tempfile::tempdir().expect("a directory");
         let control = bind(directory.path(), group).expect("bound");
         let (store, book, _) = Store::open(&directory.path().join("state"));
-        let desk = Desk::start(store, book, None, None, linux::probes::Probes::inline()).expect("started");
+        let desk =
+            Desk::start(store, book, None, None, linux::probes::Probes::inline()).expect("started");
         let (stop, stopping) = watch::channel(());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
