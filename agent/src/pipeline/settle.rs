@@ -125,4 +125,9 @@ impl Refused {
             edges.iter().map(|edge| (edge.slot, edge.born_us)).collect();
         asked.retain(|slot, (born, _)| slots.contains(&(*slot, *born)));
     }
+
+    /// Attempts that have no result yet.
+    pub(super) fn waiting(&self) -> u64 {
+        self.unsent.waiting()
+    }
 }

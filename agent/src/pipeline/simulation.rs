@@ -5,7 +5,8 @@
 mod fake;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, MutexGuard};
 use std::thread;
 
 use agent_common::ledger::CLASS_NAMES;
@@ -83,7 +84,7 @@ impl Bench {
 // === impl Agent ===
 
 impl Agent<'_> {
-    fn world(&self) -> std::sync::MutexGuard<'_, World> {
+    fn world(&self) -> MutexGuard<'_, World> {
         self.fake.world()
     }
 
@@ -255,17 +256,15 @@ fn history(bench: &Bench, seed: u64) {
             happen(&mut agent.world(), &mut random);
         }
         let seconds = match random.below(12) {
-            // Rows end, and with them their series.
-            0 => {
-                is_aged = true;
-                4_000
-            }
-            1 => {
-                is_aged = true;
-                400
-            }
+            0 => 4_000,
+            1 => 400,
             _ => random.below(5),
         };
+        if seconds >= 400 {
+            // Rows end, and with them their series; a question does not stay open for so long.
+            is_aged = true;
+            agent.world().answer();
+        }
         agent.scrape(seconds);
         if random.below(10) == 0 {
             let adopted = agent.fake.adopted();
@@ -289,9 +288,7 @@ fn ten_thousand_random_histories_are_told_exactly() {
             let bench = &bench;
             scope.spawn(move || {
                 for seed in (first..HISTORIES).step_by(threads as usize) {
-                    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                        history(bench, seed);
-                    }));
+                    let told = catch_unwind(AssertUnwindSafe(|| history(bench, seed)));
                     assert!(told.is_ok(), "history {seed} is not told as it was");
                 }
             });
@@ -305,7 +302,9 @@ fn a_late_name_takes_its_totals_along() {
     let mut agent = bench.agent(Fake::new(World::new(8, 8)));
     agent.world().connect(0, 1, true);
     agent.world().connect(0, 1, true);
-    let servers = agent.scrape(1).servers();
+    agent.scrape(1);
+    // Nobody is known there, and nobody came.
+    let servers = agent.settle().servers();
     assert_eq!(servers, BTreeMap::from([("10.0.0.2".to_owned(), 2)]));
     agent.world().resolve(0, 1);
     agent.world().connect(0, 1, true);
@@ -329,7 +328,7 @@ fn full_tables_keep_totals_exact() {
             agent.world().request(to as usize, 1000);
         }
     }
-    let metrics = agent.scrape(1);
+    let metrics = agent.settle();
     agent.check_totals(&metrics);
     let clients = metrics.by("portolan_tcp_connects_total", "client");
     assert_eq!(clients, BTreeMap::from([(name_of(0), 3), ("other".to_owned(), 17)]));
@@ -348,7 +347,7 @@ fn an_agent_that_takes_the_tables_over_goes_on_where_they_are() {
     agent.world().connect(0, 1, false);
     let mut next = bench.agent(agent.fake.adopted());
     drop(agent);
-    let metrics = next.scrape(1);
+    let metrics = next.settle();
     next.check_totals(&metrics);
     next.world().connect(3, 1, true);
     let metrics = next.settle();
@@ -362,7 +361,7 @@ fn records_that_found_no_room_are_counted_as_lost() {
     for _ in 0..10 {
         agent.world().connect(0, 1, false);
     }
-    let metrics = agent.scrape(1);
+    let metrics = agent.settle();
     let of = |metric| metrics.by(metric, "class").get("event").copied();
     assert_eq!(of("portolan_events_exported_total"), Some(4));
     assert_eq!(of("portolan_events_lost_total"), Some(6));
@@ -401,7 +400,8 @@ fn what_the_host_never_answers_counts_all_the_same() {
     agent.world().connect_unsent(0, 2);
     agent.scrape(1);
     agent.world().give_up();
-    let metrics = agent.scrape(1);
+    agent.world().answers_at_once = true;
+    let metrics = agent.settle();
     agent.check_totals(&metrics);
     let results = metrics.by("portolan_tcp_connects_total", "result");
     assert_eq!(results, BTreeMap::from([("other".to_owned(), 1)]));

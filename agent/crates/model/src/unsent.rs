@@ -18,6 +18,7 @@ const MOST_QUESTIONS: usize = 64;
 #[derive(Default)]
 pub struct Unsent {
     slots: HashMap<u32, Slot>,
+    waiting: u64,
 }
 
 /// A slot with refused attempts.
@@ -37,6 +38,7 @@ impl Unsent {
     pub fn settle(&mut self, edges: &mut [Edge], mut result: impl FnMut(&Edge) -> Option<u8>) {
         let mut known = HashMap::new();
         let mut questions = 0;
+        self.waiting = 0;
         for edge in edges.iter_mut().filter(|edge| edge.counters.unsent != 0) {
             let before = self.slots.get(&edge.slot).filter(|slot| slot.born_us == edge.born_us);
             let new = Slot { born_us: edge.born_us, judged: 0, results: [0; CONNECT_RESULTS] };
@@ -53,6 +55,7 @@ impl Unsent {
                     slot.judged += growth;
                 }
             }
+            self.waiting += edge.counters.unsent.saturating_sub(slot.judged);
             let counters = Arc::make_mut(&mut edge.counters);
             for (count, more) in counters.connects.iter_mut().zip(slot.results) {
                 *count = count.wrapping_add(more);
@@ -60,6 +63,11 @@ impl Unsent {
             known.insert(edge.slot, slot);
         }
         self.slots = known;
+    }
+
+    /// Refused attempts that have no result yet.
+    pub fn waiting(&self) -> u64 {
+        self.waiting
     }
 }
 
@@ -105,10 +113,10 @@ mod tests {
         // An answer that is late takes what came in between along.
         let mut edges = [edge(9, 7, 1, 3)];
         unsent.settle(&mut edges, |_| None);
-        assert_eq!(results(&edges[0]), [1, 1, 0, 0]);
+        assert_eq!((results(&edges[0]), unsent.waiting()), ([1, 1, 0, 0], 2));
         let mut edges = [edge(9, 7, 1, 4)];
         unsent.settle(&mut edges, |_| Some(CONNECT_DENIED));
-        assert_eq!(results(&edges[0]), [1, 1, 3, 0]);
+        assert_eq!((results(&edges[0]), unsent.waiting()), ([1, 1, 3, 0], 0));
     }
 
     #[test]

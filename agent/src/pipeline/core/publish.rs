@@ -25,6 +25,7 @@ impl<K: Kernel> Core<K> {
         self.events += drained.events.len() as u64 + drained.malformed_events;
         let elsewhere = Elsewhere {
             owners: self.owners.taken(),
+            waiting_connects: self.refused.waiting(),
             events: self.events,
             binds: self.ports.exported(),
             dns_answers: self.names.resolved().lookups,

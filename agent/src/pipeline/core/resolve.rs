@@ -45,26 +45,33 @@ impl<K: Kernel> Core<K> {
 
     /// Has addresses looked for when it is time, and takes in what was found.
     fn look_for_addresses(&mut self, expecting: bool, now_us: u64) {
-        if let Some(answer) = self.surveying.as_ref().and_then(Pending::take) {
-            self.surveying = None;
-            match answer {
-                Ok(survey) => self.take_addresses(&survey),
-                Err(error) => {
-                    tracing::warn!("addresses of network namespaces stay as they were: {error}");
-                }
-            }
-        }
-        let is_unknown = |netns| !self.known_namespaces.contains(&netns);
-        let strangers = self.owners.namespaces().any(is_unknown);
-        let patience = if strangers { ADDRESSES_SOONEST_US } else { ADDRESSES_EVERY_US };
+        self.take_survey();
+        let patience = if self.has_strangers() { ADDRESSES_SOONEST_US } else { ADDRESSES_EVERY_US };
         let is_due = self.surveyed_us.is_none_or(|at| now_us.saturating_sub(at) >= patience);
         if is_due && self.surveying.is_none() {
             self.surveyed_us = Some(now_us);
+            self.surveyed_namespaces = self.owners.namespaces().collect();
             self.surveying = Some(self.host.addresses(&self.addresses));
-            self.surveyed_namespaces.clear();
-            self.surveyed_namespaces.extend(self.owners.namespaces());
+            self.take_survey();
         }
-        self.names.set_strangers(strangers && (expecting || self.surveying.is_some()));
+        let is_coming = expecting || self.surveying.is_some();
+        self.names.set_strangers(is_coming && self.has_strangers());
+    }
+
+    /// Whether there are owners in namespaces of which no address is known.
+    fn has_strangers(&self) -> bool {
+        self.owners.namespaces().any(|netns| !self.known_namespaces.contains(&netns))
+    }
+
+    fn take_survey(&mut self) {
+        let Some(answer) = self.surveying.as_ref().and_then(Pending::take) else { return };
+        self.surveying = None;
+        match answer {
+            Ok(survey) => self.take_addresses(&survey),
+            Err(error) => {
+                tracing::warn!("addresses of network namespaces stay as they were: {error}");
+            }
+        }
     }
 
     pub(super) fn take_addresses(&mut self, survey: &Survey) {
