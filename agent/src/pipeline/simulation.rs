@@ -5,14 +5,22 @@
 mod fake;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, MutexGuard};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use agent_common::ledger::CLASS_NAMES;
+use agent_common::address::Address;
+use agent_common::ledger::{CLASS_NAMES, CONNECTION};
+use tokio::sync::watch;
 
 use self::fake::{Fake, Truth, World, name_of};
 use super::core::{Core, Now, Parts};
+use super::host::{HeldBy, Host};
 use super::kept::Kept;
 use super::memory::{Keeper, Meter};
 use super::relate::Relate;
@@ -23,7 +31,10 @@ use discovery::cgroup::Cgroups;
 use discovery::rules::Rules;
 use discovery::sources::Sources;
 use linux::existing::Survey;
-use linux::probes::Probes;
+use linux::inspection::Inspection;
+use linux::probes::{Kind, Pending, Probes};
+use model::probes::ProbesView;
+use model::snapshot::{LedgerView, Snapshot};
 use telemetry::process::Process;
 use telemetry::{Build, Exporter, Format, Scrape};
 
@@ -47,8 +58,8 @@ struct Agent<'a> {
     before: BTreeMap<String, f64>,
 }
 
-/// What a scraper reads.
-struct Metrics(String);
+/// Counters that a scraper reads.
+struct Metrics(BTreeMap<String, f64>);
 
 // === impl Bench ===
 
@@ -64,20 +75,24 @@ impl Bench {
     }
 
     fn agent(&self, fake: Fake) -> Agent<'_> {
+        let core = self.core(&fake, Box::new(fake.clone()));
+        Agent { bench: self, core, fake, before: BTreeMap::new() }
+    }
+
+    fn core(&self, fake: &Fake, host: Box<dyn Host>) -> Core<Fake> {
         let probes = Probes::inline();
         let cgroups = Cgroups::with_hierarchy(None, probes.clone());
         let now_us = fake.world().now_us;
         let parts = Parts {
             kernel: fake.clone(),
-            host: Box::new(fake.clone()),
+            host,
             names: Names::with_cgroups(Rules::default(), true, 100, cgroups, probes),
             sources: Sources::none(),
             kept: Kept::new(self.desk.clone(), &self.config),
             relate: Relate::new(&self.config, now_us),
             keeper: Keeper::new(Meter::default()),
         };
-        let core = Core::new(parts, &Survey::default(), now_us);
-        Agent { bench: self, core, fake, before: BTreeMap::new() }
+        Core::new(parts, &Survey::default(), now_us)
     }
 }
 
@@ -88,36 +103,58 @@ impl Agent<'_> {
         self.fake.world()
     }
 
-    /// Some seconds later the tables are read: what a scraper gets then has to be right.
-    fn scrape(&mut self, seconds: u64) -> Metrics {
+    /// Some seconds later the tables are read.
+    fn drain(&mut self, seconds: u64) -> Arc<Snapshot> {
         let us = {
             let mut world = self.fake.world();
             world.now_us += seconds * 1_000_000;
             world.now_us
         };
         let now = Now { us, epoch_seconds: 1_700_000_000.0 + us as f64 / 1e6 };
-        let snapshot = Arc::new(self.core.snapshot(now).expect("a drain"));
+        let snapshot = self.core.snapshot(now).expect("a drain");
+        let LedgerView { kernel, exported, .. } = &snapshot.ledger;
+        for (class, name) in CLASS_NAMES.iter().enumerate() {
+            let lost: u64 = kernel.lost[class].iter().sum();
+            self.check_law(name, kernel.seen[class], exported[class] + lost);
+        }
+        Arc::new(snapshot)
+    }
+
+    /// The same for a scraper: what it reads has to be right.
+    fn scrape(&mut self, seconds: u64) -> Metrics {
+        let snapshot = self.drain(seconds);
         let mut text = String::new();
         let Bench { exporter, scrape, .. } = self.bench;
         exporter
             .render(&snapshot, Format::Prometheus, scrape.clone(), &mut text)
             .expect("a string takes everything");
-        let metrics = Metrics(text);
-        metrics.check_ledger(self.world().owes_answers());
-        let now = metrics.counters();
-        for (series, value) in &now {
-            let before = self.before.get(series).copied().unwrap_or_default();
-            assert!(*value >= before, "{series} went back from {before} to {value}");
+        let metrics = Metrics::read(&text);
+        for class in CLASS_NAMES {
+            let sum = |metric| metrics.by(metric, "class").get(class).copied().unwrap_or_default();
+            let arrived = sum("portolan_events_exported_total") + sum("portolan_events_lost_total");
+            self.check_law(class, sum("portolan_events_seen_total"), arrived);
         }
-        self.before = now;
+        for (series, value) in metrics.counters() {
+            let before = self.before.get(series).copied().unwrap_or_default();
+            assert!(value >= before, "{series} went back from {before} to {value}");
+        }
+        self.before = metrics.counters().map(|(name, value)| (name.to_owned(), value)).collect();
         metrics
+    }
+
+    /// seen = exported + lost, for every class. What the host was asked about a connect that was
+    /// refused is under way until it answers.
+    fn check_law(&self, class: &str, seen: u64, arrived: u64) {
+        let waits = class == CLASS_NAMES[CONNECTION] && self.world().owes_answers();
+        let is_right = seen == arrived || (waits && arrived < seen);
+        assert!(is_right, "{class}: {seen} seen, {arrived} exported or lost");
     }
 
     /// Nothing happens any more, and every answer comes.
     fn settle(&mut self) -> Metrics {
         for _ in 0..2 {
             self.world().answer();
-            self.scrape(4);
+            self.drain(4);
         }
         self.world().answer();
         self.scrape(4)
@@ -132,50 +169,42 @@ impl Agent<'_> {
 // === impl Metrics ===
 
 impl Metrics {
-    /// Every series of a metric with its value.
-    fn series(&self, metric: &str) -> impl Iterator<Item = (&str, f64)> {
-        self.0.lines().filter_map(move |line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let rest = series.strip_prefix(metric)?;
-            (rest.is_empty() || rest.starts_with('{'))
-                .then(|| (series, value.parse().expect("a number")))
-        })
+    /// Reads the text format; buckets of histograms are left out.
+    fn read(text: &str) -> Self {
+        let mut counters = BTreeMap::new();
+        let mut is_counter = false;
+        for line in text.lines() {
+            if let Some(declared) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = declared.split_once(' ').expect("a type");
+                // How the agent works is not the world's.
+                let is_own =
+                    name.starts_with("process_") || name.contains("duration_seconds_total");
+                is_counter = kind != "gauge" && !is_own;
+            }
+            if !is_counter || line.starts_with('#') || line.contains("_bucket{") {
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            counters.insert(series.to_owned(), value.parse().expect("a number"));
+        }
+        Self(counters)
     }
 
     /// Series that never go back.
-    fn counters(&self) -> BTreeMap<String, f64> {
-        let names = self.0.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-        let mut counters = BTreeMap::new();
-        for declared in names {
-            let metric = match declared.split_once(' ').expect("a type") {
-                (name, "counter") => name.to_owned(),
-                (name, "histogram") => format!("{name}_count"),
-                _ => continue,
-            };
-            // How the agent works is not the world's.
-            if metric.starts_with("process_") || metric.contains("duration_seconds_total") {
-                continue;
-            }
-            counters.extend(self.series(&metric).map(|(series, value)| (series.to_owned(), value)));
-        }
-        counters
+    fn counters(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(series, value)| (series.as_str(), *value))
     }
 
-    /// seen = exported + lost, for every class. What the host was asked about a connect that was
-    /// refused is under way until it answers.
-    fn check_ledger(&self, owes_answers: bool) {
-        for class in CLASS_NAMES {
-            let label = format!("class=\"{class}\"");
-            let sum = |metric| -> f64 {
-                let of_class = self.series(metric).filter(|(series, _)| series.contains(&label));
-                of_class.map(|(_, value)| value).sum()
-            };
-            let seen = sum("portolan_events_seen_total");
-            let arrived = sum("portolan_events_exported_total") + sum("portolan_events_lost_total");
-            let is_complete =
-                seen == arrived || (owes_answers && class == CLASS_NAMES[0] && arrived < seen);
-            assert!(is_complete, "{class}: {seen} seen, {arrived} exported or lost");
-        }
+    /// Every series of a metric with its value.
+    fn series<'a>(&'a self, metric: &str) -> impl Iterator<Item = (&'a str, f64)> {
+        let first = metric.to_owned();
+        let range = self.0.range(first.clone()..);
+        let of = range.take_while(move |(series, _)| series.starts_with(&first));
+        let is_whole = metric.len();
+        of.filter(move |(series, _)| {
+            series.as_bytes().get(is_whole).is_none_or(|next| *next == b'{')
+        })
+        .map(|(series, value)| (series.as_str(), *value))
     }
 
     fn truth(&self) -> Truth {
@@ -265,7 +294,12 @@ fn history(bench: &Bench, seed: u64) {
             is_aged = true;
             agent.world().answer();
         }
-        agent.scrape(seconds);
+        // Reading text takes longer than all the rest.
+        if random.below(4) == 0 {
+            agent.scrape(seconds);
+        } else {
+            agent.drain(seconds);
+        }
         if random.below(10) == 0 {
             let adopted = agent.fake.adopted();
             agent = bench.agent(adopted);
@@ -405,4 +439,76 @@ fn what_the_host_never_answers_counts_all_the_same() {
     agent.check_totals(&metrics);
     let results = metrics.by("portolan_tcp_connects_total", "result");
     assert_eq!(results, BTreeMap::from([("other".to_owned(), 1)]));
+}
+
+/// A host on which a look into a namespace hangs.
+struct Hanging {
+    fake: Fake,
+    probes: Probes,
+    /// Opening it waits for a writer.
+    fifo: PathBuf,
+}
+
+impl Host for Hanging {
+    fn connect_errno(&self, _netns: u32, _tgid: u32, _remote: SocketAddr) -> Pending<i32> {
+        let fifo = self.fifo.clone();
+        self.probes.ask(Kind::ConnectErrno, move || File::open(fifo).map(|_| 0))
+    }
+
+    fn addresses(&self, known: &[(u32, Address)]) -> Pending<Survey> {
+        self.fake.addresses(known)
+    }
+
+    fn listen_drops(&self, netns: u32, tgid: u32) -> Pending<Option<u64>> {
+        self.fake.listen_drops(netns, tgid)
+    }
+
+    fn sockets(&self, netns: u32, processes: Vec<u32>) -> Pending<Inspection> {
+        self.fake.sockets(netns, processes)
+    }
+
+    fn holder(&self, tgid: u32, inode: u32, netns: u32) -> Pending<HeldBy> {
+        self.fake.holder(tgid, inode, netns)
+    }
+
+    fn proxy_arguments(&self, tgid: u32) -> Pending<Vec<u8>> {
+        self.fake.proxy_arguments(tgid)
+    }
+
+    fn probes(&self) -> ProbesView {
+        Host::probes(&self.probes)
+    }
+}
+
+#[tokio::test]
+async fn a_look_that_hangs_delays_neither_scrapes_nor_the_end() {
+    const SOON: Duration = Duration::from_secs(1);
+    let directory = tempfile::tempdir().expect("a directory");
+    let fifo = directory.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs").success());
+    let probes = Probes::start().expect("threads");
+    let fake = Fake::new(World::new(8, 8));
+    fake.world().connect_unsent(0, 2);
+    let host = Hanging { fake: fake.clone(), probes: probes.clone(), fifo: fifo.clone() };
+    let core = Bench::new().core(&fake, Box::new(host));
+    let (source, requests) = telemetry::source::channel();
+    let (stop, stopping) = watch::channel(());
+    let hour = Duration::from_secs(60 * 60);
+    let running = thread::spawn(move || core.run(requests, stopping, hour, &probes));
+    let mut is_given_up = false;
+    while !is_given_up {
+        let began = Instant::now();
+        let snapshot = source.fresh().await.expect("a snapshot");
+        assert!(began.elapsed() < SOON, "a scrape took {:?}", began.elapsed());
+        is_given_up = snapshot.probes.stuck == 1;
+        let exported = snapshot.ledger.exported[CONNECTION];
+        assert_eq!(exported, u64::from(is_given_up), "it counts as soon as nobody waits for it");
+        assert_eq!(source.stuck(), snapshot.probes.stuck);
+    }
+    let began = Instant::now();
+    drop(stop);
+    running.join().expect("no panic").expect("no error");
+    assert!(began.elapsed() < SOON, "the end took {:?}", began.elapsed());
+    // Let the thread go.
+    drop(File::options().read(true).write(true).open(fifo));
 }
