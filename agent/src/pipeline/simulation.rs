@@ -112,6 +112,11 @@ impl Agent<'_> {
             world.now_us += seconds * 1_000_000;
             world.now_us
         };
+        if std::mem::take(&mut self.world().has_freed) {
+            // Rows may have ended after the last drain: those that come back begin anew.
+            self.rows.clear();
+            self.read.clear();
+        }
         let now = Now { us, epoch_seconds: 1_700_000_000.0 + us as f64 / 1e6 };
         let snapshot = self.core.snapshot(now).expect("a drain");
         let LedgerView { kernel, exported, .. } = &snapshot.ledger;
@@ -133,14 +138,13 @@ impl Agent<'_> {
             assert!(goes_on, "{labels:?} went back from {before:?} to {now:?}");
         }
         self.rows = rows;
-        self.read.clear();
         Arc::new(snapshot)
     }
 
     /// The same for a scraper: what it reads has to be right.
     fn scrape(&mut self, seconds: u64) -> Metrics {
-        let read = std::mem::take(&mut self.read);
         let snapshot = self.drain(seconds);
+        let read = std::mem::take(&mut self.read);
         let mut text = String::new();
         let Bench { exporter, scrape, .. } = self.bench;
         exporter
@@ -173,6 +177,7 @@ impl Agent<'_> {
         for _ in 0..2 {
             self.world().answer();
             self.drain(4);
+            self.read.clear();
         }
         self.world().answer();
         self.scrape(4)
@@ -317,6 +322,7 @@ fn history(bench: &Bench, seed: u64) {
             agent.scrape(seconds);
         } else {
             agent.drain(seconds);
+            agent.read.clear();
         }
         if random.below(10) == 0 {
             let adopted = agent.fake.adopted();

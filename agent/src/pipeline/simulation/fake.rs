@@ -65,6 +65,8 @@ pub(super) struct World {
     questions: Vec<Box<dyn FnOnce(&World) + Send>>,
     /// Whether questions are answered at once.
     pub answers_at_once: bool,
+    /// Whether slots of edges were given back since this was last looked at.
+    pub has_freed: bool,
     /// Ends of pipes that must stay open.
     silence: Vec<io::PipeWriter>,
 }
@@ -143,6 +145,7 @@ impl World {
             truth: Truth::default(),
             questions: Vec::new(),
             answers_at_once: true,
+            has_freed: false,
             silence: Vec::new(),
         }
     }
@@ -443,10 +446,14 @@ impl Kernel for Fake {
     }
 
     fn reclaim_edge(&mut self, step: Action) -> io::Result<()> {
-        let edges = &mut self.world().edges;
+        let mut world = self.world();
+        let edges = &mut world.edges;
         match step {
             Action::Forget(key) => edges.forget(&key),
-            Action::Free(slot) => drop(edges.free(slot)),
+            Action::Free(slot) => {
+                edges.free(slot);
+                world.has_freed = true;
+            }
         }
         Ok(())
     }
