@@ -9,13 +9,11 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use portolan_kit::{build, setup, shell, tree};
+use portolan_kit::{build, setup};
 use tool::{Passed, Tool};
 
 mod aarch64;
 mod check;
-#[expect(dead_code, reason = "the demo uses the other half")]
-mod dashboards;
 mod deploy;
 mod fuzz;
 mod image;
@@ -59,7 +57,8 @@ enum Command {
     #[command(disable_help_flag = true)]
     Bench(Passed),
     /// Write the dashboards, rules and alerts, for Prometheus, Grafana and Kubernetes
-    Dashboards(dashboards::Args),
+    #[command(disable_help_flag = true)]
+    Dashboards(Passed),
     /// A shop of real programs, watched, that breaks on demand
     #[command(disable_help_flag = true)]
     Demo(Passed),
@@ -86,7 +85,7 @@ fn main() -> ExitCode {
         Command::Miri => miri::miri().map(drop),
         Command::Soak(args) => Tool::Soak.exec(&args),
         Command::Bench(args) => Tool::Bench.exec(&args),
-        Command::Dashboards(args) => dashboards::dashboards(&args),
+        Command::Dashboards(args) => Tool::Dashboards.exec(&args),
         Command::Demo(args) => Tool::Demo.exec(&args),
         Command::Check => check::check(),
         Command::Tidy => tidy::tidy(),

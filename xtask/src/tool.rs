@@ -1,4 +1,4 @@
-//! The commands that are packages of their own in `xtask/tools`: compiled when they are first asked
+//! The commands that are packages of their own, in `xtask/tools` and `dashboards`: compiled when first asked
 //! for, so that `cargo xtask run` never waits for them.
 
 use std::env;
@@ -9,10 +9,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use portolan_kit::{build, shell, tree};
 
-/// One of the packages in `xtask/tools`.
+/// One of these packages.
 #[derive(Clone, Copy, Debug)]
 pub enum Tool {
     Bench,
+    Dashboards,
     Demo,
     Soak,
     Vm,
@@ -51,6 +52,7 @@ impl Tool {
     const fn package(self) -> &'static str {
         match self {
             Self::Bench => "portolan-bench",
+            Self::Dashboards => "portolan-dashboards",
             Self::Demo => "portolan-demo",
             Self::Soak => "portolan-soak",
             Self::Vm => "portolan-vm",

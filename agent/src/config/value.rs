@@ -52,13 +52,14 @@ pub(super) fn text(given: &Given) -> Result<String, String> {
     parse(given, "must not be empty", |text| (!text.is_empty()).then(|| text.to_owned()))
 }
 
-/// Names of hooks and kernel fields, separated by commas; `way:` before a program's name means only
-/// this way to attach its hook.
+/// Names of hooks and kernel fields, separated by commas; `way:` before a name means only this way to
+/// attach a hook, `part:` only this part of one.
 pub(super) fn names(given: &Given) -> Result<Vec<String>, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let name = |part: &str| {
         let wrong = || format!("contains \"{part}\"; write names like sk_data_ready");
-        let bare = part.strip_prefix("way:").unwrap_or(part);
+        let bare = part.strip_prefix("way:").or_else(|| part.strip_prefix("part:"));
+        let bare = bare.unwrap_or(part);
         bare.chars().all(plain).then(|| part.to_owned()).ok_or_else(wrong)
     };
     parts(given).map(name).collect()

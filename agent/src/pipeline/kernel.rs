@@ -3,17 +3,17 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use agent_common::claim::FIRST_FREE_CLAIM;
+use agent_common::attempt::{AttemptKey, FIRST_FREE_FAILURE};
+use agent_common::edge::EdgeKey;
+use agent_common::owner::OwnerKey;
+use agent_common::slot_table::Reclaim;
 
 use super::views::edges_in_use;
 use loader::bpf::{self, ProgramRuns};
 use loader::drain::Drained;
 use loader::object::Link;
-use model::claims::ClaimAction;
 use model::enforcement::Verdicts;
-use model::owners::OwnerAction;
 use model::snapshot::{Disabled, HookView, MapView};
-use model::tables::Action;
 
 /// What counts.
 pub(super) trait Kernel {
@@ -21,13 +21,13 @@ pub(super) trait Kernel {
     fn drain(&mut self, now_ns: u64) -> anyhow::Result<Drained>;
 
     /// Gives a row of an edge back.
-    fn reclaim_edge(&mut self, step: Action) -> io::Result<()>;
+    fn reclaim_edge(&mut self, step: &Reclaim<EdgeKey>) -> io::Result<()>;
 
     /// Gives a row of an owner back.
-    fn reclaim_owner(&mut self, step: OwnerAction) -> io::Result<()>;
+    fn reclaim_owner(&mut self, step: &Reclaim<OwnerKey>) -> io::Result<()>;
 
     /// Gives a row of failed binds back.
-    fn reclaim_bind_failure(&mut self, step: ClaimAction) -> io::Result<()>;
+    fn reclaim_bind_failure(&mut self, step: &Reclaim<AttemptKey>) -> io::Result<()>;
 
     /// How many slots for edges there are, without those that are kept back.
     fn edge_capacity(&self) -> u64;
@@ -73,25 +73,16 @@ impl Kernel for loader::load::Kernel {
         Ok(drained)
     }
 
-    fn reclaim_edge(&mut self, step: Action) -> io::Result<()> {
-        match step {
-            Action::Forget(key) => self.drain.forget_edge(&key).map(drop),
-            Action::Free(slot) => self.drain.free_edge(slot),
-        }
+    fn reclaim_edge(&mut self, step: &Reclaim<EdgeKey>) -> io::Result<()> {
+        self.drain.reclaim_edge(step)
     }
 
-    fn reclaim_owner(&mut self, step: OwnerAction) -> io::Result<()> {
-        match step {
-            OwnerAction::Forget(key) => self.drain.forget_owner(&key).map(drop),
-            OwnerAction::Free(index) => self.drain.free_owner(index),
-        }
+    fn reclaim_owner(&mut self, step: &Reclaim<OwnerKey>) -> io::Result<()> {
+        self.drain.reclaim_owner(step)
     }
 
-    fn reclaim_bind_failure(&mut self, step: ClaimAction) -> io::Result<()> {
-        match step {
-            ClaimAction::Forget(key) => self.drain.ports.forget(&key).map(drop),
-            ClaimAction::Free(slot) => self.drain.ports.free(slot),
-        }
+    fn reclaim_bind_failure(&mut self, step: &Reclaim<AttemptKey>) -> io::Result<()> {
+        self.drain.ports.reclaim(step)
     }
 
     fn edge_capacity(&self) -> u64 {
@@ -121,14 +112,14 @@ impl Kernel for loader::load::Kernel {
                 let link = attached.result.as_ref().ok();
                 let runs = |link: &Link| bpf::program_runs(link.program.as_fd()).ok();
                 let mut sum = link.and_then(runs).unwrap_or_default();
-                if let Some(again) = attached.again.as_ref().and_then(|again| again.as_ref().ok())
-                    && let Some(again) = runs(again)
+                if let Some(link) = attached.fallback.as_ref().and_then(|link| link.as_ref().ok())
+                    && let Some(fallback) = runs(link)
                 {
                     // Lost is what both have missed, which is no more than either has.
                     sum = ProgramRuns {
-                        time_ns: sum.time_ns + again.time_ns,
-                        count: sum.count + again.count,
-                        misses: sum.misses.min(again.misses),
+                        time_ns: sum.time_ns + fallback.time_ns,
+                        count: sum.count + fallback.count,
+                        misses: sum.misses.min(fallback.misses),
                     };
                 }
                 HookView {
@@ -145,8 +136,8 @@ impl Kernel for loader::load::Kernel {
     }
 
     fn maps(&self, drained: &Drained) -> Vec<MapView> {
-        let claims = drained.claims.len().saturating_sub(FIRST_FREE_CLAIM as usize);
-        let fill = self.drain.fill(edges_in_use(drained), claims).into_iter();
+        let failures = drained.bind_failures.len().saturating_sub(FIRST_FREE_FAILURE as usize);
+        let fill = self.drain.fill(edges_in_use(drained), failures).into_iter();
         fill.map(|(name, entries, capacity)| MapView { name: name.to_owned(), entries, capacity })
             .collect()
     }

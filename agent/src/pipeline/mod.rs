@@ -68,7 +68,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let lost = |(what, why): (&str, String)| Disabled { what: what.to_owned(), why };
     kernel.disabled.extend(privileges.losses().into_iter().map(lost));
     report(&kernel);
-    let survey = bootstrap::seed(&mut kernel);
+    let survey = bootstrap::bootstrap(&mut kernel);
     // Up to here there is one thread, and all that follow inherit what it has left.
     privileges.give_up(config)?;
     let probes = Probes::start().context("starting the threads that look at processes")?;
@@ -187,6 +187,8 @@ fn options(config: &Config, meter: &Meter) -> Options {
         run_stats: config.run_stats,
         cgroup_root: Hierarchy::find().ok().flatten().map(|tree| tree.mount().to_owned()),
         masked: config.masked.clone(),
+        // No feature attaches anything after the start yet; see `privileges::features`.
+        later: Vec::new(),
     }
 }
 

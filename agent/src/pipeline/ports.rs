@@ -7,8 +7,9 @@ mod candidate;
 mod conflict;
 mod known;
 
+use agent_common::attempt::{AttemptKey, DENIED};
 use agent_common::bound::BoundRecord;
-use agent_common::claim::REFUSED;
+use agent_common::slot_table::Reclaim;
 use hashbrown::{HashMap, HashSet};
 
 use self::candidate::Candidate;
@@ -20,7 +21,7 @@ use discovery::Names;
 use linux::existing::Survey;
 use linux::probes::Pending;
 use loader::drain::Drained;
-use model::claims::{ClaimAction, Claims, Failures};
+use model::claims::{Claims, Failures};
 use model::conflicts::{Conflicts, Party};
 use model::ephemeral::{Ephemeral, EphemeralView};
 use model::owners::Owners;
@@ -77,12 +78,12 @@ impl Ports {
         capacity: u64,
         known: &mut Known<'_>,
         host: &dyn Host,
-    ) -> Vec<ClaimAction> {
+    ) -> Vec<Reclaim<AttemptKey>> {
         let now = known.now_us / 1_000_000;
         self.remember(drained.bound.clone().unwrap_or_default(), now);
-        let (failures, actions) = self.claims.update(now, &drained.claims, capacity);
+        let (failures, reclaim) = self.claims.update(now, &drained.bind_failures, capacity);
         let mut failed: Vec<(u32, Vec<Failures>)> = Vec::new();
-        let is_refusal = |failure: &&Failures| failure.key.options & REFUSED != 0;
+        let is_refusal = |failure: &&Failures| failure.key.options & DENIED != 0;
         self.refused = failures.iter().filter(is_refusal).copied().collect();
         let before = std::mem::take(&mut self.waiting);
         for failure in before.into_iter().chain(failures) {
@@ -110,7 +111,7 @@ impl Ports {
         }
         self.take_inspections(known, host);
         self.take_holders(known);
-        actions
+        reclaim
     }
 
     /// Takes in the sockets that have a port now; those that are missing are kept for a while,

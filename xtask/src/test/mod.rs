@@ -27,7 +27,7 @@ use portolan_kit::report::Report;
 use portolan_kit::{build, setup, shell, tree};
 
 use crate::tool::Tool;
-use crate::{dashboards, deploy, package};
+use crate::{deploy, package};
 use watch::{End, watch};
 
 /// More failed live tests than this are no accident.
@@ -90,9 +90,10 @@ pub fn test(args: &Args) -> Result<()> {
     }
     if filter.is_empty() {
         heading("dashboards against Grafana's own types");
-        if !dashboards::draw::can_draw() {
+        if !(shell::exists("node") && shell::exists("npm")) {
             report.skip("the dashboards' types: node or npm is not installed");
-        } else if let Err(error) = dashboards::draw::validate() {
+        } else if let Err(error) = shell::quiet(Tool::Dashboards.command()?.arg("--grafana-types"))
+        {
             println!("{error:#}");
             report.failed += 1;
         } else {

@@ -16,7 +16,8 @@ const NAMED_IN: [&str; 4] = ["README.md", "dashboards/", "deploy/", "docs/"];
 /// What the samples of a histogram have after its name.
 const ENDINGS: [&str; 3] = ["_bucket", "_sum", "_count"];
 /// Words of the same form that are not metrics.
-const NO_METRICS: [&str; 2] = ["portolan_bpf", "portolan_ebpf"];
+const NO_METRICS: [&str; 4] =
+    ["portolan_bpf", "portolan_dashboards", "portolan_ebpf", "portolan_kit"];
 
 /// Text and code name the same metrics.
 pub fn named_and_listed(sources: &Sources) -> Vec<Finding> {

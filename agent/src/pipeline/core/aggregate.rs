@@ -1,6 +1,7 @@
 //! Aggregate: slots become rows with names and totals, and idle ones go back to the kernel.
 
 use agent_common::address::owner_of;
+use agent_common::slot_table::Reclaim;
 use hashbrown::HashSet;
 
 use super::{Core, Now};
@@ -10,7 +11,6 @@ use crate::pipeline::labels::{local_name, naming};
 use crate::pipeline::ports::Known;
 use loader::drain::Drained;
 use model::kept::KeptView;
-use model::owners::OwnerAction;
 use model::port::{PortView, Protocol};
 use model::tables::Updated;
 
@@ -29,8 +29,8 @@ impl<K: Kernel> Core<K> {
             |edge| naming(names, owners, &book.registry, edge, now_us),
             |key| live.contains(&(key.owner, key.port)),
         );
-        for step in updated.actions.drain(..) {
-            reclaimed("edge", kernel.reclaim_edge(step));
+        for step in updated.reclaim.drain(..) {
+            reclaimed("edge", kernel.reclaim_edge(&step));
         }
         updated
     }
@@ -39,15 +39,15 @@ impl<K: Kernel> Core<K> {
     pub(super) fn update_owners(&mut self, drained: &Drained, now_us: u64) {
         let Self { names, owners, kernel, .. } = self;
         let peers = drained.edges.iter().filter_map(|edge| owner_of(&edge.key.remote));
-        let claimants = drained.claims.iter().map(|claim| claim.row.key.owner);
+        let claimants = drained.bind_failures.iter().map(|failure| failure.row.key.owner);
         let holders = drained.bound.iter().flatten().map(|bound| bound.owner);
         let used = drained.edges.iter().map(|edge| edge.key.owner);
         let used = used.chain(peers).chain(claimants).chain(holders).collect();
         for step in owners.update(now_us / 1_000_000, &used) {
-            if let OwnerAction::Free(index) = step {
+            if let Reclaim::Free(index) = step {
                 names.forget_owner(index);
             }
-            reclaimed("owner", kernel.reclaim_owner(step));
+            reclaimed("owner", kernel.reclaim_owner(&step));
         }
     }
 
@@ -71,7 +71,7 @@ impl<K: Kernel> Core<K> {
         let (now_us, now_seconds) = (now.us, now.epoch_seconds);
         let mut known = Known { names, owners, listeners, now_us, now_seconds };
         for step in ports.update(drained, capacity, &mut known, &**host) {
-            reclaimed("failed bind", kernel.reclaim_bind_failure(step));
+            reclaimed("failed bind", kernel.reclaim_bind_failure(&step));
         }
         ports.views(&mut known, &**host)
     }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use agent_common::address::to_ip;
-use agent_common::bound::BoundRecord;
-use agent_common::claim::{
+use agent_common::attempt::{
     BOUND_BEFORE, IS_V6, MAY_BIND_PRIVILEGED, REUSE_ADDRESS, REUSE_PORT, STEP_LISTEN, V6_ONLY,
 };
+use agent_common::bound::BoundRecord;
 use agent_common::listener::ListenerRecord;
 use hashbrown::HashSet;
 

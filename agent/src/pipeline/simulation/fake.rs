@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use agent_common::address::{self, Address};
+use agent_common::attempt::AttemptKey;
 use agent_common::decode::Event;
 use agent_common::decode::dns::{Answer, Resolution};
 use agent_common::drained::Edge;
@@ -19,6 +20,7 @@ use agent_common::ledger::{
 };
 use agent_common::listener::ListenerRecord;
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
+use agent_common::slot_table::Reclaim;
 use agent_common::wire::Wire as _;
 
 use crate::pipeline::host::{HeldBy, Host};
@@ -27,12 +29,9 @@ use linux::existing::Survey;
 use linux::inspection::Inspection;
 use linux::probes::Pending;
 use loader::drain::Drained;
-use model::claims::ClaimAction;
 use model::enforcement::Verdicts;
-use model::owners::OwnerAction;
 use model::probes::ProbesView;
 use model::snapshot::{Disabled, HookView, MapView};
-use model::tables::Action;
 
 /// The port that everybody listens on and connects to.
 pub(super) const PORT: u16 = 80;
@@ -445,34 +444,34 @@ impl Kernel for Fake {
         })
     }
 
-    fn reclaim_edge(&mut self, step: Action) -> io::Result<()> {
+    fn reclaim_edge(&mut self, step: &Reclaim<EdgeKey>) -> io::Result<()> {
         let mut world = self.world();
         let edges = &mut world.edges;
         match step {
-            Action::Forget(key) => edges.forget(&key),
-            Action::Free(slot) => {
-                edges.free(slot);
+            Reclaim::Forget(key) => edges.forget(key),
+            Reclaim::Free(slot) => {
+                edges.free(*slot);
                 world.has_freed = true;
             }
         }
         Ok(())
     }
 
-    fn reclaim_owner(&mut self, step: OwnerAction) -> io::Result<()> {
+    fn reclaim_owner(&mut self, step: &Reclaim<OwnerKey>) -> io::Result<()> {
         let mut world = self.world();
         match step {
-            OwnerAction::Forget(key) => world.owners.forget(&key),
-            OwnerAction::Free(index) => {
-                let used = world.edges.rows.values().any(|row| row.key.owner == index);
+            Reclaim::Forget(key) => world.owners.forget(key),
+            Reclaim::Free(index) => {
+                let used = world.edges.rows.values().any(|row| row.key.owner == *index);
                 assert!(!used, "an owner is freed while an edge is its");
-                world.owners.free(index);
-                world.reported.remove(&index);
+                world.owners.free(*index);
+                world.reported.remove(index);
             }
         }
         Ok(())
     }
 
-    fn reclaim_bind_failure(&mut self, _step: ClaimAction) -> io::Result<()> {
+    fn reclaim_bind_failure(&mut self, _step: &Reclaim<AttemptKey>) -> io::Result<()> {
         unreachable!("no bind fails here")
     }
 

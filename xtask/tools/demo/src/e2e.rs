@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use portolan_kit::summary;
+use portolan_dashboards::{Dashboards, PanelQuery};
+use portolan_kit::{summary, tree};
 
-use crate::dashboards::{self, Question};
 use crate::faults::{FAULTS, Fault};
 use crate::webhook::Webhook;
 use crate::{Demo, stop};
@@ -54,7 +54,7 @@ pub fn alerts(only: &[String]) -> Result<()> {
     if !quiet.is_empty() {
         bail!("alerts before anything is broken: {quiet:?}");
     }
-    let mut panels = Panels::default();
+    let mut panels = Panels::new()?;
     panels.ask(&demo)?;
     panels.report_quiet()?;
     println!("| fault | alert | names | fired after | at the latest | resolved after |");
@@ -100,7 +100,7 @@ struct Took {
 
 /// What its `for`, the window that it looks at, and Alertmanager allow, and two scrapes.
 fn at_the_latest(fault: &Fault) -> Result<Duration> {
-    let hold = dashboards::hold(fault.alert);
+    let hold = Dashboards::read(tree::root())?.hold(fault.alert);
     let hold = hold.with_context(|| format!("no rule is called {}", fault.alert))?;
     Ok((hold + WINDOW + GROUP_WAIT) / FASTER + SCRAPES)
 }
@@ -143,15 +143,14 @@ fn only_expected(webhook: &Webhook, fault: &Fault) -> Result<()> {
 }
 
 /// Which questions of which panels have had an answer.
-struct Panels(Vec<(Question, bool)>);
-
-impl Default for Panels {
-    fn default() -> Self {
-        Self(dashboards::questions().into_iter().map(|question| (question, false)).collect())
-    }
-}
+struct Panels(Vec<(PanelQuery, bool)>);
 
 impl Panels {
+    fn new() -> Result<Self> {
+        let queries = Dashboards::read(tree::root())?.queries();
+        Ok(Self(queries.into_iter().map(|query| (query, false)).collect()))
+    }
+
     /// Repeats the queries that had no answer yet.
     fn ask(&mut self, demo: &Demo) -> Result<()> {
         for (question, answered) in self.0.iter_mut().filter(|(_, answered)| !answered) {
@@ -204,7 +203,7 @@ impl Panels {
 }
 
 /// Why a question has no answer in the shop.
-fn not_here(question: &Question) -> Option<&'static str> {
+fn not_here(question: &PanelQuery) -> Option<&'static str> {
     let found = NOT_HERE.iter().find(|(metric, _)| question.expr.contains(metric));
     found.map(|(_, why)| *why)
 }

@@ -8,9 +8,6 @@
 #![expect(clippy::print_stdout, reason = "a terminal program")]
 
 mod cleanup;
-#[expect(dead_code, reason = "its command is in xtask")]
-#[path = "../../../src/dashboards/mod.rs"]
-mod dashboards;
 mod e2e;
 mod faults;
 mod network;
@@ -30,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
+use portolan_dashboards::draw;
 use portolan_kit::{apt, build, shell, tree};
 
 use cleanup::Cleanup;
@@ -158,7 +156,7 @@ impl Demo {
 
 fn run(length: Duration, faster: u64) -> Result<()> {
     let mut demo = Demo::start("http://127.0.0.1:9/", faster, false)?;
-    let drawn = dashboards::draw::page(&demo.folder.path("page"));
+    let drawn = draw::page(&demo.folder.path("page"));
     let Watch { agent, prometheus, alertmanager, .. } = &demo.watch;
     println!("\n  agent         http://{agent}/");
     println!("  prometheus    http://{prometheus}/alerts");

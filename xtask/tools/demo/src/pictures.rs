@@ -5,9 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use portolan_dashboards::draw;
 use portolan_kit::{apt, shell};
-
-use crate::dashboards::draw;
 
 /// The dashboards, and what is chosen on each.
 const PICTURES: [&str; 5] = [

@@ -9,10 +9,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use portolan_dashboards::{self as dashboards, Dashboards, Look};
 use portolan_kit::tree;
 
 use crate::cleanup::Cleanup;
-use crate::dashboards::{self, Look};
 use crate::programs::{Folder, Running, SERVICES, path_of};
 use crate::stop;
 
@@ -41,11 +41,8 @@ impl Watch {
         let cluster = free_address()?;
         let base = format!("http://{prometheus}/user");
         let look = Look { docs: format!("{base}/docs"), grafana: base, faster };
-        let mut files = dashboards::files(&look)?;
-        let objectives = tree::root().join(dashboards::OBJECTIVES);
-        let text = fs::read_to_string(objectives).context("reading the objectives")?;
-        files.push((dashboards::OBJECTIVES.to_owned(), text));
-        dashboards::write(&folder.path(""), &files)?;
+        let rules = Dashboards::read(tree::root())?.rule_files(&look);
+        dashboards::write(&folder.path(""), &rules)?;
         let services = SERVICES.map(|name| name.replace('.', "\\.")).join("|");
         folder.fill(&[
             ("AGENT", &agent),

@@ -1,0 +1,185 @@
+//! What user space sets before the programs are loaded: read-only data of the kernel half.
+//!
+//! The verifier sees these as constants, so a branch on a field that this kernel lacks costs
+//! nothing. Offsets come from the running kernel's BTF.
+
+use crate::address::Range;
+
+/// Offset of a field that this kernel does not have.
+pub const MISSING: u32 = u32::MAX;
+
+/// How many internal ranges can be declared.
+pub const MAX_RANGES: usize = 32;
+
+/// How many values of `enum sk_rst_reason` the table holds.
+pub const MAX_REASONS: usize = 64;
+
+macro_rules! offsets {
+    ($size:literal; $( $(#[$meta:meta])* $field:ident = $ty:literal . $path:literal ),* $(,)?) => {
+        crate::wire! {
+            /// Byte offsets of kernel struct fields, [`MISSING`] where the kernel has none.
+            pub struct Offsets: $size { $( $(#[$meta])* pub $field: u32 ),* }
+        }
+
+        impl Offsets {
+            /// Nothing known.
+            pub const NONE: Self = Self { $( $field: MISSING ),* };
+
+            /// Every field: its name here, the kernel struct, the member's path in it.
+            pub const FIELDS: &'static [(&'static str, &'static str, &'static str)] =
+                &[ $( (stringify!($field), $ty, $path) ),* ];
+
+            /// Sets a field by its name in [`Self::FIELDS`]; `false` if there is none.
+            pub fn set(&mut self, name: &str, offset: u32) -> bool {
+                match name {
+                    $( stringify!($field) => self.$field = offset, )*
+                    _ => return false,
+                }
+                true
+            }
+        }
+    };
+}
+
+offsets! { 204;
+    /// Remote IPv4 address.
+    daddr = "sock_common"."skc_daddr",
+    /// Local IPv4 address.
+    rcv_saddr = "sock_common"."skc_rcv_saddr",
+    /// Remote port, network byte order.
+    dport = "sock_common"."skc_dport",
+    /// Local port, host byte order.
+    num = "sock_common"."skc_num",
+    /// Address family.
+    family = "sock_common"."skc_family",
+    /// TCP state.
+    state = "sock_common"."skc_state",
+    /// Network namespace.
+    net = "sock_common"."skc_net.net",
+    /// Remote IPv6 address.
+    v6_daddr = "sock_common"."skc_v6_daddr",
+    /// Local IPv6 address.
+    v6_rcv_saddr = "sock_common"."skc_v6_rcv_saddr",
+    /// Socket cookie.
+    cookie = "sock_common"."skc_cookie",
+    /// Flags of `enum sock_flags`.
+    flags = "sock_common"."skc_flags",
+    /// Pending error.
+    err = "sock"."sk_err",
+    /// IP protocol.
+    protocol = "sock"."sk_protocol",
+    /// Drop counter.
+    drops = "sock"."sk_drops",
+    /// Accept queue length.
+    ack_backlog = "sock"."sk_ack_backlog",
+    /// Accept queue limit.
+    max_ack_backlog = "sock"."sk_max_ack_backlog",
+    /// Next byte the program will write.
+    write_seq = "tcp_sock"."write_seq",
+    /// First unacknowledged byte.
+    snd_una = "tcp_sock"."snd_una",
+    /// Next byte to be sent.
+    snd_nxt = "tcp_sock"."snd_nxt",
+    /// Sequence numbers acknowledged.
+    bytes_acked = "tcp_sock"."bytes_acked",
+    /// The socket's spin lock: not 0 while a softirq works on the socket.
+    lock_spinning = "sock"."sk_lock.slock",
+    /// Not 0 while a program's system call owns the socket.
+    lock_owned = "sock"."sk_lock.owned",
+    /// Time of the packet in hand, microseconds, CLOCK_MONOTONIC.
+    tcp_mstamp = "tcp_sock"."tcp_mstamp",
+    /// When the most recently acknowledged packet was sent, microseconds.
+    first_tx_mstamp = "tcp_sock"."first_tx_mstamp",
+    /// Smoothed round trip time times eight, microseconds.
+    srtt_us = "tcp_sock"."srtt_us",
+    /// Round trip marker: moves with every new sample.
+    rtt_seq = "tcp_sock"."rtt_seq",
+    /// Payload received in order.
+    bytes_received = "tcp_sock"."bytes_received",
+    /// Payload sent, retransmits included.
+    bytes_sent = "tcp_sock"."bytes_sent",
+    /// Payload retransmitted.
+    bytes_retrans = "tcp_sock"."bytes_retrans",
+    /// Segments retransmitted.
+    total_retrans = "tcp_sock"."total_retrans",
+    /// Inode number of a network namespace.
+    net_inum = "net"."ns.inum",
+    /// Thread group leader.
+    group_leader = "task_struct"."group_leader",
+    /// Command name.
+    comm = "task_struct"."comm",
+    /// Memory of a task.
+    mm = "task_struct"."mm",
+    /// Where the arguments start.
+    arg_start = "mm_struct"."arg_start",
+    /// Where the arguments end.
+    arg_end = "mm_struct"."arg_end",
+    /// Device a packet came in on.
+    skb_dev = "sk_buff"."dev",
+    /// Network namespace of a device.
+    dev_net = "net_device"."nd_net.net",
+    /// Start of a packet's buffer.
+    skb_head = "sk_buff"."head",
+    /// Offset of the transport header in it.
+    skb_transport_header = "sk_buff"."transport_header",
+    /// Byte that holds the IPv6-only flag; see [`Config::v6_only_mask`].
+    v6_only = "sock_common"."skc_ipv6only",
+    /// Byte that holds `SO_REUSEADDR`; see [`Config::reuse_mask`].
+    reuse = "sock_common"."skc_reuse",
+    /// Byte that holds `SO_REUSEPORT`; see [`Config::reuse_port_mask`].
+    reuse_port = "sock_common"."skc_reuseport",
+    /// The device a socket is bound to.
+    device = "sock_common"."skc_bound_dev_if",
+    /// Who made a socket.
+    uid = "sock"."sk_uid",
+    /// Rights of a task.
+    cred = "task_struct"."cred",
+    /// Its effective capabilities, as bits.
+    cap_effective = "cred"."cap_effective",
+    /// The newest packet that waits to be read.
+    newest_packet = "sock"."sk_receive_queue.prev",
+    /// How many wait.
+    waiting_packets = "sock"."sk_receive_queue.qlen",
+    /// The packet that was queued before.
+    skb_prev = "sk_buff"."prev",
+    /// Where the packet's data in its buffer ends.
+    skb_tail = "sk_buff"."tail",
+}
+
+crate::wire! {
+    /// Everything set before load.
+    pub struct Config: 1312 {
+        /// Field offsets.
+        pub offsets: Offsets,
+        /// Ranges whose addresses keep rows of their own as clients of a server.
+        pub ranges: [Range; MAX_RANGES],
+        /// How many of `ranges` are valid.
+        pub range_count: u32,
+        /// Copies of each slot's counters, a power of two; a CPU adds to its own.
+        pub shards: u32,
+        /// `enum sk_rst_reason` value → cause.
+        pub causes: [u8; MAX_REASONS],
+        /// 1 if `tcp_send_reset` has the reason as its third argument.
+        pub reset_has_reason: u8,
+        /// 1 if requests are timed.
+        pub requests: u8,
+        /// The bit of [`Offsets::v6_only`]'s byte.
+        pub v6_only_mask: u8,
+        /// Bit number of `SOCK_DONE` in the flags: the peer's FIN was received.
+        pub sock_done_bit: u8,
+        /// Bit number of `SOCK_LINGER` in the flags: the program chose how to close.
+        pub sock_linger_bit: u8,
+        /// Bit number of `SOCK_RCU_FREE` in the flags: a listener was found by packets.
+        pub sock_rcu_free_bit: u8,
+        /// The bits of [`Offsets::reuse`]'s byte.
+        pub reuse_mask: u8,
+        /// The bit of [`Offsets::reuse_port`]'s byte.
+        pub reuse_port_mask: u8,
+        /// 1 if answers of DNS servers are handed over.
+        pub dns: u8,
+        /// 1 if programs are preempted, so that fallback programs are attached.
+        pub fallback: u8,
+        /// Always zero.
+        pub zero: [u8; 2],
+    }
+}
