@@ -17,8 +17,8 @@ mod labels;
 mod memory;
 mod notify;
 mod ports;
+mod reconcile;
 mod relate;
-mod settle;
 #[cfg(test)]
 mod simulation;
 mod views;
