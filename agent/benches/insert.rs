@@ -15,11 +15,11 @@ use agent_common::address::from_v4;
 use agent_common::drained::Edge;
 use agent_common::edge::{CONNECT_OK, EdgeCounters, EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT};
 use agent_common::wire::Wire as _;
+use model::delta::{Deltas, Stage};
 use model::relations::Relations;
+use model::rows::Rows;
 use model::service::{Service, Source};
-use model::sides::Sides;
 use model::snapshot::{EdgeLabels, Role};
-use model::tables::Tables;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -110,24 +110,32 @@ fn grow(edges: &[Edge], names: &[Service]) -> (Vec<u32>, Vec<u32>, f64) {
         EdgeLabels::new(us.clone(), server, edge.key.port, Role::Client)
     };
     let capacity = edges.len() as u64 * 2;
-    let (mut tables, mut relations) = (Tables::default(), Relations::new(0));
-    let in_tables = Times::new(edges.len());
+    let (mut stage, mut rows, mut relations) =
+        (Stage::default(), Rows::default(), Relations::new(0));
+    let in_stage = Times::new(edges.len());
     let timed = |edge: &Edge| {
         let labels = label(edge);
-        in_tables.next();
+        in_stage.next();
         labels
     };
-    tables.update(1, edges, capacity, timed, |_| false);
-    let sides = Sides::new(edges, []);
+    let Deltas { edges: deltas, .. } = stage.take(1, edges, capacity, timed, |_| false);
+    let in_rows = Times::new(edges.len());
+    rows.update(1, &[], deltas.iter().inspect(|_| in_rows.next()));
     let in_relations = Times::new(edges.len());
-    relations.update(1_000_000, edges, &sides, |slot| {
-        in_relations.next();
-        tables.told(slot)
-    });
+    relations.update(1_000_000, &[], deltas.iter().inspect(|_| in_relations.next()));
+    // In the second drain it becomes known which side judges an edge; then all is quiet.
+    stage.take(2, edges, capacity, label, |_| false);
     let began = Instant::now();
-    tables.update(2, edges, capacity, label, |_| false);
-    relations.update(2_000_000, edges, &sides, |slot| tables.told(slot));
-    (in_tables.take(), in_relations.take(), began.elapsed().as_secs_f64())
+    let Deltas { closed, edges: deltas, .. } = stage.take(3, edges, capacity, label, |_| false);
+    rows.update(3, &closed, &deltas);
+    relations.update(3_000_000, &closed, &deltas);
+    let views = rows.view().len();
+    let seconds = began.elapsed().as_secs_f64();
+    assert_eq!((deltas.len(), views), (0, edges.len()), "quiet rows stay as they are");
+    // What a row costs in the table of rows is the sum of both stages.
+    let (of_stage, of_rows) = (in_stage.take(), in_rows.take());
+    let sum = of_stage.iter().zip(of_rows).map(|(stage, row)| stage.saturating_add(row));
+    (sum.collect(), in_relations.take(), seconds)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use agent_common::edge::{CONNECT_OK, EdgeCounters};
 use agent_common::ledger::{CLASSES, Ledger};
 use agent_common::wire::Wire as _;
+use model::health::Epochs;
 use model::kept::KeptView;
 use model::memory::MemoryView;
 use model::probes::ProbesView;
@@ -59,6 +60,6 @@ pub fn snapshot(rows: usize) -> Snapshot {
         drain_seconds: 0.0,
         memory: MemoryView::default(),
         kept: KeptView::default(),
-        health_since: Arc::default(),
+        health: Epochs::default(),
     }
 }

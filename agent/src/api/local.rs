@@ -34,7 +34,7 @@ use super::routes::{self, Api, Failure};
 use crate::state::requests::{
     Free, Handed, Register, Registered, Release, Reserve, Reserved, Unregister,
 };
-use crate::state::{self, Caller, DeskHandle};
+use crate::state::{self, Caller, StateHandle};
 
 /// The socket's name in the run directory.
 pub const NAME: &str = "control.sock";
@@ -98,7 +98,7 @@ pub fn bind(directory: &Path, group: Option<u32>) -> anyhow::Result<Control> {
 }
 
 /// Every path, for callers on this host.
-pub fn router(api: Api, desk: DeskHandle) -> Router {
+pub fn router(api: Api, desk: StateHandle) -> Router {
     let writable = Router::new()
         .route("/api/v1/reservations", post(reserve).delete(release))
         .route("/api/v1/ports/free", post(free))
@@ -195,7 +195,7 @@ async fn refuse() -> Failure {
 }
 
 async fn reserve(
-    Extension(desk): Extension<DeskHandle>,
+    Extension(desk): Extension<StateHandle>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Reserved>, Failure> {
@@ -204,7 +204,7 @@ async fn reserve(
 }
 
 async fn release(
-    Extension(desk): Extension<DeskHandle>,
+    Extension(desk): Extension<StateHandle>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Reserved>, Failure> {
@@ -213,7 +213,7 @@ async fn release(
 }
 
 async fn free(
-    Extension(desk): Extension<DeskHandle>,
+    Extension(desk): Extension<StateHandle>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Handed>, Failure> {
@@ -222,7 +222,7 @@ async fn free(
 }
 
 async fn register(
-    Extension(desk): Extension<DeskHandle>,
+    Extension(desk): Extension<StateHandle>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Registered>, Failure> {
     let request: Register = read(body)?;
@@ -230,7 +230,7 @@ async fn register(
 }
 
 async fn unregister(
-    Extension(desk): Extension<DeskHandle>,
+    Extension(desk): Extension<StateHandle>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Registered>, Failure> {
     let request: Unregister = read(body)?;

@@ -338,7 +338,7 @@ impl Status {
             conflict_totals: _,
             kept: _,
             probes: _,
-            health_since: _,
+            health: _,
         } = snapshot;
         let classes = CLASS_NAMES.iter().zip(ledger.kernel.seen).zip(ledger.exported);
         let entries = classes.zip(&ledger.kernel.lost).map(|(((class, seen), exported), lost)| {

@@ -8,7 +8,7 @@ use agent_common::listener::ListenerRecord;
 
 use super::kernel::Kernel;
 use crate::config::Config;
-use crate::state::DeskHandle;
+use crate::state::StateHandle;
 use discovery::Names;
 use linux::namespaces;
 use model::book::Book;
@@ -23,7 +23,7 @@ use model::service::Service;
 
 /// Reservations, and their breaches so far.
 pub(super) struct Kept {
-    desk: DeskHandle,
+    desk: StateHandle,
     host_netns: Option<u32>,
     environment: Option<Environment>,
     /// Names that rules of the configuration give.
@@ -44,7 +44,7 @@ pub(super) struct Seen<'a> {
 }
 
 impl Kept {
-    pub(super) fn new(desk: DeskHandle, config: &Config) -> Self {
+    pub(super) fn new(desk: StateHandle, config: &Config) -> Self {
         let host_netns = namespaces::host().ok().map(|namespace| namespace.inode);
         let given_by_rule = config.names.rules.iter().map(|rule| rule.service().clone()).collect();
         let environment = config.ports.environment;

@@ -30,14 +30,14 @@ pub(super) fn naming(
         ROLE_SERVER if edge.key.remote != UNSPECIFIED => match owner_of(&edge.key.remote) {
             Some(client) => {
                 let (service, settled) = local_name(names, owners, client, now_us);
-                Found { settled, ..Found::new(service) }
+                Found { stable: settled, ..Found::new(service) }
             }
             None => registered(registry, names.remote(netns, &edge.key), &edge.key),
         },
         ROLE_CLIENT => registered(registry, names.remote(netns, &edge.key), &edge.key),
         _ => Found::new(Service::any()),
     };
-    let settled = local_settled && far.settled;
+    let settled = local_settled && far.stable;
     let (client, server) = if role == ROLE_CLIENT {
         (local, far.service)
     } else {
@@ -52,8 +52,10 @@ pub(super) fn naming(
         }
         (far.service, local)
     };
-    let labels =
-        EdgeLabels { asked: far.asked, ..EdgeLabels::new(client, server, port, role_of(role)) };
+    let labels = EdgeLabels {
+        asked: far.virtual_service,
+        ..EdgeLabels::new(client, server, port, role_of(role))
+    };
     // Who the near end is never changes: the slot is this owner's.
     let (near, far) = (Entity::UNKNOWN, far.entity);
     let (client, server) = if role == ROLE_CLIENT { (near, far) } else { (far, near) };

@@ -38,7 +38,7 @@ use self::relate::Relate;
 use crate::api;
 use crate::config::Config;
 use crate::privileges;
-use crate::state::{Desk, DeskHandle, Store};
+use crate::state::{StateActor, StateFile, StateHandle};
 use discovery::Names;
 use discovery::remote::MAX_ADDRESSES;
 use discovery::sources::Sources;
@@ -154,8 +154,8 @@ fn host_name() -> String {
 }
 
 /// What the agent was told before, what the configuration adds, and the thread that writes more.
-fn desk(config: &Config, kernel: &Kernel, probes: Probes) -> anyhow::Result<DeskHandle> {
-    let (store, mut book, warnings) = Store::open(&config.state_directory);
+fn desk(config: &Config, kernel: &Kernel, probes: Probes) -> anyhow::Result<StateHandle> {
+    let (store, mut book, warnings) = StateFile::open(&config.state_directory);
     for warning in warnings {
         tracing::error!("{warning}");
     }
@@ -169,8 +169,8 @@ fn desk(config: &Config, kernel: &Kernel, probes: Probes) -> anyhow::Result<Desk
         let why = attached.result.as_ref().err().filter(|_| refuses)?;
         Some(format!("{} is not attached ({why})", attached.hook.name))
     });
-    Desk::start(store, book, config.ports.environment, unenforceable, probes)
-        .context("starting the desk")
+    StateActor::start(store, book, config.ports.environment, unenforceable, probes)
+        .context("starting the state thread")
 }
 
 fn options(config: &Config, meter: &Meter) -> Options {

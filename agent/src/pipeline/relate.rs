@@ -1,19 +1,15 @@
-//! What follows from the edges of a drain: relations (balance, map) and violations of segments.
+//! What follows from what edges did: relations (balance, map) and violations of segments.
 
 use std::sync::Arc;
 
-use agent_common::address::Address;
-
 use super::backends::Backends;
 use crate::config::Config;
-use agent_common::drained::Edge;
 use discovery::Names;
 use model::balance::Weights;
+use model::delta::Deltas;
 use model::registry::Registry;
 use model::relations::{Ends, Relations};
-use model::sides::Sides;
 use model::snapshot::RelatedView;
-use model::tables::Tables;
 use model::violations::{Between, Event, Violations};
 
 /// Keeps them up to date.
@@ -22,7 +18,6 @@ pub(super) struct Relate {
     violations: Option<Violations>,
     weights: Arc<Weights>,
     backends: Backends,
-    own: Vec<Address>,
 }
 
 // === impl Relate ===
@@ -36,29 +31,22 @@ impl Relate {
             violations: (!policy.is_empty()).then(|| Violations::new(Arc::clone(policy))),
             weights: Arc::new(config.balance.weights.clone()),
             backends: Backends::default(),
-            own: Vec::new(),
         }
     }
 
-    /// Addresses of this host, each with its network namespace.
-    pub(super) fn set_addresses(&mut self, addresses: &[(u32, Address)]) {
-        self.own = addresses.iter().map(|(_, address)| *address).collect();
-    }
-
-    /// Takes in a drain at `now_us`, which is `now_seconds` since the Unix epoch. `tables` must
-    /// have taken it in already: they name the slots. `names` are those of backends.
+    /// Takes in what edges did until `now_us`, which is `now_seconds` since the Unix epoch. `names`
+    /// are those of backends.
     pub(super) fn update(
         &mut self,
         now_us: u64,
         now_seconds: f64,
-        edges: &[Edge],
-        tables: &Tables,
+        deltas: &Deltas,
         names: (&Names, &Registry),
     ) -> RelatedView {
-        let sides = Sides::new(edges, self.own.iter().copied());
-        self.relations.update(now_us, edges, &sides, |slot| tables.told(slot));
+        let Deltas { closed, edges, .. } = deltas;
+        self.relations.update(now_us, closed, edges);
         let segments = self.violations.as_mut().map(|violations| {
-            let lines = violations.update(now_seconds, edges, &sides, |slot| tables.told(slot));
+            let lines = violations.update(now_seconds, closed, edges);
             if lines.suppressed > 0 {
                 tracing::warn!(
                     "{} more edges violated the segments in the last minute; `portolan segments violations` lists them",

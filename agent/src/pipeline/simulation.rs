@@ -25,7 +25,7 @@ use super::kept::Kept;
 use super::memory::{Keeper, Meter};
 use super::relate::Relate;
 use crate::config::Config;
-use crate::state::{Desk, DeskHandle, Store};
+use crate::state::{StateActor, StateFile, StateHandle};
 use discovery::Names;
 use discovery::cgroup::Cgroups;
 use discovery::rules::Rules;
@@ -43,7 +43,7 @@ const HISTORIES: u64 = 10_000;
 /// What all agents of a test share.
 struct Bench {
     config: Config,
-    desk: DeskHandle,
+    desk: StateHandle,
     exporter: Exporter,
     scrape: Scrape,
     _directory: tempfile::TempDir,
@@ -68,8 +68,8 @@ struct Metrics(BTreeMap<String, f64>);
 impl Bench {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let (store, book, _) = Store::open(&directory.path().join("state"));
-        let desk = Desk::start(store, book, None, None, Probes::inline()).expect("started");
+        let (store, book, _) = StateFile::open(&directory.path().join("state"));
+        let desk = StateActor::start(store, book, None, None, Probes::inline()).expect("started");
         let build = Build { version: "1".to_owned(), kernel: "6".to_owned() };
         let scrape = Scrape { previous: None, process: Process::read(), pushes: None };
         let exporter = Exporter::new(build);

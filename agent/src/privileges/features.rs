@@ -9,18 +9,18 @@ use super::host::Host;
 use crate::config::Config;
 use linux::capability::Capability;
 
-/// Something the agent does that may take a capability.
+/// A feature of the agent that may need capabilities.
 #[derive(Debug)]
 pub struct Feature {
-    /// In the words of the documentation.
+    /// Its name, as in the documentation.
     pub name: &'static str,
     /// Whether this configuration wants it.
     pub wanted: fn(&Config) -> bool,
-    /// What it takes.
+    /// The capabilities that it needs.
     pub needs: &'static [Need],
 }
 
-/// One capability that a feature takes.
+/// One capability that a feature needs.
 #[derive(Debug)]
 pub struct Need {
     /// Which.
@@ -39,7 +39,7 @@ pub struct Need {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Span {
-    /// Until everything is attached and the sockets from before are taken over.
+    /// Until everything is attached and the pre-existing sockets are adopted.
     Start,
     /// As long as the agent runs.
     Always,

@@ -1,13 +1,13 @@
-//! What of the host decides which capabilities are needed.
+//! Properties of the host that decide which capabilities are needed.
 
 use std::fs;
 
-/// The facts.
+/// The properties.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     /// Major and minor version of the running kernel.
     pub kernel: (u32, u32),
-    /// Whether bpf(2) is closed to those without capabilities.
+    /// Whether bpf(2) is denied to processes without capabilities.
     pub bpf_restricted: bool,
 }
 
@@ -16,7 +16,7 @@ impl Host {
     pub fn read() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         Self {
-            // One that cannot be read is taken for old, which asks for more.
+            // An unreadable version counts as old, which needs more.
             kernel: version(&read("/proc/sys/kernel/osrelease")).unwrap_or((0, 0)),
             bpf_restricted: read("/proc/sys/kernel/unprivileged_bpf_disabled").trim() != "0",
         }

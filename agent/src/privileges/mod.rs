@@ -1,9 +1,9 @@
-//! What the agent may do, and gives up once it runs.
+//! The capabilities of the agent, and which of them it drops after the start.
 //!
-//! [`features`] is the table: feature → capability, for how long, why. [`Privileges::of`] holds it
-//! against the configuration, the host and what the process was given; [`check`] refuses to start
-//! with too little; [`Privileges::give_up`] drops the rest after the start, once and for all
-//! threads, and closes the door behind: `no_new_privs` and the system calls of [`seccomp`].
+//! [`features`] is the table: feature → capability, for how long, why. [`Privileges::of`] evaluates
+//! it for the configuration, the host and the capabilities of the process; [`check`] refuses to
+//! start with too few; [`Privileges::give_up`] drops the rest after the start, for all threads and
+//! for good: `no_new_privs` and the system call filter of [`seccomp`].
 
 pub mod features;
 pub mod host;
@@ -21,18 +21,18 @@ use self::host::Host;
 use crate::config::{Config, Keep};
 use linux::capability::{Capability, CapabilitySet};
 
-/// How often threads that have ended are waited for, a millisecond at a time.
-const LAST_BREATHS: usize = 200;
+/// How often the exit of joined threads is awaited, a millisecond each.
+const EXIT_CHECKS: usize = 200;
 
 /// Why the agent does not start.
 #[derive(Debug, thiserror::Error)]
-#[error("missing {}; run as root, or grant them: AmbientCapabilities= in systemd, capabilities.add in Kubernetes, cap_add in compose (CAP_SYS_ADMIN stands in for them on old runtimes); `portolan agent --show-privileges` says what each is for", names(.0))]
+#[error("missing {}; run as root, or grant them: AmbientCapabilities= in systemd, capabilities.add in Kubernetes, cap_add in compose (CAP_SYS_ADMIN stands in for them on old runtimes); `portolan agent --show-privileges` lists what each is for", names(.0))]
 pub struct TooLittle(Vec<Capability>);
 
 /// The table, for one configuration, host and process.
 #[derive(Debug)]
 pub struct Privileges {
-    /// What is wanted, one entry a need.
+    /// What enabled features need, one entry for each need.
     pub uses: Vec<Use>,
     /// What the process was given.
     pub given: CapabilitySet,
@@ -45,7 +45,7 @@ pub struct Privileges {
 pub struct Use {
     /// The feature.
     pub feature: &'static str,
-    /// What it takes.
+    /// The capability that it needs.
     pub capability: Capability,
     /// For how long.
     pub needed: Span,
@@ -59,7 +59,7 @@ pub struct Use {
     pub required: bool,
 }
 
-/// Refuses a process that has too little to start with.
+/// Fails if a required capability is missing.
 pub fn check(config: &Config) -> anyhow::Result<Privileges> {
     let given = CapabilitySet::permitted().context("reading this process's capabilities")?;
     let privileges = Privileges::of(config, &Host::read(), given);
@@ -80,7 +80,7 @@ fn names(capabilities: &[Capability]) -> String {
 // === impl Privileges ===
 
 impl Privileges {
-    /// Holds the table against a configuration, a host and what a process was given.
+    /// Evaluates the table for a configuration, a host and the capabilities of a process.
     pub fn of(config: &Config, host: &Host, given: CapabilitySet) -> Self {
         let wanted = FEATURES.iter().filter(|feature| (feature.wanted)(config));
         let uses: Vec<Use> = wanted
@@ -92,7 +92,7 @@ impl Privileges {
         let kept = match config.privileges {
             Keep::All => given,
             Keep::Needed => lasting.filter_map(|one| one.given_by).collect(),
-            // Without those the agent would be blind at once.
+            // Without those the agent could not read its own tables.
             Keep::None => {
                 lasting.filter(|one| one.required).filter_map(|one| one.given_by).collect()
             }
@@ -117,13 +117,13 @@ impl Privileges {
         losses
     }
 
-    /// Gives up what is not needed any more. The threads that are started later inherit it; one
-    /// that runs already would not, so there must be none.
+    /// Drops what is not needed any more. Threads that start later inherit the reduced set; a
+    /// running thread would keep its own, so there must be no other.
     pub fn give_up(&self, config: &Config) -> anyhow::Result<()> {
         let list = || other_threads().context("listing the threads of this process");
         let mut others = list()?;
         // One that was joined is still listed until the kernel has reaped it.
-        for _ in 0..LAST_BREATHS {
+        for _ in 0..EXIT_CHECKS {
             if others.is_empty() {
                 break;
             }
@@ -137,9 +137,9 @@ impl Privileges {
             );
         }
         if config.privileges != Keep::All {
-            self.kept.leave_only().context("giving up capabilities")?;
+            self.kept.leave_only().context("dropping capabilities")?;
         }
-        no_new_privileges().context("renouncing new privileges (PR_SET_NO_NEW_PRIVS)")?;
+        no_new_privileges().context("setting no_new_privs (PR_SET_NO_NEW_PRIVS)")?;
         seccomp::install(config.seccomp, features::attaches_later(config))?;
         tracing::info!(
             "kept {} after the start; system calls: {}",
@@ -190,7 +190,7 @@ fn other_threads() -> io::Result<Vec<String>> {
     Ok(others)
 }
 
-/// From here on no execve(2) can give more than there is (man 2 prctl).
+/// After this no execve(2) can gain privileges (man 2 prctl).
 fn no_new_privileges() -> io::Result<()> {
     Ok(rustix::thread::set_no_new_privs(true)?)
 }

@@ -3,7 +3,7 @@
 //! The list is for what happens after the start: no program can be run, nothing mounted, traced or
 //! loaded, no BPF map or program made. `seccomp = "log"` lets everything pass and has the kernel
 //! write what would be refused to its audit log (`type=1326`); what is refused fails with EPERM, so
-//! that a call nobody thought of costs a feature and not the agent.
+//! that a missing entry disables a feature, but does not end the agent.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -155,7 +155,7 @@ const CALLS: &[(&str, &[libc::c_long])] = &[
     ),
 ];
 
-/// The same things under the names that only x86-64 has kept.
+/// The same under names that exist only on x86-64.
 #[cfg(target_arch = "x86_64")]
 const OLD_CALLS: &[libc::c_long] = &[
     libc::SYS_access,
@@ -215,14 +215,14 @@ const LIMITED: &[Limited] = &[
     Limited { call: libc::SYS_setns, argument: 1, values: &[libc::CLONE_NEWNET as u64] },
 ];
 
-/// What attaching programs after the start takes beside (`kernel/attacher.rs`).
+/// System calls that attaching programs after the start needs in addition (`loader/src/attacher.rs`).
 const ATTACHING: (u64, libc::c_long) = (
     28, // BPF_LINK_CREATE
     libc::SYS_perf_event_open,
 );
 
-/// Installs the list for the calling thread and all that it will start. `attaches`: programs are
-/// attached after the start.
+/// Installs the filter for the calling thread and all threads that it starts later. `attaches`:
+/// programs are attached after the start.
 pub fn install(mode: Seccomp, attaches: bool) -> anyhow::Result<()> {
     let otherwise = match mode {
         Seccomp::Off => return Ok(()),
@@ -234,7 +234,7 @@ pub fn install(mode: Seccomp, attaches: bool) -> anyhow::Result<()> {
         "installing the list of system calls; does this kernel have CONFIG_SECCOMP_FILTER, and may seccomp(2) be called here? --seccomp off does without",
     );
     match installed {
-        // Nothing would have been refused by it.
+        // The filter would not deny anything.
         Err(error) if mode == Seccomp::Log => {
             tracing::warn!("system calls beyond the list are not logged: {error:#}");
             Ok(())

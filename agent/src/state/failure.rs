@@ -1,20 +1,20 @@
-//! Why something that was asked of the desk is not done.
+//! Why the state actor did not carry out a request.
 
 use model::{registry, reservations};
 
-/// Why nothing was done.
+/// Why a request was not carried out; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// What was asked makes no sense.
+    /// The request is invalid.
     #[error("{0}")]
     Wrong(String),
-    /// It contradicts what is written down.
+    /// It contradicts the state or the configuration.
     #[error("{0}")]
     Contradiction(String),
-    /// There is no such thing.
+    /// What it names does not exist.
     #[error("{0}")]
     Missing(String),
-    /// It cannot be done here or now.
+    /// It is not possible on this host or at this time.
     #[error("{0}")]
     Unable(String),
 }
@@ -24,12 +24,12 @@ pub enum Failure {
 impl From<reservations::Refused> for Failure {
     fn from(refused: reservations::Refused) -> Self {
         use reservations::Refused;
-        let said = refused.to_string();
+        let message = refused.to_string();
         match refused {
-            Refused::Taken(_) | Refused::InConfiguration(_) => Self::Contradiction(said),
-            Refused::NotReserved(_) => Self::Missing(said),
-            Refused::Ambiguous(_) | Refused::Over { .. } => Self::Wrong(said),
-            Refused::Full => Self::Unable(said),
+            Refused::Taken(_) | Refused::InConfiguration(_) => Self::Contradiction(message),
+            Refused::NotReserved(_) => Self::Missing(message),
+            Refused::Ambiguous(_) | Refused::Over { .. } => Self::Wrong(message),
+            Refused::Full => Self::Unable(message),
         }
     }
 }
@@ -37,12 +37,12 @@ impl From<reservations::Refused> for Failure {
 impl From<registry::Refused> for Failure {
     fn from(refused: registry::Refused) -> Self {
         use registry::Refused;
-        let said = refused.to_string();
+        let message = refused.to_string();
         match refused {
-            Refused::Taken { .. } => Self::Contradiction(said),
-            Refused::NotRegistered(_) => Self::Missing(said),
-            Refused::Nowhere(_) | Refused::TooManyEndpoints(_) => Self::Wrong(said),
-            Refused::Full => Self::Unable(said),
+            Refused::Taken { .. } => Self::Contradiction(message),
+            Refused::NotRegistered(_) => Self::Missing(message),
+            Refused::Nowhere(_) | Refused::TooManyEndpoints(_) => Self::Wrong(message),
+            Refused::Full => Self::Unable(message),
         }
     }
 }

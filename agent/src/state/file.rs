@@ -12,22 +12,22 @@ use model::reservations::{Environment, Origin, Reservation};
 /// The version that this agent writes, and the newest that it reads.
 pub const VERSION: u64 = 1;
 
-/// Why a text is no state file: where, and how to mend it.
+/// Why a text is not a state file: where, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
-    /// No JSON.
-    #[error("it is no JSON ({0}); mend it there")]
+    /// Not JSON.
+    #[error("it is not JSON ({0}); fix it there")]
     Syntax(String),
-    /// Not ours.
+    /// Not a state file.
     #[error("it has no \"version\"; is it the state file of Portolan?")]
     NoVersion,
-    /// From the future.
+    /// Of a newer version.
     #[error(
         "it has version {0}, and this agent reads up to {VERSION}; a newer Portolan wrote it, so start that one"
     )]
     Newer(u64),
     /// An entry.
-    #[error("{place}: {problem}; mend or remove this entry")]
+    #[error("{place}: {problem}; fix or remove this entry")]
     Entry {
         /// `reservations[3]`
         place: String,
@@ -88,7 +88,7 @@ pub fn read(text: &str, boot: &str) -> Result<Read, Broken> {
     let known = ["version", "boot", "reservations", "services"];
     let keys = whole.as_object().into_iter().flat_map(|object| object.keys());
     if let Some(key) = keys.into_iter().find(|key| !known.contains(&key.as_str())) {
-        let problem = format!("this key is not known; there are {}", known.join(", "));
+        let problem = format!("unknown key; known are {}", known.join(", "));
         return Err(Broken::Entry { place: key.clone(), problem });
     }
     let same_boot = whole.get("boot").and_then(Value::as_str) == Some(boot);
@@ -121,13 +121,13 @@ pub fn write(book: &Book, boot: &str) -> String {
         reservations: reservations.map(ReservationEntry::from).collect(),
         services: book.registry.iter().map(ServiceEntry::from).collect(),
     };
-    // Strings, numbers and lists of them: nothing that JSON could not say.
+    // Strings, numbers and lists of them: JSON can represent all of it.
     let mut text = serde_json::to_string_pretty(&whole).unwrap_or_default();
     text.push('\n');
     text
 }
 
-/// The entries of a list, each with its place.
+/// The entries of a list, each with its path.
 fn entries<'a>(
     whole: &'a Value,
     list: &'static str,
@@ -148,7 +148,7 @@ fn reservation(entry: &Value) -> Result<Reservation, String> {
     let ReservationEntry { port, service, environment, until, enforce, netns } = entry;
     let until = until.map(|text| {
         moment::absolute(&text)
-            .ok_or_else(|| format!("\"{text}\" is no time like 2026-12-01T10:00:00Z"))
+            .ok_or_else(|| format!("\"{text}\" is not a time like 2026-12-01T10:00:00Z"))
     });
     Ok(Reservation {
         port: port.parse::<Port>()?,
@@ -202,12 +202,12 @@ mod tests {
             let broken = read(text, "boot").expect_err(text).to_string();
             assert!(broken.contains(expected), "{text}: {broken}");
         };
-        check("", "it is no JSON (EOF while parsing a value at line 1 column 0)");
+        check("", "it is not JSON (EOF while parsing a value at line 1 column 0)");
         check("{\"version\": 1", "line 1 column 13");
         check("[]", "no \"version\"");
         check("{\"reservations\": []}", "no \"version\"");
         check("{\"version\": 2}", "start that one");
-        check("{\"version\": 1, \"ports\": 1}", "ports: this key is not known");
+        check("{\"version\": 1, \"ports\": 1}", "ports: unknown key");
         check("{\"version\": 1, \"services\": {}}", "services: must be a list");
         let reservation = |entry: &str, expected: &str| {
             let good = "{\"port\": \"80\", \"service\": \"web\"}";
@@ -225,7 +225,7 @@ mod tests {
         );
         reservation(
             "{\"port\": \"81\", \"service\": \"x\", \"until\": \"2h\"}",
-            "\"2h\" is no time",
+            "\"2h\" is not a time",
         );
         let service =
             "{\"version\": 1, \"services\": [{\"name\": \"x\", \"addresses\": [\"db\"]}]}";

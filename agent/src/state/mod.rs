@@ -1,16 +1,17 @@
-//! What the agent was told and remembers: its one file on disk, and the one thread that writes it.
+//! The state of the agent: reservations and registered services, its file on disk, and the one
+//! thread that writes it.
 //!
-//! [`store::Store`] reads and writes the file, whole and at once; [`desk::Desk`] owns the
-//! [`Book`](model::book::Book) and is its only writer; everybody else reads the copy that
-//! it last published.
+//! [`state_file::StateFile`] reads the file and replaces it atomically; [`actor::StateActor`] owns
+//! the [`Book`](model::book::Book) and is its only writer; all others read the copy that it
+//! published last.
 
-pub mod desk;
+pub mod actor;
 mod failure;
 pub mod file;
 mod port_use;
 pub mod requests;
-pub mod store;
+pub mod state_file;
 
-pub use desk::{Caller, Desk, DeskHandle};
+pub use actor::{Caller, StateActor, StateHandle};
 pub use failure::Failure;
-pub use store::Store;
+pub use state_file::StateFile;

@@ -11,7 +11,7 @@ use model::port::{Port, Protocol};
 use model::port_ranges::PortRules;
 
 /// Local ports of the sockets in the namespace that the calling thread is in. One in TIME_WAIT
-/// keeps nobody from the port.
+/// does not block a bind.
 pub fn taken(protocol: Protocol) -> Result<HashSet<u16>, DiagError> {
     let sockets = diag::dump_ports()?.entries.into_iter();
     Ok(sockets
@@ -20,23 +20,24 @@ pub fn taken(protocol: Protocol) -> Result<HashSet<u16>, DiagError> {
         .collect())
 }
 
-/// Whether a port can be bound there on every address, tried for a moment, without listening: some
-/// sockets are in no list (bound and not listening, before Linux 6.8).
+/// Whether a port can be bound there on every address. Binds it for a moment without listening,
+/// because no list shows some sockets (bound and not listening, before Linux 6.8).
 pub fn can_bind(port: Port) -> bool {
     let v4 = bind(Domain::IPV4, port.protocol, (Ipv4Addr::UNSPECIFIED, port.number).into());
     let v6 = bind(Domain::IPV6, port.protocol, (Ipv6Addr::UNSPECIFIED, port.number).into());
     v4.is_ok() && v6.is_ok()
 }
 
-/// The namespace's own rules. /proc/sys/net shows those of the reader (`net_ctl_permissions`,
-/// net/sysctl_net.c).
+/// The sysctls of the namespace that the calling thread is in: /proc/sys/net shows those of the
+/// reader (`net_ctl_permissions`, net/sysctl_net.c).
 pub fn rules() -> PortRules {
     let read =
-        |knob: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{knob}")).unwrap_or_default();
+        |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
     PortRules::parse(&read("ip_local_port_range"), &read("ip_local_reserved_ports"))
 }
 
-/// Binds and closes again; both families at once would be one socket that hides the other's clash.
+/// Binds one family and closes the socket. A dual-stack socket would hide a conflict of the other
+/// family.
 fn bind(domain: Domain, protocol: Protocol, address: SocketAddr) -> std::io::Result<()> {
     let kind = match protocol {
         Protocol::Tcp => Type::STREAM,
@@ -44,7 +45,7 @@ fn bind(domain: Domain, protocol: Protocol, address: SocketAddr) -> std::io::Res
     };
     let socket = match Socket::new(domain, kind, None) {
         Ok(socket) => socket,
-        // No IPv6 here: then nobody can be in the way there.
+        // Without IPv6 no other socket can have the port there.
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -75,7 +76,7 @@ mod tests {
         drop((listener, udp));
         assert!(!taken(Protocol::Tcp).unwrap().contains(&tcp_port));
         assert!(can_bind(Port::tcp(tcp_port)));
-        // Twice: a try leaves nothing behind.
+        // A second time: the first left nothing behind.
         assert!(can_bind(Port::tcp(tcp_port)));
     }
 

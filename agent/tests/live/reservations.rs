@@ -245,7 +245,7 @@ fn a_broken_file_is_kept_aside_and_nothing_is_written_over_it() {
         let agent = Agent::with(&[("state_directory", &directory)]);
         assert!(agent.log().contains("state.json.broken"), "{}", agent.log());
         let said = refused(&agent, here(), "ports reserve 18800 --for web --netns host");
-        assert!(said.contains("state.json.broken") && said.contains("until you mend it"), "{said}");
+        assert!(said.contains("state.json.broken") && said.contains("until you fix it"), "{said}");
         agent.stop();
         assert_eq!(fs::read_to_string(state.path().join("state.json.broken")).unwrap(), broken);
         assert!(!state.path().join("state.json").exists());

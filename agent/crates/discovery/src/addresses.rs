@@ -1,4 +1,4 @@
-//! What addresses tell by themselves.
+//! What an address says by itself.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use agent_common::address::{self, Address};
 
 use model::service::{Service, Source};
 
-/// Addresses that are not of the internet: private, shared, link-local, loopback.
+/// Addresses outside of the internet: private, shared (RFC 6598), link-local, loopback.
 pub(super) fn is_internal(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => {
@@ -20,18 +20,18 @@ pub(super) fn is_internal(ip: IpAddr) -> bool {
     }
 }
 
-/// An end that has no other name.
+/// The name of a peer without any other name: its address.
 pub(super) fn by_address(address: Address) -> Service {
     Service::new(&address::to_ip(address).to_string(), Source::Address)
 }
 
-/// What cannot be the same connection: loopback and not, IPv4 and IPv6.
+/// Keeps apart what cannot be the same connection: loopback or not, IPv4 or IPv6.
 pub(super) fn path(address: Address) -> (bool, bool) {
     let ip = address::to_ip(address);
     (ip.is_loopback(), ip.is_ipv4())
 }
 
-/// Addresses that say nothing about where they are.
+/// Addresses that exist in every network namespace.
 pub(super) fn everywhere(address: Address) -> bool {
     match address::to_ip(address) {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_unspecified(),

@@ -1,4 +1,4 @@
-//! Cgroups: from the number that the kernel half reports to the place that its path tells.
+//! Cgroups: from the id that the kernel reports to what the cgroup's path says.
 //!
 //! The path is found through the owner's process while it lives, else by walking the cgroup tree.
 
@@ -7,44 +7,44 @@ use std::sync::Arc;
 use agent_common::owner::OwnerRow;
 use hashbrown::HashMap;
 
-use super::place::Place;
+use super::cgroup_info::CgroupInfo;
 use linux::hierarchy::Hierarchy;
 use linux::probes::{Kind, Pending, Probes};
 use linux::procfs;
 
-/// Paths kept and folders visited at most. A host with a thousand pods has about 5 000.
+/// Maximum number of paths kept and directories visited. A host with a thousand pods has about 5 000.
 const MAX_CGROUPS: usize = 65_536;
-/// Shortest and longest time between two walks. A walk of 5 000 folders takes some 20 ms.
+/// Shortest and longest time between two walks. A walk of 5 000 directories takes some 20 ms.
 const FIRST_WALK_PAUSE_US: u64 = 1_000_000;
 const LAST_WALK_PAUSE_US: u64 = 60_000_000;
 
-/// The places of this host.
+/// The cgroups of this host.
 pub struct Cgroups {
     hierarchy: Option<Hierarchy>,
     probes: Probes,
-    places: HashMap<u64, Arc<Place>>,
+    cgroups_by_id: HashMap<u64, Arc<CgroupInfo>>,
     /// Cgroups whose process is being looked at.
     asked: HashMap<u64, Pending<Option<String>>>,
-    walking: Option<Pending<Vec<(u64, Place)>>>,
+    walking: Option<Pending<Vec<(u64, CgroupInfo)>>>,
     next_walk_us: u64,
     pause_us: u64,
 }
 
-/// What is known of where an owner lives.
+/// The result of a lookup of an owner's cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whereabouts {
-    /// In this cgroup.
-    At(Arc<Place>),
-    /// In none that could be found, now or later.
-    Nowhere,
-    /// It is being looked for.
+pub enum Lookup {
+    /// It is in this cgroup.
+    Found(Arc<CgroupInfo>),
+    /// There is none, now or later.
+    NotFound,
+    /// A probe is looking: there is an answer within seconds.
+    Running,
+    /// Not found yet; a later lookup may find it.
     Pending,
-    /// Worth asking again later.
-    NotYet,
 }
 
 impl Cgroups {
-    /// Looks for the cgroup v2 hierarchy; without one nobody lives anywhere. `probes` look at
+    /// Looks for the cgroup v2 hierarchy; without one nothing is found. `probes` look at
     /// processes and walk the tree.
     pub fn new(probes: Probes) -> Self {
         Self::with_hierarchy(Hierarchy::find().ok().flatten(), probes)
@@ -55,7 +55,7 @@ impl Cgroups {
         Self {
             hierarchy,
             probes,
-            places: HashMap::new(),
+            cgroups_by_id: HashMap::new(),
             asked: HashMap::new(),
             walking: None,
             next_walk_us: 0,
@@ -63,35 +63,35 @@ impl Cgroups {
         }
     }
 
-    /// Where the owner of this row lives.
-    pub fn place(&mut self, row: &OwnerRow, now_us: u64) -> Whereabouts {
+    /// The cgroup of this row's owner.
+    pub fn lookup(&mut self, row: &OwnerRow, now_us: u64) -> Lookup {
         let id = row.key.cgroup;
         if id == 0 || self.hierarchy.is_none() {
-            return Whereabouts::Nowhere;
+            return Lookup::NotFound;
         }
         self.take_walk();
-        if let Some(place) = self.places.get(&id) {
+        if let Some(info) = self.cgroups_by_id.get(&id) {
             self.asked.remove(&id);
-            return Whereabouts::At(place.clone());
+            return Lookup::Found(info.clone());
         }
         if !self.asked.contains_key(&id) {
             self.ask_process(row.tgid, id);
         }
         if let Some(pending) = self.asked.get(&id) {
-            let Some(answer) = pending.take() else { return Whereabouts::Pending };
+            let Some(answer) = pending.take() else { return Lookup::Running };
             self.asked.remove(&id);
             if let Ok(Some(path)) = answer {
-                self.places.insert(id, Arc::new(Place::of(&path)));
+                self.cgroups_by_id.insert(id, Arc::new(CgroupInfo::of(&path)));
             }
         }
-        if !self.places.contains_key(&id) {
+        if !self.cgroups_by_id.contains_key(&id) {
             self.walk(now_us);
             self.take_walk();
         }
-        match self.places.get(&id) {
-            Some(place) => Whereabouts::At(place.clone()),
-            None if self.walking.is_some() => Whereabouts::Pending,
-            None => Whereabouts::NotYet,
+        match self.cgroups_by_id.get(&id) {
+            Some(info) => Lookup::Found(info.clone()),
+            None if self.walking.is_some() => Lookup::Running,
+            None => Lookup::Pending,
         }
     }
 
@@ -99,7 +99,7 @@ impl Cgroups {
     /// number may be somebody else's by now.
     fn ask_process(&mut self, tgid: u32, id: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
-        if tgid == 0 || self.places.len() + self.asked.len() >= MAX_CGROUPS {
+        if tgid == 0 || self.cgroups_by_id.len() + self.asked.len() >= MAX_CGROUPS {
             return;
         }
         let hierarchy = hierarchy.clone();
@@ -110,8 +110,8 @@ impl Cgroups {
         self.asked.insert(id, self.probes.ask(Kind::Cgroup, look));
     }
 
-    /// Learns the whole tree anew, which also forgets cgroups that are gone; at most once per
-    /// pause, which grows while walks keep coming.
+    /// Reads the whole tree again and forgets cgroups that are gone; at most once per pause, which
+    /// grows while walks are frequent.
     fn walk(&mut self, now_us: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
         if now_us < self.next_walk_us || self.walking.is_some() {
@@ -126,9 +126,9 @@ impl Cgroups {
         self.next_walk_us = now_us + self.pause_us;
         let hierarchy = hierarchy.clone();
         self.walking = Some(self.probes.ask(Kind::Cgroup, move || {
-            let mut places = Vec::new();
-            hierarchy.walk(MAX_CGROUPS, |id, path| places.push((id, Place::of(path))));
-            Ok(places)
+            let mut cgroups = Vec::new();
+            hierarchy.walk(MAX_CGROUPS, |id, path| cgroups.push((id, CgroupInfo::of(path))));
+            Ok(cgroups)
         }));
     }
 
@@ -136,8 +136,9 @@ impl Cgroups {
     fn take_walk(&mut self) {
         let Some(answer) = self.walking.as_ref().and_then(Pending::take) else { return };
         self.walking = None;
-        if let Ok(places) = answer {
-            self.places = places.into_iter().map(|(id, place)| (id, Arc::new(place))).collect();
+        if let Ok(cgroups) = answer {
+            self.cgroups_by_id =
+                cgroups.into_iter().map(|(id, info)| (id, Arc::new(info))).collect();
         }
     }
 }
@@ -168,15 +169,15 @@ mod tests {
         let unit = make("system.slice/nginx.service");
         let mut cgroups =
             Cgroups::with_hierarchy(Some(Hierarchy::at(root.path())), Probes::inline());
-        let at = |path: &str| Whereabouts::At(Arc::new(Place::of(path)));
-        assert_eq!(cgroups.place(&row(container, 0), 0), at(&format!("/docker/{ID}")));
-        assert_eq!(cgroups.place(&row(unit, 0), 0), at("/system.slice/nginx.service"));
-        assert_eq!(cgroups.place(&row(u64::MAX, 0), 0), Whereabouts::NotYet);
-        assert_eq!(cgroups.place(&row(0, 0), 0), Whereabouts::Nowhere);
+        let at = |path: &str| Lookup::Found(Arc::new(CgroupInfo::of(path)));
+        assert_eq!(cgroups.lookup(&row(container, 0), 0), at(&format!("/docker/{ID}")));
+        assert_eq!(cgroups.lookup(&row(unit, 0), 0), at("/system.slice/nginx.service"));
+        assert_eq!(cgroups.lookup(&row(u64::MAX, 0), 0), Lookup::Pending);
+        assert_eq!(cgroups.lookup(&row(0, 0), 0), Lookup::NotFound);
 
         let late = make("docker/late");
-        assert_eq!(cgroups.place(&row(late, 0), 1_000), Whereabouts::NotYet, "no walk yet");
-        assert_eq!(cgroups.place(&row(late, 0), 60_000_000), at("/docker/late"));
+        assert_eq!(cgroups.lookup(&row(late, 0), 1_000), Lookup::Pending, "no walk yet");
+        assert_eq!(cgroups.lookup(&row(late, 0), 60_000_000), at("/docker/late"));
     }
 
     #[test]
@@ -193,8 +194,8 @@ mod tests {
         };
         let mut cgroups = Cgroups::with_hierarchy(Some(hierarchy), Probes::inline());
         cgroups.next_walk_us = u64::MAX;
-        assert_eq!(cgroups.place(&row(id + 1, tgid), 0), Whereabouts::NotYet, "it lives elsewhere");
-        let found = cgroups.place(&row(id, tgid), 0);
-        assert_eq!(found, Whereabouts::At(Arc::new(Place::of(&path))));
+        assert_eq!(cgroups.lookup(&row(id + 1, tgid), 0), Lookup::Pending, "it lives elsewhere");
+        let found = cgroups.lookup(&row(id, tgid), 0);
+        assert_eq!(found, Lookup::Found(Arc::new(CgroupInfo::of(&path))));
     }
 }

@@ -1,36 +1,36 @@
-//! Who was found at the other end of an edge.
+//! The result of a lookup of the other end of an edge.
 
+use super::inventory::Workload;
 use super::rules::Rules;
-use super::told::Bearer;
 use model::service::{Entity, Service, Source};
 
-/// Who is at the other end.
+/// The other end of an edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// What it is called.
+    /// Its name.
     pub service: Service,
-    /// Who it is.
+    /// Its identity.
     pub entity: Entity,
-    /// What the client asked for, if another answered.
-    pub asked: Option<Service>,
-    /// Whether a better name is not to be expected in the next seconds.
-    pub settled: bool,
+    /// The virtual service that the client connected to, if a backend of it answers.
+    pub virtual_service: Option<Service>,
+    /// Whether no better name is expected in the next seconds.
+    pub stable: bool,
 }
 
 impl Found {
-    /// Nothing but the name.
+    /// Only a name.
     pub fn new(service: Service) -> Self {
-        Self { service, entity: Entity::UNKNOWN, asked: None, settled: true }
+        Self { service, entity: Entity::UNKNOWN, virtual_service: None, stable: true }
     }
 
-    /// Somebody whom a source knows, found in this way.
-    pub(super) fn bearer(bearer: &Bearer, source: Source, rules: &Rules) -> Self {
-        let service = rules.bearer(bearer).unwrap_or_else(|| bearer.service.clone());
-        Self { entity: bearer.entity, ..Self::new(service.found_by(source)) }
+    /// A workload of an inventory, found in this way.
+    pub(super) fn workload(workload: &Workload, source: Source, rules: &Rules) -> Self {
+        let service = rules.workload(workload).unwrap_or_else(|| workload.service.clone());
+        Self { entity: workload.entity, ..Self::new(service.found_by(source)) }
     }
 }
 
-/// The one that all of them are, if they are one and every one is known.
+/// The service of all of them, if all are known and have the same name.
 pub(super) fn agreed(found: impl Iterator<Item = Option<Found>>) -> Option<Found> {
     let mut one: Option<Found> = None;
     for found in found {
@@ -44,7 +44,7 @@ pub(super) fn agreed(found: impl Iterator<Item = Option<Found>>) -> Option<Found
     one
 }
 
-/// Of several backends no single one is the bearer of the name.
+/// A service with several backends: the name without the identity of one of them.
 pub(super) fn found_by(found: &Found, source: Source) -> Found {
     Found::new(found.service.found_by(source))
 }

@@ -1,20 +1,20 @@
 //! Names: which service owns a socket, and which service is at the other end.
 //!
-//! [`Names::owner`] asks in this order; the first that knows wins:
+//! [`Names::owner`] tries these in order; the first that has a name wins:
 //!
-//! 1. [`rules`]: what the operator decided;
-//! 2. what the slow sources have [`told`] of the container or pod that the owner's cgroup belongs
-//!    to: Kubernetes, Docker, Podman, the CRI ([`sources`]);
-//! 3. the id of that container ([`place`]);
+//! 1. [`rules`]: the operator's rules;
+//! 2. the [`inventory`] of each slow source, for the container or pod of the owner's cgroup:
+//!    Kubernetes, Docker, Podman, the CRI ([`sources`]);
+//! 3. the id of that container ([`cgroup_info`]);
 //! 4. the systemd unit of the cgroup;
 //! 5. [`process::Processes`]: the program, from its command name and arguments.
 //!
-//! [`Names::remote`] finds the other end in tables made from the last sweep and in what the
-//! sources have told ([`remote`]).
+//! [`Names::remote`] finds the other end in tables made from the last collection and in the
+//! inventories of the sources ([`remote`]).
 //!
-//! Names may arrive late: then the next source's name is used meanwhile and the question is asked
-//! again later, at once when a source has told something new. [`Source`] is ordered from the
-//! surest to the last resort, so whoever keeps a name may keep the surer one.
+//! A name may arrive late. Until then the next source's name is used, and the lookup is repeated
+//! later, or at once when an inventory changes. [`Source`] is ordered from the most to the least
+//! reliable, so a row can keep the more reliable of two names.
 
 #![forbid(unsafe_code)]
 
@@ -34,12 +34,13 @@ use model::snapshot::SourceView;
 
 mod addresses;
 pub mod cgroup;
+pub mod cgroup_info;
 mod command_line;
 pub mod docker_proxy;
 mod flags;
 mod found;
+pub mod inventory;
 mod listener;
-pub mod place;
 pub mod process;
 pub mod processes;
 mod program_name;
@@ -49,16 +50,15 @@ pub mod rules;
 mod shell;
 pub mod sources;
 mod title;
-pub mod told;
 
-use cgroup::{Cgroups, Whereabouts};
+use cgroup::{Cgroups, Lookup};
+use cgroup_info::CgroupInfo;
 pub use found::Found;
+use inventory::{Inventory, Workload};
 use linux::probes::Probes;
-use place::Place;
 use processes::{Process, Processes};
 pub use remote::Client;
 use rules::Rules;
-use told::{Bearer, Told};
 
 /// Owners kept at most; the kernel's table is smaller.
 const MAX_OWNERS: usize = 65_536;
@@ -66,34 +66,34 @@ const MAX_OWNERS: usize = 65_536;
 const FIRST_RETRY_US: u64 = 500_000;
 /// After this many retries an answer stays as it is.
 const RETRIES: u32 = 8;
-/// The name of owners without a name.
+/// The name of owners that no source can name.
 const UNKNOWN: &str = "unknown";
 
-/// An owner, as those who name it see it.
+/// An owner, with what rules look at.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<'a> {
     /// The kernel's row.
     pub row: &'a OwnerRow,
-    /// Where it lives, if that is known.
-    pub place: Option<&'a Place>,
-    /// Its executable, if that is known.
+    /// Its cgroup, if known.
+    pub cgroup_info: Option<&'a CgroupInfo>,
+    /// Its executable, if known.
     pub program: Option<&'a str>,
     /// The ports it listens on.
     pub ports: &'a [u16],
 }
 
-/// The names of everything, and what they are made from.
+/// Resolves names, and holds the tables that they come from.
 pub struct Names {
     rules: Rules,
     /// Whether systemd units are names.
     units: bool,
     cgroups: Cgroups,
     processes: Processes,
-    told: Vec<Arc<Told>>,
-    /// Counts what has been told, so that an answer knows what it was made from.
-    told_version: u64,
-    /// Whether some source may yet tell of containers.
-    expecting: bool,
+    inventories: Vec<Arc<Inventory>>,
+    /// Counts changes of the inventories; an answer remembers the version that it comes from.
+    inventory_version: u64,
+    /// Whether a source may still list new containers.
+    containers_pending: bool,
     missing: bool,
     owners: HashMap<u32, Named>,
     ports: HashMap<u32, Vec<u16>>,
@@ -103,21 +103,21 @@ pub struct Names {
 struct Named {
     born_us: u64,
     service: Service,
-    told_version: u64,
-    settled: bool,
-    /// When to ask again, and how often that has happened; `None` once the answer is final.
+    inventory_version: u64,
+    stable: bool,
+    /// When to look again, and how many retries there were; `None` once the answer is final.
     retry: Option<(u64, u32)>,
 }
 
-/// An answer and what may come of it.
+/// An answer, and whether a better one may follow.
 struct Answer {
     service: Service,
-    /// Asking again may find a better one.
+    /// No later lookup will find a better one.
     is_final: bool,
-    /// A better one is not to be expected in the next seconds.
-    settled: bool,
-    /// It is being looked at: there may be a better one at the next drain.
-    pending: bool,
+    /// No better one is expected in the next seconds.
+    stable: bool,
+    /// A probe is looking: there may be a better one at the next drain.
+    running: bool,
 }
 
 impl Default for Names {
@@ -127,13 +127,13 @@ impl Default for Names {
 }
 
 impl Names {
-    /// With the operator's rules; at most `addresses` ends are called by their address. `probes`
+    /// With the operator's rules; at most `addresses` peers are named by their address. `probes`
     /// look at processes and cgroups.
     pub fn new(rules: Rules, units: bool, addresses: usize, probes: &Probes) -> Self {
         Self::with_cgroups(rules, units, addresses, Cgroups::new(probes.clone()), probes.clone())
     }
 
-    /// As [`Names::new`] with places of one's own.
+    /// As [`Names::new`], with this lookup of cgroups.
     pub fn with_cgroups(
         rules: Rules,
         units: bool,
@@ -147,9 +147,9 @@ impl Names {
             rules,
             units,
             cgroups,
-            told: Vec::new(),
-            told_version: 0,
-            expecting: false,
+            inventories: Vec::new(),
+            inventory_version: 0,
+            containers_pending: false,
             missing: false,
             owners: HashMap::new(),
             ports: HashMap::new(),
@@ -158,13 +158,13 @@ impl Names {
 
     /// What the slow sources know now, the surest first; `expecting` is whether some of them may
     /// yet tell of containers.
-    pub fn set_told(&mut self, told: Vec<Arc<Told>>, expecting: bool) {
-        self.expecting = expecting;
-        let same = self.told.len() == told.len()
-            && self.told.iter().zip(&told).all(|(old, new)| Arc::ptr_eq(old, new));
+    pub fn set_inventories(&mut self, inventories: Vec<Arc<Inventory>>, containers_pending: bool) {
+        self.containers_pending = containers_pending;
+        let same = self.inventories.len() == inventories.len()
+            && self.inventories.iter().zip(&inventories).all(|(old, new)| Arc::ptr_eq(old, new));
         if !same {
-            self.told_version += 1;
-            self.told = told;
+            self.inventory_version += 1;
+            self.inventories = inventories;
         }
     }
 
@@ -173,60 +173,61 @@ impl Names {
         std::mem::take(&mut self.missing) | self.remotes.take_missing()
     }
 
-    /// The service of an owner row, and whether a better name is not to be expected in the next
-    /// seconds. Remembered per slot until the row belongs to another owner (`born_us`); asks again
-    /// if the answer was provisional and its time has come, or something new has been told.
+    /// The service of an owner row, and whether the name is stable: no better one is expected in
+    /// the next seconds. The answer is cached per slot until the row belongs to another owner
+    /// (`born_us`). A provisional answer is looked up again when its retry is due or an inventory
+    /// has changed.
     pub fn owner(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> (Service, bool) {
         if slot == OWNER_OVERFLOW {
             return (Service::other(), true);
         }
         let known = self.owners.get(&slot).filter(|known| known.born_us == row.born_us);
         let mut retries = 0;
-        if let Some(Named { service, told_version, settled, retry, .. }) = known {
-            let news = *told_version != self.told_version;
+        if let Some(Named { service, inventory_version, stable, retry, .. }) = known {
+            let news = *inventory_version != self.inventory_version;
             match retry {
                 Some((at, before)) if now_us >= *at => retries = before + 1,
                 Some((_, before)) if news => retries = *before,
                 None if news && service.source <= Source::Container => {}
-                _ => return (service.clone(), *settled),
+                _ => return (service.clone(), *stable),
             }
         }
         let former = known.map(|known| known.service.clone());
-        let Answer { service: found, is_final, settled, pending } =
+        let Answer { service: found, is_final, stable, running } =
             self.ask(slot, row, None, now_us);
         let service = former.filter(|former| is_no_worse(former, &found)).unwrap_or(found);
         if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&slot) {
             // What is being looked at has an answer or is given up within seconds.
-            let wait = if pending { 0 } else { FIRST_RETRY_US << retries.min(RETRIES) };
-            let retries = if pending { retries.saturating_sub(1) } else { retries };
+            let wait = if running { 0 } else { FIRST_RETRY_US << retries.min(RETRIES) };
+            let retries = if running { retries.saturating_sub(1) } else { retries };
             let retry = (!is_final && retries < RETRIES).then_some((now_us + wait, retries));
             let named = Named {
                 born_us: row.born_us,
                 service: service.clone(),
-                told_version: self.told_version,
-                settled,
+                inventory_version: self.inventory_version,
+                stable,
                 retry,
             };
             self.owners.insert(slot, named);
         }
-        (service, settled)
+        (service, stable)
     }
 
-    /// The service of an owner that has no row, of which this was seen: a process that was there
-    /// before the agent. None while its cgroup is being looked at.
-    pub fn stranger(
+    /// The service of a process without a row in the kernel's table, of which this was seen. None
+    /// while a probe looks for its cgroup.
+    pub fn owner_without_row(
         &mut self,
         row: &OwnerRow,
         seen: &processes::Seen,
         now_us: u64,
     ) -> Option<Service> {
-        // The overflow row's number is nobody's: no ports are known.
+        // The number of the overflow row belongs to no owner: no ports are known.
         let process = Some(Process::Seen(seen.clone()));
-        let Answer { service, pending, .. } = self.ask(OWNER_OVERFLOW, row, process, now_us);
-        (!pending).then_some(service)
+        let Answer { service, running, .. } = self.ask(OWNER_OVERFLOW, row, process, now_us);
+        (!running).then_some(service)
     }
 
-    /// Forgets a slot that the kernel half gave back.
+    /// Forgets a slot that was freed.
     pub fn forget_owner(&mut self, slot: u32) {
         self.owners.remove(&slot);
         self.processes.forget(slot);
@@ -237,7 +238,7 @@ impl Names {
         self.owners.values().filter(|named| &*named.service.name == UNKNOWN).count() as u64
     }
 
-    /// Which owner listens on which port. An owner whose ports are new is named anew.
+    /// Which owner listens on which port. An owner whose ports have changed is looked up again.
     pub fn set_ports(&mut self, listeners: &[ListenerRecord]) {
         let mut ports: HashMap<u32, Vec<u16>> = HashMap::new();
         for record in listeners {
@@ -257,7 +258,7 @@ impl Names {
         self.ports = ports;
     }
 
-    /// What listens where, from the last sweep, each with the name of its owner.
+    /// The listeners of the last collection, each with the name of its owner.
     pub fn set_listeners(&mut self, listeners: &[(ListenerRecord, Service)]) {
         self.remotes.set_listeners(listeners);
     }
@@ -269,84 +270,88 @@ impl Names {
 
     /// Whether there are namespaces of which the addresses are not known yet, and that may be
     /// containers'.
-    pub fn set_strangers(&mut self, strangers: bool) {
-        self.remotes.set_strangers(strangers);
+    pub fn set_unknown_namespaces(&mut self, unknown_namespaces: bool) {
+        self.remotes.set_unknown_namespaces(unknown_namespaces);
     }
 
     /// What DNS servers have told programs of this host since the last time, and how many answers
     /// could not be read.
-    pub fn set_answers(&mut self, answers: &[dns::Answer], malformed: u64, now_us: u64) {
+    pub fn learn_dns_answers(&mut self, answers: &[dns::Answer], malformed: u64, now_us: u64) {
         self.remotes.resolved.learn(answers, malformed, now_us);
     }
 
-    /// How the names from DNS are.
+    /// The state of the names from DNS.
     pub fn resolved(&self) -> SourceView {
         self.remotes.resolved.view()
     }
 
     /// Who connects where, from the edges of role client. Call after [`Self::set_addresses`].
     pub fn set_clients(&mut self, clients: &[Client]) {
-        self.remotes.set_clients(clients, &self.told);
+        self.remotes.set_clients(clients, &self.inventories);
     }
 
     /// The service at the other end of an edge whose owner is in network namespace `netns`.
     ///
-    /// Made from what the tables hold now: when a listener has gone, its name has too. Whoever
-    /// labels rows that live longer should keep the surest name that a row ever had.
+    /// It comes from the current tables: when a listener is gone, its name is gone too. Rows that
+    /// live longer should keep the most reliable name that they ever had.
     pub fn remote(&mut self, netns: u32, key: &EdgeKey) -> Found {
-        self.remotes.resolve(netns, key, &self.rules, &self.told)
+        self.remotes.resolve(netns, key, &self.rules, &self.inventories)
     }
 
-    /// The only service that listens on a port of a namespace: whose connections are there that
-    /// nobody is known to have accepted.
+    /// The only service that listens on a port of a namespace: connections without a known owner
+    /// are attributed to it.
     pub fn listening(&self, netns: u32, port: u16) -> Option<Service> {
         self.remotes.listening(netns, port).map(|service| service.found_by(Source::Listener))
     }
 
-    /// The container behind a port that is published in this namespace, as its runtime calls it:
-    /// whoever listens there does so for the container.
+    /// The container whose port is published in this namespace. The process that listens there is
+    /// a proxy of the runtime.
     pub fn published(&self, netns: u32, port: u16) -> Option<Service> {
-        let bearer = self.told.iter().find_map(|told| told.published(netns, None, port))?;
-        Some(self.rules.bearer(bearer).unwrap_or_else(|| bearer.service.clone()))
+        let workload =
+            self.inventories.iter().find_map(|inventory| inventory.published(netns, None, port))?;
+        Some(self.rules.workload(workload).unwrap_or_else(|| workload.service.clone()))
     }
 
-    /// The container that was to publish a port in this namespace and did not start, as its
-    /// runtime calls it.
-    pub fn refused(&self, netns: u32, port: Port) -> Option<Service> {
-        let bearer = self.told.iter().find_map(|told| told.refused(netns, port))?;
-        Some(self.rules.bearer(bearer).unwrap_or_else(|| bearer.service.clone()))
+    /// The container that failed to start because it could not publish this port.
+    pub fn failed_to_publish(&self, netns: u32, port: Port) -> Option<Service> {
+        let workload =
+            self.inventories.iter().find_map(|inventory| inventory.failed_start(netns, port))?;
+        Some(self.rules.workload(workload).unwrap_or_else(|| workload.service.clone()))
     }
 
-    /// Whether a source tells of containers that publish their ports in this namespace.
+    /// Whether containers of some source publish their ports in this namespace.
     pub fn publishes_in(&self, netns: u32) -> bool {
-        self.told.iter().any(|told| told.published_in() == Some(netns))
+        self.inventories.iter().any(|inventory| inventory.published_in() == Some(netns))
     }
 
-    /// The service at an address and port, if anybody knows.
+    /// The service at an address and port, if known.
     pub fn server(&self, address: Address, port: u16) -> Option<Service> {
-        self.remotes.at(address, port, &self.rules, &self.told)
+        self.remotes.at(address, port, &self.rules, &self.inventories)
     }
 
-    /// Where the endpoints of Kubernetes Services that are ready listen.
+    /// The ready endpoints of Kubernetes Services.
     pub fn endpoints(&self) -> impl Iterator<Item = SocketAddr> {
-        let ready = self.told.iter().flat_map(|told| told.ready());
+        let ready = self.inventories.iter().flat_map(|inventory| inventory.ready());
         ready.map(|(address, port)| SocketAddr::new(address::to_ip(address), port))
     }
 
-    /// Whether others answer in the place of this address and port.
+    /// Whether this address and port is virtual: backends answer for it.
     pub fn is_front(&self, address: Address, port: u16) -> bool {
-        self.told.iter().any(|told| {
-            told.frontend(address, port).is_some() || !told.answers(address, port).is_empty()
+        self.inventories.iter().any(|inventory| {
+            inventory.frontend(address, port).is_some()
+                || !inventory.backends(address, port).is_empty()
         })
     }
 
-    /// The pod or container that has an address, by its own name.
+    /// The name of the pod or container that has an address.
     pub fn instance(&self, address: Address) -> Option<Arc<str>> {
-        let bearer = |told: &Arc<Told>| {
-            let bearer = told.at(address).or_else(|| told.endpoint(address))?;
-            Some(Arc::clone(&bearer.instance))
+        let workload = |inventory: &Arc<Inventory>| {
+            let workload = inventory.at(address).or_else(|| inventory.endpoint(address))?;
+            Some(Arc::clone(&workload.instance))
         };
-        self.told.iter().find_map(|told| bearer(told).filter(|name| !name.is_empty()))
+        self.inventories
+            .iter()
+            .find_map(|inventory| workload(inventory).filter(|name| !name.is_empty()))
     }
 
     /// Table entries left out because a table was full.
@@ -354,7 +359,8 @@ impl Names {
         self.remotes.dropped()
     }
 
-    /// Asks who knows. `process` is what was seen of the process, if it was looked at already.
+    /// Looks a name up in all sources. `process` is what was seen of the process, if a probe has
+    /// looked at it already.
     fn ask(
         &mut self,
         slot: u32,
@@ -362,66 +368,67 @@ impl Names {
         mut process: Option<Process>,
         now_us: u64,
     ) -> Answer {
-        let certain = |service| Answer { service, is_final: true, settled: true, pending: false };
+        let certain = |service| Answer { service, is_final: true, stable: true, running: false };
         if row.key.cgroup == 0 && row.key.comm[0] == 0 {
-            // No task was involved when the socket was first seen.
+            // The socket was first seen outside of any process.
             return certain(Service::new("none", Source::Unknown));
         }
-        let whereabouts = self.cgroups.place(row, now_us);
-        let place = match &whereabouts {
-            Whereabouts::At(place) => Some(&**place),
-            Whereabouts::Nowhere | Whereabouts::Pending | Whereabouts::NotYet => None,
+        let cgroup = self.cgroups.lookup(row, now_us);
+        let cgroup_info = match &cgroup {
+            Lookup::Found(info) => Some(&**info),
+            Lookup::NotFound | Lookup::Running | Lookup::Pending => None,
         };
         let ports = self.ports.get(&slot).map_or(&[][..], Vec::as_slice);
-        let by_program = self.rules.look_at_programs();
-        if by_program && process.is_none() {
+        if self.rules.look_at_programs() && process.is_none() {
             process = Some(self.processes.look(slot, row));
         }
         let program = match &process {
             Some(Process::Seen(seen)) => seen.executable.as_deref(),
             _ => None,
         };
-        let owner = Owner { row, place, program, ports };
-        let bearer = place.and_then(|place| self.told.iter().find_map(|told| told.bearer(place)));
-        if let Some(service) = self.rules.owner(&owner, bearer) {
+        let owner = Owner { row, cgroup_info, program, ports };
+        let workload = cgroup_info.and_then(|cgroup_info| {
+            self.inventories.iter().find_map(|inventory| inventory.workload(cgroup_info))
+        });
+        if let Some(service) = self.rules.owner(&owner, workload) {
             return certain(service);
         }
-        let looks_on =
-            whereabouts == Whereabouts::Pending || matches!(process, Some(Process::Pending));
-        if let Some(Bearer { service, .. }) = bearer.filter(|_| !looks_on) {
+        // With the executable a rule may apply.
+        let is_running = |process: &Option<Process>| {
+            cgroup == Lookup::Running || matches!(process, Some(Process::Pending))
+        };
+        if let Some(Workload { service, .. }) = workload {
+            if is_running(&process) {
+                let service = service.clone();
+                return Answer { service, is_final: false, stable: false, running: true };
+            }
             return certain(service.clone());
         }
-        let bearer = bearer.map(|bearer| bearer.service.clone());
-        let container = place.and_then(Place::container_name);
-        let untold = container.is_some() && bearer.is_none() && self.expecting;
-        self.missing |= untold;
-        let lost = whereabouts == Whereabouts::NotYet;
-        let unit = || place.filter(|_| self.units)?.unit.clone();
-        let program = || {
-            let process = process.get_or_insert_with(|| self.processes.look(slot, row));
-            match process {
-                Process::Seen(seen) => seen.name.clone(),
-                Process::Pending | Process::Unseen => process::name(row),
-            }
+        let container = cgroup_info.and_then(CgroupInfo::container_name);
+        let pending = container.is_some() && self.containers_pending;
+        self.missing |= pending;
+        let cgroup_pending = cgroup == Lookup::Pending;
+        let unit = || cgroup_info.filter(|_| self.units)?.unit.clone();
+        let program = || match process.get_or_insert_with(|| self.processes.look(slot, row)) {
+            Process::Seen(seen) => seen.name.clone(),
+            Process::Pending | Process::Unseen => process::name(row),
         };
-        let service = bearer
-            .or(container)
+        let service = container
             .or_else(unit)
             .or_else(program)
             .unwrap_or_else(|| Service::new(UNKNOWN, Source::Unknown));
-        let pending =
-            whereabouts == Whereabouts::Pending || matches!(process, Some(Process::Pending));
+        let running = is_running(&process);
         Answer {
             service,
-            is_final: !untold && !lost && !pending,
-            settled: !(untold || lost && self.expecting || pending),
-            pending,
+            is_final: !pending && !cgroup_pending && !running,
+            stable: !(pending || cgroup_pending && self.containers_pending || running),
+            running,
         }
     }
 }
 
-/// Whether a name that was known is to stay although this one was found. The process may have
-/// gone meanwhile, and what is known of it with it. A runtime is right about its containers.
+/// Whether a former name stays although this one was found. The process may have exited
+/// meanwhile, and less is known of it then. A runtime's name for its container replaces the former.
 fn is_no_worse(former: &Service, found: &Service) -> bool {
     former.source < found.source
         || (former.source == found.source && found.source >= Source::Container)

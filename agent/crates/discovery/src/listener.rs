@@ -5,7 +5,7 @@ use agent_common::listener::ListenerRecord;
 
 use model::service::{Entity, Service};
 
-/// Somebody who listens.
+/// A listening socket.
 pub(super) struct Listener {
     address: Address,
     accepts_v4: bool,
@@ -26,7 +26,7 @@ impl Listener {
         }
     }
 
-    /// How well it fits an address; none if it does not. As in the kernel's lookup
+    /// How well it matches an address; `None` if it does not. As in the kernel's lookup
     /// (`compute_score`, net/ipv4/inet_hashtables.c), a listener on the address beats one on all,
     /// and one of the address's own family beats a dual-stack one.
     pub(super) fn score(&self, address: Address) -> Option<u8> {

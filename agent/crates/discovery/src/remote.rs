@@ -1,18 +1,18 @@
-//! The other end of an edge. An address alone says little, so these are asked, in this order:
+//! The other end of an edge. An address alone says little, so these are tried in order:
 //!
 //! 1. a rule of the configuration for the address;
-//! 2. for a client's edge: the backends that really answered, if the address is a Kubernetes
+//! 2. for a client's edge: the backends that actually answered, if the address is a Kubernetes
 //!    Service's or was translated (connection tracking), else the Service's endpoints;
-//! 3. whose published port it is; who listens there;
-//! 4. the container or pod that has the address; for a server's edge, before this, nobody, and
-//!    after it the only service of that namespace that connects there;
+//! 3. the container that publishes the port; the process that listens there;
+//! 4. the container or pod that has the address; for a server's edge 2 and 3 are skipped, and the
+//!    only service of that namespace that connects there comes next;
 //! 5. the Kubernetes Service that has an endpoint there;
 //! 6. a network with a name;
-//! 7. the name that somebody in the owner's namespace asked a DNS server for ([`Resolved`]), or
-//!    the address itself, both under a cap; else `internet` or `other`.
+//! 7. the name that a program in the owner's namespace resolved to the address by DNS
+//!    ([`Resolved`]), or the address itself, both up to a limit; else `internet` or `other`.
 //!
-//! `127.0.0.1` is a different place in every network namespace. So for 3 and 4 an address is first
-//! given its namespace, seen from the owner's; see [`Remotes::place`].
+//! `127.0.0.1` is a different host in every network namespace. So for 3 and 4 the namespace of the
+//! address is found first, seen from the owner's; see [`Remotes::namespace_of`].
 
 use std::sync::Arc;
 
@@ -23,18 +23,18 @@ use hashbrown::{HashMap, HashSet};
 
 use super::addresses::{by_address, everywhere, is_internal, path};
 use super::found::{Found, agreed, found_by};
+use super::inventory::{Inventory, Workload};
 use super::listener::Listener;
 use super::resolved::Resolved;
 use super::rules::Rules;
-use super::told::{Bearer, Told};
 use model::service::{Service, Source};
 
 /// Entries per table at most.
 const MAX_ENTRIES: usize = 65_536;
-/// Ends that are called by their address or by a name from DNS at most, unless the operator decides.
+/// Default limit of peers that are named by their address or by a name from DNS.
 pub const MAX_ADDRESSES: usize = 4096;
-/// How often the sources are asked about an end that has no name.
-const QUESTIONS: u8 = 3;
+/// How often a refresh of the sources is requested for a peer without a name.
+const MAX_LOOKUPS: u8 = 3;
 
 /// A service of this host that connects somewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,21 +53,21 @@ pub struct Client {
 pub(super) struct Remotes {
     listeners: HashMap<(u32, u16), Vec<Listener>>,
     /// Address → the namespace that has it; `None` if several do.
-    places: HashMap<Address, Option<u32>>,
+    namespaces: HashMap<Address, Option<u32>>,
     own: HashSet<(u32, Address)>,
     /// What the clients of a namespace connect to → the service; `None` if several do.
     clients: HashMap<Connection, Option<Service>>,
-    /// What was asked of DNS servers.
+    /// Names from DNS responses.
     pub(super) resolved: Resolved,
-    /// Ends that are called by their address or by what was asked for, each with the round in which
-    /// it was last needed.
+    /// Peers that are named by their address or by DNS, each with the round in which it was last
+    /// used.
     admitted: HashMap<Address, u64>,
     max_addresses: usize,
     round: u64,
-    /// Ends without a name, and how often the sources were asked about them.
-    questions: HashMap<(Address, u16), u8>,
+    /// Peers without a name, and how often a refresh was requested for each.
+    lookups: HashMap<(Address, u16), u8>,
     missing: bool,
-    strangers: bool,
+    unknown_namespaces: bool,
     dropped_listeners: u64,
     dropped_addresses: u64,
     dropped_clients: u64,
@@ -87,16 +87,16 @@ impl Remotes {
     pub(super) fn new(max_addresses: usize) -> Self {
         Self {
             listeners: HashMap::new(),
-            places: HashMap::new(),
+            namespaces: HashMap::new(),
             own: HashSet::new(),
             clients: HashMap::new(),
             resolved: Resolved::default(),
             admitted: HashMap::new(),
             max_addresses,
             round: 0,
-            questions: HashMap::new(),
+            lookups: HashMap::new(),
             missing: false,
-            strangers: false,
+            unknown_namespaces: false,
             dropped_listeners: 0,
             dropped_addresses: 0,
             dropped_clients: 0,
@@ -118,33 +118,34 @@ impl Remotes {
     pub(super) fn set_addresses(&mut self, addresses: &[(u32, Address)]) {
         let kept = addresses.get(..MAX_ENTRIES).unwrap_or(addresses);
         self.dropped_addresses = (addresses.len() - kept.len()) as u64;
-        self.places.clear();
+        self.namespaces.clear();
         self.own.clear();
         for &(netns, address) in kept {
             self.own.insert((netns, address));
             if everywhere(address) {
                 continue;
             }
-            self.places
+            self.namespaces
                 .entry(address)
-                .and_modify(|place| *place = place.filter(|one| *one == netns))
+                .and_modify(|namespace| *namespace = namespace.filter(|one| *one == netns))
                 .or_insert(Some(netns));
         }
     }
 
-    pub(super) fn set_clients(&mut self, clients: &[Client], told: &[Arc<Told>]) {
+    pub(super) fn set_clients(&mut self, clients: &[Client], inventories: &[Arc<Inventory>]) {
         self.round += 1;
         let round = self.round;
-        // What nobody needed in the last round makes room.
+        // Addresses without an edge in the last round make room.
         self.admitted.retain(|_, needed| *needed + 1 >= round);
         let kept = clients.get(..MAX_ENTRIES).unwrap_or(clients);
         self.dropped_clients = (clients.len() - kept.len()) as u64;
         let mut table: HashMap<Connection, Option<Service>> = HashMap::new();
         for Client { netns, remote, port, service } in kept {
-            // Whom it asked, and who may have answered in that one's place.
-            let answers = told.iter().flat_map(|told| told.answers(*remote, *port));
-            for (remote, port) in answers.copied().chain([(*remote, *port)]) {
-                let Some(server) = self.place(*netns, remote) else { continue };
+            // The requested address, and the backends that may have answered for it.
+            let backends =
+                inventories.iter().flat_map(|inventory| inventory.backends(*remote, *port));
+            for (remote, port) in backends.copied().chain([(*remote, *port)]) {
+                let Some(server) = self.namespace_of(*netns, remote) else { continue };
                 let connection = Connection { client: *netns, server, port, path: path(remote) };
                 table
                     .entry(connection)
@@ -159,8 +160,8 @@ impl Remotes {
         self.clients = table;
     }
 
-    pub(super) fn set_strangers(&mut self, strangers: bool) {
-        self.strangers = strangers;
+    pub(super) fn set_unknown_namespaces(&mut self, unknown_namespaces: bool) {
+        self.unknown_namespaces = unknown_namespaces;
     }
 
     pub(super) fn take_missing(&mut self) -> bool {
@@ -173,13 +174,13 @@ impl Remotes {
         netns: u32,
         key: &EdgeKey,
         rules: &Rules,
-        told: &[Arc<Told>],
+        inventories: &[Arc<Inventory>],
     ) -> Found {
         match key.role {
-            ROLE_CLIENT => self.server(netns, key, rules, told),
+            ROLE_CLIENT => self.server(netns, key, rules, inventories),
             ROLE_SERVER if key.remote == address::INTERNET => Found::new(Service::internet()),
             ROLE_SERVER if key.remote == address::UNSPECIFIED => Found::new(Service::any()),
-            ROLE_SERVER => self.peer(netns, key, rules, told),
+            ROLE_SERVER => self.peer(netns, key, rules, inventories),
             // What happens to a listener before there is a connection has no client yet.
             ROLE_LISTENER => Found::new(Service::any()),
             _ => Found::new(Service::other()),
@@ -191,110 +192,138 @@ impl Remotes {
         dropped_listeners + dropped_addresses + dropped_clients
     }
 
-    /// Whom a client has connected to.
-    fn server(&mut self, netns: u32, key: &EdgeKey, rules: &Rules, told: &[Arc<Told>]) -> Found {
+    /// The server that a client has connected to.
+    fn server(
+        &mut self,
+        netns: u32,
+        key: &EdgeKey,
+        rules: &Rules,
+        inventories: &[Arc<Inventory>],
+    ) -> Found {
         let (remote, port) = (key.remote, key.port);
         if let Some(service) = rules.address(remote) {
             return Found::new(service);
         }
-        let frontend = told.iter().find_map(|told| told.frontend(remote, port));
-        let answers: Vec<_> = told.iter().flat_map(|told| told.answers(remote, port)).collect();
-        let answered =
-            agreed(answers.iter().map(|(at, port)| self.direct(netns, *at, *port, rules, told)));
+        let frontend = inventories.iter().find_map(|inventory| inventory.frontend(remote, port));
+        let backends: Vec<_> =
+            inventories.iter().flat_map(|inventory| inventory.backends(remote, port)).collect();
+        let answered = agreed(
+            backends.iter().map(|(at, port)| self.direct(netns, *at, *port, rules, inventories)),
+        );
         if let Some(frontend) = frontend {
-            let asked = Some(frontend.service.clone());
+            let virtual_service = Some(frontend.service.clone());
             if let Some(found) = answered {
-                return Found { asked, ..found_by(&found, Source::Conntrack) };
+                return Found { virtual_service, ..found_by(&found, Source::Conntrack) };
             }
-            let backends = frontend.backends.iter();
+            let endpoints = frontend.backends.iter();
             if let Some(found) =
-                agreed(backends.map(|at| self.direct(netns, *at, port, rules, told)))
+                agreed(endpoints.map(|at| self.direct(netns, *at, port, rules, inventories)))
             {
-                return Found { asked, ..found_by(&found, Source::ServiceAddress) };
+                return Found { virtual_service, ..found_by(&found, Source::ServiceAddress) };
             }
             // Several services are behind it: which of them answered may be known later.
-            let settled = !answers.is_empty() || !self.wonder(remote, port);
-            return Found { settled, ..Found::new(frontend.service.clone()) };
+            let stable = !backends.is_empty() || !self.request_lookup(remote, port);
+            return Found { stable, ..Found::new(frontend.service.clone()) };
         }
         if let Some(found) = answered {
-            let asked = self.direct(netns, remote, port, rules, told).map(|found| found.service);
+            let virtual_service =
+                self.direct(netns, remote, port, rules, inventories).map(|found| found.service);
             let by_name = || self.resolved.name(netns, remote).map(|(service, _)| service);
-            let asked = asked.or_else(by_name).or_else(|| Some(by_address(remote)));
-            let asked = asked.filter(|asked| !asked.is_called_as(&found.service));
-            return Found { asked, ..found_by(&found, Source::Conntrack) };
+            let virtual_service =
+                virtual_service.or_else(by_name).or_else(|| Some(by_address(remote)));
+            let virtual_service = virtual_service
+                .filter(|virtual_service| !virtual_service.is_called_as(&found.service));
+            return Found { virtual_service, ..found_by(&found, Source::Conntrack) };
         }
-        match self.direct(netns, remote, port, rules, told) {
+        match self.direct(netns, remote, port, rules, inventories) {
             Some(found) => found,
-            None => self.stranger(Some(netns), remote, port, rules),
+            None => self.unknown_peer(Some(netns), remote, port, rules),
         }
     }
 
-    /// The service at an address and port as everybody sees it: whoever connects from wherever.
+    /// The service at an address and port, from any namespace.
     pub(super) fn at(
         &self,
         remote: Address,
         port: u16,
         rules: &Rules,
-        told: &[Arc<Told>],
+        inventories: &[Arc<Inventory>],
     ) -> Option<Service> {
         // No namespace has the number 0.
-        let direct = || self.direct(0, remote, port, rules, told).map(|found| found.service);
+        let direct = || self.direct(0, remote, port, rules, inventories).map(|found| found.service);
         rules.address(remote).or_else(direct).or_else(|| rules.network(remote))
     }
 
-    /// Who is at an address and port, without translation.
+    /// The service at an address and port, without translation.
     fn direct(
         &self,
         netns: u32,
         remote: Address,
         port: u16,
         rules: &Rules,
-        told: &[Arc<Told>],
+        inventories: &[Arc<Inventory>],
     ) -> Option<Found> {
-        if let Some(place) = self.place(netns, remote) {
-            let published = told.iter().find_map(|told| told.published(place, Some(remote), port));
-            if let Some(bearer) = published {
-                return Some(Found::bearer(bearer, Source::PublishedPort, rules));
+        if let Some(namespace) = self.namespace_of(netns, remote) {
+            let published = inventories
+                .iter()
+                .find_map(|inventory| inventory.published(namespace, Some(remote), port));
+            if let Some(workload) = published {
+                return Some(Found::workload(workload, Source::PublishedPort, rules));
             }
-            if let Some(listener) = self.listener(place, remote, port) {
+            if let Some(listener) = self.listener(namespace, remote, port) {
                 let service = listener.service.found_by(Source::Listener);
                 return Some(Found { entity: listener.entity, ..Found::new(service) });
             }
         }
-        let at = |told: &Arc<Told>| {
-            Some(Found::bearer(self.container(remote, told)?, Source::ContainerAddress, rules))
+        let at = |inventory: &Arc<Inventory>| {
+            Some(Found::workload(
+                self.container(remote, inventory)?,
+                Source::ContainerAddress,
+                rules,
+            ))
         };
-        let endpoint = |told: &Arc<Told>| {
-            Some(Found::bearer(told.endpoint(remote)?, Source::ServiceAddress, rules))
+        let endpoint = |inventory: &Arc<Inventory>| {
+            Some(Found::workload(inventory.endpoint(remote)?, Source::ServiceAddress, rules))
         };
-        told.iter().find_map(at).or_else(|| told.iter().find_map(endpoint))
+        inventories.iter().find_map(at).or_else(|| inventories.iter().find_map(endpoint))
     }
 
-    /// Who has connected to a server.
-    fn peer(&mut self, netns: u32, key: &EdgeKey, rules: &Rules, told: &[Arc<Told>]) -> Found {
+    /// The client that has connected to a server.
+    fn peer(
+        &mut self,
+        netns: u32,
+        key: &EdgeKey,
+        rules: &Rules,
+        inventories: &[Arc<Inventory>],
+    ) -> Found {
         let remote = key.remote;
         if let Some(service) = rules.address(remote) {
             return Found::new(service);
         }
-        if let Some(bearer) = told.iter().find_map(|told| self.container(remote, told)) {
-            return Found::bearer(bearer, Source::ContainerAddress, rules);
+        if let Some(workload) =
+            inventories.iter().find_map(|inventory| self.container(remote, inventory))
+        {
+            return Found::workload(workload, Source::ContainerAddress, rules);
         }
-        let guess = self.place(netns, remote).and_then(|place| self.client(place, netns, key));
+        let guess = self
+            .namespace_of(netns, remote)
+            .and_then(|namespace| self.client(namespace, netns, key));
         if let Some(service) = guess {
             return Found::new(service.found_by(Source::LocalClient));
         }
-        if let Some(bearer) = told.iter().find_map(|told| told.endpoint(remote)) {
-            return Found::bearer(bearer, Source::ServiceAddress, rules);
+        if let Some(workload) = inventories.iter().find_map(|inventory| inventory.endpoint(remote))
+        {
+            return Found::workload(workload, Source::ServiceAddress, rules);
         }
-        // Names are those of servers: who connects from there is not known by them.
-        self.stranger(None, remote, 0, rules)
+        // DNS names belong to servers, not to the clients at the same address.
+        self.unknown_peer(None, remote, 0, rules)
     }
 
     /// The container that has an address. Two runtimes may use the same networks: then the address
-    /// is in two places, and says nothing.
-    fn container<'a>(&self, remote: Address, told: &'a Told) -> Option<&'a Bearer> {
-        let ambiguous = self.places.get(&remote).is_some_and(Option::is_none);
-        if ambiguous { None } else { told.at(remote) }
+    /// is ambiguous and names nothing.
+    fn container<'a>(&self, remote: Address, inventory: &'a Inventory) -> Option<&'a Workload> {
+        let ambiguous = self.namespaces.get(&remote).is_some_and(Option::is_none);
+        if ambiguous { None } else { inventory.at(remote) }
     }
 
     /// The service that listens on a port of a namespace, if it is the only one.
@@ -304,42 +333,42 @@ impl Remotes {
         alone.then_some(&first.service)
     }
 
-    /// An end that nobody knows, unless namespace `asked_in` has asked for it by a name.
-    fn stranger(
+    /// A peer that no source knows; by its DNS name if namespace `resolved_in` has resolved one.
+    fn unknown_peer(
         &mut self,
-        asked_in: Option<u32>,
+        resolved_in: Option<u32>,
         remote: Address,
         port: u16,
         rules: &Rules,
     ) -> Found {
-        let settled = !self.wonder(remote, port);
+        let stable = !self.request_lookup(remote, port);
         if let Some(service) = rules.network(remote) {
-            return Found { settled, ..Found::new(service) };
+            return Found { stable, ..Found::new(service) };
         }
         if !self.admit(remote) {
-            let is_ours = is_internal(address::to_ip(remote));
-            let rest = if is_ours { Service::other() } else { Service::internet() };
-            return Found { settled, ..Found::new(rest) };
+            let is_private = is_internal(address::to_ip(remote));
+            let rest = if is_private { Service::other() } else { Service::internet() };
+            return Found { stable, ..Found::new(rest) };
         }
-        match asked_in.and_then(|netns| self.resolved.name(netns, remote)) {
-            Some((service, entity)) => Found { entity, settled, ..Found::new(service) },
-            None => Found { settled, ..Found::new(by_address(remote)) },
+        match resolved_in.and_then(|netns| self.resolved.name(netns, remote)) {
+            Some((service, entity)) => Found { entity, stable, ..Found::new(service) },
+            None => Found { stable, ..Found::new(by_address(remote)) },
         }
     }
 
-    /// Lets the sources be asked some times about an end; returns whether an answer may come.
-    fn wonder(&mut self, remote: Address, port: u16) -> bool {
-        if self.questions.len() >= MAX_ENTRIES {
-            self.questions.clear();
+    /// Requests a refresh of the sources, a few times for each peer; returns whether it may help.
+    fn request_lookup(&mut self, remote: Address, port: u16) -> bool {
+        if self.lookups.len() >= MAX_ENTRIES {
+            self.lookups.clear();
         }
-        let asked = self.questions.entry((remote, port)).or_default();
-        let goes_on = *asked < QUESTIONS;
-        *asked += u8::from(goes_on);
+        let lookups = self.lookups.entry((remote, port)).or_default();
+        let goes_on = *lookups < MAX_LOOKUPS;
+        *lookups += u8::from(goes_on);
         self.missing |= goes_on;
-        self.strangers
+        self.unknown_namespaces
     }
 
-    /// Whether there is room for a name of its own for this address.
+    /// Whether this address is within the limit and may be a name of its own.
     fn admit(&mut self, remote: Address) -> bool {
         let room = self.admitted.len() < self.max_addresses || self.admitted.contains_key(&remote);
         if room {
@@ -348,18 +377,18 @@ impl Remotes {
         room
     }
 
-    /// The namespace that `address` leads to from `netns`, if it is one of this host and only one.
-    fn place(&self, netns: u32, address: Address) -> Option<u32> {
+    /// The namespace that `address` belongs to, seen from `netns`, if it is exactly one of this host.
+    fn namespace_of(&self, netns: u32, address: Address) -> Option<u32> {
         if address::to_ip(address).is_loopback() || self.own.contains(&(netns, address)) {
             return Some(netns);
         }
         if self.dropped_addresses > 0 {
             return None; // Another namespace may have it too.
         }
-        self.places.get(&address).copied().flatten()
+        self.namespaces.get(&address).copied().flatten()
     }
 
-    /// Who listens there.
+    /// The listener that a connection to this address and port reaches.
     fn listener(&self, netns: u32, address: Address, port: u16) -> Option<&Listener> {
         let candidates = self.listeners.get(&(netns, port))?;
         candidates
@@ -372,7 +401,7 @@ impl Remotes {
             .map(|(_, listener)| listener)
     }
 
-    /// Who in namespace `client` has connections to the port of `server` that look like `key`.
+    /// The service in namespace `client` with connections to the port of `server` that match `key`.
     fn client(&self, client: u32, server: u32, key: &EdgeKey) -> Option<&Service> {
         if self.dropped_clients > 0 {
             return None; // The only one in the table may not be the only one.

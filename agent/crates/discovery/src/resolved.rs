@@ -1,10 +1,10 @@
-//! Names that programs of this host have asked DNS servers for, by the addresses they were given.
+//! Names that programs of this host have resolved by DNS, by address.
 //!
-//! A name belongs to the network namespace it was asked in: others may have other servers. It is
-//! the name that the program knows, not one behind it (CNAME). Names end with their time to live,
-//! but not within [`FLOOR_SECONDS`], as programs keep addresses longer than they are told to, and
-//! not as long as an edge leads there. An address that was asked for under several names
-//! keeps the first as long as that lives: names that change to and fro would be worse.
+//! A name belongs to the network namespace that resolved it: others may have other servers. It is
+//! the queried name, not the target of a CNAME. Names expire with their time to live, but not
+//! before [`FLOOR_SECONDS`], as programs keep addresses for longer, and not while an edge leads
+//! there. An address with several names keeps the first until that expires, so that labels do not
+//! alternate.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use model::snapshot::{SourceState, SourceView};
 pub const MAX_NAMES: usize = 16_384;
 /// Addresses of one namespace at most.
 pub const MAX_OF_NAMESPACE: usize = MAX_NAMES / 4;
-/// A name is good for at least so long: Java, which asks for nothing less, keeps addresses so long.
+/// Shortest lifetime of a name: Java caches addresses for this long by default.
 const FLOOR_SECONDS: u64 = 30;
-/// And at most so long without being asked for again.
+/// Longest lifetime of a name that is not resolved again.
 const CEILING_SECONDS: u64 = 24 * 60 * 60;
 
-/// What has been resolved.
+/// The resolved names.
 #[derive(Default)]
 pub(super) struct Resolved {
     names: HashMap<(u32, Address), Name>,
@@ -47,12 +47,12 @@ struct Name {
 // === impl Resolved ===
 
 impl Resolved {
-    /// Takes in what has been told since the last time; it is `now_us`.
+    /// Adds the DNS responses since the last call; `now_us` is the current time.
     pub(super) fn learn(&mut self, answers: &[Answer], malformed: u64, now_us: u64) {
         self.malformed += malformed;
         self.now_us = now_us;
         self.round += 1;
-        // What an edge led to in the last round it leads to still, as far as is known.
+        // An edge that used a name in the last round is taken to be still there.
         let (now, round) = (self.now_us, self.round);
         let counts = &mut self.of_namespace;
         self.names.retain(|(netns, _), name| {
@@ -66,7 +66,7 @@ impl Resolved {
             self.answers += 1;
             let name: Arc<str> = answer.resolution.name.as_str().into();
             for (ip, ttl) in &answer.resolution.addresses {
-                if is_a_place(*ip) {
+                if is_host_address(*ip) {
                     let seconds = u64::from(*ttl).clamp(FLOOR_SECONDS, CEILING_SECONDS);
                     let until_us = answer.time_ns / 1000 + seconds * 1_000_000;
                     self.put((answer.netns, address::from_ip(*ip)), &name, until_us);
@@ -75,14 +75,14 @@ impl Resolved {
         }
     }
 
-    /// What is at an address, as namespace `netns` knows it.
+    /// The name of an address, as namespace `netns` has resolved it.
     pub(super) fn name(&mut self, netns: u32, address: Address) -> Option<(Service, Entity)> {
         let known = self.names.get_mut(&(netns, address))?;
         known.needed = self.round;
         Some((Service::new(&known.text, Source::Dns), Entity::of(&known.text)))
     }
 
-    /// How much there is, told and known.
+    /// Counters and size, for the status.
     pub(super) fn view(&self) -> SourceView {
         SourceView {
             name: "dns".to_owned(),
@@ -124,9 +124,9 @@ fn release(counts: &mut HashMap<u32, usize>, netns: u32) {
     }
 }
 
-/// Whether somebody can be at an address. What stands for "blocked" or "myself" is no name of
-/// anybody.
-fn is_a_place(ip: IpAddr) -> bool {
+/// Whether an address can belong to a host. DNS filters answer with addresses that mean "blocked"
+/// or "this host"; they name nothing.
+fn is_host_address(ip: IpAddr) -> bool {
     let is_broadcast = ip == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
     !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || is_broadcast)
 }
@@ -142,8 +142,8 @@ mod tests {
         address::from_ip(text.parse::<IpAddr>().unwrap())
     }
 
-    /// At `second`, namespace `netns` was told `name`.
-    fn told(netns: u32, second: u64, name: &str, addresses: &[(&str, u32)]) -> Answer {
+    /// A response for `name` that namespace `netns` got at `second`.
+    fn answer_of(netns: u32, second: u64, name: &str, addresses: &[(&str, u32)]) -> Answer {
         let addresses = addresses.iter().map(|(ip, ttl)| (ip.parse().unwrap(), *ttl)).collect();
         let resolution = Resolution { name: name.to_owned(), addresses };
         Answer { netns, time_ns: second * 1_000_000_000, resolution }
@@ -161,8 +161,8 @@ mod tests {
     fn a_name_belongs_to_the_namespace_that_asked() {
         let mut resolved = Resolved::default();
         let answers = [
-            told(1, 0, "db.example", &[("10.0.0.1", 60), ("2001:db8::1", 60)]),
-            told(2, 0, "other.example", &[("10.0.0.1", 60)]),
+            answer_of(1, 0, "db.example", &[("10.0.0.1", 60), ("2001:db8::1", 60)]),
+            answer_of(2, 0, "other.example", &[("10.0.0.1", 60)]),
         ];
         learn(&mut resolved, &answers, 0);
         assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("db.example"));
@@ -173,11 +173,11 @@ mod tests {
     }
 
     #[test]
-    fn names_live_as_long_as_they_are_told_to_and_not_less_than_programs_keep_them() {
+    fn names_live_for_their_ttl_and_not_less_than_programs_keep_them() {
         let mut resolved = Resolved::default();
-        learn(&mut resolved, &[told(1, 0, "brief", &[("10.0.0.1", 0)])], 0);
-        learn(&mut resolved, &[told(1, 0, "long", &[("10.0.0.2", 100)])], 0);
-        learn(&mut resolved, &[told(1, 0, "ever", &[("10.0.0.3", u32::MAX)])], 0);
+        learn(&mut resolved, &[answer_of(1, 0, "brief", &[("10.0.0.1", 0)])], 0);
+        learn(&mut resolved, &[answer_of(1, 0, "long", &[("10.0.0.2", 100)])], 0);
+        learn(&mut resolved, &[answer_of(1, 0, "ever", &[("10.0.0.3", u32::MAX)])], 0);
         for (second, expected) in [(29, 3), (30, 2), (99, 2), (100, 1), (86_399, 1), (86_400, 0)] {
             learn(&mut resolved, &[], second * SECOND_US);
             assert_eq!(resolved.names.len(), expected, "after {second} seconds");
@@ -188,13 +188,13 @@ mod tests {
     #[test]
     fn a_name_stays_while_an_edge_leads_there() {
         let mut resolved = Resolved::default();
-        learn(&mut resolved, &[told(1, 0, "db", &[("10.0.0.1", 1)])], 0);
+        learn(&mut resolved, &[answer_of(1, 0, "db", &[("10.0.0.1", 1)])], 0);
         for second in 1..100 {
             learn(&mut resolved, &[], second * SECOND_US);
             assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("db"));
         }
-        // Somebody else has the address now, and was asked for.
-        learn(&mut resolved, &[told(1, 100, "next", &[("10.0.0.1", 1)])], 100 * SECOND_US);
+        // Another service has the address now, and a program has resolved it.
+        learn(&mut resolved, &[answer_of(1, 100, "next", &[("10.0.0.1", 1)])], 100 * SECOND_US);
         assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("next"));
         learn(&mut resolved, &[], 131 * SECOND_US);
         learn(&mut resolved, &[], 132 * SECOND_US);
@@ -204,22 +204,22 @@ mod tests {
     #[test]
     fn of_several_names_the_first_that_lives_counts() {
         let mut resolved = Resolved::default();
-        learn(&mut resolved, &[told(1, 0, "first", &[("10.0.0.1", 40)])], 0);
-        learn(&mut resolved, &[told(1, 1, "second", &[("10.0.0.1", 40)])], SECOND_US);
+        learn(&mut resolved, &[answer_of(1, 0, "first", &[("10.0.0.1", 40)])], 0);
+        learn(&mut resolved, &[answer_of(1, 1, "second", &[("10.0.0.1", 40)])], SECOND_US);
         assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("first"));
-        // Asked for again: lives on.
-        learn(&mut resolved, &[told(1, 30, "first", &[("10.0.0.1", 40)])], 30 * SECOND_US);
-        learn(&mut resolved, &[told(1, 60, "second", &[("10.0.0.1", 40)])], 60 * SECOND_US);
+        // Resolved again: it lives on.
+        learn(&mut resolved, &[answer_of(1, 30, "first", &[("10.0.0.1", 40)])], 30 * SECOND_US);
+        learn(&mut resolved, &[answer_of(1, 60, "second", &[("10.0.0.1", 40)])], 60 * SECOND_US);
         assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("first"));
-        learn(&mut resolved, &[told(1, 71, "second", &[("10.0.0.1", 40)])], 71 * SECOND_US);
+        learn(&mut resolved, &[answer_of(1, 71, "second", &[("10.0.0.1", 40)])], 71 * SECOND_US);
         assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("second"));
     }
 
     #[test]
-    fn what_stands_for_blocked_or_myself_is_nobodys_name() {
+    fn addresses_that_mean_blocked_or_this_host_get_no_name() {
         let mut resolved = Resolved::default();
         let nowhere = ["0.0.0.0", "127.0.0.1", "::", "::1", "224.0.0.1", "255.255.255.255"];
-        learn(&mut resolved, &[told(1, 0, "ads.example", &nowhere.map(|ip| (ip, 60)))], 0);
+        learn(&mut resolved, &[answer_of(1, 0, "ads.example", &nowhere.map(|ip| (ip, 60)))], 0);
         assert_eq!(resolved.names.len(), 0);
     }
 
@@ -228,7 +228,7 @@ mod tests {
         let mut resolved = Resolved::default();
         let flood: Vec<_> = (0..1_000_000_u32)
             .map(|n| {
-                told(
+                answer_of(
                     1,
                     0,
                     &format!("n{n}"),
@@ -239,7 +239,7 @@ mod tests {
         learn(&mut resolved, &flood, 0);
         assert_eq!(resolved.names.len(), MAX_OF_NAMESPACE);
         assert_eq!(resolved.dropped, 1_000_000 - MAX_OF_NAMESPACE as u64);
-        learn(&mut resolved, &[told(2, 0, "db", &[("10.0.0.1", 60)])], 0);
+        learn(&mut resolved, &[answer_of(2, 0, "db", &[("10.0.0.1", 60)])], 0);
         assert_eq!(name(&mut resolved, 2, "10.0.0.1").as_deref(), Some("db"));
     }
 }

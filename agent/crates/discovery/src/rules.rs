@@ -1,4 +1,4 @@
-//! Names that the operator decides, by what a service is known for.
+//! The operator's rules: names by program, cgroup, port, label or address.
 //!
 //! A rule is one line: `WHAT:PATTERN -> NAME`, where NAME may be `NAMESPACE/NAME`.
 //!
@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use super::Owner;
-use super::told::Bearer;
+use super::inventory::Workload;
 use model::service::{Kind, Service, Source, is_printable};
 
 /// One rule.
@@ -89,16 +89,18 @@ impl Rules {
     }
 
     /// The name of an owner, if some rule is about it.
-    pub fn owner(&self, owner: &Owner<'_>, bearer: Option<&Bearer>) -> Option<Service> {
+    pub fn owner(&self, owner: &Owner<'_>, workload: Option<&Workload>) -> Option<Service> {
         let program = owner.program.map(str::to_owned).or_else(|| started_as(owner.row));
         let rule = self.rules.iter().find(|rule| match &rule.matches {
             Match::Executable(pattern) => {
                 program.as_deref().is_some_and(|program| fits_program(pattern, program))
             }
-            Match::Cgroup(pattern) => owner.place.is_some_and(|place| fits(pattern, &place.path)),
+            Match::Cgroup(pattern) => {
+                owner.cgroup_info.is_some_and(|cgroup_info| fits(pattern, &cgroup_info.path))
+            }
             Match::Port(port) => owner.ports.contains(port),
-            Match::Label(key, pattern) => bearer.is_some_and(|bearer| {
-                bearer.labels.iter().any(|(name, value)| name == key && fits(pattern, value))
+            Match::Label(key, pattern) => workload.is_some_and(|workload| {
+                workload.labels.iter().any(|(name, value)| name == key && fits(pattern, value))
             }),
             Match::Address(_) => false,
         })?;
@@ -106,10 +108,10 @@ impl Rules {
     }
 
     /// The name of a container or pod, if some rule is about its labels.
-    pub fn bearer(&self, bearer: &Bearer) -> Option<Service> {
+    pub fn workload(&self, workload: &Workload) -> Option<Service> {
         let rule = self.rules.iter().find(|rule| match &rule.matches {
             Match::Label(key, pattern) => {
-                bearer.labels.iter().any(|(name, value)| name == key && fits(pattern, value))
+                workload.labels.iter().any(|(name, value)| name == key && fits(pattern, value))
             }
             _ => false,
         })?;
@@ -167,7 +169,7 @@ impl Rule {
                 Match::Label(key.trim().to_owned(), value.trim().to_owned())
             }
             "address" => Match::Address(
-                network(pattern).ok_or_else(|| wrong("that is no address and no network"))?,
+                network(pattern).ok_or_else(|| wrong("not an address and not a network"))?,
             ),
             other => {
                 return Err(wrong(&format!(
@@ -235,7 +237,7 @@ fn network(text: &str) -> Option<IpNet> {
 
 /// The executable of a row's process while it lives. This reads /proc.
 pub(super) fn executable(row: &OwnerRow) -> Option<String> {
-    // A process that took over the number would be somebody else.
+    // A reused pid belongs to another process.
     let same = linux::procfs::Stat::read(row.tgid).is_ok_and(|stat| stat.comm == row.key.comm);
     let link =
         same.then(|| std::fs::read_link(format!("/proc/{}/exe", row.tgid)).ok()).flatten()?;
@@ -258,7 +260,7 @@ fn fits_program(pattern: &str, program: &str) -> bool {
     fits(pattern, program)
 }
 
-/// Whether a text fits a pattern, in which `*` stands for any text.
+/// Whether a text matches a pattern, in which `*` stands for any text.
 fn fits(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
@@ -280,7 +282,7 @@ fn fits(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place::Place;
+    use crate::cgroup_info::CgroupInfo;
     use agent_common::wire::Wire as _;
     use model::service::Entity;
     use proptest::prelude::*;
@@ -314,21 +316,24 @@ mod tests {
             "label:app=web-* -> prod/web",
         ]);
         let mut row = OwnerRow::zeroed();
-        let check =
-            |row: &OwnerRow, place: &str, ports: &[u16], label: &str, expected: Option<&str>| {
-                let place = Place::of(place);
-                let owner = Owner { row, place: Some(&place), program: None, ports };
-                let labels = Arc::from([("app".to_owned(), label.to_owned())]);
-                let bearer = Bearer {
-                    service: Service::any(),
-                    entity: Entity(1),
-                    instance: Arc::default(),
-                    labels,
-                };
-                let found = rules.owner(&owner, Some(&bearer));
-                let name = found.map(|found| format!("{}/{}", found.namespace, found.name));
-                assert_eq!(name.as_deref(), expected);
+        let check = |row: &OwnerRow,
+                     cgroup_info: &str,
+                     ports: &[u16],
+                     label: &str,
+                     expected: Option<&str>| {
+            let cgroup_info = CgroupInfo::of(cgroup_info);
+            let owner = Owner { row, cgroup_info: Some(&cgroup_info), program: None, ports };
+            let labels = Arc::from([("app".to_owned(), label.to_owned())]);
+            let workload = Workload {
+                service: Service::any(),
+                entity: Entity(1),
+                instance: Arc::default(),
+                labels,
             };
+            let found = rules.owner(&owner, Some(&workload));
+            let name = found.map(|found| format!("{}/{}", found.namespace, found.name));
+            assert_eq!(name.as_deref(), expected);
+        };
         check(&row, "/", &[], "", None);
         check(&row, "/system.slice/backup-all.service", &[], "", Some("/backup"));
         check(&row, "/", &[80, 9100], "", Some("/node-exporter"));
@@ -367,7 +372,7 @@ mod tests {
         check("exe:nginx -> x", "exe is none of executable, cgroup, port, label, address");
         check("port:0 -> x", "a port is a number from 1 to 65535");
         check("label:app -> x", "a label is KEY=PATTERN");
-        check("address:10.0.0.0/33 -> x", "that is no address and no network");
+        check("address:10.0.0.0/33 -> x", "not an address and not a network");
         check("port:80 -> ", "it gives no name");
         check("executable: -> x", "its pattern is empty");
         assert!(Network::parse("10.0.0.0/8").unwrap_err().contains("10.20.0.0/16 -> warehouse"));

@@ -35,25 +35,25 @@ impl Host {
         row
     }
 
-    fn tell(&mut self, name: &str, expecting: bool) {
-        let mut told = Told::default();
+    fn tell(&mut self, name: &str, containers_pending: bool) {
+        let mut inventory = Inventory::default();
         let labels = Arc::from([("app".to_owned(), "shop".to_owned())]);
         let service = Service { kind: Kind::Container, ..Service::new(name, Source::Docker) };
-        told.add_container(
+        inventory.add_container(
             ID,
-            Bearer { service, entity: Entity::of(ID), instance: Arc::default(), labels },
+            Workload { service, entity: Entity::of(ID), instance: Arc::default(), labels },
         );
-        self.names.set_told(vec![Arc::new(told)], expecting);
+        self.names.set_inventories(vec![Arc::new(inventory)], containers_pending);
     }
 
     fn name(&mut self, row: &OwnerRow, now_us: u64) -> (String, Source, bool) {
-        let (service, settled) = self.names.owner(7, row, now_us);
-        (service.name.to_string(), service.source, settled)
+        let (service, stable) = self.names.owner(7, row, now_us);
+        (service.name.to_string(), service.source, stable)
     }
 }
 
-fn named(name: &str, source: Source, settled: bool) -> (String, Source, bool) {
-    (name.to_owned(), source, settled)
+fn named(name: &str, source: Source, stable: bool) -> (String, Source, bool) {
+    (name.to_owned(), source, stable)
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn the_surest_source_wins() {
 fn a_container_is_awaited_if_somebody_may_tell_of_it_and_found_at_once_when_told() {
     let mut host = Host::new(&[]);
     let row = host.row("nginx", &format!("docker/{ID}"));
-    host.names.set_told(Vec::new(), true);
+    host.names.set_inventories(Vec::new(), true);
     assert_eq!(host.name(&row, 0), named("0123456789ab", Source::Container, false));
     assert!(host.names.take_missing(), "the sources are asked");
     assert_eq!(host.name(&row, 1), named("0123456789ab", Source::Container, false));
@@ -90,7 +90,7 @@ fn a_container_is_awaited_if_somebody_may_tell_of_it_and_found_at_once_when_told
     // Renamed, then gone: the name it had last stays.
     host.tell("web-old", true);
     assert_eq!(host.name(&row, 3), named("web-old", Source::Docker, true));
-    host.names.set_told(Vec::new(), true);
+    host.names.set_inventories(Vec::new(), true);
     assert_eq!(host.name(&row, 4).0, "web-old");
 }
 
@@ -124,7 +124,7 @@ fn a_cgroup_that_cannot_be_found_is_asked_for_again_but_not_for_ever() {
     let mut host = Host::new(&[]);
     let mut row = host.row("nginx", "elsewhere");
     row.key.cgroup = u64::MAX;
-    host.names.set_told(Vec::new(), true);
+    host.names.set_inventories(Vec::new(), true);
     for hour in 0..100 {
         assert_eq!(host.name(&row, hour * 3_600_000_000), named("nginx", Source::Process, false));
     }

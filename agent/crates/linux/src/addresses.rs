@@ -1,4 +1,4 @@
-//! Local addresses of a network namespace: they tell that a remote address is this host too.
+//! Local addresses of a network namespace: they show that a remote address belongs to this host.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,7 +9,7 @@ use agent_common::address::{self, Address};
 /// once. Loopback and link-local addresses are among them; other namespaces have the same.
 pub fn local() -> io::Result<Vec<Address>> {
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
-    // SAFETY: getifaddrs writes one pointer to a list that is ours until freeifaddrs.
+    // SAFETY: getifaddrs writes one pointer to a list that this code owns until freeifaddrs.
     if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
         return Err(io::Error::last_os_error());
     }

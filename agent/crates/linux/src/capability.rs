@@ -1,4 +1,4 @@
-//! Capabilities of a thread: the ones we know by name, and what the thread holds (man 7
+//! Capabilities of a thread: the known ones by name, and those that the thread holds (man 7
 //! capabilities).
 
 use std::fmt;

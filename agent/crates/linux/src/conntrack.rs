@@ -29,13 +29,13 @@ const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// `struct nfgenmsg`, which precedes the attributes.
 const HEADER: usize = 4;
 
-/// Who was asked for, and who answered in its place.
+/// A destination NAT: the original destination, and the backend that answers for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Translation {
     /// The address and port that the client connected to.
-    pub asked: (Address, u16),
-    /// The address and port that answered.
-    pub answered: (Address, u16),
+    pub original: (Address, u16),
+    /// The address and port that answers.
+    pub backend: (Address, u16),
 }
 
 /// How many connections the namespace of the calling thread tracks; 0 too if it tracks none.
@@ -117,8 +117,8 @@ impl Translation {
         }
         let (original, reply) = (original?, reply?);
         // The reply's tuple is as the answering side sees it.
-        let (asked, answered) = (original.destination, reply.source);
-        (asked != answered).then_some(Self { asked, answered })
+        let (original, backend) = (original.destination, reply.source);
+        (original != backend).then_some(Self { original, backend })
     }
 }
 
@@ -207,17 +207,17 @@ mod tests {
 
     #[test]
     fn a_translated_connection_tells_who_answered() {
-        let check = |asked: (&str, u16), answered: (&str, u16), protocol, expected: bool| {
+        let check = |original: (&str, u16), backend: (&str, u16), protocol, expected: bool| {
             let client =
-                if asked.0.contains(':') { ("fd00::9", 40000) } else { ("10.1.0.9", 40000) };
+                if original.0.contains(':') { ("fd00::9", 40000) } else { ("10.1.0.9", 40000) };
             let payload = [
                 vec![0; HEADER],
-                tuple(TUPLE_ORIGINAL, client, asked, protocol),
-                tuple(TUPLE_REPLY, answered, client, protocol),
+                tuple(TUPLE_ORIGINAL, client, original, protocol),
+                tuple(TUPLE_REPLY, backend, client, protocol),
             ]
             .concat();
             let end = |(ip, port): (&str, u16)| (address::from_ip(ip.parse().unwrap()), port);
-            let translation = Translation { asked: end(asked), answered: end(answered) };
+            let translation = Translation { original: end(original), backend: end(backend) };
             assert_eq!(Translation::parse(&payload), expected.then_some(translation));
         };
         check(("10.96.0.10", 80), ("10.1.0.2", 8080), 6, true);

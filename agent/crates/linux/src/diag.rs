@@ -1,4 +1,4 @@
-//! The TCP and UDP sockets of a network namespace, asked of the kernel through `sock_diag` (man 7).
+//! The TCP and UDP sockets of a network namespace, listed through `sock_diag` (man 7).
 //!
 //! One dump per address family. The kernel gives every socket it shows a cookie
 //! (`sock_diag_save_cookie`, net/core/sock_diag.c), which is how the kernel half knows it again.
@@ -45,7 +45,7 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 /// `struct inet_diag_msg`: what precedes the attributes.
 const RESPONSE_HEADER: usize = 72;
 
-/// A bound TCP socket that does not listen, as sock_diag tells it (Linux 6.8 and later).
+/// A bound TCP socket that does not listen, as sock_diag reports it (Linux 6.8 and later).
 pub const BOUND_INACTIVE: u8 = 13;
 
 /// One TCP or UDP socket.
@@ -74,7 +74,7 @@ pub struct SocketEntry {
     pub remote: Address,
     /// Remote port, host byte order; 0 for a listener.
     pub remote_port: u16,
-    /// User id of whoever made the socket.
+    /// User id of the socket's creator.
     pub uid: u32,
 }
 
@@ -89,7 +89,7 @@ pub struct Dump {
     pub interrupted: bool,
 }
 
-/// Why there is no answer.
+/// Why a dump failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DiagError {
     /// The netlink socket failed.
@@ -109,7 +109,7 @@ pub fn dump() -> Result<Dump, DiagError> {
 }
 
 /// Lists its sockets that have a port: TCP and UDP, bound ones that do not listen too, where the
-/// kernel tells them.
+/// kernel reports them.
 pub fn dump_ports() -> Result<Dump, DiagError> {
     let states = StateFlags::from_bits_retain(StateFlags::all().bits() | 1 << BOUND_INACTIVE);
     let mut answer = dump_of(IPPROTO_TCP, &states)?;
@@ -252,7 +252,7 @@ pub(super) fn open(protocol: libc::c_int) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // A small buffer only makes it slower, so neither of these may fail the dump.
     let _ = set(&socket, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER)
@@ -312,7 +312,7 @@ mod tests {
     use proptest::prelude::*;
     use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
-    /// The cookie as the socket itself tells it (man 7 socket, SO_COOKIE).
+    /// The cookie as the socket itself reports it (man 7 socket, SO_COOKIE).
     fn cookie(socket: &impl std::os::fd::AsRawFd) -> u64 {
         let mut value = 0u64;
         let mut size = size_of::<u64>() as libc::socklen_t;

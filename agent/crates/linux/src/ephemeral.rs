@@ -8,8 +8,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::diag::{self, SocketEntry, TIME_WAIT};
 
-/// A namespace with more TCP sockets than this is not looked at: listing them would cost more than
-/// the answer is worth.
+/// A namespace with more TCP sockets than this is skipped: listing them costs too much.
 const MOST_SOCKETS: u64 = 200_000;
 
 /// How much of a namespace's range is in use.

@@ -1,4 +1,4 @@
-//! The survey: all TCP and UDP sockets of the host as they are now, each with role and owner.
+//! The survey: all current TCP and UDP sockets of the host, each with role and owner.
 
 use agent_common::address::{self, Address};
 use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN};
@@ -138,7 +138,7 @@ fn decide(entries: &[(u32, SocketEntry)], holders: &HashMap<u32, Holder>) -> Vec
     let decide = |&(netns, entry): &(u32, SocketEntry)| {
         let own = Owner::of(netns, &entry, holders);
         let (role, owner) = match entry.state {
-            // Of datagrams only who receives them has a port that matters.
+            // Of UDP sockets only those with a local port matter.
             diag::CLOSE if is_udp(&entry) && entry.local_port != 0 => (ROLE_UNKNOWN, own),
             _ if is_udp(&entry) => return None,
             diag::LISTEN => (ROLE_LISTENER, own),
@@ -164,8 +164,8 @@ fn is_udp(entry: &SocketEntry) -> bool {
 
 /// The owner of the listener that a connection came in through, if any fits.
 ///
-/// A child inherits its listener's owner in the kernel half, whoever accepts it; so it does
-/// here, which also names connections that nobody has accepted yet. Of several listeners
+/// In the kernel programs a child inherits its listener's owner, independent of the process that
+/// accepts it. The same rule here also covers connections that are not accepted yet. Of several listeners
 /// (SO_REUSEPORT) the socket's own holder is preferred.
 fn accepting(
     entry: &SocketEntry,
@@ -202,7 +202,7 @@ struct Owner {
 }
 
 impl Owner {
-    /// The owner of a socket: its holder, or nobody.
+    /// The owner of a socket: the process that holds it, or none.
     fn of(netns: u32, entry: &SocketEntry, holders: &HashMap<u32, Holder>) -> Self {
         holders.get(&entry.inode).map_or(
             Self { key: OwnerKey { netns, app: 0, cgroup: 0, comm: [0; 16] }, tgid: 0 },
@@ -308,7 +308,7 @@ mod tests {
             (3, diag::LISTEN, "0.0.0.0", 90),
             (4, diag::LISTEN, "0.0.0.0", 90),
             (5, 1, "10.0.0.1", 90),
-            (6, diag::LISTEN, "0.0.0.0", 91), // a listener that nobody seems to hold
+            (6, diag::LISTEN, "0.0.0.0", 91), // a listener without a known process
             (7, 1, "10.0.0.1", 91),
         ];
         let holders = [(1, 100), (2, 101), (3, 200), (4, 201), (5, 201), (7, 300)];

@@ -1,4 +1,4 @@
-//! Opens mounted namespaces below the root folder of another process.
+//! Opens mounted namespaces below the root directory of another process.
 //!
 //! What lies there is the choice of that process: in a user namespace of its own anyone can mount
 //! anything anywhere. A path that was a namespace when /proc/PID/mountinfo was read may be a FIFO
@@ -6,14 +6,14 @@
 //! wait for ever. So nothing is opened before it is known to be a namespace:
 //!
 //! 1. `openat2` looks the path up within the process's root without following links, in what the
-//!    kernel has cached (`RESOLVE_CACHED`): no file system is asked. `O_PATH` opens nothing.
+//!    kernel has cached (`RESOLVE_CACHED`): no file system is called. `O_PATH` opens nothing.
 //! 2. The descriptor's `fdinfo` says which mount it is on. From here on the descriptor keeps that
 //!    mount, so its id cannot become another mount's.
 //! 3. The mount table, read again, says what a mount with this id is: a file system `nsfs` whose
-//!    root is the namespace. Only then the descriptor is opened, which asks no file system either.
+//!    root is the namespace. Only then the descriptor is opened, which calls no file system either.
 //!
-//! What is left: the kernel revalidates the root folder itself, and the root of a mount at the end
-//! of the path, if its file system asks for that (`d_weak_revalidate`: NFS, 9p, AFS, overlayfs
+//! What is left: the kernel revalidates the root directory itself, and the root of a mount at the end
+//! of the path, if its file system requires that (`d_weak_revalidate`: NFS, 9p, AFS, overlayfs
 //! above them). Only root can mount these, but if the server is dead, even this waits for it.
 
 use std::ffi::CString;
@@ -63,7 +63,7 @@ pub fn open_namespaces(
     Ok(located.into_iter().zip(wanted).map(open).collect())
 }
 
-/// The root folder of a process, as a place to start from: the folder is not opened.
+/// The root directory of a process as a starting point; the directory is not opened.
 fn open_root(tgid: u32) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -93,7 +93,7 @@ fn locate(root: &File, path: &Path) -> io::Result<OwnedFd> {
             )
         };
         let Ok(fd @ 0..) = i32::try_from(fd) else { return Err(io::Error::last_os_error()) };
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new and has no other owner.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     };
     let is_final = |found: &io::Result<OwnedFd>| {

@@ -1,7 +1,7 @@
-//! The cgroup v2 hierarchy as a folder tree: paths to ids and back.
+//! The cgroup v2 hierarchy as a directory tree: paths to ids and back.
 //!
 //! The id that `bpf_get_current_cgroup_id` returns is the id of the cgroup's kernfs node, and on
-//! 64-bit kernels that is the inode number of its folder (`kernfs_ino`, include/linux/kernfs.h).
+//! 64-bit kernels that is the inode number of its directory (`kernfs_ino`, include/linux/kernfs.h).
 
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
@@ -35,7 +35,7 @@ impl Hierarchy {
         &self.mount
     }
 
-    /// The hierarchy mounted at this folder.
+    /// The hierarchy mounted at this directory.
     pub fn at(mount: &Path) -> Self {
         Self { mount: mount.to_owned() }
     }
@@ -51,8 +51,8 @@ impl Hierarchy {
         Ok(fs::metadata(self.mount.join(inside))?.ino())
     }
 
-    /// Visits the folders of the tree, nearest to the root first, with id and path; stops after
-    /// `limit` of them and returns whether the whole tree was seen. Folders that vanish
+    /// Visits the directories of the tree, nearest to the root first, with id and path; stops after
+    /// `limit` of them and returns whether the whole tree was seen. Directories that vanish
     /// meanwhile are skipped.
     pub fn walk(&self, limit: usize, mut visit: impl FnMut(u64, &str)) -> bool {
         let mut visited = 1;
@@ -86,7 +86,7 @@ impl Hierarchy {
 mod tests {
     use super::*;
 
-    /// A stand-in tree: any folder has inode numbers.
+    /// A stand-in tree: any directory has inode numbers.
     fn tree() -> (tempfile::TempDir, Hierarchy) {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("system.slice/a.service/deep")).unwrap();

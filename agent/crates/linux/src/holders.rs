@@ -1,8 +1,8 @@
 //! Which process holds a socket: `/proc/PID/fd` of every process, read once for all sockets.
 //!
 //! A socket that several processes hold belongs to the oldest of them: prefork servers listen
-//! in the parent, which is also whom the kernel half sees. Descriptor tables are those of thread
-//! groups; a thread that unshared its own is not looked into.
+//! in the parent, which the kernel programs see as the owner too. Descriptor tables are those of thread
+//! groups; a thread that unshared its own is not read.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -162,7 +162,7 @@ impl Cgroups {
     fn id(&mut self, tgid: u32) -> u64 {
         let Ok(path) = procfs::cgroup_path(tgid) else { return 0 };
         let Some(hierarchy) = &self.hierarchy else {
-            // Not mounted: nobody can have left the root, unless it is mounted somewhere else.
+            // Not mounted: no process can have left the root, unless it is mounted elsewhere.
             return match path.as_deref() {
                 None | Some("/") => hierarchy::ROOT_ID,
                 Some(_) => {

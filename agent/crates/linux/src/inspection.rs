@@ -1,7 +1,7 @@
-//! One network namespace as it is now: who has which port, and the rules for binds there.
+//! The current state of one network namespace: its sockets, and the sysctls that govern binds.
 //!
-//! Asked for when a bind failed, not before: the kernel half keeps the ports that were bound while
-//! it watched, but not connections, what they leave behind, and what was there before.
+//! It is read only after a failed bind: the kernel programs keep the ports bound while they ran, but
+//! not connections, TIME_WAIT sockets and pre-existing sockets.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use super::addresses;
 use super::diag::{self, SocketEntry};
 use super::namespaces::{self, Namespace};
 
-/// What a namespace has and allows.
+/// The sockets, addresses and bind rules of a namespace.
 #[derive(Clone, Debug)]
 pub struct Inspection {
     /// Its sockets, TCP and UDP.
@@ -23,11 +23,11 @@ pub struct Inspection {
     pub addresses: HashSet<Address>,
     /// Ports below this one need CAP_NET_BIND_SERVICE.
     pub unprivileged_from: u16,
-    /// Whether addresses may be bound that are not there: IPv4, IPv6.
+    /// Whether addresses that no interface has may be bound: IPv4, IPv6.
     pub nonlocal: (bool, bool),
 }
 
-/// Looks at the namespace with this inode number. `processes` may be in it: looking there first
+/// Inspects the namespace with this inode number. `processes` may be in it: looking there first
 /// saves a walk over all of them.
 pub fn inspect(netns: u32, processes: impl Iterator<Item = u32>) -> io::Result<Inspection> {
     let namespace = find(netns, processes).ok_or(io::ErrorKind::NotFound)?;
@@ -50,10 +50,10 @@ fn here() -> io::Result<Inspection> {
     Ok(Inspection {
         sockets: dump.entries,
         addresses: addresses::local()?.into_iter().collect(),
-        unprivileged_from: knob("ipv4/ip_unprivileged_port_start").unwrap_or(1024),
+        unprivileged_from: sysctl("ipv4/ip_unprivileged_port_start").unwrap_or(1024),
         nonlocal: (
-            knob("ipv4/ip_nonlocal_bind") == Some(1),
-            knob("ipv6/ip_nonlocal_bind") == Some(1),
+            sysctl("ipv4/ip_nonlocal_bind") == Some(1),
+            sysctl("ipv6/ip_nonlocal_bind") == Some(1),
         ),
     })
 }
@@ -76,7 +76,7 @@ impl Inspection {
 }
 
 /// A number below /proc/sys/net, of the calling thread's namespace.
-fn knob(name: &str) -> Option<u16> {
+fn sysctl(name: &str) -> Option<u16> {
     fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?.trim().parse().ok()
 }
 

@@ -1,8 +1,8 @@
-//! What was there before the agent: sockets, who holds them, and every network namespace.
+//! Safe access to Linux: procfs, cgroups, network namespaces, sock_diag, conntrack, capabilities.
 //!
-//! At start, [`existing::survey`] asks the kernel (`sock_diag`) for the TCP sockets of every
-//! network namespace and /proc for the processes that hold them, and decides role and owner of
-//! each. The kernel half takes them over by cookie, so that their counters start from now.
+//! At start, [`existing::survey`] lists the sockets of every network namespace (`sock_diag`) and
+//! finds their processes in /proc, and decides role and owner of each. The kernel programs adopt
+//! these pre-existing sockets by cookie; their counters start then.
 
 use std::fmt;
 
@@ -30,12 +30,12 @@ pub mod refusal;
 pub use existing::{Socket, Survey, survey};
 pub use namespaces::Namespace;
 
-/// Something that could not be read, and what the user will miss for it.
+/// Something that could not be read, and its consequence for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// What failed, with the reason.
     pub what: String,
-    /// What will not be seen, or seen under a poorer name.
+    /// What will not be observed, or observed under a less specific name.
     pub consequence: String,
 }
 

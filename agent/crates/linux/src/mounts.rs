@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub struct Mount {
     /// Unique on the host, in all mount namespaces, while the mount lives.
     pub id: u64,
-    /// Folder of the file system that is mounted; `net:[inode]` for a network namespace.
+    /// Directory of the file system that is mounted; `net:[inode]` for a network namespace.
     pub root: PathBuf,
     /// Where it is mounted, as that process sees it.
     pub point: PathBuf,
@@ -22,7 +22,7 @@ pub struct Mount {
 /// Part of a mount table.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
-    /// The mounts that were asked for.
+    /// The selected mounts.
     pub mounts: Vec<Mount>,
     /// How many bytes of the table were read.
     pub bytes: u64,

@@ -1,7 +1,7 @@
 //! Network namespaces: finding all of them, and running code inside one.
 //!
 //! A namespace lives as long as a process, a bind mount or an open descriptor holds it. The
-//! first two are found here; one that is only held by somebody's descriptor is not.
+//! first two are found here; one that only an open descriptor holds is not.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
@@ -17,7 +17,7 @@ use crate::mounts::{self, Mount};
 use crate::procfs;
 
 /// How much of one mount table is read, and how many namespaces are opened by mounts in it: a
-/// guard against what nobody thought of, since root made those mounts.
+/// safety limit, since root made those mounts.
 const TRUSTED: Share = Share { bytes: 16 << 20, opened: 4096 };
 /// The same for mount namespaces of other user namespaces, where anyone can mount. A rootless
 /// engine has some ten lines of 100 bytes a container.
@@ -303,7 +303,7 @@ fn owner(namespace: &File) -> io::Result<u64> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     let owner = unsafe { File::from_raw_fd(fd) };
     Ok(owner.metadata()?.ino())
 }

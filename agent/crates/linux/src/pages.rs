@@ -1,4 +1,4 @@
-//! The pages of the program itself: those that only the start has used are given back.
+//! The pages of the program itself: those used only during the start are released.
 //!
 //! Loading programs into the kernel, reading its types and finding the runtimes takes code that is
 //! hardly used again, and the kernel maps sixteen pages around each one that is touched. All of it
@@ -14,7 +14,7 @@ pub fn give_back() {
     unsafe { libc::dl_iterate_phdr(Some(unmap), std::ptr::null_mut()) };
 }
 
-/// Gives back what the allocator holds and nobody uses.
+/// Returns unused memory of the allocator to the kernel.
 pub fn trim_heap() {
     // SAFETY: no preconditions.
     unsafe { libc::malloc_trim(0) };
@@ -41,7 +41,7 @@ unsafe extern "C" fn unmap(
         let start = (object.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
         let before = start % page;
         let bytes = header.p_filesz as usize + before;
-        // SAFETY: pages of a segment of ours, which the kernel has mapped from a file, unwritten:
+        // SAFETY: pages of a segment of this program, which the kernel has mapped from a file, unwritten:
         // they read as before. That it may refuse (pages locked in memory) does no harm.
         unsafe { libc::madvise((start - before) as *mut c_void, bytes, libc::MADV_DONTNEED) };
     }

@@ -1,12 +1,12 @@
-//! Who is at the other end of a Unix socket (man 7 unix).
+//! The process at the other end of a Unix socket (man 7 unix).
 
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Who connected, or who listens, as the kernel noted it then.
+/// The credentials of the process that connected or listens, as the kernel recorded them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its process; `None` if it has no number in our PID namespace.
+    /// Its process; `None` if it has no pid in the agent's PID namespace.
     pub pid: Option<u32>,
     /// Its effective user.
     pub uid: u32,

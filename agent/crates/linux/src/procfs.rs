@@ -1,14 +1,14 @@
-//! What /proc says of a process: the few facts that make owners and names.
+//! What /proc says about a process, for its identity and its name.
 //!
-//! Everything here is gone the moment the process is; callers treat an error as "not any more"
-//! unless it is a lack of permission. Formats: man 5 proc, fs/proc/array.c.
+//! The files vanish with the process; callers treat an error as "it has exited", unless it is a
+//! lack of permission. Formats: man 5 proc, fs/proc/array.c.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 
 use agent_common::owner::{ARGV_BYTES, app_hash, is_interpreter};
 
-/// A process as the kernel half would describe it as an owner.
+/// A process, with the fields that the kernel programs record of an owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Thread group id, in the PID namespace of the agent's /proc.
@@ -78,7 +78,7 @@ pub fn cgroup_path(tgid: u32) -> io::Result<Option<String>> {
     Ok(parse_cgroup(&text).map(str::to_owned))
 }
 
-/// The line `0::/path` of /proc/PID/cgroup (man 7 cgroups). `None` if the folder is gone.
+/// The line `0::/path` of /proc/PID/cgroup (man 7 cgroups). `None` if the directory is gone.
 pub fn parse_cgroup(text: &str) -> Option<&str> {
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
     (path.starts_with('/') && !path.ends_with(" (deleted)")).then_some(path)

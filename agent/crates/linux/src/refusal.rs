@@ -1,6 +1,6 @@
 //! Whether the kernel would refuse to connect to an address, and why.
 //!
-//! Asked with a datagram socket: its connect(2) looks for a route by the same rules and sends
+//! Found with a datagram socket: its connect(2) looks for a route by the same rules and sends
 //! nothing (`__ip4_datagram_connect`, `__ip6_datagram_connect`). A route that depends on a mark, a
 //! device or an address that the program chose is not found by it.
 
@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use super::{inspection, namespaces};
 
 /// The errno with which a TCP connect to `remote` would fail now in the namespace with this inode;
-/// 0 if nothing speaks against it. `process` may be in the namespace.
+/// 0 if it would be allowed. `process` may be in the namespace.
 pub fn refusal(netns: u32, process: u32, remote: SocketAddr) -> io::Result<i32> {
     let namespace = inspection::find(netns, std::iter::once(process));
     let namespace = namespace.ok_or(io::ErrorKind::NotFound)?;
@@ -28,7 +28,7 @@ fn ask(remote: SocketAddr) -> io::Result<i32> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     let errno = connect(&socket, remote);
     if errno != libc::EACCES {

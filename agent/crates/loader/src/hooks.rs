@@ -1,4 +1,6 @@
 //! Every hook: what it is called, how it can be attached, what it needs, what is lost without it.
+//!
+//! Long because it is one table: a row for each hook.
 
 use agent_common::config::Offsets;
 

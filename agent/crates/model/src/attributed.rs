@@ -1,136 +1,293 @@
-//! Counts of slots under names that may still change.
+//! The law of renaming: what becomes of counts when the name they were counted under changes.
 //!
-//! A slot belongs to one name at a time. When it gets a better one and no other slot has the old
-//! one, the whole row moves: nothing is split. When others still have the old name, or the new one
-//! is somebody else's, what was counted stays where it was, so that no counter goes back, and the
-//! new name counts from then on. A row ends with its last slot; one whose last slot went to somebody
-//! else stays for an hour, as it has counts that nobody else has.
+//! Every edge counts under one name at a time, and edges with the same name share a row. When an
+//! edge gets another name, what it has counted so far
+//!
+//! * stays if somebody else took the place of an end, its own or that of another edge that leaves
+//!   the row at the same time: it was the former one's;
+//! * stays if other edges have the old name, so that no counter goes back;
+//! * goes along if the name is only a better one and no edge has the old one any more: the row is
+//!   the same under a better name.
+//!
+//! All renames of a drain happen at once, so their order does not matter. Either way nothing is lost
+//! or counted twice. A row ends with its last edge; one whose last edge went to somebody else stays
+//! for an hour, as it has counts that nobody else has.
 
 use std::hash::Hash;
-use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::delta::EdgeId;
 use super::hashed::{Hashed, Sought};
 use super::per_slot::PerSlot;
-use super::tables::IDLE_SECONDS;
-use super::tally::Merge;
+use super::reclaim::IDLE_SECONDS;
 
 /// A name that can stand for those that found no row.
-pub trait Name: Clone + Eq + Hash {
-    /// The name of the row that takes them.
-    fn other() -> Self;
+pub(crate) trait Name: Clone + Eq + Hash {
+    /// The name of the row that takes what finds no room under this one.
+    fn other(&self) -> Self;
 }
 
-/// Rows by name, and which slots feed them.
-pub struct Attributed<K, V> {
+/// What is counted under a name.
+pub(crate) trait Counts: Default {
+    /// What an edge adds.
+    type Growth;
+    /// What an edge remembers of its parts in rows that it has left.
+    type Left: Default;
+
+    /// Takes in what an edge adds.
+    fn grow(&mut self, growth: Self::Growth);
+
+    /// Takes in a row whose edges have this name now.
+    fn merge(&mut self, other: Self);
+
+    /// Takes a share of an edge that leaves the row out of it. `None`: the edge has none, or it is
+    /// not known; then it goes along only with the whole row.
+    fn split(&mut self, _: &Self::Growth, _: &mut Self::Left, _: Share) -> Option<Self> {
+        None
+    }
+}
+
+/// What an edge takes along from a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// All that it has counted there.
+    Own,
+    /// What cannot stay without it: connections that are still open.
+    Open,
+}
+
+/// An edge, what it is called now, and what it has counted since.
+#[derive(Clone, Debug)]
+pub(crate) struct Counted<K, G> {
+    /// Which edge.
+    pub edge: EdgeId,
+    /// Its name.
+    pub name: K,
+    /// If the name is new: it is not a better one, but somebody else's.
+    pub is_another: bool,
+    /// What it adds under this name.
+    pub growth: G,
+}
+
+/// Rows by name, and which edges feed them.
+pub(crate) struct Attributed<K, V: Counts> {
     rows: HashMap<Hashed<K>, Row<V>>,
-    slots: PerSlot<Slot<K>>,
+    edges: PerSlot<Edge<K, V::Left>>,
     capacity: usize,
+    max_abandoned: usize,
     folded: u64,
-    now: u64,
 }
 
+#[derive(Default)]
 struct Row<V> {
-    value: Arc<V>,
-    slots: u32,
-    /// Since when no slot has had it, seconds.
-    left_since: Option<u64>,
+    value: V,
+    edges: u32,
+    /// Since when no edge has had it, seconds.
+    abandoned_since: Option<u64>,
 }
 
-struct Slot<K> {
-    /// What it asked for.
+struct Edge<K, L> {
+    /// What it is called.
     wanted: K,
-    /// What it got.
-    given: K,
+    /// Under which name it counts, if there was no room for its own.
+    given: Option<K>,
+    left: L,
+}
+
+/// Edges that leave a row in one drain.
+#[derive(Default)]
+struct Leaving {
+    /// How many there are.
+    edges: u32,
+    /// Whether somebody else took the place of an end of one.
+    another: bool,
 }
 
 // === impl Attributed ===
 
-impl<K: Name, V: Clone + Default + Merge> Attributed<K, V> {
-    /// No rows yet, and at most `capacity` of them; a further one takes the rest.
-    pub fn new(capacity: usize) -> Self {
-        Self { rows: HashMap::new(), slots: PerSlot::default(), capacity, folded: 0, now: 0 }
+impl<K: Name, V: Counts> Attributed<K, V> {
+    /// No rows yet; at most `capacity` of them, and at most `max_abandoned` without an edge. What
+    /// finds no room is counted under [`Name::other`].
+    pub fn new(capacity: usize, max_abandoned: usize) -> Self {
+        let (rows, edges) = (HashMap::new(), PerSlot::default());
+        Self { rows, edges, capacity, max_abandoned, folded: 0 }
     }
 
-    /// It is `now` (seconds, any epoch that only grows): rows that were left long ago end.
-    pub fn advance(&mut self, now: u64) {
-        self.now = now;
+    /// Takes in a drain at `now` (seconds, any epoch that only grows): edges that are gone, and
+    /// those that have counted something or have a new name. Returns whether rows have come, gone or
+    /// changed their edges.
+    pub fn update(
+        &mut self,
+        now: u64,
+        closed: &[EdgeId],
+        counted: impl IntoIterator<Item = Counted<K, V::Growth>>,
+    ) -> bool {
+        let rows = self.rows.len();
         self.rows.retain(|_, row| {
-            row.left_since.is_none_or(|since| now.saturating_sub(since) < IDLE_SECONDS)
+            row.abandoned_since.is_none_or(|since| now.saturating_sub(since) < IDLE_SECONDS)
         });
-    }
-
-    /// Gives a slot a name; nothing changes if it has it already. `is_another`: the name is not a
-    /// better one, but somebody else's. Returns whether the name is new to it.
-    pub fn assign(&mut self, slot: u32, name: &K, is_another: bool) -> bool {
-        if self.slots.get(slot).is_some_and(|slot| slot.wanted == *name) {
-            return false;
+        let mut changed = self.rows.len() != rows;
+        for edge in closed {
+            changed |= self.release(*edge);
         }
-        let moved = if is_another { self.abandon(slot) } else { self.leave(slot) };
-        let is_full = self.rows.len() >= self.capacity && !self.contains(name);
-        let given = if is_full { K::other() } else { name.clone() };
-        self.folded += u64::from(is_full);
-        let row = self.rows.entry(Hashed::new(given.clone())).or_insert_with(Row::default);
-        row.slots += 1;
-        row.left_since = None;
-        if let Some(value) = moved {
-            Arc::make_mut(&mut row.value).merge(&value);
+        let mut renamed = Vec::new();
+        for counted in counted {
+            match self.edges.get(counted.edge.0) {
+                Some(edge) if edge.wanted != counted.name => renamed.push(counted),
+                Some(_) => self.grow(counted.edge, counted.growth),
+                None => {
+                    changed = true;
+                    self.join(counted.edge, counted.name, &mut 0);
+                    self.grow(counted.edge, counted.growth);
+                }
+            }
         }
-        self.slots.insert(slot, Slot { wanted: name.clone(), given });
-        true
-    }
-
-    /// Whether there is a row of this name.
-    pub fn contains(&self, name: &K) -> bool {
-        self.rows.contains_key(&Sought::new(name))
-    }
-
-    /// The counts of the row that a slot belongs to, to be added to.
-    pub fn value_mut(&mut self, slot: u32) -> Option<&mut V> {
-        let row = self.rows.get_mut(&Sought::new(&self.slots.get(slot)?.given))?;
-        Some(Arc::make_mut(&mut row.value))
-    }
-
-    /// The slot is no more; its row keeps its counts as long as another slot has the name.
-    pub fn release(&mut self, slot: u32) {
-        self.leave(slot);
+        changed |= !renamed.is_empty();
+        self.rename(now, renamed);
+        changed
     }
 
     /// Every row.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &Arc<V>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.rows.iter().map(|(name, row)| (name.key.as_ref(), &row.value))
     }
 
-    /// How many slots, over time, found no row of their own.
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// How many edges, over time, found no row of their own.
     pub fn folded(&self) -> u64 {
         self.folded
     }
 
-    /// Takes a slot out of its row, which stays.
-    fn abandon(&mut self, slot: u32) -> Option<Arc<V>> {
-        let Slot { given, .. } = self.slots.remove(slot)?;
-        let row = self.rows.get_mut(&Sought::new(&given))?;
-        row.slots -= 1;
-        row.left_since = (row.slots == 0).then_some(self.now);
-        None
+    fn grow(&mut self, edge: EdgeId, growth: V::Growth) {
+        let Some(edge) = self.edges.get(edge.0) else { return };
+        if let Some(row) = self.rows.get_mut(&Sought::new(edge.name())) {
+            row.value.grow(growth);
+        }
     }
 
-    /// Takes a slot out of its row; returns the counts if it was the last one there.
-    fn leave(&mut self, slot: u32) -> Option<Arc<V>> {
-        let Slot { given, .. } = self.slots.remove(slot)?;
-        let row = self.rows.get_mut(&Sought::new(&given))?;
-        row.slots -= 1;
-        if row.slots > 0 {
-            return None;
+    fn rename(&mut self, now: u64, renamed: Vec<Counted<K, V::Growth>>) {
+        if renamed.is_empty() {
+            return;
         }
-        self.rows.remove(&Sought::new(&given)).map(|row| row.value)
+        // All leave and join their rows before anything moves: only then it is known which rows end.
+        let mut leaving: HashMap<K, Leaving> = HashMap::new();
+        let mut moves = Vec::with_capacity(renamed.len());
+        for counted in renamed {
+            let Some(edge) = self.edges.remove(counted.edge.0) else { continue };
+            let from = edge.given.unwrap_or(edge.wanted);
+            if let Some(row) = self.rows.get_mut(&Sought::new(&from)) {
+                row.edges -= 1;
+            }
+            let leaving = leaving.entry(from.clone()).or_default();
+            leaving.edges += 1;
+            leaving.another |= counted.is_another;
+            moves.push((counted, from, edge.left));
+        }
+        let is_ending = |(name, leaving): &(&K, &Leaving)| {
+            !leaving.another && self.rows.get(&Sought::new(*name)).is_some_and(|row| row.edges == 0)
+        };
+        let mut ending = leaving.iter().filter(is_ending).count();
+        for (counted, ..) in &moves {
+            self.join(counted.edge, counted.name.clone(), &mut ending);
+        }
+        for (counted, from, mut left) in moves {
+            let Some(leaving) = leaving.get_mut(&from) else { continue };
+            let along = self.take_along(&counted, &from, &mut left, leaving);
+            let Some(edge) = self.edges.get_mut(counted.edge.0) else { continue };
+            edge.left = left;
+            if let Some(row) = self.rows.get_mut(&Sought::new(edge.name())) {
+                if let Some(along) = along {
+                    row.value.merge(along);
+                }
+                row.value.grow(counted.growth);
+            }
+        }
+        for name in leaving.keys() {
+            self.abandon_if_empty(now, name);
+        }
+    }
+
+    /// What an edge takes along from the row `from`, which all that leave it in this drain have
+    /// left.
+    fn take_along(
+        &mut self,
+        counted: &Counted<K, V::Growth>,
+        from: &K,
+        left: &mut V::Left,
+        leaving: &mut Leaving,
+    ) -> Option<V> {
+        leaving.edges -= 1;
+        let sought = Sought::new(from);
+        let row = self.rows.get_mut(&sought)?;
+        if leaving.another || row.edges > 0 {
+            return row.value.split(&counted.growth, left, Share::Open);
+        }
+        if leaving.edges > 0 {
+            return row.value.split(&counted.growth, left, Share::Own);
+        }
+        // The last one takes what others have left there, too.
+        self.rows.remove(&sought).map(|row| row.value)
+    }
+
+    /// An edge counts under this name from now on. `ending`: rows that give room in this drain.
+    fn join(&mut self, edge: EdgeId, wanted: K, ending: &mut usize) {
+        let has_row = self.rows.contains_key(&Sought::new(&wanted));
+        let is_full = !has_row && self.rows.len() >= self.capacity.saturating_add(*ending);
+        self.folded += u64::from(is_full);
+        let given = is_full.then(|| wanted.other());
+        let edge = self.edges.insert(edge.0, Edge { wanted, given, left: V::Left::default() });
+        let row = self.rows.entry(Hashed::new(edge.name().clone())).or_default();
+        if row.edges == 0 && has_row && row.abandoned_since.is_none() {
+            *ending = ending.saturating_sub(1);
+        }
+        row.edges += 1;
+        row.abandoned_since = None;
+    }
+
+    /// A row without an edge stays for a while; if too many do, in the row of the others.
+    fn abandon_if_empty(&mut self, now: u64, name: &K) {
+        match self.rows.get_mut(&Sought::new(name)) {
+            Some(row) if row.edges == 0 => row.abandoned_since = Some(now),
+            _ => return,
+        }
+        let abandoned = self.rows.values().filter(|row| row.abandoned_since.is_some()).count();
+        let other = name.other();
+        if abandoned <= self.max_abandoned || *name == other {
+            return;
+        }
+        if let Some(row) = self.rows.remove(&Sought::new(name)) {
+            let other = self.rows.entry(Hashed::new(other)).or_default();
+            if other.edges == 0 {
+                other.abandoned_since = Some(now);
+            }
+            other.value.merge(row.value);
+        }
+    }
+
+    /// The edge is no more; its row keeps its counts as long as another edge has the name.
+    fn release(&mut self, edge: EdgeId) -> bool {
+        let Some(edge) = self.edges.remove(edge.0) else { return false };
+        let sought = Sought::new(edge.name());
+        if let Some(row) = self.rows.get_mut(&sought) {
+            row.edges -= 1;
+            if row.edges == 0 {
+                self.rows.remove(&sought);
+            }
+        }
+        true
     }
 }
 
-impl<V: Default> Default for Row<V> {
-    fn default() -> Self {
-        Self { value: Arc::default(), slots: 0, left_since: None }
+// === impl Edge ===
+
+impl<K, L> Edge<K, L> {
+    fn name(&self) -> &K {
+        self.given.as_ref().unwrap_or(&self.wanted)
     }
 }
 
@@ -139,115 +296,213 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// A count of which edges know their own part, as long as they are told to.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     struct Count(u64);
 
-    impl Merge for Count {
-        fn merge(&mut self, other: &Self) {
+    /// What an edge adds, and what it had counted before if it knows.
+    #[derive(Clone, Copy)]
+    struct More {
+        n: u64,
+        before: Option<u64>,
+    }
+
+    impl Counts for Count {
+        type Growth = More;
+        type Left = u64;
+
+        fn grow(&mut self, more: More) {
+            self.0 += more.n;
+        }
+
+        fn merge(&mut self, other: Self) {
             self.0 += other.0;
+        }
+
+        fn split(&mut self, more: &More, left: &mut u64, share: Share) -> Option<Self> {
+            let own = more.before? - *left;
+            if share == Share::Open {
+                *left += own;
+                return None;
+            }
+            self.0 -= own;
+            Some(Self(own))
         }
     }
 
     impl Name for &'static str {
-        fn other() -> Self {
+        fn other(&self) -> Self {
             "other"
         }
     }
 
-    type Counts = Attributed<&'static str, Count>;
+    type Table = Attributed<&'static str, Count>;
 
-    fn add(counts: &mut Counts, slot: u32, name: &'static str, n: u64) {
-        counts.assign(slot, &name, false);
-        counts.value_mut(slot).expect("it has a row").0 += n;
+    fn counted(edge: u32, name: &'static str, n: u64) -> Counted<&'static str, More> {
+        let growth = More { n, before: None };
+        Counted { edge: EdgeId(edge), name, is_another: false, growth }
     }
 
-    fn rows(counts: &Counts) -> Vec<(&'static str, u64)> {
-        let mut rows: Vec<_> = counts.iter().map(|(name, value)| (*name, value.0)).collect();
+    fn another(edge: u32, name: &'static str, n: u64) -> Counted<&'static str, More> {
+        Counted { is_another: true, ..counted(edge, name, n) }
+    }
+
+    /// The same for an edge that knows what it had.
+    fn known(edge: u32, name: &'static str, before: u64) -> Counted<&'static str, More> {
+        let growth = More { n: 0, before: Some(before) };
+        Counted { growth, ..counted(edge, name, 0) }
+    }
+
+    fn rows(table: &Table) -> Vec<(&'static str, u64)> {
+        let mut rows: Vec<_> = table.iter().map(|(name, value)| (*name, value.0)).collect();
         rows.sort_unstable();
         rows
     }
 
+    /// What is taken in, and the rows there are then.
+    type Drain<'a> = (&'a [Counted<&'static str, More>], &'a [(&'static str, u64)]);
+
+    /// Takes in drains a second apart.
+    fn check(drains: &[Drain<'_>]) {
+        let mut table = Table::new(8, 8);
+        for (now, (counted, expected)) in drains.iter().enumerate() {
+            table.update(now as u64, &[], counted.iter().cloned());
+            assert_eq!(rows(&table), *expected, "at {now}");
+        }
+    }
+
     #[test]
     fn a_late_name_takes_the_whole_row_along() {
-        let mut counts = Counts::new(8);
-        add(&mut counts, 1, "10.0.0.1", 5);
-        add(&mut counts, 1, "shop", 2);
-        assert_eq!(rows(&counts), [("shop", 7)]);
+        check(&[
+            (&[counted(1, "10.0.0.1", 5)], &[("10.0.0.1", 5)]),
+            (&[counted(1, "shop", 2)], &[("shop", 7)]),
+        ]);
     }
 
     #[test]
     fn a_row_that_others_still_have_does_not_go_back() {
-        let mut counts = Counts::new(8);
-        add(&mut counts, 1, "a", 5);
-        add(&mut counts, 2, "a", 3);
-        add(&mut counts, 1, "b", 1);
-        assert_eq!(rows(&counts), [("a", 8), ("b", 1)]);
-        // The last one takes what is left with it.
-        add(&mut counts, 2, "b", 0);
-        assert_eq!(rows(&counts), [("b", 9)]);
+        check(&[
+            (&[counted(1, "a", 5), counted(2, "a", 3)], &[("a", 8)]),
+            (&[counted(1, "b", 1)], &[("a", 8), ("b", 1)]),
+            // The last one takes what is left with it.
+            (&[counted(2, "b", 0)], &[("b", 9)]),
+        ]);
+    }
+
+    #[test]
+    fn of_several_that_leave_a_row_at_once_each_takes_its_own_along_if_it_knows() {
+        let first = [counted(1, "a", 5), counted(2, "a", 3), counted(3, "a", 1)];
+        let know = [known(1, "b", 5), known(2, "c", 3), known(3, "c", 1)];
+        check(&[(&first, &[("a", 9)]), (&know, &[("b", 5), ("c", 4)])]);
+        let do_not = [counted(1, "b", 0), counted(2, "c", 0), counted(3, "c", 0)];
+        check(&[(&first, &[("a", 9)]), (&do_not, &[("b", 0), ("c", 9)])]);
+        // An edge that is new has the name still.
+        let stays = [counted(4, "a", 2), known(1, "b", 5), known(2, "c", 3), known(3, "c", 1)];
+        check(&[(&first, &[("a", 9)]), (&stays, &[("a", 11), ("b", 0), ("c", 0)])]);
     }
 
     #[test]
     fn somebody_else_takes_nothing_along() {
-        let mut counts = Counts::new(8);
-        add(&mut counts, 1, "a", 5);
-        add(&mut counts, 2, "a", 1);
-        counts.assign(1, &"b", true);
-        counts.assign(2, &"b", true);
-        assert_eq!(rows(&counts), [("a", 6), ("b", 0)]);
-        counts.advance(IDLE_SECONDS - 1);
-        assert_eq!(rows(&counts).len(), 2);
-        counts.advance(IDLE_SECONDS);
-        assert_eq!(rows(&counts), [("b", 0)]);
+        let mut table = Table::new(8, 8);
+        table.update(0, &[], [counted(1, "a", 5), counted(2, "a", 1)]);
+        table.update(0, &[], [another(1, "b", 0), another(2, "b", 0)]);
+        assert_eq!(rows(&table), [("a", 6), ("b", 0)]);
+        table.update(IDLE_SECONDS - 1, &[], []);
+        assert_eq!(rows(&table).len(), 2);
+        table.update(IDLE_SECONDS, &[], []);
+        assert_eq!(rows(&table), [("b", 0)]);
     }
 
     #[test]
-    fn a_row_ends_with_its_last_slot() {
-        let mut counts = Counts::new(8);
-        add(&mut counts, 1, "a", 5);
-        add(&mut counts, 2, "a", 3);
-        counts.release(1);
-        assert_eq!(rows(&counts), [("a", 8)]);
-        counts.release(2);
-        assert_eq!(rows(&counts), []);
-        assert_eq!(counts.value_mut(2), None);
+    fn a_row_ends_with_its_last_edge() {
+        let mut table = Table::new(8, 8);
+        assert!(table.update(0, &[], [counted(1, "a", 5), counted(2, "a", 3)]));
+        assert!(table.update(1, &[EdgeId(1)], []));
+        assert_eq!(rows(&table), [("a", 8)]);
+        // The number is used again.
+        assert!(table.update(2, &[EdgeId(2)], [counted(2, "b", 1)]));
+        assert_eq!(rows(&table), [("b", 1)]);
+        assert!(!table.update(3, &[], [counted(2, "b", 1)]));
     }
 
     #[test]
     fn a_full_table_keeps_totals_exact() {
-        let mut counts = Counts::new(2);
-        for (slot, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "a")] {
-            add(&mut counts, slot, name, 10);
-        }
-        assert_eq!(rows(&counts), [("a", 20), ("b", 10), ("other", 20)]);
-        assert_eq!(counts.folded(), 2);
+        let mut table = Table::new(2, 2);
+        let five = [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "a")];
+        table.update(0, &[], five.map(|(edge, name)| counted(edge, name, 10)));
+        assert_eq!(rows(&table), [("a", 20), ("b", 10), ("other", 20)]);
+        assert_eq!(table.folded(), 2);
         // Asking again for what it did not get is no further one.
-        add(&mut counts, 3, "c", 1);
-        assert_eq!((rows(&counts)[2], counts.folded()), (("other", 21), 2));
+        table.update(1, &[], [counted(3, "c", 1)]);
+        assert_eq!((rows(&table)[2], table.folded()), (("other", 21), 2));
     }
 
+    #[test]
+    fn rows_without_an_edge_are_bounded() {
+        let mut table = Table::new(8, 1);
+        table.update(0, &[], [counted(1, "a", 5)]);
+        for name in ["b", "c", "d"] {
+            table.update(0, &[], [another(1, name, 1)]);
+        }
+        assert_eq!(rows(&table), [("a", 5), ("d", 1), ("other", 2)]);
+    }
+
+    const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+    /// An edge in a drain: its number, its name, what it counted, whether it is somebody else, and
+    /// whether it is gone and its number used again.
+    type Step = (u32, usize, u64, bool, bool);
+
     proptest! {
-        /// However slots are renamed: nothing is lost, nothing counted twice, and no row that
-        /// stays goes back.
+        /// However edges are born, renamed, freed and their numbers used again, many at a time:
+        /// nothing is lost but what a row had when its last edge went, nothing counts twice, and no
+        /// row goes back while it is there.
         #[test]
         fn totals_are_conserved_and_rows_only_grow(
-            steps in prop::collection::vec((0u32..6, 0usize..5, 0u64..9, any::<bool>()), 1..80)
+            drains in prop::collection::vec(
+                (prop::collection::vec((0u32..6, 0usize..5, 0u64..9, any::<bool>(), any::<bool>()), 0..5),
+                 prop_oneof![Just(1), Just(IDLE_SECONDS)]),
+                1..40,
+            ),
+            (capacity, max_abandoned) in (2usize..6, 0usize..4),
+            know in any::<bool>(),
         ) {
-            const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
-            let mut counts = Counts::new(4);
-            let mut total = 0;
-            let mut before: Vec<(&str, u64)> = Vec::new();
-            for (slot, name, n, is_another) in steps {
-                counts.assign(slot, &NAMES[name], is_another);
-                add(&mut counts, slot, NAMES[name], n);
-                total += n;
-                let now = rows(&counts);
-                prop_assert_eq!(now.iter().map(|(_, n)| n).sum::<u64>(), total);
+            let mut table = Table::new(capacity, max_abandoned);
+            let mut totals: HashMap<u32, u64> = HashMap::new();
+            let (mut now, mut expected) = (0, 0);
+            for (drain, wait) in drains {
+                now += wait;
+                let mut drain: Vec<Step> = drain;
+                drain.sort_unstable_by_key(|step| step.0);
+                drain.dedup_by_key(|step| step.0);
+                let closed: Vec<_> = drain.iter().filter(|step| step.4).map(|step| EdgeId(step.0)).collect();
+                // What ends with its last edge or an hour after it, before anything else happens.
+                let before = rows(&table);
+                table.update(now, &closed, []);
+                let after = rows(&table);
                 for (name, n) in &before {
-                    let still = now.iter().find(|(other, _)| other == name);
+                    match after.iter().find(|(other, _)| other == name) {
+                        Some((_, now)) => prop_assert_eq!(now, n),
+                        None => expected -= n,
+                    }
+                }
+                for edge in &closed {
+                    totals.remove(&edge.0);
+                }
+                let counted = drain.iter().map(|(edge, name, n, is_another, _)| {
+                    let total = totals.entry(*edge).or_default();
+                    let growth = More { n: *n, before: know.then_some(*total) };
+                    (*total, expected) = (*total + n, expected + n);
+                    Counted { edge: EdgeId(*edge), name: NAMES[*name], is_another: *is_another, growth }
+                });
+                table.update(now, &[], counted.collect::<Vec<_>>());
+                let later = rows(&table);
+                prop_assert_eq!(later.iter().map(|(_, n)| n).sum::<u64>(), expected);
+                for (name, n) in &after {
+                    let still = later.iter().find(|(other, _)| other == name);
                     prop_assert!(still.is_none_or(|(_, now)| now >= n), "{} went back", name);
                 }
-                before = now;
+                prop_assert!(table.len() <= capacity + 1);
             }
         }
     }

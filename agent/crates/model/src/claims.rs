@@ -1,7 +1,6 @@
 //! Claims: the kernel half's rows of failed binds, and how they grow.
 //!
-//! A row that has been still for long is given back in two steps, like a slot of
-//! [`super::tables`].
+//! A row that has not grown for long is taken back ([`super::reclaim`]).
 
 use agent_common::attempt::{
     AttemptKey, BOUND_ROW, FAILURE_OVERFLOW, FIRST_FREE_FAILURE, FailureRow,
@@ -10,7 +9,7 @@ use agent_common::drained::Claim;
 use agent_common::slot_table::Reclaim;
 use hashbrown::HashMap;
 
-use super::tables::{IDLE_SECONDS, IDLE_SECONDS_UNDER_PRESSURE};
+use super::reclaim::{self, Lifecycle};
 
 /// Failures since the last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +35,7 @@ pub struct Claims {
 struct Known {
     born_us: u64,
     count: u64,
-    still_since: u64,
-    forgotten: bool,
+    lifecycle: Lifecycle,
 }
 
 impl Claims {
@@ -48,34 +46,21 @@ impl Claims {
         claims: &[Claim],
         capacity: u64,
     ) -> (Vec<Failures>, Vec<Reclaim<AttemptKey>>) {
-        let pressed = claims.len() as u64 > capacity / 4 * 3;
-        let patience = if pressed { IDLE_SECONDS_UNDER_PRESSURE } else { IDLE_SECONDS };
+        let patience = reclaim::patience(claims.len(), capacity);
         let (mut grown, mut reclaim) = (Vec::new(), Vec::new());
         for Claim { slot, row } in claims {
-            let known = self.rows.entry(*slot).or_insert_with(|| Known::new(row, now));
+            let known = self.rows.entry(*slot).or_insert_with(|| Known::new(row));
             if known.born_us != row.born_us {
-                *known = Known::new(row, now);
+                *known = Known::new(row);
             }
             let count = row.count.saturating_sub(known.count);
-            if count > 0 {
-                known.count = row.count;
-                known.still_since = now;
-                if *slot != BOUND_ROW {
-                    let FailureRow { key, tgid, last_us, .. } = *row;
-                    grown.push(Failures { key, count, tgid, last_us });
-                }
-                continue;
+            known.count += count;
+            if count > 0 && *slot != BOUND_ROW {
+                let FailureRow { key, tgid, last_us, .. } = *row;
+                grown.push(Failures { key, count, tgid, last_us });
             }
-            if *slot < FIRST_FREE_FAILURE {
-                continue;
-            }
-            if known.forgotten && known.still_since < now {
-                reclaim.push(Reclaim::Free(*slot));
-            } else if !known.forgotten && now.saturating_sub(known.still_since) >= patience {
-                known.forgotten = true;
-                known.still_since = now;
-                reclaim.push(Reclaim::Forget(row.key));
-            }
+            let in_use = count > 0 || *slot < FIRST_FREE_FAILURE;
+            reclaim.extend(known.lifecycle.observe(now, patience, in_use, *slot, row.key));
         }
         for step in &reclaim {
             if let Reclaim::Free(slot) = step
@@ -99,14 +84,15 @@ impl Claims {
 }
 
 impl Known {
-    fn new(row: &FailureRow, now: u64) -> Self {
-        Self { born_us: row.born_us, count: 0, still_since: now, forgotten: false }
+    fn new(row: &FailureRow) -> Self {
+        Self { born_us: row.born_us, count: 0, lifecycle: Lifecycle::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reclaim::IDLE_SECONDS;
     use agent_common::wire::Wire as _;
 
     fn claim(slot: u32, born_us: u64, count: u64) -> Claim {

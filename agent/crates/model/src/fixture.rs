@@ -13,6 +13,7 @@ use super::book::Book;
 use super::breaches::{Action, Breach, BreachKey};
 use super::conflicts::{ConflictLabels, ConflictTotal};
 use super::ephemeral::{Ephemeral, EphemeralView};
+use super::health::Epochs;
 use super::kept::KeptView;
 use super::memory::{MemoryView, Usage};
 use super::port::{Port, Protocol};
@@ -196,13 +197,14 @@ pub fn snapshot() -> Snapshot {
         errors: 1,
     };
 
+    let edges = vec![
+        edge(Service::internet(), shop.clone(), 8080, Role::Server, &from_internet),
+        edge(Service::other(), postgres.clone(), 5432, Role::Listener, &listening),
+        edge(shop.clone(), postgres.clone(), 5432, Role::Client, &to_postgres),
+    ];
+
     Snapshot {
         taken_seconds: 1_700_000_100.5,
-        edges: vec![
-            edge(Service::internet(), shop.clone(), 8080, Role::Server, &from_internet),
-            edge(Service::other(), postgres.clone(), 5432, Role::Listener, &listening),
-            edge(shop.clone(), postgres.clone(), 5432, Role::Client, &to_postgres),
-        ],
         listeners: vec![
             listener(&postgres, 5432, IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             listener(&postgres, 5432, IpAddr::V6(Ipv6Addr::UNSPECIFIED), 2),
@@ -267,7 +269,8 @@ pub fn snapshot() -> Snapshot {
             foldings: 2,
         },
         kept: kept(),
-        health_since: Arc::default(),
+        health: Epochs::from_rows(&edges),
+        edges,
     }
 }
 
@@ -282,6 +285,9 @@ pub fn tally(connections: u64, requests: u64) -> Tally {
 }
 
 /// The users' four networks.
+///
+/// # Panics
+/// Never: they are valid.
 pub fn declarations() -> Vec<Declared> {
     let network = |segment: &str, text: &str| {
         Declared::Network(segment.into(), text.parse().expect("a network"))

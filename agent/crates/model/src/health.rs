@@ -1,8 +1,7 @@
 //! Services and how well they are, as their traffic shows it over the last minutes.
 //!
-//! Totals only grow, so health is the difference between now and a few minutes ago. What was a
-//! few minutes ago is kept as one table a minute ([`Epochs`]); the difference is made when
-//! somebody asks.
+//! What edges did is summed up by the service they connect to, in one table a minute ([`Epochs`]);
+//! the tables of the last minutes are added up when somebody asks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,10 +11,11 @@ use agent_common::histogram::Histogram;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use super::delta::Delta;
 use super::port::Port;
 use super::registry::Endpoint;
 use super::service::Service;
-use super::snapshot::{EdgeView, Role, Snapshot};
+use super::snapshot::{EdgeLabels, EdgeView, Role, Snapshot};
 
 /// Tables are kept so far apart, seconds.
 const EVERY: f64 = 60.0;
@@ -48,15 +48,15 @@ struct Side {
     requests: Histogram,
 }
 
-/// Totals at one moment.
+/// What edges did in a minute.
 #[derive(Clone, Debug, Default)]
-pub struct Epoch {
-    /// Seconds since the Unix epoch.
-    taken_seconds: f64,
+struct Epoch {
+    /// When it began, seconds since the Unix epoch.
+    since_seconds: f64,
     totals: HashMap<Key, Totals>,
 }
 
-/// Totals of the last minutes.
+/// What edges did in the last minutes.
 #[derive(Clone, Debug, Default)]
 pub struct Epochs(VecDeque<Arc<Epoch>>);
 
@@ -117,32 +117,63 @@ pub enum HealthState {
 // === impl Epochs ===
 
 impl Epochs {
-    /// Keeps the totals if it is time; returns where the window begins.
-    pub fn observe(&mut self, now: f64, edges: &[EdgeView]) -> Arc<Epoch> {
+    /// Takes in a drain at `now`. What was before the first one is not news.
+    pub fn observe<'a>(&mut self, now: f64, deltas: impl IntoIterator<Item = &'a Delta>) {
         // A clock that was set back begins anew.
-        if self.0.back().is_some_and(|last| last.taken_seconds > now) {
+        if self.0.back().is_some_and(|last| last.since_seconds > now) {
             self.0.clear();
         }
-        if self.0.back().is_none_or(|last| now - last.taken_seconds >= EVERY) {
+        if let Some(last) = self.0.back_mut() {
+            let grown = deltas.into_iter().filter(|delta| !delta.grown.is_empty());
+            let mut grown = grown.peekable();
+            // A table that a reader still has is not copied for nothing.
+            if grown.peek().is_some() {
+                let last = Arc::make_mut(last);
+                grown.for_each(|delta| last.add(&delta.labels, &delta.grown.difference()));
+            }
+        }
+        if self.0.back().is_none_or(|last| now - last.since_seconds >= EVERY) {
             while self.0.len() >= KEPT {
                 self.0.pop_front();
             }
-            self.0.push_back(Arc::new(Epoch { taken_seconds: now, totals: totals(edges) }));
+            self.0.push_back(Arc::new(Epoch { since_seconds: now, ..Epoch::default() }));
         }
-        self.0.front().cloned().unwrap_or_default()
+    }
+
+    /// All that these rows have, as if it had happened since the Unix epoch.
+    #[cfg(any(test, feature = "fixture"))]
+    pub(crate) fn from_rows(edges: &[EdgeView]) -> Self {
+        let mut epoch = Epoch::default();
+        for EdgeView { labels, counters } in edges {
+            epoch.add(labels, counters);
+        }
+        Self([Arc::new(epoch)].into())
+    }
+
+    /// When the window begins, seconds since the Unix epoch.
+    fn since_seconds(&self) -> Option<f64> {
+        self.0.front().map(|first| first.since_seconds)
+    }
+
+    /// Everything in the window.
+    fn totals(&self) -> HashMap<Key, Totals> {
+        let mut sum: HashMap<Key, Totals> = HashMap::new();
+        for (key, totals) in self.0.iter().flat_map(|epoch| &epoch.totals) {
+            sum.entry(key.clone()).or_default().merge(totals);
+        }
+        sum
     }
 }
 
-fn totals(edges: &[EdgeView]) -> HashMap<Key, Totals> {
-    let mut all: HashMap<Key, Totals> = HashMap::new();
-    for EdgeView { labels, counters } in edges {
+// === impl Epoch ===
+
+impl Epoch {
+    fn add(&mut self, labels: &EdgeLabels, counters: &EdgeCounters) {
         let key = (labels.server.name.clone(), labels.server.namespace.clone());
-        if all.len() >= MOST && !all.contains_key(&key) {
-            continue;
+        if self.totals.len() < MOST || self.totals.contains_key(&key) {
+            self.totals.entry(key).or_default().add(labels.role, counters);
         }
-        all.entry(key).or_default().add(labels.role, counters);
     }
-    all
 }
 
 /// Every service that some edge, listener or registration names, sorted by namespace and name.
@@ -167,39 +198,34 @@ pub fn services(snapshot: &Snapshot) -> Vec<ServiceView> {
 }
 
 /// Services met so far.
-struct Found<'a> {
+struct Found {
     /// By namespace and name.
     views: BTreeMap<Key, ServiceView>,
-    now: HashMap<Key, Totals>,
-    before: &'a Epoch,
+    totals: HashMap<Key, Totals>,
     window_seconds: f64,
 }
 
-impl<'a> Found<'a> {
-    fn new(snapshot: &'a Snapshot) -> Self {
-        let before = &snapshot.health_since;
-        Self {
-            views: BTreeMap::new(),
-            now: totals(&snapshot.edges),
-            before,
-            window_seconds: (snapshot.taken_seconds - before.taken_seconds).max(0.0),
-        }
+impl Found {
+    fn new(snapshot: &Snapshot) -> Self {
+        let Snapshot { taken_seconds, health, .. } = snapshot;
+        let since = health.since_seconds().unwrap_or(*taken_seconds);
+        let window_seconds = (taken_seconds - since).max(0.0);
+        Self { views: BTreeMap::new(), totals: health.totals(), window_seconds }
     }
 
     fn meet(&mut self, service: &Service) -> &mut ServiceView {
-        let Self { views, now, before, window_seconds } = self;
+        let Self { views, totals, window_seconds } = self;
         let view =
             views.entry((service.namespace.clone(), service.name.clone())).or_insert_with(|| {
                 let key = (service.name.clone(), service.namespace.clone());
                 let none = Totals::default();
-                let now = now.get(&key).unwrap_or(&none);
-                let before = before.totals.get(&key).unwrap_or(&none);
+                let totals = totals.get(&key).unwrap_or(&none);
                 ServiceView {
                     service: service.clone(),
                     registered: Vec::new(),
                     listens: BTreeSet::new(),
                     serves: BTreeSet::new(),
-                    health: Health::between(before, now, *window_seconds),
+                    health: Health::of(totals, *window_seconds),
                 }
             });
         if service.source < view.service.source {
@@ -226,43 +252,39 @@ impl Totals {
         side.resets += counters.resets_sent.iter().chain(&counters.resets_received).sum::<u64>();
         side.requests.merge(&counters.request);
     }
+
+    fn merge(&mut self, other: &Self) {
+        let Self { by_clients, by_itself, overflows } = self;
+        by_clients.merge(&other.by_clients);
+        by_itself.merge(&other.by_itself);
+        *overflows += other.overflows;
+    }
 }
 
 // === impl Side ===
 
 impl Side {
-    /// What has been added since `before`. A row that has ended and come back begins at zero.
-    fn since(&self, before: &Self) -> Self {
+    fn merge(&mut self, other: &Self) {
         let Self { ok, failed, resets, requests } = self;
-        let grown = |now: u64, then: u64| if now >= then { now - then } else { now };
-        let mut difference = Histogram::EMPTY;
-        difference.sum_us = grown(requests.sum_us, before.requests.sum_us);
-        let pairs = requests.buckets.iter().zip(before.requests.buckets);
-        for (to, (now, then)) in difference.buckets.iter_mut().zip(pairs) {
-            *to = grown(*now, then);
-        }
-        Self {
-            ok: grown(*ok, before.ok),
-            failed: grown(*failed, before.failed),
-            resets: grown(*resets, before.resets),
-            requests: difference,
-        }
+        *ok += other.ok;
+        *failed += other.failed;
+        *resets += other.resets;
+        requests.merge(&other.requests);
     }
 }
 
 // === impl Health ===
 
 impl Health {
-    fn between(before: &Totals, now: &Totals, window_seconds: f64) -> Self {
-        let by_clients = now.by_clients.since(&before.by_clients);
-        let by_itself = now.by_itself.since(&before.by_itself);
-        let overflows = now.overflows.saturating_sub(before.overflows);
+    fn of(totals: &Totals, window_seconds: f64) -> Self {
+        let Totals { by_clients, by_itself, overflows } = totals;
+        let overflows = *overflows;
         // A connection within this host is seen by both sides and must count once. The service
         // itself sees all that reached it, from other hosts too; what failed, only clients see.
         let (connects_ok, seen) = if by_itself.ok > 0 || by_itself.requests.count() > 0 {
-            (by_itself.ok, &by_itself)
+            (by_itself.ok, by_itself)
         } else {
-            (by_clients.ok, &by_clients)
+            (by_clients.ok, by_clients)
         };
         let failed = by_clients.failed;
         let attempts = connects_ok + failed;
@@ -306,14 +328,18 @@ impl HealthState {
 
 #[cfg(test)]
 mod tests {
-    use agent_common::edge::CONNECT_REFUSED;
+    use agent_common::address::UNSPECIFIED;
+    use agent_common::drained::Edge;
+    use agent_common::edge::{CONNECT_REFUSED, EdgeKey, ROLE_CLIENT, ROLE_SERVER};
     use agent_common::wire::Wire as _;
 
     use super::*;
     use crate::fixture;
     use crate::service::Source;
+    use crate::tables::Tables;
 
-    fn edge(role: Role, ok: u64, refused: u64, requests: u64, resets: u64) -> EdgeView {
+    /// An edge of this role with these totals.
+    fn edge(role: u8, ok: u64, refused: u64, requests: u64, resets: u64) -> Edge {
         let mut counters = EdgeCounters::zeroed();
         counters.connects[usize::from(CONNECT_OK)] = ok;
         counters.connects[usize::from(CONNECT_REFUSED)] = refused;
@@ -321,53 +347,77 @@ mod tests {
         for _ in 0..requests {
             counters.request.observe(1000);
         }
-        let (web, db) = (Service::new("web", Source::Process), Service::new("db", Source::Process));
-        fixture::edge(web, db, 5432, role, &counters)
+        let key = EdgeKey { port: 5432, role, ..EdgeKey::zeroed() };
+        let (slot, local, remote) = (3 + u32::from(role), UNSPECIFIED, UNSPECIFIED);
+        Edge { slot, key, local, remote, born_us: 1, counters: Arc::new(counters) }
     }
 
-    fn health(epochs: &mut Epochs, now: f64, edges: Vec<EdgeView>) -> Health {
-        let health_since = epochs.observe(now, &edges);
-        let snapshot = Snapshot { taken_seconds: now, edges, health_since, ..fixture::snapshot() };
-        let found = services(&snapshot);
-        let db = found.into_iter().find(|view| &*view.service.name == "db").expect("a service");
-        db.health
+    /// An agent's tables and what it keeps of the last minutes.
+    #[derive(Default)]
+    struct World(Tables, Epochs);
+
+    impl World {
+        fn health_as(&mut self, server: &str, now: f64, edges: &[Edge]) -> Health {
+            let db = Service::new(server, Source::Process);
+            let web = Service::new("web", Source::Process);
+            let name = |edge: &Edge| {
+                let role = if edge.key.role == ROLE_CLIENT { Role::Client } else { Role::Server };
+                EdgeLabels::new(web.clone(), db.clone(), 5432, role)
+            };
+            let updated = self.0.update(now as u64, edges, 100, name, |_| false);
+            self.1.observe(now, &updated.deltas.edges);
+            let (edges, health) = (updated.edges, self.1.clone());
+            let snapshot = Snapshot { taken_seconds: now, edges, health, ..fixture::snapshot() };
+            let found = services(&snapshot);
+            found.into_iter().find(|view| *view.service.name == *server).expect("a service").health
+        }
+
+        fn health(&mut self, now: f64, edges: &[Edge]) -> Health {
+            self.health_as("db", now, edges)
+        }
     }
 
     #[test]
     fn only_what_happened_within_the_window_counts() {
-        let mut epochs = Epochs::default();
-        let check = |epochs: &mut Epochs, now, edges, expected| {
-            let health = health(epochs, now, edges);
+        let mut world = World::default();
+        let check = |world: &mut World, now, edges: [Edge; 2], expected| {
+            let health = world.health(now, &edges);
             let Health { state, connects_ok, connects_failed, requests, .. } = health;
             assert_eq!((state, connects_ok, connects_failed, requests), expected, "at {now}");
         };
         let both = |ok, refused, requests| {
-            vec![
-                edge(Role::Client, ok, refused, requests, 0),
-                edge(Role::Server, ok, 0, requests, 0),
-            ]
+            [edge(ROLE_CLIENT, ok, refused, requests, 0), edge(ROLE_SERVER, ok, 0, requests, 0)]
         };
         // What was before the agent's first look is not news.
-        check(&mut epochs, 1000.0, both(10, 5, 10), (HealthState::Idle, 0, 0, 0));
-        check(&mut epochs, 1010.0, both(14, 5, 20), (HealthState::Ok, 4, 0, 10));
-        check(&mut epochs, 1070.0, both(14, 6, 20), (HealthState::Degraded, 4, 1, 10));
-        check(&mut epochs, 1130.0, both(14, 20, 20), (HealthState::Failing, 4, 15, 10));
+        check(&mut world, 1000.0, both(10, 5, 10), (HealthState::Idle, 0, 0, 0));
+        check(&mut world, 1010.0, both(14, 5, 20), (HealthState::Ok, 4, 0, 10));
+        check(&mut world, 1070.0, both(14, 6, 20), (HealthState::Degraded, 4, 1, 10));
+        check(&mut world, 1130.0, both(14, 20, 20), (HealthState::Failing, 4, 15, 10));
         // The window moves on, and the failures leave it.
         for minute in 0..5 {
-            health(&mut epochs, 1190.0 + f64::from(minute) * 60.0, both(14, 20, 20));
+            world.health(1190.0 + f64::from(minute) * 60.0, &both(14, 20, 20));
         }
-        check(&mut epochs, 1490.0, both(15, 20, 21), (HealthState::Ok, 1, 0, 1));
+        check(&mut world, 1490.0, both(15, 20, 21), (HealthState::Ok, 1, 0, 1));
     }
 
     #[test]
     fn a_reset_degrades_and_a_row_that_begins_anew_is_no_loss() {
-        let mut epochs = Epochs::default();
-        health(&mut epochs, 0.0, vec![edge(Role::Server, 100, 0, 100, 0)]);
-        let after = health(&mut epochs, 30.0, vec![edge(Role::Server, 3, 0, 3, 1)]);
+        let mut world = World::default();
+        world.health(0.0, &[edge(ROLE_SERVER, 100, 0, 100, 0)]);
+        let again = Edge { born_us: 9, ..edge(ROLE_SERVER, 3, 0, 3, 1) };
+        let after = world.health(30.0, &[again]);
         assert_eq!((after.connects_ok, after.requests, after.resets), (3, 3, 1));
         assert_eq!(after.state, HealthState::Degraded);
         assert_eq!(after.p50_seconds, Some(0.001));
         assert!((after.window_seconds - 30.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_was_long_ago_is_no_news_under_a_better_name() {
+        let mut world = World::default();
+        world.health_as("10.0.0.1", 0.0, &[edge(ROLE_SERVER, 100, 0, 100, 0)]);
+        let named = world.health_as("db", 30.0, &[edge(ROLE_SERVER, 102, 0, 102, 0)]);
+        assert_eq!((named.connects_ok, named.requests), (2, 2));
     }
 
     #[test]

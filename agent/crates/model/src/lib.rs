@@ -1,19 +1,22 @@
 //! What Portolan knows, as plain values: no IO, no clock, no async.
 //!
-//! [`tables::Tables`] turns what was drained from the kernel into rows with names and keeps
-//! their totals; [`snapshot::Snapshot`] is the read-only picture that `/metrics`, the API and
-//! the command line show.
+//! [`delta::Stage`] turns what was drained from the kernel into what each edge did since the drain
+//! before, under its name; [`rows`], [`relations`], [`violations`] and [`health`] add that up;
+//! [`snapshot::Snapshot`] is the read-only picture that `/metrics`, the API and the command line
+//! show.
 
 #![forbid(unsafe_code)]
 
 pub mod allocation;
-pub mod attributed;
+mod attributed;
 pub mod balance;
 pub mod book;
 pub mod breaches;
 pub mod claims;
 pub mod clash;
 pub mod conflicts;
+pub mod deduplication;
+pub mod delta;
 pub mod enforcement;
 pub mod ephemeral;
 #[cfg(any(test, feature = "fixture"))]
@@ -32,12 +35,13 @@ pub mod port;
 pub mod port_ranges;
 pub mod prefixes;
 pub mod probes;
+pub mod reclaim;
 pub mod registry;
 pub mod relations;
 pub mod reservations;
+pub mod rows;
 pub mod segments;
 pub mod service;
-pub mod sides;
 pub mod slot;
 pub mod snapshot;
 pub mod tables;

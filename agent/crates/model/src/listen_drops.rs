@@ -12,6 +12,7 @@ use std::sync::Arc;
 use agent_common::edge::ROLE_LISTENER;
 use hashbrown::HashMap;
 
+use super::delta::DrainedId;
 use agent_common::drained::Edge;
 
 /// What can be told of a namespace's `ListenDrops`.
@@ -31,13 +32,12 @@ pub struct ListenDrops {
     /// Of each namespace's total, how much is shared out or from before our time; none where it
     /// cannot be read.
     settled: HashMap<u32, Option<u64>>,
-    listeners: HashMap<u32, Listener>,
+    listeners: HashMap<DrainedId, Listener>,
 }
 
-/// A listener's slot.
-#[derive(Clone, Copy)]
+/// What is known of a listener.
+#[derive(Clone, Copy, Default)]
 struct Listener {
-    born_us: u64,
     /// Of its own counter, how much was looked at.
     looked_at: u64,
     /// Its share.
@@ -72,13 +72,11 @@ impl ListenDrops {
         inode: u32,
         edges: &mut [&mut Edge],
         read: &mut impl FnMut(u32, &Edge) -> Reading,
-        known: &mut HashMap<u32, Listener>,
+        known: &mut HashMap<DrainedId, Listener>,
     ) {
         let Self { settled, listeners } = self;
-        let known_before = |edge: &Edge| {
-            let known = listeners.get(&edge.slot).filter(|known| known.born_us == edge.born_us);
-            known.copied().unwrap_or(Listener { born_us: edge.born_us, looked_at: 0, dropped: 0 })
-        };
+        let known_before =
+            |edge: &Edge| listeners.get(&DrainedId::from(edge)).copied().unwrap_or_default();
         let moved =
             |edge: &Edge| edge.counters.listen_drops.saturating_sub(known_before(edge).looked_at);
         let moves: u64 = edges.iter().map(|edge| moved(edge)).sum();
@@ -117,7 +115,7 @@ impl ListenDrops {
             if edge.counters.listen_drops != listener.dropped {
                 Arc::make_mut(&mut edge.counters).listen_drops = listener.dropped;
             }
-            known.insert(edge.slot, listener);
+            known.insert(DrainedId::from(&**edge), listener);
         }
     }
 }

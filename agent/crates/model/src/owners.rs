@@ -1,14 +1,13 @@
 //! Owners: the rows the kernel half keeps of who acts, and which of them are still needed.
 //!
-//! A row is needed while an edge names it. One that has not been for long is given back in two
-//! steps, like a slot of [`super::tables`]: first new connections no longer find it, and once no
-//! edge has named it since, it is cleared and offered again.
+//! A row is in use while an edge, a failed bind or a bound socket refers to it. One that has not
+//! been for long is taken back ([`super::reclaim`]).
 
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
 use agent_common::slot_table::Reclaim;
 use hashbrown::{HashMap, HashSet};
 
-use super::tables::IDLE_SECONDS;
+use super::reclaim::{IDLE_SECONDS, Lifecycle};
 
 /// All owners.
 #[derive(Default)]
@@ -19,15 +18,14 @@ pub struct Owners {
 
 struct Owner {
     row: OwnerRow,
-    unused_since: Option<u64>,
-    forgotten: bool,
+    lifecycle: Lifecycle,
 }
 
 impl Owners {
     /// Takes in a row the kernel half has filled.
     pub fn insert(&mut self, index: u32, row: OwnerRow) {
         self.taken += 1;
-        self.rows.insert(index, Owner { row, unused_since: None, forgotten: false });
+        self.rows.insert(index, Owner { row, lifecycle: Lifecycle::default() });
     }
 
     /// The row with this number; none for the overflow row.
@@ -61,24 +59,13 @@ impl Owners {
         self.taken
     }
 
-    /// Says at `now` (seconds, any epoch) which rows are in use, and what to do with the others.
+    /// Takes in at `now` (seconds, any epoch) which rows are in use; returns what to do with others.
     pub fn update(&mut self, now: u64, used: &HashSet<u32>) -> Vec<Reclaim<OwnerKey>> {
-        let mut reclaim = Vec::new();
-        for (index, owner) in &mut self.rows {
-            if used.contains(index) || *index == OWNER_OVERFLOW {
-                owner.unused_since = None;
-                continue;
-            }
-            let since = *owner.unused_since.get_or_insert(now);
-            if owner.forgotten && since < now {
-                reclaim.push(Reclaim::Free(*index));
-            } else if !owner.forgotten && now.saturating_sub(since) >= IDLE_SECONDS {
-                // From here on it must be unused for another round.
-                owner.forgotten = true;
-                owner.unused_since = Some(now);
-                reclaim.push(Reclaim::Forget(owner.row.key));
-            }
-        }
+        let steps = self.rows.iter_mut().filter_map(|(index, owner)| {
+            let in_use = used.contains(index) || *index == OWNER_OVERFLOW;
+            owner.lifecycle.observe(now, IDLE_SECONDS, in_use, *index, owner.row.key)
+        });
+        let reclaim: Vec<_> = steps.collect();
         for step in &reclaim {
             if let Reclaim::Free(index) = step {
                 self.rows.remove(index);
@@ -106,8 +93,7 @@ mod tests {
         assert_eq!(owners.update(2 + IDLE_SECONDS, &unused), [Reclaim::Forget(row.key)]);
         // A connection that had found it just before.
         assert_eq!(owners.update(3 + IDLE_SECONDS, &used), []);
-        assert_eq!(owners.update(4 + IDLE_SECONDS, &unused), []);
-        assert_eq!(owners.update(5 + IDLE_SECONDS, &unused), [Reclaim::Free(3)]);
+        assert_eq!(owners.update(4 + IDLE_SECONDS, &unused), [Reclaim::Free(3)]);
         assert!(owners.row(3).is_none());
         assert_eq!(owners.taken(), 1);
     }

@@ -1,29 +1,25 @@
 //! Who did what with whom, by backend: what balance and map are made from.
 //!
 //! A relation is a pair of services, the server's port, the side that saw it, and the backend: the
-//! one address behind the server's name that was really connected to. Slots feed relations by what
-//! they grew since the last drain, so a late name, a slot used again or a second slot of the same
-//! name neither lose nor repeat anything ([`Attributed`]).
+//! one address behind the server's name that was really connected to. Edges feed relations by what
+//! they grew since the last drain ([`Delta`]); a late name or a second edge of the same name neither
+//! loses nor repeats anything ([`Attributed`]).
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use agent_common::address::{self, INTERNET, UNSPECIFIED};
-use agent_common::edge::{EdgeCounters, FIRST_FREE_SLOT, ROLE_CLIENT, ROLE_SERVER, ROLE_UNKNOWN};
-use agent_common::wire::Wire as _;
+use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER, ROLE_UNKNOWN};
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
-use super::attributed::{Attributed, Name};
+use super::attributed::{Attributed, Counted, Counts, Name};
+use super::delta::{Delta, EdgeId};
 use super::hashed::{Hashed, Sought};
-use super::per_slot::PerSlot;
 use super::service::{Service, Source};
-use super::sides::Sides;
-use super::slot::Told;
 use super::snapshot::{EdgeLabels, Role};
-use super::tally::{History, Tally};
-use agent_common::drained::Edge;
+use super::tally::{History, Merge as _, Tally};
 
 /// Relations at most.
 const MAX_RELATIONS: usize = 16_384;
@@ -91,7 +87,7 @@ pub struct RelationsView {
     pub since: u64,
     /// Every relation in which something happened, in no order.
     pub rows: Vec<(Relation, Arc<History>)>,
-    /// Slots, over time, whose relation found no row of its own.
+    /// Edges, over time, whose relation found no row of its own.
     pub folded: u64,
 }
 
@@ -99,25 +95,25 @@ pub struct RelationsView {
 pub struct Relations {
     started_us: u64,
     since_us: u64,
-    slots: PerSlot<Slot>,
-    rows: Attributed<Relation, History>,
-    backends: HashMap<Hashed<Group>, HashSet<Backend>>,
-    generation: u64,
-    /// Whether rows may have ended, so that `backends` must be made anew.
-    renamed: bool,
+    rows: Attributed<Relation, Arc<History>>,
+    backends: Backends,
+    /// Whether no drain was taken in yet.
+    is_first: bool,
+}
+
+/// Backends of each server for each client.
+#[derive(Default)]
+struct Backends(HashMap<Hashed<Group>, HashSet<Backend>>);
+
+/// What an edge adds to a history.
+pub(crate) struct Done {
+    tally: Tally,
+    /// When, seconds; `None` for what happened before the agent started.
+    at: Option<u64>,
 }
 
 /// Whose backends are capped together.
 type Group = (ServiceName, ServiceName, u16, Role);
-
-struct Slot {
-    born_us: u64,
-    labels: Arc<EdgeLabels>,
-    counters: Arc<EdgeCounters>,
-    counts: bool,
-    others: u32,
-    generation: u64,
-}
 
 // === impl Relations ===
 
@@ -127,42 +123,40 @@ impl Relations {
         Self {
             started_us: now_us,
             since_us: now_us,
-            slots: PerSlot::default(),
-            rows: Attributed::new(MAX_RELATIONS),
-            backends: HashMap::new(),
-            generation: 0,
-            renamed: false,
+            rows: Attributed::new(MAX_RELATIONS, MAX_RELATIONS),
+            backends: Backends::default(),
+            is_first: true,
         }
     }
 
-    /// Takes in the edges of a drain at `now_us`; `told` is what a slot has told so far.
+    /// Takes in a drain at `now_us`.
     pub fn update<'a>(
         &mut self,
         now_us: u64,
-        edges: &[Edge],
-        sides: &Sides,
-        told: impl Fn(u32) -> Option<Told<'a>>,
+        closed: &[EdgeId],
+        deltas: impl IntoIterator<Item = &'a Delta>,
     ) {
-        self.generation += 1;
-        self.rows.advance(now_us / 1_000_000);
-        for edge in edges {
-            if let Some(told) = told(edge.slot) {
-                self.take(now_us, edge, sides, told);
+        let Self { started_us, since_us, rows, backends, is_first } = self;
+        let now = now_us / 1_000_000;
+        let counted = deltas.into_iter().filter_map(|delta| {
+            let mut name = Relation::new(delta)?;
+            backends.cap(&mut name);
+            // Rows that an earlier agent left pinned: nobody knows when that happened. (Overflow
+            // rows are not born; they are empty at a fresh start.)
+            let is_earlier = *is_first && delta.is_new && delta.born_us < *started_us;
+            if is_earlier && !delta.is_overflow {
+                *since_us = delta.born_us.min(*since_us);
             }
-        }
-        let Self { slots, rows, backends, generation, renamed, .. } = self;
-        slots.retain(|slot, known| {
-            let stays = known.generation == *generation;
-            if !stays {
-                rows.release(slot);
-                *renamed = true;
-            }
-            stays
+            let done = Done { tally: Tally::of(&delta.grown), at: (!is_earlier).then_some(now) };
+            let is_another = delta.is_another();
+            Some(Counted { edge: delta.id, name, is_another, growth: done })
         });
-        if std::mem::take(renamed) {
-            backends.clear();
+        let is_other_set = rows.update(now, closed, counted);
+        *is_first = false;
+        if is_other_set {
+            backends.0.clear();
             for (relation, _) in rows.iter() {
-                backends.entry(Hashed::new(relation.group())).or_default().insert(relation.backend);
+                backends.insert(relation);
             }
         }
     }
@@ -178,115 +172,63 @@ impl Relations {
             folded: self.rows.folded(),
         }
     }
+}
 
-    fn take(&mut self, now_us: u64, edge: &Edge, sides: &Sides, told: Told<'_>) {
-        let Told { labels, counters, others } = told;
-        let is_overflow = edge.slot < FIRST_FREE_SLOT;
-        let role = if is_overflow { edge.slot as u8 } else { edge.key.role };
-        let connects = match role {
-            ROLE_UNKNOWN => is_overflow,
-            ROLE_CLIENT | ROLE_SERVER => is_overflow || edge.key.remote != UNSPECIFIED,
-            _ => false,
-        };
-        if !connects {
-            return;
-        }
-        // A server's overflow row may repeat what a client's row has.
-        let counts = if is_overflow { role != ROLE_SERVER } else { sides.counts(edge) };
-        let before = self.slots.get_mut(edge.slot).filter(|slot| slot.born_us == edge.born_us);
-        let known = before.is_some();
-        let is_another = before.as_ref().is_some_and(|slot| slot.others != others);
-        let tally = match before {
-            // The same values as long as nothing has changed.
-            Some(slot) if Arc::ptr_eq(&slot.counters, counters) => {
-                if Arc::ptr_eq(&slot.labels, labels) && slot.counts == counts {
-                    slot.generation = self.generation;
-                    return;
-                }
-                Tally::default()
-            }
-            Some(slot) => Tally::between(&slot.counters, counters),
-            None => Tally::between(&EdgeCounters::zeroed(), counters),
-        };
-        if !known {
-            self.rows.release(edge.slot);
-        }
-        let mut relation = Relation::new(edge, counts, labels);
-        if is_overflow {
+// === impl Backends ===
+
+impl Backends {
+    /// Folds a backend into `other` if its server has too many for this client.
+    fn cap(&mut self, relation: &mut Relation) {
+        let known = self.0.get(&Sought::new(&relation.group()));
+        if known
+            .is_some_and(|known| known.len() >= MAX_BACKENDS && !known.contains(&relation.backend))
+        {
             relation.backend = Backend::Other;
         }
-        self.cap(&mut relation);
-        if self.rows.assign(edge.slot, &relation, is_another) {
-            self.renamed = true;
-            // Those that found no row are no backends: the table of these is bounded by that of rows.
-            if self.rows.contains(&relation) {
-                self.backends
-                    .entry(Hashed::new(relation.group()))
-                    .or_default()
-                    .insert(relation.backend);
-            }
-        }
-
-        // Rows that an earlier agent left pinned: nobody knows when that happened. (Overflow rows
-        // are not born; they are empty at a fresh start.)
-        let is_earlier = !known && edge.born_us < self.started_us && self.generation == 1;
-        if is_earlier && !is_overflow {
-            self.since_us = self.since_us.min(edge.born_us);
-        }
-        if !tally.is_empty()
-            && let Some(history) = self.rows.value_mut(edge.slot)
-        {
-            if is_earlier {
-                history.add_earlier(&tally);
-            } else {
-                history.add(now_us / 1_000_000, &tally);
-            }
-        }
-        let slot = Slot {
-            born_us: edge.born_us,
-            labels: Arc::clone(labels),
-            counters: Arc::clone(counters),
-            counts,
-            others,
-            generation: self.generation,
-        };
-        self.slots.insert(edge.slot, slot);
+        self.insert(relation);
     }
 
-    /// Folds a backend into `other` if its server has too many for this client.
-    fn cap(&self, relation: &mut Relation) {
-        let is_full = self.backends.get(&Sought::new(&relation.group())).is_some_and(|backends| {
-            backends.len() >= MAX_BACKENDS && !backends.contains(&relation.backend)
-        });
-        if is_full {
-            relation.backend = Backend::Other;
-        }
+    fn insert(&mut self, relation: &Relation) {
+        self.0.entry(Hashed::new(relation.group())).or_default().insert(relation.backend);
     }
 }
 
 // === impl Relation ===
 
 impl Relation {
-    fn new(edge: &Edge, counts: bool, labels: &EdgeLabels) -> Self {
-        let EdgeLabels { client, server, port, role, asked: _ } = labels;
-        let server_address = match edge.key.role {
-            ROLE_CLIENT => edge.key.remote,
-            _ => edge.local,
+    /// `None` for an edge that is no connection.
+    fn new(delta: &Delta) -> Option<Self> {
+        let is_connection = match delta.role {
+            ROLE_UNKNOWN => delta.is_overflow,
+            ROLE_CLIENT | ROLE_SERVER => delta.is_overflow || delta.key.remote != UNSPECIFIED,
+            _ => false,
+        };
+        if !is_connection {
+            return None;
+        }
+        let EdgeLabels { client, server, port, role, asked: _ } = &*delta.labels;
+        let server_address = match delta.role {
+            ROLE_CLIENT => delta.key.remote,
+            _ => delta.local,
         };
         let named = match server.source {
             Source::Address | Source::Internet => false,
             // The row of those that found none is a name, too: sums need it.
             _ => true,
         };
-        Self {
+        Some(Self {
             client: ServiceName::from(client),
             server: ServiceName::from(server),
             port: *port,
             role: *role,
-            counts,
+            counts: delta.counts,
             named,
-            backend: Backend::new(server_address, *port),
-        }
+            backend: if delta.is_overflow {
+                Backend::Other
+            } else {
+                Backend::new(server_address, *port)
+            },
+        })
     }
 
     fn group(&self) -> Group {
@@ -295,7 +237,7 @@ impl Relation {
 }
 
 impl Name for Relation {
-    fn other() -> Self {
+    fn other(&self) -> Self {
         let other = ServiceName::from(&Service::other());
         Self {
             client: other.clone(),
@@ -305,6 +247,32 @@ impl Name for Relation {
             counts: true,
             named: true,
             backend: Backend::Other,
+        }
+    }
+}
+
+// === impl Done ===
+
+impl Counts for Arc<History> {
+    type Growth = Done;
+    type Left = ();
+
+    fn grow(&mut self, Done { tally, at }: Done) {
+        if tally.is_empty() {
+            return;
+        }
+        let history = Arc::make_mut(self);
+        match at {
+            Some(now) => history.add(now, &tally),
+            None => history.add_earlier(&tally),
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        if self.is_empty() {
+            *self = other;
+        } else {
+            Arc::make_mut(self).merge(&other);
         }
     }
 }

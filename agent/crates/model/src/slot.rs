@@ -2,21 +2,23 @@
 //!
 //! The name of an end can change for two reasons, and they are not the same:
 //!
-//! * *better*: the same one has a better name now, because its runtime has told it, or because
+//! * *better*: the same one has a better name now, because its runtime has reported it, or because
 //!   only its address was known. Everything the slot has counted belongs to the better name.
 //! * *another*: another one is there now, as when a pod's address is given to the next pod. What
 //!   was counted stays with the former one, only what comes belongs to the new one.
 //!
-//! [`Entity`] tells them apart. While a name is not settled (its source has not told yet, or the
+//! [`Entity`] tells them apart. While a name is not settled (its source has not reported yet, or the
 //! one that bore it cannot be found there any more) what is counted waits for some seconds, so
-//! that it is told under the right name at once. But what has come until the former one is missed
+//! that it is reported under the right name at once. But what has come until the former one is missed
 //! for the first time was for that one: the kernel half calls when a listener closes.
 
 use std::sync::Arc;
 
-use agent_common::edge::EdgeCounters;
-use agent_common::wire::Wire as _;
+use agent_common::edge::{EdgeCounters, FIRST_FREE_SLOT, ROLE_SERVER};
 
+use super::deduplication::Deduplication;
+use super::delta::{Delta, EdgeId, Growth, Renamed};
+use super::reclaim::Lifecycle;
 use super::service::{Entity, Service, Source};
 use super::snapshot::EdgeLabels;
 use agent_common::drained::Edge;
@@ -41,40 +43,41 @@ pub struct Naming {
 pub(super) struct Slot {
     pub(super) born_us: u64,
     pub(super) labels: Arc<EdgeLabels>,
-    pub(super) still_since: u64,
-    pub(super) forgotten: bool,
-    /// What has been counted, as far as it has been told under some name.
-    told: Arc<EdgeCounters>,
-    /// What of that stays with rows that the slot has left.
-    left: Option<Box<EdgeCounters>>,
+    /// Whether it had something new at the last look.
+    pub(super) moved: bool,
+    pub(super) lifecycle: Lifecycle,
+    /// The last drain that it was in.
+    pub(super) round: u64,
+    /// What the kernel had counted at the last look.
+    counted: Arc<EdgeCounters>,
+    /// What of that has been reported under some name.
+    reported: Option<Arc<EdgeCounters>>,
     client: Entity,
     server: Entity,
     unsettled_since: Option<u64>,
     /// The wait is over, and no name came.
     gave_up: bool,
-    /// How often somebody else took the place of an end.
-    others: u32,
+    side: Side,
 }
 
-/// What a slot has told so far.
-#[derive(Clone, Copy)]
-pub struct Told<'a> {
-    /// Under which name.
-    pub labels: &'a Arc<EdgeLabels>,
-    /// What, under whichever names: it only grows.
-    pub counters: &'a Arc<EdgeCounters>,
-    /// How often somebody else took the place of an end: what was told before is not theirs.
-    pub others: u32,
+/// What this side does, and not the other one.
+#[derive(Clone, Copy, Default)]
+struct Side {
+    /// Whether it counts the edge's connections.
+    counts: bool,
+    /// Whether it evaluates them, if that is known.
+    evaluates: Option<bool>,
+    /// Whether there was a connection in an earlier drain.
+    had_connection: bool,
 }
 
-/// A slot has got another name.
-pub(super) struct Move {
-    /// What it was called.
-    pub(super) from: Arc<EdgeLabels>,
-    /// Whether it is somebody else now.
-    pub(super) is_another: bool,
-    /// What it had told under that name.
-    pub(super) told: Arc<EdgeCounters>,
+/// What is new of a slot.
+#[derive(Default)]
+pub(super) struct News {
+    pub(super) is_new: bool,
+    pub(super) renamed: Option<Renamed>,
+    /// What had been reported before.
+    pub(super) before: Option<Arc<EdgeCounters>>,
 }
 
 /// What a new name means.
@@ -100,24 +103,31 @@ impl Slot {
         Self {
             born_us: edge.born_us,
             labels: Arc::new(labels),
-            still_since: now,
-            forgotten: false,
-            told: if settled { edge.counters.clone() } else { Arc::new(EdgeCounters::zeroed()) },
-            left: None,
+            moved: true,
+            lifecycle: Lifecycle::default(),
+            round: 0,
+            counted: Arc::clone(&edge.counters),
+            reported: settled.then(|| Arc::clone(&edge.counters)),
             client,
             server,
             unsettled_since: (!settled).then_some(now),
-            others: 0,
             gave_up: false,
+            side: Side::default(),
         }
     }
 
-    /// Takes in what the kernel has counted and how the edge is called now.
-    pub(super) fn update(&mut self, edge: &Edge, naming: Naming, now: u64) -> Option<Move> {
+    /// Takes in what the kernel has counted; returns what it was before if that is less.
+    pub(super) fn count(&mut self, edge: &Edge) -> Option<Arc<EdgeCounters>> {
+        let is_same = is_same(&self.counted, &edge.counters);
+        (!is_same).then(|| std::mem::replace(&mut self.counted, Arc::clone(&edge.counters)))
+    }
+
+    /// Takes in how the edge is called now; returns what is new, if anything is.
+    pub(super) fn update(&mut self, naming: Naming, now: u64) -> Option<News> {
         let Naming { labels, client, server, settled } = naming;
         let EdgeLabels { client: client_name, server: server_name, port, role, asked } = labels;
-        let of_client = judge(&self.labels.client, self.client, &client_name, client);
-        let of_server = judge(&self.labels.server, self.server, &server_name, server);
+        let of_client = evaluate(&self.labels.client, self.client, &client_name, client);
+        let of_server = evaluate(&self.labels.server, self.server, &server_name, server);
         let verdicts = [of_client, of_server];
 
         let next = EdgeLabels {
@@ -133,28 +143,25 @@ impl Slot {
         if of_server != Verdict::Doubt && server != Entity::UNKNOWN {
             self.server = server;
         }
-        let renamed = verdicts.contains(&Verdict::Better) || verdicts.contains(&Verdict::Another);
-        self.others += u32::from(verdicts.contains(&Verdict::Another));
-        let moved = renamed.then(|| Move {
-            from: self.labels.clone(),
-            is_another: verdicts.contains(&Verdict::Another),
-            told: self.contribution(),
-        });
-        if *self.labels != next {
-            self.labels = Arc::new(next);
-        }
+        let is_another = verdicts.contains(&Verdict::Another);
+        let is_renamed = is_another || verdicts.contains(&Verdict::Better);
+        let before = self.reported.clone();
+        let from =
+            (*self.labels != next).then(|| std::mem::replace(&mut self.labels, Arc::new(next)));
+        let is_called_otherwise = from.is_some();
 
-        // A row that was told before does not wait for a first name.
+        self.moved = !self.has_reported_all();
+        // A row that was reported before does not wait for a first name.
         if verdicts.contains(&Verdict::Doubt) {
-            if self.unsettled_since.is_none() && edge.counters != self.told {
+            if self.unsettled_since.is_none() {
                 // What came since the last look was still for the former one.
-                self.told = edge.counters.clone();
-                self.still_since = now;
+                self.report_all();
             }
             let since = self.unsettled_since.get_or_insert(now);
             // Nobody came in time, but now somebody accepts connections there: who that is will
             // be known soon.
-            if self.gave_up && edge.counters.opened != self.told.opened {
+            let opened = self.reported.as_ref().map_or(0, |reported| reported.opened);
+            if self.gave_up && self.counted.opened != opened {
                 *since = now;
                 self.gave_up = false;
             }
@@ -164,43 +171,85 @@ impl Slot {
         }
         let waits = self.unsettled_since.is_some_and(|since| now < since + PATIENCE_SECONDS);
         self.gave_up |= self.unsettled_since.is_some() && !waits;
-        if edge.counters != self.told {
-            self.still_since = now;
-            if !waits {
-                self.told = edge.counters.clone();
-            }
+        if !waits {
+            self.report_all();
         }
-        moved
+        let grown = Growth { before, now: self.reported.clone() };
+        (is_called_otherwise || !grown.is_empty()).then(|| News {
+            is_new: false,
+            renamed: from.filter(|_| is_renamed).map(|from| Renamed { from, is_another }),
+            before: grown.before,
+        })
     }
 
-    /// What the slot has told.
-    pub(super) fn told(&self) -> Told<'_> {
-        Told { labels: &self.labels, counters: &self.told, others: self.others }
-    }
-
-    /// What the slot adds to the row it is called by.
-    pub(super) fn contribution(&self) -> Arc<EdgeCounters> {
-        let mut counters = self.told.clone();
-        if let Some(left) = &self.left {
-            Arc::make_mut(&mut counters).separate(left);
+    /// Finds out which side counts and evaluates its connections; returns whether that is new.
+    /// `is_other_set`: edges have come or gone since the last time.
+    pub(super) fn choose_side(
+        &mut self,
+        edge: &Edge,
+        sides: &Deduplication,
+        is_other_set: bool,
+    ) -> bool {
+        let is_overflow = edge.slot < FIRST_FREE_SLOT;
+        let has_connection = self.reported.as_ref().is_some_and(|reported| reported.opened > 0);
+        let Side { counts, evaluates, had_connection } = &mut self.side;
+        let before = (*counts, *evaluates);
+        if is_other_set {
+            // A server's overflow row may repeat what a client's row has.
+            *counts = if is_overflow { role(edge) != ROLE_SERVER } else { sides.counts(edge) };
         }
-        counters
+        if !has_connection || !*had_connection || is_overflow {
+            *evaluates = None;
+        } else if is_other_set || evaluates.is_none() {
+            *evaluates = Some(sides.evaluates(edge));
+        }
+        *had_connection = has_connection;
+        before != (*counts, *evaluates)
     }
 
-    /// Leaves `told` to the row it was told under, but for the connections that are still open:
-    /// they go along. So does an end whose beginning was not seen yet, for the kernel goes on
-    /// counting while it is read: it belongs to what comes. Returns what stays.
-    pub(super) fn leave(&mut self, told: &EdgeCounters) -> EdgeCounters {
-        let mut stays = *told;
-        let whole = told.opened.min(told.closed);
-        (stays.opened, stays.closed) = (whole, whole);
-        self.left.get_or_insert_with(|| Box::new(EdgeCounters::zeroed())).merge(&stays);
-        stays
+    pub(super) fn delta(&self, edge: &Edge, news: Option<News>) -> Delta {
+        let nothing = || News { before: self.reported.clone(), ..News::default() };
+        let News { is_new, renamed, before } = news.unwrap_or_else(nothing);
+        Delta {
+            id: EdgeId(edge.slot),
+            key: edge.key,
+            local: edge.local,
+            remote: edge.remote,
+            role: role(edge),
+            is_overflow: edge.slot < FIRST_FREE_SLOT,
+            born_us: edge.born_us,
+            labels: Arc::clone(&self.labels),
+            is_new,
+            renamed,
+            grown: Growth { before, now: self.reported.clone() },
+            counts: self.side.counts,
+            evaluates: self.side.evaluates,
+        }
+    }
+
+    fn has_reported_all(&self) -> bool {
+        self.reported.as_ref().is_some_and(|reported| is_same(reported, &self.counted))
+    }
+
+    fn report_all(&mut self) {
+        if !self.has_reported_all() {
+            self.reported = Some(Arc::clone(&self.counted));
+        }
     }
 }
 
+/// The same values; mostly the very same, as the drain hands them on while nothing has moved.
+fn is_same(one: &Arc<EdgeCounters>, other: &Arc<EdgeCounters>) -> bool {
+    Arc::ptr_eq(one, other) || **one == **other
+}
+
+/// `ROLE_*`; overflow rows are numbered by it.
+fn role(edge: &Edge) -> u8 {
+    if edge.slot < FIRST_FREE_SLOT { edge.slot as u8 } else { edge.key.role }
+}
+
 /// Compares the name that an end has with the one it would get now.
-fn judge(old: &Service, old_entity: Entity, new: &Service, new_entity: Entity) -> Verdict {
+fn evaluate(old: &Service, old_entity: Entity, new: &Service, new_entity: Entity) -> Verdict {
     if old.is_called_as(new) {
         return Verdict::Same;
     }

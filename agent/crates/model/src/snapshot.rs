@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::balance::{Known, Weights};
 use super::conflicts::{Conflict, ConflictTotal};
 use super::ephemeral::EphemeralView;
-use super::health::Epoch;
+use super::health::Epochs;
 use super::kept::KeptView;
 use super::memory::MemoryView;
 use super::port::PortView;
@@ -61,8 +61,8 @@ pub struct Snapshot {
     pub drain_seconds: f64,
     /// What the agent was told to keep, and who does not.
     pub kept: KeptView,
-    /// Totals a few minutes ago: where the window of services' health begins.
-    pub health_since: Arc<Epoch>,
+    /// What edges did in the last minutes, by service.
+    pub health: Epochs,
 }
 
 /// What follows from the edges: relations and, if segments are declared, their violations.

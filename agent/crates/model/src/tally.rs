@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use agent_common::edge::{CONNECT_OK, EdgeCounters};
 use agent_common::histogram::Histogram;
+use agent_common::wire::Wire as _;
+
+use super::delta::Growth;
 
 /// One step of a sliding window, seconds.
 pub const STEP_SECONDS: u64 = 10;
@@ -64,6 +67,16 @@ impl Tally {
             failed: failed(now).saturating_sub(failed(before)),
             resets: resets(now).saturating_sub(resets(before)),
             requests: Durations::between(&before.request, &now.request),
+        }
+    }
+
+    /// What an edge did.
+    pub fn of(grown: &Growth) -> Self {
+        match (&grown.before, &grown.now) {
+            _ if grown.is_empty() => Self::default(),
+            (Some(before), Some(now)) => Self::between(before, now),
+            (_, Some(now)) => Self::between(&EdgeCounters::zeroed(), now),
+            (_, None) => Self::default(),
         }
     }
 
@@ -142,6 +155,11 @@ impl History {
         self.total.merge(tally);
     }
 
+    /// Whether nothing ever happened.
+    pub fn is_empty(&self) -> bool {
+        self.total.is_empty()
+    }
+
     /// What happened in the `window` seconds before `now`, rounded up to whole steps.
     pub fn last(&self, now: u64, window: u64) -> Tally {
         let first = first_step(now, window);
@@ -184,7 +202,6 @@ fn first_step(now: u64, window: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::fixture::tally;
-    use agent_common::wire::Wire as _;
     use proptest::prelude::*;
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use agent_common::edge::{CONNECT_OTHER, CONNECT_RESULTS};
 use hashbrown::HashMap;
 
+use super::delta::DrainedId;
 use agent_common::drained::Edge;
 
 /// Edges asked about at one time; the others are asked about the next time.
@@ -17,14 +18,13 @@ const MOST_QUESTIONS: usize = 64;
 /// What was found out so far.
 #[derive(Default)]
 pub struct Unsent {
-    slots: HashMap<u32, Slot>,
+    edges: HashMap<DrainedId, Refused>,
     waiting: u64,
 }
 
-/// A slot with refused attempts.
-#[derive(Clone, Copy)]
-struct Slot {
-    born_us: u64,
+/// What is known of an edge with refused attempts.
+#[derive(Clone, Copy, Default)]
+struct Refused {
     /// How many of its attempts have a result.
     judged: u64,
     results: [u64; CONNECT_RESULTS],
@@ -40,29 +40,28 @@ impl Unsent {
         let mut questions = 0;
         self.waiting = 0;
         for edge in edges.iter_mut().filter(|edge| edge.counters.unsent != 0) {
-            let before = self.slots.get(&edge.slot).filter(|slot| slot.born_us == edge.born_us);
-            let new = Slot { born_us: edge.born_us, judged: 0, results: [0; CONNECT_RESULTS] };
-            let mut slot = before.copied().unwrap_or(new);
-            let growth = edge.counters.unsent.saturating_sub(slot.judged);
+            let id = DrainedId::from(&*edge);
+            let mut refused = self.edges.get(&id).copied().unwrap_or_default();
+            let growth = edge.counters.unsent.saturating_sub(refused.judged);
             if growth > 0 && questions < MOST_QUESTIONS {
                 // An overflow row does not say where to.
                 let is_edge = edge.born_us != 0;
                 questions += usize::from(is_edge);
                 let result = if is_edge { result(edge) } else { Some(CONNECT_OTHER) };
-                let count = result.and_then(|result| slot.results.get_mut(usize::from(result)));
+                let count = result.and_then(|result| refused.results.get_mut(usize::from(result)));
                 if let Some(count) = count {
                     *count += growth;
-                    slot.judged += growth;
+                    refused.judged += growth;
                 }
             }
-            self.waiting += edge.counters.unsent.saturating_sub(slot.judged);
+            self.waiting += edge.counters.unsent.saturating_sub(refused.judged);
             let counters = Arc::make_mut(&mut edge.counters);
-            for (count, more) in counters.connects.iter_mut().zip(slot.results) {
+            for (count, more) in counters.connects.iter_mut().zip(refused.results) {
                 *count = count.wrapping_add(more);
             }
-            known.insert(edge.slot, slot);
+            known.insert(id, refused);
         }
-        self.slots = known;
+        self.edges = known;
     }
 
     /// Refused attempts that have no result yet.

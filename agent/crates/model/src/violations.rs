@@ -1,8 +1,8 @@
-//! Judging every edge by the declared segments, and keeping what was found.
+//! Evaluating every edge by the declared segments, and keeping what was found.
 //!
-//! An edge is judged in the second drain that shows a connection of it: by then both sides'
-//! rows are there, so that [`Sides`] can tell which of them speaks. It is judged again whenever its
-//! names, its connections or its side change. Connections that were not taken for violations under
+//! An edge is evaluated in the second drain that shows a connection of it: by then it is known which
+//! side is primary ([`Delta::evaluates`]). It is evaluated again whenever its names, its connections
+//! or its side change. Connections that were not taken for violations under
 //! an earlier name count when the right name makes them some; each counts once.
 
 use std::collections::VecDeque;
@@ -10,19 +10,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use agent_common::address::{self, Address, INTERNET, UNSPECIFIED};
-use agent_common::edge::{FIRST_FREE_SLOT, ROLE_CLIENT};
+use agent_common::edge::ROLE_CLIENT;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::attributed::{Attributed, Name};
+use super::attributed::{Attributed, Counted, Counts, Name};
+use super::delta::{Delta, EdgeId};
 use super::per_slot::PerSlot;
 use super::relations::{Ends, ServiceName};
 use super::segments::{Policy, Segment, Verdict};
-use super::sides::Sides;
-use super::slot::Told;
-use super::snapshot::EdgeLabels;
-use super::tally::Merge;
-use agent_common::drained::Edge;
 
 /// Rows of violations at most.
 const MAX_ROWS: usize = 4096;
@@ -33,10 +29,10 @@ const EVENT_SECONDS: f64 = 60.0;
 /// Lines for the log in a minute.
 const LINES_PER_MINUTE: u64 = 20;
 
-/// All edges as judged.
+/// All edges as evaluated.
 pub struct Violations {
     policy: Arc<Policy>,
-    slots: PerSlot<Judged>,
+    evaluated: PerSlot<Evaluated>,
     rows: Attributed<Between, Count>,
     cells: HashMap<(Segment, Segment), u64>,
     events: VecDeque<Arc<Event>>,
@@ -44,7 +40,6 @@ pub struct Violations {
     minute: u64,
     lines: u64,
     suppressed: u64,
-    generation: u64,
 }
 
 /// The two ends of a violation, by names.
@@ -76,7 +71,7 @@ pub struct Event {
     /// How many connections.
     pub connections: u64,
     #[serde(skip)]
-    slot: u32,
+    edge: Option<EdgeId>,
 }
 
 /// What is known of segments at one moment.
@@ -105,29 +100,24 @@ pub struct Lines {
     pub suppressed: u64,
 }
 
-struct Judged {
-    born_us: u64,
-    /// When it was last in a drain.
-    generation: u64,
-    /// How often it was seen with a connection, up to two.
-    sightings: u8,
-    opinion: Option<Opinion>,
-    /// Connections counted as violations.
-    counted: u64,
-    /// How often somebody else took the place of an end.
-    others: u32,
-}
-
-/// What was last said, and of what.
-struct Opinion {
-    labels: Arc<EdgeLabels>,
-    speaks: bool,
+/// What was last found of an edge.
+#[derive(Default)]
+struct Evaluated {
+    /// Its connections by then.
     opened: u64,
-    /// Where it is counted in the matrix, if it speaks.
+    /// Where they are counted in the matrix, if this side evaluates them.
     cell: Option<(Segment, Segment)>,
+    /// Connections counted as violations, or not to be held against it.
+    counted: u64,
 }
 
-#[derive(Clone, Copy, Default)]
+/// What of an edge violates, and how many connections of it were not counted yet.
+struct Violation {
+    between: Between,
+    connections: u64,
+}
+
+#[derive(Default)]
 struct Count(u64);
 
 // === impl Violations ===
@@ -137,35 +127,29 @@ impl Violations {
     pub fn new(policy: Arc<Policy>) -> Self {
         Self {
             policy,
-            slots: PerSlot::default(),
-            rows: Attributed::new(MAX_ROWS),
+            evaluated: PerSlot::default(),
+            rows: Attributed::new(MAX_ROWS, MAX_ROWS),
             cells: HashMap::new(),
             events: VecDeque::new(),
             dropped_events: 0,
             minute: 0,
             lines: 0,
             suppressed: 0,
-            generation: 0,
         }
     }
 
-    /// Judges the edges of a drain at `now` (seconds since the Unix epoch).
-    pub fn update<'a>(
-        &mut self,
-        now: f64,
-        edges: &[Edge],
-        sides: &Sides,
-        told: impl Fn(u32) -> Option<Told<'a>>,
-    ) -> Lines {
-        self.generation += 1;
-        self.rows.advance(now as u64);
+    /// Evaluates the edges of a drain at `now` (seconds since the Unix epoch).
+    pub fn update(&mut self, now: f64, closed: &[EdgeId], deltas: &[Delta]) -> Lines {
         let mut lines = self.turn_minute(now);
-        for edge in edges {
-            if edge.slot < FIRST_FREE_SLOT || edge.key.remote == UNSPECIFIED {
-                continue;
-            }
-            let Some(told) = told(edge.slot) else { continue };
-            if let Some(event) = self.judge(now, edge, sides, told) {
+        for edge in closed {
+            self.evaluated.remove(edge.0);
+        }
+        let mut counted = Vec::new();
+        for delta in deltas {
+            let Some(Violation { between, connections }) = self.evaluate(delta) else { continue };
+            if connections > 0
+                && let Some(event) = self.report(Event::new(now, &between, connections, delta))
+            {
                 if self.lines < LINES_PER_MINUTE {
                     self.lines += 1;
                     lines.events.push(event);
@@ -173,15 +157,15 @@ impl Violations {
                     self.suppressed += 1;
                 }
             }
+            let is_another = delta.is_another();
+            counted.push(Counted {
+                edge: delta.id,
+                name: between,
+                is_another,
+                growth: connections,
+            });
         }
-        let Self { slots, rows, generation, .. } = self;
-        slots.retain(|slot, judged| {
-            let stays = judged.generation == *generation;
-            if !stays {
-                rows.release(slot);
-            }
-            stays
-        });
+        self.rows.update(now as u64, closed, counted);
         lines
     }
 
@@ -203,89 +187,52 @@ impl Violations {
         }
     }
 
-    /// Returns the event if it is a new one.
-    fn judge(
-        &mut self,
-        now: f64,
-        edge: &Edge,
-        sides: &Sides,
-        told: Told<'_>,
-    ) -> Option<Arc<Event>> {
-        let Told { labels, counters, others } = told;
-        let known = self.slots.get(edge.slot).map(|judged| judged.born_us);
-        if known.is_some_and(|born_us| born_us != edge.born_us) {
-            self.slots.remove(edge.slot);
-            self.rows.release(edge.slot);
-        }
-        let judged = self.slots.get_or_insert_with(edge.slot, || Judged::new(edge.born_us));
-        judged.generation = self.generation;
-        let opened = counters.opened;
-        if opened == 0 || judged.sightings == 0 {
-            judged.sightings = u8::from(opened > 0);
+    /// Takes an edge into the matrix; returns what of it violates.
+    fn evaluate(&mut self, delta: &Delta) -> Option<Violation> {
+        let is_primary = delta.evaluates?;
+        if delta.is_overflow || delta.key.remote == UNSPECIFIED {
             return None;
         }
-        let speaks = sides.judge(edge);
-        let is_another = judged.others != others;
-        if is_another {
+        let Self { policy, evaluated, cells, .. } = self;
+        let evaluated = evaluated.get_or_insert_with(delta.id.0, Evaluated::default);
+        let opened = delta.opened();
+        if delta.is_another() {
             // What came before was the former one's.
-            let theirs = judged.opinion.as_ref().map_or(0, |before| before.opened);
-            judged.counted = judged.counted.max(theirs);
-            judged.others = others;
+            evaluated.counted = evaluated.counted.max(evaluated.opened);
         }
-        let before = judged.opinion.take();
-        if let Some(before) = before {
-            if before.speaks == speaks && before.opened == opened && before.labels == *labels {
-                judged.opinion = Some(before);
-                return None;
-            }
-            if let Some(count) = before.cell.and_then(|cell| self.cells.get_mut(&cell)) {
-                *count = count.saturating_sub(before.opened);
-            }
+        if let Some(count) = evaluated.cell.and_then(|cell| cells.get_mut(&cell)) {
+            *count = count.saturating_sub(evaluated.opened);
         }
-        let (client_address, server_address) = ends(edge);
-        let client = self.policy.segment(&labels.client, client_address);
-        let server = self.policy.segment(&labels.server, server_address);
-        let cell = speaks.then_some((client, server));
-        if let Some(cell) = cell {
-            *self.cells.entry(cell).or_default() += opened;
+        let (client_address, server_address) = ends(delta);
+        let labels = &delta.labels;
+        let client = policy.segment(&labels.client, client_address);
+        let server = policy.segment(&labels.server, server_address);
+        evaluated.opened = opened;
+        evaluated.cell = is_primary.then_some((client, server));
+        if let Some(cell) = evaluated.cell {
+            *cells.entry(cell).or_default() += opened;
         }
-        judged.opinion = Some(Opinion { labels: Arc::clone(labels), speaks, opened, cell });
-        if !speaks || self.policy.verdict(client, server) != Verdict::Violation {
+        if !is_primary || policy.verdict(client, server) != Verdict::Violation {
             return None;
         }
         let between = Between {
-            client_segment: self.policy.name(client),
-            server_segment: self.policy.name(server),
+            client_segment: policy.name(client),
+            server_segment: policy.name(server),
             ends: Ends::new(
                 ServiceName::from(&labels.client),
                 ServiceName::from(&labels.server),
-                edge.key.port,
+                delta.key.port,
             ),
         };
-        self.rows.assign(edge.slot, &between, is_another);
-        let new = opened.saturating_sub(judged.counted);
-        judged.counted = opened;
-        if new == 0 {
-            return None;
-        }
-        if let Some(count) = self.rows.value_mut(edge.slot) {
-            count.0 += new;
-        }
-        self.tell(Event {
-            first_seconds: now,
-            last_seconds: now,
-            between,
-            client_address,
-            server_address,
-            connections: new,
-            slot: edge.slot,
-        })
+        let connections = opened.saturating_sub(evaluated.counted);
+        evaluated.counted = opened;
+        Some(Violation { between, connections })
     }
 
     /// Adds to the event of the same edge, or makes a new one, which is returned.
-    fn tell(&mut self, event: Event) -> Option<Arc<Event>> {
+    fn report(&mut self, event: Event) -> Option<Arc<Event>> {
         let same = self.events.iter_mut().rev().find(|other| {
-            other.slot == event.slot
+            other.edge == event.edge
                 && other.between.ends.client == event.between.ends.client
                 && other.between.ends.server == event.between.ends.server
                 && event.first_seconds - other.first_seconds < EVENT_SECONDS
@@ -316,20 +263,36 @@ impl Violations {
     }
 }
 
-impl Judged {
-    fn new(born_us: u64) -> Self {
-        Self { born_us, generation: 0, sightings: 0, opinion: None, counted: 0, others: 0 }
+impl Event {
+    fn new(now: f64, between: &Between, connections: u64, delta: &Delta) -> Self {
+        let (client_address, server_address) = ends(delta);
+        Self {
+            first_seconds: now,
+            last_seconds: now,
+            between: between.clone(),
+            client_address,
+            server_address,
+            connections,
+            edge: Some(delta.id),
+        }
     }
 }
 
-impl Merge for Count {
-    fn merge(&mut self, other: &Self) {
+impl Counts for Count {
+    type Growth = u64;
+    type Left = ();
+
+    fn grow(&mut self, connections: u64) {
+        self.0 += connections;
+    }
+
+    fn merge(&mut self, other: Self) {
         self.0 += other.0;
     }
 }
 
 impl Name for Between {
-    fn other() -> Self {
+    fn other(&self) -> Self {
         let other: Arc<str> = "other".into();
         Self {
             client_segment: other.clone(),
@@ -346,14 +309,14 @@ impl Name for Between {
 }
 
 /// Addresses of client and server, as far as the row has them.
-fn ends(edge: &Edge) -> (Option<IpAddr>, Option<IpAddr>) {
+fn ends(delta: &Delta) -> (Option<IpAddr>, Option<IpAddr>) {
     let real = |address: &Address| {
         let is_real =
             *address != INTERNET && *address != UNSPECIFIED && address::owner_of(address).is_none();
         is_real.then(|| address::to_ip(*address))
     };
-    let (local, remote) = (real(&edge.local), real(&edge.key.remote));
-    if edge.key.role == ROLE_CLIENT { (local, remote) } else { (remote, local) }
+    let (local, remote) = (real(&delta.local), real(&delta.key.remote));
+    if delta.role == ROLE_CLIENT { (local, remote) } else { (remote, local) }
 }
 
 #[cfg(test)]

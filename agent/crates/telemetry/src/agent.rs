@@ -9,7 +9,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_build_info",
         kind: Kind::Gauge,
-        help: "Always 1: the version of the agent and the release of the kernel it runs on.",
+        help: "Always 1: the version of the agent and the release of the kernel.",
         labels: &["version", "kernel"],
         fed_by: "the agent",
         render: build_info,
@@ -33,7 +33,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_unresolved_owners",
         kind: Kind::Gauge,
-        help: "Owners of sockets that have no name yet.",
+        help: "Processes with sockets that no source has named yet.",
         labels: &[],
         fed_by: "identity",
         render: unresolved_owners,
@@ -41,7 +41,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_drains_total",
         kind: Kind::Counter,
-        help: "How often the kernel's tables were read.",
+        help: "Collections: reads of the kernel's tables.",
         labels: &[],
         fed_by: "the drain",
         render: drains,
@@ -49,7 +49,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_drain_duration_seconds_total",
         kind: Kind::Counter,
-        help: "Time spent reading the kernel's tables.",
+        help: "Time spent in collections.",
         labels: &[],
         fed_by: "the drain",
         render: drain_duration,
@@ -57,7 +57,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_scrape_duration_seconds",
         kind: Kind::Gauge,
-        help: "How long the scrape before this one took, the drain included; absent on the first.",
+        help: "Duration of the previous scrape, including the collection; absent on the first scrape.",
         labels: &[],
         fed_by: "the HTTP server",
         render: scrape_duration,

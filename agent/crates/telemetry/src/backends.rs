@@ -18,7 +18,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_backend_connections_total",
         kind: Kind::Counter,
-        help: "Connections that became established, by the address behind the server's name; absent for servers that are called by their address.",
+        help: "Connections established, by address of the backend; absent for servers that are named by their address.",
         labels: BACKEND,
         fed_by: "inet_sock_set_state, bootstrap_tcp",
         render: connections,
@@ -26,7 +26,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_backend_requests_total",
         kind: Kind::Counter,
-        help: "Requests, by the address behind the server's name; absent for servers that are called by their address.",
+        help: "Requests, by address of the backend; absent for servers that are named by their address.",
         labels: BACKEND,
         fed_by: "sk_data_ready, sock_send_length",
         render: requests,
@@ -34,7 +34,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_backend_weight",
         kind: Kind::Gauge,
-        help: "What a backend should get relative to the others of its server: of those that are declared (balance.weights) or otherwise known to be there (endpoints of Kubernetes Services), whether they got anything or not. Of others nothing is known: they count as 1 as long as they get something.",
+        help: "Expected share of a backend relative to the other backends of its server: for backends declared in balance.weights or known from the endpoints of Kubernetes Services, with or without traffic. Any other backend counts as 1 while it has traffic.",
         labels: BACKEND,
         fed_by: "the configuration, Kubernetes",
         render: weights,
@@ -78,7 +78,7 @@ fn write(view: &View, samples: &mut Samples<'_>, of: fn(&Tally) -> u64) -> fmt::
     sums(view, of).into_iter().try_for_each(|(key, sum)| sample(samples, key, sum))
 }
 
-/// Relations that differ only in what is no label are one series.
+/// Relations with the same labels are one series.
 fn sums(view: &View, of: fn(&Tally) -> u64) -> BTreeMap<Key<'_>, u64> {
     let mut sums = BTreeMap::new();
     let relations = &view.snapshot.related.relations.rows;

@@ -1,4 +1,4 @@
-//! Ports that somebody wanted and did not get.
+//! Failed binds and listens.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ const CONFLICT: &[&str] =
 pub(super) const METRICS: &[Metric] = &[Metric {
     name: "portolan_port_conflicts_total",
     kind: Kind::Counter,
-    help: "Binds and listens that failed. Holder: who has the port, `none` if nobody does. Port 0: any port was asked for. `portolan ports conflicts` tells why.",
+    help: "Failed binds and listens. Holder: the service that has the port, or `none`. Port 0: the program left the choice to the kernel. `portolan ports conflicts` explains each.",
     labels: CONFLICT,
     fed_by: "bind4, bind6, post_bind4, post_bind6, inet_bind_sk, inet6_bind_sk, expire_attempts, bound_sockets, inet_sock_set_state",
     render: conflicts,

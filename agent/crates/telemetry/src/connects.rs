@@ -11,7 +11,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_connects_total",
         kind: Kind::Counter,
-        help: "Ended attempts to connect by result; on the server's side accepted connections, which are ok.",
+        help: "Connection attempts that ended, by result; on the server's side completed and failed handshakes.",
         labels: &[
             "client",
             "client_namespace",
@@ -27,7 +27,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_active_connections",
         kind: Kind::Gauge,
-        help: "Established connections that have not ended yet.",
+        help: "Open connections: established and not yet closed.",
         labels: EDGE,
         fed_by: "inet_sock_set_state, bootstrap_tcp",
         render: active,
@@ -35,7 +35,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_preexisting_connections_total",
         kind: Kind::Counter,
-        help: "Connections that were established before the agent and taken over when it started; absent where there were none.",
+        help: "Pre-existing connections: established before the agent started; absent where there were none.",
         labels: EDGE,
         fed_by: "bootstrap_tcp",
         render: preexisting,
@@ -48,7 +48,7 @@ fn connects(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
             CONNECT_RESULT_NAMES.iter().zip(row.counters.connects).enumerate()
         {
             // `ok` is there from the start, so that a ratio has its denominator; what never
-            // happened is no series.
+            // happened has no series.
             if count > 0 || result == usize::from(CONNECT_OK) {
                 samples.integer(Some(&row.labels.with([("result", *name)])), count)?;
             }

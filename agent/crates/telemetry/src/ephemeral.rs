@@ -13,7 +13,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_ephemeral_ports_used_ratio",
         kind: Kind::Gauge,
-        help: "Part of the range of ephemeral ports that is in use in the network namespace of a service (`host`: the agent's own), by TCP or UDP, whichever uses more. Looked up every half minute; of namespaces of one service the fullest.",
+        help: "Used share of the ephemeral port range in the network namespace of a service (`host`: the agent's own), by TCP or UDP, whichever uses more. Read every half minute; the fullest of a service's namespaces.",
         labels: NETNS,
         fed_by: "a look at every network namespace",
         render: used,
@@ -21,7 +21,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_ephemeral_ports_destination_ratio",
         kind: Kind::Gauge,
-        help: "The same for connections to the one address and port that uses most: at 1 the next connect there fails with EADDRNOTAVAIL.",
+        help: "The same for connections to the destination (address and port) that uses most: at 1 the next connect to it fails with EADDRNOTAVAIL.",
         labels: NETNS,
         fed_by: "a look at every network namespace",
         render: destination,
@@ -29,7 +29,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_time_wait_connections",
         kind: Kind::Gauge,
-        help: "Closed connections that are remembered for a minute and keep their ports meanwhile.",
+        help: "Sockets in TIME_WAIT: closed connections that keep their ports for a minute.",
         labels: NETNS,
         fed_by: "a look at every network namespace",
         render: time_wait,

@@ -11,7 +11,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_hook_attached",
         kind: Kind::Gauge,
-        help: "1 if the hook is attached, 0 if this host does not allow it; /api/v1/status says why and what is not seen.",
+        help: "1 if the hook is attached, 0 if this host does not allow it; /api/v1/status shows why, and what is not observed.",
         labels: HOOK,
         fed_by: "the loader",
         render: attached,
@@ -35,7 +35,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_hook_misses_total",
         kind: Kind::Counter,
-        help: "Runs the kernel skipped because the program was already running on that CPU; at most as many where a second program makes up for them (Linux 7.0 and later).",
+        help: "Runs that the kernel skipped because the program was already running on that CPU; an upper bound where a fallback program handles what was skipped (Linux 7.0 and later).",
         labels: HOOK,
         fed_by: "bpf_prog_info",
         render: misses,

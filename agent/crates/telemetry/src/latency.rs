@@ -12,7 +12,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_connect_duration_seconds",
         kind: Kind::Histogram,
-        help: "Time from the SYN to the established connection, on the side that connected.",
+        help: "Time from the SYN to the established connection, on the client's side.",
         labels: EDGE,
         fed_by: "inet_sock_set_state",
         render: connect,

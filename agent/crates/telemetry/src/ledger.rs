@@ -14,7 +14,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_events_seen_total",
         kind: Kind::Counter,
-        help: "Facts the kernel programs met, by class.",
+        help: "Events that the kernel programs saw, by class.",
         labels: &["class"],
         fed_by: "every hook",
         render: seen,
@@ -22,7 +22,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_events_exported_total",
         kind: Kind::Counter,
-        help: "Facts that arrived, by class; seen = exported + lost when nothing is in flight.",
+        help: "Events that reached the agent's tables, by class; seen = exported + lost when nothing is in flight.",
         labels: &["class"],
         fed_by: "the drain",
         render: exported,
@@ -30,7 +30,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_events_lost_total",
         kind: Kind::Counter,
-        help: "Facts that were lost, by class and reason; class hook_run are whole runs the kernel skipped.",
+        help: "Lost events, by class and reason; class hook_run counts program runs that the kernel skipped.",
         labels: &["class", "reason"],
         fed_by: "every hook",
         render: lost,

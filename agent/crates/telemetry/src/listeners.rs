@@ -25,7 +25,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_synack_retransmits_total",
         kind: Kind::Counter,
-        help: "SYN-ACKs a listener had to send again.",
+        help: "SYN-ACK retransmits of a listener.",
         labels: LISTENER,
         fed_by: "tcp_retransmit_synack",
         render: synack_retransmits,
@@ -33,7 +33,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_port_listeners",
         kind: Kind::Gauge,
-        help: "Sockets that wait for somebody: TCP sockets that listen, UDP sockets with a port that a program asked for.",
+        help: "Server sockets: listening TCP sockets, and UDP sockets bound to a port that the program chose.",
         labels: LISTENER,
         fed_by: "iterate_sockets, bound_sockets, bootstrap_udp",
         render: listeners,
@@ -49,7 +49,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_listen_backlog_max",
         kind: Kind::Gauge,
-        help: "Connections that may wait to be accepted.",
+        help: "Limit of connections waiting to be accepted.",
         labels: LISTENER,
         fed_by: "iterate_sockets",
         render: backlog_max,

@@ -26,7 +26,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_held_rows",
         kind: Kind::Gauge,
-        help: "Free rows for edges that are kept back because memory has no room for them.",
+        help: "Free rows for edges that are not used, because memory is short.",
         labels: &[],
         fed_by: "the agent",
         render: |view, samples| samples.integer(NO_LABELS, view.snapshot.memory.held_rows),
@@ -34,7 +34,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_memory_folding",
         kind: Kind::Gauge,
-        help: "1 while every new edge is counted in the rows `other`, for want of memory.",
+        help: "1 in overflow mode: memory is short and every new edge is counted in the rows `other`.",
         labels: &[],
         fed_by: "the agent",
         render: |view, samples| samples.integer(NO_LABELS, u64::from(view.snapshot.memory.folding)),
@@ -42,7 +42,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_memory_foldings_total",
         kind: Kind::Counter,
-        help: "How often that has begun.",
+        help: "How often overflow mode has begun.",
         labels: &[],
         fed_by: "the agent",
         render: |view, samples| samples.integer(NO_LABELS, view.snapshot.memory.foldings),

@@ -32,7 +32,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "process_cpu_seconds_total",
         kind: Kind::Counter,
-        help: "User and system CPU time of the agent; what its hooks cost others is in portolan_hook_run_seconds_total.",
+        help: "User and system CPU time of the agent; the time of its hooks in other processes is in portolan_hook_run_seconds_total.",
         labels: &[],
         fed_by: "/proc/self/stat",
         render: |view, samples| float(samples, view.scrape.process.cpu_seconds),
@@ -48,7 +48,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "process_max_fds",
         kind: Kind::Gauge,
-        help: "How many file descriptors the agent may open.",
+        help: "Maximum number of open file descriptors of the agent.",
         labels: &[],
         fed_by: "/proc/self/limits",
         render: |view, samples| integer(samples, view.scrape.process.max_fds),
@@ -56,7 +56,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "process_start_time_seconds",
         kind: Kind::Gauge,
-        help: "When the agent started, seconds since the Unix epoch.",
+        help: "Start time of the agent, in seconds since the Unix epoch.",
         labels: &[],
         fed_by: "/proc/self/stat",
         render: |view, samples| float(samples, view.scrape.process.start_time_seconds),

@@ -13,11 +13,11 @@ pub enum PushResult {
     Ok,
     /// Some data points were rejected.
     Partial,
-    /// Nobody answers there.
+    /// No collector answers there.
     Unreachable,
     /// No answer in time.
     Timeout,
-    /// The collector asked to come later.
+    /// The collector asked for a later retry.
     Busy,
     /// The collector said no.
     Refused,
@@ -37,7 +37,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_otlp_pushes_total",
         kind: Kind::Counter,
-        help: "Pushes to the OTLP collector by what became of them; one that fails is made up for by the next, which carries the totals.",
+        help: "Pushes to the OTLP collector by result; a failed push loses nothing, because the next carries the totals.",
         labels: &["result"],
         fed_by: "otlp.endpoint",
         render: pushes,
@@ -56,7 +56,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_otlp_push_duration_seconds",
         kind: Kind::Gauge,
-        help: "How long the latest push took, all tries together.",
+        help: "Duration of the latest push, including retries.",
         labels: &[],
         fed_by: "otlp.endpoint",
         render: |view, samples| {

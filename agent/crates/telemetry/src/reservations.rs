@@ -12,7 +12,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_port_reservations",
         kind: Kind::Gauge,
-        help: "Reservations of ports that are in force on this host, by who made them: the configuration, or somebody who asked the agent (state).",
+        help: "Port reservations in force on this host, by origin: the configuration file, or the command line and API (state).",
         labels: &["origin"],
         fed_by: "reservations",
         render: reservations,
@@ -20,7 +20,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_port_reservation_breaches_total",
         kind: Kind::Counter,
-        help: "Times that somebody else than the owner took a reserved port (audited; one holder counts once, however long it stays) or was denied it (every attempt).",
+        help: "Reserved ports bound by another service than the owner (audited: each holder counts once, however long it stays), or denied to one (denied: every attempt).",
         labels: &["port", "protocol", "owner", "offender", "action"],
         fed_by: "reservations, iterate_sockets",
         render: breaches,

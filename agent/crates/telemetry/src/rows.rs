@@ -38,7 +38,7 @@ pub(super) struct Rendered {
 #[derive(Debug)]
 pub(super) struct With<'a, const N: usize>(&'a Rendered, [(&'static str, &'static str); N]);
 
-/// Renders the labels of all rows. Rows that differ only in what is no label (how a name was
+/// Renders the labels of all rows. Rows that differ only in fields without a label (how a name was
 /// found) become one: two series with the same labels would make Prometheus drop one of them.
 pub(super) fn rows(edges: &[EdgeView]) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::with_capacity(edges.len());

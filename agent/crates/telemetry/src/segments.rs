@@ -26,7 +26,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_names_folded_total",
         kind: Kind::Counter,
-        help: "Names that found their table full and count in its row `other`.",
+        help: "Names that did not fit into a full table and count in its row `other`.",
         labels: &["table"],
         fed_by: "the agent",
         render: folded,

@@ -10,7 +10,7 @@ use model::service::Source;
 pub(super) const METRICS: &[Metric] = &[Metric {
     name: "portolan_service_info",
     kind: Kind::Gauge,
-    help: "Always 1: a service that some edge or listener names, and how that name was found.",
+    help: "Always 1: a service on an edge or a listener, and the source of its name.",
     labels: &["service", "service_namespace", "source"],
     fed_by: "identity",
     render,

@@ -1,9 +1,9 @@
 //! How HTTP handlers get a snapshot from the one loop that owns all state.
 //!
-//! A scrape wants to see what has happened up to the moment it asked. So it asks the loop, which
-//! reads the kernel's tables and answers. Everyone who asked before a read began shares it; who
-//! asks while one is under way waits for the next, because that read may already have passed the
-//! row they care for.
+//! A scrape must see everything up to the time of its request. So it sends the request to the
+//! core loop, which reads the kernel's tables and answers. All requests that came
+//! before a read began share it; a request during a read waits for the next, because that read may
+//! already have passed a row that it needs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,7 +107,7 @@ impl SnapshotRequests {
         if self.waiting.is_empty() {
             match self.asked.recv().await {
                 Some(reply) => self.waiting.push(reply),
-                // Every reader is gone: nobody will ever ask.
+                // Every reader is gone: no request can come.
                 None => std::future::pending().await,
             }
         }

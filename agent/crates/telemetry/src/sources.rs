@@ -1,4 +1,4 @@
-//! Sources of names: whether they answer, how often they were asked.
+//! Sources of names: whether they are up, and counts of their queries and entries.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_identity_source_up",
         kind: Kind::Gauge,
-        help: "1 while a source of names answers, 0 while it fails; no series where it is not on this host. /api/v1/status says more.",
+        help: "1 while a source of names works, 0 while it fails; no series where it is not on this host. /api/v1/status has the details.",
         labels: SOURCE,
         fed_by: "identity",
         render: up,
@@ -20,7 +20,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_identity_source_entries",
         kind: Kind::Gauge,
-        help: "Names and addresses that a source has told of.",
+        help: "Names and addresses known from a source.",
         labels: SOURCE,
         fed_by: "identity",
         render: entries,
@@ -28,7 +28,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_identity_source_lookups_total",
         kind: Kind::Counter,
-        help: "Questions that a source was asked; of dns, answers that were read.",
+        help: "Queries to a source; for dns, DNS responses that were parsed.",
         labels: SOURCE,
         fed_by: "identity",
         render: lookups,
@@ -36,7 +36,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_identity_source_errors_total",
         kind: Kind::Counter,
-        help: "Questions that a source did not answer as it should; of dns, answers that could not be read.",
+        help: "Failed queries to a source; for dns, malformed DNS responses.",
         labels: SOURCE,
         fed_by: "identity",
         render: errors,
@@ -60,7 +60,7 @@ fn errors(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
 }
 
 fn write(view: &View, samples: &mut Samples<'_>, value: fn(&SourceView) -> u64) -> fmt::Result {
-    // What is not on this host is no series, unless it was there before.
+    // A source that is not on this host has no series, unless it was there before.
     let there = |source: &&SourceView| source.state != SourceState::Absent || source.entries > 0;
     for source in view.snapshot.sources.iter().filter(there) {
         samples.integer(Some(&[("source", source.name.as_str())]), value(source))?;

@@ -11,7 +11,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_sent_bytes_total",
         kind: Kind::Counter,
-        help: "Payload bytes handed to the network for the first time.",
+        help: "Payload bytes sent, without retransmits.",
         labels: EDGE,
         fed_by: "iterate_sockets, inet_sock_set_state",
         render: sent,
@@ -27,7 +27,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_retransmits_total",
         kind: Kind::Counter,
-        help: "Segments sent again.",
+        help: "Retransmitted segments.",
         labels: EDGE,
         fed_by: "iterate_sockets, inet_sock_set_state",
         render: retransmits,

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream as StdStream;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::state::{Desk, Store};
+use crate::state::{StateActor, StateFile};
 use model::fixture::snapshot;
 use telemetry::Build;
 use telemetry::source::channel;
@@ -21,9 +21,9 @@ impl Served {
     fn start(group: Option<u32>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let control = bind(directory.path(), group).expect("bound");
-        let (store, book, _) = Store::open(&directory.path().join("state"));
-        let desk =
-            Desk::start(store, book, None, None, linux::probes::Probes::inline()).expect("started");
+        let (store, book, _) = StateFile::open(&directory.path().join("state"));
+        let desk = StateActor::start(store, book, None, None, linux::probes::Probes::inline())
+            .expect("started");
         let (stop, stopping) = watch::channel(());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

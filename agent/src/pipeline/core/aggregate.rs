@@ -29,7 +29,7 @@ impl<K: Kernel> Core<K> {
             |edge| naming(names, owners, &book.registry, edge, now_us),
             |key| live.contains(&(key.owner, key.port)),
         );
-        for step in updated.reclaim.drain(..) {
+        for step in updated.deltas.reclaim.drain(..) {
             reclaimed("edge", kernel.reclaim_edge(&step));
         }
         updated

@@ -16,7 +16,7 @@ impl<K: Kernel> Core<K> {
         let updated = self.update_edges(drained, now_us);
         self.update_owners(drained, now_us);
         if self.names.take_missing() {
-            self.sources.ask();
+            self.sources.request_refresh();
         }
         let ports = self.update_ports(drained, now);
         for event in &drained.events {
@@ -31,13 +31,17 @@ impl<K: Kernel> Core<K> {
             dns_answers: self.names.resolved().lookups,
         };
         let Self { account, kernel, .. } = self;
-        let exported =
-            account.exported(updated.exported, elsewhere, &drained.ledger, kernel.is_adopted());
+        let exported = account.exported(
+            updated.deltas.exported,
+            elsewhere,
+            &drained.ledger,
+            kernel.is_adopted(),
+        );
         let kept = self.keep(drained, now_us, taken_seconds as u64);
         let book = self.kept.book();
         let names = (&self.names, &book.registry);
-        let related =
-            self.relate.update(now_us, taken_seconds, &drained.edges, &self.tables, names);
+        let related = self.relate.update(now_us, taken_seconds, &updated.deltas, names);
+        self.epochs.observe(taken_seconds, &updated.deltas.edges);
         let hooks = self.kernel.hooks();
         let mut sources = self.sources.views();
         sources.extend(self.kernel.reads_dns().then(|| self.names.resolved()));
@@ -48,7 +52,7 @@ impl<K: Kernel> Core<K> {
             ephemeral: self.ports.ephemeral_views(names, owners, now_us),
             conflicts: self.ports.conflicts.recent(),
             conflict_totals: self.ports.conflicts.totals(),
-            health_since: self.epochs.observe(taken_seconds, &updated.edges),
+            health: self.epochs.clone(),
             kept,
             preexisting_sockets: updated.edges.iter().map(|view| view.counters.preexisting).sum(),
             edges: updated.edges,

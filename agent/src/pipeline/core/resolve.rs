@@ -19,11 +19,11 @@ impl<K: Kernel> Core<K> {
         if let Some(listeners) = drained.listeners.take() {
             self.listeners = listeners;
         }
-        let (told, expecting) = self.sources.told();
-        self.names.set_told(told, expecting);
+        let (inventories, expecting) = self.sources.inventories();
+        self.names.set_inventories(inventories, expecting);
         self.look_for_addresses(expecting, now.us);
         self.names.set_ports(&self.listeners);
-        self.names.set_answers(&drained.answers, drained.malformed_answers, now.us);
+        self.names.learn_dns_answers(&drained.answers, drained.malformed_answers, now.us);
         let Self { names, owners, listeners, .. } = self;
         let mut owner = |index: u32| local_name(names, owners, index, now.us).0;
         let listening: Vec<_> =
@@ -46,7 +46,8 @@ impl<K: Kernel> Core<K> {
     /// Has addresses looked for when it is time, and takes in what was found.
     fn look_for_addresses(&mut self, expecting: bool, now_us: u64) {
         self.take_survey();
-        let patience = if self.has_strangers() { ADDRESSES_SOONEST_US } else { ADDRESSES_EVERY_US };
+        let patience =
+            if self.has_unknown_namespaces() { ADDRESSES_SOONEST_US } else { ADDRESSES_EVERY_US };
         let is_due = self.surveyed_us.is_none_or(|at| now_us.saturating_sub(at) >= patience);
         if is_due && self.surveying.is_none() {
             self.surveyed_us = Some(now_us);
@@ -55,11 +56,11 @@ impl<K: Kernel> Core<K> {
             self.take_survey();
         }
         let is_coming = expecting || self.surveying.is_some();
-        self.names.set_strangers(is_coming && self.has_strangers());
+        self.names.set_unknown_namespaces(is_coming && self.has_unknown_namespaces());
     }
 
     /// Whether there are owners in namespaces of which no address is known.
-    fn has_strangers(&self) -> bool {
+    fn has_unknown_namespaces(&self) -> bool {
         self.owners.namespaces().any(|netns| !self.known_namespaces.contains(&netns))
     }
 
@@ -79,7 +80,7 @@ impl<K: Kernel> Core<K> {
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
         self.names.set_addresses(&survey.addresses);
-        self.relate.set_addresses(&survey.addresses);
+        self.tables.set_addresses(survey.addresses.iter().map(|(_, address)| *address));
         self.addresses.clone_from(&survey.addresses);
         self.ports.set_ephemeral(survey);
     }

@@ -63,7 +63,7 @@ impl Known<'_> {
         let key = &failure.key;
         let protocol = Protocol::from_number(key.protocol)?;
         let port = Port { number: key.port, protocol };
-        if self.is_engine(failure) { self.names.refused(key.netns, port) } else { None }
+        if self.is_engine(failure) { self.names.failed_to_publish(key.netns, port) } else { None }
     }
 
     fn is_engine(&self, failure: &Failures) -> bool {
@@ -84,7 +84,7 @@ impl Known<'_> {
         let owned = owner.filter(|owner| self.owners.row(*owner).is_some());
         let service = match (owned, row) {
             (Some(owner), _) => local_name(self.names, self.owners, owner, self.now_us).0,
-            (None, Some(row)) => self.names.stranger(row, seen, self.now_us)?,
+            (None, Some(row)) => self.names.owner_without_row(row, seen, self.now_us)?,
             (None, None) => Service::new("none", Source::Unknown),
         };
         let command = match owned.and_then(|owner| self.owners.row(owner)).or(row.as_ref()) {

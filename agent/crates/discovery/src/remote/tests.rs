@@ -52,64 +52,69 @@ fn name(remotes: &mut Remotes, netns: u32, key: &EdgeKey) -> Service {
     remotes.resolve(netns, key, &Rules::default(), &[]).service
 }
 
-fn bearer(name: &str) -> Bearer {
+fn workload(name: &str) -> Workload {
     let service = Service::new(name, Source::Kubernetes);
-    Bearer { service, entity: Entity::of(name), instance: name.into(), labels: Arc::default() }
+    Workload { service, entity: Entity::of(name), instance: name.into(), labels: Arc::default() }
 }
 
 #[test]
 fn a_service_address_is_named_by_the_backends_that_answered() {
     let service = |name: &str| Service::new(name, Source::ServiceAddress);
-    let mut told = Told::default();
-    told.add_address(ip("10.1.0.2"), &bearer("web"));
-    told.add_address(ip("10.1.0.3"), &bearer("web"));
-    told.add_address(ip("10.1.0.4"), &bearer("canary"));
-    told.add_endpoint(ip("10.9.0.9"), bearer("far"));
-    let frontend = |name: &str, backends: &[&str]| super::super::told::Frontend {
+    let mut inventory = Inventory::default();
+    inventory.add_address(ip("10.1.0.2"), &workload("web"));
+    inventory.add_address(ip("10.1.0.3"), &workload("web"));
+    inventory.add_address(ip("10.1.0.4"), &workload("canary"));
+    inventory.add_endpoint(ip("10.9.0.9"), workload("far"));
+    let frontend = |name: &str, backends: &[&str]| super::super::inventory::Frontend {
         service: service(name),
         backends: backends.iter().map(|at| ip(at)).collect(),
     };
-    told.add_frontend(ip("10.96.0.1"), 80, frontend("web-svc", &["10.1.0.2", "10.1.0.3"]));
-    told.add_frontend(ip("10.96.0.2"), 80, frontend("mixed", &["10.1.0.2", "10.1.0.4"]));
-    told.add_frontend(ip("10.96.0.3"), 80, frontend("empty", &[]));
-    told.add_frontend(ip("10.96.0.4"), 80, frontend("remote", &["10.9.0.9"]));
-    let mut nat = Told::default();
+    inventory.add_frontend(ip("10.96.0.1"), 80, frontend("web-svc", &["10.1.0.2", "10.1.0.3"]));
+    inventory.add_frontend(ip("10.96.0.2"), 80, frontend("mixed", &["10.1.0.2", "10.1.0.4"]));
+    inventory.add_frontend(ip("10.96.0.3"), 80, frontend("empty", &[]));
+    inventory.add_frontend(ip("10.96.0.4"), 80, frontend("remote", &["10.9.0.9"]));
+    let mut nat = Inventory::default();
     let mut remotes = remotes();
-    let check =
-        |remotes: &mut Remotes, nat: &Told, to: &str, name: &str, source, asked: Option<&str>| {
-            let told = [Arc::new(told.clone()), Arc::new(nat.clone())];
-            let found = remotes.resolve(HOST, &key(ROLE_CLIENT, to, 80), &Rules::default(), &told);
-            let asked_name = found.asked.as_ref().map(|asked| &*asked.name);
-            assert_eq!(
-                (&*found.service.name, found.service.source, asked_name),
-                (name, source, asked),
-                "{to}"
-            );
-        };
+    let check = |remotes: &mut Remotes,
+                 nat: &Inventory,
+                 to: &str,
+                 name: &str,
+                 source,
+                 asked: Option<&str>| {
+        let inventory = [Arc::new(inventory.clone()), Arc::new(nat.clone())];
+        let found = remotes.resolve(HOST, &key(ROLE_CLIENT, to, 80), &Rules::default(), &inventory);
+        let asked_name = found.virtual_service.as_ref().map(|asked| &*asked.name);
+        assert_eq!(
+            (&*found.service.name, found.service.source, asked_name),
+            (name, source, asked),
+            "{to}"
+        );
+    };
     check(&mut remotes, &nat, "10.1.0.3", "web", Source::ContainerAddress, None);
     check(&mut remotes, &nat, "10.96.0.1", "web", Source::ServiceAddress, Some("web-svc"));
     check(&mut remotes, &nat, "10.96.0.2", "mixed", Source::ServiceAddress, None);
     check(&mut remotes, &nat, "10.96.0.3", "empty", Source::ServiceAddress, None);
     check(&mut remotes, &nat, "10.96.0.4", "far", Source::ServiceAddress, Some("remote"));
     assert!(remotes.take_missing() && !remotes.take_missing());
-    nat.add_answer((ip("10.96.0.2"), 80), (ip("10.1.0.4"), 8080));
-    nat.add_answer((ip("10.0.0.5"), 80), (ip("10.1.0.3"), 8080));
+    nat.add_translation((ip("10.96.0.2"), 80), (ip("10.1.0.4"), 8080));
+    nat.add_translation((ip("10.0.0.5"), 80), (ip("10.1.0.3"), 8080));
     check(&mut remotes, &nat, "10.96.0.2", "canary", Source::Conntrack, Some("mixed"));
     check(&mut remotes, &nat, "10.0.0.5", "web", Source::Conntrack, Some("10.0.0.5"));
-    nat.add_answer((ip("10.96.0.2"), 80), (ip("10.1.0.2"), 8080));
+    nat.add_translation((ip("10.96.0.2"), 80), (ip("10.1.0.2"), 8080));
     check(&mut remotes, &nat, "10.96.0.2", "mixed", Source::ServiceAddress, None);
 }
 
 #[test]
 fn a_published_port_is_the_containers_and_no_proxys() {
-    let mut told = Told::default();
-    told.publishes_in(HOST);
-    told.add_published(ip("0.0.0.0"), 8080, bearer("web"));
-    let told = [Arc::new(told)];
+    let mut inventory = Inventory::default();
+    inventory.publishes_in(HOST);
+    inventory.add_published(ip("0.0.0.0"), 8080, workload("web"));
+    let inventory = [Arc::new(inventory)];
     let mut remotes = remotes();
     remotes.set_listeners(&[listener(HOST, "0.0.0.0", 8080, "docker-proxy")]);
     let mut found = |netns, to: &str| {
-        let found = remotes.resolve(netns, &key(ROLE_CLIENT, to, 8080), &Rules::default(), &told);
+        let found =
+            remotes.resolve(netns, &key(ROLE_CLIENT, to, 8080), &Rules::default(), &inventory);
         (found.service.name.to_string(), found.service.source)
     };
     let web = ("web".to_owned(), Source::PublishedPort);
@@ -147,7 +152,7 @@ fn a_million_peers_and_ports_stay_within_their_tables() {
         names.insert(remotes.resolve(HOST, &key, &Rules::default(), &[]).service.name);
     }
     assert!(names.len() <= MAX_ADDRESSES + 2, "{}", names.len());
-    assert!(remotes.questions.len() <= MAX_ENTRIES && remotes.admitted.len() == MAX_ADDRESSES);
+    assert!(remotes.lookups.len() <= MAX_ENTRIES && remotes.admitted.len() == MAX_ADDRESSES);
 }
 
 #[test]

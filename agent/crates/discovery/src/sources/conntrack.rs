@@ -1,9 +1,9 @@
-//! Who really answered where an address was translated: a Service's, a published port's.
+//! The backends behind translated addresses: of a Service, of a published port.
 //!
 //! The kernel keeps the original and the translated end of every connection that it tracks
 //! (nf_conntrack). All translated ones are listed in each namespace that tracks any, when the core
-//! misses a name and now and then; the list is paid for by the kernel, so the pause until the next
-//! grows with what the last one took.
+//! misses a name, and periodically. The kernel does that work, so the pause until the next list
+//! grows with the duration of the last.
 
 use std::io;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use std::time::Duration;
 use hashbrown::HashSet;
 use tokio::time::{Instant, sleep};
 
-use super::{Outlet, Teller, Trouble};
-use crate::told::{MAX_ENTRIES, Told};
+use super::{NameSource, Publisher, SourceError};
+use crate::inventory::{Inventory, MAX_ENTRIES};
 use linux::conntrack::{self, Translation};
 use linux::namespaces;
 use linux::probes::{Failure, Kind, Probes};
@@ -25,23 +25,25 @@ const SHARE: u32 = 50;
 /// The kernel's connection tracking.
 pub(super) struct Conntrack(pub(super) Probes);
 
-impl Teller for Conntrack {
-    async fn run(&mut self, outlet: &Outlet) -> Trouble {
+impl NameSource for Conntrack {
+    async fn run(&mut self, publisher: &Publisher) -> SourceError {
         loop {
             let began = Instant::now();
-            outlet.looked_up();
+            publisher.looked_up();
             let pending = self.0.ask(Kind::Conntrack, look);
             let answer = tokio::task::spawn_blocking(move || pending.wait()).await;
             match answer.unwrap_or(Err(Failure::Deadline)) {
-                Ok(Some(told)) => outlet.tell(told, None),
+                Ok(Some(inventory)) => publisher.publish(inventory, None),
                 Ok(None) => {
-                    return Trouble::Absent("no network namespace tracks connections".to_owned());
+                    return SourceError::Absent(
+                        "no network namespace tracks connections".to_owned(),
+                    );
                 }
-                Err(why) => return Trouble::Failed(why.to_string()),
+                Err(why) => return SourceError::Failed(why.to_string()),
             }
             let took = began.elapsed();
-            if let Err(trouble) = outlet.wait(std::future::pending()).await {
-                return trouble;
+            if let Err(error) = publisher.wait(std::future::pending()).await {
+                return error;
             }
             sleep(PAUSE.max(took * SHARE)).await;
         }
@@ -49,7 +51,7 @@ impl Teller for Conntrack {
 }
 
 /// Everything that is translated now; none where nothing is tracked.
-fn look() -> io::Result<Option<Told>> {
+fn look() -> io::Result<Option<Inventory>> {
     let (namespaces, _) = namespaces::all();
     let mut translations: HashSet<Translation> = HashSet::new();
     let mut tracking = false;
@@ -68,16 +70,16 @@ fn look() -> io::Result<Option<Told>> {
                 translations.extend(found);
             }
             Ok(Some(Err(error))) => failure = Some(io::Error::other(error)),
-            // Nothing to list; gone meanwhile; or not ours to enter, which the survey has said.
+            // Nothing to list; gone meanwhile; or not permitted, which the log has already.
             Ok(None) | Err(_) => {}
         }
     }
     if let Some(why) = failure.filter(|_| !tracking) {
         return Err(why);
     }
-    let mut told = Told::default();
-    for Translation { asked, answered } in translations {
-        told.add_answer(asked, answered);
+    let mut inventory = Inventory::default();
+    for Translation { original, backend } in translations {
+        inventory.add_translation(original, backend);
     }
-    Ok(tracking.then_some(told))
+    Ok(tracking.then_some(inventory))
 }

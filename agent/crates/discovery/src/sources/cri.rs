@@ -1,10 +1,10 @@
-//! Container runtimes that speak CRI, as containerd and CRI-O do for the kubelet: pods, their
+//! Container runtimes with the CRI, as containerd and CRI-O have it for the kubelet: pods, their
 //! containers and addresses.
 //!
-//! Of the protocol (`runtime.v1.RuntimeService`, k8s.io/cri-api) three questions are needed, so
-//! their messages are written here, with the fields that are read, and nothing is generated.
-//! Events exist only in newer runtimes; lists are made when the core misses a name and now and
-//! then.
+//! Of the protocol (`runtime.v1.RuntimeService`, k8s.io/cri-api) three methods are needed, so
+//! their messages are declared here with the fields that are read, and nothing is generated.
+//! Events exist only in newer runtimes; lists are made when the core misses a name, and
+//! periodically.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,8 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic_prost::ProstCodec;
 
-use super::{ANSWER_WITHIN, Outlet, Teller, Trouble, workload};
-use crate::told::{Bearer, Told};
+use super::{ANSWER_WITHIN, NameSource, Publisher, SourceError, controller};
+use crate::inventory::{Inventory, Workload};
 use model::service::{Entity, Kind, Service, Source, printable};
 
 /// `PodSandboxState::SANDBOX_READY` and `ContainerState::CONTAINER_RUNNING`.
@@ -139,16 +139,16 @@ impl Cri {
         Self { sockets, labels }
     }
 
-    async fn follow(&self, outlet: &Outlet) -> Result<(), Trouble> {
+    async fn follow(&self, publisher: &Publisher) -> Result<(), SourceError> {
         let Some(socket) = self.sockets.iter().find(|socket| socket.exists()) else {
             let paths: Vec<_> = self.sockets.iter().map(|path| path.to_string_lossy()).collect();
-            return Err(Trouble::Absent(format!("{} is not there", paths.join(" or "))));
+            return Err(SourceError::Absent(format!("{} does not exist", paths.join(" or "))));
         };
         let mut runtime = Runtime::connect(socket).await?;
         // The addresses of a pod do not change while it lives.
         let mut statuses: HashMap<String, Option<Status>> = HashMap::new();
         loop {
-            outlet.looked_up();
+            publisher.looked_up();
             let sandboxes: Sandboxes = runtime.ask("ListPodSandbox", Empty {}).await?;
             let containers: Containers = runtime.ask("ListContainers", Empty {}).await?;
             let ready: Vec<Sandbox> =
@@ -156,25 +156,25 @@ impl Cri {
             statuses.retain(|id, _| ready.iter().any(|pod| pod.id == *id));
             for pod in &ready {
                 if !statuses.contains_key(&pod.id) {
-                    outlet.looked_up();
+                    publisher.looked_up();
                     let question = StatusQuestion { id: pod.id.clone() };
-                    // It may have ended in between.
+                    // The pod may have ended in between.
                     let answer: Result<StatusAnswer, _> =
                         runtime.ask("PodSandboxStatus", question).await;
                     statuses.insert(pod.id.clone(), answer.ok().and_then(|answer| answer.status));
                 }
             }
-            outlet.tell(told(&ready, &containers.items, &statuses, &self.labels), None);
-            outlet.wait(std::future::pending()).await?;
+            publisher.publish(inventory(&ready, &containers.items, &statuses, &self.labels), None);
+            publisher.wait(std::future::pending()).await?;
         }
     }
 }
 
-impl Teller for Cri {
-    async fn run(&mut self, outlet: &Outlet) -> Trouble {
-        match self.follow(outlet).await {
-            Err(trouble) => trouble,
-            Ok(()) => Trouble::Failed("it stopped".to_owned()),
+impl NameSource for Cri {
+    async fn run(&mut self, publisher: &Publisher) -> SourceError {
+        match self.follow(publisher).await {
+            Err(error) => error,
+            Ok(()) => SourceError::Failed("the task stopped".to_owned()),
         }
     }
 }
@@ -185,30 +185,30 @@ struct Runtime {
 }
 
 impl Runtime {
-    async fn connect(socket: &Path) -> Result<Self, Trouble> {
+    async fn connect(socket: &Path) -> Result<Self, SourceError> {
         let path = socket.to_owned();
         let connector = tower::service_fn(move |_: Uri| {
             let path = path.clone();
             async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        // The name of the host is not looked at: the socket says where.
+        // The host name is not used: the connector opens the socket.
         let endpoint = Endpoint::from_static("http://localhost").timeout(ANSWER_WITHIN);
         let channel = endpoint.connect_with_connector(connector).await;
         let channel = channel.map_err(|error| {
             let why =
                 std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string);
-            Trouble::Failed(format!("{}: {why}", socket.display()))
+            SourceError::Failed(format!("{}: {why}", socket.display()))
         })?;
         // A list of many pods with their annotations is more than the usual 4 MiB.
         Ok(Self { grpc: Grpc::new(channel).max_decoding_message_size(64 * 1024 * 1024) })
     }
 
-    async fn ask<Q, A>(&mut self, method: &'static str, question: Q) -> Result<A, Trouble>
+    async fn ask<Q, A>(&mut self, method: &'static str, question: Q) -> Result<A, SourceError>
     where
         Q: Message + Send + Sync + 'static,
         A: Message + Default + Send + Sync + 'static,
     {
-        let failed = |why: String| Trouble::Failed(format!("{method}: {why}"));
+        let failed = |why: String| SourceError::Failed(format!("{method}: {why}"));
         self.grpc.ready().await.map_err(|error| failed(error.to_string()))?;
         let path = format!("/runtime.v1.RuntimeService/{method}");
         let path = PathAndQuery::try_from(path).map_err(|error| failed(error.to_string()))?;
@@ -220,45 +220,45 @@ impl Runtime {
     }
 }
 
-fn told(
+fn inventory(
     pods: &[Sandbox],
     containers: &[Container],
     statuses: &HashMap<String, Option<Status>>,
     keys: &[String],
-) -> Told {
-    let mut told = Told::default();
-    let mut bearers = HashMap::new();
+) -> Inventory {
+    let mut inventory = Inventory::default();
+    let mut workloads = HashMap::new();
     for pod in pods {
-        let (bearer, uid) = bearer(pod, keys);
+        let (workload, uid) = workload(pod, keys);
         if let Some(Some(status)) = statuses.get(&pod.id) {
             for address in addresses(status) {
-                told.add_address(address, &bearer);
+                inventory.add_address(address, &workload);
             }
         }
         if !uid.is_empty() {
-            told.add_pod(&uid, bearer.clone());
+            inventory.add_pod(&uid, workload.clone());
         }
-        // The pause container is one too.
-        told.add_container(&pod.id, bearer.clone());
-        bearers.insert(pod.id.as_str(), bearer);
+        // The sandbox is a container too (the pause container).
+        inventory.add_container(&pod.id, workload.clone());
+        workloads.insert(pod.id.as_str(), workload);
     }
     for container in containers.iter().filter(|one| one.state == CONTAINER_RUNNING) {
-        if let Some(bearer) = bearers.get(container.sandbox.as_str()) {
-            told.add_container(&container.id, bearer.clone());
+        if let Some(workload) = workloads.get(container.sandbox.as_str()) {
+            inventory.add_container(&container.id, workload.clone());
         }
     }
-    told
+    inventory
 }
 
-/// Who a pod is, and its uid.
-fn bearer(pod: &Sandbox, keys: &[String]) -> (Bearer, String) {
-    let labels = workload::wanted(&pod.labels, keys);
+/// The workload of a pod, and its uid.
+fn workload(pod: &Sandbox, keys: &[String]) -> (Workload, String) {
+    let labels = controller::selected(&pod.labels, keys);
     let metadata = pod.metadata.clone().unwrap_or_default();
     let (service, uid) =
-        workload::of_runtime_labels(&pod.labels, Source::Cri).unwrap_or_else(|| {
-            // Made by somebody else than a kubelet.
-            let workload::Workload { kind, name } =
-                workload::of_labels(&metadata.name, &pod.labels);
+        controller::of_runtime_labels(&pod.labels, Source::Cri).unwrap_or_else(|| {
+            // Not created by a kubelet.
+            let controller::Controller { kind, name } =
+                controller::of_labels(&metadata.name, &pod.labels);
             let name = if name.is_empty() { pod.id.clone() } else { name };
             let kind = if pod.metadata.is_some() { kind } else { Kind::Container };
             let service = Service::new(&name, Source::Cri).within(&metadata.namespace);
@@ -266,7 +266,7 @@ fn bearer(pod: &Sandbox, keys: &[String]) -> (Bearer, String) {
         });
     let id = if uid.is_empty() { &pod.id } else { &uid };
     (
-        Bearer {
+        Workload {
             service,
             entity: Entity::of(id),
             instance: printable(&metadata.name).into(),
@@ -289,7 +289,7 @@ fn addresses(status: &Status) -> impl Iterator<Item = address::Address> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place::Place;
+    use crate::cgroup_info::CgroupInfo;
 
     #[test]
     fn pods_name_their_containers_and_addresses() {
@@ -325,17 +325,17 @@ mod tests {
             ("a".repeat(64), status("10.1.0.7", 0)),
             ("b".repeat(64), status("192.168.1.1", NODE)),
         ];
-        let told = told(&pods, &containers, &statuses.into(), &["tier".to_owned()]);
+        let inventory = inventory(&pods, &containers, &statuses.into(), &["tier".to_owned()]);
         let name = |id: &str| {
-            let place = Place::of(&format!("/k8s.io/{}", id.repeat(64)));
-            told.bearer(&place).map(|bearer| bearer.service.name.to_string())
+            let place = CgroupInfo::of(&format!("/k8s.io/{}", id.repeat(64)));
+            inventory.workload(&place).map(|workload| workload.service.name.to_string())
         };
         assert_eq!(name("a").as_deref(), Some("web"));
         assert_eq!(name("c").as_deref(), Some("web"));
         assert_eq!(name("d"), None, "it has ended");
-        let at = |ip: &str| told.at(address::from_ip(ip.parse().unwrap()));
+        let at = |ip: &str| inventory.at(address::from_ip(ip.parse().unwrap()));
         assert_eq!(&*at("10.1.0.7").unwrap().service.namespace, "test");
         assert_eq!(at("fd00::7"), at("10.1.0.7"));
-        assert_eq!(at("192.168.1.1"), None, "the host's address is nobody's own");
+        assert_eq!(at("192.168.1.1"), None, "the address of the host belongs to no pod");
     }
 }

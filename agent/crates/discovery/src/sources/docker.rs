@@ -1,7 +1,7 @@
 //! Docker, and podman with its compatible API: containers, what compose calls them, their
 //! addresses and published ports.
 //!
-//! One list tells everything; events only say when to make it anew.
+//! One list has everything; events only say when to list again.
 
 use std::io;
 use std::net::IpAddr;
@@ -19,14 +19,14 @@ use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use self::starts::Starts;
-use super::{ANSWER_WITHIN, Outlet, Teller, Trouble, workload};
-use crate::told::{Bearer, Told};
+use super::{ANSWER_WITHIN, NameSource, Publisher, SourceError, controller};
+use crate::inventory::{Inventory, Workload};
 use linux::peer::Peer;
 use model::service::{Entity, Kind, Service, Source, printable};
 
 mod starts;
 
-// What compose and swarm write on their containers.
+// Labels that compose and swarm set on their containers.
 const COMPOSE_PROJECT: &str = "com.docker.compose.project";
 const COMPOSE_SERVICE: &str = "com.docker.compose.service";
 const PODMAN_PROJECT: &str = "io.podman.compose.project";
@@ -49,10 +49,10 @@ impl Docker {
         Self { socket, source: Source::Podman, labels }
     }
 
-    async fn follow(&self, outlet: &Outlet) -> Result<(), Trouble> {
-        let failed = |error: bollard::errors::Error| Trouble::Failed(error.to_string());
+    async fn follow(&self, publisher: &Publisher) -> Result<(), SourceError> {
+        let failed = |error: bollard::errors::Error| SourceError::Failed(error.to_string());
         if !self.socket.exists() {
-            return Err(Trouble::Absent(format!("{} is not there", self.socket.display())));
+            return Err(SourceError::Absent(format!("{} does not exist", self.socket.display())));
         }
         let path = self.socket.to_string_lossy();
         let within = ANSWER_WITHIN.as_secs();
@@ -65,32 +65,34 @@ impl Docker {
         let mut events = pin!(client.events(Some(options)));
         let mut starts = Starts::new(self.source, self.labels.clone());
         loop {
-            outlet.looked_up();
+            publisher.looked_up();
             let list = client.list_containers(None).await.map_err(failed)?;
-            let mut told = Told::default();
+            let mut inventory = Inventory::default();
             if let Ok(netns) = namespace_of(&self.socket) {
-                told.publishes_in(netns);
+                inventory.publishes_in(netns);
             }
             for container in list {
-                add(&mut told, container, self.source, &self.labels);
+                add(&mut inventory, container, self.source, &self.labels);
             }
-            starts.tell(&mut told, Instant::now());
-            outlet.tell(told, None);
+            starts.report(&mut inventory, Instant::now());
+            publisher.publish(inventory, None);
             let mut heard = Vec::new();
             let event = async {
                 match events.next().await {
                     Some(Ok(event)) => heard.push(event),
                     Some(Err(error)) => return Err(failed(error)),
                     None => {
-                        return Err(Trouble::Failed("the stream of events has ended".to_owned()));
+                        return Err(SourceError::Failed(
+                            "the stream of events has ended".to_owned(),
+                        ));
                     }
                 }
                 Ok(())
             };
-            outlet.happened(event).await?;
+            publisher.happened(event).await?;
             // Not after the pause: some containers are gone by then.
             starts.learn(&client, heard).await.map_err(failed)?;
-            Outlet::settle().await;
+            Publisher::debounce().await;
             let mut heard = Vec::new();
             while let Some(Some(Ok(event))) = events.next().now_or_never() {
                 heard.push(event);
@@ -100,16 +102,16 @@ impl Docker {
     }
 }
 
-impl Teller for Docker {
-    async fn run(&mut self, outlet: &Outlet) -> Trouble {
-        match self.follow(outlet).await {
-            Err(trouble) => trouble,
-            Ok(()) => Trouble::Failed("it stopped".to_owned()),
+impl NameSource for Docker {
+    async fn run(&mut self, publisher: &Publisher) -> SourceError {
+        match self.follow(publisher).await {
+            Err(error) => error,
+            Ok(()) => SourceError::Failed("it stopped".to_owned()),
         }
     }
 }
 
-fn add(told: &mut Told, container: ContainerSummary, source: Source, keys: &[String]) {
+fn add(inventory: &mut Inventory, container: ContainerSummary, source: Source, keys: &[String]) {
     let Some(id) = container.id else { return };
     let labels = container.labels.unwrap_or_default();
     let names = container.names.unwrap_or_default();
@@ -117,14 +119,14 @@ fn add(told: &mut Told, container: ContainerSummary, source: Source, keys: &[Str
         names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
     let name = name.or(id.get(..12)).unwrap_or(&id);
     let service = name_of(&labels, name, source);
-    let labels = workload::wanted(&labels, keys);
-    let bearer =
-        Bearer { service, entity: Entity::of(&id), instance: printable(name).into(), labels };
+    let labels = controller::selected(&labels, keys);
+    let workload =
+        Workload { service, entity: Entity::of(&id), instance: printable(name).into(), labels };
     let networks = container.network_settings.and_then(|settings| settings.networks);
     for endpoint in networks.unwrap_or_default().into_values() {
         let addresses = [endpoint.ip_address, endpoint.global_ipv6_address];
         for ip in addresses.into_iter().flatten().filter_map(|text| text.parse::<IpAddr>().ok()) {
-            told.add_address(address::from_ip(ip), &bearer);
+            inventory.add_address(address::from_ip(ip), &workload);
         }
     }
     for port in container.ports.unwrap_or_default() {
@@ -134,14 +136,14 @@ fn add(told: &mut Told, container: ContainerSummary, source: Source, keys: &[Str
         }
         let ip = port.ip.as_deref().and_then(|text| text.parse::<IpAddr>().ok());
         let ip = ip.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-        told.add_published(address::from_ip(ip), public, bearer.clone());
+        inventory.add_published(address::from_ip(ip), public, workload.clone());
     }
-    told.add_container(&id, bearer);
+    inventory.add_container(&id, workload);
 }
 
-/// What a container is called: by the kubelet, by compose or swarm, else by its own name.
-fn name_of(labels: &impl workload::Labels, name: &str, source: Source) -> Service {
-    if let Some((service, _)) = workload::of_runtime_labels(labels, source) {
+/// The name of a container: from labels of the kubelet, compose or swarm, else its own.
+fn name_of(labels: &impl controller::Labels, name: &str, source: Source) -> Service {
+    if let Some((service, _)) = controller::of_runtime_labels(labels, source) {
         return service;
     }
     let project = labels.label(COMPOSE_PROJECT).or_else(|| labels.label(PODMAN_PROJECT));
@@ -157,7 +159,7 @@ fn name_of(labels: &impl workload::Labels, name: &str, source: Source) -> Servic
     Service::new(name, source).of_kind(Kind::Container)
 }
 
-/// The network namespace of whoever listens on a local socket: published ports are there.
+/// The network namespace of the process that listens on a local socket: published ports are there.
 fn namespace_of(socket: &Path) -> io::Result<u32> {
     let stream = UnixStream::connect(socket)?;
     // A listener from outside of our PID namespace has no number here: the host's then.
@@ -169,20 +171,20 @@ fn namespace_of(socket: &Path) -> io::Result<u32> {
 mod tests {
     use super::*;
 
-    fn told(containers: serde_json::Value) -> Told {
+    fn inventory(containers: serde_json::Value) -> Inventory {
         let list: Vec<ContainerSummary> = serde_json::from_value(containers).unwrap();
-        let mut told = Told::default();
-        told.publishes_in(1);
+        let mut inventory = Inventory::default();
+        inventory.publishes_in(1);
         for container in list {
-            add(&mut told, container, Source::Docker, &["tier".to_owned()]);
+            add(&mut inventory, container, Source::Docker, &["tier".to_owned()]);
         }
-        told
+        inventory
     }
 
     #[test]
     fn a_list_tells_names_addresses_and_published_ports() {
         let id = "a".repeat(64);
-        let told = told(serde_json::json!([{
+        let inventory = inventory(serde_json::json!([{
             "Id": id,
             "Names": ["/other/alias", "/shop_web_1"],
             "Labels": {COMPOSE_PROJECT: "shop", COMPOSE_SERVICE: "web", "tier": "front", "x": "y"},
@@ -199,16 +201,16 @@ mod tests {
             "Id": "b".repeat(64),
             "Names": ["/lonely"],
         }]));
-        let place = |id: &str| crate::place::Place::of(&format!("/docker/{id}"));
-        let web = told.bearer(&place(&id)).unwrap();
+        let place = |id: &str| crate::cgroup_info::CgroupInfo::of(&format!("/docker/{id}"));
+        let web = inventory.workload(&place(&id)).unwrap();
         assert_eq!((&*web.service.name, &*web.service.namespace), ("web", "shop"));
         assert_eq!(web.service.kind, Kind::ComposeService);
         assert_eq!(&*web.labels, [("tier".to_owned(), "front".to_owned())]);
         let ip = |text: &str| address::from_ip(text.parse::<IpAddr>().unwrap());
-        assert_eq!(told.at(ip("172.20.0.2")), Some(web));
-        assert_eq!(told.published(1, Some(ip("10.0.0.1")), 8080), Some(web));
-        assert_eq!(told.published(1, None, 53), None, "only TCP is seen");
-        let lonely = &told.bearer(&place(&"b".repeat(64))).unwrap().service;
+        assert_eq!(inventory.at(ip("172.20.0.2")), Some(web));
+        assert_eq!(inventory.published(1, Some(ip("10.0.0.1")), 8080), Some(web));
+        assert_eq!(inventory.published(1, None, 53), None, "only TCP is seen");
+        let lonely = &inventory.workload(&place(&"b".repeat(64))).unwrap().service;
         assert_eq!((&*lonely.name, lonely.kind), ("lonely", Kind::Container));
     }
 

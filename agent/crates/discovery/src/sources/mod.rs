@@ -1,16 +1,21 @@
-//! The slow sources of names: each asks somebody, in a task of its own, and tells what it knows.
+//! The slow sources of names: each queries an API in a task of its own and publishes an inventory.
 //!
-//! | source | asks | tells |
+//! | source | queries | publishes |
 //! |---|---|---|
 //! | [`kubernetes`] | the API server | pods of this node, Services, their endpoints |
-//! | [`docker`] | Docker, and podman, which speaks the same | containers, their addresses, published ports |
+//! | [`docker`] | Docker, and podman, which has the same API | containers, their addresses, published ports |
 //! | [`cri`] | containerd or CRI-O | pods and their containers |
-//! | [`conntrack`] | the kernel | who answered in the place of translated addresses |
+//! | [`conntrack`] | the kernel | the backends behind translated addresses |
 //!
-//! Each is optional: one that is not there is looked for again every few seconds, one that fails
-//! is tried again after a pause that grows. A source leaves its newest table in a channel that
-//! holds one; what it told last stays true until it tells anew. The core asks them to look again
-//! ([`Sources::ask`]) when it misses a name.
+//! Each is optional: an absent one is looked for again every few seconds, a failed one is retried
+//! with exponential backoff. A source publishes its inventory in a channel that holds only the
+//! newest, which stays valid until the next. The core requests a refresh
+//! ([`Sources::request_refresh`]) when it misses a name.
+
+#![cfg_attr(
+    not(all(feature = "kubernetes", feature = "docker", feature = "cri", feature = "conntrack")),
+    allow(dead_code, unused_imports, unused_variables, reason = "what the sources left out use")
+)]
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -20,17 +25,23 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-use super::told::Told;
+use super::inventory::Inventory;
 use linux::probes::Probes;
 use model::snapshot::{SourceState, SourceView};
 
+mod cluster;
+#[cfg(feature = "conntrack")]
 mod conntrack;
+#[cfg(any(feature = "cri", feature = "docker", feature = "kubernetes"))]
+mod controller;
+#[cfg(feature = "cri")]
 mod cri;
+#[cfg(feature = "docker")]
 mod docker;
+#[cfg(feature = "kubernetes")]
 mod kubernetes;
-mod workload;
 
-pub use kubernetes::Cluster;
+pub use cluster::Cluster;
 
 /// Shortest and longest pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -38,61 +49,61 @@ const LAST_PAUSE: Duration = Duration::from_mins(1);
 /// The pauses of a source.
 const PAUSES: Pauses =
     Pauses { absent: Duration::from_secs(5), first: FIRST_PAUSE, last: LAST_PAUSE };
-/// What happens to a container happens in bursts.
-const SETTLE: Duration = Duration::from_millis(100);
-/// Lists are made anew at least so often, in case an event was missed.
+/// Events of containers come in bursts: a list waits this long for the rest of a burst.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Longest time between two lists, in case an event was missed.
 const REFRESH: Duration = Duration::from_mins(1);
-/// How long an answer may take.
+/// How long a response may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Where the sources are.
+/// Which sources are used, and where they are.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Docker's socket.
     pub docker: Option<PathBuf>,
     /// Podman's socket.
     pub podman: Option<PathBuf>,
-    /// Sockets of container runtimes that speak CRI; the first that is there is asked.
+    /// Sockets of container runtimes that speak CRI; the first that exists is used.
     pub cri: Vec<PathBuf>,
     /// The Kubernetes cluster.
     pub cluster: Cluster,
     /// This node's name in the cluster.
     pub node: Option<String>,
-    /// Whether to ask the kernel for translated connections.
+    /// Whether to list translated connections of the kernel.
     pub conntrack: bool,
-    /// Keys of the labels that rules look at.
+    /// Keys of the labels that rules match.
     pub labels: Arc<[String]>,
 }
 
-/// All sources at work.
+/// All running sources.
 pub struct Sources {
-    /// From the surest to the last resort.
-    sources: Vec<Source>,
+    /// From the most to the least reliable.
+    sources: Vec<Handle>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
-struct Source {
+struct Handle {
     name: &'static str,
-    tells_containers: bool,
+    lists_containers: bool,
     report: watch::Receiver<Report>,
-    wanted: Arc<Notify>,
+    refresh: Arc<Notify>,
 }
 
-/// What is known of a source.
+/// The newest inventory and state of a source.
 #[derive(Clone, Debug)]
 struct Report {
-    told: Arc<Told>,
+    inventory: Arc<Inventory>,
     state: SourceState,
     detail: Option<String>,
     lookups: u64,
     errors: u64,
 }
 
-/// Where a source leaves what it has to tell.
-pub(super) struct Outlet {
+/// Where a source publishes its inventory.
+pub(super) struct Publisher {
     name: &'static str,
     report: watch::Sender<Report>,
-    wanted: Arc<Notify>,
+    refresh: Arc<Notify>,
 }
 
 /// How long to wait before a source is tried again.
@@ -107,17 +118,17 @@ struct Pauses {
 }
 
 /// Why a source stopped.
-pub(super) enum Trouble {
+pub(super) enum SourceError {
     /// It is not on this host.
     Absent(String),
-    /// It does not answer as it should.
+    /// It failed, or gave an invalid response.
     Failed(String),
 }
 
-/// A source, as its task sees it.
-pub(super) trait Teller: Send + 'static {
-    /// Looks, tells, and goes on as long as that works.
-    fn run(&mut self, outlet: &Outlet) -> impl Future<Output = Trouble> + Send;
+/// A source of names.
+pub(super) trait NameSource: Send + 'static {
+    /// Lists and publishes until something fails.
+    fn run(&mut self, publisher: &Publisher) -> impl Future<Output = SourceError> + Send;
 }
 
 impl Sources {
@@ -132,20 +143,36 @@ impl Sources {
         let mut sources = Self { sources: Vec::new(), runtime: Some(runtime) };
         let Settings { docker, podman, cri, cluster, node, conntrack, labels } = settings;
         if cluster != Cluster::Off {
-            let teller = kubernetes::Kubernetes::new(cluster, node, labels.clone());
-            sources.add("kubernetes", true, teller);
+            #[cfg(feature = "kubernetes")]
+            let source = kubernetes::Kubernetes::new(cluster, node, labels.clone());
+            #[cfg(feature = "kubernetes")]
+            sources.add("kubernetes", true, source);
+            #[cfg(not(feature = "kubernetes"))]
+            sources.add_missing("kubernetes", "Kubernetes", "kubernetes");
         }
         if let Some(socket) = docker {
+            #[cfg(feature = "docker")]
             sources.add("docker", true, docker::Docker::at(socket, labels.clone()));
+            #[cfg(not(feature = "docker"))]
+            sources.add_missing("docker", "Docker", "docker");
         }
         if let Some(socket) = podman {
+            #[cfg(feature = "docker")]
             sources.add("podman", true, docker::Docker::podman(socket, labels.clone()));
+            #[cfg(not(feature = "docker"))]
+            sources.add_missing("podman", "podman", "docker");
         }
         if !cri.is_empty() {
+            #[cfg(feature = "cri")]
             sources.add("cri", true, cri::Cri::new(cri, labels));
+            #[cfg(not(feature = "cri"))]
+            sources.add_missing("cri", "CRI", "cri");
         }
         if conntrack {
+            #[cfg(feature = "conntrack")]
             sources.add("conntrack", false, conntrack::Conntrack(probes.clone()));
+            #[cfg(not(feature = "conntrack"))]
+            sources.add_missing("conntrack", "conntrack", "conntrack");
         }
         Ok(sources)
     }
@@ -155,48 +182,78 @@ impl Sources {
         Self { sources: Vec::new(), runtime: None }
     }
 
-    fn add(&mut self, name: &'static str, tells_containers: bool, teller: impl Teller) {
+    fn add(&mut self, name: &'static str, lists_containers: bool, source: impl NameSource) {
         let Some(runtime) = &self.runtime else { return };
         let (sender, report) = watch::channel(Report {
-            told: Arc::default(),
+            inventory: Arc::default(),
             state: SourceState::Starting,
             detail: None,
             lookups: 0,
             errors: 0,
         });
-        let wanted = Arc::new(Notify::new());
-        let outlet = Outlet { name, report: sender, wanted: wanted.clone() };
-        runtime.spawn(supervise(teller, outlet, PAUSES));
-        self.sources.push(Source { name, tells_containers, report, wanted });
+        let refresh = Arc::new(Notify::new());
+        let publisher = Publisher { name, report: sender, refresh: refresh.clone() };
+        runtime.spawn(supervise(source, publisher, PAUSES));
+        self.sources.push(Handle { name, lists_containers, report, refresh });
     }
 
-    /// What they know now, the surest first, and whether some of them may yet tell of a container.
-    pub fn told(&self) -> (Vec<Arc<Told>>, bool) {
-        let told = self.sources.iter().map(|source| source.report.borrow().told.clone()).collect();
-        let expecting = self.sources.iter().any(|source| {
-            let state = source.report.borrow().state;
-            source.tells_containers && matches!(state, SourceState::Starting | SourceState::Up)
+    /// A source that is configured, but was left out of this build: says so in the log and in the
+    /// list of sources.
+    #[cfg(any(
+        test,
+        not(all(
+            feature = "kubernetes",
+            feature = "docker",
+            feature = "cri",
+            feature = "conntrack"
+        ))
+    ))]
+    fn add_missing(&mut self, name: &'static str, support: &str, feature: &str) {
+        let why = format!("this build has no {support} support; build with --features {feature}");
+        tracing::warn!("names.{name}: {why}, or turn names.{name} off");
+        let (_, report) = watch::channel(Report {
+            inventory: Arc::default(),
+            state: SourceState::Absent,
+            detail: Some(why),
+            lookups: 0,
+            errors: 0,
         });
-        (told, expecting)
+        self.sources.push(Handle {
+            name,
+            lists_containers: false,
+            report,
+            refresh: Arc::default(),
+        });
     }
 
-    /// A name is missing: they may look again.
-    pub fn ask(&self) {
+    /// All inventories, the most reliable first, and whether a source may still list new containers.
+    pub fn inventories(&self) -> (Vec<Arc<Inventory>>, bool) {
+        let inventory =
+            self.sources.iter().map(|source| source.report.borrow().inventory.clone()).collect();
+        let containers_pending = self.sources.iter().any(|source| {
+            let state = source.report.borrow().state;
+            source.lists_containers && matches!(state, SourceState::Starting | SourceState::Up)
+        });
+        (inventory, containers_pending)
+    }
+
+    /// A name is missing: the sources should list again.
+    pub fn request_refresh(&self) {
         for source in &self.sources {
-            source.wanted.notify_one();
+            source.refresh.notify_one();
         }
     }
 
-    /// How they are.
+    /// The state of every source, for the status.
     pub fn views(&self) -> Vec<SourceView> {
-        let view = |source: &Source| {
-            let Report { told, state, detail, lookups, errors } = &*source.report.borrow();
+        let view = |source: &Handle| {
+            let Report { inventory, state, detail, lookups, errors } = &*source.report.borrow();
             SourceView {
                 name: source.name.to_owned(),
                 state: *state,
                 detail: detail.clone(),
-                entries: told.len() as u64,
-                dropped: told.dropped(),
+                entries: inventory.len() as u64,
+                dropped: inventory.dropped(),
                 lookups: *lookups,
                 errors: *errors,
             }
@@ -207,20 +264,20 @@ impl Sources {
 
 impl Drop for Sources {
     fn drop(&mut self) {
-        // A question that is under way may take its time; nobody waits for the answer any more.
+        // A pending request may take long; its result is not needed any more.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-impl Outlet {
-    /// Everything that is known now.
-    pub(super) fn tell(&self, told: Told, detail: Option<String>) {
+impl Publisher {
+    /// Publishes everything that is known now.
+    pub(super) fn publish(&self, inventory: Inventory, detail: Option<String>) {
         self.report.send_modify(|report| {
-            // Readers tell news from a table that is the same.
-            if *report.told != told {
-                report.told = Arc::new(told);
+            // Readers see a change by the pointer, so an equal inventory must keep it.
+            if *report.inventory != inventory {
+                report.inventory = Arc::new(inventory);
             }
             if report.state != SourceState::Up {
                 tracing::info!("names come from {}", self.name);
@@ -230,47 +287,47 @@ impl Outlet {
         });
     }
 
-    /// A question was asked.
+    /// Counts a request.
     pub(super) fn looked_up(&self) {
         self.report.send_modify(|report| report.lookups += 1);
     }
 
-    /// A question was not answered as it should.
+    /// Counts a failed request.
     pub(super) fn failed(&self) {
         self.report.send_modify(|report| report.errors += 1);
     }
 
-    /// Waits until the core misses a name.
-    pub(super) async fn wanted(&self) {
-        self.wanted.notified().await;
+    /// Waits until the core requests a refresh.
+    pub(super) async fn refresh(&self) {
+        self.refresh.notified().await;
     }
 
-    /// Waits until a list should be made anew: something has happened, a name is missing, or it
-    /// is time, and then until it has settled. `event` ends with the trouble if no more events come.
+    /// Waits until a new list is due (an event, a missing name, or [`REFRESH`]), and then for
+    /// [`DEBOUNCE`]. `event` ends with an error if no more events can come.
     pub(super) async fn wait(
         &self,
-        event: impl Future<Output = Result<(), Trouble>>,
-    ) -> Result<(), Trouble> {
+        event: impl Future<Output = Result<(), SourceError>>,
+    ) -> Result<(), SourceError> {
         self.happened(event).await?;
-        Self::settle().await;
+        Self::debounce().await;
         Ok(())
     }
 
     /// The first half of [`Self::wait`].
     pub(super) async fn happened(
         &self,
-        event: impl Future<Output = Result<(), Trouble>>,
-    ) -> Result<(), Trouble> {
+        event: impl Future<Output = Result<(), SourceError>>,
+    ) -> Result<(), SourceError> {
         tokio::select! {
             happened = event => happened,
-            () = self.wanted() => Ok(()),
+            () = self.refresh() => Ok(()),
             () = sleep(REFRESH) => Ok(()),
         }
     }
 
     /// The second half of [`Self::wait`].
-    pub(super) async fn settle() {
-        sleep(SETTLE).await;
+    pub(super) async fn debounce() {
+        sleep(DEBOUNCE).await;
     }
 
     fn stopped(&self, state: SourceState, why: &str) {
@@ -280,7 +337,7 @@ impl Outlet {
                 if state == SourceState::Absent {
                     tracing::debug!("no names from {name}: {why}");
                 } else {
-                    tracing::warn!("no news from {name}, what it told last stays: {why}");
+                    tracing::warn!("names.{name} failed, its last inventory stays in use: {why}");
                 }
             }
             report.state = state;
@@ -289,18 +346,18 @@ impl Outlet {
     }
 }
 
-async fn supervise(mut teller: impl Teller, outlet: Outlet, pauses: Pauses) {
+async fn supervise(mut source: impl NameSource, publisher: Publisher, pauses: Pauses) {
     let mut pause = pauses.first;
     loop {
         let began = Instant::now();
-        match teller.run(&outlet).await {
-            Trouble::Absent(why) => {
-                outlet.stopped(SourceState::Absent, &why);
+        match source.run(&publisher).await {
+            SourceError::Absent(why) => {
+                publisher.stopped(SourceState::Absent, &why);
                 sleep(pauses.absent).await;
             }
-            Trouble::Failed(why) => {
-                outlet.failed();
-                outlet.stopped(SourceState::Down, &why);
+            SourceError::Failed(why) => {
+                publisher.failed();
+                publisher.stopped(SourceState::Down, &why);
                 if began.elapsed() > pauses.last {
                     pause = pauses.first;
                 }
@@ -317,39 +374,50 @@ mod tests {
     use agent_common::address;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// Fails twice, then tells and waits.
+    /// Fails twice, then publishes and waits.
     struct Shaky(Arc<AtomicU32>);
 
-    impl Teller for Shaky {
-        async fn run(&mut self, outlet: &Outlet) -> Trouble {
+    impl NameSource for Shaky {
+        async fn run(&mut self, publisher: &Publisher) -> SourceError {
             match self.0.fetch_add(1, Ordering::Relaxed) {
-                0 => Trouble::Absent("not yet".into()),
-                1 => Trouble::Failed("no answer".into()),
+                0 => SourceError::Absent("not yet".into()),
+                1 => SourceError::Failed("no answer".into()),
                 _ => {
-                    outlet.looked_up();
-                    let mut told = Told::default();
-                    told.add_answer((address::INTERNET, 1), (address::INTERNET, 2));
-                    outlet.tell(told, None);
+                    publisher.looked_up();
+                    let mut inventory = Inventory::default();
+                    inventory.add_translation((address::INTERNET, 1), (address::INTERNET, 2));
+                    publisher.publish(inventory, None);
                     std::future::pending().await
                 }
             }
         }
     }
 
+    #[test]
+    fn a_source_that_is_not_built_in_names_its_feature() {
+        let mut sources = Sources::none();
+        sources.add_missing("podman", "podman", "docker");
+        let views = sources.views();
+        assert_eq!((&*views[0].name, views[0].state), ("podman", SourceState::Absent));
+        let expected = "this build has no podman support; build with --features docker";
+        assert_eq!(views[0].detail.as_deref(), Some(expected));
+        assert!(!sources.inventories().1, "nothing is expected of it");
+    }
+
     #[tokio::test]
     async fn a_source_that_is_away_or_fails_is_tried_again() {
         let (sender, mut report) = watch::channel(Report {
-            told: Arc::default(),
+            inventory: Arc::default(),
             state: SourceState::Starting,
             detail: None,
             lookups: 0,
             errors: 0,
         });
-        let outlet = Outlet { name: "shaky", report: sender, wanted: Arc::default() };
+        let publisher = Publisher { name: "shaky", report: sender, refresh: Arc::default() };
         let tries = Arc::new(AtomicU32::new(0));
         let soon = Duration::from_millis(20);
         let pauses = Pauses { absent: soon, first: soon, last: soon };
-        let task = tokio::spawn(supervise(Shaky(tries.clone()), outlet, pauses));
+        let task = tokio::spawn(supervise(Shaky(tries.clone()), publisher, pauses));
         let mut states = Vec::new();
         while states.last() != Some(&SourceState::Up) {
             report.changed().await.unwrap();
@@ -361,7 +429,7 @@ mod tests {
         task.abort();
         assert!(states.ends_with(&[SourceState::Down, SourceState::Up]), "{states:?}");
         let report = report.borrow();
-        assert_eq!((report.lookups, report.errors, report.told.len()), (1, 1, 1));
+        assert_eq!((report.lookups, report.errors, report.inventory.len()), (1, 1, 1));
         assert_eq!(tries.load(Ordering::Relaxed), 3);
     }
 }

@@ -1,7 +1,11 @@
 //! Relations through late names, two sides of one connection, and the caps.
 
 use super::*;
-use agent_common::edge::EdgeKey;
+use crate::delta::Stage;
+use agent_common::address;
+use agent_common::drained::Edge;
+use agent_common::edge::{EdgeCounters, EdgeKey};
+use agent_common::wire::Wire as _;
 use proptest::prelude::*;
 
 fn ip(text: &str) -> address::Address {
@@ -25,23 +29,34 @@ pub(crate) fn labels(client: &str, server: &str) -> Arc<EdgeLabels> {
     Arc::new(EdgeLabels::new(client, server, 80, Role::Client))
 }
 
-/// What each of these slots tells, all under one name.
-fn told<'a>(edges: &'a [Edge], labels: &'a Arc<EdgeLabels>) -> impl Fn(u32) -> Option<Told<'a>> {
-    move |slot| {
-        let edge = edges.iter().find(|edge| edge.slot == slot)?;
-        Some(Told { labels, counters: &edge.counters, others: 0 })
+/// A delta stage and what is behind it.
+pub(crate) struct Drains {
+    stage: Stage,
+    pub(crate) relations: Relations,
+}
+
+impl Drains {
+    fn new(started_us: u64) -> Self {
+        Self { stage: Stage::default(), relations: Relations::new(started_us) }
+    }
+
+    /// A drain of these edges, with the names that `labels` gives to each.
+    fn take(&mut self, now_us: u64, edges: &[Edge], labels: impl Fn(&Edge) -> Arc<EdgeLabels>) {
+        let name = |edge: &Edge| EdgeLabels::clone(&labels(edge));
+        let deltas = self.stage.take(now_us / 1_000_000, edges, 100, name, |_| false);
+        self.relations.update(now_us, &deltas.closed, &deltas.edges);
     }
 }
 
 /// The view after these drains, a second apart.
 pub(crate) fn after(drains: &[(Vec<Edge>, Arc<EdgeLabels>)]) -> RelationsView {
-    let mut relations = Relations::new(1);
+    let mut all = Drains::new(1);
     let mut now_us = 1_000_000;
     for (edges, labels) in drains {
         now_us += 1_000_000;
-        relations.update(now_us, edges, &Sides::new(edges, []), told(edges, labels));
+        all.take(now_us, edges, |_| labels.clone());
     }
-    let mut view = relations.view(now_us);
+    let mut view = all.relations.view(now_us);
     view.rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     view
 }
@@ -74,13 +89,13 @@ fn a_slot_used_again_adds_what_it_counts_anew() {
 
 #[test]
 fn what_an_earlier_agent_counted_is_in_no_window() {
-    let mut relations = Relations::new(50_000_000);
+    let mut drains = Drains::new(50_000_000);
     let named = labels("web", "api");
     let mut edges = vec![edge(4, 20_000_000, "10.0.0.2", 3, 0)];
-    relations.update(51_000_000, &edges, &Sides::new(&edges, []), told(&edges, &named));
+    drains.take(51_000_000, &edges, |_| named.clone());
     Arc::make_mut(&mut edges[0].counters).opened = 4;
-    relations.update(52_000_000, &edges, &Sides::new(&edges, []), told(&edges, &named));
-    let view = relations.view(52_000_000);
+    drains.take(52_000_000, &edges, |_| named.clone());
+    let view = drains.relations.view(52_000_000);
     let history = &view.rows[0].1;
     assert_eq!((history.total.connections, history.last(52, 300).connections), (4, 1));
     assert_eq!(view.since, 20);
@@ -99,13 +114,13 @@ fn too_many_backends_fold_into_one_and_sums_stay() {
 }
 
 proptest! {
-    /// However slots are named: what they counted is in the rows.
+    /// However edges are named: what they counted is in the rows.
     #[test]
-    fn totals_are_the_sum_over_slots(
+    fn totals_are_the_sum_over_edges(
         steps in prop::collection::vec((0u32..5, 0u64..4, 0u64..4, 0usize..3), 1..50)
     ) {
         const NAMES: [&str; 3] = ["a", "b", "c"];
-        let mut relations = Relations::new(1);
+        let mut drains = Drains::new(1);
         let mut edges: Vec<Edge> = (0..5).map(|i| edge(4 + i, 2, "10.0.0.2", 0, 0)).collect();
         let mut names = [0; 5];
         let (mut connections, mut requests) = (0, 0);
@@ -121,13 +136,8 @@ proptest! {
             requests += asked;
             names[slot] = name;
             let labels: Vec<_> = names.iter().map(|name| labels("web", NAMES[*name])).collect();
-            let sides = Sides::new(&edges, []);
-            relations.update(now_us, &edges, &sides, |slot| {
-                let index = slot as usize - 4;
-                let counters = &edges[index].counters;
-                Some(Told { labels: &labels[index], counters, others: 0 })
-            });
-            let view = relations.view(now_us);
+            drains.take(now_us, &edges, |edge| labels[edge.slot as usize - 4].clone());
+            let view = drains.relations.view(now_us);
             let sum = |of: fn(&Tally) -> u64| view.rows.iter().map(|(_, h)| of(&h.total)).sum::<u64>();
             prop_assert_eq!(sum(|tally| tally.connections), connections);
             prop_assert_eq!(sum(|tally| tally.requests.count()), requests);

@@ -1,10 +1,19 @@
 //! Rows through late names, used-again slots and the cap.
 
 use super::*;
-use crate::service::{Entity, Source};
+use crate::reclaim::IDLE_SECONDS;
+use crate::rows::MAX_ABANDONED;
+use crate::service::{Entity, Service, Source};
 use crate::slot::PATIENCE_SECONDS;
+use crate::snapshot::Role;
 use agent_common::address::UNSPECIFIED;
+use agent_common::edge::EdgeCounters;
+use agent_common::ledger::{CONNECTION, EDGE};
+use agent_common::slot_table::Reclaim;
+use agent_common::wire::Wire as _;
+use hashbrown::HashMap;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 fn edge(slot: u32, born_us: u64, ok: u64) -> Edge {
     let mut counters = EdgeCounters::zeroed();
@@ -23,6 +32,12 @@ fn edge(slot: u32, born_us: u64, ok: u64) -> Edge {
 fn labels(client: &str, source: Source) -> EdgeLabels {
     let server = Service::new("db", Source::Process);
     EdgeLabels::new(Service::new(client, source), server, 5432, Role::Client)
+}
+
+/// Its names.
+fn row(view: &EdgeView) -> String {
+    let EdgeLabels { client, server, .. } = &*view.labels;
+    format!("{} -> {}", client.name, server.name)
 }
 
 fn total(updated: &Updated) -> u64 {
@@ -81,17 +96,20 @@ fn an_idle_slot_is_forgotten_then_freed_and_the_row_keeps_its_total() {
         }
         tables.update(now, &edges, 100, |_| labels("a", Source::Process), |_| false)
     };
-    assert_eq!(update(&mut tables, 0, &edges).reclaim, []);
+    assert_eq!(update(&mut tables, 0, &edges).deltas.reclaim, []);
     let forget = update(&mut tables, IDLE_SECONDS, &edges);
-    assert_eq!(forget.reclaim, [Reclaim::Forget(edges[0].key)]);
+    assert_eq!(forget.deltas.reclaim, [Reclaim::Forget(edges[0].key)]);
     let free = update(&mut tables, IDLE_SECONDS + 1, &edges);
-    assert_eq!(free.reclaim, [Reclaim::Free(4)]);
+    assert_eq!(free.deltas.reclaim, [Reclaim::Free(4)]);
     let after = update(&mut tables, IDLE_SECONDS + 2, &edges[1..]);
     assert_eq!(total(&after), 15);
-    assert_eq!(after.exported[CONNECTION], 15);
+    assert_eq!(after.deltas.exported[CONNECTION], 15);
     // The slot comes back as another edge of the same name.
     let again = update(&mut tables, IDLE_SECONDS + 3, &[edge(4, 9, 2), edges[1].clone()]);
-    assert_eq!((total(&again), again.exported[CONNECTION], again.exported[EDGE]), (17, 17, 3));
+    assert_eq!(
+        (total(&again), again.deltas.exported[CONNECTION], again.deltas.exported[EDGE]),
+        (17, 17, 3)
+    );
 }
 
 #[test]
@@ -100,6 +118,7 @@ fn a_slot_that_moves_after_it_was_forgotten_is_not_freed() {
     let update = |tables: &mut Tables, now, ok| {
         tables
             .update(now, &[edge(4, 1, ok)], 100, |_| labels("a", Source::Process), |_| false)
+            .deltas
             .reclaim
     };
     update(&mut tables, 0, 1);
@@ -237,9 +256,9 @@ fn what_is_counted_while_the_name_is_in_doubt_waits_for_the_right_one() {
     tables.update(1, &[edge(4, 1, 7)], 100, known, |_| false);
     // What came before it was missed was for the one that had been there.
     let missed = tables.update(2, &[edge(4, 1, 8)], 100, gone, |_| false);
-    assert_eq!((of(&missed, "one"), missed.exported[CONNECTION]), (8, 8));
+    assert_eq!((of(&missed, "one"), missed.deltas.exported[CONNECTION]), (8, 8));
     let doubt = tables.update(2, &[edge(4, 1, 9)], 100, gone, |_| false);
-    assert_eq!((of(&doubt, "one"), doubt.exported[CONNECTION]), (8, 9));
+    assert_eq!((of(&doubt, "one"), doubt.deltas.exported[CONNECTION]), (8, 9));
     let settled = tables.update(3, &[edge(4, 1, 10)], 100, next, |_| false);
     assert_eq!((of(&settled, "one"), of(&settled, "two")), (8, 2));
     // Nobody comes: then it was the one that had been there.
@@ -254,7 +273,7 @@ fn a_new_slot_waits_for_its_source_but_not_for_ever() {
     let mut tables = Tables::default();
     let waiting = |_: &Edge| Naming { settled: false, ..naming("0123", Source::Container, 1) };
     let first = tables.update(1, &[edge(4, 1, 7)], 100, waiting, |_| false);
-    assert_eq!((first.edges.len(), first.exported[CONNECTION]), (0, 7));
+    assert_eq!((first.edges.len(), first.deltas.exported[CONNECTION]), (0, 7));
     let told = |_: &Edge| naming("web", Source::Docker, 1);
     let second = tables.update(2, &[edge(4, 1, 8)], 100, told, |_| false);
     assert_eq!((second.edges.len(), of(&second, "web")), (1, 8));
@@ -270,14 +289,14 @@ fn rows_that_only_keep_are_bounded_and_the_rest_is_other() {
     let mut tables = Tables::default();
     let mut ok = 0;
     let mut last = None;
-    for who in 1..=2 * MAX_KEPT as u64 {
+    for who in 1..=2 * MAX_ABANDONED as u64 {
         ok += 1;
         let named = |_: &Edge| naming(&format!("pod-{who}"), Source::ContainerAddress, who);
         last = Some(tables.update(1, &[edge(4, 1, ok)], 100, named, |_| false));
     }
     let last = last.unwrap();
-    assert_eq!((total(&last), last.exported[CONNECTION]), (ok, ok));
-    assert!(last.edges.len() <= MAX_KEPT + 2, "{}", last.edges.len());
+    assert_eq!((total(&last), last.deltas.exported[CONNECTION]), (ok, ok));
+    assert!(last.edges.len() <= MAX_ABANDONED + 2, "{}", last.edges.len());
     assert!(of(&last, "other") > 0);
 }
 
@@ -292,7 +311,7 @@ proptest! {
     ) {
         let mut tables = Tables::default();
         let mut kernel: HashMap<u32, (Edge, Naming)> = HashMap::new();
-        let mut before: HashMap<RowName, u64> = HashMap::new();
+        let mut before: HashMap<String, u64> = HashMap::new();
         let (mut now, mut expected) = (0, 0);
         let mut update = |now, kernel: &HashMap<u32, (Edge, Naming)>| {
             let mut edges: Vec<_> = kernel.values().map(|(edge, _)| edge.clone()).collect();
@@ -308,10 +327,10 @@ proptest! {
             known.1 = naming;
             expected += more;
             let updated = update(now, &kernel);
-            prop_assert_eq!(updated.exported[CONNECTION], expected);
+            prop_assert_eq!(updated.deltas.exported[CONNECTION], expected);
             prop_assert!(total(&updated) <= expected);
-            let rows: HashMap<RowName, u64> = updated.edges.iter()
-                .map(|view| (RowName::of(&view.labels), view.counters.connects[0])).collect();
+            let rows: HashMap<String, u64> = updated.edges.iter()
+                .map(|view| (row(view), view.counters.connects[0])).collect();
             for (row, count) in &rows {
                 prop_assert!(before.get(row).is_none_or(|former| former <= count), "{row:?} went back");
             }
@@ -337,8 +356,8 @@ proptest! {
             let edges: Vec<_> = kernel.values().cloned().collect();
             let names = ["a", "b", "c"];
             let updated = tables.update(now, &edges, 100, |_| labels(names[name], Source::Process), |_| false);
-            prop_assert_eq!(updated.exported[CONNECTION], expected);
-            for action in updated.reclaim {
+            prop_assert_eq!(updated.deltas.exported[CONNECTION], expected);
+            for action in updated.deltas.reclaim {
                 if let Reclaim::Free(slot) = action {
                     kernel.remove(&slot);
                 }

@@ -1,9 +1,12 @@
 //! What counts as a violation, once, and what is told of it.
 
 use super::*;
+use crate::delta::Stage;
 use crate::fixture::declarations;
-use crate::service::{Service, Source};
-use crate::snapshot::Role;
+use crate::service::{Entity, Service, Source};
+use crate::slot::Naming;
+use crate::snapshot::{EdgeLabels, Role};
+use agent_common::drained::Edge;
 use agent_common::edge::{EdgeCounters, EdgeKey, ROLE_SERVER};
 use agent_common::wire::Wire as _;
 use proptest::prelude::*;
@@ -25,21 +28,24 @@ fn labels(client: &str, server: &str) -> Arc<EdgeLabels> {
     Arc::new(EdgeLabels::new(client, server, 5432, Role::Client))
 }
 
-/// Violations, the time, and how often somebody else took the place of an end.
-struct World(Violations, f64, u32);
+/// Violations, the time, who the clients are, and the stage before.
+struct World(Violations, f64, u64, Stage);
 
 impl World {
     fn new() -> Self {
-        Self(Violations::new(Arc::new(Policy::new(declarations()).expect("valid"))), 1e9, 0)
+        Self::with(Policy::new(declarations()).expect("valid"))
+    }
+
+    fn with(policy: Policy) -> Self {
+        Self(Violations::new(Arc::new(policy)), 1e9, 1, Stage::default())
     }
 
     fn drain(&mut self, edges: &[Edge], labels: &Arc<EdgeLabels>) -> Lines {
         self.1 += 1.0;
-        let sides = Sides::new(edges, []);
-        self.0.update(self.1, edges, &sides, |slot| {
-            let edge = edges.iter().find(|edge| edge.slot == slot)?;
-            Some(Told { labels, counters: &edge.counters, others: self.2 })
-        })
+        let client = Entity(self.2);
+        let name = |_: &Edge| Naming { client, ..EdgeLabels::clone(labels).into() };
+        let deltas = self.3.take(self.1 as u64, edges, 1000, name, |_| false);
+        self.0.update(self.1, &deltas.closed, &deltas.edges)
     }
 
     fn total(&self) -> u64 {
@@ -92,7 +98,7 @@ fn what_is_allowed_or_outside_is_seen_and_no_violation() {
 fn a_late_name_makes_what_came_before_a_violation_once() {
     let mut declared = declarations();
     declared.push(crate::segments::Declared::Service("frontend".into(), "web".into()));
-    let mut world = World(Violations::new(Arc::new(Policy::new(declared).expect("valid"))), 1e9, 0);
+    let mut world = World::with(Policy::new(declared).expect("valid"));
     let edges = [edge(4, ROLE_CLIENT, "10.0.0.1", "172.22.0.2", 3)];
     let (early, late) = (labels("10.0.0.1", "db"), labels("web", "db"));
     for _ in 0..3 {
@@ -115,7 +121,7 @@ fn a_late_name_makes_what_came_before_a_violation_once() {
 fn what_another_did_before_is_not_held_against_the_next() {
     let mut declared = declarations();
     declared.push(crate::segments::Declared::Service("backend".into(), "ok".into()));
-    let mut world = World(Violations::new(Arc::new(Policy::new(declared).expect("valid"))), 1e9, 0);
+    let mut world = World::with(Policy::new(declared).expect("valid"));
     let mut edges = [edge(4, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 3)];
     for _ in 0..3 {
         world.drain(&edges, &labels("ok", "db"));
@@ -164,7 +170,7 @@ fn the_log_is_told_a_few_times_a_minute_and_how_often_it_was_not() {
 
 proptest! {
     /// However connections arrive and names change, each counts at most once, and a slot whose
-    /// last judgement is a violation has counted all of its own.
+    /// last evaluation is a violation has counted all of its own.
     #[test]
     fn every_violating_connection_counts_once(
         steps in prop::collection::vec((4u32..7, 0u64..4, any::<bool>()), 1..60)
@@ -172,7 +178,7 @@ proptest! {
         let mut declared = declarations();
         declared.push(crate::segments::Declared::Service("backend".into(), "ok".into()));
         let policy = Policy::new(declared).expect("valid");
-        let mut world = World(Violations::new(Arc::new(policy)), 1e9, 0);
+        let mut world = World::with(policy);
         let mut edges: Vec<Edge> = (4..7)
             .map(|slot| edge(slot, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 0))
             .collect();

@@ -50,7 +50,7 @@ pub(super) struct Taken {
 /// Why a request was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// Nobody answers there.
+    /// No collector answers there.
     Unreachable(String),
     /// No answer in time.
     Timeout,
@@ -78,7 +78,7 @@ struct PartialSuccess {
 // === impl Client ===
 
 impl Client {
-    /// Reads certificates, if there is use for them, and connects to nobody yet.
+    /// Reads certificates if TLS is used; does not connect yet.
     pub(super) fn new(collector: Collector) -> anyhow::Result<Self> {
         let Collector { endpoint, headers: configured, timeout, ca_file, interval: _ } = collector;
         let roots = if endpoint.scheme_str() == Some("https") {
@@ -190,7 +190,7 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// The beginning of what somebody else wrote, on one line.
+/// The beginning of a text from the collector, on one line.
 fn quoted(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.chars().filter(|character| !character.is_control()).take(QUOTED).collect()

@@ -53,11 +53,11 @@ pub struct Pusher {
     /// same totals would count twice.
     starts: Arc<Mutex<Starts>>,
     outcomes: Arc<Outcomes>,
-    /// Whether the latest push failed, so that the log tells changes and not each push.
+    /// Whether the latest push failed, so that the log shows changes and not each push.
     failing: bool,
 }
 
-/// What became of all pushes, for whoever renders metrics.
+/// Counts of all pushes, for the metrics.
 #[derive(Debug, Default)]
 pub struct Outcomes(Mutex<Pushes>);
 
@@ -175,7 +175,7 @@ impl Pusher {
                 }
             }
         }
-        // The walk ends where nobody takes its requests.
+        // The loop ends when its requests are not taken any more.
         drop(requests);
         match walk.await {
             Ok(Err(_)) if outcome.0 == PushResult::Ok => {

@@ -1,4 +1,4 @@
-//! Pushes against a server that answers as it is told.
+//! Pushes against a server with scripted answers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

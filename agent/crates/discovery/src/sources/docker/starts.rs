@@ -2,7 +2,7 @@
 //!
 //! The engine takes a container's published ports before the container runs. If one is taken
 //! already, the container has no process, no address and no port in any list, and with `--rm` it
-//! is gone a moment later. So its settings are read when it is made. That its start failed shows
+//! is gone a moment later. So its settings are read when it is created. That its start failed shows
 //! when its network is taken away again (`releaseNetwork`, moby, daemon/container_operations.go).
 
 use std::collections::VecDeque;
@@ -12,34 +12,34 @@ use std::time::{Duration, Instant};
 use bollard::models::{ContainerInspectResponse, EventMessage, EventMessageTypeEnum};
 use bollard::{Docker as Client, errors};
 
-use super::{name_of, workload};
-use crate::told::{Bearer, Told};
+use super::{controller, name_of};
+use crate::inventory::{Inventory, Workload};
 use model::port::Port;
 use model::service::{Entity, Source};
 
 /// Containers remembered at most.
 const MOST: usize = 256;
-/// A start that failed is told for so long: the failed bind behind it is known in seconds.
-const TOLD_FOR: Duration = Duration::from_mins(1);
+/// How long a failed start is kept: the failed bind behind it is known within seconds.
+const REPORT_FOR: Duration = Duration::from_mins(1);
 
-/// Containers with ports to publish, the one that something happened to last at the end.
+/// Containers with ports to publish, the one with the latest event at the end.
 pub(super) struct Starts {
     source: Source,
     labels: Arc<[String]>,
-    made: VecDeque<Made>,
+    made: VecDeque<Created>,
 }
 
-struct Made {
+struct Created {
     id: String,
-    bearer: Bearer,
+    workload: Workload,
     ports: Vec<Port>,
     lost_network: Option<Instant>,
 }
 
 /// What an event says about a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Happened {
-    Made,
+enum ContainerEvent {
+    Created,
     LostNetwork,
 }
 
@@ -50,7 +50,7 @@ impl Starts {
         Self { source, labels, made: VecDeque::new() }
     }
 
-    /// Takes in what has happened; asks once about each container.
+    /// Processes events; inspects each container once.
     pub(super) async fn learn(
         &mut self,
         client: &Client,
@@ -66,20 +66,20 @@ impl Starts {
                     Err(error) => return Err(error),
                 }
             }
-            if happened == Happened::LostNetwork {
+            if happened == ContainerEvent::LostNetwork {
                 self.lost_network(&id, Instant::now());
             }
         }
         Ok(())
     }
 
-    /// Tells which ports were to be published by containers that have just lost their network.
-    pub(super) fn tell(&self, told: &mut Told, now: Instant) {
-        // The last one to want a port comes last, and stays.
-        for Made { bearer, ports, lost_network, .. } in &self.made {
-            if lost_network.is_some_and(|at| now.saturating_duration_since(at) <= TOLD_FOR) {
+    /// Adds the ports of containers that have just lost their network.
+    pub(super) fn report(&self, inventory: &mut Inventory, now: Instant) {
+        // The last container that requested a port comes last, and stays.
+        for Created { workload, ports, lost_network, .. } in &self.made {
+            if lost_network.is_some_and(|at| now.saturating_duration_since(at) <= REPORT_FOR) {
                 for port in ports {
-                    told.add_refused(*port, bearer.clone());
+                    inventory.add_failed_start(*port, workload.clone());
                 }
             }
         }
@@ -95,12 +95,12 @@ impl Starts {
         let name = Some(name.trim_start_matches('/')).filter(|name| !name.is_empty());
         let name = name.or(id.get(..12)).unwrap_or(&id);
         let service = name_of(&labels, name, self.source);
-        let labels = workload::wanted(&labels, &self.labels);
-        let bearer = Bearer { service, entity: Entity::of(&id), instance: name.into(), labels };
+        let labels = controller::selected(&labels, &self.labels);
+        let workload = Workload { service, entity: Entity::of(&id), instance: name.into(), labels };
         if self.made.len() >= MOST {
             self.made.pop_front();
         }
-        self.made.push_back(Made { id, bearer, ports, lost_network: None });
+        self.made.push_back(Created { id, workload, ports, lost_network: None });
     }
 
     fn lost_network(&mut self, id: &str, now: Instant) {
@@ -113,12 +113,12 @@ impl Starts {
 }
 
 /// Which container an event is about.
-fn read(event: EventMessage) -> Option<(String, Happened)> {
+fn read(event: EventMessage) -> Option<(String, ContainerEvent)> {
     let actor = event.actor?;
     match (event.typ?, event.action?.as_str()) {
-        (EventMessageTypeEnum::CONTAINER, "create") => Some((actor.id?, Happened::Made)),
+        (EventMessageTypeEnum::CONTAINER, "create") => Some((actor.id?, ContainerEvent::Created)),
         (EventMessageTypeEnum::NETWORK, "disconnect") => {
-            Some((actor.attributes?.remove("container")?, Happened::LostNetwork))
+            Some((actor.attributes?.remove("container")?, ContainerEvent::LostNetwork))
         }
         _ => None,
     }
@@ -145,7 +145,7 @@ mod tests {
 
     const HERE: u32 = 1;
 
-    fn event(json: serde_json::Value) -> Option<(String, Happened)> {
+    fn event(json: serde_json::Value) -> Option<(String, ContainerEvent)> {
         read(serde_json::from_value(json).unwrap())
     }
 
@@ -166,10 +166,10 @@ mod tests {
     }
 
     fn who(starts: &Starts, port: Port, now: Instant) -> Option<String> {
-        let mut told = Told::default();
-        told.publishes_in(HERE);
-        starts.tell(&mut told, now);
-        told.refused(HERE, port).map(|bearer| bearer.service.name.to_string())
+        let mut inventory = Inventory::default();
+        inventory.publishes_in(HERE);
+        starts.report(&mut inventory, now);
+        inventory.failed_start(HERE, port).map(|workload| workload.service.name.to_string())
     }
 
     #[test]
@@ -178,12 +178,12 @@ mod tests {
             "Type": "container", "Action": "create",
             "Actor": {"ID": "abc", "Attributes": {"image": "postgres", "name": "db"}},
         });
-        assert_eq!(event(made), Some(("abc".to_owned(), Happened::Made)));
+        assert_eq!(event(made), Some(("abc".to_owned(), ContainerEvent::Created)));
         let lost = serde_json::json!({
             "Type": "network", "Action": "disconnect",
             "Actor": {"ID": "net", "Attributes": {"container": "abc", "name": "bridge"}},
         });
-        assert_eq!(event(lost), Some(("abc".to_owned(), Happened::LostNetwork)));
+        assert_eq!(event(lost), Some(("abc".to_owned(), ContainerEvent::LostNetwork)));
         let other = serde_json::json!({
             "Type": "container", "Action": "start", "Actor": {"ID": "abc", "Attributes": {}},
         });
@@ -221,7 +221,7 @@ mod tests {
         starts.lost_network("cache", began);
         assert_eq!(who(&starts, port, began).as_deref(), Some("cache"));
         assert_eq!(who(&starts, Port::udp(5432), began), None);
-        assert_eq!(who(&starts, port, began + TOLD_FOR + Duration::from_secs(1)), None);
+        assert_eq!(who(&starts, port, began + REPORT_FOR + Duration::from_secs(1)), None);
     }
 
     #[test]

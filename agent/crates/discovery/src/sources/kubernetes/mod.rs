@@ -1,13 +1,11 @@
 //! Kubernetes: the pods of this node with their workloads, Services and their endpoints.
 //!
-//! Pods, Services and EndpointSlices are listed and watched each for itself, so a role that
-//! denies one of them takes only that part away. Of a pod's owner the workload follows: a
+//! Pods, Services and EndpointSlices are listed and watched separately, so a role that denies one
+//! of them disables only that part. Of a pod's owner the workload follows: a
 //! ReplicaSet's is its Deployment, a Job's its CronJob; where the name does not tell, the owner is
 //! looked up once.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +16,9 @@ use tokio::time::sleep;
 
 use self::objects::{EndpointSlice, Owned, Pod, Service as ServiceObject};
 use self::watch::{Change, Part, follow};
-use super::workload::{self, Workload};
-use super::{FIRST_PAUSE, Outlet, SETTLE, Teller, Trouble};
-use crate::told::{Bearer, Frontend, Told};
+use super::controller::{self, Controller};
+use super::{Cluster, DEBOUNCE, FIRST_PAUSE, NameSource, Publisher, SourceError};
+use crate::inventory::{Frontend, Inventory, Workload};
 use model::service::{Entity, Kind, Service, Source};
 
 mod objects;
@@ -28,38 +26,26 @@ mod watch;
 
 /// Objects of one kind kept at most.
 const MAX_OBJECTS: usize = 65_536;
-/// Changes that may wait to be taken in; then the API server's stream waits.
+/// Changes in the queue at most; then the watch waits.
 const WAITING: usize = 256;
 /// The Service that a slice belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// Which cluster to ask.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Cluster {
-    /// The one that the agent runs in as a pod, if any.
-    #[default]
-    Own,
-    /// None.
-    Off,
-    /// The one with this address, without credentials.
-    At(http::Uri),
-}
-
-/// The API server, asked for what concerns this node.
+/// The API server, queried for the objects of this node.
 pub(super) struct Kubernetes {
     cluster: Cluster,
     node: Option<String>,
     labels: Arc<[String]>,
 }
 
-/// Something that one of the watches has to say.
+/// A change from one of the watches.
 enum News {
     Pods(Change<Pod>),
     Services(Change<ServiceObject>),
     Slices(Change<EndpointSlice>),
 }
 
-/// Everything that was told, by kind.
+/// All objects, by kind.
 #[derive(Default)]
 struct Objects {
     pods: Part<Pod>,
@@ -67,36 +53,7 @@ struct Objects {
     slices: Part<EndpointSlice>,
     /// (kind, namespace, name) of an owner → its own owner; `None` if it has none or that cannot
     /// be known.
-    owners: HashMap<(String, String, String), Option<Workload>>,
-}
-
-impl FromStr for Cluster {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "auto" => Ok(Self::Own),
-            "off" => Ok(Self::Off),
-            url => {
-                let uri: http::Uri = url.parse().map_err(drop)?;
-                if uri.scheme().is_some() && uri.host().is_some() {
-                    Ok(Self::At(uri))
-                } else {
-                    Err(())
-                }
-            }
-        }
-    }
-}
-
-impl fmt::Display for Cluster {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Own => f.write_str("auto"),
-            Self::Off => f.write_str("off"),
-            Self::At(uri) => write!(f, "{uri}"),
-        }
-    }
+    owners: HashMap<(String, String, String), Option<Controller>>,
 }
 
 impl Kubernetes {
@@ -104,52 +61,52 @@ impl Kubernetes {
         Self { cluster, node, labels }
     }
 
-    fn client(&self) -> Result<Client, Trouble> {
+    fn client(&self) -> Result<Client, SourceError> {
         let config = match &self.cluster {
             Cluster::At(uri) => Config::new(uri.clone()),
             Cluster::Own if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() => {
-                return Err(Trouble::Absent(
-                    "this is no pod: KUBERNETES_SERVICE_HOST is not set".to_owned(),
+                return Err(SourceError::Absent(
+                    "not running in a pod: KUBERNETES_SERVICE_HOST is not set".to_owned(),
                 ));
             }
             Cluster::Own => {
-                Config::incluster().map_err(|error| Trouble::Failed(error.to_string()))?
+                Config::incluster().map_err(|error| SourceError::Failed(error.to_string()))?
             }
-            Cluster::Off => return Err(Trouble::Absent("it is turned off".to_owned())),
+            Cluster::Off => return Err(SourceError::Absent("it is turned off".to_owned())),
         };
-        Client::try_from(config).map_err(|error| Trouble::Failed(error.to_string()))
+        Client::try_from(config).map_err(|error| SourceError::Failed(error.to_string()))
     }
 
-    async fn tell(&self, outlet: &Outlet, client: &Client) -> Trouble {
+    async fn follow(&self, publisher: &Publisher, client: &Client) -> SourceError {
         let (sender, mut news) = mpsc::channel(WAITING);
         let node = self.node.as_deref().unwrap_or_default();
         let on_node = format!("fieldSelector=spec.nodeName%3D{node}");
-        let pods = follow(client, outlet, "/api/v1/pods", &on_node, &sender, News::Pods);
-        let services = follow(client, outlet, "/api/v1/services", "", &sender, News::Services);
+        let pods = follow(client, publisher, "/api/v1/pods", &on_node, &sender, News::Pods);
+        let services = follow(client, publisher, "/api/v1/services", "", &sender, News::Services);
         let slices = "/apis/discovery.k8s.io/v1/endpointslices";
-        let slices = follow(client, outlet, slices, "", &sender, News::Slices);
+        let slices = follow(client, publisher, slices, "", &sender, News::Slices);
         let collect = async {
             let mut objects = Objects::default();
             loop {
                 let Some(first) = news.recv().await else {
-                    return Trouble::Failed("it stopped".to_owned());
+                    return SourceError::Failed("the task stopped".to_owned());
                 };
                 objects.take(first);
-                sleep(SETTLE).await;
+                sleep(DEBOUNCE).await;
                 while let Ok(next) = news.try_recv() {
                     objects.take(next);
                 }
-                objects.look_up_owners(client, outlet).await;
+                objects.look_up_owners(client, publisher).await;
                 if let Some(why) = objects.all_refused() {
-                    return Trouble::Failed(why);
+                    return SourceError::Failed(why);
                 }
                 if objects.something_is_known() {
-                    outlet.tell(objects.told(&self.labels), objects.detail());
+                    publisher.publish(objects.inventory(&self.labels), objects.detail());
                 }
             }
         };
         tokio::select! {
-            trouble = collect => trouble,
+            error = collect => error,
             never = pods => match never {},
             never = services => match never {},
             never = slices => match never {},
@@ -157,11 +114,11 @@ impl Kubernetes {
     }
 }
 
-impl Teller for Kubernetes {
-    async fn run(&mut self, outlet: &Outlet) -> Trouble {
+impl NameSource for Kubernetes {
+    async fn run(&mut self, publisher: &Publisher) -> SourceError {
         match self.client() {
-            Ok(client) => self.tell(outlet, &client).await,
-            Err(trouble) => trouble,
+            Ok(client) => self.follow(publisher, &client).await,
+            Err(error) => error,
         }
     }
 }
@@ -183,7 +140,7 @@ impl Objects {
         ]
     }
 
-    /// Why nothing at all can be known.
+    /// Why nothing at all can be listed.
     fn all_refused(&self) -> Option<String> {
         let refusals = self.refusals();
         let all = refusals.iter().all(|(_, why)| why.is_some());
@@ -194,7 +151,7 @@ impl Objects {
         self.pods.is_listed() || self.services.is_listed() || self.slices.is_listed()
     }
 
-    /// What is missing, if something is.
+    /// The parts that are missing, if any.
     fn detail(&self) -> Option<String> {
         let refused = self.refusals().into_iter();
         let parts: Vec<String> =
@@ -202,8 +159,8 @@ impl Objects {
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
-    /// Asks for the owners of ReplicaSets and Jobs whose name does not tell.
-    async fn look_up_owners(&mut self, client: &Client, outlet: &Outlet) {
+    /// Looks up the owners of ReplicaSets and Jobs whose names do not show them.
+    async fn look_up_owners(&mut self, client: &Client, publisher: &Publisher) {
         let mut needed = HashMap::new();
         for pod in self.pods.objects() {
             if let Some(key) = unclear_owner(pod) {
@@ -216,10 +173,10 @@ impl Objects {
             let owner = if let Some(owner) = known {
                 owner
             } else {
-                outlet.looked_up();
+                publisher.looked_up();
                 let (kind, namespace, name) = &key;
                 owner_of(client, kind, namespace, name).await.unwrap_or_else(|_| {
-                    outlet.failed();
+                    publisher.failed();
                     None
                 })
             };
@@ -227,10 +184,10 @@ impl Objects {
         }
     }
 
-    fn told(&self, keys: &[String]) -> Told {
-        let mut told = Told::default();
+    fn inventory(&self, keys: &[String]) -> Inventory {
+        let mut inventory = Inventory::default();
         for pod in self.pods.objects() {
-            self.add_pod(&mut told, pod, keys);
+            self.add_pod(&mut inventory, pod, keys);
         }
         let mut backends: HashMap<(&str, &str), Vec<Address>> = HashMap::new();
         for slice in self.slices.objects() {
@@ -245,9 +202,9 @@ impl Objects {
                     let Ok(ip) = text.parse() else { continue };
                     let address = address::from_ip(ip);
                     let id = if uid.is_empty() { text } else { uid };
-                    told.add_endpoint(
+                    inventory.add_endpoint(
                         address,
-                        Bearer {
+                        Workload {
                             service: in_cluster(
                                 namespace,
                                 service,
@@ -260,7 +217,7 @@ impl Objects {
                         },
                     );
                     for port in slice.tcp_ports().filter(|_| endpoint.is_ready()) {
-                        told.add_ready(address, port);
+                        inventory.add_ready(address, port);
                     }
                     backends.entry((namespace, service.as_str())).or_default().push(address);
                 }
@@ -274,23 +231,23 @@ impl Objects {
                 let service =
                     in_cluster(namespace, name, Kind::KubernetesService, Source::ServiceAddress);
                 let frontend = Frontend { service, backends: backends.clone() };
-                told.add_frontend(address::from_ip(ip), port, frontend);
+                inventory.add_frontend(address::from_ip(ip), port, frontend);
             }
         }
-        told
+        inventory
     }
 
-    fn add_pod(&self, told: &mut Told, pod: &Pod, keys: &[String]) {
-        // One that has ended has given its address back already.
+    fn add_pod(&self, inventory: &mut Inventory, pod: &Pod, keys: &[String]) {
+        // A pod that has ended has released its address.
         if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
             return;
         }
-        let Workload { kind, name } = self.workload(pod);
-        let bearer = Bearer {
+        let Controller { kind, name } = self.controller(pod);
+        let workload = Workload {
             service: in_cluster(&pod.metadata.namespace, &name, kind, Source::Kubernetes),
             entity: Entity::of(&pod.metadata.uid),
             instance: pod.metadata.name.as_str().into(),
-            labels: workload::wanted(&pod.metadata.labels, keys),
+            labels: controller::selected(&pod.metadata.labels, keys),
         };
         let status = &pod.status;
         let containers = status.container_statuses.iter();
@@ -298,37 +255,37 @@ impl Objects {
         for container in containers.chain(&status.ephemeral_container_statuses) {
             // `containerd://<id>`; empty until it has started.
             if let Some((_, id)) = container.container_id.split_once("://") {
-                told.add_container(id, bearer.clone());
+                inventory.add_container(id, workload.clone());
             }
         }
         if !pod.spec.host_network {
             for ip in status.pod_ips.iter().filter_map(|ip| ip.ip.parse().ok()) {
-                told.add_address(address::from_ip(ip), &bearer);
+                inventory.add_address(address::from_ip(ip), &workload);
             }
         }
-        told.add_pod(&pod.metadata.uid, bearer);
+        inventory.add_pod(&pod.metadata.uid, workload);
     }
 
-    fn workload(&self, pod: &Pod) -> Workload {
+    fn controller(&self, pod: &Pod) -> Controller {
         let metadata = &pod.metadata;
         let Some(owner) = metadata.controller() else {
-            return Workload { kind: Kind::Pod, name: metadata.name.clone() };
+            return Controller { kind: Kind::Pod, name: metadata.name.clone() };
         };
-        let named = |kind| Workload { kind, name: owner.name.clone() };
+        let named = |kind| Controller { kind, name: owner.name.clone() };
         let known = unclear_owner(pod).and_then(|key| self.owners.get(&key)?.clone());
         match owner.kind.as_str() {
             "ReplicaSet" => known.unwrap_or_else(|| {
                 let hash = metadata.labels.get("pod-template-hash").map(String::as_str);
-                workload::of_replica_set(&owner.name, hash)
+                controller::of_replica_set(&owner.name, hash)
             }),
-            "Job" => known.unwrap_or_else(|| workload::of_job(&owner.name)),
+            "Job" => known.unwrap_or_else(|| controller::of_job(&owner.name)),
             "StatefulSet" => named(Kind::StatefulSet),
             "DaemonSet" => named(Kind::DaemonSet),
             // A pod from a file of this node: the kubelet adds the node's name.
             "Node" => {
                 let node = format!("-{}", owner.name);
                 let name = metadata.name.strip_suffix(&node).unwrap_or(&metadata.name);
-                Workload { kind: Kind::Pod, name: name.to_owned() }
+                Controller { kind: Kind::Pod, name: name.to_owned() }
             }
             _ => named(Kind::Workload),
         }
@@ -342,7 +299,7 @@ fn unclear_owner(pod: &Pod) -> Option<(String, String, String)> {
     let unclear = match owner.kind.as_str() {
         "ReplicaSet" => {
             let hash = metadata.labels.get("pod-template-hash").map(String::as_str);
-            workload::of_replica_set(&owner.name, hash).kind == Kind::ReplicaSet
+            controller::of_replica_set(&owner.name, hash).kind == Kind::ReplicaSet
         }
         // A CronJob's Job looks like any other whose name ends in digits.
         "Job" => true,
@@ -357,7 +314,7 @@ async fn owner_of(
     kind: &str,
     namespace: &str,
     name: &str,
-) -> Result<Option<Workload>, String> {
+) -> Result<Option<Controller>, String> {
     let (path, own) = match kind {
         "ReplicaSet" => ("apps/v1", Kind::ReplicaSet),
         _ => ("batch/v1", Kind::Job),
@@ -375,9 +332,9 @@ async fn owner_of(
                 "CronJob" => Kind::CronJob,
                 _ => Kind::Workload,
             };
-            Workload { kind, name: owner.name.clone() }
+            Controller { kind, name: owner.name.clone() }
         }
-        None => Workload { kind: own, name: name.to_owned() },
+        None => Controller { kind: own, name: name.to_owned() },
     }))
 }
 

@@ -1,7 +1,7 @@
 //! How what the API server tells becomes names.
 
 use super::*;
-use crate::place::Place;
+use crate::cgroup_info::CgroupInfo;
 
 fn objects() -> Objects {
     let mut objects = Objects::default();
@@ -48,10 +48,10 @@ fn objects() -> Objects {
 
 #[test]
 fn pods_are_their_workload_and_services_know_their_backends() {
-    let told = objects().told(&[]);
+    let inventory = objects().inventory(&[]);
     let ip = |text: &str| address::from_ip(text.parse().unwrap());
     let check = |address: &str, name: &str, kind| {
-        let service = &told.at(ip(address)).unwrap().service;
+        let service = &inventory.at(ip(address)).unwrap().service;
         assert_eq!((&*service.name, &*service.namespace, service.kind), (name, "prod", kind));
     };
     check("10.1.0.2", "web", Kind::Deployment);
@@ -60,29 +60,29 @@ fn pods_are_their_workload_and_services_know_their_backends() {
     check("10.1.0.5", "etcd", Kind::Pod);
     check("10.1.0.6", "bare", Kind::Pod);
     for address in ["10.96.0.10", "fd00::a", "203.0.113.7"] {
-        let frontend = told.frontend(ip(address), 80).unwrap();
+        let frontend = inventory.frontend(ip(address), 80).unwrap();
         assert_eq!(&*frontend.service.name, "web-svc");
         assert_eq!(frontend.backends, ["10.1.0.2", "10.9.9.9", "10.9.9.10"].map(ip));
     }
-    assert_eq!(told.frontend(ip("10.96.0.10"), 53), None);
-    assert_eq!(&*told.endpoint(ip("10.9.9.9")).unwrap().service.name, "web-svc");
-    assert_eq!(&*told.endpoint(ip("10.1.0.2")).unwrap().instance, "web-7d4-x");
-    assert_eq!(&*told.at(ip("10.1.0.3")).unwrap().instance, "db-0");
-    let mut ready: Vec<_> = told.ready().collect();
+    assert_eq!(inventory.frontend(ip("10.96.0.10"), 53), None);
+    assert_eq!(&*inventory.endpoint(ip("10.9.9.9")).unwrap().service.name, "web-svc");
+    assert_eq!(&*inventory.endpoint(ip("10.1.0.2")).unwrap().instance, "web-7d4-x");
+    assert_eq!(&*inventory.at(ip("10.1.0.3")).unwrap().instance, "db-0");
+    let mut ready: Vec<_> = inventory.ready().collect();
     ready.sort_unstable();
     assert_eq!(ready, [(ip("10.1.0.2"), 8080), (ip("10.9.9.9"), 8080)]);
-    let place = Place { pod: Some("uid-db-0".into()), ..Place::default() };
-    assert_eq!(&*told.bearer(&place).unwrap().service.name, "db");
+    let place = CgroupInfo { pod: Some("uid-db-0".into()), ..CgroupInfo::default() };
+    assert_eq!(&*inventory.workload(&place).unwrap().service.name, "db");
 }
 
 #[test]
 fn what_was_looked_up_beats_what_a_name_suggests() {
     let mut objects = objects();
     let key = ("Job".to_owned(), "prod".to_owned(), "tidy-28391040".to_owned());
-    let job = Workload { kind: Kind::Job, name: "tidy-28391040".into() };
+    let job = Controller { kind: Kind::Job, name: "tidy-28391040".into() };
     objects.owners.insert(key, Some(job));
-    let told = objects.told(&[]);
-    let service = &told.at(address::from_ip("10.1.0.4".parse().unwrap())).unwrap().service;
+    let inventory = objects.inventory(&[]);
+    let service = &inventory.at(address::from_ip("10.1.0.4".parse().unwrap())).unwrap().service;
     assert_eq!((&*service.name, service.kind), ("tidy-28391040", Kind::Job));
 }
 

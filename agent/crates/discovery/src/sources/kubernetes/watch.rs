@@ -1,4 +1,4 @@
-//! Listing objects of one kind and following what becomes of them.
+//! Lists the objects of one kind and follows their changes.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -12,18 +12,18 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::{FIRST_PAUSE, LAST_PAUSE, Outlet};
+use super::super::{FIRST_PAUSE, LAST_PAUSE, Publisher};
 use super::objects::{List, Metadata, Object};
 use super::{MAX_OBJECTS, News};
 
 /// Objects in one answer at most.
 const PAGE: usize = 500;
-/// The API server ends a watch after so long; so we notice one that died silently.
+/// The API server ends a watch after this time, so that a dead connection is noticed.
 const WATCH_SECONDS: u64 = 290;
 /// How long a page may take.
 const PAGE_WITHIN: Duration = Duration::from_secs(30);
 
-/// What has become of the objects of a kind.
+/// A change of the objects of a kind.
 pub(super) enum Change<T> {
     /// These are all.
     All(Vec<T>),
@@ -31,7 +31,7 @@ pub(super) enum Change<T> {
     Put(Box<T>),
     /// This one is gone.
     Gone(Box<T>),
-    /// They may not be seen, or could not be read.
+    /// They are forbidden, or could not be read.
     Refused(String),
 }
 
@@ -87,10 +87,10 @@ impl<T: Object> Part<T> {
     }
 }
 
-/// Lists and watches for ever; what goes wrong is told and tried again.
+/// Lists and watches for ever; errors are reported and retried.
 pub(super) async fn follow<T>(
     client: &Client,
-    outlet: &Outlet,
+    publisher: &Publisher,
     path: &str,
     selector: &str,
     news: &mpsc::Sender<News>,
@@ -99,21 +99,21 @@ pub(super) async fn follow<T>(
 where
     T: Object + Clone + DeserializeOwned + Send + 'static,
 {
-    let news = Tell { news: news.clone(), wrap };
+    let news = Sender { news: news.clone(), wrap };
     let mut pause = FIRST_PAUSE;
     loop {
         let began = Instant::now();
-        outlet.looked_up();
+        publisher.looked_up();
         match list::<T>(client, path, selector).await {
             Ok((objects, version)) => {
-                news.tell(Change::All(objects)).await;
-                if let Err(why) = watch(client, outlet, path, selector, version, &news).await {
+                news.send(Change::All(objects)).await;
+                if let Err(why) = watch(client, publisher, path, selector, version, &news).await {
                     tracing::debug!("{path} is listed again: {why}");
                 }
             }
             Err(why) => {
-                outlet.failed();
-                news.tell(Change::Refused(why)).await;
+                publisher.failed();
+                news.send(Change::Refused(why)).await;
             }
         }
         pause =
@@ -123,14 +123,14 @@ where
 }
 
 /// Where changes of one kind go.
-struct Tell<T> {
+struct Sender<T> {
     news: mpsc::Sender<News>,
     wrap: fn(Change<T>) -> News,
 }
 
-impl<T> Tell<T> {
-    async fn tell(&self, change: Change<T>) {
-        // The other end lives as long as we do; if not, nobody is interested.
+impl<T> Sender<T> {
+    async fn send(&self, change: Change<T>) {
+        // The receiver lives as long as this task; without it the change is not needed.
         drop(self.news.send((self.wrap)(change)).await);
     }
 }
@@ -160,17 +160,17 @@ where
 /// Follows changes since `version`, over as many streams as it takes, until a new list is needed.
 async fn watch<T>(
     client: &Client,
-    outlet: &Outlet,
+    publisher: &Publisher,
     path: &str,
     selector: &str,
     mut version: String,
-    news: &Tell<T>,
+    news: &Sender<T>,
 ) -> Result<(), String>
 where
     T: Object + Clone + DeserializeOwned,
 {
     loop {
-        outlet.looked_up();
+        publisher.looked_up();
         let began = Instant::now();
         let uri = format!(
             "{path}?watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={version}&{selector}"
@@ -190,11 +190,11 @@ where
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     version.clone_from(&object.metadata().resource_version);
-                    news.tell(Change::Put(Box::new(object))).await;
+                    news.send(Change::Put(Box::new(object))).await;
                 }
                 WatchEvent::Deleted(object) => {
                     version.clone_from(&object.metadata().resource_version);
-                    news.tell(Change::Gone(Box::new(object))).await;
+                    news.send(Change::Gone(Box::new(object))).await;
                 }
                 WatchEvent::Bookmark(bookmark) => version = bookmark.metadata.resource_version,
                 // Mostly that the version is too old (410): then only a new list helps.

@@ -1,12 +1,12 @@
-//! What a cgroup path says of who lives there: a container, a pod, a systemd unit.
+//! What a cgroup path says about its processes: the container, the pod, the systemd unit.
 
 use model::service::{Service, Source};
 
-/// Hex digits of a container's id, and how many of them people use.
+/// Hex digits of a container's id, and of its short form.
 const ID_DIGITS: usize = 64;
 const SHORT_DIGITS: usize = 12;
 
-/// What runtimes write before the id when systemd keeps their cgroups (`docker-<id>.scope`).
+/// Prefixes of the id when systemd manages the cgroups (`docker-<id>.scope`).
 const PREFIXES: [&str; 8] = [
     "docker-",
     "cri-containerd-",
@@ -18,9 +18,9 @@ const PREFIXES: [&str; 8] = [
     "buildkit-",
 ];
 
-/// A cgroup, as far as its path tells.
+/// What is known of a cgroup from its path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct CgroupInfo {
     /// The path.
     pub path: Box<str>,
     /// The id of the container.
@@ -31,8 +31,8 @@ pub struct Place {
     pub unit: Option<Service>,
 }
 
-impl Place {
-    /// Reads a path, as in /proc/PID/cgroup.
+impl CgroupInfo {
+    /// Parses a path, as in /proc/PID/cgroup.
     pub fn of(path: &str) -> Self {
         Self {
             path: path.into(),
@@ -42,7 +42,7 @@ impl Place {
         }
     }
 
-    /// What a container is called if nobody tells its name.
+    /// The name of a container that no source has named: its short id.
     pub fn container_name(&self) -> Option<Service> {
         let id = self.container.as_deref()?;
         Some(Service::new(id.get(..SHORT_DIGITS)?, Source::Container))
@@ -85,7 +85,7 @@ fn pod_uid(path: &str) -> Option<String> {
     })
 }
 
-/// The systemd unit of a path: the innermost service that is no user's manager. Units of a
+/// The systemd unit of a path: the innermost service that is not a user's manager. Units of a
 /// machine (systemd-nspawn, machined) have the machine as their namespace.
 fn unit(path: &str) -> Option<Service> {
     let mut machine = None;
@@ -98,7 +98,7 @@ fn unit(path: &str) -> Option<Service> {
                 found = Some(unescaped(name));
             }
         } else if part.starts_with("session-") {
-            // Somebody logged in: what runs there is named by its program.
+            // A login session: its processes are named by their program.
             found = None;
         }
     }
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn pods_are_known_by_their_uid() {
         let check = |path: &str, expected: Option<&str>| {
-            assert_eq!(Place::of(&path.replace("ID", ID)).pod.as_deref(), expected, "{path}");
+            assert_eq!(CgroupInfo::of(&path.replace("ID", ID)).pod.as_deref(), expected, "{path}");
         };
         let uid = Some("1b2c0a8c-1111-2222-3333-444455556666");
         check("/kubepods/burstable/pod1b2c0a8c-1111-2222-3333-444455556666/ID", uid);
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_unit_is_the_innermost_service_and_a_machine_its_namespace() {
         let check = |path: &str, expected: Option<(&str, &str)>| {
-            let unit = Place::of(path).unit;
+            let unit = CgroupInfo::of(path).unit;
             let found = unit.as_ref().map(|unit| (&*unit.name, &*unit.namespace));
             assert_eq!(found, expected, "{path}");
         };
@@ -256,7 +256,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_path_is_looked_at_without_panic(path in "[/:.\\\\x\\PC]{0,100}", id in "[0-9a-f]{60,68}") {
-            let _ = Place::of(&path);
+            let _ = CgroupInfo::of(&path);
             prop_assert_eq!(container_id(&id).is_some(), id.len() == ID_DIGITS);
         }
     }

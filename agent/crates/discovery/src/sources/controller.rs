@@ -1,6 +1,6 @@
-//! Which workload a pod belongs to, from what can be known without asking anybody.
+//! Which controller a pod belongs to, from its name and labels alone.
 //!
-//! Runtimes tell the labels of a pod, Kubernetes its owner too. Controllers label their pods:
+//! Runtimes give the labels of a pod, Kubernetes its owner too. Controllers label their pods:
 //! `pod-template-hash` is what a Deployment's ReplicaSet has at the end of its name, and so on.
 
 use std::collections::{BTreeMap, HashMap};
@@ -8,19 +8,19 @@ use std::sync::Arc;
 
 use model::service::{Kind, Service, Source};
 
-/// What the kubelet calls a pod towards the runtime.
+/// Labels that the kubelet sets for the runtime.
 const POD_NAME: &str = "io.kubernetes.pod.name";
 const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 const POD_UID: &str = "io.kubernetes.pod.uid";
 
-/// What a controller is.
+/// The controller of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Workload {
+pub(super) struct Controller {
     pub(super) kind: Kind,
     pub(super) name: String,
 }
 
-/// Labels, whatever holds them.
+/// A map of labels.
 pub(super) trait Labels {
     fn label(&self, key: &str) -> Option<&str>;
 }
@@ -37,8 +37,8 @@ impl Labels for BTreeMap<String, String> {
     }
 }
 
-/// Those labels that rules look at.
-pub(super) fn wanted(labels: &impl Labels, keys: &[String]) -> Arc<[(String, String)]> {
+/// The labels that rules match.
+pub(super) fn selected(labels: &impl Labels, keys: &[String]) -> Arc<[(String, String)]> {
     keys.iter().filter_map(|key| Some((key.clone(), labels.label(key)?.to_owned()))).collect()
 }
 
@@ -46,15 +46,15 @@ pub(super) fn wanted(labels: &impl Labels, keys: &[String]) -> Arc<[(String, Str
 /// pods and containers.
 pub(super) fn of_runtime_labels(labels: &impl Labels, source: Source) -> Option<(Service, String)> {
     let name = labels.label(POD_NAME)?;
-    let Workload { kind, name } = of_labels(name, labels);
+    let Controller { kind, name } = of_labels(name, labels);
     let namespace = labels.label(POD_NAMESPACE).unwrap_or_default();
     let uid = labels.label(POD_UID).unwrap_or_default().to_owned();
     Some((Service::new(&name, source).within(namespace).of_kind(kind), uid))
 }
 
 /// The workload of a pod of this name, from its labels alone.
-pub(super) fn of_labels(pod: &str, labels: &impl Labels) -> Workload {
-    let found = |kind, name: &str| Workload { kind, name: name.to_owned() };
+pub(super) fn of_labels(pod: &str, labels: &impl Labels) -> Controller {
+    let found = |kind, name: &str| Controller { kind, name: name.to_owned() };
     if let Some(hash) = labels.label("pod-template-hash")
         && let Some((set, _)) = pod.rsplit_once('-')
     {
@@ -81,23 +81,23 @@ pub(super) fn of_labels(pod: &str, labels: &impl Labels) -> Workload {
 }
 
 /// The Deployment of a ReplicaSet: its name without the hash of the template.
-pub(super) fn of_replica_set(set: &str, hash: Option<&str>) -> Workload {
+pub(super) fn of_replica_set(set: &str, hash: Option<&str>) -> Controller {
     let deployment = hash.and_then(|hash| set.strip_suffix(hash)?.strip_suffix('-'));
     match deployment.filter(|name| !name.is_empty()) {
-        Some(name) => Workload { kind: Kind::Deployment, name: name.to_owned() },
-        None => Workload { kind: Kind::ReplicaSet, name: set.to_owned() },
+        Some(name) => Controller { kind: Kind::Deployment, name: name.to_owned() },
+        None => Controller { kind: Kind::ReplicaSet, name: set.to_owned() },
     }
 }
 
 /// The CronJob of a Job that one has made: its name without the minute it was due
 /// (`getJobName`, pkg/controller/cronjob), else the Job.
-pub(super) fn of_job(job: &str) -> Workload {
+pub(super) fn of_job(job: &str) -> Controller {
     let minute = |text: &str| text.len() >= 8 && text.bytes().all(|byte| byte.is_ascii_digit());
     match job.rsplit_once('-') {
         Some((name, due)) if minute(due) && !name.is_empty() => {
-            Workload { kind: Kind::CronJob, name: name.to_owned() }
+            Controller { kind: Kind::CronJob, name: name.to_owned() }
         }
-        _ => Workload { kind: Kind::Job, name: job.to_owned() },
+        _ => Controller { kind: Kind::Job, name: job.to_owned() },
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
         let check = |pod: &str, labels: &[(&str, &str)], kind, name: &str| {
             let labels: HashMap<String, String> =
                 labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-            let expected = Workload { kind, name: name.to_owned() };
+            let expected = Controller { kind, name: name.to_owned() };
             assert_eq!(of_labels(pod, &labels), expected, "{pod}");
         };
         check(

@@ -1,8 +1,7 @@
-//! The desk: one thread that owns the book, and its only writer.
+//! The state actor: one thread that owns the agent's state and is its only writer.
 //!
-//! Whoever wants something written down hands the desk a job and waits for the answer. Jobs run
-//! one after the other, so no two callers can be given the same port. What has been written is
-//! published for everybody else.
+//! A caller sends a job and waits for its answer. Jobs run one after the other, so no two callers
+//! get the same port. Every change is written to disk first and then published to readers.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use super::port_use;
 use super::requests::{
     Free, HOST_NETNS, Handed, Register, Registered, Release, Reserve, Reserved, Unregister, Warning,
 };
-use super::store::Store;
+use super::state_file::StateFile;
 use linux::diag::DiagError;
 use linux::namespaces::{self, Namespace};
 use linux::probes::{Kind, Probes};
@@ -28,32 +27,32 @@ use model::port_ranges::PortRules;
 use model::registry::Registration;
 use model::reservations::{Environment, Origin, Reservation};
 
-/// Who asks gets an answer within this time.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A caller gets an answer within this time.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Jobs waiting at most.
 const WAITING: usize = 64;
-/// A port that was handed out and not reserved is given to nobody else for so long, seconds.
+/// How long no other caller gets a port that was handed out without a reservation, seconds.
 const HANDED_OUT: u64 = 60;
 /// Ports handed out and not reserved, at most.
 const MOST_HANDED_OUT: usize = 4096;
-/// How long a port that was handed out is reserved, if nobody says, seconds.
+/// How long a port that was handed out is reserved by default, seconds.
 const LEASE: u64 = 24 * 60 * 60;
 
-/// Who asks.
+/// The process that sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Its process, as the agent's /proc numbers it; 0 if it has no number there.
+    /// Its pid, as the agent's /proc numbers it; 0 if it has no number there.
     pub pid: u32,
 }
 
-/// The owner of the book.
-pub struct Desk {
-    store: Store,
+/// The owner of the state.
+pub struct StateActor {
+    file: StateFile,
     book: Book,
     publish: watch::Sender<Arc<Book>>,
     environment: Option<Environment>,
     host: Option<u32>,
-    /// Why no port can be refused to anybody, if so.
+    /// Why binds cannot be denied on this host, if so.
     unenforceable: Option<String>,
     /// What looks into namespaces.
     probes: Probes,
@@ -61,42 +60,42 @@ pub struct Desk {
     handed_out: HashMap<(Option<u32>, Port), u64>,
 }
 
-/// Everybody else's end.
+/// What callers and readers hold.
 #[derive(Clone, Debug)]
-pub struct DeskHandle {
+pub struct StateHandle {
     jobs: mpsc::Sender<Job>,
     book: watch::Receiver<Arc<Book>>,
 }
 
-type Job = Box<dyn FnOnce(&mut Desk) + Send>;
+type Job = Box<dyn FnOnce(&mut StateActor) + Send>;
 
-// === impl Desk ===
+// === impl StateActor ===
 
-impl Desk {
-    /// Starts the thread. `book` is what `store` had, and what the configuration adds.
+impl StateActor {
+    /// Starts the thread. `book` is the content of `file` with the entries of the configuration.
     pub fn start(
-        store: Store,
+        file: StateFile,
         book: Book,
         environment: Option<Environment>,
         unenforceable: Option<String>,
         probes: Probes,
-    ) -> io::Result<DeskHandle> {
+    ) -> io::Result<StateHandle> {
         let (jobs, mut waiting) = mpsc::channel::<Job>(WAITING);
         let (publish, published) = watch::channel(Arc::new(book.clone()));
         let host = namespaces::host().ok().map(|namespace| namespace.inode);
         let handed_out = HashMap::new();
-        let mut desk =
-            Self { store, book, publish, environment, host, unenforceable, probes, handed_out };
-        // It ends when the last handle has gone.
-        std::thread::Builder::new().name("desk".to_owned()).spawn(move || {
+        let mut state =
+            Self { file, book, publish, environment, host, unenforceable, probes, handed_out };
+        // The thread ends with the last handle.
+        std::thread::Builder::new().name("state".to_owned()).spawn(move || {
             while let Some(job) = waiting.blocking_recv() {
-                job(&mut desk);
+                job(&mut state);
             }
         })?;
-        Ok(DeskHandle { jobs, book: published })
+        Ok(StateHandle { jobs, book: published })
     }
 
-    /// Keeps a port for a service.
+    /// Reserves a port for a service.
     pub fn reserve(&mut self, caller: Caller, request: Reserve) -> Result<Reserved, Failure> {
         let now = now();
         let Reserve { port, protocol, service, environment, until, enforce, netns } = request;
@@ -117,20 +116,20 @@ impl Desk {
         if !reservation.in_force(now, self.environment) {
             warnings.push(Warning {
                 problem: format!(
-                    "it is not in force here: this host is for {}",
+                    "it is not in force here: the environment of this host is {}",
                     self.environment.map_or("", Environment::as_str)
                 ),
                 mend: None,
             });
         }
         if let (true, Some(why)) = (enforce, &self.unenforceable) {
-            let problem = format!("nobody is refused it, only told: {why}");
+            let problem = format!("binds by other processes are reported, but not denied: {why}");
             warnings.push(Warning { problem, mend: None });
         }
         Ok(Reserved { reservations: vec![(&reservation).into()], warnings })
     }
 
-    /// Keeps a port no longer.
+    /// Removes a reservation.
     pub fn release(&mut self, caller: Caller, request: &Release) -> Result<Reserved, Failure> {
         let Release { port, protocol, environment, netns } = *request;
         let port = checked(port, protocol)?;
@@ -143,7 +142,7 @@ impl Desk {
         Ok(Reserved { reservations: vec![(&released).into()], warnings: Vec::new() })
     }
 
-    /// Hands out ports that nobody has.
+    /// Hands out free ports.
     pub fn free(&mut self, caller: Caller, request: Free) -> Result<Handed, Failure> {
         let now = now();
         let Free { near, count, protocol, service, environment, until, enforce, netns } = request;
@@ -205,7 +204,7 @@ impl Desk {
         })
     }
 
-    /// Keeps ports that were chosen from other callers for a moment; returns how long.
+    /// Holds chosen ports back from other callers for a moment; returns until when.
     fn lend(&mut self, netns: Option<u32>, ports: &[Port], now: u64) -> Result<u64, Failure> {
         if self.handed_out.len() + ports.len() > MOST_HANDED_OUT {
             return Err(Failure::Unable(format!(
@@ -217,7 +216,7 @@ impl Desk {
         Ok(until)
     }
 
-    /// Names an endpoint.
+    /// Registers a service by hand.
     pub fn register(&mut self, request: Register) -> Result<Registered, Failure> {
         let Register { service, addresses } = request;
         let registration = Registration { service: service.clone(), endpoints: addresses.clone() };
@@ -225,7 +224,7 @@ impl Desk {
         Ok(Registered { service, addresses })
     }
 
-    /// Forgets a name.
+    /// Removes a registered service.
     pub fn unregister(&mut self, request: &Unregister) -> Result<Registered, Failure> {
         let removed =
             self.change(|book| book.registry.unregister(&request.service).map_err(Failure::from))?;
@@ -233,20 +232,21 @@ impl Desk {
         Ok(Registered { service, addresses: endpoints })
     }
 
-    /// Changes the book: on disk first, so that what was answered is what a restart finds.
+    /// Changes the state: on disk first, so that a restart finds what was answered.
     fn change<T>(
         &mut self,
         change: impl FnOnce(&mut Book) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut book = self.book.clone();
         let answer = change(&mut book)?;
-        self.store.save(&book).map_err(Failure::Unable)?;
+        self.file.save(&book).map_err(Failure::Unable)?;
         self.publish.send_replace(Arc::new(book.clone()));
         self.book = book;
         Ok(answer)
     }
 
-    /// How a namespace is written down: the host's has no number, so that it outlives a boot.
+    /// How a namespace is stored: the host's without an inode number, so that it stays valid after a
+    /// reboot.
     fn stored(&self, namespace: &Namespace) -> Option<u32> {
         (Some(namespace.inode) != self.host).then_some(namespace.inode)
     }
@@ -261,7 +261,7 @@ impl Desk {
         let netns = self.stored(place);
         let unable = |what: String| {
             Failure::Unable(format!(
-                "the agent cannot look into network namespace {}: {what}",
+                "the agent cannot read the ports of network namespace {}: {what}",
                 place.inode
             ))
         };
@@ -282,7 +282,7 @@ impl Desk {
         self.probes.ask(Kind::FreePorts, look).wait().map_err(|error| unable(error.to_string()))
     }
 
-    /// The network namespace that is meant.
+    /// The network namespace that a request is about.
     fn place(&self, caller: Caller, netns: Option<u32>) -> Result<Arc<Namespace>, Failure> {
         let open = move || match netns {
             Some(HOST_NETNS) => namespaces::host().map(Some),
@@ -294,10 +294,10 @@ impl Desk {
         match (found, netns) {
             (Ok(Some(namespace)), _) => Ok(Arc::new(namespace)),
             (Ok(None), Some(inode)) => Err(Failure::Missing(format!(
-                "there is no network namespace {inode} here that the agent could find; name one by a path, like --netns /proc/PID/ns/net"
+                "the agent finds no network namespace {inode} on this host; give a path, like --netns /proc/PID/ns/net"
             ))),
             (Ok(None), None) => Err(Failure::Wrong(
-                "the agent cannot tell your network namespace: your process is not in its PID namespace; say --netns host, or name one by a path"
+                "the agent cannot find your network namespace: your process is not in its PID namespace; use --netns host, or give a path"
                     .to_owned(),
             )),
             (Err(error), Some(HOST_NETNS)) => Err(Failure::Unable(format!(
@@ -307,7 +307,7 @@ impl Desk {
                 "the agent cannot look for network namespace {inode}: {error}"
             ))),
             (Err(error), None) => Err(Failure::Unable(format!(
-                "the agent cannot look up your network namespace: {error}; say --netns host, or name one by a path"
+                "the agent cannot look up your network namespace: {error}; use --netns host, or give a path"
             ))),
         }
     }
@@ -317,7 +317,7 @@ impl Desk {
         let look = move || namespaces::run_in(&inside, port_use::rules);
         self.probes.ask(Kind::FreePorts, look).wait().map_err(|error| {
             Failure::Unable(format!(
-                "it is reserved, but the agent cannot look into network namespace {}: {error}",
+                "it is reserved, but the agent cannot read the port ranges of network namespace {}: {error}",
                 place.inode
             ))
         })
@@ -331,7 +331,7 @@ fn now() -> u64 {
 
 fn checked(number: u16, protocol: Protocol) -> Result<Port, Failure> {
     match number {
-        0 => Err(Failure::Wrong("0 is no port; choose one from 1 to 65535".to_owned())),
+        0 => Err(Failure::Wrong("0 is not a port (1-65535)".to_owned())),
         _ => Ok(Port { number, protocol }),
     }
 }
@@ -348,28 +348,28 @@ fn advice(rules: &PortRules, ports: &[u16]) -> Vec<Warning> {
         .collect()
 }
 
-// === impl DeskHandle ===
+// === impl StateHandle ===
 
-impl DeskHandle {
-    /// Hands the desk a job and waits for its answer.
+impl StateHandle {
+    /// Sends a job and waits for its answer.
     pub async fn ask<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Desk) -> Result<T, Failure> + Send + 'static,
+        job: impl FnOnce(&mut StateActor) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |desk| {
+        let job: Job = Box::new(move |state| {
             // Who has gone meanwhile needs no answer; the job is done all the same.
-            let _ = reply.send(job(desk));
+            let _ = reply.send(job(state));
         });
         let stopping = || Failure::Unable("the agent is stopping".to_owned());
         let exchange = async {
             self.jobs.send(job).await.map_err(|_| stopping())?;
             answer.await.map_err(|_| stopping())?
         };
-        tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| {
+        tokio::time::timeout(ANSWER_WITHIN, exchange).await.unwrap_or_else(|_| {
             Err(Failure::Unable(format!(
                 "the agent did not answer within {} s; its disk may be slow, and what was asked may still be done: look with `portolan ports reservations`",
-                PATIENCE.as_secs()
+                ANSWER_WITHIN.as_secs()
             )))
         })
     }
@@ -384,10 +384,10 @@ impl DeskHandle {
 mod tests {
     use super::*;
 
-    fn desk(directory: &std::path::Path) -> DeskHandle {
-        let (store, book, warnings) = Store::open(directory);
+    fn state(directory: &std::path::Path) -> StateHandle {
+        let (file, book, warnings) = StateFile::open(directory);
         assert_eq!(warnings, Vec::<String>::new());
-        Desk::start(store, book, None, None, Probes::inline()).expect("started")
+        StateActor::start(file, book, None, None, Probes::inline()).expect("started")
     }
 
     fn me() -> Caller {
@@ -410,13 +410,15 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn no_two_callers_are_given_the_same_port() {
         let directory = tempfile::tempdir().expect("a directory");
-        let desk = desk(directory.path());
+        let state = state(directory.path());
         let callers: Vec<_> = (0..20)
             .map(|i| {
-                let desk = desk.clone();
+                let state = state.clone();
                 let service = (i % 2 == 0).then(|| format!("service-{i}"));
                 tokio::spawn(async move {
-                    desk.ask(move |desk| desk.free(me(), free(18_000, 3, service.as_deref()))).await
+                    state
+                        .ask(move |state| state.free(me(), free(18_000, 3, service.as_deref())))
+                        .await
                 })
             })
             .collect();
@@ -428,15 +430,15 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 60);
-        assert_eq!(desk.book().reservations.len(), 30);
+        assert_eq!(state.book().reservations.len(), 30);
         // The reservations are on disk; the others were only handed out.
-        drop(desk);
+        drop(state);
         let reopened = loop {
-            let (store, book, _) = Store::open(directory.path());
-            if store.closed().is_none() {
+            let (file, book, _) = StateFile::open(directory.path());
+            if file.closed().is_none() {
                 break book;
             }
-            // The desk's thread ends by itself.
+            // The thread of the actor ends by itself.
             std::thread::yield_now();
         };
         assert_eq!(reopened.reservations.len(), 30);
@@ -445,10 +447,10 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_port_that_somebody_holds_is_not_given() {
         let directory = tempfile::tempdir().expect("a directory");
-        let desk = desk(directory.path());
+        let state = state(directory.path());
         let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bound");
         let held = holder.local_addr().expect("an address").port();
-        let handed = desk.ask(move |desk| desk.free(me(), free(held, 50, None))).await;
+        let handed = state.ask(move |state| state.free(me(), free(held, 50, None))).await;
         assert!(!handed.expect("ports").ports.contains(&held));
     }
 
@@ -456,23 +458,23 @@ mod tests {
     async fn what_cannot_be_written_is_not_done() {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("state.json"), "{").expect("written");
-        let (store, book, _) = Store::open(directory.path());
-        let desk = Desk::start(store, book, None, None, Probes::inline()).expect("started");
-        let failure = desk.ask(|desk| desk.free(me(), free(18_100, 1, Some("web")))).await;
+        let (file, book, _) = StateFile::open(directory.path());
+        let state = StateActor::start(file, book, None, None, Probes::inline()).expect("started");
+        let failure = state.ask(|state| state.free(me(), free(18_100, 1, Some("web")))).await;
         assert!(matches!(failure, Err(Failure::Unable(why)) if why.contains("state.json.broken")));
-        assert!(desk.book().reservations.is_empty());
+        assert!(state.book().reservations.is_empty());
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn nonsense_is_refused_with_the_mend() {
+    async fn nonsense_is_refused_with_a_fix() {
         let directory = tempfile::tempdir().expect("a directory");
-        let desk = desk(directory.path());
-        let many = desk.ask(|desk| desk.free(me(), free(1, 0, None))).await;
+        let state = state(directory.path());
+        let many = state.ask(|state| state.free(me(), free(1, 0, None))).await;
         assert!(matches!(many, Err(Failure::Wrong(why)) if why.contains("ask for 1 to 256")));
-        let nowhere = desk.ask(|desk| desk.free(Caller { pid: 0 }, free(1, 1, None))).await;
+        let nowhere = state.ask(|state| state.free(Caller { pid: 0 }, free(1, 1, None))).await;
         assert!(matches!(nowhere, Err(Failure::Wrong(why)) if why.contains("--netns host")));
         let unknown = Free { netns: Some(1), ..free(1, 1, None) };
-        let unknown = desk.ask(move |desk| desk.free(me(), unknown)).await;
+        let unknown = state.ask(move |state| state.free(me(), unknown)).await;
         assert!(matches!(unknown, Err(Failure::Missing(_))));
     }
 }

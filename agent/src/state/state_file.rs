@@ -1,5 +1,5 @@
-//! The state file: replaced whole and at once, so that a crash at any moment leaves the old
-//! text or the new one; never overwritten if it cannot be read.
+//! The state file: replaced atomically, so that a crash at any moment leaves the old text or the
+//! new one; never overwritten while it cannot be read.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
@@ -11,23 +11,23 @@ use model::book::Book;
 
 /// The file in the state directory.
 const NAME: &str = "state.json";
-/// What is being written; whatever an earlier crash left there is of no value.
+/// The new text while it is written; what a crash left there is discarded.
 const NEW: &str = "state.json.new";
-/// A file that could not be read, kept for whoever mends it.
-const ASIDE: &str = "state.json.broken";
-/// Held by the agent that may write.
+/// A file that could not be read, kept for the operator to fix.
+const BROKEN: &str = "state.json.broken";
+/// Locked by the agent that may write.
 const LOCK: &str = "lock";
-/// Far more than as many entries as there may be take up.
+/// Far more than the highest allowed number of entries takes.
 const MOST_BYTES: u64 = 16 << 20;
 
 /// The state directory.
 #[derive(Debug)]
-pub struct Store {
+pub struct StateFile {
     directory: PathBuf,
     boot: String,
-    /// Held as long as we may write.
+    /// Held while this agent may write.
     lock: Option<File>,
-    /// Why nothing can be written, with the mend.
+    /// Why nothing can be written, and how to fix it.
     closed: Option<String>,
 }
 
@@ -42,27 +42,27 @@ enum Step {
     Done,
 }
 
-impl Store {
-    /// Opens a state directory and reads its file. What keeps it from being written is said in
-    /// [`Store::closed`], and is no reason for the agent not to run. Warnings are for the log.
+impl StateFile {
+    /// Opens a state directory and reads its file. The reason why it cannot be written is in
+    /// [`StateFile::closed`]; the agent runs nevertheless. Warnings are for the log.
     pub fn open(directory: &Path) -> (Self, Book, Vec<String>) {
-        let mut store =
+        let mut state_file =
             Self { directory: directory.to_owned(), boot: boot_id(), lock: None, closed: None };
         let mut warnings = Vec::new();
-        // Nothing was ever written down: then nothing is made, either, before something is.
+        // Nothing was saved yet: the directory is made by the first save.
         let missing =
             fs::metadata(directory).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         let book = if missing {
             Ok(Book::default())
         } else {
-            store.prepare().and_then(|()| store.read(&mut warnings))
+            state_file.prepare().and_then(|()| state_file.read(&mut warnings))
         };
         let book = book.unwrap_or_else(|closed| {
             warnings.push(closed.clone());
-            store.closed = Some(closed);
+            state_file.closed = Some(closed);
             Book::default()
         });
-        (store, book, warnings)
+        (state_file, book, warnings)
     }
 
     /// Why nothing can be written.
@@ -87,7 +87,7 @@ impl Store {
         })
     }
 
-    /// A directory of ours alone, that nobody else writes to.
+    /// Creates the directory and locks it against other agents.
     fn prepare(&mut self) -> Result<(), String> {
         let directory = self.directory.display().to_string();
         let refuse = |error: io::Error| {
@@ -120,22 +120,22 @@ impl Store {
     /// What the file says; without a file, nothing.
     fn read(&self, warnings: &mut Vec<String>) -> Result<Book, String> {
         let path = self.directory.join(NAME);
-        let aside = self.directory.join(ASIDE);
+        let aside = self.directory.join(BROKEN);
         let text = match read_text(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Kept aside by an earlier start, and nobody has looked after it since.
+                // An earlier start has moved the file aside, and it is still there.
                 return match read_text(&aside) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Book::default()),
-                    _ => Err(kept_aside(&path, &aside, "it could not be read")),
+                    _ => Err(moved_aside(&path, &aside, "it could not be read")),
                 };
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(self.keep_aside(&path, &aside, &error.to_string()));
+                return Err(self.move_aside(&path, &aside, &error.to_string()));
             }
             Err(error) => {
                 return Err(format!(
-                    "cannot read {}: {error}; reservations and registered services are neither known nor changed; make it readable for the agent and start it again",
+                    "cannot read {}: {error}; reservations and registered services are neither known nor changed; make it readable for the agent and restart it",
                     path.display()
                 ));
             }
@@ -149,28 +149,28 @@ impl Store {
                 }
                 Ok(book)
             }
-            Err(broken) => Err(self.keep_aside(&path, &aside, &broken.to_string())),
+            Err(broken) => Err(self.move_aside(&path, &aside, &broken.to_string())),
         }
     }
 
     /// Moves a file that cannot be read out of the way, under a name that is not in use.
-    fn keep_aside(&self, path: &Path, aside: &Path, why: &str) -> String {
+    fn move_aside(&self, path: &Path, aside: &Path, why: &str) -> String {
         if let Err(error) = fs::rename(aside, numbered(aside))
             && error.kind() != io::ErrorKind::NotFound
         {
             return format!("{}: {why}; and it cannot be moved aside: {error}", path.display());
         }
         match fs::rename(path, aside).and_then(|()| sync_directory(&self.directory)) {
-            Ok(()) => kept_aside(path, aside, why),
+            Ok(()) => moved_aside(path, aside, why),
             Err(error) => format!(
-                "{}: {why}; and it cannot be moved aside: {error}; nothing is changed as long as it lies there",
+                "{}: {why}; and it cannot be moved aside: {error}; no change is saved as long as it is there",
                 path.display()
             ),
         }
     }
 
     /// Writes beside, syncs, renames, syncs: at every moment the name leads to a whole text.
-    /// `before` is told of each step, so that tests can crash there.
+    /// `before` is called before each step, so that tests can crash there.
     fn replace(&self, bytes: &[u8], mut before: impl FnMut(Step)) -> io::Result<()> {
         let new = self.directory.join(NEW);
         before(Step::Create);
@@ -186,7 +186,7 @@ impl Store {
             fs::rename(&new, self.directory.join(NAME))
         });
         if let Err(error) = renamed {
-            // A full disk, mostly: do not make it fuller.
+            // Mostly a full disk: free the space.
             let _ = fs::remove_file(&new);
             return Err(error);
         }
@@ -197,9 +197,9 @@ impl Store {
     }
 }
 
-fn kept_aside(path: &Path, aside: &Path, why: &str) -> String {
+fn moved_aside(path: &Path, aside: &Path, why: &str) -> String {
     format!(
-        "{}: {why}; it is kept as {}, and no reservation or registered service is known or changed until you mend it and move it back, or delete it, and start the agent again",
+        "{}: {why}; it is kept as {}, and no reservation or registered service is known or changed until you fix it and move it back, or delete it, and restart the agent",
         path.display(),
         aside.display()
     )
@@ -227,7 +227,7 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// A rename is on disk only once its directory is.
+/// A rename is on disk once its directory is synced.
 fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
@@ -263,10 +263,10 @@ mod tests {
         book
     }
 
-    fn open(directory: &Path) -> (Store, Book) {
-        let (store, book, warnings) = Store::open(directory);
-        assert_eq!((store.closed(), warnings), (None, Vec::new()));
-        (store, book)
+    fn open(directory: &Path) -> (StateFile, Book) {
+        let (state_file, book, warnings) = StateFile::open(directory);
+        assert_eq!((state_file.closed(), warnings), (None, Vec::new()));
+        (state_file, book)
     }
 
     fn old_and_new() -> (Book, Book) {
@@ -282,10 +282,10 @@ mod tests {
     fn what_was_saved_is_found_again() {
         let directory = tempfile::tempdir().expect("a directory");
         let (_, new) = old_and_new();
-        let (mut store, before) = open(&directory.path().join("deep/er"));
+        let (mut state_file, before) = open(&directory.path().join("deep/er"));
         assert_eq!(before, Book::default());
-        store.save(&new).expect("saved");
-        drop(store);
+        state_file.save(&new).expect("saved");
+        drop(state_file);
         assert_eq!(open(&directory.path().join("deep/er")).1, new);
     }
 
@@ -302,22 +302,22 @@ mod tests {
         let (old, new) = old_and_new();
         for crash in steps {
             let directory = tempfile::tempdir().expect("a directory");
-            let (mut store, _) = open(directory.path());
-            store.save(&old).expect("saved");
-            let text = file::write(&new, &store.boot);
+            let (mut state_file, _) = open(directory.path());
+            state_file.save(&old).expect("saved");
+            let text = file::write(&new, &state_file.boot);
             let crashed = catch_unwind(AssertUnwindSafe(|| {
-                store.replace(text.as_bytes(), |step| {
+                state_file.replace(text.as_bytes(), |step| {
                     // Unwinding runs nothing of ours, as a crash would not.
                     assert!(step != crash, "the crash of this test");
                 })
             }));
             assert!(crashed.is_err(), "{crash:?}");
-            drop(store);
-            let (mut store, found) = open(directory.path());
+            drop(state_file);
+            let (mut state_file, found) = open(directory.path());
             let renamed = matches!(crash, Step::SyncDirectory | Step::Done);
             assert_eq!(found, if renamed { new.clone() } else { old.clone() }, "{crash:?}");
-            store.save(&new).expect("the next one succeeds");
-            drop(store);
+            state_file.save(&new).expect("the next one succeeds");
+            drop(state_file);
             assert_eq!(open(directory.path()).1, new);
         }
     }
@@ -326,10 +326,10 @@ mod tests {
     fn a_crash_at_any_byte_leaves_the_old_text() {
         let (old, new) = old_and_new();
         let directory = tempfile::tempdir().expect("a directory");
-        let (mut store, _) = open(directory.path());
-        store.save(&old).expect("saved");
-        let text = file::write(&new, &store.boot);
-        drop(store);
+        let (mut state_file, _) = open(directory.path());
+        state_file.save(&old).expect("saved");
+        let text = file::write(&new, &state_file.boot);
+        drop(state_file);
         for bytes in 0..=text.len() {
             let cut = text.as_bytes().get(..bytes).expect("within");
             fs::write(directory.path().join(NEW), cut).expect("written");
@@ -346,29 +346,29 @@ mod tests {
         let whole = fs::read_to_string(at(NAME)).expect("there");
         let cut = whole.get(..whole.len() / 2).expect("within");
         fs::write(at(NAME), cut).expect("written");
-        // However often it is started: until somebody has mended it, it says so.
+        // Every start reports it until it is fixed.
         for _ in 0..3 {
-            let (mut store, book, warnings) = Store::open(directory.path());
+            let (mut state_file, book, warnings) = StateFile::open(directory.path());
             assert_eq!(book, Book::default());
-            let why = store.closed().expect("closed").to_owned();
+            let why = state_file.closed().expect("closed").to_owned();
             assert_eq!(warnings, std::slice::from_ref(&why));
-            assert!(why.contains("state.json.broken") && why.contains("mend it"), "{why}");
-            assert_eq!(store.save(&new), Err(why));
-            assert_eq!(fs::read_to_string(at(ASIDE)).expect("kept"), cut);
+            assert!(why.contains("state.json.broken") && why.contains("fix it"), "{why}");
+            assert_eq!(state_file.save(&new), Err(why));
+            assert_eq!(fs::read_to_string(at(BROKEN)).expect("kept"), cut);
             assert!(!at(NAME).exists());
         }
-        // Mended and moved back.
-        fs::rename(at(ASIDE), at(NAME)).expect("moved");
-        fs::write(at(NAME), &whole).expect("mended");
+        // Fixed and moved back.
+        fs::rename(at(BROKEN), at(NAME)).expect("moved");
+        fs::write(at(NAME), &whole).expect("fixed");
         assert_eq!(open(directory.path()).1, old);
         // Broken twice: the first one is not lost either.
-        fs::write(at(ASIDE), "first").expect("written");
+        fs::write(at(BROKEN), "first").expect("written");
         fs::write(at(NAME), [0xff, 0xfe]).expect("written");
-        assert!(Store::open(directory.path()).0.closed().is_some());
+        assert!(StateFile::open(directory.path()).0.closed().is_some());
         assert_eq!(fs::read_to_string(at("state.json.broken.1")).expect("kept"), "first");
-        assert_eq!(fs::read(at(ASIDE)).expect("kept"), [0xff, 0xfe]);
+        assert_eq!(fs::read(at(BROKEN)).expect("kept"), [0xff, 0xfe]);
         // Deleted: begin anew.
-        fs::remove_file(at(ASIDE)).expect("deleted");
+        fs::remove_file(at(BROKEN)).expect("deleted");
         assert_eq!(open(directory.path()).1, Book::default());
     }
 
@@ -377,11 +377,11 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("file");
         fs::write(&file, "").expect("written");
-        let (mut store, _, warnings) = Store::open(&file.join("state"));
+        let (mut state_file, _, warnings) = StateFile::open(&file.join("state"));
         assert!(warnings.iter().all(|why| why.contains("choose another with --state-directory")));
-        assert!(store.save(&Book::default()).is_err());
+        assert!(state_file.save(&Book::default()).is_err());
         let (first, _) = open(directory.path());
-        let (second, _, _) = Store::open(directory.path());
+        let (second, _, _) = StateFile::open(directory.path());
         assert!(second.closed().is_some_and(|why| why.starts_with("another agent uses")));
         drop(first);
         open(directory.path());
@@ -391,13 +391,13 @@ mod tests {
     fn a_disk_that_refuses_leaves_everything_as_it_was() {
         let directory = tempfile::tempdir().expect("a directory");
         let (old, new) = old_and_new();
-        let (mut store, _) = open(directory.path());
-        store.save(&old).expect("saved");
+        let (mut state_file, _) = open(directory.path());
+        state_file.save(&old).expect("saved");
         // A directory in the way of the new file: it cannot be opened for writing.
         fs::create_dir(directory.path().join(NEW)).expect("made");
-        let refused = store.save(&new).expect_err("refused");
+        let refused = state_file.save(&new).expect_err("refused");
         assert!(refused.contains("nothing was changed"), "{refused}");
-        drop(store);
+        drop(state_file);
         assert_eq!(open(directory.path()).1, old);
     }
 
@@ -406,8 +406,8 @@ mod tests {
         fn no_text_panics_and_none_is_lost(text in "\\PC{0,200}|[\\[\\]{}\":,a-z0-9 ]{0,200}") {
             let directory = tempfile::tempdir().expect("a directory");
             fs::write(directory.path().join(NAME), &text).expect("written");
-            let (store, _, _) = Store::open(directory.path());
-            let kept = directory.path().join(if store.closed().is_some() { ASIDE } else { NAME });
+            let (state_file, _, _) = StateFile::open(directory.path());
+            let kept = directory.path().join(if state_file.closed().is_some() { BROKEN } else { NAME });
             prop_assert_eq!(fs::read_to_string(kept).expect("kept"), text);
         }
     }

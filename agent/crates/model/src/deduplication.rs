@@ -1,18 +1,18 @@
-//! Which side of a connection speaks for it.
+//! Deduplication: which of the two sides of a connection is the primary one.
 //!
 //! A connection between two programs of this host has two rows: the client's and the server's.
 //! What is counted once per connection must take one of them. Both know the address at the other
 //! end exactly, and the local one of the connection that took the row.
 //!
-//! * The *client's* row speaks for its connections: it is there before the server's, and it knows
-//!   who asked, which address translation hides from the server.
-//! * The *server's* row speaks for clients of other hosts. A client is of this host if the address
-//!   is one of this host's, or if some client's row has connected from it.
+//! * The *client's* row is primary for its connections: it is there before the server's, and it
+//!   knows who asked, which address translation hides from the server.
+//! * The *server's* row is primary for clients of other hosts. A client is of this host if the
+//!   address is one of this host's, or if some client's row has connected from it.
 //!
-//! For judging by address ([`Sides::judge`]) there is one more case: on its way from the client the
-//! connection may be translated (a published port, a Service address). Then the client's row has
-//! the address that was asked for, the server's row the one that answered. The two rows do not
-//! match, and the server's row speaks, as it alone knows where the connection ended.
+//! For evaluation by address ([`Deduplication::evaluates`]) there is one more case: on its way from
+//! the client the connection may be translated (a published port, a Service address). Then the
+//! client's row has the address that was asked for, the server's row the one that answered. The two
+//! rows do not match, and the server's row is primary, as it alone knows where the connection ended.
 
 use agent_common::address::{self, Address, UNSPECIFIED};
 use agent_common::edge::{FIRST_FREE_SLOT, ROLE_CLIENT, ROLE_SERVER};
@@ -24,7 +24,8 @@ use agent_common::drained::Edge;
 type Ends = (Address, Address, u16);
 
 /// What this host's rows say of each other.
-pub struct Sides {
+#[derive(Default)]
+pub struct Deduplication {
     own: HashSet<Address>,
     by_clients: HashSet<Ends>,
     by_servers: HashSet<Ends>,
@@ -32,9 +33,9 @@ pub struct Sides {
     translated: HashSet<Address>,
 }
 
-// === impl Sides ===
+// === impl Deduplication ===
 
-impl Sides {
+impl Deduplication {
     /// From the rows of one drain, and the addresses of this host as far as they are known.
     pub fn new(edges: &[Edge], own: impl IntoIterator<Item = Address>) -> Self {
         let mut sides = Self {
@@ -71,8 +72,8 @@ impl Sides {
         }
     }
 
-    /// Whether an edge's connections are judged, by the addresses of their ends, by this row.
-    pub fn judge(&self, edge: &Edge) -> bool {
+    /// Whether an edge's connections are evaluated, by the addresses of their ends, by this row.
+    pub fn evaluates(&self, edge: &Edge) -> bool {
         let (local, remote, port) = ends(edge);
         match edge.key.role {
             ROLE_CLIENT => {
@@ -132,15 +133,15 @@ mod tests {
         Edge { key: EdgeKey { remote: from_owner(7, &local, &remote), ..edge.key }, ..edge }
     }
 
-    /// Which of the rows count and which judge.
-    fn check(edges: &[Edge], own: &[&str], counts: &[bool], judge: &[bool]) {
-        let sides = Sides::new(edges, own.iter().map(|text| ip(text)));
+    /// Which of the rows count and which evaluate.
+    fn check(edges: &[Edge], own: &[&str], counts: &[bool], evaluate: &[bool]) {
+        let sides = Deduplication::new(edges, own.iter().map(|text| ip(text)));
         assert_eq!(edges.iter().map(|edge| sides.counts(edge)).collect::<Vec<_>>(), counts);
-        assert_eq!(edges.iter().map(|edge| sides.judge(edge)).collect::<Vec<_>>(), judge);
+        assert_eq!(edges.iter().map(|edge| sides.evaluates(edge)).collect::<Vec<_>>(), evaluate);
     }
 
     #[test]
-    fn of_two_rows_the_clients_speaks() {
+    fn of_two_rows_the_clients_is_primary() {
         let (c, s) = (ip("172.20.0.2"), ip("172.22.0.2"));
         let rows = [edge(ROLE_CLIENT, c, s, 5432), edge(ROLE_SERVER, s, c, 5432)];
         check(&rows, &[], &[true, false], &[true, false]);
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_left_its_name_speaks_too() {
+    fn a_client_that_left_its_name_is_primary_too() {
         let (c, s) = (ip("172.20.0.2"), ip("172.22.0.2"));
         let rows = [edge(ROLE_CLIENT, c, s, 5432), introduced(s, c, 5432)];
         check(&rows, &["172.20.0.2", "172.22.0.2"], &[true, false], &[true, false]);
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_with_two_addresses_speaks_for_both() {
+    fn a_client_with_two_addresses_is_primary_for_both() {
         let (one, two, s) = (ip("172.20.0.2"), ip("172.21.0.2"), ip("172.22.0.2"));
         let far = ip("172.21.0.1");
         let rows = [
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn alone_each_side_speaks_for_itself() {
+    fn alone_each_side_is_primary() {
         let (c, s) = (ip("172.20.0.2"), ip("172.22.0.2"));
         check(&[edge(ROLE_CLIENT, c, s, 1)], &["172.20.0.2"], &[true], &[true]);
         check(&[edge(ROLE_SERVER, s, c, 1)], &["172.22.0.2"], &[true], &[true]);
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn within_a_namespace_the_clients_speaks() {
+    fn within_a_namespace_the_clients_is_primary() {
         let lo = ip("127.0.0.1");
         let rows =
             [edge(ROLE_CLIENT, lo, lo, 80), introduced(lo, lo, 80), edge(ROLE_SERVER, lo, lo, 80)];
@@ -203,14 +204,14 @@ mod tests {
         let (c, gateway, s) = (ip("172.20.0.2"), ip("172.20.0.1"), ip("172.22.0.2"));
         let rows = [edge(ROLE_CLIENT, c, gateway, 15432), edge(ROLE_SERVER, s, c, 5432)];
         check(&rows, &["172.20.0.1"], &[true, false], &[false, true]);
-        // A Service address, which no interface has: the client's row is judged by a network that
+        // A Service address, which no interface has: the client's row is evaluated by a network that
         // nobody declared, the server's by the true one.
         let rows = [edge(ROLE_CLIENT, c, ip("10.96.0.1"), 80), edge(ROLE_SERVER, s, c, 8080)];
         check(&rows, &[], &[true, false], &[true, true]);
     }
 
     #[test]
-    fn listeners_and_overflow_rows_speak_for_nobody() {
+    fn listeners_and_overflow_rows_are_never_primary() {
         let rows = [edge(3, ip("0.0.0.0"), ip("0.0.0.0"), 80), edge(0, [0; 4], [0; 4], 0)];
         check(&rows, &[], &[false, false], &[false, false]);
     }

@@ -1,0 +1,175 @@
+//! Taking rows of the kernel's tables back once nothing uses them: forget, wait, free.
+//!
+//! A row that has been idle for long is first *forgotten*: its key leaves the kernel's index, so
+//! new connections no longer find it. A hook may have found it just before, so it is *freed*
+//! (cleared and offered again) only after it was seen idle once more, at least a second later.
+//! Edges, owners and failed binds all go this way; they differ only in what makes a row idle.
+
+use agent_common::slot_table::Reclaim;
+
+/// A row that has been idle for so long is taken back, seconds.
+pub const IDLE_SECONDS: u64 = 3600;
+/// The same when the table is nearly full.
+pub const IDLE_SECONDS_UNDER_PRESSURE: u64 = 300;
+/// Nearly full: more than three of so many slots are taken.
+const PRESSURE: u64 = 4;
+
+/// How far a row is on its way back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lifecycle {
+    /// When it was last seen in use, or else first seen at all.
+    idle_since: Option<u64>,
+    forgotten: bool,
+}
+
+/// For how many seconds a row may be idle in a table of which `used` of `capacity` slots are taken.
+pub(crate) fn patience(used: usize, capacity: u64) -> u64 {
+    let is_nearly_full = used as u64 > capacity.saturating_mul(PRESSURE - 1) / PRESSURE;
+    if is_nearly_full { IDLE_SECONDS_UNDER_PRESSURE } else { IDLE_SECONDS }
+}
+
+impl Lifecycle {
+    /// Takes in that the row of `key` in `slot` is in use or idle at `now` (seconds, any epoch that
+    /// only grows); returns the next step if it is time for it.
+    pub(crate) fn observe<K>(
+        &mut self,
+        now: u64,
+        patience: u64,
+        in_use: bool,
+        slot: u32,
+        key: K,
+    ) -> Option<Reclaim<K>> {
+        if in_use {
+            self.idle_since = Some(now);
+            return None;
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        if self.forgotten {
+            return (since < now).then_some(Reclaim::Free(slot));
+        }
+        if now.saturating_sub(since) < patience {
+            return None;
+        }
+        self.forgotten = true;
+        self.idle_since = Some(now);
+        Some(Reclaim::Forget(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hashbrown::HashMap;
+    use proptest::prelude::*;
+
+    const PATIENCE: u64 = 10;
+
+    #[test]
+    fn a_row_is_forgotten_when_it_was_idle_for_long_and_freed_a_second_later() {
+        let mut row = Lifecycle::default();
+        let mut check = |now, in_use, expected| {
+            assert_eq!(row.observe(now, PATIENCE, in_use, 7, "key"), expected, "at {now}");
+        };
+        check(0, false, None);
+        check(9, false, None);
+        check(9, true, None);
+        check(18, false, None);
+        check(19, false, Some(Reclaim::Forget("key")));
+        check(19, false, None);
+        // A hook had found it just before.
+        check(20, true, None);
+        check(20, false, None);
+        check(21, false, Some(Reclaim::Free(7)));
+    }
+
+    #[test]
+    fn a_table_that_is_nearly_full_waits_less() {
+        assert_eq!(patience(75, 100), IDLE_SECONDS);
+        assert_eq!(patience(76, 100), IDLE_SECONDS_UNDER_PRESSURE);
+        assert_eq!(patience(0, 0), IDLE_SECONDS);
+    }
+
+    /// A table as the kernel has it: hooks find or take rows and count in them.
+    #[derive(Default)]
+    struct Kernel {
+        index: HashMap<u8, u32>,
+        rows: HashMap<u32, Row>,
+        taken: u32,
+        freed: u64,
+    }
+
+    #[derive(Clone, Copy)]
+    struct Row {
+        key: u8,
+        count: u64,
+    }
+
+    impl Kernel {
+        fn find_or_take(&mut self, key: u8) -> u32 {
+            *self.index.entry(key).or_insert_with(|| {
+                let free = (0..=self.taken).find(|slot| !self.rows.contains_key(slot));
+                let slot = free.expect("one more than were taken");
+                self.taken = self.taken.max(slot + 1);
+                self.rows.insert(slot, Row { key, count: 0 });
+                slot
+            })
+        }
+    }
+
+    proptest! {
+        /// Whatever hooks do, also between a look at the table and the steps that follow from it:
+        /// a row goes only after its key, every count was read before its row went, and what is
+        /// idle goes in the end.
+        #[test]
+        fn nothing_is_lost_and_what_is_idle_goes(
+            rounds in prop::collection::vec(
+                (0u64..8, prop::collection::vec(0u8..4, 0..3), prop::option::of(0u8..4)), 1..60,
+            )
+        ) {
+            let mut kernel = Kernel::default();
+            let mut seen: HashMap<u32, (Lifecycle, u64)> = HashMap::new();
+            let (mut now, mut counted, mut read) = (0, 0, 0);
+            let mut late: Option<u32> = None;
+            let quiet = (0..8).map(|_| (PATIENCE, Vec::new(), None));
+            for (wait, keys, slow) in rounds.into_iter().chain(quiet) {
+                now += wait;
+                for key in keys {
+                    let slot = kernel.find_or_take(key);
+                    kernel.rows.get_mut(&slot).expect("taken").count += 1;
+                    counted += 1;
+                }
+                // A hook that had found its slot before the last steps counts in it now.
+                if let Some(slot) = late.take() {
+                    let row = kernel.rows.get_mut(&slot);
+                    prop_assert!(row.is_some(), "a row that a hook had found was freed at once");
+                    row.expect("there").count += 1;
+                    counted += 1;
+                }
+                late = slow.map(|key| kernel.find_or_take(key));
+                let mut steps = Vec::new();
+                for (slot, row) in &kernel.rows {
+                    let (lifecycle, before) = seen.entry(*slot).or_default();
+                    let grown = row.count - *before;
+                    (*before, read) = (row.count, read + grown);
+                    steps.extend(lifecycle.observe(now, PATIENCE, grown > 0, *slot, row.key));
+                }
+                for step in steps {
+                    match step {
+                        Reclaim::Forget(key) => {
+                            prop_assert!(kernel.index.remove(&key).is_some(), "forgotten twice");
+                        }
+                        Reclaim::Free(slot) => {
+                            let row = kernel.rows.remove(&slot).expect("freed once");
+                            prop_assert_ne!(kernel.index.get(&row.key), Some(&slot));
+                            seen.remove(&slot);
+                            kernel.freed += 1;
+                        }
+                    }
+                }
+                prop_assert_eq!(read, counted);
+            }
+            prop_assert!(kernel.rows.is_empty(), "an idle row stays");
+            prop_assert!(kernel.freed > 0 || counted == 0);
+        }
+    }
+}
