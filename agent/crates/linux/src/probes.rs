@@ -293,7 +293,7 @@ impl<T> Pending<T> {
     /// An answer that somebody gives who is no thread of a pool; dropped, there is none.
     pub fn channel() -> (SyncSender<io::Result<T>>, Self) {
         let (reply, answer) = sync_channel(1);
-        let deadline = Instant::now() + Duration::from_secs(60 * 60);
+        let deadline = Instant::now() + Duration::from_hours(1);
         (reply, Self { answer, deadline, refused: false })
     }
 
