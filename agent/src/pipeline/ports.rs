@@ -106,7 +106,9 @@ impl Ports {
                 let place = host.sockets(netns, self.processes(netns, &failures));
                 self.inspecting.push(Inspecting { place, failures });
             } else {
-                failures.iter().for_each(|failure| self.add(failure, None, known, host));
+                for failure in &failures {
+                    self.add(failure, None, known, host);
+                }
             }
         }
         self.take_inspections(known, host);

@@ -303,7 +303,7 @@ fn history(bench: &Bench, seed: u64) {
     let world = World::new(1 + random.below(8) as u32, 1 + random.below(24) as u32);
     let mut agent = bench.agent(Fake::new(world));
     let mut is_aged = false;
-    for _ in 0..1 + random.below(6) {
+    for _ in 0..=random.below(6) {
         for _ in 0..random.below(12) {
             happen(&mut agent.world(), &mut random);
         }
@@ -517,7 +517,7 @@ async fn a_look_that_hangs_delays_neither_scrapes_nor_the_end() {
     let core = Bench::new().core(&fake, Box::new(host));
     let (source, requests) = telemetry::source::channel();
     let (stop, stopping) = watch::channel(());
-    let hour = Duration::from_secs(60 * 60);
+    let hour = Duration::from_hours(1);
     let running = thread::spawn(move || core.run(requests, stopping, hour, &probes));
     let mut is_given_up = false;
     while !is_given_up {

@@ -22,7 +22,7 @@ const LAST_WALK_PAUSE_US: u64 = 60_000_000;
 pub struct Cgroups {
     hierarchy: Option<Hierarchy>,
     probes: Probes,
-    cgroups_by_id: HashMap<u64, Arc<CgroupInfo>>,
+    infos: HashMap<u64, Arc<CgroupInfo>>,
     /// Cgroups whose process is being looked at.
     asked: HashMap<u64, Pending<Option<String>>>,
     walking: Option<Pending<Vec<(u64, CgroupInfo)>>>,
@@ -55,7 +55,7 @@ impl Cgroups {
         Self {
             hierarchy,
             probes,
-            cgroups_by_id: HashMap::new(),
+            infos: HashMap::new(),
             asked: HashMap::new(),
             walking: None,
             next_walk_us: 0,
@@ -70,7 +70,7 @@ impl Cgroups {
             return Lookup::NotFound;
         }
         self.take_walk();
-        if let Some(info) = self.cgroups_by_id.get(&id) {
+        if let Some(info) = self.infos.get(&id) {
             self.asked.remove(&id);
             return Lookup::Found(info.clone());
         }
@@ -81,14 +81,14 @@ impl Cgroups {
             let Some(answer) = pending.take() else { return Lookup::Running };
             self.asked.remove(&id);
             if let Ok(Some(path)) = answer {
-                self.cgroups_by_id.insert(id, Arc::new(CgroupInfo::of(&path)));
+                self.infos.insert(id, Arc::new(CgroupInfo::of(&path)));
             }
         }
-        if !self.cgroups_by_id.contains_key(&id) {
+        if !self.infos.contains_key(&id) {
             self.walk(now_us);
             self.take_walk();
         }
-        match self.cgroups_by_id.get(&id) {
+        match self.infos.get(&id) {
             Some(info) => Lookup::Found(info.clone()),
             None if self.walking.is_some() => Lookup::Running,
             None => Lookup::Pending,
@@ -99,7 +99,7 @@ impl Cgroups {
     /// number may be somebody else's by now.
     fn ask_process(&mut self, tgid: u32, id: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
-        if tgid == 0 || self.cgroups_by_id.len() + self.asked.len() >= MAX_CGROUPS {
+        if tgid == 0 || self.infos.len() + self.asked.len() >= MAX_CGROUPS {
             return;
         }
         let hierarchy = hierarchy.clone();
@@ -137,8 +137,7 @@ impl Cgroups {
         let Some(answer) = self.walking.as_ref().and_then(Pending::take) else { return };
         self.walking = None;
         if let Ok(cgroups) = answer {
-            self.cgroups_by_id =
-                cgroups.into_iter().map(|(id, info)| (id, Arc::new(info))).collect();
+            self.infos = cgroups.into_iter().map(|(id, info)| (id, Arc::new(info))).collect();
         }
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Unheld {
 /// The process of a holder.
 pub(super) enum Found {
     Asked(Pending<HeldBy>),
-    Answered(HeldBy),
+    Answered(Box<HeldBy>),
 }
 
 impl Ports {
@@ -68,7 +68,9 @@ impl Ports {
                     None
                 }
             };
-            failures.iter().for_each(|failure| self.add(failure, seen.as_ref(), known, host));
+            for failure in &failures {
+                self.add(failure, seen.as_ref(), known, host);
+            }
         }
     }
 
@@ -77,7 +79,7 @@ impl Ports {
         for unheld in std::mem::take(&mut self.unheld) {
             let Unheld { mut conflict, errno, candidate, found } = unheld;
             let found = match found {
-                Found::Answered(found) => found,
+                Found::Answered(found) => *found,
                 Found::Asked(pending) => match pending.take() {
                     Some(Ok(found)) => found,
                     // The kernel half's word has to do.
@@ -89,15 +91,12 @@ impl Ports {
                     }
                 },
             };
-            match known.holder(&candidate, conflict.netns, &found) {
-                Some(holder) => {
-                    conflict.holder = Some(holder);
-                    self.record(conflict, errno);
-                }
-                None => {
-                    let found = Found::Answered(found);
-                    self.unheld.push(Unheld { conflict, errno, candidate, found });
-                }
+            if let Some(holder) = known.holder(&candidate, conflict.netns, &found) {
+                conflict.holder = Some(holder);
+                self.record(conflict, errno);
+            } else {
+                let found = Found::Answered(Box::new(found));
+                self.unheld.push(Unheld { conflict, errno, candidate, found });
             }
         }
     }
@@ -163,7 +162,7 @@ impl Ports {
             let Candidate { tgid, inode, .. } = candidate;
             Found::Asked(host.holder(tgid, inode, conflict.netns))
         } else {
-            Found::Answered(HeldBy { pid: candidate.tgid, ..HeldBy::default() })
+            Found::Answered(Box::new(HeldBy { pid: candidate.tgid, ..HeldBy::default() }))
         };
         self.unheld.push(Unheld { conflict, errno, candidate, found });
     }

@@ -61,7 +61,7 @@ pub(super) struct World {
     /// What people must be told.
     pub truth: Truth,
     /// Questions to the host without an answer.
-    questions: Vec<Box<dyn FnOnce(&World) + Send>>,
+    questions: Vec<Question>,
     /// Whether questions are answered at once.
     pub answers_at_once: bool,
     /// Whether slots of edges were given back since this was last looked at.
@@ -69,6 +69,9 @@ pub(super) struct World {
     /// Ends of pipes that must stay open.
     silence: Vec<io::PipeWriter>,
 }
+
+/// Answers when it is called.
+type Question = Box<dyn FnOnce(&World) + Send>;
 
 /// Totals by the name of the near end; `other` for what found no row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -160,37 +163,29 @@ impl World {
             row.argv[..name.len()].copy_from_slice(name.as_bytes());
             OwnerRow { argv_len: name.len() as u32 + 1, ..row }
         };
-        match self.owners.find_or_take(&key, row) {
-            Some((slot, is_new)) => {
-                self.ledger.seen[OWNER] += u64::from(is_new);
-                slot
-            }
-            None => {
-                self.ledger.seen[OWNER] += 1;
-                self.ledger.lost[OWNER][NO_OWNER] += 1;
-                OWNER_OVERFLOW
-            }
+        if let Some((slot, is_new)) = self.owners.find_or_take(&key, row) {
+            self.ledger.seen[OWNER] += u64::from(is_new);
+            return slot;
         }
+        self.ledger.seen[OWNER] += 1;
+        self.ledger.lost[OWNER][NO_OWNER] += 1;
+        OWNER_OVERFLOW
     }
 
     /// Counts into the row of an edge; returns its slot and how its near end is called.
     fn count(&mut self, key: EdgeKey, count: impl FnOnce(&mut EdgeCounters)) -> (u32, String) {
         let born_us = self.now_us;
         let row = || Row { key, born_us, counters: EdgeCounters::zeroed() };
-        let slot = match self.edges.find_or_take(&key, row) {
-            Some((slot, is_new)) => {
-                self.ledger.seen[EDGE] += u64::from(is_new);
-                slot
-            }
-            None => {
-                self.ledger.seen[EDGE] += 1;
-                self.ledger.lost[EDGE][NO_SLOT] += 1;
-                let slot = u32::from(key.role);
-                let overflow =
-                    || Row { key: EdgeKey::zeroed(), born_us: 0, counters: EdgeCounters::zeroed() };
-                self.edges.rows.entry(slot).or_insert_with(overflow);
-                slot
-            }
+        let slot = if let Some((slot, is_new)) = self.edges.find_or_take(&key, row) {
+            self.ledger.seen[EDGE] += u64::from(is_new);
+            slot
+        } else {
+            self.ledger.seen[EDGE] += 1;
+            self.ledger.lost[EDGE][NO_SLOT] += 1;
+            let slot = u32::from(key.role);
+            let (key, counters) = (EdgeKey::zeroed(), EdgeCounters::zeroed());
+            self.edges.rows.entry(slot).or_insert(Row { key, born_us: 0, counters });
+            slot
         };
         let row = self.edges.rows.get_mut(&slot).expect("taken");
         count(&mut row.counters);
