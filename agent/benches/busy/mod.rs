@@ -9,6 +9,7 @@ use agent_common::wire::Wire as _;
 use model::health::Epochs;
 use model::kept::KeptView;
 use model::memory::MemoryView;
+use model::probes::ProbesView;
 use model::service::{Service, Source};
 use model::snapshot::{EdgeLabels, EdgeView, LedgerView, RelatedView, Role, Snapshot};
 
@@ -51,6 +52,7 @@ pub fn snapshot(rows: usize) -> Snapshot {
         disabled: Vec::new(),
         maps: Vec::new(),
         sources: Vec::new(),
+        probes: ProbesView::default(),
         unresolved_owners: 0,
         preexisting_sockets: 0,
         related: RelatedView::default(),

@@ -130,7 +130,8 @@ fn router(directory: &Path) -> Router {
     });
     let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
     let (store, book, _) = StateFile::open(&directory.join("state"));
-    let desk = StateActor::start(store, book, None, None).expect("started");
+    let desk = StateActor::start(store, book, None, None, linux::probes::Probes::inline())
+        .expect("started");
     let caller = Extension(Caller { pid: std::process::id() });
     local::router(Api::new(source, build), desk).layer(caller)
 }

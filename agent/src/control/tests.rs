@@ -35,7 +35,8 @@ impl Served {
         let directory = tempfile::tempdir().expect("a directory");
         let control = bind(directory.path(), group, groups).expect("bound");
         let (store, book, _) = StateFile::open(&directory.path().join("state"));
-        let desk = StateActor::start(store, book, None, None).expect("started");
+        let desk = StateActor::start(store, book, None, None, linux::probes::Probes::inline())
+            .expect("started");
         let (stop, stopping) = watch::channel(());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

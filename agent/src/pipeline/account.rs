@@ -1,13 +1,15 @@
 //! The account: what was exported of every class of events, to hold against what the kernel half
 //! saw and lost.
 
-use agent_common::ledger::{BIND, CLASSES, DNS_ANSWER, EVENT, Ledger, OWNER, SOCKET};
+use agent_common::ledger::{BIND, CLASSES, CONNECTION, DNS_ANSWER, EVENT, Ledger, OWNER, SOCKET};
 
 /// What leaves by other ways than the table of edges.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Elsewhere {
     /// Owners taken in.
     pub owners: u64,
+    /// Attempts to connect that are in the tables without a result yet.
+    pub waiting_connects: u64,
     /// Details of rare events read from the ring.
     pub events: u64,
     /// Failed binds found in their rows.
@@ -41,8 +43,11 @@ impl Account {
         exported[BIND] = elsewhere.binds;
         exported[DNS_ANSWER] = elsewhere.dns_answers;
         let before = self.before.get_or_insert_with(|| {
+            // What is in the tables and has no result yet will be exported by us.
+            let mut ours = exported;
+            ours[CONNECTION] += elsewhere.waiting_connects;
             let missing = |class: usize| {
-                if adopted { kept(class).saturating_sub(exported[class]) } else { 0 }
+                if adopted { kept(class).saturating_sub(ours[class]) } else { 0 }
             };
             std::array::from_fn(missing)
         });
@@ -66,7 +71,8 @@ mod tests {
         ledger.seen[BIND] = 10;
         ledger.lost[BIND][0] = 2;
         ledger.seen[SOCKET] = 5;
-        let elsewhere = |binds| Elsewhere { owners: 0, events: 0, binds, dns_answers: 0 };
+        let elsewhere =
+            |binds| Elsewhere { owners: 0, waiting_connects: 0, events: 0, binds, dns_answers: 0 };
         let mut fresh = Account::default();
         let exported = fresh.exported([0; CLASSES], elsewhere(8), &ledger, false);
         assert_eq!((exported[BIND], exported[SOCKET]), (8, 5));

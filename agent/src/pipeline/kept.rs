@@ -6,11 +6,11 @@ use std::sync::Arc;
 use agent_common::bound::BoundRecord;
 use agent_common::listener::ListenerRecord;
 
+use super::kernel::Kernel;
 use crate::config::Config;
 use crate::state::StateHandle;
 use discovery::Names;
 use linux::namespaces;
-use loader::enforcement::Enforcement;
 use model::book::Book;
 use model::breaches::{Action, Breach, Breaches, Holding};
 use model::claims::Failures;
@@ -63,7 +63,7 @@ impl Kept {
         now_us: u64,
         names: &mut Names,
         owners: &Owners,
-        kernel: &mut Enforcement,
+        kernel: &mut impl Kernel,
     ) {
         let mut known = Vec::new();
         if self.desk.book().reservations.iter().any(|one| one.enforce) {
@@ -77,7 +77,7 @@ impl Kept {
         if verdicts.dropped > 0 {
             tracing::debug!(verdicts.dropped, "some are let in that could be refused a port");
         }
-        if let Err(error) = kernel.apply(verdicts.ports, verdicts.verdicts) {
+        if let Err(error) = kernel.enforce(verdicts) {
             tracing::warn!("the kernel half does not know all of whom to refuse a port: {error}");
         }
     }

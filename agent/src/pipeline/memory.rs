@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::kernel::Kernel;
 use linux::mounts::{self, Mount};
-use loader::drain::Drain;
 use model::memory::{Memory, MemoryView, Usage};
 
 /// Below this share of a cgroup's limit it does not matter what of it could be given back.
@@ -51,12 +51,12 @@ impl Keeper {
     }
 
     /// Looks, and has as many rows on offer as there is room for. `in_use` are taken.
-    pub(super) fn look(&mut self, drain: &mut Drain, in_use: usize) -> MemoryView {
+    pub(super) fn look(&mut self, kernel: &mut impl Kernel, in_use: usize) -> MemoryView {
         let usage = self.meter.usage();
         let before = self.memory.is_folding();
         let room = self.memory.room(usage);
         let folding = self.memory.is_folding();
-        if let Err(error) = drain.offer_edges(in_use, room) {
+        if let Err(error) = kernel.offer_edges(in_use, room) {
             tracing::warn!("free rows for edges could not be kept back or offered again: {error}");
         }
         if folding != before {
@@ -66,7 +66,7 @@ impl Keeper {
         if folding {
             linux::pages::trim_heap();
         }
-        MemoryView { usage, folding, held_rows: drain.held_edges(), foldings: self.foldings }
+        MemoryView { usage, folding, held_rows: kernel.held_edges(), foldings: self.foldings }
     }
 }
 

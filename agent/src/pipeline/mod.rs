@@ -10,13 +10,17 @@ mod bootstrap;
 mod calls;
 mod clock;
 mod core;
+mod host;
 mod kept;
+mod kernel;
 mod labels;
 mod memory;
 mod notify;
 mod ports;
+mod reconcile;
 mod relate;
-mod settle;
+#[cfg(test)]
+mod simulation;
 mod views;
 
 use std::sync::Arc;
@@ -26,7 +30,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use self::core::Core;
+use self::core::{Core, Parts};
 use self::kept::Kept;
 use self::memory::{Keeper, Meter};
 use self::notify::Manager;
@@ -38,6 +42,7 @@ use discovery::Names;
 use discovery::remote::MAX_ADDRESSES;
 use discovery::sources::Sources;
 use linux::hierarchy::Hierarchy;
+use linux::probes::Probes;
 use loader::load::Disabled;
 use loader::load::{Kernel, MAX_SHARDS, Options};
 use loader::{object, pins, preflight};
@@ -67,21 +72,23 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let survey = bootstrap::bootstrap(&mut kernel);
     // Up to here there is one thread, and all that follow inherit what it has left.
     privileges.give_up(config)?;
-    let desk = desk(config, &kernel)?;
+    let probes = Probes::start().context("starting the threads that look at processes")?;
+    let desk = desk(config, &kernel, probes.clone())?;
     let (source, requests) = telemetry::source::channel();
     let (stop, stopping) = watch::channel(());
     let rules = config.names.rules();
-    let sources = Sources::start(config.names.settings(rules.labels()))
+    let sources = Sources::start(config.names.settings(rules.labels()), &probes)
         .context("starting the sources of names")?;
     let addresses = config.limits.addresses.map_or(MAX_ADDRESSES, |limit| limit as usize);
-    let names = Names::new(rules, config.names.units, addresses);
+    let names = Names::new(rules, config.names.units, addresses, &probes);
     let interval = config.sweep_interval;
     let kept = Kept::new(desk.clone(), config);
     // Rows that are kept back would be nobody's if a pinned kernel half lost its agent.
     let keeper = Keeper::new(if config.pin { Meter::default() } else { meter });
     let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
-        Core::new(kernel, &survey, names, sources, kept, relate, keeper)
-            .run(requests, stopping, interval)
+        let host = Box::new(probes.clone());
+        let parts = Parts { kernel, host, names, sources, kept, relate, keeper };
+        Core::new(parts, &survey, clock::monotonic_us()).run(requests, stopping, interval, &probes)
     })?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -127,6 +134,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let (served, ()) = tokio::join!(served, control.serve(control_router, control_stopping));
         served
     });
+    // Who still renders an answer to somebody is not waited for.
+    runtime.shutdown_background();
     drop(stop);
     core.join().map_err(|_| anyhow::anyhow!("the core thread panicked"))??;
     served
@@ -147,7 +156,7 @@ fn host_name() -> String {
 }
 
 /// What the agent was told before, what the configuration adds, and the thread that writes more.
-fn desk(config: &Config, kernel: &Kernel) -> anyhow::Result<StateHandle> {
+fn desk(config: &Config, kernel: &Kernel, probes: Probes) -> anyhow::Result<StateHandle> {
     let (store, mut book, warnings) = StateFile::open(&config.state_directory);
     for warning in warnings {
         tracing::error!("{warning}");
@@ -162,7 +171,7 @@ fn desk(config: &Config, kernel: &Kernel) -> anyhow::Result<StateHandle> {
         let why = attached.result.as_ref().err().filter(|_| refuses)?;
         Some(format!("{} is not attached ({why})", attached.hook.name))
     });
-    StateActor::start(store, book, config.ports.environment, unenforceable)
+    StateActor::start(store, book, config.ports.environment, unenforceable, probes)
         .context("starting the state thread")
 }
 

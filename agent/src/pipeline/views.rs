@@ -1,63 +1,18 @@
-//! What a snapshot shows of the agent's own parts and of listeners, and rare events in the log.
+//! What a snapshot shows of listeners, and rare events in the log.
 
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd as _;
 
 use agent_common::address::{UNSPECIFIED, to_ip};
-use agent_common::attempt::FIRST_FREE_FAILURE;
 use agent_common::edge::FIRST_FREE_SLOT;
 use agent_common::listener::ListenerRecord;
 
 use super::labels::local_name;
 use agent_common::decode::Event;
 use discovery::Names;
-use loader::bpf::{self, ProgramRuns};
 use loader::drain::Drained;
-use loader::load::Kernel;
-use loader::object::Link;
 use model::owners::Owners;
-use model::snapshot::{Disabled, HookView, ListenerView, MapView};
+use model::snapshot::ListenerView;
 use model::tables::Tables;
-
-/// Every hook: attached or why not, and what its program did.
-pub(super) fn hooks(kernel: &Kernel) -> Vec<HookView> {
-    kernel
-        .hooks
-        .iter()
-        .map(|attached| {
-            let link = attached.result.as_ref().ok();
-            let runs = |link: &Link| bpf::program_runs(link.program.as_fd()).ok();
-            let mut sum = link.and_then(runs).unwrap_or_default();
-            if let Some(link) = attached.fallback.as_ref().and_then(|link| link.as_ref().ok())
-                && let Some(fallback) = runs(link)
-            {
-                // Lost is what both have missed, which is no more than either has.
-                sum = ProgramRuns {
-                    time_ns: sum.time_ns + fallback.time_ns,
-                    count: sum.count + fallback.count,
-                    misses: sum.misses.min(fallback.misses),
-                };
-            }
-            HookView {
-                name: attached.hook.name.to_owned(),
-                attached: link.is_some(),
-                reason: attached.result.as_ref().err().cloned(),
-                lost_without: attached.hook.lost_without.to_owned(),
-                runs: sum.count,
-                run_seconds: sum.time_ns as f64 / 1e9,
-                misses: sum.misses,
-            }
-        })
-        .collect()
-}
-
-/// Kernel tables and how full they are.
-pub(super) fn maps(kernel: &Kernel, drained: &Drained) -> Vec<MapView> {
-    let failures = drained.bind_failures.len().saturating_sub(FIRST_FREE_FAILURE as usize);
-    let fill = kernel.drain.fill(edges_in_use(drained), failures).into_iter();
-    fill.map(|(name, entries, capacity)| MapView { name: name.to_owned(), entries, capacity })
-        .collect()
-}
 
 /// Rows of edges that are taken.
 pub(super) fn edges_in_use(drained: &Drained) -> usize {
@@ -106,13 +61,4 @@ pub(super) fn log(event: &Event, tables: &Tables) {
             tracing::debug!(client, server, port, %remote, remote_port, local_port, sent, cause, idle_us, "reset");
         }
     }
-}
-
-/// What is off, and why.
-pub(super) fn disabled(kernel: &Kernel) -> Vec<Disabled> {
-    let view = |off: &loader::load::Disabled| {
-        let loader::load::Disabled { what, why } = off.clone();
-        Disabled { what, why }
-    };
-    kernel.disabled.iter().map(view).collect()
 }

@@ -3,6 +3,7 @@
 //! A caller sends a job and waits for its answer. Jobs run one after the other, so no two callers
 //! get the same port. Every change is written to disk first and then published to readers.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +20,7 @@ use api_types::{
 };
 use linux::diag::DiagError;
 use linux::namespaces::{self, Namespace};
+use linux::probes::{Kind, Probes};
 use model::allocation::{self, Wanted};
 use model::book::Book;
 use model::full_name::FullName;
@@ -50,6 +52,8 @@ pub struct StateActor {
     host: Option<u32>,
     /// Why binds cannot be denied on this host, if so.
     unenforceable: Option<String>,
+    /// What looks into namespaces.
+    probes: Probes,
     /// (network namespace, port) → when it may be handed out again.
     handed_out: HashMap<(Option<u32>, Port), u64>,
 }
@@ -72,12 +76,14 @@ impl StateActor {
         book: Book,
         environment: Option<Environment>,
         unenforceable: Option<String>,
-    ) -> std::io::Result<StateHandle> {
+        probes: Probes,
+    ) -> io::Result<StateHandle> {
         let (jobs, mut waiting) = mpsc::channel::<Job>(WAITING);
         let (publish, published) = watch::channel(Arc::new(book.clone()));
         let host = namespaces::host().ok().map(|namespace| namespace.inode);
         let handed_out = HashMap::new();
-        let mut state = Self { file, book, publish, environment, host, unenforceable, handed_out };
+        let mut state =
+            Self { file, book, publish, environment, host, unenforceable, probes, handed_out };
         // The thread ends with the last handle.
         std::thread::Builder::new().name("state".to_owned()).spawn(move || {
             while let Some(job) = waiting.blocking_recv() {
@@ -92,7 +98,7 @@ impl StateActor {
         let now = now();
         let Reserve { port, protocol, service, environment, until, enforce, netns } = request;
         let port = checked(port, protocol.to_model())?;
-        let place = place(caller, netns)?;
+        let place = self.place(caller, netns)?;
         let reservation = Reservation {
             port,
             netns: self.stored(&place),
@@ -104,7 +110,7 @@ impl StateActor {
         };
         let wanted = reservation.clone();
         self.change(|book| book.reservations.reserve(wanted, now).map_err(Failure::from))?;
-        let mut findings = exposed(&rules_in(&place)?, &[port]);
+        let mut findings = exposed(&self.rules_in(&place)?, &[port]);
         let inactive =
             |code, title| Finding::new(code, Severity::Warning, &port.to_string(), title);
         if !reservation.in_force(now, self.environment) {
@@ -125,7 +131,7 @@ impl StateActor {
         let Release { port, protocol, environment, netns } = *request;
         let port = checked(port, protocol.to_model())?;
         let environment = environment.map(ToModel::to_model);
-        let place = place(caller, netns)?;
+        let place = self.place(caller, netns)?;
         let netns = self.stored(&place);
         let released = self.change(|book| {
             let released = book.reservations.release(netns, port, environment, now());
@@ -159,7 +165,7 @@ impl StateActor {
             )));
         }
         let until = until_when(until.as_deref(), now)?;
-        let place = place(caller, netns)?;
+        let place = self.place(caller, netns)?;
         let netns = self.stored(&place);
         self.handed_out.retain(|_, until| *until > now);
         let ports = self.choose(&wanted, &place, protocol, now)?;
@@ -266,7 +272,7 @@ impl StateActor {
     fn choose(
         &self,
         wanted: &Wanted,
-        place: &Namespace,
+        place: &Arc<Namespace>,
         protocol: Protocol,
         now: u64,
     ) -> Result<Vec<u16>, Failure> {
@@ -277,8 +283,9 @@ impl StateActor {
                 place.inode
             ))
         };
-        let (book, handed_out) = (&self.book, &self.handed_out);
-        let chosen = namespaces::run_in(place, || -> Result<_, DiagError> {
+        let (book, handed_out) = (self.book.clone(), self.handed_out.clone());
+        let (wanted, inside) = (wanted.clone(), Arc::clone(place));
+        let choose = move || -> Result<_, DiagError> {
             let taken = port_use::taken(protocol)?;
             let is_taken = |number: u16| {
                 let port = Port { number, protocol };
@@ -287,36 +294,51 @@ impl StateActor {
                     || book.reservations.of(netns, port).any(|one| !one.is_over(now))
                     || !port_use::can_bind(port)
             };
-            Ok(allocation::choose(wanted, &port_use::rules(), is_taken))
-        });
-        match chosen {
-            Ok(Ok(ports)) => Ok(ports),
-            Ok(Err(error)) => Err(unable(error.to_string())),
-            Err(error) => Err(unable(error.to_string())),
+            Ok(allocation::choose(&wanted, &port_use::rules(), is_taken))
+        };
+        let look = move || namespaces::run_in(&inside, choose)?.map_err(io::Error::other);
+        self.probes.ask(Kind::FreePorts, look).wait().map_err(|error| unable(error.to_string()))
+    }
+
+    /// The network namespace that a request is about.
+    fn place(&self, caller: Caller, netns: Option<u32>) -> Result<Arc<Namespace>, Failure> {
+        let open = move || match netns {
+            Some(HOST_NETNS) => namespaces::host().map(Some),
+            Some(inode) => Ok(namespaces::find(inode)),
+            None if caller.pid == 0 => Ok(None),
+            None => Namespace::open(format!("/proc/{}/ns/net", caller.pid)).map(Some),
+        };
+        let found = self.probes.ask(Kind::FreePorts, open).wait();
+        match (found, netns) {
+            (Ok(Some(namespace)), _) => Ok(Arc::new(namespace)),
+            (Ok(None), Some(inode)) => Err(Failure::Missing(format!(
+                "the agent finds no network namespace {inode} on this host; give a path, like --netns /proc/PID/ns/net"
+            ))),
+            (Ok(None), None) => Err(Failure::Wrong(
+                "the agent cannot find your network namespace: your process is not in its PID namespace; use --netns host, or give a path"
+                    .to_owned(),
+            )),
+            (Err(error), Some(HOST_NETNS)) => Err(Failure::Unable(format!(
+                "the agent cannot open its own network namespace: {error}"
+            ))),
+            (Err(error), Some(inode)) => Err(Failure::Unable(format!(
+                "the agent cannot look for network namespace {inode}: {error}"
+            ))),
+            (Err(error), None) => Err(Failure::Unable(format!(
+                "the agent cannot look up your network namespace: {error}; use --netns host, or give a path"
+            ))),
         }
     }
-}
 
-/// The network namespace that a request is about.
-fn place(caller: Caller, netns: Option<u32>) -> Result<Namespace, Failure> {
-    match netns {
-        Some(HOST_NETNS) => namespaces::host().map_err(|error| {
-            Failure::Unable(format!("the agent cannot open its own network namespace: {error}"))
-        }),
-        Some(inode) => namespaces::find(inode).ok_or_else(|| {
-            Failure::Missing(format!(
-                "the agent finds no network namespace {inode} on this host; give a path, like --netns /proc/PID/ns/net"
-            ))
-        }),
-        None if caller.pid == 0 => Err(Failure::Wrong(
-            "the agent cannot find your network namespace: your process is not in its PID namespace; use --netns host, or give a path"
-                .to_owned(),
-        )),
-        None => Namespace::open(format!("/proc/{}/ns/net", caller.pid)).map_err(|error| {
+    fn rules_in(&self, place: &Arc<Namespace>) -> Result<PortRules, Failure> {
+        let inside = Arc::clone(place);
+        let look = move || namespaces::run_in(&inside, port_use::rules);
+        self.probes.ask(Kind::FreePorts, look).wait().map_err(|error| {
             Failure::Unable(format!(
-                "the agent cannot look up your network namespace: {error}; use --netns host, or give a path"
+                "it is reserved, but the agent cannot read the port ranges of network namespace {}: {error}",
+                place.inode
             ))
-        }),
+        })
     }
 }
 
@@ -334,15 +356,6 @@ fn checked(number: u16, protocol: Protocol) -> Result<Port, Failure> {
 
 fn until_when(text: Option<&str>, now: u64) -> Result<Option<u64>, Failure> {
     text.map(|text| moment::parse(text, now)).transpose().map_err(Failure::Wrong)
-}
-
-fn rules_in(place: &Namespace) -> Result<PortRules, Failure> {
-    namespaces::run_in(place, port_use::rules).map_err(|error| {
-        Failure::Unable(format!(
-            "it is reserved, but the agent cannot read the port ranges of network namespace {}: {error}",
-            place.inode
-        ))
-    })
 }
 
 fn named(service: &str) -> Result<FullName, Failure> {
@@ -396,7 +409,7 @@ mod tests {
     fn state(directory: &std::path::Path) -> StateHandle {
         let (file, book, warnings) = StateFile::open(directory);
         assert_eq!(warnings, Vec::<String>::new());
-        StateActor::start(file, book, None, None).expect("started")
+        StateActor::start(file, book, None, None, Probes::inline()).expect("started")
     }
 
     fn me() -> Caller {
@@ -468,7 +481,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("state.json"), "{").expect("written");
         let (file, book, _) = StateFile::open(directory.path());
-        let state = StateActor::start(file, book, None, None).expect("started");
+        let state = StateActor::start(file, book, None, None, Probes::inline()).expect("started");
         let failure = state.ask(|state| state.free(me(), free(18_100, 1, Some("web")))).await;
         assert!(matches!(failure, Err(Failure::Unable(why)) if why.contains("state.json.broken")));
         assert!(state.book().reservations.is_empty());

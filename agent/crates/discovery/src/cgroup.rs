@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 
 use super::cgroup_info::CgroupInfo;
 use linux::hierarchy::Hierarchy;
+use linux::probes::{Kind, Pending, Probes};
 use linux::procfs;
 
 /// Maximum number of paths kept and directories visited. A host with a thousand pods has about 5 000.
@@ -20,7 +21,11 @@ const LAST_WALK_PAUSE_US: u64 = 60_000_000;
 /// The cgroups of this host.
 pub struct Cgroups {
     hierarchy: Option<Hierarchy>,
-    by_id: HashMap<u64, Arc<CgroupInfo>>,
+    probes: Probes,
+    infos: HashMap<u64, Arc<CgroupInfo>>,
+    /// Cgroups whose process is being looked at.
+    asked: HashMap<u64, Pending<Option<String>>>,
+    walking: Option<Pending<Vec<(u64, CgroupInfo)>>>,
     next_walk_us: u64,
     pause_us: u64,
 }
@@ -32,25 +37,30 @@ pub enum Lookup {
     Found(Arc<CgroupInfo>),
     /// There is none, now or later.
     NotFound,
+    /// A probe is looking: there is an answer within seconds.
+    Running,
     /// Not found yet; a later lookup may find it.
     Pending,
 }
 
-impl Default for Cgroups {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Cgroups {
-    /// Looks for the cgroup v2 hierarchy; without one nothing is found.
-    pub fn new() -> Self {
-        Self::with_hierarchy(Hierarchy::find().ok().flatten())
+    /// Looks for the cgroup v2 hierarchy; without one nothing is found. `probes` look at
+    /// processes and walk the tree.
+    pub fn new(probes: Probes) -> Self {
+        Self::with_hierarchy(Hierarchy::find().ok().flatten(), probes)
     }
 
     /// With this hierarchy.
-    pub fn with_hierarchy(hierarchy: Option<Hierarchy>) -> Self {
-        Self { hierarchy, by_id: HashMap::new(), next_walk_us: 0, pause_us: FIRST_WALK_PAUSE_US }
+    pub fn with_hierarchy(hierarchy: Option<Hierarchy>, probes: Probes) -> Self {
+        Self {
+            hierarchy,
+            probes,
+            infos: HashMap::new(),
+            asked: HashMap::new(),
+            walking: None,
+            next_walk_us: 0,
+            pause_us: FIRST_WALK_PAUSE_US,
+        }
     }
 
     /// The cgroup of this row's owner.
@@ -59,33 +69,52 @@ impl Cgroups {
         if id == 0 || self.hierarchy.is_none() {
             return Lookup::NotFound;
         }
-        if !self.by_id.contains_key(&id) {
-            self.learn_from_process(row.tgid, id);
+        self.take_walk();
+        if let Some(info) = self.infos.get(&id) {
+            self.asked.remove(&id);
+            return Lookup::Found(info.clone());
         }
-        if !self.by_id.contains_key(&id) {
+        if !self.asked.contains_key(&id) {
+            self.ask_process(row.tgid, id);
+        }
+        if let Some(pending) = self.asked.get(&id) {
+            let Some(answer) = pending.take() else { return Lookup::Running };
+            self.asked.remove(&id);
+            if let Ok(Some(path)) = answer {
+                self.infos.insert(id, Arc::new(CgroupInfo::of(&path)));
+            }
+        }
+        if !self.infos.contains_key(&id) {
             self.walk(now_us);
+            self.take_walk();
         }
-        self.by_id.get(&id).map_or(Lookup::Pending, |info| Lookup::Found(info.clone()))
+        match self.infos.get(&id) {
+            Some(info) => Lookup::Found(info.clone()),
+            None if self.walking.is_some() => Lookup::Running,
+            None => Lookup::Pending,
+        }
     }
 
-    /// Reads the path from the row's process, if it still is in that cgroup: it may have moved, and
-    /// its pid may have been reused.
-    fn learn_from_process(&mut self, tgid: u32, id: u64) {
+    /// Asks the process of the row, if it still lives in that cgroup: it may have moved, and its
+    /// number may be somebody else's by now.
+    fn ask_process(&mut self, tgid: u32, id: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
-        if tgid == 0 || self.by_id.len() >= MAX_CGROUPS {
+        if tgid == 0 || self.infos.len() + self.asked.len() >= MAX_CGROUPS {
             return;
         }
-        let Ok(Some(path)) = procfs::cgroup_path(tgid) else { return };
-        if hierarchy.id(&path).is_ok_and(|found| found == id) {
-            self.by_id.insert(id, Arc::new(CgroupInfo::of(&path)));
-        }
+        let hierarchy = hierarchy.clone();
+        let look = move || {
+            let path = procfs::cgroup_path(tgid)?;
+            Ok(path.filter(|path| hierarchy.id(path).is_ok_and(|found| found == id)))
+        };
+        self.asked.insert(id, self.probes.ask(Kind::Cgroup, look));
     }
 
     /// Reads the whole tree again and forgets cgroups that are gone; at most once per pause, which
     /// grows while walks are frequent.
     fn walk(&mut self, now_us: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
-        if now_us < self.next_walk_us {
+        if now_us < self.next_walk_us || self.walking.is_some() {
             return;
         }
         let idle = now_us.saturating_sub(self.next_walk_us);
@@ -95,11 +124,21 @@ impl Cgroups {
             (self.pause_us * 2).min(LAST_WALK_PAUSE_US)
         };
         self.next_walk_us = now_us + self.pause_us;
-        let by_id = &mut self.by_id;
-        by_id.clear();
-        hierarchy.walk(MAX_CGROUPS, |id, path| {
-            by_id.insert(id, Arc::new(CgroupInfo::of(path)));
-        });
+        let hierarchy = hierarchy.clone();
+        self.walking = Some(self.probes.ask(Kind::Cgroup, move || {
+            let mut cgroups = Vec::new();
+            hierarchy.walk(MAX_CGROUPS, |id, path| cgroups.push((id, CgroupInfo::of(path))));
+            Ok(cgroups)
+        }));
+    }
+
+    /// Takes in what a walk has found, if it has ended.
+    fn take_walk(&mut self) {
+        let Some(answer) = self.walking.as_ref().and_then(Pending::take) else { return };
+        self.walking = None;
+        if let Ok(cgroups) = answer {
+            self.infos = cgroups.into_iter().map(|(id, info)| (id, Arc::new(info))).collect();
+        }
     }
 }
 
@@ -127,7 +166,8 @@ mod tests {
         };
         let container = make(&format!("docker/{ID}"));
         let unit = make("system.slice/nginx.service");
-        let mut cgroups = Cgroups::with_hierarchy(Some(Hierarchy::at(root.path())));
+        let mut cgroups =
+            Cgroups::with_hierarchy(Some(Hierarchy::at(root.path())), Probes::inline());
         let at = |path: &str| Lookup::Found(Arc::new(CgroupInfo::of(path)));
         assert_eq!(cgroups.lookup(&row(container, 0), 0), at(&format!("/docker/{ID}")));
         assert_eq!(cgroups.lookup(&row(unit, 0), 0), at("/system.slice/nginx.service"));
@@ -151,10 +191,10 @@ mod tests {
             println!("SKIPPED: the own cgroup is outside of the cgroup namespace");
             return;
         };
-        let mut cgroups = Cgroups::with_hierarchy(Some(hierarchy));
-        cgroups.learn_from_process(tgid, id + 1);
-        assert!(cgroups.by_id.is_empty(), "the process lives elsewhere");
-        cgroups.learn_from_process(tgid, id);
-        assert_eq!(cgroups.by_id.get(&id).map(|info| &*info.path), Some(&*path));
+        let mut cgroups = Cgroups::with_hierarchy(Some(hierarchy), Probes::inline());
+        cgroups.next_walk_us = u64::MAX;
+        assert_eq!(cgroups.lookup(&row(id + 1, tgid), 0), Lookup::Pending, "it lives elsewhere");
+        let found = cgroups.lookup(&row(id, tgid), 0);
+        assert_eq!(found, Lookup::Found(Arc::new(CgroupInfo::of(&path))));
     }
 }

@@ -42,6 +42,7 @@ mod found;
 pub mod inventory;
 mod listener;
 pub mod process;
+pub mod processes;
 mod program_name;
 pub mod remote;
 mod resolved;
@@ -54,6 +55,8 @@ use cgroup::{Cgroups, Lookup};
 use cgroup_info::CgroupInfo;
 pub use found::Found;
 use inventory::{Inventory, Workload};
+use linux::probes::Probes;
+use processes::{Process, Processes};
 pub use remote::Client;
 use rules::Rules;
 
@@ -73,6 +76,8 @@ pub struct Owner<'a> {
     pub row: &'a OwnerRow,
     /// Its cgroup, if known.
     pub cgroup_info: Option<&'a CgroupInfo>,
+    /// Its executable, if known.
+    pub program: Option<&'a str>,
     /// The ports it listens on.
     pub ports: &'a [u16],
 }
@@ -83,6 +88,7 @@ pub struct Names {
     /// Whether systemd units are names.
     units: bool,
     cgroups: Cgroups,
+    processes: Processes,
     inventories: Vec<Arc<Inventory>>,
     /// Counts changes of the inventories; an answer remembers the version that it comes from.
     inventory_version: u64,
@@ -110,24 +116,34 @@ struct Answer {
     is_final: bool,
     /// No better one is expected in the next seconds.
     stable: bool,
+    /// A probe is looking: there may be a better one at the next drain.
+    running: bool,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self::new(Rules::default(), true, remote::MAX_ADDRESSES)
+        Self::new(Rules::default(), true, remote::MAX_ADDRESSES, &Probes::inline())
     }
 }
 
 impl Names {
-    /// With the operator's rules; at most `addresses` peers are named by their address.
-    pub fn new(rules: Rules, units: bool, addresses: usize) -> Self {
-        Self::with_cgroups(rules, units, addresses, Cgroups::new())
+    /// With the operator's rules; at most `addresses` peers are named by their address. `probes`
+    /// look at processes and cgroups.
+    pub fn new(rules: Rules, units: bool, addresses: usize, probes: &Probes) -> Self {
+        Self::with_cgroups(rules, units, addresses, Cgroups::new(probes.clone()), probes.clone())
     }
 
     /// As [`Names::new`], with this lookup of cgroups.
-    pub fn with_cgroups(rules: Rules, units: bool, addresses: usize, cgroups: Cgroups) -> Self {
+    pub fn with_cgroups(
+        rules: Rules,
+        units: bool,
+        addresses: usize,
+        cgroups: Cgroups,
+        probes: Probes,
+    ) -> Self {
         Self {
             remotes: remote::Remotes::new(addresses),
+            processes: Processes::new(probes, rules.look_at_programs()),
             rules,
             units,
             cgroups,
@@ -177,10 +193,13 @@ impl Names {
             }
         }
         let former = known.map(|known| known.service.clone());
-        let Answer { service: found, is_final, stable } = self.ask(slot, row, now_us);
+        let Answer { service: found, is_final, stable, running } =
+            self.ask(slot, row, None, now_us);
         let service = former.filter(|former| is_no_worse(former, &found)).unwrap_or(found);
         if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&slot) {
-            let wait = FIRST_RETRY_US << retries.min(RETRIES);
+            // What is being looked at has an answer or is given up within seconds.
+            let wait = if running { 0 } else { FIRST_RETRY_US << retries.min(RETRIES) };
+            let retries = if running { retries.saturating_sub(1) } else { retries };
             let retry = (!is_final && retries < RETRIES).then_some((now_us + wait, retries));
             let named = Named {
                 born_us: row.born_us,
@@ -194,15 +213,24 @@ impl Names {
         (service, stable)
     }
 
-    /// The service of a process without a row in the kernel's table.
-    pub fn owner_without_row(&mut self, row: &OwnerRow, now_us: u64) -> Service {
+    /// The service of a process without a row in the kernel's table, of which this was seen. None
+    /// while a probe looks for its cgroup.
+    pub fn owner_without_row(
+        &mut self,
+        row: &OwnerRow,
+        seen: &processes::Seen,
+        now_us: u64,
+    ) -> Option<Service> {
         // The number of the overflow row belongs to no owner: no ports are known.
-        self.ask(OWNER_OVERFLOW, row, now_us).service
+        let process = Some(Process::Seen(seen.clone()));
+        let Answer { service, running, .. } = self.ask(OWNER_OVERFLOW, row, process, now_us);
+        (!running).then_some(service)
     }
 
     /// Forgets a slot that was freed.
     pub fn forget_owner(&mut self, slot: u32) {
         self.owners.remove(&slot);
+        self.processes.forget(slot);
     }
 
     /// Owners that no source could name (yet).
@@ -331,9 +359,16 @@ impl Names {
         self.remotes.dropped()
     }
 
-    /// Looks a name up in all sources.
-    fn ask(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> Answer {
-        let certain = |service| Answer { service, is_final: true, stable: true };
+    /// Looks a name up in all sources. `process` is what was seen of the process, if a probe has
+    /// looked at it already.
+    fn ask(
+        &mut self,
+        slot: u32,
+        row: &OwnerRow,
+        mut process: Option<Process>,
+        now_us: u64,
+    ) -> Answer {
+        let certain = |service| Answer { service, is_final: true, stable: true, running: false };
         if row.key.cgroup == 0 && row.key.comm[0] == 0 {
             // The socket was first seen outside of any process.
             return certain(Service::new("none", Source::Unknown));
@@ -341,17 +376,32 @@ impl Names {
         let cgroup = self.cgroups.lookup(row, now_us);
         let cgroup_info = match &cgroup {
             Lookup::Found(info) => Some(&**info),
-            Lookup::NotFound | Lookup::Pending => None,
+            Lookup::NotFound | Lookup::Running | Lookup::Pending => None,
         };
         let ports = self.ports.get(&slot).map_or(&[][..], Vec::as_slice);
-        let owner = Owner { row, cgroup_info, ports };
+        if self.rules.look_at_programs() && process.is_none() {
+            process = Some(self.processes.look(slot, row));
+        }
+        let program = match &process {
+            Some(Process::Seen(seen)) => seen.executable.as_deref(),
+            _ => None,
+        };
+        let owner = Owner { row, cgroup_info, program, ports };
         let workload = cgroup_info.and_then(|cgroup_info| {
             self.inventories.iter().find_map(|inventory| inventory.workload(cgroup_info))
         });
         if let Some(service) = self.rules.owner(&owner, workload) {
             return certain(service);
         }
+        // With the executable a rule may apply.
+        let is_running = |process: &Option<Process>| {
+            cgroup == Lookup::Running || matches!(process, Some(Process::Pending))
+        };
         if let Some(Workload { service, .. }) = workload {
+            if is_running(&process) {
+                let service = service.clone();
+                return Answer { service, is_final: false, stable: false, running: true };
+            }
             return certain(service.clone());
         }
         let container = cgroup_info.and_then(CgroupInfo::container_name);
@@ -359,14 +409,20 @@ impl Names {
         self.missing |= pending;
         let cgroup_pending = cgroup == Lookup::Pending;
         let unit = || cgroup_info.filter(|_| self.units)?.unit.clone();
+        let program = || match process.get_or_insert_with(|| self.processes.look(slot, row)) {
+            Process::Seen(seen) => seen.name.clone(),
+            Process::Pending | Process::Unseen => process::name(row),
+        };
         let service = container
             .or_else(unit)
-            .or_else(|| process::name(row))
+            .or_else(program)
             .unwrap_or_else(|| Service::new(UNKNOWN, Source::Unknown));
+        let running = is_running(&process);
         Answer {
             service,
-            is_final: !pending && !cgroup_pending,
-            stable: !(pending || cgroup_pending && self.containers_pending),
+            is_final: !pending && !cgroup_pending && !running,
+            stable: !(pending || cgroup_pending && self.containers_pending || running),
+            running,
         }
     }
 }

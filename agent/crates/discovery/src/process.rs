@@ -51,20 +51,41 @@ fn found(comm: &str, argv: &[u8]) -> Option<ProgramName> {
     found.or_else(alone).or_else(|| title::of_command(comm, comm.len() >= FULL_COMM))
 }
 
-/// Names an owner by the program it runs; nothing if no program was seen, or what was seen is no
-/// program's name.
+/// Names an owner by the program it runs, as far as its row tells; nothing if no program was seen,
+/// or what was seen is no program's name.
 pub fn name(row: &OwnerRow) -> Option<Service> {
+    let (comm, argv) = seen(row);
+    named(comm, argv)
+}
+
+/// As [`name`], with the whole command line of the process where that matters and while it lives.
+/// This reads /proc, and may wait for a program that maps its arguments from a file of its own.
+pub(super) fn full_name(row: &OwnerRow) -> Option<Service> {
+    let (comm, argv) = seen(row);
+    let whole = is_worth_reading(row).then(|| whole_command_line(row, argv)).flatten();
+    named(comm, whole.as_deref().unwrap_or(argv))
+}
+
+/// Whether [`full_name`] may know better than [`name`]. The row may have too little: class paths
+/// fill kilobytes and the main class comes after them; owners of sockets that existed before the
+/// agent have no arguments at all.
+pub(super) fn is_worth_reading(row: &OwnerRow) -> bool {
+    let (comm, argv) = seen(row);
+    let matters = is_interpreter(&row.key.comm) || comm.len() >= FULL_COMM;
+    matters && (argv.is_empty() || argv.len() == ARGV_BYTES)
+}
+
+/// The command name and the arguments.
+fn seen(row: &OwnerRow) -> (&[u8], &[u8]) {
     let comm = row.key.comm.split(|byte| *byte == 0).next().unwrap_or_default();
-    let argv = row.argv.get(..row.argv_len as usize).unwrap_or(&row.argv);
+    (comm, row.argv.get(..row.argv_len as usize).unwrap_or(&row.argv))
+}
+
+fn named(comm: &[u8], argv: &[u8]) -> Option<Service> {
     if comm.is_empty() && argv.iter().all(|byte| *byte == 0) {
         return None;
     }
-    // The row may have too little: class paths fill kilobytes and the main class comes after
-    // them; owners of sockets that existed before the agent have no arguments at all.
-    let matters = is_interpreter(&row.key.comm) || comm.len() >= FULL_COMM;
-    let short = argv.is_empty() || argv.len() == ARGV_BYTES;
-    let whole = (matters && short).then(|| whole_command_line(row, argv)).flatten();
-    let name = found(&String::from_utf8_lossy(comm), whole.as_deref().unwrap_or(argv))?;
+    let name = found(&String::from_utf8_lossy(comm), argv)?;
     Some(Service::new(name.as_str(), Source::Process))
 }
 

@@ -82,11 +82,15 @@ impl Rules {
         self.rules.iter().any(|rule| matches!(rule.matches, Match::Port(_)))
     }
 
+    /// Whether some rule is about programs: reading the link to the executable is only worth it if
+    /// somebody asks.
+    pub(super) fn look_at_programs(&self) -> bool {
+        self.rules.iter().any(|rule| matches!(rule.matches, Match::Executable(_)))
+    }
+
     /// The name of an owner, if some rule is about it.
     pub fn owner(&self, owner: &Owner<'_>, workload: Option<&Workload>) -> Option<Service> {
-        // The link is read only if a rule needs it.
-        let by_program = self.rules.iter().any(|rule| matches!(rule.matches, Match::Executable(_)));
-        let program = by_program.then(|| program(owner.row)).flatten();
+        let program = owner.program.map(str::to_owned).or_else(|| started_as(owner.row));
         let rule = self.rules.iter().find(|rule| match &rule.matches {
             Match::Executable(pattern) => {
                 program.as_deref().is_some_and(|program| fits_program(pattern, program))
@@ -231,17 +235,19 @@ fn network(text: &str) -> Option<IpNet> {
     text.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(address)
 }
 
-/// The program of a row: its executable while the process lives, else its first argument.
-fn program(row: &OwnerRow) -> Option<String> {
-    let comm = row.key.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+/// The executable of a row's process while it lives. This reads /proc.
+pub(super) fn executable(row: &OwnerRow) -> Option<String> {
     // A reused pid belongs to another process.
-    let same =
-        linux::procfs::Process::read(row.tgid).is_ok_and(|process| process.comm == row.key.comm);
-    let link = same.then(|| std::fs::read_link(format!("/proc/{}/exe", row.tgid)).ok()).flatten();
-    if let Some(path) = link {
-        let path = path.to_string_lossy();
-        return Some(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned());
-    }
+    let same = linux::procfs::Stat::read(row.tgid).is_ok_and(|stat| stat.comm == row.key.comm);
+    let link =
+        same.then(|| std::fs::read_link(format!("/proc/{}/exe", row.tgid)).ok()).flatten()?;
+    let path = link.to_string_lossy();
+    Some(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
+}
+
+/// What the program of a row was started as.
+fn started_as(row: &OwnerRow) -> Option<String> {
+    let comm = row.key.comm.split(|byte| *byte == 0).next().unwrap_or_default();
     let argv = row.argv.get(..row.argv_len as usize).unwrap_or(&row.argv);
     let first = argv.split(|byte| *byte == 0).next().filter(|first| !first.is_empty());
     let bytes = first.unwrap_or(comm);
@@ -316,7 +322,7 @@ mod tests {
                      label: &str,
                      expected: Option<&str>| {
             let cgroup_info = CgroupInfo::of(cgroup_info);
-            let owner = Owner { row, cgroup_info: Some(&cgroup_info), ports };
+            let owner = Owner { row, cgroup_info: Some(&cgroup_info), program: None, ports };
             let labels = Arc::from([("app".to_owned(), label.to_owned())]);
             let workload = Workload {
                 service: Service::any(),

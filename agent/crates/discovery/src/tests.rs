@@ -18,8 +18,9 @@ impl Host {
     fn new(rules: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let rules = rules.iter().map(|rule| rules::Rule::parse(rule).unwrap()).collect();
-        let cgroups = Cgroups::with_hierarchy(Some(Hierarchy::at(root.path())));
-        let names = Names::with_cgroups(Rules::new(rules, Vec::new()), true, 10, cgroups);
+        let cgroups = Cgroups::with_hierarchy(Some(Hierarchy::at(root.path())), Probes::inline());
+        let names =
+            Names::with_cgroups(Rules::new(rules, Vec::new()), true, 10, cgroups, Probes::inline());
         Self { root, names }
     }
 
@@ -170,7 +171,7 @@ fn an_existing_interpreter_is_named_by_what_it_runs() {
     let mut row = OwnerRow::zeroed();
     row.key = listener.map_or(row.key, |socket| socket.known.owner);
     row.tgid = server.id();
-    let name = process::name(&row);
+    let name = process::full_name(&row);
     server.kill().unwrap();
     server.wait().unwrap();
     assert!(read.is_ok(), "{line}");

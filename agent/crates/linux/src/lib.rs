@@ -21,6 +21,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod pages;
 pub mod peer;
+pub mod probes;
 pub mod process_addresses;
 pub mod procfs;
 pub mod readiness;

@@ -17,6 +17,7 @@ use super::health::Epochs;
 use super::kept::KeptView;
 use super::memory::{MemoryView, Usage};
 use super::port::{Port, Protocol};
+use super::probes::{Looks, ProbesView};
 use super::registry::Registration;
 use super::relations::{Backend, Ends, Relation, RelationsView, ServiceName};
 use super::reservations::{Origin, Reservation};
@@ -244,6 +245,14 @@ pub fn snapshot() -> Snapshot {
             why: "sock_send_length: this kernel has no such tracepoint".to_owned(),
         }],
         maps: vec![map("edges", 7, 4096), map("owners", 3, 1024)],
+        probes: ProbesView {
+            looks: vec![
+                Looks { kind: "process", result: "ok", count: 21 },
+                Looks { kind: "process", result: "failed", count: 0 },
+                Looks { kind: "process", result: "deadline", count: 2 },
+            ],
+            stuck: 1,
+        },
         unresolved_owners: 1,
         sources: vec![
             source("docker", SourceState::Up, None),

@@ -34,6 +34,7 @@ mod per_slot;
 pub mod port;
 pub mod port_ranges;
 pub mod prefixes;
+pub mod probes;
 pub mod reclaim;
 pub mod registry;
 pub mod relations;

@@ -13,6 +13,7 @@ use super::health::Epochs;
 use super::kept::KeptView;
 use super::memory::MemoryView;
 use super::port::PortView;
+use super::probes::ProbesView;
 use super::relations::RelationsView;
 use super::service::Service;
 use super::violations::SegmentsView;
@@ -44,6 +45,8 @@ pub struct Snapshot {
     pub maps: Vec<MapView>,
     /// The agent's own memory.
     pub memory: MemoryView,
+    /// What was looked at beside the kernel's tables.
+    pub probes: ProbesView,
     /// Owners without a name.
     pub unresolved_owners: u64,
     /// Sources of names.

@@ -19,6 +19,7 @@ const MOST_QUESTIONS: usize = 64;
 #[derive(Default)]
 pub struct Unsent {
     edges: HashMap<DrainedId, Refused>,
+    waiting: u64,
 }
 
 /// What is known of an edge with refused attempts.
@@ -33,10 +34,11 @@ struct Refused {
 
 impl Unsent {
     /// Adds the refused attempts in `edges` to their results. `result` says as what a connection
-    /// along an edge would end now.
-    pub fn settle(&mut self, edges: &mut [Edge], mut result: impl FnMut(&Edge) -> u8) {
+    /// along an edge would end now; what it does not know yet it is asked again the next time.
+    pub fn settle(&mut self, edges: &mut [Edge], mut result: impl FnMut(&Edge) -> Option<u8>) {
         let mut known = HashMap::new();
         let mut questions = 0;
+        self.waiting = 0;
         for edge in edges.iter_mut().filter(|edge| edge.counters.unsent != 0) {
             let id = DrainedId::from(&*edge);
             let mut refused = self.edges.get(&id).copied().unwrap_or_default();
@@ -45,12 +47,14 @@ impl Unsent {
                 // An overflow row does not say where to.
                 let is_edge = edge.born_us != 0;
                 questions += usize::from(is_edge);
-                let result = if is_edge { result(edge) } else { CONNECT_OTHER };
-                if let Some(count) = refused.results.get_mut(usize::from(result)) {
+                let result = if is_edge { result(edge) } else { Some(CONNECT_OTHER) };
+                let count = result.and_then(|result| refused.results.get_mut(usize::from(result)));
+                if let Some(count) = count {
                     *count += growth;
                     refused.judged += growth;
                 }
             }
+            self.waiting += edge.counters.unsent.saturating_sub(refused.judged);
             let counters = Arc::make_mut(&mut edge.counters);
             for (count, more) in counters.connects.iter_mut().zip(refused.results) {
                 *count = count.wrapping_add(more);
@@ -58,6 +62,11 @@ impl Unsent {
             known.insert(id, refused);
         }
         self.edges = known;
+    }
+
+    /// Refused attempts that have no result yet.
+    pub fn waiting(&self) -> u64 {
+        self.waiting
     }
 }
 
@@ -90,7 +99,7 @@ mod tests {
         let mut unsent = Unsent::default();
         let mut check = |edge: Edge, result: u8, expected: [u64; 4]| {
             let mut edges = [edge];
-            unsent.settle(&mut edges, |_| result);
+            unsent.settle(&mut edges, |_| Some(result));
             assert_eq!(results(&edges[0]), expected);
         };
         check(edge(9, 5, 3, 0), CONNECT_DENIED, [3, 0, 0, 0]);
@@ -100,6 +109,13 @@ mod tests {
         check(edge(9, 5, 4, 6), CONNECT_DENIED, [4, 4, 2, 0]);
         // The slot is somebody else's now.
         check(edge(9, 7, 1, 1), CONNECT_UNREACHABLE, [1, 1, 0, 0]);
+        // An answer that is late takes what came in between along.
+        let mut edges = [edge(9, 7, 1, 3)];
+        unsent.settle(&mut edges, |_| None);
+        assert_eq!((results(&edges[0]), unsent.waiting()), ([1, 1, 0, 0], 2));
+        let mut edges = [edge(9, 7, 1, 4)];
+        unsent.settle(&mut edges, |_| Some(CONNECT_DENIED));
+        assert_eq!((results(&edges[0]), unsent.waiting()), ([1, 1, 3, 0], 0));
     }
 
     #[test]
@@ -114,12 +130,12 @@ mod tests {
         let mut asked = 0;
         unsent.settle(&mut edges, |_| {
             asked += 1;
-            CONNECT_UNREACHABLE
+            Some(CONNECT_UNREACHABLE)
         });
         assert_eq!((results(&edges[0]), asked), ([0, 0, 0, 5], MOST_QUESTIONS));
         assert_eq!(total(&edges), 5 + MOST_QUESTIONS as u64);
         let mut edges = fresh;
-        unsent.settle(&mut edges, |_| CONNECT_UNREACHABLE);
+        unsent.settle(&mut edges, |_| Some(CONNECT_UNREACHABLE));
         assert_eq!(total(&edges), 5 + MOST_QUESTIONS as u64 + 3, "none is lost, none counts twice");
     }
 }

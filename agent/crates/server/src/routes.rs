@@ -126,13 +126,21 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
     Ok(([(CONTENT_TYPE, format.content_type())], body).into_response())
 }
 
-/// The process lives, and its loop moves; nothing about BPF.
-async fn health(State(api): State<Api>) -> (StatusCode, &'static str) {
-    if api.source.since_published() < STANDS_STILL {
-        (StatusCode::OK, "Portolan is healthy.\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "The kernel's tables are not read any more.\n")
+/// The process lives, and its loop moves; nothing about BPF. Threads that hang in somebody's
+/// process or namespace are said and are no reason to start the agent again: the loop does not wait
+/// for them, and whoever holds them up could do it again.
+async fn health(State(api): State<Api>) -> (StatusCode, String) {
+    if api.source.since_published() >= STANDS_STILL {
+        let text = "The kernel's tables are not read any more.\n".to_owned();
+        return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
+    let text = match api.source.stuck() {
+        0 => "Portolan is healthy.\n".to_owned(),
+        stuck => format!(
+            "Portolan is healthy. {stuck} threads hang while they look at a process or a network namespace; counters are exact, names may be missing (portolan_probes_total).\n"
+        ),
+    };
+    (StatusCode::OK, text)
 }
 
 async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {

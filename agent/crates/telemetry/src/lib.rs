@@ -20,6 +20,7 @@ mod listeners;
 mod memory;
 mod metric;
 mod otlp;
+mod probes;
 pub mod process;
 pub mod push;
 mod pushes;

@@ -12,7 +12,7 @@ use super::otlp::Points;
 use super::{Format, View};
 use super::{
     agent, backends, bounds, conflicts, connects, ephemeral, hooks, latency, ledger, listeners,
-    memory, process, pushes, reservations, resets, segments, services, sources, traffic,
+    memory, probes, process, pushes, reservations, resets, segments, services, sources, traffic,
 };
 
 /// One metric.
@@ -76,6 +76,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
         hooks::METRICS,
         agent::METRICS,
         memory::METRICS,
+        probes::METRICS,
         pushes::METRICS,
         process::METRICS,
     ]

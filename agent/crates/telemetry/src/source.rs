@@ -27,16 +27,26 @@ const WAITING: usize = 256;
 #[derive(Clone, Debug)]
 pub struct SnapshotSource {
     ask: mpsc::Sender<oneshot::Sender<Arc<Snapshot>>>,
-    /// When the latest was published, and whether there is one: at first, when we began.
-    latest: watch::Receiver<(Instant, bool)>,
+    latest: watch::Receiver<Latest>,
 }
 
 /// The loop's end.
 #[derive(Debug)]
 pub struct SnapshotRequests {
     asked: mpsc::Receiver<oneshot::Sender<Arc<Snapshot>>>,
-    latest: watch::Sender<(Instant, bool)>,
+    latest: watch::Sender<Latest>,
     waiting: Vec<oneshot::Sender<Arc<Snapshot>>>,
+}
+
+/// What is known of the latest snapshot.
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    /// When it was published: at first, when we began.
+    published: Instant,
+    /// Whether there is one.
+    is_there: bool,
+    /// Threads that hung then.
+    stuck: u64,
 }
 
 /// Why there is no snapshot.
@@ -53,7 +63,8 @@ pub enum Unavailable {
 /// The two ends.
 pub fn channel() -> (SnapshotSource, SnapshotRequests) {
     let (ask, asked) = mpsc::channel(WAITING);
-    let (publish, latest) = watch::channel((Instant::now(), false));
+    let (publish, latest) =
+        watch::channel(Latest { published: Instant::now(), is_there: false, stuck: 0 });
     let requests = SnapshotRequests { asked, latest: publish, waiting: Vec::new() };
     (SnapshotSource { ask, latest }, requests)
 }
@@ -73,12 +84,17 @@ impl SnapshotSource {
 
     /// How long ago a snapshot was published last.
     pub fn since_published(&self) -> Duration {
-        self.latest.borrow().0.elapsed()
+        self.latest.borrow().published.elapsed()
     }
 
     /// Whether there has been a first snapshot.
     pub fn is_ready(&self) -> bool {
-        self.latest.borrow().1
+        self.latest.borrow().is_there
+    }
+
+    /// Threads that hang while they look at a process or a namespace.
+    pub fn stuck(&self) -> u64 {
+        self.latest.borrow().stuck
     }
 }
 
@@ -106,7 +122,8 @@ impl SnapshotRequests {
             // Who has gone meanwhile needs no answer.
             let _ = reply.send(Arc::clone(snapshot));
         }
-        self.latest.send_replace((Instant::now(), true));
+        let stuck = snapshot.probes.stuck;
+        self.latest.send_replace(Latest { published: Instant::now(), is_there: true, stuck });
     }
 }
 

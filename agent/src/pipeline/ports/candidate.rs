@@ -8,6 +8,7 @@ use linux::diag::{SocketEntry, TIME_WAIT};
 use model::port::{Held, PortState, Protocol};
 
 /// A socket that may be in the way, and where to look for its process.
+#[derive(Clone, Copy)]
 pub(super) struct Candidate {
     /// What it has.
     pub held: Held,

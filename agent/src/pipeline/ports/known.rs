@@ -1,19 +1,14 @@
 //! How the parties of a conflict are called, and since when they are there.
 
-use std::fs;
-
 use agent_common::address;
 use agent_common::edge::{EdgeKey, ROLE_CLIENT};
 use agent_common::listener::ListenerRecord;
 use agent_common::owner::OwnerRow;
-use agent_common::wire::Wire as _;
-use hashbrown::HashSet;
 
 use super::candidate::Candidate;
+use crate::pipeline::host::HeldBy;
 use crate::pipeline::labels::local_name;
 use discovery::{Names, docker_proxy, process};
-use linux::holders;
-use linux::procfs::{self, Stat};
 use model::claims::Failures;
 use model::conflicts::{Holder, Party};
 use model::owners::Owners;
@@ -76,49 +71,44 @@ impl Known<'_> {
         row.is_some_and(|row| docker_proxy::takes_ports(&command(row)))
     }
 
-    pub(super) fn holder(&mut self, candidate: &Candidate, netns: u32) -> Holder {
-        let Candidate { held, inode, owner, tgid, since_us } = candidate;
-        let mut pid = if is_alive(*tgid) { *tgid } else { 0 };
-        let mut row = None;
-        if pid == 0 && *inode != 0 {
-            // Bound by another process, or before the agent: look who has it now.
-            let found = holders::find(&HashSet::from([*inode])).0.remove(inode);
-            if let Some(found) = found {
-                pid = found.tgid;
-                let mut owner =
-                    OwnerRow { key: found.owner_in(netns), tgid: pid, ..OwnerRow::zeroed() };
-                owner.argv = procfs::argv_region(&found.argv);
-                owner.argv_len = found.argv.len() as u32;
-                row = Some(owner);
-            }
-        }
+    /// The holder of a port, whose process was looked for; none while its cgroup is being looked
+    /// at.
+    pub(super) fn holder(
+        &mut self,
+        candidate: &Candidate,
+        netns: u32,
+        found: &HeldBy,
+    ) -> Option<Holder> {
+        let Candidate { held, owner, since_us, .. } = candidate;
+        let HeldBy { pid, row, seen, age_seconds, proxy_arguments } = found;
         let owned = owner.filter(|owner| self.owners.row(*owner).is_some());
-        let service = match (owned, &row) {
+        let service = match (owned, row) {
             (Some(owner), _) => local_name(self.names, self.owners, owner, self.now_us).0,
-            (None, Some(row)) => self.names.owner_without_row(row, self.now_us),
+            (None, Some(row)) => self.names.owner_without_row(row, seen, self.now_us)?,
             (None, None) => Service::new("none", Source::Unknown),
         };
         let command = match owned.and_then(|owner| self.owners.row(owner)).or(row.as_ref()) {
             Some(row) => command(row),
             None => String::new(),
         };
-        let service = self.behind_proxy(pid, &command, netns, held.port).unwrap_or(service);
+        let behind = self.behind_proxy(&command, netns, held.port, || proxy_arguments);
+        let service = behind.unwrap_or(service);
         let since_seconds = match since_us {
-            0 => self.started(pid),
+            0 => age_seconds.map(|age| self.now_seconds - age),
             since => Some(self.epoch(*since)),
         };
-        let party = Party { service, pid, command };
-        Holder { party, address: held.address, state: held.state, since_seconds }
+        let party = Party { service, pid: *pid, command };
+        Some(Holder { party, address: held.address, state: held.state, since_seconds })
     }
 
     /// The service in the container for which Docker has a port: as Docker tells, else as the
     /// arguments of its proxy do.
-    pub(super) fn behind_proxy(
+    pub(super) fn behind_proxy<'b>(
         &mut self,
-        pid: u32,
         command: &str,
         netns: u32,
         port: u16,
+        arguments: impl FnOnce() -> &'b [u8],
     ) -> Option<Service> {
         if !docker_proxy::takes_ports(command) {
             return None;
@@ -126,25 +116,11 @@ impl Known<'_> {
         if let Some(container) = self.names.published(netns, port) {
             return Some(container);
         }
-        let line = procfs::command_line(pid, docker_proxy::LONGEST).ok()?;
-        let (ip, port) = docker_proxy::target(&line)?;
+        let (ip, port) = docker_proxy::target(arguments())?;
         let remote = address::from_ip(ip);
         let key = EdgeKey { owner: 0, port, role: ROLE_CLIENT, refused: 0, remote };
         Some(self.names.remote(netns, &key).service)
     }
-
-    /// When a process started, as far as the clocks tell.
-    pub(super) fn started(&self, pid: u32) -> Option<f64> {
-        let ticks = Stat::read(pid).ok()?.started_ticks;
-        let per_second = rustix::param::clock_ticks_per_second();
-        let up = fs::read_to_string("/proc/uptime").ok()?;
-        let up: f64 = up.split_whitespace().next()?.parse().ok()?;
-        Some(self.now_seconds - up + ticks as f64 / per_second.max(1) as f64)
-    }
-}
-
-fn is_alive(pid: u32) -> bool {
-    pid != 0 && fs::exists(format!("/proc/{pid}")).unwrap_or(false)
 }
 
 /// The command name of an owner, as far as it is a name: programs write titles there.

@@ -5,6 +5,7 @@
 //! misses a name, and periodically. The kernel does that work, so the pause until the next list
 //! grows with the duration of the last.
 
+use std::io;
 use std::time::Duration;
 
 use hashbrown::HashSet;
@@ -14,6 +15,7 @@ use super::{NameSource, Publisher, SourceError};
 use crate::inventory::{Inventory, MAX_ENTRIES};
 use linux::conntrack::{self, Translation};
 use linux::namespaces;
+use linux::probes::{Failure, Kind, Probes};
 
 /// Between two lists at least.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -21,22 +23,23 @@ const PAUSE: Duration = Duration::from_millis(500);
 const SHARE: u32 = 50;
 
 /// The kernel's connection tracking.
-pub(super) struct Conntrack;
+pub(super) struct Conntrack(pub(super) Probes);
 
 impl NameSource for Conntrack {
     async fn run(&mut self, publisher: &Publisher) -> SourceError {
         loop {
             let began = Instant::now();
             publisher.looked_up();
-            match tokio::task::spawn_blocking(look).await {
-                Ok(Ok(Some(inventory))) => publisher.publish(inventory, None),
-                Ok(Ok(None)) => {
+            let pending = self.0.ask(Kind::Conntrack, look);
+            let answer = tokio::task::spawn_blocking(move || pending.wait()).await;
+            match answer.unwrap_or(Err(Failure::Deadline)) {
+                Ok(Some(inventory)) => publisher.publish(inventory, None),
+                Ok(None) => {
                     return SourceError::Absent(
                         "no network namespace tracks connections".to_owned(),
                     );
                 }
-                Ok(Err(why)) => return SourceError::Failed(why),
-                Err(_) => return SourceError::Failed("the list could not be made".to_owned()),
+                Err(why) => return SourceError::Failed(why.to_string()),
             }
             let took = began.elapsed();
             if let Err(error) = publisher.wait(std::future::pending()).await {
@@ -48,7 +51,7 @@ impl NameSource for Conntrack {
 }
 
 /// Everything that is translated now; none where nothing is tracked.
-fn look() -> Result<Option<Inventory>, String> {
+fn look() -> io::Result<Option<Inventory>> {
     let (namespaces, _) = namespaces::all();
     let mut translations: HashSet<Translation> = HashSet::new();
     let mut tracking = false;
@@ -66,7 +69,7 @@ fn look() -> Result<Option<Inventory>, String> {
                 tracking = true;
                 translations.extend(found);
             }
-            Ok(Some(Err(error))) => failure = Some(error.to_string()),
+            Ok(Some(Err(error))) => failure = Some(io::Error::other(error)),
             // Nothing to list; gone meanwhile; or not permitted, which the log has already.
             Ok(None) | Err(_) => {}
         }

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
 use super::inventory::Inventory;
+use linux::probes::Probes;
 use model::snapshot::{SourceState, SourceView};
 
 mod cluster;
@@ -132,7 +133,7 @@ pub(super) trait NameSource: Send + 'static {
 
 impl Sources {
     /// Starts the task of every source, on a thread of their own.
-    pub fn start(settings: Settings) -> std::io::Result<Self> {
+    pub fn start(settings: Settings, probes: &Probes) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(2)
@@ -169,7 +170,7 @@ impl Sources {
         }
         if conntrack {
             #[cfg(feature = "conntrack")]
-            sources.add("conntrack", false, conntrack::Conntrack);
+            sources.add("conntrack", false, conntrack::Conntrack(probes.clone()));
             #[cfg(not(feature = "conntrack"))]
             sources.add_missing("conntrack", "conntrack", "conntrack");
         }

@@ -32,6 +32,7 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         conflicts: _,
         conflict_totals: _,
         kept: _,
+        probes: _,
         health: _,
     } = snapshot;
     let classes = CLASS_NAMES.iter().zip(ledger.kernel.seen).zip(ledger.exported);

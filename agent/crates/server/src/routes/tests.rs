@@ -236,6 +236,20 @@ async fn without_a_snapshot_the_agent_lives_but_is_not_ready() {
 }
 
 #[tokio::test]
+async fn threads_that_hang_are_said_and_end_nothing() {
+    let (source, mut requests) = channel();
+    let router = router(Api::new(source, build()));
+    let mut shown = snapshot();
+    for (stuck, expected) in [(0, "Portolan is healthy.\n"), (2, "2 threads hang")] {
+        shown.probes.stuck = stuck;
+        requests.publish(&Arc::new(shown.clone()));
+        let (status, _, body) = ask(&router, Method::GET, "/healthz").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(body.contains(expected), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn a_map_is_of_the_services_and_the_time_that_were_asked_for() {
     let router = over_snapshot();
     let map = json(&router, "/api/v1/map").await;

@@ -1,0 +1,93 @@
+//! What /proc says of the programs of owners, looked at by others and taken in when it is there.
+//!
+//! Each owner's process is looked at once, and only where its row does not tell enough.
+
+use agent_common::owner::{OWNER_OVERFLOW, OwnerRow};
+use hashbrown::HashMap;
+
+use super::{MAX_OWNERS, process, rules};
+use linux::probes::{Kind, Pending, Probes};
+use model::service::Service;
+
+/// What was seen of a process.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The name of its program.
+    pub name: Option<Service>,
+    /// Its executable, if rules look at those.
+    pub executable: Option<String>,
+}
+
+/// How much is known of a process.
+#[derive(Clone, Debug)]
+pub(super) enum Process {
+    /// All that there is.
+    Seen(Seen),
+    /// It is being looked at.
+    Pending,
+    /// Its row has to do.
+    Unseen,
+}
+
+/// Processes of owners.
+pub(super) struct Processes {
+    probes: Probes,
+    with_executables: bool,
+    /// By the owner's slot: since when it is that owner's, and what is known.
+    known: HashMap<u32, (u64, State)>,
+}
+
+enum State {
+    Asked(Pending<Seen>),
+    Answered(Option<Seen>),
+}
+
+// === impl Processes ===
+
+impl Processes {
+    /// Nothing seen yet. `with_executables` is whether rules look at those.
+    pub(super) fn new(probes: Probes, with_executables: bool) -> Self {
+        Self { probes, with_executables, known: HashMap::new() }
+    }
+
+    /// What is known of the process of a row; has it looked at if that tells more than the row.
+    pub(super) fn look(&mut self, slot: u32, row: &OwnerRow) -> Process {
+        let Self { probes, with_executables, known } = self;
+        if !(*with_executables || process::is_worth_reading(row)) {
+            return Process::Unseen;
+        }
+        let is_known = known.get(&slot).is_some_and(|(born_us, _)| *born_us == row.born_us);
+        // The overflow row's number is nobody's.
+        if slot == OWNER_OVERFLOW || (!is_known && known.len() >= MAX_OWNERS) {
+            return Process::Unseen;
+        }
+        if !is_known {
+            let (row, with_executables) = (*row, *with_executables);
+            let look = move || Ok(see(&row, with_executables));
+            let pending = probes.ask(Kind::Process, look);
+            known.insert(slot, (row.born_us, State::Asked(pending)));
+        }
+        let Some((_, state)) = known.get_mut(&slot) else { return Process::Unseen };
+        if let State::Asked(pending) = state {
+            let Some(answer) = pending.take() else { return Process::Pending };
+            *state = State::Answered(answer.ok());
+        }
+        match state {
+            State::Answered(Some(seen)) => Process::Seen(seen.clone()),
+            _ => Process::Unseen,
+        }
+    }
+
+    /// Forgets an owner.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.known.remove(&slot);
+    }
+}
+
+/// Reads /proc, and may wait for a program that maps its arguments from a file of its own.
+pub fn see(row: &OwnerRow, with_executable: bool) -> Seen {
+    Seen {
+        name: process::full_name(row),
+        executable: with_executable.then(|| rules::executable(row)).flatten(),
+    }
+}

@@ -1,0 +1,84 @@
+//! Aggregate: slots become rows with names and totals, and idle ones go back to the kernel.
+
+use agent_common::address::owner_of;
+use agent_common::slot_table::Reclaim;
+use hashbrown::HashSet;
+
+use super::{Core, Now};
+use crate::pipeline::kept::Seen;
+use crate::pipeline::kernel::Kernel;
+use crate::pipeline::labels::{local_name, naming};
+use crate::pipeline::ports::Known;
+use loader::drain::Drained;
+use model::kept::KeptView;
+use model::port::{PortView, Protocol};
+use model::tables::Updated;
+
+impl<K: Kernel> Core<K> {
+    /// Slots become rows with names; idle ones go back to the kernel.
+    pub(super) fn update_edges(&mut self, drained: &Drained, now_us: u64) -> Updated {
+        let Self { names, owners, listeners, tables, kernel, kept, .. } = self;
+        let book = kept.book();
+        let live: HashSet<(u32, u16)> =
+            listeners.iter().map(|record| (record.owner, record.port)).collect();
+        let capacity = kernel.edge_capacity();
+        let mut updated = tables.update(
+            now_us / 1_000_000,
+            &drained.edges,
+            capacity,
+            |edge| naming(names, owners, &book.registry, edge, now_us),
+            |key| live.contains(&(key.owner, key.port)),
+        );
+        for step in updated.deltas.reclaim.drain(..) {
+            reclaimed("edge", kernel.reclaim_edge(&step));
+        }
+        updated
+    }
+
+    /// Owners that nothing refers to any more go back to the kernel.
+    pub(super) fn update_owners(&mut self, drained: &Drained, now_us: u64) {
+        let Self { names, owners, kernel, .. } = self;
+        let peers = drained.edges.iter().filter_map(|edge| owner_of(&edge.key.remote));
+        let claimants = drained.bind_failures.iter().map(|failure| failure.row.key.owner);
+        let holders = drained.bound.iter().flatten().map(|bound| bound.owner);
+        let used = drained.edges.iter().map(|edge| edge.key.owner);
+        let used = used.chain(peers).chain(claimants).chain(holders).collect();
+        for step in owners.update(now_us / 1_000_000, &used) {
+            if let Reclaim::Free(index) = step {
+                names.forget_owner(index);
+            }
+            reclaimed("owner", kernel.reclaim_owner(&step));
+        }
+    }
+
+    /// Holds reservations against who has the ports.
+    pub(super) fn keep(&mut self, drained: &Drained, now_us: u64, now: u64) -> KeptView {
+        let Self { names, owners, listeners, kept, ports, kernel, .. } = self;
+        let bound = drained.bound.as_deref().unwrap_or_default();
+        kept.enforce(now, now_us, names, owners, kernel);
+        let seen = Seen { now, listeners, bound, refused: &ports.refused };
+        kept.update(&seen, |netns, port, owner| match names.published(netns, port.number) {
+            // Whoever listens on a published port does so for the container.
+            Some(container) if port.protocol == Protocol::Tcp => (container, true),
+            _ => local_name(names, owners, owner, now_us),
+        })
+    }
+
+    /// Takes in failed binds and who has which port.
+    pub(super) fn update_ports(&mut self, drained: &Drained, now: Now) -> Vec<PortView> {
+        let Self { kernel, names, owners, listeners, ports, host, .. } = self;
+        let capacity = kernel.bind_failure_capacity();
+        let (now_us, now_seconds) = (now.us, now.epoch_seconds);
+        let mut known = Known { names, owners, listeners, now_us, now_seconds };
+        for step in ports.update(drained, capacity, &mut known, &**host) {
+            reclaimed("failed bind", kernel.reclaim_bind_failure(&step));
+        }
+        ports.views(&mut known, &**host)
+    }
+}
+
+fn reclaimed(what: &str, result: std::io::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!("an idle {what} keeps its row in the kernel's table: {error}");
+    }
+}

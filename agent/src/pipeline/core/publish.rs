@@ -1,0 +1,78 @@
+//! Publish: the snapshot that everybody reads.
+
+use super::{Core, Now};
+use crate::pipeline::account::Elsewhere;
+use crate::pipeline::kernel::Kernel;
+use crate::pipeline::views;
+use loader::drain::Drained;
+use model::snapshot::{LedgerView, Snapshot};
+
+impl<K: Kernel> Core<K> {
+    /// Updates every table; what there is then, is the snapshot.
+    pub(super) fn publish(&mut self, drained: &Drained, now: Now) -> Snapshot {
+        let Now { us: now_us, epoch_seconds: taken_seconds } = now;
+        let in_use = views::edges_in_use(drained);
+        self.memory = self.keeper.look(&mut self.kernel, in_use);
+        let updated = self.update_edges(drained, now_us);
+        self.update_owners(drained, now_us);
+        if self.names.take_missing() {
+            self.sources.request_refresh();
+        }
+        let ports = self.update_ports(drained, now);
+        for event in &drained.events {
+            views::log(event, &self.tables);
+        }
+        self.events += drained.events.len() as u64 + drained.malformed_events;
+        let elsewhere = Elsewhere {
+            owners: self.owners.taken(),
+            waiting_connects: self.refused.waiting(),
+            events: self.events,
+            binds: self.ports.exported(),
+            dns_answers: self.names.resolved().lookups,
+        };
+        let Self { account, kernel, .. } = self;
+        let exported = account.exported(
+            updated.deltas.exported,
+            elsewhere,
+            &drained.ledger,
+            kernel.is_adopted(),
+        );
+        let kept = self.keep(drained, now_us, taken_seconds as u64);
+        let book = self.kept.book();
+        let names = (&self.names, &book.registry);
+        let related = self.relate.update(now_us, taken_seconds, &updated.deltas, names);
+        self.epochs.observe(taken_seconds, &updated.deltas.edges);
+        let hooks = self.kernel.hooks();
+        let mut sources = self.sources.views();
+        sources.extend(self.kernel.reads_dns().then(|| self.names.resolved()));
+        let Self { names, owners, listeners, .. } = self;
+        Snapshot {
+            taken_seconds,
+            ports,
+            ephemeral: self.ports.ephemeral_views(names, owners, now_us),
+            conflicts: self.ports.conflicts.recent(),
+            conflict_totals: self.ports.conflicts.totals(),
+            health: self.epochs.clone(),
+            kept,
+            preexisting_sockets: updated.edges.iter().map(|view| view.counters.preexisting).sum(),
+            edges: updated.edges,
+            listeners: views::listeners(names, owners, listeners, now_us),
+            ledger: LedgerView {
+                kernel: drained.ledger,
+                exported,
+                recursion_misses: hooks.iter().map(|hook| hook.misses).sum(),
+            },
+            hooks,
+            disabled: self.kernel.disabled(),
+            maps: self.kernel.maps(drained),
+            memory: self.memory,
+            probes: self.host.probes(),
+            unresolved_owners: self.names.unresolved(),
+            sources,
+            related,
+            // Those before this one.
+            drains: self.drains,
+            drain_seconds: self.drain_time.as_secs_f64(),
+        }
+    }
+}

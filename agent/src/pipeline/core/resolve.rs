@@ -1,0 +1,87 @@
+//! Resolve: what names are made of, as of this drain.
+
+use agent_common::edge::ROLE_CLIENT;
+
+use super::{ADDRESSES_EVERY_US, ADDRESSES_SOONEST_US, Core, Now};
+use crate::pipeline::kernel::Kernel;
+use crate::pipeline::labels::local_name;
+use discovery::Client;
+use linux::existing::Survey;
+use linux::probes::Pending;
+use loader::drain::Drained;
+
+impl<K: Kernel> Core<K> {
+    /// Takes in owners, listeners, addresses and clients.
+    pub(super) fn resolve(&mut self, drained: &mut Drained, now: Now) {
+        for (index, row) in drained.owners.drain(..) {
+            self.owners.insert(index, row);
+        }
+        if let Some(listeners) = drained.listeners.take() {
+            self.listeners = listeners;
+        }
+        let (inventories, expecting) = self.sources.inventories();
+        self.names.set_inventories(inventories, expecting);
+        self.look_for_addresses(expecting, now.us);
+        self.names.set_ports(&self.listeners);
+        self.names.learn_dns_answers(&drained.answers, drained.malformed_answers, now.us);
+        let Self { names, owners, listeners, .. } = self;
+        let mut owner = |index: u32| local_name(names, owners, index, now.us).0;
+        let listening: Vec<_> =
+            listeners.iter().map(|record| (*record, owner(record.owner))).collect();
+        let clients: Vec<_> = drained
+            .edges
+            .iter()
+            .filter(|edge| edge.key.role == ROLE_CLIENT && edge.born_us != 0)
+            .map(|edge| Client {
+                netns: owners.netns(edge.key.owner),
+                remote: edge.key.remote,
+                port: edge.key.port,
+                service: owner(edge.key.owner),
+            })
+            .collect();
+        names.set_listeners(&listening);
+        names.set_clients(&clients);
+    }
+
+    /// Has addresses looked for when it is time, and takes in what was found.
+    fn look_for_addresses(&mut self, expecting: bool, now_us: u64) {
+        self.take_survey();
+        let patience =
+            if self.has_unknown_namespaces() { ADDRESSES_SOONEST_US } else { ADDRESSES_EVERY_US };
+        let is_due = self.surveyed_us.is_none_or(|at| now_us.saturating_sub(at) >= patience);
+        if is_due && self.surveying.is_none() {
+            self.surveyed_us = Some(now_us);
+            self.surveyed_namespaces = self.owners.namespaces().collect();
+            self.surveying = Some(self.host.addresses(&self.addresses));
+            self.take_survey();
+        }
+        let is_coming = expecting || self.surveying.is_some();
+        self.names.set_unknown_namespaces(is_coming && self.has_unknown_namespaces());
+    }
+
+    /// Whether there are owners in namespaces of which no address is known.
+    fn has_unknown_namespaces(&self) -> bool {
+        self.owners.namespaces().any(|netns| !self.known_namespaces.contains(&netns))
+    }
+
+    fn take_survey(&mut self) {
+        let Some(answer) = self.surveying.as_ref().and_then(Pending::take) else { return };
+        self.surveying = None;
+        match answer {
+            Ok(survey) => self.take_addresses(&survey),
+            Err(error) => {
+                tracing::warn!("addresses of network namespaces stay as they were: {error}");
+            }
+        }
+    }
+
+    pub(super) fn take_addresses(&mut self, survey: &Survey) {
+        self.known_namespaces = survey.namespaces.iter().map(|namespace| namespace.inode).collect();
+        // A namespace that cannot be found stays a stranger; do not look for it every second.
+        self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
+        self.names.set_addresses(&survey.addresses);
+        self.tables.set_addresses(survey.addresses.iter().map(|(_, address)| *address));
+        self.addresses.clone_from(&survey.addresses);
+        self.ports.set_ephemeral(survey);
+    }
+}

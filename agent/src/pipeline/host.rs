@@ -1,0 +1,149 @@
+//! What the core asks of the host beside the kernel's tables. Every answer comes later or not at
+//! all: the core never waits for one.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use agent_common::address::Address;
+use agent_common::owner::OwnerRow;
+use agent_common::wire::Wire as _;
+use hashbrown::HashSet;
+
+use discovery::docker_proxy;
+use discovery::processes::{self, Seen};
+use linux::existing::{self, Survey};
+use linux::inspection::{Inspection, inspect};
+use linux::probes::{Kind, Outcome, Pending, Probes};
+use linux::procfs::{self, Stat};
+use linux::{drops, holders, refusal};
+use model::probes::{Looks, ProbesView};
+
+/// Looks at the host.
+pub(super) trait Host: Send {
+    /// Every network namespace with its addresses; of one that cannot be entered those that are
+    /// `known`.
+    fn addresses(&self, known: &[(u32, Address)]) -> Pending<Survey>;
+
+    /// How many connection requests a namespace has dropped, in which process `tgid` was, or is;
+    /// none if that cannot be read.
+    fn listen_drops(&self, netns: u32, tgid: u32) -> Pending<Option<u64>>;
+
+    /// The errno with which a connect would fail now; 0 if nothing speaks against it.
+    fn connect_errno(&self, netns: u32, tgid: u32, remote: SocketAddr) -> Pending<i32>;
+
+    /// Sockets of a namespace, in which `processes` were, and its rules for binds.
+    fn sockets(&self, netns: u32, processes: Vec<u32>) -> Pending<Inspection>;
+
+    /// Who holds a socket: process `tgid` if it lives, else whoever has the socket with this inode.
+    fn holder(&self, tgid: u32, inode: u32, netns: u32) -> Pending<HeldBy>;
+
+    /// The arguments of a process that may be a container engine's proxy.
+    fn proxy_arguments(&self, tgid: u32) -> Pending<Vec<u8>>;
+
+    /// What was looked at so far.
+    fn probes(&self) -> ProbesView;
+}
+
+/// The process that holds a socket, as far as it could be seen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HeldBy {
+    /// Its process; 0 if it is not known.
+    pub pid: u32,
+    /// What the kernel half would keep of it, if it was found by the socket.
+    pub row: Option<OwnerRow>,
+    /// Its program.
+    pub seen: Seen,
+    /// How long ago it started, seconds.
+    pub age_seconds: Option<f64>,
+    /// Its arguments, if it takes ports for containers.
+    pub proxy_arguments: Vec<u8>,
+}
+
+// === impl Probes ===
+
+impl Host for Probes {
+    fn addresses(&self, known: &[(u32, Address)]) -> Pending<Survey> {
+        let known = known.to_vec();
+        self.ask(Kind::Addresses, move || Ok(existing::places(&known)))
+    }
+
+    fn listen_drops(&self, netns: u32, tgid: u32) -> Pending<Option<u64>> {
+        self.ask(Kind::ListenDrops, move || Ok(drops::read(netns, tgid)))
+    }
+
+    fn connect_errno(&self, netns: u32, tgid: u32, remote: SocketAddr) -> Pending<i32> {
+        self.ask(Kind::ConnectErrno, move || refusal::refusal(netns, tgid, remote))
+    }
+
+    fn sockets(&self, netns: u32, processes: Vec<u32>) -> Pending<Inspection> {
+        self.ask(Kind::NamespaceSockets, move || inspect(netns, processes.into_iter()))
+    }
+
+    fn holder(&self, tgid: u32, inode: u32, netns: u32) -> Pending<HeldBy> {
+        self.ask(Kind::SocketHolder, move || Ok(HeldBy::find(tgid, inode, netns)))
+    }
+
+    fn proxy_arguments(&self, tgid: u32) -> Pending<Vec<u8>> {
+        self.ask(Kind::Process, move || procfs::command_line(tgid, docker_proxy::LONGEST))
+    }
+
+    fn probes(&self) -> ProbesView {
+        view(&self.counts())
+    }
+}
+
+// === impl HeldBy ===
+
+impl HeldBy {
+    fn find(tgid: u32, inode: u32, netns: u32) -> Self {
+        let mut found = Self::default();
+        if tgid != 0 && fs::exists(format!("/proc/{tgid}")).unwrap_or(false) {
+            found.pid = tgid;
+        } else if inode != 0
+            && let Some(holder) = holders::find(&HashSet::from([inode])).0.remove(&inode)
+        {
+            // Bound by another process, or before the agent: who has it now.
+            found.pid = holder.tgid;
+            let row =
+                OwnerRow { key: holder.owner_in(netns), tgid: found.pid, ..OwnerRow::zeroed() };
+            let (argv, argv_len) = (procfs::argv_region(&holder.argv), holder.argv.len() as u32);
+            let row = OwnerRow { argv, argv_len, ..row };
+            found.seen = processes::see(&row, true);
+            found.row = Some(row);
+        }
+        let Ok(stat) = Stat::read(found.pid) else { return found };
+        found.age_seconds = age_seconds(&stat);
+        let end = stat.comm.iter().position(|byte| *byte == 0).unwrap_or(stat.comm.len());
+        let command = String::from_utf8_lossy(stat.comm.get(..end).unwrap_or_default());
+        if docker_proxy::takes_ports(&command) {
+            let arguments = procfs::command_line(found.pid, docker_proxy::LONGEST);
+            found.proxy_arguments = arguments.unwrap_or_default();
+        }
+        found
+    }
+}
+
+/// How long ago a process started, as far as the clocks tell.
+fn age_seconds(stat: &Stat) -> Option<f64> {
+    let per_second = rustix::param::clock_ticks_per_second();
+    let up = fs::read_to_string("/proc/uptime").ok()?;
+    let up: f64 = up.split_whitespace().next()?.parse().ok()?;
+    Some(up - stat.started_ticks as f64 / per_second.max(1) as f64)
+}
+
+/// Looks so far, as a snapshot shows them.
+fn view(counts: &linux::probes::Counts) -> ProbesView {
+    let results = |(kind, counts): (&Kind, &[u64; 4])| {
+        let kind = kind.as_str();
+        let result = |(outcome, count): (&Outcome, &u64)| Looks {
+            kind,
+            result: outcome.as_str(),
+            count: *count,
+        };
+        Outcome::ALL.iter().zip(counts).map(result).collect::<Vec<_>>()
+    };
+    ProbesView {
+        looks: Kind::ALL.iter().zip(&counts.looks).flat_map(results).collect(),
+        stuck: counts.stuck as u64,
+    }
+}

@@ -1,0 +1,164 @@
+//! The kernel half as the core sees it: tables to drain, rows to give back, and how it is.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use agent_common::attempt::{AttemptKey, FIRST_FREE_FAILURE};
+use agent_common::edge::EdgeKey;
+use agent_common::owner::OwnerKey;
+use agent_common::slot_table::Reclaim;
+
+use super::views::edges_in_use;
+use loader::bpf::{self, ProgramRuns};
+use loader::drain::Drained;
+use loader::object::Link;
+use model::enforcement::Verdicts;
+use model::snapshot::{Disabled, HookView, MapView};
+
+/// What counts.
+pub(super) trait Kernel {
+    /// Reads everything at `now_ns` (CLOCK_MONOTONIC).
+    fn drain(&mut self, now_ns: u64) -> anyhow::Result<Drained>;
+
+    /// Gives a row of an edge back.
+    fn reclaim_edge(&mut self, step: &Reclaim<EdgeKey>) -> io::Result<()>;
+
+    /// Gives a row of an owner back.
+    fn reclaim_owner(&mut self, step: &Reclaim<OwnerKey>) -> io::Result<()>;
+
+    /// Gives a row of failed binds back.
+    fn reclaim_bind_failure(&mut self, step: &Reclaim<AttemptKey>) -> io::Result<()>;
+
+    /// How many slots for edges there are, without those that are kept back.
+    fn edge_capacity(&self) -> u64;
+
+    /// How many free slots are kept back.
+    fn held_edges(&self) -> u64;
+
+    /// Has about `wanted` free slots on offer, or all of them, when `in_use` are taken.
+    fn offer_edges(&mut self, in_use: usize, wanted: Option<u64>) -> io::Result<()>;
+
+    /// How many rows for failed binds there are.
+    fn bind_failure_capacity(&self) -> u64;
+
+    /// Takes over which ports to refuse to whom.
+    fn enforce(&mut self, verdicts: Verdicts) -> io::Result<()>;
+
+    /// Every hook: attached or why not, and what its program did.
+    fn hooks(&self) -> Vec<HookView>;
+
+    /// Kernel tables and how full they are.
+    fn maps(&self, drained: &Drained) -> Vec<MapView>;
+
+    /// What is off, and why.
+    fn disabled(&self) -> Vec<Disabled>;
+
+    /// Whether the tables were found pinned and taken over.
+    fn is_adopted(&self) -> bool;
+
+    /// Whether answers of DNS servers are read.
+    fn reads_dns(&self) -> bool;
+
+    /// Readable when the kernel half calls: something has ended, and what was counted until then
+    /// should be read before something else begins.
+    fn calls(&self) -> io::Result<OwnedFd>;
+}
+
+impl Kernel for loader::load::Kernel {
+    fn drain(&mut self, now_ns: u64) -> anyhow::Result<Drained> {
+        let drained = self.drain.run(now_ns)?;
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+        Ok(drained)
+    }
+
+    fn reclaim_edge(&mut self, step: &Reclaim<EdgeKey>) -> io::Result<()> {
+        self.drain.reclaim_edge(step)
+    }
+
+    fn reclaim_owner(&mut self, step: &Reclaim<OwnerKey>) -> io::Result<()> {
+        self.drain.reclaim_owner(step)
+    }
+
+    fn reclaim_bind_failure(&mut self, step: &Reclaim<AttemptKey>) -> io::Result<()> {
+        self.drain.ports.reclaim(step)
+    }
+
+    fn edge_capacity(&self) -> u64 {
+        self.drain.edge_capacity()
+    }
+
+    fn held_edges(&self) -> u64 {
+        self.drain.held_edges()
+    }
+
+    fn offer_edges(&mut self, in_use: usize, wanted: Option<u64>) -> io::Result<()> {
+        self.drain.offer_edges(in_use, wanted)
+    }
+
+    fn bind_failure_capacity(&self) -> u64 {
+        self.drain.ports.capacity()
+    }
+
+    fn enforce(&mut self, verdicts: Verdicts) -> io::Result<()> {
+        self.enforcement.apply(verdicts.ports, verdicts.verdicts)
+    }
+
+    fn hooks(&self) -> Vec<HookView> {
+        self.hooks
+            .iter()
+            .map(|attached| {
+                let link = attached.result.as_ref().ok();
+                let runs = |link: &Link| bpf::program_runs(link.program.as_fd()).ok();
+                let mut sum = link.and_then(runs).unwrap_or_default();
+                if let Some(link) = attached.fallback.as_ref().and_then(|link| link.as_ref().ok())
+                    && let Some(fallback) = runs(link)
+                {
+                    // Lost is what both have missed, which is no more than either has.
+                    sum = ProgramRuns {
+                        time_ns: sum.time_ns + fallback.time_ns,
+                        count: sum.count + fallback.count,
+                        misses: sum.misses.min(fallback.misses),
+                    };
+                }
+                HookView {
+                    name: attached.hook.name.to_owned(),
+                    attached: link.is_some(),
+                    reason: attached.result.as_ref().err().cloned(),
+                    lost_without: attached.hook.lost_without.to_owned(),
+                    runs: sum.count,
+                    run_seconds: sum.time_ns as f64 / 1e9,
+                    misses: sum.misses,
+                }
+            })
+            .collect()
+    }
+
+    fn maps(&self, drained: &Drained) -> Vec<MapView> {
+        let failures = drained.bind_failures.len().saturating_sub(FIRST_FREE_FAILURE as usize);
+        let fill = self.drain.fill(edges_in_use(drained), failures).into_iter();
+        fill.map(|(name, entries, capacity)| MapView { name: name.to_owned(), entries, capacity })
+            .collect()
+    }
+
+    fn disabled(&self) -> Vec<Disabled> {
+        let view = |off: &loader::load::Disabled| {
+            let loader::load::Disabled { what, why } = off.clone();
+            Disabled { what, why }
+        };
+        self.disabled.iter().map(view).collect()
+    }
+
+    fn is_adopted(&self) -> bool {
+        self.adopted
+    }
+
+    fn reads_dns(&self) -> bool {
+        self.dns
+    }
+
+    fn calls(&self) -> io::Result<OwnedFd> {
+        self.drain.calls()
+    }
+}

@@ -1,0 +1,538 @@
+//! The whole flow (drain, names, tables, snapshot, metrics) without a kernel: scripted and random
+//! histories in a world that knows what really happened, held against the text that a scraper
+//! reads.
+
+mod fake;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use agent_common::address::Address;
+use agent_common::ledger::{CLASS_NAMES, CONNECTION};
+use tokio::sync::watch;
+
+use self::fake::{Fake, Truth, World, name_of};
+use super::core::{Core, Now, Parts};
+use super::host::{HeldBy, Host};
+use super::kept::Kept;
+use super::memory::{Keeper, Meter};
+use super::relate::Relate;
+use crate::config::Config;
+use crate::state::{StateActor, StateFile, StateHandle};
+use discovery::Names;
+use discovery::cgroup::Cgroups;
+use discovery::rules::Rules;
+use discovery::sources::Sources;
+use linux::existing::Survey;
+use linux::inspection::Inspection;
+use linux::probes::{Kind, Pending, Probes};
+use model::probes::ProbesView;
+use model::snapshot::{EdgeLabels, EdgeView, LedgerView, Snapshot};
+use telemetry::process::Process;
+use telemetry::{Build, Exporter, Format, Scrape};
+
+const HISTORIES: u64 = 10_000;
+
+/// What all agents of a test share.
+struct Bench {
+    config: Config,
+    desk: StateHandle,
+    exporter: Exporter,
+    scrape: Scrape,
+    _directory: tempfile::TempDir,
+}
+
+/// An agent over a world.
+struct Agent<'a> {
+    bench: &'a Bench,
+    core: Core<Fake>,
+    fake: Fake,
+    /// What was counted at the last drain, by row.
+    rows: BTreeMap<EdgeLabels, [u64; 4]>,
+    /// Counters that were read at the last drain, if they were.
+    read: BTreeMap<String, f64>,
+}
+
+/// Counters that a scraper reads.
+struct Metrics(BTreeMap<String, f64>);
+
+// === impl Bench ===
+
+impl Bench {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (store, book, _) = StateFile::open(&directory.path().join("state"));
+        let desk = StateActor::start(store, book, None, None, Probes::inline()).expect("started");
+        let build = Build { version: "1".to_owned(), kernel: "6".to_owned() };
+        let scrape = Scrape { previous: None, process: Process::read(), pushes: None };
+        let exporter = Exporter::new(build);
+        Self { config: Config::default(), desk, exporter, scrape, _directory: directory }
+    }
+
+    fn agent(&self, fake: Fake) -> Agent<'_> {
+        let core = self.core(&fake, Box::new(fake.clone()));
+        Agent { bench: self, core, fake, rows: BTreeMap::new(), read: BTreeMap::new() }
+    }
+
+    fn core(&self, fake: &Fake, host: Box<dyn Host>) -> Core<Fake> {
+        let probes = Probes::inline();
+        let cgroups = Cgroups::with_hierarchy(None, probes.clone());
+        let now_us = fake.world().now_us;
+        let parts = Parts {
+            kernel: fake.clone(),
+            host,
+            names: Names::with_cgroups(Rules::default(), true, 100, cgroups, probes),
+            sources: Sources::none(),
+            kept: Kept::new(self.desk.clone(), &self.config),
+            relate: Relate::new(&self.config, now_us),
+            keeper: Keeper::new(Meter::default()),
+        };
+        Core::new(parts, &Survey::default(), now_us)
+    }
+}
+
+// === impl Agent ===
+
+impl Agent<'_> {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.fake.world()
+    }
+
+    /// Some seconds later the tables are read.
+    fn drain(&mut self, seconds: u64) -> Arc<Snapshot> {
+        let us = {
+            let mut world = self.fake.world();
+            world.now_us += seconds * 1_000_000;
+            world.now_us
+        };
+        if std::mem::take(&mut self.world().has_freed) {
+            // Rows may have ended after the last drain: those that come back begin anew.
+            self.rows.clear();
+            self.read.clear();
+        }
+        let now = Now { us, epoch_seconds: 1_700_000_000.0 + us as f64 / 1e6 };
+        let snapshot = self.core.snapshot(now).expect("a drain");
+        let LedgerView { kernel, exported, .. } = &snapshot.ledger;
+        for (class, name) in CLASS_NAMES.iter().enumerate() {
+            let lost: u64 = kernel.lost[class].iter().sum();
+            self.check_law(name, kernel.seen[class], exported[class] + lost);
+        }
+        let sums = |row: &EdgeView| {
+            let counters = &row.counters;
+            let resets = counters.resets_received.iter().sum();
+            let connects = counters.connects.iter().sum();
+            [connects, counters.request.count(), resets, counters.listen_drops]
+        };
+        let rows: BTreeMap<_, _> =
+            snapshot.edges.iter().map(|row| ((*row.labels).clone(), sums(row))).collect();
+        for (labels, now) in &rows {
+            let before = self.rows.get(labels).copied().unwrap_or_default();
+            let goes_on = now.iter().zip(before).all(|(now, before)| *now >= before);
+            assert!(goes_on, "{labels:?} went back from {before:?} to {now:?}");
+        }
+        self.rows = rows;
+        Arc::new(snapshot)
+    }
+
+    /// The same for a scraper: what it reads has to be right.
+    fn scrape(&mut self, seconds: u64) -> Metrics {
+        let snapshot = self.drain(seconds);
+        let read = std::mem::take(&mut self.read);
+        let mut text = String::new();
+        let Bench { exporter, scrape, .. } = self.bench;
+        exporter
+            .render(&snapshot, Format::Prometheus, scrape.clone(), &mut text)
+            .expect("a string takes everything");
+        let metrics = Metrics::read(&text);
+        for class in CLASS_NAMES {
+            let sum = |metric| metrics.by(metric, "class").get(class).copied().unwrap_or_default();
+            let arrived = sum("portolan_events_exported_total") + sum("portolan_events_lost_total");
+            self.check_law(class, sum("portolan_events_seen_total"), arrived);
+        }
+        for (series, value) in metrics.counters() {
+            let before = read.get(series).copied().unwrap_or_default();
+            assert!(value >= before, "{series} went back from {before} to {value}");
+        }
+        self.read = metrics.counters().map(|(name, value)| (name.to_owned(), value)).collect();
+        metrics
+    }
+
+    /// seen = exported + lost, for every class. What the host was asked about a connect that was
+    /// refused is under way until it answers.
+    fn check_law(&self, class: &str, seen: u64, arrived: u64) {
+        let waits = class == CLASS_NAMES[CONNECTION] && self.world().owes_answers();
+        let is_right = seen == arrived || (waits && arrived < seen);
+        assert!(is_right, "{class}: {seen} seen, {arrived} exported or lost");
+    }
+
+    /// Nothing happens any more, and every answer comes.
+    fn settle(&mut self) -> Metrics {
+        for _ in 0..2 {
+            self.world().answer();
+            self.drain(4);
+            self.read.clear();
+        }
+        self.world().answer();
+        self.scrape(4)
+    }
+
+    /// Totals are what really happened.
+    fn check_totals(&self, metrics: &Metrics) {
+        assert_eq!(metrics.truth(), self.world().truth);
+    }
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Reads the text format; buckets of histograms are left out.
+    fn read(text: &str) -> Self {
+        let mut counters = BTreeMap::new();
+        let mut is_counter = false;
+        for line in text.lines() {
+            if let Some(declared) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = declared.split_once(' ').expect("a type");
+                // How the agent works is not the world's.
+                let is_own =
+                    name.starts_with("process_") || name.contains("duration_seconds_total");
+                is_counter = kind != "gauge" && !is_own;
+            }
+            if !is_counter || line.starts_with('#') || line.contains("_bucket{") {
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            counters.insert(series.to_owned(), value.parse().expect("a number"));
+        }
+        Self(counters)
+    }
+
+    /// Series that never go back.
+    fn counters(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(series, value)| (series.as_str(), *value))
+    }
+
+    /// Every series of a metric with its value.
+    fn series<'a>(&'a self, metric: &str) -> impl Iterator<Item = (&'a str, f64)> {
+        let first = metric.to_owned();
+        let range = self.0.range(first.clone()..);
+        let of = range.take_while(move |(series, _)| series.starts_with(&first));
+        let is_whole = metric.len();
+        of.filter(move |(series, _)| {
+            series.as_bytes().get(is_whole).is_none_or(|next| *next == b'{')
+        })
+        .map(|(series, value)| (series.as_str(), *value))
+    }
+
+    fn truth(&self) -> Truth {
+        Truth {
+            connects: self.by("portolan_tcp_connects_total", "client"),
+            requests: self.by("portolan_request_duration_seconds_count", "client"),
+            resets: self.by("portolan_tcp_resets_total", "client"),
+            drops: self.by("portolan_listen_overflows_total", "service"),
+        }
+    }
+
+    /// Sums of a metric by a label, without zeros.
+    fn by(&self, metric: &str, label: &str) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for (series, value) in self.series(metric).filter(|(_, value)| *value > 0.0) {
+            *sums.entry(value_of(series, label)).or_default() += value as u64;
+        }
+        sums
+    }
+
+    /// Who is connected to, by name.
+    fn servers(&self) -> BTreeMap<String, u64> {
+        self.by("portolan_tcp_connects_total", "server")
+    }
+}
+
+fn value_of(series: &str, label: &str) -> String {
+    let (_, rest) = series.split_once(&format!("{label}=\"")).expect("the label");
+    rest.split('"').next().expect("a value").to_owned()
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014): histories that can be told by a number.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
+/// One thing that happens.
+fn happen(world: &mut World, random: &mut Random) {
+    let (program, other) = (random.below(6) as u32, random.below(6) as u32);
+    let nth = random.below(64) as usize;
+    match random.below(16) {
+        0..=4 => world.connect(program, other, true),
+        5 => world.connect(program, other, false),
+        6 => world.connect_unsent(program, other),
+        7 | 8 => world.request(nth, 1 + random.below(1_000_000)),
+        9 => world.reset(nth),
+        10 | 11 => world.close(nth),
+        12 => world.listen(program),
+        13 => world.drop_at_listener(program, random.below(2) == 0),
+        14 => world.resolve(program, other),
+        _ => match random.below(3) {
+            0 => world.answer(),
+            1 => world.give_up(),
+            _ => world.answers_at_once = !world.answers_at_once,
+        },
+    }
+}
+
+fn history(bench: &Bench, seed: u64) {
+    let mut random = Random(seed);
+    let world = World::new(1 + random.below(8) as u32, 1 + random.below(24) as u32);
+    let mut agent = bench.agent(Fake::new(world));
+    let mut is_aged = false;
+    for _ in 0..=random.below(6) {
+        for _ in 0..random.below(12) {
+            happen(&mut agent.world(), &mut random);
+        }
+        let seconds = match random.below(12) {
+            0 => 4_000,
+            1 => 400,
+            _ => random.below(5),
+        };
+        if seconds >= 400 {
+            // Rows end, and with them their series; a question does not stay open for so long.
+            is_aged = true;
+            agent.world().answer();
+        }
+        // Reading text takes longer than all the rest.
+        if random.below(8) == 0 {
+            agent.scrape(seconds);
+        } else {
+            agent.drain(seconds);
+            agent.read.clear();
+        }
+        if random.below(10) == 0 {
+            let adopted = agent.fake.adopted();
+            agent = bench.agent(adopted);
+            // What was answered of drops is not known to the next agent.
+            is_aged = true;
+        }
+    }
+    let metrics = agent.settle();
+    if !is_aged {
+        agent.check_totals(&metrics);
+    }
+}
+
+#[test]
+fn ten_thousand_random_histories_are_told_exactly() {
+    let bench = Bench::new();
+    let threads = thread::available_parallelism().map_or(1, usize::from) as u64;
+    thread::scope(|scope| {
+        for first in 0..threads {
+            let bench = &bench;
+            scope.spawn(move || {
+                for seed in (first..HISTORIES).step_by(threads as usize) {
+                    let told = catch_unwind(AssertUnwindSafe(|| history(bench, seed)));
+                    assert!(told.is_ok(), "history {seed} is not told as it was");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_late_name_takes_its_totals_along() {
+    let bench = Bench::new();
+    let mut agent = bench.agent(Fake::new(World::new(8, 8)));
+    agent.world().connect(0, 1, true);
+    agent.world().connect(0, 1, true);
+    agent.scrape(1);
+    // Nobody is known there, and nobody came.
+    let servers = agent.settle().servers();
+    assert_eq!(servers, BTreeMap::from([("10.0.0.2".to_owned(), 2)]));
+    agent.world().resolve(0, 1);
+    agent.world().connect(0, 1, true);
+    let servers = agent.scrape(1).servers();
+    assert_eq!(servers, BTreeMap::from([("host-1.example".to_owned(), 3)]));
+    // Somebody of this host listens there: that is a surer name yet.
+    agent.world().listen(1);
+    agent.scrape(1);
+    let metrics = agent.settle();
+    assert_eq!(metrics.servers(), BTreeMap::from([(name_of(1), 3)]));
+    agent.check_totals(&metrics);
+}
+
+#[test]
+fn full_tables_keep_totals_exact() {
+    let bench = Bench::new();
+    let mut agent = bench.agent(Fake::new(World::new(2, 3)));
+    for program in 0..5 {
+        for to in 0..4 {
+            agent.world().connect(program, to, true);
+            agent.world().request(to as usize, 1000);
+        }
+    }
+    let metrics = agent.settle();
+    agent.check_totals(&metrics);
+    let clients = metrics.by("portolan_tcp_connects_total", "client");
+    assert_eq!(clients, BTreeMap::from([(name_of(0), 3), ("other".to_owned(), 17)]));
+    let lost = metrics.by("portolan_events_lost_total", "class");
+    // Three programs of five find no owner's row; each of their connects asks anew.
+    assert_eq!(lost, BTreeMap::from([("edge".to_owned(), 17), ("owner".to_owned(), 12)]));
+}
+
+#[test]
+fn an_agent_that_takes_the_tables_over_goes_on_where_they_are() {
+    let bench = Bench::new();
+    let mut agent = bench.agent(Fake::new(World::new(8, 8)));
+    agent.world().connect(0, 1, true);
+    agent.world().connect_unsent(0, 2);
+    agent.scrape(1);
+    agent.world().connect(0, 1, false);
+    let mut next = bench.agent(agent.fake.adopted());
+    drop(agent);
+    let metrics = next.settle();
+    next.check_totals(&metrics);
+    next.world().connect(3, 1, true);
+    let metrics = next.settle();
+    next.check_totals(&metrics);
+}
+
+#[test]
+fn records_that_found_no_room_are_counted_as_lost() {
+    let bench = Bench::new();
+    let mut agent = bench.agent(Fake::new(World::new(8, 8)));
+    for _ in 0..10 {
+        agent.world().connect(0, 1, false);
+    }
+    let metrics = agent.settle();
+    let of = |metric| metrics.by(metric, "class").get("event").copied();
+    assert_eq!(of("portolan_events_exported_total"), Some(4));
+    assert_eq!(of("portolan_events_lost_total"), Some(6));
+    agent.check_totals(&metrics);
+}
+
+#[test]
+fn what_the_host_answers_late_is_told_late_and_exactly() {
+    let bench = Bench::new();
+    let mut agent = bench.agent(Fake::new(World::new(8, 8)));
+    agent.world().listen(1);
+    agent.scrape(1);
+    agent.world().answers_at_once = false;
+    for is_request in [true, false, true] {
+        agent.world().drop_at_listener(1, is_request);
+    }
+    agent.world().connect_unsent(0, 2);
+    let metrics = agent.scrape(1);
+    assert_eq!(metrics.truth(), Truth::default(), "nothing is known yet");
+    // While the questions are under way more happens.
+    agent.world().drop_at_listener(1, true);
+    agent.world().answer();
+    agent.scrape(1);
+    let metrics = agent.settle();
+    agent.check_totals(&metrics);
+    assert_eq!(metrics.by("portolan_listen_overflows_total", "service"), [(name_of(1), 3)].into());
+    let results = metrics.by("portolan_tcp_connects_total", "result");
+    assert_eq!(results, BTreeMap::from([("unreachable".to_owned(), 1)]));
+}
+
+#[test]
+fn what_the_host_never_answers_counts_all_the_same() {
+    let bench = Bench::new();
+    let mut agent = bench.agent(Fake::new(World::new(8, 8)));
+    agent.world().answers_at_once = false;
+    agent.world().connect_unsent(0, 2);
+    agent.scrape(1);
+    agent.world().give_up();
+    agent.world().answers_at_once = true;
+    let metrics = agent.settle();
+    agent.check_totals(&metrics);
+    let results = metrics.by("portolan_tcp_connects_total", "result");
+    assert_eq!(results, BTreeMap::from([("other".to_owned(), 1)]));
+}
+
+/// A host on which a look into a namespace hangs.
+struct Hanging {
+    fake: Fake,
+    probes: Probes,
+    /// Opening it waits for a writer.
+    fifo: PathBuf,
+}
+
+impl Host for Hanging {
+    fn connect_errno(&self, _netns: u32, _tgid: u32, _remote: SocketAddr) -> Pending<i32> {
+        let fifo = self.fifo.clone();
+        self.probes.ask(Kind::ConnectErrno, move || File::open(fifo).map(|_| 0))
+    }
+
+    fn addresses(&self, known: &[(u32, Address)]) -> Pending<Survey> {
+        self.fake.addresses(known)
+    }
+
+    fn listen_drops(&self, netns: u32, tgid: u32) -> Pending<Option<u64>> {
+        self.fake.listen_drops(netns, tgid)
+    }
+
+    fn sockets(&self, netns: u32, processes: Vec<u32>) -> Pending<Inspection> {
+        self.fake.sockets(netns, processes)
+    }
+
+    fn holder(&self, tgid: u32, inode: u32, netns: u32) -> Pending<HeldBy> {
+        self.fake.holder(tgid, inode, netns)
+    }
+
+    fn proxy_arguments(&self, tgid: u32) -> Pending<Vec<u8>> {
+        self.fake.proxy_arguments(tgid)
+    }
+
+    fn probes(&self) -> ProbesView {
+        Host::probes(&self.probes)
+    }
+}
+
+#[tokio::test]
+async fn a_look_that_hangs_delays_neither_scrapes_nor_the_end() {
+    const SOON: Duration = Duration::from_secs(1);
+    let directory = tempfile::tempdir().expect("a directory");
+    let fifo = directory.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs").success());
+    let probes = Probes::start().expect("threads");
+    let fake = Fake::new(World::new(8, 8));
+    fake.world().connect_unsent(0, 2);
+    let host = Hanging { fake: fake.clone(), probes: probes.clone(), fifo: fifo.clone() };
+    let core = Bench::new().core(&fake, Box::new(host));
+    let (source, requests) = telemetry::source::channel();
+    let (stop, stopping) = watch::channel(());
+    let hour = Duration::from_hours(1);
+    let running = thread::spawn(move || core.run(requests, stopping, hour, &probes));
+    let mut is_given_up = false;
+    while !is_given_up {
+        let began = Instant::now();
+        let snapshot = source.fresh().await.expect("a snapshot");
+        assert!(began.elapsed() < SOON, "a scrape took {:?}", began.elapsed());
+        // It counts as soon as nobody waits for it any more.
+        is_given_up = snapshot.ledger.exported[CONNECTION] == 1;
+        assert_eq!(source.stuck(), snapshot.probes.stuck);
+    }
+    assert_eq!(source.stuck(), 1);
+    let began = Instant::now();
+    drop(stop);
+    running.join().expect("no panic").expect("no error");
+    assert!(began.elapsed() < SOON, "the end took {:?}", began.elapsed());
+    // Let the thread go.
+    drop(File::options().read(true).write(true).open(fifo));
+}
