@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::client::Target;
+use super::target::Target;
 use super::{Output, human, print, window};
 use crate::api::relations::{Balance, BalanceGroup};
 use model::balance::{Share, Spread, Verdict};

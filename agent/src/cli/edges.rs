@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 
 use clap::{Args, ValueEnum};
 
-use super::client::Target;
 use super::table::{self, Column};
+use super::target::Target;
 use super::{Output, human, print};
 use crate::api::shapes::{Edge, Edges, Latency};
 use model::snapshot::Role;

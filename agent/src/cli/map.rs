@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use clap::{Args, ValueEnum};
 
-use super::client::Target;
+use super::target::Target;
 use super::{Output, human, print, window};
 use crate::api::relations::{Map, MapEdge};
 use model::map::Traffic;

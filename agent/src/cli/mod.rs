@@ -5,9 +5,7 @@
 
 mod agent;
 mod balance;
-mod client;
 mod config;
-mod control;
 mod edges;
 mod human;
 mod log;
@@ -20,6 +18,7 @@ mod segments;
 mod services;
 mod status;
 mod table;
+mod target;
 mod watch;
 mod window;
 
@@ -86,7 +85,7 @@ enum Command {
     /// Show which segments of the network connect, and which may.
     Segments(segments::SegmentsArgs),
     /// Show what a running agent sees, what it cannot see and why, and what it lost.
-    Status(client::Target),
+    Status(target::Target),
     /// Write the manual pages.
     #[command(after_long_help = manual::PAGES_EXAMPLES)]
     Man(manual::PagesArgs),

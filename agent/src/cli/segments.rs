@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
 
-use super::client::Target;
 use super::table::{self, Column};
+use super::target::Target;
 use super::{Output, human, print};
 use crate::api::relations::{Cell, Segments};
 use model::segments::Verdict;

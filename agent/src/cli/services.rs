@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use http::Method;
 
-use super::client::Target;
-use super::control::Control;
 use super::table::{self, Column};
+use super::target::Target;
 use super::{Output, human, print, watch};
 use crate::api::kept::{ServiceShape, Services};
 use crate::state::requests::{Register, Registered, Unregister};
@@ -79,7 +79,7 @@ struct RegisterArgs {
     #[arg(long, value_name = "NAMESPACE")]
     namespace: Option<String>,
     #[command(flatten)]
-    control: Control,
+    target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -87,7 +87,7 @@ struct UnregisterArgs {
     /// Its name, like billing or acme/partner.
     name: FullName,
     #[command(flatten)]
-    control: Control,
+    target: Target,
 }
 
 const fn name(title: &'static str, rank: u8) -> Column {
@@ -123,10 +123,10 @@ pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<()> {
             watch::every(Duration::from_secs(*every), || shown(target))
         }
         Some(ServicesCommand::Register(arguments)) => register(arguments),
-        Some(ServicesCommand::Unregister(UnregisterArgs { name, control })) => {
+        Some(ServicesCommand::Unregister(UnregisterArgs { name, target })) => {
             let request = Unregister { service: name.clone() };
-            let body = control.ask("DELETE", "/api/v1/services", &request)?;
-            show(control, &body, "no longer registered")
+            let body = target.change(Method::DELETE, "/api/v1/services", &request)?;
+            show(target, &body, "no longer registered")
         }
     }
 }
@@ -167,20 +167,20 @@ fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
 }
 
 fn register(arguments: &RegisterArgs) -> anyhow::Result<()> {
-    let RegisterArgs { name, addresses, namespace, control } = arguments;
+    let RegisterArgs { name, addresses, namespace, target } = arguments;
     let service = match namespace {
         Some(namespace) => format!("{namespace}/{name}").parse().map_err(anyhow::Error::msg)?,
         None => name.clone(),
     };
     let request = Register { service, addresses: addresses.clone() };
-    show(control, &control.ask("POST", "/api/v1/services", &request)?, "registered")
+    show(target, &target.change(Method::POST, "/api/v1/services", &request)?, "registered")
 }
 
-fn show(control: &Control, body: &str, done: &str) -> anyhow::Result<()> {
-    match control.output {
+fn show(target: &Target, body: &str, done: &str) -> anyhow::Result<()> {
+    match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
         Output::Table => {
-            let Registered { service, addresses } = serde_json::from_str(body)?;
+            let Registered { service, addresses } = target.read(body)?;
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             print(&format!("{service} is {done} at {}\n", addresses.join(", ")))
         }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::client::Target;
 use super::table::{self, Column};
+use super::target::Target;
 use super::{Output, human, print};
 use crate::api::shapes::Status;
 use model::snapshot::{SourceState, SourceView};

@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 
 use crate::api::ports::{Conflicts, ToldConflict};
-use crate::cli::client::Target;
+use crate::cli::target::Target;
 use crate::cli::{Output, print};
 use model::moment;
 use model::words::ago;

@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use http::Method;
 
-use super::super::control::{self, Control};
+use super::super::target::Target;
 use super::super::{Output, print};
+use super::netns;
 use crate::state::requests::{Free, Handed};
 use model::full_name::FullName;
 use model::port::Protocol;
@@ -48,14 +50,14 @@ pub(in crate::cli) struct FreeArgs {
     #[arg(long, requires = "service")]
     enforce: bool,
     /// In this network namespace, not in yours: host, a name as `ip netns` lists it, or a path.
-    #[arg(long, value_name = "NETNS", value_parser = control::netns)]
+    #[arg(long, value_name = "NETNS", value_parser = netns::parse)]
     netns: Option<u32>,
     #[command(flatten)]
-    control: Control,
+    target: Target,
 }
 
 pub(super) fn run(arguments: &FreeArgs) -> anyhow::Result<()> {
-    let FreeArgs { near, count, udp, service, env, until, enforce, netns, control } = arguments;
+    let FreeArgs { near, count, udp, service, env, until, enforce, netns, target } = arguments;
     let request = Free {
         near: *near,
         count: Some(*count),
@@ -66,10 +68,10 @@ pub(super) fn run(arguments: &FreeArgs) -> anyhow::Result<()> {
         enforce: *enforce,
         netns: *netns,
     };
-    let body = control.ask("POST", "/api/v1/ports/free", &request)?;
-    match control.output {
+    let body = target.change(Method::POST, "/api/v1/ports/free", &request)?;
+    match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&serde_json::from_str(&body)?)),
+        Output::Table => print(&text(&target.read(&body)?)),
     }
 }
 

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use clap::Args;
 
 use crate::api::ports::{Port, Ports};
-use crate::cli::client::Target;
 use crate::cli::table::{self, Column};
+use crate::cli::target::Target;
 use crate::cli::{Output, print};
 use crate::state::requests::ReservationShape;
 use model::conflicts::Party;

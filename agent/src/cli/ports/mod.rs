@@ -3,6 +3,7 @@
 mod conflicts;
 mod free;
 mod list;
+mod netns;
 mod reservations;
 mod reserve;
 mod who;

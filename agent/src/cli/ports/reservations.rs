@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::super::client::Target;
 use super::super::table::{self, Column};
+use super::super::target::Target;
 use super::super::{Output, human, print};
 use crate::api::kept::{KeptPort, Reservations};
 

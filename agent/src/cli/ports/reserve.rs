@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use http::Method;
 
-use super::super::control::{self, Control};
+use super::super::target::Target;
 use super::super::{Output, print};
+use super::netns;
 use crate::state::requests::{Release, ReservationShape, Reserve, Reserved};
 use model::full_name::FullName;
 use model::port::Port;
@@ -41,10 +43,10 @@ pub(in crate::cli) struct ReserveArgs {
     #[arg(long)]
     enforce: bool,
     /// In this network namespace, not in yours: host, a name as `ip netns` lists it, or a path.
-    #[arg(long, value_name = "NETNS", value_parser = control::netns)]
+    #[arg(long, value_name = "NETNS", value_parser = netns::parse)]
     netns: Option<u32>,
     #[command(flatten)]
-    control: Control,
+    target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -59,14 +61,14 @@ pub(in crate::cli) struct ReleaseArgs {
     #[arg(long, value_name = "dev|prod")]
     env: Option<Environment>,
     /// In this network namespace, not in yours: host, a name as `ip netns` lists it, or a path.
-    #[arg(long, value_name = "NETNS", value_parser = control::netns)]
+    #[arg(long, value_name = "NETNS", value_parser = netns::parse)]
     netns: Option<u32>,
     #[command(flatten)]
-    control: Control,
+    target: Target,
 }
 
 pub(super) fn run(arguments: &ReserveArgs) -> anyhow::Result<()> {
-    let ReserveArgs { port, service, env, until, enforce, netns, control } = arguments;
+    let ReserveArgs { port, service, env, until, enforce, netns, target } = arguments;
     let request = Reserve {
         port: port.number,
         protocol: port.protocol,
@@ -76,20 +78,20 @@ pub(super) fn run(arguments: &ReserveArgs) -> anyhow::Result<()> {
         enforce: *enforce,
         netns: *netns,
     };
-    show(control, &control.ask("POST", "/api/v1/reservations", &request)?, true)
+    show(target, &target.change(Method::POST, "/api/v1/reservations", &request)?, true)
 }
 
 pub(super) fn release(arguments: &ReleaseArgs) -> anyhow::Result<()> {
-    let ReleaseArgs { port, env, netns, control } = arguments;
+    let ReleaseArgs { port, env, netns, target } = arguments;
     let request =
         Release { port: port.number, protocol: port.protocol, environment: *env, netns: *netns };
-    show(control, &control.ask("DELETE", "/api/v1/reservations", &request)?, false)
+    show(target, &target.change(Method::DELETE, "/api/v1/reservations", &request)?, false)
 }
 
-fn show(control: &Control, body: &str, holds: bool) -> anyhow::Result<()> {
-    match control.output {
+fn show(target: &Target, body: &str, holds: bool) -> anyhow::Result<()> {
+    match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&serde_json::from_str(body)?, holds)),
+        Output::Table => print(&text(&target.read(body)?, holds)),
     }
 }
 

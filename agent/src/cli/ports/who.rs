@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{conflicts, list, reserve};
 use crate::api::ports::{Conflicts, Ports};
-use crate::cli::client::Target;
+use crate::cli::target::Target;
 use crate::cli::{Output, print, table};
 
 #[derive(Debug, Args)]

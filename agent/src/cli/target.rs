@@ -1,0 +1,177 @@
+//! Which agent a command asks, and how it shows the answer: the flags that these commands share.
+//!
+//! Without an address a command uses the Unix socket of the agent on this host if it may, and its
+//! port on the loopback otherwise. Changes go through the socket only.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use client::{Client, Credentials, DEFAULT_SOCKET, DEFAULT_URL, Error};
+use http::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Output;
+
+/// Heading of the flags in help texts.
+const HEADING: &str = "Which agent";
+
+/// Variables that these flags read by themselves, because it matters where a value comes from.
+const URL: &str = "PORTOLAN_URL";
+const SOCKET: &str = "PORTOLAN_SOCKET";
+
+/// Which agent to ask, and how to show its answer.
+#[derive(Debug, Default, Args)]
+pub(super) struct Target {
+    /// URL of the agent, http:// or https:// [default: the Unix socket if it is there and you may use it, else http://127.0.0.1:10062] [env: PORTOLAN_URL]
+    #[arg(long, value_name = "URL", conflicts_with = "socket", help_heading = HEADING)]
+    url: Option<String>,
+    /// Unix socket of the agent: control.sock in its run directory [default: /run/portolan/control.sock] [env: PORTOLAN_SOCKET]
+    #[arg(long, value_name = "PATH", help_heading = HEADING)]
+    socket: Option<PathBuf>,
+    /// Certificates (PEM) to trust beside the system's.
+    #[arg(long, value_name = "FILE", env = "PORTOLAN_CA_FILE", hide_env_values = true, help_heading = HEADING)]
+    ca_file: Option<PathBuf>,
+    /// Client certificate (PEM).
+    #[arg(long, value_name = "FILE", env = "PORTOLAN_CERT", hide_env_values = true, help_heading = HEADING)]
+    cert: Option<PathBuf>,
+    /// Private key (PEM) of the client certificate, if it is not in the same file.
+    #[arg(long, value_name = "FILE", env = "PORTOLAN_KEY", hide_env_values = true, help_heading = HEADING)]
+    key: Option<PathBuf>,
+    /// User for basic authentication.
+    #[arg(long, value_name = "NAME", env = "PORTOLAN_USER", hide_env_values = true, help_heading = HEADING)]
+    user: Option<String>,
+    /// File with the user's password.
+    #[arg(long, value_name = "FILE", env = "PORTOLAN_PASSWORD_FILE", hide_env_values = true, help_heading = HEADING)]
+    password_file: Option<PathBuf>,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Which way to an agent was named.
+#[derive(Debug, PartialEq, Eq)]
+enum Named {
+    Url(String),
+    Socket(PathBuf),
+    Nothing,
+}
+
+// === impl Target ===
+
+impl Target {
+    /// The JSON at `path`.
+    pub(super) fn text(&self, path: &str) -> anyhow::Result<String> {
+        let named = self.named(|name| std::env::var(name).ok());
+        Ok(self.fetch(named, Path::new(DEFAULT_SOCKET), path)?)
+    }
+
+    /// An answer of [`text`](Self::text) or [`change`](Self::change), read.
+    pub(super) fn read<T: DeserializeOwned>(&self, body: &str) -> anyhow::Result<T> {
+        serde_json::from_str(body).context(
+            "cannot read the agent's answer: is the agent of another version than this command?",
+        )
+    }
+
+    /// Asks for a change; the JSON that says what was done.
+    pub(super) fn change(
+        &self,
+        method: Method,
+        path: &str,
+        request: &impl Serialize,
+    ) -> anyhow::Result<String> {
+        let body = serde_json::to_string(request).context("writing the request")?;
+        let socket = match self.named(|name| std::env::var(name).ok()) {
+            Named::Socket(socket) => socket,
+            Named::Nothing => DEFAULT_SOCKET.into(),
+            Named::Url(url) => match std::env::var_os(SOCKET) {
+                // Both variables may be set for good: one for reading, one for changes.
+                Some(socket) if self.url.is_none() => socket.into(),
+                _ => bail!(
+                    "{url}: an agent takes changes only through its Unix socket; run this on the agent's host without --url and PORTOLAN_URL"
+                ),
+            },
+        };
+        Ok(Client::for_socket(&socket).change(method, path, body)?)
+    }
+
+    fn credentials(&self) -> Credentials {
+        let Self { ca_file, cert, key, user, password_file, .. } = self;
+        Credentials {
+            ca_file: ca_file.clone(),
+            cert: cert.clone(),
+            key: key.clone(),
+            user: user.clone(),
+            password_file: password_file.clone(),
+        }
+    }
+
+    /// Flags win over variables, of which the URL wins over the socket.
+    fn named(&self, variable: impl Fn(&str) -> Option<String>) -> Named {
+        let Self { url, socket, .. } = self;
+        let set = |name| variable(name).filter(|value| !value.is_empty());
+        match (url, socket) {
+            (Some(url), _) => Named::Url(url.clone()),
+            (None, Some(socket)) => Named::Socket(socket.clone()),
+            (None, None) => match (set(URL), set(SOCKET)) {
+                (Some(url), _) => Named::Url(url),
+                (None, Some(socket)) => Named::Socket(socket.into()),
+                (None, None) => Named::Nothing,
+            },
+        }
+    }
+
+    fn fetch(&self, named: Named, usual_socket: &Path, path: &str) -> Result<String, Error> {
+        match named {
+            Named::Url(url) => Client::for_url(&url, &self.credentials())?.get(path),
+            Named::Socket(socket) => Client::for_socket(&socket).get(path),
+            Named::Nothing => match Client::for_socket(usual_socket).get(path) {
+                Err(Error::NoSocket { .. } | Error::SocketForbidden { .. }) => {
+                    Client::for_url(DEFAULT_URL, &self.credentials())?.get(path)
+                }
+                result => result,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_variables_and_an_empty_variable_is_none() {
+        let variables = |name: &str| match name {
+            URL => Some("http://variable:1".to_owned()),
+            SOCKET => Some("/variable.sock".to_owned()),
+            _ => None,
+        };
+        let url = Target { url: Some("http://flag:1".to_owned()), ..Target::default() };
+        assert_eq!(url.named(variables), Named::Url("http://flag:1".to_owned()));
+        let socket = Target { socket: Some("/flag.sock".into()), ..Target::default() };
+        assert_eq!(socket.named(variables), Named::Socket("/flag.sock".into()));
+        let neither = Target::default();
+        assert_eq!(neither.named(variables), Named::Url("http://variable:1".to_owned()));
+        let only_socket = |name: &str| variables(name).filter(|_| name == SOCKET);
+        assert_eq!(neither.named(only_socket), Named::Socket("/variable.sock".into()));
+        assert_eq!(neither.named(|_| Some(String::new())), Named::Nothing);
+    }
+
+    #[test]
+    fn a_change_is_not_sent_to_a_url() {
+        let target = Target { url: Some("http://127.0.0.1:1".to_owned()), ..Target::default() };
+        let error = target.change(Method::POST, "/x", &()).expect_err("refused").to_string();
+        assert!(error.contains("only through its Unix socket"), "{error}");
+    }
+
+    #[test]
+    fn without_a_socket_a_named_one_is_an_error_with_the_fix() {
+        let nowhere = Named::Socket("/nowhere/control.sock".into());
+        let error = Target::default().fetch(nowhere, Path::new(""), "/x").expect_err("nobody");
+        assert_eq!(
+            error.to_string(),
+            "no agent listens on /nowhere/control.sock: start it with `portolan agent`, or name its socket with --socket"
+        );
+    }
+}
