@@ -47,7 +47,7 @@ pub fn of_load(outcome: &Outcome) -> Result<Vec<Row>> {
             ),
             row(
                 "P1",
-                "connection storm: processor time per connection",
+                "connection storm: CPU time per connection",
                 "≤ 1.04",
                 cost,
                 portolan,
@@ -70,7 +70,7 @@ pub fn of_load(outcome: &Outcome) -> Result<Vec<Row>> {
         Load::Requests | Load::Bulk => vec![
             row(
                 "P2",
-                "keep-alive requests, timed: processor time per request",
+                "keep-alive requests, timed: CPU time per request",
                 "≤ 1.06",
                 cost,
                 portolan,
@@ -88,7 +88,7 @@ pub fn of_load(outcome: &Outcome) -> Result<Vec<Row>> {
             ),
             row(
                 "P3",
-                "keep-alive requests, connections only: processor time per request",
+                "keep-alive requests, connections only: CPU time per request",
                 "≤ 1.01, 1.00 within",
                 cost,
                 bare,
@@ -107,7 +107,7 @@ fn all_in(outcome: &Outcome, of: &Ratios, what: &str, goal: &'static str, limit:
     let added = seconds(of.cost.median);
     Row {
         id: "P7",
-        what: format!("processor seconds per million {what}, all in, both sides"),
+        what: format!("CPU seconds per million {what}, in total, both sides"),
         goal,
         floor: floor.map_or_else(|_| String::new(), |floor| format!("{floor:.2}")),
         result: format!("{added:.2}"),
@@ -124,7 +124,7 @@ fn added_to_a_bind(outcome: &Outcome, of: &Ratios, which: &str) -> Row {
     Row {
         id: "ports",
         what: format!(
-            "nanoseconds of processor time added to a bind {which} ({:.0} without)",
+            "nanoseconds of CPU time added to a bind {which} ({:.0} without)",
             outcome.off.cost * 1e9
         ),
         goal: "≤ 2000",
@@ -160,7 +160,7 @@ pub fn of_daemon(daemon: &Daemon) -> Vec<Row> {
     {
         rows.push(counted(
             "P7",
-            format!("processor seconds of the daemon alone per million {what}"),
+            format!("CPU seconds of the daemon alone per million {what}"),
             "≤ 0.1",
             format!("{seconds:.3}"),
             *seconds <= 0.1,
@@ -218,8 +218,8 @@ pub fn of_insertion(insertion: &Insertion) -> Vec<Row> {
     let mut row = counted(
         "P10",
         format!(
-            "worst stall of one new row while tables grow to {rows}, milliseconds (a drain of so \
-             many known rows takes {drain_seconds:.1} s)"
+            "worst stall of one new row while tables grow to {rows}, milliseconds (a collection of \
+             as many known rows takes {drain_seconds:.1} s)"
         ),
         "≤ 1",
         format!("{worst:.3}"),
@@ -238,11 +238,11 @@ pub fn of_accuracy(accuracy: &Accuracy) -> Vec<Row> {
         rows.push(counted(
             "P11",
             format!(
-                "mean latency, {what}, against {against}: the furthest apart of {} loads",
+                "mean latency, {what}, against {against}: largest difference of {} loads",
                 compared.len()
             ),
             "within 5 % or 20 µs",
-            format!("{:.1} µs of {:.1}", ours * 1e6, truth * 1e6),
+            format!("{:.1} µs, reference {:.1}", ours * 1e6, truth * 1e6),
             Compared { ours, truth }.of_allowed() <= 1.0,
         ));
     }
@@ -310,7 +310,7 @@ pub fn of_hooks(costs: &[Cost]) -> Vec<Row> {
                 if let Some(worst) = worst {
                     rows.push(counted(
                         "P6",
-                        format!("the same of the dearest hook, {}", worst.name),
+                        format!("the same for the most expensive hook, {}", worst.name),
                         "≤ 1000",
                         format!("{:.0}", worst.above_empty()),
                         worst.above_empty() <= 1000.0,

@@ -71,7 +71,7 @@ impl Report {
     /// The table that decides.
     pub fn goal_table(&self) -> String {
         let mut table =
-            "| goal | what | goal | floor | result | 95 % interval | | others in the same run |\n\
+            "| goal | what | goal | floor | result | 95 % interval | | other tools in the same run |\n\
                          |---|---|---|---|---|---|---|---|\n"
                 .to_owned();
         for Row { id, what, goal, floor, result, interval, met, others } in &self.goals {
@@ -98,7 +98,7 @@ impl Report {
         let lines: Vec<String> = all
             .map(|(subject, why)| format!("**NOT MEASURED: {}: {why}**\n", subject.as_str()))
             .collect();
-        if lines.is_empty() { "Every peer ran.".to_owned() } else { lines.join("\n") }
+        if lines.is_empty() { "All tools ran.".to_owned() } else { lines.join("\n") }
     }
 }
 
@@ -106,11 +106,11 @@ fn load_section(outcome: &Outcome) -> String {
     let Outcome { load, plan, off, subjects, unavailable: _, errors } = outcome;
     let operation = load.operation();
     let mut section = format!(
-        "### One {operation} at a time: {:.0} {operation} per second, {:.1} µs of processor time \
-         each, with nothing on\n\n\
+        "### One {operation} at a time: {:.0} {operation} per second, {:.1} µs of CPU time \
+         each, baseline\n\n\
          {} rounds of {} s windows; {errors} operations failed; other programs used {:.1} % of \
          the busy time, the hypervisor took {:.1} %.\n\n\
-         | switched on | processor time | 95 % interval | of those who take part | per second | \
+         | loaded | CPU time | 95 % interval | participants only | per second | \
          95 % interval | windows |\n|---|---|---|---|---|---|---|\n",
         off.throughput,
         off.cost * 1e6,
@@ -152,7 +152,7 @@ fn hook_section(cost: &Cost) -> String {
     };
     let mut section = format!(
         "### {name}: {:.1} runs and {:.0} ns per {operation}, both sides\n\n\
-         | hook | runs per {operation} | ns per run | an empty program | above it | 95 % interval |\n\
+         | hook | runs per {operation} | ns per run | empty program | difference | 95 % interval |\n\
          |---|---|---|---|---|---|\n",
         cost.runs(),
         cost.nanoseconds(),
