@@ -137,41 +137,4 @@ impl Target {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flags_win_over_variables_and_an_empty_variable_is_none() {
-        let variables = |name: &str| match name {
-            URL => Some("http://variable:1".to_owned()),
-            SOCKET => Some("/variable.sock".to_owned()),
-            _ => None,
-        };
-        let url = Target { url: Some("http://flag:1".to_owned()), ..Target::default() };
-        assert_eq!(url.named(variables), Named::Url("http://flag:1".to_owned()));
-        let socket = Target { socket: Some("/flag.sock".into()), ..Target::default() };
-        assert_eq!(socket.named(variables), Named::Socket("/flag.sock".into()));
-        let neither = Target::default();
-        assert_eq!(neither.named(variables), Named::Url("http://variable:1".to_owned()));
-        let only_socket = |name: &str| variables(name).filter(|_| name == SOCKET);
-        assert_eq!(neither.named(only_socket), Named::Socket("/variable.sock".into()));
-        assert_eq!(neither.named(|_| Some(String::new())), Named::Nothing);
-    }
-
-    #[test]
-    fn a_change_is_not_sent_to_a_url() {
-        let target = Target { url: Some("http://127.0.0.1:1".to_owned()), ..Target::default() };
-        let error = target.change(Method::POST, "/x", &()).expect_err("refused").to_string();
-        assert!(error.contains("only through its Unix socket"), "{error}");
-    }
-
-    #[test]
-    fn without_a_socket_a_named_one_is_an_error_with_the_fix() {
-        let nowhere = Named::Socket("/nowhere/control.sock".into());
-        let error = Target::default().fetch(nowhere, Path::new(""), "/x").expect_err("nobody");
-        assert_eq!(
-            error.to_string(),
-            "no agent listens on /nowhere/control.sock: start it with `portolan agent`, or name its socket with --socket"
-        );
-    }
-}
+mod tests;

@@ -111,7 +111,7 @@ impl From<&CertificateError> for CertificateProblem {
         match error {
             CertificateError::UnknownIssuer => Self::UnknownIssuer,
             CertificateError::NotValidForNameContext { presented, .. } => {
-                Self::OtherName(presented.clone())
+                Self::OtherName(presented.iter().map(|name| bare(name)).collect())
             }
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
@@ -121,6 +121,12 @@ impl From<&CertificateError> for CertificateProblem {
             other => Self::Other(other.to_string()),
         }
     }
+}
+
+/// A name of a certificate as people write it; rustls says `DnsName("localhost")`.
+fn bare(name: &str) -> String {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"').to_owned()
 }
 
 /// Whether a server has shown a certificate that is marked as one of an authority, as
