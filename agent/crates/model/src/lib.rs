@@ -14,6 +14,7 @@ pub mod breaches;
 pub mod claims;
 pub mod clash;
 pub mod conflicts;
+pub mod duration;
 pub mod enforcement;
 pub mod ephemeral;
 #[cfg(any(test, feature = "fixture"))]
