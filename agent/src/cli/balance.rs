@@ -16,9 +16,9 @@ Examples:
   portolan balance api --window 1m
   portolan balance --output json | jq '.groups[] | select(.requests.verdict == \"unbalanced\")'
 
-The share of a backend is what it got of what the client sent to all backends of that server and
-port. It should be the same for all, or as balance.weights says, within 5 percentage points. With
-too few samples chance alone explains more than that, and nothing is said.";
+The share of a backend is its part of what the client sent to all backends of that server and port.
+Load is balanced if every share is within 5 percentage points of the expected one, which is equal
+for all or set by balance.weights. With too few samples there is no verdict.";
 
 /// Cells of a bar.
 const WIDTH: usize = 20;
@@ -28,9 +28,9 @@ const WIDTH: usize = 20;
 pub(super) struct BalanceArgs {
     #[command(flatten)]
     target: Target,
-    /// Servers to show; all with more than one backend if none is named.
+    /// Services to show [default: all with more than one backend].
     services: Vec<String>,
-    /// What happened in this time up to now, at most 5m.
+    /// Time window up to now, at most 5m.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = window::parse)]
     window: u64,
 }
@@ -62,7 +62,7 @@ fn text(answer: &Balance, with_single: bool) -> String {
         };
     }
     // Writing into a String cannot fail.
-    let _ = writeln!(text, "\nover the last {} s", answer.seconds);
+    let _ = writeln!(text, "\nover the last {}", human::span(answer.seconds as f64));
     text
 }
 
@@ -95,7 +95,7 @@ fn push_group(text: &mut String, group: &BalanceGroup) {
             let part = part.unwrap_or_default();
             let _ = writeln!(
                 text,
-                "    {:longest$}  {}  {:>5}  {:>6}  due {}",
+                "    {:longest$}  {}  {:>5}  {:>6}  expected {}",
                 label(share),
                 bar(part),
                 human::percent(part),
@@ -112,7 +112,7 @@ fn verdict(spread: &Spread) -> String {
         Verdict::Balanced => format!("balanced, within {deviation:.1} points"),
         Verdict::Unbalanced => format!("UNBALANCED, off by {deviation:.1} points"),
         Verdict::TooFew => {
-            format!("too few to tell ({} of at least {})", spread.total, spread.minimum)
+            format!("too few samples ({} of at least {})", spread.total, spread.minimum)
         }
     }
 }
@@ -128,18 +128,18 @@ mod tests {
     use model::fixture::snapshot;
 
     #[test]
-    fn shares_are_bars_with_what_is_due() {
+    fn shares_are_bars_beside_what_is_expected() {
         let answer = Balance::new(&snapshot(), 300, &[]);
         assert_eq!(
             text(&answer, false),
             "\
 prod/shop → postgres:5432
-  connections: too few to tell (12 of at least 400)
-    10.0.0.2:5432  ███████████████·····    75%       9  due 50%
-    10.0.0.3:5432  █████···············    25%       3  due 50%
+  connections: too few samples (12 of at least 400)
+    10.0.0.2:5432  ███████████████·····    75%       9  expected 50%
+    10.0.0.3:5432  █████···············    25%       3  expected 50%
   requests: UNBALANCED, off by 25.0 points
-    10.0.0.2:5432  ███████████████·····    75%     600  due 50%
-    10.0.0.3:5432  █████···············    25%     200  due 50%
+    10.0.0.2:5432  ███████████████·····    75%     600  expected 50%
+    10.0.0.3:5432  █████···············    25%     200  expected 50%
 
 over the last 100 s
 "

@@ -12,40 +12,39 @@ use model::map::Traffic;
 
 const EXAMPLES: &str = "\
 Examples:
-  portolan map                                      everything, as a tree from the outermost clients on
-  portolan map --window 1m                          what went on in the last minute
-  portolan map api postgres                         what leads to these services, and where they lead
+  portolan map                                      everything, as a tree that starts at the clients
+  portolan map --window 1m                          only the last minute
+  portolan map api postgres                         only these services, their clients and dependencies
   portolan map --format mermaid > map.mmd           for Markdown: GitHub, GitLab and others draw it
   portolan map --format dot | dot -Tsvg > map.svg
   portolan map --output json | jq '.edges[] | select(.failed > 0)'
 
-A connection between two services of this host is drawn once, with the numbers of its client's
-side. Rates are over the time since the agent started, or over --window. FAILED are attempts to
-connect that failed.";
+A connection between two services of this host is drawn once, with the numbers of the client side.
+Rates are averages since the agent started, or over --window; `failed` counts failed connects.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct MapArgs {
     #[command(flatten)]
     target: Target,
-    /// Services to draw the surroundings of; all if none is named.
+    /// Services to draw with their clients and dependencies [default: all].
     services: Vec<String>,
-    /// How to draw it.
+    /// Drawing format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Only what happened in this time up to now, at most 5m [default: since the agent started].
+    /// Time window up to now, at most 5m [default: since the agent started].
     #[arg(long, value_name = "DURATION", value_parser = window::parse)]
     window: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For the terminal.
+    /// A tree for the terminal.
     #[default]
     Tree,
     /// A Mermaid flowchart.
     Mermaid,
-    /// For Graphviz.
+    /// A Graphviz graph.
     Dot,
     /// The agent's JSON, as with --output json.
     Json,
@@ -102,7 +101,7 @@ fn summary(traffic: &Traffic) -> String {
 
 fn tree(map: &Map) -> String {
     if map.edges.is_empty() {
-        return "No connection has been seen in that time.\n".to_owned();
+        return "No connections in that time.\n".to_owned();
     }
     let mut outgoing: BTreeMap<Node<'_>, Vec<&MapEdge>> = BTreeMap::new();
     let mut served: BTreeSet<Node<'_>> = BTreeSet::new();
@@ -126,7 +125,7 @@ fn tree(map: &Map) -> String {
     if map.not_drawn > 0 {
         let _ = writeln!(
             drawing.text,
-            "({} connections found no row and are not drawn; raise limits.edges)",
+            "({} connections are not drawn because the edge table was full; raise limits.edges)",
             map.not_drawn
         );
     }
@@ -296,7 +295,7 @@ web
         );
         let own = map(vec![edge("a", "a", 1, 20, 0)]);
         assert_eq!(tree(&own), "a\n└─ a:1  1 req/s, p99 2 ms  (see above)\n");
-        assert_eq!(tree(&map(vec![])), "No connection has been seen in that time.\n");
+        assert_eq!(tree(&map(vec![])), "No connections in that time.\n");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! `portolan services`: services, where they are and how well, and names given by hand.
+//! `portolan services`: services with ports and health, and names registered by hand.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -24,9 +25,9 @@ Examples:
   portolan services register partner --address 203.0.113.0/24 --namespace acme
   portolan services unregister acme/partner
 
-Health is of the last five to six minutes, as the traffic of this host shows it. failing: most
-attempts to connect fail; degraded: some fail, connections are reset, or a listener drops
-connection requests; ok: none of these; idle: no traffic.";
+Health covers the traffic of this host over the last five to six minutes. failing: most connects
+fail; degraded: some fail, connections are reset, or a listener drops connection requests; ok: none
+of these; idle: no traffic; -: it serves no port (a client only).";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
@@ -39,21 +40,21 @@ pub(super) struct ServicesArgs {
 
 #[derive(Debug, Subcommand)]
 enum ServicesCommand {
-    /// Show services, where they are and how well (the default).
+    /// List services with ports and health (the default).
     List(Target),
-    /// Say in sentences how a service is, or those that are not well.
+    /// Explain the health of a service, or of all unhealthy ones.
     Health(HealthArgs),
-    /// Show the list again and again.
+    /// Refresh the list continuously.
     Watch(WatchArgs),
-    /// Name an address, a network or a port that nothing else can name.
+    /// Register a name for addresses, networks or ports.
     Register(RegisterArgs),
-    /// Forget a name given by hand.
+    /// Remove a registered name.
     Unregister(UnregisterArgs),
 }
 
 #[derive(Debug, Args)]
 struct HealthArgs {
-    /// The service, like postgres or shop/postgres; without it all that are failing or degraded.
+    /// The service, like postgres or shop/postgres [default: all that are failing or degraded].
     service: Option<FullName>,
     #[command(flatten)]
     target: Target,
@@ -61,7 +62,7 @@ struct HealthArgs {
 
 #[derive(Debug, Args)]
 struct WatchArgs {
-    /// Seconds between two looks.
+    /// Seconds between two refreshes.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     every: u64,
     #[command(flatten)]
@@ -72,10 +73,10 @@ struct WatchArgs {
 struct RegisterArgs {
     /// Its name, like billing.
     name: FullName,
-    /// Where it is: IP:PORT, IP, CIDR, CIDR:PORT or PORT; may be repeated.
+    /// Its endpoint: IP:PORT, IP, CIDR, CIDR:PORT or PORT; may be repeated.
     #[arg(long = "address", value_name = "ADDRESS", required = true, value_delimiter = ',')]
     addresses: Vec<Endpoint>,
-    /// Where the name is unique.
+    /// Namespace of the name.
     #[arg(long, value_name = "NAMESPACE")]
     namespace: Option<String>,
     #[command(flatten)]
@@ -109,7 +110,7 @@ const COLUMNS: &[Column] = &[
     number("P50", 5),
     number("P99", 0),
     number("RESETS", 0),
-    number("DROPPED", 6),
+    number("LISTEN DROPS", 6),
 ];
 
 pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<()> {
@@ -155,13 +156,13 @@ fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
     };
     services.retain(wanted);
     if let (Some(service), true) = (service, services.is_empty()) {
-        anyhow::bail!("no service is called {service}; `portolan services` lists them");
+        anyhow::bail!("there is no service {service}; `portolan services` lists them");
     }
     match target.output {
         Output::Json => {
             print(&format!("{}\n", serde_json::to_string(&Services { taken_seconds, services })?))
         }
-        Output::Table if services.is_empty() => print("Nothing is failing or degraded.\n"),
+        Output::Table if services.is_empty() => print("No service is failing or degraded.\n"),
         Output::Table => print(&services.iter().map(sentence).collect::<String>()),
     }
 }
@@ -189,7 +190,7 @@ fn show(target: &Target, body: &str, done: &str) -> anyhow::Result<()> {
 
 fn text(answer: &Services, room: Option<usize>) -> String {
     if answer.services.is_empty() {
-        return "No service has been seen yet.\n".to_owned();
+        return "No services yet.\n".to_owned();
     }
     let rows: Vec<_> = answer.services.iter().map(row).collect();
     table::render(COLUMNS, &rows, room)
@@ -200,9 +201,9 @@ fn row(one: &ServiceShape) -> Vec<String> {
     let latency = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), human::duration);
     vec![
         human::full_name(&one.service_namespace, &one.service),
-        one.kind.as_str().to_owned(),
+        kind(one).to_owned(),
         places(one),
-        health.state.as_str().to_owned(),
+        state(one).to_owned(),
         human::count(health.connects_ok),
         human::count(health.connects_failed),
         human::count(health.requests),
@@ -211,6 +212,17 @@ fn row(one: &ServiceShape) -> Vec<String> {
         human::count(health.resets),
         human::count(health.listen_overflows),
     ]
+}
+
+/// What it is; a name that is only an address is nothing more.
+fn kind(one: &ServiceShape) -> &'static str {
+    if one.service.parse::<IpAddr>().is_ok() { "address" } else { one.kind.as_str() }
+}
+
+/// Health is of what serves: a client has none.
+fn state(one: &ServiceShape) -> &'static str {
+    let serves = !(one.listens.is_empty() && one.serves.is_empty() && one.registered.is_empty());
+    if one.health.state == HealthState::Idle && !serves { "-" } else { one.health.state.as_str() }
 }
 
 /// What it listens on; of a service elsewhere, what it is reached at or registered for.
@@ -241,12 +253,12 @@ fn sentence(one: &ServiceShape) -> String {
         health.state.as_str()
     );
     // Writing into a String cannot fail.
-    let _ = write!(text, " over the last {}", human::duration(health.window_seconds.round()));
+    let _ = write!(text, " over the last {}", human::span(health.window_seconds));
     if let Some(ratio) = health.success_ratio {
         let attempts = health.connects_ok + health.connects_failed;
         let _ = write!(
             text,
-            "; {:.1} % of {} attempts to connect succeeded",
+            "; {:.1} % of {} connects succeeded",
             ratio * 100.0,
             human::count(attempts)
         );
@@ -254,7 +266,7 @@ fn sentence(one: &ServiceShape) -> String {
     if let (Some(p50), Some(p99)) = (health.p50_seconds, health.p99_seconds) {
         let _ = write!(
             text,
-            "; {} requests, half within {}, 99 % within {}",
+            "; {} requests, p50 {}, p99 {}",
             human::count(health.requests),
             human::duration(p50),
             human::duration(p99)
@@ -303,7 +315,7 @@ mod tests {
         let answer = answer();
         let postgres = answer.services.iter().find(|one| one.service == "postgres");
         let said = sentence(postgres.expect("there"));
-        assert!(said.contains("76.9 % of 13 attempts to connect succeeded"), "{said}");
+        assert!(said.contains("76.9 % of 13 connects succeeded"), "{said}");
         assert!(said.contains("; 3 resets"), "{said}");
     }
 }

@@ -1,4 +1,4 @@
-//! `portolan status`: what the agent sees, what it cannot see and why, and what it lost.
+//! `portolan status`: what the agent sees, what it cannot see and why, and what it dropped.
 
 use std::fmt::Write;
 
@@ -21,7 +21,7 @@ fn text(status: &Status) -> String {
     // Writing into a String cannot fail.
     let _ = writeln!(
         text,
-        "Portolan {} on kernel {}: {} edges, {} listeners, {} owners without a name, {} sockets taken over at the start.",
+        "Portolan {} on kernel {}: {} edges, {} listeners, {} unidentified processes, {} pre-existing sockets.",
         status.version,
         status.kernel,
         status.edges,
@@ -33,7 +33,7 @@ fn text(status: &Status) -> String {
         if status.drains == 0 { 0.0 } else { status.drain_seconds / status.drains as f64 };
     let _ = writeln!(
         text,
-        "The kernel's tables were read {} times, {} each.\n",
+        "{} map reads, {} each.\n",
         human::count(status.drains),
         human::duration(per_drain)
     );
@@ -42,14 +42,14 @@ fn text(status: &Status) -> String {
         let mib = |bytes: Option<u64>| bytes.unwrap_or(0) >> 20;
         let _ = writeln!(
             text,
-            "Memory is short ({} of {} MiB): edges that are new are counted as `other`.\n",
+            "Memory is short ({} of {} MiB): new edges are counted in the row `other`.\n",
             mib(used),
             mib(limit)
         );
     }
     push_hooks(&mut text, status);
     if !status.disabled.is_empty() {
-        let _ = writeln!(text, "\nNot seen on this host:");
+        let _ = writeln!(text, "\nNot available on this host:");
         for disabled in &status.disabled {
             let _ = writeln!(text, "  {} ({})", disabled.what, disabled.why);
         }
@@ -82,14 +82,19 @@ fn push_hooks(text: &mut String, status: &Status) {
     text.push_str(&table::render(&columns, &rows, None));
     for hook in status.hooks.iter().filter(|hook| !hook.attached) {
         let reason = hook.reason.as_deref().unwrap_or("no reason known");
-        let _ = writeln!(text, "  {}: {reason}; not seen: {}", hook.name, hook.lost_without);
+        let _ = writeln!(text, "  {}: {reason}; not available: {}", hook.name, hook.lost_without);
     }
 }
 
 fn push_sources(text: &mut String, status: &Status) {
     let there = |source: &&SourceView| source.state != SourceState::Absent;
-    let columns =
-        [name("NAMES FROM"), name("STATE"), number("TOLD"), number("ASKED"), number("FAILED")];
+    let columns = [
+        name("NAME SOURCE"),
+        name("STATE"),
+        number("ENTRIES"),
+        number("QUERIES"),
+        number("ERRORS"),
+    ];
     let row = |source: &SourceView| {
         vec![
             source.name.clone(),
@@ -112,7 +117,8 @@ fn push_sources(text: &mut String, status: &Status) {
 }
 
 fn push_ledger(text: &mut String, status: &Status) {
-    let columns = [name("FACTS"), number("SEEN"), number("EXPORTED"), number("LOST"), name("WHY")];
+    let columns =
+        [name("EVENTS"), number("SEEN"), number("EXPORTED"), number("DROPPED"), name("REASON")];
     let row = |entry: &crate::api::shapes::LedgerEntry| {
         let why: Vec<String> =
             entry.lost.iter().map(|(reason, n)| format!("{reason} {}", human::count(*n))).collect();
@@ -129,14 +135,14 @@ fn push_ledger(text: &mut String, status: &Status) {
     if status.recursion_misses > 0 {
         let _ = writeln!(
             text,
-            "  The kernel skipped {} runs of hooks that were already running on that CPU.",
+            "  The kernel skipped {} runs of hooks because one was running on that CPU already.",
             human::count(status.recursion_misses)
         );
     }
 }
 
 fn push_maps(text: &mut String, status: &Status) {
-    let columns = [name("TABLE"), number("ROWS"), number("OF"), number("FULL")];
+    let columns = [name("MAP"), number("USED"), number("CAPACITY"), number("FULL")];
     let row = |map: &model::snapshot::MapView| {
         let full = if map.capacity == 0 { 0.0 } else { map.entries as f64 / map.capacity as f64 };
         vec![
@@ -165,42 +171,42 @@ mod tests {
     use telemetry::Build;
 
     #[test]
-    fn it_says_what_is_seen_what_not_and_what_was_lost() {
+    fn it_says_what_is_seen_what_not_and_what_was_dropped() {
         let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
         assert_eq!(
             text(&Status::new(&build, &snapshot())),
             "\
-Portolan 0.0.0 on kernel 6.18.0: 3 edges, 3 listeners, 1 owners without a name, 5 sockets taken over at the start.
-The kernel's tables were read 100 times, 2.5 ms each.
+Portolan 0.0.0 on kernel 6.18.0: 3 edges, 3 listeners, 1 unidentified processes, 5 pre-existing sockets.
+100 map reads, 2.5 ms each.
 
-Memory is short (42 of 47 MiB): edges that are new are counted as `other`.
+Memory is short (42 of 47 MiB): new edges are counted in the row `other`.
 
 HOOK                 STATE     RUNS    EACH  MISSED
 inet_sock_set_state  attached    90  500 ns       0
 sock_send_length     off          0    0 ns       0
-  sock_send_length: this kernel has no such tracepoint; not seen: request latency
+  sock_send_length: this kernel has no such tracepoint; not available: request latency
 
-Not seen on this host:
+Not available on this host:
   request latency of clients (sock_send_length: this kernel has no such tracepoint)
 
-NAMES FROM  STATE  TOLD  ASKED  FAILED
-docker      up       12     34       1
+NAME SOURCE  STATE  ENTRIES  QUERIES  ERRORS
+docker       up          12       34       1
 
-FACTS       SEEN  EXPORTED  LOST  WHY
-connection    18        18     0
-request        8         8     0
-reset          0         4     0
-socket         0        15     0
-edge           4         3     1  no_slot 1
-owner          0         2     0
-event          9         7     2  rate_limited 2
-bind           0         0     0
-dns_answer     0         0     0
-  The kernel skipped 1 runs of hooks that were already running on that CPU.
+EVENTS      SEEN  EXPORTED  DROPPED  REASON
+connection    18        18        0
+request        8         8        0
+reset          0         4        0
+socket         0        15        0
+edge           4         3        1  no_slot 1
+owner          0         2        0
+event          9         7        2  rate_limited 2
+bind           0         0        0
+dns_answer     0         0        0
+  The kernel skipped 1 runs of hooks because one was running on that CPU already.
 
-TABLE   ROWS    OF  FULL
-edges      7  4096   0 %
-owners     3  1024   0 %
+MAP     USED  CAPACITY  FULL
+edges      7      4096   0 %
+owners     3      1024   0 %
 "
         );
     }

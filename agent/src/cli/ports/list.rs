@@ -1,4 +1,4 @@
-//! `portolan ports`: a row for each port that somebody has.
+//! `portolan ports`: a row for each port that a process holds or that is reserved.
 
 use std::net::SocketAddr;
 
@@ -36,7 +36,7 @@ const COLUMNS: &[Column] = &[
     left("HOLDER", 0),
     Column { title: "PID", left: false, rank: 6 },
     left("SINCE", 7),
-    Column { title: "WAITING", left: false, rank: 8 },
+    Column { title: "BACKLOG", left: false, rank: 8 },
     left("RESERVED FOR", 3),
     left("LAST CONFLICT", 2),
     left("NETNS", 4),
@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &ListArgs) -> anyhow::Result<()> {
 /// The ports as a table.
 pub(super) fn text(answer: &Ports, room: Option<usize>) -> String {
     if answer.ports.is_empty() && answer.vacant.is_empty() {
-        return "No program has asked for a port yet.\n".to_owned();
+        return "No ports yet.\n".to_owned();
     }
     let host = answer.host_netns;
     let held = answer.ports.iter().map(|port| row(port, answer.taken_seconds, host));
@@ -92,7 +92,7 @@ fn warning(view: &EphemeralView) -> String {
         format!(", {} of them to {}", ephemeral.most, SocketAddr::new(address, port))
     });
     format!(
-        "{} has {} of {} ephemeral ports in use{most}; {} closed connections are remembered (TIME_WAIT)\n",
+        "warning: {}: {} of {} ephemeral ports in use{most}; {} sockets in TIME_WAIT\n",
         netns_of.name,
         ephemeral.used_tcp.max(ephemeral.used_udp),
         ephemeral.size(),
@@ -105,10 +105,12 @@ fn row(port: &Port, now: f64, host: Option<u32>) -> Placed {
     let when = |at: Option<f64>, never: &str| {
         at.map_or_else(|| never.to_owned(), |at| format!("{} ago", ago(now - at)))
     };
-    let waiting = if view.max_backlog == 0 {
+    let backlog = if view.max_backlog == 0 {
         String::new()
     } else {
-        format!("{}/{}", view.backlog, view.max_backlog)
+        // The kernel lets one more wait than the limit says (sk_acceptq_is_full).
+        let full = if view.backlog > view.max_backlog { " (full)" } else { "" };
+        format!("{}/{}{full}", view.backlog, view.max_backlog)
     };
     let mut address = view.address.to_string();
     if view.v6_only && view.address.is_unspecified() {
@@ -121,8 +123,8 @@ fn row(port: &Port, now: f64, host: Option<u32>) -> Placed {
         view.state.as_str().to_owned(),
         holder(&view.holder, view.sockets),
         if view.holder.pid == 0 { String::new() } else { view.holder.pid.to_string() },
-        when(view.since_seconds, "before the agent"),
-        waiting,
+        when(view.since_seconds, "before the agent started"),
+        backlog,
         reserved_for.as_ref().map(ToString::to_string).unwrap_or_default(),
         when(*last_conflict_seconds, ""),
         netns((Some(view.netns) != host).then_some(view.netns)),
@@ -216,11 +218,11 @@ mod tests {
             vec![postgres()],
             &[],
             "\
-PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING  RESERVED FOR  LAST CONFLICT
+PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       BACKLOG  RESERVED FOR  LAST CONFLICT
 5432  tcp       :: (IPv6 only)  listening  postgres ×2  811  1 hour ago    1/200                1 minute ago
 ",
         );
-        check(Vec::new(), &[], "No program has asked for a port yet.\n");
+        check(Vec::new(), &[], "No ports yet.\n");
     }
 
     #[test]
@@ -230,7 +232,7 @@ PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING
             vec![reserved],
             &["80 web", "5432/udp statsd"],
             "\
-PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING  RESERVED FOR  LAST CONFLICT
+PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       BACKLOG  RESERVED FOR  LAST CONFLICT
   80  tcp                       reserved                                          web
 5432  tcp       :: (IPv6 only)  listening  postgres ×2  811  1 hour ago    1/200  shop/db       1 minute ago
 5432  udp                       reserved                                          statsd
@@ -246,7 +248,7 @@ PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING
             vec![postgres(), there],
             &[],
             "\
-PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING  RESERVED FOR  LAST CONFLICT  NETNS
+PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       BACKLOG  RESERVED FOR  LAST CONFLICT  NETNS
 5432  tcp       :: (IPv6 only)  listening  postgres ×2  811  1 hour ago    1/200                1 minute ago   host
 5432  tcp       :: (IPv6 only)  listening  postgres ×2  811  1 hour ago    1/200                1 minute ago   4026532000
 ",

@@ -1,4 +1,4 @@
-//! `portolan ports reservations`: who may have which port, and who does not keep to it.
+//! `portolan ports reservations`: reserved ports, who holds them, and breaches.
 
 use std::fmt::Write as _;
 
@@ -15,7 +15,7 @@ Examples:
   portolan ports reservations --output json | jq '.reservations[] | select(.breaches > 0)'
 
 Reservations from the configuration (ORIGIN config) are changed there. One that is not in force has
-run out, or is for the other environment.";
+expired, or is for the other environment.";
 
 /// Breaches shown at most; JSON has more.
 const LAST: usize = 5;

@@ -20,9 +20,9 @@ Examples:
   portolan ports reserve 3001 --for web --until 2h
   portolan ports reserve 5432 --for postgres --enforce
 
-Who else takes the port is told: in the agent's log, in `portolan ports reservations` and in
-portolan_port_reservation_breaches_total. With --enforce the kernel refuses it to who is known to
-be someone else, as long as the agent runs. Kept across restarts of agent and host.";
+Any other process that binds the port is reported: in the agent's log, in `portolan ports
+reservations` and in portolan_port_reservation_breaches_total. With --enforce, bind() by other
+processes fails with EPERM while the agent runs. Reservations survive restarts of agent and host.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -30,19 +30,19 @@ pub(in crate::cli) struct ReserveArgs {
     /// The port: 5432, 8125/udp.
     #[arg(value_name = "PORT[/udp]")]
     port: Port,
-    /// For whom: the service as `portolan edges` shows it, like postgres or shop/postgres.
+    /// The service, as `portolan edges` shows it: postgres or shop/postgres.
     #[arg(long = "for", value_name = "SERVICE")]
     service: FullName,
-    /// Only on hosts that are for this (the agent's --ports.environment).
+    /// Only on hosts of this environment (--ports.environment of the agent).
     #[arg(long, value_name = "dev|prod")]
     env: Option<Environment>,
-    /// Until when: 2h, 7d, 2030-12-01, 2030-12-01T10:00:00Z; else until it is released.
+    /// End of the reservation: 2h, 7d, 2030-12-01, 2030-12-01T10:00:00Z [default: until released].
     #[arg(long, value_name = "WHEN")]
     until: Option<String>,
-    /// Refuse the port to others.
+    /// Make bind() by other processes fail with EPERM.
     #[arg(long)]
     enforce: bool,
-    /// In this network namespace, not in yours: host, a name as `ip netns` lists it, or a path.
+    /// Network namespace: host, a name as `ip netns` lists it, or a path [default: yours].
     #[arg(long, value_name = "NETNS", value_parser = netns::parse)]
     netns: Option<u32>,
     #[command(flatten)]
@@ -57,10 +57,10 @@ pub(in crate::cli) struct ReleaseArgs {
     /// The port: 5432, 8125/udp.
     #[arg(value_name = "PORT[/udp]")]
     port: Port,
-    /// Which one, if it is reserved for dev and for prod.
+    /// Environment, if the port is reserved for dev and for prod.
     #[arg(long, value_name = "dev|prod")]
     env: Option<Environment>,
-    /// In this network namespace, not in yours: host, a name as `ip netns` lists it, or a path.
+    /// Network namespace: host, a name as `ip netns` lists it, or a path [default: yours].
     #[arg(long, value_name = "NETNS", value_parser = netns::parse)]
     netns: Option<u32>,
     #[command(flatten)]
@@ -121,7 +121,7 @@ pub(super) fn sentence(one: &ReservationShape, holds: bool) -> String {
         let _ = write!(text, " until {until}");
     }
     if one.enforce && holds {
-        text.push_str(", and refused to others");
+        text.push_str(", and enforced");
     }
     if let Some(netns) = one.netns {
         let _ = write!(text, " (network namespace {netns})");
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(
             text(&answer, true),
             "\
-40000/tcp is reserved for shop/db on prod hosts until 2036-01-01T00:00:00Z, and refused to others (network namespace 7)
+40000/tcp is reserved for shop/db on prod hosts until 2036-01-01T00:00:00Z, and enforced (network namespace 7)
 warning: it lies
   sysctl -w x=1
 "

@@ -1,4 +1,4 @@
-//! `portolan ports who`: who has a port, and who wanted it.
+//! `portolan ports who`: who holds a port, and who failed to bind it.
 
 use std::fmt::Write as _;
 
@@ -14,6 +14,7 @@ use crate::cli::{Output, print, table};
 #[derive(Debug, Args)]
 pub(super) struct WhoArgs {
     /// The port.
+    #[arg(value_parser = super::port)]
     port: u16,
     #[command(flatten)]
     target: Target,
@@ -44,7 +45,7 @@ fn text(port: u16, ports: &Ports, conflicts: &Conflicts, room: Option<usize>) ->
     let mut text = String::new();
     if ports.ports.is_empty() {
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "Nobody has port {port}.");
+        let _ = writeln!(text, "No process holds port {port}.");
         for one in &ports.vacant {
             let _ = writeln!(text, "{}", reserve::sentence(one, true));
         }
@@ -64,7 +65,7 @@ mod tests {
     use model::reservations::Reservation;
 
     #[test]
-    fn a_port_that_nobody_has_is_said_to_be_so_and_for_whom_it_is_kept() {
+    fn a_free_port_is_said_to_be_free_and_for_whom_it_is_reserved() {
         let reserved = Reservation::from_config("5432 postgres enforce").expect("valid");
         let mut ports = Ports {
             taken_seconds: 1.0,
@@ -75,11 +76,11 @@ mod tests {
         };
         let conflicts =
             Conflicts { taken_seconds: 1.0, host_netns: Some(1), conflicts: Vec::new() };
-        assert_eq!(text(5432, &ports, &conflicts, None), "Nobody has port 5432.\n");
+        assert_eq!(text(5432, &ports, &conflicts, None), "No process holds port 5432.\n");
         ports.vacant = vec![(&reserved).into()];
         assert_eq!(
             text(5432, &ports, &conflicts, None),
-            "Nobody has port 5432.\n5432/tcp is reserved for postgres, and refused to others\n"
+            "No process holds port 5432.\n5432/tcp is reserved for postgres, and enforced\n"
         );
     }
 }
