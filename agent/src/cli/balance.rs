@@ -56,9 +56,9 @@ fn text(answer: &Balance, with_single: bool) -> String {
     }
     if text.is_empty() {
         return if with_single {
-            "No connection to these services has been seen.\n".to_owned()
+            "No connections to these services yet.\n".to_owned()
         } else {
-            "No service with more than one backend has been seen.\n".to_owned()
+            "No service has more than one backend.\n".to_owned()
         };
     }
     // Writing into a String cannot fail.
@@ -70,9 +70,9 @@ fn push_group(text: &mut String, group: &BalanceGroup) {
     let Ends { client, client_namespace, server, server_namespace, port } = &group.ends;
     let _ = writeln!(
         text,
-        "{} → {}:{port}",
+        "{} → {}",
         human::full_name(client_namespace, client),
-        human::full_name(server_namespace, server)
+        human::endpoint(server_namespace, server, *port)
     );
     let label = |share: &Share| match &share.instance {
         Some(instance) => format!("{} {instance}", share.backend),
@@ -149,6 +149,6 @@ over the last 100 s
     #[test]
     fn without_backends_it_says_so() {
         let answer = Balance::new(&snapshot(), 300, &["nobody".to_owned()]);
-        assert_eq!(text(&answer, true), "No connection to these services has been seen.\n");
+        assert_eq!(text(&answer, true), "No connections to these services yet.\n");
     }
 }

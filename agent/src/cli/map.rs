@@ -94,7 +94,7 @@ fn summary(traffic: &Traffic) -> String {
         words.push(format!("{} failed", human::count(traffic.failed)));
     }
     if traffic.resets > 0 {
-        words.push(format!("{} resets", human::count(traffic.resets)));
+        words.push(human::counted(traffic.resets, "reset"));
     }
     words.join(", ")
 }
@@ -112,7 +112,7 @@ fn tree(map: &Map) -> String {
         }
     }
     let mut drawing = Drawing { outgoing, drawn: BTreeSet::new(), text: String::new() };
-    // Those whom nobody calls, then one of each circle that is left.
+    // Those that are only clients, then one of each cycle that is left.
     let clients: Vec<Node<'_>> = drawing.outgoing.keys().copied().collect();
     let (inner, outer): (Vec<_>, Vec<_>) =
         clients.into_iter().partition(|node| served.contains(node));
@@ -151,9 +151,8 @@ impl<'a> Drawing<'a> {
             // Writing into a String cannot fail.
             let _ = writeln!(
                 self.text,
-                "{indent}{branch}{}:{}  {}{}",
-                full_name(server),
-                edge.ends.port,
+                "{indent}{branch}{}  {}{}",
+                human::endpoint(server.0, server.1, edge.ends.port),
                 summary(&edge.traffic),
                 if again { "  (see above)" } else { "" }
             );
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_starts_where_nobody_calls_and_draws_no_branch_twice() {
+    fn a_tree_starts_at_pure_clients_and_draws_no_branch_twice() {
         assert_eq!(
             tree(&shop()),
             "\

@@ -57,7 +57,7 @@ impl FromArgMatches for Overrides {
         let is_given = |key: &str| matches.value_source(key) == Some(ValueSource::CommandLine);
         if let Some(old) = RENAMED.iter().find(|old| is_given(old.key)) {
             let new = old.now(|setting| format!("--{}", setting.flag.name()));
-            let said = format!("--{} has been renamed: use {new}\n", old.flag);
+            let said = format!("--{} has been renamed: use {new}", old.flag);
             return Err(clap::Error::raw(ErrorKind::UnknownArgument, said));
         }
         let given = |setting: &Setting| match setting.flag {

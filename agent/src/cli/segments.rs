@@ -163,7 +163,7 @@ fn violations(answer: &Segments, room: Option<usize>) -> String {
             human::full_name(&ends.client_namespace, &ends.client),
             address(event.client_address),
             client_segment.to_string(),
-            format!("{}:{}", human::full_name(&ends.server_namespace, &ends.server), ends.port),
+            human::endpoint(&ends.server_namespace, &ends.server, ends.port),
             address(event.server_address),
             server_segment.to_string(),
             human::count(event.connections),

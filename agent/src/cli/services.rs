@@ -15,6 +15,7 @@ use crate::state::requests::{Register, Registered, Unregister};
 use model::full_name::FullName;
 use model::health::HealthState;
 use model::registry::Endpoint;
+use model::service::Source;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -200,7 +201,7 @@ fn row(one: &ServiceShape) -> Vec<String> {
     let health = &one.health;
     let latency = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), human::duration);
     vec![
-        human::full_name(&one.service_namespace, &one.service),
+        shown_name(one),
         kind(one).to_owned(),
         places(one),
         state(one).to_owned(),
@@ -212,6 +213,14 @@ fn row(one: &ServiceShape) -> Vec<String> {
         human::count(health.resets),
         human::count(health.listen_overflows),
     ]
+}
+
+/// Its name. Listeners of processes that cannot be identified are one row, called `none`.
+fn shown_name(one: &ServiceShape) -> String {
+    if one.service == "none" && one.source == Source::Unknown {
+        return "(unidentified)".to_owned();
+    }
+    human::full_name(&one.service_namespace, &one.service)
 }
 
 /// What it is; a name that is only an address is nothing more.
@@ -258,22 +267,22 @@ fn sentence(one: &ServiceShape) -> String {
         let attempts = health.connects_ok + health.connects_failed;
         let _ = write!(
             text,
-            "; {:.1} % of {} connects succeeded",
+            "; {:.1} % of {} succeeded",
             ratio * 100.0,
-            human::count(attempts)
+            human::counted(attempts, "connect")
         );
     }
     if let (Some(p50), Some(p99)) = (health.p50_seconds, health.p99_seconds) {
         let _ = write!(
             text,
-            "; {} requests, p50 {}, p99 {}",
-            human::count(health.requests),
+            "; {}, p50 {}, p99 {}",
+            human::counted(health.requests, "request"),
             human::duration(p50),
             human::duration(p99)
         );
     }
     if health.resets > 0 {
-        let _ = write!(text, "; {} resets", human::count(health.resets));
+        let _ = write!(text, "; {}", human::counted(health.resets, "reset"));
     }
     if health.listen_overflows > 0 {
         let _ =

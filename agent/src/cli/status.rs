@@ -21,13 +21,14 @@ fn text(status: &Status) -> String {
     // Writing into a String cannot fail.
     let _ = writeln!(
         text,
-        "Portolan {} on kernel {}: {} edges, {} listeners, {} unidentified processes, {} pre-existing sockets.",
+        "Portolan {} on kernel {}: {}, {}, {} unidentified {}, {}.",
         status.version,
         status.kernel,
-        status.edges,
-        status.listeners,
-        status.unresolved_owners,
-        status.preexisting_sockets,
+        human::counted(status.edges, "edge"),
+        human::counted(status.listeners, "listener"),
+        human::count(status.unresolved_owners),
+        if status.unresolved_owners == 1 { "process" } else { "processes" },
+        human::counted(status.preexisting_sockets, "pre-existing socket"),
     );
     let per_drain =
         if status.drains == 0 { 0.0 } else { status.drain_seconds / status.drains as f64 };
@@ -80,7 +81,12 @@ fn push_hooks(text: &mut String, status: &Status) {
     };
     let rows: Vec<_> = status.hooks.iter().map(row).collect();
     text.push_str(&table::render(&columns, &rows, None));
-    for hook in status.hooks.iter().filter(|hook| !hook.attached) {
+    // What is not available because of a hook is listed below, once.
+    let is_below = |hook: &model::snapshot::HookView| {
+        let prefix = format!("{}: ", hook.name);
+        status.disabled.iter().any(|disabled| disabled.why.starts_with(&prefix))
+    };
+    for hook in status.hooks.iter().filter(|hook| !hook.attached && !is_below(hook)) {
         let reason = hook.reason.as_deref().unwrap_or("no reason known");
         let _ = writeln!(text, "  {}: {reason}; not available: {}", hook.name, hook.lost_without);
     }
@@ -135,8 +141,8 @@ fn push_ledger(text: &mut String, status: &Status) {
     if status.recursion_misses > 0 {
         let _ = writeln!(
             text,
-            "  The kernel skipped {} runs of hooks because one was running on that CPU already.",
-            human::count(status.recursion_misses)
+            "  The kernel skipped {} of hooks because one was running on that CPU already.",
+            human::counted(status.recursion_misses, "run")
         );
     }
 }
@@ -176,7 +182,7 @@ mod tests {
         assert_eq!(
             text(&Status::new(&build, &snapshot())),
             "\
-Portolan 0.0.0 on kernel 6.18.0: 3 edges, 3 listeners, 1 unidentified processes, 5 pre-existing sockets.
+Portolan 0.0.0 on kernel 6.18.0: 3 edges, 3 listeners, 1 unidentified process, 5 pre-existing sockets.
 100 map reads, 2.5 ms each.
 
 Memory is short (42 of 47 MiB): new edges are counted in the row `other`.
@@ -184,7 +190,6 @@ Memory is short (42 of 47 MiB): new edges are counted in the row `other`.
 HOOK                 STATE     RUNS    EACH  MISSED
 inet_sock_set_state  attached    90  500 ns       0
 sock_send_length     off          0    0 ns       0
-  sock_send_length: this kernel has no such tracepoint; not available: request latency
 
 Not available on this host:
   request latency of clients (sock_send_length: this kernel has no such tracepoint)
@@ -202,7 +207,7 @@ owner          0         2        0
 event          9         7        2  rate_limited 2
 bind           0         0        0
 dns_answer     0         0        0
-  The kernel skipped 1 runs of hooks because one was running on that CPU already.
+  The kernel skipped 1 run of hooks because one was running on that CPU already.
 
 MAP     USED  CAPACITY  FULL
 edges      7      4096   0 %

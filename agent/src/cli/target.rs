@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::Output;
 
 /// Heading of the flags in help texts.
-const HEADING: &str = "Which agent";
+const HEADING: &str = "Connection";
 
 /// Variables that these flags read by themselves, because it matters where a value comes from.
 const URL: &str = "PORTOLAN_URL";

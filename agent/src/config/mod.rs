@@ -64,7 +64,7 @@ pub struct Config {
     pub run_stats: bool,
     /// Where the lock lies that keeps a second agent off this host, and the socket for changes.
     pub run_directory: PathBuf,
-    /// Where the agent keeps what it was told.
+    /// Where the agent keeps reservations and registered services.
     pub state_directory: PathBuf,
     /// Id of the group that may make changes, beside root and the agent's own user.
     pub control_group: Option<u32>,
@@ -82,13 +82,13 @@ pub struct Config {
     pub enter_namespaces: bool,
     /// Pushing metrics to a collector.
     pub otlp: Otlp,
-    /// What is said of backends.
+    /// Expected load of backends.
     pub balance: Balance,
     /// Parts of the network, and which may connect to which; only in a file.
     pub segments: Arc<Policy>,
 }
 
-/// What is said of backends.
+/// Expected load of backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Balance {
     /// What backends are meant to get where that is not the same for all.
@@ -163,7 +163,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// Neither TOML nor YAML by its name.
-    #[error("{}: cannot tell the format; name the file .toml, .yaml or .yml", .0.display())]
+    #[error("{}: unknown format; name the file .toml, .yaml or .yml", .0.display())]
     UnknownFormat(PathBuf),
     /// The file is not what its name says.
     #[error("{place}: {message}")]

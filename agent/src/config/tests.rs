@@ -299,7 +299,7 @@ fn mistakes_are_named_with_their_place_and_the_mend() {
         "a.yaml:1: `internal_ranges` contains \"10.0.0.0/99\"; write networks like 10.0.0.0/8 or fd00::/8",
     );
     check("a.toml", "pin = \n", "a.toml:1: string values must be quoted, expected literal string");
-    check("a.ini", "", "a.ini: cannot tell the format; name the file .toml, .yaml or .yml");
+    check("a.ini", "", "a.ini: unknown format; name the file .toml, .yaml or .yml");
 }
 
 #[test]

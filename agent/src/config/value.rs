@@ -100,7 +100,7 @@ pub(super) fn reservations(given: &Given) -> Result<Vec<Reservation>, String> {
     match Reservations::default().configure(&all) {
         Ok(()) => Ok(all),
         Err(both) => Err(format!(
-            "contradicts itself: \"{}\" and \"{}\" are for the same port; keep one, or tell them apart with env=dev and env=prod",
+            "contradicts itself: \"{}\" and \"{}\" are for the same port; keep one, or make them different with env=dev and env=prod",
             both.0, both.1
         )),
     }

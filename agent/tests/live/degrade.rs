@@ -396,8 +396,8 @@ fn second_programs_count_nothing_twice_and_are_as_good_as_the_first() {
 /// no other, what the hook tells is gone.
 #[track_caller]
 fn check_without_ways(hook: &Hook, better: usize) {
-    let (disabled, left) = hook.ways.split_at(better);
-    let mask: Vec<String> = disabled.iter().map(|way| format!("way:{}", way.program)).collect();
+    let (without, left) = hook.ways.split_at(better);
+    let mask: Vec<String> = without.iter().map(|way| format!("way:{}", way.program)).collect();
     let (seen, now, status) = observe(&mask.join(","));
     let attached = now.sum("portolan_hook_attached", &[("hook", hook.name)]) == 1;
     let mut expected = everything();

@@ -58,6 +58,7 @@ macro_rules! needs_kernel {
 mod balance;
 mod bpftrace;
 mod budget;
+mod cli;
 mod confined;
 mod conflicts;
 mod degrade;

@@ -57,14 +57,14 @@ pub(super) fn run(arguments: &ConflictsArgs) -> anyhow::Result<()> {
 /// Prints every conflict when it is new or has been repeated, until the reader has gone.
 pub(super) fn watch(arguments: &WatchArgs) -> anyhow::Result<()> {
     let target = &arguments.target;
-    let mut told: Option<f64> = None;
+    let mut newest_shown: Option<f64> = None;
     loop {
-        let since = told.map_or_else(String::new, |told| format!("?since={told}"));
+        let since = newest_shown.map_or_else(String::new, |shown| format!("?since={shown}"));
         let answer: Conflicts = target.read(&target.text(&format!("/api/v1/conflicts{since}"))?)?;
-        let newest = answer.conflicts.iter().map(|told| told.conflict.last_seconds);
-        let newest = newest.fold(told.unwrap_or(answer.taken_seconds), f64::max);
-        if let Some(told) = told {
-            let new = answer.conflicts.iter().filter(|one| one.conflict.last_seconds > told);
+        let newest = answer.conflicts.iter().map(|one| one.conflict.last_seconds);
+        let newest = newest.fold(newest_shown.unwrap_or(answer.taken_seconds), f64::max);
+        if let Some(shown) = newest_shown {
+            let new = answer.conflicts.iter().filter(|one| one.conflict.last_seconds > shown);
             for one in new {
                 let line = match target.output {
                     Output::Json => serde_json::to_string(one).context("writing JSON")?,
@@ -77,7 +77,7 @@ pub(super) fn watch(arguments: &WatchArgs) -> anyhow::Result<()> {
                 print(&format!("{line}\n"))?;
             }
         }
-        told = Some(newest);
+        newest_shown = Some(newest);
         thread::sleep(PAUSE);
     }
 }
@@ -87,11 +87,11 @@ pub(super) fn text(answer: &Conflicts) -> String {
     if answer.conflicts.is_empty() {
         return "No conflicts.\n".to_owned();
     }
-    let told = |one: &ToldConflict| {
+    let shown = |one: &ToldConflict| {
         let when = ago(answer.taken_seconds - one.conflict.last_seconds);
         line(one, &format!("{when} ago"), answer.host_netns) + "\n"
     };
-    answer.conflicts.iter().map(told).collect()
+    answer.conflicts.iter().map(shown).collect()
 }
 
 /// One conflict; where it was is said if that was not the host.
