@@ -258,11 +258,11 @@ function Empty({ panel }: any) {
   return <div style={{ textAlign: 'center', paddingTop: 40, color: theme.colors.text.secondary }}>{panel.fieldConfig.defaults.noValue ?? 'No data'}</div>;
 }
 
-function Panel({ panel, variables, round, told }: any) {
+function Panel({ panel, variables, round, loaded }: any) {
   const [data, setData] = useState<any>(null);
   const [error, setError] = useState('');
   useEffect(() => {
-    load(panel, variables).then((now) => { setData(now); setError(''); }, (why) => setError(String(why))).finally(() => told(panel.id));
+    load(panel, variables).then((now) => { setData(now); setError(''); }, (why) => setError(String(why))).finally(() => loaded(panel.id));
   }, [round]);
   const { x, y, w, h } = panel.gridPos;
   const [width, height] = [w * COLUMN - 8, h * ROW - 8];
@@ -285,8 +285,8 @@ function Page() {
   const shown = board.panels.filter((panel: any) => panel.type !== 'row');
   const heads = board.panels.filter((panel: any) => panel.type === 'row');
   const bottom = Math.max(...shown.map((panel: any) => panel.gridPos.y + panel.gridPos.h));
-  const told = (id: number) => {
-    const done = ((window as any).told ??= new Set());
+  const loaded = (id: number) => {
+    const done = ((window as any).loaded ??= new Set());
     done.add(id);
     if (done.size === shown.length) document.body.dataset.drawn = 'yes';
   };
@@ -310,7 +310,7 @@ function Page() {
       <div style={{ color: theme.colors.text.secondary, fontSize: 12, marginBottom: 8 }}>{board.description}</div>
       <div style={{ position: 'relative', height: bottom * ROW }}>
         {heads.map((row: any) => <div key={row.id} style={{ position: 'absolute', left: 2, top: row.gridPos.y * ROW + 8, fontSize: 14, fontWeight: 500 }}>{row.title}</div>)}
-        {shown.map((panel: any) => <Panel key={panel.id} panel={panel} variables={variables} round={round} told={told} />)}
+        {shown.map((panel: any) => <Panel key={panel.id} panel={panel} variables={variables} round={round} loaded={loaded} />)}
       </div>
     </div>
   );

@@ -43,7 +43,7 @@ for (const file of process.argv.slice(2)) {
     const kind = kinds[panel.type];
     if (!kind) {
       wrong += 1;
-      console.error(`${file}: ${panel.title}: nobody knows panels of kind ${panel.type}`);
+      console.error(`${file}: ${panel.title}: unknown panel type ${panel.type}`);
       continue;
     }
     check(`${file}: ${panel.title}: options`, kind.options, panel.options, true);

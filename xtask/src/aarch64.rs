@@ -3,10 +3,9 @@
 
 use std::env::consts::ARCH;
 
-use anyhow::Result;
-
-use crate::build::{self, AARCH64_COMPILER, Target};
-use crate::shell;
+use anyhow::{Result, bail};
+use portolan_kit::build::{self, AARCH64_COMPILER, Target};
+use portolan_kit::{apt, shell};
 
 /// Checks for aarch64.
 pub fn aarch64() -> Result<()> {
@@ -22,11 +21,20 @@ pub fn aarch64() -> Result<()> {
         shell::loud(cargo.args(["--quiet", "--package", package]).args(build::locked()))
     };
     check("agent-common")?;
-    if !shell::exists(AARCH64_COMPILER) {
-        println!(
-            "SKIPPED: the agent for aarch64, only the contract: `apt-get install gcc-aarch64-linux-gnu` brings a compiler for what of it is C"
-        );
+    if let Err(error) = compiler() {
+        println!("SKIPPED: the agent for aarch64, only the contract is checked: {error:#}");
         return Ok(());
     }
     check("agent")
+}
+
+/// A C compiler for aarch64, for the parts of our libraries that are C; installed where possible.
+fn compiler() -> Result<()> {
+    if shell::exists(AARCH64_COMPILER) {
+        return Ok(());
+    }
+    if !apt::is_here() {
+        bail!("{AARCH64_COMPILER} is not installed");
+    }
+    apt::install(&["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"])
 }

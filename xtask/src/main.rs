@@ -3,19 +3,17 @@
 //! A newcomer needs rustup and root, nothing else: whatever a command wants beyond that, it
 //! installs itself, says so, and does not do it twice.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a terminal program")]
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "a terminal program")]
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use portolan_kit::{build, setup};
+use tool::{Passed, Tool};
 
 mod aarch64;
-mod apt;
-mod bench;
-mod build;
 mod check;
-mod dashboards;
-mod demo;
 mod deploy;
 mod fuzz;
 mod image;
@@ -23,13 +21,9 @@ mod miri;
 mod package;
 mod reproducible;
 mod run;
-mod setup;
-mod shell;
-mod soak;
 mod test;
 mod tidy;
-mod tree;
-mod vm;
+mod tool;
 
 /// Build, start and check Portolan.
 #[derive(Parser)]
@@ -50,19 +44,24 @@ enum Command {
     /// Run every test, those that need root and this kernel included
     Test(test::Args),
     /// Run the live tests on other kernels, in emulated machines
-    Vm(vm::Args),
+    #[command(disable_help_flag = true)]
+    Vm(Passed),
     /// Feed every parser with whatever a fuzzer finds
     Fuzz(fuzz::Args),
     /// Run the unsafe code that reads foreign bytes under an interpreter
     Miri,
     /// Load the agent for a long time and see whether anything grows
-    Soak(soak::Args),
+    #[command(disable_help_flag = true)]
+    Soak(Passed),
     /// Measure what the agent costs, next to others, on this machine
-    Bench(bench::Args),
+    #[command(disable_help_flag = true)]
+    Bench(Passed),
     /// Write the dashboards, rules and alerts, for Prometheus, Grafana and Kubernetes
-    Dashboards(dashboards::Args),
+    #[command(disable_help_flag = true)]
+    Dashboards(Passed),
     /// A shop of real programs, watched, that breaks on demand
-    Demo(demo::Args),
+    #[command(disable_help_flag = true)]
+    Demo(Passed),
     /// Check format, lints, the rules of the house and licences
     Check,
     /// Check only the rules of the house
@@ -76,29 +75,22 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Args::parse().command {
+    portolan_kit::exit_code(match Args::parse().command {
         Command::Setup(args) => setup::run(&args),
         Command::Build => build::build().map(drop),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::test(&args),
-        Command::Vm(args) => vm::vm(&args),
-        Command::Fuzz(args) => fuzz::fuzz(&args),
-        Command::Miri => miri::miri(),
-        Command::Soak(args) => soak::soak(&args),
-        Command::Bench(args) => bench::bench(&args),
-        Command::Dashboards(args) => dashboards::dashboards(&args),
-        Command::Demo(args) => demo::demo(&args),
+        Command::Vm(args) => Tool::Vm.exec(&args),
+        Command::Fuzz(args) => fuzz::fuzz(&args).map(drop),
+        Command::Miri => miri::miri().map(drop),
+        Command::Soak(args) => Tool::Soak.exec(&args),
+        Command::Bench(args) => Tool::Bench.exec(&args),
+        Command::Dashboards(args) => Tool::Dashboards.exec(&args),
+        Command::Demo(args) => Tool::Demo.exec(&args),
         Command::Check => check::check(),
         Command::Tidy => tidy::tidy(),
         Command::Image(args) => image::image(&args),
         Command::Package(args) => package::package(&args),
         Command::Deploy(args) => deploy::deploy(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }

@@ -8,14 +8,14 @@
 use std::process::Command;
 
 use anyhow::{Result, bail};
-
-use crate::shell;
+use portolan_kit::shell;
 
 /// An interpreter is some hundred times slower: fewer cases of each property.
 const CASES: &str = "8";
 
-pub fn miri() -> Result<()> {
-    let decoders = crate::tree::root().join("agent-common/src/decode");
+/// Runs them and returns what they showed.
+pub fn miri() -> Result<String> {
+    let decoders = portolan_kit::tree::root().join("agent-common/src/decode");
     for entry in std::fs::read_dir(decoders)?.flatten() {
         let text = std::fs::read_to_string(entry.path())?;
         if text.contains("unsafe {") {
@@ -27,7 +27,7 @@ pub fn miri() -> Result<()> {
         rustup.args(["component", "add", "--toolchain", "nightly", "miri", "rust-src"]);
         if let Err(why) = shell::quiet(&mut rustup) {
             println!("SKIPPED: Miri comes with a nightly toolchain of rustup, and: {why}");
-            return Ok(());
+            return Ok("skipped: no Miri here".to_owned());
         }
     }
     println!("the tests of agent-common under Miri");
@@ -35,13 +35,14 @@ pub fn miri() -> Result<()> {
     let mut test = nightly();
     test.args(["miri", "test", "--package", "agent-common", "--features", "user"]);
     test.env("PROPTEST_CASES", CASES).env("MIRIFLAGS", "-Zmiri-disable-isolation");
-    shell::loud(&mut test)
+    shell::loud(&mut test)?;
+    Ok("the tests of agent-common passed".to_owned())
 }
 
 /// The cargo of the nightly toolchain, by way of rustup.
 fn nightly() -> Command {
     let mut cargo = Command::new("cargo");
-    cargo.arg("+nightly").current_dir(crate::tree::root());
+    cargo.arg("+nightly").current_dir(portolan_kit::tree::root());
     // What started us is another toolchain's.
     for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
         cargo.env_remove(variable);

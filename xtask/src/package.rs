@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use portolan_kit::{setup, shell, tree};
 
-use crate::{image, setup, shell, tree};
+use crate::image;
 
 /// Program and version.
 const TOOLS: [(&str, &str); 3] =
@@ -44,7 +45,7 @@ pub fn package(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Makes them in `target/package`, from what the binary says of itself.
+/// Makes them in `target/package`, from what the binary prints.
 pub fn packages(debug: bool) -> Result<Packages> {
     let tools = tools()?;
     let binary = image::static_binary(debug)?;

@@ -2,7 +2,7 @@
 //!
 //! The build script of the agent, as cargo compiled it, is run once more for a copy of the checkout
 //! in another folder, with cargo's home under another name. The object must come out the same, byte
-//! for byte: operators compare its hash between hosts, and whoever builds it anew with ours.
+//! for byte: operators compare its hash between hosts, and a rebuild with the released one.
 
 use std::env::consts::ARCH;
 use std::fs;
@@ -12,13 +12,12 @@ use std::process::Command;
 use std::{env, io};
 
 use anyhow::{Context as _, Result, bail};
+use portolan_kit::{build, shell, tree};
 use serde_json::Value;
-
-use crate::{build, shell, tree};
 
 const OBJECT: &str = "portolan-ebpf";
 
-/// What cargo tells of the loader's build script.
+/// What cargo reports of the loader's build script.
 #[derive(Debug, PartialEq, Eq)]
 struct Script {
     program: PathBuf,
@@ -29,8 +28,8 @@ struct Script {
 pub fn reproducible() -> Result<()> {
     let mut cargo = shell::cargo();
     cargo.args(["check", "--package", "loader", "--lib", "--quiet", "--message-format=json"]);
-    let told = shell::output(cargo.args(build::locked()))?;
-    let Script { program, out } = Script::find(&told).context("cargo runs no build script")?;
+    let messages = shell::output(cargo.args(build::locked()))?;
+    let Script { program, out } = Script::find(&messages).context("cargo runs no build script")?;
 
     let elsewhere = tempfile::tempdir().context("making a folder for the copy")?;
     let copy = elsewhere.path().join("a copy of the checkout");
@@ -47,12 +46,12 @@ pub fn reproducible() -> Result<()> {
 
     let read = |folder: &Path| fs::read(folder.join(OBJECT)).context("reading the kernel object");
     if let Some(at) = difference(&read(&out)?, &read(&there)?) {
-        let kept = elsewhere.keep().join("out").join(OBJECT);
+        let other = elsewhere.keep().join("out").join(OBJECT);
         bail!(
             "the kernel object depends on where it is built: {} and {} differ from byte {at} on; \
              a path that is not in `places` of agent/crates/loader/build.rs?",
             tree::shown(&out.join(OBJECT)),
-            kept.display()
+            other.display()
         );
     }
     Ok(())
@@ -74,7 +73,7 @@ fn copy_checkout(copy: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Cargo's home under another name: what was downloaded need not be again.
+/// Cargo's home under another name: what was downloaded is used.
 fn borrow_home(home: &Path) -> Result<()> {
     let usual = || env::home_dir().map(|folder| folder.join(".cargo"));
     let real = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(usual);
@@ -97,14 +96,14 @@ fn difference(one: &[u8], other: &[u8]) -> Option<usize> {
 
 impl Script {
     /// Reads cargo's messages, one JSON object a line.
-    fn find(told: &str) -> Option<Self> {
+    fn find(output: &str) -> Option<Self> {
         let messages: Vec<Value> =
-            told.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            output.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let program = messages.iter().find(|message| {
             message["target"]["kind"][0] == "custom-build"
                 && message["target"]["src_path"]
                     .as_str()
-                    .is_some_and(|path| path.ends_with("/agent/build.rs"))
+                    .is_some_and(|path| path.ends_with("/loader/build.rs"))
         })?;
         let executed = messages.iter().find(|message| {
             message["reason"] == "build-script-executed"
@@ -131,13 +130,13 @@ mod tests {
 
     #[test]
     fn the_build_script_is_found_among_those_of_others() {
-        let told = r#"
+        let messages = r#"
 {"reason":"compiler-artifact","package_id":"libc","target":{"kind":["custom-build"],"src_path":"/r/libc/build.rs"},"filenames":["/t/libc"]}
 {"reason":"build-script-executed","package_id":"libc","out_dir":"/o/libc"}
-{"reason":"compiler-artifact","package_id":"a","target":{"kind":["custom-build"],"src_path":"/w/agent/build.rs"},"filenames":["/t/a"]}
+{"reason":"compiler-artifact","package_id":"a","target":{"kind":["custom-build"],"src_path":"/w/agent/crates/loader/build.rs"},"filenames":["/t/a"]}
 {"reason":"build-script-executed","package_id":"a","out_dir":"/o/a"}"#;
         let expected = Script { program: "/t/a".into(), out: "/o/a".into() };
-        assert_eq!(Script::find(told), Some(expected));
+        assert_eq!(Script::find(messages), Some(expected));
         assert_eq!(Script::find(""), None);
     }
 }

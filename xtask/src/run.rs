@@ -4,10 +4,9 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use portolan_kit::{build, shell, tree};
 
-use crate::{build, shell, tree};
-
-/// Where the agent listens unless it is told otherwise.
+/// Where the agent listens by default.
 const ADDRESS: &str = "127.0.0.1:10062";
 const ADDRESS_FLAG: &str = "--web.listen-address";
 
@@ -40,7 +39,7 @@ pub fn run(args: &Args) -> Result<()> {
     Err(anyhow::Error::new(error).context(format!("starting {program}")))
 }
 
-/// The address that the agent was told, in either spelling of the flag.
+/// The address given to the agent, in either spelling of the flag.
 fn address(agent: &[String]) -> &str {
     let mut words = agent.iter();
     while let Some(word) = words.next() {
@@ -60,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_shown_is_the_one_the_agent_was_told() {
+    fn the_address_shown_is_the_one_given_to_the_agent() {
         let check = |words: &[&str], expected| {
             let words: Vec<String> = words.iter().map(ToString::to_string).collect();
             assert_eq!(address(&words), expected, "{words:?}");

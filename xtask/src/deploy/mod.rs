@@ -11,10 +11,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use portolan_kit::report::Report;
+use portolan_kit::{build, shell, tree};
 use serde_json::Value;
 
-use crate::test::Report;
-use crate::{build, shell, tree};
 use tools::Tools;
 
 /// Where the agent may be in `systemd-analyze security`: 0 is locked up, 10 is open.
@@ -135,7 +135,7 @@ fn schemas(tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// One table in the code, four places that must say the same.
+/// One table in the code, four files that must agree.
 fn capabilities(tools: &Tools) -> Result<()> {
     let mut agent = Command::new(build::compile()?);
     agent.args(["agent", "--show-privileges", "--output", "json"]);
@@ -209,8 +209,8 @@ fn systemd(_: &Tools) -> Result<()> {
     }
     // It complains of a program that is not installed here, and of nothing else.
     let output = Command::new("systemd-analyze").arg("verify").arg(&unit).output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let trouble = said.lines().filter(|line| line.contains("portolan"));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let trouble = stderr.lines().filter(|line| line.contains("portolan"));
     let trouble: Vec<&str> = trouble
         .filter(|line| !line.contains("is not executable") && !line.contains("man portolan"))
         .collect();
@@ -226,7 +226,7 @@ fn exposure(unit: &Path) -> Result<f64> {
     let text = shell::output(analyze.args(["security", "--offline=true", "--no-pager"]).arg(unit))?;
     let last = text.lines().rev().find(|line| line.contains("exposure level")).unwrap_or_default();
     let figure = last.split_whitespace().find_map(|word| word.parse().ok());
-    figure.with_context(|| format!("systemd-analyze says no figure: {last}"))
+    figure.with_context(|| format!("systemd-analyze prints no figure: {last}"))
 }
 
 #[cfg(test)]

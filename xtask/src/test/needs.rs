@@ -1,8 +1,7 @@
 //! The programs that tests drive: real servers, load tools, and tools that look at the kernel.
 
 use anyhow::Result;
-
-use crate::{apt, shell};
+use portolan_kit::{apt, shell, tracefs};
 
 const PACKAGES: [&str; 29] = [
     "bpftool",
@@ -36,16 +35,24 @@ const PACKAGES: [&str; 29] = [
     "wrk",
 ];
 
-/// Installs what is missing, or says what tests will go without.
+/// Installs what is missing, or prints what the tests will lack.
 pub fn install() -> Result<()> {
+    if shell::is_root()
+        && let Err(error) = tracefs::mount()
+    {
+        println!("tests that compare with bpftrace are skipped: {error:#}");
+    }
     if !apt::is_here() {
-        println!("this is no Debian: tests skip what they find no program for");
+        println!("not a Debian system: tests skip what they find no program for");
         return Ok(());
     }
     let mut missing = apt::missing(&PACKAGES);
-    // Node.js often comes from elsewhere, and any will do.
+    // Node.js often comes from elsewhere, and any version will do.
     if !shell::exists("node") {
         missing.push("nodejs");
+    }
+    if !shell::exists("npm") {
+        missing.push("npm");
     }
     if missing.is_empty() {
         return Ok(());

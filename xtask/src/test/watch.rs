@@ -1,4 +1,4 @@
-//! Running test programs: what they print is shown as it comes, and none may keep everybody waiting.
+//! Running test programs: what they print is shown as it comes, and none may block the run.
 //!
 //! When no test has ended for [`LONGEST`], one is stuck: what its processes wait for is shown and
 //! they are killed. The test has failed, and [`End::Cut`] names it, so that the others can be run.
@@ -11,9 +11,8 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result};
-
-use super::report::Report;
-use crate::shell;
+use portolan_kit::report::Report;
+use portolan_kit::shell;
 
 /// No test takes so long, not even on a busy machine.
 const LONGEST: Duration = Duration::from_mins(8);
@@ -29,66 +28,62 @@ pub enum End {
     Cut(Vec<String>),
 }
 
-impl Report {
-    /// Runs tests, shows what they print as it comes, and adds them up.
-    pub fn watch(&mut self, command: &mut Command) -> Result<End> {
-        self.watch_for(command, LONGEST, |line| println!("{line}"))
-    }
+/// Runs tests, shows what they print as it comes, and adds them up.
+pub fn watch(report: &mut Report, command: &mut Command) -> Result<End> {
+    watch_for(report, command, LONGEST, |line| println!("{line}"))
+}
 
-    fn watch_for(
-        &mut self,
-        command: &mut Command,
-        longest: Duration,
-        mut show: impl FnMut(&str),
-    ) -> Result<End> {
-        let name = shell::name_of(command);
-        let failed = self.failed;
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("starting `{name}`"))?;
-        let pieces = pieces(child.stdout.take().context("no pipe to the tests")?);
-        let (mut text, mut cut) = (Vec::new(), Vec::new());
-        loop {
-            match pieces.recv_timeout(longest) {
-                Ok(piece) => text.extend(piece),
-                Err(RecvTimeoutError::Timeout) => {
-                    // A compiler says nothing for as long as it likes.
-                    if self.is_within_program() {
-                        let minutes = longest.as_secs() / 60;
-                        show(&format!(
-                            "\nSTUCK: no test has ended for {minutes} minutes; it runs:"
-                        ));
-                        end_all_below(&child, &mut show);
-                    }
-                    continue;
+fn watch_for(
+    report: &mut Report,
+    command: &mut Command,
+    longest: Duration,
+    mut show: impl FnMut(&str),
+) -> Result<End> {
+    let name = shell::name_of(command);
+    let failed = report.failed;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting `{name}`"))?;
+    let pieces = pieces(child.stdout.take().context("no pipe to the tests")?);
+    let (mut text, mut cut) = (Vec::new(), Vec::new());
+    loop {
+        match pieces.recv_timeout(longest) {
+            Ok(piece) => text.extend(piece),
+            Err(RecvTimeoutError::Timeout) => {
+                // A compiler may be silent for longer.
+                if report.is_within_program() {
+                    let minutes = longest.as_secs() / 60;
+                    show(&format!("\nSTUCK: no test has ended for {minutes} minutes; it runs:"));
+                    end_all_below(&child, &mut show);
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
+                continue;
             }
-            while let Some(at) = text.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = text.drain(..=at).collect();
-                let line = String::from_utf8_lossy(&line);
-                let line = line.trim_end_matches('\n');
-                if self.read(line) {
-                    show(line);
-                }
-                cut.extend(self.take_cut());
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        while let Some(at) = text.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = text.drain(..=at).collect();
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end_matches('\n');
+            if report.read(line) {
+                show(line);
             }
+            cut.extend(report.take_cut());
         }
-        self.read(&String::from_utf8_lossy(&text));
-        self.end_of_program();
-        cut.extend(self.take_cut());
-        for test in &cut {
-            show(&format!("FAILED: {test} did not end"));
-        }
-        let status = child.wait().with_context(|| format!("waiting for `{name}`"))?;
-        // It did not compile, or its program could not start.
-        if !status.success() && self.failed == failed {
-            self.failed += 1;
-        }
-        Ok(if cut.is_empty() { End::Whole } else { End::Cut(cut) })
     }
+    report.read(&String::from_utf8_lossy(&text));
+    report.end_of_program();
+    cut.extend(report.take_cut());
+    for test in &cut {
+        show(&format!("FAILED: {test} did not end"));
+    }
+    let status = child.wait().with_context(|| format!("waiting for `{name}`"))?;
+    // It did not compile, or its program could not start.
+    if !status.success() && report.failed == failed {
+        report.failed += 1;
+    }
+    Ok(if cut.is_empty() { End::Whole } else { End::Cut(cut) })
 }
 
 /// What a pipe brings, as it comes.
@@ -112,12 +107,10 @@ fn end_all_below(child: &Child, show: &mut impl FnMut(&str)) {
     for pid in &below {
         show(&state_of(*pid));
     }
-    for pid in below {
-        if let Ok(pid) = i32::try_from(pid) {
-            // SAFETY: kill touches no memory.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
-    }
+    let mut kill = Command::new("sh");
+    kill.args(["-c", "kill -KILL \"$@\"", "kill"]).args(below.iter().map(u32::to_string));
+    // One that has ended meanwhile makes it fail, and the others are killed all the same.
+    shell::probe(&mut kill);
 }
 
 /// The processes that a process started, and those that these did.
@@ -157,13 +150,17 @@ fn state_of(pid: u32) -> String {
         let frames = stack.lines().filter_map(|line| line.split(' ').nth(1)).take(FRAMES);
         format!("\n    {}: {}", name.trim(), frames.collect::<Vec<_>>().join(" < "))
     });
-    format!("  {pid} {}{}", crate::tree::shown(command.trim().as_ref()), tasks.collect::<String>())
+    format!(
+        "  {pid} {}{}",
+        portolan_kit::tree::shown(command.trim().as_ref()),
+        tasks.collect::<String>()
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test::Verdict;
+    use portolan_kit::report::Verdict;
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -174,7 +171,7 @@ mod tests {
     #[test]
     fn tests_that_do_not_compile_count_as_a_failure() {
         let mut report = Report::default();
-        assert_eq!(report.watch(&mut shell("exit 1")).unwrap(), End::Whole);
+        assert_eq!(watch(&mut report, &mut shell("exit 1")).unwrap(), End::Whole);
         assert_eq!(report.failed, 1);
     }
 
@@ -185,9 +182,10 @@ mod tests {
             exit 1";
         let mut report = Report::default();
         let mut shown = String::new();
-        let end = report
-            .watch_for(&mut shell(script), Duration::from_millis(500), |line| shown += line)
-            .unwrap();
+        let end = watch_for(&mut report, &mut shell(script), Duration::from_millis(500), |line| {
+            shown += line;
+        })
+        .unwrap();
         assert!(shown.contains("sleep 600") && shown.contains("FAILED: b did not end"), "{shown}");
         assert_eq!(end, End::Cut(vec!["b".to_owned()]));
         assert_eq!((report.passed, report.failed), (1, 1));
@@ -201,13 +199,13 @@ mod tests {
     fn a_compiler_may_be_silent() {
         let mut report = Report::default();
         let mut command = shell("sleep 0.5; echo 'test result: ok. 1 passed; 0 failed'");
-        let end = report.watch_for(&mut command, Duration::from_millis(100), |_| {}).unwrap();
+        let end = watch_for(&mut report, &mut command, Duration::from_millis(100), |_| {}).unwrap();
         assert_eq!(end, End::Whole);
         assert_eq!((report.passed, report.failed), (1, 0));
     }
 
     #[test]
-    fn processes_tell_where_they_are() {
+    fn the_state_of_a_process_is_shown() {
         let mut child = shell("sleep 600 & wait").spawn().unwrap();
         thread::sleep(Duration::from_millis(200));
         let below = descendants(std::process::id());

@@ -15,8 +15,9 @@ const NAMED_IN: [&str; 4] = ["README.md", "dashboards/", "deploy/", "docs/"];
 
 /// What the samples of a histogram have after its name.
 const ENDINGS: [&str; 3] = ["_bucket", "_sum", "_count"];
-/// Words of the same look that are no metrics.
-const NO_METRICS: [&str; 2] = ["portolan_bpf", "portolan_ebpf"];
+/// Words of the same form that are not metrics.
+const NO_METRICS: [&str; 4] =
+    ["portolan_bpf", "portolan_dashboards", "portolan_ebpf", "portolan_kit"];
 
 /// Text and code name the same metrics.
 pub fn named_and_listed(sources: &Sources) -> Vec<Finding> {
@@ -37,7 +38,7 @@ pub fn named_and_listed(sources: &Sources) -> Vec<Finding> {
         for (index, line) in text.lines().enumerate() {
             for name in metrics(line) {
                 if !code.contains(name) && !code.contains(without_ending(name)) {
-                    let what = format!("{name} is no metric: see {LIST}");
+                    let what = format!("{name} is not a metric: see {LIST}");
                     findings.push(Finding::new(path, index + 1, what));
                 }
             }

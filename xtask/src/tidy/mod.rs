@@ -13,14 +13,13 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-
-use crate::tree;
+use portolan_kit::tree;
 
 /// The files of the checkout that are text, by path.
 #[derive(Default)]
 struct Sources(BTreeMap<String, String>);
 
-/// What breaks a rule, and how to mend it.
+/// What breaks a rule, and how to fix it.
 #[derive(Debug, PartialEq, Eq)]
 struct Finding {
     path: String,
@@ -29,7 +28,7 @@ struct Finding {
     what: String,
 }
 
-const RULES: [fn(&Sources) -> Vec<Finding>; 8] = [
+const RULES: [fn(&Sources) -> Vec<Finding>; 9] = [
     sources::headers,
     sources::lengths,
     sources::names,
@@ -38,6 +37,7 @@ const RULES: [fn(&Sources) -> Vec<Finding>; 8] = [
     hooks::touch_list,
     metrics::named_and_listed,
     proof::tests_exist,
+    proof::full_runs_are_recorded,
 ];
 
 /// Applies every rule to the checkout.

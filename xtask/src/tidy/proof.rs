@@ -1,13 +1,14 @@
 //! docs/proof.md says which test proves what: every test that it names must be there.
 
 use super::{Finding, Sources};
+use crate::test::full;
 
-const PAGE: &str = "docs/proof.md";
+const PAGE: &str = full::PAGE;
 
 /// Names with `::` in backquotes are tests, or modules of tests.
 pub fn tests_exist(sources: &Sources) -> Vec<Finding> {
     let Some(page) = sources.0.get(PAGE) else {
-        let what = "it says which test proves what: write it".to_owned();
+        let what = "write it: a table of which test proves what".to_owned();
         return vec![Finding { path: PAGE.to_owned(), line: 0, what }];
     };
     let mut findings = Vec::new();
@@ -21,6 +22,16 @@ pub fn tests_exist(sources: &Sources) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Every part of a full run has a record of its last run.
+pub fn full_runs_are_recorded(sources: &Sources) -> Vec<Finding> {
+    let Some(page) = sources.text(PAGE) else { return Vec::new() };
+    let missing = full::without_record(page).map(|part| {
+        let what = format!("no record of {part}: run `cargo xtask test --full {part}`");
+        Finding::new(PAGE, 0, what)
+    });
+    missing.collect()
 }
 
 /// Whether a file of the test's module has a function of its name; of a module, whether it is there.
@@ -43,6 +54,15 @@ fn exists(sources: &Sources, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_run_without_a_record_is_found() {
+        let rows = full::PARTS.iter().skip(1).map(|part| format!("| {} | now |", part.name));
+        let page = format!("## Full runs\n\n{}\n", rows.collect::<Vec<_>>().join("\n"));
+        let found = full_runs_are_recorded(&Sources::of(&[(PAGE, &page)]));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].what.contains(full::PARTS[0].name), "{found:?}");
+    }
 
     #[test]
     fn a_test_that_is_not_there_is_found() {

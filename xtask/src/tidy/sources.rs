@@ -7,7 +7,7 @@ const LONGEST: usize = 400;
 /// What a longer file has in its header, with the reason after it.
 const EXCUSE: &str = "Long because";
 
-/// Names that say nothing about what is inside.
+/// Names that do not describe the content.
 const EMPTY_NAMES: [&str; 7] = ["common", "helper", "helpers", "manager", "misc", "util", "utils"];
 
 /// Macros for unfinished work.

@@ -1,0 +1,111 @@
+//! Connectivity: which connections fail or are reset, and why?
+
+use super::super::board::{Board, Row};
+use super::super::limits::Limits;
+use super::super::panel::{Column, Panel, Unit};
+use super::super::promql::PAIR;
+use super::{CLUSTER, LISTENERS, NAMESPACE, SERVICE, SERVICE_URL, TABLE_LABELS, TO};
+
+pub fn board(limits: &Limits) -> Board {
+    Board {
+        uid: "portolan-connectivity",
+        title: "Portolan / Connectivity",
+        description: "Which connections fail or are reset, between which services, and why? Needs the recording rules of Portolan.",
+        variables: vec![CLUSTER, NAMESPACE, SERVICE],
+        explore: "sum by (client, server, result) (edge:portolan_tcp_connects:rate5m{result!=\"ok\"})",
+        rows: vec![
+            Row { title: "Connects", height: 9, panels: connecting() },
+            Row { title: "Error budget of connects", height: 9, panels: budget(limits) },
+            Row { title: "Segment violations", height: 7, panels: forbidden() },
+            Row { title: "Resets and retransmits", height: 9, panels: breaking(limits) },
+        ],
+    }
+}
+
+fn connecting() -> Vec<Panel> {
+    vec![
+        Panel::lines("Failed connects", "Connects per minute that failed, by pair and result. refused: nothing listens. timeout, aborted: no answer. unreachable: no route. denied: a policy.", Unit::PerMinute, 8)
+            .query(format!("60 * sum by (client, server, result) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}}) > 0"), "{{client}} → {{server}}: {{result}}")
+            .or_else("none"),
+        Panel::lines("Connect duration p99", "One connect in 100 takes longer; a second or more means that the first SYN got no answer. Logarithmic axis.", Unit::Seconds, 8)
+            .query(format!("topk(10, max by (client, server) (edge:portolan_tcp_connect_duration_seconds:p99_5m{{{TO}}}))"), "{{client}} → {{server}}")
+            .by_factors()
+            .from(1.0, "red")
+            .marked(),
+        Panel::lines("Listen drops and SYN-ACK retransmits", "Per minute: connections that the listener dropped because its accept queue is full, and SYN-ACKs that it retransmitted because the client did not answer.", Unit::PerMinute, 8)
+            .query(format!("60 * sum by (service, port) (rate(portolan_listen_overflows_total{{{LISTENERS}}}[$__rate_interval]))"), "{{service}}:{{port}} listen drops")
+            .query(format!("60 * sum by (service, port) (rate(portolan_tcp_synack_retransmits_total{{{LISTENERS}}}[$__rate_interval]))"), "{{service}}:{{port}} SYN-ACK retransmits")
+            .or_else("none"),
+    ]
+}
+
+fn budget(limits: &Limits) -> Vec<Panel> {
+    let column = |title, window: &str| Column {
+        expr: format!(
+            "sum by ({PAIR}) (pair:portolan_tcp_connects_failures:ratio_rate{window}{{{TO}}})"
+        ),
+        title,
+        unit: Unit::Ratio,
+        bad_from: Some(limits.connect_failures),
+    };
+    vec![
+        Panel::table(
+            "Connect error ratio by pair",
+            "Share of the connects that failed, over growing windows. High on the left only: it is new. High on the right only: it is over.",
+            16,
+            &TABLE_LABELS[..4],
+            &[
+                column("5 min", "5m"),
+                column("30 min", "30m"),
+                column("1 h", "1h"),
+                column("6 h", "6h"),
+                column("3 d", "3d"),
+            ],
+        )
+        .leads_to("Server", "Dashboard of this service", SERVICE_URL),
+        Panel::lines("Error-budget burn rate (1 h)", format!("1× spends exactly what the objective allows ({:.1} % of the connects may fail); at {}× the budget of 30 days is spent in two days.", 100.0 * limits.connect_failures, limits.burn_rate), Unit::Times, 8)
+            .query(format!("topk(10, pair:portolan_tcp_connects_failures:ratio_rate1h{{{TO}}} / {} > 0)", limits.connect_failures), "{{client}} → {{server}}")
+            .or_else("no failed connects")
+            .from(limits.burn_rate, "red")
+            .marked(),
+    ]
+}
+
+fn forbidden() -> Vec<Panel> {
+    vec![Panel::table(
+        "Connections that the segment matrix does not allow",
+        "Established connections between segments for which the declared matrix has no permission, since the agents started.",
+        24,
+        &[
+            ("client_segment", "From segment"),
+            ("server_segment", "To segment"),
+            ("client", "Client"),
+            ("server", "Server"),
+            ("port", "Port"),
+        ],
+        &[Column {
+            expr: format!(
+                "sum by (client_segment, server_segment, client, server, port) (portolan_segment_violations_total{{{TO}}})"
+            ),
+            title: "Connections",
+            unit: Unit::Count,
+            bad_from: Some(1.0),
+        }],
+    )
+    .or_else("none")]
+}
+
+fn breaking(limits: &Limits) -> Vec<Panel> {
+    vec![
+        Panel::lines("Resets", "Resets per minute by pair and cause, each counted once. idle_reuse: the keep-alive timeout of the client is longer than that of the server.", Unit::PerMinute, 8)
+            .query(format!("60 * sum by (client, server, cause) (edge:portolan_tcp_resets:rate5m{{{TO}}}) > 0"), "{{client}} → {{server}}: {{cause}}")
+            .or_else("none"),
+        Panel::lines("Resets by side", "Resets per minute as the host of each side counts them: the same reset is sent by one and received by the other.", Unit::PerMinute, 8)
+            .query(format!("60 * sum by (role, direction, cause) (rate(portolan_tcp_resets_total{{{TO}}}[$__rate_interval])) > 0"), "{{role}} {{direction}}: {{cause}}")
+            .or_else("none"),
+        Panel::lines("Retransmits", "Share of the segments that were retransmitted, an upper bound: the kernel does not count segments, so bytes / 1448 plus one per request stands for them.", Unit::Ratio, 8)
+            .query(format!("topk(10, max by (client, server) (edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}))"), "{{client}} → {{server}}")
+            .from(limits.retransmits, "red")
+            .marked(),
+    ]
+}

@@ -1,0 +1,124 @@
+//! Service: both sides of every edge of one service.
+
+use super::super::board::{Board, Row};
+use super::super::limits::Limits;
+use super::super::panel::{Panel, Unit};
+use super::{CLUSTER, FROM, NAMESPACE, SERVICE, TO};
+
+pub fn board(limits: &Limits) -> Board {
+    Board {
+        uid: "portolan-service",
+        title: "Portolan / Service",
+        description: "How do this service and its dependencies respond, and is the time spent in the network or in the server? Needs the recording rules of Portolan.",
+        variables: vec![CLUSTER, NAMESPACE, SERVICE],
+        explore: "edge_role:portolan_request_duration_seconds:p99_5m",
+        rows: vec![
+            Row { title: "At a glance", height: 4, panels: glance(limits) },
+            Row { title: "Server or network?", height: 9, panels: layers(limits) },
+            Row { title: "Clients", height: 8, panels: clients(limits) },
+            Row { title: "Backends", height: 8, panels: backends() },
+            Row { title: "Dependencies", height: 8, panels: dependencies(limits) },
+        ],
+    }
+}
+
+/// A quantile of the requests to the service, as one side saw it.
+fn quantile(q: &str, role: &str) -> String {
+    format!(
+        "histogram_quantile({q}, sum by (le) (service_role:portolan_request_duration_seconds_bucket:rate5m{{{TO}, role=\"{role}\"}}))"
+    )
+}
+
+fn glance(limits: &Limits) -> Vec<Panel> {
+    vec![
+        Panel::number("Requests", "Requests per second that the service answers.", Unit::RequestsPerSecond, 3, format!("sum(service:portolan_request_duration_seconds:rate5m{{{TO}}})")).else_("blue"),
+        Panel::number("P99 (server side)", "One request in 100 takes longer, from its first byte in to the first byte of the response out; waiting for dependencies is included, the network to the clients is not.", Unit::Seconds, 4, quantile("0.99", "server")).from(limits.latency, "red"),
+        Panel::number("P99 (client side)", "One request in 100 takes longer as measured at the clients, the network included.", Unit::Seconds, 4, quantile("0.99", "client")).from(limits.latency, "red"),
+        Panel::number("Connections", "Inbound connections that are established now.", Unit::Count, 3, format!("sum(portolan_tcp_active_connections{{{TO}, role=\"server\"}}) or sum(portolan_tcp_active_connections{{{TO}, role=\"client\"}})")).else_("blue"),
+        Panel::number("Inbound connect errors", "Share of the connects to the service that fail.", Unit::Ratio, 5, format!("sum(pair:portolan_tcp_connects_failures:rate5m{{{TO}}}) / (sum(pair:portolan_tcp_connects_attempts:rate5m{{{TO}}}) > 0)")).or_else("no connects").from(limits.connect_failures, "red"),
+        Panel::number("Outbound connect errors", "Share of the connects from the service to others that fail.", Unit::Ratio, 5, format!("sum(pair:portolan_tcp_connects_failures:rate5m{{{FROM}}}) / (sum(pair:portolan_tcp_connects_attempts:rate5m{{{FROM}}}) > 0)")).or_else("no connects").from(limits.connect_failures, "red"),
+    ]
+}
+
+fn layers(limits: &Limits) -> Vec<Panel> {
+    let slowest = |series: &str| format!("max({series}{{{TO}}})");
+    vec![
+        Panel::lines(
+            "Latency by layer",
+            "Client side far above server side: the network, or an accept queue. Server side high as well: the server, or its dependencies. RTT high: the network. Logarithmic axis.",
+            Unit::Seconds,
+            8,
+        )
+        .query(quantile("0.99", "client"), "request p99 (client side)")
+        .query(quantile("0.99", "server"), "request p99 (server side)")
+        .query(slowest("edge:portolan_tcp_connect_duration_seconds:p99_5m"), "connect p99")
+        .query(slowest("edge:portolan_tcp_rtt_seconds:p50_5m"), "RTT p50")
+        .by_factors(),
+        Panel::lines("Latency (server side)", "50, 5 and 1 in 100 requests take longer, measured at the server. Logarithmic axis.", Unit::Seconds, 8)
+            .query(quantile("0.5", "server"), "p50")
+            .query(quantile("0.95", "server"), "p95")
+            .query(quantile("0.99", "server"), "p99")
+            .from(limits.latency, "red")
+            .by_factors(),
+        Panel::heat(
+            "Latency distribution",
+            "Requests per second by duration, measured at the server. Two bands are two kinds of requests, or one slow backend.",
+            8,
+            format!("sum by (le) (service_role:portolan_request_duration_seconds_bucket:rate5m{{{TO}, role=\"server\"}})"),
+        ),
+    ]
+}
+
+fn clients(limits: &Limits) -> Vec<Panel> {
+    vec![
+        Panel::lines("Requests by client", "Requests per second, by client.", Unit::RequestsPerSecond, 6)
+            .query(format!("sum by (client, client_namespace) (edge:portolan_request_duration_seconds:rate5m{{{TO}}})"), "{{client}}")
+            .stacked(),
+        Panel::lines("P99 by client", "One request in 100 takes longer, for each client. Logarithmic axis.", Unit::Seconds, 6)
+            .query(format!("max by (client, client_namespace) (edge:portolan_request_duration_seconds:p99_5m{{{TO}}})"), "{{client}}")
+            .by_factors()
+            .from(limits.latency, "red")
+            .marked(),
+        Panel::lines("Inbound connect errors", "Connects per minute that failed, by client and result.", Unit::PerMinute, 6)
+            .query(format!("60 * sum by (client, result) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}}) > 0"), "{{client}}: {{result}}")
+            .or_else("none"),
+        Panel::lines("Resets and retransmits", "Per minute: resets by cause, each counted once, and segments that either side retransmitted.", Unit::PerMinute, 6)
+            .query(format!("60 * sum by (cause) (edge:portolan_tcp_resets:rate5m{{{TO}}}) > 0"), "reset: {{cause}}")
+            .query(format!("60 * sum(edge:portolan_tcp_retransmits:rate5m{{{TO}}})"), "retransmits"),
+    ]
+}
+
+fn backends() -> Vec<Panel> {
+    let by = "sum by (client, server, port, backend)";
+    let legend = "{{client}}: {{backend}}";
+    vec![
+        Panel::lines("Share by backend", "Share of the requests of one client that each backend gets within five minutes. Equal lines are an even balance, unless weights are declared.", Unit::Ratio, 8)
+            .query(format!("backend:portolan_backend_requests:share_5m{{{TO}}}"), legend)
+            .between(0.0, 1.0),
+        Panel::lines("Requests by backend", "Requests per second by client and backend.", Unit::RequestsPerSecond, 8)
+            .query(format!("{by} (rate(portolan_backend_requests_total{{{TO}, role=\"client\"}}[$__rate_interval]))"), legend),
+        Panel::lines("Connections by backend", "New connections per second by client and backend.", Unit::ConnectionsPerSecond, 8)
+            .query(format!("{by} (rate(portolan_backend_connections_total{{{TO}, role=\"client\"}}[$__rate_interval]))"), legend),
+    ]
+}
+
+fn dependencies(limits: &Limits) -> Vec<Panel> {
+    vec![
+        Panel::lines("Requests by dependency", "Requests per second that the service sends, by server.", Unit::RequestsPerSecond, 6)
+            .query(format!("sum by (server, server_namespace) (edge:portolan_request_duration_seconds:rate5m{{{FROM}}})"), "{{server}}")
+            .stacked(),
+        Panel::lines("P99 by dependency", "One request in 100 takes longer, for each server that the service calls. Logarithmic axis.", Unit::Seconds, 6)
+            .query(format!("max by (server, server_namespace) (edge:portolan_request_duration_seconds:p99_5m{{{FROM}}})"), "{{server}}")
+            .by_factors()
+            .from(limits.latency, "red")
+            .marked(),
+        Panel::lines("Outbound connect errors", "Connects per minute that failed, by server and result.", Unit::PerMinute, 6)
+            .query(format!("60 * sum by (server, result) (edge:portolan_tcp_connects:rate5m{{{FROM}, result!=\"ok\"}}) > 0"), "{{server}}: {{result}}")
+            .or_else("none"),
+        Panel::lines("Traffic", "Payload bytes per second to and from its dependencies and its clients.", Unit::BytesPerSecond, 6)
+            .query(format!("sum(edge:portolan_tcp_sent_bytes:rate5m{{{FROM}}})"), "to dependencies")
+            .query(format!("sum(edge:portolan_tcp_received_bytes:rate5m{{{FROM}}})"), "from dependencies")
+            .query(format!("sum(edge:portolan_tcp_sent_bytes:rate5m{{{TO}}})"), "from clients")
+            .query(format!("sum(edge:portolan_tcp_received_bytes:rate5m{{{TO}}})"), "to clients"),
+    ]
+}

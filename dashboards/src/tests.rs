@@ -1,0 +1,213 @@
+//! The committed files are what `cargo xtask dashboards` writes; rules, panels and metrics refer to
+//! each other; promtool accepts the rules and runs their tests.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::*;
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn committed() -> Dashboards {
+    Dashboards::read(&root()).unwrap()
+}
+
+fn boards() -> Vec<(String, Value)> {
+    let files = committed().generated(&Look::default()).into_iter();
+    let boards = files.filter(|(path, _)| path.starts_with("dashboards/grafana/"));
+    boards.map(|(path, text)| (path, serde_json::from_str(&text).unwrap())).collect()
+}
+
+/// The panels of a dashboard, without the headings of rows.
+fn panels(board: &Value) -> impl Iterator<Item = &Value> {
+    board["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row")
+}
+
+/// Every expression of a dashboard, with the title of its panel.
+fn expressions(board: &Value) -> Vec<(String, String)> {
+    let of = |panel: &Value| {
+        let targets = panel["targets"].as_array().unwrap().clone();
+        let title = panel["title"].as_str().unwrap().to_owned();
+        targets.into_iter().map(move |target| (title.clone(), word(&target["expr"]).to_owned()))
+    };
+    panels(board).flat_map(of).collect()
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn prometheus_tests() -> Vec<PathBuf> {
+    let folder = root().join("dashboards/prometheus/tests");
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn the_committed_files_are_up_to_date() {
+    for (path, text) in committed().generated(&Look::default()) {
+        let committed = fs::read_to_string(root().join(&path)).unwrap_or_default();
+        assert!(committed == text, "{path} is stale: run `cargo xtask dashboards`");
+    }
+}
+
+#[test]
+fn promtool_accepts_the_rules_and_their_tests() {
+    if Command::new("promtool").arg("--version").output().is_err() {
+        println!("SKIPPED: promtool is not installed");
+        return;
+    }
+    let mut check = Command::new("promtool");
+    check.args(["check", "rules"]);
+    check.args(committed().rules.iter().map(|file| root().join(&file.path)));
+    succeeds(&mut check);
+    succeeds(Command::new("promtool").args(["test", "rules"]).args(prometheus_tests()));
+}
+
+fn succeeds(command: &mut Command) {
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
+}
+
+#[test]
+fn every_rule_has_a_test() {
+    let tests: String =
+        prometheus_tests().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    for rule in committed().rules.iter().flat_map(RuleFile::rules) {
+        if let Some(record) = &rule.record {
+            assert!(tests.contains(record), "no test names {record}");
+        }
+        if let Some(alert) = &rule.alert {
+            let expected = format!("alertname=\"{alert}\"");
+            assert!(tests.contains(&expected), "no test expects {alert}");
+        }
+    }
+}
+
+/// Every expression of rules and panels.
+fn all_expressions(read: &Dashboards) -> Vec<String> {
+    let rules = read.rules.iter().flat_map(RuleFile::rules).map(|rule| rule.expr.clone());
+    rules.chain(read.queries().into_iter().map(|query| query.expr)).collect()
+}
+
+#[test]
+fn every_recorded_series_is_read() {
+    let read = committed();
+    let used = all_expressions(&read).join("\n");
+    let records =
+        read.rules.iter().flat_map(RuleFile::rules).filter_map(|rule| rule.record.as_ref());
+    let unused: Vec<&String> = records.filter(|record| !used.contains(*record)).collect();
+    assert!(unused.is_empty(), "no rule and no panel reads {unused:?}");
+}
+
+#[test]
+fn every_metric_is_shown_or_alerted_on() {
+    let read = committed();
+    let mut used = all_expressions(&read).join("\n");
+    // Variables ask for label values.
+    used += &boards().into_iter().map(|(_, board)| board.to_string()).collect::<String>();
+    // What every exporter has, and Prometheus' own dashboards show.
+    let elsewhere = ["process_open_fds", "process_max_fds", "process_start_time_seconds"];
+    let catalogue = Catalogue::read(&root()).unwrap();
+    let unused = catalogue.names().filter(|name| !used.contains(name) && !elsewhere.contains(name));
+    let unused: Vec<&str> = unused.collect();
+    assert!(unused.is_empty(), "no rule and no panel reads {unused:?}");
+}
+
+#[test]
+fn dashboards_keep_to_what_operators_expect() {
+    for (path, board) in boards() {
+        assert_eq!(board["refresh"], "30s", "{path}");
+        assert!(!word(&board["description"]).is_empty(), "{path}");
+        let variables = board["templating"]["list"].as_array().unwrap();
+        let names: Vec<&str> = variables.iter().map(|variable| word(&variable["name"])).collect();
+        assert_eq!(names[..2], ["datasource", "cluster"], "{path}");
+        let mut ids = BTreeSet::new();
+        for panel in board["panels"].as_array().unwrap() {
+            assert!(ids.insert(panel["id"].as_u64().unwrap()), "{path}: {}", panel["title"]);
+        }
+        for panel in panels(&board) {
+            let title = word(&panel["title"]);
+            let place = format!("{path}: {title}");
+            assert!(!title.is_empty(), "{path}: a panel without a title");
+            let description = word(&panel["description"]);
+            assert!(description.ends_with('.') && description.len() > 20, "{place}: {description}");
+            assert_eq!(panel["datasource"]["uid"], "${datasource}", "{place}");
+            assert!(!word(&panel["fieldConfig"]["defaults"]["unit"]).is_empty(), "{place}");
+            let steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"].as_array();
+            assert!(steps.is_some_and(|steps| !steps.is_empty()), "{place}");
+            assert!(!panel["targets"].as_array().unwrap().is_empty(), "{place}");
+        }
+        for (title, expr) in expressions(&board) {
+            let place = format!("{path}: {title}: {expr}");
+            let of_prometheus = expr.replace("_up{", "").contains("up{");
+            assert!(!expr.contains("job=") && !of_prometheus, "{place}");
+            assert!(expr.contains("cluster=~\"$cluster\"") || expr.contains("ALERTS"), "{place}");
+            // A rate over raw counters asks for the interval that fits the zoom.
+            for range in expr.split('[').skip(1) {
+                assert!(
+                    range.starts_with("$__rate_interval]") || range.starts_with("$__range]"),
+                    "{place}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn panels_lie_side_by_side() {
+    for (path, board) in boards() {
+        let mut taken = BTreeSet::new();
+        for panel in board["panels"].as_array().unwrap() {
+            let at = |key: &str| panel["gridPos"][key].as_u64().unwrap();
+            for x in at("x")..at("x") + at("w") {
+                for y in at("y")..at("y") + at("h") {
+                    assert!(x < 24 && taken.insert((x, y)), "{path}: {}", panel["title"]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn alerts_name_what_they_are_about_and_have_a_runbook() {
+    let tests = prometheus_tests().into_iter().map(|path| fs::read_to_string(path).unwrap());
+    let tests: String = tests.collect();
+    for rule in committed().rules.iter().flat_map(RuleFile::rules) {
+        let Some(name) = &rule.alert else { continue };
+        assert!(name.starts_with("Portolan"), "{name}");
+        for key in ["summary", "description"] {
+            let text = &rule.annotations[key];
+            let names = text.contains("$labels.") || text.contains("$value");
+            assert!(names, "{name}: {key} names nothing: {text}");
+        }
+        let test = format!("alertname: {name}\n");
+        assert!(tests.contains(&test), "no test compares what {name} says");
+        let runbook = root().join(format!("docs/runbooks/{name}.md"));
+        let runbook = fs::read_to_string(runbook).unwrap();
+        for part in ["means", "Confidence", "First three commands", "causes", "Fix", "Silence"] {
+            assert!(runbook.contains(part), "the runbook of {name} lacks: {part}");
+        }
+    }
+}
+
+#[test]
+fn a_faster_look_scales_every_duration() {
+    let look = Look { faster: 10, ..Look::default() };
+    for (path, text) in committed().rule_files(&look) {
+        assert!(!text.contains("[5m]") && !text.contains("offset 1h"), "{path}");
+        if path.ends_with("alerts.yaml") {
+            assert!(text.contains("for: 12000ms"), "{path}");
+        }
+        if path.ends_with("recordings.yaml") {
+            assert!(text.contains("[30000ms]"), "{path}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What the numbers of panels are.
+
+/// What a number is, as Grafana's unit.
+#[derive(Clone, Copy)]
+pub enum Unit {
+    /// A number of things.
+    Count,
+    Seconds,
+    /// A share of one, shown in percent.
+    Ratio,
+    /// A factor.
+    Times,
+    RequestsPerSecond,
+    EventsPerSecond,
+    /// Calls of a program in the kernel.
+    RunsPerSecond,
+    ConnectionsPerSecond,
+    /// Of what is rare: "24 per minute" is read more easily than "0.4 per second".
+    PerMinute,
+    Bytes,
+    BytesPerSecond,
+}
+
+impl Unit {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Count => "short",
+            Self::Seconds => "s",
+            Self::Ratio => "percentunit",
+            Self::Times => "suffix:×",
+            Self::RequestsPerSecond => "reqps",
+            Self::EventsPerSecond => "eps",
+            Self::RunsPerSecond => "suffix:runs/s",
+            Self::ConnectionsPerSecond => "suffix:conn/s",
+            Self::PerMinute => "suffix:/min",
+            Self::Bytes => "bytes",
+            Self::BytesPerSecond => "Bps",
+        }
+    }
+}
