@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &BalanceArgs) -> anyhow::Result<()> {
     let body = target.text(&format!("/api/v1/balance{query}"))?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&target.read(&body)?, !services.is_empty())),
+        Output::Table => print(&text(&client::read(&body)?, !services.is_empty())),
     }
 }
 

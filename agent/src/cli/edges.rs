@@ -103,7 +103,7 @@ pub(super) fn run(arguments: &EdgesArgs) -> anyhow::Result<()> {
     })?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(target.read(&body)?, *sort, *all, table::room())),
+        Output::Table => print(&text(client::read(&body)?, *sort, *all, table::room())),
     }
 }
 

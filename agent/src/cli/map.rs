@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &MapArgs) -> anyhow::Result<()> {
     if target.output == Output::Json || *format == Format::Json {
         return print(&format!("{}\n", body.trim_end()));
     }
-    let map: Map = target.read(&body)?;
+    let map: Map = client::read(&body)?;
     print(&match format {
         Format::Mermaid => mermaid(&map),
         Format::Dot => dot(&map),

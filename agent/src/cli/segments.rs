@@ -74,8 +74,8 @@ pub(super) fn run(arguments: &SegmentsArgs) -> anyhow::Result<()> {
     let body = target.text("/api/v1/segments")?;
     match (target.output, command) {
         (Output::Json, _) => print(&format!("{}\n", body.trim_end())),
-        (Output::Table, None) => print(&matrix(&target.read(&body)?)),
-        (Output::Table, Some(_)) => print(&violations(&target.read(&body)?, table::room())),
+        (Output::Table, None) => print(&matrix(&client::read(&body)?)),
+        (Output::Table, Some(_)) => print(&violations(&client::read(&body)?, table::room())),
     }
 }
 

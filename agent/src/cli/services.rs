@@ -141,13 +141,13 @@ fn shown(target: &Target) -> anyhow::Result<String> {
     let body = target.text("/api/v1/services")?;
     Ok(match target.output {
         Output::Json => format!("{}\n", body.trim_end()),
-        Output::Table => text(&target.read(&body)?, table::room()),
+        Output::Table => text(&client::read(&body)?, table::room()),
     })
 }
 
 fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
     let body = target.text("/api/v1/services")?;
-    let Services { taken_seconds, mut services } = target.read(&body)?;
+    let Services { taken_seconds, mut services } = client::read(&body)?;
     let wanted = |one: &ServiceShape| match service {
         Some(FullName { namespace, name }) => {
             **name == *one.service
@@ -182,7 +182,7 @@ fn show(target: &Target, body: &str, done: &str) -> anyhow::Result<()> {
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
         Output::Table => {
-            let Registered { service, addresses } = target.read(body)?;
+            let Registered { service, addresses } = client::read(body)?;
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             print(&format!("{service} is {done} at {}\n", addresses.join(", ")))
         }

@@ -12,7 +12,7 @@ pub(super) fn run(target: &Target) -> anyhow::Result<()> {
     let body = target.text("/api/v1/status")?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&target.read(&body)?)),
+        Output::Table => print(&text(&client::read(&body)?)),
     }
 }
 

@@ -10,7 +10,6 @@ use clap::Args;
 use client::{Client, Credentials, DEFAULT_SOCKET, DEFAULT_URL, Error};
 use http::Method;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::Output;
 
@@ -65,13 +64,6 @@ impl Target {
     pub(super) fn text(&self, path: &str) -> anyhow::Result<String> {
         let named = self.named(|name| std::env::var(name).ok());
         Ok(self.fetch(named, Path::new(DEFAULT_SOCKET), path)?)
-    }
-
-    /// An answer of [`text`](Self::text) or [`change`](Self::change), read.
-    pub(super) fn read<T: DeserializeOwned>(&self, body: &str) -> anyhow::Result<T> {
-        serde_json::from_str(body).context(
-            "cannot read the agent's answer: is the agent of another version than this command?",
-        )
     }
 
     /// Asks for a change; the JSON that says what was done.

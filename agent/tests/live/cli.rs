@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -59,14 +60,6 @@ impl Guarded {
         self.keys.path(name).display().to_string()
     }
 
-    /// Runs a command with these variables.
-    fn run(&self, arguments: &[&str], variables: &[(&str, String)]) -> Output {
-        let mut command = Command::new(binary());
-        forget_our_variables(&mut command);
-        command.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
-        command.output().expect("starting portolan")
-    }
-
     /// Everything that this agent asks for.
     fn credentials(&self) -> Vec<(&'static str, String)> {
         vec![
@@ -80,6 +73,23 @@ impl Guarded {
     }
 }
 
+/// Runs a command with these variables.
+fn run(arguments: &[&str], variables: &[(&str, String)]) -> Output {
+    let mut command = Command::new(binary());
+    forget_our_variables(&mut command);
+    command.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
+    command.output().expect("starting portolan")
+}
+
+/// Waits until the agent answers to those who may ask.
+fn wait_for(credentials: &[(&str, String)]) {
+    let began = Instant::now();
+    while !run(&["status"], credentials).status.success() {
+        assert!(began.elapsed() < patience(Duration::from_secs(15)), "not ready");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -89,17 +99,13 @@ fn every_command_that_reads_works_behind_tls_and_a_password() {
     needs_kernel!();
     let guarded = Guarded::start();
     let credentials = guarded.credentials();
-    let began = std::time::Instant::now();
-    while !guarded.run(&["status"], &credentials).status.success() {
-        assert!(began.elapsed() < patience(std::time::Duration::from_secs(15)), "not ready");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    wait_for(&credentials);
     for command in READING {
-        let output = guarded.run(command, &credentials);
+        let output = run(command, &credentials);
         assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
         assert!(!output.stdout.is_empty(), "{command:?}");
         let json = [*command, &["--output", "json"]].concat();
-        let output = guarded.run(&json, &credentials);
+        let output = run(&json, &credentials);
         let answer: Result<Value, _> = serde_json::from_slice(&output.stdout);
         assert!(
             answer.is_ok_and(|answer| answer.is_object()),
@@ -113,10 +119,10 @@ fn every_command_that_reads_works_behind_tls_and_a_password() {
         (file("ca.pem"), file("scraper.pem"), file("scraper.key"), file("password"));
     let flags = ["status", "--url", &url, "--ca-file", &ca, "--cert", &cert, "--key", &key];
     let flags = [&flags[..], &["--user", "ann", "--password-file", &password]].concat();
-    assert!(guarded.run(&flags, &[]).status.success());
+    assert!(run(&flags, &[]).status.success());
     // The socket asks for none of it.
     let socket = guarded.agent.run_directory().join("control.sock").display().to_string();
-    assert!(guarded.run(&["status", "--socket", &socket], &[]).status.success());
+    assert!(run(&["status", "--socket", &socket], &[]).status.success());
     guarded.agent.stop();
 }
 
@@ -125,14 +131,10 @@ fn what_is_missing_is_named_with_its_flag() {
     needs_kernel!();
     let guarded = Guarded::start();
     let all = guarded.credentials();
-    let began = std::time::Instant::now();
-    while !guarded.run(&["status"], &all).status.success() {
-        assert!(began.elapsed() < patience(std::time::Duration::from_secs(15)), "not ready");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    wait_for(&all);
     let without = |names: &[&str], expected: &str| {
         let kept = all.iter().filter(|(name, _)| !names.contains(name)).cloned();
-        let output = guarded.run(&["status"], &kept.collect::<Vec<_>>());
+        let output = run(&["status"], &kept.collect::<Vec<_>>());
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
@@ -143,7 +145,7 @@ fn what_is_missing_is_named_with_its_flag() {
     without(&["PORTOLAN_CERT", "PORTOLAN_KEY"], "--cert and --key");
     without(&["PORTOLAN_CA_FILE"], "--ca-file");
     let plain = format!("http://{}", guarded.agent.address);
-    let output = guarded.run(&["status", "--url", &plain], &[]);
+    let output = run(&["status", "--url", &plain], &[]);
     assert!(text(&output.stderr).contains("speaks TLS"), "{}", text(&output.stderr));
     fs::write(guarded.keys.path("password"), "open\n").unwrap();
     without(&[], "does not accept this user and password (401)");

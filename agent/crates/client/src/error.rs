@@ -152,11 +152,9 @@ pub enum Error {
     },
     /// An answer that this version does not understand.
     #[error(
-        "cannot read the answer of {at} ({why}): is the agent of another version than this command?"
+        "cannot read the agent's answer ({why}): is the agent of another version than this command?"
     )]
     Version {
-        /// The URL or socket.
-        at: String,
         /// What is odd about it.
         why: String,
     },

@@ -36,6 +36,11 @@ pub struct Client {
     target: Target,
 }
 
+/// An answer of [`Client::get`] or [`Client::change`] as a value.
+pub fn read<T: DeserializeOwned>(body: &str) -> Result<T, Error> {
+    serde_json::from_str(body).map_err(|error| Error::Version { why: error.to_string() })
+}
+
 /// Where requests go.
 #[derive(Debug)]
 enum Target {
@@ -81,12 +86,6 @@ impl Client {
     /// Sends a JSON `body`, for an agent that is asked to change something.
     pub fn change(&self, method: Method, path: &str, body: String) -> Result<String, Error> {
         self.exchange(method, path, body)
-    }
-
-    /// An answer of [`get`](Self::get) or [`change`](Self::change) as a value.
-    pub fn read<T: DeserializeOwned>(&self, body: &str) -> Result<T, Error> {
-        serde_json::from_str(body)
-            .map_err(|error| Error::Version { at: self.at(), why: error.to_string() })
     }
 
     /// The agent, for messages.

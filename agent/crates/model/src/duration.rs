@@ -48,7 +48,7 @@ mod tests {
             assert_eq!(text(duration), written);
         }
         assert_eq!(parse("60 s"), Some(Duration::from_mins(1)));
-        assert_eq!(text(Duration::from_secs(60)), "1m");
+        assert_eq!(text(Duration::from_mins(2)), "2m");
         assert_eq!(text(Duration::ZERO), "0s");
         assert_eq!(text(Duration::from_micros(1)), "0s");
     }

@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &ConflictsArgs) -> anyhow::Result<()> {
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
         Output::Table => {
-            let answer: Conflicts = target.read(&body)?;
+            let answer: Conflicts = client::read(&body)?;
             if answer.conflicts.is_empty() && !query.is_empty() {
                 return print("No matching conflicts.\n");
             }
@@ -60,7 +60,7 @@ pub(super) fn watch(arguments: &WatchArgs) -> anyhow::Result<()> {
     let mut newest_shown: Option<f64> = None;
     loop {
         let since = newest_shown.map_or_else(String::new, |shown| format!("?since={shown}"));
-        let answer: Conflicts = target.read(&target.text(&format!("/api/v1/conflicts{since}"))?)?;
+        let answer: Conflicts = client::read(&target.text(&format!("/api/v1/conflicts{since}"))?)?;
         let newest = answer.conflicts.iter().map(|one| one.conflict.last_seconds);
         let newest = newest.fold(newest_shown.unwrap_or(answer.taken_seconds), f64::max);
         if let Some(shown) = newest_shown {

@@ -91,7 +91,7 @@ pub(super) fn release(arguments: &ReleaseArgs) -> anyhow::Result<()> {
 fn show(target: &Target, body: &str, holds: bool) -> anyhow::Result<()> {
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&target.read(body)?, holds)),
+        Output::Table => print(&text(&client::read(body)?, holds)),
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) fn run(arguments: &WhoArgs) -> anyhow::Result<()> {
     let WhoArgs { port, target } = arguments;
     let ports = target.text(&format!("/api/v1/ports?port={port}"))?;
     let conflicts = target.text(&format!("/api/v1/conflicts?port={port}"))?;
-    let (ports, conflicts): (Ports, Conflicts) = (target.read(&ports)?, target.read(&conflicts)?);
+    let (ports, conflicts): (Ports, Conflicts) = (client::read(&ports)?, client::read(&conflicts)?);
     match target.output {
         Output::Json => {
             let both = json!({

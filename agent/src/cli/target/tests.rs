@@ -115,7 +115,7 @@ impl Target {
     /// The answer of one of an agent's routes, or the message.
     fn edges(&self) -> Result<serde_json::Value, String> {
         let body = self.text("/api/v1/edges").map_err(|error| format!("{error:#}"))?;
-        Ok(self.read(&body).expect("JSON"))
+        Ok(client::read(&body).expect("JSON"))
     }
 
     #[track_caller]

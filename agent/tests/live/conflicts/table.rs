@@ -193,7 +193,7 @@ fn the_command_line_tells_who_has_a_port_and_who_wanted_it() {
     assert!(who.contains(&expected), "{who}");
     assert!(who.contains("stop it or move one; next free 7002 [EADDRINUSE"), "{who}");
     assert!(told(&["conflicts", "--since", "1h"]).contains(&expected));
-    assert!(told(&["who", "7999"]).starts_with("Nobody has port 7999"));
+    assert!(told(&["who", "7999"]).starts_with("No process holds port 7999"));
     let json: Value = serde_json::from_str(&told(&["who", "7001", "--output", "json"])).unwrap();
     assert_eq!(json["ports"][0]["port"], 7001);
     assert_eq!(json["conflicts"][0]["claimant"]["service"]["name"], "the-claimant");
