@@ -19,13 +19,26 @@ fn every_hook_feeds_a_metric_and_every_hook_that_a_metric_names_exists() {
 /// architecture.md). Test code may use more.
 const LAYERS: &[(&str, &[&str])] = &[
     ("agent-common", &[]),
-    ("client", &[]),
+    ("api-types", &[]),
+    ("client", &["api-types"]),
     ("linux", &["agent-common"]),
     ("loader", &["agent-common"]),
     ("model", &["agent-common"]),
     ("discovery", &["agent-common", "linux", "model"]),
     ("telemetry", &["agent-common", "model"]),
-    ("agent", &["agent-common", "client", "discovery", "linux", "loader", "model", "telemetry"]),
+    (
+        "agent",
+        &[
+            "agent-common",
+            "api-types",
+            "client",
+            "discovery",
+            "linux",
+            "loader",
+            "model",
+            "telemetry",
+        ],
+    ),
 ];
 
 /// A package from the registry, and the only packages of ours that may use it.

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use agent_common::address;
 use agent_common::histogram::Histogram;
 use agent_common::wire::Wire as _;
+use api_types::{AllocatePorts, Register, Release, Reserve, Unregister};
 use discovery::rules::{Network, Rule};
 use discovery::{docker_proxy, process};
 use hashbrown::HashSet;
@@ -17,13 +18,14 @@ use linux::mounts::Mount;
 use linux::procfs::{self, Stat};
 use linux::{conntrack, diag, drops, process_addresses};
 use loader::btf::Btf;
+use model::full_name::FullName;
 use model::port_ranges::PortRules;
+use model::registry::Endpoint;
 use portolan::api::occupant;
 use portolan::api::web;
 use portolan::config::settings::SETTINGS;
 use portolan::config::{self, Config};
 use portolan::state::file;
-use portolan::state::requests::{Free, Register, Release, Reserve, Unregister};
 
 /// A parser and its laws.
 pub type Body = fn(&[u8]);
@@ -235,10 +237,14 @@ fn web_file(bytes: &[u8]) {
 
 /// Bodies of requests that change what the agent remembers.
 fn request(body: &[u8]) {
-    let _ = serde_json::from_slice::<Reserve>(body);
+    if let Ok(request) = serde_json::from_slice::<Reserve>(body) {
+        let _ = request.service.parse::<FullName>();
+    }
     let _ = serde_json::from_slice::<Release>(body);
-    let _ = serde_json::from_slice::<Free>(body);
-    let _ = serde_json::from_slice::<Register>(body);
+    let _ = serde_json::from_slice::<AllocatePorts>(body);
+    if let Ok(request) = serde_json::from_slice::<Register>(body) {
+        request.addresses.iter().for_each(|address| drop(address.parse::<Endpoint>()));
+    }
     let _ = serde_json::from_slice::<Unregister>(body);
 }
 

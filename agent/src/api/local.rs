@@ -15,6 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use api_types::{
+    AllocatePorts, AllocatedPorts, Register, Registered, Release, Reserve, Reserved, Unregister,
+};
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Extension};
@@ -30,10 +33,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::routes::{self, Api, Failure};
-use crate::state::requests::{
-    Free, Handed, Register, Registered, Release, Reserve, Reserved, Unregister,
-};
+use super::routes::{self, Api, Failure, Route};
 use crate::state::{self, Caller, DeskHandle};
 
 /// The socket's name in the run directory.
@@ -99,13 +99,18 @@ pub fn bind(directory: &Path, group: Option<u32>) -> anyhow::Result<Control> {
 
 /// Every path, for callers on this host.
 pub fn router(api: Api, desk: DeskHandle) -> Router {
-    let writable = Router::new()
-        .route("/api/v1/reservations", post(reserve).delete(release))
-        .route("/api/v1/ports/free", post(free))
-        .route("/api/v1/services", post(register).delete(unregister))
-        .layer(Extension(desk))
-        .layer(DefaultBodyLimit::max(BODY_BYTES));
-    routes::finish(routes::readable().merge(writable), api)
+    let writable =
+        routes::collect(writable()).layer(Extension(desk)).layer(DefaultBodyLimit::max(BODY_BYTES));
+    routes::finish(routes::collect(routes::readable()).merge(writable), api)
+}
+
+/// What can be changed.
+pub(super) fn writable() -> Vec<Route> {
+    vec![
+        ("/api/v1/reservations", post(reserve).delete(release)),
+        ("/api/v1/ports/free", post(free)),
+        ("/api/v1/services", post(register).delete(unregister)),
+    ]
 }
 
 // === impl Control ===
@@ -216,8 +221,8 @@ async fn free(
     Extension(desk): Extension<DeskHandle>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Handed>, Failure> {
-    let request: Free = read(body)?;
+) -> Result<Json<AllocatedPorts>, Failure> {
+    let request: AllocatePorts = read(body)?;
     Ok(Json(desk.ask(move |desk| desk.free(caller, request)).await?))
 }
 

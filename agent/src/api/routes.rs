@@ -10,13 +10,14 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValu
 use axum::http::{StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use serde::Deserialize;
 
-use super::shapes::{Edge, Edges, Listener, Listeners, Problem, Status};
-use super::{kept, ports, stream};
-use model::snapshot::{EdgeView, Role, Snapshot};
+use super::convert::{self, ToApi as _};
+use super::stream;
+use api_types::{Edges, Listeners, Status, Timestamp};
+use model::snapshot::{EdgeView, Role};
 use telemetry::process::Process;
 use telemetry::push::Outcomes;
 use telemetry::source::{STANDS_STILL, SnapshotSource, Unavailable};
@@ -32,29 +33,36 @@ pub struct Api {
     outcomes: Option<Arc<Outcomes>>,
 }
 
+/// A path, and what answers there.
+pub(super) type Route = (&'static str, MethodRouter<Api>);
+
 /// Every path, for the network: nothing can be changed.
 pub fn router(api: Api) -> Router {
-    finish(readable(), api)
+    finish(collect(readable()), api)
 }
 
-/// What can be read.
-pub(super) fn readable() -> Router<Api> {
-    Router::new()
-        .route("/", get(page))
-        .route("/page.css", get(page_style))
-        .route("/page.js", get(page_script))
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(health))
-        .route("/-/healthy", get(health))
-        .route("/readyz", get(ready))
-        .route("/-/ready", get(ready))
-        .route("/api/v1/status", get(status))
-        .route("/api/v1/edges", get(edges))
-        .route("/api/v1/listeners", get(listeners))
-        .route("/api/v1/ports", get(ports::ports))
-        .route("/api/v1/conflicts", get(ports::conflicts))
-        .merge(kept::readable())
-        .merge(relations::routes())
+/// What can be read. The golden answers of the tests follow this list.
+pub(super) fn readable() -> Vec<Route> {
+    let own = [
+        ("/", get(page)),
+        ("/page.css", get(page_style)),
+        ("/page.js", get(page_script)),
+        ("/metrics", get(metrics)),
+        ("/healthz", get(health)),
+        ("/-/healthy", get(health)),
+        ("/readyz", get(ready)),
+        ("/-/ready", get(ready)),
+        ("/api/v1/status", get(status)),
+        ("/api/v1/edges", get(edges)),
+        ("/api/v1/listeners", get(listeners)),
+    ];
+    let others = reservations::readable().into_iter().chain(relations::readable());
+    own.into_iter().chain(ports::readable()).chain(others).collect()
+}
+
+/// A router of `routes`.
+pub(super) fn collect(routes: Vec<Route>) -> Router<Api> {
+    routes.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods))
 }
 
 /// What every answer has in common.
@@ -116,7 +124,7 @@ async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
 
 async fn status(State(api): State<Api>) -> Result<Json<Status>, Failure> {
     let snapshot = api.source.fresh().await?;
-    Ok(Json(Status::new(api.exporter.build(), &snapshot)))
+    Ok(Json(convert::status(api.exporter.build(), &snapshot)))
 }
 
 /// Which edges are wanted; all conditions must hold.
@@ -139,14 +147,16 @@ async fn edges(
         Failure::query(&rejection, "role=client|server|listener, service=NAME, port=N")
     })?;
     let snapshot = api.source.fresh().await?;
-    let edges = snapshot.edges.iter().filter(|view| filter.admits(view)).map(Edge::from).collect();
-    Ok(Json(Edges { taken_seconds: snapshot.taken_seconds, edges }))
+    let wanted = snapshot.edges.iter().filter(|view| filter.admits(view));
+    let edges = wanted.map(|view| view.to_api()).collect();
+    Ok(Json(Edges { timestamp: Timestamp::from_seconds(snapshot.taken_seconds), edges }))
 }
 
 async fn listeners(State(api): State<Api>) -> Result<Json<Listeners>, Failure> {
     let snapshot = api.source.fresh().await?;
-    let listeners = snapshot.listeners.iter().map(Listener::from).collect();
-    Ok(Json(Listeners { taken_seconds: snapshot.taken_seconds, listeners }))
+    let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
+    let listeners = snapshot.listeners.iter().map(|view| view.to_api()).collect();
+    Ok(Json(Listeners { timestamp, listeners }))
 }
 
 async fn page() -> Response {
@@ -198,11 +208,6 @@ pub(super) struct Failure(pub(super) StatusCode, pub(super) String);
 // === impl Api ===
 
 impl Api {
-    /// A snapshot that was begun after this call.
-    pub(super) async fn fresh(&self) -> Result<Arc<Snapshot>, Unavailable> {
-        self.source.fresh().await
-    }
-
     /// Handlers over `source`.
     pub fn new(source: SnapshotSource, build: Build) -> Self {
         Self {
@@ -256,10 +261,12 @@ impl From<Unavailable> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let Self(status, error) = self;
-        (status, Json(Problem { error })).into_response()
+        (status, Json(api_types::Error { error })).into_response()
     }
 }
 
+mod ports;
 mod relations;
+mod reservations;
 #[cfg(test)]
 mod tests;

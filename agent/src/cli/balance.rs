@@ -6,9 +6,7 @@ use clap::Args;
 
 use super::target::Target;
 use super::{Output, human, print, window};
-use crate::api::relations::{Balance, BalanceGroup};
-use model::balance::{Share, Spread, Verdict};
-use model::relations::Ends;
+use api_types::{Backend, Balance, BalanceGroup, BalanceVerdict, Distribution};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,25 +60,25 @@ fn text(answer: &Balance, with_single: bool) -> String {
         };
     }
     // Writing into a String cannot fail.
-    let _ = writeln!(text, "\nover the last {}", human::span(answer.seconds as f64));
+    let _ = writeln!(text, "\nover the last {}", human::span(answer.window.seconds));
     text
 }
 
 fn push_group(text: &mut String, group: &BalanceGroup) {
-    let Ends { client, client_namespace, server, server_namespace, port } = &group.ends;
+    let BalanceGroup { client, client_namespace, server, server_namespace, port, .. } = group;
     let _ = writeln!(
         text,
         "{} → {}",
         human::full_name(client_namespace, client),
         human::endpoint(server_namespace, server, *port)
     );
-    let label = |share: &Share| match &share.instance {
+    let label = |share: &Backend| match &share.instance {
         Some(instance) => format!("{} {instance}", share.backend),
         None => share.backend.clone(),
     };
     let longest = group.backends.iter().map(|share| label(share).chars().count()).max();
     let longest = longest.unwrap_or_default();
-    type Part = (&'static str, Spread, fn(&Share) -> (u64, Option<f64>));
+    type Part = (&'static str, Distribution, fn(&Backend) -> (u64, Option<f64>));
     let parts: [Part; 2] = [
         ("connections", group.connections, |share| (share.connections, share.connections_share)),
         ("requests", group.requests, |share| (share.requests, share.requests_share)),
@@ -106,12 +104,12 @@ fn push_group(text: &mut String, group: &BalanceGroup) {
     }
 }
 
-fn verdict(spread: &Spread) -> String {
+fn verdict(spread: &Distribution) -> String {
     let deviation = spread.deviation.unwrap_or_default() * 100.0;
     match spread.verdict {
-        Verdict::Balanced => format!("balanced, within {deviation:.1} points"),
-        Verdict::Unbalanced => format!("UNBALANCED, off by {deviation:.1} points"),
-        Verdict::TooFew => {
+        BalanceVerdict::Balanced => format!("balanced, within {deviation:.1} points"),
+        BalanceVerdict::Unbalanced => format!("UNBALANCED, off by {deviation:.1} points"),
+        BalanceVerdict::TooFew => {
             format!("too few samples ({} of at least {})", spread.total, spread.minimum)
         }
     }
@@ -125,11 +123,12 @@ fn bar(part: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::convert;
     use model::fixture::snapshot;
 
     #[test]
     fn shares_are_bars_beside_what_is_expected() {
-        let answer = Balance::new(&snapshot(), 300, &[]);
+        let answer = convert::balance(&snapshot(), 300, &[]);
         assert_eq!(
             text(&answer, false),
             "\
@@ -148,7 +147,7 @@ over the last 100 s
 
     #[test]
     fn without_backends_it_says_so() {
-        let answer = Balance::new(&snapshot(), 300, &["nobody".to_owned()]);
+        let answer = convert::balance(&snapshot(), 300, &["nobody".to_owned()]);
         assert_eq!(text(&answer, true), "No connections to these services yet.\n");
     }
 }

@@ -7,9 +7,7 @@ use clap::{Args, ValueEnum};
 use super::table::{self, Column};
 use super::target::Target;
 use super::{Output, human, print};
-use crate::api::shapes::{Edge, Edges, Latency};
-use model::service::Source;
-use model::snapshot::Role;
+use api_types::{Edge, Edges, Latency, Role, Source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -196,12 +194,14 @@ impl Sort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::convert::ToApi as _;
+    use api_types::Timestamp;
     use model::fixture::snapshot;
 
     fn answer() -> Edges {
         let snapshot = snapshot();
-        let edges = snapshot.edges.iter().map(Edge::from).collect();
-        Edges { taken_seconds: snapshot.taken_seconds, edges }
+        let edges = snapshot.edges.iter().map(|view| view.to_api()).collect();
+        Edges { timestamp: Timestamp::from_seconds(snapshot.taken_seconds), edges }
     }
 
     #[test]
@@ -242,7 +242,7 @@ totals since the agent started
 
     #[test]
     fn without_edges_that_is_said() {
-        let nothing = Edges { taken_seconds: 0.0, edges: Vec::new() };
+        let nothing = Edges { timestamp: Timestamp::from_seconds(0.0), edges: Vec::new() };
         assert_eq!(text(nothing, Sort::Name, false, None), "No connections yet.\n");
         let all = text(answer(), Sort::Name, true, None);
         assert!(all.contains("(listener)"), "{all}");

@@ -7,8 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::target::Target;
 use super::{Output, human, print, window};
-use crate::api::relations::{Map, MapEdge};
-use model::map::Traffic;
+use api_types::{Map, MapEdge};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -68,11 +67,11 @@ pub(super) fn run(arguments: &MapArgs) -> anyhow::Result<()> {
 type Node<'a> = (&'a str, &'a str);
 
 fn client(edge: &MapEdge) -> Node<'_> {
-    (&edge.ends.client_namespace, &edge.ends.client)
+    (&edge.client_namespace, &edge.client)
 }
 
 fn server(edge: &MapEdge) -> Node<'_> {
-    (&edge.ends.server_namespace, &edge.ends.server)
+    (&edge.server_namespace, &edge.server)
 }
 
 fn full_name((namespace, name): Node<'_>) -> String {
@@ -80,7 +79,7 @@ fn full_name((namespace, name): Node<'_>) -> String {
 }
 
 /// What an edge does, in a few words.
-fn summary(traffic: &Traffic) -> String {
+fn summary(traffic: &MapEdge) -> String {
     let mut words = Vec::new();
     if traffic.requests > 0 {
         words.push(format!("{} req/s", human::rate(traffic.requests_per_second)));
@@ -122,11 +121,11 @@ fn tree(map: &Map) -> String {
             drawing.branches(node, "");
         }
     }
-    if map.not_drawn > 0 {
+    if map.unattributed_connections > 0 {
         let _ = writeln!(
             drawing.text,
             "({} connections are not drawn because the edge table was full; raise limits.edges)",
-            map.not_drawn
+            map.unattributed_connections
         );
     }
     drawing.text
@@ -152,8 +151,8 @@ impl<'a> Drawing<'a> {
             let _ = writeln!(
                 self.text,
                 "{indent}{branch}{}  {}{}",
-                human::endpoint(server.0, server.1, edge.ends.port),
-                summary(&edge.traffic),
+                human::endpoint(server.0, server.1, edge.port),
+                summary(edge),
                 if again { "  (see above)" } else { "" }
             );
             if leads_on && !again {
@@ -191,8 +190,8 @@ fn mermaid(map: &Map) -> String {
     }
     for edge in &map.edges {
         if let (Some(from), Some(to)) = (ids.get(&client(edge)), ids.get(&server(edge))) {
-            let label = quoted(&format!(":{} {}", edge.ends.port, summary(&edge.traffic)));
-            let arrow = if edge.traffic.failed > 0 { "-.->" } else { "-->" };
+            let label = quoted(&format!(":{} {}", edge.port, summary(edge)));
+            let arrow = if edge.failed > 0 { "-.->" } else { "-->" };
             let _ = writeln!(text, "  {from} {arrow}|{label}| {to}");
         }
     }
@@ -219,8 +218,8 @@ fn dot(map: &Map) -> String {
     }
     for edge in &map.edges {
         if let (Some(from), Some(to)) = (ids.get(&client(edge)), ids.get(&server(edge))) {
-            let label = quoted(&format!(":{} {}", edge.ends.port, summary(&edge.traffic)));
-            let color = if edge.traffic.failed > 0 { ", color=red" } else { "" };
+            let label = quoted(&format!(":{} {}", edge.port, summary(edge)));
+            let color = if edge.failed > 0 { ", color=red" } else { "" };
             let _ = writeln!(text, "  {from} -> {to} [label={label}{color}];");
         }
     }
@@ -231,32 +230,37 @@ fn dot(map: &Map) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::relations::Ends;
+    use api_types::{MapNode, Timestamp, Window};
 
     fn edge(client: &str, server: &str, port: u16, requests: u64, failed: u64) -> MapEdge {
-        let name =
-            |name: &str| model::relations::ServiceName { namespace: "".into(), name: name.into() };
         MapEdge {
-            ends: Ends::new(name(client), name(server), port),
-            traffic: Traffic {
-                connections: 10,
-                failed,
-                requests,
-                connections_per_second: 0.5,
-                requests_per_second: requests as f64 / 20.0,
-                p99_seconds: (requests > 0).then_some(0.002),
-                ..Traffic::default()
-            },
+            client: client.to_owned(),
+            client_namespace: String::new(),
+            server: server.to_owned(),
+            server_namespace: String::new(),
+            port,
+            seen_by: Vec::new(),
+            connections: 10,
+            failed,
+            resets: 0,
+            requests,
+            connections_per_second: 0.5,
+            requests_per_second: requests as f64 / 20.0,
+            p50_seconds: None,
+            p99_seconds: (requests > 0).then_some(0.002),
+            server_requests: None,
+            server_p99_seconds: None,
         }
     }
 
     fn map(edges: Vec<MapEdge>) -> Map {
         let names: BTreeSet<&str> =
-            edges.iter().flat_map(|edge| [&*edge.ends.client, &*edge.ends.server]).collect();
-        let node =
-            |name: &str| model::relations::ServiceName { namespace: "".into(), name: name.into() };
+            edges.iter().flat_map(|edge| [&*edge.client, &*edge.server]).collect();
+        let node = |name: &str| MapNode { namespace: String::new(), name: name.to_owned() };
         let nodes = names.into_iter().map(node).collect();
-        Map { taken_seconds: 0.0, seconds: 20, nodes, edges, not_drawn: 0 }
+        let timestamp = Timestamp::from_seconds(20.0);
+        let window = Window::before(timestamp, 20.0);
+        Map { timestamp, window, nodes, edges, unattributed_connections: 0 }
     }
 
     fn shop() -> Map {

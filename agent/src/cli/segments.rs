@@ -7,9 +7,7 @@ use clap::{Args, Subcommand};
 use super::table::{self, Column};
 use super::target::Target;
 use super::{Output, human, print};
-use crate::api::relations::{Cell, Segments};
-use model::segments::Verdict;
-use model::violations::{Between, Event};
+use api_types::{SegmentEvent, SegmentPair, SegmentVerdict, Segments};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -82,7 +80,7 @@ pub(super) fn run(arguments: &SegmentsArgs) -> anyhow::Result<()> {
 /// Clients down, servers across.
 fn matrix(answer: &Segments) -> String {
     let mut names: Vec<&str> = answer.segments.iter().map(|segment| &*segment.name).collect();
-    let outside = |cell: &&Cell| {
+    let outside = |cell: &&SegmentPair| {
         [&cell.client_segment, &cell.server_segment].iter().any(|name| !names.contains(&&***name))
     };
     let other = answer.matrix.iter().find(outside).map(|cell| {
@@ -100,11 +98,11 @@ fn matrix(answer: &Segments) -> String {
         match cell {
             None => "-".to_owned(),
             Some(cell) => match (cell.verdict, cell.connections) {
-                (Verdict::Allowed, 0) => "ok".to_owned(),
-                (Verdict::Allowed, n) => format!("ok {}", human::count(n)),
-                (Verdict::Violation, 0) => "no".to_owned(),
-                (Verdict::Violation, n) => format!("NO {}", human::count(n)),
-                (Verdict::NotJudged, n) => human::count(n),
+                (SegmentVerdict::Allowed, 0) => "ok".to_owned(),
+                (SegmentVerdict::Allowed, n) => format!("ok {}", human::count(n)),
+                (SegmentVerdict::Violation, 0) => "no".to_owned(),
+                (SegmentVerdict::Violation, n) => format!("NO {}", human::count(n)),
+                (SegmentVerdict::NotJudged, n) => human::count(n),
             },
         }
     };
@@ -155,17 +153,16 @@ fn violations(answer: &Segments, room: Option<usize>) -> String {
     let address = |address: Option<std::net::IpAddr>| {
         address.map_or_else(|| "-".to_owned(), |address| address.to_string())
     };
-    let row = |event: &Event| {
-        let ago = (answer.taken_seconds - event.last_seconds).max(0.0);
-        let Between { client_segment, server_segment, ends } = &event.between;
+    let row = |event: &SegmentEvent| {
+        let ago = answer.timestamp.seconds_since(event.last_seen).max(0.0);
         vec![
             format!("{} ago", human::span(ago)),
-            human::full_name(&ends.client_namespace, &ends.client),
+            human::full_name(&event.client_namespace, &event.client),
             address(event.client_address),
-            client_segment.to_string(),
-            human::endpoint(&ends.server_namespace, &ends.server, ends.port),
+            event.client_segment.clone(),
+            human::endpoint(&event.server_namespace, &event.server, event.port),
             address(event.server_address),
-            server_segment.to_string(),
+            event.server_segment.clone(),
             human::count(event.connections),
         ]
     };
@@ -181,11 +178,13 @@ fn violations(answer: &Segments, room: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::convert;
+    use api_types::Timestamp;
     use model::fixture::snapshot;
 
     fn answer() -> Segments {
         let snapshot = snapshot();
-        Segments::new(&snapshot, snapshot.related.segments.as_ref().expect("declared"))
+        convert::segments(&snapshot, snapshot.related.segments.as_ref().expect("declared"))
     }
 
     #[test]
@@ -209,9 +208,9 @@ ok: allowed; no: not allowed; -: no rule; numbers are connections since the agen
     fn violations_have_both_ends() {
         let mut answer = answer();
         assert_eq!(violations(&answer, None), "No violations.\n");
+        let before = |seconds| Timestamp::from_seconds(answer.timestamp.seconds() - seconds);
         let event = serde_json::json!({
-            "first_seconds": answer.taken_seconds - 100.0,
-            "last_seconds": answer.taken_seconds - 90.0,
+            "first_seen": before(100.0), "last_seen": before(90.0),
             "client_segment": "frontend", "server_segment": "database",
             "client": "shop", "client_namespace": "prod", "client_address": "172.20.0.2",
             "server": "postgres", "server_namespace": "", "server_address": "172.22.0.2",

@@ -10,12 +10,11 @@ use http::Method;
 use super::table::{self, Column};
 use super::target::Target;
 use super::{Output, human, print, watch};
-use crate::api::kept::{ServiceShape, Services};
-use crate::state::requests::{Register, Registered, Unregister};
+use api_types::{
+    HealthState, Register, Registered, ServiceStatus, Services, Source, Unregister, Window,
+};
 use model::full_name::FullName;
-use model::health::HealthState;
 use model::registry::Endpoint;
-use model::service::Source;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -126,7 +125,7 @@ pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<()> {
         }
         Some(ServicesCommand::Register(arguments)) => register(arguments),
         Some(ServicesCommand::Unregister(UnregisterArgs { name, target })) => {
-            let request = Unregister { service: name.clone() };
+            let request = Unregister { service: name.to_string() };
             let body = target.change(Method::DELETE, "/api/v1/services", &request)?;
             show(target, &body, "no longer registered")
         }
@@ -147,8 +146,8 @@ fn shown(target: &Target) -> anyhow::Result<String> {
 
 fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
     let body = target.text("/api/v1/services")?;
-    let Services { taken_seconds, mut services } = client::read(&body)?;
-    let wanted = |one: &ServiceShape| match service {
+    let Services { timestamp, window, mut services } = client::read(&body)?;
+    let wanted = |one: &ServiceStatus| match service {
         Some(FullName { namespace, name }) => {
             **name == *one.service
                 && namespace.as_ref().is_none_or(|namespace| **namespace == *one.service_namespace)
@@ -161,20 +160,27 @@ fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
     }
     match target.output {
         Output::Json => {
-            print(&format!("{}\n", serde_json::to_string(&Services { taken_seconds, services })?))
+            let answer = Services { timestamp, window, services };
+            print(&format!("{}\n", serde_json::to_string(&answer)?))
         }
         Output::Table if services.is_empty() => print("No service is failing or degraded.\n"),
-        Output::Table => print(&services.iter().map(sentence).collect::<String>()),
+        Output::Table => {
+            print(&services.iter().map(|one| sentence(one, &window)).collect::<String>())
+        }
     }
 }
 
 fn register(arguments: &RegisterArgs) -> anyhow::Result<()> {
     let RegisterArgs { name, addresses, namespace, target } = arguments;
     let service = match namespace {
-        Some(namespace) => format!("{namespace}/{name}").parse().map_err(anyhow::Error::msg)?,
-        None => name.clone(),
+        Some(namespace) => {
+            let full = format!("{namespace}/{name}").parse::<FullName>();
+            full.map_err(anyhow::Error::msg)?.to_string()
+        }
+        None => name.to_string(),
     };
-    let request = Register { service, addresses: addresses.clone() };
+    let addresses = addresses.iter().map(ToString::to_string).collect();
+    let request = Register { service, addresses };
     show(target, &target.change(Method::POST, "/api/v1/services", &request)?, "registered")
 }
 
@@ -183,7 +189,6 @@ fn show(target: &Target, body: &str, done: &str) -> anyhow::Result<()> {
         Output::Json => print(&format!("{}\n", body.trim_end())),
         Output::Table => {
             let Registered { service, addresses } = client::read(body)?;
-            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             print(&format!("{service} is {done} at {}\n", addresses.join(", ")))
         }
     }
@@ -197,7 +202,7 @@ fn text(answer: &Services, room: Option<usize>) -> String {
     table::render(COLUMNS, &rows, room)
 }
 
-fn row(one: &ServiceShape) -> Vec<String> {
+fn row(one: &ServiceStatus) -> Vec<String> {
     let health = &one.health;
     let latency = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), human::duration);
     vec![
@@ -216,7 +221,7 @@ fn row(one: &ServiceShape) -> Vec<String> {
 }
 
 /// Its name. Listeners of processes that cannot be identified are one row, called `none`.
-fn shown_name(one: &ServiceShape) -> String {
+fn shown_name(one: &ServiceStatus) -> String {
     if one.service == "none" && one.source == Source::Unknown {
         return "(unidentified)".to_owned();
     }
@@ -224,18 +229,18 @@ fn shown_name(one: &ServiceShape) -> String {
 }
 
 /// What it is; a name that is only an address is nothing more.
-fn kind(one: &ServiceShape) -> &'static str {
+fn kind(one: &ServiceStatus) -> &'static str {
     if one.service.parse::<IpAddr>().is_ok() { "address" } else { one.kind.as_str() }
 }
 
 /// Health is of what serves: a client has none.
-fn state(one: &ServiceShape) -> &'static str {
+fn state(one: &ServiceStatus) -> &'static str {
     let serves = !(one.listens.is_empty() && one.serves.is_empty() && one.registered.is_empty());
     if one.health.state == HealthState::Idle && !serves { "-" } else { one.health.state.as_str() }
 }
 
 /// What it listens on; of a service elsewhere, what it is reached at or registered for.
-fn places(one: &ServiceShape) -> String {
+fn places(one: &ServiceStatus) -> String {
     /// More would fill the line.
     const SHOWN: usize = 4;
     let all: Vec<String> = if !one.listens.is_empty() {
@@ -243,7 +248,7 @@ fn places(one: &ServiceShape) -> String {
     } else if !one.serves.is_empty() {
         one.serves.clone()
     } else {
-        one.registered.iter().map(ToString::to_string).collect()
+        one.registered.clone()
     };
     let shown: Vec<&str> =
         all.iter().take(SHOWN).map(|port| port.trim_end_matches("/tcp")).collect();
@@ -254,7 +259,7 @@ fn places(one: &ServiceShape) -> String {
     }
 }
 
-fn sentence(one: &ServiceShape) -> String {
+fn sentence(one: &ServiceStatus, window: &Window) -> String {
     let health = &one.health;
     let mut text = format!(
         "{} is {}",
@@ -262,7 +267,7 @@ fn sentence(one: &ServiceShape) -> String {
         health.state.as_str()
     );
     // Writing into a String cannot fail.
-    let _ = write!(text, " over the last {}", human::span(health.window_seconds));
+    let _ = write!(text, " over the last {}", human::span(window.seconds));
     if let Some(ratio) = health.success_ratio {
         let attempts = health.connects_ok + health.connects_failed;
         let _ = write!(
@@ -295,13 +300,11 @@ fn sentence(one: &ServiceShape) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::convert;
     use model::fixture::snapshot;
-    use model::health;
 
     fn answer() -> Services {
-        let snapshot = snapshot();
-        let services = health::services(&snapshot).into_iter().map(ServiceShape::from).collect();
-        Services { taken_seconds: snapshot.taken_seconds, services }
+        convert::services(&snapshot(), |_| true)
     }
 
     #[test]
@@ -323,7 +326,7 @@ mod tests {
     fn a_sentence_says_what_is_wrong() {
         let answer = answer();
         let postgres = answer.services.iter().find(|one| one.service == "postgres");
-        let said = sentence(postgres.expect("there"));
+        let said = sentence(postgres.expect("there"), &answer.window);
         assert!(said.contains("76.9 % of 13 connects succeeded"), "{said}");
         assert!(said.contains("; 3 resets"), "{said}");
     }

@@ -5,8 +5,7 @@ use std::fmt::Write;
 use super::table::{self, Column};
 use super::target::Target;
 use super::{Output, human, print};
-use crate::api::shapes::Status;
-use model::snapshot::{SourceState, SourceView};
+use api_types::{Evidence, Finding, Hook, LedgerEntry, NameSource, NameSourceState, Status, Table};
 
 pub(super) fn run(target: &Target) -> anyhow::Result<()> {
     let body = target.text("/api/v1/status")?;
@@ -26,19 +25,21 @@ fn text(status: &Status) -> String {
         status.kernel,
         human::counted(status.edges, "edge"),
         human::counted(status.listeners, "listener"),
-        human::count(status.unresolved_owners),
-        if status.unresolved_owners == 1 { "process" } else { "processes" },
+        human::count(status.unidentified_processes),
+        if status.unidentified_processes == 1 { "process" } else { "processes" },
         human::counted(status.preexisting_sockets, "pre-existing socket"),
     );
-    let per_drain =
-        if status.drains == 0 { 0.0 } else { status.drain_seconds / status.drains as f64 };
+    let each = match status.collections {
+        0 => 0.0,
+        collections => status.collection_seconds / collections as f64,
+    };
     let _ = writeln!(
         text,
         "{} map reads, {} each.\n",
-        human::count(status.drains),
-        human::duration(per_drain)
+        human::count(status.collections),
+        human::duration(each)
     );
-    if status.memory.folding {
+    if status.memory.overflow_mode {
         let (used, limit) = (status.memory.used_bytes, status.memory.limit_bytes);
         let mib = |bytes: Option<u64>| bytes.unwrap_or(0) >> 20;
         let _ = writeln!(
@@ -49,10 +50,17 @@ fn text(status: &Status) -> String {
         );
     }
     push_hooks(&mut text, status);
-    if !status.disabled.is_empty() {
-        let _ = writeln!(text, "\nNot available on this host:");
-        for disabled in &status.disabled {
-            let _ = writeln!(text, "  {} ({})", disabled.what, disabled.why);
+    if !status.findings.is_empty() {
+        text.push('\n');
+    }
+    for Finding { code, title, evidence, remediation, .. } in &status.findings {
+        let _ = write!(text, "{code} {title}");
+        let _ = match evidence.get("reason") {
+            Some(Evidence::Text(reason)) => writeln!(text, " ({reason})"),
+            _ => writeln!(text),
+        };
+        if let Some(remediation) = remediation {
+            let _ = writeln!(text, "  fix: {remediation}");
         }
     }
     push_sources(&mut text, status);
@@ -69,7 +77,7 @@ fn push_hooks(text: &mut String, status: &Status) {
     if timed {
         columns.extend([number("RUNS"), number("EACH"), number("MISSED")]);
     }
-    let row = |hook: &model::snapshot::HookView| {
+    let row = |hook: &Hook| {
         let state = if hook.attached { "attached" } else { "off" };
         let mut row = vec![hook.name.clone(), state.to_owned()];
         if timed {
@@ -81,19 +89,21 @@ fn push_hooks(text: &mut String, status: &Status) {
     };
     let rows: Vec<_> = status.hooks.iter().map(row).collect();
     text.push_str(&table::render(&columns, &rows, None));
-    // What is not available because of a hook is listed below, once.
-    let is_below = |hook: &model::snapshot::HookView| {
+    // What is not observed because of a hook is a finding below.
+    let is_below = |hook: &Hook| {
         let prefix = format!("{}: ", hook.name);
-        status.disabled.iter().any(|disabled| disabled.why.starts_with(&prefix))
+        status.findings.iter().any(|finding| {
+            matches!(finding.evidence.get("reason"), Some(Evidence::Text(reason)) if reason.starts_with(&prefix))
+        })
     };
     for hook in status.hooks.iter().filter(|hook| !hook.attached && !is_below(hook)) {
         let reason = hook.reason.as_deref().unwrap_or("no reason known");
-        let _ = writeln!(text, "  {}: {reason}; not available: {}", hook.name, hook.lost_without);
+        let _ = writeln!(text, "  {}: {reason}; not available: {}", hook.name, hook.observes);
     }
 }
 
 fn push_sources(text: &mut String, status: &Status) {
-    let there = |source: &&SourceView| source.state != SourceState::Absent;
+    let there = |source: &&NameSource| source.state != NameSourceState::Absent;
     let columns = [
         name("NAME SOURCE"),
         name("STATE"),
@@ -101,21 +111,21 @@ fn push_sources(text: &mut String, status: &Status) {
         number("QUERIES"),
         number("ERRORS"),
     ];
-    let row = |source: &SourceView| {
+    let row = |source: &NameSource| {
         vec![
             source.name.clone(),
             source.state.as_str().to_owned(),
             human::count(source.entries),
-            human::count(source.lookups),
+            human::count(source.queries),
             human::count(source.errors),
         ]
     };
-    let rows: Vec<_> = status.sources.iter().filter(there).map(row).collect();
+    let rows: Vec<_> = status.name_sources.iter().filter(there).map(row).collect();
     if !rows.is_empty() {
         text.push('\n');
         text.push_str(&table::render(&columns, &rows, None));
     }
-    for source in status.sources.iter().filter(there) {
+    for source in status.name_sources.iter().filter(there) {
         if let Some(detail) = &source.detail {
             let _ = writeln!(text, "  {}: {detail}", source.name);
         }
@@ -125,7 +135,7 @@ fn push_sources(text: &mut String, status: &Status) {
 fn push_ledger(text: &mut String, status: &Status) {
     let columns =
         [name("EVENTS"), number("SEEN"), number("EXPORTED"), number("DROPPED"), name("REASON")];
-    let row = |entry: &crate::api::shapes::LedgerEntry| {
+    let row = |entry: &LedgerEntry| {
         let why: Vec<String> =
             entry.lost.iter().map(|(reason, n)| format!("{reason} {}", human::count(*n))).collect();
         vec![
@@ -149,7 +159,7 @@ fn push_ledger(text: &mut String, status: &Status) {
 
 fn push_maps(text: &mut String, status: &Status) {
     let columns = [name("MAP"), number("USED"), number("CAPACITY"), number("FULL")];
-    let row = |map: &model::snapshot::MapView| {
+    let row = |map: &Table| {
         let full = if map.capacity == 0 { 0.0 } else { map.entries as f64 / map.capacity as f64 };
         vec![
             map.name.clone(),
@@ -158,7 +168,7 @@ fn push_maps(text: &mut String, status: &Status) {
             format!("{:.0} %", full * 100.0),
         ]
     };
-    let rows: Vec<_> = status.maps.iter().map(row).collect();
+    let rows: Vec<_> = status.tables.iter().map(row).collect();
     text.push_str(&table::render(&columns, &rows, None));
 }
 
@@ -173,6 +183,7 @@ const fn number(title: &'static str) -> Column {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::convert;
     use model::fixture::snapshot;
     use telemetry::Build;
 
@@ -180,7 +191,7 @@ mod tests {
     fn it_says_what_is_seen_what_not_and_what_was_dropped() {
         let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
         assert_eq!(
-            text(&Status::new(&build, &snapshot())),
+            text(&convert::status(&build, &snapshot())),
             "\
 Portolan 0.0.0 on kernel 6.18.0: 3 edges, 3 listeners, 1 unidentified process, 5 pre-existing sockets.
 100 map reads, 2.5 ms each.
@@ -191,8 +202,7 @@ HOOK                 STATE     RUNS    EACH  MISSED
 inet_sock_set_state  attached    90  500 ns       0
 sock_send_length     off          0    0 ns       0
 
-Not available on this host:
-  request latency of clients (sock_send_length: this kernel has no such tracepoint)
+PA501 not observed on this host: request latency of clients (sock_send_length: this kernel has no such tracepoint)
 
 NAME SOURCE  STATE  ENTRIES  QUERIES  ERRORS
 docker       up          12       34       1

@@ -12,18 +12,21 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::failure::Failure;
 use super::port_use;
-use super::requests::{
-    Free, HOST_NETNS, Handed, Register, Registered, Release, Reserve, Reserved, Unregister, Warning,
-};
 use super::store::Store;
+use crate::api::convert::{ToApi as _, ToModel, whole_seconds};
+use api_types::{
+    AllocatePorts, AllocatedPorts, Finding, HOST_NETNS, Register, Registered, Release, Reserve,
+    Reserved, Severity, Unregister, code,
+};
 use linux::diag::DiagError;
 use linux::namespaces::{self, Namespace};
 use model::allocation::{self, Wanted};
 use model::book::Book;
+use model::full_name::FullName;
 use model::moment;
 use model::port::{Port, Protocol};
 use model::port_ranges::PortRules;
-use model::registry::Registration;
+use model::registry::{Endpoint, Registration};
 use model::reservations::{Environment, Origin, Reservation};
 
 /// Who asks gets an answer within this time.
@@ -94,53 +97,61 @@ impl Desk {
     pub fn reserve(&mut self, caller: Caller, request: Reserve) -> Result<Reserved, Failure> {
         let now = now();
         let Reserve { port, protocol, service, environment, until, enforce, netns } = request;
-        let port = checked(port, protocol)?;
+        let port = checked(port, protocol.to_model())?;
         let place = place(caller, netns)?;
         let reservation = Reservation {
             port,
             netns: self.stored(&place),
-            environment,
-            service,
+            environment: environment.map(ToModel::to_model),
+            service: named(&service)?,
             until: until_when(until.as_deref(), now)?,
             enforce,
             origin: Origin::State,
         };
         let wanted = reservation.clone();
         self.change(|book| book.reservations.reserve(wanted, now).map_err(Failure::from))?;
-        let mut warnings = advice(&rules_in(&place)?, &[port.number]);
+        let mut findings = exposed(&rules_in(&place)?, &[port]);
+        let inactive =
+            |code, title| Finding::new(code, Severity::Warning, &port.to_string(), title);
         if !reservation.in_force(now, self.environment) {
-            warnings.push(Warning {
-                problem: format!(
-                    "it is not in force here: this host is for {}",
-                    self.environment.map_or("", Environment::as_str)
-                ),
-                mend: None,
-            });
+            let kind = self.environment.map_or("", Environment::as_str);
+            let title = format!("the reservation is not in force here: this is a {kind} host");
+            findings.push(inactive(code::RESERVATION_INACTIVE, title));
         }
         if let (true, Some(why)) = (enforce, &self.unenforceable) {
-            let problem = format!("nobody is refused it, only told: {why}");
-            warnings.push(Warning { problem, mend: None });
+            let title = "bind() by other services is reported but does not fail".to_owned();
+            let finding = inactive(code::RESERVATION_NOT_ENFORCED, title);
+            findings.push(finding.with("reason", why.as_str()));
         }
-        Ok(Reserved { reservations: vec![(&reservation).into()], warnings })
+        Ok(Reserved { reservations: vec![reservation.to_api()], findings })
     }
 
     /// Keeps a port no longer.
     pub fn release(&mut self, caller: Caller, request: &Release) -> Result<Reserved, Failure> {
         let Release { port, protocol, environment, netns } = *request;
-        let port = checked(port, protocol)?;
+        let port = checked(port, protocol.to_model())?;
+        let environment = environment.map(ToModel::to_model);
         let place = place(caller, netns)?;
         let netns = self.stored(&place);
         let released = self.change(|book| {
             let released = book.reservations.release(netns, port, environment, now());
             released.map_err(Failure::from)
         })?;
-        Ok(Reserved { reservations: vec![(&released).into()], warnings: Vec::new() })
+        Ok(Reserved { reservations: vec![released.to_api()], findings: Vec::new() })
     }
 
     /// Hands out ports that nobody has.
-    pub fn free(&mut self, caller: Caller, request: Free) -> Result<Handed, Failure> {
+    pub fn free(
+        &mut self,
+        caller: Caller,
+        request: AllocatePorts,
+    ) -> Result<AllocatedPorts, Failure> {
         let now = now();
-        let Free { near, count, protocol, service, environment, until, enforce, netns } = request;
+        let AllocatePorts { near, count, protocol, service, environment, until, enforce, netns } =
+            request;
+        let protocol = protocol.to_model();
+        let environment = environment.map(ToModel::to_model);
+        let service = service.as_deref().map(named).transpose()?;
         let wanted = Wanted {
             near: near.unwrap_or(allocation::NEAR),
             count: count.unwrap_or(1),
@@ -182,7 +193,13 @@ impl Desk {
             }
             None => self.lend(netns, &given, now)?,
         };
-        Ok(Handed { ports, protocol, netns, until: moment::rfc3339(until), service })
+        Ok(AllocatedPorts {
+            ports,
+            protocol: protocol.to_api(),
+            netns,
+            until: whole_seconds(until),
+            service: service.map(|service| service.to_string()),
+        })
     }
 
     /// Reserves ports that were chosen; all or none.
@@ -214,17 +231,23 @@ impl Desk {
     /// Names an endpoint.
     pub fn register(&mut self, request: Register) -> Result<Registered, Failure> {
         let Register { service, addresses } = request;
-        let registration = Registration { service: service.clone(), endpoints: addresses.clone() };
+        let endpoints: Result<Vec<Endpoint>, _> =
+            addresses.iter().map(|address| address.parse()).collect();
+        let registration = Registration {
+            service: named(&service)?,
+            endpoints: endpoints.map_err(Failure::Wrong)?,
+        };
+        let registered = shown(&registration);
         self.change(|book| book.registry.register(registration).map_err(Failure::from))?;
-        Ok(Registered { service, addresses })
+        Ok(registered)
     }
 
     /// Forgets a name.
     pub fn unregister(&mut self, request: &Unregister) -> Result<Registered, Failure> {
+        let service = named(&request.service)?;
         let removed =
-            self.change(|book| book.registry.unregister(&request.service).map_err(Failure::from))?;
-        let Registration { service, endpoints } = removed;
-        Ok(Registered { service, addresses: endpoints })
+            self.change(|book| book.registry.unregister(&service).map_err(Failure::from))?;
+        Ok(shown(&removed))
     }
 
     /// Changes the book: on disk first, so that what was answered is what a restart finds.
@@ -327,12 +350,32 @@ fn rules_in(place: &Namespace) -> Result<PortRules, Failure> {
     })
 }
 
-fn advice(rules: &PortRules, ports: &[u16]) -> Vec<Warning> {
-    let advice = rules.advice(ports);
-    advice
-        .map(|advice| Warning { problem: advice.problem, mend: Some(advice.mend) })
-        .into_iter()
-        .collect()
+/// A finding if the kernel may give these ports to outgoing connections.
+fn exposed(rules: &PortRules, ports: &[Port]) -> Vec<Finding> {
+    let numbers: Vec<u16> = ports.iter().map(|port| port.number).collect();
+    let subject: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    let finding = rules.advice(&numbers).map(|advice| Finding {
+        remediation: Some(advice.mend),
+        ..Finding::new(
+            code::RESERVED_EPHEMERAL,
+            Severity::Warning,
+            &subject.join(", "),
+            advice.problem,
+        )
+    });
+    finding.into_iter().collect()
+}
+
+fn named(service: &str) -> Result<FullName, Failure> {
+    service.parse().map_err(Failure::Wrong)
+}
+
+fn shown(registration: &Registration) -> Registered {
+    let Registration { service, endpoints } = registration;
+    Registered {
+        service: service.to_string(),
+        addresses: endpoints.iter().map(ToString::to_string).collect(),
+    }
 }
 
 // === impl DeskHandle ===
@@ -381,12 +424,12 @@ mod tests {
         Caller { pid: std::process::id() }
     }
 
-    fn free(near: u16, count: usize, service: Option<&str>) -> Free {
-        Free {
+    fn free(near: u16, count: usize, service: Option<&str>) -> AllocatePorts {
+        AllocatePorts {
             near: Some(near),
             count: Some(count),
-            protocol: Protocol::Tcp,
-            service: service.map(|name| name.parse().expect("a name")),
+            protocol: api_types::Protocol::Tcp,
+            service: service.map(str::to_owned),
             environment: None,
             until: None,
             enforce: false,
@@ -451,15 +494,17 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn nonsense_is_refused_with_the_mend() {
+    async fn invalid_requests_are_refused_with_what_is_valid() {
         let directory = tempfile::tempdir().expect("a directory");
         let desk = desk(directory.path());
         let many = desk.ask(|desk| desk.free(me(), free(1, 0, None))).await;
         assert!(matches!(many, Err(Failure::Wrong(why)) if why.contains("ask for 1 to 256")));
         let nowhere = desk.ask(|desk| desk.free(Caller { pid: 0 }, free(1, 1, None))).await;
         assert!(matches!(nowhere, Err(Failure::Wrong(why)) if why.contains("--netns host")));
-        let unknown = Free { netns: Some(1), ..free(1, 1, None) };
+        let unknown = AllocatePorts { netns: Some(1), ..free(1, 1, None) };
         let unknown = desk.ask(move |desk| desk.free(me(), unknown)).await;
         assert!(matches!(unknown, Err(Failure::Missing(_))));
+        let spaces = desk.ask(|desk| desk.free(me(), free(1, 1, Some("a b")))).await;
+        assert!(matches!(spaces, Err(Failure::Wrong(why)) if why.contains("no spaces")));
     }
 }

@@ -8,7 +8,6 @@ pub mod desk;
 mod failure;
 pub mod file;
 mod port_use;
-pub mod requests;
 pub mod store;
 
 pub use desk::{Caller, Desk, DeskHandle};

@@ -144,7 +144,7 @@ fn post_bind4_is_needed_to_tell_a_failure() {
 fn post_bind6_is_needed_to_tell_a_failure() {
     needs_kernel!();
     let agent = Agent::with(&[("disable_hooks", "post_bind6")]);
-    let disabled = agent.json("/api/v1/status")["disabled"].to_string();
+    let disabled = agent.json("/api/v1/status")["findings"].to_string();
     assert!(disabled.contains("bind6: without post_bind6"), "{disabled}");
     agent.stop();
 }

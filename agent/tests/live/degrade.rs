@@ -209,9 +209,12 @@ fn kernel_lacks() -> &'static [(String, String)] {
         let agent = Agent::start();
         let status = agent.json("/api/v1/status");
         agent.stop();
-        let entries = status["disabled"].as_array().expect("a list of what is off");
+        let entries = status["findings"].as_array().expect("a list of what is off");
         let text = |value: &serde_json::Value| value.as_str().expect("a sentence").to_owned();
-        entries.iter().map(|entry| (text(&entry["what"]), text(&entry["why"]))).collect()
+        entries
+            .iter()
+            .map(|entry| (text(&entry["subject"]), text(&entry["evidence"]["reason"])))
+            .collect()
     })
 }
 
@@ -222,9 +225,10 @@ fn kernel_has(hook: &str) -> bool {
 
 /// What `/api/v1/status` says is off, as (what, why), apart from what this kernel never has.
 fn disabled(status: &serde_json::Value) -> Vec<(String, String)> {
-    let entries = status["disabled"].as_array().expect("a list of what is off");
+    let entries = status["findings"].as_array().expect("a list of what is off");
     let text = |value: &serde_json::Value| value.as_str().expect("a sentence").to_owned();
-    let all = entries.iter().map(|entry| (text(&entry["what"]), text(&entry["why"])));
+    let all =
+        entries.iter().map(|entry| (text(&entry["subject"]), text(&entry["evidence"]["reason"])));
     // A hook that the kernel lacks may now be off for another reason as well.
     let of_lacking = |why: &str| {
         let hook = why.split(": ").next().unwrap_or_default();

@@ -108,7 +108,7 @@ fn expect(agent: &Agent, port: u16, expected: &[(String, String, String, u64)]) 
         if found == expected {
             return;
         }
-        let sources = &agent.json("/api/v1/status")["sources"];
+        let sources = &agent.json("/api/v1/status")["name_sources"];
         assert!(
             began.elapsed() < crate::facts::patience(PATIENCE),
             "expected {expected:?}, found {found:?}; {sources}\nlost: {:?}",
@@ -132,7 +132,7 @@ fn ledger(agent: &Agent) -> (u64, u64, u64) {
 /// What `/api/v1/status` says of the source, if it is there.
 fn source(agent: &Agent) -> Option<Value> {
     let status = agent.json("/api/v1/status");
-    let mut sources = status["sources"].as_array().expect("a list").iter();
+    let mut sources = status["name_sources"].as_array().expect("a list").iter();
     sources.find(|source| source["name"] == "dns").cloned()
 }
 
@@ -433,13 +433,14 @@ fn without_the_hook_or_a_field_or_by_choice_names_are_off() {
         expect(&agent, port, &[by_address(&format!("{V4}.40"), 1)]);
         assert_eq!(source(&agent), None);
         let status = agent.json("/api/v1/status");
-        let off: Vec<&Value> = status["disabled"]
+        let off: Vec<&Value> = status["findings"]
             .as_array()
             .expect("a list")
             .iter()
-            .filter(|off| off["what"] == what)
+            .filter(|off| off["subject"] == what)
             .collect();
-        let reasons: Vec<&str> = off.iter().filter_map(|off| off["why"].as_str()).collect();
+        let reasons: Vec<&str> =
+            off.iter().filter_map(|off| off["evidence"]["reason"].as_str()).collect();
         assert_eq!(reasons.len(), usize::from(why.is_some()), "{settings:?}: {reasons:?}");
         assert!(
             reasons.iter().all(|reason| reason.contains(why.unwrap_or_default())),

@@ -85,8 +85,7 @@ fn who_is_known_to_be_someone_else_is_refused_and_the_owner_let_in() {
     ];
     agent.eventually(3, |now: &Scrape| now.sum(BREACHES, &denied));
     let events = agent.json("/api/v1/reservations")["breaches"].to_string();
-    let sentence =
-        format!("{offender} wanted, and was refused, 19431/tcp, which is reserved for {owner}");
+    let sentence = format!("{offender} was denied 19431/tcp, which is reserved for {owner}");
     assert!(events.contains(&sentence), "{events}");
     assert!(agent.log().contains("a reserved port was refused to somebody else"));
     drop(held);

@@ -197,7 +197,7 @@ fn when_memory_is_short_new_edges_are_folded_and_when_it_is_free_again_they_get_
     let folded = [("client", "other"), ("role", "client"), ("result", "refused")];
     assert!(now.sum("portolan_tcp_connects_total", &folded) >= u64::from(PEERS));
     let status = agent.json("/api/v1/status");
-    assert_eq!(status["memory"]["folding"], true, "{status}");
+    assert_eq!(status["memory"]["overflow_mode"], true, "{status}");
     assert!(agent.log().contains("new are counted in the rows `other`"), "{}", agent.log());
 
     group.limit(256 * MIB);

@@ -115,7 +115,7 @@ fn expect(agent: &Agent, expected: &[Edge], is_ours: impl Fn(&str) -> bool) -> V
         assert!(
             began.elapsed() < PATIENCE,
             "missing: {missing:#?}\nnot expected: {wrong:#?}\n{}",
-            agent.json("/api/v1/status")["sources"]
+            agent.json("/api/v1/status")["name_sources"]
         );
         thread::sleep(PAUSE);
     }

@@ -139,7 +139,7 @@ fn the_capabilities_it_shows_are_enough_to_start_and_so_is_the_old_form() {
         every_thread_has(&agent, NEEDED, "2");
         sees_connections(&agent, &net);
         let status = agent.json("/api/v1/status");
-        let missing = status["disabled"].to_string();
+        let missing = status["findings"].to_string();
         assert!(!missing.contains("CAP_"), "with {granted:?}: {missing}");
         agent.stop();
     }

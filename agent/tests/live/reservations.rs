@@ -82,7 +82,7 @@ fn who_takes_a_reserved_port_is_told_once_and_its_owner_never() {
         assert_eq!(now.sum(BREACHES, &[("owner", owner)]), 1, "one breach, and only that one");
     }
     let listed = agent.json("/api/v1/reservations");
-    let sentence = listed["breaches"][0]["sentence"].as_str().unwrap_or_default();
+    let sentence = listed["breaches"][0]["finding"]["title"].as_str().unwrap_or_default();
     let expected = format!("{offender} has 18432/tcp, which is reserved for {owner}");
     assert_eq!(sentence, expected);
     let table = told(&agent, here(), "ports reservations");
@@ -102,7 +102,7 @@ fn who_takes_a_reserved_port_is_told_once_and_its_owner_never() {
     drop((held, taken, elsewhere));
     let vacant = agent.json("/api/v1/ports?port=18432");
     assert_eq!(vacant["ports"], Value::Array(Vec::new()), "{vacant:#}");
-    assert_eq!(vacant["vacant"][0]["service"], owner.as_str(), "{vacant:#}");
+    assert_eq!(vacant["unused_reservations"][0]["service"], owner.as_str(), "{vacant:#}");
     let who = told(&agent, here(), "ports who 18432");
     let expected =
         format!("No process holds port 18432.\n18432/tcp is reserved for {owner} (network");

@@ -55,12 +55,6 @@ enum Target {
     Socket(PathBuf),
 }
 
-/// An answer's error as the agent writes it.
-#[derive(serde::Deserialize)]
-struct Problem {
-    error: String,
-}
-
 // === impl Client ===
 
 impl Client {
@@ -123,12 +117,12 @@ impl Client {
         if status.is_success() {
             return Ok(text);
         }
-        match (serde_json::from_str::<Problem>(&text), &self.target) {
+        match (serde_json::from_str::<api_types::Error>(&text), &self.target) {
             (Err(_), _) => Err(Error::NotPortolan { at: self.at(), status: status.as_u16() }),
             (Ok(_), Target::Socket(path)) if status == StatusCode::FORBIDDEN => {
                 Err(Error::SocketForbidden { path: path.clone() })
             }
-            (Ok(Problem { error }), _) => Err(Error::Refused { said: error }),
+            (Ok(api_types::Error { error }), _) => Err(Error::Refused { said: error }),
         }
     }
 }

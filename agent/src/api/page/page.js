@@ -53,6 +53,14 @@ function row(edge) {
   return tr;
 }
 
+function finding({ code, title, evidence, remediation }) {
+  const reason = evidence.reason ? ` (${evidence.reason})` : "";
+  const fix = remediation ? ` Fix: ${remediation}` : "";
+  const li = document.createElement("li");
+  li.textContent = `${code} ${title}${reason}${fix}`;
+  return li;
+}
+
 async function json(path) {
   const response = await fetch(path);
   const body = await response.json();
@@ -65,15 +73,9 @@ async function refresh() {
   try {
     const [edges, status] = await Promise.all([json("api/v1/edges"), json("api/v1/status")]);
     document.getElementById("edges").replaceChildren(...edges.edges.map(row));
-    document.getElementById("disabled").replaceChildren(
-      ...status.disabled.map(({ what, why }) => {
-        const li = document.createElement("li");
-        li.textContent = `Not seen here: ${what} (${why})`;
-        return li;
-      }),
-    );
+    document.getElementById("findings").replaceChildren(...status.findings.map(finding));
     const attached = status.hooks.filter((hook) => hook.attached).length;
-    const when = new Date(edges.taken_seconds * 1000).toLocaleTimeString();
+    const when = new Date(edges.timestamp).toLocaleTimeString();
     state.textContent =
       `${edges.edges.length} edges at ${when}; ${attached} of ${status.hooks.length} hooks attached; ` +
       `version ${status.version}, kernel ${status.kernel}`;

@@ -1,29 +1,31 @@
 //! `/api/v1/map`, `/api/v1/balance`, `/api/v1/segments`.
 
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
-use axum::{Json, Router};
 use serde::Deserialize;
 
-use super::{Api, Failure};
-use crate::api::relations::{Balance, Map, Segments};
+use super::{Api, Failure, Route};
+use crate::api::convert;
+use api_types::{Balance, Map, Segments, WindowLength};
 use model::map::Graph;
 
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/api/v1/map", get(map))
-        .route("/api/v1/balance", get(balance))
-        .route("/api/v1/segments", get(segments))
+pub(super) fn readable() -> [Route; 3] {
+    [
+        ("/api/v1/map", get(map)),
+        ("/api/v1/balance", get(balance)),
+        ("/api/v1/segments", get(segments)),
+    ]
 }
 
 /// Of what time, and of whom.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
-    /// Seconds up to now.
-    window: Option<u64>,
+    /// Up to now.
+    window: Option<WindowLength>,
     /// Names of services, separated by commas.
     #[serde(default)]
     service: String,
@@ -35,7 +37,7 @@ async fn map(
 ) -> Result<Json<Map>, Failure> {
     let wanted = Wanted::read(wanted)?;
     let snapshot = api.source.fresh().await?;
-    Ok(Json(Map::new(&snapshot, wanted.window, &wanted.services())))
+    Ok(Json(convert::map(&snapshot, wanted.seconds(), &wanted.services())))
 }
 
 async fn balance(
@@ -43,15 +45,15 @@ async fn balance(
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Balance>, Failure> {
     let wanted = Wanted::read(wanted)?;
-    let window = wanted.window.unwrap_or(Graph::LONGEST_WINDOW);
+    let window = wanted.seconds().unwrap_or(Graph::LONGEST_WINDOW);
     let snapshot = api.source.fresh().await?;
-    Ok(Json(Balance::new(&snapshot, window, &wanted.services())))
+    Ok(Json(convert::balance(&snapshot, window, &wanted.services())))
 }
 
 async fn segments(State(api): State<Api>) -> Result<Json<Segments>, Failure> {
     let snapshot = api.source.fresh().await?;
     match &snapshot.related.segments {
-        Some(view) => Ok(Json(Segments::new(&snapshot, view))),
+        Some(view) => Ok(Json(convert::segments(&snapshot, view))),
         None => Err(Failure(
             StatusCode::NOT_FOUND,
             "no segments are declared; declare them in the configuration file with [segments.NAME], `portolan segments --help` shows how".to_owned(),
@@ -65,16 +67,20 @@ impl Wanted {
     fn read(wanted: Result<Query<Self>, QueryRejection>) -> Result<Self, Failure> {
         let longest = Graph::LONGEST_WINDOW;
         match wanted {
-            Ok(Query(wanted)) if wanted.window.is_none_or(|w| (1..=longest).contains(&w)) => {
+            Ok(Query(wanted)) if wanted.seconds().is_none_or(|s| (1..=longest).contains(&s)) => {
                 Ok(wanted)
             }
             _ => Err(Failure(
                 StatusCode::BAD_REQUEST,
                 format!(
-                    "cannot read the query; use window=SECONDS from 1 to {longest}, service=NAME or service=NAME,NAME"
+                    "cannot read the query; use window=DURATION from 1s to {longest}s, service=NAME or service=NAME,NAME"
                 ),
             )),
         }
+    }
+
+    fn seconds(&self) -> Option<u64> {
+        self.window.map(|window| window.seconds)
     }
 
     fn services(&self) -> Vec<String> {

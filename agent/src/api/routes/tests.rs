@@ -117,7 +117,7 @@ async fn the_duration_of_a_scrape_is_in_the_next() {
 async fn an_edge_has_everything_in_base_units() {
     let edges = json(&over_snapshot(), "/api/v1/edges?role=client").await;
     let expected = serde_json::json!({
-        "taken_seconds": 1_700_000_100.5,
+        "timestamp": "2023-11-14T22:15:00.5Z",
         "edges": [{
             "client": "shop", "client_kind": "container",
                 "client_namespace": "prod", "client_source": "container",
@@ -153,7 +153,7 @@ async fn filters_narrow_the_edges() {
 }
 
 #[tokio::test]
-async fn a_wrong_filter_is_a_sentence_with_the_mend() {
+async fn an_invalid_filter_gets_a_sentence_that_says_what_is_valid() {
     let router = over_snapshot();
     for query in ["role=king", "colour=red", "port=http"] {
         let (status, _, body) = ask(&router, Method::GET, &format!("/api/v1/edges?{query}")).await;
@@ -169,14 +169,14 @@ async fn the_status_says_what_is_off_and_what_was_lost() {
     assert_eq!(status["kernel"], "6.18.0");
     assert_eq!(status["hooks"][1]["attached"], false);
     assert_eq!(status["hooks"][1]["reason"], "this kernel has no such tracepoint");
-    assert_eq!(status["disabled"][0]["what"], "request latency of clients");
+    assert_eq!(status["findings"][0]["subject"], "request latency of clients");
     let edge = &status["ledger"][4];
     assert_eq!(
         *edge,
         serde_json::json!({"class": "edge", "seen": 4, "exported": 3, "lost": {"no_slot": 1}})
     );
     assert_eq!(
-        status["maps"][0],
+        status["tables"][0],
         serde_json::json!({"name": "edges", "entries": 7, "capacity": 4096})
     );
 }
@@ -198,17 +198,20 @@ async fn without_a_snapshot_the_agent_lives_but_is_not_ready() {
 async fn a_map_is_of_the_services_and_the_time_that_were_asked_for() {
     let router = over_snapshot();
     let map = json(&router, "/api/v1/map").await;
-    assert_eq!(map["seconds"], 100);
+    assert_eq!(map["window"]["seconds"], 100.0);
     assert_eq!(map["edges"][0]["client"], "shop");
     assert_eq!(map["edges"][0]["connections"], 12, "both backends");
     assert_eq!(map["nodes"][1], serde_json::json!({ "namespace": "prod", "name": "shop" }));
     assert_eq!(json(&router, "/api/v1/map?window=1").await["edges"][0]["requests"], 800);
+    let minute = json(&router, "/api/v1/map?window=1m").await;
+    // History has steps of five seconds, the last of which is under way.
+    assert_eq!(minute["window"]["since"], "2023-11-14T22:13:55.5Z");
     assert_eq!(json(&router, "/api/v1/map?service=prod/shop,x").await["edges"][0]["port"], 5432);
     assert_eq!(json(&router, "/api/v1/map?service=x").await["edges"], serde_json::json!([]));
-    for query in ["window=0", "window=301", "window=x", "services=x"] {
+    for query in ["window=0", "window=301", "window=6m", "window=x", "services=x"] {
         let (status, _, body) = ask(&router, Method::GET, &format!("/api/v1/map?{query}")).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
-        assert!(body.contains("window=SECONDS from 1 to 300"), "{body}");
+        assert!(body.contains("window=DURATION from 1s to 300s"), "{body}");
     }
 }
 

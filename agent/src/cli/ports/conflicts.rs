@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::api::ports::{Conflicts, ToldConflict};
 use crate::cli::target::Target;
 use crate::cli::{Output, print};
+use api_types::{Conflict, Conflicts, Timestamp};
+use model::duration;
 use model::words::ago;
-use model::{duration, moment};
 
 /// Between two requests of `watch`.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -38,7 +38,8 @@ pub(super) fn run(arguments: &ConflictsArgs) -> anyhow::Result<()> {
     let port = port.map(|port| format!("port={port}"));
     let since = since.map(|since| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        format!("since={}", now.as_secs().saturating_sub(since))
+        let since = now.as_secs().saturating_sub(since);
+        format!("since={}", Timestamp::from_seconds(since as f64))
     });
     let query: Vec<String> = port.into_iter().chain(since).collect();
     let body = target.text(&format!("/api/v1/conflicts?{}", query.join("&")))?;
@@ -57,22 +58,19 @@ pub(super) fn run(arguments: &ConflictsArgs) -> anyhow::Result<()> {
 /// Prints every conflict when it is new or has been repeated, until the reader has gone.
 pub(super) fn watch(arguments: &WatchArgs) -> anyhow::Result<()> {
     let target = &arguments.target;
-    let mut newest_shown: Option<f64> = None;
+    let mut newest_shown: Option<Timestamp> = None;
     loop {
         let since = newest_shown.map_or_else(String::new, |shown| format!("?since={shown}"));
         let answer: Conflicts = client::read(&target.text(&format!("/api/v1/conflicts{since}"))?)?;
-        let newest = answer.conflicts.iter().map(|one| one.conflict.last_seconds);
-        let newest = newest.fold(newest_shown.unwrap_or(answer.taken_seconds), f64::max);
+        let newest = answer.conflicts.iter().map(|one| one.last_seen);
+        let newest = newest.fold(newest_shown.unwrap_or(answer.timestamp), Timestamp::max);
         if let Some(shown) = newest_shown {
-            let new = answer.conflicts.iter().filter(|one| one.conflict.last_seconds > shown);
+            let new = answer.conflicts.iter().filter(|one| one.last_seen > shown);
             for one in new {
                 let line = match target.output {
                     Output::Json => serde_json::to_string(one).context("writing JSON")?,
                     // A log of it is read later: write when it was.
-                    Output::Table => {
-                        let at = moment::rfc3339(one.conflict.last_seconds.max(0.0) as u64);
-                        line(one, &at, answer.host_netns)
-                    }
+                    Output::Table => line(one, &one.last_seen.to_string(), answer.host_netns),
                 };
                 print(&format!("{line}\n"))?;
             }
@@ -87,16 +85,15 @@ pub(super) fn text(answer: &Conflicts) -> String {
     if answer.conflicts.is_empty() {
         return "No conflicts.\n".to_owned();
     }
-    let shown = |one: &ToldConflict| {
-        let when = ago(answer.taken_seconds - one.conflict.last_seconds);
+    let shown = |one: &Conflict| {
+        let when = ago(answer.timestamp.seconds_since(one.last_seen));
         line(one, &format!("{when} ago"), answer.host_netns) + "\n"
     };
     answer.conflicts.iter().map(shown).collect()
 }
 
 /// One conflict; where it was is said if that was not the host.
-fn line(one: &ToldConflict, when: &str, host: Option<u32>) -> String {
-    let ToldConflict { conflict, sentence, mend } = one;
+fn line(conflict: &Conflict, when: &str, host: Option<u32>) -> String {
     let errno = &conflict.errno;
     let sure = if conflict.inferred { ", inferred" } else { "" };
     let place = if host.is_none_or(|host| host == conflict.netns) {
@@ -104,7 +101,10 @@ fn line(one: &ToldConflict, when: &str, host: Option<u32>) -> String {
     } else {
         format!("; netns {}", conflict.netns)
     };
-    format!("{when}: {sentence}; {mend} [{errno}{sure}{place}]")
+    let title = &conflict.finding.title;
+    let fix = conflict.finding.remediation.as_deref();
+    let fix = fix.map_or_else(String::new, |fix| format!(". Fix: {fix}"));
+    format!("{when}: {title}{fix} [{errno}{sure}{place}]")
 }
 
 /// A time like `15m`, in seconds.

@@ -8,9 +8,9 @@ use http::Method;
 use super::super::target::Target;
 use super::super::{Output, print};
 use super::netns;
-use crate::state::requests::{Free, Handed};
+use crate::api::convert::ToApi as _;
+use api_types::{AllocatePorts, AllocatedPorts, Protocol};
 use model::full_name::FullName;
-use model::port::Protocol;
 use model::reservations::Environment;
 
 const EXAMPLES: &str = "\
@@ -58,12 +58,12 @@ pub(in crate::cli) struct FreeArgs {
 
 pub(super) fn run(arguments: &FreeArgs) -> anyhow::Result<()> {
     let FreeArgs { near, count, udp, service, env, until, enforce, netns, target } = arguments;
-    let request = Free {
+    let request = AllocatePorts {
         near: *near,
         count: Some(*count),
         protocol: if *udp { Protocol::Udp } else { Protocol::Tcp },
-        service: service.clone(),
-        environment: *env,
+        service: service.as_ref().map(ToString::to_string),
+        environment: env.map(|env| env.to_api()),
         until: until.clone(),
         enforce: *enforce,
         netns: *netns,
@@ -76,7 +76,7 @@ pub(super) fn run(arguments: &FreeArgs) -> anyhow::Result<()> {
 }
 
 /// One port a line and nothing else, so that a shell can use it.
-fn text(answer: &Handed) -> String {
+fn text(answer: &AllocatedPorts) -> String {
     let mut text = String::new();
     for port in &answer.ports {
         // Writing into a String cannot fail.

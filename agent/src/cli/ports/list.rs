@@ -1,18 +1,13 @@
 //! `portolan ports`: a row for each port that a process holds or that is reserved.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 
-use crate::api::ports::{Port, Ports};
 use crate::cli::table::{self, Column};
 use crate::cli::target::Target;
 use crate::cli::{Output, print};
-use crate::state::requests::ReservationShape;
-use model::conflicts::Party;
-use model::ephemeral::EphemeralView;
-use model::port::{PortState, Protocol};
-use model::service::Source;
+use api_types::{
+    EphemeralPorts, Port, PortState, Ports, Process, Protocol, Reservation, Source, Timestamp,
+};
 use model::words::ago;
 
 #[derive(Debug, Args)]
@@ -56,12 +51,13 @@ pub(super) fn run(arguments: &ListArgs) -> anyhow::Result<()> {
 
 /// The ports as a table.
 pub(super) fn text(answer: &Ports, room: Option<usize>) -> String {
-    if answer.ports.is_empty() && answer.vacant.is_empty() {
+    if answer.ports.is_empty() && answer.unused_reservations.is_empty() {
         return "No ports yet.\n".to_owned();
     }
     let host = answer.host_netns;
-    let held = answer.ports.iter().map(|port| row(port, answer.taken_seconds, host));
-    let mut rows: Vec<Placed> = held.chain(answer.vacant.iter().map(vacant_row)).collect();
+    let held = answer.ports.iter().map(|port| row(port, answer.timestamp, host));
+    let mut rows: Vec<Placed> =
+        held.chain(answer.unused_reservations.iter().map(unused_row)).collect();
     rows.sort_by_key(|(place, _)| *place);
     let mut rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
     let mut columns = COLUMNS;
@@ -75,65 +71,63 @@ pub(super) fn text(answer: &Ports, room: Option<usize>) -> String {
         }
     }
     let mut text = table::render(columns, &rows, room);
-    for scarce in answer.ephemeral.iter().filter(|one| is_scarce(one)) {
+    for scarce in answer.ephemeral_ports.iter().filter(|one| is_scarce(one)) {
         text.push_str(&warning(scarce));
     }
     text
 }
 
 /// Whether a namespace is about to run out of ephemeral ports.
-fn is_scarce(view: &EphemeralView) -> bool {
-    view.ephemeral.used_ratio().max(view.ephemeral.destination_ratio()) >= SCARCE
+fn is_scarce(ports: &EphemeralPorts) -> bool {
+    ports.used_ratio().max(ports.destination_ratio()) >= SCARCE
 }
 
-fn warning(view: &EphemeralView) -> String {
-    let EphemeralView { netns_of, ephemeral, .. } = view;
-    let most = ephemeral.most_to.map_or_else(String::new, |(address, port)| {
-        format!(", {} of them to {}", ephemeral.most, SocketAddr::new(address, port))
+fn warning(ports: &EphemeralPorts) -> String {
+    let most = ports.busiest_destination.map_or_else(String::new, |destination| {
+        format!(", {} of them to {}", destination.used, destination.address)
     });
     format!(
         "warning: {}: {} of {} ephemeral ports in use{most}; {} sockets in TIME_WAIT\n",
-        netns_of.name,
-        ephemeral.used_tcp.max(ephemeral.used_udp),
-        ephemeral.size(),
-        ephemeral.time_wait
+        ports.service.name,
+        ports.used_tcp.max(ports.used_udp),
+        ports.size(),
+        ports.time_wait
     )
 }
 
-fn row(port: &Port, now: f64, host: Option<u32>) -> Placed {
-    let Port { view, reserved_for, last_conflict_seconds } = port;
-    let when = |at: Option<f64>, never: &str| {
-        at.map_or_else(|| never.to_owned(), |at| format!("{} ago", ago(now - at)))
+fn row(port: &Port, now: Timestamp, host: Option<u32>) -> Placed {
+    let when = |at: Option<Timestamp>, never: &str| {
+        at.map_or_else(|| never.to_owned(), |at| format!("{} ago", ago(now.seconds_since(at))))
     };
-    let backlog = if view.max_backlog == 0 {
+    let backlog = if port.max_backlog == 0 {
         String::new()
     } else {
         // The kernel lets one more wait than the limit says (sk_acceptq_is_full).
-        let full = if view.backlog > view.max_backlog { " (full)" } else { "" };
-        format!("{}/{}{full}", view.backlog, view.max_backlog)
+        let full = if port.backlog > port.max_backlog { " (full)" } else { "" };
+        format!("{}/{}{full}", port.backlog, port.max_backlog)
     };
-    let mut address = view.address.to_string();
-    if view.v6_only && view.address.is_unspecified() {
+    let mut address = port.address.to_string();
+    if port.v6_only && port.address.is_unspecified() {
         address.push_str(" (IPv6 only)");
     }
     let cells = vec![
-        view.port.to_string(),
-        view.protocol.as_str().to_owned(),
+        port.port.to_string(),
+        port.protocol.as_str().to_owned(),
         address,
-        view.state.as_str().to_owned(),
-        holder(&view.holder, view.sockets),
-        if view.holder.pid == 0 { String::new() } else { view.holder.pid.to_string() },
-        when(view.since_seconds, "before the agent started"),
+        port.state.as_str().to_owned(),
+        holder(&port.holder, port.sockets),
+        if port.holder.pid == 0 { String::new() } else { port.holder.pid.to_string() },
+        when(port.since, "before the agent started"),
         backlog,
-        reserved_for.as_ref().map(ToString::to_string).unwrap_or_default(),
-        when(*last_conflict_seconds, ""),
-        netns((Some(view.netns) != host).then_some(view.netns)),
+        port.reserved_for.clone().unwrap_or_default(),
+        when(port.last_conflict, ""),
+        netns((Some(port.netns) != host).then_some(port.netns)),
     ];
-    ((view.port, view.protocol, false), cells)
+    ((port.port, port.protocol, false), cells)
 }
 
 /// A port that is reserved and that nobody has.
-fn vacant_row(one: &ReservationShape) -> Placed {
+fn unused_row(one: &Reservation) -> Placed {
     let none = String::new;
     let cells = vec![
         one.port.to_string(),
@@ -144,7 +138,7 @@ fn vacant_row(one: &ReservationShape) -> Placed {
         none(),
         none(),
         none(),
-        one.service.to_string(),
+        one.service.clone(),
         none(),
         netns(one.netns),
     ];
@@ -158,13 +152,13 @@ fn netns(inode: Option<u32>) -> String {
     inode.map_or_else(|| HOST.to_owned(), |inode| inode.to_string())
 }
 
-fn holder(party: &Party, sockets: u32) -> String {
+fn holder(party: &Process, sockets: u32) -> String {
     let service = &party.service;
     // A socket from before the agent whose process does not show itself.
     let name = if service.source == Source::Unknown && party.pid == 0 {
         "unknown".to_owned()
     } else if service.namespace.is_empty() {
-        service.name.to_string()
+        service.name.clone()
     } else {
         format!("{}/{}", service.namespace, service.name)
     };
@@ -174,40 +168,47 @@ fn holder(party: &Party, sockets: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::port::PortView;
-    use model::reservations::Reservation;
-    use model::service::Service;
+    use crate::api::convert::ToApi as _;
+    use api_types::{Kind, Service};
+    use model::reservations;
 
     fn postgres() -> Port {
-        let view = PortView {
+        Port {
             port: 5432,
             protocol: Protocol::Tcp,
             address: "::".parse().unwrap(),
             v6_only: true,
             netns: 1,
             state: PortState::Listening,
-            holder: Party {
-                service: Service::new("postgres", Source::Process),
+            holder: Process {
+                service: Service {
+                    name: "postgres".to_owned(),
+                    namespace: String::new(),
+                    kind: Kind::Process,
+                    source: Source::Process,
+                },
                 pid: 811,
                 command: "postgres".to_owned(),
             },
             uid: 33,
-            since_seconds: Some(1000.0),
+            since: Some(Timestamp::from_seconds(1000.0)),
             sockets: 2,
             backlog: 1,
             max_backlog: 200,
-        };
-        Port { view, reserved_for: None, last_conflict_seconds: Some(4540.0) }
+            reserved_for: None,
+            last_conflict: Some(Timestamp::from_seconds(4540.0)),
+        }
     }
 
     fn check(ports: Vec<Port>, reserved: &[&str], expected: &str) {
-        let vacant = reserved.iter().map(|one| Reservation::from_config(one).expect("valid"));
+        let unused =
+            reserved.iter().map(|one| reservations::Reservation::from_config(one).expect("valid"));
         let answer = Ports {
-            taken_seconds: 4600.0,
+            timestamp: Timestamp::from_seconds(4600.0),
             host_netns: Some(1),
             ports,
-            vacant: vacant.map(|one| (&one).into()).collect(),
-            ephemeral: Vec::new(),
+            unused_reservations: unused.map(|one| one.to_api()).collect(),
+            ephemeral_ports: Vec::new(),
         };
         assert_eq!(text(&answer, None), expected);
     }
@@ -227,7 +228,7 @@ PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       BACKLOG
 
     #[test]
     fn what_is_reserved_is_in_its_place_whether_somebody_has_it_or_not() {
-        let reserved = Port { reserved_for: Some("shop/db".parse().unwrap()), ..postgres() };
+        let reserved = Port { reserved_for: Some("shop/db".to_owned()), ..postgres() };
         check(
             vec![reserved],
             &["80 web", "5432/udp statsd"],
@@ -243,7 +244,7 @@ PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       BACKLOG
     #[test]
     fn the_same_port_in_two_namespaces_is_told_apart() {
         let mut there = postgres();
-        there.view.netns = 4_026_532_000;
+        there.netns = 4_026_532_000;
         check(
             vec![postgres(), there],
             &[],

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use crate::state::requests::HOST_NETNS;
+use api_types::HOST_NETNS;
 
 /// A network namespace by its inode: `host` (which the agent knows), a name as `ip netns` knows it,
 /// or a path.

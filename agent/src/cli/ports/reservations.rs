@@ -7,7 +7,7 @@ use clap::Args;
 use super::super::table::{self, Column};
 use super::super::target::Target;
 use super::super::{Output, human, print};
-use crate::api::kept::{KeptPort, Reservations};
+use api_types::{ReservationStatus, Reservations};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,39 +65,39 @@ fn text(answer: &Reservations, room: Option<usize>) -> String {
     }
     for breach in answer.breaches.iter().skip(skipped) {
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "  {}  {}", breach.at, breach.sentence);
+        let _ = writeln!(text, "  {}  {}", breach.timestamp, breach.finding.title);
     }
     text
 }
 
-fn row(kept: &KeptPort) -> Vec<String> {
-    let one = &kept.reservation;
+fn row(status: &ReservationStatus) -> Vec<String> {
+    let one = &status.reservation;
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let dash = || "-".to_owned();
-    let holders: Vec<String> = kept.holders.iter().map(ToString::to_string).collect();
     vec![
         format!("{}/{}", one.port, one.protocol.as_str()),
-        one.service.to_string(),
-        if holders.is_empty() { dash() } else { holders.join(" ") },
+        one.service.clone(),
+        if status.holders.is_empty() { dash() } else { status.holders.join(" ") },
         one.environment.map_or_else(dash, |environment| environment.as_str().to_owned()),
-        one.until.clone().unwrap_or_else(dash),
+        one.until.map_or_else(dash, |until| until.to_string()),
         yes(one.enforce),
-        yes(kept.in_force),
+        yes(status.in_force),
         one.origin.as_str().to_owned(),
         one.netns.map_or_else(|| "host".to_owned(), |netns| netns.to_string()),
-        human::count(kept.breaches),
+        human::count(status.breaches),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::convert;
     use model::fixture::snapshot;
 
     #[test]
     fn every_reservation_is_a_row_and_the_last_breaches_follow() {
         assert_eq!(
-            text(&Reservations::from(&snapshot()), None),
+            text(&convert::reservations(&snapshot()), None),
             "\
 PORT      RESERVED FOR  HELD BY   ENV   UNTIL                 ENFORCED  IN FORCE  ORIGIN  NETNS  BREACHES
 3001/tcp  prod/shop     -         prod  2036-12-01T00:00:00Z  no        yes       state   host          0

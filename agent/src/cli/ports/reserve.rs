@@ -8,7 +8,8 @@ use http::Method;
 use super::super::target::Target;
 use super::super::{Output, print};
 use super::netns;
-use crate::state::requests::{Release, ReservationShape, Reserve, Reserved};
+use crate::api::convert::ToApi as _;
+use api_types::{Evidence, Finding, Release, Reservation, Reserve, Reserved};
 use model::full_name::FullName;
 use model::port::Port;
 use model::reservations::Environment;
@@ -71,9 +72,9 @@ pub(super) fn run(arguments: &ReserveArgs) -> anyhow::Result<()> {
     let ReserveArgs { port, service, env, until, enforce, netns, target } = arguments;
     let request = Reserve {
         port: port.number,
-        protocol: port.protocol,
-        service: service.clone(),
-        environment: *env,
+        protocol: port.protocol.to_api(),
+        service: service.to_string(),
+        environment: env.map(|env| env.to_api()),
         until: until.clone(),
         enforce: *enforce,
         netns: *netns,
@@ -83,8 +84,12 @@ pub(super) fn run(arguments: &ReserveArgs) -> anyhow::Result<()> {
 
 pub(super) fn release(arguments: &ReleaseArgs) -> anyhow::Result<()> {
     let ReleaseArgs { port, env, netns, target } = arguments;
-    let request =
-        Release { port: port.number, protocol: port.protocol, environment: *env, netns: *netns };
+    let request = Release {
+        port: port.number,
+        protocol: port.protocol.to_api(),
+        environment: env.map(|env| env.to_api()),
+        netns: *netns,
+    };
     show(target, &target.change(Method::DELETE, "/api/v1/reservations", &request)?, false)
 }
 
@@ -101,17 +106,21 @@ fn text(answer: &Reserved, holds: bool) -> String {
     for one in &answer.reservations {
         let _ = writeln!(text, "{}", sentence(one, holds));
     }
-    for warning in &answer.warnings {
-        let _ = writeln!(text, "warning: {}", warning.problem);
-        if let Some(mend) = &warning.mend {
-            let _ = writeln!(text, "  {mend}");
+    for Finding { severity, title, evidence, remediation, .. } in &answer.findings {
+        let _ = write!(text, "{}: {title}", severity.as_str());
+        let _ = match evidence.get("reason") {
+            Some(Evidence::Text(reason)) => writeln!(text, " ({reason})"),
+            _ => writeln!(text),
+        };
+        if let Some(remediation) = remediation {
+            let _ = writeln!(text, "  fix: {remediation}");
         }
     }
     text
 }
 
 /// What is so, or is so no longer.
-pub(super) fn sentence(one: &ReservationShape, holds: bool) -> String {
+pub(super) fn sentence(one: &Reservation, holds: bool) -> String {
     let done = if holds { "reserved" } else { "no longer reserved" };
     let mut text = format!("{}/{} is {done} for {}", one.port, one.protocol.as_str(), one.service);
     if let Some(environment) = one.environment {
@@ -132,24 +141,34 @@ pub(super) fn sentence(one: &ReservationShape, holds: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::requests::Warning;
-    use model::reservations::Reservation;
+    use api_types::{Severity, code};
+    use model::reservations;
 
     #[test]
     fn what_was_done_and_what_may_go_wrong_is_said() {
-        let one = Reservation::from_config("40000 shop/db env=prod until=2036-01-01 enforce");
-        let one = Reservation { netns: Some(7), ..one.expect("valid") };
-        let warning = Warning { problem: "it lies".into(), mend: Some("sysctl -w x=1".into()) };
-        let answer = Reserved { reservations: vec![(&one).into()], warnings: vec![warning] };
+        let one = reservations::Reservation::from_config(
+            "40000 shop/db env=prod until=2036-01-01 enforce",
+        );
+        let one = reservations::Reservation { netns: Some(7), ..one.expect("valid") };
+        let finding = Finding {
+            remediation: Some("sysctl -w x=1".to_owned()),
+            ..Finding::new(
+                code::RESERVED_EPHEMERAL,
+                Severity::Warning,
+                "40000/tcp",
+                "it lies".into(),
+            )
+        };
+        let answer = Reserved { reservations: vec![one.to_api()], findings: vec![finding] };
         assert_eq!(
             text(&answer, true),
             "\
 40000/tcp is reserved for shop/db on prod hosts until 2036-01-01T00:00:00Z, and enforced (network namespace 7)
 warning: it lies
-  sysctl -w x=1
+  fix: sysctl -w x=1
 "
         );
-        let answer = Reserved { warnings: Vec::new(), ..answer };
+        let answer = Reserved { findings: Vec::new(), ..answer };
         assert_eq!(
             text(&answer, false),
             "40000/tcp is no longer reserved for shop/db on prod hosts until 2036-01-01T00:00:00Z (network namespace 7)\n"

@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::{conflicts, list, reserve};
-use crate::api::ports::{Conflicts, Ports};
 use crate::cli::target::Target;
 use crate::cli::{Output, print, table};
+use api_types::{Conflicts, Ports};
 
 #[derive(Debug, Args)]
 pub(super) struct WhoArgs {
@@ -28,10 +28,10 @@ pub(super) fn run(arguments: &WhoArgs) -> anyhow::Result<()> {
     match target.output {
         Output::Json => {
             let both = json!({
-                "taken_seconds": conflicts.taken_seconds,
+                "timestamp": conflicts.timestamp,
                 "host_netns": ports.host_netns,
                 "ports": ports.ports,
-                "vacant": ports.vacant,
+                "unused_reservations": ports.unused_reservations,
                 "conflicts": conflicts.conflicts,
             });
             let text = serde_json::to_string(&both).context("writing JSON")?;
@@ -46,7 +46,7 @@ fn text(port: u16, ports: &Ports, conflicts: &Conflicts, room: Option<usize>) ->
     if ports.ports.is_empty() {
         // Writing into a String cannot fail.
         let _ = writeln!(text, "No process holds port {port}.");
-        for one in &ports.vacant {
+        for one in &ports.unused_reservations {
             let _ = writeln!(text, "{}", reserve::sentence(one, true));
         }
     } else {
@@ -62,22 +62,24 @@ fn text(port: u16, ports: &Ports, conflicts: &Conflicts, room: Option<usize>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::convert::ToApi as _;
+    use api_types::Timestamp;
     use model::reservations::Reservation;
 
     #[test]
     fn a_free_port_is_said_to_be_free_and_for_whom_it_is_reserved() {
         let reserved = Reservation::from_config("5432 postgres enforce").expect("valid");
         let mut ports = Ports {
-            taken_seconds: 1.0,
+            timestamp: Timestamp::from_seconds(1.0),
             host_netns: Some(1),
             ports: Vec::new(),
-            vacant: Vec::new(),
-            ephemeral: Vec::new(),
+            unused_reservations: Vec::new(),
+            ephemeral_ports: Vec::new(),
         };
         let conflicts =
-            Conflicts { taken_seconds: 1.0, host_netns: Some(1), conflicts: Vec::new() };
+            Conflicts { timestamp: ports.timestamp, host_netns: Some(1), conflicts: Vec::new() };
         assert_eq!(text(5432, &ports, &conflicts, None), "No process holds port 5432.\n");
-        ports.vacant = vec![(&reserved).into()];
+        ports.unused_reservations = vec![reserved.to_api()];
         assert_eq!(
             text(5432, &ports, &conflicts, None),
             "No process holds port 5432.\n5432/tcp is reserved for postgres, and enforced\n"

@@ -21,12 +21,17 @@ fn a_range_that_fills_up_shows_and_connects_beyond_it_are_counted() {
     let open = (0..OPEN).map(|_| pair.client.connect(to).unwrap().into()).collect();
     let open = Holder::new("the-client", open);
     let agent = Agent::start();
-    let rows = agent.json("/api/v1/ports")["ephemeral"].clone();
+    let rows = agent.json("/api/v1/ports")["ephemeral_ports"].clone();
     let here = pair.client.inode();
     let row = rows.as_array().unwrap().iter().find(|row| row["netns"] == here).unwrap();
-    assert_eq!((&row["used_tcp"], &row["most"]), (&OPEN.into(), &OPEN.into()), "{row:#}");
-    assert_eq!(row["most_to"][1], to.1, "{row:#}");
-    assert_eq!(row["netns_of"]["name"], "the-client", "{row:#}");
+    assert_eq!(
+        (&row["used_tcp"], &row["busiest_destination"]["used"]),
+        (&OPEN.into(), &OPEN.into()),
+        "{row:#}"
+    );
+    let address = row["busiest_destination"]["address"].as_str().expect("an address");
+    assert!(address.ends_with(&format!(":{}", to.1)), "{row:#}");
+    assert_eq!(row["service"]["name"], "the-client", "{row:#}");
     let now = agent.scrape();
     let labels = [("netns_of", "the-client")];
     let ratio = |name| now.matching(name, &labels).next().map(|sample| sample.value);

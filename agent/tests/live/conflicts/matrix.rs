@@ -82,8 +82,8 @@ fn every_clash_of_two_sockets_has_its_reason_and_its_holder() {
         let holder = &found["holder"];
         assert_eq!(holder["service"]["name"], format!("has-{}", row.port), "{found:#}");
         assert_eq!(holder["state"], if row.listens { "listening" } else { "bound" }, "{found:#}");
-        assert!(holder["since_seconds"].as_f64().is_some(), "{found:#}");
-        assert!(found["sentence"].as_str().unwrap().contains(&format!("has-{}", row.port)));
+        assert!(holder["since"].is_string(), "{found:#}");
+        assert!(found["finding"]["title"].as_str().unwrap().contains(&format!("has-{}", row.port)));
     }
     drop(held);
     agent.ledger_adds_up();
@@ -230,7 +230,7 @@ fn a_listen_that_loses_after_both_could_bind_is_told() {
     assert_eq!(lost.raw_os_error(), Some(libc::EADDRINUSE));
     let found = conflict_of(&agent, "the-slower", 7501);
     assert_eq!(found["reason"], "listen_lost", "{found:#}");
-    assert_eq!(found["by_listen"], true, "{found:#}");
+    assert_eq!(found["system_call"], "listen", "{found:#}");
     assert_eq!(found["holder"]["service"]["name"], "the-faster", "{found:#}");
     // Whoever closes a listener has lost nothing.
     drop((first, second));

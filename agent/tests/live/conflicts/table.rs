@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use api_types::Timestamp;
 use serde_json::Value;
 
 use super::claim::Claim;
@@ -60,9 +61,10 @@ fn a_row_comes_with_the_socket_and_goes_with_it() {
         assert_eq!(row["holder"]["service"]["name"], "the-server", "{row:#}");
         assert_eq!(row["holder"]["pid"], std::process::id(), "{row:#}");
         assert_eq!(row["address"], "0.0.0.0", "{row:#}");
-        let since = row["since_seconds"].as_f64().unwrap();
-        let now = agent.json("/api/v1/ports")["taken_seconds"].as_f64().unwrap();
-        assert!((0.0..10.0).contains(&(now - since)), "{since} {now}");
+        let time = |value: &Value| value.as_str().unwrap().parse::<Timestamp>().unwrap();
+        let since = time(&row["since"]);
+        let now = time(&agent.json("/api/v1/ports")["timestamp"]);
+        assert!((0.0..10.0).contains(&now.seconds_since(since)), "{since} {now}");
     };
     check(7001, "tcp", "listening");
     check(7002, "tcp", "bound");
@@ -154,7 +156,7 @@ fn seed_udp_finds_who_received_datagrams_before_the_agent() {
         let row = &eventually(&agent, here, port, 1)[0];
         assert_eq!(row["holder"]["service"]["name"], "the-old-one", "{row:#}");
         assert_eq!(row["state"], state, "{row:#}");
-        assert!(row["since_seconds"].is_null(), "{row:#}");
+        assert!(row["since"].is_null(), "{row:#}");
         assert_ne!(row["holder"]["pid"], 0, "{row:#}");
     }
     drop(old);

@@ -174,7 +174,7 @@ fn a_compose_project_is_named_on_every_edge() {
         assert!(began.elapsed() < super::PATIENCE, "{found:#?}");
         std::thread::sleep(super::PAUSE);
     }
-    assert_eq!(agent.json("/api/v1/status")["unresolved_owners"], 0);
+    assert_eq!(agent.json("/api/v1/status")["unidentified_processes"], 0);
     let metrics = agent.scrape();
     assert_eq!(metrics.sum("portolan_identity_source_up", &[("source", "docker")]), 1);
     assert!(metrics.sum("portolan_identity_source_lookups_total", &[("source", "docker")]) > 0);

@@ -276,7 +276,11 @@ fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
     let asked = |edges: &[Value]| {
         let row = edges.iter().find(|row| row["port"] == 80 && end(row, "client") == "prod/shop");
         row.map(|row| {
-            format!("{}/{}", super::text(row, "asked_namespace"), super::text(row, "asked"))
+            format!(
+                "{}/{}",
+                super::text(row, "virtual_service_namespace"),
+                super::text(row, "virtual_service")
+            )
         })
     };
 
@@ -294,7 +298,7 @@ fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
         (kind("prod/shop"), kind("prod/probe")),
         ("stateful_set".into(), "daemon_set".into())
     );
-    assert_eq!(agent.json("/api/v1/status")["unresolved_owners"], 0);
+    assert_eq!(agent.json("/api/v1/status")["unidentified_processes"], 0);
     shares_of_pods(&agent);
     agent.stop();
 
@@ -303,7 +307,7 @@ fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
     let agent = with(&[]);
     let all = expect(&agent, &expected("kubernetes", "conntrack", "listener"), of_pods);
     assert_eq!(asked(&all).as_deref(), Some(&*format!("/{CLUSTER_IP}")));
-    let sources = agent.json("/api/v1/status")["sources"].clone();
+    let sources = agent.json("/api/v1/status")["name_sources"].clone();
     let detail = sources[0]["detail"].as_str().unwrap_or_default().to_owned();
     assert!(detail.contains("no services") && detail.contains("forbidden"), "{sources}");
     agent.stop();

@@ -68,7 +68,7 @@ fn conflicts(agent: &Agent, docker: &Docker, number: usize) -> Vec<Value> {
 }
 
 fn sentences(list: &[Value]) -> Vec<&str> {
-    list.iter().map(|one| one["sentence"].as_str().expect("a sentence")).collect()
+    list.iter().map(|one| one["finding"]["title"].as_str().expect("a sentence")).collect()
 }
 
 /// A container that cannot have its port is told by name, and what it wanted is the port's holder.
@@ -145,7 +145,7 @@ fn had_by_a_container(mode: &[&str], helper: &str) {
     assert_eq!(one["claimant"]["pid"], redis.0.id(), "{one:#}");
     assert_eq!(one["holder"]["service"]["name"], "web", "{one:#}");
     assert_eq!(one["holder"]["command"], helper, "{one:#}");
-    let sentence = one["sentence"].as_str().expect("a sentence");
+    let sentence = one["finding"]["title"].as_str().expect("a sentence");
     assert!(sentence.contains(&format!("; web ({helper}, pid ")), "{sentence}");
     // The table says the same.
     let ports = list(&agent, &docker, "ports");

@@ -61,7 +61,7 @@ fn whatever_runs_a_service_every_edge_has_two_names() {
             || name == client
             || name == server
     });
-    assert_eq!(agent.json("/api/v1/status")["unresolved_owners"], 0);
+    assert_eq!(agent.json("/api/v1/status")["unidentified_processes"], 0);
     let (client, server) = (&bare.client.service, &bare.server.service);
     let ours = ["shop/db", "prod/web", "portolan-web", server];
     let expected = graph(&[
@@ -93,7 +93,7 @@ fn graph(edges: &[(&str, &str, u16)]) -> Value {
         .map(|(client, server, port)| json!([client, server, port, ["client"]]))
         .collect();
     edges.sort_by_key(ToString::to_string);
-    json!({ "nodes": nodes, "edges": edges, "not_drawn": 0 })
+    json!({ "nodes": nodes, "edges": edges, "unattributed_connections": 0 })
 }
 
 /// What `portolan map --output json` draws around these services: who connects to whom on which
@@ -118,5 +118,5 @@ fn drawn(agent: &Agent, services: &[&str]) -> Value {
         })
         .collect();
     edges.sort_by_key(ToString::to_string);
-    json!({ "nodes": nodes, "edges": edges, "not_drawn": map["not_drawn"] })
+    json!({ "nodes": nodes, "edges": edges, "unattributed_connections": map["unattributed_connections"] })
 }

@@ -1,0 +1,130 @@
+//! `/api/v1/edges` and `/api/v1/listeners`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Kind, Protocol, Role, Source, Timestamp};
+
+/// Who talks to whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Edges {
+    /// When the numbers were read.
+    pub timestamp: Timestamp,
+    /// The edges, sorted by their labels.
+    pub edges: Vec<Edge>,
+}
+
+/// An edge, and its totals since the agent started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Edge {
+    /// The service that connects.
+    pub client: String,
+    /// The namespace in which that name is unique; empty on a plain host.
+    pub client_namespace: String,
+    /// What the client is.
+    pub client_kind: Kind,
+    /// How the client's name was found.
+    pub client_source: Source,
+    /// The service that is connected to.
+    pub server: String,
+    /// The namespace in which that name is unique; empty on a plain host.
+    pub server_namespace: String,
+    /// What the server is.
+    pub server_kind: Kind,
+    /// How the server's name was found.
+    pub server_source: Source,
+    /// The Kubernetes Service or published port that the client connected to, if another service
+    /// answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub virtual_service: Option<String>,
+    /// The namespace in which that name is unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub virtual_service_namespace: Option<String>,
+    /// The server's port; 0 on rows that took what found no row of its own.
+    pub port: u16,
+    /// Which side counted.
+    pub role: Role,
+    /// Ended attempts to connect by result. A result that is absent never happened; `ok` is always
+    /// there.
+    pub connects: BTreeMap<String, u64>,
+    /// Established connections that have not ended.
+    pub active: u64,
+    /// Connections that became established, `preexisting` included.
+    pub opened: u64,
+    /// Established connections that ended.
+    pub closed: u64,
+    /// Connections from before the start of the agent.
+    pub preexisting: u64,
+    /// Payload bytes sent, without retransmissions.
+    pub sent_bytes: u64,
+    /// Payload bytes received in order.
+    pub received_bytes: u64,
+    /// Retransmitted segments.
+    pub retransmits: u64,
+    /// Resets sent by cause; a cause that is absent never occurred.
+    pub resets_sent: BTreeMap<String, u64>,
+    /// Resets received by cause; a cause that is absent never occurred.
+    pub resets_received: BTreeMap<String, u64>,
+    /// Connection requests that the listener dropped (role `listener`).
+    pub listen_overflows: u64,
+    /// SYN-ACKs that the listener retransmitted (role `listener`).
+    pub synack_retransmits: u64,
+    /// Time to connect.
+    pub connect: Latency,
+    /// Round trip times.
+    pub rtt: Latency,
+    /// Request latency.
+    pub request: Latency,
+}
+
+/// A summary of durations.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Latency {
+    /// How many were measured.
+    pub count: u64,
+    /// Their sum.
+    pub sum_seconds: f64,
+    /// The median: the upper bound of its histogram bucket, so at most 25 % too high; 100 stands
+    /// for 100 s or more. Null if none was measured.
+    pub p50_seconds: Option<f64>,
+    /// The 99th percentile, likewise.
+    pub p99_seconds: Option<f64>,
+}
+
+/// Listening sockets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Listeners {
+    /// When the sockets were read.
+    pub timestamp: Timestamp,
+    /// The sockets.
+    pub listeners: Vec<Listener>,
+}
+
+/// A listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Listener {
+    /// The service that listens.
+    pub service: String,
+    /// The namespace in which that name is unique; empty on a plain host.
+    pub service_namespace: String,
+    /// How the name was found.
+    pub source: Source,
+    /// The port.
+    pub port: u16,
+    /// The protocol; always `tcp` so far.
+    pub protocol: Protocol,
+    /// The address, `0.0.0.0` or `::` for all.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// Connections that wait to be accepted.
+    pub backlog: u32,
+    /// How many may wait.
+    pub max_backlog: u32,
+}

@@ -1,0 +1,195 @@
+//! Findings: everything that needs attention has this one shape, wherever it is shown.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Timestamp;
+
+/// Something that needs attention: what it is, whom it is about, how we know, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Finding {
+    /// What kind of finding it is. Two letters say the area (PC connectivity, PP performance, PO
+    /// ports, PN network, PS security, PD DNS, PA the agent itself), three digits which one.
+    #[schema(pattern = "^P[CPONSDA][0-9]{3}$", example = "PO301")]
+    pub code: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is the case, in one sentence that names everything involved.
+    pub title: String,
+    /// The service, port or feature it is about.
+    pub subject: String,
+    /// The facts it rests on, by name.
+    pub evidence: BTreeMap<String, Evidence>,
+    /// The code of the finding that it follows from, if it does.
+    pub caused_by: Option<String>,
+    /// What to do about it, if anything helps.
+    pub remediation: Option<String>,
+    /// Where to read more.
+    pub docs: Option<String>,
+    /// Since when it is the case, if that is known.
+    pub since: Option<Timestamp>,
+}
+
+/// How bad a finding is.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// It may become an error.
+    Warning,
+    /// Something fails.
+    Error,
+}
+
+/// One fact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Evidence {
+    /// A count or a number.
+    Number(u64),
+    /// Anything else.
+    Text(String),
+}
+
+/// A code and what it stands for, whomever it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// The code.
+    pub code: &'static str,
+    /// What it stands for.
+    pub meaning: &'static str,
+}
+
+/// The codes, by what they stand for.
+pub mod code {
+    /// A bind or listen failed because another socket has the port.
+    pub const PORT_IN_USE: &str = "PO301";
+    /// A bind failed because the port needs a privilege.
+    pub const PORT_PRIVILEGED: &str = "PO302";
+    /// A bind failed because the host does not have the address.
+    pub const ADDRESS_NOT_LOCAL: &str = "PO303";
+    /// A program bound a socket twice.
+    pub const ALREADY_BOUND: &str = "PO304";
+    /// No ephemeral port was free.
+    pub const EPHEMERAL_EXHAUSTED: &str = "PO305";
+    /// A policy denied the bind.
+    pub const BIND_DENIED: &str = "PO306";
+    /// A bind or listen failed for another reason.
+    pub const BIND_FAILED: &str = "PO307";
+    /// Another service has, or tried to get, a reserved port.
+    pub const RESERVATION_BREACH: &str = "PO310";
+    /// A reserved port lies in the ephemeral range.
+    pub const RESERVED_EPHEMERAL: &str = "PO311";
+    /// A reservation is for the other environment, or has expired.
+    pub const RESERVATION_INACTIVE: &str = "PO312";
+    /// A reservation cannot be enforced on this host.
+    pub const RESERVATION_NOT_ENFORCED: &str = "PO313";
+    /// Something cannot be observed on this host.
+    pub const NOT_OBSERVED: &str = "PA501";
+}
+
+/// Every code.
+pub const CODES: &[Code] = &[
+    Code { code: code::PORT_IN_USE, meaning: "bind or listen failed: the port is in use" },
+    Code { code: code::PORT_PRIVILEGED, meaning: "bind failed: the port needs a privilege" },
+    Code { code: code::ADDRESS_NOT_LOCAL, meaning: "bind failed: the host lacks the address" },
+    Code { code: code::ALREADY_BOUND, meaning: "bind failed: the socket has a port already" },
+    Code { code: code::EPHEMERAL_EXHAUSTED, meaning: "bind failed: no ephemeral port is free" },
+    Code { code: code::BIND_DENIED, meaning: "bind failed: a policy denies it" },
+    Code { code: code::BIND_FAILED, meaning: "bind or listen failed for another reason" },
+    Code { code: code::RESERVATION_BREACH, meaning: "a reserved port is used by another service" },
+    Code { code: code::RESERVED_EPHEMERAL, meaning: "a reserved port is in the ephemeral range" },
+    Code { code: code::RESERVATION_INACTIVE, meaning: "a reservation is not in force here" },
+    Code { code: code::RESERVATION_NOT_ENFORCED, meaning: "a reservation cannot be enforced" },
+    Code { code: code::NOT_OBSERVED, meaning: "something is not observed on this host" },
+];
+
+// === impl Finding ===
+
+impl Finding {
+    /// A finding without evidence, cause or remediation; set what is known.
+    pub fn new(code: &str, severity: Severity, subject: &str, title: String) -> Self {
+        Self {
+            code: code.to_owned(),
+            severity,
+            title,
+            subject: subject.to_owned(),
+            evidence: BTreeMap::new(),
+            caused_by: None,
+            remediation: None,
+            docs: None,
+            since: None,
+        }
+    }
+
+    /// The same with one more fact.
+    #[must_use]
+    pub fn with(mut self, name: &str, fact: impl Into<Evidence>) -> Self {
+        self.evidence.insert(name.to_owned(), fact.into());
+        self
+    }
+}
+
+// === impl Severity ===
+
+impl Severity {
+    /// The word used in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+// === impl Evidence ===
+
+impl From<u64> for Evidence {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<String> for Evidence {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&str> for Evidence {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_begin_with_their_area() {
+        for (at, Code { code, meaning }) in CODES.iter().enumerate() {
+            let (area, number) = code.split_at(2);
+            assert!(["PC", "PP", "PO", "PN", "PS", "PD", "PA"].contains(&area), "{code}");
+            assert!(number.len() == 3 && number.bytes().all(|b| b.is_ascii_digit()), "{code}");
+            assert!(CODES.iter().skip(at + 1).all(|other| other.code != *code), "{code} twice");
+            assert!(!meaning.is_empty(), "{code}");
+        }
+    }
+
+    #[test]
+    fn facts_are_plain_json() {
+        let finding = Finding::new(code::PORT_IN_USE, Severity::Error, "shop", "x".to_owned())
+            .with("attempts", 16)
+            .with("errno", "EADDRINUSE");
+        let json = serde_json::to_value(&finding).expect("JSON");
+        assert_eq!(json["evidence"], serde_json::json!({"attempts": 16, "errno": "EADDRINUSE"}));
+        assert_eq!(serde_json::from_value::<Finding>(json).expect("read"), finding);
+    }
+}

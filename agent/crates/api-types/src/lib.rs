@@ -1,0 +1,53 @@
+//! The JSON of the agent's HTTP API: every answer and every request body, and the OpenAPI document
+//! that describes them.
+//!
+//! Times are RFC 3339 in UTC, durations are seconds, sizes are bytes. Within a version of the API
+//! (`/api/v1`) fields are only added. Nothing here depends on another package of ours: server and
+//! clients depend on this one.
+
+#![forbid(unsafe_code)]
+
+mod edges;
+mod finding;
+mod openapi;
+mod ports;
+mod relations;
+mod reservations;
+mod services;
+mod status;
+mod time;
+mod words;
+
+pub use self::edges::{Edge, Edges, Latency, Listener, Listeners};
+pub use self::finding::{CODES, Code, Evidence, Finding, Severity, code};
+pub use self::openapi::{Access, OPERATIONS, Operation, document};
+pub use self::ports::{
+    Conflict, Conflicts, Destination, EphemeralPorts, Holder, Port, Ports, Process,
+};
+pub use self::relations::{
+    Backend, Balance, BalanceGroup, BalanceVerdict, Distribution, Map, MapEdge, MapNode, Segment,
+    SegmentEvent, SegmentPair, SegmentVerdict, Segments, Violation,
+};
+pub use self::reservations::{
+    AllocatePorts, AllocatedPorts, Breach, BreachAction, HOST_NETNS, Release, Reservation,
+    ReservationStatus, Reservations, Reserve, Reserved,
+};
+pub use self::services::{
+    Health, HealthState, Register, Registered, Service, ServiceStatus, Services, Unregister,
+};
+pub use self::status::{Hook, LedgerEntry, Memory, NameSource, NameSourceState, Status, Table};
+pub use self::time::{Timestamp, Window, WindowLength};
+pub use self::words::{
+    BindFailure, Environment, Kind, Origin, PortState, Protocol, Role, Source, SystemCall,
+};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Any answer whose status is 400 or above.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(title = "Error")]
+pub struct Error {
+    /// What is wrong, and what to do about it.
+    pub error: String,
+}

@@ -1,0 +1,442 @@
+//! Every operation of the API, and the OpenAPI document of them.
+//!
+//! Schemas come from the types themselves; what no type says (paths, parameters, what is served
+//! where) is the table [`OPERATIONS`]. The server's routes are compared with it in a test.
+
+use std::borrow::Cow;
+
+use utoipa::ToSchema;
+use utoipa::openapi::path::{
+    HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItem, PathsBuilder,
+};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::{
+    ComponentsBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi,
+    OpenApiBuilder, Ref, RefOr, Required, Response, ResponseBuilder, ResponsesBuilder, Schema,
+    ServerBuilder, Type,
+};
+
+use super::{
+    AllocatePorts, AllocatedPorts, Balance, Conflicts, Edges, Error, Listeners, Map, Ports,
+    Protocol, Register, Registered, Release, Reservations, Reserve, Reserved, Role, Segments,
+    Services, Status, Timestamp, Unregister,
+};
+
+/// One method of one path.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation {
+    /// The method, in capitals.
+    pub method: &'static str,
+    /// The path.
+    pub path: &'static str,
+    /// Where it is served.
+    pub access: Access,
+    /// Its name in generated clients.
+    id: &'static str,
+    summary: &'static str,
+    query: &'static [Parameter],
+    request: Option<Shape>,
+    answer: Answer,
+}
+
+/// Where an operation is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Over the network and over the control socket.
+    Network,
+    /// Over the control socket of the host alone.
+    ControlSocket,
+}
+
+/// A part of the query string.
+#[derive(Clone, Copy, Debug)]
+struct Parameter {
+    name: &'static str,
+    description: &'static str,
+    schema: fn() -> RefOr<Schema>,
+}
+
+/// A type of this crate.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    name: fn() -> Cow<'static, str>,
+    collect: fn(&mut Vec<(String, RefOr<Schema>)>),
+}
+
+/// What an operation answers.
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Json(Shape),
+    /// Only the media type is known.
+    Media(&'static str),
+}
+
+const SERVICES: Parameter = Parameter {
+    name: "service",
+    description: "Only these services: names or namespace/name, separated by commas.",
+    schema: text,
+};
+const WINDOW: Parameter = Parameter {
+    name: "window",
+    description: "Only what happened within this time, at most five minutes: whole seconds or a duration, like 60, 90s or 5m.",
+    schema: text,
+};
+const PORT: Parameter =
+    Parameter { name: "port", description: "Only this port.", schema: port_number };
+
+/// Every operation, in the order of the document.
+pub const OPERATIONS: &[Operation] = &[
+    get(
+        "/api/v1/status",
+        "status",
+        "What the agent observes, and what it cannot",
+        Shape::of::<Status>(),
+    ),
+    get(
+        "/api/v1/edges",
+        "edges",
+        "Who talks to whom, since the agent started",
+        Shape::of::<Edges>(),
+    )
+    .with(&[
+        Parameter { name: "role", description: "Only edges that this side counted.", schema: role },
+        Parameter {
+            name: "service",
+            description: "Only edges with a service of this name at either end.",
+            schema: text,
+        },
+        PORT,
+    ]),
+    get("/api/v1/listeners", "listeners", "Listening sockets", Shape::of::<Listeners>()),
+    get("/api/v1/ports", "ports", "Ports in use, and who has them", Shape::of::<Ports>()).with(&[
+        PORT,
+        Parameter { name: "protocol", description: "Only this protocol.", schema: protocol },
+    ]),
+    get(
+        "/api/v1/conflicts",
+        "conflicts",
+        "Binds and listens that failed",
+        Shape::of::<Conflicts>(),
+    )
+    .with(&[
+        Parameter {
+            name: "since",
+            description: "Only what was last seen at this time or later.",
+            schema: time,
+        },
+        PORT,
+    ]),
+    get(
+        "/api/v1/reservations",
+        "reservations",
+        "Reserved ports and breaches",
+        Shape::of::<Reservations>(),
+    ),
+    get("/api/v1/services", "services", "Services with ports and health", Shape::of::<Services>())
+        .with(&[Parameter {
+            name: "service",
+            description: "Only this service: name or namespace/name.",
+            schema: text,
+        }]),
+    get(
+        "/api/v1/map",
+        "map",
+        "The graph of services, since the agent started or over a window",
+        Shape::of::<Map>(),
+    )
+    .with(&[WINDOW, SERVICES]),
+    get(
+        "/api/v1/balance",
+        "balance",
+        "How load is distributed over backends, over a window (5m by default)",
+        Shape::of::<Balance>(),
+    )
+    .with(&[WINDOW, SERVICES]),
+    get(
+        "/api/v1/segments",
+        "segments",
+        "Declared segments and violations; 404 if none is declared",
+        Shape::of::<Segments>(),
+    ),
+    change(
+        "POST",
+        "/api/v1/reservations",
+        "reserve",
+        "Reserve a port",
+        Shape::of::<Reserve>(),
+        Shape::of::<Reserved>(),
+    ),
+    change(
+        "DELETE",
+        "/api/v1/reservations",
+        "release",
+        "Remove a reservation",
+        Shape::of::<Release>(),
+        Shape::of::<Reserved>(),
+    ),
+    change(
+        "POST",
+        "/api/v1/ports/free",
+        "allocatePorts",
+        "Allocate free ports",
+        Shape::of::<AllocatePorts>(),
+        Shape::of::<AllocatedPorts>(),
+    ),
+    change(
+        "POST",
+        "/api/v1/services",
+        "register",
+        "Name addresses by hand",
+        Shape::of::<Register>(),
+        Shape::of::<Registered>(),
+    ),
+    change(
+        "DELETE",
+        "/api/v1/services",
+        "unregister",
+        "Remove a name given by hand",
+        Shape::of::<Unregister>(),
+        Shape::of::<Registered>(),
+    ),
+    media("/api/v1/openapi.json", "openapi", "This document", "application/json"),
+    media(
+        "/metrics",
+        "metrics",
+        "Metrics for Prometheus; OpenMetrics if the client accepts it",
+        "text/plain",
+    ),
+    media("/healthz", "healthz", "Whether the process lives and its loop moves", "text/plain"),
+    media("/-/healthy", "healthy", "The same as /healthz", "text/plain"),
+    media("/readyz", "readyz", "Whether the kernel's tables have been read", "text/plain"),
+    media("/-/ready", "ready", "The same as /readyz", "text/plain"),
+];
+
+/// The OpenAPI document of a server that serves the API below `base`, which is empty or a path
+/// like `/portolan`.
+pub fn document(base: &str) -> OpenApi {
+    let mut schemas = Vec::new();
+    collect::<Error>(&mut schemas);
+    let mut paths = PathsBuilder::new();
+    for operation in OPERATIONS {
+        let shapes = operation.request.into_iter().chain(operation.answer.shape());
+        shapes.for_each(|shape| (shape.collect)(&mut schemas));
+        paths = paths.path(operation.path, operation.item());
+    }
+    let license = LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build();
+    let info = InfoBuilder::new()
+        .title("Portolan")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "The HTTP API of one agent. Times are RFC 3339 in UTC, durations are seconds, sizes are bytes. Operations tagged `control` are served on the agent's control socket only (a Unix socket of the host).",
+        ))
+        .license(Some(license));
+    let url = if base.is_empty() { "/" } else { base };
+    OpenApiBuilder::new()
+        .info(info.build())
+        .servers(Some([ServerBuilder::new().url(url).build()]))
+        .paths(paths.build())
+        .components(Some(ComponentsBuilder::new().schemas_from_iter(schemas).build()))
+        .build()
+}
+
+const fn get(
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    answer: Shape,
+) -> Operation {
+    let access = Access::Network;
+    let answer = Answer::Json(answer);
+    Operation { method: "GET", path, access, id, summary, query: &[], request: None, answer }
+}
+
+const fn media(
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    media: &'static str,
+) -> Operation {
+    let access = Access::Network;
+    let answer = Answer::Media(media);
+    Operation { method: "GET", path, access, id, summary, query: &[], request: None, answer }
+}
+
+const fn change(
+    method: &'static str,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    request: Shape,
+    answer: Shape,
+) -> Operation {
+    let access = Access::ControlSocket;
+    let answer = Answer::Json(answer);
+    Operation { method, path, access, id, summary, query: &[], request: Some(request), answer }
+}
+
+fn collect<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+    schemas.push((T::name().into_owned(), T::schema()));
+    T::schemas(schemas);
+}
+
+fn text() -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(Type::String).into()
+}
+
+fn port_number() -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(65_535)).into()
+}
+
+fn time() -> RefOr<Schema> {
+    Ref::from_schema_name(Timestamp::name()).into()
+}
+
+fn role() -> RefOr<Schema> {
+    Ref::from_schema_name(Role::name()).into()
+}
+
+fn protocol() -> RefOr<Schema> {
+    Ref::from_schema_name(Protocol::name()).into()
+}
+
+// === impl Operation ===
+
+impl Operation {
+    const fn with(mut self, query: &'static [Parameter]) -> Self {
+        self.query = query;
+        self
+    }
+
+    fn item(&self) -> PathItem {
+        let method = match self.method {
+            "POST" => HttpMethod::Post,
+            "DELETE" => HttpMethod::Delete,
+            _ => HttpMethod::Get,
+        };
+        let tag = match self.access {
+            Access::Network => "read",
+            Access::ControlSocket => "control",
+        };
+        let mut responses = ResponsesBuilder::new().response("200", self.answer.response());
+        if let Answer::Json(_) = self.answer {
+            let error = Answer::Json(Shape::of::<Error>()).content();
+            let error = ResponseBuilder::new()
+                .description("An error, in a sentence")
+                .content("application/json", error.build())
+                .build();
+            responses = responses.response("4XX", error.clone()).response("5XX", error);
+        }
+        let mut operation = OperationBuilder::new()
+            .operation_id(Some(self.id))
+            .summary(Some(self.summary))
+            .tag(tag)
+            .responses(responses);
+        for Parameter { name, description, schema } in self.query {
+            operation = operation.parameter(
+                ParameterBuilder::new()
+                    .name(*name)
+                    .parameter_in(ParameterIn::Query)
+                    .required(Required::False)
+                    .description(Some(*description))
+                    .schema(Some(schema())),
+            );
+        }
+        if let Some(request) = self.request {
+            let content = Answer::Json(request).content();
+            let body = RequestBodyBuilder::new()
+                .content("application/json", content.build())
+                .required(Some(Required::True));
+            operation = operation.request_body(Some(body.build()));
+        }
+        PathItem::new(method, operation)
+    }
+}
+
+// === impl Shape ===
+
+impl Shape {
+    const fn of<T: ToSchema>() -> Self {
+        Self { name: T::name, collect: collect::<T> }
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    const fn shape(self) -> Option<Shape> {
+        match self {
+            Self::Json(shape) => Some(shape),
+            Self::Media(_) => None,
+        }
+    }
+
+    fn content(self) -> ContentBuilder {
+        let reference = |shape: Shape| RefOr::from(Ref::from_schema_name((shape.name)()));
+        ContentBuilder::new().schema(self.shape().map(reference))
+    }
+
+    fn response(self) -> Response {
+        let media = match self {
+            Self::Json(_) => "application/json",
+            Self::Media(media) => media,
+        };
+        ResponseBuilder::new().description("OK").content(media, self.content().build()).build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn operations_are_unique_and_each_is_in_the_document() {
+        let document = serde_json::to_value(document("")).expect("JSON");
+        let mut ids = BTreeSet::new();
+        for operation in OPERATIONS {
+            let Operation { method, path, id, .. } = operation;
+            assert!(ids.insert(id), "{id} twice");
+            let found = &document["paths"][path][method.to_lowercase()];
+            assert_eq!(found["operationId"], *id, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn the_server_of_the_document_is_the_path_it_is_served_below() {
+        let url = |base: &str| {
+            let document = serde_json::to_value(document(base)).expect("JSON");
+            document["servers"][0]["url"].clone()
+        };
+        assert_eq!(url(""), "/");
+        assert_eq!(url("/behind/a/proxy"), "/behind/a/proxy");
+    }
+
+    #[test]
+    fn every_reference_leads_to_a_schema() {
+        fn references<'a>(value: &'a serde_json::Value, found: &mut BTreeSet<&'a str>) {
+            match value {
+                serde_json::Value::Object(fields) => {
+                    for (name, value) in fields {
+                        if let ("$ref", Some(target)) = (name.as_str(), value.as_str()) {
+                            found.insert(target);
+                        }
+                        references(value, found);
+                    }
+                }
+                serde_json::Value::Array(values) => {
+                    values.iter().for_each(|value| references(value, found));
+                }
+                _ => {}
+            }
+        }
+        let document = serde_json::to_value(document("")).expect("JSON");
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        for target in found {
+            let pointer = target.strip_prefix('#').expect("within the document");
+            assert!(document.pointer(pointer).is_some(), "{target} leads nowhere");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Edges and listening sockets.
+
+use std::collections::BTreeMap;
+
+use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES, EdgeCounters};
+use agent_common::histogram::{BOUNDS_US, Histogram};
+use agent_common::reset::CAUSE_NAMES;
+use api_types::{Edge, Latency, Listener, Protocol};
+use model::snapshot::{EdgeView, ListenerView};
+
+use super::ToApi;
+
+// === impl EdgeView ===
+
+impl ToApi for EdgeView {
+    type Shape = Edge;
+
+    fn to_api(&self) -> Edge {
+        let labels = &self.labels;
+        let EdgeCounters {
+            connects,
+            opened,
+            closed,
+            preexisting,
+            sent_bytes,
+            received_bytes,
+            retransmits,
+            resets_sent,
+            resets_received,
+            listen_drops,
+            synack_retransmits,
+            unsent: _,
+            connect,
+            rtt,
+            request,
+        } = &*self.counters;
+        let mut connects = named(&CONNECT_RESULT_NAMES, connects);
+        if let Some(ok) = CONNECT_RESULT_NAMES.get(usize::from(CONNECT_OK)) {
+            connects.entry((*ok).to_owned()).or_default();
+        }
+        let virtual_service = labels.asked.as_ref();
+        Edge {
+            client: labels.client.name.to_string(),
+            client_namespace: labels.client.namespace.to_string(),
+            client_kind: labels.client.kind.to_api(),
+            client_source: labels.client.source.to_api(),
+            server: labels.server.name.to_string(),
+            server_namespace: labels.server.namespace.to_string(),
+            server_kind: labels.server.kind.to_api(),
+            server_source: labels.server.source.to_api(),
+            virtual_service: virtual_service.map(|service| service.name.to_string()),
+            virtual_service_namespace: virtual_service.map(|service| service.namespace.to_string()),
+            port: labels.port,
+            role: labels.role.to_api(),
+            connects,
+            active: self.counters.active(),
+            opened: *opened,
+            closed: *closed,
+            preexisting: *preexisting,
+            sent_bytes: *sent_bytes,
+            received_bytes: *received_bytes,
+            retransmits: *retransmits,
+            resets_sent: named(&CAUSE_NAMES, resets_sent),
+            resets_received: named(&CAUSE_NAMES, resets_received),
+            listen_overflows: *listen_drops,
+            synack_retransmits: *synack_retransmits,
+            connect: connect.to_api(),
+            rtt: rtt.to_api(),
+            request: request.to_api(),
+        }
+    }
+}
+
+/// Counts by name, without zeros.
+pub(super) fn named(names: &[&str], counts: &[u64]) -> BTreeMap<String, u64> {
+    let moved = names.iter().zip(counts).filter(|(_, count)| **count > 0);
+    moved.map(|(name, count)| ((*name).to_owned(), *count)).collect()
+}
+
+// === impl Histogram ===
+
+impl ToApi for Histogram {
+    type Shape = Latency;
+
+    fn to_api(&self) -> Latency {
+        let last_us = BOUNDS_US.last().copied().map_or(f64::MAX, f64::from);
+        let quantile = |q| self.quantile_us(q).map(|us| us.min(last_us) / 1e6);
+        Latency {
+            count: self.count(),
+            sum_seconds: self.sum_us as f64 / 1e6,
+            p50_seconds: quantile(0.5),
+            p99_seconds: quantile(0.99),
+        }
+    }
+}
+
+// === impl ListenerView ===
+
+impl ToApi for ListenerView {
+    type Shape = Listener;
+
+    fn to_api(&self) -> Listener {
+        let Self { service, port, address, netns, backlog, max_backlog } = self;
+        Listener {
+            service: service.name.to_string(),
+            service_namespace: service.namespace.to_string(),
+            source: service.source.to_api(),
+            port: *port,
+            protocol: Protocol::Tcp,
+            address: *address,
+            netns: *netns,
+            backlog: *backlog,
+            max_backlog: *max_backlog,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! From the model's values to the API's JSON types: neither package knows the other.
+
+mod edges;
+mod ports;
+mod relations;
+mod reservations;
+mod services;
+mod status;
+
+use api_types::Timestamp;
+use model::service::Service;
+
+pub use self::ports::{PortFilter, ports};
+pub use self::relations::{balance, map, segments};
+pub use self::reservations::reservations;
+pub use self::services::services;
+pub use self::status::{not_observed, status};
+
+/// A value of the model that the API shows.
+pub trait ToApi {
+    /// What the API shows of it.
+    type Shape;
+
+    /// The value as the API shows it.
+    fn to_api(&self) -> Self::Shape;
+}
+
+/// A value of the API that the model knows too.
+pub trait ToModel {
+    /// The model's type.
+    type Model;
+
+    /// The value as the model knows it.
+    fn to_model(self) -> Self::Model;
+}
+
+/// A set of words that both have; a word that one of them lacks does not compile.
+macro_rules! same_words {
+    ($($model:ty => $shape:ty: $($word:ident)+;)+) => {$(
+        impl ToApi for $model {
+            type Shape = $shape;
+
+            fn to_api(&self) -> $shape {
+                match self {
+                    $(<$model>::$word => <$shape>::$word,)+
+                }
+            }
+        }
+
+        impl ToModel for $shape {
+            type Model = $model;
+
+            fn to_model(self) -> $model {
+                match self {
+                    $(<$shape>::$word => <$model>::$word,)+
+                }
+            }
+        }
+    )+};
+}
+
+same_words! {
+    model::port::Protocol => api_types::Protocol: Tcp Udp;
+    model::snapshot::Role => api_types::Role: Unknown Client Server Listener;
+    model::service::Kind => api_types::Kind:
+        Deployment StatefulSet DaemonSet ReplicaSet CronJob Job Workload Pod KubernetesService
+        ComposeService Container Unit Process Declared DnsName Address Internet Unknown;
+    model::service::Source => api_types::Source:
+        Rule Kubernetes Docker Podman Cri Container Unit Process Conntrack PublishedPort Listener
+        ContainerAddress ServiceAddress LocalClient Registered Network Dns Address Internet Unknown;
+    model::port::PortState => api_types::PortState: Listening Bound Connected TimeWait Reserved;
+    model::clash::Reason => api_types::BindFailure:
+        SameAddress WildcardOverSpecific SpecificUnderWildcard DualStack ReuseAddressMissing
+        ReusePortMissing ReusePortOtherUser ListenLost Privileged ForeignAddress AlreadyBound
+        Exhausted Denied Gone Other;
+    model::reservations::Environment => api_types::Environment: Dev Prod;
+    model::reservations::Origin => api_types::Origin: Config State;
+    model::breaches::Action => api_types::BreachAction: Audited Denied;
+    model::health::HealthState => api_types::HealthState: Failing Degraded Ok Idle;
+    model::balance::Verdict => api_types::BalanceVerdict: Balanced Unbalanced TooFew;
+    model::segments::Verdict => api_types::SegmentVerdict: Allowed Violation NotJudged;
+    model::snapshot::SourceState => api_types::NameSourceState: Starting Up Absent Down;
+}
+
+impl ToApi for Service {
+    type Shape = api_types::Service;
+
+    fn to_api(&self) -> api_types::Service {
+        let Self { name, namespace, kind, source } = self;
+        api_types::Service {
+            name: name.to_string(),
+            namespace: namespace.to_string(),
+            kind: kind.to_api(),
+            source: source.to_api(),
+        }
+    }
+}
+
+/// A time that may be unknown.
+fn time(seconds: Option<f64>) -> Option<Timestamp> {
+    seconds.map(Timestamp::from_seconds)
+}
+
+/// A time in whole seconds since the Unix epoch.
+pub fn whole_seconds(seconds: u64) -> Timestamp {
+    Timestamp::from_seconds(seconds as f64)
+}

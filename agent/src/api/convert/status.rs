@@ -1,0 +1,115 @@
+//! The status: what is observed, what is not, what was lost.
+
+use agent_common::ledger::{CLASS_NAMES, REASON_NAMES};
+use api_types::{
+    Finding, Hook, LedgerEntry, Memory, NameSource, Severity, Status, Table, Timestamp, code,
+};
+use model::snapshot::{Disabled, HookView, MapView, Snapshot, SourceView};
+use telemetry::Build;
+
+use super::ToApi;
+use super::edges::named;
+
+/// The status that `snapshot` shows.
+pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
+    let Snapshot {
+        taken_seconds,
+        edges,
+        listeners,
+        ledger,
+        hooks,
+        disabled,
+        maps,
+        memory,
+        unresolved_owners,
+        sources,
+        preexisting_sockets,
+        related: _,
+        drains,
+        drain_seconds,
+        ports: _,
+        ephemeral: _,
+        conflicts: _,
+        conflict_totals: _,
+        kept: _,
+        health_since: _,
+    } = snapshot;
+    let classes = CLASS_NAMES.iter().zip(ledger.kernel.seen).zip(ledger.exported);
+    let entries = classes.zip(&ledger.kernel.lost).map(|(((class, seen), exported), lost)| {
+        let lost = named(&REASON_NAMES, lost);
+        LedgerEntry { class: (*class).to_owned(), seen, exported, lost }
+    });
+    Status {
+        version: build.version.clone(),
+        kernel: build.kernel.clone(),
+        timestamp: Timestamp::from_seconds(*taken_seconds),
+        hooks: hooks.iter().map(ToApi::to_api).collect(),
+        findings: disabled.iter().map(not_observed).collect(),
+        ledger: entries.collect(),
+        recursion_misses: ledger.recursion_misses,
+        tables: maps.iter().map(ToApi::to_api).collect(),
+        memory: Memory {
+            used_bytes: memory.usage.map(|usage| usage.used),
+            limit_bytes: memory.usage.map(|usage| usage.limit),
+            overflow_mode: memory.folding,
+            withheld_rows: memory.held_rows,
+        },
+        edges: edges.len() as u64,
+        listeners: listeners.len() as u64,
+        unidentified_processes: *unresolved_owners,
+        name_sources: sources.iter().map(ToApi::to_api).collect(),
+        preexisting_sockets: *preexisting_sockets,
+        collections: *drains,
+        collection_seconds: *drain_seconds,
+    }
+}
+
+/// Something that is off on this host, as a finding.
+pub fn not_observed(disabled: &Disabled) -> Finding {
+    let Disabled { what, why } = disabled;
+    let title = format!("not observed on this host: {what}");
+    Finding::new(code::NOT_OBSERVED, Severity::Info, what, title).with("reason", why.as_str())
+}
+
+impl ToApi for HookView {
+    type Shape = Hook;
+
+    fn to_api(&self) -> Hook {
+        let Self { name, attached, reason, lost_without, runs, run_seconds, misses } = self;
+        Hook {
+            name: name.clone(),
+            attached: *attached,
+            reason: reason.clone(),
+            observes: lost_without.clone(),
+            runs: *runs,
+            run_seconds: *run_seconds,
+            misses: *misses,
+        }
+    }
+}
+
+impl ToApi for MapView {
+    type Shape = Table;
+
+    fn to_api(&self) -> Table {
+        let Self { name, entries, capacity } = self;
+        Table { name: name.clone(), entries: *entries, capacity: *capacity }
+    }
+}
+
+impl ToApi for SourceView {
+    type Shape = NameSource;
+
+    fn to_api(&self) -> NameSource {
+        let Self { name, state, detail, entries, dropped, lookups, errors } = self;
+        NameSource {
+            name: name.clone(),
+            state: state.to_api(),
+            detail: detail.clone(),
+            entries: *entries,
+            dropped: *dropped,
+            queries: *lookups,
+            errors: *errors,
+        }
+    }
+}
