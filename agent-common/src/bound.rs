@@ -41,7 +41,7 @@ crate::wire! {
         pub protocol: u8,
         /// State as in include/net/tcp_states.h, for UDP too.
         pub state: u8,
-        /// `claim::REUSE_ADDRESS` to `claim::IS_V6`.
+        /// `attempt::REUSE_ADDRESS` to `attempt::IS_V6`.
         pub options: u8,
         /// Always zero.
         pub zero: [u8; 7],

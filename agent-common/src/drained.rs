@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::address::Address;
-use crate::claim::ClaimRow;
+use crate::attempt::FailureRow;
 use crate::edge::{EdgeCounters, EdgeKey};
 
 /// One edge as the kernel has it now.
@@ -26,8 +26,8 @@ pub struct Edge {
 /// A row of failed binds as the kernel has it now.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
-    /// Its number; below `FIRST_FREE_CLAIM` it belongs to nobody in particular.
+    /// Its number; below `FIRST_FREE_FAILURE` it belongs to nobody in particular.
     pub slot: u32,
     /// Its contents.
-    pub row: ClaimRow,
+    pub row: FailureRow,
 }

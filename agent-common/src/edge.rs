@@ -5,7 +5,9 @@
 //! happens later is an indexed addition into that slot.
 
 use crate::histogram::Histogram;
+use crate::ledger::{EDGE, NO_SLOT};
 use crate::reset::CAUSES;
+use crate::slot_table::EDGES;
 
 /// Nothing known; never stored in a slot's key, but the overflow slot 0 carries it.
 pub const ROLE_UNKNOWN: u8 = 0;
@@ -87,6 +89,10 @@ crate::wire! {
         pub request: Histogram,
     }
 }
+
+crate::slot_row! { EdgeRow {
+    key: EdgeKey, table: EDGES, reserved: FIRST_FREE_SLOT, ledger: Some((EDGE, NO_SLOT))
+} }
 
 /// The handshake completed.
 pub const CONNECT_OK: u8 = 0;

@@ -3,6 +3,8 @@
 //! For every class, at rest: `seen = exported + Σ lost{reason}`. `seen` and `lost` are counted
 //! per CPU by the kernel programs; `exported` is what user space finds in the tables.
 
+use crate::slot_table::TABLES;
+
 /// An attempt to connect that ended, or an accepted connection. Exported: `connects`.
 pub const CONNECTION: usize = 0;
 /// A request that got its answer. Exported: the count of `request`.
@@ -18,7 +20,7 @@ pub const OWNER: usize = 5;
 /// A detail record for the ring. Exported: records drained. Losing one loses no count.
 pub const EVENT: usize = 6;
 
-/// A program asked to bind, or a listen lost its port. Exported: rows of claims, granted or not.
+/// A program asked to bind, or a listen lost its port. Exported: rows of bind failures, and that of those that got their port.
 pub const BIND: usize = 7;
 
 /// An answer of a DNS server that may tell a name. Exported: those drained, read or not.
@@ -55,7 +57,7 @@ pub const OVERTAKEN: usize = 8;
 pub const PAGED: usize = 9;
 
 /// The kernel skipped a program because it was already running on that CPU. Whole runs are counted
-/// by user space (`bpf_prog_info.recursion_misses`), what a second program noticed by that.
+/// by user space (`bpf_prog_info.recursion_misses`), what a fallback program noticed by that.
 pub const RECURSION: usize = 10;
 
 /// How many reasons there are.
@@ -76,15 +78,6 @@ pub const REASON_NAMES: [&str; REASONS] = [
     "recursion",
 ];
 
-/// The table of edges, in [`Ledger::reach`].
-pub const EDGES: usize = 0;
-/// The table of owners.
-pub const OWNERS: usize = 1;
-/// The table of claims.
-pub const CLAIMS: usize = 2;
-/// How many tables give out rows.
-pub const TABLES: usize = 3;
-
 crate::wire! {
     /// One CPU's part of the ledger.
     pub struct Ledger: 896 {
@@ -95,8 +88,8 @@ crate::wire! {
         /// When a program last asked for a connection, CLOCK_MONOTONIC nanoseconds: what became
         /// of it may be open yet.
         pub connect_ns: u64,
-        /// No row above this was ever taken, by table: the numbers of those that were, or-ed. Free
-        /// rows are offered the lowest first, but come back in any order.
+        /// No slot above this was ever taken, by slot table: the numbers of those that were, or-ed.
+        /// Free slots are offered the lowest first, but come back in any order.
         pub reach: [u64; TABLES],
     }
 }

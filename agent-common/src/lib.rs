@@ -14,8 +14,9 @@
 
 pub mod address;
 pub mod answer;
+pub mod attempt;
 pub mod bound;
-pub mod claim;
+pub mod config;
 #[cfg(feature = "user")]
 pub mod decode;
 #[cfg(feature = "user")]
@@ -24,13 +25,14 @@ pub mod edge;
 pub mod enforced;
 pub mod events;
 pub mod histogram;
-pub mod knobs;
+
 pub mod ledger;
 pub mod listener;
 pub mod owner;
 pub mod peer;
+pub mod preexisting;
 pub mod reset;
-pub mod seed;
+pub mod slot_table;
 pub mod socket;
 pub mod turn;
 pub mod wire;

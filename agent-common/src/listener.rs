@@ -1,7 +1,7 @@
-//! What the sweep reports of each listening socket.
+//! What the socket iteration reports of each listening socket.
 
 crate::wire! {
-    /// One listening socket as the sweep found it.
+    /// One listening socket as the socket iteration found it.
     pub struct ListenerRecord: 48 {
         /// Row of the owner.
         pub owner: u32,

@@ -5,11 +5,16 @@
 //! and short-lived processes, and bounded: a thousand runs of `curl` are one owner, while two
 //! `node` programs of one cgroup are two.
 
+use crate::ledger::{NO_OWNER, OWNER};
+use crate::slot_table::OWNERS;
+
 /// Bytes of the command line kept per owner.
 pub const ARGV_BYTES: usize = 256;
 
 /// Owner row 0 takes every owner that found no row of its own.
 pub const OWNER_OVERFLOW: u32 = 0;
+/// The first row that belongs to somebody.
+pub const FIRST_FREE_OWNER: u32 = 1;
 
 crate::wire! {
     /// What makes an owner.
@@ -39,6 +44,10 @@ crate::wire! {
         pub argv: [u8; 256],
     }
 }
+
+crate::slot_row! { OwnerRow {
+    key: OwnerKey, table: OWNERS, reserved: FIRST_FREE_OWNER, ledger: Some((OWNER, NO_OWNER))
+} }
 
 /// Whether a command runs programs that deserve names of their own.
 ///

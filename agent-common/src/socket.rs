@@ -27,7 +27,7 @@ crate::wire! {
         pub stage: u8,
         /// Always zero.
         pub zero: [u8; 2],
-        /// `tcp_sock.rtt_seq` marker of the last round trip sample; see the sweep.
+        /// `tcp_sock.rtt_seq` marker of the last round trip sample; see the hook `iterate_sockets`.
         pub rtt_mark: u32,
         /// When the connect began, CLOCK_MONOTONIC microseconds.
         pub start_us: u64,

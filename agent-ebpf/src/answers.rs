@@ -14,33 +14,25 @@ use agent_common::answer::{
 };
 use agent_common::ledger::{DNS_ANSWER, OVERTAKEN, PAGED, RECURSION};
 
-use crate::maps::{answer_room, knob, lost, seen};
+use crate::maps::{answer_room, config, lost, seen};
 use crate::sock::{Packet, Sock};
-use crate::{again, emit};
+use crate::{emit, fallback};
 
 /// A socket without state of ours has data.
 #[inline(always)]
 pub fn received(sk: Sock) {
     if let Some(is_certain) = asks(sk) {
         answered(sk, is_certain);
-        again::told();
+        fallback::handled();
     }
 }
 
-/// The same for a program that reads no answers.
-#[inline(always)]
-pub fn ignored(sk: Sock) {
-    if asks(sk).is_some() {
-        again::told();
-    }
-}
-
-/// The same for a second program. To read the answer twice would be worse than not to read it: it
+/// The same for a fallback program. To read the answer twice would be worse than not to read it: it
 /// is lost if the first was skipped.
 #[inline(always)]
 pub fn skipped(sk: Sock) {
     if let Some(is_certain) = asks(sk)
-        && !again::is_told()
+        && !fallback::is_handled()
         && is_certain
     {
         seen(DNS_ANSWER);
@@ -51,7 +43,7 @@ pub fn skipped(sk: Sock) {
 /// Whether a socket asks DNS servers (`true`) or may ask anybody.
 #[inline(always)]
 fn asks(sk: Sock) -> Option<bool> {
-    if knob!(dns) == 0 || !sk.is_udp() {
+    if config!(dns) == 0 || !sk.is_udp() {
         return None;
     }
     let asked = sk.remote_port();

@@ -3,8 +3,8 @@
 use core::ffi::c_void;
 
 use agent_common::address::{self, Address};
+use agent_common::attempt::{AttemptKey, MAY_BIND_PRIVILEGED, STEP_BIND};
 use agent_common::bound::BoundState;
-use agent_common::claim::{ClaimKey, MAY_BIND_PRIVILEGED, STEP_BIND};
 use agent_common::enforced::EnforcedPort;
 use agent_common::ledger::{NO_STORAGE, SOCKET};
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
@@ -15,7 +15,7 @@ use aya_ebpf::helpers::generated::{
 use crate::maps::{self, lost, seen};
 use crate::raw_sock::RawSock;
 use crate::sock::{Sock, Task};
-use crate::{claims, enforcement, owners};
+use crate::{attempts, enforcement, owners};
 
 /// The verdict of a cgroup program that lets the call go on.
 pub const ALLOW: i32 = 1;
@@ -36,25 +36,25 @@ pub(crate) use context;
 
 /// A program asks for an IPv4 port.
 #[inline(always)]
-pub fn asked_v4(ctx: *const bpf_sock_addr) -> i32 {
+pub fn requested_v4(ctx: *const bpf_sock_addr) -> i32 {
     let address = address::from_v4(context!(ctx, user_ip4));
-    asked(ctx, address, false)
+    requested(ctx, address, false)
 }
 
 /// A program asks for an IPv6 port.
 #[inline(always)]
-pub fn asked_v6(ctx: *const bpf_sock_addr) -> i32 {
+pub fn requested_v6(ctx: *const bpf_sock_addr) -> i32 {
     let address = [
         context!(ctx, user_ip6[0]),
         context!(ctx, user_ip6[1]),
         context!(ctx, user_ip6[2]),
         context!(ctx, user_ip6[3]),
     ];
-    asked(ctx, address, true)
+    requested(ctx, address, true)
 }
 
 #[inline(always)]
-fn asked(ctx: *const bpf_sock_addr, address: Address, is_v6: bool) -> i32 {
+fn requested(ctx: *const bpf_sock_addr, address: Address, is_v6: bool) -> i32 {
     let protocol = context!(ctx, protocol);
     if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
         return ALLOW;
@@ -71,7 +71,7 @@ fn asked(ctx: *const bpf_sock_addr, address: Address, is_v6: bool) -> i32 {
     if task.may_bind_privileged() {
         options |= MAY_BIND_PRIVILEGED;
     }
-    let key = ClaimKey {
+    let key = AttemptKey {
         owner: owners::current(netns),
         netns,
         address,
@@ -86,23 +86,23 @@ fn asked(ctx: *const bpf_sock_addr, address: Address, is_v6: bool) -> i32 {
     };
     let port = EnforcedPort { netns, port: key.port, protocol: key.protocol, zero: 0 };
     if enforcement::refuses(key.owner, port) {
-        claims::refused(&key);
+        attempts::denied(&key);
         return REFUSE;
     }
-    claims::asked(&key);
+    attempts::requested(&key);
     ALLOW
 }
 
 /// A program got its port.
 #[inline(always)]
-pub fn granted(ctx: *mut bpf_sock) -> i32 {
+pub fn bound(ctx: *mut bpf_sock) -> i32 {
     let protocol = context!(ctx, protocol);
     if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
         return ALLOW;
     }
     // Nobody saw it ask if the other hook is not there, or saw it too long ago.
     let now_running = || owners::current(RawSock::of(ctx as *const c_void).netns());
-    let owner = claims::granted().unwrap_or_else(now_running);
+    let owner = attempts::bound().unwrap_or_else(now_running);
     seen(SOCKET);
     // SAFETY: the context is valid.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.cast()) };

@@ -1,7 +1,7 @@
 //! Life of a connection, independent of the hook that tells: states in, counts out.
 
 use agent_common::address::{UNSPECIFIED, from_owner};
-use agent_common::claim::ClaimKey;
+use agent_common::attempt::AttemptKey;
 use agent_common::edge::{
     CONNECT_OK, CONNECT_OTHER, EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN,
     connect_result,
@@ -17,12 +17,12 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
 use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
-use crate::{atomic, binds, claims, emit, owners, requests};
+use crate::{atomic, attempts, binds, emit, owners, requests};
 
 /// A program calls connect: the SYN is about to leave. Process context.
 #[inline(always)]
 pub fn connecting(sk: Sock) {
-    let owner = match claims::sent() {
+    let owner = match attempts::syn_sent() {
         Some(owner) => owner,
         None => owners::current(sk.netns()),
     };
@@ -44,9 +44,9 @@ pub fn connecting(sk: Sock) {
 
 /// The kernel refused a connect before a SYN could leave.
 #[inline(always)]
-pub fn unsent(key: &ClaimKey) {
+pub fn unsent(key: &AttemptKey) {
     seen(CONNECTION);
-    let ClaimKey { owner, address: remote, port, .. } = *key;
+    let AttemptKey { owner, address: remote, port, .. } = *key;
     // A row of its own: no local address was chosen, and a row keeps its first.
     let edge = EdgeKey { owner, port, role: ROLE_CLIENT, refused: 1, remote };
     count!(edges::slot(&edge, || (UNSPECIFIED, UNSPECIFIED)), unsent, 1);
@@ -70,7 +70,7 @@ pub fn listening(sk: Sock) {
 
 /// Whether what the transition to `new` asks for was done, by a program that ran before.
 #[inline(always)]
-pub fn is_told(sk: Sock, new: u8) -> bool {
+pub fn is_handled(sk: Sock, new: u8) -> bool {
     // Who ends without a state has none to be brought up to date; all others need one.
     let Some(state) = socket(sk.0) else { return new == CLOSE };
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
@@ -85,10 +85,10 @@ pub fn is_told(sk: Sock, new: u8) -> bool {
     }
 }
 
-/// The handshake completed. `again`: a program that ran before may have tried to tell, without
+/// The handshake completed. `is_fallback`: a program that ran before may have tried to tell, without
 /// memory for a state.
 #[inline(always)]
-pub fn established(sk: Sock, old: u8, again: bool) {
+pub fn established(sk: Sock, old: u8, is_fallback: bool) {
     // No closures: what two programs call becomes a function, and those have a stack of 512 bytes
     // between them.
     let state = match socket(sk.0) {
@@ -96,7 +96,7 @@ pub fn established(sk: Sock, old: u8, again: bool) {
         state => state,
     };
     let (Some(tcp), Some(state)) = (sk.tcp(), state) else {
-        if !again {
+        if !is_fallback {
             seen(CONNECTION);
             count!(u32::from(ROLE_UNKNOWN), connects[CONNECT_OK], 1);
         }
@@ -143,7 +143,7 @@ pub fn closed(sk: Sock, old: u8) {
                 // What came until now was for this one; soon another may listen here.
                 emit::call();
             } else {
-                claims::listen_failed(sk, (*state).owner);
+                attempts::listen_failed(sk, (*state).owner);
             }
         } else if (*state).stage == STAGE_CONNECTING {
             failed(sk, state);
@@ -301,7 +301,7 @@ unsafe fn serve(sk: Sock, state: *mut SocketState) {
         // The child starts with the SYN-ACKs that were sent again, which its listener has counted.
         (*state).retransmits = sk.tcp().map_or(0, |tcp| u64::from(tcp.retransmits()));
         (*state).start_us = 0;
-        // Last: from here on the sweep takes it for a connection.
+        // Last: from here on the socket iteration takes it for a connection.
         core::ptr::write_volatile(&raw mut (*state).role, ROLE_SERVER);
     }
 }

@@ -3,28 +3,28 @@
 //! Most of what the kernel refuses before a SYN changes no state and shows in no tracepoint. So the
 //! attempt is noted here, and taken back when the SYN is about to leave (`tcp_v4_connect`,
 //! `tcp_v6_connect`: the state becomes SYN_SENT once there is a route). What is not taken back was
-//! refused; see [`crate::claims`].
+//! refused; see [`crate::attempts`].
 
 use core::ffi::c_void;
 
 use agent_common::address::{self, Address};
-use agent_common::claim::{ClaimKey, STEP_CONNECT};
+use agent_common::attempt::{AttemptKey, STEP_CONNECT};
 use aya_ebpf::bindings::bpf_sock_addr;
 
 use crate::binds::{ALLOW, IPPROTO_TCP, context};
 use crate::raw_sock::RawSock;
-use crate::{claims, owners};
+use crate::{attempts, owners};
 
 /// A program asks for a connection to an IPv4 address.
 #[inline(always)]
-pub fn asked_v4(ctx: *const bpf_sock_addr) -> i32 {
-    asked(ctx, || address::from_v4(context!(ctx, user_ip4)))
+pub fn requested_v4(ctx: *const bpf_sock_addr) -> i32 {
+    requested(ctx, || address::from_v4(context!(ctx, user_ip4)))
 }
 
 /// A program asks for a connection to an IPv6 address.
 #[inline(always)]
-pub fn asked_v6(ctx: *const bpf_sock_addr) -> i32 {
-    asked(ctx, || {
+pub fn requested_v6(ctx: *const bpf_sock_addr) -> i32 {
+    requested(ctx, || {
         [
             context!(ctx, user_ip6[0]),
             context!(ctx, user_ip6[1]),
@@ -35,7 +35,7 @@ pub fn asked_v6(ctx: *const bpf_sock_addr) -> i32 {
 }
 
 #[inline(always)]
-fn asked(ctx: *const bpf_sock_addr, address: impl FnOnce() -> Address) -> i32 {
+fn requested(ctx: *const bpf_sock_addr, address: impl FnOnce() -> Address) -> i32 {
     if context!(ctx, protocol) != IPPROTO_TCP {
         return ALLOW;
     }
@@ -44,7 +44,7 @@ fn asked(ctx: *const bpf_sock_addr, address: impl FnOnce() -> Address) -> i32 {
         return ALLOW;
     }
     let netns = RawSock::of(sk as *const c_void).netns();
-    claims::connecting(&ClaimKey {
+    attempts::connect_requested(&AttemptKey {
         owner: owners::current(netns),
         netns,
         address: address(),

@@ -1,65 +1,33 @@
-//! Slots: finds or takes the slot of an edge, and counts into it.
+//! Edges: the slot of each, and the counters in it.
 
 use agent_common::address::{Address, INTERNET};
+use agent_common::config::MAX_RANGES;
 use agent_common::edge::{EdgeCounters, EdgeKey};
 use agent_common::histogram::Histogram;
-use agent_common::knobs::MAX_RANGES;
-use agent_common::ledger::{EDGE, EDGES, MAP_ERROR, NO_SLOT};
-use aya_ebpf::bindings::BPF_NOEXIST;
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 
 use crate::atomic;
-use crate::maps::{self, knob, lost, seen, taken};
+use crate::maps::{self, config};
 
 /// The slot of an edge, taken if it has none. Without a free one: the overflow slot of the role.
 /// `addresses`, the local and the remote one, are asked for only if a slot is taken.
 #[inline(always)]
 pub fn slot(key: &EdgeKey, addresses: impl FnOnce() -> (Address, Address)) -> u32 {
-    let (edges, rows, free) = maps::edges();
-    if let Some(slot) = edges.get_ptr(key) {
-        // SAFETY: a valid map value.
-        return unsafe { *slot };
-    }
-    seen(EDGE);
     let overflow = u32::from(key.role);
-    let Ok(Some(slot)) = free.pop() else {
-        lost(EDGE, NO_SLOT);
-        return overflow;
-    };
-    taken(EDGES, slot);
-    let Some(row) = rows.get_ptr_mut(slot) else {
-        lost(EDGE, MAP_ERROR);
-        return overflow;
-    };
-    // SAFETY: a valid map value that nobody else holds: the slot was just taken from the stack.
-    unsafe {
-        (*row).key = *key;
-        ((*row).local, (*row).remote) = addresses();
-    }
-    if edges.insert(key, slot, BPF_NOEXIST.into()).is_err() {
-        let _ = free.push(slot, 0);
-        if let Some(slot) = edges.get_ptr(key) {
-            // Another CPU was faster: this is not a new edge after all.
-            lost(EDGE, MAP_ERROR);
-            // SAFETY: a valid map value.
-            return unsafe { *slot };
-        }
-        lost(EDGE, NO_SLOT);
-        return overflow;
-    }
-    // SAFETY: as above; written last, it publishes the row.
-    unsafe { core::ptr::write_volatile(&raw mut (*row).born_us, bpf_ktime_get_ns() / 1000) };
-    slot
+    maps::edges().find_or_take(key, overflow, |row| {
+        // SAFETY: a valid map value that nobody else holds.
+        unsafe { ((*row).local, (*row).remote) = addresses() };
+    })
 }
 
 /// A client's address as a server's edge keeps it: itself inside the internal ranges, else
 /// [`INTERNET`].
 #[inline(always)]
 pub fn client_address(address: Address) -> Address {
-    let count = knob!(range_count) as usize;
+    let count = config!(range_count) as usize;
     let mut i = 0;
     while i < MAX_RANGES && i < count {
-        if knob!(ranges[i]).contains(&address) {
+        if config!(ranges[i]).contains(&address) {
             return address;
         }
         i += 1;
@@ -70,7 +38,7 @@ pub fn client_address(address: Address) -> Address {
 /// The counters of a slot on this CPU's shard.
 #[inline(always)]
 pub fn counters(slot: u32) -> Option<*mut EdgeCounters> {
-    let shards = knob!(shards);
+    let shards = config!(shards);
     // SAFETY: no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     maps::counters(slot.wrapping_mul(shards).wrapping_add(cpu & shards.wrapping_sub(1)))

@@ -12,8 +12,7 @@ pub fn refuses(owner: u32, port: EnforcedPort) -> bool {
     if owner == OWNER_OVERFLOW {
         return false;
     }
-    let (_, rows, _) = maps::owners();
-    let Some(row) = rows.get_ptr(owner) else { return false };
+    let Some(row) = maps::owners().rows.get_ptr(owner) else { return false };
     // One key for both questions: there is little room on the stack.
     // SAFETY: a valid map value; a row's key does not change while a bind of its owner is under
     // way.

@@ -8,22 +8,23 @@
 #![feature(asm_experimental_arch)]
 #![expect(clippy::needless_pass_by_value, reason = "the macros hand contexts over by value")]
 
-mod again;
 mod answers;
 mod atomic;
+mod attempts;
 mod binds;
-mod claims;
 mod connection;
 mod connects;
 mod edges;
 mod emit;
 mod enforcement;
+mod fallback;
 mod hooks;
 mod maps;
 mod opaque;
 mod owners;
 mod raw_sock;
 mod requests;
+mod slot_table;
 mod sock;
 
 /// The verifier rejects a program in which this loop can be reached.

@@ -3,34 +3,37 @@
 use core::ffi::c_void;
 
 use agent_common::answer::{AnswerHeader, AnswerRoom, BUDGETS};
+use agent_common::attempt::{self, FailureRow, PendingBucket};
 use agent_common::bound::BoundState;
-use agent_common::claim::{self, Bucket, ClaimKey, ClaimRow};
-use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow};
+use agent_common::config::Config;
+use agent_common::edge::{EdgeCounters, EdgeRow};
 use agent_common::enforced::{Enforced, EnforcedPort, VerdictKey};
 use agent_common::events::{EventHeader, KINDS, RateWindow};
 use agent_common::histogram;
-use agent_common::knobs::Knobs;
 use agent_common::ledger::Ledger;
-use agent_common::owner::{OwnerKey, OwnerRow};
+use agent_common::owner::OwnerRow;
 use agent_common::peer;
-use agent_common::seed::Seed;
+use agent_common::preexisting::Preexisting;
 use agent_common::socket::SocketState;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf, Stack};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 
 use crate::atomic;
+use crate::slot_table::{Free, Index, Rows, SlotTable};
 
-/// Set by the daemon before load; constant for the verifier.
+/// Set by the daemon before load; constant for the verifier. In a map of its own, so that whoever
+/// takes over pinned tables can read what the programs were loaded with.
+#[unsafe(link_section = ".rodata.config")]
 #[unsafe(no_mangle)]
-static KNOBS: Knobs = Knobs {
-    offsets: agent_common::knobs::Offsets::NONE,
+static CONFIG: Config = Config {
+    offsets: agent_common::config::Offsets::NONE,
     ranges: [agent_common::address::Range { prefix: [0; 4], mask: [0; 4] };
-        agent_common::knobs::MAX_RANGES],
+        agent_common::config::MAX_RANGES],
     range_count: 0,
     shards: 1,
-    causes: [0; agent_common::knobs::MAX_REASONS],
+    causes: [0; agent_common::config::MAX_REASONS],
     reset_has_reason: 0,
     requests: 1,
     v6_only_mask: 0,
@@ -40,7 +43,7 @@ static KNOBS: Knobs = Knobs {
     reuse_mask: 0,
     reuse_port_mask: 0,
     dns: 1,
-    again: 0,
+    fallback: 0,
     zero: [0; 2],
 };
 
@@ -57,28 +60,24 @@ static BLANK: SocketState = unsafe { core::mem::zeroed() };
 #[btf_map]
 static SOCKETS: SocketStorage = SocketStorage::new();
 
-/// Edge → slot. Written by hooks (new edge) and the daemon (idle edge removed). †
+/// The slot table of edges: who talks to whom. †
 #[btf_map]
-static EDGES: HashMap<EdgeKey, u32, 8192> = HashMap::new();
-/// Slot → edge: which rows to read. Written by hooks, cleared by the daemon. †
+static EDGES: Index<EdgeRow, 8192> = Index::<EdgeRow, 8192>::new();
 #[btf_map]
-static EDGE_ROWS: Array<EdgeRow, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
+static EDGE_ROWS: Rows<EdgeRow, 8192> = Rows::<EdgeRow, 8192>::new();
+#[btf_map]
+static EDGE_FREE: Free<8192> = Free::<8192>::new();
 /// Slot × shard → counters. Added to by hooks, read by the daemon through mmap. †
 #[btf_map]
 static EDGE_COUNTERS: Array<EdgeCounters, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
-/// Free slots. Filled by the daemon, taken by hooks. †
-#[btf_map]
-static EDGE_FREE: Stack<u32, 8192> = Stack::new();
 
-/// Owner → row. Written by hooks and the daemon. †
+/// The slot table of owners: on whose behalf. †
 #[btf_map]
-static OWNERS: HashMap<OwnerKey, u32, 4096> = HashMap::new();
-/// Owner rows. Written by hooks, read by the daemon through mmap. †
+static OWNERS: Index<OwnerRow, 4096> = Index::<OwnerRow, 4096>::new();
 #[btf_map]
-static OWNER_ROWS: Array<OwnerRow, 4096, { BPF_F_MMAPABLE as usize }> = Array::new();
-/// Free owner rows. Filled by the daemon, taken by hooks. †
+static OWNER_ROWS: Rows<OwnerRow, 4096> = Rows::<OwnerRow, 4096>::new();
 #[btf_map]
-static OWNER_FREE: Stack<u32, 4096> = Stack::new();
+static OWNER_FREE: Free<4096> = Free::<4096>::new();
 /// Ports that are refused to others than their service. Written by the daemon. †
 #[btf_map]
 static ENFORCED: HashMap<EnforcedPort, Enforced, 4096, { BPF_F_NO_PREALLOC as usize }> =
@@ -96,7 +95,8 @@ const SCRATCHES: usize = 16;
 
 /// What the daemon knows of sockets from before its start, by socket cookie. Emptied after use.
 #[btf_map]
-static SEEDS: HashMap<u64, Seed, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+static PREEXISTING: HashMap<u64, Preexisting, 65536, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 /// Notes of clients to servers in the same namespace, by client's port; see
 /// [`agent_common::peer`].
@@ -105,16 +105,14 @@ static PEERS: Array<u64, { peer::ROWS }> = Array::new();
 
 /// Binds under way, by thread. Written by hooks.
 #[btf_map]
-static ATTEMPTS: Array<Bucket, { claim::BUCKETS as usize }> = Array::new();
-/// Kind of failed bind → row. Written by hooks (new kind) and the daemon (idle kind removed). †
+static PENDING: Array<PendingBucket, { attempt::BUCKETS as usize }> = Array::new();
+/// The slot table of failed binds, by kind. The rows count themselves.
 #[btf_map]
-static CLAIMS: HashMap<ClaimKey, u32, 1024> = HashMap::new();
-/// Failed binds. Added to by hooks, read by the daemon through mmap. †
+static BIND_FAILURES: Index<FailureRow, 1024> = Index::<FailureRow, 1024>::new();
 #[btf_map]
-static CLAIM_ROWS: Array<ClaimRow, 1024, { BPF_F_MMAPABLE as usize }> = Array::new();
-/// Free rows. Filled by the daemon, taken by hooks. †
+static BIND_FAIL_ROWS: Rows<FailureRow, 1024> = Rows::<FailureRow, 1024>::new();
 #[btf_map]
-static CLAIM_FREE: Stack<u32, 1024> = Stack::new();
+static BIND_FAIL_FREE: Free<1024> = Free::<1024>::new();
 /// Who bound a socket. Written by hooks; gone with the socket.
 #[btf_map]
 static BOUND: BoundStorage = BoundStorage::new();
@@ -138,29 +136,30 @@ static ANSWER_RATES: PerCpuArray<RateWindow, { BUDGETS as usize }> = PerCpuArray
 static ANSWER_ROOM: PerCpuArray<AnswerRoom, 1> = PerCpuArray::new();
 
 /// Events that a first program told and the second has not come to, by thread; see
-/// [`crate::again`].
+/// [`crate::fallback`].
 #[btf_map]
-static TOLD: Array<u64, TOLD_ROWS> = Array::new();
+static HANDLED: Array<u64, HANDLED_ROWS> = Array::new();
 /// A power of two. Threads that share a row may be taken for each other, and their sum stays right.
-const TOLD_ROWS: usize = 1024;
+const HANDLED_ROWS: usize = 1024;
 
 /// What was seen and what was lost.
 #[btf_map]
 static LEDGER: PerCpuArray<Ledger, 1> = PerCpuArray::new();
 
-/// Reads one knob; a volatile read, so that the compiler does not fold the default in.
-macro_rules! knob {
+/// Reads one field of the configuration; a volatile read, so that the compiler does not fold the
+/// default in.
+macro_rules! config {
     ($($field:tt)+) => {
-        // SAFETY: KNOBS is a valid static; its fields are plain integers.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::knobs().$($field)+) }
+        // SAFETY: CONFIG is a valid static; its fields are plain integers.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::configuration().$($field)+) }
     };
 }
-pub(crate) use knob;
+pub(crate) use config;
 
-/// The knobs; read fields with [`knob!`].
+/// The configuration; read fields with [`config!`].
 #[inline(always)]
-pub fn knobs() -> &'static Knobs {
-    &KNOBS
+pub fn configuration() -> &'static Config {
+    &CONFIG
 }
 
 /// The bucket of a duration.
@@ -169,14 +168,10 @@ pub fn bucket(value_us: u64) -> usize {
     histogram::bucket(&GRID, &NEAR, value_us)
 }
 
-/// The maps of edges.
+/// The slot table of edges.
 #[inline(always)]
-pub fn edges() -> (
-    &'static HashMap<EdgeKey, u32, 8192>,
-    &'static Array<EdgeRow, 8192, { BPF_F_MMAPABLE as usize }>,
-    &'static Stack<u32, 8192>,
-) {
-    (&EDGES, &EDGE_ROWS, &EDGE_FREE)
+pub fn edges() -> SlotTable<EdgeRow, 8192> {
+    SlotTable { index: &EDGES, rows: &EDGE_ROWS, free: &EDGE_FREE }
 }
 
 /// The counters at `index` (slot × shards + shard).
@@ -185,30 +180,22 @@ pub fn counters(index: u32) -> Option<*mut EdgeCounters> {
     EDGE_COUNTERS.get_ptr_mut(index)
 }
 
-/// The maps of owners.
+/// The slot table of owners.
 #[inline(always)]
-pub fn owners() -> (
-    &'static HashMap<OwnerKey, u32, 4096>,
-    &'static Array<OwnerRow, 4096, { BPF_F_MMAPABLE as usize }>,
-    &'static Stack<u32, 4096>,
-) {
-    (&OWNERS, &OWNER_ROWS, &OWNER_FREE)
+pub fn owners() -> SlotTable<OwnerRow, 4096> {
+    SlotTable { index: &OWNERS, rows: &OWNER_ROWS, free: &OWNER_FREE }
 }
 
 /// A bucket of attempts to bind.
 #[inline(always)]
-pub fn attempts(bucket: u32) -> Option<*mut Bucket> {
-    ATTEMPTS.get_ptr_mut(bucket)
+pub fn pending(bucket: u32) -> Option<*mut PendingBucket> {
+    PENDING.get_ptr_mut(bucket)
 }
 
-/// The maps of failed binds.
+/// The slot table of failed binds.
 #[inline(always)]
-pub fn claims() -> (
-    &'static HashMap<ClaimKey, u32, 1024>,
-    &'static Array<ClaimRow, 1024, { BPF_F_MMAPABLE as usize }>,
-    &'static Stack<u32, 1024>,
-) {
-    (&CLAIMS, &CLAIM_ROWS, &CLAIM_FREE)
+pub fn bind_failures() -> SlotTable<FailureRow, 1024> {
+    SlotTable { index: &BIND_FAILURES, rows: &BIND_FAIL_ROWS, free: &BIND_FAIL_FREE }
 }
 
 /// Who bound a socket, if it was bound by a program we saw.
@@ -244,8 +231,8 @@ pub fn owner_scratch(tid: u32) -> Option<*mut OwnerRow> {
 
 /// What is known of a socket from before the daemon's start.
 #[inline(always)]
-pub fn seed(cookie: u64) -> Option<*const Seed> {
-    SEEDS.get_ptr(cookie)
+pub fn preexisting(cookie: u64) -> Option<*const Preexisting> {
+    PREEXISTING.get_ptr(cookie)
 }
 
 /// The row in which a client with this port leaves a note.
@@ -254,10 +241,10 @@ pub fn peer(client_port: u16) -> Option<*mut u64> {
     PEERS.get_ptr_mut(u32::from(client_port))
 }
 
-/// How many events of this thread were told by a first program only.
+/// How many events of this thread were handled by a first program only.
 #[inline(always)]
-pub fn told(thread: u32) -> Option<*mut u64> {
-    TOLD.get_ptr_mut(thread % TOLD_ROWS as u32)
+pub fn handled(thread: u32) -> Option<*mut u64> {
+    HANDLED.get_ptr_mut(thread % HANDLED_ROWS as u32)
 }
 
 /// The ring and its rate limit for `kind`.
@@ -301,13 +288,14 @@ pub fn lost(class: usize, reason: usize) {
     }
 }
 
-/// Notes that a row of `table` was taken, so that readers look that far. Not the highest but all
+/// Notes that a slot of `table` was taken, so that readers look that far. Not the highest but all
 /// bits: that takes one instruction without a branch, of which a verifier would try both ways.
 #[inline(always)]
-pub fn taken(table: usize, row: u32) {
+pub fn taken(table: usize, slot: u32) {
     if let Some(ledger) = LEDGER.get_ptr_mut(0) {
-        // SAFETY: a valid map value; `table` is one of the constants of `agent_common::ledger`.
-        unsafe { atomic::or((&raw mut (*ledger).reach).cast::<u64>().add(table), u64::from(row)) };
+        // SAFETY: a valid map value; `table` is one of the constants of
+        // `agent_common::slot_table`.
+        unsafe { atomic::or((&raw mut (*ledger).reach).cast::<u64>().add(table), u64::from(slot)) };
     }
 }
 

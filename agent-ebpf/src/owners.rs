@@ -1,16 +1,14 @@
 //! Who acts: finds or takes the row of an owner.
 
-use agent_common::ledger::{MAP_ERROR, NO_OWNER, OWNER, OWNERS};
 use agent_common::owner::{
     ARGV_BYTES, OWNER_OVERFLOW, OwnerKey, OwnerRow, app_hash_of, is_interpreter,
 };
-use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task_btf,
-    bpf_ktime_get_ns, bpf_probe_read_user,
+    bpf_probe_read_user,
 };
 
-use crate::maps::{self, lost, seen, taken};
+use crate::maps;
 use crate::opaque::opaque;
 use crate::sock::Task;
 
@@ -31,27 +29,23 @@ pub fn current(netns: u32) -> u32 {
         read_arguments(task, scratch);
         key.app = hash_arguments(scratch);
     }
-    let (owners, _, _) = maps::owners();
-    if let Some(row) = owners.get_ptr(key) {
-        // SAFETY: a valid map value.
-        return unsafe { *row };
+    if let Some(row) = maps::owners().find(&key) {
+        return row;
     }
     // Every owner keeps its arguments: the process may be gone before anybody asks.
     let Some(scratch) = maps::owner_scratch(pid_tgid as u32) else { return OWNER_OVERFLOW };
     if key.app == 0 {
         read_arguments(task, scratch);
     }
-    insert(&key, (pid_tgid >> 32) as u32, Some(scratch))
+    take(&key, (pid_tgid >> 32) as u32, Some(scratch))
 }
 
 /// The row of an owner given by its key, as user space or a packet knows it.
 #[inline(always)]
 pub fn by_key(key: &OwnerKey, tgid: u32) -> u32 {
-    let (owners, _, _) = maps::owners();
-    match owners.get_ptr(key) {
-        // SAFETY: a valid map value.
-        Some(row) => unsafe { *row },
-        None => insert(key, tgid, None),
+    match maps::owners().find(key) {
+        Some(row) => row,
+        None => take(key, tgid, None),
     }
 }
 
@@ -62,42 +56,18 @@ pub fn nobody(netns: u32) -> u32 {
 }
 
 #[inline(always)]
-fn insert(key: &OwnerKey, tgid: u32, arguments: Option<*const OwnerRow>) -> u32 {
-    seen(OWNER);
-    let (owners, rows, free) = maps::owners();
-    let Ok(Some(slot)) = free.pop() else {
-        lost(OWNER, NO_OWNER);
-        return OWNER_OVERFLOW;
-    };
-    taken(OWNERS, slot);
-    let Some(row) = rows.get_ptr_mut(slot) else {
-        lost(OWNER, MAP_ERROR);
-        return OWNER_OVERFLOW;
-    };
-    // SAFETY: a valid map value that nobody else holds: the slot was just taken from the stack.
-    unsafe {
-        (*row).key = *key;
-        (*row).tgid = tgid;
-        (*row).argv_len = 0;
-        if let Some(from) = arguments {
-            (*row).argv_len = (*from).argv_len;
-            (*row).argv = (*from).argv;
+fn take(key: &OwnerKey, tgid: u32, arguments: Option<*const OwnerRow>) -> u32 {
+    maps::owners().take(key, OWNER_OVERFLOW, |row| {
+        // SAFETY: a valid map value that nobody else holds; the arguments are one of this thread's.
+        unsafe {
+            (*row).tgid = tgid;
+            (*row).argv_len = 0;
+            if let Some(from) = arguments {
+                (*row).argv_len = (*from).argv_len;
+                (*row).argv = (*from).argv;
+            }
         }
-    }
-    if owners.insert(key, slot, BPF_NOEXIST.into()).is_err() {
-        // Another CPU was faster, or the map is full (it has as many entries as there are rows).
-        let _ = free.push(slot, 0);
-        if let Some(row) = owners.get_ptr(key) {
-            lost(OWNER, MAP_ERROR);
-            // SAFETY: a valid map value.
-            return unsafe { *row };
-        }
-        lost(OWNER, NO_OWNER);
-        return OWNER_OVERFLOW;
-    }
-    // SAFETY: as above; written last, it publishes the row.
-    unsafe { core::ptr::write_volatile(&raw mut (*row).born_us, bpf_ktime_get_ns() / 1000) };
-    slot
+    })
 }
 
 /// Reads the first bytes of the task's arguments; what could not be read is zero.

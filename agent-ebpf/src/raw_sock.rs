@@ -3,11 +3,11 @@
 
 use core::ffi::c_void;
 
-use agent_common::claim::{BOUND_BEFORE, IS_V6};
-use agent_common::knobs::MISSING;
+use agent_common::attempt::{BOUND_BEFORE, IS_V6};
+use agent_common::config::MISSING;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
-use crate::maps::knob;
+use crate::maps::config;
 use crate::sock::{CLOSE, options_of};
 
 /// The address of a `struct sock`.
@@ -17,7 +17,7 @@ pub struct RawSock(u64);
 /// Reads a field by its offset; zero if the kernel lacks it or the read fails.
 macro_rules! raw {
     ($base:expr, $name:ident : $ty:ty) => {{
-        let offset = knob!(offsets.$name);
+        let offset = config!(offsets.$name);
         if offset == MISSING { 0 as $ty } else { read::<$ty>($base, offset) }
     }};
 }
@@ -55,7 +55,7 @@ impl RawSock {
         raw!(self.0, device: u32)
     }
 
-    /// `claim::REUSE_ADDRESS` and its kin.
+    /// `attempt::REUSE_ADDRESS` and its kin.
     #[inline(always)]
     pub fn options(self, is_v6: bool) -> u8 {
         let mut options = options_of(

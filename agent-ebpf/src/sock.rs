@@ -8,11 +8,11 @@
 use core::ffi::c_void;
 
 use agent_common::address::{self, Address};
-use agent_common::claim;
-use agent_common::knobs::MISSING;
+use agent_common::attempt;
+use agent_common::config::MISSING;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 
-use crate::maps::knob;
+use crate::maps::config;
 
 /// TCP states, include/net/tcp_states.h.
 pub const ESTABLISHED: u8 = 1;
@@ -34,7 +34,7 @@ const IPPROTO_UDP: u16 = 17;
 /// Reads a field by its offset.
 macro_rules! field {
     ($base:expr, $name:ident : $ty:ty) => {{
-        let offset = knob!(offsets.$name);
+        let offset = config!(offsets.$name);
         // SAFETY: the verifier checks base, offset and size against the kernel's own types.
         unsafe { read::<$ty>($base, offset) }
     }};
@@ -43,7 +43,7 @@ macro_rules! field {
 /// The same for a field that a kernel may lack: then it reads as zero, and nothing moves.
 macro_rules! optional_field {
     ($base:expr, $name:ident : $ty:ty) => {
-        if knob!(offsets.$name) == MISSING { 0 } else { field!($base, $name: $ty) }
+        if config!(offsets.$name) == MISSING { 0 } else { field!($base, $name: $ty) }
     };
 }
 
@@ -114,7 +114,7 @@ impl Sock {
         if field!(self.0, family: u16) == AF_INET {
             address::from_v4(field!(self.0, daddr: u32))
         } else {
-            self.words(knob!(offsets.v6_daddr))
+            self.words(config!(offsets.v6_daddr))
         }
     }
 
@@ -124,7 +124,7 @@ impl Sock {
         if field!(self.0, family: u16) == AF_INET {
             address::from_v4(field!(self.0, rcv_saddr: u32))
         } else {
-            self.words(knob!(offsets.v6_rcv_saddr))
+            self.words(config!(offsets.v6_rcv_saddr))
         }
     }
 
@@ -174,7 +174,7 @@ impl Sock {
     /// Whether the program set `SO_LINGER`.
     #[inline(always)]
     pub fn lingers(self) -> bool {
-        field!(self.0, flags: u64) >> (knob!(sock_linger_bit) & 63) & 1 == 1
+        field!(self.0, flags: u64) >> (config!(sock_linger_bit) & 63) & 1 == 1
     }
 
     /// IP protocol.
@@ -199,18 +199,18 @@ impl Sock {
     /// (`__inet_hash`), which comes after it has kept its port, and is never taken back.
     #[inline(always)]
     pub fn was_listening(self) -> bool {
-        field!(self.0, flags: u64) >> (knob!(sock_rcu_free_bit) & 63) & 1 == 1
+        field!(self.0, flags: u64) >> (config!(sock_rcu_free_bit) & 63) & 1 == 1
     }
 
-    /// `claim::REUSE_ADDRESS` and its kin.
+    /// `attempt::REUSE_ADDRESS` and its kin.
     #[inline(always)]
     pub fn options(self) -> u8 {
         let options = options_of(
-            self.bit_field(knob!(offsets.reuse)),
-            self.bit_field(knob!(offsets.reuse_port)),
-            self.bit_field(knob!(offsets.v6_only)),
+            self.bit_field(config!(offsets.reuse)),
+            self.bit_field(config!(offsets.reuse_port)),
+            self.bit_field(config!(offsets.v6_only)),
         );
-        if self.family() == AF_INET { options } else { options | claim::IS_V6 }
+        if self.family() == AF_INET { options } else { options | attempt::IS_V6 }
     }
 
     /// Accept queue: length and limit.
@@ -222,7 +222,7 @@ impl Sock {
     /// Whether an IPv6 socket refuses IPv4.
     #[inline(always)]
     pub fn is_v6_only(self) -> bool {
-        self.bit_field(knob!(offsets.v6_only)) & knob!(v6_only_mask) != 0
+        self.bit_field(config!(offsets.v6_only)) & config!(v6_only_mask) != 0
     }
 
     /// The byte that holds a bit field, which the verifier will not let us load directly.
@@ -266,14 +266,14 @@ impl Sock {
 #[inline(always)]
 pub fn options_of(reuse: u8, reuse_port: u8, v6_only: u8) -> u8 {
     let mut options = 0;
-    if reuse & knob!(reuse_mask) != 0 {
-        options |= claim::REUSE_ADDRESS;
+    if reuse & config!(reuse_mask) != 0 {
+        options |= attempt::REUSE_ADDRESS;
     }
-    if reuse_port & knob!(reuse_port_mask) != 0 {
-        options |= claim::REUSE_PORT;
+    if reuse_port & config!(reuse_port_mask) != 0 {
+        options |= attempt::REUSE_PORT;
     }
-    if v6_only & knob!(v6_only_mask) != 0 {
-        options |= claim::V6_ONLY;
+    if v6_only & config!(v6_only_mask) != 0 {
+        options |= attempt::V6_ONLY;
     }
     options
 }

@@ -12,5 +12,5 @@ use crate::binds;
 
 #[cgroup_sock_addr(bind4)]
 fn bind4(ctx: SockAddrContext) -> i32 {
-    binds::asked_v4(ctx.sock_addr)
+    binds::requested_v4(ctx.sock_addr)
 }

@@ -12,5 +12,5 @@ use crate::binds;
 
 #[cgroup_sock_addr(bind6)]
 fn bind6(ctx: SockAddrContext) -> i32 {
-    binds::asked_v6(ctx.sock_addr)
+    binds::requested_v6(ctx.sock_addr)
 }

@@ -6,7 +6,7 @@
 use agent_common::bound::BoundRecord;
 use aya_ebpf::helpers::generated::bpf_seq_write;
 
-use super::sweep::Context;
+use super::iterate_sockets::Context;
 use crate::maps::bound;
 use crate::sock::Sock;
 

@@ -11,5 +11,5 @@ use crate::connects;
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
-    connects::asked_v4(ctx.sock_addr)
+    connects::requested_v4(ctx.sock_addr)
 }

@@ -10,5 +10,5 @@ use crate::connects;
 
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
-    connects::asked_v6(ctx.sock_addr)
+    connects::requested_v6(ctx.sock_addr)
 }

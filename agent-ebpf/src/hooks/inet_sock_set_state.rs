@@ -25,17 +25,17 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         sk.remote_port(),
         sk.netns()
     );
-    tell(sk, old, new, false);
+    handle(sk, old, new, false);
     0
 }
 
 /// Runs after the first and does what that had to do, should the kernel have skipped it.
 #[btf_tracepoint]
-fn state_again(ctx: BtfTracePointContext) -> i32 {
+fn state_fallback(ctx: BtfTracePointContext) -> i32 {
     if let Some((sk, old, new)) = transition(&ctx)
-        && !connection::is_told(sk, new)
+        && !connection::is_handled(sk, new)
     {
-        tell(sk, old, new, true);
+        handle(sk, old, new, true);
     }
     0
 }
@@ -54,9 +54,9 @@ fn transition(ctx: &BtfTracePointContext) -> Option<(Sock, u8, u8)> {
 }
 
 #[inline(always)]
-fn tell(sk: Sock, old: u8, new: u8, again: bool) {
+fn handle(sk: Sock, old: u8, new: u8, is_fallback: bool) {
     if new == ESTABLISHED {
-        connection::established(sk, old, again);
+        connection::established(sk, old, is_fallback);
     } else if new == CLOSE {
         connection::closed(sk, old);
     } else if new == SYN_SENT {

@@ -2,20 +2,22 @@
 
 mod bind4;
 mod bind6;
+mod bootstrap_tcp;
+mod bootstrap_udp;
 mod bound_sockets;
 mod connect4;
 mod connect6;
+mod expire_attempts;
 mod inet6_bind_sk;
 mod inet_bind_sk;
 mod inet_sock_set_state;
+mod iterate_sockets;
 mod post_bind4;
 mod post_bind6;
-mod seed;
-mod seed_udp;
-mod settle;
+mod probe_cgroup;
+mod probe_function;
 mod sk_data_ready;
 mod sock_send_length;
-mod sweep;
 mod tcp_receive_reset;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;

@@ -11,5 +11,5 @@ use crate::binds;
 
 #[cgroup_sock(post_bind4)]
 fn post_bind4(ctx: SockContext) -> i32 {
-    binds::granted(ctx.sock)
+    binds::bound(ctx.sock)
 }

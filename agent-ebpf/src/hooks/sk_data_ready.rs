@@ -24,25 +24,15 @@ fn sock_def_readable(ctx: FEntryContext) -> i32 {
     run(Sock(ctx.arg::<*const c_void>(0)), answers::received)
 }
 
-/// Without answers of DNS servers, should a kernel's verifier refuse that part.
-#[btf_tracepoint]
-fn plain_data_ready(ctx: BtfTracePointContext) -> i32 {
-    run(Sock(ctx.arg::<*const c_void>(0)), answers::ignored)
-}
-
-/// Likewise.
-#[fentry]
-fn plain_readable(ctx: FEntryContext) -> i32 {
-    run(Sock(ctx.arg::<*const c_void>(0)), answers::ignored)
-}
-
 /// Runs after the first and does what that had to do, should the kernel have skipped it: bytes that
 /// were noted are not noted twice.
 #[btf_tracepoint]
-fn ready_again(ctx: BtfTracePointContext) -> i32 {
+fn ready_fallback(ctx: BtfTracePointContext) -> i32 {
     run(Sock(ctx.arg::<*const c_void>(0)), answers::skipped)
 }
 
+/// `otherwise` are answers of DNS servers, a part that the configuration can leave out: the verifier
+/// then prunes it.
 #[inline(always)]
 fn run(sk: Sock, otherwise: impl Fn(Sock)) -> i32 {
     if let Some(state) = socket(sk.0) {

@@ -26,7 +26,7 @@ fn tcp_sendmsg(ctx: FExitContext) -> i32 {
 /// Runs after the first and does what that had to do, should the kernel have skipped it: bytes that
 /// were noted are not noted twice.
 #[btf_tracepoint]
-fn send_again(ctx: BtfTracePointContext) -> i32 {
+fn send_fallback(ctx: BtfTracePointContext) -> i32 {
     run(Sock(ctx.arg::<*const c_void>(0)), ctx.arg::<i32>(1))
 }
 

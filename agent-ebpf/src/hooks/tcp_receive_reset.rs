@@ -14,21 +14,21 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::edges::count;
-use crate::maps::{knob, seen, socket};
+use crate::maps::{config, seen, socket};
 use crate::sock::{CLOSE_WAIT, CLOSING, LAST_ACK, SYN_SENT, Sock};
-use crate::{again, emit};
+use crate::{emit, fallback};
 
 #[btf_tracepoint]
 fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
     run(Sock(ctx.arg::<*const c_void>(0)));
-    again::told();
+    fallback::handled();
     0
 }
 
 /// Runs after the first and does what that had to do, should the kernel have skipped it.
 #[btf_tracepoint]
-fn recv_rst_again(ctx: BtfTracePointContext) -> i32 {
-    if !again::is_told() {
+fn rx_rst_fallback(ctx: BtfTracePointContext) -> i32 {
+    if !fallback::is_handled() {
         run(Sock(ctx.arg::<*const c_void>(0)));
     }
     0
@@ -42,7 +42,7 @@ fn run(sk: Sock) {
     };
     let tcp_state = sk.state();
     // Without request timing nobody notes what was answered.
-    let timed = knob!(requests) == 1;
+    let timed = config!(requests) == 1;
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
     unsafe {
         let client = (*state).role == ROLE_CLIENT;

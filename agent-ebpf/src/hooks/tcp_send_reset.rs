@@ -2,15 +2,15 @@
 //!
 //! `trace_tcp_send_reset(const struct sock *sk, const struct sk_buff *skb__nullable, const enum
 //! sk_rst_reason reason)`, net/ipv4/tcp_ipv4.c, tcp_ipv6.c, tcp_output.c. Since 4.15; `sk` may be
-//! null and `reason` exists since 6.10. Which prototype runs is a knob.
+//! null and `reason` exists since 6.10. Which prototype runs is configured.
 
 use core::ffi::c_void;
 
 use agent_common::address::{Address, UNSPECIFIED};
+use agent_common::config::MAX_REASONS;
 use agent_common::edge::{EdgeKey, ROLE_SERVER, ROLE_UNKNOWN};
 use agent_common::events::KIND_RESET;
 use agent_common::events::reset::{NO_REASON, Reset, SENT};
-use agent_common::knobs::MAX_REASONS;
 use agent_common::ledger::RESET;
 use agent_common::reset::{ABORTED, LINGER, NO_CONNECTION, NO_LISTENER, PROTOCOL, UNKNOWN};
 use aya_ebpf::macros::btf_tracepoint;
@@ -19,25 +19,25 @@ use aya_log_ebpf::debug;
 
 use crate::connection::monotonic_us;
 use crate::edges::{self, count};
-use crate::maps::{knob, seen, socket};
+use crate::maps::{config, seen, socket};
 use crate::sock::{CLOSE, LISTEN, Packet, Sock};
-use crate::{again, emit, owners};
+use crate::{emit, fallback, owners};
 
 #[btf_tracepoint]
 fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     let (reason, cause) = why(&ctx);
     debug!(&ctx, "reset sent, reason {}, cause {}", reason, cause);
-    tell(&ctx, reason, cause);
-    again::told();
+    handle(&ctx, reason, cause);
+    fallback::handled();
     0
 }
 
 /// Runs after the first and does what that had to do, should the kernel have skipped it.
 #[btf_tracepoint]
-fn send_rst_again(ctx: BtfTracePointContext) -> i32 {
-    if !again::is_told() {
+fn tx_rst_fallback(ctx: BtfTracePointContext) -> i32 {
+    if !fallback::is_handled() {
         let (reason, cause) = why(&ctx);
-        tell(&ctx, reason, cause);
+        handle(&ctx, reason, cause);
     }
     0
 }
@@ -45,9 +45,9 @@ fn send_rst_again(ctx: BtfTracePointContext) -> i32 {
 /// The kernel's reason, and what it means here.
 #[inline(always)]
 fn why(ctx: &BtfTracePointContext) -> (u32, u8) {
-    let reason = if knob!(reset_has_reason) == 1 { ctx.arg::<i32>(2) as u32 } else { u32::MAX };
+    let reason = if config!(reset_has_reason) == 1 { ctx.arg::<i32>(2) as u32 } else { u32::MAX };
     let cause = if reason < MAX_REASONS as u32 {
-        knob!(causes[(reason as usize) & (MAX_REASONS - 1)])
+        config!(causes[(reason as usize) & (MAX_REASONS - 1)])
     } else {
         UNKNOWN
     };
@@ -55,7 +55,7 @@ fn why(ctx: &BtfTracePointContext) -> (u32, u8) {
 }
 
 #[inline(always)]
-fn tell(ctx: &BtfTracePointContext, reason: u32, cause: u8) {
+fn handle(ctx: &BtfTracePointContext, reason: u32, cause: u8) {
     seen(RESET);
     let sk: *const c_void = ctx.arg(0);
     if sk.is_null() {
@@ -170,7 +170,7 @@ fn report(slot: u32, owner: u32, cause: u8, state: u8, reason: u8, ends: &Ends) 
             local_port: ends.local_port,
             direction: SENT,
             cause,
-            reason: if knob!(reset_has_reason) == 1 { reason } else { NO_REASON },
+            reason: if config!(reset_has_reason) == 1 { reason } else { NO_REASON },
             role: ends.role,
             state,
             zero: [0; 3],

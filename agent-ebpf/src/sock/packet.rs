@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use network_types::tcp::TcpHdr;
 
 use super::read;
-use crate::maps::knob;
+use crate::maps::config;
 
 /// A `struct sk_buff`.
 #[derive(Clone, Copy)]

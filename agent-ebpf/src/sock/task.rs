@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use super::read;
-use crate::maps::knob;
+use crate::maps::config;
 
 /// The current task, for its name and arguments.
 #[derive(Clone, Copy)]
@@ -14,7 +14,7 @@ impl Task {
     #[inline(always)]
     pub fn leader_comm(self) -> [u8; 16] {
         let leader = field!(self.0, group_leader: *const c_void);
-        let offset = knob!(offsets.comm);
+        let offset = config!(offsets.comm);
         // SAFETY: as in `field!`; comm is sixteen bytes.
         let words: [u64; 2] = unsafe { [read(leader, offset), read(leader, offset + 8)] };
         let mut comm = [0; 16];

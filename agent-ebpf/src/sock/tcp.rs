@@ -2,10 +2,10 @@
 
 use core::ffi::c_void;
 
-use agent_common::knobs::MISSING;
+use agent_common::config::MISSING;
 
 use super::{CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, read};
-use crate::maps::knob;
+use crate::maps::config;
 
 /// A `struct tcp_sock`.
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ impl Tcp {
     /// it, the first packet in flight (net/ipv4/tcp_rate.c). Microseconds; 0 if not known.
     #[inline(always)]
     pub fn sent_us(self) -> u64 {
-        if knob!(offsets.first_tx_mstamp) == MISSING {
+        if config!(offsets.first_tx_mstamp) == MISSING {
             return 0;
         }
         field!(self.0, first_tx_mstamp: u64)
@@ -89,9 +89,9 @@ impl Tcp {
     #[inline(always)]
     pub fn received_bytes_unlocked(self) -> Option<u64> {
         let count = field!(self.0, bytes_received: u64);
-        let is_locked = (knob!(offsets.lock_spinning) != MISSING
+        let is_locked = (config!(offsets.lock_spinning) != MISSING
             && field!(self.0, lock_spinning: u32) != 0)
-            || (knob!(offsets.lock_owned) != MISSING && field!(self.0, lock_owned: u32) != 0);
+            || (config!(offsets.lock_owned) != MISSING && field!(self.0, lock_owned: u32) != 0);
         let has_fin = self.has_fin();
         if is_locked && has_fin == 0 { None } else { Some(count.wrapping_sub(has_fin)) }
     }
@@ -99,7 +99,7 @@ impl Tcp {
     /// 1 if the peer's FIN was received.
     #[inline(always)]
     fn has_fin(self) -> u64 {
-        field!(self.0, flags: u64) >> (knob!(sock_done_bit) & 63) & 1
+        field!(self.0, flags: u64) >> (config!(sock_done_bit) & 63) & 1
     }
 
     /// Segments sent again.

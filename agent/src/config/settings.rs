@@ -351,7 +351,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "disable_hooks",
         flag: Flag::Value("disable-hooks", "NAME,…"),
-        help: "Hooks to leave out, as if this kernel did not have them, by their names in `portolan status`; for tests also way:NAME (one way to attach a hook) and unpreempted (attach the fallback programs of Linux 7.0)",
+        help: "Hooks to leave out, as if this kernel did not have them, by their names in `portolan status`; for tests also way:NAME (one way to attach a hook), part:NAME (a part of one) and unpreempted (attach the fallback programs of Linux 7.0)",
         set: |config, given| value::hooks(given).map(|v| config.disable_hooks = v),
         show: |config| Ok(value::quoted_list(&config.disable_hooks)),
     },

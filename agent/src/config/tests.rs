@@ -195,10 +195,11 @@ fn weights_of_backends_are_checked() {
 #[test]
 fn hooks_and_fields_can_be_disabled() {
     let load = |text: &str| load_file("a.toml", text).map(|loaded| loaded.config);
-    let config =
-        load("disable_hooks = [\"sweep\", \"way:sk_data_ready\"]\ndisable_fields = [\"drops\"]\n");
+    let config = load(
+        "disable_hooks = [\"iterate_sockets\", \"way:sk_data_ready\"]\ndisable_fields = [\"drops\"]\n",
+    );
     let config = config.expect("valid");
-    assert_eq!(config.disable_hooks, ["sweep", "way:sk_data_ready"]);
+    assert_eq!(config.disable_hooks, ["iterate_sockets", "way:sk_data_ready"]);
     assert_eq!(config.disable_fields, ["drops"]);
     assert!(load("disable_hooks = [\"a b\"]\n").is_err());
     assert!(load("disable_fields = [\"way:drops\"]\n").is_err());

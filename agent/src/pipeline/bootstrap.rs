@@ -2,12 +2,12 @@
 
 use linux::existing::{self, Survey};
 use linux::namespaces;
+use loader::bootstrap::RunInside;
 use loader::load::Kernel;
-use loader::seed::RunInside;
 
 /// Looks at what is there before us and hands its sockets to the kernel half, which an adopted one
 /// has done already. It takes more privileges than all that follows.
-pub(super) fn seed(kernel: &mut Kernel) -> Survey {
+pub(super) fn bootstrap(kernel: &mut Kernel) -> Survey {
     if kernel.adopted {
         return existing::places(&[]);
     }
@@ -15,7 +15,7 @@ pub(super) fn seed(kernel: &mut Kernel) -> Survey {
     for problem in &survey.problems {
         tracing::warn!("{problem}");
     }
-    let sockets = survey.sockets.iter().map(|socket| (socket.entry.cookie, socket.seed));
+    let sockets = survey.sockets.iter().map(|socket| (socket.entry.cookie, socket.known));
     let everywhere = |run: &RunInside<'_>| {
         for namespace in &survey.namespaces {
             if let Err(error) = namespaces::run_in(namespace, run).flatten() {
@@ -26,7 +26,7 @@ pub(super) fn seed(kernel: &mut Kernel) -> Survey {
             }
         }
     };
-    match kernel.seed(sockets, everywhere) {
+    match kernel.bootstrap(sockets, everywhere) {
         Ok(()) => tracing::info!(
             "{} sockets were there before in {} network namespaces",
             survey.sockets.len(),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use agent_common::address::{Address, owner_of};
 use agent_common::edge::ROLE_CLIENT;
 use agent_common::listener::ListenerRecord;
+use agent_common::slot_table::Reclaim;
 use hashbrown::HashSet;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -29,15 +30,14 @@ use linux::drops::NamespaceDrops;
 use linux::existing::{self, Survey};
 use loader::drain::Drained;
 use loader::load::Kernel;
-use model::claims::ClaimAction;
 use model::health::Epochs;
 use model::kept::KeptView;
 use model::listen_drops::ListenDrops;
 use model::memory::MemoryView;
-use model::owners::{OwnerAction, Owners};
+use model::owners::Owners;
 use model::port::{PortView, Protocol};
 use model::snapshot::{LedgerView, Snapshot};
-use model::tables::{Action, Tables, Updated};
+use model::tables::{Tables, Updated};
 use model::unsent::Unsent;
 use telemetry::source::SnapshotRequests;
 
@@ -75,7 +75,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Takes over the kernel half, and what [`seed`] has found.
+    /// Takes over the kernel half, and what [`bootstrap`] has found.
     pub(super) fn new(
         kernel: Kernel,
         survey: &Survey,
@@ -303,14 +303,8 @@ impl Core {
             |edge| naming(names, owners, &book.registry, edge, now_us),
             |key| live.contains(&(key.owner, key.port)),
         );
-        for action in updated.actions.drain(..) {
-            give_back(
-                "edge",
-                match action {
-                    Action::Forget(key) => kernel.drain.forget_edge(&key).map(drop),
-                    Action::Free(slot) => kernel.drain.free_edge(slot),
-                },
-            );
+        for step in updated.reclaim.drain(..) {
+            give_back("edge", kernel.drain.reclaim_edge(&step));
         }
         updated
     }
@@ -319,21 +313,15 @@ impl Core {
     fn update_owners(&mut self, drained: &Drained, now_us: u64) {
         let Self { names, owners, kernel, .. } = self;
         let peers = drained.edges.iter().filter_map(|edge| owner_of(&edge.key.remote));
-        let claimants = drained.claims.iter().map(|claim| claim.row.key.owner);
+        let claimants = drained.bind_failures.iter().map(|failure| failure.row.key.owner);
         let holders = drained.bound.iter().flatten().map(|bound| bound.owner);
         let used = drained.edges.iter().map(|edge| edge.key.owner);
         let used = used.chain(peers).chain(claimants).chain(holders).collect();
-        for action in owners.update(now_us / 1_000_000, &used) {
-            give_back(
-                "owner",
-                match action {
-                    OwnerAction::Forget(key) => kernel.drain.forget_owner(&key).map(drop),
-                    OwnerAction::Free(index) => {
-                        names.forget_owner(index);
-                        kernel.drain.free_owner(index)
-                    }
-                },
-            );
+        for step in owners.update(now_us / 1_000_000, &used) {
+            if let Reclaim::Free(index) = step {
+                names.forget_owner(index);
+            }
+            give_back("owner", kernel.drain.reclaim_owner(&step));
         }
     }
 
@@ -355,14 +343,8 @@ impl Core {
         let Self { kernel, names, owners, listeners, ports, .. } = self;
         let capacity = kernel.drain.ports.capacity();
         let mut known = Known { names, owners, listeners, now_us, now_seconds };
-        for action in ports.update(drained, capacity, &mut known) {
-            give_back(
-                "failed bind",
-                match action {
-                    ClaimAction::Forget(key) => kernel.drain.ports.forget(&key).map(drop),
-                    ClaimAction::Free(slot) => kernel.drain.ports.free(slot),
-                },
-            );
+        for step in ports.update(drained, capacity, &mut known) {
+            give_back("failed bind", kernel.drain.ports.reclaim(&step));
         }
         ports.views(&mut known)
     }

@@ -63,7 +63,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let lost = |(what, why): (&str, String)| Disabled { what: what.to_owned(), why };
     kernel.disabled.extend(privileges.losses().into_iter().map(lost));
     report(&kernel);
-    let survey = bootstrap::seed(&mut kernel);
+    let survey = bootstrap::bootstrap(&mut kernel);
     // Up to here there is one thread, and all that follow inherit what it has left.
     privileges.give_up(config)?;
     let desk = desk(config, &kernel)?;
@@ -177,6 +177,8 @@ fn options(config: &Config, meter: &Meter) -> Options {
         run_stats: config.run_stats,
         cgroup_root: Hierarchy::find().ok().flatten().map(|tree| tree.mount().to_owned()),
         masked: config.disable_hooks.iter().chain(&config.disable_fields).cloned().collect(),
+        // No feature attaches anything after the start yet; see `privileges::features`.
+        later: Vec::new(),
     }
 }
 

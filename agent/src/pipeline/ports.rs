@@ -9,12 +9,13 @@ mod known;
 use std::sync::Arc;
 
 use agent_common::address::to_ip;
-use agent_common::bound::BoundRecord;
-use agent_common::claim::{
-    BOUND_BEFORE, IS_V6, MAY_BIND_PRIVILEGED, REFUSED, REUSE_ADDRESS, REUSE_PORT, STEP_LISTEN,
-    V6_ONLY,
+use agent_common::attempt::{
+    AttemptKey, BOUND_BEFORE, DENIED, IS_V6, MAY_BIND_PRIVILEGED, REUSE_ADDRESS, REUSE_PORT,
+    STEP_LISTEN, V6_ONLY,
 };
+use agent_common::bound::BoundRecord;
 use agent_common::listener::ListenerRecord;
+use agent_common::slot_table::Reclaim;
 use hashbrown::{HashMap, HashSet};
 
 use self::candidate::Candidate;
@@ -24,7 +25,7 @@ use discovery::Names;
 use linux::existing::Survey;
 use linux::inspection::{Inspection, inspect};
 use loader::drain::Drained;
-use model::claims::{ClaimAction, Claims, Failures};
+use model::claims::{Claims, Failures};
 use model::clash::{self, Place, Reason, Verdict, Wanted};
 use model::conflicts::{Conflict, Conflicts, Party};
 use model::ephemeral::{Ephemeral, EphemeralView};
@@ -69,12 +70,12 @@ impl Ports {
         drained: &Drained,
         capacity: u64,
         known: &mut Known<'_>,
-    ) -> Vec<ClaimAction> {
+    ) -> Vec<Reclaim<AttemptKey>> {
         let now = known.now_us / 1_000_000;
         self.remember(drained.bound.clone().unwrap_or_default(), now);
-        let (failures, actions) = self.claims.update(now, &drained.claims, capacity);
+        let (failures, reclaim) = self.claims.update(now, &drained.bind_failures, capacity);
         let mut inspected: HashMap<u32, Option<Inspection>> = HashMap::new();
-        let is_refusal = |failure: &&Failures| failure.key.options & REFUSED != 0;
+        let is_refusal = |failure: &&Failures| failure.key.options & DENIED != 0;
         self.refused = failures.iter().filter(is_refusal).copied().collect();
         let before = std::mem::take(&mut self.waiting);
         for failure in before.into_iter().chain(failures) {
@@ -95,7 +96,7 @@ impl Ports {
             let place = inspected.get(&netns).and_then(Option::as_ref);
             self.add(&failure, place, known);
         }
-        actions
+        reclaim
     }
 
     /// Takes in the sockets that have a port now; those that are missing are kept for a while,

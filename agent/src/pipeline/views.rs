@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 
 use agent_common::address::{UNSPECIFIED, to_ip};
-use agent_common::claim::FIRST_FREE_CLAIM;
+use agent_common::attempt::FIRST_FREE_FAILURE;
 use agent_common::edge::FIRST_FREE_SLOT;
 use agent_common::listener::ListenerRecord;
 
@@ -28,14 +28,14 @@ pub(super) fn hooks(kernel: &Kernel) -> Vec<HookView> {
             let link = attached.result.as_ref().ok();
             let runs = |link: &Link| bpf::program_runs(link.program.as_fd()).ok();
             let mut sum = link.and_then(runs).unwrap_or_default();
-            if let Some(again) = attached.again.as_ref().and_then(|again| again.as_ref().ok())
-                && let Some(again) = runs(again)
+            if let Some(link) = attached.fallback.as_ref().and_then(|link| link.as_ref().ok())
+                && let Some(fallback) = runs(link)
             {
                 // Lost is what both have missed, which is no more than either has.
                 sum = ProgramRuns {
-                    time_ns: sum.time_ns + again.time_ns,
-                    count: sum.count + again.count,
-                    misses: sum.misses.min(again.misses),
+                    time_ns: sum.time_ns + fallback.time_ns,
+                    count: sum.count + fallback.count,
+                    misses: sum.misses.min(fallback.misses),
                 };
             }
             HookView {
@@ -53,8 +53,8 @@ pub(super) fn hooks(kernel: &Kernel) -> Vec<HookView> {
 
 /// Kernel tables and how full they are.
 pub(super) fn maps(kernel: &Kernel, drained: &Drained) -> Vec<MapView> {
-    let claims = drained.claims.len().saturating_sub(FIRST_FREE_CLAIM as usize);
-    let fill = kernel.drain.fill(edges_in_use(drained), claims).into_iter();
+    let failures = drained.bind_failures.len().saturating_sub(FIRST_FREE_FAILURE as usize);
+    let fill = kernel.drain.fill(edges_in_use(drained), failures).into_iter();
     fill.map(|(name, entries, capacity)| MapView { name: name.to_owned(), entries, capacity })
         .collect()
 }

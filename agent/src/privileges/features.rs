@@ -56,6 +56,13 @@ pub enum Lost {
 
 const EVERYWHERE: fn(&Host) -> bool = |_| true;
 
+/// Whether something is attached after the start: to a cgroup, or to a function of a program file
+/// (`kernel/attacher.rs`). No setting asks for it yet; one that does is looked at here, and the
+/// capabilities and system calls that it takes are kept.
+pub fn attaches_later(_config: &Config) -> bool {
+    false
+}
+
 /// The table.
 pub const FEATURES: &[Feature] = &[
     Feature {
@@ -185,6 +192,26 @@ pub const FEATURES: &[Feature] = &[
                 "who has a port, why a bind failed or a connect was refused, and translated addresses, in other network namespaces; changes of addresses in namespaces that no process is in",
             ),
         }],
+    },
+    Feature {
+        name: "attaching to cgroups and functions of programs while it runs",
+        wanted: attaches_later,
+        needs: &[
+            Need {
+                capability: Capability::NetAdmin,
+                span: Span::Always,
+                on: EVERYWHERE,
+                why: "linking a program to the packets of a cgroup (bpf_prog_attach_check_attach_type, kernel/bpf/syscall.c)",
+                lost_without: Lost::Only("what is read from the packets of single services"),
+            },
+            Need {
+                capability: Capability::SysAdmin,
+                span: Span::Always,
+                on: EVERYWHERE,
+                why: "uprobes (perf_uprobe_event_init, kernel/events/core.c); CAP_PERFMON is not enough",
+                lost_without: Lost::Only("what is read at functions of programs and libraries"),
+            },
+        ],
     },
     Feature {
         name: "the kernel's timing of our programs (run_stats)",

@@ -140,7 +140,7 @@ impl Privileges {
             self.kept.leave_only().context("giving up capabilities")?;
         }
         no_new_privileges().context("renouncing new privileges (PR_SET_NO_NEW_PRIVS)")?;
-        seccomp::install(config.seccomp)?;
+        seccomp::install(config.seccomp, features::attaches_later(config))?;
         tracing::info!(
             "kept {} after the start; system calls: {}",
             if self.kept.bits() == 0 {

@@ -199,7 +199,7 @@ const LIMITED: &[Limited] = &[
             25, // BPF_MAP_LOOKUP_AND_DELETE_BATCH
             26, // BPF_MAP_UPDATE_BATCH
             27, // BPF_MAP_DELETE_BATCH
-            33, // BPF_ITER_CREATE: the sweep
+            33, // BPF_ITER_CREATE: the socket iteration
         ],
     },
     Limited {
@@ -215,14 +215,21 @@ const LIMITED: &[Limited] = &[
     Limited { call: libc::SYS_setns, argument: 1, values: &[libc::CLONE_NEWNET as u64] },
 ];
 
-/// Installs the list for the calling thread and all that it will start.
-pub fn install(mode: Seccomp) -> anyhow::Result<()> {
+/// What attaching programs after the start takes beside (`kernel/attacher.rs`).
+const ATTACHING: (u64, libc::c_long) = (
+    28, // BPF_LINK_CREATE
+    libc::SYS_perf_event_open,
+);
+
+/// Installs the list for the calling thread and all that it will start. `attaches`: programs are
+/// attached after the start.
+pub fn install(mode: Seccomp, attaches: bool) -> anyhow::Result<()> {
     let otherwise = match mode {
         Seccomp::Off => return Ok(()),
         Seccomp::Log => SeccompAction::Log,
         Seccomp::Enforce => SeccompAction::Errno(libc::EPERM as u32),
     };
-    let program = program(otherwise).context("compiling the list of system calls")?;
+    let program = program(otherwise, attaches).context("compiling the list of system calls")?;
     let installed = seccompiler::apply_filter(&program).context(
         "installing the list of system calls; does this kernel have CONFIG_SECCOMP_FILTER, and may seccomp(2) be called here? --seccomp off does without",
     );
@@ -241,15 +248,21 @@ pub fn allowed() -> usize {
     CALLS.iter().map(|(_, calls)| calls.len()).sum::<usize>() + OLD_CALLS.len() + LIMITED.len()
 }
 
-fn program(otherwise: SeccompAction) -> anyhow::Result<BpfProgram> {
+fn program(otherwise: SeccompAction, attaches: bool) -> anyhow::Result<BpfProgram> {
     let free = CALLS.iter().flat_map(|(_, calls)| *calls).chain(OLD_CALLS);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = free.map(|call| (*call, Vec::new())).collect();
+    let equals = |argument: u8, value: u64| {
+        let (length, equal) = (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq);
+        SeccompRule::new(vec![SeccompCondition::new(argument, length, equal, value)?])
+    };
     for Limited { call, argument, values } in LIMITED {
-        let rule = |value: &u64| {
-            let (length, equal) = (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq);
-            SeccompRule::new(vec![SeccompCondition::new(*argument, length, equal, *value)?])
-        };
-        rules.insert(*call, values.iter().map(rule).collect::<Result<_, _>>()?);
+        let rules_of = values.iter().map(|value| equals(*argument, *value));
+        rules.insert(*call, rules_of.collect::<Result<_, _>>()?);
+    }
+    if attaches {
+        let (command, call) = ATTACHING;
+        rules.entry(libc::SYS_bpf).or_default().push(equals(0, command)?);
+        rules.insert(call, Vec::new());
     }
     let architecture = TargetArch::try_from(ARCH)?;
     let filter = SeccompFilter::new(rules, otherwise, SeccompAction::Allow, architecture)?;
@@ -263,10 +276,10 @@ mod tests {
     use linux::mounts::Mount;
 
     /// Runs `f` on a thread under the list.
-    fn confined<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    fn confined<T: Send + 'static>(attaches: bool, f: impl FnOnce() -> T + Send + 'static) -> T {
         let inside = std::thread::spawn(move || {
             super::super::no_new_privileges().unwrap();
-            install(Seccomp::Enforce).unwrap();
+            install(Seccomp::Enforce, attaches).unwrap();
             f()
         });
         inside.join().unwrap()
@@ -278,7 +291,7 @@ mod tests {
 
     #[test]
     fn what_the_agent_does_passes() {
-        confined(|| {
+        confined(false, || {
             let text = std::fs::read_to_string("/proc/thread-self/status").unwrap();
             assert!(text.contains("Seccomp:\t2"), "{text}");
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -294,13 +307,26 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_that_attaches_later_may_link_and_still_not_load() {
+        confined(true, || {
+            // SAFETY: length 0, so the kernel reads nothing.
+            assert!(!refused(unsafe { libc::syscall(libc::SYS_bpf, 28, 0, 0) }));
+            // SAFETY: as above.
+            assert!(refused(unsafe { libc::syscall(libc::SYS_bpf, 5, 0, 0) }));
+        });
+    }
+
+    #[test]
     fn running_programs_and_loading_into_the_kernel_is_refused() {
-        confined(|| {
+        confined(false, || {
             let error = std::process::Command::new("/bin/true").status().unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EPERM));
             // BPF_PROG_LOAD, with no attributes: without the list it would be EINVAL.
             // SAFETY: length 0, so the kernel reads nothing.
             assert!(refused(unsafe { libc::syscall(libc::SYS_bpf, 5, 0, 0) }));
+            // BPF_LINK_CREATE.
+            // SAFETY: as above.
+            assert!(refused(unsafe { libc::syscall(libc::SYS_bpf, 28, 0, 0) }));
             // SAFETY: takes no pointers.
             assert!(refused(unsafe { libc::syscall(libc::SYS_socket, libc::AF_PACKET, 3, 0) }));
             // SAFETY: a null path is not even looked at.

@@ -31,7 +31,7 @@ fn runs_of(agent: &Agent, operations: u64, mut work: impl FnMut()) -> BTreeMap<S
         work();
         for (hook, after) in runs(agent) {
             // Questions of the agent's own, and what ends connects that said nothing.
-            if ["sweep", "settle", "bound_sockets"].contains(&hook.as_str()) {
+            if ["iterate_sockets", "expire_attempts", "bound_sockets"].contains(&hook.as_str()) {
                 continue;
             }
             let grown = after - before.get(&hook).copied().unwrap_or(0);
@@ -118,7 +118,7 @@ fn a_request_runs_two_programs_and_a_packet_none() {
 
 /// The most instructions that the verifier may walk for each program, by the first 15 bytes of its
 /// name: half as many again as it walked on Linux 6.18 when the bound was set (which refuses the
-/// last two: theirs are those of `bind4`). Those that end in `again` are there where programs can be
+/// last two: theirs are those of `bind4`). Those that end in `fallback` are there where programs can be
 /// preempted.
 const VERIFIED: [(&str, u32); 24] = [
     ("inet_sock_set_s", 68_000),
@@ -128,24 +128,24 @@ const VERIFIED: [(&str, u32); 24] = [
     ("tcp_retransmit_", 120),
     ("tcp_send_reset", 3900),
     ("tcp_receive_res", 820),
-    ("sweep", 3700),
-    ("seed", 9300),
-    ("seed_udp", 360),
+    ("iterate_sockets", 3700),
+    ("bootstrap_tcp", 9300),
+    ("bootstrap_udp", 360),
     ("post_bind4", 19_300),
     ("post_bind6", 19_300),
     ("bind4", 39_500),
     ("bind6", 39_500),
     ("connect4", 26_400),
     ("connect6", 26_400),
-    ("settle", 7500),
+    ("expire_attempts", 7500),
     ("bound_sockets", 740),
     ("inet_bind_sk", 39_500),
     ("inet6_bind_sk", 39_500),
-    ("state_again", 70_500),
-    ("ready_again", 4900),
-    ("send_again", 2100),
-    ("send_rst_again", 4050),
-    ("recv_rst_again", 930),
+    ("state_fallback", 70_500),
+    ("ready_fallback", 4900),
+    ("send_fallback", 2100),
+    ("tx_rst_fallback", 4050),
+    ("rx_rst_fallback", 930),
 ];
 
 #[test]
@@ -192,7 +192,7 @@ fn verified(id: u64) -> (String, u32) {
     (String::from_utf8_lossy(name).into_owned(), info[27] as u32)
 }
 
-/// System calls of a drain when nothing is new: the sweep, the ledger, the lists of sockets and of
+/// System calls of a drain when nothing is new: the socket iteration, the ledger, the lists of sockets and of
 /// failed binds. Tables are read through memory, so their number does not matter.
 const MOST_SYSTEM_CALLS: u64 = 80;
 

@@ -14,9 +14,9 @@ use crate::namespace::Pair;
 
 const STORM: u64 = 10_000;
 
-/// `settle` ends what nobody ends: the program tries once, and never again.
+/// `expire_attempts` ends what nobody ends: the program tries once, and never again.
 #[test]
-fn settle_finds_a_bind_that_was_tried_once() {
+fn expire_attempts_finds_a_bind_that_was_tried_once() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
@@ -78,14 +78,17 @@ fn storm(address: IpAddr) {
     let found = conflict_of(&agent, storm, 8080);
     assert_eq!(found["count"], STORM, "one entry with a count: {found}");
     assert_eq!(found["holder"]["state"], "listening");
-    assert!(now.sum("portolan_map_entries", &[("map", "claims")]) < 100, "one kind, one row");
+    assert!(
+        now.sum("portolan_map_entries", &[("map", "bind_failures")]) < 100,
+        "one kind, one row"
+    );
     drop(held);
     agent.stop();
 }
 
 /// Many threads at once, each of which tries a few times and ends.
 #[test]
-fn settle_counts_the_last_try_of_each_of_many_threads() {
+fn expire_attempts_counts_the_last_try_of_each_of_many_threads() {
     needs_kernel!();
     const THREADS: u64 = 200;
     let pair = Pair::new();

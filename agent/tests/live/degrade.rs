@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use agent_common::knobs::Offsets;
+use agent_common::config::Offsets;
 use loader::hooks::{HOOKS, Hook, Kind, OPTIONAL_FIELDS, UNPREEMPTED, Way};
 
 use crate::agent::{self, Agent};
@@ -256,11 +256,11 @@ fn lose(what: &str, seen: &mut Seen) {
         "post_bind4" => seen.held_ports.0 = 0,
         "post_bind6" => seen.held_ports.1 = 0,
         "bound_sockets" => (seen.held_ports, seen.preexisting_datagrams) = ((0, 0), 0),
-        "seed_udp" => seen.preexisting_datagrams = 0,
+        "bootstrap_udp" => seen.preexisting_datagrams = 0,
         "tcp_send_reset" => seen.resets.0 = 0,
         "tcp_receive_reset" => seen.resets.1 = 0,
-        "sweep" => (seen.open_bytes, seen.listeners) = (0, 0),
-        "seed" => seen.preexisting = 0,
+        "iterate_sockets" => (seen.open_bytes, seen.listeners) = (0, 0),
+        "bootstrap_tcp" => seen.preexisting = 0,
         "srtt_us" | "rtt_seq" => seen.round_trips = false,
         "bytes_sent" => (seen.final_bytes, seen.open_bytes) = ((0, 0), 0),
         _ => {}
@@ -389,8 +389,8 @@ fn second_programs_count_nothing_twice_and_are_as_good_as_the_first() {
     assert_eq!(seen, everything(), "both programs");
     assert_eq!(disabled(&status), []);
 
-    let first = HOOKS.iter().filter(|hook| hook.again.is_some()).flat_map(|hook| hook.ways);
-    let first: Vec<_> = first.map(|way| format!("way:{}", way.program)).collect();
+    let first = HOOKS.iter().filter(|hook| hook.fallback.is_some()).flat_map(|hook| hook.ways);
+    let first: Vec<_> = first.map(|way| format!("way:{}", way.name)).collect();
     let (seen, _, status) = observe(&format!("{UNPREEMPTED},{}", first.join(",")));
     assert_eq!(seen, everything(), "without the first programs");
     assert_eq!(disabled(&status), []);
@@ -401,7 +401,7 @@ fn second_programs_count_nothing_twice_and_are_as_good_as_the_first() {
 #[track_caller]
 fn check_without_ways(hook: &Hook, better: usize) {
     let (without, left) = hook.ways.split_at(better);
-    let mask: Vec<String> = without.iter().map(|way| format!("way:{}", way.program)).collect();
+    let mask: Vec<String> = without.iter().map(|way| format!("way:{}", way.name)).collect();
     let (seen, now, status) = observe(&mask.join(","));
     let attached = now.sum("portolan_hook_attached", &[("hook", hook.name)]) == 1;
     let mut expected = everything();

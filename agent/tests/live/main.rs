@@ -55,7 +55,9 @@ macro_rules! needs_kernel {
     };
 }
 
+mod attach;
 mod balance;
+mod bootstrap_tcp;
 mod bpftrace;
 mod budget;
 mod cli;
@@ -68,6 +70,7 @@ mod exactness;
 mod foreign_paths;
 mod inet_sock_set_state;
 mod io_uring;
+mod iterate_sockets;
 mod latency;
 mod ledger;
 mod map;
@@ -80,13 +83,11 @@ mod prometheus;
 mod refuse;
 mod reservations;
 mod restart;
-mod seed;
 mod segments;
 mod services;
 mod sk_data_ready;
 mod sock_send_length;
 mod socket_lives;
-mod sweep;
 mod tcp_receive_reset;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;

@@ -4,8 +4,8 @@ use super::{Finding, Sources, code, word_at};
 
 /// One file per hook.
 const HOOKS: &str = "agent-ebpf/src/hooks/";
-/// The table with a row per hook.
-const TABLE: &str = "agent/crates/loader/src/hooks.rs";
+/// The tables with a row per hook, and per program that is attached later.
+const TABLES: [&str; 2] = ["agent/crates/loader/src/hooks.rs", "agent/crates/loader/src/later.rs"];
 /// Where each has a test on the real kernel: a file or a function of its name.
 const LIVE_TESTS: &str = "agent/tests/";
 
@@ -20,10 +20,10 @@ pub fn touch_list(sources: &Sources) -> Vec<Finding> {
         if WITHOUT_LIVE_TEST.contains(&hook) {
             continue;
         }
-        if let Some(table) = sources.text(TABLE)
-            && !code(table).any(|(_, line)| line.contains(&format!("\"{hook}\"")))
-        {
-            findings.push(Finding::new(path, 0, format!("no row \"{hook}\" in {TABLE}")));
+        let row = format!("\"{hook}\"");
+        let mut tables = TABLES.iter().filter_map(|table| sources.text(table)).peekable();
+        if tables.peek().is_some() && !tables.flat_map(code).any(|(_, line)| line.contains(&row)) {
+            findings.push(Finding::new(path, 0, format!("no row {row} in {}", TABLES[0])));
         }
         if sources.rust(LIVE_TESTS).next().is_some() && !has_live_test(sources, hook) {
             let what = format!("no test file {hook}.rs and no `fn {hook}…` below {LIVE_TESTS}");

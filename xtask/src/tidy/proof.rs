@@ -66,13 +66,13 @@ mod tests {
 
     #[test]
     fn a_test_that_is_not_there_is_found() {
-        let page = "| a | `sweep::it_is`, `sweep::it_is_not`, `x::y::tests` | `bpftool` |\n";
+        let page = "| a | `iterate_sockets::it_is`, `iterate_sockets::it_is_not`, `x::y::tests` | `bpftool` |\n";
         let mut sources = Sources::default();
         sources.0.insert(PAGE.into(), page.into());
-        sources.0.insert("agent/tests/live/sweep.rs".into(), "fn it_is() {}".into());
+        sources.0.insert("agent/tests/live/iterate_sockets.rs".into(), "fn it_is() {}".into());
         sources.0.insert("agent/src/x/y.rs".into(), "#[test] fn z() {}".into());
         let found = tests_exist(&sources);
         assert_eq!(found.len(), 1);
-        assert!(found[0].what.contains("sweep::it_is_not"), "{found:?}");
+        assert!(found[0].what.contains("iterate_sockets::it_is_not"), "{found:?}");
     }
 }

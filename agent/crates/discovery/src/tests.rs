@@ -165,16 +165,16 @@ fn an_existing_interpreter_is_named_by_what_it_runs() {
     let mut line = String::new();
     let read = BufReader::new(server.stdout.take().unwrap()).read_line(&mut line);
     let survey = linux::survey();
-    let listener = survey.sockets.iter().find(|socket| socket.seed.tgid == server.id());
+    let listener = survey.sockets.iter().find(|socket| socket.known.tgid == server.id());
     // What the kernel half makes of a seed: a row without arguments.
     let mut row = OwnerRow::zeroed();
-    row.key = listener.map_or(row.key, |socket| socket.seed.owner);
+    row.key = listener.map_or(row.key, |socket| socket.known.owner);
     row.tgid = server.id();
     let name = process::name(&row);
     server.kill().unwrap();
     server.wait().unwrap();
     assert!(read.is_ok(), "{line}");
-    assert_eq!(listener.map(|socket| socket.seed.role), Some(ROLE_LISTENER), "{line}");
+    assert_eq!(listener.map(|socket| socket.known.role), Some(ROLE_LISTENER), "{line}");
     assert_ne!(row.key.app, 0);
     assert!(name.is_some_and(|service| &*service.name == "http.server"));
 }

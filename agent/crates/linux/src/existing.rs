@@ -3,7 +3,7 @@
 use agent_common::address::{self, Address};
 use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN};
 use agent_common::owner::OwnerKey;
-use agent_common::seed::Seed;
+use agent_common::preexisting::Preexisting;
 use hashbrown::{HashMap, HashSet};
 
 use super::diag::{self, Dump, SocketEntry};
@@ -32,10 +32,10 @@ pub struct Survey {
 pub struct Socket {
     /// Inode of its network namespace.
     pub netns: u32,
-    /// What the kernel says of it; its cookie is the key of its seed.
+    /// What the kernel says of it; its cookie is the key of what is known.
     pub entry: SocketEntry,
     /// What the kernel half must know of it.
-    pub seed: Seed,
+    pub known: Preexisting,
 }
 
 /// Looks at every namespace. 10 000 sockets and 2 000 processes took 150 ms, two thirds of it
@@ -152,8 +152,8 @@ fn decide(entries: &[(u32, SocketEntry)], holders: &HashMap<u32, Holder>) -> Vec
             },
         };
         let Owner { key, tgid } = owner;
-        let seed = Seed { owner: key, tgid, role, zero: [0; 3] };
-        Some(Socket { netns, entry, seed })
+        let known = Preexisting { owner: key, tgid, role, zero: [0; 3] };
+        Some(Socket { netns, entry, known })
     };
     entries.iter().filter_map(decide).collect()
 }
@@ -250,8 +250,8 @@ mod tests {
         decide(&entries, &holders)
             .iter()
             .map(|socket| {
-                assert_eq!(socket.seed.owner.netns, HERE);
-                (socket.entry.inode, socket.seed.role, socket.seed.tgid)
+                assert_eq!(socket.known.owner.netns, HERE);
+                (socket.entry.inode, socket.known.role, socket.known.tgid)
             })
             .collect()
     }
@@ -330,7 +330,7 @@ mod tests {
         let netns = survey.namespaces[0].inode;
         let find = |role: u8, local: u16| {
             survey.sockets.iter().find(|socket| {
-                socket.seed.role == role
+                socket.known.role == role
                     && socket.entry.local_port == local
                     && socket.netns == netns
             })
@@ -339,8 +339,8 @@ mod tests {
         for (role, port) in
             [(ROLE_LISTENER, server.port()), (ROLE_SERVER, server.port()), (ROLE_CLIENT, own_port)]
         {
-            let seed = find(role, port).unwrap().seed;
-            assert_eq!((seed.tgid, seed.owner.netns), (std::process::id(), netns), "{role}");
+            let known = find(role, port).unwrap().known;
+            assert_eq!((known.tgid, known.owner.netns), (std::process::id(), netns), "{role}");
         }
         assert!(survey.addresses.contains(&(netns, address::from_ip(server.ip()))));
     }
@@ -371,7 +371,7 @@ mod tests {
             .sockets
             .iter()
             .filter(|socket| socket.netns == inside.inode)
-            .map(|socket| (socket.seed.role, socket.seed.tgid, socket.seed.owner.netns))
+            .map(|socket| (socket.known.role, socket.known.tgid, socket.known.owner.netns))
             .collect();
         found.sort_unstable();
         let me = std::process::id();

@@ -5,29 +5,15 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{Ordering, fence};
 
 use agent_common::wire::Wire;
-
-const MAP_LOOKUP_ELEM: libc::c_long = 1;
-const MAP_UPDATE_ELEM: libc::c_long = 2;
-const MAP_DELETE_ELEM: libc::c_long = 3;
-const MAP_GET_NEXT_KEY: libc::c_long = 4;
-const MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
-const OBJ_PIN: libc::c_long = 6;
-const OBJ_GET: libc::c_long = 7;
-const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
-const LINK_CREATE: libc::c_long = 28;
-const ENABLE_STATS: libc::c_long = 32;
-const ITER_CREATE: libc::c_long = 33;
-
-/// Attach type of iterators, `BPF_TRACE_ITER`.
-const TRACE_ITER: u64 = 28;
+use aya_obj::generated::{
+    PERF_FLAG_FD_CLOEXEC, bpf_attach_type, bpf_cmd, bpf_map_info, bpf_prog_info, perf_event_attr,
+};
 
 /// A map of known key and value types.
 pub struct Map<K, V> {
@@ -40,31 +26,29 @@ pub struct Map<K, V> {
 impl<K: Wire, V: Wire> Map<K, V> {
     /// Takes over a map's descriptor; the kernel must agree on the sizes of key and value.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        let info: [u32; 20] = info(fd.as_fd())?;
-        // struct bpf_map_info: type, id, key_size, value_size, max_entries
-        if info[2] as usize != size_of::<K>() || info[3] as usize != size_of::<V>() {
+        let bpf_map_info { key_size, value_size, max_entries, .. } = info(fd.as_fd())?;
+        if key_size as usize != size_of::<K>() || value_size as usize != size_of::<V>() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
-                    "key {} and value {} bytes, expected {} and {}",
-                    info[2],
-                    info[3],
+                    "key {key_size} and value {value_size} bytes, expected {} and {}",
                     size_of::<K>(),
                     size_of::<V>()
                 ),
             ));
         }
-        Ok(Self { fd, max_entries: info[4], types: PhantomData })
+        Ok(Self { fd, max_entries, types: PhantomData })
     }
 
     /// Stores `value` under `key`.
     pub fn insert(&self, key: &K, value: &V) -> io::Result<()> {
-        self.element(MAP_UPDATE_ELEM, Some(key), value.as_bytes().as_ptr() as u64).map(drop)
+        self.element(bpf_cmd::BPF_MAP_UPDATE_ELEM, Some(key), value.as_bytes().as_ptr() as u64)
+            .map(drop)
     }
 
     /// Removes `key`; `false` if it was not there.
     pub fn remove(&self, key: &K) -> io::Result<bool> {
-        match self.element(MAP_DELETE_ELEM, Some(key), 0) {
+        match self.element(bpf_cmd::BPF_MAP_DELETE_ELEM, Some(key), 0) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -74,7 +58,7 @@ impl<K: Wire, V: Wire> Map<K, V> {
     /// The value under `key`.
     pub fn lookup(&self, key: &K) -> io::Result<Option<V>> {
         let mut value = V::zeroed();
-        match self.element(MAP_LOOKUP_ELEM, Some(key), (&raw mut value) as u64) {
+        match self.element(bpf_cmd::BPF_MAP_LOOKUP_ELEM, Some(key), (&raw mut value) as u64) {
             Ok(_) => Ok(Some(value)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -84,7 +68,7 @@ impl<K: Wire, V: Wire> Map<K, V> {
     /// The key after `key`, or the first.
     pub fn next_key(&self, key: Option<&K>) -> io::Result<Option<K>> {
         let mut next = K::zeroed();
-        match self.element(MAP_GET_NEXT_KEY, key, (&raw mut next) as u64) {
+        match self.element(bpf_cmd::BPF_MAP_GET_NEXT_KEY, key, (&raw mut next) as u64) {
             Ok(_) => Ok(Some(next)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -96,11 +80,11 @@ impl<K: Wire, V: Wire> Map<K, V> {
         // The kernel rounds each CPU's value up to eight bytes; ours are multiples of it.
         debug_assert_eq!(size_of::<V>() % 8, 0);
         let mut values = vec![V::zeroed(); cpus];
-        self.element(MAP_LOOKUP_ELEM, Some(key), values.as_mut_ptr() as u64)?;
+        self.element(bpf_cmd::BPF_MAP_LOOKUP_ELEM, Some(key), values.as_mut_ptr() as u64)?;
         Ok(values)
     }
 
-    fn element(&self, command: libc::c_long, key: Option<&K>, value: u64) -> io::Result<i32> {
+    fn element(&self, command: bpf_cmd, key: Option<&K>, value: u64) -> io::Result<i32> {
         let key = key.map_or(0, |key| core::ptr::from_ref(key) as u64);
         bpf(command, &mut [self.fd.as_raw_fd() as u64, key, value, 0])
     }
@@ -124,15 +108,15 @@ impl<V: Wire> Map<u32, V> {
 impl Map<(), u32> {
     /// Takes over the descriptor of a stack of numbers.
     pub fn stack(fd: OwnedFd) -> io::Result<Self> {
-        let info: [u32; 20] = info(fd.as_fd())?;
-        Ok(Self { fd, max_entries: info[4], types: PhantomData })
+        let bpf_map_info { max_entries, .. } = info(fd.as_fd())?;
+        Ok(Self { fd, max_entries, types: PhantomData })
     }
 
     /// Takes the number on top.
     pub fn pop(&self) -> io::Result<Option<u32>> {
         let mut value = 0_u32;
         let attr = &mut [self.fd.as_raw_fd() as u64, 0, (&raw mut value) as u64, 0];
-        match bpf(MAP_LOOKUP_AND_DELETE_ELEM, attr) {
+        match bpf(bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM, attr) {
             Ok(_) => Ok(Some(value)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -141,8 +125,11 @@ impl Map<(), u32> {
 
     /// Puts a number on top.
     pub fn push(&self, value: u32) -> io::Result<()> {
-        bpf(MAP_UPDATE_ELEM, &mut [self.fd.as_raw_fd() as u64, 0, (&raw const value) as u64, 0])
-            .map(drop)
+        bpf(
+            bpf_cmd::BPF_MAP_UPDATE_ELEM,
+            &mut [self.fd.as_raw_fd() as u64, 0, (&raw const value) as u64, 0],
+        )
+        .map(drop)
     }
 }
 
@@ -182,18 +169,6 @@ impl<V: Wire> Mapped<V> {
         // SAFETY: inside the mapping; the kernel may write meanwhile, hence volatile; every byte
         // pattern is a valid value.
         Ok(unsafe { row.read_volatile() })
-    }
-
-    /// How many rows there are.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// The rows that may be in use: those that were ever taken, none of them above `reach`, and the
-    /// first `special` ones, which nobody takes.
-    pub fn up_to(&self, reach: u64, special: u32) -> Range<usize> {
-        let end = usize::try_from(reach).map_or(usize::MAX, |reach| reach.saturating_add(1));
-        0..end.max(special as usize).min(self.rows)
     }
 
     /// The 64 bit word `offset` bytes into row `index`, without copying the row; what is read of
@@ -266,18 +241,18 @@ impl Drop for Window {
 /// Attaches a loaded tracing program (tp_btf, fentry, fexit) where it was loaded for.
 pub fn attach_tracing(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // struct { __u64 name; __u32 prog_fd; }
-    owned(bpf(RAW_TRACEPOINT_OPEN, &mut [0, program.as_raw_fd() as u64]))
+    owned(bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut [0, program.as_raw_fd() as u64]))
 }
 
-/// The attach type of a cgroup hook, as `enum bpf_attach_type` numbers it.
-pub fn cgroup_attach_type(hook: &str) -> Option<u64> {
+/// The attach type of a cgroup hook.
+pub fn cgroup_attach_type(hook: &str) -> Option<bpf_attach_type> {
     match hook {
-        "bind4" => Some(8),
-        "bind6" => Some(9),
-        "connect4" => Some(10),
-        "connect6" => Some(11),
-        "post_bind4" => Some(12),
-        "post_bind6" => Some(13),
+        "bind4" => Some(bpf_attach_type::BPF_CGROUP_INET4_BIND),
+        "bind6" => Some(bpf_attach_type::BPF_CGROUP_INET6_BIND),
+        "connect4" => Some(bpf_attach_type::BPF_CGROUP_INET4_CONNECT),
+        "connect6" => Some(bpf_attach_type::BPF_CGROUP_INET6_CONNECT),
+        "post_bind4" => Some(bpf_attach_type::BPF_CGROUP_INET4_POST_BIND),
+        "post_bind6" => Some(bpf_attach_type::BPF_CGROUP_INET6_POST_BIND),
         _ => None,
     }
 }
@@ -287,11 +262,43 @@ pub fn cgroup_attach_type(hook: &str) -> Option<u64> {
 pub fn attach_cgroup(
     program: BorrowedFd<'_>,
     cgroup: BorrowedFd<'_>,
-    attach_type: u64,
+    attach_type: bpf_attach_type,
 ) -> io::Result<OwnedFd> {
     // struct { prog_fd, target_fd; attach_type, flags; … }
     let descriptors = (cgroup.as_raw_fd() as u64) << 32 | program.as_raw_fd() as u64;
-    owned(bpf(LINK_CREATE, &mut [descriptors, attach_type]))
+    owned(bpf(bpf_cmd::BPF_LINK_CREATE, &mut [descriptors, attach_type as u64]))
+}
+
+/// Attaches a loaded uprobe program to the instruction `offset` bytes into a file, in all processes;
+/// it stays as long as the link. `kind` is the number of uprobes among perf events.
+pub fn attach_uprobe(
+    program: BorrowedFd<'_>,
+    kind: u32,
+    file: &Path,
+    offset: u64,
+) -> io::Result<OwnedFd> {
+    let path = c_path(file)?;
+    // SAFETY: integers and unions of integers.
+    let mut attr: perf_event_attr = unsafe { core::mem::zeroed() };
+    attr.type_ = kind;
+    attr.size = size_of::<perf_event_attr>() as u32;
+    attr.__bindgen_anon_3.uprobe_path = path.as_ptr() as u64;
+    attr.__bindgen_anon_4.probe_offset = offset;
+    // Of all processes; the processor does not matter to a uprobe, but one must be named.
+    let (pid, cpu, group) = (-1, 0, -1);
+    // SAFETY: the kernel reads `attr` and the path, which outlive the call.
+    let event = unsafe {
+        let flags = PERF_FLAG_FD_CLOEXEC;
+        libc::syscall(libc::SYS_perf_event_open, &raw const attr, pid, cpu, group, flags)
+    };
+    if event < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor. The link keeps the event.
+    let event = unsafe { OwnedFd::from_raw_fd(event as i32) };
+    let descriptors = (event.as_raw_fd() as u64) << 32 | program.as_raw_fd() as u64;
+    let attach_type = bpf_attach_type::BPF_PERF_EVENT as u64;
+    owned(bpf(bpf_cmd::BPF_LINK_CREATE, &mut [descriptors, attach_type]))
 }
 
 /// Links an iterator program to its target; `map` is the map to iterate over, if it is one.
@@ -299,29 +306,30 @@ pub fn link_iterator(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io
     // struct { prog_fd, target_fd; attach_type, flags; iter_info; iter_info_len; }
     let iter_info = map.map_or(0, |map| map.as_raw_fd() as u64);
     let (at, length) = if map.is_some() { ((&raw const iter_info) as u64, 4) } else { (0, 0) };
-    owned(bpf(LINK_CREATE, &mut [program.as_raw_fd() as u64, TRACE_ITER, at, length]))
+    let attach_type = bpf_attach_type::BPF_TRACE_ITER as u64;
+    owned(bpf(bpf_cmd::BPF_LINK_CREATE, &mut [program.as_raw_fd() as u64, attach_type, at, length]))
 }
 
 /// Opens one run of a linked iterator; reading the file runs the program.
 pub fn open_iterator(link: BorrowedFd<'_>) -> io::Result<File> {
-    owned(bpf(ITER_CREATE, &mut [link.as_raw_fd() as u64])).map(File::from)
+    owned(bpf(bpf_cmd::BPF_ITER_CREATE, &mut [link.as_raw_fd() as u64])).map(File::from)
 }
 
 /// Turns on the kernel's run-time statistics for as long as the descriptor lives.
 pub fn enable_run_stats() -> io::Result<OwnedFd> {
-    owned(bpf(ENABLE_STATS, &mut [0]))
+    owned(bpf(bpf_cmd::BPF_ENABLE_STATS, &mut [0]))
 }
 
 /// Pins a map, program or link.
 pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
-    bpf(OBJ_PIN, &mut [path.as_ptr() as u64, fd.as_raw_fd() as u64]).map(drop)
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut [path.as_ptr() as u64, fd.as_raw_fd() as u64]).map(drop)
 }
 
 /// Opens what is pinned at `path`.
 pub fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
-    owned(bpf(OBJ_GET, &mut [path.as_ptr() as u64, 0]))
+    owned(bpf(bpf_cmd::BPF_OBJ_GET, &mut [path.as_ptr() as u64, 0]))
 }
 
 /// What the kernel knows of a program's runs.
@@ -337,34 +345,43 @@ pub struct ProgramRuns {
 
 /// The runs of a program.
 pub fn program_runs(program: BorrowedFd<'_>) -> io::Result<ProgramRuns> {
-    // struct bpf_prog_info (include/uapi/linux/bpf.h): run_time_ns, run_cnt and
-    // recursion_misses are words 24 to 26.
-    let info: [u64; 28] = info(program)?;
-    Ok(ProgramRuns { time_ns: info[24], count: info[25], misses: info[26] })
+    let bpf_prog_info { run_time_ns, run_cnt, recursion_misses, .. } = info(program)?;
+    Ok(ProgramRuns { time_ns: run_time_ns, count: run_cnt, misses: recursion_misses })
 }
 
 /// The name of a program; the kernel keeps 15 bytes of it.
 pub fn program_name(program: BorrowedFd<'_>) -> io::Result<String> {
-    // struct bpf_prog_info: `name` is words 8 and 9.
-    let info: [u64; 28] = info(program)?;
-    let bytes = [info[8].to_ne_bytes(), info[9].to_ne_bytes()].concat();
-    let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    Ok(String::from_utf8_lossy(name).into_owned())
+    let bpf_prog_info { name, .. } = info(program)?;
+    let name: Vec<u8> = name.iter().map(|char| *char as u8).take_while(|byte| *byte != 0).collect();
+    Ok(String::from_utf8_lossy(&name).into_owned())
 }
 
-fn info<T: Wire>(fd: BorrowedFd<'_>) -> io::Result<T> {
-    let mut info = T::zeroed();
+/// What the kernel says of an object.
+///
+/// # Safety
+/// All zeros, and whatever the kernel writes, must be a valid value.
+unsafe trait Info {}
+
+// SAFETY: integers only.
+unsafe impl Info for bpf_map_info {}
+// SAFETY: integers only.
+unsafe impl Info for bpf_prog_info {}
+
+fn info<T: Info>(fd: BorrowedFd<'_>) -> io::Result<T> {
+    // SAFETY: the trait's contract. A kernel that knows less of the struct leaves the rest zero.
+    let mut info: T = unsafe { core::mem::zeroed() };
     let sizes = (size_of::<T>() as u64) << 32 | fd.as_raw_fd() as u64;
-    bpf(OBJ_GET_INFO_BY_FD, &mut [sizes, (&raw mut info) as u64])?;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut [sizes, (&raw mut info) as u64])?;
     Ok(info)
 }
 
 /// One bpf(2) call. `attr` is the union's first words, in the layout of the command.
-fn bpf(command: libc::c_long, attr: &mut [u64]) -> io::Result<i32> {
+fn bpf(command: bpf_cmd, attr: &mut [u64]) -> io::Result<i32> {
     // SAFETY: every caller builds `attr` as its command demands, with pointers that outlive the
     // call and are large enough for what the kernel reads or writes.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command as libc::c_long, attr.as_mut_ptr(), size_of_val(attr))
+    };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 

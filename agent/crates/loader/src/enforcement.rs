@@ -2,7 +2,6 @@
 
 use std::hash::Hash;
 use std::io;
-use std::os::fd::OwnedFd;
 
 use agent_common::enforced::{Enforced, EnforcedPort, VerdictKey};
 use agent_common::wire::Wire;
@@ -25,8 +24,10 @@ pub type Verdicts = HashMap<VerdictKey, u32>;
 impl Enforcement {
     /// Begins with what an earlier agent left in pinned tables: that stands until this one knows
     /// better, so that nobody slips in between the two.
-    pub fn new(ports: OwnedFd, verdicts: OwnedFd) -> io::Result<Self> {
-        let (ports, verdicts) = (Map::new(ports)?, Map::new(verdicts)?);
+    pub fn new(
+        ports: Map<EnforcedPort, Enforced>,
+        verdicts: Map<VerdictKey, u32>,
+    ) -> io::Result<Self> {
         let written = (read(&ports)?, read(&verdicts)?);
         Ok(Self { ports, verdicts, written })
     }

@@ -1,6 +1,9 @@
 //! Every hook: what it is called, how it can be attached, what it needs, what is lost without it.
 
-use agent_common::knobs::Offsets;
+use agent_common::config::Offsets;
+
+use super::later::LATER;
+use super::parts::PARTS;
 
 /// One place where the kernel calls us.
 #[derive(Debug)]
@@ -9,10 +12,10 @@ pub struct Hook {
     pub name: &'static str,
     /// Ways to attach it, best first.
     pub ways: &'static [Way],
-    /// A second program beside a tracepoint's, where programs are preempted: it does what the
-    /// first had to do when the kernel has skipped that; see [`UNPREEMPTED`].
-    pub again: Option<Way>,
-    /// Kernel fields its program reads; see `agent_common::knobs::Offsets`.
+    /// A program behind a tracepoint's, where programs are preempted: it does what the first had
+    /// to do when the kernel has skipped that; see [`UNPREEMPTED`].
+    pub fallback: Option<Way>,
+    /// Kernel fields its program reads; see `agent_common::config::Offsets`.
     pub fields: &'static [&'static str],
     /// Whether it belongs to request timing, which can be switched off.
     pub requests: bool,
@@ -25,7 +28,9 @@ pub struct Hook {
 /// One way to attach a hook.
 #[derive(Debug)]
 pub struct Way {
-    /// The program in the object file.
+    /// What tells it from the others.
+    pub name: &'static str,
+    /// The program in the object file; several ways may share one.
     pub program: &'static str,
     /// How it attaches.
     pub kind: Kind,
@@ -51,19 +56,28 @@ pub enum Kind {
 }
 
 const fn tracepoint(program: &'static str) -> Way {
-    Way { program, kind: Kind::Tracepoint, target: program }
+    Way { name: program, program, kind: Kind::Tracepoint, target: program }
 }
 
-const fn again(program: &'static str, target: &'static str) -> Way {
-    Way { program, kind: Kind::Tracepoint, target }
+const fn fallback(program: &'static str, target: &'static str) -> Way {
+    Way { name: program, program, kind: Kind::Tracepoint, target }
 }
 
 const fn cgroup(program: &'static str, kind: Kind) -> Way {
-    Way { program, kind, target: program }
+    Way { name: program, program, kind, target: program }
 }
 
-const fn function_exit(program: &'static str) -> Way {
-    Way { program, kind: Kind::FunctionExit, target: program }
+const fn function_entry(function: &'static str) -> Way {
+    Way { name: function, program: function, kind: Kind::FunctionEntry, target: function }
+}
+
+/// The return of a function, for which another one's program serves.
+const fn function_exit(function: &'static str, program: &'static str) -> Way {
+    Way { name: function, program, kind: Kind::FunctionExit, target: function }
+}
+
+const fn iterator(program: &'static str, target: &'static str) -> Way {
+    Way { name: program, program, kind: Kind::Iterator, target }
 }
 
 /// All of them. `inet_sock_set_state` comes first: without it there is nothing to see at all.
@@ -71,7 +85,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "inet_sock_set_state",
         ways: &[tracepoint("inet_sock_set_state")],
-        again: Some(again("state_again", "inet_sock_set_state")),
+        fallback: Some(fallback("state_fallback", "inet_sock_set_state")),
         fields: &[
             "daddr",
             "rcv_saddr",
@@ -105,21 +119,8 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "sk_data_ready",
-        ways: &[
-            tracepoint("sk_data_ready"),
-            Way { program: "plain_data_ready", kind: Kind::Tracepoint, target: "sk_data_ready" },
-            Way {
-                program: "sock_def_readable",
-                kind: Kind::FunctionEntry,
-                target: "sock_def_readable",
-            },
-            Way {
-                program: "plain_readable",
-                kind: Kind::FunctionEntry,
-                target: "sock_def_readable",
-            },
-        ],
-        again: Some(again("ready_again", "sk_data_ready")),
+        ways: &[tracepoint("sk_data_ready"), function_entry("sock_def_readable")],
+        fallback: Some(fallback("ready_fallback", "sk_data_ready")),
         fields: &[
             "write_seq",
             "snd_una",
@@ -135,11 +136,8 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "sock_send_length",
-        ways: &[
-            tracepoint("sock_send_length"),
-            Way { program: "tcp_sendmsg", kind: Kind::FunctionExit, target: "tcp_sendmsg" },
-        ],
-        again: Some(again("send_again", "sock_send_length")),
+        ways: &[tracepoint("sock_send_length"), function_exit("tcp_sendmsg", "tcp_sendmsg")],
+        fallback: Some(fallback("send_fallback", "sock_send_length")),
         fields: &["write_seq", "tcp_mstamp", "state"],
         requests: true,
         after: None,
@@ -148,7 +146,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_retransmit_skb",
         ways: &[tracepoint("tcp_retransmit_skb")],
-        again: None,
+        fallback: None,
         fields: &["write_seq", "first_tx_mstamp", "state"],
         requests: true,
         after: None,
@@ -157,7 +155,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_retransmit_synack",
         ways: &[tracepoint("tcp_retransmit_synack")],
-        again: None,
+        fallback: None,
         fields: &[],
         requests: false,
         after: None,
@@ -166,7 +164,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_send_reset",
         ways: &[tracepoint("tcp_send_reset")],
-        again: Some(again("send_rst_again", "tcp_send_reset")),
+        fallback: Some(fallback("tx_rst_fallback", "tcp_send_reset")),
         fields: &[
             "state",
             "flags",
@@ -184,34 +182,34 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "tcp_receive_reset",
         ways: &[tracepoint("tcp_receive_reset")],
-        again: Some(again("recv_rst_again", "tcp_receive_reset")),
+        fallback: Some(fallback("rx_rst_fallback", "tcp_receive_reset")),
         fields: &["state", "write_seq", "first_tx_mstamp", "tcp_mstamp"],
         requests: false,
         after: None,
         lost_without: "resets received and their cause",
     },
     Hook {
-        name: "sweep",
-        ways: &[Way { program: "sweep", kind: Kind::Iterator, target: "bpf_sk_storage_map" }],
-        again: None,
+        name: "iterate_sockets",
+        ways: &[iterator("iterate_sockets", "bpf_sk_storage_map")],
+        fallback: None,
         fields: &["ack_backlog", "max_ack_backlog", "cookie"],
         requests: false,
         after: None,
         lost_without: "bytes, retransmits and round trip time of open connections before they end, and the list of listeners",
     },
     Hook {
-        name: "seed",
-        ways: &[Way { program: "seed", kind: Kind::Iterator, target: "tcp" }],
-        again: None,
+        name: "bootstrap_tcp",
+        ways: &[iterator("bootstrap_tcp", "tcp")],
+        fallback: None,
         fields: &["cookie"],
         requests: false,
         after: None,
         lost_without: "connections and listeners that were there before the agent",
     },
     Hook {
-        name: "seed_udp",
-        ways: &[Way { program: "seed_udp", kind: Kind::Iterator, target: "udp" }],
-        again: None,
+        name: "bootstrap_udp",
+        ways: &[iterator("bootstrap_udp", "udp")],
+        fallback: None,
         fields: &["cookie"],
         requests: false,
         after: None,
@@ -220,7 +218,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "post_bind4",
         ways: &[cgroup("post_bind4", Kind::CgroupSocket)],
-        again: None,
+        fallback: None,
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
@@ -229,7 +227,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "post_bind6",
         ways: &[cgroup("post_bind6", Kind::CgroupSocket)],
-        again: None,
+        fallback: None,
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
@@ -238,7 +236,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "bind4",
         ways: &[cgroup("bind4", Kind::CgroupAddress)],
-        again: None,
+        fallback: None,
         fields: BIND_FIELDS,
         requests: false,
         after: Some("post_bind4"),
@@ -247,7 +245,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "bind6",
         ways: &[cgroup("bind6", Kind::CgroupAddress)],
-        again: None,
+        fallback: None,
         fields: BIND_FIELDS,
         requests: false,
         after: Some("post_bind6"),
@@ -256,7 +254,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "connect4",
         ways: &[cgroup("connect4", Kind::CgroupAddress)],
-        again: None,
+        fallback: None,
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
@@ -265,7 +263,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "connect6",
         ways: &[cgroup("connect6", Kind::CgroupAddress)],
-        again: None,
+        fallback: None,
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
@@ -273,8 +271,11 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "inet_bind_sk",
-        ways: &[function_exit("inet_bind_sk"), function_exit("inet_bind")],
-        again: None,
+        ways: &[
+            function_exit("inet_bind_sk", "inet_bind_sk"),
+            function_exit("inet_bind", "inet_bind_sk"),
+        ],
+        fallback: None,
         fields: &[],
         requests: false,
         after: Some("bind4"),
@@ -282,17 +283,20 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "inet6_bind_sk",
-        ways: &[function_exit("inet6_bind_sk"), function_exit("inet6_bind")],
-        again: None,
+        ways: &[
+            function_exit("inet6_bind_sk", "inet6_bind_sk"),
+            function_exit("inet6_bind", "inet6_bind_sk"),
+        ],
+        fallback: None,
         fields: &[],
         requests: false,
         after: Some("bind6"),
         lost_without: "the exact errno of failed IPv6 binds: it is inferred, a second later",
     },
     Hook {
-        name: "settle",
-        ways: &[Way { program: "settle", kind: Kind::Iterator, target: "bpf_map_elem" }],
-        again: None,
+        name: "expire_attempts",
+        ways: &[iterator("expire_attempts", "bpf_map_elem")],
+        fallback: None,
         fields: &[],
         requests: false,
         after: None,
@@ -300,12 +304,8 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "bound_sockets",
-        ways: &[Way {
-            program: "bound_sockets",
-            kind: Kind::Iterator,
-            target: "bpf_sk_storage_map",
-        }],
-        again: None,
+        ways: &[iterator("bound_sockets", "bpf_sk_storage_map")],
+        fallback: None,
         fields: &["ack_backlog", "max_ack_backlog"],
         requests: false,
         after: Some("post_bind4"),
@@ -324,24 +324,6 @@ const OWNER_FIELDS: &[&str] = &["net", "net_inum", "group_leader", "comm"];
 /// then one can be (kernel commit a46023d5616e), and what its processor meets at the same hook
 /// until it goes on, in other threads and in interrupts, the kernel skips.
 pub const UNPREEMPTED: &str = "unpreempted";
-
-/// The programs of `sk_data_ready` that do not read answers of DNS servers begin with this.
-pub const WITHOUT_DNS: &str = "plain_";
-
-/// What it takes to read answers of DNS servers, which is a part of `sk_data_ready`.
-pub const DNS_FIELDS: &[&str] = &[
-    "family",
-    "protocol",
-    "dport",
-    "net",
-    "net_inum",
-    "newest_packet",
-    "waiting_packets",
-    "skb_prev",
-    "skb_head",
-    "skb_tail",
-    "skb_transport_header",
-];
 
 /// Fields without a hook to switch off: what is lost when the kernel lacks one.
 pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
@@ -370,15 +352,22 @@ pub fn check_masks(masked: &[String]) -> anyhow::Result<()> {
             || Offsets::FIELDS.iter().any(|(name, ..)| *name == mask)
             || HOOKS
                 .iter()
-                .flat_map(|hook| hook.ways.iter().chain(&hook.again))
-                .any(|way| mask.strip_prefix("way:") == Some(way.program))
+                .flat_map(|hook| hook.ways.iter().chain(&hook.fallback))
+                .any(|way| mask.strip_prefix("way:") == Some(way.name))
+            || PARTS.iter().any(|part| mask.strip_prefix("part:") == Some(part.name))
     };
     match masked.iter().find(|mask| !known(mask)) {
         Some(mask) => anyhow::bail!(
-            "`disable_hooks` and `disable_fields`: {mask} is neither a hook, nor a kernel field, nor way:PROGRAM, nor {UNPREEMPTED}; `portolan status` lists the hooks"
+            "`disable_hooks` and `disable_fields`: {mask} is neither a hook, nor a kernel field, nor way:NAME, nor part:NAME, nor {UNPREEMPTED}; `portolan status` lists the hooks"
         ),
         None => Ok(()),
     }
+}
+
+/// Every program that is attached, now or later; those that serve several ways come several times.
+pub fn programs() -> impl Iterator<Item = &'static str> {
+    let ways = HOOKS.iter().flat_map(|hook| hook.ways.iter().chain(&hook.fallback));
+    ways.map(|way| way.program).chain(LATER.iter().map(|later| later.program))
 }
 
 /// The row of a hook.
@@ -394,7 +383,7 @@ mod tests {
     fn every_field_exists_and_every_field_is_needed_by_someone() {
         let known: Vec<_> = Offsets::FIELDS.iter().map(|(name, ..)| *name).collect();
         let mut needed: Vec<_> = HOOKS.iter().flat_map(|hook| hook.fields).copied().collect();
-        needed.extend(DNS_FIELDS);
+        needed.extend(PARTS.iter().flat_map(|part| part.fields));
         needed.extend(OPTIONAL_FIELDS.iter().map(|(name, _)| *name));
         for name in &needed {
             assert!(known.contains(name), "{name} is not a field");
@@ -407,8 +396,9 @@ mod tests {
     #[test]
     fn a_mask_must_mask_something() {
         let check = |mask: &str| check_masks(&[mask.to_owned()]).is_ok();
-        assert!(check("sweep") && check("drops") && check("way:sk_data_ready"));
-        assert!(!check("sweeep") && !check("way:nothing"));
+        assert!(check("iterate_sockets") && check("drops"));
+        assert!(check("way:sk_data_ready") && check("way:inet_bind") && check("part:dns_answers"));
+        assert!(!check("sweeep") && !check("way:nothing") && !check("part:nothing"));
     }
 
     #[test]
@@ -420,18 +410,22 @@ mod tests {
         }
     }
 
-    /// The loader tells a second program from the first by its name, of which the kernel keeps 15
+    /// The loader tells a fallback program from the first by its name, of which the kernel keeps 15
     /// bytes.
     #[test]
-    fn second_programs_have_names_that_the_kernel_keeps() {
-        let mut again = HOOKS.iter().filter_map(|hook| hook.again.as_ref());
-        assert!(again.all(|way| way.program.len() <= 15));
+    fn fallback_programs_have_names_that_the_kernel_keeps() {
+        let mut fallbacks = HOOKS.iter().filter_map(|hook| hook.fallback.as_ref());
+        assert!(fallbacks.all(|way| way.program.len() <= 15));
     }
 
     #[test]
     fn names_are_unique() {
         for hook in HOOKS {
             assert_eq!(HOOKS.iter().filter(|other| other.name == hook.name).count(), 1);
+        }
+        let ways = || HOOKS.iter().flat_map(|hook| hook.ways.iter().chain(&hook.fallback));
+        for way in ways() {
+            assert_eq!(ways().filter(|other| other.name == way.name).count(), 1, "{}", way.name);
         }
     }
 }

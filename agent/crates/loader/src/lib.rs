@@ -1,22 +1,28 @@
-//! The kernel half, seen from user space. The only module that touches BPF.
+//! The kernel half, seen from user space. The only crate that touches BPF.
 //!
 //! [`preflight`] says whether this host can run us and what to do if not; [`btf`] and
 //! [`offsets`] find out what this kernel's structs look like; [`hooks`] lists what we attach and
-//! what is lost without it; [`load`] brings it into the kernel; [`drain`] reads what was counted,
-//! [`ports`] what the bind hooks did; [`spare`] is the free rows;
-//! [`pins`] keeps it alive across restarts when asked to. [`bpf`] is the thin layer over bpf(2)
-//! for what aya does not offer: batches, mmap, iterators over a map.
+//! what is lost without it, [`maps`] the tables; [`load`] brings it into the kernel; [`drain`]
+//! reads what was counted, [`ports`] what the bind hooks did, both through [`slot_table`];
+//! [`spare`] is the free rows; [`attacher`] attaches more while it runs, [`pins`] keeps it alive
+//! across restarts when asked to. [`bpf`] is the thin layer over bpf(2) for what aya does not
+//! offer: batches, mmap, iterators over a map.
 
+pub mod attacher;
+pub mod bootstrap;
 pub mod bpf;
 pub mod btf;
 pub mod drain;
 pub mod enforcement;
 pub mod hooks;
+pub mod later;
 pub mod load;
+pub mod maps;
 pub mod object;
 pub mod offsets;
+pub mod parts;
 pub mod pins;
 pub mod ports;
 pub mod preflight;
-pub mod seed;
+pub mod slot_table;
 mod spare;

@@ -4,21 +4,23 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
-use agent_common::knobs::Knobs;
-use agent_common::seed::Seed;
+use agent_common::config::Config;
+use agent_common::preexisting::Preexisting;
 use agent_common::wire::Wire as _;
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 
+use super::attacher::Attacher;
 use super::bpf::{self, Map};
 use super::btf::Btf;
 use super::drain::Drain;
 use super::enforcement::Enforcement;
-use super::hooks::{
-    self, DNS_FIELDS, HOOKS, Hook, Kind, OPTIONAL_FIELDS, UNPREEMPTED, WITHOUT_DNS, Way,
-};
+use super::hooks::{self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, UNPREEMPTED, Way};
+use super::later::LATER;
+use super::maps;
 use super::object::{self, Link, Parts};
 use super::offsets;
+use super::parts::{DNS_ANSWERS, PARTS};
 use super::pins::Pins;
 use super::ports::Ports;
 use super::preflight;
@@ -52,6 +54,8 @@ pub struct Options {
     pub cgroup_root: Option<PathBuf>,
     /// Hooks and fields to treat as if this kernel did not have them.
     pub masked: Vec<String>,
+    /// Programs to have at hand for [`Attacher`], by their names in [`LATER`].
+    pub later: Vec<&'static str>,
 }
 
 /// Something that will not be seen, and why.
@@ -69,8 +73,8 @@ pub struct Attached {
     pub hook: &'static Hook,
     /// The program and its link, or why there is none.
     pub result: Result<Link, String>,
-    /// The second program, where it is needed, or why there is none.
-    pub again: Option<Result<Link, String>>,
+    /// The fallback program, where it is needed, or why there is none.
+    pub fallback: Option<Result<Link, String>>,
 }
 
 /// The kernel half, loaded and attached. Dropping it detaches everything that is not pinned.
@@ -83,8 +87,10 @@ pub struct Kernel {
     pub drain: Drain,
     /// Which ports it refuses to whom.
     pub enforcement: Enforcement,
-    /// Sockets from before, for the seed program.
-    pub seeds: Map<u64, Seed>,
+    /// Attaches more while it runs.
+    pub attacher: Attacher,
+    /// Sockets from before, for the bootstrap programs.
+    pub preexisting: Map<u64, Preexisting>,
     /// Whether maps and links were found pinned and taken over.
     pub adopted: bool,
     /// Whether answers of DNS servers are read.
@@ -99,13 +105,16 @@ impl Kernel {
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         hooks::check_masks(&options.masked)?;
         let btf = Btf::of_running_kernel()?;
-        let knobs = offsets::knobs(&btf, options, shards());
-        let plan = plan(&btf, &knobs, options);
+        let config = offsets::config(&btf, options, shards());
+        let plan = plan(&btf, &config, options);
         drop(btf);
-        let pins = Pins::open(options.pin.as_deref(), &layout(options, &knobs))?;
-        let (mut parts, adopted) = match pins.as_ref().and_then(Pins::adopt) {
-            Some(parts) => (parts, true),
-            None => (Parts::load(options, &knobs, &plan)?, false),
+        let pins = Pins::open(options.pin.as_deref(), &layout(options, &config))?;
+        let pinned = pins.as_ref().and_then(Pins::adopt);
+        let adopted = pinned.is_some();
+        let (mut parts, config) = match pinned {
+            // What it was loaded with, which may be less than this kernel seems to allow.
+            Some(parts) => parts.config().map(|config| (parts, config))?,
+            None => load(options, config, &plan)?,
         };
         if let Some(pins) = pins.filter(|_| !adopted) {
             pins.keep(&parts).context("pinning maps and links")?;
@@ -114,8 +123,8 @@ impl Kernel {
         unsafe { libc::malloc_trim(0) };
 
         let hooks = take_links(&plan, &mut parts);
-        let disabled = what_is_off(&hooks, &knobs, options);
-        let dns = options.dns && no_dns(&hooks, &knobs, options).is_none();
+        let disabled = what_is_off(&hooks, &config, options);
+        let dns = options.dns && no_dns(&hooks, &config, options).is_none();
         let first = hooks.first().ok_or_else(|| anyhow!("the table of hooks is empty"))?;
         if let Err(why) = &first.result {
             bail!(
@@ -123,14 +132,17 @@ impl Kernel {
                 first.hook.name
             );
         }
-        let sweep = program_of(&hooks, "sweep")?;
-        let seeds = Map::new(parts.take("SEEDS")?).context("map SEEDS")?;
-        let enforcement = Enforcement::new(parts.take("ENFORCED")?, parts.take("VERDICTS")?)
-            .context("reading the tables of refused ports")?;
+        let iterate_sockets = program_of(&hooks, "iterate_sockets")?;
+        let preexisting = parts.map(&maps::PREEXISTING)?;
+        let enforcement =
+            Enforcement::new(parts.map(&maps::ENFORCED)?, parts.map(&maps::VERDICTS)?)
+                .context("reading the tables of refused ports")?;
+        let attacher = attacher(options, &mut parts);
         let log = parts.log.take();
-        let (settle, bound) = (program_of(&hooks, "settle")?, program_of(&hooks, "bound_sockets")?);
-        let ports = Ports::new(&mut parts, settle, bound)?;
-        let drain = Drain::new(&mut parts, knobs.shards as usize, sweep, ports)?;
+        let (expire, bound) =
+            (program_of(&hooks, "expire_attempts")?, program_of(&hooks, "bound_sockets")?);
+        let ports = Ports::new(&mut parts, expire, bound)?;
+        let drain = Drain::new(&mut parts, config.shards as usize, iterate_sockets, ports)?;
         let run_stats = options.run_stats.then(bpf::enable_run_stats).transpose();
         let run_stats = run_stats.context("turning on the kernel's run-time statistics")?;
         Ok(Self {
@@ -138,7 +150,8 @@ impl Kernel {
             disabled,
             drain,
             enforcement,
-            seeds,
+            attacher,
+            preexisting,
             adopted,
             dns,
             log,
@@ -152,51 +165,70 @@ impl Kernel {
     }
 }
 
+/// Loads and attaches. A hook that the kernel refuses is tried without its parts: maps, programs and
+/// links of the first try go, and everything is loaded anew, for constants are frozen.
+fn load(options: &Options, mut config: Config, plan: &Plan) -> anyhow::Result<(Parts, Config)> {
+    loop {
+        let parts = Parts::load(options, &config, plan)?;
+        let refused = |hook: &str| matches!(parts.links.get(hook), Some(Err(_)));
+        match PARTS.iter().find(|part| (part.is_on)(&config) && refused(part.hook)) {
+            Some(part) => {
+                tracing::debug!("{} is refused: trying it without {}", part.hook, part.name);
+                (part.leave_out)(&mut config);
+            }
+            None => return Ok((parts, config)),
+        }
+    }
+}
+
 /// How each hook will be attached, decided before anything is loaded.
 pub struct Plan {
     /// In the order of the table; `Err` says why not. Where programs are preempted the last way is
-    /// the second program: it is able to do all that the first does.
+    /// the fallback program, which is able to do all that the first does.
     pub hooks: Vec<(&'static Hook, Result<Vec<&'static Way>, String>)>,
 }
 
 impl Plan {
-    /// The second program of a hook, where it is needed.
-    pub fn again(&self, hook: &'static Hook) -> Option<&'static Way> {
+    /// The fallback program of a hook, where it is needed.
+    pub fn fallback(&self, hook: &'static Hook) -> Option<&'static Way> {
         let (_, planned) = self.hooks.iter().find(|(other, _)| other.name == hook.name)?;
-        let again = hook.again.as_ref()?;
-        let of = |way: &&Way| way.program == again.program;
-        planned.as_ref().is_ok_and(|ways| ways.iter().any(of)).then_some(again)
+        let fallback = hook.fallback.as_ref()?;
+        let of = |way: &&Way| way.program == fallback.program;
+        planned.as_ref().is_ok_and(|ways| ways.iter().any(of)).then_some(fallback)
     }
 }
 
 /// The first Linux that preempts programs on tracepoints.
 const PREEMPTS: (u32, u32) = (7, 0);
 
-/// Whether programs on tracepoints are preempted, so that some need a second one.
+/// Whether programs on tracepoints are preempted, so that some need a fallback.
 pub fn is_preempted(options: &Options) -> bool {
     let version = preflight::version(&preflight::kernel_release());
     version.is_none_or(|version| version >= PREEMPTS)
         || options.masked.iter().any(|mask| mask == UNPREEMPTED)
 }
 
-fn plan(btf: &Btf, knobs: &Knobs, options: &Options) -> Plan {
+fn plan(btf: &Btf, config: &Config, options: &Options) -> Plan {
     let preempted = is_preempted(options);
     let decide = |hook: &'static Hook| {
         if options.masked.iter().any(|mask| mask == hook.name) {
-            return Err("masked by the configuration".to_owned());
+            return Err("disabled in the configuration".to_owned());
         }
         if hook.requests && !options.requests {
             return Err("request timing is switched off".to_owned());
         }
-        let missing = offsets::missing(&knobs.offsets, hook.fields);
+        let missing = offsets::missing(&config.offsets, hook.fields);
         if !missing.is_empty() {
-            return Err(format!("{} not in this kernel's structs, or masked", missing.join(", ")));
+            return Err(format!(
+                "{} not in this kernel's structs, or disabled",
+                missing.join(", ")
+            ));
         }
         let is_cgroup = |way: &Way| matches!(way.kind, Kind::CgroupAddress | Kind::CgroupSocket);
         if options.cgroup_root.is_none() && hook.ways.iter().all(is_cgroup) {
             return Err("no cgroup2 file system is mounted here".to_owned());
         }
-        let ways = hook.ways.iter().chain(hook.again.as_ref().filter(|_| preempted));
+        let ways = hook.ways.iter().chain(hook.fallback.as_ref().filter(|_| preempted));
         let ways: Vec<_> = ways.filter(|way| is_there(btf, way, options)).collect();
         if ways.is_empty() {
             let targets: Vec<_> = hook.ways.iter().map(|way| way.target).collect();
@@ -208,7 +240,7 @@ fn plan(btf: &Btf, knobs: &Knobs, options: &Options) -> Plan {
 }
 
 fn is_there(btf: &Btf, way: &Way, options: &Options) -> bool {
-    let masked = options.masked.iter().any(|mask| mask.strip_prefix("way:") == Some(way.program));
+    let masked = options.masked.iter().any(|mask| mask.strip_prefix("way:") == Some(way.name));
     !masked
         && match way.kind {
             Kind::Tracepoint => btf.tracepoint_arguments(way.target).is_some(),
@@ -230,22 +262,23 @@ fn take_links(plan: &Plan, parts: &mut Parts) -> Vec<Attached> {
             };
             let first = result.as_ref().ok();
             let first = first.and_then(|link| bpf::program_name(link.program.as_fd()).ok());
-            let again =
-                plan.again(hook).filter(|way| first.is_some_and(|name| name != way.program));
-            let again = again.map(|way| parts.links.remove(way.program).unwrap_or_else(not_there));
-            Attached { hook, result, again }
+            let fallback =
+                plan.fallback(hook).filter(|way| first.is_some_and(|name| name != way.program));
+            let fallback =
+                fallback.map(|way| parts.links.remove(way.program).unwrap_or_else(not_there));
+            Attached { hook, result, fallback }
         })
         .collect()
 }
 
-fn what_is_off(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disabled> {
+fn what_is_off(hooks: &[Attached], config: &Config, options: &Options) -> Vec<Disabled> {
     let mut disabled = Vec::new();
-    for Attached { hook, result, again } in hooks {
-        if let Some(Err(why)) = again {
+    for Attached { hook, result, fallback } in hooks {
+        if let Some(Err(why)) = fallback {
             let what = "what the kernel skips while one of our programs is preempted";
             disabled.push(Disabled {
                 what: what.to_owned(),
-                why: format!("{}, second program: {why}", hook.name),
+                why: format!("{}, fallback program: {why}", hook.name),
             });
         }
         if let Err(why) = result
@@ -258,18 +291,17 @@ fn what_is_off(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disa
         }
     }
     for (field, what) in OPTIONAL_FIELDS {
-        if !offsets::missing(&knobs.offsets, &[field]).is_empty() {
+        if !offsets::missing(&config.offsets, &[field]).is_empty() {
             disabled.push(Disabled {
                 what: (*what).to_owned(),
                 why: format!("this kernel's structs have no {field}"),
             });
         }
     }
-    if let Some(why) = no_dns(hooks, knobs, options) {
-        let what = "names that programs asked DNS servers for".to_owned();
-        disabled.push(Disabled { what, why });
+    if let Some(why) = no_dns(hooks, config, options) {
+        disabled.push(Disabled { what: DNS_ANSWERS.lost_without.to_owned(), why });
     }
-    if knobs.reset_has_reason == 0 {
+    if config.reset_has_reason == 0 {
         disabled.push(Disabled {
             what: "the cause of resets this host sends, and those it sends without a socket, as when it refuses a connection".to_owned(),
             why: "the kernel tells them from 6.10 on".to_owned(),
@@ -279,24 +311,38 @@ fn what_is_off(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Vec<Disa
 }
 
 /// Why answers of DNS servers are not read although they should be.
-fn no_dns(hooks: &[Attached], knobs: &Knobs, options: &Options) -> Option<String> {
+fn no_dns(hooks: &[Attached], config: &Config, options: &Options) -> Option<String> {
     if !options.dns {
         return None;
     }
-    let hook = hooks.iter().find(|attached| attached.hook.name == "sk_data_ready")?;
-    let missing = || offsets::missing(&knobs.offsets, DNS_FIELDS).join(", ");
+    let hook = hooks.iter().find(|attached| attached.hook.name == DNS_ANSWERS.hook)?;
+    let missing = offsets::missing(&config.offsets, DNS_ANSWERS.fields);
+    let without = "attached without the part that reads them, which was refused or disabled";
     match &hook.result {
-        Err(why) => Some(format!("sk_data_ready: {why}")),
-        Ok(_) if knobs.dns == 0 => {
-            Some(format!("{} not in this kernel's structs, or masked", missing()))
+        Err(why) => Some(format!("{}: {why}", DNS_ANSWERS.hook)),
+        Ok(_) if !missing.is_empty() => {
+            Some(format!("{} not in this kernel's structs, or disabled", missing.join(", ")))
         }
-        Ok(link) => {
-            let name = bpf::program_name(link.program.as_fd()).unwrap_or_default();
-            let why = "sk_data_ready: attached without the part that reads them, which was refused or masked";
-            let again = hook.hook.again.as_ref().is_some_and(|way| way.program == name);
-            (again || name.starts_with(WITHOUT_DNS)).then(|| why.to_owned())
+        Ok(link) if (DNS_ANSWERS.is_on)(config) => {
+            // A fallback program does not read them, should it be the only one.
+            let name = bpf::program_name(link.program.as_fd()).ok();
+            let fallback = hook.hook.fallback.as_ref().map(|way| way.program);
+            let is_fallback = name.is_some_and(|name| Some(name.as_str()) == fallback);
+            is_fallback.then(|| format!("{}: {without}", DNS_ANSWERS.hook))
         }
+        Ok(_) => Some(format!("{}: {without}", DNS_ANSWERS.hook)),
     }
+}
+
+/// The programs that were asked for, loaded or refused.
+fn attacher(options: &Options, parts: &mut Parts) -> Attacher {
+    let mut attacher = Attacher::default();
+    for later in LATER.iter().filter(|later| options.later.contains(&later.program)) {
+        let not_there = || Err("not loaded by the agent that pinned the others".to_owned());
+        let loaded = parts.links.remove(later.program).unwrap_or_else(not_there);
+        attacher.insert(later, loaded);
+    }
+    attacher
 }
 
 fn program_of(hooks: &[Attached], name: &str) -> anyhow::Result<Option<OwnedFd>> {
@@ -306,12 +352,15 @@ fn program_of(hooks: &[Attached], name: &str) -> anyhow::Result<Option<OwnedFd>>
 }
 
 /// Everything that decides whether pinned maps fit this agent.
-fn layout(options: &Options, knobs: &Knobs) -> Vec<u8> {
+fn layout(options: &Options, config: &Config) -> Vec<u8> {
     let mut layout = object::OBJECT.to_vec();
-    layout.extend_from_slice(knobs.as_bytes());
+    layout.extend_from_slice(config.as_bytes());
     layout.extend_from_slice(
-        format!("{} {} {} {:?}", options.edges, options.owners, options.ring_bytes, options.masked)
-            .as_bytes(),
+        format!(
+            "{} {} {} {:?} {:?}",
+            options.edges, options.owners, options.ring_bytes, options.masked, options.later
+        )
+        .as_bytes(),
     );
     layout
 }

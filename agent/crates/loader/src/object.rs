@@ -6,19 +6,25 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use agent_common::claim::{ClaimRow, FIRST_FREE_CLAIM};
-use agent_common::edge::FIRST_FREE_SLOT;
-use agent_common::knobs::Knobs;
-use agent_common::owner::OWNER_OVERFLOW;
-use agent_common::wire::Wire as _;
-use anyhow::{Context as _, anyhow, bail};
+use agent_common::attempt::FailureRow;
+use agent_common::config::Config;
+use agent_common::edge::EdgeRow;
+use agent_common::owner::OwnerRow;
+use agent_common::wire::Wire;
+use anyhow::{Context as _, anyhow};
 use aya::maps::{Map as AyaMap, MapData};
-use aya::programs::{BtfTracePoint, CgroupSock, CgroupSockAddr, FEntry, FExit, Iter, Program};
+use aya::programs::{
+    BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, FEntry, FExit, Iter, Program, UProbe,
+};
 use aya::{Ebpf, EbpfLoader};
 
 use super::bpf::{self, Map};
 use super::hooks::{Kind, Way};
+use super::later::{LATER, Later, Place};
 use super::load::{Options, Plan};
+use super::maps::{self, MAPS, Spec};
+use super::parts::{PARTS, Part};
+use super::slot_table::{self, SlotTable};
 
 /// The kernel programs, as built from `agent-ebpf`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portolan-ebpf"));
@@ -48,65 +54,88 @@ pub struct Link {
 pub struct Parts {
     /// Maps by name.
     pub maps: BTreeMap<String, OwnedFd>,
-    /// Programs and links by hook, second programs by their name; or why there is none.
+    /// Programs and links by hook, fallback programs and those for later by their name; or why
+    /// there is none.
     pub links: BTreeMap<&'static str, Result<Link, String>>,
     /// The programs' log, if asked for.
     pub log: Option<Log>,
 }
 
 impl Parts {
+    /// A map's descriptor.
+    pub fn get(&self, map: &Spec) -> anyhow::Result<&OwnedFd> {
+        self.maps.get(map.name).ok_or_else(|| anyhow!("the kernel half has no map {}", map.name))
+    }
+
     /// Takes a map's descriptor.
-    pub fn take(&mut self, name: &str) -> anyhow::Result<OwnedFd> {
-        self.maps.remove(name).ok_or_else(|| anyhow!("the kernel object has no map {name}"))
+    pub fn take(&mut self, map: &Spec) -> anyhow::Result<OwnedFd> {
+        let fd = self.maps.remove(map.name);
+        fd.ok_or_else(|| anyhow!("the kernel half has no map {}", map.name))
+    }
+
+    /// Takes a map.
+    pub fn map<K: Wire, V: Wire>(&mut self, map: &Spec) -> anyhow::Result<Map<K, V>> {
+        Map::new(self.take(map)?).with_context(|| format!("map {}", map.name))
+    }
+
+    /// Takes a stack.
+    pub fn stack(&mut self, map: &Spec) -> anyhow::Result<Map<(), u32>> {
+        Map::stack(self.take(map)?).with_context(|| format!("map {}", map.name))
+    }
+
+    /// What the programs were loaded with.
+    pub fn config(&self) -> anyhow::Result<Config> {
+        let map = Map::<u32, Config>::new(self.get(&maps::CONFIG)?.try_clone()?);
+        let map = map.context("the configuration of the kernel half")?;
+        map.lookup(&0)?.ok_or_else(|| anyhow!("the kernel half has an empty configuration"))
     }
 
     /// Creates the maps, loads the programs and attaches them as planned.
-    pub fn load(options: &Options, knobs: &Knobs, plan: &Plan) -> anyhow::Result<Self> {
+    pub fn load(options: &Options, config: &Config, plan: &Plan) -> anyhow::Result<Self> {
         let log_level: u8 = if options.bpf_log { u8::MAX } else { 0 };
-        let edges = options.edges.saturating_add(FIRST_FREE_SLOT);
-        let owners = options.owners.saturating_add(1);
-        let mut ebpf = EbpfLoader::new()
-            .override_global("KNOBS", knobs.as_bytes(), true)
-            .override_global("AYA_LOG_LEVEL", &log_level, false)
-            .map_max_entries("EDGES", edges)
-            .map_max_entries("EDGE_ROWS", edges)
-            .map_max_entries("EDGE_COUNTERS", edges.saturating_mul(knobs.shards))
-            .map_max_entries("EDGE_FREE", edges)
-            .map_max_entries("OWNERS", owners)
-            .map_max_entries("OWNER_ROWS", owners)
-            .map_max_entries("OWNER_FREE", owners)
-            .map_max_entries("EVENTS", options.ring_bytes)
-            .map_max_entries("ANSWERS", options.ring_bytes)
+        let mut loader = EbpfLoader::new();
+        loader.override_global("CONFIG", config.as_bytes(), true);
+        loader.override_global("AYA_LOG_LEVEL", &log_level, false);
+        for map in MAPS {
+            if let Some(entries) = map.size.entries(options, config) {
+                loader.map_max_entries(map.name, entries);
+            }
+        }
+        let mut ebpf = loader
             .load(OBJECT)
             .context("creating the kernel tables (on kernels before 5.11 or in containers RLIMIT_MEMLOCK may be too low; in a cgroup with little memory, allow more or lower --limits.edges and --limits.owners)")?;
-        let mut maps = BTreeMap::new();
+        let mut parts = Self { maps: BTreeMap::new(), links: BTreeMap::new(), log: None };
         for (name, map) in ebpf.maps() {
             if let Some(data) = data_of(map) {
-                maps.insert(name.to_owned(), data.fd().as_fd().try_clone_to_owned()?);
+                parts.maps.insert(name.to_owned(), data.fd().as_fd().try_clone_to_owned()?);
             }
         }
         // The free lists must be full before the first event.
-        fill(&maps, "EDGE_FREE", FIRST_FREE_SLOT..edges)?;
-        fill(&maps, "OWNER_FREE", OWNER_OVERFLOW + 1..owners)?;
-        fill(&maps, "CLAIM_FREE", FIRST_FREE_CLAIM..rows(&maps, "CLAIM_ROWS")?)?;
-        let log = if options.bpf_log {
-            Some(aya_log::EbpfLogger::init(&mut ebpf).context("opening the kernel programs' log")?)
-        } else {
-            None
-        };
+        SlotTable::<EdgeRow>::fill(&parts, &slot_table::EDGES)?;
+        SlotTable::<OwnerRow>::fill(&parts, &slot_table::OWNERS)?;
+        SlotTable::<FailureRow>::fill(&parts, &slot_table::BIND_FAILURES)?;
+        if options.bpf_log {
+            let log = aya_log::EbpfLogger::init(&mut ebpf);
+            parts.log = Some(log.context("opening the kernel programs' log")?);
+        }
         let btf = aya::Btf::from_sys_fs().context("reading the kernel's types")?;
-        let mut links = BTreeMap::new();
+        let links = &mut parts.links;
         for (hook, planned) in &plan.hooks {
             let Ok(ways) = planned else { continue };
             let missing = hook.after.filter(|name| !matches!(links.get(name), Some(Ok(_))));
-            let link = match missing {
-                Some(name) => Err(format!("without {name} it would tell what is not so")),
-                None => attach(&mut ebpf, ways, &btf, options.cgroup_root.as_deref()),
+            let masked = PARTS.iter().find(|part| {
+                part.hook == hook.name && (part.is_on)(config) && is_masked(part, options)
+            });
+            let link = match (missing, masked) {
+                (Some(name), _) => Err(format!("without {name} it would tell what is not so")),
+                // As if the kernel refused it.
+                (None, Some(part)) => Err(format!("its part {} is disabled", part.name)),
+                (None, None) => attach(&mut ebpf, ways, &btf, options.cgroup_root.as_deref()),
             };
             let attached = link.is_ok();
             links.insert(hook.name, link);
             // After the first, for a tracepoint runs its programs in the order they came in.
-            if let Some(way) = plan.again(hook)
+            if let Some(way) = plan.fallback(hook)
                 && attached
                 && !is_loaded(&ebpf, way)
             {
@@ -114,8 +143,16 @@ impl Parts {
                 links.insert(way.program, link);
             }
         }
-        Ok(Self { maps, links, log })
+        for later in LATER.iter().filter(|later| options.later.contains(&later.program)) {
+            let loaded = load_later(&mut ebpf, later);
+            links.insert(later.program, loaded.map_err(|error| short(&format!("{error:#}"))));
+        }
+        Ok(parts)
     }
+}
+
+fn is_masked(part: &Part, options: &Options) -> bool {
+    options.masked.iter().any(|mask| mask.strip_prefix("part:") == Some(part.name))
 }
 
 fn is_loaded(ebpf: &Ebpf, way: &Way) -> bool {
@@ -134,7 +171,7 @@ fn attach(
         match load_program(ebpf, way, btf, cgroup_root) {
             Ok(link) => return Ok(link),
             Err(error) => {
-                tracing::debug!(program = way.program, "{error:#}");
+                tracing::debug!(way = way.name, "{error:#}");
                 first_error.get_or_insert_with(|| short(&format!("{error:#}")));
             }
         }
@@ -196,24 +233,23 @@ fn load_program(
     Ok(Link { program, link })
 }
 
-fn fill(
-    maps: &BTreeMap<String, OwnedFd>,
-    name: &str,
-    slots: std::ops::Range<u32>,
-) -> anyhow::Result<()> {
-    let Some(fd) = maps.get(name) else { bail!("the kernel object has no map {name}") };
-    let stack = Map::stack(fd.try_clone()?)?;
-    // The lowest on top: rows in use then lie close together.
-    for slot in slots.rev() {
-        stack.push(slot).with_context(|| format!("filling {name}"))?;
+/// Loads a program that is attached another time.
+fn load_later(ebpf: &mut Ebpf, later: &Later) -> anyhow::Result<Link> {
+    let program = ebpf
+        .program_mut(later.program)
+        .ok_or_else(|| anyhow!("the kernel object has no program {}", later.program))?;
+    match later.place {
+        Place::CgroupIngress => {
+            let program: &mut CgroupSkb = program.try_into()?;
+            program.load()?;
+        }
+        Place::Function => {
+            let program: &mut UProbe = program.try_into()?;
+            program.load()?;
+        }
     }
-    Ok(())
-}
-
-/// How many rows a table has.
-fn rows(maps: &BTreeMap<String, OwnedFd>, name: &str) -> anyhow::Result<u32> {
-    let Some(fd) = maps.get(name) else { bail!("the kernel object has no map {name}") };
-    Ok(Map::<u32, ClaimRow>::new(fd.try_clone()?)?.max_entries)
+    let program: &Program = program;
+    Ok(Link { program: program.fd()?.as_fd().try_clone_to_owned()?, link: None })
 }
 
 fn data_of(map: &AyaMap) -> Option<&MapData> {

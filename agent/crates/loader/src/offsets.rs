@@ -1,14 +1,14 @@
-//! Finds out what this kernel's structs look like and fills the knobs of the kernel programs.
+//! Finds out what this kernel's structs look like and fills the config of the kernel programs.
 
 use agent_common::address::{Range, from_ip};
-use agent_common::knobs::{Knobs, MAX_RANGES, MAX_REASONS, MISSING, Offsets};
+use agent_common::config::{Config, MAX_RANGES, MAX_REASONS, MISSING, Offsets};
 use agent_common::reset::{UNKNOWN, cause_of_reason};
 use agent_common::wire::Wire as _;
 use ipnet::IpNet;
 
 use super::btf::Btf;
-use super::hooks::DNS_FIELDS;
 use super::load::{self, Options};
+use super::parts::DNS_ANSWERS;
 
 /// `SOCK_DONE` of include/net/sock.h, where it has been since Linux 2.6.
 const SOCK_DONE: u8 = 1;
@@ -71,28 +71,28 @@ pub fn missing(offsets: &Offsets, fields: &[&'static str]) -> Vec<&'static str> 
 }
 
 /// Everything the kernel programs are told before they are loaded.
-pub fn knobs(btf: &Btf, options: &Options, shards: u32) -> Knobs {
+pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
     let (offsets, masks) = resolve(btf, &options.masked);
-    let mut knobs = Knobs {
+    let mut config = Config {
         offsets,
         shards,
         v6_only_mask: masks.v6_only,
         reuse_mask: masks.reuse,
         reuse_port_mask: masks.reuse_port,
         requests: options.requests.into(),
-        dns: (options.dns && missing(&offsets, DNS_FIELDS).is_empty()).into(),
-        again: load::is_preempted(options).into(),
-        ..Knobs::zeroed()
+        dns: (options.dns && missing(&offsets, DNS_ANSWERS.fields).is_empty()).into(),
+        fallback: load::is_preempted(options).into(),
+        ..Config::zeroed()
     };
     let ranges = options.internal_ranges.iter().take(MAX_RANGES);
-    for (range, network) in knobs.ranges.iter_mut().zip(ranges) {
+    for (range, network) in config.ranges.iter_mut().zip(ranges) {
         *range = range_of(network);
-        knobs.range_count += 1;
+        config.range_count += 1;
     }
-    knobs.causes = [UNKNOWN; MAX_REASONS];
+    config.causes = [UNKNOWN; MAX_REASONS];
     for (name, value) in btf.enum_values("sk_rst_reason") {
         if let Some(cause) =
-            usize::try_from(value).ok().and_then(|value| knobs.causes.get_mut(value))
+            usize::try_from(value).ok().and_then(|value| config.causes.get_mut(value))
         {
             *cause = cause_of_reason(&name);
         }
@@ -102,11 +102,11 @@ pub fn knobs(btf: &Btf, options: &Options, shards: u32) -> Knobs {
         let found = flags.iter().find(|(name, _)| name == flag);
         found.and_then(|(_, bit)| u8::try_from(*bit).ok())
     };
-    knobs.sock_done_bit = bit("SOCK_DONE").unwrap_or(SOCK_DONE);
-    knobs.sock_linger_bit = bit("SOCK_LINGER").unwrap_or(SOCK_LINGER);
-    knobs.sock_rcu_free_bit = bit("SOCK_RCU_FREE").unwrap_or(SOCK_RCU_FREE);
-    knobs.reset_has_reason = (btf.tracepoint_arguments("tcp_send_reset") == Some(3)).into();
-    knobs
+    config.sock_done_bit = bit("SOCK_DONE").unwrap_or(SOCK_DONE);
+    config.sock_linger_bit = bit("SOCK_LINGER").unwrap_or(SOCK_LINGER);
+    config.sock_rcu_free_bit = bit("SOCK_RCU_FREE").unwrap_or(SOCK_RCU_FREE);
+    config.reset_has_reason = (btf.tracepoint_arguments("tcp_send_reset") == Some(3)).into();
+    config
 }
 
 fn range_of(network: &IpNet) -> Range {

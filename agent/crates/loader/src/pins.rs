@@ -2,7 +2,7 @@
 //! the kernel goes on counting, and the next agent takes over where the last one stopped.
 //!
 //! Everything lies in `<directory>/<layout>`, where the layout is a hash of the kernel object,
-//! its knobs and its sizes. Pins of another layout belong to another version: they are removed,
+//! its config and its sizes. Pins of another layout belong to another version: they are removed,
 //! for two versions must not count side by side.
 
 use std::collections::BTreeMap;
@@ -16,37 +16,17 @@ use anyhow::Context as _;
 
 use super::bpf;
 use super::hooks::HOOKS;
+use super::later::LATER;
+use super::maps::{MAPS, Spec};
 use super::object::{Link, Parts};
 
 /// Where pins lie unless told otherwise.
 pub const DIRECTORY: &str = "/sys/fs/bpf/portolan";
 
-/// The maps of the kernel object that must be found again.
-const MAPS: &[&str] = &[
-    "EDGES",
-    "EDGE_ROWS",
-    "EDGE_COUNTERS",
-    "EDGE_FREE",
-    "OWNERS",
-    "OWNER_ROWS",
-    "OWNER_FREE",
-    "ENFORCED",
-    "VERDICTS",
-    "PEERS",
-    "SEEDS",
-    "ATTEMPTS",
-    "CLAIMS",
-    "CLAIM_ROWS",
-    "CLAIM_FREE",
-    "BOUND",
-    "EVENTS",
-    "ANSWERS",
-    "LEDGER",
-    "SOCKETS",
-];
-
-/// A file written last: without it the pins are those of a start that did not finish.
-const COMPLETE: &str = "SOCKETS";
+/// The maps that are pinned, with the files' names.
+fn pinned() -> impl DoubleEndedIterator<Item = (&'static Spec, &'static str)> {
+    MAPS.iter().filter_map(|map| Some((map, map.pin?)))
+}
 
 /// The directory of pins of this layout.
 pub struct Pins {
@@ -77,15 +57,18 @@ impl Pins {
 
     /// What an earlier run left, if it is complete.
     pub fn adopt(&self) -> Option<Parts> {
-        if !self.directory.join(COMPLETE).exists() {
+        // Without the last one they are those of a start that did not finish.
+        let (_, last) = pinned().next_back()?;
+        if !self.directory.join(last).exists() {
             return None;
         }
         let open = |name: &str| bpf::open_pinned(&self.directory.join(name));
         let maps: io::Result<BTreeMap<_, _>> =
-            MAPS.iter().map(|name| Ok(((*name).to_owned(), open(name)?))).collect();
+            pinned().map(|(map, name)| Ok((map.name.to_owned(), open(name)?))).collect();
         let mut links = BTreeMap::new();
-        let again = HOOKS.iter().filter_map(|hook| Some(hook.again.as_ref()?.program));
-        for name in HOOKS.iter().map(|hook| hook.name).chain(again) {
+        let fallbacks = HOOKS.iter().filter_map(|hook| Some(hook.fallback.as_ref()?.program));
+        let later = LATER.iter().map(|later| later.program);
+        for name in HOOKS.iter().map(|hook| hook.name).chain(fallbacks).chain(later) {
             let Ok(program) = open(&program_pin(name)) else { continue };
             let link = open(&link_pin(name)).ok();
             links.insert(name, Ok(Link { program, link }));
@@ -115,12 +98,7 @@ impl Pins {
                     pin(link, &link_pin(hook))?;
                 }
             }
-            for (name, map) in parts.maps.iter().filter(|(name, _)| MAPS.contains(&name.as_str())) {
-                if name != COMPLETE {
-                    pin(map, name)?;
-                }
-            }
-            parts.maps.get(COMPLETE).map_or(Ok(()), |map| pin(map, COMPLETE))
+            pinned().try_for_each(|(map, name)| pin(parts.get(map)?, name))
         })();
         if result.is_err() {
             remove(&self.directory);

@@ -3,8 +3,11 @@
 //! A row that has been still for long is given back in two steps, like a slot of
 //! [`super::tables`].
 
-use agent_common::claim::{CLAIM_GRANTED, CLAIM_OVERFLOW, ClaimKey, ClaimRow, FIRST_FREE_CLAIM};
+use agent_common::attempt::{
+    AttemptKey, BOUND_ROW, FAILURE_OVERFLOW, FIRST_FREE_FAILURE, FailureRow,
+};
 use agent_common::drained::Claim;
+use agent_common::slot_table::Reclaim;
 use hashbrown::HashMap;
 
 use super::tables::{IDLE_SECONDS, IDLE_SECONDS_UNDER_PRESSURE};
@@ -13,22 +16,13 @@ use super::tables::{IDLE_SECONDS, IDLE_SECONDS_UNDER_PRESSURE};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failures {
     /// Who wanted what; all zeros for those that found no row of their own.
-    pub key: ClaimKey,
+    pub key: AttemptKey,
     /// How many.
     pub count: u64,
     /// The process that tried last.
     pub tgid: u32,
     /// When it did, CLOCK_MONOTONIC microseconds.
     pub last_us: u64,
-}
-
-/// What the kernel half is asked to do with a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClaimAction {
-    /// Let new failures no longer find it.
-    Forget(ClaimKey),
-    /// Clear it and offer it again.
-    Free(u32),
 }
 
 /// All rows.
@@ -53,10 +47,10 @@ impl Claims {
         now: u64,
         claims: &[Claim],
         capacity: u64,
-    ) -> (Vec<Failures>, Vec<ClaimAction>) {
+    ) -> (Vec<Failures>, Vec<Reclaim<AttemptKey>>) {
         let pressed = claims.len() as u64 > capacity / 4 * 3;
         let patience = if pressed { IDLE_SECONDS_UNDER_PRESSURE } else { IDLE_SECONDS };
-        let (mut grown, mut actions) = (Vec::new(), Vec::new());
+        let (mut grown, mut reclaim) = (Vec::new(), Vec::new());
         for Claim { slot, row } in claims {
             let known = self.rows.entry(*slot).or_insert_with(|| Known::new(row, now));
             if known.born_us != row.born_us {
@@ -66,31 +60,31 @@ impl Claims {
             if count > 0 {
                 known.count = row.count;
                 known.still_since = now;
-                if *slot != CLAIM_GRANTED {
-                    let ClaimRow { key, tgid, last_us, .. } = *row;
+                if *slot != BOUND_ROW {
+                    let FailureRow { key, tgid, last_us, .. } = *row;
                     grown.push(Failures { key, count, tgid, last_us });
                 }
                 continue;
             }
-            if *slot < FIRST_FREE_CLAIM {
+            if *slot < FIRST_FREE_FAILURE {
                 continue;
             }
             if known.forgotten && known.still_since < now {
-                actions.push(ClaimAction::Free(*slot));
+                reclaim.push(Reclaim::Free(*slot));
             } else if !known.forgotten && now.saturating_sub(known.still_since) >= patience {
                 known.forgotten = true;
                 known.still_since = now;
-                actions.push(ClaimAction::Forget(row.key));
+                reclaim.push(Reclaim::Forget(row.key));
             }
         }
-        for action in &actions {
-            if let ClaimAction::Free(slot) = action
+        for step in &reclaim {
+            if let Reclaim::Free(slot) = step
                 && let Some(known) = self.rows.remove(slot)
             {
                 self.retired += known.count;
             }
         }
-        (grown, actions)
+        (grown, reclaim)
     }
 
     /// Binds found in the rows so far, whatever came of them.
@@ -100,12 +94,12 @@ impl Claims {
 
     /// Failures that found no row of their own.
     pub fn failed_without_row(&self) -> u64 {
-        self.rows.get(&CLAIM_OVERFLOW).map_or(0, |known| known.count)
+        self.rows.get(&FAILURE_OVERFLOW).map_or(0, |known| known.count)
     }
 }
 
 impl Known {
-    fn new(row: &ClaimRow, now: u64) -> Self {
+    fn new(row: &FailureRow, now: u64) -> Self {
         Self { born_us: row.born_us, count: 0, still_since: now, forgotten: false }
     }
 }
@@ -116,7 +110,7 @@ mod tests {
     use agent_common::wire::Wire as _;
 
     fn claim(slot: u32, born_us: u64, count: u64) -> Claim {
-        let mut row = ClaimRow::zeroed();
+        let mut row = FailureRow::zeroed();
         row.key.port = slot as u16;
         (row.born_us, row.count) = (born_us, count);
         Claim { slot, row }
@@ -142,10 +136,10 @@ mod tests {
         let mut claims = Claims::default();
         let row = claim(2, 7, 3);
         claims.update(0, &[row], 100);
-        let (_, actions) = claims.update(IDLE_SECONDS, &[row], 100);
-        assert_eq!(actions, [ClaimAction::Forget(row.row.key)]);
-        let (_, actions) = claims.update(IDLE_SECONDS + 1, &[row], 100);
-        assert_eq!(actions, [ClaimAction::Free(2)]);
+        let (_, reclaim) = claims.update(IDLE_SECONDS, &[row], 100);
+        assert_eq!(reclaim, [Reclaim::Forget(row.row.key)]);
+        let (_, reclaim) = claims.update(IDLE_SECONDS + 1, &[row], 100);
+        assert_eq!(reclaim, [Reclaim::Free(2)]);
         let (grown, _) = claims.update(IDLE_SECONDS + 2, &[claim(2, 9, 2)], 100);
         assert_eq!((counts(&grown), claims.exported()), (vec![(2, 2)], 5));
     }
@@ -155,9 +149,9 @@ mod tests {
         let mut claims = Claims::default();
         claims.update(0, &[claim(2, 7, 3)], 100);
         claims.update(IDLE_SECONDS, &[claim(2, 7, 3)], 100);
-        let (grown, actions) = claims.update(IDLE_SECONDS + 1, &[claim(2, 7, 4)], 100);
-        assert_eq!((counts(&grown), actions), (vec![(2, 1)], vec![]));
-        let (_, actions) = claims.update(IDLE_SECONDS + 2, &[claim(2, 7, 4)], 100);
-        assert_eq!(actions, [ClaimAction::Free(2)]);
+        let (grown, reclaim) = claims.update(IDLE_SECONDS + 1, &[claim(2, 7, 4)], 100);
+        assert_eq!((counts(&grown), reclaim), (vec![(2, 1)], vec![]));
+        let (_, reclaim) = claims.update(IDLE_SECONDS + 2, &[claim(2, 7, 4)], 100);
+        assert_eq!(reclaim, [Reclaim::Free(2)]);
     }
 }

@@ -5,18 +5,10 @@
 //! edge has named it since, it is cleared and offered again.
 
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
+use agent_common::slot_table::Reclaim;
 use hashbrown::{HashMap, HashSet};
 
 use super::tables::IDLE_SECONDS;
-
-/// What the kernel half is asked to do with a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnerAction {
-    /// Let new connections no longer find it.
-    Forget(OwnerKey),
-    /// Clear it and offer it again.
-    Free(u32),
-}
 
 /// All owners.
 #[derive(Default)]
@@ -70,8 +62,8 @@ impl Owners {
     }
 
     /// Says at `now` (seconds, any epoch) which rows are in use, and what to do with the others.
-    pub fn update(&mut self, now: u64, used: &HashSet<u32>) -> Vec<OwnerAction> {
-        let mut actions = Vec::new();
+    pub fn update(&mut self, now: u64, used: &HashSet<u32>) -> Vec<Reclaim<OwnerKey>> {
+        let mut reclaim = Vec::new();
         for (index, owner) in &mut self.rows {
             if used.contains(index) || *index == OWNER_OVERFLOW {
                 owner.unused_since = None;
@@ -79,20 +71,20 @@ impl Owners {
             }
             let since = *owner.unused_since.get_or_insert(now);
             if owner.forgotten && since < now {
-                actions.push(OwnerAction::Free(*index));
+                reclaim.push(Reclaim::Free(*index));
             } else if !owner.forgotten && now.saturating_sub(since) >= IDLE_SECONDS {
                 // From here on it must be unused for another round.
                 owner.forgotten = true;
                 owner.unused_since = Some(now);
-                actions.push(OwnerAction::Forget(owner.row.key));
+                reclaim.push(Reclaim::Forget(owner.row.key));
             }
         }
-        for action in &actions {
-            if let OwnerAction::Free(index) = action {
+        for step in &reclaim {
+            if let Reclaim::Free(index) = step {
                 self.rows.remove(index);
             }
         }
-        actions
+        reclaim
     }
 }
 
@@ -111,11 +103,11 @@ mod tests {
         assert_eq!(owners.update(0, &unused), []);
         assert_eq!(owners.update(1, &used), []);
         assert_eq!(owners.update(2, &unused), []);
-        assert_eq!(owners.update(2 + IDLE_SECONDS, &unused), [OwnerAction::Forget(row.key)]);
+        assert_eq!(owners.update(2 + IDLE_SECONDS, &unused), [Reclaim::Forget(row.key)]);
         // A connection that had found it just before.
         assert_eq!(owners.update(3 + IDLE_SECONDS, &used), []);
         assert_eq!(owners.update(4 + IDLE_SECONDS, &unused), []);
-        assert_eq!(owners.update(5 + IDLE_SECONDS, &unused), [OwnerAction::Free(3)]);
+        assert_eq!(owners.update(5 + IDLE_SECONDS, &unused), [Reclaim::Free(3)]);
         assert!(owners.row(3).is_none());
         assert_eq!(owners.taken(), 1);
     }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use agent_common::drained::Edge;
 use agent_common::edge::{EdgeCounters, EdgeKey, FIRST_FREE_SLOT, ROLE_LISTENER};
 use agent_common::ledger::{CLASSES, CONNECTION, EDGE, REQUEST, RESET};
+use agent_common::slot_table::Reclaim;
 use agent_common::wire::Wire as _;
 use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
@@ -34,15 +35,6 @@ pub const IDLE_SECONDS_UNDER_PRESSURE: u64 = 300;
 const PRESSURE: f64 = 0.75;
 /// Rows that keep what slots have left there; beyond it goes to the row `other`.
 pub const MAX_KEPT: usize = 1024;
-
-/// What the kernel half is asked to do with a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Let new connections no longer find it.
-    Forget(EdgeKey),
-    /// Clear it and offer it again.
-    Free(u32),
-}
 
 /// All rows.
 #[derive(Default)]
@@ -66,7 +58,7 @@ pub struct Updated {
     /// Rows, sorted by their labels.
     pub edges: Vec<EdgeView>,
     /// What to do with slots.
-    pub actions: Vec<Action>,
+    pub reclaim: Vec<Reclaim<EdgeKey>>,
     /// Facts found in the tables so far, by class of the ledger.
     pub exported: [u64; CLASSES],
 }
@@ -85,7 +77,7 @@ impl Tables {
     ) -> Updated {
         let pressed = edges.len() as f64 > capacity as f64 * PRESSURE;
         let patience = if pressed { IDLE_SECONDS_UNDER_PRESSURE } else { IDLE_SECONDS };
-        let mut actions = Vec::new();
+        let mut reclaim = Vec::new();
         let mut moves = Vec::new();
         let mut freed = Vec::new();
         for edge in edges {
@@ -105,11 +97,11 @@ impl Tables {
             if in_use {
                 slot.still_since = now;
             } else if slot.forgotten && slot.still_since < now {
-                actions.push(Action::Free(edge.slot));
+                reclaim.push(Reclaim::Free(edge.slot));
                 freed.push(edge);
             } else if !slot.forgotten && now.saturating_sub(slot.still_since) >= patience {
                 slot.forgotten = true;
-                actions.push(Action::Forget(edge.key));
+                reclaim.push(Reclaim::Forget(edge.key));
             }
         }
         self.settle(moves, now);
@@ -118,7 +110,7 @@ impl Tables {
         for edge in freed {
             self.retire(edge, now);
         }
-        Updated { edges: rows, actions, exported }
+        Updated { edges: rows, reclaim, exported }
     }
 
     /// The labels of a slot.

@@ -20,7 +20,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Connections that became established, by the address behind the server's name; absent for servers that are called by their address.",
         labels: BACKEND,
-        fed_by: "inet_sock_set_state, seed",
+        fed_by: "inet_sock_set_state, bootstrap_tcp",
         render: connections,
     },
     Metric {

@@ -15,7 +15,7 @@ pub(super) const METRICS: &[Metric] = &[Metric {
     kind: Kind::Counter,
     help: "Binds and listens that failed. Holder: who has the port, `none` if nobody does. Port 0: any port was asked for. `portolan ports conflicts` tells why.",
     labels: CONFLICT,
-    fed_by: "bind4, bind6, post_bind4, post_bind6, inet_bind_sk, inet6_bind_sk, settle, bound_sockets, inet_sock_set_state",
+    fed_by: "bind4, bind6, post_bind4, post_bind6, inet_bind_sk, inet6_bind_sk, expire_attempts, bound_sockets, inet_sock_set_state",
     render: conflicts,
 }];
 

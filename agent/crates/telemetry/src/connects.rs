@@ -29,7 +29,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Established connections that have not ended yet.",
         labels: EDGE,
-        fed_by: "inet_sock_set_state, seed",
+        fed_by: "inet_sock_set_state, bootstrap_tcp",
         render: active,
     },
     Metric {
@@ -37,7 +37,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Connections that were established before the agent and taken over when it started; absent where there were none.",
         labels: EDGE,
-        fed_by: "seed",
+        fed_by: "bootstrap_tcp",
         render: preexisting,
     },
 ];

@@ -19,7 +19,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Connection requests a listener dropped, mostly because its accept queue was full.",
         labels: LISTENER,
-        fed_by: "sweep, inet_sock_set_state",
+        fed_by: "iterate_sockets, inet_sock_set_state",
         render: overflows,
     },
     Metric {
@@ -35,7 +35,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Sockets that wait for somebody: TCP sockets that listen, UDP sockets with a port that a program asked for.",
         labels: LISTENER,
-        fed_by: "sweep, bound_sockets, seed_udp",
+        fed_by: "iterate_sockets, bound_sockets, bootstrap_udp",
         render: listeners,
     },
     Metric {
@@ -43,7 +43,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Connections waiting to be accepted.",
         labels: LISTENER,
-        fed_by: "sweep",
+        fed_by: "iterate_sockets",
         render: backlog,
     },
     Metric {
@@ -51,7 +51,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Connections that may wait to be accepted.",
         labels: LISTENER,
-        fed_by: "sweep",
+        fed_by: "iterate_sockets",
         render: backlog_max,
     },
 ];

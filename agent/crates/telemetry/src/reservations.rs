@@ -22,7 +22,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Times that somebody else than the owner took a reserved port (audited; one holder counts once, however long it stays) or was denied it (every attempt).",
         labels: &["port", "protocol", "owner", "offender", "action"],
-        fed_by: "reservations, sweep",
+        fed_by: "reservations, iterate_sockets",
         render: breaches,
     },
 ];

@@ -20,7 +20,7 @@ pub(super) const METRICS: &[Metric] = &[
             "server_namespace",
             "port",
         ],
-        fed_by: "inet_sock_set_state, seed",
+        fed_by: "inet_sock_set_state, bootstrap_tcp",
         render: violations,
     },
     Metric {

@@ -13,7 +13,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Payload bytes handed to the network for the first time.",
         labels: EDGE,
-        fed_by: "sweep, inet_sock_set_state",
+        fed_by: "iterate_sockets, inet_sock_set_state",
         render: sent,
     },
     Metric {
@@ -21,7 +21,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Payload bytes received in order.",
         labels: EDGE,
-        fed_by: "sweep, inet_sock_set_state",
+        fed_by: "iterate_sockets, inet_sock_set_state",
         render: received,
     },
     Metric {
@@ -29,7 +29,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Segments sent again.",
         labels: EDGE,
-        fed_by: "sweep, inet_sock_set_state",
+        fed_by: "iterate_sockets, inet_sock_set_state",
         render: retransmits,
     },
 ];

@@ -1,8 +1,8 @@
 //! Sockets that may be in the way of a bind.
 
 use agent_common::address::to_ip;
+use agent_common::attempt::{IS_V6, REUSE_ADDRESS, REUSE_PORT, V6_ONLY};
 use agent_common::bound::BoundRecord;
-use agent_common::claim::{IS_V6, REUSE_ADDRESS, REUSE_PORT, V6_ONLY};
 
 use linux::diag::{SocketEntry, TIME_WAIT};
 use model::port::{Held, PortState, Protocol};

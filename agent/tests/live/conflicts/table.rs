@@ -138,7 +138,7 @@ fn the_end_of_a_namespace_ends_its_rows() {
 
 /// What was there before the agent is in the table, and goes when it ends.
 #[test]
-fn seed_udp_finds_who_received_datagrams_before_the_agent() {
+fn bootstrap_udp_finds_who_received_datagrams_before_the_agent() {
     needs_kernel!();
     let pair = Pair::new();
     let made = |namespace: &Namespace| -> Vec<OwnedFd> {

@@ -12,7 +12,7 @@ use crate::namespace::{Connection, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
-/// How long a thing that must not come is waited for: twice what `settle` gives a bind or connect.
+/// How long a thing that must not come is waited for: twice what `expire_attempts` gives a bind or connect.
 const ABSENCE: Duration = Duration::from_millis(2500);
 /// How long one that must come is.
 const PRESENCE: Duration = Duration::from_secs(8);
@@ -40,7 +40,7 @@ fn shows(agent: &Agent, with_hook: bool, seen: impl Fn(&Scrape) -> bool) -> bool
 }
 
 #[test]
-fn without_settle_what_is_tried_once_is_not_told() {
+fn without_expire_attempts_what_is_tried_once_is_not_told() {
     needs_kernel!();
     let pair = Pair::new();
     let check = |agent: Agent, with_hook: bool, port: u16| {
@@ -53,7 +53,7 @@ fn without_settle_what_is_tried_once_is_not_told() {
         agent.stop();
     };
     check(Agent::start(), true, NOWHERE.0);
-    if let Some(agent) = without("settle") {
+    if let Some(agent) = without("expire_attempts") {
         check(agent, false, NOWHERE.1);
     }
 }

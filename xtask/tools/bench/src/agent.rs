@@ -150,10 +150,10 @@ mod tests {
     #[test]
     fn runs_are_read_by_hook() {
         let metrics = "# TYPE portolan_hook_runs_total counter\n\
-                       portolan_hook_runs_total{hook=\"sweep\"} 40\n\
-                       portolan_hook_run_seconds_total{hook=\"sweep\"} 0.000008\n\
-                       portolan_hook_attached{hook=\"sweep\"} 1\n";
+                       portolan_hook_runs_total{hook=\"iterate_sockets\"} 40\n\
+                       portolan_hook_run_seconds_total{hook=\"iterate_sockets\"} 0.000008\n\
+                       portolan_hook_attached{hook=\"iterate_sockets\"} 1\n";
         let expected = Runs { count: 40, nanoseconds: 8000 };
-        assert_eq!(runs(metrics), BTreeMap::from([("sweep".to_owned(), expected)]));
+        assert_eq!(runs(metrics), BTreeMap::from([("iterate_sockets".to_owned(), expected)]));
     }
 }

@@ -81,11 +81,11 @@ fn an_idle_slot_is_forgotten_then_freed_and_the_row_keeps_its_total() {
         }
         tables.update(now, &edges, 100, |_| labels("a", Source::Process), |_| false)
     };
-    assert_eq!(update(&mut tables, 0, &edges).actions, []);
+    assert_eq!(update(&mut tables, 0, &edges).reclaim, []);
     let forget = update(&mut tables, IDLE_SECONDS, &edges);
-    assert_eq!(forget.actions, [Action::Forget(edges[0].key)]);
+    assert_eq!(forget.reclaim, [Reclaim::Forget(edges[0].key)]);
     let free = update(&mut tables, IDLE_SECONDS + 1, &edges);
-    assert_eq!(free.actions, [Action::Free(4)]);
+    assert_eq!(free.reclaim, [Reclaim::Free(4)]);
     let after = update(&mut tables, IDLE_SECONDS + 2, &edges[1..]);
     assert_eq!(total(&after), 15);
     assert_eq!(after.exported[CONNECTION], 15);
@@ -100,12 +100,12 @@ fn a_slot_that_moves_after_it_was_forgotten_is_not_freed() {
     let update = |tables: &mut Tables, now, ok| {
         tables
             .update(now, &[edge(4, 1, ok)], 100, |_| labels("a", Source::Process), |_| false)
-            .actions
+            .reclaim
     };
     update(&mut tables, 0, 1);
     assert_eq!(update(&mut tables, IDLE_SECONDS, 1).len(), 1);
     assert_eq!(update(&mut tables, IDLE_SECONDS + 5, 2), []);
-    assert_eq!(update(&mut tables, IDLE_SECONDS + 6, 2), [Action::Free(4)]);
+    assert_eq!(update(&mut tables, IDLE_SECONDS + 6, 2), [Reclaim::Free(4)]);
 }
 
 /// The server's end is `server`, of this entity.
@@ -338,8 +338,8 @@ proptest! {
             let names = ["a", "b", "c"];
             let updated = tables.update(now, &edges, 100, |_| labels(names[name], Source::Process), |_| false);
             prop_assert_eq!(updated.exported[CONNECTION], expected);
-            for action in updated.actions {
-                if let Action::Free(slot) = action {
+            for action in updated.reclaim {
+                if let Reclaim::Free(slot) = action {
                     kernel.remove(&slot);
                 }
             }

@@ -1,4 +1,4 @@
-//! The sweep: what is known of connections and listeners while they are open.
+//! The socket iteration: what is known of connections and listeners while they are open.
 
 use std::io::Write as _;
 use std::net::SocketAddr;

@@ -1,16 +1,15 @@
-//! Binds and connects under way, and those that failed; see [`agent_common::claim`].
+//! Binds and connects under way, and those that failed; see [`agent_common::attempt`].
 
-use agent_common::claim::{
-    Attempt, BUCKET, BUSY, Bucket, CLAIM_GRANTED, CLAIM_OVERFLOW, ClaimKey, FREE, OVERDUE_NS,
-    REFUSED, STEP_CONNECT, STEP_LISTEN, bucket_of,
+use agent_common::attempt::{
+    AttemptKey, BOUND_ROW, BUCKET, BUSY, DENIED, FAILURE_OVERFLOW, FREE, OVERDUE_NS, Pending,
+    PendingBucket, STEP_CONNECT, STEP_LISTEN, bucket_of,
 };
-use agent_common::ledger::{BIND, CLAIMS, CONNECTION, LATE, NO_ATTEMPT};
-use aya_ebpf::bindings::BPF_NOEXIST;
+use agent_common::ledger::{BIND, CONNECTION, LATE, NO_ATTEMPT};
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 
 use crate::atomic;
 use crate::connection;
-use crate::maps::{self, lost, seen, taken};
+use crate::maps::{self, lost, seen};
 use crate::opaque::{forgotten, opaque};
 use crate::sock::Sock;
 
@@ -23,7 +22,7 @@ const EPERM: u16 = 1;
 
 /// The running thread asks for a port. If it had asked before and nothing came of it, that failed.
 #[inline(always)]
-pub fn asked(key: &ClaimKey) {
+pub fn requested(key: &AttemptKey) {
     seen(BIND);
     if !open(key, now_ns()) {
         lost(BIND, NO_ATTEMPT);
@@ -32,7 +31,7 @@ pub fn asked(key: &ClaimKey) {
 
 /// The running thread asks for a connection. If it had asked before and no SYN left, that failed.
 #[inline(always)]
-pub fn connecting(key: &ClaimKey) {
+pub fn connect_requested(key: &AttemptKey) {
     let now = now_ns();
     maps::connects_at(now);
     if !open(key, now) {
@@ -44,7 +43,7 @@ pub fn connecting(key: &ClaimKey) {
 
 /// The running thread's SYN is about to leave: who asked for it, if that is known.
 #[inline(always)]
-pub fn sent() -> Option<u32> {
+pub fn syn_sent() -> Option<u32> {
     let attempt = own(|step| step == STEP_CONNECT)?;
     // SAFETY: a valid map value; ours since `own`.
     let owner = unsafe { (*attempt).key.owner };
@@ -55,9 +54,9 @@ pub fn sent() -> Option<u32> {
 
 /// Remembers what the running thread asks for; whether there was room.
 #[inline(always)]
-fn open(key: &ClaimKey, now: u64) -> bool {
+fn open(key: &AttemptKey, now: u64) -> bool {
     let thread = current_thread();
-    let Some(bucket) = maps::attempts(bucket_of(thread)) else { return false };
+    let Some(bucket) = maps::pending(bucket_of(thread)) else { return false };
     // Twice: what is overdue may be taken by the daemon at the same moment.
     let mut tries = 0;
     while tries < 2 {
@@ -85,15 +84,15 @@ fn open(key: &ClaimKey, now: u64) -> bool {
 
 /// The running thread asks for a port that is refused to it: that has failed already.
 #[inline(always)]
-pub fn refused(key: &ClaimKey) {
+pub fn denied(key: &AttemptKey) {
     seen(BIND);
-    let key = ClaimKey { errno: EPERM, options: key.options | REFUSED, ..*key };
+    let key = AttemptKey { errno: EPERM, options: key.options | DENIED, ..*key };
     failed(&key, current_thread(), now_ns());
 }
 
 /// The running thread got what it had asked for: who asked, if that is known.
 #[inline(always)]
-pub fn granted() -> Option<u32> {
+pub fn bound() -> Option<u32> {
     let Some(attempt) = own(is_bind) else {
         // It was counted as failed already, or nothing was remembered.
         seen(BIND);
@@ -104,7 +103,7 @@ pub fn granted() -> Option<u32> {
     let owner = unsafe { (*attempt).key.owner };
     // SAFETY: as above.
     unsafe { release(attempt, FREE) };
-    count_row(CLAIM_GRANTED, 0, now_ns() / 1000);
+    count_row(BOUND_ROW, 0, now_ns() / 1000);
     Some(owner)
 }
 
@@ -126,7 +125,7 @@ pub fn returned(result: i32) {
 
 /// Counts what has been silent for too long as failed.
 #[inline(always)]
-pub fn settle(bucket: *mut Bucket) {
+pub fn expire(bucket: *mut PendingBucket) {
     let now = now_ns();
     let mut i = 0;
     while i < BUCKET {
@@ -149,7 +148,7 @@ pub fn settle(bucket: *mut Bucket) {
 #[inline(always)]
 pub fn listen_failed(sk: Sock, owner: u32) {
     seen(BIND);
-    let key = ClaimKey {
+    let key = AttemptKey {
         owner,
         netns: sk.netns(),
         address: sk.local(),
@@ -171,7 +170,7 @@ pub fn listen_failed(sk: Sock, owner: u32) {
 /// The verifier may not know which one it is: it would go through the rest of the program once for
 /// every pair of numbers, and before Linux 6.2 that is more than it has patience for.
 #[inline(always)]
-fn place_for(bucket: *mut Bucket, thread: u64, now: u64) -> usize {
+fn place_for(bucket: *mut PendingBucket, thread: u64, now: u64) -> usize {
     let (mut free, mut overdue, mut i) = (BUCKET, BUCKET, 0);
     while i < BUCKET {
         let attempt = at(bucket, opaque(i) & (BUCKET - 1));
@@ -197,9 +196,9 @@ fn place_for(bucket: *mut Bucket, thread: u64, now: u64) -> usize {
 /// The attempt of the running thread, taken; `None` if it has none of that kind. What it tried
 /// before in the other way, and of which nobody has been told yet, stays where it is.
 #[inline(always)]
-fn own(is_it: impl Fn(u8) -> bool) -> Option<*mut Attempt> {
+fn own(is_it: impl Fn(u8) -> bool) -> Option<*mut Pending> {
     let thread = current_thread();
-    let bucket = maps::attempts(bucket_of(thread))?;
+    let bucket = maps::pending(bucket_of(thread))?;
     let mut i = 0;
     while i < BUCKET {
         let attempt = at(bucket, opaque(i) & (BUCKET - 1));
@@ -228,7 +227,7 @@ fn is_bind(step: u8) -> bool {
 
 /// Takes a place whatever is in it, unless somebody is at it: the token that was there.
 #[inline(always)]
-fn take(attempt: *mut Attempt) -> Option<u64> {
+fn take(attempt: *mut Pending) -> Option<u64> {
     // SAFETY: a valid map value; volatile, because others write it.
     unsafe {
         let token = core::ptr::read_volatile(&raw const (*attempt).token);
@@ -244,7 +243,7 @@ fn take(attempt: *mut Attempt) -> Option<u64> {
 /// # Safety
 /// The token must be [`BUSY`] by the caller's own doing.
 #[inline(always)]
-unsafe fn release(attempt: *mut Attempt, token: u64) {
+unsafe fn release(attempt: *mut Pending, token: u64) {
     // SAFETY: a valid map value. An exchange, not a store: what was written before it is seen
     // before it.
     unsafe { atomic::compare_swap(&raw mut (*attempt).token, BUSY, token) };
@@ -252,23 +251,23 @@ unsafe fn release(attempt: *mut Attempt, token: u64) {
 
 /// The attempt in a place that is ours failed; it began at `token`.
 #[inline(always)]
-fn failed_in(attempt: *mut Attempt, token: u64) {
+fn failed_in(attempt: *mut Pending, token: u64) {
     // SAFETY: a valid map value; nobody else touches it while it is ours.
     let (key, thread) = unsafe { ((*attempt).key, (*attempt).thread) };
     failed(&key, thread, token);
 }
 
-fn failed(key: &ClaimKey, thread: u64, began_ns: u64) {
+fn failed(key: &AttemptKey, thread: u64, began_ns: u64) {
     if key.step == STEP_CONNECT {
         return connection::unsent(key);
     }
-    count_row(row(key), (thread >> 32) as u32, began_ns / 1000);
+    let row = maps::bind_failures().find_or_take(key, FAILURE_OVERFLOW, |_| {});
+    count_row(row, (thread >> 32) as u32, began_ns / 1000);
 }
 
 #[inline(always)]
 fn count_row(index: u32, tgid: u32, at_us: u64) {
-    let (_, rows, _) = maps::claims();
-    if let Some(row) = rows.get_ptr_mut(index) {
+    if let Some(row) = maps::bind_failures().rows.get_ptr_mut(index) {
         // SAFETY: a valid map value; time and process are those of one of the last to come.
         unsafe {
             atomic::add(&raw mut (*row).count, 1);
@@ -278,34 +277,10 @@ fn count_row(index: u32, tgid: u32, at_us: u64) {
     }
 }
 
-/// The row of this kind of failure, taken if it has none; without a free one [`CLAIM_OVERFLOW`].
 #[inline(always)]
-fn row(key: &ClaimKey) -> u32 {
-    let (claims, rows, free) = maps::claims();
-    if let Some(row) = claims.get_ptr(key) {
-        // SAFETY: a valid map value.
-        return unsafe { *row };
-    }
-    let Ok(Some(slot)) = free.pop() else { return CLAIM_OVERFLOW };
-    taken(CLAIMS, slot);
-    let Some(row) = rows.get_ptr_mut(slot) else { return CLAIM_OVERFLOW };
-    // SAFETY: a valid map value that nobody else holds: the slot was just taken from the stack.
-    unsafe { (*row).key = *key };
-    if claims.insert(key, slot, BPF_NOEXIST.into()).is_err() {
-        // Another CPU was faster, or the map is full (it has as many entries as there are rows).
-        let _ = free.push(slot, 0);
-        // SAFETY: a valid map value.
-        return claims.get_ptr(key).map_or(CLAIM_OVERFLOW, |row| unsafe { *row });
-    }
-    // SAFETY: as above; written last, it publishes the row.
-    unsafe { core::ptr::write_volatile(&raw mut (*row).born_us, now_ns() / 1000) };
-    slot
-}
-
-#[inline(always)]
-fn at(bucket: *mut Bucket, index: usize) -> *mut Attempt {
+fn at(bucket: *mut PendingBucket, index: usize) -> *mut Pending {
     // SAFETY: every caller's index is below BUCKET.
-    unsafe { (&raw mut (*bucket).attempts).cast::<Attempt>().add(index) }
+    unsafe { (&raw mut (*bucket).attempts).cast::<Pending>().add(index) }
 }
 
 #[inline(always)]

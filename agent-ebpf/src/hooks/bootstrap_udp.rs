@@ -20,16 +20,17 @@ pub struct Context {
 
 #[unsafe(link_section = "iter/udp")]
 #[unsafe(no_mangle)]
-extern "C" fn seed_udp(ctx: *const Context) -> i32 {
+extern "C" fn bootstrap_udp(ctx: *const Context) -> i32 {
     // SAFETY: the kernel passes a valid context; each load is checked by the verifier.
     let sk = unsafe { core::ptr::read_volatile(&raw const (*ctx).udp_sk) };
     if sk.is_null() {
         return 0;
     }
     let sk = Sock(sk);
-    if let Some(seed) = maps::seed(sk.cookie()) {
+    if let Some(known) = maps::preexisting(sk.cookie()) {
         // SAFETY: a valid map value.
-        let (owner, tgid) = unsafe { (owners::by_key(&(*seed).owner, (*seed).tgid), (*seed).tgid) };
+        let (owner, tgid) =
+            unsafe { (owners::by_key(&(*known).owner, (*known).tgid), (*known).tgid) };
         binds::found(sk, owner, tgid);
     }
     0

@@ -122,11 +122,11 @@ offsets! { 204;
     skb_head = "sk_buff"."head",
     /// Offset of the transport header in it.
     skb_transport_header = "sk_buff"."transport_header",
-    /// Byte that holds the IPv6-only flag; see [`Knobs::v6_only_mask`].
+    /// Byte that holds the IPv6-only flag; see [`Config::v6_only_mask`].
     v6_only = "sock_common"."skc_ipv6only",
-    /// Byte that holds `SO_REUSEADDR`; see [`Knobs::reuse_mask`].
+    /// Byte that holds `SO_REUSEADDR`; see [`Config::reuse_mask`].
     reuse = "sock_common"."skc_reuse",
-    /// Byte that holds `SO_REUSEPORT`; see [`Knobs::reuse_port_mask`].
+    /// Byte that holds `SO_REUSEPORT`; see [`Config::reuse_port_mask`].
     reuse_port = "sock_common"."skc_reuseport",
     /// The device a socket is bound to.
     device = "sock_common"."skc_bound_dev_if",
@@ -148,7 +148,7 @@ offsets! { 204;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Knobs: 1312 {
+    pub struct Config: 1312 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -177,8 +177,8 @@ crate::wire! {
         pub reuse_port_mask: u8,
         /// 1 if answers of DNS servers are handed over.
         pub dns: u8,
-        /// 1 if programs are preempted, so that second ones are attached.
-        pub again: u8,
+        /// 1 if programs are preempted, so that fallback programs are attached.
+        pub fallback: u8,
         /// Always zero.
         pub zero: [u8; 2],
     }

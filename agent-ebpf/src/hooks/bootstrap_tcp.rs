@@ -6,7 +6,7 @@
 use core::ffi::c_void;
 
 use agent_common::edge::ROLE_CLIENT;
-use agent_common::seed::STRANGERS_TOO;
+use agent_common::preexisting::UNKNOWN_TOO;
 
 use crate::maps::{self, socket};
 use crate::sock::{CLOSE, LISTEN, SYN_RECV, Sock};
@@ -22,7 +22,7 @@ pub struct Context {
 
 #[unsafe(link_section = "iter/tcp")]
 #[unsafe(no_mangle)]
-extern "C" fn seed(ctx: *const Context) -> i32 {
+extern "C" fn bootstrap_tcp(ctx: *const Context) -> i32 {
     // SAFETY: the kernel passes a valid context; each load is checked by the verifier.
     let common = unsafe { core::ptr::read_volatile(&raw const (*ctx).sk_common) };
     if common.is_null() {
@@ -35,12 +35,12 @@ extern "C" fn seed(ctx: *const Context) -> i32 {
     if state == CLOSE || state == SYN_RECV || socket(sk.0).is_some() {
         return 0;
     }
-    let (owner, tgid, role) = match maps::seed(sk.cookie()) {
+    let (owner, tgid, role) = match maps::preexisting(sk.cookie()) {
         // SAFETY: a valid map value.
-        Some(seed) => unsafe {
-            (owners::by_key(&(*seed).owner, (*seed).tgid), (*seed).tgid, (*seed).role)
+        Some(known) => unsafe {
+            (owners::by_key(&(*known).owner, (*known).tgid), (*known).tgid, (*known).role)
         },
-        None if maps::seed(STRANGERS_TOO).is_none() => return 0,
+        None if maps::preexisting(UNKNOWN_TOO).is_none() => return 0,
         None => (owners::nobody(sk.netns()), 0, ROLE_CLIENT),
     };
     if state == LISTEN {

@@ -1,4 +1,4 @@
-//! The sweep: visits every socket that has our state, brings its slot up to date and lists the
+//! The socket iteration: visits every socket that has our state, brings its slot up to date and lists the
 //! listeners. Run by the daemon, so that the hooks on the request path need not.
 //!
 //! Iterator `bpf_sk_storage_map` (net/core/bpf_sk_storage.c, since 5.9): all network namespaces,
@@ -50,7 +50,7 @@ impl Context {
 
 #[unsafe(link_section = "iter/bpf_sk_storage_map")]
 #[unsafe(no_mangle)]
-extern "C" fn sweep(ctx: *const Context) -> i32 {
+extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
     let Some((sk, seq)) = Context::socket(ctx) else { return 0 };
     // SAFETY: each load is checked by the verifier.
     unsafe {

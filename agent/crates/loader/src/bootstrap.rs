@@ -1,29 +1,29 @@
 //! Hands the sockets that were there before us to the kernel half: writes what was found
-//! into a map and runs the seed program in every network namespace.
+//! into a map and runs the bootstrap programs in every network namespace.
 
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use agent_common::owner::OwnerKey;
-use agent_common::seed::{STRANGERS_TOO, Seed};
+use agent_common::preexisting::{Preexisting, UNKNOWN_TOO};
 use agent_common::wire::Wire as _;
 use anyhow::Context as _;
 
 use super::bpf;
 use super::load::Kernel;
 
-/// Seeds at a time: what the map holds, with room for [`STRANGERS_TOO`].
+/// Sockets at a time: what the map holds, with room for [`UNKNOWN_TOO`].
 const BATCH: usize = 60_000;
 
 impl Kernel {
     /// Takes over `sockets`, each with its cookie, then those that are not among them (they get no
     /// owner). `everywhere` runs what it is given inside every network namespace.
-    pub fn seed(
+    pub fn bootstrap(
         &mut self,
-        sockets: impl IntoIterator<Item = (u64, Seed)>,
+        sockets: impl IntoIterator<Item = (u64, Preexisting)>,
         everywhere: impl Fn(&RunInside<'_>),
     ) -> anyhow::Result<()> {
-        let programs = [self.program("seed")?, self.program("seed_udp")?];
+        let programs = [self.program("bootstrap_tcp")?, self.program("bootstrap_udp")?];
         let programs: Vec<_> = programs.into_iter().flatten().collect();
         let run = || {
             for program in &programs {
@@ -36,18 +36,18 @@ impl Kernel {
             if batch.is_empty() {
                 break;
             }
-            for (cookie, seed) in &batch {
-                self.seeds.insert(cookie, seed).context("writing seeds")?;
+            for (cookie, known) in &batch {
+                self.preexisting.insert(cookie, known).context("writing sockets from before")?;
             }
             run();
             for (cookie, _) in &batch {
-                self.seeds.remove(cookie).context("removing seeds")?;
+                self.preexisting.remove(cookie).context("removing sockets from before")?;
             }
         }
-        let nobody = Seed { owner: OwnerKey::zeroed(), ..Seed::zeroed() };
-        self.seeds.insert(&STRANGERS_TOO, &nobody).context("writing seeds")?;
+        let nobody = Preexisting { owner: OwnerKey::zeroed(), ..Preexisting::zeroed() };
+        self.preexisting.insert(&UNKNOWN_TOO, &nobody).context("writing sockets from before")?;
         run();
-        self.seeds.remove(&STRANGERS_TOO).context("removing seeds")?;
+        self.preexisting.remove(&UNKNOWN_TOO).context("removing sockets from before")?;
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 
 use core::ffi::c_void;
 
-use crate::{claims, maps};
+use crate::{attempts, maps};
 
 /// `struct bpf_iter__bpf_map_elem`.
 #[repr(C)]
@@ -17,7 +17,7 @@ pub struct Context {
 
 #[unsafe(link_section = "iter/bpf_map_elem")]
 #[unsafe(no_mangle)]
-extern "C" fn settle(ctx: *const Context) -> i32 {
+extern "C" fn expire_attempts(ctx: *const Context) -> i32 {
     // SAFETY: the kernel passes a valid context; each load is checked by the verifier.
     let key = unsafe { core::ptr::read_volatile(&raw const (*ctx).key) };
     if key.is_null() {
@@ -25,8 +25,8 @@ extern "C" fn settle(ctx: *const Context) -> i32 {
     }
     // SAFETY: as above.
     let index = unsafe { core::ptr::read_volatile(key) };
-    if let Some(bucket) = maps::attempts(index) {
-        claims::settle(bucket);
+    if let Some(bucket) = maps::pending(index) {
+        attempts::expire(bucket);
     }
     0
 }

@@ -1,13 +1,17 @@
-//! Claims: what programs ask for with bind(2), listen(2) and connect(2), and do not get.
+//! Attempts: what programs request with bind(2), listen(2) and connect(2), while it is pending, and
+//! what of it failed.
 //!
-//! A bind is told by two cgroup hooks: one when the program asks, one when it got the port. An
-//! attempt lies open between them, in the bucket of its thread; a thread can only be in one bind
-//! at a time, so its next one, or a second of silence, says that the last one failed. Failures of
-//! one kind share a row of counters; what the kernel does not tell of them (the errno, where no
-//! function exit can be hooked, and the holder of the port) is found out by user space.
+//! A bind passes two cgroup hooks: one when the program requests a port, one when the socket is
+//! bound. In between the attempt is *pending*, in the bucket of its thread; a thread can only be in
+//! one bind at a time, so its next one, or a second of silence, says that the last one failed.
+//! Failures of one kind share a row of counters; what the kernel does not tell of them (the errno,
+//! where no function exit can be hooked, and the holder of the port) is found out by user space.
 //!
-//! A connect lies open in the same way, from the moment a program asks until the SYN is about to
-//! leave; one that the kernel refused counts on its edge ([`crate::edge::EdgeCounters::unsent`]).
+//! A connect is pending in the same way, from the moment a program requests it until the SYN is
+//! about to leave; one that the kernel refused counts on its edge
+//! ([`crate::edge::EdgeCounters::unsent`]).
+
+use crate::slot_table::BIND_FAILURES;
 
 /// The program called bind.
 pub const STEP_BIND: u8 = 0;
@@ -30,24 +34,24 @@ pub const BOUND_BEFORE: u8 = 16;
 /// The thread had CAP_NET_BIND_SERVICE.
 pub const MAY_BIND_PRIVILEGED: u8 = 32;
 
-/// The port is reserved for another service, and refused by us.
-pub const REFUSED: u8 = 64;
+/// The port is reserved for another service, and denied by our own hook.
+pub const DENIED: u8 = 64;
 
 /// Row 0 takes failures that found no row of their own.
-pub const CLAIM_OVERFLOW: u32 = 0;
+pub const FAILURE_OVERFLOW: u32 = 0;
 /// Row 1 counts binds that succeeded; nothing else of them is kept there.
-pub const CLAIM_GRANTED: u32 = 1;
+pub const BOUND_ROW: u32 = 1;
 /// The first row that belongs to somebody.
-pub const FIRST_FREE_CLAIM: u32 = 2;
+pub const FIRST_FREE_FAILURE: u32 = 2;
 
 /// Threads whose attempts share a bucket.
 pub const BUCKET: usize = 8;
 /// Buckets, a power of two.
 pub const BUCKETS: u32 = 512;
 
-/// [`Attempt::token`]: nobody's.
+/// [`Pending::token`]: nobody's.
 pub const FREE: u64 = 0;
-/// [`Attempt::token`]: somebody is writing or reading; nobody else may.
+/// [`Pending::token`]: somebody is writing or reading; nobody else may.
 pub const BUSY: u64 = 1;
 
 /// A bind that has said nothing for so long has failed, nanoseconds. Between the two hooks the
@@ -57,7 +61,7 @@ pub const OVERDUE_NS: u64 = 1_000_000_000;
 
 crate::wire! {
     /// What makes a row of failures: who wanted what, how.
-    pub struct ClaimKey: 40 {
+    pub struct AttemptKey: 40 {
         /// Row of the owner of the calling process.
         pub owner: u32,
         /// Inode number of the socket's network namespace.
@@ -77,16 +81,16 @@ crate::wire! {
         /// `STEP_*`.
         pub step: u8,
         /// The socket's options, the thread's rights, and our own verdict: [`REUSE_ADDRESS`] to
-        /// [`REFUSED`].
+        /// [`DENIED`].
         pub options: u8,
         /// Always zero.
         pub zero: u8,
     }
 
     /// Failures of one kind. `born_us` is written last: a row without it is not in use.
-    pub struct ClaimRow: 72 {
-        /// Who wanted what; all zeros in the rows below [`FIRST_FREE_CLAIM`].
-        pub key: ClaimKey,
+    pub struct FailureRow: 72 {
+        /// Who wanted what; all zeros in the rows below [`FIRST_FREE_FAILURE`].
+        pub key: AttemptKey,
         /// When the row was taken, CLOCK_MONOTONIC microseconds; 0 = free.
         pub born_us: u64,
         /// How many.
@@ -100,21 +104,25 @@ crate::wire! {
     }
 
     /// A bind under way. Whoever changes `token` by compare-and-swap owns the rest.
-    pub struct Attempt: 56 {
+    pub struct Pending: 56 {
         /// [`FREE`], [`BUSY`], or when it began, CLOCK_MONOTONIC nanoseconds.
         pub token: u64,
         /// The thread (process id in the upper half).
         pub thread: u64,
         /// What it asked for.
-        pub key: ClaimKey,
+        pub key: AttemptKey,
     }
 
     /// Attempts of threads that fall into the same bucket.
-    pub struct Bucket: 448 {
+    pub struct PendingBucket: 448 {
         /// One per thread.
-        pub attempts: [Attempt; BUCKET],
+        pub attempts: [Pending; BUCKET],
     }
 }
+
+crate::slot_row! { FailureRow {
+    key: AttemptKey, table: BIND_FAILURES, reserved: FIRST_FREE_FAILURE, ledger: None
+} }
 
 /// The bucket of a thread.
 #[inline(always)]

@@ -1,0 +1,100 @@
+//! Slot tables, the hooks' half: find a slot, or take one and publish its row. The life of a row
+//! and what user space does with it: [`agent_common::slot_table`].
+
+use agent_common::ledger::MAP_ERROR;
+use agent_common::slot_table::SlotRow;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
+use aya_ebpf::btf_maps::{Array, HashMap, Stack};
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+
+use crate::maps::{lost, seen, taken};
+
+/// Key → slot.
+pub type Index<R, const SLOTS: usize> = HashMap<<R as SlotRow>::Key, u32, SLOTS>;
+/// Slot → row, mapped into user space.
+pub type Rows<R, const SLOTS: usize> = Array<R, SLOTS, { BPF_F_MMAPABLE as usize }>;
+/// Slots that nobody has.
+pub type Free<const SLOTS: usize> = Stack<u32, SLOTS>;
+
+/// The maps of a slot table.
+pub struct SlotTable<R: SlotRow, const SLOTS: usize> {
+    /// Written by hooks (new key) and user space (key forgotten).
+    pub index: &'static Index<R, SLOTS>,
+    /// Written by hooks, cleared by user space.
+    pub rows: &'static Rows<R, SLOTS>,
+    /// Filled by user space, taken by hooks.
+    pub free: &'static Free<SLOTS>,
+}
+
+impl<R: SlotRow, const SLOTS: usize> SlotTable<R, SLOTS> {
+    /// The slot of a key, if it has one.
+    #[inline(always)]
+    pub fn find(&self, key: &R::Key) -> Option<u32> {
+        // SAFETY: a valid map value.
+        self.index.get_ptr(key).map(|slot| unsafe { *slot })
+    }
+
+    /// The slot of a key, taken if it has none; `overflow`, one of the reserved slots, without a
+    /// free one. See [`Self::take`].
+    #[inline(always)]
+    pub fn find_or_take(&self, key: &R::Key, overflow: u32, fill: impl FnOnce(*mut R)) -> u32 {
+        match self.find(key) {
+            Some(slot) => slot,
+            None => self.take(key, overflow, fill),
+        }
+    }
+
+    /// Takes a slot for a key that was not found. `fill` is called only if there is one, and
+    /// writes what the row says beside its key; a row may hold what its last owner left.
+    #[inline(always)]
+    pub fn take(&self, key: &R::Key, overflow: u32, fill: impl FnOnce(*mut R)) -> u32 {
+        if let Some((class, _)) = R::LEDGER {
+            seen(class);
+        }
+        let Ok(Some(slot)) = self.free.pop() else {
+            count_full::<R>();
+            return overflow;
+        };
+        taken(R::TABLE, slot);
+        let Some(row) = self.rows.get_ptr_mut(slot) else {
+            count_error::<R>();
+            return overflow;
+        };
+        // SAFETY: a valid map value that nobody else holds: the slot was just taken from the
+        // stack. The key is the row's first field.
+        unsafe { row.cast::<R::Key>().write(*key) };
+        fill(row);
+        if self.index.insert(key, slot, BPF_NOEXIST.into()).is_err() {
+            // Another CPU was faster, or the index is full (it has as many entries as there are
+            // rows).
+            let _ = self.free.push(slot, 0);
+            if let Some(slot) = self.find(key) {
+                // This is not a new key after all.
+                count_error::<R>();
+                return slot;
+            }
+            count_full::<R>();
+            return overflow;
+        }
+        // SAFETY: as above; `born_us` lies in the row, aligned. Written last, it publishes the row.
+        unsafe {
+            let born_us = row.cast::<u8>().add(R::BORN_US).cast::<u64>();
+            core::ptr::write_volatile(born_us, bpf_ktime_get_ns() / 1000);
+        }
+        slot
+    }
+}
+
+#[inline(always)]
+fn count_full<R: SlotRow>() {
+    if let Some((class, full)) = R::LEDGER {
+        lost(class, full);
+    }
+}
+
+#[inline(always)]
+fn count_error<R: SlotRow>() {
+    if let Some((class, _)) = R::LEDGER {
+        lost(class, MAP_ERROR);
+    }
+}

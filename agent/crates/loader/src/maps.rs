@@ -1,0 +1,194 @@
+//! Every map of the kernel object: its name, how large it is, whether it is pinned, who reads it.
+//!
+//! What each holds and who writes it is said where it is declared, in `agent-ebpf/src/maps.rs`. A
+//! test compares the two.
+
+use agent_common::config::Config;
+use agent_common::edge::EdgeRow;
+use agent_common::owner::OwnerRow;
+use agent_common::slot_table::SlotRow as _;
+
+use super::load::Options;
+
+/// A map of the kernel object.
+#[derive(Debug)]
+pub struct Spec {
+    /// Its name in the object.
+    pub name: &'static str,
+    /// How many entries it has.
+    pub size: Size,
+    /// The file it is pinned under, if the next agent needs it to go on; no dots.
+    pub pin: Option<&'static str>,
+    /// Who in user space opens it.
+    pub reader: Reader,
+}
+
+/// How many entries, or bytes, a map has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// As declared.
+    Declared,
+    /// One for each edge.
+    Edges,
+    /// One for each edge and shard.
+    EdgeShards,
+    /// One for each owner.
+    Owners,
+    /// Bytes, as configured for rings.
+    Ring,
+}
+
+/// Who in user space opens a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Nobody: hooks among themselves.
+    Hooks,
+    /// [`super::drain`].
+    Drain,
+    /// [`super::ports`].
+    Ports,
+    /// [`super::bootstrap`].
+    Bootstrap,
+    /// [`super::enforcement`].
+    Enforcement,
+    /// [`super::load`], when it takes over what is pinned.
+    Load,
+    /// aya's own.
+    Library,
+}
+
+/// Edge → slot.
+pub const EDGES: Spec = pinned("EDGES", Size::Edges, Reader::Drain);
+/// Slot → edge.
+pub const EDGE_ROWS: Spec = pinned("EDGE_ROWS", Size::Edges, Reader::Drain);
+/// Slots that no edge has.
+pub const EDGE_FREE: Spec = pinned("EDGE_FREE", Size::Edges, Reader::Drain);
+/// Slot × shard → counters.
+pub const EDGE_COUNTERS: Spec = pinned("EDGE_COUNTERS", Size::EdgeShards, Reader::Drain);
+/// Owner → row.
+pub const OWNERS: Spec = pinned("OWNERS", Size::Owners, Reader::Drain);
+/// Rows of owners.
+pub const OWNER_ROWS: Spec = pinned("OWNER_ROWS", Size::Owners, Reader::Drain);
+/// Rows that no owner has.
+pub const OWNER_FREE: Spec = pinned("OWNER_FREE", Size::Owners, Reader::Drain);
+/// Kind of failed bind → row.
+pub const BIND_FAILURES: Spec = pinned("BIND_FAILURES", Size::Declared, Reader::Ports);
+/// Rows of failed binds.
+pub const BIND_FAIL_ROWS: Spec = pinned("BIND_FAIL_ROWS", Size::Declared, Reader::Ports);
+/// Rows that no kind of failed bind has.
+pub const BIND_FAIL_FREE: Spec = pinned("BIND_FAIL_FREE", Size::Declared, Reader::Ports);
+/// Binds and connects under way.
+pub const PENDING: Spec = pinned("PENDING", Size::Declared, Reader::Ports);
+/// Who bound a socket.
+pub const BOUND: Spec = pinned("BOUND", Size::Declared, Reader::Ports);
+/// Ports that are refused to others than their service.
+pub const ENFORCED: Spec = pinned("ENFORCED", Size::Declared, Reader::Enforcement);
+/// Verdicts on who asks for such a port.
+pub const VERDICTS: Spec = pinned("VERDICTS", Size::Declared, Reader::Enforcement);
+/// Sockets from before the start.
+pub const PREEXISTING: Spec = pinned("PREEXISTING", Size::Declared, Reader::Bootstrap);
+/// Notes of clients to servers of one namespace.
+pub const PEERS: Spec = pinned("PEERS", Size::Declared, Reader::Hooks);
+/// Detail records.
+pub const EVENTS: Spec = pinned("EVENTS", Size::Ring, Reader::Drain);
+/// Answers of DNS servers.
+pub const ANSWERS: Spec = pinned("ANSWERS", Size::Ring, Reader::Drain);
+/// What was seen and lost.
+pub const LEDGER: Spec = pinned("LEDGER", Size::Declared, Reader::Drain);
+/// What the programs were loaded with.
+pub const CONFIG: Spec = Spec {
+    name: ".rodata.config",
+    size: Size::Declared,
+    pin: Some("CONFIG"),
+    reader: Reader::Load,
+};
+/// State of each socket.
+pub const SOCKETS: Spec = pinned("SOCKETS", Size::Declared, Reader::Drain);
+
+/// All of them.
+pub const MAPS: &[Spec] = &[
+    EDGES,
+    EDGE_ROWS,
+    EDGE_FREE,
+    EDGE_COUNTERS,
+    OWNERS,
+    OWNER_ROWS,
+    OWNER_FREE,
+    BIND_FAILURES,
+    BIND_FAIL_ROWS,
+    BIND_FAIL_FREE,
+    PENDING,
+    BOUND,
+    ENFORCED,
+    VERDICTS,
+    PREEXISTING,
+    PEERS,
+    EVENTS,
+    ANSWERS,
+    LEDGER,
+    CONFIG,
+    SOCKETS,
+    private("OWNER_SCRATCH", Reader::Hooks),
+    private("EVENT_RATES", Reader::Hooks),
+    private("ANSWER_RATES", Reader::Hooks),
+    private("ANSWER_ROOM", Reader::Hooks),
+    private("HANDLED", Reader::Hooks),
+    private(".rodata", Reader::Hooks),
+    private("AYA_LOGS", Reader::Library),
+];
+
+const fn pinned(name: &'static str, size: Size, reader: Reader) -> Spec {
+    Spec { name, size, pin: Some(name), reader }
+}
+
+/// Not pinned: programs that go on keep it, and nobody else needs it.
+const fn private(name: &'static str, reader: Reader) -> Spec {
+    Spec { name, size: Size::Declared, pin: None, reader }
+}
+
+impl Size {
+    /// How many entries that is; `None` as declared.
+    pub fn entries(self, options: &Options, config: &Config) -> Option<u32> {
+        let edges = options.edges.saturating_add(EdgeRow::RESERVED);
+        match self {
+            Self::Declared => None,
+            Self::Edges => Some(edges),
+            Self::EdgeShards => Some(edges.saturating_mul(config.shards)),
+            Self::Owners => Some(options.owners.saturating_add(OwnerRow::RESERVED)),
+            Self::Ring => Some(options.ring_bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::object::OBJECT;
+    use super::*;
+
+    #[test]
+    fn the_table_lists_the_objects_maps_and_no_others() {
+        let object = aya_obj::Object::parse(OBJECT).unwrap();
+        let theirs: BTreeSet<&str> = object.maps.keys().map(String::as_str).collect();
+        let ours: BTreeSet<&str> = MAPS.iter().map(|map| map.name).collect();
+        assert_eq!(ours, theirs);
+        assert_eq!(ours.len(), MAPS.len(), "a name comes twice");
+    }
+
+    #[test]
+    fn every_hook_way_names_a_program_of_the_object() {
+        let object = aya_obj::Object::parse(OBJECT).unwrap();
+        let programs: BTreeSet<&str> = object.programs.keys().map(String::as_str).collect();
+        let used: BTreeSet<&str> = super::super::hooks::programs().collect();
+        assert_eq!(used, programs);
+    }
+
+    #[test]
+    fn the_kernel_keeps_every_name_whole_and_pins_have_no_dots() {
+        for map in MAPS {
+            assert!(map.name.len() <= 15, "{}", map.name);
+            assert!(map.pin.is_none_or(|pin| !pin.contains('.')), "{}", map.name);
+        }
+    }
+}
