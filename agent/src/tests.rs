@@ -20,6 +20,7 @@ fn every_hook_feeds_a_metric_and_every_hook_that_a_metric_names_exists() {
 const LAYERS: &[(&str, &[&str])] = &[
     ("agent-common", &[]),
     ("api-types", &[]),
+    ("client", &["api-types"]),
     ("linux", &["agent-common"]),
     ("loader", &["agent-common"]),
     ("model", &["agent-common"]),
@@ -32,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "agent-common",
             "api-types",
             "server",
+            "client",
             "discovery",
             "linux",
             "loader",

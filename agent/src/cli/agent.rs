@@ -9,9 +9,10 @@ use crate::config::Config;
 pub(super) const ABOUT: &str = "\
 Run the agent in the foreground until SIGTERM or SIGINT.
 
-Needs root, or CAP_BPF and CAP_PERFMON and more for more (--show-privileges), and a kernel from 5.15
-on with BTF. What a kernel lacks is said at the start, in /api/v1/status and in
-portolan_hook_attached; the rest works. Once it runs, it gives up what it does not need any more.";
+Requires Linux 5.15 or later with BTF, and root or capabilities: CAP_BPF, CAP_PERFMON and those that
+--show-privileges lists. Features that the kernel lacks are disabled and reported: in the log, in
+`portolan status` and in portolan_hook_attached. After the start the agent drops the capabilities
+that it no longer needs.";
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -22,17 +23,17 @@ Examples:
   portolan agent --config /etc/portolan.toml --show-privileges
 
 Paths: /metrics /healthz /readyz /api/v1/status /api/v1/edges /api/v1/listeners
-/api/v1/conflicts /api/v1/reservations /api/v1/services and a page at /. Changes: control.sock in
-the run directory, through portolan ports and portolan services.";
+/api/v1/conflicts /api/v1/reservations /api/v1/services and a web page at /. Changes are made with
+`portolan ports` and `portolan services`, through control.sock in the run directory.";
 
 #[derive(Debug, Args)]
 pub(super) struct AgentArgs {
     #[command(flatten)]
     overrides: Overrides,
-    /// Show which capabilities this configuration takes on this host, for how long and why, and end
+    /// Show the capabilities that this configuration requires on this host, for how long and why, and exit
     #[arg(long)]
     show_privileges: bool,
-    /// How to show them
+    /// Output format of --show-privileges
     #[arg(long, value_enum, default_value_t, requires = "show_privileges")]
     output: Output,
 }

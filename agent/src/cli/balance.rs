@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::client::Target;
+use super::target::Target;
 use super::{Output, human, print, window};
 use api_types::{Backend, Balance, BalanceGroup, BalanceVerdict, Distribution};
 
@@ -14,9 +14,9 @@ Examples:
   portolan balance api --window 1m
   portolan balance --output json | jq '.groups[] | select(.requests.verdict == \"unbalanced\")'
 
-The share of a backend is what it got of what the client sent to all backends of that server and
-port. It should be the same for all, or as balance.weights says, within 5 percentage points. With
-too few samples chance alone explains more than that, and nothing is said.";
+The share of a backend is its part of what the client sent to all backends of that server and port.
+Load is balanced if every share is within 5 percentage points of the expected one, which is equal
+for all or set by balance.weights. With too few samples there is no verdict.";
 
 /// Cells of a bar.
 const WIDTH: usize = 20;
@@ -26,9 +26,9 @@ const WIDTH: usize = 20;
 pub(super) struct BalanceArgs {
     #[command(flatten)]
     target: Target,
-    /// Servers to show; all with more than one backend if none is named.
+    /// Services to show [default: all with more than one backend].
     services: Vec<String>,
-    /// What happened in this time up to now, at most 5m.
+    /// Time window up to now, at most 5m.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = window::parse)]
     window: u64,
 }
@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &BalanceArgs) -> anyhow::Result<()> {
     let body = target.text(&format!("/api/v1/balance{query}"))?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&target.read(&body)?, !services.is_empty())),
+        Output::Table => print(&text(&client::read(&body)?, !services.is_empty())),
     }
 }
 
@@ -54,13 +54,13 @@ fn text(answer: &Balance, with_single: bool) -> String {
     }
     if text.is_empty() {
         return if with_single {
-            "No connection to these services has been seen.\n".to_owned()
+            "No connections to these services yet.\n".to_owned()
         } else {
-            "No service with more than one backend has been seen.\n".to_owned()
+            "No service has more than one backend.\n".to_owned()
         };
     }
     // Writing into a String cannot fail.
-    let _ = writeln!(text, "\nover the last {} s", answer.window.seconds);
+    let _ = writeln!(text, "\nover the last {}", human::span(answer.window.seconds));
     text
 }
 
@@ -68,9 +68,9 @@ fn push_group(text: &mut String, group: &BalanceGroup) {
     let BalanceGroup { client, client_namespace, server, server_namespace, port, .. } = group;
     let _ = writeln!(
         text,
-        "{} → {}:{port}",
+        "{} → {}",
         human::full_name(client_namespace, client),
-        human::full_name(server_namespace, server)
+        human::endpoint(server_namespace, server, *port)
     );
     let label = |share: &Backend| match &share.instance {
         Some(instance) => format!("{} {instance}", share.backend),
@@ -93,7 +93,7 @@ fn push_group(text: &mut String, group: &BalanceGroup) {
             let part = part.unwrap_or_default();
             let _ = writeln!(
                 text,
-                "    {:longest$}  {}  {:>5}  {:>6}  due {}",
+                "    {:longest$}  {}  {:>5}  {:>6}  expected {}",
                 label(share),
                 bar(part),
                 human::percent(part),
@@ -110,7 +110,7 @@ fn verdict(spread: &Distribution) -> String {
         BalanceVerdict::Balanced => format!("balanced, within {deviation:.1} points"),
         BalanceVerdict::Unbalanced => format!("UNBALANCED, off by {deviation:.1} points"),
         BalanceVerdict::TooFew => {
-            format!("too few to tell ({} of at least {})", spread.total, spread.minimum)
+            format!("too few samples ({} of at least {})", spread.total, spread.minimum)
         }
     }
 }
@@ -127,18 +127,18 @@ mod tests {
     use server::convert;
 
     #[test]
-    fn shares_are_bars_with_what_is_due() {
+    fn shares_are_bars_beside_what_is_expected() {
         let answer = convert::balance(&snapshot(), 300, &[]);
         assert_eq!(
             text(&answer, false),
             "\
 prod/shop → postgres:5432
-  connections: too few to tell (12 of at least 400)
-    10.0.0.2:5432  ███████████████·····    75%       9  due 50%
-    10.0.0.3:5432  █████···············    25%       3  due 50%
+  connections: too few samples (12 of at least 400)
+    10.0.0.2:5432  ███████████████·····    75%       9  expected 50%
+    10.0.0.3:5432  █████···············    25%       3  expected 50%
   requests: UNBALANCED, off by 25.0 points
-    10.0.0.2:5432  ███████████████·····    75%     600  due 50%
-    10.0.0.3:5432  █████···············    25%     200  due 50%
+    10.0.0.2:5432  ███████████████·····    75%     600  expected 50%
+    10.0.0.3:5432  █████···············    25%     200  expected 50%
 
 over the last 100 s
 "
@@ -148,6 +148,6 @@ over the last 100 s
     #[test]
     fn without_backends_it_says_so() {
         let answer = convert::balance(&snapshot(), 300, &["nobody".to_owned()]);
-        assert_eq!(text(&answer, true), "No connection to these services has been seen.\n");
+        assert_eq!(text(&answer, true), "No connections to these services yet.\n");
     }
 }

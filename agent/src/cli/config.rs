@@ -12,19 +12,19 @@ use crate::config::{ConfigError, Loaded, segments};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Say whether the configuration is valid, and the effective values with where they come from.
+    /// Validate the configuration; show effective values and where they come from.
     #[command(
         after_long_help = "Exit code 0 if it is valid, 2 if not.\n\nExamples:\n  portolan config check --config portolan.toml\n  PORTOLAN_LOG_LEVEL=loud portolan config check --output json"
     )]
     Check(CheckArgs),
-    /// Write the effective configuration as a TOML file with comments.
+    /// Print the effective configuration as a TOML file with comments.
     #[command(after_long_help = "Example:\n  portolan config show > portolan.toml")]
     Show(ShowArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// How to say it.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
@@ -56,9 +56,13 @@ pub(super) fn run(command: &ConfigCommand) -> anyhow::Result<()> {
 fn checked_text(loaded: &Loaded) -> String {
     let mut text = "ok\n".to_owned();
     for setting in SETTINGS {
-        let value = (setting.show)(&loaded.config).unwrap_or_else(|| "automatic".to_owned());
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "{} = {value}  ({})", setting.key, loaded.origin(setting.key));
+        let _ = match (setting.show)(&loaded.config) {
+            Ok(value) => {
+                writeln!(text, "{} = {value}  ({})", setting.key, loaded.origin(setting.key))
+            }
+            Err(unset) => writeln!(text, "{} = (unset: {unset})", setting.key),
+        };
     }
     text.push_str(&segments::text(&loaded.config.segments));
     for warning in &loaded.warnings {
@@ -99,8 +103,8 @@ fn file_text(loaded: &Loaded) -> String {
         }
         let _ = writeln!(text, "\n# {}.", setting.help);
         let _ = match (setting.show)(&loaded.config) {
-            Some(value) => writeln!(text, "{name} = {value}"),
-            None => writeln!(text, "# {name} = "),
+            Ok(value) => writeln!(text, "{name} = {value}"),
+            Err(unset) => writeln!(text, "# Unset: {unset}.\n# {name} ="),
         };
     }
     text.push_str(&segments::text(&loaded.config.segments));
@@ -143,7 +147,8 @@ mod tests {
             text.contains("log.level = \"debug\"  (environment variable PORTOLAN_LOG_LEVEL)\n"),
             "{text}"
         );
-        assert!(text.contains("limits.edges = automatic  (default)\n"));
+        assert!(text.contains("otlp.endpoint = (unset: metrics are not pushed)\n"), "{text}");
+        assert!(!text.contains("automatic"), "{text}");
     }
 
     #[test]
@@ -154,7 +159,7 @@ mod tests {
         let good = answer(config::load(None, [], &[]));
         assert_eq!(good["ok"], true);
         assert_eq!(good["config"]["web"]["listen_address"], "127.0.0.1:10062");
-        assert_eq!(good["config"]["sweep_interval"], "1s");
+        assert_eq!(good["config"]["collection_interval"], "1s");
         assert_eq!(good["origins"]["pin"], "default");
         let level = ("PORTOLAN_LOG_LEVEL".to_owned(), "loud".to_owned());
         let bad = answer(config::load(None, [level], &[]));

@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 
 use clap::{Args, ValueEnum};
 
-use super::client::Target;
 use super::table::{self, Column};
+use super::target::Target;
 use super::{Output, human, print};
-use api_types::{Edge, Edges, Latency, Role};
+use api_types::{Edge, Edges, Latency, Role, Source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,27 +16,31 @@ Examples:
   portolan edges --sort failed
   portolan edges --output json | jq -r '.edges[] | [.client, .server, .request.p99_seconds] | @tsv'
 
-An edge between two services of this host is seen by both sides and so has two rows; --role shows
-one. P50 and P99 are of requests, RTT is the median. Numbers count from the start of the agent.";
+An edge between two services of this host is counted on both sides and has two rows; --role shows
+one. P50 and P99 are request latencies, RTT is the median. Numbers are totals since the agent
+started; `portolan map --window 1m` shows the last minute.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct EdgesArgs {
     #[command(flatten)]
     target: Target,
-    /// Rows counted by this side.
+    /// Show edges counted on this side.
     #[arg(long, value_enum, default_value_t)]
     role: RoleChoice,
-    /// What comes first; numbers descend.
+    /// Sort by this column; numbers descend.
     #[arg(long, value_enum, default_value_t)]
     sort: Sort,
+    /// Also show rows without a client: resets without a connection, and listeners.
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum RoleChoice {
-    /// The side that connected.
+    /// The connecting side.
     Client,
-    /// The side that accepted.
+    /// The accepting side.
     Server,
     /// Both.
     #[default]
@@ -89,7 +93,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 pub(super) fn run(arguments: &EdgesArgs) -> anyhow::Result<()> {
-    let EdgesArgs { target, role, sort } = arguments;
+    let EdgesArgs { target, role, sort, all } = arguments;
     let body = target.text(match role {
         RoleChoice::Client => "/api/v1/edges?role=client",
         RoleChoice::Server => "/api/v1/edges?role=server",
@@ -97,24 +101,37 @@ pub(super) fn run(arguments: &EdgesArgs) -> anyhow::Result<()> {
     })?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(target.read(&body)?, *sort, table::room())),
+        Output::Table => print(&text(client::read(&body)?, *sort, *all, table::room())),
     }
 }
 
-fn text(answer: Edges, sort: Sort, room: Option<usize>) -> String {
-    let mut edges: Vec<Edge> =
-        answer.edges.into_iter().filter(|edge| edge.role != Role::Listener).collect();
+fn text(answer: Edges, sort: Sort, all: bool, room: Option<usize>) -> String {
+    let mut edges = answer.edges;
+    edges.retain(|edge| all || !is_without_client(edge));
     if edges.is_empty() {
-        return "No connection has been seen yet.\n".to_owned();
+        return "No connections yet.\n".to_owned();
     }
     sort.apply(&mut edges);
     let rows: Vec<Vec<String>> = edges.iter().map(row).collect();
-    table::render(COLUMNS, &rows, room)
+    table::render(COLUMNS, &rows, room) + "totals since the agent started\n"
+}
+
+/// Whether a row counts what belongs to no connection of a client.
+fn is_without_client(edge: &Edge) -> bool {
+    edge.role == Role::Listener || (edge.client == "any" && edge.client_source == Source::Unknown)
+}
+
+fn client(edge: &Edge) -> String {
+    match (is_without_client(edge), edge.port) {
+        (true, 0) => "(resets without a connection)".to_owned(),
+        (true, _) => "(listener)".to_owned(),
+        (false, _) => human::full_name(&edge.client_namespace, &edge.client),
+    }
 }
 
 fn row(edge: &Edge) -> Vec<String> {
     vec![
-        human::full_name(&edge.client_namespace, &edge.client),
+        client(edge),
         human::full_name(&edge.server_namespace, &edge.server),
         edge.port.to_string(),
         edge.role.as_str().to_owned(),
@@ -190,11 +207,12 @@ mod tests {
     #[test]
     fn a_pipe_gets_every_column_in_human_units() {
         assert_eq!(
-            text(answer(), Sort::Requests, None),
+            text(answer(), Sort::Requests, false, None),
             "\
 CLIENT     SERVER     PORT  ROLE    CONNECTS  FAILED  ACTIVE  REQUESTS    P50    P99    RTT    SENT  RECEIVED  RETRANS  RESETS
 prod/shop  postgres   5432  client        10       3       5         7  50 ms   12 s  50 µs  123 kB   7.65 MB        3       3
 internet   prod/shop  8080  server         5       0       0         1  80 µs  80 µs      -     0 B     500 B        0       0
+totals since the agent started
 "
         );
     }
@@ -202,7 +220,7 @@ internet   prod/shop  8080  server         5       0       0         1  80 µs  
     #[test]
     fn eighty_columns_are_never_exceeded() {
         for room in [80, 100, 120, 200] {
-            let text = text(answer(), Sort::Requests, Some(room));
+            let text = text(answer(), Sort::Requests, false, Some(room));
             assert!(text.lines().all(|line| line.chars().count() <= room), "{room}:\n{text}");
             for title in ["CLIENT", "SERVER", "PORT", "FAILED", "REQUESTS", "P99"] {
                 assert!(text.contains(title), "{room}: {title}");
@@ -213,7 +231,7 @@ internet   prod/shop  8080  server         5       0       0         1  80 µs  
     #[test]
     fn the_chosen_number_descends() {
         let check = |sort, first: &str| {
-            let text = text(answer(), sort, None);
+            let text = text(answer(), sort, false, None);
             assert!(text.lines().nth(1).is_some_and(|line| line.starts_with(first)), "{sort:?}");
         };
         check(Sort::Name, "internet");
@@ -225,6 +243,8 @@ internet   prod/shop  8080  server         5       0       0         1  80 µs  
     #[test]
     fn without_edges_that_is_said() {
         let nothing = Edges { timestamp: Timestamp::from_seconds(0.0), edges: Vec::new() };
-        assert_eq!(text(nothing, Sort::Name, None), "No connection has been seen yet.\n");
+        assert_eq!(text(nothing, Sort::Name, false, None), "No connections yet.\n");
+        let all = text(answer(), Sort::Name, true, None);
+        assert!(all.contains("(listener)"), "{all}");
     }
 }

@@ -1,8 +1,24 @@
-//! Numbers as people read them.
+//! Numbers and names as people read them.
+
+use std::net::SocketAddr;
 
 /// A service as people write it: with its namespace, if it has one.
 pub(super) fn full_name(namespace: &str, name: &str) -> String {
     if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+}
+
+/// A service with a port, as sockets are written.
+pub(super) fn endpoint(namespace: &str, name: &str, port: u16) -> String {
+    match name.parse() {
+        Ok(address) if namespace.is_empty() => SocketAddr::new(address, port).to_string(),
+        _ => format!("{}:{port}", full_name(namespace, name)),
+    }
+}
+
+/// A count with its noun in the right number.
+pub(super) fn counted(n: u64, one: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{} {one}{plural}", count(n))
 }
 
 /// A count: exact up to five digits, then with a suffix.
@@ -102,6 +118,17 @@ mod tests {
         assert_eq!((percent(0.5).as_str(), percent(1.0 / 11.0).as_str()), ("50%", "9.1%"));
         assert_eq!((span(90.4).as_str(), span(600.0).as_str()), ("90 s", "10 min"));
         assert_eq!(span(86_400.0), "24 h");
+    }
+
+    #[test]
+    fn endpoints_are_written_as_sockets_and_counts_agree_with_their_noun() {
+        assert_eq!(endpoint("prod", "db", 5432), "prod/db:5432");
+        assert_eq!(endpoint("", "2001:db8::1", 80), "[2001:db8::1]:80");
+        assert_eq!(endpoint("", "192.0.2.1", 80), "192.0.2.1:80");
+        assert_eq!(
+            (counted(1, "reset").as_str(), counted(2, "reset").as_str()),
+            ("1 reset", "2 resets")
+        );
     }
 
     #[test]

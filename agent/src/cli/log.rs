@@ -74,7 +74,7 @@ impl<S: Subscriber> Layer<S> for Limit {
         };
         for LeftOut { place, lines } in over {
             tracing::warn!(
-                "{lines} more lines from {place} were left out: at most {LINES} of a kind are written in {} s",
+                "{lines} more lines from {place} were suppressed: at most {LINES} of each kind are logged in {} s",
                 WINDOW.as_secs()
             );
         }

@@ -22,8 +22,8 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(super) struct PagesArgs {
-    /// Write one page for each command into this directory, which must be there, and not just the
-    /// first one to standard output
+    /// Write a page for each command into this directory, which must exist [default: the first page
+    /// to standard output]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
 }

@@ -5,46 +5,45 @@ use std::fmt::Write as _;
 
 use clap::{Args, ValueEnum};
 
-use super::client::Target;
+use super::target::Target;
 use super::{Output, human, print, window};
 use api_types::{Map, MapEdge};
 
 const EXAMPLES: &str = "\
 Examples:
-  portolan map                                      everything, as a tree from the outermost clients on
-  portolan map --window 1m                          what went on in the last minute
-  portolan map api postgres                         what leads to these services, and where they lead
+  portolan map                                      everything, as a tree that starts at the clients
+  portolan map --window 1m                          only the last minute
+  portolan map api postgres                         only these services, their clients and dependencies
   portolan map --format mermaid > map.mmd           for Markdown: GitHub, GitLab and others draw it
   portolan map --format dot | dot -Tsvg > map.svg
   portolan map --output json | jq '.edges[] | select(.failed > 0)'
 
-A connection between two services of this host is drawn once, with the numbers of its client's
-side. Rates are over the time since the agent started, or over --window. FAILED are attempts to
-connect that failed.";
+A connection between two services of this host is drawn once, with the numbers of the client side.
+Rates are averages since the agent started, or over --window; `failed` counts failed connects.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct MapArgs {
     #[command(flatten)]
     target: Target,
-    /// Services to draw the surroundings of; all if none is named.
+    /// Services to draw with their clients and dependencies [default: all].
     services: Vec<String>,
-    /// How to draw it.
+    /// Drawing format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Only what happened in this time up to now, at most 5m [default: since the agent started].
+    /// Time window up to now, at most 5m [default: since the agent started].
     #[arg(long, value_name = "DURATION", value_parser = window::parse)]
     window: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For the terminal.
+    /// A tree for the terminal.
     #[default]
     Tree,
     /// A Mermaid flowchart.
     Mermaid,
-    /// For Graphviz.
+    /// A Graphviz graph.
     Dot,
     /// The agent's JSON, as with --output json.
     Json,
@@ -56,7 +55,7 @@ pub(super) fn run(arguments: &MapArgs) -> anyhow::Result<()> {
     if target.output == Output::Json || *format == Format::Json {
         return print(&format!("{}\n", body.trim_end()));
     }
-    let map: Map = target.read(&body)?;
+    let map: Map = client::read(&body)?;
     print(&match format {
         Format::Mermaid => mermaid(&map),
         Format::Dot => dot(&map),
@@ -94,14 +93,14 @@ fn summary(traffic: &MapEdge) -> String {
         words.push(format!("{} failed", human::count(traffic.failed)));
     }
     if traffic.resets > 0 {
-        words.push(format!("{} resets", human::count(traffic.resets)));
+        words.push(human::counted(traffic.resets, "reset"));
     }
     words.join(", ")
 }
 
 fn tree(map: &Map) -> String {
     if map.edges.is_empty() {
-        return "No connection has been seen in that time.\n".to_owned();
+        return "No connections in that time.\n".to_owned();
     }
     let mut outgoing: BTreeMap<Node<'_>, Vec<&MapEdge>> = BTreeMap::new();
     let mut served: BTreeSet<Node<'_>> = BTreeSet::new();
@@ -112,7 +111,7 @@ fn tree(map: &Map) -> String {
         }
     }
     let mut drawing = Drawing { outgoing, drawn: BTreeSet::new(), text: String::new() };
-    // Those whom nobody calls, then one of each circle that is left.
+    // Those that are only clients, then one of each cycle that is left.
     let clients: Vec<Node<'_>> = drawing.outgoing.keys().copied().collect();
     let (inner, outer): (Vec<_>, Vec<_>) =
         clients.into_iter().partition(|node| served.contains(node));
@@ -125,7 +124,7 @@ fn tree(map: &Map) -> String {
     if map.unattributed_connections > 0 {
         let _ = writeln!(
             drawing.text,
-            "({} connections found no row and are not drawn; raise limits.edges)",
+            "({} connections are not drawn because the edge table was full; raise limits.edges)",
             map.unattributed_connections
         );
     }
@@ -151,9 +150,8 @@ impl<'a> Drawing<'a> {
             // Writing into a String cannot fail.
             let _ = writeln!(
                 self.text,
-                "{indent}{branch}{}:{}  {}{}",
-                full_name(server),
-                edge.port,
+                "{indent}{branch}{}  {}{}",
+                human::endpoint(server.0, server.1, edge.port),
                 summary(edge),
                 if again { "  (see above)" } else { "" }
             );
@@ -276,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_starts_where_nobody_calls_and_draws_no_branch_twice() {
+    fn a_tree_starts_at_pure_clients_and_draws_no_branch_twice() {
         assert_eq!(
             tree(&shop()),
             "\
@@ -300,7 +298,7 @@ web
         );
         let own = map(vec![edge("a", "a", 1, 20, 0)]);
         assert_eq!(tree(&own), "a\n└─ a:1  1 req/s, p99 2 ms  (see above)\n");
-        assert_eq!(tree(&map(vec![])), "No connection has been seen in that time.\n");
+        assert_eq!(tree(&map(vec![])), "No connections in that time.\n");
     }
 
     #[test]

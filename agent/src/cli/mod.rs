@@ -1,13 +1,11 @@
 //! The command line: `portolan agent`, and the commands that talk to a running one.
 //!
-//! Every error is one sentence with its mend on standard error. Exit codes: 0 done, 1 failed, 2
+//! Every error is one sentence with its fix on standard error. Exit codes: 0 done, 1 failed, 2
 //! the command line or the configuration is wrong.
 
 mod agent;
 mod balance;
-mod client;
 mod config;
-mod control;
 mod edges;
 mod human;
 mod log;
@@ -20,6 +18,7 @@ mod segments;
 mod services;
 mod status;
 mod table;
+mod target;
 mod watch;
 mod window;
 
@@ -30,34 +29,35 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, ConfigError};
 
-const ABOUT: &str = "See every TCP connection of this host, by service: who talks to whom, how often, how fast, and what fails";
+const ABOUT: &str = "Observe every TCP connection of this host by service: who talks to whom, how often, how fast, and what fails";
 
 const EXAMPLES: &str = "\
 Examples:
-  portolan agent                                   start it; metrics at http://127.0.0.1:10062/metrics
+  portolan agent                                   start the agent; metrics at http://127.0.0.1:10062/metrics
   portolan agent --web.listen-address 0.0.0.0:10062 --log.format json
   portolan edges                                   who talks to whom, as a table
-  portolan edges --role client --sort p99          the slowest calls of this host's services first
+  portolan edges --role client --sort p99          slowest outgoing calls of this host first
   portolan edges --output json | jq '.edges[] | select(.connects.refused)'
-  portolan ports                                   who has which port
-  portolan ports conflicts --since 1h              who wanted a port and did not get it, why, and the mend
-  portolan ports reserve 5432 --for postgres       keep a port for a service
-  portolan ports free --near 8080                  a port that nobody has
-  portolan services                                services, where they are and how well
-  portolan map --window 1m                         the same as a tree, of the last minute
-  portolan balance                                 do the backends of a service get what is due?
-  portolan segments violations                     who connects to whom although it is not allowed
-  portolan status                                  what is seen, what is not and why, what was lost
-  portolan config check --config portolan.toml     is this file valid, and what would it mean?
+  portolan ports                                   ports and the processes that hold them
+  portolan ports conflicts --since 1h              failed binds of the last hour, the cause and the fix
+  portolan ports reserve 5432 --for postgres       reserve a port for a service
+  portolan ports free --near 8080                  find a free port
+  portolan services                                services with ports and health
+  portolan map --window 1m                         service graph of the last minute, as a tree
+  portolan balance                                 is load spread evenly over backends?
+  portolan segments violations                     connections that the segment rules do not allow
+  portolan status                                  what the agent sees, what it cannot see, what it dropped
+  portolan status --url https://node7:10062 --ca-file ca.pem --user ann --password-file pw
+  portolan config check --config portolan.toml     validate a configuration file
   portolan config show > portolan.toml             a file to start from
-  portolan agent --show-privileges                 which capabilities it takes, for how long, and why
+  portolan agent --show-privileges                 required capabilities, for how long, and why
 
 Every flag of `portolan agent` is also an environment variable and a key of the configuration
 file; `portolan agent --help` names them. Flags win over the environment, the environment over
 the file.";
 
 #[derive(Debug, Parser)]
-#[command(name = "portolan", version, about = ABOUT, after_long_help = EXAMPLES, after_help = "More, with examples: portolan help")]
+#[command(name = "portolan", version, about = ABOUT, after_long_help = EXAMPLES, after_help = "Examples: portolan help")]
 #[command(arg_required_else_help = true, infer_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
@@ -69,39 +69,38 @@ enum Command {
     /// Run the agent in the foreground until SIGTERM or SIGINT.
     #[command(long_about = agent::ABOUT, after_long_help = agent::EXAMPLES)]
     Agent(agent::AgentArgs),
-    /// Check or show the configuration.
+    /// Validate or print the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Show who talks to whom, from a running agent.
+    /// List connections between services: how often, how fast, what fails.
     Edges(edges::EdgesArgs),
-    /// Show who has which port and who wanted one and did not get it; keep ports for services and
-    /// hand out free ones.
+    /// List ports and bind conflicts; reserve ports.
     Ports(ports::PortsArgs),
-    /// Show services, where they are and how well; name those that nothing else can name.
+    /// List services with ports and health; register names by hand.
     Services(services::ServicesArgs),
-    /// Draw who talks to whom, from a running agent.
+    /// Draw the graph of services.
     Map(map::MapArgs),
-    /// Show how the load of services spreads over their backends.
+    /// Is load spread evenly over the backends of a service?
     Balance(balance::BalanceArgs),
-    /// Show which segments of the network connect, and which may.
+    /// Show connections between network segments, and which are allowed.
     Segments(segments::SegmentsArgs),
-    /// Show what a running agent sees, what it cannot see and why, and what it lost.
-    Status(client::Target),
-    /// Write the manual pages.
+    /// Show what the agent sees, what it cannot see and why, and what it dropped.
+    Status(target::Target),
+    /// Generate man pages.
     #[command(after_long_help = manual::PAGES_EXAMPLES)]
     Man(manual::PagesArgs),
-    /// Write what a shell needs to complete command lines.
+    /// Generate shell completions.
     #[command(after_long_help = manual::COMPLETIONS_EXAMPLES)]
     Completions(manual::CompletionsArgs),
 }
 
-/// How an answer is written.
+/// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// For people.
+    /// Text for people.
     #[default]
     Table,
-    /// For programs: the agent's JSON.
+    /// JSON for programs.
     Json,
 }
 

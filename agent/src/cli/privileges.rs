@@ -50,11 +50,11 @@ fn text(shown: &Shown<'_>) -> String {
     };
     let mut text = String::new();
     // Writing into a String cannot fail.
-    let _ = writeln!(text, "to start:    {}", names(&shown.start));
-    let _ = writeln!(text, "kept after:  {}", names(&shown.kept));
+    let _ = writeln!(text, "required at start:  {}", names(&shown.start));
+    let _ = writeln!(text, "kept after start:   {}", names(&shown.kept));
     let _ = writeln!(
         text,
-        "then:        no_new_privs; {} system calls allowed, others: {}",
+        "seccomp:            no_new_privs; {} system calls allowed, others: {}",
         shown.system_calls, shown.seccomp
     );
     let mut feature = "";
@@ -64,8 +64,8 @@ fn text(shown: &Shown<'_>) -> String {
             feature = one.feature;
         }
         let span = match one.needed {
-            Span::Start => "at the start",
-            Span::Always => "as long as it runs",
+            Span::Start => "at start",
+            Span::Always => "while it runs",
         };
         let _ = writeln!(text, "  {}, {span}", one.capability);
         let _ = writeln!(text, "    why:     {}", one.why);

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
 
-use super::client::Target;
 use super::table::{self, Column};
+use super::target::Target;
 use super::{Output, human, print};
 use api_types::{SegmentEvent, SegmentPair, SegmentVerdict, Segments};
 
@@ -29,10 +29,9 @@ Segments are declared in the agent's configuration file:
   [segments.monitoring]
   namespaces = [\"monitoring\"]
 
-Who is in a segment by service is so whatever its namespace, and by namespace whatever its address;
-of networks the longest prefix wins. Segments may connect to themselves, and to others only if
-allowed. What comes from or goes to `outside` (in no segment) is judged only by rules that say
-`outside`. Nothing is ever blocked.";
+A service is matched by its name first, then by its namespace, then by the longest network prefix.
+Segments may connect to themselves, and to others only if a rule allows it. Traffic from or to
+`outside` (in no segment) is checked only by rules that name `outside`. Nothing is ever blocked.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
@@ -45,7 +44,7 @@ pub(super) struct SegmentsArgs {
 
 #[derive(Debug, Subcommand)]
 enum SegmentsCommand {
-    /// List connections that are not allowed, with both ends.
+    /// List connections that the rules do not allow, with both ends.
     Violations(Target),
 }
 
@@ -73,8 +72,8 @@ pub(super) fn run(arguments: &SegmentsArgs) -> anyhow::Result<()> {
     let body = target.text("/api/v1/segments")?;
     match (target.output, command) {
         (Output::Json, _) => print(&format!("{}\n", body.trim_end())),
-        (Output::Table, None) => print(&matrix(&target.read(&body)?)),
-        (Output::Table, Some(_)) => print(&violations(&target.read(&body)?, table::room())),
+        (Output::Table, None) => print(&matrix(&client::read(&body)?)),
+        (Output::Table, Some(_)) => print(&violations(&client::read(&body)?, table::room())),
     }
 }
 
@@ -115,7 +114,7 @@ fn matrix(answer: &Segments) -> String {
     let mut text = aligned(&rows);
     let total: u64 = answer.violations.iter().map(|violation| violation.connections).sum();
     text.push_str(
-        "\nok: allowed; no: not allowed; -: neither; with the connections seen since the agent started\n",
+        "\nok: allowed; no: not allowed; -: no rule; numbers are connections since the agent started\n",
     );
     // Writing into a String cannot fail.
     let _ = if total > 0 {
@@ -125,7 +124,7 @@ fn matrix(answer: &Segments) -> String {
             human::count(total)
         )
     } else {
-        writeln!(text, "no connection was seen that is not allowed")
+        writeln!(text, "all connections were allowed")
     };
     text
 }
@@ -149,7 +148,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
 
 fn violations(answer: &Segments, room: Option<usize>) -> String {
     if answer.events.is_empty() {
-        return "No connection was seen that is not allowed.\n".to_owned();
+        return "No violations.\n".to_owned();
     }
     let address = |address: Option<std::net::IpAddr>| {
         address.map_or_else(|| "-".to_owned(), |address| address.to_string())
@@ -161,7 +160,7 @@ fn violations(answer: &Segments, room: Option<usize>) -> String {
             human::full_name(&event.client_namespace, &event.client),
             address(event.client_address),
             event.client_segment.clone(),
-            format!("{}:{}", human::full_name(&event.server_namespace, &event.server), event.port),
+            human::endpoint(&event.server_namespace, &event.server, event.port),
             address(event.server_address),
             event.server_segment.clone(),
             human::count(event.connections),
@@ -171,7 +170,7 @@ fn violations(answer: &Segments, room: Option<usize>) -> String {
     let rows: Vec<_> = answer.events.iter().rev().map(row).collect();
     let mut text = table::render(VIOLATIONS, &rows, room);
     if answer.dropped_events > 0 {
-        let _ = writeln!(text, "({} older ones are not kept)", answer.dropped_events);
+        let _ = writeln!(text, "({} older ones were dropped)", answer.dropped_events);
     }
     text
 }
@@ -199,7 +198,7 @@ backend      no        ok       ok        no
 database     no        no       ok        no
 monitoring   ok        ok       ok        ok
 
-ok: allowed; no: not allowed; -: neither; with the connections seen since the agent started
+ok: allowed; no: not allowed; -: no rule; numbers are connections since the agent started
 12 connections are not allowed; `portolan segments violations` lists them
 "
         );
@@ -208,7 +207,7 @@ ok: allowed; no: not allowed; -: neither; with the connections seen since the ag
     #[test]
     fn violations_have_both_ends() {
         let mut answer = answer();
-        assert_eq!(violations(&answer, None), "No connection was seen that is not allowed.\n");
+        assert_eq!(violations(&answer, None), "No violations.\n");
         let before = |seconds| Timestamp::from_seconds(answer.timestamp.seconds() - seconds);
         let event = serde_json::json!({
             "first_seen": before(100.0), "last_seen": before(90.0),

@@ -1,15 +1,18 @@
-//! `portolan services`: services, where they are and how well, and names given by hand.
+//! `portolan services`: services with ports and health, and names registered by hand.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use http::Method;
 
-use super::client::Target;
-use super::control::Control;
 use super::table::{self, Column};
+use super::target::Target;
 use super::{Output, human, print, watch};
-use api_types::{HealthState, Register, Registered, ServiceStatus, Services, Unregister, Window};
+use api_types::{
+    HealthState, Register, Registered, ServiceStatus, Services, Source, Unregister, Window,
+};
 use model::full_name::FullName;
 use model::registry::Endpoint;
 
@@ -22,9 +25,9 @@ Examples:
   portolan services register partner --address 203.0.113.0/24 --namespace acme
   portolan services unregister acme/partner
 
-Health is of the last five to six minutes, as the traffic of this host shows it. failing: most
-attempts to connect fail; degraded: some fail, connections are reset, or a listener drops
-connection requests; ok: none of these; idle: no traffic.";
+Health covers the traffic of this host over the last five to six minutes. failing: most connects
+fail; degraded: some fail, connections are reset, or a listener drops connection requests; ok: none
+of these; idle: no traffic; -: it serves no port (a client only).";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
@@ -37,21 +40,21 @@ pub(super) struct ServicesArgs {
 
 #[derive(Debug, Subcommand)]
 enum ServicesCommand {
-    /// Show services, where they are and how well (the default).
+    /// List services with ports and health (the default).
     List(Target),
-    /// Say in sentences how a service is, or those that are not well.
+    /// Explain the health of a service, or of all unhealthy ones.
     Health(HealthArgs),
-    /// Show the list again and again.
+    /// Refresh the list continuously.
     Watch(WatchArgs),
-    /// Name an address, a network or a port that nothing else can name.
+    /// Register a name for addresses, networks or ports.
     Register(RegisterArgs),
-    /// Forget a name given by hand.
+    /// Remove a registered name.
     Unregister(UnregisterArgs),
 }
 
 #[derive(Debug, Args)]
 struct HealthArgs {
-    /// The service, like postgres or shop/postgres; without it all that are failing or degraded.
+    /// The service, like postgres or shop/postgres [default: all that are failing or degraded].
     service: Option<FullName>,
     #[command(flatten)]
     target: Target,
@@ -59,7 +62,7 @@ struct HealthArgs {
 
 #[derive(Debug, Args)]
 struct WatchArgs {
-    /// Seconds between two looks.
+    /// Seconds between two refreshes.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     every: u64,
     #[command(flatten)]
@@ -70,14 +73,14 @@ struct WatchArgs {
 struct RegisterArgs {
     /// Its name, like billing.
     name: FullName,
-    /// Where it is: IP:PORT, IP, CIDR, CIDR:PORT or PORT; may be repeated.
+    /// Its endpoint: IP:PORT, IP, CIDR, CIDR:PORT or PORT; may be repeated.
     #[arg(long = "address", value_name = "ADDRESS", required = true, value_delimiter = ',')]
     addresses: Vec<Endpoint>,
-    /// Where the name is unique.
+    /// Namespace of the name.
     #[arg(long, value_name = "NAMESPACE")]
     namespace: Option<String>,
     #[command(flatten)]
-    control: Control,
+    target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -85,7 +88,7 @@ struct UnregisterArgs {
     /// Its name, like billing or acme/partner.
     name: FullName,
     #[command(flatten)]
-    control: Control,
+    target: Target,
 }
 
 const fn name(title: &'static str, rank: u8) -> Column {
@@ -107,7 +110,7 @@ const COLUMNS: &[Column] = &[
     number("P50", 5),
     number("P99", 0),
     number("RESETS", 0),
-    number("DROPPED", 6),
+    number("LISTEN DROPS", 6),
 ];
 
 pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<()> {
@@ -121,10 +124,10 @@ pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<()> {
             watch::every(Duration::from_secs(*every), || shown(target))
         }
         Some(ServicesCommand::Register(arguments)) => register(arguments),
-        Some(ServicesCommand::Unregister(UnregisterArgs { name, control })) => {
+        Some(ServicesCommand::Unregister(UnregisterArgs { name, target })) => {
             let request = Unregister { service: name.to_string() };
-            let body = control.ask("DELETE", "/api/v1/services", &request)?;
-            show(control, &body, "no longer registered")
+            let body = target.change(Method::DELETE, "/api/v1/services", &request)?;
+            show(target, &body, "no longer registered")
         }
     }
 }
@@ -137,13 +140,13 @@ fn shown(target: &Target) -> anyhow::Result<String> {
     let body = target.text("/api/v1/services")?;
     Ok(match target.output {
         Output::Json => format!("{}\n", body.trim_end()),
-        Output::Table => text(&target.read(&body)?, table::room()),
+        Output::Table => text(&client::read(&body)?, table::room()),
     })
 }
 
 fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
     let body = target.text("/api/v1/services")?;
-    let Services { timestamp, window, mut services } = target.read(&body)?;
+    let Services { timestamp, window, mut services } = client::read(&body)?;
     let wanted = |one: &ServiceStatus| match service {
         Some(FullName { namespace, name }) => {
             **name == *one.service
@@ -153,14 +156,14 @@ fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
     };
     services.retain(wanted);
     if let (Some(service), true) = (service, services.is_empty()) {
-        anyhow::bail!("no service is called {service}; `portolan services` lists them");
+        anyhow::bail!("there is no service {service}; `portolan services` lists them");
     }
     match target.output {
         Output::Json => {
             let answer = Services { timestamp, window, services };
             print(&format!("{}\n", serde_json::to_string(&answer)?))
         }
-        Output::Table if services.is_empty() => print("Nothing is failing or degraded.\n"),
+        Output::Table if services.is_empty() => print("No service is failing or degraded.\n"),
         Output::Table => {
             print(&services.iter().map(|one| sentence(one, &window)).collect::<String>())
         }
@@ -168,7 +171,7 @@ fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
 }
 
 fn register(arguments: &RegisterArgs) -> anyhow::Result<()> {
-    let RegisterArgs { name, addresses, namespace, control } = arguments;
+    let RegisterArgs { name, addresses, namespace, target } = arguments;
     let service = match namespace {
         Some(namespace) => {
             let full = format!("{namespace}/{name}").parse::<FullName>();
@@ -178,14 +181,14 @@ fn register(arguments: &RegisterArgs) -> anyhow::Result<()> {
     };
     let addresses = addresses.iter().map(ToString::to_string).collect();
     let request = Register { service, addresses };
-    show(control, &control.ask("POST", "/api/v1/services", &request)?, "registered")
+    show(target, &target.change(Method::POST, "/api/v1/services", &request)?, "registered")
 }
 
-fn show(control: &Control, body: &str, done: &str) -> anyhow::Result<()> {
-    match control.output {
+fn show(target: &Target, body: &str, done: &str) -> anyhow::Result<()> {
+    match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
         Output::Table => {
-            let Registered { service, addresses } = serde_json::from_str(body)?;
+            let Registered { service, addresses } = client::read(body)?;
             print(&format!("{service} is {done} at {}\n", addresses.join(", ")))
         }
     }
@@ -193,7 +196,7 @@ fn show(control: &Control, body: &str, done: &str) -> anyhow::Result<()> {
 
 fn text(answer: &Services, room: Option<usize>) -> String {
     if answer.services.is_empty() {
-        return "No service has been seen yet.\n".to_owned();
+        return "No services yet.\n".to_owned();
     }
     let rows: Vec<_> = answer.services.iter().map(row).collect();
     table::render(COLUMNS, &rows, room)
@@ -203,10 +206,10 @@ fn row(one: &ServiceStatus) -> Vec<String> {
     let health = &one.health;
     let latency = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), human::duration);
     vec![
-        human::full_name(&one.service_namespace, &one.service),
-        one.kind.as_str().to_owned(),
+        shown_name(one),
+        kind(one).to_owned(),
         places(one),
-        health.state.as_str().to_owned(),
+        state(one).to_owned(),
         human::count(health.connects_ok),
         human::count(health.connects_failed),
         human::count(health.requests),
@@ -215,6 +218,25 @@ fn row(one: &ServiceStatus) -> Vec<String> {
         human::count(health.resets),
         human::count(health.listen_overflows),
     ]
+}
+
+/// Its name. Listeners of processes that cannot be identified are one row, called `none`.
+fn shown_name(one: &ServiceStatus) -> String {
+    if one.service == "none" && one.source == Source::Unknown {
+        return "(unidentified)".to_owned();
+    }
+    human::full_name(&one.service_namespace, &one.service)
+}
+
+/// What it is; a name that is only an address is nothing more.
+fn kind(one: &ServiceStatus) -> &'static str {
+    if one.service.parse::<IpAddr>().is_ok() { "address" } else { one.kind.as_str() }
+}
+
+/// Health is of what serves: a client has none.
+fn state(one: &ServiceStatus) -> &'static str {
+    let serves = !(one.listens.is_empty() && one.serves.is_empty() && one.registered.is_empty());
+    if one.health.state == HealthState::Idle && !serves { "-" } else { one.health.state.as_str() }
 }
 
 /// What it listens on; of a service elsewhere, what it is reached at or registered for.
@@ -245,27 +267,27 @@ fn sentence(one: &ServiceStatus, window: &Window) -> String {
         health.state.as_str()
     );
     // Writing into a String cannot fail.
-    let _ = write!(text, " over the last {}", human::duration(window.seconds.round()));
+    let _ = write!(text, " over the last {}", human::span(window.seconds));
     if let Some(ratio) = health.success_ratio {
         let attempts = health.connects_ok + health.connects_failed;
         let _ = write!(
             text,
-            "; {:.1} % of {} attempts to connect succeeded",
+            "; {:.1} % of {} succeeded",
             ratio * 100.0,
-            human::count(attempts)
+            human::counted(attempts, "connect")
         );
     }
     if let (Some(p50), Some(p99)) = (health.p50_seconds, health.p99_seconds) {
         let _ = write!(
             text,
-            "; {} requests, half within {}, 99 % within {}",
-            human::count(health.requests),
+            "; {}, p50 {}, p99 {}",
+            human::counted(health.requests, "request"),
             human::duration(p50),
             human::duration(p99)
         );
     }
     if health.resets > 0 {
-        let _ = write!(text, "; {} resets", human::count(health.resets));
+        let _ = write!(text, "; {}", human::counted(health.resets, "reset"));
     }
     if health.listen_overflows > 0 {
         let _ =
@@ -305,7 +327,7 @@ mod tests {
         let answer = answer();
         let postgres = answer.services.iter().find(|one| one.service == "postgres");
         let said = sentence(postgres.expect("there"), &answer.window);
-        assert!(said.contains("76.9 % of 13 attempts to connect succeeded"), "{said}");
+        assert!(said.contains("76.9 % of 13 connects succeeded"), "{said}");
         assert!(said.contains("; 3 resets"), "{said}");
     }
 }

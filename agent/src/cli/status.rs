@@ -1,9 +1,9 @@
-//! `portolan status`: what the agent sees, what it cannot see and why, and what it lost.
+//! `portolan status`: what the agent sees, what it cannot see and why, and what it dropped.
 
 use std::fmt::Write;
 
-use super::client::Target;
 use super::table::{self, Column};
+use super::target::Target;
 use super::{Output, human, print};
 use api_types::{Evidence, Finding, Hook, LedgerEntry, NameSource, NameSourceState, Status, Table};
 
@@ -11,7 +11,7 @@ pub(super) fn run(target: &Target) -> anyhow::Result<()> {
     let body = target.text("/api/v1/status")?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&target.read(&body)?)),
+        Output::Table => print(&text(&client::read(&body)?)),
     }
 }
 
@@ -20,13 +20,14 @@ fn text(status: &Status) -> String {
     // Writing into a String cannot fail.
     let _ = writeln!(
         text,
-        "Portolan {} on kernel {}: {} edges, {} listeners, {} owners without a name, {} sockets taken over at the start.",
+        "Portolan {} on kernel {}: {}, {}, {} unidentified {}, {}.",
         status.version,
         status.kernel,
-        status.edges,
-        status.listeners,
-        status.unidentified_processes,
-        status.preexisting_sockets,
+        human::counted(status.edges, "edge"),
+        human::counted(status.listeners, "listener"),
+        human::count(status.unidentified_processes),
+        if status.unidentified_processes == 1 { "process" } else { "processes" },
+        human::counted(status.preexisting_sockets, "pre-existing socket"),
     );
     let each = match status.collections {
         0 => 0.0,
@@ -34,7 +35,7 @@ fn text(status: &Status) -> String {
     };
     let _ = writeln!(
         text,
-        "The kernel's tables were read {} times, {} each.\n",
+        "{} map reads, {} each.\n",
         human::count(status.collections),
         human::duration(each)
     );
@@ -43,7 +44,7 @@ fn text(status: &Status) -> String {
         let mib = |bytes: Option<u64>| bytes.unwrap_or(0) >> 20;
         let _ = writeln!(
             text,
-            "Memory is short ({} of {} MiB): edges that are new are counted as `other`.\n",
+            "Memory is short ({} of {} MiB): new edges are counted in the row `other`.\n",
             mib(used),
             mib(limit)
         );
@@ -88,16 +89,28 @@ fn push_hooks(text: &mut String, status: &Status) {
     };
     let rows: Vec<_> = status.hooks.iter().map(row).collect();
     text.push_str(&table::render(&columns, &rows, None));
-    for hook in status.hooks.iter().filter(|hook| !hook.attached) {
+    // What is not observed because of a hook is a finding below.
+    let is_below = |hook: &Hook| {
+        let prefix = format!("{}: ", hook.name);
+        status.findings.iter().any(|finding| {
+            matches!(finding.evidence.get("reason"), Some(Evidence::Text(reason)) if reason.starts_with(&prefix))
+        })
+    };
+    for hook in status.hooks.iter().filter(|hook| !hook.attached && !is_below(hook)) {
         let reason = hook.reason.as_deref().unwrap_or("no reason known");
-        let _ = writeln!(text, "  {}: {reason}; not seen: {}", hook.name, hook.observes);
+        let _ = writeln!(text, "  {}: {reason}; not available: {}", hook.name, hook.observes);
     }
 }
 
 fn push_sources(text: &mut String, status: &Status) {
     let there = |source: &&NameSource| source.state != NameSourceState::Absent;
-    let columns =
-        [name("NAMES FROM"), name("STATE"), number("TOLD"), number("ASKED"), number("FAILED")];
+    let columns = [
+        name("NAME SOURCE"),
+        name("STATE"),
+        number("ENTRIES"),
+        number("QUERIES"),
+        number("ERRORS"),
+    ];
     let row = |source: &NameSource| {
         vec![
             source.name.clone(),
@@ -120,7 +133,8 @@ fn push_sources(text: &mut String, status: &Status) {
 }
 
 fn push_ledger(text: &mut String, status: &Status) {
-    let columns = [name("FACTS"), number("SEEN"), number("EXPORTED"), number("LOST"), name("WHY")];
+    let columns =
+        [name("EVENTS"), number("SEEN"), number("EXPORTED"), number("DROPPED"), name("REASON")];
     let row = |entry: &LedgerEntry| {
         let why: Vec<String> =
             entry.lost.iter().map(|(reason, n)| format!("{reason} {}", human::count(*n))).collect();
@@ -137,14 +151,14 @@ fn push_ledger(text: &mut String, status: &Status) {
     if status.recursion_misses > 0 {
         let _ = writeln!(
             text,
-            "  The kernel skipped {} runs of hooks that were already running on that CPU.",
-            human::count(status.recursion_misses)
+            "  The kernel skipped {} of hooks because one was running on that CPU already.",
+            human::counted(status.recursion_misses, "run")
         );
     }
 }
 
 fn push_maps(text: &mut String, status: &Status) {
-    let columns = [name("TABLE"), number("ROWS"), number("OF"), number("FULL")];
+    let columns = [name("MAP"), number("USED"), number("CAPACITY"), number("FULL")];
     let row = |map: &Table| {
         let full = if map.capacity == 0 { 0.0 } else { map.entries as f64 / map.capacity as f64 };
         vec![
@@ -174,41 +188,40 @@ mod tests {
     use telemetry::Build;
 
     #[test]
-    fn it_says_what_is_seen_what_not_and_what_was_lost() {
+    fn it_says_what_is_seen_what_not_and_what_was_dropped() {
         let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
         assert_eq!(
             text(&convert::status(&build, &snapshot())),
             "\
-Portolan 0.0.0 on kernel 6.18.0: 3 edges, 3 listeners, 1 owners without a name, 5 sockets taken over at the start.
-The kernel's tables were read 100 times, 2.5 ms each.
+Portolan 0.0.0 on kernel 6.18.0: 3 edges, 3 listeners, 1 unidentified process, 5 pre-existing sockets.
+100 map reads, 2.5 ms each.
 
-Memory is short (42 of 47 MiB): edges that are new are counted as `other`.
+Memory is short (42 of 47 MiB): new edges are counted in the row `other`.
 
 HOOK                 STATE     RUNS    EACH  MISSED
 inet_sock_set_state  attached    90  500 ns       0
 sock_send_length     off          0    0 ns       0
-  sock_send_length: this kernel has no such tracepoint; not seen: request latency
 
 PA501 not observed on this host: request latency of clients (sock_send_length: this kernel has no such tracepoint)
 
-NAMES FROM  STATE  TOLD  ASKED  FAILED
-docker      up       12     34       1
+NAME SOURCE  STATE  ENTRIES  QUERIES  ERRORS
+docker       up          12       34       1
 
-FACTS       SEEN  EXPORTED  LOST  WHY
-connection    18        18     0
-request        8         8     0
-reset          0         4     0
-socket         0        15     0
-edge           4         3     1  no_slot 1
-owner          0         2     0
-event          9         7     2  rate_limited 2
-bind           0         0     0
-dns_answer     0         0     0
-  The kernel skipped 1 runs of hooks that were already running on that CPU.
+EVENTS      SEEN  EXPORTED  DROPPED  REASON
+connection    18        18        0
+request        8         8        0
+reset          0         4        0
+socket         0        15        0
+edge           4         3        1  no_slot 1
+owner          0         2        0
+event          9         7        2  rate_limited 2
+bind           0         0        0
+dns_answer     0         0        0
+  The kernel skipped 1 run of hooks because one was running on that CPU already.
 
-TABLE   ROWS    OF  FULL
-edges      7  4096   0 %
-owners     3  1024   0 %
+MAP     USED  CAPACITY  FULL
+edges      7      4096   0 %
+owners     3      1024   0 %
 "
         );
     }

@@ -1,23 +1,20 @@
 //! `--window` and names of services, as the API wants them.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use model::duration;
 use model::map::Graph;
 
-/// A time span up to now: `90s`, `5m`.
+/// A time up to now: `90s`, `5m`. In seconds.
 pub(super) fn parse(text: &str) -> Result<u64, String> {
-    let longest = Graph::LONGEST_WINDOW;
-    let wrong =
-        || format!("write a number with a unit, from 1s to {}m, like 60s or 5m", longest / 60);
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        "s" => Some(number),
-        "m" => number.checked_mul(60),
-        _ => None,
-    };
-    seconds.filter(|seconds| (1..=longest).contains(seconds)).ok_or_else(wrong)
+    let longest = Duration::from_secs(Graph::LONGEST_WINDOW);
+    let span = duration::parse(text).ok_or_else(|| format!("write {}", duration::FORM))?;
+    if (Duration::from_secs(1)..=longest).contains(&span) {
+        Ok(span.as_secs())
+    } else {
+        Err(format!("choose between 1s and {}", duration::text(longest)))
+    }
 }
 
 /// The query of a path.
@@ -50,8 +47,11 @@ mod tests {
     fn windows_have_a_unit_and_a_limit() {
         assert_eq!(parse("60s"), Ok(60));
         assert_eq!(parse("5m"), Ok(300));
-        for text in ["60", "6m", "0s", "m", "", "1h", "99999999999999999999s"] {
-            assert!(parse(text).expect_err("refused").contains("like 60s or 5m"), "{text}");
+        for text in ["60", "m", "", "99999999999999999999s"] {
+            assert!(parse(text).expect_err("refused").starts_with("write a number with a unit"));
+        }
+        for text in ["6m", "0s", "1h", "10ms"] {
+            assert_eq!(parse(text).expect_err("refused"), "choose between 1s and 5m", "{text}");
         }
     }
 

@@ -28,7 +28,7 @@ pub use self::confinement::{Keep, Seccomp};
 pub use self::log::{Log, LogFormat, LogLevel};
 pub use self::names::Names;
 pub use self::otlp::{Headers, Otlp};
-use self::settings::{SETTINGS, Setting};
+use self::settings::{RENAMED, SETTINGS, Setting};
 pub use self::value::Given;
 use model::balance::Weights;
 use model::reservations::{Environment, Reservation};
@@ -57,21 +57,23 @@ pub struct Config {
     pub names: Names,
     /// Measure request latency: three more hooks.
     pub requests: bool,
-    /// How often the tables are read between scrapes.
+    /// How often the kernel's counters are collected between scrapes.
     #[serde(serialize_with = "value::serialize_duration")]
-    pub sweep_interval: Duration,
+    pub collection_interval: Duration,
     /// Turn on the kernel's run-time statistics of BPF programs.
     pub run_stats: bool,
     /// Where the lock lies that keeps a second agent off this host, and the socket for changes.
     pub run_directory: PathBuf,
-    /// Where the agent keeps what it was told.
+    /// Where the agent keeps reservations and registered services.
     pub state_directory: PathBuf,
     /// Id of the group that may make changes, beside root and the agent's own user.
     pub control_group: Option<u32>,
     /// Ports kept for services.
     pub ports: Ports,
-    /// Hooks and kernel fields to do without, as if this kernel did not have them.
-    pub masked: Vec<String>,
+    /// Hooks to do without, as if this kernel did not have them.
+    pub disable_hooks: Vec<String>,
+    /// Kernel fields to do without, as if this kernel did not have them.
+    pub disable_fields: Vec<String>,
     /// Which capabilities are kept after the start.
     pub privileges: Keep,
     /// What becomes of system calls that the running agent does not make.
@@ -80,13 +82,13 @@ pub struct Config {
     pub enter_namespaces: bool,
     /// Pushing metrics to a collector.
     pub otlp: Otlp,
-    /// What is said of backends.
+    /// Expected load of backends.
     pub balance: Balance,
     /// Parts of the network, and which may connect to which; only in a file.
     pub segments: Arc<Policy>,
 }
 
-/// What is said of backends.
+/// Expected load of backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Balance {
     /// What backends are meant to get where that is not the same for all.
@@ -164,7 +166,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// Neither TOML nor YAML by its name.
-    #[error("{}: cannot tell the format; name the file .toml, .yaml or .yml", .0.display())]
+    #[error("{}: unknown format; name the file .toml, .yaml or .yml", .0.display())]
     UnknownFormat(PathBuf),
     /// The file is not what its name says.
     #[error("{place}: {message}")]
@@ -173,6 +175,16 @@ pub enum ConfigError {
         place: Place,
         /// What the parser said.
         message: String,
+    },
+    /// A key that has been renamed.
+    #[error("{place}: {old} has been renamed: use {new}")]
+    RenamedKey {
+        /// Where.
+        place: Place,
+        /// The key, or `it` if the place says what it is.
+        old: String,
+        /// What it is called now.
+        new: String,
     },
     /// A key nobody knows.
     #[error("{place}: unknown key `{key}`{}", nearest::suggestion(near.as_deref()))]
@@ -224,6 +236,11 @@ pub fn load(
             }
             let place = Place::File(path.to_owned(), entry.line);
             let Some(setting) = settings::find(&entry.key) else {
+                if let Some(renamed) = RENAMED.iter().find(|one| one.key == entry.key) {
+                    let new = renamed.now(|setting| format!("`{}`", setting.key));
+                    let old = format!("`{}`", entry.key);
+                    return Err(ConfigError::RenamedKey { place, old, new });
+                }
                 let near = nearest::nearest(&entry.key, SETTINGS.iter().map(|s| s.key));
                 return Err(ConfigError::UnknownKey { place, key: entry.key, near });
             };
@@ -239,6 +256,11 @@ pub fn load(
     for (name, value) in variables {
         if let Some(setting) = SETTINGS.iter().find(|s| s.env() == name) {
             loaded.apply(setting, &Given::Text(value), Place::Environment(name))?;
+        } else if let Some(renamed) = RENAMED.iter().find(|one| settings::variable(one.key) == name)
+        {
+            let new = renamed.now(Setting::env);
+            let (place, old) = (Place::Environment(name), "it".to_owned());
+            return Err(ConfigError::RenamedKey { place, old, new });
         } else if name != settings::ENV_CONFIG {
             loaded.warn_of_variable(&name);
         }
@@ -317,13 +339,14 @@ impl Default for Config {
             limits: Limits::default(),
             names: Names::default(),
             requests: true,
-            sweep_interval: Duration::from_secs(1),
+            collection_interval: Duration::from_secs(1),
             run_stats: false,
             run_directory: PathBuf::from("/run/portolan"),
             state_directory: PathBuf::from("/var/lib/portolan"),
             control_group: None,
             ports: Ports::default(),
-            masked: Vec::new(),
+            disable_hooks: Vec::new(),
+            disable_fields: Vec::new(),
             otlp: Otlp::default(),
             balance: Balance::default(),
             segments: Arc::default(),

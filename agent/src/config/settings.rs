@@ -4,6 +4,7 @@ use super::names;
 use super::otlp;
 use super::value::{self, Given};
 use super::{Config, Keep, LogFormat, LogLevel, Seccomp};
+use model::duration;
 use model::reservations::Environment;
 
 /// What every environment variable begins with.
@@ -19,12 +20,12 @@ pub struct Setting {
     pub key: &'static str,
     /// The flag.
     pub flag: Flag,
-    /// One sentence.
+    /// One sentence, of the value `true` if the setting is a switch.
     pub help: &'static str,
     /// Checks a value and stores it; the error completes "`key` …".
     pub set: fn(&mut Config, &Given) -> Result<(), String>,
-    /// The effective value as a TOML literal; `None` = chosen by the agent.
-    pub show: fn(&Config) -> Option<String>,
+    /// The effective value as a TOML literal; if there is none, what that means.
+    pub show: fn(&Config) -> Result<String, &'static str>,
 }
 
 /// How a setting is given on the command line.
@@ -34,8 +35,8 @@ pub enum Flag {
     Value(&'static str, &'static str),
     /// `--name` turns it on.
     On(&'static str),
-    /// `--name` turns it off.
-    Off(&'static str),
+    /// `--name` turns it off: the name, and the sentence that says what turning it off does.
+    Off(&'static str, &'static str),
 }
 
 /// Every setting.
@@ -43,16 +44,23 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "web.listen_address",
         flag: Flag::Value("web.listen-address", "HOST:PORT"),
-        help: "Where /metrics, the API and the page are served",
+        help: "Address of /metrics, the API and the web page",
         set: |config, given| value::socket_address(given).map(|v| config.web.listen_address = v),
-        show: |config| Some(value::quoted(config.web.listen_address)),
+        show: |config| Ok(value::quoted(config.web.listen_address)),
     },
     Setting {
         key: "web.config_file",
         flag: Flag::Value("web.config.file", "FILE"),
-        help: "TLS, client certificates, passwords and headers of the endpoint, as in the web configuration file of Prometheus' exporters; read again when it changes",
+        help: "TLS, client certificates, passwords and headers, in the format of the web configuration file of Prometheus exporters; reloaded when it changes",
         set: |config, given| value::text(given).map(|v| config.web.config_file = Some(v.into())),
-        show: |config| config.web.config_file.as_ref().map(|v| value::quoted(v.display())),
+        show: |config| {
+            config
+                .web
+                .config_file
+                .as_ref()
+                .map(|v| value::quoted(v.display()))
+                .ok_or("plain HTTP without passwords")
+        },
     },
     Setting {
         key: "web.external_path",
@@ -61,292 +69,367 @@ pub const SETTINGS: &[Setting] = &[
         set: |config, given| value::external_path(given).map(|v| config.web.external_path = v),
         show: |config| {
             let path = &config.web.external_path;
-            (!path.is_empty()).then(|| value::quoted(path))
+            (!path.is_empty()).then(|| value::quoted(path)).ok_or("served at / only")
         },
     },
     Setting {
         key: "log.level",
         flag: Flag::Value("log.level", "LEVEL"),
-        help: "What is worth a log line: error, warn, info, debug, trace",
+        help: "Log level: error, warn, info, debug, trace",
         set: |config, given| {
             value::choice(given, &LogLevel::ALL, LogLevel::as_str).map(|v| config.log.level = v)
         },
-        show: |config| Some(value::quoted(config.log.level.as_str())),
+        show: |config| Ok(value::quoted(config.log.level.as_str())),
     },
     Setting {
         key: "log.format",
         flag: Flag::Value("log.format", "FORMAT"),
-        help: "How a log line looks: text, json",
+        help: "Log format: text, json",
         set: |config, given| {
             value::choice(given, &LogFormat::ALL, LogFormat::as_str).map(|v| config.log.format = v)
         },
-        show: |config| Some(value::quoted(config.log.format.as_str())),
+        show: |config| Ok(value::quoted(config.log.format.as_str())),
     },
     Setting {
         key: "pin",
         flag: Flag::On("pin"),
-        help: "Keep maps and links in the BPF file system, so that a restart loses nothing",
+        help: "Pin BPF maps and links in the BPF file system, so that a restart loses no counts",
         set: |config, given| value::boolean(given).map(|v| config.pin = v),
-        show: |config| Some(config.pin.to_string()),
+        show: |config| Ok(config.pin.to_string()),
     },
     Setting {
         key: "internal_ranges",
         flag: Flag::Value("internal-ranges", "CIDR,…"),
-        help: "Addresses that are ours; a server's clients from elsewhere are one row, `internet`",
+        help: "Your own networks; clients from elsewhere are counted in one row, `internet`",
         set: |config, given| value::networks(given).map(|v| config.internal_ranges = v),
-        show: |config| Some(value::quoted_list(&config.internal_ranges)),
+        show: |config| Ok(value::quoted_list(&config.internal_ranges)),
     },
     Setting {
         key: "requests",
-        flag: Flag::Off("no-requests"),
-        help: "Measure request latency (three more hooks); the flag turns it off",
+        flag: Flag::Off(
+            "no-requests",
+            "Disable request latency (saves three hooks; also turns off DNS names)",
+        ),
+        help: "Measure request latency (three more hooks; DNS names need them as well)",
         set: |config, given| value::boolean(given).map(|v| config.requests = v),
-        show: |config| Some(config.requests.to_string()),
+        show: |config| Ok(config.requests.to_string()),
     },
     Setting {
-        key: "sweep_interval",
-        flag: Flag::Value("sweep-interval", "DURATION"),
-        help: "How often the kernel's tables are read between scrapes",
-        set: |config, given| value::sweep_interval(given).map(|v| config.sweep_interval = v),
-        show: |config| Some(value::quoted(value::duration_text(config.sweep_interval))),
+        key: "collection_interval",
+        flag: Flag::Value("collection-interval", "DURATION"),
+        help: "How often counters are read from the kernel between scrapes",
+        set: |config, given| {
+            value::collection_interval(given).map(|v| config.collection_interval = v)
+        },
+        show: |config| Ok(value::quoted(duration::text(config.collection_interval))),
     },
     Setting {
         key: "limits.edges",
         flag: Flag::Value("limits.edges", "N"),
-        help: "Rows of the kernel's table of edges (default: from the memory of the host)",
+        help: "Size of the kernel's edge table",
         set: |config, given| value::table_size(given).map(|v| config.limits.edges = Some(v)),
-        show: |config| config.limits.edges.map(|v| v.to_string()),
+        show: |config| {
+            config.limits.edges.map(|v| v.to_string()).ok_or("derived from the memory of the host")
+        },
     },
     Setting {
         key: "limits.owners",
         flag: Flag::Value("limits.owners", "N"),
-        help: "Rows of the kernel's table of owners (default: from the memory of the host)",
+        help: "Size of the kernel's table of processes that own sockets",
         set: |config, given| value::table_size(given).map(|v| config.limits.owners = Some(v)),
-        show: |config| config.limits.owners.map(|v| v.to_string()),
+        show: |config| {
+            config.limits.owners.map(|v| v.to_string()).ok_or("derived from the memory of the host")
+        },
     },
     Setting {
         key: "limits.addresses",
         flag: Flag::Value("limits.addresses", "N"),
-        help: "How many ends of edges may be called by their address or by a name from DNS (default: 4096); the others are `internet` or `other`",
+        help: "How many peers may appear by their address or DNS name; further ones appear as `internet` or `other`",
         set: |config, given| value::table_size(given).map(|v| config.limits.addresses = Some(v)),
-        show: |config| config.limits.addresses.map(|v| v.to_string()),
+        show: |config| config.limits.addresses.map(|v| v.to_string()).ok_or("4096"),
     },
     Setting {
         key: "limits.ring_bytes",
         flag: Flag::Value("limits.ring-bytes", "N"),
-        help: "Room for details of resets and failed connects between two drains, and as much for answers of DNS servers: a power of two (default: 262144)",
+        help: "Size of the ring buffer for details of resets and failed connects, and of the one for DNS responses: a power of two",
         set: |config, given| value::ring_size(given).map(|v| config.limits.ring_bytes = Some(v)),
-        show: |config| config.limits.ring_bytes.map(|v| v.to_string()),
+        show: |config| config.limits.ring_bytes.map(|v| v.to_string()).ok_or("262144"),
     },
     Setting {
         key: "limits.memory_bytes",
         flag: Flag::Value("limits.memory-bytes", "N"),
-        help: "Memory that the agent may take; close to it new edges are counted in the rows `other`, where sums stay exact, until memory is free again (default: the limit of its cgroup, if there is one)",
+        help: "Memory limit of the agent; close to it new edges are added up in rows called `other`, so that sums stay exact, until memory is free again",
         set: |config, given| {
             value::memory_size(given).map(|v| config.limits.memory_bytes = Some(v))
         },
-        show: |config| config.limits.memory_bytes.map(|v| v.to_string()),
+        show: |config| {
+            config
+                .limits
+                .memory_bytes
+                .map(|v| v.to_string())
+                .ok_or("the memory limit of the agent's cgroup, if there is one")
+        },
     },
     Setting {
         key: "names.rules",
         flag: Flag::Value("names.rules", "RULE,…"),
-        help: "Names that you decide, first match wins: executable:PATTERN, cgroup:PATTERN, port:N, label:KEY=PATTERN or address:CIDR, then -> [NAMESPACE/]NAME",
+        help: "Naming rules, first match wins: executable:PATTERN, cgroup:PATTERN, port:N, label:KEY=PATTERN or address:CIDR, then -> [NAMESPACE/]NAME",
         set: |config, given| names::rules(given).map(|v| config.names.rules = v),
-        show: |config| Some(value::quoted_list(&config.names.rules)),
+        show: |config| Ok(value::quoted_list(&config.names.rules)),
     },
     Setting {
         key: "names.networks",
         flag: Flag::Value("names.networks", "CIDR->NAME,…"),
-        help: "Networks whose addresses share a name, unless something better is known",
+        help: "Names for networks, for addresses that nothing else identifies",
         set: |config, given| names::networks(given).map(|v| config.names.networks = v),
-        show: |config| Some(value::quoted_list(&config.names.networks)),
+        show: |config| Ok(value::quoted_list(&config.names.networks)),
     },
     Setting {
         key: "names.docker",
         flag: Flag::Value("names.docker", "SOCKET"),
-        help: "Docker's socket, to learn the names of containers; off = do not ask",
+        help: "Docker's socket, for names of containers; off = disabled",
         set: |config, given| names::socket(given).map(|v| config.names.docker = v),
-        show: |config| Some(names::shown(config.names.docker.as_ref())),
+        show: |config| Ok(names::shown(config.names.docker.as_ref())),
     },
     Setting {
         key: "names.podman",
         flag: Flag::Value("names.podman", "SOCKET"),
-        help: "Podman's socket, to learn the names of containers; off = do not ask",
+        help: "Podman's socket, for names of containers; off = disabled",
         set: |config, given| names::socket(given).map(|v| config.names.podman = v),
-        show: |config| Some(names::shown(config.names.podman.as_ref())),
+        show: |config| Ok(names::shown(config.names.podman.as_ref())),
     },
     Setting {
         key: "names.cri",
         flag: Flag::Value("names.cri", "SOCKET,…"),
-        help: "Sockets of container runtimes that speak CRI; the first that is there is asked for pods; off = do not ask",
+        help: "CRI sockets, for names of pods; the first that exists is used; off = disabled",
         set: |config, given| names::sockets(given).map(|v| config.names.cri = v),
         show: |config| {
             let paths: Vec<_> = config.names.cri.iter().map(|path| path.display()).collect();
-            Some(if paths.is_empty() { value::quoted("off") } else { value::quoted_list(&paths) })
+            Ok(if paths.is_empty() { value::quoted("off") } else { value::quoted_list(&paths) })
         },
     },
     Setting {
         key: "names.kubernetes",
         flag: Flag::Value("names.kubernetes", "auto|off|URL"),
-        help: "The Kubernetes API: auto = the cluster that the agent is a pod of; a URL is asked without credentials",
+        help: "Kubernetes API: auto = the cluster that the agent is a pod of; a URL is used without credentials",
         set: |config, given| names::cluster(given).map(|v| config.names.kubernetes = v),
-        show: |config| Some(value::quoted(&config.names.kubernetes)),
+        show: |config| Ok(value::quoted(&config.names.kubernetes)),
     },
     Setting {
         key: "names.node",
         flag: Flag::Value("names.node", "NAME"),
-        help: "This node's name in the cluster (default: NODE_NAME, else the host's name)",
+        help: "Name of this node in the cluster",
         set: |config, given| value::text(given).map(|v| config.names.node = Some(v)),
-        show: |config| config.names.node.as_ref().map(value::quoted),
+        show: |config| {
+            config.names.node.as_ref().map(value::quoted).ok_or("NODE_NAME, else the host's name")
+        },
     },
     Setting {
         key: "names.conntrack",
-        flag: Flag::Off("names.no-conntrack"),
-        help: "Ask the kernel's connection tracking who answers behind translated addresses; the flag turns it off",
+        flag: Flag::Off(
+            "names.no-conntrack",
+            "Disable conntrack lookups (peers behind NAT or a service IP keep that address)",
+        ),
+        help: "Use conntrack to find the backend behind a translated address (NAT, service IP)",
         set: |config, given| value::boolean(given).map(|v| config.names.conntrack = v),
-        show: |config| Some(config.names.conntrack.to_string()),
+        show: |config| Ok(config.names.conntrack.to_string()),
     },
     Setting {
         key: "names.dns",
-        flag: Flag::Off("names.no-dns"),
-        help: "Call servers by the names that programs asked DNS servers for, if nothing better is known; only names, addresses and times to live are kept; the flag turns it off",
+        flag: Flag::Off(
+            "names.no-dns",
+            "Disable DNS names (servers that nothing else identifies appear by address)",
+        ),
+        help: "Name servers by the DNS names that programs looked up, if nothing better is known; only names, addresses and TTLs are kept",
         set: |config, given| value::boolean(given).map(|v| config.names.dns = v),
-        show: |config| Some(config.names.dns.to_string()),
+        show: |config| Ok(config.names.dns.to_string()),
     },
     Setting {
         key: "names.units",
-        flag: Flag::Off("names.no-units"),
-        help: "Call what runs in a systemd unit by the unit, not by the program; the flag turns it off",
+        flag: Flag::Off(
+            "names.no-units",
+            "Disable names of systemd units (processes are named by their program)",
+        ),
+        help: "Name processes of a systemd unit by the unit instead of the program",
         set: |config, given| value::boolean(given).map(|v| config.names.units = v),
-        show: |config| Some(config.names.units.to_string()),
+        show: |config| Ok(config.names.units.to_string()),
     },
     Setting {
         key: "balance.weights",
         flag: Flag::Value("balance.weights", "ADDRESS=N,…"),
-        help: "What backends are meant to get, relative to each other, where that is not the same for all",
+        help: "Expected load of backends, relative to each other, where it is not equal",
         set: |config, given| value::weights(given).map(|v| config.balance.weights = v),
-        show: |config| Some(value::quoted_list(&config.balance.weights.declared())),
+        show: |config| Ok(value::quoted_list(&config.balance.weights.declared())),
     },
     Setting {
         key: "otlp.endpoint",
         flag: Flag::Value("otlp.endpoint", "URL"),
-        help: "Push the metrics to an OpenTelemetry collector, too: http://HOST:4318 or the whole address of what takes OTLP metrics over HTTP (default: do not push)",
+        help: "Push metrics to an OpenTelemetry collector: http://HOST:4318, or the full URL of an OTLP/HTTP metrics receiver",
         set: |config, given| otlp::endpoint(given).map(|v| config.otlp.endpoint = Some(v)),
-        show: |config| config.otlp.endpoint.as_ref().map(value::quoted),
+        show: |config| {
+            config.otlp.endpoint.as_ref().map(value::quoted).ok_or("metrics are not pushed")
+        },
     },
     Setting {
         key: "otlp.interval",
         flag: Flag::Value("otlp.interval", "DURATION"),
-        help: "How often metrics are pushed",
+        help: "Time between two pushes",
         set: |config, given| otlp::interval(given).map(|v| config.otlp.interval = v),
-        show: |config| Some(value::quoted(value::duration_text(config.otlp.interval))),
+        show: |config| Ok(value::quoted(duration::text(config.otlp.interval))),
     },
     Setting {
         key: "otlp.timeout",
         flag: Flag::Value("otlp.timeout", "DURATION"),
-        help: "How long the collector may take to answer a request",
+        help: "Timeout of a push request",
         set: |config, given| otlp::timeout(given).map(|v| config.otlp.timeout = v),
-        show: |config| Some(value::quoted(value::duration_text(config.otlp.timeout))),
+        show: |config| Ok(value::quoted(duration::text(config.otlp.timeout))),
     },
     Setting {
         key: "otlp.headers",
         flag: Flag::Value("otlp.headers", "NAME=VALUE,…"),
-        help: "Headers of every push, such as authorization; their values are shown nowhere, but a flag is visible in the list of processes: write them into the file or the variable",
+        help: "Headers of push requests, such as authorization; values are never shown, but a flag is visible in the process list: use the file or the variable",
         set: |config, given| otlp::headers(given).map(|v| config.otlp.headers = v),
-        show: |config| Some(value::quoted_list(&config.otlp.headers.shown())),
+        show: |config| Ok(value::quoted_list(&config.otlp.headers.shown())),
     },
     Setting {
         key: "otlp.ca_file",
         flag: Flag::Value("otlp.ca-file", "FILE"),
-        help: "Certificates (PEM) to tell an https collector by, beside the system's",
+        help: "Certificates (PEM) to trust beside the system's",
         set: |config, given| value::text(given).map(|v| config.otlp.ca_file = Some(v.into())),
-        show: |config| config.otlp.ca_file.as_ref().map(|v| value::quoted(v.display())),
+        show: |config| {
+            config
+                .otlp
+                .ca_file
+                .as_ref()
+                .map(|v| value::quoted(v.display()))
+                .ok_or("only the system's certificates")
+        },
     },
     Setting {
         key: "run_stats",
         flag: Flag::On("run-stats"),
-        help: "Let the kernel time our programs (portolan_hook_runs_total and its like); costs a little on every run",
+        help: "Enable the kernel's run-time statistics of BPF programs (portolan_hook_runs_total and others); costs a little on every run",
         set: |config, given| value::boolean(given).map(|v| config.run_stats = v),
-        show: |config| Some(config.run_stats.to_string()),
+        show: |config| Ok(config.run_stats.to_string()),
     },
     Setting {
         key: "run_directory",
         flag: Flag::Value("run-directory", "DIR"),
-        help: "Where the lock lies that keeps a second agent off this host, and the socket through which it is told changes",
+        help: "Directory of the Unix socket, and of the lock that keeps a second agent off this host",
         set: |config, given| value::text(given).map(|v| config.run_directory = v.into()),
-        show: |config| Some(value::quoted(config.run_directory.display())),
+        show: |config| Ok(value::quoted(config.run_directory.display())),
     },
     Setting {
         key: "state_directory",
         flag: Flag::Value("state-directory", "DIR"),
-        help: "Where the agent keeps what it was told: reservations of ports, registered services",
+        help: "Directory of reservations and registered services",
         set: |config, given| value::text(given).map(|v| config.state_directory = v.into()),
-        show: |config| Some(value::quoted(config.state_directory.display())),
+        show: |config| Ok(value::quoted(config.state_directory.display())),
     },
     Setting {
         key: "control_group",
         flag: Flag::Value("control-group", "GROUP"),
         help: "Group whose members may reserve ports and register services, beside root and the agent's own user",
         set: |config, given| value::group(given).map(|v| config.control_group = Some(v)),
-        show: |config| config.control_group.map(value::quoted),
+        show: |config| {
+            config.control_group.map(value::quoted).ok_or("only root and the agent's own user")
+        },
     },
     Setting {
         key: "ports.reservations",
         flag: Flag::Value("ports.reservations", "PORT SERVICE,…"),
-        help: "Ports kept for services, each like \"5432 postgres\" or \"8125/udp shop/statsd env=prod until=2030-12-01 enforce\"",
+        help: "Reserved ports, each like \"5432 postgres\" or \"8125/udp shop/statsd env=prod until=2030-12-01 enforce\"",
         set: |config, given| value::reservations(given).map(|v| config.ports.reservations = v),
-        show: |config| Some(value::quoted_list(&config.ports.reservations)),
+        show: |config| Ok(value::quoted_list(&config.ports.reservations)),
     },
     Setting {
         key: "ports.environment",
         flag: Flag::Value("ports.environment", "dev|prod"),
-        help: "What this host is for; reservations for the other environment are listed and not in force (default: for both)",
+        help: "Environment of this host; reservations for the other one are listed but not in force",
         set: |config, given| {
             value::choice(given, &Environment::ALL, Environment::as_str)
                 .map(|v| config.ports.environment = Some(v))
         },
-        show: |config| config.ports.environment.map(|v| value::quoted(v.as_str())),
+        show: |config| {
+            config
+                .ports
+                .environment
+                .map(|v| value::quoted(v.as_str()))
+                .ok_or("reservations for dev and for prod are both in force")
+        },
     },
     Setting {
-        key: "masked",
-        flag: Flag::Value("masked", "NAME,…"),
-        help: "Hooks and kernel fields to do without, as if this kernel did not have them; way:NAME for one way to attach a hook, unpreempted to have second programs as from Linux 7.0 on",
-        set: |config, given| value::names(given).map(|v| config.masked = v),
-        show: |config| Some(value::quoted_list(&config.masked)),
+        key: "disable_hooks",
+        flag: Flag::Value("disable-hooks", "NAME,…"),
+        help: "Hooks to leave out, as if this kernel did not have them, by their names in `portolan status`; for tests also way:NAME (one way to attach a hook), part:NAME (a part of one) and unpreempted (attach the fallback programs of Linux 7.0)",
+        set: |config, given| value::hooks(given).map(|v| config.disable_hooks = v),
+        show: |config| Ok(value::quoted_list(&config.disable_hooks)),
+    },
+    Setting {
+        key: "disable_fields",
+        flag: Flag::Value("disable-fields", "NAME,…"),
+        help: "Kernel struct fields to leave out, as if this kernel did not have them; for tests",
+        set: |config, given| value::fields(given).map(|v| config.disable_fields = v),
+        show: |config| Ok(value::quoted_list(&config.disable_fields)),
     },
     Setting {
         key: "privileges",
         flag: Flag::Value("privileges", "KEEP"),
-        help: "Capabilities kept after the start: needed (by what is enabled), none, all; --show-privileges explains",
+        help: "Capabilities kept after the start: needed (by what is enabled), none, all; see --show-privileges",
         set: |config, given| {
             value::choice(given, &Keep::ALL, Keep::as_str).map(|v| config.privileges = v)
         },
-        show: |config| Some(value::quoted(config.privileges.as_str())),
+        show: |config| Ok(value::quoted(config.privileges.as_str())),
     },
     Setting {
         key: "seccomp",
         flag: Flag::Value("seccomp", "MODE"),
-        help: "System calls that the running agent does not make: enforce (they fail), log (they pass, the kernel logs them), off",
+        help: "System calls that the agent is not known to make: enforce (they fail), log (the kernel logs them), off",
         set: |config, given| {
             value::choice(given, &Seccomp::ALL, Seccomp::as_str).map(|v| config.seccomp = v)
         },
-        show: |config| Some(value::quoted(config.seccomp.as_str())),
+        show: |config| Ok(value::quoted(config.seccomp.as_str())),
     },
     Setting {
         key: "enter_namespaces",
-        flag: Flag::Off("no-enter-namespaces"),
-        help: "Enter network namespaces while running: tells who has a port in a container (keeps CAP_SYS_ADMIN); the flag turns it off after the start",
+        flag: Flag::Off(
+            "no-enter-namespaces",
+            "Disable entering network namespaces after the start (drops CAP_SYS_ADMIN; who holds a port in a new container may stay unknown)",
+        ),
+        help: "Enter network namespaces while running, to identify who holds a port in a container (keeps CAP_SYS_ADMIN)",
         set: |config, given| value::boolean(given).map(|v| config.enter_namespaces = v),
-        show: |config| Some(config.enter_namespaces.to_string()),
+        show: |config| Ok(config.enter_namespaces.to_string()),
     },
     Setting {
         key: "bpf_log",
         flag: Flag::On("bpf-log"),
-        help: "Let the kernel programs log, for debugging",
+        help: "Log from the BPF programs, for debugging",
         set: |config, given| value::boolean(given).map(|v| config.bpf_log = v),
-        show: |config| Some(config.bpf_log.to_string()),
+        show: |config| Ok(config.bpf_log.to_string()),
     },
 ];
+
+/// A setting that was renamed.
+#[derive(Debug)]
+pub struct Renamed {
+    /// Its old key.
+    pub key: &'static str,
+    /// Its old flag.
+    pub flag: &'static str,
+    /// The keys that it is called by now.
+    pub new: &'static [&'static str],
+}
+
+/// Settings that were renamed: their old names are errors that name the new ones.
+pub const RENAMED: &[Renamed] = &[
+    Renamed { key: "sweep_interval", flag: "sweep-interval", new: &["collection_interval"] },
+    Renamed { key: "masked", flag: "masked", new: &["disable_hooks", "disable_fields"] },
+];
+
+/// The environment variable of a key.
+pub fn variable(key: &str) -> String {
+    format!("{ENV_PREFIX}{}", key.replace('.', "_").to_uppercase())
+}
 
 /// The setting with this key.
 pub fn find(key: &str) -> Option<&'static Setting> {
@@ -358,7 +441,17 @@ pub fn find(key: &str) -> Option<&'static Setting> {
 impl Setting {
     /// The environment variable.
     pub fn env(&self) -> String {
-        format!("{ENV_PREFIX}{}", self.key.replace('.', "_").to_uppercase())
+        variable(self.key)
+    }
+}
+
+// === impl Renamed ===
+
+impl Renamed {
+    /// The new names, written by `write`, as a part of a sentence.
+    pub fn now(&self, write: impl Fn(&Setting) -> String) -> String {
+        let new = self.new.iter().filter_map(|key| find(key));
+        new.map(write).collect::<Vec<_>>().join(" or ")
     }
 }
 
@@ -368,7 +461,7 @@ impl Flag {
     /// The name without the dashes.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Value(name, _) | Self::On(name) | Self::Off(name) => name,
+            Self::Value(name, _) | Self::On(name) | Self::Off(name, _) => name,
         }
     }
 }
@@ -381,7 +474,7 @@ mod tests {
     fn every_default_shows_a_literal_that_sets_it_again() {
         for setting in SETTINGS {
             let mut config = Config::default();
-            let Some(shown) = (setting.show)(&config) else { continue };
+            let Ok(shown) = (setting.show)(&config) else { continue };
             let text = shown.trim_matches(['[', ']', '"']).replace("\", \"", ",");
             (setting.set)(&mut config, &Given::Text(text)).expect(setting.key);
             assert_eq!(config, Config::default(), "{}", setting.key);

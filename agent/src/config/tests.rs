@@ -22,7 +22,7 @@ fn variable(name: &str, value: &str) -> (String, String) {
 const TOML: &str = r#"
 pin = true
 internal_ranges = ["10.0.0.0/8", "192.0.2.7"]
-sweep_interval = "250ms"
+collection_interval = "250ms"
 [web]
 listen_address = "0.0.0.0:9999"
 [log]
@@ -37,7 +37,7 @@ pin: true
 internal_ranges:
   - 10.0.0.0/8
   - 192.0.2.7
-sweep_interval: 250ms
+collection_interval: 250ms
 web:
   listen_address: 0.0.0.0:9999
 log: {level: debug, format: json}
@@ -53,7 +53,7 @@ fn toml_and_yaml_say_the_same() {
     assert_eq!(toml.web.listen_address, SocketAddr::from(([0, 0, 0, 0], 9999)));
     assert_eq!(toml.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
     assert_eq!(toml.limits, Limits { edges: Some(4096), ..Limits::default() });
-    assert_eq!(toml.sweep_interval, Duration::from_millis(250));
+    assert_eq!(toml.collection_interval, Duration::from_millis(250));
     assert!(toml.pin);
     let ranges: Vec<String> = toml.internal_ranges.iter().map(ToString::to_string).collect();
     assert_eq!(ranges, ["10.0.0.0/8", "192.0.2.7/32"]);
@@ -193,11 +193,41 @@ fn weights_of_backends_are_checked() {
 }
 
 #[test]
-fn hooks_and_single_ways_to_attach_them_can_be_masked() {
-    let masked = |text: &str| load_file("a.toml", text).map(|loaded| loaded.config.masked);
-    let both = masked("masked = [\"drops\", \"way:sk_data_ready\"]\n").expect("valid");
-    assert_eq!(both, ["drops", "way:sk_data_ready"]);
-    assert!(masked("masked = [\"path:sk_data_ready\"]\n").is_err());
+fn hooks_and_fields_can_be_disabled() {
+    let load = |text: &str| load_file("a.toml", text).map(|loaded| loaded.config);
+    let config = load(
+        "disable_hooks = [\"iterate_sockets\", \"way:sk_data_ready\"]\ndisable_fields = [\"drops\"]\n",
+    );
+    let config = config.expect("valid");
+    assert_eq!(config.disable_hooks, ["iterate_sockets", "way:sk_data_ready"]);
+    assert_eq!(config.disable_fields, ["drops"]);
+    assert!(load("disable_hooks = [\"a b\"]\n").is_err());
+    assert!(load("disable_fields = [\"way:drops\"]\n").is_err());
+}
+
+#[test]
+fn a_renamed_key_is_refused_with_its_new_name() {
+    let check = |text: &str, expected: &str| {
+        assert_eq!(load_file("a.toml", text).expect_err("refused"), expected);
+    };
+    check(
+        "pin = true\nsweep_interval = \"1s\"\n",
+        "a.toml:2: `sweep_interval` has been renamed: use `collection_interval`",
+    );
+    check(
+        "masked = [\"drops\"]\n",
+        "a.toml:1: `masked` has been renamed: use `disable_hooks` or `disable_fields`",
+    );
+    let old = variable("PORTOLAN_SWEEP_INTERVAL", "1s");
+    let error = load(None, [old], &[]).expect_err("refused").to_string();
+    assert_eq!(
+        error,
+        "environment variable PORTOLAN_SWEEP_INTERVAL: it has been renamed: use PORTOLAN_COLLECTION_INTERVAL"
+    );
+    for renamed in RENAMED {
+        assert!(settings::find(renamed.key).is_none(), "{renamed:?}");
+        assert!(renamed.new.iter().all(|new| settings::find(new).is_some()), "{renamed:?}");
+    }
 }
 
 #[test]
@@ -265,13 +295,13 @@ fn mistakes_are_named_with_their_place_and_the_mend() {
     check("a.toml", "pin = 3\n", "a.toml:1: `pin` is \"3\"; write true or false");
     check(
         "a.toml",
-        "sweep_interval = \"5\"\n",
-        "a.toml:1: `sweep_interval` is \"5\"; write a number with a unit, like 500ms, 1s or 2m",
+        "collection_interval = \"5\"\n",
+        "a.toml:1: `collection_interval` is \"5\"; write a number with a unit, like 500ms, 90s, 15m, 2h or 7d",
     );
     check(
         "a.toml",
-        "sweep_interval = \"0s\"\n",
-        "a.toml:1: `sweep_interval` is \"0s\"; choose between 100ms and 1m",
+        "collection_interval = \"0s\"\n",
+        "a.toml:1: `collection_interval` is \"0s\"; choose between 100ms and 1m",
     );
     check(
         "a.yaml",
@@ -279,7 +309,7 @@ fn mistakes_are_named_with_their_place_and_the_mend() {
         "a.yaml:1: `internal_ranges` contains \"10.0.0.0/99\"; write networks like 10.0.0.0/8 or fd00::/8",
     );
     check("a.toml", "pin = \n", "a.toml:1: string values must be quoted, expected literal string");
-    check("a.ini", "", "a.ini: cannot tell the format; name the file .toml, .yaml or .yml");
+    check("a.ini", "", "a.ini: unknown format; name the file .toml, .yaml or .yml");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::MAX_INTERNAL_RANGES;
 use model::balance::Weights;
+use model::duration;
 use model::reservations::{MOST as MAX_RESERVATIONS, Reservation, Reservations};
 
 /// A value as it was given, before anyone knows its type.
@@ -64,15 +65,21 @@ pub(super) fn external_path(given: &Given) -> Result<String, String> {
     })
 }
 
-/// Names of hooks and kernel fields, separated by commas; `way:` before a name means only this way to
-/// attach a hook, `part:` only this part of one.
-pub(super) fn names(given: &Given) -> Result<Vec<String>, String> {
+/// Names of hooks, separated by commas, or of parts of them behind a prefix, as `way:NAME`.
+pub(super) fn hooks(given: &Given) -> Result<Vec<String>, String> {
+    names(given, |part| part.split_once(':').map_or(part, |(_, name)| name))
+}
+
+/// Names of kernel fields, separated by commas.
+pub(super) fn fields(given: &Given) -> Result<Vec<String>, String> {
+    names(given, |part| part)
+}
+
+fn names(given: &Given, bare: fn(&str) -> &str) -> Result<Vec<String>, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let name = |part: &str| {
         let wrong = || format!("contains \"{part}\"; write names like sk_data_ready");
-        let bare = part.strip_prefix("way:").or_else(|| part.strip_prefix("part:"));
-        let bare = bare.unwrap_or(part);
-        bare.chars().all(plain).then(|| part.to_owned()).ok_or_else(wrong)
+        bare(part).chars().all(plain).then(|| part.to_owned()).ok_or_else(wrong)
     };
     parts(given).map(name).collect()
 }
@@ -105,7 +112,7 @@ pub(super) fn reservations(given: &Given) -> Result<Vec<Reservation>, String> {
     match Reservations::default().configure(&all) {
         Ok(()) => Ok(all),
         Err(both) => Err(format!(
-            "contradicts itself: \"{}\" and \"{}\" are for the same port; keep one, or tell them apart with env=dev and env=prod",
+            "contradicts itself: \"{}\" and \"{}\" are for the same port; keep one, or make them different with env=dev and env=prod",
             both.0, both.1
         )),
     }
@@ -166,8 +173,8 @@ pub(super) fn parts(given: &Given) -> impl Iterator<Item = &str> {
     text.split(',').chain(list.iter().map(String::as_str)).map(str::trim).filter(|p| !p.is_empty())
 }
 
-/// The time between two reads of the tables.
-pub(super) fn sweep_interval(given: &Given) -> Result<Duration, String> {
+/// The time between two collections.
+pub(super) fn collection_interval(given: &Given) -> Result<Duration, String> {
     duration_within(given, Duration::from_millis(100), Duration::from_mins(1))
 }
 
@@ -177,11 +184,12 @@ pub(super) fn duration_within(
     least: Duration,
     most: Duration,
 ) -> Result<Duration, String> {
-    let value = duration(given)?;
+    let right = format!("write {}", duration::FORM);
+    let value = parse(given, &right, duration::parse)?;
     if (least..=most).contains(&value) {
         return Ok(value);
     }
-    let (least, most) = (duration_text(least), duration_text(most));
+    let (least, most) = (duration::text(least), duration::text(most));
     Err(wrong(given, &format!("choose between {least} and {most}")))
 }
 
@@ -207,24 +215,12 @@ pub(super) fn memory_size(given: &Given) -> Result<u64, String> {
     })
 }
 
-/// A duration as [`duration`] reads it.
-pub(super) fn duration_text(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    if duration.subsec_millis() == 0 && seconds > 0 && seconds.is_multiple_of(60) {
-        format!("{}m", seconds / 60)
-    } else if duration.subsec_millis() == 0 {
-        format!("{seconds}s")
-    } else {
-        format!("{}ms", duration.as_millis())
-    }
-}
-
 /// Writes a duration as text.
 pub(super) fn serialize_duration<S: serde::Serializer>(
     duration: &Duration,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&duration_text(*duration))
+    serializer.serialize_str(&duration::text(*duration))
 }
 
 /// A TOML string.
@@ -259,21 +255,6 @@ pub(super) fn default_internal_ranges() -> Vec<IpNet> {
         .map(|(address, prefix): ([u16; 8], u8)| IpNet::new_assert(IpAddr::from(address), prefix)),
     )
     .collect()
-}
-
-/// A number with a unit.
-fn duration(given: &Given) -> Result<Duration, String> {
-    parse(given, "write a number with a unit, like 500ms, 1s or 2m", |text| {
-        let digits = text.find(|c: char| !c.is_ascii_digit())?;
-        let (number, unit) = text.split_at_checked(digits)?;
-        let number: u64 = number.parse().ok()?;
-        match unit.trim_start() {
-            "ms" => Some(Duration::from_millis(number)),
-            "s" => Some(Duration::from_secs(number)),
-            "m" => number.checked_mul(60).map(Duration::from_secs),
-            _ => None,
-        }
-    })
 }
 
 /// Reads one scalar; `right` says what would be right.

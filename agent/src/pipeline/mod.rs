@@ -81,7 +81,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         .context("starting the sources of names")?;
     let addresses = config.limits.addresses.map_or(MAX_ADDRESSES, |limit| limit as usize);
     let names = Names::new(rules, config.names.units, addresses, &probes);
-    let interval = config.sweep_interval;
+    let interval = config.collection_interval;
     let kept = Kept::new(desk.clone(), config);
     // Rows that are kept back would be nobody's if a pinned kernel half lost its agent.
     let keeper = Keeper::new(if config.pin { Meter::default() } else { meter });
@@ -188,7 +188,7 @@ fn options(config: &Config, meter: &Meter) -> Options {
         bpf_log: config.bpf_log,
         run_stats: config.run_stats,
         cgroup_root: Hierarchy::find().ok().flatten().map(|tree| tree.mount().to_owned()),
-        masked: config.masked.clone(),
+        masked: config.disable_hooks.iter().chain(&config.disable_fields).cloned().collect(),
         // No feature attaches anything after the start yet; see `privileges::features`.
         later: Vec::new(),
     }

@@ -21,8 +21,8 @@ use crate::scrape::Scrape;
 
 /// The variable of the setting `seccomp`.
 const SECCOMP: &str = "PORTOLAN_SECCOMP";
-/// The variable of the setting `masked`.
-const MASKED: &str = "PORTOLAN_MASKED";
+/// The variable of the setting `disable_hooks`.
+pub const DISABLE_HOOKS: &str = "PORTOLAN_DISABLE_HOOKS";
 
 /// How long [`Agent::eventually`] asks.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -87,8 +87,8 @@ pub fn free_port() -> u16 {
 }
 
 /// `portolan agent` with these settings, through the environment. Nothing of ours is inherited but
-/// the mode of the system call list and what is masked, so that every test can be run under them
-/// (`PORTOLAN_SECCOMP=enforce cargo xtask test`, `PORTOLAN_MASKED=unpreempted cargo xtask test`).
+/// the mode of the system call list and what is disabled, so that every test can be run under them
+/// (`PORTOLAN_SECCOMP=enforce cargo xtask test`, `PORTOLAN_DISABLE_HOOKS=unpreempted cargo xtask test`).
 pub fn command(settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary());
     forget_our_variables(&mut command);
@@ -96,13 +96,13 @@ pub fn command(settings: &[(&str, &str)]) -> Command {
         command.env(SECCOMP, mode);
     }
     command.arg("agent");
-    let masked = std::env::var(MASKED).ok();
-    if let Some(masked) = &masked {
-        command.env(MASKED, masked);
+    let disabled = std::env::var(DISABLE_HOOKS).ok();
+    if let Some(disabled) = &disabled {
+        command.env(DISABLE_HOOKS, disabled);
     }
     for (key, value) in settings {
-        if let (&"masked", Some(masked)) = (key, &masked) {
-            command.env(MASKED, format!("{masked},{value}"));
+        if let (&"disable_hooks", Some(disabled)) = (key, &disabled) {
+            command.env(DISABLE_HOOKS, format!("{disabled},{value}"));
             continue;
         }
         command.env(format!("PORTOLAN_{}", key.replace('.', "_").to_uppercase()), value);

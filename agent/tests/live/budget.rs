@@ -200,7 +200,7 @@ const MOST_SYSTEM_CALLS: u64 = 80;
 fn a_drain_makes_as_many_system_calls_however_many_edges_there_are() {
     needs_kernel!();
     let pair = Pair::new();
-    let agent = Agent::with(&[("sweep_interval", "1m")]);
+    let agent = Agent::with(&[("collection_interval", "1m")]);
     let few = match system_calls(&agent) {
         Ok(few) => few,
         Err(why) => {

@@ -120,7 +120,7 @@ fn expire_attempts_counts_the_last_try_of_each_of_many_threads() {
 fn post_bind4_is_needed_to_tell_a_failure() {
     needs_kernel!();
     let pair = Pair::new();
-    let agent = Agent::with(&[("masked", "post_bind4")]);
+    let agent = Agent::with(&[("disable_hooks", "post_bind4")]);
     let hooks = agent.json("/api/v1/status")["hooks"].clone();
     let attached = |name: &str| {
         let hook = hooks.as_array().unwrap().iter().find(|hook| hook["name"] == name).unwrap();
@@ -146,7 +146,7 @@ fn post_bind4_is_needed_to_tell_a_failure() {
 #[test]
 fn post_bind6_is_needed_to_tell_a_failure() {
     needs_kernel!();
-    let agent = Agent::with(&[("masked", "post_bind6")]);
+    let agent = Agent::with(&[("disable_hooks", "post_bind6")]);
     let disabled = agent.json("/api/v1/status")["findings"].to_string();
     assert!(disabled.contains("bind6: without post_bind6"), "{disabled}");
     agent.stop();

@@ -77,16 +77,22 @@ const NOWHERE: (u16, u16) = (7004, 7006);
 /// A port of the server that nobody listens on.
 const NOBODYS: u16 = 7007;
 
-/// Runs the traffic under an agent without `masked`; returns what it saw and what it says of
+/// The key that disables this field or these hooks.
+fn key_to_disable(names: &str) -> &'static str {
+    let is_field = Offsets::FIELDS.iter().any(|(name, ..)| *name == names);
+    if is_field { "disable_fields" } else { "disable_hooks" }
+}
+
+/// Runs the traffic under an agent without `disabled`; returns what it saw and what it says of
 /// itself.
-fn observe(masked: &str) -> (Seen, Scrape, serde_json::Value) {
+fn observe(disabled: &str) -> (Seen, Scrape, serde_json::Value) {
     let pair = Pair::new();
     let old = pair.server.listen("0.0.0.0:0");
     let old_client = pair.client.connect((pair.server.v4, net::port(&old))).unwrap();
     let datagrams = Claim::udp((pair.server.v4, OLD_DATAGRAMS).into());
     let datagrams = pair.server.within(|| datagrams.bind().unwrap());
     let _old_datagrams = Holder::new("the-old-one", vec![datagrams.into()]);
-    let agent = Agent::with(&[("masked", masked)]);
+    let agent = Agent::with(&[(key_to_disable(disabled), disabled)]);
     let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     for _ in 0..3 {
         client.write_all(&[b'q'; 100]).unwrap();
@@ -315,7 +321,7 @@ fn refuses_without(mask: &str) {
     let run = run.path().display().to_string();
     let listen = format!("127.0.0.1:{}", agent::free_port());
     let ended = agent::run_to_end(&mut agent::command(&[
-        ("masked", mask),
+        (key_to_disable(mask), mask),
         ("run_directory", &run),
         ("web.listen_address", &listen),
         ("log.level", "error"),
@@ -394,8 +400,8 @@ fn second_programs_count_nothing_twice_and_are_as_good_as_the_first() {
 /// no other, what the hook tells is gone.
 #[track_caller]
 fn check_without_ways(hook: &Hook, better: usize) {
-    let (masked, left) = hook.ways.split_at(better);
-    let mask: Vec<String> = masked.iter().map(|way| format!("way:{}", way.name)).collect();
+    let (without, left) = hook.ways.split_at(better);
+    let mask: Vec<String> = without.iter().map(|way| format!("way:{}", way.name)).collect();
     let (seen, now, status) = observe(&mask.join(","));
     let attached = now.sum("portolan_hook_attached", &[("hook", hook.name)]) == 1;
     let mut expected = everything();

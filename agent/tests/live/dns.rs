@@ -386,7 +386,7 @@ fn a_flood_of_answers_is_counted_and_costs_only_who_is_flooded() {
     let calm = check(&[], "rate_limited");
     assert_eq!(calm, [named("calm.portolan.test", 1)]);
     // With hardly a ring and nobody who empties it in time, what finds no room is counted as well.
-    check(&[("limits.ring_bytes", "4096"), ("sweep_interval", "10s")], "ring_full");
+    check(&[("limits.ring_bytes", "4096"), ("collection_interval", "10s")], "ring_full");
     drop(responder);
 }
 
@@ -399,8 +399,8 @@ fn an_answer_that_only_a_second_program_meets_is_counted_as_lost() {
     let responder = Responder::start(&pair.server, |question| {
         vec![Message::answer(question, &[Record::a(&question.name, 60, &format!("{V4}.41"))])]
     });
-    let check = |masked: &str, exported: u64, lost: u64| {
-        let agent = agent(&[("masked", masked)]);
+    let check = |disabled: &str, exported: u64, lost: u64| {
+        let agent = agent(&[("disable_hooks", disabled)]);
         ask_connected(&pair.client, pair.server.v4, "again.portolan.test");
         agent.eventually((1, exported, lost), |_| ledger(&agent));
         let reason = [("class", "dns_answer"), ("reason", "recursion")];
@@ -409,7 +409,7 @@ fn an_answer_that_only_a_second_program_meets_is_counted_as_lost() {
     };
     check(UNPREEMPTED, 1, 0);
     let hook = find("sk_data_ready").expect("it is in the table");
-    let first = hook.ways.iter().map(|way| format!("way:{}", way.program));
+    let first = hook.ways.iter().map(|way| format!("way:{}", way.name));
     let first: Vec<_> = [UNPREEMPTED.to_owned()].into_iter().chain(first).collect();
     check(&first.join(","), 0, 1);
     drop(responder);
@@ -449,10 +449,10 @@ fn without_the_hook_or_a_field_or_by_choice_names_are_off() {
         assert_eq!(ledger(&agent).0, 0);
         agent.stop();
     };
-    check(&[("masked", "sk_data_ready")], Some("sk_data_ready"));
-    check(&[("masked", "newest_packet")], Some("newest_packet"));
+    check(&[("disable_hooks", "sk_data_ready")], Some("sk_data_ready"));
+    check(&[("disable_fields", "newest_packet")], Some("newest_packet"));
     // As on a kernel whose verifier refuses the part.
-    check(&[("masked", "part:dns_answers")], Some("attached without the part"));
+    check(&[("disable_hooks", "part:dns_answers")], Some("attached without the part"));
     check(&[("requests", "false")], Some("request timing is switched off"));
     check(&[("names.dns", "false")], None);
     drop(responder);

@@ -55,7 +55,7 @@ fn who_is_known_to_be_someone_else_is_refused_and_the_owner_let_in() {
     let (owner, offender) = (&net.server.service, "offender");
     let place = &net.server;
     let said = portolan(&agent, place, &format!("ports reserve 19431 --for {owner} --enforce"));
-    assert!(said.contains("and refused to others"), "{said}");
+    assert!(said.contains("and enforced"), "{said}");
     portolan(&agent, place, &format!("ports reserve 19432/udp --for {owner} --enforce"));
     // Who is not known yet is let in, and told of.
     let first = listen(place, offender, 19_431).expect("nobody knows it yet");

@@ -229,8 +229,8 @@ pub fn kernel_is_before(major: u32, minor: u32) -> bool {
 
 /// How many programs a hook has at most: a second one where programs can be preempted.
 pub fn programs_of_a_hook() -> u32 {
-    let masked = std::env::var("PORTOLAN_MASKED").unwrap_or_default();
-    1 + u32::from(!kernel_is_before(7, 0) || masked.split(',').any(|mask| mask == UNPREEMPTED))
+    let disabled = std::env::var(crate::agent::DISABLE_HOOKS).unwrap_or_default();
+    1 + u32::from(!kernel_is_before(7, 0) || disabled.split(',').any(|name| name == UNPREEMPTED))
 }
 
 /// Whether this kernel says why it sends a reset (6.10 and later).

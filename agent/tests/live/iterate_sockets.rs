@@ -91,7 +91,7 @@ fn round_trip_times_are_the_kernels_own() {
     needs_kernel!();
     let pair = Pair::new();
     // Between scrapes nobody sweeps, so that one scrape is one sample.
-    let agent = Agent::with(&[("sweep_interval", "60s")]);
+    let agent = Agent::with(&[("collection_interval", "60s")]);
     let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     let rtt =
         |now: &Scrape| now.edge(&pair.client.service, &pair.server.service, port, "client").rtt();

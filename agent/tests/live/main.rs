@@ -60,6 +60,7 @@ mod balance;
 mod bootstrap_tcp;
 mod bpftrace;
 mod budget;
+mod cli;
 mod confined;
 mod conflicts;
 mod degrade;

@@ -104,7 +104,8 @@ fn who_takes_a_reserved_port_is_told_once_and_its_owner_never() {
     assert_eq!(vacant["ports"], Value::Array(Vec::new()), "{vacant:#}");
     assert_eq!(vacant["unused_reservations"][0]["service"], owner.as_str(), "{vacant:#}");
     let who = told(&agent, here(), "ports who 18432");
-    let expected = format!("Nobody has port 18432.\n18432/tcp is reserved for {owner} (network");
+    let expected =
+        format!("No process holds port 18432.\n18432/tcp is reserved for {owner} (network");
     assert!(who.starts_with(&expected), "{who}");
     told(&agent, inside(&net.server), "ports release 18432");
     let again = refused(&agent, inside(&net.server), "ports release 18432");

@@ -49,9 +49,14 @@ impl Keys {
         self.openssl(&format!("x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san.ext -out {name}.pem"));
     }
 
+    /// Writes a file beside them; its path.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        fs::write(self.path(name), text).unwrap();
+        self.text(name)
+    }
+
     fn configure(&self, text: &str) -> String {
-        fs::write(self.path("web.yml"), text).unwrap();
-        self.text("web.yml")
+        self.write("web.yml", text)
     }
 }
 

@@ -360,7 +360,7 @@ pub fn check_masks(masked: &[String]) -> anyhow::Result<()> {
     };
     match masked.iter().find(|mask| !known(mask)) {
         Some(mask) => anyhow::bail!(
-            "`masked` names {mask}, which is neither a hook, nor a kernel field, nor way:NAME, nor part:NAME, nor {UNPREEMPTED}; `portolan status` lists the hooks"
+            "`disable_hooks` and `disable_fields`: {mask} is neither a hook, nor a kernel field, nor way:NAME, nor part:NAME, nor {UNPREEMPTED}; `portolan status` lists the hooks"
         ),
         None => Ok(()),
     }

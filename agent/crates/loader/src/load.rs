@@ -212,14 +212,17 @@ fn plan(btf: &Btf, config: &Config, options: &Options) -> Plan {
     let preempted = is_preempted(options);
     let decide = |hook: &'static Hook| {
         if options.masked.iter().any(|mask| mask == hook.name) {
-            return Err("masked by the configuration".to_owned());
+            return Err("disabled in the configuration".to_owned());
         }
         if hook.requests && !options.requests {
             return Err("request timing is switched off".to_owned());
         }
         let missing = offsets::missing(&config.offsets, hook.fields);
         if !missing.is_empty() {
-            return Err(format!("{} not in this kernel's structs, or masked", missing.join(", ")));
+            return Err(format!(
+                "{} not in this kernel's structs, or disabled",
+                missing.join(", ")
+            ));
         }
         let is_cgroup = |way: &Way| matches!(way.kind, Kind::CgroupAddress | Kind::CgroupSocket);
         if options.cgroup_root.is_none() && hook.ways.iter().all(is_cgroup) {
@@ -314,11 +317,11 @@ fn no_dns(hooks: &[Attached], config: &Config, options: &Options) -> Option<Stri
     }
     let hook = hooks.iter().find(|attached| attached.hook.name == DNS_ANSWERS.hook)?;
     let missing = offsets::missing(&config.offsets, DNS_ANSWERS.fields);
-    let without = "attached without the part that reads them, which was refused or masked";
+    let without = "attached without the part that reads them, which was refused or disabled";
     match &hook.result {
         Err(why) => Some(format!("{}: {why}", DNS_ANSWERS.hook)),
         Ok(_) if !missing.is_empty() => {
-            Some(format!("{} not in this kernel's structs, or masked", missing.join(", ")))
+            Some(format!("{} not in this kernel's structs, or disabled", missing.join(", ")))
         }
         Ok(link) if (DNS_ANSWERS.is_on)(config) => {
             // A fallback program does not read them, should it be the only one.

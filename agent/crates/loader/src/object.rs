@@ -129,7 +129,7 @@ impl Parts {
             let link = match (missing, masked) {
                 (Some(name), _) => Err(format!("without {name} it would tell what is not so")),
                 // As if the kernel refused it.
-                (None, Some(part)) => Err(format!("its part {} is masked", part.name)),
+                (None, Some(part)) => Err(format!("its part {} is disabled", part.name)),
                 (None, None) => attach(&mut ebpf, ways, &btf, options.cgroup_root.as_deref()),
             };
             let attached = link.is_ok();

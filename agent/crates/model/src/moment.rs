@@ -3,6 +3,8 @@
 //! Only UTC, only whole seconds since the Unix epoch: what has no zone cannot be misread, and
 //! what is written down means the same on every host.
 
+use super::duration;
+
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
@@ -17,10 +19,11 @@ const LAST: u64 = 253_402_300_799;
 
 /// A moment of the calendar, or so long after `now`.
 pub fn parse(text: &str, now: u64) -> Result<u64, String> {
-    let moment = span(text).and_then(|span| now.checked_add(span)).or_else(|| absolute(text));
+    let from_now = duration::parse(text).and_then(|span| now.checked_add(span.as_secs()));
+    let moment = from_now.or_else(|| absolute(text));
     moment.filter(|moment| *moment <= LAST).ok_or_else(|| {
         format!(
-            "\"{text}\" is no moment; write a time in UTC like 2026-12-01T10:00:00Z or 2026-12-01, or how long from now, like 30m, 2h or 7d"
+            "invalid time \"{text}\": write a time in UTC like 2026-12-01T10:00:00Z or 2026-12-01, or how long from now, like 30m, 2h or 7d"
         )
     })
 }
@@ -58,21 +61,6 @@ pub fn rfc3339(seconds: u64) -> String {
     let time = seconds % DAY;
     let (hour, minute, second) = (time / HOUR, time % HOUR / MINUTE, time % MINUTE);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// `90s`, `30m`, `2h`, `7d`.
-fn span(text: &str) -> Option<u64> {
-    let unit = text.chars().last()?;
-    let factor = match unit {
-        's' => 1,
-        'm' => MINUTE,
-        'h' => HOUR,
-        'd' => DAY,
-        _ => return None,
-    };
-    let number = text.strip_suffix(unit)?;
-    let plain = number.bytes().all(|byte| byte.is_ascii_digit());
-    number.parse::<u64>().ok().filter(|_| plain)?.checked_mul(factor)
 }
 
 /// `10:00:00`

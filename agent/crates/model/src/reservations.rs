@@ -151,7 +151,7 @@ impl Reservation {
                 Some(("env", name)) => reservation.environment = Some(name.parse()?),
                 Some(("until", text)) => {
                     reservation.until = Some(moment::absolute(text).ok_or_else(|| {
-                        format!("\"{text}\" is no moment; write a time in UTC like 2026-12-01T10:00:00Z or 2026-12-01")
+                        format!("invalid time \"{text}\": write a time in UTC like 2026-12-01T10:00:00Z or 2026-12-01")
                     })?);
                 }
                 _ => {

@@ -11,29 +11,29 @@ use super::port::{PortState, Protocol};
 pub fn sentence(conflict: &Conflict) -> String {
     let claimant = party(&conflict.claimant);
     let place = place(conflict.address, conflict.port, conflict.protocol);
-    let wants = if conflict.by_listen {
-        format!("{claimant} bound {place} but cannot listen there")
-    } else if conflict.port == 0 {
-        format!("{claimant} wants any port of {}", conflict.address)
-    } else {
-        format!("{claimant} wants {place}")
-    };
     let times =
-        if conflict.count > 1 { format!(" ({} times)", conflict.count) } else { String::new() };
+        if conflict.count > 1 { format!(" {} times", conflict.count) } else { String::new() };
+    let failed = if conflict.by_listen {
+        format!("{claimant} failed{times} to listen on {place}, which it has bound")
+    } else if conflict.port == 0 {
+        format!("{claimant} failed{times} to bind any port of {}", conflict.address)
+    } else {
+        format!("{claimant} failed{times} to bind {place}")
+    };
     let why = match conflict.reason {
         Reason::Privileged => "ports that low need CAP_NET_BIND_SERVICE".to_owned(),
         Reason::ForeignAddress => "this host does not have that address".to_owned(),
-        Reason::AlreadyBound => "the socket has a port already".to_owned(),
-        Reason::Exhausted => "no ephemeral port is left".to_owned(),
-        Reason::Denied => "a policy says no".to_owned(),
-        Reason::Gone => "whoever had the port has gone".to_owned(),
-        Reason::Other => format!("the kernel says {}", conflict.errno),
+        Reason::AlreadyBound => "the socket is bound already".to_owned(),
+        Reason::Exhausted => "no ephemeral port is free".to_owned(),
+        Reason::Denied => "a policy denied it".to_owned(),
+        Reason::Gone => "the process that held it has ended".to_owned(),
+        Reason::Other => format!("the kernel returned {}", conflict.errno),
         _ => conflict.holder.as_ref().map_or_else(
-            || "somebody else has it".to_owned(),
+            || "another process holds it".to_owned(),
             |holder| has(holder, conflict.reason, conflict.last_seconds),
         ),
     };
-    format!("{wants}{times}; {why}")
+    format!("{failed}: {why}")
 }
 
 /// What to do about it.
@@ -42,37 +42,33 @@ pub fn mend(conflict: &Conflict) -> String {
         let mut text = text.to_owned();
         if let Some(port) = conflict.next_free {
             // Writing into a String cannot fail.
-            let _ = write!(text, "; next free {port}");
+            let _ = write!(text, ", or use {port} (free)");
         }
         text
     };
     match conflict.reason {
         Reason::SameAddress | Reason::WildcardOverSpecific | Reason::SpecificUnderWildcard => {
-            next("stop it or move one")
+            next("stop one")
         }
-        Reason::DualStack => next(
-            "the IPv6 socket takes IPv4 too: set IPV6_V6ONLY (or net.ipv6.bindv6only) on it, stop it or move one",
-        ),
+        Reason::DualStack => {
+            next("set IPV6_V6ONLY on the IPv6 socket, which takes IPv4 too, or stop one")
+        }
         Reason::ReuseAddressMissing => {
-            next("set SO_REUSEADDR on both sockets, wait until the other one is gone, or move")
+            next("set SO_REUSEADDR on both sockets, or wait until the other one is gone")
         }
-        Reason::ReusePortMissing => {
-            next("to share the port both must set SO_REUSEPORT; else stop it or move one")
-        }
+        Reason::ReusePortMissing => next("set SO_REUSEPORT on both to share the port, or stop one"),
         Reason::ReusePortOtherUser => next(
-            "SO_REUSEPORT shares a port only among sockets of one user: run both as the same, or move one",
+            "run both as the same user, as SO_REUSEPORT shares a port only among sockets of one user",
         ),
-        Reason::ListenLost => {
-            next("SO_REUSEADDR lets both bind, but only one listen: stop it or move one")
-        }
+        Reason::ListenLost => next("stop one, as SO_REUSEADDR lets both bind but only one listen"),
         Reason::Privileged => next(
-            "give it CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), lower net.ipv4.ip_unprivileged_port_start, or use a higher port",
+            "give it CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), or lower net.ipv4.ip_unprivileged_port_start",
         ),
         Reason::ForeignAddress => {
             "check the address; if it comes later, set net.ipv4.ip_nonlocal_bind or IP_FREEBIND"
                 .to_owned()
         }
-        Reason::AlreadyBound => "the program binds a socket twice: mend the program".to_owned(),
+        Reason::AlreadyBound => "fix the program: it binds a socket twice".to_owned(),
         Reason::Exhausted => {
             "widen net.ipv4.ip_local_port_range, reuse connections, or spread over addresses"
                 .to_owned()
@@ -88,14 +84,19 @@ pub fn mend(conflict: &Conflict) -> String {
 /// Who had the port at `now`, how and for how long.
 fn has(holder: &Holder, reason: Reason, now: f64) -> String {
     let Holder { party: who, address, state, since_seconds } = holder;
+    // With a time span it is "has held it for", without one it is just so.
+    let lasts = since_seconds.is_some();
     let how = match state {
+        PortState::Listening if lasts => "has held it",
         PortState::Listening => "holds it",
-        PortState::Bound => "has bound it",
-        PortState::Connected => "has a connection there",
+        PortState::Bound if lasts => "has had it bound",
+        PortState::Bound => "has it bound",
+        PortState::Connected if lasts => "has had a connection on it",
+        PortState::Connected => "has a connection on it",
         PortState::TimeWait => {
-            return format!("a closed connection of {address} is remembered there (TIME_WAIT)");
+            return format!("a closed connection of {address} is in TIME_WAIT there");
         }
-        PortState::Reserved => "has it reserved",
+        PortState::Reserved => "has reserved it",
     };
     let mut text = format!("{} {how}", party(who));
     if matches!(
@@ -197,15 +198,16 @@ mod tests {
     }
 
     #[test]
-    fn one_sentence_says_who_wants_what_and_who_has_it() {
-        let told = |conflict: &Conflict| format!("{}; {}", sentence(conflict), mend(conflict));
+    fn one_sentence_says_who_failed_and_who_holds_the_port() {
+        let shown =
+            |conflict: &Conflict| format!("{}. Fix: {}", sentence(conflict), mend(conflict));
         assert_eq!(
-            told(&conflict(Reason::SameAddress)),
-            "postgres of shop (pid 4711) wants 0.0.0.0:5432; postgresql.service (postgres, pid 811) holds it for 2 days; stop it or move one; next free 5433"
+            shown(&conflict(Reason::SameAddress)),
+            "postgres of shop (pid 4711) failed to bind 0.0.0.0:5432: postgresql.service (postgres, pid 811) has held it for 2 days. Fix: stop one, or use 5433 (free)"
         );
         assert_eq!(
-            told(&Conflict { count: 3, ..conflict(Reason::WildcardOverSpecific) }),
-            "postgres of shop (pid 4711) wants 0.0.0.0:5432 (3 times); postgresql.service (postgres, pid 811) holds it on 127.0.0.1 for 2 days; stop it or move one; next free 5433"
+            shown(&Conflict { count: 3, ..conflict(Reason::WildcardOverSpecific) }),
+            "postgres of shop (pid 4711) failed 3 times to bind 0.0.0.0:5432: postgresql.service (postgres, pid 811) has held it on 127.0.0.1 for 2 days. Fix: stop one, or use 5433 (free)"
         );
         let low = Conflict {
             port: 80,
@@ -215,13 +217,13 @@ mod tests {
         };
         assert_eq!(
             sentence(&low),
-            "postgres of shop (pid 4711) wants 0.0.0.0:80; ports that low need CAP_NET_BIND_SERVICE"
+            "postgres of shop (pid 4711) failed to bind 0.0.0.0:80: ports that low need CAP_NET_BIND_SERVICE"
         );
         let any =
             Conflict { port: 0, holder: None, next_free: None, ..conflict(Reason::Exhausted) };
         assert_eq!(
             sentence(&any),
-            "postgres of shop (pid 4711) wants any port of 0.0.0.0; no ephemeral port is left"
+            "postgres of shop (pid 4711) failed to bind any port of 0.0.0.0: no ephemeral port is free"
         );
     }
 

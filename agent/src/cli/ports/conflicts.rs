@@ -1,26 +1,27 @@
-//! `portolan ports conflicts` and `watch`: binds and listens that failed, a sentence each.
+//! `portolan ports conflicts` and `watch`: failed binds and listens, a line each.
 
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::Args;
 
-use crate::cli::client::Target;
+use crate::cli::target::Target;
 use crate::cli::{Output, print};
 use api_types::{Conflict, Conflicts, Timestamp};
+use model::duration;
 use model::words::ago;
 
-/// Between two questions of `watch`.
+/// Between two requests of `watch`.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct ConflictsArgs {
-    /// Only what failed within this time: 90s, 15m, 1h, 2d.
-    #[arg(long, value_parser = span)]
+    /// Only the last 90s, 15m, 1h, 2d.
+    #[arg(long, value_name = "DURATION", value_parser = span)]
     since: Option<u64>,
-    /// Only for this port.
-    #[arg(long)]
+    /// Only this port.
+    #[arg(long, value_parser = super::port)]
     port: Option<u16>,
     #[command(flatten)]
     target: Target,
@@ -45,36 +46,36 @@ pub(super) fn run(arguments: &ConflictsArgs) -> anyhow::Result<()> {
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
         Output::Table => {
-            let answer: Conflicts = target.read(&body)?;
+            let answer: Conflicts = client::read(&body)?;
             if answer.conflicts.is_empty() && !query.is_empty() {
-                return print("No bind or listen has failed that fits.\n");
+                return print("No matching conflicts.\n");
             }
             print(&text(&answer))
         }
     }
 }
 
-/// Tells every conflict when it is new or has happened again, until the reader has gone.
+/// Prints every conflict when it is new or has been repeated, until the reader has gone.
 pub(super) fn watch(arguments: &WatchArgs) -> anyhow::Result<()> {
     let target = &arguments.target;
-    let mut told: Option<Timestamp> = None;
+    let mut newest_shown: Option<Timestamp> = None;
     loop {
-        let since = told.map_or_else(String::new, |told| format!("?since={told}"));
-        let answer: Conflicts = target.read(&target.text(&format!("/api/v1/conflicts{since}"))?)?;
+        let since = newest_shown.map_or_else(String::new, |shown| format!("?since={shown}"));
+        let answer: Conflicts = client::read(&target.text(&format!("/api/v1/conflicts{since}"))?)?;
         let newest = answer.conflicts.iter().map(|one| one.last_seen);
-        let newest = newest.fold(told.unwrap_or(answer.timestamp), Timestamp::max);
-        if let Some(told) = told {
-            let new = answer.conflicts.iter().filter(|one| one.last_seen > told);
+        let newest = newest.fold(newest_shown.unwrap_or(answer.timestamp), Timestamp::max);
+        if let Some(shown) = newest_shown {
+            let new = answer.conflicts.iter().filter(|one| one.last_seen > shown);
             for one in new {
                 let line = match target.output {
                     Output::Json => serde_json::to_string(one).context("writing JSON")?,
-                    // Who reads a log of it tomorrow asks when.
+                    // A log of it is read later: write when it was.
                     Output::Table => line(one, &one.last_seen.to_string(), answer.host_netns),
                 };
                 print(&format!("{line}\n"))?;
             }
         }
-        told = Some(newest);
+        newest_shown = Some(newest);
         thread::sleep(PAUSE);
     }
 }
@@ -82,13 +83,13 @@ pub(super) fn watch(arguments: &WatchArgs) -> anyhow::Result<()> {
 /// A sentence for each.
 pub(super) fn text(answer: &Conflicts) -> String {
     if answer.conflicts.is_empty() {
-        return "No bind or listen has failed.\n".to_owned();
+        return "No conflicts.\n".to_owned();
     }
-    let told = |one: &Conflict| {
+    let shown = |one: &Conflict| {
         let when = ago(answer.timestamp.seconds_since(one.last_seen));
         line(one, &format!("{when} ago"), answer.host_netns) + "\n"
     };
-    answer.conflicts.iter().map(told).collect()
+    answer.conflicts.iter().map(shown).collect()
 }
 
 /// One conflict; where it was is said if that was not the host.
@@ -98,7 +99,7 @@ fn line(conflict: &Conflict, when: &str, host: Option<u32>) -> String {
     let place = if host.is_none_or(|host| host == conflict.netns) {
         String::new()
     } else {
-        format!(", network namespace {}", conflict.netns)
+        format!("; netns {}", conflict.netns)
     };
     let title = &conflict.finding.title;
     let fix = conflict.finding.remediation.as_deref();
@@ -106,39 +107,8 @@ fn line(conflict: &Conflict, when: &str, host: Option<u32>) -> String {
     format!("{when}: {title}{fix} [{errno}{sure}{place}]")
 }
 
-/// A time span like `15m`, in seconds.
-fn span(text: &str) -> anyhow::Result<u64> {
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    let number = text.strip_suffix(unit).unwrap_or_default();
-    let length = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => 0,
-    };
-    ensure!(length != 0, "{text} is no time span; write it like 90s, 15m, 1h or 2d");
-    let number: u64 = number
-        .parse()
-        .with_context(|| format!("{text} is no time span; write it like 90s, 15m, 1h or 2d"))?;
-    Ok(number.saturating_mul(length))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn time_spans_are_read_or_refused_with_the_mend() {
-        let check = |text, expected: Option<u64>| assert_eq!(span(text).ok(), expected, "{text}");
-        check("90s", Some(90));
-        check("90", Some(90));
-        check("15m", Some(900));
-        check("1h", Some(3600));
-        check("2d", Some(172_800));
-        check("1w", None);
-        check("h", None);
-        check("", None);
-        check("1h30m", None);
-    }
+/// A time like `15m`, in seconds.
+fn span(text: &str) -> Result<u64, String> {
+    let span = duration::parse(text).ok_or_else(|| format!("write {}", duration::FORM))?;
+    Ok(span.as_secs())
 }

@@ -1,11 +1,13 @@
-//! `portolan ports free`: ports that nobody has.
+//! `portolan ports free`: free ports.
 
 use std::fmt::Write as _;
 
 use clap::Args;
+use http::Method;
 
-use super::super::control::{self, Control};
+use super::super::target::Target;
 use super::super::{Output, print};
+use super::netns;
 use api_types::{AllocatePorts, AllocatedPorts, Protocol};
 use model::full_name::FullName;
 use model::reservations::Environment;
@@ -18,44 +20,44 @@ Examples:
   PORT=$(portolan ports free --near 3000) node server.js
   portolan ports free --near 8080 --for web --until 2h
 
-A port is handed out if nobody has it in your network namespace, nobody reserved it, the kernel
-does not give it to outgoing connections, and no well-known program expects to find it free. Nobody
-else is given it for a minute; with --for it is reserved, for a day unless --until says otherwise.
-Ports below 1024 only with --near below 1024.";
+A port is free if no process holds it in your network namespace, it is not reserved, it is not an
+ephemeral port, and no well-known program uses it by default. It is not handed out again for a
+minute; with --for it is reserved, for a day unless --until says otherwise. Ports below 1024 only
+with --near below 1024.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(in crate::cli) struct FreeArgs {
-    /// The nearest to this port first, upwards before downwards (default: 8080).
+    /// Nearest to this port, upwards before downwards [default: 8080].
     #[arg(long, value_name = "PORT")]
     near: Option<u16>,
-    /// How many.
+    /// Number of ports.
     #[arg(long, value_name = "N", default_value_t = 1)]
     count: usize,
-    /// Ports of UDP, not of TCP.
+    /// UDP ports instead of TCP ports.
     #[arg(long)]
     udp: bool,
     /// Reserve them for this service.
     #[arg(long = "for", value_name = "SERVICE")]
     service: Option<FullName>,
-    /// Reserve them only on hosts that are for this.
+    /// Reserve them only on hosts of this environment.
     #[arg(long, value_name = "dev|prod", requires = "service")]
     env: Option<Environment>,
-    /// Reserve them until: 2h, 7d, 2030-12-01, 2030-12-01T10:00:00Z (default: a day).
+    /// End of the reservation: 2h, 7d, 2030-12-01, 2030-12-01T10:00:00Z [default: 1d].
     #[arg(long, value_name = "WHEN", requires = "service")]
     until: Option<String>,
-    /// Refuse them to others.
+    /// Make bind() by other processes fail with EPERM.
     #[arg(long, requires = "service")]
     enforce: bool,
-    /// In this network namespace, not in yours: host, a name as `ip netns` lists it, or a path.
-    #[arg(long, value_name = "NETNS", value_parser = control::netns)]
+    /// Network namespace: host, a name as `ip netns` lists it, or a path [default: yours].
+    #[arg(long, value_name = "NETNS", value_parser = netns::parse)]
     netns: Option<u32>,
     #[command(flatten)]
-    control: Control,
+    target: Target,
 }
 
 pub(super) fn run(arguments: &FreeArgs) -> anyhow::Result<()> {
-    let FreeArgs { near, count, udp, service, env, until, enforce, netns, control } = arguments;
+    let FreeArgs { near, count, udp, service, env, until, enforce, netns, target } = arguments;
     let request = AllocatePorts {
         near: *near,
         count: Some(*count),
@@ -66,10 +68,10 @@ pub(super) fn run(arguments: &FreeArgs) -> anyhow::Result<()> {
         enforce: *enforce,
         netns: *netns,
     };
-    let body = control.ask("POST", "/api/v1/ports/free", &request)?;
-    match control.output {
+    let body = target.change(Method::POST, "/api/v1/ports/free", &request)?;
+    match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&serde_json::from_str(&body)?)),
+        Output::Table => print(&text(&client::read(&body)?)),
     }
 }
 

@@ -1,9 +1,9 @@
-//! `portolan ports`: a row for each port that somebody has.
+//! `portolan ports`: a row for each port that a process holds or that is reserved.
 
 use clap::Args;
 
-use crate::cli::client::Target;
 use crate::cli::table::{self, Column};
+use crate::cli::target::Target;
 use crate::cli::{Output, print};
 use api_types::{
     EphemeralPorts, Port, PortState, Ports, Process, Protocol, Reservation, Source, Timestamp,
@@ -31,7 +31,7 @@ const COLUMNS: &[Column] = &[
     left("HOLDER", 0),
     Column { title: "PID", left: false, rank: 6 },
     left("SINCE", 7),
-    Column { title: "WAITING", left: false, rank: 8 },
+    Column { title: "BACKLOG", left: false, rank: 8 },
     left("RESERVED FOR", 3),
     left("LAST CONFLICT", 2),
     left("NETNS", 4),
@@ -45,14 +45,14 @@ pub(super) fn run(arguments: &ListArgs) -> anyhow::Result<()> {
     let body = target.text("/api/v1/ports")?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&target.read(&body)?, table::room())),
+        Output::Table => print(&text(&client::read(&body)?, table::room())),
     }
 }
 
 /// The ports as a table.
 pub(super) fn text(answer: &Ports, room: Option<usize>) -> String {
     if answer.ports.is_empty() && answer.unused_reservations.is_empty() {
-        return "No program has asked for a port yet.\n".to_owned();
+        return "No ports yet.\n".to_owned();
     }
     let host = answer.host_netns;
     let held = answer.ports.iter().map(|port| row(port, answer.timestamp, host));
@@ -87,7 +87,7 @@ fn warning(ports: &EphemeralPorts) -> String {
         format!(", {} of them to {}", destination.used, destination.address)
     });
     format!(
-        "{} has {} of {} ephemeral ports in use{most}; {} closed connections are remembered (TIME_WAIT)\n",
+        "warning: {}: {} of {} ephemeral ports in use{most}; {} sockets in TIME_WAIT\n",
         ports.service.name,
         ports.used_tcp.max(ports.used_udp),
         ports.size(),
@@ -99,10 +99,12 @@ fn row(port: &Port, now: Timestamp, host: Option<u32>) -> Placed {
     let when = |at: Option<Timestamp>, never: &str| {
         at.map_or_else(|| never.to_owned(), |at| format!("{} ago", ago(now.seconds_since(at))))
     };
-    let waiting = if port.max_backlog == 0 {
+    let backlog = if port.max_backlog == 0 {
         String::new()
     } else {
-        format!("{}/{}", port.backlog, port.max_backlog)
+        // The kernel lets one more wait than the limit says (sk_acceptq_is_full).
+        let full = if port.backlog > port.max_backlog { " (full)" } else { "" };
+        format!("{}/{}{full}", port.backlog, port.max_backlog)
     };
     let mut address = port.address.to_string();
     if port.v6_only && port.address.is_unspecified() {
@@ -115,8 +117,8 @@ fn row(port: &Port, now: Timestamp, host: Option<u32>) -> Placed {
         port.state.as_str().to_owned(),
         holder(&port.holder, port.sockets),
         if port.holder.pid == 0 { String::new() } else { port.holder.pid.to_string() },
-        when(port.since, "before the agent"),
-        waiting,
+        when(port.since, "before the agent started"),
+        backlog,
         port.reserved_for.clone().unwrap_or_default(),
         when(port.last_conflict, ""),
         netns((Some(port.netns) != host).then_some(port.netns)),
@@ -217,11 +219,11 @@ mod tests {
             vec![postgres()],
             &[],
             "\
-PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING  RESERVED FOR  LAST CONFLICT
+PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       BACKLOG  RESERVED FOR  LAST CONFLICT
 5432  tcp       :: (IPv6 only)  listening  postgres ×2  811  1 hour ago    1/200                1 minute ago
 ",
         );
-        check(Vec::new(), &[], "No program has asked for a port yet.\n");
+        check(Vec::new(), &[], "No ports yet.\n");
     }
 
     #[test]
@@ -231,7 +233,7 @@ PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING
             vec![reserved],
             &["80 web", "5432/udp statsd"],
             "\
-PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING  RESERVED FOR  LAST CONFLICT
+PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       BACKLOG  RESERVED FOR  LAST CONFLICT
   80  tcp                       reserved                                          web
 5432  tcp       :: (IPv6 only)  listening  postgres ×2  811  1 hour ago    1/200  shop/db       1 minute ago
 5432  udp                       reserved                                          statsd
@@ -247,7 +249,7 @@ PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING
             vec![postgres(), there],
             &[],
             "\
-PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       WAITING  RESERVED FOR  LAST CONFLICT  NETNS
+PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       BACKLOG  RESERVED FOR  LAST CONFLICT  NETNS
 5432  tcp       :: (IPv6 only)  listening  postgres ×2  811  1 hour ago    1/200                1 minute ago   host
 5432  tcp       :: (IPv6 only)  listening  postgres ×2  811  1 hour ago    1/200                1 minute ago   4026532000
 ",

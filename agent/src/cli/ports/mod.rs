@@ -1,8 +1,9 @@
-//! `portolan ports`: who has which port, who wanted one and did not get it, who may have one.
+//! `portolan ports`: ports and their holders, bind conflicts, reservations.
 
 mod conflicts;
 mod free;
 mod list;
+mod netns;
 mod reservations;
 mod reserve;
 mod who;
@@ -11,12 +12,12 @@ use clap::{Args, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
-  portolan ports                                   who has which port
-  portolan ports who 5432                          who has this one, and who wanted it
-  portolan ports conflicts --since 1h              what failed in the last hour, why, and the mend
-  portolan ports watch                             tell conflicts as they happen
-  portolan ports reserve 5432 --for postgres       keep a port for a service
-  portolan ports free --near 8080                  a port that nobody has
+  portolan ports                                   ports and the processes that hold them
+  portolan ports who 5432                          who holds this one, and who failed to bind it
+  portolan ports conflicts --since 1h              failed binds of the last hour, the cause and the fix
+  portolan ports watch                             stream conflicts as they happen
+  portolan ports reserve 5432 --for postgres       reserve a port for a service
+  portolan ports free --near 8080                  find a free port
   portolan ports --output json | jq -r '.ports[] | [.port, .holder.service.name] | @tsv'";
 
 #[derive(Debug, Args)]
@@ -30,20 +31,26 @@ pub(super) struct PortsArgs {
 
 #[derive(Debug, Subcommand)]
 enum PortsCommand {
-    /// Show who has a port, and who wanted it.
+    /// Show who holds a port, and who failed to bind it.
     Who(who::WhoArgs),
-    /// Show binds and listens that failed, why, and what to do.
+    /// List failed binds and listens with cause and fix.
     Conflicts(conflicts::ConflictsArgs),
-    /// Tell binds and listens that fail, as they do.
+    /// Stream bind conflicts.
     Watch(conflicts::WatchArgs),
-    /// Keep a port for a service.
+    /// Reserve a port for a service.
     Reserve(reserve::ReserveArgs),
-    /// Keep a port no longer.
+    /// Remove a reservation.
     Release(reserve::ReleaseArgs),
-    /// Show which ports are kept for whom, who has them, and who took one that is not theirs.
+    /// List reservations, who holds the ports, and breaches.
     Reservations(reservations::ReservationsArgs),
-    /// Hand out ports that nobody has.
+    /// Find free ports.
     Free(free::FreeArgs),
+}
+
+/// A port from the command line.
+fn port(text: &str) -> Result<u16, String> {
+    let port = text.parse::<u16>().ok().filter(|port| *port > 0);
+    port.ok_or_else(|| format!("\"{text}\" is not a port (1-65535)"))
 }
 
 pub(super) fn run(arguments: &PortsArgs) -> anyhow::Result<()> {

@@ -1,11 +1,11 @@
-//! `portolan ports reservations`: who may have which port, and who does not keep to it.
+//! `portolan ports reservations`: reserved ports, who holds them, and breaches.
 
 use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::super::client::Target;
 use super::super::table::{self, Column};
+use super::super::target::Target;
 use super::super::{Output, human, print};
 use api_types::{ReservationStatus, Reservations};
 
@@ -15,7 +15,7 @@ Examples:
   portolan ports reservations --output json | jq '.reservations[] | select(.breaches > 0)'
 
 Reservations from the configuration (ORIGIN config) are changed there. One that is not in force has
-run out, or is for the other environment.";
+expired, or is for the other environment.";
 
 /// Breaches shown at most; JSON has more.
 const LAST: usize = 5;
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &ReservationsArgs) -> anyhow::Result<()> {
     let body = target.text("/api/v1/reservations")?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&target.read(&body)?, table::room())),
+        Output::Table => print(&text(&client::read(&body)?, table::room())),
     }
 }
 

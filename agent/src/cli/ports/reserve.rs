@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use http::Method;
 
-use super::super::control::{self, Control};
+use super::super::target::Target;
 use super::super::{Output, print};
+use super::netns;
 use api_types::{Evidence, Finding, Release, Reservation, Reserve, Reserved};
 use model::full_name::FullName;
 use model::port::Port;
@@ -19,9 +21,9 @@ Examples:
   portolan ports reserve 3001 --for web --until 2h
   portolan ports reserve 5432 --for postgres --enforce
 
-Who else takes the port is told: in the agent's log, in `portolan ports reservations` and in
-portolan_port_reservation_breaches_total. With --enforce the kernel refuses it to who is known to
-be someone else, as long as the agent runs. Kept across restarts of agent and host.";
+Any other process that binds the port is reported: in the agent's log, in `portolan ports
+reservations` and in portolan_port_reservation_breaches_total. With --enforce, bind() by other
+processes fails with EPERM while the agent runs. Reservations survive restarts of agent and host.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -29,23 +31,23 @@ pub(in crate::cli) struct ReserveArgs {
     /// The port: 5432, 8125/udp.
     #[arg(value_name = "PORT[/udp]")]
     port: Port,
-    /// For whom: the service as `portolan edges` shows it, like postgres or shop/postgres.
+    /// The service, as `portolan edges` shows it: postgres or shop/postgres.
     #[arg(long = "for", value_name = "SERVICE")]
     service: FullName,
-    /// Only on hosts that are for this (the agent's --ports.environment).
+    /// Only on hosts of this environment (--ports.environment of the agent).
     #[arg(long, value_name = "dev|prod")]
     env: Option<Environment>,
-    /// Until when: 2h, 7d, 2030-12-01, 2030-12-01T10:00:00Z; else until it is released.
+    /// End of the reservation: 2h, 7d, 2030-12-01, 2030-12-01T10:00:00Z [default: until released].
     #[arg(long, value_name = "WHEN")]
     until: Option<String>,
-    /// Refuse the port to others.
+    /// Make bind() by other processes fail with EPERM.
     #[arg(long)]
     enforce: bool,
-    /// In this network namespace, not in yours: host, a name as `ip netns` lists it, or a path.
-    #[arg(long, value_name = "NETNS", value_parser = control::netns)]
+    /// Network namespace: host, a name as `ip netns` lists it, or a path [default: yours].
+    #[arg(long, value_name = "NETNS", value_parser = netns::parse)]
     netns: Option<u32>,
     #[command(flatten)]
-    control: Control,
+    target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -56,18 +58,18 @@ pub(in crate::cli) struct ReleaseArgs {
     /// The port: 5432, 8125/udp.
     #[arg(value_name = "PORT[/udp]")]
     port: Port,
-    /// Which one, if it is reserved for dev and for prod.
+    /// Environment, if the port is reserved for dev and for prod.
     #[arg(long, value_name = "dev|prod")]
     env: Option<Environment>,
-    /// In this network namespace, not in yours: host, a name as `ip netns` lists it, or a path.
-    #[arg(long, value_name = "NETNS", value_parser = control::netns)]
+    /// Network namespace: host, a name as `ip netns` lists it, or a path [default: yours].
+    #[arg(long, value_name = "NETNS", value_parser = netns::parse)]
     netns: Option<u32>,
     #[command(flatten)]
-    control: Control,
+    target: Target,
 }
 
 pub(super) fn run(arguments: &ReserveArgs) -> anyhow::Result<()> {
-    let ReserveArgs { port, service, env, until, enforce, netns, control } = arguments;
+    let ReserveArgs { port, service, env, until, enforce, netns, target } = arguments;
     let request = Reserve {
         port: port.number,
         protocol: port.protocol.to_api(),
@@ -77,24 +79,24 @@ pub(super) fn run(arguments: &ReserveArgs) -> anyhow::Result<()> {
         enforce: *enforce,
         netns: *netns,
     };
-    show(control, &control.ask("POST", "/api/v1/reservations", &request)?, true)
+    show(target, &target.change(Method::POST, "/api/v1/reservations", &request)?, true)
 }
 
 pub(super) fn release(arguments: &ReleaseArgs) -> anyhow::Result<()> {
-    let ReleaseArgs { port, env, netns, control } = arguments;
+    let ReleaseArgs { port, env, netns, target } = arguments;
     let request = Release {
         port: port.number,
         protocol: port.protocol.to_api(),
         environment: env.map(|env| env.to_api()),
         netns: *netns,
     };
-    show(control, &control.ask("DELETE", "/api/v1/reservations", &request)?, false)
+    show(target, &target.change(Method::DELETE, "/api/v1/reservations", &request)?, false)
 }
 
-fn show(control: &Control, body: &str, holds: bool) -> anyhow::Result<()> {
-    match control.output {
+fn show(target: &Target, body: &str, holds: bool) -> anyhow::Result<()> {
+    match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&serde_json::from_str(body)?, holds)),
+        Output::Table => print(&text(&client::read(body)?, holds)),
     }
 }
 
@@ -128,7 +130,7 @@ pub(super) fn sentence(one: &Reservation, holds: bool) -> String {
         let _ = write!(text, " until {until}");
     }
     if one.enforce && holds {
-        text.push_str(", and refused to others");
+        text.push_str(", and enforced");
     }
     if let Some(netns) = one.netns {
         let _ = write!(text, " (network namespace {netns})");
@@ -161,7 +163,7 @@ mod tests {
         assert_eq!(
             text(&answer, true),
             "\
-40000/tcp is reserved for shop/db on prod hosts until 2036-01-01T00:00:00Z, and refused to others (network namespace 7)
+40000/tcp is reserved for shop/db on prod hosts until 2036-01-01T00:00:00Z, and enforced (network namespace 7)
 warning: it lies
   fix: sysctl -w x=1
 "

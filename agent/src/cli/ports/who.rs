@@ -1,4 +1,4 @@
-//! `portolan ports who`: who has a port, and who wanted it.
+//! `portolan ports who`: who holds a port, and who failed to bind it.
 
 use std::fmt::Write as _;
 
@@ -7,13 +7,14 @@ use clap::Args;
 use serde_json::json;
 
 use super::{conflicts, list, reserve};
-use crate::cli::client::Target;
+use crate::cli::target::Target;
 use crate::cli::{Output, print, table};
 use api_types::{Conflicts, Ports};
 
 #[derive(Debug, Args)]
 pub(super) struct WhoArgs {
     /// The port.
+    #[arg(value_parser = super::port)]
     port: u16,
     #[command(flatten)]
     target: Target,
@@ -23,7 +24,7 @@ pub(super) fn run(arguments: &WhoArgs) -> anyhow::Result<()> {
     let WhoArgs { port, target } = arguments;
     let ports = target.text(&format!("/api/v1/ports?port={port}"))?;
     let conflicts = target.text(&format!("/api/v1/conflicts?port={port}"))?;
-    let (ports, conflicts): (Ports, Conflicts) = (target.read(&ports)?, target.read(&conflicts)?);
+    let (ports, conflicts): (Ports, Conflicts) = (client::read(&ports)?, client::read(&conflicts)?);
     match target.output {
         Output::Json => {
             let both = json!({
@@ -44,7 +45,7 @@ fn text(port: u16, ports: &Ports, conflicts: &Conflicts, room: Option<usize>) ->
     let mut text = String::new();
     if ports.ports.is_empty() {
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "Nobody has port {port}.");
+        let _ = writeln!(text, "No process holds port {port}.");
         for one in &ports.unused_reservations {
             let _ = writeln!(text, "{}", reserve::sentence(one, true));
         }
@@ -66,7 +67,7 @@ mod tests {
     use server::convert::ToApi as _;
 
     #[test]
-    fn a_port_that_nobody_has_is_said_to_be_so_and_for_whom_it_is_kept() {
+    fn a_free_port_is_said_to_be_free_and_for_whom_it_is_reserved() {
         let reserved = Reservation::from_config("5432 postgres enforce").expect("valid");
         let mut ports = Ports {
             timestamp: Timestamp::from_seconds(1.0),
@@ -77,11 +78,11 @@ mod tests {
         };
         let conflicts =
             Conflicts { timestamp: ports.timestamp, host_netns: Some(1), conflicts: Vec::new() };
-        assert_eq!(text(5432, &ports, &conflicts, None), "Nobody has port 5432.\n");
+        assert_eq!(text(5432, &ports, &conflicts, None), "No process holds port 5432.\n");
         ports.unused_reservations = vec![reserved.to_api()];
         assert_eq!(
             text(5432, &ports, &conflicts, None),
-            "Nobody has port 5432.\n5432/tcp is reserved for postgres, and refused to others\n"
+            "No process holds port 5432.\n5432/tcp is reserved for postgres, and enforced\n"
         );
     }
 }

@@ -190,12 +190,13 @@ fn the_command_line_tells_who_has_a_port_and_who_wanted_it() {
     assert!(row.ends_with(&pair.server.inode().to_string()), "not the host's namespace: {row}");
     let who = told(&["who", "7001"]);
     let pid = std::process::id();
-    let expected =
-        format!("the-claimant (pid {pid}) wants 0.0.0.0:7001; the-server (pid {pid}) holds it for");
+    let expected = format!(
+        "the-claimant (pid {pid}) failed to bind 0.0.0.0:7001: the-server (pid {pid}) has held it for"
+    );
     assert!(who.contains(&expected), "{who}");
-    assert!(who.contains("stop it or move one; next free 7002 [EADDRINUSE"), "{who}");
+    assert!(who.contains("Fix: stop one, or use 7002 (free) [EADDRINUSE"), "{who}");
     assert!(told(&["conflicts", "--since", "1h"]).contains(&expected));
-    assert!(told(&["who", "7999"]).starts_with("Nobody has port 7999"));
+    assert!(told(&["who", "7999"]).starts_with("No process holds port 7999"));
     let json: Value = serde_json::from_str(&told(&["who", "7001", "--output", "json"])).unwrap();
     assert_eq!(json["ports"][0]["port"], 7001);
     assert_eq!(json["conflicts"][0]["claimant"]["service"]["name"], "the-claimant");

@@ -23,7 +23,7 @@ fn without(hook: &str) -> Option<Agent> {
         println!("this kernel has no {hook} to take away");
         return None;
     }
-    Some(Agent::with(&[("masked", hook)]))
+    Some(Agent::with(&[("disable_hooks", hook)]))
 }
 
 /// Asks until there is something to see, or for as long as it must not be there.

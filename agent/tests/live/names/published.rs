@@ -121,8 +121,11 @@ fn wanted_by_containers(mode: &[&str], helper: &str) {
     assert!(told[0].starts_with(&format!("tried ({helper}, pid ")), "{told:?}");
     assert!(told[1].starts_with(&format!("db of shop ({helper}, pid ")), "{told:?}");
     for one in told {
-        assert!(one.contains(&format!(" wants 0.0.0.0:{PORT}")), "{one}");
-        assert!(one.contains(&format!("; redis-server (pid {}) holds it", redis.0.id())), "{one}");
+        assert!(one.contains(&format!(" to bind 0.0.0.0:{PORT}: ")), "{one}");
+        assert!(
+            one.contains(&format!(": redis-server (pid {}) has held it", redis.0.id())),
+            "{one}"
+        );
     }
     let labels = [("claimant", "tried"), ("holder", "redis-server"), ("port", PORT)];
     let now = agent.ledger_adds_up();

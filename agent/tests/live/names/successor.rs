@@ -15,7 +15,7 @@ fn what_came_until_a_server_ended_is_its_own() {
     needs_kernel!();
     let net = Pair::new();
     // No timer reads the tables in between: the kernel half has to call.
-    let agent = Agent::with(&[("sweep_interval", "1m")]);
+    let agent = Agent::with(&[("collection_interval", "1m")]);
     let tag = std::process::id();
     let (one, two) = (format!("one{tag}"), format!("two{tag}"));
     let listen = |name: &str, port: u16| {

@@ -1,0 +1,128 @@
+//! The one HTTP client of Portolan's commands: plain HTTP, HTTPS and the agent's Unix socket.
+//!
+//! A command makes one request and ends, so calls block: [`Client::get`] and [`Client::change`] run
+//! a small runtime of their own. Every failure is an [`Error`] that says what happened and what to
+//! do about it.
+
+#![forbid(unsafe_code)]
+
+mod credentials;
+mod error;
+mod exchange;
+mod tls;
+mod url;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+
+pub use self::credentials::Credentials;
+pub use self::error::{CertificateProblem, Error};
+use self::exchange::{Answer, Exchange};
+use self::tls::Tls;
+use self::url::Url;
+
+/// Where an agent listens unless it is configured otherwise.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:10062";
+
+/// Where an agent on this host has its Unix socket unless it is configured otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/portolan/control.sock";
+
+/// A client of one agent.
+#[derive(Debug)]
+pub struct Client {
+    target: Target,
+}
+
+/// An answer of [`Client::get`] or [`Client::change`] as a value.
+pub fn read<T: DeserializeOwned>(body: &str) -> Result<T, Error> {
+    serde_json::from_str(body).map_err(|error| Error::Version { why: error.to_string() })
+}
+
+/// Where requests go.
+#[derive(Debug)]
+enum Target {
+    /// Over the network.
+    Network {
+        url: Url,
+        /// The value of the `Authorization` header.
+        authorization: Option<http::HeaderValue>,
+        tls: Arc<Tls>,
+    },
+    /// Over the Unix socket of an agent on this host.
+    Socket(PathBuf),
+}
+
+// === impl Client ===
+
+impl Client {
+    /// A client of the agent at `url`: `http://HOST:PORT`, `https://HOST:PORT`, a path before the
+    /// agent's own if it is behind a proxy. Reads the files that `credentials` name.
+    pub fn for_url(url: &str, credentials: &Credentials) -> Result<Self, Error> {
+        let url = Url::parse(url)?;
+        let tls = Arc::new(Tls::new(&url, credentials)?);
+        let authorization = credentials.authorization()?;
+        Ok(Self { target: Target::Network { url, authorization, tls } })
+    }
+
+    /// A client of the agent on this host that has this Unix socket.
+    pub fn for_socket(path: &Path) -> Self {
+        Self { target: Target::Socket(path.to_owned()) }
+    }
+
+    /// The JSON at `path`, such as `/api/v1/edges?role=client`.
+    pub fn get(&self, path: &str) -> Result<String, Error> {
+        self.exchange(Method::GET, path, String::new())
+    }
+
+    /// Sends a JSON `body`, for an agent that is asked to change something.
+    pub fn change(&self, method: Method, path: &str, body: String) -> Result<String, Error> {
+        self.exchange(method, path, body)
+    }
+
+    /// The agent, for messages.
+    fn at(&self) -> String {
+        match &self.target {
+            Target::Network { url, .. } => url.to_string(),
+            Target::Socket(path) => path.display().to_string(),
+        }
+    }
+
+    fn exchange(&self, method: Method, path: &str, body: String) -> Result<String, Error> {
+        let exchange = match &self.target {
+            Target::Network { url, authorization, tls } => {
+                Exchange::network(url, authorization.clone(), tls)
+            }
+            Target::Socket(path) => Exchange::socket(path),
+        };
+        self.checked(exchange.run(method, path, body)?)
+    }
+
+    /// The body of an answer, if it is what was asked for and from an agent.
+    fn checked(&self, answer: Answer) -> Result<String, Error> {
+        let Answer { status, is_json, body } = answer;
+        if status == StatusCode::UNAUTHORIZED {
+            let at = self.at();
+            let Target::Network { authorization: Some(_), .. } = &self.target else {
+                return Err(Error::PasswordNeeded { at });
+            };
+            return Err(Error::WrongPassword { at });
+        }
+        let text = String::from_utf8(body).ok().filter(|_| is_json);
+        let Some(text) = text else {
+            return Err(Error::NotPortolan { at: self.at(), status: status.as_u16() });
+        };
+        if status.is_success() {
+            return Ok(text);
+        }
+        match (serde_json::from_str::<api_types::Error>(&text), &self.target) {
+            (Err(_), _) => Err(Error::NotPortolan { at: self.at(), status: status.as_u16() }),
+            (Ok(_), Target::Socket(path)) if status == StatusCode::FORBIDDEN => {
+                Err(Error::SocketForbidden { path: path.clone() })
+            }
+            (Ok(api_types::Error { error }), _) => Err(Error::Refused { said: error }),
+        }
+    }
+}
