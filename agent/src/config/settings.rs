@@ -1,4 +1,5 @@
 //! The table of settings: one row each, the single source of keys, flags, variables and help.
+//! Long because it is that one table.
 
 use super::names;
 use super::otlp;

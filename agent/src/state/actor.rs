@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hashbrown::HashMap;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::checked::{checked, named, shown, until_when};
 use super::failure::Failure;
 use super::findings::exposed;
 use super::port_use;
@@ -23,8 +24,6 @@ use linux::namespaces::{self, Namespace};
 use linux::probes::{Kind, Probes};
 use model::allocation::{self, Wanted};
 use model::book::Book;
-use model::full_name::FullName;
-use model::moment;
 use model::port::{Port, Protocol};
 use model::port_ranges::PortRules;
 use model::registry::{Endpoint, Registration};
@@ -345,29 +344,6 @@ impl StateActor {
 /// Seconds since the Unix epoch.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn checked(number: u16, protocol: Protocol) -> Result<Port, Failure> {
-    match number {
-        0 => Err(Failure::Wrong("0 is not a port (1-65535)".to_owned())),
-        _ => Ok(Port { number, protocol }),
-    }
-}
-
-fn until_when(text: Option<&str>, now: u64) -> Result<Option<u64>, Failure> {
-    text.map(|text| moment::parse(text, now)).transpose().map_err(Failure::Wrong)
-}
-
-fn named(service: &str) -> Result<FullName, Failure> {
-    service.parse().map_err(Failure::Wrong)
-}
-
-fn shown(registration: &Registration) -> Registered {
-    let Registration { service, endpoints } = registration;
-    Registered {
-        service: service.to_string(),
-        addresses: endpoints.iter().map(ToString::to_string).collect(),
-    }
 }
 
 // === impl StateHandle ===

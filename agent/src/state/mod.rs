@@ -6,6 +6,7 @@
 //! published last.
 
 pub mod actor;
+mod checked;
 mod failure;
 pub mod file;
 mod findings;

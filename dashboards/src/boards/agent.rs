@@ -145,5 +145,9 @@ fn cost() -> Vec<Panel> {
             .query(format!("max by (instance) (portolan_memory_folding{{{AGENTS}}}) > 0"), "{{instance}} counts new edges as other")
             .query(format!("sum by (instance) (increase(portolan_memory_foldings_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} began to count them as other")
             .or_else("none"),
+        Panel::lines("Lookups on the host", "Lookups of processes, namespaces and sockets by outcome, and threads that hang in one past its deadline. Failed ones are mostly processes that have ended.", Unit::Count, 24)
+            .query(format!("sum by (kind, result) (increase(portolan_probes_total{{{AGENTS}, result!=\"ok\"}}[$__rate_interval])) > 0"), "{{kind}}: {{result}}")
+            .query(format!("sum by (instance) (portolan_probes_stuck{{{AGENTS}}}) > 0"), "{{instance}} threads that hang")
+            .or_else("none"),
     ]
 }

@@ -99,7 +99,8 @@ impl Finding {
 
 /// Whether a whole file is there for tests.
 fn is_test(path: &str) -> bool {
-    path.ends_with("/tests.rs") || path.contains("/tests/") || path.contains("/benches/")
+    ["/tests.rs", "/simulation.rs"].iter().any(|end| path.ends_with(end))
+        || ["/tests/", "/simulation/", "/benches/"].iter().any(|part| path.contains(part))
 }
 
 /// The lines before a file's tests, numbered from 1.

@@ -73,6 +73,6 @@ mod tests {
         sources.0.insert("agent/src/x/y.rs".into(), "#[test] fn z() {}".into());
         let found = tests_exist(&sources);
         assert_eq!(found.len(), 1);
-        assert!(found[0].what.contains("sweep::it_is_not"), "{found:?}");
+        assert!(found[0].what.contains("iterate_sockets::it_is_not"), "{found:?}");
     }
 }

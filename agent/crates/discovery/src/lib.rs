@@ -15,6 +15,8 @@
 //! A name may arrive late. Until then the next source's name is used, and the lookup is repeated
 //! later, or at once when an inventory changes. [`Source`] is ordered from the most to the least
 //! reliable, so a row can keep the more reliable of two names.
+//!
+//! Long because the order in which a name is decided is in one place.
 
 #![forbid(unsafe_code)]
 

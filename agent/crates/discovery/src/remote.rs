@@ -13,6 +13,8 @@
 //!
 //! `127.0.0.1` is a different host in every network namespace. So for 3 and 4 the namespace of the
 //! address is found first, seen from the owner's; see [`Remotes::namespace_of`].
+//!
+//! Long because the order in which the other end is named is in one place.
 
 use std::sync::Arc;
 
