@@ -77,6 +77,7 @@ impl<R: SlotRow, const SLOTS: usize> SlotTable<R, SLOTS> {
             return overflow;
         }
         // SAFETY: as above; `born_us` lies in the row, aligned. Written last, it publishes the row.
+        #[expect(clippy::cast_ptr_alignment, reason = "a u64 field of a row is aligned")]
         unsafe {
             let born_us = row.cast::<u8>().add(R::BORN_US).cast::<u64>();
             core::ptr::write_volatile(born_us, bpf_ktime_get_ns() / 1000);

@@ -1,6 +1,8 @@
 //! What a scrape allocates: nothing per series, and little per row of edges. A count, so the same
 //! on every machine; more than the bounds is a regression.
 
+#![expect(unsafe_code, reason = "an allocator that counts")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;

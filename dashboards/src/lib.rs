@@ -5,6 +5,8 @@
 //! the Kubernetes objects. A limit that an alert states is stated nowhere else: panels take theirs
 //! from the alert's expression.
 
+#![forbid(unsafe_code)]
+
 mod board;
 mod boards;
 mod catalogue;

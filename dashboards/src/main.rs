@@ -1,5 +1,6 @@
 //! `cargo xtask dashboards`: writes the generated files below `dashboards/`, or checks them.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a terminal program")]
 
 use std::fs;

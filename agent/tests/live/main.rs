@@ -26,6 +26,7 @@
 //! test, [`scrape`] what it says, [`facts`] what is true, [`net`] sockets with their options,
 //! [`holder`] another program that holds sockets, [`figure`] comparisons for the benchmark.
 
+#![expect(unsafe_code, reason = "system calls that programs under test would make")]
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: see the library of this package, which the soak test uses too.
 
+#![expect(unsafe_code, reason = "system calls that are measured")]
+
 use std::process::ExitCode;
 
 use clap::Parser as _;

@@ -5,6 +5,7 @@
 //! `demo heal`, from another terminal, send it requests over a socket. It ends by itself after a while, on
 //! Ctrl-C, and with its terminal, and leaves nothing.
 
+#![expect(unsafe_code, reason = "signals and scheduling of the programs it starts")]
 #![expect(clippy::print_stdout, reason = "a terminal program")]
 
 mod cleanup;
