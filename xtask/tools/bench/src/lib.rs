@@ -7,6 +7,7 @@
 //! tables as they grow, see [`insertion`]; P11 is what live tests compare, see [`accuracy`]; what a
 //! bind costs is in [`binds`].
 
+#![expect(unsafe_code, reason = "system calls that are measured")]
 #![expect(clippy::print_stdout, reason = "a terminal program")]
 
 mod accuracy;

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: see the library of this package, which the soak test uses too.
 
-#![expect(unsafe_code, reason = "system calls that are measured")]
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
