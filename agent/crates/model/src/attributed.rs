@@ -6,6 +6,7 @@
 //! * stays if somebody else took the place of an end, its own or that of another edge that leaves
 //!   the row at the same time: it was the former one's;
 //! * stays if other edges have the old name, so that no counter goes back;
+//! * stays in the row of the others, which has counts of many;
 //! * goes along if the name is only a better one and no edge has the old one any more: the row is
 //!   the same under a better name.
 //!
@@ -15,7 +16,7 @@
 
 use std::hash::Hash;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::delta::EdgeId;
 use super::hashed::{Hashed, Sought};
@@ -138,7 +139,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
                 Some(_) => self.grow(counted.edge, counted.growth),
                 None => {
                     changed = true;
-                    self.join(counted.edge, counted.name, &mut 0);
+                    self.join(counted.edge, counted.name, 0);
                     self.grow(counted.edge, counted.growth);
                 }
             }
@@ -179,21 +180,28 @@ impl<K: Name, V: Counts> Attributed<K, V> {
         let mut moves = Vec::with_capacity(renamed.len());
         for counted in renamed {
             let Some(edge) = self.edges.remove(counted.edge.0) else { continue };
+            // The row of the others has counts of many: none of them follows one edge.
+            let is_other = edge.given.is_some();
             let from = edge.given.unwrap_or(edge.wanted);
             if let Some(row) = self.rows.get_mut(&Sought::new(&from)) {
                 row.edges -= 1;
             }
             let leaving = leaving.entry(from.clone()).or_default();
             leaving.edges += 1;
-            leaving.another |= counted.is_another;
+            leaving.another |= counted.is_another || is_other;
             moves.push((counted, from, edge.left));
         }
+        // A row that an edge of this drain comes to does not end, whoever leaves it.
+        let wanted: HashSet<&K> = moves.iter().map(|(counted, ..)| &counted.name).collect();
         let is_ending = |(name, leaving): &(&K, &Leaving)| {
-            !leaving.another && self.rows.get(&Sought::new(*name)).is_some_and(|row| row.edges == 0)
+            !leaving.another
+                && !wanted.contains(*name)
+                && self.rows.get(&Sought::new(*name)).is_some_and(|row| row.edges == 0)
         };
-        let mut ending = leaving.iter().filter(is_ending).count();
+        let ending = leaving.iter().filter(is_ending).count();
+        drop(wanted);
         for (counted, ..) in &moves {
-            self.join(counted.edge, counted.name.clone(), &mut ending);
+            self.join(counted.edge, counted.name.clone(), ending);
         }
         for (counted, from, mut left) in moves {
             let Some(leaving) = leaving.get_mut(&from) else { continue };
@@ -235,16 +243,13 @@ impl<K: Name, V: Counts> Attributed<K, V> {
     }
 
     /// An edge counts under this name from now on. `ending`: rows that give room in this drain.
-    fn join(&mut self, edge: EdgeId, wanted: K, ending: &mut usize) {
+    fn join(&mut self, edge: EdgeId, wanted: K, ending: usize) {
         let has_row = self.rows.contains_key(&Sought::new(&wanted));
-        let is_full = !has_row && self.rows.len() >= self.capacity.saturating_add(*ending);
+        let is_full = !has_row && self.rows.len() >= self.capacity.saturating_add(ending);
         self.folded += u64::from(is_full);
         let given = is_full.then(|| wanted.other());
         let edge = self.edges.insert(edge.0, Edge { wanted, given, left: V::Left::default() });
         let row = self.rows.entry(Hashed::new(edge.name().clone())).or_default();
-        if row.edges == 0 && has_row && row.abandoned_since.is_none() {
-            *ending = ending.saturating_sub(1);
-        }
         row.edges += 1;
         row.abandoned_since = None;
     }
