@@ -205,7 +205,9 @@ fn printed(agent: &Agent, expected: &BTreeMap<String, (u64, u64)>) -> String {
         let counts: Vec<u64> = said
             .lines()
             .filter(|line| line.trim_start().starts_with(&format!("{backend} ")))
-            .filter_map(|line| line.split("due").next()?.split_whitespace().last()?.parse().ok())
+            .filter_map(|line| {
+                line.split("expected").next()?.split_whitespace().last()?.parse().ok()
+            })
             .collect();
         assert_eq!(counts, [*connections, *requests], "{backend}:\n{said}");
     }

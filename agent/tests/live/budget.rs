@@ -129,7 +129,7 @@ const VERIFIED: [(&str, u32); 24] = [
     ("tcp_send_reset", 3900),
     ("tcp_receive_res", 820),
     ("iterate_sockets", 3700),
-    ("bootstrap_tcp", 9300),
+    ("bootstrap_tcp", 16_700),
     ("bootstrap_udp", 360),
     ("post_bind4", 19_300),
     ("post_bind6", 19_300),

@@ -146,7 +146,14 @@ fn observe(disabled: &str) -> (Seen, Scrape, serde_json::Value) {
     });
     net::close_with_reset(server);
     let active = |now: &Scrape| now.edges(&of_client).active() + now.edges(&of_server).active();
-    let now = agent.eventually(0, active);
+    agent.eventually(0, active);
+    // Why a connect was refused before its SYN is found out a moment later: until then it waits.
+    let is_whole = |now: &Scrape| {
+        let events = |metric: &str| now.sum(metric, &[("class", "connection")]);
+        let exported = events("portolan_events_exported_total");
+        events("portolan_events_seen_total") <= exported + events("portolan_events_lost_total")
+    };
+    let now = agent.eventually(true, is_whole);
     let ports = agent.json("/api/v1/ports");
     let conflicts = agent.json("/api/v1/conflicts");
     let rows = |port: u16| {
