@@ -107,6 +107,8 @@ struct Named {
     service: Service,
     inventory_version: u64,
     stable: bool,
+    /// A probe was looking when the name was found: it gives way to what the probe finds.
+    is_interim: bool,
     /// When to look again, and how many retries there were; `None` once the answer is final.
     retry: Option<(u64, u32)>,
 }
@@ -194,10 +196,12 @@ impl Names {
                 _ => return (service.clone(), *stable),
             }
         }
-        let former = known.map(|known| known.service.clone());
+        let former = known.filter(|known| !known.is_interim).map(|known| known.service.clone());
         let Answer { service: found, is_final, stable, running } =
             self.ask(slot, row, None, now_us);
-        let service = former.filter(|former| is_no_worse(former, &found)).unwrap_or(found);
+        let former = former.filter(|former| is_no_worse(former, &found));
+        let is_interim = running && former.is_none();
+        let service = former.unwrap_or(found);
         if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&slot) {
             // What is being looked at has an answer or is given up within seconds.
             let wait = if running { 0 } else { FIRST_RETRY_US << retries.min(RETRIES) };
@@ -208,6 +212,7 @@ impl Names {
                 service: service.clone(),
                 inventory_version: self.inventory_version,
                 stable,
+                is_interim,
                 retry,
             };
             self.owners.insert(slot, named);

@@ -179,3 +179,37 @@ fn an_existing_interpreter_is_named_by_what_it_runs() {
     assert_ne!(row.key.app, 0);
     assert!(name.is_some_and(|service| &*service.name == "http.server"));
 }
+
+#[test]
+fn a_name_from_before_a_probe_has_looked_gives_way_to_what_it_finds() {
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("wait.sh");
+    std::fs::write(&script, "read line\n").unwrap();
+    let mut child = Command::new("sh").arg(&script).stdin(Stdio::piped()).spawn().unwrap();
+    let process = loop {
+        // Until the exec has happened the child still is a copy of this process.
+        match linux::procfs::Process::read(child.id()) {
+            Ok(process) if process.argv.starts_with(b"sh\0") => break process,
+            _ => std::thread::yield_now(),
+        }
+    };
+    // As the kernel half fills a row for sockets that existed before the agent: without arguments.
+    let mut row = OwnerRow { tgid: child.id(), born_us: 1, ..OwnerRow::zeroed() };
+    (row.key.comm, row.key.app) = (process.comm, process.app());
+    let probes = Probes::start().unwrap();
+    let cgroups = Cgroups::with_hierarchy(None, probes.clone());
+    let mut names =
+        Names::with_cgroups(Rules::new(Vec::new(), Vec::new()), false, 10, cgroups, probes);
+    let (first, stable) = names.owner(7, &row, 0);
+    let began = std::time::Instant::now();
+    let mut last = first.clone();
+    while &*last.name != "wait.sh" && began.elapsed().as_secs() < 10 {
+        std::thread::yield_now();
+        last = names.owner(7, &row, 1).0;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(&*first.name == "wait.sh" || (&*first.name == "sh" && !stable), "{first:?}");
+    assert_eq!(&*last.name, "wait.sh");
+}
