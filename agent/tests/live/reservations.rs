@@ -147,19 +147,19 @@ fn ports_are_free_where_the_caller_is() {
 }
 
 #[test]
-fn a_reserved_port_that_the_kernel_may_give_away_is_said_with_the_line_that_mends_it() {
+fn a_reserved_port_that_the_kernel_may_give_away_is_reported_with_the_fix() {
     needs_kernel!();
     let net = Pair::new();
     let agent = Agent::start();
     net.server.sysctl("ipv4/ip_local_port_range", "20000 21000");
     net.server.sysctl("ipv4/ip_local_reserved_ports", "20100-20110");
     let said = told(&agent, inside(&net.server), "ports reserve 20500 --for web");
-    let line = said.lines().find_map(|line| line.trim().strip_prefix("sysctl -w net."));
+    let line = said.lines().find_map(|line| line.trim().strip_prefix("fix: sysctl -w net."));
     let (knob, value) = line.and_then(|line| line.split_once('=')).expect(&said);
     assert_eq!((knob, value), ("ipv4.ip_local_reserved_ports", "20100-20110,20500"));
     net.server.sysctl(&knob.replace('.', "/"), value);
     let said = told(&agent, inside(&net.server), "ports reserve 20500 --for web");
-    assert!(!said.contains("sysctl"), "mended: {said}");
+    assert!(!said.contains("sysctl"), "it is kept out now: {said}");
     agent.stop();
 }
 
@@ -292,7 +292,7 @@ fn only_this_host_and_only_who_may_can_change_anything() {
     let reserve = "ports reserve 18900 --for web --netns host";
     let (_place, command, arguments) = stranger("--regid=65534", reserve);
     let said = refused(&agent, command, &arguments);
-    assert!(said.contains("you may not use") && said.contains("--control-group"), "{said}");
+    assert!(said.contains("permission denied") && said.contains("--control-group"), "{said}");
     // Even if the file let it in: the kernel tells who calls.
     let socket = agent.run_directory().join("control.sock");
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();

@@ -149,7 +149,7 @@ fn had_by_a_container(mode: &[&str], helper: &str) {
     assert_eq!(one["holder"]["service"]["name"], "web", "{one:#}");
     assert_eq!(one["holder"]["command"], helper, "{one:#}");
     let sentence = one["finding"]["title"].as_str().expect("a sentence");
-    assert!(sentence.contains(&format!("; web ({helper}, pid ")), "{sentence}");
+    assert!(sentence.contains(&format!(": web ({helper}, pid ")), "{sentence}");
     // The table says the same.
     let ports = list(&agent, &docker, "ports");
     let is_web = |port: &Value| port["holder"]["service"]["name"] == "web";
