@@ -1,6 +1,7 @@
 //! What the agent was told to keep, next to what really is: finds who has a port that is reserved
 //! for somebody else.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use agent_common::bound::BoundRecord;
@@ -21,6 +22,9 @@ use model::port::{Port, Protocol};
 use model::reservations::{Environment, Reservation};
 use model::service::Service;
 
+/// How long verdicts wait for names at the start.
+const NAMES_WITHIN_US: u64 = 5_000_000;
+
 /// Reservations, and their breaches so far.
 pub(super) struct Kept {
     desk: StateHandle,
@@ -29,6 +33,9 @@ pub(super) struct Kept {
     /// Names that rules of the configuration give.
     given_by_rule: Vec<Service>,
     breaches: Breaches,
+    /// Until when verdicts wait for names at the start, CLOCK_MONOTONIC microseconds; 0 once they
+    /// are written.
+    waits_until_us: Cell<Option<u64>>,
 }
 
 /// What a drain showed.
@@ -48,7 +55,14 @@ impl Kept {
         let host_netns = namespaces::host().ok().map(|namespace| namespace.inode);
         let given_by_rule = config.names.rules.iter().map(|rule| rule.service().clone()).collect();
         let environment = config.ports.environment;
-        Self { desk, host_netns, environment, given_by_rule, breaches: Breaches::default() }
+        Self {
+            desk,
+            host_netns,
+            environment,
+            given_by_rule,
+            breaches: Breaches::default(),
+            waits_until_us: Cell::new(None),
+        }
     }
 
     /// What is registered by hand and reserved now.
@@ -72,6 +86,13 @@ impl Kept {
                 let age = now_us.saturating_sub(row.born_us) / 1_000_000;
                 Known { key: row.key, service, age: if settled { age } else { 0 } }
             }));
+        }
+        // What an earlier agent has pinned stands until names are there: nobody slips in between.
+        let until = self.waits_until_us.get().unwrap_or(now_us + NAMES_WITHIN_US);
+        let is_early = now_us < until && known.iter().any(|one| one.age == 0);
+        self.waits_until_us.set(Some(if is_early { until } else { 0 }));
+        if is_early {
+            return;
         }
         let verdicts = self.verdicts(now, &known);
         if verdicts.dropped > 0 {
