@@ -8,8 +8,7 @@
 //! where no function exit can be hooked, and the holder of the port) is found out by user space.
 //!
 //! A connect is pending in the same way, from the moment a program requests it until the SYN is
-//! about to leave; one that the kernel refused counts on its edge
-//! ([`crate::edge::EdgeCounters::unsent`]).
+//! about to leave; one that the kernel refused counts in a table of its own ([`crate::unsent`]).
 
 use crate::slot_table::BIND_FAILURES;
 

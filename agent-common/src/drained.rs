@@ -4,30 +4,59 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::attempt::FailureRow;
-use crate::edge::{EdgeCounters, EdgeKey};
+use crate::counters::EdgeCounters;
+use crate::edge::EdgeKey;
+
+/// Which table of the kernel half counts for an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Table {
+    /// Edges with connections.
+    Edges,
+    /// Listeners.
+    Listeners,
+    /// Connects that were refused before a SYN.
+    Unsent,
+}
+
+/// How many of these tables there are.
+pub const TABLES: usize = 3;
 
 /// One edge as the kernel has it now.
 #[derive(Clone, Debug)]
 pub struct Edge {
-    /// Its slot; below `FIRST_FREE_SLOT` an overflow row.
+    /// The table that its row is in.
+    pub table: Table,
+    /// Its slot there.
     pub slot: u32,
-    /// Which edge; all zeros for an overflow row.
+    /// Which edge; of an overflow row only the role.
     pub key: EdgeKey,
     /// The local address of the connection that took the slot.
     pub local: Address,
     /// Its remote address.
     pub remote: Address,
-    /// When the slot was taken; tells a slot used again from the one before.
+    /// When the slot was taken; tells a slot used again from the one before. 0 for an overflow row.
     pub born_us: u64,
     /// Totals since then.
     pub counters: Arc<EdgeCounters>,
 }
 
-/// A row of failed binds as the kernel has it now.
-#[derive(Clone, Copy, Debug)]
-pub struct Claim {
-    /// Its number; below `FIRST_FREE_FAILURE` it belongs to nobody in particular.
+/// A row of a slot table in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row<R> {
+    /// Its number; the reserved ones belong to nobody in particular.
     pub slot: u32,
     /// Its contents.
-    pub row: FailureRow,
+    pub row: R,
+}
+
+/// A row of failed binds as the kernel has it now.
+pub type Claim = Row<FailureRow>;
+
+// === impl Edge ===
+
+impl Edge {
+    /// Whether it stands for all edges of its role that found no row of their own.
+    pub fn is_overflow(&self) -> bool {
+        self.born_us == 0
+    }
 }

@@ -2,7 +2,9 @@
 //!
 //! An edge is one side's view of a pair: the owner of the local sockets, the role it plays, the
 //! remote address and the server's port. It gets a slot once per connection; everything that
-//! happens later is an indexed addition into that slot.
+//! happens later is an indexed addition into that slot. Listeners ([`crate::listener`]) and attempts
+//! that never got as far as a SYN ([`crate::unsent`]) have tables of their own; user space shows all
+//! three as edges ([`crate::drained::Edge`]).
 
 use crate::histogram::Histogram;
 use crate::ledger::{EDGE, NO_SLOT};
@@ -15,7 +17,7 @@ pub const ROLE_UNKNOWN: u8 = 0;
 pub const ROLE_CLIENT: u8 = 1;
 /// The side that accepted.
 pub const ROLE_SERVER: u8 = 2;
-/// A listening socket; its row counts what happens before a connection exists.
+/// A listening socket; what happens before a connection exists. Such rows are in a table of their own.
 pub const ROLE_LISTENER: u8 = 3;
 
 /// Label values, indexed by role.
@@ -34,9 +36,8 @@ crate::wire! {
         pub port: u16,
         /// `ROLE_*`.
         pub role: u8,
-        /// 1 on the row of attempts that the kernel refused before a SYN; see
-        /// [`EdgeCounters::unsent`].
-        pub refused: u8,
+        /// Always zero.
+        pub zero: u8,
         /// The remote address; for a listener the address it listens on.
         pub remote: [u32; 4],
     }
@@ -54,13 +55,10 @@ crate::wire! {
         pub born_us: u64,
     }
 
-    /// Everything counted about an edge. All fields only grow while the slot is in use.
-    pub struct EdgeCounters: 2280 {
+    /// What hooks count about an edge, on one shard. All fields only grow while the slot is in use.
+    pub struct HotCounters: 2256 {
         /// Ended connection attempts by `CONNECT_*`; for a server, accepted connections are `ok`.
         pub connects: [u64; CONNECT_RESULTS],
-        /// Attempts that the kernel refused before a SYN could leave; what their result is, user
-        /// space finds out, and adds them to `connects`.
-        pub unsent: u64,
         /// Connections that became established.
         pub opened: u64,
         /// Established connections that ended.
@@ -77,10 +75,6 @@ crate::wire! {
         pub resets_sent: [u64; CAUSES],
         /// Resets received, by cause.
         pub resets_received: [u64; CAUSES],
-        /// Connection requests a listener dropped (`sk_drops`), mostly a full accept queue.
-        pub listen_drops: u64,
-        /// SYN-ACKs a listener had to send again.
-        pub synack_retransmits: u64,
         /// Time from SYN to established.
         pub connect: Histogram,
         /// Smoothed round trip time, sampled through a connection's life.
@@ -149,67 +143,9 @@ pub const fn connect_result(errno: i32, had_port: bool) -> u8 {
     }
 }
 
-impl EdgeCounters {
-    /// Adds `other` to these counters.
-    pub fn merge(&mut self, other: &Self) {
-        self.combine(other, u64::wrapping_add);
-    }
-
-    /// Takes `other` away again, which had been added to these counters.
-    pub fn separate(&mut self, other: &Self) {
-        self.combine(other, u64::wrapping_sub);
-    }
-
-    fn combine(&mut self, other: &Self, with: fn(u64, u64) -> u64) {
-        let Self {
-            connects,
-            unsent,
-            opened,
-            closed,
-            preexisting,
-            sent_bytes,
-            received_bytes,
-            retransmits,
-            resets_sent,
-            resets_received,
-            listen_drops,
-            synack_retransmits,
-            connect,
-            rtt,
-            request,
-        } = self;
-        let both = |mine: &mut u64, theirs: u64| *mine = with(*mine, theirs);
-        for (mine, theirs) in [
-            (&mut connects[..], &other.connects[..]),
-            (&mut resets_sent[..], &other.resets_sent[..]),
-            (&mut resets_received[..], &other.resets_received[..]),
-        ] {
-            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| both(mine, *theirs));
-        }
-        both(unsent, other.unsent);
-        both(opened, other.opened);
-        both(closed, other.closed);
-        both(preexisting, other.preexisting);
-        both(sent_bytes, other.sent_bytes);
-        both(received_bytes, other.received_bytes);
-        both(retransmits, other.retransmits);
-        both(listen_drops, other.listen_drops);
-        both(synack_retransmits, other.synack_retransmits);
-        connect.combine(&other.connect, with);
-        rtt.combine(&other.rtt, with);
-        request.combine(&other.request, with);
-    }
-
-    /// Connections open now.
-    pub fn active(&self) -> u64 {
-        self.opened.saturating_sub(self.closed)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Wire;
 
     #[test]
     fn errors_fall_into_their_class() {
@@ -224,22 +160,5 @@ mod tests {
         check(0, false, CONNECT_ADDRESS_UNAVAILABLE);
         check(13, true, CONNECT_DENIED);
         check(5, true, CONNECT_OTHER);
-    }
-
-    #[test]
-    fn merging_and_separating_reach_every_field() {
-        // All words one: a field that merge forgot would stay at one instead of two.
-        let mut ones = EdgeCounters::zeroed();
-        let words = size_of::<EdgeCounters>() / 8;
-        let bytes: Vec<u8> = (0..words).flat_map(|_| 1u64.to_ne_bytes()).collect();
-        if let Some(value) = EdgeCounters::from_bytes(&bytes) {
-            ones = value;
-        }
-        let mut merged = ones;
-        merged.merge(&ones);
-        let twos: Vec<u8> = (0..words).flat_map(|_| 2u64.to_ne_bytes()).collect();
-        assert_eq!(Some(merged), EdgeCounters::from_bytes(&twos));
-        merged.separate(&ones);
-        assert_eq!(merged, ones);
     }
 }

@@ -80,7 +80,7 @@ pub const REASON_NAMES: [&str; REASONS] = [
 
 crate::wire! {
     /// One CPU's part of the ledger.
-    pub struct Ledger: 896 {
+    pub struct Ledger: 912 {
         /// Facts met, by class.
         pub seen: [u64; CLASSES],
         /// Facts lost, by class and reason.

@@ -18,6 +18,8 @@ pub mod attempt;
 pub mod bound;
 pub mod config;
 #[cfg(feature = "user")]
+pub mod counters;
+#[cfg(feature = "user")]
 pub mod decode;
 #[cfg(feature = "user")]
 pub mod drained;
@@ -25,7 +27,6 @@ pub mod edge;
 pub mod enforced;
 pub mod events;
 pub mod histogram;
-
 pub mod ledger;
 pub mod listener;
 pub mod owner;
@@ -35,4 +36,5 @@ pub mod reset;
 pub mod slot_table;
 pub mod socket;
 pub mod turn;
+pub mod unsent;
 pub mod wire;

@@ -1,6 +1,50 @@
-//! What the socket iteration reports of each listening socket.
+//! Listening sockets: what is counted of each before a connection exists, and what the socket
+//! iteration reports of them.
+//!
+//! The rows have no shards. Drops are read off the socket once per collection. A SYN-ACK is sent
+//! again at most a few times for each entry of a bounded queue. What a flood can repeat is a reset
+//! per packet; the kernel makes a packet for each and looks up a route, beside which an addition that
+//! CPUs contend for is small, and it counts dropped requests in one word per socket itself
+//! (`sk_drops`).
+
+use crate::ledger::{EDGE, NO_SLOT};
+use crate::reset::CAUSES;
+use crate::slot_table::LISTENERS;
+
+/// Row 0 takes listeners that found no row of their own.
+pub const LISTENER_OVERFLOW: u32 = 0;
+/// The first row that belongs to somebody.
+pub const FIRST_FREE_LISTENER: u32 = 1;
 
 crate::wire! {
+    /// What makes a listener's row: sockets of one owner on one address share it.
+    pub struct ListenerKey: 24 {
+        /// Row of the owner of the socket.
+        pub owner: u32,
+        /// The port, host byte order.
+        pub port: u16,
+        /// Always zero.
+        pub zero: u16,
+        /// Address listened on; unspecified = all.
+        pub address: [u32; 4],
+    }
+
+    /// What is counted of a listener. `born_us` is written last: a row without it is not in use.
+    pub struct ListenerRow: 192 {
+        /// Which listener; all zeros in the overflow row.
+        pub key: ListenerKey,
+        /// When the row was taken, CLOCK_MONOTONIC microseconds; 0 = free.
+        pub born_us: u64,
+        /// Connection requests the sockets dropped (`sk_drops`), mostly a full accept queue.
+        pub drops: u64,
+        /// SYN-ACKs that had to be sent again.
+        pub synack_retransmits: u64,
+        /// Resets sent, by cause.
+        pub resets_sent: [u64; CAUSES],
+        /// Resets received before a connection existed, by cause.
+        pub resets_received: [u64; CAUSES],
+    }
+
     /// One listening socket as the socket iteration found it.
     pub struct ListenerRecord: 48 {
         /// Row of the owner.
@@ -25,3 +69,7 @@ crate::wire! {
         pub zero: u32,
     }
 }
+
+crate::slot_row! { ListenerRow {
+    key: ListenerKey, table: LISTENERS, reserved: FIRST_FREE_LISTENER, ledger: Some((EDGE, NO_SLOT))
+} }

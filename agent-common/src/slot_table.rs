@@ -26,8 +26,12 @@ pub const EDGES: usize = 0;
 pub const OWNERS: usize = 1;
 /// Rows of failed binds.
 pub const BIND_FAILURES: usize = 2;
+/// Rows of listeners.
+pub const LISTENERS: usize = 3;
+/// Rows of connects that were refused before a SYN.
+pub const UNSENT: usize = 4;
 /// How many slot tables there are.
-pub const TABLES: usize = 3;
+pub const TABLES: usize = 5;
 
 /// A row is read when it is so old, microseconds. The store that publishes it comes last, but there
 /// are processors (aarch64) that may show it before those that it announces.
@@ -51,6 +55,12 @@ pub unsafe trait SlotRow: Wire {
     const LEDGER: Option<(usize, usize)>;
     /// Where in the row `born_us` is.
     const BORN_US: usize;
+
+    /// What the row belongs to.
+    fn key(&self) -> Self::Key;
+
+    /// When its slot was taken, CLOCK_MONOTONIC microseconds; 0 if it is free or reserved.
+    fn born_us(&self) -> u64;
 }
 
 /// What user space asks for to take a slot back, in this order, with a wait in between.
@@ -79,8 +89,6 @@ macro_rules! slot_row {
                 "born_us cannot be read in one load"
             );
             assert!($table < $crate::slot_table::TABLES, "not one of the tables");
-            let _: fn(&$row) -> &$key = |row| &row.key;
-            let _: fn(&$row) -> &u64 = |row| &row.born_us;
         };
 
         // SAFETY: a wire struct whose first field is the key, asserted just above.
@@ -90,6 +98,14 @@ macro_rules! slot_row {
             const RESERVED: u32 = $reserved;
             const LEDGER: Option<(usize, usize)> = $ledger;
             const BORN_US: usize = core::mem::offset_of!($row, born_us);
+
+            fn key(&self) -> $key {
+                self.key
+            }
+
+            fn born_us(&self) -> u64 {
+                self.born_us
+            }
         }
     };
 }
@@ -99,11 +115,19 @@ mod tests {
     use super::*;
     use crate::attempt::FailureRow;
     use crate::edge::EdgeRow;
+    use crate::listener::ListenerRow;
     use crate::owner::OwnerRow;
+    use crate::unsent::UnsentRow;
 
     #[test]
     fn every_table_has_a_place_of_its_own_in_the_reach() {
-        let mut tables = [EdgeRow::TABLE, OwnerRow::TABLE, FailureRow::TABLE];
+        let mut tables = [
+            EdgeRow::TABLE,
+            OwnerRow::TABLE,
+            FailureRow::TABLE,
+            ListenerRow::TABLE,
+            UnsentRow::TABLE,
+        ];
         tables.sort_unstable();
         assert!(tables.iter().copied().eq(0..TABLES));
     }
@@ -124,5 +148,7 @@ mod tests {
         check(&EdgeRow { born_us: 5, ..EdgeRow::zeroed() }, 5);
         check(&OwnerRow { born_us: 6, ..OwnerRow::zeroed() }, 6);
         check(&FailureRow { born_us: 7, ..FailureRow::zeroed() }, 7);
+        check(&ListenerRow { born_us: 8, ..ListenerRow::zeroed() }, 8);
+        check(&UnsentRow { born_us: 9, ..UnsentRow::zeroed() }, 9);
     }
 }

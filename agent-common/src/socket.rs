@@ -19,7 +19,7 @@ crate::wire! {
     pub struct SocketState: 80 {
         /// Row of the owner.
         pub owner: u32,
-        /// Slot of the edge; overflow slots are below `FIRST_FREE_SLOT`.
+        /// Slot of the edge (overflow slots are below `FIRST_FREE_SLOT`); of a listener in its table.
         pub slot: u32,
         /// `ROLE_*`.
         pub role: u8,

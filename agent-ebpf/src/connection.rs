@@ -1,6 +1,6 @@
 //! Life of a connection, independent of the hook that tells: states in, counts out.
 
-use agent_common::address::{UNSPECIFIED, from_owner};
+use agent_common::address::from_owner;
 use agent_common::attempt::AttemptKey;
 use agent_common::edge::{
     CONNECT_OK, CONNECT_OTHER, EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN,
@@ -12,12 +12,13 @@ use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
 use agent_common::peer::{self, Handshake};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::turn;
+use agent_common::unsent::{UNSENT_OVERFLOW, UnsentKey};
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
 use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
-use crate::{atomic, attempts, binds, emit, owners, requests};
+use crate::{atomic, attempts, binds, emit, listeners, owners, requests};
 
 /// A program calls connect: the SYN is about to leave. Process context.
 #[inline(always)]
@@ -47,9 +48,12 @@ pub fn connecting(sk: Sock) {
 pub fn unsent(key: &AttemptKey) {
     seen(CONNECTION);
     let AttemptKey { owner, address: remote, port, .. } = *key;
-    // A row of its own: no local address was chosen, and a row keeps its first.
-    let edge = EdgeKey { owner, port, role: ROLE_CLIENT, refused: 1, remote };
-    count!(edges::slot(&edge, || (UNSPECIFIED, UNSPECIFIED)), unsent, 1);
+    let key = UnsentKey { owner, port, zero: 0, remote };
+    let table = maps::unsent();
+    if let Some(row) = table.rows.get_ptr_mut(table.find_or_take(&key, UNSENT_OVERFLOW, |_| {})) {
+        // SAFETY: a valid map value.
+        unsafe { atomic::add(&raw mut (*row).count, 1) };
+    }
 }
 
 /// A program calls listen. Process context.
@@ -59,7 +63,7 @@ pub fn listening(sk: Sock) {
     binds::listening(sk, owner);
     let state = SocketState {
         owner,
-        slot: edges::slot(&listener_key(sk, owner), || sk.addresses()),
+        slot: listeners::slot(owner, sk.local_port(), sk.local()),
         role: ROLE_LISTENER,
         stage: STAGE_OPEN,
         retransmits: u64::from(sk.drops()),
@@ -169,7 +173,7 @@ pub fn closed(sk: Sock, old: u8) {
 pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
     let listening = sk.state() == LISTEN;
     let (slot, retransmits) = if listening {
-        (edges::slot(&listener_key(sk, owner), || sk.addresses()), sk.drops())
+        (listeners::slot(owner, sk.local_port(), sk.local()), sk.drops())
     } else if role == ROLE_SERVER {
         (edges::slot(&server_key(sk, owner), || sk.addresses()), tcp.retransmits())
     } else {
@@ -243,7 +247,7 @@ pub unsafe fn sync_listener(sk: Sock, state: *mut SocketState) {
     unsafe {
         let growth = atomic::raise(&raw mut (*state).retransmits, u64::from(sk.drops()));
         if growth != 0 {
-            count!((*state).slot, listen_drops, growth);
+            listeners::count!((*state).slot, drops, growth);
         }
     }
 }
@@ -336,7 +340,7 @@ fn remember(sk: Sock, initial: &SocketState) -> Option<*mut SocketState> {
 
 #[inline(always)]
 fn client_key(sk: Sock, owner: u32) -> EdgeKey {
-    EdgeKey { owner, port: sk.remote_port(), role: ROLE_CLIENT, refused: 0, remote: sk.remote() }
+    EdgeKey { owner, port: sk.remote_port(), role: ROLE_CLIENT, zero: 0, remote: sk.remote() }
 }
 
 #[inline(always)]
@@ -348,7 +352,7 @@ fn server_key(sk: Sock, owner: u32) -> EdgeKey {
         }
         None => edges::client_address(sk.remote()),
     };
-    EdgeKey { owner, port: sk.local_port(), role: ROLE_SERVER, refused: 0, remote }
+    EdgeKey { owner, port: sk.local_port(), role: ROLE_SERVER, zero: 0, remote }
 }
 
 /// A client tells the server, if that is of this host, who it is.
@@ -373,11 +377,6 @@ fn read_note(sk: Sock) -> Option<u32> {
     let (server, client) = sk.addresses();
     let handshake = Handshake { client, server, port: sk.local_port(), netns: sk.netns() };
     peer::owner(note, &handshake, sk.tcp()?.now_us())
-}
-
-#[inline(always)]
-fn listener_key(sk: Sock, owner: u32) -> EdgeKey {
-    EdgeKey { owner, port: sk.local_port(), role: ROLE_LISTENER, refused: 0, remote: sk.local() }
 }
 
 /// CLOCK_MONOTONIC in microseconds.

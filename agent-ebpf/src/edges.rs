@@ -2,7 +2,7 @@
 
 use agent_common::address::{Address, INTERNET};
 use agent_common::config::MAX_RANGES;
-use agent_common::edge::{EdgeCounters, EdgeKey};
+use agent_common::edge::{EdgeKey, HotCounters};
 use agent_common::histogram::Histogram;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 
@@ -37,7 +37,7 @@ pub fn client_address(address: Address) -> Address {
 
 /// The counters of a slot on this CPU's shard.
 #[inline(always)]
-pub fn counters(slot: u32) -> Option<*mut EdgeCounters> {
+pub fn counters(slot: u32) -> Option<*mut HotCounters> {
     let shards = config!(shards);
     // SAFETY: no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
@@ -72,7 +72,7 @@ macro_rules! count {
     ($slot:expr, $field:ident $([$index:expr])?, $value:expr) => {
         $crate::edges::add(
             $slot,
-            core::mem::offset_of!(agent_common::edge::EdgeCounters, $field) $(+ $index as usize * 8)?,
+            core::mem::offset_of!(agent_common::edge::HotCounters, $field) $(+ $index as usize * 8)?,
             $value,
         )
     };

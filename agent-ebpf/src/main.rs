@@ -19,6 +19,7 @@ mod emit;
 mod enforcement;
 mod fallback;
 mod hooks;
+mod listeners;
 mod maps;
 mod opaque;
 mod owners;

@@ -6,15 +6,17 @@ use agent_common::answer::{AnswerHeader, AnswerRoom, BUDGETS};
 use agent_common::attempt::{self, FailureRow, PendingBucket};
 use agent_common::bound::BoundState;
 use agent_common::config::Config;
-use agent_common::edge::{EdgeCounters, EdgeRow};
+use agent_common::edge::{EdgeRow, HotCounters};
 use agent_common::enforced::{Enforced, EnforcedPort, VerdictKey};
 use agent_common::events::{EventHeader, KINDS, RateWindow};
 use agent_common::histogram;
 use agent_common::ledger::Ledger;
+use agent_common::listener::ListenerRow;
 use agent_common::owner::OwnerRow;
 use agent_common::peer;
 use agent_common::preexisting::Preexisting;
 use agent_common::socket::SocketState;
+use agent_common::unsent::UnsentRow;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
@@ -69,7 +71,23 @@ static EDGE_ROWS: Rows<EdgeRow, 8192> = Rows::<EdgeRow, 8192>::new();
 static EDGE_FREE: Free<8192> = Free::<8192>::new();
 /// Slot × shard → counters. Added to by hooks, read by the daemon through mmap. †
 #[btf_map]
-static EDGE_COUNTERS: Array<EdgeCounters, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
+static EDGE_COUNTERS: Array<HotCounters, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// The slot table of listeners. The rows count themselves. †
+#[btf_map]
+static LISTENERS: Index<ListenerRow, 2048> = Index::<ListenerRow, 2048>::new();
+#[btf_map]
+static LISTENER_ROWS: Rows<ListenerRow, 2048> = Rows::<ListenerRow, 2048>::new();
+#[btf_map]
+static LISTENER_FREE: Free<2048> = Free::<2048>::new();
+
+/// The slot table of connects that were refused before a SYN. The rows count themselves. †
+#[btf_map]
+static UNSENT: Index<UnsentRow, 4096> = Index::<UnsentRow, 4096>::new();
+#[btf_map]
+static UNSENT_ROWS: Rows<UnsentRow, 4096> = Rows::<UnsentRow, 4096>::new();
+#[btf_map]
+static UNSENT_FREE: Free<4096> = Free::<4096>::new();
 
 /// The slot table of owners: on whose behalf. †
 #[btf_map]
@@ -176,8 +194,20 @@ pub fn edges() -> SlotTable<EdgeRow, 8192> {
 
 /// The counters at `index` (slot × shards + shard).
 #[inline(always)]
-pub fn counters(index: u32) -> Option<*mut EdgeCounters> {
+pub fn counters(index: u32) -> Option<*mut HotCounters> {
     EDGE_COUNTERS.get_ptr_mut(index)
+}
+
+/// The slot table of listeners.
+#[inline(always)]
+pub fn listeners() -> SlotTable<ListenerRow, 2048> {
+    SlotTable { index: &LISTENERS, rows: &LISTENER_ROWS, free: &LISTENER_FREE }
+}
+
+/// The slot table of connects that were refused before a SYN.
+#[inline(always)]
+pub fn unsent() -> SlotTable<UnsentRow, 4096> {
+    SlotTable { index: &UNSENT, rows: &UNSENT_ROWS, free: &UNSENT_FREE }
 }
 
 /// The slot table of owners.

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use agent_common::address::from_v4;
-use agent_common::drained::Edge;
-use agent_common::edge::{CONNECT_OK, EdgeCounters, EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT};
-use agent_common::wire::Wire as _;
+use agent_common::counters::EdgeCounters;
+use agent_common::drained::{Edge, Table};
+use agent_common::edge::{CONNECT_OK, EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT};
 use model::delta::{Deltas, Stage};
 use model::relations::Relations;
 use model::rows::Rows;
@@ -118,15 +118,15 @@ fn grow(edges: &[Edge], names: &[Service]) -> (Vec<u32>, Vec<u32>, f64) {
         in_stage.next();
         labels
     };
-    let Deltas { edges: deltas, .. } = stage.take(1, edges, capacity, timed, |_| false);
+    let Deltas { edges: deltas, .. } = stage.take(1, edges, capacity, timed);
     let in_rows = Times::new(edges.len());
     rows.update(1, &[], deltas.iter().inspect(|_| in_rows.next()));
     let in_relations = Times::new(edges.len());
     relations.update(1_000_000, &[], deltas.iter().inspect(|_| in_relations.next()));
     // In the second drain it becomes known which side judges an edge; then all is quiet.
-    stage.take(2, edges, capacity, label, |_| false);
+    stage.take(2, edges, capacity, label);
     let began = Instant::now();
-    let Deltas { closed, edges: deltas, .. } = stage.take(3, edges, capacity, label, |_| false);
+    let Deltas { closed, edges: deltas, .. } = stage.take(3, edges, capacity, label);
     rows.update(3, &closed, &deltas);
     relations.update(3_000_000, &closed, &deltas);
     let views = rows.view().len();
@@ -158,16 +158,24 @@ fn grow_family(names: &[Service]) -> Vec<u32> {
 
 /// As many edges, each to an address of its own.
 fn edges(count: usize) -> Vec<Edge> {
-    let mut counters = EdgeCounters::zeroed();
+    let mut counters = EdgeCounters::ZERO;
     counters.connects[usize::from(CONNECT_OK)] = 1;
     counters.opened = 1;
     counters.closed = 1;
     let counters = Arc::new(counters);
     let edge = |i: usize| {
         let remote = from_v4((i as u32).to_be());
-        let key = EdgeKey { owner: 1, port: 5432, role: ROLE_CLIENT, refused: 0, remote };
+        let key = EdgeKey { owner: 1, port: 5432, role: ROLE_CLIENT, zero: 0, remote };
         let slot = FIRST_FREE_SLOT + i as u32;
-        Edge { slot, key, local: remote, remote, born_us: 1, counters: Arc::clone(&counters) }
+        Edge {
+            table: Table::Edges,
+            slot,
+            key,
+            local: remote,
+            remote,
+            born_us: 1,
+            counters: Arc::clone(&counters),
+        }
     };
     (0..count).map(edge).collect()
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::address::to_ip;
-use crate::edge::CONNECT_RESULT_NAMES;
+use crate::edge::{CONNECT_RESULT_NAMES, ROLE_LISTENER};
 use crate::events::connect_failed::ConnectFailed;
 use crate::events::reset::{NO_REASON, Reset, SENT};
 use crate::events::{EventHeader, KIND_CONNECT_FAILED, KIND_RESET};
@@ -55,8 +55,10 @@ pub enum Event {
         owner: u32,
         /// CLOCK_MONOTONIC nanoseconds.
         time_ns: u64,
-        /// Slot of the edge.
+        /// Slot of the edge, or of the listener.
         slot: u32,
+        /// Whether it is a listener's, before there was a connection.
+        is_listener: bool,
         /// The other end.
         remote: IpAddr,
         /// The other end's port.
@@ -109,6 +111,7 @@ fn reset(record: &Reset) -> Result<Event, DecodeError> {
         remote_port: record.remote_port,
         local_port: record.local_port,
         sent: record.direction == SENT,
+        is_listener: record.role == ROLE_LISTENER,
         cause: name.ok_or(DecodeError::OutOfRange("cause"))?,
         reason: (record.reason != NO_REASON).then_some(record.reason),
         idle_us: (record.idle_us != u64::MAX).then_some(record.idle_us),

@@ -5,7 +5,7 @@
 
 use core::ffi::c_void;
 
-use agent_common::edge::{ROLE_CLIENT, ROLE_UNKNOWN};
+use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_UNKNOWN};
 use agent_common::events::KIND_RESET;
 use agent_common::events::reset::{NO_REASON, RECEIVED, Reset};
 use agent_common::ledger::RESET;
@@ -16,7 +16,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use crate::edges::count;
 use crate::maps::{config, seen, socket};
 use crate::sock::{CLOSE_WAIT, CLOSING, LAST_ACK, SYN_SENT, Sock};
-use crate::{emit, fallback};
+use crate::{emit, fallback, listeners};
 
 #[btf_tracepoint]
 fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
@@ -56,7 +56,12 @@ fn run(sk: Sock) {
                 tcp_state == CLOSE_WAIT || tcp_state == LAST_ACK || tcp_state == CLOSING;
             cause_of_received(peer_closed, outstanding, idle_us)
         };
-        count!((*state).slot, resets_received[cause], 1);
+        if (*state).role == ROLE_LISTENER {
+            // A connection that its listener does not know of yet.
+            listeners::count!((*state).slot, resets_received[cause], 1);
+        } else {
+            count!((*state).slot, resets_received[cause], 1);
+        }
         if let Some(header) = emit::admit(KIND_RESET, (*state).owner) {
             emit::write(&Reset {
                 header,

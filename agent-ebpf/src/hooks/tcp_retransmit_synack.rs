@@ -5,16 +5,22 @@
 
 use core::ffi::c_void;
 
+use agent_common::edge::ROLE_LISTENER;
+use agent_common::listener::LISTENER_OVERFLOW;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
-use crate::edges::count;
+use crate::listeners::count;
 use crate::maps::socket;
 
 #[btf_tracepoint]
 fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: a valid value of this socket's storage.
-    let slot = socket(ctx.arg::<*const c_void>(0)).map_or(0, |state| unsafe { (*state).slot });
+    let state = socket(ctx.arg::<*const c_void>(0));
+    let slot = match state {
+        // SAFETY: a valid value of this socket's storage.
+        Some(state) if unsafe { (*state).role } == ROLE_LISTENER => unsafe { (*state).slot },
+        _ => LISTENER_OVERFLOW,
+    };
     count!(slot, synack_retransmits, 1);
     0
 }

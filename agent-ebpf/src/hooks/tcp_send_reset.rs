@@ -8,7 +8,7 @@ use core::ffi::c_void;
 
 use agent_common::address::{Address, UNSPECIFIED};
 use agent_common::config::MAX_REASONS;
-use agent_common::edge::{EdgeKey, ROLE_SERVER, ROLE_UNKNOWN};
+use agent_common::edge::{EdgeKey, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN};
 use agent_common::events::KIND_RESET;
 use agent_common::events::reset::{NO_REASON, Reset, SENT};
 use agent_common::ledger::RESET;
@@ -21,7 +21,7 @@ use crate::connection::monotonic_us;
 use crate::edges::{self, count};
 use crate::maps::{config, seen, socket};
 use crate::sock::{CLOSE, LISTEN, Packet, Sock};
-use crate::{emit, fallback, owners};
+use crate::{emit, fallback, listeners, owners};
 
 #[btf_tracepoint]
 fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
@@ -144,8 +144,7 @@ fn without_socket(packet: Packet, cause: u8, reason: u8) {
 /// the record.
 #[inline(always)]
 fn slot_of(nobody: u32) -> u32 {
-    let key =
-        EdgeKey { owner: nobody, port: 0, role: ROLE_SERVER, refused: 0, remote: UNSPECIFIED };
+    let key = EdgeKey { owner: nobody, port: 0, role: ROLE_SERVER, zero: 0, remote: UNSPECIFIED };
     edges::slot(&key, || (UNSPECIFIED, UNSPECIFIED))
 }
 
@@ -159,7 +158,11 @@ struct Ends {
 
 #[inline(always)]
 fn report(slot: u32, owner: u32, cause: u8, state: u8, reason: u8, ends: &Ends) {
-    count!(slot, resets_sent[cause & 15], 1);
+    if ends.role == ROLE_LISTENER {
+        listeners::count!(slot, resets_sent[cause & 15], 1);
+    } else {
+        count!(slot, resets_sent[cause & 15], 1);
+    }
     if let Some(header) = emit::admit(KIND_RESET, owner) {
         emit::write(&Reset {
             header,

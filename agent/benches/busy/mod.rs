@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use agent_common::edge::{CONNECT_OK, EdgeCounters};
+use agent_common::counters::EdgeCounters;
+use agent_common::edge::CONNECT_OK;
 use agent_common::ledger::{CLASSES, Ledger};
 use agent_common::wire::Wire as _;
 use model::health::Epochs;
@@ -15,7 +16,7 @@ use model::snapshot::{EdgeLabels, EdgeView, LedgerView, RelatedView, Role, Snaps
 
 /// A host with `rows` busy edges, all of which have all three histograms.
 pub fn snapshot(rows: usize) -> Snapshot {
-    let mut counters = EdgeCounters::zeroed();
+    let mut counters = EdgeCounters::ZERO;
     for (i, n) in counters.connects.iter_mut().enumerate() {
         *n = u64::from(i == usize::from(CONNECT_OK)) * 123_456;
     }

@@ -27,7 +27,7 @@ use super::kept::Kept;
 use super::kernel::Kernel;
 use super::memory::Keeper;
 use super::ports::Ports;
-use super::reconcile::{Drops, Refused};
+use super::reconcile::{Listeners, Refused};
 use super::relate::Relate;
 use discovery::Names;
 use discovery::sources::Sources;
@@ -59,7 +59,7 @@ pub(super) struct Core<K> {
     tables: Tables,
     relate: Relate,
     owners: Owners,
-    drops: Drops,
+    listener_rows: Listeners,
     refused: Refused,
     ports: Ports,
     listeners: Vec<ListenerRecord>,
@@ -125,7 +125,7 @@ impl<K: Kernel> Core<K> {
             tables: Tables::default(),
             relate,
             owners: Owners::default(),
-            drops: Drops::default(),
+            listener_rows: Listeners::default(),
             refused: Refused::default(),
             ports: Ports::default(),
             listeners: Vec::new(),
@@ -209,9 +209,7 @@ impl<K: Kernel> Core<K> {
         let started = Instant::now();
         let mut drained = self.kernel.drain(now.us * 1000)?;
         self.resolve(&mut drained, now);
-        let Self { owners, drops, refused, host, .. } = self;
-        drops.reconcile(&**host, owners, &mut drained.edges);
-        refused.reconcile(&**host, owners, &mut drained.edges);
+        self.complete(&mut drained, now.us);
         let snapshot = self.publish(&drained, now);
         self.drains += 1;
         self.drain_time += started.elapsed();

@@ -3,12 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use agent_common::attempt::{AttemptKey, FIRST_FREE_FAILURE};
+use agent_common::attempt::AttemptKey;
 use agent_common::edge::EdgeKey;
+use agent_common::listener::ListenerKey;
 use agent_common::owner::OwnerKey;
 use agent_common::slot_table::Reclaim;
+use agent_common::unsent::UnsentKey;
 
-use super::views::edges_in_use;
 use loader::bpf::{self, ProgramRuns};
 use loader::drain::Drained;
 use loader::object::Link;
@@ -22,6 +23,12 @@ pub(super) trait Kernel {
 
     /// Gives a row of an edge back.
     fn reclaim_edge(&mut self, step: &Reclaim<EdgeKey>) -> io::Result<()>;
+
+    /// Gives a row of a listener back.
+    fn reclaim_listener(&mut self, step: &Reclaim<ListenerKey>) -> io::Result<()>;
+
+    /// Gives a row of refused connects back.
+    fn reclaim_unsent(&mut self, step: &Reclaim<UnsentKey>) -> io::Result<()>;
 
     /// Gives a row of an owner back.
     fn reclaim_owner(&mut self, step: &Reclaim<OwnerKey>) -> io::Result<()>;
@@ -37,6 +44,12 @@ pub(super) trait Kernel {
 
     /// Has about `wanted` free slots on offer, or all of them, when `in_use` are taken.
     fn offer_edges(&mut self, in_use: usize, wanted: Option<u64>) -> io::Result<()>;
+
+    /// How many rows for listeners there are.
+    fn listener_capacity(&self) -> u64;
+
+    /// How many rows for refused connects there are.
+    fn unsent_capacity(&self) -> u64;
 
     /// How many rows for failed binds there are.
     fn bind_failure_capacity(&self) -> u64;
@@ -77,6 +90,14 @@ impl Kernel for loader::load::Kernel {
         self.drain.reclaim_edge(step)
     }
 
+    fn reclaim_listener(&mut self, step: &Reclaim<ListenerKey>) -> io::Result<()> {
+        self.drain.reclaim_listener(step)
+    }
+
+    fn reclaim_unsent(&mut self, step: &Reclaim<UnsentKey>) -> io::Result<()> {
+        self.drain.reclaim_unsent(step)
+    }
+
     fn reclaim_owner(&mut self, step: &Reclaim<OwnerKey>) -> io::Result<()> {
         self.drain.reclaim_owner(step)
     }
@@ -95,6 +116,14 @@ impl Kernel for loader::load::Kernel {
 
     fn offer_edges(&mut self, in_use: usize, wanted: Option<u64>) -> io::Result<()> {
         self.drain.offer_edges(in_use, wanted)
+    }
+
+    fn listener_capacity(&self) -> u64 {
+        self.drain.listener_capacity()
+    }
+
+    fn unsent_capacity(&self) -> u64 {
+        self.drain.unsent_capacity()
     }
 
     fn bind_failure_capacity(&self) -> u64 {
@@ -136,8 +165,7 @@ impl Kernel for loader::load::Kernel {
     }
 
     fn maps(&self, drained: &Drained) -> Vec<MapView> {
-        let failures = drained.bind_failures.len().saturating_sub(FIRST_FREE_FAILURE as usize);
-        let fill = self.drain.fill(edges_in_use(drained), failures).into_iter();
+        let fill = self.drain.fill(drained).into_iter();
         fill.map(|(name, entries, capacity)| MapView { name: name.to_owned(), entries, capacity })
             .collect()
     }

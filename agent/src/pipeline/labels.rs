@@ -20,9 +20,8 @@ pub(super) fn naming(
     now_us: u64,
 ) -> Naming {
     let EdgeKey { owner, port, role, .. } = edge.key;
-    if edge.born_us == 0 {
-        // Overflow rows are numbered by role.
-        return EdgeLabels::other(role_of(edge.slot as u8)).into();
+    if edge.is_overflow() {
+        return EdgeLabels::other(role_of(role)).into();
     }
     let (mut local, local_settled) = local_name(names, owners, owner, now_us);
     let netns = owners.netns(owner);

@@ -25,7 +25,7 @@ mod views;
 
 use std::sync::Arc;
 
-use agent_common::edge::EdgeCounters;
+use agent_common::edge::HotCounters;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -199,7 +199,7 @@ fn options(config: &Config, meter: &Meter) -> Options {
 fn default_sizes(memory_bytes: u64, limit: Option<u64>) -> (u32, u32) {
     let gib = (memory_bytes >> 30).clamp(1, 64) as u32;
     let (edges, owners) = ((gib * 256).clamp(1024, 8192), (gib * 64).clamp(512, 2048));
-    let row = MAX_SHARDS * size_of::<EdgeCounters>();
+    let row = MAX_SHARDS * size_of::<HotCounters>();
     let fits = limit.map_or(u64::MAX, |limit| limit / 4 / row as u64);
     (edges.min(u32::try_from(fits).unwrap_or(u32::MAX)).max(64), owners)
 }

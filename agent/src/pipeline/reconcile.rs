@@ -1,133 +1,148 @@
 //! Counts of the kernel half that do not say all: the kernel itself is asked for the rest, and what
-//! it answers is taken in at a later drain.
+//! it answers is added at a later drain.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use agent_common::address::to_ip;
-use agent_common::edge::{CONNECT_OTHER, EdgeKey, ROLE_LISTENER, connect_result};
+use agent_common::drained::{Edge, Row};
+use agent_common::edge::{CONNECT_OTHER, connect_result};
+use agent_common::listener::{ListenerKey, ListenerRow};
+use agent_common::slot_table::{Reclaim, SlotRow as _};
+use agent_common::unsent::{UnsentKey, UnsentRow};
 use hashbrown::{HashMap, HashSet};
 
 use super::host::Host;
-use agent_common::drained::Edge;
+use super::kernel::Kernel;
 use linux::probes::{Failure, Pending};
-use model::listen_drops::{ListenDrops, Reading};
+use loader::drain::Drained;
+use model::completed::{Completed, RowId};
+use model::listen_drops::{ListenDrops, Reading, Share};
 use model::owners::Owners;
-use model::unsent::Unsent;
+use model::unsent::{Ended, Unsent};
 
 /// Namespaces whose dropped connection requests are asked for at a time.
 const MOST_NAMESPACES: usize = 256;
 
-/// What listeners' sockets dropped becomes what they lost of connection requests.
+/// Listeners, and what they lost of connection requests.
 #[derive(Default)]
-pub(super) struct Drops {
+pub(super) struct Listeners {
+    rows: Completed<ListenerRow>,
     drops: ListenDrops,
-    asked: HashMap<u32, Asked>,
+    /// Totals of namespaces that were asked for.
+    asked: HashMap<u32, Pending<Option<u64>>>,
 }
 
-/// A namespace's total, which was asked for.
-struct Asked {
-    total: Pending<Option<u64>>,
-    /// What its listeners had counted by then, by slot: (`born_us`, drops). The total is younger,
-    /// so only to this may it be compared.
-    counted: HashMap<u32, (u64, u64)>,
-}
-
-/// Connects that the kernel refused before a SYN get their results.
+/// Connects that the kernel refused before a SYN, and their results.
 #[derive(Default)]
 pub(super) struct Refused {
+    rows: Completed<UnsentRow>,
     unsent: Unsent,
-    /// Errnos that were asked for, by slot.
-    asked: HashMap<u32, (u64, Pending<i32>)>,
+    /// Errnos that were asked for.
+    asked: HashMap<RowId, Pending<i32>>,
 }
 
-// === impl Drops ===
+// === impl Listeners ===
 
-impl Drops {
-    /// Replaces what listeners' sockets dropped by what they lost of connection requests.
-    pub(super) fn reconcile(&mut self, host: &dyn Host, owners: &Owners, edges: &mut [Edge]) {
-        let Self { drops, asked } = self;
-        let is_listener = |edge: &&mut Edge| edge.key.role == ROLE_LISTENER && edge.born_us != 0;
-        // None: not yet.
-        let mut answers: HashMap<u32, Option<Reading>> = HashMap::new();
-        let mut counted: HashMap<u32, HashMap<u32, (u64, u64)>> = HashMap::new();
-        let mut ask = HashMap::new();
-        for edge in edges.iter_mut().filter(is_listener) {
-            let netns = owners.netns(edge.key.owner);
-            let now = edge.counters.listen_drops;
-            counted.entry(netns).or_default().insert(edge.slot, (edge.born_us, now));
-            let Some(asked) = asked.get(&netns) else { continue };
-            let reading = *answers.entry(netns).or_insert_with(|| match asked.total.take() {
-                Some(Ok(Some(total))) => Some(Reading::Total(total)),
-                Some(Ok(None) | Err(Failure::Failed(_))) => Some(Reading::Never),
-                // It is asked again at the next drain.
-                Some(Err(Failure::Deadline | Failure::QueueFull)) => Some(Reading::Later),
-                None => None,
-            });
-            if let Some(Reading::Total(_)) = reading {
-                let then = asked.counted.get(&edge.slot).filter(|(born, _)| *born == edge.born_us);
-                let then = then.map_or(0, |(_, drops)| *drops).min(now);
-                if then < now {
-                    Arc::make_mut(&mut edge.counters).listen_drops = then;
-                    let tgid = owners.row(edge.key.owner).map_or(0, |row| row.tgid);
-                    ask.insert(netns, tgid);
-                }
-            }
+impl Listeners {
+    /// Takes in the rows of a drain at `now` (seconds); returns what to do with slots.
+    pub(super) fn update(
+        &mut self,
+        now: u64,
+        drained: &Drained,
+        listening: &HashSet<(u32, u16)>,
+        kernel: &impl Kernel,
+        host: &dyn Host,
+        owners: &Owners,
+    ) -> Vec<Reclaim<ListenerKey>> {
+        let Self { rows, drops, asked } = self;
+        let listeners = &drained.listener_rows;
+        let is_listening = |key: &ListenerKey| listening.contains(&(key.owner, key.port));
+        let taken = rows.take(now, listeners, kernel.listener_capacity(), is_listening);
+        let own = listeners.iter().filter(|row| row.slot >= ListenerRow::RESERVED);
+        let owner_of = |row: &Row<ListenerRow>| row.row.key.owner;
+        drops.set_namespaces(own.map(|row| (owners.netns(owner_of(row)), owner_of(row))));
+        for grown in &taken.grown {
+            drops.count(owners.netns(grown.key.owner), grown);
         }
-        asked.retain(|netns, _| matches!(answers.get(netns), Some(None)));
-        drops.settle(
-            edges,
-            |edge| owners.netns(edge.key.owner),
-            |netns, edge| {
-                let tgid = || owners.row(edge.key.owner).map_or(0, |row| row.tgid);
-                let Some(answer) = answers.get(&netns) else {
-                    ask.entry(netns).or_insert_with(tgid);
-                    return Reading::Later;
-                };
-                answer.unwrap_or(Reading::Later)
-            },
-        );
-        for (netns, tgid) in ask {
-            if asked.len() < MOST_NAMESPACES {
-                let total = host.listen_drops(netns, tgid);
-                let counted = counted.remove(&netns).unwrap_or_default();
-                asked.insert(netns, Asked { total, counted });
-            }
+        asked.retain(|netns, total| {
+            let Some(answer) = total.take() else { return true };
+            let reading = match answer {
+                Ok(Some(total)) => Reading::Total(total),
+                Ok(None) | Err(Failure::Failed(_)) => Reading::Never,
+                Err(Failure::Deadline | Failure::QueueFull) => Reading::Later,
+            };
+            drops.answer(*netns, reading);
+            false
+        });
+        for Share { id, drops } in drops.take_shares() {
+            rows.found(id, |counters| counters.listen_drops += drops);
         }
+        for (netns, owner) in drops.questions(MOST_NAMESPACES.saturating_sub(asked.len())) {
+            asked.insert(netns, host.listen_drops(netns, process_of(owners, owner)));
+        }
+        taken.reclaim
+    }
+
+    /// Their edges.
+    pub(super) fn edges(&self) -> impl Iterator<Item = Edge> {
+        self.rows.edges()
     }
 }
 
 // === impl Refused ===
 
 impl Refused {
-    /// Adds connects that the kernel refused before a SYN to the results of their edges: why it did
-    /// is asked once for each edge with new ones.
-    pub(super) fn reconcile(&mut self, host: &dyn Host, owners: &Owners, edges: &mut [Edge]) {
-        let Self { unsent, asked } = self;
-        unsent.settle(edges, |edge| {
-            let EdgeKey { owner, remote, port, .. } = edge.key;
-            if asked.get(&edge.slot).is_none_or(|(born, _)| *born != edge.born_us) {
-                let process = owners.row(owner).map_or(0, |row| row.tgid);
+    /// Takes in the rows of a drain at `now` (seconds), and what became of attempts: why the kernel
+    /// refused them is asked once for each row with new ones. Returns what to do with slots.
+    pub(super) fn update(
+        &mut self,
+        now: u64,
+        drained: &Drained,
+        kernel: &impl Kernel,
+        host: &dyn Host,
+        owners: &Owners,
+    ) -> Vec<Reclaim<UnsentKey>> {
+        let Self { rows, unsent, asked } = self;
+        let taken = rows.take(now, &drained.unsent, kernel.unsent_capacity(), |_| false);
+        for grown in &taken.grown {
+            unsent.count(grown);
+        }
+        let ended = unsent.ended(|id, key| {
+            let UnsentKey { owner, port, zero: _, remote } = *key;
+            let errno = asked.entry(id).or_insert_with(|| {
                 let remote = SocketAddr::new(to_ip(remote), port);
-                let errno = host.connect_errno(owners.netns(owner), process, remote);
-                asked.insert(edge.slot, (edge.born_us, errno));
-            }
-            let (_, errno) = asked.get(&edge.slot)?;
+                host.connect_errno(owners.netns(owner), process_of(owners, owner), remote)
+            });
             let answer = errno.take()?;
-            asked.remove(&edge.slot);
+            asked.remove(&id);
             Some(match answer {
                 // What spoke against it has gone, as the namespace may have; or nobody can tell.
                 Ok(0) | Err(_) => CONNECT_OTHER,
                 Ok(errno) => connect_result(errno, true),
             })
         });
-        let slots: HashSet<(u32, u64)> =
-            edges.iter().map(|edge| (edge.slot, edge.born_us)).collect();
-        asked.retain(|slot, (born, _)| slots.contains(&(*slot, *born)));
+        for Ended { id, result, count } in ended {
+            rows.found(id, |counters| {
+                if let Some(connects) = counters.connects.get_mut(usize::from(result)) {
+                    *connects += count;
+                }
+            });
+        }
+        taken.reclaim
+    }
+
+    /// Their edges.
+    pub(super) fn edges(&self) -> impl Iterator<Item = Edge> {
+        self.rows.edges()
     }
 
     /// Attempts that have no result yet.
     pub(super) fn waiting(&self) -> u64 {
         self.unsent.waiting()
     }
+}
+
+/// A process of an owner, through which its namespace can be found.
+fn process_of(owners: &Owners, owner: u32) -> u32 {
+    owners.row(owner).map_or(0, |row| row.tgid)
 }

@@ -3,21 +3,15 @@
 use std::net::Ipv4Addr;
 
 use agent_common::address::{UNSPECIFIED, to_ip};
-use agent_common::edge::FIRST_FREE_SLOT;
+use agent_common::drained::Table;
 use agent_common::listener::ListenerRecord;
 
 use super::labels::local_name;
 use agent_common::decode::Event;
 use discovery::Names;
-use loader::drain::Drained;
 use model::owners::Owners;
 use model::snapshot::ListenerView;
 use model::tables::Tables;
-
-/// Rows of edges that are taken.
-pub(super) fn edges_in_use(drained: &Drained) -> usize {
-    drained.edges.iter().filter(|edge| edge.slot >= FIRST_FREE_SLOT).count()
-}
 
 /// Listening sockets with the names of who has them, sorted.
 pub(super) fn listeners(
@@ -47,8 +41,11 @@ pub(super) fn listeners(
 
 /// Rare facts, one by one, for who debugs.
 pub(super) fn log(event: &Event, tables: &Tables) {
-    let (Event::ConnectFailed { slot, .. } | Event::Reset { slot, .. }) = event;
-    let labels = tables.labels(*slot);
+    let (table, slot) = match event {
+        Event::Reset { slot, is_listener: true, .. } => (Table::Listeners, slot),
+        Event::ConnectFailed { slot, .. } | Event::Reset { slot, .. } => (Table::Edges, slot),
+    };
+    let labels = tables.labels(table, *slot);
     let client = labels.map(|labels| labels.client.name.as_ref());
     let server = labels.map(|labels| labels.server.name.as_ref());
     match event {

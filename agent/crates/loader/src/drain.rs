@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use agent_common::attempt::OVERDUE_NS;
 use agent_common::bound::BoundRecord;
-use agent_common::edge::{EdgeCounters, EdgeKey, EdgeRow};
+use agent_common::counters::EdgeCounters;
+use agent_common::edge::{EdgeKey, EdgeRow, FIRST_FREE_SLOT, HotCounters};
 use agent_common::ledger::{BIND, Ledger};
-use agent_common::listener::ListenerRecord;
+use agent_common::listener::{ListenerKey, ListenerRecord, ListenerRow};
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
-use agent_common::slot_table::Reclaim;
+use agent_common::slot_table::{Reclaim, SlotRow};
+use agent_common::unsent::{UnsentKey, UnsentRow};
 use agent_common::wire::Wire as _;
 use anyhow::Context as _;
 use aya::maps::{Map as AyaMap, MapData, RingBuf};
@@ -24,7 +26,7 @@ use super::ports::{self, Ports};
 use super::slot_table::{self, SlotTable};
 use agent_common::decode::dns::{self, Answer};
 use agent_common::decode::{self, Event};
-use agent_common::drained::{Claim, Edge};
+use agent_common::drained::{Claim, Edge, Row, Table};
 
 /// At most this many records leave the ring in one drain, so that a flood cannot stall it.
 const MAX_EVENTS: usize = 4096;
@@ -39,6 +41,10 @@ pub struct Drained {
     pub owners: Vec<(u32, OwnerRow)>,
     /// Every edge in use.
     pub edges: Vec<Edge>,
+    /// What is counted of listeners, those that are no more among them.
+    pub listener_rows: Vec<Row<ListenerRow>>,
+    /// Connects that were refused before a SYN.
+    pub unsent: Vec<Row<UnsentRow>>,
     /// Every listener; `None` if the socket iteration could not run.
     pub listeners: Option<Vec<ListenerRecord>>,
     /// Failed binds, and how many did not fail.
@@ -60,8 +66,10 @@ pub struct Drained {
 /// The reading side of the kernel half.
 pub struct Drain {
     edges: SlotTable<EdgeRow>,
-    counters: Mapped<EdgeCounters>,
-    counters_map: Map<u32, EdgeCounters>,
+    counters: Mapped<HotCounters>,
+    counters_map: Map<u32, HotCounters>,
+    listeners: SlotTable<ListenerRow>,
+    unsent: SlotTable<UnsentRow>,
     owners: SlotTable<OwnerRow>,
     /// Which owners were read, and when their slots were taken.
     known_owners: HashMap<u32, u64>,
@@ -92,7 +100,7 @@ impl Drain {
         iterate_sockets: Option<OwnedFd>,
         ports: Ports,
     ) -> anyhow::Result<Self> {
-        let counters_map: Map<u32, EdgeCounters> = parts.map(&maps::EDGE_COUNTERS)?;
+        let counters_map: Map<u32, HotCounters> = parts.map(&maps::EDGE_COUNTERS)?;
         let sockets = parts.take(&maps::SOCKETS)?;
         let sockets_link = iterate_sockets
             .map(|program| bpf::link_iterator(program.as_fd(), Some(sockets.as_fd())));
@@ -107,6 +115,8 @@ impl Drain {
             edges: SlotTable::new(parts, &slot_table::EDGES)?,
             counters: counters_map.mapped().context("mapping the counters")?,
             counters_map,
+            listeners: SlotTable::new(parts, &slot_table::LISTENERS)?,
+            unsent: SlotTable::new(parts, &slot_table::UNSENT)?,
             owners: SlotTable::new(parts, &slot_table::OWNERS)?,
             known_owners: HashMap::new(),
             ledger: parts.map(&maps::LEDGER)?,
@@ -148,6 +158,10 @@ impl Drain {
         let now_us = now_ns / 1000;
         drained.owners = self.new_owners(&drained.ledger, now_us).context("reading owners")?;
         drained.edges = self.read_edges(&drained.ledger, now_us).context("reading edges")?;
+        drained.listener_rows =
+            self.listeners.rows(&drained.ledger, now_us).context("reading rows of listeners")?;
+        drained.unsent =
+            self.unsent.rows(&drained.ledger, now_us).context("reading refused connects")?;
         drained.bound = self.ports.bound().context("listing bound sockets")?;
         drained.bind_failures =
             self.ports.failures(&drained.ledger, now_us).context("reading failed binds")?;
@@ -169,15 +183,16 @@ impl Drain {
     }
 
     /// Tables: name, rows in use, rows there are.
-    pub fn fill(
-        &self,
-        edges_in_use: usize,
-        failures_in_use: usize,
-    ) -> [(&'static str, u64, u64); 3] {
+    pub fn fill(&self, drained: &Drained) -> [(&'static str, u64, u64); 5] {
+        let failures = in_use(&drained.bind_failures);
+        let edges = drained.edges_in_use();
+        let (listeners, unsent) = (in_use(&drained.listener_rows), in_use(&drained.unsent));
         [
-            ("bind_failures", failures_in_use as u64, self.ports.capacity()),
-            ("edges", edges_in_use as u64, u64::from(self.edges.capacity())),
+            ("bind_failures", failures, self.ports.capacity()),
+            ("edges", edges as u64, u64::from(self.edges.capacity())),
+            ("listeners", listeners, self.listener_capacity()),
             ("owners", self.known_owners.len() as u64, u64::from(self.owners.capacity())),
+            ("unsent_connects", unsent, self.unsent_capacity()),
         ]
     }
 
@@ -201,13 +216,33 @@ impl Drain {
         if let Reclaim::Free(slot) = step {
             for shard in 0..self.shards as u32 {
                 let index = slot * self.shards as u32 + shard;
-                self.counters_map.insert(&index, &EdgeCounters::zeroed())?;
+                self.counters_map.insert(&index, &HotCounters::zeroed())?;
             }
             if let Some(last) = self.last.get_mut(*slot as usize) {
                 *last = None;
             }
         }
         self.edges.reclaim(step)
+    }
+
+    /// How many rows of listeners there are.
+    pub fn listener_capacity(&self) -> u64 {
+        u64::from(self.listeners.capacity())
+    }
+
+    /// Takes a listener's row back, one step at a time.
+    pub fn reclaim_listener(&mut self, step: &Reclaim<ListenerKey>) -> io::Result<()> {
+        self.listeners.reclaim(step)
+    }
+
+    /// How many rows of refused connects there are.
+    pub fn unsent_capacity(&self) -> u64 {
+        u64::from(self.unsent.capacity())
+    }
+
+    /// Takes a row of refused connects back, one step at a time.
+    pub fn reclaim_unsent(&mut self, step: &Reclaim<UnsentKey>) -> io::Result<()> {
+        self.unsent.reclaim(step)
     }
 
     /// Takes an owner's row back, one step at a time.
@@ -240,18 +275,23 @@ impl Drain {
         let mut edges = Vec::new();
         for slot in self.edges.reached(ledger) {
             let Some(born_us) = self.edges.born_us(slot, now_us)? else { continue };
-            let EdgeRow { key, local, remote, .. } = self.edges.row(slot)?;
+            let EdgeRow { mut key, local, remote, .. } = self.edges.row(slot)?;
+            if slot < FIRST_FREE_SLOT {
+                // These are numbered by role.
+                key.role = slot as u8;
+            }
             let counters = self.read_counters(slot as usize)?;
-            edges.push(Edge { slot, key, local, remote, born_us, counters });
+            let table = Table::Edges;
+            edges.push(Edge { table, slot, key, local, remote, born_us, counters });
         }
         Ok(edges)
     }
 
     /// What a slot has counted on all shards.
     fn read_counters(&mut self, slot: usize) -> io::Result<Arc<EdgeCounters>> {
-        let mut counters = self.counters.read(slot * self.shards)?;
-        for shard in 1..self.shards {
-            counters.merge(&self.counters.read(slot * self.shards + shard)?);
+        let mut counters = EdgeCounters::ZERO;
+        for shard in 0..self.shards {
+            counters.add_hot(&self.counters.read(slot * self.shards + shard)?);
         }
         if self.last.len() <= slot {
             self.last.resize(slot + 1, None);
@@ -262,6 +302,19 @@ impl Drain {
             None => Ok(Arc::new(counters)),
         }
     }
+}
+
+impl Drained {
+    /// Rows of the table of edges that are taken.
+    pub fn edges_in_use(&self) -> usize {
+        let is_taken = |edge: &&Edge| edge.table == Table::Edges && !edge.is_overflow();
+        self.edges.iter().filter(is_taken).count()
+    }
+}
+
+/// Rows that are taken.
+fn in_use<R: SlotRow>(rows: &[Row<R>]) -> u64 {
+    rows.iter().filter(|row| row.slot >= R::RESERVED).count() as u64
 }
 
 /// Whether binds have begun that neither succeeded nor failed yet.

@@ -5,8 +5,10 @@
 
 use agent_common::config::Config;
 use agent_common::edge::EdgeRow;
+use agent_common::listener::ListenerRow;
 use agent_common::owner::OwnerRow;
 use agent_common::slot_table::SlotRow as _;
+use agent_common::unsent::UnsentRow;
 
 use super::load::Options;
 
@@ -32,6 +34,11 @@ pub enum Size {
     Edges,
     /// One for each edge and shard.
     EdgeShards,
+    /// One for each listener: a quarter of the edges, and not too few.
+    Listeners,
+    /// One for each kind of connect that is refused before a SYN: half of the edges, and not too
+    /// few.
+    Unsent,
     /// One for each owner.
     Owners,
     /// Bytes, as configured for rings.
@@ -65,6 +72,18 @@ pub const EDGE_ROWS: Spec = pinned("EDGE_ROWS", Size::Edges, Reader::Drain);
 pub const EDGE_FREE: Spec = pinned("EDGE_FREE", Size::Edges, Reader::Drain);
 /// Slot × shard → counters.
 pub const EDGE_COUNTERS: Spec = pinned("EDGE_COUNTERS", Size::EdgeShards, Reader::Drain);
+/// Listener → row.
+pub const LISTENERS: Spec = pinned("LISTENERS", Size::Listeners, Reader::Drain);
+/// Rows of listeners.
+pub const LISTENER_ROWS: Spec = pinned("LISTENER_ROWS", Size::Listeners, Reader::Drain);
+/// Rows that no listener has.
+pub const LISTENER_FREE: Spec = pinned("LISTENER_FREE", Size::Listeners, Reader::Drain);
+/// Kind of refused connect → row.
+pub const UNSENT: Spec = pinned("UNSENT", Size::Unsent, Reader::Drain);
+/// Rows of refused connects.
+pub const UNSENT_ROWS: Spec = pinned("UNSENT_ROWS", Size::Unsent, Reader::Drain);
+/// Rows that no kind of refused connect has.
+pub const UNSENT_FREE: Spec = pinned("UNSENT_FREE", Size::Unsent, Reader::Drain);
 /// Owner → row.
 pub const OWNERS: Spec = pinned("OWNERS", Size::Owners, Reader::Drain);
 /// Rows of owners.
@@ -111,6 +130,12 @@ pub const MAPS: &[Spec] = &[
     EDGE_ROWS,
     EDGE_FREE,
     EDGE_COUNTERS,
+    LISTENERS,
+    LISTENER_ROWS,
+    LISTENER_FREE,
+    UNSENT,
+    UNSENT_ROWS,
+    UNSENT_FREE,
     OWNERS,
     OWNER_ROWS,
     OWNER_FREE,
@@ -146,6 +171,9 @@ const fn private(name: &'static str, reader: Reader) -> Spec {
     Spec { name, size: Size::Declared, pin: None, reader }
 }
 
+/// The fewest rows of a table of small rows.
+const FEWEST: u32 = 256;
+
 impl Size {
     /// How many entries that is; `None` as declared.
     pub fn entries(self, options: &Options, config: &Config) -> Option<u32> {
@@ -154,6 +182,8 @@ impl Size {
             Self::Declared => None,
             Self::Edges => Some(edges),
             Self::EdgeShards => Some(edges.saturating_mul(config.shards)),
+            Self::Listeners => Some((options.edges / 4).max(FEWEST) + ListenerRow::RESERVED),
+            Self::Unsent => Some((options.edges / 2).max(FEWEST) + UnsentRow::RESERVED),
             Self::Owners => Some(options.owners.saturating_add(OwnerRow::RESERVED)),
             Self::Ring => Some(options.ring_bytes),
         }

@@ -9,7 +9,9 @@ use std::path::Path;
 use agent_common::attempt::FailureRow;
 use agent_common::config::Config;
 use agent_common::edge::EdgeRow;
+use agent_common::listener::ListenerRow;
 use agent_common::owner::OwnerRow;
+use agent_common::unsent::UnsentRow;
 use agent_common::wire::Wire;
 use anyhow::{Context as _, anyhow};
 use aya::maps::{Map as AyaMap, MapData};
@@ -112,6 +114,8 @@ impl Parts {
         }
         // The free lists must be full before the first event.
         SlotTable::<EdgeRow>::fill(&parts, &slot_table::EDGES)?;
+        SlotTable::<ListenerRow>::fill(&parts, &slot_table::LISTENERS)?;
+        SlotTable::<UnsentRow>::fill(&parts, &slot_table::UNSENT)?;
         SlotTable::<OwnerRow>::fill(&parts, &slot_table::OWNERS)?;
         SlotTable::<FailureRow>::fill(&parts, &slot_table::BIND_FAILURES)?;
         if options.bpf_log {

@@ -57,13 +57,7 @@ impl Ports {
 
     /// Every row of failed binds in use, the two reserved ones first.
     pub fn failures(&mut self, ledger: &Ledger, now_us: u64) -> io::Result<Vec<Claim>> {
-        let mut failures = Vec::new();
-        for slot in self.failures.reached(ledger) {
-            if self.failures.born_us(slot, now_us)?.is_some() {
-                failures.push(Claim { slot, row: self.failures.row(slot)? });
-            }
-        }
-        Ok(failures)
+        self.failures.rows(ledger, now_us)
     }
 
     /// Every socket that holds a port, as far as the hooks know; `None` if they cannot tell.

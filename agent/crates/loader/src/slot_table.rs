@@ -4,6 +4,7 @@
 use std::io;
 use std::ops::Range;
 
+use agent_common::drained::Row;
 use agent_common::ledger::Ledger;
 use agent_common::slot_table::{Reclaim, SlotRow, is_readable};
 use anyhow::Context as _;
@@ -25,6 +26,12 @@ pub struct Maps {
 
 /// Edges.
 pub const EDGES: Maps = Maps { index: maps::EDGES, rows: maps::EDGE_ROWS, free: maps::EDGE_FREE };
+/// Listeners.
+pub const LISTENERS: Maps =
+    Maps { index: maps::LISTENERS, rows: maps::LISTENER_ROWS, free: maps::LISTENER_FREE };
+/// Connects that were refused before a SYN.
+pub const UNSENT: Maps =
+    Maps { index: maps::UNSENT, rows: maps::UNSENT_ROWS, free: maps::UNSENT_FREE };
 /// Owners.
 pub const OWNERS: Maps =
     Maps { index: maps::OWNERS, rows: maps::OWNER_ROWS, free: maps::OWNER_FREE };
@@ -83,6 +90,17 @@ impl<R: SlotRow> SlotTable<R> {
     /// A copy of a row. Fields that hooks change may be from slightly different moments.
     pub fn row(&mut self, slot: u32) -> io::Result<R> {
         self.mapped.read(slot as usize)
+    }
+
+    /// Every row in use, the reserved ones first.
+    pub fn rows(&mut self, ledger: &Ledger, now_us: u64) -> io::Result<Vec<Row<R>>> {
+        let mut rows = Vec::new();
+        for slot in self.reached(ledger) {
+            if self.born_us(slot, now_us)?.is_some() {
+                rows.push(Row { slot, row: self.row(slot)? });
+            }
+        }
+        Ok(rows)
     }
 
     /// Takes a slot back, one step at a time.

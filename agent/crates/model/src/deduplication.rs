@@ -15,7 +15,7 @@
 //! rows do not match, and the server's row is primary, as it alone knows where the connection ended.
 
 use agent_common::address::{self, Address, UNSPECIFIED};
-use agent_common::edge::{FIRST_FREE_SLOT, ROLE_CLIENT, ROLE_SERVER};
+use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
 use hashbrown::HashSet;
 
 use agent_common::drained::Edge;
@@ -44,7 +44,7 @@ impl Deduplication {
             by_servers: HashSet::new(),
             translated: HashSet::new(),
         };
-        for edge in edges.iter().filter(|edge| edge.slot >= FIRST_FREE_SLOT) {
+        for edge in edges.iter().filter(|edge| !edge.is_overflow()) {
             let (local, remote, port) = ends(edge);
             match edge.key.role {
                 ROLE_CLIENT => {
@@ -113,8 +113,9 @@ fn ends(edge: &Edge) -> Ends {
 mod tests {
     use super::*;
     use agent_common::address::{INTERNET, from_owner};
-    use agent_common::edge::{EdgeCounters, EdgeKey};
-    use agent_common::wire::Wire as _;
+    use agent_common::counters::EdgeCounters;
+    use agent_common::drained::Table;
+    use agent_common::edge::EdgeKey;
     use std::net::IpAddr;
     use std::sync::Arc;
 
@@ -123,8 +124,16 @@ mod tests {
     }
 
     fn edge(role: u8, local: Address, remote: Address, port: u16) -> Edge {
-        let key = EdgeKey { owner: 1, port, role, refused: 0, remote };
-        Edge { slot: 4, key, local, remote, born_us: 1, counters: Arc::new(EdgeCounters::zeroed()) }
+        let key = EdgeKey { owner: 1, port, role, zero: 0, remote };
+        Edge {
+            table: Table::Edges,
+            slot: 4,
+            key,
+            local,
+            remote,
+            born_us: 1,
+            counters: Arc::new(EdgeCounters::ZERO),
+        }
     }
 
     /// A server's row whose client has left its name.

@@ -5,20 +5,19 @@
 //! of a connection count it twice is settled here. An edge that did nothing and is called as before
 //! has no delta and costs no allocation.
 //!
-//! Counts that the kernel's table does not hold in full ([`listen_drops`](super::listen_drops),
-//! [`unsent`](super::unsent)) are completed before, edge by edge ([`DrainedId`]).
+//! Counts that the kernel's tables do not hold in full are [completed](super::completed) before.
 
 use std::sync::Arc;
 
 use agent_common::address::Address;
-use agent_common::drained::Edge;
-use agent_common::edge::{EdgeCounters, EdgeKey, FIRST_FREE_SLOT, ROLE_LISTENER};
+use agent_common::counters::EdgeCounters;
+use agent_common::drained::{Edge, Table};
+use agent_common::edge::EdgeKey;
 use agent_common::ledger::{CLASSES, CONNECTION, EDGE, REQUEST, RESET};
 use agent_common::slot_table::Reclaim;
-use agent_common::wire::Wire as _;
 
 use super::deduplication::Deduplication;
-use super::per_slot::PerSlot;
+use super::per_slot::{PerSlot, number};
 use super::reclaim;
 use super::slot::{Naming, News, Slot};
 use super::snapshot::EdgeLabels;
@@ -27,19 +26,12 @@ use super::snapshot::EdgeLabels;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EdgeId(pub(crate) u32);
 
-/// An edge as it comes from the drain: the same slot used again is another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DrainedId {
-    slot: u32,
-    born_us: u64,
-}
-
 /// An edge that is new, has counted something or is called otherwise.
 #[derive(Clone, Debug)]
 pub struct Delta {
     /// Which edge.
     pub id: EdgeId,
-    /// Its key in the kernel; all zeros for those that found no row of their own.
+    /// Its key in the kernel; of those that found no row of their own only the role.
     pub key: EdgeKey,
     /// The local address of its first connection.
     pub local: Address,
@@ -92,7 +84,7 @@ pub struct Deltas {
     pub closed: Vec<EdgeId>,
     /// Edges with news.
     pub edges: Vec<Delta>,
-    /// What to do with slots.
+    /// What to do with slots of the table of edges.
     pub reclaim: Vec<Reclaim<EdgeKey>>,
     /// Facts found in the kernel's table so far, by class of the ledger, whether they have been
     /// reported under a name yet or not.
@@ -120,29 +112,29 @@ impl Stage {
     }
 
     /// Takes in the kernel's edges at `now` (seconds, any epoch). `name` names an edge;
-    /// `capacity` is how many slots there are; `is_listening` says whether a listener's row is
-    /// still in use.
+    /// `capacity` is how many slots the table of edges has.
     pub fn take<N: Into<Naming>>(
         &mut self,
         now: u64,
         edges: &[Edge],
         capacity: u64,
         mut name: impl FnMut(&Edge) -> N,
-        is_listening: impl Fn(&EdgeKey) -> bool,
     ) -> Deltas {
         self.round += 1;
-        let patience = reclaim::patience(edges.len(), capacity);
+        let in_table = edges.iter().filter(|edge| edge.table == Table::Edges).count();
+        let patience = reclaim::patience(in_table, capacity);
         let mut deltas = Deltas::default();
         let mut news = Vec::new();
         let mut is_other_set = std::mem::take(&mut self.own_changed);
         for (at, edge) in edges.iter().enumerate() {
             let naming = name(edge).into();
-            let before = self.slots.get(edge.slot).map(|slot| slot.born_us);
+            let id = EdgeId::of(edge);
+            let before = self.slots.get(id.0).map(|slot| slot.born_us);
             if before.is_some_and(|born_us| born_us != edge.born_us) {
-                deltas.closed.push(EdgeId(edge.slot));
-                self.slots.remove(edge.slot);
+                deltas.closed.push(id);
+                self.slots.remove(id.0);
             }
-            let slot = if let Some(slot) = self.slots.get_mut(edge.slot) {
+            let slot = if let Some(slot) = self.slots.get_mut(id.0) {
                 if let Some(before) = slot.count(edge) {
                     add_facts(&mut self.exported, Some(&before), &edge.counters);
                 }
@@ -150,17 +142,17 @@ impl Stage {
                 slot
             } else {
                 is_other_set = true;
-                self.exported[EDGE] += u64::from(edge.slot >= FIRST_FREE_SLOT);
+                self.exported[EDGE] += u64::from(!edge.is_overflow());
                 add_facts(&mut self.exported, None, &edge.counters);
                 let slot = Slot::new(edge, naming, now);
                 news.push((at, News { is_new: true, ..News::default() }));
-                self.slots.insert(edge.slot, slot)
+                self.slots.insert(id.0, slot)
             };
             slot.round = self.round;
-            let in_use = slot.moved
-                || edge.slot < FIRST_FREE_SLOT
-                || edge.counters.active() > 0
-                || (edge.key.role == ROLE_LISTENER && is_listening(&edge.key));
+            if edge.table != Table::Edges {
+                continue;
+            }
+            let in_use = slot.moved || edge.is_overflow() || edge.counters.active() > 0;
             let step = slot.lifecycle.observe(now, patience, in_use, edge.slot, edge.key);
             deltas.reclaim.extend(step);
         }
@@ -180,7 +172,7 @@ impl Stage {
         let mut news = news.into_iter().peekable();
         for (at, edge) in edges.iter().enumerate() {
             let news = news.next_if(|(of, _)| *of == at).map(|(_, news)| news);
-            let Some(slot) = self.slots.get_mut(edge.slot) else { continue };
+            let Some(slot) = self.slots.get_mut(EdgeId::of(edge).0) else { continue };
             let other_side = slot.choose_side(edge, &self.deduplication, is_other_set);
             if news.is_some() || other_side {
                 deltas.edges.push(slot.delta(edge, news));
@@ -191,16 +183,16 @@ impl Stage {
     }
 
     /// The labels of a slot, for who has the number from the kernel.
-    pub fn labels(&self, slot: u32) -> Option<&EdgeLabels> {
-        self.slots.get(slot).map(|slot| slot.labels.as_ref())
+    pub fn labels(&self, table: Table, slot: u32) -> Option<&EdgeLabels> {
+        self.slots.get(number(table, slot)).map(|slot| slot.labels.as_ref())
     }
 }
 
-// === impl DrainedId ===
+// === impl EdgeId ===
 
-impl From<&Edge> for DrainedId {
-    fn from(edge: &Edge) -> Self {
-        Self { slot: edge.slot, born_us: edge.born_us }
+impl EdgeId {
+    pub(super) fn of(edge: &Edge) -> Self {
+        Self(number(edge.table, edge.slot))
     }
 }
 
@@ -231,7 +223,7 @@ impl Growth {
 
     /// The difference.
     pub fn difference(&self) -> EdgeCounters {
-        let mut difference = self.now.as_deref().copied().unwrap_or(EdgeCounters::zeroed());
+        let mut difference = self.now.as_deref().cloned().unwrap_or_default();
         if let Some(before) = &self.before {
             difference.separate(before);
         }

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT, EdgeCounters};
+use agent_common::counters::EdgeCounters;
+use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT};
 use agent_common::ledger::{CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITED, REQUEST};
 use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER};
 use agent_common::wire::Wire;
@@ -40,7 +41,7 @@ pub fn edge(
 ) -> EdgeView {
     EdgeView {
         labels: Arc::new(EdgeLabels::new(client, server, port, role)),
-        counters: Arc::new(*counters),
+        counters: Arc::new(counters.clone()),
     }
 }
 
@@ -126,7 +127,7 @@ pub fn snapshot() -> Snapshot {
     let shop = Service { namespace: "prod".into(), ..Service::new("shop", Source::Container) };
     let postgres = Service::new("postgres", Source::Process);
 
-    let mut to_postgres = EdgeCounters::zeroed();
+    let mut to_postgres = EdgeCounters::ZERO;
     to_postgres.connects[usize::from(CONNECT_OK)] = 10;
     to_postgres.connects[usize::from(CONNECT_REFUSED)] = 2;
     to_postgres.connects[usize::from(CONNECT_TIMEOUT)] = 1;
@@ -148,14 +149,14 @@ pub fn snapshot() -> Snapshot {
         to_postgres.request.observe(micros);
     }
 
-    let mut from_internet = EdgeCounters::zeroed();
+    let mut from_internet = EdgeCounters::ZERO;
     from_internet.connects[usize::from(CONNECT_OK)] = 5;
     from_internet.opened = 5;
     from_internet.closed = 5;
     from_internet.received_bytes = 500;
     from_internet.request.observe(75);
 
-    let mut listening = EdgeCounters::zeroed();
+    let mut listening = EdgeCounters::ZERO;
     listening.listen_drops = 4;
     listening.synack_retransmits = 6;
     listening.resets_sent[usize::from(NO_LISTENER)] = 1;
@@ -276,12 +277,12 @@ pub fn snapshot() -> Snapshot {
 
 /// So many connections and requests of a millisecond.
 pub fn tally(connections: u64, requests: u64) -> Tally {
-    let mut now = EdgeCounters::zeroed();
+    let mut now = EdgeCounters::ZERO;
     now.opened = connections;
     for _ in 0..requests {
         now.request.observe(1000);
     }
-    Tally::between(&EdgeCounters::zeroed(), &now)
+    Tally::between(&EdgeCounters::ZERO, &now)
 }
 
 /// The users' four networks.

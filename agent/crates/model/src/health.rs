@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use agent_common::edge::{CONNECT_OK, EdgeCounters};
+use agent_common::counters::EdgeCounters;
+use agent_common::edge::CONNECT_OK;
 use agent_common::histogram::Histogram;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
@@ -329,7 +330,7 @@ impl HealthState {
 #[cfg(test)]
 mod tests {
     use agent_common::address::UNSPECIFIED;
-    use agent_common::drained::Edge;
+    use agent_common::drained::{Edge, Table};
     use agent_common::edge::{CONNECT_REFUSED, EdgeKey, ROLE_CLIENT, ROLE_SERVER};
     use agent_common::wire::Wire as _;
 
@@ -340,7 +341,7 @@ mod tests {
 
     /// An edge of this role with these totals.
     fn edge(role: u8, ok: u64, refused: u64, requests: u64, resets: u64) -> Edge {
-        let mut counters = EdgeCounters::zeroed();
+        let mut counters = EdgeCounters::ZERO;
         counters.connects[usize::from(CONNECT_OK)] = ok;
         counters.connects[usize::from(CONNECT_REFUSED)] = refused;
         counters.resets_received[0] = resets;
@@ -349,7 +350,15 @@ mod tests {
         }
         let key = EdgeKey { port: 5432, role, ..EdgeKey::zeroed() };
         let (slot, local, remote) = (3 + u32::from(role), UNSPECIFIED, UNSPECIFIED);
-        Edge { slot, key, local, remote, born_us: 1, counters: Arc::new(counters) }
+        Edge {
+            table: Table::Edges,
+            slot,
+            key,
+            local,
+            remote,
+            born_us: 1,
+            counters: Arc::new(counters),
+        }
     }
 
     /// An agent's tables and what it keeps of the last minutes.
@@ -364,7 +373,7 @@ mod tests {
                 let role = if edge.key.role == ROLE_CLIENT { Role::Client } else { Role::Server };
                 EdgeLabels::new(web.clone(), db.clone(), 5432, role)
             };
-            let updated = self.0.update(now as u64, edges, 100, name, |_| false);
+            let updated = self.0.update(now as u64, edges, 100, name);
             self.1.observe(now, &updated.deltas.edges);
             let (edges, health) = (updated.edges, self.1.clone());
             let snapshot = Snapshot { taken_seconds: now, edges, health, ..fixture::snapshot() };

@@ -14,6 +14,7 @@ pub mod book;
 pub mod breaches;
 pub mod claims;
 pub mod clash;
+pub mod completed;
 pub mod conflicts;
 pub mod deduplication;
 pub mod delta;

@@ -6,14 +6,16 @@
 //! `ListenDrops` counts exactly the lost requests, but does not say whose. Together they tell:
 //! what a namespace counted is shared out among those of its listeners whose own counter moved.
 //! With one such listener that is exact; with several their sum is.
+//!
+//! The namespace's counter is asked for, and the answer is younger than the question: it is only
+//! compared to what listeners had counted by the question.
 
-use std::sync::Arc;
+use std::cmp::Reverse;
 
-use agent_common::edge::ROLE_LISTENER;
+use agent_common::listener::ListenerKey;
 use hashbrown::HashMap;
 
-use super::delta::DrainedId;
-use agent_common::drained::Edge;
+use super::completed::{Grown, RowId};
 
 /// What can be told of a namespace's `ListenDrops`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,160 +28,231 @@ pub enum Reading {
     Never,
 }
 
+/// Requests that a listener dropped, besides those known before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The listener's row.
+    pub id: RowId,
+    /// How many.
+    pub drops: u64,
+}
+
 /// Both kinds of counters, reconciled.
 #[derive(Default)]
 pub struct ListenDrops {
-    /// Of each namespace's total, how much is shared out or from before our time; none where it
-    /// cannot be read.
-    settled: HashMap<u32, Option<u64>>,
-    listeners: HashMap<DrainedId, Listener>,
+    namespaces: HashMap<u32, Namespace>,
+    shares: Vec<Share>,
 }
 
-/// What is known of a listener.
-#[derive(Clone, Copy, Default)]
-struct Listener {
-    /// Of its own counter, how much was looked at.
-    looked_at: u64,
-    /// Its share.
-    dropped: u64,
+#[derive(Default)]
+struct Namespace {
+    /// The owner of one of its listeners, through which it can be found.
+    owner: u32,
+    settled: Settled,
+    /// What sockets dropped since the last question.
+    moved: Vec<Share>,
+    /// The same until the question that is under way.
+    asked: Option<Vec<Share>>,
 }
+
+/// How much of a namespace's total is shared out or from before our time.
+#[derive(Clone, Copy, Default)]
+enum Settled {
+    /// Not known yet.
+    #[default]
+    Unknown,
+    /// So much.
+    Total(u64),
+    /// The total cannot be read.
+    Never,
+}
+
+// === impl ListenDrops ===
 
 impl ListenDrops {
-    /// Replaces the listeners' own counts in `edges` by their shares. `netns` tells the namespace
-    /// of an edge; `read` reads its total, only called where a listener's counter moved, and once
-    /// for a new namespace.
-    pub fn settle(
-        &mut self,
-        edges: &mut [Edge],
-        netns: impl Fn(&Edge) -> u32,
-        mut read: impl FnMut(u32, &Edge) -> Reading,
-    ) {
-        let mut by_namespace: HashMap<u32, Vec<&mut Edge>> = HashMap::new();
-        let is_listener = |edge: &&mut Edge| edge.key.role == ROLE_LISTENER && edge.born_us != 0;
-        for edge in edges.iter_mut().filter(is_listener) {
-            by_namespace.entry(netns(edge)).or_default().push(edge);
+    /// The namespaces that have listeners, each with the owner of one.
+    pub fn set_namespaces(&mut self, present: impl Iterator<Item = (u32, u32)>) {
+        let mut before = std::mem::take(&mut self.namespaces);
+        for (netns, owner) in present {
+            let known = self.namespaces.entry(netns);
+            known.or_insert_with(|| before.remove(&netns).unwrap_or_default()).owner = owner;
         }
-        self.settled.retain(|inode, _| by_namespace.contains_key(inode));
-        let mut known = HashMap::new();
-        for (inode, edges) in &mut by_namespace {
-            self.settle_namespace(*inode, edges, &mut read, &mut known);
-        }
-        self.listeners = known;
     }
 
-    fn settle_namespace(
-        &mut self,
-        inode: u32,
-        edges: &mut [&mut Edge],
-        read: &mut impl FnMut(u32, &Edge) -> Reading,
-        known: &mut HashMap<DrainedId, Listener>,
-    ) {
-        let Self { settled, listeners } = self;
-        let known_before =
-            |edge: &Edge| listeners.get(&DrainedId::from(edge)).copied().unwrap_or_default();
-        let moved =
-            |edge: &Edge| edge.counters.listen_drops.saturating_sub(known_before(edge).looked_at);
-        let moves: u64 = edges.iter().map(|edge| moved(edge)).sum();
-        let reading = match (edges.first(), settled.get(&inode)) {
-            (_, Some(None)) => Reading::Never,
-            (Some(edge), known) if moves > 0 || known.is_none() => read(inode, edge),
-            _ => Reading::Later,
+    /// A listener's socket dropped something.
+    pub fn count(&mut self, netns: u32, grown: &Grown<ListenerKey>) {
+        let share = Share { id: grown.id, drops: grown.count };
+        match self.namespaces.get_mut(&netns) {
+            Some(namespace) if !grown.id.is_overflow() => match namespace.settled {
+                Settled::Never => self.shares.push(share),
+                _ => namespace.moved.push(share),
+            },
+            // It stands for listeners of many namespaces.
+            _ => self.shares.push(share),
+        }
+    }
+
+    /// Namespaces whose total is needed now, at most so many, each with the owner of a listener.
+    /// Answers go to [`Self::answer`].
+    pub fn questions(&mut self, most: usize) -> Vec<(u32, u32)> {
+        let is_due = |(_, namespace): &(&u32, &mut Namespace)| {
+            let is_unknown = matches!(namespace.settled, Settled::Unknown);
+            let is_readable = !matches!(namespace.settled, Settled::Never);
+            namespace.asked.is_none() && is_readable && (is_unknown || !namespace.moved.is_empty())
         };
+        let due = self.namespaces.iter_mut().filter(is_due).take(most);
+        due.map(|(netns, namespace)| {
+            namespace.asked = Some(std::mem::take(&mut namespace.moved));
+            (*netns, namespace.owner)
+        })
+        .collect()
+    }
+
+    /// What a namespace's total is.
+    pub fn answer(&mut self, netns: u32, reading: Reading) {
+        let Some(namespace) = self.namespaces.get_mut(&netns) else { return };
+        let Some(mut asked) = namespace.asked.take() else { return };
         let mut left = match reading {
-            Reading::Total(total) => {
-                // Of a namespace met for the first time only what our listeners saw is ours.
-                let known = settled.get(&inode).copied().flatten();
-                let before = known.unwrap_or(total.saturating_sub(moves)).min(total);
-                settled.insert(inode, Some(before));
-                Some(total - before)
+            Reading::Later => {
+                asked.append(&mut namespace.moved);
+                namespace.moved = asked;
+                return;
             }
-            Reading::Later => None,
             Reading::Never => {
-                settled.insert(inode, None);
-                Some(u64::MAX)
+                namespace.settled = Settled::Never;
+                asked.append(&mut namespace.moved);
+                u64::MAX
+            }
+            Reading::Total(total) => {
+                let moved: u64 = asked.iter().map(|share| share.drops).sum();
+                let before = match namespace.settled {
+                    Settled::Total(settled) => settled,
+                    // Of a namespace met for the first time only what our listeners saw is ours.
+                    _ => total.saturating_sub(moved),
+                };
+                let before = before.min(total);
+                let left = total - before;
+                namespace.settled = Settled::Total(before + moved.min(left));
+                left
             }
         };
         // Who moved most first: with a queue that overflows, that is the one.
-        edges.sort_by_key(|edge| std::cmp::Reverse(moved(edge)));
-        for edge in edges {
-            let mut listener = known_before(edge);
-            if let Some(left) = &mut left {
-                let share = moved(edge).min(*left);
-                *left -= share;
-                listener.looked_at = edge.counters.listen_drops.max(listener.looked_at);
-                listener.dropped += share;
-                if let Some(Some(settled)) = settled.get_mut(&inode) {
-                    *settled += share;
-                }
+        asked.sort_by_key(|share| Reverse(share.drops));
+        for Share { id, drops } in asked {
+            let drops = drops.min(left);
+            left -= drops;
+            if drops > 0 {
+                self.shares.push(Share { id, drops });
             }
-            if edge.counters.listen_drops != listener.dropped {
-                Arc::make_mut(&mut edge.counters).listen_drops = listener.dropped;
-            }
-            known.insert(DrainedId::from(&**edge), listener);
         }
+    }
+
+    /// What was found out since the last time.
+    pub fn take_shares(&mut self) -> Vec<Share> {
+        std::mem::take(&mut self.shares)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use agent_common::edge::{EdgeCounters, EdgeKey};
+    use agent_common::drained::Row;
+    use agent_common::listener::ListenerRow;
     use agent_common::wire::Wire as _;
 
     const NETNS: u32 = 1;
 
-    fn shares(drops: &mut ListenDrops, own: &[u64], total: Reading) -> Vec<u64> {
-        let edge = |(slot, own): (usize, &u64)| {
-            let mut counters = EdgeCounters::zeroed();
-            counters.listen_drops = *own;
-            let key = EdgeKey { role: ROLE_LISTENER, ..EdgeKey::zeroed() };
-            let counters = Arc::new(counters);
-            Edge { slot: slot as u32, key, local: [0; 4], remote: [0; 4], born_us: 1, counters }
-        };
-        let mut edges: Vec<_> = own.iter().enumerate().map(edge).collect();
-        drops.settle(&mut edges, |_| NETNS, |_, _| total);
-        edges.iter().map(|edge| edge.counters.listen_drops).collect()
+    fn id(slot: usize) -> RowId {
+        let row = ListenerRow { born_us: 1, ..ListenerRow::zeroed() };
+        RowId::of(&Row { slot: slot as u32, row })
+    }
+
+    /// The sockets of listeners dropped so much more.
+    fn count(drops: &mut ListenDrops, more: &[u64]) {
+        drops.set_namespaces([(NETNS, 0)].into_iter());
+        for (slot, count) in more.iter().enumerate().filter(|(_, count)| **count > 0) {
+            drops.count(NETNS, &Grown { id: id(slot), key: ListenerKey::zeroed(), count: *count });
+        }
+    }
+
+    /// The shares of listeners, by slot.
+    fn shares(drops: &mut ListenDrops) -> Vec<(usize, u64)> {
+        let mut shares: Vec<_> = drops.take_shares();
+        shares.sort_by_key(|share| share.id);
+        let slot = |share: &Share| (0..9).find(|slot| id(*slot) == share.id).expect("one of ours");
+        shares.iter().map(|share| (slot(share), share.drops)).collect()
+    }
+
+    /// The shares when listeners dropped so much more and the namespace's total is that.
+    fn share(drops: &mut ListenDrops, more: &[u64], total: Reading) -> Vec<(usize, u64)> {
+        count(drops, more);
+        for (netns, _) in drops.questions(9) {
+            drops.answer(netns, total);
+        }
+        shares(drops)
     }
 
     #[test]
     fn packets_that_were_no_lost_request_do_not_count() {
         let mut drops = ListenDrops::default();
-        assert_eq!(shares(&mut drops, &[0], Reading::Total(100)), [0]);
+        assert_eq!(share(&mut drops, &[0], Reading::Total(100)), []);
         // A thousand bare ACKs of deferred connections.
-        assert_eq!(shares(&mut drops, &[1000], Reading::Total(100)), [0]);
+        assert_eq!(share(&mut drops, &[1000], Reading::Total(100)), []);
         // Three ACKs that met a full queue: two each of the listener's, one of the namespace's.
-        assert_eq!(shares(&mut drops, &[1006], Reading::Total(103)), [3]);
-        assert_eq!(shares(&mut drops, &[1006], Reading::Later), [3]);
+        assert_eq!(share(&mut drops, &[6], Reading::Total(103)), [(0, 3)]);
+        assert_eq!(share(&mut drops, &[0], Reading::Later), []);
     }
 
     #[test]
     fn listeners_share_what_their_namespace_lost() {
         let mut drops = ListenDrops::default();
-        assert_eq!(shares(&mut drops, &[0, 0], Reading::Total(0)), [0, 0]);
-        assert_eq!(shares(&mut drops, &[2, 5], Reading::Total(6)), [1, 5]);
+        assert_eq!(share(&mut drops, &[0, 0], Reading::Total(0)), []);
+        assert_eq!(share(&mut drops, &[2, 5], Reading::Total(6)), [(0, 1), (1, 5)]);
     }
 
     #[test]
     fn a_total_that_cannot_be_read_yet_is_waited_for() {
         let mut drops = ListenDrops::default();
-        assert_eq!(shares(&mut drops, &[0], Reading::Total(0)), [0]);
-        assert_eq!(shares(&mut drops, &[4], Reading::Later), [0]);
-        assert_eq!(shares(&mut drops, &[4], Reading::Total(4)), [4]);
+        assert_eq!(share(&mut drops, &[0], Reading::Total(0)), []);
+        assert_eq!(share(&mut drops, &[4], Reading::Later), []);
+        assert_eq!(share(&mut drops, &[1], Reading::Total(5)), [(0, 4), (0, 1)]);
     }
 
     #[test]
     fn without_a_total_the_listeners_own_count_has_to_do() {
         let mut drops = ListenDrops::default();
-        assert_eq!(shares(&mut drops, &[4], Reading::Never), [4]);
-        assert_eq!(shares(&mut drops, &[7], Reading::Never), [7]);
+        assert_eq!(share(&mut drops, &[4], Reading::Never), [(0, 4)]);
+        assert_eq!(share(&mut drops, &[3], Reading::Total(0)), [(0, 3)]);
+        assert_eq!(drops.questions(9), [], "nobody is asked any more");
     }
 
     #[test]
-    fn a_drop_that_the_sweep_came_too_early_for_is_shared_out_later() {
+    fn a_drop_that_the_iteration_came_too_early_for_is_shared_out_later() {
         let mut drops = ListenDrops::default();
-        assert_eq!(shares(&mut drops, &[0], Reading::Total(0)), [0]);
+        assert_eq!(share(&mut drops, &[0], Reading::Total(0)), []);
         // The total was read a moment later and has two more.
-        assert_eq!(shares(&mut drops, &[1], Reading::Total(3)), [1]);
-        assert_eq!(shares(&mut drops, &[3], Reading::Total(3)), [3]);
+        assert_eq!(share(&mut drops, &[1], Reading::Total(3)), [(0, 1)]);
+        assert_eq!(share(&mut drops, &[2], Reading::Total(3)), [(0, 2)]);
+    }
+
+    #[test]
+    fn what_moves_after_the_question_is_not_held_against_its_answer() {
+        let mut drops = ListenDrops::default();
+        assert_eq!(share(&mut drops, &[0], Reading::Total(0)), []);
+        count(&mut drops, &[2]);
+        assert_eq!(drops.questions(9), [(NETNS, 0)]);
+        count(&mut drops, &[5]);
+        assert_eq!(drops.questions(9), [], "one is under way");
+        drops.answer(NETNS, Reading::Total(2));
+        assert_eq!(shares(&mut drops), [(0, 2)]);
+        assert_eq!(share(&mut drops, &[0], Reading::Total(6)), [(0, 4)]);
+    }
+
+    #[test]
+    fn the_row_of_all_others_counts_as_its_sockets_do() {
+        let mut drops = ListenDrops::default();
+        let overflow = RowId::of(&Row { slot: 0, row: ListenerRow::zeroed() });
+        drops.count(NETNS, &Grown { id: overflow, key: ListenerKey::zeroed(), count: 3 });
+        assert_eq!(drops.take_shares(), [Share { id: overflow, drops: 3 }]);
     }
 }

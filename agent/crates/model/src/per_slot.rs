@@ -1,18 +1,29 @@
-//! A table by numbers of edges, which are those of the slots of the kernel's table.
+//! A table by numbers of edges: which of the kernel's tables, in the upper bits, and the slot there.
 //!
-//! They are small, and those in use lie close together, as the lowest free one is handed
+//! Slots are small, and those in use lie close together, as the lowest free one is handed
 //! out first. So rows lie in pages: a new row takes a new page at most. A hash table that has grown
 //! too large is copied as a whole by whoever inserts next: with a million rows that takes 130 ms
 //! (a family of `prometheus-client` in `benches/insert.rs`).
 
 use std::array;
 
+use agent_common::drained::{TABLES, Table};
+
 /// Rows of a page.
 const PAGE: usize = 256;
 
-/// Rows by slot. Memory follows the highest slot in use (8 bytes per page) and the pages in use.
+/// Bits of a number that are the slot; a table has at most a million.
+const SLOT_BITS: u32 = 24;
+
+/// The number of a slot of a table.
+pub(super) const fn number(table: Table, slot: u32) -> u32 {
+    (table as u32) << SLOT_BITS | slot
+}
+
+/// Rows by number. Memory follows the highest slot in use of each table (8 bytes per page) and the
+/// pages in use.
 pub(super) struct PerSlot<T> {
-    pages: Vec<Option<Box<Page<T>>>>,
+    tables: [Vec<Option<Box<Page<T>>>>; TABLES],
     len: usize,
 }
 
@@ -29,31 +40,32 @@ impl<T> PerSlot<T> {
         self.len
     }
 
-    /// The row of a slot.
-    pub(super) fn get(&self, slot: u32) -> Option<&T> {
-        let (page, row) = place(slot);
-        self.pages.get(page)?.as_ref()?.rows.get(row)?.as_ref()
+    /// The row of a number.
+    pub(super) fn get(&self, number: u32) -> Option<&T> {
+        let (table, page, row) = place(number);
+        self.tables.get(table)?.get(page)?.as_ref()?.rows.get(row)?.as_ref()
     }
 
-    /// The row of a slot, to be changed.
-    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        let (page, row) = place(slot);
-        self.pages.get_mut(page)?.as_mut()?.rows.get_mut(row)?.as_mut()
+    /// The row of a number, to be changed.
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut T> {
+        let (table, page, row) = place(number);
+        self.tables.get_mut(table)?.get_mut(page)?.as_mut()?.rows.get_mut(row)?.as_mut()
     }
 
     /// Puts a row there instead of the one before, if any.
-    pub(super) fn insert(&mut self, slot: u32, value: T) -> &mut T {
-        self.remove(slot);
-        self.get_or_insert_with(slot, || value)
+    pub(super) fn insert(&mut self, number: u32, value: T) -> &mut T {
+        self.remove(number);
+        self.get_or_insert_with(number, || value)
     }
 
-    /// The row of a slot, which is made if there is none.
-    pub(super) fn get_or_insert_with(&mut self, slot: u32, new: impl FnOnce() -> T) -> &mut T {
-        let (page, row) = place(slot);
-        if self.pages.len() <= page {
-            self.pages.resize_with(page + 1, || None);
+    /// The row of a number, which is made if there is none.
+    pub(super) fn get_or_insert_with(&mut self, number: u32, new: impl FnOnce() -> T) -> &mut T {
+        let (table, page, row) = place(number);
+        let pages = &mut self.tables[table];
+        if pages.len() <= page {
+            pages.resize_with(page + 1, || None);
         }
-        let page = self.pages[page].get_or_insert_with(Box::default);
+        let page = pages[page].get_or_insert_with(Box::default);
         page.rows[row].get_or_insert_with(|| {
             page.used += 1;
             self.len += 1;
@@ -62,32 +74,35 @@ impl<T> PerSlot<T> {
     }
 
     /// Takes a row out.
-    pub(super) fn remove(&mut self, slot: u32) -> Option<T> {
-        let (at, row) = place(slot);
-        let page = self.pages.get_mut(at)?.as_mut()?;
+    pub(super) fn remove(&mut self, number: u32) -> Option<T> {
+        let (table, at, row) = place(number);
+        let place = self.tables.get_mut(table)?.get_mut(at)?;
+        let page = place.as_mut()?;
         let value = page.rows.get_mut(row)?.take()?;
         page.used -= 1;
         self.len -= 1;
         if page.used == 0 {
-            self.pages[at] = None;
+            *place = None;
         }
         Some(value)
     }
 
     /// Keeps the rows for which `stays` holds.
     pub(super) fn retain(&mut self, mut stays: impl FnMut(u32, &mut T) -> bool) {
-        for (at, place) in self.pages.iter_mut().enumerate() {
-            let Some(page) = place else { continue };
-            for (row, place) in page.rows.iter_mut().enumerate() {
-                let slot = (at * PAGE + row) as u32;
-                if place.as_mut().is_some_and(|value| !stays(slot, value)) {
-                    *place = None;
-                    page.used -= 1;
-                    self.len -= 1;
+        for (table, pages) in self.tables.iter_mut().enumerate() {
+            for (at, place) in pages.iter_mut().enumerate() {
+                let Some(page) = place else { continue };
+                for (row, place) in page.rows.iter_mut().enumerate() {
+                    let number = (table << SLOT_BITS | (at * PAGE + row)) as u32;
+                    if place.as_mut().is_some_and(|value| !stays(number, value)) {
+                        *place = None;
+                        page.used -= 1;
+                        self.len -= 1;
+                    }
                 }
-            }
-            if page.used == 0 {
-                *place = None;
+                if page.used == 0 {
+                    *place = None;
+                }
             }
         }
     }
@@ -95,7 +110,7 @@ impl<T> PerSlot<T> {
 
 impl<T> Default for PerSlot<T> {
     fn default() -> Self {
-        Self { pages: Vec::new(), len: 0 }
+        Self { tables: array::from_fn(|_| Vec::new()), len: 0 }
     }
 }
 
@@ -105,8 +120,10 @@ impl<T> Default for Page<T> {
     }
 }
 
-fn place(slot: u32) -> (usize, usize) {
-    (slot as usize / PAGE, slot as usize % PAGE)
+/// Table, page and row of a number.
+fn place(number: u32) -> (usize, usize, usize) {
+    let slot = (number & ((1 << SLOT_BITS) - 1)) as usize;
+    ((number >> SLOT_BITS) as usize, slot / PAGE, slot % PAGE)
 }
 
 #[cfg(test)]
@@ -118,9 +135,12 @@ mod tests {
     proptest! {
         /// Whatever is done to it, it holds what an ordinary map would.
         #[test]
-        fn it_is_a_map(steps in prop::collection::vec((0u8..4, 0u32..1200, 0u64..9), 0..200)) {
+        fn it_is_a_map(
+            steps in prop::collection::vec((0u8..4, 0u32..3, 0u32..1200, 0u64..9), 0..200)
+        ) {
             let (mut ours, mut map) = (PerSlot::default(), BTreeMap::new());
-            for (what, slot, value) in steps {
+            for (what, table, slot, value) in steps {
+                let slot = table << SLOT_BITS | slot;
                 match what {
                     0 | 1 => {
                         prop_assert_eq!(*ours.insert(slot, value), value);
@@ -142,7 +162,7 @@ mod tests {
                     true
                 });
                 prop_assert!(all.into_iter().eq(map.iter().map(|(slot, value)| (*slot, *value))));
-                let pages = ours.pages.iter().flatten().map(|page| page.used);
+                let pages = ours.tables.iter().flatten().flatten().map(|page| page.used);
                 prop_assert!(pages.clone().all(|used| used > 0), "an empty page stays");
                 prop_assert_eq!(pages.sum::<usize>(), map.len());
             }

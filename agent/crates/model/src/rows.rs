@@ -8,8 +8,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use agent_common::edge::EdgeCounters;
-use agent_common::wire::Wire as _;
+use agent_common::counters::EdgeCounters;
 
 use super::attributed::{Attributed, Counted, Counts, Name, Share};
 use super::delta::{Delta, EdgeId, Growth};
@@ -56,7 +55,7 @@ impl Rows {
     pub fn view(&self) -> Vec<EdgeView> {
         let mut views = Vec::with_capacity(self.0.len());
         for (name, Total { labels, counters }) in self.0.iter() {
-            let counters = counters.as_ref().filter(|all| ***all != EdgeCounters::zeroed());
+            let counters = counters.as_ref().filter(|all| ***all != EdgeCounters::ZERO);
             if let Some(counters) = counters {
                 let labels = Arc::clone(labels.as_ref().unwrap_or(&name.0));
                 views.push(EdgeView { labels, counters: Arc::clone(counters) });
@@ -143,11 +142,11 @@ impl Counts for Total {
         share: Share,
     ) -> Option<Self> {
         // What it counted under whichever names, without what it has left elsewhere.
-        let mut own = **growth.before.as_ref()?;
+        let mut own = EdgeCounters::clone(growth.before.as_ref()?);
         if let Some(left) = left {
             own.separate(left);
         }
-        let mut along = own;
+        let mut along = own.clone();
         if share == Share::Open {
             // An end whose beginning was not seen yet goes along, too: the kernel goes on counting
             // while it is read, and the beginning belongs to what comes.
@@ -155,12 +154,12 @@ impl Counts for Total {
             along = EdgeCounters {
                 opened: own.opened - whole,
                 closed: own.closed - whole,
-                ..EdgeCounters::zeroed()
+                ..EdgeCounters::ZERO
             };
             own.separate(&along);
-            left.get_or_insert_with(|| Box::new(EdgeCounters::zeroed())).merge(&own);
+            left.get_or_insert_with(|| Box::new(EdgeCounters::ZERO)).merge(&own);
         }
-        if along == EdgeCounters::zeroed() {
+        if along == EdgeCounters::ZERO {
             return None;
         }
         if let Some(total) = &mut self.counters {

@@ -14,7 +14,8 @@
 
 use std::sync::Arc;
 
-use agent_common::edge::{EdgeCounters, FIRST_FREE_SLOT, ROLE_SERVER};
+use agent_common::counters::EdgeCounters;
+use agent_common::edge::ROLE_SERVER;
 
 use super::deduplication::Deduplication;
 use super::delta::{Delta, EdgeId, Growth, Renamed};
@@ -190,13 +191,13 @@ impl Slot {
         sides: &Deduplication,
         is_other_set: bool,
     ) -> bool {
-        let is_overflow = edge.slot < FIRST_FREE_SLOT;
+        let is_overflow = edge.is_overflow();
         let has_connection = self.reported.as_ref().is_some_and(|reported| reported.opened > 0);
         let Side { counts, evaluates, had_connection } = &mut self.side;
         let before = (*counts, *evaluates);
         if is_other_set {
             // A server's overflow row may repeat what a client's row has.
-            *counts = if is_overflow { role(edge) != ROLE_SERVER } else { sides.counts(edge) };
+            *counts = if is_overflow { edge.key.role != ROLE_SERVER } else { sides.counts(edge) };
         }
         if !has_connection || !*had_connection || is_overflow {
             *evaluates = None;
@@ -211,12 +212,12 @@ impl Slot {
         let nothing = || News { before: self.reported.clone(), ..News::default() };
         let News { is_new, renamed, before } = news.unwrap_or_else(nothing);
         Delta {
-            id: EdgeId(edge.slot),
+            id: EdgeId::of(edge),
             key: edge.key,
             local: edge.local,
             remote: edge.remote,
-            role: role(edge),
-            is_overflow: edge.slot < FIRST_FREE_SLOT,
+            role: edge.key.role,
+            is_overflow: edge.is_overflow(),
             born_us: edge.born_us,
             labels: Arc::clone(&self.labels),
             is_new,
@@ -241,11 +242,6 @@ impl Slot {
 /// The same values; mostly the very same, as the drain hands them on while nothing has moved.
 fn is_same(one: &Arc<EdgeCounters>, other: &Arc<EdgeCounters>) -> bool {
     Arc::ptr_eq(one, other) || **one == **other
-}
-
-/// `ROLE_*`; overflow rows are numbered by it.
-fn role(edge: &Edge) -> u8 {
-    if edge.slot < FIRST_FREE_SLOT { edge.slot as u8 } else { edge.key.role }
 }
 
 /// Compares the name that an end has with the one it would get now.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agent_common::edge::EdgeCounters;
+use agent_common::counters::EdgeCounters;
 use agent_common::ledger::{CLASSES, Ledger};
 use serde::{Deserialize, Serialize};
 

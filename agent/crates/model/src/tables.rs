@@ -2,8 +2,7 @@
 //! [rows](super::rows) with their totals.
 
 use agent_common::address::Address;
-use agent_common::drained::Edge;
-use agent_common::edge::EdgeKey;
+use agent_common::drained::{Edge, Table};
 
 use super::delta::{Deltas, Stage};
 use super::rows::Rows;
@@ -38,16 +37,15 @@ impl Tables {
         edges: &[Edge],
         capacity: u64,
         name: impl FnMut(&Edge) -> N,
-        is_listening: impl Fn(&EdgeKey) -> bool,
     ) -> Updated {
-        let deltas = self.stage.take(now, edges, capacity, name, is_listening);
+        let deltas = self.stage.take(now, edges, capacity, name);
         self.rows.update(now, &deltas.closed, &deltas.edges);
         Updated { edges: self.rows.view(), deltas }
     }
 
     /// The labels of a slot, for who has the number from the kernel.
-    pub fn labels(&self, slot: u32) -> Option<&EdgeLabels> {
-        self.stage.labels(slot)
+    pub fn labels(&self, table: Table, slot: u32) -> Option<&EdgeLabels> {
+        self.stage.labels(table, slot)
     }
 }
 

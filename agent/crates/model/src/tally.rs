@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use agent_common::edge::{CONNECT_OK, EdgeCounters};
+use agent_common::counters::EdgeCounters;
+use agent_common::edge::CONNECT_OK;
 use agent_common::histogram::Histogram;
-use agent_common::wire::Wire as _;
 
 use super::delta::Growth;
 
@@ -75,7 +75,7 @@ impl Tally {
         match (&grown.before, &grown.now) {
             _ if grown.is_empty() => Self::default(),
             (Some(before), Some(now)) => Self::between(before, now),
-            (_, Some(now)) => Self::between(&EdgeCounters::zeroed(), now),
+            (_, Some(now)) => Self::between(&EdgeCounters::ZERO, now),
             (_, None) => Self::default(),
         }
     }
@@ -206,10 +206,10 @@ mod tests {
 
     #[test]
     fn a_difference_is_what_happened_in_between() {
-        let mut before = EdgeCounters::zeroed();
+        let mut before = EdgeCounters::ZERO;
         before.opened = 2;
         before.request.observe(100);
-        let mut now = before;
+        let mut now = before.clone();
         now.opened = 5;
         now.connects = [3, 1, 1, 0, 0, 0, 0, 0, 0];
         now.resets_sent[0] = 1;

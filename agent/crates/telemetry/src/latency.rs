@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use agent_common::edge::EdgeCounters;
+use agent_common::counters::EdgeCounters;
 use agent_common::histogram::Histogram;
 
 use super::View;

@@ -121,7 +121,7 @@ fn write<'a>(
 impl View {
     fn rows_of_listeners(
         &self,
-    ) -> impl Iterator<Item = (&Service, u16, &agent_common::edge::EdgeCounters)> {
+    ) -> impl Iterator<Item = (&Service, u16, &agent_common::counters::EdgeCounters)> {
         self.snapshot
             .edges
             .iter()

@@ -7,7 +7,7 @@
 use std::fmt::{self, Display, Write};
 use std::sync::Arc;
 
-use agent_common::edge::EdgeCounters;
+use agent_common::counters::EdgeCounters;
 use hashbrown::HashMap;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 

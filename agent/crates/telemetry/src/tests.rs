@@ -5,7 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, EdgeCounters};
+use agent_common::counters::EdgeCounters;
+use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED};
 use agent_common::reset::{KEEPALIVE_TIMEOUT, NO_LISTENER};
 use agent_common::wire::Wire;
 use proptest::prelude::*;
@@ -122,7 +123,7 @@ fn every_sample_belongs_to_a_listed_metric_and_carries_its_labels() {
 fn no_series_occurs_twice_even_if_a_name_was_found_in_two_ways() {
     let mut twice = snapshot();
     for source in [Source::Process, Source::Listener] {
-        let mut counters = EdgeCounters::zeroed();
+        let mut counters = EdgeCounters::ZERO;
         counters.connects[usize::from(CONNECT_OK)] = 2;
         twice.edges.push(edge(
             Service::new("curl", Source::Process),
@@ -147,7 +148,7 @@ fn no_series_occurs_twice_even_if_a_name_was_found_in_two_ways() {
 #[test]
 fn what_never_happened_is_no_series() {
     let mut quiet = snapshot();
-    let mut counters = EdgeCounters::zeroed();
+    let mut counters = EdgeCounters::ZERO;
     counters.opened = 1;
     let client = Service::new("a", Source::Process);
     quiet.edges = vec![edge(client.clone(), client, 1, Role::Client, &counters)];
@@ -172,7 +173,7 @@ fn what_never_happened_is_no_series() {
 
 #[test]
 fn a_listener_row_shows_only_what_precedes_connections() {
-    let mut counters = EdgeCounters::zeroed();
+    let mut counters = EdgeCounters::ZERO;
     counters.listen_drops = 3;
     counters.resets_sent[usize::from(NO_LISTENER)] = 4;
     counters.connects[usize::from(CONNECT_REFUSED)] = 5;
@@ -251,7 +252,7 @@ proptest! {
             namespace: namespace.as_str().into(),
             ..Service::new("", Source::Process)
         };
-        odd.edges = vec![edge(service.clone(), service, 1, Role::Client, &EdgeCounters::zeroed())];
+        odd.edges = vec![edge(service.clone(), service, 1, Role::Client, &EdgeCounters::ZERO)];
         odd.listeners.clear();
         let text = render(odd, Format::Prometheus);
         let (_, labels) = samples(&text)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use agent_common::edge::EdgeCounters;
+use agent_common::counters::EdgeCounters;
 
 use super::View;
 use super::metric::{EDGE, Kind, Metric, Samples};

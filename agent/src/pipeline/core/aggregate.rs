@@ -15,20 +15,29 @@ use model::port::{PortView, Protocol};
 use model::tables::Updated;
 
 impl<K: Kernel> Core<K> {
+    /// Listeners and connects refused before a SYN become edges like all others.
+    pub(super) fn complete(&mut self, drained: &mut Drained, now_us: u64) {
+        let Self { owners, listeners, listener_rows, refused, kernel, host, .. } = self;
+        let listening: HashSet<(u32, u16)> =
+            listeners.iter().map(|record| (record.owner, record.port)).collect();
+        let now = now_us / 1_000_000;
+        for step in listener_rows.update(now, drained, &listening, kernel, &**host, owners) {
+            reclaimed("listener", kernel.reclaim_listener(&step));
+        }
+        for step in refused.update(now, drained, kernel, &**host, owners) {
+            reclaimed("refused connect", kernel.reclaim_unsent(&step));
+        }
+        drained.edges.extend(listener_rows.edges().chain(refused.edges()));
+    }
+
     /// Slots become rows with names; idle ones go back to the kernel.
     pub(super) fn update_edges(&mut self, drained: &Drained, now_us: u64) -> Updated {
-        let Self { names, owners, listeners, tables, kernel, kept, .. } = self;
+        let Self { names, owners, tables, kernel, kept, .. } = self;
         let book = kept.book();
-        let live: HashSet<(u32, u16)> =
-            listeners.iter().map(|record| (record.owner, record.port)).collect();
         let capacity = kernel.edge_capacity();
-        let mut updated = tables.update(
-            now_us / 1_000_000,
-            &drained.edges,
-            capacity,
-            |edge| naming(names, owners, &book.registry, edge, now_us),
-            |key| live.contains(&(key.owner, key.port)),
-        );
+        let mut updated = tables.update(now_us / 1_000_000, &drained.edges, capacity, |edge| {
+            naming(names, owners, &book.registry, edge, now_us)
+        });
         for step in updated.deltas.reclaim.drain(..) {
             reclaimed("edge", kernel.reclaim_edge(&step));
         }

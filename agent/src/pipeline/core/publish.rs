@@ -11,7 +11,7 @@ impl<K: Kernel> Core<K> {
     /// Updates every table; what there is then, is the snapshot.
     pub(super) fn publish(&mut self, drained: &Drained, now: Now) -> Snapshot {
         let Now { us: now_us, epoch_seconds: taken_seconds } = now;
-        let in_use = views::edges_in_use(drained);
+        let in_use = drained.edges_in_use();
         self.memory = self.keeper.look(&mut self.kernel, in_use);
         let updated = self.update_edges(drained, now_us);
         self.update_owners(drained, now_us);

@@ -1,6 +1,9 @@
 //! Resolve: what names are made of, as of this drain.
 
+use agent_common::drained::Edge;
 use agent_common::edge::ROLE_CLIENT;
+use agent_common::slot_table::SlotRow as _;
+use agent_common::unsent::UnsentRow;
 
 use super::{ADDRESSES_EVERY_US, ADDRESSES_SOONEST_US, Core, Now};
 use crate::pipeline::kernel::Kernel;
@@ -28,17 +31,18 @@ impl<K: Kernel> Core<K> {
         let mut owner = |index: u32| local_name(names, owners, index, now.us).0;
         let listening: Vec<_> =
             listeners.iter().map(|record| (*record, owner(record.owner))).collect();
-        let clients: Vec<_> = drained
-            .edges
-            .iter()
-            .filter(|edge| edge.key.role == ROLE_CLIENT && edge.born_us != 0)
-            .map(|edge| Client {
-                netns: owners.netns(edge.key.owner),
-                remote: edge.key.remote,
-                port: edge.key.port,
-                service: owner(edge.key.owner),
-            })
-            .collect();
+        let is_client = |edge: &&Edge| edge.key.role == ROLE_CLIENT && !edge.is_overflow();
+        let edges = drained.edges.iter().filter(is_client);
+        let edges = edges.map(|edge| (edge.key.owner, edge.key.remote, edge.key.port));
+        let unsent = drained.unsent.iter().filter(|row| row.slot >= UnsentRow::RESERVED);
+        let unsent = unsent.map(|row| (row.row.key.owner, row.row.key.remote, row.row.key.port));
+        let client = |(index, remote, port)| Client {
+            netns: owners.netns(index),
+            remote,
+            port,
+            service: owner(index),
+        };
+        let clients: Vec<_> = edges.chain(unsent).map(client).collect();
         names.set_listeners(&listening);
         names.set_clients(&clients);
     }

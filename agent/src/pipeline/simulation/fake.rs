@@ -9,18 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use agent_common::address::{self, Address};
 use agent_common::attempt::AttemptKey;
+use agent_common::counters::EdgeCounters;
 use agent_common::decode::Event;
 use agent_common::decode::dns::{Answer, Resolution};
-use agent_common::drained::Edge;
-use agent_common::edge::{
-    CONNECT_OK, CONNECT_REFUSED, EdgeCounters, EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT, ROLE_LISTENER,
-};
+use agent_common::drained::{Edge, Row, Table};
+use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT};
 use agent_common::ledger::{
     CONNECTION, EDGE, EVENT, Ledger, NO_OWNER, NO_SLOT, OWNER, REQUEST, RESET, RING_FULL, SOCKET,
 };
-use agent_common::listener::ListenerRecord;
+use agent_common::listener::{LISTENER_OVERFLOW, ListenerKey, ListenerRecord, ListenerRow};
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
-use agent_common::slot_table::Reclaim;
+use agent_common::slot_table::{Reclaim, SlotRow};
+use agent_common::unsent::{UNSENT_OVERFLOW, UnsentKey, UnsentRow};
 use agent_common::wire::Wire as _;
 
 use crate::pipeline::host::{HeldBy, Host};
@@ -51,7 +51,9 @@ pub(super) struct World {
     owners: Slots<OwnerKey, OwnerRow>,
     /// Rows that were reported.
     reported: BTreeMap<u32, u64>,
-    edges: Slots<EdgeKey, Row>,
+    edges: Slots<EdgeKey, EdgeSlot>,
+    listener_rows: Slots<ListenerKey, ListenerRow>,
+    unsent: Slots<UnsentKey, UnsentRow>,
     listeners: Vec<ListenerRecord>,
     ledger: Ledger,
     ring: Vec<Event>,
@@ -83,7 +85,7 @@ pub(super) struct Truth {
 }
 
 #[derive(Clone)]
-struct Row {
+struct EdgeSlot {
     key: EdgeKey,
     born_us: u64,
     counters: EdgeCounters,
@@ -122,6 +124,10 @@ impl<K: agent_common::wire::Wire, R> Slots<K, R> {
         self.index.remove(key.as_bytes());
     }
 
+    fn capacity(&self) -> u64 {
+        (self.free.len() + self.rows.len()) as u64
+    }
+
     fn free(&mut self, slot: u32) -> R {
         assert!(!self.index.values().any(|other| *other == slot), "freed before it was forgotten");
         assert!(self.free.insert(slot), "freed twice");
@@ -139,6 +145,8 @@ impl World {
             owners: Slots::new(OWNER_OVERFLOW + 1, owners),
             reported: BTreeMap::new(),
             edges: Slots::new(FIRST_FREE_SLOT, edges),
+            listener_rows: Slots::new(ListenerRow::RESERVED, edges / 4),
+            unsent: Slots::new(UnsentRow::RESERVED, edges / 2),
             listeners: Vec::new(),
             ledger: Ledger::zeroed(),
             ring: Vec::new(),
@@ -175,18 +183,14 @@ impl World {
     /// Counts into the row of an edge; returns its slot and how its near end is called.
     fn count(&mut self, key: EdgeKey, count: impl FnOnce(&mut EdgeCounters)) -> (u32, String) {
         let born_us = self.now_us;
-        let row = || Row { key, born_us, counters: EdgeCounters::zeroed() };
-        let slot = if let Some((slot, is_new)) = self.edges.find_or_take(&key, row) {
-            self.ledger.seen[EDGE] += u64::from(is_new);
-            slot
-        } else {
-            self.ledger.seen[EDGE] += 1;
-            self.ledger.lost[EDGE][NO_SLOT] += 1;
-            let slot = u32::from(key.role);
-            let (key, counters) = (EdgeKey::zeroed(), EdgeCounters::zeroed());
-            self.edges.rows.entry(slot).or_insert(Row { key, born_us: 0, counters });
-            slot
-        };
+        let row = || EdgeSlot { key, born_us, counters: EdgeCounters::ZERO };
+        let taken = self.edges.find_or_take(&key, row);
+        let slot = self.count_key(taken, u32::from(key.role));
+        if taken.is_none() {
+            let key = EdgeKey { role: key.role, ..EdgeKey::zeroed() };
+            let counters = EdgeCounters::ZERO;
+            self.edges.rows.entry(slot).or_insert(EdgeSlot { key, born_us: 0, counters });
+        }
         let row = self.edges.rows.get_mut(&slot).expect("taken");
         count(&mut row.counters);
         (slot, self.name(slot))
@@ -195,13 +199,25 @@ impl World {
     /// How the near end of a slot is called.
     fn name(&self, slot: u32) -> String {
         let owner = self.edges.rows.get(&slot).map_or(OWNER_OVERFLOW, |row| row.key.owner);
-        let row = self.owners.rows.get(&owner).filter(|_| slot >= FIRST_FREE_SLOT);
+        self.name_of_owner(owner)
+    }
+
+    fn name_of_owner(&self, owner: u32) -> String {
+        let row = self.owners.rows.get(&owner);
         row.map_or_else(|| "other".to_owned(), |row| comm(&row.key))
+    }
+
+    /// Takes note of what became of a key that has its table's row `taken`, or the overflow row.
+    fn count_key(&mut self, taken: Option<(u32, bool)>, overflow: u32) -> u32 {
+        let is_new = taken.is_none_or(|(_, is_new)| is_new);
+        self.ledger.seen[EDGE] += u64::from(is_new);
+        self.ledger.lost[EDGE][NO_SLOT] += u64::from(taken.is_none());
+        taken.map_or(overflow, |(slot, _)| slot)
     }
 
     /// A program connects, or is refused.
     pub(super) fn connect(&mut self, program: u32, to: u32, is_ok: bool) {
-        let key = self.client(program, to, 0);
+        let key = self.client(program, to);
         let result = if is_ok { CONNECT_OK } else { CONNECT_REFUSED };
         let (slot, name) = self.count(key, |counters| {
             counters.connects[usize::from(result)] += 1;
@@ -228,15 +244,22 @@ impl World {
 
     /// The kernel refuses to connect before a SYN.
     pub(super) fn connect_unsent(&mut self, program: u32, to: u32) {
-        let key = self.client(program, to, 1);
-        let (_, name) = self.count(key, |counters| counters.unsent += 1);
+        let EdgeKey { owner, port, remote, .. } = self.client(program, to);
+        let (key, born_us) = (UnsentKey { owner, port, zero: 0, remote }, self.now_us);
+        let row = || UnsentRow { key, born_us, count: 0 };
+        let taken = self.unsent.find_or_take(&key, row);
+        let slot = self.count_key(taken, UNSENT_OVERFLOW);
+        let row = self.unsent.rows.entry(slot).or_insert(UnsentRow::zeroed());
+        row.count += 1;
+        let owner = row.key.owner;
+        let name = self.name_of_owner(owner);
         self.ledger.seen[CONNECTION] += 1;
         *self.truth.connects.entry(name).or_default() += 1;
     }
 
-    fn client(&mut self, program: u32, to: u32, refused: u8) -> EdgeKey {
+    fn client(&mut self, program: u32, to: u32) -> EdgeKey {
         let owner = self.owner(program);
-        EdgeKey { owner, port: PORT, role: ROLE_CLIENT, refused, remote: address_of(to) }
+        EdgeKey { owner, port: PORT, role: ROLE_CLIENT, zero: 0, remote: address_of(to) }
     }
 
     /// All open connections of a slot end.
@@ -307,18 +330,17 @@ impl World {
     pub(super) fn drop_at_listener(&mut self, program: u32, is_request: bool) {
         let netns = 100 + program;
         let Some(listener) = self.listeners.iter().find(|one| one.netns == netns) else { return };
-        let key = EdgeKey {
-            owner: listener.owner,
-            port: PORT,
-            role: ROLE_LISTENER,
-            refused: 0,
-            remote: address::UNSPECIFIED,
-        };
-        let (slot, name) = self.count(key, |_| {});
-        if slot < FIRST_FREE_SLOT {
+        let owner = listener.owner;
+        let key = ListenerKey { owner, port: PORT, zero: 0, address: address::UNSPECIFIED };
+        let born_us = self.now_us;
+        let row = || ListenerRow { key, born_us, ..ListenerRow::zeroed() };
+        let taken = self.listener_rows.find_or_take(&key, row);
+        let slot = self.count_key(taken, LISTENER_OVERFLOW);
+        if slot == LISTENER_OVERFLOW {
             return;
         }
-        self.edges.rows.get_mut(&slot).expect("there").counters.listen_drops += 1;
+        self.listener_rows.rows.get_mut(&slot).expect("there").drops += 1;
+        let name = self.name_of_owner(owner);
         if is_request {
             *self.drops.entry(netns).or_default() += 1;
             *self.truth.drops.entry(name).or_default() += 1;
@@ -359,8 +381,8 @@ impl World {
         let mut truth = Truth::default();
         for (slot, row) in &self.edges.rows {
             let name = self.name(*slot);
-            let Row { counters, .. } = row;
-            let connects = counters.connects.iter().sum::<u64>() + counters.unsent;
+            let EdgeSlot { counters, .. } = row;
+            let connects = counters.connects.iter().sum::<u64>();
             let resets = counters.resets_received.iter().sum::<u64>();
             for (totals, count) in [
                 (&mut truth.connects, connects),
@@ -371,6 +393,9 @@ impl World {
                     *totals.entry(name.clone()).or_default() += count;
                 }
             }
+        }
+        for row in self.unsent.rows.values() {
+            *truth.connects.entry(self.name_of_owner(row.key.owner)).or_default() += row.count;
         }
         self.truth = truth;
     }
@@ -413,7 +438,7 @@ impl Fake {
 impl Kernel for Fake {
     fn drain(&mut self, _now_ns: u64) -> anyhow::Result<Drained> {
         let mut world = self.world();
-        let World { owners, reported, edges, listeners, ledger, ring, dns, .. } = &mut *world;
+        let World { owners, reported, edges, listener_rows, unsent, .. } = &mut *world;
         let is_new = |(index, row): &(&u32, &OwnerRow)| {
             reported.insert(**index, row.born_us) != Some(row.born_us)
         };
@@ -422,19 +447,22 @@ impl Kernel for Fake {
             edges: edges
                 .rows
                 .iter()
-                .map(|(slot, Row { key, born_us, counters })| Edge {
+                .map(|(slot, EdgeSlot { key, born_us, counters })| Edge {
+                    table: Table::Edges,
                     slot: *slot,
                     key: *key,
                     local: address::UNSPECIFIED,
                     remote: key.remote,
                     born_us: *born_us,
-                    counters: Arc::new(*counters),
+                    counters: Arc::new(counters.clone()),
                 })
                 .collect(),
-            listeners: Some(listeners.clone()),
-            ledger: *ledger,
-            events: std::mem::take(ring),
-            answers: std::mem::take(dns),
+            listener_rows: rows(listener_rows),
+            unsent: rows(unsent),
+            listeners: Some(world.listeners.clone()),
+            ledger: world.ledger,
+            events: std::mem::take(&mut world.ring),
+            answers: std::mem::take(&mut world.dns),
             ..Drained::default()
         })
     }
@@ -452,12 +480,39 @@ impl Kernel for Fake {
         Ok(())
     }
 
+    fn reclaim_listener(&mut self, step: &Reclaim<ListenerKey>) -> io::Result<()> {
+        let mut world = self.world();
+        match step {
+            Reclaim::Forget(key) => world.listener_rows.forget(key),
+            Reclaim::Free(slot) => {
+                world.listener_rows.free(*slot);
+                world.has_freed = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn reclaim_unsent(&mut self, step: &Reclaim<UnsentKey>) -> io::Result<()> {
+        let mut world = self.world();
+        match step {
+            Reclaim::Forget(key) => world.unsent.forget(key),
+            Reclaim::Free(slot) => {
+                world.unsent.free(*slot);
+                world.has_freed = true;
+            }
+        }
+        Ok(())
+    }
+
     fn reclaim_owner(&mut self, step: &Reclaim<OwnerKey>) -> io::Result<()> {
         let mut world = self.world();
         match step {
             Reclaim::Forget(key) => world.owners.forget(key),
             Reclaim::Free(index) => {
-                let used = world.edges.rows.values().any(|row| row.key.owner == *index);
+                let edges = world.edges.rows.values().map(|row| row.key.owner);
+                let listeners = world.listener_rows.rows.values().map(|row| row.key.owner);
+                let unsent = world.unsent.rows.values().map(|row| row.key.owner);
+                let used = edges.chain(listeners).chain(unsent).any(|owner| owner == *index);
                 assert!(!used, "an owner is freed while an edge is its");
                 world.owners.free(*index);
                 world.reported.remove(index);
@@ -471,8 +526,7 @@ impl Kernel for Fake {
     }
 
     fn edge_capacity(&self) -> u64 {
-        let world = self.world();
-        (world.edges.free.len() + world.edges.rows.len()) as u64
+        self.world().edges.capacity()
     }
 
     fn held_edges(&self) -> u64 {
@@ -482,6 +536,14 @@ impl Kernel for Fake {
     fn offer_edges(&mut self, _in_use: usize, wanted: Option<u64>) -> io::Result<()> {
         assert_eq!(wanted, None, "memory has no limit");
         Ok(())
+    }
+
+    fn listener_capacity(&self) -> u64 {
+        self.world().listener_rows.capacity()
+    }
+
+    fn unsent_capacity(&self) -> u64 {
+        self.world().unsent.capacity()
     }
 
     fn bind_failure_capacity(&self) -> u64 {
@@ -551,6 +613,11 @@ impl Host for Fake {
     fn probes(&self) -> ProbesView {
         ProbesView::default()
     }
+}
+
+/// Rows of a table as a drain reads them.
+fn rows<R: SlotRow>(table: &Slots<R::Key, R>) -> Vec<Row<R>> {
+    table.rows.iter().map(|(slot, row)| Row { slot: *slot, row: *row }).collect()
 }
 
 /// How a program is called.

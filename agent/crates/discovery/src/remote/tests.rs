@@ -25,7 +25,7 @@ fn client(netns: u32, remote: &str, port: u16, name: &str) -> Client {
 }
 
 fn key(role: u8, remote: &str, port: u16) -> EdgeKey {
-    EdgeKey { owner: 9, port, role, refused: 0, remote: ip(remote) }
+    EdgeKey { owner: 9, port, role, zero: 0, remote: ip(remote) }
 }
 
 /// Two containers on a bridge with the host; both have a 172.30.0.1 of their own besides.

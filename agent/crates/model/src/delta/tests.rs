@@ -5,6 +5,7 @@ use crate::service::{Entity, Service, Source};
 use crate::snapshot::Role;
 use agent_common::address::{self, UNSPECIFIED};
 use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
+use agent_common::wire::Wire as _;
 use hashbrown::HashMap;
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -17,11 +18,11 @@ fn edge(slot: u32, born_us: u64, opened: u64) -> Edge {
     let counters = EdgeCounters { opened, ..counters(opened) };
     let key = EdgeKey { port: slot as u16, role: ROLE_CLIENT, ..EdgeKey::zeroed() };
     let (local, remote) = (UNSPECIFIED, UNSPECIFIED);
-    Edge { slot, key, local, remote, born_us, counters: Arc::new(counters) }
+    Edge { table: Table::Edges, slot, key, local, remote, born_us, counters: Arc::new(counters) }
 }
 
 fn counters(ok: u64) -> EdgeCounters {
-    let mut counters = EdgeCounters::zeroed();
+    let mut counters = EdgeCounters::ZERO;
     counters.connects[0] = ok;
     counters
 }
@@ -33,7 +34,7 @@ fn naming(server: &str, source: Source, entity: u64, settled: bool) -> Naming {
 }
 
 fn take(stage: &mut Stage, now: u64, edges: &[Edge], server: &str) -> Deltas {
-    stage.take(now, edges, 100, |_| naming(server, Source::Container, 1, true), |_| false)
+    stage.take(now, edges, 100, |_| naming(server, Source::Container, 1, true))
 }
 
 #[test]
@@ -55,14 +56,14 @@ fn what_grows_while_the_name_changes_belongs_to_the_new_one() {
     let named = |server: &'static str, entity| {
         move |_: &Edge| naming(server, Source::ContainerAddress, entity, true)
     };
-    stage.take(1, &[edge(4, 1, 7)], 100, named("one", 1), |_| false);
-    let another = stage.take(2, &[edge(4, 1, 9)], 100, named("two", 2), |_| false);
+    stage.take(1, &[edge(4, 1, 7)], 100, named("one", 1));
+    let another = stage.take(2, &[edge(4, 1, 9)], 100, named("two", 2));
     let delta = &another.edges[0];
     assert!(delta.is_another() && !delta.is_new);
     let from = delta.renamed.as_ref().map(|renamed| renamed.from.server.name.to_string());
     assert_eq!((from.as_deref(), &*delta.labels.server.name), (Some("one"), "two"));
     assert_eq!(delta.grown.difference().opened, 2);
-    let better = stage.take(3, &[edge(4, 1, 9)], 100, named("two-b", 2), |_| false);
+    let better = stage.take(3, &[edge(4, 1, 9)], 100, named("two-b", 2));
     let delta = &better.edges[0];
     assert!(delta.renamed.is_some() && !delta.is_another() && delta.grown.is_empty());
 }
@@ -142,7 +143,7 @@ proptest! {
             (known.1, seen) = (naming, seen + more);
             let mut edges: Vec<_> = kernel.values().map(|(edge, _)| edge.clone()).collect();
             edges.sort_by_key(|edge| edge.slot);
-            let deltas = stage.take(now, &edges, 100, |edge| kernel[&edge.slot].1.clone(), |_| false);
+            let deltas = stage.take(now, &edges, 100, |edge| kernel[&edge.slot].1.clone());
             for id in &deltas.closed {
                 prop_assert!(live.remove(id).is_some(), "closed without being open");
             }

@@ -3,9 +3,9 @@
 use super::*;
 use crate::delta::Stage;
 use agent_common::address;
-use agent_common::drained::Edge;
-use agent_common::edge::{EdgeCounters, EdgeKey};
-use agent_common::wire::Wire as _;
+use agent_common::counters::EdgeCounters;
+use agent_common::drained::{Edge, Table};
+use agent_common::edge::EdgeKey;
 use proptest::prelude::*;
 
 fn ip(text: &str) -> address::Address {
@@ -15,12 +15,20 @@ fn ip(text: &str) -> address::Address {
 /// A client's row with so many connections and requests.
 pub(crate) fn edge(slot: u32, born_us: u64, remote: &str, connections: u64, requests: u64) -> Edge {
     let remote = ip(remote);
-    let key = EdgeKey { owner: 1, port: 80, role: ROLE_CLIENT, refused: 0, remote };
-    let mut counters = EdgeCounters { opened: connections, ..EdgeCounters::zeroed() };
+    let key = EdgeKey { owner: 1, port: 80, role: ROLE_CLIENT, zero: 0, remote };
+    let mut counters = EdgeCounters { opened: connections, ..EdgeCounters::ZERO };
     for _ in 0..requests {
         counters.request.observe(1000);
     }
-    Edge { slot, key, local: ip("10.0.0.1"), remote, born_us, counters: Arc::new(counters) }
+    Edge {
+        table: Table::Edges,
+        slot,
+        key,
+        local: ip("10.0.0.1"),
+        remote,
+        born_us,
+        counters: Arc::new(counters),
+    }
 }
 
 pub(crate) fn labels(client: &str, server: &str) -> Arc<EdgeLabels> {
@@ -43,7 +51,7 @@ impl Drains {
     /// A drain of these edges, with the names that `labels` gives to each.
     fn take(&mut self, now_us: u64, edges: &[Edge], labels: impl Fn(&Edge) -> Arc<EdgeLabels>) {
         let name = |edge: &Edge| EdgeLabels::clone(&labels(edge));
-        let deltas = self.stage.take(now_us / 1_000_000, edges, 100, name, |_| false);
+        let deltas = self.stage.take(now_us / 1_000_000, edges, 100, name);
         self.relations.update(now_us, &deltas.closed, &deltas.edges);
     }
 }

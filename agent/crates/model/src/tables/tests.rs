@@ -7,7 +7,8 @@ use crate::service::{Entity, Service, Source};
 use crate::slot::PATIENCE_SECONDS;
 use crate::snapshot::Role;
 use agent_common::address::UNSPECIFIED;
-use agent_common::edge::EdgeCounters;
+use agent_common::counters::EdgeCounters;
+use agent_common::edge::EdgeKey;
 use agent_common::ledger::{CONNECTION, EDGE};
 use agent_common::slot_table::Reclaim;
 use agent_common::wire::Wire as _;
@@ -16,10 +17,11 @@ use proptest::prelude::*;
 use std::sync::Arc;
 
 fn edge(slot: u32, born_us: u64, ok: u64) -> Edge {
-    let mut counters = EdgeCounters::zeroed();
+    let mut counters = EdgeCounters::ZERO;
     counters.connects[0] = ok;
     let counters = Arc::new(counters);
     Edge {
+        table: Table::Edges,
         slot,
         key: EdgeKey { port: slot as u16, ..EdgeKey::zeroed() },
         local: UNSPECIFIED,
@@ -48,7 +50,7 @@ fn total(updated: &Updated) -> u64 {
 fn a_late_name_moves_the_whole_row_and_a_worse_one_does_not() {
     let mut tables = Tables::default();
     let update = |tables: &mut Tables, client: &'static str, source| {
-        tables.update(1, &[edge(4, 1, 7)], 100, |_| labels(client, source), |_| false)
+        tables.update(1, &[edge(4, 1, 7)], 100, |_| labels(client, source))
     };
     let first = update(&mut tables, "10.0.0.1", Source::Address);
     assert_eq!(first.edges[0].labels.client.name.as_ref(), "10.0.0.1");
@@ -62,13 +64,8 @@ fn a_late_name_moves_the_whole_row_and_a_worse_one_does_not() {
 #[test]
 fn slots_of_one_name_are_one_row() {
     let mut tables = Tables::default();
-    let updated = tables.update(
-        1,
-        &[edge(4, 1, 7), edge(5, 1, 8)],
-        100,
-        |_| labels("a", Source::Process),
-        |_| false,
-    );
+    let updated =
+        tables.update(1, &[edge(4, 1, 7), edge(5, 1, 8)], 100, |_| labels("a", Source::Process));
     assert_eq!((updated.edges.len(), total(&updated)), (1, 15));
 }
 
@@ -79,7 +76,7 @@ fn a_name_found_in_two_ways_is_one_row() {
     let named = |edge: &Edge| {
         labels("a", if edge.slot == 4 { Source::LocalClient } else { Source::Process })
     };
-    let updated = tables.update(1, &edges, 100, named, |_| false);
+    let updated = tables.update(1, &edges, 100, named);
     assert_eq!((updated.edges.len(), total(&updated)), (1, 15));
     assert_eq!(updated.edges[0].labels.client.source, Source::Process);
 }
@@ -94,7 +91,7 @@ fn an_idle_slot_is_forgotten_then_freed_and_the_row_keeps_its_total() {
         for edge in edges.iter_mut().filter(|edge| edge.slot == 5) {
             Arc::make_mut(&mut edge.counters).opened = 1;
         }
-        tables.update(now, &edges, 100, |_| labels("a", Source::Process), |_| false)
+        tables.update(now, &edges, 100, |_| labels("a", Source::Process))
     };
     assert_eq!(update(&mut tables, 0, &edges).deltas.reclaim, []);
     let forget = update(&mut tables, IDLE_SECONDS, &edges);
@@ -116,10 +113,7 @@ fn an_idle_slot_is_forgotten_then_freed_and_the_row_keeps_its_total() {
 fn a_slot_that_moves_after_it_was_forgotten_is_not_freed() {
     let mut tables = Tables::default();
     let update = |tables: &mut Tables, now, ok| {
-        tables
-            .update(now, &[edge(4, 1, ok)], 100, |_| labels("a", Source::Process), |_| false)
-            .deltas
-            .reclaim
+        tables.update(now, &[edge(4, 1, ok)], 100, |_| labels("a", Source::Process)).deltas.reclaim
     };
     update(&mut tables, 0, 1);
     assert_eq!(update(&mut tables, IDLE_SECONDS, 1).len(), 1);
@@ -143,9 +137,9 @@ fn of(updated: &Updated, server: &str) -> u64 {
 fn slots_of_one_row_that_get_better_names_take_what_they_counted_along() {
     let mut tables = Tables::default();
     let edges = [edge(4, 1, 7), edge(5, 1, 8), edge(6, 1, 9)];
-    tables.update(1, &edges, 100, |_| naming("10.0.0.1", Source::Address, 0), |_| false);
+    tables.update(1, &edges, 100, |_| naming("10.0.0.1", Source::Address, 0));
     let named = |edge: &Edge| naming(["x", "y", "y"][edge.slot as usize - 4], Source::Listener, 1);
-    let after = tables.update(2, &edges, 100, named, |_| false);
+    let after = tables.update(2, &edges, 100, named);
     assert_eq!((of(&after, "10.0.0.1"), of(&after, "x"), of(&after, "y")), (0, 7, 17));
 }
 
@@ -153,14 +147,14 @@ fn slots_of_one_row_that_get_better_names_take_what_they_counted_along() {
 fn a_row_that_keeps_another_slot_does_not_go_back() {
     let mut tables = Tables::default();
     let edges = [edge(4, 1, 7), edge(5, 1, 8)];
-    tables.update(1, &edges, 100, |_| naming("10.0.0.1", Source::Address, 0), |_| false);
+    tables.update(1, &edges, 100, |_| naming("10.0.0.1", Source::Address, 0));
     let named = |edge: &Edge| match edge.slot {
         4 => naming("db", Source::Listener, 1),
         _ => naming("10.0.0.1", Source::Address, 0),
     };
-    let after = tables.update(2, &edges, 100, named, |_| false);
+    let after = tables.update(2, &edges, 100, named);
     assert_eq!((of(&after, "10.0.0.1"), of(&after, "db")), (15, 0));
-    let later = tables.update(3, &[edge(4, 1, 70), edge(5, 1, 8)], 100, named, |_| false);
+    let later = tables.update(3, &[edge(4, 1, 70), edge(5, 1, 8)], 100, named);
     assert_eq!((of(&later, "10.0.0.1"), of(&later, "db")), (15, 63));
 }
 
@@ -175,23 +169,19 @@ fn an_address_given_to_another_leaves_what_the_former_had() {
     };
     let first = |_: &Edge| naming("one", Source::ContainerAddress, 1);
     let second = |_: &Edge| naming("two", Source::ContainerAddress, 2);
-    tables.update(1, &open(7, 7, 5), 100, first, |_| false);
-    let after = tables.update(2, &open(10, 10, 6), 100, second, |_| false);
+    tables.update(1, &open(7, 7, 5), 100, first);
+    let after = tables.update(2, &open(10, 10, 6), 100, second);
     assert_eq!((of(&after, "one"), of(&after, "two")), (7, 3));
     let active: Vec<u64> = after.edges.iter().map(|view| view.counters.active()).collect();
     assert_eq!(active, [0, 4], "open connections are with the name of today");
     // The same one under a better name is no other.
     let renamed = |_: &Edge| naming("two-b", Source::ContainerAddress, 2);
-    let renamed = tables.update(3, &open(11, 11, 11), 100, renamed, |_| false);
+    let renamed = tables.update(3, &open(11, 11, 11), 100, renamed);
     assert_eq!((of(&renamed, "one"), of(&renamed, "two"), of(&renamed, "two-b")), (7, 0, 4));
     let long_after = 3 + IDLE_SECONDS;
-    let ended = tables.update(
-        long_after,
-        &open(12, 12, 11),
-        100,
-        |_| naming("two-b", Source::ContainerAddress, 2),
-        |_| false,
-    );
+    let ended = tables.update(long_after, &open(12, 12, 11), 100, |_| {
+        naming("two-b", Source::ContainerAddress, 2)
+    });
     assert_eq!((of(&ended, "one"), of(&ended, "two-b")), (0, 5), "the row has ended");
 }
 
@@ -207,9 +197,9 @@ fn an_end_that_is_read_before_its_beginning_leaves_no_connection_open() {
     };
     let first = |_: &Edge| naming("one", Source::ContainerAddress, 1);
     let second = |_: &Edge| naming("two", Source::ContainerAddress, 2);
-    tables.update(1, &row(6, 7), 100, first, |_| false);
-    tables.update(2, &row(6, 7), 100, second, |_| false);
-    let after = tables.update(3, &row(7, 7), 100, second, |_| false);
+    tables.update(1, &row(6, 7), 100, first);
+    tables.update(2, &row(6, 7), 100, second);
+    let after = tables.update(3, &row(7, 7), 100, second);
     assert!(after.edges.iter().all(|view| view.counters.active() == 0));
 }
 
@@ -224,12 +214,12 @@ fn connections_that_somebody_accepts_after_a_long_silence_wait_for_who_it_is() {
     let known = |_: &Edge| naming("one", Source::Listener, 1);
     let gone = |_: &Edge| naming("10.0.0.1", Source::Address, 0);
     let next = |_: &Edge| naming("two", Source::ContainerAddress, 2);
-    tables.update(1, &row(7, 7), 100, known, |_| false);
-    tables.update(2, &row(7, 7), 100, gone, |_| false);
-    tables.update(20, &row(7, 7), 100, gone, |_| false);
-    let first = tables.update(21, &row(9, 9), 100, gone, |_| false);
+    tables.update(1, &row(7, 7), 100, known);
+    tables.update(2, &row(7, 7), 100, gone);
+    tables.update(20, &row(7, 7), 100, gone);
+    let first = tables.update(21, &row(9, 9), 100, gone);
     assert_eq!(of(&first, "one"), 7);
-    let named = tables.update(22, &row(9, 9), 100, next, |_| false);
+    let named = tables.update(22, &row(9, 9), 100, next);
     assert_eq!((of(&named, "one"), of(&named, "two")), (7, 2));
 }
 
@@ -240,10 +230,10 @@ fn a_proxy_is_forgotten_and_another_is_seen_in_a_less_sure_way_too() {
     let proxy = |_: &Edge| naming("proxy", Source::Listener, 1);
     let behind = |_: &Edge| naming("web", Source::PublishedPort, 2);
     let next = |_: &Edge| naming("next", Source::ContainerAddress, 3);
-    tables.update(1, &row(7), 100, proxy, |_| false);
-    let after = tables.update(2, &row(8), 100, behind, |_| false);
+    tables.update(1, &row(7), 100, proxy);
+    let after = tables.update(2, &row(8), 100, behind);
     assert_eq!((of(&after, "proxy"), of(&after, "web")), (0, 8));
-    let last = tables.update(3, &row(9), 100, next, |_| false);
+    let last = tables.update(3, &row(9), 100, next);
     assert_eq!((of(&last, "web"), of(&last, "next")), (8, 1));
 }
 
@@ -253,18 +243,18 @@ fn what_is_counted_while_the_name_is_in_doubt_waits_for_the_right_one() {
     let known = |_: &Edge| naming("one", Source::Listener, 1);
     let gone = |_: &Edge| naming("10.0.0.1", Source::Address, 0);
     let next = |_: &Edge| naming("two", Source::Listener, 2);
-    tables.update(1, &[edge(4, 1, 7)], 100, known, |_| false);
+    tables.update(1, &[edge(4, 1, 7)], 100, known);
     // What came before it was missed was for the one that had been there.
-    let missed = tables.update(2, &[edge(4, 1, 8)], 100, gone, |_| false);
+    let missed = tables.update(2, &[edge(4, 1, 8)], 100, gone);
     assert_eq!((of(&missed, "one"), missed.deltas.exported[CONNECTION]), (8, 8));
-    let doubt = tables.update(2, &[edge(4, 1, 9)], 100, gone, |_| false);
+    let doubt = tables.update(2, &[edge(4, 1, 9)], 100, gone);
     assert_eq!((of(&doubt, "one"), doubt.deltas.exported[CONNECTION]), (8, 9));
-    let settled = tables.update(3, &[edge(4, 1, 10)], 100, next, |_| false);
+    let settled = tables.update(3, &[edge(4, 1, 10)], 100, next);
     assert_eq!((of(&settled, "one"), of(&settled, "two")), (8, 2));
     // Nobody comes: then it was the one that had been there.
-    tables.update(4, &[edge(4, 1, 10)], 100, gone, |_| false);
-    tables.update(5, &[edge(4, 1, 11)], 100, gone, |_| false);
-    let late = tables.update(4 + PATIENCE_SECONDS, &[edge(4, 1, 11)], 100, gone, |_| false);
+    tables.update(4, &[edge(4, 1, 10)], 100, gone);
+    tables.update(5, &[edge(4, 1, 11)], 100, gone);
+    let late = tables.update(4 + PATIENCE_SECONDS, &[edge(4, 1, 11)], 100, gone);
     assert_eq!((of(&late, "one"), of(&late, "two")), (8, 3));
 }
 
@@ -272,15 +262,15 @@ fn what_is_counted_while_the_name_is_in_doubt_waits_for_the_right_one() {
 fn a_new_slot_waits_for_its_source_but_not_for_ever() {
     let mut tables = Tables::default();
     let waiting = |_: &Edge| Naming { settled: false, ..naming("0123", Source::Container, 1) };
-    let first = tables.update(1, &[edge(4, 1, 7)], 100, waiting, |_| false);
+    let first = tables.update(1, &[edge(4, 1, 7)], 100, waiting);
     assert_eq!((first.edges.len(), first.deltas.exported[CONNECTION]), (0, 7));
     let told = |_: &Edge| naming("web", Source::Docker, 1);
-    let second = tables.update(2, &[edge(4, 1, 8)], 100, told, |_| false);
+    let second = tables.update(2, &[edge(4, 1, 8)], 100, told);
     assert_eq!((second.edges.len(), of(&second, "web")), (1, 8));
 
     let mut tables = Tables::default();
-    tables.update(1, &[edge(4, 1, 7)], 100, waiting, |_| false);
-    let late = tables.update(1 + PATIENCE_SECONDS, &[edge(4, 1, 8)], 100, waiting, |_| false);
+    tables.update(1, &[edge(4, 1, 7)], 100, waiting);
+    let late = tables.update(1 + PATIENCE_SECONDS, &[edge(4, 1, 8)], 100, waiting);
     assert_eq!(of(&late, "0123"), 8);
 }
 
@@ -292,7 +282,7 @@ fn rows_that_only_keep_are_bounded_and_the_rest_is_other() {
     for who in 1..=2 * MAX_ABANDONED as u64 {
         ok += 1;
         let named = |_: &Edge| naming(&format!("pod-{who}"), Source::ContainerAddress, who);
-        last = Some(tables.update(1, &[edge(4, 1, ok)], 100, named, |_| false));
+        last = Some(tables.update(1, &[edge(4, 1, ok)], 100, named));
     }
     let last = last.unwrap();
     assert_eq!((total(&last), last.deltas.exported[CONNECTION]), (ok, ok));
@@ -316,7 +306,7 @@ proptest! {
         let mut update = |now, kernel: &HashMap<u32, (Edge, Naming)>| {
             let mut edges: Vec<_> = kernel.values().map(|(edge, _)| edge.clone()).collect();
             edges.sort_by_key(|edge| edge.slot);
-            tables.update(now, &edges, 100, |edge| kernel[&edge.slot].1.clone(), |_| false)
+            tables.update(now, &edges, 100, |edge| kernel[&edge.slot].1.clone())
         };
         for (slot, more, name, source, entity, settled, wait) in steps {
             now += wait;
@@ -355,7 +345,7 @@ proptest! {
             expected += more;
             let edges: Vec<_> = kernel.values().cloned().collect();
             let names = ["a", "b", "c"];
-            let updated = tables.update(now, &edges, 100, |_| labels(names[name], Source::Process), |_| false);
+            let updated = tables.update(now, &edges, 100, |_| labels(names[name], Source::Process));
             prop_assert_eq!(updated.deltas.exported[CONNECTION], expected);
             for action in updated.deltas.reclaim {
                 if let Reclaim::Free(slot) = action {

@@ -6,9 +6,9 @@ use crate::fixture::declarations;
 use crate::service::{Entity, Service, Source};
 use crate::slot::Naming;
 use crate::snapshot::{EdgeLabels, Role};
-use agent_common::drained::Edge;
-use agent_common::edge::{EdgeCounters, EdgeKey, ROLE_SERVER};
-use agent_common::wire::Wire as _;
+use agent_common::counters::EdgeCounters;
+use agent_common::drained::{Edge, Table};
+use agent_common::edge::{EdgeKey, ROLE_SERVER};
 use proptest::prelude::*;
 
 fn ip(text: &str) -> Address {
@@ -17,9 +17,17 @@ fn ip(text: &str) -> Address {
 
 fn edge(slot: u32, role: u8, local: &str, remote: &str, opened: u64) -> Edge {
     let (local, remote) = (ip(local), ip(remote));
-    let key = EdgeKey { owner: 1, port: 5432, role, refused: 0, remote };
-    let counters = EdgeCounters { opened, ..EdgeCounters::zeroed() };
-    Edge { slot, key, local, remote, born_us: u64::from(slot), counters: Arc::new(counters) }
+    let key = EdgeKey { owner: 1, port: 5432, role, zero: 0, remote };
+    let counters = EdgeCounters { opened, ..EdgeCounters::ZERO };
+    Edge {
+        table: Table::Edges,
+        slot,
+        key,
+        local,
+        remote,
+        born_us: u64::from(slot),
+        counters: Arc::new(counters),
+    }
 }
 
 fn labels(client: &str, server: &str) -> Arc<EdgeLabels> {
@@ -44,7 +52,7 @@ impl World {
         self.1 += 1.0;
         let client = Entity(self.2);
         let name = |_: &Edge| Naming { client, ..EdgeLabels::clone(labels).into() };
-        let deltas = self.3.take(self.1 as u64, edges, 1000, name, |_| false);
+        let deltas = self.3.take(self.1 as u64, edges, 1000, name);
         self.0.update(self.1, &deltas.closed, &deltas.edges)
     }
 

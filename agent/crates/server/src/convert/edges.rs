@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES, EdgeCounters};
+use agent_common::counters::EdgeCounters;
+use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES};
 use agent_common::histogram::{BOUNDS_US, Histogram};
 use agent_common::reset::CAUSE_NAMES;
 use api_types::{Edge, Latency, Listener, Protocol};
@@ -29,7 +30,6 @@ impl ToApi for EdgeView {
             resets_received,
             listen_drops,
             synack_retransmits,
-            unsent: _,
             connect,
             rtt,
             request,

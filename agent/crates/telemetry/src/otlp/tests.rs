@@ -136,7 +136,7 @@ fn starts_of(metrics: &[Sent], name: &str) -> Vec<u64> {
 /// Many edges, each with a histogram.
 fn large(edges: u16) -> Snapshot {
     let mut large = snapshot();
-    let mut counters = agent_common::edge::EdgeCounters::default();
+    let mut counters = agent_common::counters::EdgeCounters::default();
     counters.request.observe(1_000);
     let service = |n| Service::new(&format!("service-number-{n}"), Source::Process);
     large.edges =

@@ -1,0 +1,180 @@
+//! Everything counted about an edge, as user space has it: what the tables of the kernel half say,
+//! put together and completed.
+
+use crate::edge::{CONNECT_RESULTS, HotCounters};
+use crate::histogram::Histogram;
+use crate::reset::CAUSES;
+
+/// Everything counted about an edge. All fields only grow while it is the same edge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeCounters {
+    /// Ended connection attempts by `CONNECT_*`; for a server, accepted connections are `ok`.
+    pub connects: [u64; CONNECT_RESULTS],
+    /// Connections that became established.
+    pub opened: u64,
+    /// Established connections that ended.
+    pub closed: u64,
+    /// Connections that were there before the agent; also counted in `opened`.
+    pub preexisting: u64,
+    /// Payload bytes handed to the network for the first time.
+    pub sent_bytes: u64,
+    /// Payload bytes received in order.
+    pub received_bytes: u64,
+    /// Retransmitted segments.
+    pub retransmits: u64,
+    /// Resets sent, by cause.
+    pub resets_sent: [u64; CAUSES],
+    /// Resets received, by cause.
+    pub resets_received: [u64; CAUSES],
+    /// Connection requests that a listener dropped, mostly because its accept queue was full.
+    pub listen_drops: u64,
+    /// SYN-ACKs that a listener retransmitted.
+    pub synack_retransmits: u64,
+    /// Time from SYN to established.
+    pub connect: Histogram,
+    /// Smoothed round trip time, sampled through a connection's life.
+    pub rtt: Histogram,
+    /// Request latency at the socket; see docs/metrics.md.
+    pub request: Histogram,
+}
+
+// === impl EdgeCounters ===
+
+impl EdgeCounters {
+    /// Nothing counted.
+    pub const ZERO: Self = Self {
+        connects: [0; CONNECT_RESULTS],
+        opened: 0,
+        closed: 0,
+        preexisting: 0,
+        sent_bytes: 0,
+        received_bytes: 0,
+        retransmits: 0,
+        resets_sent: [0; CAUSES],
+        resets_received: [0; CAUSES],
+        listen_drops: 0,
+        synack_retransmits: 0,
+        connect: Histogram::EMPTY,
+        rtt: Histogram::EMPTY,
+        request: Histogram::EMPTY,
+    };
+
+    /// Adds `other` to these counters.
+    pub fn merge(&mut self, other: &Self) {
+        self.combine(other, u64::wrapping_add);
+    }
+
+    /// Takes `other` away again, which had been added to these counters.
+    pub fn separate(&mut self, other: &Self) {
+        self.combine(other, u64::wrapping_sub);
+    }
+
+    /// Adds what hooks counted on one shard.
+    pub fn add_hot(&mut self, hot: &HotCounters) {
+        let HotCounters {
+            connects,
+            opened,
+            closed,
+            preexisting,
+            sent_bytes,
+            received_bytes,
+            retransmits,
+            resets_sent,
+            resets_received,
+            connect,
+            rtt,
+            request,
+        } = *hot;
+        self.merge(&Self {
+            connects,
+            opened,
+            closed,
+            preexisting,
+            sent_bytes,
+            received_bytes,
+            retransmits,
+            resets_sent,
+            resets_received,
+            connect,
+            rtt,
+            request,
+            ..Self::ZERO
+        });
+    }
+
+    fn combine(&mut self, other: &Self, with: fn(u64, u64) -> u64) {
+        let Self {
+            connects,
+            opened,
+            closed,
+            preexisting,
+            sent_bytes,
+            received_bytes,
+            retransmits,
+            resets_sent,
+            resets_received,
+            listen_drops,
+            synack_retransmits,
+            connect,
+            rtt,
+            request,
+        } = self;
+        let both = |mine: &mut u64, theirs: u64| *mine = with(*mine, theirs);
+        for (mine, theirs) in [
+            (&mut connects[..], &other.connects[..]),
+            (&mut resets_sent[..], &other.resets_sent[..]),
+            (&mut resets_received[..], &other.resets_received[..]),
+        ] {
+            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| both(mine, *theirs));
+        }
+        both(opened, other.opened);
+        both(closed, other.closed);
+        both(preexisting, other.preexisting);
+        both(sent_bytes, other.sent_bytes);
+        both(received_bytes, other.received_bytes);
+        both(retransmits, other.retransmits);
+        both(listen_drops, other.listen_drops);
+        both(synack_retransmits, other.synack_retransmits);
+        connect.combine(&other.connect, with);
+        rtt.combine(&other.rtt, with);
+        request.combine(&other.request, with);
+    }
+
+    /// Connections open now.
+    pub fn active(&self) -> u64 {
+        self.opened.saturating_sub(self.closed)
+    }
+}
+
+impl Default for EdgeCounters {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Wire as _;
+
+    /// Every field `n`.
+    fn all(n: u64) -> EdgeCounters {
+        let bytes: Vec<u8> =
+            (0..size_of::<HotCounters>() / 8).flat_map(|_| n.to_ne_bytes()).collect();
+        let mut counters =
+            EdgeCounters { listen_drops: n, synack_retransmits: n, ..EdgeCounters::ZERO };
+        counters.add_hot(&HotCounters::from_bytes(&bytes).expect("enough bytes"));
+        counters
+    }
+
+    #[test]
+    fn merging_and_separating_reach_every_field() {
+        let mut merged = all(1);
+        merged.merge(&all(1));
+        assert_eq!(merged, all(2));
+        merged.separate(&all(1));
+        assert_eq!(merged, all(1));
+        merged.separate(&all(1));
+        assert_eq!(merged, EdgeCounters::ZERO);
+    }
+}

@@ -1,0 +1,44 @@
+//! Connects that the kernel refused before a SYN could leave, counted by who connects where to.
+//!
+//! The kernel half cannot tell why: the errno is nowhere but in the answer of the system call. User
+//! space finds that out. A program that only ever fails so takes one of these rows and none of the
+//! edges'.
+//!
+//! The rows have no shards: an attempt is counted when the next one of its thread begins, and a
+//! system call that fails takes longer than an addition that CPUs contend for.
+
+use crate::ledger::{EDGE, NO_SLOT};
+use crate::slot_table::UNSENT;
+
+/// Row 0 takes attempts that found no row of their own.
+pub const UNSENT_OVERFLOW: u32 = 0;
+/// The first row that belongs to somebody.
+pub const FIRST_FREE_UNSENT: u32 = 1;
+
+crate::wire! {
+    /// Who connects where to.
+    pub struct UnsentKey: 24 {
+        /// Row of the owner of the calling process.
+        pub owner: u32,
+        /// The remote port, host byte order.
+        pub port: u16,
+        /// Always zero.
+        pub zero: u16,
+        /// The remote address.
+        pub remote: [u32; 4],
+    }
+
+    /// Attempts of one kind. `born_us` is written last: a row without it is not in use.
+    pub struct UnsentRow: 40 {
+        /// Who connects where to; all zeros in the overflow row.
+        pub key: UnsentKey,
+        /// When the row was taken, CLOCK_MONOTONIC microseconds; 0 = free.
+        pub born_us: u64,
+        /// How many attempts were refused.
+        pub count: u64,
+    }
+}
+
+crate::slot_row! { UnsentRow {
+    key: UnsentKey, table: UNSENT, reserved: FIRST_FREE_UNSENT, ledger: Some((EDGE, NO_SLOT))
+} }
