@@ -2,7 +2,7 @@
 //! put together and completed.
 
 use crate::edge::{CONNECT_RESULTS, HotCounters};
-use crate::histogram::Histogram;
+use crate::on_demand::OnDemand;
 use crate::reset::CAUSES;
 
 /// Everything counted about an edge. All fields only grow while it is the same edge.
@@ -31,11 +31,11 @@ pub struct EdgeCounters {
     /// SYN-ACKs that a listener retransmitted.
     pub synack_retransmits: u64,
     /// Time from SYN to established.
-    pub connect: Histogram,
+    pub connect: OnDemand,
     /// Smoothed round trip time, sampled through a connection's life.
-    pub rtt: Histogram,
+    pub rtt: OnDemand,
     /// Request latency at the socket; see docs/metrics.md.
-    pub request: Histogram,
+    pub request: OnDemand,
 }
 
 // === impl EdgeCounters ===
@@ -54,22 +54,22 @@ impl EdgeCounters {
         resets_received: [0; CAUSES],
         listen_drops: 0,
         synack_retransmits: 0,
-        connect: Histogram::EMPTY,
-        rtt: Histogram::EMPTY,
-        request: Histogram::EMPTY,
+        connect: OnDemand::EMPTY,
+        rtt: OnDemand::EMPTY,
+        request: OnDemand::EMPTY,
     };
 
     /// Adds `other` to these counters.
     pub fn merge(&mut self, other: &Self) {
-        self.combine(other, u64::wrapping_add);
+        self.combine(other, u64::wrapping_add, OnDemand::merge);
     }
 
     /// Takes `other` away again, which had been added to these counters.
     pub fn separate(&mut self, other: &Self) {
-        self.combine(other, u64::wrapping_sub);
+        self.combine(other, u64::wrapping_sub, OnDemand::separate);
     }
 
-    /// Adds what hooks counted on one shard.
+    /// Adds what hooks counted on one shard; durations are counted elsewhere.
     pub fn add_hot(&mut self, hot: &HotCounters) {
         let HotCounters {
             connects,
@@ -81,9 +81,7 @@ impl EdgeCounters {
             retransmits,
             resets_sent,
             resets_received,
-            connect,
-            rtt,
-            request,
+            histograms: _,
         } = *hot;
         self.merge(&Self {
             connects,
@@ -95,14 +93,16 @@ impl EdgeCounters {
             retransmits,
             resets_sent,
             resets_received,
-            connect,
-            rtt,
-            request,
             ..Self::ZERO
         });
     }
 
-    fn combine(&mut self, other: &Self, with: fn(u64, u64) -> u64) {
+    fn combine(
+        &mut self,
+        other: &Self,
+        with: fn(u64, u64) -> u64,
+        durations: fn(&mut OnDemand, &OnDemand),
+    ) {
         let Self {
             connects,
             opened,
@@ -135,9 +135,9 @@ impl EdgeCounters {
         both(retransmits, other.retransmits);
         both(listen_drops, other.listen_drops);
         both(synack_retransmits, other.synack_retransmits);
-        connect.combine(&other.connect, with);
-        rtt.combine(&other.rtt, with);
-        request.combine(&other.request, with);
+        durations(connect, &other.connect);
+        durations(rtt, &other.rtt);
+        durations(request, &other.request);
     }
 
     /// Connections open now.
@@ -161,8 +161,16 @@ mod tests {
     fn all(n: u64) -> EdgeCounters {
         let bytes: Vec<u8> =
             (0..size_of::<HotCounters>() / 8).flat_map(|_| n.to_ne_bytes()).collect();
-        let mut counters =
-            EdgeCounters { listen_drops: n, synack_retransmits: n, ..EdgeCounters::ZERO };
+        let mut durations = OnDemand::EMPTY;
+        (0..n).for_each(|_| durations.observe(9));
+        let mut counters = EdgeCounters {
+            listen_drops: n,
+            synack_retransmits: n,
+            connect: durations.clone(),
+            rtt: durations.clone(),
+            request: durations,
+            ..EdgeCounters::ZERO
+        };
         counters.add_hot(&HotCounters::from_bytes(&bytes).expect("enough bytes"));
         counters
     }

@@ -6,7 +6,7 @@
 //! that never got as far as a SYN ([`crate::unsent`]) have tables of their own; user space shows all
 //! three as edges ([`crate::drained::Edge`]).
 
-use crate::histogram::Histogram;
+use crate::durations::KINDS;
 use crate::ledger::{EDGE, NO_SLOT};
 use crate::reset::CAUSES;
 use crate::slot_table::EDGES;
@@ -56,7 +56,7 @@ crate::wire! {
     }
 
     /// What hooks count about an edge, on one shard. All fields only grow while the slot is in use.
-    pub struct HotCounters: 2256 {
+    pub struct HotCounters: 288 {
         /// Ended connection attempts by `CONNECT_*`; for a server, accepted connections are `ok`.
         pub connects: [u64; CONNECT_RESULTS],
         /// Connections that became established.
@@ -75,12 +75,8 @@ crate::wire! {
         pub resets_sent: [u64; CAUSES],
         /// Resets received, by cause.
         pub resets_received: [u64; CAUSES],
-        /// Time from SYN to established.
-        pub connect: Histogram,
-        /// Smoothed round trip time, sampled through a connection's life.
-        pub rtt: Histogram,
-        /// Request latency at the socket; see docs/metrics.md.
-        pub request: Histogram,
+        /// In which rows durations are counted, by kind; see [`crate::durations`].
+        pub histograms: [u64; KINDS],
     }
 }
 

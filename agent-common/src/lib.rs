@@ -23,12 +23,15 @@ pub mod counters;
 pub mod decode;
 #[cfg(feature = "user")]
 pub mod drained;
+pub mod durations;
 pub mod edge;
 pub mod enforced;
 pub mod events;
 pub mod histogram;
 pub mod ledger;
 pub mod listener;
+#[cfg(feature = "user")]
+pub mod on_demand;
 pub mod owner;
 pub mod peer;
 pub mod preexisting;

@@ -2,6 +2,7 @@
 
 use agent_common::address::from_owner;
 use agent_common::attempt::AttemptKey;
+use agent_common::durations::{CONNECT, RTT};
 use agent_common::edge::{
     CONNECT_OK, CONNECT_OTHER, EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN,
     connect_result,
@@ -18,7 +19,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
 use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
-use crate::{atomic, attempts, binds, emit, listeners, owners, requests};
+use crate::{atomic, attempts, binds, emit, histograms, listeners, owners, requests};
 
 /// A program calls connect: the SYN is about to leave. Process context.
 #[inline(always)]
@@ -111,9 +112,7 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
     unsafe {
         if (*state).role == ROLE_CLIENT {
             let elapsed = tcp.now_us().saturating_sub((*state).start_us);
-            if let Some(counters) = edges::counters((*state).slot) {
-                edges::observe(&raw mut (*counters).connect, elapsed);
-            }
+            histograms::observe((*state).slot, ROLE_CLIENT, CONNECT, elapsed);
             (*state).answered_seq = tcp.written();
             leave_note(sk, tcp, (*state).owner);
         } else {
@@ -232,7 +231,8 @@ pub unsafe fn sync(tcp: Tcp, state: *mut SocketState, received: Option<u64>) {
         let (rtt_us, mark) = tcp.round_trip();
         if mark != (*state).rtt_mark && rtt_us != 0 {
             (*state).rtt_mark = mark;
-            edges::observe(&raw mut (*counters).rtt, u64::from(rtt_us));
+            let (slot, role) = ((*state).slot, (*state).role);
+            histograms::observe_in(counters, slot, role, RTT, u64::from(rtt_us));
         }
     }
 }

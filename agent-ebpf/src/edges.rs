@@ -3,7 +3,6 @@
 use agent_common::address::{Address, INTERNET};
 use agent_common::config::MAX_RANGES;
 use agent_common::edge::{EdgeKey, HotCounters};
-use agent_common::histogram::Histogram;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 
 use crate::atomic;
@@ -38,24 +37,15 @@ pub fn client_address(address: Address) -> Address {
 /// The counters of a slot on this CPU's shard.
 #[inline(always)]
 pub fn counters(slot: u32) -> Option<*mut HotCounters> {
-    let shards = config!(shards);
-    // SAFETY: no arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    maps::counters(slot.wrapping_mul(shards).wrapping_add(cpu & shards.wrapping_sub(1)))
+    maps::counters(slot.wrapping_mul(config!(shards)).wrapping_add(shard()))
 }
 
-/// Counts a duration.
-///
-/// # Safety
-/// `histogram` must point into a map value.
+/// The shard of this CPU.
 #[inline(always)]
-pub unsafe fn observe(histogram: *mut Histogram, value_us: u64) {
-    let bucket = maps::bucket(value_us);
-    // SAFETY: `bucket` is below BUCKETS, the caller vouches for the rest.
-    unsafe {
-        atomic::add(&raw mut (*histogram).sum_us, value_us);
-        atomic::add((&raw mut (*histogram).buckets).cast::<u64>().add(bucket), 1);
-    }
+pub fn shard() -> u32 {
+    // SAFETY: no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    cpu & config!(shards).wrapping_sub(1)
 }
 
 /// Adds `value` to the counter `offset` bytes into a slot's counters; use [`count!`].

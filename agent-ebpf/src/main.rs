@@ -18,6 +18,7 @@ mod edges;
 mod emit;
 mod enforcement;
 mod fallback;
+mod histograms;
 mod hooks;
 mod listeners;
 mod maps;

@@ -9,7 +9,7 @@ use agent_common::config::Config;
 use agent_common::edge::{EdgeRow, HotCounters};
 use agent_common::enforced::{Enforced, EnforcedPort, VerdictKey};
 use agent_common::events::{EventHeader, KINDS, RateWindow};
-use agent_common::histogram;
+use agent_common::histogram::{self, Histogram};
 use agent_common::ledger::Ledger;
 use agent_common::listener::ListenerRow;
 use agent_common::owner::OwnerRow;
@@ -72,6 +72,13 @@ static EDGE_FREE: Free<8192> = Free::<8192>::new();
 /// Slot × shard → counters. Added to by hooks, read by the daemon through mmap. †
 #[btf_map]
 static EDGE_COUNTERS: Array<HotCounters, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Rows that edges take for durations, and those that no edge has; see
+/// [`agent_common::durations`]. Added to by hooks, read by the daemon through mmap. †
+#[btf_map]
+static HISTOGRAMS: Array<Histogram, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
+#[btf_map]
+static HISTOGRAM_FREE: Free<8192> = Free::<8192>::new();
 
 /// The slot table of listeners. The rows count themselves. †
 #[btf_map]
@@ -196,6 +203,18 @@ pub fn edges() -> SlotTable<EdgeRow, 8192> {
 #[inline(always)]
 pub fn counters(index: u32) -> Option<*mut HotCounters> {
     EDGE_COUNTERS.get_ptr_mut(index)
+}
+
+/// A row of histograms.
+#[inline(always)]
+pub fn histogram(number: u32) -> Option<*mut Histogram> {
+    HISTOGRAMS.get_ptr_mut(number)
+}
+
+/// Rows of histograms that no edge has.
+#[inline(always)]
+pub fn histogram_free() -> &'static Free<8192> {
+    &HISTOGRAM_FREE
 }
 
 /// The slot table of listeners.

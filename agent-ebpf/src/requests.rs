@@ -7,6 +7,7 @@
 //! Server: from the first data of a request to the first send after it; see
 //! [`agent_common::turn`] for the race this resolves.
 
+use agent_common::durations;
 use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::ledger::REQUEST;
 use agent_common::socket::{STAGE_OPEN, SocketState};
@@ -14,7 +15,7 @@ use agent_common::turn;
 
 use crate::maps::seen;
 use crate::sock::{Sock, Tcp};
-use crate::{atomic, edges};
+use crate::{atomic, histograms};
 
 /// Data arrived on the socket.
 ///
@@ -47,7 +48,7 @@ pub unsafe fn received(sk: Sock, state: *mut SocketState) {
                 if resent != 0 {
                     (*state).first_sent_us = 0;
                 }
-                answered((*state).slot, now_us.saturating_sub(sent_us));
+                answered((*state).slot, ROLE_CLIENT, now_us.saturating_sub(sent_us));
             }
         } else if (*state).role == ROLE_SERVER {
             request_received(tcp, state, now_us);
@@ -75,7 +76,8 @@ pub unsafe fn sent(sk: Sock, state: *mut SocketState) {
         }
         // If another CPU changed the word first, it closed this turn: see `request_received`.
         if atomic::compare_swap(&raw mut (*state).turn, old, new) == old && is_answer {
-            answered((*state).slot, turn::elapsed_us(turn::began_us(old), tcp.now_us()));
+            let elapsed = turn::elapsed_us(turn::began_us(old), tcp.now_us());
+            answered((*state).slot, ROLE_SERVER, elapsed);
         }
     }
 }
@@ -132,14 +134,11 @@ unsafe fn answered_before(tcp: Tcp, state: *mut SocketState, began_us: u64, now_
     let elapsed = turn::elapsed_us(began_us, tcp.sent_us());
     let elapsed = if elapsed == 0 { turn::elapsed_us(began_us, now_us) } else { elapsed };
     // SAFETY: the caller's contract: `state` is valid.
-    answered(unsafe { (*state).slot }, elapsed);
+    answered(unsafe { (*state).slot }, ROLE_SERVER, elapsed);
 }
 
 #[inline(always)]
-fn answered(slot: u32, elapsed_us: u64) {
+fn answered(slot: u32, role: u8, elapsed_us: u64) {
     seen(REQUEST);
-    if let Some(counters) = edges::counters(slot) {
-        // SAFETY: a valid map value.
-        unsafe { edges::observe(&raw mut (*counters).request, elapsed_us) };
-    }
+    histograms::observe(slot, role, durations::REQUEST, elapsed_us);
 }

@@ -26,6 +26,7 @@ mod views;
 use std::sync::Arc;
 
 use agent_common::edge::HotCounters;
+use agent_common::histogram::Histogram;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -45,6 +46,7 @@ use linux::hierarchy::Hierarchy;
 use linux::probes::Probes;
 use loader::load::Disabled;
 use loader::load::{Kernel, MAX_SHARDS, Options};
+use loader::maps::HISTOGRAMS_PER_EDGE;
 use loader::{object, pins, preflight};
 use telemetry::push::Pusher;
 use telemetry::{Build, Exporter};
@@ -194,13 +196,17 @@ fn options(config: &Config, meter: &Meter) -> Options {
     }
 }
 
-/// Rows for edges and owners: about a thousandth of the memory, within reason; and where the
-/// agent's own memory has a limit, not more tables than a quarter of it.
+/// What an edge takes in the kernel's tables: its counters on every shard, and its part of the
+/// histograms.
+const EDGE_BYTES: u64 = (MAX_SHARDS * size_of::<HotCounters>()
+    + HISTOGRAMS_PER_EDGE as usize * size_of::<Histogram>()) as u64;
+
+/// Rows for edges and owners: a bit more than two thousandths of the memory, within reason; and where
+/// the agent's own memory has a limit, not more tables than a quarter of it.
 fn default_sizes(memory_bytes: u64, limit: Option<u64>) -> (u32, u32) {
     let gib = (memory_bytes >> 30).clamp(1, 64) as u32;
-    let (edges, owners) = ((gib * 256).clamp(1024, 8192), (gib * 64).clamp(512, 2048));
-    let row = MAX_SHARDS * size_of::<HotCounters>();
-    let fits = limit.map_or(u64::MAX, |limit| limit / 4 / row as u64);
+    let (edges, owners) = ((gib * 768).clamp(3072, 24_576), (gib * 64).clamp(512, 2048));
+    let fits = limit.map_or(u64::MAX, |limit| limit / 4 / EDGE_BYTES);
     (edges.min(u32::try_from(fits).unwrap_or(u32::MAX)).max(64), owners)
 }
 

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use agent_common::wire::Wire;
 use aya_obj::generated::{
@@ -93,6 +93,15 @@ impl<K: Wire, V: Wire> Map<K, V> {
 impl<V: Wire> Map<u32, V> {
     /// Reads the rows of a `BPF_F_MMAPABLE` array without system calls.
     pub fn mapped(&self) -> io::Result<Mapped<V>> {
+        self.mapped_for(libc::PROT_READ)
+    }
+
+    /// As [`Self::mapped`]; words can be exchanged, too.
+    pub fn mapped_writable(&self) -> io::Result<Mapped<V>> {
+        self.mapped_for(libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn mapped_for(&self, protection: libc::c_int) -> io::Result<Mapped<V>> {
         // The kernel rounds each value up to eight bytes; ours are multiples of it.
         debug_assert_eq!(size_of::<V>() % 8, 0);
         let windows = (self.max_entries as usize).div_ceil(WINDOW_ROWS);
@@ -100,6 +109,7 @@ impl<V: Wire> Map<u32, V> {
             fd: self.fd.try_clone()?,
             rows: self.max_entries as usize,
             windows: (0..windows).map(|_| None).collect(),
+            protection,
             types: PhantomData,
         })
     }
@@ -142,12 +152,13 @@ impl<K, V> AsFd for Map<K, V> {
 /// Rows mapped at a time.
 const WINDOW_ROWS: usize = 128;
 
-/// An array that the kernel writes and we read. Windows of it are mapped when they are first
+/// An array that the kernel writes and we read, word by word also written if it was mapped so. Windows of it are mapped when they are first
 /// read: the kernel maps all pages of a window at once, and they count as our memory.
 pub struct Mapped<V> {
     fd: OwnedFd,
     rows: usize,
     windows: Vec<Option<Window>>,
+    protection: libc::c_int,
     types: PhantomData<fn() -> V>,
 }
 
@@ -159,7 +170,8 @@ struct Window {
     lead: usize,
 }
 
-// SAFETY: read-only memory that stays mapped for the life of the value.
+// SAFETY: memory that stays mapped for the life of the value and is only accessed by volatile reads
+// and atomic exchanges.
 unsafe impl Send for Window {}
 
 impl<V: Wire> Mapped<V> {
@@ -184,6 +196,20 @@ impl<V: Wire> Mapped<V> {
         Ok(word)
     }
 
+    /// Puts `new` in the place of the 64 bit word `offset` bytes into row `index`, at once; returns
+    /// what was there. Only for [`Map::mapped_writable`].
+    pub fn swap_word(&mut self, index: usize, offset: usize, new: u64) -> io::Result<u64> {
+        let is_writable = self.protection & libc::PROT_WRITE != 0;
+        if !is_writable || !offset.is_multiple_of(8) || offset + 8 > size_of::<V>() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let row = self.row(index)?;
+        // SAFETY: inside the row, aligned and mapped to be written, all checked above; hooks access
+        // the word atomically, too.
+        let word = unsafe { AtomicU64::from_ptr(row.cast::<u64>().add(offset / 8).cast_mut()) };
+        Ok(word.swap(new, Ordering::AcqRel))
+    }
+
     fn row(&mut self, index: usize) -> io::Result<*const V> {
         let number = index / WINDOW_ROWS;
         let window = match self.windows.get_mut(number) {
@@ -193,8 +219,12 @@ impl<V: Wire> Mapped<V> {
         if window.is_none() {
             let first = number * WINDOW_ROWS;
             let end = self.rows.min(first + WINDOW_ROWS);
-            *window =
-                Some(Window::map(self.fd.as_fd(), first * size_of::<V>(), end * size_of::<V>())?);
+            *window = Some(Window::map(
+                self.fd.as_fd(),
+                self.protection,
+                first * size_of::<V>(),
+                end * size_of::<V>(),
+            )?);
         }
         let Some(window) = window else { return Err(io::ErrorKind::InvalidInput.into()) };
         let offset = window.lead + (index % WINDOW_ROWS) * size_of::<V>();
@@ -205,7 +235,12 @@ impl<V: Wire> Mapped<V> {
 
 impl Window {
     /// Maps the bytes from `start` to `end` of an array.
-    fn map(fd: BorrowedFd<'_>, start: usize, end: usize) -> io::Result<Self> {
+    fn map(
+        fd: BorrowedFd<'_>,
+        protection: libc::c_int,
+        start: usize,
+        end: usize,
+    ) -> io::Result<Self> {
         // SAFETY: sysconf has no preconditions.
         let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
         let lead = start % page;
@@ -217,7 +252,7 @@ impl Window {
             libc::mmap(
                 std::ptr::null_mut(),
                 length,
-                libc::PROT_READ,
+                protection,
                 libc::MAP_SHARED,
                 fd.as_raw_fd(),
                 offset,

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use agent_common::attempt::OVERDUE_NS;
 use agent_common::bound::BoundRecord;
 use agent_common::counters::EdgeCounters;
+use agent_common::durations::{self, CONNECT, KINDS, NO_HISTOGRAM, REQUEST, RTT, is_own, reserved};
 use agent_common::edge::{EdgeKey, EdgeRow, FIRST_FREE_SLOT, HotCounters};
+use agent_common::histogram::Histogram;
 use agent_common::ledger::{BIND, Ledger};
 use agent_common::listener::{ListenerKey, ListenerRecord, ListenerRow};
+use agent_common::on_demand::OnDemand;
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
 use agent_common::slot_table::{Reclaim, SlotRow};
 use agent_common::unsent::{UnsentKey, UnsentRow};
@@ -20,6 +23,7 @@ use aya::maps::{Map as AyaMap, MapData, RingBuf};
 use hashbrown::HashMap;
 
 use super::bpf::{self, Map, Mapped};
+use super::histograms::Histograms;
 use super::maps;
 use super::object::Parts;
 use super::ports::{self, Ports};
@@ -68,6 +72,11 @@ pub struct Drain {
     edges: SlotTable<EdgeRow>,
     counters: Mapped<HotCounters>,
     counters_map: Map<u32, HotCounters>,
+    histograms: Histograms,
+    /// Rows of histograms that edges had at the last drain, and places that make do with a reserved
+    /// one: the row of counters, and the kind.
+    histograms_in_use: u64,
+    places_without: Vec<(usize, usize)>,
     listeners: SlotTable<ListenerRow>,
     unsent: SlotTable<UnsentRow>,
     owners: SlotTable<OwnerRow>,
@@ -113,8 +122,11 @@ impl Drain {
         let (ring, answers) = (ring(&maps::EVENTS)?, ring(&maps::ANSWERS)?);
         Ok(Self {
             edges: SlotTable::new(parts, &slot_table::EDGES)?,
-            counters: counters_map.mapped().context("mapping the counters")?,
+            counters: counters_map.mapped_writable().context("mapping the counters")?,
             counters_map,
+            histograms: Histograms::new(parts)?,
+            histograms_in_use: 0,
+            places_without: Vec::new(),
             listeners: SlotTable::new(parts, &slot_table::LISTENERS)?,
             unsent: SlotTable::new(parts, &slot_table::UNSENT)?,
             owners: SlotTable::new(parts, &slot_table::OWNERS)?,
@@ -183,13 +195,14 @@ impl Drain {
     }
 
     /// Tables: name, rows in use, rows there are.
-    pub fn fill(&self, drained: &Drained) -> [(&'static str, u64, u64); 5] {
+    pub fn fill(&self, drained: &Drained) -> [(&'static str, u64, u64); 6] {
         let failures = in_use(&drained.bind_failures);
         let edges = drained.edges_in_use();
         let (listeners, unsent) = (in_use(&drained.listener_rows), in_use(&drained.unsent));
         [
             ("bind_failures", failures, self.ports.capacity()),
             ("edges", edges as u64, u64::from(self.edges.capacity())),
+            ("histograms", self.histograms_in_use, self.histograms.capacity()),
             ("listeners", listeners, self.listener_capacity()),
             ("owners", self.known_owners.len() as u64, u64::from(self.owners.capacity())),
             ("unsent_connects", unsent, self.unsent_capacity()),
@@ -214,9 +227,15 @@ impl Drain {
     /// Takes an edge's slot back, one step at a time.
     pub fn reclaim_edge(&mut self, step: &Reclaim<EdgeKey>) -> io::Result<()> {
         if let Reclaim::Free(slot) = step {
-            for shard in 0..self.shards as u32 {
-                let index = slot * self.shards as u32 + shard;
-                self.counters_map.insert(&index, &HotCounters::zeroed())?;
+            for shard in 0..self.shards {
+                let index = *slot as usize * self.shards + shard;
+                // The numbers first: from here on no hook finds the rows.
+                for kind in 0..KINDS {
+                    let at = durations::offset_of(kind);
+                    let number = self.counters.swap_word(index, at, NO_HISTOGRAM)?;
+                    self.histograms.give_back(number)?;
+                }
+                self.counters_map.insert(&(index as u32), &HotCounters::zeroed())?;
             }
             if let Some(last) = self.last.get_mut(*slot as usize) {
                 *last = None;
@@ -273,6 +292,8 @@ impl Drain {
 
     fn read_edges(&mut self, ledger: &Ledger, now_us: u64) -> io::Result<Vec<Edge>> {
         let mut edges = Vec::new();
+        self.histograms_in_use = 0;
+        self.places_without.clear();
         for slot in self.edges.reached(ledger) {
             let Some(born_us) = self.edges.born_us(slot, now_us)? else { continue };
             let EdgeRow { mut key, local, remote, .. } = self.edges.row(slot)?;
@@ -284,22 +305,51 @@ impl Drain {
             let table = Table::Edges;
             edges.push(Edge { table, slot, key, local, remote, born_us, counters });
         }
+        self.offer_histograms()?;
         Ok(edges)
+    }
+
+    /// Places that found no free histogram look for one again, as many as there are free ones.
+    fn offer_histograms(&mut self) -> io::Result<()> {
+        let free = self.histograms.own().saturating_sub(self.histograms_in_use) as usize;
+        for (index, kind) in self.places_without.drain(..).take(free) {
+            self.counters.swap_word(index, durations::offset_of(kind), NO_HISTOGRAM)?;
+        }
+        Ok(())
     }
 
     /// What a slot has counted on all shards.
     fn read_counters(&mut self, slot: usize) -> io::Result<Arc<EdgeCounters>> {
         let mut counters = EdgeCounters::ZERO;
+        let mut sums: [Option<Histogram>; KINDS] = [None; KINDS];
         for shard in 0..self.shards {
-            counters.add_hot(&self.counters.read(slot * self.shards + shard)?);
+            let index = slot * self.shards + shard;
+            let hot = self.counters.read(index)?;
+            counters.add_hot(&hot);
+            for (kind, (sum, number)) in sums.iter_mut().zip(hot.histograms).enumerate() {
+                if slot < FIRST_FREE_SLOT as usize {
+                    let number = reserved(slot as u32, kind, shard as u32);
+                    self.histograms.add_to(sum, number)?;
+                } else if is_own(number) {
+                    self.histograms_in_use += 1;
+                    self.histograms.add_to(sum, number)?;
+                } else if number != NO_HISTOGRAM {
+                    self.places_without.push((index, kind));
+                }
+            }
         }
         if self.last.len() <= slot {
             self.last.resize(slot + 1, None);
         }
-        match self.last.get_mut(slot) {
-            Some(Some(last)) if **last == counters => Ok(Arc::clone(last)),
-            Some(last) => Ok(Arc::clone(last.insert(Arc::new(counters)))),
-            None => Ok(Arc::new(counters)),
+        let Some(last) = self.last.get_mut(slot) else { return Ok(Arc::new(counters)) };
+        let before = last.as_deref();
+        let of = |kind: usize| sums.get(kind).and_then(Option::as_ref);
+        counters.connect = OnDemand::after(before.map(|last| &last.connect), of(CONNECT));
+        counters.rtt = OnDemand::after(before.map(|last| &last.rtt), of(RTT));
+        counters.request = OnDemand::after(before.map(|last| &last.request), of(REQUEST));
+        match last {
+            Some(last) if **last == counters => Ok(Arc::clone(last)),
+            last => Ok(Arc::clone(last.insert(Arc::new(counters)))),
         }
     }
 }

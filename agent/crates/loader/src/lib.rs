@@ -14,6 +14,7 @@ pub mod bpf;
 pub mod btf;
 pub mod drain;
 pub mod enforcement;
+mod histograms;
 pub mod hooks;
 pub mod later;
 pub mod load;

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use agent_common::config::Config;
+use agent_common::durations;
 use agent_common::preexisting::Preexisting;
 use agent_common::wire::Wire as _;
 use anyhow::{Context as _, anyhow, bail};
@@ -26,7 +27,7 @@ use super::ports::Ports;
 use super::preflight;
 
 /// Counters of a slot are kept in at most this many copies, so that CPUs do not fight over them.
-pub const MAX_SHARDS: usize = 4;
+pub const MAX_SHARDS: usize = durations::MAX_SHARDS as usize;
 
 /// What the operator chose, as far as the kernel half is concerned.
 #[expect(clippy::struct_excessive_bools, reason = "independent switches, not states of a machine")]

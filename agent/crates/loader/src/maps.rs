@@ -4,6 +4,7 @@
 //! test compares the two.
 
 use agent_common::config::Config;
+use agent_common::durations::FIRST_FREE_HISTOGRAM;
 use agent_common::edge::EdgeRow;
 use agent_common::listener::ListenerRow;
 use agent_common::owner::OwnerRow;
@@ -34,6 +35,8 @@ pub enum Size {
     Edges,
     /// One for each edge and shard.
     EdgeShards,
+    /// [`HISTOGRAMS_PER_EDGE`] for each edge.
+    Histograms,
     /// One for each listener: a quarter of the edges, and not too few.
     Listeners,
     /// One for each kind of connect that is refused before a SYN: half of the edges, and not too
@@ -72,6 +75,10 @@ pub const EDGE_ROWS: Spec = pinned("EDGE_ROWS", Size::Edges, Reader::Drain);
 pub const EDGE_FREE: Spec = pinned("EDGE_FREE", Size::Edges, Reader::Drain);
 /// Slot × shard → counters.
 pub const EDGE_COUNTERS: Spec = pinned("EDGE_COUNTERS", Size::EdgeShards, Reader::Drain);
+/// Rows for durations.
+pub const HISTOGRAMS: Spec = pinned("HISTOGRAMS", Size::Histograms, Reader::Drain);
+/// Rows for durations that no edge has.
+pub const HISTOGRAM_FREE: Spec = pinned("HISTOGRAM_FREE", Size::Histograms, Reader::Drain);
 /// Listener → row.
 pub const LISTENERS: Spec = pinned("LISTENERS", Size::Listeners, Reader::Drain);
 /// Rows of listeners.
@@ -130,6 +137,8 @@ pub const MAPS: &[Spec] = &[
     EDGE_ROWS,
     EDGE_FREE,
     EDGE_COUNTERS,
+    HISTOGRAMS,
+    HISTOGRAM_FREE,
     LISTENERS,
     LISTENER_ROWS,
     LISTENER_FREE,
@@ -171,6 +180,10 @@ const fn private(name: &'static str, reader: Reader) -> Spec {
     Spec { name, size: Size::Declared, pin: None, reader }
 }
 
+/// Rows for durations that there are for each edge. An edge takes one for each kind of duration and
+/// shard that it observes one on, so from none to twelve.
+pub const HISTOGRAMS_PER_EDGE: u32 = 3;
+
 /// The fewest rows of a table of small rows.
 const FEWEST: u32 = 256;
 
@@ -182,6 +195,10 @@ impl Size {
             Self::Declared => None,
             Self::Edges => Some(edges),
             Self::EdgeShards => Some(edges.saturating_mul(config.shards)),
+            Self::Histograms => {
+                let rows = options.edges.saturating_mul(HISTOGRAMS_PER_EDGE);
+                Some(rows.saturating_add(FIRST_FREE_HISTOGRAM))
+            }
             Self::Listeners => Some((options.edges / 4).max(FEWEST) + ListenerRow::RESERVED),
             Self::Unsent => Some((options.edges / 2).max(FEWEST) + UnsentRow::RESERVED),
             Self::Owners => Some(options.owners.saturating_add(OwnerRow::RESERVED)),

@@ -21,6 +21,7 @@ use aya::programs::{
 use aya::{Ebpf, EbpfLoader};
 
 use super::bpf::{self, Map};
+use super::histograms::Histograms;
 use super::hooks::{Kind, Way};
 use super::later::{LATER, Later, Place};
 use super::load::{Options, Plan};
@@ -114,6 +115,7 @@ impl Parts {
         }
         // The free lists must be full before the first event.
         SlotTable::<EdgeRow>::fill(&parts, &slot_table::EDGES)?;
+        Histograms::fill(&parts)?;
         SlotTable::<ListenerRow>::fill(&parts, &slot_table::LISTENERS)?;
         SlotTable::<UnsentRow>::fill(&parts, &slot_table::UNSENT)?;
         SlotTable::<OwnerRow>::fill(&parts, &slot_table::OWNERS)?;

@@ -88,7 +88,9 @@ mod tests {
     fn what_was_refused_goes_to_the_result_of_its_time() {
         let mut unsent = Unsent::default();
         let mut check = |more: &[Grown<UnsentKey>], result: Option<u8>, expected: &[Ended]| {
-            more.iter().for_each(|grown| unsent.count(grown));
+            for grown in more {
+                unsent.count(grown);
+            }
             assert_eq!(unsent.ended(|_, _| result), expected);
             unsent.waiting()
         };

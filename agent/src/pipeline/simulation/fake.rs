@@ -54,6 +54,8 @@ pub(super) struct World {
     edges: Slots<EdgeKey, EdgeSlot>,
     listener_rows: Slots<ListenerKey, ListenerRow>,
     unsent: Slots<UnsentKey, UnsentRow>,
+    /// Rows for durations that no edge has.
+    free_histograms: u32,
     listeners: Vec<ListenerRecord>,
     ledger: Ledger,
     ring: Vec<Event>,
@@ -89,6 +91,8 @@ struct EdgeSlot {
     key: EdgeKey,
     born_us: u64,
     counters: EdgeCounters,
+    /// Whether it has a row for requests.
+    has_histogram: bool,
 }
 
 /// A table of rows with an index, as both halves share it.
@@ -135,6 +139,14 @@ impl<K: agent_common::wire::Wire, R> Slots<K, R> {
     }
 }
 
+// === impl EdgeSlot ===
+
+impl EdgeSlot {
+    fn new(key: EdgeKey, born_us: u64) -> Self {
+        Self { key, born_us, counters: EdgeCounters::ZERO, has_histogram: false }
+    }
+}
+
 // === impl World ===
 
 impl World {
@@ -147,6 +159,7 @@ impl World {
             edges: Slots::new(FIRST_FREE_SLOT, edges),
             listener_rows: Slots::new(ListenerRow::RESERVED, edges / 4),
             unsent: Slots::new(UnsentRow::RESERVED, edges / 2),
+            free_histograms: edges / 2,
             listeners: Vec::new(),
             ledger: Ledger::zeroed(),
             ring: Vec::new(),
@@ -183,13 +196,12 @@ impl World {
     /// Counts into the row of an edge; returns its slot and how its near end is called.
     fn count(&mut self, key: EdgeKey, count: impl FnOnce(&mut EdgeCounters)) -> (u32, String) {
         let born_us = self.now_us;
-        let row = || EdgeSlot { key, born_us, counters: EdgeCounters::ZERO };
+        let row = || EdgeSlot::new(key, born_us);
         let taken = self.edges.find_or_take(&key, row);
         let slot = self.count_key(taken, u32::from(key.role));
         if taken.is_none() {
             let key = EdgeKey { role: key.role, ..EdgeKey::zeroed() };
-            let counters = EdgeCounters::ZERO;
-            self.edges.rows.entry(slot).or_insert(EdgeSlot { key, born_us: 0, counters });
+            self.edges.rows.entry(slot).or_insert_with(|| EdgeSlot::new(key, 0));
         }
         let row = self.edges.rows.get_mut(&slot).expect("taken");
         count(&mut row.counters);
@@ -272,8 +284,18 @@ impl World {
 
     /// An answer comes on an open connection.
     pub(super) fn request(&mut self, nth: usize, us: u64) {
-        let Some((slot, name)) = self.open(nth) else { return };
-        self.edges.rows.get_mut(&slot).expect("open").counters.request.observe(us);
+        let Some((slot, _)) = self.open(nth) else { return };
+        let row = self.edges.rows.get_mut(&slot).expect("open");
+        let takes_one = slot >= FIRST_FREE_SLOT && !row.has_histogram && self.free_histograms > 0;
+        self.free_histograms -= u32::from(takes_one);
+        row.has_histogram |= takes_one;
+        let (role, has_one) = (row.key.role, row.has_histogram);
+        // Without a row of its own: in that of all others of its role.
+        let slot = if has_one { slot } else { role.into() };
+        let key = EdgeKey { role, ..EdgeKey::zeroed() };
+        let row = self.edges.rows.entry(slot).or_insert_with(|| EdgeSlot::new(key, 0));
+        row.counters.request.observe(us);
+        let name = self.name(slot);
         self.ledger.seen[REQUEST] += 1;
         *self.truth.requests.entry(name).or_default() += 1;
     }
@@ -447,7 +469,7 @@ impl Kernel for Fake {
             edges: edges
                 .rows
                 .iter()
-                .map(|(slot, EdgeSlot { key, born_us, counters })| Edge {
+                .map(|(slot, EdgeSlot { key, born_us, counters, .. })| Edge {
                     table: Table::Edges,
                     slot: *slot,
                     key: *key,
@@ -469,11 +491,11 @@ impl Kernel for Fake {
 
     fn reclaim_edge(&mut self, step: &Reclaim<EdgeKey>) -> io::Result<()> {
         let mut world = self.world();
-        let edges = &mut world.edges;
         match step {
-            Reclaim::Forget(key) => edges.forget(key),
+            Reclaim::Forget(key) => world.edges.forget(key),
             Reclaim::Free(slot) => {
-                edges.free(*slot);
+                let row = world.edges.free(*slot);
+                world.free_histograms += u32::from(row.has_histogram);
                 world.has_freed = true;
             }
         }

@@ -1,0 +1,71 @@
+//! Durations: in which row each is counted. The life of a row: [`agent_common::durations`].
+
+use agent_common::durations::{NO_HISTOGRAM, reserved};
+use agent_common::edge::{FIRST_FREE_SLOT, HotCounters};
+
+use crate::{atomic, edges, maps};
+
+/// Counts a duration of an edge; `role` is its role, `kind` one of [`agent_common::durations`].
+#[inline(always)]
+pub fn observe(slot: u32, role: u8, kind: usize, value_us: u64) {
+    if let Some(counters) = edges::counters(slot) {
+        // SAFETY: a valid map value.
+        unsafe { observe_in(counters, slot, role, kind, value_us) };
+    }
+}
+
+/// As [`observe`], for who has the counters at hand.
+///
+/// # Safety
+/// `counters` must be those of the slot on this CPU's shard.
+#[inline(always)]
+pub unsafe fn observe_in(
+    counters: *mut HotCounters,
+    slot: u32,
+    role: u8,
+    kind: usize,
+    value_us: u64,
+) {
+    // SAFETY: the caller's contract; `kind` is one of the kinds. Volatile, because others write it.
+    let number = unsafe {
+        let at = (&raw mut (*counters).histograms).cast::<u64>().add(kind);
+        match core::ptr::read_volatile(at) {
+            // Overflow rows are numbered by role.
+            _ if slot < FIRST_FREE_SLOT => reserved(slot, kind, edges::shard()),
+            NO_HISTOGRAM => take(at, reserved(u32::from(role), kind, edges::shard())),
+            number => number,
+        }
+    };
+    let Some(histogram) = maps::histogram(number as u32) else { return };
+    let bucket = maps::bucket(value_us);
+    // SAFETY: a valid map value; `bucket` is below BUCKETS.
+    unsafe {
+        atomic::add(&raw mut (*histogram).sum_us, value_us);
+        atomic::add((&raw mut (*histogram).buckets).cast::<u64>().add(bucket), 1);
+    }
+}
+
+/// Takes a row for the place `at`, which had none; `otherwise` is the one to use without a free one.
+///
+/// A function of its own: it runs once for each place, and what calls it has little room.
+///
+/// # Safety
+/// `at` must point into a map value.
+#[inline(never)]
+unsafe fn take(at: *mut u64, otherwise: u64) -> u64 {
+    let free = maps::histogram_free();
+    let number = match free.pop() {
+        Ok(Some(number)) => u64::from(number),
+        _ => otherwise,
+    };
+    // SAFETY: the caller's contract.
+    let found = unsafe { atomic::compare_swap(at, NO_HISTOGRAM, number) };
+    if found == NO_HISTOGRAM {
+        return number;
+    }
+    // Another CPU was faster.
+    if number != otherwise {
+        let _ = free.push(number as u32, 0);
+    }
+    found
+}

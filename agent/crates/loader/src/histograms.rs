@@ -1,0 +1,72 @@
+//! Rows for durations, user space's half: put together what an edge has, give rows back. The life of
+//! a row: [`agent_common::durations`].
+
+use std::io;
+
+use agent_common::durations::{FIRST_FREE_HISTOGRAM, is_own};
+use agent_common::histogram::Histogram;
+use agent_common::wire::Wire as _;
+use anyhow::Context as _;
+
+use super::bpf::{Map, Mapped};
+use super::maps;
+use super::object::Parts;
+
+/// The table of histograms.
+pub struct Histograms {
+    rows: Map<u32, Histogram>,
+    mapped: Mapped<Histogram>,
+    free: Map<(), u32>,
+}
+
+impl Histograms {
+    /// Takes over the maps.
+    pub fn new(parts: &mut Parts) -> anyhow::Result<Self> {
+        let rows: Map<u32, Histogram> = parts.map(&maps::HISTOGRAMS)?;
+        let mapped = rows.mapped().context("mapping the histograms")?;
+        Ok(Self { rows, mapped, free: parts.stack(&maps::HISTOGRAM_FREE)? })
+    }
+
+    /// Offers every row that is not reserved: a new table's stack is empty.
+    pub fn fill(parts: &Parts) -> anyhow::Result<()> {
+        let fd = |map: &maps::Spec| anyhow::Ok(parts.get(map)?.try_clone()?);
+        let stack = Map::stack(fd(&maps::HISTOGRAM_FREE)?)?;
+        let rows = Map::<u32, Histogram>::new(fd(&maps::HISTOGRAMS)?)?.max_entries;
+        // The lowest on top: rows in use then lie close together.
+        for number in (FIRST_FREE_HISTOGRAM..rows).rev() {
+            stack.push(number).context("filling the stack of free histograms")?;
+        }
+        Ok(())
+    }
+
+    /// Adds a row to a sum.
+    pub fn add_to(&mut self, sum: &mut Option<Histogram>, number: u64) -> io::Result<()> {
+        let number = usize::try_from(number).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let row = self.mapped.read(number)?;
+        match sum {
+            Some(sum) => sum.merge(&row),
+            None => *sum = Some(row),
+        }
+        Ok(())
+    }
+
+    /// Clears a row that an edge had and offers it again; other numbers are left alone.
+    pub fn give_back(&self, number: u64) -> io::Result<()> {
+        let Ok(row) = u32::try_from(number) else { return Ok(()) };
+        if !is_own(number) {
+            return Ok(());
+        }
+        self.rows.insert(&row, &Histogram::zeroed())?;
+        self.free.push(row)
+    }
+
+    /// How many rows edges can have.
+    pub fn own(&self) -> u64 {
+        self.capacity().saturating_sub(FIRST_FREE_HISTOGRAM.into())
+    }
+
+    /// How many rows there are, the reserved ones among them.
+    pub fn capacity(&self) -> u64 {
+        u64::from(self.rows.max_entries)
+    }
+}
