@@ -28,6 +28,7 @@ mod raw_sock;
 mod requests;
 mod slot_table;
 mod sock;
+mod socket_storage;
 
 /// The verifier rejects a program in which this loop can be reached.
 #[cfg(not(test))]

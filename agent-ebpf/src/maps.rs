@@ -19,11 +19,11 @@ use agent_common::socket::SocketState;
 use agent_common::unsent::UnsentRow;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
-use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 
 use crate::atomic;
 use crate::slot_table::{Free, Index, Rows, SlotTable};
+use crate::socket_storage::{BoundStorage, SocketStorage};
 
 /// Set by the daemon before load; constant for the verifier. In a map of its own, so that whoever
 /// takes over pinned tables can read what the programs were loaded with.
@@ -374,44 +374,4 @@ pub fn blank() -> SocketState {
 #[inline(always)]
 pub fn socket_or_insert(sk: *const c_void, initial: &SocketState) -> Option<*mut SocketState> {
     SOCKETS.get(sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into())
-}
-
-/// `BPF_MAP_TYPE_SK_STORAGE` with flags of our choice, which aya's type does not offer. The loader
-/// reads the layout of this struct from BTF; its pointers are never followed.
-#[repr(C)]
-struct Storage<T, const FLAGS: usize> {
-    r#type: *const [i32; 24],
-    key: *const i32,
-    value: *const T,
-    max_entries: *const [i32; 0],
-    map_flags: *const [i32; FLAGS],
-}
-
-/// `BPF_F_NO_PREALLOC | BPF_F_CLONE`: children of a listener inherit a copy.
-type SocketStorage = Storage<SocketState, 0x201>;
-/// `BPF_F_NO_PREALLOC`.
-type BoundStorage = Storage<BoundState, 0x1>;
-
-// SAFETY: see the type: it has no state.
-unsafe impl<T, const FLAGS: usize> Sync for Storage<T, FLAGS> {}
-
-impl<T, const FLAGS: usize> Storage<T, FLAGS> {
-    const fn new() -> Self {
-        Self {
-            r#type: core::ptr::null(),
-            key: core::ptr::null(),
-            value: core::ptr::null(),
-            max_entries: core::ptr::null(),
-            map_flags: core::ptr::null(),
-        }
-    }
-
-    #[inline(always)]
-    fn get(&self, sk: *const c_void, initial: *const T, flags: u64) -> Option<*mut T> {
-        let map = core::ptr::from_ref(self).cast_mut().cast();
-        // SAFETY: the verifier checks the map, the socket pointer and the initial value.
-        let state =
-            unsafe { bpf_sk_storage_get(map, sk.cast_mut(), initial.cast_mut().cast(), flags) };
-        if state.is_null() { None } else { Some(state.cast()) }
-    }
 }

@@ -48,6 +48,7 @@ use loader::load::Disabled;
 use loader::load::{Kernel, MAX_SHARDS, Options};
 use loader::maps::HISTOGRAMS_PER_EDGE;
 use loader::{object, pins, preflight};
+use model::memory::ROW_BYTES;
 use telemetry::push::Pusher;
 use telemetry::{Build, Exporter};
 
@@ -202,11 +203,13 @@ const EDGE_BYTES: u64 = (MAX_SHARDS * size_of::<HotCounters>()
     + HISTOGRAMS_PER_EDGE as usize * size_of::<Histogram>()) as u64;
 
 /// Rows for edges and owners: a bit more than two thousandths of the memory, within reason; and where
-/// the agent's own memory has a limit, not more tables than a quarter of it.
+/// the agent's own memory has a limit, not more than it will have room for, in the kernel (a quarter
+/// of it) and in the agent (two thirds).
 fn default_sizes(memory_bytes: u64, limit: Option<u64>) -> (u32, u32) {
     let gib = (memory_bytes >> 30).clamp(1, 64) as u32;
     let (edges, owners) = ((gib * 768).clamp(3072, 24_576), (gib * 64).clamp(512, 2048));
-    let fits = limit.map_or(u64::MAX, |limit| limit / 4 / EDGE_BYTES);
+    let fits =
+        limit.map_or(u64::MAX, |limit| (limit / 4 / EDGE_BYTES).min(limit / 3 * 2 / ROW_BYTES));
     (edges.min(u32::try_from(fits).unwrap_or(u32::MAX)).max(64), owners)
 }
 

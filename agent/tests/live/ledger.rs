@@ -1,5 +1,6 @@
 //! Nothing is lost unsaid: full tables keep totals exact, and one who floods costs only himself.
 
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -66,6 +67,63 @@ fn a_full_table_of_owners_keeps_totals_exact() {
     assert!(now.edges(&[("client", "other"), ("port", &number)]).connects("ok") > 30);
     drop((clients, servers));
     agent.eventually(((100, 0), (100, 0)), |now| (ok(now, "client"), ok(now, "server")));
+    agent.stop();
+}
+
+/// Lets the running thread run on one processor only.
+fn run_on(cpu: usize) {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).unwrap();
+}
+
+#[test]
+fn a_full_table_of_histograms_keeps_sums_exact_in_other() {
+    needs_kernel!();
+    if thread::available_parallelism().unwrap().get() < 2 {
+        println!("one shard: there is a histogram for whatever an edge times");
+        return;
+    }
+    const EDGES: usize = 200;
+    // Each has two edges, for which there are six rows; nine find a use on two shards.
+    const CONNECTIONS: u64 = 90;
+    let pair = Pair::new();
+    let edges = EDGES.to_string();
+    let agent = Agent::with(&[("limits.edges", &edges)]);
+    let other = |now: &Scrape, role| now.edge("other", "other", 0, role).requests().count;
+    let before = agent.scrape();
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let connection = pair.connection();
+        let (mut client, mut server) = (connection.client, connection.server);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for cpu in [0, 1] {
+                    run_on(cpu);
+                    client.write_all(b"hello").unwrap();
+                    net::read_exactly(&mut server, 5).unwrap();
+                    server.write_all(b"hello").unwrap();
+                    net::read_exactly(&mut client, 5).unwrap();
+                }
+            });
+        });
+        open.push((connection.listener, client, server));
+    }
+    for role in ["client", "server"] {
+        let end = if role == "client" { &pair.client } else { &pair.server };
+        let ours = [("role", role), (role, end.service.as_str())];
+        // Others on this host may find no histogram either.
+        let all = agent.eventually((true, true), |now| {
+            let more = other(now, role) - other(&before, role);
+            (now.edges(&ours).requests().count + more >= 2 * CONNECTIONS, more > 0)
+        });
+        println!("{role}: {} in other", other(&all, role));
+    }
+    let now = agent.ledger_adds_up();
+    let full = |name| now.sum(name, &[("map", "histograms")]);
+    let reserved = u64::from(agent_common::durations::FIRST_FREE_HISTOGRAM);
+    assert_eq!(full("portolan_map_entries") + reserved, full("portolan_map_capacity"));
+    drop(open);
     agent.stop();
 }
 

@@ -22,8 +22,9 @@ use anyhow::Context as _;
 use aya::maps::{Map as AyaMap, MapData, RingBuf};
 use hashbrown::HashMap;
 
-use super::bpf::{self, Map, Mapped};
+use super::bpf::{self, Map};
 use super::histograms::Histograms;
+use super::mapped::Mapped;
 use super::maps;
 use super::object::Parts;
 use super::ports::{self, Ports};

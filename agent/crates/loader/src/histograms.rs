@@ -8,7 +8,8 @@ use agent_common::histogram::Histogram;
 use agent_common::wire::Wire as _;
 use anyhow::Context as _;
 
-use super::bpf::{Map, Mapped};
+use super::bpf::Map;
+use super::mapped::Mapped;
 use super::maps;
 use super::object::Parts;
 

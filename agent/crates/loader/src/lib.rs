@@ -18,6 +18,7 @@ mod histograms;
 pub mod hooks;
 pub mod later;
 pub mod load;
+pub mod mapped;
 pub mod maps;
 pub mod object;
 pub mod offsets;

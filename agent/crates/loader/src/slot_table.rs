@@ -9,7 +9,8 @@ use agent_common::ledger::Ledger;
 use agent_common::slot_table::{Reclaim, SlotRow, is_readable};
 use anyhow::Context as _;
 
-use super::bpf::{Map, Mapped};
+use super::bpf::Map;
+use super::mapped::Mapped;
 use super::maps;
 use super::object::Parts;
 use super::spare::Spare;

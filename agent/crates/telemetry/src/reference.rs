@@ -151,7 +151,7 @@ const CLASSES_EXPLAINED: [&str; CLASSES] = [
 /// What each reason for a loss means, in the contract's order.
 const REASONS_EXPLAINED: [&str; REASONS] = [
     "no memory for a socket's state: the connection counts in `other`, or not at all",
-    "the table of edges is full: see `portolan_map_entries`, raise `limits.edges`",
+    "the table of edges, of listeners or of refused connects is full: see `portolan_map_entries`, raise `limits.edges`",
     "the table of owners is full: raise `limits.owners`",
     "the ring was full",
     "more than 100 records of one kind in a second on one CPU",
