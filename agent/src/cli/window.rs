@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use model::duration;
 use model::map::Graph;
+use notation::duration;
 
 /// A time up to now: `90s`, `5m`. In seconds.
 pub(super) fn parse(text: &str) -> Result<u64, String> {

@@ -8,7 +8,7 @@ use crate::cli::{Output, print};
 use api_types::{
     EphemeralPorts, Port, PortState, Ports, Process, Protocol, Reservation, Source, Timestamp,
 };
-use model::words::ago;
+use notation::duration::ago;
 
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
