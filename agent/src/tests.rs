@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("agent-common", &[]),
     ("api-types", &[]),
     ("client", &["api-types"]),
+    ("cli", &["api-types", "client", "notation"]),
     ("linux", &["agent-common"]),
     ("loader", &["agent-common"]),
     ("notation", &[]),
@@ -33,8 +34,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "agent-common",
             "api-types",
+            "cli",
             "server",
-            "client",
             "discovery",
             "linux",
             "loader",

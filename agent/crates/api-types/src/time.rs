@@ -108,6 +108,11 @@ impl Window {
 
 // === impl WindowLength ===
 
+impl WindowLength {
+    /// The longest that an agent can answer for.
+    pub const LONGEST_SECONDS: u64 = 300;
+}
+
 impl FromStr for WindowLength {
     type Err = String;
 

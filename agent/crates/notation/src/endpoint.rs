@@ -22,6 +22,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// The same place in one way of writing: no bits behind the prefix.
+    #[must_use]
     pub fn canonical(self) -> Self {
         Self { network: self.network.map(|network| network.trunc()), ..self }
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::cli::target::Target;
-use crate::cli::{Output, print};
+use crate::target::Target;
+use crate::{Output, print};
 use api_types::{Conflict, Conflicts, Timestamp};
 use notation::duration::{self, ago};
 
