@@ -13,7 +13,7 @@ use super::ephemeral::Ephemeral;
 use super::holders::{self, Holder};
 use super::namespaces::{self, Namespace};
 use super::probes::{Failure, Kind, Probes};
-use super::{Problem, addresses, ephemeral};
+use super::{Problem, addresses, ephemeral, procfs};
 
 /// So many processes are asked for their arguments at a time: fewer than wait in the queue of probes.
 const AT_A_TIME: usize = 512;
@@ -29,6 +29,8 @@ pub struct Survey {
     pub sockets: Vec<Socket>,
     /// (network namespace inode, what is in use of its ephemeral ports).
     pub ephemeral: Vec<(u32, Ephemeral)>,
+    /// Thread groups that were there at the end; none if they could not be listed.
+    pub processes: HashSet<u32>,
     /// What could not be read.
     pub problems: Vec<Problem>,
 }
@@ -70,8 +72,8 @@ pub fn survey() -> Found {
     Found { survey, entries, holders }
 }
 
-/// Only where the namespaces are, which addresses they have and how many of their ephemeral ports
-/// are in use; cheap enough to repeat. One that cannot be entered shows its addresses through its
+/// Only where the namespaces are, which addresses they have, how many of their ephemeral ports are
+/// in use, and which processes there are; cheap enough to repeat. One that cannot be entered shows its addresses through its
 /// processes, or keeps those that were `known` of it.
 pub fn places(known: &[(u32, Address)]) -> Survey {
     let (namespaces, problems) = namespaces::all();
@@ -89,6 +91,7 @@ pub fn places(known: &[(u32, Address)]) -> Survey {
             survey.addresses.extend(known.iter().filter(|(netns, _)| *netns == inode));
         }
     }
+    survey.processes = procfs::processes().map(Iterator::collect).unwrap_or_default();
     survey.namespaces = namespaces;
     survey
 }
