@@ -19,7 +19,7 @@ fn every_hook_feeds_a_metric_and_every_hook_that_a_metric_names_exists() {
 /// architecture.md). Test code may use more.
 const LAYERS: &[(&str, &[&str])] = &[
     ("agent-common", &[]),
-    ("api-types", &[]),
+    ("api-types", &["notation"]),
     ("client", &["api-types"]),
     ("cli", &["api-types", "client", "notation"]),
     ("linux", &["agent-common"]),
