@@ -10,18 +10,27 @@
 //!
 //! # How variants take their turns
 //!
-//! An agent needs about half a second to start, and a processor's speed drifts within less. So an
-//! agent is started once per variant; this command opens its attached programs by their numbers
-//! and ends it. Programs and maps stay as long as this command holds them, charged to the memory
-//! cgroup that the agent was in. From then on a *block* is: attach one variant's programs, listen
-//! and open the connections, warm up, take the slices, close everything, detach. A round is one
-//! block of each variant in random order ([`plan`]). Every socket lives within one block, so no
-//! table is left with sockets whose end it did not see.
+//! An agent needs more than a second to start. Measured with nothing attached, two blocks that are
+//! one to eight seconds apart differ by 1.7 times as much as neighbours: restarts would waste time
+//! and lose resolution. So an agent is started once per variant; this command opens its attached
+//! programs by their numbers and ends it. Programs and maps stay as long as this command holds
+//! them, charged to the memory cgroup that the agent was in. From then on a *block* is: attach one
+//! variant's programs, listen and open the connections, warm up, take the slices, close everything,
+//! detach; attaching and detaching take some milliseconds. A round is one block of each variant in
+//! random order ([`plan`]). Every socket lives within one block, so no table keeps sockets whose
+//! end no program saw.
 //!
-//! What this leaves out is the daemon, whose time per connection is a goal of its own (P7): here no
-//! daemon reads tables, and details of resets and failed connects, of which the load has none,
-//! would be dropped. Several running agents cannot take turns instead: tracepoints have no switch
-//! per program, and all of them would run on every socket.
+//! What this leaves out is the daemon, whose time per connection is a goal of its own (P7). With
+//! it ended, nothing drains the rings, but the load has neither resets nor failed connects to write
+//! there: five times in turn, a kernel half that was taken over added 5.6 to 6.0 µs to a
+//! connection, and one with its daemon running 5.6 to 5.8. Several running agents cannot take turns instead: a tracepoint has no switch per program,
+//! so all of them would run on every socket.
+//!
+//! A slice is longer than a tick of the kernel (4 ms at 250 Hz): on the tick runs the work that
+//! programs put off, such as freeing socket storage after a grace period, and the 10th percentile
+//! of shorter slices would be one without it (measured: 6 % less above nothing in slices of 1.5 ms
+//! than of 3 ms). With cold caches only the operations are timed, not the walks between them, so
+//! most of that work is not in the figure.
 
 mod figures;
 mod memory;
@@ -54,8 +63,9 @@ const NOTHING: &str = "nothing";
 const CONTROL: &str = "nothing again (A/A control)";
 const EMPTY: &str = "empty programs on the same tracepoints";
 
-/// Operations by which it is decided how many make up a slice.
-const CALIBRATION: u32 = 2000;
+/// How often, and by how many operations, it is tried how many make up a slice.
+const CALIBRATIONS: u32 = 50;
+const CALIBRATION: u32 = 50;
 /// Operations of which program runs are counted.
 const COUNTED: u32 = 256;
 /// Operations before the first slice of a block, beside opening the connections.
@@ -75,8 +85,9 @@ pub struct Args {
     /// How many slices a block has
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     slices: u32,
-    /// How long a slice takes, in milliseconds, with nothing attached
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// How long a slice takes, in milliseconds, with nothing attached; longer than a tick of the
+    /// kernel, which brings the work that programs put off
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     slice_ms: u32,
     /// Repeat the order of an earlier run (default: a new one, which is shown)
     #[arg(long)]
@@ -206,18 +217,24 @@ fn agents(args: &Args) -> Result<Vec<Variant>> {
             bail!("--variant {}=…: this name is taken, choose another", variant.name);
         }
         names.push(&variant.name);
-        if !variant.binary.is_file() {
-            bail!("--variant {}=…: {} is no file", variant.name, variant.binary.display());
-        }
     }
+    let given = |binary: &Path| {
+        // Without a folder it would be looked for in PATH.
+        fs::canonicalize(binary).with_context(|| format!("the agent {}", binary.display()))
+    };
+    let others = args
+        .variant
+        .iter()
+        .map(|variant| Ok(Variant { binary: given(&variant.binary)?, ..variant.clone() }));
+    let others = others.collect::<Result<Vec<_>>>()?;
     let binary = match &args.agent {
-        Some(binary) => binary.clone(),
+        Some(binary) => given(binary)?,
         // Its messages would be part of the JSON.
         None if args.output == Output::Json => bail!("--output json needs --agent BINARY"),
         None => build::build()?,
     };
     let own = Variant { name: PORTOLAN.to_owned(), binary, flags: Vec::new() };
-    Ok(std::iter::once(own).chain(args.variant.iter().cloned()).collect())
+    Ok(std::iter::once(own).chain(others).collect())
 }
 
 /// Everything to measure: starts each agent once per memory cgroup and keeps its programs.
@@ -360,13 +377,18 @@ fn count_runs(subjects: &mut [Subject], operation: Operation) -> Result<()> {
     Ok(())
 }
 
-/// How many operations take as long as a slice should.
+/// How many operations take as long as a slice should, when nothing disturbs them.
 fn calibrate(operation: Operation, cold: Option<&Cold>, slice_ms: u32) -> Result<u32> {
-    let count = if cold.is_some() { CALIBRATION / 20 } else { CALIBRATION };
     let mut traffic = Traffic::open(operation, cold)?;
-    traffic.run(count)?;
-    let each = nanoseconds(traffic.run(count)?, count);
+    let each = |_| {
+        // Walks between operations make a slice longer, too.
+        let began = Instant::now();
+        traffic.run(CALIBRATION)?;
+        Ok(nanoseconds(began.elapsed(), CALIBRATION))
+    };
+    let tries = (0..CALIBRATIONS).map(each).collect::<Result<Vec<f64>>>()?;
     traffic.close()?;
+    let each = figures::level(&vec![tries]).context("no calibration")?;
     Ok((f64::from(slice_ms) * 1e6 / each).round().max(1.0) as u32)
 }
 

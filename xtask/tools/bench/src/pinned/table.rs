@@ -173,3 +173,65 @@ fn estimate(estimate: &Estimate) -> Value {
 fn rounded(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{MemoryCgroup, NOTHING, Operation, What};
+    use super::*;
+    use std::time::Duration;
+
+    fn variant(name: &str, memory_cgroup: Option<MemoryCgroup>, level: f64) -> (Subject, Rounds) {
+        let subject =
+            Subject { name: name.to_owned(), memory_cgroup, what: What::Nothing, runs: 14.0 };
+        (subject, vec![vec![level, level + 5.0]; 4])
+    }
+
+    fn outcome() -> Outcome {
+        Outcome {
+            operation: Operation::Connection,
+            processor: 1,
+            seed: 5,
+            operations: 200,
+            cold_kib: None,
+            other_programs: 0,
+            variants: vec![
+                variant(NOTHING, None, 10_000.0),
+                variant("nothing again", None, 9_980.0),
+                variant(PORTOLAN, Some(MemoryCgroup::Same), 11_000.0),
+                variant(PORTOLAN, Some(MemoryCgroup::Other), 11_500.0),
+                variant("before", Some(MemoryCgroup::Other), 13_000.0),
+            ],
+            switch: Duration::from_millis(6),
+        }
+    }
+
+    #[test]
+    fn another_agent_is_compared_with_portolan_in_the_same_memory_cgroup() {
+        let table = table(&outcome());
+        for line in [
+            "| nothing |  | 10000 |  |  |  |  | 14.0 |",
+            "| portolan | same | 11000 | +1000 | 1000 – 1000 |  |  | 14.0 |",
+            "| portolan | other | 11500 | +1500 | 1500 – 1500 |  |  | 14.0 |",
+            "| before | other | 13000 | +3000 | 3000 – 3000 | +1500 | 1500 – 1500 | 14.0 |",
+        ] {
+            assert!(table.contains(line), "{line} is not in\n{table}");
+        }
+    }
+
+    #[test]
+    fn the_resolution_is_how_far_nothing_may_be_from_nothing() {
+        assert!(table(&outcome()).contains("Resolution: 20 ns."));
+        assert_eq!(json(&outcome())["resolution_nanoseconds"], 20.0);
+    }
+
+    #[test]
+    fn json_has_every_slice_and_the_same_figures() {
+        let json = json(&outcome());
+        let before = &json["variants"][4];
+        assert_eq!(before["slices"].as_array().map(Vec::len), Some(4));
+        assert_eq!(before["slices"][3], json!([13_000.0, 13_005.0]));
+        assert_eq!(before["above_nothing"]["value"], 3000.0);
+        assert_eq!(before["above_portolan"]["low"], 1500.0);
+        assert_eq!(json["variants"][0]["above_nothing"], Value::Null);
+    }
+}

@@ -187,16 +187,17 @@ impl<'a> Traffic<'a> {
 }
 
 impl Pair {
-    /// Closes both ends in order. The client only shuts down at first: a socket that was closed
-    /// while its peer is open needs TIME_WAIT, or answers the peer's FIN with a reset.
+    /// Closes both ends, each after it has seen the other's FIN, which the kernel may deliver later
+    /// than at once. The client only shuts down at first: a socket that was closed while its peer
+    /// is open needs TIME_WAIT, or the peer's FIN is answered with a reset.
     fn close(self) -> Result<()> {
         let Self { client, server } = self;
         // SAFETY: touches no memory.
         succeeded(unsafe { libc::shutdown(client.as_raw_fd(), libc::SHUT_WR) })
             .context("closing a connection")?;
+        wait_for_end(&server).context("the end of a client's stream")?;
         drop(server);
-        drop(client);
-        Ok(())
+        wait_for_end(&client).context("the end of a server's stream")
     }
 
     fn exchange(&self) -> Result<()> {
@@ -218,6 +219,17 @@ fn send(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     };
     if [sent, received] != [MESSAGE as isize; 2] {
         bail!("{sent} bytes were sent and {received} received of {MESSAGE}");
+    }
+    Ok(())
+}
+
+fn wait_for_end(of: &OwnedFd) -> Result<()> {
+    let mut byte = 0_u8;
+    // SAFETY: room for the one byte that is asked for.
+    let received = unsafe { libc::recv(of.as_raw_fd(), (&raw mut byte).cast(), 1, 0) };
+    if received != 0 {
+        let error = io::Error::last_os_error();
+        bail!("recv returned {received} instead of 0 ({error})");
     }
     Ok(())
 }
@@ -276,6 +288,7 @@ mod tests {
     #[test]
     fn loads_send_no_reset_and_leave_no_port_taken() {
         if !portolan_kit::shell::is_root() {
+            println!("SKIPPED: making network namespaces needs root");
             return;
         }
         // In a thread of its own, which alone is moved into another network.
