@@ -93,9 +93,9 @@ pub struct Args {
 /// Measurements of one operation on one processor.
 #[derive(clap::Subcommand)]
 enum Pinned {
-    /// Nanoseconds that agents add to a connection, on one processor, apart to some tens
+    /// Nanoseconds that agents add to a connection, both ends in one thread on one processor
     Connection(pinned::Args),
-    /// Nanoseconds that agents add to a request on an open connection
+    /// Nanoseconds that agents add to a request on an open connection, likewise
     Request(pinned::Args),
 }
 

@@ -32,6 +32,7 @@
 //! than of 3 ms). With cold caches only the operations are timed, not the walks between them, so
 //! most of that work is not in the figure.
 
+mod args;
 mod figures;
 mod memory;
 mod plan;
@@ -39,18 +40,16 @@ mod programs;
 mod table;
 mod traffic;
 
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, bail};
-use clap::ValueEnum;
-use portolan_kit::{build, shell};
+use portolan_kit::shell;
 
-use crate::agent::Agent;
 use crate::bpf;
 use crate::empty::Empty;
+pub use args::Args;
+use args::{Output, Variant};
 use figures::Rounds;
 use memory::{MemoryCgroup, MemoryCgroups};
 use programs::{Attached, Programs};
@@ -75,63 +74,6 @@ const FEWEST_ROUNDS: u32 = 30;
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// The size of the buffer of `--cold` in second-level caches, if it is not given.
 const CACHES: usize = 2;
-
-/// What both commands can be asked for.
-#[derive(clap::Args)]
-pub struct Args {
-    /// How many rounds; each has one block of every variant
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// How many slices a block has
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    slices: u32,
-    /// How long a slice takes, in milliseconds, with nothing attached; longer than a tick of the
-    /// kernel, which brings the work that programs put off
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    slice_ms: u32,
-    /// Repeat the order of an earlier run (default: a new one, which is shown)
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Measure this agent as `portolan` instead of building one
-    #[arg(long, value_name = "BINARY")]
-    agent: Option<PathBuf>,
-    /// Measure another agent, too: a build from before a change, or one with other flags
-    #[arg(long, value_name = "NAME=BINARY[:FLAGS]")]
-    variant: Vec<Variant>,
-    /// Where the maps of agents are charged; each given one is measured
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [MemoryCgroup::Same, MemoryCgroup::Other])]
-    memory_cgroup: Vec<MemoryCgroup>,
-    /// Empty the caches before each operation, by a walk through a buffer twice as large as the
-    /// second-level cache
-    #[arg(long)]
-    cold: bool,
-    /// Size of the buffer of --cold
-    #[arg(long, value_name = "KIB", requires = "cold", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
-    cold_kib: Option<u32>,
-    /// The processor to measure on (default: the last)
-    #[arg(long, value_name = "NUMBER")]
-    processor: Option<usize>,
-    /// What to print
-    #[arg(long, value_enum, default_value_t = Output::Table)]
-    output: Output,
-}
-
-/// For whom the figures are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people
-    Table,
-    /// For programs, with every slice
-    Json,
-}
-
-/// An agent to measure beside that of this checkout.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Variant {
-    name: String,
-    binary: PathBuf,
-    flags: Vec<String>,
-}
 
 /// Something to measure.
 struct Subject {
@@ -177,7 +119,7 @@ fn run(args: &Args, operation: Operation) -> Result<()> {
     if !shell::is_root() {
         bail!("attaching programs needs root: run this command as root");
     }
-    let agents = agents(args)?;
+    let agents = args::agents(args)?;
     let other_programs = bpf::tracing_programs().context("listing the kernel's programs")?;
     if other_programs > 0 {
         progress(&format!(
@@ -207,34 +149,6 @@ fn run(args: &Args, operation: Operation) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The agents to measure, this checkout's first.
-fn agents(args: &Args) -> Result<Vec<Variant>> {
-    let mut names = vec![PORTOLAN, NOTHING, CONTROL, EMPTY];
-    for variant in &args.variant {
-        if names.contains(&variant.name.as_str()) {
-            bail!("--variant {}=…: this name is taken, choose another", variant.name);
-        }
-        names.push(&variant.name);
-    }
-    let given = |binary: &Path| {
-        // Without a folder it would be looked for in PATH.
-        fs::canonicalize(binary).with_context(|| format!("the agent {}", binary.display()))
-    };
-    let others = args
-        .variant
-        .iter()
-        .map(|variant| Ok(Variant { binary: given(&variant.binary)?, ..variant.clone() }));
-    let others = others.collect::<Result<Vec<_>>>()?;
-    let binary = match &args.agent {
-        Some(binary) => given(binary)?,
-        // Its messages would be part of the JSON.
-        None if args.output == Output::Json => bail!("--output json needs --agent BINARY"),
-        None => build::build()?,
-    };
-    let own = Variant { name: PORTOLAN.to_owned(), binary, flags: Vec::new() };
-    Ok(std::iter::once(own).chain(others).collect())
 }
 
 /// Everything to measure: starts each agent once per memory cgroup and keeps its programs.
@@ -431,35 +345,6 @@ fn progress(line: &str) {
     eprintln!("{line}");
 }
 
-impl Variant {
-    /// Starts the agent, takes its programs over, and ends it.
-    fn programs(&self) -> Result<Programs> {
-        let directory = tempfile::tempdir().context("creating a temporary directory")?;
-        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        let binary: &Path = &self.binary;
-        let agent = Agent::start(binary, &flags, directory.path())?;
-        let programs = Programs::of(agent.process())?;
-        agent.stop()?;
-        Ok(programs)
-    }
-}
-
-impl FromStr for Variant {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, rest) = text.split_once('=').unwrap_or_default();
-        let (binary, flags) = rest.split_once(':').unwrap_or((rest, ""));
-        if name.is_empty() || binary.is_empty() {
-            return Err("write NAME=BINARY, or NAME=BINARY:FLAGS as in \
-                        before=/tmp/portolan:--no-requests"
-                .to_owned());
-        }
-        let flags = flags.split_whitespace().map(str::to_owned).collect();
-        Ok(Self { name: name.to_owned(), binary: binary.into(), flags })
-    }
-}
-
 impl Subject {
     /// Name and memory cgroup in one.
     fn label(&self) -> String {
@@ -494,23 +379,6 @@ impl What {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_variant_is_a_name_a_binary_and_flags() {
-        let check = |text: &str, (name, binary, flags): (&str, &str, &[&str])| {
-            let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-            let expected = Variant { name: name.to_owned(), binary: binary.into(), flags };
-            assert_eq!(text.parse(), Ok(expected));
-        };
-        check("before=old/portolan", ("before", "old/portolan", &[]));
-        check(
-            "slow=a=b:--sweep-interval 1m  --no-requests",
-            ("slow", "a=b", &["--sweep-interval", "1m", "--no-requests"]),
-        );
-        for wrong in ["", "name", "name=", "=path", "name=:--flag"] {
-            assert!(wrong.parse::<Variant>().unwrap_err().contains("NAME=BINARY"), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_cache_size_is_read_in_kib() {
