@@ -38,11 +38,11 @@ pub struct Args {
     /// Where the maps of agents are charged; each given one is measured
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [MemoryCgroup::Same, MemoryCgroup::Other])]
     pub memory_cgroup: Vec<MemoryCgroup>,
-    /// Empty the caches before each operation, by a walk through a buffer twice as large as the
-    /// second-level cache
+    /// Empty the caches before each operation, by a walk through a buffer eight times as large
+    /// as the second-level cache
     #[arg(long)]
     pub cold: bool,
-    /// Size of the buffer of --cold
+    /// Size of the buffer of --cold, such as twice the last-level cache
     #[arg(long, value_name = "KIB", requires = "cold", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub cold_kib: Option<u32>,
     /// The processor to measure on (default: the last)
