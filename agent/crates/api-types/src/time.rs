@@ -120,7 +120,7 @@ impl FromStr for WindowLength {
         let whole = || text.parse::<u64>().ok();
         let duration = || {
             let duration = notation::duration::parse(text)?;
-            (duration.subsec_nanos() == 0).then(|| duration.as_secs())
+            (duration.subsec_nanos() == 0).then_some(duration.as_secs())
         };
         let seconds = whole().or_else(duration).ok_or_else(|| {
             format!("\"{text}\" is not a duration; write whole seconds, like 60, 90s, 5m or 1h")
