@@ -2,12 +2,12 @@
 //!
 //! This package only composes. What it composes is below `agent/crates`, one concern each: `loader`
 //! (BPF), `linux` (procfs, namespaces, sock_diag), `discovery` (which service is it?), `model` (rows
-//! and totals), `telemetry` (metrics), `api-types` (the API's JSON), `server` (HTTP). [`pipeline`] is
-//! the only module that knows every stage.
+//! and totals), `telemetry` (metrics), `api-types` (the API's JSON), `server` (HTTP), `cli`
+//! (commands that ask a running agent). [`pipeline`] is the only module that knows every stage.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
-pub mod cli;
+pub mod commands;
 pub mod config;
 mod control;
 pub mod occupant;

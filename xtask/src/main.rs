@@ -69,7 +69,7 @@ enum Command {
     /// Build one static binary, and an image with nothing else in it
     Image(image::Args),
     /// Build a .deb and an .rpm of the static binary, and the list of what went into it
-    Package(package::Args),
+    Package,
     /// Check what lies in deploy/ with the tools that will read it
     Deploy(deploy::Args),
 }
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
         Command::Check => check::check(),
         Command::Tidy => tidy::tidy(),
         Command::Image(args) => image::image(&args),
-        Command::Package(args) => package::package(&args),
+        Command::Package => package::package(),
         Command::Deploy(args) => deploy::deploy(&args),
     })
 }

@@ -5,8 +5,8 @@ use super::names;
 use super::otlp;
 use super::value::{self, Given};
 use super::{Config, Keep, LogFormat, LogLevel, Seccomp};
-use model::duration;
 use model::reservations::Environment;
+use notation::duration;
 
 /// What every environment variable begins with.
 pub const ENV_PREFIX: &str = "PORTOLAN_";

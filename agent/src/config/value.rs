@@ -8,8 +8,8 @@ use ipnet::IpNet;
 
 use super::MAX_INTERNAL_RANGES;
 use model::balance::Weights;
-use model::duration;
 use model::reservations::{MOST as MAX_RESERVATIONS, Reservation, Reservations};
+use notation::duration;
 
 /// A value as it was given, before anyone knows its type.
 #[derive(Clone, Debug, PartialEq, Eq)]

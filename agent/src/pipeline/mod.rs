@@ -72,10 +72,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let lost = |(what, why): (&str, String)| Disabled { what: what.to_owned(), why };
     kernel.disabled.extend(privileges.losses().into_iter().map(lost));
     report(&kernel);
-    let survey = bootstrap::bootstrap(&mut kernel);
-    // Up to here there is one thread, and all that follow inherit what it has left.
+    let (probes, survey) = bootstrap::bootstrap(&mut kernel, &privileges, config)?;
+    // Threads that follow inherit what this one has left; those of the pool have no more.
     privileges.give_up(config)?;
-    let probes = Probes::start().context("starting the threads that look at processes")?;
     let desk = desk(config, &kernel, probes.clone())?;
     let (source, requests) = telemetry::source::channel();
     let (stop, stopping) = watch::channel(());

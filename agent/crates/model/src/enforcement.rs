@@ -92,7 +92,7 @@ pub fn verdicts(
 
 /// What is known of one owner; `None`: not enough.
 fn judge(reservation: &Reservation, key: &OwnerKey, service: &Service, age: u64) -> Option<u32> {
-    if reservation.service.means(service) {
+    if service.is_meant_by(&reservation.service) {
         return Some(ALLOW);
     }
     let says_nothing = matches!(service.source, Source::Unknown | Source::Container);

@@ -18,7 +18,6 @@ pub mod completed;
 pub mod conflicts;
 pub mod deduplication;
 pub mod delta;
-pub mod duration;
 pub mod enforcement;
 pub mod ephemeral;
 #[cfg(any(test, feature = "fixture"))]

@@ -3,7 +3,7 @@
 //! Only UTC, only whole seconds since the Unix epoch: what has no zone cannot be misread, and
 //! what is written down means the same on every host.
 
-use super::duration;
+use notation::duration;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;

@@ -20,6 +20,8 @@ pub(super) fn readable() -> [Route; 3] {
     ]
 }
 
+const _: () = assert!(WindowLength::LONGEST_SECONDS == Graph::LONGEST_WINDOW);
+
 /// Of what time, and of whom.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
