@@ -8,7 +8,6 @@ use std::process::{Command, Stdio};
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED};
 use agent_common::reset::{KEEPALIVE_TIMEOUT, NO_LISTENER};
-use agent_common::wire::Wire;
 use proptest::prelude::*;
 
 use super::*;
