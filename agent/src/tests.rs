@@ -1,4 +1,4 @@
-//! What holds between crates that do not know each other.
+//! Claims about crates that do not depend on each other.
 
 use loader::hooks::HOOKS;
 
@@ -15,8 +15,8 @@ fn every_hook_feeds_a_metric_and_every_hook_that_a_metric_names_exists() {
     }
 }
 
-/// A package of ours, and the packages of ours that it may use: data flows one way (docs/
-/// architecture.md). Test code may use more.
+/// A package of the workspace and the packages that it may use: data flows one way
+/// (docs/architecture.md). Test code may use more.
 const LAYERS: &[(&str, &[&str])] = &[
     ("agent-common", &[]),
     ("api-types", &[]),
@@ -43,7 +43,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// A package from the registry, and the only packages of ours that may use it.
+/// A package from the registry, and the only packages of the workspace that may use it.
 const KEPT_TO: &[(&str, &[&str])] = &[
     ("aya", &["loader"]),
     ("aya-log", &["loader"]),
@@ -51,7 +51,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("prometheus-client", &["telemetry"]),
 ];
 
-/// What would make `model` more than plain values.
+/// Libraries that would give `model` side effects.
 const IMPURE: &[&str] = &["axum", "clap", "libc", "tokio", "tracing"];
 
 /// Dependencies of each package of the workspace, without those of tests.

@@ -15,7 +15,7 @@ const SOURCE: &str = "dashboards/draw";
 const FILES: [&str; 6] =
     ["package.json", "main.tsx", "build.mjs", "index.html", "validate.mjs", "picture.mjs"];
 
-/// Writes the page and what it shows into `folder`.
+/// Writes the page and its data into `folder`.
 pub fn page(folder: &Path) -> Result<()> {
     let tools = tools()?;
     shell::quiet(Command::new("node").arg("build.mjs").arg(folder).current_dir(&tools))?;

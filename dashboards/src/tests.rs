@@ -111,9 +111,9 @@ fn every_recorded_series_is_read() {
 fn every_metric_is_shown_or_alerted_on() {
     let read = committed();
     let mut used = all_expressions(&read).join("\n");
-    // Variables ask for label values.
+    // Variables query label values.
     used += &boards().into_iter().map(|(_, board)| board.to_string()).collect::<String>();
-    // What every exporter has, and Prometheus' own dashboards show.
+    // Metrics of every exporter, which Prometheus' own dashboards show.
     let elsewhere = ["process_open_fds", "process_max_fds", "process_start_time_seconds"];
     let catalogue = Catalogue::read(&root()).unwrap();
     let unused = catalogue.names().filter(|name| !used.contains(name) && !elsewhere.contains(name));
@@ -150,7 +150,7 @@ fn dashboards_keep_to_what_operators_expect() {
             let of_prometheus = expr.replace("_up{", "").contains("up{");
             assert!(!expr.contains("job=") && !of_prometheus, "{place}");
             assert!(expr.contains("cluster=~\"$cluster\"") || expr.contains("ALERTS"), "{place}");
-            // A rate over raw counters asks for the interval that fits the zoom.
+            // A rate over raw counters uses the interval that fits the zoom.
             for range in expr.split('[').skip(1) {
                 assert!(
                     range.starts_with("$__rate_interval]") || range.starts_with("$__range]"),

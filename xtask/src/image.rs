@@ -1,7 +1,7 @@
 //! `cargo xtask image`: one static binary, and an image with nothing else in it.
 //!
-//! The binary is static-pie, so it runs FROM scratch and on any distribution. Docker is asked to
-//! build with its classic builder, which every version has; `deploy/image/Dockerfile` is for
+//! The binary is static-pie, so it runs FROM scratch and on any distribution. The image is built
+//! with Docker's classic builder, which every version has; `deploy/image/Dockerfile` is for
 //! BuildKit on a machine without a toolchain.
 
 use std::env::consts::ARCH;
@@ -22,7 +22,7 @@ pub struct Args {
     /// Copy the static binary here
     #[arg(long)]
     out: Option<PathBuf>,
-    /// What to call the image
+    /// Name and tag of the image
     #[arg(long, default_value = concat!("portolan:", env!("CARGO_PKG_VERSION")))]
     tag: String,
     /// The Docker to talk to, as after `docker -H`
@@ -66,8 +66,8 @@ pub fn image(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the binary and checks that it needs nothing of its host. Names and lines for debuggers go
-/// into a file beside it, `portolan.debug`, where they are looked for.
+/// Builds the binary and checks that it is static. Debug symbols go into `portolan.debug` beside
+/// it, where debuggers look for them.
 pub fn static_binary(debug: bool) -> Result<PathBuf> {
     let target = format!("{ARCH}-unknown-linux-gnu");
     println!("building a static agent");
@@ -76,7 +76,7 @@ pub fn static_binary(debug: bool) -> Result<PathBuf> {
     if !debug {
         cargo.arg("--release");
     }
-    // A folder of its own: other flags than the usual build's would undo its work.
+    // A separate target folder, because its flags differ from the usual build's.
     let folder = tree::target()?.join("static");
     cargo.arg("--target-dir").arg(&folder).env("RUSTFLAGS", "-C target-feature=+crt-static");
     shell::loud(&mut cargo)?;
@@ -98,7 +98,7 @@ pub fn static_binary(debug: bool) -> Result<PathBuf> {
     Ok(stripped)
 }
 
-/// Moves what only debuggers read into `portolan.debug`, and leaves a link to it.
+/// Moves debug symbols into `portolan.debug`, and leaves a link to it.
 fn split(binary: &Path) -> Result<()> {
     let debug = binary.with_extension("debug");
     let objcopy = || Command::new("objcopy");
@@ -109,7 +109,7 @@ fn split(binary: &Path) -> Result<()> {
     shell::quiet(objcopy().arg(link).arg(binary))
 }
 
-/// An ELF program that asks for an interpreter is not static.
+/// An ELF program with an interpreter is not static.
 fn prove_static(binary: &Path) -> Result<()> {
     let listed =
         shell::output(Command::new("readelf").args(["--program-headers", "--wide"]).arg(binary))?;

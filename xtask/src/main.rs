@@ -1,7 +1,7 @@
 //! The commands that build, start and check Portolan: `cargo xtask --help` lists them.
 //!
-//! A newcomer needs rustup and root, nothing else: whatever a command wants beyond that, it
-//! installs itself, says so, and does not do it twice.
+//! A newcomer needs rustup and root, nothing else: a command installs whatever else it needs,
+//! reports that, and does it once.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a terminal program")]
@@ -53,7 +53,7 @@ enum Command {
     /// Load the agent for a long time and see whether anything grows
     #[command(disable_help_flag = true)]
     Soak(Passed),
-    /// Measure what the agent costs, next to others, on this machine
+    /// Measure the overhead of the agent and of other tools on this machine
     #[command(disable_help_flag = true)]
     Bench(Passed),
     /// Write the dashboards, rules and alerts, for Prometheus, Grafana and Kubernetes
@@ -68,9 +68,9 @@ enum Command {
     Tidy,
     /// Build one static binary, and an image with nothing else in it
     Image(image::Args),
-    /// Build a .deb and an .rpm of the static binary, and the list of what went into it
+    /// Build a .deb and an .rpm of the static binary, and its SBOM
     Package(package::Args),
-    /// Check what lies in deploy/ with the tools that will read it
+    /// Check deploy/ with the tools that consume it
     Deploy(deploy::Args),
 }
 

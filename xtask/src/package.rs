@@ -1,8 +1,8 @@
-//! `cargo xtask package`: a .deb and an .rpm of the static binary, with unit, configuration, manual
-//! pages and completions, and the list of everything that went into it (CycloneDX).
+//! `cargo xtask package`: a .deb and an .rpm of the static binary, with unit, configuration, man
+//! pages and completions, and its SBOM (CycloneDX).
 //!
-//! The tools are cargo's own kind, fetched once into a folder beside cargo's other output. What goes
-//! where is written in `agent/Cargo.toml`, in the tables that the tools read.
+//! The tools are cargo subcommands, installed once into the target folder. The contents of the
+//! packages are listed in `agent/Cargo.toml`, in the tables of these tools.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::image;
 const TOOLS: [(&str, &str); 3] =
     [("cargo-deb", "3.8.0"), ("cargo-generate-rpm", "0.21.1"), ("cargo-cyclonedx", "0.5.9")];
 
-/// Where each shell looks for completions, in the folder that is packed.
+/// Where each shell looks for completions, in the packaged folder.
 const COMPLETIONS: [(&str, &str); 3] =
     [("bash", "portolan.bash"), ("zsh", "_portolan"), ("fish", "portolan.fish")];
 
@@ -28,7 +28,7 @@ pub struct Args {
     debug: bool,
 }
 
-/// What was made.
+/// The packages that were built.
 pub struct Packages {
     pub deb: PathBuf,
     pub rpm: PathBuf,
@@ -45,7 +45,7 @@ pub fn package(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Makes them in `target/package`, from what the binary prints.
+/// Generates them in `target/package`, with the binary's own commands.
 pub fn packages(debug: bool) -> Result<Packages> {
     let tools = tools()?;
     let binary = image::static_binary(debug)?;
@@ -81,7 +81,8 @@ pub fn packages(debug: bool) -> Result<Packages> {
     Ok(made)
 }
 
-/// Lists what is linked. The tool writes beside each package's manifest; only the agent's is shipped.
+/// Lists the linked crates. The tool writes beside each package's manifest; only the agent's is
+/// shipped.
 fn bill(tool: &mut Command, out: &Path) -> Result<()> {
     const NAME: &str = "portolan-bill";
     tool.args(["--format", "json", "--no-build-deps", "--spec-version", "1.5"]);

@@ -1,10 +1,10 @@
-//! The known name nearest to a misspelt one.
+//! The known name that is most similar to a misspelt one.
 
-/// The candidate nearest to `name`, if one is near enough to be meant.
+/// The most similar candidate, if it is similar enough.
 pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
     let (distance, candidate) =
         candidates.map(|candidate| (distance(name, candidate), candidate)).min()?;
-    // A third of the letters may be wrong; with more it is another word.
+    // At most a third of the letters may differ.
     (distance * 3 <= name.chars().count()).then(|| candidate.to_owned())
 }
 
@@ -13,7 +13,7 @@ pub(super) fn suggestion(near: Option<&str>) -> String {
     near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
 }
 
-/// How many letters must be inserted, deleted or replaced to turn `a` into `b` (Levenshtein).
+/// Edit distance of `a` and `b` (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     // One row of the table: distances from the letters of `a` so far to each prefix of `b`.

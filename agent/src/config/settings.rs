@@ -1,5 +1,5 @@
-//! The table of settings: one row each, the single source of keys, flags, variables and help.
-//! Long because it is that one table.
+//! The table of settings: one row each, the single source of keys, flags, variables and help. Long
+//! because it is one table.
 
 use super::names;
 use super::otlp;
@@ -8,13 +8,13 @@ use super::{Config, Keep, LogFormat, LogLevel, Seccomp};
 use model::duration;
 use model::reservations::Environment;
 
-/// What every environment variable begins with.
+/// The prefix of every environment variable.
 pub const ENV_PREFIX: &str = "PORTOLAN_";
 
 /// The variable that names the file.
 pub const ENV_CONFIG: &str = "PORTOLAN_CONFIG";
 
-/// One thing an operator can choose.
+/// One setting.
 #[derive(Debug)]
 pub struct Setting {
     /// The key in the file, dotted.
@@ -25,18 +25,18 @@ pub struct Setting {
     pub help: &'static str,
     /// Checks a value and stores it; the error completes "`key` …".
     pub set: fn(&mut Config, &Given) -> Result<(), String>,
-    /// The effective value as a TOML literal; if there is none, what that means.
+    /// The effective value as a TOML literal, or the meaning of an unset value.
     pub show: fn(&Config) -> Result<String, &'static str>,
 }
 
 /// How a setting is given on the command line.
 #[derive(Clone, Copy, Debug)]
 pub enum Flag {
-    /// `--name VALUE`: the name, and what VALUE is called.
+    /// `--name VALUE`: the name, and the placeholder of the value.
     Value(&'static str, &'static str),
-    /// `--name` turns it on.
+    /// `--name` enables it.
     On(&'static str),
-    /// `--name` turns it off: the name, and the sentence that says what turning it off does.
+    /// `--name` disables it: the name, and the help of that flag.
     Off(&'static str, &'static str),
 }
 
@@ -417,7 +417,7 @@ pub struct Renamed {
     pub key: &'static str,
     /// Its old flag.
     pub flag: &'static str,
-    /// The keys that it is called by now.
+    /// The keys that replace it.
     pub new: &'static [&'static str],
 }
 

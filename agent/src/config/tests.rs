@@ -1,4 +1,4 @@
-//! Files, variables and flags: what is taken, what is refused and with which words.
+//! Files, variables and flags: valid ones, and the errors of invalid ones.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! Every answer of every route, compared with a file in the repository: what a change does to the
-//! API is seen in its diff, and a route without a golden answer fails.
+//! The response of every route, compared with a file in the repository: a change of the API shows
+//! in its diff, and a route without a golden response fails.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -62,7 +62,7 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
     ]
 }
 
-/// The fixture, with what it lacks: a port in use, a conflict, an edge through a virtual service.
+/// The fixture plus a port in use, a conflict, and an edge through a virtual service.
 fn snapshot() -> Snapshot {
     let mut snapshot = fixture::snapshot();
     let postgres = Service::new("postgres", Source::Process);
@@ -81,7 +81,7 @@ fn snapshot() -> Snapshot {
         v6_only: false,
         netns: host,
         state: PortState::Listening,
-        // No process has this number, so the answer does not depend on the host.
+        // No process has this pid, so the response does not depend on the host.
         holder: party(&postgres, 0, "postgres"),
         uid: 104,
         since_seconds: Some(1_700_000_000.25),
@@ -117,7 +117,7 @@ fn snapshot() -> Snapshot {
     snapshot
 }
 
-/// The control socket's router, which answers everything that the network's does.
+/// The control socket's router, which serves the network's routes too.
 fn router(directory: &Path) -> Router {
     let (source, mut wanted) = channel();
     let shown = Arc::new(snapshot());
@@ -185,7 +185,7 @@ async fn every_answer_is_the_golden_one() {
         let (status, mut answer) = ask(&router, &method, path, &body).await;
         assert_eq!(status, StatusCode::OK, "{method} {path}: {answer}");
         if path == "/api/v1/ports/free" {
-            // Which port is free is a matter of the host.
+            // Free ports depend on the host.
             let ports = answer["ports"].as_array().expect("ports");
             assert_eq!(ports.len(), 1, "{answer}");
             answer["ports"] = json!([18_432]);
@@ -209,7 +209,7 @@ async fn every_route_is_in_the_openapi_document_and_every_operation_is_a_route()
         described.map(|operation| (operation.method.to_owned(), operation.path)).collect();
     let asked = requests().into_iter().map(|(method, path, _)| (method.to_string(), path));
     assert_eq!(described, asked.collect());
-    // What only the control socket serves is a change, and the reverse.
+    // Routes that only the control socket serves are changes, and the reverse.
     for operation in OPERATIONS {
         let expected =
             if operation.method == "GET" { Access::Network } else { Access::ControlSocket };

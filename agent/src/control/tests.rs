@@ -24,7 +24,7 @@ fn groups(caller: &UnixStream) -> Vec<u32> {
     linux::peer::groups(caller).unwrap_or_default()
 }
 
-/// A socket that is served on a thread of its own; the directory and what stops it.
+/// A socket that is served on a thread of its own, its directory and its shutdown.
 struct Served {
     directory: tempfile::TempDir,
     _stop: watch::Sender<()>,

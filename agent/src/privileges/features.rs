@@ -1,7 +1,7 @@
-//! The table: which feature needs which capability, when, why, and what is lost without it.
+//! The table: which feature needs which capability, when, why, and what is missing without it.
 //!
-//! `portolan agent --show-privileges`, what the agent drops after its start, the error of an agent
-//! that has too little, and the check of the manifests in `deploy/` all come from here.
+//! `portolan agent --show-privileges`, the capabilities dropped after startup, the error of an
+//! agent with too few, and the check of the manifests in `deploy/` all use it.
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use linux::capability::Capability;
 pub struct Feature {
     /// Its name, as in the documentation.
     pub name: &'static str,
-    /// Whether this configuration wants it.
+    /// Whether the configuration enables it.
     pub wanted: fn(&Config) -> bool,
     /// The capabilities that it needs.
     pub needs: &'static [Need],
@@ -29,7 +29,7 @@ pub struct Need {
     pub span: Span,
     /// On which hosts.
     pub on: fn(&Host) -> bool,
-    /// Which check of the kernel asks for it.
+    /// The kernel check that requires it.
     pub why: &'static str,
     /// What is missing without it.
     pub lost_without: Lost,
@@ -56,9 +56,9 @@ pub enum Lost {
 
 const EVERYWHERE: fn(&Host) -> bool = |_| true;
 
-/// Whether something is attached after the start: to a cgroup, or to a function of a program file
-/// (`kernel/attacher.rs`). No setting asks for it yet; one that does is looked at here, and the
-/// capabilities and system calls that it takes are kept.
+/// Whether something is attached after startup, to a cgroup or to a function of an executable
+/// (`loader/attacher.rs`). No setting does so yet; one that does is evaluated here, and its
+/// capabilities and system calls are kept.
 pub fn attaches_later(_config: &Config) -> bool {
     false
 }

@@ -1,9 +1,9 @@
-//! The capabilities of the agent, and which of them it drops after the start.
+//! The capabilities of the agent, and which of them it drops after startup.
 //!
 //! [`features`] is the table: feature → capability, for how long, why. [`Privileges::of`] evaluates
 //! it for the configuration, the host and the capabilities of the process; [`check`] refuses to
-//! start with too few; [`Privileges::give_up`] drops the rest after the start, for all threads and
-//! for good: `no_new_privs` and the system call filter of [`seccomp`].
+//! start with too few; [`Privileges::give_up`] drops the others after startup, for all threads and
+//! irrevocably: `no_new_privs` and the system call filter of [`seccomp`].
 
 pub mod features;
 pub mod host;
@@ -32,15 +32,15 @@ pub struct TooLittle(Vec<Capability>);
 /// The table, for one configuration, host and process.
 #[derive(Debug)]
 pub struct Privileges {
-    /// What enabled features need, one entry for each need.
+    /// Needs of the enabled features, one entry each.
     pub uses: Vec<Use>,
-    /// What the process was given.
+    /// The capabilities of the process at startup.
     pub given: CapabilitySet,
-    /// What it keeps after the start.
+    /// The capabilities kept after startup.
     pub kept: CapabilitySet,
 }
 
-/// One need of a feature that is wanted.
+/// One need of an enabled feature.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Use {
     /// The feature.
@@ -49,9 +49,9 @@ pub struct Use {
     pub capability: Capability,
     /// For how long.
     pub needed: Span,
-    /// What gives it here: the capability, or one that stands in for it.
+    /// The granting capability of this process: the needed one, or one that includes it.
     pub given_by: Option<Capability>,
-    /// Which check of the kernel asks for it.
+    /// The kernel check that requires it.
     pub why: &'static str,
     /// What is missing without it.
     pub lost_without: &'static str,
@@ -92,7 +92,7 @@ impl Privileges {
         let kept = match config.privileges {
             Keep::All => given,
             Keep::Needed => lasting.filter_map(|one| one.given_by).collect(),
-            // Without those the agent could not read its own tables.
+            // Without these the agent could not read its own tables.
             Keep::None => {
                 lasting.filter(|one| one.required).filter_map(|one| one.given_by).collect()
             }
@@ -100,7 +100,7 @@ impl Privileges {
         Self { uses, given, kept }
     }
 
-    /// What will be missing because a capability is, or is given up: what, why.
+    /// What is missing for want of a capability, or because it is dropped: what, why.
     pub fn losses(&self) -> Vec<(&'static str, String)> {
         let mut losses = Vec::new();
         for one in &self.uses {
@@ -117,8 +117,8 @@ impl Privileges {
         losses
     }
 
-    /// Drops what is not needed any more. Threads that start later inherit the reduced set; a
-    /// running thread would keep its own, so there must be no other.
+    /// Drops the capabilities that are no longer needed. Threads that start later inherit the
+    /// reduced set; a running thread would keep its own, so there must be no other.
     pub fn give_up(&self, config: &Config) -> anyhow::Result<()> {
         let list = || other_threads().context("listing the threads of this process");
         let mut others = list()?;

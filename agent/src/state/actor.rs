@@ -1,7 +1,7 @@
 //! The state actor: one thread that owns the agent's state and is its only writer.
 //!
-//! A caller sends a job and waits for its answer. Jobs run one after the other, so no two callers
-//! get the same port. Every change is written to disk first and then published to readers.
+//! A caller sends a job and waits for the result. Jobs run in order, so no two callers get the same
+//! port. Every change is written to disk first and then published to readers.
 
 use std::io;
 use std::sync::Arc;
@@ -31,11 +31,12 @@ use model::reservations::{Environment, Origin, Reservation};
 use server::Caller;
 use server::convert::{ToApi as _, ToModel, whole_seconds};
 
-/// A caller gets an answer within this time.
+/// Timeout of a job.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Jobs waiting at most.
 const WAITING: usize = 64;
-/// How long no other caller gets a port that was handed out without a reservation, seconds.
+/// How long a port that was handed out without a reservation is withheld from other callers,
+/// seconds.
 const HANDED_OUT: u64 = 60;
 /// Ports handed out and not reserved, at most.
 const MOST_HANDED_OUT: usize = 4096;
@@ -51,13 +52,13 @@ pub struct StateActor {
     host: Option<u32>,
     /// Why binds cannot be denied on this host, if so.
     unenforceable: Option<String>,
-    /// What looks into namespaces.
+    /// Inspects namespaces.
     probes: Probes,
     /// (network namespace, port) → when it may be handed out again.
     handed_out: HashMap<(Option<u32>, Port), u64>,
 }
 
-/// What callers and readers hold.
+/// The handle of callers and readers.
 #[derive(Clone, Debug)]
 pub struct StateHandle {
     jobs: mpsc::Sender<Job>,
@@ -215,7 +216,7 @@ impl StateActor {
         })
     }
 
-    /// Holds chosen ports back from other callers for a moment; returns until when.
+    /// Withholds the chosen ports from other callers for a minute; returns until when.
     fn lend(&mut self, netns: Option<u32>, ports: &[Port], now: u64) -> Result<u64, Failure> {
         if self.handed_out.len() + ports.len() > MOST_HANDED_OUT {
             return Err(Failure::Unable(format!(
@@ -249,7 +250,7 @@ impl StateActor {
         Ok(shown(&removed))
     }
 
-    /// Changes the state: on disk first, so that a restart finds what was answered.
+    /// Changes the state: on disk first, so that a restart finds what was confirmed.
     fn change<T>(
         &mut self,
         change: impl FnOnce(&mut Book) -> Result<T, Failure>,
@@ -299,7 +300,7 @@ impl StateActor {
         self.probes.ask(Kind::FreePorts, look).wait().map_err(|error| unable(error.to_string()))
     }
 
-    /// The network namespace that a request is about.
+    /// The network namespace of a request.
     fn place(&self, caller: Caller, netns: Option<u32>) -> Result<Arc<Namespace>, Failure> {
         let open = move || match netns {
             Some(HOST_NETNS) => namespaces::host().map(Some),
@@ -349,14 +350,14 @@ fn now() -> u64 {
 // === impl StateHandle ===
 
 impl StateHandle {
-    /// Sends a job and waits for its answer.
+    /// Sends a job and waits for its result.
     pub async fn ask<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut StateActor) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |state| {
-            // Who has gone meanwhile needs no answer; the job is done all the same.
+            // The caller may be gone; the job is done all the same.
             let _ = reply.send(job(state));
         });
         let stopping = || Failure::Unable("the agent is stopping".to_owned());
@@ -372,7 +373,7 @@ impl StateHandle {
         })
     }
 
-    /// What was written last.
+    /// The last published state.
     pub fn book(&self) -> Arc<Book> {
         Arc::clone(&self.book.borrow())
     }
@@ -429,7 +430,7 @@ mod tests {
         all.dedup();
         assert_eq!(all.len(), 60);
         assert_eq!(state.book().reservations.len(), 30);
-        // The reservations are on disk; the others were only handed out.
+        // The reservations are on disk; the other ports were only handed out.
         drop(state);
         let reopened = loop {
             let (file, book, _) = StateFile::open(directory.path());

@@ -1,4 +1,4 @@
-//! The state file's text: JSON, with a version, every entry checked when it is read.
+//! The text of the state file: JSON with a version, every entry validated.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,12 +31,12 @@ pub enum Broken {
     Entry {
         /// `reservations[3]`
         place: String,
-        /// What is wrong with it.
+        /// The error.
         problem: String,
     },
 }
 
-/// What the text says, and what of it no longer holds.
+/// The content of the file, and the number of outdated entries.
 #[derive(Debug)]
 pub struct Read {
     /// The book.
@@ -100,7 +100,7 @@ pub fn read(text: &str, boot: &str) -> Result<Read, Broken> {
             read.outdated += 1;
             continue;
         }
-        // At time 0 nothing is over yet: the caller, which knows the time, removes what has expired.
+        // At time 0 nothing has expired: the caller, which knows the time, removes expired entries.
         let reserved = read.book.reservations.reserve(reservation, 0);
         reserved.map_err(|refused| broken(refused.to_string()))?;
     }

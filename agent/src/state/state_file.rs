@@ -1,5 +1,5 @@
-//! The state file: replaced atomically, so that a crash at any moment leaves the old text or the
-//! new one; never overwritten while it cannot be read.
+//! The state file: replaced atomically, so that a crash leaves the old text or the new one; never
+//! overwritten while it cannot be read.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
@@ -11,9 +11,9 @@ use model::book::Book;
 
 /// The file in the state directory.
 const NAME: &str = "state.json";
-/// The new text while it is written; what a crash left there is discarded.
+/// The new text while it is written; remains of a crash are discarded.
 const NEW: &str = "state.json.new";
-/// A file that could not be read, kept for the operator to fix.
+/// An unreadable file, kept for the operator to fix.
 const BROKEN: &str = "state.json.broken";
 /// Locked by the agent that may write.
 const LOCK: &str = "lock";
@@ -31,7 +31,7 @@ pub struct StateFile {
     closed: Option<String>,
 }
 
-/// A moment between two steps of replacing the file.
+/// A point between two steps of replacing the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Create,
@@ -43,8 +43,8 @@ enum Step {
 }
 
 impl StateFile {
-    /// Opens a state directory and reads its file. The reason why it cannot be written is in
-    /// [`StateFile::closed`]; the agent runs nevertheless. Warnings are for the log.
+    /// Opens a state directory and reads its file. If it cannot be written the reason is in
+    /// [`StateFile::closed`], and the agent runs nevertheless. Warnings are for the log.
     pub fn open(directory: &Path) -> (Self, Book, Vec<String>) {
         let mut state_file =
             Self { directory: directory.to_owned(), boot: boot_id(), lock: None, closed: None };
@@ -117,7 +117,7 @@ impl StateFile {
         Ok(())
     }
 
-    /// What the file says; without a file, nothing.
+    /// The content of the file; empty without a file.
     fn read(&self, warnings: &mut Vec<String>) -> Result<Book, String> {
         let path = self.directory.join(NAME);
         let aside = self.directory.join(BROKEN);
@@ -169,7 +169,7 @@ impl StateFile {
         }
     }
 
-    /// Writes beside, syncs, renames, syncs: at every moment the name leads to a whole text.
+    /// Writes beside, syncs, renames, syncs, so that the name always refers to a complete text.
     /// `before` is called before each step, so that tests can crash there.
     fn replace(&self, bytes: &[u8], mut before: impl FnMut(Step)) -> io::Result<()> {
         let new = self.directory.join(NEW);

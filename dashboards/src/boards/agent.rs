@@ -1,4 +1,4 @@
-//! Agent: what does it cost, what does it drop, what does it not see?
+//! Agent: its cost, its losses, and what it does not observe.
 
 use super::super::board::{Board, Row};
 use super::super::limits::Limits;
@@ -116,7 +116,7 @@ fn names() -> Vec<Panel> {
 fn cost() -> Vec<Panel> {
     let rate =
         |metric: &str| format!("sum by (instance) (rate({metric}{{{AGENTS}}}[$__rate_interval]))");
-    // Other programs export these names too: only those that are agents.
+    // Other exporters use these names too: select only agents.
     let ours = |expr: &str| format!("{expr} and on (instance) portolan_build_info{{{AGENTS}}}");
     vec![
         Panel::lines("CPU", "Share of one CPU: the agent process, the part of it that reads the kernel tables, and the kernel programs (with --run-stats).", Unit::Ratio, 6)

@@ -1,8 +1,8 @@
-//! `cargo xtask deploy`: proves that what lies in `deploy/` fits the agent, the chart, and the tools
-//! that will read it.
+//! `cargo xtask deploy`: checks that `deploy/` matches the agent, the chart, and the tools that
+//! consume it.
 //!
 //! The rendered manifests must be the chart's output, the capabilities everywhere those that the
-//! agent asks for, and the schemas of Kubernetes, systemd and Docker must accept all of it.
+//! agent requires, and the schemas of Kubernetes, systemd and Docker must accept all of it.
 
 mod tools;
 
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use tools::Tools;
 
-/// Where the agent may be in `systemd-analyze security`: 0 is locked up, 10 is open.
+/// Maximum exposure in `systemd-analyze security`: 0 is locked up, 10 is open.
 const HIGHEST_EXPOSURE: f64 = 3.0;
 
 const CHART: &str = "deploy/helm/portolan";
@@ -103,7 +103,7 @@ fn template(tools: &Tools, set: &[&str]) -> Result<String> {
 fn lint(tools: &Tools) -> Result<()> {
     let mut helm = Command::new(&tools.helm);
     shell::quiet(helm.args(["lint", "--strict", CHART]).current_dir(tree::root()))?;
-    // The schema of the values refuses what is misspelt.
+    // The schema of the values rejects misspelt keys.
     if template(tools, &["web.prot=1"]).is_ok() {
         bail!("values.schema.json lets an unknown value pass");
     }
@@ -188,7 +188,7 @@ fn in_list(text: &str, key: &str) -> Vec<String> {
     sorted(line.trim().trim_matches(['[', ']']).split(", ").map(str::to_owned))
 }
 
-/// What follows `AmbientCapabilities=`.
+/// The value of `AmbientCapabilities=`.
 fn in_unit(text: &str) -> Vec<String> {
     let line = text.lines().find_map(|line| line.strip_prefix("AmbientCapabilities="));
     sorted(line.unwrap_or_default().split(' ').map(|name| name.replacen("CAP_", "", 1)))

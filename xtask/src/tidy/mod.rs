@@ -1,7 +1,7 @@
-//! `cargo xtask tidy`: the rules of the house that no compiler knows.
+//! `cargo xtask tidy`: rules of this repository that the compiler does not check.
 //!
 //! Every rule is a function from the sources to findings, in one file with its data on top; a
-//! finding names the place and what to do about it.
+//! finding has the place and the fix.
 
 mod hooks;
 mod metrics;
@@ -19,7 +19,7 @@ use portolan_kit::tree;
 #[derive(Default)]
 struct Sources(BTreeMap<String, String>);
 
-/// What breaks a rule, and how to fix it.
+/// A violation of a rule, and its fix.
 #[derive(Debug, PartialEq, Eq)]
 struct Finding {
     path: String,
@@ -114,7 +114,7 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines_before_tests(text).filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
-/// Where `word` stands in `line` as a word of its own.
+/// The position of `word` in `line` as a whole word.
 fn word_at(line: &str, word: &str) -> Option<usize> {
     let part_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     line.match_indices(word).map(|(at, _)| at).find(|&at| {

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::{Kind, Protocol, Role, Source, Timestamp};
 
-/// Who talks to whom.
+/// Clients, servers and the traffic between them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Edges {
     /// When the numbers were read.
@@ -24,7 +24,7 @@ pub struct Edge {
     pub client: String,
     /// The namespace in which that name is unique; empty on a plain host.
     pub client_namespace: String,
-    /// What the client is.
+    /// Kind of the client.
     pub client_kind: Kind,
     /// How the client's name was found.
     pub client_source: Source,
@@ -32,7 +32,7 @@ pub struct Edge {
     pub server: String,
     /// The namespace in which that name is unique; empty on a plain host.
     pub server_namespace: String,
-    /// What the server is.
+    /// Kind of the server.
     pub server_kind: Kind,
     /// How the server's name was found.
     pub server_source: Source,
@@ -45,7 +45,7 @@ pub struct Edge {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub virtual_service_namespace: Option<String>,
-    /// The server's port; 0 on rows that took what found no row of its own.
+    /// The server's port; 0 on overflow rows.
     pub port: u16,
     /// Which side counted.
     pub role: Role,
@@ -125,6 +125,6 @@ pub struct Listener {
     pub netns: u32,
     /// Connections that wait to be accepted.
     pub backlog: u32,
-    /// How many may wait.
+    /// Backlog limit: how many connections may wait.
     pub max_backlog: u32,
 }

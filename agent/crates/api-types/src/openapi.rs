@@ -1,7 +1,7 @@
-//! Every operation of the API, and the OpenAPI document of them.
+//! Every operation of the API, and the OpenAPI document.
 //!
-//! Schemas come from the types themselves; what no type says (paths, parameters, what is served
-//! where) is the table [`OPERATIONS`]. The server's routes are compared with it in a test.
+//! Schemas are derived from the types; paths, parameters and sockets are in the table
+//! [`OPERATIONS`]. A test compares the server's routes with it.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ pub struct Operation {
     pub method: &'static str,
     /// The path.
     pub path: &'static str,
-    /// Where it is served.
+    /// The socket that serves it.
     pub access: Access,
     /// Its name in generated clients.
     id: &'static str,
@@ -63,11 +63,11 @@ struct Shape {
     collect: fn(&mut Vec<(String, RefOr<Schema>)>),
 }
 
-/// What an operation answers.
+/// The response of an operation.
 #[derive(Clone, Copy, Debug)]
 enum Answer {
     Json(Shape),
-    /// Only the media type is known.
+    /// Only the media type is described.
     Media(&'static str),
 }
 

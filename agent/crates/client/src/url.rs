@@ -16,7 +16,7 @@ pub(crate) struct Url {
     /// Without the brackets of an IPv6 address.
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// What comes before the agent's own paths, without a slash at the end.
+    /// The path before the agent's own paths, without a slash at the end.
     pub(crate) prefix: String,
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for Url {
     }
 }
 
-/// A URL for a message: it may be in a log by tomorrow.
+/// A URL for messages, without secrets, because it may be logged.
 fn without_password(text: &str) -> String {
     match text.rsplit_once('@') {
         Some((before, host)) => {

@@ -60,7 +60,7 @@ fn named(name: &str, source: Source, stable: bool) -> (String, Source, bool) {
 fn the_surest_source_wins() {
     let mut host = Host::new(&["cgroup:/special* -> decided", "label:app=none -> x"]);
     host.tell("web", true);
-    // All of them at once: the tree is not walked again at the same moment.
+    // All of them at once: the tree is not walked a second time within the pause.
     let container = format!("docker/{ID}");
     for path in ["special/here", &container, "system.slice/front.service", "elsewhere"] {
         host.row("", path);
@@ -87,7 +87,7 @@ fn a_container_is_awaited_if_somebody_may_tell_of_it_and_found_at_once_when_told
     assert_eq!(host.name(&row, 1), named("0123456789ab", Source::Container, false));
     host.tell("web", true);
     assert_eq!(host.name(&row, 2), named("web", Source::Docker, true));
-    // Renamed, then gone: the name it had last stays.
+    // Renamed, then removed: the last name stays.
     host.tell("web-old", true);
     assert_eq!(host.name(&row, 3), named("web-old", Source::Docker, true));
     host.names.set_inventories(Vec::new(), true);
@@ -100,7 +100,7 @@ fn without_a_runtime_a_container_is_called_by_its_id_for_good() {
     let row = host.row("nginx", &format!("docker/{ID}"));
     assert_eq!(host.name(&row, 0), named("0123456789ab", Source::Container, true));
     assert!(!host.names.take_missing());
-    // One that appears later is heard all the same.
+    // A source that appears later is used too.
     host.tell("web", true);
     assert_eq!(host.name(&row, 1), named("web", Source::Docker, true));
 }
@@ -162,12 +162,12 @@ fn an_existing_interpreter_is_named_by_what_it_runs() {
         println!("SKIPPED: no python3");
         return;
     };
-    // It says where it listens once it does.
+    // The owner has a name once it listens.
     let mut line = String::new();
     let read = BufReader::new(server.stdout.take().unwrap()).read_line(&mut line);
     let survey = linux::survey();
     let listener = survey.sockets.iter().find(|socket| socket.known.tgid == server.id());
-    // What the kernel half makes of a seed: a row without arguments.
+    // What bootstrap writes: a row without arguments.
     let mut row = OwnerRow::zeroed();
     row.key = listener.map_or(row.key, |socket| socket.known.owner);
     row.tgid = server.id();

@@ -1,7 +1,7 @@
 //! Translated connections of a network namespace, from the kernel's connection tracking.
 //!
-//! One dump over nfnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h), which the kernel
-//! narrows to entries whose destination was translated; kernels that cannot, list all of them.
+//! One dump over nfnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h). The kernel filters
+//! for entries whose destination was translated; kernels without that filter list all of them.
 
 use std::fs;
 
@@ -29,12 +29,12 @@ const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// `struct nfgenmsg`, which precedes the attributes.
 const HEADER: usize = 4;
 
-/// A destination NAT: the original destination, and the backend that answers for it.
+/// A destination NAT: the original destination and the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Translation {
     /// The address and port that the client connected to.
     pub original: (Address, u16),
-    /// The address and port that answers.
+    /// The address and port of the backend.
     pub backend: (Address, u16),
 }
 
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn the_kernel_understands_the_request() {
-        // Without privilege or without the module it says so; it must not call it malformed.
+        // Without privileges or without the module the error says so, and is not `Malformed`.
         match translations(10) {
             Ok(found) => assert!(found.len() <= 10),
             Err(error) => assert!(!error.to_string().contains("Invalid"), "{error}"),

@@ -1,7 +1,7 @@
 //! The TCP and UDP sockets of a network namespace, listed through `sock_diag` (man 7).
 //!
 //! One dump per address family. The kernel gives every socket it shows a cookie
-//! (`sock_diag_save_cookie`, net/core/sock_diag.c), which is how the kernel half knows it again.
+//! (`sock_diag_save_cookie`, net/core/sock_diag.c), by which the kernel half identifies it.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -21,7 +21,7 @@ use netlink_packet_sock_diag::{IPPROTO_TCP, IPPROTO_UDP, SOCK_DIAG_BY_FAMILY, So
 pub const SYN_RECV: u8 = 3;
 /// A SYN is out.
 pub const SYN_SENT: u8 = 2;
-/// Only the address pair is kept for a while; no socket any more.
+/// The kernel keeps only the pair of addresses for a while; the socket is gone.
 pub const TIME_WAIT: u8 = 6;
 /// Bound or never used, not connected.
 pub const CLOSE: u8 = 7;
@@ -30,9 +30,9 @@ pub const LISTEN: u8 = 10;
 
 /// One dump's datagrams are at most 32 KiB (`netlink_dump`, net/netlink/af_netlink.c).
 pub(super) const BUFFER: usize = 256 * 1024;
-/// How much may wait to be read; the kernel stops a dump that finds no room and goes on later.
+/// Size of the receive buffer; the kernel pauses a dump that finds no room.
 const RECEIVE_BUFFER: libc::c_int = 4 * 1024 * 1024;
-/// Sockets appeared or vanished while the kernel looked: then the answer may have a gap.
+/// Sockets appeared or vanished during the dump, so it may be incomplete.
 const ATTEMPTS: u32 = 3;
 const PATIENCE_SECONDS: libc::time_t = 5;
 
@@ -42,7 +42,7 @@ pub(super) const NLMSG_DONE: u16 = 3;
 pub(super) const NLMSG_OVERRUN: u16 = 4;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const INET_DIAG_SKV6ONLY: u16 = 11;
-/// `struct inet_diag_msg`: what precedes the attributes.
+/// Size of `struct inet_diag_msg`, which precedes the attributes.
 const RESPONSE_HEADER: usize = 72;
 
 /// A bound TCP socket that does not listen, as sock_diag reports it (Linux 6.8 and later).
@@ -60,7 +60,7 @@ pub struct SocketEntry {
     pub protocol: u8,
     /// State as in include/net/tcp_states.h.
     pub state: u8,
-    /// The device it is bound to, 0 = none.
+    /// Interface index it is bound to, 0 = none.
     pub device: u32,
     /// Address family: 2 = AF_INET, 10 = AF_INET6.
     pub family: u8,
@@ -78,14 +78,14 @@ pub struct SocketEntry {
     pub uid: u32,
 }
 
-/// What a namespace answered.
+/// The sockets of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dump {
     /// The sockets, IPv4 first.
     pub entries: Vec<SocketEntry>,
     /// Messages that made no sense and were left out.
     pub unreadable: u32,
-    /// Every attempt was disturbed: a socket may be missing.
+    /// Every attempt was interrupted: a socket may be missing.
     pub interrupted: bool,
 }
 
@@ -98,7 +98,7 @@ pub enum DiagError {
     /// The kernel refused; ENOENT means that it was built without `tcp_diag`.
     #[error("the kernel refused the list: {0}")]
     Refused(io::Error),
-    /// The answer was cut or lost on its way.
+    /// The response was truncated or lost.
     #[error("the kernel's answer was cut short")]
     Truncated,
 }
@@ -139,7 +139,7 @@ fn dump_of(protocol: u8, states: &StateFlags) -> Result<Dump, DiagError> {
     Ok(answer)
 }
 
-/// Sends one request and reads its whole answer.
+/// Sends one request and reads the complete response.
 fn ask(socket: &OwnedFd, request: &[u8], protocol: u8, sequence: u32) -> Result<Dump, DiagError> {
     send(socket, request)?;
     let mut answer = Dump::default();
@@ -254,7 +254,7 @@ pub(super) fn open(protocol: libc::c_int) -> io::Result<OwnedFd> {
     }
     // SAFETY: the descriptor is new and has no other owner.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    // A small buffer only makes it slower, so neither of these may fail the dump.
+    // A small buffer is only slower, so failures are ignored.
     let _ = set(&socket, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER)
         .or_else(|_| set(&socket, libc::SO_RCVBUF, &RECEIVE_BUFFER));
     set(&socket, libc::SO_RCVTIMEO, &libc::timeval { tv_sec: PATIENCE_SECONDS, tv_usec: 0 })?;

@@ -12,7 +12,7 @@ use super::holders::{self, Holder};
 use super::namespaces::{self, Namespace};
 use super::{Problem, addresses, ephemeral};
 
-/// What exists on this host.
+/// Sockets, namespaces and addresses of this host.
 #[derive(Debug, Default)]
 pub struct Survey {
     /// Every network namespace that could be found, the agent's own first.
@@ -21,9 +21,9 @@ pub struct Survey {
     pub addresses: Vec<(u32, Address)>,
     /// TCP sockets that are connected, connecting or listening, and UDP sockets with a port.
     pub sockets: Vec<Socket>,
-    /// (network namespace inode, what is in use of its ephemeral ports).
+    /// (network namespace inode, usage of its ephemeral ports).
     pub ephemeral: Vec<(u32, Ephemeral)>,
-    /// What could not be read.
+    /// What could not be read, with the consequence.
     pub problems: Vec<Problem>,
 }
 
@@ -32,13 +32,13 @@ pub struct Survey {
 pub struct Socket {
     /// Inode of its network namespace.
     pub netns: u32,
-    /// What the kernel says of it; its cookie is the key of what is known.
+    /// The kernel's entry; its cookie is the key.
     pub entry: SocketEntry,
-    /// What the kernel half must know of it.
+    /// What the kernel half needs to adopt it.
     pub known: Preexisting,
 }
 
-/// Looks at every namespace. 10 000 sockets and 2 000 processes took 150 ms, two thirds of it
+/// Surveys every namespace. 10 000 sockets and 2 000 processes took 150 ms, two thirds of it
 /// reading the links in /proc/PID/fd.
 pub fn survey() -> Survey {
     let (namespaces, problems) = namespaces::all();
@@ -56,9 +56,9 @@ pub fn survey() -> Survey {
     survey
 }
 
-/// Only where the namespaces are, which addresses they have and how many of their ephemeral ports
-/// are in use; cheap enough to repeat. One that cannot be entered shows its addresses through its
-/// processes, or keeps those that were `known` of it.
+/// Only namespaces, their addresses and the usage of their ephemeral ports; cheap enough to repeat.
+/// The addresses of a namespace that cannot be entered are read through its processes, or taken
+/// from `known`.
 pub fn places(known: &[(u32, Address)]) -> Survey {
     let (namespaces, problems) = namespaces::all();
     let mut survey = Survey { problems, ..Survey::default() };
@@ -144,7 +144,7 @@ fn decide(entries: &[(u32, SocketEntry)], holders: &HashMap<u32, Holder>) -> Vec
             diag::LISTEN => (ROLE_LISTENER, own),
             diag::SYN_SENT => (ROLE_CLIENT, own),
             diag::TIME_WAIT | diag::CLOSE | diag::BOUND_INACTIVE => return None,
-            // Half a handshake: what comes of it is born as a child of its listener.
+            // A handshake in progress: it will become a child of its listener.
             diag::SYN_RECV if entry.inode == 0 => return None,
             _ => match accepting(&entry, own, listeners.get(&(netns, entry.local_port))) {
                 Some(listener) => (ROLE_SERVER, listener),
@@ -181,7 +181,7 @@ fn accepting(
     Some(if found.1.tgid == 0 { own } else { found.1 })
 }
 
-/// Whether `listener` accepts what comes in for the local address of `entry`.
+/// Whether `listener` accepts connections to the local address of `entry`.
 fn accepts(listener: &SocketEntry, entry: &SocketEntry) -> bool {
     if listener.local == entry.local {
         return true;

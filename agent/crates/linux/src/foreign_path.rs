@@ -26,8 +26,8 @@ use std::path::Path;
 
 use crate::mounts::{self, Mount};
 
-/// How often a path is looked up: the kernel also answers EAGAIN if anything was mounted or
-/// renamed meanwhile, on the whole host.
+/// Attempts to resolve a path: the kernel also returns EAGAIN if anything was mounted or renamed
+/// meanwhile, on the whole host.
 const LOOKUPS: usize = 4;
 
 /// The file system of namespaces.
@@ -38,9 +38,9 @@ pub fn is_namespace(mount: &Mount) -> bool {
     mount.kind == NSFS
 }
 
-/// Opens the namespaces that `wanted`, mounts of process `tgid`, are said to be: each as a file, or
-/// the reason why not, in the same order. Looks for them in the first `limit` bytes of its mount
-/// table. Never waits for the process or for a file system that it mounted.
+/// Opens the namespaces at `wanted`, mounts of process `tgid`: each as a file or the error, in the
+/// same order. Looks for them in the first `limit` bytes of its mount table. Never waits for the
+/// process or for a file system that it mounted.
 pub fn open_namespaces(
     tgid: u32,
     wanted: &[&Mount],
@@ -71,7 +71,7 @@ fn open_root(tgid: u32) -> io::Result<File> {
         .open(format!("/proc/{tgid}/root"))
 }
 
-/// What is at `path` below `root` now, not opened; EAGAIN if that is not cached.
+/// Resolves `path` below `root` without opening it; EAGAIN if it is not cached.
 fn locate(root: &File, path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: zeros are a valid `open_how`.
@@ -130,7 +130,7 @@ mod tests {
         }
     }
 
-    /// Opens on another thread, so that a test fails that would wait for ever.
+    /// Opens on another thread, so that a call that blocks fails the test.
     fn open_at_once(mount: Mount) -> io::Result<File> {
         let (send, receive) = mpsc::channel();
         thread::spawn(move || {

@@ -1,5 +1,5 @@
-//! Local addresses of the network namespace that a process is in, from `/proc/PID/net`: readable
-//! for everybody, so that no capability has to be kept for it.
+//! Local addresses of a process's network namespace, from `/proc/PID/net`: world-readable, so no
+//! capability has to be kept for it.
 
 use std::fs::File;
 use std::io::{self, Read as _};

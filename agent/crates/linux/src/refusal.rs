@@ -1,8 +1,8 @@
 //! Whether the kernel would refuse to connect to an address, and why.
 //!
-//! Found with a datagram socket: its connect(2) looks for a route by the same rules and sends
-//! nothing (`__ip4_datagram_connect`, `__ip6_datagram_connect`). A route that depends on a mark, a
-//! device or an address that the program chose is not found by it.
+//! Tested with a datagram socket: its connect(2) does the same route lookup and sends nothing
+//! (`__ip4_datagram_connect`, `__ip6_datagram_connect`). Routes that depend on a mark, a device or
+//! the program's source address are not considered.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -34,7 +34,7 @@ fn ask(remote: SocketAddr) -> io::Result<i32> {
     if errno != libc::EACCES {
         return Ok(errno);
     }
-    // Forbidden, or an address of all hosts of a network: the latter may be allowed.
+    // EACCES: denied, or a broadcast address; the latter is allowed with SO_BROADCAST.
     let yes: libc::c_int = 1;
     // SAFETY: pointer and size are those of `yes`, which setsockopt only reads.
     unsafe {

@@ -1,4 +1,4 @@
-//! Hooks: which are attached, and what they cost.
+//! Hooks: whether they are attached, and their cost.
 
 use std::fmt;
 

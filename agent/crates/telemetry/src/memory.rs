@@ -1,4 +1,4 @@
-//! The agent's own memory, and what gives way when it runs short.
+//! The agent's own memory, and overflow mode.
 
 use std::fmt;
 

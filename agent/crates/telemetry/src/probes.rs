@@ -1,4 +1,4 @@
-//! Looks into processes, namespaces and sockets: how they ended, and which hang.
+//! Probes of processes, namespaces and sockets: their outcomes, and stuck threads.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Reservations of ports, and who does not keep to them.
+//! Port reservations and their breaches.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -30,7 +30,7 @@ pub(super) struct Row {
 pub(super) struct Rendered {
     /// Everything before the value of the last label, which is `role`.
     head: Arc<str>,
-    /// What it was rendered from.
+    /// The snapshot that it was rendered from.
     edge: Arc<EdgeLabels>,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn rows(edges: &[EdgeView]) -> Vec<Row> {
 // === impl Row ===
 
 impl Row {
-    /// Whether this row counts connections; a listener's counts only what precedes them.
+    /// Whether this row counts connections; a listener's row counts only what precedes them.
     pub(super) fn has_connections(&self) -> bool {
         match self.role {
             Role::Unknown | Role::Client | Role::Server => true,

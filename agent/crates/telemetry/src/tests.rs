@@ -1,4 +1,4 @@
-//! Claims about the whole exposition, on a snapshot made by hand.
+//! Claims about the whole exposition, on a hand-made snapshot.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -279,8 +279,8 @@ fn samples(text: &str) -> Vec<(String, Vec<(String, String)>)> {
 /// Name, labels and value as they are written.
 pub(super) type Valued = (String, Vec<(String, String)>, String);
 
-/// Name, labels and value of every sample. A parser of its own: it is what the escaping is tested
-/// with.
+/// Name, labels and value of every sample. A parser of its own, because it is the reference that
+/// the escaping is tested with.
 pub(super) fn valued(text: &str) -> Vec<Valued> {
     text.split('\n')
         .filter(|line| !line.is_empty() && !line.starts_with('#'))

@@ -21,7 +21,7 @@ pub fn compile() -> Result<PathBuf> {
     Target::Host.agent()
 }
 
-/// What programs are compiled for.
+/// The target of the build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// This machine.
@@ -99,7 +99,7 @@ impl Target {
     }
 }
 
-/// Other flags than the usual build's: in the same folder they would undo each other's work.
+/// A separate target folder: other flags would invalidate the build's objects.
 fn folder() -> Result<PathBuf> {
     Ok(tree::target()?.join("aarch64"))
 }

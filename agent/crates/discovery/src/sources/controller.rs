@@ -1,7 +1,8 @@
 //! Which controller a pod belongs to, from its name and labels alone.
 //!
-//! Runtimes give the labels of a pod, Kubernetes its owner too. Controllers label their pods:
-//! `pod-template-hash` is what a Deployment's ReplicaSet has at the end of its name, and so on.
+//! Runtimes report the labels of a pod, Kubernetes its owner too. Controllers label their pods: the
+//! value of `pod-template-hash` is the suffix of the name of the Deployment's ReplicaSet, and so
+//! on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 
 use super::{ToApi, time};
 
-/// Which ports are wanted; all conditions must hold.
+/// A filter of ports; all conditions must hold.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PortFilter {
     /// This number.
@@ -64,7 +64,7 @@ fn in_use(view: &PortView, snapshot: &Snapshot) -> Port {
     let now = snapshot.taken_seconds.max(0.0) as u64;
     let reservation = snapshot.kept.reservation(view.netns, number, now);
     let mut holder = view.holder.to_api();
-    // The process that bound it may have left the socket to others.
+    // The process that bound it may have passed the socket to others.
     if !std::fs::exists(format!("/proc/{}", holder.pid)).unwrap_or(false) {
         holder.pid = 0;
     }
@@ -251,7 +251,7 @@ mod tests {
         check(PortFilter { port: Some(5432), ..all() }, &[Some("postgres")], &[]);
         check(PortFilter { port: Some(3001), ..all() }, &[None, None], &[3001]);
         check(PortFilter { protocol: Some(Protocol::Udp), ..all() }, &[None], &[]);
-        // A listener is enough, where the kernel half cannot list who has a port.
+        // A listener is enough, where the kernel half cannot list bound sockets.
         snapshot.ports.clear();
         assert_eq!(snapshot.listeners[0].port, 5432);
         let unused = ports(&snapshot, all()).unused_reservations;

@@ -1,4 +1,4 @@
-//! The status: what is observed, what is not, what was lost.
+//! The status: what is observed, what is not, and the losses.
 
 use agent_common::ledger::{CLASS_NAMES, REASON_NAMES};
 use api_types::{

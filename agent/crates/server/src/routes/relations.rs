@@ -20,7 +20,7 @@ pub(super) fn readable() -> [Route; 3] {
     ]
 }
 
-/// Of what time, and of whom.
+/// Window and service.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {

@@ -1,4 +1,4 @@
-//! What a web configuration file may say, and what is said of one with a mistake.
+//! Valid web configuration files, and the errors of invalid ones.
 
 use std::fs;
 

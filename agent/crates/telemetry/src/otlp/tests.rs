@@ -162,7 +162,7 @@ fn what_is_pushed_is_what_is_scraped() {
         let differs = |(series, value): &(&Series, &f64)| others.get(*series) != Some(*value);
         these.iter().filter(differs).map(|(series, value)| (series.clone(), *value)).collect()
     };
-    // Only what differs: all of it is more than anybody reads.
+    // Only the difference: the full text is too long to read.
     assert_eq!(only(&sent, &scraped), only(&scraped, &sent));
 }
 

@@ -16,7 +16,7 @@ use crate::Build;
 use crate::source;
 use model::fixture::snapshot;
 
-/// A collector: what it answers, one after the other, the last for ever; and what it got.
+/// A collector with scripted responses, the last of which repeats; and the requests it received.
 #[derive(Clone)]
 struct Receiver {
     answers: Arc<[u16]>,
@@ -24,7 +24,7 @@ struct Receiver {
     bodies: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
 }
 
-/// Answer with nothing at all.
+/// Close the connection without a response.
 const NEVER: u16 = 0;
 
 impl Receiver {
@@ -54,7 +54,7 @@ impl Receiver {
     }
 }
 
-/// A pusher to `address`, and the loop that answers it.
+/// A pusher to `address`, and the core loop that answers it.
 fn pusher(address: SocketAddr, change: impl FnOnce(&mut Collector)) -> (Pusher, JoinHandle<()>) {
     let mut collector = Collector {
         endpoint: format!("http://{address}/v1/metrics").parse().expect("an address"),
