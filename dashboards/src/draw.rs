@@ -58,7 +58,7 @@ pub fn tools() -> Result<PathBuf> {
         install.args(["install", "--legacy-peer-deps", "--ignore-scripts", "--no-audit"]);
         install.args(["--no-fund", "--loglevel=error"]).current_dir(&folder);
         shell::quiet(&mut install).context("installing Grafana's components")?;
-        fs::write(&stamp, wanted).context("noting what is installed")?;
+        fs::write(&stamp, wanted).context("recording the installed packages")?;
     }
     Ok(folder)
 }

@@ -114,7 +114,7 @@ fn prove_static(binary: &Path) -> Result<()> {
     let listed =
         shell::output(Command::new("readelf").args(["--program-headers", "--wide"]).arg(binary))?;
     if listed.lines().any(|line| line.trim_start().starts_with("INTERP")) {
-        bail!("{} is not static: it asks for an interpreter", tree::shown(binary));
+        bail!("{} is not static: it has an interpreter", tree::shown(binary));
     }
     Ok(())
 }

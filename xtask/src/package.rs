@@ -52,7 +52,7 @@ pub fn packages(debug: bool) -> Result<Packages> {
     let folder = tree::target()?.join("package");
     let stage = folder.join("stage");
     if stage.exists() {
-        fs::remove_dir_all(&stage).context("removing what was packed last time")?;
+        fs::remove_dir_all(&stage).context("removing the previous packages")?;
     }
     let pages = stage.join("man");
     fs::create_dir_all(&pages).context("making a folder to pack from")?;
@@ -99,7 +99,7 @@ fn bill(tool: &mut Command, out: &Path) -> Result<()> {
     let bill: serde_json::Value = serde_json::from_str(&text).context("reading the list")?;
     let parts = bill["components"].as_array().map_or(0, Vec::len);
     if parts == 0 {
-        bail!("the list of what went into the agent is empty");
+        bail!("the SBOM of the agent is empty");
     }
     println!("{parts} crates are linked into it");
     fs::write(out, text).context("writing the list")

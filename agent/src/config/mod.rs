@@ -359,7 +359,7 @@ impl Default for Config {
 
 /// The end of a sentence that names the other position.
 fn the_other(first: Option<&Place>) -> String {
-    first.map_or_else(String::new, |first| format!("; the other is at {first}"))
+    first.map_or_else(String::new, |first| format!("; the other value is at {first}"))
 }
 
 // === impl Place ===

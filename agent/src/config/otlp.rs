@@ -63,7 +63,7 @@ pub(super) fn endpoint(given: &Given) -> Result<Uri, String> {
 
 /// `NAME=VALUE,…`. Values are secrets, so no error repeats them.
 pub(super) fn headers(given: &Given) -> Result<Headers, String> {
-    let wrong = "must be headers like \"authorization=Bearer …\"; what was given is not shown here, because it may be a secret";
+    let wrong = "must be headers like \"authorization=Bearer …\"; the value is not shown here, because it may be a secret";
     let header = |part: &str| {
         let (name, text) = part.split_once('=')?;
         let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;

@@ -1,5 +1,6 @@
-//! The table of settings: one row each, the single source of keys, flags, variables and help. Long
-//! because it is one table.
+//! The table of settings: one row each, the single source of keys, flags, variables and help.
+//!
+//! Long because it is one table.
 
 use super::names;
 use super::otlp;
@@ -159,7 +160,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "limits.memory_bytes",
         flag: Flag::Value("limits.memory-bytes", "N"),
-        help: "Memory limit of the agent; close to it new edges are added up in rows called `other`, so that sums stay exact, until memory is free again",
+        help: "Memory limit of the agent; close to it the agent enters overflow mode: new edges are counted in the rows `other`, where totals stay exact, until memory is free again",
         set: |config, given| {
             value::memory_size(given).map(|v| config.limits.memory_bytes = Some(v))
         },
@@ -241,7 +242,7 @@ pub const SETTINGS: &[Setting] = &[
             "names.no-dns",
             "Disable DNS names (servers that nothing else identifies appear by address)",
         ),
-        help: "Name servers by the DNS names that programs looked up, if nothing better is known; only names, addresses and TTLs are kept",
+        help: "Name servers by the DNS names that programs resolved, if no better name is known; only names, addresses and TTLs are kept",
         set: |config, given| value::boolean(given).map(|v| config.names.dns = v),
         show: |config| Ok(config.names.dns.to_string()),
     },
@@ -309,7 +310,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "run_stats",
         flag: Flag::On("run-stats"),
-        help: "Enable the kernel's run-time statistics of BPF programs (portolan_hook_runs_total and others); costs a little on every run",
+        help: "Enable the kernel's run-time statistics of BPF programs (portolan_hook_runs_total and others); adds a clock read to every run",
         set: |config, given| value::boolean(given).map(|v| config.run_stats = v),
         show: |config| Ok(config.run_stats.to_string()),
     },
@@ -346,7 +347,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "ports.environment",
         flag: Flag::Value("ports.environment", "dev|prod"),
-        help: "Environment of this host; reservations for the other one are listed but not in force",
+        help: "Environment of this host; reservations for other environments are listed but not in force",
         set: |config, given| {
             value::choice(given, &Environment::ALL, Environment::as_str)
                 .map(|v| config.ports.environment = Some(v))
@@ -376,7 +377,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "privileges",
         flag: Flag::Value("privileges", "KEEP"),
-        help: "Capabilities kept after the start: needed (by what is enabled), none, all; see --show-privileges",
+        help: "Capabilities kept after startup: needed (by the enabled features), none, all; see --show-privileges",
         set: |config, given| {
             value::choice(given, &Keep::ALL, Keep::as_str).map(|v| config.privileges = v)
         },
@@ -395,9 +396,9 @@ pub const SETTINGS: &[Setting] = &[
         key: "enter_namespaces",
         flag: Flag::Off(
             "no-enter-namespaces",
-            "Disable entering network namespaces after the start (drops CAP_SYS_ADMIN; who holds a port in a new container may stay unknown)",
+            "Disable entering network namespaces after startup (drops CAP_SYS_ADMIN; the holder of a port in a new container may stay unknown)",
         ),
-        help: "Enter network namespaces while running, to identify who holds a port in a container (keeps CAP_SYS_ADMIN)",
+        help: "Enter network namespaces after startup, to identify the holder of a port in a container (keeps CAP_SYS_ADMIN)",
         set: |config, given| value::boolean(given).map(|v| config.enter_namespaces = v),
         show: |config| Ok(config.enter_namespaces.to_string()),
     },

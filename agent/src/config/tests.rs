@@ -150,7 +150,7 @@ fn mistakes_in_segments_are_named_with_their_place_and_the_mend() {
     };
     check(
         "[segments]\nallow = [\n\"a -> b\"\n]\n[segments.a]\nservices = [\"x\"]\n",
-        "a.toml:3: speaks of a segment `b` that is not declared; declare it with [segments.b], or choose one of a, outside, *",
+        "a.toml:3: names a segment `b` that is not declared; declare it with [segments.b], or choose one of a, outside, *",
     );
     check(
         "[segments.a]\nnetwork = [\"10.0.0.0/8\"]\n",

@@ -108,7 +108,7 @@ impl Privileges {
             let why = match one.given_by {
                 None => format!("{name} is missing"),
                 Some(by) if one.needed == Span::Always && !self.kept.has(by) => {
-                    format!("{name} is given up after the start (privileges = \"none\")")
+                    format!("{name} is dropped after startup (privileges = \"none\")")
                 }
                 Some(_) => continue,
             };
@@ -132,7 +132,7 @@ impl Privileges {
         }
         if !others.is_empty() {
             bail!(
-                "privileges can only be given up by a process of one thread, but there is also {}; start it later",
+                "privileges can only be dropped while the process has one thread, but there is also {}; start it later",
                 others.join(", ")
             );
         }
@@ -142,7 +142,7 @@ impl Privileges {
         no_new_privileges().context("setting no_new_privs (PR_SET_NO_NEW_PRIVS)")?;
         seccomp::install(config.seccomp, features::attaches_later(config))?;
         tracing::info!(
-            "kept {} after the start; system calls: {}",
+            "kept {} after startup; system calls: {}",
             if self.kept.bits() == 0 {
                 "no capability".to_owned()
             } else {

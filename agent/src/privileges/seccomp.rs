@@ -215,14 +215,14 @@ const LIMITED: &[Limited] = &[
     Limited { call: libc::SYS_setns, argument: 1, values: &[libc::CLONE_NEWNET as u64] },
 ];
 
-/// System calls that attaching programs after the start needs in addition (`loader/src/attacher.rs`).
+/// System calls that attaching programs after startup needs in addition (`loader/src/attacher.rs`).
 const ATTACHING: (u64, libc::c_long) = (
     28, // BPF_LINK_CREATE
     libc::SYS_perf_event_open,
 );
 
 /// Installs the filter for the calling thread and all threads that it starts later. `attaches`:
-/// programs are attached after the start.
+/// programs are attached after startup.
 pub fn install(mode: Seccomp, attaches: bool) -> anyhow::Result<()> {
     let otherwise = match mode {
         Seccomp::Off => return Ok(()),

@@ -220,7 +220,7 @@ impl StateActor {
     fn lend(&mut self, netns: Option<u32>, ports: &[Port], now: u64) -> Result<u64, Failure> {
         if self.handed_out.len() + ports.len() > MOST_HANDED_OUT {
             return Err(Failure::Unable(format!(
-                "{MOST_HANDED_OUT} ports were handed out within the last {HANDED_OUT} seconds; wait a moment"
+                "{MOST_HANDED_OUT} ports were handed out within the last {HANDED_OUT} seconds; try again in a minute"
             )));
         }
         let until = now + HANDED_OUT;
@@ -312,10 +312,10 @@ impl StateActor {
         match (found, netns) {
             (Ok(Some(namespace)), _) => Ok(Arc::new(namespace)),
             (Ok(None), Some(inode)) => Err(Failure::Missing(format!(
-                "the agent finds no network namespace {inode} on this host; give a path, like --netns /proc/PID/ns/net"
+                "the agent finds no network namespace {inode} on this host; use a path, like --netns /proc/PID/ns/net"
             ))),
             (Ok(None), None) => Err(Failure::Wrong(
-                "the agent cannot find your network namespace: your process is not in its PID namespace; use --netns host, or give a path"
+                "the agent cannot find your network namespace: your process is not in its PID namespace; use --netns host, or a path"
                     .to_owned(),
             )),
             (Err(error), Some(HOST_NETNS)) => Err(Failure::Unable(format!(
@@ -325,7 +325,7 @@ impl StateActor {
                 "the agent cannot look for network namespace {inode}: {error}"
             ))),
             (Err(error), None) => Err(Failure::Unable(format!(
-                "the agent cannot look up your network namespace: {error}; use --netns host, or give a path"
+                "the agent cannot look up your network namespace: {error}; use --netns host, or a path"
             ))),
         }
     }
@@ -367,7 +367,7 @@ impl StateHandle {
         };
         tokio::time::timeout(ANSWER_WITHIN, exchange).await.unwrap_or_else(|_| {
             Err(Failure::Unable(format!(
-                "the agent did not answer within {} s; its disk may be slow, and what was asked may still be done: look with `portolan ports reservations`",
+                "the agent did not answer within {} s; its disk may be slow, and the change may still be made: check with `portolan ports reservations`",
                 ANSWER_WITHIN.as_secs()
             )))
         })

@@ -215,9 +215,9 @@ mod tests {
             check(&text, &format!("reservations[1]: {expected}"));
         };
         reservation("7", "invalid type: integer");
-        reservation("{\"port\": \"0\", \"service\": \"x\"}", "\"0\" is no port");
+        reservation("{\"port\": \"0\", \"service\": \"x\"}", "\"0\" is not a port");
         reservation("{\"port\": \"81\"}", "missing field `service`");
-        reservation("{\"port\": \"81\", \"service\": \"a b\"}", "\"a b\" is no name of a service");
+        reservation("{\"port\": \"81\", \"service\": \"a b\"}", "\"a b\" is not a service name");
         reservation("{\"port\": \"80\", \"service\": \"x\"}", "80/tcp is reserved for web");
         reservation(
             "{\"port\": \"81\", \"service\": \"x\", \"untill\": 1}",
@@ -229,7 +229,7 @@ mod tests {
         );
         let service =
             "{\"version\": 1, \"services\": [{\"name\": \"x\", \"addresses\": [\"db\"]}]}";
-        check(service, "services[0]: \"db\" is no place of a service");
+        check(service, "services[0]: \"db\" is not an endpoint");
         let nowhere = "{\"version\": 1, \"services\": [{\"name\": \"x\", \"addresses\": []}]}";
         check(nowhere, "services[0]: x has no address");
     }

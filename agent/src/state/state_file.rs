@@ -92,7 +92,7 @@ impl StateFile {
         let directory = self.directory.display().to_string();
         let refuse = |error: io::Error| {
             format!(
-                "the state directory {directory} cannot be used: {error}; reservations and registered services are neither kept nor changed; make it writable for the agent, or choose another with --state-directory"
+                "the state directory {directory} cannot be used: {error}; reservations and registered services are neither saved nor changed; make it writable for the agent, or set --state-directory"
             )
         };
         fs::DirBuilder::new()
@@ -110,7 +110,7 @@ impl StateFile {
         lock.try_lock().map_err(|error| match error {
             TryLockError::Error(error) => refuse(error),
             TryLockError::WouldBlock => format!(
-                "another agent uses the state directory {directory}; this one keeps and changes no reservations and no registered services; give it a directory of its own with --state-directory"
+                "another agent uses the state directory {directory}; this one neither saves nor changes reservations and registered services; set --state-directory to a directory of its own"
             ),
         })?;
         self.lock = Some(lock);
@@ -163,7 +163,7 @@ impl StateFile {
         match fs::rename(path, aside).and_then(|()| sync_directory(&self.directory)) {
             Ok(()) => moved_aside(path, aside, why),
             Err(error) => format!(
-                "{}: {why}; and it cannot be moved aside: {error}; no change is saved as long as it is there",
+                "{}: {why}; and it cannot be moved aside: {error}; no change is saved while it exists",
                 path.display()
             ),
         }
@@ -199,7 +199,7 @@ impl StateFile {
 
 fn moved_aside(path: &Path, aside: &Path, why: &str) -> String {
     format!(
-        "{}: {why}; it is kept as {}, and no reservation or registered service is known or changed until you fix it and move it back, or delete it, and restart the agent",
+        "{}: {why}; it was moved to {}, and the agent has no reservations or registered services and refuses changes until you fix it and move it back, or delete it, and restart the agent",
         path.display(),
         aside.display()
     )

@@ -223,7 +223,7 @@ pub fn kernel_is_before(major: u32, minor: u32) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(here_major)), Some(Ok(here_minor))) => (here_major, here_minor) < (major, minor),
-        _ => panic!("{release} is no release of a kernel"),
+        _ => panic!("{release} is not a kernel release"),
     }
 }
 

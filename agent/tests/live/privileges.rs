@@ -93,7 +93,7 @@ fn without_any_capability_it_still_counts_and_says_what_is_missing() {
     // Addresses were looked up at the start.
     sees_connections(&agent, &net);
     let status = agent.json("/api/v1/status").to_string();
-    assert!(status.contains("CAP_SYS_PTRACE is given up after the start"), "{status}");
+    assert!(status.contains("CAP_SYS_PTRACE is dropped after startup"), "{status}");
     agent.stop();
 }
 

@@ -180,7 +180,7 @@ fn ask_for_everything(prometheus: &Prometheus, labels: &str, role: &str) {
             "histogram_quantile({quantile}, sum by (le) (rate({metric}{{{labels}}}[20s])))"
         );
         let value = prometheus.positive(&query)[0];
-        assert!(value < 1.0, "{value} s is no latency of this link");
+        assert!(value < 1.0, "{value} s is too long for this link");
     }
     // Present whatever their value: a gauge that may be 0 now, a counter that should be.
     for present in ["portolan_tcp_active_connections", "portolan_tcp_retransmits_total"] {

@@ -263,7 +263,7 @@ impl Histogram {
             return 0;
         }
         let found = self.buckets.iter().find(|(bound, _)| bound.total_cmp(&seconds).is_eq());
-        found.unwrap_or_else(|| panic!("{seconds} is no bound of {:?}", self.buckets)).1
+        found.unwrap_or_else(|| panic!("{seconds} is not a bound of {:?}", self.buckets)).1
     }
 }
 
@@ -321,7 +321,7 @@ fn unquote(text: &str) -> Option<(String, &str)> {
 fn number(text: &str) -> f64 {
     match text {
         "+Inf" => f64::INFINITY,
-        text => text.parse().unwrap_or_else(|_| panic!("{text} is no number")),
+        text => text.parse().unwrap_or_else(|_| panic!("{text} is not a number")),
     }
 }
 

@@ -11,7 +11,7 @@ pub fn board(limits: &Limits) -> Board {
     Board {
         uid: "portolan-agent",
         title: "Portolan / Agent",
-        description: "What do the agents cost, what do they drop, and what do they not see?",
+        description: "Cost of the agents, dropped events, and what is not observed.",
         variables: vec![CLUSTER, INSTANCE],
         explore: "rate(portolan_events_lost_total[5m]) > 0",
         rows: vec![
@@ -75,7 +75,7 @@ fn names() -> Vec<Panel> {
     let by = "instance, source";
     vec![Panel::table(
         "Name sources",
-        "Up: 1, or 0 while the source fails; its last entries are kept meanwhile. A source that a host does not have is not listed.",
+        "Up: 1, or 0 while the source fails; its last entries stay valid. A source that a host does not have is not listed.",
         24,
         &[("instance", "Agent"), ("source", "Source")],
         &[
@@ -140,10 +140,10 @@ fn cost() -> Vec<Panel> {
             .query(format!("sum by (result) (increase(portolan_otlp_pushes_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{result}}")
             .query(format!("sum(increase(portolan_otlp_rejected_points_total{{{AGENTS}}}[$__rate_interval])) > 0"), "rejected points")
             .or_else("no OTLP endpoint"),
-        Panel::lines("Memory pressure", "Free rows that are not used because memory is short, and agents that count every new edge as other for that reason.", Unit::Count, 12)
+        Panel::lines("Memory pressure", "Free rows that are withheld because memory is short, and agents in overflow mode, which count new edges as other.", Unit::Count, 12)
             .query(format!("max by (instance) (portolan_held_rows{{{AGENTS}}}) > 0"), "{{instance}} unused rows")
-            .query(format!("max by (instance) (portolan_memory_folding{{{AGENTS}}}) > 0"), "{{instance}} counts new edges as other")
-            .query(format!("sum by (instance) (increase(portolan_memory_foldings_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} began to count them as other")
+            .query(format!("max by (instance) (portolan_memory_folding{{{AGENTS}}}) > 0"), "{{instance}} in overflow mode")
+            .query(format!("sum by (instance) (increase(portolan_memory_foldings_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} entered overflow mode")
             .or_else("none"),
         Panel::lines("Lookups on the host", "Lookups of processes, namespaces and sockets by outcome, and threads that hang in one past its deadline. Failed ones are mostly processes that have ended.", Unit::Count, 24)
             .query(format!("sum by (kind, result) (increase(portolan_probes_total{{{AGENTS}, result!=\"ok\"}}[$__rate_interval])) > 0"), "{{kind}}: {{result}}")

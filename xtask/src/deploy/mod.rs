@@ -38,7 +38,7 @@ const STEPS: [(&str, Step); 7] = [
     ("helm lint", lint),
     ("rendered manifests are the chart's", rendered),
     ("Kubernetes' schemas", schemas),
-    ("capabilities are those that the agent asks for", capabilities),
+    ("capabilities are those that the agent requires", capabilities),
     ("Dockerfiles", dockerfiles),
     ("systemd", systemd),
     ("the OpenAPI document", openapi),
@@ -72,7 +72,7 @@ pub fn deploy(args: &Args) -> Result<()> {
 pub fn test(report: &mut Report) {
     match Tools::install() {
         Ok(tools) => take_steps(&tools, report),
-        Err(why) => report.skip(&format!("what lies in deploy/, as its readers see it: {why:#}")),
+        Err(why) => report.skip(&format!("deploy/, checked with its tools: {why:#}")),
     }
 }
 
@@ -113,7 +113,7 @@ fn lint(tools: &Tools) -> Result<()> {
 fn rendered(tools: &Tools) -> Result<()> {
     let committed = fs::read_to_string(tree::root().join(RENDERED)).context(RENDERED)?;
     if committed != format!("{HEAD}{}", template(tools, &[])?) {
-        bail!("{RENDERED} is not what the chart makes: run `cargo xtask deploy --write`");
+        bail!("{RENDERED} differs from the chart's output: run `cargo xtask deploy --write`");
     }
     let mut kubectl = Command::new(&tools.kubectl);
     let built =
@@ -169,7 +169,7 @@ fn capabilities(tools: &Tools) -> Result<()> {
     ];
     for (place, found, wanted) in places {
         if found != *wanted {
-            bail!("{place} grants {found:?}, but the agent asks for {wanted:?}");
+            bail!("{place} grants {found:?}, but the agent requires {wanted:?}");
         }
     }
     Ok(())

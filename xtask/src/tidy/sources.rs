@@ -45,7 +45,7 @@ pub fn names(sources: &Sources) -> Vec<Finding> {
         let parts = path.trim_end_matches(".rs").split('/');
         parts.into_iter().any(|part| EMPTY_NAMES.contains(&part))
     });
-    empty.map(|(path, _)| Finding::new(path, 0, "name it after what it holds")).collect()
+    empty.map(|(path, _)| Finding::new(path, 0, "name it after its content")).collect()
 }
 
 /// Nothing unfinished is committed.

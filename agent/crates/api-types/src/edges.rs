@@ -58,7 +58,7 @@ pub struct Edge {
     pub opened: u64,
     /// Established connections that ended.
     pub closed: u64,
-    /// Connections from before the start of the agent.
+    /// Pre-existing connections, established before the agent started.
     pub preexisting: u64,
     /// Payload bytes sent, without retransmissions.
     pub sent_bytes: u64,

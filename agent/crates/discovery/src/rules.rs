@@ -176,7 +176,7 @@ impl Rule {
                 )));
             }
         };
-        let service = named(name, Source::Rule).ok_or_else(|| wrong("it gives no name"))?;
+        let service = named(name, Source::Rule).ok_or_else(|| wrong("it has no name"))?;
         Ok(Self { matches, service, text: text.to_owned() })
     }
 }
@@ -372,7 +372,7 @@ mod tests {
         check("port:0 -> x", "a port is a number from 1 to 65535");
         check("label:app -> x", "a label is KEY=PATTERN");
         check("address:10.0.0.0/33 -> x", "not an address and not a network");
-        check("port:80 -> ", "it gives no name");
+        check("port:80 -> ", "it has no name");
         check("executable: -> x", "its pattern is empty");
         assert!(Network::parse("10.0.0.0/8").unwrap_err().contains("10.20.0.0/16 -> warehouse"));
         let shown = Network::parse("10.1.2.3/8->a/b").unwrap().to_string();

@@ -95,7 +95,7 @@ impl Survey {
             Err(error) => {
                 return problem(
                     &format!("cannot be entered: {error}"),
-                    "its existing connections will not be seen (CAP_SYS_ADMIN is needed)",
+                    "its pre-existing connections are not observed (needs CAP_SYS_ADMIN)",
                 );
             }
         };
@@ -116,7 +116,9 @@ impl Survey {
                     );
                 }
             }
-            Err(error) => problem(&error.to_string(), "its existing connections will not be seen"),
+            Err(error) => {
+                problem(&error.to_string(), "its pre-existing connections are not observed")
+            }
         }
         match local {
             Ok(local) => self.addresses.extend(local.into_iter().map(|address| (netns, address))),

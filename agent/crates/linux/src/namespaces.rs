@@ -77,7 +77,7 @@ pub fn all() -> (Vec<Namespace>, Vec<Problem>) {
         Ok(own) => search.add(own),
         Err(error) => search.problems.push(Problem::new(
             format!("reading /proc/thread-self/ns/net: {error}"),
-            "connections that exist already will not be seen",
+            "pre-existing connections are not observed",
         )),
     }
     match procfs::processes() {
@@ -270,27 +270,27 @@ impl Search {
                     "{} processes do not show their network namespace (they hide it, or CAP_SYS_PTRACE is missing)",
                     self.denied
                 ),
-                "existing connections of namespaces that only they are in will not be seen",
+                "pre-existing connections in namespaces of these processes alone are not observed",
             ));
         }
         if self.unopened > 0 {
             let reason = self.reason.map(|error| format!(": {error}")).unwrap_or_default();
             self.problems.push(Problem::new(
                 format!("{} network namespaces cannot be opened{reason}", self.unopened),
-                "existing connections in them will not be seen",
+                "pre-existing connections in them are not observed",
             ));
         }
         if self.cut_short > 0 {
             self.problems.push(Problem::new(
                 format!(
-                    "{} mount namespaces have more mounts than are looked at; where any user can mount these are {} KiB of the mount table and {} network namespaces, and {} KiB and {} of all such together",
+                    "{} mount namespaces have more mounts than the agent reads; if any user can mount there, the limits are {} KiB of the mount table and {} network namespaces each, {} KiB and {} in total",
                     self.cut_short,
                     OTHERS.bytes >> 10,
                     OTHERS.opened,
                     ALL_OTHERS.bytes >> 10,
                     ALL_OTHERS.opened,
                 ),
-                "existing connections of network namespaces that only the rest of these mounts holds will not be seen",
+                "pre-existing connections in network namespaces held only by the other mounts are not observed",
             ));
         }
         (self.found, self.problems)

@@ -26,10 +26,10 @@ pub enum Failure {
     #[error(transparent)]
     Failed(#[from] io::Error),
     /// It took too long.
-    #[error("there was no answer in time")]
+    #[error("timed out")]
     Deadline,
     /// The queue was full.
-    #[error("too many looks are waiting already")]
+    #[error("the queue of lookups is full")]
     QueueFull,
 }
 

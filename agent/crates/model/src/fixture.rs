@@ -256,7 +256,7 @@ pub fn snapshot() -> Snapshot {
         unresolved_owners: 1,
         sources: vec![
             source("docker", SourceState::Up, None),
-            source("kubernetes", SourceState::Absent, Some("this is no pod")),
+            source("kubernetes", SourceState::Absent, Some("not running in a pod")),
         ],
         preexisting_sockets: 5,
         related: related(),

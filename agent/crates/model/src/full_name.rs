@@ -71,7 +71,7 @@ impl FromStr for FullName {
             Ok(Self { namespace: namespace.map(Into::into), name: name.into() })
         } else {
             Err(format!(
-                "\"{text}\" is no name of a service; write one as `portolan edges` shows it, like postgres or shop/postgres (no spaces, at most {LONGEST} bytes)"
+                "\"{text}\" is not a service name; write it as `portolan edges` shows it, like postgres or shop/postgres (no spaces, at most {LONGEST} bytes)"
             ))
         }
     }

@@ -155,7 +155,7 @@ impl FromStr for Port {
         match (number.parse(), protocol) {
             (Ok(number @ 1..), Some(protocol)) => Ok(Self { number, protocol }),
             _ => Err(format!(
-                "\"{text}\" is no port; write a number from 1 to 65535, with /udp behind it if it is not TCP, like 5432 or 8125/udp"
+                "\"{text}\" is not a port; write a number from 1 to 65535, followed by /udp if it is not TCP, like 5432 or 8125/udp"
             )),
         }
     }

@@ -118,7 +118,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "\"{text}\" is no place of a service; write an address, a network or a port, like 10.1.2.3:443, [fd00::1]:443, 10.1.2.3, 10.9.0.0/16, 10.9.0.0/16:5432 or 9042"
+                "\"{text}\" is not an endpoint; write an address, a network or a port, like 10.1.2.3:443, [fd00::1]:443, 10.1.2.3, 10.9.0.0/16, 10.9.0.0/16:5432 or 9042"
             )
         };
         let port = |text: &str| text.parse().ok().filter(|port: &u16| *port > 0);

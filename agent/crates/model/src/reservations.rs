@@ -71,7 +71,7 @@ pub enum Refused {
     #[error("{0} is not reserved; `portolan ports reservations` lists what is")]
     NotReserved(Port),
     /// Several are.
-    #[error("{0} is reserved for dev and for prod; say which with --env")]
+    #[error("{0} is reserved for dev and for prod; choose one with --env")]
     Ambiguous(Port),
     /// Too many.
     #[error(
@@ -108,7 +108,7 @@ impl FromStr for Environment {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|one| one.as_str() == text);
-        found.ok_or_else(|| format!("\"{text}\" is no environment; choose one of dev, prod"))
+        found.ok_or_else(|| format!("\"{text}\" is not an environment; use dev or prod"))
     }
 }
 
@@ -133,7 +133,7 @@ impl Reservation {
         let mut words = text.split_whitespace();
         let (Some(port), Some(service)) = (words.next(), words.next()) else {
             return Err(format!(
-                "\"{text}\" is no reservation; write a port and a service, like \"5432 postgres\" or \"8125/udp statsd env=prod until=2026-12-01 enforce\""
+                "\"{text}\" is not a reservation; write a port and a service, like \"5432 postgres\" or \"8125/udp statsd env=prod until=2026-12-01 enforce\""
             ));
         };
         let mut reservation = Self {

@@ -269,7 +269,7 @@ impl Policy {
                     first: None,
                     second: at,
                     problem: format!(
-                        "speaks of a segment `{name}` that is not declared; declare it with [segments.{name}], or choose one of {}",
+                        "names a segment `{name}` that is not declared; declare it with [segments.{name}], or choose one of {}",
                         self.names
                             .iter()
                             .map(|name| &**name)

@@ -74,7 +74,7 @@ pub fn mend(conflict: &Conflict) -> String {
                 .to_owned()
         }
         Reason::Denied => {
-            "look for a reservation (portolan ports) or another policy on bind".to_owned()
+            "check reservations (portolan ports reservations) and security modules".to_owned()
         }
         Reason::Gone => "try again".to_owned(),
         Reason::Other => "see man 2 bind for this errno".to_owned(),

@@ -131,13 +131,13 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
 /// tenant could block them again.
 async fn health(State(api): State<Api>) -> (StatusCode, String) {
     if api.source.since_published() >= STANDS_STILL {
-        let text = "The kernel's tables are not read any more.\n".to_owned();
+        let text = "The agent no longer collects.\n".to_owned();
         return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
     let text = match api.source.stuck() {
         0 => "Portolan is healthy.\n".to_owned(),
         stuck => format!(
-            "Portolan is healthy. {stuck} threads hang while they look at a process or a network namespace; counters are exact, names may be missing (portolan_probes_total).\n"
+            "Portolan is healthy. {stuck} threads are stuck in a process or a network namespace; counters are exact, names may be missing (portolan_probes_total).\n"
         ),
     };
     (StatusCode::OK, text)

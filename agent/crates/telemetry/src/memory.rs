@@ -34,7 +34,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_memory_folding",
         kind: Kind::Gauge,
-        help: "1 in overflow mode: memory is short and every new edge is counted in the rows `other`.",
+        help: "1 in overflow mode: memory is short, and new edges are counted in the rows `other`.",
         labels: &[],
         fed_by: "the agent",
         render: |view, samples| samples.integer(NO_LABELS, u64::from(view.snapshot.memory.folding)),

@@ -55,7 +55,7 @@ fn keep_alive_load_of_wrk_equals_the_log_of_nginx() {
     let settled = compare_with_wrk(8, &[]);
     // wrk opens one more to see whether the server is there.
     equal("connections", settled.connects, 9, settled.slack);
-    assert!(settled.client_requests > 1000, "that was no load: {settled:?}");
+    assert!(settled.client_requests > 1000, "too little load: {settled:?}");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_connection_per_request_of_wrk_equals_the_log_of_nginx() {
     let settled = compare_with_wrk(8, &["Connection: close"]);
     let connects = settled.connects + settled.slack;
     assert!(connects >= settled.client_requests, "one request each: {settled:?}");
-    assert!(settled.connects > 500, "that was no load: {settled:?}");
+    assert!(settled.connects > 500, "too little load: {settled:?}");
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn cannot_run() -> Option<String> {
         return Some("not installed: postgresql".to_owned());
     }
     if user().is_none() {
-        return Some("there is no user postgres".to_owned());
+        return Some("user postgres does not exist".to_owned());
     }
     missing(&["setpriv"])
 }

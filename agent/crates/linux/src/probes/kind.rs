@@ -32,7 +32,7 @@ pub enum Outcome {
     Ok,
     /// It could not be read, or is gone.
     Failed,
-    /// There was no answer in time.
+    /// The deadline passed.
     Deadline,
     /// The queue was full.
     QueueFull,

@@ -173,7 +173,7 @@ fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCertStore> {
     }
     if roots.is_empty() {
         bail!(
-            "no certificates are known to tell a collector by: this system has none (an image FROM scratch has not); name a file of them with --otlp.ca-file"
+            "there are no trusted certificates to verify the collector: this system has none (like an image FROM scratch); set --otlp.ca-file"
         );
     }
     Ok(roots)

@@ -118,7 +118,7 @@ impl Pusher {
     pub async fn last(&mut self) {
         if timeout(LAST_WITHIN, self.push(1)).await.is_err() {
             tracing::warn!(
-                "what was counted since the last push is not told to the collector any more: it does not answer in time"
+                "the last push before shutdown timed out: counts since the previous push are lost to the collector"
             );
         }
     }
@@ -129,12 +129,12 @@ impl Pusher {
         self.outcomes.count(result, rejected, began.elapsed());
         let endpoint = self.client.endpoint();
         match result {
-            PushResult::Ok if self.failing => tracing::info!("{endpoint} takes metrics again"),
+            PushResult::Ok if self.failing => tracing::info!("{endpoint} accepts metrics again"),
             PushResult::Ok => {}
             PushResult::Partial => {
                 tracing::warn!("{endpoint} rejected {rejected} data points: {said}");
             }
-            _ if self.failing => tracing::debug!("metrics were not pushed again: {said}"),
+            _ if self.failing => tracing::debug!("another push failed: {said}"),
             _ => tracing::warn!(
                 "metrics were not pushed to {endpoint}, the next push carries their totals: {said}"
             ),
@@ -169,8 +169,8 @@ impl Pusher {
                     outcome = (PushResult::Partial, outcome.1 + rejected, taken.said);
                 }
                 Err(refusal) => {
-                    let (result, said) = told(refusal);
-                    outcome = (result, outcome.1, said);
+                    let (result, message) = result(refusal);
+                    outcome = (result, outcome.1, message);
                     break;
                 }
             }
@@ -200,10 +200,10 @@ impl Pusher {
     }
 }
 
-fn told(refusal: Refusal) -> (PushResult, String) {
+fn result(refusal: Refusal) -> (PushResult, String) {
     match refusal {
         Refusal::Unreachable(why) => (PushResult::Unreachable, why),
-        Refusal::Timeout => (PushResult::Timeout, "no answer in time".to_owned()),
+        Refusal::Timeout => (PushResult::Timeout, "timed out".to_owned()),
         Refusal::Busy(said) => (PushResult::Busy, said),
         Refusal::Refused(said) => (PushResult::Refused, said),
     }
