@@ -2,6 +2,8 @@
 
 use loader::hooks::HOOKS;
 
+mod documents;
+
 #[test]
 fn every_hook_feeds_a_metric_and_every_hook_that_a_metric_names_exists() {
     let fed: Vec<&str> =

@@ -211,3 +211,28 @@ fn a_faster_look_scales_every_duration() {
         }
     }
 }
+
+#[test]
+fn documents_name_dashboards_and_panels_that_exist_and_count_them() {
+    let boards = boards();
+    let titles: BTreeSet<String> = boards
+        .iter()
+        .flat_map(|(_, board)| panels(board).chain([board]))
+        .map(|titled| word(&titled["title"]).trim_start_matches("Portolan / ").to_owned())
+        .collect();
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let mut named = 0;
+    for path in ["README.md", "docs/network-monitoring.md", "docs/network-troubleshooting.md"] {
+        for line in read(path).replace("**", "").lines().filter(|line| line.contains("dashboard *"))
+        {
+            for title in line.split('*').skip(1).step_by(2) {
+                assert!(titles.contains(title), "{path}: there is no dashboard or panel {title}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 10, "only {named} dashboards and panels are named: does this test find them?");
+    let count: usize = boards.iter().map(|(_, board)| panels(board).count()).sum();
+    let claim = format!("Some of the {count} panels are empty");
+    assert!(read("docs/network-monitoring.md").contains(&claim), "it must say: {claim}");
+}
