@@ -170,10 +170,10 @@ fn when_memory_is_short_new_edges_are_folded_and_when_it_is_free_again_they_get_
     };
     connects(known);
     let now = agent.eventually(1, |now| own_row(now, known)).clone();
-    assert_eq!(now.sum("portolan_memory_folding", &[]), 0);
+    assert_eq!(now.sum("portolan_memory_overflow_mode", &[]), 0);
     let used = now.sum("portolan_memory_used_bytes", &[]);
 
-    let short = |now: &Scrape| now.sum("portolan_memory_folding", &[]);
+    let short = |now: &Scrape| now.sum("portolan_memory_overflow_mode", &[]);
     // What of it are pages of files gives way first.
     let mut limit = used / 100 * 120;
     let now = loop {
@@ -202,12 +202,12 @@ fn when_memory_is_short_new_edges_are_folded_and_when_it_is_free_again_they_get_
 
     group.limit(256 * MIB);
     let now = agent.eventually((0, 0), |now| (short(now), now.sum("portolan_held_rows", &[])));
-    assert_eq!(now.sum("portolan_memory_foldings_total", &[]), 1);
+    assert_eq!(now.sum("portolan_memory_overflow_modes_total", &[]), 1);
     let listener = pair.server.listen("0.0.0.0:0");
     let new = net::port(&listener);
     drop((pair.client.connect((pair.server.v4, new)).unwrap(), net::accept(&listener)));
     agent.eventually(1, |now| own_row(now, new));
-    assert!(agent.log().contains("new edges get rows again"), "{}", agent.log());
+    assert!(agent.log().contains("end of overflow mode"), "{}", agent.log());
     assert_eq!(group.kills(), 0);
     agent.stop();
 }

@@ -264,9 +264,9 @@ pub fn snapshot() -> Snapshot {
         drain_seconds: 0.25,
         memory: MemoryView {
             usage: Some(Usage { used: 45_000_000, limit: 50_000_000 }),
-            folding: true,
+            overflow_mode: true,
             held_rows: 12,
-            foldings: 2,
+            overflows: 2,
         },
         kept: kept(),
         health: Epochs::from_rows(&edges),

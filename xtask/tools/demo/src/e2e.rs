@@ -34,11 +34,11 @@ const WARM_UP: Duration = Duration::from_secs(75);
 const NOT_HERE: [(&str, &str); 7] = [
     ("portolan_identity_source_", "the shop runs in no containers"),
     ("portolan_port_reservation_breaches_total", "no port is reserved"),
-    ("portolan_names_folded_total", "no table is full"),
+    ("portolan_names_overflowed_total", "no table is full"),
     ("portolan_otlp_", "nothing is pushed"),
     ("portolan_events_lost_total", "nothing is lost"),
     ("portolan_held_rows", "there is memory enough"),
-    ("portolan_memory_folding", "there is memory enough"),
+    ("portolan_memory_overflow_mode", "there is memory enough"),
 ];
 
 /// Breaks and heals; `only` are names of faults, all if empty.
