@@ -35,7 +35,7 @@ impl Served {
         let directory = tempfile::tempdir().expect("a directory");
         let control = bind(directory.path(), group, groups).expect("bound");
         let (store, book, _) = StateFile::open(&directory.path().join("state"));
-        let desk = StateActor::start(store, book, None, None, linux::probes::Probes::inline())
+        let state = StateActor::start(store, book, None, None, linux::probes::Probes::inline())
             .expect("started");
         let (stop, stopping) = watch::channel(());
         std::thread::spawn(move || {
@@ -50,7 +50,7 @@ impl Served {
                     }
                 });
                 let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
-                control.serve(router(Api::new(source, build), desk), stopping).await;
+                control.serve(router(Api::new(source, build), state), stopping).await;
             });
         });
         Self { directory, _stop: stop }

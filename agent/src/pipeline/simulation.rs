@@ -396,7 +396,7 @@ fn full_tables_keep_totals_exact() {
 }
 
 #[test]
-fn an_agent_that_takes_the_tables_over_goes_on_where_they_are() {
+fn an_agent_that_adopts_the_tables_continues_their_counts() {
     let bench = Bench::new();
     let mut agent = bench.agent(Fake::new(World::new(8, 8)));
     agent.world().connect(0, 1, true);

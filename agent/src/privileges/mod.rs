@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_given_up_is_said() {
+    fn missing_and_dropped_capabilities_are_reported() {
         let none = Config { privileges: Keep::None, ..Config::default() };
         let losses = Privileges::of(&none, &NEW, all()).losses();
         assert!(losses.iter().any(|(_, why)| why.contains("given up")), "{losses:?}");

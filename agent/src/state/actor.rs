@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_port_that_somebody_holds_is_not_given() {
+    async fn a_port_in_use_is_not_handed_out() {
         let directory = tempfile::tempdir().expect("a directory");
         let state = state(directory.path());
         let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bound");

@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_that_is_wrong_is_named_with_its_mend() {
+    fn an_invalid_entry_is_reported_with_the_fix() {
         let check = |text: &str, expected: &str| {
             let broken = read(text, "boot").expect_err(text).to_string();
             assert!(broken.contains(expected), "{text}: {broken}");

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_found_again() {
+    fn what_was_saved_is_read() {
         let directory = tempfile::tempdir().expect("a directory");
         let (_, new) = old_and_new();
         let (mut state_file, before) = open(&directory.path().join("deep/er"));
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_used_and_a_second_agent_are_said() {
+    fn an_unusable_directory_and_a_second_agent_are_reported() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("file");
         fs::write(&file, "").expect("written");

@@ -143,7 +143,7 @@ fn cost() -> Vec<Panel> {
         Panel::lines("Memory pressure", "Free rows that are withheld because memory is short, and agents in overflow mode, which count new edges as other.", Unit::Count, 12)
             .query(format!("max by (instance) (portolan_held_rows{{{AGENTS}}}) > 0"), "{{instance}} unused rows")
             .query(format!("max by (instance) (portolan_memory_overflow_mode{{{AGENTS}}}) > 0"), "{{instance}} in overflow mode")
-            .query(format!("sum by (instance) (increase(portolan_memory_overflow_modes_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} entered overflow mode")
+            .query(format!("sum by (instance) (increase(portolan_memory_overflows_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} entered overflow mode")
             .or_else("none"),
         Panel::lines("Lookups on the host", "Lookups of processes, namespaces and sockets by outcome, and threads that hang in one past its deadline. Failed ones are mostly processes that have ended.", Unit::Count, 24)
             .query(format!("sum by (kind, result) (increase(portolan_probes_total{{{AGENTS}, result!=\"ok\"}}[$__rate_interval])) > 0"), "{{kind}}: {{result}}")

@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_connection_is_left_out() {
+    fn sockets_without_a_connection_are_omitted() {
         let sockets = [
             (1, diag::SYN_SENT, "10.0.0.1", 40_000),
             (0, diag::SYN_RECV, "10.0.0.1", 80),

@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_hangs_delays_nobody_else() {
+    fn a_stuck_lookup_delays_no_other() {
         let probes = Probes::with_limits(SMALL).unwrap();
         let fifo = Fifo::new();
         let began = Instant::now();
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_answers_is_woken_by_them() {
+    async fn a_task_that_waits_for_answers_is_woken_by_them() {
         let probes = Probes::start().unwrap();
         let grace = Duration::from_mins(1);
         assert!(!probes.is_answer_due(grace));

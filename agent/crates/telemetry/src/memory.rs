@@ -42,9 +42,9 @@ pub(super) const METRICS: &[Metric] = &[
         },
     },
     Metric {
-        name: "portolan_memory_overflow_modes_total",
+        name: "portolan_memory_overflows_total",
         kind: Kind::Counter,
-        help: "How often overflow mode has begun.",
+        help: "How often the agent entered overflow mode.",
         labels: &[],
         fed_by: "the agent",
         render: |view, samples| samples.integer(NO_LABELS, view.snapshot.memory.overflows),

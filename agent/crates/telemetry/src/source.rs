@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_loop_that_ended_is_said() {
+    async fn a_loop_that_ended_is_reported() {
         let (source, requests) = channel();
         assert!(!source.is_ready());
         drop(requests);

@@ -82,7 +82,7 @@ const IN_CI: [&str; 3] = ["5.10", "6.1", "6.12"];
 const IN_CI_TESTS: [&str; 18] = [
     "conflicts::bind4_counts_a_storm_exactly",
     "conflicts::bind6_counts_a_storm_exactly",
-    "conflicts::inet_bind_sk_tells_the_errno_or_it_is_marked_inferred",
+    "conflicts::inet_bind_sk_gives_the_errno_or_it_is_marked_inferred",
     "conflicts::table::a_row_comes_with_the_socket_and_goes_with_it",
     "degrade::with_everything_everything_is_seen",
     "enforcement::who_is_known_to_be_someone_else_is_refused_and_the_owner_let_in",
