@@ -48,7 +48,7 @@ pub const BODIES: &[(&str, Body)] = &[
     ("state", state),
     ("web_file", web_file),
     ("request", request),
-    ("moment", moment),
+    ("timestamp", timestamp),
 ];
 
 /// Records from the ring.
@@ -209,7 +209,7 @@ fn network_files(bytes: &[u8]) {
     let _ = occupant::listeners(text, 80);
     let (range, kept_out) = text.split_once('\n').unwrap_or((text, ""));
     if let Some(advice) = PortRules::parse(range, kept_out).advice(&[80, 40_000]) {
-        assert!(!advice.problem.is_empty() && !advice.mend.is_empty());
+        assert!(!advice.problem.is_empty() && !advice.fix.is_empty());
     }
 }
 
@@ -249,11 +249,11 @@ fn request(body: &[u8]) {
 }
 
 /// A timestamp: the printed form parses to the same timestamp.
-fn moment(bytes: &[u8]) {
+fn timestamp(bytes: &[u8]) {
     let text = &*String::from_utf8_lossy(bytes);
-    match model::moment::parse(text, 1_800_000_000) {
+    match model::timestamp::parse(text, 1_800_000_000) {
         Ok(read) => assert_eq!(
-            model::moment::absolute(&model::moment::rfc3339(read)),
+            model::timestamp::absolute(&model::timestamp::rfc3339(read)),
             Some(read),
             "{text:?}"
         ),

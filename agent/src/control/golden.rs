@@ -112,7 +112,7 @@ fn snapshot() -> Snapshot {
     })];
     let virtual_service = Service::new("db", Source::ServiceAddress).within("prod");
     let last = snapshot.edges.pop().expect("the fixture has edges");
-    let labels = EdgeLabels { asked: Some(virtual_service), ..(*last.labels).clone() };
+    let labels = EdgeLabels { virtual_service: Some(virtual_service), ..(*last.labels).clone() };
     snapshot.edges.push(EdgeView { labels: Arc::new(labels), ..last });
     snapshot
 }

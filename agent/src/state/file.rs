@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use model::book::Book;
-use model::moment;
 use model::port::Port;
 use model::registry::{Endpoint, Registration};
 use model::reservations::{Environment, Origin, Reservation};
+use model::timestamp;
 
 /// The version that this agent writes, and the newest that it reads.
 pub const VERSION: u64 = 1;
@@ -147,7 +147,7 @@ fn reservation(entry: &Value) -> Result<Reservation, String> {
     let entry = ReservationEntry::deserialize(entry).map_err(|error| error.to_string())?;
     let ReservationEntry { port, service, environment, until, enforce, netns } = entry;
     let until = until.map(|text| {
-        moment::absolute(&text)
+        timestamp::absolute(&text)
             .ok_or_else(|| format!("\"{text}\" is not a time like 2026-12-01T10:00:00Z"))
     });
     Ok(Reservation {
@@ -177,7 +177,7 @@ impl From<&Reservation> for ReservationEntry {
             port: port.to_string(),
             service: service.to_string(),
             environment: *environment,
-            until: until.map(moment::rfc3339),
+            until: until.map(timestamp::rfc3339),
             enforce: *enforce,
             netns: *netns,
         }

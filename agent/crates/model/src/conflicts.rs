@@ -90,7 +90,7 @@ pub struct Conflict {
     pub reason: Reason,
     /// Who has the port, if that could be found.
     pub holder: Option<Holder>,
-    /// A port nearby that nobody has, as a mend.
+    /// A free port nearby, as a fix.
     pub next_free: Option<u16>,
 }
 

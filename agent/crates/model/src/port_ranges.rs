@@ -16,13 +16,13 @@ pub struct PortRules {
     pub kept_out: Vec<(u16, u16)>,
 }
 
-/// Something that endangers a reservation, and the line that mends it.
+/// A problem of a reservation, and the command that fixes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advice {
     /// One sentence.
     pub problem: String,
     /// A command.
-    pub mend: String,
+    pub fix: String,
 }
 
 impl PortRules {
@@ -65,7 +65,7 @@ impl PortRules {
             problem: format!(
                 "{subject} in the ephemeral range {first}-{last} (net.ipv4.ip_local_port_range): any program that connects somewhere may be given it as its local port"
             ),
-            mend: format!("sysctl -w net.ipv4.ip_local_reserved_ports={}", written(&list)),
+            fix: format!("sysctl -w net.ipv4.ip_local_reserved_ports={}", written(&list)),
         })
     }
 }
@@ -109,11 +109,10 @@ mod tests {
 
     #[test]
     fn a_port_that_the_kernel_may_hand_out_gets_the_exact_line() {
-        let check = |kept_out: &str, ports: &[u16], mend: Option<&str>| {
+        let check = |kept_out: &str, ports: &[u16], fix: Option<&str>| {
             let rules = PortRules::parse("32768\t60999\n", kept_out);
-            let advice = rules.advice(ports).map(|advice| advice.mend);
-            let line =
-                mend.map(|list| format!("sysctl -w net.ipv4.ip_local_reserved_ports={list}"));
+            let advice = rules.advice(ports).map(|advice| advice.fix);
+            let line = fix.map(|list| format!("sysctl -w net.ipv4.ip_local_reserved_ports={list}"));
             assert_eq!(advice, line, "{kept_out:?} {ports:?}");
         };
         check("\n", &[5432], None);
@@ -136,13 +135,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn following_the_advice_mends_it(
+        fn following_the_advice_fixes_it(
             ranges in proptest::collection::vec((any::<u16>(), any::<u16>()), 0..6),
             ports in proptest::collection::vec(any::<u16>(), 1..6),
         ) {
             let rules = PortRules { ephemeral: Some((32_768, 60_999)), kept_out: ranges };
             if let Some(advice) = rules.advice(&ports) {
-                let (_, list) = advice.mend.split_once('=').expect("a list");
+                let (_, list) = advice.fix.split_once('=').expect("a list");
                 let after = PortRules::parse("32768 60999", list);
                 prop_assert_eq!(after.advice(&ports), None);
                 for port in 0..=u16::MAX {

@@ -78,7 +78,7 @@ pub struct Relation {
     pub backend: Backend,
 }
 
-/// All relations at one moment.
+/// All relations at one time.
 #[derive(Clone, Debug, Default)]
 pub struct RelationsView {
     /// When, in seconds of the clock that histories are kept by.
@@ -206,7 +206,7 @@ impl Relation {
         if !is_connection {
             return None;
         }
-        let EdgeLabels { client, server, port, role, asked: _ } = &*delta.labels;
+        let EdgeLabels { client, server, port, role, virtual_service: _ } = &*delta.labels;
         let server_address = match delta.role {
             ROLE_CLIENT => delta.key.remote,
             _ => delta.local,

@@ -9,8 +9,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::full_name::FullName;
-use super::moment;
 use super::port::Port;
+use super::timestamp;
 
 /// Reservations at most, those of the configuration included.
 pub const MOST: usize = 4096;
@@ -46,7 +46,7 @@ pub struct Reservation {
     pub environment: Option<Environment>,
     /// Who may have it.
     pub service: FullName,
-    /// In force before this moment; `None` is until it is released.
+    /// In force before this time; `None` = until it is released.
     pub until: Option<u64>,
     /// Refuse the port to others, rather than only tell.
     pub enforce: bool,
@@ -79,7 +79,7 @@ pub enum Refused {
     )]
     Full,
     /// Over before it begins.
-    #[error("{} is not in the future; it is {} now", moment::rfc3339(*.until), moment::rfc3339(*.now))]
+    #[error("{} is not in the future; it is {} now", timestamp::rfc3339(*.until), timestamp::rfc3339(*.now))]
     Over {
         /// When it would end.
         until: u64,
@@ -150,7 +150,7 @@ impl Reservation {
                 None if word == "enforce" => reservation.enforce = true,
                 Some(("env", name)) => reservation.environment = Some(name.parse()?),
                 Some(("until", text)) => {
-                    reservation.until = Some(moment::absolute(text).ok_or_else(|| {
+                    reservation.until = Some(timestamp::absolute(text).ok_or_else(|| {
                         format!("invalid time \"{text}\": write a time in UTC like 2026-12-01T10:00:00Z or 2026-12-01")
                     })?);
                 }
@@ -189,7 +189,7 @@ impl fmt::Display for Reservation {
             write!(f, " env={}", environment.as_str())?;
         }
         if let Some(until) = self.until {
-            write!(f, " until={}", moment::rfc3339(until))?;
+            write!(f, " until={}", timestamp::rfc3339(until))?;
         }
         if self.enforce { f.write_str(" enforce") } else { Ok(()) }
     }
@@ -202,7 +202,7 @@ fn overlap(one: Option<Environment>, other: Option<Environment>) -> bool {
 
 /// ` until …` for a sentence.
 fn until_text(until: Option<u64>) -> String {
-    until.map_or_else(String::new, |until| format!(" until {}", moment::rfc3339(until)))
+    until.map_or_else(String::new, |until| format!(" until {}", timestamp::rfc3339(until)))
 }
 
 // === impl Reservations ===

@@ -18,7 +18,7 @@ use super::relations::RelationsView;
 use super::service::Service;
 use super::violations::SegmentsView;
 
-/// Everything known at one moment.
+/// The complete state at one time.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// When it was taken, seconds since the Unix epoch.
@@ -115,15 +115,15 @@ pub struct EdgeLabels {
     pub port: u16,
     /// Which side counted.
     pub role: Role,
-    /// What the client asked for, if somebody else answered: a Kubernetes Service, a published
-    /// port. It tells no row from another.
-    pub asked: Option<Service>,
+    /// The virtual service that the client connected to, if a backend answered: a Kubernetes
+    /// Service, a published port. Not part of a row's identity.
+    pub virtual_service: Option<Service>,
 }
 
 impl EdgeLabels {
     /// Two ends and a port, without anything in between.
     pub fn new(client: Service, server: Service, port: u16, role: Role) -> Self {
-        Self { client, server, port, role, asked: None }
+        Self { client, server, port, role, virtual_service: None }
     }
 
     /// The row of a role that takes what found no row of its own.

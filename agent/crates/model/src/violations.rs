@@ -74,7 +74,7 @@ pub struct Event {
     edge: Option<EdgeId>,
 }
 
-/// What is known of segments at one moment.
+/// Segments and their connections at one time.
 #[derive(Clone, Debug)]
 pub struct SegmentsView {
     /// What was declared.

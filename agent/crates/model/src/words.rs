@@ -37,7 +37,7 @@ pub fn sentence(conflict: &Conflict) -> String {
 }
 
 /// What to do about it.
-pub fn mend(conflict: &Conflict) -> String {
+pub fn fix(conflict: &Conflict) -> String {
     let next = |text: &str| {
         let mut text = text.to_owned();
         if let Some(port) = conflict.next_free {
@@ -199,8 +199,7 @@ mod tests {
 
     #[test]
     fn one_sentence_says_who_failed_and_who_holds_the_port() {
-        let shown =
-            |conflict: &Conflict| format!("{}. Fix: {}", sentence(conflict), mend(conflict));
+        let shown = |conflict: &Conflict| format!("{}. Fix: {}", sentence(conflict), fix(conflict));
         assert_eq!(
             shown(&conflict(Reason::SameAddress)),
             "postgres of shop (pid 4711) failed to bind 0.0.0.0:5432: postgresql.service (postgres, pid 811) has held it for 2 days. Fix: stop one, or use 5433 (free)"

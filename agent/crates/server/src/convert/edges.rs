@@ -38,7 +38,7 @@ impl ToApi for EdgeView {
         if let Some(ok) = CONNECT_RESULT_NAMES.get(usize::from(CONNECT_OK)) {
             connects.entry((*ok).to_owned()).or_default();
         }
-        let virtual_service = labels.asked.as_ref();
+        let virtual_service = labels.virtual_service.as_ref();
         Edge {
             client: labels.client.name.to_string(),
             client_namespace: labels.client.namespace.to_string(),

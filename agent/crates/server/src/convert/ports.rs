@@ -112,7 +112,7 @@ fn finding(conflict: &conflicts::Conflict) -> Finding {
     if let Some(holder) = &conflict.holder {
         finding = finding.with("held_by", FullName::from(&holder.party.service).to_string());
     }
-    finding.remediation = Some(words::mend(conflict));
+    finding.remediation = Some(words::fix(conflict));
     finding.since = Some(Timestamp::from_seconds(conflict.first_seconds));
     finding
 }
