@@ -220,9 +220,9 @@ fn state(bytes: &[u8]) {
     match file::read(text, boot) {
         Err(broken) => assert!(!broken.to_string().is_empty(), "a refusal has words"),
         Ok(read) => {
-            let again = file::read(&file::write(&read.book, boot), boot);
+            let again = file::read(&file::write(&read.state, boot), boot);
             let again = again.unwrap_or_else(|broken| panic!("what we wrote: {broken}"));
-            assert_eq!((again.book, again.outdated), (read.book, 0));
+            assert_eq!((again.state, again.outdated), (read.state, 0));
         }
     }
 }

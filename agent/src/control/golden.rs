@@ -72,7 +72,7 @@ fn snapshot() -> Snapshot {
         pid,
         command: command.to_owned(),
     };
-    let host = snapshot.kept.host_netns.expect("the fixture has one");
+    let host = snapshot.reservations.host_netns.expect("the fixture has one");
     let any = "0.0.0.0".parse().expect("an address");
     snapshot.ports = vec![PortView {
         port: 5432,
@@ -129,8 +129,8 @@ fn router(directory: &Path) -> Router {
         }
     });
     let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
-    let (store, book, _) = StateFile::open(&directory.join("state"));
-    let state = StateActor::start(store, book, None, None, linux::probes::Probes::inline())
+    let (store, state, _) = StateFile::open(&directory.join("state"));
+    let state = StateActor::start(store, state, None, None, linux::probes::Probes::inline())
         .expect("started");
     let caller = Extension(Caller { pid: std::process::id() });
     local::router(Api::new(source, build), state).layer(caller)

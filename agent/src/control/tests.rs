@@ -34,8 +34,8 @@ impl Served {
     fn start(group: Option<u32>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let control = bind(directory.path(), group, groups).expect("bound");
-        let (store, book, _) = StateFile::open(&directory.path().join("state"));
-        let state = StateActor::start(store, book, None, None, linux::probes::Probes::inline())
+        let (store, state, _) = StateFile::open(&directory.path().join("state"));
+        let state = StateActor::start(store, state, None, None, linux::probes::Probes::inline())
             .expect("started");
         let (stop, stopping) = watch::channel(());
         std::thread::spawn(move || {

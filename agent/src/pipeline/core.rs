@@ -23,12 +23,12 @@ use super::account::Account;
 use super::calls::Calls;
 use super::clock::{epoch_seconds, monotonic_us};
 use super::host::Host;
-use super::kept::Kept;
 use super::kernel::Kernel;
 use super::memory::Keeper;
 use super::ports::Ports;
 use super::reconcile::{Drops, Refused};
 use super::relate::Relate;
+use super::reservations::ReservationMonitor;
 use discovery::Names;
 use discovery::sources::Sources;
 use linux::existing::Survey;
@@ -73,7 +73,7 @@ pub(super) struct Core<K> {
     account: Account,
     drains: u64,
     drain_time: Duration,
-    kept: Kept,
+    reservations: ReservationMonitor,
     keeper: Keeper,
     memory: MemoryView,
     epochs: Epochs,
@@ -90,7 +90,7 @@ pub(super) struct Parts<K> {
     /// Who tells names.
     pub sources: Sources,
     /// Reservations.
-    pub kept: Kept,
+    pub reservations: ReservationMonitor,
     /// Relations and segments.
     pub relate: Relate,
     /// The limits of memory.
@@ -116,7 +116,7 @@ impl Now {
 impl<K: Kernel> Core<K> {
     /// Takes over the kernel half and what was found before it began to count, at `now_us`.
     pub(super) fn new(parts: Parts<K>, survey: &Survey, now_us: u64) -> Self {
-        let Parts { kernel, host, names, sources, kept, relate, keeper } = parts;
+        let Parts { kernel, host, names, sources, reservations, relate, keeper } = parts;
         let mut core = Self {
             kernel,
             host,
@@ -138,7 +138,7 @@ impl<K: Kernel> Core<K> {
             account: Account::default(),
             drains: 0,
             drain_time: Duration::ZERO,
-            kept,
+            reservations,
             keeper,
             memory: MemoryView::default(),
             epochs: Epochs::default(),

@@ -11,7 +11,6 @@ mod calls;
 mod clock;
 mod core;
 mod host;
-mod kept;
 mod kernel;
 mod labels;
 mod memory;
@@ -19,6 +18,7 @@ mod notify;
 mod ports;
 mod reconcile;
 mod relate;
+mod reservations;
 #[cfg(test)]
 mod simulation;
 mod views;
@@ -31,10 +31,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::core::{Core, Parts};
-use self::kept::Kept;
 use self::memory::{Keeper, Meter};
 use self::notify::Manager;
 use self::relate::Relate;
+use self::reservations::ReservationMonitor;
 use crate::config::Config;
 use crate::state::{StateActor, StateFile, StateHandle};
 use crate::{occupant, privileges};
@@ -70,10 +70,10 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     kernel.disabled.extend(privileges.losses().into_iter().map(lost));
     report(&kernel);
     let survey = bootstrap::bootstrap(&mut kernel);
-    // Up to here there is one thread, and all that follow inherit what it has left.
+    // Up to here there is one thread; later threads inherit its remaining capabilities.
     privileges.give_up(config)?;
-    let probes = Probes::start().context("starting the threads that look at processes")?;
-    let desk = desk(config, &kernel, probes.clone())?;
+    let probes = Probes::start().context("starting the probe threads")?;
+    let state = state(config, &kernel, probes.clone())?;
     let (source, requests) = telemetry::source::channel();
     let (stop, stopping) = watch::channel(());
     let rules = config.names.rules();
@@ -82,12 +82,12 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let addresses = config.limits.addresses.map_or(MAX_ADDRESSES, |limit| limit as usize);
     let names = Names::new(rules, config.names.units, addresses, &probes);
     let interval = config.collection_interval;
-    let kept = Kept::new(desk.clone(), config);
-    // Rows that are kept back would be nobody's if a pinned kernel half lost its agent.
+    let reservations = ReservationMonitor::new(state.clone(), config);
+    // Withheld rows would be lost if the agent of a pinned kernel half were killed.
     let keeper = Keeper::new(if config.pin { Meter::default() } else { meter });
     let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
         let host = Box::new(probes.clone());
-        let parts = Parts { kernel, host, names, sources, kept, relate, keeper };
+        let parts = Parts { kernel, host, names, sources, reservations, relate, keeper };
         Core::new(parts, &survey, clock::monotonic_us()).run(requests, stopping, interval, &probes)
     })?;
 
@@ -105,13 +105,13 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let api = server::Api::new(source.clone(), build);
     let api = api.with_outcomes(pusher.as_ref().map(Pusher::outcomes));
     let api = api.below(&config.web.external_path);
-    let (router, control_router) = (server::router(api.clone()), server::local::router(api, desk));
+    let (router, control_router) = (server::router(api.clone()), server::local::router(api, state));
     tracing::info!("listening on {}://{}", web.scheme(), config.web.listen_address);
     let manager = Manager::of_this_process();
     let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let told_to_stop = async {
+        let stop_requested = async {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             tracing::info!("stopping");
             manager.stopping();
@@ -121,7 +121,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let (stop_control, control_stopping) = watch::channel(());
         let served = async {
             let served = tokio::select! {
-                served = server::serve(listener, router, web, told_to_stop) => served,
+                served = server::serve(listener, router, web, stop_requested) => served,
                 () = manager.watch(&source) => Ok(()),
                 () = push(pusher.as_mut()) => Ok(()),
             };
@@ -155,13 +155,13 @@ fn host_name() -> String {
     name.trim().to_owned()
 }
 
-/// What the agent was told before, what the configuration adds, and the thread that writes more.
-fn desk(config: &Config, kernel: &Kernel, probes: Probes) -> anyhow::Result<StateHandle> {
-    let (store, mut book, warnings) = StateFile::open(&config.state_directory);
+/// Reads the state file, adds the configuration's reservations, and starts the state actor.
+fn state(config: &Config, kernel: &Kernel, probes: Probes) -> anyhow::Result<StateHandle> {
+    let (store, mut state, warnings) = StateFile::open(&config.state_directory);
     for warning in warnings {
         tracing::error!("{warning}");
     }
-    for dropped in book.configure(&config.ports.reservations) {
+    for dropped in state.configure(&config.ports.reservations) {
         tracing::warn!(
             "the configuration has another reservation for the port; dropped: {dropped}"
         );
@@ -171,7 +171,7 @@ fn desk(config: &Config, kernel: &Kernel, probes: Probes) -> anyhow::Result<Stat
         let why = attached.result.as_ref().err().filter(|_| refuses)?;
         Some(format!("{} is not attached ({why})", attached.hook.name))
     });
-    StateActor::start(store, book, config.ports.environment, unenforceable, probes)
+    StateActor::start(store, state, config.ports.environment, unenforceable, probes)
         .context("starting the state thread")
 }
 

@@ -21,9 +21,9 @@ use tokio::sync::watch;
 use self::fake::{Fake, Truth, World, name_of};
 use super::core::{Core, Now, Parts};
 use super::host::{HeldBy, Host};
-use super::kept::Kept;
 use super::memory::{Keeper, Meter};
 use super::relate::Relate;
+use super::reservations::ReservationMonitor;
 use crate::config::Config;
 use crate::state::{StateActor, StateFile, StateHandle};
 use discovery::Names;
@@ -43,7 +43,7 @@ const HISTORIES: u64 = 10_000;
 /// What all agents of a test share.
 struct Bench {
     config: Config,
-    desk: StateHandle,
+    state: StateHandle,
     exporter: Exporter,
     scrape: Scrape,
     _directory: tempfile::TempDir,
@@ -68,12 +68,12 @@ struct Metrics(BTreeMap<String, f64>);
 impl Bench {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let (store, book, _) = StateFile::open(&directory.path().join("state"));
-        let desk = StateActor::start(store, book, None, None, Probes::inline()).expect("started");
+        let (store, state, _) = StateFile::open(&directory.path().join("state"));
+        let state = StateActor::start(store, state, None, None, Probes::inline()).expect("started");
         let build = Build { version: "1".to_owned(), kernel: "6".to_owned() };
         let scrape = Scrape { previous: None, process: Process::read(), pushes: None };
         let exporter = Exporter::new(build);
-        Self { config: Config::default(), desk, exporter, scrape, _directory: directory }
+        Self { config: Config::default(), state, exporter, scrape, _directory: directory }
     }
 
     fn agent(&self, fake: Fake) -> Agent<'_> {
@@ -90,7 +90,7 @@ impl Bench {
             host,
             names: Names::with_cgroups(Rules::default(), true, 100, cgroups, probes),
             sources: Sources::none(),
-            kept: Kept::new(self.desk.clone(), &self.config),
+            reservations: ReservationMonitor::new(self.state.clone(), &self.config),
             relate: Relate::new(&self.config, now_us),
             keeper: Keeper::new(Meter::default()),
         };

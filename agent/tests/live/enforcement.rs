@@ -87,7 +87,7 @@ fn who_is_known_to_be_someone_else_is_refused_and_the_owner_let_in() {
     let events = agent.json("/api/v1/reservations")["breaches"].to_string();
     let sentence = format!("{offender} was denied 19431/tcp, which is reserved for {owner}");
     assert!(events.contains(&sentence), "{events}");
-    assert!(agent.log().contains("a reserved port was refused to somebody else"));
+    assert!(agent.log().contains("a bind to a reserved port was denied"));
     drop(held);
     // Released: any process may bind it.
     portolan(&agent, place, "ports release 19431");

@@ -87,7 +87,7 @@ fn a_breach_is_reported_once_and_the_owner_never() {
     assert_eq!(sentence, expected);
     let table = output(&agent, here(), "ports reservations");
     assert!(table.contains(&expected) && table.contains("18431/tcp"), "{table}");
-    assert!(agent.log().contains("a reserved port is held by somebody else"), "{}", agent.log());
+    assert!(agent.log().contains("a reserved port is held by another service"), "{}", agent.log());
     // The table of ports shows the same, and separates the namespaces.
     let ports = agent.json("/api/v1/ports?port=18432");
     let rows: Vec<_> = ports["ports"].as_array().expect("a list").iter().collect();

@@ -190,7 +190,7 @@ pub fn services(snapshot: &Snapshot) -> Vec<ServiceView> {
     for listener in &snapshot.listeners {
         found.meet(&listener.service).listens.insert(Port::tcp(listener.port));
     }
-    for registration in snapshot.kept.book.registry.iter() {
+    for registration in snapshot.reservations.state.registry.iter() {
         let named = registration.service.registered();
         found.meet(&named).registered.clone_from(&registration.endpoints);
     }

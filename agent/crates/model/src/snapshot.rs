@@ -10,11 +10,11 @@ use super::balance::{Known, Weights};
 use super::conflicts::{Conflict, ConflictTotal};
 use super::ephemeral::EphemeralView;
 use super::health::Epochs;
-use super::kept::KeptView;
 use super::memory::MemoryView;
 use super::port::PortView;
 use super::probes::ProbesView;
 use super::relations::RelationsView;
+use super::reservation_status::ReservationStatus;
 use super::service::Service;
 use super::violations::SegmentsView;
 
@@ -60,7 +60,7 @@ pub struct Snapshot {
     /// Time spent draining so far, seconds.
     pub drain_seconds: f64,
     /// What the agent was told to keep, and who does not.
-    pub kept: KeptView,
+    pub reservations: ReservationStatus,
     /// What edges did in the last minutes, by service.
     pub health: Epochs,
 }

@@ -31,7 +31,7 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         ephemeral: _,
         conflicts: _,
         conflict_totals: _,
-        kept: _,
+        reservations: _,
         probes: _,
         health: _,
     } = snapshot;
