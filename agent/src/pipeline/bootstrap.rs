@@ -1,12 +1,12 @@
-//! What was there before the agent: its sockets are surveyed and handed to the kernel half.
+//! Pre-existing sockets: surveyed and passed to the kernel half.
 
 use linux::existing::{self, Survey};
 use linux::namespaces;
 use loader::bootstrap::RunInside;
 use loader::load::Kernel;
 
-/// Looks at what is there before us and hands its sockets to the kernel half, which an adopted one
-/// has done already. It takes more privileges than all that follows.
+/// Surveys the host and passes its sockets to the kernel half, unless that was adopted and has them
+/// already. Needs more privileges than everything after it.
 pub(super) fn bootstrap(kernel: &mut Kernel) -> Survey {
     if kernel.adopted {
         return existing::places(&[]);

@@ -1,7 +1,7 @@
-//! Telling the service manager how we are: sd_notify(3), a datagram with lines of text.
+//! Notifies the service manager: sd_notify(3), a datagram with lines of text.
 //!
-//! Without a manager (`NOTIFY_SOCKET` is not set) nothing is told. The watchdog is fed while the loop
-//! publishes snapshots; when it stands still the manager starts the agent again.
+//! Without a manager (`NOTIFY_SOCKET` is not set) nothing is sent. The watchdog is fed while the
+//! loop publishes snapshots; when it stops the manager restarts the agent.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use telemetry::source::{STANDS_STILL, SnapshotSource};
 
-/// How often the loop is looked at without a manager that wants it more often.
+/// How often the loop is checked if the manager does not require more.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The manager, if there is one.
 #[derive(Debug)]
 pub(super) struct Manager {
     socket: Option<UnixDatagram>,
-    /// How often it wants to hear from us.
+    /// The manager's watchdog interval.
     watchdog: Option<Duration>,
 }
 
@@ -52,7 +52,7 @@ impl Manager {
         self.tell("STOPPING=1");
     }
 
-    /// Watches the loop for ever, and feeds the watchdog while it moves.
+    /// Checks the loop continuously, and feeds the watchdog while it publishes.
     pub(super) async fn watch(&self, source: &SnapshotSource) {
         let every = self.watchdog.map_or(LOOK_EVERY, |period| LOOK_EVERY.min(period / 3));
         let mut still = false;

@@ -1,6 +1,6 @@
-//! The whole flow (drain, names, tables, snapshot, metrics) without a kernel: scripted and random
-//! histories in a world that knows what really happened, held against the text that a scraper
-//! reads.
+//! The whole flow (collection, names, tables, snapshot, metrics) without a kernel: scripted and
+//! random histories in a simulated world that knows the truth, compared with the text that a
+//! scraper reads.
 
 mod fake;
 
@@ -40,7 +40,7 @@ use telemetry::{Build, Exporter, Format, Scrape};
 
 const HISTORIES: u64 = 10_000;
 
-/// What all agents of a test share.
+/// Shared by all agents of a test.
 struct Bench {
     config: Config,
     state: StateHandle,
@@ -54,7 +54,7 @@ struct Agent<'a> {
     bench: &'a Bench,
     core: Core<Fake>,
     fake: Fake,
-    /// What was counted at the last drain, by row.
+    /// Counts of the last collection, by row.
     rows: BTreeMap<EdgeLabels, [u64; 4]>,
     /// Counters that were read at the last drain, if they were.
     read: BTreeMap<String, f64>,
@@ -113,7 +113,7 @@ impl Agent<'_> {
             world.now_us
         };
         if std::mem::take(&mut self.world().has_freed) {
-            // Rows may have ended after the last drain: those that come back begin anew.
+            // Rows may have ended after the last collection: those that come back start at zero.
             self.rows.clear();
             self.read.clear();
         }
@@ -141,7 +141,7 @@ impl Agent<'_> {
         Arc::new(snapshot)
     }
 
-    /// The same for a scraper: what it reads has to be right.
+    /// The same for a scraper: what it reads must be correct.
     fn scrape(&mut self, seconds: u64) -> Metrics {
         let snapshot = self.drain(seconds);
         let read = std::mem::take(&mut self.read);
@@ -164,15 +164,15 @@ impl Agent<'_> {
         metrics
     }
 
-    /// seen = exported + lost, for every class. What the host was asked about a connect that was
-    /// refused is under way until it answers.
+    /// seen = exported + lost, for every class. A lookup of a refused connect is pending until the
+    /// host answers.
     fn check_law(&self, class: &str, seen: u64, arrived: u64) {
         let waits = class == CLASS_NAMES[CONNECTION] && self.world().owes_answers();
         let is_right = seen == arrived || (waits && arrived < seen);
         assert!(is_right, "{class}: {seen} seen, {arrived} exported or lost");
     }
 
-    /// Nothing happens any more, and every answer comes.
+    /// Nothing else happens, and all answers arrive.
     fn settle(&mut self) -> Metrics {
         for _ in 0..2 {
             self.world().answer();
@@ -183,7 +183,7 @@ impl Agent<'_> {
         self.scrape(4)
     }
 
-    /// Totals are what really happened.
+    /// Totals equal the truth.
     fn check_totals(&self, metrics: &Metrics) {
         assert_eq!(metrics.truth(), self.world().truth);
     }
@@ -248,7 +248,7 @@ impl Metrics {
         sums
     }
 
-    /// Who is connected to, by name.
+    /// Servers, by name.
     fn servers(&self) -> BTreeMap<String, u64> {
         self.by("portolan_tcp_connects_total", "server")
     }
@@ -259,7 +259,7 @@ fn value_of(series: &str, label: &str) -> String {
     rest.split('"').next().expect("a value").to_owned()
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): histories that can be told by a number.
+/// SplitMix64 (Steele, Lea and Flood, 2014): histories that a seed reproduces.
 struct Random(u64);
 
 impl Random {
@@ -276,7 +276,7 @@ impl Random {
     }
 }
 
-/// One thing that happens.
+/// One event.
 fn happen(world: &mut World, random: &mut Random) {
     let (program, other) = (random.below(6) as u32, random.below(6) as u32);
     let nth = random.below(64) as usize;
@@ -327,7 +327,7 @@ fn history(bench: &Bench, seed: u64) {
         if random.below(10) == 0 {
             let adopted = agent.fake.adopted();
             agent = bench.agent(adopted);
-            // What was answered of drops is not known to the next agent.
+            // Answers about drops are unknown to the next agent.
             is_aged = true;
         }
     }
@@ -361,14 +361,14 @@ fn a_late_name_takes_its_totals_along() {
     agent.world().connect(0, 1, true);
     agent.world().connect(0, 1, true);
     agent.scrape(1);
-    // Nobody is known there, and nobody came.
+    // No service is known there, and none appeared.
     let servers = agent.settle().servers();
     assert_eq!(servers, BTreeMap::from([("10.0.0.2".to_owned(), 2)]));
     agent.world().resolve(0, 1);
     agent.world().connect(0, 1, true);
     let servers = agent.scrape(1).servers();
     assert_eq!(servers, BTreeMap::from([("host-1.example".to_owned(), 3)]));
-    // Somebody of this host listens there: that is a surer name yet.
+    // A process of this host listens there: a more reliable name.
     agent.world().listen(1);
     agent.scrape(1);
     let metrics = agent.settle();
@@ -391,7 +391,7 @@ fn full_tables_keep_totals_exact() {
     let clients = metrics.by("portolan_tcp_connects_total", "client");
     assert_eq!(clients, BTreeMap::from([(name_of(0), 3), ("other".to_owned(), 17)]));
     let lost = metrics.by("portolan_events_lost_total", "class");
-    // Three programs of five find no owner's row; each of their connects asks anew.
+    // Three programs of five find no owner's row; each of their connects retries.
     assert_eq!(lost, BTreeMap::from([("edge".to_owned(), 17), ("owner".to_owned(), 12)]));
 }
 
@@ -465,7 +465,7 @@ fn what_the_host_never_answers_counts_all_the_same() {
     assert_eq!(results, BTreeMap::from([("other".to_owned(), 1)]));
 }
 
-/// A host on which a look into a namespace hangs.
+/// A host on which a lookup in a namespace hangs.
 struct Hanging {
     fake: Fake,
     probes: Probes,
@@ -524,7 +524,7 @@ async fn a_look_that_hangs_delays_neither_scrapes_nor_the_end() {
         let began = Instant::now();
         let snapshot = source.fresh().await.expect("a snapshot");
         assert!(began.elapsed() < SOON, "a scrape took {:?}", began.elapsed());
-        // It counts as soon as nobody waits for it any more.
+        // It counts once no lookup is pending any more.
         is_given_up = snapshot.ledger.exported[CONNECTION] == 1;
         assert_eq!(source.stuck(), snapshot.probes.stuck);
     }

@@ -1,4 +1,4 @@
-//! Every hook: what it is called, how it can be attached, what it needs, what is lost without it.
+//! Every hook: its name, ways to attach it, what it needs, what is missing without it.
 //!
 //! Long because it is one table: a row for each hook.
 
@@ -7,30 +7,30 @@ use agent_common::config::Offsets;
 use super::later::LATER;
 use super::parts::PARTS;
 
-/// One place where the kernel calls us.
+/// A kernel event that the agent attaches to.
 #[derive(Debug)]
 pub struct Hook {
     /// The name used everywhere: file, metric label, documentation.
     pub name: &'static str,
     /// Ways to attach it, best first.
     pub ways: &'static [Way],
-    /// A program behind a tracepoint's, where programs are preempted: it does what the first had
-    /// to do when the kernel has skipped that; see [`UNPREEMPTED`].
+    /// The fallback program behind a tracepoint's program, where programs can be preempted: it
+    /// handles the events that the kernel skipped for the first; see [`UNPREEMPTED`].
     pub fallback: Option<Way>,
     /// Kernel fields its program reads; see `agent_common::config::Offsets`.
     pub fields: &'static [&'static str],
     /// Whether it belongs to request timing, which can be switched off.
     pub requests: bool,
-    /// A hook without which what this one tells would be wrong; it comes before in the table.
+    /// A hook without which the figures of this one would be wrong; it precedes it in the table.
     pub after: Option<&'static str>,
-    /// What nobody will see without it, as the operator knows it.
+    /// What is not observed without it, in the operator's terms.
     pub lost_without: &'static str,
 }
 
 /// One way to attach a hook.
 #[derive(Debug)]
 pub struct Way {
-    /// What tells it from the others.
+    /// Its name among the ways of the hook.
     pub name: &'static str,
     /// The program in the object file; several ways may share one.
     pub program: &'static str,
@@ -51,7 +51,7 @@ pub enum Kind {
     FunctionExit,
     /// An iterator that the daemon runs.
     Iterator,
-    /// Sees the address that a program hands to a system call; at the root of the cgroup tree.
+    /// Gets the address of a system call; at the root of the cgroup tree.
     CgroupAddress,
     /// Sees a socket; at the root of the cgroup tree.
     CgroupSocket,
@@ -315,19 +315,19 @@ pub const HOOKS: &[Hook] = &[
     },
 ];
 
-/// What `bind4` and `bind6` read.
+/// Fields that `bind4` and `bind6` read.
 const BIND_FIELDS: &[&str] =
     &["net", "net_inum", "num", "state", "group_leader", "comm", "cred", "cap_effective"];
 
-/// What it takes to find out who is running, and where.
+/// Fields needed to identify the current process.
 const OWNER_FIELDS: &[&str] = &["net", "net_inum", "group_leader", "comm"];
 
-/// What kernels before 7.0 do, as a name to mask: no program on a tracepoint is preempted. Since
-/// then one can be (kernel commit a46023d5616e), and what its processor meets at the same hook
-/// until it goes on, in other threads and in interrupts, the kernel skips.
+/// Kernels before 7.0, as a name to disable: programs on tracepoints are not preempted. Since then
+/// they can be (kernel commit a46023d5616e), and the kernel skips events of the same hook on that
+/// CPU until the program resumes, in other threads and in interrupts.
 pub const UNPREEMPTED: &str = "unpreempted";
 
-/// Fields without a hook to switch off: what is lost when the kernel lacks one.
+/// Optional fields without a hook of their own: what is missing if the kernel lacks them.
 pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
     ("drops", "listen overflows"),
     ("v6_only", "whether an IPv6 listener also takes IPv4"),
@@ -346,7 +346,7 @@ pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
 const RACING_FIN: &str =
     "the end of a connection while it is being read: its FIN may count as one byte received";
 
-/// Refuses a mask that masks nothing: a typing mistake would make a test prove nothing.
+/// Refuses unknown names: a typing mistake would make a test prove nothing.
 pub fn check_masks(masked: &[String]) -> anyhow::Result<()> {
     let known = |mask: &str| {
         mask == UNPREEMPTED
@@ -412,8 +412,8 @@ mod tests {
         }
     }
 
-    /// The loader tells a fallback program from the first by its name, of which the kernel keeps 15
-    /// bytes.
+    /// The loader distinguishes a fallback program from the first by its name, of which the kernel
+    /// keeps 15 bytes.
     #[test]
     fn fallback_programs_have_names_that_the_kernel_keeps() {
         let mut fallbacks = HOOKS.iter().filter_map(|hook| hook.fallback.as_ref());

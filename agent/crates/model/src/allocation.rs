@@ -1,29 +1,29 @@
-//! Which ports to hand out.
+//! Allocation of free ports.
 
 use super::full_name::FullName;
 use super::port_ranges::PortRules;
 use super::well_known;
 
-/// Ports in one answer at most.
+/// Maximum number of ports in one response.
 pub const MOST: usize = 256;
-/// Where to look if nobody says: above what most programs take by default.
+/// Where to start by default: above the default ports of most programs.
 pub const NEAR: u16 = 8080;
 /// Ports below belong to root (net.ipv4.ip_unprivileged_port_start).
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
-/// What is wanted.
+/// The request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// The nearest to this one first, upwards before downwards.
     pub near: u16,
     /// How many.
     pub count: usize,
-    /// For whom, if that is known.
+    /// The service that the ports are for, if known.
     pub service: Option<FullName>,
 }
 
-/// As many ports as wanted and possible, the best first. `is_taken` tells of a port that it is
-/// held, reserved or handed out; it is asked last, because it may be the most expensive.
+/// As many ports as requested and possible, the best first. `is_taken` returns whether a port is
+/// held, reserved or handed out; it is called last, because it may be the most expensive.
 pub fn choose(
     wanted: &Wanted,
     rules: &PortRules,

@@ -1,5 +1,5 @@
-//! Durations as people write them: `500ms`, `90s`, `15m`, `2h`, `7d`. The one grammar of the command
-//! line, the configuration and the API.
+//! Durations in text: `500ms`, `90s`, `15m`, `2h`, `7d`. The one grammar of the command line, the
+//! configuration and the API.
 
 use std::time::Duration;
 

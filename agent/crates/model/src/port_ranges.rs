@@ -1,18 +1,18 @@
-//! Lists of ports as the kernel writes them (`8080,9148-9150`), and what they mean for a
+//! Lists of ports as the kernel writes them (`8080,9148-9150`), and their meaning for a
 //! reservation.
 //!
-//! A port inside the ephemeral range (`net.ipv4.ip_local_port_range`) is given to whatever
-//! connects or binds port 0 next, unless `net.ipv4.ip_local_reserved_ports` keeps it out
-//! (Documentation/networking/ip-sysctl.rst). Both are of a network namespace, for TCP and UDP.
+//! A port inside the ephemeral range (`net.ipv4.ip_local_port_range`) may be assigned to any socket
+//! that connects or binds port 0, unless `net.ipv4.ip_local_reserved_ports` excludes it
+//! (Documentation/networking/ip-sysctl.rst). Both are per network namespace, for TCP and UDP.
 
 use std::fmt::Write as _;
 
-/// What a network namespace says of its ports.
+/// The port settings of a network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortRules {
-    /// First and last port that the kernel hands out by itself.
+    /// First and last ephemeral port.
     pub ephemeral: Option<(u16, u16)>,
-    /// Ranges that it never hands out by itself, as they were written.
+    /// Excluded ranges, as written in the sysctl.
     pub kept_out: Vec<(u16, u16)>,
 }
 
@@ -26,7 +26,7 @@ pub struct Advice {
 }
 
 impl PortRules {
-    /// From the two files below /proc/sys/net/ipv4. What cannot be read is left out: then there is
+    /// From the two files below /proc/sys/net/ipv4. What cannot be read is omitted: then there is
     /// no advice, rather than a wrong one.
     pub fn parse(local_port_range: &str, local_reserved_ports: &str) -> Self {
         let mut numbers = local_port_range.split_ascii_whitespace().map(|word| word.parse().ok());
@@ -41,14 +41,14 @@ impl PortRules {
         Self { ephemeral, kept_out: local_reserved_ports.split(',').filter_map(range).collect() }
     }
 
-    /// Whether the kernel may hand out this port by itself.
+    /// Whether the kernel may assign this port by itself.
     pub fn is_ephemeral(&self, port: u16) -> bool {
         self.ephemeral.is_some_and(|range| within(port, range))
             && !self.kept_out.iter().any(|range| within(port, *range))
     }
 
-    /// What to do so that the kernel never hands out these ports by itself. The knob is a whole
-    /// list, so the command repeats what is in it already.
+    /// How to exclude these ports from the ephemeral range. The sysctl is a whole list, so the
+    /// command repeats its current content.
     pub fn advice(&self, ports: &[u16]) -> Option<Advice> {
         let (first, last) = self.ephemeral?;
         let mut exposed: Vec<u16> =

@@ -59,7 +59,7 @@ pub struct Snapshot {
     pub drains: u64,
     /// Time spent draining so far, seconds.
     pub drain_seconds: f64,
-    /// What the agent was told to keep, and who does not.
+    /// Reservations, registered services, and breaches.
     pub reservations: ReservationStatus,
     /// What edges did in the last minutes, by service.
     pub health: Epochs,
