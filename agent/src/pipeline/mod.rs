@@ -43,6 +43,7 @@ use discovery::remote::MAX_ADDRESSES;
 use discovery::sources::Sources;
 use linux::hierarchy::Hierarchy;
 use linux::probes::Probes;
+use loader::hooks::INFERRED_WITHOUT;
 use loader::load::Disabled;
 use loader::load::{Kernel, MAX_SHARDS, Options};
 use loader::{object, pins, preflight};
@@ -219,7 +220,21 @@ fn report(kernel: &Kernel) {
         kernel.hooks.len(),
         object::object_hash()
     );
-    for disabled in &kernel.disabled {
-        tracing::warn!("will not be seen: {} ({})", disabled.what, disabled.why);
+    let inferred: Vec<_> = kernel
+        .hooks
+        .iter()
+        .filter(|one| one.result.is_err() && INFERRED_WITHOUT.contains(&one.hook.name))
+        .collect();
+    if let Some(Err(why)) = inferred.first().map(|one| &one.result) {
+        let names: Vec<&str> = inferred.iter().map(|one| one.hook.name).collect();
+        tracing::info!(
+            "the errno of failed binds is inferred, up to two seconds later: {} cannot be attached ({why}); nothing else depends on it",
+            names.join(", ")
+        );
+    }
+    for Disabled { what, why } in &kernel.disabled {
+        if !inferred.iter().any(|one| one.hook.lost_without == what) {
+            tracing::warn!("not observed on this host: {what} ({why})");
+        }
     }
 }

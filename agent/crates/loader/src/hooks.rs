@@ -315,6 +315,10 @@ pub const HOOKS: &[Hook] = &[
     },
 ];
 
+/// Hooks without which nothing is missing: what they give exactly and at once is inferred a second
+/// later.
+pub const INFERRED_WITHOUT: [&str; 2] = ["inet_bind_sk", "inet6_bind_sk"];
+
 /// Fields that `bind4` and `bind6` read.
 const BIND_FIELDS: &[&str] =
     &["net", "net_inum", "num", "state", "group_leader", "comm", "cred", "cap_effective"];

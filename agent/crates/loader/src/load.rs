@@ -58,10 +58,10 @@ pub struct Options {
     pub later: Vec<&'static str>,
 }
 
-/// Something that will not be seen, and why.
+/// Something that is not observed, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disabled {
-    /// What will not be seen.
+    /// What is not observed.
     pub what: String,
     /// Why.
     pub why: String,

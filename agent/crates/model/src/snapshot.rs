@@ -236,7 +236,7 @@ impl SourceState {
 /// A feature that is off on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disabled {
-    /// What will not be seen.
+    /// What is not observed.
     pub what: String,
     /// Why.
     pub why: String,
