@@ -129,17 +129,17 @@ fn contradictions_between_segments_are_reported_with_both_lines() {
     check(
         "a.toml",
         "[segments.other]\nnetworks = [\n  \"10.0.0.0/8\",\n  \"172.20.0.0/16\",\n]\n",
-        "a.toml:21: puts network 172.20.0.0/16 into the segment `other`, but it is in `frontend` already; keep one of the two; the other is at a.toml:9",
+        "a.toml:21: puts network 172.20.0.0/16 into the segment `other`, but it is in `frontend` already; keep one of the two; the other value is at a.toml:9",
     );
     check(
         "a.yaml",
         "  other:\n    networks:\n      - 10.0.0.0/8\n      - 172.22.0.0/16\n",
-        "a.yaml:22: puts network 172.22.0.0/16 into the segment `other`, but it is in `database` already; keep one of the two; the other is at a.yaml:14",
+        "a.yaml:22: puts network 172.22.0.0/16 into the segment `other`, but it is in `database` already; keep one of the two; the other value is at a.yaml:14",
     );
     check(
         "a.yaml",
         "  deny:\n    - monitoring -> frontend\n    - '* -> backend'\n",
-        "a.yaml:21: denies `monitoring -> backend` by the rule `* -> backend`, but an equally exact rule says the opposite; keep one of the two; the other is at a.yaml:6",
+        "a.yaml:21: denies `monitoring -> backend` by the rule `* -> backend`, but an equally exact rule says the opposite; keep one of the two; the other value is at a.yaml:6",
     );
 }
 

@@ -186,9 +186,9 @@ impl<K: Kernel> Core<K> {
                         requests.publish(&Arc::new(snapshot));
                     }
                     Ok(_) => {}
-                    Err(error) => tracing::error!(
-                        "the kernel's tables could not be read, metrics stand still: {error:#}"
-                    ),
+                    Err(error) => {
+                        tracing::error!("the collection failed, metrics are stale: {error:#}")
+                    }
                 }
                 let took = started.elapsed();
                 // A host with very many sockets is drained less often rather than at any price.

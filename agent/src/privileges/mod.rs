@@ -245,7 +245,7 @@ mod tests {
     fn missing_and_dropped_capabilities_are_reported() {
         let none = Config { privileges: Keep::None, ..Config::default() };
         let losses = Privileges::of(&none, &NEW, all()).losses();
-        assert!(losses.iter().any(|(_, why)| why.contains("given up")), "{losses:?}");
+        assert!(losses.iter().any(|(_, why)| why.contains("is dropped")), "{losses:?}");
         assert_eq!(Privileges::of(&Config::default(), &NEW, all()).losses(), []);
         let little: CapabilitySet = [Capability::Bpf, Capability::Perfmon].into_iter().collect();
         let losses = Privileges::of(&Config::default(), &NEW, little).losses();

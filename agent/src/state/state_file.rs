@@ -378,7 +378,7 @@ mod tests {
         let file = directory.path().join("file");
         fs::write(&file, "").expect("written");
         let (mut state_file, _, warnings) = StateFile::open(&file.join("state"));
-        assert!(warnings.iter().all(|why| why.contains("choose another with --state-directory")));
+        assert!(warnings.iter().all(|why| why.contains("set --state-directory")));
         assert!(state_file.save(&State::default()).is_err());
         let (first, _) = open(directory.path());
         let (second, _, _) = StateFile::open(directory.path());

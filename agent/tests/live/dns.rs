@@ -422,7 +422,7 @@ fn without_the_hook_or_a_field_or_by_choice_names_are_off() {
     let responder = Responder::start(&pair.server, |question| {
         vec![Message::answer(question, &[Record::a(&question.name, 60, &format!("{V4}.40"))])]
     });
-    let what = "names that programs asked DNS servers for";
+    let what = "names that programs resolve by DNS";
     let check = |settings: &[(&str, &str)], why: Option<&str>| {
         let agent = agent(settings);
         ask(&pair.client, pair.server.v4, "off.portolan.test", server::A);

@@ -27,7 +27,7 @@ pub struct Survey {
     pub problems: Vec<Problem>,
 }
 
-/// One socket that was there before the agent.
+/// A pre-existing socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
     /// Inode of its network namespace.

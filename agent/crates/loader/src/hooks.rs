@@ -117,7 +117,7 @@ pub const HOOKS: &[Hook] = &[
         ],
         requests: false,
         after: None,
-        lost_without: "everything: connections, their latency, their ends",
+        lost_without: "everything: connects, connections, connect latency",
     },
     Hook {
         name: "sk_data_ready",
@@ -143,7 +143,7 @@ pub const HOOKS: &[Hook] = &[
         fields: &["write_seq", "tcp_mstamp", "state"],
         requests: true,
         after: None,
-        lost_without: "request latency on the server side, in time: a response shows when the next request arrives or the connection ends",
+        lost_without: "timely request latency on the server side: a response is counted when the next request arrives or the connection ends",
     },
     Hook {
         name: "tcp_retransmit_skb",
@@ -152,7 +152,7 @@ pub const HOOKS: &[Hook] = &[
         fields: &["write_seq", "first_tx_mstamp", "state"],
         requests: true,
         after: None,
-        lost_without: "the part of request latency that was spent waiting for a retransmission",
+        lost_without: "the part of request latency that is due to retransmits",
     },
     Hook {
         name: "tcp_retransmit_synack",
@@ -206,7 +206,7 @@ pub const HOOKS: &[Hook] = &[
         fields: &["cookie"],
         requests: false,
         after: None,
-        lost_without: "connections and listeners that were there before the agent",
+        lost_without: "pre-existing connections and listeners",
     },
     Hook {
         name: "bootstrap_udp",
@@ -215,7 +215,7 @@ pub const HOOKS: &[Hook] = &[
         fields: &["cookie"],
         requests: false,
         after: None,
-        lost_without: "UDP sockets that had a port before the agent",
+        lost_without: "pre-existing UDP sockets",
     },
     Hook {
         name: "post_bind4",
@@ -224,7 +224,7 @@ pub const HOOKS: &[Hook] = &[
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
-        lost_without: "who holds an IPv4 port that is not listened on, UDP among them, and since when",
+        lost_without: "holders of IPv4 ports without a TCP listener, including UDP, and since when",
     },
     Hook {
         name: "post_bind6",
@@ -233,7 +233,7 @@ pub const HOOKS: &[Hook] = &[
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
-        lost_without: "who holds an IPv6 port that is not listened on, UDP among them, and since when",
+        lost_without: "holders of IPv6 ports without a TCP listener, including UDP, and since when",
     },
     Hook {
         name: "bind4",
@@ -242,7 +242,7 @@ pub const HOOKS: &[Hook] = &[
         fields: BIND_FIELDS,
         requests: false,
         after: Some("post_bind4"),
-        lost_without: "binds to IPv4 addresses that failed",
+        lost_without: "failed binds to IPv4 addresses",
     },
     Hook {
         name: "bind6",
@@ -251,7 +251,7 @@ pub const HOOKS: &[Hook] = &[
         fields: BIND_FIELDS,
         requests: false,
         after: Some("post_bind6"),
-        lost_without: "binds to IPv6 addresses that failed",
+        lost_without: "failed binds to IPv6 addresses",
     },
     Hook {
         name: "connect4",
@@ -260,7 +260,7 @@ pub const HOOKS: &[Hook] = &[
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
-        lost_without: "connects to IPv4 addresses that the kernel refuses at once, as without a route",
+        lost_without: "connects to IPv4 addresses that fail before the SYN, as without a route",
     },
     Hook {
         name: "connect6",
@@ -269,7 +269,7 @@ pub const HOOKS: &[Hook] = &[
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
-        lost_without: "connects to IPv6 addresses that the kernel refuses at once, as without a route",
+        lost_without: "connects to IPv6 addresses that fail before the SYN, as without a route",
     },
     Hook {
         name: "inet_bind_sk",
@@ -311,7 +311,7 @@ pub const HOOKS: &[Hook] = &[
         fields: &["ack_backlog", "max_ack_backlog"],
         requests: false,
         after: Some("post_bind4"),
-        lost_without: "sockets that hold a port without listening, UDP among them",
+        lost_without: "bound sockets that do not listen, including UDP",
     },
 ];
 
@@ -335,10 +335,10 @@ pub const UNPREEMPTED: &str = "unpreempted";
 pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
     ("drops", "listen overflows"),
     ("v6_only", "whether an IPv6 listener also takes IPv4"),
-    ("reuse", "why two sockets clash: whether SO_REUSEADDR is set"),
-    ("reuse_port", "why two sockets clash: whether SO_REUSEPORT is set"),
-    ("device", "why two sockets clash: whether they are bound to different devices"),
-    ("uid", "why two sockets clash: whether they belong to different users"),
+    ("reuse", "the reason of a bind conflict: SO_REUSEADDR"),
+    ("reuse_port", "the reason of a bind conflict: SO_REUSEPORT"),
+    ("device", "the reason of a bind conflict: devices of the sockets"),
+    ("uid", "the reason of a bind conflict: users of the sockets"),
     ("srtt_us", "round trip times"),
     ("rtt_seq", "round trip times"),
     ("bytes_sent", "bytes sent"),

@@ -39,7 +39,7 @@ pub const DNS_ANSWERS: Part = Part {
     ],
     is_on: |config| config.dns == 1,
     leave_out: |config| config.dns = 0,
-    lost_without: "names that programs asked DNS servers for",
+    lost_without: "names that programs resolve by DNS",
 };
 
 /// All parts.

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_read_as_written_or_refused_with_the_mend() {
+    fn ports_are_read_as_written_or_refused_with_the_fix() {
         let check = |text: &str, expected: Option<Port>| {
             assert_eq!(text.parse::<Port>().ok(), expected, "{text}");
         };

@@ -105,7 +105,7 @@ impl Ports {
     fn record(&mut self, conflict: Conflict, errno: &'static str) {
         let count = conflict.count;
         let conflict = self.conflicts.add(conflict, errno);
-        tell(&conflict, count);
+        log(&conflict, count);
     }
 
     pub(super) fn add(
@@ -249,7 +249,7 @@ fn next_free(
     (from..=u16::MAX).find(|port| !taken.contains(port))
 }
 
-fn tell(conflict: &Arc<Conflict>, count: u64) {
+fn log(conflict: &Arc<Conflict>, count: u64) {
     let Conflict { claimant, holder, port, address, errno, reason, .. } = &**conflict;
     let has = holder.as_ref();
     tracing::debug!(

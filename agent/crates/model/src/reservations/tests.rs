@@ -86,7 +86,7 @@ fn what_the_configuration_says_stands() {
 }
 
 #[test]
-fn the_configuration_is_read_or_refused_with_the_mend() {
+fn the_configuration_is_read_or_refused_with_the_fix() {
     let check = |text: &str, expected: Result<&str, &str>| {
         let read = Reservation::from_config(text).map(|one| one.to_string());
         match (read, expected) {
@@ -103,7 +103,7 @@ fn the_configuration_is_read_or_refused_with_the_mend() {
     );
     check("5432", Err("like \"5432 postgres\""));
     check("postgres 5432", Err("write a number from 1 to 65535"));
-    check("5432 postgres env=test", Err("choose one of dev, prod"));
+    check("5432 postgres env=test", Err("use dev or prod"));
     check("5432 postgres until=2h", Err("a time in UTC"));
     check("5432 postgres forced", Err("\"forced\" is not understood"));
 }
