@@ -69,7 +69,7 @@ enum Command {
     /// Build the static binary, and an image that contains only it
     Image(image::Args),
     /// Build a .deb and an .rpm of the static binary, and its SBOM
-    Package(package::Args),
+    Package,
     /// Check deploy/ with the tools that consume it
     Deploy(deploy::Args),
 }
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
         Command::Check => check::check(),
         Command::Tidy => tidy::tidy(),
         Command::Image(args) => image::image(&args),
-        Command::Package(args) => package::package(&args),
+        Command::Package => package::package(),
         Command::Deploy(args) => deploy::deploy(&args),
     })
 }

@@ -23,7 +23,7 @@ pub(super) fn static_binary() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let path = root.join("target/static/portolan");
     let built = fs::metadata(&path).and_then(|file| file.modified()).ok()?;
-    let sources = ["Cargo.lock", "agent/src", "agent-common/src", "agent-ebpf/src"];
+    let sources = ["Cargo.lock", "agent/src", "agent/crates", "agent-common/src", "agent-ebpf/src"];
     let newer = sources.iter().find_map(|source| changed_since(&root.join(source), built));
     if let Some(source) = &newer {
         println!("{} is older than {}", path.display(), source.display());

@@ -1,5 +1,5 @@
-//! The few calls of bpf(2) that a measurement needs: an empty program, its run-time statistics,
-//! and which programs others have in the kernel.
+//! The few calls of bpf(2) that a measurement needs: an empty program, run-time statistics, links
+//! to programs of an agent, and which programs others have in the kernel.
 
 use std::ffi::CString;
 use std::io;
@@ -10,6 +10,7 @@ const PROG_GET_NEXT_ID: libc::c_long = 11;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
+const LINK_CREATE: libc::c_long = 28;
 const ENABLE_STATS: libc::c_long = 32;
 
 /// Program types that run at tracepoints: tracepoint, raw tracepoint, tracing (tp_btf, fentry).
@@ -44,6 +45,27 @@ pub fn attach(program: &OwnedFd, tracepoint: &str) -> io::Result<OwnedFd> {
     owned(bpf(RAW_TRACEPOINT_OPEN, &mut [name.as_ptr() as u64, program.as_raw_fd() as u64]))
 }
 
+/// A program by its number; it stays in the kernel, with its maps, as long as the descriptor lives.
+pub fn program(id: u32) -> io::Result<OwnedFd> {
+    owned(bpf(PROG_GET_FD_BY_ID, &mut [u64::from(id)]))
+}
+
+/// The type of a program, as the kernel numbers them.
+pub fn program_type(program: &OwnedFd) -> io::Result<u32> {
+    Ok(info(program)?[0] as u32)
+}
+
+/// Attaches a program of type tracing to the place that it was loaded for.
+pub fn attach_tracing(program: &OwnedFd) -> io::Result<OwnedFd> {
+    owned(bpf(RAW_TRACEPOINT_OPEN, &mut [0, program.as_raw_fd() as u64]))
+}
+
+/// Attaches a program to a cgroup.
+pub fn attach_cgroup(program: &OwnedFd, cgroup: &OwnedFd, attach_type: u32) -> io::Result<OwnedFd> {
+    let descriptors = program.as_raw_fd() as u64 | (cgroup.as_raw_fd() as u64) << 32;
+    owned(bpf(LINK_CREATE, &mut [descriptors, u64::from(attach_type)]))
+}
+
 /// Turns on run-time statistics for as long as the descriptor lives.
 pub fn enable_statistics() -> io::Result<OwnedFd> {
     owned(bpf(ENABLE_STATS, &mut [0]))
@@ -69,7 +91,7 @@ pub fn tracing_programs() -> io::Result<usize> {
         }
         // A program may go away between the two calls.
         let Ok(program) = owned(bpf(PROG_GET_FD_BY_ID, &mut [id])) else { continue };
-        found += usize::from(TRACING_TYPES.contains(&(info(&program)?[0] as u32)));
+        found += usize::from(TRACING_TYPES.contains(&program_type(&program)?));
     }
 }
 

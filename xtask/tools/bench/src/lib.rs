@@ -6,6 +6,9 @@
 //! time, see [`daemon`]; P8 and P9 its memory and its answers, see [`size`]; P10 is the agent's own
 //! tables as they grow, see [`insertion`]; P11 is what live tests compare, see [`accuracy`]; what a
 //! bind costs is in [`binds`].
+//!
+//! `cargo xtask bench connection` and `request` are commands of their own that resolve what the
+//! ratios cannot (P1b): nanoseconds of one connection or request on one processor, see [`pinned`].
 
 #![expect(unsafe_code, reason = "system calls that are measured")]
 #![expect(clippy::print_stdout, reason = "a terminal program")]
@@ -22,6 +25,7 @@ mod hooks;
 mod insertion;
 pub mod load;
 mod machine;
+mod pinned;
 mod random;
 mod report;
 mod rounds;
@@ -60,7 +64,10 @@ const HOOK_ROUNDS: u32 = 5;
 /// Measure what the agent costs, next to others, on this machine
 #[derive(clap::Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    pinned: Option<Pinned>,
     /// What to measure (default: everything)
     scenario: Vec<Scenario>,
     /// How many rounds; each measures the agent once against its neighbours
@@ -81,6 +88,15 @@ pub struct Args {
     /// Write docs/benchmarks.md and docs/benchmarks.json (needs all scenarios)
     #[arg(long, conflicts_with_all = ["scenario", "no_peers"])]
     publish: bool,
+}
+
+/// Measurements of one operation on one processor.
+#[derive(clap::Subcommand)]
+enum Pinned {
+    /// Nanoseconds that agents add to a connection, both ends in one thread on one processor
+    Connection(pinned::Args),
+    /// Nanoseconds that agents add to a request on an open connection, likewise
+    Request(pinned::Args),
 }
 
 /// Which load serves which scenarios.
@@ -123,7 +139,12 @@ enum Scenario {
 
 /// Measures, prints the goals, and writes what was asked for.
 pub fn bench(args: &Args) -> Result<()> {
-    let Args { scenario, rounds, seconds, output, agent, no_peers, publish } = args;
+    let Args { pinned, scenario, rounds, seconds, output, agent, no_peers, publish } = args;
+    match pinned {
+        Some(Pinned::Connection(args)) => return pinned::connection(args),
+        Some(Pinned::Request(args)) => return pinned::request(args),
+        None => {}
+    }
     if !shell::is_root() {
         bail!("tracing programs need root: run `cargo xtask bench` as root");
     }
@@ -266,4 +287,28 @@ fn peers_are_there(wanted: &[Scenario]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn parsed(words: &[&str]) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once(&"bench").chain(words))
+    }
+
+    #[test]
+    fn goals_and_single_operations_have_flags_of_their_own() {
+        let args = parsed(&["p1", "ports", "--rounds", "5"]).unwrap();
+        assert_eq!((args.scenario, args.rounds), (vec![Scenario::P1, Scenario::Ports], 5));
+        assert!(args.pinned.is_none());
+        let args = parsed(&["connection", "--rounds", "2", "--memory-cgroup", "other"]).unwrap();
+        assert!(matches!(args.pinned, Some(Pinned::Connection(_))));
+        let args = parsed(&["request", "--cold", "--variant", "a=b"]).unwrap();
+        assert!(matches!(args.pinned, Some(Pinned::Request(_))));
+        assert!(parsed(&["request", "--variant", "a"]).is_err());
+        assert!(parsed(&["connection", "p1"]).is_err());
+        assert!(parsed(&["p1", "--cold"]).is_err());
+    }
 }

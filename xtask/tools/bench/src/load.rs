@@ -216,7 +216,7 @@ impl Server {
     /// TCP segments received in the namespace so far.
     pub fn segments(&self) -> Result<u64> {
         let snmp = shell::output(self.inside("cat").arg("/proc/net/snmp"))?;
-        segments(&snmp).context("/proc/net/snmp does not count TCP segments")
+        tcp_counter(&snmp, "InSegs").context("/proc/net/snmp does not count TCP segments")
     }
 
     /// A command that will run inside the namespace.
@@ -299,9 +299,10 @@ fn streamed(report: &str) -> Option<(u64, f64)> {
     Some((sum["bytes"].as_u64()?, sum["seconds"].as_f64()?))
 }
 
-fn segments(snmp: &str) -> Option<u64> {
+/// A counter of TCP by its name in /proc/net/snmp.
+pub fn tcp_counter(snmp: &str, name: &str) -> Option<u64> {
     let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let column = lines.next()?.split(' ').position(|name| name == "InSegs")?;
+    let column = lines.next()?.split(' ').position(|column| column == name)?;
     lines.next()?.split(' ').nth(column)?.parse().ok()
 }
 
@@ -326,8 +327,9 @@ mod tests {
     }
 
     #[test]
-    fn segments_are_found_by_name() {
+    fn counters_of_tcp_are_found_by_name() {
         let snmp = "Ip: A B\nIp: 1 2\nTcp: RtoMin InSegs OutSegs\nTcp: 200 41 42\n";
-        assert_eq!(segments(snmp), Some(41));
+        assert_eq!(tcp_counter(snmp, "InSegs"), Some(41));
+        assert_eq!(tcp_counter(snmp, "OutRsts"), None);
     }
 }

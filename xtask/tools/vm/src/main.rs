@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
+use portolan_kit::build::Checks;
 use portolan_kit::report::Report;
 use portolan_kit::{setup, summary, tree};
 
@@ -226,7 +227,7 @@ impl Trial<'_> {
             given.clone()
         } else {
             setup::setup()?;
-            (architecture.target.agent()?, architecture.target.live_tests()?)
+            (architecture.target.agent(Checks::On)?, architecture.target.live_tests()?)
         };
         Ok(Some(Subject { kernel, folder, agent, tests }))
     }
