@@ -15,7 +15,7 @@ pub struct Insertion {
     pub relations_ms: f64,
     /// The worst in a family of `prometheus-client`, milliseconds.
     pub family_ms: f64,
-    /// A drain of as many rows that are all known, seconds.
+    /// A collection of this many known rows, seconds.
     pub drain_seconds: f64,
 }
 

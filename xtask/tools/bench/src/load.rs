@@ -1,5 +1,5 @@
 //! The traffic: nginx and wrk, or iperf3, in a network namespace of their own, both ends on this
-//! machine; and binds there, which are no traffic.
+//! machine; and binds there, which cause no traffic.
 
 use std::fs;
 use std::io::Write as _;
@@ -23,7 +23,7 @@ const CONNECTIONS: u32 = 64;
 const BULK_BYTES: usize = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What wrk does.
+/// The behaviour of wrk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
     /// A new connection for every request.
@@ -32,7 +32,7 @@ pub enum Load {
     Requests,
     /// Large responses on connections that stay open.
     Bulk,
-    /// One connection as fast as it goes; an operation is a MiB.
+    /// One connection at full speed; an operation is a MiB.
     Stream,
     /// Binds to a port that is taken.
     FailedBinds,
@@ -123,7 +123,7 @@ impl Server {
         std::iter::once(id).chain(workers).collect()
     }
 
-    /// One run of the load; `others` are processes whose time counts as that of the measured.
+    /// One run of the load; the CPU time of `others` counts as the participants'.
     pub fn run(&self, load: Load, seconds: u32, others: &[u32]) -> Result<Window> {
         let mut taking_part = self.processes();
         taking_part.extend_from_slice(others);
