@@ -1,4 +1,4 @@
-//! A snapshot made by hand, with something of everything, for tests of its readers.
+//! A hand-made snapshot with an example of everything, for tests of its readers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;

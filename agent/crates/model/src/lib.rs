@@ -1,9 +1,8 @@
-//! What Portolan knows, as plain values: no IO, no clock, no async.
+//! The domain as plain values: no IO, no clock, no async.
 //!
-//! [`delta::Stage`] turns what was drained from the kernel into what each edge did since the drain
-//! before, under its name; [`rows`], [`relations`], [`violations`] and [`health`] add that up;
-//! [`snapshot::Snapshot`] is the read-only picture that `/metrics`, the API and the command line
-//! show.
+//! [`delta::Stage`] turns drained edges into named deltas since the last collection; [`rows`],
+//! [`relations`], [`violations`] and [`health`] aggregate them; [`snapshot::Snapshot`] is the
+//! immutable result that `/metrics`, the API and the command line show.
 
 #![forbid(unsafe_code)]
 
