@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::http::Method;
 use server::Api;
 use server::local::{BODY_BYTES, CONNECTIONS, NAME, bind, router};
 use tokio::net::UnixStream;
@@ -100,6 +101,19 @@ fn what_the_network_reads_can_be_read_and_changes_can_be_made() {
     assert_eq!(served.ask("POST", "/api/v1/services", &register).0, 200);
     let unregister = json!({"service": "billing"}).to_string();
     assert_eq!(served.ask("DELETE", "/api/v1/services", &unregister).0, 200);
+}
+
+#[test]
+fn a_command_makes_changes_and_reads_refusals_in_the_agents_words() {
+    let served = Served::start(None);
+    let client = client::Client::for_socket(&served.path());
+    let reserve = |service: &str| {
+        let request = json!({"port": 18433, "protocol": "tcp", "service": service}).to_string();
+        client.change(Method::POST, "/api/v1/reservations", request)
+    };
+    assert!(reserve("postgres").expect("reserved").contains("18433"));
+    let error = reserve("other").expect_err("a contradiction").to_string();
+    assert!(error.starts_with("18433/tcp is reserved for postgres"), "{error}");
 }
 
 #[test]

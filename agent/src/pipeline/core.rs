@@ -143,7 +143,7 @@ impl<K: Kernel> Core<K> {
             memory: MemoryView::default(),
             epochs: Epochs::default(),
         };
-        core.take_addresses(survey);
+        core.take_addresses(survey, 0);
         // Before the first drain: a storm may be on.
         core.memory = core.keeper.look(&mut core.kernel, 0);
         core

@@ -103,6 +103,8 @@ impl HeldBy {
         } else if inode != 0
             && let Some(holder) = holders::find(&HashSet::from([inode])).0.remove(&inode)
         {
+            let argv = holder.read_arguments().unwrap_or_default();
+            let holder = holder.with_arguments(argv);
             // Bound by another process, or before the agent: find the current holder.
             found.pid = holder.tgid;
             let row =

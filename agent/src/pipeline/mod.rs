@@ -70,10 +70,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let lost = |(what, why): (&str, String)| Disabled { what: what.to_owned(), why };
     kernel.disabled.extend(privileges.losses().into_iter().map(lost));
     report(&kernel);
-    let survey = bootstrap::bootstrap(&mut kernel);
-    // Up to here there is one thread; later threads inherit its remaining capabilities.
+    let (probes, survey) = bootstrap::bootstrap(&mut kernel, &privileges, config)?;
+    // Later threads inherit the remaining capabilities of this one; probe threads have no more.
     privileges.give_up(config)?;
-    let probes = Probes::start().context("starting the probe threads")?;
     let state = state(config, &kernel, probes.clone())?;
     let (source, requests) = telemetry::source::channel();
     let (stop, stopping) = watch::channel(());

@@ -58,6 +58,8 @@ pub(super) struct Ports {
     unheld: Vec<Unheld>,
     /// Arguments of container engines' proxies, by process and since when it has its port.
     proxies: HashMap<(u32, u64), Proxy>,
+    /// Processes that have left their ports to others: each with the time it bound one.
+    ended: HashSet<(u32, u64)>,
     /// The agent's own network namespace.
     own: u32,
     /// Ephemeral ports in use, by network namespace.
@@ -129,7 +131,7 @@ impl Ports {
 
     /// The holders of ports: sockets of one service on one port are one row.
     pub(super) fn views(&mut self, known: &mut Known<'_>, host: &dyn Host) -> Vec<PortView> {
-        let Self { bound, proxies, .. } = self;
+        let Self { bound, proxies, ended, .. } = self;
         let still: HashSet<_> = bound.iter().map(|bound| (bound.tgid, bound.since_us)).collect();
         proxies.retain(|proxy, _| still.contains(proxy));
         let mut views: Vec<PortView> = Vec::new();
@@ -161,6 +163,7 @@ impl Ports {
                 proxy.or_insert_with(|| Proxy::Asked(host.proxy_arguments(bound.tgid))).arguments()
             });
             let service = behind.unwrap_or(service);
+            let pid = if ended.contains(&(bound.tgid, bound.since_us)) { 0 } else { bound.tgid };
             views.push(PortView {
                 port: held.port,
                 protocol: held.protocol,
@@ -168,7 +171,7 @@ impl Ports {
                 v6_only: held.v6_only,
                 netns: bound.netns,
                 state: held.state,
-                holder: Party { service, pid: bound.tgid, command },
+                holder: Party { service, pid, command },
                 uid: bound.uid,
                 since_seconds,
                 sockets: 1,
@@ -180,6 +183,18 @@ impl Ports {
             (a.port, a.protocol, a.address, a.netns).cmp(&(b.port, b.protocol, b.address, b.netns))
         });
         views
+    }
+
+    /// Takes in which processes there were some time after `asked_us`. A process that bound its port
+    /// before and is not among them has ended.
+    pub(super) fn set_processes(&mut self, processes: &HashSet<u32>, asked_us: u64) {
+        if processes.is_empty() {
+            return;
+        }
+        let has_ended =
+            |bound: &&BoundRecord| bound.since_us < asked_us && !processes.contains(&bound.tgid);
+        let ended = self.bound.iter().filter(has_ended);
+        self.ended = ended.map(|bound| (bound.tgid, bound.since_us)).collect();
     }
 
     /// Takes in how many ephemeral ports are in use.
@@ -242,5 +257,24 @@ impl Proxy {
             Self::Answered(arguments) => arguments,
             Self::Asked(_) => &[],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_common::wire::Wire as _;
+
+    #[test]
+    fn a_process_has_ended_if_it_was_there_before_it_was_looked_for() {
+        let bound = |tgid, since_us| BoundRecord { tgid, since_us, ..BoundRecord::zeroed() };
+        let bound = vec![bound(1, 0), bound(2, 0), bound(3, 50), bound(4, 150)];
+        let mut ports = Ports { bound, ..Ports::default() };
+        ports.set_processes(&HashSet::new(), 100);
+        assert_eq!(ports.ended, HashSet::new(), "they could not be listed");
+        ports.set_processes(&HashSet::from([1]), 100);
+        assert_eq!(ports.ended, HashSet::from([(2, 0), (3, 50)]), "4 may be younger than the list");
+        ports.set_processes(&HashSet::from([1]), 0);
+        assert_eq!(ports.ended, HashSet::new(), "they were listed before the sockets");
     }
 }

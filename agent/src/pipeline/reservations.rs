@@ -115,8 +115,9 @@ impl ReservationMonitor {
             .filter(|one| one.enforce && one.in_force(now, self.environment))
             .filter_map(|one| Some((one.netns.or(self.host_netns)?, one)))
             .collect();
-        let given_by_rule =
-            |one: &Reservation| self.given_by_rule.iter().any(|name| one.service.means(name));
+        let given_by_rule = |one: &Reservation| {
+            self.given_by_rule.iter().any(|name| name.is_meant_by(&one.service))
+        };
         enforcement::verdicts(&enforced, owners, given_by_rule)
     }
 

@@ -165,7 +165,8 @@ fn an_existing_interpreter_is_named_by_what_it_runs() {
     // The owner has a name once it listens.
     let mut line = String::new();
     let read = BufReader::new(server.stdout.take().unwrap()).read_line(&mut line);
-    let survey = linux::survey();
+    let probes = Probes::inline();
+    let survey = linux::survey().complete(&probes, std::time::Duration::ZERO);
     let listener = survey.sockets.iter().find(|socket| socket.known.tgid == server.id());
     // What bootstrap writes: a row without arguments.
     let mut row = OwnerRow::zeroed();

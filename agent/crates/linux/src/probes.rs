@@ -216,7 +216,14 @@ impl<T> Pending<T> {
 
     /// Waits for the answer until the deadline. Not for the core loop.
     pub fn wait(self) -> Result<T, Failure> {
-        match self.answer.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
+        let deadline = self.deadline;
+        self.wait_until(deadline)
+    }
+
+    /// As [`Self::wait`], until `limit` at most.
+    pub fn wait_until(self, limit: Instant) -> Result<T, Failure> {
+        let limit = self.deadline.min(limit);
+        match self.answer.recv_timeout(limit.saturating_duration_since(Instant::now())) {
             Ok(answer) => answer.map_err(Failure::from),
             Err(RecvTimeoutError::Timeout) => Err(Failure::Deadline),
             Err(RecvTimeoutError::Disconnected) => Err(self.given_up()),

@@ -43,12 +43,7 @@ impl Process {
     /// Reads `tgid` from /proc.
     pub fn read(tgid: u32) -> io::Result<Self> {
         let stat = Stat::read(tgid)?;
-        let mut argv = command_line(tgid, ARGV_BYTES as u64).unwrap_or_default();
-        // A process title that outgrew the arguments is shown whole (`get_mm_proctitle`,
-        // fs/proc/base.c); the kernel half stops where the arguments ended.
-        if let Some(len) = stat.argument_bytes {
-            argv.truncate(usize::try_from(len).unwrap_or(usize::MAX));
-        }
+        let argv = stat.arguments(tgid).unwrap_or_default();
         Ok(Self { tgid, started_ticks: stat.started_ticks, comm: stat.comm, argv })
     }
 
@@ -91,6 +86,18 @@ impl Stat {
     pub fn read(tgid: u32) -> io::Result<Self> {
         let bytes = fs::read(format!("/proc/{tgid}/stat"))?;
         Self::parse(&bytes).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+
+    /// The arguments of the process `tgid`. They are in its memory, so the process determines how
+    /// long the read takes.
+    pub fn arguments(&self, tgid: u32) -> io::Result<Vec<u8>> {
+        let mut argv = command_line(tgid, ARGV_BYTES as u64)?;
+        // A process title longer than the arguments is shown whole (`get_mm_proctitle`,
+        // fs/proc/base.c); the kernel half stops at the end of the arguments.
+        if let Some(len) = self.argument_bytes {
+            argv.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+        }
+        Ok(argv)
     }
 
     /// Parses one line of /proc/PID/stat. The command name may contain any byte, spaces and

@@ -180,7 +180,7 @@ impl Breaches {
 /// Whether a holder is known to be a service other than the owner.
 pub fn is_someone_else(reservation: &Reservation, service: &Service) -> bool {
     service.source != Source::Unknown
-        && !reservation.service.means(service)
+        && !service.is_meant_by(&reservation.service)
         && !is_go_between(&command(&service.name))
 }
 

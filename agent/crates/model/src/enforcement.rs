@@ -92,7 +92,7 @@ pub fn verdicts(
 
 /// The verdict on one owner; `None`: undecided.
 fn judge(reservation: &Reservation, key: &OwnerKey, service: &Service, age: u64) -> Option<u32> {
-    if reservation.service.means(service) {
+    if service.is_meant_by(&reservation.service) {
         return Some(ALLOW);
     }
     let says_nothing = matches!(service.source, Source::Unknown | Source::Container);

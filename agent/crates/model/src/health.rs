@@ -191,7 +191,7 @@ pub fn services(snapshot: &Snapshot) -> Vec<ServiceView> {
         found.meet(&listener.service).listens.insert(Port::tcp(listener.port));
     }
     for registration in snapshot.reservations.state.registry.iter() {
-        let named = registration.service.registered();
+        let named = Service::registered(&registration.service);
         found.meet(&named).registered.clone_from(&registration.endpoints);
     }
     found.views.into_values().filter(|view| !view.service.is_called_as(&Service::any())).collect()

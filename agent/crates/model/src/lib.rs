@@ -15,7 +15,6 @@ pub mod clash;
 pub mod conflicts;
 pub mod deduplication;
 pub mod delta;
-pub mod duration;
 pub mod enforcement;
 pub mod ephemeral;
 #[cfg(any(test, feature = "fixture"))]

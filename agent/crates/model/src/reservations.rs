@@ -4,8 +4,8 @@
 //! not a state: one that has run out is no longer in force even before it is removed.
 
 use std::fmt;
-use std::str::FromStr;
 
+pub use notation::Environment;
 use serde::{Deserialize, Serialize};
 
 use super::full_name::FullName;
@@ -14,16 +14,6 @@ use super::timestamp;
 
 /// Reservations at most, those of the configuration included.
 pub const MOST: usize = 4096;
-
-/// What a host is for; a reservation for the other kind is listed, and not in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Environment {
-    /// Development.
-    Dev,
-    /// Production.
-    Prod,
-}
 
 /// Who decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -86,30 +76,6 @@ pub enum Refused {
         /// The time it is.
         now: u64,
     },
-}
-
-// === impl Environment ===
-
-impl Environment {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Dev, Self::Prod];
-
-    /// The name used in files, flags and output.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Dev => "dev",
-            Self::Prod => "prod",
-        }
-    }
-}
-
-impl FromStr for Environment {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|one| one.as_str() == text);
-        found.ok_or_else(|| format!("\"{text}\" is not an environment; use dev or prod"))
-    }
 }
 
 // === impl Origin ===

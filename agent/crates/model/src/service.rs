@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
+pub use notation::character::{is_invisible, is_printable};
 use serde::{Deserialize, Serialize};
 
 /// Maximum length of a name or a namespace in characters: the limit of DNS and Kubernetes.
@@ -289,23 +290,6 @@ impl Service {
     pub fn is_called_as(&self, other: &Self) -> bool {
         (&self.name, &self.namespace) == (&other.name, &other.namespace)
     }
-}
-
-/// Whether a character shows nothing, or changes how its neighbours are shown: bidirectional
-/// controls, zero-width characters, fillers, variation selectors, tags.
-pub const fn is_invisible(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
-        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
-        | '\u{e0000}'..='\u{e0fff}')
-}
-
-/// Whether a character is allowed in a name: no control or invisible characters, no replacement of
-/// invalid UTF-8.
-pub fn is_printable(c: char) -> bool {
-    !c.is_control() && !is_invisible(c) && c != char::REPLACEMENT_CHARACTER
 }
 
 /// A text fit for labels and terminals, of bounded length.

@@ -3,7 +3,7 @@
 //! Only UTC, only whole seconds since the Unix epoch: without a time zone there is no ambiguity, and
 //! a stored timestamp means the same on every host.
 
-use super::duration;
+use notation::duration;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use notation::duration::ago;
+
 use super::clash::Reason;
 use super::conflicts::{Conflict, Holder, Party};
 use super::port::{PortState, Protocol};
@@ -148,19 +150,6 @@ fn place(address: IpAddr, port: u16, protocol: Protocol) -> String {
     }
 }
 
-/// A time span as people say it, in its largest unit.
-pub fn ago(seconds: f64) -> String {
-    const UNITS: [(f64, &str); 4] =
-        [(86_400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second")];
-    for (length, unit) in UNITS {
-        let number = (seconds / length).floor();
-        if number >= 1.0 {
-            return format!("{number} {unit}{}", if number >= 2.0 { "s" } else { "" });
-        }
-    }
-    "less than a second".to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,15 +213,5 @@ mod tests {
             sentence(&any),
             "postgres of shop (pid 4711) failed to bind any port of 0.0.0.0: no ephemeral port is free"
         );
-    }
-
-    #[test]
-    fn time_spans_have_one_unit() {
-        let check = |seconds: f64, expected| assert_eq!(ago(seconds), expected);
-        check(0.2, "less than a second");
-        check(1.9, "1 second");
-        check(119.0, "1 minute");
-        check(7200.0, "2 hours");
-        check(90_000.0, "1 day");
     }
 }

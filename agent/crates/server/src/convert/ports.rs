@@ -63,11 +63,6 @@ fn in_use(view: &PortView, snapshot: &Snapshot) -> Port {
     let number = port::Port { number: view.port, protocol: view.protocol };
     let now = snapshot.taken_seconds.max(0.0) as u64;
     let reservation = snapshot.reservations.reservation(view.netns, number, now);
-    let mut holder = view.holder.to_api();
-    // The process that bound it may have passed the socket to others.
-    if !std::fs::exists(format!("/proc/{}", holder.pid)).unwrap_or(false) {
-        holder.pid = 0;
-    }
     Port {
         port: view.port,
         protocol: view.protocol.to_api(),
@@ -75,7 +70,7 @@ fn in_use(view: &PortView, snapshot: &Snapshot) -> Port {
         v6_only: view.v6_only,
         netns: view.netns,
         state: view.state.to_api(),
-        holder,
+        holder: view.holder.to_api(),
         uid: view.uid,
         since: time(view.since_seconds),
         sockets: view.sockets,

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
+use cli::print;
 
-use super::{Cli, print};
+use super::Cli;
 
 pub(super) const PAGES_EXAMPLES: &str = "\
 Examples:

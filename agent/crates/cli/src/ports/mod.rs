@@ -8,6 +8,7 @@ mod reservations;
 mod reserve;
 mod who;
 
+use api_types::{Environment, Protocol};
 use clap::{Args, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -22,7 +23,7 @@ Examples:
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, after_long_help = EXAMPLES)]
-pub(super) struct PortsArgs {
+pub struct PortsArgs {
     #[command(subcommand)]
     command: Option<PortsCommand>,
     #[command(flatten)]
@@ -51,6 +52,22 @@ enum PortsCommand {
 fn port(text: &str) -> Result<u16, String> {
     let port = text.parse::<u16>().ok().filter(|port| *port > 0);
     port.ok_or_else(|| format!("\"{text}\" is not a port (1-65535)"))
+}
+
+/// The protocol that was written, as the API has it.
+const fn protocol(written: notation::Protocol) -> Protocol {
+    match written {
+        notation::Protocol::Tcp => Protocol::Tcp,
+        notation::Protocol::Udp => Protocol::Udp,
+    }
+}
+
+/// The environment that was written, as the API has it.
+const fn environment(written: notation::Environment) -> Environment {
+    match written {
+        notation::Environment::Dev => Environment::Dev,
+        notation::Environment::Prod => Environment::Prod,
+    }
 }
 
 pub(super) fn run(arguments: &PortsArgs) -> anyhow::Result<()> {

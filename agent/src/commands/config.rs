@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use clap::{Args, Subcommand};
+use cli::{Output, print};
 use serde_json::json;
 
 use super::overrides::Overrides;
-use super::{Output, print};
 use crate::config::settings::SETTINGS;
 use crate::config::{ConfigError, Loaded, segments};
 

@@ -35,7 +35,7 @@ Segments may connect to themselves, and to others only if a rule allows it. Traf
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
-pub(super) struct SegmentsArgs {
+pub struct SegmentsArgs {
     #[command(flatten)]
     target: Target,
     #[command(subcommand)]

@@ -22,7 +22,7 @@ started; `portolan map --window 1m` shows the last minute.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
-pub(super) struct EdgesArgs {
+pub struct EdgesArgs {
     #[command(flatten)]
     target: Target,
     /// Show edges counted on this side.

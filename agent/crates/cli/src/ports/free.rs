@@ -5,13 +5,11 @@ use std::fmt::Write as _;
 use clap::Args;
 use http::Method;
 
-use super::super::target::Target;
-use super::super::{Output, print};
 use super::netns;
+use crate::target::Target;
+use crate::{Output, print};
 use api_types::{AllocatePorts, AllocatedPorts, Protocol};
-use model::full_name::FullName;
-use model::reservations::Environment;
-use server::convert::ToApi as _;
+use notation::{Environment, FullName};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +25,7 @@ with --near below 1024.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
-pub(in crate::cli) struct FreeArgs {
+pub(super) struct FreeArgs {
     /// Nearest to this port, upwards before downwards [default: 8080].
     #[arg(long, value_name = "PORT")]
     near: Option<u16>,
@@ -63,7 +61,7 @@ pub(super) fn run(arguments: &FreeArgs) -> anyhow::Result<()> {
         count: Some(*count),
         protocol: if *udp { Protocol::Udp } else { Protocol::Tcp },
         service: service.as_ref().map(ToString::to_string),
-        environment: env.map(|env| env.to_api()),
+        environment: env.map(super::environment),
         until: until.clone(),
         enforce: *enforce,
         netns: *netns,

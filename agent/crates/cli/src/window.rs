@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use model::duration;
-use model::map::Graph;
+use api_types::WindowLength;
+use notation::duration;
 
 /// A time up to now: `90s`, `5m`. In seconds.
 pub(super) fn parse(text: &str) -> Result<u64, String> {
-    let longest = Duration::from_secs(Graph::LONGEST_WINDOW);
+    let longest = Duration::from_secs(WindowLength::LONGEST_SECONDS);
     let span = duration::parse(text).ok_or_else(|| format!("write {}", duration::FORM))?;
     if (Duration::from_secs(1)..=longest).contains(&span) {
         Ok(span.as_secs())

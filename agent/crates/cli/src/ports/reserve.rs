@@ -5,14 +5,11 @@ use std::fmt::Write as _;
 use clap::Args;
 use http::Method;
 
-use super::super::target::Target;
-use super::super::{Output, print};
 use super::netns;
+use crate::target::Target;
+use crate::{Output, print};
 use api_types::{Evidence, Finding, Release, Reservation, Reserve, Reserved};
-use model::full_name::FullName;
-use model::port::Port;
-use model::reservations::Environment;
-use server::convert::ToApi as _;
+use notation::{Environment, FullName, Port};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +24,7 @@ processes fails with EPERM while the agent runs. Reservations survive restarts o
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
-pub(in crate::cli) struct ReserveArgs {
+pub(super) struct ReserveArgs {
     /// The port: 5432, 8125/udp.
     #[arg(value_name = "PORT[/udp]")]
     port: Port,
@@ -54,7 +51,7 @@ pub(in crate::cli) struct ReserveArgs {
 #[command(
     after_long_help = "Examples:\n  portolan ports release 5432\n  portolan ports release 3001 --env dev"
 )]
-pub(in crate::cli) struct ReleaseArgs {
+pub(super) struct ReleaseArgs {
     /// The port: 5432, 8125/udp.
     #[arg(value_name = "PORT[/udp]")]
     port: Port,
@@ -72,9 +69,9 @@ pub(super) fn run(arguments: &ReserveArgs) -> anyhow::Result<()> {
     let ReserveArgs { port, service, env, until, enforce, netns, target } = arguments;
     let request = Reserve {
         port: port.number,
-        protocol: port.protocol.to_api(),
+        protocol: super::protocol(port.protocol),
         service: service.to_string(),
-        environment: env.map(|env| env.to_api()),
+        environment: env.map(super::environment),
         until: until.clone(),
         enforce: *enforce,
         netns: *netns,
@@ -86,8 +83,8 @@ pub(super) fn release(arguments: &ReleaseArgs) -> anyhow::Result<()> {
     let ReleaseArgs { port, env, netns, target } = arguments;
     let request = Release {
         port: port.number,
-        protocol: port.protocol.to_api(),
-        environment: env.map(|env| env.to_api()),
+        protocol: super::protocol(port.protocol),
+        environment: env.map(super::environment),
         netns: *netns,
     };
     show(target, &target.change(Method::DELETE, "/api/v1/reservations", &request)?, false)
@@ -143,6 +140,7 @@ mod tests {
     use super::*;
     use api_types::{Severity, code};
     use model::reservations;
+    use server::convert::ToApi as _;
 
     #[test]
     fn what_was_done_and_what_may_go_wrong_is_said() {

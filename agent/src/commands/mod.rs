@@ -1,31 +1,20 @@
-//! The command line: `portolan agent`, and the commands that talk to a running one.
+//! The command line: `portolan agent`, what belongs to running it (configuration, manual), and the
+//! commands of crate `cli` that ask a running one.
 //!
 //! Every error is one sentence with its fix on standard error. Exit codes: 0 done, 1 failed, 2
 //! the command line or the configuration is wrong.
 
 mod agent;
-mod balance;
 mod config;
-mod edges;
-mod human;
 mod log;
 mod manual;
-mod map;
 mod overrides;
-mod ports;
 mod privileges;
-mod segments;
-mod services;
-mod status;
-mod table;
-mod target;
-mod watch;
-mod window;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
 
@@ -72,36 +61,14 @@ enum Command {
     /// Validate or print the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// List connections between services: how often, how fast, what fails.
-    Edges(edges::EdgesArgs),
-    /// List ports and bind conflicts; reserve ports.
-    Ports(ports::PortsArgs),
-    /// List services with ports and health; register names by hand.
-    Services(services::ServicesArgs),
-    /// Draw the graph of services.
-    Map(map::MapArgs),
-    /// Is load spread evenly over the backends of a service?
-    Balance(balance::BalanceArgs),
-    /// Show connections between network segments, and which are allowed.
-    Segments(segments::SegmentsArgs),
-    /// Show what the agent sees, what it cannot see and why, and what it dropped.
-    Status(target::Target),
+    #[command(flatten)]
+    Ask(Box<cli::Command>),
     /// Generate man pages.
     #[command(after_long_help = manual::PAGES_EXAMPLES)]
     Man(manual::PagesArgs),
     /// Generate shell completions.
     #[command(after_long_help = manual::COMPLETIONS_EXAMPLES)]
     Completions(manual::CompletionsArgs),
-}
-
-/// Output format.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// Text for people.
-    #[default]
-    Table,
-    /// JSON for programs.
-    Json,
 }
 
 /// Runs the command line; `start` runs the agent and returns when it has been stopped.
@@ -117,13 +84,7 @@ pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
     let result = match cli.command {
         Command::Agent(arguments) => agent::run(&arguments, start),
         Command::Config(command) => config::run(&command),
-        Command::Edges(arguments) => edges::run(&arguments),
-        Command::Ports(arguments) => ports::run(&arguments),
-        Command::Services(arguments) => services::run(&arguments),
-        Command::Map(arguments) => map::run(&arguments),
-        Command::Balance(arguments) => balance::run(&arguments),
-        Command::Segments(arguments) => segments::run(&arguments),
-        Command::Status(target) => status::run(&target),
+        Command::Ask(command) => command.run(),
         Command::Man(arguments) => manual::pages(&arguments),
         Command::Completions(arguments) => manual::completions(&arguments),
     };
@@ -134,17 +95,6 @@ pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
             let _ = writeln!(io::stderr(), "portolan: {error:#}");
             ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
         }
-    }
-}
-
-/// Writes to standard output. A reader that has seen enough (`| head`) is no error.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::new(error).context("writing to standard output"))
-        }
-        _ => Ok(()),
     }
 }
 

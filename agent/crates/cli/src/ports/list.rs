@@ -2,13 +2,13 @@
 
 use clap::Args;
 
-use crate::cli::table::{self, Column};
-use crate::cli::target::Target;
-use crate::cli::{Output, print};
+use crate::table::{self, Column};
+use crate::target::Target;
+use crate::{Output, print};
 use api_types::{
     EphemeralPorts, Port, PortState, Ports, Process, Protocol, Reservation, Source, Timestamp,
 };
-use model::words::ago;
+use notation::duration::ago;
 
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {

@@ -7,8 +7,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::{conflicts, list, reserve};
-use crate::cli::target::Target;
-use crate::cli::{Output, print, table};
+use crate::target::Target;
+use crate::{Output, print, table};
 use api_types::{Conflicts, Ports};
 
 #[derive(Debug, Args)]

@@ -6,11 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::cli::target::Target;
-use crate::cli::{Output, print};
+use crate::target::Target;
+use crate::{Output, print};
 use api_types::{Conflict, Conflicts, Timestamp};
-use model::duration;
-use model::words::ago;
+use notation::duration::{self, ago};
 
 /// Between two requests of `watch`.
 const PAUSE: Duration = Duration::from_secs(1);

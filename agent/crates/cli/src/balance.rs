@@ -23,7 +23,7 @@ const WIDTH: usize = 20;
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
-pub(super) struct BalanceArgs {
+pub struct BalanceArgs {
     #[command(flatten)]
     target: Target,
     /// Services to show [default: all with more than one backend].

@@ -22,7 +22,7 @@ const SOCKET: &str = "PORTOLAN_SOCKET";
 
 /// Which agent to ask, and how to show its answer.
 #[derive(Debug, Default, Args)]
-pub(super) struct Target {
+pub struct Target {
     /// URL of the agent, http:// or https:// [default: the Unix socket if it is there and you may use it, else http://127.0.0.1:10062] [env: PORTOLAN_URL]
     #[arg(long, value_name = "URL", conflicts_with = "socket", help_heading = HEADING)]
     url: Option<String>,

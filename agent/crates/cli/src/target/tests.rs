@@ -12,8 +12,6 @@ use telemetry::source::channel;
 use tokio::sync::watch;
 
 use super::*;
-use crate::state::{StateActor, StateFile};
-use linux::probes::Probes;
 use server::{self, Api, Web, local};
 
 /// A certificate that signs itself, for these names, as people make it for one host.
@@ -69,8 +67,6 @@ impl Files {
         let listener = server::bind(([127, 0, 0, 1], 0).into(), |_| None).expect("bound");
         let address = listener.local_addr().expect("an address");
         let control = local::bind(self.0.path(), None, |_| Vec::new()).expect("bound");
-        let (file, book, _) = StateFile::open(&self.path("state"));
-        let state = StateActor::start(file, book, None, None, Probes::inline()).expect("started");
         let (stop, stopping) = watch::channel(());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -85,7 +81,7 @@ impl Files {
                 });
                 let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
                 let api = Api::new(source, build);
-                tokio::spawn(control.serve(local::router(api.clone(), state), stopping.clone()));
+                tokio::spawn(control.serve(server::router(api.clone()), stopping.clone()));
                 let mut stopping = stopping;
                 let stopped = async move {
                     let _ = stopping.changed().await;
@@ -154,17 +150,7 @@ fn without_an_address_the_usual_socket_is_read_if_it_is_there() {
 }
 
 #[test]
-fn changes_go_through_the_socket_and_refusals_are_in_the_agents_words() {
-    let files = Files::new();
-    let served = files.serve("");
-    let target = Target { socket: Some(served.socket.clone()), ..Target::default() };
-    let reserve = |service: &str| {
-        let request = serde_json::json!({"port": 18433, "protocol": "tcp", "service": service});
-        target.change(Method::POST, "/api/v1/reservations", &request)
-    };
-    assert!(reserve("postgres").expect("reserved").contains("18433"));
-    let error = reserve("other").expect_err("a contradiction").to_string();
-    assert!(error.starts_with("18433/tcp is reserved for postgres"), "{error}");
+fn changes_go_through_the_socket_alone() {
     let url = Target { url: Some("http://127.0.0.1:1".to_owned()), ..Target::default() };
     let error = url.change(Method::POST, "/x", &()).expect_err("refused").to_string();
     assert!(error.contains("only through its Unix socket"), "{error}");

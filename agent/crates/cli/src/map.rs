@@ -23,7 +23,7 @@ Rates are averages since the agent started, or over --window; `failed` counts fa
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
-pub(super) struct MapArgs {
+pub struct MapArgs {
     #[command(flatten)]
     target: Target,
     /// Services to draw with their clients and dependencies [default: all].

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
+use cli::{Output, print};
 use serde::Serialize;
 
-use super::{Output, print};
 use crate::config::Config;
 use crate::privileges::features::Span;
 use crate::privileges::host::Host;

@@ -1,9 +1,10 @@
 //! `portolan agent`: reads the configuration, sets up the log, and hands over.
 
 use clap::Args;
+use cli::Output;
 
 use super::overrides::Overrides;
-use super::{Output, log, privileges};
+use super::{log, privileges};
 use crate::config::Config;
 
 pub(super) const ABOUT: &str = "\

@@ -13,8 +13,7 @@ use super::{Output, human, print, watch};
 use api_types::{
     HealthState, Register, Registered, ServiceStatus, Services, Source, Unregister, Window,
 };
-use model::full_name::FullName;
-use model::registry::Endpoint;
+use notation::{Endpoint, FullName};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +30,7 @@ of these; idle: no traffic; -: it serves no port (a client only).";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
-pub(super) struct ServicesArgs {
+pub struct ServicesArgs {
     #[command(subcommand)]
     command: Option<ServicesCommand>,
     #[command(flatten)]

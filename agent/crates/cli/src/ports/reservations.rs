@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::super::table::{self, Column};
-use super::super::target::Target;
-use super::super::{Output, human, print};
+use crate::table::{self, Column};
+use crate::target::Target;
+use crate::{Output, human, print};
 use api_types::{ReservationStatus, Reservations};
 
 const EXAMPLES: &str = "\
@@ -22,7 +22,7 @@ const LAST: usize = 5;
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
-pub(in crate::cli) struct ReservationsArgs {
+pub(super) struct ReservationsArgs {
     #[command(flatten)]
     target: Target,
 }
