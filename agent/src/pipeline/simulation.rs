@@ -338,7 +338,7 @@ fn history(bench: &Bench, seed: u64) {
 }
 
 #[test]
-fn ten_thousand_random_histories_are_told_exactly() {
+fn ten_thousand_random_histories_are_counted_exactly() {
     let bench = Bench::new();
     let threads = thread::available_parallelism().map_or(1, usize::from) as u64;
     thread::scope(|scope| {
@@ -427,7 +427,7 @@ fn records_that_found_no_room_are_counted_as_lost() {
 }
 
 #[test]
-fn what_the_host_answers_late_is_told_late_and_exactly() {
+fn late_answers_of_the_host_are_counted_late_and_exactly() {
     let bench = Bench::new();
     let mut agent = bench.agent(Fake::new(World::new(8, 8)));
     agent.world().listen(1);

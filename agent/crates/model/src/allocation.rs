@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_that_belongs_to_nobody_comes_first() {
+    fn the_nearest_free_port_comes_first() {
         let rules = PortRules::parse("32768 60999", "50000-50001");
         let check = |wanted: Wanted, taken: &[u16], expected: &[u16]| {
             let found = choose(&wanted, &rules, |port| taken.contains(&port));
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_is_full_says_so_by_giving_less() {
+    fn a_full_host_returns_fewer_ports() {
         let rules = PortRules::default();
         assert!(choose(&wanted(1024, 2, None), &rules, |port| port != 7).is_empty());
         assert_eq!(choose(&wanted(8080, 100_000, None), &rules, |_| false).len(), MOST);

@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_else_takes_nothing_along() {
+    fn another_service_takes_nothing_along() {
         let mut table = Table::new(8, 8);
         table.update(0, &[], [counted(1, "a", 5), counted(2, "a", 1)]);
         table.update(0, &[], [another(1, "b", 0), another(2, "b", 0)]);

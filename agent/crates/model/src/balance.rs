@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_without_samples_says_nothing() {
+    fn a_window_without_samples_has_no_verdict() {
         let mut view = after(&[(vec![edge(4, 2, "10.0.0.2", 9, 900)], labels("web", "api"))]);
         view.now += 1000;
         let (groups, _) = groups(&view, 300, &Weights::default(), &Known::default());
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_got_nothing_is_there_with_zero_unless_it_cannot_be_told() {
+    fn a_backend_without_traffic_is_listed_with_zero_unless_it_is_unknown() {
         let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
         let api = ServiceName { namespace: "".into(), name: "api".into() };
         let view = after(&[(vec![edge(4, 2, "10.0.0.2", 90, 900)], labels("web", "api"))]);

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_breach_is_told_once_however_long_it_lasts() {
+    fn a_breach_is_reported_once_however_long_it_lasts() {
         let reservation = reservation();
         let mut breaches = Breaches::default();
         let python = [holding(5432, 7, "python3", Source::Process)];
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_hook_has_told_is_not_told_again() {
+    fn a_denied_bind_is_not_reported_twice() {
         let reservation = reservation();
         let mut breaches = Breaches::default();
         let python = holding(5432, 7, "python3", Source::Process);

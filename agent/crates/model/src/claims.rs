@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_is_told_once_and_granted_binds_are_none() {
+    fn each_failure_is_reported_once_and_successful_binds_are_not() {
         let mut claims = Claims::default();
         let first = [claim(0, 0, 0), claim(1, 0, 5), claim(2, 7, 3)];
         assert_eq!(counts(&claims.update(1, &first, 100).0), [(2, 3)]);

@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_other_refusals_are_told_apart() {
+    fn the_kernels_other_refusals_have_their_own_reasons() {
         let low = Wanted { port: 80, may_bind_privileged: false, ..wanted("0.0.0.0") };
         check(low, HERE, &[], (EACCES, Reason::Privileged, None));
         let open = Place { unprivileged_from: 80, ..HERE };
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_told_is_not_inferred() {
+    fn an_errno_of_the_kernel_is_not_inferred() {
         let told = |errno| Wanted { errno: Some(errno), ..wanted("0.0.0.0") };
         check(told(EPERM), HERE, &[held("0.0.0.0")], (EPERM, Reason::Denied, None));
         check(told(EADDRINUSE), HERE, &[], (EADDRINUSE, Reason::Gone, None));

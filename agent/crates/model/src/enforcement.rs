@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_refused_and_whoever_may_be_the_owner_is_not() {
+    fn foreign_workloads_are_denied_and_possible_owners_are_not() {
         let owners = [
             known(10, "nc", "nc", Source::Process),
             known(10, "curl", "curl", Source::Process),

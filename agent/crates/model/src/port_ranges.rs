@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn without_knowledge_there_is_no_advice() {
+    fn without_the_sysctls_there_is_no_advice() {
         for text in ["", "x y", "7", "9 3"] {
             assert_eq!(PortRules::parse(text, "").advice(&[40_000]), None, "{text}");
         }

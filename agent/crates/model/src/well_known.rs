@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sorted_and_says_something_of_each() {
+    fn the_table_is_sorted_and_complete() {
         assert!(WELL_KNOWN.is_sorted_by(|(a, _), (b, _)| a < b));
         assert!(WELL_KNOWN.iter().all(|(port, names)| *port >= 1024 && !names.is_empty()));
     }

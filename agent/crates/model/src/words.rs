@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sentence_says_who_failed_and_who_holds_the_port() {
+    fn one_sentence_names_the_process_that_failed_and_the_holder() {
         let shown = |conflict: &Conflict| format!("{}. Fix: {}", sentence(conflict), fix(conflict));
         assert_eq!(
             shown(&conflict(Reason::SameAddress)),

@@ -30,7 +30,7 @@ pub fn text(duration: Duration) -> String {
     }
 }
 
-/// A time span as people say it, in its largest unit.
+/// A time span in its largest unit.
 pub fn ago(seconds: f64) -> String {
     const UNITS: [(f64, &str); 4] =
         [(86_400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second")];

@@ -177,8 +177,7 @@ async fn edges(
     })?;
     let snapshot = api.source.fresh().await?;
     let wanted = snapshot.edges.iter().filter(|view| filter.admits(view));
-    let edges = wanted.map(ToApi::to_api).collect();
-    Ok(Json(Edges { timestamp: Timestamp::from_seconds(snapshot.taken_seconds), edges }))
+    Ok(Json(convert::edges(&snapshot, wanted)))
 }
 
 async fn listeners(State(api): State<Api>) -> Result<Json<Listeners>, Failure> {

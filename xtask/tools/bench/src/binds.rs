@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bind_tells_its_errno() {
+    fn a_bind_returns_its_errno() {
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = held.local_addr().unwrap().port();
         assert_eq!(bind(port).unwrap(), Some(libc::EADDRINUSE));

@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrk_tells_what_went_well_and_what_did_not() {
+    fn the_output_of_wrk_is_parsed_with_its_errors() {
         let report = "Running 1s test\n  8212 requests in 1.01s, 1.20MB read\n  \
                       Socket errors: connect 0, read 2, write 1, timeout 3\n  \
                       Non-2xx or 3xx responses: 4\nRequests/sec:   8130.7\n";
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn iperf3_tells_what_arrived() {
+    fn the_output_of_iperf3_is_parsed() {
         let report = r#"{"end": {"sum_received": {"seconds": 1.5, "bytes": 3145728}}}"#;
         assert_eq!(streamed(report), Some((3 << 20, 1.5)));
         assert_eq!(streamed(r#"{"error": "unable to connect"}"#), None);

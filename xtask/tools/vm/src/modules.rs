@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_module_says_what_it_needs() {
+    fn a_module_names_its_dependencies() {
         assert_eq!(
             needs(b"ELF\0license=GPL\0depends=nf_tables,x_tables\0name=a\0"),
             ["nf_tables", "x_tables"]

@@ -38,7 +38,7 @@ fn a_port_is_kept_for_one_service_until_it_is_released() {
 }
 
 #[test]
-fn one_that_has_run_out_binds_nobody() {
+fn an_expired_reservation_is_not_in_force() {
     let mut all = Reservations::default();
     let lease = Reservation { until: Some(100), ..for_service(8080, "web") };
     assert_eq!(all.reserve(lease.clone(), 100), Err(Refused::Over { until: 100, now: 100 }));
@@ -68,7 +68,7 @@ fn dev_and_prod_may_want_the_same_port() {
 }
 
 #[test]
-fn what_the_configuration_says_stands() {
+fn reservations_of_the_configuration_cannot_be_changed() {
     let mut all = Reservations::default();
     let fixed = Reservation::from_config("5432 postgres").expect("valid");
     all.configure(std::slice::from_ref(&fixed)).expect("no contradiction");

@@ -152,7 +152,7 @@ fn a_slot_used_again_counts_from_its_beginning() {
 }
 
 #[test]
-fn the_log_is_told_a_few_times_a_minute_and_how_often_it_was_not() {
+fn the_log_gets_a_few_events_a_minute_and_the_number_of_others() {
     let mut world = World::new();
     let many: Vec<Edge> =
         (4..400).map(|slot| edge(slot, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 1)).collect();

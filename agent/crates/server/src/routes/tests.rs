@@ -159,6 +159,10 @@ async fn an_edge_has_everything_in_base_units() {
     let edges = json(&over_snapshot(), "/api/v1/edges?role=client").await;
     let expected = serde_json::json!({
         "timestamp": "2023-11-14T22:15:00.5Z",
+        "window": {
+            "seconds": 100.0,
+            "since": "2023-11-14T22:13:20.5Z", "until": "2023-11-14T22:15:00.5Z",
+        },
         "edges": [{
             "client": "shop", "client_kind": "container",
                 "client_namespace": "prod", "client_source": "container",
@@ -240,7 +244,7 @@ async fn stuck_threads_are_reported_and_end_nothing() {
     let (source, mut requests) = channel();
     let router = router(Api::new(source, build()));
     let mut shown = snapshot();
-    for (stuck, expected) in [(0, "Portolan is healthy.\n"), (2, "2 threads hang")] {
+    for (stuck, expected) in [(0, "Portolan is healthy.\n"), (2, "2 threads are stuck")] {
         shown.probes.stuck = stuck;
         requests.publish(&Arc::new(shown.clone()));
         let (status, _, body) = ask(&router, Method::GET, "/healthz").await;
