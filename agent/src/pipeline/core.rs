@@ -187,7 +187,7 @@ impl<K: Kernel> Core<K> {
                     }
                     Ok(_) => {}
                     Err(error) => {
-                        tracing::error!("the collection failed, metrics are stale: {error:#}")
+                        tracing::error!("the collection failed, metrics are stale: {error:#}");
                     }
                 }
                 let took = started.elapsed();

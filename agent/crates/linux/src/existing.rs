@@ -183,7 +183,7 @@ impl Survey {
                 }
             }
             Err(error) => {
-                problem(&error.to_string(), "its pre-existing connections are not observed")
+                problem(&error.to_string(), "its pre-existing connections are not observed");
             }
         }
         match local {

@@ -358,7 +358,8 @@ pub fn program_name(program: BorrowedFd<'_>) -> io::Result<String> {
 
 /// The kernel's information about an object.
 ///
-/// # Safety All zeros, and everything the kernel writes, must be a valid value.
+/// # Safety
+/// All zeros, and everything the kernel writes, must be a valid value.
 unsafe trait Info {}
 
 // SAFETY: integers only.
