@@ -66,12 +66,12 @@ fn compile(root: &Path, sysroot: &Path, folder: &Path) -> Result<()> {
         flags.push(format!("={name}"));
     }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags);
-    let told = cargo.output().context("starting the compiler of the kernel programs")?;
-    for line in String::from_utf8_lossy(&told.stderr).lines() {
+    let output = cargo.output().context("starting the compiler of the BPF programs")?;
+    for line in String::from_utf8_lossy(&output.stderr).lines() {
         println!("cargo::warning={line}");
     }
-    if !told.status.success() {
-        bail!("compiling the kernel programs failed ({})", told.status);
+    if !output.status.success() {
+        bail!("compiling the BPF programs failed ({})", output.status);
     }
     Ok(())
 }
@@ -125,11 +125,11 @@ fn toolchain(program: &str, root: &Path) -> Command {
 }
 
 fn output(command: &mut Command) -> Result<String> {
-    let told = command.output().with_context(|| format!("starting {command:?}"))?;
-    if !told.status.success() {
-        bail!("{command:?} failed ({})", told.status);
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?} failed ({})", output.status);
     }
-    Ok(String::from_utf8_lossy(&told.stdout).into_owned())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn variable(name: &str) -> Result<OsString> {

@@ -1,8 +1,8 @@
 //! The pipeline: the only module that knows every stage.
 //!
-//! [`run`] starts them: the kernel half, the core thread that owns all state ([`core`]), and
-//! HTTP on the calling thread, so that a slow drain never makes the agent look dead. Each stage
-//! is a plain call; time is an argument; nothing is locked.
+//! [`run`] starts them: the kernel half, the core thread that owns all state ([`core`]), and HTTP
+//! on the calling thread, so that a slow collection never makes the agent look dead. Each stage is
+//! a plain call; time is an argument; nothing is locked.
 
 mod account;
 mod backends;
@@ -54,7 +54,7 @@ use telemetry::{Build, Exporter};
 /// second and CPU.
 const RING_BYTES: u32 = 256 * 1024;
 
-/// Runs the agent until it is told to stop.
+/// Runs the agent until a signal stops it.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     preflight::check()?;
     let privileges = privileges::check(config)?;
@@ -134,14 +134,14 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let (served, ()) = tokio::join!(served, control.serve(control_router, control_stopping));
         served
     });
-    // Who still renders an answer to somebody is not waited for.
+    // Responses that are still rendered are not waited for.
     runtime.shutdown_background();
     drop(stop);
     core.join().map_err(|_| anyhow::anyhow!("the core thread panicked"))??;
     served
 }
 
-/// Pushes for ever, if there is anybody to push to.
+/// Pushes continuously, if a collector is configured.
 async fn push(pusher: Option<&mut Pusher>) {
     match pusher {
         Some(pusher) => pusher.run().await,
@@ -149,7 +149,7 @@ async fn push(pusher: Option<&mut Pusher>) {
     }
 }
 
-/// What this host is called.
+/// The name of this host.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()

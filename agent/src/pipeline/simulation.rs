@@ -346,8 +346,8 @@ fn ten_thousand_random_histories_are_counted_exactly() {
             let bench = &bench;
             scope.spawn(move || {
                 for seed in (first..HISTORIES).step_by(threads as usize) {
-                    let told = catch_unwind(AssertUnwindSafe(|| history(bench, seed)));
-                    assert!(told.is_ok(), "history {seed} is not told as it was");
+                    let result = catch_unwind(AssertUnwindSafe(|| history(bench, seed)));
+                    assert!(result.is_ok(), "history {seed} is not counted exactly");
                 }
             });
         }

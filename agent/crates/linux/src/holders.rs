@@ -42,7 +42,7 @@ impl Holder {
         OwnerKey { netns, ..self.owner }
     }
 
-    /// Whether its arguments are part of what tells it from others.
+    /// Whether its arguments are part of its identity.
     pub fn is_interpreter(&self) -> bool {
         is_interpreter(&self.stat.comm)
     }

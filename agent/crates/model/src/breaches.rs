@@ -83,7 +83,7 @@ pub struct Breaches {
 #[derive(Clone, Debug)]
 struct Standing {
     since: u64,
-    told: bool,
+    reported: bool,
 }
 
 // === impl Action ===
@@ -123,9 +123,9 @@ impl Breaches {
             }
             present.insert(place);
             let standing =
-                self.standing.entry(place).or_insert(Standing { since: now, told: false });
-            if !standing.told && now.saturating_sub(standing.since) >= SETTLES {
-                standing.told = true;
+                self.standing.entry(place).or_insert(Standing { since: now, reported: false });
+            if !standing.reported && now.saturating_sub(standing.since) >= SETTLES {
+                standing.reported = true;
                 found.push(breach(now, *netns, *port, reservation, service, Action::Audited));
             }
         }
@@ -148,8 +148,8 @@ impl Breaches {
         let Holding { netns, port, owner, service } = holding;
         if action == Action::Audited && self.standing.len() < MOST_STANDING {
             // If the holder is seen later, it is the same breach.
-            let told = Standing { since: now, told: true };
-            self.standing.insert((*netns, *port, *owner), told);
+            let reported = Standing { since: now, reported: true };
+            self.standing.insert((*netns, *port, *owner), reported);
         }
         let breach = breach(now, *netns, *port, reservation, service, action);
         self.count(&breach, times);
@@ -231,10 +231,10 @@ mod tests {
         let mut breaches = Breaches::default();
         let python = [holding(5432, 7, "python3", Source::Process)];
         assert_eq!(breaches.observe(100, &python, reserved(&reservation)), []);
-        let told = breaches.observe(100 + SETTLES, &python, reserved(&reservation));
-        assert_eq!(told.len(), 1);
-        assert_eq!(told[0].key.offender.to_string(), "python3");
-        assert_eq!(told[0].key.owner.to_string(), "postgres");
+        let found = breaches.observe(100 + SETTLES, &python, reserved(&reservation));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].key.offender.to_string(), "python3");
+        assert_eq!(found[0].key.owner.to_string(), "postgres");
         assert_eq!(breaches.observe(200, &python, reserved(&reservation)), []);
         // It ends and starts again: a second breach.
         assert_eq!(breaches.observe(201, &[], reserved(&reservation)), []);

@@ -422,9 +422,9 @@ mod tests {
 
     #[test]
     fn an_errno_of_the_kernel_is_not_inferred() {
-        let told = |errno| Wanted { errno: Some(errno), ..wanted("0.0.0.0") };
-        check(told(EPERM), HERE, &[held("0.0.0.0")], (EPERM, Reason::Denied, None));
-        check(told(EADDRINUSE), HERE, &[], (EADDRINUSE, Reason::Gone, None));
-        check(told(19), HERE, &[], (19, Reason::Other, None));
+        let reported = |errno| Wanted { errno: Some(errno), ..wanted("0.0.0.0") };
+        check(reported(EPERM), HERE, &[held("0.0.0.0")], (EPERM, Reason::Denied, None));
+        check(reported(EADDRINUSE), HERE, &[], (EADDRINUSE, Reason::Gone, None));
+        check(reported(19), HERE, &[], (19, Reason::Other, None));
     }
 }

@@ -21,11 +21,11 @@ pub const MOST: usize = 4096;
 pub enum Origin {
     /// The configuration: cannot be changed while the agent runs.
     Config,
-    /// Somebody who asked this agent.
+    /// Requested over the control socket.
     State,
 }
 
-/// One port kept for one service.
+/// One port reserved for one service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reservation {
     /// The port.
@@ -34,13 +34,13 @@ pub struct Reservation {
     pub netns: Option<u32>,
     /// Only on hosts of this kind.
     pub environment: Option<Environment>,
-    /// Who may have it.
+    /// The service that may bind it.
     pub service: FullName,
     /// In force before this time; `None` = until it is released.
     pub until: Option<u64>,
-    /// Refuse the port to others, rather than only tell.
+    /// Deny binds of others, rather than only report them.
     pub enforce: bool,
-    /// Who decided.
+    /// Its origin.
     pub origin: Origin,
 }
 
@@ -51,10 +51,10 @@ pub struct Reservations(Vec<Reservation>);
 /// Why a reservation is not made or not released.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Somebody else has it.
+    /// It is reserved for another service.
     #[error("{port} is reserved for {}{}; release it first (portolan ports release {port}), or choose another (portolan ports free --near {})", .0.service, until_text(.0.until), .0.port.number, port = .0.port)]
     Taken(Box<Reservation>),
-    /// The configuration says so.
+    /// It is in the configuration.
     #[error("{} is reserved for {} in the configuration; change it there (ports.reservations) and restart the agent", .0.port, .0.service)]
     InConfiguration(Box<Reservation>),
     /// Nothing to release.
@@ -73,7 +73,7 @@ pub enum Refused {
     Over {
         /// When it would end.
         until: u64,
-        /// The time it is.
+        /// The current time.
         now: u64,
     },
 }

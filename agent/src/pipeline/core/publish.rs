@@ -1,4 +1,4 @@
-//! Publish: the snapshot that everybody reads.
+//! Publish: the snapshot for all readers.
 
 use super::{Core, Now};
 use crate::pipeline::account::Elsewhere;
@@ -8,7 +8,7 @@ use loader::drain::Drained;
 use model::snapshot::{LedgerView, Snapshot};
 
 impl<K: Kernel> Core<K> {
-    /// Updates every table; what there is then, is the snapshot.
+    /// Updates every table and makes the snapshot.
     pub(super) fn publish(&mut self, drained: &Drained, now: Now) -> Snapshot {
         let Now { us: now_us, epoch_seconds: taken_seconds } = now;
         let in_use = views::edges_in_use(drained);

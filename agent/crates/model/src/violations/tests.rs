@@ -1,4 +1,4 @@
-//! What counts as a violation, once, and what is told of it.
+//! What counts as a violation, once, and which events are logged.
 
 use super::*;
 use crate::delta::Stage;
@@ -66,10 +66,10 @@ fn a_connection_seen_from_both_sides_violates_once() {
     let labels = labels("web", "db");
     assert!(world.drain(&both(1)[..1], &labels).events.is_empty());
     assert_eq!(world.drain(&both(1), &labels).events.len(), 0);
-    let told = world.drain(&both(1), &labels).events;
-    assert_eq!(told.len(), 1);
-    assert_eq!(told[0].client_address, "172.20.0.2".parse().ok());
-    assert_eq!(told[0].server_address, "172.22.0.2".parse().ok());
+    let events = world.drain(&both(1), &labels).events;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].client_address, "172.20.0.2".parse().ok());
+    assert_eq!(events[0].server_address, "172.22.0.2".parse().ok());
     assert_eq!(world.total(), 1);
     assert!(world.drain(&both(4), &labels).events.is_empty(), "the same event");
     assert_eq!(world.total(), 4);
