@@ -8,6 +8,7 @@ use std::fs;
 use agent_common::address::{self, Address};
 use hashbrown::HashSet;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
+use rustix::net::netlink;
 
 use super::diag::{self, DiagError, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN};
 
@@ -47,7 +48,7 @@ pub fn tracked() -> u64 {
 /// The translations of TCP connections in the namespace of the calling thread, each once, at most
 /// `limit` of them. Needs CAP_NET_ADMIN.
 pub fn translations(limit: usize) -> Result<HashSet<Translation>, DiagError> {
-    let socket = diag::open(libc::NETLINK_NETFILTER)?;
+    let socket = diag::open(netlink::NETFILTER)?;
     let request = request(1);
     diag::send(&socket, &request)?;
     let mut found = HashSet::new();

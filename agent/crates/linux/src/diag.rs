@@ -4,7 +4,8 @@
 //! (`sock_diag_save_cookie`, net/core/sock_diag.c), by which the kernel half identifies it.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use agent_common::address::{self, Address};
 use netlink_packet_core::{
@@ -15,6 +16,11 @@ use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
 };
 use netlink_packet_sock_diag::{IPPROTO_TCP, IPPROTO_UDP, SOCK_DIAG_BY_FAMILY, SockDiagMessage};
+use rustix::io::retry_on_intr;
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{
+    self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink,
+};
 
 /// States, include/net/tcp_states.h. Sockets that wait for the last ACK of a handshake
 /// (`TCP_NEW_SYN_RECV` inside) are shown as this one, with inode 0 (`inet_req_diag_fill`).
@@ -31,10 +37,10 @@ pub const LISTEN: u8 = 10;
 /// One dump's datagrams are at most 32 KiB (`netlink_dump`, net/netlink/af_netlink.c).
 pub(super) const BUFFER: usize = 256 * 1024;
 /// Size of the receive buffer; the kernel pauses a dump that finds no room.
-const RECEIVE_BUFFER: libc::c_int = 4 * 1024 * 1024;
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// Sockets appeared or vanished during the dump, so it may be incomplete.
 const ATTEMPTS: u32 = 3;
-const PATIENCE_SECONDS: libc::time_t = 5;
+const PATIENCE: Duration = Duration::from_secs(5);
 
 // Message types and flags every netlink family has, and an attribute (include/uapi/linux).
 pub(super) const NLMSG_ERROR: u16 = 2;
@@ -123,7 +129,7 @@ pub fn dump_ports() -> Result<Dump, DiagError> {
 fn dump_of(protocol: u8, states: &StateFlags) -> Result<Dump, DiagError> {
     let mut answer = Dump::default();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        let socket = open(libc::NETLINK_SOCK_DIAG)?;
+        let socket = open(netlink::SOCK_DIAG)?;
         for attempt in 1..=ATTEMPTS {
             let request = request(family, protocol, states.clone(), attempt);
             let family_answer = ask(&socket, &request, protocol, attempt)?;
@@ -245,65 +251,32 @@ fn request(family: u8, protocol: u8, states: StateFlags, sequence: u32) -> Vec<u
 }
 
 /// A netlink socket in the namespace of the calling thread.
-pub(super) fn open(protocol: libc::c_int) -> io::Result<OwnedFd> {
-    // SAFETY: socket touches no memory.
-    let fd =
-        unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and has no other owner.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+pub(super) fn open(protocol: Protocol) -> io::Result<OwnedFd> {
+    let socket = net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(protocol),
+    )?;
     // A small buffer is only slower, so failures are ignored.
-    let _ = set(&socket, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER)
-        .or_else(|_| set(&socket, libc::SO_RCVBUF, &RECEIVE_BUFFER));
-    set(&socket, libc::SO_RCVTIMEO, &libc::timeval { tv_sec: PATIENCE_SECONDS, tv_usec: 0 })?;
+    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER));
+    sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
     Ok(socket)
-}
-
-fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {
-    // SAFETY: pointer and size are those of `value`, which setsockopt only reads.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            std::ptr::from_ref(value).cast(),
-            size_of::<T>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sends one request.
 pub(super) fn send(socket: &OwnedFd, request: &[u8]) -> io::Result<()> {
-    // SAFETY: pointer and length are those of a live buffer, which send only reads.
-    let sent = unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    net::send(socket, request, SendFlags::empty())?;
+    Ok(())
 }
 
 /// Receives one datagram.
 pub(super) fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], DiagError> {
-    loop {
-        // SAFETY: pointer and length are those of `buffer`, exclusively borrowed. MSG_TRUNC
-        // returns the datagram's full length but writes no more than the buffer holds.
-        let received = unsafe {
-            libc::recv(
-                socket.as_raw_fd(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                libc::MSG_TRUNC,
-            )
-        };
-        let Ok(length) = usize::try_from(received) else {
-            let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::Interrupted {
-                continue;
-            }
-            return Err(error.into());
-        };
-        return buffer.get(..length).filter(|bytes| !bytes.is_empty()).ok_or(DiagError::Truncated);
-    }
+    // With MSG_TRUNC the length is the datagram's, even if the buffer cannot hold it.
+    let (_, length) = retry_on_intr(|| net::recv(socket, &mut *buffer, RecvFlags::TRUNC))
+        .map_err(io::Error::from)?;
+    buffer.get(..length).filter(|bytes| !bytes.is_empty()).ok_or(DiagError::Truncated)
 }
 
 #[cfg(test)]
@@ -311,23 +284,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+    use std::os::fd::AsFd;
 
     /// The cookie as the socket itself reports it (man 7 socket, SO_COOKIE).
-    fn cookie(socket: &impl std::os::fd::AsRawFd) -> u64 {
-        let mut value = 0u64;
-        let mut size = size_of::<u64>() as libc::socklen_t;
-        // SAFETY: pointers to live values of the size that is given.
-        let result = unsafe {
-            libc::getsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_COOKIE,
-                (&raw mut value).cast(),
-                &raw mut size,
-            )
-        };
-        assert_eq!(result, 0);
-        value
+    fn cookie(socket: &impl AsFd) -> u64 {
+        sockopt::socket_cookie(socket).unwrap()
     }
 
     fn find(address: SocketAddr, state: u8) -> SocketEntry {

@@ -16,13 +16,12 @@
 //! of the path, if its file system requires that (`d_weak_revalidate`: NFS, 9p, AFS, overlayfs
 //! above them). Only root can mount these, but if the server is dead, even this waits for it.
 
-use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use crate::mounts::{self, Mount};
 
@@ -64,38 +63,19 @@ pub fn open_namespaces(
 }
 
 /// The root directory of a process as a starting point; the directory is not opened.
-fn open_root(tgid: u32) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-        .open(format!("/proc/{tgid}/root"))
+fn open_root(tgid: u32) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(CWD, format!("/proc/{tgid}/root"), flags, Mode::empty())?)
 }
 
 /// Resolves `path` below `root` without opening it; EAGAIN if it is not cached.
-fn locate(root: &File, path: &Path) -> io::Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: zeros are a valid `open_how`.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
-    how.resolve = libc::RESOLVE_IN_ROOT
-        | libc::RESOLVE_NO_SYMLINKS
-        | libc::RESOLVE_NO_MAGICLINKS
-        | libc::RESOLVE_CACHED;
-    let lookup = || {
-        // SAFETY: a NUL-terminated path, and pointer and size of `how`; openat2 only reads both.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_openat2,
-                root.as_raw_fd(),
-                path.as_ptr(),
-                &raw const how,
-                size_of_val(&how),
-            )
-        };
-        let Ok(fd @ 0..) = i32::try_from(fd) else { return Err(io::Error::last_os_error()) };
-        // SAFETY: the descriptor is new and has no other owner.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-    };
+fn locate(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::CACHED;
+    let lookup = || Ok(openat2(root, path, flags, Mode::empty(), resolve)?);
     let is_final = |found: &io::Result<OwnedFd>| {
         !found.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     };
@@ -117,6 +97,8 @@ mod tests {
     use std::sync::mpsc;
     use std::thread;
     use std::time::Duration;
+
+    use rustix::fs::{FileType, mknodat};
 
     /// The mount that `path` is on, as if a namespace were mounted at `path`.
     fn pretended(path: &Path) -> Mount {
@@ -189,8 +171,6 @@ mod tests {
     }
 
     fn make_fifo(path: &Path) {
-        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
-        // SAFETY: a NUL-terminated path.
-        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     }
 }

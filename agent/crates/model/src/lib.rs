@@ -29,7 +29,6 @@ pub mod owners;
 mod per_slot;
 pub mod port;
 pub mod port_ranges;
-pub mod prefixes;
 pub mod probes;
 pub mod reclaim;
 pub mod registry;

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use ipnet::IpNet;
+use prefix_trie::joint::map::JointPrefixMap;
 use serde::{Serialize, Serializer};
 
-use super::prefixes::Prefixes;
 use super::service::Service;
 
 /// Maximum number of segments: the matrix is their square.
@@ -93,7 +93,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     names: Vec<Arc<str>>,
-    networks: Prefixes<u16>,
+    networks: JointPrefixMap<IpNet, u16>,
     namespaces: HashMap<Arc<str>, u16>,
     services: HashMap<Arc<str>, u16>,
     rules: HashMap<(Segment, Segment), Verdict>,
@@ -178,10 +178,9 @@ impl Policy {
         } else {
             self.services.get(full().as_str()).or_else(|| self.services.get(&**name))
         };
-        by_service
-            .or_else(|| self.namespaces.get(&**namespace))
-            .or_else(|| self.networks.find(address?))
-            .copied()
+        by_service.or_else(|| self.namespaces.get(&**namespace)).copied().or_else(|| {
+            self.networks.get_lpm(&address?.to_canonical().into()).map(|found| *found.1)
+        })
     }
 
     /// The verdict on connections between these two.
