@@ -1,9 +1,9 @@
-//! Portolan's daemon: the kernel counts, the agent names, Prometheus remembers, people see.
+//! Portolan's agent: the kernel counts, the agent identifies, Prometheus stores.
 //!
-//! This package only composes. What it composes is below `agent/crates`, one concern each: `loader`
+//! This package only composes the crates below `agent/crates`: `loader`
 //! (BPF), `linux` (procfs, namespaces, sock_diag), `discovery` (which service is it?), `model` (rows
 //! and totals), `telemetry` (metrics), `api-types` (the API's JSON), `server` (HTTP), `cli`
-//! (commands that ask a running agent). [`pipeline`] is the only module that knows every stage.
+//! (commands for a running agent). [`pipeline`] is the only module that knows every stage.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

@@ -1,6 +1,8 @@
-//! What holds between crates that do not know each other.
+//! Claims about crates that do not depend on each other.
 
 use loader::hooks::HOOKS;
+
+mod documents;
 
 #[test]
 fn every_hook_feeds_a_metric_and_every_hook_that_a_metric_names_exists() {
@@ -15,8 +17,8 @@ fn every_hook_feeds_a_metric_and_every_hook_that_a_metric_names_exists() {
     }
 }
 
-/// A package of ours, and the packages of ours that it may use: data flows one way (docs/
-/// architecture.md). Test code may use more.
+/// A package of the workspace and the packages that it may use: data flows one way
+/// (docs/architecture.md). Test code may use more.
 const LAYERS: &[(&str, &[&str])] = &[
     ("agent-common", &[]),
     ("api-types", &["notation"]),
@@ -46,7 +48,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// A package from the registry, and the only packages of ours that may use it.
+/// A package from the registry, and the only packages of the workspace that may use it.
 const KEPT_TO: &[(&str, &[&str])] = &[
     ("aya", &["loader"]),
     ("aya-log", &["loader"]),
@@ -54,7 +56,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("prometheus-client", &["telemetry"]),
 ];
 
-/// What would make `model` more than plain values.
+/// Libraries that would give `model` side effects.
 const IMPURE: &[&str] = &["axum", "clap", "libc", "tokio", "tracing"];
 
 /// Dependencies of each package of the workspace, without those of tests.

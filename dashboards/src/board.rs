@@ -31,7 +31,7 @@ pub struct Row {
     pub panels: Vec<Panel>,
 }
 
-/// What the reader can choose: a name, and `label_values(…)`.
+/// A variable: its name, and `label_values(…)`.
 #[derive(Clone, Copy)]
 pub struct Variable {
     pub name: &'static str,
@@ -40,7 +40,7 @@ pub struct Variable {
 }
 
 impl Board {
-    /// The file.
+    /// File name.
     pub fn text(&self, look: &Look) -> String {
         let mut text = serde_json::to_string_pretty(&self.json(look)).unwrap_or_default();
         text.push('\n');
@@ -105,7 +105,7 @@ fn annotation() -> Value {
     })
 }
 
-/// To the other dashboards with the same choices, to the runbooks, and to the explore view.
+/// Links to the other dashboards with the same selection, to the runbooks, and to the explore view.
 fn links(explore: &str, docs: &str) -> Value {
     let pane = json!({"portolan": {
         "datasource": "${datasource}", "range": {"from": "now-1h", "to": "now"},

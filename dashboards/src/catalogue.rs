@@ -13,7 +13,7 @@ const LIST: &str = "docs/metrics.md";
 const OF_THE_TARGET: [&str; 3] = ["cluster", "instance", "job"];
 /// The label of a histogram's buckets.
 const BOUND: &str = "le";
-/// What the series of a histogram have after its name.
+/// Suffixes of a histogram's series.
 const ENDINGS: [&str; 3] = ["_bucket", "_sum", "_count"];
 
 /// The metrics, by name.
@@ -57,7 +57,7 @@ impl Catalogue {
         self.0.keys().map(String::as_str)
     }
 
-    /// Checks that a series of this name and these labels exists; the error names what does not.
+    /// Checks that a series with this name and these labels exists; the error names what does not.
     pub fn check<'a>(
         &self,
         series: &str,

@@ -54,7 +54,7 @@ pub fn check(root: &Path, read: &Dashboards, catalogue: &Catalogue) -> Result<()
     Ok(())
 }
 
-/// What rules and panels may name.
+/// The names that rules and panels may use.
 struct Names<'a> {
     catalogue: &'a Catalogue,
     recorded: BTreeSet<&'a str>,

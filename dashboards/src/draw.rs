@@ -15,7 +15,7 @@ const SOURCE: &str = "dashboards/draw";
 const FILES: [&str; 6] =
     ["package.json", "main.tsx", "build.mjs", "index.html", "validate.mjs", "picture.mjs"];
 
-/// Writes the page and what it shows into `folder`.
+/// Writes the page and its data into `folder`.
 pub fn page(folder: &Path) -> Result<()> {
     let tools = tools()?;
     shell::quiet(Command::new("node").arg("build.mjs").arg(folder).current_dir(&tools))?;
@@ -58,7 +58,7 @@ pub fn tools() -> Result<PathBuf> {
         install.args(["install", "--legacy-peer-deps", "--ignore-scripts", "--no-audit"]);
         install.args(["--no-fund", "--loglevel=error"]).current_dir(&folder);
         shell::quiet(&mut install).context("installing Grafana's components")?;
-        fs::write(&stamp, wanted).context("noting what is installed")?;
+        fs::write(&stamp, wanted).context("recording the installed packages")?;
     }
     Ok(folder)
 }

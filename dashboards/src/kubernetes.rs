@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::rules::RuleFile;
 use super::{File, Look};
 
-/// A PrometheusRule around each rule file.
+/// A PrometheusRule for each rule file.
 pub fn rules(files: &[RuleFile], look: &Look) -> String {
     let mut yaml = header();
     for file in files {

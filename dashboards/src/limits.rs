@@ -21,7 +21,7 @@ pub struct Limits {
     pub resets: f64,
     /// Share of the local ports in use.
     pub local_ports: f64,
-    /// How far a backend's share may be off.
+    /// Tolerated deviation of a backend's share.
     pub imbalance: f64,
     /// Share of the connections whose two ends are identified.
     pub identified: f64,
@@ -71,7 +71,7 @@ impl Limits {
     }
 }
 
-/// The objective of services for which no other is set.
+/// The default objective.
 fn latency_objective(files: &[RuleFile]) -> Result<f64> {
     const SERIES: &str = "portolan:latency_objective:seconds";
     let mut rules = files.iter().flat_map(RuleFile::rules);

@@ -12,10 +12,10 @@ use clap::Parser;
 use portolan_dashboards::{Dashboards, File, Look, draw, write};
 use portolan_kit::tree;
 
-/// Check the rules, write the Grafana dashboards, and both as Kubernetes objects.
+/// Check the rules and generate the Grafana dashboards and Kubernetes objects.
 ///
 /// The rules themselves are edited in dashboards/prometheus/. With --to they are written too, with
-/// the links and the durations that were asked for.
+/// the given links and durations.
 #[derive(Parser)]
 #[command(name = "cargo xtask dashboards", bin_name = "cargo xtask dashboards")]
 struct Args {
@@ -31,7 +31,7 @@ struct Args {
     /// Output directory, laid out like this checkout
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Write nothing; fail if a file differs from what would be written
+    /// Write nothing; fail if a file is out of date
     #[arg(long)]
     check: bool,
     /// Write nothing; check the dashboards against Grafana's own types (needs node and npm)

@@ -40,7 +40,7 @@ pub struct Column {
     pub expr: String,
     pub title: &'static str,
     pub unit: Unit,
-    /// From this value on it is red.
+    /// Red from this value on.
     pub bad_from: Option<f64>,
 }
 
@@ -242,7 +242,7 @@ impl Panel {
         self
     }
 
-    /// From `value` on it is `color`.
+    /// `color` from `value` on.
     pub fn from(mut self, value: f64, color: &'static str) -> Self {
         self.steps.push(json!({"color": color, "value": value}));
         self
@@ -260,14 +260,14 @@ impl Panel {
         self
     }
 
-    /// Lines on top of each other: they add up to something.
+    /// Stacked, because the lines add up to a total.
     pub fn stacked(mut self) -> Self {
         self.custom["stacking"] = json!({"mode": "normal", "group": "A"});
         self.custom["fillOpacity"] = json!(40);
         self
     }
 
-    /// An axis of factors, for what spans from microseconds to seconds.
+    /// A logarithmic axis, for ranges from microseconds to seconds.
     pub fn by_factors(mut self) -> Self {
         self.custom["scaleDistribution"] = json!({"type": "log", "log": 10});
         // Areas mean nothing there.
@@ -275,7 +275,7 @@ impl Panel {
         self
     }
 
-    /// The axis reaches from the one to the other.
+    /// Minimum and maximum of the axis.
     pub fn between(mut self, low: f64, high: f64) -> Self {
         self.limits = Some((low, high));
         if let Some(custom) = self.custom.as_object_mut() {
@@ -307,7 +307,7 @@ impl Panel {
         self
     }
 
-    /// Rows of a table lead to `url`, which may name columns.
+    /// Rows of a table link to `url`, which may name columns.
     pub fn leads_to(mut self, column: &'static str, title: &'static str, url: &str) -> Self {
         let link = json!({"title": title, "url": url, "targetBlank": false});
         self.overrides.push(json!({
@@ -331,7 +331,7 @@ impl Panel {
         self.queries.iter().map(|query| query.expr.as_str())
     }
 
-    /// As the panel with this number, at this place.
+    /// The JSON of the panel with this number, at this position.
     pub fn json(&self, number: u64, x: u64, y: u64, height: u64) -> Value {
         let Self {
             kind,
@@ -382,7 +382,7 @@ impl Query {
     }
 }
 
-/// Which query of a panel it is: A, B, …
+/// The `refId` of a query: A, B, …
 fn id(index: usize) -> String {
     char::from(b'A' + u8::try_from(index % 26).unwrap_or(0)).to_string()
 }

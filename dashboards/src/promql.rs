@@ -1,4 +1,4 @@
-//! PromQL: the label sets of panels, what an expression names and compares, and its durations.
+//! PromQL: label sets of panels, the names and limits in an expression, and durations.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ pub const PAIR: &str = "cluster, client, client_namespace, server, server_namesp
 /// A service, as the one that is connected to.
 pub const SERVICE: &str = "cluster, server, server_namespace";
 
-/// The variables of dashboards, and what stands for them where none is chosen.
+/// The variables of dashboards, and their values where none is chosen.
 const VARIABLES: [(&str, &str); 6] = [
     ("$cluster", ".*"),
     ("$namespace", ".*"),
@@ -44,7 +44,7 @@ pub fn selectors(expr: &Expr) -> Vec<&VectorSelector> {
 }
 
 /// The number that `series` is compared with, in the outermost comparison that has it on its left.
-/// Of a sum the first part: what follows it allows for chance.
+/// Of a sum the first part: the rest allows for chance.
 pub fn limit(expr: &Expr, series: &str) -> Option<f64> {
     let mut limit = None;
     visit(expr, &mut |expr| {
@@ -141,7 +141,7 @@ fn next_duration(text: &str) -> Option<(usize, &str)> {
     })
 }
 
-/// How long a duration of Prometheus' is.
+/// Parses a duration of Prometheus.
 pub fn milliseconds(word: &str) -> Option<u64> {
     let digits = word.find(|c: char| !c.is_ascii_digit())?;
     let number: u64 = word[..digits].parse().ok()?;

@@ -111,9 +111,9 @@ fn every_recorded_series_is_read() {
 fn every_metric_is_shown_or_alerted_on() {
     let read = committed();
     let mut used = all_expressions(&read).join("\n");
-    // Variables ask for label values.
+    // Variables query label values.
     used += &boards().into_iter().map(|(_, board)| board.to_string()).collect::<String>();
-    // What every exporter has, and Prometheus' own dashboards show.
+    // Metrics of every exporter, which Prometheus' own dashboards show.
     let elsewhere = ["process_open_fds", "process_max_fds", "process_start_time_seconds"];
     let catalogue = Catalogue::read(&root()).unwrap();
     let unused = catalogue.names().filter(|name| !used.contains(name) && !elsewhere.contains(name));
@@ -150,7 +150,7 @@ fn dashboards_keep_to_what_operators_expect() {
             let of_prometheus = expr.replace("_up{", "").contains("up{");
             assert!(!expr.contains("job=") && !of_prometheus, "{place}");
             assert!(expr.contains("cluster=~\"$cluster\"") || expr.contains("ALERTS"), "{place}");
-            // A rate over raw counters asks for the interval that fits the zoom.
+            // A rate over raw counters uses the interval that fits the zoom.
             for range in expr.split('[').skip(1) {
                 assert!(
                     range.starts_with("$__rate_interval]") || range.starts_with("$__range]"),
@@ -210,4 +210,29 @@ fn a_faster_look_scales_every_duration() {
             assert!(text.contains("[30000ms]"), "{path}");
         }
     }
+}
+
+#[test]
+fn documents_name_dashboards_and_panels_that_exist_and_count_them() {
+    let boards = boards();
+    let titles: BTreeSet<String> = boards
+        .iter()
+        .flat_map(|(_, board)| panels(board).chain([board]))
+        .map(|titled| word(&titled["title"]).trim_start_matches("Portolan / ").to_owned())
+        .collect();
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let mut named = 0;
+    for path in ["README.md", "docs/network-monitoring.md", "docs/network-troubleshooting.md"] {
+        for line in read(path).replace("**", "").lines().filter(|line| line.contains("dashboard *"))
+        {
+            for title in line.split('*').skip(1).step_by(2) {
+                assert!(titles.contains(title), "{path}: there is no dashboard or panel {title}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 10, "only {named} dashboards and panels are named: does this test find them?");
+    let count: usize = boards.iter().map(|(_, board)| panels(board).count()).sum();
+    let claim = format!("Some of the {count} panels are empty");
+    assert!(read("docs/network-monitoring.md").contains(&claim), "it must say: {claim}");
 }

@@ -1,6 +1,6 @@
-//! What the numbers of panels are.
+//! Units of panels.
 
-/// What a number is, as Grafana's unit.
+/// A Grafana unit.
 #[derive(Clone, Copy)]
 pub enum Unit {
     /// A number of things.
@@ -15,7 +15,7 @@ pub enum Unit {
     /// Calls of a program in the kernel.
     RunsPerSecond,
     ConnectionsPerSecond,
-    /// Of what is rare: "24 per minute" is read more easily than "0.4 per second".
+    /// For rare events: "24 per minute" is read more easily than "0.4 per second".
     PerMinute,
     Bytes,
     BytesPerSecond,

@@ -1,9 +1,10 @@
-//! `cargo xtask check`: format, lints, tidy, licences. All of them run, then the failed ones are listed.
+//! `cargo xtask check`: format, lints, tidy, licences. All of them run, then the failed ones are
+//! listed.
 //!
-//! Clippy for the kernel programs needs `core` for BPF in the form of clippy's own compiler. The
+//! Clippy for the BPF programs needs `core` for BPF in the form of clippy's own compiler. The
 //! toolchain that builds them may be another one (Debian's rustc comes without clippy), so `core`
-//! is built along from the sources of the running toolchain (`rust-src`, added when missing).
-//! Where these cannot be installed, rustc's own lints are applied with the toolchain that builds, and
+//! is built from the sources of the running toolchain (`rust-src`, installed when missing). Where
+//! these cannot be installed, rustc's own lints are applied with the toolchain that builds, and
 //! that is reported.
 
 use std::env::consts::ARCH;
@@ -69,7 +70,7 @@ fn kernel_clippy() -> Result<()> {
     lint_kernel(&mut clippy, "bpf-clippy")
 }
 
-/// What rustc itself finds, with the toolchain that builds the kernel programs.
+/// The lints of rustc itself, with the toolchain that builds the BPF programs.
 fn kernel_lints() -> Result<()> {
     let mut check = setup::toolchain("cargo");
     check.arg("check");
@@ -82,13 +83,13 @@ fn kernel_lints() -> Result<()> {
 fn lint_kernel(command: &mut Command, folder: &str) -> Result<()> {
     let flags = format!("--cfg=bpf_target_arch=\"{ARCH}\"\x1f-Dwarnings");
     command.args(["--package", "agent-ebpf", "--target", setup::TARGET]).args(build::locked());
-    // Other flags than those of the build: in the same folder they would undo each other's work.
+    // A separate target folder: other flags would invalidate the build's objects.
     command.arg("--target-dir").arg(tree::target()?.join(folder));
     shell::loud(command.env("CARGO_ENCODED_RUSTFLAGS", flags))
 }
 
-/// Licences of what we link, and where it comes from. Advisories need a database from the network:
-/// `cargo deny check advisories`.
+/// Licences and sources of linked crates. Advisories need a database from the network: `cargo deny
+/// check advisories`.
 fn deny() -> Result<()> {
     let mut deny = match cargo_deny() {
         Ok(program) => Command::new(program),
@@ -101,7 +102,7 @@ fn deny() -> Result<()> {
     shell::loud(deny.args(["--workspace", "check", "licenses", "bans", "sources"]))
 }
 
-/// cargo-deny, fetched if it is missing.
+/// cargo-deny, installed if it is missing.
 fn cargo_deny() -> Result<PathBuf> {
     const NAME: &str = "cargo-deny";
     const FOLDER: &str = "check-tools";
@@ -133,7 +134,7 @@ fn sources_of_core() -> Result<()> {
     Ok(())
 }
 
-/// A part of the running toolchain, added if it is missing.
+/// A component of the running toolchain, installed if it is missing.
 fn component(name: &str) -> Result<()> {
     let listed = shell::probe(Command::new("rustup").args(["component", "list", "--installed"]));
     if listed.is_some_and(|listed| listed.lines().any(|line| line.starts_with(name))) {

@@ -1,9 +1,9 @@
-//! `cargo xtask fuzz [BODY…]`: every parser under libFuzzer, a minute each (goal R11).
+//! `cargo xtask fuzz [TARGET…]`: every parser under libFuzzer, a minute each (goal R11).
 //!
-//! The bodies are those of `agent/fuzz`, which run over their seeds with every `cargo test`; here
-//! they are compiled with coverage instrumentation, by the stable compiler, so that the fuzzer
-//! finds its way in. What it learns is kept in `target/fuzz/corpus`, what broke a body in
-//! `target/fuzz/found`: put that among the seeds together with the repair.
+//! The targets are those of `agent/fuzz`, which run over their seed corpus with every `cargo test`;
+//! here they are compiled with coverage instrumentation, by the stable compiler. The grown corpus
+//! is kept in `target/fuzz/corpus`, crashing inputs in `target/fuzz/found`: add those to the seed
+//! corpus together with the fix.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,25 +15,25 @@ use portolan_kit::{setup, shell, tree};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Bodies to run; all of them if none is named
+    /// Targets to run; all of them if none is named
+    #[arg(value_name = "TARGET")]
     body: Vec<String>,
     /// How long each
     #[arg(long, default_value_t = 60)]
     seconds: u32,
-    /// Write what came of it as a table in Markdown to this file
+    /// Write the results as a Markdown table to this file
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
 }
 
-/// What libFuzzer needs of the compiler: edges counted, comparisons traced (clang's
-/// SanitizerCoverage).
+/// Instrumentation for libFuzzer: edge counters, traced comparisons (clang's SanitizerCoverage).
 const INSTRUMENTATION: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1";
-/// What stands above the table.
+/// The text above the table.
 const PROSE: &str = "# Fuzzing
 
 Every parser of untrusted bytes has a fuzz target in `agent/fuzz`. Each `cargo test` runs the targets \
@@ -52,7 +52,7 @@ pub fn all(table: &str) -> Result<String> {
     fuzz(&Args { body: Vec::new(), seconds: 60, table: Some(tree::root().join(table)) })
 }
 
-/// Runs bodies and returns what they showed.
+/// Runs targets and returns a summary.
 pub fn fuzz(args: &Args) -> Result<String> {
     let Args { body, seconds, table } = args;
     if cfg!(not(all(target_arch = "x86_64", target_os = "linux"))) {
@@ -101,7 +101,7 @@ pub fn fuzz(args: &Args) -> Result<String> {
     Ok(summary)
 }
 
-/// Names of bodies: those that have seeds. A test compares with the code.
+/// Names of targets: those with a seed corpus. A test compares with the code.
 fn bodies() -> Result<Vec<String>> {
     let entries = fs::read_dir(tree::root().join("agent/fuzz/seeds")).context("listing seeds")?;
     let mut names: Vec<String> =
@@ -114,7 +114,7 @@ fn folder() -> Result<PathBuf> {
     Ok(tree::target()?.join("fuzz"))
 }
 
-/// The instrumented program. It has a target folder of its own: other flags, other objects.
+/// The instrumented program, in a target folder of its own, because its flags differ.
 fn compile() -> Result<PathBuf> {
     println!("building the bodies with coverage instrumentation");
     let build = folder()?.join("build");
@@ -128,7 +128,7 @@ fn compile() -> Result<PathBuf> {
     Ok(build.join(TARGET).join("release/fuzz"))
 }
 
-/// What became of one body.
+/// The result of one target.
 struct Run {
     executions: u64,
     kept: usize,

@@ -1,7 +1,7 @@
 //! `cargo xtask image`: one static binary, and an image with nothing else in it.
 //!
-//! The binary is static-pie, so it runs FROM scratch and on any distribution. Docker is asked to
-//! build with its classic builder, which every version has; `deploy/image/Dockerfile` is for
+//! The binary is static-pie, so it runs FROM scratch and on any distribution. The image is built
+//! with Docker's classic builder, which every version has; `deploy/image/Dockerfile` is for
 //! BuildKit on a machine without a toolchain.
 
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ pub struct Args {
     /// Copy the static binary here
     #[arg(long)]
     out: Option<PathBuf>,
-    /// What to call the image
+    /// Name and tag of the image
     #[arg(long, default_value = concat!("portolan:", env!("CARGO_PKG_VERSION")))]
     tag: String,
     /// The Docker to talk to, as after `docker -H`
@@ -62,8 +62,8 @@ pub fn image(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the binary and checks that it needs nothing of its host. Names and lines for debuggers go
-/// into a file beside it, `portolan.debug`, where they are looked for.
+/// Builds the binary and checks that it is static. Debug symbols go into `portolan.debug` beside
+/// it, where debuggers look for them.
 pub fn static_binary() -> Result<PathBuf> {
     let built = build::compile()?;
     let folder = tree::target()?.join("static");
@@ -85,7 +85,7 @@ pub fn static_binary() -> Result<PathBuf> {
     Ok(stripped)
 }
 
-/// Moves what only debuggers read into `portolan.debug`, and leaves a link to it.
+/// Moves debug symbols into `portolan.debug`, and leaves a link to it.
 fn split(binary: &Path) -> Result<()> {
     let debug = binary.with_extension("debug");
     let objcopy = || Command::new("objcopy");
@@ -96,12 +96,12 @@ fn split(binary: &Path) -> Result<()> {
     shell::quiet(objcopy().arg(link).arg(binary))
 }
 
-/// An ELF program that asks for an interpreter is not static.
+/// An ELF program with an interpreter is not static.
 fn prove_static(binary: &Path) -> Result<()> {
     let listed =
         shell::output(Command::new("readelf").args(["--program-headers", "--wide"]).arg(binary))?;
     if listed.lines().any(|line| line.trim_start().starts_with("INTERP")) {
-        bail!("{} is not static: it asks for an interpreter", tree::shown(binary));
+        bail!("{} is not static: it has an interpreter", tree::shown(binary));
     }
     Ok(())
 }

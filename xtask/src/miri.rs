@@ -1,9 +1,9 @@
-//! `cargo xtask miri`: the unsafe code that reads foreign bytes, under an interpreter that knows
-//! what is undefined (Miri).
+//! `cargo xtask miri`: the unsafe code that reads foreign bytes, under Miri, an interpreter that
+//! detects undefined behaviour.
 //!
-//! That code is the wire macro of `agent-common`: every record and row of the kernel becomes a value
-//! there and nowhere else; the modules in `agent-common/src/decode` have no unsafe block of their own. The
-//! rest of the unsafe code is system calls, which no interpreter can follow.
+//! That code is the wire macro of `agent-common`: every record and row of the kernel becomes a
+//! value there and nowhere else; the modules in `agent-common/src/decode` have no unsafe block. The
+//! other unsafe code is system calls, which Miri does not support.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ use portolan_kit::shell;
 /// An interpreter is some hundred times slower: fewer cases of each property.
 const CASES: &str = "8";
 
-/// Runs them and returns what they showed.
+/// Runs them and returns a summary.
 pub fn miri() -> Result<String> {
     let decoders = portolan_kit::tree::root().join("agent-common/src/decode");
     for entry in std::fs::read_dir(decoders)?.flatten() {
@@ -31,7 +31,7 @@ pub fn miri() -> Result<String> {
         }
     }
     println!("the tests of agent-common under Miri");
-    // Files of proptest and its seeds are of this machine.
+    // proptest's regression files are specific to this machine.
     let mut test = nightly();
     test.args(["miri", "test", "--package", "agent-common", "--features", "user"]);
     test.env("PROPTEST_CASES", CASES).env("MIRIFLAGS", "-Zmiri-disable-isolation");
@@ -43,7 +43,7 @@ pub fn miri() -> Result<String> {
 fn nightly() -> Command {
     let mut cargo = Command::new("cargo");
     cargo.arg("+nightly").current_dir(portolan_kit::tree::root());
-    // What started us is another toolchain's.
+    // The parent's variables belong to another toolchain.
     for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
         cargo.env_remove(variable);
     }

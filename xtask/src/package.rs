@@ -1,8 +1,8 @@
-//! `cargo xtask package`: a .deb and an .rpm of the static binary, with unit, configuration, manual
-//! pages and completions, and the list of everything that went into it (CycloneDX).
+//! `cargo xtask package`: a .deb and an .rpm of the static binary, with unit, configuration, man
+//! pages and completions, and its SBOM (CycloneDX).
 //!
-//! The tools are cargo's own kind, fetched once into a folder beside cargo's other output. What goes
-//! where is written in `agent/Cargo.toml`, in the tables that the tools read.
+//! The tools are cargo subcommands, installed once into the target folder. The contents of the
+//! packages are listed in `agent/Cargo.toml`, in the tables of these tools.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ use crate::image;
 const TOOLS: [(&str, &str); 3] =
     [("cargo-deb", "3.8.0"), ("cargo-generate-rpm", "0.21.1"), ("cargo-cyclonedx", "0.5.9")];
 
-/// Where each shell looks for completions, in the folder that is packed.
+/// Where each shell looks for completions, in the packaged folder.
 const COMPLETIONS: [(&str, &str); 3] =
     [("bash", "portolan.bash"), ("zsh", "_portolan"), ("fish", "portolan.fish")];
 
-/// What was made.
+/// The packages that were built.
 pub struct Packages {
     pub deb: PathBuf,
     pub rpm: PathBuf,
@@ -38,14 +38,14 @@ pub fn package() -> Result<()> {
     Ok(())
 }
 
-/// Makes them in `target/package`, from what the binary prints.
+/// Generates them in `target/package`, with the binary's own commands.
 pub fn packages() -> Result<Packages> {
     let tools = tools()?;
     let binary = image::static_binary()?;
     let folder = tree::target()?.join("package");
     let stage = folder.join("stage");
     if stage.exists() {
-        fs::remove_dir_all(&stage).context("removing what was packed last time")?;
+        fs::remove_dir_all(&stage).context("removing the previous packages")?;
     }
     let pages = stage.join("man");
     fs::create_dir_all(&pages).context("making a folder to pack from")?;
@@ -74,7 +74,8 @@ pub fn packages() -> Result<Packages> {
     Ok(made)
 }
 
-/// Lists what is linked. The tool writes beside each package's manifest; only the agent's is shipped.
+/// Lists the linked crates. The tool writes beside each package's manifest; only the agent's is
+/// shipped.
 fn bill(tool: &mut Command, out: &Path) -> Result<()> {
     const NAME: &str = "portolan-bill";
     tool.args(["--format", "json", "--no-build-deps", "--spec-version", "1.5"]);
@@ -91,7 +92,7 @@ fn bill(tool: &mut Command, out: &Path) -> Result<()> {
     let bill: serde_json::Value = serde_json::from_str(&text).context("reading the list")?;
     let parts = bill["components"].as_array().map_or(0, Vec::len);
     if parts == 0 {
-        bail!("the list of what went into the agent is empty");
+        bail!("the SBOM of the agent is empty");
     }
     println!("{parts} crates are linked into it");
     fs::write(out, text).context("writing the list")

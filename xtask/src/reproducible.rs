@@ -17,7 +17,7 @@ use serde_json::Value;
 
 const OBJECT: &str = "portolan-ebpf";
 
-/// What cargo reports of the loader's build script.
+/// cargo's message about the loader's build script.
 #[derive(Debug, PartialEq, Eq)]
 struct Script {
     program: PathBuf,
@@ -73,7 +73,7 @@ fn copy_checkout(copy: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Cargo's home under another name: what was downloaded is used.
+/// Cargo's home under another path, to reuse downloaded crates.
 fn borrow_home(home: &Path) -> Result<()> {
     let usual = || env::home_dir().map(|folder| folder.join(".cargo"));
     let real = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(usual);
@@ -86,7 +86,7 @@ fn borrow_home(home: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The first byte in which two objects differ.
+/// The first byte that differs in two objects.
 fn difference(one: &[u8], other: &[u8]) -> Option<usize> {
     let common = one.iter().zip(other).take_while(|(a, b)| a == b).count();
     (common < one.len() || common < other.len()).then_some(common)

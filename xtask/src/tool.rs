@@ -1,5 +1,5 @@
-//! The commands that are packages of their own, in `xtask/tools` and `dashboards`: compiled when first asked
-//! for, so that `cargo xtask run` never waits for them.
+//! The commands that are packages of their own, in `xtask/tools` and `dashboards`: compiled on
+//! first use, so that `cargo xtask run` never waits for them.
 
 use std::env;
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ pub enum Tool {
     Vm,
 }
 
-/// What follows the command's name, `--help` included.
+/// The arguments of the command, including `--help`.
 #[derive(clap::Args)]
 pub struct Passed {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
@@ -41,7 +41,7 @@ impl Tool {
         cargo.current_dir(env::current_dir().context("finding the current folder")?);
         cargo.arg("run").arg("--manifest-path").arg(tree::root().join("Cargo.toml"));
         cargo.args(["--package", package]).args(build::locked());
-        // The first build takes a while, and cargo shows what it is doing.
+        // The first build takes a while, and cargo shows its progress.
         if tree::target()?.join("debug").join(package).exists() {
             cargo.arg("--quiet");
         }

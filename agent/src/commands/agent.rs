@@ -1,4 +1,4 @@
-//! `portolan agent`: reads the configuration, sets up the log, and hands over.
+//! `portolan agent`: reads the configuration, sets up the log, and runs the agent.
 
 use clap::Args;
 use cli::Output;

@@ -12,7 +12,7 @@ use crate::config::{ConfigError, Loaded, segments};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Validate the configuration; show effective values and where they come from.
+    /// Validate the configuration; show effective values and their origins.
     #[command(
         after_long_help = "Exit code 0 if it is valid, 2 if not.\n\nExamples:\n  portolan config check --config portolan.toml\n  PORTOLAN_LOG_LEVEL=loud portolan config check --output json"
     )]
@@ -89,11 +89,11 @@ fn checked_json(loaded: &Result<Loaded, ConfigError>) -> String {
     format!("{answer:#}\n")
 }
 
-/// The effective configuration as a file that says the same.
+/// The effective configuration as a file with the same effect.
 fn file_text(loaded: &Loaded) -> String {
     let mut text = "# Portolan's configuration; every key is optional.\n".to_owned();
     let mut section = "";
-    // TOML wants the keys without a section first.
+    // TOML requires the keys without a section first.
     let (sections, top): (Vec<_>, Vec<_>) = SETTINGS.iter().partition(|s| s.key.contains('.'));
     for setting in top.into_iter().chain(sections) {
         let (in_section, name) = setting.key.rsplit_once('.').unwrap_or(("", setting.key));
@@ -117,7 +117,7 @@ mod tests {
     use crate::config::{self, Given, settings};
 
     #[test]
-    fn what_is_shown_is_a_file_that_says_the_same() {
+    fn what_is_shown_is_a_file_with_the_same_effect() {
         let edges = settings::find("limits.edges").expect("known");
         let pin = settings::find("pin").expect("known");
         let flags = [(edges, Given::Text("4096".into())), (pin, Given::Text("true".into()))];
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_says_each_value_and_where_it_comes_from() {
+    fn a_check_prints_each_value_and_its_origin() {
         let level = ("PORTOLAN_LOG_LEVEL".to_owned(), "debug".to_owned());
         let loaded = config::load(None, [level], &[]).expect("valid");
         let text = checked_text(&loaded);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_for_programs_says_the_same() {
+    fn a_check_as_json_has_the_same_content() {
         let answer = |loaded| -> serde_json::Value {
             serde_json::from_str(&checked_json(&loaded)).expect("JSON")
         };

@@ -1,9 +1,9 @@
-//! The agent's log: lines to standard error, and no more of one kind than somebody reads.
+//! The agent's log: lines to standard error, limited per statement.
 //!
-//! A fault that repeats a thousand times a second must not fill a disk. Each place in the code may
-//! write [`LINES`] lines in [`WINDOW`]; how many more there would have been is said afterwards, with the
-//! next line that is written. Lines for developers (`debug`, `trace`) were asked for, and are not
-//! counted.
+//! A fault that repeats a thousand times a second must not fill a disk. Each statement in the code
+//! may write [`LINES`] lines in [`WINDOW`]; the number of suppressed lines is added to the next
+//! line that is written. Lines for developers (`debug`, `trace`) were requested, and are not
+//! limited.
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
@@ -18,7 +18,7 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::config::{Log, LogFormat};
 
-/// Lines of one place in the code in one window.
+/// Lines of one statement in one window.
 const LINES: u64 = 60;
 const WINDOW: Duration = Duration::from_mins(1);
 
@@ -39,22 +39,22 @@ pub(super) fn start(log: Log) {
     }
 }
 
-/// Holds back what repeats.
+/// Suppresses repetitions.
 #[derive(Default)]
 struct Limit(Mutex<Places>);
 
-/// What each place in the code has written lately.
+/// Recent lines of each statement.
 #[derive(Default)]
 struct Places(HashMap<Identifier, Place>);
 
 struct Place {
-    /// Where it is, for people.
+    /// Its position in the code.
     shown: String,
     since: Instant,
     lines: u64,
 }
 
-/// A place, and how many of its lines were left out.
+/// A statement, and the number of its suppressed lines.
 #[derive(Debug, PartialEq, Eq)]
 struct LeftOut {
     place: String,
@@ -64,7 +64,7 @@ struct LeftOut {
 impl<S: Subscriber> Layer<S> for Limit {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        // What says how much was left out is not left out itself.
+        // The report of suppressed lines is not suppressed itself.
         if *metadata.level() > Level::INFO || metadata.target() == module_path!() {
             return true;
         }
@@ -85,7 +85,8 @@ impl<S: Subscriber> Layer<S> for Limit {
 // === impl Places ===
 
 impl Places {
-    /// Whether a line of this place is written, and whose windows are over with lines left out.
+    /// Whether a line of this statement is written, and the statements with suppressed lines whose
+    /// window is over.
     fn admit(
         &mut self,
         metadata: &'static Metadata<'static>,
@@ -123,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts what gets through the limit.
+    /// Counts lines that pass the limit.
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<String>>>);
 
@@ -133,7 +134,7 @@ mod tests {
         }
     }
 
-    /// Keeps where the last line was written.
+    /// Records the statement of the last line.
     #[derive(Clone, Default)]
     struct Met(Arc<Mutex<Option<&'static Metadata<'static>>>>);
 
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_out_is_said_with_the_next_line_after_the_window() {
+    fn suppressed_lines_are_reported_with_the_next_line_after_the_window() {
         let met = Met::default();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(met.clone()), || {
             tracing::warn!("some place");

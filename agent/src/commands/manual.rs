@@ -1,5 +1,5 @@
-//! `portolan man` and `portolan completions`: made from the definitions that parse the command line,
-//! so they cannot say anything else. Packages hold what these write.
+//! `portolan man` and `portolan completions`: generated from the definitions that parse the command
+//! line. Packages contain their output.
 
 use std::path::{Path, PathBuf};
 
@@ -84,7 +84,7 @@ mod tests {
         }
         assert!(read("portolan.1").contains("portolan\\-agent(1)"));
         assert!(read("portolan-ports-reserve.1").contains(".SH OPTIONS"));
-        // In roff a hyphen that is meant is written so.
+        // In roff a literal hyphen is escaped.
         let agent = read("portolan-agent.1").replace("\\-", "-");
         for setting in SETTINGS {
             assert!(agent.contains(&format!("--{}", setting.flag.name())), "{}", setting.key);

@@ -1,8 +1,8 @@
-//! The command line: `portolan agent`, what belongs to running it (configuration, manual), and the
-//! commands of crate `cli` that ask a running one.
+//! The command line: `portolan agent`, configuration and manual, and the commands of crate `cli`
+//! for a running agent.
 //!
 //! Every error is one sentence with its fix on standard error. Exit codes: 0 done, 1 failed, 2
-//! the command line or the configuration is wrong.
+//! invalid command line or configuration.
 
 mod agent;
 mod config;
@@ -75,7 +75,7 @@ enum Command {
 pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help and version are "errors" that go to standard output and are no failure.
+        // Help and version are "errors" of clap that go to standard output with exit code 0.
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
@@ -91,7 +91,7 @@ pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // If standard error is closed there is nobody to tell.
+            // If standard error is closed the message is lost.
             let _ = writeln!(io::stderr(), "portolan: {error:#}");
             ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
         }

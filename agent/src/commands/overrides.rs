@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_pars
 use crate::config::settings::{ENV_CONFIG, Flag, RENAMED, SETTINGS, Setting};
 use crate::config::{self, Config, ConfigError, Given, Loaded};
 
-/// What the command line says about the configuration.
+/// Settings on the command line.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Overrides {
     /// The file.
@@ -41,7 +41,7 @@ impl Args for Overrides {
             .value_parser(value_parser!(PathBuf))
             .help("Configuration file, TOML or YAML by its extension");
         let command = command.arg(file).args(SETTINGS.iter().map(flag));
-        // Known, so that a flag that was renamed gets a better answer than "unexpected argument".
+        // Renamed flags are known, for a better error than "unexpected argument".
         command.args(RENAMED.iter().map(|old| {
             Arg::new(old.key).long(old.flag).num_args(0..=1).hide(true).value_name("OLD")
         }))
@@ -89,8 +89,8 @@ fn flag(setting: &'static Setting) -> Arg {
         Flag::Off(_, help) => help,
         Flag::Value(..) | Flag::On(_) => setting.help,
     };
-    // The variable is shown but not read by clap: the configuration reads it, so that it is known
-    // where a value came from.
+    // The variable is shown but not read by clap: the configuration reads it, so that the origin of
+    // a value is known.
     let help = format!("{help}{default} [env: {}]", setting.env());
     let arg = Arg::new(setting.key).long(setting.flag.name()).help(help);
     match setting.flag {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn help_of_a_flag_that_turns_something_off_says_what_is_lost() {
+    fn help_of_a_flag_that_disables_something_says_what_is_lost() {
         let mut command = Overrides::augment_args(Command::new("test"));
         let help = command.render_long_help().to_string();
         assert!(help.contains("Disable request latency"), "{help}");

@@ -1,4 +1,5 @@
-//! `portolan agent --show-privileges`: what this configuration takes on this host, and why.
+//! `portolan agent --show-privileges`: the capabilities of this configuration on this host, and
+//! why.
 
 use std::fmt::Write;
 
@@ -11,23 +12,23 @@ use crate::privileges::host::Host;
 use crate::privileges::{Privileges, Use, seccomp};
 use linux::capability::{Capability, CapabilitySet};
 
-/// The answer for programs.
+/// The JSON output.
 #[derive(Serialize)]
 struct Shown<'a> {
     /// Capabilities to grant at the start.
     start: Vec<Capability>,
-    /// Those of them that are kept.
+    /// The capabilities that are kept.
     kept: Vec<Capability>,
-    /// What each is for.
+    /// The purpose of each.
     uses: &'a [Use],
-    /// What becomes of other system calls.
+    /// How other system calls are treated.
     seccomp: &'static str,
-    /// How many system calls the running agent may make.
+    /// Number of system calls that the running agent may make.
     system_calls: usize,
 }
 
 pub(super) fn run(config: &Config, output: Output) -> anyhow::Result<()> {
-    // As if everything were granted: what is asked is what to grant.
+    // As if everything were granted: the output lists what to grant.
     let privileges = Privileges::of(config, &Host::read(), Capability::ALL.into_iter().collect());
     let start: CapabilitySet = privileges.uses.iter().map(|one| one.capability).collect();
     let shown = Shown {
@@ -51,7 +52,7 @@ fn text(shown: &Shown<'_>) -> String {
     let mut text = String::new();
     // Writing into a String cannot fail.
     let _ = writeln!(text, "required at start:  {}", names(&shown.start));
-    let _ = writeln!(text, "kept after start:   {}", names(&shown.kept));
+    let _ = writeln!(text, "kept after startup: {}", names(&shown.kept));
     let _ = writeln!(
         text,
         "seccomp:            no_new_privs; {} system calls allowed, others: {}",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which capabilities are kept after the start.
+/// Which capabilities are kept after startup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Keep {
@@ -14,7 +14,7 @@ pub enum Keep {
     All,
 }
 
-/// What becomes of system calls that the running agent does not make.
+/// How the seccomp filter treats system calls that the running agent does not make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Seccomp {

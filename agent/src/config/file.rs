@@ -48,7 +48,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Entry>, ConfigError> {
     Ok(entries)
 }
 
-/// A line and what is wrong there.
+/// A line and the error there.
 type SyntaxError = (usize, String);
 
 fn read_toml(text: &str, entries: &mut Vec<Entry>) -> Result<(), SyntaxError> {
@@ -147,7 +147,7 @@ fn flatten_yaml(
     Ok(())
 }
 
-/// Any YAML document, keys with their places.
+/// Any YAML document, with the position of each key.
 #[derive(Debug)]
 enum Yaml {
     Null,

@@ -1,37 +1,37 @@
-//! What the agent says of itself, and how it looks.
+//! Level and format of the agent's log.
 
 use serde::{Deserialize, Serialize};
 
 /// The agent's own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Log {
-    /// What is worth a line.
+    /// The lowest level that is logged.
     pub level: LogLevel,
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
-/// What is worth a log line.
+/// Level of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
-    /// What keeps the agent from its work.
+    /// The agent cannot work.
     Error,
-    /// What will be missing.
+    /// A consequence for the operator: something is missing.
     Warn,
-    /// What an operator wants to know.
+    /// Information for operators.
     Info,
-    /// What a developer wants to know.
+    /// Information for developers.
     Debug,
     /// Everything.
     Trace,
 }
 
-/// How a log line looks.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For people.
+    /// Readable text.
     Text,
     /// One JSON object a line.
     Json,

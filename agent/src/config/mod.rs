@@ -1,8 +1,8 @@
-//! What the operator decides: a file, the environment and flags, parsed once into checked types.
+//! The configuration: a file, the environment and flags, parsed once into checked types.
 //!
 //! Every setting is one row of [`settings::SETTINGS`]; its flag, its environment variable, its key
-//! in the file, its help and `portolan config show` all come from that row. Flags win over the
-//! environment, the environment over the file, the file over the defaults.
+//! in the file, its help and `portolan config show` all come from that row. Flags override the
+//! environment, the environment overrides the file, the file overrides the defaults.
 
 mod confinement;
 mod file;
@@ -34,7 +34,7 @@ use model::balance::Weights;
 use model::reservations::{Environment, Reservation};
 use model::segments::Policy;
 
-/// At most this many internal ranges: the kernel half keeps them in a table of fixed size.
+/// Maximum number of internal ranges: the kernel half has a table of fixed size.
 pub const MAX_INTERNAL_RANGES: usize = 32;
 
 /// Everything an operator can choose, checked.
@@ -45,7 +45,7 @@ pub struct Config {
     pub web: Web,
     /// The agent's own log.
     pub log: Log,
-    /// Keep maps and links in the BPF file system, so that a restart loses nothing.
+    /// Pin maps and links in the BPF file system, so that a restart loses nothing.
     pub pin: bool,
     /// Let the kernel programs log, for debugging.
     pub bpf_log: bool,
@@ -62,36 +62,36 @@ pub struct Config {
     pub collection_interval: Duration,
     /// Turn on the kernel's run-time statistics of BPF programs.
     pub run_stats: bool,
-    /// Where the lock lies that keeps a second agent off this host, and the socket for changes.
+    /// Directory of the lock that excludes a second agent, and of the control socket.
     pub run_directory: PathBuf,
-    /// Where the agent keeps reservations and registered services.
+    /// Directory of the state file: reservations and registered services.
     pub state_directory: PathBuf,
-    /// Id of the group that may make changes, beside root and the agent's own user.
+    /// Id of the group that may make changes, besides root and the agent's user.
     pub control_group: Option<u32>,
-    /// Ports kept for services.
+    /// Port reservations.
     pub ports: Ports,
     /// Hooks to do without, as if this kernel did not have them.
     pub disable_hooks: Vec<String>,
     /// Kernel fields to do without, as if this kernel did not have them.
     pub disable_fields: Vec<String>,
-    /// Which capabilities are kept after the start.
+    /// Which capabilities are kept after startup.
     pub privileges: Keep,
-    /// What becomes of system calls that the running agent does not make.
+    /// How the seccomp filter treats system calls that the running agent does not make.
     pub seccomp: Seccomp,
-    /// Enter other network namespaces while running, and not only at the start.
+    /// Whether to enter other network namespaces after startup too.
     pub enter_namespaces: bool,
     /// Pushing metrics to a collector.
     pub otlp: Otlp,
     /// Expected load of backends.
     pub balance: Balance,
-    /// Parts of the network, and which may connect to which; only in a file.
+    /// Segments of the network and their policy; only in a file.
     pub segments: Arc<Policy>,
 }
 
 /// Expected load of backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Balance {
-    /// What backends are meant to get where that is not the same for all.
+    /// Declared weights of backends.
     pub weights: Weights,
 }
 
@@ -107,13 +107,13 @@ pub struct Web {
     pub external_path: String,
 }
 
-/// Ports kept for services.
+/// Port reservations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ports {
     /// Reservations that cannot be changed while the agent runs.
     #[serde(serialize_with = "value::serialize_texts")]
     pub reservations: Vec<Reservation>,
-    /// What this host is for; `None`: for everything.
+    /// The environment of this host; `None`: reservations of all environments apply.
     pub environment: Option<Environment>,
 }
 
@@ -128,7 +128,7 @@ pub struct Limits {
     pub addresses: Option<u32>,
     /// Bytes of the ring of details.
     pub ring_bytes: Option<u32>,
-    /// Bytes that the agent itself may take; `None` = what its cgroup allows.
+    /// Memory limit of the agent in bytes; `None` = its cgroup's.
     pub memory_bytes: Option<u64>,
 }
 
@@ -137,13 +137,13 @@ pub struct Limits {
 pub struct Loaded {
     /// The values.
     pub config: Config,
-    /// Where they come from, by key; a key that is not here has its default.
+    /// The origin of each value, by key; a missing key has its default.
     pub origins: BTreeMap<&'static str, Place>,
-    /// What looks like a mistake, but may be someone else's: sentences for the log.
+    /// Warnings about variables that may be misspelt or belong to another program, for the log.
     pub warnings: Vec<String>,
 }
 
-/// Where a value was given.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A line of a file.
@@ -162,58 +162,58 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Neither TOML nor YAML by its name.
     #[error("{}: unknown format; name the file .toml, .yaml or .yml", .0.display())]
     UnknownFormat(PathBuf),
-    /// The file is not what its name says.
+    /// The content does not match the file name's ending.
     #[error("{place}: {message}")]
     Syntax {
-        /// Where.
+        /// The position.
         place: Place,
-        /// What the parser said.
+        /// The parser's error.
         message: String,
     },
     /// A key that has been renamed.
     #[error("{place}: {old} has been renamed: use {new}")]
     RenamedKey {
-        /// Where.
+        /// The position.
         place: Place,
-        /// The key, or `it` if the place says what it is.
+        /// The key, or `it` if the position names it.
         old: String,
-        /// What it is called now.
+        /// The new key.
         new: String,
     },
-    /// A key nobody knows.
+    /// An unknown key.
     #[error("{place}: unknown key `{key}`{}", nearest::suggestion(near.as_deref()))]
     UnknownKey {
-        /// Where.
+        /// The position.
         place: Place,
         /// The key.
         key: String,
-        /// The nearest known key.
+        /// The most similar known key.
         near: Option<String>,
     },
     /// A value that does not fit its key.
     #[error("{place}: `{key}` {problem}")]
     BadValue {
-        /// Where.
+        /// The position.
         place: Place,
         /// The key.
         key: String,
-        /// What is wrong and what would be right.
+        /// The error and what is expected.
         problem: String,
     },
     /// A value that does not go with another.
     #[error("{place}: {problem}{}", the_other(first.as_ref()))]
     Contradiction {
-        /// Where.
+        /// The position.
         place: Place,
-        /// Where the other is, if there is one.
+        /// The position of the other value, if there is one.
         first: Option<Place>,
-        /// What is wrong and what would be right.
+        /// The error and what is expected.
         problem: String,
     },
 }
@@ -285,7 +285,7 @@ pub fn load(
 // === impl Loaded ===
 
 impl Loaded {
-    /// Where the value of `key` comes from, for people.
+    /// The origin of the value of `key`, for messages.
     pub fn origin(&self, key: &str) -> String {
         self.origins.get(key).map_or_else(|| "default".to_owned(), ToString::to_string)
     }
@@ -307,12 +307,12 @@ impl Loaded {
         }
     }
 
-    /// An unknown variable is no error: Kubernetes puts `PORTOLAN_PORT=tcp://…` and its like into
-    /// every pod that lives beside a Service of that name. One that nearly fits is worth a word.
+    /// An unknown variable is not an error: Kubernetes sets `PORTOLAN_PORT=tcp://…` and the like in
+    /// every pod beside a Service of that name. A similar name is reported.
     fn warn_of_variable(&mut self, name: &str) {
         let prefix = settings::ENV_PREFIX;
         let known: Vec<String> = SETTINGS.iter().map(Setting::env).collect();
-        // Without the prefix: it is the same in all, so it would make all of them near.
+        // Without the common prefix, which would make all of them similar.
         let ends = known.iter().filter_map(|known| known.strip_prefix(prefix));
         if let Some(near) = nearest::nearest(name.strip_prefix(prefix).unwrap_or(name), ends) {
             self.warnings.push(format!(
@@ -357,9 +357,9 @@ impl Default for Config {
     }
 }
 
-/// The end of a sentence that names the other place.
+/// The end of a sentence that names the other position.
 fn the_other(first: Option<&Place>) -> String {
-    first.map_or_else(String::new, |first| format!("; the other is at {first}"))
+    first.map_or_else(String::new, |first| format!("; the other value is at {first}"))
 }
 
 // === impl Place ===

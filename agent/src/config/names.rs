@@ -1,4 +1,4 @@
-//! Where names come from: rules, networks, and the sources that are asked.
+//! Rules, networks and the name sources.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use discovery::sources::{Cluster, Settings};
 /// Where names come from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Names {
-    /// What the operator decides.
+    /// The operator's rules and networks.
     pub rules: Vec<Rule>,
     /// Networks with names.
     pub networks: Vec<Network>,
-    /// Docker's socket; nothing turns it off.
+    /// Docker's socket; `None` disables it.
     pub docker: Option<PathBuf>,
-    /// Podman's socket; nothing turns it off.
+    /// Podman's socket; `None` disables it.
     pub podman: Option<PathBuf>,
-    /// Sockets of container runtimes that speak CRI; the first that is there is asked.
+    /// Sockets of CRI runtimes; the first that exists is used.
     pub cri: Vec<PathBuf>,
     /// The Kubernetes cluster.
     #[serde(serialize_with = "as_text")]
     pub kubernetes: Cluster,
     /// This node's name in the cluster.
     pub node: Option<String>,
-    /// Ask the kernel's connection tracking for translated connections.
+    /// Query the kernel's connection tracking for translated connections.
     pub conntrack: bool,
-    /// Learn the names that programs ask DNS servers for.
+    /// Read the names that programs resolve by DNS.
     pub dns: bool,
-    /// Call what runs in a systemd unit by the unit.
+    /// Name processes of a systemd unit by the unit.
     pub units: bool,
 }
 
@@ -53,12 +53,12 @@ impl Default for Names {
 }
 
 impl Names {
-    /// The rules and networks, to be asked.
+    /// The parsed rules and networks.
     pub fn rules(&self) -> Rules {
         Rules::new(self.rules.clone(), self.networks.clone())
     }
 
-    /// What the sources need to know.
+    /// The settings of the sources.
     pub fn settings(&self, labels: Arc<[String]>) -> Settings {
         Settings {
             docker: self.docker.clone(),
@@ -113,7 +113,7 @@ pub(super) fn cluster(given: &Given) -> Result<Cluster, String> {
     })
 }
 
-/// A socket as it is written.
+/// A socket in its textual form.
 pub(super) fn shown(socket: Option<&PathBuf>) -> String {
     value::quoted(socket.map_or_else(|| "off".into(), |path| path.to_string_lossy()))
 }

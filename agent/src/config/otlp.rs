@@ -12,7 +12,7 @@ use super::value::{self, Given};
 
 /// Where OTLP over HTTP takes metrics, below the address of a collector.
 const PATH: &str = "/v1/metrics";
-/// What is shown in the place of a secret.
+/// Shown instead of a secret.
 const HIDDEN: &str = "(hidden)";
 
 /// Metrics pushed to a collector, beside those that are scraped.
@@ -24,7 +24,7 @@ pub struct Otlp {
     /// How often.
     #[serde(serialize_with = "value::serialize_duration")]
     pub interval: Duration,
-    /// How long a request may take.
+    /// Timeout of a request.
     #[serde(serialize_with = "value::serialize_duration")]
     pub timeout: Duration,
     /// Headers of every request.
@@ -33,14 +33,14 @@ pub struct Otlp {
     pub ca_file: Option<PathBuf>,
 }
 
-/// Headers whose values are nobody's business: they are shown by name only.
+/// Headers with secret values: only their names are shown.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(Vec<(HeaderName, HeaderValue)>);
 
-/// `http://HOST:PORT`, or the whole address of what takes metrics.
+/// `http://HOST:PORT`, or the full URL of the receiver.
 pub(super) fn endpoint(given: &Given) -> Result<Uri, String> {
     let text = value::text(given)?;
-    // It may hold a password, so it is not repeated.
+    // It may contain a password, so it is not repeated.
     if text.contains('@') {
         return Err(
             "holds a name or password; put it into otlp.headers, like \"authorization=Basic …\""
@@ -63,7 +63,7 @@ pub(super) fn endpoint(given: &Given) -> Result<Uri, String> {
 
 /// `NAME=VALUE,…`. Values are secrets, so no error repeats them.
 pub(super) fn headers(given: &Given) -> Result<Headers, String> {
-    let wrong = "must be headers like \"authorization=Bearer …\"; what was given is not shown here, because it may be a secret";
+    let wrong = "must be headers like \"authorization=Bearer …\"; the value is not shown here, because it may be a secret";
     let header = |part: &str| {
         let (name, text) = part.split_once('=')?;
         let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
@@ -115,7 +115,7 @@ impl Headers {
         self.0.iter()
     }
 
-    /// Names, for people.
+    /// Only the names.
     pub fn shown(&self) -> Vec<String> {
         self.0.iter().map(|(name, _)| format!("{name}={HIDDEN}")).collect()
     }

@@ -1,7 +1,7 @@
 //! The sections `[segments]` and `[segments.NAME]` of a file: parts of the network and rules.
 //!
-//! They are the only settings whose keys an operator chooses, so they are no rows of the table of
-//! settings, and neither flags nor variables.
+//! The operator chooses these keys, so they are not in the table of settings, and have neither
+//! flags nor variables.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const RULES: [&str; 2] = ["allow", "deny"];
 /// Keys of `[segments.NAME]`.
 const MEMBERS: [&str; 3] = ["networks", "namespaces", "services"];
 
-/// What comes before every key.
+/// The prefix of every key.
 const PREFIX: &str = "segments.";
 
 /// Whether a key belongs here.
@@ -71,7 +71,7 @@ impl Sections {
         Ok(())
     }
 
-    /// Everything taken, checked against each other.
+    /// All sections, checked against each other.
     pub(super) fn policy(self) -> Result<Policy, ConfigError> {
         // In the order of the lines, so that the first is the one that is written first.
         let mut all: Vec<_> = self.lines.iter().copied().zip(self.declared).collect();
@@ -96,8 +96,8 @@ impl Sections {
 // === impl Config ===
 
 impl Config {
-    /// The ranges whose addresses keep rows of their own as clients: the internal ones, and the
-    /// networks of segments, as a client must have its address to be judged by it.
+    /// The ranges whose addresses have rows of their own as clients: the internal ones, and the
+    /// networks of segments, because the policy is evaluated by the client's address.
     pub fn kernel_ranges(&self) -> Vec<IpNet> {
         let networks = self.segments.networks().filter(|network| {
             !self.internal_ranges.iter().any(|internal| internal.contains(network))

@@ -1,5 +1,6 @@
 //! The table of settings: one row each, the single source of keys, flags, variables and help.
-//! Long because it is that one table.
+//!
+//! Long because it is one table.
 
 use super::names;
 use super::otlp;
@@ -8,13 +9,13 @@ use super::{Config, Keep, LogFormat, LogLevel, Seccomp};
 use model::reservations::Environment;
 use notation::duration;
 
-/// What every environment variable begins with.
+/// The prefix of every environment variable.
 pub const ENV_PREFIX: &str = "PORTOLAN_";
 
 /// The variable that names the file.
 pub const ENV_CONFIG: &str = "PORTOLAN_CONFIG";
 
-/// One thing an operator can choose.
+/// One setting.
 #[derive(Debug)]
 pub struct Setting {
     /// The key in the file, dotted.
@@ -25,18 +26,18 @@ pub struct Setting {
     pub help: &'static str,
     /// Checks a value and stores it; the error completes "`key` …".
     pub set: fn(&mut Config, &Given) -> Result<(), String>,
-    /// The effective value as a TOML literal; if there is none, what that means.
+    /// The effective value as a TOML literal, or the meaning of an unset value.
     pub show: fn(&Config) -> Result<String, &'static str>,
 }
 
 /// How a setting is given on the command line.
 #[derive(Clone, Copy, Debug)]
 pub enum Flag {
-    /// `--name VALUE`: the name, and what VALUE is called.
+    /// `--name VALUE`: the name, and the placeholder of the value.
     Value(&'static str, &'static str),
-    /// `--name` turns it on.
+    /// `--name` enables it.
     On(&'static str),
-    /// `--name` turns it off: the name, and the sentence that says what turning it off does.
+    /// `--name` disables it: the name, and the help of that flag.
     Off(&'static str, &'static str),
 }
 
@@ -159,7 +160,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "limits.memory_bytes",
         flag: Flag::Value("limits.memory-bytes", "N"),
-        help: "Memory limit of the agent; close to it new edges are added up in rows called `other`, so that sums stay exact, until memory is free again",
+        help: "Memory limit of the agent; close to it the agent enters overflow mode: new edges are counted in the rows `other`, where totals stay exact, until memory is free again",
         set: |config, given| {
             value::memory_size(given).map(|v| config.limits.memory_bytes = Some(v))
         },
@@ -241,7 +242,7 @@ pub const SETTINGS: &[Setting] = &[
             "names.no-dns",
             "Disable DNS names (servers that nothing else identifies appear by address)",
         ),
-        help: "Name servers by the DNS names that programs looked up, if nothing better is known; only names, addresses and TTLs are kept",
+        help: "Name servers by the DNS names that programs resolved, if no better name is known; only names, addresses and TTLs are kept",
         set: |config, given| value::boolean(given).map(|v| config.names.dns = v),
         show: |config| Ok(config.names.dns.to_string()),
     },
@@ -309,7 +310,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "run_stats",
         flag: Flag::On("run-stats"),
-        help: "Enable the kernel's run-time statistics of BPF programs (portolan_hook_runs_total and others); costs a little on every run",
+        help: "Enable the kernel's run-time statistics of BPF programs (portolan_hook_runs_total and others); adds a clock read to every run",
         set: |config, given| value::boolean(given).map(|v| config.run_stats = v),
         show: |config| Ok(config.run_stats.to_string()),
     },
@@ -346,7 +347,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "ports.environment",
         flag: Flag::Value("ports.environment", "dev|prod"),
-        help: "Environment of this host; reservations for the other one are listed but not in force",
+        help: "Environment of this host; reservations for other environments are listed but not in force",
         set: |config, given| {
             value::choice(given, &Environment::ALL, Environment::as_str)
                 .map(|v| config.ports.environment = Some(v))
@@ -376,7 +377,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "privileges",
         flag: Flag::Value("privileges", "KEEP"),
-        help: "Capabilities kept after the start: needed (by what is enabled), none, all; see --show-privileges",
+        help: "Capabilities kept after startup: needed (by the enabled features), none, all; see --show-privileges",
         set: |config, given| {
             value::choice(given, &Keep::ALL, Keep::as_str).map(|v| config.privileges = v)
         },
@@ -395,9 +396,9 @@ pub const SETTINGS: &[Setting] = &[
         key: "enter_namespaces",
         flag: Flag::Off(
             "no-enter-namespaces",
-            "Disable entering network namespaces after the start (drops CAP_SYS_ADMIN; who holds a port in a new container may stay unknown)",
+            "Disable entering network namespaces after startup (drops CAP_SYS_ADMIN; the holder of a port in a new container may stay unknown)",
         ),
-        help: "Enter network namespaces while running, to identify who holds a port in a container (keeps CAP_SYS_ADMIN)",
+        help: "Enter network namespaces after startup, to identify the holder of a port in a container (keeps CAP_SYS_ADMIN)",
         set: |config, given| value::boolean(given).map(|v| config.enter_namespaces = v),
         show: |config| Ok(config.enter_namespaces.to_string()),
     },
@@ -417,7 +418,7 @@ pub struct Renamed {
     pub key: &'static str,
     /// Its old flag.
     pub flag: &'static str,
-    /// The keys that it is called by now.
+    /// The keys that replace it.
     pub new: &'static [&'static str],
 }
 

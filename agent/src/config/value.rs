@@ -1,4 +1,4 @@
-//! From what was written to checked values. Every error says what would be right.
+//! From text to checked values. Every error says what is expected.
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use model::balance::Weights;
 use model::reservations::{MOST as MAX_RESERVATIONS, Reservation, Reservations};
 use notation::duration;
 
-/// A value as it was given, before anyone knows its type.
+/// A value as written, before its type is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Given {
     /// A scalar; also how the environment and flags write a list, with commas.
@@ -102,7 +102,7 @@ pub(super) fn networks(given: &Given) -> Result<Vec<IpNet>, String> {
     parts.iter().map(network).collect()
 }
 
-/// Reservations of ports that do not contradict each other.
+/// Port reservations without contradictions.
 pub(super) fn reservations(given: &Given) -> Result<Vec<Reservation>, String> {
     let read = |part| Reservation::from_config(part).map_err(|why| format!("contains {why}"));
     let all: Vec<Reservation> = parts(given).map(read).collect::<Result<_, String>>()?;
@@ -118,7 +118,7 @@ pub(super) fn reservations(given: &Given) -> Result<Vec<Reservation>, String> {
     }
 }
 
-/// A group by name or number; the name is looked up in /etc/group.
+/// A group by name or number; names are looked up in /etc/group.
 pub(super) fn group(given: &Given) -> Result<u32, String> {
     parse(given, "write the name or number of a group that is in /etc/group", |text| {
         text.parse().ok().or_else(|| group_id(&std::fs::read_to_string("/etc/group").ok()?, text))
@@ -257,7 +257,7 @@ pub(super) fn default_internal_ranges() -> Vec<IpNet> {
     .collect()
 }
 
-/// Reads one scalar; `right` says what would be right.
+/// Reads one scalar; `right` describes the expected value.
 fn parse<T>(given: &Given, right: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, String> {
     match given {
         Given::Text(text) => read(text.trim()).ok_or_else(|| wrong(given, right)),
@@ -299,6 +299,6 @@ mod tests {
         let error = reservations(&list(&["80 a", "80/udp b", "80 c"])).expect_err("refused");
         assert!(error.contains("\"80/tcp a\" and \"80/tcp c\" are for the same port"), "{error}");
         let error = reservations(&list(&["80"])).expect_err("refused");
-        assert!(error.starts_with("contains \"80\" is no reservation; write"), "{error}");
+        assert!(error.starts_with("contains \"80\" is not a reservation; write"), "{error}");
     }
 }

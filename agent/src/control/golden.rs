@@ -1,5 +1,5 @@
-//! Every answer of every route, compared with a file in the repository: what a change does to the
-//! API is seen in its diff, and a route without a golden answer fails.
+//! The response of every route, compared with a file in the repository: a change of the API shows
+//! in its diff, and a route without a golden response fails.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -62,7 +62,7 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
     ]
 }
 
-/// The fixture, with what it lacks: a port in use, a conflict, an edge through a virtual service.
+/// The fixture plus a port in use, a conflict, and an edge through a virtual service.
 fn snapshot() -> Snapshot {
     let mut snapshot = fixture::snapshot();
     let postgres = Service::new("postgres", Source::Process);
@@ -72,7 +72,7 @@ fn snapshot() -> Snapshot {
         pid,
         command: command.to_owned(),
     };
-    let host = snapshot.kept.host_netns.expect("the fixture has one");
+    let host = snapshot.reservations.host_netns.expect("the fixture has one");
     let any = "0.0.0.0".parse().expect("an address");
     snapshot.ports = vec![PortView {
         port: 5432,
@@ -81,7 +81,7 @@ fn snapshot() -> Snapshot {
         v6_only: false,
         netns: host,
         state: PortState::Listening,
-        // No process has this number, so the answer does not depend on the host.
+        // No process has this pid, so the response does not depend on the host.
         holder: party(&postgres, 0, "postgres"),
         uid: 104,
         since_seconds: Some(1_700_000_000.25),
@@ -112,12 +112,12 @@ fn snapshot() -> Snapshot {
     })];
     let virtual_service = Service::new("db", Source::ServiceAddress).within("prod");
     let last = snapshot.edges.pop().expect("the fixture has edges");
-    let labels = EdgeLabels { asked: Some(virtual_service), ..(*last.labels).clone() };
+    let labels = EdgeLabels { virtual_service: Some(virtual_service), ..(*last.labels).clone() };
     snapshot.edges.push(EdgeView { labels: Arc::new(labels), ..last });
     snapshot
 }
 
-/// The control socket's router, which answers everything that the network's does.
+/// The control socket's router, which serves the network's routes too.
 fn router(directory: &Path) -> Router {
     let (source, mut wanted) = channel();
     let shown = Arc::new(snapshot());
@@ -129,11 +129,11 @@ fn router(directory: &Path) -> Router {
         }
     });
     let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
-    let (store, book, _) = StateFile::open(&directory.join("state"));
-    let desk = StateActor::start(store, book, None, None, linux::probes::Probes::inline())
+    let (store, state, _) = StateFile::open(&directory.join("state"));
+    let state = StateActor::start(store, state, None, None, linux::probes::Probes::inline())
         .expect("started");
     let caller = Extension(Caller { pid: std::process::id() });
-    local::router(Api::new(source, build), desk).layer(caller)
+    local::router(Api::new(source, build), state).layer(caller)
 }
 
 async fn ask(router: &Router, method: &Method, path: &str, body: &Value) -> (StatusCode, Value) {
@@ -185,7 +185,7 @@ async fn every_answer_is_the_golden_one() {
         let (status, mut answer) = ask(&router, &method, path, &body).await;
         assert_eq!(status, StatusCode::OK, "{method} {path}: {answer}");
         if path == "/api/v1/ports/free" {
-            // Which port is free is a matter of the host.
+            // Free ports depend on the host.
             let ports = answer["ports"].as_array().expect("ports");
             assert_eq!(ports.len(), 1, "{answer}");
             answer["ports"] = json!([18_432]);
@@ -209,7 +209,7 @@ async fn every_route_is_in_the_openapi_document_and_every_operation_is_a_route()
         described.map(|operation| (operation.method.to_owned(), operation.path)).collect();
     let asked = requests().into_iter().map(|(method, path, _)| (method.to_string(), path));
     assert_eq!(described, asked.collect());
-    // What only the control socket serves is a change, and the reverse.
+    // Routes that only the control socket serves are changes, and the reverse.
     for operation in OPERATIONS {
         let expected =
             if operation.method == "GET" { Access::Network } else { Access::ControlSocket };
@@ -218,7 +218,7 @@ async fn every_route_is_in_the_openapi_document_and_every_operation_is_a_route()
 }
 
 #[tokio::test]
-async fn every_golden_answer_is_as_the_openapi_document_says() {
+async fn every_golden_response_is_valid_by_the_openapi_document() {
     let document = serde_json::to_value(api_types::document("")).expect("JSON");
     let mut compiler = Compiler::new();
     compiler.add_resource("openapi.json", document.clone()).expect("a resource");

@@ -25,7 +25,7 @@ fn groups(caller: &UnixStream) -> Vec<u32> {
     linux::peer::groups(caller).unwrap_or_default()
 }
 
-/// A socket that is served on a thread of its own; the directory and what stops it.
+/// A socket that is served on a thread of its own, its directory and its shutdown.
 struct Served {
     directory: tempfile::TempDir,
     _stop: watch::Sender<()>,
@@ -35,8 +35,8 @@ impl Served {
     fn start(group: Option<u32>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let control = bind(directory.path(), group, groups).expect("bound");
-        let (store, book, _) = StateFile::open(&directory.path().join("state"));
-        let desk = StateActor::start(store, book, None, None, linux::probes::Probes::inline())
+        let (store, state, _) = StateFile::open(&directory.path().join("state"));
+        let state = StateActor::start(store, state, None, None, linux::probes::Probes::inline())
             .expect("started");
         let (stop, stopping) = watch::channel(());
         std::thread::spawn(move || {
@@ -51,7 +51,7 @@ impl Served {
                     }
                 });
                 let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
-                control.serve(router(Api::new(source, build), desk), stopping).await;
+                control.serve(router(Api::new(source, build), state), stopping).await;
             });
         });
         Self { directory, _stop: stop }

@@ -1,4 +1,4 @@
-//! What was there before the agent: its sockets are surveyed and handed to the kernel half.
+//! Pre-existing sockets: surveyed and passed to the kernel half.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use loader::load::Kernel;
 use crate::config::Config;
 use crate::privileges::Privileges;
 
-/// The start waits so long for processes that are slow to show their arguments.
+/// How long startup waits for the arguments of slow processes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Looks at what is there before us and hands its sockets to the kernel half, which an adopted one
-/// has done already. It takes more privileges than all that follows. The threads of the pool, of
-/// which one may hang in a look by now, never have those.
+/// Surveys the host and passes its sockets to the kernel half, unless that was adopted and has
+/// them already. Needs more privileges than everything after it. The probe threads, one of which
+/// may be stuck by now, never have those.
 pub(super) fn bootstrap(
     kernel: &mut Kernel,
     privileges: &Privileges,
     config: &Config,
 ) -> anyhow::Result<(Probes, Survey)> {
-    let start = || Probes::start().context("starting the threads that look at processes");
+    let start = || Probes::start().context("starting the probe threads");
     if kernel.adopted {
         return Ok((privileges.without(config, start)??, existing::places(&[])));
     }

@@ -1,7 +1,7 @@
-//! The table: which feature needs which capability, when, why, and what is lost without it.
+//! The table: which feature needs which capability, when, why, and what is missing without it.
 //!
-//! `portolan agent --show-privileges`, what the agent drops after its start, the error of an agent
-//! that has too little, and the check of the manifests in `deploy/` all come from here.
+//! `portolan agent --show-privileges`, the capabilities dropped after startup, the error of an
+//! agent with too few, and the check of the manifests in `deploy/` all use it.
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use linux::capability::Capability;
 pub struct Feature {
     /// Its name, as in the documentation.
     pub name: &'static str,
-    /// Whether this configuration wants it.
+    /// Whether the configuration enables it.
     pub wanted: fn(&Config) -> bool,
     /// The capabilities that it needs.
     pub needs: &'static [Need],
@@ -29,7 +29,7 @@ pub struct Need {
     pub span: Span,
     /// On which hosts.
     pub on: fn(&Host) -> bool,
-    /// Which check of the kernel asks for it.
+    /// The kernel check that requires it.
     pub why: &'static str,
     /// What is missing without it.
     pub lost_without: Lost,
@@ -56,9 +56,9 @@ pub enum Lost {
 
 const EVERYWHERE: fn(&Host) -> bool = |_| true;
 
-/// Whether something is attached after the start: to a cgroup, or to a function of a program file
-/// (`kernel/attacher.rs`). No setting asks for it yet; one that does is looked at here, and the
-/// capabilities and system calls that it takes are kept.
+/// Whether something is attached after startup, to a cgroup or to a function of an executable
+/// (`loader/attacher.rs`). No setting does so yet; one that does is evaluated here, and its
+/// capabilities and system calls are kept.
 pub fn attaches_later(_config: &Config) -> bool {
     false
 }
@@ -93,7 +93,7 @@ pub const FEATURES: &[Feature] = &[
         ],
     },
     Feature {
-        name: "sockets from before the start",
+        name: "pre-existing sockets",
         wanted: |_| true,
         needs: &[
             Need {
@@ -102,7 +102,7 @@ pub const FEATURES: &[Feature] = &[
                 on: EVERYWHERE,
                 why: "entering other network namespaces (setns, net/core/net_namespace.c)",
                 lost_without: Lost::Only(
-                    "connections and listeners from before the start, in other network namespaces",
+                    "pre-existing connections and listeners in other network namespaces",
                 ),
             },
             Need {
@@ -110,17 +110,15 @@ pub const FEATURES: &[Feature] = &[
                 span: Span::Start,
                 on: EVERYWHERE,
                 why: "/proc/PID/ns and /proc/PID/fd of other processes (ptrace_may_access, kernel/ptrace.c)",
-                lost_without: Lost::Only(
-                    "who owns connections and listeners from before the start",
-                ),
+                lost_without: Lost::Only("owners of pre-existing connections and listeners"),
             },
             Need {
                 capability: Capability::DacReadSearch,
                 span: Span::Start,
                 on: EVERYWHERE,
-                why: "/proc/PID/fd of other users' processes: the folder is theirs alone (mode 0500)",
+                why: "/proc/PID/fd of other users' processes (mode 0500)",
                 lost_without: Lost::Only(
-                    "who owns connections and listeners of other users from before the start",
+                    "owners of pre-existing connections and listeners of other users",
                 ),
             },
         ],
@@ -132,7 +130,7 @@ pub const FEATURES: &[Feature] = &[
             capability: Capability::SysPtrace,
             span: Span::Always,
             on: EVERYWHERE,
-            why: "which network namespace a process is in: /proc/PID/ns/net (ptrace_may_access, kernel/ptrace.c); the addresses are then in /proc/PID/net, which everybody may read",
+            why: "which network namespace a process is in: /proc/PID/ns/net (ptrace_may_access, kernel/ptrace.c); the addresses are then in /proc/PID/net, which is world-readable",
             lost_without: Lost::Only(
                 "names for connections between network namespaces of this host: they show addresses",
             ),
@@ -154,15 +152,15 @@ pub const FEATURES: &[Feature] = &[
                 span: Span::Always,
                 on: EVERYWHERE,
                 why: "which process holds a port: /proc/PID/fd (ptrace_may_access, kernel/ptrace.c)",
-                lost_without: Lost::Only("the process that holds a port which another one wanted"),
+                lost_without: Lost::Only("the process that holds a port for which a bind failed"),
             },
             Need {
                 capability: Capability::DacReadSearch,
                 span: Span::Always,
                 on: EVERYWHERE,
-                why: "the same of other users' processes: /proc/PID/fd is theirs alone (mode 0500)",
+                why: "/proc/PID/fd of other users' processes (mode 0500)",
                 lost_without: Lost::Only(
-                    "the process that holds a port which another one wanted, if it is another user's",
+                    "the process that holds a port for which a bind failed, if it belongs to another user",
                 ),
             },
         ],
@@ -176,7 +174,7 @@ pub const FEATURES: &[Feature] = &[
             on: EVERYWHERE,
             why: "listing tracked connections (netlink_net_capable in nfnetlink_rcv, net/netfilter/nfnetlink.c)",
             lost_without: Lost::Only(
-                "who answers in the place of a Service's or a published port's address",
+                "the backends behind the address of a Service or a published port",
             ),
         }],
     },
@@ -189,7 +187,7 @@ pub const FEATURES: &[Feature] = &[
             on: EVERYWHERE,
             why: "setns to another network namespace (netns_install, net/core/net_namespace.c); of all that CAP_SYS_ADMIN allows, the list of system calls leaves little more than this",
             lost_without: Lost::Only(
-                "who has a port, why a bind failed or a connect was refused, and translated addresses, in other network namespaces; changes of addresses in namespaces that no process is in",
+                "in other network namespaces: holders of ports, reasons of failed binds and refused connects, translated addresses; and address changes in namespaces without a process",
             ),
         }],
     },
@@ -202,14 +200,14 @@ pub const FEATURES: &[Feature] = &[
                 span: Span::Always,
                 on: EVERYWHERE,
                 why: "linking a program to the packets of a cgroup (bpf_prog_attach_check_attach_type, kernel/bpf/syscall.c)",
-                lost_without: Lost::Only("what is read from the packets of single services"),
+                lost_without: Lost::Only("data read from packets of selected services"),
             },
             Need {
                 capability: Capability::SysAdmin,
                 span: Span::Always,
                 on: EVERYWHERE,
                 why: "uprobes (perf_uprobe_event_init, kernel/events/core.c); CAP_PERFMON is not enough",
-                lost_without: Lost::Only("what is read at functions of programs and libraries"),
+                lost_without: Lost::Only("data read at functions of programs and libraries"),
             },
         ],
     },

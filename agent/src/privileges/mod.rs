@@ -1,9 +1,9 @@
-//! The capabilities of the agent, and which of them it drops after the start.
+//! The capabilities of the agent, and which of them it drops after startup.
 //!
 //! [`features`] is the table: feature → capability, for how long, why. [`Privileges::of`] evaluates
 //! it for the configuration, the host and the capabilities of the process; [`check`] refuses to
-//! start with too few; [`Privileges::give_up`] drops the rest after the start, for all threads and
-//! for good: `no_new_privs` and the system call filter of [`seccomp`].
+//! start with too few; [`Privileges::give_up`] drops the others after startup, for all threads and
+//! irrevocably: `no_new_privs` and the system call filter of [`seccomp`].
 
 pub mod features;
 pub mod host;
@@ -32,15 +32,15 @@ pub struct TooLittle(Vec<Capability>);
 /// The table, for one configuration, host and process.
 #[derive(Debug)]
 pub struct Privileges {
-    /// What enabled features need, one entry for each need.
+    /// Needs of the enabled features, one entry each.
     pub uses: Vec<Use>,
-    /// What the process was given.
+    /// The capabilities of the process at startup.
     pub given: CapabilitySet,
-    /// What it keeps after the start.
+    /// The capabilities kept after startup.
     pub kept: CapabilitySet,
 }
 
-/// One need of a feature that is wanted.
+/// One need of an enabled feature.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Use {
     /// The feature.
@@ -49,9 +49,9 @@ pub struct Use {
     pub capability: Capability,
     /// For how long.
     pub needed: Span,
-    /// What gives it here: the capability, or one that stands in for it.
+    /// The granting capability of this process: the needed one, or one that includes it.
     pub given_by: Option<Capability>,
-    /// Which check of the kernel asks for it.
+    /// The kernel check that requires it.
     pub why: &'static str,
     /// What is missing without it.
     pub lost_without: &'static str,
@@ -92,7 +92,7 @@ impl Privileges {
         let kept = match config.privileges {
             Keep::All => given,
             Keep::Needed => lasting.filter_map(|one| one.given_by).collect(),
-            // Without those the agent could not read its own tables.
+            // Without these the agent could not read its own tables.
             Keep::None => {
                 lasting.filter(|one| one.required).filter_map(|one| one.given_by).collect()
             }
@@ -100,7 +100,7 @@ impl Privileges {
         Self { uses, given, kept }
     }
 
-    /// What will be missing because a capability is, or is given up: what, why.
+    /// What is missing for want of a capability, or because it is dropped: what, why.
     pub fn losses(&self) -> Vec<(&'static str, String)> {
         let mut losses = Vec::new();
         for one in &self.uses {
@@ -108,7 +108,7 @@ impl Privileges {
             let why = match one.given_by {
                 None => format!("{name} is missing"),
                 Some(by) if one.needed == Span::Always && !self.kept.has(by) => {
-                    format!("{name} is given up after the start (privileges = \"none\")")
+                    format!("{name} is dropped after startup (privileges = \"none\")")
                 }
                 Some(_) => continue,
             };
@@ -117,8 +117,8 @@ impl Privileges {
         losses
     }
 
-    /// Does `work` on a thread that has given up what [`Self::give_up`] gives up, before the calling
-    /// thread does. Threads that it starts have no more either, and may run on.
+    /// Runs `work` on a thread that drops the capabilities of [`Self::give_up`] before the calling
+    /// thread does. Threads that it starts do not have them either, and may outlive it.
     pub fn without<T: Send>(
         &self,
         config: &Config,
@@ -135,8 +135,8 @@ impl Privileges {
         })
     }
 
-    /// Drops what is not needed any more. Threads that start later inherit the reduced set; a
-    /// running thread would keep its own, so there must be no other that has more.
+    /// Drops the capabilities that are no longer needed. Threads that start later inherit the reduced
+    /// set; a running thread would keep its own, so there must be no other with more.
     pub fn give_up(&self, config: &Config) -> anyhow::Result<()> {
         let list = || self.threads_with_more(config).context("listing the threads of this process");
         let mut others = list()?;
@@ -150,13 +150,13 @@ impl Privileges {
         }
         if !others.is_empty() {
             bail!(
-                "privileges can only be given up by the only thread that has them, but there is also {}; start it later",
+                "privileges can only be dropped while no other thread has them, but there is also {}; start it later",
                 others.join(", ")
             );
         }
         self.reduce(config)?;
         tracing::info!(
-            "kept {} after the start; system calls: {}",
+            "kept {} after startup; system calls: {}",
             if self.kept.bits() == 0 {
                 "no capability".to_owned()
             } else {
@@ -282,10 +282,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_given_up_is_said() {
+    fn missing_and_dropped_capabilities_are_reported() {
         let none = Config { privileges: Keep::None, ..Config::default() };
         let losses = Privileges::of(&none, &NEW, all()).losses();
-        assert!(losses.iter().any(|(_, why)| why.contains("given up")), "{losses:?}");
+        assert!(losses.iter().any(|(_, why)| why.contains("is dropped")), "{losses:?}");
         assert_eq!(Privileges::of(&Config::default(), &NEW, all()).losses(), []);
         let little: CapabilitySet = [Capability::Bpf, Capability::Perfmon].into_iter().collect();
         let losses = Privileges::of(&Config::default(), &NEW, little).losses();

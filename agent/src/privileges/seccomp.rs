@@ -1,9 +1,9 @@
 //! The system calls that the running agent makes; the kernel refuses all others.
 //!
-//! The list is for what happens after the start: no program can be run, nothing mounted, traced or
-//! loaded, no BPF map or program made. `seccomp = "log"` lets everything pass and has the kernel
-//! write what would be refused to its audit log (`type=1326`); what is refused fails with EPERM, so
-//! that a missing entry disables a feature, but does not end the agent.
+//! The list covers the time after startup: it permits no execve, mount or ptrace, and creates no
+//! BPF map or program. `seccomp = "log"` allows everything and has the kernel log what would be
+//! refused to its audit log (`type=1326`); refused calls fail with EPERM, so a missing entry
+//! disables a feature, but does not end the agent.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -16,7 +16,7 @@ use seccompiler::{
 
 use crate::config::Seccomp;
 
-/// System calls that may be made with any arguments, by what for.
+/// System calls that are allowed with any arguments, by purpose.
 const CALLS: &[(&str, &[libc::c_long])] = &[
     (
         "memory",
@@ -184,7 +184,7 @@ struct Limited {
 }
 
 const LIMITED: &[Limited] = &[
-    // What is done with maps, programs and links that are open: include/uapi/linux/bpf.h.
+    // Operations on open maps, programs and links: include/uapi/linux/bpf.h.
     Limited {
         call: libc::SYS_bpf,
         argument: 0,
@@ -215,14 +215,14 @@ const LIMITED: &[Limited] = &[
     Limited { call: libc::SYS_setns, argument: 1, values: &[libc::CLONE_NEWNET as u64] },
 ];
 
-/// System calls that attaching programs after the start needs in addition (`loader/src/attacher.rs`).
+/// System calls that attaching programs after startup needs in addition (`loader/src/attacher.rs`).
 const ATTACHING: (u64, libc::c_long) = (
     28, // BPF_LINK_CREATE
     libc::SYS_perf_event_open,
 );
 
 /// Installs the filter for the calling thread and all threads that it starts later. `attaches`:
-/// programs are attached after the start.
+/// programs are attached after startup.
 pub fn install(mode: Seccomp, attaches: bool) -> anyhow::Result<()> {
     let otherwise = match mode {
         Seccomp::Off => return Ok(()),

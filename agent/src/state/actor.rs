@@ -1,7 +1,7 @@
 //! The state actor: one thread that owns the agent's state and is its only writer.
 //!
-//! A caller sends a job and waits for its answer. Jobs run one after the other, so no two callers
-//! get the same port. Every change is written to disk first and then published to readers.
+//! A caller sends a job and waits for the result. Jobs run in order, so no two callers get the same
+//! port. Every change is written to disk first and then published to readers.
 
 use std::io;
 use std::sync::Arc;
@@ -23,19 +23,20 @@ use linux::diag::DiagError;
 use linux::namespaces::{self, Namespace};
 use linux::probes::{Kind, Probes};
 use model::allocation::{self, Wanted};
-use model::book::Book;
 use model::port::{Port, Protocol};
 use model::port_ranges::PortRules;
 use model::registry::{Endpoint, Registration};
 use model::reservations::{Environment, Origin, Reservation};
+use model::state::State;
 use server::Caller;
 use server::convert::{ToApi as _, ToModel, whole_seconds};
 
-/// A caller gets an answer within this time.
+/// Timeout of a job.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Jobs waiting at most.
 const WAITING: usize = 64;
-/// How long no other caller gets a port that was handed out without a reservation, seconds.
+/// How long a port that was handed out without a reservation is withheld from other callers,
+/// seconds.
 const HANDED_OUT: u64 = 60;
 /// Ports handed out and not reserved, at most.
 const MOST_HANDED_OUT: usize = 4096;
@@ -45,23 +46,23 @@ const LEASE: u64 = 24 * 60 * 60;
 /// The owner of the state.
 pub struct StateActor {
     file: StateFile,
-    book: Book,
-    publish: watch::Sender<Arc<Book>>,
+    state: State,
+    publish: watch::Sender<Arc<State>>,
     environment: Option<Environment>,
     host: Option<u32>,
     /// Why binds cannot be denied on this host, if so.
     unenforceable: Option<String>,
-    /// What looks into namespaces.
+    /// Inspects namespaces.
     probes: Probes,
     /// (network namespace, port) → when it may be handed out again.
     handed_out: HashMap<(Option<u32>, Port), u64>,
 }
 
-/// What callers and readers hold.
+/// The handle of callers and readers.
 #[derive(Clone, Debug)]
 pub struct StateHandle {
     jobs: mpsc::Sender<Job>,
-    book: watch::Receiver<Arc<Book>>,
+    state: watch::Receiver<Arc<State>>,
 }
 
 type Job = Box<dyn FnOnce(&mut StateActor) + Send>;
@@ -69,27 +70,27 @@ type Job = Box<dyn FnOnce(&mut StateActor) + Send>;
 // === impl StateActor ===
 
 impl StateActor {
-    /// Starts the thread. `book` is the content of `file` with the entries of the configuration.
+    /// Starts the thread. `state` is the content of `file` with the entries of the configuration.
     pub fn start(
         file: StateFile,
-        book: Book,
+        state: State,
         environment: Option<Environment>,
         unenforceable: Option<String>,
         probes: Probes,
     ) -> io::Result<StateHandle> {
         let (jobs, mut waiting) = mpsc::channel::<Job>(WAITING);
-        let (publish, published) = watch::channel(Arc::new(book.clone()));
+        let (publish, published) = watch::channel(Arc::new(state.clone()));
         let host = namespaces::host().ok().map(|namespace| namespace.inode);
         let handed_out = HashMap::new();
         let mut state =
-            Self { file, book, publish, environment, host, unenforceable, probes, handed_out };
+            Self { file, state, publish, environment, host, unenforceable, probes, handed_out };
         // The thread ends with the last handle.
         std::thread::Builder::new().name("state".to_owned()).spawn(move || {
             while let Some(job) = waiting.blocking_recv() {
                 job(&mut state);
             }
         })?;
-        Ok(StateHandle { jobs, book: published })
+        Ok(StateHandle { jobs, state: published })
     }
 
     /// Reserves a port for a service.
@@ -108,7 +109,7 @@ impl StateActor {
             origin: Origin::State,
         };
         let wanted = reservation.clone();
-        self.change(|book| book.reservations.reserve(wanted, now).map_err(Failure::from))?;
+        self.change(|state| state.reservations.reserve(wanted, now).map_err(Failure::from))?;
         let mut findings = exposed(&self.rules_in(&place)?, &[port]);
         let inactive =
             |code, title| Finding::new(code, Severity::Warning, &port.to_string(), title);
@@ -132,8 +133,8 @@ impl StateActor {
         let environment = environment.map(ToModel::to_model);
         let place = self.place(caller, netns)?;
         let netns = self.stored(&place);
-        let released = self.change(|book| {
-            let released = book.reservations.release(netns, port, environment, now());
+        let released = self.change(|state| {
+            let released = state.reservations.release(netns, port, environment, now());
             released.map_err(Failure::from)
         })?;
         Ok(Reserved { reservations: vec![released.to_api()], findings: Vec::new() })
@@ -207,19 +208,19 @@ impl StateActor {
         leases: impl Iterator<Item = Reservation>,
         now: u64,
     ) -> Result<(), Failure> {
-        self.change(|book| {
+        self.change(|state| {
             for lease in leases {
-                book.reservations.reserve(lease, now)?;
+                state.reservations.reserve(lease, now)?;
             }
             Ok(())
         })
     }
 
-    /// Holds chosen ports back from other callers for a moment; returns until when.
+    /// Withholds the chosen ports from other callers for a minute; returns until when.
     fn lend(&mut self, netns: Option<u32>, ports: &[Port], now: u64) -> Result<u64, Failure> {
         if self.handed_out.len() + ports.len() > MOST_HANDED_OUT {
             return Err(Failure::Unable(format!(
-                "{MOST_HANDED_OUT} ports were handed out within the last {HANDED_OUT} seconds; wait a moment"
+                "{MOST_HANDED_OUT} ports were handed out within the last {HANDED_OUT} seconds; try again in a minute"
             )));
         }
         let until = now + HANDED_OUT;
@@ -237,7 +238,7 @@ impl StateActor {
             endpoints: endpoints.map_err(Failure::Wrong)?,
         };
         let registered = shown(&registration);
-        self.change(|book| book.registry.register(registration).map_err(Failure::from))?;
+        self.change(|state| state.registry.register(registration).map_err(Failure::from))?;
         Ok(registered)
     }
 
@@ -245,20 +246,20 @@ impl StateActor {
     pub fn unregister(&mut self, request: &Unregister) -> Result<Registered, Failure> {
         let service = named(&request.service)?;
         let removed =
-            self.change(|book| book.registry.unregister(&service).map_err(Failure::from))?;
+            self.change(|state| state.registry.unregister(&service).map_err(Failure::from))?;
         Ok(shown(&removed))
     }
 
-    /// Changes the state: on disk first, so that a restart finds what was answered.
+    /// Changes the state: on disk first, so that a restart finds what was confirmed.
     fn change<T>(
         &mut self,
-        change: impl FnOnce(&mut Book) -> Result<T, Failure>,
+        change: impl FnOnce(&mut State) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let mut book = self.book.clone();
-        let answer = change(&mut book)?;
-        self.file.save(&book).map_err(Failure::Unable)?;
-        self.publish.send_replace(Arc::new(book.clone()));
-        self.book = book;
+        let mut state = self.state.clone();
+        let answer = change(&mut state)?;
+        self.file.save(&state).map_err(Failure::Unable)?;
+        self.publish.send_replace(Arc::new(state.clone()));
+        self.state = state;
         Ok(answer)
     }
 
@@ -282,7 +283,7 @@ impl StateActor {
                 place.inode
             ))
         };
-        let (book, handed_out) = (self.book.clone(), self.handed_out.clone());
+        let (state, handed_out) = (self.state.clone(), self.handed_out.clone());
         let (wanted, inside) = (wanted.clone(), Arc::clone(place));
         let choose = move || -> Result<_, DiagError> {
             let taken = port_use::taken(protocol)?;
@@ -290,7 +291,7 @@ impl StateActor {
                 let port = Port { number, protocol };
                 taken.contains(&number)
                     || handed_out.contains_key(&(netns, port))
-                    || book.reservations.of(netns, port).any(|one| !one.is_over(now))
+                    || state.reservations.of(netns, port).any(|one| !one.is_over(now))
                     || !port_use::can_bind(port)
             };
             Ok(allocation::choose(&wanted, &port_use::rules(), is_taken))
@@ -299,7 +300,7 @@ impl StateActor {
         self.probes.ask(Kind::FreePorts, look).wait().map_err(|error| unable(error.to_string()))
     }
 
-    /// The network namespace that a request is about.
+    /// The network namespace of a request.
     fn place(&self, caller: Caller, netns: Option<u32>) -> Result<Arc<Namespace>, Failure> {
         let open = move || match netns {
             Some(HOST_NETNS) => namespaces::host().map(Some),
@@ -311,10 +312,10 @@ impl StateActor {
         match (found, netns) {
             (Ok(Some(namespace)), _) => Ok(Arc::new(namespace)),
             (Ok(None), Some(inode)) => Err(Failure::Missing(format!(
-                "the agent finds no network namespace {inode} on this host; give a path, like --netns /proc/PID/ns/net"
+                "the agent finds no network namespace {inode} on this host; use a path, like --netns /proc/PID/ns/net"
             ))),
             (Ok(None), None) => Err(Failure::Wrong(
-                "the agent cannot find your network namespace: your process is not in its PID namespace; use --netns host, or give a path"
+                "the agent cannot find your network namespace: your process is not in its PID namespace; use --netns host, or a path"
                     .to_owned(),
             )),
             (Err(error), Some(HOST_NETNS)) => Err(Failure::Unable(format!(
@@ -324,7 +325,7 @@ impl StateActor {
                 "the agent cannot look for network namespace {inode}: {error}"
             ))),
             (Err(error), None) => Err(Failure::Unable(format!(
-                "the agent cannot look up your network namespace: {error}; use --netns host, or give a path"
+                "the agent cannot look up your network namespace: {error}; use --netns host, or a path"
             ))),
         }
     }
@@ -349,14 +350,14 @@ fn now() -> u64 {
 // === impl StateHandle ===
 
 impl StateHandle {
-    /// Sends a job and waits for its answer.
+    /// Sends a job and waits for its result.
     pub async fn ask<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut StateActor) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |state| {
-            // Who has gone meanwhile needs no answer; the job is done all the same.
+            // The caller may be gone; the job is done all the same.
             let _ = reply.send(job(state));
         });
         let stopping = || Failure::Unable("the agent is stopping".to_owned());
@@ -366,15 +367,15 @@ impl StateHandle {
         };
         tokio::time::timeout(ANSWER_WITHIN, exchange).await.unwrap_or_else(|_| {
             Err(Failure::Unable(format!(
-                "the agent did not answer within {} s; its disk may be slow, and what was asked may still be done: look with `portolan ports reservations`",
+                "the agent did not answer within {} s; its disk may be slow, and the change may still be made: check with `portolan ports reservations`",
                 ANSWER_WITHIN.as_secs()
             )))
         })
     }
 
-    /// What was written last.
-    pub fn book(&self) -> Arc<Book> {
-        Arc::clone(&self.book.borrow())
+    /// The last published state.
+    pub fn current(&self) -> Arc<State> {
+        Arc::clone(&self.state.borrow())
     }
 }
 
@@ -383,9 +384,9 @@ mod tests {
     use super::*;
 
     fn state(directory: &std::path::Path) -> StateHandle {
-        let (file, book, warnings) = StateFile::open(directory);
+        let (file, state, warnings) = StateFile::open(directory);
         assert_eq!(warnings, Vec::<String>::new());
-        StateActor::start(file, book, None, None, Probes::inline()).expect("started")
+        StateActor::start(file, state, None, None, Probes::inline()).expect("started")
     }
 
     fn me() -> Caller {
@@ -428,13 +429,13 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 60);
-        assert_eq!(state.book().reservations.len(), 30);
-        // The reservations are on disk; the others were only handed out.
+        assert_eq!(state.current().reservations.len(), 30);
+        // The reservations are on disk; the other ports were only handed out.
         drop(state);
         let reopened = loop {
-            let (file, book, _) = StateFile::open(directory.path());
+            let (file, state, _) = StateFile::open(directory.path());
             if file.closed().is_none() {
-                break book;
+                break state;
             }
             // The thread of the actor ends by itself.
             std::thread::yield_now();
@@ -443,7 +444,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_port_that_somebody_holds_is_not_given() {
+    async fn a_port_in_use_is_not_handed_out() {
         let directory = tempfile::tempdir().expect("a directory");
         let state = state(directory.path());
         let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bound");
@@ -456,11 +457,11 @@ mod tests {
     async fn what_cannot_be_written_is_not_done() {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("state.json"), "{").expect("written");
-        let (file, book, _) = StateFile::open(directory.path());
-        let state = StateActor::start(file, book, None, None, Probes::inline()).expect("started");
+        let (file, state, _) = StateFile::open(directory.path());
+        let state = StateActor::start(file, state, None, None, Probes::inline()).expect("started");
         let failure = state.ask(|state| state.free(me(), free(18_100, 1, Some("web")))).await;
         assert!(matches!(failure, Err(Failure::Unable(why)) if why.contains("state.json.broken")));
-        assert!(state.book().reservations.is_empty());
+        assert!(state.current().reservations.is_empty());
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -11,10 +11,10 @@ pub enum Failure {
     /// It contradicts the state or the configuration.
     #[error("{0}")]
     Contradiction(String),
-    /// What it names does not exist.
+    /// Its subject does not exist.
     #[error("{0}")]
     Missing(String),
-    /// It is not possible on this host or at this time.
+    /// Not possible on this host or at this time.
     #[error("{0}")]
     Unable(String),
 }

@@ -1,13 +1,13 @@
-//! The state file's text: JSON, with a version, every entry checked when it is read.
+//! The text of the state file: JSON with a version, every entry validated.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use model::book::Book;
-use model::moment;
 use model::port::Port;
 use model::registry::{Endpoint, Registration};
 use model::reservations::{Environment, Origin, Reservation};
+use model::state::State;
+use model::timestamp;
 
 /// The version that this agent writes, and the newest that it reads.
 pub const VERSION: u64 = 1;
@@ -31,16 +31,16 @@ pub enum Broken {
     Entry {
         /// `reservations[3]`
         place: String,
-        /// What is wrong with it.
+        /// The error.
         problem: String,
     },
 }
 
-/// What the text says, and what of it no longer holds.
+/// The content of the file, and the number of outdated entries.
 #[derive(Debug)]
 pub struct Read {
-    /// The book.
-    pub book: Book,
+    /// The state.
+    pub state: State,
     /// Reservations in network namespaces of an earlier boot, which are gone.
     pub outdated: usize,
 }
@@ -92,7 +92,7 @@ pub fn read(text: &str, boot: &str) -> Result<Read, Broken> {
         return Err(Broken::Entry { place: key.clone(), problem });
     }
     let same_boot = whole.get("boot").and_then(Value::as_str) == Some(boot);
-    let mut read = Read { book: Book::default(), outdated: 0 };
+    let mut read = Read { state: State::default(), outdated: 0 };
     for (place, entry) in entries(&whole, "reservations")? {
         let broken = |problem: String| Broken::Entry { place: place.clone(), problem };
         let reservation = reservation(entry).map_err(broken)?;
@@ -100,26 +100,26 @@ pub fn read(text: &str, boot: &str) -> Result<Read, Broken> {
             read.outdated += 1;
             continue;
         }
-        // At time 0 nothing is over yet: the caller, which knows the time, removes what has expired.
-        let reserved = read.book.reservations.reserve(reservation, 0);
+        // At time 0 nothing has expired: the caller, which knows the time, removes expired entries.
+        let reserved = read.state.reservations.reserve(reservation, 0);
         reserved.map_err(|refused| broken(refused.to_string()))?;
     }
     for (place, entry) in entries(&whole, "services")? {
         let broken = |problem: String| Broken::Entry { place: place.clone(), problem };
-        let registered = read.book.registry.register(registration(entry).map_err(broken)?);
+        let registered = read.state.registry.register(registration(entry).map_err(broken)?);
         registered.map_err(|refused| broken(refused.to_string()))?;
     }
     Ok(read)
 }
 
-/// Writes what of `book` is not in the configuration.
-pub fn write(book: &Book, boot: &str) -> String {
-    let reservations = book.reservations.iter().filter(|one| one.origin == Origin::State);
+/// Writes what of `state` is not in the configuration.
+pub fn write(state: &State, boot: &str) -> String {
+    let reservations = state.reservations.iter().filter(|one| one.origin == Origin::State);
     let whole = Whole {
         version: VERSION,
         boot: boot.to_owned(),
         reservations: reservations.map(ReservationEntry::from).collect(),
-        services: book.registry.iter().map(ServiceEntry::from).collect(),
+        services: state.registry.iter().map(ServiceEntry::from).collect(),
     };
     // Strings, numbers and lists of them: JSON can represent all of it.
     let mut text = serde_json::to_string_pretty(&whole).unwrap_or_default();
@@ -147,7 +147,7 @@ fn reservation(entry: &Value) -> Result<Reservation, String> {
     let entry = ReservationEntry::deserialize(entry).map_err(|error| error.to_string())?;
     let ReservationEntry { port, service, environment, until, enforce, netns } = entry;
     let until = until.map(|text| {
-        moment::absolute(&text)
+        timestamp::absolute(&text)
             .ok_or_else(|| format!("\"{text}\" is not a time like 2026-12-01T10:00:00Z"))
     });
     Ok(Reservation {
@@ -177,7 +177,7 @@ impl From<&Reservation> for ReservationEntry {
             port: port.to_string(),
             service: service.to_string(),
             environment: *environment,
-            until: until.map(moment::rfc3339),
+            until: until.map(timestamp::rfc3339),
             enforce: *enforce,
             netns: *netns,
         }
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_that_is_wrong_is_named_with_its_mend() {
+    fn an_invalid_entry_is_reported_with_the_fix() {
         let check = |text: &str, expected: &str| {
             let broken = read(text, "boot").expect_err(text).to_string();
             assert!(broken.contains(expected), "{text}: {broken}");
@@ -215,9 +215,9 @@ mod tests {
             check(&text, &format!("reservations[1]: {expected}"));
         };
         reservation("7", "invalid type: integer");
-        reservation("{\"port\": \"0\", \"service\": \"x\"}", "\"0\" is no port");
+        reservation("{\"port\": \"0\", \"service\": \"x\"}", "\"0\" is not a port");
         reservation("{\"port\": \"81\"}", "missing field `service`");
-        reservation("{\"port\": \"81\", \"service\": \"a b\"}", "\"a b\" is no name of a service");
+        reservation("{\"port\": \"81\", \"service\": \"a b\"}", "\"a b\" is not a service name");
         reservation("{\"port\": \"80\", \"service\": \"x\"}", "80/tcp is reserved for web");
         reservation(
             "{\"port\": \"81\", \"service\": \"x\", \"untill\": 1}",
@@ -229,7 +229,7 @@ mod tests {
         );
         let service =
             "{\"version\": 1, \"services\": [{\"name\": \"x\", \"addresses\": [\"db\"]}]}";
-        check(service, "services[0]: \"db\" is no place of a service");
+        check(service, "services[0]: \"db\" is not an endpoint");
         let nowhere = "{\"version\": 1, \"services\": [{\"name\": \"x\", \"addresses\": []}]}";
         check(nowhere, "services[0]: x has no address");
     }
@@ -241,7 +241,7 @@ mod tests {
             {\"port\": \"80\", \"service\": \"web\"}]}";
         let count = |boot| {
             let read = read(text, boot).expect("valid");
-            (read.book.reservations.len(), read.outdated)
+            (read.state.reservations.len(), read.outdated)
         };
         assert_eq!(count("a"), (2, 0));
         assert_eq!(count("b"), (1, 1));

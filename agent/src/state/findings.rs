@@ -1,15 +1,15 @@
-//! What may still go wrong with a reservation that was made.
+//! Problems that remain after a reservation was made.
 
 use api_types::{Finding, Severity, code};
 use model::port::Port;
 use model::port_ranges::PortRules;
 
-/// A finding if the kernel may give these ports to outgoing connections.
+/// A finding if the kernel may use these ports for outgoing connections.
 pub(super) fn exposed(rules: &PortRules, ports: &[Port]) -> Vec<Finding> {
     let numbers: Vec<u16> = ports.iter().map(|port| port.number).collect();
     let subject: Vec<String> = ports.iter().map(ToString::to_string).collect();
     let finding = rules.advice(&numbers).map(|advice| Finding {
-        remediation: Some(advice.mend),
+        remediation: Some(advice.fix),
         ..Finding::new(
             code::RESERVED_EPHEMERAL,
             Severity::Warning,

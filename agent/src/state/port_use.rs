@@ -1,4 +1,4 @@
-//! Which ports of a network namespace are in use, and what the kernel does with them by itself.
+//! Which ports of a network namespace are in use, and which the kernel assigns by itself.
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,8 +20,8 @@ pub fn taken(protocol: Protocol) -> Result<HashSet<u16>, DiagError> {
         .collect())
 }
 
-/// Whether a port can be bound there on every address. Binds it for a moment without listening,
-/// because no list shows some sockets (bound and not listening, before Linux 6.8).
+/// Whether a port can be bound there on every address. Binds it briefly without listening, because
+/// sock_diag does not list some sockets (bound and not listening, before Linux 6.8).
 pub fn can_bind(port: Port) -> bool {
     let v4 = bind(Domain::IPV4, port.protocol, (Ipv4Addr::UNSPECIFIED, port.number).into());
     let v6 = bind(Domain::IPV6, port.protocol, (Ipv6Addr::UNSPECIFIED, port.number).into());
@@ -45,7 +45,7 @@ fn bind(domain: Domain, protocol: Protocol, address: SocketAddr) -> std::io::Res
     };
     let socket = match Socket::new(domain, kind, None) {
         Ok(socket) => socket,
-        // Without IPv6 no other socket can have the port there.
+        // Without IPv6 no other socket can hold the port there.
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => return Ok(()),
         Err(error) => return Err(error),
     };

@@ -1,5 +1,5 @@
-//! The state file: replaced atomically, so that a crash at any moment leaves the old text or the
-//! new one; never overwritten while it cannot be read.
+//! The state file: replaced atomically, so that a crash leaves the old text or the new one; never
+//! overwritten while it cannot be read.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
@@ -7,13 +7,13 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::file;
-use model::book::Book;
+use model::state::State;
 
 /// The file in the state directory.
 const NAME: &str = "state.json";
-/// The new text while it is written; what a crash left there is discarded.
+/// The new text while it is written; remains of a crash are discarded.
 const NEW: &str = "state.json.new";
-/// A file that could not be read, kept for the operator to fix.
+/// An unreadable file, kept for the operator to fix.
 const BROKEN: &str = "state.json.broken";
 /// Locked by the agent that may write.
 const LOCK: &str = "lock";
@@ -31,7 +31,7 @@ pub struct StateFile {
     closed: Option<String>,
 }
 
-/// A moment between two steps of replacing the file.
+/// A point between two steps of replacing the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Create,
@@ -43,26 +43,26 @@ enum Step {
 }
 
 impl StateFile {
-    /// Opens a state directory and reads its file. The reason why it cannot be written is in
-    /// [`StateFile::closed`]; the agent runs nevertheless. Warnings are for the log.
-    pub fn open(directory: &Path) -> (Self, Book, Vec<String>) {
+    /// Opens a state directory and reads its file. If it cannot be written the reason is in
+    /// [`StateFile::closed`], and the agent runs nevertheless. Warnings are for the log.
+    pub fn open(directory: &Path) -> (Self, State, Vec<String>) {
         let mut state_file =
             Self { directory: directory.to_owned(), boot: boot_id(), lock: None, closed: None };
         let mut warnings = Vec::new();
         // Nothing was saved yet: the directory is made by the first save.
         let missing =
             fs::metadata(directory).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        let book = if missing {
-            Ok(Book::default())
+        let state = if missing {
+            Ok(State::default())
         } else {
             state_file.prepare().and_then(|()| state_file.read(&mut warnings))
         };
-        let book = book.unwrap_or_else(|closed| {
+        let state = state.unwrap_or_else(|closed| {
             warnings.push(closed.clone());
             state_file.closed = Some(closed);
-            Book::default()
+            State::default()
         });
-        (state_file, book, warnings)
+        (state_file, state, warnings)
     }
 
     /// Why nothing can be written.
@@ -70,15 +70,15 @@ impl StateFile {
         self.closed.as_deref()
     }
 
-    /// Makes `book` what the next start will find.
-    pub fn save(&mut self, book: &Book) -> Result<(), String> {
+    /// Makes `state` what the next start will find.
+    pub fn save(&mut self, state: &State) -> Result<(), String> {
         if let Some(why) = &self.closed {
             return Err(why.clone());
         }
         if self.lock.is_none() {
             self.prepare()?;
         }
-        let text = file::write(book, &self.boot);
+        let text = file::write(state, &self.boot);
         self.replace(text.as_bytes(), |_| {}).map_err(|error| {
             format!(
                 "cannot write {}: {error}; nothing was changed",
@@ -92,7 +92,7 @@ impl StateFile {
         let directory = self.directory.display().to_string();
         let refuse = |error: io::Error| {
             format!(
-                "the state directory {directory} cannot be used: {error}; reservations and registered services are neither kept nor changed; make it writable for the agent, or choose another with --state-directory"
+                "the state directory {directory} cannot be used: {error}; reservations and registered services are neither saved nor changed; make it writable for the agent, or set --state-directory"
             )
         };
         fs::DirBuilder::new()
@@ -110,15 +110,15 @@ impl StateFile {
         lock.try_lock().map_err(|error| match error {
             TryLockError::Error(error) => refuse(error),
             TryLockError::WouldBlock => format!(
-                "another agent uses the state directory {directory}; this one keeps and changes no reservations and no registered services; give it a directory of its own with --state-directory"
+                "another agent uses the state directory {directory}; this one neither saves nor changes reservations and registered services; set --state-directory to a directory of its own"
             ),
         })?;
         self.lock = Some(lock);
         Ok(())
     }
 
-    /// What the file says; without a file, nothing.
-    fn read(&self, warnings: &mut Vec<String>) -> Result<Book, String> {
+    /// The content of the file; empty without a file.
+    fn read(&self, warnings: &mut Vec<String>) -> Result<State, String> {
         let path = self.directory.join(NAME);
         let aside = self.directory.join(BROKEN);
         let text = match read_text(&path) {
@@ -126,7 +126,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // An earlier start has moved the file aside, and it is still there.
                 return match read_text(&aside) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Book::default()),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::default()),
                     _ => Err(moved_aside(&path, &aside, "it could not be read")),
                 };
             }
@@ -141,13 +141,13 @@ impl StateFile {
             }
         };
         match file::read(&text, &self.boot) {
-            Ok(file::Read { book, outdated }) => {
+            Ok(file::Read { state, outdated }) => {
                 if outdated > 0 {
                     warnings.push(format!(
                         "{outdated} reservations were for network namespaces that ended with the last boot; they are dropped"
                     ));
                 }
-                Ok(book)
+                Ok(state)
             }
             Err(broken) => Err(self.move_aside(&path, &aside, &broken.to_string())),
         }
@@ -163,13 +163,13 @@ impl StateFile {
         match fs::rename(path, aside).and_then(|()| sync_directory(&self.directory)) {
             Ok(()) => moved_aside(path, aside, why),
             Err(error) => format!(
-                "{}: {why}; and it cannot be moved aside: {error}; no change is saved as long as it is there",
+                "{}: {why}; and it cannot be moved aside: {error}; no change is saved while it exists",
                 path.display()
             ),
         }
     }
 
-    /// Writes beside, syncs, renames, syncs: at every moment the name leads to a whole text.
+    /// Writes beside, syncs, renames, syncs, so that the name always refers to a complete text.
     /// `before` is called before each step, so that tests can crash there.
     fn replace(&self, bytes: &[u8], mut before: impl FnMut(Step)) -> io::Result<()> {
         let new = self.directory.join(NEW);
@@ -199,7 +199,7 @@ impl StateFile {
 
 fn moved_aside(path: &Path, aside: &Path, why: &str) -> String {
     format!(
-        "{}: {why}; it is kept as {}, and no reservation or registered service is known or changed until you fix it and move it back, or delete it, and restart the agent",
+        "{}: {why}; it was moved to {}, and the agent has no reservations or registered services and refuses changes until you fix it and move it back, or delete it, and restart the agent",
         path.display(),
         aside.display()
     )
@@ -248,30 +248,30 @@ mod tests {
     use model::registry::Registration;
     use model::reservations::{Origin, Reservation};
 
-    fn book(reservations: &[&str], services: &[(&str, &str)]) -> Book {
-        let mut book = Book::default();
+    fn state(reservations: &[&str], services: &[(&str, &str)]) -> State {
+        let mut state = State::default();
         for text in reservations {
             let one = Reservation::from_config(text).expect("valid");
             let one = Reservation { origin: Origin::State, ..one };
-            book.reservations.reserve(one, 0).expect("no contradiction");
+            state.reservations.reserve(one, 0).expect("no contradiction");
         }
         for (name, address) in services {
             let service = name.parse().expect("a name");
             let endpoints = vec![address.parse().expect("a place")];
-            book.registry.register(Registration { service, endpoints }).expect("no contradiction");
+            state.registry.register(Registration { service, endpoints }).expect("no contradiction");
         }
-        book
+        state
     }
 
-    fn open(directory: &Path) -> (StateFile, Book) {
-        let (state_file, book, warnings) = StateFile::open(directory);
+    fn open(directory: &Path) -> (StateFile, State) {
+        let (state_file, state, warnings) = StateFile::open(directory);
         assert_eq!((state_file.closed(), warnings), (None, Vec::new()));
-        (state_file, book)
+        (state_file, state)
     }
 
-    fn old_and_new() -> (Book, Book) {
-        let old = book(&["5432 postgres enforce"], &[]);
-        let new = book(
+    fn old_and_new() -> (State, State) {
+        let old = state(&["5432 postgres enforce"], &[]);
+        let new = state(
             &["5432 postgres", "8125/udp shop/statsd env=prod until=2036-12-01"],
             &[("billing", "10.1.2.3:443")],
         );
@@ -279,11 +279,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_found_again() {
+    fn what_was_saved_is_read() {
         let directory = tempfile::tempdir().expect("a directory");
         let (_, new) = old_and_new();
         let (mut state_file, before) = open(&directory.path().join("deep/er"));
-        assert_eq!(before, Book::default());
+        assert_eq!(before, State::default());
         state_file.save(&new).expect("saved");
         drop(state_file);
         assert_eq!(open(&directory.path().join("deep/er")).1, new);
@@ -348,8 +348,8 @@ mod tests {
         fs::write(at(NAME), cut).expect("written");
         // Every start reports it until it is fixed.
         for _ in 0..3 {
-            let (mut state_file, book, warnings) = StateFile::open(directory.path());
-            assert_eq!(book, Book::default());
+            let (mut state_file, state, warnings) = StateFile::open(directory.path());
+            assert_eq!(state, State::default());
             let why = state_file.closed().expect("closed").to_owned();
             assert_eq!(warnings, std::slice::from_ref(&why));
             assert!(why.contains("state.json.broken") && why.contains("fix it"), "{why}");
@@ -369,17 +369,17 @@ mod tests {
         assert_eq!(fs::read(at(BROKEN)).expect("kept"), [0xff, 0xfe]);
         // Deleted: begin anew.
         fs::remove_file(at(BROKEN)).expect("deleted");
-        assert_eq!(open(directory.path()).1, Book::default());
+        assert_eq!(open(directory.path()).1, State::default());
     }
 
     #[test]
-    fn a_directory_that_cannot_be_used_and_a_second_agent_are_said() {
+    fn an_unusable_directory_and_a_second_agent_are_reported() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("file");
         fs::write(&file, "").expect("written");
         let (mut state_file, _, warnings) = StateFile::open(&file.join("state"));
-        assert!(warnings.iter().all(|why| why.contains("choose another with --state-directory")));
-        assert!(state_file.save(&Book::default()).is_err());
+        assert!(warnings.iter().all(|why| why.contains("set --state-directory")));
+        assert!(state_file.save(&State::default()).is_err());
         let (first, _) = open(directory.path());
         let (second, _, _) = StateFile::open(directory.path());
         assert!(second.closed().is_some_and(|why| why.starts_with("another agent uses")));

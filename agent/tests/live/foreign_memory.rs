@@ -1,10 +1,10 @@
-//! A user without rights decides how long a read of its arguments takes. The agent reads those of
+//! An unprivileged user decides how long a read of its arguments takes. The agent reads those of
 //! every interpreter, and must not wait for them.
 //!
-//! The arguments lie in the memory of the process, which is locked while they are read. Here one
-//! process reads the memory of another where that is a file of a file system which never answers
-//! (FUSE), and the other one maps more memory: that waits for the reader, and whoever comes later
-//! waits behind it.
+//! The arguments are in the memory of the process, which is locked while they are read. Here one
+//! process reads the memory of another where that is a file of a file system that never answers
+//! (FUSE), and the other one maps more memory: that waits for the reader, and all later readers
+//! wait behind it.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
@@ -27,13 +27,13 @@ use crate::agent::Agent;
 use crate::facts::patience;
 use crate::net;
 
-/// The user id of nobody.
+/// The user id of `nobody`.
 const USER: u32 = 1500;
-/// What the process calls itself: of an interpreter, the arguments tell who it is.
+/// The command name: the identity of an interpreter includes its arguments.
 const NAME: &CStr = c"python3";
 /// The agent waits half of it for arguments at its start (`pipeline/bootstrap.rs`).
 const DELAY: Duration = Duration::from_secs(2);
-/// How long it may take to end.
+/// Timeout for the agent to stop.
 const END_WITHIN: Duration = Duration::from_secs(1);
 /// A read that takes longer hangs.
 const AT_ONCE: Duration = Duration::from_millis(300);
@@ -46,7 +46,7 @@ const OPEN: u32 = 14;
 const READ: u32 = 15;
 const INIT: u32 = 26;
 
-/// A file system of one file whose reads are never answered, and what answers all else.
+/// A file system of one file whose reads are never answered; it answers everything else.
 struct FileSystem {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<()>>>,
@@ -60,8 +60,8 @@ struct Tenant {
     _folder: tempfile::TempDir,
 }
 
-/// What the child is given. Descriptors: the listener, the file system's, where it says how far it
-/// came, where it waits for the word to go on.
+/// The child's descriptors: the listener, the file system's, one to report its progress, one to
+/// wait for permission to continue.
 struct Given<'a> {
     descriptors: [RawFd; 4],
     file: &'a CStr,
@@ -71,7 +71,8 @@ struct Given<'a> {
 // === impl FileSystem ===
 
 impl FileSystem {
-    /// Answers requests that come through `device`; tells `reads` of those that it does not answer.
+    /// Answers requests that come through `device`; sends a message to `reads` for each request that it
+    /// leaves unanswered.
     fn serve(device: File, reads: Sender<()>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -214,7 +215,7 @@ fn c_string(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).expect("a path without NUL")
 }
 
-/// What the child does; it says 0, or the step that failed.
+/// The body of the child; it reports 0, or the step that failed.
 ///
 /// # Safety
 /// Only for the child of a fork.
@@ -258,7 +259,7 @@ unsafe fn live(given: &Given<'_>) -> ! {
                 let memory = libc::open(c"/proc/self/mem".as_ptr(), libc::O_RDONLY);
                 let mapped = libc::open(file.as_ptr(), libc::O_RDONLY);
                 let (access, flags) = (libc::PROT_READ, libc::MAP_PRIVATE);
-                // The kernel asks for the size only now.
+                // The kernel requests the size only now.
                 let mut attributes = std::mem::zeroed();
                 let known = libc::fstat(mapped, &raw mut attributes);
                 let page = libc::mmap(null_mut(), SIZE as usize, access, flags, mapped, 0);

@@ -1,4 +1,4 @@
-//! Agent: what does it cost, what does it drop, what does it not see?
+//! Agent: its cost, its losses, and what it does not observe.
 
 use super::super::board::{Board, Row};
 use super::super::limits::Limits;
@@ -11,7 +11,7 @@ pub fn board(limits: &Limits) -> Board {
     Board {
         uid: "portolan-agent",
         title: "Portolan / Agent",
-        description: "What do the agents cost, what do they drop, and what do they not see?",
+        description: "Cost of the agents, dropped events, and what is not observed.",
         variables: vec![CLUSTER, INSTANCE],
         explore: "rate(portolan_events_lost_total[5m]) > 0",
         rows: vec![
@@ -44,7 +44,7 @@ fn events() -> Vec<Panel> {
         Panel::lines("Events exported and dropped", "Events per second that are in the metrics, and those that are not, by reason. Seen = exported + dropped.", Unit::EventsPerSecond, 12)
             .query(format!("sum(rate(portolan_events_exported_total{{{AGENTS}}}[$__rate_interval]))"), "exported")
             .query(format!("sum by (class, reason) (rate(portolan_events_lost_total{{{AGENTS}}}[$__rate_interval])) > 0"), "dropped: {{class}}, {{reason}}")
-            .query(format!("sum by (table) (rate(portolan_names_folded_total{{{AGENTS}}}[$__rate_interval])) > 0"), "counted as other: {{table}}"),
+            .query(format!("sum by (table) (rate(portolan_names_overflowed_total{{{AGENTS}}}[$__rate_interval])) > 0"), "counted as other: {{table}}"),
     ]
 }
 
@@ -75,7 +75,7 @@ fn names() -> Vec<Panel> {
     let by = "instance, source";
     vec![Panel::table(
         "Name sources",
-        "Up: 1, or 0 while the source fails; its last entries are kept meanwhile. A source that a host does not have is not listed.",
+        "Up: 1, or 0 while the source fails; its last entries stay valid. A source that a host does not have is not listed.",
         24,
         &[("instance", "Agent"), ("source", "Source")],
         &[
@@ -116,7 +116,7 @@ fn names() -> Vec<Panel> {
 fn cost() -> Vec<Panel> {
     let rate =
         |metric: &str| format!("sum by (instance) (rate({metric}{{{AGENTS}}}[$__rate_interval]))");
-    // Other programs export these names too: only those that are agents.
+    // Other exporters use these names too: select only agents.
     let ours = |expr: &str| format!("{expr} and on (instance) portolan_build_info{{{AGENTS}}}");
     vec![
         Panel::lines("CPU", "Share of one CPU: the agent process, the part of it that reads the kernel tables, and the kernel programs (with --run-stats).", Unit::Ratio, 6)
@@ -140,10 +140,10 @@ fn cost() -> Vec<Panel> {
             .query(format!("sum by (result) (increase(portolan_otlp_pushes_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{result}}")
             .query(format!("sum(increase(portolan_otlp_rejected_points_total{{{AGENTS}}}[$__rate_interval])) > 0"), "rejected points")
             .or_else("no OTLP endpoint"),
-        Panel::lines("Memory pressure", "Free rows that are not used because memory is short, and agents that count every new edge as other for that reason.", Unit::Count, 12)
+        Panel::lines("Memory pressure", "Free rows that are withheld because memory is short, and agents in overflow mode, which count new edges as other.", Unit::Count, 12)
             .query(format!("max by (instance) (portolan_held_rows{{{AGENTS}}}) > 0"), "{{instance}} unused rows")
-            .query(format!("max by (instance) (portolan_memory_folding{{{AGENTS}}}) > 0"), "{{instance}} counts new edges as other")
-            .query(format!("sum by (instance) (increase(portolan_memory_foldings_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} began to count them as other")
+            .query(format!("max by (instance) (portolan_memory_overflow_mode{{{AGENTS}}}) > 0"), "{{instance}} in overflow mode")
+            .query(format!("sum by (instance) (increase(portolan_memory_overflows_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} entered overflow mode")
             .or_else("none"),
         Panel::lines("Lookups on the host", "Lookups of processes, namespaces and sockets by outcome, and threads that hang in one past its deadline. Failed ones are mostly processes that have ended.", Unit::Count, 24)
             .query(format!("sum by (kind, result) (increase(portolan_probes_total{{{AGENTS}, result!=\"ok\"}}[$__rate_interval])) > 0"), "{{kind}}: {{result}}")

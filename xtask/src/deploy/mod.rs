@@ -1,8 +1,8 @@
-//! `cargo xtask deploy`: proves that what lies in `deploy/` fits the agent, the chart, and the tools
-//! that will read it.
+//! `cargo xtask deploy`: checks that `deploy/` matches the agent, the chart, and the tools that
+//! consume it.
 //!
 //! The rendered manifests must be the chart's output, the capabilities everywhere those that the
-//! agent asks for, and the schemas of Kubernetes, systemd and Docker must accept all of it.
+//! agent requires, and the schemas of Kubernetes, systemd and Docker must accept all of it.
 
 mod tools;
 
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use tools::Tools;
 
-/// Where the agent may be in `systemd-analyze security`: 0 is locked up, 10 is open.
+/// Maximum exposure in `systemd-analyze security`: 0 is locked up, 10 is open.
 const HIGHEST_EXPOSURE: f64 = 3.0;
 
 const CHART: &str = "deploy/helm/portolan";
@@ -38,7 +38,7 @@ const STEPS: [(&str, Step); 7] = [
     ("helm lint", lint),
     ("rendered manifests are the chart's", rendered),
     ("Kubernetes' schemas", schemas),
-    ("capabilities are those that the agent asks for", capabilities),
+    ("capabilities are those that the agent requires", capabilities),
     ("Dockerfiles", dockerfiles),
     ("systemd", systemd),
     ("the OpenAPI document", openapi),
@@ -72,7 +72,7 @@ pub fn deploy(args: &Args) -> Result<()> {
 pub fn test(report: &mut Report) {
     match Tools::install() {
         Ok(tools) => take_steps(&tools, report),
-        Err(why) => report.skip(&format!("what lies in deploy/, as its readers see it: {why:#}")),
+        Err(why) => report.skip(&format!("deploy/, checked with its tools: {why:#}")),
     }
 }
 
@@ -103,7 +103,7 @@ fn template(tools: &Tools, set: &[&str]) -> Result<String> {
 fn lint(tools: &Tools) -> Result<()> {
     let mut helm = Command::new(&tools.helm);
     shell::quiet(helm.args(["lint", "--strict", CHART]).current_dir(tree::root()))?;
-    // The schema of the values refuses what is misspelt.
+    // The schema of the values rejects misspelt keys.
     if template(tools, &["web.prot=1"]).is_ok() {
         bail!("values.schema.json lets an unknown value pass");
     }
@@ -113,7 +113,7 @@ fn lint(tools: &Tools) -> Result<()> {
 fn rendered(tools: &Tools) -> Result<()> {
     let committed = fs::read_to_string(tree::root().join(RENDERED)).context(RENDERED)?;
     if committed != format!("{HEAD}{}", template(tools, &[])?) {
-        bail!("{RENDERED} is not what the chart makes: run `cargo xtask deploy --write`");
+        bail!("{RENDERED} differs from the chart's output: run `cargo xtask deploy --write`");
     }
     let mut kubectl = Command::new(&tools.kubectl);
     let built =
@@ -169,7 +169,7 @@ fn capabilities(tools: &Tools) -> Result<()> {
     ];
     for (place, found, wanted) in places {
         if found != *wanted {
-            bail!("{place} grants {found:?}, but the agent asks for {wanted:?}");
+            bail!("{place} grants {found:?}, but the agent requires {wanted:?}");
         }
     }
     Ok(())
@@ -188,7 +188,7 @@ fn in_list(text: &str, key: &str) -> Vec<String> {
     sorted(line.trim().trim_matches(['[', ']']).split(", ").map(str::to_owned))
 }
 
-/// What follows `AmbientCapabilities=`.
+/// The value of `AmbientCapabilities=`.
 fn in_unit(text: &str) -> Vec<String> {
     let line = text.lines().find_map(|line| line.strip_prefix("AmbientCapabilities="));
     sorted(line.unwrap_or_default().split(' ').map(|name| name.replacen("CAP_", "", 1)))

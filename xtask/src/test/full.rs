@@ -1,7 +1,7 @@
-//! `cargo xtask test --full`: what takes hours, one part after the other, and a record of each.
+//! `cargo xtask test --full`: the parts that take hours, one after the other, and a record of each.
 //!
-//! `.ci/run` holds what any change can break. These parts run on demand; docs/proof.md has a row for
-//! each with the date, the commit and the versions of its last run, and tidy demands the rows.
+//! `.ci/run` covers what any change can break. These parts run on demand; docs/proof.md has a row
+//! for each with the date, the commit and the versions of its last run, and tidy requires the rows.
 
 use std::fs;
 use std::process::Command;
@@ -18,11 +18,11 @@ const HEADING: &str = "## Full runs\n";
 
 /// A part of a full run.
 pub struct Part {
-    /// What the command line and the first column call it.
+    /// Its name on the command line and in the first column.
     pub name: &'static str,
-    /// Programs whose versions belong to the record, with what makes them print it.
+    /// Programs whose versions are recorded, with the arguments that print them.
     programs: &'static [(&'static str, &'static str)],
-    /// Runs it and returns in one line what it showed.
+    /// Runs it and returns a one-line summary.
     run: fn() -> Result<String>,
 }
 
@@ -55,14 +55,13 @@ pub const PARTS: [Part; 5] = [
     },
 ];
 
-/// Runs the parts that are named, or all of them; a part that fails does not keep the next ones
-/// from running.
+/// Runs the named parts, or all of them; a failed part does not stop the next ones.
 pub fn run(names: &[String]) -> Result<()> {
     if let Some(name) = names.iter().find(|name| PARTS.iter().all(|part| part.name != **name)) {
         let known = PARTS.map(|part| part.name).join(", ");
         bail!("no part is called {name}: choose from {known}");
     }
-    // Parts write into docs/: what is not committed is looked for before the first begins.
+    // Parts write into docs/, so uncommitted changes are looked for before the first starts.
     let commit = commit()?;
     let mut failed = Vec::new();
     for part in PARTS.iter().filter(|part| names.is_empty() || names.iter().any(|n| n == part.name))
@@ -99,7 +98,7 @@ pub fn without_record(page: &str) -> impl Iterator<Item = &'static str> {
     missing.collect::<Vec<_>>().into_iter()
 }
 
-/// The page with a row in place of the part's former one, or at the end of the table.
+/// The page with the row of the part replaced, or appended to the table.
 fn with_record(page: &str, part: &str, row: &str) -> Option<String> {
     let (before, rest) = page.split_once(HEADING)?;
     let mut lines: Vec<&str> = rest.split('\n').collect();
@@ -116,7 +115,7 @@ fn first_cell(part: &str) -> String {
     format!("| {part} |")
 }
 
-/// A row of a table in Markdown; what would end a cell is written otherwise.
+/// A row of a Markdown table; bars are escaped.
 fn row(cells: &[&str]) -> String {
     let cells: Vec<String> = cells
         .iter()
@@ -169,7 +168,7 @@ fn versions(programs: &[(&str, &str)]) -> String {
 fn version(program: &str, arguments: &str) -> String {
     let mut command = Command::new(program);
     command.args(arguments.split(' ')).current_dir(tree::root());
-    // What cargo sets for this program would choose another toolchain.
+    // Variables that cargo sets for this program would select another toolchain.
     for variable in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
         command.env_remove(variable);
     }
@@ -180,7 +179,7 @@ fn version(program: &str, arguments: &str) -> String {
     line.map_or_else(|| format!("{program}: no version"), |line| short(line.trim()))
 }
 
-/// Without what packagers and build hosts add.
+/// Without the suffixes of packagers and build hosts.
 fn short(line: &str) -> String {
     let ends = [" (", " Copyright"].into_iter().filter_map(|mark| line.find(mark));
     let end = ends.min().unwrap_or(line.len());

@@ -33,7 +33,7 @@ use crate::tool::Tool;
 use crate::{deploy, package};
 use watch::{End, watch};
 
-/// More failed live tests than this are no accident.
+/// More failed live tests than this are not retried: the change broke something.
 const MOST_RETRIES: usize = 3;
 
 /// Minutes long, and of a kind of its own: see `xtask/tools/demo`.
@@ -41,10 +41,10 @@ const E2E_ALERTS: &str = "e2e-alerts";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run only the tests whose names contain one of these; `e2e-alerts [FAULT…]`: break the
-    /// demo in every way and require the right alerts (some minutes)
+    /// Run only the tests whose names contain one of these; `e2e-alerts [FAULT…]`: inject every
+    /// fault of the demo and require the right alerts (some minutes)
     filter: Vec<String>,
-    /// Run what takes hours instead, part by part, and record it in docs/proof.md: miri, fuzz,
+    /// Run the parts that take hours instead, and record them in docs/proof.md: miri, fuzz,
     /// e2e-alerts, soak, vm; all of them if none is named
     #[arg(long)]
     full: bool,
@@ -121,7 +121,7 @@ fn live_tests(report: &mut Report, filter: &[String]) -> Result<()> {
     };
     let failed_before = report.failures().len();
     let mut end = watch(report, &mut live(filter, &["--test-threads=1"])?)?;
-    // A test that takes its program down does not take the others along.
+    // A test that crashes its program does not prevent the others.
     for _ in 0..MOST_RETRIES {
         if end == End::Whole {
             break;
@@ -146,7 +146,7 @@ fn live_tests(report: &mut Report, filter: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Runs what CI has the time for on other kernels.
+/// Runs the CI subset of live tests on other kernels.
 fn other_kernels(report: &mut Report) -> Result<()> {
     let sums = tempfile::NamedTempFile::new().context("making a file for the sums")?;
     let ended = shell::loud(Tool::Vm.command()?.args(["--ci", "--sums"]).arg(sums.path()));
@@ -154,8 +154,8 @@ fn other_kernels(report: &mut Report) -> Result<()> {
     report.add_written(sums.path()).or_else(|without| ended.and(Err(without)))
 }
 
-/// Whether image and packages have to be made first: that takes as long as all other tests, so only
-/// where they are asked for, and in CI.
+/// Whether to build image and packages first: that takes as long as all other tests, so only when
+/// they are requested, and in CI.
 fn tests_what_is_shipped(filter: &[String]) -> bool {
     let asked =
         |word: &String| ["names::image::", "package::"].iter().any(|test| test.contains(word));
@@ -171,8 +171,8 @@ fn has_live_tests() -> bool {
     })
 }
 
-/// A run of `cargo test` over our packages; the output of passed tests is shown to the report,
-/// which passes on no more of it than what was skipped.
+/// Runs `cargo test` over the workspace; the output of passed tests goes to the report, which shows
+/// only skipped tests.
 fn tests(selection: &[&str], filter: &[String], options: &[&str]) -> Command {
     let mut command = shell::cargo();
     command.args(["test", "--no-fail-fast"]).args(build::locked()).args(selection);

@@ -1,4 +1,4 @@
-//! The programs that tests drive: real servers, load tools, and tools that look at the kernel.
+//! The programs that tests use: real servers, load generators, and tools that inspect the kernel.
 
 use anyhow::Result;
 use portolan_kit::{apt, shell, tracefs};
@@ -35,7 +35,7 @@ const PACKAGES: [&str; 29] = [
     "wrk",
 ];
 
-/// Installs what is missing, or prints what the tests will lack.
+/// Installs missing programs, or prints what the tests will lack.
 pub fn install() -> Result<()> {
     if shell::is_root()
         && let Err(error) = tracefs::mount()

@@ -1,6 +1,6 @@
-//! Running test programs: what they print is shown as it comes, and none may block the run.
+//! Running test programs: their output is shown as it comes, and none may block the run.
 //!
-//! When no test has ended for [`LONGEST`], one is stuck: what its processes wait for is shown and
+//! When no test has ended for [`LONGEST`], one is stuck: the state of its processes is shown and
 //! they are killed. The test has failed, and [`End::Cut`] names it, so that the others can be run.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_mins(8);
 /// How many functions of the kernel are shown of a task that waits.
 const FRAMES: usize = 4;
 
-/// Whether all tests that were asked for have run.
+/// Whether all requested tests have run.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
     Whole,
@@ -28,7 +28,7 @@ pub enum End {
     Cut(Vec<String>),
 }
 
-/// Runs tests, shows what they print as it comes, and adds them up.
+/// Runs tests, shows their output as it comes, and sums up the results.
 pub fn watch(report: &mut Report, command: &mut Command) -> Result<End> {
     watch_for(report, command, LONGEST, |line| println!("{line}"))
 }
@@ -52,7 +52,7 @@ fn watch_for(
         match pieces.recv_timeout(longest) {
             Ok(piece) => text.extend(piece),
             Err(RecvTimeoutError::Timeout) => {
-                // A compiler may be silent for longer.
+                // A compiler may print nothing for longer.
                 if report.is_within_program() {
                     let minutes = longest.as_secs() / 60;
                     show(&format!("\nSTUCK: no test has ended for {minutes} minutes; it runs:"));
@@ -86,7 +86,7 @@ fn watch_for(
     Ok(if cut.is_empty() { End::Whole } else { End::Cut(cut) })
 }
 
-/// What a pipe brings, as it comes.
+/// The output of a pipe, as it comes.
 fn pieces(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -100,8 +100,8 @@ fn pieces(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// Shows what every process that a child started waits for, and kills them; the child itself, which
-/// is cargo, goes on with the next program.
+/// Shows what every process of a child waits for, and kills them; the child itself, which is cargo,
+/// continues with the next program.
 fn end_all_below(child: &Child, show: &mut impl FnMut(&str)) {
     let below = descendants(child.id());
     for pid in &below {
@@ -109,7 +109,7 @@ fn end_all_below(child: &Child, show: &mut impl FnMut(&str)) {
     }
     let mut kill = Command::new("sh");
     kill.args(["-c", "kill -KILL \"$@\"", "kill"]).args(below.iter().map(u32::to_string));
-    // One that has ended meanwhile makes it fail, and the others are killed all the same.
+    // If one has exited meanwhile this fails, and the others are killed all the same.
     shell::probe(&mut kill);
 }
 
@@ -121,7 +121,7 @@ fn descendants(of: u32) -> Vec<u32> {
             continue;
         };
         let parent = fs::read_to_string(entry.path().join("stat")).ok().and_then(|stat| {
-            // The name is in brackets and may hold anything; state and parent are behind it.
+            // The name is in parentheses and may contain anything; state and parent follow it.
             stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
         });
         if let Some(parent) = parent {

@@ -9,7 +9,7 @@ const TABLES: [&str; 2] = ["agent/crates/loader/src/hooks.rs", "agent/crates/loa
 /// Where each has a test on the real kernel: a file or a function of its name.
 const LIVE_TESTS: &str = "agent/tests/";
 
-/// Files that attach nothing and are seen at work in the tests of the others.
+/// Files that attach nothing and are covered by the tests of other hooks.
 const WITHOUT_LIVE_TEST: [&str; 1] = ["mod"];
 
 /// Every hook is attached and tested.

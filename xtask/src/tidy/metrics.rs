@@ -1,19 +1,19 @@
-//! Every metric that people read about exists, and every one that exists can be read about.
+//! Every metric named in text exists, and every metric is documented.
 
 use std::collections::BTreeSet;
 
 use super::{Finding, Sources, code, is_test};
 
 const PREFIX: &str = "portolan_";
-/// The one place that names metrics in code, in full and in quotes.
+/// The only place that names metrics in code, in full and in quotes.
 const CODE: &str = "agent/crates/telemetry/src/";
-/// The list for people: a heading for each.
+/// The reference: a heading for each metric.
 const LIST: &str = "docs/metrics.md";
 const HEADING: &str = "### ";
 /// Where metrics are named, besides the list.
 const NAMED_IN: [&str; 4] = ["README.md", "dashboards/", "deploy/", "docs/"];
 
-/// What the samples of a histogram have after its name.
+/// Suffixes of a histogram's samples.
 const ENDINGS: [&str; 3] = ["_bucket", "_sum", "_count"];
 /// Words of the same form that are not metrics.
 const NO_METRICS: [&str; 4] =

@@ -1,8 +1,9 @@
-//! `cargo xtask tidy`: the rules of the house that no compiler knows.
+//! `cargo xtask tidy`: rules of this repository that the compiler does not check.
 //!
 //! Every rule is a function from the sources to findings, in one file with its data on top; a
-//! finding names the place and what to do about it.
+//! finding has the place and the fix.
 
+mod documents;
 mod hooks;
 mod metrics;
 mod proof;
@@ -19,7 +20,7 @@ use portolan_kit::tree;
 #[derive(Default)]
 struct Sources(BTreeMap<String, String>);
 
-/// What breaks a rule, and how to fix it.
+/// A violation of a rule, and its fix.
 #[derive(Debug, PartialEq, Eq)]
 struct Finding {
     path: String,
@@ -28,12 +29,14 @@ struct Finding {
     what: String,
 }
 
-const RULES: [fn(&Sources) -> Vec<Finding>; 9] = [
+const RULES: [fn(&Sources) -> Vec<Finding>; 11] = [
     sources::headers,
     sources::lengths,
     sources::names,
     sources::leftovers,
     sources::machine_paths,
+    documents::paths_exist,
+    documents::commands_exist,
     hooks::touch_list,
     metrics::named_and_listed,
     proof::tests_exist,
@@ -60,7 +63,7 @@ pub fn tidy() -> Result<()> {
 impl Sources {
     /// Everything that is, or could be, committed.
     fn read() -> Result<Self> {
-        let listed = tree::files().context("tidy looks at the files that git lists")?;
+        let listed = tree::files().context("tidy checks the files that git lists")?;
         let mut files = BTreeMap::new();
         for path in listed {
             // Deleted, but not yet committed; or no text: neither is for us.
@@ -114,7 +117,7 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines_before_tests(text).filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
-/// Where `word` stands in `line` as a word of its own.
+/// The position of `word` in `line` as a whole word.
 fn word_at(line: &str, word: &str) -> Option<usize> {
     let part_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     line.match_indices(word).map(|(at, _)| at).find(|&at| {
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_house_is_listed() {
+    fn the_checkout_is_listed() {
         let sources = Sources::read().unwrap();
         assert!(sources.rust("xtask/src/tidy/").count() >= 5);
     }

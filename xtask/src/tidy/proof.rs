@@ -1,4 +1,4 @@
-//! docs/proof.md says which test proves what: every test that it names must be there.
+//! docs/proof.md says which test proves what: every test that it names must exist.
 
 use super::{Finding, Sources};
 use crate::test::full;
@@ -34,7 +34,7 @@ pub fn full_runs_are_recorded(sources: &Sources) -> Vec<Finding> {
     missing.collect()
 }
 
-/// Whether a file of the test's module has a function of its name; of a module, whether it is there.
+/// Whether a file of the test's module has a function of its name; for a module, whether it exists.
 fn exists(sources: &Sources, name: &str) -> bool {
     let parts: Vec<&str> = name.split("::").collect();
     let [.., module, last] = parts[..] else { return false };

@@ -1,10 +1,10 @@
-//! Rules for single files: what each starts with, how long it may be, what it must not contain.
+//! Rules for single files: header, length, name, forbidden content.
 
 use super::{Finding, Sources, code, is_test, lines_before_tests, word_at};
 
 /// Lines of a file before its tests.
 const LONGEST: usize = 400;
-/// What a longer file has in its header, with the reason after it.
+/// A longer file has this in its header, followed by the reason.
 const EXCUSE: &str = "Long because";
 
 /// Names that do not describe the content.
@@ -16,7 +16,7 @@ const LEFTOVERS: [&str; 3] = ["todo", "unimplemented", "dbg"];
 /// First folders of paths that exist on one machine only.
 const MACHINE_FOLDERS: [&str; 2] = ["root", "work"];
 
-/// Every Rust file says first what it is there for.
+/// Every Rust file starts with its purpose.
 pub fn headers(sources: &Sources) -> Vec<Finding> {
     let without = sources.rust("").filter(|(_, text)| !text.starts_with("//! "));
     without
@@ -24,7 +24,7 @@ pub fn headers(sources: &Sources) -> Vec<Finding> {
         .collect()
 }
 
-/// No file grows beyond what a reader takes in at once, unless it says why.
+/// A file longer than the limit says why.
 pub fn lengths(sources: &Sources) -> Vec<Finding> {
     let long = sources.rust("").filter_map(|(path, text)| {
         let lines = lines_before_tests(text).count();
@@ -39,13 +39,13 @@ pub fn lengths(sources: &Sources) -> Vec<Finding> {
     .collect()
 }
 
-/// Files and folders are called after what they hold.
+/// Files and folders are named after their content.
 pub fn names(sources: &Sources) -> Vec<Finding> {
     let empty = sources.rust("").filter(|(path, _)| {
         let parts = path.trim_end_matches(".rs").split('/');
         parts.into_iter().any(|part| EMPTY_NAMES.contains(&part))
     });
-    empty.map(|(path, _)| Finding::new(path, 0, "name it after what it holds")).collect()
+    empty.map(|(path, _)| Finding::new(path, 0, "name it after its content")).collect()
 }
 
 /// Nothing unfinished is committed.

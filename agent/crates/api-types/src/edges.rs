@@ -6,25 +6,27 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Kind, Protocol, Role, Source, Timestamp};
+use super::{Kind, Protocol, Role, Source, Timestamp, Window};
 
-/// Who talks to whom.
+/// Clients, servers and the traffic between them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Edges {
     /// When the numbers were read.
     pub timestamp: Timestamp,
+    /// The time that the totals cover: since the agent, or the kernel half that it adopted, started.
+    pub window: Window,
     /// The edges, sorted by their labels.
     pub edges: Vec<Edge>,
 }
 
-/// An edge, and its totals since the agent started.
+/// An edge, and its totals over the window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Edge {
     /// The service that connects.
     pub client: String,
     /// The namespace in which that name is unique; empty on a plain host.
     pub client_namespace: String,
-    /// What the client is.
+    /// Kind of the client.
     pub client_kind: Kind,
     /// How the client's name was found.
     pub client_source: Source,
@@ -32,7 +34,7 @@ pub struct Edge {
     pub server: String,
     /// The namespace in which that name is unique; empty on a plain host.
     pub server_namespace: String,
-    /// What the server is.
+    /// Kind of the server.
     pub server_kind: Kind,
     /// How the server's name was found.
     pub server_source: Source,
@@ -45,7 +47,7 @@ pub struct Edge {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub virtual_service_namespace: Option<String>,
-    /// The server's port; 0 on rows that took what found no row of its own.
+    /// The server's port; 0 on overflow rows.
     pub port: u16,
     /// Which side counted.
     pub role: Role,
@@ -58,7 +60,7 @@ pub struct Edge {
     pub opened: u64,
     /// Established connections that ended.
     pub closed: u64,
-    /// Connections from before the start of the agent.
+    /// Pre-existing connections, established before the agent started.
     pub preexisting: u64,
     /// Payload bytes sent, without retransmissions.
     pub sent_bytes: u64,
@@ -125,6 +127,6 @@ pub struct Listener {
     pub netns: u32,
     /// Connections that wait to be accepted.
     pub backlog: u32,
-    /// How many may wait.
+    /// Backlog limit: how many connections may wait.
     pub max_backlog: u32,
 }

@@ -7,29 +7,29 @@ use utoipa::ToSchema;
 
 use super::Timestamp;
 
-/// Something that needs attention: what it is, whom it is about, how we know, and what to do.
+/// Something that needs attention: the problem, its subject, the evidence, and the remediation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
-    /// What kind of finding it is. Two letters say the area (PC connectivity, PP performance, PO
-    /// ports, PN network, PS security, PD DNS, PA the agent itself), three digits which one.
+    /// The kind of finding. Two letters give the area (PC connectivity, PP performance, PO ports,
+    /// PN network, PS security, PD DNS, PA the agent itself), three digits the kind.
     #[schema(pattern = "^P[CPONSDA][0-9]{3}$", example = "PO301")]
     pub code: String,
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// What is the case, in one sentence that names everything involved.
+    /// The problem in one sentence that names everything involved.
     pub title: String,
-    /// The service, port or feature it is about.
+    /// The service, port or feature concerned.
     pub subject: String,
     /// The facts it rests on, by name.
     pub evidence: BTreeMap<String, Evidence>,
     /// The code of the finding that it follows from, if it does.
     pub caused_by: Option<String>,
-    /// What to do about it, if anything helps.
+    /// How to fix it, if that is known.
     pub remediation: Option<String>,
     /// Where to read more: a page of the documentation and a heading there, like
     /// `docs/runbooks/PortolanPortConflict.md#fix`.
     pub docs: Option<String>,
-    /// Since when it is the case, if that is known.
+    /// Since when, if known.
     pub since: Option<Timestamp>,
 }
 
@@ -39,7 +39,7 @@ pub struct Finding {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Good to know.
+    /// For information.
     Info,
     /// It may become an error.
     Warning,
@@ -57,18 +57,18 @@ pub enum Evidence {
     Text(String),
 }
 
-/// A code and what it stands for, whomever it is about.
+/// A code and its meaning, independent of the subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Code {
     /// The code.
     pub code: &'static str,
-    /// What it stands for.
+    /// Its meaning.
     pub meaning: &'static str,
     /// Where to read more.
     pub docs: Option<&'static str>,
 }
 
-/// The codes, by what they stand for.
+/// The codes, by meaning.
 pub mod code {
     /// A bind or listen failed because another socket has the port.
     pub const PORT_IN_USE: &str = "PO301";
@@ -163,7 +163,7 @@ pub const CODES: &[Code] = &[
 // === impl Finding ===
 
 impl Finding {
-    /// A finding without evidence, cause or remediation; set what is known.
+    /// A finding without evidence, cause or remediation; callers set the fields they know.
     pub fn new(code: &str, severity: Severity, subject: &str, title: String) -> Self {
         let docs = CODES.iter().find(|known| known.code == code).and_then(|known| known.docs);
         Self {
@@ -190,7 +190,7 @@ impl Finding {
 // === impl Severity ===
 
 impl Severity {
-    /// The word used in output.
+    /// The JSON value.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Info => "info",

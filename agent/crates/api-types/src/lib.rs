@@ -1,9 +1,9 @@
-//! The JSON of the agent's HTTP API: every answer and every request body, and the OpenAPI document
-//! that describes them.
+//! The JSON of the agent's HTTP API: every response and every request body, and the OpenAPI
+//! document that describes them.
 //!
 //! Times are RFC 3339 in UTC, durations are seconds, sizes are bytes. Within a version of the API
-//! (`/api/v1`) fields are only added. Nothing here depends on another package of ours: server and
-//! clients depend on this one.
+//! (`/api/v1`) fields are only added. This crate depends on no other crate of the workspace; server
+//! and clients depend on it.
 
 #![forbid(unsafe_code)]
 
@@ -45,10 +45,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 pub use utoipa::openapi::OpenApi;
 
-/// Any answer whose status is 400 or above.
+/// The body of every response with status 400 or above.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(title = "Error")]
 pub struct Error {
-    /// What is wrong, and what to do about it.
+    /// The error and its fix.
     pub error: String,
 }

@@ -1,7 +1,7 @@
-//! Every operation of the API, and the OpenAPI document of them.
+//! Every operation of the API, and the OpenAPI document.
 //!
-//! Schemas come from the types themselves; what no type says (paths, parameters, what is served
-//! where) is the table [`OPERATIONS`]. The server's routes are compared with it in a test.
+//! Schemas are derived from the types; paths, parameters and sockets are in the table
+//! [`OPERATIONS`]. A test compares the server's routes with it.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ pub struct Operation {
     pub method: &'static str,
     /// The path.
     pub path: &'static str,
-    /// Where it is served.
+    /// The socket that serves it.
     pub access: Access,
     /// Its name in generated clients.
     id: &'static str,
@@ -63,11 +63,11 @@ struct Shape {
     collect: fn(&mut Vec<(String, RefOr<Schema>)>),
 }
 
-/// What an operation answers.
+/// The response of an operation.
 #[derive(Clone, Copy, Debug)]
 enum Answer {
     Json(Shape),
-    /// Only the media type is known.
+    /// Only the media type is described.
     Media(&'static str),
 }
 
@@ -78,7 +78,7 @@ const SERVICES: Parameter = Parameter {
 };
 const WINDOW: Parameter = Parameter {
     name: "window",
-    description: "Only what happened within this time, at most five minutes: whole seconds or a duration, like 60, 90s or 5m.",
+    description: "Only the last period, at most five minutes: whole seconds or a duration, like 60, 90s or 5m.",
     schema: text,
 };
 const PORT: Parameter =
@@ -95,7 +95,7 @@ pub const OPERATIONS: &[Operation] = &[
     get(
         "/api/v1/edges",
         "edges",
-        "Who talks to whom, since the agent started",
+        "Clients, servers and their traffic since the agent started",
         Shape::of::<Edges>(),
     )
     .with(&[
@@ -108,7 +108,7 @@ pub const OPERATIONS: &[Operation] = &[
         PORT,
     ]),
     get("/api/v1/listeners", "listeners", "Listening sockets", Shape::of::<Listeners>()),
-    get("/api/v1/ports", "ports", "Ports in use, and who has them", Shape::of::<Ports>()).with(&[
+    get("/api/v1/ports", "ports", "Bound ports and their holders", Shape::of::<Ports>()).with(&[
         PORT,
         Parameter { name: "protocol", description: "Only this protocol.", schema: protocol },
     ]),
@@ -121,7 +121,7 @@ pub const OPERATIONS: &[Operation] = &[
     .with(&[
         Parameter {
             name: "since",
-            description: "Only what was last seen at this time or later.",
+            description: "Only conflicts last seen at this time or later.",
             schema: time,
         },
         PORT,
@@ -205,7 +205,7 @@ pub const OPERATIONS: &[Operation] = &[
         "Metrics for Prometheus; OpenMetrics if the client accepts it",
         "text/plain",
     ),
-    media("/healthz", "healthz", "Whether the process lives and its loop moves", "text/plain"),
+    media("/healthz", "healthz", "Liveness: the process runs and still collects", "text/plain"),
     media("/-/healthy", "healthy", "The same as /healthz", "text/plain"),
     media("/readyz", "readyz", "Whether the kernel's tables have been read", "text/plain"),
     media("/-/ready", "ready", "The same as /readyz", "text/plain"),

@@ -9,16 +9,16 @@ use super::{
     BindFailure, Finding, PortState, Protocol, Reservation, Service, SystemCall, Timestamp,
 };
 
-/// Who has which port.
+/// Bound ports and their holders.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Ports {
     /// When the ports were read.
     pub timestamp: Timestamp,
-    /// Inode of the host's network namespace; null if it is not known.
+    /// Inode of the host's network namespace; null if unknown.
     pub host_netns: Option<u32>,
     /// Ports in use, sorted.
     pub ports: Vec<Port>,
-    /// Reservations in force whose port no socket has, sorted.
+    /// Reservations in force whose port is not in use, sorted.
     pub unused_reservations: Vec<Reservation>,
     /// Ephemeral ports in use, by network namespace.
     pub ephemeral_ports: Vec<EphemeralPorts>,
@@ -38,7 +38,7 @@ pub struct Port {
     pub v6_only: bool,
     /// Inode of the network namespace.
     pub netns: u32,
-    /// How it is held.
+    /// State of the socket.
     pub state: PortState,
     /// The process that bound it.
     pub holder: Process,
@@ -50,7 +50,7 @@ pub struct Port {
     pub sockets: u32,
     /// Connections that wait to be accepted.
     pub backlog: u32,
-    /// How many may wait.
+    /// Backlog limit: how many connections may wait.
     pub max_backlog: u32,
     /// The service that it is reserved for; null if it is not reserved.
     pub reserved_for: Option<String>,
@@ -63,9 +63,9 @@ pub struct Port {
 pub struct Process {
     /// Its service.
     pub service: Service,
-    /// Its number on the host; 0 if it is not known or has ended.
+    /// Its pid on the host; 0 if it is unknown or the process has exited.
     pub pid: u32,
-    /// Its command name; empty if it is not known.
+    /// Its command name; empty if unknown.
     pub command: String,
 }
 
@@ -84,13 +84,13 @@ pub struct EphemeralPorts {
     pub used_tcp: u32,
     /// Ports of the range in use by UDP sockets.
     pub used_udp: u32,
-    /// The destination whose connections use most of the range.
+    /// The destination with the most connections from the range.
     pub busiest_destination: Option<Destination>,
     /// Closed connections that the kernel remembers (TIME_WAIT).
     pub time_wait: u32,
 }
 
-/// A destination, and what connections to it use.
+/// A destination, and the ports that connections to it use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Destination {
     /// Address and port.
@@ -105,7 +105,7 @@ pub struct Destination {
 pub struct Conflicts {
     /// When the list was read.
     pub timestamp: Timestamp,
-    /// Inode of the host's network namespace; null if it is not known.
+    /// Inode of the host's network namespace; null if unknown.
     pub host_netns: Option<u32>,
     /// The failures, in the order in which they happened last.
     pub conflicts: Vec<Conflict>,
@@ -131,7 +131,7 @@ pub struct Conflict {
     pub address: IpAddr,
     /// Inode of the network namespace.
     pub netns: u32,
-    /// What failed.
+    /// The call that failed.
     pub system_call: SystemCall,
     /// Name of the errno.
     #[schema(example = "EADDRINUSE")]
@@ -144,7 +144,7 @@ pub struct Conflict {
     pub holder: Option<Holder>,
     /// A port nearby that is free.
     pub next_free: Option<u16>,
-    /// The same as a finding: in words, with what to do.
+    /// The conflict as a finding: summary, evidence, remediation.
     pub finding: Finding,
 }
 
@@ -153,9 +153,9 @@ pub struct Conflict {
 pub struct Holder {
     /// Its service.
     pub service: Service,
-    /// Its number on the host; 0 if it is not known.
+    /// Its pid on the host; 0 if it is unknown or the process has exited.
     pub pid: u32,
-    /// Its command name; empty if it is not known.
+    /// Its command name; empty if unknown.
     pub command: String,
     /// The address it has.
     #[schema(value_type = String)]

@@ -12,11 +12,11 @@ use super::{Role, Timestamp, Window};
 pub struct Map {
     /// When the numbers were read.
     pub timestamp: Timestamp,
-    /// What the numbers are of.
+    /// The time that the numbers cover.
     pub window: Window,
     /// Services, sorted.
     pub nodes: Vec<MapNode>,
-    /// Who talks to whom, sorted; each connection once.
+    /// Clients, servers and their traffic, sorted; each connection counts once.
     pub edges: Vec<MapEdge>,
     /// Connections that found no row of their own and so are in no edge.
     pub unattributed_connections: u64,
@@ -31,7 +31,7 @@ pub struct MapNode {
     pub name: String,
 }
 
-/// What one service does with another on one port.
+/// Traffic between two services on one port.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MapEdge {
     /// The service that connects.
@@ -44,7 +44,7 @@ pub struct MapEdge {
     pub server_namespace: String,
     /// The server's port.
     pub port: u16,
-    /// Which side counted: the client's, the server's (for clients of other hosts), or both, for
+    /// The side that counted: the client's, the server's (for clients of other hosts), or both, for
     /// clients of both kinds.
     pub seen_by: Vec<Role>,
     /// Connections that became established.
@@ -63,7 +63,7 @@ pub struct MapEdge {
     pub p50_seconds: Option<f64>,
     /// 99th percentile of request latency.
     pub p99_seconds: Option<f64>,
-    /// Requests of the same connections as the server's side counted them, if it is on this host.
+    /// Requests on the same connections as counted by the server's side, if it is on this host.
     pub server_requests: Option<u64>,
     /// 99th percentile of their latency.
     pub server_p99_seconds: Option<f64>,
@@ -74,7 +74,7 @@ pub struct MapEdge {
 pub struct Balance {
     /// When the numbers were read.
     pub timestamp: Timestamp,
-    /// What the numbers are of.
+    /// The time that the numbers cover.
     pub window: Window,
     /// The largest deviation of a share that still counts as balanced.
     pub tolerance: f64,
@@ -95,7 +95,7 @@ pub struct BalanceGroup {
     pub server_namespace: String,
     /// The server's port.
     pub port: u16,
-    /// Which side counted: the client's, or the server's for clients of other hosts.
+    /// The side that counted: the client's, or the server's for clients of other hosts.
     pub role: Role,
     /// How connections are distributed.
     pub connections: Distribution,
@@ -110,7 +110,7 @@ pub struct BalanceGroup {
 pub struct Backend {
     /// Address and port; `other` for those beyond the limit.
     pub backend: String,
-    /// The pod or container with that address, if it is known.
+    /// The pod or container with that address, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub instance: Option<String>,
@@ -147,7 +147,7 @@ pub enum BalanceVerdict {
     Balanced,
     /// Some share is not.
     Unbalanced,
-    /// There are too few samples to know.
+    /// Too few samples.
     TooFew,
 }
 
@@ -189,19 +189,19 @@ pub struct SegmentPair {
     pub client_segment: String,
     /// The server's segment.
     pub server_segment: String,
-    /// What the rules say.
+    /// The verdict of the rules.
     pub verdict: SegmentVerdict,
     /// Connections seen, since the agent started.
     pub connections: u64,
 }
 
-/// What the rules say of a connection.
+/// The verdict of the rules on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SegmentVerdict {
-    /// It is allowed.
+    /// The connection is allowed.
     Allowed,
-    /// It is not allowed.
+    /// The connection is not allowed.
     Violation,
     /// An end is in no segment, and no rule is about that.
     NotJudged,

@@ -1,14 +1,15 @@
-//! `/api/v1/reservations` and `/api/v1/ports/free`: answers, and requests over the control socket.
+//! `/api/v1/reservations` and `/api/v1/ports/free`: responses, and requests over the control
+//! socket.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Environment, Finding, Origin, Protocol, Timestamp};
 
-/// Stands for the inode of the host's network namespace, which not every caller may look at.
+/// Replaces the inode of the host's network namespace, which not every caller may read.
 pub const HOST_NETNS: u32 = 0;
 
-/// Reserved ports, and what became of the reservations.
+/// Reserved ports and their status.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Reservations {
     /// When the ports were read.
@@ -26,12 +27,12 @@ pub struct Reservation {
     pub port: u16,
     /// Its protocol.
     pub protocol: Protocol,
-    /// The service that may have it.
+    /// The service that may bind it.
     #[schema(example = "shop/postgres")]
     pub service: String,
     /// Only on hosts of this kind; null is all.
     pub environment: Option<Environment>,
-    /// In force before this time; null is until it is removed.
+    /// In force before this time; null = until it is removed.
     pub until: Option<Timestamp>,
     /// Whether bind() by other services fails.
     pub enforce: bool,
@@ -41,7 +42,7 @@ pub struct Reservation {
     pub origin: Origin,
 }
 
-/// A reservation, and what became of it.
+/// A reservation and its status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReservationStatus {
     /// The reservation.
@@ -70,13 +71,13 @@ pub struct Breach {
     pub owner: String,
     /// The service that took or requested it.
     pub offender: String,
-    /// What was done about it.
+    /// The action taken.
     pub action: BreachAction,
-    /// The same as a finding: in words, with what to do.
+    /// The breach as a finding: summary, evidence, remediation.
     pub finding: Finding,
 }
 
-/// What was done about a breach.
+/// The action taken on a breach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BreachAction {
@@ -174,11 +175,11 @@ pub struct AllocatedPorts {
     pub service: Option<String>,
 }
 
-/// What a change of reservations led to.
+/// The result of a change of reservations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reserved {
-    /// What is reserved now; after a removal, what was.
+    /// The reservation in force; after a removal, the removed one.
     pub reservations: Vec<Reservation>,
-    /// What may still go wrong.
+    /// Problems that remain.
     pub findings: Vec<Finding>,
 }

@@ -1,4 +1,4 @@
-//! `/api/v1/services`: answers, and requests over the control socket.
+//! `/api/v1/services`: responses, and requests over the control socket.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -10,7 +10,7 @@ use super::{Kind, Source, Timestamp, Window};
 pub struct Services {
     /// When the numbers were read.
     pub timestamp: Timestamp,
-    /// What `health` is about.
+    /// The time that `health` covers.
     pub window: Window,
     /// The services, sorted by namespace and name.
     pub services: Vec<ServiceStatus>,
@@ -23,7 +23,7 @@ pub struct Service {
     pub name: String,
     /// The namespace in which that name is unique; empty on a plain host.
     pub namespace: String,
-    /// What it is.
+    /// Kind of the service.
     pub kind: Kind,
     /// How the name was found.
     pub source: Source,
@@ -36,7 +36,7 @@ pub struct ServiceStatus {
     pub service: String,
     /// The namespace in which that name is unique; empty on a plain host.
     pub service_namespace: String,
-    /// What it is.
+    /// Kind of the service.
     pub kind: Kind,
     /// How the name was found.
     pub source: Source,
@@ -44,16 +44,16 @@ pub struct ServiceStatus {
     pub listens: Vec<String>,
     /// Ports of it that clients connect to.
     pub serves: Vec<String>,
-    /// Addresses it is registered for by hand.
+    /// Endpoints registered by hand.
     pub registered: Vec<String>,
     /// Its health over the window.
     pub health: Health,
 }
 
-/// The health of a service over the window of the answer.
+/// The health of a service over the window of the response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// In a word.
+    /// One-word summary.
     pub state: HealthState,
     /// Established connections to it.
     pub connects_ok: u64,
@@ -73,7 +73,7 @@ pub struct Health {
     pub listen_overflows: u64,
 }
 
-/// Health in a word.
+/// One-word health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthState {
@@ -97,7 +97,7 @@ pub struct Register {
     pub addresses: Vec<String>,
 }
 
-/// Removes a name given by hand.
+/// Removes a registered service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Unregister {
@@ -105,7 +105,7 @@ pub struct Unregister {
     pub service: String,
 }
 
-/// What a change of registered services led to.
+/// The result of a change of registered services.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Registered {
     /// The name.
@@ -117,7 +117,7 @@ pub struct Registered {
 // === impl HealthState ===
 
 impl HealthState {
-    /// The word used in JSON and in output.
+    /// The value in JSON and in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Failing => "failing",

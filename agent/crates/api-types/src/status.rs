@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{Finding, Timestamp};
 
-/// What the agent observes, what it cannot observe and why, and what it lost.
+/// What the agent observes, what it cannot observe and why, and its losses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Version of the agent.
@@ -18,9 +18,9 @@ pub struct Status {
     pub timestamp: Timestamp,
     /// Hooks, attached or not.
     pub hooks: Vec<Hook>,
-    /// What needs attention: above all what is not observed on this host, and why.
+    /// Problems that need attention, mainly what is not observed on this host, and why.
     pub findings: Vec<Finding>,
-    /// What became of every event, by class.
+    /// Events by class: seen, exported, lost.
     pub ledger: Vec<LedgerEntry>,
     /// Runs of programs that the kernel skipped because they were running on that CPU already.
     pub recursion_misses: u64,
@@ -36,7 +36,7 @@ pub struct Status {
     pub unidentified_processes: u64,
     /// Sources of names.
     pub name_sources: Vec<NameSource>,
-    /// Sockets from before the start of the agent that it has taken over.
+    /// Pre-existing sockets that the agent has adopted.
     pub preexisting_sockets: u64,
     /// How often the kernel's tables were collected.
     pub collections: u64,
@@ -51,7 +51,7 @@ pub struct Hook {
     pub name: String,
     /// Whether it is attached.
     pub attached: bool,
-    /// Why it is not, if so.
+    /// Why it is not attached.
     pub reason: Option<String>,
     /// What is not observed without it.
     pub observes: String,
@@ -90,16 +90,16 @@ pub enum NameSourceState {
     Starting,
     /// It works.
     Up,
-    /// It is not on this host; the agent keeps looking for it.
+    /// Not found on this host; the agent keeps looking for it.
     Absent,
-    /// It fails and is retried; what it provided last stays.
+    /// Failing and retried; its last inventory stays valid.
     Down,
 }
 
-/// The agent's own memory, and what it does when that runs short.
+/// The agent's own memory and its limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Memory {
-    /// What counts against the nearest limit; absent without one.
+    /// Memory that counts against the nearest limit; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub used_bytes: Option<u64>,
@@ -140,7 +140,7 @@ pub struct Table {
 // === impl NameSourceState ===
 
 impl NameSourceState {
-    /// The word used in JSON and in output.
+    /// The value in JSON and in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",

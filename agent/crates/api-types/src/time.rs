@@ -34,10 +34,10 @@ pub struct WindowLength {
 // === impl Timestamp ===
 
 impl Timestamp {
-    /// From seconds since the Unix epoch. What no calendar has becomes the nearest that it has.
+    /// From seconds since the Unix epoch. Values outside the calendar become the nearest one in it.
     pub fn from_seconds(seconds: f64) -> Self {
         let limits = (jiff::Timestamp::MIN.as_microsecond(), jiff::Timestamp::MAX.as_microsecond());
-        // `as` saturates, and takes what is not a number as 0.
+        // `as` saturates, and turns NaN into 0.
         #[expect(clippy::cast_possible_truncation, reason = "saturates, which is wanted")]
         let microseconds = ((seconds * 1e6).round() as i64).clamp(limits.0, limits.1);
         Self(jiff::Timestamp::from_microsecond(microseconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH))

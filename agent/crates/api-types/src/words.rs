@@ -1,4 +1,4 @@
-//! The closed sets of words that several answers share.
+//! The enumerations that several responses share.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -21,17 +21,17 @@ pub enum Protocol {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Only on rows that took what found no row of its own.
+    /// Only on overflow rows.
     Unknown,
     /// The side that connected.
     Client,
     /// The side that accepted.
     Server,
-    /// A listening socket: what happens before a connection exists.
+    /// A listening socket: events before a connection exists.
     Listener,
 }
 
-/// What a service is.
+/// Kind of a service.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
 )]
@@ -53,7 +53,7 @@ pub enum Kind {
     Workload,
     /// A Kubernetes pod without an owner.
     Pod,
-    /// A Kubernetes Service whose backends are not known.
+    /// A Kubernetes Service whose backends are unknown.
     KubernetesService,
     /// A service of a Compose project.
     ComposeService,
@@ -71,7 +71,7 @@ pub enum Kind {
     Address,
     /// Everything outside the internal ranges.
     Internet,
-    /// Not known, or several services in one row.
+    /// Unknown, or several services in one row.
     Unknown,
 }
 
@@ -119,7 +119,7 @@ pub enum Source {
     Address,
     /// Outside the internal ranges.
     Internet,
-    /// Not (yet) known, or several services in one row.
+    /// Unknown, or several services in one row.
     Unknown,
 }
 
@@ -135,9 +135,9 @@ pub enum PortState {
     Bound,
     /// The local end of a connection.
     Connected,
-    /// A closed connection that the kernel remembers; no process has it any more.
+    /// A closed connection in TIME_WAIT, without a process.
     TimeWait,
-    /// No socket has it, but it is reserved.
+    /// Not in use, but reserved.
     Reserved,
 }
 
@@ -147,7 +147,7 @@ pub enum PortState {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum BindFailure {
-    /// Both sockets want the same address and port.
+    /// Both sockets request the same address and port.
     SameAddress,
     /// All addresses were requested, and another socket has one of them.
     WildcardOverSpecific,
@@ -173,7 +173,7 @@ pub enum BindFailure {
     Exhausted,
     /// A policy denied it.
     Denied,
-    /// The socket that had the port is closed by now.
+    /// The socket that held the port is closed by now.
     Gone,
     /// Anything else.
     Other,
@@ -191,7 +191,7 @@ pub enum SystemCall {
     Listen,
 }
 
-/// What a host is used for.
+/// The environment of a host.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
 )]
@@ -218,7 +218,7 @@ pub enum Origin {
 // === impl Protocol ===
 
 impl Protocol {
-    /// The word used in JSON and in output.
+    /// The value in JSON and in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -230,7 +230,7 @@ impl Protocol {
 // === impl Role ===
 
 impl Role {
-    /// The word used in JSON and in output.
+    /// The value in JSON and in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -244,7 +244,7 @@ impl Role {
 // === impl Kind ===
 
 impl Kind {
-    /// The word used in JSON and in output.
+    /// The value in JSON and in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Deployment => "deployment",
@@ -272,7 +272,7 @@ impl Kind {
 // === impl Source ===
 
 impl Source {
-    /// The word used in JSON and in output.
+    /// The value in JSON and in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rule => "rule",
@@ -302,7 +302,7 @@ impl Source {
 // === impl PortState ===
 
 impl PortState {
-    /// The word used in JSON and in output.
+    /// The value in JSON and in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Listening => "listening",
@@ -317,7 +317,7 @@ impl PortState {
 // === impl BindFailure ===
 
 impl BindFailure {
-    /// The word used in JSON and in output.
+    /// The value in JSON and in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SameAddress => "same_address",
@@ -342,7 +342,7 @@ impl BindFailure {
 // === impl SystemCall ===
 
 impl SystemCall {
-    /// The word used in JSON and in output.
+    /// The value in JSON and in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bind => "bind",
@@ -354,7 +354,7 @@ impl SystemCall {
 // === impl Environment ===
 
 impl Environment {
-    /// The word used in JSON and in output.
+    /// The value in JSON and in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Dev => "dev",
@@ -366,7 +366,7 @@ impl Environment {
 // === impl Origin ===
 
 impl Origin {
-    /// The word used in JSON and in output.
+    /// The value in JSON and in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Config => "config",

@@ -146,7 +146,7 @@ over the last 100 s
     }
 
     #[test]
-    fn without_backends_it_says_so() {
+    fn without_backends_the_text_says_so() {
         let answer = convert::balance(&snapshot(), 300, &["nobody".to_owned()]);
         assert_eq!(text(&answer, true), "No connections to these services yet.\n");
     }

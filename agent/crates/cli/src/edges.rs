@@ -1,4 +1,4 @@
-//! `portolan edges`: who talks to whom, as a table.
+//! `portolan edges`: clients, servers and their traffic as a table.
 
 use std::cmp::Reverse;
 
@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum};
 use super::table::{self, Column};
 use super::target::Target;
 use super::{Output, human, print};
-use api_types::{Edge, Edges, Latency, Role, Source};
+use api_types::{Edge, Edges, Latency, Role, Source, Timestamp};
+use notation::duration;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,8 +18,8 @@ Examples:
   portolan edges --output json | jq -r '.edges[] | [.client, .server, .request.p99_seconds] | @tsv'
 
 An edge between two services of this host is counted on both sides and has two rows; --role shows
-one. P50 and P99 are request latencies, RTT is the median. Numbers are totals since the agent
-started; `portolan map --window 1m` shows the last minute.";
+one. P50 and P99 are request latencies, RTT is the median. Numbers are totals since the time in the
+last line; `portolan map --window 1m` shows the last minute.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -73,7 +74,7 @@ const fn number(title: &'static str, rank: u8) -> Column {
     Column { title, left: false, rank }
 }
 
-/// In 80 columns there is room for the names, how often, how fast and what failed.
+/// 80 columns have room for names, connects, failures and latency.
 const COLUMNS: &[Column] = &[
     name("CLIENT"),
     name("SERVER"),
@@ -113,10 +114,12 @@ fn text(answer: Edges, sort: Sort, all: bool, room: Option<usize>) -> String {
     }
     sort.apply(&mut edges);
     let rows: Vec<Vec<String>> = edges.iter().map(row).collect();
-    table::render(COLUMNS, &rows, room) + "totals since the agent started\n"
+    let since = Timestamp::from_seconds(answer.window.since.seconds().floor());
+    let ago = duration::ago(answer.window.seconds);
+    table::render(COLUMNS, &rows, room) + &format!("totals since {since} ({ago} ago)\n")
 }
 
-/// Whether a row counts what belongs to no connection of a client.
+/// Whether a row has no connection of a client.
 fn is_without_client(edge: &Edge) -> bool {
     edge.role == Role::Listener || (edge.client == "any" && edge.client_source == Source::Unknown)
 }
@@ -194,14 +197,12 @@ impl Sort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api_types::Timestamp;
     use model::fixture::snapshot;
-    use server::convert::ToApi;
+    use server::convert;
 
     fn answer() -> Edges {
         let snapshot = snapshot();
-        let edges = snapshot.edges.iter().map(ToApi::to_api).collect();
-        Edges { timestamp: Timestamp::from_seconds(snapshot.taken_seconds), edges }
+        convert::edges(&snapshot, snapshot.edges.iter())
     }
 
     #[test]
@@ -212,7 +213,7 @@ mod tests {
 CLIENT     SERVER     PORT  ROLE    CONNECTS  FAILED  ACTIVE  REQUESTS    P50    P99    RTT    SENT  RECEIVED  RETRANS  RESETS
 prod/shop  postgres   5432  client        10       3       5         7  50 ms   12 s  50 µs  123 kB   7.65 MB        3       3
 internet   prod/shop  8080  server         5       0       0         1  80 µs  80 µs      -     0 B     500 B        0       0
-totals since the agent started
+totals since 2023-11-14T22:13:20Z (1 minute ago)
 "
         );
     }
@@ -241,8 +242,8 @@ totals since the agent started
     }
 
     #[test]
-    fn without_edges_that_is_said() {
-        let nothing = Edges { timestamp: Timestamp::from_seconds(0.0), edges: Vec::new() };
+    fn without_edges_the_text_says_so() {
+        let nothing = Edges { edges: Vec::new(), ..answer() };
         assert_eq!(text(nothing, Sort::Name, false, None), "No connections yet.\n");
         let all = text(answer(), Sort::Name, true, None);
         assert!(all.contains("(listener)"), "{all}");

@@ -1,8 +1,8 @@
-//! Numbers and names as people read them.
+//! Numbers and names in a readable form.
 
 use std::net::SocketAddr;
 
-/// A service as people write it: with its namespace, if it has one.
+/// A service with its namespace, if it has one.
 pub(super) fn full_name(namespace: &str, name: &str) -> String {
     if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
 }
@@ -52,7 +52,7 @@ pub(super) fn rate(per_second: f64) -> String {
     scaled(per_second, &["", "k", "M", "G"], "")
 }
 
-/// A part of a whole, with one decimal where it says something.
+/// A share, with one decimal where it matters.
 pub(super) fn percent(part: f64) -> String {
     let text = format!("{:.1}", part * 100.0);
     format!("{}%", text.strip_suffix(".0").unwrap_or(&text))

@@ -1,8 +1,8 @@
-//! The commands that ask a running agent: `portolan edges`, `ports`, `services` and so on.
+//! The commands for a running agent: `portolan edges`, `ports`, `services` and so on.
 //!
-//! They know an agent by its API alone: they send what `api-types` describes through `client`, and
-//! show the answer as a table or as the JSON it is. Package agent puts [`Command`] into the command
-//! line of the `portolan` binary.
+//! They depend on the API alone: they send requests of `api-types` through `client`, and print the
+//! response as a table or as JSON. Package agent adds [`Command`] to the command line of the
+//! `portolan` binary.
 
 #![forbid(unsafe_code)]
 
@@ -23,8 +23,8 @@ use std::io::{self, Write};
 
 use clap::{Subcommand, ValueEnum};
 
-/// A command that asks a running agent.
-// What is written above a variant is its help.
+/// A command for a running agent.
+// The doc comment of a variant is its help.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List connections between services: how often, how fast, what fails.
@@ -46,7 +46,7 @@ pub enum Command {
 /// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// Text for people.
+    /// Readable text.
     #[default]
     Table,
     /// JSON for programs.
@@ -56,7 +56,7 @@ pub enum Output {
 // === impl Command ===
 
 impl Command {
-    /// Asks, and writes the answer to standard output.
+    /// Runs the command, and writes the result to standard output.
     pub fn run(&self) -> anyhow::Result<()> {
         match self {
             Self::Edges(arguments) => edges::run(arguments),
@@ -70,7 +70,7 @@ impl Command {
     }
 }
 
-/// Writes to standard output. A reader that has seen enough (`| head`) is no error.
+/// Writes to standard output. A closed pipe (`| head`) is not an error.
 pub fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -1,4 +1,4 @@
-//! `portolan map`: the graph of who talks to whom.
+//! `portolan map`: the graph of services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -78,7 +78,7 @@ fn full_name((namespace, name): Node<'_>) -> String {
     human::full_name(namespace, name)
 }
 
-/// What an edge does, in a few words.
+/// The traffic of an edge in a few words.
 fn summary(traffic: &MapEdge) -> String {
     let mut words = Vec::new();
     if traffic.requests > 0 {

@@ -1,4 +1,4 @@
-//! `portolan segments`: what was declared of segments, and what was seen.
+//! `portolan segments`: the segment policy, and observed connections.
 
 use std::fmt::Write as _;
 
@@ -166,7 +166,7 @@ fn violations(answer: &Segments, room: Option<usize>) -> String {
             human::count(event.connections),
         ]
     };
-    // The latest first.
+    // Newest first.
     let rows: Vec<_> = answer.events.iter().rev().map(row).collect();
     let mut text = table::render(VIOLATIONS, &rows, room);
     if answer.dropped_events > 0 {

@@ -155,7 +155,7 @@ fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
     };
     services.retain(wanted);
     if let (Some(service), true) = (service, services.is_empty()) {
-        anyhow::bail!("there is no service {service}; `portolan services` lists them");
+        anyhow::bail!("no service is named {service}; `portolan services` lists the names");
     }
     match target.output {
         Output::Json => {
@@ -227,18 +227,18 @@ fn shown_name(one: &ServiceStatus) -> String {
     human::full_name(&one.service_namespace, &one.service)
 }
 
-/// What it is; a name that is only an address is nothing more.
+/// Its kind; a service without a name is an address.
 fn kind(one: &ServiceStatus) -> &'static str {
     if one.service.parse::<IpAddr>().is_ok() { "address" } else { one.kind.as_str() }
 }
 
-/// Health is of what serves: a client has none.
+/// Only servers have a health: a client has none.
 fn state(one: &ServiceStatus) -> &'static str {
     let serves = !(one.listens.is_empty() && one.serves.is_empty() && one.registered.is_empty());
     if one.health.state == HealthState::Idle && !serves { "-" } else { one.health.state.as_str() }
 }
 
-/// What it listens on; of a service elsewhere, what it is reached at or registered for.
+/// Its listening ports; of a service elsewhere, its addresses or registered endpoints.
 fn places(one: &ServiceStatus) -> String {
     /// More would fill the line.
     const SHOWN: usize = 4;
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_says_what_is_wrong() {
+    fn a_sentence_explains_what_is_unhealthy() {
         let answer = answer();
         let postgres = answer.services.iter().find(|one| one.service == "postgres");
         let said = sentence(postgres.expect("there"), &answer.window);

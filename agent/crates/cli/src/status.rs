@@ -1,4 +1,4 @@
-//! `portolan status`: what the agent sees, what it cannot see and why, and what it dropped.
+//! `portolan status`: what the agent observes, what it cannot observe and why, and its losses.
 
 use std::fmt::Write;
 
@@ -44,7 +44,7 @@ fn text(status: &Status) -> String {
         let mib = |bytes: Option<u64>| bytes.unwrap_or(0) >> 20;
         let _ = writeln!(
             text,
-            "Memory is short ({} of {} MiB): new edges are counted in the row `other`.\n",
+            "Overflow mode: {} of {} MiB are in use, so new edges are counted in the rows `other`.\n",
             mib(used),
             mib(limit)
         );
@@ -89,7 +89,7 @@ fn push_hooks(text: &mut String, status: &Status) {
     };
     let rows: Vec<_> = status.hooks.iter().map(row).collect();
     text.push_str(&table::render(&columns, &rows, None));
-    // What is not observed because of a hook is a finding below.
+    // The consequence of a missing hook is a finding below.
     let is_below = |hook: &Hook| {
         let prefix = format!("{}: ", hook.name);
         status.findings.iter().any(|finding| {
@@ -188,7 +188,7 @@ mod tests {
     use telemetry::Build;
 
     #[test]
-    fn it_says_what_is_seen_what_not_and_what_was_dropped() {
+    fn status_shows_what_is_observed_what_is_not_and_what_was_dropped() {
         let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
         assert_eq!(
             text(&convert::status(&build, &snapshot())),
@@ -196,7 +196,7 @@ mod tests {
 Portolan 0.0.0 on kernel 6.18.0: 3 edges, 3 listeners, 1 unidentified process, 5 pre-existing sockets.
 100 map reads, 2.5 ms each.
 
-Memory is short (42 of 47 MiB): new edges are counted in the row `other`.
+Overflow mode: 42 of 47 MiB are in use, so new edges are counted in the rows `other`.
 
 HOOK                 STATE     RUNS    EACH  MISSED
 inet_sock_set_state  attached    90  500 ns       0

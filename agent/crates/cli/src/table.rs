@@ -12,7 +12,7 @@ pub(super) struct Column {
     pub title: &'static str,
     /// Names stand left, numbers right.
     pub left: bool,
-    /// Dropped before all of a lower rank if there is no room; 0 = never.
+    /// Omitted before all of a lower rank if there is no room; 0 = never.
     pub rank: u8,
 }
 
@@ -31,7 +31,7 @@ pub(super) fn room() -> Option<usize> {
     columns.or_else(|| Table::new().width().map(usize::from))
 }
 
-/// The table as text, followed by a line that names the columns for which there was no room.
+/// The table as text, followed by a line with the columns that did not fit.
 pub(super) fn render(columns: &[Column], rows: &[Vec<String>], room: Option<usize>) -> String {
     let cut = |cell: &String| match room {
         Some(_) => shortened(cell),
@@ -64,7 +64,7 @@ pub(super) fn render(columns: &[Column], rows: &[Vec<String>], room: Option<usiz
     text
 }
 
-/// Indices of the columns for which there is room, and titles of the others.
+/// Indices of the columns that fit, and titles of the others.
 fn choose(
     columns: &[Column],
     rows: &[Vec<String>],
@@ -129,7 +129,7 @@ b                                        1000     y
     }
 
     #[test]
-    fn a_terminal_gets_what_fits_and_is_told_what_does_not() {
+    fn a_terminal_gets_the_columns_that_fit_and_the_names_of_the_others() {
         assert_eq!(
             render(COLUMNS, &rows(), Some(36)),
             "\

@@ -1,7 +1,7 @@
-//! Which agent a command asks, and how it shows the answer: the flags that these commands share.
+//! The agent of a command, and the output format: the flags that these commands share.
 //!
-//! Without an address a command uses the Unix socket of the agent on this host if it may, and its
-//! port on the loopback otherwise. Changes go through the socket only.
+//! Without an address a command uses the Unix socket of the agent on this host if it has access,
+//! and its port on the loopback otherwise. Changes go through the socket only.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ const HEADING: &str = "Connection";
 const URL: &str = "PORTOLAN_URL";
 const SOCKET: &str = "PORTOLAN_SOCKET";
 
-/// Which agent to ask, and how to show its answer.
+/// The agent to connect to, and the output format.
 #[derive(Debug, Default, Args)]
 pub struct Target {
     /// URL of the agent, http:// or https:// [default: the Unix socket if it is there and you may use it, else http://127.0.0.1:10062] [env: PORTOLAN_URL]
@@ -66,7 +66,7 @@ impl Target {
         Ok(self.fetch(named, Path::new(DEFAULT_SOCKET), path)?)
     }
 
-    /// Asks for a change; the JSON that says what was done.
+    /// Requests a change; returns the JSON of the result.
     pub(super) fn change(
         &self,
         method: Method,
@@ -78,7 +78,7 @@ impl Target {
             Named::Socket(socket) => socket,
             Named::Nothing => DEFAULT_SOCKET.into(),
             Named::Url(url) => match std::env::var_os(SOCKET) {
-                // Both variables may be set for good: one for reading, one for changes.
+                // Both variables may be set permanently: one for reading, one for changes.
                 Some(socket) if self.url.is_none() => socket.into(),
                 _ => bail!(
                     "{url}: an agent takes changes only through its Unix socket; run this on the agent's host without --url and PORTOLAN_URL"

@@ -1,4 +1,4 @@
-//! Showing something again and again.
+//! Refreshing output.
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use super::print;
 /// Back to the first line, and nothing behind it.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// Prints what `look` returns, until it fails or the reader has gone. A terminal is cleared each
-/// time; a pipe gets one answer after the other.
+/// Prints the result of `look` repeatedly, until it fails or the reader closes the pipe. A terminal
+/// is cleared each time; a pipe gets one result after the other.
 pub(super) fn every(
     pause: Duration,
     look: impl Fn() -> anyhow::Result<String>,
@@ -26,7 +26,7 @@ pub(super) fn every(
     }
 }
 
-/// Whether nobody reads our standard output any more (man 2 poll, POLLERR on a pipe).
+/// Whether the reader of our standard output has closed the pipe (man 2 poll, POLLERR).
 fn reader_is_gone() -> bool {
     let output = io::stdout();
     let mut output = [PollFd::new(&output, PollFlags::empty())];

@@ -1,4 +1,4 @@
-//! `--window` and names of services, as the API wants them.
+//! `--window` and service names in the form of the API.
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Who we are, and whom we trust.
+//! Credentials of the client, and the authorities it trusts.
 
 use std::fs;
 use std::path::PathBuf;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Why there is no answer. Each message is one sentence that says what happened and what to do.
+/// Why a request failed. Each message is one sentence with the fault and its fix.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The URL cannot be one of an agent.
@@ -12,7 +12,7 @@ pub enum Error {
     Url {
         /// As it was given.
         url: String,
-        /// What is wrong and what would be right.
+        /// What is wrong and what is expected.
         why: String,
     },
     /// A file that was named cannot be used.
@@ -39,10 +39,10 @@ pub enum Error {
     Unreachable {
         /// The URL or socket.
         at: String,
-        /// What the system says.
+        /// The system's error.
         why: io::Error,
     },
-    /// Nobody listens on the socket.
+    /// No process listens on the socket.
     #[error(
         "no agent listens on {}: start it with `portolan agent`, or name its socket with --socket",
         path.display()
@@ -60,7 +60,7 @@ pub enum Error {
         /// The socket.
         path: PathBuf,
     },
-    /// No answer in time.
+    /// Timeout.
     #[error(
         "{at} does not answer within {seconds} s: is it overloaded, or does a firewall drop the packets?"
     )]
@@ -87,10 +87,10 @@ pub enum Error {
     Certificate {
         /// The URL.
         at: String,
-        /// Why not, and what to do.
+        /// The reason and the fix.
         problem: CertificateProblem,
     },
-    /// The server wants a client certificate.
+    /// The server requires a client certificate.
     #[error("{at} wants a client certificate: give one with --cert and --key")]
     CertificateNeeded {
         /// The URL.
@@ -109,10 +109,10 @@ pub enum Error {
     Tls {
         /// The URL.
         at: String,
-        /// What rustls says.
+        /// The error of rustls.
         why: String,
     },
-    /// `http://` was asked of a server that speaks TLS.
+    /// `http://` was used for a server with TLS.
     #[error(
         "{at} speaks TLS: use https:// in --url, and --ca-file unless its certificate is publicly trusted"
     )]
@@ -120,21 +120,21 @@ pub enum Error {
         /// The URL.
         at: String,
     },
-    /// `https://` was asked of a server that does not speak TLS.
+    /// `https://` was used for a server without TLS.
     #[error("{at} does not speak TLS: use http:// in --url")]
     IsNotTls {
         /// The URL.
         at: String,
     },
-    /// It is not an HTTP server.
+    /// Not an HTTP server.
     #[error("{at} is not an HTTP server ({why}): check the address")]
     NotHttp {
         /// The URL or socket.
         at: String,
-        /// What is odd about its answer.
+        /// The unexpected part of its response.
         why: String,
     },
-    /// It is another HTTP server.
+    /// Another HTTP server.
     #[error(
         "{at} is not a Portolan agent (it answered with status {status}, but not in its JSON): check the address"
     )]
@@ -144,18 +144,18 @@ pub enum Error {
         /// The HTTP status.
         status: u16,
     },
-    /// The agent refuses; these are its words.
+    /// The agent refused; the message is the agent's.
     #[error("{said}")]
     Refused {
-        /// What it says.
+        /// The agent's message.
         said: String,
     },
-    /// An answer that this version does not understand.
+    /// A response that this version cannot parse.
     #[error(
         "cannot read the agent's answer ({why}): is the agent of another version than this command?"
     )]
     Version {
-        /// What is odd about it.
+        /// The unexpected part.
         why: String,
     },
 }
@@ -163,11 +163,11 @@ pub enum Error {
 /// Why a certificate cannot be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateProblem {
-    /// No known authority has issued it.
+    /// Not issued by a trusted authority.
     UnknownIssuer,
-    /// It is for other hosts: these.
+    /// Issued for other hosts: these.
     OtherName(Vec<String>),
-    /// It is no longer valid, or not yet.
+    /// Expired, or not valid yet.
     Expired,
     /// Another reason.
     Other(String),

@@ -1,4 +1,4 @@
-//! One request and its answer over any transport.
+//! One request and its response over any transport.
 
 use std::future::Future;
 use std::io;
@@ -24,10 +24,10 @@ use crate::url::Url;
 /// For each address of a host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// For everything; the agent itself gives up after ten seconds.
+/// Timeout of the whole exchange; the agent's own is ten seconds.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// More than any agent has to say; a wrong address may be an endless stream.
+/// Larger than any response of an agent; a wrong address may send an endless stream.
 const MOST_BYTES: usize = 256 << 20;
 
 /// A request on its way.
@@ -41,11 +41,11 @@ enum Route<'a> {
     Socket(&'a Path),
 }
 
-/// What a server has answered.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    /// It says so itself.
+    /// Its `Content-Type`.
     pub(crate) is_json: bool,
     pub(crate) body: Vec<u8>,
 }
@@ -61,7 +61,7 @@ impl<'a> Exchange<'a> {
         Self { route: Route::Socket(path), authorization: None }
     }
 
-    /// Sends the request and waits for the whole answer.
+    /// Sends the request and reads the complete response.
     pub(crate) fn run(self, method: Method, path: &str, body: String) -> Result<Answer, Error> {
         let at = self.at();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -74,7 +74,7 @@ impl<'a> Exchange<'a> {
                 .await
                 .unwrap_or_else(|_| Err(Error::Timeout { at, seconds: TIMEOUT.as_secs() }))
         });
-        // A look-up of a name may still hang in the C library.
+        // A name lookup may still be blocked in the C library.
         runtime.shutdown_background();
         result
     }
@@ -145,7 +145,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// What a failure after the connection was made means.
+    /// The meaning of a failure after the connection was established.
     fn failed(&self, failure: &Failure) -> Error {
         let at = self.at();
         match failure {
@@ -172,7 +172,7 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// Why there is no whole answer.
+/// Why the response is incomplete.
 enum Failure {
     Http(hyper::Error),
     TooLong,
@@ -210,7 +210,7 @@ async fn handshake(url: &Url, tls: &Tls, stream: TcpStream) -> Result<TlsStream<
     TlsConnector::from(config).connect(host, stream).await.map_err(|error| {
         match tls.explain(url, &error) {
             Some(explained) => explained,
-            // Whatever it is, it hangs up on a TLS client.
+            // Whatever this server is, it closes the connection to a TLS client.
             None if error.kind() == io::ErrorKind::UnexpectedEof => Error::IsNotTls { at: at() },
             None => Error::Unreachable { at: at(), why: error },
         }
@@ -263,8 +263,8 @@ async fn driven<T>(
         biased;
         answer = &mut asking => answer,
         ended = connection => {
-            // What is in the answer's buffers can still be read. If the connection failed, its own
-            // error says why; the request only learns that it was dropped.
+            // Data in the response's buffers can still be read. If the connection failed, its own
+            // error has the reason; the request only sees that it was dropped.
             match (asking.await, ended) {
                 (Err(Failure::Http(_)), Err(error)) => Err(Failure::Http(error)),
                 (answer, _) => answer,

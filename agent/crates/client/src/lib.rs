@@ -1,8 +1,7 @@
-//! The one HTTP client of Portolan's commands: plain HTTP, HTTPS and the agent's Unix socket.
+//! The HTTP client of Portolan's commands: HTTP, HTTPS and the agent's Unix socket.
 //!
-//! A command makes one request and ends, so calls block: [`Client::get`] and [`Client::change`] run
-//! a small runtime of their own. Every failure is an [`Error`] that says what happened and what to
-//! do about it.
+//! A command makes one request and exits, so calls block: [`Client::get`] and [`Client::change`]
+//! run a small runtime of their own. Every failure is an [`Error`] with the fault and its fix.
 
 #![forbid(unsafe_code)]
 
@@ -24,10 +23,10 @@ use self::exchange::{Answer, Exchange};
 use self::tls::Tls;
 use self::url::Url;
 
-/// Where an agent listens unless it is configured otherwise.
+/// The default address of an agent.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:10062";
 
-/// Where an agent on this host has its Unix socket unless it is configured otherwise.
+/// The default path of the control socket of an agent on this host.
 pub const DEFAULT_SOCKET: &str = "/run/portolan/control.sock";
 
 /// A client of one agent.
@@ -36,7 +35,7 @@ pub struct Client {
     target: Target,
 }
 
-/// An answer of [`Client::get`] or [`Client::change`] as a value.
+/// A response of [`Client::get`] or [`Client::change`] as a value.
 pub fn read<T: DeserializeOwned>(body: &str) -> Result<T, Error> {
     serde_json::from_str(body).map_err(|error| Error::Version { why: error.to_string() })
 }
@@ -58,8 +57,8 @@ enum Target {
 // === impl Client ===
 
 impl Client {
-    /// A client of the agent at `url`: `http://HOST:PORT`, `https://HOST:PORT`, a path before the
-    /// agent's own if it is behind a proxy. Reads the files that `credentials` name.
+    /// A client of the agent at `url`: `http://HOST:PORT` or `https://HOST:PORT`, with a path if
+    /// the agent is behind a proxy. Reads the files that `credentials` name.
     pub fn for_url(url: &str, credentials: &Credentials) -> Result<Self, Error> {
         let url = Url::parse(url)?;
         let tls = Arc::new(Tls::new(&url, credentials)?);
@@ -77,7 +76,7 @@ impl Client {
         self.exchange(Method::GET, path, String::new())
     }
 
-    /// Sends a JSON `body`, for an agent that is asked to change something.
+    /// Sends a JSON `body`, to change something.
     pub fn change(&self, method: Method, path: &str, body: String) -> Result<String, Error> {
         self.exchange(method, path, body)
     }
@@ -100,7 +99,7 @@ impl Client {
         self.checked(exchange.run(method, path, body)?)
     }
 
-    /// The body of an answer, if it is what was asked for and from an agent.
+    /// The body of a response, if it is the expected one and from an agent.
     fn checked(&self, answer: Answer) -> Result<String, Error> {
         let Answer { status, is_json, body } = answer;
         if status == StatusCode::UNAUTHORIZED {

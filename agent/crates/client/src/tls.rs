@@ -1,4 +1,4 @@
-//! TLS as a client: whom to trust, and what a failure means.
+//! TLS as a client: trust, and the meaning of failures.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,16 +19,16 @@ use webpki::Error as WebPkiError;
 use crate::url::Url;
 use crate::{CertificateProblem, Credentials, Error};
 
-/// How to speak TLS with one agent.
+/// TLS configuration for one agent.
 #[derive(Debug)]
 pub(crate) struct Tls {
-    /// `None` if there is nobody to trust: the system has no certificates and none were named. Only
-    /// plain HTTP works then.
+    /// `None` without any trusted authority: the system has no certificates and none were given.
+    /// Only plain HTTP works then.
     pub(crate) config: Option<Arc<ClientConfig>>,
     has_certificate: bool,
 }
 
-/// Trusts what the authorities have issued, and the very certificates that were named.
+/// Trusts certificates issued by the authorities, and exactly the given ones.
 #[derive(Debug)]
 struct Verifier {
     authorities: Arc<WebPkiServerVerifier>,
@@ -80,7 +80,7 @@ impl Tls {
         Ok(Self { config: Some(Arc::new(config)), has_certificate: cert.is_some() })
     }
 
-    /// What a failed handshake, read or write means, if TLS is its reason.
+    /// The meaning of a failed handshake, read or write, if TLS is its cause.
     pub(crate) fn explain(&self, url: &Url, error: &io::Error) -> Option<Error> {
         let cause = error.get_ref()?.downcast_ref::<TlsError>()?;
         let at = url.to_string();
@@ -123,14 +123,13 @@ impl From<&CertificateError> for CertificateProblem {
     }
 }
 
-/// A name of a certificate as people write it; rustls says `DnsName("localhost")`.
+/// A name in a certificate in its usual form; rustls writes `DnsName("localhost")`.
 fn bare(name: &str) -> String {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.unwrap_or(name).trim_matches('"').to_owned()
 }
 
-/// Whether a server has shown a certificate that is marked as one of an authority, as
-/// `openssl req -x509` marks what it makes.
+/// Whether a server presented a certificate with the CA flag, as `openssl req -x509` creates.
 fn is_authority(error: &CertificateError) -> bool {
     let CertificateError::Other(other) = error else { return false };
     matches!(other.0.downcast_ref::<WebPkiError>(), Some(WebPkiError::CaUsedAsEndEntity))
@@ -150,9 +149,8 @@ fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
 // === impl Verifier ===
 
 impl Verifier {
-    /// Whether a certificate that no authority vouches for is nevertheless to be trusted: it is one
-    /// that was named, and for this host. webpki looks at dates before it looks at issuers, so an
-    /// expired one does not get here.
+    /// Whether to trust a certificate that no authority has issued: it is one of the given ones,
+    /// and for this host. webpki checks dates before issuers, so an expired one does not get here.
     fn is_named(
         &self,
         certificate: &CertificateDer<'_>,

@@ -16,7 +16,7 @@ pub(crate) struct Url {
     /// Without the brackets of an IPv6 address.
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// What comes before the agent's own paths, without a slash at the end.
+    /// The path before the agent's own paths, without a slash at the end.
     pub(crate) prefix: String,
 }
 
@@ -40,10 +40,10 @@ impl Url {
         };
         let authority = uri.authority().ok_or_else(invalid)?;
         if authority.as_str().contains('@') {
-            return Err(wrong("give user and password with --user and --password-file"));
+            return Err(wrong("set user and password with --user and --password-file"));
         }
         if uri.query().is_some() {
-            return Err(wrong("leave out what follows the question mark"));
+            return Err(wrong("remove the query"));
         }
         let host = authority.host();
         // "host:" and "host:70000" have no port that http would read.
@@ -75,7 +75,7 @@ impl fmt::Display for Url {
     }
 }
 
-/// A URL for a message: it may be in a log by tomorrow.
+/// A URL for messages, without secrets, because it may be logged.
 fn without_password(text: &str) -> String {
     match text.rsplit_once('@') {
         Some((before, host)) => {
@@ -121,11 +121,8 @@ mod tests {
         check("host:0", "invalid URL \"host:0\": the port must be a number from 1 to 65535");
         check(
             "https://ann:sesame@host",
-            "invalid URL \"https://(hidden)@host\": give user and password with --user and --password-file",
+            "invalid URL \"https://(hidden)@host\": set user and password with --user and --password-file",
         );
-        check(
-            "http://host/?a=b",
-            "invalid URL \"http://host/?a=b\": leave out what follows the question mark",
-        );
+        check("http://host/?a=b", "invalid URL \"http://host/?a=b\": remove the query");
     }
 }

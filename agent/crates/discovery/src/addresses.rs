@@ -1,4 +1,4 @@
-//! What an address says by itself.
+//! What an address alone says.
 
 use std::net::IpAddr;
 
@@ -25,7 +25,7 @@ pub(super) fn by_address(address: Address) -> Service {
     Service::new(&address::to_ip(address).to_string(), Source::Address)
 }
 
-/// Keeps apart what cannot be the same connection: loopback or not, IPv4 or IPv6.
+/// Separates connections that cannot be the same: loopback or not, IPv4 or IPv6.
 pub(super) fn path(address: Address) -> (bool, bool) {
     let ip = address::to_ip(address);
     (ip.is_loopback(), ip.is_ipv4())

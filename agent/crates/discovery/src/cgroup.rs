@@ -1,6 +1,6 @@
-//! Cgroups: from the id that the kernel reports to what the cgroup's path says.
+//! Cgroups: from the id that the kernel reports to the cgroup's path.
 //!
-//! The path is found through the owner's process while it lives, else by walking the cgroup tree.
+//! The path is found through the owner's process while it runs, else by walking the cgroup tree.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub struct Cgroups {
     hierarchy: Option<Hierarchy>,
     probes: Probes,
     infos: HashMap<u64, Arc<CgroupInfo>>,
-    /// Cgroups whose process is being looked at.
+    /// Cgroups with a pending lookup of their process.
     asked: HashMap<u64, Pending<Option<String>>>,
     walking: Option<Pending<Vec<(u64, CgroupInfo)>>>,
     next_walk_us: u64,
@@ -33,19 +33,19 @@ pub struct Cgroups {
 /// The result of a lookup of an owner's cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// It is in this cgroup.
+    /// The process is in this cgroup.
     Found(Arc<CgroupInfo>),
     /// There is none, now or later.
     NotFound,
-    /// A probe is looking: there is an answer within seconds.
+    /// A probe is pending: there is an answer within seconds.
     Running,
     /// Not found yet; a later lookup may find it.
     Pending,
 }
 
 impl Cgroups {
-    /// Looks for the cgroup v2 hierarchy; without one nothing is found. `probes` look at
-    /// processes and walk the tree.
+    /// Finds the cgroup v2 hierarchy; without one no cgroup is found. `probes` read processes and
+    /// walk the tree.
     pub fn new(probes: Probes) -> Self {
         Self::with_hierarchy(Hierarchy::find().ok().flatten(), probes)
     }
@@ -95,8 +95,8 @@ impl Cgroups {
         }
     }
 
-    /// Asks the process of the row, if it still lives in that cgroup: it may have moved, and its
-    /// number may be somebody else's by now.
+    /// Reads the cgroup of the row's process. It may have moved, or its pid may belong to another
+    /// process by now.
     fn ask_process(&mut self, tgid: u32, id: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
         if tgid == 0 || self.infos.len() + self.asked.len() >= MAX_CGROUPS {
@@ -110,8 +110,8 @@ impl Cgroups {
         self.asked.insert(id, self.probes.ask(Kind::Cgroup, look));
     }
 
-    /// Reads the whole tree again and forgets cgroups that are gone; at most once per pause, which
-    /// grows while walks are frequent.
+    /// Reads the whole tree and forgets removed cgroups; at most once per pause, which grows while
+    /// walks are frequent.
     fn walk(&mut self, now_us: u64) {
         let Some(hierarchy) = &self.hierarchy else { return };
         if now_us < self.next_walk_us || self.walking.is_some() {
@@ -132,7 +132,7 @@ impl Cgroups {
         }));
     }
 
-    /// Takes in what a walk has found, if it has ended.
+    /// Takes the result of a walk that has ended.
     fn take_walk(&mut self) {
         let Some(answer) = self.walking.as_ref().and_then(Pending::take) else { return };
         self.walking = None;

@@ -18,7 +18,7 @@ const PREFIXES: [&str; 8] = [
     "buildkit-",
 ];
 
-/// What is known of a cgroup from its path.
+/// What the path says about a cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupInfo {
     /// The path.

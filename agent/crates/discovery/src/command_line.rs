@@ -12,7 +12,7 @@ use super::shell;
 const PACKAGE_VALUE: &str = "--prefix -C --dir --cwd --workspace -w --filter -F --loglevel";
 /// The same without one.
 const PACKAGE_BARE: &str = "--silent -s --quiet -q --if-present --workspaces -r --recursive";
-/// What people ask these tools for.
+/// Sub-commands that run a task.
 const PACKAGE_VERBS: [&str; 9] =
     ["run", "run-script", "exec", "x", "dlx", "start", "test", "serve", "dev"];
 /// Flags of Python's application servers that take no value.
@@ -56,7 +56,7 @@ impl Language {
         })
     }
 
-    /// What to call the interpreter itself, whose file is called `base`.
+    /// The name of the interpreter itself, from the base name of its file.
     pub(super) fn name(self, base: &str) -> &str {
         match self {
             Self::PhpFpm => "php-fpm",
@@ -66,7 +66,7 @@ impl Language {
     }
 }
 
-/// What an interpreter of `language` runs with these arguments (its own name left out).
+/// What an interpreter of `language` runs with these arguments (without its own name).
 pub(super) fn program(language: Language, arguments: &[String]) -> Option<ProgramName> {
     match language {
         Language::Node => node(arguments),
@@ -84,8 +84,8 @@ pub(super) fn program(language: Language, arguments: &[String]) -> Option<Progra
     }
 }
 
-/// The same from a title: arguments that were joined by spaces and split again. Only what stands
-/// before every value can be told from one.
+/// The same from a title: arguments that were joined by spaces and split again. Only what precedes
+/// every value can be distinguished from a value.
 pub(super) fn program_in_title(language: Language, words: &[String]) -> Option<ProgramName> {
     let flags = match language {
         Language::Node => &NODE,
@@ -123,7 +123,7 @@ fn package_tool(tool: &str, arguments: &[String]) -> Option<ProgramName> {
     script.and_then(|script| ProgramName::task(tool, script)).or_else(|| ProgramName::of(tool))
 }
 
-/// The next argument of a package tool that is no flag and no flag's value.
+/// The next argument of a package tool that is neither a flag nor a flag's value.
 fn package_word<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let mut is_doubtful = false;
     while let Some(word) = words.next() {
@@ -295,7 +295,7 @@ fn dotnet(arguments: &[String]) -> Option<ProgramName> {
     }
 }
 
-/// An Erlang node has a name: `-sname rabbit@host`. It is that of the application.
+/// `-sname rabbit@host` is the name of an Erlang node, and so of the application.
 fn erlang(arguments: &[String]) -> Option<ProgramName> {
     let at = arguments.iter().position(|argument| argument == "-sname" || argument == "-name")?;
     ProgramName::of(arguments.get(at + 1)?.split('@').next()?)

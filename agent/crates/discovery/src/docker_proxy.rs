@@ -1,5 +1,5 @@
-//! Docker's proxy: the process that has a published port, and to which container it forwards.
-//! With `--userland-proxy=false`, and from Docker 28 on for the bind itself, it is the daemon.
+//! Docker's proxy: the process that holds a published port, and the container it forwards to. With
+//! `--userland-proxy=false`, and from Docker 28 on for the bind itself, it is the daemon.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ pub const COMMAND: &str = "docker-proxy";
 /// The daemon's.
 const DAEMON: &str = "dockerd";
 
-/// Whether a program of this name may take a port for a container.
+/// Whether a program of this name may bind a port for a container.
 pub fn takes_ports(command: &str) -> bool {
     command == COMMAND || command == DAEMON
 }

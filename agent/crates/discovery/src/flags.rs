@@ -1,15 +1,15 @@
 //! Interpreters' flags: what to skip on the way to the script.
 //!
-//! Each language states which of its flags take a value, because what follows `-r` is no script,
-//! and which take none. Of a flag that is in neither list nothing is known: what follows it may
-//! be a password, so it is taken for a script only if it ends as source files do.
+//! Each language lists the flags that take a value, because what follows `-r` is not the script,
+//! and those that take none. The argument after a flag in neither list may be a password, so it is
+//! taken for a script only if it ends like a source file.
 
 /// Flags of an interpreter. Words are whole flags; letters may be bundled (`-um mod`), and their
 /// value may follow at once or as the next argument.
 pub(super) struct Flags {
     /// Whole flags with a value, separated by spaces.
     value: &'static str,
-    /// Whole flags whose value is what runs.
+    /// Whole flags whose value is the program to run.
     runs: &'static str,
     /// Whole flags that are followed by code.
     code: &'static str,
@@ -36,7 +36,7 @@ const SOURCES: &str = "js mjs cjs jsx ts mts cts tsx py pyc pyz rb ru pl psgi ph
 pub(super) enum Target<'a> {
     /// A script, or a sub-command, and what follows it.
     Script(&'a str, &'a [String]),
-    /// The value of a flag that names what runs, and what follows it.
+    /// The value of a flag that names the program, and what follows it.
     Named(&'a str, &'a [String]),
     /// Code, standard input, nothing.
     Nameless,
@@ -160,7 +160,7 @@ pub(super) const DOTNET: Flags = Flags {
     letters: None,
 };
 
-/// npx: the package to take a program from is no program.
+/// npx: `--package` is not the program.
 pub(super) const NPX: Flags = Flags {
     value: "-p --package -w --workspace --prefix",
     runs: "",
@@ -169,7 +169,7 @@ pub(super) const NPX: Flags = Flags {
     letters: None,
 };
 
-/// What runs a script in the place of `node`: ts-node, tsx, nodemon.
+/// What runs a script instead of `node`: ts-node, tsx, nodemon.
 pub(super) const LOADER: Flags = Flags {
     value: "-r --require -P --project -C --compiler -O --compiler-options --import --loader \
         --tsconfig --cwd -w --watch -i --ignore -e --ext -x --exec -d --delay --env-file \
@@ -189,8 +189,8 @@ impl Flags {
         self.walk(arguments, false)
     }
 
-    /// The same in a title: arguments that were joined by spaces and split again. A value may
-    /// have had spaces, so behind the first one nothing is certain any more.
+    /// The same in a title: arguments that were joined by spaces and split again. A value may have
+    /// contained spaces, so everything after the first value is uncertain.
     pub(super) fn target_in_title<'a>(&self, words: &'a [String]) -> Target<'a> {
         self.walk(words, true)
     }
@@ -267,7 +267,7 @@ fn script<'a>(argument: &'a str, rest: &'a [String], is_doubtful: bool) -> Targe
     Target::Script(argument, rest)
 }
 
-/// Whether a path ends as source files do, or what is made of them.
+/// Whether a path ends like a source file, or a file compiled from one.
 pub(super) fn is_source(path: &str) -> bool {
     path.rsplit_once('.').is_some_and(|(_, end)| listed(SOURCES, end))
 }
@@ -285,17 +285,17 @@ fn bare<'a>(flags: &str, flag: &str) -> Value<'a> {
     }
 }
 
-/// What a flag says of what follows it.
+/// What a flag says about the next argument.
 enum Value<'a> {
     None,
     /// Its value is here.
     Attached,
-    /// The flag is not known: the next argument may be its value.
+    /// Unknown flag: the next argument may be its value.
     Perhaps,
     /// The next argument is its value.
     Skip,
     Code,
-    /// What runs: here, or in the next argument.
+    /// The program: in this argument, or the next.
     Runs(Option<&'a str>),
 }
 

@@ -1,10 +1,10 @@
-//! The result of a lookup of the other end of an edge.
+//! The result of a lookup of the remote end of an edge.
 
 use super::inventory::Workload;
 use super::rules::Rules;
 use model::service::{Entity, Service, Source};
 
-/// The other end of an edge.
+/// The remote end of an edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Its name.

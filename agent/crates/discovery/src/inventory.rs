@@ -23,7 +23,7 @@ pub struct Workload {
     pub service: Service,
     /// Its identity, whatever its name is.
     pub entity: Entity,
-    /// The name of the pod or container itself; empty if not known.
+    /// The name of the pod or container itself; empty if unknown.
     pub instance: Arc<str>,
     /// Those of its labels that rules of the configuration match.
     pub labels: Arc<[(String, String)]>,
@@ -38,7 +38,7 @@ pub struct Frontend {
     pub backends: Vec<Address>,
 }
 
-/// Everything that one source knows now.
+/// Everything that one source knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     containers: HashMap<Box<str>, Workload>,

@@ -1,15 +1,15 @@
-//! Names: which service owns a socket, and which service is at the other end.
+//! Names: which service owns a socket, and which service is at the remote end.
 //!
 //! [`Names::owner`] tries these in order; the first that has a name wins:
 //!
 //! 1. [`rules`]: the operator's rules;
-//! 2. the [`inventory`] of each slow source, for the container or pod of the owner's cgroup:
+//! 2. the [`inventory`] of each name source, for the container or pod of the owner's cgroup:
 //!    Kubernetes, Docker, Podman, the CRI ([`sources`]);
 //! 3. the id of that container ([`cgroup_info`]);
 //! 4. the systemd unit of the cgroup;
 //! 5. [`process::Processes`]: the program, from its command name and arguments.
 //!
-//! [`Names::remote`] finds the other end in tables made from the last collection and in the
+//! [`Names::remote`] finds the remote end in tables made from the last collection and in the
 //! inventories of the sources ([`remote`]).
 //!
 //! A name may arrive late. Until then the next source's name is used, and the lookup is repeated
@@ -66,12 +66,12 @@ use rules::Rules;
 const MAX_OWNERS: usize = 65_536;
 /// How long to wait before the first retry; doubles with each.
 const FIRST_RETRY_US: u64 = 500_000;
-/// After this many retries an answer stays as it is.
+/// After this many retries an answer is final.
 const RETRIES: u32 = 8;
 /// The name of owners that no source can name.
 const UNKNOWN: &str = "unknown";
 
-/// An owner, with what rules look at.
+/// An owner, with the inputs of rules.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<'a> {
     /// The kernel's row.
@@ -92,7 +92,7 @@ pub struct Names {
     cgroups: Cgroups,
     processes: Processes,
     inventories: Vec<Arc<Inventory>>,
-    /// Counts changes of the inventories; an answer remembers the version that it comes from.
+    /// Incremented when an inventory changes; an answer records the version that it comes from.
     inventory_version: u64,
     /// Whether a source may still list new containers.
     containers_pending: bool,
@@ -107,9 +107,9 @@ struct Named {
     service: Service,
     inventory_version: u64,
     stable: bool,
-    /// A probe was looking when the name was found: it gives way to what the probe finds.
+    /// A probe was pending when the name was found; its result replaces the name.
     is_interim: bool,
-    /// When to look again, and how many retries there were; `None` once the answer is final.
+    /// When to retry, and how many retries there were; `None` once the answer is final.
     retry: Option<(u64, u32)>,
 }
 
@@ -120,7 +120,7 @@ struct Answer {
     is_final: bool,
     /// No better one is expected in the next seconds.
     stable: bool,
-    /// A probe is looking: there may be a better one at the next drain.
+    /// A probe is pending: a better answer may arrive in the next collection.
     running: bool,
 }
 
@@ -132,7 +132,7 @@ impl Default for Names {
 
 impl Names {
     /// With the operator's rules; at most `addresses` peers are named by their address. `probes`
-    /// look at processes and cgroups.
+    /// read processes and cgroups.
     pub fn new(rules: Rules, units: bool, addresses: usize, probes: &Probes) -> Self {
         Self::with_cgroups(rules, units, addresses, Cgroups::new(probes.clone()), probes.clone())
     }
@@ -160,8 +160,8 @@ impl Names {
         }
     }
 
-    /// What the slow sources know now, the surest first; `expecting` is whether some of them may
-    /// yet tell of containers.
+    /// The inventories, most reliable first; `expecting` is whether a source may still list new
+    /// containers.
     pub fn set_inventories(&mut self, inventories: Vec<Arc<Inventory>>, containers_pending: bool) {
         self.containers_pending = containers_pending;
         let same = self.inventories.len() == inventories.len()
@@ -199,11 +199,11 @@ impl Names {
         let former = known.filter(|known| !known.is_interim).map(|known| known.service.clone());
         let Answer { service: found, is_final, stable, running } =
             self.ask(slot, row, None, now_us);
-        let former = former.filter(|former| is_no_worse(former, &found));
+        let former = former.filter(|former| is_at_least_as_good(former, &found));
         let is_interim = running && former.is_none();
         let service = former.unwrap_or(found);
         if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&slot) {
-            // What is being looked at has an answer or is given up within seconds.
+            // A pending probe is answered or abandoned within seconds.
             let wait = if running { 0 } else { FIRST_RETRY_US << retries.min(RETRIES) };
             let retries = if running { retries.saturating_sub(1) } else { retries };
             let retry = (!is_final && retries < RETRIES).then_some((now_us + wait, retries));
@@ -220,15 +220,15 @@ impl Names {
         (service, stable)
     }
 
-    /// The service of a process without a row in the kernel's table, of which this was seen. None
-    /// while a probe looks for its cgroup.
+    /// The service of a process without a row in the kernel's table. `None` while a probe reads its
+    /// cgroup.
     pub fn owner_without_row(
         &mut self,
         row: &OwnerRow,
         seen: &processes::Seen,
         now_us: u64,
     ) -> Option<Service> {
-        // The number of the overflow row belongs to no owner: no ports are known.
+        // The overflow row belongs to no owner: its ports are unknown.
         let process = Some(Process::Seen(seen.clone()));
         let Answer { service, running, .. } = self.ask(OWNER_OVERFLOW, row, process, now_us);
         (!running).then_some(service)
@@ -275,14 +275,13 @@ impl Names {
         self.remotes.set_addresses(addresses);
     }
 
-    /// Whether there are namespaces of which the addresses are not known yet, and that may be
-    /// containers'.
+    /// Whether the addresses of some namespaces are unknown and may be containers' addresses.
     pub fn set_unknown_namespaces(&mut self, unknown_namespaces: bool) {
         self.remotes.set_unknown_namespaces(unknown_namespaces);
     }
 
-    /// DNS responses to programs of this host since the last call, and how many responses
-    /// could not be read.
+    /// DNS responses to programs of this host since the last call, and the number of unreadable
+    /// ones.
     pub fn learn_dns_answers(&mut self, answers: &[dns::Answer], malformed: u64, now_us: u64) {
         self.remotes.resolved.learn(answers, malformed, now_us);
     }
@@ -292,15 +291,16 @@ impl Names {
         self.remotes.resolved.view()
     }
 
-    /// Who connects where, from the edges of role client. Call after [`Self::set_addresses`].
+    /// Which client connects where, from the edges of role client. Call after
+    /// [`Self::set_addresses`].
     pub fn set_clients(&mut self, clients: &[Client]) {
         self.remotes.set_clients(clients, &self.inventories);
     }
 
-    /// The service at the other end of an edge whose owner is in network namespace `netns`.
+    /// The service at the remote end of an edge whose owner is in network namespace `netns`.
     ///
-    /// It comes from the current tables: when a listener is gone, its name is gone too. Rows that
-    /// live longer should keep the most reliable name that they ever had.
+    /// Looked up in the current tables: when a listener is gone, its name is gone too. Long-lived
+    /// rows should keep the most reliable name that they ever had.
     pub fn remote(&mut self, netns: u32, key: &EdgeKey) -> Found {
         self.remotes.resolve(netns, key, &self.rules, &self.inventories)
     }
@@ -342,7 +342,7 @@ impl Names {
         ready.map(|(address, port)| SocketAddr::new(address::to_ip(address), port))
     }
 
-    /// Whether this address and port is virtual: backends answer for it.
+    /// Whether this address and port is virtual: connections to it are answered by backends.
     pub fn is_front(&self, address: Address, port: u16) -> bool {
         self.inventories.iter().any(|inventory| {
             inventory.frontend(address, port).is_some()
@@ -366,8 +366,8 @@ impl Names {
         self.remotes.dropped()
     }
 
-    /// Looks a name up in all sources. `process` is what was seen of the process, if a probe has
-    /// looked at it already.
+    /// Looks a name up in all sources. `process` is the result of a probe of the process, if there
+    /// is one.
     fn ask(
         &mut self,
         slot: u32,
@@ -400,7 +400,7 @@ impl Names {
         if let Some(service) = self.rules.owner(&owner, workload) {
             return certain(service);
         }
-        // With the executable a rule may apply.
+        // Rules may match the executable.
         let is_running = |process: &Option<Process>| {
             cgroup == Lookup::Running || matches!(process, Some(Process::Pending))
         };
@@ -434,9 +434,9 @@ impl Names {
     }
 }
 
-/// Whether a former name stays although this one was found. The process may have exited
-/// meanwhile, and less is known of it then. A runtime's name for its container replaces the former.
-fn is_no_worse(former: &Service, found: &Service) -> bool {
+/// Whether a former name stays although this one was found: once the process has exited, less is
+/// known about it. A runtime's name for its container replaces the former.
+fn is_at_least_as_good(former: &Service, found: &Service) -> bool {
     former.source < found.source
         || (former.source == found.source && found.source >= Source::Container)
 }

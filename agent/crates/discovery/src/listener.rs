@@ -1,4 +1,4 @@
-//! A listening socket of this host, and whether it is the one that a connection finds.
+//! A listening socket of this host, and whether a connection reaches it.
 
 use agent_common::address::{self, Address};
 use agent_common::listener::ListenerRecord;

@@ -1,13 +1,13 @@
-//! Programs: a name from the command name and the arguments, as people would say it.
+//! Programs: a name from the command name and the arguments, as an operator would say it.
 //!
-//! A server is called by its command name, without what process titles add to it, so that
-//! prefork workers are one service. What an interpreter runs is called by that (`server.js`, not
-//! `node`); see [`command_line`](super::command_line). Both come from the owner's row, so the
-//! name of a `curl` that ran for a millisecond outlives it.
+//! A server is named by its command name, without the additions of process titles, so that prefork
+//! workers are one service. What an interpreter runs gives the name (`server.js`, not `node`); see
+//! [`command_line`](super::command_line). Both come from the owner's row, so the name of a `curl`
+//! that ran for a millisecond is still known after it has exited.
 //!
-//! Arguments, titles and command names hold passwords too. Whatever is found goes through
-//! [`ProgramName`], and it is only looked for where a program, a script, a module or a class
-//! stands, never in a value.
+//! Arguments, titles and command names contain passwords too. Every name goes through
+//! [`ProgramName`], and is only looked for where a program, a script, a module or a class stands,
+//! never in a value.
 
 use agent_common::owner::{ARGV_BYTES, OwnerRow, is_interpreter};
 
@@ -21,19 +21,19 @@ use model::service::{Service, Source};
 const MAX_COMMAND_LINE: u64 = 64 * 1024;
 /// A command name of this length may have been cut (TASK_COMM_LEN - 1).
 const FULL_COMM: usize = 15;
-/// What a program is called that says nothing usable of itself.
+/// The name of a program without any usable name.
 const UNKNOWN: &str = "unknown";
 
 /// The name of a program.
 ///
 /// `comm` is the command name of the group leader, `argv` its arguments or the first 256 bytes of
-/// them, separated by NUL. Without arguments (a kernel thread, or a process that had gone) the
-/// command name is all there is.
+/// them, separated by NUL. Without arguments (a kernel thread, or a process that had exited) only
+/// the command name is used.
 pub fn process_name(comm: &str, argv: &[u8]) -> String {
     found(comm, argv).map_or_else(|| UNKNOWN.to_owned(), ProgramName::into_string)
 }
 
-/// The name of a program of which only the command name is known, or is to be shown.
+/// The name of a program from its command name alone.
 pub fn command_name(comm: &str) -> String {
     process_name(comm, b"")
 }
@@ -51,24 +51,24 @@ fn found(comm: &str, argv: &[u8]) -> Option<ProgramName> {
     found.or_else(alone).or_else(|| title::of_command(comm, comm.len() >= FULL_COMM))
 }
 
-/// Names an owner by the program it runs, as far as its row tells; nothing if no program was seen,
-/// or what was seen is no program's name.
+/// Names an owner by its program, from the row alone; `None` if the row has no program, or it has
+/// no valid name.
 pub fn name(row: &OwnerRow) -> Option<Service> {
     let (comm, argv) = seen(row);
     named(comm, argv)
 }
 
-/// As [`name`], with the whole command line of the process where that matters and while it lives.
-/// This reads /proc, and may wait for a program that maps its arguments from a file of its own.
+/// As [`name`], with the full command line of the process where that matters and while it runs.
+/// Reads /proc, and may block on a program that maps its arguments from a file of its own.
 pub(super) fn full_name(row: &OwnerRow) -> Option<Service> {
     let (comm, argv) = seen(row);
     let whole = is_worth_reading(row).then(|| whole_command_line(row, argv)).flatten();
     named(comm, whole.as_deref().unwrap_or(argv))
 }
 
-/// Whether [`full_name`] may know better than [`name`]. The row may have too little: class paths
-/// fill kilobytes and the main class comes after them; owners of sockets that existed before the
-/// agent have no arguments at all.
+/// Whether [`full_name`] may find a better name than [`name`]. The row may have too little: class
+/// paths fill kilobytes and the main class follows them; owners of pre-existing sockets have no
+/// arguments at all.
 pub(super) fn is_worth_reading(row: &OwnerRow) -> bool {
     let (comm, argv) = seen(row);
     let matters = is_interpreter(&row.key.comm) || comm.len() >= FULL_COMM;
@@ -89,8 +89,8 @@ fn named(comm: &[u8], argv: &[u8]) -> Option<Service> {
     Some(Service::new(name.as_str(), Source::Process))
 }
 
-/// The whole command line of the row's process while it lives and still is the same: a recycled
-/// pid belongs to another process.
+/// The full command line of the row's process while it runs and is still the same: a recycled pid
+/// belongs to another process.
 fn whole_command_line(row: &OwnerRow, argv: &[u8]) -> Option<Vec<u8>> {
     let process = procfs::Process::read(row.tgid).ok()?;
     let same = process.comm == row.key.comm
@@ -99,28 +99,28 @@ fn whole_command_line(row: &OwnerRow, argv: &[u8]) -> Option<Vec<u8>> {
     same.then(|| procfs::command_line(row.tgid, MAX_COMMAND_LINE).ok()).flatten()
 }
 
-/// What an interpreter runs; if that is unknown (code on the command line, a shell at a
-/// terminal), the interpreter. `language` is that of the command name.
+/// What an interpreter runs; if that is unknown (code on the command line, an interactive shell),
+/// the interpreter. `language` is that of the command name.
 fn interpreted(language: Language, program: &str, rest: &[String]) -> Option<ProgramName> {
     if is_title(program, rest) {
         return title::of_interpreter(program);
     }
     let base = basename(program).trim_start_matches('-');
     let Some(own) = Language::of(base) else {
-        // `exec -a`, or a title of one word, and what it has left of the arguments.
+        // `exec -a`, or a title of one word and the rest of the arguments.
         let script = command_line::program(language, rest).filter(ProgramName::is_source);
         return script.or_else(|| title::of_interpreter(program));
     };
     command_line::program(own, rest).or_else(|| ProgramName::of(own.name(base)))
 }
 
-/// Whether a program wrote over its arguments. What follows may be left of those.
+/// Whether a program overwrote its arguments. The rest may be remains of those.
 fn is_title(program: &str, rest: &[String]) -> bool {
     let is_path = !rest.is_empty() && Language::of(basename(program)).is_some();
     program.contains(char::is_whitespace) && !is_path
 }
 
-/// The name of a program that is what its command name says.
+/// The name of a program whose command name is reliable.
 fn native(comm: &str, program: &str, rest: &[String]) -> Option<ProgramName> {
     let is_title = is_title(program, rest);
     let whole = ProgramName::of(comm).filter(|_| !comm.contains('/'));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_identifier_is_no_name() {
+    fn only_an_identifier_is_a_name() {
         check("bad\u{1b}[31m", "", "unknown");
         assert_eq!(process_name("python3", b"python3\0/x/\xff\n.py"), "python3");
         assert_eq!(process_name(&"x".repeat(15), "x".repeat(300).as_bytes()).len(), 64);

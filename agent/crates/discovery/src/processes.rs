@@ -1,6 +1,6 @@
-//! What /proc says of the programs of owners, looked at by others and taken in when it is there.
+//! What /proc says about the programs of owners, read by probes.
 //!
-//! Each owner's process is looked at once, and only where its row does not tell enough.
+//! Each owner's process is read once, and only where its row is not sufficient.
 
 use agent_common::owner::{OWNER_OVERFLOW, OwnerRow};
 use hashbrown::HashMap;
@@ -9,21 +9,21 @@ use super::{MAX_OWNERS, process, rules};
 use linux::probes::{Kind, Pending, Probes};
 use model::service::Service;
 
-/// What was seen of a process.
+/// What /proc said about a process.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// The name of its program.
     pub name: Option<Service>,
-    /// Its executable, if rules look at those.
+    /// Its executable, if rules match executables.
     pub executable: Option<String>,
 }
 
-/// How much is known of a process.
+/// The state of a lookup.
 #[derive(Clone, Debug)]
 pub(super) enum Process {
     /// All that there is.
     Seen(Seen),
-    /// It is being looked at.
+    /// A probe is pending.
     Pending,
     /// Its row has to do.
     Unseen,
@@ -33,7 +33,7 @@ pub(super) enum Process {
 pub(super) struct Processes {
     probes: Probes,
     with_executables: bool,
-    /// By the owner's slot: since when it is that owner's, and what is known.
+    /// By the owner's slot: the `born_us` of the owner, and the state of its lookup.
     known: HashMap<u32, (u64, State)>,
 }
 
@@ -45,19 +45,19 @@ enum State {
 // === impl Processes ===
 
 impl Processes {
-    /// Nothing seen yet. `with_executables` is whether rules look at those.
+    /// No lookups yet. `with_executables` is whether rules match executables.
     pub(super) fn new(probes: Probes, with_executables: bool) -> Self {
         Self { probes, with_executables, known: HashMap::new() }
     }
 
-    /// What is known of the process of a row; has it looked at if that tells more than the row.
+    /// What is known about the process of a row; starts a probe if that can say more than the row.
     pub(super) fn look(&mut self, slot: u32, row: &OwnerRow) -> Process {
         let Self { probes, with_executables, known } = self;
         if !(*with_executables || process::is_worth_reading(row)) {
             return Process::Unseen;
         }
         let is_known = known.get(&slot).is_some_and(|(born_us, _)| *born_us == row.born_us);
-        // The overflow row's number is nobody's.
+        // The overflow row belongs to no owner.
         if slot == OWNER_OVERFLOW || (!is_known && known.len() >= MAX_OWNERS) {
             return Process::Unseen;
         }
@@ -84,7 +84,7 @@ impl Processes {
     }
 }
 
-/// Reads /proc, and may wait for a program that maps its arguments from a file of its own.
+/// Reads /proc, and may block on a program that maps its arguments from a file of its own.
 pub fn see(row: &OwnerRow, with_executable: bool) -> Seen {
     Seen {
         name: process::full_name(row),

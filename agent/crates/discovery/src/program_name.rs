@@ -1,8 +1,8 @@
-//! The one way to a name from what a process writes about itself: its command name, its title,
-//! its arguments.
+//! The only constructor of names from what a process writes about itself: its command name, its
+//! title, its arguments.
 //!
-//! All three may hold anything, passwords too, and names become labels. So a name is a program,
-//! a script, a module, a class or an application: one identifier, without its folder. Whatever
+//! All three may contain anything, passwords too, and names become labels. So a name is a program,
+//! a script, a module, a class or an application: one identifier, without its folder. Anything that
 //! is not an identifier gives no name, never a part of itself.
 
 use super::flags::is_source;
@@ -18,8 +18,8 @@ pub(super) struct ProgramName(String);
 // === impl ProgramName ===
 
 impl ProgramName {
-    /// The name at the end of a path; `None` if that is not an identifier. Flags, assignments,
-    /// URLs and quoted text are no paths, although they may end like one.
+    /// The name at the end of a path; `None` if that is not an identifier. Flags, assignments, URLs
+    /// and quoted text are not paths, although they may end like one.
     pub(super) fn of(path: &str) -> Option<Self> {
         let is_path = !path.starts_with('-') && !path.contains(['=', ':', '\'', '"']);
         identifier(basename(path)).filter(|_| is_path).map(Self)
@@ -70,7 +70,7 @@ fn identifier(text: &str) -> Option<String> {
         && text.chars().all(|c| is_letter(c) || matches!(c, '.' | '_' | '@' | '+' | '-'));
     fits.then(|| {
         let long = text.chars().count() > MAX_NAME;
-        // Of a class name that is too long the class is kept.
+        // A long class name keeps the class and loses the package.
         let class = text.rsplit('.').next().filter(|last| long && last.len() > 3);
         class.unwrap_or(text).chars().take(MAX_NAME).collect()
     })
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_identifier_gives_no_part_of_itself() {
+    fn no_part_of_a_non_identifier_is_a_name() {
         for text in [
             "",
             "/",

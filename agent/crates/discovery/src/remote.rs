@@ -1,4 +1,4 @@
-//! The other end of an edge. An address alone says little, so these are tried in order:
+//! The remote end of an edge. An address alone says little, so these are tried in order:
 //!
 //! 1. a rule of the configuration for the address;
 //! 2. for a client's edge: the backends that actually answered, if the address is a Kubernetes
@@ -12,9 +12,9 @@
 //!    ([`Resolved`]), or the address itself, both up to a limit; else `internet` or `other`.
 //!
 //! `127.0.0.1` is a different host in every network namespace. So for 3 and 4 the namespace of the
-//! address is found first, seen from the owner's; see [`Remotes::namespace_of`].
+//! address is found first, as seen from the owner's; see [`Remotes::namespace_of`].
 //!
-//! Long because the order in which the other end is named is in one place.
+//! Long because the order in which the remote end is named is in one place.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ const MAX_LOOKUPS: u8 = 3;
 /// A service of this host that connects somewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// Network namespace it is in.
+    /// Its network namespace.
     pub netns: u32,
     /// The address it connects to.
     pub remote: Address,
@@ -51,13 +51,13 @@ pub struct Client {
     pub service: Service,
 }
 
-/// What is known of this host's listeners, addresses and clients.
+/// This host's listeners, addresses and clients.
 pub(super) struct Remotes {
     listeners: HashMap<(u32, u16), Vec<Listener>>,
     /// Address → the namespace that has it; `None` if several do.
     namespaces: HashMap<Address, Option<u32>>,
     own: HashSet<(u32, Address)>,
-    /// What the clients of a namespace connect to → the service; `None` if several do.
+    /// What the clients of a namespace connect to → the service; `None` if there are several.
     clients: HashMap<Connection, Option<Service>>,
     /// Names from DNS responses.
     pub(super) resolved: Resolved,
@@ -75,8 +75,8 @@ pub(super) struct Remotes {
     dropped_clients: u64,
 }
 
-/// A client's connections to one port of one namespace. `path` keeps apart what cannot be the
-/// same connection: loopback and not, IPv4 and IPv6.
+/// A client's connections to one port of one namespace. `path` separates connections that cannot be
+/// the same: loopback and not, IPv4 and IPv6.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Connection {
     client: u32,
@@ -170,7 +170,7 @@ impl Remotes {
         std::mem::take(&mut self.missing)
     }
 
-    /// The service at the other end of an edge of an owner in `netns`.
+    /// The service at the remote end of an edge of an owner in `netns`.
     pub(super) fn resolve(
         &mut self,
         netns: u32,
@@ -183,7 +183,7 @@ impl Remotes {
             ROLE_SERVER if key.remote == address::INTERNET => Found::new(Service::internet()),
             ROLE_SERVER if key.remote == address::UNSPECIFIED => Found::new(Service::any()),
             ROLE_SERVER => self.peer(netns, key, rules, inventories),
-            // What happens to a listener before there is a connection has no client yet.
+            // Events of a listener before a connection exists have no client.
             ROLE_LISTENER => Found::new(Service::any()),
             _ => Found::new(Service::other()),
         }
@@ -223,7 +223,7 @@ impl Remotes {
             {
                 return Found { virtual_service, ..found_by(&found, Source::ServiceAddress) };
             }
-            // Several services are behind it: which of them answered may be known later.
+            // Several services are behind it; the one that answered may be known later.
             let stable = !backends.is_empty() || !self.request_lookup(remote, port);
             return Found { stable, ..Found::new(frontend.service.clone()) };
         }
@@ -379,7 +379,8 @@ impl Remotes {
         room
     }
 
-    /// The namespace that `address` belongs to, seen from `netns`, if it is exactly one of this host.
+    /// The namespace of this host that `address` belongs to, seen from `netns`, if there is exactly
+    /// one.
     fn namespace_of(&self, netns: u32, address: Address) -> Option<u32> {
         if address::to_ip(address).is_loopback() || self.own.contains(&(netns, address)) {
             return Some(netns);

@@ -207,7 +207,7 @@ mod tests {
         learn(&mut resolved, &[answer_of(1, 0, "first", &[("10.0.0.1", 40)])], 0);
         learn(&mut resolved, &[answer_of(1, 1, "second", &[("10.0.0.1", 40)])], SECOND_US);
         assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("first"));
-        // Resolved again: it lives on.
+        // Resolved again: its lifetime is extended.
         learn(&mut resolved, &[answer_of(1, 30, "first", &[("10.0.0.1", 40)])], 30 * SECOND_US);
         learn(&mut resolved, &[answer_of(1, 60, "second", &[("10.0.0.1", 40)])], 60 * SECOND_US);
         assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("first"));

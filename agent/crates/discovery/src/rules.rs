@@ -8,9 +8,9 @@
 //! | `cgroup` | the path in the cgroup v2 hierarchy |
 //! | `port` | an owner that listens on this port |
 //! | `label` | a label of the container or pod, `KEY=PATTERN` |
-//! | `address` | the other end of an edge, by address or network |
+//! | `address` | the remote end of an edge, by address or network |
 //!
-//! `*` in a pattern stands for any text. The first rule that matches wins, before any source.
+//! `*` in a pattern matches any text. The first rule that matches wins, before any source.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -62,7 +62,7 @@ impl Rules {
         Self { rules, networks }
     }
 
-    /// Keys of labels that some rule looks at.
+    /// Keys of labels that some rule matches.
     pub fn labels(&self) -> Arc<[String]> {
         let mut keys: Vec<String> = self
             .rules
@@ -82,8 +82,7 @@ impl Rules {
         self.rules.iter().any(|rule| matches!(rule.matches, Match::Port(_)))
     }
 
-    /// Whether some rule is about programs: reading the link to the executable is only worth it if
-    /// somebody asks.
+    /// Whether some rule matches programs: the link to the executable is read only then.
     pub(super) fn look_at_programs(&self) -> bool {
         self.rules.iter().any(|rule| matches!(rule.matches, Match::Executable(_)))
     }
@@ -142,7 +141,7 @@ impl Rule {
         &self.service
     }
 
-    /// Reads a rule; the error says what would be right.
+    /// Parses a rule; the error says what is expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| {
             format!(
@@ -177,13 +176,13 @@ impl Rule {
                 )));
             }
         };
-        let service = named(name, Source::Rule).ok_or_else(|| wrong("it gives no name"))?;
+        let service = named(name, Source::Rule).ok_or_else(|| wrong("it has no name"))?;
         Ok(Self { matches, service, text: text.to_owned() })
     }
 }
 
 impl Network {
-    /// Reads `CIDR -> NAME`; the error says what would be right.
+    /// Parses `CIDR -> NAME`; the error says what is expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!("contains \"{text}\"; write networks with names like 10.20.0.0/16 -> warehouse")
@@ -235,7 +234,7 @@ fn network(text: &str) -> Option<IpNet> {
     text.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(address)
 }
 
-/// The executable of a row's process while it lives. This reads /proc.
+/// The executable of a row's process while it runs. Reads /proc.
 pub(super) fn executable(row: &OwnerRow) -> Option<String> {
     // A reused pid belongs to another process.
     let same = linux::procfs::Stat::read(row.tgid).is_ok_and(|stat| stat.comm == row.key.comm);
@@ -245,7 +244,7 @@ pub(super) fn executable(row: &OwnerRow) -> Option<String> {
     Some(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
 }
 
-/// What the program of a row was started as.
+/// The command that started the program of a row.
 fn started_as(row: &OwnerRow) -> Option<String> {
     let comm = row.key.comm.split(|byte| *byte == 0).next().unwrap_or_default();
     let argv = row.argv.get(..row.argv_len as usize).unwrap_or(&row.argv);
@@ -362,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_rule_is_told_what_would_be_right() {
+    fn the_error_of_an_invalid_rule_says_what_is_expected() {
         let check = |text, expected: &str| {
             let error = Rule::parse(text).unwrap_err();
             assert!(error.contains(expected), "{error}");
@@ -373,7 +372,7 @@ mod tests {
         check("port:0 -> x", "a port is a number from 1 to 65535");
         check("label:app -> x", "a label is KEY=PATTERN");
         check("address:10.0.0.0/33 -> x", "not an address and not a network");
-        check("port:80 -> ", "it gives no name");
+        check("port:80 -> ", "it has no name");
         check("executable: -> x", "its pattern is empty");
         assert!(Network::parse("10.0.0.0/8").unwrap_err().contains("10.20.0.0/16 -> warehouse"));
         let shown = Network::parse("10.1.2.3/8->a/b").unwrap().to_string();

@@ -1,8 +1,8 @@
 //! What a shell runs: the script, or the first program of the code behind `-c`.
 //!
-//! The code is split into words as a shell does, because a quoted value may hold anything that
-//! looks like a command. What is not understood (here-documents, functions, `case`, programs
-//! whose name is expanded) names nothing.
+//! The code is split into words as a shell does, because a quoted value may contain anything that
+//! looks like a command. Unsupported syntax (here-documents, functions, `case`, programs whose name
+//! is expanded) gives no name.
 
 use super::program_name::ProgramName;
 
@@ -12,12 +12,12 @@ const BARE: &str = "login posix norc noprofile noediting restricted verbose debu
 const KEYWORDS: &str = "! { do then else elif if while until";
 /// Programs that run the command that follows.
 const RUNNERS: &str = "exec nohup env command time setsid";
-/// Commands of the shell that are no program. What follows them is skipped.
+/// Shell built-ins, which are not programs. Their arguments are skipped.
 const BUILTINS: &str = "cd set export source . ulimit umask trap eval [ test echo printf sleep \
     true false : shopt wait read local for done fi unset declare typeset readonly alias unalias \
     exit return break continue let pushd popd dirs hash type kill jobs bg fg getopts mapfile \
     readarray shift enable builtin disown history times bind }";
-/// The same, whose words are not separated as those of commands are.
+/// The same, for built-ins whose arguments are not separated like those of commands.
 const UNREADABLE: &str = "case esac function select coproc [[ ]]";
 
 /// What a shell with these arguments runs.
@@ -120,7 +120,7 @@ struct Word {
 // === impl Tokens ===
 
 impl Tokens<'_> {
-    /// The next token; nothing at the end, or at what is not understood.
+    /// The next token; `None` at the end, or at unsupported syntax.
     fn next(&mut self) -> Option<Token> {
         loop {
             let first = self.peek()?;
@@ -250,7 +250,7 @@ impl Tokens<'_> {
         }
     }
 
-    /// Skips what is in brackets, brackets and quotes within it too.
+    /// Skips a bracketed part, including brackets and quotes within it.
     fn until(&mut self, close: char) -> Option<()> {
         self.take();
         loop {
@@ -275,7 +275,7 @@ impl Tokens<'_> {
                 }
                 '$' | '`' => self.expansion(&mut Word::default())?,
                 '(' => self.until(')')?,
-                // A comment or a here-document may hold a bracket.
+                // A comment or a here-document may contain a bracket.
                 '#' if close == ')' => return None,
                 '<' if self.rest.starts_with("<<") => return None,
                 _ => drop(self.take()),

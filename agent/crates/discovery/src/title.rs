@@ -1,8 +1,9 @@
 //! Process titles: what a program writes over its own arguments.
 //!
-//! Some write what they are (`puma 6.4.0 (tcp://0.0.0.0:3000) [shop]`), some their whole command
-//! line, joined by spaces: what setproctitle does first. A name is the first word, or the script
-//! behind an interpreter; nothing else in a title can be told from the value of an argument.
+//! Some describe the program (`puma 6.4.0 (tcp://0.0.0.0:3000) [shop]`), some are the command line
+//! joined by spaces, as setproctitle writes at first. A name is the first word, or the script
+//! behind an interpreter; nothing else in a title can be distinguished from the value of an
+//! argument.
 
 use super::command_line::{self, Language};
 use super::program_name::{ProgramName, basename};
@@ -83,15 +84,15 @@ pub(super) fn of_interpreter(title: &str) -> Option<ProgramName> {
     (is_known || Language::of(basename(first)).is_some()).then(|| of_program(title)).flatten()
 }
 
-/// The name in a command name that is no identifier: a title, the first bytes of one, or what the
-/// kernel calls its threads (`kworker/0:1`).
+/// The name in a command name that is not an identifier: a title, the first bytes of one, or the
+/// name of a kernel thread (`kworker/0:1`).
 pub(super) fn of_command(comm: &str, is_cut: bool) -> Option<ProgramName> {
     let is_word = !comm.trim().contains(char::is_whitespace);
     if is_word && !comm.starts_with('/') {
         let thread = comm.split_once('/').map(|(thread, _)| thread);
         return ProgramName::of(thread.unwrap_or_else(|| unbracketed(comm)));
     }
-    // Half a word would be a wrong name, but half a path still ends in something.
+    // Half a word would be a wrong name, but half a path still ends in something valid.
     let whole = if is_cut && !is_word { comm.rsplit_once(char::is_whitespace)?.0 } else { comm };
     of_program(whole)
 }

@@ -1,4 +1,4 @@
-//! What programs write about themselves in the field, and that no value in it becomes a name.
+//! Titles and arguments that programs have in production, and that no value in them becomes a name.
 
 use proptest::prelude::*;
 
@@ -83,7 +83,7 @@ fn titles_over_the_arguments_of_an_interpreter_are_called_by_what_is_known() {
         ("python3", "hunter2", "python3"),
         ("python3", "hunter2|-c|code", "python3"),
         ("python3", "hunter2|/srv/shop.py", "shop.py"),
-        // What a shorter title has left of the arguments.
+        // What a shorter title leaves of the arguments.
         ("python3", "my title|unter2", "python3"),
         ("python3", "title|unter2", "python3"),
         ("node", "hunter2=x y", "node"),
@@ -186,7 +186,8 @@ fn value() -> impl Strategy<Value = String> {
 
 /// A flag of anything, with its value.
 fn flag() -> impl Strategy<Value = Vec<String>> {
-    // None that says what runs (`-m`, `-jar`, `--run`, `-f`, `-c` of a shell, `--app`, `--project`).
+    // None that names the program (`-m`, `-jar`, `--run`, `-f`, `-c` of a shell, `--app`,
+    // `--project`).
     let long = "--[b-z]{2}[a-z]{2,9}(-[b-z]{3,8})?".prop_filter("says what runs", |flag| {
         !["--module", "--file", "--project"].contains(&flag.as_str())
     });
@@ -241,7 +242,7 @@ proptest! {
         // A value stands behind the program: there must be one.
         arguments.push(script.to_owned());
         arguments.extend(after.into_iter().flatten());
-        // Of those that run a sub-command the next word is the program.
+        // Of tools with sub-commands the next word is the program.
         if !["npm", "npx", "bundle", "nodemon", "gunicorn", "uvicorn"].iter().any(|one| script.ends_with(one)) {
             arguments.extend(tail);
         }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use agent_common::address::{self, Address};
 
 /// Addresses of all interfaces in the namespace of the calling thread (man 3 getifaddrs), each
-/// once. Loopback and link-local addresses are among them; other namespaces have the same.
+/// once. Includes loopback and link-local addresses, which other namespaces have too.
 pub fn local() -> io::Result<Vec<Address>> {
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: getifaddrs writes one pointer to a list that this code owns until freeifaddrs.
@@ -32,7 +32,7 @@ pub fn local() -> io::Result<Vec<Address>> {
 /// The IP address in a socket address; `None` for other families (AF_PACKET).
 ///
 /// # Safety
-/// `address` must be null or point to a socket address as long as its family says.
+/// `address` must be null or point to a socket address of the size that its family implies.
 unsafe fn ip(address: *const libc::sockaddr) -> Option<IpAddr> {
     if address.is_null() {
         return None;

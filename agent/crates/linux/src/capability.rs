@@ -1,4 +1,4 @@
-//! Capabilities of a thread: the known ones by name, and those that the thread holds (man 7
+//! Capabilities of a thread: names of the known ones, and the set that the thread holds (man 7
 //! capabilities).
 
 use std::fmt;
@@ -12,15 +12,15 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Capability {
-    /// Read what file permissions would hide.
+    /// Bypass file read permission checks.
     DacReadSearch = 2,
     /// Drop capabilities from the bounding set.
     Setpcap = 8,
     /// Configure the network; attach programs to cgroups.
     NetAdmin = 12,
-    /// Look into other users' processes.
+    /// Inspect processes of other users.
     SysPtrace = 19,
-    /// The rest of what root may do; includes CAP_BPF and CAP_PERFMON.
+    /// Most other privileges of root; includes CAP_BPF and CAP_PERFMON.
     SysAdmin = 21,
     /// Trace the kernel (5.8).
     Perfmon = 38,
@@ -33,7 +33,7 @@ pub enum Capability {
 pub struct CapabilitySet(u64);
 
 impl Capability {
-    /// All of them, as people list them: the particular ones first.
+    /// All capabilities in the order in which they are shown: the specific ones first.
     pub const ALL: [Self; 7] = [
         Self::Bpf,
         Self::Perfmon,
@@ -86,7 +86,7 @@ impl Serialize for Capability {
 // === impl CapabilitySet ===
 
 impl CapabilitySet {
-    /// What the kernel writes in hexadecimal, as after `CapEff:` in /proc/PID/status.
+    /// Parses the kernel's hexadecimal form, as after `CapEff:` in /proc/PID/status.
     pub fn from_hex(hex: &str) -> Option<Self> {
         u64::from_str_radix(hex.trim(), 16).ok().map(Self)
     }
@@ -96,7 +96,7 @@ impl CapabilitySet {
         self.0 & capability.bit() != 0
     }
 
-    /// What of it gives `capability`: itself, or what stands in for it.
+    /// The member that grants `capability`: itself, or one that includes it.
     pub fn giving(self, capability: Capability) -> Option<Capability> {
         [Some(capability), capability.stand_in()].into_iter().flatten().find(|one| self.has(*one))
     }
@@ -106,7 +106,7 @@ impl CapabilitySet {
         Capability::ALL.into_iter().filter(|one| self.has(*one)).collect()
     }
 
-    /// What is in both.
+    /// The intersection.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
@@ -117,7 +117,7 @@ impl CapabilitySet {
         self.0
     }
 
-    /// What the calling thread may make use of: its permitted set.
+    /// The permitted set of the calling thread.
     pub fn permitted() -> io::Result<Self> {
         Ok(Self(thread::capabilities(None)?.permitted.bits()))
     }
@@ -149,7 +149,7 @@ fn clear_bounding_set() -> io::Result<()> {
         let one = thread::CapabilitySet::from_bits_retain(1 << number);
         match thread::remove_capability_from_bounding_set(one) {
             Ok(()) => {}
-            // Beyond the last capability that this kernel knows.
+            // Beyond the last capability of this kernel.
             Err(Errno::INVAL) => return Ok(()),
             Err(error) => return Err(error.into()),
         }

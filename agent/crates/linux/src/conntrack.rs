@@ -1,13 +1,14 @@
 //! Translated connections of a network namespace, from the kernel's connection tracking.
 //!
-//! One dump over nfnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h), which the kernel
-//! narrows to entries whose destination was translated; kernels that cannot, list all of them.
+//! One dump over nfnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h). The kernel filters
+//! for entries whose destination was translated; kernels without that filter list all of them.
 
 use std::fs;
 
 use agent_common::address::{self, Address};
 use hashbrown::HashSet;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
+use rustix::net::netlink;
 
 use super::diag::{self, DiagError, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN};
 
@@ -29,12 +30,12 @@ const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// `struct nfgenmsg`, which precedes the attributes.
 const HEADER: usize = 4;
 
-/// A destination NAT: the original destination, and the backend that answers for it.
+/// A destination NAT: the original destination and the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Translation {
     /// The address and port that the client connected to.
     pub original: (Address, u16),
-    /// The address and port that answers.
+    /// The address and port of the backend.
     pub backend: (Address, u16),
 }
 
@@ -47,7 +48,7 @@ pub fn tracked() -> u64 {
 /// The translations of TCP connections in the namespace of the calling thread, each once, at most
 /// `limit` of them. Needs CAP_NET_ADMIN.
 pub fn translations(limit: usize) -> Result<HashSet<Translation>, DiagError> {
-    let socket = diag::open(libc::NETLINK_NETFILTER)?;
+    let socket = diag::open(netlink::NETFILTER)?;
     let request = request(1);
     diag::send(&socket, &request)?;
     let mut found = HashSet::new();
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_translated_connection_tells_who_answered() {
+    fn a_translated_connection_gives_its_backend() {
         let check = |original: (&str, u16), backend: (&str, u16), protocol, expected: bool| {
             let client =
                 if original.0.contains(':') { ("fd00::9", 40000) } else { ("10.1.0.9", 40000) };
@@ -228,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_kernel_understands_the_request() {
-        // Without privilege or without the module it says so; it must not call it malformed.
+        // Without privileges or without the module the error says so, and is not `Malformed`.
         match translations(10) {
             Ok(found) => assert!(found.len() <= 10),
             Err(error) => assert!(!error.to_string().contains("Invalid"), "{error}"),

@@ -1,10 +1,11 @@
 //! The TCP and UDP sockets of a network namespace, listed through `sock_diag` (man 7).
 //!
 //! One dump per address family. The kernel gives every socket it shows a cookie
-//! (`sock_diag_save_cookie`, net/core/sock_diag.c), which is how the kernel half knows it again.
+//! (`sock_diag_save_cookie`, net/core/sock_diag.c), by which the kernel half identifies it.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use agent_common::address::{self, Address};
 use netlink_packet_core::{
@@ -15,13 +16,18 @@ use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
 };
 use netlink_packet_sock_diag::{IPPROTO_TCP, IPPROTO_UDP, SOCK_DIAG_BY_FAMILY, SockDiagMessage};
+use rustix::io::retry_on_intr;
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{
+    self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink,
+};
 
 /// States, include/net/tcp_states.h. Sockets that wait for the last ACK of a handshake
 /// (`TCP_NEW_SYN_RECV` inside) are shown as this one, with inode 0 (`inet_req_diag_fill`).
 pub const SYN_RECV: u8 = 3;
 /// A SYN is out.
 pub const SYN_SENT: u8 = 2;
-/// Only the address pair is kept for a while; no socket any more.
+/// The kernel keeps only the pair of addresses for a while; the socket is gone.
 pub const TIME_WAIT: u8 = 6;
 /// Bound or never used, not connected.
 pub const CLOSE: u8 = 7;
@@ -30,11 +36,11 @@ pub const LISTEN: u8 = 10;
 
 /// One dump's datagrams are at most 32 KiB (`netlink_dump`, net/netlink/af_netlink.c).
 pub(super) const BUFFER: usize = 256 * 1024;
-/// How much may wait to be read; the kernel stops a dump that finds no room and goes on later.
-const RECEIVE_BUFFER: libc::c_int = 4 * 1024 * 1024;
-/// Sockets appeared or vanished while the kernel looked: then the answer may have a gap.
+/// Size of the receive buffer; the kernel pauses a dump that finds no room.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// Sockets appeared or vanished during the dump, so it may be incomplete.
 const ATTEMPTS: u32 = 3;
-const PATIENCE_SECONDS: libc::time_t = 5;
+const PATIENCE: Duration = Duration::from_secs(5);
 
 // Message types and flags every netlink family has, and an attribute (include/uapi/linux).
 pub(super) const NLMSG_ERROR: u16 = 2;
@@ -42,7 +48,7 @@ pub(super) const NLMSG_DONE: u16 = 3;
 pub(super) const NLMSG_OVERRUN: u16 = 4;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const INET_DIAG_SKV6ONLY: u16 = 11;
-/// `struct inet_diag_msg`: what precedes the attributes.
+/// Size of `struct inet_diag_msg`, which precedes the attributes.
 const RESPONSE_HEADER: usize = 72;
 
 /// A bound TCP socket that does not listen, as sock_diag reports it (Linux 6.8 and later).
@@ -60,7 +66,7 @@ pub struct SocketEntry {
     pub protocol: u8,
     /// State as in include/net/tcp_states.h.
     pub state: u8,
-    /// The device it is bound to, 0 = none.
+    /// Interface index it is bound to, 0 = none.
     pub device: u32,
     /// Address family: 2 = AF_INET, 10 = AF_INET6.
     pub family: u8,
@@ -78,14 +84,14 @@ pub struct SocketEntry {
     pub uid: u32,
 }
 
-/// What a namespace answered.
+/// The sockets of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dump {
     /// The sockets, IPv4 first.
     pub entries: Vec<SocketEntry>,
     /// Messages that made no sense and were left out.
     pub unreadable: u32,
-    /// Every attempt was disturbed: a socket may be missing.
+    /// Every attempt was interrupted: a socket may be missing.
     pub interrupted: bool,
 }
 
@@ -98,7 +104,7 @@ pub enum DiagError {
     /// The kernel refused; ENOENT means that it was built without `tcp_diag`.
     #[error("the kernel refused the list: {0}")]
     Refused(io::Error),
-    /// The answer was cut or lost on its way.
+    /// The response was truncated or lost.
     #[error("the kernel's answer was cut short")]
     Truncated,
 }
@@ -123,7 +129,7 @@ pub fn dump_ports() -> Result<Dump, DiagError> {
 fn dump_of(protocol: u8, states: &StateFlags) -> Result<Dump, DiagError> {
     let mut answer = Dump::default();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        let socket = open(libc::NETLINK_SOCK_DIAG)?;
+        let socket = open(netlink::SOCK_DIAG)?;
         for attempt in 1..=ATTEMPTS {
             let request = request(family, protocol, states.clone(), attempt);
             let family_answer = ask(&socket, &request, protocol, attempt)?;
@@ -139,7 +145,7 @@ fn dump_of(protocol: u8, states: &StateFlags) -> Result<Dump, DiagError> {
     Ok(answer)
 }
 
-/// Sends one request and reads its whole answer.
+/// Sends one request and reads the complete response.
 fn ask(socket: &OwnedFd, request: &[u8], protocol: u8, sequence: u32) -> Result<Dump, DiagError> {
     send(socket, request)?;
     let mut answer = Dump::default();
@@ -245,65 +251,32 @@ fn request(family: u8, protocol: u8, states: StateFlags, sequence: u32) -> Vec<u
 }
 
 /// A netlink socket in the namespace of the calling thread.
-pub(super) fn open(protocol: libc::c_int) -> io::Result<OwnedFd> {
-    // SAFETY: socket touches no memory.
-    let fd =
-        unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and has no other owner.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    // A small buffer only makes it slower, so neither of these may fail the dump.
-    let _ = set(&socket, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER)
-        .or_else(|_| set(&socket, libc::SO_RCVBUF, &RECEIVE_BUFFER));
-    set(&socket, libc::SO_RCVTIMEO, &libc::timeval { tv_sec: PATIENCE_SECONDS, tv_usec: 0 })?;
+pub(super) fn open(protocol: Protocol) -> io::Result<OwnedFd> {
+    let socket = net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(protocol),
+    )?;
+    // A small buffer is only slower, so failures are ignored.
+    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER));
+    sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
     Ok(socket)
-}
-
-fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {
-    // SAFETY: pointer and size are those of `value`, which setsockopt only reads.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            std::ptr::from_ref(value).cast(),
-            size_of::<T>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sends one request.
 pub(super) fn send(socket: &OwnedFd, request: &[u8]) -> io::Result<()> {
-    // SAFETY: pointer and length are those of a live buffer, which send only reads.
-    let sent = unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    net::send(socket, request, SendFlags::empty())?;
+    Ok(())
 }
 
 /// Receives one datagram.
 pub(super) fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], DiagError> {
-    loop {
-        // SAFETY: pointer and length are those of `buffer`, exclusively borrowed. MSG_TRUNC
-        // returns the datagram's full length but writes no more than the buffer holds.
-        let received = unsafe {
-            libc::recv(
-                socket.as_raw_fd(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                libc::MSG_TRUNC,
-            )
-        };
-        let Ok(length) = usize::try_from(received) else {
-            let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::Interrupted {
-                continue;
-            }
-            return Err(error.into());
-        };
-        return buffer.get(..length).filter(|bytes| !bytes.is_empty()).ok_or(DiagError::Truncated);
-    }
+    // With MSG_TRUNC the length is the datagram's, even if the buffer cannot hold it.
+    let (_, length) = retry_on_intr(|| net::recv(socket, &mut *buffer, RecvFlags::TRUNC))
+        .map_err(io::Error::from)?;
+    buffer.get(..length).filter(|bytes| !bytes.is_empty()).ok_or(DiagError::Truncated)
 }
 
 #[cfg(test)]
@@ -311,23 +284,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+    use std::os::fd::AsFd;
 
     /// The cookie as the socket itself reports it (man 7 socket, SO_COOKIE).
-    fn cookie(socket: &impl std::os::fd::AsRawFd) -> u64 {
-        let mut value = 0u64;
-        let mut size = size_of::<u64>() as libc::socklen_t;
-        // SAFETY: pointers to live values of the size that is given.
-        let result = unsafe {
-            libc::getsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_COOKIE,
-                (&raw mut value).cast(),
-                &raw mut size,
-            )
-        };
-        assert_eq!(result, 0);
-        value
+    fn cookie(socket: &impl AsFd) -> u64 {
+        sockopt::socket_cookie(socket).unwrap()
     }
 
     fn find(address: SocketAddr, state: u8) -> SocketEntry {
@@ -394,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn refusal_interruption_and_loss_are_told_apart() {
+    fn refusal_interruption_and_loss_are_different_errors() {
         let read = |bytes: &[u8]| {
             let mut answer = Dump::default();
             (read_datagram(bytes, 7, &mut answer), answer)

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::namespaces;
 
-/// The counter of namespace `inode`, in which process `tgid` was, or is: so many since the
-/// namespace was made. None if it cannot be read, now or later.
+/// The counter of namespace `inode` since the namespace was created, read through process `tgid` if
+/// that is still in it. `None` if it cannot be read.
 pub fn read(inode: u32, tgid: u32) -> Option<u64> {
     for process in [tgid.to_string(), "self".to_owned()] {
         let namespace = fs::metadata(format!("/proc/{process}/ns/net"));

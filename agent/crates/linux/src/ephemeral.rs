@@ -37,9 +37,9 @@ struct Use {
     protocol: u8,
     /// Local port.
     local_port: u16,
-    /// Where it is connected to; port 0 = nowhere.
+    /// The remote end; port 0 = not connected.
     remote: (Address, u16),
-    /// Whether it is only remembered.
+    /// Whether it is in TIME_WAIT.
     is_time_wait: bool,
 }
 
@@ -53,8 +53,8 @@ pub fn range() -> (u16, u16) {
     read().unwrap_or((32_768, 60_999))
 }
 
-/// What the sockets of the calling thread's namespace use; `None` if there are too many, or they
-/// cannot be listed.
+/// The usage in the calling thread's namespace; `None` if it has too many sockets, or they cannot
+/// be listed.
 pub fn here() -> Option<Ephemeral> {
     let sockets = fs::read_to_string("/proc/thread-self/net/sockstat").unwrap_or_default();
     if tcp_sockets(&sockets) > MOST_SOCKETS {
@@ -64,7 +64,7 @@ pub fn here() -> Option<Ephemeral> {
     Some(of(range(), &dump.entries))
 }
 
-/// What these sockets use of a range.
+/// How much of `range` these sockets use.
 pub fn of(range: (u16, u16), sockets: &[SocketEntry]) -> Ephemeral {
     let uses = sockets.iter().map(|entry| Use {
         protocol: entry.protocol,
@@ -87,7 +87,7 @@ fn tcp_sockets(sockstat: &str) -> u64 {
 }
 
 impl Ephemeral {
-    /// Counts what `uses` take of a range.
+    /// Counts how much of `range` is in use.
     fn count(range: (u16, u16), uses: impl Iterator<Item = Use>) -> Self {
         let (first, last) = range;
         let (mut tcp, mut udp) = (HashSet::new(), HashSet::new());

@@ -18,7 +18,7 @@ use super::{Problem, addresses, ephemeral, procfs};
 /// So many processes are asked for their arguments at a time: fewer than wait in the queue of probes.
 const AT_A_TIME: usize = 512;
 
-/// What exists on this host.
+/// Sockets, namespaces and addresses of this host.
 #[derive(Debug, Default)]
 pub struct Survey {
     /// Every network namespace that could be found, the agent's own first.
@@ -27,26 +27,26 @@ pub struct Survey {
     pub addresses: Vec<(u32, Address)>,
     /// TCP sockets that are connected, connecting or listening, and UDP sockets with a port.
     pub sockets: Vec<Socket>,
-    /// (network namespace inode, what is in use of its ephemeral ports).
+    /// (network namespace inode, usage of its ephemeral ports).
     pub ephemeral: Vec<(u32, Ephemeral)>,
-    /// Thread groups that were there at the end; none if they could not be listed.
+    /// Thread groups at the end of the survey; empty if they could not be listed.
     pub processes: HashSet<u32>,
-    /// What could not be read.
+    /// What could not be read, with the consequence.
     pub problems: Vec<Problem>,
 }
 
-/// One socket that was there before the agent.
+/// A pre-existing socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
     /// Inode of its network namespace.
     pub netns: u32,
-    /// What the kernel says of it; its cookie is the key of what is known.
+    /// The kernel's entry; its cookie is the key.
     pub entry: SocketEntry,
-    /// What the kernel half must know of it.
+    /// What the kernel half needs to adopt it.
     pub known: Preexisting,
 }
 
-/// What exists on this host, before the arguments of interpreters are read.
+/// A survey before the arguments of interpreters are read.
 #[derive(Debug)]
 pub struct Found {
     survey: Survey,
@@ -55,7 +55,7 @@ pub struct Found {
     holders: HashMap<u32, Holder>,
 }
 
-/// Looks at every namespace, but into the memory of no process. 10 000 sockets and 2 000 processes
+/// Surveys every namespace, without reading the memory of any process. 10 000 sockets and 2 000 processes
 /// took 150 ms, two thirds of it reading the links in /proc/PID/fd.
 pub fn survey() -> Found {
     let (namespaces, problems) = namespaces::all();
@@ -72,9 +72,9 @@ pub fn survey() -> Found {
     Found { survey, entries, holders }
 }
 
-/// Only where the namespaces are, which addresses they have, how many of their ephemeral ports are
-/// in use, and which processes there are; cheap enough to repeat. One that cannot be entered shows its addresses through its
-/// processes, or keeps those that were `known` of it.
+/// Only namespaces, their addresses, the usage of their ephemeral ports, and processes; cheap enough
+/// to repeat. The addresses of a namespace that cannot be entered are read through its
+/// processes, or taken from `known`.
 pub fn places(known: &[(u32, Address)]) -> Survey {
     let (namespaces, problems) = namespaces::all();
     let mut survey = Survey { problems, ..Survey::default() };
@@ -161,7 +161,7 @@ impl Survey {
             Err(error) => {
                 return problem(
                     &format!("cannot be entered: {error}"),
-                    "its existing connections will not be seen (CAP_SYS_ADMIN is needed)",
+                    "its pre-existing connections are not observed (needs CAP_SYS_ADMIN)",
                 );
             }
         };
@@ -182,7 +182,9 @@ impl Survey {
                     );
                 }
             }
-            Err(error) => problem(&error.to_string(), "its existing connections will not be seen"),
+            Err(error) => {
+                problem(&error.to_string(), "its pre-existing connections are not observed");
+            }
         }
         match local {
             Ok(local) => self.addresses.extend(local.into_iter().map(|address| (netns, address))),
@@ -210,7 +212,7 @@ fn decide(entries: &[(u32, SocketEntry)], holders: &HashMap<u32, Holder>) -> Vec
             diag::LISTEN => (ROLE_LISTENER, own),
             diag::SYN_SENT => (ROLE_CLIENT, own),
             diag::TIME_WAIT | diag::CLOSE | diag::BOUND_INACTIVE => return None,
-            // Half a handshake: what comes of it is born as a child of its listener.
+            // A handshake in progress: it will become a child of its listener.
             diag::SYN_RECV if entry.inode == 0 => return None,
             _ => match accepting(&entry, own, listeners.get(&(netns, entry.local_port))) {
                 Some(listener) => (ROLE_SERVER, listener),
@@ -247,7 +249,7 @@ fn accepting(
     Some(if found.1.tgid == 0 { own } else { found.1 })
 }
 
-/// Whether `listener` accepts what comes in for the local address of `entry`.
+/// Whether `listener` accepts connections to the local address of `entry`.
 fn accepts(listener: &SocketEntry, entry: &SocketEntry) -> bool {
     if listener.local == entry.local {
         return true;
@@ -358,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_connection_is_left_out() {
+    fn sockets_without_a_connection_are_omitted() {
         let sockets = [
             (1, diag::SYN_SENT, "10.0.0.1", 40_000),
             (0, diag::SYN_RECV, "10.0.0.1", 80),

@@ -16,18 +16,17 @@
 //! of the path, if its file system requires that (`d_weak_revalidate`: NFS, 9p, AFS, overlayfs
 //! above them). Only root can mount these, but if the server is dead, even this waits for it.
 
-use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use crate::mounts::{self, Mount};
 
-/// How often a path is looked up: the kernel also answers EAGAIN if anything was mounted or
-/// renamed meanwhile, on the whole host.
+/// Attempts to resolve a path: the kernel also returns EAGAIN if anything was mounted or renamed
+/// meanwhile, on the whole host.
 const LOOKUPS: usize = 4;
 
 /// The file system of namespaces.
@@ -38,9 +37,9 @@ pub fn is_namespace(mount: &Mount) -> bool {
     mount.kind == NSFS
 }
 
-/// Opens the namespaces that `wanted`, mounts of process `tgid`, are said to be: each as a file, or
-/// the reason why not, in the same order. Looks for them in the first `limit` bytes of its mount
-/// table. Never waits for the process or for a file system that it mounted.
+/// Opens the namespaces at `wanted`, mounts of process `tgid`: each as a file or the error, in the
+/// same order. Looks for them in the first `limit` bytes of its mount table. Never waits for the
+/// process or for a file system that it mounted.
 pub fn open_namespaces(
     tgid: u32,
     wanted: &[&Mount],
@@ -64,38 +63,19 @@ pub fn open_namespaces(
 }
 
 /// The root directory of a process as a starting point; the directory is not opened.
-fn open_root(tgid: u32) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-        .open(format!("/proc/{tgid}/root"))
+fn open_root(tgid: u32) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(CWD, format!("/proc/{tgid}/root"), flags, Mode::empty())?)
 }
 
-/// What is at `path` below `root` now, not opened; EAGAIN if that is not cached.
-fn locate(root: &File, path: &Path) -> io::Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: zeros are a valid `open_how`.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
-    how.resolve = libc::RESOLVE_IN_ROOT
-        | libc::RESOLVE_NO_SYMLINKS
-        | libc::RESOLVE_NO_MAGICLINKS
-        | libc::RESOLVE_CACHED;
-    let lookup = || {
-        // SAFETY: a NUL-terminated path, and pointer and size of `how`; openat2 only reads both.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_openat2,
-                root.as_raw_fd(),
-                path.as_ptr(),
-                &raw const how,
-                size_of_val(&how),
-            )
-        };
-        let Ok(fd @ 0..) = i32::try_from(fd) else { return Err(io::Error::last_os_error()) };
-        // SAFETY: the descriptor is new and has no other owner.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-    };
+/// Resolves `path` below `root` without opening it; EAGAIN if it is not cached.
+fn locate(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::CACHED;
+    let lookup = || Ok(openat2(root, path, flags, Mode::empty(), resolve)?);
     let is_final = |found: &io::Result<OwnedFd>| {
         !found.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     };
@@ -118,6 +98,8 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
+    use rustix::fs::{FileType, mknodat};
+
     /// The mount that `path` is on, as if a namespace were mounted at `path`.
     fn pretended(path: &Path) -> Mount {
         let root = open_root(std::process::id()).unwrap();
@@ -130,7 +112,7 @@ mod tests {
         }
     }
 
-    /// Opens on another thread, so that a test fails that would wait for ever.
+    /// Opens on another thread, so that a call that blocks fails the test.
     fn open_at_once(mount: Mount) -> io::Result<File> {
         let (send, receive) = mpsc::channel();
         thread::spawn(move || {
@@ -141,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mounted_namespace_is_refused_at_once() {
+    fn a_path_that_is_not_a_mounted_namespace_is_refused_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         make_fifo(&at("fifo"));
@@ -189,8 +171,6 @@ mod tests {
     }
 
     fn make_fifo(path: &Path) {
-        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
-        // SAFETY: a NUL-terminated path.
-        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     }
 }

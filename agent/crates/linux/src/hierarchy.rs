@@ -9,8 +9,8 @@ use std::{fs, io};
 
 use super::mounts;
 
-/// Id of the root cgroup: the first node of its tree. Without a mounted hierarchy, and where
-/// nothing was ever moved, every process lives there.
+/// Id of the root cgroup: the first node of its tree. Without a mounted hierarchy, and where no
+/// process was ever moved, every process is in it.
 pub const ROOT_ID: u64 = 1;
 
 /// The mounted cgroup v2 hierarchy.
@@ -30,7 +30,7 @@ impl Hierarchy {
         Ok(found.into_iter().next().map(|mount| Self { mount: mount.point }))
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn mount(&self) -> &Path {
         &self.mount
     }

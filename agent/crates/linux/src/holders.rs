@@ -21,8 +21,8 @@ use crate::procfs::{self, Stat};
 pub struct Holder {
     /// Its thread group id.
     pub tgid: u32,
-    /// What the kernel half would write for a socket of this process, but for the namespace,
-    /// which is the socket's: `netns` is 0 here, see [`Holder::owner_in`].
+    /// The owner that the kernel half would record for a socket of this process, without the
+    /// namespace, which is the socket's: `netns` is 0 here, see [`Holder::owner_in`].
     pub owner: OwnerKey,
     /// The first bytes of its arguments, separated by NUL, once they were read.
     pub argv: Vec<u8>,
@@ -42,7 +42,7 @@ impl Holder {
         OwnerKey { netns, ..self.owner }
     }
 
-    /// Whether its arguments are part of what tells it from others.
+    /// Whether its arguments are part of its identity.
     pub fn is_interpreter(&self) -> bool {
         is_interpreter(&self.stat.comm)
     }
@@ -69,9 +69,9 @@ impl Holder {
     }
 }
 
-/// Finds the holders of the sockets with these inodes, without their arguments: nothing is read that
-/// lies in the memory of a process. Sockets that no process holds, or only
-/// one that cannot be looked into, are missing from the answer.
+/// Finds the holders of the sockets with these inodes, without their arguments: the memory of
+/// processes is not read. Omits sockets without a process, and those of processes
+/// that cannot be inspected.
 pub fn find(inodes: &HashSet<u32>) -> (HashMap<u32, Holder>, Vec<Problem>) {
     let mut search = Search { inodes, oldest: HashMap::new(), denied: 0 };
     let mut problems = Vec::new();
@@ -94,7 +94,7 @@ pub fn find(inodes: &HashSet<u32>) -> (HashMap<u32, Holder>, Vec<Problem>) {
     (search.describe(&mut problems), problems)
 }
 
-/// Cgroup ids of processes, each path looked up once.
+/// Cgroup ids of processes, each path resolved once.
 struct Cgroups {
     hierarchy: Option<Hierarchy>,
     ids: HashMap<String, Option<u64>>,
@@ -137,7 +137,7 @@ impl Search<'_> {
         }
     }
 
-    /// Reads what makes an owner, once per process.
+    /// Reads the fields of an owner, once per process.
     fn describe(self, problems: &mut Vec<Problem>) -> HashMap<u32, Holder> {
         let mut cgroups = Cgroups::find(problems);
         let mut processes: HashMap<u32, Option<Holder>> = HashMap::new();
@@ -168,8 +168,8 @@ fn holder(tgid: u32, cgroups: &mut Cgroups) -> Option<Holder> {
 
 /// The inode in the link `socket:[N]` at `path`.
 ///
-/// readlinkat(2) into a buffer on the stack: with tens of thousands of descriptors most of them
-/// are no sockets of interest, and the standard library would allocate for each.
+/// readlinkat(2) into a buffer on the stack: most of tens of thousands of descriptors are not
+/// sockets of interest, and the standard library would allocate for each.
 pub fn socket_inode(path: Vec<u8>) -> Option<u32> {
     let path = CString::new(path).ok()?;
     let mut target = [0u8; 32];
@@ -194,11 +194,11 @@ impl Cgroups {
         Self { hierarchy, ids: HashMap::new(), unknown: 0 }
     }
 
-    /// The cgroup v2 id of a process, 0 if it cannot be known.
+    /// The cgroup v2 id of a process, 0 if unknown.
     fn id(&mut self, tgid: u32) -> u64 {
         let Ok(path) = procfs::cgroup_path(tgid) else { return 0 };
         let Some(hierarchy) = &self.hierarchy else {
-            // Not mounted: no process can have left the root, unless it is mounted elsewhere.
+            // Not mounted here: no process can have left the root, unless it is mounted elsewhere.
             return match path.as_deref() {
                 None | Some("/") => hierarchy::ROOT_ID,
                 Some(_) => {

@@ -1,7 +1,7 @@
 //! The current state of one network namespace: its sockets, and the sysctls that govern binds.
 //!
-//! It is read only after a failed bind: the kernel programs keep the ports bound while they ran, but
-//! not connections, TIME_WAIT sockets and pre-existing sockets.
+//! Read only after a failed bind. The BPF programs record which workload bound a port while they
+//! run, but not connections, TIME_WAIT sockets and pre-existing sockets.
 
 use std::fs;
 use std::io;
@@ -27,8 +27,8 @@ pub struct Inspection {
     pub nonlocal: (bool, bool),
 }
 
-/// Inspects the namespace with this inode number. `processes` may be in it: looking there first
-/// saves a walk over all of them.
+/// Inspects the namespace with this inode number. `processes` may be in it; trying them first saves
+/// a walk over all processes.
 pub fn inspect(netns: u32, processes: impl Iterator<Item = u32>) -> io::Result<Inspection> {
     let namespace = find(netns, processes).ok_or(io::ErrorKind::NotFound)?;
     namespaces::run_in(&namespace, here)?
@@ -59,7 +59,7 @@ fn here() -> io::Result<Inspection> {
 }
 
 impl Inspection {
-    /// Whether a socket may be bound to `address`: it is here, or needs not be.
+    /// Whether a socket may be bound to `address`: it is local, or does not have to be.
     pub fn has(&self, ip: IpAddr) -> bool {
         let not_needed = match ip {
             IpAddr::V4(v4) => {

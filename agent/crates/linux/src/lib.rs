@@ -35,7 +35,7 @@ pub use namespaces::Namespace;
 pub struct Problem {
     /// What failed, with the reason.
     pub what: String,
-    /// What will not be observed, or observed under a less specific name.
+    /// The consequence: what is not observed, or observed under a less specific name.
     pub consequence: String,
 }
 

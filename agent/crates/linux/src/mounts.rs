@@ -9,11 +9,11 @@ use std::path::PathBuf;
 /// One line of /proc/PID/mountinfo (man 5 proc_pid_mountinfo).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Unique on the host, in all mount namespaces, while the mount lives.
+    /// Unique on the host, in all mount namespaces, while the mount exists.
     pub id: u64,
     /// Directory of the file system that is mounted; `net:[inode]` for a network namespace.
     pub root: PathBuf,
-    /// Where it is mounted, as that process sees it.
+    /// The mount point, as that process sees it.
     pub point: PathBuf,
     /// File system type.
     pub kind: String,
@@ -26,17 +26,17 @@ pub struct Listing {
     pub mounts: Vec<Mount>,
     /// How many bytes of the table were read.
     pub bytes: u64,
-    /// The limit was reached: the table may go on.
+    /// The limit was reached: the table may be longer.
     pub truncated: bool,
 }
 
-/// What process `who` (a pid or `self`) has mounted; lines that make no sense are left out.
+/// The mounts of process `who` (a pid or `self`); unreadable lines are omitted.
 pub fn of(who: &str) -> io::Result<Vec<Mount>> {
     Ok(list(who, u64::MAX, |_| true)?.mounts)
 }
 
-/// Those of the mounts of process `who` that `keep` accepts, in the first `limit` bytes of its
-/// table: in a user namespace anyone can make 100 000 mounts (`fs.mount-max`).
+/// The mounts of process `who` that `keep` accepts, in the first `limit` bytes of its table: in a
+/// user namespace any user can create 100 000 mounts (`fs.mount-max`).
 pub fn list(who: &str, limit: u64, keep: impl Fn(&Mount) -> bool) -> io::Result<Listing> {
     read(File::open(format!("/proc/{who}/mountinfo"))?, limit, keep)
 }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_table_is_read_up_to_the_limit_and_said_to_be_longer() {
+    fn a_long_table_is_read_up_to_the_limit_and_reported_as_longer() {
         let line = |id: u64| format!("{id} 1 0:4 net:[{id}] /run/{id} rw - nsfs nsfs rw\n");
         let table: String = (10..99).map(line).collect();
         let (one, all) = (line(10).len() as u64, table.len() as u64);

@@ -19,20 +19,21 @@ use crate::procfs;
 /// How much of one mount table is read, and how many namespaces are opened by mounts in it: a
 /// safety limit, since root made those mounts.
 const TRUSTED: Share = Share { bytes: 16 << 20, opened: 4096 };
-/// The same for mount namespaces of other user namespaces, where anyone can mount. A rootless
-/// engine has some ten lines of 100 bytes a container.
+/// The same for mount namespaces of other user namespaces, where any user can mount. A rootless
+/// engine has some ten lines of 100 bytes per container.
 const OTHERS: Share = Share { bytes: 256 << 10, opened: 256 };
 /// And for all of these together, in one search.
 const ALL_OTHERS: Share = Share { bytes: 8 << 20, opened: 1024 };
-/// So many mounts are held open at a time until the mount table was read again.
+/// Number of mounts held open at a time until the mount table was read again.
 const AT_A_TIME: usize = 64;
-/// Processes that are remembered of a mount namespace, as the first may end before it is looked at.
+/// Processes kept per mount namespace, because the first may exit before it is inspected.
 const WITNESSES: usize = 3;
 
 /// A network namespace, held open.
 #[derive(Debug)]
 pub struct Namespace {
-    /// Inode number, as in `readlink /proc/PID/ns/net`; unique on the host while it lives.
+    /// Inode number, as in `readlink /proc/PID/ns/net`; unique on the host while the namespace
+    /// exists.
     pub inode: u32,
     /// A process that is in it: then much can be read without entering.
     pub process: Option<u32>,
@@ -46,7 +47,7 @@ impl Namespace {
     }
 
     /// The namespace behind a file: `/proc/PID/ns/net`, `/run/netns/NAME`. Not for paths below
-    /// `/proc/PID/root`, where `open` may wait for ever: see [`foreign_path`].
+    /// `/proc/PID/root`, where `open` may block forever: see [`foreign_path`].
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         Self::of(File::open(path)?)
     }
@@ -68,15 +69,15 @@ pub fn find(inode: u32) -> Option<Namespace> {
     all().0.into_iter().find(|namespace| namespace.inode == inode)
 }
 
-/// Every network namespace that a process is in or that is mounted somewhere, the caller's own
-/// first, each once. What could not be looked at is reported and left out.
+/// Every network namespace with a process or a mount, the caller's own first, each once. What could
+/// not be inspected is reported and omitted.
 pub fn all() -> (Vec<Namespace>, Vec<Problem>) {
     let mut search = Search::new();
     match Namespace::current() {
         Ok(own) => search.add(own),
         Err(error) => search.problems.push(Problem::new(
             format!("reading /proc/thread-self/ns/net: {error}"),
-            "connections that exist already will not be seen",
+            "pre-existing connections are not observed",
         )),
     }
     match procfs::processes() {
@@ -118,7 +119,7 @@ fn enter(namespace: &Namespace) -> io::Result<()> {
 pub fn addresses(namespace: &Namespace) -> io::Result<Vec<Address>> {
     let through = |tgid| {
         let addresses = process_addresses::of(tgid).ok()?;
-        // Read before: by now the process may be another one.
+        // Read earlier: the pid may belong to another process by now.
         let still = fs::metadata(format!("/proc/{tgid}/ns/net")).ok()?.ino();
         (still == u64::from(namespace.inode)).then_some(addresses)
     };
@@ -128,7 +129,7 @@ pub fn addresses(namespace: &Namespace) -> io::Result<Vec<Address>> {
     }
 }
 
-/// What a search may cost.
+/// Limits of a search.
 #[derive(Clone, Copy, Debug)]
 struct Share {
     /// Of mount tables.
@@ -156,7 +157,7 @@ struct Search {
     /// Namespaces that could not be opened, and why the last of them could not.
     unopened: usize,
     reason: Option<io::Error>,
-    /// Mount namespaces that were not looked at to the end.
+    /// Mount namespaces that were not read to the end.
     cut_short: usize,
     problems: Vec<Problem>,
 }
@@ -199,8 +200,8 @@ impl Search {
         }
     }
 
-    /// Bind mounts of namespaces, as `ip netns` (/run/netns) and container engines make them, after
-    /// all processes: then most of them are known.
+    /// Bind mounts of namespaces, as `ip netns` (/run/netns) and container engines make them. Runs
+    /// after all processes, when most namespaces are known.
     fn visit_mounts(&mut self) {
         let (trusted, others): (Vec<_>, Vec<_>) =
             self.mount_namespaces.drain().map(|(_, one)| one).partition(|one| one.trusted);
@@ -219,13 +220,13 @@ impl Search {
         }
     }
 
-    /// Returns what was used of the share.
+    /// Returns how much of the share was used.
     fn visit_mounts_of(&mut self, namespace: &MountNamespace, share: Share) -> Share {
         let listing = namespace.processes.iter().find_map(|tgid| {
             let list = mounts::list(&tgid.to_string(), share.bytes, foreign_path::is_namespace);
             Some((*tgid, list.ok()?))
         });
-        // All of them have ended, or may not be looked at.
+        // All of them have exited, or may not be inspected.
         let Some((tgid, listing)) = listing else { return Share { bytes: 0, opened: 0 } };
         let mut unknown: Vec<(u32, Mount)> = listing
             .mounts
@@ -269,27 +270,27 @@ impl Search {
                     "{} processes do not show their network namespace (they hide it, or CAP_SYS_PTRACE is missing)",
                     self.denied
                 ),
-                "existing connections of namespaces that only they are in will not be seen",
+                "pre-existing connections in namespaces of these processes alone are not observed",
             ));
         }
         if self.unopened > 0 {
             let reason = self.reason.map(|error| format!(": {error}")).unwrap_or_default();
             self.problems.push(Problem::new(
                 format!("{} network namespaces cannot be opened{reason}", self.unopened),
-                "existing connections in them will not be seen",
+                "pre-existing connections in them are not observed",
             ));
         }
         if self.cut_short > 0 {
             self.problems.push(Problem::new(
                 format!(
-                    "{} mount namespaces have more mounts than are looked at; where any user can mount these are {} KiB of the mount table and {} network namespaces, and {} KiB and {} of all such together",
+                    "{} mount namespaces have more mounts than the agent reads; if any user can mount there, the limits are {} KiB of the mount table and {} network namespaces each, {} KiB and {} in total",
                     self.cut_short,
                     OTHERS.bytes >> 10,
                     OTHERS.opened,
                     ALL_OTHERS.bytes >> 10,
                     ALL_OTHERS.opened,
                 ),
-                "existing connections of network namespaces that only the rest of these mounts holds will not be seen",
+                "pre-existing connections in network namespaces held only by the other mounts are not observed",
             ));
         }
         (self.found, self.problems)
@@ -308,7 +309,7 @@ fn owner(namespace: &File) -> io::Result<u64> {
     Ok(owner.metadata()?.ino())
 }
 
-/// Whether a process ended while it was looked at.
+/// Whether a process exited while it was read.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
@@ -383,7 +384,7 @@ mod tests {
         let mut search = Search::new();
         let used = search.visit_mounts_of(&own, Share { bytes: 100, opened: 100 });
         assert_eq!((used.bytes, search.cut_short), (100, 1));
-        // The second witness speaks if the first has ended.
+        // The second process is used if the first has exited.
         let witnesses = MountNamespace { processes: vec![u32::MAX, std::process::id()], ..own };
         let used = search.visit_mounts_of(&witnesses, Share { bytes: 100, opened: 100 });
         assert_eq!((used.bytes, search.cut_short), (100, 2));

@@ -1,14 +1,14 @@
-//! The pages of the program itself: those used only during the start are released.
+//! The pages of the executable: those used only at startup are released.
 //!
-//! Loading programs into the kernel, reading its types and finding the runtimes takes code that is
-//! hardly used again, and the kernel maps sixteen pages around each one that is touched. All of it
-//! stays resident until memory is short.
+//! Loading BPF programs, reading BTF and finding runtimes runs code that is hardly used again, and
+//! the kernel maps sixteen pages around each page that is touched. All of it stays resident until
+//! memory is short.
 
 use std::ffi::{c_int, c_void};
 use std::slice;
 
-/// Unmaps code and constants of this program (dl_iterate_phdr(3), madvise(2)). They are pages of a
-/// file that nothing has written to: whatever is used again is mapped again, without being read.
+/// Unmaps code and constants of this executable (dl_iterate_phdr(3), madvise(2)). They are clean
+/// file pages: what is used again is mapped again, from the page cache.
 pub fn give_back() {
     // SAFETY: `unmap` does not panic, and keeps nothing that it is given.
     unsafe { libc::dl_iterate_phdr(Some(unmap), std::ptr::null_mut()) };
@@ -20,7 +20,8 @@ pub fn trim_heap() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Called for the program first; says that the libraries, which others share, need not follow.
+/// Called for the executable first; its return value stops the walk, because libraries are shared
+/// with others.
 unsafe extern "C" fn unmap(
     object: *mut libc::dl_phdr_info,
     _size: libc::size_t,
@@ -32,7 +33,8 @@ unsafe extern "C" fn unmap(
         (&*object, slice::from_raw_parts((*object).dlpi_phdr, usize::from((*object).dlpi_phnum)))
     };
     for header in headers {
-        // What may be written to may have been, by the loader at least: it would be lost.
+        // Writable segments may have been modified, at least by the loader; those changes would be
+        // lost.
         if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
             continue;
         }

@@ -38,7 +38,7 @@ pub fn groups(stream: &impl AsRawFd) -> io::Result<Vec<u32>> {
     Ok(groups)
 }
 
-/// Reads an option of a socket whose value is a list of plain values; returns what was written.
+/// Reads a socket option that is a list of plain values; returns the values written.
 fn read<'a, T: Plain>(
     stream: &impl AsRawFd,
     option: libc::c_int,

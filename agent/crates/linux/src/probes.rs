@@ -1,10 +1,9 @@
-//! Looks into /proc, other namespaces and sockets, on threads that nobody waits for.
+//! Lookups in /proc, other namespaces and sockets, on threads that the core never waits for.
 //!
-//! What a tenant controls can hold up whoever looks at it: arguments that lie in a mapped file of
-//! its own file system, a namespace with a million sockets. So the loop that reads the kernel's
-//! tables hands each such look to a thread of this pool and takes in the answer later. The queue is
-//! bounded, every look has a deadline, and a thread that is past it is given up and replaced, until
-//! too many hang. What was given up is counted.
+//! A tenant can block a lookup: with arguments in a mapped file of its own FUSE file system, or
+//! with a million sockets in a namespace. So the core loop hands each lookup to a thread of this
+//! pool and takes the answer later. The queue is bounded, every lookup has a deadline, and a thread
+//! that misses it is abandoned and replaced, up to a limit. Abandoned lookups are counted.
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,19 +26,19 @@ pub enum Failure {
     #[error(transparent)]
     Failed(#[from] io::Error),
     /// It took too long.
-    #[error("there was no answer in time")]
+    #[error("timed out")]
     Deadline,
-    /// Too many looks were waiting.
-    #[error("too many looks are waiting already")]
+    /// The queue was full.
+    #[error("the queue of lookups is full")]
     QueueFull,
 }
 
-/// What has been looked at so far.
+/// Statistics of the pool.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Looks by kind and outcome, in the order of [`Kind::ALL`] and [`Outcome::ALL`].
+    /// Lookups by kind and outcome, in the order of [`Kind::ALL`] and [`Outcome::ALL`].
     pub looks: [[u64; Outcome::ALL.len()]; Kind::ALL.len()],
-    /// Threads that hang in a look past its deadline.
+    /// Threads stuck in a lookup past its deadline.
     pub stuck: usize,
 }
 
@@ -47,18 +46,18 @@ pub struct Counts {
 #[derive(Clone)]
 pub struct Probes(Arc<Pool>);
 
-/// An answer that may come later.
+/// An answer that may arrive later.
 pub struct Pending<T> {
     answer: Receiver<io::Result<T>>,
     deadline: Instant,
     refused: bool,
 }
 
-/// How much there may be at a time.
+/// Limits of the pool.
 #[derive(Clone, Copy)]
 struct Limits {
     threads: usize,
-    /// Threads that hang and were replaced.
+    /// Stuck threads that were replaced.
     stuck: usize,
     queue: usize,
     /// For all kinds.
@@ -69,7 +68,7 @@ const LIMITS: Limits = Limits { threads: 3, stuck: 8, queue: 1024, deadline: Non
 
 /// Ends the threads with the last handle.
 struct Pool {
-    /// None: everything is looked at by the caller.
+    /// `None`: the caller runs every lookup itself.
     shared: Option<Arc<Shared>>,
 }
 
@@ -95,7 +94,7 @@ struct Job {
     kind: Kind,
     asked: Instant,
     deadline: Instant,
-    /// Returns whether there is an answer.
+    /// Returns whether the lookup succeeded.
     look: Box<dyn FnOnce() -> bool + Send>,
 }
 
@@ -126,12 +125,13 @@ impl Probes {
         Ok(Self(Arc::new(Pool { shared: Some(shared) })))
     }
 
-    /// No threads: whoever asks looks, and has the answer at once. For programs that may wait.
+    /// No threads: the caller runs the lookup and has the answer at once. For programs that may
+    /// block.
     pub fn inline() -> Self {
         Self(Arc::new(Pool { shared: None }))
     }
 
-    /// Has somebody look. This never waits.
+    /// Queues a lookup. Never blocks.
     pub fn ask<T: Send + 'static>(
         &self,
         kind: Kind,
@@ -141,7 +141,7 @@ impl Probes {
         let look = move || {
             let found = look();
             let is_ok = found.is_ok();
-            // Who has given up meanwhile needs no answer.
+            // The receiver may have given up meanwhile.
             let _ = reply.try_send(found);
             is_ok
         };
@@ -155,7 +155,7 @@ impl Probes {
         Pending { answer, deadline, refused: !shared.enqueue(job) }
     }
 
-    /// Whether something that a snapshot is better with was asked within `grace` and may yet be
+    /// Whether a lookup that improves a snapshot was queued within `grace` and may still be
     /// answered.
     pub fn is_answer_due(&self, grace: Duration) -> bool {
         let Some(shared) = &self.0.shared else { return false };
@@ -166,7 +166,7 @@ impl Probes {
         waiting.chain(running).any(|(kind, asked)| kind.is_for_snapshots() && asked + grace > now)
     }
 
-    /// Waits until something that [`Self::is_answer_due`] speaks of was answered or given up.
+    /// Waits until a lookup of [`Self::is_answer_due`] is answered or abandoned.
     pub async fn answered(&self) {
         match &self.0.shared {
             Some(shared) => shared.answered.notified().await,
@@ -174,7 +174,7 @@ impl Probes {
         }
     }
 
-    /// What has been looked at so far. Gives up what is past its deadline first.
+    /// The statistics, after abandoning overdue lookups.
     pub fn counts(&self) -> Counts {
         let Some(shared) = &self.0.shared else { return Counts::default() };
         let mut state = shared.lock();
@@ -195,14 +195,14 @@ impl Drop for Pool {
 // === impl Pending ===
 
 impl<T> Pending<T> {
-    /// An answer that somebody gives who is no thread of a pool; dropped, there is none.
+    /// An answer that is not from a thread of a pool. Dropping the sender means no answer.
     pub fn channel() -> (SyncSender<io::Result<T>>, Self) {
         let (reply, answer) = sync_channel(1);
         let deadline = Instant::now() + Duration::from_hours(1);
         (reply, Self { answer, deadline, refused: false })
     }
 
-    /// The answer, if there is one by now. After an answer or a failure there is no other.
+    /// The answer, if it has arrived. There is none after an answer or a failure.
     pub fn take(&self) -> Option<Result<T, Failure>> {
         match self.answer.try_recv() {
             Ok(answer) => Some(answer.map_err(Failure::from)),
@@ -214,7 +214,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Waits for the answer, until the deadline at most. Not for the loop that reads the tables.
+    /// Waits for the answer until the deadline. Not for the core loop.
     pub fn wait(self) -> Result<T, Failure> {
         let deadline = self.deadline;
         self.wait_until(deadline)
@@ -230,7 +230,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Nobody will answer any more.
+    /// The sender is gone.
     fn given_up(&self) -> Failure {
         if self.refused { Failure::QueueFull } else { Failure::Deadline }
     }
@@ -240,7 +240,7 @@ impl<T> Pending<T> {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Looks run without the lock: what they may have broken is not the state.
+        // Lookups run without the lock, so a panic cannot leave the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -257,7 +257,7 @@ impl Shared {
         true
     }
 
-    /// Gives up what is past its deadline. Whoever hangs in it is replaced.
+    /// Abandons overdue lookups and replaces the threads stuck in them.
     fn give_up(self: &Arc<Self>, state: &mut State, now: Instant) {
         let overdue = |deadline: Instant| deadline <= now;
         let mut given_up = Vec::new();
@@ -281,12 +281,12 @@ impl Shared {
         for kind in given_up {
             state.count(kind, Outcome::Deadline);
         }
-        // Without a replacement the others do all the work; the next time it is tried again.
+        // If no thread can be started the others do all the work; the next call tries again.
         let _ = self.fill_up(state);
         self.answered.notify_one();
     }
 
-    /// Starts threads that are missing, unless too many hang.
+    /// Starts missing threads, unless too many are stuck.
     fn fill_up(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
         while state.threads < self.limits.threads && state.counts.stuck <= self.limits.stuck {
             let (shared, thread) = (Arc::clone(self), state.next_thread);
@@ -297,7 +297,7 @@ impl Shared {
         Ok(())
     }
 
-    /// What a thread does.
+    /// The body of a thread.
     fn work(self: &Arc<Self>, thread: u64) {
         let mut state = self.lock();
         while !state.closed {
@@ -322,7 +322,7 @@ impl Shared {
                 }
                 continue;
             }
-            // Given up meanwhile, and perhaps replaced.
+            // Abandoned meanwhile, and perhaps replaced.
             state.counts.stuck -= 1;
             if state.threads >= self.limits.threads {
                 return;
@@ -356,7 +356,7 @@ mod tests {
         probes.counts().looks[kind as usize]
     }
 
-    /// Opening it waits for a writer: for ever, if none comes.
+    /// Opening it waits for a writer, forever if there is none.
     struct Fifo(tempfile::TempDir);
 
     impl Fifo {
@@ -372,7 +372,7 @@ mod tests {
             move || File::open(path)
         }
 
-        /// Lets whoever waits go on.
+        /// Unblocks the reader.
         fn release(&self) {
             drop(File::options().read(true).write(true).open(self.0.path().join("fifo")));
         }
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_hangs_delays_nobody_else() {
+    fn a_stuck_lookup_delays_no_other() {
         let probes = Probes::with_limits(SMALL).unwrap();
         let fifo = Fifo::new();
         let began = Instant::now();
@@ -435,13 +435,13 @@ mod tests {
         assert!(matches!(two.wait(), Err(Failure::Deadline)));
         assert_eq!(looks(&probes, Kind::Cgroup), [0, 0, 2, 1]);
         assert_eq!(probes.counts().stuck, 2);
-        // One that comes back works again.
+        // A thread that returns works again.
         fifo.release();
         while probes.ask(Kind::Cgroup, || Ok(())).wait().is_err() {}
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_answers_is_woken_by_them() {
+    async fn a_task_that_waits_for_answers_is_woken_by_them() {
         let probes = Probes::start().unwrap();
         let grace = Duration::from_mins(1);
         assert!(!probes.is_answer_due(grace));

@@ -1,5 +1,5 @@
-//! Local addresses of the network namespace that a process is in, from `/proc/PID/net`: readable
-//! for everybody, so that no capability has to be kept for it.
+//! Local addresses of a process's network namespace, from `/proc/PID/net`: world-readable, so no
+//! capability has to be kept for it.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -88,7 +88,7 @@ Local:
     }
 
     #[test]
-    fn a_process_says_the_same_as_the_interfaces() {
+    fn addresses_of_a_process_are_those_of_the_interfaces() {
         let of_process = of(std::process::id()).unwrap();
         let of_interfaces = super::super::addresses::local().unwrap();
         assert!(!of_process.is_empty());

@@ -1,7 +1,7 @@
 //! What /proc says about a process, for its identity and its name.
 //!
-//! The files vanish with the process; callers treat an error as "it has exited", unless it is a
-//! lack of permission. Formats: man 5 proc, fs/proc/array.c.
+//! The files vanish with the process; callers treat an error as "it has exited", unless it is EPERM
+//! or EACCES. Formats: man 5 proc, fs/proc/array.c.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -29,7 +29,7 @@ pub struct Stat {
     pub comm: [u8; 16],
     /// Start time in clock ticks after boot.
     pub started_ticks: u64,
-    /// `arg_end - arg_start`; `None` where the reader may not know (both are shown as 0).
+    /// `arg_end - arg_start`; `None` where the reader lacks the permission (both are shown as 0).
     pub argument_bytes: Option<u64>,
 }
 
@@ -40,20 +40,20 @@ pub fn processes() -> io::Result<impl Iterator<Item = u32>> {
 }
 
 impl Process {
-    /// Reads what /proc says of `tgid` now.
+    /// Reads `tgid` from /proc.
     pub fn read(tgid: u32) -> io::Result<Self> {
         let stat = Stat::read(tgid)?;
         let argv = stat.arguments(tgid).unwrap_or_default();
         Ok(Self { tgid, started_ticks: stat.started_ticks, comm: stat.comm, argv })
     }
 
-    /// The `app` part of an owner key: told apart by arguments only if `comm` is an interpreter.
+    /// The `app` part of an owner key: depends on the arguments only if `comm` is an interpreter.
     pub fn app(&self) -> u32 {
         if is_interpreter(&self.comm) { app_hash(&argv_region(&self.argv)) } else { 0 }
     }
 }
 
-/// The first bytes of the arguments, zero-filled, as the kernel half hashes and keeps them.
+/// The first bytes of the arguments, zero-filled, as the kernel half hashes and stores them.
 pub fn argv_region(argv: &[u8]) -> [u8; ARGV_BYTES] {
     let mut region = [0; ARGV_BYTES];
     region.iter_mut().zip(argv).for_each(|(to, from)| *to = *from);
@@ -88,19 +88,19 @@ impl Stat {
         Self::parse(&bytes).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 
-    /// The arguments of the process, which is `tgid`. They lie in its memory, where it decides how
-    /// long a read takes.
+    /// The arguments of the process `tgid`. They are in its memory, so the process determines how
+    /// long the read takes.
     pub fn arguments(&self, tgid: u32) -> io::Result<Vec<u8>> {
         let mut argv = command_line(tgid, ARGV_BYTES as u64)?;
-        // A process title that outgrew the arguments is shown whole (`get_mm_proctitle`,
-        // fs/proc/base.c); the kernel half stops where the arguments ended.
+        // A process title longer than the arguments is shown whole (`get_mm_proctitle`,
+        // fs/proc/base.c); the kernel half stops at the end of the arguments.
         if let Some(len) = self.argument_bytes {
             argv.truncate(usize::try_from(len).unwrap_or(usize::MAX));
         }
         Ok(argv)
     }
 
-    /// Parses one line of /proc/PID/stat. The command name may hold any byte, spaces and
+    /// Parses one line of /proc/PID/stat. The command name may contain any byte, spaces and
     /// parentheses included: it ends at the last closing parenthesis.
     pub fn parse(line: &[u8]) -> Option<Self> {
         let open = line.iter().position(|byte| *byte == b'(')?;

@@ -1,12 +1,13 @@
 //! Whether the kernel would refuse to connect to an address, and why.
 //!
-//! Found with a datagram socket: its connect(2) looks for a route by the same rules and sends
-//! nothing (`__ip4_datagram_connect`, `__ip6_datagram_connect`). A route that depends on a mark, a
-//! device or an address that the program chose is not found by it.
+//! Tested with a datagram socket: its connect(2) does the same route lookup and sends nothing
+//! (`__ip4_datagram_connect`, `__ip6_datagram_connect`). Routes that depend on a mark, a device or
+//! the program's source address are not considered.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::net::SocketAddr;
+
+use socket2::{Domain, Socket, Type};
 
 use super::{inspection, namespaces};
 
@@ -22,59 +23,20 @@ fn ask(remote: SocketAddr) -> io::Result<i32> {
     if remote.ip().is_multicast() {
         return Ok(libc::ENETUNREACH); // For TCP (`tcp_v4_connect`, `tcp_v6_connect`).
     }
-    let family = if remote.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: socket touches no memory.
-    let fd = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and has no other owner.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let socket = Socket::new(Domain::for_address(remote), Type::DGRAM, None)?;
     let errno = connect(&socket, remote);
     if errno != libc::EACCES {
         return Ok(errno);
     }
-    // Forbidden, or an address of all hosts of a network: the latter may be allowed.
-    let yes: libc::c_int = 1;
-    // SAFETY: pointer and size are those of `yes`, which setsockopt only reads.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_BROADCAST,
-            (&raw const yes).cast(),
-            size_of_val(&yes) as libc::socklen_t,
-        );
-    }
+    // EACCES: denied, or a broadcast address; the latter is allowed with SO_BROADCAST.
+    socket.set_broadcast(true)?;
     Ok(if connect(&socket, remote) == 0 { libc::ENETUNREACH } else { errno })
 }
 
 /// 0 or the errno.
-fn connect(socket: &OwnedFd, remote: SocketAddr) -> i32 {
-    let fd = socket.as_raw_fd();
-    let result = match remote.ip() {
-        IpAddr::V4(ip) => {
-            // SAFETY: zeros are a valid address.
-            let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };
-            address.sin_family = libc::AF_INET as libc::sa_family_t;
-            address.sin_port = remote.port().to_be();
-            address.sin_addr.s_addr = u32::from_ne_bytes(ip.octets());
-            let size = size_of_val(&address) as libc::socklen_t;
-            // SAFETY: pointer and size are those of `address`, which connect only reads.
-            unsafe { libc::connect(fd, (&raw const address).cast(), size) }
-        }
-        IpAddr::V6(ip) => {
-            // SAFETY: zeros are a valid address.
-            let mut address: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
-            address.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-            address.sin6_port = remote.port().to_be();
-            address.sin6_addr.s6_addr = ip.octets();
-            let size = size_of_val(&address) as libc::socklen_t;
-            // SAFETY: as above.
-            unsafe { libc::connect(fd, (&raw const address).cast(), size) }
-        }
-    };
-    if result == 0 { 0 } else { io::Error::last_os_error().raw_os_error().unwrap_or_default() }
+fn connect(socket: &Socket, remote: SocketAddr) -> i32 {
+    let refused = socket.connect(&remote.into()).err();
+    refused.and_then(|error| error.raw_os_error()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub struct PortView {
     pub state: PortState,
     /// Who has it.
     pub holder: Party,
-    /// User id of whoever made the socket.
+    /// User id of the socket.
     pub uid: u32,
     /// Since when, seconds since the Unix epoch; null if it was there before the agent.
     pub since_seconds: Option<f64>,
@@ -83,7 +83,7 @@ impl PortState {
         match (protocol, state) {
             (Protocol::Tcp, 10) => Self::Listening,
             (Protocol::Tcp, 6) => Self::TimeWait,
-            // 13: how sock_diag tells a bound socket from one that is not (6.8 and later).
+            // 13: sock_diag reports bound sockets with this state (6.8 and later).
             (_, 7 | 13) => Self::Bound,
             _ => Self::Connected,
         }

@@ -9,8 +9,8 @@ pub use notation::Environment;
 use serde::{Deserialize, Serialize};
 
 use super::full_name::FullName;
-use super::moment;
 use super::port::Port;
+use super::timestamp;
 
 /// Reservations at most, those of the configuration included.
 pub const MOST: usize = 4096;
@@ -21,11 +21,11 @@ pub const MOST: usize = 4096;
 pub enum Origin {
     /// The configuration: cannot be changed while the agent runs.
     Config,
-    /// Somebody who asked this agent.
+    /// Requested over the control socket.
     State,
 }
 
-/// One port kept for one service.
+/// One port reserved for one service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reservation {
     /// The port.
@@ -34,13 +34,13 @@ pub struct Reservation {
     pub netns: Option<u32>,
     /// Only on hosts of this kind.
     pub environment: Option<Environment>,
-    /// Who may have it.
+    /// The service that may bind it.
     pub service: FullName,
-    /// In force before this moment; `None` is until it is released.
+    /// In force before this time; `None` = until it is released.
     pub until: Option<u64>,
-    /// Refuse the port to others, rather than only tell.
+    /// Deny binds of others, rather than only report them.
     pub enforce: bool,
-    /// Who decided.
+    /// Its origin.
     pub origin: Origin,
 }
 
@@ -51,17 +51,17 @@ pub struct Reservations(Vec<Reservation>);
 /// Why a reservation is not made or not released.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Somebody else has it.
+    /// It is reserved for another service.
     #[error("{port} is reserved for {}{}; release it first (portolan ports release {port}), or choose another (portolan ports free --near {})", .0.service, until_text(.0.until), .0.port.number, port = .0.port)]
     Taken(Box<Reservation>),
-    /// The configuration says so.
+    /// It is in the configuration.
     #[error("{} is reserved for {} in the configuration; change it there (ports.reservations) and restart the agent", .0.port, .0.service)]
     InConfiguration(Box<Reservation>),
     /// Nothing to release.
     #[error("{0} is not reserved; `portolan ports reservations` lists what is")]
     NotReserved(Port),
     /// Several are.
-    #[error("{0} is reserved for dev and for prod; say which with --env")]
+    #[error("{0} is reserved for dev and for prod; choose one with --env")]
     Ambiguous(Port),
     /// Too many.
     #[error(
@@ -69,11 +69,11 @@ pub enum Refused {
     )]
     Full,
     /// Over before it begins.
-    #[error("{} is not in the future; it is {} now", moment::rfc3339(*.until), moment::rfc3339(*.now))]
+    #[error("{} is not in the future; it is {} now", timestamp::rfc3339(*.until), timestamp::rfc3339(*.now))]
     Over {
         /// When it would end.
         until: u64,
-        /// The time it is.
+        /// The current time.
         now: u64,
     },
 }
@@ -99,7 +99,7 @@ impl Reservation {
         let mut words = text.split_whitespace();
         let (Some(port), Some(service)) = (words.next(), words.next()) else {
             return Err(format!(
-                "\"{text}\" is no reservation; write a port and a service, like \"5432 postgres\" or \"8125/udp statsd env=prod until=2026-12-01 enforce\""
+                "\"{text}\" is not a reservation; write a port and a service, like \"5432 postgres\" or \"8125/udp statsd env=prod until=2026-12-01 enforce\""
             ));
         };
         let mut reservation = Self {
@@ -116,7 +116,7 @@ impl Reservation {
                 None if word == "enforce" => reservation.enforce = true,
                 Some(("env", name)) => reservation.environment = Some(name.parse()?),
                 Some(("until", text)) => {
-                    reservation.until = Some(moment::absolute(text).ok_or_else(|| {
+                    reservation.until = Some(timestamp::absolute(text).ok_or_else(|| {
                         format!("invalid time \"{text}\": write a time in UTC like 2026-12-01T10:00:00Z or 2026-12-01")
                     })?);
                 }
@@ -155,7 +155,7 @@ impl fmt::Display for Reservation {
             write!(f, " env={}", environment.as_str())?;
         }
         if let Some(until) = self.until {
-            write!(f, " until={}", moment::rfc3339(until))?;
+            write!(f, " until={}", timestamp::rfc3339(until))?;
         }
         if self.enforce { f.write_str(" enforce") } else { Ok(()) }
     }
@@ -168,7 +168,7 @@ fn overlap(one: Option<Environment>, other: Option<Environment>) -> bool {
 
 /// ` until …` for a sentence.
 fn until_text(until: Option<u64>) -> String {
-    until.map_or_else(String::new, |until| format!(" until {}", moment::rfc3339(until)))
+    until.map_or_else(String::new, |until| format!(" until {}", timestamp::rfc3339(until)))
 }
 
 // === impl Reservations ===

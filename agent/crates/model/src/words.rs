@@ -39,7 +39,7 @@ pub fn sentence(conflict: &Conflict) -> String {
 }
 
 /// What to do about it.
-pub fn mend(conflict: &Conflict) -> String {
+pub fn fix(conflict: &Conflict) -> String {
     let next = |text: &str| {
         let mut text = text.to_owned();
         if let Some(port) = conflict.next_free {
@@ -76,7 +76,7 @@ pub fn mend(conflict: &Conflict) -> String {
                 .to_owned()
         }
         Reason::Denied => {
-            "look for a reservation (portolan ports) or another policy on bind".to_owned()
+            "check reservations (portolan ports reservations) and security modules".to_owned()
         }
         Reason::Gone => "try again".to_owned(),
         Reason::Other => "see man 2 bind for this errno".to_owned(),
@@ -187,9 +187,8 @@ mod tests {
     }
 
     #[test]
-    fn one_sentence_says_who_failed_and_who_holds_the_port() {
-        let shown =
-            |conflict: &Conflict| format!("{}. Fix: {}", sentence(conflict), mend(conflict));
+    fn one_sentence_names_the_process_that_failed_and_the_holder() {
+        let shown = |conflict: &Conflict| format!("{}. Fix: {}", sentence(conflict), fix(conflict));
         assert_eq!(
             shown(&conflict(Reason::SameAddress)),
             "postgres of shop (pid 4711) failed to bind 0.0.0.0:5432: postgresql.service (postgres, pid 811) has held it for 2 days. Fix: stop one, or use 5433 (free)"

@@ -1,4 +1,4 @@
-//! Which characters may stand in a name.
+//! The characters that are allowed in a name.
 
 /// Whether a character shows nothing, or changes how its neighbours are shown: bidirectional
 /// controls, zero-width characters, fillers, variation selectors, tags.
@@ -11,8 +11,8 @@ pub const fn is_invisible(c: char) -> bool {
         | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether a character may stand in a name: no control, nothing invisible, nothing that was not
-/// UTF-8.
+/// Whether a character is allowed in a name: no control or invisible characters, no replacement of
+/// invalid UTF-8.
 pub fn is_printable(c: char) -> bool {
     !c.is_control() && !is_invisible(c) && c != char::REPLACEMENT_CHARACTER
 }

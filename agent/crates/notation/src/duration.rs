@@ -1,5 +1,5 @@
-//! Durations as people write them: `500ms`, `90s`, `15m`, `2h`, `7d`. The one grammar of the command
-//! line, the configuration and the API.
+//! Durations in text: `500ms`, `90s`, `15m`, `2h`, `7d`. The one grammar of the command line, the
+//! configuration and the API.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub fn text(duration: Duration) -> String {
     }
 }
 
-/// A time span as people say it, in its largest unit.
+/// A time span in its largest unit.
 pub fn ago(seconds: f64) -> String {
     const UNITS: [(f64, &str); 4] =
         [(86_400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second")];

@@ -21,7 +21,7 @@ pub struct Endpoint {
 // === impl Endpoint ===
 
 impl Endpoint {
-    /// The same place in one way of writing: no bits behind the prefix.
+    /// The canonical form: no bits after the prefix.
     #[must_use]
     pub fn canonical(self) -> Self {
         Self { network: self.network.map(|network| network.trunc()), ..self }
@@ -54,7 +54,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "\"{text}\" is no place of a service; write an address, a network or a port, like 10.1.2.3:443, [fd00::1]:443, 10.1.2.3, 10.9.0.0/16, 10.9.0.0/16:5432 or 9042"
+                "\"{text}\" is not an endpoint; write an address, a network or a port, like 10.1.2.3:443, [fd00::1]:443, 10.1.2.3, 10.9.0.0/16, 10.9.0.0/16:5432 or 9042"
             )
         };
         let port = |text: &str| text.parse().ok().filter(|port: &u16| *port > 0);
@@ -66,7 +66,7 @@ impl FromStr for Endpoint {
         }
         let (place, number) = text.rsplit_once(':').ok_or_else(wrong)?;
         let bare = place.strip_prefix('[').and_then(|place| place.strip_suffix(']'));
-        // Without brackets it could not be told where an IPv6 address ends.
+        // Without brackets the end of an IPv6 address would be ambiguous.
         let network = match bare {
             Some(place) => network(place).filter(|network| network.addr().is_ipv6()),
             None => network(place).filter(|network| network.addr().is_ipv4()),
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_read_as_written_or_refused() {
+    fn endpoints_are_parsed_or_refused() {
         let check = |text: &str, expected: Option<&str>| {
             let read = text.parse::<Endpoint>().ok().map(|endpoint| endpoint.to_string());
             assert_eq!(read.as_deref(), expected, "{text}");

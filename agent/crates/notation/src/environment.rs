@@ -1,10 +1,10 @@
-//! What a host is for.
+//! The environment of a host.
 
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What a host is for; a reservation for the other kind is listed, and not in force.
+/// The environment of a host; a reservation for the other one is listed but not in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Environment {
@@ -34,6 +34,6 @@ impl FromStr for Environment {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|one| one.as_str() == text);
-        found.ok_or_else(|| format!("\"{text}\" is no environment; choose one of dev, prod"))
+        found.ok_or_else(|| format!("\"{text}\" is not an environment; use dev or prod"))
     }
 }

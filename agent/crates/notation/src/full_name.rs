@@ -1,5 +1,4 @@
-//! Names of services as people write them: `postgres`, or `shop/postgres` to say in which
-//! namespace.
+//! Names of services in text: `postgres`, or `shop/postgres` with a namespace.
 
 use std::fmt;
 use std::str::FromStr;
@@ -49,7 +48,7 @@ impl FromStr for FullName {
             Ok(Self { namespace: namespace.map(Into::into), name: name.into() })
         } else {
             Err(format!(
-                "\"{text}\" is no name of a service; write one as `portolan edges` shows it, like postgres or shop/postgres (no spaces, at most {LONGEST} bytes)"
+                "\"{text}\" is not a service name; write it as `portolan edges` shows it, like postgres or shop/postgres (no spaces, at most {LONGEST} bytes)"
             ))
         }
     }

@@ -1,6 +1,6 @@
-//! What people write and read as text: durations, ports, names of services, endpoints. The command
-//! line, the configuration, the API and the state file share this one grammar; none of them has to
-//! depend on another for it.
+//! Text formats: durations, ports, names of services, endpoints. The command line, the
+//! configuration, the API and the state file share this one grammar without depending on each
+//! other.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Ports as people write them: `5432`, `8125/udp`.
+//! Ports in text: `5432`, `8125/udp`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -81,7 +81,7 @@ impl FromStr for Port {
         match (number.parse(), protocol) {
             (Ok(number @ 1..), Some(protocol)) => Ok(Self { number, protocol }),
             _ => Err(format!(
-                "\"{text}\" is no port; write a number from 1 to 65535, with /udp behind it if it is not TCP, like 5432 or 8125/udp"
+                "\"{text}\" is not a port; write a number from 1 to 65535, followed by /udp if it is not TCP, like 5432 or 8125/udp"
             )),
         }
     }

@@ -1,16 +1,16 @@
-//! What the agent answers over HTTP: metrics for Prometheus, JSON for programs, a page for people.
+//! The agent's HTTP endpoints: metrics for Prometheus, JSON for programs, a web page.
 //!
-//! | path | answer |
+//! | path | response |
 //! |---|---|
-//! | `/metrics` | Prometheus text, or OpenMetrics if asked |
-//! | `/healthz`, `/-/healthy` | the process lives; says nothing about BPF |
-//! | `/readyz`, `/-/ready` | there is a first snapshot |
+//! | `/metrics` | Prometheus text, or OpenMetrics on request |
+//! | `/healthz`, `/-/healthy` | liveness of the process; independent of BPF |
+//! | `/readyz`, `/-/ready` | the first snapshot exists |
 //! | `/api/v1/…` | JSON, as `/api/v1/openapi.json` describes it ([`api_types::OPERATIONS`]) |
 //! | `/` | a page with a live table |
 //!
-//! Nothing can be changed over the network: other methods than GET and HEAD are refused there.
-//! Changes come through a Unix socket of this host ([`local`]). What the server needs of the agent's
-//! state ([`Changes`]) and of `/proc` comes in from outside.
+//! The network is read-only: methods other than GET and HEAD are refused. Changes come through a
+//! Unix socket of this host ([`local`]). Access to the agent's state ([`Changes`]) and to `/proc`
+//! is passed in.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,8 @@
-//! The socket for changes: HTTP on a Unix socket in the run directory, for this host alone.
+//! The control socket: HTTP on a Unix socket in the run directory, for this host alone.
 //!
-//! Everything that the network can read can be read here too; what writes is only here. Who may
-//! connect is decided twice: by the mode of the socket's file, and by what the kernel says of the
-//! caller (`SO_PEERCRED`, man 7 unix). A body is small, a request is short, and few callers are
-//! served at once.
+//! It serves everything that the network can read, and all writes. Access is checked twice: by the
+//! mode of the socket's file, and by the peer credentials (`SO_PEERCRED`, man 7 unix). Bodies,
+//! durations and the number of connections are limited.
 
 use std::fs;
 use std::future::Future;
@@ -43,16 +42,16 @@ pub const NAME: &str = "control.sock";
 pub const CONNECTIONS: usize = 16;
 /// The head of a request must come within this time, and an idle connection ends.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection ends after this time, whatever it is doing.
+/// Maximum lifetime of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// The head of a request must fit.
 const HEAD_BYTES: usize = 16 * 1024;
-/// The body of a request must fit: a service with as many addresses as there may be does.
+/// Maximum size of a body: a service with the maximum number of addresses fits.
 pub const BODY_BYTES: usize = 16 * 1024;
-/// How long running answers may take to finish when the agent stops.
+/// Grace period for running requests at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The socket; its file goes when this goes.
+/// The socket; dropping it removes its file.
 #[derive(Debug)]
 pub struct Control {
     listener: UnixListener,
@@ -61,14 +60,14 @@ pub struct Control {
     groups: PeerGroups,
 }
 
-/// The process that asks.
+/// The calling process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Its number, as the agent's /proc has it; 0 if it has no number there.
     pub pid: u32,
 }
 
-/// What makes the changes that callers ask for.
+/// Executes the changes that callers request.
 pub trait Changes: Clone + Send + Sync + 'static {
     /// Reserves a port.
     fn reserve(&self, caller: Caller, request: Reserve) -> impl Answer<Reserved>;
@@ -82,19 +81,19 @@ pub trait Changes: Clone + Send + Sync + 'static {
     fn unregister(&self, request: Unregister) -> impl Answer<Registered>;
 }
 
-/// What becomes of a request, once it is done.
+/// The future result of a request.
 pub trait Answer<T>: Future<Output = Result<T, Refused>> + Send {}
 
 impl<T, F: Future<Output = Result<T, Refused>> + Send> Answer<T> for F {}
 
-/// Why a change was not made, in a sentence that says what to do.
+/// Why a change was refused, in a sentence with the fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// The request is invalid.
     Invalid(String),
-    /// It contradicts what is stored.
+    /// It contradicts the stored state.
     Conflict(String),
-    /// It is about something that does not exist.
+    /// Its subject does not exist.
     NotFound(String),
     /// It cannot be done here or now.
     Unavailable(String),
@@ -103,7 +102,7 @@ pub enum Refused {
 /// The supplementary groups of a caller.
 pub type PeerGroups = fn(&UnixStream) -> Vec<u32>;
 
-/// What the kernel says of a caller.
+/// The peer credentials of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Peer {
     pid: u32,
@@ -111,9 +110,9 @@ struct Peer {
     gid: u32,
 }
 
-/// Opens the socket in `directory`; members of `group` may use it, beside root and our own user;
-/// `groups` looks up those of a caller.
-/// The run directory's lock is held, so a socket there belongs to no running agent.
+/// Opens the socket in `directory`; members of `group` may use it, besides root and the agent's
+/// user; `groups` looks up the groups of a caller. The lock of the run directory is held, so an
+/// existing socket there belongs to no running agent.
 pub fn bind(directory: &Path, group: Option<u32>, groups: PeerGroups) -> anyhow::Result<Control> {
     let path = directory.join(NAME);
     let shown = path.display();
@@ -124,8 +123,8 @@ pub fn bind(directory: &Path, group: Option<u32>, groups: PeerGroups) -> anyhow:
         Ok(_) => bail!("{shown} is in the way and no socket; remove it"),
         Err(_) => {}
     }
-    // Between bind and chmod the file has the mode of the umask: nobody else can connect until then.
-    // Nothing else of ours makes files now.
+    // Between bind and chmod the file has the mode of the umask, so no other user can connect. No
+    // other thread creates files now.
     let umask = rustix::process::umask(Mode::from_raw_mode(0o177));
     let bound = UnixListener::bind(&path);
     rustix::process::umask(umask);
@@ -165,7 +164,7 @@ fn writable<C: Changes>() -> Vec<Route> {
 // === impl Control ===
 
 impl Control {
-    /// Serves `router` until the other end of `stopping` is gone and running answers are sent.
+    /// Serves `router` until the sender of `stopping` is dropped and running requests are finished.
     pub async fn serve(self, router: Router, mut stopping: watch::Receiver<()>) {
         let Self { listener, group, groups, path: _ } = &self;
         let listener = match listener.try_clone().and_then(tokio::net::UnixListener::from_std) {
@@ -183,9 +182,9 @@ impl Control {
                 (permit, listener.accept().await)
             };
             tokio::select! {
-                // An error means that the other end is gone: the agent stops.
+                // An error means that the sender is dropped: the agent stops.
                 _ = stopping.changed() => break,
-                // Reaps what has ended, so that the set does not grow.
+                // Reaps finished tasks, so that the set does not grow.
                 Some(_) = connections.join_next() => {}
                 (permit, connection) = accepted => match connection {
                     Ok((stream, _)) => {
@@ -291,7 +290,7 @@ async fn unregister<C: Changes>(
     Ok(Json(changes.unregister(read(body)?).await?))
 }
 
-/// A body as JSON, whatever it says it is.
+/// A body as JSON, whatever its `Content-Type`.
 fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Failure> {
     let body = body.map_err(|rejection| {
         let said = match rejection.status() {

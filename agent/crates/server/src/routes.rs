@@ -20,10 +20,10 @@ use api_types::{Edges, Listeners, OpenApi, Status, Timestamp};
 use model::snapshot::{EdgeView, Role};
 use telemetry::process::Process;
 use telemetry::push::Outcomes;
-use telemetry::source::{STANDS_STILL, SnapshotSource, Unavailable};
+use telemetry::source::{STALE_AFTER, SnapshotSource, Unavailable};
 use telemetry::{Build, Exporter, Format, Scrape};
 
-/// What the handlers share.
+/// State of the handlers.
 #[derive(Clone, Debug)]
 pub struct Api {
     source: SnapshotSource,
@@ -35,7 +35,7 @@ pub struct Api {
     external_path: Arc<str>,
 }
 
-/// A path, and what answers there.
+/// A path and its handler.
 pub(crate) type Route = (&'static str, MethodRouter<Api>);
 
 /// Every path, for the network: nothing can be changed.
@@ -61,7 +61,7 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
     readable().into_iter().map(|(path, _)| path)
 }
 
-/// What can be read.
+/// The read-only routes.
 pub(super) fn readable() -> Vec<Route> {
     let own = [
         ("/", get(page)),
@@ -86,7 +86,7 @@ pub(super) fn collect(routes: Vec<Route>) -> Router<Api> {
     routes.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods))
 }
 
-/// What every answer has in common.
+/// Layers of every response.
 pub(super) fn finish(router: Router<Api>, api: Api) -> Router {
     router
         .fallback(unknown_path)
@@ -104,7 +104,7 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
         nanoseconds => Some(Duration::from_nanos(nanoseconds)),
     };
     let (mut writer, body) = stream::body();
-    // Some tens of milliseconds of work on a large host: not on a thread that others wait for.
+    // Tens of milliseconds of work on a large host: not on a thread of the runtime.
     tokio::task::spawn_blocking(move || {
         let Api { exporter, last_scrape, outcomes, .. } = api;
         let pushes = outcomes.map(|outcomes| outcomes.so_far());
@@ -113,7 +113,7 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
             Ok(()) => {
                 // Before the end is sent: a client that has read it may scrape again at once.
                 last_scrape.store(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
-                // A client that goes away now has what it wants.
+                // A client that disconnects now has received everything.
                 let _ = writer.finish();
             }
             Err(error) if writer.is_wanted() => {
@@ -126,18 +126,18 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
     Ok(([(CONTENT_TYPE, format.content_type())], body).into_response())
 }
 
-/// The process lives, and its loop moves; nothing about BPF. Threads that hang in somebody's
-/// process or namespace are said and are no reason to start the agent again: the loop does not wait
-/// for them, and whoever holds them up could do it again.
+/// Liveness of the process and of the core loop; independent of BPF. Stuck probe threads are
+/// reported, but are not a reason to restart the agent: the loop does not wait for them, and a
+/// tenant could block them again.
 async fn health(State(api): State<Api>) -> (StatusCode, String) {
-    if api.source.since_published() >= STANDS_STILL {
-        let text = "The kernel's tables are not read any more.\n".to_owned();
+    if api.source.since_published() >= STALE_AFTER {
+        let text = "The agent no longer collects.\n".to_owned();
         return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
     let text = match api.source.stuck() {
         0 => "Portolan is healthy.\n".to_owned(),
         stuck => format!(
-            "Portolan is healthy. {stuck} threads hang while they look at a process or a network namespace; counters are exact, names may be missing (portolan_probes_total).\n"
+            "Portolan is healthy. {stuck} threads are stuck in a process or a network namespace; counters are exact, names may be missing (portolan_probes_total).\n"
         ),
     };
     (StatusCode::OK, text)
@@ -156,7 +156,7 @@ async fn status(State(api): State<Api>) -> Result<Json<Status>, Failure> {
     Ok(Json(convert::status(api.exporter.build(), &snapshot)))
 }
 
-/// Which edges are wanted; all conditions must hold.
+/// A filter of edges; all conditions must hold.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EdgeFilter {
@@ -177,8 +177,7 @@ async fn edges(
     })?;
     let snapshot = api.source.fresh().await?;
     let wanted = snapshot.edges.iter().filter(|view| filter.admits(view));
-    let edges = wanted.map(ToApi::to_api).collect();
-    Ok(Json(Edges { timestamp: Timestamp::from_seconds(snapshot.taken_seconds), edges }))
+    Ok(Json(convert::edges(&snapshot, wanted)))
 }
 
 async fn listeners(State(api): State<Api>) -> Result<Json<Listeners>, Failure> {
@@ -217,7 +216,7 @@ async fn wrong_method() -> Failure {
     Failure(StatusCode::METHOD_NOT_ALLOWED, said.to_owned())
 }
 
-/// For every answer: show nothing of it in a frame, load nothing from elsewhere, guess no type.
+/// For every response: no frames, no external resources, no content sniffing.
 async fn secure(mut response: Response) -> Response {
     const HEADERS: [(HeaderName, HeaderValue); 5] = [
         (
@@ -235,7 +234,7 @@ async fn secure(mut response: Response) -> Response {
     response
 }
 
-/// An answer that is an error.
+/// An error response.
 pub(super) struct Failure(pub(super) StatusCode, pub(super) String);
 
 // === impl Api ===
@@ -260,7 +259,7 @@ impl Api {
         Self { external_path: external_path.into(), ..self }
     }
 
-    /// The same, with what becomes of pushes.
+    /// The same, with the results of pushes.
     #[must_use]
     pub fn with_outcomes(self, outcomes: Option<Arc<Outcomes>>) -> Self {
         Self { outcomes, ..self }
@@ -284,7 +283,7 @@ impl EdgeFilter {
 // === impl Failure ===
 
 impl Failure {
-    /// A query that makes no sense; `known` says what would.
+    /// An invalid query; `known` lists the valid parameters.
     pub(super) fn query(rejection: &QueryRejection, known: &str) -> Self {
         let said = rejection.body_text();
         let detail = said.rsplit_once(": ").map_or(said.as_str(), |(_, detail)| detail);

@@ -27,32 +27,32 @@ use tower::ServiceExt as _;
 use super::slots::{Slots, Turn};
 use super::web::{Rules, Web};
 
-/// A client must send the head of its request within this time, and an idle connection ends.
-/// Longer than the usual 15 s between scrapes, so that a scraper keeps its connection.
+/// Timeout of a request's head, and of an idle connection. Longer than the usual scrape interval of
+/// 15 s, so that a scraper keeps its connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The head of a request must fit; bodies are never read.
 const HEAD_BYTES: usize = 16 * 1024;
 
-/// How long a TLS handshake may take.
+/// Timeout of a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long making an answer may take, whatever it asks for.
+/// Timeout of a handler.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a client may leave an answer unread before the kernel ends the connection.
+/// How long a client may leave a response unread before the kernel closes the connection.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long running answers may take to finish when the agent stops.
+/// Grace period for running requests at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often to look for a finished answer while every connection is being answered.
+/// How often to check for a finished request while every connection is busy.
 const ALL_BUSY: Duration = Duration::from_millis(20);
 
-/// Finds the process that listens on the port of an address, as far as it may be seen.
+/// Finds the process that listens on the port of an address, as far as permissions allow.
 pub type Occupant = fn(SocketAddr) -> Option<String>;
 
-/// Binds `address`, or says which process has it, as `occupant` finds it.
+/// Binds `address`; the error names the process that holds it, found by `occupant`.
 pub fn bind(address: SocketAddr, occupant: Occupant) -> anyhow::Result<TcpListener> {
     let listener =
         TcpListener::bind(address).map_err(|error| refused(address, &error, occupant))?;
@@ -61,7 +61,7 @@ pub fn bind(address: SocketAddr, occupant: Occupant) -> anyhow::Result<TcpListen
 }
 
 /// Serves `router` on `listener` by the rules of `web`, until `shutdown` completes and running
-/// answers are sent.
+/// requests are finished.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -76,7 +76,7 @@ pub async fn serve(
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            // Reaps what has ended, so that the set does not grow.
+            // Reaps finished tasks, so that the set does not grow.
             Some(ended) = connections.join_next_with_id() => {
                 slots.ended(match ended { Ok((task, ())) => task, Err(error) => error.id() });
             }
@@ -91,7 +91,8 @@ pub async fn serve(
                     let (turn, rules) = (Turn::default(), web.rules());
                     let served = accept(stream, router.clone(), rules, turn.clone(), stopping.clone());
                     slots.add(peer.ip(), turn, connections.spawn(served));
-                    // Its request may be here already: read it before others push it out.
+                    // Its request may be here already: read it before other connections displace
+                    // it.
                     tokio::task::yield_now().await;
                 }
                 Err(error) => {
@@ -105,7 +106,7 @@ pub async fn serve(
     // Sending fails if there is no connection.
     let _ = stop.send(true);
     let finished = async { while connections.join_next().await.is_some() {} };
-    // What is not finished by then is dropped with the set.
+    // Unfinished tasks are dropped with the set.
     let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, finished).await;
     Ok(())
 }
@@ -180,7 +181,8 @@ async fn answer(
     response
 }
 
-/// A client that does not read keeps its answer in our memory, but not for ever (man 7 tcp).
+/// A client that does not read keeps its response in the agent's memory only for a limited time
+/// (man 7 tcp).
 fn limit_unread(stream: &TcpStream) {
     if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT)) {
         tracing::debug!(%error, "no limit on unread answers");
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_for_an_address_of_another_host_says_so() {
+    fn the_error_names_an_address_of_another_host() {
         let error =
             bind(SocketAddr::from(([192, 0, 2, 1], 80)), unknown).expect_err("foreign").to_string();
         assert_eq!(

@@ -1,9 +1,9 @@
-//! A fixed number of connections, and which of them is closed when one more comes in.
+//! A fixed number of connections, and which of them is closed when a new one arrives.
 //!
-//! A client that is slow to ask costs a slot and nothing else, so slots are never refused: when all
-//! are taken, the connection that has been silent longest is closed, of the address that has the
-//! most. A thousand slow clients thus keep each other out, and a scraper gets its answer. Those that
-//! are being answered are left alone.
+//! A slow client costs one slot. New connections are never refused: when all slots are taken, the
+//! connection that has been idle longest is closed, of the address with the most connections. So a
+//! thousand slow clients displace each other, and a scraper gets its response. Connections with a
+//! running request are not closed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -27,11 +27,11 @@ struct Slot {
     task: AbortHandle,
 }
 
-/// Whose turn it is on a connection: the client's to ask, or ours to answer.
+/// The side that a connection waits for: the client's request, or the agent's response.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Turn(Arc<AtomicBool>);
 
-/// While it lives, an answer is being made.
+/// Held while a response is being made.
 pub(super) struct Answering(Turn);
 
 impl Slots {
@@ -62,7 +62,7 @@ impl Slots {
 }
 
 impl Turn {
-    /// From here until the answer is ready.
+    /// From here until the response is ready.
     pub(super) fn answering(&self) -> Answering {
         self.0.store(true, Ordering::Relaxed);
         Answering(self.clone())

@@ -1,5 +1,5 @@
-//! An answer that is sent while it is still being written: neither side ever holds the whole of it,
-//! and the last byte is on its way as soon as it is known.
+//! A response that is sent while it is being written, so that neither side holds all of it and
+//! sending starts at once.
 
 use std::fmt;
 use std::io;
@@ -14,14 +14,14 @@ const CHUNK: usize = 64 * 1024;
 /// Chunks that wait for a slow reader; the writer waits after that.
 const WAITING: usize = 4;
 
-/// Writes an answer, on a thread that may block.
+/// Writes a response, on a thread that may block.
 #[derive(Debug)]
 pub(super) struct Writer {
     chunk: String,
     chunks: mpsc::Sender<io::Result<Bytes>>,
 }
 
-/// A writer and the body that it writes. Writing fails once the client is gone.
+/// A writer and the body that it writes. Writing fails once the client has disconnected.
 pub(super) fn body() -> (Writer, Body) {
     let (chunks, receiver) = mpsc::channel(WAITING);
     let body = stream::unfold(receiver, async |mut receiver| {
@@ -33,14 +33,14 @@ pub(super) fn body() -> (Writer, Body) {
 // === impl Writer ===
 
 impl Writer {
-    /// Sends what is left.
+    /// Sends the rest.
     pub(super) fn finish(mut self) -> fmt::Result {
         self.send()
     }
 
-    /// Breaks the answer off, so that the client sees that it is incomplete.
+    /// Aborts the response, so that the client sees that it is incomplete.
     pub(super) fn abort(self) {
-        // If the client is gone already, that is all.
+        // The client may have disconnected already.
         let _ = self.chunks.blocking_send(Err(io::Error::other("the answer is not whole")));
     }
 
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_breaks_off_is_no_answer() {
+    async fn an_aborted_response_is_incomplete() {
         let (mut writer, body) = body();
         let writing = tokio::task::spawn_blocking(move || {
             writer.write_str("half of").expect("room");

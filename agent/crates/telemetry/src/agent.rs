@@ -1,4 +1,4 @@
-//! The agent itself: what it is, how full its tables are, what its own work costs.
+//! The agent itself: version, table usage, cost.
 
 use std::fmt;
 

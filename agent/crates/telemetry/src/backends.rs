@@ -1,6 +1,7 @@
-//! What each backend of a service got: the counters from which shares are computed.
+//! Connections and requests of each backend of a service: the counters from which shares are
+//! computed.
 //!
-//! Shares themselves would be wrong to add up over hosts; counters are not.
+//! Shares cannot be added up over hosts; counters can.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,7 +58,7 @@ fn weights(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
         group.insert(backend, weights.declared_for(&backend));
     }
     for ((client, server, port, role), mut backends) in groups {
-        // What clients of other hosts get elsewhere is seen there.
+        // Traffic from clients of other hosts is counted there.
         if role == Role::Client {
             for backend in known.there(server, port, &backends) {
                 backends.insert(backend, Some(weights.of(&backend)));

@@ -1,12 +1,13 @@
-//! The exported bucket bounds: twenty of the grid's eighty-one, so folding into them is exact.
+//! The exported bucket bounds: twenty of the grid's eighty-one, so merging buckets is exact.
 
 use agent_common::histogram::{BOUNDS_US, BUCKETS, Histogram};
 
 /// How many finite bounds are exported.
 pub(super) const EXPORTED: usize = 20;
 
-/// The exported bounds in microseconds. 25 µs is about one trip over loopback, 10 s what a client
-/// waits at most; 200 and 300 ms are common objectives and the retransmission timer's home.
+/// The exported bounds in microseconds. 25 µs is about one round trip over loopback, 10 s the
+/// longest that clients wait; 200 and 300 ms are common objectives and the range of the minimum
+/// retransmission timeout.
 pub(super) const EXPORTED_US: [u32; EXPORTED] = [
     25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 200_000, 250_000,
     300_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,

@@ -20,7 +20,7 @@ pub(super) const METRICS: &[Metric] = &[Metric {
 }];
 
 fn conflicts(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
-    // What differs only in how a name was found has the same labels.
+    // Conflicts that differ only in the source of a name have the same labels.
     let mut sums: BTreeMap<_, u64> = BTreeMap::new();
     for total in &view.snapshot.conflict_totals {
         let ConflictLabels { port, protocol, claimant, holder, errno } = &total.labels;

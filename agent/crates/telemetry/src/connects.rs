@@ -47,8 +47,8 @@ fn connects(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
         for (result, (name, count)) in
             CONNECT_RESULT_NAMES.iter().zip(row.counters.connects).enumerate()
         {
-            // `ok` is there from the start, so that a ratio has its denominator; what never
-            // happened has no series.
+            // `ok` exists from the start, so that a ratio has its denominator; results that never
+            // occurred have no series.
             if count > 0 || result == usize::from(CONNECT_OK) {
                 samples.integer(Some(&row.labels.with([("result", *name)])), count)?;
             }

@@ -1,4 +1,4 @@
-//! Hooks: which are attached, and what they cost.
+//! Hooks: whether they are attached, and their cost.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_hook_attached",
         kind: Kind::Gauge,
-        help: "1 if the hook is attached, 0 if this host does not allow it; /api/v1/status shows why, and what is not observed.",
+        help: "1 if the hook is attached, else 0; /api/v1/status shows why, and what is not observed.",
         labels: HOOK,
         fed_by: "the loader",
         render: attached,

@@ -1,4 +1,4 @@
-//! Labels of a sample, for whichever format asks.
+//! Labels of a sample, for every format.
 
 use std::fmt::Display;
 

@@ -1,4 +1,4 @@
-//! The ledger: what was seen, what became of it, and what was lost for which reason.
+//! The ledger: events seen, exported, and lost by reason.
 
 use std::fmt;
 
@@ -37,8 +37,8 @@ pub(super) const METRICS: &[Metric] = &[
     },
 ];
 
-/// What can be lost for which reason, exported from the start so that an alert has a zero to rise
-/// from. Any other pair appears as soon as it counts something.
+/// The known pairs of class and reason, exported from the start so that an alert sees the increase
+/// from zero. Any other pair appears with its first loss.
 const CAN_OCCUR: &[(usize, usize)] = &[
     (SOCKET, NO_STORAGE),
     (EDGE, NO_SLOT),

@@ -1,6 +1,6 @@
-//! The snapshot as Prometheus text and as OTLP; the only folder that knows `prometheus-client`.
+//! The snapshot as Prometheus text and as OTLP; the only crate with `prometheus-client`.
 //!
-//! Nothing is stored here: a scrape is a view over one [`Snapshot`], so series end when their row
+//! Nothing is stored here: a scrape is a view of one [`Snapshot`], so series end when their row
 //! ends. [`metric::all`] lists every metric with the function that renders it; docs/metrics.md is
 //! generated from the same list ([`reference`]). A new metric is one row in one file.
 
@@ -52,7 +52,7 @@ pub use self::metric::{Kind, Metric, all as catalogue};
 pub use self::otlp::{Request, Resource, Starts};
 pub use self::pushes::{PushResult, Pushes};
 
-/// The text formats a scraper can ask for.
+/// The text formats that a scraper can request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus text 0.0.4.
@@ -61,7 +61,7 @@ pub enum Format {
     OpenMetrics,
 }
 
-/// What is running.
+/// Version and host of the agent.
 #[derive(Clone, Debug)]
 pub struct Build {
     /// Version of the agent.
@@ -70,7 +70,7 @@ pub struct Build {
     pub kernel: String,
 }
 
-/// What a scrape knows beside the snapshot.
+/// Inputs of a scrape besides the snapshot.
 #[derive(Clone, Debug)]
 pub struct Scrape {
     /// How long the scrape before this one took.
@@ -87,7 +87,7 @@ pub struct Exporter {
     build: Build,
 }
 
-/// What the metrics' functions see.
+/// Arguments of the metrics' functions.
 #[derive(Debug)]
 struct View {
     snapshot: Arc<Snapshot>,
@@ -125,7 +125,7 @@ impl Format {
         }
     }
 
-    /// The `Content-Type` of the answer.
+    /// The `Content-Type` of the response.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
@@ -152,7 +152,7 @@ impl Exporter {
         Self { build }
     }
 
-    /// What is running.
+    /// Version and host of the agent.
     pub fn build(&self) -> &Build {
         &self.build
     }

@@ -1,4 +1,4 @@
-//! Listening sockets: who listens where, and what happens before a connection exists.
+//! Listening sockets: their services, and events before a connection exists.
 //!
 //! Sockets of one service on one port (several addresses, SO_REUSEPORT, prefork) are one series.
 
@@ -98,7 +98,7 @@ fn gauge(view: &View, samples: &mut Samples<'_>, value: fn(&ListenerView) -> u64
     )
 }
 
-/// Adds up what has the same labels, and writes it.
+/// Sums samples with the same labels, and writes them.
 fn write<'a>(
     samples: &mut Samples<'_>,
     protocol: Protocol,

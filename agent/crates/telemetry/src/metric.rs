@@ -1,4 +1,4 @@
-//! What a metric is, and the list of all of them.
+//! The definition of a metric, and the list of all metrics.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub struct Metric {
     pub help: &'static str,
     /// Label names, in the order of the output.
     pub labels: &'static [&'static str],
-    /// Which hooks or other sources feed it.
+    /// The hooks or other sources that feed it.
     pub fed_by: &'static str,
     /// Writes the samples.
     pub(super) render: fn(&View, &mut Samples<'_>) -> fmt::Result,
@@ -36,7 +36,7 @@ pub struct Metric {
 pub enum Kind {
     /// Only grows.
     Counter,
-    /// Goes up and down.
+    /// Gauge: goes up and down.
     Gauge,
     /// Buckets, count and sum.
     Histogram,
@@ -108,8 +108,8 @@ impl Metric {
         }
     }
 
-    /// Name and unit as `prometheus-client` wants them for `format`: it speaks OpenMetrics, where
-    /// a counter's family has no `_total` and the unit is apart.
+    /// Name and unit as `prometheus-client` needs them for `format`: in OpenMetrics a counter's
+    /// family has no `_total`, and the unit is separate.
     pub(super) fn descriptor(&self, format: Format) -> (&'static str, Option<&'static Unit>) {
         if format == Format::Prometheus {
             return (self.name, None);
@@ -157,14 +157,14 @@ impl<'a> Samples<'a> {
         Self::Text(encoder, kind == Kind::Counter && format == Format::OpenMetrics)
     }
 
-    /// What follows belongs to `metric`; in text its encoder says so.
+    /// The next samples belong to `metric`; in text the encoder writes its header.
     pub(super) fn begin(&mut self, metric: &'static Metric) {
         if let Self::Otlp(points) = self {
             points.begin(metric);
         }
     }
 
-    /// Writes what is left.
+    /// Writes the rest.
     pub(super) fn finish(self) -> fmt::Result {
         match self {
             Self::Text(..) => Ok(()),

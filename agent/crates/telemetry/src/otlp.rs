@@ -1,9 +1,9 @@
 //! The snapshot as OTLP requests (opentelemetry-proto, `metrics.proto` and
 //! `metrics_service.proto`), from the same list of metrics as the text.
 //!
-//! Messages are written while the metrics are walked, and given away in requests of half a megabyte:
-//! a tree of them would hold every label of every series at once, ten times what the agent takes.
-//! Everything that counts is cumulative, so a request that is lost takes nothing with it.
+//! Messages are written while the metrics are walked and handed over in requests of half a
+//! megabyte: a tree of them would hold every label of every series at once, ten times the agent's
+//! memory. All counts are cumulative, so a lost request loses no data.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -17,7 +17,7 @@ use super::bounds::{self, EXPORTED};
 use super::labels::Labels;
 use super::metric::{Kind, Metric};
 
-/// A request is given away once it has so many bytes.
+/// A request is complete at this size.
 const ENOUGH: usize = 512 * 1024;
 /// `AGGREGATION_TEMPORALITY_CUMULATIVE`.
 const CUMULATIVE: u64 = 2;
@@ -34,12 +34,12 @@ pub struct Request {
     pub points: u64,
 }
 
-/// Whom the metrics are about: the agent on this host.
+/// The resource of the metrics: the agent on this host.
 #[derive(Clone, Debug)]
 pub struct Resource(Vec<u8>);
 
-/// Since when each series has been counting. What appears between two pushes was zero at the first
-/// of them; what was there at the first push began with the agent.
+/// Start time of each series. For a series that appears between two pushes it is the time of the
+/// first of them; for a series of the first push it is the start of the agent.
 #[derive(Debug)]
 pub struct Starts {
     keys: RandomState,
@@ -57,7 +57,7 @@ pub(super) struct Points<'a> {
     starts: &'a mut Starts,
     give: &'a mut dyn FnMut(Request) -> fmt::Result,
     taken_ns: u64,
-    /// What is being written.
+    /// State of the writer.
     metric: Option<&'static Metric>,
     /// Its data points, as fields.
     data: Vec<u8>,
@@ -79,7 +79,7 @@ impl Resource {
         for (key, value) in [
             ("service.name", "portolan"),
             ("service.version", version),
-            // There is one agent on a host, and receivers tell instances by this.
+            // There is one agent per host, and receivers distinguish instances by this.
             ("service.instance.id", host),
             ("host.name", host),
         ] {
@@ -107,8 +107,8 @@ impl Starts {
         *start
     }
 
-    /// All series of a snapshot were met: the others have ended. A walk that broke off does not
-    /// come here, so that what it did not reach keeps its start.
+    /// All series of a snapshot were visited: the others have ended. An aborted walk does not call
+    /// this, so that unvisited series keep their start.
     fn finish(&mut self, taken_ns: u64) {
         let Self { before_ns, walk, series, .. } = self;
         series.retain(|_, (_, met)| met == walk);
@@ -140,13 +140,13 @@ impl<'a> Points<'a> {
         }
     }
 
-    /// What follows are points of `metric`.
+    /// The next points belong to `metric`.
     pub(super) fn begin(&mut self, metric: &'static Metric) {
         self.end_metric();
         self.metric = Some(metric);
     }
 
-    /// Gives away what is left.
+    /// Hands over the rest.
     pub(super) fn finish(mut self) -> fmt::Result {
         self.end_metric();
         self.give_away()?;
@@ -207,7 +207,7 @@ impl<'a> Points<'a> {
         });
     }
 
-    /// A point with its times. What only measures has no beginning.
+    /// A point with its times. A gauge has no start time.
     fn started(&mut self) -> Vec<u8> {
         let mut point = Vec::with_capacity(self.attributes.len() + 64);
         let Some(metric) = self.metric else { return point };

@@ -1,4 +1,4 @@
-//! Looks into processes, namespaces and sockets: how they ended, and which hang.
+//! Probes of processes, namespaces and sockets: their outcomes, and stuck threads.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_probes_total",
         kind: Kind::Counter,
-        help: "Looks into /proc, network namespaces and sockets by what was looked at and how it ended: ok, failed (gone, or not readable), deadline (no answer in time: given up) or queue_full (given up before it began). What was given up costs a name or a reason, never a count.",
+        help: "Lookups in /proc, network namespaces and sockets by kind and outcome: ok, failed (gone, or not readable), deadline (timed out) or queue_full (not started). A lookup without a result costs a name or a reason, never a count.",
         labels: &["kind", "result"],
         fed_by: "the probes",
         render: looks,
@@ -17,7 +17,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_probes_stuck",
         kind: Kind::Gauge,
-        help: "Threads that hang in a look past its deadline. Up to eight are replaced; with more than that names get worse.",
+        help: "Threads that are stuck in a lookup past its deadline. Up to eight are replaced; with more, names are missing.",
         labels: &[],
         fed_by: "the probes",
         render: stuck,

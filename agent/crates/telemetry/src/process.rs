@@ -5,7 +5,7 @@ use std::fs;
 
 use super::metric::{Kind, Metric, NO_LABELS, Samples};
 
-/// What the system says about the agent's process; `None` where it would not say.
+/// The system's figures about the agent's process; `None` where they are unavailable.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Process {
     /// Resident memory.
@@ -78,7 +78,7 @@ const TICKS: f64 = 100.0;
 // === impl Process ===
 
 impl Process {
-    /// Asks /proc.
+    /// Reads /proc.
     pub fn read() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let stat = read("/proc/self/stat");
@@ -94,7 +94,7 @@ impl Process {
     }
 }
 
-/// A numbered field of /proc/PID/stat as proc(5) counts them; the second, the command, may contain
+/// A field of /proc/PID/stat by its number in proc(5). The second field, the command, may contain
 /// anything and ends with the last parenthesis.
 fn stat_field(stat: &str, field: usize) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(") ")?;

@@ -1,4 +1,4 @@
-//! What became of pushes to a collector; nothing where none is configured.
+//! Results of pushes to a collector; no series where none is configured.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use super::View;
 use super::metric::{Kind, Metric, NO_LABELS, Samples};
 
-/// What became of a push.
+/// The result of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushResult {
     /// All of it was taken.
     Ok,
     /// Some data points were rejected.
     Partial,
-    /// No collector answers there.
+    /// No collector answers at the address.
     Unreachable,
-    /// No answer in time.
+    /// Timeout.
     Timeout,
-    /// The collector asked for a later retry.
+    /// The collector requested a later retry.
     Busy,
-    /// The collector said no.
+    /// The collector rejected it.
     Refused,
     /// There was nothing to push: the kernel's tables could not be read.
     Unavailable,

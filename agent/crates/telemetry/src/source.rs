@@ -1,9 +1,9 @@
-//! How HTTP handlers get a snapshot from the one loop that owns all state.
+//! How HTTP handlers get a snapshot from the core loop, which owns all state.
 //!
-//! A scrape must see everything up to the time of its request. So it sends the request to the
-//! core loop, which reads the kernel's tables and answers. All requests that came
-//! before a read began share it; a request during a read waits for the next, because that read may
-//! already have passed a row that it needs.
+//! A scrape must include everything up to the time of its request. So it sends the request to the
+//! core loop, which collects and answers. All requests that arrive before a collection starts share
+//! it; a request during a collection waits for the next, because the current one may already have
+//! passed a row that it needs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use tokio::time::Instant;
 
 use model::snapshot::Snapshot;
 
-/// A scraper gives up after ten seconds; an answer must not come later than that.
+/// A scraper times out after ten seconds; a later response would be lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A loop that has published nothing for so long stands still. The longest pause that a busy host
-/// may stretch to is far below.
-pub const STANDS_STILL: Duration = Duration::from_mins(3);
+/// A loop that has not published for this long is considered stuck. The longest pause that a busy
+/// host may stretch to is far below.
+pub const STALE_AFTER: Duration = Duration::from_mins(3);
 
 /// How many can be waiting. The server admits fewer connections than that.
 const WAITING: usize = 256;
@@ -38,7 +38,7 @@ pub struct SnapshotRequests {
     waiting: Vec<oneshot::Sender<Arc<Snapshot>>>,
 }
 
-/// What is known of the latest snapshot.
+/// The latest snapshot and its time.
 #[derive(Clone, Copy, Debug)]
 struct Latest {
     /// When it was published: at first, when we began.
@@ -92,7 +92,7 @@ impl SnapshotSource {
         self.latest.borrow().is_there
     }
 
-    /// Threads that hang while they look at a process or a namespace.
+    /// Probe threads that are stuck.
     pub fn stuck(&self) -> u64 {
         self.latest.borrow().stuck
     }
@@ -101,13 +101,13 @@ impl SnapshotSource {
 // === impl SnapshotRequests ===
 
 impl SnapshotRequests {
-    /// Waits until someone wants a snapshot. Then read the tables and [`publish`](Self::publish).
-    /// May be dropped and called again, as `select!` does, without losing a request.
+    /// Waits for a request. Then collect and [`publish`](Self::publish). May be dropped and called
+    /// again, as `select!` does, without losing a request.
     pub async fn asked(&mut self) {
         if self.waiting.is_empty() {
             match self.asked.recv().await {
                 Some(reply) => self.waiting.push(reply),
-                // Every reader is gone: no request can come.
+                // All readers are dropped: no request can come.
                 None => std::future::pending().await,
             }
         }
@@ -116,10 +116,10 @@ impl SnapshotRequests {
         }
     }
 
-    /// Makes `snapshot` the latest and answers those that [`asked`](Self::asked) reported.
+    /// Makes `snapshot` the latest and answers the requests that [`asked`](Self::asked) reported.
     pub fn publish(&mut self, snapshot: &Arc<Snapshot>) {
         for reply in self.waiting.drain(..) {
-            // Who has gone meanwhile needs no answer.
+            // The receiver may be gone.
             let _ = reply.send(Arc::clone(snapshot));
         }
         let stuck = snapshot.probes.stuck;
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_loop_that_ended_is_said() {
+    async fn a_loop_that_ended_is_reported() {
         let (source, requests) = channel();
         assert!(!source.is_ready());
         drop(requests);

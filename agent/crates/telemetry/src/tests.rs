@@ -1,4 +1,4 @@
-//! Claims about the whole exposition, on a snapshot made by hand.
+//! Claims about the whole exposition, on a hand-made snapshot.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -145,7 +145,7 @@ fn no_series_occurs_twice_even_if_a_name_was_found_in_two_ways() {
 }
 
 #[test]
-fn what_never_happened_is_no_series() {
+fn what_never_happened_has_no_series() {
     let mut quiet = snapshot();
     let mut counters = EdgeCounters::ZERO;
     counters.opened = 1;
@@ -279,8 +279,8 @@ fn samples(text: &str) -> Vec<(String, Vec<(String, String)>)> {
 /// Name, labels and value as they are written.
 pub(super) type Valued = (String, Vec<(String, String)>, String);
 
-/// Name, labels and value of every sample. A parser of its own: it is what the escaping is tested
-/// with.
+/// Name, labels and value of every sample. A parser of its own, because it is the reference that
+/// the escaping is tested with.
 pub(super) fn valued(text: &str) -> Vec<Valued> {
     text.split('\n')
         .filter(|line| !line.is_empty() && !line.starts_with('#'))

@@ -1,4 +1,4 @@
-//! Payload bytes and what had to be sent again.
+//! Payload bytes and retransmits.
 
 use std::fmt;
 

@@ -61,7 +61,7 @@ const PACKAGES: [&str; 9] = [
 /// Rounds for the hooks: their figures hardly scatter.
 const HOOK_ROUNDS: u32 = 5;
 
-/// Measure what the agent costs, next to others, on this machine
+/// Measure the overhead of the agent and of other tools on this machine
 #[derive(clap::Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 #[command(args_conflicts_with_subcommands = true)]
@@ -108,7 +108,7 @@ const LOADS: [(Load, &[Scenario], &str); 5] = [
     (Load::Binds, &[Scenario::Ports], "ports: binds that do not fail"),
 ];
 
-/// What can be asked for, by the number of its goal.
+/// What can be measured, by the number of its goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Scenario {
     /// A new connection for every request
@@ -137,7 +137,7 @@ enum Scenario {
     Ports,
 }
 
-/// Measures, prints the goals, and writes what was asked for.
+/// Measures, prints the goals, and writes the requested files.
 pub fn bench(args: &Args) -> Result<()> {
     let Args { pinned, scenario, rounds, seconds, output, agent, no_peers, publish } = args;
     match pinned {
@@ -159,7 +159,7 @@ pub fn bench(args: &Args) -> Result<()> {
     };
     let directory = tempfile::tempdir().context("creating a temporary directory")?;
     let directory = directory.path();
-    // Another build may replace the binary while we measure.
+    // Another build may replace the binary during the measurement.
     let binary = directory.join("portolan");
     fs::copy(&built, &binary).with_context(|| format!("copying {}", tree::shown(&built)))?;
 

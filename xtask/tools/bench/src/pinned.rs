@@ -62,7 +62,7 @@ const NOTHING: &str = "nothing";
 const CONTROL: &str = "nothing again (A/A control)";
 const EMPTY: &str = "empty programs on the same tracepoints";
 
-/// How often, and by how many operations, it is tried how many make up a slice.
+/// Number and size of the trials that find the operations per slice.
 const CALIBRATIONS: u32 = 50;
 const CALIBRATION: u32 = 50;
 /// Operations of which program runs are counted.
@@ -92,7 +92,7 @@ enum What {
     Agent(Programs),
 }
 
-/// What was measured.
+/// The result.
 struct Outcome {
     operation: Operation,
     processor: usize,
@@ -101,9 +101,9 @@ struct Outcome {
     operations: u32,
     cold_kib: Option<usize>,
     other_programs: usize,
-    /// The first is nothing, the second nothing again.
+    /// The first two are the baseline, twice.
     variants: Vec<(Subject, Rounds)>,
-    /// What it takes to attach and detach a variant, in the mean.
+    /// Mean duration of attaching and detaching a variant.
     switch: Duration,
 }
 
@@ -188,7 +188,7 @@ fn subjects(
     Ok(subjects)
 }
 
-/// What the pinned thread does.
+/// The body of the pinned thread.
 fn measure(
     args: &Args,
     operation: Operation,
@@ -254,7 +254,7 @@ fn measure(
     })
 }
 
-/// One block: nanoseconds per operation of each slice, and what attaching and detaching took.
+/// One block: nanoseconds per operation of each slice, and the time of attaching and detaching.
 fn block(
     subject: &Subject,
     operation: Operation,
@@ -322,7 +322,7 @@ fn kib(size: &str) -> Option<usize> {
 }
 
 fn new_seed() -> u64 {
-    // Short enough to be typed again.
+    // Short enough to be typed.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs() % 1_000_000)
 }
 
@@ -341,7 +341,7 @@ fn so_far(round: u32, rounds: u32, elapsed: Duration, variants: &[(Subject, Roun
     format!("round {round} of {rounds}, about {remaining} s remaining; ns above nothing: {shown}")
 }
 
-/// Progress is no result: it goes where a reader of the JSON does not look.
+/// Progress goes to stderr, because the result on stdout may be JSON.
 #[expect(clippy::print_stderr, reason = "a terminal program")]
 fn progress(line: &str) {
     eprintln!("{line}");
@@ -366,7 +366,7 @@ impl What {
         }
     }
 
-    /// Runs so far of what is attached.
+    /// Runs so far of the attached programs.
     fn runs(&self, attached: &Attached) -> Result<u64> {
         match (self, attached) {
             (Self::Agent(programs), _) => programs.runs(),

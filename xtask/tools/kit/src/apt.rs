@@ -1,4 +1,4 @@
-//! Debian packages: what is installed, what could be, and installing without waking daemons.
+//! Debian packages: installed ones, available ones, and installation without starting daemons.
 
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::shell;
 
-/// Debian asks this script before it starts a service; 101 means no.
+/// Debian runs this script before it starts a service; 101 means no.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const POLICY_SAVED: &str = "/usr/sbin/policy-rc.d.before-portolan";
 const POLICY_SCRIPT: &str =
@@ -38,7 +38,7 @@ pub fn is_here() -> bool {
 pub fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     let mut query = Command::new("dpkg-query");
     query.args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"]).args(packages);
-    // dpkg-query fails as soon as it does not know one of them, but lists the rest.
+    // dpkg-query fails if it does not know one of them, but lists the others.
     let listed = query.output().map(|output| output.stdout).unwrap_or_default();
     let listed = String::from_utf8_lossy(&listed).into_owned();
     let installed: HashSet<&str> =
@@ -69,7 +69,7 @@ pub fn install(packages: &[&str]) -> Result<()> {
     }
     println!("installing {}", packages.join(" "));
     let policy = NoStarts::begin()?;
-    // Old lists name files that are gone from the servers: one retry with fresh ones.
+    // Old lists name files that the servers no longer have: one retry with fresh lists.
     let done = get(packages).or_else(|_| update().and_then(|()| get(packages)));
     drop(policy);
     done?;
@@ -89,7 +89,7 @@ fn update() -> Result<()> {
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
-    // Another apt may be at work on a fresh machine.
+    // Another apt may be running on a fresh machine.
     command.args(["-o", "DPkg::Lock::Timeout=120"]);
     command
 }
@@ -117,7 +117,7 @@ fn candidates(policy: &str) -> HashSet<String> {
     offered
 }
 
-/// Keeps what was just installed from starting at the next boot.
+/// Keeps installed services from starting at the next boot.
 fn disable_services(packages: &[&str]) {
     let installed = SERVICES.iter().filter(|(package, _)| packages.contains(package));
     let services: Vec<&str> = installed.map(|(_, service)| *service).collect();
@@ -127,7 +127,7 @@ fn disable_services(packages: &[&str]) {
     }
 }
 
-/// While this lives, Debian starts no service.
+/// While this exists, Debian starts no service.
 struct NoStarts;
 
 impl NoStarts {

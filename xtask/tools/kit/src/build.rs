@@ -27,12 +27,12 @@ pub fn build() -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// Builds the agent as it is shipped, with the toolchain that is there.
+/// Builds the agent as it is shipped, with the installed toolchain.
 pub fn compile() -> Result<PathBuf> {
     Target::Host.agent(Checks::Off)
 }
 
-/// Whether our own crates check arithmetic for overflow, and their debug assertions.
+/// Whether our own crates are built with overflow checks and debug assertions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checks {
     /// As shipped.
@@ -41,7 +41,7 @@ pub enum Checks {
     On,
 }
 
-/// What programs are compiled for.
+/// The target of the build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// This machine.
@@ -147,7 +147,7 @@ fn host() -> String {
     format!("{ARCH}-unknown-linux-gnu")
 }
 
-/// The packages that the agent is made of.
+/// The packages of the agent.
 fn ours() -> Result<Vec<String>> {
     let crates = tree::root().join("agent/crates");
     let entries = fs::read_dir(&crates).with_context(|| tree::shown(&crates))?;
@@ -155,12 +155,12 @@ fn ours() -> Result<Vec<String>> {
     for entry in entries {
         names.push(entry?.file_name().to_string_lossy().into_owned());
     }
-    // Read in any order, but flags in another order are another build to cargo.
+    // In a fixed order, because for cargo another order of flags is another build.
     names.sort();
     Ok(names)
 }
 
-/// Debian has it in `libc6-dev`, as every machine that links has; others pack it apart.
+/// Debian has it in `libc6-dev`, which every machine that links has; others have a package for it.
 fn static_libc() -> Result<()> {
     let found = shell::probe(Command::new("cc").arg("-print-file-name=libc.a"));
     // Without it the compiler prints the bare name.
@@ -173,7 +173,7 @@ fn static_libc() -> Result<()> {
     )
 }
 
-/// Other flags than the usual build's: in the same folder they would undo each other's work.
+/// A separate target folder: other flags would invalidate the build's objects.
 fn folder() -> Result<PathBuf> {
     Ok(tree::target()?.join("aarch64"))
 }

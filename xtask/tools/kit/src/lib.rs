@@ -1,8 +1,8 @@
-//! What the commands of `cargo xtask` share: where the checkout lies, starting programs, installing
-//! packages and toolchains, building the agent, and the sums of a test run.
+//! Shared by the commands of `cargo xtask`: the checkout, starting programs, installing packages
+//! and toolchains, building the agent, and the sums of a test run.
 //!
-//! `xtask` itself stays small because a newcomer's first command compiles it; `xtask/tools` holds
-//! the commands that are programs of their own.
+//! `xtask` itself stays small because a newcomer's first command compiles it; `xtask/tools` has the
+//! commands that are programs of their own.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "for programs of a terminal")]

@@ -1,7 +1,7 @@
-//! Reading what test programs print: the sums, and what was skipped.
+//! Reading the output of test programs: the sums, and skipped tests.
 //!
 //! Cargo has no stable machine-readable form of this, but its lines have not changed in years:
-//! `---- name stdout ----` starts what a test printed, `test result: …` ends a test program.
+//! `---- name stdout ----` starts the output of a test, `test result: …` ends a test program.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,9 +10,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-/// What a test prints, at the start of a line, if it cannot run here.
+/// Printed at the start of a line by a test that cannot run here.
 const SKIPPED: &str = "SKIPPED:";
-/// A test that is not known by name, as many ran at once.
+/// A test whose name is unknown, because many ran at once.
 const UNKNOWN: &str = "one of those that ran at once";
 
 /// How a test ended.
@@ -53,7 +53,7 @@ pub struct Report {
 struct Program {
     /// Between its first line and its sums.
     running: bool,
-    /// The test that began; known if they run one after the other.
+    /// The running test; known if tests run one after the other.
     began: Option<String>,
     /// The tests that ended.
     ended: Vec<String>,
@@ -81,7 +81,7 @@ impl Report {
         self.verdicts.keys().any(|test| test.contains(word))
     }
 
-    /// Whether it is known how a test ended.
+    /// Whether the result of a test is known.
     pub fn has_ended(&self, test: &str) -> bool {
         self.verdicts.contains_key(test)
     }
@@ -101,14 +101,14 @@ impl Report {
         }
     }
 
-    /// Adds what was found out elsewhere, such as on another kernel.
+    /// Adds the results of another run, such as on another kernel.
     pub fn add_sums(&mut self, (passed, failed, skipped): (usize, usize, usize)) {
         self.passed += passed;
         self.failed += failed;
         self.skipped += skipped;
     }
 
-    /// Writes the sums and what was skipped, for the command that started this one.
+    /// Writes the sums and the skipped tests, for the parent command.
     pub fn write_sums(&self, file: &Path) -> Result<()> {
         let Self { passed, failed, skipped, reasons, .. } = self;
         let sums =
@@ -116,7 +116,7 @@ impl Report {
         fs::write(file, sums.to_string()).with_context(|| format!("writing {}", file.display()))
     }
 
-    /// Adds what a command that was started has written with [`Self::write_sums`].
+    /// Adds the results that a child command wrote with [`Self::write_sums`].
     pub fn add_written(&mut self, file: &Path) -> Result<()> {
         let text = fs::read_to_string(file).context("it wrote no sums")?;
         let sums: Value = serde_json::from_str(&text).context("reading its sums")?;
@@ -130,7 +130,7 @@ impl Report {
         Ok(())
     }
 
-    /// Repeats what was skipped, then the sums as the last line.
+    /// Repeats the skipped tests, then the sums as the last line.
     pub fn print(&self) {
         let Self { passed, failed, skipped, reasons, retried, .. } = self;
         if !retried.is_empty() {
@@ -151,7 +151,7 @@ impl Report {
         println!("\n{passed} passed, {failed} failed, {skipped} skipped");
     }
 
-    /// Takes a line in; false if it is not worth showing.
+    /// Processes a line; returns false if it is not worth showing.
     pub fn read(&mut self, line: &str) -> bool {
         if let Some(sums) = line.strip_prefix("test result: ") {
             self.add(sums);
@@ -191,7 +191,7 @@ impl Report {
         }
     }
 
-    /// Records how a test ended; an empty end means that its output follows.
+    /// Records the result of a test; an empty one means that its output follows.
     fn test_ended(&mut self, test: &str, end: &str) {
         let test = test.to_owned();
         let verdict = match end {
@@ -215,8 +215,8 @@ impl Report {
         self.program.running
     }
 
-    /// Notes that the program which ran, if any, has ended without printing its sums: the
-    /// test that it was in has failed, of the others nothing is known.
+    /// Records that the running program, if any, has ended without printing its sums: the current
+    /// test has failed, the results of the others are unknown.
     pub fn end_of_program(&mut self) {
         let Program { running, began, ended, .. } = std::mem::take(&mut self.program);
         if !running {

@@ -1,4 +1,4 @@
-//! Starting other programs: quiet as long as they succeed, with the end of their output if not.
+//! Starting other programs: silent while they succeed, with the end of their output if not.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,7 +13,8 @@ use anyhow::{Context as _, Result, bail};
 /// How much of a failed program's output is worth showing.
 const LAST_LINES: usize = 25;
 
-/// After this time without output, and again after as much, the user learns what is waited for.
+/// After this time without output, and each further such time, the command prints what it waits
+/// for.
 const REMIND_EVERY: Duration = Duration::from_secs(20);
 
 /// Runs a program without showing its output, unless it fails.
@@ -21,7 +22,7 @@ pub fn quiet(command: &mut Command) -> Result<()> {
     output(command).map(drop)
 }
 
-/// What a program wrote to its standard output.
+/// The standard output of a program.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = name_of(command);
     let output = captured(command)?;
@@ -31,7 +32,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What a program wrote to its standard output, or nothing if it is missing or failed.
+/// The standard output of a program; empty if it is missing or failed.
 pub fn probe(command: &mut Command) -> Option<String> {
     let output = captured(command).ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -72,7 +73,7 @@ pub fn exists(program: &str) -> bool {
         .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
-/// The command line, for messages: without where this machine keeps programs and checkouts.
+/// The command line, for messages: without the paths of this machine.
 pub fn name_of(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());
@@ -93,7 +94,7 @@ fn captured(command: &mut Command) -> Result<Output> {
     })
 }
 
-/// Does `work`, and calls `remind` each time that `every` has gone by meanwhile.
+/// Runs `work`, and calls `remind` each time that `every` has passed.
 fn while_reminding<T>(
     every: Duration,
     remind: impl Fn(Duration) + Sync,

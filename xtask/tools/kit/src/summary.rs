@@ -1,5 +1,5 @@
-//! One line that says what a long run showed, from the tool that ran to the command that started
-//! it: `cargo xtask test --full` writes it into docs/proof.md.
+//! A one-line summary of a long run, passed from the tool to the command that started it: `cargo
+//! xtask test --full` writes it into docs/proof.md.
 
 use std::env;
 use std::fs;
@@ -8,10 +8,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-/// The environment variable with the file that the line goes to.
+/// The environment variable with the path of the summary file.
 const VARIABLE: &str = "PORTOLAN_SUMMARY";
 
-/// Prints what a run showed, and hands it on if another command waits for it.
+/// Prints a summary, and passes it on if a parent command waits for it.
 pub fn report(line: &str) -> Result<()> {
     println!("{line}");
     let Some(file) = env::var_os(VARIABLE) else { return Ok(()) };

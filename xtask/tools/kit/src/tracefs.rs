@@ -11,7 +11,7 @@ use crate::shell;
 /// Where it belongs since Linux 4.1, and where it was before, below debugfs.
 const FOLDERS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// Mounts tracefs if it is missing, and says so.
+/// Mounts tracefs if it is missing, and reports it.
 pub fn mount() -> Result<()> {
     if FOLDERS.iter().any(|folder| Path::new(folder).join("events").is_dir()) {
         return Ok(());

@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &ConflictsArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Prints every conflict when it is new or has been repeated, until the reader has gone.
+/// Prints every conflict when it is new or was repeated, until the reader closes the pipe.
 pub(super) fn watch(arguments: &WatchArgs) -> anyhow::Result<()> {
     let target = &arguments.target;
     let mut newest_shown: Option<Timestamp> = None;
@@ -68,7 +68,7 @@ pub(super) fn watch(arguments: &WatchArgs) -> anyhow::Result<()> {
             for one in new {
                 let line = match target.output {
                     Output::Json => serde_json::to_string(one).context("writing JSON")?,
-                    // A log of it is read later: write when it was.
+                    // The output is a log that is read later: print the time.
                     Output::Table => line(one, &one.last_seen.to_string(), answer.host_netns),
                 };
                 print(&format!("{line}\n"))?;
@@ -79,7 +79,7 @@ pub(super) fn watch(arguments: &WatchArgs) -> anyhow::Result<()> {
     }
 }
 
-/// A sentence for each.
+/// One sentence each.
 pub(super) fn text(answer: &Conflicts) -> String {
     if answer.conflicts.is_empty() {
         return "No conflicts.\n".to_owned();
@@ -91,7 +91,7 @@ pub(super) fn text(answer: &Conflicts) -> String {
     answer.conflicts.iter().map(shown).collect()
 }
 
-/// One conflict; where it was is said if that was not the host.
+/// One conflict; its namespace is printed if it is not the host's.
 fn line(conflict: &Conflict, when: &str, host: Option<u32>) -> String {
     let errno = &conflict.errno;
     let sure = if conflict.inferred { ", inferred" } else { "" };

@@ -16,7 +16,7 @@ pub(super) struct ListArgs {
     target: Target,
 }
 
-/// A namespace that uses this part of its ephemeral ports is worth a word.
+/// A namespace that uses this part of its ephemeral ports is reported.
 const SCARCE: f64 = 0.7;
 
 const fn left(title: &'static str, rank: u8) -> Column {
@@ -37,7 +37,7 @@ const COLUMNS: &[Column] = &[
     left("NETNS", 4),
 ];
 
-/// A row with its place in the table: port, protocol, whether it is vacant.
+/// A row with its position in the table: port, protocol, whether it is vacant.
 type Placed = ((u16, Protocol, bool), Vec<String>);
 
 pub(super) fn run(arguments: &ListArgs) -> anyhow::Result<()> {
@@ -61,7 +61,7 @@ pub(super) fn text(answer: &Ports, room: Option<usize>) -> String {
     rows.sort_by_key(|(place, _)| *place);
     let mut rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
     let mut columns = COLUMNS;
-    // Where there is only the host there is nothing to tell apart.
+    // If there is only the host's namespace the column is omitted.
     if let Some((_, others)) = COLUMNS.split_last()
         && rows.iter().all(|row| row.last().is_none_or(|netns| netns == HOST))
     {
@@ -102,7 +102,7 @@ fn row(port: &Port, now: Timestamp, host: Option<u32>) -> Placed {
     let backlog = if port.max_backlog == 0 {
         String::new()
     } else {
-        // The kernel lets one more wait than the limit says (sk_acceptq_is_full).
+        // The kernel queues one more than the limit (sk_acceptq_is_full).
         let full = if port.backlog > port.max_backlog { " (full)" } else { "" };
         format!("{}/{}{full}", port.backlog, port.max_backlog)
     };
@@ -126,7 +126,7 @@ fn row(port: &Port, now: Timestamp, host: Option<u32>) -> Placed {
     ((port.port, port.protocol, false), cells)
 }
 
-/// A port that is reserved and that nobody has.
+/// A reserved port without a holder.
 fn unused_row(one: &Reservation) -> Placed {
     let none = String::new;
     let cells = vec![
@@ -145,7 +145,7 @@ fn unused_row(one: &Reservation) -> Placed {
     ((one.port, one.protocol, true), cells)
 }
 
-/// What the host's network namespace is called.
+/// The name of the host's network namespace.
 const HOST: &str = "host";
 
 fn netns(inode: Option<u32>) -> String {
@@ -154,7 +154,7 @@ fn netns(inode: Option<u32>) -> String {
 
 fn holder(party: &Process, sockets: u32) -> String {
     let service = &party.service;
-    // A socket from before the agent whose process does not show itself.
+    // A pre-existing socket whose process is hidden.
     let name = if service.source == Source::Unknown && party.pid == 0 {
         "unknown".to_owned()
     } else if service.namespace.is_empty() {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_says_who_has_it_how_and_since_when() {
+    fn a_row_shows_the_holder_the_state_and_since_when() {
         check(
             vec![postgres()],
             &[],
@@ -227,7 +227,7 @@ PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       BACKLOG
     }
 
     #[test]
-    fn what_is_reserved_is_in_its_place_whether_somebody_has_it_or_not() {
+    fn a_reserved_port_is_listed_with_and_without_a_holder() {
         let reserved = Port { reserved_for: Some("shop/db".to_owned()), ..postgres() };
         check(
             vec![reserved],
@@ -242,7 +242,7 @@ PORT  PROTOCOL  ADDRESS         STATE      HOLDER       PID  SINCE       BACKLOG
     }
 
     #[test]
-    fn the_same_port_in_two_namespaces_is_told_apart() {
+    fn the_same_port_in_two_namespaces_has_two_rows() {
         let mut there = postgres();
         there.netns = 4_026_532_000;
         check(

@@ -1,12 +1,12 @@
-//! `--netns`: a network namespace as people name it.
+//! `--netns`: a network namespace by name or path.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use api_types::HOST_NETNS;
 
-/// A network namespace by its inode: `host` (which the agent knows), a name as `ip netns` knows it,
-/// or a path.
+/// A network namespace by its inode: `host` (which the agent knows), a name of `ip netns`, or a
+/// path.
 pub(super) fn parse(text: &str) -> Result<u32, String> {
     let path = match text {
         "host" => return Ok(HOST_NETNS),
@@ -17,7 +17,7 @@ pub(super) fn parse(text: &str) -> Result<u32, String> {
         // Inodes of namespaces have 32 bits.
         Ok(file) => Ok(file.ino() as u32),
         Err(error) => Err(format!(
-            "cannot look at {path}: {error}; write host, a name as `ip netns` lists it, or a path like /proc/PID/ns/net"
+            "cannot open {path}: {error}; use host, a name as `ip netns` lists it, or a path like /proc/PID/ns/net"
         )),
     }
 }
@@ -31,6 +31,6 @@ mod tests {
         let own = parse("/proc/self/ns/net").expect("our own");
         assert_eq!(u64::from(own), fs::metadata("/proc/self/ns/net").expect("ours").ino());
         let error = parse("no-such-namespace").expect_err("refused");
-        assert!(error.starts_with("cannot look at /run/netns/no-such-namespace"), "{error}");
+        assert!(error.starts_with("cannot open /run/netns/no-such-namespace"), "{error}");
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &ReservationsArgs) -> anyhow::Result<()> {
 
 fn text(answer: &Reservations, room: Option<usize>) -> String {
     if answer.reservations.is_empty() && answer.breaches.is_empty() {
-        return "No port is reserved; `portolan ports reserve --help` says how.\n".to_owned();
+        return "No port is reserved; see `portolan ports reserve --help`.\n".to_owned();
     }
     let rows: Vec<_> = answer.reservations.iter().map(row).collect();
     let mut text = table::render(COLUMNS, &rows, room);

@@ -116,7 +116,7 @@ fn text(answer: &Reserved, holds: bool) -> String {
     text
 }
 
-/// What is so, or is so no longer.
+/// The reservation that was made or removed.
 pub(super) fn sentence(one: &Reservation, holds: bool) -> String {
     let done = if holds { "reserved" } else { "no longer reserved" };
     let mut text = format!("{}/{} is {done} for {}", one.port, one.protocol.as_str(), one.service);
@@ -143,7 +143,7 @@ mod tests {
     use server::convert::ToApi as _;
 
     #[test]
-    fn what_was_done_and_what_may_go_wrong_is_said() {
+    fn the_result_and_remaining_problems_are_printed() {
         let one = reservations::Reservation::from_config(
             "40000 shop/db env=prod until=2036-01-01 enforce",
         );

@@ -67,7 +67,7 @@ mod tests {
     use server::convert::ToApi as _;
 
     #[test]
-    fn a_free_port_is_said_to_be_free_and_for_whom_it_is_reserved() {
+    fn a_free_port_is_printed_with_its_reservation() {
         let reserved = Reservation::from_config("5432 postgres enforce").expect("valid");
         let mut ports = Ports {
             timestamp: Timestamp::from_seconds(1.0),

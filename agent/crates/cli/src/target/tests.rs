@@ -1,4 +1,4 @@
-//! What commands get from the real server, over each transport, and what they say of failures.
+//! Responses of the real server to commands, over each transport, and the messages of failures.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::*;
 use server::{self, Api, Web, local};
 
-/// A certificate that signs itself, for these names, as people make it for one host.
+/// A self-signed certificate for these names, as for a single host.
 const SELF_SIGNED: &str = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout server.key -out server.pem -subj /CN=localhost";
 
 /// A folder with files that are made anew.
@@ -50,7 +50,7 @@ impl Files {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// An authority, `ca.pem`, and what it has issued: a server's certificate and a client's.
+    /// An authority, `ca.pem`, and its certificates for a server and a client.
     fn authority(&self) {
         self.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem");
         for (name, names) in [("server", "DNS:localhost"), ("client", "DNS:ann.example")] {
@@ -109,7 +109,7 @@ impl Served {
 }
 
 impl Target {
-    /// The answer of one of an agent's routes, or the message.
+    /// The response of one of an agent's routes, or the message.
     fn edges(&self) -> Result<serde_json::Value, String> {
         let body = self.text("/api/v1/edges").map_err(|error| format!("{error:#}"))?;
         Ok(client::read(&body).expect("JSON"))
@@ -123,7 +123,7 @@ impl Target {
 
     /// Fails with this message; AGENT stands for the address.
     #[track_caller]
-    fn says(&self, expected: &str) {
+    fn fails_with(&self, expected: &str) {
         let said = self.edges().expect_err("refused");
         let agent = self.url.as_deref().unwrap_or("no URL");
         assert_eq!(said.replace(agent, "AGENT"), expected);
@@ -137,7 +137,7 @@ fn plain_http_and_the_socket_give_the_same_answer() {
     served.http().works();
     let socket = Target { socket: Some(served.socket.clone()), ..Target::default() };
     assert_eq!(socket.edges(), served.http().edges());
-    served.target("https").says("AGENT does not speak TLS: use http:// in --url");
+    served.target("https").fails_with("AGENT does not speak TLS: use http:// in --url");
 }
 
 #[test]
@@ -161,16 +161,16 @@ fn a_password_is_asked_for_checked_and_read_from_its_file() {
     let files = Files::new();
     let hash = bcrypt::hash("sesame", 4).expect("hashed");
     let served = files.serve(&format!("basic_auth_users:\n  ann: {hash}\n"));
-    served
-        .http()
-        .says("AGENT wants a user and a password (401): give them with --user and --password-file");
+    served.http().fails_with(
+        "AGENT wants a user and a password (401): give them with --user and --password-file",
+    );
     let with = |password: &str| Target {
         user: Some("ann".to_owned()),
         password_file: Some(files.write("password", password)),
         ..served.http()
     };
     with("sesame\n").works();
-    with("sesam").says(
+    with("sesam").fails_with(
         "AGENT does not accept this user and password (401): check --user and --password-file",
     );
 }
@@ -183,14 +183,14 @@ fn a_certificate_is_checked_against_the_authority_and_the_name() {
         files.serve("tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n");
     let ca_file = Some(files.path("ca.pem"));
     Target { ca_file: ca_file.clone(), ..served.https() }.works();
-    served.https().says(
+    served.https().fails_with(
         "the certificate of AGENT cannot be trusted: no known authority has issued it; name the certificate of its authority with --ca-file",
     );
     let by_address = format!("https://127.0.0.1:{}", served.address.port());
-    Target { ca_file, url: Some(by_address), ..Target::default() }.says(
+    Target { ca_file, url: Some(by_address), ..Target::default() }.fails_with(
         "the certificate of AGENT cannot be trusted: it is for localhost; use a name of these in --url",
     );
-    served.http().says(
+    served.http().fails_with(
         "AGENT speaks TLS: use https:// in --url, and --ca-file unless its certificate is publicly trusted",
     );
     let none = Target { ca_file: Some("/nowhere/ca.pem".into()), ..served.https() };
@@ -219,7 +219,7 @@ fn a_certificate_that_signs_itself_is_trusted_if_it_is_the_one_that_was_named() 
     files.openssl(&format!("{SELF_SIGNED} -addext subjectAltName=DNS:other.example"));
     let served =
         files.serve("tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n");
-    Target { ca_file: Some(files.path("server.pem")), ..served.https() }.says(
+    Target { ca_file: Some(files.path("server.pem")), ..served.https() }.fails_with(
         "the certificate of AGENT cannot be trusted: it is for other.example; use a name of these in --url",
     );
 }
@@ -234,7 +234,7 @@ fn a_client_certificate_is_shown_if_the_agent_wants_one() {
              client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n"
         ));
         let target = || Target { ca_file: Some(files.path("ca.pem")), ..served.https() };
-        target().says("AGENT wants a client certificate: give one with --cert and --key");
+        target().fails_with("AGENT wants a client certificate: give one with --cert and --key");
         let cert = Some(files.path("client.pem"));
         Target { cert: cert.clone(), key: Some(files.path("client.key")), ..target() }.works();
         // One of another authority.
@@ -250,7 +250,7 @@ fn a_client_certificate_is_shown_if_the_agent_wants_one() {
     }
 }
 
-/// A server that says `answer` to each caller.
+/// A server that sends `answer` to each client.
 fn foreign(answer: &'static str) -> Target {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = listener.local_addr().expect("an address");
@@ -265,11 +265,11 @@ fn foreign(answer: &'static str) -> Target {
 }
 
 #[test]
-fn another_server_is_told_from_an_agent() {
-    foreign("HTTP/1.1 404 Not Found\r\ncontent-length: 18\r\n\r\n<html>nginx</html>").says(
+fn another_server_is_recognised() {
+    foreign("HTTP/1.1 404 Not Found\r\ncontent-length: 18\r\n\r\n<html>nginx</html>").fails_with(
         "AGENT is not a Portolan agent (it answered with status 404, but not in its JSON): check the address",
     );
-    foreign("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi").says(
+    foreign("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi").fails_with(
         "AGENT is not a Portolan agent (it answered with status 200, but not in its JSON): check the address",
     );
     let said = foreign("220 mail.example ESMTP\r\n").edges().expect_err("refused");
@@ -277,15 +277,15 @@ fn another_server_is_told_from_an_agent() {
 }
 
 #[test]
-fn without_an_agent_that_and_the_fix_are_said() {
-    // Bound and dropped: nobody listens there.
+fn without_an_agent_the_error_has_the_fix() {
+    // Bound and dropped: there is no listener.
     let address = TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr());
     let url = format!("http://{}", address.expect("an address"));
-    Target { url: Some(url), ..Target::default() }.says(
+    Target { url: Some(url), ..Target::default() }.fails_with(
         "no agent answers at AGENT: start it with `portolan agent`, or name another with --url",
     );
     let nowhere = Target { socket: Some("/nowhere/control.sock".into()), ..Target::default() };
-    nowhere.says(
+    nowhere.fails_with(
         "no agent listens on /nowhere/control.sock: start it with `portolan agent`, or name its socket with --socket",
     );
 }

@@ -1,4 +1,4 @@
-//! The other end of connections: its name, and when it has none.
+//! The remote end of connections: its name, and when it has none.
 
 use super::*;
 use agent_common::wire::Wire;
@@ -189,7 +189,7 @@ fn a_client_finds_the_listener_in_the_right_namespace() {
     check(BLUE, "172.17.0.3", 80, "red-specific");
     check(BLUE, "172.17.0.1", 80, "host-all");
     check(BLUE, "10.0.0.5", 80, "host-all");
-    // The own namespace comes first; from elsewhere the address is in two places.
+    // The own namespace comes first; seen from another one the address is ambiguous.
     check(RED, "172.30.0.1", 80, "red-all");
     check(HOST, "172.30.0.1", 80, "172.30.0.1");
     check(HOST, "fe80::1", 81, "dual");
@@ -203,7 +203,7 @@ fn a_client_finds_the_listener_in_the_right_namespace() {
 }
 
 #[test]
-fn a_server_is_told_its_client_only_if_there_is_one_candidate() {
+fn a_server_knows_its_client_only_if_there_is_one_candidate() {
     let mut remotes = remotes();
     remotes.set_clients(
         &[

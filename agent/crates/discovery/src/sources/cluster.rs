@@ -1,4 +1,4 @@
-//! Which Kubernetes cluster the agent asks, as the configuration says it.
+//! Which Kubernetes cluster the agent queries, from the configuration.
 
 use std::fmt;
 use std::str::FromStr;

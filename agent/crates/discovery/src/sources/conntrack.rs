@@ -19,7 +19,7 @@ use linux::probes::{Failure, Kind, Probes};
 
 /// Between two lists at least.
 const PAUSE: Duration = Duration::from_millis(500);
-/// A list may take at most one part in this many of the time.
+/// Lists may take at most this fraction of the time (one part in N).
 const SHARE: u32 = 50;
 
 /// The kernel's connection tracking.
@@ -50,7 +50,7 @@ impl NameSource for Conntrack {
     }
 }
 
-/// Everything that is translated now; none where nothing is tracked.
+/// All translated connections; empty where nothing is tracked.
 fn look() -> io::Result<Option<Inventory>> {
     let (namespaces, _) = namespaces::all();
     let mut translations: HashSet<Translation> = HashSet::new();
@@ -70,7 +70,7 @@ fn look() -> io::Result<Option<Inventory>> {
                 translations.extend(found);
             }
             Ok(Some(Err(error))) => failure = Some(io::Error::other(error)),
-            // Nothing to list; gone meanwhile; or not permitted, which the log has already.
+            // Nothing to list; gone meanwhile; or not permitted, which was already logged.
             Ok(None) | Err(_) => {}
         }
     }

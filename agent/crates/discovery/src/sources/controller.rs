@@ -1,7 +1,8 @@
 //! Which controller a pod belongs to, from its name and labels alone.
 //!
-//! Runtimes give the labels of a pod, Kubernetes its owner too. Controllers label their pods:
-//! `pod-template-hash` is what a Deployment's ReplicaSet has at the end of its name, and so on.
+//! Runtimes report the labels of a pod, Kubernetes its owner too. Controllers label their pods: the
+//! value of `pod-template-hash` is the suffix of the name of the Deployment's ReplicaSet, and so
+//! on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_tell_the_workload_of_a_pod() {
+    fn labels_give_the_workload_of_a_pod() {
         let check = |pod: &str, labels: &[(&str, &str)], kind, name: &str| {
             let labels: HashMap<String, String> =
                 labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_tells_what_the_kubelet_told_it() {
+    fn a_runtime_passes_on_the_labels_of_the_kubelet() {
         let labels: HashMap<String, String> = [
             (POD_NAME, "web-7d4b9c8f6d-x2x9z"),
             (POD_NAMESPACE, "prod"),

@@ -145,7 +145,7 @@ impl Cri {
             return Err(SourceError::Absent(format!("{} does not exist", paths.join(" or "))));
         };
         let mut runtime = Runtime::connect(socket).await?;
-        // The addresses of a pod do not change while it lives.
+        // The addresses of a pod do not change during its life.
         let mut statuses: HashMap<String, Option<Status>> = HashMap::new();
         loop {
             publisher.looked_up();

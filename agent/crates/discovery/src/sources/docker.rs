@@ -1,7 +1,7 @@
-//! Docker, and podman with its compatible API: containers, what compose calls them, their
-//! addresses and published ports.
+//! Docker, and podman with its compatible API: containers, their compose names, addresses and
+//! published ports.
 //!
-//! One list has everything; events only say when to list again.
+//! One list has everything; events only trigger the next list.
 
 use std::io;
 use std::net::IpAddr;
@@ -90,7 +90,7 @@ impl Docker {
                 Ok(())
             };
             publisher.happened(event).await?;
-            // Not after the pause: some containers are gone by then.
+            // Not after the pause, when some containers are gone.
             starts.learn(&client, heard).await.map_err(failed)?;
             Publisher::debounce().await;
             let mut heard = Vec::new();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_tells_names_addresses_and_published_ports() {
+    fn a_list_gives_names_addresses_and_published_ports() {
         let id = "a".repeat(64);
         let inventory = inventory(serde_json::json!([{
             "Id": id,

@@ -1,9 +1,10 @@
-//! The slow sources of names: each queries an API in a task of its own and publishes an inventory.
+//! The name sources: each queries an API in a task of its own and publishes an inventory.
 //!
 //! | source | queries | publishes |
 //! |---|---|---|
 //! | [`kubernetes`] | the API server | pods of this node, Services, their endpoints |
-//! | [`docker`] | Docker, and podman, which has the same API | containers, their addresses, published ports |
+//! | [`docker`] | Docker, and podman, which has the same API | containers, their addresses,
+//! published ports |
 //! | [`cri`] | containerd or CRI-O | pods and their containers |
 //! | [`conntrack`] | the kernel | the backends behind translated addresses |
 //!
@@ -53,7 +54,7 @@ const PAUSES: Pauses =
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Longest time between two lists, in case an event was missed.
 const REFRESH: Duration = Duration::from_mins(1);
-/// How long a response may take.
+/// Timeout of a response.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Which sources are used, and where they are.
@@ -63,7 +64,7 @@ pub struct Settings {
     pub docker: Option<PathBuf>,
     /// Podman's socket.
     pub podman: Option<PathBuf>,
-    /// Sockets of container runtimes that speak CRI; the first that exists is used.
+    /// Sockets of CRI runtimes; the first that exists is used.
     pub cri: Vec<PathBuf>,
     /// The Kubernetes cluster.
     pub cluster: Cluster,
@@ -106,7 +107,7 @@ pub(super) struct Publisher {
     refresh: Arc<Notify>,
 }
 
-/// How long to wait before a source is tried again.
+/// How long to wait before a retry.
 #[derive(Clone, Copy, Debug)]
 struct Pauses {
     /// It was not there.
@@ -197,8 +198,8 @@ impl Sources {
         self.sources.push(Handle { name, lists_containers, report, refresh });
     }
 
-    /// A source that is configured, but was left out of this build: says so in the log and in the
-    /// list of sources.
+    /// A source that is configured but not part of this build: reported in the log and in the list
+    /// of sources.
     #[cfg(any(
         test,
         not(all(
@@ -264,7 +265,7 @@ impl Sources {
 
 impl Drop for Sources {
     fn drop(&mut self) {
-        // A pending request may take long; its result is not needed any more.
+        // A pending request may take long; its result is no longer needed.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -272,10 +273,10 @@ impl Drop for Sources {
 }
 
 impl Publisher {
-    /// Publishes everything that is known now.
+    /// Publishes the current inventory.
     pub(super) fn publish(&self, inventory: Inventory, detail: Option<String>) {
         self.report.send_modify(|report| {
-            // Readers see a change by the pointer, so an equal inventory must keep it.
+            // Readers detect a change by the pointer, so an equal inventory must keep it.
             if *report.inventory != inventory {
                 report.inventory = Arc::new(inventory);
             }
@@ -405,7 +406,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_source_that_is_away_or_fails_is_tried_again() {
+    async fn a_source_that_is_absent_or_fails_is_retried() {
         let (sender, mut report) = watch::channel(Report {
             inventory: Arc::default(),
             state: SourceState::Starting,

@@ -1,8 +1,8 @@
-//! What is looked at, what comes of it, and how long it may take.
+//! Kinds of lookups, their outcomes and deadlines.
 
 use std::time::Duration;
 
-/// What is looked at.
+/// What is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Every network namespace: its addresses and ephemeral ports.
@@ -25,16 +25,16 @@ pub enum Kind {
     SocketHolder,
 }
 
-/// What became of a look.
+/// The outcome of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// There was an answer.
     Ok,
-    /// What was looked for could not be read, or is gone.
+    /// It could not be read, or is gone.
     Failed,
-    /// There was no answer in time.
+    /// The deadline passed.
     Deadline,
-    /// Too many looks were waiting.
+    /// The queue was full.
     QueueFull,
 }
 
@@ -69,7 +69,7 @@ impl Kind {
         }
     }
 
-    /// How long one may take, its time in the queue included.
+    /// The deadline, including the time in the queue.
     pub(super) const fn deadline(self) -> Duration {
         match self {
             Self::Addresses | Self::Conntrack => Duration::from_secs(10),
@@ -78,7 +78,7 @@ impl Kind {
         }
     }
 
-    /// Whether a snapshot is better with the answer.
+    /// Whether the answer improves a snapshot.
     pub(super) const fn is_for_snapshots(self) -> bool {
         !matches!(self, Self::Conntrack | Self::FreePorts)
     }

@@ -1,4 +1,4 @@
-//! From the model's values to the API's JSON types: neither package knows the other.
+//! From the model's values to the API's JSON types, which do not depend on each other.
 
 mod edges;
 mod ports;
@@ -10,6 +10,7 @@ mod status;
 use api_types::Timestamp;
 use model::service::Service;
 
+pub use self::edges::edges;
 pub use self::ports::{PortFilter, ports};
 pub use self::relations::{balance, map, segments};
 pub use self::reservations::reservations;
@@ -18,23 +19,23 @@ pub use self::status::{not_observed, status};
 
 /// A value of the model that the API shows.
 pub trait ToApi {
-    /// What the API shows of it.
+    /// The type in the API.
     type Shape;
 
     /// The value as the API shows it.
     fn to_api(&self) -> Self::Shape;
 }
 
-/// A value of the API that the model knows too.
+/// A value of the API that the model has too.
 pub trait ToModel {
     /// The model's type.
     type Model;
 
-    /// The value as the model knows it.
+    /// The value in the model.
     fn to_model(self) -> Self::Model;
 }
 
-/// A set of words that both have; a word that one of them lacks does not compile.
+/// An enumeration that both have; a variant missing on one side does not compile.
 macro_rules! same_words {
     ($($model:ty => $shape:ty: $($word:ident)+;)+) => {$(
         impl ToApi for $model {

@@ -45,7 +45,7 @@ pub fn balance(snapshot: &Snapshot, window: u64, services: &[String]) -> Balance
     Balance { timestamp, window, tolerance: TOLERANCE, groups }
 }
 
-/// What `view`, taken with `snapshot`, shows.
+/// The response for `view`, taken with `snapshot`.
 pub fn segments(snapshot: &Snapshot, view: &SegmentsView) -> Segments {
     let SegmentsView { policy, cells, rows, events, dropped_events, folded: _ } = view;
     let mut matrix = Vec::new();

@@ -6,7 +6,7 @@ use model::snapshot::Snapshot;
 
 use super::ToApi;
 
-/// The services of `snapshot` that are `wanted`.
+/// The services of `snapshot` that match `wanted`.
 pub fn services(snapshot: &Snapshot, wanted: impl Fn(&ServiceView) -> bool) -> Services {
     let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
     let services = health::services(snapshot);

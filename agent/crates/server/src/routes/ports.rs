@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{Api, Failure, Route};
 use crate::convert::{self, PortFilter, ToApi as _};
 
-/// Which conflicts are wanted; all conditions must hold.
+/// A filter of conflicts; all conditions must hold.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ConflictQuery {
@@ -21,7 +21,7 @@ struct ConflictQuery {
     port: Option<u16>,
 }
 
-/// Which ports are wanted; all conditions must hold.
+/// A filter of ports; all conditions must hold.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PortQuery {
@@ -58,7 +58,7 @@ async fn conflicts(
     });
     Ok(Json(Conflicts {
         timestamp: Timestamp::from_seconds(snapshot.taken_seconds),
-        host_netns: snapshot.kept.host_netns,
+        host_netns: snapshot.reservations.host_netns,
         conflicts: wanted.map(|conflict| conflict.to_api()).collect(),
     }))
 }

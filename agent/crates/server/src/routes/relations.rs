@@ -22,7 +22,7 @@ pub(super) fn readable() -> [Route; 3] {
 
 const _: () = assert!(WindowLength::LONGEST_SECONDS == Graph::LONGEST_WINDOW);
 
-/// Of what time, and of whom.
+/// Window and service.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{Api, Failure, Route};
 use crate::convert;
 
-/// Which services are wanted.
+/// A filter of services.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ServiceFilter {

@@ -1,4 +1,4 @@
-//! The web configuration file, as it is written.
+//! The syntax of the web configuration file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ pub(crate) struct TlsServer {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HttpServer {
-    /// Read, without effect: the endpoint speaks HTTP/1.1, which every scraper does.
+    /// Accepted without effect: the endpoint speaks HTTP/1.1, which every scraper supports.
     #[serde(rename = "http2")]
     _http2: Option<bool>,
     headers: BTreeMap<String, String>,
@@ -120,7 +120,8 @@ impl WebFile {
             return Ok(Self::default());
         }
         let file: Self = serde_saphyr::from_str(text).map_err(|error| {
-            // The first line says what and where; the rest quotes the file, which has secrets.
+            // The first line has the error and its position; the others quote the file, which has
+            // secrets.
             anyhow!("{}", error.to_string().lines().next().unwrap_or_default())
         })?;
         if let Some(tls) = &file.tls_server_config {
@@ -129,7 +130,7 @@ impl WebFile {
         Ok(file)
     }
 
-    /// The files whose change changes the rules.
+    /// The files whose changes are watched.
     pub(super) fn files(&self, path: &Path) -> Vec<PathBuf> {
         let mut files = vec![path.to_owned()];
         if let Some(tls) = &self.tls_server_config {
@@ -143,7 +144,7 @@ impl WebFile {
 // === impl TlsServer ===
 
 impl TlsServer {
-    /// What exporter-toolkit refuses, we refuse.
+    /// What exporter-toolkit refuses is refused here too.
     fn check(&self) -> anyhow::Result<()> {
         let one = |file: bool, text: bool, name: &str| match (file, text) {
             (true, true) => {

@@ -1,10 +1,11 @@
-//! Access to the endpoint: TLS, client certificates, passwords and headers, as in the
-//! web configuration file of Prometheus' own exporters (exporter-toolkit, docs/web-configuration.md),
+//! Access to the endpoint: TLS, client certificates, passwords and headers, in the web
+//! configuration format of Prometheus' own exporters (exporter-toolkit, docs/web-configuration.md),
 //! so that one file serves all of them.
 //!
-//! [`file`] is the file as it is written, [`tls`] and [`passwords`] what it means. [`Web`] holds the
-//! current meaning and looks for changed files as connections come in, at most once a second: a
-//! renewed certificate needs no restart, and a mistake in a changed file leaves the old one in force.
+//! [`file`] is the file's syntax, [`tls`] and [`passwords`] its meaning. [`Web`] holds the current
+//! configuration and checks the files when connections arrive, at most once a second: a renewed
+//! certificate needs no restart, and a mistake in a changed file leaves the previous configuration
+//! in force.
 
 mod file;
 mod passwords;
@@ -24,10 +25,10 @@ use self::file::WebFile;
 use self::passwords::Passwords;
 use self::stamps::Stamps;
 
-/// How often files are looked at, at most.
+/// Minimum interval between checks of the files.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Paths that only say that the agent lives: open, because the kubelet knows no password.
+/// Liveness and readiness probes need no password, because the kubelet has none.
 const OPEN_PATHS: [&str; 4] = ["/healthz", "/readyz", "/-/healthy", "/-/ready"];
 
 /// The endpoint's rules, as they are now.
@@ -44,17 +45,17 @@ struct State {
     looked: Instant,
 }
 
-/// What one version of the files says.
+/// One version of the files.
 #[derive(Debug, Default)]
 pub struct Rules {
-    /// TLS, if it is on.
+    /// TLS, if enabled.
     pub tls: Option<Arc<ServerConfig>>,
     passwords: Option<Passwords>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Web {
-    /// Plain HTTP without a password, or what the file says.
+    /// Plain HTTP without a password, or the file's configuration.
     pub fn open(path: Option<&Path>) -> anyhow::Result<Self> {
         let (rules, stamps) = match path {
             Some(path) => Rules::read(path)?,
@@ -82,7 +83,7 @@ impl Web {
 }
 
 impl State {
-    /// Takes over what has changed.
+    /// Applies changed files.
     fn look(&mut self, path: &Path) {
         self.looked = Instant::now();
         let now = self.stamps.again();
@@ -98,7 +99,7 @@ impl State {
                 tracing::error!(
                     "the changed web configuration cannot be used, the one from before stays in force: {error:#}"
                 );
-                // Said once; the next change is looked at again.
+                // Logged once; the next change is read again.
                 self.stamps = now;
             }
         }
@@ -114,7 +115,7 @@ pub fn check(text: &str) -> anyhow::Result<()> {
 
 impl Rules {
     fn read(path: &Path) -> anyhow::Result<(Self, Stamps)> {
-        // Before what counts is read: a change in between shows at the next look.
+        // Before the files are read: a change in between shows at the next check.
         let stamps = Stamps::of(WebFile::read(path)?.files(path));
         let file = WebFile::read(path)?;
         let rules = Self {
@@ -125,7 +126,7 @@ impl Rules {
         Ok((rules, stamps))
     }
 
-    /// An answer instead of the one asked for, if the request may not have it.
+    /// The response to a request that is not allowed.
     pub async fn refuse<B>(&self, request: &Request<B>) -> Option<Response> {
         let passwords = self.passwords.as_ref()?;
         if OPEN_PATHS.contains(&request.uri().path()) {

@@ -1,8 +1,8 @@
 //! Basic authentication: bcrypt hashes from the file.
 //!
-//! bcrypt is slow on purpose, so it runs beside the loop, one at a time, and what was found right is
-//! remembered, as a keyed digest that is worth nothing outside this process. An unknown name
-//! takes as long as a wrong password.
+//! bcrypt is slow on purpose, so it runs outside the event loop, one comparison at a time, and
+//! verified passwords are cached as a digest with a key of this process. An unknown user takes as
+//! long as a wrong password.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -23,16 +23,16 @@ const HIGHEST_COST: u32 = 15;
 /// How many passwords are remembered; then it begins anew.
 const REMEMBERED: usize = 100;
 
-/// Comparisons that wait for their turn; more are refused, so that guesses do not fill the slots.
+/// Maximum number of queued comparisons; more are refused, so that guesses do not fill the slots.
 const QUEUE: usize = 16;
 
-/// bcrypt itself looks at no more.
+/// bcrypt ignores everything beyond this length.
 const LONGEST_PASSWORD: usize = 72;
 
 /// The users.
 pub(super) struct Passwords {
     users: BTreeMap<String, String>,
-    /// What an unknown name is compared with: a hash that no password has, of the usual cost.
+    /// Compared with the password of an unknown user: a hash without a password, of the usual cost.
     decoy: String,
     key: hmac::Key,
     right: Mutex<HashSet<Vec<u8>>>,
@@ -47,7 +47,7 @@ impl fmt::Debug for Passwords {
 }
 
 impl Passwords {
-    /// Checks the hashes; `None` if there is no user, and so no password.
+    /// Parses the hashes; `None` without users, so no password is required.
     pub(super) fn new(users: &BTreeMap<String, Secret>) -> anyhow::Result<Option<Self>> {
         let mut highest = 4;
         for (name, Secret(hash)) in users {
@@ -85,7 +85,7 @@ impl Passwords {
         // Only unknown passwords wait here: a remembered one never does.
         let Ok(_place) = self.queue.try_acquire() else { return false };
         let Ok(_turn) = self.one_at_a_time.acquire().await else { return false };
-        // The same password may have been verified while this waited.
+        // The same password may have been verified while this one waited.
         if remembered().contains(&digest) {
             return true;
         }
@@ -104,7 +104,7 @@ impl Passwords {
     fn digest(&self, name: &str, hash: &str, password: &str) -> Vec<u8> {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [name, hash, password] {
-            // Lengths keep "ab" + "c" apart from "a" + "bc".
+            // Lengths distinguish "ab" + "c" from "a" + "bc".
             context.update(&(part.len() as u64).to_le_bytes());
             context.update(part.as_bytes());
         }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-/// What tells one version of a file from the next; `None` if it is not there.
+/// Distinguishes versions of a file; `None` if it does not exist.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 /// Files and the versions they were seen in.
@@ -17,7 +17,7 @@ impl Stamps {
         Self(files.into_iter().map(|path| (path.clone(), stamp(&path))).collect())
     }
 
-    /// The same files as they are now.
+    /// The current stamps of the same files.
     pub(super) fn again(&self) -> Self {
         Self::of(self.0.iter().map(|(path, _)| path.clone()))
     }

@@ -1,4 +1,4 @@
-//! What a web configuration file may say, and what is said of one with a mistake.
+//! Valid web configuration files, and the errors of invalid ones.
 
 use std::fs;
 
@@ -35,7 +35,7 @@ basic_auth_users:
 }
 
 #[test]
-fn what_exporter_toolkit_refuses_is_refused_with_the_mend() {
+fn what_exporter_toolkit_refuses_is_refused_with_the_fix() {
     let check = |tls: &str, word: &str| {
         let text = format!("tls_server_config:\n  cert_file: a\n  key_file: b\n{tls}");
         let error = WebFile::parse(&text).unwrap_err().to_string();

@@ -21,7 +21,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::file::{ClientAuth, Secret, TlsServer, TlsVersion};
 
-/// What the file says, as rustls wants it.
+/// The file's TLS settings as a rustls configuration.
 pub(super) fn server_config(file: &TlsServer) -> anyhow::Result<ServerConfig> {
     let provider = Arc::new(provider(file)?);
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -62,7 +62,7 @@ fn versions(file: &TlsServer) -> anyhow::Result<Vec<&'static SupportedProtocolVe
 fn provider(file: &TlsServer) -> anyhow::Result<CryptoProvider> {
     let mut provider = ring::default_provider();
     if let Some(wanted) = file.cipher_suites.as_deref().filter(|wanted| !wanted.is_empty()) {
-        // rustls writes TLS13_AES_128_GCM_SHA256 what others call TLS_AES_128_GCM_SHA256.
+        // rustls writes TLS13_AES_128_GCM_SHA256, others TLS_AES_128_GCM_SHA256.
         let name = |suite: rustls::CipherSuite| format!("{suite:?}").replacen("TLS13_", "TLS_", 1);
         let all = provider.cipher_suites;
         let known: Vec<String> = all.iter().map(|suite| name(suite.suite())).collect();
@@ -72,7 +72,7 @@ fn provider(file: &TlsServer) -> anyhow::Result<CryptoProvider> {
                 known.join(", ")
             );
         }
-        // As in Go, the list is about TLS 1.2; those of 1.3 are all good.
+        // As in Go, the list applies to TLS 1.2; all suites of 1.3 stay enabled.
         let keep = |suite: &rustls::SupportedCipherSuite| {
             suite.tls13().is_some() || wanted.contains(&name(suite.suite()))
         };
@@ -162,7 +162,7 @@ fn verifier(
     Ok(Some(if allowed.is_empty() { inner } else { Arc::new(Named { inner, allowed }) }))
 }
 
-/// Lets in whose certificate is verified and bears one of these names.
+/// Accepts clients whose certificate is verified and has one of these names.
 #[derive(Debug)]
 struct Named {
     inner: Arc<dyn ClientCertVerifier>,
@@ -238,8 +238,8 @@ impl ClientCertVerifier for Named {
     }
 }
 
-/// Takes any certificate whose key the client has: what `RequestClientCert` and
-/// `RequireAnyClientCert` mean in Go.
+/// Accepts any certificate if the client has its key: the meaning of `RequestClientCert` and
+/// `RequireAnyClientCert` in Go.
 struct Unverified {
     mandatory: bool,
     provider: Arc<CryptoProvider>,

@@ -162,7 +162,7 @@ fn what_is_pushed_is_what_is_scraped() {
         let differs = |(series, value): &(&Series, &f64)| others.get(*series) != Some(*value);
         these.iter().filter(differs).map(|(series, value)| (series.clone(), *value)).collect()
     };
-    // Only what differs: all of it is more than anybody reads.
+    // Only the difference: the full text is too long to read.
     assert_eq!(only(&sent, &scraped), only(&scraped, &sent));
 }
 
@@ -207,7 +207,7 @@ fn types_units_and_times_are_what_a_receiver_goes_by() {
 }
 
 #[test]
-fn a_request_says_whose_metrics_they_are() {
+fn a_request_names_the_agent_and_its_host() {
     let (requests, _) = walk(snapshot(), &mut Starts::new(BEGAN), usize::MAX);
     let resource = requests[0].0.resource_metrics[0].resource.as_ref().expect("a resource");
     let expected = [

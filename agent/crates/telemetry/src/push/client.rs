@@ -1,4 +1,4 @@
-//! One request to a collector, and what became of it.
+//! One request to a collector, and its result.
 
 use std::error::Error;
 use std::path::Path;
@@ -22,14 +22,14 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::Collector;
 
-/// Connections are kept between the requests of one push, not from push to push.
+/// Connections are kept between the requests of one push, not between pushes.
 const KEEP_IDLE: Duration = Duration::from_secs(5);
-/// Of an answer no more is read.
+/// Maximum number of bytes read of a response.
 const ANSWER_BYTES: usize = 64 * 1024;
-/// Of what a collector says no more is quoted.
+/// Maximum length of a quoted message.
 const QUOTED: usize = 200;
 
-/// Speaks to one collector.
+/// Client of one collector.
 #[derive(Debug)]
 pub(super) struct Client {
     http: Http<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -38,10 +38,10 @@ pub(super) struct Client {
     timeout: Duration,
 }
 
-/// What a collector made of a request that it took.
+/// The result of an accepted request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Taken {
-    /// Data points that it did not want.
+    /// Rejected data points.
     pub rejected: u64,
     /// Why.
     pub said: String,
@@ -50,13 +50,13 @@ pub(super) struct Taken {
 /// Why a request was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// No collector answers there.
+    /// No collector answers at the address.
     Unreachable(String),
-    /// No answer in time.
+    /// Timeout.
     Timeout,
-    /// Later, it says (429, 502, 503, 504).
+    /// Retryable status (429, 502, 503, 504).
     Busy(String),
-    /// No, it says.
+    /// Any other error status.
     Refused(String),
 }
 
@@ -139,7 +139,7 @@ impl Client {
 // === impl Taken ===
 
 impl Taken {
-    /// An answer that makes no sense still came with status 200: the points were taken.
+    /// A response that cannot be parsed still had status 200: the points were accepted.
     fn read(body: &[u8]) -> Self {
         let partial = Response::decode(body).ok().and_then(|response| response.partial_success);
         partial.map_or_else(Self::default, |partial| Self {
@@ -152,7 +152,7 @@ impl Taken {
 // === impl Refusal ===
 
 impl Refusal {
-    /// Whether it is worth another try soon.
+    /// Whether to retry soon.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Timeout | Self::Busy(_) => true,
@@ -173,13 +173,13 @@ fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCertStore> {
     }
     if roots.is_empty() {
         bail!(
-            "no certificates are known to tell a collector by: this system has none (an image FROM scratch has not); name a file of them with --otlp.ca-file"
+            "there are no trusted certificates to verify the collector: this system has none (like an image FROM scratch); set --otlp.ca-file"
         );
     }
     Ok(roots)
 }
 
-/// An error and what caused it.
+/// An error with its causes.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,9 +1,9 @@
-//! Pushing the metrics to a collector, by OTLP over HTTP, for those who do not scrape.
+//! Pushes the metrics to a collector, by OTLP over HTTP, where nothing scrapes the agent.
 //!
-//! A push reads the kernel's tables like a scrape and sends the same metrics. Requests are made one
-//! at a time while the snapshot is walked, so neither a large host nor a slow collector makes
-//! anything grow. One that fails is tried twice more, then the rest of the push is given up: values
-//! are cumulative, and the next push carries what this one would have. So nothing is kept for later.
+//! A push collects like a scrape and sends the same metrics. Requests are sent one at a time while
+//! the snapshot is walked, so memory grows neither with the host nor with a slow collector. A
+//! failed request is tried twice more, then the rest of the push is dropped: values are cumulative,
+//! and the next push contains the data of this one. So nothing is queued.
 
 mod client;
 
@@ -24,17 +24,17 @@ use crate::{Exporter, PushResult, Pushes, Request, Resource, Scrape, Starts};
 /// How often a request is tried, and the pause after the first failure; the next is twice as long.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
-/// The last push must not keep the agent from stopping.
+/// The last push must not delay the agent's shutdown.
 const LAST_WITHIN: Duration = Duration::from_secs(2);
 
 /// Where pushes go.
 #[derive(Clone, Debug)]
 pub struct Collector {
-    /// The whole address of what takes OTLP over HTTP.
+    /// The full URL of the OTLP/HTTP receiver.
     pub endpoint: Uri,
     /// Between two pushes.
     pub interval: Duration,
-    /// How long a request may take.
+    /// Timeout of a request.
     pub timeout: Duration,
     /// Of every request; values are secrets.
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -49,8 +49,8 @@ pub struct Pusher {
     source: SnapshotSource,
     exporter: Arc<Exporter>,
     resource: Resource,
-    /// Held by the walk of a push. It must outlive one that is broken off: with other starts the
-    /// same totals would count twice.
+    /// Held by the walk of a push. It must outlive an aborted one: with other start times the same
+    /// totals would count twice.
     starts: Arc<Mutex<Starts>>,
     outcomes: Arc<Outcomes>,
     /// Whether the latest push failed, so that the log shows changes and not each push.
@@ -98,12 +98,12 @@ impl Pusher {
         })
     }
 
-    /// What becomes of its pushes.
+    /// Results of its pushes.
     pub fn outcomes(&self) -> Arc<Outcomes> {
         Arc::clone(&self.outcomes)
     }
 
-    /// Pushes for ever. May be dropped at any time.
+    /// Pushes until dropped. May be dropped at any time.
     pub async fn run(&mut self) {
         tracing::info!("pushing metrics to {} every {:?}", self.client.endpoint(), self.every);
         let mut ticks = interval_at(Instant::now() + self.every, self.every);
@@ -118,7 +118,7 @@ impl Pusher {
     pub async fn last(&mut self) {
         if timeout(LAST_WITHIN, self.push(1)).await.is_err() {
             tracing::warn!(
-                "what was counted since the last push is not told to the collector any more: it does not answer in time"
+                "the last push before shutdown timed out: counts since the previous push are lost to the collector"
             );
         }
     }
@@ -129,12 +129,12 @@ impl Pusher {
         self.outcomes.count(result, rejected, began.elapsed());
         let endpoint = self.client.endpoint();
         match result {
-            PushResult::Ok if self.failing => tracing::info!("{endpoint} takes metrics again"),
+            PushResult::Ok if self.failing => tracing::info!("{endpoint} accepts metrics again"),
             PushResult::Ok => {}
             PushResult::Partial => {
                 tracing::warn!("{endpoint} rejected {rejected} data points: {said}");
             }
-            _ if self.failing => tracing::debug!("metrics were not pushed again: {said}"),
+            _ if self.failing => tracing::debug!("another push failed: {said}"),
             _ => tracing::warn!(
                 "metrics were not pushed to {endpoint}, the next push carries their totals: {said}"
             ),
@@ -142,7 +142,7 @@ impl Pusher {
         self.failing = !matches!(result, PushResult::Ok | PushResult::Partial);
     }
 
-    /// One snapshot, request by request: what became of it, points rejected, and what was said.
+    /// One snapshot, request by request: the result, rejected points, and the collector's message.
     async fn sent(&mut self, tries: u32) -> (PushResult, u64, String) {
         let snapshot = match self.source.fresh().await {
             Ok(snapshot) => snapshot,
@@ -152,7 +152,7 @@ impl Pusher {
         let (exporter, starts) = (Arc::clone(&self.exporter), Arc::clone(&self.starts));
         let resource = self.resource.clone();
         let pushes = Some(self.outcomes.so_far());
-        // Some tens of milliseconds of work on a large host: not on a thread that others wait for.
+        // Tens of milliseconds of work on a large host: not on a thread of the runtime.
         let walk = tokio::task::spawn_blocking(move || {
             let scrape = Scrape { previous: None, process: Process::read(), pushes };
             let mut starts = starts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,13 +169,13 @@ impl Pusher {
                     outcome = (PushResult::Partial, outcome.1 + rejected, taken.said);
                 }
                 Err(refusal) => {
-                    let (result, said) = told(refusal);
-                    outcome = (result, outcome.1, said);
+                    let (result, message) = result(refusal);
+                    outcome = (result, outcome.1, message);
                     break;
                 }
             }
         }
-        // The loop ends when its requests are not taken any more.
+        // The loop ends when the receiver is dropped.
         drop(requests);
         match walk.await {
             Ok(Err(_)) if outcome.0 == PushResult::Ok => {
@@ -200,10 +200,10 @@ impl Pusher {
     }
 }
 
-fn told(refusal: Refusal) -> (PushResult, String) {
+fn result(refusal: Refusal) -> (PushResult, String) {
     match refusal {
         Refusal::Unreachable(why) => (PushResult::Unreachable, why),
-        Refusal::Timeout => (PushResult::Timeout, "no answer in time".to_owned()),
+        Refusal::Timeout => (PushResult::Timeout, "timed out".to_owned()),
         Refusal::Busy(said) => (PushResult::Busy, said),
         Refusal::Refused(said) => (PushResult::Refused, said),
     }

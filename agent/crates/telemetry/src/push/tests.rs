@@ -16,7 +16,7 @@ use crate::Build;
 use crate::source;
 use model::fixture::snapshot;
 
-/// A collector: what it answers, one after the other, the last for ever; and what it got.
+/// A collector with scripted responses, the last of which repeats; and the requests it received.
 #[derive(Clone)]
 struct Receiver {
     answers: Arc<[u16]>,
@@ -24,7 +24,7 @@ struct Receiver {
     bodies: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
 }
 
-/// Answer with nothing at all.
+/// Close the connection without a response.
 const NEVER: u16 = 0;
 
 impl Receiver {
@@ -54,7 +54,7 @@ impl Receiver {
     }
 }
 
-/// A pusher to `address`, and the loop that answers it.
+/// A pusher to `address`, and the core loop that answers it.
 fn pusher(address: SocketAddr, change: impl FnOnce(&mut Collector)) -> (Pusher, JoinHandle<()>) {
     let mut collector = Collector {
         endpoint: format!("http://{address}/v1/metrics").parse().expect("an address"),
@@ -83,7 +83,7 @@ fn only(pushes: Pushes, result: PushResult, count: u64) {
 }
 
 #[tokio::test]
-async fn a_push_carries_the_headers_and_a_collector_that_is_busy_is_asked_again() {
+async fn a_push_has_the_headers_and_is_retried_if_the_collector_is_busy() {
     let (collector, address) = Receiver::start(&[503, 200]).await;
     let header =
         (HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer hunter2"));
@@ -111,7 +111,7 @@ async fn a_push_that_is_refused_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn nobody_there_and_no_answer_are_told_apart() {
+async fn unreachable_and_timeout_are_different_results() {
     let (_collector, address) = Receiver::start(&[NEVER]).await;
     let (mut slow, _loop) =
         pusher(address, |collector| collector.timeout = Duration::from_millis(100));

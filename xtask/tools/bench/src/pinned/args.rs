@@ -1,4 +1,4 @@
-//! What the commands on one processor can be asked for, and the agents that they measure.
+//! Arguments of the commands on one CPU, and the agents that they measure.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::programs::Programs;
 use super::{CONTROL, EMPTY, NOTHING, PORTOLAN};
 use crate::agent::Agent;
 
-/// What both commands can be asked for.
+/// Arguments of both commands.
 #[derive(clap::Args)]
 pub struct Args {
     /// How many rounds; each has one block of every variant
@@ -26,7 +26,7 @@ pub struct Args {
     /// kernel, which brings the work that programs put off
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub slice_ms: u32,
-    /// Repeat the order of an earlier run (default: a new one, which is shown)
+    /// Repeat the order of an earlier run (default: a new one, which is printed)
     #[arg(long)]
     pub seed: Option<u64>,
     /// Measure this agent as `portolan` instead of building one
@@ -48,15 +48,15 @@ pub struct Args {
     /// The processor to measure on (default: the last)
     #[arg(long, value_name = "NUMBER")]
     pub processor: Option<usize>,
-    /// What to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
 }
 
-/// For whom the figures are printed.
+/// The format of the figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people
+    /// Readable text
     Table,
     /// For programs, with every slice
     Json,
@@ -80,7 +80,7 @@ pub fn agents(args: &Args) -> Result<Vec<Variant>> {
         names.push(&variant.name);
     }
     let given = |binary: &Path| {
-        // Without a folder it would be looked for in PATH.
+        // Without a folder it would be looked up in PATH.
         fs::canonicalize(binary).with_context(|| format!("the agent {}", binary.display()))
     };
     let others = args

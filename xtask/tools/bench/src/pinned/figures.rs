@@ -1,10 +1,10 @@
-//! What slices say: the 10th percentile of each variant, and how sure a difference is.
+//! Statistics of slices: the 10th percentile of each variant, and the confidence of a difference.
 
 use crate::random::Random;
 
-/// Which slice counts. What disturbs a slice (an interrupt, another program, the hypervisor) only
-/// makes it longer: the fast ones show what the work itself costs. The very fastest would be an
-/// extreme value, which depends on how many slices there are.
+/// The percentile that counts. Disturbances of a slice (an interrupt, another program, the
+/// hypervisor) only make it longer: the fast ones show the cost of the work itself. The very
+/// fastest would be an extreme value, which depends on the number of slices.
 const PERCENTILE: f64 = 0.10;
 /// How often the rounds are drawn anew for an interval.
 const RESAMPLES: usize = 2000;
@@ -34,10 +34,9 @@ pub fn level(rounds: &Rounds) -> Option<f64> {
 
 /// How much more `of` costs than `base`; `None` unless both have slices of the same rounds.
 ///
-/// The interval is the middle 95 % of the differences that come out when as many rounds are drawn
-/// with replacement. Rounds are drawn, not slices: slices of one block are alike, so they would
-/// promise too narrow an interval. Both variants get the same rounds: what drifts from round to
-/// round moves both.
+/// The interval is the middle 95 % of the differences when as many rounds are drawn with
+/// replacement. Rounds are drawn, not slices: slices of one block are alike, so they would give too
+/// narrow an interval. Both variants get the same rounds: drift from round to round moves both.
 pub fn difference(of: &Rounds, base: &Rounds, seed: u64) -> Option<Estimate> {
     if of.len() != base.len() {
         return None;

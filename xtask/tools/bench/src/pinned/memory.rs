@@ -1,9 +1,9 @@
-//! Memory cgroups: one for the load, one for an agent that is not in it.
+//! Memory cgroups: one for the load, one for an agent outside of it.
 //!
-//! The kernel charges what a map allocates later, such as socket storage, to the cgroup of the
-//! process that made the map. Where that is the cgroup of the program whose socket it is, a charge
-//! is often served from the processor's stock; where it is another, as with every agent in a
-//! container or unit of its own, each charge replaces the stock of the other.
+//! The kernel charges later allocations of a map, such as socket storage, to the cgroup of the
+//! process that created the map. If that is the cgroup of the program whose socket it is, a charge
+//! is often served from the CPU's stock; if it is another, as with every agent in a container or
+//! unit of its own, each charge replaces the stock of the other.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const AGENT: &str = "portolan-bench-agent";
 pub enum MemoryCgroup {
     /// To the memory cgroup of the load
     Same,
-    /// To a memory cgroup of its own, as in a container or a systemd unit
+    /// In a memory cgroup of its own, as in a container or a systemd unit
     Other,
 }
 
@@ -64,7 +64,7 @@ impl MemoryCgroups {
         Ok(groups)
     }
 
-    /// Does `work` in the cgroup that was asked for: a process started there stays there.
+    /// Runs `work` in the requested cgroup: a process started there stays there.
     pub fn within<T>(&self, cgroup: MemoryCgroup, work: impl FnOnce() -> Result<T>) -> Result<T> {
         if cgroup == MemoryCgroup::Same {
             return work();
@@ -78,7 +78,7 @@ impl MemoryCgroups {
 
 impl Drop for MemoryCgroups {
     fn drop(&mut self) {
-        // Empty cgroups disturb nobody, should one stay.
+        // A remaining empty cgroup does no harm.
         let _ = move_into(&self.before);
         let _ = fs::remove_dir(&self.agent);
         let _ = fs::remove_dir(&self.load);

@@ -1,11 +1,11 @@
-//! In which order variants take their turns.
+//! The order of the variants.
 
 use crate::random::Random;
 
-/// The order of every round: each variant once in each, at random.
+/// The order of every round: each variant once, at random.
 ///
-/// At random, so that whatever repeats on this machine (a timer, another program's beat) does not
-/// meet the same variant each time, and no variant always comes after the same one.
+/// At random, so that periodic events of this machine (a timer, another program) do not meet the
+/// same variant each time, and no variant always follows the same one.
 pub fn orders(variants: usize, rounds: u32, seed: u64) -> Vec<Vec<usize>> {
     let mut random = Random::seeded(seed);
     let order = |_| {

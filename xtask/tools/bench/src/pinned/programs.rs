@@ -1,5 +1,5 @@
-//! The kernel half of an agent, taken over from it: its programs with their maps, which can be
-//! attached and detached within milliseconds.
+//! The kernel half taken over from an agent: its programs with their maps, which can be attached
+//! and detached within milliseconds.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,7 +18,7 @@ const TRACING: u32 = 26;
 /// Programs and where they belong.
 pub struct Programs(Vec<Program>);
 
-/// What is attached, until it is dropped.
+/// The attached programs, until it is dropped.
 pub enum Attached {
     Nothing,
     Empty(Empty),
@@ -32,11 +32,11 @@ struct Program {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Target {
-    /// What a program of type tracing was loaded for.
+    /// The target of a tracing program.
     Loaded,
     /// A tracepoint by its name.
     Tracepoint(String),
-    /// A cgroup by its number, and as what.
+    /// A cgroup by its id, and the attach type.
     Cgroup { id: u64, attach_type: u32 },
 }
 
@@ -93,8 +93,8 @@ impl Programs {
     }
 }
 
-/// Link, program and target of a descriptor, from its fdinfo; `None` for what is no link, or the
-/// link of an iterator.
+/// Link, program and target of a descriptor, from its fdinfo; `None` for a descriptor that is not a
+/// link, or an iterator's link.
 fn link(fdinfo: &str) -> Result<Option<(u32, u32, Target)>> {
     let field = |name: &str| {
         let pairs = || fdinfo.lines().filter_map(|line| line.split_once(':'));

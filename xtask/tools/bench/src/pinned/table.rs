@@ -1,4 +1,4 @@
-//! What was measured, as a table for people and as JSON for programs.
+//! The results, as a readable table and as JSON.
 
 use std::fmt::Write as _;
 
@@ -8,10 +8,10 @@ use super::figures::{self, Estimate, Rounds};
 use super::{Outcome, PORTOLAN, Subject};
 use crate::machine;
 
-/// Intervals come out the same whenever they are made from the same slices.
+/// A fixed seed, so that the same slices give the same intervals.
 const SEED: u64 = 7;
 
-/// What of the machine moves these figures.
+/// Properties of the machine that influence these figures.
 const PROPERTIES: [&str; 5] =
     ["processor", "virtual machine", "kernel", "indirect branches", "commit"];
 
@@ -132,7 +132,7 @@ fn rows(outcome: &Outcome) -> Vec<Row<'_>> {
     rows
 }
 
-/// What another agent in the same memory cgroup is compared with.
+/// The baseline of another agent in the same memory cgroup.
 fn portolan<'a>(variants: &'a [(Subject, Rounds)], of: &Subject) -> Option<&'a Rounds> {
     let is_it = |(other, _): &&(Subject, Rounds)| {
         other.name == PORTOLAN && other.memory_cgroup == of.memory_cgroup

@@ -1,5 +1,5 @@
-//! Connections and requests on the loopback of an own network namespace, both ends in the calling
-//! thread: nothing is scheduled, and no other processor takes part.
+//! Connections and requests on the loopback of a network namespace, both ends in the calling
+//! thread: nothing is scheduled, and no other CPU takes part.
 
 use std::hint::black_box;
 use std::io;
@@ -18,15 +18,15 @@ const PORT: u16 = 8080;
 /// Bytes of a request, and of its response.
 const MESSAGE: usize = 64;
 const CACHE_LINE: usize = 64;
-/// The niceness of a thread that others hardly interrupt.
+/// The niceness of a thread that is rarely interrupted.
 const NICENESS: libc::c_int = -20;
 
-/// One thing that is done over and over.
+/// An operation that is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Connect, accept, and the close of the oldest connection.
     Connection,
-    /// A small request and its response on an open connection, each of them in turn.
+    /// A small request and its response on an open connection, round robin.
     Request,
 }
 
@@ -40,7 +40,7 @@ pub struct Traffic<'a> {
     listener: OwnedFd,
     address: libc::sockaddr_in,
     open: Vec<Pair>,
-    /// The oldest connection, or whose turn it is.
+    /// The oldest connection, or the next one.
     next: usize,
 }
 
@@ -96,7 +96,7 @@ pub fn isolate(processor: usize) -> Result<()> {
         .context("limiting TIME_WAIT in the network namespace")
 }
 
-/// The last processor that this process may run on: the first has most interrupts.
+/// The last CPU that this process may run on: the first has most interrupts.
 pub fn last_processor() -> Result<usize> {
     // SAFETY: zeros are an empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
@@ -128,7 +128,7 @@ impl<'a> Traffic<'a> {
         Ok(traffic)
     }
 
-    /// Does so many operations and returns what they took; walks between them do not count.
+    /// Runs this many operations and returns their duration, without the walks between them.
     pub fn run(&mut self, operations: u32) -> Result<Duration> {
         let Some(cold) = self.cold else {
             let began = Instant::now();

@@ -1,4 +1,5 @@
-//! Debian's route: `rustc-web` with its prebuilt `core` for BPF, and bpf-linker on Debian's LLVM.
+//! The Debian toolchain: `rustc-web` with its prebuilt `core` for BPF, and bpf-linker on Debian's
+//! LLVM.
 //!
 //! Debian packages a current rustc for its browsers, for stable releases too. It is a stable
 //! compiler: the crates that need unstable features are named in `RUSTC_BOOTSTRAP`.

@@ -1,12 +1,12 @@
-//! `cargo xtask setup`: a toolchain that compiles Rust for the kernel.
+//! `cargo xtask setup`: a toolchain that compiles Rust to BPF.
 //!
-//! Two routes lead to it, and the result has one name, the rustup toolchain `portolan-bpf`, so
-//! that the loader's build script needs to know no more:
+//! There are two, and either becomes the rustup toolchain `portolan-bpf`, which the loader's build
+//! script uses:
 //! - Debian's packages, where they exist: a rustc with a prebuilt `core` for BPF ([`debian`]);
-//! - rustup's nightly with the sources of `core`, built along ([`nightly`]).
+//! - rustup's nightly with the sources of `core` ([`nightly`]).
 //!
-//! Either also needs bpf-linker, built for the LLVM that this rustc has. What works is written to
-//! a stamp, so that the next run only compares versions.
+//! Either also needs bpf-linker, built for the LLVM of this rustc. The working versions are written
+//! to a stamp, so that the next run only compares versions.
 
 mod debian;
 mod nightly;
@@ -19,9 +19,9 @@ use anyhow::{Result, anyhow, bail};
 use crate::shell;
 pub use proof::needs_own_core;
 
-/// The rustup toolchain that the loader's build script asks for.
+/// The rustup toolchain that the loader's build script uses.
 pub const TOOLCHAIN: &str = "portolan-bpf";
-/// What the kernel programs are compiled for.
+/// The target of the BPF programs.
 pub const TARGET: &str = "bpfel-unknown-none";
 /// The crates that use unstable features; see the loader's build script.
 pub const BOOTSTRAP: &str = "aya_ebpf,portolan_ebpf";
@@ -29,10 +29,10 @@ pub const BOOTSTRAP: &str = "aya_ebpf,portolan_ebpf";
 /// The bpf-linker releases that go with our rustc.
 const LINKER: &str = "^0.13";
 
-/// What `cargo xtask setup` takes.
+/// Arguments of `cargo xtask setup`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Take this way and no other
+    /// Use only this toolchain
     #[arg(long, value_enum)]
     with: Option<Route>,
 }
@@ -46,7 +46,7 @@ enum Route {
     Nightly,
 }
 
-/// The command: as [`setup`], or the way that was asked for.
+/// The command: [`setup`], or the requested toolchain only.
 pub fn run(args: &Args) -> Result<()> {
     let Args { with } = args;
     match with {
@@ -70,7 +70,7 @@ fn choose() -> Result<()> {
     if !shell::exists("rustup") {
         bail!("rustup is not installed: install it from rustup.rs, then repeat this command");
     }
-    // What an earlier run, or the user, has installed may do.
+    // A toolchain installed by an earlier run, or by the user, may work.
     if linked().is_some() && linker_is_here() && proof::prove().is_ok() {
         return Ok(());
     }
@@ -146,7 +146,7 @@ fn build_linker(major: &str) -> Result<()> {
     install.args(["install", "bpf-linker", "--version", LINKER, "--force", "--quiet"]);
     install.args(["--no-default-features", "--features", &format!("llvm-{major}")]);
     install.env("LLVM_PREFIX", &prefix).env(format!("LLVM_SYS_{major}1_PREFIX"), &prefix);
-    // It belongs to the user's programs, and its build to a place of its own.
+    // It is installed for the user, and built in a folder of its own.
     install.env_remove("CARGO_TARGET_DIR");
     shell::quiet(&mut install)
 }

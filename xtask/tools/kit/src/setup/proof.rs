@@ -1,8 +1,8 @@
-//! Proving the toolchain: it compiles a program for the kernel, or it does not count.
+//! Verifies the toolchain by compiling a BPF program.
 //!
 //! Versions alone prove little: a linker whose LLVM is older than rustc's fails only when it reads
-//! rustc's output. The proof takes seconds, so its success is written down together with the
-//! versions it was seen for.
+//! rustc's output. The check takes seconds, so its success is recorded together with the versions
+//! it was made with.
 
 use std::path::Path;
 use std::{fs, process};
@@ -67,13 +67,13 @@ fn compile(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether `core` has to be built along, for want of a prebuilt one.
+/// Whether `core` has to be built, because there is no prebuilt one.
 pub fn needs_own_core() -> Result<bool> {
     let sysroot = linked().context("the toolchain is not linked")?;
     Ok(!Path::new(&sysroot).join("lib/rustlib").join(TARGET).exists())
 }
 
-/// What the proof holds for; nothing where a part is missing.
+/// The versions that the proof applies to; `None` where a part is missing.
 fn versions() -> Option<String> {
     let rustc = shell::probe(toolchain("rustc").args(["--version", "--verbose"]))?;
     Some(format!("{rustc}{}", linker_version()?))

@@ -1,9 +1,9 @@
-//! Containers that did not start, and the ports they were to publish.
+//! Containers that failed to start, and the ports they were to publish.
 //!
-//! The engine takes a container's published ports before the container runs. If one is taken
-//! already, the container has no process, no address and no port in any list, and with `--rm` it
-//! is gone a moment later. So its settings are read when it is created. That its start failed shows
-//! when its network is taken away again (`releaseNetwork`, moby, daemon/container_operations.go).
+//! The engine binds a container's published ports before the container runs. If one is taken, the
+//! container has no process, no address and no port in any list, and with `--rm` it is removed
+//! within 0.1 s. So its settings are read when it is created. A failed start shows when its network
+//! is released (`releaseNetwork`, moby, daemon/container_operations.go).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use model::service::{Entity, Source};
 
 /// Containers remembered at most.
 const MOST: usize = 256;
-/// How long a failed start is kept: the failed bind behind it is known within seconds.
+/// How long a failed start is kept: the failed bind behind it is reported within seconds.
 const REPORT_FOR: Duration = Duration::from_mins(1);
 
 /// Containers with ports to publish, the one with the latest event at the end.
@@ -36,7 +36,7 @@ struct Created {
     lost_network: Option<Instant>,
 }
 
-/// What an event says about a container.
+/// The container's part of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ContainerEvent {
     Created,
@@ -61,7 +61,7 @@ impl Starts {
             if !self.made.iter().any(|made| made.id == id) {
                 match client.inspect_container(&id, None).await {
                     Ok(container) => self.add(id.clone(), container),
-                    // Gone already, or never finished.
+                    // Removed already, or never completed.
                     Err(errors::Error::DockerResponseServerError { .. }) => continue,
                     Err(error) => return Err(error),
                 }
@@ -124,8 +124,8 @@ fn read(event: EventMessage) -> Option<(String, ContainerEvent)> {
     }
 }
 
-/// The ports of the host that a container is to publish. Left out are those that the engine may
-/// choose (none, or a range): it takes another one then.
+/// The host ports that a container is to publish. Without ports that the engine chooses (none, or a
+/// range): it takes another one if one is taken.
 fn ports(container: &ContainerInspectResponse) -> Vec<Port> {
     let bindings = container.host_config.as_ref().and_then(|host| host.port_bindings.as_ref());
     let mut ports = Vec::new();

@@ -1,9 +1,8 @@
 //! Kubernetes: the pods of this node with their workloads, Services and their endpoints.
 //!
 //! Pods, Services and EndpointSlices are listed and watched separately, so a role that denies one
-//! of them disables only that part. Of a pod's owner the workload follows: a
-//! ReplicaSet's is its Deployment, a Job's its CronJob; where the name does not tell, the owner is
-//! looked up once.
+//! of them disables only that part. A pod's owner determines the workload: a ReplicaSet's is its
+//! Deployment, a Job's its CronJob; where the name is not sufficient, the owner is looked up once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use model::service::{Entity, Kind, Service, Source};
 mod objects;
 mod watch;
 
-/// Objects of one kind kept at most.
+/// Maximum number of objects of one kind.
 const MAX_OBJECTS: usize = 65_536;
 /// Changes in the queue at most; then the watch waits.
 const WAITING: usize = 256;
@@ -51,8 +50,7 @@ struct Objects {
     pods: Part<Pod>,
     services: Part<ServiceObject>,
     slices: Part<EndpointSlice>,
-    /// (kind, namespace, name) of an owner → its own owner; `None` if it has none or that cannot
-    /// be known.
+    /// (kind, namespace, name) of an owner → its own owner; `None` if it has none or it is unknown.
     owners: HashMap<(String, String, String), Option<Controller>>,
 }
 
@@ -292,7 +290,7 @@ impl Objects {
     }
 }
 
-/// The key of a pod's owner if only the owner can tell the workload.
+/// The key of a pod's owner if only the owner object identifies the workload.
 fn unclear_owner(pod: &Pod) -> Option<(String, String, String)> {
     let metadata = &pod.metadata;
     let owner = metadata.controller()?;
@@ -301,7 +299,7 @@ fn unclear_owner(pod: &Pod) -> Option<(String, String, String)> {
             let hash = metadata.labels.get("pod-template-hash").map(String::as_str);
             controller::of_replica_set(&owner.name, hash).kind == Kind::ReplicaSet
         }
-        // A CronJob's Job looks like any other whose name ends in digits.
+        // The name of a CronJob's Job looks like that of any Job that ends in digits.
         "Job" => true,
         _ => false,
     };

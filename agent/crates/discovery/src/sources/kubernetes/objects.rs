@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-/// An answer to a list.
+/// The response to a list.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(bound(deserialize = "T: Deserialize<'de>"))]
 pub(super) struct List<T> {
@@ -25,7 +25,7 @@ pub(super) struct ListMetadata {
     pub(super) go_on: String,
 }
 
-/// What every object has.
+/// Metadata of every object.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Metadata {
@@ -188,7 +188,7 @@ pub(super) struct TargetReference {
     pub(super) uid: String,
 }
 
-/// What has a key and a place in a watch.
+/// An object with a key and a version in a watch.
 pub(super) trait Object {
     fn metadata(&self) -> &Metadata;
 }
@@ -219,8 +219,8 @@ impl Metadata {
 }
 
 impl Endpoint {
-    /// Whether connections are to go there; what is not known is to be taken for ready (API
-    /// reference, EndpointConditions).
+    /// Whether connections are to go there; unknown counts as ready (API reference,
+    /// EndpointConditions).
     pub(super) fn is_ready(&self) -> bool {
         self.conditions.ready != Some(false)
     }

@@ -1,4 +1,4 @@
-//! How what the API server tells becomes names.
+//! How objects of the API server become names.
 
 use super::*;
 use crate::cgroup_info::CgroupInfo;

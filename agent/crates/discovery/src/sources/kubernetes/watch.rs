@@ -16,11 +16,11 @@ use super::super::{FIRST_PAUSE, LAST_PAUSE, Publisher};
 use super::objects::{List, Metadata, Object};
 use super::{MAX_OBJECTS, News};
 
-/// Objects in one answer at most.
+/// Maximum number of objects per page.
 const PAGE: usize = 500;
 /// The API server ends a watch after this time, so that a dead connection is noticed.
 const WATCH_SECONDS: u64 = 290;
-/// How long a page may take.
+/// Timeout of a page.
 const PAGE_WITHIN: Duration = Duration::from_secs(30);
 
 /// A change of the objects of a kind.
@@ -29,7 +29,7 @@ pub(super) enum Change<T> {
     All(Vec<T>),
     /// This one is new or has changed.
     Put(Box<T>),
-    /// This one is gone.
+    /// The object with this key was deleted.
     Gone(Box<T>),
     /// They are forbidden, or could not be read.
     Refused(String),
@@ -87,7 +87,7 @@ impl<T: Object> Part<T> {
     }
 }
 
-/// Lists and watches for ever; errors are reported and retried.
+/// Lists and watches until the task ends; errors are reported and retried.
 pub(super) async fn follow<T>(
     client: &Client,
     publisher: &Publisher,
@@ -130,7 +130,7 @@ struct Sender<T> {
 
 impl<T> Sender<T> {
     async fn send(&self, change: Change<T>) {
-        // The receiver lives as long as this task; without it the change is not needed.
+        // The receiver exists as long as this task; without it the change is not needed.
         drop(self.news.send((self.wrap)(change)).await);
     }
 }

@@ -1,7 +1,7 @@
-//! Moments as people write them: `2026-12-01T10:00:00Z`, `2026-12-01`, or `2h` from now.
+//! Timestamps as written by operators: `2026-12-01T10:00:00Z`, `2026-12-01`, or `2h` from now.
 //!
-//! Only UTC, only whole seconds since the Unix epoch: what has no zone cannot be misread, and
-//! what is written down means the same on every host.
+//! Only UTC, only whole seconds since the Unix epoch: without a time zone there is no ambiguity, and
+//! a stored timestamp means the same on every host.
 
 use notation::duration;
 
@@ -14,21 +14,21 @@ const EPOCH: u64 = 719_468;
 /// Days in 400 years: after them the calendar repeats.
 const ERA: u64 = 146_097;
 
-/// The last second of the year 9999: what is later cannot be written down.
+/// The last second of the year 9999: later times have no RFC 3339 form.
 const LAST: u64 = 253_402_300_799;
 
-/// A moment of the calendar, or so long after `now`.
+/// Parses a calendar time, or a duration after `now`.
 pub fn parse(text: &str, now: u64) -> Result<u64, String> {
     let from_now = duration::parse(text).and_then(|span| now.checked_add(span.as_secs()));
-    let moment = from_now.or_else(|| absolute(text));
-    moment.filter(|moment| *moment <= LAST).ok_or_else(|| {
+    let timestamp = from_now.or_else(|| absolute(text));
+    timestamp.filter(|timestamp| *timestamp <= LAST).ok_or_else(|| {
         format!(
             "invalid time \"{text}\": write a time in UTC like 2026-12-01T10:00:00Z or 2026-12-01, or how long from now, like 30m, 2h or 7d"
         )
     })
 }
 
-/// A moment of the calendar: midnight of a date, or a time with `Z` behind it.
+/// Parses a calendar time: midnight of a date, or a time followed by `Z`.
 pub fn absolute(text: &str) -> Option<u64> {
     let (date, time) = match text.split_once('T') {
         Some((date, time)) => (date, clock(time.strip_suffix('Z')?)?),
@@ -93,7 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn moments_are_read_or_refused() {
+    fn timestamps_are_parsed_or_refused() {
         let check = |text, expected| assert_eq!(parse(text, 1000).ok(), expected, "{text}");
         check("1970-01-01", Some(0));
         check("1970-01-01T00:00:01Z", Some(1));

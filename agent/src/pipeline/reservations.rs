@@ -1,5 +1,5 @@
-//! What the agent was told to keep, next to what really is: finds who has a port that is reserved
-//! for somebody else.
+//! Compares port reservations with the holders of ports: reports breaches, and writes the verdicts
+//! that the kernel half enforces.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -12,51 +12,51 @@ use crate::config::Config;
 use crate::state::StateHandle;
 use discovery::Names;
 use linux::namespaces;
-use model::book::Book;
 use model::breaches::{Action, Breach, Breaches, Holding};
 use model::claims::Failures;
 use model::enforcement::{self, Known, Verdicts};
-use model::kept::KeptView;
 use model::owners::Owners;
 use model::port::{Port, Protocol};
+use model::reservation_status::ReservationStatus;
 use model::reservations::{Environment, Reservation};
 use model::service::Service;
+use model::state::State;
 
-/// How long verdicts wait for names at the start.
+/// How long verdicts wait for names after startup.
 const NAMES_WITHIN_US: u64 = 5_000_000;
 
 /// Reservations, and their breaches so far.
-pub(super) struct Kept {
-    desk: StateHandle,
+pub(super) struct ReservationMonitor {
+    state: StateHandle,
     host_netns: Option<u32>,
     environment: Option<Environment>,
-    /// Names that rules of the configuration give.
+    /// Names from the rules of the configuration.
     given_by_rule: Vec<Service>,
     breaches: Breaches,
-    /// Until when verdicts wait for names at the start, CLOCK_MONOTONIC microseconds; 0 once they
+    /// Until when verdicts wait for names after startup, CLOCK_MONOTONIC microseconds; 0 once they
     /// are written.
     waits_until_us: Cell<Option<u64>>,
 }
 
-/// What a drain showed.
+/// The inputs of one collection.
 pub(super) struct Seen<'a> {
     /// Now, seconds since the Unix epoch.
     pub now: u64,
-    /// Who listens where.
+    /// Listening sockets.
     pub listeners: &'a [ListenerRecord],
-    /// Who bound what.
+    /// Bound sockets.
     pub bound: &'a [BoundRecord],
-    /// Who was refused what.
+    /// Denied binds.
     pub refused: &'a [Failures],
 }
 
-impl Kept {
-    pub(super) fn new(desk: StateHandle, config: &Config) -> Self {
+impl ReservationMonitor {
+    pub(super) fn new(state: StateHandle, config: &Config) -> Self {
         let host_netns = namespaces::host().ok().map(|namespace| namespace.inode);
         let given_by_rule = config.names.rules.iter().map(|rule| rule.service().clone()).collect();
         let environment = config.ports.environment;
         Self {
-            desk,
+            state,
             host_netns,
             environment,
             given_by_rule,
@@ -65,12 +65,12 @@ impl Kept {
         }
     }
 
-    /// What is registered by hand and reserved now.
-    pub(super) fn book(&self) -> Arc<Book> {
-        self.desk.book()
+    /// The reservations and registered services in force.
+    pub(super) fn current(&self) -> Arc<State> {
+        self.state.current()
     }
 
-    /// Tells the kernel half whom to refuse which port at `now` (seconds since the Unix epoch).
+    /// Writes the kernel half's verdicts at `now` (seconds since the Unix epoch).
     pub(super) fn enforce(
         &self,
         now: u64,
@@ -80,14 +80,14 @@ impl Kept {
         kernel: &mut impl Kernel,
     ) {
         let mut known = Vec::new();
-        if self.desk.book().reservations.iter().any(|one| one.enforce) {
+        if self.state.current().reservations.iter().any(|one| one.enforce) {
             known.extend(owners.iter().map(|(index, row)| {
-                let (service, settled) = names.owner(index, row, now_us);
+                let (service, is_stable) = names.owner(index, row, now_us);
                 let age = now_us.saturating_sub(row.born_us) / 1_000_000;
-                Known { key: row.key, service, age: if settled { age } else { 0 } }
+                Known { key: row.key, service, age: if is_stable { age } else { 0 } }
             }));
         }
-        // What an earlier agent has pinned stands until names are there: nobody slips in between.
+        // Verdicts that an earlier agent has pinned stay in force until names are known.
         let until = self.waits_until_us.get().unwrap_or(now_us + NAMES_WITHIN_US);
         let is_early = now_us < until && known.iter().any(|one| one.age == 0);
         self.waits_until_us.set(Some(if is_early { until } else { 0 }));
@@ -96,17 +96,20 @@ impl Kept {
         }
         let verdicts = self.verdicts(now, &known);
         if verdicts.dropped > 0 {
-            tracing::debug!(verdicts.dropped, "some are let in that could be refused a port");
+            tracing::debug!(
+                verdicts.dropped,
+                "the table of verdicts is full: some foreign workloads are allowed"
+            );
         }
         if let Err(error) = kernel.enforce(verdicts) {
-            tracing::warn!("the kernel half does not know all of whom to refuse a port: {error}");
+            tracing::warn!("not all verdicts of enforced reservations are in force: {error}");
         }
     }
 
-    /// Whom to refuse which port at `now`, as far as `owners` are known.
+    /// The verdicts at `now` for the known `owners`.
     fn verdicts(&self, now: u64, owners: &[Known]) -> Verdicts {
-        let book = self.desk.book();
-        let enforced: Vec<(u32, &Reservation)> = book
+        let state = self.state.current();
+        let enforced: Vec<(u32, &Reservation)> = state
             .reservations
             .iter()
             .filter(|one| one.enforce && one.in_force(now, self.environment))
@@ -118,18 +121,18 @@ impl Kept {
         enforcement::verdicts(&enforced, owners, given_by_rule)
     }
 
-    /// Takes in who has which port now: the listeners, what was bound since the agent started, and
-    /// what was refused. `name` names the holder of a port, and says whether that is settled.
+    /// Evaluates the current holders of ports: listeners, sockets bound since the agent started, and
+    /// denied binds. `name` names the holder of a port, and says whether the name is stable.
     pub(super) fn update(
         &mut self,
         seen: &Seen<'_>,
         mut name: impl FnMut(u32, Port, u32) -> (Service, bool),
-    ) -> KeptView {
-        let book = self.desk.book();
+    ) -> ReservationStatus {
+        let state = self.state.current();
         let Self { host_netns, environment, breaches, .. } = self;
         let reserved = |netns: u32, port: Port| -> Option<&Reservation> {
             let place = (Some(netns) != *host_netns).then_some(netns);
-            book.reservations.in_force(place, port, seen.now, *environment)
+            state.reservations.in_force(place, port, seen.now, *environment)
         };
         let listening = seen
             .listeners
@@ -143,37 +146,37 @@ impl Kept {
             .chain(bound)
             .filter(|(netns, port, _)| reserved(*netns, *port).is_some())
             .map(|(netns, port, owner)| {
-                let (service, settled) = name(netns, port, owner);
-                // Whose name may still change is nobody yet.
-                let service = if settled { service } else { Service::other() };
+                let (service, is_stable) = name(netns, port, owner);
+                // A holder whose name may still change is not evaluated yet.
+                let service = if is_stable { service } else { Service::other() };
                 Holding { netns, port, owner, service }
             })
             .collect();
         for breach in breaches.observe(seen.now, &holdings, reserved) {
-            tell(&breach, 1);
+            log(&breach, 1);
         }
         for Failures { key, count, .. } in seen.refused {
             let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
             let port = Port { number: key.port, protocol };
-            // Released since then: it was refused all the same, to nobody that is known now.
+            // Released since: the bind was denied all the same, but its owner is unknown now.
             let Some(reservation) = reserved(key.netns, port) else { continue };
             let (netns, owner) = (key.netns, key.owner);
             let service = name(netns, port, owner).0;
             let holding = Holding { netns, port, owner, service };
             let breach = breaches.record(seen.now, &holding, reservation, Action::Denied, *count);
-            tell(&breach, *count);
+            log(&breach, *count);
         }
-        KeptView {
+        ReservationStatus {
             host_netns: *host_netns,
             environment: *environment,
             breaches: breaches.counts().map(|(key, count)| (key.clone(), count)).collect(),
             breach_events: breaches.events().cloned().collect(),
-            book,
+            state,
         }
     }
 }
 
-fn tell(breach: &Breach, count: u64) {
+fn log(breach: &Breach, count: u64) {
     let Breach { netns, key, .. } = breach;
     let port = key.port.map(|port| port.to_string());
     let (owner, offender, action) =
@@ -185,7 +188,7 @@ fn tell(breach: &Breach, count: u64) {
             owner,
             offender,
             action,
-            "a reserved port is held by somebody else"
+            "a reserved port is held by another service"
         ),
         Action::Denied => tracing::warn!(
             port,
@@ -194,7 +197,7 @@ fn tell(breach: &Breach, count: u64) {
             offender,
             action,
             count,
-            "a reserved port was refused to somebody else"
+            "a bind to a reserved port was denied"
         ),
     }
 }
