@@ -216,6 +216,7 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agent_common::owner::PATH_BYTES;
     use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 
     const HERE: u32 = 7;
@@ -239,7 +240,7 @@ mod tests {
 
     fn holder(tgid: u32) -> Holder {
         let owner = OwnerKey { netns: 0, app: 0, cgroup: u64::from(tgid), comm: [b'x'; 16] };
-        Holder { tgid, owner, argv: Vec::new() }
+        Holder { tgid, owner, argv: Vec::new(), path: [0; PATH_BYTES] }
     }
 
     /// Roles and process ids of sockets, each given as (inode, state, address, port).

@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::{fs, io};
 
-use agent_common::owner::OwnerKey;
+use agent_common::owner::{OwnerKey, PATH_BYTES};
 use hashbrown::{HashMap, HashSet};
 
 use super::Problem;
@@ -25,6 +25,8 @@ pub struct Holder {
     pub owner: OwnerKey,
     /// The first bytes of its arguments, separated by NUL.
     pub argv: Vec<u8>,
+    /// The last names of the path of its working directory.
+    pub path: [u8; PATH_BYTES],
 }
 
 impl Holder {
@@ -127,7 +129,7 @@ fn holder(tgid: u32, cgroups: &mut Cgroups) -> Option<Holder> {
     let process = Process::read(tgid).ok()?;
     let owner =
         OwnerKey { netns: 0, app: process.app(), cgroup: cgroups.id(tgid), comm: process.comm };
-    Some(Holder { tgid, owner, argv: process.argv })
+    Some(Holder { tgid, owner, argv: process.argv, path: process.path })
 }
 
 /// The inode in the link `socket:[N]` at `path`.

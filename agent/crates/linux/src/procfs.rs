@@ -6,7 +6,10 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 
-use agent_common::owner::{ARGV_BYTES, app_hash, is_interpreter};
+use agent_common::owner::{
+    ARGV_BYTES, DIRECTORIES, DIRECTORY_BYTES, PATH_BYTES, app_hash, counts_arguments,
+    counts_directory,
+};
 
 /// A process, with the fields that the kernel programs record of an owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub struct Process {
     /// The arguments, separated by NUL, as far as the kernel half would read them
     /// (`ARGV_BYTES`).
     pub argv: Vec<u8>,
+    /// The last names of the path of its working directory, as the kernel half records them.
+    pub path: [u8; PATH_BYTES],
 }
 
 /// Fields of /proc/PID/stat.
@@ -49,12 +54,19 @@ impl Process {
         if let Some(len) = stat.argument_bytes {
             argv.truncate(usize::try_from(len).unwrap_or(usize::MAX));
         }
-        Ok(Self { tgid, started_ticks: stat.started_ticks, comm: stat.comm, argv })
+        let is_recorded = counts_arguments(&stat.comm) && counts_directory(&stat.comm);
+        let path = if is_recorded { working_directory(tgid) } else { None };
+        let path = path.map_or([0; PATH_BYTES], |path| last_names(&path));
+        Ok(Self { tgid, started_ticks: stat.started_ticks, comm: stat.comm, argv, path })
     }
 
-    /// The `app` part of an owner key: depends on the arguments only if `comm` is an interpreter.
+    /// The `app` part of an owner key: 0 if `comm` says which program it is.
     pub fn app(&self) -> u32 {
-        if is_interpreter(&self.comm) { app_hash(&argv_region(&self.argv)) } else { 0 }
+        if counts_arguments(&self.comm) {
+            app_hash(&self.comm, &argv_region(&self.argv), &self.path)
+        } else {
+            0
+        }
     }
 }
 
@@ -62,6 +74,27 @@ impl Process {
 pub fn argv_region(argv: &[u8]) -> [u8; ARGV_BYTES] {
     let mut region = [0; ARGV_BYTES];
     region.iter_mut().zip(argv).for_each(|(to, from)| *to = *from);
+    region
+}
+
+/// The path of a process's working directory, as far as this mount namespace names it. Calls no
+/// file system: readlink(2) on /proc/PID/cwd only prints names that the kernel holds.
+fn working_directory(tgid: u32) -> Option<Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let path = fs::read_link(format!("/proc/{tgid}/cwd")).ok()?.into_os_string().into_vec();
+    let path = path.strip_prefix(b"(unreachable)").unwrap_or(&path);
+    Some(path.strip_suffix(b" (deleted)").unwrap_or(path).to_owned())
+}
+
+/// The last names of a path, the last one first, as the kernel half stores them: of a mount point
+/// the kernel half sees the name in the file system that is mounted there, which may differ.
+fn last_names(path: &[u8]) -> [u8; PATH_BYTES] {
+    let mut region = [0; PATH_BYTES];
+    let names = path.rsplit(|byte| *byte == b'/').filter(|name| !name.is_empty());
+    let names = names.chain(std::iter::repeat(&b"/"[..])).take(DIRECTORIES);
+    for (to, name) in region.chunks_mut(DIRECTORY_BYTES).zip(names) {
+        to.iter_mut().take(DIRECTORY_BYTES - 1).zip(name).for_each(|(to, from)| *to = *from);
+    }
     region
 }
 
@@ -162,6 +195,25 @@ mod tests {
         assert_eq!(me.app(), 0);
     }
 
+    #[test]
+    fn of_a_path_the_last_names_are_kept() {
+        let check = |path: &str, expected: [&str; DIRECTORIES]| {
+            let region = last_names(path.as_bytes());
+            let names = region.chunks(DIRECTORY_BYTES).map(|name| {
+                let end = name.iter().position(|byte| *byte == 0).unwrap();
+                std::str::from_utf8(&name[..end]).unwrap().to_owned()
+            });
+            assert_eq!(names.collect::<Vec<_>>(), expected, "{path}");
+        };
+        check("/", ["/", "/", "/"]);
+        check("/srv/shop", ["shop", "srv", "/"]);
+        check("/a/b/c/d/", ["d", "c", "b"]);
+        check(&format!("/{}", "x".repeat(300)), [&"x".repeat(DIRECTORY_BYTES - 1), "/", "/"]);
+        let here = std::env::current_dir().unwrap();
+        let found = working_directory(std::process::id()).unwrap();
+        assert_eq!(found, here.to_str().unwrap().as_bytes());
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_parsed_without_panic(
@@ -169,6 +221,7 @@ mod tests {
         ) {
             let _ = Stat::parse(&line);
             let _ = parse_cgroup(&text);
+            let _ = last_names(&line);
         }
     }
 }
