@@ -34,11 +34,11 @@ fn titles_are_called_by_the_program_or_its_script() {
         ("node --title a hunter2 b", "node"),
         ("node -e hunter2", "node"),
         ("PM2 v5.3.0: God Daemon (/root/.pm2)", "PM2"),
-        ("gunicorn: master [shop:app]", "gunicorn"),
-        ("gunicorn: worker [shop:app]", "gunicorn"),
-        ("[celeryd: celery@host:MainProcess] -active- (worker -A shop --loglevel=INFO)", "celeryd"),
-        ("puma 6.4.0 (tcp://0.0.0.0:3000) [shop]", "puma"),
-        ("puma: cluster worker 0: 31 [shop]", "puma"),
+        ("gunicorn: master [shop:app]", "shop"),
+        ("gunicorn: worker [shop:app]", "shop"),
+        ("[celeryd: celery@host:MainProcess] -active- (worker -A shop --loglevel=INFO)", "shop"),
+        ("puma 6.4.0 (tcp://0.0.0.0:3000) [shop]", "shop"),
+        ("puma: cluster worker 0: 31 [shop]", "shop"),
         ("unicorn_rails master -c config/unicorn.rb -E hunter2", "unicorn_rails"),
         ("next-server (v14.1.0)", "next-server"),
         ("postgres: 15/main: user db 10.0.0.1(1234) idle", "postgres"),
@@ -74,7 +74,7 @@ fn titles_are_called_by_the_program_or_its_script() {
 #[test]
 fn titles_over_the_arguments_of_an_interpreter_are_called_by_what_is_known() {
     for (comm, argv, expected) in [
-        ("ruby", "puma 6.4.0 (tcp://0.0.0.0:3000) [shop]", "puma"),
+        ("ruby", "puma 6.4.0 (tcp://0.0.0.0:3000) [shop]", "shop"),
         ("ruby", "unicorn master -c config/unicorn.rb -E hunter2", "unicorn"),
         ("ruby", "delayed_job.0", "delayed_job.0"),
         ("ruby", "resque-2.6.0: Waiting for hunter2", "resque-2.6.0"),

@@ -16,6 +16,8 @@ use agent_common::owner::{
 pub struct Process {
     /// Thread group id, in the PID namespace of the agent's /proc.
     pub tgid: u32,
+    /// Its parent; 0 if that is in another PID namespace.
+    pub parent: u32,
     /// Start time in clock ticks after boot: smaller is older.
     pub started_ticks: u64,
     /// Command name of the group leader, zero-padded.
@@ -32,6 +34,8 @@ pub struct Process {
 pub struct Stat {
     /// Command name of the group leader, zero-padded.
     pub comm: [u8; 16],
+    /// The parent's thread group; 0 if that is in another PID namespace.
+    pub parent: u32,
     /// Start time in clock ticks after boot.
     pub started_ticks: u64,
     /// `arg_end - arg_start`; `None` where the reader lacks the permission (both are shown as 0).
@@ -57,7 +61,8 @@ impl Process {
         let is_recorded = counts_arguments(&stat.comm) && counts_directory(&stat.comm);
         let path = if is_recorded { working_directory(tgid) } else { None };
         let path = path.map_or([0; PATH_BYTES], |path| last_names(&path));
-        Ok(Self { tgid, started_ticks: stat.started_ticks, comm: stat.comm, argv, path })
+        let Stat { comm, parent, started_ticks, .. } = stat;
+        Ok(Self { tgid, parent, started_ticks, comm, argv, path })
     }
 
     /// The `app` part of an owner key: 0 if `comm` says which program it is.
@@ -88,7 +93,7 @@ fn working_directory(tgid: u32) -> Option<Vec<u8>> {
 
 /// The last names of a path, the last one first, as the kernel half stores them: of a mount point
 /// the kernel half sees the name in the file system that is mounted there, which may differ.
-fn last_names(path: &[u8]) -> [u8; PATH_BYTES] {
+pub fn last_names(path: &[u8]) -> [u8; PATH_BYTES] {
     let mut region = [0; PATH_BYTES];
     let names = path.rsplit(|byte| *byte == b'/').filter(|name| !name.is_empty());
     let names = names.chain(std::iter::repeat(&b"/"[..])).take(DIRECTORIES);
@@ -142,7 +147,8 @@ impl Stat {
             (Some(start), Some(end)) if start != 0 && end >= start => Some(end - start),
             _ => None,
         };
-        Some(Self { comm, started_ticks: number(22)?, argument_bytes })
+        let parent = number(4).and_then(|parent| u32::try_from(parent).ok()).unwrap_or(0);
+        Some(Self { comm, parent, started_ticks: number(22)?, argument_bytes })
     }
 }
 
@@ -161,12 +167,12 @@ mod tests {
     fn a_command_name_may_hold_parentheses_and_spaces() {
         let line = |name: &str| {
             let zeros = |n: usize| vec!["0"; n].join(" ");
-            format!("7 ({name}) S {} 4711 {} 1000 1300 0 0 0", zeros(18), zeros(25))
+            format!("7 ({name}) S 3 {} 4711 {} 1000 1300 0 0 0", zeros(17), zeros(25))
         };
         let check = |name: &str, expected: &str| {
             let stat = Stat::parse(line(name).as_bytes()).unwrap();
             assert_eq!(stat.comm, comm(expected), "{name}");
-            assert_eq!(stat.started_ticks, 4711, "{name}");
+            assert_eq!((stat.parent, stat.started_ticks), (3, 4711), "{name}");
             assert_eq!(stat.argument_bytes, Some(300), "{name}");
         };
         check("nginx", "nginx");
