@@ -141,9 +141,7 @@ const fn zeros(word: u64) -> u64 {
 
 #[inline(always)]
 fn head(comm: &[u8; 16]) -> u64 {
-    u64::from_ne_bytes([
-        comm[0], comm[1], comm[2], comm[3], comm[4], comm[5], comm[6], comm[7],
-    ])
+    u64::from_ne_bytes([comm[0], comm[1], comm[2], comm[3], comm[4], comm[5], comm[6], comm[7]])
 }
 
 #[inline(always)]
@@ -185,7 +183,7 @@ pub fn is_title(comm: &[u8; 16]) -> bool {
     let mut found = 0;
     let mut i = 0;
     while i < TITLE.len() {
-        let each = LOW.wrapping_mul(TITLE[i] as u64);
+        let each = LOW.wrapping_mul(u64::from(TITLE[i]));
         found |= zeros(head ^ each) | zeros(tail ^ each);
         i += 1;
     }
@@ -275,7 +273,7 @@ struct Digits {
 impl Digits {
     #[inline(always)]
     fn new(enabled: bool) -> Self {
-        Self { enabled: (enabled as u64).wrapping_neg(), before: 0 }
+        Self { enabled: u64::from(enabled).wrapping_neg(), before: 0 }
     }
 
     /// A little-endian word of the title, with zeros for the digits of such numbers.
@@ -283,8 +281,8 @@ impl Digits {
     fn without_counts(&mut self, word: u64) -> u64 {
         let ascii = word & !HIGH;
         let below = |limit: u64| !(ascii | HIGH).wrapping_sub(LOW.wrapping_mul(limit)) & HIGH;
-        let is = |byte: u8| below(byte as u64 + 1) & !below(byte as u64);
-        let digits = below(b'9' as u64 + 1) & !below(b'0' as u64) & !word;
+        let is = |byte: u8| below(u64::from(byte) + 1) & !below(u64::from(byte));
+        let digits = below(u64::from(b'9') + 1) & !below(u64::from(b'0')) & !word;
         let openers = (is(b' ') | is(b'[') | is(b'(') | is(b'=')) & !word & HIGH;
         let mut number = digits & (openers << 8 | self.before);
         // Along the digits that follow: by one, two, four bytes.

@@ -113,7 +113,11 @@ fn read_path(task: Task, comm: &[u8; 16], row: *mut OwnerRow) {
         // time, and ends what it writes with a zero.
         unsafe {
             let to = (&raw mut (*row).path).cast::<u8>().add(i * DIRECTORY_BYTES);
-            bpf_probe_read_kernel_str(to.cast(), DIRECTORY_BYTES as u32, directory.name() as *const _);
+            bpf_probe_read_kernel_str(
+                to.cast(),
+                DIRECTORY_BYTES as u32,
+                directory.name() as *const _,
+            );
         }
         directory = directory.parent();
         i += 1;
@@ -125,7 +129,5 @@ fn read_path(task: Task, comm: &[u8; 16], row: *mut OwnerRow) {
 fn hash_program(comm: &[u8; 16], row: *const OwnerRow) -> u32 {
     // SAFETY: a valid map value of this CPU, aligned to eight bytes, as are its arguments, which
     // its path follows at once.
-    app_hash_of(comm, |i| unsafe {
-        (&raw const (*row).argv).cast::<u64>().add(opaque(i)).read()
-    })
+    app_hash_of(comm, |i| unsafe { (&raw const (*row).argv).cast::<u64>().add(opaque(i)).read() })
 }

@@ -218,12 +218,13 @@ impl Flags {
                 Some(letters) if !bundle.starts_with('-') => letters.value(bundle),
                 _ => self.word(argument),
             };
-            let named = |name: &'a str, rest: &'a [String]| {
-                match (is_title && is_doubtful, is_source(name)) {
-                    (false, _) => Target::Named(name, rest),
-                    (true, true) => Target::Named(basename(name), rest),
-                    (true, false) => Target::Nameless,
-                }
+            let named = |name: &'a str, rest: &'a [String]| match (
+                is_title && is_doubtful,
+                is_source(name),
+            ) {
+                (false, _) => Target::Named(name, rest),
+                (true, true) => Target::Named(basename(name), rest),
+                (true, false) => Target::Nameless,
             };
             match value {
                 Value::None => is_doubtful &= is_title,

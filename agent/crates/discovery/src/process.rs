@@ -337,7 +337,8 @@ mod tests {
         row.key.comm = process.comm;
         row.key.app = process.app();
         let whole = |row: &OwnerRow, argv: &[u8]| {
-            super::process(row, argv).and_then(|_| procfs::command_line(row.tgid, MAX_COMMAND_LINE).ok())
+            super::process(row, argv)
+                .and_then(|_| procfs::command_line(row.tgid, MAX_COMMAND_LINE).ok())
         };
         let seeded = whole(&row, b"");
         let cut = whole(&row, &process.argv);

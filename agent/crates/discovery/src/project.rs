@@ -116,7 +116,8 @@ pub(super) fn project(program: &ProgramName, path: &[u8; PATH_BYTES]) -> Option<
 
 /// `index.js`, `app.main`, `src`
 fn is_template(name: &str) -> bool {
-    let stem = if is_source(name) { name.rsplit_once('.').map_or(name, |(stem, _)| stem) } else { name };
+    let stem =
+        if is_source(name) { name.rsplit_once('.').map_or(name, |(stem, _)| stem) } else { name };
     stem.split('.').all(|part| {
         TEMPLATES.iter().any(|one| part.eq_ignore_ascii_case(one)) || COMMON.contains(&part)
     })
@@ -204,7 +205,9 @@ mod tests {
 
     #[test]
     fn a_program_with_a_name_of_its_own_keeps_it() {
-        for program in ["orders.js", "shop.wsgi", "com.shop.Main", "nginx", "http.server", "app.web"] {
+        for program in
+            ["orders.js", "shop.wsgi", "com.shop.Main", "nginx", "http.server", "app.web"]
+        {
             check(program, "/srv/shop", None);
         }
     }
@@ -212,9 +215,22 @@ mod tests {
     #[test]
     fn directories_of_no_project_name_nothing() {
         for cwd in [
-            "/", "/app", "/srv", "/usr/src/app", "/home/alice", "/home/alice/src", "/root", "/tmp",
-            "/tmp/tmpx8a1", "/var/tmp/x", "/dev/shm/x", "/var/www/html", "/srv/a b", "/srv/A=hunter2",
-            "/srv/user:hunter2", "/srv/-phunter2",
+            "/",
+            "/app",
+            "/srv",
+            "/usr/src/app",
+            "/home/alice",
+            "/home/alice/src",
+            "/root",
+            "/tmp",
+            "/tmp/tmpx8a1",
+            "/var/tmp/x",
+            "/dev/shm/x",
+            "/var/www/html",
+            "/srv/a b",
+            "/srv/A=hunter2",
+            "/srv/user:hunter2",
+            "/srv/-phunter2",
         ] {
             check("index.js", cwd, None);
             check("gunicorn", cwd, None);

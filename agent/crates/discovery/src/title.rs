@@ -108,10 +108,15 @@ fn application(title: &str) -> Option<ProgramName> {
         let is_role = matches!(role, "master" | "worker");
         return is_role.then(|| command_line::application_name(name)).flatten();
     }
-    if title.starts_with("puma ") || title.starts_with("puma: ") {
-        let (before, tag) = title.strip_suffix(']')?.rsplit_once(" [")?;
-        let is_tag = before.ends_with(|c: char| c == ')' || c.is_ascii_digit());
-        return is_tag.then(|| ProgramName::word(tag)).flatten();
+    if let Some(rest) = title.strip_prefix("puma: cluster worker ") {
+        let (numbers, tag) = rest.strip_suffix(']')?.split_once(" [")?;
+        let is_number = |c: char| c.is_ascii_digit() || matches!(c, ':' | ' ');
+        return numbers.chars().all(is_number).then(|| ProgramName::word(tag)).flatten();
+    }
+    if let Some(rest) = title.strip_prefix("puma ") {
+        let (version, rest) = rest.strip_suffix(']')?.split_once(" (")?;
+        let (_, tag) = rest.split_once(") [")?;
+        return (!version.contains(' ')).then(|| ProgramName::word(tag)).flatten();
     }
     let (_, arguments) = title.strip_prefix("[celeryd: ")?.split_once("] -active- (")?;
     let mut words = arguments.trim_end_matches(')').split_whitespace();
