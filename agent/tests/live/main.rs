@@ -39,6 +39,7 @@
 )]
 
 mod agent;
+mod applications;
 mod facts;
 mod figure;
 mod holder;
