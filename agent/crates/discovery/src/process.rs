@@ -76,24 +76,27 @@ pub fn name(row: &OwnerRow) -> Option<Service> {
 /// Reads /proc, and may block on a program that maps its arguments from a file of its own.
 pub(super) fn full_name(row: &OwnerRow) -> Option<Service> {
     let (comm, argv) = seen(row);
-    if !is_worth_reading(row) {
-        return named(comm, argv, &row.path);
-    }
-    let Some(process) = process(row, argv) else { return named(comm, argv, &row.path) };
-    let parent = || is_worker(&process.argv).then(|| parent(&process)).flatten();
-    parent().or_else(|| {
-        let whole = procfs::command_line(row.tgid, MAX_COMMAND_LINE).ok();
-        named(comm, whole.as_deref().unwrap_or(argv), &process.path)
+    let now = is_worth_reading(row).then(|| living(row)).flatten();
+    let Some(now) = now else { return named(comm, argv, &row.path) };
+    let of_others = || application(&now).or_else(|| is_worker(&now.argv).then(|| parent(&now))?);
+    of_others().or_else(|| match whole_command_line(row, &now) {
+        Some(whole) => named(comm, &whole, &now.path),
+        None => named(comm, argv, &row.path),
     })
 }
 
 /// Whether [`full_name`] may find a better name than [`name`]. The row may have too little: class
 /// paths fill kilobytes and the main class follows them; owners of pre-existing sockets have no
-/// arguments at all; a worker may be named by its parent.
+/// arguments at all; a worker may be named by its parent, and a server by a title that it set after
+/// it had begun to listen.
 pub(super) fn is_worth_reading(row: &OwnerRow) -> bool {
     let (comm, argv) = seen(row);
     let matters = counts_arguments(&row.key.comm) || comm.len() >= FULL_COMM;
-    matters && (argv.is_empty() || argv.len() == ARGV_BYTES || is_worker(argv))
+    let is_server = || {
+        let name = program(&String::from_utf8_lossy(comm), argv);
+        name.is_some_and(|name| project::is_server(&name))
+    };
+    matters && (argv.is_empty() || argv.len() == ARGV_BYTES || is_worker(argv) || is_server())
 }
 
 /// The command name and the arguments.
@@ -110,14 +113,28 @@ fn named(comm: &[u8], argv: &[u8], path: &[u8; PATH_BYTES]) -> Option<Service> {
     Some(Service::new(name.as_str(), Source::Process))
 }
 
-/// The row's process while it runs and is still the same: a recycled pid belongs to another
-/// process.
-fn process(row: &OwnerRow, argv: &[u8]) -> Option<procfs::Process> {
+/// The row's process as it is now, while it runs: a recycled pid belongs to a process that started
+/// after the row was taken.
+fn living(row: &OwnerRow) -> Option<procfs::Process> {
     let process = procfs::Process::read(row.tgid).ok()?;
-    let same = process.comm == row.key.comm
-        && process.app() == row.key.app
-        && process.argv.starts_with(argv);
-    same.then_some(process)
+    let is_same = row.born_us == 0 || process.started_before(row.born_us)?;
+    is_same.then_some(process)
+}
+
+/// The full command line of a row's process, unless it has changed since the row was taken.
+fn whole_command_line(row: &OwnerRow, now: &procfs::Process) -> Option<Vec<u8>> {
+    let (_, argv) = seen(row);
+    let is_unchanged =
+        now.comm == row.key.comm && now.app() == row.key.app && now.argv.starts_with(argv);
+    is_unchanged.then(|| procfs::command_line(row.tgid, MAX_COMMAND_LINE).ok()).flatten()
+}
+
+/// The application in the title of a server.
+fn application(process: &procfs::Process) -> Option<Service> {
+    let title = arguments(&process.argv).into_iter().next()?;
+    let name = title::application(&title).filter(|_| counts_arguments(&process.comm))?;
+    let name = project::project(&name, &process.path).unwrap_or(name);
+    Some(Service::new(name.as_str(), Source::Process))
 }
 
 /// Whether the arguments are those of a worker that does not know its application: of
@@ -336,21 +353,24 @@ mod tests {
         row.tgid = child.id();
         row.key.comm = process.comm;
         row.key.app = process.app();
-        let whole = |row: &OwnerRow, argv: &[u8]| {
-            super::process(row, argv)
-                .and_then(|_| procfs::command_line(row.tgid, MAX_COMMAND_LINE).ok())
-        };
-        let seeded = whole(&row, b"");
-        let cut = whole(&row, &process.argv);
+        let seeded = whole_command_line(&row, &process);
+        row.argv_len = ARGV_BYTES as u32;
+        row.argv = procfs::argv_region(&process.argv);
+        let cut = whole_command_line(&row, &process);
         row.key.app ^= 1;
-        let recycled = whole(&row, b"");
+        let changed = whole_command_line(&row, &process);
+        row.born_us = u64::MAX;
+        let same = living(&row);
+        row.born_us = 1;
+        let recycled = living(&row);
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(process.argv.len(), ARGV_BYTES);
         let expected = format!("sh\0-e\0-c\0read line; : #\0{class_path}\0");
         assert_eq!(seeded.as_deref(), Some(expected.as_bytes()));
         assert_eq!(cut, seeded);
-        assert_eq!(recycled, None);
+        assert_eq!(changed, None);
+        assert_eq!((same.map(|same| same.argv), recycled), (Some(process.argv), None));
     }
 
     proptest! {

@@ -105,13 +105,18 @@ const VERSIONED: &[&str] = &["releases", "versions"];
 /// The name of the project, for a program whose own name does not tell it from others. `path` is
 /// the working directory, as the kernel half records it.
 pub(super) fn project(program: &ProgramName, path: &[u8; PATH_BYTES]) -> Option<ProgramName> {
-    let is_server = SERVERS.contains(&program.as_str());
+    let is_server = is_server(program);
     if !(is_server || is_template(program.as_str())) {
         return None;
     }
     // A server's own file is where it was installed.
     let folder = if is_server { "" } else { program.folder() };
     named(&directories(folder, path))
+}
+
+/// Whether a program serves the applications of others.
+pub(super) fn is_server(program: &ProgramName) -> bool {
+    SERVERS.contains(&program.as_str())
 }
 
 /// `index.js`, `app.main`, `src`

@@ -101,7 +101,7 @@ pub(super) fn of_command(comm: &str, is_cut: bool) -> Option<ProgramName> {
 /// `gunicorn: worker [shop.wsgi:app]`, `puma 6.4.0 (tcp://0.0.0.0:80) [shop]`,
 /// `puma: cluster worker 0: 4711 [shop]`,
 /// `[celeryd: celery@host:MainProcess] -active- (-A shop worker)`.
-fn application(title: &str) -> Option<ProgramName> {
+pub(super) fn application(title: &str) -> Option<ProgramName> {
     let title = title.trim_end();
     if let Some(rest) = title.strip_prefix("gunicorn: ") {
         let (role, name) = rest.strip_suffix(']')?.split_once(" [")?;

@@ -6,6 +6,8 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use agent_common::owner::{
     ARGV_BYTES, DIRECTORIES, DIRECTORY_BYTES, PATH_BYTES, app_hash, counts_arguments,
     counts_directory,
@@ -63,6 +65,23 @@ impl Process {
         let path = path.map_or([0; PATH_BYTES], |path| last_names(&path));
         let Stat { comm, parent, started_ticks, .. } = stat;
         Ok(Self { tgid, parent, started_ticks, comm, argv, path })
+    }
+
+    /// Whether it started before a time of CLOCK_MONOTONIC, in microseconds. The kernel counts the
+    /// time that the host was suspended into the start of a process, so after a suspend a process
+    /// may be taken for older than it is.
+    pub fn started_before(&self, monotonic_us: u64) -> Option<bool> {
+        let now_us = |clock| {
+            let now = clock_gettime(clock);
+            u64::try_from(now.tv_sec)
+                .ok()?
+                .checked_mul(1_000_000)?
+                .checked_add(now.tv_nsec as u64 / 1000)
+        };
+        let suspended_us = now_us(ClockId::Boottime)?.saturating_sub(now_us(ClockId::Monotonic)?);
+        let tick_us = 1_000_000 / rustix::param::clock_ticks_per_second().max(1);
+        let started_us = self.started_ticks.checked_mul(tick_us)?;
+        Some(started_us.saturating_sub(suspended_us) <= monotonic_us)
     }
 
     /// The `app` part of an owner key: 0 if `comm` says which program it is.
