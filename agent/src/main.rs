@@ -5,5 +5,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    portolan::cli::run(portolan::pipeline::run)
+    portolan::commands::run(portolan::pipeline::run)
 }

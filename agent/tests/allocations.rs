@@ -1,5 +1,5 @@
-//! What a scrape allocates: nothing per series, and little per row of edges. A count, so the same
-//! on every machine; more than the bounds is a regression.
+//! Allocations of a scrape: none per series, and few per row of edges. The counts are the same on
+//! every machine; more than the bounds is a regression.
 
 #![expect(unsafe_code, reason = "an allocator that counts")]
 
@@ -17,10 +17,10 @@ mod busy;
 
 /// Allocations of a row with all its series: its labels as text, and where that is found.
 const MOST_PER_ROW: f64 = 4.0;
-/// What does not depend on how much there is.
+/// Allocations that do not depend on the number of rows.
 const MOST_AT_REST: u64 = 60;
 
-/// The system's allocator, counting what this thread asks it for.
+/// The system's allocator, counting the allocations of this thread.
 struct Counting;
 
 thread_local! {
@@ -51,7 +51,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Allocations of a scrape of so many rows, and its series.
+/// Allocations of a scrape with this many rows, and its series.
 fn scrape(rows: usize, format: Format) -> (u64, usize) {
     let snapshot = Arc::new(snapshot(rows));
     let exporter = Exporter::new(Build { version: "0".into(), kernel: "0".into() });

@@ -15,7 +15,8 @@ use portolan_kit::{setup, shell, tree};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Bodies to run; all of them if none is named
+    /// Targets to run; all of them if none is named
+    #[arg(value_name = "TARGET")]
     body: Vec<String>,
     /// How long each
     #[arg(long, default_value_t = 60)]

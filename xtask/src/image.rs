@@ -4,7 +4,6 @@
 //! with Docker's classic builder, which every version has; `deploy/image/Dockerfile` is for
 //! BuildKit on a machine without a toolchain.
 
-use std::env::consts::ARCH;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,15 +27,12 @@ pub struct Args {
     /// The Docker to talk to, as after `docker -H`
     #[arg(long)]
     host: Option<String>,
-    /// Build without optimisation: quicker, for tests
-    #[arg(long)]
-    debug: bool,
 }
 
 pub fn image(args: &Args) -> Result<()> {
-    let Args { binary_only, out, tag, host, debug } = args;
+    let Args { binary_only, out, tag, host } = args;
     setup::setup()?;
-    let binary = static_binary(*debug)?;
+    let binary = static_binary()?;
     if let Some(out) = out {
         fs::copy(&binary, out).with_context(|| format!("writing {}", out.display()))?;
     }
@@ -68,19 +64,10 @@ pub fn image(args: &Args) -> Result<()> {
 
 /// Builds the binary and checks that it is static. Debug symbols go into `portolan.debug` beside
 /// it, where debuggers look for them.
-pub fn static_binary(debug: bool) -> Result<PathBuf> {
-    let target = format!("{ARCH}-unknown-linux-gnu");
-    println!("building a static agent");
-    let mut cargo = shell::cargo();
-    cargo.args(["build", "--package", "agent", "--target", &target]).args(build::locked());
-    if !debug {
-        cargo.arg("--release");
-    }
-    // A separate target folder, because its flags differ from the usual build's.
+pub fn static_binary() -> Result<PathBuf> {
+    let built = build::compile()?;
     let folder = tree::target()?.join("static");
-    cargo.arg("--target-dir").arg(&folder).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    shell::loud(&mut cargo)?;
-    let built = folder.join(&target).join(if debug { "debug" } else { "release" }).join("portolan");
+    fs::create_dir_all(&folder).with_context(|| tree::shown(&folder))?;
     let stripped = folder.join("portolan");
     fs::copy(&built, &stripped).context("copying the binary")?;
     split(&stripped)?;

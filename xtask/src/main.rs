@@ -35,41 +35,41 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install or choose the toolchain that compiles the kernel programs
+    /// Install or choose the toolchain that compiles the BPF programs
     Setup(setup::Args),
     /// Build target/release/portolan
     Build,
     /// Build, then start the agent in the foreground on 127.0.0.1:10062
     Run(run::Args),
-    /// Run every test, those that need root and this kernel included
+    /// Run all tests, including those that need root and the running kernel
     Test(test::Args),
-    /// Run the live tests on other kernels, in emulated machines
+    /// Run the live tests on other kernels, in QEMU
     #[command(disable_help_flag = true)]
     Vm(Passed),
-    /// Feed every parser with whatever a fuzzer finds
+    /// Fuzz every parser with libFuzzer
     Fuzz(fuzz::Args),
-    /// Run the unsafe code that reads foreign bytes under an interpreter
+    /// Run the unsafe decoding code under Miri
     Miri,
-    /// Load the agent for a long time and see whether anything grows
+    /// Run the agent under load for a long time and check that nothing grows
     #[command(disable_help_flag = true)]
     Soak(Passed),
     /// Measure the overhead of the agent and of other tools on this machine
     #[command(disable_help_flag = true)]
     Bench(Passed),
-    /// Write the dashboards, rules and alerts, for Prometheus, Grafana and Kubernetes
+    /// Check the rules and generate dashboards and Kubernetes objects
     #[command(disable_help_flag = true)]
     Dashboards(Passed),
-    /// A shop of real programs, watched, that breaks on demand
+    /// Start a shop of real programs with monitoring, and inject faults
     #[command(disable_help_flag = true)]
     Demo(Passed),
-    /// Check format, lints, the rules of the house and licences
+    /// Check format, lints, tidy rules and licences
     Check,
-    /// Check only the rules of the house
+    /// Check only the tidy rules
     Tidy,
-    /// Build one static binary, and an image with nothing else in it
+    /// Build the static binary, and an image that contains only it
     Image(image::Args),
     /// Build a .deb and an .rpm of the static binary, and its SBOM
-    Package(package::Args),
+    Package,
     /// Check deploy/ with the tools that consume it
     Deploy(deploy::Args),
 }
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
         Command::Check => check::check(),
         Command::Tidy => tidy::tidy(),
         Command::Image(args) => image::image(&args),
-        Command::Package(args) => package::package(&args),
+        Command::Package => package::package(),
         Command::Deploy(args) => deploy::deploy(&args),
     })
 }

@@ -21,13 +21,6 @@ const TOOLS: [(&str, &str); 3] =
 const COMPLETIONS: [(&str, &str); 3] =
     [("bash", "portolan.bash"), ("zsh", "_portolan"), ("fish", "portolan.fish")];
 
-#[derive(clap::Args)]
-pub struct Args {
-    /// Build without optimisation: quicker, for tests
-    #[arg(long)]
-    debug: bool,
-}
-
 /// The packages that were built.
 pub struct Packages {
     pub deb: PathBuf,
@@ -35,9 +28,9 @@ pub struct Packages {
     pub bill: PathBuf,
 }
 
-pub fn package(args: &Args) -> Result<()> {
+pub fn package() -> Result<()> {
     setup::setup()?;
-    let Packages { deb, rpm, bill } = packages(args.debug)?;
+    let Packages { deb, rpm, bill } = packages()?;
     for path in [deb, rpm, bill] {
         let size = fs::metadata(&path).with_context(|| tree::shown(&path))?.len();
         println!("made {}: {} MB", tree::shown(&path), image::megabytes(size));
@@ -46,9 +39,9 @@ pub fn package(args: &Args) -> Result<()> {
 }
 
 /// Generates them in `target/package`, with the binary's own commands.
-pub fn packages(debug: bool) -> Result<Packages> {
+pub fn packages() -> Result<Packages> {
     let tools = tools()?;
-    let binary = image::static_binary(debug)?;
+    let binary = image::static_binary()?;
     let folder = tree::target()?.join("package");
     let stage = folder.join("stage");
     if stage.exists() {

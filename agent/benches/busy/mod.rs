@@ -7,9 +7,9 @@ use agent_common::edge::{CONNECT_OK, EdgeCounters};
 use agent_common::ledger::{CLASSES, Ledger};
 use agent_common::wire::Wire as _;
 use model::health::Epochs;
-use model::kept::KeptView;
 use model::memory::MemoryView;
 use model::probes::ProbesView;
+use model::reservation_status::ReservationStatus;
 use model::service::{Service, Source};
 use model::snapshot::{EdgeLabels, EdgeView, LedgerView, RelatedView, Role, Snapshot};
 
@@ -59,7 +59,7 @@ pub fn snapshot(rows: usize) -> Snapshot {
         drains: 0,
         drain_seconds: 0.0,
         memory: MemoryView::default(),
-        kept: KeptView::default(),
+        reservations: ReservationStatus::default(),
         health: Epochs::default(),
     }
 }

@@ -22,7 +22,7 @@ const TARGET: &str = "bpfel-unknown-none";
 const BOOTSTRAP: &str = "aya_ebpf,portolan_ebpf";
 const OBJECT: &str = "portolan-ebpf";
 
-/// What the kernel programs are made of.
+/// The sources of the BPF programs.
 const SOURCES: [&str; 5] =
     ["agent-ebpf", "agent-common/src", "agent-common/Cargo.toml", "Cargo.toml", "Cargo.lock"];
 
@@ -50,7 +50,7 @@ fn main() -> Result<()> {
 
 fn compile(root: &Path, sysroot: &Path, folder: &Path) -> Result<()> {
     let mut cargo = toolchain("cargo", root);
-    // Only what needs attention: cargo shows no line of a build script but as a warning.
+    // Only messages that need attention: cargo shows lines of a build script only as warnings.
     cargo.args(["build", "--quiet", "--release", "--package", "agent-ebpf", "--target", TARGET]);
     cargo.arg("--target-dir").arg(folder);
     if !sysroot.join("lib/rustlib").join(TARGET).exists() {
@@ -59,26 +59,26 @@ fn compile(root: &Path, sysroot: &Path, folder: &Path) -> Result<()> {
     let arch = variable("CARGO_CFG_TARGET_ARCH")?;
     let mut flags = OsString::from("-Cdebuginfo=2\x1f-Clink-arg=--btf");
     flags.push(format!("\x1f--cfg=bpf_target_arch=\"{}\"", arch.display()));
-    // The last prefix that fits is taken.
+    // The last matching prefix wins.
     for (place, name) in places(root, sysroot)? {
         flags.push("\x1f--remap-path-prefix=");
         flags.push(place);
         flags.push(format!("={name}"));
     }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags);
-    let told = cargo.output().context("starting the compiler of the kernel programs")?;
-    for line in String::from_utf8_lossy(&told.stderr).lines() {
+    let output = cargo.output().context("starting the compiler of the BPF programs")?;
+    for line in String::from_utf8_lossy(&output.stderr).lines() {
         println!("cargo::warning={line}");
     }
-    if !told.status.success() {
-        bail!("compiling the kernel programs failed ({})", told.status);
+    if !output.status.success() {
+        bail!("compiling the BPF programs failed ({})", output.status);
     }
     Ok(())
 }
 
-/// Where sources lie on this machine, and what they are called in the object.
+/// Paths of sources on this machine, and their replacements in the object.
 fn places(root: &Path, sysroot: &Path) -> Result<Vec<(PathBuf, &'static str)>> {
-    // rustup tells whatever it starts; otherwise it is the usual place.
+    // rustup sets it for its children; otherwise it is the default directory.
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
     let home = home.context("CARGO_HOME is not set, and there is no home")?;
@@ -94,7 +94,7 @@ fn places(root: &Path, sysroot: &Path) -> Result<Vec<(PathBuf, &'static str)>> {
     Ok(places)
 }
 
-/// The object without what debuggers would read: it is most of it, and nobody does.
+/// The object without debug information, which is most of it and unused.
 fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
     let mut elf = Builder::read(object).context("reading the kernel object")?;
     for section in &mut elf.sections {
@@ -116,7 +116,7 @@ fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
 fn toolchain(program: &str, root: &Path) -> Command {
     let mut command = Command::new("rustup");
     command.args(["run", TOOLCHAIN, program]).current_dir(root);
-    // Cargo tells its children about its own toolchain; none of that is meant for this one.
+    // Cargo passes variables about its own toolchain to children; none of them apply here.
     for key in ["CARGO", "RUSTC", "RUSTDOC", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN"] {
         command.env_remove(key);
     }
@@ -125,11 +125,11 @@ fn toolchain(program: &str, root: &Path) -> Command {
 }
 
 fn output(command: &mut Command) -> Result<String> {
-    let told = command.output().with_context(|| format!("starting {command:?}"))?;
-    if !told.status.success() {
-        bail!("{command:?} failed ({})", told.status);
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?} failed ({})", output.status);
     }
-    Ok(String::from_utf8_lossy(&told.stdout).into_owned())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn variable(name: &str) -> Result<OsString> {

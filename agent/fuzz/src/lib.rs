@@ -1,6 +1,6 @@
-//! Every parser of ours, fed with anything. A body may not panic, hang or eat memory, and checks
-//! what must hold of the result; the fuzzer mutates `seeds/<body>/`, the tests below run the same
-//! bodies over the seeds, over pieces of them, and over noise, with every `cargo test`.
+//! The fuzz targets: every parser with arbitrary input. A target must not panic, hang or use
+//! unbounded memory, and checks properties of the result. The fuzzer mutates `seeds/<target>/`; the
+//! tests below run the same targets over the corpus, pieces of it, and noise, with every `cargo test`.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ use server::web;
 /// A parser and its laws.
 pub type Body = fn(&[u8]);
 
-/// All of them, by the name of their seeds' folder.
+/// All targets, by the name of their corpus folder.
 pub const BODIES: &[(&str, Body)] = &[
     ("event", event),
     ("dns", dns),
@@ -49,18 +49,18 @@ pub const BODIES: &[(&str, Body)] = &[
     ("state", state),
     ("web_file", web_file),
     ("request", request),
-    ("moment", moment),
+    ("timestamp", timestamp),
 ];
 
 /// Records from the ring.
 fn event(bytes: &[u8]) {
-    // The kernel aligns records to eight bytes; whoever reads them must not depend on it.
+    // The kernel aligns records to eight bytes; the reader must not depend on it.
     for from in 0..bytes.len().min(2) {
         let _ = agent_common::decode::event(bytes.get(from..).unwrap_or_default());
     }
 }
 
-/// Answers of DNS servers: what comes out of one is what a host may be called.
+/// DNS answers: every name in the result is a valid host name.
 fn dns(bytes: &[u8]) {
     let _ = agent_common::decode::dns::answer(bytes);
     let Ok(resolution) = agent_common::decode::dns::message_of(bytes, bytes.len()) else { return };
@@ -71,7 +71,7 @@ fn dns(bytes: &[u8]) {
     assert!(resolution.addresses.len() * 15 <= bytes.len(), "{resolution:?}");
 }
 
-/// The kernel's types.
+/// BTF, the kernel's types.
 fn btf(bytes: &[u8]) {
     let Ok(btf) = Btf::parse(bytes) else { return };
     for (name, path) in [("sock", "sk_err"), ("sock_common", "skc_net.net"), ("s", "a.b.c")] {
@@ -92,7 +92,7 @@ fn yaml(bytes: &[u8]) {
     configuration(bytes, "yaml");
 }
 
-/// Loads a file; every refusal is one that can be shown.
+/// Loads a file; every error can be printed.
 fn configuration(bytes: &[u8], kind: &str) {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
@@ -117,7 +117,7 @@ fn configuration(bytes: &[u8], kind: &str) {
     }
 }
 
-/// The value of any setting, as a variable or flag gives it: what a value is shown as sets it again.
+/// The value of any setting from a variable or flag: the printed value parses to the same value.
 fn setting(bytes: &[u8]) {
     let Some((number, text)) = bytes.split_first() else { return };
     let text = String::from_utf8_lossy(text).into_owned();
@@ -129,7 +129,7 @@ fn setting(bytes: &[u8]) {
     }
 }
 
-/// Rules and networks that an operator names services by.
+/// The operator's naming rules and networks.
 fn rule(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for problem in [Rule::parse(&text).err(), Network::parse(&text).err()].into_iter().flatten() {
@@ -137,7 +137,7 @@ fn rule(bytes: &[u8]) {
     }
 }
 
-/// What a process calls itself; whatever that is, a name is short and can be shown.
+/// What a process writes about itself: every name is short and printable.
 fn command_line(bytes: &[u8]) {
     let at = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let (comm, argv) = bytes.split_at(at);
@@ -162,7 +162,7 @@ fn proc(bytes: &[u8]) {
     }
 }
 
-/// Addresses: there and back is the same, a mapped one being the IPv4 address that it means.
+/// Addresses: conversion round-trips, and a mapped address is its IPv4 address.
 fn canonical_address(bytes: &[u8]) {
     if let Some(octets) = bytes.first_chunk::<16>() {
         let ip = IpAddr::from(*octets).to_canonical();
@@ -170,7 +170,7 @@ fn canonical_address(bytes: &[u8]) {
     }
 }
 
-/// Durations: none is lost, and merging is adding.
+/// Histograms: no duration is lost, and merging adds.
 fn histogram(bytes: &[u8]) {
     let (mut all, mut halves) = (Histogram::zeroed(), [Histogram::zeroed(); 2]);
     let values = bytes.chunks_exact(8).filter_map(|chunk| chunk.try_into().ok());
@@ -191,10 +191,10 @@ fn histogram(bytes: &[u8]) {
     }
 }
 
-/// More translations than this are left out.
+/// More translations than this are omitted.
 const LIMIT: usize = 8;
 
-/// A datagram of netlink, as sockets and translated connections are listed in it.
+/// A netlink datagram with sockets or translated connections.
 fn netlink(datagram: &[u8]) {
     let mut dump = diag::Dump::default();
     let _ = diag::read_datagram(datagram, 1, &mut dump);
@@ -205,7 +205,7 @@ fn netlink(datagram: &[u8]) {
     assert!(found.len() <= LIMIT);
 }
 
-/// Files below `/proc/PID/net` and `/proc/sys/net`, which a container's own kernel view fills.
+/// Files below `/proc/PID/net` and `/proc/sys/net`, whose content a container influences.
 fn network_files(bytes: &[u8]) {
     let text = &*String::from_utf8_lossy(bytes);
     let _ = drops::parse(text);
@@ -214,20 +214,20 @@ fn network_files(bytes: &[u8]) {
     let _ = occupant::listeners(text, 80);
     let (range, kept_out) = text.split_once('\n').unwrap_or((text, ""));
     if let Some(advice) = PortRules::parse(range, kept_out).advice(&[80, 40_000]) {
-        assert!(!advice.problem.is_empty() && !advice.mend.is_empty());
+        assert!(!advice.problem.is_empty() && !advice.fix.is_empty());
     }
 }
 
-/// The file that the agent remembers what it was told in: what was read is written as it was.
+/// The state file: what was read is written unchanged.
 fn state(bytes: &[u8]) {
     let text = &*String::from_utf8_lossy(bytes);
     let boot = "e2c6f8d0-0000-4000-8000-000000000000";
     match file::read(text, boot) {
         Err(broken) => assert!(!broken.to_string().is_empty(), "a refusal has words"),
         Ok(read) => {
-            let again = file::read(&file::write(&read.book, boot), boot);
+            let again = file::read(&file::write(&read.state, boot), boot);
             let again = again.unwrap_or_else(|broken| panic!("what we wrote: {broken}"));
-            assert_eq!((again.book, again.outdated), (read.book, 0));
+            assert_eq!((again.state, again.outdated), (read.state, 0));
         }
     }
 }
@@ -240,7 +240,7 @@ fn web_file(bytes: &[u8]) {
     }
 }
 
-/// Bodies of requests that change what the agent remembers.
+/// Bodies of requests that change the agent's state.
 fn request(body: &[u8]) {
     if let Ok(request) = serde_json::from_slice::<Reserve>(body) {
         let _ = request.service.parse::<FullName>();
@@ -253,12 +253,12 @@ fn request(body: &[u8]) {
     let _ = serde_json::from_slice::<Unregister>(body);
 }
 
-/// A moment: what is read can be written down, and is read as the same again.
-fn moment(bytes: &[u8]) {
+/// A timestamp: the printed form parses to the same timestamp.
+fn timestamp(bytes: &[u8]) {
     let text = &*String::from_utf8_lossy(bytes);
-    match model::moment::parse(text, 1_800_000_000) {
+    match model::timestamp::parse(text, 1_800_000_000) {
         Ok(read) => assert_eq!(
-            model::moment::absolute(&model::moment::rfc3339(read)),
+            model::timestamp::absolute(&model::timestamp::rfc3339(read)),
             Some(read),
             "{text:?}"
         ),

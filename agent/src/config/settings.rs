@@ -6,8 +6,8 @@ use super::names;
 use super::otlp;
 use super::value::{self, Given};
 use super::{Config, Keep, LogFormat, LogLevel, Seccomp};
-use model::duration;
 use model::reservations::Environment;
+use notation::duration;
 
 /// The prefix of every environment variable.
 pub const ENV_PREFIX: &str = "PORTOLAN_";

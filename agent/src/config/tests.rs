@@ -120,7 +120,7 @@ fn segments_are_sections_of_their_own() {
 }
 
 #[test]
-fn contradictions_between_segments_are_told_with_both_lines() {
+fn contradictions_between_segments_are_reported_with_both_lines() {
     let check = |name: &str, more: &str, expected: &str| {
         let text = if name == "a.toml" { SEGMENTS } else { SEGMENTS_YAML };
         let error = load_file(name, &format!("{text}{more}")).expect_err("refused");
@@ -129,22 +129,22 @@ fn contradictions_between_segments_are_told_with_both_lines() {
     check(
         "a.toml",
         "[segments.other]\nnetworks = [\n  \"10.0.0.0/8\",\n  \"172.20.0.0/16\",\n]\n",
-        "a.toml:21: puts network 172.20.0.0/16 into the segment `other`, but it is in `frontend` already; keep one of the two; the other is at a.toml:9",
+        "a.toml:21: puts network 172.20.0.0/16 into the segment `other`, but it is in `frontend` already; keep one of the two; the other value is at a.toml:9",
     );
     check(
         "a.yaml",
         "  other:\n    networks:\n      - 10.0.0.0/8\n      - 172.22.0.0/16\n",
-        "a.yaml:22: puts network 172.22.0.0/16 into the segment `other`, but it is in `database` already; keep one of the two; the other is at a.yaml:14",
+        "a.yaml:22: puts network 172.22.0.0/16 into the segment `other`, but it is in `database` already; keep one of the two; the other value is at a.yaml:14",
     );
     check(
         "a.yaml",
         "  deny:\n    - monitoring -> frontend\n    - '* -> backend'\n",
-        "a.yaml:21: denies `monitoring -> backend` by the rule `* -> backend`, but an equally exact rule says the opposite; keep one of the two; the other is at a.yaml:6",
+        "a.yaml:21: denies `monitoring -> backend` by the rule `* -> backend`, but an equally exact rule says the opposite; keep one of the two; the other value is at a.yaml:6",
     );
 }
 
 #[test]
-fn mistakes_in_segments_are_named_with_their_place_and_the_mend() {
+fn errors_in_segments_have_their_position_and_the_fix() {
     let check = |text: &str, expected: &str| {
         assert_eq!(load_file("a.toml", text).expect_err("refused"), expected, "{text}");
     };
@@ -257,7 +257,7 @@ fn flags_win_over_environment_over_file_over_default() {
 }
 
 #[test]
-fn mistakes_are_named_with_their_place_and_the_mend() {
+fn errors_have_their_position_and_the_fix() {
     let check = |name: &str, text: &str, expected: &str| {
         assert_eq!(load_file(name, text).expect_err("refused"), expected, "{text}");
     };
@@ -321,7 +321,7 @@ fn more_ranges_than_the_kernel_half_can_hold_are_refused() {
 }
 
 #[test]
-fn a_foreign_variable_is_no_error_but_a_misspelt_one_is_told() {
+fn a_foreign_variable_is_ignored_but_a_misspelt_one_is_reported() {
     let loaded = load(
         None,
         [

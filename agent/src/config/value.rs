@@ -8,8 +8,8 @@ use ipnet::IpNet;
 
 use super::MAX_INTERNAL_RANGES;
 use model::balance::Weights;
-use model::duration;
 use model::reservations::{MOST as MAX_RESERVATIONS, Reservation, Reservations};
+use notation::duration;
 
 /// A value as written, before its type is known.
 #[derive(Clone, Debug, PartialEq, Eq)]

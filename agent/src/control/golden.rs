@@ -72,7 +72,7 @@ fn snapshot() -> Snapshot {
         pid,
         command: command.to_owned(),
     };
-    let host = snapshot.kept.host_netns.expect("the fixture has one");
+    let host = snapshot.reservations.host_netns.expect("the fixture has one");
     let any = "0.0.0.0".parse().expect("an address");
     snapshot.ports = vec![PortView {
         port: 5432,
@@ -112,7 +112,7 @@ fn snapshot() -> Snapshot {
     })];
     let virtual_service = Service::new("db", Source::ServiceAddress).within("prod");
     let last = snapshot.edges.pop().expect("the fixture has edges");
-    let labels = EdgeLabels { asked: Some(virtual_service), ..(*last.labels).clone() };
+    let labels = EdgeLabels { virtual_service: Some(virtual_service), ..(*last.labels).clone() };
     snapshot.edges.push(EdgeView { labels: Arc::new(labels), ..last });
     snapshot
 }
@@ -129,11 +129,11 @@ fn router(directory: &Path) -> Router {
         }
     });
     let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
-    let (store, book, _) = StateFile::open(&directory.join("state"));
-    let desk = StateActor::start(store, book, None, None, linux::probes::Probes::inline())
+    let (store, state, _) = StateFile::open(&directory.join("state"));
+    let state = StateActor::start(store, state, None, None, linux::probes::Probes::inline())
         .expect("started");
     let caller = Extension(Caller { pid: std::process::id() });
-    local::router(Api::new(source, build), desk).layer(caller)
+    local::router(Api::new(source, build), state).layer(caller)
 }
 
 async fn ask(router: &Router, method: &Method, path: &str, body: &Value) -> (StatusCode, Value) {
@@ -218,7 +218,7 @@ async fn every_route_is_in_the_openapi_document_and_every_operation_is_a_route()
 }
 
 #[tokio::test]
-async fn every_golden_answer_is_as_the_openapi_document_says() {
+async fn every_golden_response_is_valid_by_the_openapi_document() {
     let document = serde_json::to_value(api_types::document("")).expect("JSON");
     let mut compiler = Compiler::new();
     compiler.add_resource("openapi.json", document.clone()).expect("a resource");

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::http::Method;
 use server::Api;
 use server::local::{BODY_BYTES, CONNECTIONS, NAME, bind, router};
 use tokio::net::UnixStream;
@@ -34,8 +35,8 @@ impl Served {
     fn start(group: Option<u32>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let control = bind(directory.path(), group, groups).expect("bound");
-        let (store, book, _) = StateFile::open(&directory.path().join("state"));
-        let desk = StateActor::start(store, book, None, None, linux::probes::Probes::inline())
+        let (store, state, _) = StateFile::open(&directory.path().join("state"));
+        let state = StateActor::start(store, state, None, None, linux::probes::Probes::inline())
             .expect("started");
         let (stop, stopping) = watch::channel(());
         std::thread::spawn(move || {
@@ -50,7 +51,7 @@ impl Served {
                     }
                 });
                 let build = Build { version: "0.0.0".into(), kernel: "6.18.0".into() };
-                control.serve(router(Api::new(source, build), desk), stopping).await;
+                control.serve(router(Api::new(source, build), state), stopping).await;
             });
         });
         Self { directory, _stop: stop }
@@ -100,6 +101,19 @@ fn what_the_network_reads_can_be_read_and_changes_can_be_made() {
     assert_eq!(served.ask("POST", "/api/v1/services", &register).0, 200);
     let unregister = json!({"service": "billing"}).to_string();
     assert_eq!(served.ask("DELETE", "/api/v1/services", &unregister).0, 200);
+}
+
+#[test]
+fn a_command_makes_changes_and_reads_refusals_in_the_agents_words() {
+    let served = Served::start(None);
+    let client = client::Client::for_socket(&served.path());
+    let reserve = |service: &str| {
+        let request = json!({"port": 18433, "protocol": "tcp", "service": service}).to_string();
+        client.change(Method::POST, "/api/v1/reservations", request)
+    };
+    assert!(reserve("postgres").expect("reserved").contains("18433"));
+    let error = reserve("other").expect_err("a contradiction").to_string();
+    assert!(error.starts_with("18433/tcp is reserved for postgres"), "{error}");
 }
 
 #[test]

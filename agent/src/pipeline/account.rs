@@ -1,9 +1,9 @@
-//! The account: what was exported of every class of events, to hold against what the kernel half
-//! saw and lost.
+//! The account: exported events of every class, for the comparison with seen and lost events of the
+//! kernel half.
 
 use agent_common::ledger::{BIND, CLASSES, CONNECTION, DNS_ANSWER, EVENT, Ledger, OWNER, SOCKET};
 
-/// What leaves by other ways than the table of edges.
+/// Classes that are not exported through the table of edges.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Elsewhere {
     /// Owners taken in.
@@ -14,19 +14,19 @@ pub(super) struct Elsewhere {
     pub events: u64,
     /// Failed binds found in their rows.
     pub binds: u64,
-    /// Answers of DNS servers read from their ring.
+    /// DNS answers read from their ring.
     pub dns_answers: u64,
 }
 
-/// Remembers what an earlier agent exported.
+/// Exports of an earlier agent.
 #[derive(Debug, Default)]
 pub(super) struct Account {
     before: Option<[u64; CLASSES]>,
 }
 
 impl Account {
-    /// Completes what the tables export. After a take-over of pinned maps (`adopted`) the ledger
-    /// goes back further than this process: what was exported before is what was seen and not
+    /// Completes the exports of the tables. After the adoption of pinned maps (`adopted`) the
+    /// ledger goes back further than this process: the earlier exports are what was seen and not
     /// lost by then.
     pub(super) fn exported(
         &mut self,
@@ -43,7 +43,7 @@ impl Account {
         exported[BIND] = elsewhere.binds;
         exported[DNS_ANSWER] = elsewhere.dns_answers;
         let before = self.before.get_or_insert_with(|| {
-            // What is in the tables and has no result yet will be exported by us.
+            // Events in the tables without a result yet will be exported by this agent.
             let mut ours = exported;
             ours[CONNECTION] += elsewhere.waiting_connects;
             let missing = |class: usize| {
@@ -54,7 +54,7 @@ impl Account {
         for (exported, before) in exported.iter_mut().zip(before) {
             *exported += *before;
         }
-        // Storage has no table to count; it is there or it is lost.
+        // Storage has no table to count; it exists or is lost.
         exported[SOCKET] = kept(SOCKET);
         exported
     }

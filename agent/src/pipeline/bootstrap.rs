@@ -1,17 +1,43 @@
-//! What was there before the agent: its sockets are surveyed and handed to the kernel half.
+//! Pre-existing sockets: surveyed and passed to the kernel half.
 
+use std::time::Duration;
+
+use anyhow::Context as _;
 use linux::existing::{self, Survey};
 use linux::namespaces;
+use linux::probes::Probes;
 use loader::bootstrap::RunInside;
 use loader::load::Kernel;
 
-/// Looks at what is there before us and hands its sockets to the kernel half, which an adopted one
-/// has done already. It takes more privileges than all that follows.
-pub(super) fn bootstrap(kernel: &mut Kernel) -> Survey {
+use crate::config::Config;
+use crate::privileges::Privileges;
+
+/// How long startup waits for the arguments of slow processes.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Surveys the host and passes its sockets to the kernel half, unless that was adopted and has
+/// them already. Needs more privileges than everything after it. The probe threads, one of which
+/// may be stuck by now, never have those.
+pub(super) fn bootstrap(
+    kernel: &mut Kernel,
+    privileges: &Privileges,
+    config: &Config,
+) -> anyhow::Result<(Probes, Survey)> {
+    let start = || Probes::start().context("starting the probe threads");
     if kernel.adopted {
-        return existing::places(&[]);
+        return Ok((privileges.without(config, start)??, existing::places(&[])));
     }
-    let survey = existing::survey();
+    let found = existing::survey();
+    let (probes, survey) = privileges.without(config, || {
+        let probes = start()?;
+        let survey = found.complete(&probes, PATIENCE);
+        anyhow::Ok((probes, survey))
+    })??;
+    take_over(kernel, &survey);
+    Ok((probes, survey))
+}
+
+fn take_over(kernel: &mut Kernel, survey: &Survey) {
     for problem in &survey.problems {
         tracing::warn!("{problem}");
     }
@@ -38,5 +64,4 @@ pub(super) fn bootstrap(kernel: &mut Kernel) -> Survey {
             );
         }
     }
-    survey
 }

@@ -1,4 +1,4 @@
-//! Calls of the kernel half: it asks to be drained before the timer does.
+//! Wake-ups by the kernel half, which requests a collection before the timer does.
 
 use std::future::pending;
 use std::io;

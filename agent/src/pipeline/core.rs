@@ -1,10 +1,9 @@
 //! The core: one thread that owns the kernel half, names and tables, and is their only writer.
 //!
-//! It wakes for five reasons: someone wants a snapshot, the kernel half calls, the collection
-//! interval is over, an answer has come that a snapshot waits for, the agent stops. Each time it
-//! drains the kernel, [resolves](resolve) names, [aggregates](aggregate) rows and
-//! [publishes](publish) a snapshot. It opens no path, enters no namespace and waits for nobody: a
-//! [`Host`] does, and answers later.
+//! It wakes up for a request of a snapshot, a call of the kernel half, the end of the collection
+//! interval, an answer that a snapshot waits for, or shutdown. Each time it collects,
+//! [resolves](resolve) names, [aggregates](aggregate) rows and [publishes](publish) a snapshot. It
+//! opens no path, enters no namespace and never waits: a [`Host`] does, and answers later.
 
 mod aggregate;
 mod publish;
@@ -23,12 +22,12 @@ use super::account::Account;
 use super::calls::Calls;
 use super::clock::{epoch_seconds, monotonic_us};
 use super::host::Host;
-use super::kept::Kept;
 use super::kernel::Kernel;
 use super::memory::Keeper;
 use super::ports::Ports;
 use super::reconcile::{Drops, Refused};
 use super::relate::Relate;
+use super::reservations::ReservationMonitor;
 use discovery::Names;
 use discovery::sources::Sources;
 use linux::existing::Survey;
@@ -40,14 +39,14 @@ use model::snapshot::Snapshot;
 use model::tables::Tables;
 use telemetry::source::SnapshotRequests;
 
-/// How often the addresses of this host are looked up again.
+/// How often the addresses of this host are looked up.
 const ADDRESSES_EVERY_US: u64 = 30_000_000;
-/// The same when a network namespace turns up that is not known.
+/// The same when an unknown network namespace appears.
 const ADDRESSES_SOONEST_US: u64 = 1_000_000;
-/// A drain may take at most one part in this many of the time.
+/// Collections may take at most this fraction of the time (one part in N).
 const DRAIN_SHARE: u32 = 50;
-/// A snapshot that somebody wants waits at most so long for answers that it is better with: names
-/// of what is new, why connects were refused, who holds a port.
+/// How long a requested snapshot waits for answers that improve it: names of new workloads, reasons
+/// of refused connects, holders of ports.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// All state, owned by one thread.
@@ -64,7 +63,7 @@ pub(super) struct Core<K> {
     ports: Ports,
     listeners: Vec<ListenerRecord>,
     addresses: Vec<(u32, Address)>,
-    /// Addresses that are being looked up, since when, and for which namespaces of owners.
+    /// The pending lookup of addresses, since when, and for which namespaces of owners.
     surveying: Option<Pending<Survey>>,
     surveyed_us: Option<u64>,
     surveyed_namespaces: Vec<u32>,
@@ -73,24 +72,24 @@ pub(super) struct Core<K> {
     account: Account,
     drains: u64,
     drain_time: Duration,
-    kept: Kept,
+    reservations: ReservationMonitor,
     keeper: Keeper,
     memory: MemoryView,
     epochs: Epochs,
 }
 
-/// What the core is made of.
+/// The parts of the core.
 pub(super) struct Parts<K> {
-    /// What counts.
+    /// The kernel half.
     pub kernel: K,
-    /// What looks at the host.
+    /// Queries the host.
     pub host: Box<dyn Host>,
-    /// What names.
+    /// Names.
     pub names: Names,
-    /// Who tells names.
+    /// The name sources.
     pub sources: Sources,
     /// Reservations.
-    pub kept: Kept,
+    pub reservations: ReservationMonitor,
     /// Relations and segments.
     pub relate: Relate,
     /// The limits of memory.
@@ -114,9 +113,9 @@ impl Now {
 }
 
 impl<K: Kernel> Core<K> {
-    /// Takes over the kernel half and what was found before it began to count, at `now_us`.
+    /// Takes over the kernel half and the survey, at `now_us`.
     pub(super) fn new(parts: Parts<K>, survey: &Survey, now_us: u64) -> Self {
-        let Parts { kernel, host, names, sources, kept, relate, keeper } = parts;
+        let Parts { kernel, host, names, sources, reservations, relate, keeper } = parts;
         let mut core = Self {
             kernel,
             host,
@@ -138,18 +137,18 @@ impl<K: Kernel> Core<K> {
             account: Account::default(),
             drains: 0,
             drain_time: Duration::ZERO,
-            kept,
+            reservations,
             keeper,
             memory: MemoryView::default(),
             epochs: Epochs::default(),
         };
-        core.take_addresses(survey);
-        // Before the first drain: a storm may be on.
+        core.take_addresses(survey, 0);
+        // Before the first collection: there may be a storm.
         core.memory = core.keeper.look(&mut core.kernel, 0);
         core
     }
 
-    /// Runs until the other end of `stopping` is gone. `probes` are those of the host.
+    /// Runs until the sender of `stopping` is dropped. `probes` are those of the host.
     pub(super) fn run(
         mut self,
         mut requests: SnapshotRequests,
@@ -162,13 +161,13 @@ impl<K: Kernel> Core<K> {
             let mut calls = Calls::new(self.kernel.calls()?)?;
             let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            // Until when those that want a snapshot wait for answers.
+            // Until when requests of a snapshot wait for answers.
             let mut grace: Option<tokio::time::Instant> = None;
             loop {
                 let mut was_called = false;
                 tokio::select! {
                     biased;
-                    // An error means that the other end is gone: the agent stops.
+                    // An error means that the sender is dropped: the agent stops.
                     _ = stopping.changed() => break,
                     () = requests.asked(), if grace.is_none() => {
                         grace = Some(tokio::time::Instant::now() + GRACE);
@@ -186,9 +185,9 @@ impl<K: Kernel> Core<K> {
                         requests.publish(&Arc::new(snapshot));
                     }
                     Ok(_) => {}
-                    Err(error) => tracing::error!(
-                        "the kernel's tables could not be read, metrics stand still: {error:#}"
-                    ),
+                    Err(error) => {
+                        tracing::error!("the collection failed, metrics are stale: {error:#}");
+                    }
                 }
                 let took = started.elapsed();
                 // A host with very many sockets is drained less often rather than at any price.

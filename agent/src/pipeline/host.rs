@@ -1,4 +1,4 @@
-//! What the core asks of the host beside the kernel's tables. Every answer comes later or not at
+//! The core's queries to the host besides the kernel's tables. Every answer comes later or not at
 //! all: the core never waits for one.
 
 use std::fs;
@@ -18,38 +18,39 @@ use linux::procfs::{self, Stat};
 use linux::{drops, holders, refusal};
 use model::probes::{Looks, ProbesView};
 
-/// Looks at the host.
+/// Queries the host.
 pub(super) trait Host: Send {
-    /// Every network namespace with its addresses; of one that cannot be entered those that are
-    /// `known`.
+    /// Every network namespace with its addresses; `known` are the former ones, for namespaces that
+    /// cannot be entered.
     fn addresses(&self, known: &[(u32, Address)]) -> Pending<Survey>;
 
     /// How many connection requests a namespace has dropped, in which process `tgid` was, or is;
     /// none if that cannot be read.
     fn listen_drops(&self, netns: u32, tgid: u32) -> Pending<Option<u64>>;
 
-    /// The errno with which a connect would fail now; 0 if nothing speaks against it.
+    /// The errno with which a connect would fail now; 0 if it would be allowed.
     fn connect_errno(&self, netns: u32, tgid: u32, remote: SocketAddr) -> Pending<i32>;
 
     /// Sockets of a namespace, in which `processes` were, and its rules for binds.
     fn sockets(&self, netns: u32, processes: Vec<u32>) -> Pending<Inspection>;
 
-    /// Who holds a socket: process `tgid` if it lives, else whoever has the socket with this inode.
+    /// The holder of a socket: process `tgid` if it runs, else the process that has the socket with
+    /// this inode.
     fn holder(&self, tgid: u32, inode: u32, netns: u32) -> Pending<HeldBy>;
 
     /// The arguments of a process that may be a container engine's proxy.
     fn proxy_arguments(&self, tgid: u32) -> Pending<Vec<u8>>;
 
-    /// What was looked at so far.
+    /// Statistics of the lookups.
     fn probes(&self) -> ProbesView;
 }
 
 /// The process that holds a socket, as far as it could be seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeldBy {
-    /// Its process; 0 if it is not known.
+    /// Its process; 0 if unknown.
     pub pid: u32,
-    /// What the kernel half would keep of it, if it was found by the socket.
+    /// The owner as the kernel half would record it, if it was found by the socket.
     pub row: Option<OwnerRow>,
     /// Its program.
     pub seen: Seen,
@@ -102,7 +103,9 @@ impl HeldBy {
         } else if inode != 0
             && let Some(holder) = holders::find(&HashSet::from([inode])).0.remove(&inode)
         {
-            // Bound by another process, or before the agent: who has it now.
+            let argv = holder.read_arguments().unwrap_or_default();
+            let holder = holder.with_arguments(argv);
+            // Bound by another process, or before the agent: find the current holder.
             found.pid = holder.tgid;
             let row =
                 OwnerRow { key: holder.owner_in(netns), tgid: found.pid, ..OwnerRow::zeroed() };
@@ -123,7 +126,7 @@ impl HeldBy {
     }
 }
 
-/// How long ago a process started, as far as the clocks tell.
+/// How long ago a process started, as precisely as the clocks allow.
 fn age_seconds(stat: &Stat) -> Option<f64> {
     let per_second = rustix::param::clock_ticks_per_second();
     let up = fs::read_to_string("/proc/uptime").ok()?;
@@ -131,7 +134,7 @@ fn age_seconds(stat: &Stat) -> Option<f64> {
     Some(up - stat.started_ticks as f64 / per_second.max(1) as f64)
 }
 
-/// Looks so far, as a snapshot shows them.
+/// The statistics in the form of a snapshot.
 fn view(counts: &linux::probes::Counts) -> ProbesView {
     let results = |(kind, counts): (&Kind, &[u64; 4])| {
         let kind = kind.as_str();

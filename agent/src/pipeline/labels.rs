@@ -53,7 +53,7 @@ pub(super) fn naming(
         (far.service, local)
     };
     let labels = EdgeLabels {
-        asked: far.virtual_service,
+        virtual_service: far.virtual_service,
         ..EdgeLabels::new(client, server, port, role_of(role))
     };
     // Who the near end is never changes: the slot is this owner's.

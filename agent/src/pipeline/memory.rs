@@ -1,4 +1,4 @@
-//! The agent's own memory: what is used, what may be, and what gives way when it runs short.
+//! The agent's own memory: usage, limit, and overflow mode when it runs short.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use super::kernel::Kernel;
 use linux::mounts::{self, Mount};
 use model::memory::{Memory, MemoryView, Usage};
 
-/// Below this share of a cgroup's limit it does not matter what of it could be given back.
+/// Below this share of a cgroup's limit, reclaimable memory is not subtracted.
 const LOOK_CLOSER: (u64, u64) = (2, 3);
 
 /// Keeps the agent below its limits.
 pub(super) struct Keeper {
     meter: Meter,
     memory: Memory,
-    foldings: u64,
+    overflows: u64,
 }
 
 /// Measures memory against the configured limit and those of the cgroups that the agent is in.
@@ -31,14 +31,14 @@ struct Group {
     version: &'static Version,
 }
 
-/// What the two versions of cgroups call things.
+/// File names of the two versions of cgroups.
 #[derive(Debug, PartialEq, Eq)]
 struct Version {
     limit: &'static str,
     used: &'static str,
 }
 
-/// Version 1 says "no limit" by a number beyond all memory.
+/// In version 1 "no limit" is a number beyond all memory.
 const V1: Version = Version { limit: "memory.limit_in_bytes", used: "memory.usage_in_bytes" };
 const V2: Version = Version { limit: "memory.max", used: "memory.current" };
 const BEYOND_ALL_MEMORY: u64 = 1 << 60;
@@ -47,39 +47,44 @@ const BEYOND_ALL_MEMORY: u64 = 1 << 60;
 
 impl Keeper {
     pub(super) fn new(meter: Meter) -> Self {
-        Self { meter, memory: Memory::default(), foldings: 0 }
+        Self { meter, memory: Memory::default(), overflows: 0 }
     }
 
-    /// Looks, and has as many rows on offer as there is room for. `in_use` are taken.
+    /// Measures, and offers as many free rows as there is room for. `in_use` are taken.
     pub(super) fn look(&mut self, kernel: &mut impl Kernel, in_use: usize) -> MemoryView {
         let usage = self.meter.usage();
-        let before = self.memory.is_folding();
+        let before = self.memory.is_overflowing();
         let room = self.memory.room(usage);
-        let folding = self.memory.is_folding();
+        let overflow_mode = self.memory.is_overflowing();
         if let Err(error) = kernel.offer_edges(in_use, room) {
-            tracing::warn!("free rows for edges could not be kept back or offered again: {error}");
+            tracing::warn!("free rows of edges could not be withheld or offered: {error}");
         }
-        if folding != before {
-            self.foldings += u64::from(folding);
-            tell(folding, usage);
+        if overflow_mode != before {
+            self.overflows += u64::from(overflow_mode);
+            log(overflow_mode, usage);
         }
-        if folding {
+        if overflow_mode {
             linux::pages::trim_heap();
         }
-        MemoryView { usage, folding, held_rows: kernel.held_edges(), foldings: self.foldings }
+        MemoryView {
+            usage,
+            overflow_mode,
+            held_rows: kernel.held_edges(),
+            overflows: self.overflows,
+        }
     }
 }
 
-fn tell(folding: bool, usage: Option<Usage>) {
+fn log(overflow_mode: bool, usage: Option<Usage>) {
     let mib = |bytes: u64| bytes >> 20;
     let Some(Usage { used, limit }) = usage else { return };
     let (used, limit) = (mib(used), mib(limit));
-    if folding {
+    if overflow_mode {
         tracing::warn!(
-            "{used} MiB of {limit} MiB are in use: edges that are new are counted in the rows `other` until memory is free again; allow more (limits.memory_bytes, or the limit of the cgroup) or have fewer edges (internal_ranges, limits.addresses)"
+            "overflow mode: {used} MiB of {limit} MiB are in use, so new edges are counted in the rows `other` until memory is free; raise the limit (limits.memory_bytes, or the cgroup's) or reduce the number of edges (internal_ranges, limits.addresses)"
         );
     } else {
-        tracing::info!("{used} MiB of {limit} MiB are in use: new edges get rows again");
+        tracing::info!("end of overflow mode: {used} MiB of {limit} MiB are in use");
     }
 }
 

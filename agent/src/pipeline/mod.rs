@@ -1,8 +1,8 @@
 //! The pipeline: the only module that knows every stage.
 //!
-//! [`run`] starts them: the kernel half, the core thread that owns all state ([`core`]), and
-//! HTTP on the calling thread, so that a slow drain never makes the agent look dead. Each stage
-//! is a plain call; time is an argument; nothing is locked.
+//! [`run`] starts them: the kernel half, the core thread that owns all state ([`core`]), and HTTP
+//! on the calling thread, so that a slow collection never makes the agent look dead. Each stage is
+//! a plain call; time is an argument; nothing is locked.
 
 mod account;
 mod backends;
@@ -11,7 +11,6 @@ mod calls;
 mod clock;
 mod core;
 mod host;
-mod kept;
 mod kernel;
 mod labels;
 mod memory;
@@ -19,6 +18,7 @@ mod notify;
 mod ports;
 mod reconcile;
 mod relate;
+mod reservations;
 #[cfg(test)]
 mod simulation;
 mod views;
@@ -31,10 +31,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::core::{Core, Parts};
-use self::kept::Kept;
 use self::memory::{Keeper, Meter};
 use self::notify::Manager;
 use self::relate::Relate;
+use self::reservations::ReservationMonitor;
 use crate::config::Config;
 use crate::state::{StateActor, StateFile, StateHandle};
 use crate::{occupant, privileges};
@@ -43,6 +43,7 @@ use discovery::remote::MAX_ADDRESSES;
 use discovery::sources::Sources;
 use linux::hierarchy::Hierarchy;
 use linux::probes::Probes;
+use loader::hooks::INFERRED_WITHOUT;
 use loader::load::Disabled;
 use loader::load::{Kernel, MAX_SHARDS, Options};
 use loader::{object, pins, preflight};
@@ -53,7 +54,7 @@ use telemetry::{Build, Exporter};
 /// second and CPU.
 const RING_BYTES: u32 = 256 * 1024;
 
-/// Runs the agent until it is told to stop.
+/// Runs the agent until a signal stops it.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     preflight::check()?;
     let privileges = privileges::check(config)?;
@@ -69,11 +70,10 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let lost = |(what, why): (&str, String)| Disabled { what: what.to_owned(), why };
     kernel.disabled.extend(privileges.losses().into_iter().map(lost));
     report(&kernel);
-    let survey = bootstrap::bootstrap(&mut kernel);
-    // Up to here there is one thread, and all that follow inherit what it has left.
+    let (probes, survey) = bootstrap::bootstrap(&mut kernel, &privileges, config)?;
+    // Later threads inherit the remaining capabilities of this one; probe threads have no more.
     privileges.give_up(config)?;
-    let probes = Probes::start().context("starting the threads that look at processes")?;
-    let desk = desk(config, &kernel, probes.clone())?;
+    let state = state(config, &kernel, probes.clone())?;
     let (source, requests) = telemetry::source::channel();
     let (stop, stopping) = watch::channel(());
     let rules = config.names.rules();
@@ -82,12 +82,12 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let addresses = config.limits.addresses.map_or(MAX_ADDRESSES, |limit| limit as usize);
     let names = Names::new(rules, config.names.units, addresses, &probes);
     let interval = config.collection_interval;
-    let kept = Kept::new(desk.clone(), config);
-    // Rows that are kept back would be nobody's if a pinned kernel half lost its agent.
+    let reservations = ReservationMonitor::new(state.clone(), config);
+    // Withheld rows would be lost if the agent of a pinned kernel half were killed.
     let keeper = Keeper::new(if config.pin { Meter::default() } else { meter });
     let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
         let host = Box::new(probes.clone());
-        let parts = Parts { kernel, host, names, sources, kept, relate, keeper };
+        let parts = Parts { kernel, host, names, sources, reservations, relate, keeper };
         Core::new(parts, &survey, clock::monotonic_us()).run(requests, stopping, interval, &probes)
     })?;
 
@@ -105,13 +105,13 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let api = server::Api::new(source.clone(), build);
     let api = api.with_outcomes(pusher.as_ref().map(Pusher::outcomes));
     let api = api.below(&config.web.external_path);
-    let (router, control_router) = (server::router(api.clone()), server::local::router(api, desk));
+    let (router, control_router) = (server::router(api.clone()), server::local::router(api, state));
     tracing::info!("listening on {}://{}", web.scheme(), config.web.listen_address);
     let manager = Manager::of_this_process();
     let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let told_to_stop = async {
+        let stop_requested = async {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             tracing::info!("stopping");
             manager.stopping();
@@ -121,7 +121,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let (stop_control, control_stopping) = watch::channel(());
         let served = async {
             let served = tokio::select! {
-                served = server::serve(listener, router, web, told_to_stop) => served,
+                served = server::serve(listener, router, web, stop_requested) => served,
                 () = manager.watch(&source) => Ok(()),
                 () = push(pusher.as_mut()) => Ok(()),
             };
@@ -134,14 +134,14 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let (served, ()) = tokio::join!(served, control.serve(control_router, control_stopping));
         served
     });
-    // Who still renders an answer to somebody is not waited for.
+    // Responses that are still rendered are not waited for.
     runtime.shutdown_background();
     drop(stop);
     core.join().map_err(|_| anyhow::anyhow!("the core thread panicked"))??;
     served
 }
 
-/// Pushes for ever, if there is anybody to push to.
+/// Pushes continuously, if a collector is configured.
 async fn push(pusher: Option<&mut Pusher>) {
     match pusher {
         Some(pusher) => pusher.run().await,
@@ -149,19 +149,19 @@ async fn push(pusher: Option<&mut Pusher>) {
     }
 }
 
-/// What this host is called.
+/// The name of this host.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 }
 
-/// What the agent was told before, what the configuration adds, and the thread that writes more.
-fn desk(config: &Config, kernel: &Kernel, probes: Probes) -> anyhow::Result<StateHandle> {
-    let (store, mut book, warnings) = StateFile::open(&config.state_directory);
+/// Reads the state file, adds the configuration's reservations, and starts the state actor.
+fn state(config: &Config, kernel: &Kernel, probes: Probes) -> anyhow::Result<StateHandle> {
+    let (store, mut state, warnings) = StateFile::open(&config.state_directory);
     for warning in warnings {
         tracing::error!("{warning}");
     }
-    for dropped in book.configure(&config.ports.reservations) {
+    for dropped in state.configure(&config.ports.reservations) {
         tracing::warn!(
             "the configuration has another reservation for the port; dropped: {dropped}"
         );
@@ -171,7 +171,7 @@ fn desk(config: &Config, kernel: &Kernel, probes: Probes) -> anyhow::Result<Stat
         let why = attached.result.as_ref().err().filter(|_| refuses)?;
         Some(format!("{} is not attached ({why})", attached.hook.name))
     });
-    StateActor::start(store, book, config.ports.environment, unenforceable, probes)
+    StateActor::start(store, state, config.ports.environment, unenforceable, probes)
         .context("starting the state thread")
 }
 
@@ -219,7 +219,21 @@ fn report(kernel: &Kernel) {
         kernel.hooks.len(),
         object::object_hash()
     );
-    for disabled in &kernel.disabled {
-        tracing::warn!("will not be seen: {} ({})", disabled.what, disabled.why);
+    let inferred: Vec<_> = kernel
+        .hooks
+        .iter()
+        .filter(|one| one.result.is_err() && INFERRED_WITHOUT.contains(&one.hook.name))
+        .collect();
+    if let Some(Err(why)) = inferred.first().map(|one| &one.result) {
+        let names: Vec<&str> = inferred.iter().map(|one| one.hook.name).collect();
+        tracing::info!(
+            "the errno of failed binds is inferred, up to two seconds later: {} cannot be attached ({why}); nothing else depends on it",
+            names.join(", ")
+        );
+    }
+    for Disabled { what, why } in &kernel.disabled {
+        if !inferred.iter().any(|one| one.hook.lost_without == what) {
+            tracing::warn!("not observed on this host: {what} ({why})");
+        }
     }
 }

@@ -1,28 +1,28 @@
-//! Telling the service manager how we are: sd_notify(3), a datagram with lines of text.
+//! Notifies the service manager: sd_notify(3), a datagram with lines of text.
 //!
-//! Without a manager (`NOTIFY_SOCKET` is not set) nothing is told. The watchdog is fed while the loop
-//! publishes snapshots; when it stands still the manager starts the agent again.
+//! Without a manager (`NOTIFY_SOCKET` is not set) nothing is sent. The watchdog is fed while the
+//! loop publishes snapshots; when it stops the manager restarts the agent.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-use telemetry::source::{STANDS_STILL, SnapshotSource};
+use telemetry::source::{STALE_AFTER, SnapshotSource};
 
-/// How often the loop is looked at without a manager that wants it more often.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often the loop is checked if the manager does not require more.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 
 /// The manager, if there is one.
 #[derive(Debug)]
 pub(super) struct Manager {
     socket: Option<UnixDatagram>,
-    /// How often it wants to hear from us.
+    /// The manager's watchdog interval.
     watchdog: Option<Duration>,
 }
 
 impl Manager {
-    /// The one that started us.
+    /// The manager of this process.
     pub(super) fn of_this_process() -> Self {
         let variable = |name| std::env::var(name).ok();
         let socket = variable("NOTIFY_SOCKET").and_then(|address| {
@@ -30,7 +30,7 @@ impl Manager {
             connected
                 .inspect_err(|error| {
                     tracing::warn!(
-                        "the service manager at {address} is not told that we are ready: {error}"
+                        "cannot notify the service manager at {address} that the agent is ready: {error}"
                     );
                 })
                 .ok()
@@ -42,32 +42,32 @@ impl Manager {
         Self { socket, watchdog }
     }
 
-    /// Up and running; `status` is for `systemctl status`.
+    /// Reports readiness; `status` is for `systemctl status`.
     pub(super) fn ready(&self, status: &str) {
-        self.tell(&format!("READY=1\nSTATUS={status}"));
+        self.send(&format!("READY=1\nSTATUS={status}"));
     }
 
-    /// On the way out.
+    /// Reports the shutdown.
     pub(super) fn stopping(&self) {
-        self.tell("STOPPING=1");
+        self.send("STOPPING=1");
     }
 
-    /// Watches the loop for ever, and feeds the watchdog while it moves.
+    /// Checks the loop continuously, and feeds the watchdog while it publishes.
     pub(super) async fn watch(&self, source: &SnapshotSource) {
-        let every = self.watchdog.map_or(LOOK_EVERY, |period| LOOK_EVERY.min(period / 3));
+        let every = self.watchdog.map_or(CHECK_EVERY, |period| CHECK_EVERY.min(period / 3));
         let mut still = false;
         loop {
             let since = source.since_published();
-            if since < STANDS_STILL {
+            if since < STALE_AFTER {
                 still = false;
-                self.tell("WATCHDOG=1");
+                self.send("WATCHDOG=1");
             } else if !still {
                 still = true;
                 tracing::error!(
-                    "the loop has read nothing for {} s: metrics stand still, /healthz says so{}",
+                    "no collection for {} s: metrics are stale, /healthz reports it{}",
                     since.as_secs(),
                     if self.watchdog.is_some() {
-                        ", and the service manager will start us again"
+                        ", and the service manager will restart the agent"
                     } else {
                         ""
                     }
@@ -77,10 +77,10 @@ impl Manager {
         }
     }
 
-    fn tell(&self, lines: &str) {
+    fn send(&self, lines: &str) {
         let Some(socket) = &self.socket else { return };
         if let Err(error) = socket.send(lines.as_bytes()) {
-            tracing::debug!(%error, "the service manager does not listen");
+            tracing::debug!(%error, "the service manager does not receive");
         }
     }
 }
@@ -93,7 +93,7 @@ fn connect(address: &str) -> io::Result<UnixDatagram> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
-    // A manager that does not read must not hold us.
+    // A manager that does not read must not block the agent.
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_manager_hears_what_is_told() {
+    fn the_manager_receives_readiness_and_shutdown() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let there = UnixDatagram::bind(&path).unwrap();

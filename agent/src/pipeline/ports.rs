@@ -1,7 +1,7 @@
-//! Ports: turns what the bind hooks counted into conflicts with names, and lists who has what.
+//! Ports: turns failed binds into conflicts with names, and lists holders of ports.
 //!
-//! A conflict is put together ([`conflict`]) from what every other stage knows: who may be in the
-//! way ([`candidate`]), and how parties are called ([`known`]).
+//! A conflict ([`conflict`]) is composed from the other stages: possible holders ([`candidate`]),
+//! and names of the parties ([`known`]).
 
 mod candidate;
 mod conflict;
@@ -28,17 +28,17 @@ use model::owners::Owners;
 use model::port::{PortState, PortView, Protocol};
 use model::service::{Service, Source};
 
-/// Namespaces looked at at a time, at most; what failed in others has no holder.
+/// Maximum number of namespaces that are inspected at a time; failures in others have no holder.
 const MAX_INSPECTIONS: usize = 16;
 
-/// How long a socket that has gone is remembered as a holder, and how many are at most.
+/// How long a closed socket is remembered as a possible holder, and how many.
 const GONE_SECONDS: u64 = 5;
 const MAX_GONE: usize = 4096;
 
 /// Failures of container engines that wait for the container's name, at most.
 const MAX_WAITING: usize = 256;
 
-/// What is known of ports.
+/// Ports, their holders and failed binds.
 #[derive(Default)]
 pub(super) struct Ports {
     claims: Claims,
@@ -48,16 +48,18 @@ pub(super) struct Ports {
     bound: Vec<BoundRecord>,
     /// Binds that were refused because the port is reserved, as of this drain.
     pub refused: Vec<Failures>,
-    /// Those that had one a moment ago, each with the time it was missed, seconds.
+    /// Recently closed sockets, each with the time it was missed, seconds.
     gone: Vec<(u64, BoundRecord)>,
-    /// Failures of container engines of which it is not known yet for whom they were.
+    /// Failures of container engines whose container is not known yet.
     waiting: Vec<Failures>,
-    /// Failures whose namespace is being looked at.
+    /// Failures whose namespace is being inspected.
     inspecting: Vec<Inspecting>,
-    /// Conflicts whose holder is being looked for.
+    /// Conflicts whose holder is being looked up.
     unheld: Vec<Unheld>,
     /// Arguments of container engines' proxies, by process and since when it has its port.
     proxies: HashMap<(u32, u64), Proxy>,
+    /// Processes that have left their ports to others: each with the time it bound one.
+    ended: HashSet<(u32, u64)>,
     /// The agent's own network namespace.
     own: u32,
     /// Ephemeral ports in use, by network namespace.
@@ -71,7 +73,7 @@ enum Proxy {
 }
 
 impl Ports {
-    /// Takes in one drain; returns what to do with rows.
+    /// Processes one collection; returns what to do with rows.
     pub(super) fn update(
         &mut self,
         drained: &Drained,
@@ -116,8 +118,8 @@ impl Ports {
         reclaim
     }
 
-    /// Takes in the sockets that have a port now; those that are missing are kept for a while,
-    /// because a bind that failed for them is told later.
+    /// Updates the sockets that hold a port; closed ones are kept for a while, because binds that
+    /// failed for them are reported later.
     fn remember(&mut self, bound: Vec<BoundRecord>, now: u64) {
         let here: HashSet<u64> = bound.iter().map(|bound| bound.cookie).collect();
         let before = std::mem::replace(&mut self.bound, bound);
@@ -127,9 +129,9 @@ impl Ports {
         self.gone.extend(missing.take(room).map(|bound| (now, bound)));
     }
 
-    /// Who has which port: sockets of one service on one place are one row.
+    /// The holders of ports: sockets of one service on one port are one row.
     pub(super) fn views(&mut self, known: &mut Known<'_>, host: &dyn Host) -> Vec<PortView> {
-        let Self { bound, proxies, .. } = self;
+        let Self { bound, proxies, ended, .. } = self;
         let still: HashSet<_> = bound.iter().map(|bound| (bound.tgid, bound.since_us)).collect();
         proxies.retain(|proxy, _| still.contains(proxy));
         let mut views: Vec<PortView> = Vec::new();
@@ -161,6 +163,7 @@ impl Ports {
                 proxy.or_insert_with(|| Proxy::Asked(host.proxy_arguments(bound.tgid))).arguments()
             });
             let service = behind.unwrap_or(service);
+            let pid = if ended.contains(&(bound.tgid, bound.since_us)) { 0 } else { bound.tgid };
             views.push(PortView {
                 port: held.port,
                 protocol: held.protocol,
@@ -168,7 +171,7 @@ impl Ports {
                 v6_only: held.v6_only,
                 netns: bound.netns,
                 state: held.state,
-                holder: Party { service, pid: bound.tgid, command },
+                holder: Party { service, pid, command },
                 uid: bound.uid,
                 since_seconds,
                 sockets: 1,
@@ -180,6 +183,18 @@ impl Ports {
             (a.port, a.protocol, a.address, a.netns).cmp(&(b.port, b.protocol, b.address, b.netns))
         });
         views
+    }
+
+    /// Takes in which processes there were some time after `asked_us`. A process that bound its port
+    /// before and is not among them has ended.
+    pub(super) fn set_processes(&mut self, processes: &HashSet<u32>, asked_us: u64) {
+        if processes.is_empty() {
+            return;
+        }
+        let has_ended =
+            |bound: &&BoundRecord| bound.since_us < asked_us && !processes.contains(&bound.tgid);
+        let ended = self.bound.iter().filter(has_ended);
+        self.ended = ended.map(|bound| (bound.tgid, bound.since_us)).collect();
     }
 
     /// Takes in how many ephemeral ports are in use.
@@ -213,7 +228,7 @@ impl Ports {
             let netns_of = if *netns == self.own {
                 Service::new("host", Source::Unknown)
             } else {
-                // Whoever was seen there first.
+                // The first one seen there.
                 let first = owners.in_namespace(*netns).min();
                 first.map_or_else(Service::other, |row| local_name(names, owners, row, now_us).0)
             };
@@ -222,7 +237,7 @@ impl Ports {
         views
     }
 
-    /// Binds found in the kernel's rows so far, whatever came of them.
+    /// Binds in the kernel's rows so far, whatever their result.
     pub(super) fn exported(&self) -> u64 {
         self.claims.exported()
     }
@@ -231,7 +246,7 @@ impl Ports {
 // === impl Proxy ===
 
 impl Proxy {
-    /// What is known of them.
+    /// Their known sockets.
     fn arguments(&mut self) -> &[u8] {
         if let Self::Asked(pending) = self
             && let Some(answer) = pending.take()
@@ -242,5 +257,24 @@ impl Proxy {
             Self::Answered(arguments) => arguments,
             Self::Asked(_) => &[],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_common::wire::Wire as _;
+
+    #[test]
+    fn a_process_has_ended_if_it_was_there_before_it_was_looked_for() {
+        let bound = |tgid, since_us| BoundRecord { tgid, since_us, ..BoundRecord::zeroed() };
+        let bound = vec![bound(1, 0), bound(2, 0), bound(3, 50), bound(4, 150)];
+        let mut ports = Ports { bound, ..Ports::default() };
+        ports.set_processes(&HashSet::new(), 100);
+        assert_eq!(ports.ended, HashSet::new(), "they could not be listed");
+        ports.set_processes(&HashSet::from([1]), 100);
+        assert_eq!(ports.ended, HashSet::from([(2, 0), (3, 50)]), "4 may be younger than the list");
+        ports.set_processes(&HashSet::from([1]), 0);
+        assert_eq!(ports.ended, HashSet::new(), "they were listed before the sockets");
     }
 }

@@ -1,6 +1,6 @@
-//! The whole flow (drain, names, tables, snapshot, metrics) without a kernel: scripted and random
-//! histories in a world that knows what really happened, held against the text that a scraper
-//! reads.
+//! The whole flow (collection, names, tables, snapshot, metrics) without a kernel: scripted and
+//! random histories in a simulated world that knows the truth, compared with the text that a
+//! scraper reads.
 
 mod fake;
 
@@ -21,9 +21,9 @@ use tokio::sync::watch;
 use self::fake::{Fake, Truth, World, name_of};
 use super::core::{Core, Now, Parts};
 use super::host::{HeldBy, Host};
-use super::kept::Kept;
 use super::memory::{Keeper, Meter};
 use super::relate::Relate;
+use super::reservations::ReservationMonitor;
 use crate::config::Config;
 use crate::state::{StateActor, StateFile, StateHandle};
 use discovery::Names;
@@ -40,10 +40,10 @@ use telemetry::{Build, Exporter, Format, Scrape};
 
 const HISTORIES: u64 = 10_000;
 
-/// What all agents of a test share.
+/// Shared by all agents of a test.
 struct Bench {
     config: Config,
-    desk: StateHandle,
+    state: StateHandle,
     exporter: Exporter,
     scrape: Scrape,
     _directory: tempfile::TempDir,
@@ -54,7 +54,7 @@ struct Agent<'a> {
     bench: &'a Bench,
     core: Core<Fake>,
     fake: Fake,
-    /// What was counted at the last drain, by row.
+    /// Counts of the last collection, by row.
     rows: BTreeMap<EdgeLabels, [u64; 4]>,
     /// Counters that were read at the last drain, if they were.
     read: BTreeMap<String, f64>,
@@ -68,12 +68,12 @@ struct Metrics(BTreeMap<String, f64>);
 impl Bench {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let (store, book, _) = StateFile::open(&directory.path().join("state"));
-        let desk = StateActor::start(store, book, None, None, Probes::inline()).expect("started");
+        let (store, state, _) = StateFile::open(&directory.path().join("state"));
+        let state = StateActor::start(store, state, None, None, Probes::inline()).expect("started");
         let build = Build { version: "1".to_owned(), kernel: "6".to_owned() };
         let scrape = Scrape { previous: None, process: Process::read(), pushes: None };
         let exporter = Exporter::new(build);
-        Self { config: Config::default(), desk, exporter, scrape, _directory: directory }
+        Self { config: Config::default(), state, exporter, scrape, _directory: directory }
     }
 
     fn agent(&self, fake: Fake) -> Agent<'_> {
@@ -90,7 +90,7 @@ impl Bench {
             host,
             names: Names::with_cgroups(Rules::default(), true, 100, cgroups, probes),
             sources: Sources::none(),
-            kept: Kept::new(self.desk.clone(), &self.config),
+            reservations: ReservationMonitor::new(self.state.clone(), &self.config),
             relate: Relate::new(&self.config, now_us),
             keeper: Keeper::new(Meter::default()),
         };
@@ -113,7 +113,7 @@ impl Agent<'_> {
             world.now_us
         };
         if std::mem::take(&mut self.world().has_freed) {
-            // Rows may have ended after the last drain: those that come back begin anew.
+            // Rows may have ended after the last collection: those that come back start at zero.
             self.rows.clear();
             self.read.clear();
         }
@@ -141,7 +141,7 @@ impl Agent<'_> {
         Arc::new(snapshot)
     }
 
-    /// The same for a scraper: what it reads has to be right.
+    /// The same for a scraper: what it reads must be correct.
     fn scrape(&mut self, seconds: u64) -> Metrics {
         let snapshot = self.drain(seconds);
         let read = std::mem::take(&mut self.read);
@@ -164,15 +164,15 @@ impl Agent<'_> {
         metrics
     }
 
-    /// seen = exported + lost, for every class. What the host was asked about a connect that was
-    /// refused is under way until it answers.
+    /// seen = exported + lost, for every class. A lookup of a refused connect is pending until the
+    /// host answers.
     fn check_law(&self, class: &str, seen: u64, arrived: u64) {
         let waits = class == CLASS_NAMES[CONNECTION] && self.world().owes_answers();
         let is_right = seen == arrived || (waits && arrived < seen);
         assert!(is_right, "{class}: {seen} seen, {arrived} exported or lost");
     }
 
-    /// Nothing happens any more, and every answer comes.
+    /// Nothing else happens, and all answers arrive.
     fn settle(&mut self) -> Metrics {
         for _ in 0..2 {
             self.world().answer();
@@ -183,7 +183,7 @@ impl Agent<'_> {
         self.scrape(4)
     }
 
-    /// Totals are what really happened.
+    /// Totals equal the truth.
     fn check_totals(&self, metrics: &Metrics) {
         assert_eq!(metrics.truth(), self.world().truth);
     }
@@ -248,7 +248,7 @@ impl Metrics {
         sums
     }
 
-    /// Who is connected to, by name.
+    /// Servers, by name.
     fn servers(&self) -> BTreeMap<String, u64> {
         self.by("portolan_tcp_connects_total", "server")
     }
@@ -259,7 +259,7 @@ fn value_of(series: &str, label: &str) -> String {
     rest.split('"').next().expect("a value").to_owned()
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): histories that can be told by a number.
+/// SplitMix64 (Steele, Lea and Flood, 2014): histories that a seed reproduces.
 struct Random(u64);
 
 impl Random {
@@ -276,7 +276,7 @@ impl Random {
     }
 }
 
-/// One thing that happens.
+/// One event.
 fn happen(world: &mut World, random: &mut Random) {
     let (program, other) = (random.below(6) as u32, random.below(6) as u32);
     let nth = random.below(64) as usize;
@@ -327,7 +327,7 @@ fn history(bench: &Bench, seed: u64) {
         if random.below(10) == 0 {
             let adopted = agent.fake.adopted();
             agent = bench.agent(adopted);
-            // What was answered of drops is not known to the next agent.
+            // Answers about drops are unknown to the next agent.
             is_aged = true;
         }
     }
@@ -338,7 +338,7 @@ fn history(bench: &Bench, seed: u64) {
 }
 
 #[test]
-fn ten_thousand_random_histories_are_told_exactly() {
+fn ten_thousand_random_histories_are_counted_exactly() {
     let bench = Bench::new();
     let threads = thread::available_parallelism().map_or(1, usize::from) as u64;
     thread::scope(|scope| {
@@ -346,8 +346,8 @@ fn ten_thousand_random_histories_are_told_exactly() {
             let bench = &bench;
             scope.spawn(move || {
                 for seed in (first..HISTORIES).step_by(threads as usize) {
-                    let told = catch_unwind(AssertUnwindSafe(|| history(bench, seed)));
-                    assert!(told.is_ok(), "history {seed} is not told as it was");
+                    let result = catch_unwind(AssertUnwindSafe(|| history(bench, seed)));
+                    assert!(result.is_ok(), "history {seed} is not counted exactly");
                 }
             });
         }
@@ -361,14 +361,14 @@ fn a_late_name_takes_its_totals_along() {
     agent.world().connect(0, 1, true);
     agent.world().connect(0, 1, true);
     agent.scrape(1);
-    // Nobody is known there, and nobody came.
+    // No service is known there, and none appeared.
     let servers = agent.settle().servers();
     assert_eq!(servers, BTreeMap::from([("10.0.0.2".to_owned(), 2)]));
     agent.world().resolve(0, 1);
     agent.world().connect(0, 1, true);
     let servers = agent.scrape(1).servers();
     assert_eq!(servers, BTreeMap::from([("host-1.example".to_owned(), 3)]));
-    // Somebody of this host listens there: that is a surer name yet.
+    // A process of this host listens there: a more reliable name.
     agent.world().listen(1);
     agent.scrape(1);
     let metrics = agent.settle();
@@ -391,12 +391,12 @@ fn full_tables_keep_totals_exact() {
     let clients = metrics.by("portolan_tcp_connects_total", "client");
     assert_eq!(clients, BTreeMap::from([(name_of(0), 3), ("other".to_owned(), 17)]));
     let lost = metrics.by("portolan_events_lost_total", "class");
-    // Three programs of five find no owner's row; each of their connects asks anew.
+    // Three programs of five find no owner's row; each of their connects retries.
     assert_eq!(lost, BTreeMap::from([("edge".to_owned(), 17), ("owner".to_owned(), 12)]));
 }
 
 #[test]
-fn an_agent_that_takes_the_tables_over_goes_on_where_they_are() {
+fn an_agent_that_adopts_the_tables_continues_their_counts() {
     let bench = Bench::new();
     let mut agent = bench.agent(Fake::new(World::new(8, 8)));
     agent.world().connect(0, 1, true);
@@ -427,7 +427,7 @@ fn records_that_found_no_room_are_counted_as_lost() {
 }
 
 #[test]
-fn what_the_host_answers_late_is_told_late_and_exactly() {
+fn late_answers_of_the_host_are_counted_late_and_exactly() {
     let bench = Bench::new();
     let mut agent = bench.agent(Fake::new(World::new(8, 8)));
     agent.world().listen(1);
@@ -465,7 +465,7 @@ fn what_the_host_never_answers_counts_all_the_same() {
     assert_eq!(results, BTreeMap::from([("other".to_owned(), 1)]));
 }
 
-/// A host on which a look into a namespace hangs.
+/// A host on which a lookup in a namespace hangs.
 struct Hanging {
     fake: Fake,
     probes: Probes,
@@ -524,7 +524,7 @@ async fn a_look_that_hangs_delays_neither_scrapes_nor_the_end() {
         let began = Instant::now();
         let snapshot = source.fresh().await.expect("a snapshot");
         assert!(began.elapsed() < SOON, "a scrape took {:?}", began.elapsed());
-        // It counts as soon as nobody waits for it any more.
+        // It counts once no lookup is pending any more.
         is_given_up = snapshot.ledger.exported[CONNECTION] == 1;
         assert_eq!(source.stuck(), snapshot.probes.stuck);
     }

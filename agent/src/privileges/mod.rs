@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use self::features::{FEATURES, Feature, Lost, Need, Span};
 use self::host::Host;
-use crate::config::{Config, Keep};
+use crate::config::{Config, Keep, Seccomp};
 use linux::capability::{Capability, CapabilitySet};
 
 /// How often the exit of joined threads is awaited, a millisecond each.
@@ -117,10 +117,28 @@ impl Privileges {
         losses
     }
 
-    /// Drops the capabilities that are no longer needed. Threads that start later inherit the
-    /// reduced set; a running thread would keep its own, so there must be no other.
+    /// Runs `work` on a thread that drops the capabilities of [`Self::give_up`] before the calling
+    /// thread does. Threads that it starts do not have them either, and may outlive it.
+    pub fn without<T: Send>(
+        &self,
+        config: &Config,
+        work: impl FnOnce() -> T + Send,
+    ) -> anyhow::Result<T> {
+        let reduced = || {
+            self.reduce(config)?;
+            Ok(work())
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("reduced".to_owned());
+            let thread = thread.spawn_scoped(scope, reduced).context("starting a thread")?;
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Drops the capabilities that are no longer needed. Threads that start later inherit the reduced
+    /// set; a running thread would keep its own, so there must be no other with more.
     pub fn give_up(&self, config: &Config) -> anyhow::Result<()> {
-        let list = || other_threads().context("listing the threads of this process");
+        let list = || self.threads_with_more(config).context("listing the threads of this process");
         let mut others = list()?;
         // One that was joined is still listed until the kernel has reaped it.
         for _ in 0..EXIT_CHECKS {
@@ -132,15 +150,11 @@ impl Privileges {
         }
         if !others.is_empty() {
             bail!(
-                "privileges can only be dropped while the process has one thread, but there is also {}; start it later",
+                "privileges can only be dropped while no other thread has them, but there is also {}; start it later",
                 others.join(", ")
             );
         }
-        if config.privileges != Keep::All {
-            self.kept.leave_only().context("dropping capabilities")?;
-        }
-        no_new_privileges().context("setting no_new_privs (PR_SET_NO_NEW_PRIVS)")?;
-        seccomp::install(config.seccomp, features::attaches_later(config))?;
+        self.reduce(config)?;
         tracing::info!(
             "kept {} after startup; system calls: {}",
             if self.kept.bits() == 0 {
@@ -151,6 +165,41 @@ impl Privileges {
             config.seccomp.as_str(),
         );
         Ok(())
+    }
+
+    /// Drops it for the calling thread.
+    fn reduce(&self, config: &Config) -> anyhow::Result<()> {
+        if config.privileges != Keep::All {
+            self.kept.leave_only().context("dropping capabilities")?;
+        }
+        no_new_privileges().context("setting no_new_privs (PR_SET_NO_NEW_PRIVS)")?;
+        seccomp::install(config.seccomp, features::attaches_later(config))
+    }
+
+    /// Names of the other threads of this process, without those that have given up as much.
+    fn threads_with_more(&self, config: &Config) -> io::Result<Vec<String>> {
+        let own = rustix::thread::gettid().as_raw_nonzero().to_string();
+        let mut others = Vec::new();
+        for entry in fs::read_dir("/proc/self/task")? {
+            let entry = entry?;
+            // One that cannot be read has ended.
+            let Ok(status) = fs::read_to_string(entry.path().join("status")) else { continue };
+            if entry.file_name().to_str() != Some(&own) && !self.is_reduced(config, &status) {
+                others.push(format!("`{}`", field(&status, "Name:").unwrap_or_default()));
+            }
+        }
+        Ok(others)
+    }
+
+    /// Whether the thread with this /proc/self/task/TID/status has no more than we want to keep.
+    fn is_reduced(&self, config: &Config, status: &str) -> bool {
+        let permitted = field(status, "CapPrm:").and_then(CapabilitySet::from_hex);
+        let has_more = permitted.is_none_or(|has| has.and(self.kept) != has);
+        // 2: by a filter (man 5 proc). One that only logs may be refused by the kernel.
+        let is_filtered = field(status, "Seccomp:") == Some("2");
+        (config.privileges == Keep::All || !has_more)
+            && field(status, "NoNewPrivs:") == Some("1")
+            && (config.seccomp != Seccomp::Enforce || is_filtered)
     }
 }
 
@@ -176,18 +225,9 @@ impl Use {
     }
 }
 
-/// Names of the other threads of this process.
-fn other_threads() -> io::Result<Vec<String>> {
-    let own = rustix::thread::gettid().as_raw_nonzero().to_string();
-    let mut others = Vec::new();
-    for entry in fs::read_dir("/proc/self/task")? {
-        let entry = entry?;
-        if entry.file_name().to_str() != Some(&own) {
-            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            others.push(format!("`{}`", name.trim()));
-        }
-    }
-    Ok(others)
+/// What follows `name` in a status file of /proc.
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 /// After this no execve(2) can gain privileges (man 2 prctl).
@@ -242,14 +282,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_given_up_is_said() {
+    fn missing_and_dropped_capabilities_are_reported() {
         let none = Config { privileges: Keep::None, ..Config::default() };
         let losses = Privileges::of(&none, &NEW, all()).losses();
-        assert!(losses.iter().any(|(_, why)| why.contains("given up")), "{losses:?}");
+        assert!(losses.iter().any(|(_, why)| why.contains("is dropped")), "{losses:?}");
         assert_eq!(Privileges::of(&Config::default(), &NEW, all()).losses(), []);
         let little: CapabilitySet = [Capability::Bpf, Capability::Perfmon].into_iter().collect();
         let losses = Privileges::of(&Config::default(), &NEW, little).losses();
         assert!(losses.iter().any(|(_, why)| why == "CAP_SYS_PTRACE is missing"), "{losses:?}");
+    }
+
+    #[test]
+    fn work_without_privileges_leaves_threads_that_have_none_and_the_caller_its_own() {
+        let given = CapabilitySet::permitted().unwrap();
+        let privileges = Privileges { uses: Vec::new(), given, kept: CapabilitySet::from_iter([]) };
+        let config = Config::default();
+        let status = || fs::read_to_string("/proc/thread-self/status").unwrap();
+        let (inside, left) = privileges
+            .without(&config, || (status(), std::thread::spawn(status)))
+            .expect("a thread that drops its privileges");
+        for status in [inside, left.join().unwrap()] {
+            assert_eq!(field(&status, "CapPrm:"), Some("0000000000000000"));
+            assert!(privileges.is_reduced(&config, &status), "{status}");
+        }
+        assert_eq!(CapabilitySet::permitted().unwrap(), given);
+        assert!(!privileges.is_reduced(&config, &status()), "it has not given up yet");
     }
 
     #[test]

@@ -23,11 +23,11 @@ use linux::diag::DiagError;
 use linux::namespaces::{self, Namespace};
 use linux::probes::{Kind, Probes};
 use model::allocation::{self, Wanted};
-use model::book::Book;
 use model::port::{Port, Protocol};
 use model::port_ranges::PortRules;
 use model::registry::{Endpoint, Registration};
 use model::reservations::{Environment, Origin, Reservation};
+use model::state::State;
 use server::Caller;
 use server::convert::{ToApi as _, ToModel, whole_seconds};
 
@@ -46,8 +46,8 @@ const LEASE: u64 = 24 * 60 * 60;
 /// The owner of the state.
 pub struct StateActor {
     file: StateFile,
-    book: Book,
-    publish: watch::Sender<Arc<Book>>,
+    state: State,
+    publish: watch::Sender<Arc<State>>,
     environment: Option<Environment>,
     host: Option<u32>,
     /// Why binds cannot be denied on this host, if so.
@@ -62,7 +62,7 @@ pub struct StateActor {
 #[derive(Clone, Debug)]
 pub struct StateHandle {
     jobs: mpsc::Sender<Job>,
-    book: watch::Receiver<Arc<Book>>,
+    state: watch::Receiver<Arc<State>>,
 }
 
 type Job = Box<dyn FnOnce(&mut StateActor) + Send>;
@@ -70,27 +70,27 @@ type Job = Box<dyn FnOnce(&mut StateActor) + Send>;
 // === impl StateActor ===
 
 impl StateActor {
-    /// Starts the thread. `book` is the content of `file` with the entries of the configuration.
+    /// Starts the thread. `state` is the content of `file` with the entries of the configuration.
     pub fn start(
         file: StateFile,
-        book: Book,
+        state: State,
         environment: Option<Environment>,
         unenforceable: Option<String>,
         probes: Probes,
     ) -> io::Result<StateHandle> {
         let (jobs, mut waiting) = mpsc::channel::<Job>(WAITING);
-        let (publish, published) = watch::channel(Arc::new(book.clone()));
+        let (publish, published) = watch::channel(Arc::new(state.clone()));
         let host = namespaces::host().ok().map(|namespace| namespace.inode);
         let handed_out = HashMap::new();
         let mut state =
-            Self { file, book, publish, environment, host, unenforceable, probes, handed_out };
+            Self { file, state, publish, environment, host, unenforceable, probes, handed_out };
         // The thread ends with the last handle.
         std::thread::Builder::new().name("state".to_owned()).spawn(move || {
             while let Some(job) = waiting.blocking_recv() {
                 job(&mut state);
             }
         })?;
-        Ok(StateHandle { jobs, book: published })
+        Ok(StateHandle { jobs, state: published })
     }
 
     /// Reserves a port for a service.
@@ -109,7 +109,7 @@ impl StateActor {
             origin: Origin::State,
         };
         let wanted = reservation.clone();
-        self.change(|book| book.reservations.reserve(wanted, now).map_err(Failure::from))?;
+        self.change(|state| state.reservations.reserve(wanted, now).map_err(Failure::from))?;
         let mut findings = exposed(&self.rules_in(&place)?, &[port]);
         let inactive =
             |code, title| Finding::new(code, Severity::Warning, &port.to_string(), title);
@@ -133,8 +133,8 @@ impl StateActor {
         let environment = environment.map(ToModel::to_model);
         let place = self.place(caller, netns)?;
         let netns = self.stored(&place);
-        let released = self.change(|book| {
-            let released = book.reservations.release(netns, port, environment, now());
+        let released = self.change(|state| {
+            let released = state.reservations.release(netns, port, environment, now());
             released.map_err(Failure::from)
         })?;
         Ok(Reserved { reservations: vec![released.to_api()], findings: Vec::new() })
@@ -208,9 +208,9 @@ impl StateActor {
         leases: impl Iterator<Item = Reservation>,
         now: u64,
     ) -> Result<(), Failure> {
-        self.change(|book| {
+        self.change(|state| {
             for lease in leases {
-                book.reservations.reserve(lease, now)?;
+                state.reservations.reserve(lease, now)?;
             }
             Ok(())
         })
@@ -238,7 +238,7 @@ impl StateActor {
             endpoints: endpoints.map_err(Failure::Wrong)?,
         };
         let registered = shown(&registration);
-        self.change(|book| book.registry.register(registration).map_err(Failure::from))?;
+        self.change(|state| state.registry.register(registration).map_err(Failure::from))?;
         Ok(registered)
     }
 
@@ -246,20 +246,20 @@ impl StateActor {
     pub fn unregister(&mut self, request: &Unregister) -> Result<Registered, Failure> {
         let service = named(&request.service)?;
         let removed =
-            self.change(|book| book.registry.unregister(&service).map_err(Failure::from))?;
+            self.change(|state| state.registry.unregister(&service).map_err(Failure::from))?;
         Ok(shown(&removed))
     }
 
     /// Changes the state: on disk first, so that a restart finds what was confirmed.
     fn change<T>(
         &mut self,
-        change: impl FnOnce(&mut Book) -> Result<T, Failure>,
+        change: impl FnOnce(&mut State) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let mut book = self.book.clone();
-        let answer = change(&mut book)?;
-        self.file.save(&book).map_err(Failure::Unable)?;
-        self.publish.send_replace(Arc::new(book.clone()));
-        self.book = book;
+        let mut state = self.state.clone();
+        let answer = change(&mut state)?;
+        self.file.save(&state).map_err(Failure::Unable)?;
+        self.publish.send_replace(Arc::new(state.clone()));
+        self.state = state;
         Ok(answer)
     }
 
@@ -283,7 +283,7 @@ impl StateActor {
                 place.inode
             ))
         };
-        let (book, handed_out) = (self.book.clone(), self.handed_out.clone());
+        let (state, handed_out) = (self.state.clone(), self.handed_out.clone());
         let (wanted, inside) = (wanted.clone(), Arc::clone(place));
         let choose = move || -> Result<_, DiagError> {
             let taken = port_use::taken(protocol)?;
@@ -291,7 +291,7 @@ impl StateActor {
                 let port = Port { number, protocol };
                 taken.contains(&number)
                     || handed_out.contains_key(&(netns, port))
-                    || book.reservations.of(netns, port).any(|one| !one.is_over(now))
+                    || state.reservations.of(netns, port).any(|one| !one.is_over(now))
                     || !port_use::can_bind(port)
             };
             Ok(allocation::choose(&wanted, &port_use::rules(), is_taken))
@@ -374,8 +374,8 @@ impl StateHandle {
     }
 
     /// The last published state.
-    pub fn book(&self) -> Arc<Book> {
-        Arc::clone(&self.book.borrow())
+    pub fn current(&self) -> Arc<State> {
+        Arc::clone(&self.state.borrow())
     }
 }
 
@@ -384,9 +384,9 @@ mod tests {
     use super::*;
 
     fn state(directory: &std::path::Path) -> StateHandle {
-        let (file, book, warnings) = StateFile::open(directory);
+        let (file, state, warnings) = StateFile::open(directory);
         assert_eq!(warnings, Vec::<String>::new());
-        StateActor::start(file, book, None, None, Probes::inline()).expect("started")
+        StateActor::start(file, state, None, None, Probes::inline()).expect("started")
     }
 
     fn me() -> Caller {
@@ -429,13 +429,13 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 60);
-        assert_eq!(state.book().reservations.len(), 30);
+        assert_eq!(state.current().reservations.len(), 30);
         // The reservations are on disk; the other ports were only handed out.
         drop(state);
         let reopened = loop {
-            let (file, book, _) = StateFile::open(directory.path());
+            let (file, state, _) = StateFile::open(directory.path());
             if file.closed().is_none() {
-                break book;
+                break state;
             }
             // The thread of the actor ends by itself.
             std::thread::yield_now();
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_port_that_somebody_holds_is_not_given() {
+    async fn a_port_in_use_is_not_handed_out() {
         let directory = tempfile::tempdir().expect("a directory");
         let state = state(directory.path());
         let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bound");
@@ -457,11 +457,11 @@ mod tests {
     async fn what_cannot_be_written_is_not_done() {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("state.json"), "{").expect("written");
-        let (file, book, _) = StateFile::open(directory.path());
-        let state = StateActor::start(file, book, None, None, Probes::inline()).expect("started");
+        let (file, state, _) = StateFile::open(directory.path());
+        let state = StateActor::start(file, state, None, None, Probes::inline()).expect("started");
         let failure = state.ask(|state| state.free(me(), free(18_100, 1, Some("web")))).await;
         assert!(matches!(failure, Err(Failure::Unable(why)) if why.contains("state.json.broken")));
-        assert!(state.book().reservations.is_empty());
+        assert!(state.current().reservations.is_empty());
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -3,9 +3,9 @@
 use super::failure::Failure;
 use api_types::Registered;
 use model::full_name::FullName;
-use model::moment;
 use model::port::{Port, Protocol};
 use model::registry::Registration;
+use model::timestamp;
 
 pub(super) fn checked(number: u16, protocol: Protocol) -> Result<Port, Failure> {
     match number {
@@ -15,7 +15,7 @@ pub(super) fn checked(number: u16, protocol: Protocol) -> Result<Port, Failure> 
 }
 
 pub(super) fn until_when(text: Option<&str>, now: u64) -> Result<Option<u64>, Failure> {
-    text.map(|text| moment::parse(text, now)).transpose().map_err(Failure::Wrong)
+    text.map(|text| timestamp::parse(text, now)).transpose().map_err(Failure::Wrong)
 }
 
 pub(super) fn named(service: &str) -> Result<FullName, Failure> {

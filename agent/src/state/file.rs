@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use model::book::Book;
-use model::moment;
 use model::port::Port;
 use model::registry::{Endpoint, Registration};
 use model::reservations::{Environment, Origin, Reservation};
+use model::state::State;
+use model::timestamp;
 
 /// The version that this agent writes, and the newest that it reads.
 pub const VERSION: u64 = 1;
@@ -39,8 +39,8 @@ pub enum Broken {
 /// The content of the file, and the number of outdated entries.
 #[derive(Debug)]
 pub struct Read {
-    /// The book.
-    pub book: Book,
+    /// The state.
+    pub state: State,
     /// Reservations in network namespaces of an earlier boot, which are gone.
     pub outdated: usize,
 }
@@ -92,7 +92,7 @@ pub fn read(text: &str, boot: &str) -> Result<Read, Broken> {
         return Err(Broken::Entry { place: key.clone(), problem });
     }
     let same_boot = whole.get("boot").and_then(Value::as_str) == Some(boot);
-    let mut read = Read { book: Book::default(), outdated: 0 };
+    let mut read = Read { state: State::default(), outdated: 0 };
     for (place, entry) in entries(&whole, "reservations")? {
         let broken = |problem: String| Broken::Entry { place: place.clone(), problem };
         let reservation = reservation(entry).map_err(broken)?;
@@ -101,25 +101,25 @@ pub fn read(text: &str, boot: &str) -> Result<Read, Broken> {
             continue;
         }
         // At time 0 nothing has expired: the caller, which knows the time, removes expired entries.
-        let reserved = read.book.reservations.reserve(reservation, 0);
+        let reserved = read.state.reservations.reserve(reservation, 0);
         reserved.map_err(|refused| broken(refused.to_string()))?;
     }
     for (place, entry) in entries(&whole, "services")? {
         let broken = |problem: String| Broken::Entry { place: place.clone(), problem };
-        let registered = read.book.registry.register(registration(entry).map_err(broken)?);
+        let registered = read.state.registry.register(registration(entry).map_err(broken)?);
         registered.map_err(|refused| broken(refused.to_string()))?;
     }
     Ok(read)
 }
 
-/// Writes what of `book` is not in the configuration.
-pub fn write(book: &Book, boot: &str) -> String {
-    let reservations = book.reservations.iter().filter(|one| one.origin == Origin::State);
+/// Writes what of `state` is not in the configuration.
+pub fn write(state: &State, boot: &str) -> String {
+    let reservations = state.reservations.iter().filter(|one| one.origin == Origin::State);
     let whole = Whole {
         version: VERSION,
         boot: boot.to_owned(),
         reservations: reservations.map(ReservationEntry::from).collect(),
-        services: book.registry.iter().map(ServiceEntry::from).collect(),
+        services: state.registry.iter().map(ServiceEntry::from).collect(),
     };
     // Strings, numbers and lists of them: JSON can represent all of it.
     let mut text = serde_json::to_string_pretty(&whole).unwrap_or_default();
@@ -147,7 +147,7 @@ fn reservation(entry: &Value) -> Result<Reservation, String> {
     let entry = ReservationEntry::deserialize(entry).map_err(|error| error.to_string())?;
     let ReservationEntry { port, service, environment, until, enforce, netns } = entry;
     let until = until.map(|text| {
-        moment::absolute(&text)
+        timestamp::absolute(&text)
             .ok_or_else(|| format!("\"{text}\" is not a time like 2026-12-01T10:00:00Z"))
     });
     Ok(Reservation {
@@ -177,7 +177,7 @@ impl From<&Reservation> for ReservationEntry {
             port: port.to_string(),
             service: service.to_string(),
             environment: *environment,
-            until: until.map(moment::rfc3339),
+            until: until.map(timestamp::rfc3339),
             enforce: *enforce,
             netns: *netns,
         }
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_that_is_wrong_is_named_with_its_mend() {
+    fn an_invalid_entry_is_reported_with_the_fix() {
         let check = |text: &str, expected: &str| {
             let broken = read(text, "boot").expect_err(text).to_string();
             assert!(broken.contains(expected), "{text}: {broken}");
@@ -241,7 +241,7 @@ mod tests {
             {\"port\": \"80\", \"service\": \"web\"}]}";
         let count = |boot| {
             let read = read(text, boot).expect("valid");
-            (read.book.reservations.len(), read.outdated)
+            (read.state.reservations.len(), read.outdated)
         };
         assert_eq!(count("a"), (2, 0));
         assert_eq!(count("b"), (1, 1));

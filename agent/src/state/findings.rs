@@ -9,7 +9,7 @@ pub(super) fn exposed(rules: &PortRules, ports: &[Port]) -> Vec<Finding> {
     let numbers: Vec<u16> = ports.iter().map(|port| port.number).collect();
     let subject: Vec<String> = ports.iter().map(ToString::to_string).collect();
     let finding = rules.advice(&numbers).map(|advice| Finding {
-        remediation: Some(advice.mend),
+        remediation: Some(advice.fix),
         ..Finding::new(
             code::RESERVED_EPHEMERAL,
             Severity::Warning,

@@ -2,7 +2,7 @@
 //! thread that writes it.
 //!
 //! [`state_file::StateFile`] reads the file and replaces it atomically; [`actor::StateActor`] owns
-//! the [`Book`](model::book::Book) and is its only writer; all others read the copy that it
+//! the [`State`](model::state::State) and is its only writer; all others read the copy that it
 //! published last.
 
 pub mod actor;

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::file;
-use model::book::Book;
+use model::state::State;
 
 /// The file in the state directory.
 const NAME: &str = "state.json";
@@ -45,24 +45,24 @@ enum Step {
 impl StateFile {
     /// Opens a state directory and reads its file. If it cannot be written the reason is in
     /// [`StateFile::closed`], and the agent runs nevertheless. Warnings are for the log.
-    pub fn open(directory: &Path) -> (Self, Book, Vec<String>) {
+    pub fn open(directory: &Path) -> (Self, State, Vec<String>) {
         let mut state_file =
             Self { directory: directory.to_owned(), boot: boot_id(), lock: None, closed: None };
         let mut warnings = Vec::new();
         // Nothing was saved yet: the directory is made by the first save.
         let missing =
             fs::metadata(directory).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        let book = if missing {
-            Ok(Book::default())
+        let state = if missing {
+            Ok(State::default())
         } else {
             state_file.prepare().and_then(|()| state_file.read(&mut warnings))
         };
-        let book = book.unwrap_or_else(|closed| {
+        let state = state.unwrap_or_else(|closed| {
             warnings.push(closed.clone());
             state_file.closed = Some(closed);
-            Book::default()
+            State::default()
         });
-        (state_file, book, warnings)
+        (state_file, state, warnings)
     }
 
     /// Why nothing can be written.
@@ -70,15 +70,15 @@ impl StateFile {
         self.closed.as_deref()
     }
 
-    /// Makes `book` what the next start will find.
-    pub fn save(&mut self, book: &Book) -> Result<(), String> {
+    /// Makes `state` what the next start will find.
+    pub fn save(&mut self, state: &State) -> Result<(), String> {
         if let Some(why) = &self.closed {
             return Err(why.clone());
         }
         if self.lock.is_none() {
             self.prepare()?;
         }
-        let text = file::write(book, &self.boot);
+        let text = file::write(state, &self.boot);
         self.replace(text.as_bytes(), |_| {}).map_err(|error| {
             format!(
                 "cannot write {}: {error}; nothing was changed",
@@ -118,7 +118,7 @@ impl StateFile {
     }
 
     /// The content of the file; empty without a file.
-    fn read(&self, warnings: &mut Vec<String>) -> Result<Book, String> {
+    fn read(&self, warnings: &mut Vec<String>) -> Result<State, String> {
         let path = self.directory.join(NAME);
         let aside = self.directory.join(BROKEN);
         let text = match read_text(&path) {
@@ -126,7 +126,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // An earlier start has moved the file aside, and it is still there.
                 return match read_text(&aside) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Book::default()),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::default()),
                     _ => Err(moved_aside(&path, &aside, "it could not be read")),
                 };
             }
@@ -141,13 +141,13 @@ impl StateFile {
             }
         };
         match file::read(&text, &self.boot) {
-            Ok(file::Read { book, outdated }) => {
+            Ok(file::Read { state, outdated }) => {
                 if outdated > 0 {
                     warnings.push(format!(
                         "{outdated} reservations were for network namespaces that ended with the last boot; they are dropped"
                     ));
                 }
-                Ok(book)
+                Ok(state)
             }
             Err(broken) => Err(self.move_aside(&path, &aside, &broken.to_string())),
         }
@@ -248,30 +248,30 @@ mod tests {
     use model::registry::Registration;
     use model::reservations::{Origin, Reservation};
 
-    fn book(reservations: &[&str], services: &[(&str, &str)]) -> Book {
-        let mut book = Book::default();
+    fn state(reservations: &[&str], services: &[(&str, &str)]) -> State {
+        let mut state = State::default();
         for text in reservations {
             let one = Reservation::from_config(text).expect("valid");
             let one = Reservation { origin: Origin::State, ..one };
-            book.reservations.reserve(one, 0).expect("no contradiction");
+            state.reservations.reserve(one, 0).expect("no contradiction");
         }
         for (name, address) in services {
             let service = name.parse().expect("a name");
             let endpoints = vec![address.parse().expect("a place")];
-            book.registry.register(Registration { service, endpoints }).expect("no contradiction");
+            state.registry.register(Registration { service, endpoints }).expect("no contradiction");
         }
-        book
+        state
     }
 
-    fn open(directory: &Path) -> (StateFile, Book) {
-        let (state_file, book, warnings) = StateFile::open(directory);
+    fn open(directory: &Path) -> (StateFile, State) {
+        let (state_file, state, warnings) = StateFile::open(directory);
         assert_eq!((state_file.closed(), warnings), (None, Vec::new()));
-        (state_file, book)
+        (state_file, state)
     }
 
-    fn old_and_new() -> (Book, Book) {
-        let old = book(&["5432 postgres enforce"], &[]);
-        let new = book(
+    fn old_and_new() -> (State, State) {
+        let old = state(&["5432 postgres enforce"], &[]);
+        let new = state(
             &["5432 postgres", "8125/udp shop/statsd env=prod until=2036-12-01"],
             &[("billing", "10.1.2.3:443")],
         );
@@ -279,11 +279,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_found_again() {
+    fn what_was_saved_is_read() {
         let directory = tempfile::tempdir().expect("a directory");
         let (_, new) = old_and_new();
         let (mut state_file, before) = open(&directory.path().join("deep/er"));
-        assert_eq!(before, Book::default());
+        assert_eq!(before, State::default());
         state_file.save(&new).expect("saved");
         drop(state_file);
         assert_eq!(open(&directory.path().join("deep/er")).1, new);
@@ -348,8 +348,8 @@ mod tests {
         fs::write(at(NAME), cut).expect("written");
         // Every start reports it until it is fixed.
         for _ in 0..3 {
-            let (mut state_file, book, warnings) = StateFile::open(directory.path());
-            assert_eq!(book, Book::default());
+            let (mut state_file, state, warnings) = StateFile::open(directory.path());
+            assert_eq!(state, State::default());
             let why = state_file.closed().expect("closed").to_owned();
             assert_eq!(warnings, std::slice::from_ref(&why));
             assert!(why.contains("state.json.broken") && why.contains("fix it"), "{why}");
@@ -369,17 +369,17 @@ mod tests {
         assert_eq!(fs::read(at(BROKEN)).expect("kept"), [0xff, 0xfe]);
         // Deleted: begin anew.
         fs::remove_file(at(BROKEN)).expect("deleted");
-        assert_eq!(open(directory.path()).1, Book::default());
+        assert_eq!(open(directory.path()).1, State::default());
     }
 
     #[test]
-    fn a_directory_that_cannot_be_used_and_a_second_agent_are_said() {
+    fn an_unusable_directory_and_a_second_agent_are_reported() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("file");
         fs::write(&file, "").expect("written");
         let (mut state_file, _, warnings) = StateFile::open(&file.join("state"));
-        assert!(warnings.iter().all(|why| why.contains("choose another with --state-directory")));
-        assert!(state_file.save(&Book::default()).is_err());
+        assert!(warnings.iter().all(|why| why.contains("set --state-directory")));
+        assert!(state_file.save(&State::default()).is_err());
         let (first, _) = open(directory.path());
         let (second, _, _) = StateFile::open(directory.path());
         assert!(second.closed().is_some_and(|why| why.starts_with("another agent uses")));

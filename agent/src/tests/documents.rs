@@ -177,7 +177,7 @@ fn documents_state_the_defaults() {
         config.privileges == Keep::Needed
     });
     check("docs/deploy.md", "once a minute (`--otlp.interval`)", {
-        config.otlp.interval == Duration::from_secs(60)
+        config.otlp.interval == Duration::from_mins(1)
     });
     check("docs/decisions.md", "## 40. Names from DNS answers, on by default", config.names.dns);
 }

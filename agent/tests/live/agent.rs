@@ -1,10 +1,10 @@
-//! The program under test: the very binary that users get, on a free port of the loopback.
+//! The program under test: the binary that users get, on a free port of the loopback.
 //!
-//! [`Agent::start`] returns when it is ready, [`Agent::with`] does so with settings of one's own
-//! (`("limits.edges", "64")`, keys as in the configuration file). Every [`Agent::scrape`] makes the
-//! agent read the kernel's tables afresh, so [`Agent::eventually`] needs no pauses of any length:
-//! it asks until the value is the expected one, and fails with the last value after a while.
-//! [`Agent::stop`] asks it to end and requires exit code 0; dropping kills it.
+//! [`Agent::start`] returns when it is ready, [`Agent::with`] starts it with settings
+//! (`("limits.edges", "64")`, keys as in the configuration file). Every [`Agent::scrape`] triggers
+//! a collection, so [`Agent::eventually`] needs no fixed pauses: it scrapes until the value is the
+//! expected one, and fails with the last value after a timeout. [`Agent::stop`] stops it and
+//! requires exit code 0; dropping kills it.
 
 use std::fmt::Debug;
 use std::fs::{self, File};
@@ -24,9 +24,9 @@ const SECCOMP: &str = "PORTOLAN_SECCOMP";
 /// The variable of the setting `disable_hooks`.
 pub const DISABLE_HOOKS: &str = "PORTOLAN_DISABLE_HOOKS";
 
-/// How long [`Agent::eventually`] asks.
+/// Timeout of [`Agent::eventually`].
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a start, a stop or an answer may take.
+/// Timeout of a start, a stop or a response.
 const SLOWEST: Duration = Duration::from_secs(15);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -44,26 +44,26 @@ pub struct Agent {
 pub struct Start<'a> {
     /// Settings, by their keys in the configuration file.
     pub settings: Vec<(&'a str, &'a str)>,
-    /// The process whose mounts it sees.
+    /// The process whose mount namespace it shares.
     pub mounts_of: Option<u32>,
     /// The only capabilities it gets, by names such as `sys_ptrace`.
     pub granted: Option<&'a [String]>,
     /// The user it runs as.
     pub user: Option<u32>,
-    /// How many descriptors it may have.
+    /// Its limit of descriptors.
     pub descriptors: Option<u64>,
     /// The `cgroup.procs` of the cgroup that it starts in.
     pub cgroup: Option<PathBuf>,
-    /// Return at once: the test waits in its own way until it is ready.
+    /// Return at once: the test waits by itself until it is ready.
     pub unasked: bool,
 }
 
-/// What became of an agent that was expected to refuse.
+/// The end of an agent that was expected to refuse.
 #[derive(Debug)]
 pub struct Ended {
     /// How it ended.
     pub status: ExitStatus,
-    /// What it wrote to stderr.
+    /// Its stderr.
     pub stderr: String,
 }
 
@@ -80,15 +80,15 @@ pub fn binary() -> PathBuf {
     }
 }
 
-/// A free port of the loopback, as far as one can know.
+/// A port of the loopback that is free now.
 pub fn free_port() -> u16 {
     let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on the loopback");
     probe.local_addr().expect("a listener has an address").port()
 }
 
-/// `portolan agent` with these settings, through the environment. Nothing of ours is inherited but
-/// the mode of the system call list and what is disabled, so that every test can be run under them
-/// (`PORTOLAN_SECCOMP=enforce cargo xtask test`, `PORTOLAN_DISABLE_HOOKS=unpreempted cargo xtask test`).
+/// `portolan agent` with these settings, through the environment. It inherits only the seccomp mode
+/// and the disabled hooks, so that every test can be run with them (`PORTOLAN_SECCOMP=enforce cargo
+/// xtask test`, `PORTOLAN_DISABLE_HOOKS=unpreempted cargo xtask test`).
 pub fn command(settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary());
     forget_our_variables(&mut command);
@@ -110,7 +110,7 @@ pub fn command(settings: &[(&str, &str)]) -> Command {
     command
 }
 
-/// The agent warns of variables that it does not know, such as those meant for tests.
+/// The agent warns about unknown variables, such as those meant for tests.
 pub fn forget_our_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PORTOLAN_") {
@@ -152,12 +152,12 @@ impl Agent {
         Self::try_launch(start).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// As [`Agent::launch`]; if it ends by itself, its last words.
+    /// As [`Agent::launch`]; if it exits by itself, the error is its log.
     pub fn try_launch(start: &Start<'_>) -> Result<Self, String> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let (listen, run) = (address.to_string(), directory.path().display().to_string());
-        // What the test wants to set comes last, and wins.
+        // The settings of the test come last and win.
         let state = directory.path().join("state").display().to_string();
         let mut all = vec![
             ("web.listen_address", listen.as_str()),
@@ -212,7 +212,7 @@ impl Agent {
         self.directory.path()
     }
 
-    /// What it has written to its log.
+    /// Its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
@@ -232,7 +232,7 @@ impl Agent {
         Ok((code, body.to_owned()))
     }
 
-    /// `/metrics` as it is now.
+    /// Scrapes `/metrics`.
     pub fn scrape(&self) -> Scrape {
         match self.get("/metrics") {
             Ok((200, body)) => Scrape::parse(&body),
@@ -240,7 +240,7 @@ impl Agent {
         }
     }
 
-    /// A JSON answer of the API.
+    /// A JSON response of the API.
     pub fn json(&self, path: &str) -> serde_json::Value {
         match self.get(path) {
             Ok((200, body)) => serde_json::from_str(&body).expect("the API answers in JSON"),
@@ -248,8 +248,8 @@ impl Agent {
         }
     }
 
-    /// Asks until `value` is `expected`; panics with the last value if it never gets there.
-    /// Returns the scrape that had it.
+    /// Scrapes until `value` is `expected`; panics with the last value after the timeout. Returns
+    /// the scrape that had it.
     #[track_caller]
     pub fn eventually<T: PartialEq + Debug>(
         &self,
@@ -282,7 +282,7 @@ impl Agent {
         self.eventually(Vec::new(), Scrape::ledger_gaps)
     }
 
-    /// Asks it to end (SIGTERM) and requires that it does so without complaint.
+    /// Stops it (SIGTERM) and requires exit code 0.
     pub fn stop(mut self) {
         self.signal(libc::SIGTERM);
         let status = wait(&mut self.child);
@@ -341,13 +341,13 @@ fn with_capabilities(
         with.args([format!("--reuid={user}"), format!("--regid={user}")]).arg("--clear-groups");
         with.args(["--inh-caps", &list("+"), "--ambient-caps", &list("+")]);
     } else {
-        // Root gets what the bounding set lets through.
+        // Root has what the bounding set allows.
         with.args(["--inh-caps", "-all", "--bounding-set", &list("+")]);
     }
     wrapped(with, command)
 }
 
-/// `outer`, told to run `command`.
+/// `outer` with the arguments that make it run `command`.
 fn wrapped(mut outer: Command, command: &Command) -> Command {
     outer.arg(command.get_program()).args(command.get_args());
     for (key, value) in command.get_envs() {

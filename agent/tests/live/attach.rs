@@ -1,5 +1,5 @@
-//! Programs that are attached after the start: to one cgroup, to one function of one file, and gone
-//! with their handle. Nothing in the agent asks for it yet, so the loader is used directly.
+//! Programs that are attached after startup: to one cgroup, to one function of one file, and
+//! detached with their handle. No setting uses them yet, so the loader is used directly.
 
 use std::fs;
 use std::hint::black_box;
@@ -75,7 +75,7 @@ fn probe_function_runs_for_the_calls_of_one_function_until_it_is_detached() {
     assert!(matches!(error, Error::Unknown(_)), "{error}");
 }
 
-/// What the row of `--show-privileges` names is enough, and each of it is for something.
+/// The capabilities in the row of `--show-privileges` suffice, and each is needed.
 #[test]
 fn attaching_after_the_start_takes_the_capabilities_of_its_row() {
     needs_kernel!();

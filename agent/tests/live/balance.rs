@@ -1,4 +1,4 @@
-//! Balance: what the agent says each backend got is what their access logs say.
+//! Balance: the agent's figures per backend equal those of the backends' access logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -137,7 +137,7 @@ impl Balancer {
     }
 }
 
-/// Asks one request after the other, three of four for the same key.
+/// Sends one request after the other, three of four for the same key.
 fn ask(client: &Namespace, port: u16) {
     let address = SocketAddr::from((client.v4, port));
     let mut stream = client.connect(address).expect("connecting to the balancer");
@@ -151,7 +151,7 @@ fn ask(client: &Namespace, port: u16) {
     }
 }
 
-/// Reads one answer, whose body is `ok`, with a length or in chunks.
+/// Reads one response, whose body is `ok`, with a length or in chunks.
 fn read_answer(stream: &mut TcpStream) {
     let mut answer = Vec::new();
     let is_whole = |answer: &[u8]| {
@@ -179,7 +179,7 @@ fn group(agent: &Agent, client: &str, port: u16) -> serde_json::Value {
     groups.next().cloned().unwrap_or_default()
 }
 
-/// Connections and requests of each backend, as the agent says.
+/// Connections and requests of each backend, from the agent.
 fn shares(group: &serde_json::Value) -> BTreeMap<String, (u64, u64)> {
     let backends = group["backends"].as_array().cloned().unwrap_or_default();
     let count = |backend: &serde_json::Value, what: &str| backend[what].as_u64().unwrap_or(0);
@@ -187,7 +187,7 @@ fn shares(group: &serde_json::Value) -> BTreeMap<String, (u64, u64)> {
     backends.iter().map(|b| (name(b), (count(b, "connections"), count(b, "requests")))).collect()
 }
 
-/// Waits until everything that was asked is counted.
+/// Waits until all requests are counted.
 fn settled(agent: &Agent, client: &str, port: u16) -> serde_json::Value {
     let labels = [("client", client), ("server", "nginx"), ("role", "client")];
     agent.eventually(REQUESTS, |now| {
@@ -198,7 +198,7 @@ fn settled(agent: &Agent, client: &str, port: u16) -> serde_json::Value {
     group(agent, client, port)
 }
 
-/// What people see has the same numbers.
+/// The command prints the same numbers.
 fn printed(agent: &Agent, expected: &BTreeMap<String, (u64, u64)>) -> String {
     let said = portolan(agent, &["balance", "nginx"]);
     for (backend, (connections, requests)) in expected {
@@ -288,7 +288,7 @@ fn a_declared_backend_that_got_nothing_is_there_with_zero() {
     let balancer = Balancer::by_weight(&pair.client, &backends);
     ask(&pair.client, balancer.port);
     let _ = settled(&agent, "haproxy", port);
-    // Which backends there are is looked up every few seconds.
+    // The endpoints of Services are looked up every few seconds.
     agent.eventually(3, |_| shares(&group(&agent, "haproxy", port)).len());
     let group = group(&agent, "haproxy", port);
     drop(balancer);

@@ -1,4 +1,4 @@
-//! What was there before the agent: roles, owners, and only what happens from then on.
+//! Pre-existing sockets: roles, owners, and only events after the start.
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! bpftrace as a witness: it counts beside the agent what the kernel does.
+//! bpftrace as a reference: it counts the same kernel events beside the agent.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use crate::exactness::missing;
 use crate::facts::patience;
 
-/// How long it may take to attach, and to end.
+/// Timeout for attaching and for exiting.
 const SLOWEST: Duration = Duration::from_mins(1);
-/// Between two signals that ask it to end; it detaches in less.
+/// Between two signals that stop it; it detaches in less.
 const BETWEEN_SIGNALS: Duration = Duration::from_secs(2);
-/// What it prints before it counts.
+/// Printed before it counts.
 const READY: &str = "ready";
 
 /// A script that runs.
@@ -24,7 +24,7 @@ pub struct Bpftrace {
 }
 
 impl Bpftrace {
-    /// Starts a script and waits until it traces, or tells why it cannot here.
+    /// Starts a script and waits until it traces, or returns why it cannot.
     pub fn start(script: &str) -> Result<Self, String> {
         if let Some(why) = missing(&["bpftrace"]) {
             return Err(why);
@@ -64,7 +64,7 @@ impl Bpftrace {
         }
     }
 
-    /// Ends it, and returns what it counted: `@name: value` lines.
+    /// Stops it, and returns its counts: `@name: value` lines.
     pub fn end(mut self) -> Vec<String> {
         let pid = i32::try_from(self.tool.id()).unwrap();
         let until = Instant::now() + patience(SLOWEST);

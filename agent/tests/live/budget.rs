@@ -1,6 +1,6 @@
-//! What the agent may cost, in counts: runs of its programs per side of a connection, instructions
-//! that the verifier walks, system calls of a drain. Counts are the same on a slow machine and on a
-//! busy one, so they have fixed bounds; more is a regression. Times are `cargo xtask bench`'s.
+//! The cost of the agent in counts: program runs per side of a connection, instructions that the
+//! verifier walks, system calls of a collection. Counts are the same on a slow or busy machine, so
+//! they have fixed bounds; more is a regression. Times are measured by `cargo xtask bench`.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -12,7 +12,7 @@ use crate::facts::{self, KernelObjects};
 use crate::namespace::{Connection, Pair};
 use crate::net;
 
-/// Others on this host may connect meanwhile, which adds and never takes away: the least counts.
+/// Other programs may connect meanwhile, which only adds: the minimum counts.
 const ROUNDS: usize = 3;
 
 type Runs = BTreeMap<String, u64>;
@@ -30,7 +30,7 @@ fn runs_of(agent: &Agent, operations: u64, mut work: impl FnMut()) -> BTreeMap<S
         let before = runs(agent);
         work();
         for (hook, after) in runs(agent) {
-            // Questions of the agent's own, and what ends connects that said nothing.
+            // Runs caused by the agent itself, and those that expire pending connects.
             if ["iterate_sockets", "expire_attempts", "bound_sockets"].contains(&hook.as_str()) {
                 continue;
             }
@@ -224,8 +224,8 @@ fn a_drain_makes_as_many_system_calls_however_many_edges_there_are() {
     agent.stop();
 }
 
-/// System calls of the core thread per drain, the least of some rounds of scrapes: now and then it
-/// also looks at the host's namespaces. An error is why they cannot be counted.
+/// System calls of the core thread per collection, the minimum over some rounds of scrapes: now and
+/// then it also reads the host's namespaces. The error says why they cannot be counted.
 fn system_calls(agent: &Agent) -> Result<u64, String> {
     const SCRAPES: u64 = 20;
     let tasks = fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap();
@@ -234,7 +234,7 @@ fn system_calls(agent: &Agent) -> Result<u64, String> {
     });
     let core = core.expect("the core has a thread").file_name().into_string().unwrap();
     let drain = || assert_eq!(agent.get("/metrics").unwrap().0, 200);
-    // What is new is learned in the first of them.
+    // The first collection reads what is new.
     drain();
     let script =
         format!("tracepoint:raw_syscalls:sys_enter /tid == {core}/ {{ @calls = count(); }}");

@@ -30,7 +30,7 @@ const READING: &[&[&str]] = &[
 /// Segments, so that `portolan segments` has something to show.
 const CONFIGURATION: &str = "[segments.all]\nnetworks = [\"127.0.0.0/8\"]\n";
 
-/// An agent that wants a client certificate and a password.
+/// An agent that requires a client certificate and a password.
 struct Guarded {
     keys: Keys,
     agent: Agent,
@@ -60,7 +60,7 @@ impl Guarded {
         self.keys.path(name).display().to_string()
     }
 
-    /// Everything that this agent asks for.
+    /// The options that this agent requires.
     fn credentials(&self) -> Vec<(&'static str, String)> {
         vec![
             ("PORTOLAN_URL", self.url()),
@@ -81,7 +81,7 @@ fn run(arguments: &[&str], variables: &[(&str, String)]) -> Output {
     command.output().expect("starting portolan")
 }
 
-/// Waits until the agent answers to those who may ask.
+/// Waits until the agent answers authorised clients.
 fn wait_for(credentials: &[(&str, String)]) {
     let began = Instant::now();
     while !run(&["status"], credentials).status.success() {
@@ -120,7 +120,7 @@ fn every_command_that_reads_works_behind_tls_and_a_password() {
     let flags = ["status", "--url", &url, "--ca-file", &ca, "--cert", &cert, "--key", &key];
     let flags = [&flags[..], &["--user", "ann", "--password-file", &password]].concat();
     assert!(run(&flags, &[]).status.success());
-    // The socket asks for none of it.
+    // The socket requires none of it.
     let socket = guarded.agent.run_directory().join("control.sock").display().to_string();
     assert!(run(&["status", "--socket", &socket], &[]).status.success());
     guarded.agent.stop();

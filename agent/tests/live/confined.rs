@@ -1,5 +1,5 @@
-//! An agent in want: of descriptors, of memory, of a BPF file system; one among many sockets, and
-//! one among other tools. Whatever becomes of it, the host is as before.
+//! An agent with few resources: descriptors, memory, BPF file system; many sockets, and other
+//! tools. In every case the host is unchanged afterwards.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -16,7 +16,7 @@ use crate::namespace::{self, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
-/// What the agent of [`with_few_descriptors_it_goes_on`] may open.
+/// The limit of descriptors in [`with_few_descriptors_it_goes_on`].
 const DESCRIPTORS: u64 = 64;
 
 #[test]
@@ -27,7 +27,8 @@ fn with_few_descriptors_it_goes_on() {
     let start = Start { descriptors: Some(DESCRIPTORS), ..Start::default() };
     let agent = match Agent::try_launch(&start) {
         Ok(agent) => agent,
-        // Programs, links and tables are descriptors: with too few of them it cannot be, and says so.
+        // Programs, links and tables are descriptors: with too few of them it refuses to start and
+        // says so.
         Err(why) => {
             println!("it refused: {why}");
             assert!(why.contains("Too many open files"), "{why}");
@@ -47,7 +48,7 @@ fn with_few_descriptors_it_goes_on() {
         drop(net::accept(&listener));
     }
     drop(clients);
-    // Counting needs no descriptor; names of the other end do, and may be missing.
+    // Counting needs no descriptor; names of remote ends do, and may be missing.
     agent.eventually((10, 10), |now| both(now, port));
     agent.stop();
     before.nothing_new_stays();
@@ -68,10 +69,10 @@ const LIMITS: [(&str, &str); 2] =
 pub struct Memory(PathBuf);
 
 impl Memory {
-    /// One that may take so many bytes, or why there is none.
+    /// A cgroup with this memory limit, or why there is none.
     pub fn new(name: &str, bytes: u64) -> Result<Self, String> {
         let mut why = String::from("no memory controller");
-        for (root, knob) in LIMITS {
+        for (root, file) in LIMITS {
             let enable = Path::new(root).join("cgroup.subtree_control");
             let _ = fs::write(enable, "+memory");
             let group = Path::new(root).join(format!("{name}-{}", std::process::id()));
@@ -79,7 +80,7 @@ impl Memory {
                 continue;
             }
             let group = Self(group);
-            match fs::write(group.0.join(knob), bytes.to_string()) {
+            match fs::write(group.0.join(file), bytes.to_string()) {
                 Ok(()) => return Ok(group),
                 Err(error) => why = format!("{root}: {error}"),
             }
@@ -87,18 +88,18 @@ impl Memory {
         Err(why)
     }
 
-    /// Allows it so many bytes from now on.
+    /// Sets the limit.
     pub fn limit(&self, bytes: u64) {
-        let knob = LIMITS.iter().map(|(_, knob)| self.0.join(knob)).find(|knob| knob.exists());
-        fs::write(knob.expect("a limit"), bytes.to_string()).expect("a limit above what is used");
+        let file = LIMITS.iter().map(|(_, file)| self.0.join(file)).find(|file| file.exists());
+        fs::write(file.expect("a limit"), bytes.to_string()).expect("a limit above what is used");
     }
 
-    /// What a process is written to that is to be in it.
+    /// The file that moves a process into it.
     pub fn processes(&self) -> PathBuf {
         self.0.join("cgroup.procs")
     }
 
-    /// How many of its processes were killed for want of memory.
+    /// OOM kills in it.
     pub fn kills(&self) -> u64 {
         ["memory.oom_control", "memory.events"]
             .iter()
@@ -120,8 +121,8 @@ impl Drop for Memory {
 #[test]
 fn with_little_memory_it_works_or_ends_and_leaves_nothing() {
     needs_kernel!();
-    // The kernel's types alone take some megabytes while it starts: too little is an end, by its
-    // own word or by the OOM killer, and no harm.
+    // BTF alone takes some megabytes while it starts: with too little it exits by itself or by the
+    // OOM killer, and leaves nothing.
     for (bytes, must_work) in [(256 << 20, true), (32 << 20, false), (4 << 20, false)] {
         let before = KernelObjects::now();
         let group = match Memory::new("portolan-proof", bytes) {
@@ -153,7 +154,7 @@ fn with_little_memory_it_works_or_ends_and_leaves_nothing() {
     }
 }
 
-/// Mounts of one's own, made by a script, as long as this lives.
+/// A mount namespace made by a script, while this exists.
 struct Mounts(Child);
 
 impl Mounts {
@@ -193,7 +194,7 @@ fn pins_need_a_bpf_file_system_that_takes_them() {
         };
         let last = why.lines().next_back().unwrap_or_default();
         assert!(last.contains("/sys/fs/bpf"), "{what}: {why}");
-        // Without pins the same place is good enough.
+        // Without pins the same file system is good enough.
         start.settings = Vec::new();
         Agent::launch(&start).stop();
         drop(mounts);
@@ -220,7 +221,7 @@ fn ten_thousand_sockets_from_before_are_there() {
         let one = |_| (TcpStream::connect(address).unwrap(), net::accept(&listener));
         (0..connections).map(one).collect::<Vec<_>>()
     });
-    // This process holds both ends: it goes by one name.
+    // This process holds both ends: it has one name.
     let agent = namespace::called(&pair.client.service, Agent::start);
     let number = port.to_string();
     let figures = |now: &Scrape, role| {
@@ -241,7 +242,7 @@ fn ten_thousand_sockets_from_before_are_there() {
     agent.stop();
 }
 
-/// As many descriptors as this process may have.
+/// The limit of descriptors of this process.
 fn more_descriptors() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls get a valid rlimit.
@@ -279,7 +280,7 @@ fn beside_another_tool_on_the_same_tracepoint_both_are_exact() {
     (0..CONNECTIONS).for_each(|_| connect());
     agent.eventually((CONNECTIONS, CONNECTIONS), |now| both(now, port));
     agent.stop();
-    // The other goes on when we have gone.
+    // The other agent continues after ours has ended.
     (0..10).for_each(|_| connect());
     thread::sleep(Duration::from_millis(200));
     let said = tool.end();

@@ -1,4 +1,4 @@
-//! Binds and listens that fail: who wanted the port, who has it, and why the two clash.
+//! Failed binds and listens: the process that failed, the holder, and the reason.
 
 pub mod claim;
 mod ephemeral;
@@ -14,7 +14,7 @@ use crate::namespace::Pair;
 
 const STORM: u64 = 10_000;
 
-/// `expire_attempts` ends what nobody ends: the program tries once, and never again.
+/// `expire_attempts` ends pending binds that no other event ends: the program tries only once.
 #[test]
 fn expire_attempts_finds_a_bind_that_was_tried_once() {
     needs_kernel!();
@@ -114,10 +114,10 @@ fn expire_attempts_counts_the_last_try_of_each_of_many_threads() {
     agent.stop();
 }
 
-/// Without `post_bind4` every bind would look as if it had failed: then `bind4` is off too, and so
-/// says the agent.
+/// Without `post_bind4` every bind would appear failed: then `bind4` is off too, and the agent
+/// reports it.
 #[test]
-fn post_bind4_is_needed_to_tell_a_failure() {
+fn post_bind4_is_needed_to_detect_a_failure() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::with(&[("disable_hooks", "post_bind4")]);
@@ -144,7 +144,7 @@ fn post_bind4_is_needed_to_tell_a_failure() {
 
 /// The same for IPv6.
 #[test]
-fn post_bind6_is_needed_to_tell_a_failure() {
+fn post_bind6_is_needed_to_detect_a_failure() {
     needs_kernel!();
     let agent = Agent::with(&[("disable_hooks", "post_bind6")]);
     let disabled = agent.json("/api/v1/status")["findings"].to_string();
@@ -152,24 +152,24 @@ fn post_bind6_is_needed_to_tell_a_failure() {
     agent.stop();
 }
 
-/// Where `inet_bind_sk` can be attached the errno is the kernel's own and comes at once; else it
-/// is inferred, and says so.
+/// Where `inet_bind_sk` can be attached the errno is exact and immediate; elsewhere it is inferred
+/// and marked so.
 #[test]
-fn inet_bind_sk_tells_the_errno_or_it_is_marked_inferred() {
+fn inet_bind_sk_gives_the_errno_or_it_is_marked_inferred() {
     needs_kernel!();
     let pair = Pair::new();
-    tells_or_infers("inet_bind_sk", &pair, pair.server.v4.into());
+    exact_or_inferred("inet_bind_sk", &pair, pair.server.v4.into());
 }
 
 /// The same for `inet6_bind_sk`.
 #[test]
-fn inet6_bind_sk_tells_the_errno_or_it_is_marked_inferred() {
+fn inet6_bind_sk_gives_the_errno_or_it_is_marked_inferred() {
     needs_kernel!();
     let pair = Pair::new();
-    tells_or_infers("inet6_bind_sk", &pair, pair.server.v6.into());
+    exact_or_inferred("inet6_bind_sk", &pair, pair.server.v6.into());
 }
 
-fn tells_or_infers(hook: &str, pair: &Pair, address: IpAddr) {
+fn exact_or_inferred(hook: &str, pair: &Pair, address: IpAddr) {
     let agent = Agent::start();
     let hooks = agent.json("/api/v1/status")["hooks"].clone();
     let place = SocketAddr::new(address, 8080);
@@ -184,9 +184,9 @@ fn tells_or_infers(hook: &str, pair: &Pair, address: IpAddr) {
     agent.stop();
 }
 
-/// Who had the port is known for a while after he has gone, because failures are told late.
+/// The holder is known for a while after its socket closed, because failures are reported late.
 #[test]
-fn bound_sockets_that_went_a_moment_ago_are_still_named() {
+fn bound_sockets_that_have_just_closed_are_still_named() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();

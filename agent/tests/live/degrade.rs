@@ -1,8 +1,8 @@
-//! Less kernel, less seen, and no more than that: each hook, each field and each first choice of
-//! attaching a hook is taken away in turn.
+//! With less kernel less is observed, and only that: each hook, each field and each first way to
+//! attach a hook is disabled in turn.
 //!
-//! What must be gone without a hook is written here ([`lose`]); which hooks go with a field is the
-//! agent's own table, so a row that names a field too few shows up as a figure that is missing.
+//! What must be missing without a hook is written here ([`lose`]); which hooks depend on a field is
+//! the agent's own table, so a row that lacks a field shows up as a missing figure.
 
 mod rare;
 
@@ -23,7 +23,7 @@ use crate::namespace::{Connection, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
-/// What the same traffic leaves behind, by what it needs. Pairs are client and server, sent and
+/// The figures of the same traffic, by what they need. Pairs are client and server, sent and
 /// received, or IPv4 and IPv6.
 #[derive(Clone, Debug, PartialEq, Default)]
 struct Seen {
@@ -70,11 +70,11 @@ const EVERYTHING: Seen = Seen {
 /// Ports of a server: of the datagram socket from before, and of those bound over IPv4 and IPv6.
 const OLD_DATAGRAMS: u16 = 7100;
 const HELD: (u16, u16) = (7104, 7106);
-/// Where no route leads, and the port that is asked for there.
+/// A destination without a route, and its port.
 const NOWHERE4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 const NOWHERE6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 const NOWHERE: (u16, u16) = (7004, 7006);
-/// A port of the server that nobody listens on.
+/// A port of the server without a listener.
 const NOBODYS: u16 = 7007;
 
 /// The key that disables this field or these hooks.
@@ -83,8 +83,7 @@ fn key_to_disable(names: &str) -> &'static str {
     if is_field { "disable_fields" } else { "disable_hooks" }
 }
 
-/// Runs the traffic under an agent without `disabled`; returns what it saw and what it says of
-/// itself.
+/// Runs the traffic under an agent without `disabled`; returns its figures and its status.
 fn observe(disabled: &str) -> (Seen, Scrape, serde_json::Value) {
     let pair = Pair::new();
     let old = pair.server.listen("0.0.0.0:0");
@@ -103,7 +102,7 @@ fn observe(disabled: &str) -> (Seen, Scrape, serde_json::Value) {
         thread::sleep(Duration::from_millis(2));
     }
     let (c, s, number) = (&pair.client.service, &pair.server.service, port.to_string());
-    // Without a list of listeners the other end is an address: only the own name is sure.
+    // Without a list of listeners the remote end is an address: only the own name is certain.
     let of_client = [("client", c.as_str()), ("role", "client"), ("port", &number)];
     let of_server = [("server", s.as_str()), ("role", "server"), ("port", &number)];
     let open = agent.scrape();
@@ -111,8 +110,8 @@ fn observe(disabled: &str) -> (Seen, Scrape, serde_json::Value) {
     let unused = net::port(&probe);
     drop(probe);
     pair.client.act(|| {
-        // One family after the other, each ended by the next one that passes the same hook: where
-        // only one of the two hooks is, the SYN of the other family takes back what is open.
+        // One family after the other, each ended by the next event on the same hook: where only one
+        // of the two hooks exists, the SYN of the other family removes the pending connect.
         for (nowhere, count, somewhere) in [
             (
                 SocketAddr::new(NOWHERE6, NOWHERE.1),
@@ -139,7 +138,7 @@ fn observe(disabled: &str) -> (Seen, Scrape, serde_json::Value) {
         let held = places.map(|place| Claim::udp(place).bind().unwrap());
         for place in places {
             assert_eq!(Claim::udp(place).bind().unwrap_err(), libc::EADDRINUSE);
-            // Again with the next one it is over.
+            // The next one ends it again.
             Claim::udp(SocketAddr::new(place.ip(), 0)).bind().unwrap();
         }
         held
@@ -147,7 +146,7 @@ fn observe(disabled: &str) -> (Seen, Scrape, serde_json::Value) {
     net::close_with_reset(server);
     let active = |now: &Scrape| now.edges(&of_client).active() + now.edges(&of_server).active();
     agent.eventually(0, active);
-    // Why a connect was refused before its SYN is found out a moment later: until then it waits.
+    // The reason of a connect that is refused before the SYN is looked up later; wait for it.
     let is_whole = |now: &Scrape| {
         let events = |metric: &str| now.sum(metric, &[("class", "connection")]);
         let exported = events("portolan_events_exported_total");
@@ -209,7 +208,7 @@ fn observe(disabled: &str) -> (Seen, Scrape, serde_json::Value) {
     (seen, now, status)
 }
 
-/// What this kernel lacks without our taking anything away, as (what, why).
+/// What this kernel lacks by itself, as (what, why).
 fn kernel_lacks() -> &'static [(String, String)] {
     static LACKS: OnceLock<Vec<(String, String)>> = OnceLock::new();
     LACKS.get_or_init(|| {
@@ -230,7 +229,7 @@ fn kernel_has(hook: &str) -> bool {
     !kernel_lacks().iter().any(|(_, why)| why.starts_with(&format!("{hook}: ")))
 }
 
-/// What `/api/v1/status` says is off, as (what, why), apart from what this kernel never has.
+/// The disabled features in `/api/v1/status`, as (what, why), without those that this kernel lacks.
 fn disabled(status: &serde_json::Value) -> Vec<(String, String)> {
     let entries = status["findings"].as_array().expect("a list of what is off");
     let text = |value: &serde_json::Value| value.as_str().expect("a sentence").to_owned();
@@ -244,7 +243,7 @@ fn disabled(status: &serde_json::Value) -> Vec<(String, String)> {
     all.filter(|entry| !kernel_lacks().contains(entry) && !of_lacking(&entry.1)).collect()
 }
 
-/// Takes away what nobody can see without this hook or field.
+/// Removes the figures that need this hook or field.
 fn lose(what: &str, seen: &mut Seen) {
     match what {
         "sk_data_ready" => {
@@ -281,7 +280,7 @@ fn everything() -> Seen {
     seen
 }
 
-/// The agent without this hook or field sees all but what depends on it, and says so.
+/// Without this hook or field everything else is observed, and the agent reports what is missing.
 #[track_caller]
 fn check_without(mask: &str) {
     let mut off: Vec<&str> = Vec::new();
@@ -321,7 +320,7 @@ fn check_without(mask: &str) {
     }
 }
 
-/// Without what the first hook needs there is nothing to see: one sentence, and no agent.
+/// Without the fields of the first hook nothing is observed: one sentence, and the agent refuses.
 #[track_caller]
 fn refuses_without(mask: &str) {
     let run = tempfile::tempdir().unwrap();
@@ -349,7 +348,7 @@ fn with_everything_everything_is_seen() {
     for hook in HOOKS {
         let attached = now.sum("portolan_hook_attached", &[("hook", hook.name)]) == 1;
         assert_eq!(attached, kernel_has(hook.name), "{}", hook.name);
-        // Only functions may be out of reach: some kernels refuse trampolines.
+        // Only functions may be unavailable: some kernels refuse trampolines.
         let by_function = |way: &Way| matches!(way.kind, Kind::FunctionEntry | Kind::FunctionExit);
         assert!(attached || hook.ways.iter().any(by_function), "{}", hook.name);
     }
@@ -362,7 +361,7 @@ fn with_everything_everything_is_seen() {
 }
 
 #[test]
-fn without_a_hook_only_what_it_tells_is_gone() {
+fn without_a_hook_only_its_figures_are_missing() {
     needs_kernel!();
     for hook in HOOKS {
         check_without(hook.name);
@@ -377,9 +376,9 @@ fn without_a_field_only_what_needs_it_is_gone() {
     }
 }
 
-/// Hooks that go with another one are not looked at here.
+/// Hooks that depend on another one are not tested here.
 #[test]
-fn without_its_best_ways_a_hook_takes_the_next_or_says_so() {
+fn without_its_best_ways_a_hook_takes_the_next_or_is_reported() {
     needs_kernel!();
     for hook in HOOKS.iter().filter(|hook| kernel_has(hook.name)) {
         for better in 1..hook.ways.len() {
@@ -403,8 +402,8 @@ fn second_programs_count_nothing_twice_and_are_as_good_as_the_first() {
     assert_eq!(disabled(&status), []);
 }
 
-/// Without the best ways to attach a hook it sees the same in the next one; or, if this kernel has
-/// no other, what the hook tells is gone.
+/// Without the best way to attach a hook it observes the same in the next one; or, if this kernel
+/// has no other, the hook's figures are missing.
 #[track_caller]
 fn check_without_ways(hook: &Hook, better: usize) {
     let (without, left) = hook.ways.split_at(better);

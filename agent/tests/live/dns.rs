@@ -1,7 +1,7 @@
-//! Names that programs asked DNS servers for: real programs, a real server, and one that misbehaves.
+//! Names that programs resolved by DNS: real programs, a real server, and one that misbehaves.
 //!
-//! The servers that are connected to have addresses of no interface (local routes), so that
-//! nothing but the name that was asked for can name them.
+//! The addresses of the servers belong to no interface (local routes), so that only the resolved
+//! name can name them.
 
 mod server;
 
@@ -17,12 +17,12 @@ use crate::exactness::missing;
 use crate::namespace::{Namespace, Pair};
 use crate::net;
 
-/// Where nobody's interface is: routed to the server's namespace, and local there.
+/// An address of no interface: routed to the server's namespace, and local there.
 const V4: &str = "192.0.2";
 const V6: &str = "2001:db8:53";
-/// How long a client waits for an answer.
+/// Timeout of a client's query.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// How long a name may take to show.
+/// Timeout for a name to appear.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -42,14 +42,14 @@ fn ip(namespace: &Namespace, arguments: &str) {
     assert!(status.expect("starting ip").success(), "ip {arguments}");
 }
 
-/// An agent that reads answers.
+/// An agent that reads DNS answers.
 fn agent(more: &[(&str, &str)]) -> Agent {
     let mut settings = vec![("names.dns", "true")];
     settings.extend_from_slice(more);
     Agent::with(&settings)
 }
 
-/// Asks for a name as musl and many resolvers do: from a socket that is not connected.
+/// Queries a name as musl and many resolvers do: from a socket that is not connected.
 fn ask(client: &Namespace, server: Ipv4Addr, name: &str, kind: u16) {
     client.within(|| {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a UDP socket");
@@ -57,7 +57,7 @@ fn ask(client: &Namespace, server: Ipv4Addr, name: &str, kind: u16) {
     });
 }
 
-/// Asks for a name as glibc does: from a connected socket.
+/// Queries a name as glibc does: from a connected socket.
 fn ask_connected(client: &Namespace, server: Ipv4Addr, name: &str) {
     client.within(|| {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a UDP socket");
@@ -77,7 +77,7 @@ fn exchange(
     socket.recv(&mut [0; 4096]).unwrap_or_else(|error| panic!("no answer for {name}: {error}"));
 }
 
-/// The client's edges of a port, each as (server, how it was found, what it is, connections).
+/// The client's edges on a port, each as (server, source, kind, connections).
 fn servers(agent: &Agent, port: u16) -> Vec<(String, String, String, u64)> {
     let answer = agent.json("/api/v1/edges");
     let edges = answer["edges"].as_array().expect("a list of edges").iter();
@@ -118,7 +118,7 @@ fn expect(agent: &Agent, port: u16, expected: &[(String, String, String, u64)]) 
     }
 }
 
-/// Answers of DNS servers: seen, exported, lost.
+/// DNS answers: seen, exported, lost.
 fn ledger(agent: &Agent) -> (u64, u64, u64) {
     let now = agent.ledger_adds_up();
     let of = |name: &str| now.sum(name, &[("class", "dns_answer")]);
@@ -129,7 +129,7 @@ fn ledger(agent: &Agent) -> (u64, u64, u64) {
     )
 }
 
-/// What `/api/v1/status` says of the source, if it is there.
+/// The source in `/api/v1/status`, if it is there.
 fn source(agent: &Agent) -> Option<Value> {
     let status = agent.json("/api/v1/status");
     let mut sources = status["name_sources"].as_array().expect("a list").iter();
@@ -159,7 +159,7 @@ fn a_server_is_called_what_the_program_asked_for() {
     let port = net::port(&listener);
     let web = std::thread::spawn(move || server::serve_http(&listener, 3));
 
-    // glibc asks for both families at once, from a connected socket.
+    // glibc queries both families at once, from a connected socket.
     dnsmasq.curl(&pair.client, "Shop.portolan.test", port);
     expect(&agent, port, &[named("shop.portolan.test", 1)]);
     dnsmasq.curl(&pair.client, "six.portolan.test", port);
@@ -239,7 +239,7 @@ fn an_unconnected_socket_is_read_too_and_a_late_name_takes_the_counts_along() {
     ask(&pair.client, pair.server.v4, "Six.Portolan.test", server::AAAA);
     open.push(connect(&six));
     expect(&agent, port, &[named("late.portolan.test", 3), named("six.portolan.test", 1)]);
-    // What another namespace was told says nothing here.
+    // Answers to other namespaces do not apply here.
     ask(&pair.server, pair.server.v4, "elsewhere.portolan.test", server::A);
     let third = format!("{V4}.10");
     open.push(connect(&third));
@@ -293,7 +293,7 @@ fn what_a_server_cuts_off_or_makes_up_does_no_harm() {
             pair.client.connect(address).expect("a connection")
         })
         .into();
-    // Of what was cut off the first record was whole; what follows was not.
+    // The first record of the truncated answer was complete; the rest was not.
     let expected = [
         by_address(&format!("{V4}.21"), 1),
         by_address(&format!("{V4}.22"), 1),
@@ -304,14 +304,14 @@ fn what_a_server_cuts_off_or_makes_up_does_no_harm() {
     let source = source(&agent).expect("it is a source");
     assert!(source["errors"].as_u64() >= Some(1), "a lie is counted: {source}");
     let (now, exported, lost) = ledger(&agent);
-    // The answer without records tells nothing, and of the garbage nothing looks like an answer.
+    // The answer without records gives no name, and no garbage looks like an answer.
     assert!(now - seen >= 4 && exported + lost == now, "{now} {exported} {lost}");
     assert!(agent.log().lines().all(|line| !line.contains("panicked")), "{}", agent.log());
     drop((open, responder));
     agent.stop();
 }
 
-/// Sends itself as many answers as `wanted` in the client's namespace; returns how many arrived.
+/// Sends itself `wanted` answers in the client's namespace; returns how many arrived.
 fn flood(pair: &Pair, wanted: u32) -> u64 {
     let server = pair.server.within(|| UdpSocket::bind((pair.server.v4, 53)).expect("port 53"));
     let client = pair.client.within(|| UdpSocket::bind((pair.client.v4, 0)).expect("a socket"));
@@ -365,7 +365,7 @@ fn a_flood_of_answers_is_counted_and_costs_only_who_is_flooded() {
             "{arrived} answers arrived, {} seen, {exported} exported, {lost} lost",
             now - seen
         );
-        // One was the calm client's; this host may ask for something itself.
+        // One was the quiet client's; this host may send queries too.
         assert!((arrived + 1..arrived + 20).contains(&(now - seen)), "{arrived}: {}", now - seen);
         assert_eq!(exported + lost, now);
         let losses = agent
@@ -385,13 +385,13 @@ fn a_flood_of_answers_is_counted_and_costs_only_who_is_flooded() {
     };
     let calm = check(&[], "rate_limited");
     assert_eq!(calm, [named("calm.portolan.test", 1)]);
-    // With hardly a ring and nobody who empties it in time, what finds no room is counted as well.
+    // With a tiny ring that is not drained in time, answers without room are counted as well.
     check(&[("limits.ring_bytes", "4096"), ("collection_interval", "10s")], "ring_full");
     drop(responder);
 }
 
-/// As on a kernel that preempts programs: a second one reads no answer, and counts what the first
-/// did not read.
+/// As on a kernel that preempts programs: a fallback program reads no answer, and counts those that
+/// the first did not read.
 #[test]
 fn an_answer_that_only_a_second_program_meets_is_counted_as_lost() {
     needs_kernel!();
@@ -422,7 +422,7 @@ fn without_the_hook_or_a_field_or_by_choice_names_are_off() {
     let responder = Responder::start(&pair.server, |question| {
         vec![Message::answer(question, &[Record::a(&question.name, 60, &format!("{V4}.40"))])]
     });
-    let what = "names that programs asked DNS servers for";
+    let what = "names that programs resolve by DNS";
     let check = |settings: &[(&str, &str)], why: Option<&str>| {
         let agent = agent(settings);
         ask(&pair.client, pair.server.v4, "off.portolan.test", server::A);

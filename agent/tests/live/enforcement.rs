@@ -1,4 +1,4 @@
-//! Ports that are refused to others than the service they are reserved for.
+//! Ports that are denied to services other than the one they are reserved for.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use crate::restart::PrivateBpf;
 use crate::scrape::Scrape;
 
 const BREACHES: &str = "portolan_port_reservation_breaches_total";
-/// A name settles within seconds.
+/// A name becomes stable within seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 fn portolan(agent: &Agent, namespace: &Namespace, arguments: &str) -> String {
@@ -29,12 +29,12 @@ fn portolan(agent: &Agent, namespace: &Namespace, arguments: &str) -> String {
     String::from_utf8(output.stdout).expect("it prints text")
 }
 
-/// Binds as a service of this name, and says how that went.
+/// Binds as a service of this name, and returns the result.
 fn listen(namespace: &Namespace, name: &str, port: u16) -> io::Result<TcpListener> {
     namespace.act_as(name, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
 }
 
-/// Tries until it is refused: a name must settle first.
+/// Binds until it is denied: a name must become stable first.
 #[track_caller]
 fn until_refused<T>(attempt: impl Fn() -> io::Result<T>) -> io::Error {
     let began = Instant::now();
@@ -57,8 +57,8 @@ fn who_is_known_to_be_someone_else_is_refused_and_the_owner_let_in() {
     let said = portolan(&agent, place, &format!("ports reserve 19431 --for {owner} --enforce"));
     assert!(said.contains("and enforced"), "{said}");
     portolan(&agent, place, &format!("ports reserve 19432/udp --for {owner} --enforce"));
-    // Who is not known yet is let in, and told of.
-    let first = listen(place, offender, 19_431).expect("nobody knows it yet");
+    // An unknown workload is allowed and reported.
+    let first = listen(place, offender, 19_431).expect("it is unknown yet");
     let audited = [("port", "19431"), ("offender", offender), ("action", "audited")];
     agent.eventually(1, |now: &Scrape| now.sum(BREACHES, &audited));
     drop(first);
@@ -70,7 +70,7 @@ fn who_is_known_to_be_someone_else_is_refused_and_the_owner_let_in() {
     let datagrams = || place.act_as(offender, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 19_432)));
     let refused_datagrams = until_refused(datagrams);
     assert_eq!(refused_datagrams.raw_os_error(), Some(libc::EPERM));
-    // The same port of TCP, other ports and other namespaces are nobody's business.
+    // The same port of TCP, other ports and other namespaces are not affected.
     listen(place, offender, 19_432).expect("TCP is not UDP");
     listen(place, offender, 19_433).expect("not reserved");
     listen(&net.client, offender, 19_431).expect("another namespace");
@@ -87,9 +87,9 @@ fn who_is_known_to_be_someone_else_is_refused_and_the_owner_let_in() {
     let events = agent.json("/api/v1/reservations")["breaches"].to_string();
     let sentence = format!("{offender} was denied 19431/tcp, which is reserved for {owner}");
     assert!(events.contains(&sentence), "{events}");
-    assert!(agent.log().contains("a reserved port was refused to somebody else"));
+    assert!(agent.log().contains("a bind to a reserved port was denied"));
     drop(held);
-    // Released: anybody may have it.
+    // Released: any process may bind it.
     portolan(&agent, place, "ports release 19431");
     agent.scrape();
     listen(place, offender, 19_431).expect("released");
@@ -104,7 +104,7 @@ fn refusals_end_with_the_agent_however_it_ends() {
     let net = Pair::new();
     let agent = Agent::start();
     let place = &net.server;
-    portolan(&agent, place, "ports reserve 19441 --for somebody --enforce");
+    portolan(&agent, place, "ports reserve 19441 --for another --enforce");
     let refused = until_refused(|| listen(place, "offender", 19_441));
     assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
     agent.kill();
@@ -112,14 +112,14 @@ fn refusals_end_with_the_agent_however_it_ends() {
     before.nothing_new_stays();
 }
 
-/// Asked for on purpose, refusals stand while no agent runs, and go over to the next one without
-/// a gap; one that does not pin ends them when it ends.
+/// With `pin`, denials stay in force while no agent runs, and pass to the next one without a gap;
+/// an agent without `pin` ends them when it exits.
 #[test]
 fn pinned_refusals_outlive_a_kill_and_go_over_to_the_next_agent() {
     needs_kernel!();
     let before = KernelObjects::now();
     let net = Pair::new();
-    // After the namespaces: it sees the mounts that are there when it is made.
+    // After the namespaces: it sees the mounts that exist when it is started.
     let bpf = PrivateBpf::new();
     let directory = tempfile::tempdir().unwrap();
     let (run, state) = (directory.path().display().to_string(), directory.path().join("state"));
@@ -130,7 +130,7 @@ fn pinned_refusals_outlive_a_kill_and_go_over_to_the_next_agent() {
         Agent::launch(&start)
     };
     let (owner, place) = (&net.server.service, &net.server);
-    let tell = |arguments: &str| {
+    let run = |arguments: &str| {
         let mut command = place.command(agent::binary().to_str().expect("a path of text"));
         agent::forget_our_variables(&mut command);
         command.args(arguments.split_whitespace());
@@ -142,13 +142,13 @@ fn pinned_refusals_outlive_a_kill_and_go_over_to_the_next_agent() {
         Err(error) => error.raw_os_error() == Some(libc::EPERM),
     };
     let first = launch("true");
-    tell(&format!("ports reserve 19471 --for {owner} --enforce"));
+    run(&format!("ports reserve 19471 --for {owner} --enforce"));
     until_refused(|| listen(place, "offender", 19_471));
     first.kill();
     for _ in 0..20 {
         assert!(is_refused(), "no agent runs, and what it wrote stands");
     }
-    listen(place, owner, 19_471).expect("its own port, whoever runs");
+    listen(place, owner, 19_471).expect("its own port, with or without an agent");
     // From here on until the next one has been at work for some seconds.
     let second = thread::scope(|scope| {
         let offender = scope.spawn(|| {
@@ -169,20 +169,20 @@ fn pinned_refusals_outlive_a_kill_and_go_over_to_the_next_agent() {
     listen(place, owner, 19_471).expect("the second agent knows the owner too");
     let denied = [("port", "19471"), ("offender", "offender"), ("action", "denied")];
     second.eventually(true, |now: &Scrape| now.sum(BREACHES, &denied) >= 100);
-    // What was released while it was there does not stay either.
-    tell("ports release 19471");
+    // A reservation that was released meanwhile ends too.
+    run("ports release 19471");
     second.scrape();
     drop(listen(place, "offender", 19_471).expect("released"));
-    tell(&format!("ports reserve 19471 --for {owner} --enforce"));
+    run(&format!("ports reserve 19471 --for {owner} --enforce"));
     until_refused(|| listen(place, "offender", 19_471));
-    // One that runs out while nobody is there to see it.
-    tell(&format!("ports reserve 19472 --for {owner} --enforce --until 8s"));
+    // A reservation that expires while no agent runs.
+    run(&format!("ports reserve 19472 --for {owner} --enforce --until 8s"));
     let until = Instant::now() + Duration::from_secs(9);
     until_refused(|| listen(place, "offender", 19_472));
     second.kill();
     assert!(is_refused() && bpf.pins() > 10);
     thread::sleep(until.saturating_duration_since(Instant::now()));
-    listen(place, "offender", 19_472).expect_err("nobody has told the kernel half");
+    listen(place, "offender", 19_472).expect_err("the verdict is still in force");
     let late = launch("true");
     late.scrape();
     drop(listen(place, "offender", 19_472).expect("it has run out"));
@@ -199,22 +199,22 @@ fn pinned_refusals_outlive_a_kill_and_go_over_to_the_next_agent() {
 }
 
 #[test]
-fn without_enforcement_nobody_is_refused() {
+fn without_enforcement_no_bind_is_refused() {
     needs_kernel!();
     let net = Pair::new();
     let agent = Agent::start();
     let place = &net.server;
-    portolan(&agent, place, "ports reserve 19451 --for somebody");
-    let held = listen(place, "offender", 19_451).expect("only told");
+    portolan(&agent, place, "ports reserve 19451 --for another");
+    let held = listen(place, "offender", 19_451).expect("only reported");
     let audited = [("port", "19451"), ("offender", "offender"), ("action", "audited")];
     agent.eventually(1, |now: &Scrape| now.sum(BREACHES, &audited));
     drop(held);
-    listen(place, "offender", 19_451).expect("only told");
+    listen(place, "offender", 19_451).expect("only reported");
     assert_eq!(agent.scrape().sum(BREACHES, &[("action", "denied")]), 0);
     agent.stop();
 }
 
-/// A cgroup of our own; removed when dropped, once nobody is in it.
+/// A cgroup of this test; removed when dropped, once it is empty.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
@@ -251,7 +251,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         let began = Instant::now();
-        // A killed process leaves a moment later.
+        // A killed process leaves the cgroup later.
         while fs::remove_dir(&self.0).is_err() && began.elapsed() < patience(PATIENCE) {
             thread::sleep(Duration::from_millis(20));
         }
@@ -306,14 +306,14 @@ fn a_newcomer_among_others_is_refused_at_its_first_attempt() {
     assert!(other.listens(place, 19_462));
     let listens = [("service", "other"), ("port", "19462")];
     agent.eventually(1, |now: &Scrape| now.sum("portolan_port_listeners", &listens));
-    // Its name settles within three seconds, and nothing tells when it has.
+    // Its name becomes stable within three seconds, without an event.
     thread::sleep(Duration::from_secs(5));
     agent.scrape();
     let mut newcomer = cgroup.serve(place, "newcomer", 19_461);
-    assert!(!newcomer.listens(place, 19_461), "everybody there is someone else");
+    assert!(!newcomer.listens(place, 19_461), "all workloads there are foreign");
     let denied = [("offender", "newcomer"), ("action", "denied")];
     agent.eventually(true, |now: &Scrape| now.sum(BREACHES, &denied) >= 1);
-    // Nobody has seen this one either, but it bears the owner's name.
+    // This one is unknown too, but has the owner's name.
     let mut owner = cgroup.serve(place, "the-owner", 19_461);
     assert!(owner.listens(place, 19_461), "it may be the owner");
     drop((other, newcomer, owner));

@@ -1,17 +1,17 @@
-//! Exactness: under real load the agent's numbers *equal* those of the kernel, of the programs
-//! and of the load tools.
+//! Exactness: under real load the agent's numbers *equal* those of the kernel, of the programs and
+//! of the load generators.
 //!
 //! A test opens the [`Books`], runs a load between two namespaces, and closes them: the books
 //! compare the edge with `/proc/net/snmp` and `netstat` of both namespaces, the two sides with each
 //! other, and the ledger with itself. What only the programs know (bytes written, requests made)
-//! the test compares itself. A difference that is allowed is computed, never guessed.
+//! the test compares itself. An allowed difference is computed, never guessed.
 //!
-//! While the load runs, [`Watcher`] scrapes without pause and requires what holds at every moment:
-//! no series goes back, and no fact is exported before it was seen.
+//! While the load runs, [`Watcher`] scrapes continuously and requires what holds at all times: no
+//! series decreases, and no event is exported before it was seen.
 //!
-//! The kernel skips a program that is running on the same CPU already. The agent counts that
-//! (`portolan_hook_misses_total`); only as many facts as were skipped on the whole host may be
-//! missing, and the test says so.
+//! The kernel skips a program that already runs on the same CPU. The agent counts that
+//! (`portolan_hook_misses_total`); only as many events as were skipped on the whole host may be
+//! missing, and the test prints it.
 
 mod bytes;
 mod faults;
@@ -32,10 +32,10 @@ use crate::figure;
 use crate::namespace::Pair;
 use crate::scrape::{Edge, Sample, Scrape};
 
-/// After this long without rest a failure is near, and its message looks at the sockets.
+/// After this time without rest a failure is likely, and its message lists the sockets.
 const LONG: Duration = Duration::from_secs(4);
 
-/// What the kernel had counted in both namespaces before the load.
+/// The kernel's counters in both namespaces before the load.
 pub struct Books {
     client: Counters,
     server: Counters,
@@ -71,11 +71,11 @@ pub struct Settled {
     pub server_sent: u64,
     /// Payload the server received.
     pub server_received: u64,
-    /// By how much each of these may differ: runs of our programs that the kernel skipped.
+    /// The allowed difference of each: program runs that the kernel skipped.
     pub slack: u64,
 }
 
-/// Requires that `ours` is `truth`, apart from `slack` facts that the agent knows it missed.
+/// Requires that `ours` is `truth`, apart from `slack` events that the agent counted as skipped.
 #[track_caller]
 pub fn equal(what: &str, ours: u64, truth: u64, slack: u64) {
     if ours != truth && ours.abs_diff(truth) <= slack {
@@ -85,8 +85,8 @@ pub fn equal(what: &str, ours: u64, truth: u64, slack: u64) {
     }
 }
 
-/// As [`equal`] for bytes. A connection whose end was skipped has not told its last bytes: then,
-/// and only then, some may be missing.
+/// As [`equal`] for bytes. A connection whose end was skipped has not reported its last bytes: only
+/// then may some be missing.
 #[track_caller]
 pub fn equal_bytes(what: &str, ours: u64, truth: u64, slack: u64) {
     if ours < truth && slack > 0 {
@@ -110,7 +110,7 @@ impl Books {
         }
     }
 
-    /// Waits until every connection of the edge has ended and compares. Nothing else may have
+    /// Waits until every connection of the edge has ended and compares. No other program may have
     /// used TCP in these two namespaces.
     #[track_caller]
     pub fn close(&self, pair: &Pair, agent: &Agent, between: Between<'_>) -> Settled {
@@ -142,8 +142,8 @@ impl Books {
         figure::count("accepts", "PassiveOpens", server.all_connects(), srv("TcpPassiveOpens"));
         equal("accepts are PassiveOpens", server.all_connects(), srv("TcpPassiveOpens"), slack);
         equal("failed accepts are AttemptFails", failed(&server), srv("TcpAttemptFails"), slack);
-        // An answer that comes when the client has closed meets no connection: such resets have
-        // no edge, and those of the whole host are one row.
+        // A response that arrives after the client closed meets no connection: such resets have no
+        // edge, and those of the whole host are one row.
         let resets: u64 = client.resets_by_cause("sent").values().sum();
         let edgeless = edgeless_resets(&now) - self.edgeless_resets;
         let truth = cli("TcpOutRsts");
@@ -152,7 +152,7 @@ impl Books {
         figure::count("resets", "OutRsts", all, both);
         if resets < truth && !facts::names_reset_reasons() {
             println!(
-                "{resets} of {truth} resets; this kernel does not tell those without a socket"
+                "{resets} of {truth} resets; this kernel does not report those without a socket"
             );
         } else if resets < truth && truth - resets <= edgeless {
             println!("{resets} of {truth} resets have an edge, {edgeless} of the host have none");
@@ -215,7 +215,7 @@ impl Between<'_> {
         now.edge(self.client, self.server, self.port, "server")
     }
 
-    /// For the message of a failure: whom the agent takes the two ends for, and what is open.
+    /// For the message of a failure: the names of the two ends, and open connections.
     fn everything_at_the_port(&self, now: &Scrape) -> Vec<String> {
         let port = self.port.to_string();
         let describe = |sample: &Sample| {

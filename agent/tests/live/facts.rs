@@ -1,4 +1,4 @@
-//! The truth: what the kernel itself counts in a namespace, and what it has loaded.
+//! The reference: the kernel's own counters of a namespace, and its BPF objects.
 //!
 //! [`Counters::of`] reads `/proc/net/snmp`, `snmp6` and `netstat` of a namespace; the difference of
 //! two readings is what the agent must have counted in between. [`KernelObjects::now`] lists BPF
@@ -15,7 +15,7 @@ use loader::hooks::UNPREEMPTED;
 
 use crate::namespace::{self, Namespace};
 
-/// How long the kernel may take to free what nobody holds.
+/// How long the kernel may take to free unreferenced objects.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why no test with the kernel can run here, if so.
@@ -31,8 +31,8 @@ pub fn cannot_run() -> Option<String> {
     None
 }
 
-/// How long to wait for what takes `ordinary` at most: emulated machines are slower, and say by how
-/// much in `PORTOLAN_TEST_SLOWNESS`.
+/// The timeout for something that takes `ordinary` at most: emulated machines are slower, and set
+/// the factor in `PORTOLAN_TEST_SLOWNESS`.
 pub fn patience(ordinary: Duration) -> Duration {
     let slowness = std::env::var("PORTOLAN_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok());
     ordinary * slowness.unwrap_or(1)
@@ -90,7 +90,7 @@ impl Counters {
     }
 }
 
-/// Resets that anybody but these namespaces sent, as far as namespaces have a name: by namespace.
+/// Resets sent by all other namespaces that are mounted, by namespace.
 pub fn resets_elsewhere(ours: &[&Namespace]) -> BTreeMap<String, u64> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let sent = |snmp: String| Counters::parse(&[snmp]).0.get("TcpOutRsts").copied();
@@ -101,14 +101,14 @@ pub fn resets_elsewhere(ours: &[&Namespace]) -> BTreeMap<String, u64> {
         if ours.iter().any(|namespace| namespace.name == name) {
             continue;
         }
-        // It may go away while we look.
+        // It may be removed meanwhile.
         let snmp = namespace::read_in(&name, "/proc/thread-self/net/snmp");
         resets.extend(snmp.and_then(sent).map(|sent| (name, sent)));
     }
     resets
 }
 
-/// What `ss -tin` says in a namespace, with a filter such as `dport = :80`.
+/// The output of `ss -tin` in a namespace, with a filter such as `dport = :80`.
 pub fn socket_statistics(namespace: &Namespace, filter: &str) -> String {
     let output = namespace.command("ss").args(["-tinH"]).args(filter.split(' ')).output();
     let output = output.expect("starting ss");
@@ -143,7 +143,7 @@ impl KernelObjects {
                 let line = text.lines().find_map(|line| line.strip_prefix(key));
                 line.and_then(|value| value.trim().parse::<u64>().ok())
             };
-            // A link also tells the id of its program.
+            // A link also has the id of its program.
             held.links.extend(id("link_id:"));
             held.programs.extend(id("prog_id:"));
             held.maps.extend(id("map_id:"));
@@ -151,7 +151,7 @@ impl KernelObjects {
         held
     }
 
-    /// Waits until none of them exists any more; the kernel takes a moment.
+    /// Waits until none of them exists; the kernel frees them asynchronously.
     #[track_caller]
     pub fn are_gone(&self) {
         Self::awaited("still there", |now| Self {
@@ -161,8 +161,8 @@ impl KernelObjects {
         });
     }
 
-    /// Waits until there is nothing that was not there before, except what some process holds:
-    /// that is the business of others on this host.
+    /// Waits until all new objects are gone, except those held by some process, which belong to
+    /// other programs of this host.
     #[track_caller]
     pub fn nothing_new_stays(&self) {
         Self::awaited("left behind", |now| {
@@ -233,7 +233,7 @@ pub fn programs_of_a_hook() -> u32 {
     1 + u32::from(!kernel_is_before(7, 0) || disabled.split(',').any(|name| name == UNPREEMPTED))
 }
 
-/// Whether this kernel says why it sends a reset (6.10 and later).
+/// Whether this kernel gives the reason of a sent reset (6.10 and later).
 pub fn names_reset_reasons() -> bool {
     let types = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
     let name = b"sk_rst_reason\0";

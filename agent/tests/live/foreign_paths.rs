@@ -1,5 +1,5 @@
-//! A user without rights makes namespaces of its own and lays paths there that wait for ever when
-//! they are opened. The agent looks into these namespaces as root, and must not open them.
+//! An unprivileged user makes namespaces and mounts with paths that block forever when they are
+//! opened. The agent inspects these namespaces as root, and must not open the paths.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -13,9 +13,9 @@ use crate::facts::{KernelObjects, patience};
 use crate::namespace::{self, Pair};
 use crate::net;
 
-/// Nobody's user id.
+/// A user id without any rights.
 const USER: u32 = 1500;
-/// How long the agent may take to end.
+/// Timeout for the agent to stop.
 const END_WITHIN: Duration = Duration::from_secs(2);
 /// A network namespace is mounted at `$D/in/ns`. What is there then, and how it is laid.
 const TRAPS: [(&str, &str); 5] = [
@@ -123,13 +123,13 @@ fn namespaces_hidden_behind_fifos_and_links_delay_nothing() {
     let port = net::port(&listener);
     let settings = [("names.conntrack", "true"), ("seccomp", "enforce")];
     let agent = namespace::called(&service, || Agent::with(&settings));
-    // What only an honest mount holds is found all the same.
+    // A namespace held only by an honest mount is found all the same.
     let port = port.to_string();
     let labels = [("service", service.as_str()), ("port", &port)];
     agent.eventually(1, |now| now.sum("portolan_port_listeners", &labels));
 
     let meanwhile = lay_all();
-    // Its addresses are known when the namespaces have been searched again.
+    // Its addresses are known after the next search of namespaces.
     let pair = Pair::new();
     let connection = pair.connection();
     let (client, server) = (&pair.client.service, &pair.server.service);

@@ -1,4 +1,4 @@
-//! Lifecycle: every way a connection can begin, fail and end, and who listens.
+//! Life cycle: every way in which a connection starts, fails and ends; listeners.
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -14,13 +14,13 @@ use crate::scrape::Scrape;
 /// Connections requests that come in, and nothing else.
 const SYN: &str = "tcp flags & (syn | ack) == syn";
 
-/// A port of the server on which nobody listens.
+/// A port of the server without a listener.
 fn unused_port(server: &Namespace) -> u16 {
     let probe = server.within(|| TcpListener::bind((server.v4, 0)).expect("a free port"));
     net::port(&probe)
 }
 
-/// What the client's side of a port says of attempts: all of them, and those with `result`.
+/// The attempts on the client's side of a port: all of them, and those with `result`.
 fn attempts(now: &Scrape, client: &Namespace, port: u16, result: &str) -> (u64, u64) {
     let edge =
         now.edges(&[("client", &client.service), ("port", &port.to_string()), ("role", "client")]);
@@ -59,7 +59,7 @@ fn a_connection_counts_once_on_each_side_in_every_family() {
 }
 
 #[test]
-fn active_connections_go_up_and_down_whoever_closes_first() {
+fn active_connections_go_up_and_down_whichever_end_closes_first() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
@@ -177,8 +177,8 @@ fn icmp_errors_fall_into_their_class() {
         (v6, "icmpv6 type admin-prohibited", "denied"),
         (v6, "icmpv6 type port-unreachable", "refused"),
     ];
-    // An error that comes while connect still holds the socket is forgotten by the kernel; the
-    // next SYN, a second later, brings it again. All cases wait together.
+    // The kernel drops an error that arrives while connect holds the socket; the next SYN, a second
+    // later, causes it again. All cases wait together.
     let mut waiting = Vec::new();
     let mut rules = Vec::new();
     for (address, with, result) in cases {
@@ -213,7 +213,7 @@ fn giving_up_before_the_answer_is_an_abort() {
 }
 
 #[test]
-fn running_out_of_local_ports_is_told() {
+fn running_out_of_local_ports_is_reported() {
     needs_kernel!();
     let pair = Pair::new();
     pair.client.sysctl("ipv4/ip_local_port_range", "40000 40003");
@@ -264,7 +264,7 @@ fn a_simultaneous_open_is_a_connection_of_two_clients() {
         let edge = now.edges(&[("client", service), ("role", "client")]);
         assert_eq!((edge.active(), edge.connect_duration().count), (1, 1));
         let served = now.edges(&[("server", service), ("role", "server")]);
-        assert_eq!(served.all_connects(), 0, "nobody accepted");
+        assert_eq!(served.all_connects(), 0, "no connection was accepted");
     }
     drop(ends);
     agent.eventually((0, 0), |now| {
@@ -353,7 +353,7 @@ fn listeners_come_and_go_with_their_sockets() {
     child.kill().unwrap();
     child.wait().unwrap();
     agent.eventually(0, listeners);
-    // The port may be taken again.
+    // The port may be bound again.
     let again = pair.server.listen(("0.0.0.0", port));
     agent.eventually(1, listeners);
     drop(again);

@@ -1,6 +1,6 @@
-//! Sockets that are used through io_uring: in the thread that asks, in a worker of the kernel's, and
-//! by a kernel thread that polls for work. For the agent a connection is a connection; the kernel's
-//! counters are the truth.
+//! Sockets that are used through io_uring: in the calling thread, in a kernel worker, and by an
+//! SQPOLL thread. For the agent a connection is a connection; the reference is the kernel's
+//! counters.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, RawFd};
@@ -17,14 +17,14 @@ const TURNS: u64 = 3;
 const REQUEST: usize = 100;
 const RESPONSE: usize = 200;
 
-/// Who does the work.
+/// The thread that executes requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Worker {
-    /// The thread that asks, and its task work.
+    /// The calling thread, and its task work.
     Asker,
     /// A worker thread that the kernel makes.
     Kernel,
-    /// A kernel thread that looks for work by itself.
+    /// A kernel thread that polls for requests.
     Poller,
 }
 

@@ -1,4 +1,4 @@
-//! The socket iteration: what is known of connections and listeners while they are open.
+//! The socket iteration: figures of connections and listeners while they are open.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -45,7 +45,7 @@ fn bytes_of_an_open_connection_are_those_that_were_sent() {
         down += half as u64;
         agent.eventually((up, up, down, down), bytes);
     }
-    // The end adds nothing: a FIN is no byte.
+    // Closing adds nothing: a FIN carries no bytes.
     drop((client, server));
     let active = |now: &Scrape| now.edges(&[("server", &pair.server.service)]).active();
     let now = agent.eventually(0, active);
@@ -59,7 +59,7 @@ fn what_a_full_window_holds_back_is_not_sent_yet() {
     let pair = Pair::new();
     let agent = Agent::start();
     let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
-    // Nobody reads: the server's window closes, then the client's buffer fills.
+    // The server does not read: its window closes, then the client's buffer fills.
     client.set_nonblocking(true).unwrap();
     let chunk = vec![b'x'; 65_536];
     let mut written = 0u64;
@@ -69,7 +69,7 @@ fn what_a_full_window_holds_back_is_not_sent_yet() {
             written += length as u64;
             still = 0;
         } else {
-            // Full: give the stack a moment to move what it can.
+            // Full: give the stack time to move what it can.
             still += 1;
             thread::sleep(std::time::Duration::from_millis(5));
         }
@@ -90,20 +90,20 @@ fn what_a_full_window_holds_back_is_not_sent_yet() {
 fn round_trip_times_are_the_kernels_own() {
     needs_kernel!();
     let pair = Pair::new();
-    // Between scrapes nobody sweeps, so that one scrape is one sample.
+    // Between scrapes there is no periodic collection, so that one scrape is one sample.
     let agent = Agent::with(&[("collection_interval", "60s")]);
     let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     let rtt =
         |now: &Scrape| now.edge(&pair.client.service, &pair.server.service, port, "client").rtt();
     let before = rtt(&agent.scrape());
-    // A queue that lets 4 Mbit/s through: what is written at once waits there.
+    // A queue that lets 4 Mbit/s through: data written at once waits there.
     if !pair.client.tc("qdisc add dev veth0 root tbf rate 4mbit burst 3200 latency 400ms") {
         println!("SKIPPED: this kernel has no tbf");
         return;
     }
     client.write_all(&vec![b'x'; 60_000]).unwrap();
     net::read_exactly(&mut server, 60_000).unwrap();
-    let told = |filter: &str| {
+    let seen = |filter: &str| {
         let said = facts::socket_statistics(&pair.client, filter);
         let word = said.split_whitespace().find_map(|word| word.strip_prefix("rtt:"));
         let rtt = word.unwrap_or_else(|| panic!("no round trip time: {said}"));
@@ -114,7 +114,7 @@ fn round_trip_times_are_the_kernels_own() {
     while facts::socket_statistics(&pair.client, &filter).contains("unacked:") {
         thread::yield_now();
     }
-    let truth = told(&filter);
+    let truth = seen(&filter);
     let after = rtt(&agent.scrape());
     assert_eq!(after.count, before.count + 1, "a new sample, once");
     let sample = after.sum - before.sum;
@@ -125,7 +125,7 @@ fn round_trip_times_are_the_kernels_own() {
     agent.stop();
 }
 
-/// A listener with room for `backlog` + 1 connections that nobody accepts.
+/// A listener with room for `backlog` + 1 connections that are not accepted.
 fn narrow(server: &Namespace, backlog: i32) -> (Socket, u16) {
     let address = SocketAddr::from((server.v4, 0));
     let socket = server.act(|| {
@@ -150,7 +150,7 @@ fn a_full_accept_queue_is_counted_as_the_kernel_counts_it() {
     let port_label = port.to_string();
     let labels = [("service", pair.server.service.as_str()), ("port", &port_label)];
     let overflows = |now: &Scrape| now.sum("portolan_listen_overflows_total", &labels);
-    // Clients try again every second, so the figures move until all have gone.
+    // Clients retry every second, so the figures change until all have gone.
     agent.eventually(true, |now| overflows(now) > 0);
     let now = agent.scrape();
     assert_eq!(now.sum("portolan_listen_backlog", &labels), 2, "the queue has room for two");
@@ -168,7 +168,7 @@ fn a_full_accept_queue_is_counted_as_the_kernel_counts_it() {
 }
 
 #[test]
-fn the_list_of_listeners_says_who_waits_where() {
+fn the_list_of_listeners_shows_backlogs() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();

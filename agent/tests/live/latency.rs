@@ -21,7 +21,7 @@ use crate::scrape::Histogram;
 
 mod capture;
 
-/// How far two means may be apart, in seconds.
+/// Allowed difference of two means, in seconds.
 const NEAR: f64 = 20e-6;
 const NEAR_RATIO: f64 = 0.05;
 /// Connections without a request.
@@ -50,7 +50,7 @@ fn connections_to(address: SocketAddr) -> Vec<TcpStream> {
     (0..CONNECTS).map(|_| TcpStream::connect(address).expect("connecting")).collect()
 }
 
-/// Some clients ask a server that waits for `delay` before it answers.
+/// Some clients send requests to a server that waits for `delay` before it responds.
 fn latency_of_a_server_that_takes(delay: Duration, connections: usize, turns: usize) {
     let pair = Pair::new();
     let agent = Agent::start();
@@ -226,7 +226,7 @@ fn latency_of_a_slow_server_under_wrk_is_wrks() {
     agent.stop();
 }
 
-/// Answers requests of HTTP after ten milliseconds each, until the client closes.
+/// Answers HTTP requests after ten milliseconds each, until the client closes.
 fn answer_slowly(stream: &mut TcpStream) {
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let mut asked = Vec::new();
@@ -236,7 +236,7 @@ fn answer_slowly(stream: &mut TcpStream) {
         if asked.ends_with(b"\r\n\r\n") {
             asked.clear();
             thread::sleep(Duration::from_millis(10));
-            // A client that is gone does not read it.
+            // A client that has closed does not read it.
             let _ = stream.write_all(ANSWER);
         }
     }

@@ -1,4 +1,5 @@
-//! Nothing is lost unsaid: full tables keep totals exact, and one who floods costs only himself.
+//! Nothing is lost silently: full tables keep totals exact, and a flood costs only its own
+//! namespace.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,7 +26,8 @@ fn a_full_table_of_edges_keeps_totals_exact_in_other() {
             TcpStream::connect((pair.server.v4, port)).unwrap_err();
         }
     });
-    // This host may refuse others too; ours alone are the rows with our name and those in `other`.
+    // Other programs of this host may be refused too; ours are the rows with our name and those in
+    // `other`.
     agent.eventually(u64::from(EDGES), |now| refused(now) - before);
     let now = agent.ledger_adds_up();
     let ours = now.edges(&[("client", &pair.client.service)]).connects("refused");

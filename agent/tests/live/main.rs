@@ -69,6 +69,7 @@ mod degrade;
 mod dns;
 mod enforcement;
 mod exactness;
+mod foreign_memory;
 mod foreign_paths;
 mod inet_sock_set_state;
 mod io_uring;

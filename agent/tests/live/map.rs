@@ -14,7 +14,7 @@ use crate::segments::portolan;
 
 const REQUESTS: u64 = 40;
 
-/// A backend that asks Redis once for every request, over one connection.
+/// A backend that queries Redis once for every request, over one connection.
 const BACKEND: &str = r"
 const http = require('http'), net = require('net');
 const [port, redisPort, redisHost] = process.argv.slice(2);
@@ -87,7 +87,7 @@ fn the_map_of_a_small_topology_is_the_expected_graph() {
         now.sum("portolan_request_duration_seconds_count", &labels)
     });
 
-    // From our client on: the host may have other edges.
+    // Starting at our client: the host may have other edges.
     let expected = json!({
         "nodes": [client, "api-a.js", "api-b.js", "nginx", "redis-server"],
         "edges": [
@@ -128,7 +128,7 @@ fn edge(client: &str, server: &str, port: u16, connections: u64, requests: u64) 
     })
 }
 
-/// What does not depend on how fast the machine is.
+/// The fields that do not depend on the speed of the machine.
 fn graph(answer: &Value) -> Value {
     let names = answer["nodes"].as_array().expect("a list").iter();
     let names: Vec<Value> = names.map(|node| node["name"].clone()).collect();

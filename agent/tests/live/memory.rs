@@ -1,4 +1,4 @@
-//! Little memory: what is new gives way, sums stay exact, and nobody is killed.
+//! Little memory: overflow mode, exact totals, and no process is killed.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,7 +13,7 @@ use crate::scrape::Scrape;
 
 const MIB: u64 = 1 << 20;
 
-/// Refused attempts of all clients of this host, `other` included: nobody but tests causes them.
+/// Refused attempts of all clients of this host, `other` included: only tests cause them.
 fn refused(now: &Scrape) -> u64 {
     now.sum("portolan_tcp_connects_total", &[("role", "client"), ("result", "refused")])
 }
@@ -74,10 +74,10 @@ fn pages_that_only_the_start_has_used_are_given_back() {
 }
 
 #[test]
-fn a_bomb_of_peers_in_little_memory_kills_nobody_and_loses_no_count() {
+fn a_bomb_of_peers_in_little_memory_kills_no_process_and_loses_no_count() {
     needs_kernel!();
     let peers: u32 = if facts::is_emulated() { 5_000 } else { 20_000 };
-    // More rows than fit into memory: by its own choice it would not make so many.
+    // More rows than fit into memory: by default it would not make so many.
     for (limit, settings) in [
         (64 * MIB, vec![]),
         (112 * MIB, vec![("limits.edges", "8192"), ("limits.addresses", "8192")]),
@@ -113,14 +113,14 @@ fn a_bomb_of_peers_in_little_memory_kills_nobody_and_loses_no_count() {
     }
 }
 
-/// Rows are offered the lowest first, so that those in use lie close together. Rows that were kept
-/// back for a while come on top of those that were not: they are taken first, far above.
+/// Rows are offered lowest first, so that used rows lie close together. Rows that were withheld
+/// come on top of the others: they are taken first, far above.
 #[test]
 fn rows_that_are_taken_far_above_the_others_are_seen() {
     needs_kernel!();
     const EDGES: u64 = 40;
     const ROOM: u64 = 1000;
-    /// What the agent reckons for a row of edges.
+    /// The agent's estimate for a row of edges.
     const ROW: u64 = 32 * 1024;
     let Some(group) = group(256 * MIB) else { return };
     let pair = Pair::new();
@@ -153,7 +153,7 @@ fn rows_that_are_taken_far_above_the_others_are_seen() {
 }
 
 #[test]
-fn when_memory_is_short_new_edges_are_folded_and_when_it_is_free_again_they_get_rows() {
+fn when_memory_is_short_new_edges_are_other_and_later_get_rows() {
     needs_kernel!();
     const PEERS: u32 = 3_000;
     let Some(group) = group(256 * MIB) else { return };
@@ -170,11 +170,11 @@ fn when_memory_is_short_new_edges_are_folded_and_when_it_is_free_again_they_get_
     };
     connects(known);
     let now = agent.eventually(1, |now| own_row(now, known)).clone();
-    assert_eq!(now.sum("portolan_memory_folding", &[]), 0);
+    assert_eq!(now.sum("portolan_memory_overflow_mode", &[]), 0);
     let used = now.sum("portolan_memory_used_bytes", &[]);
 
-    let short = |now: &Scrape| now.sum("portolan_memory_folding", &[]);
-    // What of it are pages of files gives way first.
+    let short = |now: &Scrape| now.sum("portolan_memory_overflow_mode", &[]);
+    // File pages are reclaimed first.
     let mut limit = used / 100 * 120;
     let now = loop {
         let now = agent.scrape();
@@ -187,7 +187,7 @@ fn when_memory_is_short_new_edges_are_folded_and_when_it_is_free_again_they_get_
     let rows = |now: &Scrape| now.sum("portolan_map_entries", &[("map", "edges")]);
     let (rows_before, refused_before) = (rows(&now), refused(&now));
     bomb(&pair.client, [127, 2, 0, 0], PEERS);
-    // Who has a row keeps it.
+    // A row that exists is kept.
     connects(known);
     agent.eventually((u64::from(PEERS), 2), |now| {
         (refused(now) - refused_before, own_row(now, known))
@@ -198,16 +198,16 @@ fn when_memory_is_short_new_edges_are_folded_and_when_it_is_free_again_they_get_
     assert!(now.sum("portolan_tcp_connects_total", &folded) >= u64::from(PEERS));
     let status = agent.json("/api/v1/status");
     assert_eq!(status["memory"]["overflow_mode"], true, "{status}");
-    assert!(agent.log().contains("new are counted in the rows `other`"), "{}", agent.log());
+    assert!(agent.log().contains("new edges are counted in the rows `other`"), "{}", agent.log());
 
     group.limit(256 * MIB);
     let now = agent.eventually((0, 0), |now| (short(now), now.sum("portolan_held_rows", &[])));
-    assert_eq!(now.sum("portolan_memory_foldings_total", &[]), 1);
+    assert_eq!(now.sum("portolan_memory_overflows_total", &[]), 1);
     let listener = pair.server.listen("0.0.0.0:0");
     let new = net::port(&listener);
     drop((pair.client.connect((pair.server.v4, new)).unwrap(), net::accept(&listener)));
     agent.eventually(1, |now| own_row(now, new));
-    assert!(agent.log().contains("new edges get rows again"), "{}", agent.log());
+    assert!(agent.log().contains("end of overflow mode"), "{}", agent.log());
     assert_eq!(group.kills(), 0);
     agent.stop();
 }

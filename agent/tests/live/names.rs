@@ -1,8 +1,8 @@
 //! Names from real runtimes: Docker with a compose project, containerd's pods with a Kubernetes
-//! API, and what the agent makes of them.
+//! API, and the resulting edges.
 //!
-//! Each runtime has a network namespace of its own, so nothing of the host is touched. What the
-//! agent says is read as users do: `portolan edges --output json`.
+//! Each runtime has a network namespace of its own, so the host is not changed. Results are read as
+//! users do: `portolan edges --output json`.
 
 mod api;
 mod cri;
@@ -29,12 +29,11 @@ use serde_json::Value;
 
 use crate::agent::{self, Agent};
 
-/// How long a runtime may take to start, and an edge to appear.
+/// Timeout for a runtime to start, and for an edge to appear.
 const PATIENCE: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// An edge as it is expected: both ends as `namespace/name`, port, role, and how the two names
-/// were found.
+/// An expected edge: both ends as `namespace/name`, port, role, and the sources of the two names.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Edge {
     client: String,
@@ -82,8 +81,8 @@ fn end(edge: &Value, side: &str) -> String {
     format!("{}/{}", text(edge, &format!("{side}_namespace")), text(edge, side))
 }
 
-/// The edges with connections of which one end is one of `names`, or any other that ought to be:
-/// `is_ours` says so of a name.
+/// The edges with connections that have an end in `names`, or in the additional names that
+/// `is_ours` accepts.
 fn ours(edges: &[Value], is_ours: impl Fn(&str) -> bool) -> BTreeSet<Edge> {
     edges
         .iter()
@@ -99,7 +98,7 @@ fn ours(edges: &[Value], is_ours: impl Fn(&str) -> bool) -> BTreeSet<Edge> {
         .collect()
 }
 
-/// Asks until exactly these edges are there.
+/// Polls until exactly these edges are there.
 #[track_caller]
 fn expect(agent: &Agent, expected: &[Edge], is_ours: impl Fn(&str) -> bool) -> Vec<Value> {
     let expected: BTreeSet<Edge> = expected.iter().cloned().collect();
@@ -121,7 +120,7 @@ fn expect(agent: &Agent, expected: &[Edge], is_ours: impl Fn(&str) -> bool) -> V
     }
 }
 
-/// The first half of the addresses of this run's containers: another run may be under way.
+/// The first half of the addresses of this run's containers: another run may be active.
 fn net() -> String {
     format!("10.{}", 128 + std::process::id() % 100)
 }
@@ -136,7 +135,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Runs a program and returns what it wrote; panics with its words if it fails.
+/// Runs a program and returns its output; panics with it if it fails.
 #[track_caller]
 fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output();

@@ -1,15 +1,15 @@
-//! Network namespaces for tests, with veth between them; gone when dropped, panic or not.
+//! Network namespaces for tests, with veth between them; removed when dropped, panic or not.
 //!
 //! [`Pair::new`] makes two of them, `client` and `server`, with IPv4 and IPv6 addresses that work
-//! at once. Each has a `service`: a unique name of at most 15 characters by which the agent knows
-//! the sockets that [`Namespace::listen`], [`Namespace::connect`] and [`Namespace::act`] make
-//! there. The kernel half takes an owner's name from the command name of the process; `act` lends
-//! this process the right one, so that both ends can be told apart although one test plays both.
+//! at once. Each has a `service`: a unique name of at most 15 characters, which is the agent's name
+//! for the sockets that [`Namespace::listen`], [`Namespace::connect`] and [`Namespace::act`] make
+//! there. The kernel half takes an owner's name from the command name of the process; `act` sets it
+//! temporarily, so that the two ends have different names although one test plays both.
 //!
 //! * [`Namespace::act`]: runs a closure there, under the service's name; keep it short;
-//! * [`Namespace::within`]: runs a closure there, for as long as it likes, under no special name;
+//! * [`Namespace::within`]: runs a closure there, for any time, under no special name;
 //! * [`Namespace::command`]: a program to be started there (it has its own name);
-//! * [`Namespace::nft`], [`Namespace::sysctl`]: faults and knobs.
+//! * [`Namespace::nft`], [`Namespace::sysctl`]: faults and settings.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -36,13 +36,13 @@ pub struct Pair {
 
 /// A network namespace.
 pub struct Namespace {
-    /// What the agent calls sockets made by [`Namespace::act`].
+    /// The agent's name for sockets made by [`Namespace::act`].
     pub service: String,
     /// Its IPv4 address.
     pub v4: Ipv4Addr,
     /// Its IPv6 address.
     pub v6: Ipv6Addr,
-    /// As `ip netns` knows it.
+    /// Its name in `ip netns`.
     pub name: String,
     file: File,
     /// A process that does nothing but be here, as there is one in every container: the agent
@@ -50,7 +50,7 @@ pub struct Namespace {
     resident: Child,
 }
 
-/// An open connection between a pair, whose ends this test holds.
+/// An open connection between a pair; this test holds both ends.
 pub struct Connection {
     /// Where it was accepted.
     pub listener: TcpListener,
@@ -76,7 +76,7 @@ pub fn called<T>(name: &str, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Reads a file as it is in a namespace of somebody else; nothing if that goes away.
+/// Reads a file in another process's namespace; empty if that is gone.
 pub fn read_in(name: &str, path: &str) -> Option<String> {
     within_named(name, || fs::read_to_string(path).ok())?
 }
@@ -98,7 +98,7 @@ impl Pair {
         // From 10.128 on are the containers of `names`.
         let (a, b) = ((pid & 0x7f) as u8, (number & 0xff) as u8);
         let (client, server) = (format!("cli-{tag}"), format!("srv-{tag}"));
-        // What an earlier run with this pid left behind.
+        // Remains of an earlier run with this pid.
         for name in [&client, &server] {
             let _ = quiet(Command::new("ip").args(["netns", "del", name])).status();
         }
@@ -157,7 +157,7 @@ impl Namespace {
         })
     }
 
-    /// Runs `f` here, under the name of this namespace's service. Nobody else can act meanwhile.
+    /// Runs `f` here, under the name of this namespace's service. Calls are serialised.
     pub fn act<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         self.act_as(&self.service, f)
     }
@@ -167,7 +167,7 @@ impl Namespace {
         called(name, || self.within(f))
     }
 
-    /// A listener here; port 0 asks for any.
+    /// A listener here; port 0 for any port.
     pub fn listen(&self, address: impl ToSocketAddrs + Send) -> TcpListener {
         self.act(|| TcpListener::bind(address)).expect("listening in a namespace of ours")
     }
@@ -178,7 +178,7 @@ impl Namespace {
         self.act(|| TcpStream::connect_timeout(&address, crate::facts::patience(CONNECT_WITHIN)))
     }
 
-    /// The socket of a connect that has been begun here, and waits for nobody.
+    /// The socket of a non-blocking connect that was started here.
     pub fn begin_connect(&self, address: SocketAddr) -> Socket {
         self.act(|| {
             let socket = net::socket_for(&address);
@@ -198,12 +198,12 @@ impl Namespace {
         command
     }
 
-    /// Feeds rules to nft here; panics with nft's words if it refuses.
+    /// Feeds rules to nft here; panics with nft's error if it refuses.
     pub fn nft(&self, rules: &str) {
         feed(self.command("nft").args(["-f", "-"]), rules);
     }
 
-    /// What comes in here meets these rules.
+    /// Applies these rules to incoming packets.
     pub fn nft_input(&self, rules: &str) {
         self.nft(&format!(
             "table inet fault {{ chain input {{ type filter hook input priority 0;\n{rules}\n}}\n}}\n"
@@ -215,20 +215,20 @@ impl Namespace {
         self.nft("flush ruleset\n");
     }
 
-    /// Runs `tc` with these arguments; false if this kernel does not know what is asked for.
+    /// Runs `tc` with these arguments; false if this kernel lacks the module.
     pub fn tc(&self, arguments: &str) -> bool {
         let mut command = self.command("tc");
         quiet(command.args(arguments.split_whitespace())).status().is_ok_and(|s| s.success())
     }
 
-    /// Writes a knob below /proc/sys/net, such as `ipv4/tcp_syn_retries`.
-    pub fn sysctl(&self, knob: &str, value: &str) {
-        let path = format!("/proc/sys/net/{knob}");
+    /// Writes a sysctl below /proc/sys/net, such as `ipv4/tcp_syn_retries`.
+    pub fn sysctl(&self, name: &str, value: &str) {
+        let path = format!("/proc/sys/net/{name}");
         let written = self.within(|| fs::write(&path, value));
         written.unwrap_or_else(|error| panic!("writing {path}: {error}"));
     }
 
-    /// Inode number, as the agent knows it.
+    /// Inode number, as the agent reports it.
     pub fn inode(&self) -> u32 {
         use std::os::unix::fs::MetadataExt as _;
         self.file.metadata().expect("an open file has metadata").ino() as u32
@@ -247,7 +247,7 @@ impl Drop for Namespace {
     }
 }
 
-/// While it lives, the kernel calls this process so.
+/// While it exists, this is the command name of the process.
 struct Named {
     before: String,
 }
@@ -301,7 +301,7 @@ fn ip_in(name: &str, batch: &str) {
     feed(Command::new("ip").args(["-n", name, "-batch", "-"]), batch);
 }
 
-/// Runs a command with this input; panics with its words if it fails.
+/// Runs a command with this input; panics with its output if it fails.
 fn feed(command: &mut Command, input: &str) {
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));

@@ -62,7 +62,7 @@ pub fn read_to_end(stream: &mut impl Read) -> io::Result<u64> {
 }
 
 /// Answers requests of `request` bytes with `response` bytes each after a delay, until the client
-/// closes. Returns how many it answered.
+/// closes. Returns their number.
 pub fn answer(
     stream: &mut TcpStream,
     request: usize,
@@ -85,7 +85,7 @@ pub fn answer(
     }
 }
 
-/// One turn of a client: writes `request` bytes, reads `response` bytes.
+/// One exchange of a client: writes `request` bytes, reads `response` bytes.
 pub fn ask(stream: &mut TcpStream, request: usize, response: usize) -> io::Result<()> {
     stream.write_all(&vec![b'q'; request])?;
     read_exactly(stream, response)

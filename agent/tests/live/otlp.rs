@@ -1,7 +1,7 @@
-//! Pushing: what a collector gets is what a scrape shows, also after it was away.
+//! Pushing: a collector gets what a scrape shows, also after it was away.
 //!
-//! The collector reads with OpenTelemetry's own types and rebuilds from what it got the samples that
-//! a scrape would have, so that both are looked at in the same way.
+//! The collector decodes with OpenTelemetry's own types and rebuilds the samples that a scrape
+//! would have, so that both are compared in the same form.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -27,7 +27,7 @@ use crate::net;
 use crate::scrape::{Sample, Scrape};
 use crate::web::Keys;
 
-const SECRET: &str = "Bearer of-this-nobody-may-read";
+const SECRET: &str = "Bearer secret-token";
 const CONNECTIONS: u64 = 7;
 
 /// A receiver of OTLP over HTTP.
@@ -38,7 +38,7 @@ struct Collector {
 
 #[derive(Default)]
 struct Seen {
-    /// Whether it says that it is busy.
+    /// Whether it responds that it is busy.
     busy: bool,
     requests: u64,
     /// The request that was taken last: a push of so few series is one.
@@ -51,7 +51,7 @@ impl Collector {
         Self::with(None)
     }
 
-    /// One that speaks TLS, if it is told how.
+    /// A collector with TLS, if it has a certificate.
     fn with(tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -74,7 +74,7 @@ impl Collector {
         Self { address, seen }
     }
 
-    /// Looks at what it has until `value` is there.
+    /// Polls its data until `value` is there.
     fn eventually<T>(&self, value: impl Fn(&Seen) -> Option<T>) -> T {
         let began = Instant::now();
         loop {
@@ -119,7 +119,7 @@ fn serve(stream: &mut (impl Read + Write), seen: &Mutex<Seen>) -> Option<()> {
     write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").ok()
 }
 
-/// What Prometheus would have scraped.
+/// The samples that Prometheus would have scraped.
 fn rebuilt(request: &ExportMetricsServiceRequest) -> Scrape {
     let mut scrape = Scrape::default();
     for of_resource in &request.resource_metrics {
@@ -176,7 +176,7 @@ fn labels(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     attributes.iter().map(pair).collect()
 }
 
-/// Everything about the edges between two services, but what every read of the tables adds to.
+/// Everything about the edges between two services, without what every collection adds to.
 fn of_edges(scrape: &Scrape, pair: &Pair) -> Vec<(String, BTreeMap<String, String>, String)> {
     let ours = |sample: &&Sample| {
         sample.label("server") == Some(&pair.server.service) && !sample.name.contains("_rtt_")
@@ -245,10 +245,10 @@ fn a_collector_gets_what_a_scrape_shows_also_after_it_was_away() {
     assert_eq!(resource["service.name"], "portolan");
     assert!(!resource["host.name"].is_empty());
     assert_eq!(authorization, SECRET);
-    let told = format!("{}{}", agent.log(), agent.json("/api/v1/status"));
-    assert!(!told.contains(SECRET), "{told}");
+    let output = format!("{}{}", agent.log(), agent.json("/api/v1/status"));
+    assert!(!output.contains(SECRET), "{output}");
 
-    // What has happened since the last push comes with the last one.
+    // Events since the last push come with the final one.
     let before = collector.seen.lock().unwrap().requests;
     drop(pair.client.connect((pair.server.v4, port)).unwrap());
     agent.eventually(CONNECTIONS + 1, |now| {
@@ -289,10 +289,10 @@ fn a_collector_behind_tls_is_believed_by_its_authority_only() {
 
     // Another authority, which has issued nothing.
     let others = Keys::new();
-    let stranger = others.path("ca.pem").display().to_string();
+    let other_ca = others.path("ca.pem").display().to_string();
     let taken = collector.seen.lock().unwrap().requests;
-    let agent = Agent::with(&[&base[..], &[("otlp.ca_file", stranger.as_str())]].concat());
-    // It is tried three times, with pauses, before it is told.
+    let agent = Agent::with(&[&base[..], &[("otlp.ca_file", other_ca.as_str())]].concat());
+    // It is tried three times, with pauses, before it is reported.
     let began = Instant::now();
     while !pushes(&agent.scrape(), "unreachable") {
         assert!(began.elapsed() < patience(Duration::from_secs(20)), "{}", agent.log());

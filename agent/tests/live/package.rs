@@ -1,8 +1,7 @@
-//! The Debian package, installed with dpkg in a machine of its own whose first process is systemd:
-//! the unit runs, confined, tells systemd how it is, and leaves nothing in the kernel.
+//! The Debian package, installed with dpkg in a machine whose first process is systemd: the unit
+//! runs, confined, notifies systemd, and leaves nothing in the kernel.
 //!
-//! The machine's files are this host's, with a layer above that takes what is written and is thrown
-//! away.
+//! The machine's files are this host's, under an overlay that is discarded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::facts::{KernelObjects, patience};
 
-/// What is done inside; every answer goes into a file.
+/// The script that runs inside; every result goes into a file.
 const SCRIPT: &str = r#"
 cd /out
 dpkg --install portolan.deb > install.log 2>&1; echo $? > installed
@@ -23,7 +22,7 @@ cat /proc/$(show MainPID)/status > status
 show StatusText > text
 show WatchdogTimestampMonotonic > watchdog
 portolan status > answer 2>&1
-portolan ports reserve 4711 --for somebody > reserved 2>&1
+portolan ports reserve 4711 --for another > reserved 2>&1
 systemctl kill --signal=KILL portolan
 for i in $(seq 1 100); do [ "$(show NRestarts)" = 1 ] && [ "$(systemctl is-active portolan)" = active ] && break; sleep 0.1; done
 show NRestarts > restarts
@@ -40,22 +39,22 @@ const UNIT: &str =
     "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/sh /out/script\n";
 const TARGET: &str = "[Unit]\nDefaultDependencies=no\nWants=portolan-test.service\n";
 
-/// What the unit asks for; a machine has no more than it is given.
+/// The capabilities of the unit; the machine has no more.
 const CAPABILITIES: &str =
     "CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN,CAP_SYS_ADMIN,CAP_SYS_PTRACE,CAP_DAC_READ_SEARCH";
 
-/// CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN: what lasts of them.
+/// CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN: kept after startup.
 const KEPT: u64 = 1 << 2 | 1 << 12 | 1 << 19 | 1 << 21;
 
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// What `cargo xtask package` has made.
+/// The output of `cargo xtask package`.
 fn deb() -> Option<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/package/portolan.deb");
     here.is_file().then_some(here)
 }
 
-/// A machine that runs the script; it and its files are gone when dropped.
+/// A machine that runs the script; it and its files are removed when dropped.
 struct Machine {
     folder: tempfile::TempDir,
     child: Child,
@@ -77,7 +76,7 @@ impl Machine {
         let layers = format!("lowerdir=/,upperdir={},workdir={}", up.display(), work.display());
         mount(&["-t", "overlay", "-o", &layers, "overlay"], &path("layer/root"));
         let root = path("layer/root");
-        // Another machine's, and what would keep services from starting on a build host.
+        // Files of the host that do not fit, and a policy that would keep services from starting.
         for name in ["etc/machine-id", "usr/sbin/policy-rc.d"] {
             let _ = fs::remove_file(root.join(name));
         }
@@ -96,8 +95,8 @@ impl Machine {
         Self { folder, child }
     }
 
-    /// What the script has written.
-    fn told(&self, name: &str) -> String {
+    /// A result of the script.
+    fn result(&self, name: &str) -> String {
         let text = fs::read_to_string(self.folder.path().join("out").join(name));
         text.unwrap_or_default().trim().to_owned()
     }
@@ -146,16 +145,16 @@ fn the_debian_package_runs_under_systemd_and_can_be_purged() {
     let machine = Machine::boot(&deb);
     let began = Instant::now();
     while !machine.is_done() {
-        assert!(began.elapsed() < patience(PATIENCE), "{}", machine.told("install.log"));
+        assert!(began.elapsed() < patience(PATIENCE), "{}", machine.result("install.log"));
         thread::sleep(Duration::from_millis(100));
     }
-    let told = |name: &str| machine.told(name);
-    assert_eq!(told("installed"), "0", "{}", told("install.log"));
-    assert_eq!(told("active"), "active", "{}", told("journal"));
-    assert!(told("text").starts_with("listening on 127.0.0.1:"), "{}", told("text"));
-    assert_ne!(told("watchdog"), "0", "the watchdog is fed");
+    let result = |name: &str| machine.result(name);
+    assert_eq!(result("installed"), "0", "{}", result("install.log"));
+    assert_eq!(result("active"), "active", "{}", result("journal"));
+    assert!(result("text").starts_with("listening on 127.0.0.1:"), "{}", result("text"));
+    assert_ne!(result("watchdog"), "0", "the watchdog is fed");
 
-    let status = told("status");
+    let status = result("status");
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
         line.unwrap_or_default().to_owned()
@@ -165,14 +164,14 @@ fn the_debian_package_runs_under_systemd_and_can_be_purged() {
     }
     assert_eq!((field("NoNewPrivs").as_str(), field("Seccomp").as_str()), ("1", "2"), "{status}");
 
-    assert!(told("answer").contains("inet_sock_set_state"), "{}", told("answer"));
-    // Killed, it is started again, and still knows what it was told.
-    assert_eq!(told("restarts"), "1", "{}", told("journal"));
-    assert!(told("ports").contains("somebody"), "{}\n{}", told("reserved"), told("ports"));
-    assert!(told("journal").contains("kernel object sha256:"), "{}", told("journal"));
-    assert!(told("manual").contains("--web.listen-address"), "{}", told("manual"));
-    assert_eq!(told("stopped"), "inactive");
-    assert_eq!(told("remains"), "", "{}", told("purge.log"));
+    assert!(result("answer").contains("inet_sock_set_state"), "{}", result("answer"));
+    // Killed, it is restarted, and still has its state.
+    assert_eq!(result("restarts"), "1", "{}", result("journal"));
+    assert!(result("ports").contains("another"), "{}\n{}", result("reserved"), result("ports"));
+    assert!(result("journal").contains("kernel object sha256:"), "{}", result("journal"));
+    assert!(result("manual").contains("--web.listen-address"), "{}", result("manual"));
+    assert_eq!(result("stopped"), "inactive");
+    assert_eq!(result("remains"), "", "{}", result("purge.log"));
     drop(machine);
     before.nothing_new_stays();
 }

@@ -1,4 +1,4 @@
-//! What the running agent may still do, as the kernel says it, and that it is enough.
+//! The privileges of the running agent as the kernel shows them, and that they suffice.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ const DAC_READ_SEARCH: u64 = 1 << 2;
 const NET_ADMIN: u64 = 1 << 12;
 const SYS_PTRACE: u64 = 1 << 19;
 const SYS_ADMIN: u64 = 1 << 21;
-/// What features take while the agent runs.
+/// Capabilities that features use while the agent runs.
 const NEEDED: u64 = DAC_READ_SEARCH | SYS_PTRACE | SYS_ADMIN;
 /// The same without entering network namespaces.
 const OUTSIDE: u64 = DAC_READ_SEARCH | SYS_PTRACE;
@@ -85,12 +85,12 @@ fn names_of_new_namespaces_take_no_sys_admin() {
 }
 
 #[test]
-fn without_any_capability_it_still_counts_and_says_what_is_missing() {
+fn without_any_capability_it_still_counts_and_reports_what_is_missing() {
     needs_kernel!();
     let net = Pair::new();
     let agent = Agent::with(&[("privileges", "none")]);
     every_thread_has(&agent, 0, "2");
-    // Addresses were looked up at the start.
+    // Addresses were read at startup.
     sees_connections(&agent, &net);
     let status = agent.json("/api/v1/status").to_string();
     assert!(status.contains("CAP_SYS_PTRACE is dropped after startup"), "{status}");
@@ -111,7 +111,7 @@ fn what_is_shown_is_what_is_kept() {
 }
 
 #[test]
-fn it_can_be_told_to_give_up_nothing() {
+fn it_can_be_configured_to_keep_everything() {
     needs_kernel!();
     let agent = Agent::with(&[("privileges", "all"), ("seccomp", "off")]);
     for thread in threads(&agent) {
@@ -122,7 +122,7 @@ fn it_can_be_told_to_give_up_nothing() {
     agent.stop();
 }
 
-/// What a runtime that knows no CAP_BPF can give: CAP_SYS_ADMIN stands in.
+/// A runtime that does not know CAP_BPF: CAP_SYS_ADMIN replaces it.
 #[test]
 fn the_capabilities_it_shows_are_enough_to_start_and_so_is_the_old_form() {
     needs_kernel!();

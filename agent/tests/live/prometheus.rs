@@ -1,5 +1,5 @@
-//! The whole way: real traffic, the agent, Debian's Prometheus scraping it, and questions to
-//! Prometheus as a dashboard would ask them. `promtool` reads the agent's text as well.
+//! End to end: real traffic, the agent, Debian's Prometheus scraping it, and queries as a dashboard
+//! sends them. `promtool` checks the agent's text as well.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -53,7 +53,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// The body of an answer with status 200. HTTP/1.0: then it comes in one piece.
+    /// The body of a response with status 200. HTTP/1.0, so that it comes in one piece.
     fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
@@ -90,7 +90,7 @@ impl Prometheus {
         answer["data"]["result"].as_array().expect("a vector").clone()
     }
 
-    /// Asks until there is an answer and every value is above 0.
+    /// Queries until there is a result and every value is above 0.
     fn positive(&self, query: &str) -> Vec<f64> {
         let began = Instant::now();
         loop {
@@ -135,7 +135,7 @@ fn prometheus_scrapes_edges_with_all_their_metrics() {
                 Load::run(&mut command);
             }
         });
-        // Tells the load to end also when a question below fails.
+        // Ends the load even if a query below fails.
         let _over = Over(&over);
         for (client, server, port) in
             [("wrk", "nginx", nginx.port), ("redis-benchmark", "redis-server", redis.port)]
@@ -161,7 +161,7 @@ fn prometheus_scrapes_edges_with_all_their_metrics() {
     agent.stop();
 }
 
-/// What a dashboard wants of an edge.
+/// The metrics that a dashboard shows for an edge.
 fn ask_for_everything(prometheus: &Prometheus, labels: &str, role: &str) {
     for counter in [
         "portolan_tcp_connects_total",
@@ -258,7 +258,7 @@ fn promtool_has_no_complaint_about_the_text() {
     agent.stop();
 }
 
-/// Tells that it is over when it goes out of scope.
+/// Ends the load when it goes out of scope.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {

@@ -1,4 +1,4 @@
-//! Refusals: one sentence with the mend, an exit code, and nothing left in the kernel.
+//! Refusals: one sentence with the fix, an exit code, and nothing left in the kernel.
 
 use std::fs;
 use std::net::TcpListener;
@@ -24,7 +24,7 @@ fn refuses(command: &mut Command, words: &[&str]) -> Ended {
     ended
 }
 
-/// A fresh place and a free port.
+/// A fresh directory and a free port.
 struct Place {
     directory: tempfile::TempDir,
     listen: String,
@@ -50,7 +50,7 @@ impl Place {
 fn without_capabilities() {
     needs_kernel!();
     let place = Place::new();
-    // Somewhere that nobody may go.
+    // A directory without access.
     fs::set_permissions(place.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let binary = place.directory.path().join("portolan");
     fs::copy(agent::binary(), &binary).unwrap();
@@ -108,7 +108,7 @@ fn with_a_configuration_that_has_an_unknown_key() {
     let place = Place::new();
     let file = place.path("portolan.toml");
     fs::write(&file, "[limits]\nedgs = 100\n").unwrap();
-    // The nearest key is the mend.
+    // The most similar key is the fix.
     let ended = refuses(place.command().args(["--config", &file]), &["edgs", "limits.edges"]);
     assert_eq!(ended.status.code(), Some(2));
 }

@@ -1,4 +1,4 @@
-//! Ports kept for services: told through the agent's socket, by the command that people use.
+//! Port reservations, made with the command through the agent's socket.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -15,7 +15,7 @@ use crate::scrape::Scrape;
 
 const BREACHES: &str = "portolan_port_reservation_breaches_total";
 
-/// `portolan …`, told where this agent's socket is.
+/// `portolan …` with this agent's socket.
 fn portolan(agent: &Agent, mut command: Command, arguments: &str) -> Output {
     agent::forget_our_variables(&mut command);
     command.args(arguments.split_whitespace());
@@ -24,9 +24,9 @@ fn portolan(agent: &Agent, mut command: Command, arguments: &str) -> Output {
     command.stdin(Stdio::null()).output().expect("the agent's own binary runs")
 }
 
-/// What it prints; panics with what it says if it fails.
+/// Its output; panics with the error if it fails.
 #[track_caller]
-fn told(agent: &Agent, command: Command, arguments: &str) -> String {
+fn output(agent: &Agent, command: Command, arguments: &str) -> String {
     let output = portolan(agent, command, arguments);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments}: {said}");
@@ -54,14 +54,14 @@ fn reservations(agent: &Agent) -> Vec<Value> {
 }
 
 #[test]
-fn who_takes_a_reserved_port_is_told_once_and_its_owner_never() {
+fn a_breach_is_reported_once_and_the_owner_never() {
     needs_kernel!();
     let net = Pair::new();
     let agent = Agent::start();
     let (owner, offender) = (&net.server.service, &net.client.service);
     for port in [18_431, 18_432] {
         let reserve = format!("ports reserve {port} --for {owner}");
-        let said = told(&agent, inside(&net.server), &reserve);
+        let said = output(&agent, inside(&net.server), &reserve);
         assert!(said.starts_with(&format!("{port}/tcp is reserved for {owner}")), "{said}");
     }
     let held = net.server.listen("0.0.0.0:18431");
@@ -85,10 +85,10 @@ fn who_takes_a_reserved_port_is_told_once_and_its_owner_never() {
     let sentence = listed["breaches"][0]["finding"]["title"].as_str().unwrap_or_default();
     let expected = format!("{offender} has 18432/tcp, which is reserved for {owner}");
     assert_eq!(sentence, expected);
-    let table = told(&agent, here(), "ports reservations");
+    let table = output(&agent, here(), "ports reservations");
     assert!(table.contains(&expected) && table.contains("18431/tcp"), "{table}");
-    assert!(agent.log().contains("a reserved port is held by somebody else"), "{}", agent.log());
-    // The table of ports says so too, and keeps the namespaces apart.
+    assert!(agent.log().contains("a reserved port is held by another service"), "{}", agent.log());
+    // The table of ports shows the same, and separates the namespaces.
     let ports = agent.json("/api/v1/ports?port=18432");
     let rows: Vec<_> = ports["ports"].as_array().expect("a list").iter().collect();
     let of = |namespace: &Namespace| {
@@ -96,18 +96,18 @@ fn who_takes_a_reserved_port_is_told_once_and_its_owner_never() {
         row.map(|row| row["reserved_for"].clone()).expect("a row")
     };
     assert_eq!((of(&net.server), of(&net.client)), (Value::from(owner.as_str()), Value::Null));
-    let table = told(&agent, here(), "ports");
+    let table = output(&agent, here(), "ports");
     let row = table.lines().find(|line| line.trim_start().starts_with("18431 ")).expect(&table);
     assert!(row.contains(&format!("{owner} ")) && table.contains("RESERVED FOR"), "{table}");
     drop((held, taken, elsewhere));
     let vacant = agent.json("/api/v1/ports?port=18432");
     assert_eq!(vacant["ports"], Value::Array(Vec::new()), "{vacant:#}");
     assert_eq!(vacant["unused_reservations"][0]["service"], owner.as_str(), "{vacant:#}");
-    let who = told(&agent, here(), "ports who 18432");
+    let who = output(&agent, here(), "ports who 18432");
     let expected =
         format!("No process holds port 18432.\n18432/tcp is reserved for {owner} (network");
     assert!(who.starts_with(&expected), "{who}");
-    told(&agent, inside(&net.server), "ports release 18432");
+    output(&agent, inside(&net.server), "ports release 18432");
     let again = refused(&agent, inside(&net.server), "ports release 18432");
     assert!(again.contains("18432/tcp is not reserved"), "{again}");
     agent.stop();
@@ -126,11 +126,11 @@ fn ports_are_free_where_the_caller_is() {
         socket
     });
     let free = |namespace: &Namespace, more: &str| {
-        told(&agent, inside(namespace), &format!("ports free --near 18500 {more}"))
+        output(&agent, inside(namespace), &format!("ports free --near 18500 {more}"))
     };
     assert_eq!(free(&net.client, ""), "18500\n");
     assert_eq!(free(&net.server, ""), "18502\n");
-    // Handed out a moment ago: not again.
+    // Handed out a second ago: withheld.
     assert_eq!(free(&net.server, ""), "18503\n");
     assert_eq!(free(&net.server, "--for web --count 2"), "18504\n18505\n");
     drop(bound);
@@ -138,10 +138,10 @@ fn ports_are_free_where_the_caller_is() {
     let ports: Vec<_> = kept.iter().map(|one| one["port"].as_u64().unwrap_or_default()).collect();
     assert_eq!(ports, [18_504, 18_505]);
     assert!(kept.iter().all(|one| one["until"].is_string()), "a lease ends: {kept:?}");
-    // Ephemeral there, unless kept out.
+    // Ephemeral there, unless excluded.
     net.server.sysctl("ipv4/ip_local_port_range", "20000 21000");
     net.server.sysctl("ipv4/ip_local_reserved_ports", "20500");
-    let near = told(&agent, inside(&net.server), "ports free --near 20400");
+    let near = output(&agent, inside(&net.server), "ports free --near 20400");
     assert_eq!(near, "20500\n");
     agent.stop();
 }
@@ -153,12 +153,12 @@ fn a_reserved_port_that_the_kernel_may_give_away_is_reported_with_the_fix() {
     let agent = Agent::start();
     net.server.sysctl("ipv4/ip_local_port_range", "20000 21000");
     net.server.sysctl("ipv4/ip_local_reserved_ports", "20100-20110");
-    let said = told(&agent, inside(&net.server), "ports reserve 20500 --for web");
+    let said = output(&agent, inside(&net.server), "ports reserve 20500 --for web");
     let line = said.lines().find_map(|line| line.trim().strip_prefix("fix: sysctl -w net."));
-    let (knob, value) = line.and_then(|line| line.split_once('=')).expect(&said);
-    assert_eq!((knob, value), ("ipv4.ip_local_reserved_ports", "20100-20110,20500"));
-    net.server.sysctl(&knob.replace('.', "/"), value);
-    let said = told(&agent, inside(&net.server), "ports reserve 20500 --for web");
+    let (sysctl, value) = line.and_then(|line| line.split_once('=')).expect(&said);
+    assert_eq!((sysctl, value), ("ipv4.ip_local_reserved_ports", "20100-20110,20500"));
+    net.server.sysctl(&sysctl.replace('.', "/"), value);
+    let said = output(&agent, inside(&net.server), "ports reserve 20500 --for web");
     assert!(!said.contains("sysctl"), "it is kept out now: {said}");
     agent.stop();
 }
@@ -175,7 +175,7 @@ fn callers_at_the_same_time_are_given_different_ports() {
                 let agent = &agent;
                 let command = inside(&net.server);
                 scope.spawn(move || {
-                    told(agent, command, &format!("ports free --near 18600 --count 4 {more}"))
+                    output(agent, command, &format!("ports free --near 18600 --count 4 {more}"))
                 })
             })
             .collect();
@@ -200,7 +200,7 @@ fn what_was_acknowledged_outlives_every_kill() {
         let agent = start();
         let found: Vec<u64> =
             reservations(&agent).iter().map(|one| one["port"].as_u64().unwrap()).collect();
-        // The one that was under way may be there or not; nothing else may differ.
+        // The pending one may be there or not; nothing else may differ.
         let expected: Vec<u64> = (1..=acknowledged).map(|i| 18_700 + u64::from(i)).collect();
         assert!(found.starts_with(&expected) && found.len() <= expected.len() + 1, "{found:?}");
         acknowledged = found.len() as u16;
@@ -277,9 +277,9 @@ fn only_this_host_and_only_who_may_can_change_anything() {
         let status = ask_over_tcp(&agent, method, path, body);
         assert!(status == 405 || status == 404, "{method} {path}: {status}");
     }
-    // Another user: the file's mode says no.
-    let stranger = |group: &str, arguments: &str| {
-        // Somewhere that everybody may go.
+    // Another user: the file's mode refuses it.
+    let other_user = |group: &str, arguments: &str| {
+        // A directory that every user can enter.
         let place = tempfile::tempdir().unwrap();
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let binary = place.path().join("portolan");
@@ -290,24 +290,24 @@ fn only_this_host_and_only_who_may_can_change_anything() {
     };
     fs::set_permissions(agent.run_directory(), fs::Permissions::from_mode(0o755)).unwrap();
     let reserve = "ports reserve 18900 --for web --netns host";
-    let (_place, command, arguments) = stranger("--regid=65534", reserve);
+    let (_place, command, arguments) = other_user("--regid=65534", reserve);
     let said = refused(&agent, command, &arguments);
     assert!(said.contains("permission denied") && said.contains("--control-group"), "{said}");
-    // Even if the file let it in: the kernel tells who calls.
+    // Even if the file allowed it, the peer credentials refuse it.
     let socket = agent.run_directory().join("control.sock");
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
-    let (_place, command, arguments) = stranger("--regid=65534", reserve);
+    let (_place, command, arguments) = other_user("--regid=65534", reserve);
     let said = refused(&agent, command, &arguments);
     assert!(said.contains("permission denied"), "{said}");
     assert_eq!(reservations(&agent), Vec::<Value>::new());
     agent.stop();
     assert!(!socket.exists(), "the socket goes with the agent");
-    // A member of the chosen group may.
+    // A member of the configured group is allowed.
     let agent =
         Agent::launch(&Start { settings: vec![("control_group", "65533")], ..Start::default() });
     fs::set_permissions(agent.run_directory(), fs::Permissions::from_mode(0o755)).unwrap();
-    let (_place, command, arguments) = stranger("--regid=65533", reserve);
-    told(&agent, command, &arguments);
+    let (_place, command, arguments) = other_user("--regid=65533", reserve);
+    output(&agent, command, &arguments);
     assert_eq!(reservations(&agent).len(), 1);
     agent.stop();
 }

@@ -15,8 +15,8 @@ use crate::scrape::Scrape;
 /// How often the agent is killed under load.
 const KILLS: usize = 20;
 
-/// A BPF file system that only agents started [`Start::inside`] it see, so that their pins are no
-/// business of any other agent on this host.
+/// A BPF file system that only agents started [`Start::inside`] it see, so that their pins are
+/// separate from those of other agents on this host.
 pub struct PrivateBpf {
     holder: Child,
 }
@@ -92,9 +92,9 @@ fn with_pins_a_kill_loses_nothing_and_no_counter_goes_back() {
     needs_kernel!();
     let pair = Pair::new();
     // On a slow machine there are more connections in a minute than ports: those of connections
-    // that ended a second ago may be used again.
+    // that ended a second ago may be reused.
     pair.client.sysctl("ipv4/tcp_tw_reuse", "1");
-    // After the namespaces: it sees the mounts that are there when it is made.
+    // After the namespaces: it sees the mounts that exist when it is started.
     let bpf = PrivateBpf::new();
     let directory = tempfile::tempdir().unwrap();
     let run = directory.path().display().to_string();
@@ -124,7 +124,7 @@ fn with_pins_a_kill_loses_nothing_and_no_counter_goes_back() {
             last = now;
             agent.kill();
             let at_kill = connected.load(Ordering::Relaxed);
-            // Some happen while nobody is there.
+            // Some happen while no agent runs.
             while connected.load(Ordering::Relaxed) < at_kill + 50 {
                 assert!(!client.is_finished(), "the client has ended");
                 thread::yield_now();
@@ -142,7 +142,7 @@ fn with_pins_a_kill_loses_nothing_and_no_counter_goes_back() {
         agent.eventually(None, |now| unlike(now, total, (c, s, port)));
         agent.stop();
     });
-    // A clean end keeps the pins too; a start without them takes them away.
+    // A clean exit keeps the pins too; a start without `pin` removes them.
     assert!(bpf.pins() > 10, "{} pins", bpf.pins());
     let agent = Agent::launch(&bpf.start(&run, "false"));
     assert_eq!(bpf.pins(), 0);
@@ -212,7 +212,7 @@ fn pins_of_other_settings_are_not_taken_over() {
 }
 
 /// Connects and open connections of both sides, unless all of `total` connections have been counted
-/// and have ended. Only runs that the kernel skipped, and the agent tells, may be missing.
+/// and have ended. Only runs that the kernel skipped and counted may be missing.
 fn unlike(
     now: &Scrape,
     total: u64,

@@ -1,15 +1,15 @@
-//! What the agent says: a strict parser of Prometheus' text format, and look-ups in it.
+//! A scrape: a strict parser of Prometheus' text format, and lookups in it.
 //!
 //! [`Scrape::sum`] adds up all series of a name that have the given labels; [`Scrape::edge`] does
-//! so for one edge and names its metrics. A series that is absent counts as zero: a counter of
-//! something that never happened has none.
+//! so for one edge and names its metrics. An absent series counts as zero: a counter of something
+//! that never happened has none.
 
 use std::collections::BTreeMap;
 
-/// One answer of `/metrics`.
+/// One response of `/metrics`.
 #[derive(Clone, Debug, Default)]
 pub struct Scrape {
-    /// Every sample, in the order of the answer.
+    /// Every sample, in the order of the response.
     pub samples: Vec<Sample>,
     /// Types by metric name.
     pub types: BTreeMap<String, String>,
@@ -32,7 +32,7 @@ pub struct Edge<'a> {
     labels: Vec<(&'static str, String)>,
 }
 
-/// A histogram: what Prometheus would see of it.
+/// A histogram as Prometheus sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
     /// Cumulative counts by upper bound in seconds; the last is infinity.
@@ -46,7 +46,8 @@ pub struct Histogram {
 // === impl Scrape ===
 
 impl Scrape {
-    /// Parses an answer; panics at a line that the format does not allow, or a series given twice.
+    /// Parses a response; panics at a line that the format does not allow, or at a duplicate
+    /// series.
     pub fn parse(text: &str) -> Self {
         let mut scrape = Self::default();
         for line in text.lines() {
@@ -141,7 +142,7 @@ impl Scrape {
         self.misses().iter().map(|(_, runs)| runs).sum()
     }
 
-    /// Who is told to have connected to whom: `client > server:port as role`.
+    /// The edges: `client > server:port as role`.
     pub fn who(&self) -> Vec<String> {
         let describe = |sample: &Sample| {
             let [client, server, port, role] = ["client", "server", "port", "role"]
@@ -201,7 +202,7 @@ impl Edge<'_> {
         self.sum("portolan_tcp_received_bytes_total", &[])
     }
 
-    /// Segments sent again.
+    /// Retransmits.
     pub fn retransmits(&self) -> u64 {
         self.sum("portolan_tcp_retransmits_total", &[])
     }

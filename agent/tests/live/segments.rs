@@ -9,7 +9,7 @@ use crate::namespace::{Namespace, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
-/// The four networks that users asked for.
+/// The networks of the test's segments.
 const CONFIGURATION: &str = r#"
 [segments]
 allow = ["frontend -> backend", "backend -> database", "monitoring -> *"]
@@ -27,8 +27,8 @@ const FRONTEND: u8 = 20;
 const BACKEND: u8 = 21;
 const DATABASE: u8 = 22;
 
-/// Our address in one of the networks. Others on this host, containers among them, may live in the
-/// same networks, hardly at the same place.
+/// Our address in one of the networks. Other programs of this host, containers among them, may use
+/// the same networks, hardly the same address.
 fn at(network: u8) -> Ipv4Addr {
     Ipv4Addr::new(172, network, std::process::id().to_le_bytes()[0] | 1, 177)
 }
@@ -42,7 +42,7 @@ fn agent_with(configuration: &str) -> (Agent, tempfile::TempDir) {
     (Agent::with(&[("config", &path)]), folder)
 }
 
-/// A host with an address in each of the given networks; the way to the others leads to its peer.
+/// A host with an address in each of the given networks; routes to the others lead to its peer.
 fn live_in(namespace: &Namespace, addresses: &[Ipv4Addr], elsewhere: &[&str]) {
     let ip = |arguments: &str| {
         let done = namespace.command("ip").args(arguments.split(' ')).status();
@@ -106,12 +106,12 @@ fn a_frontend_that_connects_to_the_database_violates_once_per_connection() {
     };
     meet(frontend, at(FRONTEND), 7);
     agent.eventually(expected(7), |now| violations(now, &pair.client.service));
-    // The backend may.
+    // The backend is allowed.
     meet("segments-api", at(BACKEND), 5);
     meet(frontend, at(FRONTEND), 3);
     agent.eventually(expected(10), |now| violations(now, &pair.client.service));
     assert_eq!(violations(&agent.scrape(), "segments-api"), []);
-    // Both sides are seen, and nothing is added by looking again.
+    // Both sides are seen, and further collections add nothing.
     let now = agent.scrape();
     for role in ["client", "server"] {
         let seen = now.sum(
@@ -133,7 +133,7 @@ fn a_frontend_that_connects_to_the_database_violates_once_per_connection() {
         let cell = cells.next().cloned().unwrap_or_default();
         (cell["verdict"].clone(), cell["connections"].as_u64().unwrap_or(0))
     };
-    // The matrix is of the whole host, and containers of others may live in the same networks.
+    // The matrix is of the whole host, and other containers may use the same networks.
     let (verdict, seen) = cell("frontend", "database");
     assert!(verdict == "violation" && seen >= 10, "{answer}");
     let (verdict, seen) = cell("backend", "database");
@@ -169,7 +169,7 @@ fn a_violation_from_before_the_agent_counts_once_too() {
     let client = connect_as(&pair.client.service, &pair, at(FRONTEND), to);
     let server = net::accept(&listener);
     let (agent, _folder) = agent_with(CONFIGURATION);
-    // Whoever they are called: both sockets were made by this process.
+    // Whatever their names: this process made both sockets.
     let count = |now: &Scrape| {
         let port = to.port().to_string();
         now.sum("portolan_segment_violations_total", &[("port", &port)])
@@ -189,7 +189,7 @@ fn a_translated_connection_is_judged_where_it_ended() {
     let (agent, _folder) = agent_with(CONFIGURATION);
     let listener = pair.server.listen((at(DATABASE), 0));
     let port = net::port(&listener);
-    // As a Service address would be: nobody has it, and it leads to the database.
+    // Like a Service address: no interface has it, and it leads to the database.
     let database = at(DATABASE);
     pair.client.nft(&format!(
         "table ip nat {{ chain out {{ type nat hook output priority -100;\n\
@@ -216,7 +216,7 @@ fn a_translated_connection_is_judged_where_it_ended() {
 }
 
 #[test]
-fn contradictions_are_told_with_both_lines_before_anything_starts() {
+fn contradictions_are_reported_with_both_lines_before_anything_starts() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let path = folder.path().join("portolan.toml");
     let more = "[segments.cache]\nnetworks = [\n  \"172.22.0.0/16\",\n]\n";
@@ -231,7 +231,7 @@ fn contradictions_are_told_with_both_lines_before_anything_starts() {
     assert!(said.trim_end().ends_with("portolan.toml:9"), "{said}");
 }
 
-/// What a command says about a running agent.
+/// The output of a command about a running agent.
 pub fn portolan(agent: &Agent, arguments: &[&str]) -> String {
     let mut command = std::process::Command::new(binary());
     forget_our_variables(&mut command);

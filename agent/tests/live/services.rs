@@ -1,4 +1,4 @@
-//! Services: names given by hand, and health as the traffic shows it.
+//! Services: names registered by hand, and health by traffic.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -29,7 +29,7 @@ fn service(agent: &Agent, name: &str) -> Value {
     found["services"][0].clone()
 }
 
-/// Namespaces, and an agent that knows the server's listener already.
+/// Namespaces, and an agent that has listed the server's listener.
 fn with_a_listener() -> (Pair, Agent, TcpListener) {
     let net = Pair::new();
     let agent = Agent::start();
@@ -53,7 +53,7 @@ fn a_name_given_by_hand_is_the_name_of_the_other_end() {
     );
     assert_eq!(said, format!("away/far is registered at {address}:{listed}\n"));
     for port in [listed, other] {
-        net.client.connect((address, port)).expect_err("nobody listens there");
+        net.client.connect((address, port)).expect_err("there is no listener");
     }
     let failed = |server: &str, port: u16, now: &Scrape| {
         let labels = [("client", client.as_str()), ("server", server), ("port", &port.to_string())];
@@ -75,7 +75,7 @@ fn a_name_given_by_hand_is_the_name_of_the_other_end() {
     let health = portolan(&agent, "services health away/far");
     assert!(health.starts_with("away/far is failing over the last"), "{health}");
     portolan(&agent, "services unregister away/far");
-    // What it had counted is the address's again.
+    // Its counts belong to the address again.
     agent.eventually(1, |now| failed(&address.to_string(), listed, now));
     assert_eq!(service(&agent, "away/far"), Value::Null);
     agent.stop();
@@ -121,7 +121,7 @@ fn health_is_what_the_traffic_of_the_last_minutes_shows() {
 }
 
 #[test]
-fn watch_shows_the_list_again_and_again_until_nobody_reads_it() {
+fn watch_refreshes_the_list_until_its_reader_ends() {
     needs_kernel!();
     let (net, agent, listener) = with_a_listener();
     let port = net::port(&listener);
@@ -137,10 +137,10 @@ fn watch_shows_the_list_again_and_again_until_nobody_reads_it() {
         std::iter::repeat_with(next).find(|line| wanted(line)).expect("an endless list")
     };
     let of_server = |line: &str| line.split_whitespace().next() == Some(server);
-    assert!(line(&of_server).contains("idle"), "nobody has connected yet");
+    assert!(line(&of_server).contains("idle"), "there is no client yet");
     let client = net.client.connect((net.server.v4, port)).expect("a connection");
     let accepted = net::accept(&listener);
-    // A later list has what happened since.
+    // A later list has the events since.
     let ok = line(&|line| of_server(line) && !line.contains("idle"));
     assert!(ok.contains(&port.to_string()) && ok.contains(" ok "), "{ok}");
     drop((client, accepted, lines));
@@ -152,7 +152,7 @@ fn watch_shows_the_list_again_and_again_until_nobody_reads_it() {
         if began.elapsed() > crate::facts::patience(Duration::from_secs(10)) {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("it goes on although nobody reads");
+            panic!("it goes on although its reader has ended");
         }
         std::thread::sleep(Duration::from_millis(50));
     };

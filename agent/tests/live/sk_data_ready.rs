@@ -1,8 +1,8 @@
-//! Requests: what counts as one, and how long it took, as both sides see it.
+//! Requests: what counts as one, and its latency, as both sides see it.
 //!
-//! Latencies are held between two clocks of the test itself: what the server's program did must
-//! fit into what the server's socket saw, that into what the client's socket saw, and that into
-//! what the client's program waited. No load on the machine can break this order.
+//! Latencies are compared with two clocks of the test: the time in the server's program must fit
+//! into the time at the server's socket, that into the time at the client's socket, and that into
+//! the time that the client's program waited. No load on the machine can break this order.
 
 use std::io::Write as _;
 use std::net::{IpAddr, TcpListener, TcpStream};
@@ -14,14 +14,14 @@ use crate::namespace::Pair;
 use crate::net;
 use crate::scrape::{Histogram, Scrape};
 
-/// A connection with both its ends in our hands.
+/// A connection; the test holds both ends.
 struct Connection {
     pair: Pair,
     agent: Agent,
     port: u16,
     client: TcpStream,
     server: TcpStream,
-    /// While it lives, the client knows its server by name.
+    /// While it exists, the client knows its server by name.
     _listener: TcpListener,
 }
 
@@ -46,7 +46,7 @@ impl Connection {
         (side("client"), side("server"))
     }
 
-    /// Waits until both sides have counted so many.
+    /// Waits until both sides have counted this many.
     #[track_caller]
     fn counted(&self, expected: u64) -> (Histogram, Histogram) {
         let counts = |now: &Scrape| {
@@ -85,7 +85,7 @@ fn every_turn_of_an_open_connection_counts_on_both_sides_with_its_latency() {
     // Still open: a pooled connection may live for days.
     let (client, server) = connection.counted(TURNS);
     let order = [worked.as_secs_f64(), server.sum, client.sum, waited.as_secs_f64()];
-    // Each of them may be cut to whole microseconds.
+    // Each may be truncated to whole microseconds.
     let slack = TURNS as f64 * 2e-6;
     assert!(order.windows(2).all(|pair| pair[0] <= pair[1] + slack), "not in order: {order:?}");
     assert_eq!((client.at_most(0.01), server.at_most(0.01)), (0, 0), "none was so quick");
@@ -120,7 +120,7 @@ fn pipelined_requests_are_one_turn() {
     }
     net::read_exactly(&mut connection.client, 18).unwrap();
     connection.counted(1);
-    // And the next one is a turn of its own.
+    // And the next one is an exchange of its own.
     connection.client.write_all(b"GET b\n").unwrap();
     net::read_exactly(&mut connection.server, 6).unwrap();
     connection.server.write_all(b"200 b\n").unwrap();

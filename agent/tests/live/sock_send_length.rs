@@ -68,8 +68,8 @@ fn a_response_counts_however_it_is_sent() {
         let served = |now: &Scrape| {
             now.edge(&pair.client.service, &pair.server.service, port, "server").requests()
         };
-        // Before 6.5 sendfile goes by a path that no hook sees: the next request tells, or the end.
-        // The standard library copies by sendfile if it likes.
+        // Before 6.5 sendfile uses a path without a hook: the exchange is counted at the next
+        // request, or at the end. The standard library may copy by sendfile.
         let unseen = matches!(*name, "sendfile" | "copy") && facts::kernel_is_before(6, 5);
         if unseen {
             agent.eventually((*name, true), |now| (*name, served(now).count >= TURNS - 1));

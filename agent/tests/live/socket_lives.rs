@@ -26,7 +26,7 @@ fn lives(now: &Scrape, pair: &Pair, port: u16) -> [(u64, u64); 2] {
 }
 
 #[test]
-fn a_copied_descriptor_is_no_second_connection() {
+fn a_duplicated_descriptor_is_not_a_second_connection() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
@@ -50,7 +50,7 @@ fn a_connection_on_its_way_to_another_process_is_open() {
     let pair = Pair::new();
     let agent = Agent::start();
     let Connection { listener: _listener, port, mut client, server } = pair.connection();
-    // Nobody but a message in a Unix socket holds the server's end now.
+    // Only a message in a Unix socket holds the server's end now.
     let (here, there) = UnixStream::pair().unwrap();
     pass(&here, server.as_raw_fd()).unwrap();
     drop(server);
@@ -96,7 +96,7 @@ fn what_a_child_serves_belongs_to_the_listener() {
 }
 
 #[test]
-fn a_firewall_that_cuts_a_connection_resets_only_the_end_it_tells() {
+fn a_firewall_reset_reaches_only_one_end() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
@@ -111,7 +111,7 @@ fn a_firewall_that_cuts_a_connection_resets_only_the_end_it_tells() {
     let after = pair.both().map(Counters::of);
     assert_eq!(after[0].since(&before[0], "TcpEstabResets"), 1);
     assert_eq!(after[1].since(&before[1], "TcpEstabResets"), 0);
-    // The server knows nothing of it: its end is half open.
+    // The server does not notice: its end is half open.
     let now = agent.eventually([(1, 0), (1, 1)], |now| lives(now, &pair, port));
     let of = |role| now.edge(&pair.client.service, &pair.server.service, port, role);
     assert_eq!(of("client").resets_by_cause("received").values().sum::<u64>(), 1);
@@ -134,7 +134,7 @@ fn data_in_the_syn_counts_like_any_other() {
     set(listener.as_raw_fd(), libc::TCP_FASTOPEN, queue);
     let port = net::port(&listener);
     let before = pair.both().map(Counters::of);
-    // The first asks for a cookie, the others send their data with the SYN.
+    // The first requests a cookie, the others send their data with the SYN.
     for _ in 0..3 {
         let address = SocketAddr::from((pair.server.v4, port));
         let mut client: TcpStream = pair.client.act(|| {
@@ -155,7 +155,7 @@ fn data_in_the_syn_counts_like_any_other() {
     let (a, b) = (of("client"), of("server"));
     assert_eq!((a.sent_bytes(), a.received_bytes()), (180, 270));
     assert_eq!((b.sent_bytes(), b.received_bytes()), (270, 180));
-    // A request in a SYN came before there was a connection to time: the known limit, no more.
+    // A request in a SYN precedes the connection: the known limit, no more.
     assert_eq!((a.requests().count, b.requests().count), (1, 1));
     agent.stop();
 }
@@ -192,8 +192,8 @@ fn of_multipath_tcp_its_paths_are_seen() {
     client.write_all(&[b'q'; 1000]).unwrap();
     net::read_exactly(&mut server, 1000).unwrap();
     drop((client, server));
-    // One path, one connection for the kernel's counters, and for ours, at the client at least:
-    // what the server's owner is depends on how the kernel makes the child.
+    // One path, one connection for the kernel's counters, and for ours, at the client at least: the
+    // server's owner depends on how the kernel makes the child.
     let number = port.to_string();
     let paths = Counters::of(&pair.client).since(&before, "TcpActiveOpens");
     assert_eq!(paths, 1);
@@ -207,7 +207,7 @@ fn of_multipath_tcp_its_paths_are_seen() {
 }
 
 #[test]
-fn a_jump_of_the_clock_is_no_latency() {
+fn a_jump_of_the_clock_is_not_latency() {
     needs_kernel!();
     if !facts::is_emulated() {
         println!("SKIPPED: this machine's clock is not ours to set; `cargo xtask vm` sets its own");
@@ -256,7 +256,7 @@ fn set(socket: RawFd, option: i32, value: libc::c_int) {
     assert_eq!(set, 0, "{}", io::Error::last_os_error());
 }
 
-/// Room for one descriptor in a message, aligned as the kernel wants it.
+/// Room for one descriptor in a message, aligned as the kernel requires.
 #[repr(C, align(8))]
 struct Ancillary([u8; 64]);
 

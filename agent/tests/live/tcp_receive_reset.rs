@@ -1,4 +1,4 @@
-//! Resets that come in: the cause is told from what the connection was doing.
+//! Received resets: the cause is inferred from the state of the connection.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -31,7 +31,7 @@ impl Scene {
         (client, net::accept(&self.listener))
     }
 
-    /// One turn, so that the connection has been used.
+    /// One exchange, so that the connection has been used.
     fn turn(client: &mut TcpStream, server: &mut TcpStream) {
         client.write_all(b"request").unwrap();
         net::read_exactly(server, 7).unwrap();
@@ -39,8 +39,7 @@ impl Scene {
         net::read_exactly(client, 8).unwrap();
     }
 
-    /// Answers every request to the server with a reset, as a firewall does that has forgotten
-    /// the connection.
+    /// Answers every request to the server with a reset, like a firewall that has lost its state.
     fn reset_requests(&self) {
         let rule = format!("tcp dport {} meta length > 52 reject with tcp reset", self.port);
         self.pair.server.nft_input(&rule);
@@ -126,7 +125,7 @@ fn a_request_on_a_connection_that_a_firewall_forgot_is_idle_reuse() {
     let (mut client, mut server) = scene.connection();
     Scene::turn(&mut client, &mut server);
     scene.reset_requests();
-    // Idle is what has been silent for a second; this pause is what is tested.
+    // A connection is idle after a second of silence; the test needs this pause.
     thread::sleep(Duration::from_millis(1100));
     client.write_all(b"request").unwrap();
     scene.received("client", &[("idle_reuse", 1)]);

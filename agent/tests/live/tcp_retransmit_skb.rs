@@ -1,4 +1,4 @@
-//! Loss on the way: what is sent again is counted as the kernel counts it, and waited for.
+//! Packet loss: retransmits are counted as the kernel counts them, and latency includes them.
 
 use std::io::Write as _;
 use std::thread;
@@ -36,7 +36,7 @@ fn retransmits_are_what_the_kernel_counts() {
     }
     let server = reader.join().unwrap();
     let (c, s) = (&pair.client.service, &pair.server.service);
-    // Open still. The last acknowledgement may yet be on its way: the kernel's figure moves too.
+    // Still open. The last acknowledgement may be in flight, so the kernel's figure changes too.
     let retransmits = || Counters::of(&pair.client).since(&before, "TcpRetransSegs");
     let now = agent.eventually(true, |now| {
         let edge = now.edge(c, s, port, "client");
@@ -97,7 +97,7 @@ fn request_latency_includes_the_wait_for_a_lost_request() {
     let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     net::patient(&client);
     let work = thread::spawn(move || net::answer(&mut server, 500, 500, Duration::ZERO));
-    // A turn without loss first.
+    // An exchange without loss first.
     net::ask(&mut client, 500, 500).unwrap();
     // The request and its first repetition are lost.
     lose_data(&pair.server, port, "limit rate 2/hour burst 2 packets");
@@ -112,7 +112,7 @@ fn request_latency_includes_the_wait_for_a_lost_request() {
     let client_saw = now.edge(c, s, port, "client").requests().sum;
     assert!(waited > 0.2, "two losses take a timeout: {waited} s");
     assert!(client_saw >= waited * 0.8, "{client_saw} s of the {waited} s that the program waited");
-    // What the network lost, the server never saw.
+    // The server never saw the segments that the network lost.
     assert!(now.edge(c, s, port, "server").requests().sum < waited * 0.8);
     drop(client);
     work.join().unwrap().unwrap();

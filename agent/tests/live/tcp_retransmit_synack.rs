@@ -1,4 +1,4 @@
-//! Connection requests whose answer gets lost: the listener has to answer again.
+//! SYN-ACKs that get lost: the listener has to retransmit them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,16 +20,16 @@ fn repeated_answers_to_connection_requests_are_what_the_kernel_counts() {
         pair.client.nft_input("tcp flags & (syn | ack) == (syn | ack) drop");
         let socket = pair.client.begin_connect(address);
         let labels = [("service", pair.server.service.as_str()), ("port", &port.to_string())];
-        let told =
+        let counted_synacks =
             |now: &crate::scrape::Scrape| now.sum("portolan_tcp_synack_retransmits_total", &labels);
-        agent.eventually(true, |now| told(now) > 0);
+        agent.eventually(true, |now| counted_synacks(now) > 0);
         // Now it comes through, and the connection is none the worse.
         pair.client.nft_flush();
         let now = agent.eventually(1, |now| {
             now.edge(&pair.client.service, &pair.server.service, port, "server").connects("ok")
         });
         let counted = Counters::of(&pair.server).since(&before, "TcpRetransSegs");
-        assert_eq!(told(&now), counted, "TcpRetransSegs of a listener's namespace");
+        assert_eq!(counted_synacks(&now), counted, "TcpRetransSegs of a listener's namespace");
         assert_eq!(
             now.edge(&pair.client.service, &pair.server.service, port, "server").retransmits(),
             0,

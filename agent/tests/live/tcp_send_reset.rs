@@ -15,20 +15,20 @@ use crate::namespace::Pair;
 use crate::net;
 use crate::scrape::Scrape;
 
-/// A connection between two namespaces, and what the kernel counted before it.
+/// A connection between two namespaces, and the kernel's counters before it.
 struct Scene {
     pair: Pair,
     agent: Agent,
     port: u16,
     listener: TcpListener,
     before: [Counters; 2],
-    /// Resets of nobody in particular, of all namespaces of this host.
-    nobody: BTreeMap<String, u64>,
-    /// Resets that others on this host had sent.
+    /// Resets without a connection, of all namespaces of this host.
+    unconnected: BTreeMap<String, u64>,
+    /// Resets that other programs of this host had sent.
     elsewhere: BTreeMap<String, u64>,
 }
 
-fn nobodys(now: &Scrape) -> BTreeMap<String, u64> {
+fn unconnected(now: &Scrape) -> BTreeMap<String, u64> {
     now.edge("any", "none", 0, "server").resets_by_cause("sent")
 }
 
@@ -40,17 +40,17 @@ impl Scene {
         let port = net::port(&listener);
         let before = pair.both().map(Counters::of);
         let elsewhere = facts::resets_elsewhere(&pair.both());
-        let nobody = nobodys(&agent.scrape());
-        Self { pair, agent, port, listener, before, nobody, elsewhere }
+        let unconnected = unconnected(&agent.scrape());
+        Self { pair, agent, port, listener, before, unconnected, elsewhere }
     }
 
-    /// How many resets others may have sent since. The whole host shares the row of nobody: on a
-    /// quiet host this is none, and the test exact.
+    /// Resets that other programs may have sent since. The whole host shares the row without a
+    /// connection: on a quiet host this is none, and the test is exact.
     fn sent_by_others(&self) -> u64 {
         let now = facts::resets_elsewhere(&self.pair.both());
         let grown = now.iter().map(|(name, sent)| sent - self.elsewhere.get(name).unwrap_or(&0));
         let gone = self.elsewhere.keys().any(|name| !now.contains_key(name));
-        // Who has gone can no longer be asked.
+        // A namespace that is gone cannot be read.
         if gone { u64::from(u32::MAX) } else { grown.sum() }
     }
 
@@ -59,16 +59,16 @@ impl Scene {
         (client, net::accept(&self.listener))
     }
 
-    /// Waits until the sent resets are these, (role or `nobody`, cause, how many), and none else;
-    /// then holds their sum against the kernel's.
+    /// Waits until exactly these resets were sent, (role or `none`, cause, count); then compares
+    /// their sum with the kernel's.
     #[track_caller]
     fn sent(&self, expected: &[(&str, &str, u64)]) -> Scrape {
         let all: u64 = expected.iter().map(|(.., count)| count).sum();
-        // Before it had reasons, the kernel did not tell of resets without a socket.
-        let told = |role: &str| role != "nobody" || facts::names_reset_reasons();
+        // Before it had reasons, the kernel did not report resets without a socket.
+        let is_reported = |role: &str| role != "none" || facts::names_reset_reasons();
         let expected: BTreeMap<(String, String), u64> = expected
             .iter()
-            .filter(|(role, ..)| told(role))
+            .filter(|(role, ..)| is_reported(role))
             .map(|(role, cause, count)| {
                 let cause = if facts::names_reset_reasons() { cause } else { "unknown" };
                 ((role.to_string(), cause.to_owned()), *count)
@@ -84,10 +84,11 @@ impl Scene {
                     sent.insert((role.to_owned(), cause), count);
                 }
             }
-            for (cause, count) in nobodys(now) {
-                let more = count - self.nobody.get(&cause).copied().unwrap_or(0);
-                let key = ("nobody".to_owned(), cause);
-                // Other causes are not ours; of ours there may be more, if others sent some too.
+            for (cause, count) in unconnected(now) {
+                let more = count - self.unconnected.get(&cause).copied().unwrap_or(0);
+                let key = ("none".to_owned(), cause);
+                // Other causes are not ours; of ours there may be more, if other programs sent some
+                // too.
                 let Some(ours) = expected.get(&key).copied() else { continue };
                 let others = more > ours && more - ours <= self.sent_by_others();
                 if more > 0 {
@@ -148,7 +149,7 @@ fn a_connection_request_without_a_listener() {
         scene.pair.client.connect((scene.pair.server.v4, port)).unwrap_err();
         scene.pair.client.connect((scene.pair.server.v6, port)).unwrap_err();
     }
-    scene.sent(&[("nobody", "no_listener", 6)]);
+    scene.sent(&[("none", "no_listener", 6)]);
     scene.agent.stop();
 }
 
@@ -176,7 +177,7 @@ fn data_for_a_connection_in_time_wait() {
     let (c, s) = (&scene.pair.client.service, &scene.pair.server.service);
     scene.agent.eventually(0, |now| now.edge(c, s, scene.port, "server").active());
     client.write_all(b"are you there?").unwrap();
-    scene.sent(&[("nobody", "no_connection", 1)]);
+    scene.sent(&[("none", "no_connection", 1)]);
     drop(client);
     scene.agent.stop();
 }
@@ -187,7 +188,7 @@ fn data_for_a_connection_that_is_forgotten() {
     for listening in [true, false] {
         let mut scene = Scene::new();
         let (mut client, server) = scene.connection();
-        // The reset gets lost: the server knows nothing any more, the client nothing yet.
+        // The reset gets lost: the server has closed, the client does not know it yet.
         scene.pair.client.nft_input("tcp flags & rst == rst drop");
         net::close_with_reset(server);
         scene.sent(&[("server", "linger", 1)]);
@@ -196,8 +197,8 @@ fn data_for_a_connection_that_is_forgotten() {
             scene.listener = scene.pair.server.listen("0.0.0.0:0");
         }
         client.write_all(b"are you there?").unwrap();
-        // Who listens there answers for the port.
-        let by = if listening { "listener" } else { "nobody" };
+        // A listener there answers for the port.
+        let by = if listening { "listener" } else { "none" };
         scene.sent(&[("server", "linger", 1), (by, "no_connection", 1)]);
         drop(client);
         scene.agent.stop();
@@ -216,7 +217,11 @@ fn keep_alive_probes_without_an_answer() {
     let now = scene.sent(&[("client", "keepalive_timeout", 1)]);
     let (c, s) = (&scene.pair.client.service, &scene.pair.server.service);
     assert_eq!(now.edge(c, s, scene.port, "client").active(), 0, "the kernel gave it up");
-    assert_eq!(now.edge(c, s, scene.port, "server").active(), 1, "the server was told nothing");
+    assert_eq!(
+        now.edge(c, s, scene.port, "server").active(),
+        1,
+        "the server was is_reported nothing"
+    );
     drop((client, server));
     scene.agent.stop();
 }

@@ -1,5 +1,5 @@
-//! Tables far too small, a ring of one page, a drain that stands still: what gets lost is detail,
-//! and it is counted; totals stay exact. And many more peers than any table holds.
+//! Tables far too small, a ring of one page, a collection that is stopped: only details are lost,
+//! and they are counted; totals stay exact. And many more peers than any table holds.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
@@ -14,7 +14,7 @@ use crate::scrape::Scrape;
 /// How long a drain stands still: longer than any interval of ours.
 const STALL: Duration = Duration::from_secs(5);
 
-/// Numbers that look random and are the same at every run: a failure can be repeated.
+/// Pseudo-random numbers with a fixed seed, so that a failure can be repeated.
 struct Dice(u64);
 
 impl Dice {
@@ -27,7 +27,7 @@ impl Dice {
     }
 }
 
-/// Refused attempts of all clients of this host, `other` included: nobody but tests causes them.
+/// Refused attempts of all clients of this host, `other` included: only tests cause them.
 fn refused(now: &Scrape) -> u64 {
     now.sum("portolan_tcp_connects_total", &[("role", "client"), ("result", "refused")])
 }
@@ -121,7 +121,7 @@ fn more_peers_than_rows_cost_no_memory_and_no_count() {
     needs_kernel!();
     /// A million takes a minute: `PORTOLAN_TEST_LONG=1`.
     const PEERS: u32 = 100_000;
-    /// What the rows and the addresses that may have names of their own take, and some room.
+    /// Memory of the rows and of the addresses that may have names of their own, and some room.
     const MOST_MEMORY_KIB: u64 = 128 * 1024;
     let peers = if std::env::var_os("PORTOLAN_TEST_LONG").is_some() { 1_000_000 } else { PEERS };
     let peers = if crate::facts::is_emulated() { 20_000 } else { peers };

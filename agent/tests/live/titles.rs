@@ -1,5 +1,5 @@
-//! Programs that write their whole command line where their name is looked for: titles over the
-//! arguments and the command name, as setproctitle does, with a password among them.
+//! Programs that write their whole command line into their title: over the arguments and the
+//! command name, as setproctitle does, with a password in it.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -12,7 +12,7 @@ use crate::namespace::{Namespace, Pair};
 /// Short enough to fit into a command name behind a variable.
 const SECRET: &str = "zq7secret";
 
-/// What every page is looked through for: also what a cut command name leaves of it.
+/// The text that no page may contain: also what a truncated command name leaves of it.
 const TRACES: [&str; 3] = [SECRET, "zq7", "q7secret"];
 
 /// Writes a title over its arguments (`argv`), its command name (`comm`), both or neither; then
@@ -78,12 +78,12 @@ fn no_value_of_an_argument_is_in_any_answer_or_in_the_log() {
     let joined = |script: &str| {
         format!("/usr/bin/python3 {}/{script} --env DB_PASSWORD={SECRET}", scripts.path().display())
     };
-    // Script, what it writes over, title, and what it is to be called.
+    // Script, what it overwrites, title, and the expected name.
     let cases = [
         ("gu-plain", "nothing", "x".to_owned(), "gu-plain"),
         ("gu-both", "argv+comm", joined("gu-both"), "gu-both"),
         ("gu-argv", "argv", joined("gu-argv"), "gu-argv"),
-        // Two whose command names are the same and no interpreter's would be one owner.
+        // Two with the same command name that is not an interpreter's would be one owner.
         ("gu-comm", "comm", joined("gu-comm").replace("/usr/bin/", ""), "gu-comm"),
         ("gu-env", "argv+comm", format!("PW={SECRET} gu"), "unknown"),
         ("gu-first", "argv", format!("{SECRET} value"), "python3"),
@@ -92,7 +92,7 @@ fn no_value_of_an_argument_is_in_any_answer_or_in_the_log() {
         ("gu-title", "argv+comm", format!("gu-title: worker --password {SECRET}"), "gu-title"),
         ("gu-code", "argv+comm", format!("python3 -c {SECRET}"), "python3"),
     ];
-    // Some were there before the agent, the others come while it runs.
+    // Some are pre-existing, the others start while the agent runs.
     let start = |from: usize, to: usize| -> Vec<Program> {
         let cases = cases.iter().enumerate().take(to).skip(from);
         cases

@@ -1,5 +1,5 @@
-//! Connects that the kernel refuses before a SYN could leave: they change no state of the socket,
-//! so only who asked for them is seen.
+//! Connects that the kernel refuses before a SYN: they change no state of the socket, so only the
+//! connect hooks see them.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -61,7 +61,7 @@ fn every_refusal_is_counted(
     let agent = Agent::start();
     let listener = pair.server.listen(SocketAddr::new(own(&pair.server), 0));
     let good = SocketAddr::new(own(&pair.server), net::port(&listener));
-    // A port for each kind, so that each is an edge whatever its address is called.
+    // A port for each kind, so that each is an edge whatever the name of its address.
     let place = |number: usize| SocketAddr::new(address(&ROUTES[number]), 7001 + number as u16);
     let tries = |number: usize| 3 + 2 * number as u64;
     pair.client.act(|| {
@@ -116,7 +116,7 @@ fn connect6_counts_refusals_of_mapped_addresses_once() {
     every_refusal_is_counted(mapped, |namespace| namespace.v4.to_ipv6_mapped().into());
 }
 
-/// A storm is counted to the last one; so is one of many threads, none of which tries again.
+/// A storm is counted exactly; so are single attempts of many threads.
 #[test]
 fn connect4_counts_a_storm_exactly() {
     needs_kernel!();
@@ -142,8 +142,7 @@ fn connect4_counts_a_storm_exactly() {
     agent.stop();
 }
 
-/// A bind that fails and a connect that fails share a thread's place, and each counts as what it
-/// was.
+/// A failed bind and a failed connect share a thread's entry, and each counts as what it was.
 #[test]
 fn connect4_and_binds_of_one_thread_are_kept_apart() {
     needs_kernel!();
@@ -167,7 +166,7 @@ fn connect4_and_binds_of_one_thread_are_kept_apart() {
     agent.stop();
 }
 
-/// Datagram sockets connect too, and are nobody's connection.
+/// Datagram sockets connect too, and are not connections.
 #[test]
 fn connect4_leaves_datagrams_alone() {
     needs_kernel!();

@@ -23,7 +23,7 @@ impl Keys {
         keys.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem");
         keys.issue("server", "DNS:localhost,IP:127.0.0.1");
         keys.issue("scraper", "DNS:scraper.example");
-        keys.issue("stranger", "DNS:stranger.example");
+        keys.issue("outsider", "DNS:outsider.example");
         keys
     }
 
@@ -68,12 +68,12 @@ fn said(output: &Output) -> String {
     )
 }
 
-/// An agent that does not answer everybody; the test waits until it answers as it should.
+/// An agent with access control; the test waits until it answers.
 fn agent(settings: &[(&str, &str)]) -> Agent {
     Agent::launch(&Start { settings: settings.to_vec(), unasked: true, ..Start::default() })
 }
 
-/// The status that curl gets, 0 if there is no answer.
+/// The status that curl gets, 0 without a response.
 fn curl(agent: &Agent, scheme: &str, path: &str, arguments: &[&str]) -> u16 {
     let url = format!("{scheme}://localhost:{}{path}", agent.address.port());
     let mut curl = Command::new("curl");
@@ -136,7 +136,7 @@ fn tls_begins_at_1_2_and_a_renewed_certificate_is_taken_up() {
     let before = serial(&agent);
     keys.issue("server", "DNS:localhost,IP:127.0.0.1");
     eventually(true, || serial(&agent) != before);
-    // A mistake leaves the good one in force, and is said.
+    // A mistake leaves the previous configuration in force, and is logged.
     let good = serial(&agent);
     fs::write(keys.path("server.pem"), "no certificate\n").unwrap();
     eventually(true, || {
@@ -163,7 +163,7 @@ fn only_clients_with_the_right_certificate_are_let_in() {
         curl(&agent, "https", "/metrics", &["--cacert", &ca, "--cert", &cert, "--key", &key])
     };
     eventually(200, || with("scraper"));
-    assert_eq!(with("stranger"), 0);
+    assert_eq!(with("outsider"), 0);
     assert_eq!(curl(&agent, "https", "/metrics", &["--cacert", &ca]), 0);
     agent.stop();
 }
@@ -225,7 +225,7 @@ fn a_web_configuration_with_a_mistake_is_refused_with_the_place() {
     check("http_server_config:\n  headers: {Server: x}\n", &["Server", "X-Frame-Options"]);
 }
 
-/// A thousand clients that never finish asking, and some that ask for too much.
+/// A thousand clients that never finish their request, and some that send too much.
 #[test]
 fn slow_and_greedy_clients_do_not_keep_a_scraper_out() {
     needs_kernel!();
@@ -239,7 +239,7 @@ fn slow_and_greedy_clients_do_not_keep_a_scraper_out() {
     let mut slow = Vec::new();
     for number in 0..1000 {
         let mut stream = TcpStream::connect(agent.address).expect("the listen queue has room");
-        // Every other one says something; none says everything.
+        // Every other one sends something; none sends a whole request.
         if number % 2 == 0 {
             let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ");
         }
@@ -259,7 +259,7 @@ fn slow_and_greedy_clients_do_not_keep_a_scraper_out() {
     greedy.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let header =
         format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "a".repeat(64 * 1024));
-    // It may have hung up before all is written.
+    // It may close before everything is written.
     let _ = greedy.write_all(header.as_bytes());
     let mut answer = String::new();
     let _ = greedy.read_to_string(&mut answer);
@@ -270,7 +270,7 @@ fn slow_and_greedy_clients_do_not_keep_a_scraper_out() {
     agent.stop();
 }
 
-/// Answers that nobody reads.
+/// Responses that are not read.
 #[test]
 fn clients_that_do_not_read_do_not_keep_a_scraper_out() {
     needs_kernel!();

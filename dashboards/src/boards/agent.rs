@@ -44,7 +44,7 @@ fn events() -> Vec<Panel> {
         Panel::lines("Events exported and dropped", "Events per second that are in the metrics, and those that are not, by reason. Seen = exported + dropped.", Unit::EventsPerSecond, 12)
             .query(format!("sum(rate(portolan_events_exported_total{{{AGENTS}}}[$__rate_interval]))"), "exported")
             .query(format!("sum by (class, reason) (rate(portolan_events_lost_total{{{AGENTS}}}[$__rate_interval])) > 0"), "dropped: {{class}}, {{reason}}")
-            .query(format!("sum by (table) (rate(portolan_names_folded_total{{{AGENTS}}}[$__rate_interval])) > 0"), "counted as other: {{table}}"),
+            .query(format!("sum by (table) (rate(portolan_names_overflowed_total{{{AGENTS}}}[$__rate_interval])) > 0"), "counted as other: {{table}}"),
     ]
 }
 
@@ -142,8 +142,8 @@ fn cost() -> Vec<Panel> {
             .or_else("no OTLP endpoint"),
         Panel::lines("Memory pressure", "Free rows that are withheld because memory is short, and agents in overflow mode, which count new edges as other.", Unit::Count, 12)
             .query(format!("max by (instance) (portolan_held_rows{{{AGENTS}}}) > 0"), "{{instance}} unused rows")
-            .query(format!("max by (instance) (portolan_memory_folding{{{AGENTS}}}) > 0"), "{{instance}} in overflow mode")
-            .query(format!("sum by (instance) (increase(portolan_memory_foldings_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} entered overflow mode")
+            .query(format!("max by (instance) (portolan_memory_overflow_mode{{{AGENTS}}}) > 0"), "{{instance}} in overflow mode")
+            .query(format!("sum by (instance) (increase(portolan_memory_overflows_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} entered overflow mode")
             .or_else("none"),
         Panel::lines("Lookups on the host", "Lookups of processes, namespaces and sockets by outcome, and threads that hang in one past its deadline. Failed ones are mostly processes that have ended.", Unit::Count, 24)
             .query(format!("sum by (kind, result) (increase(portolan_probes_total{{{AGENTS}, result!=\"ok\"}}[$__rate_interval])) > 0"), "{{kind}}: {{result}}")

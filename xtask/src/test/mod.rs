@@ -7,6 +7,9 @@
 //! cannot run here prints a line `SKIPPED: why` and returns: it counts as skipped, and its line is
 //! repeated at the end. What takes hours is in [`full`].
 //!
+//! Live tests, here and on other kernels, start an agent whose own crates check arithmetic for
+//! overflow ([`build::Checks`]); image and packages have the agent as it is shipped.
+//!
 //! Live tests compare exact numbers with those of real programs on a real kernel, with deadlines;
 //! on a busy machine one of them can miss its own. A few that fail run a second time, alone, and
 //! those that pass then are listed at the end, so that no failure is hidden. A test that never ends
@@ -16,15 +19,15 @@ pub mod full;
 mod needs;
 mod watch;
 
-use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Instant;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
+use portolan_kit::build::{self, Checks, Target};
 use portolan_kit::report::Report;
-use portolan_kit::{build, setup, shell, tree};
+use portolan_kit::{setup, shell, tree};
 
 use crate::tool::Tool;
 use crate::{deploy, package};
@@ -57,13 +60,10 @@ pub fn test(args: &Args) -> Result<()> {
     }
     setup::setup()?;
     needs::install()?;
-    // The live tests start the very binary that users get.
-    let binary = build::compile()?;
-
     let mut report = Report::default();
     if shell::is_root() && tests_what_is_shipped(filter) {
         heading("image and packages, for their tests");
-        if let Err(error) = package::packages(true) {
+        if let Err(error) = package::packages() {
             println!("{error:#}");
             report.failed += 1;
         }
@@ -73,7 +73,7 @@ pub fn test(args: &Args) -> Result<()> {
     if has_live_tests() {
         heading("live tests");
         if shell::is_root() {
-            live_tests(&mut report, filter, &binary)?;
+            live_tests(&mut report, filter)?;
         } else {
             report.skip("the live tests: loading programs into the kernel needs root");
         }
@@ -111,26 +111,27 @@ pub fn test(args: &Args) -> Result<()> {
 }
 
 /// Runs the tests in `agent/tests`, one after the other.
-fn live_tests(report: &mut Report, filter: &[String], binary: &Path) -> Result<()> {
-    let selection = ["--package", "agent", "--release", "--test", "*"];
-    let live = |filter: &[String], options: &[&str]| {
-        let mut command = tests(&selection, filter, options);
-        command.env("PORTOLAN_BIN", binary);
-        command
+fn live_tests(report: &mut Report, filter: &[String]) -> Result<()> {
+    let binary = Target::Host.agent(Checks::On)?;
+    let live = |filter: &[String], options: &[&str]| -> Result<Command> {
+        let mut command = Target::Host.release("test", Checks::On)?;
+        command.args(["--no-fail-fast", "--package", "agent", "--test", "*"]);
+        command.env("PORTOLAN_BIN", &binary);
+        Ok(select(command, filter, options))
     };
     let failed_before = report.failures().len();
-    let mut end = watch(report, &mut live(filter, &["--test-threads=1"]))?;
+    let mut end = watch(report, &mut live(filter, &["--test-threads=1"])?)?;
     // A test that crashes its program does not prevent the others.
     for _ in 0..MOST_RETRIES {
         if end == End::Whole {
             break;
         }
-        let listed = shell::output(&mut live(filter, &["--list"]))?;
+        let listed = shell::output(&mut live(filter, &["--list"])?)?;
         let listed = listed.lines().filter_map(|line| line.strip_suffix(": test"));
         let rest: Vec<String> =
             listed.filter(|test| !report.has_ended(test)).map(str::to_owned).collect();
         heading("the live tests without those that did not end");
-        end = watch(report, &mut live(&rest, &["--test-threads=1", "--exact"]))?;
+        end = watch(report, &mut live(&rest, &["--test-threads=1", "--exact"])?)?;
     }
     let failed: Vec<String> = report.failures().iter().skip(failed_before).cloned().collect();
     if failed.len() <= MOST_RETRIES {
@@ -138,7 +139,7 @@ fn live_tests(report: &mut Report, filter: &[String], binary: &Path) -> Result<(
             heading(&format!("second try, alone: {test}"));
             let mut second = Report::default();
             let options = ["--test-threads=1", "--exact"];
-            watch(&mut second, &mut live(std::slice::from_ref(test), &options))?;
+            watch(&mut second, &mut live(std::slice::from_ref(test), &options)?)?;
             report.retried(test, &second);
         }
     }
@@ -175,6 +176,10 @@ fn has_live_tests() -> bool {
 fn tests(selection: &[&str], filter: &[String], options: &[&str]) -> Command {
     let mut command = shell::cargo();
     command.args(["test", "--no-fail-fast"]).args(build::locked()).args(selection);
+    select(command, filter, options)
+}
+
+fn select(mut command: Command, filter: &[String], options: &[&str]) -> Command {
     command.args(["--", "--show-output"]).args(options).args(filter);
     command
 }

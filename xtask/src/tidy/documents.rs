@@ -1,5 +1,7 @@
 //! What documents refer to must exist: files of the checkout, and commands of `cargo xtask`.
 
+use std::path::Path;
+
 use clap::CommandFactory as _;
 
 use super::{Finding, Sources};
@@ -57,7 +59,7 @@ fn exists(sources: &Sources, span: &str) -> bool {
 }
 
 fn documents(sources: &Sources) -> impl Iterator<Item = (&str, &str)> {
-    sources.all().filter(|(path, _)| path.ends_with(".md"))
+    sources.all().filter(|(path, _)| Path::new(path).extension().is_some_and(|kind| kind == "md"))
 }
 
 /// Everything between backticks on one line: file, line, text.

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_house_is_listed() {
+    fn the_checkout_is_listed() {
         let sources = Sources::read().unwrap();
         assert!(sources.rust("xtask/src/tidy/").count() >= 5);
     }

@@ -6,18 +6,20 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Kind, Protocol, Role, Source, Timestamp};
+use super::{Kind, Protocol, Role, Source, Timestamp, Window};
 
 /// Clients, servers and the traffic between them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Edges {
     /// When the numbers were read.
     pub timestamp: Timestamp,
+    /// The time that the totals cover: since the agent, or the kernel half that it adopted, started.
+    pub window: Window,
     /// The edges, sorted by their labels.
     pub edges: Vec<Edge>,
 }
 
-/// An edge, and its totals since the agent started.
+/// An edge, and its totals over the window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Edge {
     /// The service that connects.

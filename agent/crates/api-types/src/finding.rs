@@ -26,7 +26,8 @@ pub struct Finding {
     pub caused_by: Option<String>,
     /// How to fix it, if that is known.
     pub remediation: Option<String>,
-    /// Where to read more.
+    /// Where to read more: a page of the documentation and a heading there, like
+    /// `docs/runbooks/PortolanPortConflict.md#fix`.
     pub docs: Option<String>,
     /// Since when, if known.
     pub since: Option<Timestamp>,
@@ -63,6 +64,8 @@ pub struct Code {
     pub code: &'static str,
     /// Its meaning.
     pub meaning: &'static str,
+    /// Where to read more.
+    pub docs: Option<&'static str>,
 }
 
 /// The codes, by meaning.
@@ -95,18 +98,66 @@ pub mod code {
 
 /// Every code.
 pub const CODES: &[Code] = &[
-    Code { code: code::PORT_IN_USE, meaning: "bind or listen failed: the port is in use" },
-    Code { code: code::PORT_PRIVILEGED, meaning: "bind failed: the port needs a privilege" },
-    Code { code: code::ADDRESS_NOT_LOCAL, meaning: "bind failed: the host lacks the address" },
-    Code { code: code::ALREADY_BOUND, meaning: "bind failed: the socket has a port already" },
-    Code { code: code::EPHEMERAL_EXHAUSTED, meaning: "bind failed: no ephemeral port is free" },
-    Code { code: code::BIND_DENIED, meaning: "bind failed: a policy denies it" },
-    Code { code: code::BIND_FAILED, meaning: "bind or listen failed for another reason" },
-    Code { code: code::RESERVATION_BREACH, meaning: "a reserved port is used by another service" },
-    Code { code: code::RESERVED_EPHEMERAL, meaning: "a reserved port is in the ephemeral range" },
-    Code { code: code::RESERVATION_INACTIVE, meaning: "a reservation is not in force here" },
-    Code { code: code::RESERVATION_NOT_ENFORCED, meaning: "a reservation cannot be enforced" },
-    Code { code: code::NOT_OBSERVED, meaning: "something is not observed on this host" },
+    Code {
+        code: code::PORT_IN_USE,
+        meaning: "bind or listen failed: the port is in use",
+        docs: Some("docs/runbooks/PortolanPortConflict.md#fix"),
+    },
+    Code {
+        code: code::PORT_PRIVILEGED,
+        meaning: "bind failed: the port needs a privilege",
+        docs: None,
+    },
+    Code {
+        code: code::ADDRESS_NOT_LOCAL,
+        meaning: "bind failed: the host lacks the address",
+        docs: None,
+    },
+    Code {
+        code: code::ALREADY_BOUND,
+        meaning: "bind failed: the socket has a port already",
+        docs: None,
+    },
+    Code {
+        code: code::EPHEMERAL_EXHAUSTED,
+        meaning: "bind failed: no ephemeral port is free",
+        docs: Some("docs/runbooks/PortolanLocalPortsExhausted.md#fix"),
+    },
+    Code {
+        code: code::BIND_DENIED,
+        meaning: "bind failed: a policy denies it",
+        docs: Some("docs/runbooks/PortolanPortReservationBreach.md#what-it-means"),
+    },
+    Code {
+        code: code::BIND_FAILED,
+        meaning: "bind or listen failed for another reason",
+        docs: None,
+    },
+    Code {
+        code: code::RESERVATION_BREACH,
+        meaning: "a reserved port is used by another service",
+        docs: Some("docs/runbooks/PortolanPortReservationBreach.md#fix"),
+    },
+    Code {
+        code: code::RESERVED_EPHEMERAL,
+        meaning: "a reserved port is in the ephemeral range",
+        docs: Some("docs/runbooks/PortolanPortConflict.md#usual-causes"),
+    },
+    Code {
+        code: code::RESERVATION_INACTIVE,
+        meaning: "a reservation is not in force here",
+        docs: None,
+    },
+    Code {
+        code: code::RESERVATION_NOT_ENFORCED,
+        meaning: "a reservation cannot be enforced",
+        docs: None,
+    },
+    Code {
+        code: code::NOT_OBSERVED,
+        meaning: "something is not observed on this host",
+        docs: Some("docs/runbooks/PortolanHookMissing.md#usual-causes"),
+    },
 ];
 
 // === impl Finding ===
@@ -114,6 +165,7 @@ pub const CODES: &[Code] = &[
 impl Finding {
     /// A finding without evidence, cause or remediation; callers set the fields they know.
     pub fn new(code: &str, severity: Severity, subject: &str, title: String) -> Self {
+        let docs = CODES.iter().find(|known| known.code == code).and_then(|known| known.docs);
         Self {
             code: code.to_owned(),
             severity,
@@ -122,7 +174,7 @@ impl Finding {
             evidence: BTreeMap::new(),
             caused_by: None,
             remediation: None,
-            docs: None,
+            docs: docs.map(str::to_owned),
             since: None,
         }
     }
@@ -174,13 +226,27 @@ mod tests {
 
     #[test]
     fn codes_are_unique_and_begin_with_their_area() {
-        for (at, Code { code, meaning }) in CODES.iter().enumerate() {
+        for (at, Code { code, meaning, .. }) in CODES.iter().enumerate() {
             let (area, number) = code.split_at(2);
             assert!(["PC", "PP", "PO", "PN", "PS", "PD", "PA"].contains(&area), "{code}");
             assert!(number.len() == 3 && number.bytes().all(|b| b.is_ascii_digit()), "{code}");
             assert!(CODES.iter().skip(at + 1).all(|other| other.code != *code), "{code} twice");
             assert!(!meaning.is_empty(), "{code}");
         }
+    }
+
+    #[test]
+    fn where_to_read_more_exists() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../..");
+        for docs in CODES.iter().filter_map(|one| one.docs) {
+            let (page, anchor) = docs.split_once('#').expect(docs);
+            let text = std::fs::read_to_string(format!("{root}/{page}")).expect(docs);
+            let headings = text.lines().filter_map(|line| line.strip_prefix("## "));
+            let mut anchors = headings.map(|heading| heading.to_lowercase().replace(' ', "-"));
+            assert!(anchors.any(|one| one == anchor), "{docs}");
+        }
+        let conflict = Finding::new(code::PORT_IN_USE, Severity::Error, "shop", String::new());
+        assert_eq!(conflict.docs.as_deref(), Some("docs/runbooks/PortolanPortConflict.md#fix"));
     }
 
     #[test]

@@ -108,14 +108,19 @@ impl Window {
 
 // === impl WindowLength ===
 
+impl WindowLength {
+    /// The longest that an agent can answer for.
+    pub const LONGEST_SECONDS: u64 = 300;
+}
+
 impl FromStr for WindowLength {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let whole = || text.parse::<u64>().ok();
         let duration = || {
-            let duration: jiff::SignedDuration = text.parse().ok()?;
-            (duration.subsec_nanos() == 0).then(|| u64::try_from(duration.as_secs()).ok())?
+            let duration = notation::duration::parse(text)?;
+            (duration.subsec_nanos() == 0).then_some(duration.as_secs())
         };
         let seconds = whole().or_else(duration).ok_or_else(|| {
             format!("\"{text}\" is not a duration; write whole seconds, like 60, 90s, 5m or 1h")
@@ -175,7 +180,7 @@ mod tests {
         check("90s", Some(90));
         check("5m", Some(300));
         check("1h", Some(3600));
-        check("1m 30s", Some(90));
+        check("1m 30s", None);
         check("500ms", None);
         check("-5m", None);
         check("5x", None);

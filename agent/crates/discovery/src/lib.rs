@@ -200,7 +200,7 @@ impl Names {
         let former = known.filter(|known| !known.is_interim).map(|known| known.service.clone());
         let Answer { service: found, is_final, stable, running } =
             self.ask(slot, row, None, now_us);
-        let former = former.filter(|former| is_no_worse(former, &found));
+        let former = former.filter(|former| is_at_least_as_good(former, &found));
         let is_interim = running && former.is_none();
         let service = former.unwrap_or(found);
         if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&slot) {
@@ -437,7 +437,7 @@ impl Names {
 
 /// Whether a former name stays although this one was found: once the process has exited, less is
 /// known about it. A runtime's name for its container replaces the former.
-fn is_no_worse(former: &Service, found: &Service) -> bool {
+fn is_at_least_as_good(former: &Service, found: &Service) -> bool {
     former.source < found.source
         || (former.source == found.source && found.source >= Source::Container)
 }

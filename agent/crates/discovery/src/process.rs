@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_identifier_is_no_name() {
+    fn only_an_identifier_is_a_name() {
         check("bad\u{1b}[31m", "", "unknown");
         assert_eq!(process_name("python3", b"python3\0/x/\xff\n.py"), "python3");
         assert_eq!(process_name(&"x".repeat(15), "x".repeat(300).as_bytes()).len(), 64);

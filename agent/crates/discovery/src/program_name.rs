@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_identifier_gives_no_part_of_itself() {
+    fn no_part_of_a_non_identifier_is_a_name() {
         for text in [
             "",
             "/",

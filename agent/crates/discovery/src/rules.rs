@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_rule_is_told_what_would_be_right() {
+    fn the_error_of_an_invalid_rule_says_what_is_expected() {
         let check = |text, expected: &str| {
             let error = Rule::parse(text).unwrap_err();
             assert!(error.contains(expected), "{error}");

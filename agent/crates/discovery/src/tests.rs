@@ -35,7 +35,7 @@ impl Host {
         row
     }
 
-    fn tell(&mut self, name: &str, containers_pending: bool) {
+    fn list_container(&mut self, name: &str, containers_pending: bool) {
         let mut inventory = Inventory::default();
         let labels = Arc::from([("app".to_owned(), "shop".to_owned())]);
         let service = Service { kind: Kind::Container, ..Service::new(name, Source::Docker) };
@@ -59,7 +59,7 @@ fn named(name: &str, source: Source, stable: bool) -> (String, Source, bool) {
 #[test]
 fn the_surest_source_wins() {
     let mut host = Host::new(&["cgroup:/special* -> decided", "label:app=none -> x"]);
-    host.tell("web", true);
+    host.list_container("web", true);
     // All of them at once: the tree is not walked a second time within the pause.
     let container = format!("docker/{ID}");
     for path in ["special/here", &container, "system.slice/front.service", "elsewhere"] {
@@ -78,17 +78,17 @@ fn the_surest_source_wins() {
 }
 
 #[test]
-fn a_container_is_awaited_if_somebody_may_tell_of_it_and_found_at_once_when_told() {
+fn a_container_is_awaited_while_a_source_may_list_it_and_found_at_once_when_listed() {
     let mut host = Host::new(&[]);
     let row = host.row("nginx", &format!("docker/{ID}"));
     host.names.set_inventories(Vec::new(), true);
     assert_eq!(host.name(&row, 0), named("0123456789ab", Source::Container, false));
     assert!(host.names.take_missing(), "the sources are asked");
     assert_eq!(host.name(&row, 1), named("0123456789ab", Source::Container, false));
-    host.tell("web", true);
+    host.list_container("web", true);
     assert_eq!(host.name(&row, 2), named("web", Source::Docker, true));
     // Renamed, then removed: the last name stays.
-    host.tell("web-old", true);
+    host.list_container("web-old", true);
     assert_eq!(host.name(&row, 3), named("web-old", Source::Docker, true));
     host.names.set_inventories(Vec::new(), true);
     assert_eq!(host.name(&row, 4).0, "web-old");
@@ -101,14 +101,14 @@ fn without_a_runtime_a_container_is_called_by_its_id_for_good() {
     assert_eq!(host.name(&row, 0), named("0123456789ab", Source::Container, true));
     assert!(!host.names.take_missing());
     // A source that appears later is used too.
-    host.tell("web", true);
+    host.list_container("web", true);
     assert_eq!(host.name(&row, 1), named("web", Source::Docker, true));
 }
 
 #[test]
 fn a_rule_sees_labels_and_ports() {
     let mut host = Host::new(&["label:app=shop -> by-label", "port:9100 -> by-port"]);
-    host.tell("web", true);
+    host.list_container("web", true);
     let container = host.row("nginx", &format!("docker/{ID}"));
     assert_eq!(host.name(&container, 0).0, "by-label");
     host.names.forget_owner(7);
@@ -120,7 +120,7 @@ fn a_rule_sees_labels_and_ports() {
 }
 
 #[test]
-fn a_cgroup_that_cannot_be_found_is_asked_for_again_but_not_for_ever() {
+fn a_cgroup_that_cannot_be_found_is_retried_but_not_forever() {
     let mut host = Host::new(&[]);
     let mut row = host.row("nginx", "elsewhere");
     row.key.cgroup = u64::MAX;
@@ -132,12 +132,12 @@ fn a_cgroup_that_cannot_be_found_is_asked_for_again_but_not_for_ever() {
 }
 
 #[test]
-fn overflow_nobody_and_unnamed_are_three_things() {
+fn overflow_no_program_and_unknown_are_three_names() {
     let mut host = Host::new(&[]);
     let row = host.row("nginx", "elsewhere");
     assert_eq!(host.names.owner(OWNER_OVERFLOW, &row, 0).0, Service::other());
-    let nobody = OwnerRow { born_us: 1, ..OwnerRow::zeroed() };
-    assert_eq!(&*host.names.owner(1, &nobody, 0).0.name, "none");
+    let no_program = OwnerRow { born_us: 1, ..OwnerRow::zeroed() };
+    assert_eq!(&*host.names.owner(1, &no_program, 0).0.name, "none");
     assert_eq!(host.names.unresolved(), 0);
     let unnamed = host.row("", "elsewhere");
     assert_eq!(&*host.names.owner(2, &unnamed, 0).0.name, "unknown");
@@ -165,7 +165,8 @@ fn an_existing_interpreter_is_named_by_what_it_runs() {
     // The owner has a name once it listens.
     let mut line = String::new();
     let read = BufReader::new(server.stdout.take().unwrap()).read_line(&mut line);
-    let survey = linux::survey();
+    let probes = Probes::inline();
+    let survey = linux::survey().complete(&probes, std::time::Duration::ZERO);
     let listener = survey.sockets.iter().find(|socket| socket.known.tgid == server.id());
     // What bootstrap writes: a row without arguments.
     let mut row = OwnerRow::zeroed();

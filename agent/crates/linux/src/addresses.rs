@@ -31,8 +31,8 @@ pub fn local() -> io::Result<Vec<Address>> {
 
 /// The IP address in a socket address; `None` for other families (AF_PACKET).
 ///
-/// # Safety `address` must be null or point to a socket address of the size that its family
-/// implies.
+/// # Safety
+/// `address` must be null or point to a socket address of the size that its family implies.
 unsafe fn ip(address: *const libc::sockaddr) -> Option<IpAddr> {
     if address.is_null() {
         return None;

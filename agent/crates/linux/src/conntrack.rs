@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_translated_connection_tells_who_answered() {
+    fn a_translated_connection_gives_its_backend() {
         let check = |original: (&str, u16), backend: (&str, u16), protocol, expected: bool| {
             let client =
                 if original.0.contains(':') { ("fd00::9", 40000) } else { ("10.1.0.9", 40000) };

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn refusal_interruption_and_loss_are_told_apart() {
+    fn refusal_interruption_and_loss_are_different_errors() {
         let read = |bytes: &[u8]| {
             let mut answer = Dump::default();
             (read_datagram(bytes, 7, &mut answer), answer)

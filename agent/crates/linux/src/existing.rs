@@ -1,5 +1,7 @@
 //! The survey: all current TCP and UDP sockets of the host, each with role and owner.
 
+use std::time::{Duration, Instant};
+
 use agent_common::address::{self, Address};
 use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN};
 use agent_common::owner::OwnerKey;
@@ -10,7 +12,11 @@ use super::diag::{self, Dump, SocketEntry};
 use super::ephemeral::Ephemeral;
 use super::holders::{self, Holder};
 use super::namespaces::{self, Namespace};
-use super::{Problem, addresses, ephemeral};
+use super::probes::{Failure, Kind, Probes};
+use super::{Problem, addresses, ephemeral, procfs};
+
+/// So many processes are asked for their arguments at a time: fewer than wait in the queue of probes.
+const AT_A_TIME: usize = 512;
 
 /// Sockets, namespaces and addresses of this host.
 #[derive(Debug, Default)]
@@ -23,11 +29,13 @@ pub struct Survey {
     pub sockets: Vec<Socket>,
     /// (network namespace inode, usage of its ephemeral ports).
     pub ephemeral: Vec<(u32, Ephemeral)>,
+    /// Thread groups at the end of the survey; empty if they could not be listed.
+    pub processes: HashSet<u32>,
     /// What could not be read, with the consequence.
     pub problems: Vec<Problem>,
 }
 
-/// One socket that was there before the agent.
+/// A pre-existing socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
     /// Inode of its network namespace.
@@ -38,9 +46,18 @@ pub struct Socket {
     pub known: Preexisting,
 }
 
-/// Surveys every namespace. 10 000 sockets and 2 000 processes took 150 ms, two thirds of it
-/// reading the links in /proc/PID/fd.
-pub fn survey() -> Survey {
+/// A survey before the arguments of interpreters are read.
+#[derive(Debug)]
+pub struct Found {
+    survey: Survey,
+    /// (network namespace inode, socket).
+    entries: Vec<(u32, SocketEntry)>,
+    holders: HashMap<u32, Holder>,
+}
+
+/// Surveys every namespace, without reading the memory of any process. 10 000 sockets and 2 000 processes
+/// took 150 ms, two thirds of it reading the links in /proc/PID/fd.
+pub fn survey() -> Found {
     let (namespaces, problems) = namespaces::all();
     let mut survey = Survey { problems, ..Survey::default() };
     let mut entries = Vec::new();
@@ -52,13 +69,12 @@ pub fn survey() -> Survey {
         entries.iter().map(|(_, entry)| entry.inode).filter(|inode| *inode != 0).collect();
     let (holders, problems) = holders::find(&inodes);
     survey.problems.extend(problems);
-    survey.sockets = decide(&entries, &holders);
-    survey
+    Found { survey, entries, holders }
 }
 
-/// Only namespaces, their addresses and the usage of their ephemeral ports; cheap enough to repeat.
-/// The addresses of a namespace that cannot be entered are read through its processes, or taken
-/// from `known`.
+/// Only namespaces, their addresses, the usage of their ephemeral ports, and processes; cheap enough
+/// to repeat. The addresses of a namespace that cannot be entered are read through its
+/// processes, or taken from `known`.
 pub fn places(known: &[(u32, Address)]) -> Survey {
     let (namespaces, problems) = namespaces::all();
     let mut survey = Survey { problems, ..Survey::default() };
@@ -75,8 +91,58 @@ pub fn places(known: &[(u32, Address)]) -> Survey {
             survey.addresses.extend(known.iter().filter(|(netns, _)| *netns == inode));
         }
     }
+    survey.processes = procfs::processes().map(Iterator::collect).unwrap_or_default();
     survey.namespaces = namespaces;
     survey
+}
+
+// === impl Found ===
+
+impl Found {
+    /// Has `probes` read the arguments of interpreters, and waits for them until `patience` is over.
+    /// Where they are late, the sockets belong to the interpreter as if it had none.
+    pub fn complete(self, probes: &Probes, patience: Duration) -> Survey {
+        let Self { mut survey, entries, mut holders } = self;
+        let limit = Instant::now() + patience;
+        let interpreters: HashMap<u32, Holder> = holders
+            .values()
+            .filter(|holder| holder.counts_arguments())
+            .map(|holder| (holder.tgid, holder.clone()))
+            .collect();
+        let mut interpreters = interpreters.into_values();
+        let mut arguments: HashMap<u32, Vec<u8>> = HashMap::new();
+        let mut late = 0;
+        loop {
+            let some = interpreters.by_ref().take(AT_A_TIME);
+            let asked: Vec<_> = some
+                .map(|one| (one.tgid, probes.ask(Kind::Process, move || one.read_arguments())))
+                .collect();
+            if asked.is_empty() {
+                break;
+            }
+            for (tgid, answer) in asked {
+                match answer.wait_until(limit) {
+                    Ok(argv) => drop(arguments.insert(tgid, argv)),
+                    // It has ended, or may not be looked at.
+                    Err(Failure::Failed(_)) => {}
+                    Err(Failure::Deadline | Failure::QueueFull) => late += 1,
+                }
+            }
+        }
+        if late > 0 {
+            survey.problems.push(Problem::new(
+                format!("the arguments of {late} processes could not be read within {patience:?}"),
+                "their connections from before the start are named after their interpreters",
+            ));
+        }
+        for holder in holders.values_mut() {
+            if let Some(argv) = arguments.get(&holder.tgid) {
+                *holder = holder.clone().with_arguments(argv.clone());
+            }
+        }
+        survey.sockets = decide(&entries, &holders);
+        survey
+    }
 }
 
 impl Survey {
@@ -117,7 +183,7 @@ impl Survey {
                 }
             }
             Err(error) => {
-                problem(&error.to_string(), "its pre-existing connections are not observed")
+                problem(&error.to_string(), "its pre-existing connections are not observed");
             }
         }
         match local {
@@ -216,10 +282,13 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use agent_common::owner::PATH_BYTES;
     use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 
     const HERE: u32 = 7;
+
+    fn complete() -> Survey {
+        survey().complete(&Probes::inline(), Duration::ZERO)
+    }
 
     fn entry(inode: u32, state: u8, local: &str, port: u16) -> SocketEntry {
         SocketEntry {
@@ -240,7 +309,7 @@ mod tests {
 
     fn holder(tgid: u32) -> Holder {
         let owner = OwnerKey { netns: 0, app: 0, cgroup: u64::from(tgid), comm: [b'x'; 16] };
-        Holder { tgid, owner, argv: Vec::new(), path: [0; PATH_BYTES] }
+        Holder::of(tgid, owner)
     }
 
     /// Roles and process ids of sockets, each given as (inode, state, address, port).
@@ -291,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_connection_is_left_out() {
+    fn sockets_without_a_connection_are_omitted() {
         let sockets = [
             (1, diag::SYN_SENT, "10.0.0.1", 40_000),
             (0, diag::SYN_RECV, "10.0.0.1", 80),
@@ -329,7 +398,7 @@ mod tests {
         let server = listener.local_addr().unwrap();
         let client = TcpStream::connect(server).unwrap();
         let _accepted = listener.accept().unwrap();
-        let survey = survey();
+        let survey = complete();
         let netns = survey.namespaces[0].inode;
         let find = |role: u8, local: u16| {
             survey.sockets.iter().find(|socket| {
@@ -366,7 +435,7 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().ok()?).ok()?;
             Some((listener, client))
         });
-        let survey = survey();
+        let survey = complete();
         assert!(ip(&["netns", "del", &name]));
         assert!(up, "loopback in {name}");
         let (_listener, _client) = connection.unwrap().expect("a connection over ::1");

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mounted_namespace_is_refused_at_once() {
+    fn a_path_that_is_not_a_mounted_namespace_is_refused_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         make_fifo(&at("fifo"));

@@ -8,14 +8,15 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::{fs, io};
 
-use agent_common::owner::{OwnerKey, PATH_BYTES};
+use agent_common::owner::{OwnerKey, PATH_BYTES, app_hash, counts_arguments};
 use hashbrown::{HashMap, HashSet};
 
 use super::Problem;
 use crate::hierarchy::{self, Hierarchy};
-use crate::procfs::{self, Process, Stat};
+use crate::procfs::{self, Stat};
 
-/// The process that holds a socket.
+/// The process that holds a socket. The owner of an interpreter is known once its arguments are read:
+/// see [`Holder::with_arguments`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// Its thread group id.
@@ -23,21 +24,56 @@ pub struct Holder {
     /// The owner that the kernel half would record for a socket of this process, without the
     /// namespace, which is the socket's: `netns` is 0 here, see [`Holder::owner_in`].
     pub owner: OwnerKey,
-    /// The first bytes of its arguments, separated by NUL.
+    /// The first bytes of its arguments, separated by NUL, once they were read.
     pub argv: Vec<u8>,
     /// The last names of the path of its working directory.
     pub path: [u8; PATH_BYTES],
+    stat: Stat,
 }
 
 impl Holder {
+    /// A holder that no process is looked at for.
+    #[cfg(test)]
+    pub(crate) fn of(tgid: u32, owner: OwnerKey) -> Self {
+        let stat = Stat { comm: owner.comm, parent: 0, started_ticks: 0, argument_bytes: None };
+        Self { tgid, owner, argv: Vec::new(), path: [0; PATH_BYTES], stat }
+    }
+
     /// The owner of a socket of network namespace `netns` that this process holds.
     pub fn owner_in(&self, netns: u32) -> OwnerKey {
         OwnerKey { netns, ..self.owner }
     }
+
+    /// Whether its arguments are part of its identity.
+    pub fn counts_arguments(&self) -> bool {
+        counts_arguments(&self.stat.comm)
+    }
+
+    /// Reads its arguments. They lie in its memory: if that is a file of its own, or a fault that it
+    /// handles itself, this takes as long as it likes.
+    pub fn read_arguments(&self) -> io::Result<Vec<u8>> {
+        let argv = self.stat.arguments(self.tgid)?;
+        // By now the number may be another's.
+        if Stat::read(self.tgid)?.started_ticks == self.stat.started_ticks {
+            Ok(argv)
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    /// The holder with these arguments.
+    #[must_use]
+    pub fn with_arguments(mut self, argv: Vec<u8>) -> Self {
+        if self.counts_arguments() {
+            self.owner.app = app_hash(&self.stat.comm, &procfs::argv_region(&argv), &self.path);
+        }
+        Self { argv, ..self }
+    }
 }
 
-/// Finds the holders of the sockets with these inodes. Omits sockets without a process, and those
-/// of processes that cannot be inspected.
+/// Finds the holders of the sockets with these inodes, without their arguments: the memory of
+/// processes is not read. Omits sockets without a process, and those of processes
+/// that cannot be inspected.
 pub fn find(inodes: &HashSet<u32>) -> (HashMap<u32, Holder>, Vec<Problem>) {
     let mut search = Search { inodes, oldest: HashMap::new(), denied: 0 };
     let mut problems = Vec::new();
@@ -126,10 +162,11 @@ impl Search<'_> {
 }
 
 fn holder(tgid: u32, cgroups: &mut Cgroups) -> Option<Holder> {
-    let process = Process::read(tgid).ok()?;
-    let owner =
-        OwnerKey { netns: 0, app: process.app(), cgroup: cgroups.id(tgid), comm: process.comm };
-    Some(Holder { tgid, owner, argv: process.argv, path: process.path })
+    let stat = Stat::read(tgid).ok()?;
+    let owner = OwnerKey { netns: 0, app: 0, cgroup: cgroups.id(tgid), comm: stat.comm };
+    let path = stat.path(tgid);
+    // A program whose arguments cannot be read has empty ones, for the kernel half too.
+    Some(Holder { tgid, owner, argv: Vec::new(), path, stat }.with_arguments(Vec::new()))
 }
 
 /// The inode in the link `socket:[N]` at `path`.
@@ -205,7 +242,9 @@ mod tests {
         assert!(holder.owner.comm.starts_with(comm.trim_ascii_end()));
         assert_eq!(holder.owner_in(77).netns, 77);
         assert_eq!(holder.owner.app, 0);
-        assert!(fs::read("/proc/self/cmdline").unwrap().starts_with(&holder.argv));
+        assert_eq!(holder.argv, [0; 0], "nothing of its memory is read");
+        let argv = holder.read_arguments().unwrap();
+        assert!(fs::read("/proc/self/cmdline").unwrap().starts_with(&argv) && !argv.is_empty());
     }
 
     #[test]

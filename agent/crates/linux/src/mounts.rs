@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_table_is_read_up_to_the_limit_and_said_to_be_longer() {
+    fn a_long_table_is_read_up_to_the_limit_and_reported_as_longer() {
         let line = |id: u64| format!("{id} 1 0:4 net:[{id}] /run/{id} rw - nsfs nsfs rw\n");
         let table: String = (10..99).map(line).collect();
         let (one, all) = (line(10).len() as u64, table.len() as u64);

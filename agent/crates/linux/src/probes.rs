@@ -216,7 +216,14 @@ impl<T> Pending<T> {
 
     /// Waits for the answer until the deadline. Not for the core loop.
     pub fn wait(self) -> Result<T, Failure> {
-        match self.answer.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
+        let deadline = self.deadline;
+        self.wait_until(deadline)
+    }
+
+    /// As [`Self::wait`], until `limit` at most.
+    pub fn wait_until(self, limit: Instant) -> Result<T, Failure> {
+        let limit = self.deadline.min(limit);
+        match self.answer.recv_timeout(limit.saturating_duration_since(Instant::now())) {
             Ok(answer) => answer.map_err(Failure::from),
             Err(RecvTimeoutError::Timeout) => Err(Failure::Deadline),
             Err(RecvTimeoutError::Disconnected) => Err(self.given_up()),
@@ -392,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_hangs_delays_nobody_else() {
+    fn a_stuck_lookup_delays_no_other() {
         let probes = Probes::with_limits(SMALL).unwrap();
         let fifo = Fifo::new();
         let began = Instant::now();
@@ -434,7 +441,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_answers_is_woken_by_them() {
+    async fn a_task_that_waits_for_answers_is_woken_by_them() {
         let probes = Probes::start().unwrap();
         let grace = Duration::from_mins(1);
         assert!(!probes.is_answer_due(grace));

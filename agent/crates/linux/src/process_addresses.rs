@@ -88,7 +88,7 @@ Local:
     }
 
     #[test]
-    fn a_process_says_the_same_as_the_interfaces() {
+    fn addresses_of_a_process_are_those_of_the_interfaces() {
         let of_process = of(std::process::id()).unwrap();
         let of_interfaces = super::super::addresses::local().unwrap();
         assert!(!of_process.is_empty());

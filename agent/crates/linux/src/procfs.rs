@@ -54,15 +54,8 @@ impl Process {
     /// Reads `tgid` from /proc.
     pub fn read(tgid: u32) -> io::Result<Self> {
         let stat = Stat::read(tgid)?;
-        let mut argv = command_line(tgid, ARGV_BYTES as u64).unwrap_or_default();
-        // A process title that outgrew the arguments is shown whole (`get_mm_proctitle`,
-        // fs/proc/base.c); the kernel half stops where the arguments ended.
-        if let Some(len) = stat.argument_bytes {
-            argv.truncate(usize::try_from(len).unwrap_or(usize::MAX));
-        }
-        let is_recorded = counts_arguments(&stat.comm) && counts_directory(&stat.comm);
-        let path = if is_recorded { working_directory(tgid) } else { None };
-        let path = path.map_or([0; PATH_BYTES], |path| last_names(&path));
+        let argv = stat.arguments(tgid).unwrap_or_default();
+        let path = stat.path(tgid);
         let Stat { comm, parent, started_ticks, .. } = stat;
         Ok(Self { tgid, parent, started_ticks, comm, argv, path })
     }
@@ -148,6 +141,25 @@ impl Stat {
     pub fn read(tgid: u32) -> io::Result<Self> {
         let bytes = fs::read(format!("/proc/{tgid}/stat"))?;
         Self::parse(&bytes).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+
+    /// The arguments of the process `tgid`. They are in its memory, so the process determines how
+    /// long the read takes.
+    pub fn arguments(&self, tgid: u32) -> io::Result<Vec<u8>> {
+        let mut argv = command_line(tgid, ARGV_BYTES as u64)?;
+        // A process title longer than the arguments is shown whole (`get_mm_proctitle`,
+        // fs/proc/base.c); the kernel half stops at the end of the arguments.
+        if let Some(len) = self.argument_bytes {
+            argv.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+        }
+        Ok(argv)
+    }
+
+    /// The last names of the path of its working directory, if the kernel half records them.
+    pub fn path(&self, tgid: u32) -> [u8; PATH_BYTES] {
+        let is_recorded = counts_arguments(&self.comm) && counts_directory(&self.comm);
+        let path = if is_recorded { working_directory(tgid) } else { None };
+        path.map_or([0; PATH_BYTES], |path| last_names(&path))
     }
 
     /// Parses one line of /proc/PID/stat. The command name may contain any byte, spaces and

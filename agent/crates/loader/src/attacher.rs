@@ -1,7 +1,7 @@
-//! Attaches programs after the start: to one cgroup, or to one function of one program file.
+//! Attaches programs after startup: to one cgroup, or to one function of one executable.
 //!
-//! The programs are loaded with all others, for they share their maps, and wait here. A link lasts
-//! as long as its handle. What the agent has to keep for it after the start is a row of
+//! The programs are loaded with all others, because they share their maps, and wait here. A link
+//! lasts as long as its handle. The capabilities that the agent has to keep for it are a row of
 //! `privileges/features.rs`: CAP_NET_ADMIN for packets of a cgroup, CAP_SYS_ADMIN for functions.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use super::bpf::{self, ProgramRuns};
 use super::later::{Later, Place};
 use super::object::Link;
 
-/// Where the kernel says by which number perf_event_open(2) knows uprobes.
+/// The file with the type number of uprobes for perf_event_open(2).
 const UPROBE_TYPE: &str = "/sys/bus/event_source/devices/uprobe/type";
 
 /// Programs that are loaded and can be attached any time.
@@ -26,7 +26,7 @@ pub struct Attacher {
 /// Why a program was not attached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is not one of those that were asked for at the start.
+    /// It was not requested at startup.
     #[error("{0} was not loaded at the start")]
     Unknown(String),
     /// The kernel refused to load it.
@@ -34,25 +34,25 @@ pub enum Error {
     Refused {
         /// The program.
         program: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         why: String,
     },
-    /// It belongs somewhere else.
+    /// It attaches to another kind of target.
     #[error("{program} cannot be attached to {what}")]
     Place {
         /// The program.
         program: &'static str,
-        /// What was asked for.
+        /// The requested target.
         what: &'static str,
     },
-    /// The system said no.
+    /// The system call failed.
     #[error("attaching {program} to {}: {source}", .target.display())]
     System {
         /// The program.
         program: &'static str,
         /// The cgroup's folder or the program file.
         target: PathBuf,
-        /// What it said.
+        /// The error.
         source: io::Error,
     },
 }
@@ -99,7 +99,7 @@ impl Attacher {
         finish(name, file, attach())
     }
 
-    /// How often a program ran, wherever it is attached.
+    /// Runs of a program, over all its links.
     pub fn runs(&self, program: &str) -> Result<ProgramRuns, Error> {
         let (name, _, fd) = self.loaded(program)?;
         let failed = |source| Error::System { program: name, target: PathBuf::new(), source };

@@ -1,5 +1,5 @@
-//! Hands the sockets that were there before us to the kernel half: writes what was found
-//! into a map and runs the bootstrap programs in every network namespace.
+//! Passes pre-existing sockets to the kernel half: writes them into a map and runs the bootstrap
+//! programs in every network namespace.
 
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -12,12 +12,12 @@ use anyhow::Context as _;
 use super::bpf;
 use super::load::Kernel;
 
-/// Sockets at a time: what the map holds, with room for [`UNKNOWN_TOO`].
+/// Sockets per batch: the size of the map, with room for [`UNKNOWN_TOO`].
 const BATCH: usize = 60_000;
 
 impl Kernel {
-    /// Takes over `sockets`, each with its cookie, then those that are not among them (they get no
-    /// owner). `everywhere` runs what it is given inside every network namespace.
+    /// Adopts `sockets`, each with its cookie, then all others (without an owner). `everywhere`
+    /// runs a closure inside every network namespace.
     pub fn bootstrap(
         &mut self,
         sockets: impl IntoIterator<Item = (u64, Preexisting)>,
@@ -52,7 +52,7 @@ impl Kernel {
     }
 }
 
-/// What runs inside a network namespace; the error is that of the namespace's sockets.
+/// Runs inside a network namespace; the error is that of the namespace's sockets.
 pub type RunInside<'a> = dyn Fn() -> io::Result<()> + Sync + 'a;
 
 /// Runs an iterator over every socket of the calling thread's network namespace.

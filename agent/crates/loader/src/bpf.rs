@@ -1,5 +1,5 @@
-//! The thin layer over bpf(2) for what aya does not offer: batches, mmap, iterators over a map,
-//! pins of plain descriptors. Every call is one system call on descriptors we own.
+//! A thin layer over bpf(2) for what aya does not offer: batches, mmap, iterators over a map, pins
+//! of plain descriptors. Every function is one system call on descriptors that we own.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -24,7 +24,7 @@ pub struct Map<K, V> {
 }
 
 impl<K: Wire, V: Wire> Map<K, V> {
-    /// Takes over a map's descriptor; the kernel must agree on the sizes of key and value.
+    /// Takes ownership of a map's descriptor; the kernel must agree on the sizes of key and value.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let bpf_map_info { key_size, value_size, max_entries, .. } = info(fd.as_fd())?;
         if key_size as usize != size_of::<K>() || value_size as usize != size_of::<V>() {
@@ -106,7 +106,7 @@ impl<V: Wire> Map<u32, V> {
 }
 
 impl Map<(), u32> {
-    /// Takes over the descriptor of a stack of numbers.
+    /// Takes ownership of the descriptor of a stack of numbers.
     pub fn stack(fd: OwnedFd) -> io::Result<Self> {
         let bpf_map_info { max_entries, .. } = info(fd.as_fd())?;
         Ok(Self { fd, max_entries, types: PhantomData })
@@ -163,7 +163,7 @@ struct Window {
 unsafe impl Send for Window {}
 
 impl<V: Wire> Mapped<V> {
-    /// A copy of row `index`. Fields may be from slightly different moments.
+    /// A copy of row `index`. Fields may be read at slightly different times.
     pub fn read(&mut self, index: usize) -> io::Result<V> {
         let row = self.row(index)?;
         // SAFETY: inside the mapping; the kernel may write meanwhile, hence volatile; every byte
@@ -171,8 +171,8 @@ impl<V: Wire> Mapped<V> {
         Ok(unsafe { row.read_volatile() })
     }
 
-    /// The 64 bit word `offset` bytes into row `index`, without copying the row; what is read of
-    /// the row afterwards is at least as new.
+    /// The 64-bit word `offset` bytes into row `index`, without copying the row; later reads of the
+    /// row are at least as new.
     pub fn word(&mut self, index: usize, offset: usize) -> io::Result<u64> {
         if !offset.is_multiple_of(8) || offset + 8 > size_of::<V>() {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -315,7 +315,7 @@ pub fn open_iterator(link: BorrowedFd<'_>) -> io::Result<File> {
     owned(bpf(bpf_cmd::BPF_ITER_CREATE, &mut [link.as_raw_fd() as u64])).map(File::from)
 }
 
-/// Turns on the kernel's run-time statistics for as long as the descriptor lives.
+/// Enables the kernel's run-time statistics while the descriptor is open.
 pub fn enable_run_stats() -> io::Result<OwnedFd> {
     owned(bpf(bpf_cmd::BPF_ENABLE_STATS, &mut [0]))
 }
@@ -326,13 +326,13 @@ pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut [path.as_ptr() as u64, fd.as_raw_fd() as u64]).map(drop)
 }
 
-/// Opens what is pinned at `path`.
+/// Opens the object pinned at `path`.
 pub fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     owned(bpf(bpf_cmd::BPF_OBJ_GET, &mut [path.as_ptr() as u64, 0]))
 }
 
-/// What the kernel knows of a program's runs.
+/// The kernel's statistics of a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProgramRuns {
     /// Time spent in it, nanoseconds, while run-time statistics were on.
@@ -356,10 +356,10 @@ pub fn program_name(program: BorrowedFd<'_>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&name).into_owned())
 }
 
-/// What the kernel says of an object.
+/// The kernel's information about an object.
 ///
 /// # Safety
-/// All zeros, and whatever the kernel writes, must be a valid value.
+/// All zeros, and everything the kernel writes, must be a valid value.
 unsafe trait Info {}
 
 // SAFETY: integers only.
@@ -375,7 +375,7 @@ fn info<T: Info>(fd: BorrowedFd<'_>) -> io::Result<T> {
     Ok(info)
 }
 
-/// One bpf(2) call. `attr` is the union's first words, in the layout of the command.
+/// One bpf(2) call. `attr` is the first words of the union, in the layout of the command.
 fn bpf(command: bpf_cmd, attr: &mut [u64]) -> io::Result<i32> {
     // SAFETY: every caller builds `attr` as its command demands, with pointers that outlive the
     // call and are large enough for what the kernel reads or writes.

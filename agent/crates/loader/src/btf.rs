@@ -1,8 +1,8 @@
-//! Reads the kernel's own type information (BTF, Documentation/bpf/btf.rst).
+//! Reads the kernel's type information (BTF, Documentation/bpf/btf.rst).
 //!
-//! Only what we ask of it: where a struct's member lies, what a tracepoint passes, how an enum
-//! numbers its values, whether a function exists. aya's parser keeps these private. The reader is
-//! total: a damaged file gives an error or a missing answer, never a panic.
+//! Only what the loader needs: offsets of struct members, arguments of tracepoints, values of
+//! enums, existence of functions. aya's parser keeps these private. The reader is total: a damaged
+//! file gives an error or a missing answer, never a panic.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,7 +20,7 @@ pub enum BtfError {
     /// A record points outside the image.
     #[error("BTF image is cut short at byte {0}")]
     Truncated(usize),
-    /// A kind this reader does not know, whose length it therefore cannot tell.
+    /// A kind that this reader does not know, so its length is unknown.
     #[error("BTF kind {0} is not known to this version")]
     UnknownKind(u32),
 }
@@ -34,10 +34,10 @@ const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 
-/// How deep types may nest before we call them a loop.
+/// Maximum nesting of types, beyond which they are considered a loop.
 const MAX_DEPTH: usize = 32;
 
-/// A member's place.
+/// The position of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Bits from the start of the outermost struct.
@@ -156,8 +156,8 @@ impl Btf {
         Ok(())
     }
 
-    /// Finds a member by name, also inside anonymous members. A type that was `searched` has no
-    /// such member: to look again would take for ever where types contain each other.
+    /// Finds a member by name, also inside anonymous members. A type in `searched` has no such
+    /// member; without that set, types that contain each other would loop forever.
     fn member_of(
         &self,
         id: u32,

@@ -1,4 +1,4 @@
-//! Tells the kernel half which ports to refuse to whom.
+//! Writes the verdicts of enforced reservations into the kernel half.
 
 use std::hash::Hash;
 use std::io;
@@ -9,21 +9,21 @@ use hashbrown::HashMap;
 
 use super::bpf::Map;
 
-/// The tables of verdicts, and what is in them.
+/// The tables of verdicts, and their content.
 pub struct Enforcement {
     ports: Map<EnforcedPort, Enforced>,
     verdicts: Map<VerdictKey, u32>,
     written: (Ports, Verdicts),
 }
 
-/// Ports that are refused to others.
+/// Enforced ports.
 pub type Ports = HashMap<EnforcedPort, Enforced>;
-/// Who is refused and who is not.
+/// Denied and allowed workloads.
 pub type Verdicts = HashMap<VerdictKey, u32>;
 
 impl Enforcement {
-    /// Begins with what an earlier agent left in pinned tables: that stands until this one knows
-    /// better, so that nobody slips in between the two.
+    /// Starts with the content that an earlier agent left in pinned tables, which stays in force
+    /// until this agent knows better.
     pub fn new(
         ports: Map<EnforcedPort, Enforced>,
         verdicts: Map<VerdictKey, u32>,
@@ -32,8 +32,8 @@ impl Enforcement {
         Ok(Self { ports, verdicts, written })
     }
 
-    /// Makes the tables say this. At no moment is a port refused to somebody whose
-    /// verdict is not written yet: verdicts come before ports, and go after them.
+    /// Makes the tables equal to `verdicts`. An owner is never denied because its verdict is not
+    /// written yet: verdicts are written before ports, and removed after them.
     pub fn apply(&mut self, ports: Ports, verdicts: Verdicts) -> io::Result<()> {
         let (old_ports, old_verdicts) = &self.written;
         for port in old_ports.keys().filter(|port| !ports.contains_key(*port)) {
@@ -57,7 +57,7 @@ impl Enforcement {
     }
 }
 
-/// Everything in a table that nobody else writes.
+/// All entries of a table without other writers.
 fn read<K: Wire + Eq + Hash, V: Wire>(map: &Map<K, V>) -> io::Result<HashMap<K, V>> {
     let mut found = HashMap::new();
     let mut next = map.next_key(None)?;

@@ -1,4 +1,4 @@
-//! Every hook: what it is called, how it can be attached, what it needs, what is lost without it.
+//! Every hook: its name, ways to attach it, what it needs, what is missing without it.
 //!
 //! Long because it is one table: a row for each hook.
 
@@ -7,30 +7,30 @@ use agent_common::config::Offsets;
 use super::later::LATER;
 use super::parts::PARTS;
 
-/// One place where the kernel calls us.
+/// A kernel event that the agent attaches to.
 #[derive(Debug)]
 pub struct Hook {
     /// The name used everywhere: file, metric label, documentation.
     pub name: &'static str,
     /// Ways to attach it, best first.
     pub ways: &'static [Way],
-    /// A program behind a tracepoint's, where programs are preempted: it does what the first had
-    /// to do when the kernel has skipped that; see [`UNPREEMPTED`].
+    /// The fallback program behind a tracepoint's program, where programs can be preempted: it
+    /// handles the events that the kernel skipped for the first; see [`UNPREEMPTED`].
     pub fallback: Option<Way>,
     /// Kernel fields its program reads; see `agent_common::config::Offsets`.
     pub fields: &'static [&'static str],
     /// Whether it belongs to request timing, which can be switched off.
     pub requests: bool,
-    /// A hook without which what this one tells would be wrong; it comes before in the table.
+    /// A hook without which the figures of this one would be wrong; it precedes it in the table.
     pub after: Option<&'static str>,
-    /// What nobody will see without it, as the operator knows it.
+    /// What is not observed without it, in the operator's terms.
     pub lost_without: &'static str,
 }
 
 /// One way to attach a hook.
 #[derive(Debug)]
 pub struct Way {
-    /// What tells it from the others.
+    /// Its name among the ways of the hook.
     pub name: &'static str,
     /// The program in the object file; several ways may share one.
     pub program: &'static str,
@@ -51,7 +51,7 @@ pub enum Kind {
     FunctionExit,
     /// An iterator that the daemon runs.
     Iterator,
-    /// Sees the address that a program hands to a system call; at the root of the cgroup tree.
+    /// Gets the address of a system call; at the root of the cgroup tree.
     CgroupAddress,
     /// Sees a socket; at the root of the cgroup tree.
     CgroupSocket,
@@ -121,7 +121,7 @@ pub const HOOKS: &[Hook] = &[
         ],
         requests: false,
         after: None,
-        lost_without: "everything: connections, their latency, their ends",
+        lost_without: "everything: connects, connections, connect latency",
     },
     Hook {
         name: "sk_data_ready",
@@ -147,7 +147,7 @@ pub const HOOKS: &[Hook] = &[
         fields: &["write_seq", "tcp_mstamp", "state"],
         requests: true,
         after: None,
-        lost_without: "request latency on the server side, in time: a response shows when the next request arrives or the connection ends",
+        lost_without: "timely request latency on the server side: a response is counted when the next request arrives or the connection ends",
     },
     Hook {
         name: "tcp_retransmit_skb",
@@ -156,7 +156,7 @@ pub const HOOKS: &[Hook] = &[
         fields: &["write_seq", "first_tx_mstamp", "state"],
         requests: true,
         after: None,
-        lost_without: "the part of request latency that was spent waiting for a retransmission",
+        lost_without: "the part of request latency that is due to retransmits",
     },
     Hook {
         name: "tcp_retransmit_synack",
@@ -210,7 +210,7 @@ pub const HOOKS: &[Hook] = &[
         fields: &["cookie"],
         requests: false,
         after: None,
-        lost_without: "connections and listeners that were there before the agent",
+        lost_without: "pre-existing connections and listeners",
     },
     Hook {
         name: "bootstrap_udp",
@@ -219,7 +219,7 @@ pub const HOOKS: &[Hook] = &[
         fields: &["cookie"],
         requests: false,
         after: None,
-        lost_without: "UDP sockets that had a port before the agent",
+        lost_without: "pre-existing UDP sockets",
     },
     Hook {
         name: "post_bind4",
@@ -228,7 +228,7 @@ pub const HOOKS: &[Hook] = &[
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
-        lost_without: "who holds an IPv4 port that is not listened on, UDP among them, and since when",
+        lost_without: "holders of IPv4 ports without a TCP listener, including UDP, and since when",
     },
     Hook {
         name: "post_bind6",
@@ -237,7 +237,7 @@ pub const HOOKS: &[Hook] = &[
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
-        lost_without: "who holds an IPv6 port that is not listened on, UDP among them, and since when",
+        lost_without: "holders of IPv6 ports without a TCP listener, including UDP, and since when",
     },
     Hook {
         name: "bind4",
@@ -246,7 +246,7 @@ pub const HOOKS: &[Hook] = &[
         fields: BIND_FIELDS,
         requests: false,
         after: Some("post_bind4"),
-        lost_without: "binds to IPv4 addresses that failed",
+        lost_without: "failed binds to IPv4 addresses",
     },
     Hook {
         name: "bind6",
@@ -255,7 +255,7 @@ pub const HOOKS: &[Hook] = &[
         fields: BIND_FIELDS,
         requests: false,
         after: Some("post_bind6"),
-        lost_without: "binds to IPv6 addresses that failed",
+        lost_without: "failed binds to IPv6 addresses",
     },
     Hook {
         name: "connect4",
@@ -264,7 +264,7 @@ pub const HOOKS: &[Hook] = &[
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
-        lost_without: "connects to IPv4 addresses that the kernel refuses at once, as without a route",
+        lost_without: "connects to IPv4 addresses that fail before the SYN, as without a route",
     },
     Hook {
         name: "connect6",
@@ -273,7 +273,7 @@ pub const HOOKS: &[Hook] = &[
         fields: OWNER_FIELDS,
         requests: false,
         after: None,
-        lost_without: "connects to IPv6 addresses that the kernel refuses at once, as without a route",
+        lost_without: "connects to IPv6 addresses that fail before the SYN, as without a route",
     },
     Hook {
         name: "inet_bind_sk",
@@ -315,30 +315,34 @@ pub const HOOKS: &[Hook] = &[
         fields: &["ack_backlog", "max_ack_backlog"],
         requests: false,
         after: Some("post_bind4"),
-        lost_without: "sockets that hold a port without listening, UDP among them",
+        lost_without: "bound sockets that do not listen, including UDP",
     },
 ];
 
-/// What `bind4` and `bind6` read.
+/// Hooks without which nothing is missing: what they give exactly and at once is inferred a second
+/// later.
+pub const INFERRED_WITHOUT: [&str; 2] = ["inet_bind_sk", "inet6_bind_sk"];
+
+/// Fields that `bind4` and `bind6` read.
 const BIND_FIELDS: &[&str] =
     &["net", "net_inum", "num", "state", "group_leader", "comm", "cred", "cap_effective"];
 
-/// What it takes to find out who is running, and where.
+/// Fields needed to identify the current process.
 const OWNER_FIELDS: &[&str] = &["net", "net_inum", "group_leader", "comm"];
 
-/// What kernels before 7.0 do, as a name to mask: no program on a tracepoint is preempted. Since
-/// then one can be (kernel commit a46023d5616e), and what its processor meets at the same hook
-/// until it goes on, in other threads and in interrupts, the kernel skips.
+/// Kernels before 7.0, as a name to disable: programs on tracepoints are not preempted. Since then
+/// they can be (kernel commit a46023d5616e), and the kernel skips events of the same hook on that
+/// CPU until the program resumes, in other threads and in interrupts.
 pub const UNPREEMPTED: &str = "unpreempted";
 
-/// Fields without a hook to switch off: what is lost when the kernel lacks one.
+/// Optional fields without a hook of their own: what is missing if the kernel lacks them.
 pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
     ("drops", "listen overflows"),
     ("v6_only", "whether an IPv6 listener also takes IPv4"),
-    ("reuse", "why two sockets clash: whether SO_REUSEADDR is set"),
-    ("reuse_port", "why two sockets clash: whether SO_REUSEPORT is set"),
-    ("device", "why two sockets clash: whether they are bound to different devices"),
-    ("uid", "why two sockets clash: whether they belong to different users"),
+    ("reuse", "the reason of a bind conflict: SO_REUSEADDR"),
+    ("reuse_port", "the reason of a bind conflict: SO_REUSEPORT"),
+    ("device", "the reason of a bind conflict: devices of the sockets"),
+    ("uid", "the reason of a bind conflict: users of the sockets"),
     ("srtt_us", "round trip times"),
     ("rtt_seq", "round trip times"),
     ("bytes_sent", "bytes sent"),
@@ -350,7 +354,7 @@ pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
 const RACING_FIN: &str =
     "the end of a connection while it is being read: its FIN may count as one byte received";
 
-/// Refuses a mask that masks nothing: a typing mistake would make a test prove nothing.
+/// Refuses unknown names: a typing mistake would make a test prove nothing.
 pub fn check_masks(masked: &[String]) -> anyhow::Result<()> {
     let known = |mask: &str| {
         mask == UNPREEMPTED
@@ -416,8 +420,8 @@ mod tests {
         }
     }
 
-    /// The loader tells a fallback program from the first by its name, of which the kernel keeps 15
-    /// bytes.
+    /// The loader distinguishes a fallback program from the first by its name, of which the kernel
+    /// keeps 15 bytes.
     #[test]
     fn fallback_programs_have_names_that_the_kernel_keeps() {
         let mut fallbacks = HOOKS.iter().filter_map(|hook| hook.fallback.as_ref());

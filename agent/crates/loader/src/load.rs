@@ -58,10 +58,10 @@ pub struct Options {
     pub later: Vec<&'static str>,
 }
 
-/// Something that will not be seen, and why.
+/// Something that is not observed, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disabled {
-    /// What will not be seen.
+    /// What is not observed.
     pub what: String,
     /// Why.
     pub why: String,
@@ -252,7 +252,7 @@ fn is_there(btf: &Btf, way: &Way, options: &Options) -> bool {
 }
 
 fn take_links(plan: &Plan, parts: &mut Parts) -> Vec<Attached> {
-    let not_there = || Err("not attached by the agent that pinned it".to_owned());
+    let not_there = || Err("not attached by the agent that pinned the maps".to_owned());
     plan.hooks
         .iter()
         .map(|(hook, planned)| {
@@ -275,7 +275,7 @@ fn what_is_off(hooks: &[Attached], config: &Config, options: &Options) -> Vec<Di
     let mut disabled = Vec::new();
     for Attached { hook, result, fallback } in hooks {
         if let Some(Err(why)) = fallback {
-            let what = "what the kernel skips while one of our programs is preempted";
+            let what = "events that the kernel skips while a program is preempted";
             disabled.push(Disabled {
                 what: what.to_owned(),
                 why: format!("{}, fallback program: {why}", hook.name),
@@ -303,8 +303,8 @@ fn what_is_off(hooks: &[Attached], config: &Config, options: &Options) -> Vec<Di
     }
     if config.reset_has_reason == 0 {
         disabled.push(Disabled {
-            what: "the cause of resets this host sends, and those it sends without a socket, as when it refuses a connection".to_owned(),
-            why: "the kernel tells them from 6.10 on".to_owned(),
+            what: "the cause of sent resets, and resets sent without a socket, as for a refused connection".to_owned(),
+            why: "the kernel reports it from 6.10 on".to_owned(),
         });
     }
     disabled
@@ -317,7 +317,7 @@ fn no_dns(hooks: &[Attached], config: &Config, options: &Options) -> Option<Stri
     }
     let hook = hooks.iter().find(|attached| attached.hook.name == DNS_ANSWERS.hook)?;
     let missing = offsets::missing(&config.offsets, DNS_ANSWERS.fields);
-    let without = "attached without the part that reads them, which was refused or disabled";
+    let without = "attached without the part that reads DNS answers, which was refused or disabled";
     match &hook.result {
         Err(why) => Some(format!("{}: {why}", DNS_ANSWERS.hook)),
         Ok(_) if !missing.is_empty() => {
@@ -338,7 +338,7 @@ fn no_dns(hooks: &[Attached], config: &Config, options: &Options) -> Option<Stri
 fn attacher(options: &Options, parts: &mut Parts) -> Attacher {
     let mut attacher = Attacher::default();
     for later in LATER.iter().filter(|later| options.later.contains(&later.program)) {
-        let not_there = || Err("not loaded by the agent that pinned the others".to_owned());
+        let not_there = || Err("not loaded by the agent that pinned the other programs".to_owned());
         let loaded = parts.links.remove(later.program).unwrap_or_else(not_there);
         attacher.insert(later, loaded);
     }

@@ -1,4 +1,4 @@
-//! Finds out what this kernel's structs look like and fills the config of the kernel programs.
+//! Resolves the offsets of kernel struct fields and fills the config of the BPF programs.
 
 use agent_common::address::{Range, from_ip};
 use agent_common::config::{Config, MAX_RANGES, MAX_REASONS, MISSING, Offsets};
@@ -37,8 +37,8 @@ impl Masks {
     }
 }
 
-/// Resolves every field of [`Offsets::FIELDS`], except those in `masked`; what this kernel does
-/// not have stays [`MISSING`]. Also returns where bit fields lie in their bytes.
+/// Resolves every field of [`Offsets::FIELDS`], except those in `masked`; missing fields stay
+/// [`MISSING`]. Also returns the position of bit fields in their bytes.
 pub fn resolve(btf: &Btf, masked: &[String]) -> (Offsets, Masks) {
     let mut offsets = Offsets::NONE;
     let mut masks = Masks::default();
@@ -70,7 +70,7 @@ pub fn missing(offsets: &Offsets, fields: &[&'static str]) -> Vec<&'static str> 
         .collect()
 }
 
-/// Everything the kernel programs are told before they are loaded.
+/// The complete read-only configuration of the BPF programs.
 pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
     let (offsets, masks) = resolve(btf, &options.masked);
     let mut config = Config {

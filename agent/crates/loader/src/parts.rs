@@ -2,13 +2,13 @@
 
 use agent_common::config::Config;
 
-/// A part of a hook that a constant of the configuration switches off. The verifier prunes it then,
-/// so there is no second program: where the kernel refuses a hook, it is tried without its parts.
+/// A part of a hook that a constant of the configuration disables. The verifier prunes it, so there
+/// is no second program: where the kernel refuses a hook, it is tried without its parts.
 #[derive(Debug)]
 pub struct Part {
-    /// As it is masked: `part:NAME`.
+    /// Its name to disable it: `part:NAME`.
     pub name: &'static str,
-    /// The hook it is a part of.
+    /// Its hook.
     pub hook: &'static str,
     /// Kernel fields that it reads, beside those of the hook.
     pub fields: &'static [&'static str],
@@ -16,11 +16,11 @@ pub struct Part {
     pub is_on: fn(&Config) -> bool,
     /// Takes it out of a configuration.
     pub leave_out: fn(&mut Config),
-    /// What nobody will see without it, as the operator knows it.
+    /// What is not observed without it, in the operator's terms.
     pub lost_without: &'static str,
 }
 
-/// Answers of DNS servers, read where data becomes ready.
+/// DNS answers, read when data becomes ready.
 pub const DNS_ANSWERS: Part = Part {
     name: "dns_answers",
     hook: "sk_data_ready",
@@ -39,7 +39,7 @@ pub const DNS_ANSWERS: Part = Part {
     ],
     is_on: |config| config.dns == 1,
     leave_out: |config| config.dns = 0,
-    lost_without: "names that programs asked DNS servers for",
+    lost_without: "names that programs resolve by DNS",
 };
 
 /// All parts.

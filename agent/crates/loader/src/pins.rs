@@ -1,9 +1,9 @@
-//! Keeps maps, programs and links in the BPF file system, so that a killed agent loses nothing:
-//! the kernel goes on counting, and the next agent takes over where the last one stopped.
+//! Pins maps, programs and links in the BPF file system, so that a killed agent loses nothing: the
+//! kernel keeps counting, and the next agent adopts them.
 //!
-//! Everything lies in `<directory>/<layout>`, where the layout is a hash of the kernel object,
-//! its config and its sizes. Pins of another layout belong to another version: they are removed,
-//! for two versions must not count side by side.
+//! Pins are in `<directory>/<layout>`, where the layout is a hash of the kernel object, its config
+//! and its sizes. Pins of another layout belong to another version and are removed, because two
+//! versions must not count at the same time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ use super::later::LATER;
 use super::maps::{MAPS, Spec};
 use super::object::{Link, Parts};
 
-/// Where pins lie unless told otherwise.
+/// The default directory of pins.
 pub const DIRECTORY: &str = "/sys/fs/bpf/portolan";
 
 /// The maps that are pinned, with the files' names.
@@ -34,7 +34,7 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// Removes pins of other layouts (all pins, if pinning is off) and returns the place for
+    /// Removes pins of other layouts (all pins, if pinning is off) and returns the directory for
     /// ours, if pinning is on.
     pub fn open(directory: Option<&Path>, layout: &[u8]) -> anyhow::Result<Option<Self>> {
         let Some(directory) = directory else {
@@ -55,7 +55,7 @@ impl Pins {
         Ok(Some(Self { directory }))
     }
 
-    /// What an earlier run left, if it is complete.
+    /// The pins of an earlier run, if they are complete.
     pub fn adopt(&self) -> Option<Parts> {
         // Without the last one they are those of a start that did not finish.
         let (_, last) = pinned().next_back()?;

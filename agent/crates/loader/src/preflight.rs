@@ -1,4 +1,4 @@
-//! Can this host run us? Each refusal is one sentence with the mend.
+//! Checks whether this host can run the agent. Each refusal is one sentence with the fix.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -17,7 +17,7 @@ pub enum Refusal {
     /// Kernel too old.
     #[error("this kernel is {found}, but Portolan needs Linux {}.{} or later (socket-local storage in tracing programs); upgrade the kernel of this host", OLDEST_KERNEL.0, OLDEST_KERNEL.1)]
     KernelTooOld {
-        /// As uname says it.
+        /// The release of `uname`.
         found: String,
     },
     /// No BTF.
@@ -39,7 +39,7 @@ pub enum Refusal {
     RunDirectory {
         /// The directory.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -84,7 +84,7 @@ pub fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 fn check_kernel(release: &str) -> Result<(), Refusal> {
-    // What cannot be read is tried: loading will say.
+    // If it cannot be read, loading will fail with the reason.
     if version(release).is_some_and(|version| version < OLDEST_KERNEL) {
         return Err(Refusal::KernelTooOld { found: release.to_owned() });
     }

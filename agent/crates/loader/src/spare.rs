@@ -4,27 +4,27 @@ use std::io;
 
 use super::bpf::Map;
 
-/// The stack that the kernel half takes slots from, and those that are kept back.
+/// The kernel half's stack of free slots, and the withheld slots.
 pub struct Spare {
     free: Map<(), u32>,
     /// The lowest last.
     held: Vec<u32>,
-    /// Whether slots that come back are kept, too.
+    /// Whether returned slots are withheld, too.
     holding: bool,
 }
 
 impl Spare {
-    /// Takes over the stack, with all that lies on it.
+    /// Takes over the stack with its content.
     pub fn new(free: Map<(), u32>) -> Self {
         Self { free, held: Vec::new(), holding: false }
     }
 
-    /// How many are kept back.
+    /// Number of withheld slots.
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// A slot is free again.
+    /// Returns a free slot.
     pub fn give(&mut self, slot: u32) -> io::Result<()> {
         if self.holding {
             self.held.push(slot);
@@ -33,8 +33,8 @@ impl Spare {
         self.free.push(slot)
     }
 
-    /// Sees to it that about `wanted` slots are on offer, of which `offered` are already; `None`
-    /// offers all. The lowest are offered first, so that rows in use lie close together.
+    /// Adjusts the number of offered slots to about `wanted`, of which `offered` are already;
+    /// `None` offers all. The lowest are offered first, so that used rows lie close together.
     pub fn offer(&mut self, offered: usize, wanted: Option<usize>) -> io::Result<()> {
         let wanted = wanted.unwrap_or(usize::MAX);
         self.holding = wanted == 0;

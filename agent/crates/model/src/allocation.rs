@@ -1,29 +1,29 @@
-//! Which ports to hand out.
+//! Allocation of free ports.
 
 use super::full_name::FullName;
 use super::port_ranges::PortRules;
 use super::well_known;
 
-/// Ports in one answer at most.
+/// Maximum number of ports in one response.
 pub const MOST: usize = 256;
-/// Where to look if nobody says: above what most programs take by default.
+/// Where to start by default: above the default ports of most programs.
 pub const NEAR: u16 = 8080;
 /// Ports below belong to root (net.ipv4.ip_unprivileged_port_start).
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
-/// What is wanted.
+/// The request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// The nearest to this one first, upwards before downwards.
     pub near: u16,
     /// How many.
     pub count: usize,
-    /// For whom, if that is known.
+    /// The service that the ports are for, if known.
     pub service: Option<FullName>,
 }
 
-/// As many ports as wanted and possible, the best first. `is_taken` tells of a port that it is
-/// held, reserved or handed out; it is asked last, because it may be the most expensive.
+/// As many ports as requested and possible, the best first. `is_taken` returns whether a port is
+/// held, reserved or handed out; it is called last, because it may be the most expensive.
 pub fn choose(
     wanted: &Wanted,
     rules: &PortRules,
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_that_belongs_to_nobody_comes_first() {
+    fn the_nearest_free_port_comes_first() {
         let rules = PortRules::parse("32768 60999", "50000-50001");
         let check = |wanted: Wanted, taken: &[u16], expected: &[u16]| {
             let found = choose(&wanted, &rules, |port| taken.contains(&port));
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_is_full_says_so_by_giving_less() {
+    fn a_full_host_returns_fewer_ports() {
         let rules = PortRules::default();
         assert!(choose(&wanted(1024, 2, None), &rules, |port| port != 7).is_empty());
         assert_eq!(choose(&wanted(8080, 100_000, None), &rules, |_| false).len(), MOST);

@@ -1,18 +1,19 @@
-//! The law of renaming: what becomes of counts when the name they were counted under changes.
+//! The rule for renames: what happens to counts when the name under which they were counted
+//! changes.
 //!
 //! Every edge counts under one name at a time, and edges with the same name share a row. When an
-//! edge gets another name, what it has counted so far
+//! edge is renamed, the counts so far
 //!
-//! * stays if somebody else took the place of an end, its own or that of another edge that leaves
-//!   the row at the same time: it was the former one's;
-//! * stays if other edges have the old name, so that no counter goes back;
-//! * stays in the row of the others, which has counts of many;
-//! * goes along if the name is only a better one and no edge has the old one any more: the row is
-//!   the same under a better name.
+//! * stay if an end is now another service, its own or that of another edge that leaves the row at
+//!   the same time: they belong to the former service;
+//! * stay if other edges have the old name, so that no counter decreases;
+//! * stay in the overflow row, which has counts of many edges;
+//! * move if the name is only a better one and no other edge has the old one: the row is the same
+//!   under a better name.
 //!
-//! All renames of a drain happen at once, so their order does not matter. Either way nothing is lost
-//! or counted twice. A row ends with its last edge; one whose last edge went to somebody else stays
-//! for an hour, as it has counts that nobody else has.
+//! All renames of a collection happen at once, so their order does not matter. Nothing is lost or
+//! counted twice. A row ends with its last edge; a row whose last edge went to another service
+//! stays for an hour, because its counts are in no other row.
 
 use std::hash::Hash;
 
@@ -25,49 +26,49 @@ use super::reclaim::IDLE_SECONDS;
 
 /// A name that can stand for those that found no row.
 pub(crate) trait Name: Clone + Eq + Hash {
-    /// The name of the row that takes what finds no room under this one.
+    /// The name of the overflow row for this name.
     fn other(&self) -> Self;
 }
 
-/// What is counted under a name.
+/// The value counted under a name.
 pub(crate) trait Counts: Default {
-    /// What an edge adds.
+    /// The growth of an edge.
     type Growth;
     /// What an edge remembers of its parts in rows that it has left.
     type Left: Default;
 
-    /// Takes in what an edge adds.
+    /// Adds the growth of an edge.
     fn grow(&mut self, growth: Self::Growth);
 
-    /// Takes in a row whose edges have this name now.
+    /// Adds a row whose edges have this name now.
     fn merge(&mut self, other: Self);
 
-    /// Takes a share of an edge that leaves the row out of it. `None`: the edge has none, or it is
-    /// not known; then it goes along only with the whole row.
+    /// Subtracts the part of an edge that leaves the row. `None`: the edge has none, or it is
+    /// unknown; then it moves only with the whole row.
     fn split(&mut self, _: &Self::Growth, _: &mut Self::Left, _: Share) -> Option<Self> {
         None
     }
 }
 
-/// What an edge takes along from a row.
+/// The part of a row that moves with an edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Share {
     /// All that it has counted there.
     Own,
-    /// What cannot stay without it: connections that are still open.
+    /// The part that always moves with the edge: open connections.
     Open,
 }
 
-/// An edge, what it is called now, and what it has counted since.
+/// An edge, its current name, and its growth since the last collection.
 #[derive(Clone, Debug)]
 pub(crate) struct Counted<K, G> {
     /// Which edge.
     pub edge: EdgeId,
     /// Its name.
     pub name: K,
-    /// If the name is new: it is not a better one, but somebody else's.
+    /// If the name is new: whether it is another service's, and not only a better name.
     pub is_another: bool,
-    /// What it adds under this name.
+    /// The growth under this name.
     pub growth: G,
 }
 
@@ -89,9 +90,9 @@ struct Row<V> {
 }
 
 struct Edge<K, L> {
-    /// What it is called.
+    /// Its name.
     wanted: K,
-    /// Under which name it counts, if there was no room for its own.
+    /// The name under which it counts, if there was no room for its own.
     given: Option<K>,
     left: L,
 }
@@ -101,23 +102,23 @@ struct Edge<K, L> {
 struct Leaving {
     /// How many there are.
     edges: u32,
-    /// Whether somebody else took the place of an end of one.
+    /// Whether an end of an edge is now another service.
     another: bool,
 }
 
 // === impl Attributed ===
 
 impl<K: Name, V: Counts> Attributed<K, V> {
-    /// No rows yet; at most `capacity` of them, and at most `max_abandoned` without an edge. What
-    /// finds no room is counted under [`Name::other`].
+    /// An empty table of at most `capacity` rows, at most `max_abandoned` of them without an edge.
+    /// Further names are counted under [`Name::other`].
     pub fn new(capacity: usize, max_abandoned: usize) -> Self {
         let (rows, edges) = (HashMap::new(), PerSlot::default());
         Self { rows, edges, capacity, max_abandoned, folded: 0 }
     }
 
-    /// Takes in a drain at `now` (seconds, any epoch that only grows): edges that are gone, and
-    /// those that have counted something or have a new name. Returns whether rows have come, gone or
-    /// changed their edges.
+    /// Applies a collection at `now` (seconds, any epoch that only grows): edges that are gone, and
+    /// those that have grown or were renamed. Returns whether rows were added, removed or changed
+    /// their edges.
     pub fn update(
         &mut self,
         now: u64,
@@ -175,12 +176,13 @@ impl<K: Name, V: Counts> Attributed<K, V> {
         if renamed.is_empty() {
             return;
         }
-        // All leave and join their rows before anything moves: only then it is known which rows end.
+        // All edges leave and join their rows before counts move: only then it is known which rows
+        // end.
         let mut leaving: HashMap<K, Leaving> = HashMap::new();
         let mut moves = Vec::with_capacity(renamed.len());
         for counted in renamed {
             let Some(edge) = self.edges.remove(counted.edge.0) else { continue };
-            // The row of the others has counts of many: none of them follows one edge.
+            // The overflow row has counts of many edges: none of them moves with one edge.
             let is_other = edge.given.is_some();
             let from = edge.given.unwrap_or(edge.wanted);
             if let Some(row) = self.rows.get_mut(&Sought::new(&from)) {
@@ -191,7 +193,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
             leaving.another |= counted.is_another || is_other;
             moves.push((counted, from, edge.left));
         }
-        // A row that an edge of this drain comes to does not end, whoever leaves it.
+        // A row that an edge joins in this collection does not end, even if all others leave it.
         let wanted: HashSet<&K> = moves.iter().map(|(counted, ..)| &counted.name).collect();
         let is_ending = |(name, leaving): &(&K, &Leaving)| {
             !leaving.another
@@ -220,8 +222,8 @@ impl<K: Name, V: Counts> Attributed<K, V> {
         }
     }
 
-    /// What an edge takes along from the row `from`, which all that leave it in this drain have
-    /// left.
+    /// The part that moves with an edge from the row `from`, after all edges that leave it in this
+    /// collection have left.
     fn take_along(
         &mut self,
         counted: &Counted<K, V::Growth>,
@@ -238,11 +240,12 @@ impl<K: Name, V: Counts> Attributed<K, V> {
         if leaving.edges > 0 {
             return row.value.split(&counted.growth, left, Share::Own);
         }
-        // The last one takes what others have left there, too.
+        // The last edge also takes the parts that others have left there.
         self.rows.remove(&sought).map(|row| row.value)
     }
 
-    /// An edge counts under this name from now on. `ending`: rows that give room in this drain.
+    /// An edge counts under this name from now on. `ending`: rows that free a place in this
+    /// collection.
     fn join(&mut self, edge: EdgeId, wanted: K, ending: usize) {
         let has_row = self.rows.contains_key(&Sought::new(&wanted));
         let is_full = !has_row && self.rows.len() >= self.capacity.saturating_add(ending);
@@ -254,7 +257,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
         row.abandoned_since = None;
     }
 
-    /// A row without an edge stays for a while; if too many do, in the row of the others.
+    /// A row without an edge stays for a while; if there are too many, in the overflow row.
     fn abandon_if_empty(&mut self, now: u64, name: &K) {
         match self.rows.get_mut(&Sought::new(name)) {
             Some(row) if row.edges == 0 => row.abandoned_since = Some(now),
@@ -274,7 +277,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
         }
     }
 
-    /// The edge is no more; its row keeps its counts as long as another edge has the name.
+    /// The edge is gone; its row keeps its counts while another edge has the name.
     fn release(&mut self, edge: EdgeId) -> bool {
         let Some(edge) = self.edges.remove(edge.0) else { return false };
         let sought = Sought::new(edge.name());
@@ -301,11 +304,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A count of which edges know their own part, as long as they are told to.
+    /// A count whose edges know their own part while it is recorded.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     struct Count(u64);
 
-    /// What an edge adds, and what it had counted before if it knows.
+    /// The growth of an edge, and its earlier count if known.
     #[derive(Clone, Copy)]
     struct More {
         n: u64,
@@ -352,7 +355,7 @@ mod tests {
         Counted { is_another: true, ..counted(edge, name, n) }
     }
 
-    /// The same for an edge that knows what it had.
+    /// The same for an edge with a known count.
     fn known(edge: u32, name: &'static str, before: u64) -> Counted<&'static str, More> {
         let growth = More { n: 0, before: Some(before) };
         Counted { growth, ..counted(edge, name, 0) }
@@ -364,7 +367,7 @@ mod tests {
         rows
     }
 
-    /// What is taken in, and the rows there are then.
+    /// The input of a collection, and the expected rows.
     type Drain<'a> = (&'a [Counted<&'static str, More>], &'a [(&'static str, u64)]);
 
     /// Takes in drains a second apart.
@@ -389,7 +392,7 @@ mod tests {
         check(&[
             (&[counted(1, "a", 5), counted(2, "a", 3)], &[("a", 8)]),
             (&[counted(1, "b", 1)], &[("a", 8), ("b", 1)]),
-            // The last one takes what is left with it.
+            // The last edge takes the rest.
             (&[counted(2, "b", 0)], &[("b", 9)]),
         ]);
     }
@@ -401,13 +404,13 @@ mod tests {
         check(&[(&first, &[("a", 9)]), (&know, &[("b", 5), ("c", 4)])]);
         let do_not = [counted(1, "b", 0), counted(2, "c", 0), counted(3, "c", 0)];
         check(&[(&first, &[("a", 9)]), (&do_not, &[("b", 0), ("c", 9)])]);
-        // An edge that is new has the name still.
+        // A new edge still has the name.
         let stays = [counted(4, "a", 2), known(1, "b", 5), known(2, "c", 3), known(3, "c", 1)];
         check(&[(&first, &[("a", 9)]), (&stays, &[("a", 11), ("b", 0), ("c", 0)])]);
     }
 
     #[test]
-    fn somebody_else_takes_nothing_along() {
+    fn another_service_takes_nothing_along() {
         let mut table = Table::new(8, 8);
         table.update(0, &[], [counted(1, "a", 5), counted(2, "a", 1)]);
         table.update(0, &[], [another(1, "b", 0), another(2, "b", 0)]);
@@ -424,7 +427,7 @@ mod tests {
         assert!(table.update(0, &[], [counted(1, "a", 5), counted(2, "a", 3)]));
         assert!(table.update(1, &[EdgeId(1)], []));
         assert_eq!(rows(&table), [("a", 8)]);
-        // The number is used again.
+        // The slot is reused.
         assert!(table.update(2, &[EdgeId(2)], [counted(2, "b", 1)]));
         assert_eq!(rows(&table), [("b", 1)]);
         assert!(!table.update(3, &[], [counted(2, "b", 1)]));
@@ -437,7 +440,7 @@ mod tests {
         table.update(0, &[], five.map(|(edge, name)| counted(edge, name, 10)));
         assert_eq!(rows(&table), [("a", 20), ("b", 10), ("other", 20)]);
         assert_eq!(table.folded(), 2);
-        // Asking again for what it did not get is no further one.
+        // A repeated request that was not granted does not count again.
         table.update(1, &[], [counted(3, "c", 1)]);
         assert_eq!((rows(&table)[2], table.folded()), (("other", 21), 2));
     }
@@ -454,14 +457,14 @@ mod tests {
 
     const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-    /// An edge in a drain: its number, its name, what it counted, whether it is somebody else, and
-    /// whether it is gone and its number used again.
+    /// An edge in a collection: its slot, name and count, whether it is another service, and
+    /// whether it is gone and its slot reused.
     type Step = (u32, usize, u64, bool, bool);
 
     proptest! {
-        /// However edges are born, renamed, freed and their numbers used again, many at a time:
-        /// nothing is lost but what a row had when its last edge went, nothing counts twice, and no
-        /// row goes back while it is there.
+        /// However edges are created, renamed, freed and their slots reused, many at a time: only
+        /// the counts of rows whose last edge went are lost, nothing counts twice, and no row
+        /// decreases while it exists.
         #[test]
         fn totals_are_conserved_and_rows_only_grow(
             drains in prop::collection::vec(
@@ -481,7 +484,8 @@ mod tests {
                 drain.sort_unstable_by_key(|step| step.0);
                 drain.dedup_by_key(|step| step.0);
                 let closed: Vec<_> = drain.iter().filter(|step| step.4).map(|step| EdgeId(step.0)).collect();
-                // What ends with its last edge or an hour after it, before anything else happens.
+                // Rows that end with their last edge or an hour after it, before anything else
+                // happens.
                 let before = rows(&table);
                 table.update(now, &closed, []);
                 let after = rows(&table);

@@ -1,13 +1,13 @@
 //! Balance: how a service's connections and requests spread over the backends of another.
 //!
-//! The share of a backend is what it got of what all backends of the same client, server and port
-//! got within a window. It should be even, or as the declared weights say. The deviation is the
-//! difference, in parts of the whole: 0.05 is five percentage points.
+//! The share of a backend is its part of what all backends of the same client, server and port got
+//! within a window. The expected share is even, or follows the declared weights. The deviation is
+//! the difference, in parts of the whole: 0.05 is five percentage points.
 //!
-//! Chance alone moves shares: with n samples a backend that should get the part p has a standard
-//! deviation of √(p(1-p)/n). Below the number for which twice that is the tolerance a balance is
-//! called uneven only if it is off by three standard deviations more than that; else nothing is
-//! said.
+//! Chance alone moves shares: with n samples a backend with the expected share p has a standard
+//! deviation of √(p(1-p)/n). Below the number for which twice that is the tolerance, a balance is
+//! unbalanced only if it is off by three standard deviations more than that; otherwise there are
+//! too few samples.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -24,14 +24,14 @@ use super::tally::covered_seconds;
 /// Up to this deviation a service is balanced.
 pub const TOLERANCE: f64 = 0.05;
 
-/// How much each backend is meant to get, relative to the others of its group.
+/// Declared weight of each backend, relative to the others of its group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Weights {
     exact: HashMap<SocketAddr, u32>,
     any_port: HashMap<IpAddr, u32>,
 }
 
-/// Backends that are there, whether anybody connects to them or not, and what they are called.
+/// Known backends, with or without traffic, and their names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     backends: HashMap<(ServiceName, u16), BTreeSet<SocketAddr>>,
@@ -42,13 +42,13 @@ pub struct Known {
 /// The backends of one server for one client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Group {
-    /// Who connects.
+    /// The client.
     pub client: ServiceName,
-    /// Who is connected to.
+    /// The server.
     pub server: ServiceName,
     /// The server's port.
     pub port: u16,
-    /// Which side saw it: the client's, or the server's for clients of other hosts.
+    /// The side that counted: the client's, or the server's for clients of other hosts.
     pub role: Role,
     /// The backends, by their address.
     pub backends: Vec<Share>,
@@ -63,10 +63,10 @@ pub struct Group {
 pub struct Share {
     /// Address and port; `other` for those beyond the cap.
     pub backend: String,
-    /// The pod or container that has the address, if that is known.
+    /// The pod or container with the address, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
-    /// What it should get of the whole, 0 to 1.
+    /// Expected share, 0 to 1.
     pub expected_share: f64,
     /// Connections in the window.
     pub connections: u64,
@@ -83,15 +83,15 @@ pub struct Share {
 pub struct Spread {
     /// All of it in the window.
     pub total: u64,
-    /// Below this chance alone may move a share by the tolerance.
+    /// Below this, chance alone may move a share by the tolerance.
     pub minimum: u64,
-    /// The largest deviation of a backend from what it should get; null without any sample.
+    /// The largest deviation of a backend from its expected share; null without samples.
     pub deviation: Option<f64>,
-    /// What is to be said.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
-/// What is to be said of a spread.
+/// The verdict on a spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -99,12 +99,12 @@ pub enum Verdict {
     Balanced,
     /// Some share is not.
     Unbalanced,
-    /// Too few samples to tell that from chance.
+    /// Too few samples to exclude chance.
     TooFew,
 }
 
-/// How every named service of `view` is balanced in the last `window` seconds, and how many seconds
-/// that really covers. Backends that are known and got nothing are there with zero.
+/// The balance of every named service of `view` in the last `window` seconds, and the seconds
+/// really covered. Known backends without traffic have zero.
 pub fn groups(
     view: &RelationsView,
     window: u64,
@@ -113,7 +113,7 @@ pub fn groups(
 ) -> (Vec<Group>, u64) {
     type Key<'a> = (&'a ServiceName, &'a ServiceName, u16, Role);
     let mut groups: BTreeMap<Key<'_>, BTreeMap<Backend, (u64, u64)>> = BTreeMap::new();
-    // What found no row of its own is many servers.
+    // The overflow row stands for many servers.
     let many = ServiceName::from(&Service::other());
     let counted = view.rows.iter().filter(|(relation, _)| relation.counts && relation.named);
     let counted = counted.filter(|(relation, _)| relation.server != many);
@@ -125,7 +125,7 @@ pub fn groups(
         got.1 += tally.requests.count();
     }
     let groups = groups.into_iter().map(|((client, server, port, role), mut backends)| {
-        // What clients of other hosts get elsewhere is seen there.
+        // Traffic from clients of other hosts is counted there.
         if role == Role::Client {
             for backend in known.there(server, port, &backends) {
                 if backends.len() < MAX_BACKENDS {
@@ -146,7 +146,7 @@ fn group(
     known: &Known,
 ) -> Group {
     let weight = |backend: &Backend| f64::from(weights.of(backend));
-    // With all weights zero nobody should get anything; then even is as good as any.
+    // If all weights are zero, expect an even spread.
     let sum: f64 = backends.keys().map(weight).sum();
     let even = 1.0 / backends.len() as f64;
     let expected = |backend: &Backend| if sum > 0.0 { weight(backend) / sum } else { even };
@@ -207,18 +207,18 @@ impl Known {
         self.backends.entry((server, backend.port())).or_default().insert(backend);
     }
 
-    /// An address in the place of which others answer.
+    /// A virtual address, behind which backends answer.
     pub fn add_front(&mut self, address: SocketAddr) {
         self.fronts.insert(address);
     }
 
-    /// Who has an address.
+    /// The service with an address.
     pub fn call(&mut self, ip: IpAddr, instance: Arc<str>) {
         self.instances.insert(ip, instance);
     }
 
-    /// The backends that a server is known to have, beside those that `got` something. Behind an
-    /// address that others answer for nobody knows which did.
+    /// The known backends of a server besides those in `got`. Behind a virtual address the
+    /// answering backend is unknown.
     pub fn there<'a, T>(
         &'a self,
         server: &ServiceName,
@@ -247,7 +247,7 @@ impl Weights {
         }
     }
 
-    /// The addresses that have one, each with its port unless it is for all.
+    /// The addresses with a weight, each with its port unless it is for all.
     pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, Option<u16>)> {
         let exact = self.exact.keys().map(|address| (address.ip(), Some(address.port())));
         exact.chain(self.any_port.keys().map(|ip| (*ip, None)))
@@ -262,20 +262,20 @@ impl Weights {
         all
     }
 
-    /// The weight that somebody declared for a backend.
+    /// The declared weight of a backend.
     pub fn declared_for(&self, backend: &Backend) -> Option<u32> {
         let Backend::Address(address) = backend else { return None };
         let weight = self.exact.get(address).or_else(|| self.any_port.get(&address.ip()));
         weight.copied()
     }
 
-    /// The weight of a backend: what somebody declared, or 1.
+    /// The weight of a backend: the declared one, or 1.
     pub fn of(&self, backend: &Backend) -> u32 {
         self.declared_for(backend).unwrap_or(1)
     }
 }
 
-/// As it is written in the configuration.
+/// The form used in the configuration.
 impl Serialize for Weights {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.declared().serialize(serializer)
@@ -285,7 +285,7 @@ impl Serialize for Weights {
 // === impl Verdict ===
 
 impl Verdict {
-    /// As people say it.
+    /// The form used in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Balanced => "balanced",
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_without_samples_says_nothing() {
+    fn a_window_without_samples_has_no_verdict() {
         let mut view = after(&[(vec![edge(4, 2, "10.0.0.2", 9, 900)], labels("web", "api"))]);
         view.now += 1000;
         let (groups, _) = groups(&view, 300, &Weights::default(), &Known::default());
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_got_nothing_is_there_with_zero_unless_it_cannot_be_told() {
+    fn a_backend_without_traffic_is_listed_with_zero_unless_it_is_unknown() {
         let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
         let api = ServiceName { namespace: "".into(), name: "api".into() };
         let view = after(&[(vec![edge(4, 2, "10.0.0.2", 90, 900)], labels("web", "api"))]);
@@ -378,12 +378,12 @@ mod tests {
         assert_eq!(shares, [("10.0.0.2:80", None, 900), ("10.0.0.3:80", Some("api-1"), 0)]);
         assert_eq!(found[0].requests.deviation, Some(0.5));
         assert_eq!(found[0].requests.verdict, Verdict::Unbalanced);
-        // Meant to get nothing, and gets nothing.
+        // A backend with weight zero and no traffic.
         let mut weights = Weights::default();
         weights.insert("10.0.0.3".parse().expect("an address"), None, 0);
         let (found, _) = groups(&view, 300, &weights, &known);
         assert_eq!(found[0].requests.verdict, Verdict::Balanced);
-        // Others answer in its place.
+        // Backends answer for it.
         known.add_front(address("10.0.0.2:80"));
         let (found, _) = groups(&view, 300, &Weights::default(), &known);
         assert_eq!(found[0].backends.len(), 1);

@@ -1,9 +1,8 @@
-//! Breaches: somebody else has a reserved port.
+//! Breaches: another service holds a reserved port.
 //!
-//! A breach is one holder of one port, however long it lasts and however often it is seen.
-//! Names may arrive late (a container's comes after its first socket), so a holder that is merely
-//! seen becomes a breach only after it has had a name for some seconds; what a hook reports as
-//! denied is a fact at once.
+//! A breach is one holder of one port, however long it lasts and however often it is seen. Names
+//! may arrive late (a container's comes after its first socket), so a holder becomes a breach only
+//! after it has had a name for some seconds; a bind that a hook denied is a breach at once.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,20 +16,20 @@ use super::port::Port;
 use super::reservations::Reservation;
 use super::service::{Service, Source};
 
-/// A name that has not become the owner's for so long will not, seconds.
+/// A name that has not become the owner's within this time will not, seconds.
 pub const SETTLES: u64 = 3;
-/// Rows of counters at most; what is over goes into one row of port 0 and service `other`.
+/// Maximum number of counters; further ones share one row with port 0 and service `other`.
 const MOST_ROWS: usize = 1024;
 /// Breaches under way that are remembered at most.
 const MOST_STANDING: usize = 4096;
 /// Events that are remembered at most; older ones are only counted.
 const MOST_EVENTS: usize = 256;
 
-/// What was done about it.
+/// The action taken on a breach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Told.
+    /// Reported only.
     Audited,
     /// Refused.
     Denied,
@@ -39,20 +38,20 @@ pub enum Action {
 /// A row of counters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BreachKey {
-    /// The port; `None` on the row that took what found no row of its own.
+    /// The port; `None` on the overflow row.
     pub port: Option<Port>,
-    /// For whom it is reserved.
+    /// The service that it is reserved for.
     pub owner: FullName,
-    /// Who had or wanted it.
+    /// The service that held it or was denied.
     pub offender: FullName,
-    /// What was done.
+    /// The action taken.
     pub action: Action,
 }
 
 /// One breach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
-    /// When it was told, seconds since the Unix epoch.
+    /// When it was reported, seconds since the Unix epoch.
     pub at: u64,
     /// Inode of the network namespace.
     pub netns: u32,
@@ -60,7 +59,7 @@ pub struct Breach {
     pub key: BreachKey,
 }
 
-/// Somebody who has a port.
+/// A holder of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
     /// Inode of the network namespace.
@@ -69,7 +68,7 @@ pub struct Holding {
     pub port: Port,
     /// The holder's number among the owners of sockets.
     pub owner: u32,
-    /// What it is called.
+    /// Its name.
     pub service: Service,
 }
 
@@ -84,7 +83,7 @@ pub struct Breaches {
 #[derive(Clone, Debug)]
 struct Standing {
     since: u64,
-    told: bool,
+    reported: bool,
 }
 
 // === impl Action ===
@@ -102,8 +101,8 @@ impl Action {
 // === impl Breaches ===
 
 impl Breaches {
-    /// Takes in who has which port at `now`; `reserved` tells what is in force for a port. Returns
-    /// the breaches that are new.
+    /// Evaluates the holders of ports at `now`; `reserved` returns the reservation in force for a
+    /// port. Returns the new breaches.
     pub fn observe<'a>(
         &mut self,
         now: u64,
@@ -124,9 +123,9 @@ impl Breaches {
             }
             present.insert(place);
             let standing =
-                self.standing.entry(place).or_insert(Standing { since: now, told: false });
-            if !standing.told && now.saturating_sub(standing.since) >= SETTLES {
-                standing.told = true;
+                self.standing.entry(place).or_insert(Standing { since: now, reported: false });
+            if !standing.reported && now.saturating_sub(standing.since) >= SETTLES {
+                standing.reported = true;
                 found.push(breach(now, *netns, *port, reservation, service, Action::Audited));
             }
         }
@@ -148,16 +147,16 @@ impl Breaches {
     ) -> Breach {
         let Holding { netns, port, owner, service } = holding;
         if action == Action::Audited && self.standing.len() < MOST_STANDING {
-            // Seen later among the holders, it is the same breach.
-            let told = Standing { since: now, told: true };
-            self.standing.insert((*netns, *port, *owner), told);
+            // If the holder is seen later, it is the same breach.
+            let reported = Standing { since: now, reported: true };
+            self.standing.insert((*netns, *port, *owner), reported);
         }
         let breach = breach(now, *netns, *port, reservation, service, action);
         self.count(&breach, times);
         breach
     }
 
-    /// How often what happened.
+    /// Breaches by kind.
     pub fn counts(&self) -> impl Iterator<Item = (&BreachKey, u64)> {
         self.counts.iter().map(|(key, count)| (key, *count))
     }
@@ -178,10 +177,10 @@ impl Breaches {
     }
 }
 
-/// Whether a holder is positively known to be someone else than the owner.
+/// Whether a holder is known to be a service other than the owner.
 pub fn is_someone_else(reservation: &Reservation, service: &Service) -> bool {
     service.source != Source::Unknown
-        && !reservation.service.means(service)
+        && !service.is_meant_by(&reservation.service)
         && !is_go_between(&command(&service.name))
 }
 
@@ -227,17 +226,17 @@ mod tests {
     }
 
     #[test]
-    fn a_breach_is_told_once_however_long_it_lasts() {
+    fn a_breach_is_reported_once_however_long_it_lasts() {
         let reservation = reservation();
         let mut breaches = Breaches::default();
         let python = [holding(5432, 7, "python3", Source::Process)];
         assert_eq!(breaches.observe(100, &python, reserved(&reservation)), []);
-        let told = breaches.observe(100 + SETTLES, &python, reserved(&reservation));
-        assert_eq!(told.len(), 1);
-        assert_eq!(told[0].key.offender.to_string(), "python3");
-        assert_eq!(told[0].key.owner.to_string(), "postgres");
+        let found = breaches.observe(100 + SETTLES, &python, reserved(&reservation));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].key.offender.to_string(), "python3");
+        assert_eq!(found[0].key.owner.to_string(), "postgres");
         assert_eq!(breaches.observe(200, &python, reserved(&reservation)), []);
-        // It ends, and comes again: a second breach.
+        // It ends and starts again: a second breach.
         assert_eq!(breaches.observe(201, &[], reserved(&reservation)), []);
         assert_eq!(breaches.observe(202, &python, reserved(&reservation)), []);
         assert_eq!(breaches.observe(300, &python, reserved(&reservation)).len(), 1);
@@ -269,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_hook_has_told_is_not_told_again() {
+    fn a_denied_bind_is_not_reported_twice() {
         let reservation = reservation();
         let mut breaches = Breaches::default();
         let python = holding(5432, 7, "python3", Source::Process);

@@ -11,10 +11,10 @@ use hashbrown::HashMap;
 
 use super::reclaim::{self, Lifecycle};
 
-/// Failures since the last look.
+/// Failures since the last collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failures {
-    /// Who wanted what; all zeros for those that found no row of their own.
+    /// The kind of bind; all zeros for the overflow row.
     pub key: AttemptKey,
     /// How many.
     pub count: u64,
@@ -28,7 +28,7 @@ pub struct Failures {
 #[derive(Default)]
 pub struct Claims {
     rows: HashMap<u32, Known>,
-    /// What rows that were given back had counted.
+    /// The counts of rows that were freed.
     retired: u64,
 }
 
@@ -72,7 +72,7 @@ impl Claims {
         (grown, reclaim)
     }
 
-    /// Binds found in the rows so far, whatever came of them.
+    /// Binds in the rows so far, whatever their result.
     pub fn exported(&self) -> u64 {
         self.retired + self.rows.values().map(|known| known.count).sum::<u64>()
     }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_is_told_once_and_granted_binds_are_none() {
+    fn each_failure_is_reported_once_and_successful_binds_are_not() {
         let mut claims = Claims::default();
         let first = [claim(0, 0, 0), claim(1, 0, 5), claim(2, 7, 3)];
         assert_eq!(counts(&claims.update(1, &first, 100).0), [(2, 3)]);

@@ -1,5 +1,5 @@
-//! Why a bind or listen failed: the errno, where the kernel did not tell it, the reason behind
-//! it, and which of the sockets of that namespace is in the way.
+//! Why a bind or listen failed: the errno, if the kernel did not report it, the reason, and which
+//! socket of the namespace is the holder.
 //!
 //! The rules are those of `__inet_bind` (net/ipv4/af_inet.c), `inet_csk_bind_conflict`
 //! (net/ipv4/inet_connection_sock.c) and `udp_lib_lport_inuse` (net/ipv4/udp.c).
@@ -21,7 +21,7 @@ pub const EADDRINUSE: u16 = 98;
 /// See [`EPERM`].
 pub const EADDRNOTAVAIL: u16 = 99;
 
-/// What a program asked for.
+/// The requested bind.
 #[expect(clippy::struct_excessive_bools, reason = "each is a socket option or a right of its own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -37,7 +37,7 @@ pub struct Wanted {
     pub port: u16,
     /// The device the socket is bound to, 0 = none.
     pub device: u32,
-    /// Who made the socket.
+    /// User id of the socket.
     pub uid: u32,
     /// Whether `SO_REUSEADDR` was set.
     pub reuse_address: bool,
@@ -49,16 +49,16 @@ pub struct Wanted {
     pub may_bind_privileged: bool,
     /// Whether it was listen that failed, not bind.
     pub by_listen: bool,
-    /// The errno, if the kernel told it.
+    /// The errno, if the kernel reported it.
     pub errno: Option<u16>,
 }
 
-/// What matters of the namespace, besides its sockets.
+/// Properties of the namespace, besides its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Ports below this one need CAP_NET_BIND_SERVICE (`ip_unprivileged_port_start`).
     pub unprivileged_from: u16,
-    /// Whether the wanted address may be bound here.
+    /// Whether the requested address may be bound here.
     pub has_address: bool,
 }
 
@@ -66,11 +66,11 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// Both want the same address and port.
+    /// Both request the same address and port.
     SameAddress,
-    /// All addresses are wanted, and somebody has one of them.
+    /// The wildcard address is requested, and a socket holds a specific one.
     WildcardOverSpecific,
-    /// One address is wanted, and somebody has all of them.
+    /// A specific address is requested, and a socket holds the wildcard.
     SpecificUnderWildcard,
     /// An IPv6 socket that takes IPv4 too meets an IPv4 socket.
     DualStack,
@@ -90,20 +90,20 @@ pub enum Reason {
     AlreadyBound,
     /// No ephemeral port was left.
     Exhausted,
-    /// A policy said no.
+    /// A policy denied it.
     Denied,
-    /// Whoever had the port has gone.
+    /// The socket that held the port is closed.
     Gone,
     /// Anything else.
     Other,
 }
 
-/// The answer.
+/// The result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The errno.
     pub errno: u16,
-    /// Whether the kernel did not tell the errno.
+    /// Whether the errno is inferred.
     pub inferred: bool,
     /// The reason.
     pub reason: Reason,
@@ -111,7 +111,7 @@ pub struct Verdict {
     pub holder: Option<usize>,
 }
 
-/// Decides why `wanted` was not to be had at `place`, where `held` are the sockets.
+/// Finds the reason why `wanted` failed at `place`, where `held` are the sockets.
 pub fn decide(wanted: &Wanted, place: Place, held: &[Held]) -> Verdict {
     let holder = in_the_way(wanted, held);
     let errno = wanted.errno.unwrap_or_else(|| infer(wanted, place, held));
@@ -137,7 +137,7 @@ fn infer(wanted: &Wanted, place: Place, held: &[Held]) -> u16 {
     if wanted.by_listen {
         return EADDRINUSE;
     }
-    // Somebody who has that very address shows that it can be had (IP_FREEBIND, IP_TRANSPARENT).
+    // A socket with that very address shows that it can be bound (IP_FREEBIND, IP_TRANSPARENT).
     let had = |held: &Held| held.address == wanted.address && held.port == wanted.port;
     if !place.has_address && !held.iter().any(had) {
         return EADDRNOTAVAIL;
@@ -148,8 +148,8 @@ fn infer(wanted: &Wanted, place: Place, held: &[Held]) -> u16 {
     if wanted.bound_before { EINVAL } else { EADDRINUSE }
 }
 
-/// The socket that is in the way: certainly rather than possibly, one that a process could give
-/// up rather than the memory of a connection, the very address rather than one that includes it.
+/// The most likely holder: certain before possible, a socket of a process before TIME_WAIT, a
+/// specific address before the wildcard.
 fn in_the_way(wanted: &Wanted, held: &[Held]) -> Option<usize> {
     let candidates = held.iter().enumerate().filter_map(|(index, held)| {
         let sure = clash(wanted, held)?;
@@ -158,7 +158,7 @@ fn in_the_way(wanted: &Wanted, held: &[Held]) -> Option<usize> {
     candidates.min().map(|(.., index)| index)
 }
 
-/// Whether the two clash: surely, possibly (`Some(false)`: not all is known), or not.
+/// Whether the two conflict: certainly, possibly (`Some(false)`: not everything is known), or not.
 fn clash(wanted: &Wanted, held: &Held) -> Option<bool> {
     let devices = (wanted.device, held.device);
     if held.protocol != wanted.protocol
@@ -178,7 +178,7 @@ fn clash(wanted: &Wanted, held: &Held) -> Option<bool> {
         _ => and(wanted.reuse_address, held.reuse_address),
     };
     let same_user = match held.uid {
-        // Whoever had a connection that is only remembered does not matter.
+        // The user of a TIME_WAIT connection does not matter.
         None => Some(true),
         Some(uid) => Some(uid == wanted.uid),
     };
@@ -191,7 +191,7 @@ fn clash(wanted: &Wanted, held: &Held) -> Option<bool> {
     }
 }
 
-/// Why these two clash.
+/// The reason of a conflict of these two.
 fn reason(wanted: &Wanted, held: &Held) -> Reason {
     let other_user = held.uid.is_some_and(|uid| uid != wanted.uid);
     if wanted.reuse_port && held.reuse_port == Some(true) && other_user {
@@ -337,7 +337,7 @@ mod tests {
         let mine = Wanted { device: 2, ..wanted("0.0.0.0") };
         check(mine, HERE, &[on(3)], gone);
         check(mine, HERE, &[on(2)], (EADDRINUSE, Reason::SameAddress, Some(0)));
-        // A group of SO_REUSEPORT lets its user in; what failed must be something else.
+        // A group of SO_REUSEPORT allows its user; the failure must have another reason.
         let group = Held { reuse_port: Some(true), ..held("0.0.0.0") };
         check(Wanted { reuse_port: true, ..wanted("0.0.0.0") }, HERE, &[group], gone);
         let bound = Held { state: PortState::Bound, ..held("0.0.0.0") };
@@ -400,14 +400,14 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_other_refusals_are_told_apart() {
+    fn the_kernels_other_refusals_have_their_own_reasons() {
         let low = Wanted { port: 80, may_bind_privileged: false, ..wanted("0.0.0.0") };
         check(low, HERE, &[], (EACCES, Reason::Privileged, None));
         let open = Place { unprivileged_from: 80, ..HERE };
         check(low, open, &[], (EADDRINUSE, Reason::Gone, None));
         let away = Place { has_address: false, ..HERE };
         check(wanted("192.0.2.1"), away, &[], (EADDRNOTAVAIL, Reason::ForeignAddress, None));
-        // Before the port is looked at.
+        // Checked before the port.
         let low = Wanted { address: "192.0.2.1".parse().unwrap(), ..low };
         check(low, away, &[], (EADDRNOTAVAIL, Reason::ForeignAddress, None));
         let free = held("192.0.2.1");
@@ -421,10 +421,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_told_is_not_inferred() {
-        let told = |errno| Wanted { errno: Some(errno), ..wanted("0.0.0.0") };
-        check(told(EPERM), HERE, &[held("0.0.0.0")], (EPERM, Reason::Denied, None));
-        check(told(EADDRINUSE), HERE, &[], (EADDRINUSE, Reason::Gone, None));
-        check(told(19), HERE, &[], (19, Reason::Other, None));
+    fn an_errno_of_the_kernel_is_not_inferred() {
+        let reported = |errno| Wanted { errno: Some(errno), ..wanted("0.0.0.0") };
+        check(reported(EPERM), HERE, &[held("0.0.0.0")], (EPERM, Reason::Denied, None));
+        check(reported(EADDRINUSE), HERE, &[], (EADDRINUSE, Reason::Gone, None));
+        check(reported(19), HERE, &[], (19, Reason::Other, None));
     }
 }

@@ -1,8 +1,7 @@
-//! Conflicts: failed binds and listens with their names, as counters and as a list of what
-//! happened last.
+//! Conflicts: failed binds and listens with their names, as counters and as a list of recent ones.
 //!
-//! What fails again and again for the same reason is one entry with a count. Counters and list
-//! have a cap; counters beyond it are in `other`, entries beyond it are the oldest, and go.
+//! Repetitions for the same reason are one entry with a count. Counters and list are capped:
+//! further counters are in `other`, the oldest entries are removed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -18,36 +17,36 @@ use super::service::{Service, Source};
 const MAX_TOTALS: usize = 1000;
 /// Entries at most.
 const MAX_RECENT: usize = 1000;
-/// What fails again within this time is the same entry, seconds.
+/// A repetition within this time is the same entry, seconds.
 const SAME_WITHIN_SECONDS: f64 = 300.0;
 
 /// Labels of a counter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConflictLabels {
-    /// The port; 0 = any port was asked for.
+    /// The port; 0 = any port was requested.
     pub port: u16,
-    /// The protocol; `None` for what found no row of its own.
+    /// The protocol; `None` on the overflow row.
     pub protocol: Option<Protocol>,
-    /// Who wanted it.
+    /// The service whose bind failed.
     pub claimant: Service,
-    /// Who has it.
+    /// The service that holds it.
     pub holder: Service,
     /// Name of the errno.
     pub errno: &'static str,
 }
 
-/// A process that wants or has a port.
+/// A process that holds a port or failed to bind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Party {
     /// Its service.
     pub service: Service,
-    /// Its number on the host, 0 if not known.
+    /// Its pid on the host, 0 if unknown.
     pub pid: u32,
-    /// Its command name; empty if not known.
+    /// Its command name; empty if unknown.
     pub command: String,
 }
 
-/// Who has the port.
+/// The holder of the port.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Holder {
     /// The process.
@@ -70,9 +69,9 @@ pub struct Conflict {
     pub last_seconds: f64,
     /// How often.
     pub count: u64,
-    /// Who wanted the port.
+    /// The service whose bind failed.
     pub claimant: Party,
-    /// The port; 0 = any port was asked for.
+    /// The port; 0 = any port was requested.
     pub port: u16,
     /// The protocol.
     pub protocol: Protocol,
@@ -84,13 +83,13 @@ pub struct Conflict {
     pub by_listen: bool,
     /// Name of the errno.
     pub errno: String,
-    /// Whether the kernel did not tell the errno.
+    /// Whether the errno is inferred.
     pub inferred: bool,
     /// Why.
     pub reason: Reason,
-    /// Who has the port, if that could be found.
+    /// The holder of the port, if it was found.
     pub holder: Option<Holder>,
-    /// A port nearby that nobody has, as a mend.
+    /// A free port nearby, as a fix.
     pub next_free: Option<u16>,
 }
 
@@ -113,12 +112,12 @@ pub struct Conflicts {
 }
 
 impl Conflicts {
-    /// Counts without an entry: nothing is known but that it happened.
+    /// Counts without an entry: only the fact is known.
     pub fn count_unknown(&mut self, count: u64) {
         *self.totals.entry(ConflictLabels::other()).or_default() += count;
     }
 
-    /// Takes in failures since the last look; returns the entry they are in.
+    /// Adds failures since the last collection; returns their entry.
     pub fn add(&mut self, conflict: Conflict, errno: &'static str) -> Arc<Conflict> {
         let labels = ConflictLabels {
             port: conflict.port,
@@ -158,7 +157,7 @@ impl Conflicts {
             .collect()
     }
 
-    /// What happened last, in the order in which it happened for the last time.
+    /// The recent conflicts, in the order of their last occurrence.
     pub fn recent(&self) -> Vec<Arc<Conflict>> {
         self.recent.iter().cloned().collect()
     }
@@ -179,7 +178,7 @@ impl ConflictLabels {
 impl Conflict {
     /// Whether `next` is one more of these.
     fn takes(&self, next: &Self) -> bool {
-        // By name: how it was found may have changed meanwhile.
+        // By name, because the source of a name may have changed meanwhile.
         let who = |party: &Party| (party.service.name.clone(), party.service.namespace.clone());
         let holder = |conflict: &Self| {
             conflict.holder.as_ref().map(|h| (who(&h.party), h.party.pid, h.address, h.state))
@@ -193,7 +192,7 @@ impl Conflict {
     }
 }
 
-/// The holder of what nobody has.
+/// The holder of a free port.
 fn nobody() -> Service {
     Service::new("none", Source::Unknown)
 }

@@ -1,8 +1,8 @@
-//! Whom to refuse which port: what the kernel half is told of enforced reservations.
+//! The verdicts of enforced reservations, for the kernel half.
 //!
-//! Nobody is refused on suspicion. Someone else is who has a name for some seconds that is not the
-//! owner's, and a name that says something: the id of a container whose runtime has not told its
-//! name yet may well be the owner. What is not known yet is let in, and is a breach that is told.
+//! Only identified foreign workloads are denied: those that have had another service's name for
+//! some seconds, and a meaningful one: a container id whose runtime has not reported a name yet may
+//! well be the owner. Unknown workloads are allowed, and reported as breaches.
 
 use std::collections::BTreeMap;
 
@@ -17,34 +17,34 @@ use super::breaches::SETTLES;
 use super::reservations::Reservation;
 use super::service::{Service, Source};
 
-/// Verdicts at most; who has none is let in.
+/// Maximum number of verdicts; workloads beyond it are allowed.
 pub const MOST_VERDICTS: usize = 65_536;
 
-/// An owner of sockets, and what is known of it.
+/// An owner of sockets, with its name.
 #[derive(Clone, Debug)]
 pub struct Known {
-    /// As the kernel half knows it.
+    /// Its key in the kernel half.
     pub key: OwnerKey,
-    /// What it is called.
+    /// Its name.
     pub service: Service,
-    /// For how long it has been known, seconds.
+    /// For how long the name has been known, seconds.
     pub age: u64,
 }
 
-/// Everything that the kernel half must know to decide.
+/// The tables of the kernel half.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdicts {
-    /// Ports that are refused to others.
+    /// Reserved ports that are enforced.
     pub ports: HashMap<EnforcedPort, Enforced>,
-    /// Who is refused and who is not.
+    /// Denied and allowed workloads.
     pub verdicts: HashMap<VerdictKey, u32>,
-    /// Verdicts for which there was no room.
+    /// Verdicts that did not fit into the table.
     pub dropped: usize,
 }
 
-/// Decides for enforced reservations, each with the inode of its network namespace.
-/// `is_given_by_rule` tells of a name that the configuration gives by rules of its own: then
-/// nothing can be said of somebody whose name is not known yet.
+/// Verdicts for enforced reservations, each with the inode of its network namespace.
+/// `is_given_by_rule` returns whether a rule of the configuration gives the name: then workloads
+/// without a known name are undecided.
 pub fn verdicts(
     reservations: &[(u32, &Reservation)],
     owners: &[Known],
@@ -59,7 +59,7 @@ pub fn verdicts(
             zero: 0,
         };
         let mut commands = vec![command(&reservation.service.name)];
-        // A cgroup is refused as a whole if everybody in it is someone else.
+        // A cgroup is denied as a whole if all workloads in it are foreign.
         let mut cgroups: BTreeMap<u64, bool> = BTreeMap::new();
         let mut seen = HashSet::new();
         for Known { key, service, age } in owners {
@@ -90,9 +90,9 @@ pub fn verdicts(
     all
 }
 
-/// What is known of one owner; `None`: not enough.
+/// The verdict on one owner; `None`: undecided.
 fn judge(reservation: &Reservation, key: &OwnerKey, service: &Service, age: u64) -> Option<u32> {
-    if reservation.service.means(service) {
+    if service.is_meant_by(&reservation.service) {
         return Some(ALLOW);
     }
     let says_nothing = matches!(service.source, Source::Unknown | Source::Container);
@@ -100,7 +100,7 @@ fn judge(reservation: &Reservation, key: &OwnerKey, service: &Service, age: u64)
     someone_else.then_some(DENY)
 }
 
-/// A name as a command may be called: at most fifteen bytes.
+/// A name as a command name: at most fifteen bytes.
 pub(super) fn command(name: &str) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes.iter_mut().take(15).zip(name.as_bytes()).for_each(|(to, from)| *to = *from);
@@ -135,7 +135,7 @@ mod tests {
         Known { key: key(cgroup, comm), service: Service::new(name, source), age: SETTLES }
     }
 
-    /// What the kernel half would decide.
+    /// The decision of the kernel half.
     fn denied(verdicts: &Verdicts, cgroup: u64, comm: &str) -> bool {
         let port = EnforcedPort { netns: HOST, port: 5432, protocol: 6, zero: 0 };
         let verdict = |owner| verdicts.verdicts.get(&VerdictKey { owner, port }).copied();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_refused_and_whoever_may_be_the_owner_is_not() {
+    fn foreign_workloads_are_denied_and_possible_owners_are_not() {
         let owners = [
             known(10, "nc", "nc", Source::Process),
             known(10, "curl", "curl", Source::Process),
@@ -184,7 +184,7 @@ mod tests {
         assert!(!denied(&decide("db", std::slice::from_ref(&digits)), 40, "mysqld"));
         let named = known(40, "mysqld", "db", Source::Docker);
         assert!(!denied(&decide("db", std::slice::from_ref(&named)), 40, "mysqld"));
-        // The commands of the owner are learned: its next container is not known yet.
+        // The owner's commands are learned, because its next container is unknown at first.
         let verdicts = decide("db", &[named, known(50, "sh", "x", Source::Docker)]);
         assert!(!denied(&verdicts, 50, "mysqld"));
         let young = Known { age: 0, ..known(60, "nc", "nc", Source::Process) };

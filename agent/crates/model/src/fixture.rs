@@ -1,4 +1,4 @@
-//! A snapshot made by hand, with something of everything, for tests of its readers.
+//! A hand-made snapshot with an example of everything, for tests of its readers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -9,17 +9,16 @@ use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER};
 use agent_common::wire::Wire;
 
 use super::balance::Weights;
-use super::book::Book;
 use super::breaches::{Action, Breach, BreachKey};
 use super::conflicts::{ConflictLabels, ConflictTotal};
 use super::ephemeral::{Ephemeral, EphemeralView};
 use super::health::Epochs;
-use super::kept::KeptView;
 use super::memory::{MemoryView, Usage};
 use super::port::{Port, Protocol};
 use super::probes::{Looks, ProbesView};
 use super::registry::Registration;
 use super::relations::{Backend, Ends, Relation, RelationsView, ServiceName};
+use super::reservation_status::ReservationStatus;
 use super::reservations::{Origin, Reservation};
 use super::segments::{Declared, Policy};
 use super::service::{Service, Source};
@@ -27,6 +26,7 @@ use super::snapshot::{
     Disabled, EdgeLabels, EdgeView, HookView, LedgerView, ListenerView, MapView, RelatedView, Role,
     Snapshot, SourceState, SourceView,
 };
+use super::state::State;
 use super::tally::{History, Tally};
 use super::violations::{Between, SegmentsView};
 
@@ -45,24 +45,24 @@ pub fn edge(
 }
 
 /// Reservations of both origins, a breach, a registered service.
-fn kept() -> KeptView {
-    let mut book = Book::default();
+fn reservations() -> ReservationStatus {
+    let mut state = State::default();
     let config = Reservation::from_config("5432 postgres enforce").expect("valid");
-    book.reservations.configure(&[config]).expect("no contradiction");
+    state.reservations.configure(&[config]).expect("no contradiction");
     let lease = Reservation::from_config("3001 prod/shop env=prod until=2036-12-01");
     let lease = Reservation { origin: Origin::State, ..lease.expect("valid") };
-    book.reservations.reserve(lease, 0).expect("free");
+    state.reservations.reserve(lease, 0).expect("free");
     let service = "billing".parse().expect("a name");
     let endpoints = vec!["203.0.113.7:443".parse().expect("a place")];
-    book.registry.register(Registration { service, endpoints }).expect("free");
+    state.registry.register(Registration { service, endpoints }).expect("free");
     let key = BreachKey {
         port: Some(Port::tcp(5432)),
         owner: "postgres".parse().expect("a name"),
         offender: "server.js".parse().expect("a name"),
         action: Action::Audited,
     };
-    KeptView {
-        book: Arc::new(book),
+    ReservationStatus {
+        state: Arc::new(state),
         host_netns: Some(4_026_531_840),
         environment: None,
         breaches: vec![(key.clone(), 2)],
@@ -264,11 +264,11 @@ pub fn snapshot() -> Snapshot {
         drain_seconds: 0.25,
         memory: MemoryView {
             usage: Some(Usage { used: 45_000_000, limit: 50_000_000 }),
-            folding: true,
+            overflow_mode: true,
             held_rows: 12,
-            foldings: 2,
+            overflows: 2,
         },
-        kept: kept(),
+        reservations: reservations(),
         health: Epochs::from_rows(&edges),
         edges,
     }

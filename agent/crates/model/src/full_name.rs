@@ -1,41 +1,21 @@
-//! Names of services as people write them: `postgres`, or `shop/postgres` to say in which
-//! namespace.
+//! Which service is meant by a name that somebody wrote.
 
-use std::fmt;
-use std::str::FromStr;
-use std::sync::Arc;
+pub use notation::FullName;
 
-use serde::{Deserialize, Serialize};
+use super::service::{Service, Source};
 
-use super::service::{Service, Source, is_printable};
-
-/// Bytes in a name at most.
-const LONGEST: usize = 128;
-
-/// A service by name, and by namespace if one was written.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct FullName {
-    /// Where the name is unique; `None` admits every namespace.
-    pub namespace: Option<Arc<str>>,
-    /// The name.
-    pub name: Arc<str>,
-}
-
-// === impl FullName ===
-
-impl FullName {
+impl Service {
     /// The service of this name, as somebody registered it.
-    pub fn registered(&self) -> Service {
-        let namespace = self.namespace.as_deref().unwrap_or_default();
-        Service::new(&self.name, Source::Registered).within(namespace)
+    pub fn registered(name: &FullName) -> Self {
+        let namespace = name.namespace.as_deref().unwrap_or_default();
+        Self::new(&name.name, Source::Registered).within(namespace)
     }
 
-    /// Whether `service` is meant.
-    pub fn means(&self, service: &Service) -> bool {
-        let Self { namespace, name } = self;
-        *name == service.name
-            && namespace.as_ref().is_none_or(|namespace| *namespace == service.namespace)
+    /// Whether it is the one that `name` means, or one of them.
+    pub fn is_meant_by(&self, name: &FullName) -> bool {
+        let FullName { namespace, name } = name;
+        self.name == *name
+            && namespace.as_ref().is_none_or(|namespace| *namespace == self.namespace)
     }
 }
 
@@ -43,51 +23,6 @@ impl From<&Service> for FullName {
     fn from(service: &Service) -> Self {
         let namespace = (!service.namespace.is_empty()).then(|| service.namespace.clone());
         Self { namespace, name: service.name.clone() }
-    }
-}
-
-impl fmt::Display for FullName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.namespace {
-            Some(namespace) => write!(f, "{namespace}/{}", self.name),
-            None => f.write_str(&self.name),
-        }
-    }
-}
-
-impl FromStr for FullName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let plain = |part: &str| {
-            !part.is_empty() && part.chars().all(|c| !c.is_whitespace() && is_printable(c))
-        };
-        let (namespace, name) = match text.split_once('/') {
-            Some((namespace, name)) => (Some(namespace), name),
-            None => (None, text),
-        };
-        let fits = text.len() <= LONGEST && !name.contains('/');
-        if fits && plain(name) && namespace.is_none_or(plain) {
-            Ok(Self { namespace: namespace.map(Into::into), name: name.into() })
-        } else {
-            Err(format!(
-                "\"{text}\" is not a service name; write it as `portolan edges` shows it, like postgres or shop/postgres (no spaces, at most {LONGEST} bytes)"
-            ))
-        }
-    }
-}
-
-impl From<FullName> for String {
-    fn from(name: FullName) -> Self {
-        name.to_string()
-    }
-}
-
-impl TryFrom<String> for FullName {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
     }
 }
 
@@ -101,7 +36,7 @@ mod tests {
             let written: FullName = written.parse().expect("a name");
             let service =
                 Service { namespace: namespace.into(), ..Service::new(name, Source::Container) };
-            assert_eq!(written.means(&service), expected, "{written} {namespace}/{name}");
+            assert_eq!(service.is_meant_by(&written), expected, "{written} {namespace}/{name}");
         };
         check("postgres", "", "postgres", true);
         check("postgres", "shop", "postgres", true);
@@ -109,28 +44,5 @@ mod tests {
         check("shop/postgres", "test", "postgres", false);
         check("shop/postgres", "", "postgres", false);
         check("postgres", "", "postgre", false);
-    }
-
-    #[test]
-    fn names_are_read_as_written_or_refused() {
-        for good in ["postgres", "shop/postgres", "server.js", "grüß", "[::1]:80"] {
-            assert_eq!(good.parse::<FullName>().map(|name| name.to_string()), Ok(good.to_owned()));
-        }
-        let long = "x".repeat(LONGEST + 1);
-        for wrong in [
-            "",
-            "/",
-            "a/",
-            "/b",
-            "a/b/c",
-            "a b",
-            "a\n",
-            "a\u{7f}",
-            "a\u{202e}",
-            "a\u{200b}b",
-            &long,
-        ] {
-            assert!(wrong.parse::<FullName>().is_err(), "{wrong:?}");
-        }
     }
 }

@@ -1,7 +1,7 @@
-//! Services and how well they are, as their traffic shows it over the last minutes.
+//! Services and their health, from their traffic over the last minutes.
 //!
-//! What edges did is summed up by the service they connect to, in one table a minute ([`Epochs`]);
-//! the tables of the last minutes are added up when somebody asks.
+//! The figures of edges are summed up by the server's service, in one table per minute
+//! ([`Epochs`]); the tables of the last minutes are added up on request.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use super::registry::Endpoint;
 use super::service::Service;
 use super::snapshot::{EdgeLabels, EdgeView, Role, Snapshot};
 
-/// Tables are kept so far apart, seconds.
+/// Interval of the tables, seconds.
 const EVERY: f64 = 60.0;
-/// As many of them; so the window is five to six minutes long, once the agent has run for that.
+/// Number of tables; so the window is five to six minutes long, once the agent has run for that.
 const KEPT: usize = 6;
 /// Services in a table at most; one that is over reads as idle.
 const MOST: usize = 1024;
@@ -33,7 +33,7 @@ type Key = (Arc<str>, Arc<str>);
 /// The traffic of a service as a server.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Totals {
-    /// As clients of this host saw it: with what failed.
+    /// As the clients of this host saw it, including failures.
     by_clients: Side,
     /// As the service itself saw it, if it runs on this host.
     by_itself: Side,
@@ -48,7 +48,7 @@ struct Side {
     requests: Histogram,
 }
 
-/// What edges did in a minute.
+/// Figures of edges within a minute.
 #[derive(Clone, Debug, Default)]
 struct Epoch {
     /// When it began, seconds since the Unix epoch.
@@ -56,7 +56,7 @@ struct Epoch {
     totals: HashMap<Key, Totals>,
 }
 
-/// What edges did in the last minutes.
+/// Figures of edges within the last minutes.
 #[derive(Clone, Debug, Default)]
 pub struct Epochs(VecDeque<Arc<Epoch>>);
 
@@ -65,20 +65,20 @@ pub struct Epochs(VecDeque<Arc<Epoch>>);
 pub struct ServiceView {
     /// Its name, and the surest way in which it was found.
     pub service: Service,
-    /// Where it is registered by hand, if it is.
+    /// Endpoints registered by hand.
     pub registered: Vec<Endpoint>,
     /// Ports it listens on here.
     pub listens: BTreeSet<Port>,
-    /// Ports of it that somebody connects to.
+    /// Its ports with clients.
     pub serves: BTreeSet<Port>,
-    /// How it is.
+    /// Its health.
     pub health: Health,
 }
 
 /// How a service is, over the window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Health {
-    /// In a word.
+    /// One-word summary.
     pub state: HealthState,
     /// Length of the window, seconds.
     pub window_seconds: f64,
@@ -100,7 +100,7 @@ pub struct Health {
     pub listen_overflows: u64,
 }
 
-/// Health in a word.
+/// One-word health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthState {
@@ -117,7 +117,7 @@ pub enum HealthState {
 // === impl Epochs ===
 
 impl Epochs {
-    /// Takes in a drain at `now`. What was before the first one is not news.
+    /// Adds a collection at `now`. Counts before the first one are not recent.
     pub fn observe<'a>(&mut self, now: f64, deltas: impl IntoIterator<Item = &'a Delta>) {
         // A clock that was set back begins anew.
         if self.0.back().is_some_and(|last| last.since_seconds > now) {
@@ -176,8 +176,8 @@ impl Epoch {
     }
 }
 
-/// Every service that some edge, listener or registration names, sorted by namespace and name.
-/// Nobody in particular is none.
+/// Every service of an edge, listener or registration, sorted by namespace and name, without the
+/// unknown ones.
 pub fn services(snapshot: &Snapshot) -> Vec<ServiceView> {
     let mut found = Found::new(snapshot);
     for EdgeView { labels, .. } in &snapshot.edges {
@@ -190,8 +190,8 @@ pub fn services(snapshot: &Snapshot) -> Vec<ServiceView> {
     for listener in &snapshot.listeners {
         found.meet(&listener.service).listens.insert(Port::tcp(listener.port));
     }
-    for registration in snapshot.kept.book.registry.iter() {
-        let named = registration.service.registered();
+    for registration in snapshot.reservations.state.registry.iter() {
+        let named = Service::registered(&registration.service);
         found.meet(&named).registered.clone_from(&registration.endpoints);
     }
     found.views.into_values().filter(|view| !view.service.is_called_as(&Service::any())).collect()
@@ -279,8 +279,9 @@ impl Health {
     fn of(totals: &Totals, window_seconds: f64) -> Self {
         let Totals { by_clients, by_itself, overflows } = totals;
         let overflows = *overflows;
-        // A connection within this host is seen by both sides and must count once. The service
-        // itself sees all that reached it, from other hosts too; what failed, only clients see.
+        // A connection within this host is seen by both sides and must count once. The service's
+        // own side sees everything that reached it, from other hosts too; only clients see
+        // failures.
         let (connects_ok, seen) = if by_itself.ok > 0 || by_itself.requests.count() > 0 {
             (by_itself.ok, by_itself)
         } else {
@@ -352,7 +353,7 @@ mod tests {
         Edge { slot, key, local, remote, born_us: 1, counters: Arc::new(counters) }
     }
 
-    /// An agent's tables and what it keeps of the last minutes.
+    /// An agent's tables and its history.
     #[derive(Default)]
     struct World(Tables, Epochs);
 
@@ -388,7 +389,7 @@ mod tests {
         let both = |ok, refused, requests| {
             [edge(ROLE_CLIENT, ok, refused, requests, 0), edge(ROLE_SERVER, ok, 0, requests, 0)]
         };
-        // What was before the agent's first look is not news.
+        // Counts before the agent's first collection are not recent.
         check(&mut world, 1000.0, both(10, 5, 10), (HealthState::Idle, 0, 0, 0));
         check(&mut world, 1010.0, both(14, 5, 20), (HealthState::Ok, 4, 0, 10));
         check(&mut world, 1070.0, both(14, 6, 20), (HealthState::Degraded, 4, 1, 10));

@@ -1,23 +1,20 @@
-//! What Portolan knows, as plain values: no IO, no clock, no async.
+//! The domain as plain values: no IO, no clock, no async.
 //!
-//! [`delta::Stage`] turns what was drained from the kernel into what each edge did since the drain
-//! before, under its name; [`rows`], [`relations`], [`violations`] and [`health`] add that up;
-//! [`snapshot::Snapshot`] is the read-only picture that `/metrics`, the API and the command line
-//! show.
+//! [`delta::Stage`] turns drained edges into named deltas since the last collection; [`rows`],
+//! [`relations`], [`violations`] and [`health`] aggregate them; [`snapshot::Snapshot`] is the
+//! immutable result that `/metrics`, the API and the command line show.
 
 #![forbid(unsafe_code)]
 
 pub mod allocation;
 mod attributed;
 pub mod balance;
-pub mod book;
 pub mod breaches;
 pub mod claims;
 pub mod clash;
 pub mod conflicts;
 pub mod deduplication;
 pub mod delta;
-pub mod duration;
 pub mod enforcement;
 pub mod ephemeral;
 #[cfg(any(test, feature = "fixture"))]
@@ -25,11 +22,9 @@ pub mod fixture;
 pub mod full_name;
 mod hashed;
 pub mod health;
-pub mod kept;
 pub mod listen_drops;
 pub mod map;
 pub mod memory;
-pub mod moment;
 pub mod owners;
 mod per_slot;
 pub mod port;
@@ -38,14 +33,17 @@ pub mod probes;
 pub mod reclaim;
 pub mod registry;
 pub mod relations;
+pub mod reservation_status;
 pub mod reservations;
 pub mod rows;
 pub mod segments;
 pub mod service;
 pub mod slot;
 pub mod snapshot;
+pub mod state;
 pub mod tables;
 pub mod tally;
+pub mod timestamp;
 pub mod unsent;
 pub mod violations;
 mod well_known;

@@ -1,7 +1,7 @@
-//! The map: services as nodes, who talks to whom as edges, each connection once.
+//! The map: services as nodes, connections between them as edges, each connection once.
 //!
-//! An edge that both sides of this host saw is drawn with the client's numbers, which include the
-//! network; what the server's side measured stands beside them.
+//! An edge that both sides of this host saw has the client's numbers, which include the network;
+//! the server's measurements are in separate fields.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,10 @@ use super::relations::{RelationsView, ServiceName};
 use super::snapshot::Role;
 use super::tally::{History, KEEP_SECONDS, Merge as _, Tally, covered_seconds};
 
-/// Services and what runs between them.
+/// Services and the traffic between them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
-    /// What time the numbers are about, seconds up to now.
+    /// The time that the numbers cover, seconds up to now.
     pub seconds: u64,
     /// Services, sorted.
     pub nodes: Vec<ServiceName>,
@@ -27,21 +27,21 @@ pub struct Graph {
 /// An edge of the graph.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Link {
-    /// Who connects.
+    /// The client.
     pub client: ServiceName,
-    /// Who is connected to.
+    /// The server.
     pub server: ServiceName,
     /// The server's port.
     pub port: u16,
-    /// What runs over it.
+    /// The traffic.
     pub traffic: Traffic,
 }
 
-/// What one service does with another on one port.
+/// Traffic of one service with another on one port.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {
-    /// Whose numbers these are: the client's side, the server's (for clients of other hosts), or
-    /// both, for clients of both kinds.
+    /// The side that counted: the client's, the server's (for clients of other hosts), or both, for
+    /// clients of both kinds.
     pub seen_by: Vec<Role>,
     /// Connections that became established.
     pub connections: u64,
@@ -59,14 +59,14 @@ pub struct Traffic {
     pub p50_seconds: Option<f64>,
     /// 99 of 100 requests took at most this long.
     pub p99_seconds: Option<f64>,
-    /// Requests of the same connections as the server's side counted them, if it is on this host.
+    /// Requests of the same connections as counted by the server's side, if it is on this host.
     pub server_requests: Option<u64>,
     /// 99 of 100 of those took at most this long.
     pub server_p99_seconds: Option<f64>,
 }
 
 impl Graph {
-    /// The graph of what `view` shows of the last `window` seconds, or of all the time.
+    /// The graph of `view` for the last `window` seconds, or since the start.
     pub fn new(view: &RelationsView, window: Option<u64>) -> Self {
         let all = view.now.saturating_sub(view.since);
         let seconds = window.map_or(all, |window| covered_seconds(view.now, window).min(all));
@@ -109,7 +109,7 @@ impl Graph {
     /// The longest window there is, seconds.
     pub const LONGEST_WINDOW: u64 = KEEP_SECONDS;
 
-    /// Only what leads to these services or away from them, over any number of edges.
+    /// Only the edges that lead to or from these services, directly or indirectly.
     #[must_use]
     pub fn around(mut self, services: &[String]) -> Self {
         if services.is_empty() {
@@ -147,7 +147,7 @@ impl Graph {
     }
 }
 
-/// An edge while it is added up.
+/// An edge while it is summed up.
 #[derive(Default)]
 struct Drawn {
     counted: Tally,
@@ -188,7 +188,7 @@ pub(crate) mod tests {
         ServiceName { namespace: "".into(), name: text.into() }
     }
 
-    /// A relation of so many connections and requests.
+    /// A relation with this many connections and requests.
     fn row(
         client: &str,
         server: &str,
@@ -277,7 +277,7 @@ pub(crate) mod tests {
     }
 
     proptest! {
-        /// What is drawn is what was counted once, whatever the names.
+        /// Everything that was counted is drawn once, whatever the names.
         #[test]
         fn the_graph_conserves_connections(
             rows in prop::collection::vec((0usize..3, 0usize..3, any::<bool>(), 0u64..9, 0u64..9), 0..20)

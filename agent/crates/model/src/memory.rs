@@ -1,9 +1,9 @@
 //! How many more rows the agent's own memory has room for.
 //!
-//! What grows in the agent are rows of edges and what follows from each. So when memory runs short
+//! Memory grows with the rows of edges and what follows from each. So when memory runs short
 //! the kernel half is offered fewer free slots, and at last none: new edges are then counted in the
-//! overflow rows, where sums stay exact. How many are on offer follows from the room that is left,
-//! because a storm can fill a table between two looks.
+//! overflow rows, where totals stay exact. The number on offer follows from the memory left,
+//! because a storm can fill a table between two checks.
 
 /// Memory, and how much of it may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,32 +14,32 @@ pub struct Usage {
     pub limit: u64,
 }
 
-/// What a row of edges takes, all that follows from it included.
+/// Memory per row of edges, including everything that follows from it.
 pub const ROW_BYTES: u64 = 32 * 1024;
 
-/// Whether new rows are folded into `other` for want of memory.
+/// Whether new edges are counted in `other` because memory is short (overflow mode).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    folding: bool,
+    overflow_mode: bool,
 }
 
 /// The agent's memory, for readers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryView {
-    /// What counts against the nearest limit; `None` if there is none.
+    /// Memory that counts against the nearest limit; `None` without a limit.
     pub usage: Option<Usage>,
-    /// Whether new rows are folded into `other`.
-    pub folding: bool,
-    /// Free rows that are kept back.
+    /// Whether new edges are counted in `other`.
+    pub overflow_mode: bool,
+    /// Free rows that are withheld.
     pub held_rows: u64,
-    /// How often folding has begun.
-    pub foldings: u64,
+    /// How often overflow mode was entered.
+    pub overflows: u64,
 }
 
 // === impl Usage ===
 
 impl Usage {
-    /// From here on nothing new fits: the rest is for what a scrape takes for a moment.
+    /// From here on nothing new fits: the rest is for the temporary needs of a scrape.
     const fn full(self) -> u64 {
         self.limit / 10 * 9
     }
@@ -58,21 +58,24 @@ impl Usage {
 // === impl Memory ===
 
 impl Memory {
-    /// How many rows may be on offer now; `None` for all there are.
+    /// How many free rows to offer now; `None` for all.
     pub fn room(&mut self, usage: Option<Usage>) -> Option<u64> {
         let Some(usage) = usage else {
-            self.folding = false;
+            self.overflow_mode = false;
             return None;
         };
-        self.folding =
-            if self.folding { usage.used >= usage.eased() } else { usage.used >= usage.full() };
+        self.overflow_mode = if self.overflow_mode {
+            usage.used >= usage.eased()
+        } else {
+            usage.used >= usage.full()
+        };
         let room = usage.full().saturating_sub(usage.used) / ROW_BYTES;
-        Some(if self.folding { 0 } else { room })
+        Some(if self.overflow_mode { 0 } else { room })
     }
 
-    /// Whether new rows are folded.
-    pub const fn is_folding(self) -> bool {
-        self.folding
+    /// Whether it is in overflow mode.
+    pub const fn is_overflowing(self) -> bool {
+        self.overflow_mode
     }
 }
 
@@ -85,10 +88,10 @@ mod tests {
     #[test]
     fn rows_are_offered_while_they_fit_and_again_when_memory_has_fallen() {
         let mut memory = Memory::default();
-        let mut check = |used: u64, room: u64, folding: bool| {
+        let mut check = |used: u64, room: u64, overflow_mode: bool| {
             let usage = Usage { used: used * MIB, limit: 40 * MIB };
             assert_eq!(memory.room(Some(usage)), Some(room), "{used} MiB");
-            assert_eq!(memory.is_folding(), folding, "{used} MiB");
+            assert_eq!(memory.is_overflowing(), overflow_mode, "{used} MiB");
         };
         check(20, 512, false);
         check(35, 32, false);
@@ -100,6 +103,6 @@ mod tests {
         check(35, 32, false);
         check(50, 0, true);
         assert_eq!(memory.room(None), None);
-        assert!(!memory.is_folding());
+        assert!(!memory.is_overflowing());
     }
 }

@@ -81,7 +81,7 @@ mod tests {
     use agent_common::wire::Wire as _;
 
     #[test]
-    fn a_row_is_given_back_only_after_nobody_used_it_twice() {
+    fn a_row_is_freed_only_after_it_was_idle_twice() {
         let mut owners = Owners::default();
         let row = OwnerRow { tgid: 7, ..OwnerRow::zeroed() };
         owners.insert(3, row);

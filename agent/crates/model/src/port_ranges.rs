@@ -1,32 +1,32 @@
-//! Lists of ports as the kernel writes them (`8080,9148-9150`), and what they mean for a
+//! Lists of ports as the kernel writes them (`8080,9148-9150`), and their meaning for a
 //! reservation.
 //!
-//! A port inside the ephemeral range (`net.ipv4.ip_local_port_range`) is given to whatever
-//! connects or binds port 0 next, unless `net.ipv4.ip_local_reserved_ports` keeps it out
-//! (Documentation/networking/ip-sysctl.rst). Both are of a network namespace, for TCP and UDP.
+//! A port inside the ephemeral range (`net.ipv4.ip_local_port_range`) may be assigned to any socket
+//! that connects or binds port 0, unless `net.ipv4.ip_local_reserved_ports` excludes it
+//! (Documentation/networking/ip-sysctl.rst). Both are per network namespace, for TCP and UDP.
 
 use std::fmt::Write as _;
 
-/// What a network namespace says of its ports.
+/// The port settings of a network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortRules {
-    /// First and last port that the kernel hands out by itself.
+    /// First and last ephemeral port.
     pub ephemeral: Option<(u16, u16)>,
-    /// Ranges that it never hands out by itself, as they were written.
+    /// Excluded ranges, as written in the sysctl.
     pub kept_out: Vec<(u16, u16)>,
 }
 
-/// Something that endangers a reservation, and the line that mends it.
+/// A problem of a reservation, and the command that fixes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advice {
     /// One sentence.
     pub problem: String,
     /// A command.
-    pub mend: String,
+    pub fix: String,
 }
 
 impl PortRules {
-    /// From the two files below /proc/sys/net/ipv4. What cannot be read is left out: then there is
+    /// From the two files below /proc/sys/net/ipv4. What cannot be read is omitted: then there is
     /// no advice, rather than a wrong one.
     pub fn parse(local_port_range: &str, local_reserved_ports: &str) -> Self {
         let mut numbers = local_port_range.split_ascii_whitespace().map(|word| word.parse().ok());
@@ -41,14 +41,14 @@ impl PortRules {
         Self { ephemeral, kept_out: local_reserved_ports.split(',').filter_map(range).collect() }
     }
 
-    /// Whether the kernel may hand out this port by itself.
+    /// Whether the kernel may assign this port by itself.
     pub fn is_ephemeral(&self, port: u16) -> bool {
         self.ephemeral.is_some_and(|range| within(port, range))
             && !self.kept_out.iter().any(|range| within(port, *range))
     }
 
-    /// What to do so that the kernel never hands out these ports by itself. The knob is a whole
-    /// list, so the command repeats what is in it already.
+    /// How to exclude these ports from the ephemeral range. The sysctl is a whole list, so the
+    /// command repeats its current content.
     pub fn advice(&self, ports: &[u16]) -> Option<Advice> {
         let (first, last) = self.ephemeral?;
         let mut exposed: Vec<u16> =
@@ -65,7 +65,7 @@ impl PortRules {
             problem: format!(
                 "{subject} in the ephemeral range {first}-{last} (net.ipv4.ip_local_port_range): any program that connects somewhere may be given it as its local port"
             ),
-            mend: format!("sysctl -w net.ipv4.ip_local_reserved_ports={}", written(&list)),
+            fix: format!("sysctl -w net.ipv4.ip_local_reserved_ports={}", written(&list)),
         })
     }
 }
@@ -109,11 +109,10 @@ mod tests {
 
     #[test]
     fn a_port_that_the_kernel_may_hand_out_gets_the_exact_line() {
-        let check = |kept_out: &str, ports: &[u16], mend: Option<&str>| {
+        let check = |kept_out: &str, ports: &[u16], fix: Option<&str>| {
             let rules = PortRules::parse("32768\t60999\n", kept_out);
-            let advice = rules.advice(ports).map(|advice| advice.mend);
-            let line =
-                mend.map(|list| format!("sysctl -w net.ipv4.ip_local_reserved_ports={list}"));
+            let advice = rules.advice(ports).map(|advice| advice.fix);
+            let line = fix.map(|list| format!("sysctl -w net.ipv4.ip_local_reserved_ports={list}"));
             assert_eq!(advice, line, "{kept_out:?} {ports:?}");
         };
         check("\n", &[5432], None);
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn without_knowledge_there_is_no_advice() {
+    fn without_the_sysctls_there_is_no_advice() {
         for text in ["", "x y", "7", "9 3"] {
             assert_eq!(PortRules::parse(text, "").advice(&[40_000]), None, "{text}");
         }
@@ -136,13 +135,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn following_the_advice_mends_it(
+        fn following_the_advice_fixes_it(
             ranges in proptest::collection::vec((any::<u16>(), any::<u16>()), 0..6),
             ports in proptest::collection::vec(any::<u16>(), 1..6),
         ) {
             let rules = PortRules { ephemeral: Some((32_768, 60_999)), kept_out: ranges };
             if let Some(advice) = rules.advice(&ports) {
-                let (_, list) = advice.mend.split_once('=').expect("a list");
+                let (_, list) = advice.fix.split_once('=').expect("a list");
                 let after = PortRules::parse("32768 60999", list);
                 prop_assert_eq!(after.advice(&ports), None);
                 for port in 0..=u16::MAX {

@@ -1,9 +1,10 @@
 //! Taking rows of the kernel's tables back once nothing uses them: forget, wait, free.
 //!
-//! A row that has been idle for long is first *forgotten*: its key leaves the kernel's index, so
-//! new connections no longer find it. A hook may have found it just before, so it is *freed*
-//! (cleared and offered again) only after it was seen idle once more, at least a second later.
-//! Edges, owners and failed binds all go this way; they differ only in what makes a row idle.
+//! A row that has been idle for long is first *forgotten*: its key is removed from the kernel's
+//! index, so new connections no longer find it. A hook may have found it just before, so it is
+//! *freed* (cleared and offered again) only after it was idle in another collection, at least a
+//! second later. Edges, owners and failed binds use the same code; they differ only in the
+//! definition of idle.
 
 use agent_common::slot_table::Reclaim;
 
@@ -11,7 +12,7 @@ use agent_common::slot_table::Reclaim;
 pub const IDLE_SECONDS: u64 = 3600;
 /// The same when the table is nearly full.
 pub const IDLE_SECONDS_UNDER_PRESSURE: u64 = 300;
-/// Nearly full: more than three of so many slots are taken.
+/// Nearly full: more than three quarters of the slots are taken.
 const PRESSURE: u64 = 4;
 
 /// How far a row is on its way back.
@@ -22,15 +23,15 @@ pub(crate) struct Lifecycle {
     forgotten: bool,
 }
 
-/// For how many seconds a row may be idle in a table of which `used` of `capacity` slots are taken.
+/// The idle time after which a row is forgotten in a table with `used` of `capacity` slots taken.
 pub(crate) fn patience(used: usize, capacity: u64) -> u64 {
     let is_nearly_full = used as u64 > capacity.saturating_mul(PRESSURE - 1) / PRESSURE;
     if is_nearly_full { IDLE_SECONDS_UNDER_PRESSURE } else { IDLE_SECONDS }
 }
 
 impl Lifecycle {
-    /// Takes in that the row of `key` in `slot` is in use or idle at `now` (seconds, any epoch that
-    /// only grows); returns the next step if it is time for it.
+    /// Records whether the row of `key` in `slot` is in use or idle at `now` (seconds, any epoch
+    /// that only grows); returns the next step when it is due.
     pub(crate) fn observe<K>(
         &mut self,
         now: u64,
@@ -117,9 +118,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever hooks do, also between a look at the table and the steps that follow from it:
-        /// a row goes only after its key, every count was read before its row went, and what is
-        /// idle goes in the end.
+        /// Whatever hooks do, also between a collection and the steps that follow from it: a row is
+        /// freed only after its key was removed, every count was read before its row was freed, and
+        /// idle rows are freed eventually.
         #[test]
         fn nothing_is_lost_and_what_is_idle_goes(
             rounds in prop::collection::vec(

@@ -1,12 +1,10 @@
 //! Services that somebody registered by hand: names for endpoints that nothing else can name.
 
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+pub use notation::Endpoint;
 
 use super::full_name::FullName;
 use super::service::Service;
@@ -15,17 +13,6 @@ use super::service::Service;
 pub const MOST: usize = 1024;
 /// Endpoints of one service at most.
 pub const MOST_ENDPOINTS: usize = 64;
-
-/// Where a registered service is: `10.1.2.3:443`, `10.9.0.0/16`, `10.9.0.0/16:5432`, or a port
-/// on whatever address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Endpoint {
-    /// Its addresses; `None` is any.
-    pub network: Option<IpNet>,
-    /// Its port; `None` is any. At least one of both is there.
-    pub port: Option<u16>,
-}
 
 /// A registered service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,87 +66,9 @@ pub enum Refused {
     NotRegistered(FullName),
 }
 
-// === impl Endpoint ===
-
-impl Endpoint {
-    /// The same place in one way of writing: no bits behind the prefix.
-    fn canonical(self) -> Self {
-        Self { network: self.network.map(|network| network.trunc()), ..self }
-    }
-
-    fn prefix(&self) -> Prefix {
-        self.network.map(|network| (network.prefix_len(), network.addr().is_ipv4()))
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = |network: &IpNet| network.prefix_len() == network.max_prefix_len();
-        match (&self.network, self.port) {
-            (None, None) => f.write_str("any"),
-            (None, Some(port)) => write!(f, "{port}"),
-            (Some(network), None) if whole(network) => write!(f, "{}", network.addr()),
-            (Some(network), None) => write!(f, "{network}"),
-            (Some(IpNet::V6(network)), Some(port)) if whole(&IpNet::V6(*network)) => {
-                write!(f, "[{}]:{port}", network.addr())
-            }
-            (Some(IpNet::V6(network)), Some(port)) => write!(f, "[{network}]:{port}"),
-            (Some(network), Some(port)) if whole(network) => {
-                write!(f, "{}:{port}", network.addr())
-            }
-            (Some(network), Some(port)) => write!(f, "{network}:{port}"),
-        }
-    }
-}
-
-impl FromStr for Endpoint {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!(
-                "\"{text}\" is not an endpoint; write an address, a network or a port, like 10.1.2.3:443, [fd00::1]:443, 10.1.2.3, 10.9.0.0/16, 10.9.0.0/16:5432 or 9042"
-            )
-        };
-        let port = |text: &str| text.parse().ok().filter(|port: &u16| *port > 0);
-        if let Some(port) = port(text) {
-            return Ok(Self { network: None, port: Some(port) });
-        }
-        if let Some(network) = network(text) {
-            return Ok(Self { network: Some(network), port: None }.canonical());
-        }
-        let (place, number) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let bare = place.strip_prefix('[').and_then(|place| place.strip_suffix(']'));
-        // Without brackets it could not be told where an IPv6 address ends.
-        let network = match bare {
-            Some(place) => network(place).filter(|network| network.addr().is_ipv6()),
-            None => network(place).filter(|network| network.addr().is_ipv4()),
-        };
-        match (network, port(number)) {
-            (Some(network), Some(port)) => {
-                Ok(Self { network: Some(network), port: Some(port) }.canonical())
-            }
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl From<Endpoint> for String {
-    fn from(endpoint: Endpoint) -> Self {
-        endpoint.to_string()
-    }
-}
-
-impl TryFrom<String> for Endpoint {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+/// Where its addresses are in the index.
+fn prefix(endpoint: &Endpoint) -> Prefix {
+    endpoint.network.map(|network| (network.prefix_len(), network.addr().is_ipv4()))
 }
 
 // === impl Registry ===
@@ -225,9 +134,9 @@ impl Registry {
     fn index(&mut self) {
         let mut prefixes: HashMap<Prefix, HashMap<Endpoint, Service>> = HashMap::new();
         for Registration { service, endpoints } in &self.services {
-            let named = service.registered();
+            let named = Service::registered(service);
             for endpoint in endpoints {
-                let places = prefixes.entry(endpoint.prefix()).or_default();
+                let places = prefixes.entry(prefix(endpoint)).or_default();
                 places.insert(*endpoint, named.clone());
             }
         }
@@ -295,40 +204,7 @@ mod tests {
         assert_eq!(registry.register(at("c", &[])), Err(Refused::Nowhere("c".parse().unwrap())));
     }
 
-    #[test]
-    fn places_are_read_as_written_or_refused() {
-        let check = |text: &str, expected: Option<&str>| {
-            let read = text.parse::<Endpoint>().ok().map(|endpoint| endpoint.to_string());
-            assert_eq!(read.as_deref(), expected, "{text}");
-        };
-        check("10.1.2.3:443", Some("10.1.2.3:443"));
-        check("10.1.2.3", Some("10.1.2.3"));
-        check("10.9.8.7/16", Some("10.9.0.0/16"));
-        check("10.9.0.0/16:5432", Some("10.9.0.0/16:5432"));
-        check("[fd00::1]:443", Some("[fd00::1]:443"));
-        check("[fd00::/8]:443", Some("[fd00::/8]:443"));
-        check("fd00::1", Some("fd00::1"));
-        check("9042", Some("9042"));
-        for wrong in ["", "0", "70000", "db:5432", "10.1.2.3:0", "10.1.2.3:", ":80", "10.0.0.0/33"]
-        {
-            check(wrong, None);
-        }
-    }
-
     proptest! {
-        #[test]
-        fn what_is_shown_is_read_as_the_same(
-            bits: u128, v4: bool, length in 0u8..=128, port in proptest::option::of(1u16..),
-        ) {
-            let network = if v4 {
-                IpNet::new(IpAddr::from((bits as u32).to_be_bytes()), length % 33)
-            } else {
-                IpNet::new(IpAddr::from(bits.to_be_bytes()), length)
-            };
-            let endpoint = Endpoint { network: network.ok(), port }.canonical();
-            prop_assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
-        }
-
         #[test]
         fn the_index_finds_what_a_search_would(
             places in proptest::collection::vec((0u32..256, 24u8..=32, proptest::option::of(1u16..4)), 1..20),
@@ -354,7 +230,7 @@ mod tests {
                 .iter()
                 .filter(|(place, _)| place.network.is_some_and(|network| network.contains(&ip)))
                 .filter(|(place, _)| place.port.is_none_or(|own| own == port))
-                .max_by_key(|(place, _)| (place.prefix(), place.port.is_some()))
+                .max_by_key(|(place, _)| (prefix(place), place.port.is_some()))
                 .map(|(_, name)| name.as_str());
             let found = registry.name(ip, port).map(|service| &*service.name);
             prop_assert_eq!(found, best);

@@ -1,9 +1,9 @@
-//! Who did what with whom, by backend: what balance and map are made from.
+//! Relations between services by backend, from which balance and map are computed.
 //!
-//! A relation is a pair of services, the server's port, the side that saw it, and the backend: the
-//! one address behind the server's name that was really connected to. Edges feed relations by what
-//! they grew since the last drain ([`Delta`]); a late name or a second edge of the same name neither
-//! loses nor repeats anything ([`Attributed`]).
+//! A relation is a pair of services, the server's port, the side that counted, and the backend: the
+//! address behind the server's name that was really connected to. Edges add their growth since the
+//! last collection ([`Delta`]); late names and several edges of the same name neither lose nor
+//! repeat anything ([`Attributed`]).
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +23,7 @@ use super::tally::{History, Merge as _, Tally};
 
 /// Relations at most.
 const MAX_RELATIONS: usize = 16_384;
-/// Backends of one server for one client at most; further ones are one, `other`.
+/// Maximum number of backends of one server for one client; further ones share `other`.
 pub(super) const MAX_BACKENDS: usize = 64;
 
 /// A service's name, without how it was found.
@@ -35,14 +35,14 @@ pub struct ServiceName {
     pub name: Arc<str>,
 }
 
-/// Who connects to whom, by names.
+/// Client and server, by name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ends {
-    /// Who connects.
+    /// The client.
     pub client: Arc<str>,
     /// Where that name is unique; empty on a plain host.
     pub client_namespace: Arc<str>,
-    /// Who is connected to.
+    /// The server.
     pub server: Arc<str>,
     /// Where that name is unique; empty on a plain host.
     pub server_namespace: Arc<str>,
@@ -55,43 +55,43 @@ pub struct Ends {
 pub enum Backend {
     /// The server's address and port.
     Address(SocketAddr),
-    /// Those beyond the cap, and connections that found no row.
+    /// Backends beyond the cap, and connections of overflow rows.
     Other,
 }
 
-/// What makes a relation.
+/// The key of a relation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Relation {
-    /// Who connects.
+    /// The client.
     pub client: ServiceName,
-    /// Who is connected to.
+    /// The server.
     pub server: ServiceName,
     /// The server's port; 0 for those that found no row.
     pub port: u16,
     /// Which side saw it.
     pub role: Role,
-    /// Whether its connections are counted here, and not by the other side on this host.
+    /// Whether its connections are counted on this side, and not on the other one of this host.
     pub counts: bool,
-    /// Whether the server is a service with a name of its own, which may have several backends.
+    /// Whether the server has a name of its own, and so may have several backends.
     pub named: bool,
     /// Which backend.
     pub backend: Backend,
 }
 
-/// All relations at one moment.
+/// All relations at one time.
 #[derive(Clone, Debug, Default)]
 pub struct RelationsView {
-    /// When, in seconds of the clock that histories are kept by.
+    /// Time in seconds of the clock of histories.
     pub now: u64,
     /// Since when totals count, by the same clock.
     pub since: u64,
     /// Every relation in which something happened, in no order.
     pub rows: Vec<(Relation, Arc<History>)>,
-    /// Edges, over time, whose relation found no row of its own.
+    /// Edges, over time, whose relation did not fit into the table.
     pub folded: u64,
 }
 
-/// Keeps relations up to date.
+/// Updates the relations.
 pub struct Relations {
     started_us: u64,
     since_us: u64,
@@ -105,14 +105,14 @@ pub struct Relations {
 #[derive(Default)]
 struct Backends(HashMap<Hashed<Group>, HashSet<Backend>>);
 
-/// What an edge adds to a history.
+/// The growth that an edge adds to a history.
 pub(crate) struct Done {
     tally: Tally,
-    /// When, seconds; `None` for what happened before the agent started.
+    /// Time in seconds; `None` for events before the agent started.
     at: Option<u64>,
 }
 
-/// Whose backends are capped together.
+/// The key of a cap on backends.
 type Group = (ServiceName, ServiceName, u16, Role);
 
 // === impl Relations ===
@@ -141,8 +141,8 @@ impl Relations {
         let counted = deltas.into_iter().filter_map(|delta| {
             let mut name = Relation::new(delta)?;
             backends.cap(&mut name);
-            // Rows that an earlier agent left pinned: nobody knows when that happened. (Overflow
-            // rows are not born; they are empty at a fresh start.)
+            // Rows that an earlier agent left pinned: the time of their events is unknown.
+            // (Overflow rows have no `born_us`; they are empty at a fresh start.)
             let is_earlier = *is_first && delta.is_new && delta.born_us < *started_us;
             if is_earlier && !delta.is_overflow {
                 *since_us = delta.born_us.min(*since_us);
@@ -161,7 +161,7 @@ impl Relations {
         }
     }
 
-    /// What is known now.
+    /// The current relations for readers.
     pub fn view(&self, now_us: u64) -> RelationsView {
         let moved = self.rows.iter().filter(|(_, history)| !history.total.is_empty());
         let rows = moved.map(|(relation, history)| (relation.clone(), Arc::clone(history)));
@@ -177,7 +177,7 @@ impl Relations {
 // === impl Backends ===
 
 impl Backends {
-    /// Folds a backend into `other` if its server has too many for this client.
+    /// Replaces a backend by `other` if its server has too many for this client.
     fn cap(&mut self, relation: &mut Relation) {
         let known = self.0.get(&Sought::new(&relation.group()));
         if known
@@ -196,7 +196,7 @@ impl Backends {
 // === impl Relation ===
 
 impl Relation {
-    /// `None` for an edge that is no connection.
+    /// `None` for an edge without connections.
     fn new(delta: &Delta) -> Option<Self> {
         let is_connection = match delta.role {
             ROLE_UNKNOWN => delta.is_overflow,
@@ -206,7 +206,7 @@ impl Relation {
         if !is_connection {
             return None;
         }
-        let EdgeLabels { client, server, port, role, asked: _ } = &*delta.labels;
+        let EdgeLabels { client, server, port, role, virtual_service: _ } = &*delta.labels;
         let server_address = match delta.role {
             ROLE_CLIENT => delta.key.remote,
             _ => delta.local,

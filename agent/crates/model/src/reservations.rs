@@ -4,26 +4,16 @@
 //! not a state: one that has run out is no longer in force even before it is removed.
 
 use std::fmt;
-use std::str::FromStr;
 
+pub use notation::Environment;
 use serde::{Deserialize, Serialize};
 
 use super::full_name::FullName;
-use super::moment;
 use super::port::Port;
+use super::timestamp;
 
 /// Reservations at most, those of the configuration included.
 pub const MOST: usize = 4096;
-
-/// What a host is for; a reservation for the other kind is listed, and not in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Environment {
-    /// Development.
-    Dev,
-    /// Production.
-    Prod,
-}
 
 /// Who decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -31,11 +21,11 @@ pub enum Environment {
 pub enum Origin {
     /// The configuration: cannot be changed while the agent runs.
     Config,
-    /// Somebody who asked this agent.
+    /// Requested over the control socket.
     State,
 }
 
-/// One port kept for one service.
+/// One port reserved for one service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reservation {
     /// The port.
@@ -44,13 +34,13 @@ pub struct Reservation {
     pub netns: Option<u32>,
     /// Only on hosts of this kind.
     pub environment: Option<Environment>,
-    /// Who may have it.
+    /// The service that may bind it.
     pub service: FullName,
-    /// In force before this moment; `None` is until it is released.
+    /// In force before this time; `None` = until it is released.
     pub until: Option<u64>,
-    /// Refuse the port to others, rather than only tell.
+    /// Deny binds of others, rather than only report them.
     pub enforce: bool,
-    /// Who decided.
+    /// Its origin.
     pub origin: Origin,
 }
 
@@ -61,10 +51,10 @@ pub struct Reservations(Vec<Reservation>);
 /// Why a reservation is not made or not released.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Somebody else has it.
+    /// It is reserved for another service.
     #[error("{port} is reserved for {}{}; release it first (portolan ports release {port}), or choose another (portolan ports free --near {})", .0.service, until_text(.0.until), .0.port.number, port = .0.port)]
     Taken(Box<Reservation>),
-    /// The configuration says so.
+    /// It is in the configuration.
     #[error("{} is reserved for {} in the configuration; change it there (ports.reservations) and restart the agent", .0.port, .0.service)]
     InConfiguration(Box<Reservation>),
     /// Nothing to release.
@@ -79,37 +69,13 @@ pub enum Refused {
     )]
     Full,
     /// Over before it begins.
-    #[error("{} is not in the future; it is {} now", moment::rfc3339(*.until), moment::rfc3339(*.now))]
+    #[error("{} is not in the future; it is {} now", timestamp::rfc3339(*.until), timestamp::rfc3339(*.now))]
     Over {
         /// When it would end.
         until: u64,
-        /// The time it is.
+        /// The current time.
         now: u64,
     },
-}
-
-// === impl Environment ===
-
-impl Environment {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Dev, Self::Prod];
-
-    /// The name used in files, flags and output.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Dev => "dev",
-            Self::Prod => "prod",
-        }
-    }
-}
-
-impl FromStr for Environment {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|one| one.as_str() == text);
-        found.ok_or_else(|| format!("\"{text}\" is not an environment; use dev or prod"))
-    }
 }
 
 // === impl Origin ===
@@ -150,7 +116,7 @@ impl Reservation {
                 None if word == "enforce" => reservation.enforce = true,
                 Some(("env", name)) => reservation.environment = Some(name.parse()?),
                 Some(("until", text)) => {
-                    reservation.until = Some(moment::absolute(text).ok_or_else(|| {
+                    reservation.until = Some(timestamp::absolute(text).ok_or_else(|| {
                         format!("invalid time \"{text}\": write a time in UTC like 2026-12-01T10:00:00Z or 2026-12-01")
                     })?);
                 }
@@ -189,7 +155,7 @@ impl fmt::Display for Reservation {
             write!(f, " env={}", environment.as_str())?;
         }
         if let Some(until) = self.until {
-            write!(f, " until={}", moment::rfc3339(until))?;
+            write!(f, " until={}", timestamp::rfc3339(until))?;
         }
         if self.enforce { f.write_str(" enforce") } else { Ok(()) }
     }
@@ -202,7 +168,7 @@ fn overlap(one: Option<Environment>, other: Option<Environment>) -> bool {
 
 /// ` until …` for a sentence.
 fn until_text(until: Option<u64>) -> String {
-    until.map_or_else(String::new, |until| format!(" until {}", moment::rfc3339(until)))
+    until.map_or_else(String::new, |until| format!(" until {}", timestamp::rfc3339(until)))
 }
 
 // === impl Reservations ===

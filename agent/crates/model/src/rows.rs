@@ -78,7 +78,7 @@ impl Default for Rows {
 
 impl RowName {
     fn names(&self) -> (&str, &str, &str, &str, u16, Role) {
-        let EdgeLabels { client, server, port, role, asked: _ } = &*self.0;
+        let EdgeLabels { client, server, port, role, virtual_service: _ } = &*self.0;
         (&client.name, &client.namespace, &server.name, &server.namespace, *port, *role)
     }
 }

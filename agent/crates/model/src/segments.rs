@@ -1,12 +1,12 @@
-//! Segments: parts of the network that are declared, and which of them may connect to which.
+//! Segments: declared parts of the network, and which of them may connect to which.
 //!
 //! An end belongs to a segment by its service, else by its namespace, else by its address, where
-//! the longest declared prefix wins. Who belongs to none is *outside*.
+//! the longest declared prefix wins. An end in no segment is *outside*.
 //!
-//! Rules are pairs, `frontend -> backend`, in which `*` is any segment and `outside` whoever is in
-//! none. For a pair of segments the rule that names most ends decides. Without a rule a segment may
-//! connect to itself, segments may not connect to each other, and what comes from or goes to
-//! outside is not judged.
+//! Rules are pairs, `frontend -> backend`, in which `*` is any segment and `outside` an end in
+//! none. For a pair of segments the most specific rule decides. Without a rule a segment may
+//! connect to itself, segments may not connect to each other, and connections from or to outside
+//! are not evaluated.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use serde::{Serialize, Serializer};
 
 use super::service::Service;
 
-/// How many segments there may be: the matrix is their square.
+/// Maximum number of segments: the matrix is their square.
 pub const MAX_SEGMENTS: usize = 64;
 
-/// What those in no segment are called.
+/// The name for ends in no segment.
 pub const OUTSIDE: &str = "outside";
 
 /// The word for any segment.
@@ -46,9 +46,9 @@ pub enum Declared {
 /// A pair of ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Who connects.
+    /// The client's segment.
     pub client: End,
-    /// To whom.
+    /// The server's segment.
     pub server: End,
 }
 
@@ -57,7 +57,7 @@ pub struct Rule {
 pub enum End {
     /// Any segment.
     Any,
-    /// Whoever is in no segment.
+    /// Ends in no segment.
     Outside,
     /// A segment, by its name.
     Segment(Arc<str>),
@@ -70,22 +70,22 @@ pub struct Contradiction {
     pub first: Option<usize>,
     /// The one that does not go with it.
     pub second: usize,
-    /// What the second says.
+    /// The effect of the second rule.
     pub problem: String,
 }
 
 /// A segment by number; `None` is outside.
 pub type Segment = Option<u16>;
 
-/// What is said of a connection.
+/// The verdict on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It may be.
+    /// Allowed.
     Allowed,
-    /// It may not.
+    /// Not allowed.
     Violation,
-    /// An end is in no segment, and no rule speaks of that.
+    /// An end is outside, and no rule names that.
     NotJudged,
 }
 
@@ -163,13 +163,13 @@ impl Policy {
         self.segments().chain([None])
     }
 
-    /// What a segment is called.
+    /// The name of a segment.
     pub fn name(&self, segment: Segment) -> Arc<str> {
         let name = segment.and_then(|segment| self.names.get(usize::from(segment)));
         name.cloned().unwrap_or_else(|| OUTSIDE.into())
     }
 
-    /// The segment of one end; `address` is `None` if it is not known.
+    /// The segment of one end; `address` is `None` if unknown.
     pub fn segment(&self, service: &Service, address: Option<std::net::IpAddr>) -> Segment {
         let Service { name, namespace, .. } = service;
         let full = || format!("{namespace}/{name}");
@@ -183,7 +183,7 @@ impl Policy {
         })
     }
 
-    /// What is said of connections between these two.
+    /// The verdict on connections between these two.
     pub fn verdict(&self, client: Segment, server: Segment) -> Verdict {
         let default = if client.is_none() || server.is_none() {
             Verdict::NotJudged
@@ -230,7 +230,7 @@ impl Policy {
             _ => None,
         };
         let mut rules: Vec<_> = declared.iter().enumerate().filter_map(rule).collect();
-        // The exact ones first: what they decide the others leave alone.
+        // Specific rules first: the others do not override them.
         rules.sort_by_key(|(_, rule, _)| std::cmp::Reverse(rule.names()));
         for (at, rule, verdict) in rules {
             let clients = self.meant(&rule.client, at)?;
@@ -257,7 +257,7 @@ impl Policy {
         Ok(())
     }
 
-    /// The segments that one end of a rule means.
+    /// The segments that one end of a rule matches.
     fn meant(&self, end: &End, at: usize) -> Result<Vec<Segment>, Contradiction> {
         match end {
             End::Any => Ok(self.segments().collect()),
@@ -282,7 +282,7 @@ impl Policy {
     }
 }
 
-/// As it is written in the configuration.
+/// The form used in the configuration.
 impl Serialize for Policy {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Default, Serialize)]

@@ -1,28 +1,29 @@
-//! Services: the names people know things by.
+//! Services: the names of the two ends of an edge.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
+pub use notation::character::{is_invisible, is_printable};
 use serde::{Deserialize, Serialize};
 
-/// Characters in a name or a namespace at most: what DNS and Kubernetes allow.
+/// Maximum length of a name or a namespace in characters: the limit of DNS and Kubernetes.
 const LONGEST: usize = 253;
 
-/// A service: what the two ends of an edge are called.
+/// A service: the name of an end of an edge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Service {
-    /// Name, as people say it: `nginx`, `server.js`, `shop-api`, `10.1.2.3`.
+    /// Name, as an operator would say it: `nginx`, `server.js`, `shop-api`, `10.1.2.3`.
     pub name: Arc<str>,
     /// Where the name is unique: a Kubernetes namespace, a compose project; empty on a plain host.
     pub namespace: Arc<str>,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// How the name was found.
     pub source: Source,
 }
 
-/// What a service is.
+/// Kind of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -42,7 +43,7 @@ pub enum Kind {
     Workload,
     /// A Kubernetes pod that nothing owns.
     Pod,
-    /// A Kubernetes Service of which no backend is known.
+    /// A Kubernetes Service whose backends are unknown.
     KubernetesService,
     /// A service of a compose project.
     ComposeService,
@@ -54,13 +55,13 @@ pub enum Kind {
     Process,
     /// Declared in the configuration, or registered by hand.
     Declared,
-    /// A name that a DNS server knows.
+    /// A name from DNS.
     DnsName,
     /// An address without a name.
     Address,
     /// Everything outside the internal ranges.
     Internet,
-    /// Not known, or many in one row.
+    /// Unknown, or several services in one row.
     Unknown,
 }
 
@@ -70,13 +71,13 @@ pub enum Kind {
 pub enum Source {
     /// A rule of the configuration.
     Rule,
-    /// Kubernetes told of the pod.
+    /// Kubernetes lists the pod.
     Kubernetes,
-    /// Docker told of the container.
+    /// Docker lists the container.
     Docker,
-    /// Podman told of the container.
+    /// Podman lists the container.
     Podman,
-    /// The container runtime told of the pod or container.
+    /// The container runtime lists the pod or container.
     Cri,
     /// The id of the container that the owner's cgroup belongs to.
     Container,
@@ -100,32 +101,32 @@ pub enum Source {
     Registered,
     /// A network that the configuration names.
     Network,
-    /// The name that a program asked a DNS server for.
+    /// The name that a program resolved by DNS.
     Dns,
     /// The address itself.
     Address,
     /// Outside the internal ranges.
     Internet,
-    /// Not (yet) known, or folded into an overflow row.
+    /// Unknown, or several services in one row.
     Unknown,
 }
 
-/// Who bears a name, to tell a better name from another bearer: two names of one entity are one
-/// service, two entities at one address are two. [`Entity::UNKNOWN`] is equal to none.
+/// The identity behind a name, to distinguish a better name from another service: two names of one
+/// entity are one service, two entities at one address are two. [`Entity::UNKNOWN`] equals none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Entity(pub u64);
 
 impl Entity {
-    /// Nothing is known of who it is.
+    /// The identity is unknown.
     pub const UNKNOWN: Self = Self(0);
 
     /// The entity that has this identifier: a container's id, a pod's uid.
     pub fn of(id: &str) -> Self {
-        // Zero means that nobody is known.
+        // Zero stands for unknown.
         Self(BuildHasherDefault::<DefaultHasher>::default().hash_one(id).max(1))
     }
 
-    /// Whether both are known, and are not the same.
+    /// Whether both are known and different.
     pub fn differs(self, other: Self) -> bool {
         self != Self::UNKNOWN && other != Self::UNKNOWN && self != other
     }
@@ -208,8 +209,8 @@ impl Source {
         }
     }
 
-    /// Whether the name stands for whoever is there, not for one that is known: when a known one
-    /// takes its place, that is a better name and no other service.
+    /// Whether the name is provisional, for whatever has the address: when an identified service
+    /// appears there, that is a better name and not another service.
     pub const fn is_provisional(self) -> bool {
         matches!(
             self,
@@ -223,7 +224,7 @@ impl Source {
         )
     }
 
-    /// What something is when no more is known than how its name was found.
+    /// The kind of a service of which only the source is known.
     const fn kind(self) -> Kind {
         match self {
             Self::Rule | Self::Registered | Self::Network => Kind::Declared,
@@ -246,7 +247,7 @@ impl Source {
 }
 
 impl Service {
-    /// A service of this name without a namespace. What has no place in a label is replaced.
+    /// A service of this name without a namespace. Characters that labels cannot have are replaced.
     pub fn new(name: &str, source: Source) -> Self {
         let name = printable(name);
         Self { name: name.as_ref().into(), namespace: "".into(), kind: source.kind(), source }
@@ -258,7 +259,7 @@ impl Service {
         Self { namespace: printable(namespace).as_ref().into(), ..self }
     }
 
-    /// The same service, known to be of a kind.
+    /// The same service with a known kind.
     #[must_use]
     pub fn of_kind(self, kind: Kind) -> Self {
         Self { kind, ..self }
@@ -270,12 +271,12 @@ impl Service {
         Self { source, ..self.clone() }
     }
 
-    /// The row that takes what found no row of its own.
+    /// The overflow row.
     pub fn other() -> Self {
         Self::new("other", Source::Unknown)
     }
 
-    /// Nobody in particular.
+    /// No particular service.
     pub fn any() -> Self {
         Self::new("any", Source::Unknown)
     }
@@ -285,27 +286,10 @@ impl Service {
         Self::new("internet", Source::Internet)
     }
 
-    /// Whether it is called the same, however the name was found.
+    /// Whether the names are equal, whatever their sources.
     pub fn is_called_as(&self, other: &Self) -> bool {
         (&self.name, &self.namespace) == (&other.name, &other.namespace)
     }
-}
-
-/// Whether a character shows nothing, or changes how its neighbours are shown: bidirectional
-/// controls, zero-width characters, fillers, variation selectors, tags.
-pub const fn is_invisible(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
-        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
-        | '\u{e0000}'..='\u{e0fff}')
-}
-
-/// Whether a character may stand in a name: no control, nothing invisible, nothing that was not
-/// UTF-8.
-pub fn is_printable(c: char) -> bool {
-    !c.is_control() && !is_invisible(c) && c != char::REPLACEMENT_CHARACTER
 }
 
 /// A text fit for labels and terminals, of bounded length.

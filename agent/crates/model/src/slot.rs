@@ -125,7 +125,8 @@ impl Slot {
     /// Takes in how the edge is called now; returns what is new, if anything is.
     pub(super) fn update(&mut self, naming: Naming, now: u64) -> Option<News> {
         let Naming { labels, client, server, settled } = naming;
-        let EdgeLabels { client: client_name, server: server_name, port, role, asked } = labels;
+        let EdgeLabels { client: client_name, server: server_name, port, role, virtual_service } =
+            labels;
         let of_client = evaluate(&self.labels.client, self.client, &client_name, client);
         let of_server = evaluate(&self.labels.server, self.server, &server_name, server);
         let verdicts = [of_client, of_server];
@@ -135,7 +136,7 @@ impl Slot {
             server: choose(of_server, &self.labels.server, server_name),
             port,
             role,
-            asked: asked.or_else(|| self.labels.asked.clone()),
+            virtual_service: virtual_service.or_else(|| self.labels.virtual_service.clone()),
         };
         if of_client != Verdict::Doubt && client != Entity::UNKNOWN {
             self.client = client;

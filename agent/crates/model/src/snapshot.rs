@@ -10,15 +10,15 @@ use super::balance::{Known, Weights};
 use super::conflicts::{Conflict, ConflictTotal};
 use super::ephemeral::EphemeralView;
 use super::health::Epochs;
-use super::kept::KeptView;
 use super::memory::MemoryView;
 use super::port::PortView;
 use super::probes::ProbesView;
 use super::relations::RelationsView;
+use super::reservation_status::ReservationStatus;
 use super::service::Service;
 use super::violations::SegmentsView;
 
-/// Everything known at one moment.
+/// The complete state at one time.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// When it was taken, seconds since the Unix epoch.
@@ -27,17 +27,17 @@ pub struct Snapshot {
     pub edges: Vec<EdgeView>,
     /// Listening sockets.
     pub listeners: Vec<ListenerView>,
-    /// Who has which port, sorted by port.
+    /// Ports and their holders, sorted by port.
     pub ports: Vec<PortView>,
     /// Ephemeral ports in use, by network namespace.
     pub ephemeral: Vec<EphemeralView>,
     /// Failed binds and listens that happened last, oldest first.
     pub conflicts: Vec<Arc<Conflict>>,
-    /// How many there were, by who and what.
+    /// Counters of conflicts by service and reason.
     pub conflict_totals: Vec<ConflictTotal>,
-    /// What happened to every fact.
+    /// Events by class: seen, exported, lost.
     pub ledger: LedgerView,
-    /// Hooks and what became of them.
+    /// Hooks and their state.
     pub hooks: Vec<HookView>,
     /// Features that are off on this host, with the reason.
     pub disabled: Vec<Disabled>,
@@ -45,36 +45,36 @@ pub struct Snapshot {
     pub maps: Vec<MapView>,
     /// The agent's own memory.
     pub memory: MemoryView,
-    /// What was looked at beside the kernel's tables.
+    /// Statistics of probes.
     pub probes: ProbesView,
     /// Owners without a name.
     pub unresolved_owners: u64,
     /// Sources of names.
     pub sources: Vec<SourceView>,
-    /// Sockets that were there before the agent and have been taken over.
+    /// Pre-existing sockets that were adopted.
     pub preexisting_sockets: u64,
-    /// What follows from the edges.
+    /// Views computed from the edges.
     pub related: RelatedView,
     /// Drains so far.
     pub drains: u64,
     /// Time spent draining so far, seconds.
     pub drain_seconds: f64,
-    /// What the agent was told to keep, and who does not.
-    pub kept: KeptView,
-    /// What edges did in the last minutes, by service.
+    /// Reservations, registered services, and breaches.
+    pub reservations: ReservationStatus,
+    /// Figures of edges in the last minutes, by service.
     pub health: Epochs,
 }
 
-/// What follows from the edges: relations and, if segments are declared, their violations.
+/// Computed from the edges: relations and, if segments are declared, their violations.
 #[derive(Clone, Debug, Default)]
 pub struct RelatedView {
-    /// Who did what with whom, by backend.
+    /// Relations between services, by backend.
     pub relations: RelationsView,
-    /// What was judged; `None` if no segment is declared.
+    /// Evaluated segments; `None` if none is declared.
     pub segments: Option<SegmentsView>,
-    /// What backends are meant to get.
+    /// Declared weights of backends.
     pub weights: Arc<Weights>,
-    /// Which backends there are, and what they are called.
+    /// Known backends and their names.
     pub known: Arc<Known>,
 }
 
@@ -82,13 +82,13 @@ pub struct RelatedView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Only on rows that took what found no slot.
+    /// Only on overflow rows.
     Unknown,
     /// The side that connected.
     Client,
     /// The side that accepted.
     Server,
-    /// A listening socket: what happens before a connection exists.
+    /// A listening socket: events before a connection exists.
     Listener,
 }
 
@@ -107,26 +107,26 @@ impl Role {
 /// Labels of an edge's row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EdgeLabels {
-    /// Who connects.
+    /// The client.
     pub client: Service,
-    /// Who is connected to.
+    /// The server.
     pub server: Service,
     /// The server's port; 0 on overflow rows.
     pub port: u16,
     /// Which side counted.
     pub role: Role,
-    /// What the client asked for, if somebody else answered: a Kubernetes Service, a published
-    /// port. It tells no row from another.
-    pub asked: Option<Service>,
+    /// The virtual service that the client connected to, if a backend answered: a Kubernetes
+    /// Service, a published port. Not part of a row's identity.
+    pub virtual_service: Option<Service>,
 }
 
 impl EdgeLabels {
     /// Two ends and a port, without anything in between.
     pub fn new(client: Service, server: Service, port: u16, role: Role) -> Self {
-        Self { client, server, port, role, asked: None }
+        Self { client, server, port, role, virtual_service: None }
     }
 
-    /// The row of a role that takes what found no row of its own.
+    /// The overflow row of a role.
     pub fn other(role: Role) -> Self {
         Self::new(Service::other(), Service::other(), 0, role)
     }
@@ -135,7 +135,7 @@ impl EdgeLabels {
 /// One row: an edge and its totals since the agent started.
 #[derive(Clone, Debug)]
 pub struct EdgeView {
-    /// Who, whom, where.
+    /// Client, server, port.
     pub labels: Arc<EdgeLabels>,
     /// Totals. For `Role::Listener` only `listen_drops`, `synack_retransmits` and resets move.
     pub counters: Arc<EdgeCounters>,
@@ -144,7 +144,7 @@ pub struct EdgeView {
 /// One listening socket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ListenerView {
-    /// Who listens.
+    /// The service.
     pub service: Service,
     /// The port.
     pub port: u16,
@@ -154,16 +154,16 @@ pub struct ListenerView {
     pub netns: u32,
     /// Connections waiting to be accepted.
     pub backlog: u32,
-    /// How many may wait.
+    /// Backlog limit: how many connections may wait.
     pub max_backlog: u32,
 }
 
 /// The ledger: `seen = exported + Σ lost` per class when nothing is in flight.
 #[derive(Clone, Debug)]
 pub struct LedgerView {
-    /// What the kernel programs counted.
+    /// Events counted by the BPF programs.
     pub kernel: Ledger,
-    /// What was found in the tables, by class.
+    /// Events found in the tables, by class.
     pub exported: [u64; CLASSES],
     /// Runs the kernel skipped because the program was already running on that CPU, by hook.
     pub recursion_misses: u64,
@@ -178,7 +178,7 @@ pub struct HookView {
     pub attached: bool,
     /// Why not, if not.
     pub reason: Option<String>,
-    /// What is not seen without it.
+    /// What is not observed without it.
     pub lost_without: String,
     /// Runs so far, if the kernel's run-time statistics are on.
     pub runs: u64,
@@ -193,17 +193,17 @@ pub struct HookView {
 pub struct SourceView {
     /// Its name.
     pub name: String,
-    /// How it is.
+    /// Its state.
     pub state: SourceState,
-    /// Why it is so, or what it does not tell.
+    /// The reason of the state, or what it does not provide.
     pub detail: Option<String>,
-    /// Names and addresses it has told of.
+    /// Names and addresses that it provides.
     pub entries: u64,
-    /// What found no room in its table.
+    /// Entries that did not fit into its table.
     pub dropped: u64,
     /// Questions so far.
     pub lookups: u64,
-    /// Questions without a proper answer.
+    /// Queries without a valid response.
     pub errors: u64,
 }
 
@@ -213,16 +213,16 @@ pub struct SourceView {
 pub enum SourceState {
     /// It has not answered yet.
     Starting,
-    /// It tells what it knows.
+    /// Providing names.
     Up,
-    /// It is not on this host, and looked for again.
+    /// Not found on this host; the agent keeps looking for it.
     Absent,
-    /// It fails, and is tried again; what it told last stays.
+    /// Failing and retried; its last inventory stays valid.
     Down,
 }
 
 impl SourceState {
-    /// The word used in output.
+    /// The value in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -236,7 +236,7 @@ impl SourceState {
 /// A feature that is off on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disabled {
-    /// What will not be seen.
+    /// What is not observed.
     pub what: String,
     /// Why.
     pub why: String,

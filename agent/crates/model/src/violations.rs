@@ -22,7 +22,7 @@ use super::segments::{Policy, Segment, Verdict};
 
 /// Rows of violations at most.
 const MAX_ROWS: usize = 4096;
-/// Events kept at most.
+/// Maximum number of events.
 const MAX_EVENTS: usize = 256;
 /// Violations of one edge within this time are one event, seconds.
 const EVENT_SECONDS: f64 = 60.0;
@@ -45,9 +45,9 @@ pub struct Violations {
 /// The two ends of a violation, by names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Between {
-    /// Segment of who connects; `outside` for those in none.
+    /// Segment of the client; `outside` for ends in none.
     pub client_segment: Arc<str>,
-    /// Segment of who is connected to.
+    /// Segment of the server.
     pub server_segment: Arc<str>,
     /// The two services.
     #[serde(flatten)]
@@ -64,9 +64,9 @@ pub struct Event {
     /// Its two ends.
     #[serde(flatten)]
     pub between: Between,
-    /// Address of who connects; null for clients from outside the internal ranges.
+    /// Address of the client; null for clients from outside the internal ranges.
     pub client_address: Option<IpAddr>,
-    /// Address of who is connected to.
+    /// Address of the server.
     pub server_address: Option<IpAddr>,
     /// How many connections.
     pub connections: u64,
@@ -74,10 +74,10 @@ pub struct Event {
     edge: Option<EdgeId>,
 }
 
-/// What is known of segments at one moment.
+/// Segments and their connections at one time.
 #[derive(Clone, Debug)]
 pub struct SegmentsView {
-    /// What was declared.
+    /// The declared policy.
     pub policy: Arc<Policy>,
     /// Connections seen between segments, by their numbers.
     pub cells: Vec<((Segment, Segment), u64)>,
@@ -91,16 +91,16 @@ pub struct SegmentsView {
     pub folded: u64,
 }
 
-/// What is to be said in the log.
+/// Events to log.
 #[derive(Debug, Default)]
 pub struct Lines {
     /// New events.
     pub events: Vec<Arc<Event>>,
-    /// How many were kept back in the minute before.
+    /// Number of events suppressed in the minute before.
     pub suppressed: u64,
 }
 
-/// What was last found of an edge.
+/// The last evaluation of an edge.
 #[derive(Default)]
 struct Evaluated {
     /// Its connections by then.
@@ -111,7 +111,7 @@ struct Evaluated {
     counted: u64,
 }
 
-/// What of an edge violates, and how many connections of it were not counted yet.
+/// The violating part of an edge, and how many of its connections are not counted yet.
 struct Violation {
     between: Between,
     connections: u64,
@@ -169,7 +169,7 @@ impl Violations {
         lines
     }
 
-    /// What is known now.
+    /// The current state for readers.
     pub fn view(&self) -> SegmentsView {
         let mut rows: Vec<_> =
             self.rows.iter().map(|(between, count)| (between.clone(), count.0)).collect();
@@ -187,7 +187,7 @@ impl Violations {
         }
     }
 
-    /// Takes an edge into the matrix; returns what of it violates.
+    /// Adds an edge to the matrix; returns its violating part.
     fn evaluate(&mut self, delta: &Delta) -> Option<Violation> {
         let is_primary = delta.evaluates?;
         if delta.is_overflow || delta.key.remote == UNSPECIFIED {
@@ -197,7 +197,7 @@ impl Violations {
         let evaluated = evaluated.get_or_insert_with(delta.id.0, Evaluated::default);
         let opened = delta.opened();
         if delta.is_another() {
-            // What came before was the former one's.
+            // Earlier connections belong to the former service.
             evaluated.counted = evaluated.counted.max(evaluated.opened);
         }
         if let Some(count) = evaluated.cell.and_then(|cell| cells.get_mut(&cell)) {

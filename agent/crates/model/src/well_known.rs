@@ -1,9 +1,9 @@
-//! Ports that people expect a certain program behind, so that nobody else is given one.
+//! Default ports of well-known programs, which are not handed out to other services.
 //!
-//! Not IANA's list, which names something for most ports, but what really runs on hosts of
-//! services. Ports below 1024 are never handed out unless asked for, so they are not here.
+//! Not IANA's list, which names something for most ports, but what really runs on servers. Ports
+//! below 1024 are never handed out unless requested, so they are not here.
 
-/// A port, and names (or beginnings of names) of services that it is meant for.
+/// A port, and names (or prefixes of names) of services that it is meant for.
 const WELL_KNOWN: &[(u16, &[&str])] = &[
     (1080, &["socks", "dante"]),
     (1194, &["openvpn"]),
@@ -95,7 +95,7 @@ const WELL_KNOWN: &[(u16, &[&str])] = &[
     (51_820, &["wireguard"]),
 ];
 
-/// What a port is known for, unless it is for `service` itself.
+/// The usual service of a port, unless it is `service` itself.
 pub fn of_others(port: u16, service: Option<&str>) -> Option<&'static str> {
     let at = WELL_KNOWN.binary_search_by_key(&port, |(port, _)| *port).ok()?;
     let (_, names) = WELL_KNOWN.get(at)?;
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sorted_and_says_something_of_each() {
+    fn the_table_is_sorted_and_complete() {
         assert!(WELL_KNOWN.is_sorted_by(|(a, _), (b, _)| a < b));
         assert!(WELL_KNOWN.iter().all(|(port, names)| *port >= 1024 && !names.is_empty()));
     }

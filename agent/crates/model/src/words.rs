@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use notation::duration::ago;
+
 use super::clash::Reason;
 use super::conflicts::{Conflict, Holder, Party};
 use super::port::{PortState, Protocol};
@@ -37,7 +39,7 @@ pub fn sentence(conflict: &Conflict) -> String {
 }
 
 /// What to do about it.
-pub fn mend(conflict: &Conflict) -> String {
+pub fn fix(conflict: &Conflict) -> String {
     let next = |text: &str| {
         let mut text = text.to_owned();
         if let Some(port) = conflict.next_free {
@@ -148,19 +150,6 @@ fn place(address: IpAddr, port: u16, protocol: Protocol) -> String {
     }
 }
 
-/// A time span as people say it, in its largest unit.
-pub fn ago(seconds: f64) -> String {
-    const UNITS: [(f64, &str); 4] =
-        [(86_400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second")];
-    for (length, unit) in UNITS {
-        let number = (seconds / length).floor();
-        if number >= 1.0 {
-            return format!("{number} {unit}{}", if number >= 2.0 { "s" } else { "" });
-        }
-    }
-    "less than a second".to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,9 +187,8 @@ mod tests {
     }
 
     #[test]
-    fn one_sentence_says_who_failed_and_who_holds_the_port() {
-        let shown =
-            |conflict: &Conflict| format!("{}. Fix: {}", sentence(conflict), mend(conflict));
+    fn one_sentence_names_the_process_that_failed_and_the_holder() {
+        let shown = |conflict: &Conflict| format!("{}. Fix: {}", sentence(conflict), fix(conflict));
         assert_eq!(
             shown(&conflict(Reason::SameAddress)),
             "postgres of shop (pid 4711) failed to bind 0.0.0.0:5432: postgresql.service (postgres, pid 811) has held it for 2 days. Fix: stop one, or use 5433 (free)"
@@ -225,15 +213,5 @@ mod tests {
             sentence(&any),
             "postgres of shop (pid 4711) failed to bind any port of 0.0.0.0: no ephemeral port is free"
         );
-    }
-
-    #[test]
-    fn time_spans_have_one_unit() {
-        let check = |seconds: f64, expected| assert_eq!(ago(seconds), expected);
-        check(0.2, "less than a second");
-        check(1.9, "1 second");
-        check(119.0, "1 minute");
-        check(7200.0, "2 hours");
-        check(90_000.0, "1 day");
     }
 }

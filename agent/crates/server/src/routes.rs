@@ -20,7 +20,7 @@ use api_types::{Edges, Listeners, OpenApi, Status, Timestamp};
 use model::snapshot::{EdgeView, Role};
 use telemetry::process::Process;
 use telemetry::push::Outcomes;
-use telemetry::source::{STANDS_STILL, SnapshotSource, Unavailable};
+use telemetry::source::{STALE_AFTER, SnapshotSource, Unavailable};
 use telemetry::{Build, Exporter, Format, Scrape};
 
 /// State of the handlers.
@@ -130,7 +130,7 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
 /// reported, but are not a reason to restart the agent: the loop does not wait for them, and a
 /// tenant could block them again.
 async fn health(State(api): State<Api>) -> (StatusCode, String) {
-    if api.source.since_published() >= STANDS_STILL {
+    if api.source.since_published() >= STALE_AFTER {
         let text = "The agent no longer collects.\n".to_owned();
         return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
@@ -177,8 +177,7 @@ async fn edges(
     })?;
     let snapshot = api.source.fresh().await?;
     let wanted = snapshot.edges.iter().filter(|view| filter.admits(view));
-    let edges = wanted.map(ToApi::to_api).collect();
-    Ok(Json(Edges { timestamp: Timestamp::from_seconds(snapshot.taken_seconds), edges }))
+    Ok(Json(convert::edges(&snapshot, wanted)))
 }
 
 async fn listeners(State(api): State<Api>) -> Result<Json<Listeners>, Failure> {

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_for_an_address_of_another_host_says_so() {
+    fn the_error_names_an_address_of_another_host() {
         let error =
             bind(SocketAddr::from(([192, 0, 2, 1], 80)), unknown).expect_err("foreign").to_string();
         assert_eq!(

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_breaks_off_is_no_answer() {
+    async fn an_aborted_response_is_incomplete() {
         let (mut writer, body) = body();
         let writing = tokio::task::spawn_blocking(move || {
             writer.write_str("half of").expect("room");

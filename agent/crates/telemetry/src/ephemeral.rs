@@ -15,7 +15,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Used share of the ephemeral port range in the network namespace of a service (`host`: the agent's own), by TCP or UDP, whichever uses more. Read every half minute; the fullest of a service's namespaces.",
         labels: NETNS,
-        fed_by: "sock_diag in every network namespace",
+        fed_by: "a periodic sock_diag dump of every network namespace",
         render: used,
     },
     Metric {
@@ -23,7 +23,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "The same for connections to the destination (address and port) that uses most: at 1 the next connect to it fails with EADDRNOTAVAIL.",
         labels: NETNS,
-        fed_by: "sock_diag in every network namespace",
+        fed_by: "a periodic sock_diag dump of every network namespace",
         render: destination,
     },
     Metric {
@@ -31,7 +31,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Sockets in TIME_WAIT: closed connections that keep their ports for a minute.",
         labels: NETNS,
-        fed_by: "sock_diag in every network namespace",
+        fed_by: "a periodic sock_diag dump of every network namespace",
         render: time_wait,
     },
 ];

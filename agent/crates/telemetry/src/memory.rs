@@ -32,20 +32,22 @@ pub(super) const METRICS: &[Metric] = &[
         render: |view, samples| samples.integer(NO_LABELS, view.snapshot.memory.held_rows),
     },
     Metric {
-        name: "portolan_memory_folding",
+        name: "portolan_memory_overflow_mode",
         kind: Kind::Gauge,
         help: "1 in overflow mode: memory is short, and new edges are counted in the rows `other`.",
         labels: &[],
         fed_by: "the agent",
-        render: |view, samples| samples.integer(NO_LABELS, u64::from(view.snapshot.memory.folding)),
+        render: |view, samples| {
+            samples.integer(NO_LABELS, u64::from(view.snapshot.memory.overflow_mode))
+        },
     },
     Metric {
-        name: "portolan_memory_foldings_total",
+        name: "portolan_memory_overflows_total",
         kind: Kind::Counter,
-        help: "How often overflow mode has begun.",
+        help: "How often the agent entered overflow mode.",
         labels: &[],
         fed_by: "the agent",
-        render: |view, samples| samples.integer(NO_LABELS, view.snapshot.memory.foldings),
+        render: |view, samples| samples.integer(NO_LABELS, view.snapshot.memory.overflows),
     },
 ];
 

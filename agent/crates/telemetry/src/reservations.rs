@@ -28,14 +28,14 @@ pub(super) const METRICS: &[Metric] = &[
 ];
 
 fn reservations(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
-    let kept = &view.snapshot.kept;
+    let reservations = &view.snapshot.reservations;
     let now = view.snapshot.taken_seconds.max(0.0) as u64;
     for origin in [Origin::Config, Origin::State] {
-        let in_force = kept
-            .book
+        let in_force = reservations
+            .state
             .reservations
             .iter()
-            .filter(|one| one.origin == origin && one.in_force(now, kept.environment));
+            .filter(|one| one.origin == origin && one.in_force(now, reservations.environment));
         samples.integer(Some(&[("origin", origin.as_str())]), in_force.count() as u64)?;
     }
     Ok(())
@@ -44,7 +44,8 @@ fn reservations(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
 fn breaches(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
     // Full names are unique as rows of the model; as labels they must be, too.
     let mut sums: BTreeMap<_, u64> = BTreeMap::new();
-    for (BreachKey { port, owner, offender, action }, count) in &view.snapshot.kept.breaches {
+    for (BreachKey { port, owner, offender, action }, count) in &view.snapshot.reservations.breaches
+    {
         let place = port.map_or((0, "other"), |port| (port.number, port.protocol.as_str()));
         *sums.entry((place, owner.to_string(), offender.to_string(), *action)).or_default() +=
             count;

@@ -73,7 +73,7 @@ impl Row {
 
 impl Rendered {
     fn new(labels: &Arc<EdgeLabels>) -> Self {
-        let EdgeLabels { client, server, port, role: _, asked: _ } = labels.as_ref();
+        let EdgeLabels { client, server, port, role: _, virtual_service: _ } = labels.as_ref();
         let mut head = String::with_capacity(160);
         for (name, value) in [
             ("client", &client.name),
@@ -123,7 +123,7 @@ impl<const N: usize> EncodeLabelSet for With<'_, N> {
 
 impl Labels for Rendered {
     fn each(&self, give: &mut dyn FnMut(&str, &dyn Display)) {
-        let EdgeLabels { client, server, port, role, asked: _ } = self.edge.as_ref();
+        let EdgeLabels { client, server, port, role, virtual_service: _ } = self.edge.as_ref();
         give("client", &client.name);
         give("client_namespace", &client.namespace);
         give("server", &server.name);

@@ -24,7 +24,7 @@ pub(super) const METRICS: &[Metric] = &[
         render: violations,
     },
     Metric {
-        name: "portolan_names_folded_total",
+        name: "portolan_names_overflowed_total",
         kind: Kind::Counter,
         help: "Names that did not fit into a full table and count in its row `other`.",
         labels: &["table"],

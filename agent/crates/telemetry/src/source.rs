@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A loop that has not published for this long is considered stuck. The longest pause that a busy
 /// host may stretch to is far below.
-pub const STANDS_STILL: Duration = Duration::from_mins(3);
+pub const STALE_AFTER: Duration = Duration::from_mins(3);
 
 /// How many can be waiting. The server admits fewer connections than that.
 const WAITING: usize = 256;
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_loop_that_ended_is_said() {
+    async fn a_loop_that_ended_is_reported() {
         let (source, requests) = channel();
         assert!(!source.is_ready());
         drop(requests);

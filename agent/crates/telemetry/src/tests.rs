@@ -145,7 +145,7 @@ fn no_series_occurs_twice_even_if_a_name_was_found_in_two_ways() {
 }
 
 #[test]
-fn what_never_happened_is_no_series() {
+fn what_never_happened_has_no_series() {
     let mut quiet = snapshot();
     let mut counters = EdgeCounters::zeroed();
     counters.opened = 1;

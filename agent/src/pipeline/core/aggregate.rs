@@ -5,20 +5,20 @@ use agent_common::slot_table::Reclaim;
 use hashbrown::HashSet;
 
 use super::{Core, Now};
-use crate::pipeline::kept::Seen;
 use crate::pipeline::kernel::Kernel;
 use crate::pipeline::labels::{local_name, naming};
 use crate::pipeline::ports::Known;
+use crate::pipeline::reservations::Seen;
 use loader::drain::Drained;
-use model::kept::KeptView;
 use model::port::{PortView, Protocol};
+use model::reservation_status::ReservationStatus;
 use model::tables::Updated;
 
 impl<K: Kernel> Core<K> {
     /// Slots become rows with names; idle ones go back to the kernel.
     pub(super) fn update_edges(&mut self, drained: &Drained, now_us: u64) -> Updated {
-        let Self { names, owners, listeners, tables, kernel, kept, .. } = self;
-        let book = kept.book();
+        let Self { names, owners, listeners, tables, kernel, reservations, .. } = self;
+        let state = reservations.current();
         let live: HashSet<(u32, u16)> =
             listeners.iter().map(|record| (record.owner, record.port)).collect();
         let capacity = kernel.edge_capacity();
@@ -26,7 +26,7 @@ impl<K: Kernel> Core<K> {
             now_us / 1_000_000,
             &drained.edges,
             capacity,
-            |edge| naming(names, owners, &book.registry, edge, now_us),
+            |edge| naming(names, owners, &state.registry, edge, now_us),
             |key| live.contains(&(key.owner, key.port)),
         );
         for step in updated.deltas.reclaim.drain(..) {
@@ -52,12 +52,12 @@ impl<K: Kernel> Core<K> {
     }
 
     /// Holds reservations against who has the ports.
-    pub(super) fn keep(&mut self, drained: &Drained, now_us: u64, now: u64) -> KeptView {
-        let Self { names, owners, listeners, kept, ports, kernel, .. } = self;
+    pub(super) fn keep(&mut self, drained: &Drained, now_us: u64, now: u64) -> ReservationStatus {
+        let Self { names, owners, listeners, reservations, ports, kernel, .. } = self;
         let bound = drained.bound.as_deref().unwrap_or_default();
-        kept.enforce(now, now_us, names, owners, kernel);
+        reservations.enforce(now, now_us, names, owners, kernel);
         let seen = Seen { now, listeners, bound, refused: &ports.refused };
-        kept.update(&seen, |netns, port, owner| match names.published(netns, port.number) {
+        reservations.update(&seen, |netns, port, owner| match names.published(netns, port.number) {
             // Whoever listens on a published port does so for the container.
             Some(container) if port.protocol == Protocol::Tcp => (container, true),
             _ => local_name(names, owners, owner, now_us),

@@ -1,4 +1,4 @@
-//! Publish: the snapshot that everybody reads.
+//! Publish: the snapshot for all readers.
 
 use super::{Core, Now};
 use crate::pipeline::account::Elsewhere;
@@ -8,7 +8,7 @@ use loader::drain::Drained;
 use model::snapshot::{LedgerView, Snapshot};
 
 impl<K: Kernel> Core<K> {
-    /// Updates every table; what there is then, is the snapshot.
+    /// Updates every table and makes the snapshot.
     pub(super) fn publish(&mut self, drained: &Drained, now: Now) -> Snapshot {
         let Now { us: now_us, epoch_seconds: taken_seconds } = now;
         let in_use = views::edges_in_use(drained);
@@ -37,9 +37,9 @@ impl<K: Kernel> Core<K> {
             &drained.ledger,
             kernel.is_adopted(),
         );
-        let kept = self.keep(drained, now_us, taken_seconds as u64);
-        let book = self.kept.book();
-        let names = (&self.names, &book.registry);
+        let reservations = self.keep(drained, now_us, taken_seconds as u64);
+        let state = self.reservations.current();
+        let names = (&self.names, &state.registry);
         let related = self.relate.update(now_us, taken_seconds, &updated.deltas, names);
         self.epochs.observe(taken_seconds, &updated.deltas.edges);
         let hooks = self.kernel.hooks();
@@ -53,7 +53,7 @@ impl<K: Kernel> Core<K> {
             conflicts: self.ports.conflicts.recent(),
             conflict_totals: self.ports.conflicts.totals(),
             health: self.epochs.clone(),
-            kept,
+            reservations,
             preexisting_sockets: updated.edges.iter().map(|view| view.counters.preexisting).sum(),
             edges: updated.edges,
             listeners: views::listeners(names, owners, listeners, now_us),

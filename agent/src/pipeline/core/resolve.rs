@@ -68,14 +68,15 @@ impl<K: Kernel> Core<K> {
         let Some(answer) = self.surveying.as_ref().and_then(Pending::take) else { return };
         self.surveying = None;
         match answer {
-            Ok(survey) => self.take_addresses(&survey),
+            Ok(survey) => self.take_addresses(&survey, self.surveyed_us.unwrap_or_default()),
             Err(error) => {
                 tracing::warn!("addresses of network namespaces stay as they were: {error}");
             }
         }
     }
 
-    pub(super) fn take_addresses(&mut self, survey: &Survey) {
+    /// Takes in what was asked at `asked_us`.
+    pub(super) fn take_addresses(&mut self, survey: &Survey, asked_us: u64) {
         self.known_namespaces = survey.namespaces.iter().map(|namespace| namespace.inode).collect();
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
@@ -83,5 +84,6 @@ impl<K: Kernel> Core<K> {
         self.tables.set_addresses(survey.addresses.iter().map(|(_, address)| *address));
         self.addresses.clone_from(&survey.addresses);
         self.ports.set_ephemeral(survey);
+        self.ports.set_processes(&survey.processes, asked_us);
     }
 }

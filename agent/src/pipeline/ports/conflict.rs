@@ -1,5 +1,5 @@
-//! From a failed bind to a conflict: the namespace is looked at, the kernel's own rules decide who
-//! is in the way, and that process is looked for. Both looks are answered at later drains.
+//! From a failed bind to a conflict: the namespace is inspected, the kernel's own rules give the
+//! holder, and its process is looked up. Both answers arrive in later collections.
 
 use std::sync::Arc;
 
@@ -22,7 +22,8 @@ use model::clash::{self, Place, Reason, Verdict, Wanted};
 use model::conflicts::Conflict;
 use model::port::Protocol;
 
-/// Holders looked for at a time, at most; others are called by what the kernel half knows.
+/// Maximum number of holders that are looked up at a time; others have the name that the kernel
+/// half gives.
 const MAX_HOLDERS: usize = 256;
 
 /// Failures in one namespace.
@@ -53,7 +54,7 @@ impl Ports {
         failed.take(8).chain(there.take(8)).collect()
     }
 
-    /// Goes on with failures whose namespace was looked at.
+    /// Continues with failures whose namespace was inspected.
     pub(super) fn take_inspections(&mut self, known: &mut Known<'_>, host: &dyn Host) {
         for Inspecting { place, failures } in std::mem::take(&mut self.inspecting) {
             let seen = match place.take() {
@@ -74,7 +75,7 @@ impl Ports {
         }
     }
 
-    /// Completes conflicts whose holder was looked for.
+    /// Completes conflicts whose holder was looked up.
     pub(super) fn take_holders(&mut self, known: &mut Known<'_>) {
         for unheld in std::mem::take(&mut self.unheld) {
             let Unheld { mut conflict, errno, candidate, found } = unheld;
@@ -82,7 +83,7 @@ impl Ports {
                 Found::Answered(found) => *found,
                 Found::Asked(pending) => match pending.take() {
                     Some(Ok(found)) => found,
-                    // The kernel half's word has to do.
+                    // Only the kernel half's record is left.
                     Some(Err(_)) => HeldBy { pid: candidate.tgid, ..HeldBy::default() },
                     None => {
                         let found = Found::Asked(pending);
@@ -104,7 +105,7 @@ impl Ports {
     fn record(&mut self, conflict: Conflict, errno: &'static str) {
         let count = conflict.count;
         let conflict = self.conflicts.add(conflict, errno);
-        tell(&conflict, count);
+        log(&conflict, count);
     }
 
     pub(super) fn add(
@@ -128,7 +129,7 @@ impl Ports {
         let mut holder = verdict.holder.and_then(|index| candidates.get(index));
         let gone;
         if verdict.reason == Reason::Gone {
-            // Whoever was there a moment ago.
+            // A socket that has just closed.
             let here = self.gone.iter().map(|(_, bound)| bound);
             let here = here.filter(|bound| bound.netns == failure.key.netns);
             gone = here.filter_map(Candidate::bound).collect::<Vec<_>>();
@@ -167,7 +168,7 @@ impl Ports {
         self.unheld.push(Unheld { conflict, errno, candidate, found });
     }
 
-    /// Sockets of the namespace with the wanted port, each with what is known of it.
+    /// Sockets of the namespace with the requested port.
     fn candidates(
         &self,
         wanted: &Wanted,
@@ -228,7 +229,7 @@ fn wanted(failure: &Failures) -> Option<Wanted> {
     })
 }
 
-/// The first port above the wanted one that nobody has.
+/// The first free port above the requested one.
 fn next_free(
     wanted: &Wanted,
     place: Option<&Inspection>,
@@ -248,7 +249,7 @@ fn next_free(
     (from..=u16::MAX).find(|port| !taken.contains(port))
 }
 
-fn tell(conflict: &Arc<Conflict>, count: u64) {
+fn log(conflict: &Arc<Conflict>, count: u64) {
     let Conflict { claimant, holder, port, address, errno, reason, .. } = &**conflict;
     let has = holder.as_ref();
     tracing::debug!(

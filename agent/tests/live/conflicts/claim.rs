@@ -1,4 +1,4 @@
-//! Sockets that want a port, with their options, and what the agent says became of them.
+//! Sockets that bind a port, with their options, and the conflicts that the agent reports for them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::agent::Agent;
 use crate::facts::patience;
 
-/// How long the agent may take to tell.
+/// Timeout of a report.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// A socket that wants a port.
+/// A socket that binds a port.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
     address: SocketAddr,
@@ -62,7 +62,7 @@ impl Claim {
         socket
     }
 
-    /// Binds, or tells the errno.
+    /// Binds; the error is the errno.
     pub fn bind(self) -> Result<Socket, i32> {
         let socket = self.socket();
         match socket.bind(&self.address.into()) {
@@ -71,7 +71,7 @@ impl Claim {
         }
     }
 
-    /// Binds and listens, or tells the errno.
+    /// Binds and listens; the error is the errno.
     pub fn listen(self) -> Result<Socket, i32> {
         let socket = self.bind()?;
         match socket.listen(16) {
@@ -81,7 +81,7 @@ impl Claim {
     }
 }
 
-/// The conflict of this claimant about this port, as the API tells it.
+/// The conflict of this claimant on this port, from the API.
 #[track_caller]
 pub fn conflict_of(agent: &Agent, claimant: &str, port: u16) -> Value {
     let began = Instant::now();

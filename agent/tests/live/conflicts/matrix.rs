@@ -12,7 +12,7 @@ const ALL4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ALL6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 const LOOP4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// One way to lose: somebody has a port, another wants it.
+/// One conflict: a holder, and a socket that fails to bind.
 struct Row {
     port: u16,
     has: Claim,
@@ -91,7 +91,7 @@ fn every_clash_of_two_sockets_has_its_reason_and_its_holder() {
 }
 
 #[test]
-fn what_is_no_conflict_is_none() {
+fn binds_without_a_conflict_are_not_reported() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
@@ -100,7 +100,7 @@ fn what_is_no_conflict_is_none() {
         // A group of one user.
         let group = Claim::tcp(at(ALL4, 7101)).reuse_port();
         let _group = [group.listen().unwrap(), group.listen().unwrap(), group.listen().unwrap()];
-        // Any port, again and again.
+        // Port 0, repeatedly.
         for _ in 0..100 {
             Claim::tcp(at(ALL4, 0)).bind().unwrap();
             Claim::udp(at(ALL6, 0)).bind().unwrap();
@@ -114,7 +114,7 @@ fn what_is_no_conflict_is_none() {
             Claim::tcp(at(LOOP4, 7103)).listen().unwrap(),
             Claim::tcp(at(pair.server.v4.into(), 7103)).listen().unwrap(),
         ];
-        // A port that is used, closed and used again.
+        // A port that is bound, closed and bound again.
         for _ in 0..10 {
             Claim::tcp(at(ALL4, 7104)).listen().unwrap();
         }
@@ -126,7 +126,7 @@ fn what_is_no_conflict_is_none() {
             drop(client);
         }
     });
-    // Long enough for whatever is open to be settled.
+    // Long enough for pending binds to expire.
     let began = std::time::Instant::now();
     while began.elapsed() < std::time::Duration::from_millis(2500) {
         std::thread::sleep(std::time::Duration::from_millis(250));
@@ -161,7 +161,7 @@ fn a_remembered_connection_is_in_the_way_of_a_bind_without_reuse() {
 }
 
 #[test]
-fn a_group_of_another_user_lets_nobody_in() {
+fn a_reuseport_group_of_another_user_refuses_the_bind() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
@@ -218,7 +218,7 @@ fn low_ports_and_strange_addresses_are_refused_by_the_kernel_itself() {
 }
 
 #[test]
-fn a_listen_that_loses_after_both_could_bind_is_told() {
+fn a_listen_that_loses_after_both_could_bind_is_reported() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
@@ -232,7 +232,7 @@ fn a_listen_that_loses_after_both_could_bind_is_told() {
     assert_eq!(found["reason"], "listen_lost", "{found:#}");
     assert_eq!(found["system_call"], "listen", "{found:#}");
     assert_eq!(found["holder"]["service"]["name"], "the-faster", "{found:#}");
-    // Whoever closes a listener has lost nothing.
+    // A program that closes its listener has no conflict.
     drop((first, second));
     let labels = [("claimant", "the-faster")];
     agent.ledger_adds_up();

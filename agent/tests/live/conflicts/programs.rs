@@ -100,7 +100,7 @@ fn check(agent: &Agent, name: &str, holder: u32, port: u16, count: u64) {
 }
 
 #[test]
-fn a_second_redis_is_told_who_has_6379() {
+fn a_second_redis_is_reported_with_the_holder_of_6379() {
     needs_kernel!();
     needs!("redis-server", "ss");
     let pair = Pair::new();
@@ -167,7 +167,7 @@ fn a_second_nginx_tries_five_times_and_is_one_conflict() {
 }
 
 #[test]
-fn a_second_postgres_is_told_who_has_5432() {
+fn a_second_postgres_is_reported_with_the_holder_of_5432() {
     needs_kernel!();
     needs!("setpriv", "ss");
     let Some((programs, uid, gid)) = postgres() else {

@@ -14,7 +14,7 @@ use crate::holder::Holder;
 use crate::namespace::{Namespace, Pair};
 
 const ALL4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-/// How long a row may take to come or go.
+/// Timeout for a row to appear or disappear.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The rows of a port in a namespace.
@@ -129,14 +129,14 @@ fn the_end_of_a_namespace_ends_its_rows() {
     let socket = pair.server.act_as("the-server", || Claim::udp(at(7001)).bind().unwrap());
     eventually(&agent, here, 7001, 1);
     drop(pair);
-    // The socket is what keeps the namespace.
+    // The socket keeps the namespace alive.
     eventually(&agent, here, 7001, 1);
     drop(socket);
     eventually(&agent, here, 7001, 0);
     agent.stop();
 }
 
-/// What was there before the agent is in the table, and goes when it ends.
+/// A pre-existing socket is in the table, and leaves it when it closes.
 #[test]
 fn bootstrap_udp_finds_who_received_datagrams_before_the_agent() {
     needs_kernel!();
@@ -166,9 +166,9 @@ fn bootstrap_udp_finds_who_received_datagrams_before_the_agent() {
     agent.stop();
 }
 
-/// What people see.
+/// The output of the commands.
 #[test]
-fn the_command_line_tells_who_has_a_port_and_who_wanted_it() {
+fn the_command_line_shows_the_holder_of_a_port_and_failed_binds() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
@@ -176,28 +176,28 @@ fn the_command_line_tells_who_has_a_port_and_who_wanted_it() {
     pair.server.act_as("the-claimant", || Claim::tcp(at(7001)).bind().unwrap_err());
     super::claim::conflict_of(&agent, "the-claimant", 7001);
     let url = format!("http://{}", agent.address);
-    let told = |arguments: &[&str]| {
+    let shown = |arguments: &[&str]| {
         let mut command = std::process::Command::new(crate::agent::binary());
         crate::agent::forget_our_variables(&mut command);
         let output = command.arg("ports").args(arguments).args(["--url", &url]).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let table = told(&[]);
+    let table = shown(&[]);
     let row = table.lines().find(|line| line.contains("the-server")).expect(&table);
     assert!(row.trim_start().starts_with("7001  tcp") && row.contains("listening"), "{table}");
     assert_eq!(row.matches(" ago").count(), 2, "since when, and the last conflict: {row}");
     assert!(row.ends_with(&pair.server.inode().to_string()), "not the host's namespace: {row}");
-    let who = told(&["who", "7001"]);
+    let who = shown(&["who", "7001"]);
     let pid = std::process::id();
     let expected = format!(
         "the-claimant (pid {pid}) failed to bind 0.0.0.0:7001: the-server (pid {pid}) has held it for"
     );
     assert!(who.contains(&expected), "{who}");
     assert!(who.contains("Fix: stop one, or use 7002 (free) [EADDRINUSE"), "{who}");
-    assert!(told(&["conflicts", "--since", "1h"]).contains(&expected));
-    assert!(told(&["who", "7999"]).starts_with("No process holds port 7999"));
-    let json: Value = serde_json::from_str(&told(&["who", "7001", "--output", "json"])).unwrap();
+    assert!(shown(&["conflicts", "--since", "1h"]).contains(&expected));
+    assert!(shown(&["who", "7999"]).starts_with("No process holds port 7999"));
+    let json: Value = serde_json::from_str(&shown(&["who", "7001", "--output", "json"])).unwrap();
     assert_eq!(json["ports"][0]["port"], 7001);
     assert_eq!(json["conflicts"][0]["claimant"]["service"]["name"], "the-claimant");
     drop(held);

@@ -1,5 +1,5 @@
-//! What takes seconds to happen, and so is not part of every trial without a hook: what a program
-//! tries only once, answers to connection requests that are sent again, and data that is.
+//! Events that take seconds, and so are not part of every trial without a hook: single attempts of
+//! a program, retransmitted SYN-ACKs, and retransmitted data.
 
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
@@ -12,7 +12,8 @@ use crate::namespace::{Connection, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
-/// How long a thing that must not come is waited for: twice what `expire_attempts` gives a bind or connect.
+/// How long to wait for an event that must not come: twice the timeout of a pending bind or
+/// connect.
 const ABSENCE: Duration = Duration::from_millis(2500);
 /// How long one that must come is.
 const PRESENCE: Duration = Duration::from_secs(8);
@@ -26,7 +27,7 @@ fn without(hook: &str) -> Option<Agent> {
     Some(Agent::with(&[("disable_hooks", hook)]))
 }
 
-/// Asks until there is something to see, or for as long as it must not be there.
+/// Scrapes until the event appears, or for as long as it must not appear.
 fn shows(agent: &Agent, with_hook: bool, seen: impl Fn(&Scrape) -> bool) -> bool {
     let wait = if with_hook { patience(PRESENCE) } else { ABSENCE };
     let began = Instant::now();
@@ -40,7 +41,7 @@ fn shows(agent: &Agent, with_hook: bool, seen: impl Fn(&Scrape) -> bool) -> bool
 }
 
 #[test]
-fn without_expire_attempts_what_is_tried_once_is_not_told() {
+fn without_expire_attempts_single_attempts_are_not_reported() {
     needs_kernel!();
     let pair = Pair::new();
     let check = |agent: Agent, with_hook: bool, port: u16| {
@@ -48,8 +49,8 @@ fn without_expire_attempts_what_is_tried_once_is_not_told() {
         pair.client.act(|| TcpStream::connect(nowhere).unwrap_err());
         let port = port.to_string();
         let labels = [("client", pair.client.service.as_str()), ("port", &port)];
-        let told = shows(&agent, with_hook, |now| now.edges(&labels).all_connects() == 1);
-        assert_eq!(told, with_hook);
+        let seen = shows(&agent, with_hook, |now| now.edges(&labels).all_connects() == 1);
+        assert_eq!(seen, with_hook);
         agent.stop();
     };
     check(Agent::start(), true, NOWHERE.0);
@@ -59,7 +60,7 @@ fn without_expire_attempts_what_is_tried_once_is_not_told() {
 }
 
 #[test]
-fn without_tcp_retransmit_synack_repeated_answers_are_not_told() {
+fn without_tcp_retransmit_synack_repeated_syn_acks_are_not_counted() {
     needs_kernel!();
     let pair = Pair::new();
     let check = |agent: Agent, with_hook: bool| {
@@ -68,10 +69,10 @@ fn without_tcp_retransmit_synack_repeated_answers_are_not_told() {
         pair.client.nft_input("tcp flags & (syn | ack) == (syn | ack) drop");
         let _connecting = pair.client.begin_connect(address);
         let labels = [("service", pair.server.service.as_str())];
-        let told = shows(&agent, with_hook, |now| {
+        let seen = shows(&agent, with_hook, |now| {
             now.sum("portolan_tcp_synack_retransmits_total", &labels) > 0
         });
-        assert_eq!(told, with_hook);
+        assert_eq!(seen, with_hook);
         pair.client.nft_flush();
         agent.stop();
     };
@@ -82,7 +83,7 @@ fn without_tcp_retransmit_synack_repeated_answers_are_not_told() {
 }
 
 #[test]
-fn without_tcp_retransmit_skb_the_wait_for_a_lost_request_is_not_told() {
+fn without_tcp_retransmit_skb_latency_excludes_the_loss_of_a_request() {
     needs_kernel!();
     let pair = Pair::new();
     let check = |agent: Agent, with_hook: bool| {
@@ -99,9 +100,9 @@ fn without_tcp_retransmit_skb_the_wait_for_a_lost_request_is_not_told() {
         let waited = began.elapsed().as_secs_f64();
         let (c, s) = (&pair.client.service, &pair.server.service);
         let now = agent.eventually(1, |now| now.edge(c, s, port, "client").requests().count);
-        let told = now.edge(c, s, port, "client").requests().sum / waited;
+        let seen = now.edge(c, s, port, "client").requests().sum / waited;
         assert!(waited > 0.2, "two losses take a timeout: {waited} s");
-        assert!(if with_hook { told > 0.8 } else { told < 0.5 }, "{told} of {waited} s");
+        assert!(if with_hook { seen > 0.8 } else { seen < 0.5 }, "{seen} of {waited} s");
         pair.server.nft_flush();
         drop(client);
         work.join().unwrap().unwrap();

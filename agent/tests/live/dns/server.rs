@@ -1,4 +1,4 @@
-//! DNS servers for tests: dnsmasq, and one that answers as a test wishes.
+//! DNS servers for tests: dnsmasq, and one with scripted answers.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -45,7 +45,7 @@ impl Dnsmasq {
         let answers = || {
             let socket = UdpSocket::bind((namespace.v4, 0)).expect("a UDP socket");
             socket.set_read_timeout(Some(PAUSE)).expect("a timeout");
-            let _ = socket.send_to(&query("nobody.portolan.test", A), (namespace.v4, 53));
+            let _ = socket.send_to(&query("unknown.portolan.test", A), (namespace.v4, 53));
             socket.recv(&mut [0; 512]).is_ok()
         };
         while !namespace.within(answers) {
@@ -54,7 +54,7 @@ impl Dnsmasq {
         dnsmasq
     }
 
-    /// Asks for a page of `host` with curl, which finds it by this server.
+    /// Requests a page of `host` with curl, which resolves it by this server.
     pub(super) fn curl(&self, namespace: &Namespace, host: &str, port: u16) {
         let file: PathBuf = self.directory.path().join("resolv.conf");
         let script = format!(
@@ -76,7 +76,7 @@ impl Drop for Dnsmasq {
     }
 }
 
-/// Answers so many requests with `ok`.
+/// Answers this many requests with `ok`.
 pub(super) fn serve_http(listener: &TcpListener, requests: usize) {
     for _ in 0..requests {
         let mut stream = crate::net::accept(listener);
@@ -92,7 +92,7 @@ pub(super) fn serve_http(listener: &TcpListener, requests: usize) {
     }
 }
 
-/// What a client wants to know.
+/// A question.
 pub(super) struct Question {
     pub(super) name: String,
     pub(super) kind: u16,
@@ -110,13 +110,13 @@ pub(super) struct Record {
 /// A message, right or wrong.
 pub(super) struct Message(pub(super) Vec<u8>);
 
-/// A server on port 53 of a namespace that answers as a closure says; it ends when dropped.
+/// A server on port 53 of a namespace that answers by a closure; it ends when dropped.
 pub(super) struct Responder {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A question for a name, as it is sent.
+/// A question for a name in wire format.
 pub(super) fn query(name: &str, kind: u16) -> Vec<u8> {
     let mut bytes = vec![0x50, 0x54, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     bytes.extend(wire(name));
@@ -178,7 +178,7 @@ impl Message {
         bytes.extend([0; 4]);
         bytes.extend(&query(&question.name, question.kind)[12..]);
         for Record { owner, kind, ttl, data } in records {
-            // Most owners are what was asked for.
+            // Most owner names are the queried name.
             bytes.extend(if *owner == question.name { vec![0xc0, 12] } else { wire(owner) });
             bytes.extend(kind.to_be_bytes());
             bytes.extend([0, 1]);
@@ -195,7 +195,7 @@ impl Message {
         self
     }
 
-    /// Says that something is missing.
+    /// Sets the TC bit.
     pub(super) fn truncated(mut self) -> Self {
         self.0[2] |= 2;
         self

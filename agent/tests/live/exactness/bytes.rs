@@ -1,4 +1,4 @@
-//! Bytes: programs that count what they write and read, in both directions and families.
+//! Bytes: programs that count their writes and reads, in both directions and families.
 
 use std::net::{Shutdown, SocketAddr};
 use std::thread;

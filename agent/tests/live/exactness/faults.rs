@@ -12,8 +12,8 @@ use crate::facts::{Counters, patience};
 use crate::namespace::Pair;
 use crate::net;
 
-/// Loses one packet in 25 on arrival; and refuses every 61st before it leaves, which its socket
-/// is told, so that it writes the segment again without calling that a retransmit.
+/// Drops one packet in 25 on arrival; and rejects every 61st before it leaves, which its socket
+/// sees, so that it writes the segment again without counting a retransmit.
 const LOSSY: &str = "table inet loss {
     chain arriving {
         type filter hook input priority 0;
@@ -38,7 +38,8 @@ fn every_refused_connect_is_an_attempt_that_failed() {
     Watcher::during(&agent, || {
         pair.client.act(|| {
             for _ in 0..ATTEMPTS {
-                let error = std::net::TcpStream::connect(address).expect_err("nobody listens");
+                let error =
+                    std::net::TcpStream::connect(address).expect_err("there is no listener");
                 assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
             }
         });
@@ -50,7 +51,7 @@ fn every_refused_connect_is_an_attempt_that_failed() {
     let now = agent.scrape();
     let edge = now.edge(&pair.client.service, &server, port, "client");
     equal("refused", edge.connects("refused"), ATTEMPTS, settled.slack);
-    equal("told so", edge.resets("received", "no_listener"), ATTEMPTS, settled.slack);
+    equal("received resets", edge.resets("received", "no_listener"), ATTEMPTS, settled.slack);
     agent.stop();
 }
 
@@ -59,7 +60,7 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
     needs_kernel!();
     const CONNECTIONS: usize = 20;
     const TURNS: usize = 8;
-    // A segment that is lost again and again waits twice as long each time.
+    // The wait of a repeatedly lost segment doubles each time.
     const LONG: Duration = Duration::from_mins(1);
     let (request, response) = (4000, 9000);
     let pair = Pair::new();
@@ -68,13 +69,13 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
     let port = net::port(&listener);
     let address = SocketAddr::from((pair.server.v4, port));
     for end in pair.both() {
-        // Where the kernel allows it (6.15), a segment lost twice does not wait for long.
-        let knob = "ipv4/tcp_rto_max_ms";
-        if end.within(|| Path::new("/proc/sys/net").join(knob).exists()) {
-            end.sysctl(knob, "1000");
+        // Where the kernel allows it (6.15), a segment lost twice does not wait long.
+        let sysctl = "ipv4/tcp_rto_max_ms";
+        if end.within(|| Path::new("/proc/sys/net").join(sysctl).exists()) {
+            end.sysctl(sysctl, "1000");
         }
         // With so short a limit the kernel would soon drop a closed socket whose FIN is lost, and
-        // the other end would wait for ever.
+        // the other end would wait forever.
         end.sysctl("ipv4/tcp_orphan_retries", "100");
         end.nft(LOSSY);
     }
@@ -155,7 +156,11 @@ fn resets_of_established_connections_are_counted_by_both_ends() {
     let received = now.edge(client, server, port, "server").resets_by_cause("received");
     equal("sent", sent.values().sum(), CUT, settled.slack);
     equal("received", received.values().sum(), CUT, settled.slack);
-    assert_eq!((settled.client_requests, settled.server_requests), (0, 0), "nobody answered");
+    assert_eq!(
+        (settled.client_requests, settled.server_requests),
+        (0, 0),
+        "there are no responses"
+    );
     agent.stop();
 }
 
@@ -185,7 +190,7 @@ fn listen_overflows_are_the_namespaces_listen_drops() {
         thread::sleep(Duration::from_millis(20));
     }
     drop(clients);
-    // No client, no more requests; what is on its way comes to rest.
+    // Without the client no more requests come; data in flight comes to rest.
     agent.eventually(true, |now| {
         let ours = now.sum("portolan_listen_overflows_total", &at(port).borrowed());
         ours == dropped(&Counters::of(&pair.server))
@@ -194,7 +199,7 @@ fn listen_overflows_are_the_namespaces_listen_drops() {
 }
 
 #[test]
-fn a_deferred_accept_is_no_overflow() {
+fn a_deferred_accept_is_not_an_overflow() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();

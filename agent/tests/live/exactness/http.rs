@@ -1,4 +1,4 @@
-//! HTTP: nginx under wrk, and under a client that knows exactly what it asked.
+//! HTTP: nginx under wrk, and under a client that knows its exact requests.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
@@ -10,7 +10,7 @@ use crate::net;
 
 const BODY: usize = 12;
 
-/// wrk stops in the middle: of every connection the last request may be answered, but not read.
+/// wrk stops in the middle: on every connection the last request may be answered, but not read.
 fn compare_with_wrk(connections: u32, headers: &[&str]) -> Settled {
     let pair = Pair::new();
     let agent = Agent::start();
@@ -37,7 +37,7 @@ fn compare_with_wrk(connections: u32, headers: &[&str]) -> Settled {
     assert!(unread <= size * u64::from(connections), "more unread than in flight: {unread}");
     let completed = wrk.number("sum requests");
     assert_eq!(settled.client_requests - unread / size, completed, "requests wrk completed");
-    // What met a client that was gone.
+    // Responses to a client that had closed.
     let refused = settled.server_sent - settled.client_received;
     let too_late = settled.server_requests - settled.client_requests;
     assert_eq!(refused, too_late * size, "answers that came too late");
@@ -53,7 +53,7 @@ fn keep_alive_load_of_wrk_equals_the_log_of_nginx() {
         return;
     }
     let settled = compare_with_wrk(8, &[]);
-    // wrk opens one more to see whether the server is there.
+    // wrk opens one more to check that the server is there.
     equal("connections", settled.connects, 9, settled.slack);
     assert!(settled.client_requests > 1000, "too little load: {settled:?}");
 }
@@ -97,7 +97,7 @@ fn every_request_of_an_http_client_is_counted_once_on_either_side() {
                     stream.write_all(question).expect("asking");
                     net::read_exactly(&mut stream, size).expect("an answer");
                 }
-                // nginx answers with its own end; nothing more comes.
+                // nginx closes after its response.
                 stream.shutdown(Shutdown::Write).expect("closing");
                 assert_eq!(net::read_to_end(&mut stream).expect("the end"), 0);
                 (size as u64) * EACH
@@ -123,7 +123,7 @@ fn every_request_of_an_http_client_is_counted_once_on_either_side() {
     equal_bytes("received by the client", settled.client_received, received, slack);
 }
 
-/// Asks once and reads the answer to its end; returns its size. All others are alike.
+/// Sends one request and reads the response to its end; returns its size. All others have the same.
 fn first_answer(stream: &mut std::net::TcpStream, question: &[u8]) -> usize {
     stream.write_all(question).expect("asking");
     let mut answer = Vec::new();

@@ -78,7 +78,7 @@ impl Postgres {
         command.args(["-c", &format!("listen_addresses={}", namespace.v4)]);
         command.args(["-c", "unix_socket_directories="]);
         let server = Server::start(&mut command, namespace, port, libc::SIGINT);
-        // It listens before it is ready, and says in its lock file when it is.
+        // It listens before it is ready, and writes to its lock file when it is.
         let began = Instant::now();
         let is_ready = || {
             let lock = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
@@ -122,7 +122,7 @@ fn every_transaction_of_pgbench_is_one_request() {
     let filled = books.close(&pair, &agent, between);
     both_sides_agree(filled.client_sent, filled.server_received, filled.slack);
 
-    // Kept connections: one that looks at the tables with two queries, then one per client.
+    // Kept connections: one that checks the tables with two queries, then one per client.
     let bench = |options: &str| postgres.pgbench(&pair.client, &pair.server, options);
     let pgbench = Watcher::during(&agent, || bench("-S -n -c 4 -j 2 -t 1000"));
     let done = pgbench.number("number of transactions actually processed:");
@@ -149,7 +149,7 @@ fn every_transaction_of_pgbench_is_one_request() {
     agent.stop();
 }
 
-/// PostgreSQL does not count bytes; what one side sent the other received.
+/// PostgreSQL does not count bytes; each side received what the other sent.
 #[track_caller]
 fn both_sides_agree(sent: u64, received: u64, slack: u64) {
     let (less, more) = (sent.min(received), sent.max(received));

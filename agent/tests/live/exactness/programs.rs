@@ -79,7 +79,7 @@ impl Drop for Server {
     }
 }
 
-/// Whether somebody listens on a port over IPv4 in a namespace.
+/// Whether a process listens on a port over IPv4 in a namespace.
 fn listens(namespace: &Namespace, port: u16) -> bool {
     const LISTEN: &str = "0A";
     let table = namespace.within(|| fs::read_to_string("/proc/thread-self/net/tcp"));
@@ -100,12 +100,12 @@ pub struct Nginx {
     directory: TempDir,
 }
 
-/// What nginx says it did.
+/// nginx's own counts.
 #[derive(Debug, Default)]
 pub struct AccessLog {
     /// Requests it answered.
     pub answered: u64,
-    /// Bytes of the answers, headers included (`$bytes_sent`).
+    /// Bytes of the responses, headers included (`$bytes_sent`).
     pub sent: u64,
     /// Bytes of the requests, headers included (`$request_length`).
     pub received: u64,
@@ -148,7 +148,7 @@ impl Nginx {
             else {
                 panic!("not a line of ours: {line}");
             };
-            // 499 and 400: the client was gone before it got, or had sent, anything.
+            // 499 and 400: the client closed before it got, or had sent, anything.
             log.answered += u64::from(status == 200 && sent > 0);
             log.sent += sent;
             log.received += received;
@@ -165,14 +165,14 @@ pub struct Redis {
     _server: Server,
 }
 
-/// What redis-server says it did.
+/// redis-server's own counts.
 #[derive(Debug)]
 pub struct RedisStats {
-    /// `total_connections_received`, the one that asked left out.
+    /// `total_connections_received`, without the query's own.
     pub connections: u64,
     /// `total_net_input_bytes`, without the question.
     pub received: u64,
-    /// `total_net_output_bytes`, without the answer.
+    /// `total_net_output_bytes`, without the response to the query.
     pub sent: u64,
 }
 
@@ -187,7 +187,7 @@ impl Redis {
         Self { port, address, _server: server }
     }
 
-    /// Asks it, over a connection of its own from `client`.
+    /// Queries it, over a separate connection from `client`.
     pub fn stats(&self, client: &Namespace) -> RedisStats {
         use std::io::Write as _;
         let question = b"*2\r\n$4\r\nINFO\r\n$5\r\nstats\r\n";
@@ -224,12 +224,12 @@ fn bulk_string(stream: &mut TcpStream) -> String {
 
 /// A load tool that ran to its end.
 pub struct Load {
-    /// What it wrote to stdout.
+    /// Its stdout.
     pub output: String,
 }
 
 impl Load {
-    /// Runs it; panics with its words if it fails.
+    /// Runs it; panics with its output if it fails.
     pub fn run(command: &mut Command) -> Self {
         let output = command.stdin(Stdio::null()).output();
         let output = output.unwrap_or_else(|error| panic!("starting {command:?}: {error}"));

@@ -4,7 +4,7 @@ use super::{Between, Books, Load, Redis, Settled, Watcher, equal, equal_bytes, m
 use crate::agent::Agent;
 use crate::namespace::Pair;
 
-/// Runs redis-benchmark without pipelining and compares with what redis-server says of itself.
+/// Runs redis-benchmark without pipelining and compares with redis-server's own counts.
 fn compare_with_redis(options: &str) -> Settled {
     let pair = Pair::new();
     let agent = Agent::start();
@@ -37,7 +37,7 @@ fn every_command_of_redis_benchmark_is_one_request() {
         return;
     }
     let settled = compare_with_redis("-c 10 -n 20000 -t set,get");
-    // Two runs of 20000, and first it asks for the configuration over a connection of its own.
+    // Two runs of 20000, after a query of the configuration over a connection of its own.
     equal("requests of the client", settled.client_requests, 40_001, settled.slack);
     equal("requests of the server", settled.server_requests, 40_001, settled.slack);
     equal("connections", settled.connects, 21, settled.slack);

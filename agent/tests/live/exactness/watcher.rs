@@ -14,7 +14,7 @@ use crate::scrape::{Sample, Scrape};
 /// Between two scrapes.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What every scrape so far allows the next one to say.
+/// The lower bounds that all scrapes so far set for the next one.
 #[derive(Default)]
 pub struct Watcher {
     highest: HashMap<(String, BTreeMap<String, String>), f64>,
@@ -29,7 +29,7 @@ impl Watcher {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let running = scope.spawn(|| {
-                // Also when the load panics, or nobody would ever stop watching.
+                // Also when the load panics, or the watcher would never stop.
                 let _over = Over(&over);
                 load()
             });
@@ -72,7 +72,7 @@ fn is_counter(sample: &Sample) -> bool {
     ["_total", "_count", "_sum", "_bucket"].iter().any(|end| sample.name.ends_with(end))
 }
 
-/// Tells that the load is over when it goes out of scope.
+/// Ends the watcher when it goes out of scope.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::facts::patience;
 use crate::namespace::{Namespace, Pair};
 
-/// A port that nobody listens on and no test uses: discard.
+/// A port without a listener that no test uses: discard.
 const MARK: u16 = 9;
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -46,11 +46,11 @@ pub struct Segment {
 pub struct Latencies {
     /// One for every connection.
     pub connects: Vec<u64>,
-    /// One for every turn.
+    /// One for every exchange.
     pub requests: Vec<u64>,
 }
 
-/// Whose definition of a request counts.
+/// The definition of a request to use.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The capture was taken at the client.
@@ -89,8 +89,8 @@ impl Capture {
         Self { child, said, directory }
     }
 
-    /// Ends it once it has seen a connection attempt to [`MARK`], made after everything that
-    /// matters, and returns what it saw: everything.
+    /// Stops it once it has seen a connection attempt to [`MARK`], made after all traffic of the
+    /// test, and returns everything it saw.
     pub fn stop(mut self) -> Vec<Segment> {
         let began = Instant::now();
         let file = self.directory.path().join("packets");
@@ -114,7 +114,7 @@ impl Capture {
 /// Ends captures at both ends of a pair; see [`Capture::stop`].
 pub fn stop_all<const N: usize>(pair: &Pair, captures: [Capture; N]) -> [Vec<Segment>; N] {
     let refused = pair.client.connect((pair.server.v4, MARK));
-    assert!(refused.is_err(), "nobody listens there");
+    assert!(refused.is_err(), "there is no listener");
     captures.map(Capture::stop)
 }
 
@@ -139,7 +139,7 @@ pub fn latencies(segments: &[Segment], port: u16, end: End) -> Latencies {
                 let began = began.take().expect("a SYN before the SYN-ACK");
                 latencies.connects.push(segment.at_us - began);
             } else if segment.payload > 0 && from_client {
-                // The client counts from its last segment, the server from the first it got.
+                // The client counts from its last segment, the server from the first it received.
                 if end == End::Client || asked.is_none() {
                     asked = Some(segment.at_us);
                 }

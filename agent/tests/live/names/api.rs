@@ -1,4 +1,4 @@
-//! A Kubernetes API server as far as an agent can tell: lists, watches, and says no.
+//! A Kubernetes API server as the agent sees it: lists, watches, and refusals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -64,18 +64,18 @@ impl Api {
         self.state.watchers.load(Ordering::Relaxed)
     }
 
-    /// A new object; watchers are told.
+    /// A new object; watchers are notified.
     pub(super) fn put(&self, path: &str, mut object: Value) {
         let mut objects = self.state.lock();
         objects.version += 1;
         object["metadata"]["resourceVersion"] = json!(objects.version.to_string());
         objects.by_path.entry(path.to_owned()).or_default().push(object.clone());
         let event = json!({"type": "ADDED", "object": object});
-        // Nobody may be watching.
+        // There may be no watcher.
         let _ = self.state.events.send((path.to_owned(), event));
     }
 
-    /// From now on these paths are forbidden, and no others.
+    /// From now on exactly these paths are forbidden.
     pub(super) fn deny(&self, paths: &[&str]) {
         self.state.lock().denied = paths.iter().map(|path| (*path).to_owned()).collect();
     }
@@ -105,14 +105,14 @@ async fn answer(
             "reason": "Forbidden", "code": 403});
         return (StatusCode::FORBIDDEN, status.to_string()).into_response();
     }
-    // An agent must ask for the pods of its own node only.
+    // An agent must request only the pods of its own node.
     assert!(!path.ends_with("/pods") || query.contains("fieldSelector=spec.nodeName%3Dnode-1"));
     if !query.contains("watch=1") {
         let list = json!({"kind": "List", "apiVersion": "v1",
             "metadata": {"resourceVersion": version.to_string()}, "items": items});
         return list.to_string().into_response();
     }
-    // What has come since the list.
+    // Changes since the list.
     let since = query.split('&').find_map(|part| part.strip_prefix("resourceVersion="));
     let since: u64 = since.and_then(|since| since.parse().ok()).unwrap_or_default();
     let events = shared.events.subscribe();

@@ -56,7 +56,7 @@ struct SandboxSecurity {
     namespaces: Option<Namespaces>,
 }
 
-/// Whose namespaces: 0 the pod's, 2 the node's.
+/// Namespace mode: 0 the pod's, 2 the node's.
 #[derive(Clone, Copy, PartialEq, Message)]
 struct Namespaces {
     #[prost(int32, tag = "1")]
@@ -156,7 +156,7 @@ struct Capabilities {
     drop: Vec<String>,
 }
 
-/// A container that looks after its node, as a kubelet passes it on.
+/// The configuration of a container with access to its node, as a kubelet sends it.
 pub(super) struct OnNode {
     pub(super) image: String,
     pub(super) command: Vec<String>,
@@ -175,7 +175,7 @@ struct CreateContainer {
     sandbox_config: Option<SandboxConfig>,
 }
 
-/// Most questions and answers are one id.
+/// Most requests and responses are one id.
 #[derive(Clone, PartialEq, Message)]
 struct Id {
     #[prost(string, tag = "1")]
@@ -285,7 +285,7 @@ impl Cri {
         Pod { name: name.to_owned(), uid, ip, container: container.id, labels: all }
     }
 
-    /// Runs a pod with the node's network and processes, as root and without seccomp; tells its
+    /// Runs a pod with the node's network and processes, as root and without seccomp; returns its
     /// container's id.
     pub(super) fn run_on_node(&self, name: &str, form: OnNode) -> String {
         const NODE: i32 = 2;
@@ -332,7 +332,7 @@ impl Cri {
         container.id
     }
 
-    /// Ends what was started.
+    /// Stops everything that was started.
     pub(super) fn remove_all(&self) {
         for id in self.pods.borrow_mut().drain(..) {
             let _: Result<Empty, _> = self.ask("StopPodSandbox", Id { id: id.clone() });

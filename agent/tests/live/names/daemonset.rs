@@ -51,7 +51,7 @@ fn container(folder: &Path, runtime: &Path) -> OnNode {
         let volume = volumes.into_iter().find(|volume| volume["name"] == *name).expect("a volume");
         let outside = match volume["hostPath"]["path"].as_str() {
             Some(path) if path.starts_with("/sys/") => path.to_owned(),
-            // What it would make on this host, and what the kubelet would make of the ConfigMap.
+            // The pod's volumes on this host, and the ConfigMap as the kubelet would mount it.
             _ => {
                 let path = folder.join(name.as_str().expect("a name"));
                 fs::create_dir_all(&path).expect("a directory");
@@ -66,7 +66,7 @@ fn container(folder: &Path, runtime: &Path) -> OnNode {
     };
     let mut mounts: Vec<Mount> =
         container["volumeMounts"].as_array().into_iter().flatten().map(mount).collect();
-    // `criSocketDirectory`: here is no API server that a pod of the node could reach.
+    // `criSocketDirectory`: this pod cannot reach an API server.
     let directory = runtime.parent().expect("a directory").display().to_string();
     mounts.push(Mount { inside: "/run/cri".to_owned(), outside: directory, readonly: true });
     let mut command = vec!["/portolan".to_owned()];

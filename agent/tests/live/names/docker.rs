@@ -11,8 +11,8 @@ use crate::agent::Agent;
 /// The programs it takes.
 pub(super) const NEEDS: &[&str] = &["dockerd", "docker", "docker-compose", "iptables"];
 
-/// Three services: `web` asks `db`, and `crawler`, on the host's network, asks `web` through the
-/// port that it publishes.
+/// Three services: `web` queries `db`, and `crawler`, on the host's network, queries `web` through
+/// its published port.
 const PROJECT: &str = r#"
 version: "3.3"
 services:
@@ -88,7 +88,7 @@ impl Docker {
         run(self.client("docker-compose").current_dir(folder).args(arguments));
     }
 
-    /// An agent that asks this Docker.
+    /// An agent that uses this Docker.
     pub(super) fn agent(&self) -> Agent {
         Agent::with(&[
             ("names.docker", &self.engine.socket.to_string_lossy()),
@@ -152,18 +152,19 @@ fn a_compose_project_is_named_on_every_edge() {
     let kinds: Vec<_> = all.iter().filter(|edge| end(edge, "server") == "shop/db").collect();
     assert!(kinds.iter().all(|edge| edge["server_kind"] == "compose_service"), "{kinds:#?}");
 
-    // From elsewhere a published port is translated by the kernel; to where, it tells itself.
+    // From another host a published port is translated by the kernel; connection tracking shows
+    // where to.
     let program = docker.engine.directory().join("visitor");
     fs::copy("/bin/busybox", &program).expect("busybox-static is installed");
     let url = format!("http://{}.32.1:8080/", net());
-    // As `wget`, which is what the name of the program would be asked for.
+    // As `wget`, which would be the name of the program.
     let script = format!("exec -a wget {} -q -O /dev/null {url}", program.display());
     let asked = docker.engine.command("bash").args(["-c", &script]).output();
     assert!(asked.is_ok(), "{asked:?}");
     let mut expected = of_project();
     expected.push(edge("/visitor", "shop/web", 8080, "client", ("process", "conntrack")));
-    // What the kernel translates arrives without the proxy, from the gateway's address, which is
-    // the proxy's too: two candidates are none.
+    // Translated connections arrive without the proxy, from the gateway's address, which is the
+    // proxy's too: two candidates, so no name.
     let began = std::time::Instant::now();
     loop {
         let found = ours(&edges(&agent), of_shop);
@@ -235,7 +236,7 @@ fn an_address_given_to_the_next_container_is_the_next_containers() {
     server("two");
     until("two is called", || ok("client", "/two") > 5);
     run(docker.docker().args(["rm", "--force", "caller"]));
-    // Both sides count each connection once, so they must agree on whose it was.
+    // Both sides count each connection once, so their names must agree.
     let whose = || ["/one", "/two"].map(|name| (ok("client", name), ok("server", name)));
     let began = std::time::Instant::now();
     while whose().iter().any(|(client, server)| client != server) {

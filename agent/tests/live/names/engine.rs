@@ -71,7 +71,7 @@ impl Engine {
         log.lines().rev().take(20).collect::<Vec<_>>().join("\n")
     }
 
-    /// Asks the daemon to end and waits.
+    /// Stops the daemon and waits.
     pub(super) fn stop(&mut self) {
         let Ok(pid) = i32::try_from(self.child.id()) else { return };
         if matches!(self.child.try_wait(), Ok(None)) {
@@ -90,7 +90,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.stop();
-        // What containers left mounted below the directory would keep it from going away.
+        // Mounts that containers left below the directory would prevent its removal.
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let ours = self.directory.path().to_string_lossy().into_owned();
         for point in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {

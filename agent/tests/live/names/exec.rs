@@ -1,4 +1,4 @@
-//! A process that becomes another program: what it has open stays whose it was.
+//! A process that execs another program: its open sockets keep their owner.
 
 use std::fs;
 use std::process::Stdio;
@@ -19,7 +19,7 @@ fn a_connection_stays_with_the_program_that_opened_it() {
     let agent = Agent::start();
     let listener = pair.server.listen("0.0.0.0:0");
     let (ip, port) = (pair.server.v4, net::port(&listener));
-    // Names of our own, so that no other program on this host is meant.
+    // Unique names, so that no other program of this host matches.
     let folder = tempfile::tempdir().expect("a temporary directory");
     let tag = std::process::id();
     let (before, after) = (format!("bef{tag}"), format!("aft{tag}"));

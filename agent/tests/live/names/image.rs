@@ -15,15 +15,15 @@ use crate::facts::KernelObjects;
 const DOCKERFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/image/Dockerfile.binary");
 const COMPOSE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/compose/old-docker.yml");
 
-/// CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN: what lasts of those granted.
+/// CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN: kept after startup.
 pub(super) const KEPT: u64 = 1 << 2 | 1 << 12 | 1 << 19 | 1 << 21;
 
-/// What `cargo xtask image --binary-only` has built, unless a source has changed since.
+/// The output of `cargo xtask image --binary-only`, unless a source has changed since.
 pub(super) fn static_binary() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let path = root.join("target/static/portolan");
     let built = fs::metadata(&path).and_then(|file| file.modified()).ok()?;
-    let sources = ["Cargo.lock", "agent/src", "agent-common/src", "agent-ebpf/src"];
+    let sources = ["Cargo.lock", "agent/src", "agent/crates", "agent-common/src", "agent-ebpf/src"];
     let newer = sources.iter().find_map(|source| changed_since(&root.join(source), built));
     if let Some(source) = &newer {
         println!("{} is older than {}", path.display(), source.display());
@@ -68,7 +68,7 @@ impl<'a> Contained<'a> {
         let own = fs::metadata(binary).expect("the static binary").len();
         assert_eq!(size, own, "the image is the binary and nothing else");
 
-        // What the compose file says, on this Docker's socket and in folders of the test.
+        // The compose file's service, with this Docker's socket and folders of the test.
         let text = fs::read_to_string(COMPOSE).expect("the compose file");
         let path = |name: &str| folder.join(name).display().to_string();
         let socket = docker.engine.socket.display().to_string();
@@ -103,7 +103,7 @@ impl<'a> Contained<'a> {
         ]))
     }
 
-    /// `portolan edges`, as users ask in the container.
+    /// `portolan edges`, run in the container.
     fn try_edges(&self) -> Option<Vec<Value>> {
         let mut exec = self.docker.docker();
         exec.args(["exec", &self.name(), "/portolan", "edges", "--output", "json"]);

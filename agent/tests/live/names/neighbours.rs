@@ -1,5 +1,5 @@
 //! Two services of one network namespace that connect to a third in another one: they share an
-//! address, and the server's side tells them apart all the same.
+//! address, and the server's side distinguishes them all the same.
 
 use std::net::TcpStream;
 

@@ -1,4 +1,4 @@
-//! Podman: two services of a compose project on a network of its own, told by its service.
+//! Podman: two services of a compose project on a network of its own, listed by its API service.
 
 use std::fs;
 use std::path::Path;
@@ -11,14 +11,14 @@ use crate::agent::Agent;
 /// The programs it takes.
 const NEEDS: &[&str] = &["podman", "runc", "iptables"];
 
-/// Podman and its service in a namespace of their own, with everything they keep in one folder.
+/// Podman and its service in a namespace of their own, with all their data in one folder.
 struct Podman {
     engine: Engine,
 }
 
 impl Podman {
     fn start() -> Self {
-        // Podman has no daemon; its service answers for it.
+        // Podman has no daemon; its API service responds for it.
         let engine = Engine::start("env", "podman.sock", |folder| {
             configure(folder);
             let mut arguments = vec![format!("CONTAINERS_CONF={}", conf(folder))];
@@ -69,7 +69,7 @@ fn conf(folder: &Path) -> String {
     folder.join("containers.conf").display().to_string()
 }
 
-/// What is nobody else's: networks, and limits that need no privilege to be raised.
+/// Networks of this test, and limits that need no privilege.
 fn configure(folder: &Path) {
     let text = format!(
         "[network]\nnetwork_backend = \"cni\"\ncni_plugin_dirs = [\"/usr/lib/cni\"]\n\

@@ -54,7 +54,7 @@ impl Node {
         ctr
     }
 
-    /// Makes an image known to the runtime.
+    /// Imports an image into the runtime.
     pub(super) fn import(&self, archive: &Path) {
         run(self.ctr().args(["images", "import"]).arg(archive));
     }
@@ -63,7 +63,7 @@ impl Node {
         self.cri.run(name, "prod", uid, labels, command)
     }
 
-    /// What kube-proxy would set up for a Service with these backends, each with the same share.
+    /// The rules of kube-proxy for a Service with these backends, each with the same share.
     fn balance(&self, backends: &[&Pod]) {
         for (index, pod) in backends.iter().enumerate() {
             let share = 1.0 / (backends.len() - index) as f64;
@@ -175,7 +175,7 @@ fn object(pod: &Pod, owner: Option<(&str, &str)>) -> Value {
 pub(super) fn expected(client: &str, cluster_ip: &str, direct: &str) -> Vec<Edge> {
     vec![
         edge("prod/shop", "prod/web", 80, "client", (client, cluster_ip)),
-        // The backend sees another connection than the one that was asked for.
+        // The backend sees another connection than the requested one.
         edge("prod/shop", "prod/web", 8080, "server", ("container_address", client)),
         edge("prod/probe", "prod/web", 8080, "client", (client, direct)),
         edge("prod/probe", "prod/web", 8080, "server", (client, client)),
@@ -188,8 +188,8 @@ pub(super) fn of_pods(name: &str) -> bool {
         || name.contains(CLUSTER_IP)
 }
 
-/// Two backends of a Service, one client of it and one of a single backend, and what the API says
-/// of them, but for the last pod: its object is returned.
+/// Two backends of a Service, one client of it and one of a single backend, and their API objects,
+/// without the last pod's: its object is returned.
 pub(super) fn populate(node: &Node, api: &Api) -> Value {
     let hash = ("pod-template-hash", "7d4b9c8f6d");
     let server = ["httpd", "-f", "-p", "8080"];
@@ -224,7 +224,7 @@ pub(super) fn populate(node: &Node, api: &Api) -> Value {
     object(&probe, Some(("DaemonSet", "probe")))
 }
 
-/// What `probe`, which asks one pod only, and `shop`, which asks the Service, give to which pod.
+/// Requests of `probe`, which uses one pod only, and of `shop`, which uses the Service, by pod.
 fn shares_of_pods(agent: &Agent) {
     let shares = |client: &str| -> Vec<(String, bool)> {
         let answer = agent.json("/api/v1/balance?service=prod/web");
@@ -242,9 +242,9 @@ fn shares_of_pods(agent: &Agent) {
     };
     let of_probe =
         [("web-7d4b9c8f6d-aaaaa".to_owned(), true), ("web-7d4b9c8f6d-bbbbb".to_owned(), false)];
-    // Which backends there are is looked up every few seconds.
+    // The endpoints of Services are looked up every few seconds.
     until("both pods have a share", || shares("probe") == of_probe);
-    // Behind the Service's address nobody knows which pod it was.
+    // Behind the Service's address the pod is unknown.
     assert_eq!(shares("shop"), [(String::new(), true)]);
     let said = portolan(agent, &["balance", "prod/web"]);
     let line =
@@ -284,7 +284,7 @@ fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
         })
     };
 
-    // Everything may be seen. One pod comes later, by way of the watch.
+    // All objects may be listed. One pod comes later, through the watch.
     let agent = with(&[]);
     until("the API is watched", || api.watchers() == 3);
     api.put(PODS, late);
@@ -302,7 +302,7 @@ fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
     shares_of_pods(&agent);
     agent.stop();
 
-    // A role that may list pods only: who answered tells the kernel.
+    // A role that may list pods only: the kernel shows which pod answered.
     api.deny(&["/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"]);
     let agent = with(&[]);
     let all = expect(&agent, &expected("kubernetes", "conntrack", "listener"), of_pods);
@@ -312,7 +312,7 @@ fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
     assert!(detail.contains("no services") && detail.contains("forbidden"), "{sources}");
     agent.stop();
 
-    // Nobody may see anything: the runtime knows the pods as the kubelet called them.
+    // Nothing may be listed: the runtime has the pods' names from the kubelet.
     api.deny(&[PODS, "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"]);
     let socket = node.engine.socket.display().to_string();
     let agent = with(&[("names.cri", &socket)]);

@@ -1,5 +1,5 @@
-//! Published ports that somebody else has, and ports that somebody else wants: who is told is the
-//! container, not the engine's helper that binds for it.
+//! Published ports that are in use elsewhere, and binds of published ports: the container is named,
+//! not the engine's helper that binds for it.
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -13,7 +13,7 @@ use crate::agent::Agent;
 
 const PORT: &str = "5432";
 
-/// Somebody's database, outside of any container.
+/// A database outside of any container.
 struct Redis(Child);
 
 impl Redis {
@@ -46,7 +46,7 @@ fn listens(docker: &Docker, port: &str) -> bool {
     !output.expect("ss is installed").stdout.is_empty()
 }
 
-/// What the agent says of our port in the engine's namespace; others may use it elsewhere.
+/// The agent's conflicts on our port in the engine's namespace; other namespaces may use it too.
 fn list(agent: &Agent, docker: &Docker, what: &str) -> Vec<Value> {
     let all = agent.json(&format!("/api/v1/{what}?port={PORT}"));
     let rows = all[what].as_array().expect("a list").iter();
@@ -71,13 +71,13 @@ fn sentences(list: &[Value]) -> Vec<&str> {
     list.iter().map(|one| one["finding"]["title"].as_str().expect("a sentence")).collect()
 }
 
-/// A container that cannot have its port is told by name, and what it wanted is the port's holder.
+/// A container that cannot bind its port is named, and the holder is the database.
 fn wanted_by_containers(mode: &[&str], helper: &str) {
     let docker = Docker::start_with(mode);
     let redis = Redis::listening(&docker, PORT);
     let agent = docker.agent();
     let publish = format!("{PORT}:{PORT}");
-    // One that is gone at once, and one of a compose project that is made and stays.
+    // One that is removed at once, and one of a compose project that is created and stays.
     let once = ["run", "--rm", "--name", "tried", "--publish", &publish, "bb", "sleep", "9"];
     let said = docker.docker().args(once).output().expect("docker is installed");
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
@@ -93,7 +93,7 @@ fn wanted_by_containers(mode: &[&str], helper: &str) {
     let up = docker.client("docker-compose").current_dir(&folder).args(["up", "-d"]).output();
     assert!(!up.expect("docker-compose is installed").status.success());
     conflicts(&agent, &docker, 2);
-    // Tried again, without being made anew.
+    // Started again, without being created again.
     let id = run(docker.docker().args(["ps", "--all", "--quiet", "--filter", "name=db"]));
     assert!(!docker.docker().args(["start", &id]).status().expect("docker").success());
     until("the second try of db is counted", || {
@@ -116,11 +116,11 @@ fn wanted_by_containers(mode: &[&str], helper: &str) {
         assert_eq!(holder["state"], "listening", "{one:#}");
         assert_eq!(one["reason"], "same_address", "{one:#}");
     }
-    let told = conflicts(&agent, &docker, 2);
-    let told = sentences(&told);
-    assert!(told[0].starts_with(&format!("tried ({helper}, pid ")), "{told:?}");
-    assert!(told[1].starts_with(&format!("db of shop ({helper}, pid ")), "{told:?}");
-    for one in told {
+    let found = conflicts(&agent, &docker, 2);
+    let found = sentences(&found);
+    assert!(found[0].starts_with(&format!("tried ({helper}, pid ")), "{found:?}");
+    assert!(found[1].starts_with(&format!("db of shop ({helper}, pid ")), "{found:?}");
+    for one in found {
         assert!(one.contains(&format!(" to bind 0.0.0.0:{PORT}: ")), "{one}");
         assert!(
             one.contains(&format!(": redis-server (pid {}) has held it", redis.0.id())),
@@ -134,7 +134,7 @@ fn wanted_by_containers(mode: &[&str], helper: &str) {
     agent.stop();
 }
 
-/// A program that wants what a container publishes is told of the container.
+/// For a program that fails to bind a published port the holder is the container.
 fn had_by_a_container(mode: &[&str], helper: &str) {
     let docker = Docker::start_with(mode);
     let agent = docker.agent();
@@ -150,7 +150,7 @@ fn had_by_a_container(mode: &[&str], helper: &str) {
     assert_eq!(one["holder"]["command"], helper, "{one:#}");
     let sentence = one["finding"]["title"].as_str().expect("a sentence");
     assert!(sentence.contains(&format!(": web ({helper}, pid ")), "{sentence}");
-    // The table says the same.
+    // The table of ports shows the same.
     let ports = list(&agent, &docker, "ports");
     let is_web = |port: &Value| port["holder"]["service"]["name"] == "web";
     assert!(!ports.is_empty() && ports.iter().all(is_web), "{ports:#?}");
@@ -168,25 +168,25 @@ macro_rules! needs_docker {
 }
 
 #[test]
-fn a_container_that_wants_a_taken_port_is_told_by_its_name() {
+fn a_container_that_fails_for_a_taken_port_is_named() {
     needs_docker!();
     wanted_by_containers(&[], "docker-proxy");
 }
 
 #[test]
-fn a_container_that_wants_a_taken_port_is_told_by_its_name_if_the_daemon_binds() {
+fn a_container_that_fails_for_a_taken_port_is_named_if_the_daemon_binds() {
     needs_docker!();
     wanted_by_containers(&["--userland-proxy=false"], "dockerd");
 }
 
 #[test]
-fn who_wants_a_published_port_is_told_which_container_has_it() {
+fn the_holder_of_a_published_port_is_its_container() {
     needs_docker!();
     had_by_a_container(&[], "docker-proxy");
 }
 
 #[test]
-fn who_wants_a_published_port_is_told_which_container_has_it_if_the_daemon_binds() {
+fn the_holder_of_a_published_port_is_its_container_if_the_daemon_binds() {
     needs_docker!();
     had_by_a_container(&["--userland-proxy=false"], "dockerd");
 }

@@ -20,7 +20,7 @@ fn what_came_until_a_server_ended_is_its_own() {
     let (one, two) = (format!("one{tag}"), format!("two{tag}"));
     let listen = |name: &str, port: u16| {
         let bound = net.server.act_as(name, || TcpListener::bind(("0.0.0.0", port)));
-        bound.expect("a port that nobody has")
+        bound.expect("a free port")
     };
     let first = listen(&one, 0);
     let port = net::port(&first);

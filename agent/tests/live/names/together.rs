@@ -74,7 +74,7 @@ fn whatever_runs_a_service_every_edge_has_two_names() {
         (client, server, port.try_into().expect("a port")),
     ]);
     until("the map is the graph", || drawn(&agent, &ours) == expected);
-    // All of it, and the whole host's: whoever is in one of our networks has a name.
+    // Everything of the whole host: each end in one of our networks has a name.
     let all = drawn(&agent, &[]);
     let nodes = all["nodes"].as_array().expect("a list").iter();
     let nameless: Vec<_> = nodes
@@ -84,7 +84,7 @@ fn whatever_runs_a_service_every_edge_has_two_names() {
     agent.stop();
 }
 
-/// The graph of these edges, as [`drawn`] tells it.
+/// The graph of these edges, in the form of [`drawn`].
 fn graph(edges: &[(&str, &str, u16)]) -> Value {
     let nodes: BTreeSet<&str> =
         edges.iter().flat_map(|(client, server, _)| [*client, *server]).collect();
@@ -96,8 +96,8 @@ fn graph(edges: &[(&str, &str, u16)]) -> Value {
     json!({ "nodes": nodes, "edges": edges, "unattributed_connections": 0 })
 }
 
-/// What `portolan map --output json` draws around these services: who connects to whom on which
-/// port, and which side says so. Each connection is drawn once.
+/// The edges of `portolan map --output json` around these services: client, server, port and side.
+/// Each connection is drawn once.
 fn drawn(agent: &Agent, services: &[&str]) -> Value {
     let said = portolan(agent, &[&["map", "--output", "json"], services].concat());
     let map: Value = serde_json::from_str(&said).expect("JSON");

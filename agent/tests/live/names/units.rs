@@ -31,7 +31,7 @@ impl Machine {
             fs::write(&path, text).expect("writing a unit");
             command.arg(format!("--bind-ro={}:/etc/systemd/system/{name}", path.display()));
         }
-        // Nothing of what this host would start.
+        // No unit that this host would start.
         command.args(["systemd.unit=portolan.target", "systemd.firstboot=off"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Self(command.spawn().expect("starting a machine"))
@@ -54,7 +54,7 @@ impl Drop for Machine {
     }
 }
 
-/// What is not installed.
+/// Missing programs.
 pub(super) fn missing() -> Option<&'static str> {
     let systemd = Path::new("/lib/systemd/systemd").exists();
     lacking(&["systemd-nspawn", "busybox"]).or((!systemd).then_some("systemd"))

@@ -1,8 +1,8 @@
-//! How far the agent's figures are from the truth, by the live tests that compare the two: latency
-//! with a packet capture, with the clock of the program that waited and with wrk's own figures; counts with
-//! the kernel's of the same namespace (what `nstat` shows).
+//! Accuracy of the agent's figures, by the live tests that compare them: latency with a packet
+//! capture, with the clock of the program that waited and with wrk's own figures; counts with the
+//! kernel's of the same namespace (as `nstat` shows them).
 //!
-//! The tests print every comparison as a line that begins with `FIGURE`; here they are collected.
+//! The tests print every comparison as a line that starts with `FIGURE`; here they are collected.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,25 +14,25 @@ use serde_json::Value;
 
 /// The tests that compare.
 const TESTS: [&str; 3] = ["latency::", "exactness::faults::", "exactness::http::"];
-/// Latency may be so far off, in seconds, or by this share.
+/// Allowed error of latency, in seconds, or as a share.
 const NEAR: f64 = 20e-6;
 const NEAR_SHARE: f64 = 0.05;
 
 /// All comparisons.
 #[derive(Default)]
 pub struct Accuracy {
-    /// Latencies, by what was compared with what.
+    /// Latencies, by figure and reference.
     pub latencies: BTreeMap<Pair, Vec<Compared>>,
     /// Counts likewise.
     pub counts: BTreeMap<Pair, Vec<Compared>>,
     /// Tests that ran, and those of them that failed.
     pub tests: usize,
     pub failed: Vec<String>,
-    /// What could not be compared here, and why.
+    /// Comparisons that are not possible here, and why.
     pub skipped: Vec<String>,
 }
 
-/// What was compared with what.
+/// The figure and its reference.
 pub type Pair = (String, String);
 
 /// One comparison: counts, or means in seconds.
@@ -48,7 +48,7 @@ pub fn measure(binary: &Path) -> Result<Accuracy> {
     let mut command = Command::new(program);
     command.args(TESTS).args(["--test-threads=1", "--show-output"]);
     command.current_dir(tree::root().join("agent")).env("PORTOLAN_BIN", binary);
-    // What a test complains of is in its output too.
+    // Messages of a failed test are in its output too.
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.context("starting the live tests")?;
     let output = String::from_utf8_lossy(&output.stdout);
@@ -104,7 +104,7 @@ impl Accuracy {
 // === impl Compared ===
 
 impl Compared {
-    /// How far apart two latencies are, as a share of what is allowed.
+    /// The difference of two latencies, as a share of the allowed one.
     pub fn of_allowed(&self) -> f64 {
         (self.ours - self.truth).abs() / NEAR.max(self.truth * NEAR_SHARE)
     }

@@ -1,4 +1,4 @@
-//! The agent under test: started with its defaults, asked for its metrics, stopped.
+//! The agent under test: started with its defaults, scraped, stopped.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,7 +27,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts `binary` and returns when it is ready; everything it needs lies below `directory`.
+    /// Starts `binary` and returns when it is ready; all its files are below `directory`.
     pub fn start(binary: &Path, flags: &[&str], directory: &Path) -> Result<Self> {
         let address = free_address()?;
         let log = directory.join("agent.log");
@@ -63,8 +63,8 @@ impl Agent {
         Ok(metrics)
     }
 
-    /// How long a scrape takes, from the request to its last byte. What arrives is dropped: to keep
-    /// and to check megabytes takes its reader's time, not the agent's.
+    /// Duration of a scrape, from the request to its last byte. The body is dropped: storing and
+    /// checking megabytes takes time of the reader, not of the agent.
     pub fn time_scrape(&self) -> Result<Duration> {
         let mut piece = vec![0; PIECE];
         let began = Instant::now();
@@ -92,7 +92,7 @@ impl Agent {
         bail!("it is not ready after {} s", PATIENCE.as_secs())
     }
 
-    /// A connection on which the answer to a GET comes. HTTP/1.0: it comes in one piece.
+    /// A connection with the response to a GET. HTTP/1.0, so that it comes in one piece.
     fn request(&self, path: &str) -> Result<TcpStream> {
         let mut stream = TcpStream::connect_timeout(&self.address, TIMEOUT)?;
         stream.set_read_timeout(Some(TIMEOUT))?;

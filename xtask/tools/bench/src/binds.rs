@@ -1,5 +1,5 @@
-//! Binds as fast as they go: sockets that ask for a port that is taken, or get one and give it
-//! back. No connection, no packet; what a bind costs is all there is.
+//! Binds at full speed: sockets that bind a taken port, or bind a free one and close. There is no
+//! connection and no packet; the cost is the bind alone.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -17,15 +17,15 @@ use crate::load::{Load, Server};
 
 /// The port that is taken; each thread has a free one after it.
 const TAKEN: u16 = 7000;
-/// Binds between two looks at the clock.
+/// Binds between two reads of the clock.
 const BATCH: u64 = 64;
-/// How long an idle host is looked at.
+/// How long an idle host is measured.
 const IDLE: Duration = Duration::from_secs(10);
 /// Hooks that run for binds and for nothing else.
 const HOOKS: [&str; 6] =
     ["bind4", "bind6", "post_bind4", "post_bind6", "inet_bind_sk", "inet6_bind_sk"];
 
-/// What the hooks of binds cost a host that binds nothing.
+/// The cost of bind hooks on a host without binds.
 pub struct Idle {
     /// Runs of their programs.
     pub runs: u64,
@@ -35,9 +35,9 @@ pub struct Idle {
     pub daemon_millicores: f64,
 }
 
-/// Binds in the calling thread's network namespace for so long. Returns how many, and what `look`
-/// returned when the threads were idle and had not ended: the processor time of a thread that has
-/// ended is in no file. Every bind must end as `load` demands.
+/// Binds in the calling thread's network namespace for `seconds`. Returns the count, and the result of
+/// `look` while the threads were idle and had not ended: the CPU time of an ended thread is in no
+/// file. Every bind must end as `load` expects.
 pub fn run<T>(load: Load, seconds: u32, look: impl FnOnce() -> T) -> Result<(u64, T)> {
     let _held = TcpListener::bind((Ipv4Addr::LOCALHOST, TAKEN)).context("taking a port")?;
     let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -70,9 +70,9 @@ pub fn run<T>(load: Load, seconds: u32, look: impl FnOnce() -> T) -> Result<(u64
     })
 }
 
-/// Looks at a host on which nothing asks for a port.
+/// Measures a host without binds.
 pub fn idle(server: &Server, binary: &Path, directory: &Path) -> Result<Idle> {
-    // Warm, and nothing under way any more.
+    // Warm, and nothing pending.
     let agent = Agent::start(binary, &["--run-stats"], directory)?;
     server.within(|| run(Load::FailedBinds, 1, || ()).map(drop))?;
     thread::sleep(Duration::from_secs(5));
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bind_tells_its_errno() {
+    fn a_bind_returns_its_errno() {
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = held.local_addr().unwrap().port();
         assert_eq!(bind(port).unwrap(), Some(libc::EADDRINUSE));

@@ -1,5 +1,5 @@
-//! The few calls of bpf(2) that a measurement needs: an empty program, its run-time statistics,
-//! and which programs others have in the kernel.
+//! The few calls of bpf(2) that a measurement needs: an empty program, run-time statistics, links
+//! to programs of an agent, and the loaded programs of others.
 
 use std::ffi::CString;
 use std::io;
@@ -10,6 +10,7 @@ const PROG_GET_NEXT_ID: libc::c_long = 11;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
+const LINK_CREATE: libc::c_long = 28;
 const ENABLE_STATS: libc::c_long = 32;
 
 /// Program types that run at tracepoints: tracepoint, raw tracepoint, tracing (tp_btf, fentry).
@@ -38,13 +39,34 @@ pub fn load_empty() -> io::Result<OwnedFd> {
     owned(bpf(PROG_LOAD, &mut attr))
 }
 
-/// Attaches a program to a tracepoint for as long as the descriptor lives.
+/// Attaches a program to a tracepoint while the descriptor is open.
 pub fn attach(program: &OwnedFd, tracepoint: &str) -> io::Result<OwnedFd> {
     let name = CString::new(tracepoint).map_err(io::Error::other)?;
     owned(bpf(RAW_TRACEPOINT_OPEN, &mut [name.as_ptr() as u64, program.as_raw_fd() as u64]))
 }
 
-/// Turns on run-time statistics for as long as the descriptor lives.
+/// A program by its id; it stays loaded, with its maps, while the descriptor is open.
+pub fn program(id: u32) -> io::Result<OwnedFd> {
+    owned(bpf(PROG_GET_FD_BY_ID, &mut [u64::from(id)]))
+}
+
+/// The type of a program, as the kernel numbers them.
+pub fn program_type(program: &OwnedFd) -> io::Result<u32> {
+    Ok(info(program)?[0] as u32)
+}
+
+/// Attaches a tracing program to the target that it was loaded for.
+pub fn attach_tracing(program: &OwnedFd) -> io::Result<OwnedFd> {
+    owned(bpf(RAW_TRACEPOINT_OPEN, &mut [0, program.as_raw_fd() as u64]))
+}
+
+/// Attaches a program to a cgroup.
+pub fn attach_cgroup(program: &OwnedFd, cgroup: &OwnedFd, attach_type: u32) -> io::Result<OwnedFd> {
+    let descriptors = program.as_raw_fd() as u64 | (cgroup.as_raw_fd() as u64) << 32;
+    owned(bpf(LINK_CREATE, &mut [descriptors, u64::from(attach_type)]))
+}
+
+/// Enables run-time statistics while the descriptor is open.
 pub fn enable_statistics() -> io::Result<OwnedFd> {
     owned(bpf(ENABLE_STATS, &mut [0]))
 }
@@ -67,9 +89,9 @@ pub fn tracing_programs() -> io::Result<usize> {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(found),
             Err(error) => return Err(error),
         }
-        // A program may go away between the two calls.
+        // A program may be unloaded between the two calls.
         let Ok(program) = owned(bpf(PROG_GET_FD_BY_ID, &mut [id])) else { continue };
-        found += usize::from(TRACING_TYPES.contains(&(info(&program)?[0] as u32)));
+        found += usize::from(TRACING_TYPES.contains(&program_type(&program)?));
     }
 }
 
@@ -80,7 +102,7 @@ fn info(program: &OwnedFd) -> io::Result<[u64; 28]> {
     Ok(info)
 }
 
-/// One bpf(2) call. `attr` is the union's first words, in the layout of the command.
+/// One bpf(2) call. `attr` is the first words of the union, in the layout of the command.
 fn bpf(command: libc::c_long, attr: &mut [u64]) -> io::Result<i32> {
     // SAFETY: every caller builds `attr` as its command demands, with pointers that outlive the
     // call and are large enough for what the kernel reads or writes.

@@ -1,5 +1,5 @@
-//! What the daemon itself uses: processor time of its process while the kernel half counts, and,
-//! at a steady rate of requests, that of the programs too.
+//! CPU time of the daemon itself: of its process while the kernel half counts, and, at a steady
+//! rate of requests, of the programs too.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -30,7 +30,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n";
 
 /// The daemon's figures.
 pub struct Daemon {
-    /// Its processor seconds per million connections; scrapes and sweeps included.
+    /// Its CPU seconds per million connections, including scrapes and periodic collections.
     pub per_million_connections: f64,
     /// The same per million requests.
     pub per_million_requests: f64,

@@ -1,5 +1,5 @@
-//! Programs that do nothing, on the tracepoints that the agent uses: what being called costs,
-//! whatever is done then. Nothing in the kernel can cost less than this.
+//! Empty programs on the agent's tracepoints: the cost of the dispatch alone, which is the lower
+//! bound for every tool.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,7 +19,7 @@ const TRACEPOINTS: [&str; 7] = [
     "tcp_receive_reset",
 ];
 
-/// Empty programs, attached for as long as this lives.
+/// Empty programs, attached while this exists.
 pub struct Empty(Vec<Attached>);
 
 struct Attached {

@@ -13,18 +13,18 @@ use crate::size::Size;
 use crate::stats::Estimate;
 use crate::subject::Subject;
 
-/// A promise and what became of it.
+/// A goal and its result.
 pub struct Row {
     /// Its number in the list of goals.
     pub id: &'static str,
     pub what: String,
     pub goal: &'static str,
-    /// What empty programs on the same hooks cost in the same run: no tool can cost less.
+    /// The cost of empty programs on the same hooks in the same run: the lower bound.
     pub floor: String,
     pub result: String,
     pub interval: String,
     pub met: bool,
-    /// What others cost in the same run.
+    /// The cost of other tools in the same run.
     pub others: String,
 }
 
@@ -100,7 +100,7 @@ pub fn of_load(outcome: &Outcome) -> Result<Vec<Row>> {
     })
 }
 
-/// What the agent adds to a million operations, kernel and daemon together.
+/// The agent's addition to a million operations, kernel and daemon together.
 fn all_in(outcome: &Outcome, of: &Ratios, what: &str, goal: &'static str, limit: f64) -> Row {
     let seconds = |ratio: f64| (ratio - 1.0) * outcome.off.cost * 1e6;
     let floor = outcome.of(Subject::Empty).map(|empty| seconds(empty.cost.median));
@@ -117,7 +117,7 @@ fn all_in(outcome: &Outcome, of: &Ratios, what: &str, goal: &'static str, limit:
     }
 }
 
-/// What the agent adds to a bind.
+/// The agent's addition to a bind.
 fn added_to_a_bind(outcome: &Outcome, of: &Ratios, which: &str) -> Row {
     let nanoseconds = |ratio: f64| (ratio - 1.0) * outcome.off.cost * 1e9;
     let added = nanoseconds(of.cost.median);

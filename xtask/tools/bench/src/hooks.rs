@@ -16,7 +16,7 @@ use crate::stats::{Estimate, median};
 /// Hooks with fewer runs per operation than this are not part of the load.
 const NOISE: f64 = 0.01;
 
-/// What a hook costs under one load.
+/// The cost of a hook under one load.
 #[derive(Clone, Debug)]
 pub struct Hook {
     pub name: String,
@@ -42,7 +42,7 @@ pub struct Cost {
 /// Figures of single windows, by hook: runs per operation, nanoseconds per run.
 type Seen = BTreeMap<String, Vec<(f64, f64)>>;
 
-/// Measures every load `rounds` times, with the agent and with empty programs in turn.
+/// Measures every load `rounds` times, alternating between the agent and empty programs.
 pub fn measure(
     rounds: u32,
     seconds: u32,
@@ -109,7 +109,7 @@ fn hooks(full: &Seen, empty: &Seen) -> Vec<Hook> {
     let column = |rows: &[(f64, f64)], pick: fn(&(f64, f64)) -> f64| -> Vec<f64> {
         rows.iter().map(pick).collect()
     };
-    // Cgroup hooks have no empty program; nothing takes as long wherever it is called.
+    // Cgroup hooks have no empty program; the dispatch costs the same at every hook.
     let nothing: Vec<f64> =
         empty.values().filter_map(|rows| median(&column(rows, |row| row.1))).collect();
     let mut hooks: Vec<Hook> = full

@@ -15,7 +15,7 @@ pub struct Insertion {
     pub relations_ms: f64,
     /// The worst in a family of `prometheus-client`, milliseconds.
     pub family_ms: f64,
-    /// A drain of as many rows that are all known, seconds.
+    /// A collection of this many known rows, seconds.
     pub drain_seconds: f64,
 }
 
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_benchmark_tells_its_figures() {
+    fn the_benchmark_prints_its_figures() {
         let output = "warning: x\n{\"rows\": 10, \"rows_worst_ns\": 2500000, \
                       \"relations_worst_ns\": 1, \"prometheus_client_worst_ns\": 4, \
                       \"drain_seconds\": 0.5}\n";

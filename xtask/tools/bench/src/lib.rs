@@ -6,6 +6,9 @@
 //! time, see [`daemon`]; P8 and P9 its memory and its answers, see [`size`]; P10 is the agent's own
 //! tables as they grow, see [`insertion`]; P11 is what live tests compare, see [`accuracy`]; what a
 //! bind costs is in [`binds`].
+//!
+//! `cargo xtask bench connection` and `request` are commands of their own that resolve what the
+//! ratios cannot (P1b): nanoseconds of one connection or request on one processor, see [`pinned`].
 
 #![expect(unsafe_code, reason = "system calls that are measured")]
 #![expect(clippy::print_stdout, reason = "a terminal program")]
@@ -22,6 +25,7 @@ mod hooks;
 mod insertion;
 pub mod load;
 mod machine;
+mod pinned;
 mod random;
 mod report;
 mod rounds;
@@ -57,10 +61,13 @@ const PACKAGES: [&str; 9] = [
 /// Rounds for the hooks: their figures hardly scatter.
 const HOOK_ROUNDS: u32 = 5;
 
-/// Measure what the agent costs, next to others, on this machine
+/// Measure the overhead of the agent and of other tools on this machine
 #[derive(clap::Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    pinned: Option<Pinned>,
     /// What to measure (default: everything)
     scenario: Vec<Scenario>,
     /// How many rounds; each measures the agent once against its neighbours
@@ -83,6 +90,15 @@ pub struct Args {
     publish: bool,
 }
 
+/// Measurements of one operation on one processor.
+#[derive(clap::Subcommand)]
+enum Pinned {
+    /// Nanoseconds that agents add to a connection, both ends in one thread on one processor
+    Connection(pinned::Args),
+    /// Nanoseconds that agents add to a request on an open connection, likewise
+    Request(pinned::Args),
+}
+
 /// Which load serves which scenarios.
 const LOADS: [(Load, &[Scenario], &str); 5] = [
     (Load::Connections, &[Scenario::P1], "P1: connection storm"),
@@ -92,7 +108,7 @@ const LOADS: [(Load, &[Scenario], &str); 5] = [
     (Load::Binds, &[Scenario::Ports], "ports: binds that do not fail"),
 ];
 
-/// What can be asked for, by the number of its goal.
+/// What can be measured, by the number of its goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Scenario {
     /// A new connection for every request
@@ -121,9 +137,14 @@ enum Scenario {
     Ports,
 }
 
-/// Measures, prints the goals, and writes what was asked for.
+/// Measures, prints the goals, and writes the requested files.
 pub fn bench(args: &Args) -> Result<()> {
-    let Args { scenario, rounds, seconds, output, agent, no_peers, publish } = args;
+    let Args { pinned, scenario, rounds, seconds, output, agent, no_peers, publish } = args;
+    match pinned {
+        Some(Pinned::Connection(args)) => return pinned::connection(args),
+        Some(Pinned::Request(args)) => return pinned::request(args),
+        None => {}
+    }
     if !shell::is_root() {
         bail!("tracing programs need root: run `cargo xtask bench` as root");
     }
@@ -138,7 +159,7 @@ pub fn bench(args: &Args) -> Result<()> {
     };
     let directory = tempfile::tempdir().context("creating a temporary directory")?;
     let directory = directory.path();
-    // Another build may replace the binary while we measure.
+    // Another build may replace the binary during the measurement.
     let binary = directory.join("portolan");
     fs::copy(&built, &binary).with_context(|| format!("copying {}", tree::shown(&built)))?;
 
@@ -266,4 +287,28 @@ fn peers_are_there(wanted: &[Scenario]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn parsed(words: &[&str]) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once(&"bench").chain(words))
+    }
+
+    #[test]
+    fn goals_and_single_operations_have_flags_of_their_own() {
+        let args = parsed(&["p1", "ports", "--rounds", "5"]).unwrap();
+        assert_eq!((args.scenario, args.rounds), (vec![Scenario::P1, Scenario::Ports], 5));
+        assert!(args.pinned.is_none());
+        let args = parsed(&["connection", "--rounds", "2", "--memory-cgroup", "other"]).unwrap();
+        assert!(matches!(args.pinned, Some(Pinned::Connection(_))));
+        let args = parsed(&["request", "--cold", "--variant", "a=b"]).unwrap();
+        assert!(matches!(args.pinned, Some(Pinned::Request(_))));
+        assert!(parsed(&["request", "--variant", "a"]).is_err());
+        assert!(parsed(&["connection", "p1"]).is_err());
+        assert!(parsed(&["p1", "--cold"]).is_err());
+    }
 }

@@ -1,5 +1,5 @@
 //! The traffic: nginx and wrk, or iperf3, in a network namespace of their own, both ends on this
-//! machine; and binds there, which are no traffic.
+//! machine; and binds there, which cause no traffic.
 
 use std::fs;
 use std::io::Write as _;
@@ -23,7 +23,7 @@ const CONNECTIONS: u32 = 64;
 const BULK_BYTES: usize = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What wrk does.
+/// The behaviour of wrk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
     /// A new connection for every request.
@@ -32,7 +32,7 @@ pub enum Load {
     Requests,
     /// Large responses on connections that stay open.
     Bulk,
-    /// One connection as fast as it goes; an operation is a MiB.
+    /// One connection at full speed; an operation is a MiB.
     Stream,
     /// Binds to a port that is taken.
     FailedBinds,
@@ -123,7 +123,7 @@ impl Server {
         std::iter::once(id).chain(workers).collect()
     }
 
-    /// One run of the load; `others` are processes whose time counts as that of the measured.
+    /// One run of the load; the CPU time of `others` counts as the participants'.
     pub fn run(&self, load: Load, seconds: u32, others: &[u32]) -> Result<Window> {
         let mut taking_part = self.processes();
         taking_part.extend_from_slice(others);
@@ -216,7 +216,7 @@ impl Server {
     /// TCP segments received in the namespace so far.
     pub fn segments(&self) -> Result<u64> {
         let snmp = shell::output(self.inside("cat").arg("/proc/net/snmp"))?;
-        segments(&snmp).context("/proc/net/snmp does not count TCP segments")
+        tcp_counter(&snmp, "InSegs").context("/proc/net/snmp does not count TCP segments")
     }
 
     /// A command that will run inside the namespace.
@@ -299,9 +299,10 @@ fn streamed(report: &str) -> Option<(u64, f64)> {
     Some((sum["bytes"].as_u64()?, sum["seconds"].as_f64()?))
 }
 
-fn segments(snmp: &str) -> Option<u64> {
+/// A counter of TCP by its name in /proc/net/snmp.
+pub fn tcp_counter(snmp: &str, name: &str) -> Option<u64> {
     let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let column = lines.next()?.split(' ').position(|name| name == "InSegs")?;
+    let column = lines.next()?.split(' ').position(|column| column == name)?;
     lines.next()?.split(' ').nth(column)?.parse().ok()
 }
 
@@ -310,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrk_tells_what_went_well_and_what_did_not() {
+    fn the_output_of_wrk_is_parsed_with_its_errors() {
         let report = "Running 1s test\n  8212 requests in 1.01s, 1.20MB read\n  \
                       Socket errors: connect 0, read 2, write 1, timeout 3\n  \
                       Non-2xx or 3xx responses: 4\nRequests/sec:   8130.7\n";
@@ -319,15 +320,16 @@ mod tests {
     }
 
     #[test]
-    fn iperf3_tells_what_arrived() {
+    fn the_output_of_iperf3_is_parsed() {
         let report = r#"{"end": {"sum_received": {"seconds": 1.5, "bytes": 3145728}}}"#;
         assert_eq!(streamed(report), Some((3 << 20, 1.5)));
         assert_eq!(streamed(r#"{"error": "unable to connect"}"#), None);
     }
 
     #[test]
-    fn segments_are_found_by_name() {
+    fn counters_of_tcp_are_found_by_name() {
         let snmp = "Ip: A B\nIp: 1 2\nTcp: RtoMin InSegs OutSegs\nTcp: 200 41 42\n";
-        assert_eq!(segments(snmp), Some(41));
+        assert_eq!(tcp_counter(snmp, "InSegs"), Some(41));
+        assert_eq!(tcp_counter(snmp, "OutRsts"), None);
     }
 }

@@ -8,7 +8,7 @@ use portolan_kit::shell;
 /// Name and value, in the order they are shown.
 pub type Properties = Vec<(&'static str, String)>;
 
-/// Everything that moves the figures; what cannot be found out is `unknown`.
+/// Everything that influences the figures; unavailable values are `unknown`.
 pub fn describe() -> Properties {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     vec![

@@ -4,7 +4,7 @@
 pub struct Random(u64);
 
 impl Random {
-    /// A sequence of its own for each seed.
+    /// Each seed has its own sequence.
     pub fn seeded(seed: u64) -> Self {
         Self(seed)
     }

@@ -1,4 +1,4 @@
-//! What was measured, as JSON for programs and as a page for people.
+//! The results, as JSON and as a Markdown page.
 
 use std::fmt::Write as _;
 
@@ -27,7 +27,7 @@ pub struct Report {
     pub size: Option<Size>,
     pub insertion: Option<Insertion>,
     pub accuracy: Option<Accuracy>,
-    /// Programs of others at tracepoints while we measured.
+    /// Programs of others at tracepoints during the measurement.
     pub other_programs: usize,
 }
 
@@ -102,7 +102,7 @@ impl Report {
         table
     }
 
-    /// Whether a row is missing that was asked for.
+    /// Whether a requested row is missing.
     pub fn is_incomplete(&self) -> bool {
         self.outcomes.iter().any(|outcome| !outcome.unavailable.is_empty())
     }
@@ -318,7 +318,7 @@ fn estimate_json(estimate: &Estimate) -> Value {
     })
 }
 
-/// Four places are more than anybody can measure here.
+/// More than four digits are beyond the resolution.
 fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }

@@ -1,8 +1,8 @@
-//! The order of measurements: every window of a subject lies between two windows of nothing.
+//! The order of measurements: every window of a subject lies between two windows without any.
 //!
 //! Identical runs of a load differ by a factor of two within a minute on a shared machine, so
-//! figures taken minutes apart cannot be compared. Neighbours of a second do: each window is divided by
-//! the mean of the two beside it, and only such ratios are kept. The order of subjects is drawn
+//! figures taken minutes apart cannot be compared. Neighbouring seconds can: each window is divided
+//! by the mean of the two beside it, and only such ratios are kept. The order of subjects is drawn
 //! anew for each round, so that no subject always follows the same one.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use crate::subject::Subject;
 /// Peers cost so much that a part of the rounds is enough.
 const PEERS_EVERY: u32 = 3;
 const SEED: u64 = 1;
-/// A window in which others used more of the busy time than this is not evidence.
+/// A window in which other programs used more of the busy time than this is discarded.
 const FOREIGN_LIMIT: f64 = 0.08;
 
 /// How long and how often.
@@ -51,7 +51,7 @@ pub struct Absolute {
     pub throughput: f64,
     /// Processor seconds of the machine per operation.
     pub cost: f64,
-    /// Share of the busy time that others used.
+    /// Share of the busy time used by other programs.
     pub foreign: f64,
     /// Share of the time that the hypervisor took.
     pub stolen: f64,
@@ -64,13 +64,13 @@ pub struct Ratios {
     pub cost: Estimate,
     /// The same, only of the processes that take part and of the kernel's threads.
     pub own_cost: Estimate,
-    /// Share of the busy time that others used.
+    /// Share of the busy time used by other programs.
     pub foreign: f64,
     /// Operations per second.
     pub throughput: Estimate,
     /// Windows that were not evidence.
     pub discarded: usize,
-    /// Too few were: all are in the figures after all, which then say little.
+    /// Too few were left: all are in the figures after all, which are then uncertain.
     pub is_doubtful: bool,
 }
 

@@ -1,5 +1,5 @@
-//! How large the daemon grows with the number of series, how long a scrape of them takes, and
-//! what a live socket costs the kernel.
+//! Memory of the daemon by number of series, duration of a scrape, and kernel memory of a live
+//! socket.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use crate::agent::Agent;
 use crate::load::Server;
 use crate::stats::median;
 
-/// Sizes to look at, in series.
+/// Sizes to measure, in series.
 const STEPS: [usize; 2] = [10_000, 100_000];
 /// Edges made at once.
 const EDGES: usize = 50;
@@ -22,7 +22,7 @@ const SERIES_PER_EDGE: usize = 100;
 /// More than this many rounds of new edges do not help.
 const MOST_ROUNDS: usize = 300;
 const SCRAPES: usize = 15;
-/// Connections that are open while the kernel's memory is looked at.
+/// Open connections while the kernel's memory is measured.
 const CONNECTIONS: usize = 8000;
 /// The kernel frees sockets' memory some time after their end.
 const RECLAIM: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ pub struct Size {
     pub bytes_per_socket: f64,
 }
 
-/// With so many series.
+/// At this number of series.
 pub struct Step {
     pub series: usize,
     pub resident_mib: f64,

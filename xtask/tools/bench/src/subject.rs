@@ -1,4 +1,4 @@
-//! What is switched on while the load runs.
+//! What is enabled while the load runs.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,8 +20,7 @@ const LEAST_LINES: usize = 2;
 
 const COUNT: &str = "tracepoint:sock:inet_sock_set_state { @[args->newstate] = count(); }";
 
-/// The system calls through which requests go, each timed: what tracers of system calls do,
-/// reduced to the least.
+/// The system calls of requests, each timed: a minimal tracer of system calls.
 const SYSTEM_CALLS: &str = "
 tracepoint:syscalls:sys_enter_read, tracepoint:syscalls:sys_enter_write,
 tracepoint:syscalls:sys_enter_writev, tracepoint:syscalls:sys_enter_recvfrom,
@@ -32,7 +31,7 @@ tracepoint:syscalls:sys_exit_sendto /@start[tid]/
 { @us = hist((nsecs - @start[tid]) / 1000); delete(@start[tid]); }
 END { clear(@start); }";
 
-/// Something whose price is measured against nothing at all.
+/// A subject whose cost is compared with nothing attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     /// Nothing, measured as if it were something: shows how far off this machine makes us.
@@ -65,7 +64,7 @@ impl Subject {
     /// Measured in every round.
     pub const CORE: [Self; 4] = [Self::Control, Self::Portolan, Self::NoRequests, Self::Empty];
 
-    /// Whose effect is too large to need every round, if `load` touches them at all.
+    /// A subject whose effect is too large to need every round, if `load` triggers it at all.
     pub const fn peers(load: Load) -> &'static [Self] {
         match load {
             Load::Connections => &[Self::TcpLife, Self::TcpStates, Self::Count, Self::SystemCalls],
@@ -88,7 +87,7 @@ impl Subject {
         }
     }
 
-    /// A figure beside a figure has room for one word.
+    /// A one-word name for the column beside a figure.
     pub const fn short(self) -> &'static str {
         match self {
             Self::Count => "bpftrace count",
@@ -112,7 +111,7 @@ impl Subject {
         self.program().is_some()
     }
 
-    /// Switches it on, and returns when it sees what happens.
+    /// Enables it, and returns when it observes events.
     pub fn start(self, agent: &Path, directory: &Path) -> Result<Running> {
         let tool = |program: &str, arguments: &[&str]| {
             Tool::start(Command::new(program).args(arguments), directory).map(Running::Tool)
@@ -133,7 +132,7 @@ impl Subject {
 }
 
 impl Running {
-    /// The processes whose time is the subject's.
+    /// The processes whose CPU time is the subject's.
     pub fn processes(&self) -> Vec<u32> {
         match self {
             Self::Nothing | Self::Empty(_) => Vec::new(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use portolan_kit::shell;
 
-/// How long a tool may take to attach; bpftrace compiles its script first.
+/// Timeout for a tool to attach; bpftrace compiles its script first.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the number of its programs must stay the same.
 const CALM: Duration = Duration::from_millis(400);

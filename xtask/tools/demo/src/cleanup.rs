@@ -1,7 +1,7 @@
-//! A journal of what a run of the demo creates, written before it is created: the next run removes
-//! what a killed one left behind, by these names and ids, and nothing else.
+//! A journal of everything that a run of the demo creates, written before it is created: the next
+//! run removes the remains of a killed one by these names and ids, and nothing else.
 //!
-//! The file is also the lock: there is one shop at a time, because its namespaces have names.
+//! The file is also the lock: there is one shop at a time, because its namespaces have fixed names.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -17,7 +17,7 @@ use portolan_kit::shell;
 const FILE: &str = "/run/portolan-demo";
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The open journal of this run. It is dropped last, when everything in it is gone.
+/// The open journal of this run. It is dropped last, when everything in it is removed.
 pub struct Cleanup(File);
 
 /// Something that has to be removed.
@@ -32,7 +32,7 @@ pub enum Resource {
 }
 
 impl Cleanup {
-    /// Takes the lock, and removes what the last run left behind.
+    /// Takes the lock, and removes the remains of the last run.
     pub fn open() -> Result<Self> {
         let mut file = File::options()
             .create(true)
@@ -155,7 +155,7 @@ fn in_netns(name: &str) -> Vec<u32> {
 /// When a process started, in ticks since the boot; none for one that has ended, waited for or not.
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name may hold anything, parentheses as well.
+    // The command name may contain anything, parentheses as well.
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     if fields.next()? == "Z" {

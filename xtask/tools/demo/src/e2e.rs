@@ -1,8 +1,8 @@
-//! `cargo xtask demo test` (`cargo xtask test e2e-alerts`): breaks the shop in every way there is, and requires the right
-//! alert, and no other, at a webhook behind the real Alertmanager; and that it resolves after
-//! healing.
+//! `cargo xtask demo test` (`cargo xtask test e2e-alerts`): injects every fault into the shop, and
+//! requires the right alert, and no other, at a webhook behind the real Alertmanager; and that it
+//! resolves after the fault is removed.
 //!
-//! What it prints is the table of docs/network-monitoring.md.
+//! It prints the table of docs/network-monitoring.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -17,28 +17,28 @@ use crate::{Demo, stop};
 
 /// How many times faster than in production: windows of 5 minutes last 15 seconds.
 const FASTER: u32 = 20;
-/// What a rate looks back on.
+/// The window of a rate.
 const WINDOW: Duration = Duration::from_mins(5);
-/// Alertmanager waits so long for others of the same group.
+/// Alertmanager waits this long for other alerts of the same group.
 const GROUP_WAIT: Duration = Duration::from_secs(30);
-/// Two scrapes, and what follows them: an evaluation, a message.
+/// Two scrapes, an evaluation, a notification.
 const SCRAPES: Duration = Duration::from_secs(4);
-/// The longest that an alert looks back: a quarter of an hour, and Alertmanager's five minutes.
+/// The longest look-back of an alert: a quarter of an hour, and Alertmanager's five minutes.
 const LOOKS_BACK: Duration = Duration::from_mins(20);
-/// How long a broken shop is watched for other alerts, and a healed one.
+/// How long a shop is watched for other alerts with a fault, and after its removal.
 const WATCHED: Duration = Duration::from_secs(20);
-/// How long the shop runs before it is broken: an objective needs a past.
+/// How long the shop runs before the first fault: an objective needs a past.
 const WARM_UP: Duration = Duration::from_secs(75);
 
-/// What cannot happen in the shop, so no panel can show it; live tests cover these.
+/// Metrics that the shop cannot produce, so no panel can show them; live tests cover these.
 const NOT_HERE: [(&str, &str); 7] = [
     ("portolan_identity_source_", "the shop runs in no containers"),
     ("portolan_port_reservation_breaches_total", "no port is reserved"),
-    ("portolan_names_folded_total", "no table is full"),
+    ("portolan_names_overflowed_total", "no table is full"),
     ("portolan_otlp_", "nothing is pushed"),
     ("portolan_events_lost_total", "nothing is lost"),
     ("portolan_held_rows", "there is memory enough"),
-    ("portolan_memory_folding", "there is memory enough"),
+    ("portolan_memory_overflow_mode", "there is memory enough"),
 ];
 
 /// Breaks and heals; `only` are names of faults, all if empty.
@@ -98,7 +98,7 @@ struct Took {
     resolved: Duration,
 }
 
-/// What its `for`, the window that it looks at, and Alertmanager allow, and two scrapes.
+/// The sum of its `for`, its window, Alertmanager's wait, and two scrapes.
 fn at_the_latest(fault: &Fault) -> Result<Duration> {
     let hold = Dashboards::read(tree::root())?.hold(fault.alert);
     let hold = hold.with_context(|| format!("no rule is called {}", fault.alert))?;
@@ -142,7 +142,7 @@ fn only_expected(webhook: &Webhook, fault: &Fault) -> Result<()> {
     Ok(())
 }
 
-/// Which questions of which panels have had an answer.
+/// The queries of panels that have had a result.
 struct Panels(Vec<(PanelQuery, bool)>);
 
 impl Panels {
@@ -151,7 +151,7 @@ impl Panels {
         Ok(Self(queries.into_iter().map(|query| (query, false)).collect()))
     }
 
-    /// Repeats the queries that had no answer yet.
+    /// Repeats the queries without a result so far.
     fn ask(&mut self, demo: &Demo) -> Result<()> {
         for (question, answered) in self.0.iter_mut().filter(|(_, answered)| !answered) {
             *answered = !demo.watch.query(&question.expr)?.is_empty();
@@ -159,7 +159,7 @@ impl Panels {
         Ok(())
     }
 
-    /// While all is well, a panel may be empty only if it explains what that means.
+    /// In a healthy shop a panel may be empty only if it explains what that means.
     fn report_quiet(&self) -> Result<()> {
         let mut shown: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
         for (question, answered) in &self.0 {
@@ -202,7 +202,7 @@ impl Panels {
     }
 }
 
-/// Why a question has no answer in the shop.
+/// Why a query has no result in the shop.
 fn not_here(question: &PanelQuery) -> Option<&'static str> {
     let found = NOT_HERE.iter().find(|(metric, _)| question.expr.contains(metric));
     found.map(|(_, why)| *why)

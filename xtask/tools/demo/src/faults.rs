@@ -13,7 +13,7 @@ use crate::programs::{self, Folder, Running};
 #[derive(Debug)]
 pub struct Fault {
     pub name: &'static str,
-    /// What is done to the shop.
+    /// A fault of the shop.
     pub what: &'static str,
     pub alert: &'static str,
     /// The service that the alert has to name.
@@ -83,7 +83,7 @@ pub const FAULTS: &[Fault] = &[
     },
 ];
 
-/// What is broken now.
+/// The active faults.
 #[derive(Default)]
 pub struct Broken {
     faults: Vec<&'static str>,
@@ -193,7 +193,7 @@ fn weigh(folder: &Folder, weight: &str) -> Result<()> {
         std::io::Result::Ok(answer)
     })();
     let answer = answer.context("talking to the balancer")?;
-    // It answers only if it refuses.
+    // It responds only if it refuses.
     anyhow::ensure!(answer.trim().is_empty(), "the balancer refuses: {}", answer.trim());
     Ok(())
 }

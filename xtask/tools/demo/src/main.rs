@@ -37,7 +37,7 @@ use network::Network;
 use programs::{Folder, Running};
 use watch::Watch;
 
-/// What the shop is made of, and what monitors it.
+/// Services of the shop, and its monitoring.
 const PACKAGES: [&str; 7] = [
     "haproxy",
     "iproute2",
@@ -65,7 +65,7 @@ struct Args {
 
 #[derive(clap::Subcommand)]
 enum Action {
-    /// Break something; without a name: list what can be broken
+    /// Inject a fault; without a name: list the faults
     Break { fault: Option<String> },
     /// Fix everything that was broken
     Heal,
@@ -104,7 +104,7 @@ fn demo(args: &Args) -> Result<()> {
     }
 }
 
-/// The shop and what monitors it, running.
+/// The running shop and its monitoring.
 struct Demo {
     // Dropped in this order: programs before the namespaces they are in.
     shop: Vec<(&'static str, Running)>,
@@ -118,8 +118,8 @@ struct Demo {
 }
 
 impl Demo {
-    /// With `priority`, other work of the machine waits: a test of objectives must not measure how
-    /// busy the machine is.
+    /// With `priority`, other work of the machine waits: a test of objectives must not measure the
+    /// load of the machine.
     fn start(webhook: &str, faster: u64, priority: bool) -> Result<Self> {
         if !shell::is_root() {
             bail!("network namespaces need root: run this as root");
@@ -143,7 +143,7 @@ impl Demo {
         Ok(Self { shop, broken, watch, page: None, folder, _network: network, _cleanup: cleanup })
     }
 
-    /// Executes a request and returns the answer.
+    /// Executes a request and returns the response.
     fn execute(&mut self, request: &str) -> Result<String> {
         let Self { shop, broken, folder, page, .. } = self;
         match request.split_once(' ') {
@@ -194,10 +194,10 @@ fn run(length: Duration, faster: u64) -> Result<()> {
     Ok(())
 }
 
-/// How an answer begins when a request succeeded.
+/// The prefix of a successful response.
 const DONE: &str = "done";
 
-/// One request, one line of answer.
+/// One request, one line as response.
 fn serve(demo: &mut Demo, mut stream: UnixStream) -> Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
@@ -212,7 +212,7 @@ fn serve(demo: &mut Demo, mut stream: UnixStream) -> Result<()> {
     writeln!(stream, "{answer}").context("answering")
 }
 
-/// Sends a request to the running demo and returns its answer.
+/// Sends a request to the running demo and returns its response.
 fn ask(request: &str) -> Result<String> {
     let mut stream = UnixStream::connect(socket()?)
         .context("no demo is running: start it with `cargo xtask demo` in another terminal")?;
@@ -229,8 +229,8 @@ fn socket() -> Result<PathBuf> {
     Ok(tree::target()?.join("demo.sock"))
 }
 
-/// Schedules this process, and what it starts, before everything of ordinary priority. A nice value
-/// would not do: it counts only among the programs of one session.
+/// Schedules this process and its children before everything of ordinary priority. A nice value
+/// would not suffice: it only applies among the processes of one session.
 fn raise_priority() {
     let parameters = libc::sched_param { sched_priority: 1 };
     // SAFETY: a plain system call on this thread, with a parameter that outlives it.

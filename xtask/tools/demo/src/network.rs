@@ -1,6 +1,6 @@
 //! The shop's network: a namespace per host, a bridge per segment, and a router between them.
 //!
-//! Nothing of it touches the machine's own network; when a [`Network`] is dropped it is gone.
+//! The machine's own network is not changed; dropping a [`Network`] removes everything.
 
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use portolan_kit::shell;
 
 use crate::cleanup::{Cleanup, Resource};
 
-/// What the name of every namespace of ours begins with.
+/// The prefix of our namespaces.
 const PREFIX: &str = "shop-";
 const ROUTER: &str = "shop-router";
 /// Second octets of the segments: frontend, backend, database, monitoring.

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use portolan_dashboards::draw;
 use portolan_kit::{apt, shell};
 
-/// The dashboards, and what is chosen on each.
+/// The dashboards, and the selection on each.
 const PICTURES: [&str; 5] = [
     "dashboard-overview?dashboard=portolan-overview",
     "dashboard-service?dashboard=portolan-service&var-service=orders.js",

@@ -1,4 +1,5 @@
-//! The shop's programs, and those that watch it: started, stopped by id, and gone with the demo.
+//! The programs of the shop and of its monitoring: started, stopped by pid, and ended with the
+//! demo.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
@@ -15,7 +16,7 @@ use crate::{network, stop};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the shop's services are called; other services of the machine are not its business.
+/// Names of the shop's services; other services of the machine are ignored.
 pub const SERVICES: [&str; 11] = [
     "users.js",
     "gateway",
@@ -71,7 +72,7 @@ impl Running {
         Ok(Self { child })
     }
 
-    /// Sends a signal, to what it has started as well.
+    /// Sends a signal, to its children as well.
     pub fn signal(&self, signal: i32) {
         // SAFETY: a plain system call; the child has not been waited for, so the group is its own.
         unsafe { libc::kill(-self.child.id().cast_signed(), signal) };
@@ -102,7 +103,7 @@ impl Drop for Running {
     }
 }
 
-/// The folder with everything the shop needs; gone when dropped.
+/// The folder with everything the shop needs; removed when dropped.
 pub struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -154,7 +155,7 @@ pub fn node(folder: &Folder, host: &str, script: &str) -> Result<Running> {
     Running::start(&mut command, &folder.log(host))
 }
 
-/// All services, in an order in which each finds what it needs.
+/// All services, in the order of their dependencies.
 pub fn shop(folder: &Folder) -> Result<Vec<(&'static str, Running)>> {
     let mut shop = vec![("orders-db", postgres(folder)?), ("cache", redis(folder)?)];
     for (host, script) in [
@@ -242,7 +243,7 @@ fn as_postgres(command: &mut Command) -> &mut Command {
     command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"])
 }
 
-/// Where Debian keeps the newest PostgreSQL's programs.
+/// Debian's folder with the programs of the newest PostgreSQL.
 fn postgres_programs() -> Result<PathBuf> {
     let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()

@@ -1,4 +1,4 @@
-//! Signals end the demo in order: what waits gives up, and what was started goes with its value.
+//! Signals stop the demo in order: waits are interrupted, and everything started is dropped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,7 +12,7 @@ extern "C" fn stop(_: libc::c_int) {
     STOPPED.store(true, Ordering::Relaxed);
 }
 
-/// From now on Ctrl-C, a closed terminal and `kill` only ask for the end.
+/// From now on Ctrl-C, a closed terminal and `kill` only request the end.
 pub fn on_signals() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: the handler stores to an atomic and does nothing else.
@@ -20,12 +20,12 @@ pub fn on_signals() {
     }
 }
 
-/// Whether a signal asked for the end.
+/// Whether a signal has requested the end.
 pub fn is_wanted() -> bool {
     STOPPED.load(Ordering::Relaxed)
 }
 
-/// Waits; an error as soon as a signal asks for the end.
+/// Waits; an error as soon as a signal requests the end.
 pub fn pause(length: Duration) -> Result<()> {
     let until = Instant::now() + length;
     loop {

@@ -1,4 +1,4 @@
-//! What monitors the shop: the agent, Prometheus and Alertmanager, on the loopback.
+//! The monitoring of the shop: the agent, Prometheus and Alertmanager, on the loopback.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -90,7 +90,7 @@ impl Watch {
         Ok(Self { _programs: programs, agent, prometheus, alertmanager })
     }
 
-    /// The answer to an instant query.
+    /// The result of an instant query.
     pub fn query(&self, expr: &str) -> Result<Vec<serde_json::Value>> {
         let mut path = String::from("/api/v1/query?query=");
         for byte in expr.bytes() {
@@ -133,7 +133,7 @@ fn wait_for(name: &str, address: &str, path: &str, folder: &Folder) -> Result<()
     Ok(())
 }
 
-/// The body of an answer with status 200. HTTP/1.0: then it comes in one piece.
+/// The body of a response with status 200. HTTP/1.0, so that it comes in one piece.
 pub fn get(address: &str, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{stop, watch};
 
-/// What arrived at the webhook: alert, service, and whether it fires.
+/// A notification at the webhook: alert, service, and whether it fires.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Notification {
     alert: String,
@@ -27,12 +27,12 @@ pub struct Webhook(Arc<Mutex<Received>>);
 #[derive(Default)]
 struct Received {
     notifications: Vec<Notification>,
-    /// An alert whose annotations are empty or have values that were not filled in.
+    /// An alert whose annotations are empty or have unfilled values.
     incomplete: Option<String>,
 }
 
 impl Webhook {
-    /// Serves on the loopback, as long as the process lives.
+    /// Serves on the loopback until the process ends.
     pub fn listen(&self) -> Result<String> {
         let listener = TcpListener::bind(watch::free_address()?).context("opening a webhook")?;
         let address = listener.local_addr().context("opening a webhook")?.to_string();

@@ -1,24 +1,44 @@
 //! `cargo xtask build`: `target/release/portolan`, with the kernel programs inside.
+//!
+//! Everything optimised comes from one tree, whether it is run, measured, tested or packed: the
+//! dependencies are compiled once, statically linked (the binary runs on any distribution and FROM
+//! scratch). Only our own crates exist twice there: as they are shipped, and for the live tests with
+//! checks of overflow and debug assertions ([`Checks`]).
 
-use std::env;
-use std::path::PathBuf;
+use std::env::consts::ARCH;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{setup, shell, tree};
 
-/// Builds the agent and returns its path.
+/// Builds the agent as it is shipped and returns the path that README names.
 pub fn build() -> Result<PathBuf> {
     setup::setup()?;
-    let binary = compile()?;
+    let built = compile()?;
+    let binary = tree::target()?.join("release/portolan");
+    // A link: a build with checks, which takes the other name, leaves it alone.
+    fs::create_dir_all(binary.parent().unwrap_or(Path::new("."))).context("making a folder")?;
+    let _ = fs::remove_file(&binary);
+    fs::hard_link(&built, &binary).with_context(|| tree::shown(&binary))?;
     println!("built {}", tree::shown(&binary));
     Ok(binary)
 }
 
-/// Builds the agent with the toolchain that is there.
+/// Builds the agent as it is shipped, with the installed toolchain.
 pub fn compile() -> Result<PathBuf> {
-    Target::Host.agent()
+    Target::Host.agent(Checks::Off)
+}
+
+/// Whether our own crates are built with overflow checks and debug assertions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checks {
+    /// As shipped.
+    Off,
+    /// For tests.
+    On,
 }
 
 /// The target of the build.
@@ -36,28 +56,29 @@ const AARCH64: &str = "aarch64-unknown-linux-gnu";
 pub const AARCH64_COMPILER: &str = "aarch64-linux-gnu-gcc";
 
 impl Target {
-    /// Builds the agent and returns its path.
-    pub fn agent(self) -> Result<PathBuf> {
+    /// Builds the agent and returns its path, which a build with other checks takes over.
+    pub fn agent(self, checks: Checks) -> Result<PathBuf> {
         println!(
-            "building the agent{}: minutes the first time; the step `loader(build)` compiles the \
+            "building the agent{}{}: minutes the first time; the step `loader(build)` compiles the \
              kernel programs and shows nothing meanwhile",
-            self.suffix()
+            self.suffix(),
+            if checks == Checks::On { " with checks of overflow" } else { "" },
         );
-        let mut cargo = self.cargo("build")?;
-        shell::loud(cargo.args(["--release", "--package", "agent"]).args(locked()))?;
+        let mut cargo = self.release("build", checks)?;
+        shell::loud(cargo.args(["--package", "agent"]))?;
         let folder = match self {
-            Self::Host => tree::target()?,
+            Self::Host => tree::target()?.join(host()),
             Self::Aarch64 => folder()?.join(AARCH64),
         };
         Ok(folder.join("release/portolan"))
     }
 
-    /// Compiles the live tests and returns the path of their program.
+    /// Compiles the live tests, with checks, and returns the path of their program.
     pub fn live_tests(self) -> Result<PathBuf> {
         println!("building the live tests{}", self.suffix());
-        let mut cargo = self.cargo("test")?;
-        cargo.args(["--release", "--package", "agent", "--test", "live", "--no-run"]);
-        cargo.args(["--quiet", "--message-format=json"]).args(locked());
+        let mut cargo = self.release("test", Checks::On)?;
+        cargo.args(["--package", "agent", "--test", "live", "--no-run"]);
+        cargo.args(["--quiet", "--message-format=json"]);
         let messages = shell::output(&mut cargo)?;
         let mut programs = messages.lines().filter_map(|line| {
             let message: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -80,6 +101,27 @@ impl Target {
         shell::quiet(Command::new("rustup").args(["target", "add", AARCH64]))
     }
 
+    /// A command of cargo's that compiles for it, optimised.
+    pub fn release(self, command: &str, checks: Checks) -> Result<Command> {
+        let mut cargo = self.cargo(command)?;
+        cargo.arg("--release").args(locked());
+        if self == Self::Host {
+            let (host, flags) = (host(), r#"["-C", "target-feature=+crt-static"]"#);
+            static_libc()?;
+            cargo.args(["--target", &host]);
+            cargo.arg("--config").arg(format!("target.{host}.rustflags={flags}"));
+        }
+        if checks == Checks::On {
+            for package in ours()? {
+                for check in ["overflow-checks", "debug-assertions"] {
+                    let key = format!("profile.release.package.{package}.{check}=true");
+                    cargo.arg("--config").arg(key);
+                }
+            }
+        }
+        Ok(cargo)
+    }
+
     /// A command of cargo's that compiles for it.
     pub fn cargo(self, command: &str) -> Result<Command> {
         let mut cargo = shell::cargo();
@@ -97,6 +139,38 @@ impl Target {
             Self::Aarch64 => " for aarch64",
         }
     }
+}
+
+/// rustc's name of this machine. Given to cargo, it keeps flags of ours from build scripts and
+/// macros, which cannot be linked statically.
+fn host() -> String {
+    format!("{ARCH}-unknown-linux-gnu")
+}
+
+/// The packages of the agent.
+fn ours() -> Result<Vec<String>> {
+    let crates = tree::root().join("agent/crates");
+    let entries = fs::read_dir(&crates).with_context(|| tree::shown(&crates))?;
+    let mut names = vec!["agent".to_owned(), "agent-common".to_owned()];
+    for entry in entries {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    // In a fixed order, because for cargo another order of flags is another build.
+    names.sort();
+    Ok(names)
+}
+
+/// Debian has it in `libc6-dev`, which every machine that links has; others have a package for it.
+fn static_libc() -> Result<()> {
+    let found = shell::probe(Command::new("cc").arg("-print-file-name=libc.a"));
+    // Without it the compiler prints the bare name.
+    if found.is_some_and(|path| Path::new(path.trim()).is_absolute()) {
+        return Ok(());
+    }
+    bail!(
+        "the agent is linked statically, and there is no libc.a here: install it \
+         (Debian, Ubuntu: libc6-dev; Fedora: glibc-static), then repeat this command"
+    )
 }
 
 /// A separate target folder: other flags would invalidate the build's objects.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 /// How much of a failed program's output is worth showing.
 const LAST_LINES: usize = 25;
 
-/// After this time without output, and every such time, the user is told what the command waits
+/// After this time without output, and each further such time, the command prints what it waits
 /// for.
 const REMIND_EVERY: Duration = Duration::from_secs(20);
 

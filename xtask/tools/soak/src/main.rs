@@ -1,9 +1,9 @@
 //! `cargo xtask soak --minutes N`: does anything grow? (goal R12)
 //!
-//! A mixed load without end: connections and requests by wrk against nginx, services that come,
-//! ask once and go under ever new names, attempts that are refused. After every round, at rest, the
-//! agent is measured from outside and asked for its own figures; the ledger must add up each time.
-//! At the end a line is laid through each figure.
+//! A mixed load without end: connections and requests by wrk against nginx, services with ever new
+//! names that connect once and exit, refused connects. After every round, at rest, the agent is
+//! measured from outside and scraped; the ledger must add up each time. At the end a line is fitted
+//! to each figure.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a terminal program")]
@@ -51,13 +51,13 @@ const EVALUATED_AFTER_HOURS: f64 = 0.5;
 const WARM_UP: f64 = 0.25;
 /// Descriptors may vary by this: open scrape connections.
 const DESCRIPTORS_VARY: f64 = 4.0;
-/// Threads may vary by this: those for blocking calls end when nothing was asked of them for long.
+/// Threads may vary by this: those for blocking calls end after some idle time.
 const THREADS_VARY: f64 = 2.0;
 /// Names of services, in rotation: more than a host has, less than there are rows.
 const SERVICES: u64 = 400;
 const SERVICES_PER_ROUND: u64 = 20;
 
-/// A short-lived service: it has a name, asks once, and tries a port without a listener.
+/// A short-lived service: it has a name, sends one request, and tries a port without a listener.
 const SERVICE: &str = "printf %s \"$0\" > /proc/self/comm
 exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3
 (exec 4<>/dev/tcp/127.0.0.1/9) 2>/dev/null
@@ -118,8 +118,8 @@ fn soak(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A scrape in which every class of the ledger adds up; others on this host may be busy, so it is
-/// asked for a while.
+/// A scrape in which every class of the ledger adds up; other programs of this host may be busy, so
+/// it is retried for a while.
 fn at_rest(agent: &Agent) -> Result<String> {
     let began = Instant::now();
     loop {
@@ -164,7 +164,7 @@ fn samples(scrape: &str) -> impl Iterator<Item = (&str, &str, f64)> {
     })
 }
 
-/// What is watched.
+/// The figures that are watched.
 fn sample(process: u32, scrape: &str) -> Result<Vec<(String, f64)>> {
     let status = fs::read_to_string(format!("/proc/{process}/status"));
     let status = status.context("the agent has ended")?;
@@ -188,7 +188,7 @@ fn sample(process: u32, scrape: &str) -> Result<Vec<(String, f64)>> {
     Ok(all)
 }
 
-/// The report, and what is wrong.
+/// The report, and the failures.
 fn evaluate(
     figures: &BTreeMap<String, Series>,
     hours: f64,

@@ -1,4 +1,4 @@
-//! Straight lines through samples: what grows, and how fast.
+//! Straight lines through samples: whether a figure grows, and how fast.
 
 /// A figure over time.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +18,7 @@ impl Series {
         Some((self.samples.first()?.1, self.samples.last()?.1))
     }
 
-    /// What is left when the first part, during which caches and tables fill, is taken away.
+    /// The samples without the first part, during which caches and tables fill.
     pub fn after_warm_up(&self, hours: f64) -> Self {
         Self { samples: self.samples.iter().copied().filter(|(at, _)| *at >= hours).collect() }
     }
@@ -29,7 +29,7 @@ impl Series {
         Some((values.clone().reduce(f64::min)?, values.reduce(f64::max)?))
     }
 
-    /// Growth per hour: the slope of the line with the least squares. Needs two moments.
+    /// Growth per hour: the slope of the least-squares line. Needs two points in time.
     pub fn per_hour(&self) -> Option<f64> {
         let count = self.samples.len() as f64;
         let mean = |of: fn(&(f64, f64)) -> f64| self.samples.iter().map(of).sum::<f64>() / count;

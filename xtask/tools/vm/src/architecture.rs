@@ -1,4 +1,4 @@
-//! The architectures that are emulated, and what of them differs.
+//! The emulated architectures, and their differences.
 
 use portolan_kit::build::Target;
 use portolan_kit::{apt, shell};
@@ -8,21 +8,21 @@ use portolan_kit::{apt, shell};
 pub struct Architecture {
     /// As Debian calls it.
     pub name: &'static str,
-    /// What the agent is compiled for.
+    /// The target triple.
     pub target: Target,
     /// The emulator.
     pub emulator: &'static str,
-    /// The machine that it is to be.
+    /// The machine type of QEMU.
     pub machine: &'static [&'static str],
-    /// Where its kernel speaks.
+    /// The console of its kernel.
     pub console: &'static str,
-    /// Its `strip`: that of another architecture does not know its programs.
+    /// Its `strip`: that of another architecture does not support its programs.
     pub strip: &'static str,
-    /// What else it takes on this machine.
+    /// Further packages needed on this machine.
     programs: &'static [&'static str],
     /// The package with the emulator.
     pub emulator_package: &'static str,
-    /// The packages with all the others.
+    /// The packages, including the common ones.
     packages: &'static [&'static str],
 }
 
@@ -53,7 +53,7 @@ pub static ARM64: Architecture = Architecture {
 };
 
 impl Architecture {
-    /// Why it cannot be emulated here, if so; installs what that takes where possible.
+    /// Why it cannot be emulated here, if so; installs the requirements where possible.
     pub fn cannot_be_emulated(&self) -> Option<String> {
         if cfg!(not(target_arch = "x86_64")) {
             return Some("programs for it are compiled on x86_64, this machine is another".into());

@@ -1,6 +1,6 @@
-//! QEMU: the one that is installed, or Debian's packages unpacked in the cache. They are not
-//! installed: QEMU's packages conflict with those of another release that a machine may have, such
-//! as `qemu-utils` of the backports.
+//! QEMU: the installed one, or Debian's packages unpacked in the cache. They are not installed:
+//! QEMU's packages conflict with those of another release that a machine may have, such as
+//! `qemu-utils` of the backports.
 
 use std::path::PathBuf;
 use std::process::Command;

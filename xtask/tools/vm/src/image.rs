@@ -1,5 +1,5 @@
-//! What the machine boots into: an initramfs of busybox, the programs that tests drive with their
-//! libraries, the agent, the live tests, kernel modules, and an init script.
+//! The initramfs of the machine: busybox, the programs that tests use with their libraries, the
+//! agent, the live tests, kernel modules, and an init script.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,14 +14,14 @@ use crate::cpio::Archive;
 use crate::modules;
 use crate::userland::Userland;
 
-/// Programs that go along if they are installed; a test whose program is absent prints
-/// that it is skipped. What busybox has as well, the tests want as the real thing.
+/// Programs that are included if they are installed; a test whose program is absent prints that it
+/// is skipped. The tests need the real programs, not those of busybox.
 const PROGRAMS: [&str; 15] = [
     "bash", "bpftool", "curl", "dnsmasq", "ip", "nft", "nsenter", "openssl", "prlimit", "setpriv",
     "sleep", "ss", "tc", "tcpdump", "unshare",
 ];
 
-/// What those programs do not start without, where it lies and where it is looked for.
+/// Files that those programs need, with source and destination.
 const FILES: [(&str, &str); 1] = [("/etc/ssl/openssl.cnf", "/usr/lib/ssl/openssl.cnf")];
 
 /// Where the agent and its tests lie inside.
@@ -30,10 +30,10 @@ const TESTS: &str = "/proof/live";
 /// The environment of the tests: where the agent is, and how much slower things are here.
 const TEST_VARIABLES: &str = "PORTOLAN_BIN=/proof/portolan PORTOLAN_TEST_SLOWNESS=10";
 
-/// What the machine prints on its console when all is done.
+/// Printed on the console when all is done.
 pub const DONE: &str = "proof: done with ";
 
-/// What happens inside.
+/// The work inside the machine.
 #[derive(Clone, Copy, Debug)]
 pub enum Task<'a> {
     /// The live tests whose names contain one of these; all of them if there are none.
@@ -59,7 +59,7 @@ pub fn build(
     for folder in ["bin", "dev", "etc", "proc", "run", "sys", "tmp", "root", "var/lib"] {
         archive.folder(folder);
     }
-    // Until devtmpfs is there, init itself needs somewhere to speak.
+    // Until devtmpfs is mounted, init itself needs a console.
     archive.device("/dev/console", 5, 1);
     archive.device("/dev/null", 1, 3);
     archive.file("/etc/passwd", b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
@@ -106,7 +106,7 @@ fn init(task: Task<'_>) -> String {
         Task::Script(script) => format!("sh -c {}", quoted(script)),
         Task::Refusal => format!("{AGENT} agent"),
     };
-    // Only what the kernel cannot survive belongs between the lines of the tests (dmesg -n 1).
+    // Only emergencies may appear between the lines of the tests (dmesg -n 1).
     format!(
         "#!/bin/busybox sh
 export PATH=/bin HOME=/root TERM=dumb
@@ -145,7 +145,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
-/// A program without what only debuggers read: the machine has little memory.
+/// A program without debug information: the machine has little memory.
 fn stripped(architecture: &Architecture, program: &Path) -> Result<Vec<u8>> {
     let place = tempfile::tempdir().context("making a temporary folder")?;
     let small = place.path().join("small");

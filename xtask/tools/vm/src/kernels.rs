@@ -1,4 +1,4 @@
-//! The kernels: which Debian release has them, and a cache of what was fetched.
+//! The kernels: which Debian release has them, and a cache of fetched packages.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -14,11 +14,11 @@ use crate::suites::Suite;
 pub struct Kernel {
     /// As its users call it.
     pub version: &'static str,
-    /// What it runs on.
+    /// Its architecture.
     pub architecture: &'static Architecture,
     /// Where it can come from, best first.
     suites: &'static [&'static str],
-    /// Its packages: what comes before and after the full version.
+    /// Its packages: the parts before and after the full version.
     packages: &'static [(&'static str, &'static str)],
     /// Too old: the agent must refuse with one sentence.
     pub refused: bool,
@@ -133,7 +133,7 @@ fn numbers(version: &str) -> Vec<u64> {
     parts.filter_map(|part| part.parse().ok()).collect()
 }
 
-/// The first file below `folder` whose name begins so.
+/// The first file below `folder` whose name starts with this.
 pub fn find_file(folder: &Path, prefix: &str) -> Option<PathBuf> {
     let mut folders = Vec::new();
     for entry in fs::read_dir(folder).ok()?.flatten() {

@@ -14,10 +14,10 @@ use crate::image::DONE;
 
 /// Memory of the machine; the agent chooses the sizes of its tables by it.
 const MEMORY: &str = "1536M";
-/// Two, so that hooks do run beside each other.
+/// Two, so that hooks run concurrently.
 const PROCESSORS: &str = "2";
 
-/// What it is started with.
+/// The inputs of a machine.
 pub struct Boot<'a> {
     pub kernel: &'a Path,
     pub initramfs: &'a Path,

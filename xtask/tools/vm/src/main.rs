@@ -1,10 +1,10 @@
 //! `cargo xtask vm [VERSION…]`: the live tests on other kernels, in QEMU under emulation.
 //!
 //! Each kernel is a Debian package, fetched once and kept in the user's cache; the machine boots
-//! into an initramfs with the release build of the agent and its live tests, and powers off.
-//! A kernel that the agent must refuse runs the agent alone: one sentence is asked for.
+//! into an initramfs with the release build of the agent and its live tests, and powers off. For a
+//! kernel that the agent must refuse, only the agent runs, and its refusal is checked.
 //!
-//! Without a network kernels are skipped, and a line says so.
+//! Without a network kernels are skipped, and that is printed.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a terminal program")]
@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
+use portolan_kit::build::Checks;
 use portolan_kit::report::Report;
 use portolan_kit::{setup, summary, tree};
 
@@ -35,11 +36,11 @@ use image::Task;
 use kernels::{KERNELS, Kernel};
 use table::{Outcome, Table};
 
-/// Run the live tests on other kernels, in emulated machines
+/// Run the live tests on other kernels, in QEMU
 #[derive(clap::Parser)]
 #[command(name = "cargo xtask vm", bin_name = "cargo xtask vm")]
 struct Args {
-    /// Kernels to run on, such as 6.1; all that are known if none is named
+    /// Kernels to run on, such as 6.1; all known ones if none is named
     version: Vec<String>,
     /// Run only the tests whose names contain this; may be given several times
     #[arg(long)]
@@ -62,7 +63,7 @@ struct Args {
     /// Its live tests, compiled
     #[arg(long, value_name = "FILE", requires = "agent")]
     tests: Option<PathBuf>,
-    /// How long one kernel may take
+    /// Timeout of one kernel
     #[arg(long, default_value_t = 40)]
     minutes: u64,
     /// Write the last whole run of each kernel as a table in Markdown into this file
@@ -70,19 +71,18 @@ struct Args {
     table: Option<PathBuf>,
 }
 
-/// What every refusal has to contain on a kernel that is too old.
+/// The text of every refusal on a kernel that is too old.
 const REFUSAL: [&str; 3] = ["needs Linux 5.15 or later", "upgrade the kernel", "this kernel is"];
 
-/// What CI has the time for beside its other tests: one to refuse, the oldest that is proven, and
-/// one that allows every hook there is.
+/// The subset of CI: one kernel to refuse, the oldest that is supported, and one that allows every
+/// hook.
 const IN_CI: [&str; 3] = ["5.10", "6.1", "6.12"];
-/// What is tried there: that all hooks attach, and one test for each thing that they count. That is
-/// what differs from kernel to kernel, and each start costs an emulated verifier of 6.1 a quarter
-/// of a minute.
+/// The tests of that subset: that all hooks attach, and one test for each figure. That is what
+/// differs between kernels, and each start costs an emulated verifier of 6.1 a quarter of a minute.
 const IN_CI_TESTS: [&str; 18] = [
     "conflicts::bind4_counts_a_storm_exactly",
     "conflicts::bind6_counts_a_storm_exactly",
-    "conflicts::inet_bind_sk_tells_the_errno_or_it_is_marked_inferred",
+    "conflicts::inet_bind_sk_gives_the_errno_or_it_is_marked_inferred",
     "conflicts::table::a_row_comes_with_the_socket_and_goes_with_it",
     "degrade::with_everything_everything_is_seen",
     "enforcement::who_is_known_to_be_someone_else_is_refused_and_the_owner_let_in",
@@ -99,10 +99,10 @@ const IN_CI_TESTS: [&str; 18] = [
     "tcp_send_reset::a_connection_request_without_a_listener",
     "unsent::connect4_counts_every_refusal_by_its_errno",
 ];
-/// How long one of them may take there; on a quiet machine with two processors it is a quarter.
+/// Timeout of one of them; on a quiet machine with two CPUs it takes a quarter.
 const IN_CI_WITHIN: Duration = Duration::from_mins(20);
 
-/// More failed tests than this are no accident.
+/// More failed tests than this are not retried: the change broke something.
 const MOST_RETRIES: usize = 3;
 
 fn main() -> ExitCode {
@@ -185,7 +185,7 @@ fn all_that_were_tried() -> Result<Table> {
     Ok(table)
 }
 
-/// What is tried.
+/// The work to do.
 struct Trial<'a> {
     /// The agent and its live tests, compiled; built if none are given.
     given: Option<(PathBuf, PathBuf)>,
@@ -195,7 +195,7 @@ struct Trial<'a> {
     patience: Duration,
 }
 
-/// What it is tried on.
+/// The kernel to do it on.
 struct Subject<'a> {
     kernel: &'a Kernel,
     /// Where the kernel's files lie.
@@ -205,7 +205,8 @@ struct Subject<'a> {
 }
 
 impl Trial<'_> {
-    /// Fetches a kernel, and builds for it; none, and a line that says why, if that is not possible here.
+    /// Fetches a kernel, and builds for it; none, and a line with the reason, if that is not
+    /// possible here.
     fn subject<'a>(&self, kernel: &'a Kernel) -> Result<Option<Subject<'a>>> {
         let Kernel { version, architecture, .. } = kernel;
         println!("\n== Linux {version}");
@@ -226,7 +227,7 @@ impl Trial<'_> {
             given.clone()
         } else {
             setup::setup()?;
-            (architecture.target.agent()?, architecture.target.live_tests()?)
+            (architecture.target.agent(Checks::On)?, architecture.target.live_tests()?)
         };
         Ok(Some(Subject { kernel, folder, agent, tests }))
     }

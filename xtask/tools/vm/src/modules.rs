@@ -11,7 +11,7 @@ use portolan_kit::shell;
 
 use crate::kernels::find_file;
 
-/// What the tests use; a kernel that has one of them built in has no file of it.
+/// Modules that the tests use; one that is built in has no file.
 const WANTED: [&str; 28] = [
     "veth",
     "dummy",
@@ -49,7 +49,7 @@ pub struct Module {
     pub bytes: Vec<u8>,
 }
 
-/// The wanted modules of a kernel and those they need, those first.
+/// The requested modules of a kernel and their dependencies, in load order.
 pub fn in_order(kernel: &Path) -> Result<Vec<Module>> {
     let (mut order, mut seen) = (Vec::new(), BTreeSet::new());
     for name in WANTED {
@@ -67,7 +67,7 @@ fn add(
     if !seen.insert(name.to_owned()) {
         return Ok(());
     }
-    // A file may have - where the module's name has _.
+    // A file name may have - where the module's name has _.
     let file = [name.to_owned(), name.replace('_', "-")]
         .iter()
         .find_map(|name| find_file(kernel, &format!("{name}.ko")));
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_module_says_what_it_needs() {
+    fn a_module_names_its_dependencies() {
         assert_eq!(
             needs(b"ELF\0license=GPL\0depends=nf_tables,x_tables\0name=a\0"),
             ["nf_tables", "x_tables"]

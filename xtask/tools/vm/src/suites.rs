@@ -1,5 +1,5 @@
-//! Other Debian releases, from where this machine gets its own: same servers, same keys, another
-//! name of the suite. Their package lists are kept apart from the machine's.
+//! Other Debian releases, from this machine's own sources: same servers, same keys, another suite.
+//! Their package lists are separate from the machine's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use portolan_kit::shell;
 
-/// A place that this machine gets packages from.
+/// A package source of this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Source {
     address: String,
@@ -66,7 +66,7 @@ impl Suite {
         self.fetch(install, packages, into)
     }
 
-    /// Lets apt download packages, and unpacks what it brought.
+    /// Downloads packages with apt, and unpacks them.
     fn fetch<S: AsRef<str>>(self, mut apt: Command, packages: &[S], into: &Path) -> Result<()> {
         let beside = into.parent().context("a folder for packages has no parent")?;
         let place = tempfile::tempdir_in(beside).context("making a folder to download to")?;
@@ -78,7 +78,7 @@ impl Suite {
         let names: Vec<&str> = packages.iter().map(AsRef::as_ref).collect();
         println!("downloading {} of {} ({})", names.join(" "), self.name, self.architecture);
         if let Err(error) = shell::quiet(&mut apt) {
-            // Old lists name files that are gone; the next run begins with fresh ones.
+            // Old lists name files that are gone; the next run starts with fresh ones.
             let _ = fs::remove_dir_all(&self.folder);
             return Err(error);
         }
@@ -93,7 +93,7 @@ impl Suite {
         fs::rename(&unpacked, into).context("keeping what was downloaded")
     }
 
-    /// apt with everything that it keeps in our folder.
+    /// apt with all its state in our folder.
     fn apt(&self, program: &str) -> Command {
         let at = |name: &str| self.folder.join(name).display().to_string();
         let mut command = Command::new(program);
@@ -128,7 +128,7 @@ fn line_for(suite: &str, sources: &[Source], codename: &str) -> Result<String> {
     Ok(format!("deb {}{} {suite} main\n", key.unwrap_or_default(), source.address))
 }
 
-/// What this machine's release is called.
+/// The code name of this machine's release.
 pub fn codename() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));

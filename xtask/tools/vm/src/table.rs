@@ -11,15 +11,15 @@ use anyhow::{Context as _, Result};
 use portolan_kit::report::{Report, Verdict};
 use serde_json::{Value, json};
 
-/// What precedes the part of a document that is ours.
+/// The start of the generated part of a document.
 const HEADING: &str = "## Results\n";
 
-/// What one kernel showed.
+/// The result on one kernel.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// The full version.
     release: String,
-    /// The sentence of an agent that refused, as it was asked to.
+    /// The message of an agent that refused as expected.
     refusal: Option<String>,
     seconds: u64,
     passed: usize,
@@ -50,7 +50,7 @@ impl Outcome {
         Self { seconds: time.as_secs(), ..self }
     }
 
-    /// Passed, failed and skipped; a refusal that was asked for has passed.
+    /// Passed, failed and skipped; an expected refusal has passed.
     pub fn counts(&self) -> (usize, usize, usize) {
         match self.refusal {
             Some(_) => (1, 0, 0),

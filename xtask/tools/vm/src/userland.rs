@@ -14,7 +14,7 @@ use crate::architecture::Architecture;
 use crate::kernels::cache;
 use crate::suites::{Suite, codename};
 
-/// The packages that have what the tests drive.
+/// The packages with the programs that the tests use.
 const PACKAGES: [&str; 11] = [
     "bash",
     "bpftool",
@@ -37,7 +37,7 @@ pub struct Userland {
     root: Option<PathBuf>,
 }
 
-/// A file of this machine, and where it lies in the other.
+/// A file of this machine, and its path in the other.
 pub type Placed = (PathBuf, String);
 
 impl Userland {
@@ -73,7 +73,7 @@ impl Userland {
         }
     }
 
-    /// The shared libraries of a program, the loader included, as it looks for them.
+    /// The shared libraries of a program, including the loader, by its own search path.
     pub fn libraries(&self, program: &Path) -> Result<BTreeSet<Placed>> {
         match &self.root {
             None => {
@@ -102,7 +102,7 @@ fn listed_by_ldd(text: &str) -> impl Iterator<Item = String> {
     words.filter(|word| word.starts_with('/')).map(str::to_owned)
 }
 
-/// The libraries of a program below `root`, which cannot be run here to be asked.
+/// The libraries of a program below `root`, which cannot be run here.
 fn of_another(root: &Path, program: &Path, found: &mut BTreeSet<Placed>) -> Result<()> {
     let mut readelf = Command::new("readelf");
     let headers = shell::output(readelf.args(["--wide", "-l", "-d"]).arg(program))?;

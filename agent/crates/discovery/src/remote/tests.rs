@@ -203,7 +203,7 @@ fn a_client_finds_the_listener_in_the_right_namespace() {
 }
 
 #[test]
-fn a_server_is_told_its_client_only_if_there_is_one_candidate() {
+fn a_server_knows_its_client_only_if_there_is_one_candidate() {
     let mut remotes = remotes();
     remotes.set_clients(
         &[

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_tell_the_workload_of_a_pod() {
+    fn labels_give_the_workload_of_a_pod() {
         let check = |pod: &str, labels: &[(&str, &str)], kind, name: &str| {
             let labels: HashMap<String, String> =
                 labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_tells_what_the_kubelet_told_it() {
+    fn a_runtime_passes_on_the_labels_of_the_kubelet() {
         let labels: HashMap<String, String> = [
             (POD_NAME, "web-7d4b9c8f6d-x2x9z"),
             (POD_NAMESPACE, "prod"),

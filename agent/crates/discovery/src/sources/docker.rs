@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_tells_names_addresses_and_published_ports() {
+    fn a_list_gives_names_addresses_and_published_ports() {
         let id = "a".repeat(64);
         let inventory = inventory(serde_json::json!([{
             "Id": id,

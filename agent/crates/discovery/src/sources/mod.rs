@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_source_that_is_away_or_fails_is_tried_again() {
+    async fn a_source_that_is_absent_or_fails_is_retried() {
         let (sender, mut report) = watch::channel(Report {
             inventory: Arc::default(),
             state: SourceState::Starting,

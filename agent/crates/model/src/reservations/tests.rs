@@ -38,7 +38,7 @@ fn a_port_is_kept_for_one_service_until_it_is_released() {
 }
 
 #[test]
-fn one_that_has_run_out_binds_nobody() {
+fn an_expired_reservation_is_not_in_force() {
     let mut all = Reservations::default();
     let lease = Reservation { until: Some(100), ..for_service(8080, "web") };
     assert_eq!(all.reserve(lease.clone(), 100), Err(Refused::Over { until: 100, now: 100 }));
@@ -68,7 +68,7 @@ fn dev_and_prod_may_want_the_same_port() {
 }
 
 #[test]
-fn what_the_configuration_says_stands() {
+fn reservations_of_the_configuration_cannot_be_changed() {
     let mut all = Reservations::default();
     let fixed = Reservation::from_config("5432 postgres").expect("valid");
     all.configure(std::slice::from_ref(&fixed)).expect("no contradiction");
@@ -86,7 +86,7 @@ fn what_the_configuration_says_stands() {
 }
 
 #[test]
-fn the_configuration_is_read_or_refused_with_the_mend() {
+fn the_configuration_is_read_or_refused_with_the_fix() {
     let check = |text: &str, expected: Result<&str, &str>| {
         let read = Reservation::from_config(text).map(|one| one.to_string());
         match (read, expected) {
@@ -103,7 +103,7 @@ fn the_configuration_is_read_or_refused_with_the_mend() {
     );
     check("5432", Err("like \"5432 postgres\""));
     check("postgres 5432", Err("write a number from 1 to 65535"));
-    check("5432 postgres env=test", Err("choose one of dev, prod"));
+    check("5432 postgres env=test", Err("use dev or prod"));
     check("5432 postgres until=2h", Err("a time in UTC"));
     check("5432 postgres forced", Err("\"forced\" is not understood"));
 }

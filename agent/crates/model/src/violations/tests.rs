@@ -1,4 +1,4 @@
-//! What counts as a violation, once, and what is told of it.
+//! What counts as a violation, once, and which events are logged.
 
 use super::*;
 use crate::delta::Stage;
@@ -66,10 +66,10 @@ fn a_connection_seen_from_both_sides_violates_once() {
     let labels = labels("web", "db");
     assert!(world.drain(&both(1)[..1], &labels).events.is_empty());
     assert_eq!(world.drain(&both(1), &labels).events.len(), 0);
-    let told = world.drain(&both(1), &labels).events;
-    assert_eq!(told.len(), 1);
-    assert_eq!(told[0].client_address, "172.20.0.2".parse().ok());
-    assert_eq!(told[0].server_address, "172.22.0.2".parse().ok());
+    let events = world.drain(&both(1), &labels).events;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].client_address, "172.20.0.2".parse().ok());
+    assert_eq!(events[0].server_address, "172.22.0.2".parse().ok());
     assert_eq!(world.total(), 1);
     assert!(world.drain(&both(4), &labels).events.is_empty(), "the same event");
     assert_eq!(world.total(), 4);
@@ -152,7 +152,7 @@ fn a_slot_used_again_counts_from_its_beginning() {
 }
 
 #[test]
-fn the_log_is_told_a_few_times_a_minute_and_how_often_it_was_not() {
+fn the_log_gets_a_few_events_a_minute_and_the_number_of_others() {
     let mut world = World::new();
     let many: Vec<Edge> =
         (4..400).map(|slot| edge(slot, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 1)).collect();

@@ -5,10 +5,19 @@ use std::collections::BTreeMap;
 use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES, EdgeCounters};
 use agent_common::histogram::{BOUNDS_US, Histogram};
 use agent_common::reset::CAUSE_NAMES;
-use api_types::{Edge, Latency, Listener, Protocol};
-use model::snapshot::{EdgeView, ListenerView};
+use api_types::{Edge, Edges, Latency, Listener, Protocol, Timestamp, Window};
+use model::snapshot::{EdgeView, ListenerView, Snapshot};
 
 use super::ToApi;
+
+/// The response for the `wanted` edges of `snapshot`.
+pub fn edges<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a EdgeView>) -> Edges {
+    let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
+    let relations = &snapshot.related.relations;
+    let counted = relations.now.saturating_sub(relations.since);
+    let window = Window::before(timestamp, counted as f64);
+    Edges { timestamp, window, edges: wanted.map(ToApi::to_api).collect() }
+}
 
 // === impl EdgeView ===
 
@@ -38,7 +47,7 @@ impl ToApi for EdgeView {
         if let Some(ok) = CONNECT_RESULT_NAMES.get(usize::from(CONNECT_OK)) {
             connects.entry((*ok).to_owned()).or_default();
         }
-        let virtual_service = labels.asked.as_ref();
+        let virtual_service = labels.virtual_service.as_ref();
         Edge {
             client: labels.client.name.to_string(),
             client_namespace: labels.client.namespace.to_string(),

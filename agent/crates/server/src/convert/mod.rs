@@ -10,6 +10,7 @@ mod status;
 use api_types::Timestamp;
 use model::service::Service;
 
+pub use self::edges::edges;
 pub use self::ports::{PortFilter, ports};
 pub use self::relations::{balance, map, segments};
 pub use self::reservations::reservations;

@@ -29,25 +29,25 @@ pub struct PortFilter {
 
 /// The ports that `snapshot` shows.
 pub fn ports(snapshot: &Snapshot, filter: PortFilter) -> Ports {
-    let kept = &snapshot.kept;
+    let reservations = &snapshot.reservations;
     let now = snapshot.taken_seconds.max(0.0) as u64;
     let ports = snapshot.ports.iter().filter(|view| filter.admits(view.port, view.protocol));
     let is_unused = |one: &&Reservation| {
         let port::Port { number, protocol } = one.port;
-        let place = kept.netns_of(one).map(|netns| (number, protocol, netns));
+        let place = reservations.netns_of(one).map(|netns| (number, protocol, netns));
         let has = |view: &PortView| place == Some((view.port, view.protocol, view.netns));
         // Listeners are known even where the kernel half cannot list bound sockets.
         let listens =
             |listener: &ListenerView| place == Some((listener.port, Protocol::Tcp, listener.netns));
         filter.admits(number, protocol)
-            && one.in_force(now, kept.environment)
+            && one.in_force(now, reservations.environment)
             && !snapshot.ports.iter().any(has)
             && !snapshot.listeners.iter().any(listens)
     };
-    let unused = kept.book.reservations.iter().filter(is_unused);
+    let unused = reservations.state.reservations.iter().filter(is_unused);
     Ports {
         timestamp: Timestamp::from_seconds(snapshot.taken_seconds),
-        host_netns: kept.host_netns,
+        host_netns: reservations.host_netns,
         ports: ports.map(|view| in_use(view, snapshot)).collect(),
         unused_reservations: unused.map(ToApi::to_api).collect(),
         ephemeral_ports: snapshot.ephemeral.iter().map(ToApi::to_api).collect(),
@@ -62,12 +62,7 @@ fn in_use(view: &PortView, snapshot: &Snapshot) -> Port {
     let last = snapshot.conflicts.iter().rev().find(about);
     let number = port::Port { number: view.port, protocol: view.protocol };
     let now = snapshot.taken_seconds.max(0.0) as u64;
-    let reservation = snapshot.kept.reservation(view.netns, number, now);
-    let mut holder = view.holder.to_api();
-    // The process that bound it may have passed the socket to others.
-    if !std::fs::exists(format!("/proc/{}", holder.pid)).unwrap_or(false) {
-        holder.pid = 0;
-    }
+    let reservation = snapshot.reservations.reservation(view.netns, number, now);
     Port {
         port: view.port,
         protocol: view.protocol.to_api(),
@@ -75,7 +70,7 @@ fn in_use(view: &PortView, snapshot: &Snapshot) -> Port {
         v6_only: view.v6_only,
         netns: view.netns,
         state: view.state.to_api(),
-        holder,
+        holder: view.holder.to_api(),
         uid: view.uid,
         since: time(view.since_seconds),
         sockets: view.sockets,
@@ -112,7 +107,7 @@ fn finding(conflict: &conflicts::Conflict) -> Finding {
     if let Some(holder) = &conflict.holder {
         finding = finding.with("held_by", FullName::from(&holder.party.service).to_string());
     }
-    finding.remediation = Some(words::mend(conflict));
+    finding.remediation = Some(words::fix(conflict));
     finding.since = Some(Timestamp::from_seconds(conflict.first_seconds));
     finding
 }
@@ -209,8 +204,11 @@ mod tests {
     fn a_port_shows_its_reservation_and_a_reservation_without_a_socket_is_unused() {
         let mut snapshot = snapshot();
         let over = Reservation::from_config("9999 gone until=2001-01-01").expect("valid");
-        Arc::make_mut(&mut snapshot.kept.book).reservations.configure(&[over]).expect("no clash");
-        let host = snapshot.kept.host_netns.expect("known");
+        Arc::make_mut(&mut snapshot.reservations.state)
+            .reservations
+            .configure(&[over])
+            .expect("no clash");
+        let host = snapshot.reservations.host_netns.expect("known");
         let view = |port, protocol, netns| PortView {
             port,
             protocol,

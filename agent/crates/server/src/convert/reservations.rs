@@ -13,10 +13,10 @@ use super::{ToApi, whole_seconds};
 
 /// The reservations that `snapshot` shows, and their breaches.
 pub fn reservations(snapshot: &Snapshot) -> Reservations {
-    let kept = &snapshot.kept;
+    let reservations = &snapshot.reservations;
     let now = snapshot.taken_seconds.max(0.0) as u64;
     let status = |one: &reservations::Reservation| {
-        let netns = one.netns.or(kept.host_netns);
+        let netns = one.netns.or(reservations.host_netns);
         let holds = |listener: &&ListenerView| {
             Port::tcp(listener.port) == one.port && Some(listener.netns) == netns
         };
@@ -25,18 +25,18 @@ pub fn reservations(snapshot: &Snapshot) -> Reservations {
             holders.map(|listener| FullName::from(&listener.service).to_string()).collect();
         holders.dedup();
         let own = |key: &BreachKey| key.port == Some(one.port) && key.owner == one.service;
-        let breaches = kept.breaches.iter().filter(|(key, _)| own(key));
+        let breaches = reservations.breaches.iter().filter(|(key, _)| own(key));
         ReservationStatus {
             reservation: one.to_api(),
-            in_force: one.in_force(now, kept.environment),
+            in_force: one.in_force(now, reservations.environment),
             holders,
             breaches: breaches.map(|(_, count)| count).sum(),
         }
     };
     Reservations {
         timestamp: Timestamp::from_seconds(snapshot.taken_seconds),
-        reservations: kept.book.reservations.iter().map(status).collect(),
-        breaches: kept.breach_events.iter().filter_map(breach).collect(),
+        reservations: reservations.state.reservations.iter().map(status).collect(),
+        breaches: reservations.breach_events.iter().filter_map(breach).collect(),
     }
 }
 

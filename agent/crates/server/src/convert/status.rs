@@ -31,7 +31,7 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         ephemeral: _,
         conflicts: _,
         conflict_totals: _,
-        kept: _,
+        reservations: _,
         probes: _,
         health: _,
     } = snapshot;
@@ -52,7 +52,7 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         memory: Memory {
             used_bytes: memory.usage.map(|usage| usage.used),
             limit_bytes: memory.usage.map(|usage| usage.limit),
-            overflow_mode: memory.folding,
+            overflow_mode: memory.overflow_mode,
             withheld_rows: memory.held_rows,
         },
         edges: edges.len() as u64,

@@ -58,7 +58,7 @@ async fn conflicts(
     });
     Ok(Json(Conflicts {
         timestamp: Timestamp::from_seconds(snapshot.taken_seconds),
-        host_netns: snapshot.kept.host_netns,
+        host_netns: snapshot.reservations.host_netns,
         conflicts: wanted.map(|conflict| conflict.to_api()).collect(),
     }))
 }

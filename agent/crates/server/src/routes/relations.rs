@@ -20,6 +20,8 @@ pub(super) fn readable() -> [Route; 3] {
     ]
 }
 
+const _: () = assert!(WindowLength::LONGEST_SECONDS == Graph::LONGEST_WINDOW);
+
 /// Window and service.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -36,6 +36,6 @@ async fn services(
         filter.map_err(|rejection| Failure::query(&rejection, "service=NAME"))?;
     let snapshot = api.source.fresh().await?;
     Ok(Json(convert::services(&snapshot, |view| {
-        service.as_ref().is_none_or(|wanted| wanted.means(&view.service))
+        service.as_ref().is_none_or(|wanted| view.service.is_meant_by(wanted))
     })))
 }

@@ -159,6 +159,10 @@ async fn an_edge_has_everything_in_base_units() {
     let edges = json(&over_snapshot(), "/api/v1/edges?role=client").await;
     let expected = serde_json::json!({
         "timestamp": "2023-11-14T22:15:00.5Z",
+        "window": {
+            "seconds": 100.0,
+            "since": "2023-11-14T22:13:20.5Z", "until": "2023-11-14T22:15:00.5Z",
+        },
         "edges": [{
             "client": "shop", "client_kind": "container",
                 "client_namespace": "prod", "client_source": "container",
@@ -194,7 +198,7 @@ async fn filters_narrow_the_edges() {
 }
 
 #[tokio::test]
-async fn an_invalid_filter_gets_a_sentence_that_says_what_is_valid() {
+async fn an_invalid_filter_gets_an_error_with_the_valid_values() {
     let router = over_snapshot();
     for query in ["role=king", "colour=red", "port=http"] {
         let (status, _, body) = ask(&router, Method::GET, &format!("/api/v1/edges?{query}")).await;
@@ -204,7 +208,7 @@ async fn an_invalid_filter_gets_a_sentence_that_says_what_is_valid() {
 }
 
 #[tokio::test]
-async fn the_status_says_what_is_off_and_what_was_lost() {
+async fn the_status_lists_disabled_features_and_losses() {
     let status = json(&over_snapshot(), "/api/v1/status").await;
     assert_eq!(status["version"], "0.0.0");
     assert_eq!(status["kernel"], "6.18.0");
@@ -236,11 +240,11 @@ async fn without_a_snapshot_the_agent_lives_but_is_not_ready() {
 }
 
 #[tokio::test]
-async fn threads_that_hang_are_said_and_end_nothing() {
+async fn stuck_threads_are_reported_and_end_nothing() {
     let (source, mut requests) = channel();
     let router = router(Api::new(source, build()));
     let mut shown = snapshot();
-    for (stuck, expected) in [(0, "Portolan is healthy.\n"), (2, "2 threads hang")] {
+    for (stuck, expected) in [(0, "Portolan is healthy.\n"), (2, "2 threads are stuck")] {
         shown.probes.stuck = stuck;
         requests.publish(&Arc::new(shown.clone()));
         let (status, _, body) = ask(&router, Method::GET, "/healthz").await;
@@ -271,7 +275,7 @@ async fn a_map_is_of_the_services_and_the_time_that_were_asked_for() {
 }
 
 #[tokio::test]
-async fn balance_says_what_each_backend_got() {
+async fn balance_shows_the_load_of_each_backend() {
     let router = over_snapshot();
     let group = &json(&router, "/api/v1/balance?window=60&service=postgres").await["groups"][0];
     assert_eq!(group["requests"]["verdict"], "unbalanced");
@@ -279,7 +283,7 @@ async fn balance_says_what_each_backend_got() {
     assert_eq!(group["backends"][0]["requests_share"], 0.75);
     assert_eq!(group["connections"]["verdict"], "too_few");
     let none = json(&router, "/api/v1/balance?service=shop").await;
-    assert_eq!(none["groups"], serde_json::json!([]), "it is nobody's server");
+    assert_eq!(none["groups"], serde_json::json!([]), "it serves no client");
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ basic_auth_users:
 }
 
 #[test]
-fn what_exporter_toolkit_refuses_is_refused_with_the_mend() {
+fn what_exporter_toolkit_refuses_is_refused_with_the_fix() {
     let check = |tls: &str, word: &str| {
         let text = format!("tls_server_config:\n  cert_file: a\n  key_file: b\n{tls}");
         let error = WebFile::parse(&text).unwrap_err().to_string();

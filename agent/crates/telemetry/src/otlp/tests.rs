@@ -207,7 +207,7 @@ fn types_units_and_times_are_what_a_receiver_goes_by() {
 }
 
 #[test]
-fn a_request_says_whose_metrics_they_are() {
+fn a_request_names_the_agent_and_its_host() {
     let (requests, _) = walk(snapshot(), &mut Starts::new(BEGAN), usize::MAX);
     let resource = requests[0].0.resource_metrics[0].resource.as_ref().expect("a resource");
     let expected = [

@@ -83,7 +83,7 @@ fn only(pushes: Pushes, result: PushResult, count: u64) {
 }
 
 #[tokio::test]
-async fn a_push_carries_the_headers_and_a_collector_that_is_busy_is_asked_again() {
+async fn a_push_has_the_headers_and_is_retried_if_the_collector_is_busy() {
     let (collector, address) = Receiver::start(&[503, 200]).await;
     let header =
         (HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer hunter2"));
@@ -111,7 +111,7 @@ async fn a_push_that_is_refused_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn nobody_there_and_no_answer_are_told_apart() {
+async fn unreachable_and_timeout_are_different_results() {
     let (_collector, address) = Receiver::start(&[NEVER]).await;
     let (mut slow, _loop) =
         pusher(address, |collector| collector.timeout = Duration::from_millis(100));

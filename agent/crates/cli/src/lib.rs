@@ -1,0 +1,82 @@
+//! The commands for a running agent: `portolan edges`, `ports`, `services` and so on.
+//!
+//! They depend on the API alone: they send requests of `api-types` through `client`, and print the
+//! response as a table or as JSON. Package agent adds [`Command`] to the command line of the
+//! `portolan` binary.
+
+#![forbid(unsafe_code)]
+
+mod balance;
+mod edges;
+mod human;
+mod map;
+mod ports;
+mod segments;
+mod services;
+mod status;
+mod table;
+mod target;
+mod watch;
+mod window;
+
+use std::io::{self, Write};
+
+use clap::{Subcommand, ValueEnum};
+
+/// A command for a running agent.
+// The doc comment of a variant is its help.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List connections between services: how often, how fast, what fails.
+    Edges(edges::EdgesArgs),
+    /// List ports and bind conflicts; reserve ports.
+    Ports(ports::PortsArgs),
+    /// List services with ports and health; register names by hand.
+    Services(services::ServicesArgs),
+    /// Draw the graph of services.
+    Map(map::MapArgs),
+    /// Is load spread evenly over the backends of a service?
+    Balance(balance::BalanceArgs),
+    /// Show connections between network segments, and which are allowed.
+    Segments(segments::SegmentsArgs),
+    /// Show what the agent sees, what it cannot see and why, and what it dropped.
+    Status(target::Target),
+}
+
+/// Output format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Readable text.
+    #[default]
+    Table,
+    /// JSON for programs.
+    Json,
+}
+
+// === impl Command ===
+
+impl Command {
+    /// Runs the command, and writes the result to standard output.
+    pub fn run(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Edges(arguments) => edges::run(arguments),
+            Self::Ports(arguments) => ports::run(arguments),
+            Self::Services(arguments) => services::run(arguments),
+            Self::Map(arguments) => map::run(arguments),
+            Self::Balance(arguments) => balance::run(arguments),
+            Self::Segments(arguments) => segments::run(arguments),
+            Self::Status(target) => status::run(target),
+        }
+    }
+}
+
+/// Writes to standard output. A closed pipe (`| head`) is not an error.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("writing to standard output"))
+        }
+        _ => Ok(()),
+    }
+}

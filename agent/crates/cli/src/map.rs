@@ -1,0 +1,316 @@
+//! `portolan map`: the graph of services.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use clap::{Args, ValueEnum};
+
+use super::target::Target;
+use super::{Output, human, print, window};
+use api_types::{Map, MapEdge};
+
+const EXAMPLES: &str = "\
+Examples:
+  portolan map                                      everything, as a tree that starts at the clients
+  portolan map --window 1m                          only the last minute
+  portolan map api postgres                         only these services, their clients and dependencies
+  portolan map --format mermaid > map.mmd           for Markdown: GitHub, GitLab and others draw it
+  portolan map --format dot | dot -Tsvg > map.svg
+  portolan map --output json | jq '.edges[] | select(.failed > 0)'
+
+A connection between two services of this host is drawn once, with the numbers of the client side.
+Rates are averages since the agent started, or over --window; `failed` counts failed connects.";
+
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct MapArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Services to draw with their clients and dependencies [default: all].
+    services: Vec<String>,
+    /// Drawing format.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Time window up to now, at most 5m [default: since the agent started].
+    #[arg(long, value_name = "DURATION", value_parser = window::parse)]
+    window: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A tree for the terminal.
+    #[default]
+    Tree,
+    /// A Mermaid flowchart.
+    Mermaid,
+    /// A Graphviz graph.
+    Dot,
+    /// The agent's JSON, as with --output json.
+    Json,
+}
+
+pub(super) fn run(arguments: &MapArgs) -> anyhow::Result<()> {
+    let MapArgs { target, services, format, window } = arguments;
+    let body = target.text(&format!("/api/v1/map{}", window::query(*window, services)))?;
+    if target.output == Output::Json || *format == Format::Json {
+        return print(&format!("{}\n", body.trim_end()));
+    }
+    let map: Map = client::read(&body)?;
+    print(&match format {
+        Format::Mermaid => mermaid(&map),
+        Format::Dot => dot(&map),
+        Format::Tree | Format::Json => tree(&map),
+    })
+}
+
+/// A node: namespace and name.
+type Node<'a> = (&'a str, &'a str);
+
+fn client(edge: &MapEdge) -> Node<'_> {
+    (&edge.client_namespace, &edge.client)
+}
+
+fn server(edge: &MapEdge) -> Node<'_> {
+    (&edge.server_namespace, &edge.server)
+}
+
+fn full_name((namespace, name): Node<'_>) -> String {
+    human::full_name(namespace, name)
+}
+
+/// The traffic of an edge in a few words.
+fn summary(traffic: &MapEdge) -> String {
+    let mut words = Vec::new();
+    if traffic.requests > 0 {
+        words.push(format!("{} req/s", human::rate(traffic.requests_per_second)));
+    } else {
+        words.push(format!("{} conn/s", human::rate(traffic.connections_per_second)));
+    }
+    if let Some(p99) = traffic.p99_seconds {
+        words.push(format!("p99 {}", human::duration(p99)));
+    }
+    if traffic.failed > 0 {
+        words.push(format!("{} failed", human::count(traffic.failed)));
+    }
+    if traffic.resets > 0 {
+        words.push(human::counted(traffic.resets, "reset"));
+    }
+    words.join(", ")
+}
+
+fn tree(map: &Map) -> String {
+    if map.edges.is_empty() {
+        return "No connections in that time.\n".to_owned();
+    }
+    let mut outgoing: BTreeMap<Node<'_>, Vec<&MapEdge>> = BTreeMap::new();
+    let mut served: BTreeSet<Node<'_>> = BTreeSet::new();
+    for edge in &map.edges {
+        outgoing.entry(client(edge)).or_default().push(edge);
+        if server(edge) != client(edge) {
+            served.insert(server(edge));
+        }
+    }
+    let mut drawing = Drawing { outgoing, drawn: BTreeSet::new(), text: String::new() };
+    // Those that are only clients, then one of each cycle that is left.
+    let clients: Vec<Node<'_>> = drawing.outgoing.keys().copied().collect();
+    let (inner, outer): (Vec<_>, Vec<_>) =
+        clients.into_iter().partition(|node| served.contains(node));
+    for node in outer.into_iter().chain(inner) {
+        if !drawing.drawn.contains(&node) {
+            let _ = writeln!(drawing.text, "{}", full_name(node));
+            drawing.branches(node, "");
+        }
+    }
+    if map.unattributed_connections > 0 {
+        let _ = writeln!(
+            drawing.text,
+            "({} connections are not drawn because the edge table was full; raise limits.edges)",
+            map.unattributed_connections
+        );
+    }
+    drawing.text
+}
+
+struct Drawing<'a> {
+    outgoing: BTreeMap<Node<'a>, Vec<&'a MapEdge>>,
+    drawn: BTreeSet<Node<'a>>,
+    text: String,
+}
+
+impl<'a> Drawing<'a> {
+    fn branches(&mut self, node: Node<'a>, indent: &str) {
+        self.drawn.insert(node);
+        let edges = self.outgoing.get(&node).cloned().unwrap_or_default();
+        for (i, edge) in edges.iter().enumerate() {
+            let (branch, below) =
+                if i + 1 == edges.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+            let server = server(edge);
+            let leads_on = self.outgoing.contains_key(&server);
+            let again = leads_on && self.drawn.contains(&server);
+            // Writing into a String cannot fail.
+            let _ = writeln!(
+                self.text,
+                "{indent}{branch}{}  {}{}",
+                human::endpoint(server.0, server.1, edge.port),
+                summary(edge),
+                if again { "  (see above)" } else { "" }
+            );
+            if leads_on && !again {
+                self.branches(server, &format!("{indent}{below}"));
+            }
+        }
+    }
+}
+
+/// Numbers for nodes, as names may have any character.
+fn ids(map: &Map) -> BTreeMap<Node<'_>, String> {
+    let nodes = map.nodes.iter().map(|node| (&*node.namespace, &*node.name));
+    nodes.enumerate().map(|(i, node)| (node, format!("n{i}"))).collect()
+}
+
+fn mermaid(map: &Map) -> String {
+    let quoted = |text: &str| {
+        let mut safe = String::new();
+        for c in text.chars() {
+            match c {
+                '"' => safe.push_str("#quot;"),
+                '#' => safe.push_str("#35;"),
+                '<' => safe.push_str("#lt;"),
+                '>' => safe.push_str("#gt;"),
+                c if c.is_control() => safe.push(' '),
+                c => safe.push(c),
+            }
+        }
+        format!("\"{safe}\"")
+    };
+    let ids = ids(map);
+    let mut text = "flowchart LR\n".to_owned();
+    for (node, id) in &ids {
+        let _ = writeln!(text, "  {id}[{}]", quoted(&full_name(*node)));
+    }
+    for edge in &map.edges {
+        if let (Some(from), Some(to)) = (ids.get(&client(edge)), ids.get(&server(edge))) {
+            let label = quoted(&format!(":{} {}", edge.port, summary(edge)));
+            let arrow = if edge.failed > 0 { "-.->" } else { "-->" };
+            let _ = writeln!(text, "  {from} {arrow}|{label}| {to}");
+        }
+    }
+    text
+}
+
+fn dot(map: &Map) -> String {
+    let quoted = |text: &str| {
+        let mut safe = String::new();
+        for c in text.chars() {
+            match c {
+                '"' => safe.push_str("\\\""),
+                '\\' => safe.push_str("\\\\"),
+                c if c.is_control() => safe.push(' '),
+                c => safe.push(c),
+            }
+        }
+        format!("\"{safe}\"")
+    };
+    let ids = ids(map);
+    let mut text = "digraph portolan {\n  rankdir=LR;\n  node [shape=box];\n".to_owned();
+    for (node, id) in &ids {
+        let _ = writeln!(text, "  {id} [label={}];", quoted(&full_name(*node)));
+    }
+    for edge in &map.edges {
+        if let (Some(from), Some(to)) = (ids.get(&client(edge)), ids.get(&server(edge))) {
+            let label = quoted(&format!(":{} {}", edge.port, summary(edge)));
+            let color = if edge.failed > 0 { ", color=red" } else { "" };
+            let _ = writeln!(text, "  {from} -> {to} [label={label}{color}];");
+        }
+    }
+    text.push_str("}\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api_types::{MapNode, Timestamp, Window};
+
+    fn edge(client: &str, server: &str, port: u16, requests: u64, failed: u64) -> MapEdge {
+        MapEdge {
+            client: client.to_owned(),
+            client_namespace: String::new(),
+            server: server.to_owned(),
+            server_namespace: String::new(),
+            port,
+            seen_by: Vec::new(),
+            connections: 10,
+            failed,
+            resets: 0,
+            requests,
+            connections_per_second: 0.5,
+            requests_per_second: requests as f64 / 20.0,
+            p50_seconds: None,
+            p99_seconds: (requests > 0).then_some(0.002),
+            server_requests: None,
+            server_p99_seconds: None,
+        }
+    }
+
+    fn map(edges: Vec<MapEdge>) -> Map {
+        let names: BTreeSet<&str> =
+            edges.iter().flat_map(|edge| [&*edge.client, &*edge.server]).collect();
+        let node = |name: &str| MapNode { namespace: String::new(), name: name.to_owned() };
+        let nodes = names.into_iter().map(node).collect();
+        let timestamp = Timestamp::from_seconds(20.0);
+        let window = Window::before(timestamp, 20.0);
+        Map { timestamp, window, nodes, edges, unattributed_connections: 0 }
+    }
+
+    fn shop() -> Map {
+        map(vec![
+            edge("api", "db", 5432, 0, 3),
+            edge("api", "redis", 6379, 4000, 0),
+            edge("cron", "redis", 6379, 20, 0),
+            edge("web", "api", 3001, 2000, 0),
+            edge("web", "api", 3002, 2000, 0),
+        ])
+    }
+
+    #[test]
+    fn a_tree_starts_at_pure_clients_and_draws_no_branch_twice() {
+        assert_eq!(
+            tree(&shop()),
+            "\
+cron
+└─ redis:6379  1 req/s, p99 2 ms
+web
+├─ api:3001  100 req/s, p99 2 ms
+│  ├─ db:5432  0.5 conn/s, 3 failed
+│  └─ redis:6379  200 req/s, p99 2 ms
+└─ api:3002  100 req/s, p99 2 ms  (see above)
+"
+        );
+    }
+
+    #[test]
+    fn a_circle_is_drawn_and_ends() {
+        let circle = map(vec![edge("a", "b", 1, 20, 0), edge("b", "a", 2, 20, 0)]);
+        assert_eq!(
+            tree(&circle),
+            "a\n└─ b:1  1 req/s, p99 2 ms\n   └─ a:2  1 req/s, p99 2 ms  (see above)\n"
+        );
+        let own = map(vec![edge("a", "a", 1, 20, 0)]);
+        assert_eq!(tree(&own), "a\n└─ a:1  1 req/s, p99 2 ms  (see above)\n");
+        assert_eq!(tree(&map(vec![])), "No connections in that time.\n");
+    }
+
+    #[test]
+    fn names_cannot_break_out_of_a_drawing() {
+        let odd = map(vec![edge("a\"]; x", "b\\<br>", 1, 20, 1)]);
+        assert_eq!(
+            mermaid(&odd),
+            "flowchart LR\n  n0[\"a#quot;]; x\"]\n  n1[\"b\\#lt;br#gt;\"]\n  n0 -.->|\":1 1 req/s, p99 2 ms, 1 failed\"| n1\n"
+        );
+        assert_eq!(
+            dot(&odd),
+            "digraph portolan {\n  rankdir=LR;\n  node [shape=box];\n  n0 [label=\"a\\\"]; x\"];\n  n1 [label=\"b\\\\<br>\"];\n  n0 -> n1 [label=\":1 1 req/s, p99 2 ms, 1 failed\", color=red];\n}\n"
+        );
+    }
+}

@@ -1,0 +1,228 @@
+//! `portolan segments`: the segment policy, and observed connections.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+
+use super::table::{self, Column};
+use super::target::Target;
+use super::{Output, human, print};
+use api_types::{SegmentEvent, SegmentPair, SegmentVerdict, Segments};
+
+const EXAMPLES: &str = "\
+Examples:
+  portolan segments
+  portolan segments violations
+  portolan segments --output json | jq '.matrix[] | select(.verdict == \"violation\" and .connections > 0)'
+
+Segments are declared in the agent's configuration file:
+
+  [segments]
+  allow = [\"frontend -> backend\", \"backend -> database\", \"monitoring -> *\"]
+  deny = [\"outside -> database\"]
+  [segments.frontend]
+  networks = [\"172.20.0.0/16\"]
+  [segments.backend]
+  networks = [\"172.21.0.0/16\"]
+  [segments.database]
+  services = [\"postgres\", \"shop/redis\"]
+  [segments.monitoring]
+  namespaces = [\"monitoring\"]
+
+A service is matched by its name first, then by its namespace, then by the longest network prefix.
+Segments may connect to themselves, and to others only if a rule allows it. Traffic from or to
+`outside` (in no segment) is checked only by rules that name `outside`. Nothing is ever blocked.";
+
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct SegmentsArgs {
+    #[command(flatten)]
+    target: Target,
+    #[command(subcommand)]
+    command: Option<SegmentsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum SegmentsCommand {
+    /// List connections that the rules do not allow, with both ends.
+    Violations(Target),
+}
+
+const fn left(title: &'static str, rank: u8) -> Column {
+    Column { title, left: true, rank }
+}
+
+const VIOLATIONS: &[Column] = &[
+    left("LAST SEEN", 4),
+    left("CLIENT", 0),
+    left("ADDRESS", 2),
+    left("SEGMENT", 1),
+    left("SERVER", 0),
+    left("ADDRESS", 3),
+    left("SEGMENT", 1),
+    Column { title: "CONNECTIONS", left: false, rank: 0 },
+];
+
+pub(super) fn run(arguments: &SegmentsArgs) -> anyhow::Result<()> {
+    let SegmentsArgs { target, command } = arguments;
+    let target = match command {
+        Some(SegmentsCommand::Violations(target)) => target,
+        None => target,
+    };
+    let body = target.text("/api/v1/segments")?;
+    match (target.output, command) {
+        (Output::Json, _) => print(&format!("{}\n", body.trim_end())),
+        (Output::Table, None) => print(&matrix(&client::read(&body)?)),
+        (Output::Table, Some(_)) => print(&violations(&client::read(&body)?, table::room())),
+    }
+}
+
+/// Clients down, servers across.
+fn matrix(answer: &Segments) -> String {
+    let mut names: Vec<&str> = answer.segments.iter().map(|segment| &*segment.name).collect();
+    let outside = |cell: &&SegmentPair| {
+        [&cell.client_segment, &cell.server_segment].iter().any(|name| !names.contains(&&***name))
+    };
+    let other = answer.matrix.iter().find(outside).map(|cell| {
+        let is_client = !names.contains(&&*cell.client_segment);
+        if is_client { &*cell.client_segment } else { &*cell.server_segment }
+    });
+    names.extend(other);
+    let columns: Vec<String> =
+        std::iter::once("from ↓ to →").chain(names.iter().copied()).map(str::to_owned).collect();
+    let cell = |client: &str, server: &str| {
+        let cell = answer
+            .matrix
+            .iter()
+            .find(|cell| cell.client_segment == client && cell.server_segment == server);
+        match cell {
+            None => "-".to_owned(),
+            Some(cell) => match (cell.verdict, cell.connections) {
+                (SegmentVerdict::Allowed, 0) => "ok".to_owned(),
+                (SegmentVerdict::Allowed, n) => format!("ok {}", human::count(n)),
+                (SegmentVerdict::Violation, 0) => "no".to_owned(),
+                (SegmentVerdict::Violation, n) => format!("NO {}", human::count(n)),
+                (SegmentVerdict::NotJudged, n) => human::count(n),
+            },
+        }
+    };
+    let mut rows = vec![columns];
+    for client in &names {
+        let cells = names.iter().map(|server| cell(client, server));
+        rows.push(std::iter::once((*client).to_owned()).chain(cells).collect());
+    }
+    let mut text = aligned(&rows);
+    let total: u64 = answer.violations.iter().map(|violation| violation.connections).sum();
+    text.push_str(
+        "\nok: allowed; no: not allowed; -: no rule; numbers are connections since the agent started\n",
+    );
+    // Writing into a String cannot fail.
+    let _ = if total > 0 {
+        writeln!(
+            text,
+            "{} connections are not allowed; `portolan segments violations` lists them",
+            human::count(total)
+        )
+    } else {
+        writeln!(text, "all connections were allowed")
+    };
+    text
+}
+
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn violations(answer: &Segments, room: Option<usize>) -> String {
+    if answer.events.is_empty() {
+        return "No violations.\n".to_owned();
+    }
+    let address = |address: Option<std::net::IpAddr>| {
+        address.map_or_else(|| "-".to_owned(), |address| address.to_string())
+    };
+    let row = |event: &SegmentEvent| {
+        let ago = answer.timestamp.seconds_since(event.last_seen).max(0.0);
+        vec![
+            format!("{} ago", human::span(ago)),
+            human::full_name(&event.client_namespace, &event.client),
+            address(event.client_address),
+            event.client_segment.clone(),
+            human::endpoint(&event.server_namespace, &event.server, event.port),
+            address(event.server_address),
+            event.server_segment.clone(),
+            human::count(event.connections),
+        ]
+    };
+    // Newest first.
+    let rows: Vec<_> = answer.events.iter().rev().map(row).collect();
+    let mut text = table::render(VIOLATIONS, &rows, room);
+    if answer.dropped_events > 0 {
+        let _ = writeln!(text, "({} older ones were dropped)", answer.dropped_events);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api_types::Timestamp;
+    use model::fixture::snapshot;
+    use server::convert;
+
+    fn answer() -> Segments {
+        let snapshot = snapshot();
+        convert::segments(&snapshot, snapshot.related.segments.as_ref().expect("declared"))
+    }
+
+    #[test]
+    fn the_matrix_shows_what_is_declared_and_what_was_seen() {
+        assert_eq!(
+            matrix(&answer()),
+            "\
+from ↓ to →  frontend  backend  database  monitoring
+frontend     ok        ok 30    NO 12     no
+backend      no        ok       ok        no
+database     no        no       ok        no
+monitoring   ok        ok       ok        ok
+
+ok: allowed; no: not allowed; -: no rule; numbers are connections since the agent started
+12 connections are not allowed; `portolan segments violations` lists them
+"
+        );
+    }
+
+    #[test]
+    fn violations_have_both_ends() {
+        let mut answer = answer();
+        assert_eq!(violations(&answer, None), "No violations.\n");
+        let before = |seconds| Timestamp::from_seconds(answer.timestamp.seconds() - seconds);
+        let event = serde_json::json!({
+            "first_seen": before(100.0), "last_seen": before(90.0),
+            "client_segment": "frontend", "server_segment": "database",
+            "client": "shop", "client_namespace": "prod", "client_address": "172.20.0.2",
+            "server": "postgres", "server_namespace": "", "server_address": "172.22.0.2",
+            "port": 5432, "connections": 12,
+        });
+        answer.events.push(serde_json::from_value(event).expect("an event"));
+        assert_eq!(
+            violations(&answer, None),
+            "\
+LAST SEEN  CLIENT     ADDRESS     SEGMENT   SERVER         ADDRESS     SEGMENT   CONNECTIONS
+90 s ago   prod/shop  172.20.0.2  frontend  postgres:5432  172.22.0.2  database           12
+"
+        );
+    }
+}

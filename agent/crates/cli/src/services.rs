@@ -1,0 +1,332 @@
+//! `portolan services`: services with ports and health, and names registered by hand.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use http::Method;
+
+use super::table::{self, Column};
+use super::target::Target;
+use super::{Output, human, print, watch};
+use api_types::{
+    HealthState, Register, Registered, ServiceStatus, Services, Source, Unregister, Window,
+};
+use notation::{Endpoint, FullName};
+
+const EXAMPLES: &str = "\
+Examples:
+  portolan services
+  portolan services health postgres
+  portolan services watch
+  portolan services register billing --address 203.0.113.7:443 --address 203.0.113.8:443
+  portolan services register partner --address 203.0.113.0/24 --namespace acme
+  portolan services unregister acme/partner
+
+Health covers the traffic of this host over the last five to six minutes. failing: most connects
+fail; degraded: some fail, connections are reset, or a listener drops connection requests; ok: none
+of these; idle: no traffic; -: it serves no port (a client only).";
+
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct ServicesArgs {
+    #[command(subcommand)]
+    command: Option<ServicesCommand>,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Subcommand)]
+enum ServicesCommand {
+    /// List services with ports and health (the default).
+    List(Target),
+    /// Explain the health of a service, or of all unhealthy ones.
+    Health(HealthArgs),
+    /// Refresh the list continuously.
+    Watch(WatchArgs),
+    /// Register a name for addresses, networks or ports.
+    Register(RegisterArgs),
+    /// Remove a registered name.
+    Unregister(UnregisterArgs),
+}
+
+#[derive(Debug, Args)]
+struct HealthArgs {
+    /// The service, like postgres or shop/postgres [default: all that are failing or degraded].
+    service: Option<FullName>,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+struct WatchArgs {
+    /// Seconds between two refreshes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    every: u64,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+struct RegisterArgs {
+    /// Its name, like billing.
+    name: FullName,
+    /// Its endpoint: IP:PORT, IP, CIDR, CIDR:PORT or PORT; may be repeated.
+    #[arg(long = "address", value_name = "ADDRESS", required = true, value_delimiter = ',')]
+    addresses: Vec<Endpoint>,
+    /// Namespace of the name.
+    #[arg(long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+struct UnregisterArgs {
+    /// Its name, like billing or acme/partner.
+    name: FullName,
+    #[command(flatten)]
+    target: Target,
+}
+
+const fn name(title: &'static str, rank: u8) -> Column {
+    Column { title, left: true, rank }
+}
+
+const fn number(title: &'static str, rank: u8) -> Column {
+    Column { title, left: false, rank }
+}
+
+const COLUMNS: &[Column] = &[
+    name("SERVICE", 0),
+    name("KIND", 3),
+    name("PORTS", 1),
+    name("HEALTH", 0),
+    number("CONNECTS", 4),
+    number("FAILED", 0),
+    number("REQUESTS", 2),
+    number("P50", 5),
+    number("P99", 0),
+    number("RESETS", 0),
+    number("LISTEN DROPS", 6),
+];
+
+pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<()> {
+    match &arguments.command {
+        None => list(&arguments.target),
+        Some(ServicesCommand::List(target)) => list(target),
+        Some(ServicesCommand::Health(HealthArgs { service, target })) => {
+            health(target, service.as_ref())
+        }
+        Some(ServicesCommand::Watch(WatchArgs { every, target })) => {
+            watch::every(Duration::from_secs(*every), || shown(target))
+        }
+        Some(ServicesCommand::Register(arguments)) => register(arguments),
+        Some(ServicesCommand::Unregister(UnregisterArgs { name, target })) => {
+            let request = Unregister { service: name.to_string() };
+            let body = target.change(Method::DELETE, "/api/v1/services", &request)?;
+            show(target, &body, "no longer registered")
+        }
+    }
+}
+
+fn list(target: &Target) -> anyhow::Result<()> {
+    print(&shown(target)?)
+}
+
+fn shown(target: &Target) -> anyhow::Result<String> {
+    let body = target.text("/api/v1/services")?;
+    Ok(match target.output {
+        Output::Json => format!("{}\n", body.trim_end()),
+        Output::Table => text(&client::read(&body)?, table::room()),
+    })
+}
+
+fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
+    let body = target.text("/api/v1/services")?;
+    let Services { timestamp, window, mut services } = client::read(&body)?;
+    let wanted = |one: &ServiceStatus| match service {
+        Some(FullName { namespace, name }) => {
+            **name == *one.service
+                && namespace.as_ref().is_none_or(|namespace| **namespace == *one.service_namespace)
+        }
+        None => one.health.state < HealthState::Ok,
+    };
+    services.retain(wanted);
+    if let (Some(service), true) = (service, services.is_empty()) {
+        anyhow::bail!("no service is named {service}; `portolan services` lists the names");
+    }
+    match target.output {
+        Output::Json => {
+            let answer = Services { timestamp, window, services };
+            print(&format!("{}\n", serde_json::to_string(&answer)?))
+        }
+        Output::Table if services.is_empty() => print("No service is failing or degraded.\n"),
+        Output::Table => {
+            print(&services.iter().map(|one| sentence(one, &window)).collect::<String>())
+        }
+    }
+}
+
+fn register(arguments: &RegisterArgs) -> anyhow::Result<()> {
+    let RegisterArgs { name, addresses, namespace, target } = arguments;
+    let service = match namespace {
+        Some(namespace) => {
+            let full = format!("{namespace}/{name}").parse::<FullName>();
+            full.map_err(anyhow::Error::msg)?.to_string()
+        }
+        None => name.to_string(),
+    };
+    let addresses = addresses.iter().map(ToString::to_string).collect();
+    let request = Register { service, addresses };
+    show(target, &target.change(Method::POST, "/api/v1/services", &request)?, "registered")
+}
+
+fn show(target: &Target, body: &str, done: &str) -> anyhow::Result<()> {
+    match target.output {
+        Output::Json => print(&format!("{}\n", body.trim_end())),
+        Output::Table => {
+            let Registered { service, addresses } = client::read(body)?;
+            print(&format!("{service} is {done} at {}\n", addresses.join(", ")))
+        }
+    }
+}
+
+fn text(answer: &Services, room: Option<usize>) -> String {
+    if answer.services.is_empty() {
+        return "No services yet.\n".to_owned();
+    }
+    let rows: Vec<_> = answer.services.iter().map(row).collect();
+    table::render(COLUMNS, &rows, room)
+}
+
+fn row(one: &ServiceStatus) -> Vec<String> {
+    let health = &one.health;
+    let latency = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), human::duration);
+    vec![
+        shown_name(one),
+        kind(one).to_owned(),
+        places(one),
+        state(one).to_owned(),
+        human::count(health.connects_ok),
+        human::count(health.connects_failed),
+        human::count(health.requests),
+        latency(health.p50_seconds),
+        latency(health.p99_seconds),
+        human::count(health.resets),
+        human::count(health.listen_overflows),
+    ]
+}
+
+/// Its name. Listeners of processes that cannot be identified are one row, called `none`.
+fn shown_name(one: &ServiceStatus) -> String {
+    if one.service == "none" && one.source == Source::Unknown {
+        return "(unidentified)".to_owned();
+    }
+    human::full_name(&one.service_namespace, &one.service)
+}
+
+/// Its kind; a service without a name is an address.
+fn kind(one: &ServiceStatus) -> &'static str {
+    if one.service.parse::<IpAddr>().is_ok() { "address" } else { one.kind.as_str() }
+}
+
+/// Only servers have a health: a client has none.
+fn state(one: &ServiceStatus) -> &'static str {
+    let serves = !(one.listens.is_empty() && one.serves.is_empty() && one.registered.is_empty());
+    if one.health.state == HealthState::Idle && !serves { "-" } else { one.health.state.as_str() }
+}
+
+/// Its listening ports; of a service elsewhere, its addresses or registered endpoints.
+fn places(one: &ServiceStatus) -> String {
+    /// More would fill the line.
+    const SHOWN: usize = 4;
+    let all: Vec<String> = if !one.listens.is_empty() {
+        one.listens.clone()
+    } else if !one.serves.is_empty() {
+        one.serves.clone()
+    } else {
+        one.registered.clone()
+    };
+    let shown: Vec<&str> =
+        all.iter().take(SHOWN).map(|port| port.trim_end_matches("/tcp")).collect();
+    match all.len() {
+        0 => "-".to_owned(),
+        n if n > SHOWN => format!("{} and {} more", shown.join(" "), n - SHOWN),
+        _ => shown.join(" "),
+    }
+}
+
+fn sentence(one: &ServiceStatus, window: &Window) -> String {
+    let health = &one.health;
+    let mut text = format!(
+        "{} is {}",
+        human::full_name(&one.service_namespace, &one.service),
+        health.state.as_str()
+    );
+    // Writing into a String cannot fail.
+    let _ = write!(text, " over the last {}", human::span(window.seconds));
+    if let Some(ratio) = health.success_ratio {
+        let attempts = health.connects_ok + health.connects_failed;
+        let _ = write!(
+            text,
+            "; {:.1} % of {} succeeded",
+            ratio * 100.0,
+            human::counted(attempts, "connect")
+        );
+    }
+    if let (Some(p50), Some(p99)) = (health.p50_seconds, health.p99_seconds) {
+        let _ = write!(
+            text,
+            "; {}, p50 {}, p99 {}",
+            human::counted(health.requests, "request"),
+            human::duration(p50),
+            human::duration(p99)
+        );
+    }
+    if health.resets > 0 {
+        let _ = write!(text, "; {}", human::counted(health.resets, "reset"));
+    }
+    if health.listen_overflows > 0 {
+        let _ =
+            write!(text, "; {} connection requests dropped", human::count(health.listen_overflows));
+    }
+    text.push_str(".\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::fixture::snapshot;
+    use server::convert;
+
+    fn answer() -> Services {
+        convert::services(&snapshot(), |_| true)
+    }
+
+    #[test]
+    fn a_pipe_gets_every_column() {
+        let text = text(&answer(), None);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("SERVICE"), "{text}");
+        let line = |name: &str| {
+            let found = lines.iter().find(|line| line.starts_with(name));
+            let words = found.expect(name).split_whitespace();
+            words.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(line("billing")[..4], ["billing", "declared", "203.0.113.7:443", "idle"]);
+        assert_eq!(line("postgres")[..4], ["postgres", "process", "5432", "degraded"]);
+        assert_eq!(line("prod/shop")[..4], ["prod/shop", "container", "8080", "ok"]);
+    }
+
+    #[test]
+    fn a_sentence_explains_what_is_unhealthy() {
+        let answer = answer();
+        let postgres = answer.services.iter().find(|one| one.service == "postgres");
+        let said = sentence(postgres.expect("there"), &answer.window);
+        assert!(said.contains("76.9 % of 13 connects succeeded"), "{said}");
+        assert!(said.contains("; 3 resets"), "{said}");
+    }
+}

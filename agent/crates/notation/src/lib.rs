@@ -1,0 +1,17 @@
+//! Text formats: durations, ports, names of services, endpoints. The command line, the
+//! configuration, the API and the state file share this one grammar without depending on each
+//! other.
+
+#![forbid(unsafe_code)]
+
+pub mod character;
+pub mod duration;
+mod endpoint;
+mod environment;
+mod full_name;
+mod port;
+
+pub use self::endpoint::Endpoint;
+pub use self::environment::Environment;
+pub use self::full_name::FullName;
+pub use self::port::{Port, Protocol};

@@ -1,0 +1,182 @@
+//! The agent's log: lines to standard error, limited per statement.
+//!
+//! A fault that repeats a thousand times a second must not fill a disk. Each statement in the code
+//! may write [`LINES`] lines in [`WINDOW`]; the number of suppressed lines is added to the next
+//! line that is written. Lines for developers (`debug`, `trace`) were requested, and are not
+//! limited.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::callsite::Identifier;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+use crate::config::{Log, LogFormat};
+
+/// Lines of one statement in one window.
+const LINES: u64 = 60;
+const WINDOW: Duration = Duration::from_mins(1);
+
+/// Sends the log to standard error: our own lines from the chosen level on, and the libraries'
+/// only when something is wrong.
+pub(super) fn start(log: Log) {
+    let filter = EnvFilter::new(format!("warn,portolan={}", log.level.as_str()));
+    let lines = fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    let log_so_far = tracing_subscriber::registry().with(filter);
+    match log.format {
+        LogFormat::Text => log_so_far.with(lines).with(Limit::default()).init(),
+        LogFormat::Json => {
+            log_so_far.with(lines.json().flatten_event(true)).with(Limit::default()).init();
+        }
+    }
+}
+
+/// Suppresses repetitions.
+#[derive(Default)]
+struct Limit(Mutex<Places>);
+
+/// Recent lines of each statement.
+#[derive(Default)]
+struct Places(HashMap<Identifier, Place>);
+
+struct Place {
+    /// Its position in the code.
+    shown: String,
+    since: Instant,
+    lines: u64,
+}
+
+/// A statement, and the number of its suppressed lines.
+#[derive(Debug, PartialEq, Eq)]
+struct LeftOut {
+    place: String,
+    lines: u64,
+}
+
+impl<S: Subscriber> Layer<S> for Limit {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let metadata = event.metadata();
+        // The report of suppressed lines is not suppressed itself.
+        if *metadata.level() > Level::INFO || metadata.target() == module_path!() {
+            return true;
+        }
+        let (is_written, over) = {
+            let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            places.admit(metadata, Instant::now())
+        };
+        for LeftOut { place, lines } in over {
+            tracing::warn!(
+                "{lines} more lines from {place} were suppressed: at most {LINES} of each kind are logged in {} s",
+                WINDOW.as_secs()
+            );
+        }
+        is_written
+    }
+}
+
+// === impl Places ===
+
+impl Places {
+    /// Whether a line of this statement is written, and the statements with suppressed lines whose
+    /// window is over.
+    fn admit(
+        &mut self,
+        metadata: &'static Metadata<'static>,
+        now: Instant,
+    ) -> (bool, Vec<LeftOut>) {
+        let mut over = Vec::new();
+        self.0.retain(|_, place| {
+            let is_over = now.duration_since(place.since) >= WINDOW;
+            if is_over && place.lines > LINES {
+                over.push(LeftOut { place: place.shown.clone(), lines: place.lines - LINES });
+            }
+            !is_over
+        });
+        let place = self.0.entry(metadata.callsite()).or_insert_with(|| Place {
+            shown: shown(metadata),
+            since: now,
+            lines: 0,
+        });
+        place.lines += 1;
+        (place.lines <= LINES, over)
+    }
+}
+
+/// `server::serve, line 120`.
+fn shown(metadata: &Metadata<'_>) -> String {
+    match metadata.line() {
+        Some(line) => format!("{}, line {line}", metadata.target()),
+        None => metadata.target().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Counts lines that pass the limit.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Written {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().unwrap().push(event.metadata().level().to_string());
+        }
+    }
+
+    /// Records the statement of the last line.
+    #[derive(Clone, Default)]
+    struct Met(Arc<Mutex<Option<&'static Metadata<'static>>>>);
+
+    impl<S: Subscriber> Layer<S> for Met {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            *self.0.lock().unwrap() = Some(event.metadata());
+        }
+    }
+
+    #[test]
+    fn a_line_that_repeats_is_written_so_often_and_others_are_not_kept_back() {
+        let written = Written::default();
+        let log = tracing_subscriber::registry().with(written.clone()).with(Limit::default());
+        tracing::subscriber::with_default(log, || {
+            for _ in 0..1000 {
+                tracing::warn!("the same");
+                tracing::debug!("asked for");
+            }
+            tracing::error!("another");
+        });
+        let written = written.0.lock().unwrap();
+        let count = |level: &str| written.iter().filter(|one| *one == level).count() as u64;
+        assert_eq!((count("WARN"), count("DEBUG"), count("ERROR")), (LINES, 1000, 1));
+    }
+
+    #[test]
+    fn suppressed_lines_are_reported_with_the_next_line_after_the_window() {
+        let met = Met::default();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(met.clone()), || {
+            tracing::warn!("some place");
+        });
+        let metadata = met.0.lock().unwrap().expect("an event");
+        let (mut places, start) = (Places::default(), Instant::now());
+        for _ in 0..LINES {
+            assert_eq!(places.admit(metadata, start), (true, Vec::new()));
+        }
+        for _ in 0..7 {
+            assert_eq!(places.admit(metadata, start), (false, Vec::new()));
+        }
+        let (is_written, over) = places.admit(metadata, start + WINDOW);
+        assert!(is_written);
+        assert_eq!(over.iter().map(|one| one.lines).collect::<Vec<_>>(), [7]);
+        assert_eq!(places.admit(metadata, start + WINDOW * 3), (true, Vec::new()));
+    }
+}

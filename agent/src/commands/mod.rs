@@ -1,0 +1,134 @@
+//! The command line: `portolan agent`, configuration and manual, and the commands of crate `cli`
+//! for a running agent.
+//!
+//! Every error is one sentence with its fix on standard error. Exit codes: 0 done, 1 failed, 2
+//! invalid command line or configuration.
+
+mod agent;
+mod config;
+mod log;
+mod manual;
+mod overrides;
+mod privileges;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
+
+const ABOUT: &str = "Observe every TCP connection of this host by service: who talks to whom, how often, how fast, and what fails";
+
+const EXAMPLES: &str = "\
+Examples:
+  portolan agent                                   start the agent; metrics at http://127.0.0.1:10062/metrics
+  portolan agent --web.listen-address 0.0.0.0:10062 --log.format json
+  portolan edges                                   who talks to whom, as a table
+  portolan edges --role client --sort p99          slowest outgoing calls of this host first
+  portolan edges --output json | jq '.edges[] | select(.connects.refused)'
+  portolan ports                                   ports and the processes that hold them
+  portolan ports conflicts --since 1h              failed binds of the last hour, the cause and the fix
+  portolan ports reserve 5432 --for postgres       reserve a port for a service
+  portolan ports free --near 8080                  find a free port
+  portolan services                                services with ports and health
+  portolan map --window 1m                         service graph of the last minute, as a tree
+  portolan balance                                 is load spread evenly over backends?
+  portolan segments violations                     connections that the segment rules do not allow
+  portolan status                                  what the agent sees, what it cannot see, what it dropped
+  portolan status --url https://node7:10062 --ca-file ca.pem --user ann --password-file pw
+  portolan config check --config portolan.toml     validate a configuration file
+  portolan config show > portolan.toml             a file to start from
+  portolan agent --show-privileges                 required capabilities, for how long, and why
+
+Every flag of `portolan agent` is also an environment variable and a key of the configuration
+file; `portolan agent --help` names them. Flags win over the environment, the environment over
+the file.";
+
+#[derive(Debug, Parser)]
+#[command(name = "portolan", version, about = ABOUT, after_long_help = EXAMPLES, after_help = "Examples: portolan help")]
+#[command(arg_required_else_help = true, infer_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent in the foreground until SIGTERM or SIGINT.
+    #[command(long_about = agent::ABOUT, after_long_help = agent::EXAMPLES)]
+    Agent(agent::AgentArgs),
+    /// Validate or print the configuration.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    #[command(flatten)]
+    Ask(Box<cli::Command>),
+    /// Generate man pages.
+    #[command(after_long_help = manual::PAGES_EXAMPLES)]
+    Man(manual::PagesArgs),
+    /// Generate shell completions.
+    #[command(after_long_help = manual::COMPLETIONS_EXAMPLES)]
+    Completions(manual::CompletionsArgs),
+}
+
+/// Runs the command line; `start` runs the agent and returns when it has been stopped.
+pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are "errors" of clap that go to standard output with exit code 0.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let result = match cli.command {
+        Command::Agent(arguments) => agent::run(&arguments, start),
+        Command::Config(command) => config::run(&command),
+        Command::Ask(command) => command.run(),
+        Command::Man(arguments) => manual::pages(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // If standard error is closed the message is lost.
+            let _ = writeln!(io::stderr(), "portolan: {error:#}");
+            ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config::settings::SETTINGS;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_of_the_agent_names_every_flag_and_variable() {
+        let mut command = Cli::command();
+        let agent = command.find_subcommand_mut("agent").expect("a subcommand");
+        let help = agent.render_long_help().to_string();
+        for setting in SETTINGS {
+            assert!(help.contains(&format!("--{}", setting.flag.name())), "{}", setting.key);
+            assert!(help.contains(&setting.env()), "{}", setting.key);
+        }
+        assert!(help.contains("PORTOLAN_CONFIG"));
+    }
+
+    #[test]
+    fn the_examples_parse() {
+        for line in EXAMPLES.lines().filter_map(|line| line.strip_prefix("  portolan ")) {
+            let line = line.split(['|', '>']).next().unwrap_or_default();
+            let words = line.split("  ").next().unwrap_or_default().split_whitespace();
+            let parsed = Cli::try_parse_from(["portolan"].into_iter().chain(words));
+            assert!(parsed.is_ok(), "{line}: {parsed:?}");
+        }
+    }
+}

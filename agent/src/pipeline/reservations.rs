@@ -1,0 +1,203 @@
+//! Compares port reservations with the holders of ports: reports breaches, and writes the verdicts
+//! that the kernel half enforces.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use agent_common::bound::BoundRecord;
+use agent_common::listener::ListenerRecord;
+
+use super::kernel::Kernel;
+use crate::config::Config;
+use crate::state::StateHandle;
+use discovery::Names;
+use linux::namespaces;
+use model::breaches::{Action, Breach, Breaches, Holding};
+use model::claims::Failures;
+use model::enforcement::{self, Known, Verdicts};
+use model::owners::Owners;
+use model::port::{Port, Protocol};
+use model::reservation_status::ReservationStatus;
+use model::reservations::{Environment, Reservation};
+use model::service::Service;
+use model::state::State;
+
+/// How long verdicts wait for names after startup.
+const NAMES_WITHIN_US: u64 = 5_000_000;
+
+/// Reservations, and their breaches so far.
+pub(super) struct ReservationMonitor {
+    state: StateHandle,
+    host_netns: Option<u32>,
+    environment: Option<Environment>,
+    /// Names from the rules of the configuration.
+    given_by_rule: Vec<Service>,
+    breaches: Breaches,
+    /// Until when verdicts wait for names after startup, CLOCK_MONOTONIC microseconds; 0 once they
+    /// are written.
+    waits_until_us: Cell<Option<u64>>,
+}
+
+/// The inputs of one collection.
+pub(super) struct Seen<'a> {
+    /// Now, seconds since the Unix epoch.
+    pub now: u64,
+    /// Listening sockets.
+    pub listeners: &'a [ListenerRecord],
+    /// Bound sockets.
+    pub bound: &'a [BoundRecord],
+    /// Denied binds.
+    pub refused: &'a [Failures],
+}
+
+impl ReservationMonitor {
+    pub(super) fn new(state: StateHandle, config: &Config) -> Self {
+        let host_netns = namespaces::host().ok().map(|namespace| namespace.inode);
+        let given_by_rule = config.names.rules.iter().map(|rule| rule.service().clone()).collect();
+        let environment = config.ports.environment;
+        Self {
+            state,
+            host_netns,
+            environment,
+            given_by_rule,
+            breaches: Breaches::default(),
+            waits_until_us: Cell::new(None),
+        }
+    }
+
+    /// The reservations and registered services in force.
+    pub(super) fn current(&self) -> Arc<State> {
+        self.state.current()
+    }
+
+    /// Writes the kernel half's verdicts at `now` (seconds since the Unix epoch).
+    pub(super) fn enforce(
+        &self,
+        now: u64,
+        now_us: u64,
+        names: &mut Names,
+        owners: &Owners,
+        kernel: &mut impl Kernel,
+    ) {
+        let mut known = Vec::new();
+        if self.state.current().reservations.iter().any(|one| one.enforce) {
+            known.extend(owners.iter().map(|(index, row)| {
+                let (service, is_stable) = names.owner(index, row, now_us);
+                let age = now_us.saturating_sub(row.born_us) / 1_000_000;
+                Known { key: row.key, service, age: if is_stable { age } else { 0 } }
+            }));
+        }
+        // Verdicts that an earlier agent has pinned stay in force until names are known.
+        let until = self.waits_until_us.get().unwrap_or(now_us + NAMES_WITHIN_US);
+        let is_early = now_us < until && known.iter().any(|one| one.age == 0);
+        self.waits_until_us.set(Some(if is_early { until } else { 0 }));
+        if is_early {
+            return;
+        }
+        let verdicts = self.verdicts(now, &known);
+        if verdicts.dropped > 0 {
+            tracing::debug!(
+                verdicts.dropped,
+                "the table of verdicts is full: some foreign workloads are allowed"
+            );
+        }
+        if let Err(error) = kernel.enforce(verdicts) {
+            tracing::warn!("not all verdicts of enforced reservations are in force: {error}");
+        }
+    }
+
+    /// The verdicts at `now` for the known `owners`.
+    fn verdicts(&self, now: u64, owners: &[Known]) -> Verdicts {
+        let state = self.state.current();
+        let enforced: Vec<(u32, &Reservation)> = state
+            .reservations
+            .iter()
+            .filter(|one| one.enforce && one.in_force(now, self.environment))
+            .filter_map(|one| Some((one.netns.or(self.host_netns)?, one)))
+            .collect();
+        let given_by_rule = |one: &Reservation| {
+            self.given_by_rule.iter().any(|name| name.is_meant_by(&one.service))
+        };
+        enforcement::verdicts(&enforced, owners, given_by_rule)
+    }
+
+    /// Evaluates the current holders of ports: listeners, sockets bound since the agent started, and
+    /// denied binds. `name` names the holder of a port, and says whether the name is stable.
+    pub(super) fn update(
+        &mut self,
+        seen: &Seen<'_>,
+        mut name: impl FnMut(u32, Port, u32) -> (Service, bool),
+    ) -> ReservationStatus {
+        let state = self.state.current();
+        let Self { host_netns, environment, breaches, .. } = self;
+        let reserved = |netns: u32, port: Port| -> Option<&Reservation> {
+            let place = (Some(netns) != *host_netns).then_some(netns);
+            state.reservations.in_force(place, port, seen.now, *environment)
+        };
+        let listening = seen
+            .listeners
+            .iter()
+            .map(|record| (record.netns, Port::tcp(record.port), record.owner));
+        let bound = seen.bound.iter().filter_map(|record| {
+            let protocol = Protocol::from_number(record.protocol)?;
+            Some((record.netns, Port { number: record.port, protocol }, record.owner))
+        });
+        let holdings: Vec<Holding> = listening
+            .chain(bound)
+            .filter(|(netns, port, _)| reserved(*netns, *port).is_some())
+            .map(|(netns, port, owner)| {
+                let (service, is_stable) = name(netns, port, owner);
+                // A holder whose name may still change is not evaluated yet.
+                let service = if is_stable { service } else { Service::other() };
+                Holding { netns, port, owner, service }
+            })
+            .collect();
+        for breach in breaches.observe(seen.now, &holdings, reserved) {
+            log(&breach, 1);
+        }
+        for Failures { key, count, .. } in seen.refused {
+            let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
+            let port = Port { number: key.port, protocol };
+            // Released since: the bind was denied all the same, but its owner is unknown now.
+            let Some(reservation) = reserved(key.netns, port) else { continue };
+            let (netns, owner) = (key.netns, key.owner);
+            let service = name(netns, port, owner).0;
+            let holding = Holding { netns, port, owner, service };
+            let breach = breaches.record(seen.now, &holding, reservation, Action::Denied, *count);
+            log(&breach, *count);
+        }
+        ReservationStatus {
+            host_netns: *host_netns,
+            environment: *environment,
+            breaches: breaches.counts().map(|(key, count)| (key.clone(), count)).collect(),
+            breach_events: breaches.events().cloned().collect(),
+            state,
+        }
+    }
+}
+
+fn log(breach: &Breach, count: u64) {
+    let Breach { netns, key, .. } = breach;
+    let port = key.port.map(|port| port.to_string());
+    let (owner, offender, action) =
+        (key.owner.to_string(), key.offender.to_string(), key.action.as_str());
+    match breach.key.action {
+        Action::Audited => tracing::warn!(
+            port,
+            netns,
+            owner,
+            offender,
+            action,
+            "a reserved port is held by another service"
+        ),
+        Action::Denied => tracing::warn!(
+            port,
+            netns,
+            owner,
+            offender,
+            action,
+            count,
+            "a bind to a reserved port was denied"
+        ),
+    }
+}
