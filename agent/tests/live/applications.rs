@@ -247,3 +247,60 @@ fn an_application_is_one_service_as_client_and_as_listener() {
     }
     agent.stop();
 }
+
+/// Sets its title as PM2 does, listens, and connects `COUNT` times to `SINK`, by IPv4 and IPv6 in
+/// turn.
+const NODE: &str = r"
+process.title = process.env.TITLE;
+const net = require('net'), of = (name) => Number(process.env[name]);
+net.createServer((client) => client.end()).listen(of('PORT'), '::1', () => {
+    let open = of('COUNT');
+    for (let turn = of('COUNT'); turn > 0; turn--)
+        net.connect(of('SINK'), turn % 2 ? '::1' : '127.0.0.1', function () {
+            this.end();
+            if (--open === 0) console.log('ready');
+        });
+});
+process.stdin.resume().on('end', () => process.exit());
+";
+
+#[test]
+fn node_programs_whose_titles_begin_alike_are_counted_apart() {
+    needs_kernel!();
+    if !Command::new("node").arg("-v").output().is_ok_and(|output| output.status.success()) {
+        println!("SKIPPED: node is not installed");
+        return;
+    }
+    let net = Pair::new();
+    for address in ["127.0.0.1:18699", "[::1]:18699"] {
+        let sink = net.server.within(|| TcpListener::bind(address).unwrap());
+        thread::spawn(move || sink.incoming().for_each(drop));
+    }
+    let agent = Agent::start();
+    let cases = [
+        ("orders.js", "node /srv/shop/orders.js", 18_601, 5),
+        ("stock.js", "node /srv/shop/stock.js", 18_602, 10),
+        ("shop", "node /srv/shop/index.js", 18_603, 20),
+    ];
+    let start = |(_, title, port, count): &(&str, &str, u16, u64)| {
+        let mut command = net.server.command("node");
+        // A title is cut where the arguments ended.
+        command.args(["-e", NODE]).env("TITLE", title).env("SINK", "18699");
+        command.env("PORT", port.to_string()).env("COUNT", count.to_string());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "ready\n", "{title}");
+        Program(child)
+    };
+    let _programs: Vec<Program> = cases.iter().map(start).collect();
+    agent.eventually(cases.map(|(name, _, port, count)| (name, true, port, count)), |now| {
+        cases.map(|(name, _, port, _)| {
+            let listens = [("port", &*port.to_string()), ("service", name)];
+            let client = [("client", name), ("port", "18699"), ("role", "client")];
+            let is_named = now.has("portolan_port_listeners", &listens);
+            (name, is_named, port, now.edges(&client).all_connects())
+        })
+    });
+    agent.stop();
+}
