@@ -41,7 +41,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 204;
+offsets! { 220;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -114,6 +114,14 @@ offsets! { 204;
     arg_start = "mm_struct"."arg_start",
     /// Where the arguments end.
     arg_end = "mm_struct"."arg_end",
+    /// The directories of a task.
+    fs = "task_struct"."fs",
+    /// The working directory.
+    working_directory = "fs_struct"."pwd.dentry",
+    /// The directory that a directory is in; of the root of a file system, itself.
+    parent_directory = "dentry"."d_parent",
+    /// The name of a directory.
+    directory_name = "dentry"."d_name.name",
     /// Device a packet came in on.
     skb_dev = "sk_buff"."dev",
     /// Network namespace of a device.
@@ -148,7 +156,7 @@ offsets! { 204;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1312 {
+    pub struct Config: 1328 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.

@@ -7,7 +7,7 @@
 //! with an empty command). Within such a cgroup somebody new is still let in if its command is the
 //! service's, or one from which no name can be told yet.
 
-use crate::owner::{OwnerKey, is_interpreter};
+use crate::owner::{OwnerKey, counts_arguments};
 
 /// Known to be someone else.
 pub const DENY: u32 = 1;
@@ -89,7 +89,7 @@ pub fn is_denied(enforced: &Enforced, comm: &[u8; 16], exact: u32, of_cgroup: u3
     if exact != 0 {
         return exact == DENY;
     }
-    if of_cgroup != DENY || is_interpreter(comm) || is_go_between(comm) {
+    if of_cgroup != DENY || counts_arguments(comm) || is_go_between(comm) {
         return false;
     }
     let mut i = 0;
@@ -128,6 +128,7 @@ mod tests {
         check(b"postgres", 0, DENY, false);
         check(b"pg_ctl", 0, DENY, false);
         check(b"python3", 0, DENY, false);
+        check(b"gunicorn: maste", 0, DENY, false);
         check(b"docker-proxy", 0, DENY, false);
         check(b"systemd", 0, DENY, false);
         check(b"systemd-resolved", 0, DENY, true);

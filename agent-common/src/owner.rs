@@ -1,15 +1,25 @@
 //! Owners: on whose behalf a socket connects or listens.
 //!
-//! An owner is {network namespace, cgroup, command name of the group leader, hash of the
-//! arguments if the command is an interpreter}. It is stable across prefork workers, threads
-//! and short-lived processes, and bounded: a thousand runs of `curl` are one owner, while two
-//! `node` programs of one cgroup are two.
+//! An owner is {network namespace, cgroup, command name of the group leader, and a hash of the
+//! arguments and the working directory if the command name does not say which program it is}:
+//! interpreters, servers of other people's applications, process titles. It is stable across
+//! prefork workers, threads and short-lived processes, and bounded: a thousand runs of `curl` are
+//! one owner, while two `node` programs of one cgroup are two, and a title that counts
+//! (`[3 of 5 busy]`) is one.
 
 use crate::ledger::{NO_OWNER, OWNER};
 use crate::slot_table::OWNERS;
 
 /// Bytes of the command line kept per owner.
 pub const ARGV_BYTES: usize = 256;
+
+/// Bytes kept of the name of a directory, with a zero at the end.
+pub const DIRECTORY_BYTES: usize = 40;
+/// How many names are kept of the path of the working directory: its own comes first, then its
+/// parent's, and so on.
+pub const DIRECTORIES: usize = 3;
+/// Bytes of all of them.
+pub const PATH_BYTES: usize = DIRECTORY_BYTES * DIRECTORIES;
 
 /// Owner row 0 takes every owner that found no row of its own.
 pub const OWNER_OVERFLOW: u32 = 0;
@@ -21,7 +31,8 @@ crate::wire! {
     pub struct OwnerKey: 32 {
         /// Inode number of the socket's network namespace.
         pub netns: u32,
-        /// Hash of the command line for interpreters, else 0; see [`app_hash`].
+        /// Hash of the arguments and the working directory, if [`counts_arguments`], else 0; see
+        /// [`app_hash`].
         pub app: u32,
         /// cgroup v2 id of the task (the inode number of its folder); 0 if no task was involved.
         pub cgroup: u64,
@@ -31,7 +42,7 @@ crate::wire! {
 
     /// What user space needs to find an owner's name, written once when the row is taken.
     /// `born_us` is written last: a row without it is not in use.
-    pub struct OwnerRow: 304 {
+    pub struct OwnerRow: 424 {
         /// The owner.
         pub key: OwnerKey,
         /// A process of this owner: the one that was seen first.
@@ -42,6 +53,10 @@ crate::wire! {
         pub born_us: u64,
         /// The first bytes of that process' arguments, separated by NUL.
         pub argv: [u8; 256],
+        /// The last [`DIRECTORIES`] names of the path of its working directory, each padded with
+        /// zeros, if [`counts_directory`]. A name that fills its place was cut. `/` is the root of
+        /// a file system.
+        pub path: [u8; 120],
     }
 }
 
@@ -49,56 +64,158 @@ crate::slot_row! { OwnerRow {
     key: OwnerKey, table: OWNERS, reserved: FIRST_FREE_OWNER, ledger: Some((OWNER, NO_OWNER))
 } }
 
+/// The first eight bytes of a command name.
+const fn word(text: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let mut i = 0;
+    while i < text.len() && i < 8 {
+        bytes[i] = text[i];
+        i += 1;
+    }
+    u64::from_ne_bytes(bytes)
+}
+
+/// The mask of the first `count` bytes.
+const fn first(count: usize) -> u64 {
+    let mut bytes = [0; 8];
+    let mut i = 0;
+    while i < count {
+        bytes[i] = 255;
+        i += 1;
+    }
+    u64::from_ne_bytes(bytes)
+}
+
+/// Interpreters, by their whole names. Newer Node releases name their main thread `MainThread`.
+const INTERPRETERS: [u64; 14] = [
+    word(b"node"),
+    word(b"java"),
+    word(b"ruby"),
+    word(b"perl"),
+    word(b"php"),
+    word(b"bash"),
+    word(b"sh"),
+    word(b"dash"),
+    word(b"deno"),
+    word(b"bun"),
+    word(b"dotnet"),
+    word(b"beam.smp"),
+    word(b"MainThre"),
+    word(b"node-Mai"),
+];
+
+/// Servers of other people's applications. The kernel names scripts after their file, so these
+/// are command names while the server has not set a title yet, and in Ruby also afterwards.
+const SERVERS: [u64; 17] = [
+    word(b"gunicorn"),
+    word(b"uvicorn"),
+    word(b"hypercorn"),
+    word(b"daphne"),
+    word(b"granian"),
+    word(b"waitress-serve"),
+    word(b"celery"),
+    word(b"flask"),
+    word(b"puma"),
+    word(b"unicorn"),
+    word(b"unicorn_rails"),
+    word(b"falcon"),
+    word(b"thin"),
+    word(b"rackup"),
+    word(b"rails"),
+    word(b"bundle"),
+    word(b"sidekiq"),
+];
+
+/// Bytes that no name of a program file has, but titles do.
+const TITLE: &[u8] = b" /:[(";
+
+const LOW: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// The top bit of bytes of `word` that are zero; above the first such byte it may also be set for
+/// others.
+#[inline(always)]
+const fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(LOW) & !word & HIGH
+}
+
+#[inline(always)]
+fn head(comm: &[u8; 16]) -> u64 {
+    u64::from_ne_bytes([comm[0], comm[1], comm[2], comm[3], comm[4], comm[5], comm[6], comm[7]])
+}
+
+#[inline(always)]
+fn tail(comm: &[u8; 16]) -> u64 {
+    u64::from_ne_bytes([
+        comm[8], comm[9], comm[10], comm[11], comm[12], comm[13], comm[14], comm[15],
+    ])
+}
+
 /// Whether a command runs programs that deserve names of their own.
 ///
 /// Compared on the first eight bytes of the command name, which is enough to tell these apart
-/// and cheap in the kernel. Newer Node releases name their main thread `MainThread`.
+/// and cheap in the kernel.
 #[inline(always)]
 pub fn is_interpreter(comm: &[u8; 16]) -> bool {
-    const fn word(text: &[u8]) -> u64 {
-        let mut bytes = [0; 8];
-        let mut i = 0;
-        while i < text.len() && i < 8 {
-            bytes[i] = text[i];
-            i += 1;
-        }
-        u64::from_ne_bytes(bytes)
-    }
-    const EXACT: [u64; 14] = [
-        word(b"node"),
-        word(b"java"),
-        word(b"ruby"),
-        word(b"perl"),
-        word(b"php"),
-        word(b"bash"),
-        word(b"sh"),
-        word(b"dash"),
-        word(b"deno"),
-        word(b"bun"),
-        word(b"dotnet"),
-        word(b"beam.smp"),
-        word(b"MainThre"),
-        word(b"node-Mai"),
-    ];
-    let first = u64::from_ne_bytes([
-        comm[0], comm[1], comm[2], comm[3], comm[4], comm[5], comm[6], comm[7],
-    ]);
+    let name = head(comm);
     // python, python3, python3.11 … and pypy, php8.2, ruby3.1, perl5.36 start alike.
-    const PYTHON: u64 = word(b"python");
-    const PYTHON_MASK: u64 = u64::from_ne_bytes([255, 255, 255, 255, 255, 255, 0, 0]);
-    const FOUR_MASK: u64 = u64::from_ne_bytes([255, 255, 255, 255, 0, 0, 0, 0]);
-    const THREE_MASK: u64 = u64::from_ne_bytes([255, 255, 255, 0, 0, 0, 0, 0]);
-    if first & PYTHON_MASK == PYTHON
-        || first & FOUR_MASK == word(b"pypy")
-        || first & FOUR_MASK == word(b"ruby")
-        || first & FOUR_MASK == word(b"perl")
-        || first & THREE_MASK == word(b"php")
+    if name & first(6) == word(b"python")
+        || name & first(4) == word(b"pypy")
+        || name & first(4) == word(b"ruby")
+        || name & first(4) == word(b"perl")
+        || name & first(3) == word(b"php")
     {
         return true;
     }
+    is_among(name, &INTERPRETERS)
+}
+
+/// Whether a command serves applications that deserve names of their own.
+#[inline(always)]
+pub fn is_server(comm: &[u8; 16]) -> bool {
+    is_among(head(comm), &SERVERS)
+}
+
+/// Whether a command name is a process title or the first bytes of one.
+#[inline(always)]
+pub fn is_title(comm: &[u8; 16]) -> bool {
+    let (head, tail) = (head(comm), tail(comm));
+    let mut found = 0;
     let mut i = 0;
-    while i < EXACT.len() {
-        if first == EXACT[i] {
+    while i < TITLE.len() {
+        let each = LOW.wrapping_mul(u64::from(TITLE[i]));
+        found |= zeros(head ^ each) | zeros(tail ^ each);
+        i += 1;
+    }
+    found != 0
+}
+
+/// Whether programs with this command name are told apart by their arguments and their working
+/// directory.
+#[inline(always)]
+pub fn counts_arguments(comm: &[u8; 16]) -> bool {
+    is_interpreter(comm) || is_server(comm) || is_title(comm)
+}
+
+/// Whether the working directory belongs to the program. Workers of PHP-FPM change it with every
+/// request.
+#[inline(always)]
+pub fn counts_directory(comm: &[u8; 16]) -> bool {
+    head(comm) & first(7) != word(b"php-fpm")
+}
+
+/// Whether the arguments may be a title that counts: `puma: cluster worker 1: 4711 [shop]`. Ruby
+/// leaves the command name alone when a title is set.
+#[inline(always)]
+fn may_count(comm: &[u8; 16]) -> bool {
+    !is_interpreter(comm) || head(comm) & first(4) == word(b"ruby")
+}
+
+#[inline(always)]
+fn is_among(name: u64, names: &[u64]) -> bool {
+    let mut i = 0;
+    while i < names.len() {
+        if name == names[i] {
             return true;
         }
         i += 1;
@@ -106,27 +223,78 @@ pub fn is_interpreter(comm: &[u8; 16]) -> bool {
     false
 }
 
-/// A 32 bit hash of a command line; never 0. The unused tail of `argv` must be zero.
-pub fn app_hash(argv: &[u8; ARGV_BYTES]) -> u32 {
-    app_hash_of(|i| {
+/// A 32 bit hash of the arguments and the working directory of a program with this command name;
+/// never 0. Unused bytes must be zero.
+pub fn app_hash(comm: &[u8; 16], argv: &[u8; ARGV_BYTES], path: &[u8; PATH_BYTES]) -> u32 {
+    app_hash_of(comm, |i| {
         let mut word = [0; 8];
-        word.copy_from_slice(&argv[i * 8..i * 8 + 8]);
+        let at = i * 8;
+        let bytes = if at < ARGV_BYTES { &argv[at..] } else { &path[at - ARGV_BYTES..] };
+        word.copy_from_slice(&bytes[..8]);
         u64::from_le_bytes(word)
     })
 }
 
-/// As [`app_hash`], over the little-endian words 0 to 31 that `word` reads.
+/// As [`app_hash`], over the little-endian words that `word` reads: 0 to 31 are the arguments,
+/// those after them the path.
 #[inline(always)]
-pub fn app_hash_of(word: impl Fn(usize) -> u64) -> u32 {
+pub fn app_hash_of(comm: &[u8; 16], word: impl Fn(usize) -> u64) -> u32 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut digits = Digits::new(may_count(comm));
     let mut i = 0;
     while i < ARGV_BYTES / 8 {
-        hash = (hash ^ word(i)).wrapping_mul(0x0000_0100_0000_01b3);
-        hash ^= hash >> 29;
+        hash = mixed(hash, digits.without_counts(word(i)));
+        i += 1;
+    }
+    while i < (ARGV_BYTES + PATH_BYTES) / 8 {
+        hash = mixed(hash, word(i));
         i += 1;
     }
     let folded = (hash ^ (hash >> 32)) as u32;
     if folded == 0 { 1 } else { folded }
+}
+
+#[inline(always)]
+fn mixed(hash: u64, word: u64) -> u64 {
+    let hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+    hash ^ hash >> 29
+}
+
+/// Finds the free-standing numbers of a title, eight bytes at a time: digits after a space, `[`,
+/// `(` or `=`. What changes with the state of a program stands there; the number of `shop-2.js`
+/// or `[shop2]` does not. Without branches: the verifier would follow each.
+struct Digits {
+    /// All ones if numbers are to be found.
+    enabled: u64,
+    /// Bit 7 is set if the byte before the next word begins or continues a number.
+    before: u64,
+}
+
+impl Digits {
+    #[inline(always)]
+    fn new(enabled: bool) -> Self {
+        Self { enabled: u64::from(enabled).wrapping_neg(), before: 0 }
+    }
+
+    /// A little-endian word of the title, with zeros for the digits of such numbers.
+    #[inline(always)]
+    fn without_counts(&mut self, word: u64) -> u64 {
+        let ascii = word & !HIGH;
+        let below = |limit: u64| !(ascii | HIGH).wrapping_sub(LOW.wrapping_mul(limit)) & HIGH;
+        let is = |byte: u8| below(u64::from(byte) + 1) & !below(u64::from(byte));
+        let digits = below(u64::from(b'9') + 1) & !below(u64::from(b'0')) & !word;
+        let openers = (is(b' ') | is(b'[') | is(b'(') | is(b'=')) & !word & HIGH;
+        let mut number = digits & (openers << 8 | self.before);
+        // Along the digits that follow: by one, two, four bytes.
+        let mut run = digits;
+        number |= run & number << 8;
+        run &= run << 8;
+        number |= run & number << 16;
+        run &= run << 16;
+        number |= run & number << 32;
+        self.before = (openers | number) >> 56;
+        word & !((number >> 7).wrapping_mul(255) & self.enabled)
+    }
 }
 
 #[cfg(test)]
@@ -158,22 +326,102 @@ mod tests {
         ] {
             assert!(is_interpreter(&comm(yes)), "{yes}");
         }
-        for no in
-            ["nginx", "postgres", "redis-server", "curl", "nodered", "javac", "sshd", "bundle", ""]
-        {
+        for no in ["nginx", "postgres", "redis-server", "curl", "nodered", "javac", "sshd", ""] {
             assert!(!is_interpreter(&comm(no)), "{no}");
         }
     }
 
     #[test]
+    fn titles_are_known_by_bytes_that_no_program_file_has() {
+        for yes in ["node /srv/shop/", "gunicorn: maste", "[celeryd: celer", "(sd-pam)", "my app"] {
+            assert!(is_title(&comm(yes)) && counts_arguments(&comm(yes)), "{yes}");
+        }
+        for no in ["nginx", "redis-server", "prometheus-node", "", "a.b_c-d@e+f~1,2", "postgres"] {
+            assert!(!is_title(&comm(no)) && !counts_arguments(&comm(no)), "{no}");
+        }
+        for byte in 0..=255u8 {
+            for at in 0..15 {
+                let mut name = comm("abcdefghijklmno");
+                name[at] = byte;
+                assert_eq!(is_title(&name), TITLE.contains(&byte), "{byte} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn servers_of_applications_are_known() {
+        for yes in ["gunicorn", "uvicorn", "hypercorn", "celery", "puma", "unicorn_rails"] {
+            assert!(is_server(&comm(yes)) && counts_arguments(&comm(yes)), "{yes}");
+        }
+        for no in ["nginx", "celeryd", "thinner", "unicorns"] {
+            assert!(!counts_arguments(&comm(no)), "{no}");
+        }
+        assert!(counts_directory(&comm("php")) && !counts_directory(&comm("php-fpm8.2")));
+    }
+
+    fn hash(command: &str, argv: &str, path: &str) -> u32 {
+        let mut arguments = [0; ARGV_BYTES];
+        arguments[..argv.len()].copy_from_slice(argv.as_bytes());
+        let mut names = [0; PATH_BYTES];
+        names[..path.len()].copy_from_slice(path.as_bytes());
+        app_hash(&comm(command), &arguments, &names)
+    }
+
+    #[test]
     fn different_programs_hash_apart() {
-        let argv = |text: &str| {
-            let mut out = [0; ARGV_BYTES];
-            out[..text.len()].copy_from_slice(text.as_bytes());
-            out
+        let node = |argv: &str| hash("node", argv, "shop");
+        assert_ne!(node("node\0a.js"), node("node\0b.js"));
+        assert_eq!(node("node\0a.js"), node("node\0a.js"));
+        assert_ne!(node("node\0a.js"), hash("node", "node\0a.js", "mail"));
+        assert_ne!(hash("node", "", ""), 0);
+        let title = |title: &str| hash("node /srv/shop/", title, "shop");
+        assert_ne!(title("node /srv/shop/orders.js"), title("node /srv/shop/stock.js"));
+        assert_ne!(title("node /srv/shop/orders-1.js"), title("node /srv/shop/orders-2.js"));
+        assert_ne!(title("gunicorn: worker [shop1]"), title("gunicorn: worker [shop2]"));
+        assert_ne!(node("node -p 1"), node("node -p 2"));
+    }
+
+    #[test]
+    fn a_title_that_counts_hashes_alike() {
+        for (command, one, other) in [
+            ("ruby", "sidekiq 7.1.2 shop [0 of 5 busy]", "sidekiq 7.1.2 shop [3 of 5 busy]"),
+            ("puma", "puma: cluster worker 0: 31 [shop]", "puma: cluster worker 7: 96 [shop]"),
+            ("unicorn", "unicorn worker[0] -l 80", "unicorn worker[3] -l 80"),
+            ("resque: Forked", "Forked 4711 at 1764387177", "Forked 4712 at 1764387990"),
+        ] {
+            assert_eq!(hash(command, one, "x"), hash(command, other, "x"), "{one}");
+        }
+    }
+
+    /// The same as [`Digits`], byte by byte.
+    fn without_counts(bytes: &[u8]) -> Vec<u8> {
+        let mut is_open = false;
+        let fold = |byte: &u8| {
+            let is_number = is_open && byte.is_ascii_digit();
+            is_open = is_number || b" [(=".contains(byte);
+            if is_number { 0 } else { *byte }
         };
-        assert_ne!(app_hash(&argv("node\0a.js")), app_hash(&argv("node\0b.js")));
-        assert_eq!(app_hash(&argv("node\0a.js")), app_hash(&argv("node\0a.js")));
-        assert_ne!(app_hash(&[0; ARGV_BYTES]), 0);
+        bytes.iter().map(fold).collect()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn counts_are_found_as_byte_by_byte(
+            text in "([0-9]{1,20}|[ \\[(=a-z-]|\\PC){0,60}",
+            noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 64),
+        ) {
+            for bytes in [text.as_bytes(), &noise] {
+                let whole = bytes.len() / 8 * 8;
+                let mut digits = Digits::new(true);
+                let mut disabled = Digits::new(false);
+                let mut found = Vec::new();
+                for chunk in bytes[..whole].chunks(8) {
+                    let word = u64::from_le_bytes(chunk.try_into().unwrap());
+                    found.extend(digits.without_counts(word).to_le_bytes());
+                    assert_eq!(disabled.without_counts(word), word);
+                }
+                assert_eq!(found, without_counts(&bytes[..whole]));
+            }
+        }
     }
 }

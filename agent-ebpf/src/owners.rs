@@ -1,11 +1,12 @@
 //! Who acts: finds or takes the row of an owner.
 
 use agent_common::owner::{
-    ARGV_BYTES, OWNER_OVERFLOW, OwnerKey, OwnerRow, app_hash_of, is_interpreter,
+    ARGV_BYTES, DIRECTORIES, DIRECTORY_BYTES, OWNER_OVERFLOW, OwnerKey, OwnerRow, PATH_BYTES,
+    app_hash_of, counts_arguments, counts_directory,
 };
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task_btf,
-    bpf_probe_read_user,
+    bpf_probe_read_kernel_str, bpf_probe_read_user,
 };
 
 use crate::maps;
@@ -23,11 +24,12 @@ pub fn current(netns: u32) -> u32 {
     // SAFETY: no arguments.
     let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
     let mut key = OwnerKey { netns, app: 0, cgroup, comm };
-    if is_interpreter(&comm)
+    if counts_arguments(&comm)
         && let Some(scratch) = maps::owner_scratch(pid_tgid as u32)
     {
         read_arguments(task, scratch);
-        key.app = hash_arguments(scratch);
+        read_path(task, &comm, scratch);
+        key.app = hash_program(&comm, scratch);
     }
     if let Some(row) = maps::owners().find(&key) {
         return row;
@@ -36,6 +38,7 @@ pub fn current(netns: u32) -> u32 {
     let Some(scratch) = maps::owner_scratch(pid_tgid as u32) else { return OWNER_OVERFLOW };
     if key.app == 0 {
         read_arguments(task, scratch);
+        forget_path(scratch);
     }
     take(&key, (pid_tgid >> 32) as u32, Some(scratch))
 }
@@ -62,9 +65,11 @@ fn take(key: &OwnerKey, tgid: u32, arguments: Option<*const OwnerRow>) -> u32 {
         unsafe {
             (*row).tgid = tgid;
             (*row).argv_len = 0;
+            (*row).path = [0; PATH_BYTES];
             if let Some(from) = arguments {
                 (*row).argv_len = (*from).argv_len;
                 (*row).argv = (*from).argv;
+                (*row).path = (*from).path;
             }
         }
     })
@@ -87,9 +92,42 @@ fn read_arguments(task: Task, row: *mut OwnerRow) {
     }
 }
 
+#[inline(always)]
+fn forget_path(row: *mut OwnerRow) {
+    // SAFETY: a valid map value.
+    unsafe { (*row).path = [0; PATH_BYTES] };
+}
+
+/// Reads the last names of the path of the task's working directory; what could not be read is
+/// zero.
+#[inline(always)]
+fn read_path(task: Task, comm: &[u8; 16], row: *mut OwnerRow) {
+    forget_path(row);
+    if !counts_directory(comm) {
+        return;
+    }
+    let mut directory = task.working_directory();
+    let mut i = 0;
+    while i < DIRECTORIES {
+        // SAFETY: a place within a valid map value; the helper checks the kernel's address at run
+        // time, and ends what it writes with a zero.
+        unsafe {
+            let to = (&raw mut (*row).path).cast::<u8>().add(i * DIRECTORY_BYTES);
+            bpf_probe_read_kernel_str(
+                to.cast(),
+                DIRECTORY_BYTES as u32,
+                directory.name() as *const _,
+            );
+        }
+        directory = directory.parent();
+        i += 1;
+    }
+}
+
 #[expect(clippy::cast_ptr_alignment, reason = "the arguments begin at a multiple of eight")]
 #[inline(always)]
-fn hash_arguments(row: *const OwnerRow) -> u32 {
-    // SAFETY: a valid map value of this CPU, aligned to eight bytes, as are its arguments.
-    app_hash_of(|i| unsafe { (&raw const (*row).argv).cast::<u64>().add(opaque(i)).read() })
+fn hash_program(comm: &[u8; 16], row: *const OwnerRow) -> u32 {
+    // SAFETY: a valid map value of this CPU, aligned to eight bytes, as are its arguments, which
+    // its path follows at once.
+    app_hash_of(comm, |i| unsafe { (&raw const (*row).argv).cast::<u64>().add(opaque(i)).read() })
 }

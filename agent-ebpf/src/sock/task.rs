@@ -41,4 +41,29 @@ impl Task {
         let mm = field!(self.0, mm: *const c_void);
         (field!(mm, arg_start: u64), field!(mm, arg_end: u64))
     }
+
+    /// Its working directory.
+    #[inline(always)]
+    pub fn working_directory(self) -> Directory {
+        let fs = field!(self.0, fs: *const c_void);
+        Directory(field!(fs, working_directory: *const c_void))
+    }
+}
+
+/// A `struct dentry` of a directory.
+#[derive(Clone, Copy)]
+pub struct Directory(*const c_void);
+
+impl Directory {
+    /// The directory it is in; of the root of a file system, itself.
+    #[inline(always)]
+    pub fn parent(self) -> Self {
+        Self(field!(self.0, parent_directory: *const c_void))
+    }
+
+    /// Where its name is in kernel memory.
+    #[inline(always)]
+    pub fn name(self) -> u64 {
+        field!(self.0, directory_name: u64)
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use agent_common::address;
 use agent_common::histogram::Histogram;
+use agent_common::owner::PATH_BYTES;
 use agent_common::wire::Wire as _;
 use api_types::{AllocatePorts, Register, Release, Reserve, Unregister};
 use discovery::rules::{Network, Rule};
@@ -140,8 +141,12 @@ fn rule(bytes: &[u8]) {
 fn command_line(bytes: &[u8]) {
     let at = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let (comm, argv) = bytes.split_at(at);
-    let name = process::process_name(&String::from_utf8_lossy(comm), argv);
-    assert!(!name.chars().any(char::is_control), "{name:?} can be shown");
+    // Any bytes are a directory's name, too.
+    let path = procfs::last_names(argv);
+    for path in [[0; PATH_BYTES], path] {
+        let name = process::process_name_in(&String::from_utf8_lossy(comm), argv, &path);
+        assert!(!name.chars().any(char::is_control), "{name:?} can be shown");
+    }
     let _ = docker_proxy::target(argv);
     let _ = procfs::argv_region(argv);
 }

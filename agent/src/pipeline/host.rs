@@ -110,7 +110,7 @@ impl HeldBy {
             let row =
                 OwnerRow { key: holder.owner_in(netns), tgid: found.pid, ..OwnerRow::zeroed() };
             let (argv, argv_len) = (procfs::argv_region(&holder.argv), holder.argv.len() as u32);
-            let row = OwnerRow { argv, argv_len, ..row };
+            let row = OwnerRow { argv, argv_len, path: holder.path, ..row };
             found.seen = processes::see(&row, true);
             found.row = Some(row);
         }

@@ -66,6 +66,17 @@ impl Language {
     }
 }
 
+/// Whether Python runs what another process of the same program handed to it: a worker of
+/// `multiprocessing`.
+pub(super) fn is_worker(arguments: &[String]) -> bool {
+    let mut code = arguments.iter().skip_while(|argument| *argument != "-c").skip(1);
+    code.next().is_some_and(|code| {
+        ["from multiprocessing.spawn ", "from multiprocessing.forkserver "]
+            .iter()
+            .any(|start| code.starts_with(start))
+    })
+}
+
 /// What an interpreter of `language` runs with these arguments (without its own name).
 pub(super) fn program(language: Language, arguments: &[String]) -> Option<ProgramName> {
     match language {
@@ -159,9 +170,14 @@ fn node(arguments: &[String]) -> Option<ProgramName> {
                 }
                 _ => None,
             };
-            behind.or_else(|| ProgramName::of(script))
+            behind.or_else(|| in_directory(script, "index.js")).or_else(|| ProgramName::of(script))
         }
     }
+}
+
+/// `node .` runs the `index.js` of the working directory.
+fn in_directory(path: &str, script: &str) -> Option<ProgramName> {
+    matches!(path, "." | "./").then(|| ProgramName::of(script)).flatten()
 }
 
 fn python(arguments: &[String]) -> Option<ProgramName> {
@@ -178,29 +194,46 @@ fn python(arguments: &[String]) -> Option<ProgramName> {
 
 /// `python /srv/shop` runs the folder's `__main__.py`.
 fn python_script(path: &str) -> Option<ProgramName> {
-    ProgramName::of(path.strip_suffix("/__main__.py").unwrap_or(path))
+    let folder = path.strip_suffix("/__main__.py").unwrap_or(path);
+    in_directory(folder, "__main__.py").or_else(|| ProgramName::of(folder))
 }
 
 /// Application servers are called by the application they load: `uvicorn shop.web:app` is
 /// `shop.web`, as `python -m shop.web` is.
 fn python_application(program: &str, arguments: &[String]) -> Option<ProgramName> {
     let application = match program {
+        // Its titles have this name, too.
+        "gunicorn" if value_of(["-n", "--name"], arguments).is_some() => {
+            value_of(["-n", "--name"], arguments)
+        }
         "gunicorn" | "uvicorn" | "hypercorn" | "daphne" | "granian" | "waitress-serve"
         | "waitress" => application(arguments),
-        "flask" | "celery" => arguments
-            .iter()
-            .position(|argument| argument == "-A" || argument == "--app")
-            .and_then(|at| arguments.get(at + 1))
-            .map(String::as_str)
-            .or_else(|| arguments.iter().find_map(|argument| argument.strip_prefix("--app=")))
-            .and_then(|value| value.split(':').next()),
+        "flask" | "celery" => value_of(["-A", "--app"], arguments),
         _ => None,
     };
-    application.and_then(ProgramName::of)
+    application.and_then(application_name)
 }
 
-/// The module of `module.path:attribute`, if that is the first argument that cannot be a flag's
-/// value. `localhost:8000` and `unix:/run/x` are none.
+/// The value of a flag, in its short or its long form.
+fn value_of<'a>([short, long]: [&str; 2], arguments: &'a [String]) -> Option<&'a str> {
+    let next = arguments.iter().position(|argument| argument == short || argument == long);
+    let next = next.and_then(|at| arguments.get(at + 1)).map(String::as_str);
+    next.or_else(|| {
+        let joined = |argument: &'a String| argument.strip_prefix(long)?.strip_prefix('=');
+        arguments.iter().find_map(joined)
+    })
+}
+
+/// The application in `shop.wsgi:app`, `shop.wsgi`, or a name that was given to it.
+pub(super) fn application_name(text: &str) -> Option<ProgramName> {
+    match text.split_once(':') {
+        Some(_) => ProgramName::word(module_of(text)?),
+        None => ProgramName::word(text),
+    }
+}
+
+/// `module.path:attribute`, if that is the first argument that cannot be a flag's value.
+/// `localhost:8000` and `unix:/run/x` are none.
 fn application(arguments: &[String]) -> Option<&str> {
     let mut is_doubtful = false;
     let argument = arguments.iter().find(|argument| {
@@ -214,6 +247,11 @@ fn application(arguments: &[String]) -> Option<&str> {
         }
         !std::mem::take(&mut is_doubtful)
     })?;
+    module_of(argument).is_some().then_some(argument)
+}
+
+/// The module of `module.path:attribute`.
+fn module_of(argument: &str) -> Option<&str> {
     let (module, attribute) = argument.split_once(':')?;
     let starts_well = |text: &str| text.starts_with(|c: char| c.is_alphabetic() || c == '_');
     let is_name = |text: &str| {
@@ -322,7 +360,7 @@ mod tests {
     #[test]
     fn node() {
         check("node|server.js", "server.js");
-        check("/usr/bin/node|--inspect=0.0.0.0:9229|/srv/shop/index.js|--port|80", "index.js");
+        check("/usr/bin/node|--inspect=0.0.0.0:9229|/srv/shop/index.js|--port|80", "shop");
         check("node|-r|dotenv/config|--require|./tracing.js|app.js", "app.js");
         check("node|--import|tsx|--env-file=.env|src/main.ts", "main.ts");
         check("node|--max-old-space-size=4096|--|x.js", "x.js");
@@ -335,11 +373,17 @@ mod tests {
         check("node|/app/node_modules/.bin/ts-node|-r|x|src/web.ts", "web.ts");
         check("node|/app/node_modules/.bin/next|start", "next");
         check("node|--run|start", "node start");
+        check("node|.", "index.js");
+        check("node|/srv/shop", "shop");
     }
 
     #[test]
     fn python() {
-        check("python|/srv/x/app.py", "app.py");
+        check("python|/srv/x/app.py", "x");
+        check("python|app.py", "app.py");
+        check("python|.", "__main__.py");
+        check("python3|/usr/bin/gunicorn|-n|mail|shop:app", "mail");
+        check("python3|/usr/bin/gunicorn|--name=a b|shop:app", "gunicorn");
         check("python3.11|-u|-W|ignore|-X|dev|manage.py|runserver", "manage.py");
         check("python3|-Wignore|-Xdev|main.py", "main.py");
         check("python3|-m|app.web", "app.web");

@@ -4,6 +4,8 @@
 //! and those that take none. The argument after a flag in neither list may be a password, so it is
 //! taken for a script only if it ends like a source file.
 
+use super::program_name::basename;
+
 /// Flags of an interpreter. Words are whole flags; letters may be bundled (`-um mod`), and their
 /// value may follow at once or as the next argument.
 pub(super) struct Flags {
@@ -216,9 +218,13 @@ impl Flags {
                 Some(letters) if !bundle.starts_with('-') => letters.value(bundle),
                 _ => self.word(argument),
             };
-            let named = |name: &'a str, rest: &'a [String]| {
-                let is_certain = !(is_title && is_doubtful) || is_source(name);
-                if is_certain { Target::Named(name, rest) } else { Target::Nameless }
+            let named = |name: &'a str, rest: &'a [String]| match (
+                is_title && is_doubtful,
+                is_source(name),
+            ) {
+                (false, _) => Target::Named(name, rest),
+                (true, true) => Target::Named(basename(name), rest),
+                (true, false) => Target::Nameless,
             };
             match value {
                 Value::None => is_doubtful &= is_title,
@@ -261,10 +267,12 @@ impl Flags {
 }
 
 fn script<'a>(argument: &'a str, rest: &'a [String], is_doubtful: bool) -> Target<'a> {
-    if is_doubtful && !is_source(argument) {
-        return Target::Nameless;
+    match (is_doubtful, is_source(argument)) {
+        (false, _) => Target::Script(argument, rest),
+        // Its directories may be part of a value.
+        (true, true) => Target::Script(basename(argument), rest),
+        (true, false) => Target::Nameless,
     }
-    Target::Script(argument, rest)
 }
 
 /// Whether a path ends like a source file, or a file compiled from one.

@@ -46,6 +46,7 @@ mod listener;
 pub mod process;
 pub mod processes;
 mod program_name;
+mod project;
 pub mod remote;
 mod resolved;
 pub mod rules;
@@ -439,6 +440,12 @@ impl Names {
 fn is_at_least_as_good(former: &Service, found: &Service) -> bool {
     former.source < found.source
         || (former.source == found.source && found.source >= Source::Container)
+}
+
+/// A path as the kernel half records it.
+#[cfg(test)]
+fn test_path(path: &str) -> [u8; agent_common::owner::PATH_BYTES] {
+    linux::procfs::last_names(path.as_bytes())
 }
 
 #[cfg(test)]

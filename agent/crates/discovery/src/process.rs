@@ -9,11 +9,13 @@
 //! [`ProgramName`], and is only looked for where a program, a script, a module or a class stands,
 //! never in a value.
 
-use agent_common::owner::{ARGV_BYTES, OwnerRow, is_interpreter};
+use agent_common::owner::{
+    ARGV_BYTES, OwnerRow, PATH_BYTES, counts_arguments, is_interpreter, is_server,
+};
 
 use super::command_line::{self, Language};
 use super::program_name::{ProgramName, basename};
-use super::title;
+use super::{project, title};
 use linux::procfs;
 use model::service::{Service, Source};
 
@@ -30,7 +32,13 @@ const UNKNOWN: &str = "unknown";
 /// them, separated by NUL. Without arguments (a kernel thread, or a process that had exited) only
 /// the command name is used.
 pub fn process_name(comm: &str, argv: &[u8]) -> String {
-    found(comm, argv).map_or_else(|| UNKNOWN.to_owned(), ProgramName::into_string)
+    process_name_in(comm, argv, &[0; PATH_BYTES])
+}
+
+/// As [`process_name`]; `path` is the last names of the path of its working directory, as in
+/// [`OwnerRow`].
+pub fn process_name_in(comm: &str, argv: &[u8], path: &[u8; PATH_BYTES]) -> String {
+    found(comm, argv, path).map_or_else(|| UNKNOWN.to_owned(), ProgramName::into_string)
 }
 
 /// The name of a program from its command name alone.
@@ -38,10 +46,16 @@ pub fn command_name(comm: &str) -> String {
     process_name(comm, b"")
 }
 
-fn found(comm: &str, argv: &[u8]) -> Option<ProgramName> {
+fn found(comm: &str, argv: &[u8], path: &[u8; PATH_BYTES]) -> Option<ProgramName> {
+    let program = program(comm, argv)?;
+    project::project(&program, path).or(Some(program))
+}
+
+fn program(comm: &str, argv: &[u8]) -> Option<ProgramName> {
     let arguments = arguments(argv);
     let found = arguments.split_first().and_then(|(program, rest)| match Language::of(comm) {
         Some(language) if is_interpreter(&padded(comm)) => interpreted(language, program, rest),
+        None if is_server(&padded(comm)) => served(comm, program, rest),
         _ => native(comm, program, rest),
     });
     let alone = || match Language::of(comm) {
@@ -55,24 +69,34 @@ fn found(comm: &str, argv: &[u8]) -> Option<ProgramName> {
 /// no valid name.
 pub fn name(row: &OwnerRow) -> Option<Service> {
     let (comm, argv) = seen(row);
-    named(comm, argv)
+    named(comm, argv, &row.path)
 }
 
 /// As [`name`], with the full command line of the process where that matters and while it runs.
 /// Reads /proc, and may block on a program that maps its arguments from a file of its own.
 pub(super) fn full_name(row: &OwnerRow) -> Option<Service> {
     let (comm, argv) = seen(row);
-    let whole = is_worth_reading(row).then(|| whole_command_line(row, argv)).flatten();
-    named(comm, whole.as_deref().unwrap_or(argv))
+    let now = is_worth_reading(row).then(|| living(row)).flatten();
+    let Some(now) = now else { return named(comm, argv, &row.path) };
+    let of_others = || application(&now).or_else(|| is_worker(&now.argv).then(|| parent(&now))?);
+    of_others().or_else(|| match whole_command_line(row, &now) {
+        Some(whole) => named(comm, &whole, &now.path),
+        None => named(comm, argv, &row.path),
+    })
 }
 
 /// Whether [`full_name`] may find a better name than [`name`]. The row may have too little: class
 /// paths fill kilobytes and the main class follows them; owners of pre-existing sockets have no
-/// arguments at all.
+/// arguments at all; a worker may be named by its parent, and a server by a title that it set after
+/// it had begun to listen.
 pub(super) fn is_worth_reading(row: &OwnerRow) -> bool {
     let (comm, argv) = seen(row);
-    let matters = is_interpreter(&row.key.comm) || comm.len() >= FULL_COMM;
-    matters && (argv.is_empty() || argv.len() == ARGV_BYTES)
+    let matters = counts_arguments(&row.key.comm) || comm.len() >= FULL_COMM;
+    let is_server = || {
+        let name = program(&String::from_utf8_lossy(comm), argv);
+        name.is_some_and(|name| project::is_server(&name))
+    };
+    matters && (argv.is_empty() || argv.len() == ARGV_BYTES || is_worker(argv) || is_server())
 }
 
 /// The command name and the arguments.
@@ -81,22 +105,55 @@ fn seen(row: &OwnerRow) -> (&[u8], &[u8]) {
     (comm, row.argv.get(..row.argv_len as usize).unwrap_or(&row.argv))
 }
 
-fn named(comm: &[u8], argv: &[u8]) -> Option<Service> {
+fn named(comm: &[u8], argv: &[u8], path: &[u8; PATH_BYTES]) -> Option<Service> {
     if comm.is_empty() && argv.iter().all(|byte| *byte == 0) {
         return None;
     }
-    let name = found(&String::from_utf8_lossy(comm), argv)?;
+    let name = found(&String::from_utf8_lossy(comm), argv, path)?;
     Some(Service::new(name.as_str(), Source::Process))
 }
 
-/// The full command line of the row's process while it runs and is still the same: a recycled pid
-/// belongs to another process.
-fn whole_command_line(row: &OwnerRow, argv: &[u8]) -> Option<Vec<u8>> {
+/// The row's process as it is now, while it runs: a recycled pid belongs to a process that started
+/// after the row was taken.
+fn living(row: &OwnerRow) -> Option<procfs::Process> {
     let process = procfs::Process::read(row.tgid).ok()?;
-    let same = process.comm == row.key.comm
-        && process.app() == row.key.app
-        && process.argv.starts_with(argv);
-    same.then(|| procfs::command_line(row.tgid, MAX_COMMAND_LINE).ok()).flatten()
+    let is_same = row.born_us == 0 || process.started_before(row.born_us)?;
+    is_same.then_some(process)
+}
+
+/// The full command line of a row's process, unless it has changed since the row was taken.
+fn whole_command_line(row: &OwnerRow, now: &procfs::Process) -> Option<Vec<u8>> {
+    let (_, argv) = seen(row);
+    let is_unchanged =
+        now.comm == row.key.comm && now.app() == row.key.app && now.argv.starts_with(argv);
+    is_unchanged.then(|| procfs::command_line(row.tgid, MAX_COMMAND_LINE).ok()).flatten()
+}
+
+/// The application in the title of a server.
+fn application(process: &procfs::Process) -> Option<Service> {
+    let title = arguments(&process.argv).into_iter().next()?;
+    let name = title::application(&title).filter(|_| counts_arguments(&process.comm))?;
+    let name = project::project(&name, &process.path).unwrap_or(name);
+    Some(Service::new(name.as_str(), Source::Process))
+}
+
+/// Whether the arguments are those of a worker that does not know its application: of
+/// `multiprocessing`, as `uvicorn --workers` starts them, or of celery's pool.
+fn is_worker(argv: &[u8]) -> bool {
+    let arguments = arguments(argv);
+    arguments.first().is_some_and(|title| title::is_worker(title))
+        || command_line::is_worker(&arguments)
+}
+
+/// The name of the parent, if that is the program that a worker belongs to.
+fn parent(worker: &procfs::Process) -> Option<Service> {
+    let parent = procfs::Process::read(worker.parent).ok()?;
+    let comm = parent.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    let first = arguments(&parent.argv).into_iter().next().unwrap_or_default();
+    let is_python = Language::of(basename(&first)) == Some(Language::Python);
+    let is_program = is_python || is_title(&first, &[]) && counts_arguments(&parent.comm);
+    let is_known = is_program && !is_worker(&parent.argv);
+    is_known.then(|| named(comm, &parent.argv, &parent.path)).flatten()
 }
 
 /// What an interpreter runs; if that is unknown (code on the command line, an interactive shell),
@@ -109,9 +166,22 @@ fn interpreted(language: Language, program: &str, rest: &[String]) -> Option<Pro
     let Some(own) = Language::of(base) else {
         // `exec -a`, or a title of one word and the rest of the arguments.
         let script = command_line::program(language, rest).filter(ProgramName::is_source);
+        // What is left of the arguments may begin within a value.
+        let script = script.map(ProgramName::without_folder);
         return script.or_else(|| title::of_interpreter(program));
     };
     command_line::program(own, rest).or_else(|| ProgramName::of(own.name(base)))
+}
+
+/// What a server of applications serves, if that is known: from its arguments or its title.
+fn served(comm: &str, program: &str, rest: &[String]) -> Option<ProgramName> {
+    if is_title(program, rest) {
+        return title::of_interpreter(program);
+    }
+    match Language::of(basename(program)) {
+        Some(language) => command_line::program(language, rest),
+        None => native(comm, program, rest),
+    }
 }
 
 /// Whether a program overwrote its arguments. The rest may be remains of those.
@@ -191,7 +261,7 @@ mod tests {
         check("sshd", "sshd: alice@pts/0", "sshd");
         check("curl", "curl|-s|http://127.0.0.1:8080/", "curl");
         check("redis-server", "/usr/bin/redis-server 127.0.0.1:6379", "redis-server");
-        check("gunicorn: maste", "gunicorn: master [shop:app]", "gunicorn");
+        check("gunicorn: maste", "gunicorn: master [shop:app]", "shop");
         check("kworker/0:1", "", "kworker");
         check("", "/usr/bin/odd|x", "odd");
         check("", "", "unknown");
@@ -207,14 +277,14 @@ mod tests {
 
     #[test]
     fn scripts_with_an_interpreter_line_keep_their_command_name() {
-        check("gunicorn", "/usr/bin/python3|/usr/bin/gunicorn|shop:app", "gunicorn");
+        check("gunicorn", "/usr/bin/python3|/usr/bin/gunicorn|shop:app", "shop");
         check("supervisord", "/usr/bin/python3|/usr/bin/supervisord|-n", "supervisord");
         check("my-long-script-", "/bin/sh|/opt/my-long-script-name|x", "my-long-script-name");
     }
 
     #[test]
     fn process_titles_of_interpreters_are_understood() {
-        check("ruby", "puma 6.4.0 (tcp://0.0.0.0:3000) [shop]", "puma");
+        check("ruby", "puma 6.4.0 (tcp://0.0.0.0:3000) [shop]", "shop");
         check("ruby3.1", "sidekiq 7.1.2 shop [0 of 5 busy]", "sidekiq");
         check("php-fpm8.2", "php-fpm: pool www", "php-fpm");
         check("php-fpm8.2", "/usr/sbin/php-fpm8.2|--nodaemonize", "php-fpm");
@@ -283,17 +353,24 @@ mod tests {
         row.tgid = child.id();
         row.key.comm = process.comm;
         row.key.app = process.app();
-        let seeded = whole_command_line(&row, b"");
-        let cut = whole_command_line(&row, &process.argv);
+        let seeded = whole_command_line(&row, &process);
+        row.argv_len = ARGV_BYTES as u32;
+        row.argv = procfs::argv_region(&process.argv);
+        let cut = whole_command_line(&row, &process);
         row.key.app ^= 1;
-        let recycled = whole_command_line(&row, b"");
+        let changed = whole_command_line(&row, &process);
+        row.born_us = u64::MAX;
+        let same = living(&row);
+        row.born_us = 1;
+        let recycled = living(&row);
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(process.argv.len(), ARGV_BYTES);
         let expected = format!("sh\0-e\0-c\0read line; : #\0{class_path}\0");
         assert_eq!(seeded.as_deref(), Some(expected.as_bytes()));
         assert_eq!(cut, seeded);
-        assert_eq!(recycled, None);
+        assert_eq!(changed, None);
+        assert_eq!((same.map(|same| same.argv), recycled), (Some(process.argv), None));
     }
 
     proptest! {

@@ -13,7 +13,11 @@ const MAX_NAME: usize = 64;
 
 /// A name that is an identifier: letters and digits of any script, and `._@+-` between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ProgramName(String);
+pub(super) struct ProgramName {
+    name: String,
+    /// The path before it, up to the last `/`.
+    folder: String,
+}
 
 // === impl ProgramName ===
 
@@ -22,7 +26,15 @@ impl ProgramName {
     /// and quoted text are not paths, although they may end like one.
     pub(super) fn of(path: &str) -> Option<Self> {
         let is_path = !path.starts_with('-') && !path.contains(['=', ':', '\'', '"']);
-        identifier(basename(path)).filter(|_| is_path).map(Self)
+        let name = identifier(basename(path)).filter(|_| is_path)?;
+        let path = path.trim_end_matches('/');
+        let folder = path.rfind('/').and_then(|end| path.get(..=end)).unwrap_or_default();
+        Some(Self { name, folder: folder.to_owned() })
+    }
+
+    /// A word of a title that is an identifier.
+    pub(super) fn word(word: &str) -> Option<Self> {
+        Self::of(word).filter(|_| !word.contains('/'))
     }
 
     /// The name at the end of a URL's path: credentials stand in the authority, tokens in the
@@ -30,7 +42,7 @@ impl ProgramName {
     pub(super) fn of_url(url: &str) -> Option<Self> {
         let (_, rest) = url.split_once("://")?;
         let (_, path) = rest.split(['?', '#']).next()?.split_once('/')?;
-        Self::of(path)
+        Self::of(path).map(Self::without_folder)
     }
 
     /// A task that a tool runs: `npm start`. Tasks may have parts: `npm start:dev`.
@@ -38,22 +50,34 @@ impl ProgramName {
         let tool = identifier(tool)?;
         let is_task = task.split(':').all(|part| identifier(part).is_some());
         let name = format!("{tool} {task}");
-        (is_task && name.chars().count() <= MAX_NAME).then_some(Self(name))
+        let fits = is_task && name.chars().count() <= MAX_NAME;
+        fits.then(|| Self { name, folder: String::new() })
     }
 
     /// Whether it is the name of a source file.
     pub(super) fn is_source(&self) -> bool {
-        is_source(&self.0)
+        is_source(&self.name)
+    }
+
+    /// The path before the name: where a script is. Empty, or ends with `/`.
+    pub(super) fn folder(&self) -> &str {
+        &self.folder
+    }
+
+    /// The name alone, where its path may be part of a value.
+    #[must_use]
+    pub(super) fn without_folder(self) -> Self {
+        Self { folder: String::new(), ..self }
     }
 
     /// The text.
     pub(super) fn as_str(&self) -> &str {
-        &self.0
+        &self.name
     }
 
     /// The text.
     pub(super) fn into_string(self) -> String {
-        self.0
+        self.name
     }
 }
 

@@ -196,7 +196,7 @@ fn a_name_from_before_a_probe_has_looked_gives_way_to_what_it_finds() {
         }
     };
     // As the kernel half fills a row for sockets that existed before the agent: without arguments.
-    let mut row = OwnerRow { tgid: child.id(), born_us: 1, ..OwnerRow::zeroed() };
+    let mut row = OwnerRow { tgid: child.id(), born_us: u64::MAX, ..OwnerRow::zeroed() };
     (row.key.comm, row.key.app) = (process.comm, process.app());
     let probes = Probes::start().unwrap();
     let cgroups = Cgroups::with_hierarchy(None, probes.clone());

@@ -1,9 +1,9 @@
 //! Process titles: what a program writes over its own arguments.
 //!
 //! Some describe the program (`puma 6.4.0 (tcp://0.0.0.0:3000) [shop]`), some are the command line
-//! joined by spaces, as setproctitle writes at first. A name is the first word, or the script
-//! behind an interpreter; nothing else in a title can be distinguished from the value of an
-//! argument.
+//! joined by spaces, as setproctitle writes at first. A name is the application, where the format
+//! of the program's titles is known, else the first word, or the script behind an interpreter;
+//! nothing else in a title can be distinguished from the value of an argument.
 
 use super::command_line::{self, Language};
 use super::program_name::{ProgramName, basename};
@@ -53,7 +53,7 @@ const KNOWN: &[&str] = &[
 
 /// The name in the title of a program whose command name is a title too.
 pub(super) fn of_program(title: &str) -> Option<ProgramName> {
-    if let Some(name) = command_line::package_script(title) {
+    if let Some(name) = application(title).or_else(|| command_line::package_script(title)) {
         return Some(name);
     }
     let mut words = title.split_whitespace().map(str::to_owned);
@@ -95,6 +95,42 @@ pub(super) fn of_command(comm: &str, is_cut: bool) -> Option<ProgramName> {
     // Half a word would be a wrong name, but half a path still ends in something valid.
     let whole = if is_cut && !is_word { comm.rsplit_once(char::is_whitespace)?.0 } else { comm };
     of_program(whole)
+}
+
+/// The application in a title of gunicorn, puma or celery, in the forms that these write:
+/// `gunicorn: worker [shop.wsgi:app]`, `puma 6.4.0 (tcp://0.0.0.0:80) [shop]`,
+/// `puma: cluster worker 0: 4711 [shop]`,
+/// `[celeryd: celery@host:MainProcess] -active- (-A shop worker)`.
+pub(super) fn application(title: &str) -> Option<ProgramName> {
+    let title = title.trim_end();
+    if let Some(rest) = title.strip_prefix("gunicorn: ") {
+        let (role, name) = rest.strip_suffix(']')?.split_once(" [")?;
+        let is_role = matches!(role, "master" | "worker");
+        return is_role.then(|| command_line::application_name(name)).flatten();
+    }
+    if let Some(rest) = title.strip_prefix("puma: cluster worker ") {
+        let (numbers, tag) = rest.strip_suffix(']')?.split_once(" [")?;
+        let is_number = |c: char| c.is_ascii_digit() || matches!(c, ':' | ' ');
+        return numbers.chars().all(is_number).then(|| ProgramName::word(tag)).flatten();
+    }
+    if let Some(rest) = title.strip_prefix("puma ") {
+        let (version, rest) = rest.strip_suffix(']')?.split_once(" (")?;
+        let (_, tag) = rest.split_once(") [")?;
+        return (!version.contains(' ')).then(|| ProgramName::word(tag)).flatten();
+    }
+    let (_, arguments) = title.strip_prefix("[celeryd: ")?.split_once("] -active- (")?;
+    let mut words = arguments.trim_end_matches(')').split_whitespace();
+    let first = words.find(|word| *word != "worker")?;
+    let module = match first {
+        "-A" | "--app" => words.next()?,
+        _ => first.strip_prefix("--app=")?,
+    };
+    command_line::application_name(module)
+}
+
+/// Whether a title is that of a worker, which only its parent's title says the application of.
+pub(super) fn is_worker(title: &str) -> bool {
+    title.starts_with("[celeryd: ") && !title.contains("] -active- (")
 }
 
 /// The first word of a title.

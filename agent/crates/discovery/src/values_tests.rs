@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::process::{command_name, process_name};
+use super::process::{command_name, process_name, process_name_in};
+use super::test_path;
 
 /// Placed where values stand.
 const SECRET: &str = "hunter2";
@@ -34,11 +35,11 @@ fn titles_are_called_by_the_program_or_its_script() {
         ("node --title a hunter2 b", "node"),
         ("node -e hunter2", "node"),
         ("PM2 v5.3.0: God Daemon (/root/.pm2)", "PM2"),
-        ("gunicorn: master [shop:app]", "gunicorn"),
-        ("gunicorn: worker [shop:app]", "gunicorn"),
-        ("[celeryd: celery@host:MainProcess] -active- (worker -A shop --loglevel=INFO)", "celeryd"),
-        ("puma 6.4.0 (tcp://0.0.0.0:3000) [shop]", "puma"),
-        ("puma: cluster worker 0: 31 [shop]", "puma"),
+        ("gunicorn: master [shop:app]", "shop"),
+        ("gunicorn: worker [shop:app]", "shop"),
+        ("[celeryd: celery@host:MainProcess] -active- (worker -A shop --loglevel=INFO)", "shop"),
+        ("puma 6.4.0 (tcp://0.0.0.0:3000) [shop]", "shop"),
+        ("puma: cluster worker 0: 31 [shop]", "shop"),
         ("unicorn_rails master -c config/unicorn.rb -E hunter2", "unicorn_rails"),
         ("next-server (v14.1.0)", "next-server"),
         ("postgres: 15/main: user db 10.0.0.1(1234) idle", "postgres"),
@@ -72,9 +73,84 @@ fn titles_are_called_by_the_program_or_its_script() {
 }
 
 #[test]
+fn one_application_has_one_name_in_all_its_processes() {
+    // Command name, arguments or title, working directory: as the programs were seen to be.
+    for (expected, processes) in [
+        (
+            "shop.wsgi",
+            &[
+                ("gunicorn", "/v/bin/python3|/v/bin/gunicorn|-w|2|shop.wsgi:app", "/srv/shop"),
+                ("gunicorn: maste", "gunicorn: master [shop.wsgi:app]", "/srv/shop"),
+                ("gunicorn: worke", "gunicorn: worker [shop.wsgi:app]", "/srv/shop"),
+            ][..],
+        ),
+        (
+            "mail",
+            &[
+                ("gunicorn", "/v/bin/python3|/v/bin/gunicorn|app:app", "/srv/mail"),
+                ("python3", "/v/bin/python3|-m|gunicorn|app:app", "/srv/mail"),
+                ("gunicorn: maste", "gunicorn: master [app:app]", "/srv/mail"),
+                ("uvicorn", "/v/bin/python3|/v/bin/uvicorn|main:app|--workers|2", "/srv/mail"),
+                ("uvicorn", "/v/bin/python3|/v/bin/uvicorn|app.main:app", "/srv/mail/src"),
+            ],
+        ),
+        (
+            "shop.tasks",
+            &[
+                ("celery", "/v/bin/python3|/v/bin/celery|-A|shop.tasks|worker", "/srv/shop"),
+                (
+                    "[celeryd: celer",
+                    "[celeryd: celery@vm:MainProcess] -active- (-A shop.tasks worker)",
+                    "/srv/shop",
+                ),
+            ],
+        ),
+        (
+            "rubyapp",
+            &[
+                ("puma", "/usr/bin/ruby|/usr/bin/puma|-w|2", "/srv/rubyapp"),
+                ("puma", "puma 5.6.5 (tcp://127.0.0.1:19111) [rubyapp]", "/srv/rubyapp"),
+                ("puma", "puma: cluster worker 0: 10398 [rubyapp]", "/srv/rubyapp"),
+                ("ruby", "puma: cluster worker 0: 10398 [rubyapp]", "/srv/rubyapp"),
+                ("unicorn", "unicorn master -l 127.0.0.1:19112", "/srv/rubyapp"),
+                ("unicorn", "unicorn worker[0] -l 127.0.0.1:19112", "/srv/rubyapp"),
+            ],
+        ),
+        (
+            "web",
+            &[
+                ("node", "node|/srv/web/node_modules/.bin/next|dev", "/srv/web"),
+                ("next-server (v1", "next-server (v14.2.35)", "/srv/web"),
+                ("node", "node|server.js", "/srv/web/.next/standalone"),
+                ("node /srv/web/i", "node /srv/web/index.js", "/"),
+            ],
+        ),
+        (
+            "orders.js",
+            &[
+                ("node", "node|/srv/shop/orders.js", "/srv/shop"),
+                ("node /srv/shop/", "node /srv/shop/orders.js", "/srv/shop"),
+            ],
+        ),
+        (
+            "php-fpm",
+            &[
+                ("php-fpm8.2", "php-fpm: master process (/etc/php/8.2/fpm/php-fpm.conf)", "/"),
+                ("php-fpm8.2", "php-fpm: pool www", "/"),
+            ],
+        ),
+    ] {
+        for (comm, argv, cwd) in processes {
+            let found = process_name_in(comm, argv.replace('|', "\0").as_bytes(), &test_path(cwd));
+            assert_eq!(&found, expected, "{comm}: {argv} in {cwd}");
+        }
+    }
+}
+
+#[test]
 fn titles_over_the_arguments_of_an_interpreter_are_called_by_what_is_known() {
     for (comm, argv, expected) in [
-        ("ruby", "puma 6.4.0 (tcp://0.0.0.0:3000) [shop]", "puma"),
+        ("ruby", "puma 6.4.0 (tcp://0.0.0.0:3000) [shop]", "shop"),
         ("ruby", "unicorn master -c config/unicorn.rb -E hunter2", "unicorn"),
         ("ruby", "delayed_job.0", "delayed_job.0"),
         ("ruby", "resque-2.6.0: Waiting for hunter2", "resque-2.6.0"),
@@ -179,6 +255,9 @@ fn value() -> impl Strategy<Value = String> {
         Just(format!("a; {SECRET} | b")),
         Just(format!("'{SECRET}")),
         Just(format!("/run/{SECRET}")),
+        Just(format!("/run/{SECRET}/index.js")),
+        Just(format!("{SECRET}/main.py")),
+        Just(format!("[{SECRET}]")),
         Just(format!("-{SECRET}")),
         Just(format!("--x={SECRET}")),
     ]
@@ -196,9 +275,10 @@ fn flag() -> impl Strategy<Value = Vec<String>> {
     })
 }
 
-/// A flag of one letter, of those that no program here takes without a value.
+/// A flag of one letter, of those that no program here takes without a value, and none that names
+/// the application (`gunicorn -n`, `celery -A`).
 fn short_flag() -> impl Strategy<Value = Vec<String>> {
-    ("-[bdhjkntu]", value()).prop_map(|(flag, value)| vec![flag, value])
+    ("-[bdhjktu]", value()).prop_map(|(flag, value)| vec![flag, value])
 }
 
 fn programs() -> impl Strategy<Value = (&'static str, &'static str)> {
@@ -266,5 +346,44 @@ proptest! {
         let code = format!("{prepare}{} shop {tail}", assignments.join(" "));
         let found = process_name("sh", format!("sh\0-c\0{code}").as_bytes());
         prop_assert_eq!(found, "shop", "{}", code);
+    }
+
+    #[test]
+    fn no_value_in_the_title_of_a_server_is_a_name(
+        flags in prop::collection::vec(flag(), 1..3),
+        tail in value(),
+    ) {
+        let flags = flags.concat().join(" ");
+        for text in [
+            format!("[celeryd: celery@host:MainProcess] -active- ({flags} worker {tail})"),
+            format!("[celeryd: celery@host:MainProcess] -active- (worker {flags} -A {tail})"),
+            format!("[celeryd: celery@host:MainProcess] -active- (worker -A shop {flags} {tail})"),
+            format!("puma 6.4.0 (tcp://0.0.0.0:80?{tail}) [shop]"),
+            format!("puma 6.4.0 (tcp://0.0.0.0:80) {flags} {tail}"),
+            format!("gunicorn: master x {tail}"),
+            format!("gunicorn: {tail} [shop]"),
+            format!("gunicorn: worker [shop:app] {tail}"),
+            format!("gunicorn: worker [shop:app({tail})]"),
+            format!("unicorn worker[0] {flags} {tail}"),
+            format!("next-server (v14.2.35) {tail}"),
+        ] {
+            let found = title(&text);
+            prop_assert!(!found.contains(SECRET), "{found}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_a_name_only_as_one_identifier(
+        names in prop::collection::vec(prop_oneof![value(), "\\PC{0,60}"], 1..4),
+        program in prop::sample::select(vec!["index.js", "dist/main.js", "src/../app.py", "."]),
+    ) {
+        let cwd = format!("/{}", names.join("/"));
+        for argv in [format!("node\0{program}"), format!("node {program}")] {
+            let found = process_name_in("node", argv.as_bytes(), &test_path(&cwd));
+            let fits = |c: char| c.is_alphanumeric() || "._@+-".contains(c);
+            prop_assert!(found.chars().all(fits) && found.chars().count() <= 64, "{found} in {cwd}");
+            let is_whole = cwd.split('/').chain(["node", "index.js", "main.js", "app.py"]).any(|one| one == found);
+            prop_assert!(is_whole, "{found} is a part of {cwd}");
+        }
     }
 }

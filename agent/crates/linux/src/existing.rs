@@ -106,7 +106,7 @@ impl Found {
         let limit = Instant::now() + patience;
         let interpreters: HashMap<u32, Holder> = holders
             .values()
-            .filter(|holder| holder.is_interpreter())
+            .filter(|holder| holder.counts_arguments())
             .map(|holder| (holder.tgid, holder.clone()))
             .collect();
         let mut interpreters = interpreters.into_values();

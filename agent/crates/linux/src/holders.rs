@@ -8,14 +8,14 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::{fs, io};
 
-use agent_common::owner::{OwnerKey, app_hash, is_interpreter};
+use agent_common::owner::{OwnerKey, PATH_BYTES, app_hash, counts_arguments};
 use hashbrown::{HashMap, HashSet};
 
 use super::Problem;
 use crate::hierarchy::{self, Hierarchy};
 use crate::procfs::{self, Stat};
 
-/// The process that holds a socket. An interpreter is no owner yet before its arguments are read:
+/// The process that holds a socket. The owner of an interpreter is known once its arguments are read:
 /// see [`Holder::with_arguments`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
@@ -26,6 +26,8 @@ pub struct Holder {
     pub owner: OwnerKey,
     /// The first bytes of its arguments, separated by NUL, once they were read.
     pub argv: Vec<u8>,
+    /// The last names of the path of its working directory.
+    pub path: [u8; PATH_BYTES],
     stat: Stat,
 }
 
@@ -33,8 +35,8 @@ impl Holder {
     /// A holder that no process is looked at for.
     #[cfg(test)]
     pub(crate) fn of(tgid: u32, owner: OwnerKey) -> Self {
-        let stat = Stat { comm: owner.comm, started_ticks: 0, argument_bytes: None };
-        Self { tgid, owner, argv: Vec::new(), stat }
+        let stat = Stat { comm: owner.comm, parent: 0, started_ticks: 0, argument_bytes: None };
+        Self { tgid, owner, argv: Vec::new(), path: [0; PATH_BYTES], stat }
     }
 
     /// The owner of a socket of network namespace `netns` that this process holds.
@@ -43,8 +45,8 @@ impl Holder {
     }
 
     /// Whether its arguments are part of its identity.
-    pub fn is_interpreter(&self) -> bool {
-        is_interpreter(&self.stat.comm)
+    pub fn counts_arguments(&self) -> bool {
+        counts_arguments(&self.stat.comm)
     }
 
     /// Reads its arguments. They lie in its memory: if that is a file of its own, or a fault that it
@@ -62,8 +64,8 @@ impl Holder {
     /// The holder with these arguments.
     #[must_use]
     pub fn with_arguments(mut self, argv: Vec<u8>) -> Self {
-        if self.is_interpreter() {
-            self.owner.app = app_hash(&procfs::argv_region(&argv));
+        if self.counts_arguments() {
+            self.owner.app = app_hash(&self.stat.comm, &procfs::argv_region(&argv), &self.path);
         }
         Self { argv, ..self }
     }
@@ -162,8 +164,9 @@ impl Search<'_> {
 fn holder(tgid: u32, cgroups: &mut Cgroups) -> Option<Holder> {
     let stat = Stat::read(tgid).ok()?;
     let owner = OwnerKey { netns: 0, app: 0, cgroup: cgroups.id(tgid), comm: stat.comm };
-    // An interpreter whose arguments cannot be read has empty ones, for the kernel half too.
-    Some(Holder { tgid, owner, argv: Vec::new(), stat }.with_arguments(Vec::new()))
+    let path = stat.path(tgid);
+    // A program whose arguments cannot be read has empty ones, for the kernel half too.
+    Some(Holder { tgid, owner, argv: Vec::new(), path, stat }.with_arguments(Vec::new()))
 }
 
 /// The inode in the link `socket:[N]` at `path`.

@@ -6,13 +6,20 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 
-use agent_common::owner::{ARGV_BYTES, app_hash, is_interpreter};
+use rustix::time::{ClockId, clock_gettime};
+
+use agent_common::owner::{
+    ARGV_BYTES, DIRECTORIES, DIRECTORY_BYTES, PATH_BYTES, app_hash, counts_arguments,
+    counts_directory,
+};
 
 /// A process, with the fields that the kernel programs record of an owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Thread group id, in the PID namespace of the agent's /proc.
     pub tgid: u32,
+    /// Its parent; 0 if that is in another PID namespace.
+    pub parent: u32,
     /// Start time in clock ticks after boot: smaller is older.
     pub started_ticks: u64,
     /// Command name of the group leader, zero-padded.
@@ -20,6 +27,8 @@ pub struct Process {
     /// The arguments, separated by NUL, as far as the kernel half would read them
     /// (`ARGV_BYTES`).
     pub argv: Vec<u8>,
+    /// The last names of the path of its working directory, as the kernel half records them.
+    pub path: [u8; PATH_BYTES],
 }
 
 /// Fields of /proc/PID/stat.
@@ -27,6 +36,8 @@ pub struct Process {
 pub struct Stat {
     /// Command name of the group leader, zero-padded.
     pub comm: [u8; 16],
+    /// The parent's thread group; 0 if that is in another PID namespace.
+    pub parent: u32,
     /// Start time in clock ticks after boot.
     pub started_ticks: u64,
     /// `arg_end - arg_start`; `None` where the reader lacks the permission (both are shown as 0).
@@ -44,12 +55,35 @@ impl Process {
     pub fn read(tgid: u32) -> io::Result<Self> {
         let stat = Stat::read(tgid)?;
         let argv = stat.arguments(tgid).unwrap_or_default();
-        Ok(Self { tgid, started_ticks: stat.started_ticks, comm: stat.comm, argv })
+        let path = stat.path(tgid);
+        let Stat { comm, parent, started_ticks, .. } = stat;
+        Ok(Self { tgid, parent, started_ticks, comm, argv, path })
     }
 
-    /// The `app` part of an owner key: depends on the arguments only if `comm` is an interpreter.
+    /// Whether it started before a time of CLOCK_MONOTONIC, in microseconds. The kernel counts the
+    /// time that the host was suspended into the start of a process, so after a suspend a process
+    /// may be taken for older than it is.
+    pub fn started_before(&self, monotonic_us: u64) -> Option<bool> {
+        let now_us = |clock| {
+            let now = clock_gettime(clock);
+            u64::try_from(now.tv_sec)
+                .ok()?
+                .checked_mul(1_000_000)?
+                .checked_add(now.tv_nsec as u64 / 1000)
+        };
+        let suspended_us = now_us(ClockId::Boottime)?.saturating_sub(now_us(ClockId::Monotonic)?);
+        let tick_us = 1_000_000 / rustix::param::clock_ticks_per_second().max(1);
+        let started_us = self.started_ticks.checked_mul(tick_us)?;
+        Some(started_us.saturating_sub(suspended_us) <= monotonic_us)
+    }
+
+    /// The `app` part of an owner key: 0 if `comm` says which program it is.
     pub fn app(&self) -> u32 {
-        if is_interpreter(&self.comm) { app_hash(&argv_region(&self.argv)) } else { 0 }
+        if counts_arguments(&self.comm) {
+            app_hash(&self.comm, &argv_region(&self.argv), &self.path)
+        } else {
+            0
+        }
     }
 }
 
@@ -57,6 +91,27 @@ impl Process {
 pub fn argv_region(argv: &[u8]) -> [u8; ARGV_BYTES] {
     let mut region = [0; ARGV_BYTES];
     region.iter_mut().zip(argv).for_each(|(to, from)| *to = *from);
+    region
+}
+
+/// The path of a process's working directory, as far as this mount namespace names it. Calls no
+/// file system: readlink(2) on /proc/PID/cwd only prints names that the kernel holds.
+fn working_directory(tgid: u32) -> Option<Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let path = fs::read_link(format!("/proc/{tgid}/cwd")).ok()?.into_os_string().into_vec();
+    let path = path.strip_prefix(b"(unreachable)").unwrap_or(&path);
+    Some(path.strip_suffix(b" (deleted)").unwrap_or(path).to_owned())
+}
+
+/// The last names of a path, the last one first, as the kernel half stores them: of a mount point
+/// the kernel half sees the name in the file system that is mounted there, which may differ.
+pub fn last_names(path: &[u8]) -> [u8; PATH_BYTES] {
+    let mut region = [0; PATH_BYTES];
+    let names = path.rsplit(|byte| *byte == b'/').filter(|name| !name.is_empty());
+    let names = names.chain(std::iter::repeat(&b"/"[..])).take(DIRECTORIES);
+    for (to, name) in region.chunks_mut(DIRECTORY_BYTES).zip(names) {
+        to.iter_mut().take(DIRECTORY_BYTES - 1).zip(name).for_each(|(to, from)| *to = *from);
+    }
     region
 }
 
@@ -100,6 +155,13 @@ impl Stat {
         Ok(argv)
     }
 
+    /// The last names of the path of its working directory, if the kernel half records them.
+    pub fn path(&self, tgid: u32) -> [u8; PATH_BYTES] {
+        let is_recorded = counts_arguments(&self.comm) && counts_directory(&self.comm);
+        let path = if is_recorded { working_directory(tgid) } else { None };
+        path.map_or([0; PATH_BYTES], |path| last_names(&path))
+    }
+
     /// Parses one line of /proc/PID/stat. The command name may contain any byte, spaces and
     /// parentheses included: it ends at the last closing parenthesis.
     pub fn parse(line: &[u8]) -> Option<Self> {
@@ -116,7 +178,8 @@ impl Stat {
             (Some(start), Some(end)) if start != 0 && end >= start => Some(end - start),
             _ => None,
         };
-        Some(Self { comm, started_ticks: number(22)?, argument_bytes })
+        let parent = number(4).and_then(|parent| u32::try_from(parent).ok()).unwrap_or(0);
+        Some(Self { comm, parent, started_ticks: number(22)?, argument_bytes })
     }
 }
 
@@ -135,12 +198,12 @@ mod tests {
     fn a_command_name_may_hold_parentheses_and_spaces() {
         let line = |name: &str| {
             let zeros = |n: usize| vec!["0"; n].join(" ");
-            format!("7 ({name}) S {} 4711 {} 1000 1300 0 0 0", zeros(18), zeros(25))
+            format!("7 ({name}) S 3 {} 4711 {} 1000 1300 0 0 0", zeros(17), zeros(25))
         };
         let check = |name: &str, expected: &str| {
             let stat = Stat::parse(line(name).as_bytes()).unwrap();
             assert_eq!(stat.comm, comm(expected), "{name}");
-            assert_eq!(stat.started_ticks, 4711, "{name}");
+            assert_eq!((stat.parent, stat.started_ticks), (3, 4711), "{name}");
             assert_eq!(stat.argument_bytes, Some(300), "{name}");
         };
         check("nginx", "nginx");
@@ -169,6 +232,25 @@ mod tests {
         assert_eq!(me.app(), 0);
     }
 
+    #[test]
+    fn of_a_path_the_last_names_are_kept() {
+        let check = |path: &str, expected: [&str; DIRECTORIES]| {
+            let region = last_names(path.as_bytes());
+            let names = region.chunks(DIRECTORY_BYTES).map(|name| {
+                let end = name.iter().position(|byte| *byte == 0).unwrap();
+                std::str::from_utf8(&name[..end]).unwrap().to_owned()
+            });
+            assert_eq!(names.collect::<Vec<_>>(), expected, "{path}");
+        };
+        check("/", ["/", "/", "/"]);
+        check("/srv/shop", ["shop", "srv", "/"]);
+        check("/a/b/c/d/", ["d", "c", "b"]);
+        check(&format!("/{}", "x".repeat(300)), [&"x".repeat(DIRECTORY_BYTES - 1), "/", "/"]);
+        let here = std::env::current_dir().unwrap();
+        let found = working_directory(std::process::id()).unwrap();
+        assert_eq!(found, here.to_str().unwrap().as_bytes());
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_parsed_without_panic(
@@ -176,6 +258,7 @@ mod tests {
         ) {
             let _ = Stat::parse(&line);
             let _ = parse_cgroup(&text);
+            let _ = last_names(&line);
         }
     }
 }
