@@ -158,7 +158,7 @@ impl Program {
             command
         };
         command.args(arguments).current_dir(&directory);
-        let family = if port % 2 == 0 { "4" } else { "6" };
+        let family = if port.is_multiple_of(2) { "4" } else { "6" };
         command.envs([("TITLE", title), ("WHERE", over), ("FAMILY", family)]);
         command.envs([("PORT", port.to_string()), ("SINK", sink.to_string())]);
         command.env("COUNT", count.to_string());
