@@ -39,7 +39,6 @@
 )]
 
 mod agent;
-mod applications;
 mod facts;
 mod figure;
 mod holder;
@@ -57,6 +56,7 @@ macro_rules! needs_kernel {
     };
 }
 
+mod applications;
 mod attach;
 mod balance;
 mod bootstrap_tcp;
