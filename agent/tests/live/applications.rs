@@ -34,6 +34,10 @@ def work():
         if "%d" in os.environ["TITLE"]:
             set_title(os.environ["TITLE"] % (turn * 7))
         socket.create_connection((address, int(os.environ["SINK"]))).close()
+def serve(done):
+    work()
+    done.set()
+    time.sleep(3600)
 if __name__ == "__main__":
     title = os.environ["TITLE"]
     if title and "late" not in os.environ["WHERE"]:
@@ -46,8 +50,10 @@ if __name__ == "__main__":
         set_title(title.replace("%d", "0"))
     socket.create_connection(listener.getsockname()[:2]).close()
     if "WORKER" in os.environ:
-        worker = multiprocessing.get_context("spawn").Process(target=work)
-        worker.start()
+        context = multiprocessing.get_context("spawn")
+        done = context.Event()
+        context.Process(target=serve, args=(done,), daemon=True).start()
+        done.wait()
     else:
         work()
     print("ready", flush=True)
