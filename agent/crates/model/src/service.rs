@@ -23,92 +23,116 @@ pub struct Service {
     pub source: Source,
 }
 
-/// Kind of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// A Kubernetes Deployment.
-    Deployment,
-    /// A Kubernetes StatefulSet.
-    StatefulSet,
-    /// A Kubernetes DaemonSet.
-    DaemonSet,
-    /// A Kubernetes ReplicaSet of its own.
-    ReplicaSet,
-    /// A Kubernetes CronJob.
-    CronJob,
-    /// A Kubernetes Job.
-    Job,
-    /// A Kubernetes workload of another kind.
-    Workload,
-    /// A Kubernetes pod that nothing owns.
-    Pod,
-    /// A Kubernetes Service whose backends are unknown.
-    KubernetesService,
-    /// A service of a compose project.
-    ComposeService,
-    /// A container.
-    Container,
-    /// A systemd unit.
-    Unit,
-    /// A program.
-    Process,
-    /// Declared in the configuration, or registered by hand.
-    Declared,
-    /// A name from DNS.
-    DnsName,
-    /// An address without a name.
-    Address,
-    /// Everything outside the internal ranges.
-    Internet,
-    /// Unknown, or several services in one row.
-    Unknown,
+/// An enum whose variants are written with the word that output uses for them: `ALL`, `as_str` and
+/// serde follow from that list, so none of them can lack a variant.
+macro_rules! words {
+    ($(#[$about:meta])* pub enum $name:ident { $($(#[$what:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$what])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $name {
+            /// All of them, in this order.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The word used in output.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+    };
 }
 
-/// How a name was found, from the surest to the last resort.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Source {
-    /// A rule of the configuration.
-    Rule,
-    /// Kubernetes lists the pod.
-    Kubernetes,
-    /// Docker lists the container.
-    Docker,
-    /// Podman lists the container.
-    Podman,
-    /// The container runtime lists the pod or container.
-    Cri,
-    /// The id of the container that the owner's cgroup belongs to.
-    Container,
-    /// The systemd unit that the owner's cgroup belongs to.
-    Unit,
-    /// From the command line of the process.
-    Process,
-    /// The backends that answered, from connection tracking.
-    Conntrack,
-    /// The container behind a published port.
-    PublishedPort,
-    /// A listener of this host, in the right network namespace.
-    Listener,
-    /// The address of a container or pod.
-    ContainerAddress,
-    /// A Kubernetes Service: the address is its own or one of its endpoints'.
-    ServiceAddress,
-    /// The only service of this host that connects there.
-    LocalClient,
-    /// Registered by hand for the address.
-    Registered,
-    /// A network that the configuration names.
-    Network,
-    /// The name that a program resolved by DNS.
-    Dns,
-    /// The address itself.
-    Address,
-    /// Outside the internal ranges.
-    Internet,
-    /// Unknown, or several services in one row.
-    Unknown,
+words! {
+    /// Kind of a service.
+    pub enum Kind {
+        /// A Kubernetes Deployment.
+        Deployment = "deployment",
+        /// A Kubernetes StatefulSet.
+        StatefulSet = "stateful_set",
+        /// A Kubernetes DaemonSet.
+        DaemonSet = "daemon_set",
+        /// A Kubernetes ReplicaSet of its own.
+        ReplicaSet = "replica_set",
+        /// A Kubernetes CronJob.
+        CronJob = "cron_job",
+        /// A Kubernetes Job.
+        Job = "job",
+        /// A Kubernetes workload of another kind.
+        Workload = "workload",
+        /// A Kubernetes pod that nothing owns.
+        Pod = "pod",
+        /// A Kubernetes Service whose backends are unknown.
+        KubernetesService = "kubernetes_service",
+        /// A service of a compose project.
+        ComposeService = "compose_service",
+        /// A container.
+        Container = "container",
+        /// A systemd unit.
+        Unit = "unit",
+        /// A program.
+        Process = "process",
+        /// Declared in the configuration, or registered by hand.
+        Declared = "declared",
+        /// A name from DNS.
+        DnsName = "dns_name",
+        /// An address without a name.
+        Address = "address",
+        /// Everything outside the internal ranges.
+        Internet = "internet",
+        /// Unknown, or several services in one row.
+        Unknown = "unknown",
+    }
+}
+
+words! {
+    /// How a name was found, from the surest to the last resort.
+    pub enum Source {
+        /// A rule of the configuration.
+        Rule = "rule",
+        /// Kubernetes lists the pod.
+        Kubernetes = "kubernetes",
+        /// Docker lists the container.
+        Docker = "docker",
+        /// Podman lists the container.
+        Podman = "podman",
+        /// The container runtime lists the pod or container.
+        Cri = "cri",
+        /// The id of the container that the owner's cgroup belongs to.
+        Container = "container",
+        /// The systemd unit that the owner's cgroup belongs to.
+        Unit = "unit",
+        /// From the command line of the process.
+        Process = "process",
+        /// The backends that answered, from connection tracking.
+        Conntrack = "conntrack",
+        /// The container behind a published port.
+        PublishedPort = "published_port",
+        /// A listener of this host, in the right network namespace.
+        Listener = "listener",
+        /// The address of a container or pod.
+        ContainerAddress = "container_address",
+        /// A Kubernetes Service: the address is its own or one of its endpoints'.
+        ServiceAddress = "service_address",
+        /// The only service of this host that connects there.
+        LocalClient = "local_client",
+        /// Registered by hand for the address.
+        Registered = "registered",
+        /// A network that the configuration names.
+        Network = "network",
+        /// The name that a program resolved by DNS.
+        Dns = "dns",
+        /// The address itself.
+        Address = "address",
+        /// Outside the internal ranges.
+        Internet = "internet",
+        /// Unknown, or several services in one row.
+        Unknown = "unknown",
+    }
 }
 
 /// The identity behind a name, to distinguish a better name from another service: two names of one
@@ -132,83 +156,7 @@ impl Entity {
     }
 }
 
-impl Kind {
-    /// The name used in output.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Deployment => "deployment",
-            Self::StatefulSet => "stateful_set",
-            Self::DaemonSet => "daemon_set",
-            Self::ReplicaSet => "replica_set",
-            Self::CronJob => "cron_job",
-            Self::Job => "job",
-            Self::Workload => "workload",
-            Self::Pod => "pod",
-            Self::KubernetesService => "kubernetes_service",
-            Self::ComposeService => "compose_service",
-            Self::Container => "container",
-            Self::Unit => "unit",
-            Self::Process => "process",
-            Self::Declared => "declared",
-            Self::DnsName => "dns_name",
-            Self::Address => "address",
-            Self::Internet => "internet",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
 impl Source {
-    /// Every source, from the surest to the last resort.
-    pub const ALL: [Self; 20] = [
-        Self::Rule,
-        Self::Kubernetes,
-        Self::Docker,
-        Self::Podman,
-        Self::Cri,
-        Self::Container,
-        Self::Unit,
-        Self::Process,
-        Self::Conntrack,
-        Self::PublishedPort,
-        Self::Listener,
-        Self::ContainerAddress,
-        Self::ServiceAddress,
-        Self::LocalClient,
-        Self::Registered,
-        Self::Network,
-        Self::Dns,
-        Self::Address,
-        Self::Internet,
-        Self::Unknown,
-    ];
-
-    /// The name used in output.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rule => "rule",
-            Self::Kubernetes => "kubernetes",
-            Self::Docker => "docker",
-            Self::Podman => "podman",
-            Self::Cri => "cri",
-            Self::Unit => "unit",
-            Self::Container => "container",
-            Self::Process => "process",
-            Self::Conntrack => "conntrack",
-            Self::Listener => "listener",
-            Self::PublishedPort => "published_port",
-            Self::ContainerAddress => "container_address",
-            Self::ServiceAddress => "service_address",
-            Self::LocalClient => "local_client",
-            Self::Registered => "registered",
-            Self::Network => "network",
-            Self::Dns => "dns",
-            Self::Address => "address",
-            Self::Internet => "internet",
-            Self::Unknown => "unknown",
-        }
-    }
-
     /// Whether the name is provisional, for whatever has the address: when an identified service
     /// appears there, that is a better name and not another service.
     pub const fn is_provisional(self) -> bool {
@@ -310,14 +258,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_are_listed_in_their_order_and_named_as_they_are_written() {
+    fn sources_are_listed_in_their_order_and_words_are_as_they_are_written() {
         assert!(Source::ALL.is_sorted());
         for source in Source::ALL {
-            let written = serde_json::to_string(&source).unwrap();
+            let written = serde_json::to_string(source).unwrap();
             assert_eq!(written, format!("\"{}\"", source.as_str()));
         }
-        let unknown = serde_json::to_string(&Kind::KubernetesService).unwrap();
-        assert_eq!(unknown, format!("\"{}\"", Kind::KubernetesService.as_str()));
+        for kind in Kind::ALL {
+            let written = serde_json::to_string(kind).unwrap();
+            assert_eq!(written, format!("\"{}\"", kind.as_str()));
+        }
     }
 
     #[test]
