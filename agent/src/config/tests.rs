@@ -1,5 +1,7 @@
 //! Files, variables and flags: valid ones, and the errors of invalid ones.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn file(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
@@ -335,6 +337,29 @@ fn a_foreign_variable_is_ignored_but_a_misspelt_one_is_reported() {
     .expect("valid");
     assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
     assert!(loaded.warnings[0].contains("did you mean PORTOLAN_LOG_LEVEL?"));
+}
+
+/// `portolan config show` and the files come from the table, the agent from `Config`.
+#[test]
+fn every_key_of_the_configuration_is_a_setting_and_the_reverse() {
+    let config = serde_json::to_value(Config::default()).expect("JSON");
+    let sections = config.as_object().expect("an object").iter();
+    // Segments are named by the operator, so they have sections instead of settings.
+    let keys: BTreeSet<String> = sections
+        .filter(|(section, _)| *section != "segments")
+        .flat_map(|(section, value)| match value.as_object() {
+            Some(keys) => keys.keys().map(|key| format!("{section}.{key}")).collect(),
+            None => vec![section.clone()],
+        })
+        .collect();
+    let settings: BTreeSet<String> = SETTINGS.iter().map(|s| s.key.to_owned()).collect();
+    let without_row: Vec<_> = keys.difference(&settings).collect();
+    assert!(without_row.is_empty(), "add a row to agent/src/config/settings.rs: {without_row:?}");
+    let without_field: Vec<_> = settings.difference(&keys).collect();
+    assert!(
+        without_field.is_empty(),
+        "add a field to `Config`, named by the key: {without_field:?}"
+    );
 }
 
 #[test]
