@@ -13,14 +13,16 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 use portolan_kit::{build, python, setup, shell, tree};
+use serde_json::Value;
 
 use crate::{aarch64, reproducible, tidy};
 
 type Step = fn() -> Result<()>;
 
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 8] = [
     ("format", format),
     ("clippy", clippy),
+    ("clippy without each source of names", without_each_source),
     ("clippy for the kernel programs", kernel_clippy),
     ("types for aarch64", aarch64::aarch64),
     ("the kernel object, built elsewhere", reproducible::reproducible),
@@ -58,6 +60,43 @@ fn clippy() -> Result<()> {
     let mut clippy = shell::cargo();
     clippy.args(["clippy", "--all-targets", "--keep-going"]).args(build::locked());
     shell::loud(clippy.args(["--", "--deny", "warnings"]))
+}
+
+/// The crate whose features are the sources of names.
+const SOURCES: &str = "discovery";
+
+/// [`SOURCES`] with all features but one, and with none.
+fn without_each_source() -> Result<()> {
+    let features = default_features(SOURCES)?;
+    if features.is_empty() {
+        bail!("{SOURCES} has no default features: are the sources of names no longer optional?");
+    }
+    let mut subsets = vec![String::new()];
+    for one in &features {
+        let others: Vec<&str> =
+            features.iter().filter(|other| *other != one).map(String::as_str).collect();
+        subsets.push(others.join(","));
+    }
+    for subset in subsets {
+        println!("{SOURCES} with features: {subset}");
+        let mut clippy = shell::cargo();
+        clippy.args(["clippy", "--package", SOURCES, "--no-default-features"]);
+        clippy.args(["--features", &subset]).args(build::locked());
+        shell::loud(clippy.args(["--", "--deny", "warnings"]))?;
+    }
+    Ok(())
+}
+
+/// The features that a package of the workspace has by default.
+fn default_features(package: &str) -> Result<Vec<String>> {
+    let mut command = shell::cargo();
+    command.args(["metadata", "--no-deps", "--format-version", "1"]).args(build::locked());
+    let metadata: Value = serde_json::from_str(&shell::output(&mut command)?)?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let features = packages
+        .filter(|one| one["name"] == package)
+        .flat_map(|one| one["features"]["default"].as_array().into_iter().flatten());
+    Ok(features.filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
 fn kernel_clippy() -> Result<()> {

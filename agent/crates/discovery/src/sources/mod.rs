@@ -14,7 +14,7 @@
 //! ([`Sources::request_refresh`]) when it misses a name.
 
 #![cfg_attr(
-    not(all(feature = "kubernetes", feature = "docker", feature = "cri", feature = "conntrack")),
+    not(feature = "default"),
     allow(dead_code, unused_imports, unused_variables, reason = "what the sources left out use")
 )]
 
@@ -200,15 +200,10 @@ impl Sources {
 
     /// A source that is configured but not part of this build: reported in the log and in the list
     /// of sources.
-    #[cfg(any(
-        test,
-        not(all(
-            feature = "kubernetes",
-            feature = "docker",
-            feature = "cri",
-            feature = "conntrack"
-        ))
-    ))]
+    #[cfg_attr(
+        all(feature = "default", not(test)),
+        expect(dead_code, reason = "every source is part of this build")
+    )]
     fn add_missing(&mut self, name: &'static str, support: &str, feature: &str) {
         let why = format!("this build has no {support} support; build with --features {feature}");
         tracing::warn!("names.{name}: {why}, or turn names.{name} off");
