@@ -52,3 +52,26 @@ impl Empty {
         runs.collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use loader::hooks::{HOOKS, Kind};
+
+    use super::TRACEPOINTS;
+
+    #[test]
+    fn empty_programs_are_on_the_tracepoints_of_the_agents_hooks() {
+        let first = HOOKS.iter().filter_map(|hook| hook.ways.first());
+        let agents: BTreeSet<&str> =
+            first.filter(|way| way.kind == Kind::Tracepoint).map(|way| way.target).collect();
+        let ours = BTreeSet::from(TRACEPOINTS);
+        let (missing, extra): (Vec<_>, Vec<_>) =
+            (agents.difference(&ours).collect(), ours.difference(&agents).collect());
+        assert!(
+            missing.is_empty() && extra.is_empty(),
+            "TRACEPOINTS in xtask/tools/bench/src/empty.rs: add {missing:?}, remove {extra:?}"
+        );
+    }
+}
