@@ -52,7 +52,6 @@ impl Catalogue {
     }
 
     /// Every metric.
-    #[cfg(test)]
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }

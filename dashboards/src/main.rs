@@ -56,20 +56,26 @@ fn run(args: Args) -> Result<()> {
         files.extend(read.rule_files(&look));
     }
     let folder = to.as_deref().unwrap_or(tree::root());
-    if check {
-        return up_to_date(folder, &files);
+    let stale = stale(folder, &files);
+    if !check {
+        write(folder, &files)?;
+        println!("{} of {} files changed", stale.len(), files.len());
+    } else if !stale.is_empty() {
+        bail!("{} not up to date: run `cargo xtask dashboards`", stale.join(", "));
     }
-    write(folder, &files)?;
-    println!("{} files written", files.len());
+    let unread = read.unread_metrics(tree::root())?;
+    if !unread.is_empty() {
+        bail!(
+            "no panel and no rule reads {}: add a panel in dashboards/src/boards/ or a rule in dashboards/prometheus/",
+            unread.join(", ")
+        );
+    }
     Ok(())
 }
 
-fn up_to_date(folder: &Path, files: &[File]) -> Result<()> {
+/// The files that differ from their text.
+fn stale<'a>(folder: &Path, files: &'a [File]) -> Vec<&'a str> {
     let differs =
         |(path, text): &&File| fs::read_to_string(folder.join(path)).ok().as_ref() != Some(text);
-    let stale: Vec<&str> = files.iter().filter(differs).map(|(path, _)| path.as_str()).collect();
-    if !stale.is_empty() {
-        bail!("{} not up to date: run `cargo xtask dashboards`", stale.join(", "));
-    }
-    Ok(())
+    files.iter().filter(differs).map(|(path, _)| path.as_str()).collect()
 }
