@@ -121,7 +121,7 @@ impl Inventory {
         self.published_in = Some(netns);
     }
 
-    /// The backend that backends for a virtual address and port (destination NAT).
+    /// One of the backends behind a virtual address and port (destination NAT).
     pub fn add_translation(&mut self, requested: (Address, u16), backend: (Address, u16)) {
         if self.translations.len() >= MAX_ENTRIES && !self.translations.contains_key(&requested) {
             self.dropped += 1;

@@ -49,7 +49,7 @@ pub enum Kind {
     FunctionEntry,
     /// The return of a kernel function.
     FunctionExit,
-    /// An iterator that the daemon runs.
+    /// An iterator that the agent runs.
     Iterator,
     /// Gets the address of a system call; at the root of the cgroup tree.
     CgroupAddress,
