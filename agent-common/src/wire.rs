@@ -60,8 +60,14 @@ macro_rules! wire {
         pub struct $name { $( $(#[$field_meta])* pub $field : $ty, )* }
 
         const _: () = {
-            assert!(size_of::<$name>() == $size, "the size differs from the one declared");
-            assert!(0 $( + size_of::<$ty>() )* == $size, "the layout has padding");
+            assert!(
+                size_of::<$name>() == $size,
+                concat!("the size of ", stringify!($name), " is not the one declared after its name: ", $size)
+            );
+            assert!(
+                0 $( + size_of::<$ty>() )* == $size,
+                concat!("the layout of ", stringify!($name), " has padding: fill it with a field")
+            );
             const fn every_field_is_wire<T: $crate::wire::Wire>() {}
             $( every_field_is_wire::<$ty>(); )*
         };

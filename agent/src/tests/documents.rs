@@ -73,16 +73,26 @@ fn architecture_lists_every_hook_its_fallback_and_what_no_requests_disables() {
     let text = document("docs/architecture.md");
     let section = section(&text, "### Hooks");
     let listed: BTreeSet<&str> = rows(section).flat_map(|cells| spans_of(cells[0])).collect();
-    assert_eq!(listed, hooks(|_| true));
+    same("the table of hooks", &listed, &hooks(|_| true));
     let named = |start: &str, end: &str| -> BTreeSet<&str> {
         let line = section.lines().find(|line| line.starts_with(start)).expect(start);
         let (claim, _) = line[start.len()..].split_once(end).expect(end);
         spans_of(claim).collect()
     };
     let start = "* From Linux 7.0 on, tracepoint programs can be preempted.";
-    assert_eq!(named(start, "have a fallback"), hooks(|hook| hook.fallback.is_some()));
+    same(start, &named(start, "have a fallback"), &hooks(|hook| hook.fallback.is_some()));
     let start = "* `--no-requests` disables";
-    assert_eq!(named(start, ", and with"), hooks(|hook| hook.requests));
+    same(start, &named(start, ", and with"), &hooks(|hook| hook.requests));
+}
+
+/// docs/architecture.md lists the hooks that the loader's table has.
+fn same(place: &str, listed: &BTreeSet<&str>, hooks: &BTreeSet<&str>) {
+    let missing: Vec<_> = hooks.difference(listed).collect();
+    let extra: Vec<_> = listed.difference(hooks).collect();
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "docs/architecture.md, section Hooks, {place:?}: add {missing:?}, remove {extra:?}, or correct agent/crates/loader/src/hooks.rs"
+    );
 }
 
 fn spans_of(line: &str) -> impl Iterator<Item = &str> {

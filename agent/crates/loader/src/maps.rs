@@ -228,7 +228,16 @@ mod tests {
         let object = aya_obj::Object::parse(OBJECT).unwrap();
         let programs: BTreeSet<&str> = object.programs.keys().map(String::as_str).collect();
         let used: BTreeSet<&str> = super::super::hooks::programs().collect();
-        assert_eq!(used, programs);
+        let missing: Vec<_> = used.difference(&programs).collect();
+        assert!(
+            missing.is_empty(),
+            "not in the object: {missing:?}; write them in agent-ebpf/src/hooks/ with a `mod` line in its mod.rs, or correct the row in agent/crates/loader/src/hooks.rs or later.rs"
+        );
+        let unused: Vec<_> = programs.difference(&used).collect();
+        assert!(
+            unused.is_empty(),
+            "never attached: {unused:?}; add a row to agent/crates/loader/src/hooks.rs or later.rs"
+        );
     }
 
     #[test]

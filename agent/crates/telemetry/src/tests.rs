@@ -115,7 +115,10 @@ fn every_sample_belongs_to_a_listed_metric_and_carries_its_labels() {
         met.insert(metric.name);
     }
     let missing: Vec<_> = listed.keys().filter(|name| !met.contains(*name)).collect();
-    assert!(missing.is_empty(), "the hand-made snapshot shows nothing of {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "the snapshot has no value for {missing:?}: set it in agent/crates/model/src/fixture.rs"
+    );
 }
 
 #[test]
@@ -165,7 +168,8 @@ fn what_never_happened_has_no_series() {
             "portolan_tcp_sent_bytes_total",
             "portolan_tcp_received_bytes_total",
             "portolan_tcp_retransmits_total",
-        ]
+        ],
+        "a counter that is 0 has no series (docs/metrics.md); a metric that must have one all the same is added to this list"
     );
     assert!(text.contains("result=\"ok\"} 0\n"));
 }

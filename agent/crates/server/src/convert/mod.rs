@@ -35,14 +35,15 @@ pub trait ToModel {
     fn to_model(self) -> Self::Model;
 }
 
-/// An enumeration that both have; a variant missing on one side does not compile.
+/// An enumeration that both have; a variant missing on one side does not compile: add it to the
+/// other side and to the list below.
 macro_rules! same_words {
     ($($model:ty => $shape:ty: $($word:ident)+;)+) => {$(
         impl ToApi for $model {
             type Shape = $shape;
 
             fn to_api(&self) -> $shape {
-                match self {
+                match self { // Not covered? Add the variant to same_words!
                     $(<$model>::$word => <$shape>::$word,)+
                 }
             }
@@ -52,7 +53,7 @@ macro_rules! same_words {
             type Model = $model;
 
             fn to_model(self) -> $model {
-                match self {
+                match self { // Not covered? Add the variant to same_words!
                     $(<$shape>::$word => <$model>::$word,)+
                 }
             }
