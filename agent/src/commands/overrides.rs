@@ -91,7 +91,12 @@ fn flag(setting: &'static Setting) -> Arg {
     };
     // The variable is shown but not read by clap: the configuration reads it, so that the origin of
     // a value is known.
-    let help = format!("{help}{default} [env: {}]", setting.env());
+    let variable = match setting.flag {
+        // The variable has the sense of the key, the opposite of the flag's.
+        Flag::Off(..) => format!("{}=false", setting.env()),
+        Flag::Value(..) | Flag::On(_) => setting.env(),
+    };
+    let help = format!("{help}{default} [env: {variable}]");
     let arg = Arg::new(setting.key).long(setting.flag.name()).help(help);
     match setting.flag {
         Flag::Value(_, value) => arg.value_name(value),
@@ -158,6 +163,12 @@ mod tests {
         for setting in SETTINGS {
             if let Flag::Off(name, said) = setting.flag {
                 assert!(said.starts_with("Disable "), "--{name}: {said}");
+                let variable = format!("{}=false", setting.env());
+                assert!(help.contains(&format!("{said} [env: {variable}]")), "--{name}: {help}");
+                let (variable, value) = variable.split_once('=').expect("a value");
+                let set = config::load(None, [(variable.to_owned(), value.to_owned())], &[]);
+                let flag = config::load(None, [], &[(setting, Given::Text("false".into()))]);
+                assert_eq!(set.expect("valid").config, flag.expect("valid").config);
             }
         }
     }
