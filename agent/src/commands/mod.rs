@@ -41,9 +41,8 @@ Examples:
   portolan config show > portolan.toml             a file to start from
   portolan agent --show-privileges                 required capabilities, for how long, and why
 
-Every flag of `portolan agent` is also an environment variable and a key of the configuration
-file; `portolan agent --help` names them. Flags win over the environment, the environment over
-the file.";
+Every setting is a flag, an environment variable and a key of the configuration file; `portolan
+config show` lists the keys. Flags win over the environment, the environment over the file.";
 
 #[derive(Debug, Parser)]
 #[command(name = "portolan", version, about = ABOUT, after_long_help = EXAMPLES, after_help = "Examples: portolan help")]

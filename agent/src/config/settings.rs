@@ -67,7 +67,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "web.external_path",
         flag: Flag::Value("web.external-path", "PATH"),
-        help: "The path of a reverse proxy below which page, API and metrics are served too, like /portolan",
+        help: "Path prefix that a reverse proxy adds, like /portolan; page, API and metrics are served there as well as at /",
         set: |config, given| value::external_path(given).map(|v| config.web.external_path = v),
         show: |config| {
             let path = &config.web.external_path;
@@ -95,7 +95,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "pin",
         flag: Flag::On("pin"),
-        help: "Pin BPF maps and links in the BPF file system, so that a restart loses no counts",
+        help: "Pin BPF maps and links in the BPF file system, so that a restart loses no counts: counting goes on after the agent stops, until one start without --pin ends it",
         set: |config, given| value::boolean(given).map(|v| config.pin = v),
         show: |config| Ok(config.pin.to_string()),
     },
@@ -175,14 +175,14 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "names.rules",
         flag: Flag::Value("names.rules", "RULE,…"),
-        help: "Naming rules, first match wins: executable:PATTERN, cgroup:PATTERN, port:N, label:KEY=PATTERN or address:CIDR, then -> [NAMESPACE/]NAME",
+        help: "Naming rules, first match wins: executable:PATTERN, cgroup:PATTERN, port:N, label:KEY=PATTERN or address:CIDR, then -> [NAMESPACE/]NAME, like \"executable:gunicorn -> shop/web, port:5432 -> postgres\"; a comma starts the next rule, except inside an entry of the file's list",
         set: |config, given| names::rules(given).map(|v| config.names.rules = v),
         show: |config| Ok(value::quoted_list(&config.names.rules)),
     },
     Setting {
         key: "names.networks",
         flag: Flag::Value("names.networks", "CIDR->NAME,…"),
-        help: "Names for networks, for addresses that nothing else identifies",
+        help: "Names for networks, for addresses that nothing else identifies, like \"10.20.0.0/16 -> warehouse, 10.30.0.0/16 -> office\" (in quotes: the shell reads >); a comma starts the next network",
         set: |config, given| names::networks(given).map(|v| config.names.networks = v),
         show: |config| Ok(value::quoted_list(&config.names.networks)),
     },
@@ -213,7 +213,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "names.kubernetes",
         flag: Flag::Value("names.kubernetes", "auto|off|URL"),
-        help: "Kubernetes API: auto = the cluster that the agent is a pod of; a URL is used without credentials",
+        help: "Kubernetes API: auto = that of the cluster this agent runs in; a URL is used without credentials",
         set: |config, given| names::cluster(given).map(|v| config.names.kubernetes = v),
         show: |config| Ok(value::quoted(&config.names.kubernetes)),
     },
@@ -376,7 +376,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "privileges",
-        flag: Flag::Value("privileges", "KEEP"),
+        flag: Flag::Value("privileges", "needed|none|all"),
         help: "Capabilities kept after startup: needed (by the enabled features), none, all; see --show-privileges",
         set: |config, given| {
             value::choice(given, &Keep::ALL, Keep::as_str).map(|v| config.privileges = v)
@@ -385,8 +385,8 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "seccomp",
-        flag: Flag::Value("seccomp", "MODE"),
-        help: "System calls that the agent is not known to make: enforce (they fail), log (the kernel logs them), off",
+        flag: Flag::Value("seccomp", "enforce|log|off"),
+        help: "What happens to a system call outside the agent's list: enforce (it fails), log (the kernel logs it), off (nothing)",
         set: |config, given| {
             value::choice(given, &Seccomp::ALL, Seccomp::as_str).map(|v| config.seccomp = v)
         },
@@ -481,6 +481,19 @@ mod tests {
             (setting.set)(&mut config, &Given::Text(text)).expect(setting.key);
             assert_eq!(config, Config::default(), "{}", setting.key);
         }
+    }
+
+    #[test]
+    fn examples_in_help_are_valid() {
+        let mut examples = 0;
+        for setting in SETTINGS {
+            for example in setting.help.split('"').skip(1).step_by(2) {
+                let set = (setting.set)(&mut Config::default(), &Given::Text(example.to_owned()));
+                assert_eq!(set, Ok(()), "{}: {example}", setting.key);
+                examples += 1;
+            }
+        }
+        assert!(examples >= 4, "only {examples} examples are found");
     }
 
     #[test]

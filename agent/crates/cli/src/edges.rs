@@ -18,15 +18,15 @@ Examples:
   portolan edges --output json | jq -r '.edges[] | [.client, .server, .request.p99_seconds] | @tsv'
 
 An edge between two services of this host is counted on both sides and has two rows; --role shows
-one. P50 and P99 are request latencies, RTT is the median. Numbers are totals since the time in the
-last line; `portolan map --window 1m` shows the last minute.";
+one. P50 and P99 are request latencies, RTT is the median round-trip time. Numbers are totals since the
+time in the last line; `portolan map --window 1m` shows the last minute.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct EdgesArgs {
     #[command(flatten)]
     target: Target,
-    /// Show edges counted on this side.
+    /// Show only edges counted by the client or by the server.
     #[arg(long, value_enum, default_value_t)]
     role: RoleChoice,
     /// Sort by this column; numbers descend.
@@ -39,30 +39,42 @@ pub struct EdgesArgs {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum RoleChoice {
-    /// The connecting side.
+    /// The side that connects.
     Client,
-    /// The accepting side.
+    /// The side that accepts.
     Server,
-    /// Both.
+    /// Both sides.
     #[default]
-    All,
+    #[value(alias = "all")]
+    Both,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Sort {
-    /// By client, server and port.
+    /// Client, server and port.
     Name,
+    /// Connections made.
     Connects,
+    /// Connects that failed.
     Failed,
+    /// Open connections.
     Active,
+    /// Requests.
     #[default]
     Requests,
+    /// Median request latency.
     P50,
+    /// Request latency that 99 % of requests stay below.
     P99,
+    /// Median round-trip time.
     Rtt,
+    /// Bytes sent by the side that counts the edge.
     Sent,
+    /// Bytes received by that side.
     Received,
+    /// Retransmitted segments.
     Retrans,
+    /// Resets sent and received.
     Resets,
 }
 
@@ -98,7 +110,7 @@ pub(super) fn run(arguments: &EdgesArgs) -> anyhow::Result<()> {
     let body = target.text(match role {
         RoleChoice::Client => "/api/v1/edges?role=client",
         RoleChoice::Server => "/api/v1/edges?role=server",
-        RoleChoice::All => "/api/v1/edges",
+        RoleChoice::Both => "/api/v1/edges",
     })?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
@@ -239,6 +251,13 @@ totals since 2023-11-14T22:13:20Z (1 minute ago)
         check(Sort::Failed, "prod/shop");
         check(Sort::Rtt, "prod/shop");
         check(Sort::Received, "prod/shop");
+    }
+
+    #[test]
+    fn both_roles_were_once_called_all() {
+        for name in ["both", "all"] {
+            assert_eq!(RoleChoice::from_str(name, false), Ok(RoleChoice::Both));
+        }
     }
 
     #[test]
