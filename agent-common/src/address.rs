@@ -20,7 +20,7 @@ pub const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 const OWNER: u32 = u32::MAX;
 
 /// The remote of a server row whose client is of this host and has left its name: not its address,
-/// which others may share, but the row of its owner. A word of the address tells apart connections
+/// which others may share, but the row of its owner. A word of the address separates connections
 /// from several addresses of that owner; those that do not leave the namespace are one row. No
 /// peer has such an address: `ff00::/8` is multicast.
 #[inline(always)]

@@ -17,7 +17,7 @@ pub const UDP_HEADER: usize = 8;
 /// Bytes of a message's header.
 pub const DNS_HEADER: usize = 12;
 
-/// How many answers to one socket are told apart that were queued before any was looked at.
+/// How many answers queued at one socket before any was read are kept apart.
 pub const MAX_BATCH: u32 = 8;
 
 crate::wire! {
@@ -84,7 +84,7 @@ impl Front {
         (u32::from_be(self.length_and_checksum) >> 16).saturating_sub(UDP_HEADER as u32)
     }
 
-    /// Whether it is an answer that may tell addresses: to one standard question, without error,
+    /// Whether it is an answer that may hold addresses: to one standard question, without error,
     /// with records (RFC 1035, 4.1.1).
     #[inline(always)]
     pub fn may_tell(self) -> bool {

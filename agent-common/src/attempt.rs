@@ -4,7 +4,7 @@
 //! A bind passes two cgroup hooks: one when the program requests a port, one when the socket is
 //! bound. In between the attempt is *pending*, in the bucket of its thread; a thread can only be in
 //! one bind at a time, so its next one, or a second of silence, says that the last one failed.
-//! Failures of one kind share a row of counters; what the kernel does not tell of them (the errno,
+//! Failures of one kind share a row of counters; what the kernel does not say of them (the errno,
 //! where no function exit can be hooked, and the holder of the port) is found out by user space.
 //!
 //! A connect is pending in the same way, from the moment a program requests it until the SYN is
@@ -40,7 +40,7 @@ pub const DENIED: u8 = 64;
 pub const FAILURE_OVERFLOW: u32 = 0;
 /// Row 1 counts binds that succeeded; nothing else of them is kept there.
 pub const BOUND_ROW: u32 = 1;
-/// The first row that belongs to somebody.
+/// The first row that is not reserved.
 pub const FIRST_FREE_FAILURE: u32 = 2;
 
 /// Threads whose attempts share a bucket.
@@ -48,9 +48,9 @@ pub const BUCKET: usize = 8;
 /// Buckets, a power of two.
 pub const BUCKETS: u32 = 512;
 
-/// [`Pending::token`]: nobody's.
+/// [`Pending::token`]: free.
 pub const FREE: u64 = 0;
-/// [`Pending::token`]: somebody is writing or reading; nobody else may.
+/// [`Pending::token`]: a program writes or reads it; no other one may.
 pub const BUSY: u64 = 1;
 
 /// A bind that has said nothing for so long has failed, nanoseconds. Between the two hooks the
@@ -67,13 +67,13 @@ crate::wire! {
         pub netns: u32,
         /// The address; unspecified = all.
         pub address: [u32; 4],
-        /// User id of whoever made the socket.
+        /// User id of the socket's creator.
         pub uid: u32,
         /// The device the socket is bound to, 0 = none.
         pub device: u32,
         /// The port, host byte order; 0 = any.
         pub port: u16,
-        /// The errno as the kernel returned it; 0 = it was not told.
+        /// The errno as the kernel returned it; 0 = unknown.
         pub errno: u16,
         /// IP protocol: 6 = TCP, 17 = UDP.
         pub protocol: u8,

@@ -25,7 +25,7 @@ crate::wire! {
         pub cookie: u64,
         /// Network namespace inode.
         pub netns: u32,
-        /// User id of whoever made the socket.
+        /// User id of the socket's creator.
         pub uid: u32,
         /// Local address; unspecified = all.
         pub address: [u32; 4],

@@ -34,7 +34,7 @@ pub struct Edge {
     pub local: Address,
     /// Its remote address.
     pub remote: Address,
-    /// When the slot was taken; tells a slot used again from the one before. 0 for an overflow row.
+    /// When the slot was taken: differs when a slot is used again. 0 for an overflow row.
     pub born_us: u64,
     /// Totals since then.
     pub counters: Arc<EdgeCounters>,
@@ -43,7 +43,7 @@ pub struct Edge {
 /// A row of a slot table in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row<R> {
-    /// Its number; the reserved ones belong to nobody in particular.
+    /// Its number; the reserved ones have no owner of their own.
     pub slot: u32,
     /// Its contents.
     pub row: R,

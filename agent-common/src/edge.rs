@@ -49,7 +49,7 @@ crate::wire! {
         /// The local address of the connection that took the slot. Later ones of the edge have
         /// the same, unless the program binds to an address or clients use several of a server's.
         pub local: [u32; 4],
-        /// Its remote address: a key that has an owner instead does not tell it.
+        /// Its remote address: a key that has an owner instead lacks it.
         pub remote: [u32; 4],
         /// When the slot was taken, CLOCK_MONOTONIC microseconds; 0 = free.
         pub born_us: u64,

@@ -2,10 +2,10 @@
 //! half decides.
 //!
 //! bind(2) cannot wait for user space, so user space writes down beforehand whom it knows to be
-//! someone else, and nobody else is refused: an owner of sockets that has a name of its own
+//! someone else, and refuses no others: an owner of sockets that has a name of its own
 //! ([`VerdictKey`] with its [`OwnerKey`]), and whole cgroups that have only such ones (the same
-//! with an empty command). Within such a cgroup somebody new is still let in if its command is the
-//! service's, or one from which no name can be told yet.
+//! with an empty command). Within such a cgroup a new process is still let in if its command is the
+//! service's, or one that does not give a name yet.
 
 use crate::owner::{OwnerKey, counts_arguments};
 
@@ -56,7 +56,7 @@ const fn command(text: &[u8]) -> [u8; 16] {
 }
 
 /// Programs that take ports on behalf of others: container engines and service managers. Who is
-/// behind them cannot be told from the socket.
+/// behind them cannot be read from the socket.
 pub const GO_BETWEENS: [[u8; 16]; 9] = [
     command(b"docker-proxy"),
     command(b"dockerd"),

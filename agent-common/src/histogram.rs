@@ -136,7 +136,7 @@ pub fn bucket(bounds: &[u32; 128], near: &[u8; NEAR_US], value_us: u64) -> usize
     // Seven halvings of 128: `at` counts the bounds below `value`.
     let mut step = 64;
     while step > 0 {
-        // `at + step - 1` is at most 126; the mask tells the compiler and the verifier.
+        // `at + step - 1` is at most 126; the mask proves it to compiler and verifier.
         if bounds[(at + step - 1) & 127] < value {
             at += step;
         }

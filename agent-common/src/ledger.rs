@@ -23,7 +23,7 @@ pub const EVENT: usize = 6;
 /// A program asked to bind, or a listen lost its port. Exported: rows of bind failures, and that of those that got their port.
 pub const BIND: usize = 7;
 
-/// An answer of a DNS server that may tell a name. Exported: those drained, read or not.
+/// An answer of a DNS server that may hold a name. Exported: those drained, read or not.
 pub const DNS_ANSWER: usize = 8;
 
 /// How many classes there are.

@@ -13,7 +13,7 @@ use crate::slot_table::LISTENERS;
 
 /// Row 0 takes listeners that found no row of their own.
 pub const LISTENER_OVERFLOW: u32 = 0;
-/// The first row that belongs to somebody.
+/// The first row that is not reserved.
 pub const FIRST_FREE_LISTENER: u32 = 1;
 
 crate::wire! {

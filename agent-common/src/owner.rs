@@ -23,7 +23,7 @@ pub const PATH_BYTES: usize = DIRECTORY_BYTES * DIRECTORIES;
 
 /// Owner row 0 takes every owner that found no row of its own.
 pub const OWNER_OVERFLOW: u32 = 0;
-/// The first row that belongs to somebody.
+/// The first row that is not reserved.
 pub const FIRST_FREE_OWNER: u32 = 1;
 
 crate::wire! {
@@ -153,7 +153,7 @@ fn tail(comm: &[u8; 16]) -> u64 {
 
 /// Whether a command runs programs that deserve names of their own.
 ///
-/// Compared on the first eight bytes of the command name, which is enough to tell these apart
+/// Compared on the first eight bytes of the command name, which is enough to distinguish them
 /// and cheap in the kernel.
 #[inline(always)]
 pub fn is_interpreter(comm: &[u8; 16]) -> bool {
@@ -190,7 +190,7 @@ pub fn is_title(comm: &[u8; 16]) -> bool {
     found != 0
 }
 
-/// Whether programs with this command name are told apart by their arguments and their working
+/// Whether programs with this command name are distinguished by their arguments and working
 /// directory.
 #[inline(always)]
 pub fn counts_arguments(comm: &[u8; 16]) -> bool {

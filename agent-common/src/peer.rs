@@ -1,6 +1,6 @@
 //! Who is at the other end of a connection between two programs of this host.
 //!
-//! Many clients may share one address, so the address names nobody. The client's side is
+//! Many clients may share one address, so the address names none of them. The client's side is
 //! established first; it leaves a note in the row of its port, and the server's side reads it a few
 //! microseconds later. A note is one word, written and read at once, so it needs no lock. It is
 //! never removed, because every connection writes its own before it is read, and it is believed
@@ -29,7 +29,7 @@ pub struct Handshake {
     pub server: Address,
     /// The server's port.
     pub port: u16,
-    /// Network namespace of who asks: it tells apart what never leaves it.
+    /// Network namespace of the client: it separates what never leaves it.
     pub netns: u32,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Sent resets carry the kernel's own reason from 6.10 on (`enum sk_rst_reason`,
 //! include/net/rstreason.h); the daemon maps its values by name into causes at load time,
-//! because the numbers moved between releases. Received resets carry none: the cause is told
+//! because the numbers moved between releases. Received resets carry none: the cause follows
 //! from what the connection was doing.
 
 /// How many causes there are.

@@ -9,7 +9,7 @@
 //!    the same key the second gives its slot back and uses that of the first.
 //! 2. **publish** (hook): `born_us` is written last. A row without it is not in use.
 //! 3. **read** (user space): the rows within reach, published at least [`YOUNG_US`] ago. `born_us`
-//!    also tells a slot that was taken again from the one before: it is the row's generation.
+//!    also differs when a slot is taken again: it is the row's generation.
 //! 4. **forget** (user space): the key leaves the index, so hooks no longer find the row.
 //! 5. **wait** (user space): a hook may have found the slot just before, and sockets still hold
 //!    its number, until nothing has moved in it for a while.

@@ -4,8 +4,8 @@
 //! Two hooks see that: data-ready (softirq) and send (process context, after the send returned,
 //! without the socket lock). On loopback the client can answer so fast that the next request
 //! arrives before the send hook ran for the previous response. The word therefore carries what
-//! is needed to tell: when the open request began, and how much had been written by then. Either
-//! hook may close a turn; whoever swaps the word counts it, so no turn counts twice or never.
+//! is needed to decide: when the open request began, and how much had been written by then. Either
+//! hook may close a turn; the one that swaps the word counts it, so no turn counts twice or never.
 //!
 //! Layout: the low 36 bits are microseconds (wraps after 19 h), the high 28 bits are
 //! `tcp_sock.write_seq`. Time 0 means no request is open.

@@ -1,6 +1,6 @@
 //! Connects that the kernel refused before a SYN could leave, counted by who connects where to.
 //!
-//! The kernel half cannot tell why: the errno is nowhere but in the answer of the system call. User
+//! The kernel half cannot know why: the errno is nowhere but in the answer of the system call. User
 //! space finds that out. A program that only ever fails so takes one of these rows and none of the
 //! edges'.
 //!
@@ -12,7 +12,7 @@ use crate::slot_table::UNSENT;
 
 /// Row 0 takes attempts that found no row of their own.
 pub const UNSENT_OVERFLOW: u32 = 0;
-/// The first row that belongs to somebody.
+/// The first row that is not reserved.
 pub const FIRST_FREE_UNSENT: u32 = 1;
 
 crate::wire! {

@@ -1,4 +1,4 @@
-//! Answers of DNS servers, copied where a program is told that one has arrived.
+//! Answers of DNS servers, copied where a program learns that one has arrived.
 //!
 //! `__udp_enqueue_schedule_skb` (net/ipv4/udp.c) queues a packet at the tail of
 //! `sk_receive_queue`, lets go of the queue's lock, and calls `sk_data_ready`, from Linux 6.18 on

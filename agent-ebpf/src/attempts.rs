@@ -35,7 +35,7 @@ pub fn connect_requested(key: &AttemptKey) {
     let now = now_ns();
     maps::connects_at(now);
     if !open(key, now) {
-        // Should it fail nobody would know; should it not, it is seen once more, and counted.
+        // If it fails, no program sees that; if not, it is seen once more, and counted.
         seen(CONNECTION);
         lost(CONNECTION, NO_ATTEMPT);
     }
@@ -107,8 +107,8 @@ pub fn bound() -> Option<u32> {
     Some(owner)
 }
 
-/// The kernel told the running thread how its bind ended. One that is refused before anybody was
-/// asked (an address that is too short) has left no attempt.
+/// The kernel returned the result of the running thread's bind. One that is refused before any
+/// hook ran (an address that is too short) has left no attempt.
 #[inline(always)]
 pub fn returned(result: i32) {
     if result >= 0 {
@@ -194,7 +194,7 @@ fn place_for(bucket: *mut PendingBucket, thread: u64, now: u64) -> usize {
 }
 
 /// The attempt of the running thread, taken; `None` if it has none of that kind. What it tried
-/// before in the other way, and of which nobody has been told yet, stays where it is.
+/// before in the other way, and is not reported yet, stays where it is.
 #[inline(always)]
 fn own(is_it: impl Fn(u8) -> bool) -> Option<*mut Pending> {
     let thread = current_thread();
@@ -225,7 +225,7 @@ fn is_bind(step: u8) -> bool {
     step != STEP_CONNECT
 }
 
-/// Takes a place whatever is in it, unless somebody is at it: the token that was there.
+/// Takes a place whatever is in it, unless a program is at it: the token that was there.
 #[inline(always)]
 fn take(attempt: *mut Pending) -> Option<u64> {
     // SAFETY: a valid map value; volatile, because others write it.
@@ -252,7 +252,7 @@ unsafe fn release(attempt: *mut Pending, token: u64) {
 /// The attempt in a place that is ours failed; it began at `token`.
 #[inline(always)]
 fn failed_in(attempt: *mut Pending, token: u64) {
-    // SAFETY: a valid map value; nobody else touches it while it is ours.
+    // SAFETY: a valid map value; no other program touches it while it is ours.
     let (key, thread) = unsafe { ((*attempt).key, (*attempt).thread) };
     failed(&key, thread, token);
 }

@@ -1,4 +1,4 @@
-//! Life of a connection, independent of the hook that tells: states in, counts out.
+//! Life of a connection, independent of the hook that reports it: states in, counts out.
 
 use agent_common::address::from_owner;
 use agent_common::attempt::AttemptKey;
@@ -90,7 +90,7 @@ pub fn is_handled(sk: Sock, new: u8) -> bool {
     }
 }
 
-/// The handshake completed. `is_fallback`: a program that ran before may have tried to tell, without
+/// The handshake completed. `is_fallback`: a program that ran before may have tried, without
 /// memory for a state.
 #[inline(always)]
 pub fn established(sk: Sock, old: u8, is_fallback: bool) {
@@ -207,7 +207,7 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
 ///
 /// May run at any moment, also twice at once and with values of different age: each caller adds
 /// only what lies above the highest value so far, so a slot never counts twice and never goes
-/// back. `received`: payload received, `None` if it cannot be told now.
+/// back. `received`: payload received, `None` if it is not known now.
 ///
 /// # Safety
 /// `state` must be a valid value of the socket's storage.
@@ -310,7 +310,7 @@ unsafe fn serve(sk: Sock, state: *mut SocketState) {
     }
 }
 
-/// A socket nobody told us about: its listener was not known, or its state was lost.
+/// A socket that no hook has reported: its listener was not known, or its state was lost.
 #[inline(always)]
 fn adopt(sk: Sock, old: u8) -> Option<*mut SocketState> {
     let owner = owners::nobody(sk.netns());
@@ -355,7 +355,7 @@ fn server_key(sk: Sock, owner: u32) -> EdgeKey {
     EdgeKey { owner, port: sk.local_port(), role: ROLE_SERVER, zero: 0, remote }
 }
 
-/// A client tells the server, if that is of this host, who it is.
+/// A client leaves its name for the server, if that is on this host.
 #[inline(always)]
 fn leave_note(sk: Sock, tcp: Tcp, owner: u32) {
     let (client, server) = sk.addresses();

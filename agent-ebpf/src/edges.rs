@@ -14,7 +14,7 @@ use crate::maps::{self, config};
 pub fn slot(key: &EdgeKey, addresses: impl FnOnce() -> (Address, Address)) -> u32 {
     let overflow = u32::from(key.role);
     maps::edges().find_or_take(key, overflow, |row| {
-        // SAFETY: a valid map value that nobody else holds.
+        // SAFETY: a valid map value that no other program holds.
         unsafe { ((*row).local, (*row).remote) = addresses() };
     })
 }

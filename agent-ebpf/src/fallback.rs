@@ -3,7 +3,7 @@
 //! The kernel does not run a program on a processor where it is running already. Since Linux 7.0 a
 //! program on a tracepoint can be preempted, and what happens at that hook until it goes on is
 //! skipped. So a fallback program is attached behind the first one, and does what the first had to
-//! do unless that was done. Most can tell by the socket's state; for the others the first leaves a
+//! do unless that was done. Most see that in the socket's state; for the others the first leaves a
 //! *handled* marker here. Both programs of an event run in the same thread, or in the same
 //! interrupt of it.
 

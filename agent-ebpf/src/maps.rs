@@ -25,8 +25,8 @@ use crate::atomic;
 use crate::slot_table::{Free, Index, Rows, SlotTable};
 use crate::socket_storage::{BoundStorage, SocketStorage};
 
-/// Set by the daemon before load; constant for the verifier. In a map of its own, so that whoever
-/// takes over pinned tables can read what the programs were loaded with.
+/// Set by the agent before load; constant for the verifier. In a map of its own, so that an agent
+/// that takes over pinned tables can read what the programs were loaded with.
 #[unsafe(link_section = ".rodata.config")]
 #[unsafe(no_mangle)]
 static CONFIG: Config = Config {
@@ -160,7 +160,7 @@ static ANSWER_RATES: PerCpuArray<RateWindow, { BUDGETS as usize }> = PerCpuArray
 #[btf_map]
 static ANSWER_ROOM: PerCpuArray<AnswerRoom, 1> = PerCpuArray::new();
 
-/// Events that a first program told and the second has not come to, by thread; see
+/// Events that a first program handled and the second has not come to, by thread; see
 /// [`crate::fallback`].
 #[btf_map]
 static HANDLED: Array<u64, HANDLED_ROWS> = Array::new();

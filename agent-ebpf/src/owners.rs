@@ -61,7 +61,7 @@ pub fn nobody(netns: u32) -> u32 {
 #[inline(always)]
 fn take(key: &OwnerKey, tgid: u32, arguments: Option<*const OwnerRow>) -> u32 {
     maps::owners().take(key, OWNER_OVERFLOW, |row| {
-        // SAFETY: a valid map value that nobody else holds; the arguments are one of this thread's.
+        // SAFETY: a valid map value of this program alone; the arguments are one of this thread's.
         unsafe {
             (*row).tgid = tgid;
             (*row).argv_len = 0;

@@ -2,7 +2,7 @@
 //!
 //! Client: data arrives that acknowledges something written since the last answer; the request
 //! began when the stack sent that segment. No hook on the send path is needed, and none could
-//! tell the time better: the stack stamped the packet itself.
+//! give a better time: the stack stamped the packet itself.
 //!
 //! Server: from the first data of a request to the first send after it; see
 //! [`agent_common::turn`] for the race this resolves.

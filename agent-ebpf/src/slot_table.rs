@@ -13,7 +13,7 @@ use crate::maps::{lost, seen, taken};
 pub type Index<R, const SLOTS: usize> = HashMap<<R as SlotRow>::Key, u32, SLOTS>;
 /// Slot → row, mapped into user space.
 pub type Rows<R, const SLOTS: usize> = Array<R, SLOTS, { BPF_F_MMAPABLE as usize }>;
-/// Slots that nobody has.
+/// Free slots.
 pub type Free<const SLOTS: usize> = Stack<u32, SLOTS>;
 
 /// The maps of a slot table.
@@ -60,7 +60,7 @@ impl<R: SlotRow, const SLOTS: usize> SlotTable<R, SLOTS> {
             count_error::<R>();
             return overflow;
         };
-        // SAFETY: a valid map value that nobody else holds: the slot was just taken from the
+        // SAFETY: a valid map value that no other program holds: the slot was just taken from the
         // stack. The key is the row's first field.
         unsafe { row.cast::<R::Key>().write(*key) };
         fill(row);

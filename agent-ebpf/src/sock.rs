@@ -159,7 +159,7 @@ impl Sock {
         field!(net, net_inum: u32)
     }
 
-    /// Socket cookie; 0 if nobody asked for one yet.
+    /// Socket cookie; 0 if the kernel has not made one yet.
     #[inline(always)]
     pub fn cookie(self) -> u64 {
         field!(self.0, cookie: u64)

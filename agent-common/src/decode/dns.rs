@@ -28,14 +28,14 @@ const SHORT: &str = "the length of a DNS message";
 const NAME: &str = "a name in a DNS message";
 const RECORD: &str = "a record in a DNS message";
 
-/// What a DNS server has told a program.
+/// A DNS server's answer to a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Network namespace of the program.
     pub netns: u32,
     /// CLOCK_MONOTONIC nanoseconds.
     pub time_ns: u64,
-    /// What was told.
+    /// What was answered.
     pub resolution: Resolution,
 }
 

@@ -1,7 +1,7 @@
 //! Data for the program: requests on a server, responses on a client, answers of DNS servers.
 //!
 //! `trace_sk_data_ready(const struct sock *sk)`, net/core/sock.c and others, since 6.3; before,
-//! `void sock_def_readable(struct sock *sk)` tells the same. Runs for every protocol: sockets
+//! `void sock_def_readable(struct sock *sk)` is the same. Runs for every protocol: sockets
 //! without our state leave at once, but for UDP. The lock of a TCP socket is held, that of a UDP
 //! socket's queue is not any more.
 

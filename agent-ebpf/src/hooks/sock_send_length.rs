@@ -1,7 +1,7 @@
 //! Data from the program: responses of a server.
 //!
 //! `trace_sock_send_length(struct sock *sk, int ret, int flags)`, net/socket.c, since 6.3; before,
-//! the return of `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)` tells the
+//! the return of `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)` is the
 //! same. Runs after the send, in process context, without the socket's lock.
 
 use core::ffi::c_void;

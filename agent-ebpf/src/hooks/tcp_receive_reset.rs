@@ -41,7 +41,7 @@ fn run(sk: Sock) {
         return count!(u32::from(ROLE_UNKNOWN), resets_received[UNKNOWN], 1);
     };
     let tcp_state = sk.state();
-    // Without request timing nobody notes what was answered.
+    // Without request timing no hook notes what was answered.
     let timed = config!(requests) == 1;
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
     unsafe {

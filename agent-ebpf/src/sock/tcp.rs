@@ -83,8 +83,8 @@ impl Tcp {
         field!(self.0, bytes_received: u64).wrapping_sub(self.has_fin())
     }
 
-    /// As [`received_bytes`](Self::received_bytes) without the lock; `None` if it cannot be told
-    /// now. The stack counts a FIN shortly before it sets the flag that tells, holding the lock:
+    /// As [`received_bytes`](Self::received_bytes) without the lock; `None` if it is not known
+    /// now. The stack counts a FIN shortly before it sets the flag for it, holding the lock:
     /// read in the order count, lock, flag, such a count is always found with the lock taken.
     #[inline(always)]
     pub fn received_bytes_unlocked(self) -> Option<u64> {

@@ -54,7 +54,7 @@ pub struct Drained {
     pub listeners: Option<Vec<ListenerRecord>>,
     /// Failed binds, and how many did not fail.
     pub bind_failures: Vec<Claim>,
-    /// Every socket that holds a port, as far as the hooks know; `None` if they cannot tell.
+    /// Every socket that holds a port, as far as the hooks know; `None` if they do not know.
     pub bound: Option<Vec<BoundRecord>>,
     /// The kernel's part of the ledger.
     pub ledger: Ledger,
@@ -62,7 +62,7 @@ pub struct Drained {
     pub events: Vec<Event>,
     /// Records that could not be read.
     pub malformed_events: u64,
-    /// What DNS servers have told programs.
+    /// Answers of DNS servers to programs.
     pub answers: Vec<Answer>,
     /// Answers that could not be read.
     pub malformed_answers: u64,
@@ -95,7 +95,7 @@ pub struct Drain {
     connect_ns: u64,
     /// When attempts were last expired.
     expired_ns: u64,
-    /// What each slot had counted at the last drain: shared with whoever still looks at it, and
+    /// What each slot had counted at the last drain: shared with those that still read it, and
     /// the same again if nothing has moved.
     last: Vec<Option<Arc<EdgeCounters>>>,
     shards: usize,
@@ -149,7 +149,7 @@ impl Drain {
     /// Reads everything; `now_ns` is CLOCK_MONOTONIC.
     pub fn run(&mut self, now_ns: u64) -> anyhow::Result<Drained> {
         let mut drained = Drained::default();
-        // First, so that nobody is called for nothing: what is seen after a call was there before.
+        // First, so that no call is in vain: what is seen after a call was there before.
         while drained.events.len() < MAX_EVENTS {
             let Some(record) = self.ring.next() else { break };
             match decode::event(&record) {

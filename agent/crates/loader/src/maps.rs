@@ -175,7 +175,7 @@ const fn pinned(name: &'static str, size: Size, reader: Reader) -> Spec {
     Spec { name, size, pin: Some(name), reader }
 }
 
-/// Not pinned: programs that go on keep it, and nobody else needs it.
+/// Not pinned: programs that go on keep it, and the next agent does not need it.
 const fn private(name: &'static str, reader: Reader) -> Spec {
     Spec { name, size: Size::Declared, pin: None, reader }
 }

@@ -32,7 +32,7 @@ use super::slot_table::{self, SlotTable};
 /// The kernel programs, as built from `agent-ebpf`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portolan-ebpf"));
 
-/// What tells these programs from those of another build: SHA-256 of the object, in hex.
+/// What distinguishes these programs from another build's: SHA-256 of the object, in hex.
 pub fn object_hash() -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, OBJECT);
     digest.as_ref().iter().fold(String::new(), |mut hex, byte| {

@@ -60,7 +60,7 @@ impl Ports {
         self.failures.rows(ledger, now_us)
     }
 
-    /// Every socket that holds a port, as far as the hooks know; `None` if they cannot tell.
+    /// Every socket that holds a port, as far as the hooks know; `None` if they do not know.
     pub fn bound(&self) -> io::Result<Option<Vec<BoundRecord>>> {
         self.bound.as_ref().map(|link| records(link.as_fd())).transpose()
     }

@@ -21,7 +21,7 @@ pub struct Maps {
     pub index: maps::Spec,
     /// Slot → row.
     pub rows: maps::Spec,
-    /// Slots that nobody has.
+    /// Free slots.
     pub free: maps::Spec,
 }
 
@@ -80,7 +80,7 @@ impl<R: SlotRow> SlotTable<R> {
     }
 
     /// When a slot was taken, CLOCK_MONOTONIC microseconds; 0 for one that is reserved. `None` if
-    /// nobody has it, or for so short a time that its row is left for later. What is read of the
+    /// it is free, or taken for so short a time that its row is left for later. What is read of the
     /// row afterwards belongs to that time or a later one.
     pub fn born_us(&mut self, slot: u32, now_us: u64) -> io::Result<Option<u64>> {
         let born_us = self.mapped.word(slot as usize, R::BORN_US)?;

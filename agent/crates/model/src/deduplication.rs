@@ -214,7 +214,7 @@ mod tests {
         let rows = [edge(ROLE_CLIENT, c, gateway, 15432), edge(ROLE_SERVER, s, c, 5432)];
         check(&rows, &["172.20.0.1"], &[true, false], &[false, true]);
         // A Service address, which no interface has: the client's row is evaluated by a network that
-        // nobody declared, the server's by the true one.
+        // no segment declares, the server's by the true one.
         let rows = [edge(ROLE_CLIENT, c, ip("10.96.0.1"), 80), edge(ROLE_SERVER, s, c, 8080)];
         check(&rows, &[], &[true, false], &[true, true]);
     }

@@ -63,7 +63,7 @@ pub struct Delta {
 pub struct Renamed {
     /// Its labels until now.
     pub from: Arc<EdgeLabels>,
-    /// Whether somebody else took the place of an end: what was counted until now is not theirs.
+    /// Whether another service took the place of an end: what was counted until now is not its own.
     pub is_another: bool,
 }
 
@@ -199,7 +199,7 @@ impl EdgeId {
 // === impl Delta ===
 
 impl Delta {
-    /// Whether somebody else took the place of an end.
+    /// Whether another service took the place of an end.
     pub fn is_another(&self) -> bool {
         self.renamed.as_ref().is_some_and(|renamed| renamed.is_another)
     }

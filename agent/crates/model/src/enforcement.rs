@@ -175,7 +175,7 @@ mod tests {
         check(20, "psql", true);
         check(20, "pg_upgrade", false); // Beside the owner: it may be it.
         check(30, "postgres", true); // A container that is someone else by name.
-        check(99, "nc", false); // A cgroup that nobody has been seen in.
+        check(99, "nc", false); // A cgroup without a known process.
     }
 
     #[test]

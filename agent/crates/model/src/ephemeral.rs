@@ -1,7 +1,7 @@
 //! Ephemeral ports: how many of a namespace's range are in use, and for which destination most.
 //!
 //! A connection needs a local port that no other connection to the same destination has; a bind to
-//! port 0 needs one that nobody has at all. So both numbers matter.
+//! port 0 needs one that is not in use at all. So both numbers matter.
 
 use std::net::IpAddr;
 

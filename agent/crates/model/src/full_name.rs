@@ -1,11 +1,11 @@
-//! Which service is meant by a name that somebody wrote.
+//! Which service is meant by a name as a person writes it.
 
 pub use notation::FullName;
 
 use super::service::{Service, Source};
 
 impl Service {
-    /// The service of this name, as somebody registered it.
+    /// The service of this name, registered by hand.
     pub fn registered(name: &FullName) -> Self {
         let namespace = name.namespace.as_deref().unwrap_or_default();
         Self::new(&name.name, Source::Registered).within(namespace)

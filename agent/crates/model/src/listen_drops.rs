@@ -3,7 +3,7 @@
 //! The kernel's drop counter of a listening socket (`sk_drops`) also counts packets that are no
 //! lost request: a SYN that came again, the bare ACK of every connection under
 //! `TCP_DEFER_ACCEPT`; and it counts an ACK that met a full queue twice. The namespace's counter
-//! `ListenDrops` counts exactly the lost requests, but does not say whose. Together they tell:
+//! `ListenDrops` counts exactly the lost requests, but does not say whose. Together they answer it:
 //! what a namespace counted is shared out among those of its listeners whose own counter moved.
 //! With one such listener that is exact; with several their sum is.
 //!
@@ -17,7 +17,7 @@ use hashbrown::HashMap;
 
 use super::completed::{Grown, RowId};
 
-/// What can be told of a namespace's `ListenDrops`.
+/// What is known of a namespace's `ListenDrops`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
     /// So many since the namespace was made.

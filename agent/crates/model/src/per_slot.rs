@@ -2,7 +2,7 @@
 //!
 //! Slots are small, and those in use lie close together, as the lowest free one is handed
 //! out first. So rows lie in pages: a new row takes a new page at most. A hash table that has grown
-//! too large is copied as a whole by whoever inserts next: with a million rows that takes 130 ms
+//! too large is copied as a whole by the next insert: with a million rows that takes 130 ms
 //! (a family of `prometheus-client` in `benches/insert.rs`).
 
 use std::array;

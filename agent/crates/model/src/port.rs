@@ -19,7 +19,7 @@ pub enum PortState {
     Connected,
     /// Only the memory of a connection: no process has it any more.
     TimeWait,
-    /// Nobody has it, but it is kept for somebody.
+    /// Not in use, but reserved for a service.
     Reserved,
 }
 
@@ -38,7 +38,7 @@ pub struct Held {
     pub port: u16,
     /// The device it is bound to, 0 = none.
     pub device: u32,
-    /// Who made it; nobody knows of a connection that is only remembered.
+    /// Who made it; unknown for a connection that is only remembered.
     pub uid: Option<u32>,
     /// Whether `SO_REUSEADDR` is set, if known.
     pub reuse_address: Option<bool>,

@@ -1,4 +1,4 @@
-//! Services that somebody registered by hand: names for endpoints that nothing else can name.
+//! Services registered by hand: names for endpoints that nothing else can name.
 
 use std::net::IpAddr;
 

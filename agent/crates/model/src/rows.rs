@@ -20,7 +20,7 @@ pub const MAX_ABANDONED: usize = 1024;
 /// All rows.
 pub struct Rows(Attributed<RowName, Total>);
 
-/// The labels by which rows are told apart: all but how a name was found and what was asked for.
+/// The labels that distinguish rows: all but how a name was found and what was asked for.
 #[derive(Clone, Debug)]
 struct RowName(Arc<EdgeLabels>);
 

@@ -7,7 +7,7 @@
 //! * *another*: another one is there now, as when a pod's address is given to the next pod. What
 //!   was counted stays with the former one, only what comes belongs to the new one.
 //!
-//! [`Entity`] tells them apart. While a name is not settled (its source has not reported yet, or the
+//! [`Entity`] separates them. While a name is not settled (its source has not reported yet, or the
 //! one that bore it cannot be found there any more) what is counted waits for some seconds, so
 //! that it is reported under the right name at once. But what has come until the former one is missed
 //! for the first time was for that one: the kernel half calls when a listener closes.
@@ -87,7 +87,7 @@ enum Verdict {
     Same,
     Better,
     Another,
-    /// The former one cannot be found there, and nobody else either.
+    /// The former one cannot be found there, and no other one either.
     Doubt,
 }
 
@@ -160,7 +160,7 @@ impl Slot {
                 self.report_all();
             }
             let since = self.unsettled_since.get_or_insert(now);
-            // Nobody came in time, but now somebody accepts connections there: who that is will
+            // None came in time, but now a process accepts connections there: which it is will
             // be known soon.
             let opened = self.reported.as_ref().map_or(0, |reported| reported.opened);
             if self.gave_up && self.counted.opened != opened {
@@ -265,7 +265,7 @@ fn evaluate(old: &Service, old_entity: Entity, new: &Service, new_entity: Entity
         _ => false,
     };
     if new.source > old.source && !guess_ended {
-        // A name never gets worse, unless it is somebody else's. Of a name that stood for whoever
+        // A name never gets worse, unless it is another's. Of a name that stood for whatever
         // is there nothing was certain.
         return match (another, is_known(old)) {
             (true, _) => Verdict::Another,

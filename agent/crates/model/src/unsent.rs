@@ -1,7 +1,7 @@
 //! Attempts to connect that the kernel refused before a SYN could leave.
 //!
-//! The kernel half counts them and cannot tell why: the errno is nowhere but in the answer of the
-//! system call. So somebody asks the kernel, soon after, whether it would refuse the same again,
+//! The kernel half counts them and cannot know why: the errno is nowhere but in the answer of the
+//! system call. So user space asks the kernel, soon after, whether it would refuse the same again,
 //! and what was counted in between goes to that result.
 
 use std::collections::BTreeMap;
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(check(&[grown(9, 5, 2)], None, &[]), 2);
         let late = [ended(id, CONNECT_DENIED, 3)];
         assert_eq!(check(&[grown(9, 5, 1)], Some(CONNECT_DENIED), &late), 0);
-        // The slot is somebody else's now.
+        // The slot is another edge's now.
         let other = grown(9, 7, 1);
         check(&[other], Some(CONNECT_DENIED), &[ended(other.id, CONNECT_DENIED, 1)]);
     }

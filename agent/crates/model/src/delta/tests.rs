@@ -132,7 +132,7 @@ proptest! {
             let source = [Source::Address, Source::Container, Source::Listener][name % 3];
             let naming = naming(["w", "x", "y", "z"][name], source, entity, settled);
             if is_reused && let Some((edge, _)) = kernel.remove(&slot) {
-                // Nobody but the stage gives slots back, but if somebody did:
+                // Only the stage gives slots back, but if another part did:
                 lost += edge.counters.connects[0] - live.get(&EdgeId(slot)).copied().unwrap_or(0);
             }
             let known = kernel.entry(slot).or_insert_with(|| {

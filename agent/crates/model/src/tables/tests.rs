@@ -326,7 +326,7 @@ proptest! {
             }
             before = rows;
         }
-        // What waited for a name has been told by then.
+        // What waited for a name has been reported by then.
         prop_assert_eq!(total(&update(now + PATIENCE_SECONDS, &kernel)), expected);
     }
 
