@@ -1,11 +1,12 @@
 //! The remote end of an edge. An address alone says little, so these are tried in order:
 //!
 //! 1. a rule of the configuration for the address;
-//! 2. for a client's edge: the backends that actually answered, if the address is a Kubernetes
-//!    Service's or was translated (connection tracking), else the Service's endpoints;
+//! 2. for a client's edge: who answered its connections, if connection tracking has seen them
+//!    translated ([`Translated`]); for a Kubernetes Service else its endpoints;
 //! 3. the container that publishes the port; the process that listens there;
 //! 4. the container or pod that has the address; for a server's edge 2 and 3 are skipped, and the
-//!    only service of that namespace that connects there comes next;
+//!    client whose connections arrive from there translated comes next, or, for connections from
+//!    before the agent, the only service of that namespace that connects there;
 //! 5. the Kubernetes Service that has an endpoint there;
 //! 6. a network with a name;
 //! 7. the name that a program in the owner's namespace resolved to the address by DNS
@@ -13,6 +14,9 @@
 //!
 //! `127.0.0.1` is a different host in every network namespace. So for 3 and 4 the namespace of the
 //! address is found first, as seen from the owner's; see [`Remotes::namespace_of`].
+//!
+//! Connections of one edge that have led to several services, or nobody knows where, cannot be told
+//! apart: then the edge has the name of the Service that was requested, or 6 or 7.
 //!
 //! Long because the order in which the remote end is named is in one place.
 
@@ -29,7 +33,8 @@ use super::inventory::{Inventory, Workload};
 use super::listener::Listener;
 use super::resolved::Resolved;
 use super::rules::Rules;
-use model::service::{Service, Source};
+use super::translated::{Answer, Callers, Clients, Translated};
+use model::service::{Entity, Service, Source};
 
 /// Entries per table at most.
 const MAX_ENTRIES: usize = 65_536;
@@ -41,6 +46,8 @@ const MAX_LOOKUPS: u8 = 3;
 /// A service of this host that connects somewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
+    /// Its row.
+    pub owner: u32,
     /// Its network namespace.
     pub netns: u32,
     /// The address it connects to.
@@ -51,14 +58,40 @@ pub struct Client {
     pub service: Service,
 }
 
-/// This host's listeners, addresses and clients.
-pub(super) struct Remotes {
-    listeners: HashMap<(u32, u16), Vec<Listener>>,
+/// An edge: owner row, role, remote address, port.
+type Asked = (u32, u8, Address, u16);
+
+/// Clients by their rows, and which of them connect where.
+#[derive(Default)]
+struct ClientTable {
+    rows: HashMap<u32, (u32, Service)>,
+    /// What the clients of a namespace connect to → the row; `None` if there are several.
+    only: HashMap<(u32, (Address, u16)), Option<u32>>,
+    /// There are clients that are not in the table.
+    is_incomplete: bool,
+}
+
+/// Which namespace has which address.
+#[derive(Default)]
+struct Addresses {
     /// Address → the namespace that has it; `None` if several do.
     namespaces: HashMap<Address, Option<u32>>,
     own: HashSet<(u32, Address)>,
+    dropped: u64,
+}
+
+/// This host's listeners, addresses and clients.
+pub(super) struct Remotes {
+    listeners: HashMap<(u32, u16), Vec<Listener>>,
+    addresses: Addresses,
     /// What the clients of a namespace connect to → the service; `None` if there are several.
     clients: HashMap<Connection, Option<Service>>,
+    who: ClientTable,
+    /// Where translated connections went.
+    translated: Translated,
+    /// New edges, and the last list of connections when they were met first.
+    asked: HashMap<Asked, (u64, u64)>,
+    missing_connections: bool,
     /// Names from DNS responses.
     pub(super) resolved: Resolved,
     /// Peers that are named by their address or by DNS, each with the round in which it was last
@@ -71,7 +104,6 @@ pub(super) struct Remotes {
     missing: bool,
     unknown_namespaces: bool,
     dropped_listeners: u64,
-    dropped_addresses: u64,
     dropped_clients: u64,
 }
 
@@ -89,9 +121,12 @@ impl Remotes {
     pub(super) fn new(max_addresses: usize) -> Self {
         Self {
             listeners: HashMap::new(),
-            namespaces: HashMap::new(),
-            own: HashSet::new(),
+            addresses: Addresses::default(),
             clients: HashMap::new(),
+            who: ClientTable::default(),
+            translated: Translated::default(),
+            asked: HashMap::new(),
+            missing_connections: false,
             resolved: Resolved::default(),
             admitted: HashMap::new(),
             max_addresses,
@@ -100,7 +135,6 @@ impl Remotes {
             missing: false,
             unknown_namespaces: false,
             dropped_listeners: 0,
-            dropped_addresses: 0,
             dropped_clients: 0,
         }
     }
@@ -119,47 +153,75 @@ impl Remotes {
 
     pub(super) fn set_addresses(&mut self, addresses: &[(u32, Address)]) {
         let kept = addresses.get(..MAX_ENTRIES).unwrap_or(addresses);
-        self.dropped_addresses = (addresses.len() - kept.len()) as u64;
-        self.namespaces.clear();
-        self.own.clear();
+        let Addresses { namespaces, own, dropped } = &mut self.addresses;
+        *dropped = (addresses.len() - kept.len()) as u64;
+        namespaces.clear();
+        own.clear();
         for &(netns, address) in kept {
-            self.own.insert((netns, address));
+            own.insert((netns, address));
             if everywhere(address) {
                 continue;
             }
-            self.namespaces
+            namespaces
                 .entry(address)
                 .and_modify(|namespace| *namespace = namespace.filter(|one| *one == netns))
                 .or_insert(Some(netns));
         }
     }
 
-    pub(super) fn set_clients(&mut self, clients: &[Client], inventories: &[Arc<Inventory>]) {
+    /// `is_complete`: there are no clients besides these.
+    pub(super) fn set_clients(
+        &mut self,
+        clients: &[Client],
+        is_complete: bool,
+        inventories: &[Arc<Inventory>],
+    ) {
         self.round += 1;
         let round = self.round;
         // Addresses without an edge in the last round make room.
         self.admitted.retain(|_, needed| *needed + 1 >= round);
+        self.asked.retain(|_, (_, needed)| *needed + 1 >= round);
         let kept = clients.get(..MAX_ENTRIES).unwrap_or(clients);
         self.dropped_clients = (clients.len() - kept.len()) as u64;
         let mut table: HashMap<Connection, Option<Service>> = HashMap::new();
-        for Client { netns, remote, port, service } in kept {
-            // The requested address, and the backends that may have answered for it.
-            let backends =
-                inventories.iter().flat_map(|inventory| inventory.backends(*remote, *port));
-            for (remote, port) in backends.copied().chain([(*remote, *port)]) {
-                let Some(server) = self.namespace_of(*netns, remote) else { continue };
-                let connection = Connection { client: *netns, server, port, path: path(remote) };
-                table
-                    .entry(connection)
-                    .and_modify(|known| {
-                        if !known.as_ref().is_some_and(|known| known.is_called_as(service)) {
-                            *known = None;
-                        }
-                    })
-                    .or_insert_with(|| Some(service.clone()));
-            }
+        let mut who = ClientTable {
+            is_incomplete: !is_complete || self.dropped_clients > 0,
+            ..ClientTable::default()
+        };
+        for Client { owner, netns, remote, port, service } in kept {
+            who.rows.entry(*owner).or_insert_with(|| (*netns, service.clone()));
+            who.only
+                .entry((*netns, (*remote, *port)))
+                .and_modify(|only| *only = only.filter(|only| only == owner))
+                .or_insert(Some(*owner));
+            let Some(server) = self.addresses.namespace_of(*netns, *remote) else { continue };
+            let connection =
+                Connection { client: *netns, server, port: *port, path: path(*remote) };
+            table
+                .entry(connection)
+                .and_modify(|known| {
+                    if !known.as_ref().is_some_and(|known| known.is_called_as(service)) {
+                        *known = None;
+                    }
+                })
+                .or_insert_with(|| Some(service.clone()));
         }
-        self.clients = table;
+        (self.clients, self.who) = (table, who);
+        let Self { translated, who, addresses, .. } = self;
+        if let Some(routes) = inventories.iter().find_map(|inventory| inventory.routes()) {
+            translated.learn(routes, &Known { who, addresses });
+        }
+    }
+
+    /// The row belongs to another owner from now on.
+    pub(super) fn forget_owner(&mut self, owner: u32) {
+        self.translated.forget_owner(owner);
+        self.asked.retain(|(of, ..), _| *of != owner);
+    }
+
+    /// Whether connections to this address and port were translated.
+    pub(super) fn is_front(&self, address: Address, port: u16) -> bool {
+        self.translated.is_front((address, port))
     }
 
     pub(super) fn set_unknown_namespaces(&mut self, unknown_namespaces: bool) {
@@ -170,19 +232,32 @@ impl Remotes {
         std::mem::take(&mut self.missing)
     }
 
-    /// The service at the remote end of an edge of an owner in `netns`.
+    /// Whether connections are missed that the next list may have.
+    pub(super) fn take_missing_connections(&mut self) -> bool {
+        std::mem::take(&mut self.missing_connections)
+    }
+
+    /// The service at the remote end of an edge of an owner in `netns`. `preexisting`: some of its
+    /// connections are from before the agent.
     pub(super) fn resolve(
         &mut self,
         netns: u32,
         key: &EdgeKey,
+        preexisting: bool,
         rules: &Rules,
         inventories: &[Arc<Inventory>],
     ) -> Found {
         match key.role {
-            ROLE_CLIENT => self.server(netns, key, rules, inventories),
+            ROLE_CLIENT => {
+                let found = self.server(netns, key, rules, inventories);
+                self.once_listed(key, found)
+            }
             ROLE_SERVER if key.remote == address::INTERNET => Found::new(Service::internet()),
             ROLE_SERVER if key.remote == address::UNSPECIFIED => Found::new(Service::any()),
-            ROLE_SERVER => self.peer(netns, key, rules, inventories),
+            ROLE_SERVER => {
+                let found = self.peer(netns, key, preexisting, rules, inventories);
+                self.once_listed(key, found)
+            }
             // Events of a listener before a connection exists have no client.
             ROLE_LISTENER => Found::new(Service::any()),
             _ => Found::new(Service::other()),
@@ -190,8 +265,8 @@ impl Remotes {
     }
 
     pub(super) fn dropped(&self) -> u64 {
-        let Self { dropped_listeners, dropped_addresses, dropped_clients, .. } = self;
-        dropped_listeners + dropped_addresses + dropped_clients
+        let Self { dropped_listeners, addresses, dropped_clients, translated, .. } = self;
+        dropped_listeners + addresses.dropped + dropped_clients + translated.dropped()
     }
 
     /// The server that a client has connected to.
@@ -207,11 +282,11 @@ impl Remotes {
             return Found::new(service);
         }
         let frontend = inventories.iter().find_map(|inventory| inventory.frontend(remote, port));
-        let backends: Vec<_> =
-            inventories.iter().flat_map(|inventory| inventory.backends(remote, port)).collect();
-        let answered = agreed(
-            backends.iter().map(|(at, port)| self.direct(netns, *at, *port, rules, inventories)),
-        );
+        let answer = self.translated.answer(netns, key.owner, (remote, port));
+        let answered = match &answer {
+            Answer::Ways(ways) => self.answered(netns, (remote, port), ways, rules, inventories),
+            Answer::Untranslated | Answer::Unknown => None,
+        };
         if let Some(frontend) = frontend {
             let virtual_service = Some(frontend.service.clone());
             if let Some(found) = answered {
@@ -224,8 +299,10 @@ impl Remotes {
                 return Found { virtual_service, ..found_by(&found, Source::ServiceAddress) };
             }
             // Several services are behind it; the one that answered may be known later.
-            let stable = !backends.is_empty() || !self.request_lookup(remote, port);
-            return Found { stable, ..Found::new(frontend.service.clone()) };
+            let is_known = matches!(answer, Answer::Ways(_));
+            let stable = is_known || !self.request_lookup(remote, port);
+            let entity = if is_known { Entity::SEVERAL } else { Entity::UNKNOWN };
+            return Found { stable, entity, ..Found::new(frontend.service.clone()) };
         }
         if let Some(found) = answered {
             let virtual_service =
@@ -237,10 +314,40 @@ impl Remotes {
                 .filter(|virtual_service| !virtual_service.is_called_as(&found.service));
             return Found { virtual_service, ..found_by(&found, Source::Conntrack) };
         }
+        if answer != Answer::Untranslated {
+            let found = self.unknown_peer(Some(netns), remote, port, rules);
+            return Found { entity: Entity::SEVERAL, ..found };
+        }
         match self.direct(netns, remote, port, rules, inventories) {
             Some(found) => found,
             None => self.unknown_peer(Some(netns), remote, port, rules),
         }
+    }
+
+    /// The service that answered at all of these places, if it was one.
+    fn answered(
+        &mut self,
+        netns: u32,
+        requested: (Address, u16),
+        ways: &[usize],
+        rules: &Rules,
+        inventories: &[Arc<Inventory>],
+    ) -> Option<Found> {
+        let (last_list, _) = self.translated.last();
+        let wanted = |at: &usize| self.translated.ways(netns, requested).get(*at);
+        let places: Vec<_> =
+            ways.iter().filter_map(wanted).map(|way| (way.netns, way.backend)).collect();
+        let found: Vec<_> = places
+            .into_iter()
+            .map(|(from, (at, port))| self.direct(from, at, port, rules, inventories))
+            .collect();
+        let all = self.translated.ways_mut(netns, requested);
+        for (at, found) in ways.iter().zip(found) {
+            if let Some(way) = all.get_mut(*at) {
+                way.update(last_list, found);
+            }
+        }
+        agreed(ways.iter().map(|at| all.get(*at)?.one().cloned()))
     }
 
     /// The service at an address and port, from any namespace.
@@ -265,7 +372,7 @@ impl Remotes {
         rules: &Rules,
         inventories: &[Arc<Inventory>],
     ) -> Option<Found> {
-        if let Some(namespace) = self.namespace_of(netns, remote) {
+        if let Some(namespace) = self.addresses.namespace_of(netns, remote) {
             let published = inventories
                 .iter()
                 .find_map(|inventory| inventory.published(namespace, Some(remote), port));
@@ -295,6 +402,7 @@ impl Remotes {
         &mut self,
         netns: u32,
         key: &EdgeKey,
+        preexisting: bool,
         rules: &Rules,
         inventories: &[Arc<Inventory>],
     ) -> Found {
@@ -307,11 +415,13 @@ impl Remotes {
         {
             return Found::workload(workload, Source::ContainerAddress, rules);
         }
-        let guess = self
-            .namespace_of(netns, remote)
-            .and_then(|namespace| self.client(namespace, netns, key));
-        if let Some(service) = guess {
-            return Found::new(service.found_by(Source::LocalClient));
+        match self.caller(netns, key, preexisting) {
+            Caller::One(service) => return Found::new(service),
+            Caller::Several => {
+                let found = self.unknown_peer(None, remote, 0, rules);
+                return Found { entity: Entity::SEVERAL, ..found };
+            }
+            Caller::Unknown => {}
         }
         if let Some(workload) = inventories.iter().find_map(|inventory| inventory.endpoint(remote))
         {
@@ -321,10 +431,70 @@ impl Remotes {
         self.unknown_peer(None, remote, 0, rules)
     }
 
+    /// The client of this host whose connections a server sees under an address. A new connection
+    /// whose addresses nobody has changed has its client's owner for a key, so it is not in this
+    /// row; what else connects there is no candidate.
+    fn caller(&mut self, netns: u32, key: &EdgeKey, preexisting: bool) -> Caller {
+        let direct = if preexisting { self.direct_client(netns, key) } else { Caller::Unknown };
+        let Self { translated, who, .. } = self;
+        let Some(Callers { services, others, .. }) = translated.callers(netns, key.port, key.remote)
+        else {
+            return direct;
+        };
+        let name = |(owner, then): (&u32, &Service)| {
+            who.rows.get(owner).map_or_else(|| then.clone(), |(_, service)| service.clone())
+        };
+        let mut names: Vec<Service> = services.iter().map(name).collect();
+        match direct {
+            Caller::One(service) => names.push(service),
+            Caller::Several => return Caller::Several,
+            Caller::Unknown => {}
+        }
+        names.sort_unstable();
+        match names.split_first() {
+            Some((first, rest)) if !others && rest.iter().all(|one| one.is_called_as(first)) => {
+                Caller::One(first.found_by(Source::Conntrack))
+            }
+            _ => Caller::Several,
+        }
+    }
+
+    /// The client whose connections to a server are not translated, as far as the addresses say.
+    fn direct_client(&self, netns: u32, key: &EdgeKey) -> Caller {
+        let Some(client) = self.addresses.namespace_of(netns, key.remote) else {
+            return Caller::Unknown;
+        };
+        if self.who.is_incomplete {
+            return Caller::Several; // The only one in the table may not be the only one.
+        }
+        let connection = Connection { client, server: netns, port: key.port, path: path(key.remote) };
+        match self.clients.get(&connection) {
+            Some(Some(service)) => Caller::One(service.found_by(Source::LocalClient)),
+            Some(None) => Caller::Several,
+            None => Caller::Unknown,
+        }
+    }
+
+    /// A new edge: where its connections went, or came from, is known once they were listed. The
+    /// next list may have been begun before, so it takes two.
+    fn once_listed(&mut self, key: &EdgeKey, found: Found) -> Found {
+        let (last, tracking) = self.translated.last();
+        let edge = (key.owner, key.role, key.remote, key.port);
+        if self.asked.len() >= MAX_ENTRIES && !self.asked.contains_key(&edge) {
+            self.missing_connections = true;
+            return found;
+        }
+        let (since, needed) = self.asked.entry(edge).or_insert((last, self.round));
+        *needed = self.round;
+        let is_new = last < *since + 2;
+        self.missing_connections |= is_new;
+        Found { stable: found.stable && !(is_new && tracking), ..found }
+    }
+
     /// The container that has an address. Two runtimes may use the same networks: then the address
     /// is ambiguous and names nothing.
     fn container<'a>(&self, remote: Address, inventory: &'a Inventory) -> Option<&'a Workload> {
-        let ambiguous = self.namespaces.get(&remote).is_some_and(Option::is_none);
+        let ambiguous = self.addresses.namespaces.get(&remote).is_some_and(Option::is_none);
         if ambiguous { None } else { inventory.at(remote) }
     }
 
@@ -379,18 +549,6 @@ impl Remotes {
         room
     }
 
-    /// The namespace of this host that `address` belongs to, seen from `netns`, if there is exactly
-    /// one.
-    fn namespace_of(&self, netns: u32, address: Address) -> Option<u32> {
-        if address::to_ip(address).is_loopback() || self.own.contains(&(netns, address)) {
-            return Some(netns);
-        }
-        if self.dropped_addresses > 0 {
-            return None; // Another namespace may have it too.
-        }
-        self.namespaces.get(&address).copied().flatten()
-    }
-
     /// The listener that a connection to this address and port reaches.
     fn listener(&self, netns: u32, address: Address, port: u16) -> Option<&Listener> {
         let candidates = self.listeners.get(&(netns, port))?;
@@ -403,14 +561,50 @@ impl Remotes {
             })
             .map(|(_, listener)| listener)
     }
+}
 
-    /// The service in namespace `client` with connections to the port of `server` that match `key`.
-    fn client(&self, client: u32, server: u32, key: &EdgeKey) -> Option<&Service> {
-        if self.dropped_clients > 0 {
-            return None; // The only one in the table may not be the only one.
+/// The client at the other end of a server's edge.
+enum Caller {
+    One(Service),
+    /// There are several, or unknown ones besides.
+    Several,
+    Unknown,
+}
+
+// === impl Addresses ===
+
+impl Addresses {
+    /// The namespace of this host that `address` belongs to, seen from `netns`, if there is exactly
+    /// one.
+    fn namespace_of(&self, netns: u32, address: Address) -> Option<u32> {
+        if address::to_ip(address).is_loopback() || self.own.contains(&(netns, address)) {
+            return Some(netns);
         }
-        let connection = Connection { client, server, port: key.port, path: path(key.remote) };
-        self.clients.get(&connection)?.as_ref()
+        if self.dropped > 0 {
+            return None; // Another namespace may have it too.
+        }
+        self.namespaces.get(&address).copied().flatten()
+    }
+}
+
+/// What the memory of translations needs to know of clients.
+struct Known<'a> {
+    who: &'a ClientTable,
+    addresses: &'a Addresses,
+}
+
+impl Clients for Known<'_> {
+    fn of_row(&self, owner: u32) -> Option<(u32, &Service)> {
+        self.who.rows.get(&owner).map(|(netns, service)| (*netns, service))
+    }
+
+    fn only(&self, netns: u32, requested: (Address, u16)) -> Option<u32> {
+        let only = self.who.only.get(&(netns, requested)).copied().flatten();
+        only.filter(|_| !self.who.is_incomplete)
+    }
+
+    fn namespace_of(&self, netns: u32, address: Address) -> Option<u32> {
+        self.addresses.namespace_of(netns, address)
     }
 }
 

@@ -18,6 +18,9 @@ impl<K: Kernel> Core<K> {
         if self.names.take_missing() {
             self.sources.request_refresh();
         }
+        if self.names.take_missing_connections() {
+            self.sources.request_connections();
+        }
         let ports = self.update_ports(drained, now);
         for event in &drained.events {
             views::log(event, &self.tables);

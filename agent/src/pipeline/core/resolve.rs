@@ -1,5 +1,6 @@
 //! Resolve: what names are made of, as of this drain.
 
+use agent_common::drained::Edge;
 use agent_common::edge::ROLE_CLIENT;
 
 use super::{ADDRESSES_EVERY_US, ADDRESSES_SOONEST_US, Core, Now};
@@ -33,6 +34,7 @@ impl<K: Kernel> Core<K> {
             .iter()
             .filter(|edge| edge.key.role == ROLE_CLIENT && edge.born_us != 0)
             .map(|edge| Client {
+                owner: edge.key.owner,
                 netns: owners.netns(edge.key.owner),
                 remote: edge.key.remote,
                 port: edge.key.port,
@@ -40,7 +42,12 @@ impl<K: Kernel> Core<K> {
             })
             .collect();
         names.set_listeners(&listening);
-        names.set_clients(&clients);
+        let lacks_row = |edge: &Edge| {
+            edge.born_us == 0
+                && edge.slot == u32::from(ROLE_CLIENT)
+                && edge.counters.connects.iter().any(|count| *count > 0)
+        };
+        names.set_clients(&clients, !drained.edges.iter().any(lacks_row));
     }
 
     /// Has addresses looked for when it is time, and takes in what was found.

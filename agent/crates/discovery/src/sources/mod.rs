@@ -6,7 +6,7 @@
 //! | [`docker`] | Docker, and podman, which has the same API | containers, their addresses,
 //! published ports |
 //! | [`cri`] | containerd or CRI-O | pods and their containers |
-//! | [`conntrack`] | the kernel | the backends behind translated addresses |
+//! | [`conntrack`] | the kernel | where connections to translated addresses went |
 //!
 //! Each is optional: an absent one is looked for again every few seconds, a failed one is retried
 //! with exponential backoff. A source publishes its inventory in a channel that holds only the
@@ -26,6 +26,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use super::connections::OwnerOf;
 use super::inventory::Inventory;
 use linux::probes::Probes;
 use model::snapshot::{SourceState, SourceView};
@@ -44,6 +45,8 @@ mod kubernetes;
 
 pub use cluster::Cluster;
 
+/// The source that lists connections.
+const CONNTRACK: &str = "conntrack";
 /// Shortest and longest pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_mins(1);
@@ -133,8 +136,13 @@ pub(super) trait NameSource: Send + 'static {
 }
 
 impl Sources {
-    /// Starts the task of every source, on a thread of their own.
-    pub fn start(settings: Settings, probes: &Probes) -> std::io::Result<Self> {
+    /// Starts the task of every source, on a thread of their own. `owner_of` finds the clients of
+    /// tracked connections.
+    pub fn start(
+        settings: Settings,
+        probes: &Probes,
+        owner_of: OwnerOf,
+    ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(2)
@@ -171,9 +179,9 @@ impl Sources {
         }
         if conntrack {
             #[cfg(feature = "conntrack")]
-            sources.add("conntrack", false, conntrack::Conntrack(probes.clone()));
+            sources.add(CONNTRACK, false, conntrack::Conntrack::new(probes.clone(), owner_of));
             #[cfg(not(feature = "conntrack"))]
-            sources.add_missing("conntrack", "conntrack", "conntrack");
+            sources.add_missing(CONNTRACK, CONNTRACK, CONNTRACK);
         }
         Ok(sources)
     }
@@ -241,6 +249,13 @@ impl Sources {
     /// A name is missing: the sources should list again.
     pub fn request_refresh(&self) {
         for source in &self.sources {
+            source.refresh.notify_one();
+        }
+    }
+
+    /// It is not known where the connections of a client went: they should be listed again.
+    pub fn request_connections(&self) {
+        for source in self.sources.iter().filter(|source| source.name == CONNTRACK) {
             source.refresh.notify_one();
         }
     }
@@ -372,7 +387,9 @@ async fn supervise(mut source: impl NameSource, publisher: Publisher, pauses: Pa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::Frontend;
     use agent_common::address;
+    use model::service::{Service, Source};
     use std::sync::atomic::{AtomicU32, Ordering};
 
     /// Fails twice, then publishes and waits.
@@ -386,7 +403,9 @@ mod tests {
                 _ => {
                     publisher.looked_up();
                     let mut inventory = Inventory::default();
-                    inventory.add_translation((address::INTERNET, 1), (address::INTERNET, 2));
+                    let backends = vec![address::INTERNET];
+                    let service = Service::new("shaky", Source::ServiceAddress);
+                    inventory.add_frontend(address::INTERNET, 1, Frontend { service, backends });
                     publisher.publish(inventory, None);
                     std::future::pending().await
                 }
