@@ -181,9 +181,14 @@ impl Names {
         std::mem::take(&mut self.missing) | self.remotes.take_missing()
     }
 
-    /// Whether the kernel's connections should be listed again, since the last call.
-    pub fn take_missing_connections(&mut self) -> bool {
-        self.remotes.take_missing_connections()
+    /// How many lists of connections were begun; none if there will be no more.
+    pub fn set_connection_lists(&mut self, begun: Option<u64>) {
+        self.remotes.set_connection_lists(begun);
+    }
+
+    /// Whether there are edges of which the connections were not listed yet: their names may change.
+    pub fn awaits_connections(&self) -> bool {
+        self.remotes.awaits_connections()
     }
 
     /// The service of an owner row, and whether the name is stable: no better one is expected in

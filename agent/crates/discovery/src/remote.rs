@@ -89,9 +89,12 @@ pub(super) struct Remotes {
     who: ClientTable,
     /// Where translated connections went.
     translated: Translated,
-    /// New edges, and the last list of connections when they were met first.
+    /// Lists of connections that were begun; none if there will be no more.
+    lists: Option<u64>,
+    /// Edges, how many lists had been begun when they were met first, and the last round in which
+    /// they were there.
     asked: HashMap<Asked, (u64, u64)>,
-    missing_connections: bool,
+    awaits_connections: bool,
     /// Names from DNS responses.
     pub(super) resolved: Resolved,
     /// Peers that are named by their address or by DNS, each with the round in which it was last
@@ -126,7 +129,8 @@ impl Remotes {
             who: ClientTable::default(),
             translated: Translated::default(),
             asked: HashMap::new(),
-            missing_connections: false,
+            lists: None,
+            awaits_connections: false,
             resolved: Resolved::default(),
             admitted: HashMap::new(),
             max_addresses,
@@ -177,6 +181,7 @@ impl Remotes {
         inventories: &[Arc<Inventory>],
     ) {
         self.round += 1;
+        self.awaits_connections = false;
         let round = self.round;
         // Addresses without an edge in the last round make room.
         self.admitted.retain(|_, needed| *needed + 1 >= round);
@@ -232,9 +237,14 @@ impl Remotes {
         std::mem::take(&mut self.missing)
     }
 
-    /// Whether connections are missed that the next list may have.
-    pub(super) fn take_missing_connections(&mut self) -> bool {
-        std::mem::take(&mut self.missing_connections)
+    /// How many lists of connections were begun; none if there will be no more.
+    pub(super) fn set_connection_lists(&mut self, begun: Option<u64>) {
+        self.lists = begun;
+    }
+
+    /// Whether there are edges of which the connections were not listed yet.
+    pub(super) fn awaits_connections(&self) -> bool {
+        self.awaits_connections
     }
 
     /// The service at the remote end of an edge of an owner in `netns`. `preexisting`: some of its
@@ -333,7 +343,7 @@ impl Remotes {
         rules: &Rules,
         inventories: &[Arc<Inventory>],
     ) -> Option<Found> {
-        let (last_list, _) = self.translated.last();
+        let last_list = self.translated.last_list();
         let wanted = |at: &usize| self.translated.ways(netns, requested).get(*at);
         let places: Vec<_> =
             ways.iter().filter_map(wanted).map(|way| (way.netns, way.backend)).collect();
@@ -475,20 +485,19 @@ impl Remotes {
         }
     }
 
-    /// A new edge: where its connections went, or came from, is known once they were listed. The
-    /// next list may have been begun before, so it takes two.
+    /// A new edge: where its connections went, or came from, is known once they were listed, by a
+    /// list that was begun later.
     fn once_listed(&mut self, key: &EdgeKey, found: Found) -> Found {
-        let (last, tracking) = self.translated.last();
+        let Some(begun) = self.lists else { return found };
         let edge = (key.owner, key.role, key.remote, key.port);
-        if self.asked.len() >= MAX_ENTRIES && !self.asked.contains_key(&edge) {
-            self.missing_connections = true;
-            return found;
-        }
-        let (since, needed) = self.asked.entry(edge).or_insert((last, self.round));
-        *needed = self.round;
-        let is_new = last < *since + 2;
-        self.missing_connections |= is_new;
-        Found { stable: found.stable && !(is_new && tracking), ..found }
+        let is_full = self.asked.len() >= MAX_ENTRIES && !self.asked.contains_key(&edge);
+        let is_listed = !is_full && {
+            let (since, needed) = self.asked.entry(edge).or_insert((begun, self.round));
+            *needed = self.round;
+            self.translated.last_list() > *since
+        };
+        self.awaits_connections |= !is_listed;
+        Found { stable: found.stable && (is_listed || is_full), ..found }
     }
 
     /// The container that has an address. Two runtimes may use the same networks: then the address

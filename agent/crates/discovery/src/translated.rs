@@ -94,7 +94,6 @@ pub(super) trait Clients {
 #[derive(Default)]
 pub(super) struct Translated {
     number: u64,
-    tracking: bool,
     /// Collections so far.
     round: u64,
     ways: HashMap<ClientEdge, Vec<Way>>,
@@ -116,7 +115,7 @@ impl Translated {
         if routes.number == self.number {
             return;
         }
-        (self.number, self.tracking) = (routes.number, routes.tracking);
+        self.number = routes.number;
         self.forget();
         for route in &routes.routes {
             self.take(route, clients);
@@ -129,9 +128,9 @@ impl Translated {
             .collect();
     }
 
-    /// The number of the last list, and whether any namespace tracks connections.
-    pub(super) fn last(&self) -> (u64, bool) {
-        (self.number, self.tracking)
+    /// The number of the last list.
+    pub(super) fn last_list(&self) -> u64 {
+        self.number
     }
 
     /// Whether connections to this address and port were translated anywhere.

@@ -18,7 +18,7 @@ impl<K: Kernel> Core<K> {
         if self.names.take_missing() {
             self.sources.request_refresh();
         }
-        if self.names.take_missing_connections() {
+        if self.names.awaits_connections() {
             self.sources.request_connections();
         }
         let ports = self.update_ports(drained, now);

@@ -22,6 +22,7 @@ impl<K: Kernel> Core<K> {
         }
         let (inventories, expecting) = self.sources.inventories();
         self.names.set_inventories(inventories, expecting);
+        self.names.set_connection_lists(self.sources.connection_lists());
         self.look_for_addresses(expecting, now.us);
         self.names.set_ports(&self.listeners);
         self.names.learn_dns_answers(&drained.answers, drained.malformed_answers, now.us);

@@ -20,7 +20,7 @@ use linux::namespaces::{self, Namespace};
 use linux::probes::{Failure, Kind, Probes};
 
 /// Between two lists at least.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(100);
 /// Lists may take at most this fraction of the time (one part in N).
 const SHARE: u32 = 50;
 
@@ -56,7 +56,8 @@ impl NameSource for Conntrack {
                 Err(why) => return SourceError::Failed(why.to_string()),
             }
             let ended = Instant::now();
-            if let Err(error) = publisher.wait(std::future::pending()).await {
+            // At once: a snapshot may wait for it.
+            if let Err(error) = publisher.happened(std::future::pending()).await {
                 return error;
             }
             sleep_until(ended + PAUSE.max((ended - began) * SHARE)).await;

@@ -260,6 +260,24 @@ impl Sources {
         }
     }
 
+    /// How many lists of connections were begun; none if there will be no more.
+    pub fn connection_lists(&self) -> Option<u64> {
+        let source = self.sources.iter().find(|source| source.name == CONNTRACK)?;
+        let report = source.report.borrow();
+        let works = matches!(report.state, SourceState::Starting | SourceState::Up);
+        works.then_some(report.lookups)
+    }
+
+    /// Waits until connections were listed.
+    pub async fn connections_listed(&mut self) {
+        if let Some(source) = self.sources.iter_mut().find(|source| source.name == CONNTRACK)
+            && source.report.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
     /// The state of every source, for the status.
     pub fn views(&self) -> Vec<SourceView> {
         let view = |source: &Handle| {
@@ -305,7 +323,11 @@ impl Publisher {
 
     /// Counts a request.
     pub(super) fn looked_up(&self) {
-        self.report.send_modify(|report| report.lookups += 1);
+        self.report.send_if_modified(|report| {
+            report.lookups += 1;
+            // Nobody waits for this.
+            false
+        });
     }
 
     /// Counts a failed request.

@@ -306,19 +306,28 @@ fn a_row_that_was_given_back_says_nothing_of_its_next_owner() {
 #[test]
 fn a_new_edge_waits_for_a_list_that_was_begun_after_it_was_met() {
     let mut world = mesh();
-    world.list(&[]);
     let stable = |world: &mut World| {
+        world.collect();
         let (remote, port) = end(TO);
         let key = EdgeKey { owner: PAGE, remote, port, ..key(ROLE_CLIENT, "::", 0) };
         let stable = world.resolve(BLUE, &key, &Inventory::default()).stable;
-        (stable, world.remotes.take_missing_connections())
+        assert_eq!(world.remotes.awaits_connections(), !stable);
+        stable
     };
-    assert_eq!(stable(&mut world), (false, true));
-    // One that may have been under way.
     world.list(&[]);
-    assert_eq!(stable(&mut world), (false, true));
+    assert!(stable(&mut world), "connections are not listed");
+    // The second list is under way.
+    world.remotes.set_connection_lists(Some(2));
+    assert!(!stable(&mut world));
     world.list(&[]);
-    assert_eq!(stable(&mut world), (true, false));
+    assert!(!stable(&mut world));
+    world.list(&[]);
+    assert!(stable(&mut world));
+    // A source that fails is not waited for.
+    world.remotes.forget_owner(PAGE);
+    assert!(!stable(&mut world));
+    world.remotes.set_connection_lists(None);
+    assert!(stable(&mut world));
 }
 
 #[test]
