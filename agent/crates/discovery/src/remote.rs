@@ -13,7 +13,7 @@
 //!    ([`Resolved`]), or the address itself, both up to a limit; else `internet` or `other`.
 //!
 //! `127.0.0.1` is a different host in every network namespace. So for 3 and 4 the namespace of the
-//! address is found first, as seen from the owner's; see [`Remotes::namespace_of`].
+//! address is found first, as seen from the owner's; see [`Addresses::namespace_of`].
 //!
 //! Connections of one edge that have led to several services, or nobody knows where, cannot be told
 //! apart: then the edge has the name of the Service that was requested, or 6 or 7.
@@ -27,14 +27,21 @@ use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::listener::ListenerRecord;
 use hashbrown::{HashMap, HashSet};
 
-use super::addresses::{by_address, everywhere, is_internal, path};
+use super::addresses::{by_address, is_internal};
 use super::found::{Found, agreed, found_by};
 use super::inventory::{Inventory, Workload};
 use super::listener::Listener;
 use super::resolved::Resolved;
 use super::rules::Rules;
-use super::translated::{Answer, Callers, Clients, Translated};
+use super::translated::{Answer, Callers, Translated};
 use model::service::{Entity, Service, Source};
+
+mod addresses;
+mod clients;
+
+use addresses::Addresses;
+pub use clients::Client;
+use clients::{Caller, ClientTable, Known};
 
 /// Entries per table at most.
 const MAX_ENTRIES: usize = 65_536;
@@ -43,50 +50,14 @@ pub const MAX_ADDRESSES: usize = 4096;
 /// How often a refresh of the sources is requested for a peer without a name.
 const MAX_LOOKUPS: u8 = 3;
 
-/// A service of this host that connects somewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Client {
-    /// Its row.
-    pub owner: u32,
-    /// Its network namespace.
-    pub netns: u32,
-    /// The address it connects to.
-    pub remote: Address,
-    /// The server's port.
-    pub port: u16,
-    /// Its name.
-    pub service: Service,
-}
-
 /// An edge: owner row, role, remote address, port.
 type Asked = (u32, u8, Address, u16);
-
-/// Clients by their rows, and which of them connect where.
-#[derive(Default)]
-struct ClientTable {
-    rows: HashMap<u32, (u32, Service)>,
-    /// What the clients of a namespace connect to → the row; `None` if there are several.
-    only: HashMap<(u32, (Address, u16)), Option<u32>>,
-    /// There are clients that are not in the table.
-    is_incomplete: bool,
-}
-
-/// Which namespace has which address.
-#[derive(Default)]
-struct Addresses {
-    /// Address → the namespace that has it; `None` if several do.
-    namespaces: HashMap<Address, Option<u32>>,
-    own: HashSet<(u32, Address)>,
-    dropped: u64,
-}
 
 /// This host's listeners, addresses and clients.
 pub(super) struct Remotes {
     listeners: HashMap<(u32, u16), Vec<Listener>>,
     addresses: Addresses,
-    /// What the clients of a namespace connect to → the service; `None` if there are several.
-    clients: HashMap<Connection, Option<Service>>,
-    who: ClientTable,
+    clients: ClientTable,
     /// Where translated connections went.
     translated: Translated,
     /// Lists of connections that were begun; none if there will be no more.
@@ -107,17 +78,6 @@ pub(super) struct Remotes {
     missing: bool,
     unknown_namespaces: bool,
     dropped_listeners: u64,
-    dropped_clients: u64,
-}
-
-/// A client's connections to one port of one namespace. `path` separates connections that cannot be
-/// the same: loopback and not, IPv4 and IPv6.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Connection {
-    client: u32,
-    server: u32,
-    port: u16,
-    path: (bool, bool),
 }
 
 impl Remotes {
@@ -125,8 +85,7 @@ impl Remotes {
         Self {
             listeners: HashMap::new(),
             addresses: Addresses::default(),
-            clients: HashMap::new(),
-            who: ClientTable::default(),
+            clients: ClientTable::default(),
             translated: Translated::default(),
             asked: HashMap::new(),
             lists: None,
@@ -139,7 +98,6 @@ impl Remotes {
             missing: false,
             unknown_namespaces: false,
             dropped_listeners: 0,
-            dropped_clients: 0,
         }
     }
 
@@ -155,22 +113,19 @@ impl Remotes {
         }
     }
 
+    /// The row belongs to another owner from now on.
+    pub(super) fn forget_owner(&mut self, owner: u32) {
+        self.translated.forget_owner(owner);
+        self.asked.retain(|(of, ..), _| *of != owner);
+    }
+
+    /// Whether connections to this address and port were translated.
+    pub(super) fn is_front(&self, address: Address, port: u16) -> bool {
+        self.translated.is_front((address, port))
+    }
+
     pub(super) fn set_addresses(&mut self, addresses: &[(u32, Address)]) {
-        let kept = addresses.get(..MAX_ENTRIES).unwrap_or(addresses);
-        let Addresses { namespaces, own, dropped } = &mut self.addresses;
-        *dropped = (addresses.len() - kept.len()) as u64;
-        namespaces.clear();
-        own.clear();
-        for &(netns, address) in kept {
-            own.insert((netns, address));
-            if everywhere(address) {
-                continue;
-            }
-            namespaces
-                .entry(address)
-                .and_modify(|namespace| *namespace = namespace.filter(|one| *one == netns))
-                .or_insert(Some(netns));
-        }
+        self.addresses = Addresses::new(addresses);
     }
 
     /// `is_complete`: there are no clients besides these.
@@ -186,47 +141,12 @@ impl Remotes {
         // Addresses without an edge in the last round make room.
         self.admitted.retain(|_, needed| *needed + 1 >= round);
         self.asked.retain(|_, (_, needed)| *needed + 1 >= round);
-        let kept = clients.get(..MAX_ENTRIES).unwrap_or(clients);
-        self.dropped_clients = (clients.len() - kept.len()) as u64;
-        let mut table: HashMap<Connection, Option<Service>> = HashMap::new();
-        let mut who = ClientTable {
-            is_incomplete: !is_complete || self.dropped_clients > 0,
-            ..ClientTable::default()
-        };
-        for Client { owner, netns, remote, port, service } in kept {
-            who.rows.entry(*owner).or_insert_with(|| (*netns, service.clone()));
-            who.only
-                .entry((*netns, (*remote, *port)))
-                .and_modify(|only| *only = only.filter(|only| only == owner))
-                .or_insert(Some(*owner));
-            let Some(server) = self.addresses.namespace_of(*netns, *remote) else { continue };
-            let connection =
-                Connection { client: *netns, server, port: *port, path: path(*remote) };
-            table
-                .entry(connection)
-                .and_modify(|known| {
-                    if !known.as_ref().is_some_and(|known| known.is_called_as(service)) {
-                        *known = None;
-                    }
-                })
-                .or_insert_with(|| Some(service.clone()));
-        }
-        (self.clients, self.who) = (table, who);
-        let Self { translated, who, addresses, .. } = self;
+        let Self { addresses, translated, .. } = self;
+        let clients = ClientTable::new(clients, is_complete, addresses);
         if let Some(routes) = inventories.iter().find_map(|inventory| inventory.routes()) {
-            translated.learn(routes, &Known { who, addresses });
+            translated.learn(routes, &Known { clients: &clients, addresses });
         }
-    }
-
-    /// The row belongs to another owner from now on.
-    pub(super) fn forget_owner(&mut self, owner: u32) {
-        self.translated.forget_owner(owner);
-        self.asked.retain(|(of, ..), _| *of != owner);
-    }
-
-    /// Whether connections to this address and port were translated.
-    pub(super) fn is_front(&self, address: Address, port: u16) -> bool {
-        self.translated.is_front((address, port))
+        self.clients = clients;
     }
 
     pub(super) fn set_unknown_namespaces(&mut self, unknown_namespaces: bool) {
@@ -275,8 +195,8 @@ impl Remotes {
     }
 
     pub(super) fn dropped(&self) -> u64 {
-        let Self { dropped_listeners, addresses, dropped_clients, translated, .. } = self;
-        dropped_listeners + addresses.dropped + dropped_clients + translated.dropped()
+        let Self { dropped_listeners, addresses, clients, translated, .. } = self;
+        dropped_listeners + addresses.dropped() + clients.dropped() + translated.dropped()
     }
 
     /// The server that a client has connected to.
@@ -445,14 +365,17 @@ impl Remotes {
     /// whose addresses nobody has changed has its client's owner for a key, so it is not in this
     /// row; what else connects there is no candidate.
     fn caller(&mut self, netns: u32, key: &EdgeKey, preexisting: bool) -> Caller {
-        let direct = if preexisting { self.direct_client(netns, key) } else { Caller::Unknown };
-        let Self { translated, who, .. } = self;
+        let Self { translated, clients, addresses, .. } = self;
+        let direct = match addresses.namespace_of(netns, key.remote).filter(|_| preexisting) {
+            Some(client) => clients.direct(client, netns, key),
+            None => Caller::Unknown,
+        };
         let Some(Callers { services, others, .. }) = translated.callers(netns, key.port, key.remote)
         else {
             return direct;
         };
         let name = |(owner, then): (&u32, &Service)| {
-            who.rows.get(owner).map_or_else(|| then.clone(), |(_, service)| service.clone())
+            clients.service(*owner).unwrap_or(then).clone()
         };
         let mut names: Vec<Service> = services.iter().map(name).collect();
         match direct {
@@ -466,22 +389,6 @@ impl Remotes {
                 Caller::One(first.found_by(Source::Conntrack))
             }
             _ => Caller::Several,
-        }
-    }
-
-    /// The client whose connections to a server are not translated, as far as the addresses say.
-    fn direct_client(&self, netns: u32, key: &EdgeKey) -> Caller {
-        let Some(client) = self.addresses.namespace_of(netns, key.remote) else {
-            return Caller::Unknown;
-        };
-        if self.who.is_incomplete {
-            return Caller::Several; // The only one in the table may not be the only one.
-        }
-        let connection = Connection { client, server: netns, port: key.port, path: path(key.remote) };
-        match self.clients.get(&connection) {
-            Some(Some(service)) => Caller::One(service.found_by(Source::LocalClient)),
-            Some(None) => Caller::Several,
-            None => Caller::Unknown,
         }
     }
 
@@ -503,8 +410,7 @@ impl Remotes {
     /// The container that has an address. Two runtimes may use the same networks: then the address
     /// is ambiguous and names nothing.
     fn container<'a>(&self, remote: Address, inventory: &'a Inventory) -> Option<&'a Workload> {
-        let ambiguous = self.addresses.namespaces.get(&remote).is_some_and(Option::is_none);
-        if ambiguous { None } else { inventory.at(remote) }
+        if self.addresses.is_ambiguous(remote) { None } else { inventory.at(remote) }
     }
 
     /// The service that listens on a port of a namespace, if it is the only one.
@@ -569,51 +475,6 @@ impl Remotes {
                 score.cmp(other_score).then_with(|| other.service.cmp(&listener.service))
             })
             .map(|(_, listener)| listener)
-    }
-}
-
-/// The client at the other end of a server's edge.
-enum Caller {
-    One(Service),
-    /// There are several, or unknown ones besides.
-    Several,
-    Unknown,
-}
-
-// === impl Addresses ===
-
-impl Addresses {
-    /// The namespace of this host that `address` belongs to, seen from `netns`, if there is exactly
-    /// one.
-    fn namespace_of(&self, netns: u32, address: Address) -> Option<u32> {
-        if address::to_ip(address).is_loopback() || self.own.contains(&(netns, address)) {
-            return Some(netns);
-        }
-        if self.dropped > 0 {
-            return None; // Another namespace may have it too.
-        }
-        self.namespaces.get(&address).copied().flatten()
-    }
-}
-
-/// What the memory of translations needs to know of clients.
-struct Known<'a> {
-    who: &'a ClientTable,
-    addresses: &'a Addresses,
-}
-
-impl Clients for Known<'_> {
-    fn of_row(&self, owner: u32) -> Option<(u32, &Service)> {
-        self.who.rows.get(&owner).map(|(netns, service)| (*netns, service))
-    }
-
-    fn only(&self, netns: u32, requested: (Address, u16)) -> Option<u32> {
-        let only = self.who.only.get(&(netns, requested)).copied().flatten();
-        only.filter(|_| !self.who.is_incomplete)
-    }
-
-    fn namespace_of(&self, netns: u32, address: Address) -> Option<u32> {
-        self.addresses.namespace_of(netns, address)
     }
 }
 

@@ -146,6 +146,9 @@ impl Translated {
             return if is_incomplete { Answer::Unknown } else { Answer::Untranslated };
         };
         ways.iter_mut().for_each(|way| way.needed = round);
+        if ways.iter().all(|way| way.backend == requested) {
+            return Answer::Untranslated;
+        }
         let of = |wanted: fn(Option<u32>, u32) -> bool| {
             ways.iter().enumerate().filter(move |(_, way)| wanted(way.owner, owner))
         };

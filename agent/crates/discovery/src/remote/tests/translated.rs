@@ -325,6 +325,7 @@ fn a_new_edge_waits_for_a_list_that_was_begun_after_it_was_met() {
     assert!(stable(&mut world));
     // A source that fails is not waited for.
     world.remotes.forget_owner(PAGE);
+    world.remotes.set_connection_lists(Some(3));
     assert!(!stable(&mut world));
     world.remotes.set_connection_lists(None);
     assert!(stable(&mut world));
