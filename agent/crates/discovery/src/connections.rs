@@ -230,7 +230,9 @@ mod tests {
                 let found: Vec<_> = connections
                     .routes(&nobody())
                     .iter()
-                    .map(|route| (route.requested, route.backend, route.backend_netns, route.seen_as))
+                    .map(|route| {
+                        (route.requested, route.backend, route.backend_netns, route.seen_as)
+                    })
                     .collect();
                 let mut expected: Vec<_> = expected
                     .iter()

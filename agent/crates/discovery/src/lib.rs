@@ -360,9 +360,8 @@ impl Names {
 
     /// Whether this address and port is virtual: connections to it are answered by backends.
     pub fn is_front(&self, address: Address, port: u16) -> bool {
-        self.inventories.iter().any(|inventory| {
-            inventory.frontend(address, port).is_some()
-        }) || self.remotes.is_front(address, port)
+        self.inventories.iter().any(|inventory| inventory.frontend(address, port).is_some())
+            || self.remotes.is_front(address, port)
     }
 
     /// The name of the pod or container that has an address.
@@ -379,6 +378,13 @@ impl Names {
     /// Table entries left out because a table was full.
     pub fn dropped(&self) -> u64 {
         self.remotes.dropped()
+    }
+
+    /// Adds what was known from connection tracking and found no room to the state of that source.
+    pub fn add_dropped_connections(&self, sources: &mut [SourceView]) {
+        for source in sources.iter_mut().filter(|source| source.name == sources::CONNTRACK) {
+            source.dropped += self.remotes.dropped_connections();
+        }
     }
 
     /// Looks a name up in all sources. `process` is the result of a probe of the process, if there

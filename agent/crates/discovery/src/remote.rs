@@ -25,7 +25,7 @@ use std::sync::Arc;
 use agent_common::address::{self, Address};
 use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::listener::ListenerRecord;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::addresses::{by_address, is_internal};
 use super::found::{Found, agreed, found_by};
@@ -195,8 +195,13 @@ impl Remotes {
     }
 
     pub(super) fn dropped(&self) -> u64 {
-        let Self { dropped_listeners, addresses, clients, translated, .. } = self;
-        dropped_listeners + addresses.dropped() + clients.dropped() + translated.dropped()
+        let Self { dropped_listeners, addresses, clients, .. } = self;
+        dropped_listeners + addresses.dropped() + clients.dropped()
+    }
+
+    /// Places that translated connections went to that found no room.
+    pub(super) fn dropped_connections(&self) -> u64 {
+        self.translated.dropped()
     }
 
     /// The server that a client has connected to.
@@ -232,7 +237,7 @@ impl Remotes {
             let is_known = matches!(answer, Answer::Ways(_));
             let stable = is_known || !self.request_lookup(remote, port);
             let entity = if is_known { Entity::SEVERAL } else { Entity::UNKNOWN };
-            return Found { stable, entity, ..Found::new(frontend.service.clone()) };
+            return Found { entity, stable, ..Found::new(frontend.service.clone()) };
         }
         if let Some(found) = answered {
             let virtual_service =
@@ -370,13 +375,13 @@ impl Remotes {
             Some(client) => clients.direct(client, netns, key),
             None => Caller::Unknown,
         };
-        let Some(Callers { services, others, .. }) = translated.callers(netns, key.port, key.remote)
+        let Some(Callers { services, others, .. }) =
+            translated.callers(netns, key.port, key.remote)
         else {
             return direct;
         };
-        let name = |(owner, then): (&u32, &Service)| {
-            clients.service(*owner).unwrap_or(then).clone()
-        };
+        let name =
+            |(owner, then): (&u32, &Service)| clients.service(*owner).unwrap_or(then).clone();
         let mut names: Vec<Service> = services.iter().map(name).collect();
         match direct {
             Caller::One(service) => names.push(service),

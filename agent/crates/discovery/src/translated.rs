@@ -145,7 +145,9 @@ impl Translated {
             let is_incomplete = self.incomplete.contains(&netns) && self.is_front(requested);
             return if is_incomplete { Answer::Unknown } else { Answer::Untranslated };
         };
-        ways.iter_mut().for_each(|way| way.needed = round);
+        for way in ways.iter_mut() {
+            way.needed = round;
+        }
         if ways.iter().all(|way| way.backend == requested) {
             return Answer::Untranslated;
         }
@@ -226,8 +228,7 @@ impl Translated {
         };
         // Who sees the client's own address is told by the client's note.
         if route.differs_at_the_backend() {
-            let edge =
-                ServerEdge { netns: server, port: route.backend.1, client: route.seen_as };
+            let edge = ServerEdge { netns: server, port: route.backend.1, client: route.seen_as };
             let is_own = clients.namespace_of(route.backend_netns, route.seen_as).is_some();
             self.take_caller(edge, owner, is_own, clients);
         }
@@ -245,7 +246,8 @@ impl Translated {
             self.incomplete.insert(edge.netns);
             return;
         }
-        let way = Way { owner, backend, netns, found: None, several: false, seen: number, needed: round };
+        let way =
+            Way { owner, backend, netns, found: None, several: false, seen: number, needed: round };
         self.ways.entry(edge).or_default().push(way);
     }
 

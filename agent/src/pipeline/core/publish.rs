@@ -47,6 +47,7 @@ impl<K: Kernel> Core<K> {
         self.epochs.observe(taken_seconds, &updated.deltas.edges);
         let hooks = self.kernel.hooks();
         let mut sources = self.sources.views();
+        self.names.add_dropped_connections(&mut sources);
         sources.extend(self.kernel.reads_dns().then(|| self.names.resolved()));
         let Self { names, owners, listeners, .. } = self;
         Snapshot {

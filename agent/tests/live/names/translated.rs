@@ -23,7 +23,13 @@ const STAYS: Duration = Duration::from_secs(2);
 /// Client, server, port, role → connects that succeeded, and that were refused.
 type Rows = BTreeMap<(String, String, u64, String), (u64, u64)>;
 
-fn row(client: &str, server: &str, port: u16, role: &str, ok: u64) -> ((String, String, u64, String), (u64, u64)) {
+fn row(
+    client: &str,
+    server: &str,
+    port: u16,
+    role: &str,
+    ok: u64,
+) -> ((String, String, u64, String), (u64, u64)) {
     let names = (client.to_owned(), server.to_owned(), port.into(), role.to_owned());
     (names, (ok, 0))
 }
@@ -50,7 +56,11 @@ fn rows(agent: &Agent, ports: &[u16]) -> Rows {
 
 /// Asks until exactly these rows are there, and then for some time more.
 #[track_caller]
-fn expect_rows(agent: &Agent, ports: &[u16], expected: impl IntoIterator<Item = ((String, String, u64, String), (u64, u64))>) {
+fn expect_rows(
+    agent: &Agent,
+    ports: &[u16],
+    expected: impl IntoIterator<Item = ((String, String, u64, String), (u64, u64))>,
+) {
     let expected: Rows = expected.into_iter().collect();
     let began = Instant::now();
     let mut right_since: Option<Instant> = None;
@@ -178,8 +188,11 @@ fn one_virtual_address_in_two_namespaces_leads_to_the_backend_of_each() {
     for (address, family) in families() {
         let (one, two) = (Pair::new(), Pair::new());
         let agent = agent();
-        let virtual_ip: IpAddr =
-            if family == "ip" { [10, 96, 0, 10].into() } else { [0xfd96, 0, 0, 0, 0, 0, 0, 10].into() };
+        let virtual_ip: IpAddr = if family == "ip" {
+            [10, 96, 0, 10].into()
+        } else {
+            [0xfd96, 0, 0, 0, 0, 0, 0, 10].into()
+        };
         let (ports, mut expected) = ([7080_u16, 7081], Vec::new());
         for pair in [&one, &two] {
             let (ip, server) = (address(&pair.server), &pair.server.service);
@@ -235,7 +248,8 @@ fn one_virtual_address_in_two_namespaces_leads_to_the_backend_of_each() {
 }
 
 #[test]
-fn an_untranslated_connection_to_a_translated_address_is_its_own_and_who_does_both_shows_the_address() {
+fn an_untranslated_connection_to_a_translated_address_is_its_own_and_who_does_both_shows_the_address()
+ {
     needs_translation!();
     for (address, family) in families() {
         let pair = Pair::new();
@@ -243,7 +257,8 @@ fn an_untranslated_connection_to_a_translated_address_is_its_own_and_who_does_bo
         let ip = address(&pair.server);
         let [there, elsewhere, near, far, both] =
             ["there", "else", "near", "far", "both"].map(named);
-        let (real, other) = (listen(&pair.server, &there, ip), listen(&pair.server, &elsewhere, ip));
+        let (real, other) =
+            (listen(&pair.server, &there, ip), listen(&pair.server, &elsewhere, ip));
         let (port, target) = (net::port(&real), net::port(&other));
         let literal = if ip.is_ipv4() { ip.to_string() } else { format!("[{ip}]") };
         translate(
@@ -294,9 +309,7 @@ impl Host {
         let link: [IpAddr; 2] = if family == "ip" {
             [1, 2].map(|host| IpAddr::from([172, 29, tag, 16 * number + host]))
         } else {
-            [1, 2].map(|host| {
-                IpAddr::from([0xfd29, tag.into(), number.into(), 0, 0, 0, 0, host])
-            })
+            [1, 2].map(|host| IpAddr::from([0xfd29, tag.into(), number.into(), 0, 0, 0, 0, host]))
         };
         let ip = |arguments: &str| {
             run(Command::new("ip").args(arguments.split_whitespace()));
@@ -357,8 +370,11 @@ fn behind_a_proxy_and_behind_translation_the_server_names_its_real_clients() {
             !output.expect("ss is installed").stdout.is_empty()
         });
         let [local, guest, user] = ["local", "guest", "user"].map(named);
-        let loopback: IpAddr =
-            if family == "ip" { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+        let loopback: IpAddr = if family == "ip" {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        };
         for _ in 0..5 {
             let stream = connect(router, &user, SocketAddr::new(loopback, 8080), 0);
             drop((net::accept(&listener), stream.expect("socat listens")));

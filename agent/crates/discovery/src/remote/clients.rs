@@ -109,7 +109,8 @@ impl ClientTable {
         if self.is_incomplete {
             return Caller::Several; // The only one in the table may not be the only one.
         }
-        let connection = Connection { client, server: netns, port: key.port, path: path(key.remote) };
+        let connection =
+            Connection { client, server: netns, port: key.port, path: path(key.remote) };
         match self.direct.get(&connection) {
             Some(Some(service)) => Caller::One(service.found_by(Source::LocalClient)),
             Some(None) => Caller::Several,

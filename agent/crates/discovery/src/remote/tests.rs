@@ -2,6 +2,7 @@
 
 use super::*;
 use agent_common::wire::Wire;
+use hashbrown::HashSet;
 use model::service::Entity;
 use std::net::IpAddr;
 
@@ -116,8 +117,13 @@ fn a_published_port_is_the_containers_and_no_proxys() {
     let mut remotes = remotes();
     remotes.set_listeners(&[listener(HOST, "0.0.0.0", 8080, "docker-proxy")]);
     let mut found = |netns, to: &str| {
-        let found =
-            remotes.resolve(netns, &key(ROLE_CLIENT, to, 8080), false, &Rules::default(), &inventory);
+        let found = remotes.resolve(
+            netns,
+            &key(ROLE_CLIENT, to, 8080),
+            false,
+            &Rules::default(),
+            &inventory,
+        );
         (found.service.name.to_string(), found.service.source)
     };
     let web = ("web".to_owned(), Source::PublishedPort);

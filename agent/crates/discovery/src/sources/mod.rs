@@ -42,21 +42,19 @@ mod cri;
 mod docker;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
+mod publisher;
 
 pub use cluster::Cluster;
+use publisher::Publisher;
 
 /// The source that lists connections.
-const CONNTRACK: &str = "conntrack";
+pub(super) const CONNTRACK: &str = "conntrack";
 /// Shortest and longest pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_mins(1);
 /// The pauses of a source.
 const PAUSES: Pauses =
     Pauses { absent: Duration::from_secs(5), first: FIRST_PAUSE, last: LAST_PAUSE };
-/// Events of containers come in bursts: a list waits this long for the rest of a burst.
-const DEBOUNCE: Duration = Duration::from_millis(100);
-/// Longest time between two lists, in case an event was missed.
-const REFRESH: Duration = Duration::from_mins(1);
 /// Timeout of a response.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -103,13 +101,6 @@ struct Report {
     errors: u64,
 }
 
-/// Where a source publishes its inventory.
-pub(super) struct Publisher {
-    name: &'static str,
-    report: watch::Sender<Report>,
-    refresh: Arc<Notify>,
-}
-
 /// How long to wait before a retry.
 #[derive(Clone, Copy, Debug)]
 struct Pauses {
@@ -138,11 +129,7 @@ pub(super) trait NameSource: Send + 'static {
 impl Sources {
     /// Starts the task of every source, on a thread of their own. `owner_of` finds the clients of
     /// tracked connections.
-    pub fn start(
-        settings: Settings,
-        probes: &Probes,
-        owner_of: OwnerOf,
-    ) -> std::io::Result<Self> {
+    pub fn start(settings: Settings, probes: &Probes, owner_of: OwnerOf) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(2)
@@ -275,7 +262,7 @@ impl Sources {
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// The state of every source, for the status.
@@ -302,85 +289,6 @@ impl Drop for Sources {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-impl Publisher {
-    /// Publishes the current inventory.
-    pub(super) fn publish(&self, inventory: Inventory, detail: Option<String>) {
-        self.report.send_modify(|report| {
-            // Readers detect a change by the pointer, so an equal inventory must keep it.
-            if *report.inventory != inventory {
-                report.inventory = Arc::new(inventory);
-            }
-            if report.state != SourceState::Up {
-                tracing::info!("names come from {}", self.name);
-            }
-            report.state = SourceState::Up;
-            report.detail = detail;
-        });
-    }
-
-    /// Counts a request.
-    pub(super) fn looked_up(&self) {
-        self.report.send_if_modified(|report| {
-            report.lookups += 1;
-            // Nobody waits for this.
-            false
-        });
-    }
-
-    /// Counts a failed request.
-    pub(super) fn failed(&self) {
-        self.report.send_modify(|report| report.errors += 1);
-    }
-
-    /// Waits until the core requests a refresh.
-    pub(super) async fn refresh(&self) {
-        self.refresh.notified().await;
-    }
-
-    /// Waits until a new list is due (an event, a missing name, or [`REFRESH`]), and then for
-    /// [`DEBOUNCE`]. `event` ends with an error if no more events can come.
-    pub(super) async fn wait(
-        &self,
-        event: impl Future<Output = Result<(), SourceError>>,
-    ) -> Result<(), SourceError> {
-        self.happened(event).await?;
-        Self::debounce().await;
-        Ok(())
-    }
-
-    /// The first half of [`Self::wait`].
-    pub(super) async fn happened(
-        &self,
-        event: impl Future<Output = Result<(), SourceError>>,
-    ) -> Result<(), SourceError> {
-        tokio::select! {
-            happened = event => happened,
-            () = self.refresh() => Ok(()),
-            () = sleep(REFRESH) => Ok(()),
-        }
-    }
-
-    /// The second half of [`Self::wait`].
-    pub(super) async fn debounce() {
-        sleep(DEBOUNCE).await;
-    }
-
-    fn stopped(&self, state: SourceState, why: &str) {
-        self.report.send_modify(|report| {
-            if report.state != state {
-                let name = self.name;
-                if state == SourceState::Absent {
-                    tracing::debug!("no names from {name}: {why}");
-                } else {
-                    tracing::warn!("names.{name} failed, its last inventory stays in use: {why}");
-                }
-            }
-            report.state = state;
-            report.detail = Some(why.to_owned());
-        });
     }
 }
 

@@ -342,10 +342,10 @@ fn one_namespace_fills_its_own_share_only_and_is_told_addresses_then() {
         .collect();
     world.connects(SHOP, RED, "shop", &["10.98.0.1:80"]);
     world.list(&all);
-    assert_eq!(world.remotes.dropped(), 1);
+    assert_eq!(world.remotes.dropped_connections(), 1);
     world.server((RED, SHOP), "10.98.0.1:80", "ratings");
     world.collect();
-    assert_eq!(world.remotes.dropped(), 1, "still the same list");
+    assert_eq!(world.remotes.dropped_connections(), 1, "still the same list");
 }
 
 #[test]
