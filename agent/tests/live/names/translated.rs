@@ -134,8 +134,9 @@ macro_rules! needs_translation {
 }
 
 /// A mesh: what a program connects to is redirected to its sidecar, which connects there itself.
-fn sidecar(address: fn(&Namespace) -> IpAddr, family: &str, runs: u32) {
+fn sidecar(address: fn(&Namespace) -> IpAddr, family: &str) {
     let pair = Pair::new();
+    let agent = agent();
     let (page, side, server) = (named("page"), named("side"), &pair.server.service);
     let ip = address(&pair.server);
     let (reviews, inbound) = (listen(&pair.server, server, ip), listen(&pair.client, &side, ip));
@@ -146,40 +147,37 @@ fn sidecar(address: fn(&Namespace) -> IpAddr, family: &str, runs: u32) {
         &format!("meta mark {MARK} return\ntcp dport {port} redirect to :{own}"),
     );
     let to = SocketAddr::new(ip, port);
-    for _ in 0..runs {
-        let agent = agent();
-        for _ in 0..5 {
-            let asked = connect(&pair.client, &page, to, 0).expect("the sidecar listens");
-            let inside = net::accept(&inbound);
-            let outside = connect(&pair.client, &side, to, MARK).expect("the server listens");
-            drop((net::accept(&reviews), outside, inside, asked));
-        }
-        expect_rows(
-            &agent,
-            &[port, own],
-            [
-                row(&page, &side, port, "client", 5),
-                row(&page, &side, own, "server", 5),
-                row(&side, server, port, "client", 5),
-                row(&side, server, port, "server", 5),
-            ],
-        );
-        agent.stop();
+    for _ in 0..5 {
+        let asked = connect(&pair.client, &page, to, 0).expect("the sidecar listens");
+        let inside = net::accept(&inbound);
+        let outside = connect(&pair.client, &side, to, MARK).expect("the server listens");
+        drop((net::accept(&reviews), outside, inside, asked));
     }
+    expect_rows(
+        &agent,
+        &[port, own],
+        [
+            row(&page, &side, port, "client", 5),
+            row(&page, &side, own, "server", 5),
+            row(&side, server, port, "client", 5),
+            row(&side, server, port, "server", 5),
+        ],
+    );
+    agent.stop();
 }
 
 #[test]
 fn a_sidecars_redirected_and_own_connections_have_the_same_right_names_in_ten_runs() {
     needs_translation!();
     let [(four, ip), _] = families();
-    sidecar(four, ip, 10);
+    (0..10).for_each(|_| sidecar(four, ip));
 }
 
 #[test]
 fn a_sidecars_connections_have_their_right_names_over_ipv6() {
     needs_translation!();
     let [_, (six, ip6)] = families();
-    sidecar(six, ip6, 2);
+    sidecar(six, ip6);
 }
 
 #[test]
