@@ -33,7 +33,7 @@ use super::inventory::{Inventory, Workload};
 use super::listener::Listener;
 use super::resolved::Resolved;
 use super::rules::Rules;
-use super::translated::{Answer, Callers, Translated};
+use super::translated::{Answer, Translated};
 use model::service::{Entity, Service, Source};
 
 mod addresses;
@@ -375,14 +375,12 @@ impl Remotes {
             Some(client) => clients.direct(client, netns, key),
             None => Caller::Unknown,
         };
-        let Some(Callers { services, others, .. }) =
-            translated.callers(netns, key.port, key.remote)
-        else {
+        let Some(callers) = translated.callers(netns, key.port, key.remote) else {
             return direct;
         };
         let name =
             |(owner, then): (&u32, &Service)| clients.service(*owner).unwrap_or(then).clone();
-        let mut names: Vec<Service> = services.iter().map(name).collect();
+        let mut names: Vec<Service> = callers.services.iter().map(name).collect();
         match direct {
             Caller::One(service) => names.push(service),
             Caller::Several => return Caller::Several,
@@ -390,7 +388,9 @@ impl Remotes {
         }
         names.sort_unstable();
         match names.split_first() {
-            Some((first, rest)) if !others && rest.iter().all(|one| one.is_called_as(first)) => {
+            Some((first, rest))
+                if !callers.has_others() && rest.iter().all(|one| one.is_called_as(first)) =>
+            {
                 Caller::One(first.found_by(Source::Conntrack))
             }
             _ => Caller::Several,

@@ -20,6 +20,8 @@ use model::service::Service;
 pub const MAX_OF_NAMESPACE: usize = 4096;
 /// Entries at most.
 pub const MAX_ENTRIES: usize = 65_536;
+/// Unknown clients of a server's address that are kept apart.
+const MAX_UNKNOWN: usize = 16;
 /// After this many collections without an edge or a connection an entry is forgotten.
 const KEPT_ROUNDS: u64 = 2;
 
@@ -73,8 +75,10 @@ pub(super) enum Answer {
 pub(super) struct Callers {
     /// Known ones, by owner row.
     pub services: HashMap<u32, Service>,
-    /// Whether there are unknown ones.
-    pub others: bool,
+    /// Connections of unknown ones: their namespace, what they requested, and where they went.
+    unknown: HashSet<(u32, End, End)>,
+    /// Whether there are clients of other hosts, or too many unknown ones.
+    foreign: bool,
     needed: u64,
 }
 
@@ -83,8 +87,8 @@ pub(super) trait Clients {
     /// The namespace and the name of an owner that has edges as a client.
     fn of_row(&self, owner: u32) -> Option<(u32, &Service)>;
 
-    /// The only owner of a namespace that connects to an address and port.
-    fn only(&self, netns: u32, requested: End) -> Option<u32>;
+    /// All owners of a namespace that connect to an address and port, if they are few.
+    fn all(&self, netns: u32, requested: End) -> Option<&[u32]>;
 
     /// The namespace that an address belongs to, seen from another one.
     fn namespace_of(&self, netns: u32, address: Address) -> Option<u32>;
@@ -117,9 +121,13 @@ impl Translated {
         }
         self.number = routes.number;
         self.forget();
-        for route in &routes.routes {
+        // What is known explains the rest.
+        let is_known = |route: &&Route| route.owner.is_some_and(|of| clients.of_row(of).is_some());
+        let (known, rest): (Vec<_>, Vec<_>) = routes.routes.iter().partition(is_known);
+        for route in known.into_iter().chain(rest) {
             self.take(route, clients);
         }
+        self.explain_earlier(clients);
         self.fronts = self
             .ways
             .iter()
@@ -192,7 +200,7 @@ impl Translated {
         });
         self.callers.retain(|_, callers| {
             callers.services.remove(&owner);
-            callers.others || !callers.services.is_empty()
+            callers.has_others() || !callers.services.is_empty()
         });
     }
 
@@ -217,7 +225,7 @@ impl Translated {
         };
         let owner = match (of_owner, netns) {
             (Some((owner, _)), _) => Some(owner),
-            (None, Some(netns)) => clients.only(netns, route.requested),
+            (None, Some(netns)) => self.explain(netns, route.requested, route.backend, clients),
             (None, None) => None,
         };
         if let Some(netns) = netns {
@@ -230,7 +238,8 @@ impl Translated {
         if route.differs_at_the_backend() {
             let edge = ServerEdge { netns: server, port: route.backend.1, client: route.seen_as };
             let is_own = clients.namespace_of(route.backend_netns, route.seen_as).is_some();
-            self.take_caller(edge, owner, is_own, clients);
+            let unknown = netns.map(|netns| (netns, route.requested, route.backend));
+            self.take_caller(edge, owner, unknown, is_own, clients);
         }
     }
 
@@ -256,6 +265,7 @@ impl Translated {
         &mut self,
         edge: ServerEdge,
         owner: Option<u32>,
+        unknown: Option<(u32, End, End)>,
         is_own: bool,
         clients: &impl Clients,
     ) {
@@ -271,8 +281,69 @@ impl Translated {
             Some((owner, service)) if callers.services.len() < MAX_OF_NAMESPACE => {
                 callers.services.insert(owner, service);
             }
-            _ => callers.others = true,
+            _ => match unknown {
+                Some(unknown) if callers.unknown.len() < MAX_UNKNOWN => {
+                    callers.unknown.insert(unknown);
+                }
+                _ => callers.foreign = true,
+            },
         }
+    }
+
+    /// The client of a connection without a note: the only one of its namespace that connects
+    /// there; or the only one that was seen to go to that backend, if it is known of all where
+    /// they go.
+    fn explain(
+        &self,
+        netns: u32,
+        requested: End,
+        backend: End,
+        clients: &impl Clients,
+    ) -> Option<u32> {
+        let owners = clients.all(netns, requested)?;
+        if let [only] = owners {
+            return Some(*only);
+        }
+        let ways = self.ways(netns, requested);
+        let of = |owner: u32| ways.iter().filter(move |way| way.owner == Some(owner));
+        if owners.iter().any(|owner| of(*owner).next().is_none()) {
+            return None;
+        }
+        let mut there = owners.iter().filter(|owner| of(**owner).any(|way| way.backend == backend));
+        there.next().copied().filter(|_| there.next().is_none())
+    }
+
+    /// Explains connections of earlier lists: of before the agent, whose edges came later.
+    fn explain_earlier(&mut self, clients: &impl Clients) {
+        let unknown = |(edge, ways): (&ClientEdge, &Vec<Way>)| {
+            let unknown = ways.iter().filter(|way| way.owner.is_none());
+            unknown.map(|way| (*edge, way.backend)).collect::<Vec<_>>()
+        };
+        let unknown: Vec<_> = self.ways.iter().flat_map(unknown).collect();
+        for (edge, backend) in unknown {
+            let Some(owner) = self.explain(edge.netns, edge.requested, backend, clients) else {
+                continue;
+            };
+            let Some(ways) = self.ways.get_mut(&edge) else { continue };
+            let is_there =
+                ways.iter().any(|way| way.owner == Some(owner) && way.backend == backend);
+            ways.retain(|way| !(is_there && way.owner.is_none() && way.backend == backend));
+            for way in ways.iter_mut().filter(|way| way.owner.is_none() && way.backend == backend) {
+                way.owner = Some(owner);
+            }
+        }
+        let mut callers = std::mem::take(&mut self.callers);
+        for callers in callers.values_mut() {
+            let Callers { services, unknown, .. } = callers;
+            unknown.retain(|(netns, requested, backend)| {
+                let owner = self.explain(*netns, *requested, *backend, clients);
+                let known = owner.and_then(|owner| Some((owner, clients.of_row(owner)?.1.clone())));
+                let is_unknown = known.is_none();
+                services.extend(known);
+                is_unknown
+            });
+        }
+        self.callers = callers;
     }
 
     /// Counts an entry, if there is room.
@@ -316,6 +387,15 @@ impl Translated {
         // What is left out of this list is found out again.
         self.incomplete.clear();
         self.dropped = 0;
+    }
+}
+
+// === impl Callers ===
+
+impl Callers {
+    /// Whether there are unknown ones.
+    pub(super) fn has_others(&self) -> bool {
+        self.foreign || !self.unknown.is_empty()
     }
 }
 

@@ -25,13 +25,16 @@ pub struct Client {
     pub service: Service,
 }
 
+/// Clients of one namespace that connect to the same address and are kept apart.
+const MAX_ROWS: usize = 8;
+
 /// The clients of the last collection.
 #[derive(Default)]
 pub(super) struct ClientTable {
     /// By their rows: the namespace and the name.
     rows: HashMap<u32, (u32, Service)>,
-    /// What the clients of a namespace connect to → the row; `None` if there are several.
-    only: HashMap<(u32, (Address, u16)), Option<u32>>,
+    /// What the clients of a namespace connect to → their rows; `None` if there are many.
+    rows_to: HashMap<(u32, (Address, u16)), Option<Vec<u32>>>,
     /// The same by the namespace that has the address → the service; `None` if there are several.
     direct: HashMap<Connection, Option<Service>>,
     dropped: u64,
@@ -78,11 +81,13 @@ impl ClientTable {
         let mut table = Self { dropped, is_incomplete, ..Self::default() };
         for Client { owner, netns, remote, port, service } in kept {
             table.rows.entry(*owner).or_insert_with(|| (*netns, service.clone()));
-            table
-                .only
-                .entry((*netns, (*remote, *port)))
-                .and_modify(|only| *only = only.filter(|only| only == owner))
-                .or_insert(Some(*owner));
+            let rows = table.rows_to.entry((*netns, (*remote, *port)));
+            let rows = rows.or_insert_with(|| Some(Vec::new()));
+            match rows {
+                Some(known) if known.contains(owner) => {}
+                Some(known) if known.len() < MAX_ROWS => known.push(*owner),
+                _ => *rows = None,
+            }
             let Some(server) = addresses.namespace_of(*netns, *remote) else { continue };
             let connection =
                 Connection { client: *netns, server, port: *port, path: path(*remote) };
@@ -129,9 +134,9 @@ impl Clients for Known<'_> {
         self.clients.rows.get(&owner).map(|(netns, service)| (*netns, service))
     }
 
-    fn only(&self, netns: u32, requested: (Address, u16)) -> Option<u32> {
-        let only = self.clients.only.get(&(netns, requested)).copied().flatten();
-        only.filter(|_| !self.clients.is_incomplete)
+    fn all(&self, netns: u32, requested: (Address, u16)) -> Option<&[u32]> {
+        let rows = self.clients.rows_to.get(&(netns, requested))?.as_deref();
+        rows.filter(|_| !self.clients.is_incomplete)
     }
 
     fn namespace_of(&self, netns: u32, address: Address) -> Option<u32> {

@@ -200,6 +200,27 @@ fn the_only_client_that_connects_there_is_the_client_of_an_unknown_connection() 
 }
 
 #[test]
+fn connections_from_before_the_agent_are_explained_by_those_that_come_later() {
+    let mut world = mesh();
+    let clients = std::mem::take(&mut world.clients);
+    let before = [redirected(None), own(None)];
+    world.list(&before);
+    world.clients = clients;
+    world.list(&before);
+    world.client(BLUE, "172.17.0.2:15001", "172.17.0.2");
+    world.server((BLUE, PAGE), TO, "172.17.0.3");
+    // Of one it is not known yet where it goes.
+    world.list(&[before[0], before[1], redirected(Some(PAGE))]);
+    world.client(BLUE, "172.17.0.2:15001", "172.17.0.2");
+    world.list(&[before[0], before[1], redirected(Some(PAGE)), own(Some(SIDECAR))]);
+    world.client(BLUE, "172.17.0.2:15001", "page");
+    world.server((BLUE, PAGE), TO, "sidecar");
+    world.server((BLUE, SIDECAR), TO, "reviews");
+    world.list(&[]);
+    world.client(BLUE, "172.17.0.2:15001", "page");
+}
+
+#[test]
 fn a_virtual_address_is_another_in_every_namespace() {
     let vip = "10.96.0.10:80";
     let mut world = mesh();
