@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::time::Duration;
 
 use agent_common::owner::{ARGV_BYTES, app_hash, is_interpreter};
 
@@ -111,6 +112,12 @@ impl Stat {
         };
         Some(Self { comm, started_ticks: number(22)?, argument_bytes })
     }
+}
+
+/// The CPU time of the calling thread.
+pub fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 #[cfg(test)]
