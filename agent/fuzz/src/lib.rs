@@ -13,7 +13,6 @@ use agent_common::wire::Wire as _;
 use api_types::{AllocatePorts, Register, Release, Reserve, Unregister};
 use discovery::rules::{Network, Rule};
 use discovery::{docker_proxy, process};
-use hashbrown::HashSet;
 use linux::mounts::Mount;
 use linux::procfs::{self, Stat};
 use linux::{conntrack, diag, drops, process_addresses};

@@ -7,6 +7,8 @@
 //! up to a share for each namespace.
 //!
 //! For the other end the same connections say which client is behind an address that a backend sees.
+//!
+//! Long because what one list says of both ends is taken in, explained and forgotten together.
 
 use agent_common::address::Address;
 use hashbrown::{HashMap, HashSet};

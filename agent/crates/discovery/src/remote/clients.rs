@@ -8,6 +8,7 @@ use super::MAX_ENTRIES;
 use super::addresses::Addresses;
 use crate::addresses::path;
 use crate::translated::Clients;
+use linux::conntrack::End;
 use model::service::{Service, Source};
 
 /// A service of this host that connects somewhere.
@@ -34,7 +35,7 @@ pub(super) struct ClientTable {
     /// By their rows: the namespace and the name.
     rows: HashMap<u32, (u32, Service)>,
     /// What the clients of a namespace connect to → their rows; `None` if there are many.
-    rows_to: HashMap<(u32, (Address, u16)), Option<Vec<u32>>>,
+    rows_to: HashMap<(u32, End), Option<Vec<u32>>>,
     /// The same by the namespace that has the address → the service; `None` if there are several.
     direct: HashMap<Connection, Option<Service>>,
     dropped: u64,
@@ -134,7 +135,7 @@ impl Clients for Known<'_> {
         self.clients.rows.get(&owner).map(|(netns, service)| (*netns, service))
     }
 
-    fn all(&self, netns: u32, requested: (Address, u16)) -> Option<&[u32]> {
+    fn all(&self, netns: u32, requested: End) -> Option<&[u32]> {
         let rows = self.clients.rows_to.get(&(netns, requested))?.as_deref();
         rows.filter(|_| !self.clients.is_incomplete)
     }
