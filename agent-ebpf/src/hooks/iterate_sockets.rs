@@ -15,10 +15,11 @@ use crate::connection;
 use crate::maps::socket;
 use crate::sock::{LISTEN, Sock};
 
-/// `struct bpf_iter__bpf_sk_storage_map`.
+/// `struct bpf_iter__bpf_sk_storage_map`. Pointers have no type: LLVM emits declarations of types
+/// behind pointers in an order that changes from run to run, and the object must not.
 #[repr(C)]
 pub struct Context {
-    meta: *const Meta,
+    meta: *const c_void,
     map: *const c_void,
     sk: *const c_void,
     value: *const c_void,
@@ -42,7 +43,7 @@ impl Context {
             if sk.is_null() {
                 return None;
             }
-            let meta = core::ptr::read_volatile(&raw const (*ctx).meta);
+            let meta = core::ptr::read_volatile(&raw const (*ctx).meta).cast::<Meta>();
             Some((sk, core::ptr::read_volatile(&raw const (*meta).seq)))
         }
     }
