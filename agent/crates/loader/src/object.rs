@@ -133,7 +133,7 @@ impl Parts {
                 part.hook == hook.name && (part.is_on)(config) && is_masked(part, options)
             });
             let link = match (missing, masked) {
-                (Some(name), _) => Err(format!("without {name} it would tell what is not so")),
+                (Some(name), _) => Err(format!("its counts would be wrong without {name}")),
                 // As if the kernel refused it.
                 (None, Some(part)) => Err(format!("its part {} is disabled", part.name)),
                 (None, None) => attach(&mut ebpf, ways, &btf, options.cgroup_root.as_deref()),
