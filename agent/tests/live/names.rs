@@ -17,7 +17,6 @@ mod pods;
 mod published;
 mod successor;
 mod together;
-mod translated;
 mod units;
 
 use std::collections::BTreeSet;

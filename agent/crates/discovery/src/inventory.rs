@@ -10,7 +10,6 @@ use agent_common::address::{self, Address};
 use hashbrown::{HashMap, HashSet};
 
 use super::cgroup_info::CgroupInfo;
-use super::connections::Routes;
 use model::port::Port;
 use model::service::{Entity, Service};
 
@@ -55,16 +54,11 @@ pub struct Inventory {
     /// Ports of containers that failed to start: the last container for each.
     failed_starts: HashMap<Port, Workload>,
     published_in: Option<u32>,
-    routes: Option<Arc<Routes>>,
+    translations: HashMap<(Address, u16), Vec<(Address, u16)>>,
     dropped: u64,
 }
 
 impl Inventory {
-    /// Only where translated connections went.
-    pub fn of_routes(routes: Routes) -> Self {
-        Self { dropped: routes.dropped, routes: Some(Arc::new(routes)), ..Self::default() }
-    }
-
     /// A container, by its id of 64 hex digits.
     pub fn add_container(&mut self, id: &str, workload: Workload) {
         self.dropped += put(&mut self.containers, id.into(), workload);
@@ -127,6 +121,18 @@ impl Inventory {
         self.published_in = Some(netns);
     }
 
+    /// The backend that backends for a virtual address and port (destination NAT).
+    pub fn add_translation(&mut self, requested: (Address, u16), backend: (Address, u16)) {
+        if self.translations.len() >= MAX_ENTRIES && !self.translations.contains_key(&requested) {
+            self.dropped += 1;
+            return;
+        }
+        let backends = self.translations.entry(requested).or_default();
+        if !backends.contains(&backend) {
+            backends.push(backend);
+        }
+    }
+
     /// The workload of a cgroup.
     pub fn workload(&self, cgroup_info: &CgroupInfo) -> Option<&Workload> {
         let by_container = || self.containers.get(cgroup_info.container.as_deref()?);
@@ -178,9 +184,9 @@ impl Inventory {
         if self.published_in == Some(netns) { self.failed_starts.get(&port) } else { None }
     }
 
-    /// Where translated connections went, if this is the inventory of connection tracking.
-    pub fn routes(&self) -> Option<&Arc<Routes>> {
-        self.routes.as_ref()
+    /// The backends behind a virtual address and port.
+    pub fn backends(&self, address: Address, port: u16) -> &[(Address, u16)] {
+        self.translations.get(&(address, port)).map_or(&[], Vec::as_slice)
     }
 
     /// Number of entries.
@@ -195,7 +201,7 @@ impl Inventory {
             published,
             failed_starts,
             published_in: _,
-            routes,
+            translations,
             dropped: _,
         } = self;
         containers.len()
@@ -205,7 +211,7 @@ impl Inventory {
             + frontends.len()
             + published.len()
             + failed_starts.len()
-            + routes.as_ref().map_or(0, |routes| routes.routes.len())
+            + translations.len()
     }
 
     /// Whether there are no entries.

@@ -3,7 +3,6 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use agent_common::config::Config;
 use agent_common::durations;
@@ -23,7 +22,6 @@ use super::maps;
 use super::object::{self, Link, Parts};
 use super::offsets;
 use super::parts::{DNS_ANSWERS, PARTS};
-use super::peers::Peers;
 use super::pins::Pins;
 use super::ports::Ports;
 use super::preflight;
@@ -94,8 +92,6 @@ pub struct Kernel {
     pub attacher: Attacher,
     /// Sockets from before, for the bootstrap programs.
     pub preexisting: Map<u64, Preexisting>,
-    /// Notes of clients, for who knows connections by their ports.
-    pub peers: Arc<Peers>,
     /// Whether maps and links were found pinned and taken over.
     pub adopted: bool,
     /// Whether answers of DNS servers are read.
@@ -139,7 +135,6 @@ impl Kernel {
         }
         let iterate_sockets = program_of(&hooks, "iterate_sockets")?;
         let preexisting = parts.map(&maps::PREEXISTING)?;
-        let peers = Arc::new(Peers(parts.map(&maps::PEERS)?));
         let enforcement =
             Enforcement::new(parts.map(&maps::ENFORCED)?, parts.map(&maps::VERDICTS)?)
                 .context("reading the tables of refused ports")?;
@@ -158,7 +153,6 @@ impl Kernel {
             enforcement,
             attacher,
             preexisting,
-            peers,
             adopted,
             dns,
             log,

@@ -144,10 +144,6 @@ impl Entity {
     /// The identity is unknown.
     pub const UNKNOWN: Self = Self(0);
 
-    /// Connections of one edge have led to several, of which none can be told apart: whatever name
-    /// the end had, it is not right for all of them.
-    pub const SEVERAL: Self = Self(u64::MAX);
-
     /// The entity that has this identifier: a container's id, a pod's uid.
     pub fn of(id: &str) -> Self {
         // Zero stands for unknown.
@@ -156,8 +152,7 @@ impl Entity {
 
     /// Whether both are known and different.
     pub fn differs(self, other: Self) -> bool {
-        let is_one = |entity: Self| entity != Self::UNKNOWN && entity != Self::SEVERAL;
-        is_one(self) && is_one(other) && self != other
+        self != Self::UNKNOWN && other != Self::UNKNOWN && self != other
     }
 }
 
@@ -297,6 +292,5 @@ mod tests {
         assert!(!Entity(1).differs(Entity(1)));
         assert!(!Entity(1).differs(Entity::UNKNOWN));
         assert!(!Entity::UNKNOWN.differs(Entity(1)));
-        assert!(!Entity::SEVERAL.differs(Entity(1)));
     }
 }
