@@ -70,9 +70,9 @@ pub struct PanelQuery {
 }
 
 impl Look {
-    /// The base URL of `docs/` in the rule files, a placeholder.
+    /// The base URL of `docs/` in the rule files, which users replace.
     pub const DOCS: &str = "https://portolan.example/docs";
-    /// The base URL of Grafana in the rule files, a placeholder.
+    /// The base URL of Grafana in the rule files, which users replace.
     pub const GRAFANA: &str = "https://grafana.example";
 }
 

@@ -147,7 +147,7 @@ impl Broken {
                 self.extra.push(programs::node(folder, "auth", "scraper.js")?);
             }
             "listen-overflow" => program(shop, "catalog")?.signal(libc::SIGSTOP),
-            other => bail!("fault {other} is not implemented"),
+            other => bail!("unknown fault {other}: without a name the command lists them"),
         }
         self.faults.push(fault.name);
         self.publish(folder)
