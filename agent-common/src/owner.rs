@@ -190,25 +190,78 @@ pub fn is_title(comm: &[u8; 16]) -> bool {
     found != 0
 }
 
-/// Whether programs with this command name are distinguished by their arguments and working
-/// directory.
+/// What tells programs with one command name apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Distinction(u64);
+
+impl Distinction {
+    const ARGUMENTS: u64 = 1;
+    const DIRECTORY: u64 = 2;
+    const COUNTS_ALIKE: u64 = 4;
+
+    /// Of programs with this command name.
+    #[inline(always)]
+    pub fn of(comm: &[u8; 16]) -> Self {
+        let is_interpreter = is_interpreter(comm);
+        if !(is_interpreter || is_server(comm) || is_title(comm)) {
+            return Self(0);
+        }
+        let mut bits = Self::ARGUMENTS;
+        // Workers of PHP-FPM change their working directory with every request.
+        if head(comm) & first(7) != word(b"php-fpm") {
+            bits |= Self::DIRECTORY;
+        }
+        // The arguments may be a title that counts: `puma: cluster worker 1: 4711 [shop]`. Ruby
+        // leaves the command name alone when a title is set.
+        if !is_interpreter || head(comm) & first(4) == word(b"ruby") {
+            bits |= Self::COUNTS_ALIKE;
+        }
+        Self(bits)
+    }
+
+    /// From [`Self::bits`].
+    #[inline(always)]
+    pub fn from_bits(bits: usize) -> Self {
+        Self(bits as u64)
+    }
+
+    /// As a number, of which the kernel half can hide what the verifier knows: it would walk
+    /// through [`app_hash_of`] once for each command name.
+    #[inline(always)]
+    pub fn bits(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Whether by their arguments and, maybe, their working directory.
+    #[inline(always)]
+    pub fn by_arguments(self) -> bool {
+        self.0 & Self::ARGUMENTS != 0
+    }
+
+    /// 1 if programs whose arguments differ in counts alone are one, else 0. A number, since the
+    /// verifier would follow both branches of a condition.
+    #[inline(always)]
+    fn counts_alike(self) -> u64 {
+        self.0 >> Self::COUNTS_ALIKE.trailing_zeros() & 1
+    }
+
+    /// Whether by their working directory, too.
+    #[inline(always)]
+    pub fn by_directory(self) -> bool {
+        self.0 & Self::DIRECTORY != 0
+    }
+}
+
+/// Whether programs with this command name are distinguished by their arguments.
 #[inline(always)]
 pub fn counts_arguments(comm: &[u8; 16]) -> bool {
-    is_interpreter(comm) || is_server(comm) || is_title(comm)
+    Distinction::of(comm).by_arguments()
 }
 
-/// Whether the working directory belongs to the program. Workers of PHP-FPM change it with every
-/// request.
+/// Whether programs with this command name are distinguished by their working directory.
 #[inline(always)]
 pub fn counts_directory(comm: &[u8; 16]) -> bool {
-    head(comm) & first(7) != word(b"php-fpm")
-}
-
-/// Whether the arguments may be a title that counts: `puma: cluster worker 1: 4711 [shop]`. Ruby
-/// leaves the command name alone when a title is set.
-#[inline(always)]
-fn may_count(comm: &[u8; 16]) -> bool {
-    !is_interpreter(comm) || head(comm) & first(4) == word(b"ruby")
+    Distinction::of(comm).by_directory()
 }
 
 #[inline(always)]
@@ -226,7 +279,7 @@ fn is_among(name: u64, names: &[u64]) -> bool {
 /// A 32 bit hash of the arguments and the working directory of a program with this command name;
 /// never 0. Unused bytes must be zero.
 pub fn app_hash(comm: &[u8; 16], argv: &[u8; ARGV_BYTES], path: &[u8; PATH_BYTES]) -> u32 {
-    app_hash_of(comm, |i| {
+    app_hash_of(Distinction::of(comm), |i| {
         let mut word = [0; 8];
         let at = i * 8;
         let bytes = if at < ARGV_BYTES { &argv[at..] } else { &path[at - ARGV_BYTES..] };
@@ -238,9 +291,9 @@ pub fn app_hash(comm: &[u8; 16], argv: &[u8; ARGV_BYTES], path: &[u8; PATH_BYTES
 /// As [`app_hash`], over the little-endian words that `word` reads: 0 to 31 are the arguments,
 /// those after them the path.
 #[inline(always)]
-pub fn app_hash_of(comm: &[u8; 16], word: impl Fn(usize) -> u64) -> u32 {
+pub fn app_hash_of(distinction: Distinction, word: impl Fn(usize) -> u64) -> u32 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    let mut digits = Digits::new(may_count(comm));
+    let mut digits = Digits::new(distinction.counts_alike());
     let mut i = 0;
     while i < ARGV_BYTES / 8 {
         hash = mixed(hash, digits.without_counts(word(i)));
@@ -271,9 +324,10 @@ struct Digits {
 }
 
 impl Digits {
+    /// Finds numbers if `enabled` is 1, none if it is 0.
     #[inline(always)]
-    fn new(enabled: bool) -> Self {
-        Self { enabled: u64::from(enabled).wrapping_neg(), before: 0 }
+    fn new(enabled: u64) -> Self {
+        Self { enabled: enabled.wrapping_neg(), before: 0 }
     }
 
     /// A little-endian word of the title, with zeros for the digits of such numbers.
@@ -357,6 +411,7 @@ mod tests {
             assert!(!counts_arguments(&comm(no)), "{no}");
         }
         assert!(counts_directory(&comm("php")) && !counts_directory(&comm("php-fpm8.2")));
+        assert!(counts_arguments(&comm("php-fpm8.2")) && !counts_directory(&comm("nginx")));
     }
 
     fn hash(command: &str, argv: &str, path: &str) -> u32 {
@@ -412,8 +467,8 @@ mod tests {
         ) {
             for bytes in [text.as_bytes(), &noise] {
                 let whole = bytes.len() / 8 * 8;
-                let mut digits = Digits::new(true);
-                let mut disabled = Digits::new(false);
+                let mut digits = Digits::new(1);
+                let mut disabled = Digits::new(0);
                 let mut found = Vec::new();
                 for chunk in bytes[..whole].chunks(8) {
                     let word = u64::from_le_bytes(chunk.try_into().unwrap());

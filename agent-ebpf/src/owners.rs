@@ -1,8 +1,8 @@
 //! Who acts: finds or takes the row of an owner.
 
 use agent_common::owner::{
-    ARGV_BYTES, DIRECTORIES, DIRECTORY_BYTES, OWNER_OVERFLOW, OwnerKey, OwnerRow, PATH_BYTES,
-    app_hash_of, counts_arguments, counts_directory,
+    ARGV_BYTES, DIRECTORIES, DIRECTORY_BYTES, Distinction, OWNER_OVERFLOW, OwnerKey, OwnerRow,
+    PATH_BYTES, app_hash_of,
 };
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task_btf,
@@ -24,12 +24,13 @@ pub fn current(netns: u32) -> u32 {
     // SAFETY: no arguments.
     let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
     let mut key = OwnerKey { netns, app: 0, cgroup, comm };
-    if counts_arguments(&comm)
+    let distinction = Distinction::from_bits(opaque(Distinction::of(&comm).bits()));
+    if distinction.by_arguments()
         && let Some(scratch) = maps::owner_scratch(pid_tgid as u32)
     {
         read_arguments(task, scratch);
-        read_path(task, &comm, scratch);
-        key.app = hash_program(&comm, scratch);
+        read_path(task, distinction, scratch);
+        key.app = hash_program(distinction, scratch);
     }
     if let Some(row) = maps::owners().find(&key) {
         return row;
@@ -101,9 +102,9 @@ fn forget_path(row: *mut OwnerRow) {
 /// Reads the last names of the path of the task's working directory; what could not be read is
 /// zero.
 #[inline(always)]
-fn read_path(task: Task, comm: &[u8; 16], row: *mut OwnerRow) {
+fn read_path(task: Task, distinction: Distinction, row: *mut OwnerRow) {
     forget_path(row);
-    if !counts_directory(comm) {
+    if !distinction.by_directory() {
         return;
     }
     let mut directory = task.working_directory();
@@ -126,8 +127,10 @@ fn read_path(task: Task, comm: &[u8; 16], row: *mut OwnerRow) {
 
 #[expect(clippy::cast_ptr_alignment, reason = "the arguments begin at a multiple of eight")]
 #[inline(always)]
-fn hash_program(comm: &[u8; 16], row: *const OwnerRow) -> u32 {
+fn hash_program(distinction: Distinction, row: *const OwnerRow) -> u32 {
     // SAFETY: a valid map value of this CPU, aligned to eight bytes, as are its arguments, which
     // its path follows at once.
-    app_hash_of(comm, |i| unsafe { (&raw const (*row).argv).cast::<u64>().add(opaque(i)).read() })
+    app_hash_of(distinction, |i| unsafe {
+        (&raw const (*row).argv).cast::<u64>().add(opaque(i)).read()
+    })
 }

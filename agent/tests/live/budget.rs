@@ -122,7 +122,7 @@ fn a_request_runs_two_programs_and_a_packet_none() {
 /// whose arguments and working directory are hashed without branches. Those that end in `fallback` are there where programs can be
 /// preempted.
 const VERIFIED: [(&str, u32); 24] = [
-    ("inet_sock_set_s", 205_000),
+    ("inet_sock_set_s", 88_000),
     ("sk_data_ready", 4900),
     ("sock_send_lengt", 2100),
     // tcp_retransmit_skb and tcp_retransmit_synack.
@@ -132,17 +132,17 @@ const VERIFIED: [(&str, u32); 24] = [
     ("iterate_sockets", 3700),
     ("bootstrap_tcp", 16_700),
     ("bootstrap_udp", 900),
-    ("post_bind4", 86_000),
-    ("post_bind6", 86_000),
-    ("bind4", 101_000),
-    ("bind6", 101_000),
-    ("connect4", 92_000),
-    ("connect6", 92_000),
+    ("post_bind4", 33_000),
+    ("post_bind6", 33_000),
+    ("bind4", 48_000),
+    ("bind6", 48_000),
+    ("connect4", 40_000),
+    ("connect6", 40_000),
     ("expire_attempts", 7500),
     ("bound_sockets", 740),
     ("inet_bind_sk", 39_500),
     ("inet6_bind_sk", 39_500),
-    ("state_fallback", 212_000),
+    ("state_fallback", 95_000),
     ("ready_fallback", 4900),
     ("send_fallback", 2100),
     ("tx_rst_fallback", 4050),
