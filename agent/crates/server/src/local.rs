@@ -48,8 +48,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 const HEAD_BYTES: usize = 16 * 1024;
 /// Maximum size of a body: a service with the maximum number of addresses fits.
 pub const BODY_BYTES: usize = 16 * 1024;
-/// Grace period for running requests at shutdown.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Grace period for running requests at shutdown: the agent ends within a second, whatever a client
+/// does.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The socket; dropping it removes its file.
 #[derive(Debug)]

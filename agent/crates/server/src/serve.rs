@@ -43,8 +43,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may leave a response unread before the kernel closes the connection.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Grace period for running requests at shutdown.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Grace period for running requests at shutdown: the agent ends within a second, whatever a client
+/// does.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How often to check for a finished request while every connection is busy.
 const ALL_BUSY: Duration = Duration::from_millis(20);

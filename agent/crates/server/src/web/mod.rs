@@ -90,7 +90,10 @@ impl State {
         if now == self.stamps {
             return;
         }
-        match Rules::read(path) {
+        match Rules::read(path).and_then(|(rules, stamps)| {
+            rules.keep_protection_of(&self.rules)?;
+            Ok((rules, stamps))
+        }) {
             Ok((rules, stamps)) => {
                 tracing::info!("the web configuration has changed and is in force");
                 (self.rules, self.stamps) = (Arc::new(rules), stamps);
@@ -124,6 +127,19 @@ impl Rules {
             headers: file.http_server_config.headers()?,
         };
         Ok((rules, stamps))
+    }
+
+    /// An error if TLS or passwords are gone: an editor that empties a file before it writes must
+    /// not open the endpoint.
+    fn keep_protection_of(&self, before: &Self) -> anyhow::Result<()> {
+        let gone = [
+            ("tls_server_config", before.tls.is_some() && self.tls.is_none()),
+            ("basic_auth_users", before.passwords.is_some() && self.passwords.is_none()),
+        ];
+        match gone.iter().find(|(_, is_gone)| *is_gone) {
+            Some((what, _)) => anyhow::bail!("{what} is gone; to do without it, restart the agent"),
+            None => Ok(()),
+        }
     }
 
     /// The response to a request that is not allowed.

@@ -69,6 +69,28 @@ async fn the_right_password_is_admitted_and_remembered() {
 }
 
 #[test]
+fn no_change_removes_passwords() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("web.yml");
+    let users =
+        "basic_auth_users: {ada: $2y$10$MDYyTbkUwmQUXWbZBRhHRO5kQZyFqV4xEBxMyMzXvmeH2CXLsMuKG}\n";
+    fs::write(&path, users).unwrap();
+    let web = Web::open(Some(&path)).unwrap();
+    let asks = || {
+        // As if a second had passed.
+        web.state.lock().unwrap().looked -= LOOK_EVERY;
+        web.rules().passwords.is_some()
+    };
+    assert!(asks());
+    for open in ["", "http_server_config: {http2: false}\n"] {
+        fs::write(&path, open).unwrap();
+        assert!(asks(), "{open:?}");
+    }
+    fs::write(&path, format!("{users}http_server_config: {{http2: false}}\n")).unwrap();
+    assert!(asks());
+}
+
+#[test]
 fn a_changed_file_is_in_force_within_a_second_and_a_mistake_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("web.yml");
