@@ -22,10 +22,13 @@ use crate::config::{Log, LogFormat};
 const LINES: u64 = 60;
 const WINDOW: Duration = Duration::from_mins(1);
 
+/// The crates of ours that log: the target of a line begins with its crate.
+const OWN: [&str; 5] = ["portolan", "discovery", "loader", "server", "telemetry"];
+
 /// Sends the log to standard error: our own lines from the chosen level on, and the libraries'
 /// only when something is wrong.
 pub(super) fn start(log: Log) {
-    let filter = EnvFilter::new(format!("warn,portolan={}", log.level.as_str()));
+    let filter = EnvFilter::new(filter(log.level.as_str()));
     let lines = fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
@@ -37,6 +40,11 @@ pub(super) fn start(log: Log) {
             log_so_far.with(lines.json().flatten_event(true)).with(Limit::default()).init();
         }
     }
+}
+
+/// Our own lines from this level on, warnings of libraries.
+fn filter(level: &str) -> String {
+    OWN.iter().fold("warn".to_owned(), |all, own| format!("{all},{own}={level}"))
 }
 
 /// Suppresses repetitions.
@@ -142,6 +150,30 @@ mod tests {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
             *self.0.lock().unwrap() = Some(event.metadata());
         }
+    }
+
+    #[test]
+    fn the_level_is_that_of_every_crate_of_ours_and_of_no_library() {
+        let crates = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/crates")).unwrap();
+        let mut logging: Vec<String> = crates
+            .map(|folder| folder.unwrap().path())
+            .filter(|folder| logs(&folder.join("src")))
+            .map(|folder| folder.file_name().unwrap().to_str().unwrap().replace('-', "_"))
+            .collect();
+        logging.sort();
+        assert_eq!(logging, OWN[1..]);
+        assert!(filter("info").starts_with("warn,portolan=info,"));
+    }
+
+    /// Whether a source file in this folder, or below, logs.
+    fn logs(folder: &std::path::Path) -> bool {
+        std::fs::read_dir(folder).unwrap().any(|entry| {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                return logs(&path);
+            }
+            std::fs::read_to_string(path).unwrap().contains("tracing::")
+        })
     }
 
     #[test]
