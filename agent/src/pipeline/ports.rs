@@ -89,6 +89,10 @@ impl Ports {
         self.refused = failures.iter().filter(is_refusal).copied().collect();
         let before = std::mem::take(&mut self.waiting);
         for failure in before.into_iter().chain(failures) {
+            // Tried by the agent itself, to find a free port.
+            if failure.tgid == std::process::id() {
+                continue;
+            }
             if self.waiting.len() < MAX_WAITING && known.may_learn_container(&failure) {
                 self.waiting.push(failure);
                 continue;

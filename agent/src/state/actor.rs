@@ -287,12 +287,13 @@ impl StateActor {
         let (wanted, inside) = (wanted.clone(), Arc::clone(place));
         let choose = move || -> Result<_, DiagError> {
             let taken = port_use::taken(protocol)?;
+            let first_unprivileged = port_use::first_unprivileged();
             let is_taken = |number: u16| {
                 let port = Port { number, protocol };
                 taken.contains(&number)
                     || handed_out.contains_key(&(netns, port))
                     || state.reservations.of(netns, port).any(|one| !one.is_over(now))
-                    || !port_use::can_bind(port)
+                    || number >= first_unprivileged && !port_use::can_bind(port)
             };
             Ok(allocation::choose(&wanted, &port_use::rules(), is_taken))
         };

@@ -20,8 +20,15 @@ pub fn taken(protocol: Protocol) -> Result<HashSet<u16>, DiagError> {
         .collect())
 }
 
+/// The first port there that needs no privilege.
+pub fn first_unprivileged() -> u16 {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
+}
+
 /// Whether a port can be bound there on every address. Binds it briefly without listening, because
-/// sock_diag does not list some sockets (bound and not listening, before Linux 6.8).
+/// sock_diag does not list some sockets (bound and not listening, before Linux 6.8). Not for
+/// privileged ports: the agent may not bind them.
 pub fn can_bind(port: Port) -> bool {
     let v4 = bind(Domain::IPV4, port.protocol, (Ipv4Addr::UNSPECIFIED, port.number).into());
     let v6 = bind(Domain::IPV6, port.protocol, (Ipv6Addr::UNSPECIFIED, port.number).into());

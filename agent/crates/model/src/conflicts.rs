@@ -192,8 +192,8 @@ impl Conflict {
     }
 }
 
-/// The holder of a free port.
-fn nobody() -> Service {
+/// The holder of a port that is free, or whose holder could not be found.
+pub(super) fn nobody() -> Service {
     Service::new("none", Source::Unknown)
 }
 

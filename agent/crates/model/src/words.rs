@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use notation::duration::ago;
 
 use super::clash::Reason;
-use super::conflicts::{Conflict, Holder, Party};
+use super::conflicts::{self, Conflict, Holder, Party};
 use super::port::{PortState, Protocol};
 
 /// What happened, as it was then.
@@ -121,6 +121,9 @@ fn has(holder: &Holder, reason: Reason, now: f64) -> String {
 /// A process by service, command and number.
 fn party(party: &Party) -> String {
     let Party { service, pid, command } = party;
+    if *service == conflicts::nobody() {
+        return "an unknown process".to_owned();
+    }
     let mut text = if service.namespace.is_empty() {
         service.name.to_string()
     } else {
@@ -212,6 +215,13 @@ mod tests {
         assert_eq!(
             sentence(&any),
             "postgres of shop (pid 4711) failed to bind any port of 0.0.0.0: no ephemeral port is free"
+        );
+        let mut unknown = conflict(Reason::SameAddress);
+        let party = Party { service: conflicts::nobody(), pid: 0, command: String::new() };
+        unknown.holder = unknown.holder.map(|holder| Holder { party, ..holder });
+        assert_eq!(
+            sentence(&unknown),
+            "postgres of shop (pid 4711) failed to bind 0.0.0.0:5432: an unknown process has held it for 2 days"
         );
     }
 }
