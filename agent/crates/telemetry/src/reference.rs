@@ -27,7 +27,7 @@ An edge is a client service, a server service and the server's port, as one side
 | `port` | the server's port; 0 on overflow rows and on resets without a connection |
 | `role` | which side counted: `client`, `server`, or `listener` for what happened before a connection existed |
 
-If both ends are on hosts that run Portolan, and on connections within one host, an edge is counted twice, once by each side: choose one `role` in every query. No label holds only an address, pid or container id; a peer without a name is shown by its address or by the first digits of its container's id.
+If both ends are on hosts that run Portolan, and on connections within one host, an edge is counted twice, once by each side: choose one `role` in every query. No label of its own holds a pid, a container id or, but for `backend`, an address; a peer without a name is shown by its address or by the first digits of its container's id.
 
 Names that stand for no single service:
 
