@@ -14,6 +14,11 @@ pub const MAX_RANGES: usize = 32;
 /// How many values of `enum sk_rst_reason` the table holds.
 pub const MAX_REASONS: usize = 64;
 
+/// What the object calls where it needs the `tcp_sock` of a socket. There is no such helper: before
+/// loading, the loader replaces each of these calls by one of the helper `bpf_skc_to_tcp_sock`, or
+/// of the kernel function `bpf_rdonly_cast`; see [`Config::tcp_sock_type`].
+pub const TCP_SOCK_CALL: u32 = 0x7463_7000;
+
 macro_rules! offsets {
     ($size:literal; $( $(#[$meta:meta])* $field:ident = $ty:literal . $path:literal ),* $(,)?) => {
         crate::wire! {
@@ -156,7 +161,7 @@ offsets! { 220;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1328 {
+    pub struct Config: 1332 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -167,6 +172,9 @@ crate::wire! {
         pub shards: u32,
         /// `enum sk_rst_reason` value → cause.
         pub causes: [u8; MAX_REASONS],
+        /// The kernel's number (BTF id) of `struct tcp_sock` where it casts sockets to that, 0 where
+        /// the helper does; the second argument of [`TCP_SOCK_CALL`].
+        pub tcp_sock_type: u32,
         /// 1 if `tcp_send_reset` has the reason as its third argument.
         pub reset_has_reason: u8,
         /// 1 if requests are timed.

@@ -1,4 +1,8 @@
 //! Life of a connection, independent of the hook that reports it: states in, counts out.
+//!
+//! Every [`Sock::tcp`] here is of a full TCP socket: `inet_sock_set_state` has tested its protocol
+//! (`inet_sk_set_state` and `inet_sk_state_store` in net/ipv4/af_inet.c are called with full sockets
+//! only, and no raw socket passes there), or it has a state.
 
 use agent_common::address::from_owner;
 use agent_common::attempt::AttemptKey;

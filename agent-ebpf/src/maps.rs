@@ -36,6 +36,7 @@ static CONFIG: Config = Config {
     range_count: 0,
     shards: 1,
     causes: [0; agent_common::config::MAX_REASONS],
+    tcp_sock_type: 0,
     reset_has_reason: 0,
     requests: 1,
     v6_only_mask: 0,
@@ -358,6 +359,11 @@ pub fn connects_at(now_ns: u64) {
 }
 
 /// State of a socket, if it has any. `sk` may be any kernel socket pointer the verifier trusts.
+///
+/// Who has a state is a full `struct tcp_sock`: a state is only created for a socket of TCP that
+/// changes its state (`inet_sock_set_state`) or that `bootstrap_tcp` has checked, and only copied by
+/// `sk_clone_lock` (net/core/sock.c), from such a listener to its child. `bpf_sk_storage_get`
+/// (net/core/bpf_sk_storage.c) finds nothing for request and TIME_WAIT sockets.
 #[inline(always)]
 pub fn socket(sk: *const c_void) -> Option<*mut SocketState> {
     SOCKETS.get(sk, core::ptr::null(), 0)

@@ -29,6 +29,7 @@ pub unsafe fn received(sk: Sock, state: *mut SocketState) {
         if (*state).stage != STAGE_OPEN || (*state).role == ROLE_LISTENER {
             return;
         }
+        // Full, for it has a state.
         let Some(tcp) = sk.tcp() else { return };
         let received = tcp.received_bytes() as u32;
         if received == (*state).received_mark {
@@ -68,6 +69,7 @@ pub unsafe fn sent(sk: Sock, state: *mut SocketState) {
         if (*state).role != ROLE_SERVER || (*state).stage != STAGE_OPEN {
             return;
         }
+        // Full, for it has a state.
         let Some(tcp) = sk.tcp() else { return };
         let old = core::ptr::read_volatile(&raw const (*state).turn);
         let (new, is_answer) = turn::sent(old, tcp.written());

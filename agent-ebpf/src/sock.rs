@@ -2,14 +2,14 @@
 //!
 //! Offsets come from the running kernel's BTF and are constants for the verifier, which accepts
 //! `BTF pointer + constant` as a typed load (a fault reads as zero). [`Sock`] is any `struct sock`;
-//! [`Tcp`] is what `bpf_skc_to_tcp_sock` returned, behind which the fields of `tcp_sock` are in
-//! reach.
+//! [`Tcp`] is the same pointer as one to `struct tcp_sock`, whose fields are then in reach.
 
+use core::arch::asm;
 use core::ffi::c_void;
 
 use agent_common::address::{self, Address};
 use agent_common::attempt;
-use agent_common::config::MISSING;
+use agent_common::config::{MISSING, TCP_SOCK_CALL};
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 
 use crate::maps::config;
@@ -240,9 +240,39 @@ impl Sock {
         byte
     }
 
-    /// The fields of `tcp_sock`; `None` if it is not a full TCP socket.
+    /// The fields of `tcp_sock`, for sockets that are known to be full TCP sockets: those with a
+    /// state ([`crate::maps::socket`]) and those for which [`Self::is_tcp`] holds in
+    /// `inet_sock_set_state`, which the kernel runs for full sockets only. For others use
+    /// [`Self::checked_tcp`].
+    ///
+    /// Where the kernel has `bpf_rdonly_cast` (Linux 6.2), this is a copy of a register, and what it
+    /// points to is not checked: reads of something else would be wrong numbers, without harm to
+    /// the kernel (`BPF_PROBE_MEM`). Elsewhere it is the helper `bpf_skc_to_tcp_sock`.
     #[inline(always)]
     pub fn tcp(self) -> Option<Tcp> {
+        let cast_to = u64::from(config!(tcp_sock_type));
+        let tcp: *const c_void;
+        // SAFETY: the verifier checks the arguments of what the loader writes here; a call may
+        // change these registers and nothing else.
+        unsafe {
+            asm!(
+                "call {call}",
+                call = const TCP_SOCK_CALL,
+                lateout("r0") tcp,
+                inlateout("r1") self.0 => _,
+                inlateout("r2") cast_to => _,
+                lateout("r3") _,
+                lateout("r4") _,
+                lateout("r5") _,
+                options(nostack)
+            );
+        }
+        if tcp.is_null() { None } else { Some(Tcp(tcp)) }
+    }
+
+    /// The fields of `tcp_sock`; `None` if it is not a full TCP socket.
+    #[inline(always)]
+    pub fn checked_tcp(self) -> Option<Tcp> {
         // SAFETY: the verifier checks the pointer; the helper checks what it points to.
         let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut()) };
         if tcp.is_null() { None } else { Some(Tcp(tcp.cast_const().cast())) }

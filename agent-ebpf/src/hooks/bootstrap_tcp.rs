@@ -29,7 +29,7 @@ extern "C" fn bootstrap_tcp(ctx: *const Context) -> i32 {
         return 0;
     }
     // Also drops TIME_WAIT and request sockets.
-    let Some(tcp) = Sock(common).tcp() else { return 0 };
+    let Some(tcp) = Sock(common).checked_tcp() else { return 0 };
     let sk = Sock(tcp.0);
     let state = sk.state();
     if state == CLOSE || state == SYN_RECV || socket(sk.0).is_some() {

@@ -61,6 +61,8 @@ extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
             return 0;
         }
         if (*state).role != ROLE_LISTENER {
+            // Full, for it has a state. If it was freed since, its memory is still that of one:
+            // the caches of TCP sockets are `SLAB_TYPESAFE_BY_RCU`, and the iterator holds RCU.
             if let Some(tcp) = sk.tcp() {
                 connection::sync(tcp, state, tcp.received_bytes_unlocked());
             }

@@ -37,6 +37,7 @@ fn rx_rst_fallback(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn run(sk: Sock) {
     seen(RESET);
+    // `tcp_reset` (net/ipv4/tcp_input.c) is called with full sockets only.
     let (Some(state), Some(tcp)) = (socket(sk.0), sk.tcp()) else {
         return count!(u32::from(ROLE_UNKNOWN), resets_received[UNKNOWN], 1);
     };

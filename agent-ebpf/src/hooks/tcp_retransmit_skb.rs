@@ -19,7 +19,8 @@ use crate::sock::Sock;
 fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
     let sk = Sock(ctx.arg::<*const c_void>(0));
     let Some(state) = socket(sk.0) else { return 0 };
-    // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
+    // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock. The socket
+    // is full, for it has a state.
     unsafe {
         if (*state).role == ROLE_CLIENT
             && (*state).stage == STAGE_OPEN

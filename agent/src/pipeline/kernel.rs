@@ -172,8 +172,8 @@ impl Kernel for loader::load::Kernel {
 
     fn disabled(&self) -> Vec<Disabled> {
         let view = |off: &loader::load::Disabled| {
-            let loader::load::Disabled { what, why } = off.clone();
-            Disabled { what, why }
+            let loader::load::Disabled { what, why, is_observed } = off.clone();
+            Disabled { what, why, is_observed }
         };
         self.disabled.iter().map(view).collect()
     }

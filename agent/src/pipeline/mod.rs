@@ -70,8 +70,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let relate = Relate::new(config, clock::monotonic_us());
     let meter = Meter::new(config.limits.memory_bytes);
     let mut kernel = Kernel::start(&options(config, &meter)).context("starting the kernel half")?;
-    let lost = |(what, why): (&str, String)| Disabled { what: what.to_owned(), why };
-    kernel.disabled.extend(privileges.losses().into_iter().map(lost));
+    let losses = privileges.losses().into_iter();
+    kernel.disabled.extend(losses.map(|(what, why)| Disabled::not_observed(what, why)));
     report(&kernel);
     let (probes, survey) = bootstrap::bootstrap(&mut kernel, &privileges, config)?;
     // Later threads inherit the remaining capabilities of this one; probe threads have no more.
@@ -240,8 +240,10 @@ fn report(kernel: &Kernel) {
             names.join(", ")
         );
     }
-    for Disabled { what, why } in &kernel.disabled {
-        if !inferred.iter().any(|one| one.hook.lost_without == what) {
+    for Disabled { what, why, is_observed } in &kernel.disabled {
+        if *is_observed {
+            tracing::info!("takes more CPU time on this host: {what} ({why})");
+        } else if !inferred.iter().any(|one| one.hook.lost_without == what) {
             tracing::warn!("not observed on this host: {what} ({why})");
         }
     }

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::{fs, thread};
 
+use loader::btf::Btf;
+use loader::parts::TCP_CAST;
+
 use crate::agent::Agent;
 use crate::bpftrace::Bpftrace;
 use crate::facts::{self, KernelObjects};
@@ -159,7 +162,7 @@ fn no_program_takes_the_verifier_longer_than_it_did() {
     let agent = Agent::start();
     let mut above = Vec::new();
     for id in KernelObjects::of(agent.pid()).programs {
-        let (name, verified) = verified(id);
+        let Program { name, verified, .. } = program(id);
         println!("(\"{name}\", {verified}),");
         let bound = VERIFIED.iter().find(|(known, _)| *known == name).map(|(_, bound)| *bound);
         if bound.is_none_or(|bound| verified > bound) {
@@ -170,8 +173,50 @@ fn no_program_takes_the_verifier_longer_than_it_did() {
     agent.stop();
 }
 
-/// Name of a program, and how many instructions the verifier walked.
-fn verified(id: u64) -> (String, u32) {
+/// The verifier turns the cast of a socket into a copy of a register.
+#[test]
+fn tcp_sockets_cost_no_call_where_the_kernel_casts() {
+    needs_kernel!();
+    let calls = |disabled: &str| {
+        let agent = Agent::with(&[("disable_hooks", disabled)]);
+        let mut calls: BTreeMap<String, usize> = BTreeMap::new();
+        for id in KernelObjects::of(agent.pid()).programs {
+            let Program { name, calls: more, .. } = program(id);
+            // Names that only differ after the 15 bytes that the kernel keeps count together.
+            *calls.entry(name).or_default() += more;
+        }
+        agent.stop();
+        calls
+    };
+    let (casting, calling) = (calls(""), calls(&format!("part:{}", TCP_CAST.name)));
+    let casts = Btf::of_running_kernel().unwrap().has_function("bpf_rdonly_cast");
+    for hook in TCP_CAST.hooks {
+        // Some kernels have functions in the place of tracepoints.
+        let name = &hook[..hook.len().min(15)];
+        let (Some(casting), Some(calling)) = (casting.get(name), calling.get(name)) else {
+            println!("there is no program {hook} on this kernel");
+            continue;
+        };
+        println!("{hook}: {casting} calls with the cast, {calling} without");
+        if casts {
+            assert!(casting < calling, "{hook}: {casting} calls with the cast, {calling} without");
+        } else {
+            assert_eq!(casting, calling, "{hook}");
+        }
+    }
+}
+
+/// A loaded program.
+struct Program {
+    name: String,
+    /// How many instructions the verifier walked.
+    verified: u32,
+    /// Calls of helpers in it.
+    calls: usize,
+}
+
+/// The program with this id.
+fn program(id: u64) -> Program {
     const PROG_GET_FD_BY_ID: libc::c_long = 13;
     const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
     let bpf = |command: libc::c_long, attr: &mut [u64]| {
@@ -183,14 +228,26 @@ fn verified(id: u64) -> (String, u32) {
     };
     // SAFETY: the kernel just gave us this descriptor.
     let program = unsafe { OwnedFd::from_raw_fd(bpf(PROG_GET_FD_BY_ID, &mut [id])) };
-    // struct bpf_prog_info (include/uapi/linux/bpf.h): the name is words 8 and 9, verified_insns
-    // the first half of word 27.
+    // struct bpf_prog_info (include/uapi/linux/bpf.h): the length of the instructions after
+    // verification is the second half of word 2, their address word 4, the name words 8 and 9,
+    // verified_insns the first half of word 27.
+    let mut instructions = vec![0u64; 1 << 17];
     let mut info = [0u64; 28];
+    info[2] = (size_of_val(&instructions[..]) as u64) << 32;
+    info[4] = instructions.as_mut_ptr() as u64;
     let sizes = (size_of_val(&info) as u64) << 32 | program.as_raw_fd() as u64;
     bpf(OBJ_GET_INFO_BY_FD, &mut [sizes, (&raw mut info) as u64]);
     let name = [info[8].to_ne_bytes(), info[9].to_ne_bytes()].concat();
     let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-    (String::from_utf8_lossy(name).into_owned(), info[27] as u32)
+    let written = (info[2] >> 32) as usize / size_of::<u64>();
+    assert!(written <= instructions.len(), "program {id} has {written} instructions");
+    // BPF_CALL, whose source register says that it is a helper, not a function.
+    let is_helper_call = |instruction: &&u64| instruction.to_le_bytes()[..2] == [0x85, 0];
+    Program {
+        name: String::from_utf8_lossy(name).into_owned(),
+        verified: info[27] as u32,
+        calls: instructions[..written].iter().filter(is_helper_call).count(),
+    }
 }
 
 /// System calls of a drain when nothing is new: the socket iteration, the ledger, the lists of sockets and of

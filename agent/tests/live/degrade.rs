@@ -13,7 +13,9 @@ use std::thread;
 use std::time::Duration;
 
 use agent_common::config::Offsets;
+use loader::btf::Btf;
 use loader::hooks::{HOOKS, Hook, Kind, OPTIONAL_FIELDS, UNPREEMPTED, Way};
+use loader::parts::TCP_CAST;
 
 use crate::agent::{self, Agent};
 use crate::conflicts::claim::Claim;
@@ -373,6 +375,28 @@ fn without_a_field_only_what_needs_it_is_gone() {
     needs_kernel!();
     for (field, ..) in Offsets::FIELDS {
         check_without(field);
+    }
+}
+
+/// As on a kernel without `bpf_rdonly_cast`, or one that refuses it.
+#[test]
+fn without_the_cast_of_tcp_sockets_the_same_is_seen() {
+    needs_kernel!();
+    let (seen, now, status) = observe(&format!("part:{}", TCP_CAST.name));
+    assert_eq!(seen, everything());
+    for hook in HOOKS {
+        let attached = now.sum("portolan_hook_attached", &[("hook", hook.name)]) == 1;
+        assert_eq!(attached, kernel_has(hook.name), "{}", hook.name);
+    }
+    let casts = Btf::of_running_kernel().unwrap().has_function("bpf_rdonly_cast");
+    let off = disabled(&status);
+    assert_eq!(off.len(), usize::from(casts), "{off:?}");
+    for (what, why) in &off {
+        assert_eq!(what, TCP_CAST.lost_without);
+        assert!(why.contains("bpf_rdonly_cast"), "{why}");
+        let finding = status["findings"].as_array().expect("a list of what is off");
+        let finding = finding.iter().find(|finding| finding["subject"] == *what);
+        assert_eq!(finding.expect("it is there")["code"], api_types::code::MORE_CPU_TIME);
     }
 }
 

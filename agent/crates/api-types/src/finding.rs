@@ -94,6 +94,8 @@ pub mod code {
     pub const RESERVATION_NOT_ENFORCED: &str = "PO313";
     /// Something cannot be observed on this host.
     pub const NOT_OBSERVED: &str = "PA501";
+    /// Something takes more CPU time on this host than it could.
+    pub const MORE_CPU_TIME: &str = "PA502";
 }
 
 /// Every code.
@@ -157,6 +159,11 @@ pub const CODES: &[Code] = &[
         code: code::NOT_OBSERVED,
         meaning: "something is not observed on this host",
         docs: "docs/runbooks/PortolanHookMissing.md#usual-causes",
+    },
+    Code {
+        code: code::MORE_CPU_TIME,
+        meaning: "something takes more CPU time on this host",
+        docs: None,
     },
 ];
 

@@ -108,7 +108,17 @@ impl Btf {
 
     /// Whether this kernel has a function of that name that programs could attach to.
     pub fn has_function(&self, name: &str) -> bool {
-        self.find(KIND_FUNC, name).is_some()
+        self.function(name).is_some()
+    }
+
+    /// The number of a function.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        self.find(KIND_FUNC, name)
+    }
+
+    /// The number of a struct.
+    pub fn structure(&self, name: &str) -> Option<u32> {
+        self.find(KIND_STRUCT, name)
     }
 
     /// The values of an enum.

@@ -408,7 +408,14 @@ mod tests {
         let check = |mask: &str| check_masks(&[mask.to_owned()]).is_ok();
         assert!(check("iterate_sockets") && check("drops"));
         assert!(check("way:sk_data_ready") && check("way:inet_bind") && check("part:dns_answers"));
+        assert!(check("part:tcp_cast"));
         assert!(!check("sweeep") && !check("way:nothing") && !check("part:nothing"));
+    }
+
+    #[test]
+    fn parts_are_of_hooks() {
+        let mut hooks = PARTS.iter().flat_map(|part| part.hooks);
+        assert!(hooks.all(|hook| find(hook).is_some()));
     }
 
     #[test]

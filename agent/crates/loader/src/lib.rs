@@ -28,3 +28,4 @@ pub mod ports;
 pub mod preflight;
 pub mod slot_table;
 mod spare;
+mod tcp_sock;

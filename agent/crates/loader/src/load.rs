@@ -21,10 +21,11 @@ use super::later::LATER;
 use super::maps;
 use super::object::{self, Link, Parts};
 use super::offsets;
-use super::parts::{DNS_ANSWERS, PARTS};
+use super::parts::{self, DNS_ANSWERS, PARTS, TCP_CAST};
 use super::pins::Pins;
 use super::ports::Ports;
 use super::preflight;
+use super::tcp_sock;
 
 /// Counters of a slot are kept in at most this many copies, so that CPUs do not fight over them.
 pub const MAX_SHARDS: usize = durations::MAX_SHARDS as usize;
@@ -59,13 +60,24 @@ pub struct Options {
     pub later: Vec<&'static str>,
 }
 
-/// Something that is not observed, and why.
+/// Something that is off, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disabled {
-    /// What is not observed.
+    /// What is not observed, or takes more CPU time.
     pub what: String,
     /// Why.
     pub why: String,
+    /// Whether everything is observed nevertheless, and only takes more CPU time.
+    pub is_observed: bool,
+}
+
+// === impl Disabled ===
+
+impl Disabled {
+    /// Something that is not observed, and why.
+    pub fn not_observed(what: &str, why: String) -> Self {
+        Self { what: what.to_owned(), why, is_observed: false }
+    }
 }
 
 /// A hook and what became of it.
@@ -106,16 +118,16 @@ impl Kernel {
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         hooks::check_masks(&options.masked)?;
         let btf = Btf::of_running_kernel()?;
-        let config = offsets::config(&btf, options, shards());
-        let plan = plan(&btf, &config, options);
+        let wanted = offsets::config(&btf, options, shards());
+        let plan = plan(&btf, &wanted, options);
         drop(btf);
-        let pins = Pins::open(options.pin.as_deref(), &layout(options, &config))?;
+        let pins = Pins::open(options.pin.as_deref(), &layout(options, &wanted))?;
         let pinned = pins.as_ref().and_then(Pins::adopt);
         let adopted = pinned.is_some();
         let (mut parts, config) = match pinned {
             // What it was loaded with, which may be less than this kernel seems to allow.
             Some(parts) => parts.config().map(|config| (parts, config))?,
-            None => load(options, config, &plan)?,
+            None => load(options, &wanted, &plan)?,
         };
         if let Some(pins) = pins.filter(|_| !adopted) {
             pins.keep(&parts).context("pinning maps and links")?;
@@ -124,7 +136,7 @@ impl Kernel {
         unsafe { libc::malloc_trim(0) };
 
         let hooks = take_links(&plan, &mut parts);
-        let disabled = what_is_off(&hooks, &config, options);
+        let disabled = what_is_off(&hooks, &config, &wanted, options);
         let dns = options.dns && no_dns(&hooks, &config, options).is_none();
         let first = hooks.first().ok_or_else(|| anyhow!("the table of hooks is empty"))?;
         if let Err(why) = &first.result {
@@ -168,18 +180,22 @@ impl Kernel {
 
 /// Loads and attaches. A hook that the kernel refuses is tried without its parts: maps, programs and
 /// links of the first try go, and everything is loaded anew, for constants are frozen.
-fn load(options: &Options, mut config: Config, plan: &Plan) -> anyhow::Result<(Parts, Config)> {
-    loop {
+fn load(options: &Options, wanted: &Config, plan: &Plan) -> anyhow::Result<(Parts, Config)> {
+    for config in parts::attempts(wanted) {
         let parts = Parts::load(options, &config, plan)?;
-        let refused = |hook: &str| matches!(parts.links.get(hook), Some(Err(_)));
-        match PARTS.iter().find(|part| (part.is_on)(&config) && refused(part.hook)) {
-            Some(part) => {
-                tracing::debug!("{} is refused: trying it without {}", part.hook, part.name);
-                (part.leave_out)(&mut config);
-            }
+        let parts_on = PARTS.iter().filter(|part| (part.is_on)(&config));
+        let mut hooks = parts_on.flat_map(|part| part.hooks);
+        let refused = hooks.find_map(|hook| match parts.links.get(hook) {
+            Some(Err(why)) => Some((hook, why)),
+            _ => None,
+        });
+        match refused {
+            Some((hook, why)) => tracing::debug!("{hook} is refused with its parts: {why}"),
             None => return Ok((parts, config)),
         }
     }
+    // The last attempt has no parts.
+    bail!("the kernel half was not loaded")
 }
 
 /// How each hook will be attached, decided before anything is loaded.
@@ -187,6 +203,8 @@ pub struct Plan {
     /// In the order of the table; `Err` says why not. Where programs are preempted the last way is
     /// the fallback program, which is able to do all that the first does.
     pub hooks: Vec<(&'static Hook, Result<Vec<&'static Way>, String>)>,
+    /// The kernel function that gets at the `tcp_sock` of a socket, if this kernel has it.
+    pub cast: Option<u32>,
 }
 
 impl Plan {
@@ -237,7 +255,8 @@ fn plan(btf: &Btf, config: &Config, options: &Options) -> Plan {
         }
         Ok(ways)
     };
-    Plan { hooks: HOOKS.iter().map(|hook| (hook, decide(hook))).collect() }
+    let hooks = HOOKS.iter().map(|hook| (hook, decide(hook))).collect();
+    Plan { hooks, cast: tcp_sock::cast(btf) }
 }
 
 fn is_there(btf: &Btf, way: &Way, options: &Options) -> bool {
@@ -272,40 +291,46 @@ fn take_links(plan: &Plan, parts: &mut Parts) -> Vec<Attached> {
         .collect()
 }
 
-fn what_is_off(hooks: &[Attached], config: &Config, options: &Options) -> Vec<Disabled> {
+fn what_is_off(
+    hooks: &[Attached],
+    config: &Config,
+    wanted: &Config,
+    options: &Options,
+) -> Vec<Disabled> {
     let mut disabled = Vec::new();
     for Attached { hook, result, fallback } in hooks {
         if let Some(Err(why)) = fallback {
             let what = "events that the kernel skips while a program is preempted";
-            disabled.push(Disabled {
-                what: what.to_owned(),
-                why: format!("{}, fallback program: {why}", hook.name),
-            });
+            let why = format!("{}, fallback program: {why}", hook.name);
+            disabled.push(Disabled::not_observed(what, why));
         }
         if let Err(why) = result
             && (options.requests || !hook.requests)
         {
-            disabled.push(Disabled {
-                what: hook.lost_without.to_owned(),
-                why: format!("{}: {why}", hook.name),
-            });
+            let why = format!("{}: {why}", hook.name);
+            disabled.push(Disabled::not_observed(hook.lost_without, why));
         }
     }
     for (field, what) in OPTIONAL_FIELDS {
         if !offsets::missing(&config.offsets, &[field]).is_empty() {
-            disabled.push(Disabled {
-                what: (*what).to_owned(),
-                why: format!("this kernel's structs have no {field}"),
-            });
+            let why = format!("this kernel's structs have no {field}");
+            disabled.push(Disabled::not_observed(what, why));
         }
     }
     if let Some(why) = no_dns(hooks, config, options) {
-        disabled.push(Disabled { what: DNS_ANSWERS.lost_without.to_owned(), why });
+        disabled.push(Disabled::not_observed(DNS_ANSWERS.lost_without, why));
     }
     if config.reset_has_reason == 0 {
+        let what = "the cause of sent resets, and resets sent without a socket, as for a refused connection";
+        let why = "the kernel reports it from 6.10 on".to_owned();
+        disabled.push(Disabled::not_observed(what, why));
+    }
+    if (TCP_CAST.is_on)(wanted) && !(TCP_CAST.is_on)(config) {
         disabled.push(Disabled {
-            what: "the cause of sent resets, and resets sent without a socket, as for a refused connection".to_owned(),
-            why: "the kernel reports it from 6.10 on".to_owned(),
+            what: TCP_CAST.lost_without.to_owned(),
+            why: "attached with a helper instead of bpf_rdonly_cast, which was refused or disabled"
+                .to_owned(),
+            is_observed: true,
         });
     }
     disabled
@@ -316,11 +341,11 @@ fn no_dns(hooks: &[Attached], config: &Config, options: &Options) -> Option<Stri
     if !options.dns {
         return None;
     }
-    let hook = hooks.iter().find(|attached| attached.hook.name == DNS_ANSWERS.hook)?;
+    let hook = hooks.iter().find(|one| DNS_ANSWERS.hooks.contains(&one.hook.name))?;
     let missing = offsets::missing(&config.offsets, DNS_ANSWERS.fields);
     let without = "attached without the part that reads DNS answers, which was refused or disabled";
     match &hook.result {
-        Err(why) => Some(format!("{}: {why}", DNS_ANSWERS.hook)),
+        Err(why) => Some(format!("{}: {why}", hook.hook.name)),
         Ok(_) if !missing.is_empty() => {
             Some(format!("{} not in this kernel's structs, or disabled", missing.join(", ")))
         }
@@ -329,9 +354,9 @@ fn no_dns(hooks: &[Attached], config: &Config, options: &Options) -> Option<Stri
             let name = bpf::program_name(link.program.as_fd()).ok();
             let fallback = hook.hook.fallback.as_ref().map(|way| way.program);
             let is_fallback = name.is_some_and(|name| Some(name.as_str()) == fallback);
-            is_fallback.then(|| format!("{}: {without}", DNS_ANSWERS.hook))
+            is_fallback.then(|| format!("{}: {without}", hook.hook.name))
         }
-        Ok(_) => Some(format!("{}: {without}", DNS_ANSWERS.hook)),
+        Ok(_) => Some(format!("{}: {without}", hook.hook.name)),
     }
 }
 

@@ -26,8 +26,9 @@ use super::hooks::{Kind, Way};
 use super::later::{LATER, Later, Place};
 use super::load::{Options, Plan};
 use super::maps::{self, MAPS, Spec};
-use super::parts::{PARTS, Part};
+use super::parts::{PARTS, Part, TCP_CAST};
 use super::slot_table::{self, SlotTable};
+use super::tcp_sock::{self, Call};
 
 /// The kernel programs, as built from `agent-ebpf`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portolan-ebpf"));
@@ -104,8 +105,12 @@ impl Parts {
                 loader.map_max_entries(map.name, entries);
             }
         }
+        let call = match plan.cast {
+            Some(function) if (TCP_CAST.is_on)(config) => Call::Function(function),
+            _ => Call::Helper,
+        };
         let mut ebpf = loader
-            .load(OBJECT)
+            .load(&tcp_sock::replace(OBJECT, call)?)
             .context("creating the kernel tables (on kernels before 5.11 or in containers RLIMIT_MEMLOCK may be too low; in a cgroup with little memory, allow more or lower --limits.edges and --limits.owners)")?;
         let mut parts = Self { maps: BTreeMap::new(), links: BTreeMap::new(), log: None };
         for (name, map) in ebpf.maps() {
@@ -130,7 +135,7 @@ impl Parts {
             let Ok(ways) = planned else { continue };
             let missing = hook.after.filter(|name| !matches!(links.get(name), Some(Ok(_))));
             let masked = PARTS.iter().find(|part| {
-                part.hook == hook.name && (part.is_on)(config) && is_masked(part, options)
+                part.hooks.contains(&hook.name) && (part.is_on)(config) && is_masked(part, options)
             });
             let link = match (missing, masked) {
                 (Some(name), _) => Err(format!("its counts would be wrong without {name}")),

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::btf::Btf;
 use super::load::{self, Options};
 use super::parts::DNS_ANSWERS;
+use super::tcp_sock;
 
 /// `SOCK_DONE` of include/net/sock.h, where it has been since Linux 2.6.
 const SOCK_DONE: u8 = 1;
@@ -105,6 +106,7 @@ pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
     config.sock_done_bit = bit("SOCK_DONE").unwrap_or(SOCK_DONE);
     config.sock_linger_bit = bit("SOCK_LINGER").unwrap_or(SOCK_LINGER);
     config.sock_rcu_free_bit = bit("SOCK_RCU_FREE").unwrap_or(SOCK_RCU_FREE);
+    config.tcp_sock_type = tcp_sock::cast_to(btf).unwrap_or(0);
     config.reset_has_reason = (btf.tracepoint_arguments("tcp_send_reset") == Some(3)).into();
     config
 }

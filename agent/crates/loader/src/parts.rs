@@ -2,28 +2,46 @@
 
 use agent_common::config::Config;
 
-/// A part of a hook that a constant of the configuration disables. The verifier prunes it, so there
-/// is no second program: where the kernel refuses a hook, it is tried without its parts.
+/// A part of hooks that a constant of the configuration disables. The verifier prunes it, or the
+/// loader writes something else in its place, so there is no second program: where the kernel
+/// refuses a hook, it is tried without its parts.
 #[derive(Debug)]
 pub struct Part {
     /// Its name to disable it: `part:NAME`.
     pub name: &'static str,
-    /// Its hook.
-    pub hook: &'static str,
-    /// Kernel fields that it reads, beside those of the hook.
+    /// Its hooks.
+    pub hooks: &'static [&'static str],
+    /// Kernel fields that it reads, beside those of the hooks.
     pub fields: &'static [&'static str],
     /// Whether a configuration has it.
     pub is_on: fn(&Config) -> bool,
     /// Takes it out of a configuration.
     pub leave_out: fn(&mut Config),
-    /// What is not observed without it, in the operator's terms.
+    /// What is not observed without it, or takes more CPU time, in the operator's terms.
     pub lost_without: &'static str,
 }
+
+/// The cheap way from a socket to its `tcp_sock`; see [`super::tcp_sock`].
+pub const TCP_CAST: Part = Part {
+    name: "tcp_cast",
+    hooks: &[
+        "inet_sock_set_state",
+        "sk_data_ready",
+        "sock_send_length",
+        "tcp_retransmit_skb",
+        "tcp_receive_reset",
+        "iterate_sockets",
+    ],
+    fields: &[],
+    is_on: |config| config.tcp_sock_type != 0,
+    leave_out: |config| config.tcp_sock_type = 0,
+    lost_without: "reading TCP sockets",
+};
 
 /// DNS answers, read when data becomes ready.
 pub const DNS_ANSWERS: Part = Part {
     name: "dns_answers",
-    hook: "sk_data_ready",
+    hooks: &["sk_data_ready"],
     fields: &[
         "family",
         "protocol",
@@ -42,5 +60,39 @@ pub const DNS_ANSWERS: Part = Part {
     lost_without: "names that programs resolve by DNS",
 };
 
-/// All parts.
-pub const PARTS: &[Part] = &[DNS_ANSWERS];
+/// All parts, those first that are missed least.
+pub const PARTS: &[Part] = &[TCP_CAST, DNS_ANSWERS];
+
+/// What to load, one after the other, until the kernel takes every hook that has parts: everything,
+/// then without the first part, without the second, without both.
+pub fn attempts(config: &Config) -> Vec<Config> {
+    let parts: Vec<&Part> = PARTS.iter().filter(|part| (part.is_on)(config)).collect();
+    let without = |left_out: usize| {
+        let mut config = *config;
+        for (_, part) in parts.iter().enumerate().filter(|(at, _)| left_out >> at & 1 == 1) {
+            (part.leave_out)(&mut config);
+        }
+        config
+    };
+    (0..1 << parts.len()).map(without).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_common::wire::Wire as _;
+
+    use super::*;
+
+    #[test]
+    fn parts_are_left_out_one_by_one_and_then_together() {
+        let check = |cast, dns, expected: &[(u32, u8)]| {
+            let config = Config { tcp_sock_type: cast, dns, ..Config::zeroed() };
+            let tried = attempts(&config);
+            let tried: Vec<_> = tried.iter().map(|one| (one.tcp_sock_type, one.dns)).collect();
+            assert_eq!(tried, expected);
+        };
+        check(7, 1, &[(7, 1), (0, 1), (7, 0), (0, 0)]);
+        check(0, 1, &[(0, 1), (0, 0)]);
+        check(0, 0, &[(0, 0)]);
+    }
+}

@@ -244,6 +244,7 @@ pub fn snapshot() -> Snapshot {
         disabled: vec![Disabled {
             what: "request latency of clients".to_owned(),
             why: "sock_send_length: this kernel has no such tracepoint".to_owned(),
+            is_observed: false,
         }],
         maps: vec![map("edges", 7, 4096), map("owners", 3, 1024)],
         probes: ProbesView {

@@ -236,10 +236,12 @@ impl SourceState {
 /// A feature that is off on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disabled {
-    /// What is not observed.
+    /// What is not observed, or takes more CPU time.
     pub what: String,
     /// Why.
     pub why: String,
+    /// Whether everything is observed nevertheless, and only takes more CPU time.
+    pub is_observed: bool,
 }
 
 /// A kernel table.

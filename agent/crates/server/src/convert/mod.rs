@@ -15,7 +15,7 @@ pub use self::ports::{PortFilter, ports};
 pub use self::relations::{balance, map, segments};
 pub use self::reservations::reservations;
 pub use self::services::services;
-pub use self::status::{not_observed, status};
+pub use self::status::{off, status};
 
 /// A value of the model that the API shows.
 pub trait ToApi {

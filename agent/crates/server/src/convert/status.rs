@@ -45,7 +45,7 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         kernel: build.kernel.clone(),
         timestamp: Timestamp::from_seconds(*taken_seconds),
         hooks: hooks.iter().map(ToApi::to_api).collect(),
-        findings: disabled.iter().map(not_observed).collect(),
+        findings: disabled.iter().map(off).collect(),
         ledger: entries.collect(),
         recursion_misses: ledger.recursion_misses,
         tables: maps.iter().map(ToApi::to_api).collect(),
@@ -66,10 +66,15 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
 }
 
 /// Something that is off on this host, as a finding.
-pub fn not_observed(disabled: &Disabled) -> Finding {
-    let Disabled { what, why } = disabled;
-    let title = format!("not observed on this host: {what}");
-    Finding::new(code::NOT_OBSERVED, Severity::Info, what, title).with("reason", why.as_str())
+pub fn off(disabled: &Disabled) -> Finding {
+    let Disabled { what, why, is_observed } = disabled;
+    let (code, problem) = if *is_observed {
+        (code::MORE_CPU_TIME, "takes more CPU time on this host")
+    } else {
+        (code::NOT_OBSERVED, "not observed on this host")
+    };
+    let title = format!("{problem}: {what}");
+    Finding::new(code, Severity::Info, what, title).with("reason", why.as_str())
 }
 
 impl ToApi for HookView {
