@@ -25,15 +25,16 @@ pub(super) fn naming(
     }
     let (mut local, local_settled) = local_name(names, owners, owner, now_us);
     let netns = owners.netns(owner);
+    let preexisting = edge.counters.preexisting > 0;
     let far = match role {
         ROLE_SERVER if edge.key.remote != UNSPECIFIED => match owner_of(&edge.key.remote) {
             Some(client) => {
                 let (service, settled) = local_name(names, owners, client, now_us);
                 Found { stable: settled, ..Found::new(service) }
             }
-            None => registered(registry, names.remote(netns, &edge.key), &edge.key),
+            None => registered(registry, names.remote(netns, &edge.key, preexisting), &edge.key),
         },
-        ROLE_CLIENT => registered(registry, names.remote(netns, &edge.key), &edge.key),
+        ROLE_CLIENT => registered(registry, names.remote(netns, &edge.key, preexisting), &edge.key),
         _ => Found::new(Service::any()),
     };
     let settled = local_settled && far.stable;

@@ -38,6 +38,7 @@ mod addresses;
 pub mod cgroup;
 pub mod cgroup_info;
 mod command_line;
+pub mod connections;
 pub mod docker_proxy;
 mod flags;
 mod found;
@@ -53,6 +54,7 @@ pub mod rules;
 mod shell;
 pub mod sources;
 mod title;
+mod translated;
 
 use cgroup::{Cgroups, Lookup};
 use cgroup_info::CgroupInfo;
@@ -165,17 +167,29 @@ impl Names {
     /// containers.
     pub fn set_inventories(&mut self, inventories: Vec<Arc<Inventory>>, containers_pending: bool) {
         self.containers_pending = containers_pending;
+        // Where connections went says nothing of owners.
+        let is_same = |(old, new): (&Arc<Inventory>, &Arc<Inventory>)| {
+            Arc::ptr_eq(old, new) || (old.routes().is_some() && new.routes().is_some())
+        };
         let same = self.inventories.len() == inventories.len()
-            && self.inventories.iter().zip(&inventories).all(|(old, new)| Arc::ptr_eq(old, new));
-        if !same {
-            self.inventory_version += 1;
-            self.inventories = inventories;
-        }
+            && self.inventories.iter().zip(&inventories).all(is_same);
+        self.inventory_version += u64::from(!same);
+        self.inventories = inventories;
     }
 
     /// Whether a name was missed since the last call that a source might have.
     pub fn take_missing(&mut self) -> bool {
         std::mem::take(&mut self.missing) | self.remotes.take_missing()
+    }
+
+    /// How many lists of connections were begun; none if there will be no more.
+    pub fn set_connection_lists(&mut self, begun: Option<u64>) {
+        self.remotes.set_connection_lists(begun);
+    }
+
+    /// Whether there are edges of which the connections were not listed yet: their names may change.
+    pub fn awaits_connections(&self) -> bool {
+        self.remotes.awaits_connections()
     }
 
     /// The service of an owner row, and whether the name is stable: no better one is expected in
@@ -239,6 +253,7 @@ impl Names {
     pub fn forget_owner(&mut self, slot: u32) {
         self.owners.remove(&slot);
         self.processes.forget(slot);
+        self.remotes.forget_owner(slot);
     }
 
     /// Owners that no source could name (yet).
@@ -292,18 +307,19 @@ impl Names {
         self.remotes.resolved.view()
     }
 
-    /// Which client connects where, from the edges of role client. Call after
-    /// [`Self::set_addresses`].
-    pub fn set_clients(&mut self, clients: &[Client]) {
-        self.remotes.set_clients(clients, &self.inventories);
+    /// Which client connects where, from the edges of role client; `is_complete` if these are all
+    /// edges. Call after [`Self::set_addresses`].
+    pub fn set_clients(&mut self, clients: &[Client], is_complete: bool) {
+        self.remotes.set_clients(clients, is_complete, &self.inventories);
     }
 
     /// The service at the remote end of an edge whose owner is in network namespace `netns`.
     ///
     /// Looked up in the current tables: when a listener is gone, its name is gone too. Long-lived
-    /// rows should keep the most reliable name that they ever had.
-    pub fn remote(&mut self, netns: u32, key: &EdgeKey) -> Found {
-        self.remotes.resolve(netns, key, &self.rules, &self.inventories)
+    /// rows should keep the most reliable name that they ever had. `preexisting`: some of its
+    /// connections are from before the agent, so no client has left a note for them.
+    pub fn remote(&mut self, netns: u32, key: &EdgeKey, preexisting: bool) -> Found {
+        self.remotes.resolve(netns, key, preexisting, &self.rules, &self.inventories)
     }
 
     /// The only service that listens on a port of a namespace: connections without a known owner
@@ -345,10 +361,8 @@ impl Names {
 
     /// Whether this address and port is virtual: connections to it are answered by backends.
     pub fn is_front(&self, address: Address, port: u16) -> bool {
-        self.inventories.iter().any(|inventory| {
-            inventory.frontend(address, port).is_some()
-                || !inventory.backends(address, port).is_empty()
-        })
+        self.inventories.iter().any(|inventory| inventory.frontend(address, port).is_some())
+            || self.remotes.is_front(address, port)
     }
 
     /// The name of the pod or container that has an address.
@@ -365,6 +379,13 @@ impl Names {
     /// Table entries left out because a table was full.
     pub fn dropped(&self) -> u64 {
         self.remotes.dropped()
+    }
+
+    /// Adds what was known from connection tracking and found no room to the state of that source.
+    pub fn add_dropped_connections(&self, sources: &mut [SourceView]) {
+        for source in sources.iter_mut().filter(|source| source.name == sources::CONNTRACK) {
+            source.dropped += self.remotes.dropped_connections();
+        }
     }
 
     /// Looks a name up in all sources. `process` is the result of a probe of the process, if there

@@ -144,6 +144,10 @@ impl Entity {
     /// The identity is unknown.
     pub const UNKNOWN: Self = Self(0);
 
+    /// Connections of one edge have led to several, of which none can be told apart: whatever name
+    /// the end had, it is not right for all of them.
+    pub const SEVERAL: Self = Self(u64::MAX);
+
     /// The entity that has this identifier: a container's id, a pod's uid.
     pub fn of(id: &str) -> Self {
         // Zero stands for unknown.
@@ -152,7 +156,8 @@ impl Entity {
 
     /// Whether both are known and different.
     pub fn differs(self, other: Self) -> bool {
-        self != Self::UNKNOWN && other != Self::UNKNOWN && self != other
+        let is_one = |entity: Self| entity != Self::UNKNOWN && entity != Self::SEVERAL;
+        is_one(self) && is_one(other) && self != other
     }
 }
 
@@ -292,5 +297,6 @@ mod tests {
         assert!(!Entity(1).differs(Entity(1)));
         assert!(!Entity(1).differs(Entity::UNKNOWN));
         assert!(!Entity::UNKNOWN.differs(Entity(1)));
+        assert!(!Entity::SEVERAL.differs(Entity(1)));
     }
 }

@@ -250,6 +250,10 @@ fn evaluate(old: &Service, old_entity: Entity, new: &Service, new_entity: Entity
     if old.is_called_as(new) {
         return Verdict::Same;
     }
+    if new_entity == Entity::SEVERAL {
+        // The old name was never right for all that was counted.
+        return Verdict::Better;
+    }
     let is_known = |service: &Service| !service.source.is_provisional();
     // A name from DNS may stand for a container that will be known; another such name is another's.
     let both_asked_for = (old.source, new.source) == (Source::Dns, Source::Dns);
