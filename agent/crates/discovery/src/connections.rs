@@ -168,6 +168,11 @@ impl Connections {
         routes
     }
 
+    /// Counts a connection that found no room elsewhere.
+    pub fn drop_one(&mut self) {
+        self.dropped += 1;
+    }
+
     /// Connections that found no room.
     pub fn dropped(&self) -> u64 {
         self.dropped

@@ -1,18 +1,22 @@
 //! The backends behind translated addresses: of a Service, of a published port, of a sidecar.
 //!
 //! The kernel keeps both ends of every connection that it tracks (nf_conntrack), and both as they
-//! are after translation. In each namespace that tracks any, the translated ones are listed, then
-//! all others to the same addresses ([`Connections`]): when a client is new, when the core misses a
-//! name, and periodically, so that no connection ends and is forgotten between two lists. The kernel
-//! does that work, so the pause until the next list grows with the duration of the last.
+//! are after translation. In each namespace that tracks any, the translated ones are listed, and all
+//! others to the same addresses ([`Connections`]): when a client is new, when the core misses a
+//! name, and periodically, so that no connection ends and is forgotten between two lists.
+//!
+//! The kernel has one table for all namespaces and walks all of it for a list of one of them: 9 ms
+//! for the usual 262,144 buckets, even if they are empty. So a namespace is listed once, unless it
+//! tracks many, and lists have an [`Allowance`] of CPU time.
 
 use std::io;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::allowance::Allowance;
 use super::{NameSource, Publisher, SourceError};
-use crate::connections::{Connections, OwnerOf, Routes};
+use crate::connections::{Connections, MAX_CONNECTIONS, OwnerOf, Routes};
 use crate::inventory::Inventory;
 use linux::conntrack::{self, Filter, Tracked};
 use linux::diag::DiagError;
@@ -22,20 +26,38 @@ use linux::procfs;
 
 /// Between two lists at least.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Lists may take at most this fraction of one CPU (one part in N): not of the time, as a list takes
-/// long on a busy host, and the fewer there are the later names come.
+/// In the long run lists may take this fraction of one CPU (one part in N): not of the time, as a
+/// list takes long on a busy host, and the fewer there are the later names come.
 const SHARE: u32 = 50;
+/// And so much in advance after a quiet time.
+const SAVED_UP: Duration = Duration::from_secs(1);
+/// Of a namespace that tracks more, the kernel filters the translated ones: reading a connection
+/// takes one or two microseconds, and walking the table once more as long as thousands of them.
+const FEW: u64 = 8192;
+const ALL: &[Filter] = &[Filter::All];
+const TRANSLATED: &[Filter] = &[Filter::Destination, Filter::Source];
 
 /// The kernel's connection tracking.
 pub(super) struct Conntrack {
     probes: Probes,
     owner_of: OwnerOf,
     lists: u64,
+    allowance: Allowance,
+}
+
+/// A list of all namespaces.
+struct List {
+    routes: Routes,
+    /// What there is to say about it.
+    detail: Option<String>,
+    /// CPU time that it took.
+    cost: Duration,
 }
 
 impl Conntrack {
     pub(super) fn new(probes: Probes, owner_of: OwnerOf) -> Self {
-        Self { probes, owner_of, lists: 0 }
+        let allowance = Allowance::new(SHARE, SAVED_UP, std::time::Instant::now());
+        Self { probes, owner_of, lists: 0, allowance }
     }
 }
 
@@ -48,90 +70,101 @@ impl NameSource for Conntrack {
             let look = move || list(number, &owner_of);
             let pending = self.probes.ask(Kind::Conntrack, look);
             let answer = tokio::task::spawn_blocking(move || pending.wait()).await;
-            let cost = match answer.unwrap_or(Err(Failure::Deadline)) {
-                Ok((routes, cost)) => {
-                    let nothing = "no network namespace tracks connections";
-                    let detail = (!routes.tracking).then(|| nothing.to_owned());
+            let ended = Instant::now();
+            let wait = match answer.unwrap_or(Err(Failure::Deadline)) {
+                Ok(List { routes, detail, cost }) => {
                     publisher.publish(Inventory::of_routes(routes), detail);
-                    cost
+                    self.allowance.take(cost, ended.into_std())
                 }
                 Err(why) => return SourceError::Failed(why.to_string()),
             };
-            let ended = Instant::now();
             // At once: a snapshot may wait for it.
             if let Err(error) = publisher.happened(std::future::pending()).await {
                 return error;
             }
-            sleep_until(ended + PAUSE.max(cost * SHARE)).await;
+            sleep_until(ended + PAUSE.max(wait)).await;
         }
     }
 }
 
-/// The routes of all connections that are translated, or go where others are translated; and the CPU
-/// time that it took.
-fn list(number: u64, owner_of: &OwnerOf) -> io::Result<(Routes, Duration)> {
+/// The routes of all connections that are translated, or go where others are translated.
+fn list(number: u64, owner_of: &OwnerOf) -> io::Result<List> {
     let began = procfs::thread_time();
     let mut cost = Duration::ZERO;
     let (namespaces, _) = namespaces::all();
     let mut connections = Connections::default();
-    let (mut tracking, mut failure) = (Vec::new(), None);
+    // Connections that are not translated, and namespaces of which they are listed later.
+    let (mut direct, mut many) = (Vec::new(), Vec::new());
+    let (mut tracking, mut failure) = (false, None);
     for namespace in &namespaces {
-        let mut keep = |one: &Tracked| {
+        let few = FEW.min((MAX_CONNECTIONS - direct.len()) as u64);
+        let filters = |tracked: u64| if tracked <= few { ALL } else { TRANSLATED };
+        let mut keep = |filter: Filter, one: &Tracked| {
             if one.is_translated() || one.client != one.seen_as {
                 connections.add(namespace.inode, one);
+            } else if filter == Filter::All && direct.len() < MAX_CONNECTIONS {
+                direct.push((namespace.inode, *one));
+            } else if filter == Filter::All {
+                connections.drop_one();
             }
         };
-        match each_in(namespace, &[Filter::Destination, Filter::Source], &mut keep, &mut cost) {
-            Ok(true) => tracking.push(namespace),
-            Ok(false) => {}
-            Err(error) => failure = Some(error),
+        match each_in(namespace, filters, &mut keep, &mut cost) {
+            Ok(None) => {}
+            Ok(Some(filters)) => {
+                tracking = true;
+                many.extend((filters != ALL).then_some(namespace));
+            }
+            Err(error) => failure = Some((namespace.inode, error)),
         }
     }
-    if let Some(why) = failure.filter(|_| tracking.is_empty()) {
-        return Err(io::Error::other(why));
-    }
     let translated = connections.translated();
-    for namespace in tracking.iter().filter(|_| !translated.is_empty()) {
-        let mut keep = |one: &Tracked| {
-            if !one.is_translated() && translated.contains(&one.requested) {
+    let is_wanted = |one: &Tracked| !one.is_translated() && translated.contains(&one.requested);
+    for (netns, one) in direct.iter().filter(|(_, one)| is_wanted(one)) {
+        connections.add(*netns, one);
+    }
+    for namespace in many.into_iter().filter(|_| !translated.is_empty()) {
+        let mut keep = |_, one: &Tracked| {
+            if is_wanted(one) {
                 connections.add(namespace.inode, one);
             }
         };
-        if let Err(error) = each_in(namespace, &[Filter::All], &mut keep, &mut cost) {
-            // Without these a client may seem to be translated that is not.
-            return Err(io::Error::other(error));
-        }
+        // Without these a client may seem to be translated that is not.
+        each_in(namespace, |_| ALL, &mut keep, &mut cost).map_err(io::Error::other)?;
     }
-    let routes = Routes {
-        number,
-        tracking: !tracking.is_empty(),
-        routes: connections.routes(owner_of),
-        dropped: connections.dropped(),
+    let detail = match failure {
+        Some((_, why)) if !tracking => return Err(io::Error::other(why)),
+        Some((netns, why)) => Some(format!("without network namespace {netns}: {why}")),
+        None => (!tracking).then(|| "no network namespace tracks connections".to_owned()),
     };
-    Ok((routes, cost + procfs::thread_time().saturating_sub(began)))
+    let (routes, dropped) = (connections.routes(owner_of), connections.dropped());
+    let routes = Routes { number, tracking, routes, dropped };
+    cost += procfs::thread_time().saturating_sub(began);
+    Ok(List { routes, detail, cost })
 }
 
-/// Calls `each` with the connections of a namespace; returns whether it tracks any. One that may
-/// not be entered, which was logged at the start, or is gone, tracks none. Adds the CPU time that it
-/// took to `cost`.
+/// Calls `each` with the connections of a namespace that pass the filters that are chosen by how many
+/// it tracks; returns these, or nothing if it tracks none. One that may not be entered, which was
+/// logged at the start, or is gone, tracks none. Adds the CPU time that it took to `cost`.
 fn each_in(
     namespace: &Namespace,
-    filters: &[Filter],
-    each: &mut (dyn FnMut(&Tracked) + Send),
+    filters: impl Fn(u64) -> &'static [Filter] + Sync,
+    each: &mut (dyn FnMut(Filter, &Tracked) + Send),
     cost: &mut Duration,
-) -> Result<bool, DiagError> {
+) -> Result<Option<&'static [Filter]>, DiagError> {
     let mut list = || {
-        if conntrack::tracked() == 0 {
-            return Ok(false);
+        let tracked = conntrack::tracked();
+        if tracked == 0 {
+            return Ok(None);
         }
+        let filters = filters(tracked);
         for filter in filters {
-            conntrack::connections(*filter, |one| each(&one))?;
+            conntrack::connections(*filter, |one| each(*filter, &one))?;
         }
-        Ok(true)
+        Ok(Some(filters))
     };
     // A thread of its own, which ends with this.
     let timed = || (list(), procfs::thread_time());
-    let Ok((is_tracking, took)) = namespaces::run_in(namespace, timed) else { return Ok(false) };
+    let Ok((listed, took)) = namespaces::run_in(namespace, timed) else { return Ok(None) };
     *cost += took;
-    is_tracking
+    listed
 }

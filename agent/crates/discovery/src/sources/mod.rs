@@ -37,6 +37,8 @@ use super::inventory::Inventory;
 use linux::probes::Probes;
 use model::snapshot::{SourceState, SourceView};
 
+#[cfg(feature = "conntrack")]
+mod allowance;
 mod cluster;
 #[cfg(feature = "conntrack")]
 mod conntrack;
