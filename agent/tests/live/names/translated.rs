@@ -86,6 +86,13 @@ fn agent() -> Agent {
     Agent::with(&[("names.conntrack", "true")])
 }
 
+/// Ports of this run, below the ephemeral ones: rows of the whole host are looked at, and others use
+/// 8080 too.
+fn ports<const N: usize>() -> [u16; N] {
+    let first = 10_000 + (std::process::id() % 2_000 * 10) as u16;
+    std::array::from_fn(|n| first + n as u16)
+}
+
 /// A name of this run, of at most 15 characters.
 fn named(name: &str) -> String {
     format!("{name}{:x}", std::process::id() & 0xff_ffff)
@@ -194,11 +201,12 @@ fn one_virtual_address_in_two_namespaces_leads_to_the_backend_of_each() {
         } else {
             [0xfd96, 0, 0, 0, 0, 0, 0, 10].into()
         };
-        let (ports, mut expected) = ([7080_u16, 7081], Vec::new());
+        let (ports, mut expected) = (ports::<2>(), Vec::new());
+        let [first, second] = ports;
         for pair in [&one, &two] {
             let (ip, server) = (address(&pair.server), &pair.server.service);
             let listener = listen(&pair.server, server, ip);
-            // Nobody listens where the second one's port 7080 leads to.
+            // Nobody listens where the second one's first port leads to.
             let closed = if pair.client.name == two.client.name { 1 } else { net::port(&listener) };
             let open = net::port(&listener);
             let target = if family == "ip" { ip.to_string() } else { format!("[{ip}]") };
@@ -215,8 +223,8 @@ fn one_virtual_address_in_two_namespaces_leads_to_the_backend_of_each() {
                 &pair.client,
                 family,
                 &format!(
-                    "{family} daddr {virtual_ip} tcp dport 7080 dnat to {target}:{closed}\n\
-                     {family} daddr {virtual_ip} tcp dport 7081 dnat to {target}:{open}"
+                    "{family} daddr {virtual_ip} tcp dport {first} dnat to {target}:{closed}\n\
+                     {family} daddr {virtual_ip} tcp dport {second} dnat to {target}:{open}"
                 ),
             );
             let client = &pair.client.service;
@@ -231,12 +239,12 @@ fn one_virtual_address_in_two_namespaces_leads_to_the_backend_of_each() {
                     }
                 }
             }
-            expected.push(row(client, server, 7081, "client", 4));
+            expected.push(row(client, server, second, "client", 4));
             if closed == 1 {
-                let (names, _) = row(client, &virtual_ip.to_string(), 7080, "client", 0);
+                let (names, _) = row(client, &virtual_ip.to_string(), first, "client", 0);
                 expected.push((names, (0, 4)));
             } else {
-                expected.push(row(client, server, 7080, "client", 4));
+                expected.push(row(client, server, first, "client", 4));
             }
             let at_server = if closed == 1 { 4 } else { 8 };
             let found = || rows(&agent, &[open]);
@@ -351,23 +359,29 @@ fn behind_a_proxy_and_behind_translation_the_server_names_its_real_clients() {
         let port = net::port(&listener);
         let literal = |ip: IpAddr| if ip.is_ipv4() { ip.to_string() } else { format!("[{ip}]") };
         let target = format!("{}:{port}", literal(host.link[1]));
+        let [published] = ports();
         // As Docker does it: the proxy has the port, and only loopback traffic reaches it. What the
         // router itself connects to arrives from the address that the proxy has there.
         router.nft(&format!(
             "table {family} t {{\n\
              chain p {{\ntype nat hook prerouting priority -100;\n\
-             {family} daddr {ip} tcp dport 8080 dnat to {target}\n}}\n\
+             {family} daddr {ip} tcp dport {published} dnat to {target}\n}}\n\
              chain o {{\ntype nat hook output priority -100;\n\
-             {family} daddr {ip} tcp dport 8080 dnat to {target}\n}}\n\
+             {family} daddr {ip} tcp dport {published} dnat to {target}\n}}\n\
              chain s {{\ntype nat hook postrouting priority 100;\n\
              {family} saddr {ip} oif in0 masquerade\n}}\n}}\n"
         ));
         let kind = if family == "ip" { "TCP4" } else { "TCP6" };
         let mut socat = router.command("socat");
-        socat.arg(format!("{kind}-LISTEN:8080,fork,reuseaddr")).arg(format!("{kind}:{target}"));
+        socat
+            .arg(format!("{kind}-LISTEN:{published},fork,reuseaddr"))
+            .arg(format!("{kind}:{target}"));
         let mut socat = socat.stdin(Stdio::null()).spawn().expect("socat is installed");
         super::until("socat listens", || {
-            let output = router.command("ss").args(["-Htln", "sport = :8080"]).output();
+            let output = router
+                .command("ss")
+                .args(["-Htln", format!("sport = :{published}").as_str()])
+                .output();
             !output.expect("ss is installed").stdout.is_empty()
         });
         let [local, guest, user] = ["local", "guest", "user"].map(named);
@@ -377,12 +391,12 @@ fn behind_a_proxy_and_behind_translation_the_server_names_its_real_clients() {
             std::net::Ipv6Addr::LOCALHOST.into()
         };
         for _ in 0..5 {
-            let stream = connect(router, &user, SocketAddr::new(loopback, 8080), 0);
+            let stream = connect(router, &user, SocketAddr::new(loopback, published), 0);
             drop((net::accept(&listener), stream.expect("socat listens")));
         }
         for (from, name) in [(router, &local), (client, &guest)] {
             for _ in 0..3 {
-                let stream = connect(from, name, SocketAddr::new(ip, 8080), 0);
+                let stream = connect(from, name, SocketAddr::new(ip, published), 0);
                 drop((net::accept(&listener), stream.expect("it is translated")));
             }
         }
@@ -398,16 +412,16 @@ fn behind_a_proxy_and_behind_translation_the_server_names_its_real_clients() {
         );
         expect_rows(
             &agent,
-            &[8080],
+            &[published],
             [
-                row(&user, "socat", 8080, "client", 5),
-                row(&user, "socat", 8080, "server", 5),
-                row(&local, &server.service, 8080, "client", 3),
-                row(&guest, &server.service, 8080, "client", 3),
+                row(&user, "socat", published, "client", 5),
+                row(&user, "socat", published, "server", 5),
+                row(&local, &server.service, published, "client", 3),
+                row(&guest, &server.service, published, "client", 3),
             ],
         );
         // A second one of the router behind the same address: nobody can tell them apart.
-        let stream = connect(router, &user, SocketAddr::new(ip, 8080), 0);
+        let stream = connect(router, &user, SocketAddr::new(ip, published), 0);
         drop((net::accept(&listener), stream.expect("it is translated")));
         let from = host.link[0].to_string();
         expect_rows(
