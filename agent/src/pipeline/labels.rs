@@ -82,9 +82,14 @@ pub(super) fn local_name(
     index: u32,
     now_us: u64,
 ) -> (Service, bool) {
-    owners
-        .row(index)
-        .map_or_else(|| (Service::other(), true), |row| names.owner(index, row, now_us))
+    let Found { service, stable, .. } = local(names, owners, index, now_us);
+    (service, stable)
+}
+
+/// An owner of this host as an end of edges.
+pub(super) fn local(names: &mut Names, owners: &Owners, index: u32, now_us: u64) -> Found {
+    let row = owners.row(index);
+    row.map_or_else(|| Found::new(Service::other()), |row| names.owner(index, row, now_us))
 }
 
 fn role_of(role: u8) -> Role {

@@ -31,7 +31,7 @@ use hashbrown::HashMap;
 
 use agent_common::decode::dns;
 use model::port::Port;
-use model::service::{Service, Source};
+use model::service::{Entity, Service, Source};
 use model::snapshot::SourceView;
 
 mod addresses;
@@ -108,6 +108,7 @@ pub struct Names {
 struct Named {
     born_us: u64,
     service: Service,
+    entity: Entity,
     inventory_version: u64,
     stable: bool,
     /// A probe was pending when the name was found; its result replaces the name.
@@ -119,6 +120,8 @@ struct Named {
 /// An answer, and whether a better one may follow.
 struct Answer {
     service: Service,
+    /// Who it is, whatever the name: the container or pod, else the owner itself.
+    entity: Entity,
     /// No later lookup will find a better one.
     is_final: bool,
     /// No better one is expected in the next seconds.
@@ -192,29 +195,36 @@ impl Names {
         self.remotes.awaits_connections()
     }
 
-    /// The service of an owner row, and whether the name is stable: no better one is expected in
-    /// the next seconds. The answer is cached per slot until the row belongs to another owner
-    /// (`born_us`). A provisional answer is looked up again when its retry is due or an inventory
-    /// has changed.
-    pub fn owner(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> (Service, bool) {
+    /// The service of an owner row. The answer is cached per slot until the row belongs to another
+    /// owner (`born_us`). A provisional answer is looked up again when its retry is due or an
+    /// inventory has changed.
+    pub fn owner(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> Found {
         if slot == OWNER_OVERFLOW {
-            return (Service::other(), true);
+            return Found::new(Service::other());
         }
         let known = self.owners.get(&slot).filter(|known| known.born_us == row.born_us);
         let mut retries = 0;
-        if let Some(Named { service, inventory_version, stable, retry, .. }) = known {
+        if let Some(Named { service, entity, inventory_version, stable, retry, .. }) = known {
             let news = *inventory_version != self.inventory_version;
             match retry {
                 Some((at, before)) if now_us >= *at => retries = before + 1,
                 Some((_, before)) if news => retries = *before,
                 None if news && service.source <= Source::Container => {}
-                _ => return (service.clone(), *stable),
+                _ => {
+                    return Found {
+                        entity: *entity,
+                        stable: *stable,
+                        ..Found::new(service.clone())
+                    };
+                }
             }
         }
         let former = known.filter(|known| !known.is_interim).map(|known| known.service.clone());
-        let Answer { service: found, is_final, stable, running } =
+        let former_entity = known.map_or(Entity::UNKNOWN, |known| known.entity);
+        let Answer { service: found, entity, is_final, stable, running } =
             self.ask(slot, row, None, now_us);
         let former = former.filter(|former| is_at_least_as_good(former, &found));
+        let entity = if entity == Entity::UNKNOWN { former_entity } else { entity };
         let is_interim = running && former.is_none();
         let service = former.unwrap_or(found);
         if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&slot) {
@@ -225,6 +235,7 @@ impl Names {
             let named = Named {
                 born_us: row.born_us,
                 service: service.clone(),
+                entity,
                 inventory_version: self.inventory_version,
                 stable,
                 is_interim,
@@ -232,7 +243,7 @@ impl Names {
             };
             self.owners.insert(slot, named);
         }
-        (service, stable)
+        Found { entity, stable, ..Found::new(service) }
     }
 
     /// The service of a process without a row in the kernel's table. `None` while a probe reads its
@@ -282,7 +293,7 @@ impl Names {
     }
 
     /// The listeners of the last collection, each with the name of its owner.
-    pub fn set_listeners(&mut self, listeners: &[(ListenerRecord, Service)]) {
+    pub fn set_listeners(&mut self, listeners: &[(ListenerRecord, Found)]) {
         self.remotes.set_listeners(listeners);
     }
 
@@ -397,10 +408,17 @@ impl Names {
         mut process: Option<Process>,
         now_us: u64,
     ) -> Answer {
-        let certain = |service| Answer { service, is_final: true, stable: true, running: false };
+        let own = identity(slot, row);
+        let certain = |service, entity| Answer {
+            service,
+            entity,
+            is_final: true,
+            stable: true,
+            running: false,
+        };
         if row.key.cgroup == 0 && row.key.comm[0] == 0 {
             // The socket was first seen outside of any process.
-            return certain(Service::new("none", Source::Unknown));
+            return certain(Service::new("none", Source::Unknown), own);
         }
         let cgroup = self.cgroups.lookup(row, now_us);
         let cgroup_info = match &cgroup {
@@ -420,19 +438,23 @@ impl Names {
             self.inventories.iter().find_map(|inventory| inventory.workload(cgroup_info))
         });
         if let Some(service) = self.rules.owner(&owner, workload) {
-            return certain(service);
+            // A rule may name programs of one container differently.
+            return certain(service, own);
         }
         // Rules may match the executable.
         let is_running = |process: &Option<Process>| {
             cgroup == Lookup::Running || matches!(process, Some(Process::Pending))
         };
-        if let Some(Workload { service, .. }) = workload {
-            if is_running(&process) {
-                let service = service.clone();
-                return Answer { service, is_final: false, stable: false, running: true };
-            }
-            return certain(service.clone());
+        if let Some(Workload { service, entity, .. }) = workload {
+            let running = is_running(&process);
+            let (stable, is_final) = (!running, !running);
+            return Answer { service: service.clone(), entity: *entity, is_final, stable, running };
         }
+        let entity = match &cgroup {
+            Lookup::Found(info) => info.entity().unwrap_or(own),
+            Lookup::NotFound => own,
+            Lookup::Running | Lookup::Pending => Entity::UNKNOWN,
+        };
         let container = cgroup_info.and_then(CgroupInfo::container_name);
         let pending = container.is_some() && self.containers_pending;
         self.missing |= pending;
@@ -449,11 +471,17 @@ impl Names {
         let running = is_running(&process);
         Answer {
             service,
+            entity,
             is_final: !pending && !cgroup_pending && !running,
             stable: !(pending || cgroup_pending && self.containers_pending || running),
             running,
         }
     }
+}
+
+/// The identity of an owner that is in no container. Slots are used again.
+fn identity(slot: u32, row: &OwnerRow) -> Entity {
+    Entity::of(&format!("{slot} {}", row.born_us))
 }
 
 /// Whether a former name stays although this one was found: once the process has exited, less is

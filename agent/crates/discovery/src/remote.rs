@@ -28,7 +28,7 @@ use agent_common::listener::ListenerRecord;
 use hashbrown::HashMap;
 
 use super::addresses::{by_address, is_internal};
-use super::found::{Found, agreed, found_by};
+use super::found::{Found, agreed, as_client, found_by};
 use super::inventory::{Inventory, Workload};
 use super::listener::Listener;
 use super::resolved::Resolved;
@@ -101,15 +101,15 @@ impl Remotes {
         }
     }
 
-    pub(super) fn set_listeners(&mut self, listeners: &[(ListenerRecord, Service)]) {
+    pub(super) fn set_listeners(&mut self, listeners: &[(ListenerRecord, Found)]) {
         let kept = listeners.get(..MAX_ENTRIES).unwrap_or(listeners);
         self.dropped_listeners = (listeners.len() - kept.len()) as u64;
         self.listeners.clear();
-        for (record, service) in kept {
+        for (record, owner) in kept {
             self.listeners
                 .entry((record.netns, record.port))
                 .or_default()
-                .push(Listener::new(record, service));
+                .push(Listener::new(record, owner));
         }
     }
 
@@ -315,8 +315,7 @@ impl Remotes {
                 return Some(Found::workload(workload, Source::PublishedPort, rules));
             }
             if let Some(listener) = self.listener(namespace, remote, port) {
-                let service = listener.service.found_by(Source::Listener);
-                return Some(Found { entity: listener.entity, ..Found::new(service) });
+                return Some(listener.found());
             }
         }
         let at = |inventory: &Arc<Inventory>| {
@@ -351,7 +350,7 @@ impl Remotes {
             return Found::workload(workload, Source::ContainerAddress, rules);
         }
         match self.caller(netns, key, preexisting) {
-            Caller::One(service) => return Found::new(service),
+            Caller::One(found) => return found,
             Caller::Several => {
                 let found = self.unknown_peer(None, remote, 0, rules);
                 return Found { entity: Entity::SEVERAL, ..found };
@@ -376,24 +375,27 @@ impl Remotes {
             None => Caller::Unknown,
         };
         let Some(callers) = translated.callers(netns, key.port, key.remote) else {
-            return direct;
+            return match direct {
+                Caller::One(found) => Caller::One(as_client(found, Source::LocalClient)),
+                direct => direct,
+            };
         };
-        let name =
-            |(owner, then): (&u32, &Service)| clients.service(*owner).unwrap_or(then).clone();
-        let mut names: Vec<Service> = callers.services.iter().map(name).collect();
+        // One without an edge any more keeps its last name.
+        for (owner, last) in &mut callers.known {
+            if let Some(now) = clients.found(*owner).filter(|now| **now != *last) {
+                last.clone_from(now);
+            }
+        }
+        let mut all: Vec<Found> = callers.known.values().cloned().collect();
         match direct {
-            Caller::One(service) => names.push(service),
+            Caller::One(found) => all.push(found),
             Caller::Several => return Caller::Several,
             Caller::Unknown => {}
         }
-        names.sort_unstable();
-        match names.split_first() {
-            Some((first, rest))
-                if !callers.has_others() && rest.iter().all(|one| one.is_called_as(first)) =>
-            {
-                Caller::One(first.found_by(Source::Conntrack))
-            }
-            _ => Caller::Several,
+        all.sort_unstable_by(|one, other| one.service.cmp(&other.service));
+        match agreed(all.into_iter().map(Some)).filter(|_| !callers.has_others()) {
+            Some(found) => Caller::One(as_client(found, Source::Conntrack)),
+            None => Caller::Several,
         }
     }
 

@@ -16,7 +16,7 @@ use hashbrown::{HashMap, HashSet};
 use super::connections::{Route, Routes};
 use super::found::Found;
 use linux::conntrack::End;
-use model::service::Service;
+use model::service::Entity;
 
 /// Entries of one namespace at most.
 pub const MAX_OF_NAMESPACE: usize = 4096;
@@ -75,8 +75,8 @@ pub(super) enum Answer {
 /// What is known of the clients at a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Callers {
-    /// Known ones, by owner row.
-    pub services: HashMap<u32, Service>,
+    /// Known ones, by owner row, with their last names.
+    pub known: HashMap<u32, Found>,
     /// Connections of unknown ones: their namespace, what they requested, and where they went.
     unknown: HashSet<(u32, End, End)>,
     /// Whether there are clients of other hosts, or too many unknown ones.
@@ -87,7 +87,7 @@ pub(super) struct Callers {
 /// What the core knows of clients of this host.
 pub(super) trait Clients {
     /// The namespace and the name of an owner that has edges as a client.
-    fn of_row(&self, owner: u32) -> Option<(u32, &Service)>;
+    fn of_row(&self, owner: u32) -> Option<(u32, &Found)>;
 
     /// All owners of a namespace that connect to an address and port, if they are few.
     fn all(&self, netns: u32, requested: End) -> Option<&[u32]>;
@@ -201,13 +201,18 @@ impl Translated {
             !ways.is_empty()
         });
         self.callers.retain(|_, callers| {
-            callers.services.remove(&owner);
-            callers.has_others() || !callers.services.is_empty()
+            callers.known.remove(&owner);
+            callers.has_others() || !callers.known.is_empty()
         });
     }
 
     /// The clients that a server in a namespace sees at an address.
-    pub(super) fn callers(&mut self, netns: u32, port: u16, client: Address) -> Option<&Callers> {
+    pub(super) fn callers(
+        &mut self,
+        netns: u32,
+        port: u16,
+        client: Address,
+    ) -> Option<&mut Callers> {
         let round = self.round;
         let callers = self.callers.get_mut(&ServerEdge { netns, port, client })?;
         callers.needed = round;
@@ -271,17 +276,17 @@ impl Translated {
         is_own: bool,
         clients: &impl Clients,
     ) {
-        let service = owner.and_then(|owner| Some((owner, clients.of_row(owner)?.1.clone())));
+        let known = owner.and_then(|owner| Some((owner, clients.of_row(owner)?.1.clone())));
         // An unknown client at an address of its own is named by that anyway.
         let is_new = !self.callers.contains_key(&edge);
-        if is_new && ((service.is_none() && !is_own) || !self.has_room(edge.netns)) {
+        if is_new && ((known.is_none() && !is_own) || !self.has_room(edge.netns)) {
             return;
         }
         let callers = self.callers.entry(edge).or_default();
         callers.needed = self.round;
-        match service {
-            Some((owner, service)) if callers.services.len() < MAX_OF_NAMESPACE => {
-                callers.services.insert(owner, service);
+        match known {
+            Some((owner, found)) if callers.known.len() < MAX_OF_NAMESPACE => {
+                callers.known.insert(owner, found);
             }
             _ => match unknown {
                 Some(unknown) if callers.unknown.len() < MAX_UNKNOWN => {
@@ -336,12 +341,12 @@ impl Translated {
         }
         let mut callers = std::mem::take(&mut self.callers);
         for callers in callers.values_mut() {
-            let Callers { services, unknown, .. } = callers;
+            let Callers { known, unknown, .. } = callers;
             unknown.retain(|(netns, requested, backend)| {
                 let owner = self.explain(*netns, *requested, *backend, clients);
-                let known = owner.and_then(|owner| Some((owner, clients.of_row(owner)?.1.clone())));
-                let is_unknown = known.is_none();
-                services.extend(known);
+                let found = owner.and_then(|owner| Some((owner, clients.of_row(owner)?.1.clone())));
+                let is_unknown = found.is_none();
+                known.extend(found);
                 is_unknown
             });
         }
@@ -404,13 +409,18 @@ impl Callers {
 // === impl Way ===
 
 impl Way {
-    /// Takes in who is found at the backend now; of one without connections of late, only if nobody
-    /// was found before, as another may have its address by now.
+    /// Takes in who is found at the backend now. Of one without connections of late only the same
+    /// under a better name, as another may have its address by now; and nobody's provisional name
+    /// instead of a former one.
     pub(super) fn update(&mut self, last_list: u64, found: Option<Found>) {
         let Some(found) = found else { return };
+        let is_same = |known: &Found| {
+            known.service.is_called_as(&found.service)
+                || (known.entity != Entity::UNKNOWN && known.entity == found.entity)
+        };
         match &self.found {
-            Some(known) if known.service.is_called_as(&found.service) => {}
-            Some(_) if self.seen != last_list => return,
+            Some(known) if is_same(known) => {}
+            Some(_) if !found.stable || self.seen != last_list => return,
             Some(known) => self.several |= known.entity.differs(found.entity),
             None => {}
         }

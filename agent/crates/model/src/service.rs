@@ -118,7 +118,8 @@ words! {
         ContainerAddress = "container_address",
         /// A Kubernetes Service: the address is its own or one of its endpoints'.
         ServiceAddress = "service_address",
-        /// The only service of this host that connects there.
+        /// A client of this host: the only one that connects there, or one whose own name may still
+        /// change.
         LocalClient = "local_client",
         /// Registered by hand for the address.
         Registered = "registered",

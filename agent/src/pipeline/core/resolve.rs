@@ -7,7 +7,7 @@ use agent_common::unsent::UnsentRow;
 
 use super::{ADDRESSES_EVERY_US, ADDRESSES_SOONEST_US, Core, Now};
 use crate::pipeline::kernel::Kernel;
-use crate::pipeline::labels::local_name;
+use crate::pipeline::labels::local;
 use discovery::Client;
 use linux::existing::Survey;
 use linux::probes::Pending;
@@ -29,7 +29,7 @@ impl<K: Kernel> Core<K> {
         self.names.set_ports(&self.listeners);
         self.names.learn_dns_answers(&drained.answers, drained.malformed_answers, now.us);
         let Self { names, owners, listeners, .. } = self;
-        let mut owner = |index: u32| local_name(names, owners, index, now.us).0;
+        let mut owner = |index: u32| local(names, owners, index, now.us);
         let listening: Vec<_> =
             listeners.iter().map(|record| (*record, owner(record.owner))).collect();
         let is_client = |edge: &&Edge| edge.key.role == ROLE_CLIENT && !edge.is_overflow();
@@ -42,7 +42,7 @@ impl<K: Kernel> Core<K> {
             netns: owners.netns(index),
             remote,
             port,
-            service: owner(index),
+            found: owner(index),
         };
         let clients: Vec<_> = edges.chain(unsent).map(client).collect();
         names.set_listeners(&listening);

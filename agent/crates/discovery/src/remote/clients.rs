@@ -7,9 +7,9 @@ use hashbrown::HashMap;
 use super::MAX_ENTRIES;
 use super::addresses::Addresses;
 use crate::addresses::path;
+use crate::found::{Found, agreed};
 use crate::translated::Clients;
 use linux::conntrack::End;
-use model::service::{Service, Source};
 
 /// A service of this host that connects somewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Client {
     /// The server's port.
     pub port: u16,
     /// Its name.
-    pub service: Service,
+    pub found: Found,
 }
 
 /// Clients of one namespace that connect to the same address and are kept apart.
@@ -33,11 +33,11 @@ const MAX_ROWS: usize = 8;
 #[derive(Default)]
 pub(super) struct ClientTable {
     /// By their rows: the namespace and the name.
-    rows: HashMap<u32, (u32, Service)>,
+    rows: HashMap<u32, (u32, Found)>,
     /// What the clients of a namespace connect to → their rows; `None` if there are many.
     rows_to: HashMap<(u32, End), Option<Vec<u32>>>,
     /// The same by the namespace that has the address → the service; `None` if there are several.
-    direct: HashMap<Connection, Option<Service>>,
+    direct: HashMap<Connection, Option<Found>>,
     dropped: u64,
     /// There are clients that are not in the table.
     is_incomplete: bool,
@@ -56,7 +56,7 @@ struct Connection {
 /// The client at the other end of a server's edge.
 pub(super) enum Caller {
     /// This one.
-    One(Service),
+    One(Found),
     /// There are several, or unknown ones besides.
     Several,
     /// None is known.
@@ -80,8 +80,8 @@ impl ClientTable {
         let dropped = (clients.len() - kept.len()) as u64;
         let is_incomplete = !is_complete || dropped > 0;
         let mut table = Self { dropped, is_incomplete, ..Self::default() };
-        for Client { owner, netns, remote, port, service } in kept {
-            table.rows.entry(*owner).or_insert_with(|| (*netns, service.clone()));
+        for Client { owner, netns, remote, port, found } in kept {
+            table.rows.entry(*owner).or_insert_with(|| (*netns, found.clone()));
             let rows = table.rows_to.entry((*netns, (*remote, *port)));
             let rows = rows.or_insert_with(|| Some(Vec::new()));
             match rows {
@@ -96,18 +96,16 @@ impl ClientTable {
                 .direct
                 .entry(connection)
                 .and_modify(|known| {
-                    if !known.as_ref().is_some_and(|known| known.is_called_as(service)) {
-                        *known = None;
-                    }
+                    *known = agreed([known.take(), Some(found.clone())].into_iter());
                 })
-                .or_insert_with(|| Some(service.clone()));
+                .or_insert_with(|| Some(found.clone()));
         }
         table
     }
 
     /// The name of an owner that has edges as a client.
-    pub(super) fn service(&self, owner: u32) -> Option<&Service> {
-        self.rows.get(&owner).map(|(_, service)| service)
+    pub(super) fn found(&self, owner: u32) -> Option<&Found> {
+        self.rows.get(&owner).map(|(_, found)| found)
     }
 
     /// The client of a namespace that connects to a server in `netns`, as its edge says.
@@ -118,7 +116,7 @@ impl ClientTable {
         let connection =
             Connection { client, server: netns, port: key.port, path: path(key.remote) };
         match self.direct.get(&connection) {
-            Some(Some(service)) => Caller::One(service.found_by(Source::LocalClient)),
+            Some(Some(found)) => Caller::One(found.clone()),
             Some(None) => Caller::Several,
             None => Caller::Unknown,
         }
@@ -131,8 +129,8 @@ impl ClientTable {
 }
 
 impl Clients for Known<'_> {
-    fn of_row(&self, owner: u32) -> Option<(u32, &Service)> {
-        self.clients.rows.get(&owner).map(|(netns, service)| (*netns, service))
+    fn of_row(&self, owner: u32) -> Option<(u32, &Found)> {
+        self.clients.rows.get(&owner).map(|(netns, found)| (*netns, found))
     }
 
     fn all(&self, netns: u32, requested: End) -> Option<&[u32]> {

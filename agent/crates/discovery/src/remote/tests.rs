@@ -18,17 +18,20 @@ fn ip(text: &str) -> Address {
     address::from_ip(text.parse::<IpAddr>().unwrap())
 }
 
-fn listener(netns: u32, address: &str, port: u16, name: &str) -> (ListenerRecord, Service) {
+fn process(name: &str) -> Found {
+    Found::new(Service::new(name, Source::Process))
+}
+
+fn listener(netns: u32, address: &str, port: u16, name: &str) -> (ListenerRecord, Found) {
     let family = if address.contains(':') { 10 } else { 2 };
     let record = ListenerRecord { netns, port, family, address: ip(address), ..Wire::zeroed() };
-    (record, Service::new(name, Source::Process))
+    (record, process(name))
 }
 
 fn client(netns: u32, remote: &str, port: u16, name: &str) -> Client {
-    let service = Service::new(name, Source::Process);
     // Its name and namespace stand for its row.
     let owner = Entity::of(name).0 as u32 ^ netns;
-    Client { owner, netns, remote: ip(remote), port, service }
+    Client { owner, netns, remote: ip(remote), port, found: process(name) }
 }
 
 fn key(role: u8, remote: &str, port: u16) -> EdgeKey {

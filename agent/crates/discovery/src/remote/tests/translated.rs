@@ -54,8 +54,8 @@ impl World {
     /// An owner that connects to these.
     pub(super) fn connects(&mut self, owner: u32, netns: u32, name: &str, to: &[&str]) {
         self.clients.extend(to.iter().map(|to| {
-            let ((remote, port), service) = (end(to), Service::new(name, Source::Process));
-            Client { owner, netns, remote, port, service }
+            let ((remote, port), found) = (end(to), process(name));
+            Client { owner, netns, remote, port, found }
         }));
     }
 
@@ -271,6 +271,65 @@ fn a_translated_client_is_named_at_the_server_and_no_bystander_is() {
 }
 
 #[test]
+fn a_client_whose_own_name_may_change_has_a_provisional_name_at_the_server() {
+    let mut world = mesh();
+    let check = |world: &mut World, own: Found, expected: (&str, Source, bool)| {
+        for client in world.clients.iter_mut().filter(|client| client.owner == PAGE) {
+            client.found = own.clone();
+        }
+        world.list(&[redirected(Some(PAGE))]);
+        let key = key(ROLE_SERVER, "172.17.0.2", 15001);
+        let found = world.resolve(BLUE, &key, &Inventory::default());
+        assert_eq!(found.entity, own.entity);
+        assert_eq!((&*found.service.name, found.service.source, found.stable), expected);
+    };
+    let own = |name: &str, source, stable| Found {
+        entity: Entity(7),
+        stable,
+        ..Found::new(Service::new(name, source))
+    };
+    // Its runtime has not listed it yet; there is none; it has.
+    let id = own("0123456789ab", Source::Container, false);
+    check(&mut world, id, ("0123456789ab", Source::LocalClient, false));
+    let id = own("0123456789ab", Source::Container, true);
+    check(&mut world, id, ("0123456789ab", Source::LocalClient, true));
+    check(&mut world, own("page", Source::Docker, true), ("page", Source::Conntrack, true));
+    // Its edge is gone, and the last name stays.
+    world.clients.retain(|client| client.owner != PAGE);
+    world.list(&[]);
+    world.client(BLUE, "172.17.0.2:15001", "page");
+}
+
+#[test]
+fn a_container_that_is_started_again_does_not_take_the_name_from_those_who_connect_to_it() {
+    let mut world = mesh();
+    let vip = "10.96.0.10:80";
+    world.connects(PAGE, BLUE, "page", &[vip]);
+    let to = [route(BLUE, Some(PAGE), "172.17.0.2", vip, TO)];
+    let listening = |world: &mut World, owner: u32, name: &str, stable: bool| {
+        let (mut record, found) = listener(RED, "0.0.0.0", 9080, name);
+        record.owner = owner;
+        world.remotes.set_listeners(&[(record, Found { stable, ..found })]);
+    };
+    listening(&mut world, 1, "0123456789ab", false);
+    world.list(&to);
+    let (remote, port) = end(vip);
+    let key = EdgeKey { owner: PAGE, remote, port, ..key(ROLE_CLIENT, "::", 0) };
+    let found = world.resolve(BLUE, &key, &Inventory::default());
+    assert_eq!((&*found.service.name, found.stable), ("0123456789ab", false));
+    listening(&mut world, 1, "reviews", true);
+    world.list(&[]);
+    world.server((BLUE, PAGE), vip, "reviews");
+    // The next container has the same address; its runtime has not listed it yet.
+    listening(&mut world, 2, "fedcba987654", false);
+    world.list(&to);
+    world.server((BLUE, PAGE), vip, "reviews");
+    listening(&mut world, 2, "reviews", true);
+    world.list(&to);
+    world.server((BLUE, PAGE), vip, "reviews");
+}
+
+#[test]
 fn a_client_of_another_host_behind_the_same_address_is_not_taken_for_one_of_this_host() {
     let mut world = mesh();
     world.connects(SHOP, HOST, "curl", &["10.0.0.5:8080"]);
@@ -289,9 +348,9 @@ fn a_backend_that_was_replaced_by_another_service_names_nobody_any_more() {
     let vip = "10.96.0.10:80";
     world.connects(PAGE, BLUE, "page", &[vip]);
     let listening = |world: &mut World, owner: u32, name: &str| {
-        let (mut record, service) = listener(RED, "0.0.0.0", 9080, name);
+        let (mut record, found) = listener(RED, "0.0.0.0", 9080, name);
         record.owner = owner;
-        world.remotes.set_listeners(&[(record, service)]);
+        world.remotes.set_listeners(&[(record, found)]);
     };
     let to = [route(BLUE, Some(PAGE), "172.17.0.2", vip, TO)];
     listening(&mut world, 1, "reviews");
