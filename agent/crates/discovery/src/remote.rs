@@ -50,8 +50,23 @@ pub const MAX_ADDRESSES: usize = 4096;
 /// How often a refresh of the sources is requested for a peer without a name.
 const MAX_LOOKUPS: u8 = 3;
 
+/// An edge waits for at most so many lists until the addresses of all namespaces are known.
+const MAX_LISTS: u64 = 10;
+
 /// An edge: owner row, role, remote address, port.
 type Asked = (u32, u8, Address, u16);
+
+/// An edge of which the connections were not listed yet, or were.
+struct Waiting {
+    /// How many lists had been begun when it was met first.
+    met: u64,
+    /// A list that was begun later has its connections.
+    since: u64,
+    /// There was one.
+    done: bool,
+    /// The last round in which it was there.
+    needed: u64,
+}
 
 /// This host's listeners, addresses and clients.
 pub(super) struct Remotes {
@@ -62,9 +77,8 @@ pub(super) struct Remotes {
     translated: Translated,
     /// Lists of connections that were begun; none if there will be no more.
     lists: Option<u64>,
-    /// Edges, how many lists had been begun when they were met first, and the last round in which
-    /// they were there.
-    asked: HashMap<Asked, (u64, u64)>,
+    /// Edges, and which list has their connections.
+    asked: HashMap<Asked, Waiting>,
     awaits_connections: bool,
     /// Names from DNS responses.
     pub(super) resolved: Resolved,
@@ -140,7 +154,7 @@ impl Remotes {
         let round = self.round;
         // Addresses without an edge in the last round make room.
         self.admitted.retain(|_, needed| *needed + 1 >= round);
-        self.asked.retain(|_, (_, needed)| *needed + 1 >= round);
+        self.asked.retain(|_, asked| asked.needed + 1 >= round);
         let Self { addresses, translated, .. } = self;
         let clients = ClientTable::new(clients, is_complete, addresses);
         if let Some(routes) = inventories.iter().find_map(|inventory| inventory.routes()) {
@@ -406,9 +420,15 @@ impl Remotes {
         let edge = (key.owner, key.role, key.remote, key.port);
         let is_full = self.asked.len() >= MAX_ENTRIES && !self.asked.contains_key(&edge);
         let is_listed = !is_full && {
-            let (since, needed) = self.asked.entry(edge).or_insert((begun, self.round));
-            *needed = self.round;
-            self.translated.last_list() > *since
+            let new = Waiting { met: begun, since: begun, done: false, needed: self.round };
+            let asked = self.asked.entry(edge).or_insert(new);
+            asked.needed = self.round;
+            // In a namespace of which no address is known, a list may not have found the client.
+            if self.unknown_namespaces && !asked.done && begun < asked.met + MAX_LISTS {
+                asked.since = begun;
+            }
+            asked.done |= self.translated.last_list() > asked.since;
+            asked.done
         };
         self.awaits_connections |= !is_listed;
         Found { stable: found.stable && (is_listed || is_full), ..found }

@@ -77,11 +77,22 @@ pub(super) enum Answer {
 pub(super) struct Callers {
     /// Known ones, by owner row, with their last names.
     pub known: HashMap<u32, Found>,
-    /// Connections of unknown ones: their namespace, what they requested, and where they went.
-    unknown: HashSet<(u32, End, End)>,
-    /// Whether there are clients of other hosts, or too many unknown ones.
-    foreign: bool,
+    /// Connections of unknown ones.
+    unknown: HashSet<Unexplained>,
+    /// Whether there are more unknown ones.
+    has_many: bool,
     needed: u64,
+}
+
+/// A connection of an unknown client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Unexplained {
+    /// The namespace in which it was tracked, and the client's address there: which namespace that
+    /// belongs to may be known later.
+    tracked_in: u32,
+    client: Address,
+    requested: End,
+    backend: End,
 }
 
 /// What the core knows of clients of this host.
@@ -245,7 +256,12 @@ impl Translated {
         if route.differs_at_the_backend() {
             let edge = ServerEdge { netns: server, port: route.backend.1, client: route.seen_as };
             let is_own = clients.namespace_of(route.backend_netns, route.seen_as).is_some();
-            let unknown = netns.map(|netns| (netns, route.requested, route.backend));
+            let unknown = Unexplained {
+                tracked_in: route.netns,
+                client: route.client,
+                requested: route.requested,
+                backend: route.backend,
+            };
             self.take_caller(edge, owner, unknown, is_own, clients);
         }
     }
@@ -272,7 +288,7 @@ impl Translated {
         &mut self,
         edge: ServerEdge,
         owner: Option<u32>,
-        unknown: Option<(u32, End, End)>,
+        unknown: Unexplained,
         is_own: bool,
         clients: &impl Clients,
     ) {
@@ -288,12 +304,10 @@ impl Translated {
             Some((owner, found)) if callers.known.len() < MAX_OF_NAMESPACE => {
                 callers.known.insert(owner, found);
             }
-            _ => match unknown {
-                Some(unknown) if callers.unknown.len() < MAX_UNKNOWN => {
-                    callers.unknown.insert(unknown);
-                }
-                _ => callers.foreign = true,
-            },
+            _ if callers.unknown.len() < MAX_UNKNOWN || callers.unknown.contains(&unknown) => {
+                callers.unknown.insert(unknown);
+            }
+            _ => callers.has_many = true,
         }
     }
 
@@ -342,8 +356,10 @@ impl Translated {
         let mut callers = std::mem::take(&mut self.callers);
         for callers in callers.values_mut() {
             let Callers { known, unknown, .. } = callers;
-            unknown.retain(|(netns, requested, backend)| {
-                let owner = self.explain(*netns, *requested, *backend, clients);
+            unknown.retain(|one| {
+                let netns = clients.namespace_of(one.tracked_in, one.client);
+                let owner = netns
+                    .and_then(|netns| self.explain(netns, one.requested, one.backend, clients));
                 let found = owner.and_then(|owner| Some((owner, clients.of_row(owner)?.1.clone())));
                 let is_unknown = found.is_none();
                 known.extend(found);
@@ -402,7 +418,7 @@ impl Translated {
 impl Callers {
     /// Whether there are unknown ones.
     pub(super) fn has_others(&self) -> bool {
-        self.foreign || !self.unknown.is_empty()
+        self.has_many || !self.unknown.is_empty()
     }
 }
 

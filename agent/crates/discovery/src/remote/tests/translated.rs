@@ -412,6 +412,31 @@ fn a_new_edge_waits_for_a_list_that_was_begun_after_it_was_met() {
 }
 
 #[test]
+fn a_list_that_was_taken_in_before_the_addresses_were_known_is_not_the_last_word() {
+    let mut world = mesh();
+    world.remotes.set_addresses(&[]);
+    world.remotes.set_unknown_namespaces(true);
+    let all = [redirected(Some(PAGE)), redirected(None), own(Some(SIDECAR))];
+    let (remote, port) = end(TO);
+    let key = EdgeKey { owner: PAGE, remote, port, ..key(ROLE_CLIENT, "::", 0) };
+    for lists in 1..=2 {
+        world.remotes.set_connection_lists(Some(lists));
+        world.list(&all);
+        assert!(!world.resolve(BLUE, &key, &Inventory::default()).stable);
+        world.client(BLUE, "172.17.0.2:15001", "172.17.0.2");
+    }
+    // They are looked up; the next list has the client.
+    world.remotes.set_addresses(&[(BLUE, ip("172.17.0.2")), (RED, ip("172.17.0.3"))]);
+    world.remotes.set_unknown_namespaces(false);
+    world.list(&all);
+    world.resolve(BLUE, &key, &Inventory::default());
+    world.remotes.set_unknown_namespaces(true);
+    let found = world.resolve(BLUE, &key, &Inventory::default());
+    assert_eq!((&*found.service.name, found.stable), ("sidecar", true));
+    world.client(BLUE, "172.17.0.2:15001", "page");
+}
+
+#[test]
 fn one_namespace_fills_its_own_share_only_and_is_told_addresses_then() {
     use crate::translated::MAX_OF_NAMESPACE;
     let mut world = mesh();
