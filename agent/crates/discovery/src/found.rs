@@ -57,8 +57,9 @@ pub(super) fn found_by(found: &Found, source: Source) -> Found {
 
 /// A client of this host as a server sees it. Its name is provisional as long as the client's own
 /// is: that of a container without a name may come from the address before it comes from here.
-pub(super) fn as_client(found: Found, source: Source) -> Found {
-    let is_final = found.stable && found.service.source != Source::Container;
+pub(super) fn as_client(found: &Found, source: Source) -> Found {
+    let Found { service, entity, stable, .. } = found;
+    let is_final = *stable && service.source != Source::Container;
     let source = if is_final { source } else { Source::LocalClient };
-    Found { service: found.service.found_by(source), virtual_service: None, ..found }
+    Found { entity: *entity, stable: *stable, ..Found::new(service.found_by(source)) }
 }

@@ -390,7 +390,7 @@ impl Remotes {
         };
         let Some(callers) = translated.callers(netns, key.port, key.remote) else {
             return match direct {
-                Caller::One(found) => Caller::One(as_client(found, Source::LocalClient)),
+                Caller::One(found) => Caller::One(as_client(&found, Source::LocalClient)),
                 direct => direct,
             };
         };
@@ -408,7 +408,7 @@ impl Remotes {
         }
         all.sort_unstable_by(|one, other| one.service.cmp(&other.service));
         match agreed(all.into_iter().map(Some)).filter(|_| !callers.has_others()) {
-            Some(found) => Caller::One(as_client(found, Source::Conntrack)),
+            Some(found) => Caller::One(as_client(&found, Source::Conntrack)),
             None => Caller::Several,
         }
     }
