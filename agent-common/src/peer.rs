@@ -47,7 +47,17 @@ pub const fn note(handshake: &Handshake, now_us: u64, owner: u32) -> Option<u64>
 #[inline(always)]
 pub const fn owner(note: u64, handshake: &Handshake, now_us: u64) -> Option<u32> {
     let age = step(now_us).wrapping_sub((note >> 16) as u16);
-    if (note >> 32) as u32 != digest(handshake) || age > FRESH_STEPS {
+    if age > FRESH_STEPS {
+        return None;
+    }
+    owner_at_any_age(note, handshake)
+}
+
+/// The owner in a note, if it is about a connection between these ends, however old it is. For one
+/// that is known to exist: no other connection has had its client's port since.
+#[inline(always)]
+pub const fn owner_at_any_age(note: u64, handshake: &Handshake) -> Option<u32> {
+    if (note >> 32) as u32 != digest(handshake) {
         return None;
     }
     Some((note & 0xffff) as u32)
@@ -129,6 +139,8 @@ mod tests {
         assert_eq!(after(4_000_000), Some(7));
         assert_eq!(after(5_000_000), None);
         assert_eq!(after(3_600_000_000), None);
+        assert_eq!(owner_at_any_age(written, &asked), Some(7));
+        assert_eq!(owner_at_any_age(written, &Handshake { port: 81, ..asked }), None);
     }
 
     #[test]

@@ -173,6 +173,8 @@ impl<K: Kernel> Core<K> {
                         grace = Some(tokio::time::Instant::now() + GRACE);
                     }
                     () = probes.answered(), if grace.is_some() => {}
+                    () = self.sources.connections_listed(),
+                        if grace.is_some() && self.names.awaits_connections() => {}
                     () = over(grace), if grace.is_some() => {}
                     () = calls.next() => was_called = true,
                     _ = ticks.tick() => {}
@@ -180,7 +182,7 @@ impl<K: Kernel> Core<K> {
                 let started = Instant::now();
                 let is_over = grace.is_none_or(|grace| grace <= tokio::time::Instant::now());
                 match self.snapshot(Now::read()) {
-                    Ok(snapshot) if is_over || !probes.is_answer_due(GRACE) => {
+                    Ok(snapshot) if is_over || !self.awaits_answers(probes) => {
                         grace = None;
                         requests.publish(&Arc::new(snapshot));
                     }
@@ -201,6 +203,11 @@ impl<K: Kernel> Core<K> {
             }
             Ok(())
         })
+    }
+
+    /// Whether a snapshot will soon be better.
+    fn awaits_answers(&self, probes: &Probes) -> bool {
+        probes.is_answer_due(GRACE) || self.names.awaits_connections()
     }
 
     /// Collects, resolves, aggregates, publishes: the whole flow, once.

@@ -25,15 +25,16 @@ pub(super) fn naming(
     }
     let (mut local, local_settled) = local_name(names, owners, owner, now_us);
     let netns = owners.netns(owner);
+    let preexisting = edge.counters.preexisting > 0;
     let far = match role {
         ROLE_SERVER if edge.key.remote != UNSPECIFIED => match owner_of(&edge.key.remote) {
             Some(client) => {
                 let (service, settled) = local_name(names, owners, client, now_us);
                 Found { stable: settled, ..Found::new(service) }
             }
-            None => registered(registry, names.remote(netns, &edge.key), &edge.key),
+            None => registered(registry, names.remote(netns, &edge.key, preexisting), &edge.key),
         },
-        ROLE_CLIENT => registered(registry, names.remote(netns, &edge.key), &edge.key),
+        ROLE_CLIENT => registered(registry, names.remote(netns, &edge.key, preexisting), &edge.key),
         _ => Found::new(Service::any()),
     };
     let settled = local_settled && far.stable;
@@ -81,9 +82,14 @@ pub(super) fn local_name(
     index: u32,
     now_us: u64,
 ) -> (Service, bool) {
-    owners
-        .row(index)
-        .map_or_else(|| (Service::other(), true), |row| names.owner(index, row, now_us))
+    let Found { service, stable, .. } = local(names, owners, index, now_us);
+    (service, stable)
+}
+
+/// An owner of this host as an end of edges.
+pub(super) fn local(names: &mut Names, owners: &Owners, index: u32, now_us: u64) -> Found {
+    let row = owners.row(index);
+    row.map_or_else(|| Found::new(Service::other()), |row| names.owner(index, row, now_us))
 }
 
 fn role_of(role: u8) -> Role {

@@ -10,7 +10,7 @@ use agent_common::listener::ListenerRecord;
 use super::kernel::Kernel;
 use crate::config::Config;
 use crate::state::StateHandle;
-use discovery::Names;
+use discovery::{Found, Names};
 use linux::namespaces;
 use model::breaches::{Action, Breach, Breaches, Holding};
 use model::claims::Failures;
@@ -82,7 +82,7 @@ impl ReservationMonitor {
         let mut known = Vec::new();
         if self.state.current().reservations.iter().any(|one| one.enforce) {
             known.extend(owners.iter().map(|(index, row)| {
-                let (service, is_stable) = names.owner(index, row, now_us);
+                let Found { service, stable: is_stable, .. } = names.owner(index, row, now_us);
                 let age = now_us.saturating_sub(row.born_us) / 1_000_000;
                 Known { key: row.key, service, age: if is_stable { age } else { 0 } }
             }));

@@ -17,6 +17,7 @@ mod pods;
 mod published;
 mod successor;
 mod together;
+mod translated;
 mod units;
 
 use std::collections::BTreeSet;

@@ -107,7 +107,8 @@ pub enum Source {
     ContainerAddress,
     /// A Kubernetes Service: its own address or that of an endpoint.
     ServiceAddress,
-    /// The only service of this host that connects there.
+    /// A client of this host: the only one that connects there, or one whose own name may still
+    /// change.
     LocalClient,
     /// Registered by hand for the address.
     Registered,

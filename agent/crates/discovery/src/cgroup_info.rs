@@ -1,6 +1,6 @@
 //! What a cgroup path says about its processes: the container, the pod, the systemd unit.
 
-use model::service::{Service, Source};
+use model::service::{Entity, Service, Source};
 
 /// Hex digits of a container's id, and of its short form.
 const ID_DIGITS: usize = 64;
@@ -46,6 +46,11 @@ impl CgroupInfo {
     pub fn container_name(&self) -> Option<Service> {
         let id = self.container.as_deref()?;
         Some(Service::new(id.get(..SHORT_DIGITS)?, Source::Container))
+    }
+
+    /// The identity of the pod or container, which a source that lists it gives it too.
+    pub fn entity(&self) -> Option<Entity> {
+        self.pod.as_deref().or(self.container.as_deref()).map(Entity::of)
     }
 }
 

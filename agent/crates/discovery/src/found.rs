@@ -1,10 +1,10 @@
-//! The result of a lookup of the remote end of an edge.
+//! The name of an end of an edge.
 
 use super::inventory::Workload;
 use super::rules::Rules;
 use model::service::{Entity, Service, Source};
 
-/// The remote end of an edge.
+/// An end of an edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Its name.
@@ -30,14 +30,20 @@ impl Found {
     }
 }
 
-/// The service of all of them, if all are known and have the same name.
+/// The service of all of them, if all are known and have the same name. It has an identity if they
+/// share one.
 pub(super) fn agreed(found: impl Iterator<Item = Option<Found>>) -> Option<Found> {
     let mut one: Option<Found> = None;
     for found in found {
         let found = found?;
-        match &one {
+        match &mut one {
             Some(known) if !known.service.is_called_as(&found.service) => return None,
-            Some(_) => {}
+            Some(known) => {
+                known.stable &= found.stable;
+                if known.entity != found.entity {
+                    known.entity = Entity::UNKNOWN;
+                }
+            }
             None => one = Some(found),
         }
     }
@@ -46,5 +52,14 @@ pub(super) fn agreed(found: impl Iterator<Item = Option<Found>>) -> Option<Found
 
 /// A service with several backends: the name without the identity of one of them.
 pub(super) fn found_by(found: &Found, source: Source) -> Found {
-    Found::new(found.service.found_by(source))
+    Found { stable: found.stable, ..Found::new(found.service.found_by(source)) }
+}
+
+/// A client of this host as a server sees it. Its name is provisional as long as the client's own
+/// is: that of a container without a name may come from the address before it comes from here.
+pub(super) fn as_client(found: &Found, source: Source) -> Found {
+    let Found { service, entity, stable, .. } = found;
+    let is_final = *stable && service.source != Source::Container;
+    let source = if is_final { source } else { Source::LocalClient };
+    Found { entity: *entity, stable: *stable, ..Found::new(service.found_by(source)) }
 }

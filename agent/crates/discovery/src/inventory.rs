@@ -10,6 +10,7 @@ use agent_common::address::{self, Address};
 use hashbrown::{HashMap, HashSet};
 
 use super::cgroup_info::CgroupInfo;
+use super::connections::Routes;
 use model::port::Port;
 use model::service::{Entity, Service};
 
@@ -54,11 +55,16 @@ pub struct Inventory {
     /// Ports of containers that failed to start: the last container for each.
     failed_starts: HashMap<Port, Workload>,
     published_in: Option<u32>,
-    translations: HashMap<(Address, u16), Vec<(Address, u16)>>,
+    routes: Option<Arc<Routes>>,
     dropped: u64,
 }
 
 impl Inventory {
+    /// Only where translated connections went.
+    pub fn of_routes(routes: Routes) -> Self {
+        Self { dropped: routes.dropped, routes: Some(Arc::new(routes)), ..Self::default() }
+    }
+
     /// A container, by its id of 64 hex digits.
     pub fn add_container(&mut self, id: &str, workload: Workload) {
         self.dropped += put(&mut self.containers, id.into(), workload);
@@ -121,18 +127,6 @@ impl Inventory {
         self.published_in = Some(netns);
     }
 
-    /// The backend that backends for a virtual address and port (destination NAT).
-    pub fn add_translation(&mut self, requested: (Address, u16), backend: (Address, u16)) {
-        if self.translations.len() >= MAX_ENTRIES && !self.translations.contains_key(&requested) {
-            self.dropped += 1;
-            return;
-        }
-        let backends = self.translations.entry(requested).or_default();
-        if !backends.contains(&backend) {
-            backends.push(backend);
-        }
-    }
-
     /// The workload of a cgroup.
     pub fn workload(&self, cgroup_info: &CgroupInfo) -> Option<&Workload> {
         let by_container = || self.containers.get(cgroup_info.container.as_deref()?);
@@ -184,9 +178,9 @@ impl Inventory {
         if self.published_in == Some(netns) { self.failed_starts.get(&port) } else { None }
     }
 
-    /// The backends behind a virtual address and port.
-    pub fn backends(&self, address: Address, port: u16) -> &[(Address, u16)] {
-        self.translations.get(&(address, port)).map_or(&[], Vec::as_slice)
+    /// Where translated connections went, if this is the inventory of connection tracking.
+    pub fn routes(&self) -> Option<&Arc<Routes>> {
+        self.routes.as_ref()
     }
 
     /// Number of entries.
@@ -201,7 +195,7 @@ impl Inventory {
             published,
             failed_starts,
             published_in: _,
-            translations,
+            routes,
             dropped: _,
         } = self;
         containers.len()
@@ -211,7 +205,7 @@ impl Inventory {
             + frontends.len()
             + published.len()
             + failed_starts.len()
-            + translations.len()
+            + routes.as_ref().map_or(0, |routes| routes.routes.len())
     }
 
     /// Whether there are no entries.

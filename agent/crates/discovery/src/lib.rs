@@ -31,13 +31,14 @@ use hashbrown::HashMap;
 
 use agent_common::decode::dns;
 use model::port::Port;
-use model::service::{Service, Source};
+use model::service::{Entity, Service, Source};
 use model::snapshot::SourceView;
 
 mod addresses;
 pub mod cgroup;
 pub mod cgroup_info;
 mod command_line;
+pub mod connections;
 pub mod docker_proxy;
 mod flags;
 mod found;
@@ -53,6 +54,7 @@ pub mod rules;
 mod shell;
 pub mod sources;
 mod title;
+mod translated;
 
 use cgroup::{Cgroups, Lookup};
 use cgroup_info::CgroupInfo;
@@ -106,6 +108,7 @@ pub struct Names {
 struct Named {
     born_us: u64,
     service: Service,
+    entity: Entity,
     inventory_version: u64,
     stable: bool,
     /// A probe was pending when the name was found; its result replaces the name.
@@ -117,6 +120,8 @@ struct Named {
 /// An answer, and whether a better one may follow.
 struct Answer {
     service: Service,
+    /// Who it is, whatever the name: the container or pod, else the owner itself.
+    entity: Entity,
     /// No later lookup will find a better one.
     is_final: bool,
     /// No better one is expected in the next seconds.
@@ -165,12 +170,14 @@ impl Names {
     /// containers.
     pub fn set_inventories(&mut self, inventories: Vec<Arc<Inventory>>, containers_pending: bool) {
         self.containers_pending = containers_pending;
+        // Where connections went says nothing of owners.
+        let is_same = |(old, new): (&Arc<Inventory>, &Arc<Inventory>)| {
+            Arc::ptr_eq(old, new) || (old.routes().is_some() && new.routes().is_some())
+        };
         let same = self.inventories.len() == inventories.len()
-            && self.inventories.iter().zip(&inventories).all(|(old, new)| Arc::ptr_eq(old, new));
-        if !same {
-            self.inventory_version += 1;
-            self.inventories = inventories;
-        }
+            && self.inventories.iter().zip(&inventories).all(is_same);
+        self.inventory_version += u64::from(!same);
+        self.inventories = inventories;
     }
 
     /// Whether a name was missed since the last call that a source might have.
@@ -178,29 +185,46 @@ impl Names {
         std::mem::take(&mut self.missing) | self.remotes.take_missing()
     }
 
-    /// The service of an owner row, and whether the name is stable: no better one is expected in
-    /// the next seconds. The answer is cached per slot until the row belongs to another owner
-    /// (`born_us`). A provisional answer is looked up again when its retry is due or an inventory
-    /// has changed.
-    pub fn owner(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> (Service, bool) {
+    /// How many lists of connections were begun; none if there will be no more.
+    pub fn set_connection_lists(&mut self, begun: Option<u64>) {
+        self.remotes.set_connection_lists(begun);
+    }
+
+    /// Whether there are edges of which the connections were not listed yet: their names may change.
+    pub fn awaits_connections(&self) -> bool {
+        self.remotes.awaits_connections()
+    }
+
+    /// The service of an owner row. The answer is cached per slot until the row belongs to another
+    /// owner (`born_us`). A provisional answer is looked up again when its retry is due or an
+    /// inventory has changed.
+    pub fn owner(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> Found {
         if slot == OWNER_OVERFLOW {
-            return (Service::other(), true);
+            return Found::new(Service::other());
         }
         let known = self.owners.get(&slot).filter(|known| known.born_us == row.born_us);
         let mut retries = 0;
-        if let Some(Named { service, inventory_version, stable, retry, .. }) = known {
+        if let Some(Named { service, entity, inventory_version, stable, retry, .. }) = known {
             let news = *inventory_version != self.inventory_version;
             match retry {
                 Some((at, before)) if now_us >= *at => retries = before + 1,
                 Some((_, before)) if news => retries = *before,
                 None if news && service.source <= Source::Container => {}
-                _ => return (service.clone(), *stable),
+                _ => {
+                    return Found {
+                        entity: *entity,
+                        stable: *stable,
+                        ..Found::new(service.clone())
+                    };
+                }
             }
         }
         let former = known.filter(|known| !known.is_interim).map(|known| known.service.clone());
-        let Answer { service: found, is_final, stable, running } =
+        let former_entity = known.map_or(Entity::UNKNOWN, |known| known.entity);
+        let Answer { service: found, entity, is_final, stable, running } =
             self.ask(slot, row, None, now_us);
         let former = former.filter(|former| is_at_least_as_good(former, &found));
+        let entity = if entity == Entity::UNKNOWN { former_entity } else { entity };
         let is_interim = running && former.is_none();
         let service = former.unwrap_or(found);
         if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&slot) {
@@ -211,6 +235,7 @@ impl Names {
             let named = Named {
                 born_us: row.born_us,
                 service: service.clone(),
+                entity,
                 inventory_version: self.inventory_version,
                 stable,
                 is_interim,
@@ -218,7 +243,7 @@ impl Names {
             };
             self.owners.insert(slot, named);
         }
-        (service, stable)
+        Found { entity, stable, ..Found::new(service) }
     }
 
     /// The service of a process without a row in the kernel's table. `None` while a probe reads its
@@ -239,6 +264,7 @@ impl Names {
     pub fn forget_owner(&mut self, slot: u32) {
         self.owners.remove(&slot);
         self.processes.forget(slot);
+        self.remotes.forget_owner(slot);
     }
 
     /// Owners that no source could name (yet).
@@ -267,7 +293,7 @@ impl Names {
     }
 
     /// The listeners of the last collection, each with the name of its owner.
-    pub fn set_listeners(&mut self, listeners: &[(ListenerRecord, Service)]) {
+    pub fn set_listeners(&mut self, listeners: &[(ListenerRecord, Found)]) {
         self.remotes.set_listeners(listeners);
     }
 
@@ -292,18 +318,19 @@ impl Names {
         self.remotes.resolved.view()
     }
 
-    /// Which client connects where, from the edges of role client. Call after
-    /// [`Self::set_addresses`].
-    pub fn set_clients(&mut self, clients: &[Client]) {
-        self.remotes.set_clients(clients, &self.inventories);
+    /// Which client connects where, from the edges of role client; `is_complete` if these are all
+    /// edges. Call after [`Self::set_addresses`].
+    pub fn set_clients(&mut self, clients: &[Client], is_complete: bool) {
+        self.remotes.set_clients(clients, is_complete, &self.inventories);
     }
 
     /// The service at the remote end of an edge whose owner is in network namespace `netns`.
     ///
     /// Looked up in the current tables: when a listener is gone, its name is gone too. Long-lived
-    /// rows should keep the most reliable name that they ever had.
-    pub fn remote(&mut self, netns: u32, key: &EdgeKey) -> Found {
-        self.remotes.resolve(netns, key, &self.rules, &self.inventories)
+    /// rows should keep the most reliable name that they ever had. `preexisting`: some of its
+    /// connections are from before the agent, so no client has left a note for them.
+    pub fn remote(&mut self, netns: u32, key: &EdgeKey, preexisting: bool) -> Found {
+        self.remotes.resolve(netns, key, preexisting, &self.rules, &self.inventories)
     }
 
     /// The only service that listens on a port of a namespace: connections without a known owner
@@ -345,10 +372,8 @@ impl Names {
 
     /// Whether this address and port is virtual: connections to it are answered by backends.
     pub fn is_front(&self, address: Address, port: u16) -> bool {
-        self.inventories.iter().any(|inventory| {
-            inventory.frontend(address, port).is_some()
-                || !inventory.backends(address, port).is_empty()
-        })
+        self.inventories.iter().any(|inventory| inventory.frontend(address, port).is_some())
+            || self.remotes.is_front(address, port)
     }
 
     /// The name of the pod or container that has an address.
@@ -367,6 +392,13 @@ impl Names {
         self.remotes.dropped()
     }
 
+    /// Adds what was known from connection tracking and found no room to the state of that source.
+    pub fn add_dropped_connections(&self, sources: &mut [SourceView]) {
+        for source in sources.iter_mut().filter(|source| source.name == sources::CONNTRACK) {
+            source.dropped += self.remotes.dropped_connections();
+        }
+    }
+
     /// Looks a name up in all sources. `process` is the result of a probe of the process, if there
     /// is one.
     fn ask(
@@ -376,10 +408,17 @@ impl Names {
         mut process: Option<Process>,
         now_us: u64,
     ) -> Answer {
-        let certain = |service| Answer { service, is_final: true, stable: true, running: false };
+        let own = identity(slot, row);
+        let certain = |service, entity| Answer {
+            service,
+            entity,
+            is_final: true,
+            stable: true,
+            running: false,
+        };
         if row.key.cgroup == 0 && row.key.comm[0] == 0 {
             // The socket was first seen outside of any process.
-            return certain(Service::new("none", Source::Unknown));
+            return certain(Service::new("none", Source::Unknown), own);
         }
         let cgroup = self.cgroups.lookup(row, now_us);
         let cgroup_info = match &cgroup {
@@ -399,19 +438,23 @@ impl Names {
             self.inventories.iter().find_map(|inventory| inventory.workload(cgroup_info))
         });
         if let Some(service) = self.rules.owner(&owner, workload) {
-            return certain(service);
+            // A rule may name programs of one container differently.
+            return certain(service, own);
         }
         // Rules may match the executable.
         let is_running = |process: &Option<Process>| {
             cgroup == Lookup::Running || matches!(process, Some(Process::Pending))
         };
-        if let Some(Workload { service, .. }) = workload {
-            if is_running(&process) {
-                let service = service.clone();
-                return Answer { service, is_final: false, stable: false, running: true };
-            }
-            return certain(service.clone());
+        if let Some(Workload { service, entity, .. }) = workload {
+            let running = is_running(&process);
+            let (stable, is_final) = (!running, !running);
+            return Answer { service: service.clone(), entity: *entity, is_final, stable, running };
         }
+        let entity = match &cgroup {
+            Lookup::Found(info) => info.entity().unwrap_or(own),
+            Lookup::NotFound => own,
+            Lookup::Running | Lookup::Pending => Entity::UNKNOWN,
+        };
         let container = cgroup_info.and_then(CgroupInfo::container_name);
         let pending = container.is_some() && self.containers_pending;
         self.missing |= pending;
@@ -428,11 +471,17 @@ impl Names {
         let running = is_running(&process);
         Answer {
             service,
+            entity,
             is_final: !pending && !cgroup_pending && !running,
             stable: !(pending || cgroup_pending && self.containers_pending || running),
             running,
         }
     }
+}
+
+/// The identity of an owner that is in no container. Slots are used again.
+fn identity(slot: u32, row: &OwnerRow) -> Entity {
+    Entity::of(&format!("{slot} {}", row.born_us))
 }
 
 /// Whether a former name stays although this one was found: once the process has exited, less is

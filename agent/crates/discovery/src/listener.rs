@@ -3,27 +3,37 @@
 use agent_common::address::{self, Address};
 use agent_common::listener::ListenerRecord;
 
-use model::service::{Entity, Service};
+use super::found::Found;
+use model::service::{Entity, Service, Source};
 
 /// A listening socket.
 pub(super) struct Listener {
     address: Address,
     accepts_v4: bool,
     accepts_v6: bool,
-    pub(super) entity: Entity,
+    /// Its owner's name.
     pub(super) service: Service,
+    entity: Entity,
+    stable: bool,
 }
 
 impl Listener {
-    pub(super) fn new(record: &ListenerRecord, service: &Service) -> Self {
+    pub(super) fn new(record: &ListenerRecord, owner: &Found) -> Self {
         let is_v6 = i32::from(record.family) == libc::AF_INET6;
         Self {
             address: record.address,
             accepts_v4: !is_v6 || record.v6_only == 0,
             accepts_v6: is_v6,
             entity: Entity(u64::from(record.owner) + 1),
-            service: service.clone(),
+            service: owner.service.clone(),
+            stable: owner.stable,
         }
+    }
+
+    /// The server of a connection that reaches it.
+    pub(super) fn found(&self) -> Found {
+        let service = self.service.found_by(Source::Listener);
+        Found { entity: self.entity, stable: self.stable, ..Found::new(service) }
     }
 
     /// How well it matches an address; `None` if it does not. As in the kernel's lookup

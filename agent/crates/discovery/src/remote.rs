@@ -1,18 +1,22 @@
 //! The remote end of an edge. An address alone says little, so these are tried in order:
 //!
 //! 1. a rule of the configuration for the address;
-//! 2. for a client's edge: the backends that actually answered, if the address is a Kubernetes
-//!    Service's or was translated (connection tracking), else the Service's endpoints;
+//! 2. for a client's edge: who answered its connections, if connection tracking has seen them
+//!    translated ([`Translated`]); for a Kubernetes Service else its endpoints;
 //! 3. the container that publishes the port; the process that listens there;
 //! 4. the container or pod that has the address; for a server's edge 2 and 3 are skipped, and the
-//!    only service of that namespace that connects there comes next;
+//!    client whose connections arrive from there translated comes next, or, for connections from
+//!    before the agent, the only service of that namespace that connects there;
 //! 5. the Kubernetes Service that has an endpoint there;
 //! 6. a network with a name;
 //! 7. the name that a program in the owner's namespace resolved to the address by DNS
 //!    ([`Resolved`]), or the address itself, both up to a limit; else `internet` or `other`.
 //!
 //! `127.0.0.1` is a different host in every network namespace. So for 3 and 4 the namespace of the
-//! address is found first, as seen from the owner's; see [`Remotes::namespace_of`].
+//! address is found first, as seen from the owner's; see [`Addresses::namespace_of`].
+//!
+//! Connections of one edge that have led to several services, or nobody knows where, cannot be told
+//! apart: then the edge has the name of the Service that was requested, or 6 or 7.
 //!
 //! Long because the order in which the remote end is named is in one place.
 
@@ -21,15 +25,23 @@ use std::sync::Arc;
 use agent_common::address::{self, Address};
 use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::listener::ListenerRecord;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
-use super::addresses::{by_address, everywhere, is_internal, path};
-use super::found::{Found, agreed, found_by};
+use super::addresses::{by_address, is_internal};
+use super::found::{Found, agreed, as_client, found_by};
 use super::inventory::{Inventory, Workload};
 use super::listener::Listener;
 use super::resolved::Resolved;
 use super::rules::Rules;
-use model::service::{Service, Source};
+use super::translated::{Answer, Translated};
+use model::service::{Entity, Service, Source};
+
+mod addresses;
+mod clients;
+
+use addresses::Addresses;
+pub use clients::Client;
+use clients::{Caller, ClientTable, Known};
 
 /// Entries per table at most.
 const MAX_ENTRIES: usize = 65_536;
@@ -38,27 +50,36 @@ pub const MAX_ADDRESSES: usize = 4096;
 /// How often a refresh of the sources is requested for a peer without a name.
 const MAX_LOOKUPS: u8 = 3;
 
-/// A service of this host that connects somewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Client {
-    /// Its network namespace.
-    pub netns: u32,
-    /// The address it connects to.
-    pub remote: Address,
-    /// The server's port.
-    pub port: u16,
-    /// Its name.
-    pub service: Service,
+/// An edge waits for at most so many lists until the addresses of all namespaces are known.
+const MAX_LISTS: u64 = 10;
+
+/// An edge: owner row, role, remote address, port.
+type Asked = (u32, u8, Address, u16);
+
+/// An edge of which the connections were not listed yet, or were.
+struct Waiting {
+    /// How many lists had been begun when it was met first.
+    met: u64,
+    /// A list that was begun later has its connections.
+    since: u64,
+    /// There was one.
+    done: bool,
+    /// The last round in which it was there.
+    needed: u64,
 }
 
 /// This host's listeners, addresses and clients.
 pub(super) struct Remotes {
     listeners: HashMap<(u32, u16), Vec<Listener>>,
-    /// Address → the namespace that has it; `None` if several do.
-    namespaces: HashMap<Address, Option<u32>>,
-    own: HashSet<(u32, Address)>,
-    /// What the clients of a namespace connect to → the service; `None` if there are several.
-    clients: HashMap<Connection, Option<Service>>,
+    addresses: Addresses,
+    clients: ClientTable,
+    /// Where translated connections went.
+    translated: Translated,
+    /// Lists of connections that were begun; none if there will be no more.
+    lists: Option<u64>,
+    /// Edges, and which list has their connections.
+    asked: HashMap<Asked, Waiting>,
+    awaits_connections: bool,
     /// Names from DNS responses.
     pub(super) resolved: Resolved,
     /// Peers that are named by their address or by DNS, each with the round in which it was last
@@ -71,27 +92,18 @@ pub(super) struct Remotes {
     missing: bool,
     unknown_namespaces: bool,
     dropped_listeners: u64,
-    dropped_addresses: u64,
-    dropped_clients: u64,
-}
-
-/// A client's connections to one port of one namespace. `path` separates connections that cannot be
-/// the same: loopback and not, IPv4 and IPv6.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Connection {
-    client: u32,
-    server: u32,
-    port: u16,
-    path: (bool, bool),
 }
 
 impl Remotes {
     pub(super) fn new(max_addresses: usize) -> Self {
         Self {
             listeners: HashMap::new(),
-            namespaces: HashMap::new(),
-            own: HashSet::new(),
-            clients: HashMap::new(),
+            addresses: Addresses::default(),
+            clients: ClientTable::default(),
+            translated: Translated::default(),
+            asked: HashMap::new(),
+            lists: None,
+            awaits_connections: false,
             resolved: Resolved::default(),
             admitted: HashMap::new(),
             max_addresses,
@@ -100,66 +112,55 @@ impl Remotes {
             missing: false,
             unknown_namespaces: false,
             dropped_listeners: 0,
-            dropped_addresses: 0,
-            dropped_clients: 0,
         }
     }
 
-    pub(super) fn set_listeners(&mut self, listeners: &[(ListenerRecord, Service)]) {
+    pub(super) fn set_listeners(&mut self, listeners: &[(ListenerRecord, Found)]) {
         let kept = listeners.get(..MAX_ENTRIES).unwrap_or(listeners);
         self.dropped_listeners = (listeners.len() - kept.len()) as u64;
         self.listeners.clear();
-        for (record, service) in kept {
+        for (record, owner) in kept {
             self.listeners
                 .entry((record.netns, record.port))
                 .or_default()
-                .push(Listener::new(record, service));
+                .push(Listener::new(record, owner));
         }
+    }
+
+    /// The row belongs to another owner from now on.
+    pub(super) fn forget_owner(&mut self, owner: u32) {
+        self.translated.forget_owner(owner);
+        self.asked.retain(|(of, ..), _| *of != owner);
+    }
+
+    /// Whether connections to this address and port were translated.
+    pub(super) fn is_front(&self, address: Address, port: u16) -> bool {
+        self.translated.is_front((address, port))
     }
 
     pub(super) fn set_addresses(&mut self, addresses: &[(u32, Address)]) {
-        let kept = addresses.get(..MAX_ENTRIES).unwrap_or(addresses);
-        self.dropped_addresses = (addresses.len() - kept.len()) as u64;
-        self.namespaces.clear();
-        self.own.clear();
-        for &(netns, address) in kept {
-            self.own.insert((netns, address));
-            if everywhere(address) {
-                continue;
-            }
-            self.namespaces
-                .entry(address)
-                .and_modify(|namespace| *namespace = namespace.filter(|one| *one == netns))
-                .or_insert(Some(netns));
-        }
+        self.addresses = Addresses::new(addresses);
     }
 
-    pub(super) fn set_clients(&mut self, clients: &[Client], inventories: &[Arc<Inventory>]) {
+    /// `is_complete`: there are no clients besides these.
+    pub(super) fn set_clients(
+        &mut self,
+        clients: &[Client],
+        is_complete: bool,
+        inventories: &[Arc<Inventory>],
+    ) {
         self.round += 1;
+        self.awaits_connections = false;
         let round = self.round;
         // Addresses without an edge in the last round make room.
         self.admitted.retain(|_, needed| *needed + 1 >= round);
-        let kept = clients.get(..MAX_ENTRIES).unwrap_or(clients);
-        self.dropped_clients = (clients.len() - kept.len()) as u64;
-        let mut table: HashMap<Connection, Option<Service>> = HashMap::new();
-        for Client { netns, remote, port, service } in kept {
-            // The requested address, and the backends that may have answered for it.
-            let backends =
-                inventories.iter().flat_map(|inventory| inventory.backends(*remote, *port));
-            for (remote, port) in backends.copied().chain([(*remote, *port)]) {
-                let Some(server) = self.namespace_of(*netns, remote) else { continue };
-                let connection = Connection { client: *netns, server, port, path: path(remote) };
-                table
-                    .entry(connection)
-                    .and_modify(|known| {
-                        if !known.as_ref().is_some_and(|known| known.is_called_as(service)) {
-                            *known = None;
-                        }
-                    })
-                    .or_insert_with(|| Some(service.clone()));
-            }
+        self.asked.retain(|_, asked| asked.needed + 1 >= round);
+        let Self { addresses, translated, .. } = self;
+        let clients = ClientTable::new(clients, is_complete, addresses);
+        if let Some(routes) = inventories.iter().find_map(|inventory| inventory.routes()) {
+            translated.learn(routes, &Known { clients: &clients, addresses });
         }
-        self.clients = table;
+        self.clients = clients;
     }
 
     pub(super) fn set_unknown_namespaces(&mut self, unknown_namespaces: bool) {
@@ -170,19 +171,37 @@ impl Remotes {
         std::mem::take(&mut self.missing)
     }
 
-    /// The service at the remote end of an edge of an owner in `netns`.
+    /// How many lists of connections were begun; none if there will be no more.
+    pub(super) fn set_connection_lists(&mut self, begun: Option<u64>) {
+        self.lists = begun;
+    }
+
+    /// Whether there are edges of which the connections were not listed yet.
+    pub(super) fn awaits_connections(&self) -> bool {
+        self.awaits_connections
+    }
+
+    /// The service at the remote end of an edge of an owner in `netns`. `preexisting`: some of its
+    /// connections are from before the agent.
     pub(super) fn resolve(
         &mut self,
         netns: u32,
         key: &EdgeKey,
+        preexisting: bool,
         rules: &Rules,
         inventories: &[Arc<Inventory>],
     ) -> Found {
         match key.role {
-            ROLE_CLIENT => self.server(netns, key, rules, inventories),
+            ROLE_CLIENT => {
+                let found = self.server(netns, key, rules, inventories);
+                self.once_listed(key, found)
+            }
             ROLE_SERVER if key.remote == address::INTERNET => Found::new(Service::internet()),
             ROLE_SERVER if key.remote == address::UNSPECIFIED => Found::new(Service::any()),
-            ROLE_SERVER => self.peer(netns, key, rules, inventories),
+            ROLE_SERVER => {
+                let found = self.peer(netns, key, preexisting, rules, inventories);
+                self.once_listed(key, found)
+            }
             // Events of a listener before a connection exists have no client.
             ROLE_LISTENER => Found::new(Service::any()),
             _ => Found::new(Service::other()),
@@ -190,8 +209,13 @@ impl Remotes {
     }
 
     pub(super) fn dropped(&self) -> u64 {
-        let Self { dropped_listeners, dropped_addresses, dropped_clients, .. } = self;
-        dropped_listeners + dropped_addresses + dropped_clients
+        let Self { dropped_listeners, addresses, clients, .. } = self;
+        dropped_listeners + addresses.dropped() + clients.dropped()
+    }
+
+    /// Places that translated connections went to that found no room.
+    pub(super) fn dropped_connections(&self) -> u64 {
+        self.translated.dropped()
     }
 
     /// The server that a client has connected to.
@@ -207,11 +231,11 @@ impl Remotes {
             return Found::new(service);
         }
         let frontend = inventories.iter().find_map(|inventory| inventory.frontend(remote, port));
-        let backends: Vec<_> =
-            inventories.iter().flat_map(|inventory| inventory.backends(remote, port)).collect();
-        let answered = agreed(
-            backends.iter().map(|(at, port)| self.direct(netns, *at, *port, rules, inventories)),
-        );
+        let answer = self.translated.answer(netns, key.owner, (remote, port));
+        let answered = match &answer {
+            Answer::Ways(ways) => self.answered(netns, (remote, port), ways, rules, inventories),
+            Answer::Untranslated | Answer::Unknown => None,
+        };
         if let Some(frontend) = frontend {
             let virtual_service = Some(frontend.service.clone());
             if let Some(found) = answered {
@@ -224,8 +248,10 @@ impl Remotes {
                 return Found { virtual_service, ..found_by(&found, Source::ServiceAddress) };
             }
             // Several services are behind it; the one that answered may be known later.
-            let stable = !backends.is_empty() || !self.request_lookup(remote, port);
-            return Found { stable, ..Found::new(frontend.service.clone()) };
+            let is_known = matches!(answer, Answer::Ways(_));
+            let stable = is_known || !self.request_lookup(remote, port);
+            let entity = if is_known { Entity::SEVERAL } else { Entity::UNKNOWN };
+            return Found { entity, stable, ..Found::new(frontend.service.clone()) };
         }
         if let Some(found) = answered {
             let virtual_service =
@@ -237,10 +263,40 @@ impl Remotes {
                 .filter(|virtual_service| !virtual_service.is_called_as(&found.service));
             return Found { virtual_service, ..found_by(&found, Source::Conntrack) };
         }
+        if answer != Answer::Untranslated {
+            let found = self.unknown_peer(Some(netns), remote, port, rules);
+            return Found { entity: Entity::SEVERAL, ..found };
+        }
         match self.direct(netns, remote, port, rules, inventories) {
             Some(found) => found,
             None => self.unknown_peer(Some(netns), remote, port, rules),
         }
+    }
+
+    /// The service that answered at all of these places, if it was one.
+    fn answered(
+        &mut self,
+        netns: u32,
+        requested: (Address, u16),
+        ways: &[usize],
+        rules: &Rules,
+        inventories: &[Arc<Inventory>],
+    ) -> Option<Found> {
+        let last_list = self.translated.last_list();
+        let wanted = |at: &usize| self.translated.ways(netns, requested).get(*at);
+        let places: Vec<_> =
+            ways.iter().filter_map(wanted).map(|way| (way.netns, way.backend)).collect();
+        let found: Vec<_> = places
+            .into_iter()
+            .map(|(from, (at, port))| self.direct(from, at, port, rules, inventories))
+            .collect();
+        let all = self.translated.ways_mut(netns, requested);
+        for (at, found) in ways.iter().zip(found) {
+            if let Some(way) = all.get_mut(*at) {
+                way.update(last_list, found);
+            }
+        }
+        agreed(ways.iter().map(|at| all.get(*at)?.one().cloned()))
     }
 
     /// The service at an address and port, from any namespace.
@@ -265,7 +321,7 @@ impl Remotes {
         rules: &Rules,
         inventories: &[Arc<Inventory>],
     ) -> Option<Found> {
-        if let Some(namespace) = self.namespace_of(netns, remote) {
+        if let Some(namespace) = self.addresses.namespace_of(netns, remote) {
             let published = inventories
                 .iter()
                 .find_map(|inventory| inventory.published(namespace, Some(remote), port));
@@ -273,8 +329,7 @@ impl Remotes {
                 return Some(Found::workload(workload, Source::PublishedPort, rules));
             }
             if let Some(listener) = self.listener(namespace, remote, port) {
-                let service = listener.service.found_by(Source::Listener);
-                return Some(Found { entity: listener.entity, ..Found::new(service) });
+                return Some(listener.found());
             }
         }
         let at = |inventory: &Arc<Inventory>| {
@@ -295,6 +350,7 @@ impl Remotes {
         &mut self,
         netns: u32,
         key: &EdgeKey,
+        preexisting: bool,
         rules: &Rules,
         inventories: &[Arc<Inventory>],
     ) -> Found {
@@ -307,11 +363,13 @@ impl Remotes {
         {
             return Found::workload(workload, Source::ContainerAddress, rules);
         }
-        let guess = self
-            .namespace_of(netns, remote)
-            .and_then(|namespace| self.client(namespace, netns, key));
-        if let Some(service) = guess {
-            return Found::new(service.found_by(Source::LocalClient));
+        match self.caller(netns, key, preexisting) {
+            Caller::One(found) => return found,
+            Caller::Several => {
+                let found = self.unknown_peer(None, remote, 0, rules);
+                return Found { entity: Entity::SEVERAL, ..found };
+            }
+            Caller::Unknown => {}
         }
         if let Some(workload) = inventories.iter().find_map(|inventory| inventory.endpoint(remote))
         {
@@ -321,11 +379,65 @@ impl Remotes {
         self.unknown_peer(None, remote, 0, rules)
     }
 
+    /// The client of this host whose connections a server sees under an address. A new connection
+    /// whose addresses nobody has changed has its client's owner for a key, so it is not in this
+    /// row; what else connects there is no candidate.
+    fn caller(&mut self, netns: u32, key: &EdgeKey, preexisting: bool) -> Caller {
+        let Self { translated, clients, addresses, .. } = self;
+        let direct = match addresses.namespace_of(netns, key.remote).filter(|_| preexisting) {
+            Some(client) => clients.direct(client, netns, key),
+            None => Caller::Unknown,
+        };
+        let Some(callers) = translated.callers(netns, key.port, key.remote) else {
+            return match direct {
+                Caller::One(found) => Caller::One(as_client(&found, Source::LocalClient)),
+                direct => direct,
+            };
+        };
+        // One without an edge any more keeps its last name.
+        for (owner, last) in &mut callers.known {
+            if let Some(now) = clients.found(*owner).filter(|now| **now != *last) {
+                last.clone_from(now);
+            }
+        }
+        let mut all: Vec<Found> = callers.known.values().cloned().collect();
+        match direct {
+            Caller::One(found) => all.push(found),
+            Caller::Several => return Caller::Several,
+            Caller::Unknown => {}
+        }
+        all.sort_unstable_by(|one, other| one.service.cmp(&other.service));
+        match agreed(all.into_iter().map(Some)).filter(|_| !callers.has_others()) {
+            Some(found) => Caller::One(as_client(&found, Source::Conntrack)),
+            None => Caller::Several,
+        }
+    }
+
+    /// A new edge: where its connections went, or came from, is known once they were listed, by a
+    /// list that was begun later.
+    fn once_listed(&mut self, key: &EdgeKey, found: Found) -> Found {
+        let Some(begun) = self.lists else { return found };
+        let edge = (key.owner, key.role, key.remote, key.port);
+        let is_full = self.asked.len() >= MAX_ENTRIES && !self.asked.contains_key(&edge);
+        let is_listed = !is_full && {
+            let new = Waiting { met: begun, since: begun, done: false, needed: self.round };
+            let asked = self.asked.entry(edge).or_insert(new);
+            asked.needed = self.round;
+            // In a namespace of which no address is known, a list may not have found the client.
+            if self.unknown_namespaces && !asked.done && begun < asked.met + MAX_LISTS {
+                asked.since = begun;
+            }
+            asked.done |= self.translated.last_list() > asked.since;
+            asked.done
+        };
+        self.awaits_connections |= !is_listed;
+        Found { stable: found.stable && (is_listed || is_full), ..found }
+    }
+
     /// The container that has an address. Two runtimes may use the same networks: then the address
     /// is ambiguous and names nothing.
     fn container<'a>(&self, remote: Address, inventory: &'a Inventory) -> Option<&'a Workload> {
-        let ambiguous = self.namespaces.get(&remote).is_some_and(Option::is_none);
-        if ambiguous { None } else { inventory.at(remote) }
+        if self.addresses.is_ambiguous(remote) { None } else { inventory.at(remote) }
     }
 
     /// The service that listens on a port of a namespace, if it is the only one.
@@ -379,18 +491,6 @@ impl Remotes {
         room
     }
 
-    /// The namespace of this host that `address` belongs to, seen from `netns`, if there is exactly
-    /// one.
-    fn namespace_of(&self, netns: u32, address: Address) -> Option<u32> {
-        if address::to_ip(address).is_loopback() || self.own.contains(&(netns, address)) {
-            return Some(netns);
-        }
-        if self.dropped_addresses > 0 {
-            return None; // Another namespace may have it too.
-        }
-        self.namespaces.get(&address).copied().flatten()
-    }
-
     /// The listener that a connection to this address and port reaches.
     fn listener(&self, netns: u32, address: Address, port: u16) -> Option<&Listener> {
         let candidates = self.listeners.get(&(netns, port))?;
@@ -402,15 +502,6 @@ impl Remotes {
                 score.cmp(other_score).then_with(|| other.service.cmp(&listener.service))
             })
             .map(|(_, listener)| listener)
-    }
-
-    /// The service in namespace `client` with connections to the port of `server` that match `key`.
-    fn client(&self, client: u32, server: u32, key: &EdgeKey) -> Option<&Service> {
-        if self.dropped_clients > 0 {
-            return None; // The only one in the table may not be the only one.
-        }
-        let connection = Connection { client, server, port: key.port, path: path(key.remote) };
-        self.clients.get(&connection)?.as_ref()
     }
 }
 

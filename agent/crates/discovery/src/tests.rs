@@ -47,7 +47,7 @@ impl Host {
     }
 
     fn name(&mut self, row: &OwnerRow, now_us: u64) -> (String, Source, bool) {
-        let (service, stable) = self.names.owner(7, row, now_us);
+        let Found { service, stable, .. } = self.names.owner(7, row, now_us);
         (service.name.to_string(), service.source, stable)
     }
 }
@@ -95,6 +95,33 @@ fn a_container_is_awaited_while_a_source_may_list_it_and_found_at_once_when_list
 }
 
 #[test]
+fn a_container_has_one_identity_whether_it_is_listed_or_not_and_any_other_owner_its_own() {
+    let mut host = Host::new(&["cgroup:/special* -> decided"]);
+    let found = |host: &mut Host, row: &OwnerRow, now_us| host.names.owner(7, row, now_us).entity;
+    let row = host.row("nginx", &format!("docker/{ID}"));
+    assert_eq!(found(&mut host, &row, 0), Entity::of(ID));
+    host.list_container("web", true);
+    assert_eq!(found(&mut host, &row, 1), Entity::of(ID));
+    let uid = "1b2c0a8c-1111-2222-3333-444455556666";
+    for (path, expected) in [
+        (format!("kubepods/burstable/pod{uid}/{ID}"), Some(Entity::of(uid))),
+        ("special/here".to_owned(), None),
+        ("system.slice/front.service".to_owned(), None),
+        ("elsewhere".to_owned(), None),
+    ] {
+        let mut host = Host::new(&["cgroup:/special* -> decided"]);
+        let row = host.row("nginx", &path);
+        let expected = expected.unwrap_or_else(|| identity(7, &row));
+        assert_eq!(found(&mut host, &row, 0), expected, "{path}");
+    }
+    // It may be in a container.
+    let mut row = host.row("nginx", "nowhere");
+    host.names.forget_owner(7);
+    row.key.cgroup = u64::MAX;
+    assert_eq!(found(&mut host, &row, 2), Entity::UNKNOWN);
+}
+
+#[test]
 fn without_a_runtime_a_container_is_called_by_its_id_for_good() {
     let mut host = Host::new(&[]);
     let row = host.row("nginx", &format!("docker/{ID}"));
@@ -135,12 +162,12 @@ fn a_cgroup_that_cannot_be_found_is_retried_but_not_forever() {
 fn overflow_no_program_and_unknown_are_three_names() {
     let mut host = Host::new(&[]);
     let row = host.row("nginx", "elsewhere");
-    assert_eq!(host.names.owner(OWNER_OVERFLOW, &row, 0).0, Service::other());
+    assert_eq!(host.names.owner(OWNER_OVERFLOW, &row, 0).service, Service::other());
     let no_program = OwnerRow { born_us: 1, ..OwnerRow::zeroed() };
-    assert_eq!(&*host.names.owner(1, &no_program, 0).0.name, "none");
+    assert_eq!(&*host.names.owner(1, &no_program, 0).service.name, "none");
     assert_eq!(host.names.unresolved(), 0);
     let unnamed = host.row("", "elsewhere");
-    assert_eq!(&*host.names.owner(2, &unnamed, 0).0.name, "unknown");
+    assert_eq!(&*host.names.owner(2, &unnamed, 0).service.name, "unknown");
     assert_eq!(host.names.unresolved(), 1);
     host.names.forget_owner(2);
     assert_eq!(host.names.unresolved(), 0);
@@ -202,12 +229,12 @@ fn a_name_from_before_a_probe_has_looked_gives_way_to_what_it_finds() {
     let cgroups = Cgroups::with_hierarchy(None, probes.clone());
     let mut names =
         Names::with_cgroups(Rules::new(Vec::new(), Vec::new()), false, 10, cgroups, probes);
-    let (first, stable) = names.owner(7, &row, 0);
+    let Found { service: first, stable, .. } = names.owner(7, &row, 0);
     let began = std::time::Instant::now();
     let mut last = first.clone();
     while &*last.name != "wait.sh" && began.elapsed().as_secs() < 10 {
         std::thread::yield_now();
-        last = names.owner(7, &row, 1).0;
+        last = names.owner(7, &row, 1).service;
     }
     child.kill().unwrap();
     child.wait().unwrap();

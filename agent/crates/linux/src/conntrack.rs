@@ -1,12 +1,11 @@
-//! Translated connections of a network namespace, from the kernel's connection tracking.
+//! Tracked connections of a network namespace, from the kernel's connection tracking.
 //!
-//! One dump over nfnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h). The kernel filters
-//! for entries whose destination was translated; kernels without that filter list all of them.
+//! Dumps over nfnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h). The kernel filters for
+//! entries with a translated source or destination; kernels without that filter list all of them.
 
 use std::fs;
 
 use agent_common::address::{self, Address};
-use hashbrown::HashSet;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
 use rustix::net::netlink;
 
@@ -25,18 +24,38 @@ const TUPLE_PROTO: u16 = 2;
 const PROTO_NUMBER: u16 = 1;
 const PROTO_SOURCE_PORT: u16 = 2;
 const PROTO_DESTINATION_PORT: u16 = 3;
+/// `IPS_SRC_NAT`: the source was translated.
+const SOURCE_TRANSLATED: u32 = 1 << 4;
 /// `IPS_DST_NAT`: the destination was translated.
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// `struct nfgenmsg`, which precedes the attributes.
 const HEADER: usize = 4;
 
-/// A destination NAT: the original destination and the backend.
+/// An address and a port.
+pub type End = (Address, u16);
+
+/// A TCP connection that the kernel tracks, translated or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Translation {
-    /// The address and port that the client connected to.
-    pub original: (Address, u16),
-    /// The address and port of the backend.
-    pub backend: (Address, u16),
+pub struct Tracked {
+    /// The client.
+    pub client: End,
+    /// What the client connected to.
+    pub requested: End,
+    /// What the connection was translated to; the same if it was not.
+    pub backend: End,
+    /// The client as the backend sees it.
+    pub seen_as: End,
+}
+
+/// Which connections to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// All.
+    All,
+    /// Those with a translated destination.
+    Destination,
+    /// Those with a translated source.
+    Source,
 }
 
 /// How many connections the namespace of the calling thread tracks; 0 too if it tracks none.
@@ -45,23 +64,26 @@ pub fn tracked() -> u64 {
     text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
-/// The translations of TCP connections in the namespace of the calling thread, each once, at most
-/// `limit` of them. Needs CAP_NET_ADMIN.
-pub fn translations(limit: usize) -> Result<HashSet<Translation>, DiagError> {
+/// Calls `each` with every TCP connection of the namespace of the calling thread that passes the
+/// filter, or with all if the kernel does not know filters. Needs CAP_NET_ADMIN.
+pub fn connections(filter: Filter, mut each: impl FnMut(Tracked)) -> Result<(), DiagError> {
     let socket = diag::open(netlink::NETFILTER)?;
-    let request = request(1);
-    diag::send(&socket, &request)?;
-    let mut found = HashSet::new();
+    diag::send(&socket, &request(1, filter))?;
     let mut buffer = vec![0; diag::BUFFER];
     loop {
         let datagram = diag::receive(&socket, &mut buffer)?;
-        if read_datagram(datagram, 1, limit, &mut found)? {
-            return Ok(found);
+        if read_datagram(datagram, 1, &mut each)? {
+            return Ok(());
         }
     }
 }
 
-fn request(sequence: u32) -> Vec<u8> {
+fn request(sequence: u32, filter: Filter) -> Vec<u8> {
+    let status = match filter {
+        Filter::All => 0,
+        Filter::Destination => DESTINATION_TRANSLATED,
+        Filter::Source => SOURCE_TRANSLATED,
+    };
     let mut bytes = vec![0; 4];
     bytes.extend(GET.to_ne_bytes());
     bytes.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
@@ -69,10 +91,12 @@ fn request(sequence: u32) -> Vec<u8> {
     bytes.extend([0; 4]);
     // Family: any; version 0; no resource.
     bytes.extend([0; HEADER]);
-    for kind in [STATUS, STATUS_MASK] {
+    // The kernel refuses a mask of zero.
+    let attributes = if status == 0 { &[][..] } else { &[STATUS, STATUS_MASK] };
+    for kind in attributes {
         bytes.extend(8u16.to_ne_bytes());
         bytes.extend(kind.to_ne_bytes());
-        bytes.extend(DESTINATION_TRANSLATED.to_be_bytes());
+        bytes.extend(status.to_be_bytes());
     }
     let length = (bytes.len() as u32).to_ne_bytes();
     bytes.iter_mut().zip(length).for_each(|(byte, value)| *byte = value);
@@ -83,8 +107,7 @@ fn request(sequence: u32) -> Vec<u8> {
 pub fn read_datagram(
     mut bytes: &[u8],
     sequence: u32,
-    limit: usize,
-    found: &mut HashSet<Translation>,
+    each: &mut impl FnMut(Tracked),
 ) -> Result<bool, DiagError> {
     while !bytes.is_empty() {
         let message = NetlinkBuffer::new_checked(bytes).map_err(|_| DiagError::Truncated)?;
@@ -98,15 +121,20 @@ pub fn read_datagram(
             NLMSG_DONE => return diag::finished(payload).map(|()| true),
             NLMSG_ERROR => return diag::finished(payload).and(Err(DiagError::Truncated)),
             NLMSG_OVERRUN => return Err(DiagError::Truncated),
-            NEW if found.len() < limit => found.extend(Translation::parse(payload)),
+            NEW => Tracked::parse(payload).into_iter().for_each(&mut *each),
             _ => {}
         }
     }
     Ok(false)
 }
 
-impl Translation {
-    /// Reads a `struct nfgenmsg` and its attributes; nothing if nothing was translated.
+impl Tracked {
+    /// Whether the destination was translated.
+    pub fn is_translated(&self) -> bool {
+        self.requested != self.backend
+    }
+
+    /// Reads a `struct nfgenmsg` and its attributes.
     fn parse(payload: &[u8]) -> Option<Self> {
         let (mut original, mut reply) = (None, None);
         for attribute in NlasIterator::new(payload.get(HEADER..)?).flatten() {
@@ -118,8 +146,12 @@ impl Translation {
         }
         let (original, reply) = (original?, reply?);
         // The reply's tuple is as the answering side sees it.
-        let (original, backend) = (original.destination, reply.source);
-        (original != backend).then_some(Self { original, backend })
+        Some(Self {
+            client: original.source,
+            requested: original.destination,
+            backend: reply.source,
+            seen_as: reply.destination,
+        })
     }
 }
 
@@ -207,40 +239,45 @@ mod tests {
     }
 
     #[test]
-    fn a_translated_connection_gives_its_backend() {
-        let check = |original: (&str, u16), backend: (&str, u16), protocol, expected: bool| {
-            let client =
-                if original.0.contains(':') { ("fd00::9", 40000) } else { ("10.1.0.9", 40000) };
+    fn a_connection_has_its_ends_as_both_sides_see_them() {
+        let check = |ends: [(&str, u16); 4], protocol, expected: bool| {
+            let [client, requested, backend, seen_as] = ends;
             let payload = [
                 vec![0; HEADER],
-                tuple(TUPLE_ORIGINAL, client, original, protocol),
-                tuple(TUPLE_REPLY, backend, client, protocol),
+                tuple(TUPLE_ORIGINAL, client, requested, protocol),
+                tuple(TUPLE_REPLY, backend, seen_as, protocol),
             ]
             .concat();
-            let end = |(ip, port): (&str, u16)| (address::from_ip(ip.parse().unwrap()), port);
-            let translation = Translation { original: end(original), backend: end(backend) };
-            assert_eq!(Translation::parse(&payload), expected.then_some(translation));
+            let [client, requested, backend, seen_as] =
+                ends.map(|(ip, port)| (address::from_ip(ip.parse().unwrap()), port));
+            let tracked = Tracked { client, requested, backend, seen_as };
+            assert_eq!(Tracked::parse(&payload), expected.then_some(tracked), "{ends:?}");
+            assert_eq!(tracked.is_translated(), requested != backend);
         };
-        check(("10.96.0.10", 80), ("10.1.0.2", 8080), 6, true);
-        check(("fd00:96::a", 80), ("fd00::2", 80), 6, true);
-        check(("10.1.0.2", 80), ("10.1.0.2", 80), 6, false);
-        check(("10.96.0.10", 53), ("10.1.0.2", 53), 17, false);
+        let (client, server) = (("10.1.0.9", 40000), ("10.1.0.2", 8080));
+        check([client, ("10.96.0.10", 80), server, client], 6, true);
+        check([client, ("10.96.0.10", 80), server, ("10.1.0.1", 1024)], 6, true);
+        let (six, seven) = (("fd00::9", 40000), ("fd00::2", 80));
+        check([six, ("fd00:96::a", 80), seven, six], 6, true);
+        check([client, server, server, client], 6, true);
+        check([client, ("10.96.0.10", 53), server, client], 17, false);
     }
 
     #[test]
     fn the_kernel_understands_the_request() {
-        // Without privileges or without the module the error says so, and is not `Malformed`.
-        match translations(10) {
-            Ok(found) => assert!(found.len() <= 10),
-            Err(error) => assert!(!error.to_string().contains("Invalid"), "{error}"),
+        for filter in [Filter::All, Filter::Destination, Filter::Source] {
+            // Without privileges or without the module the error says so, and is not `Malformed`.
+            if let Err(error) = connections(filter, |_| {}) {
+                assert!(!error.to_string().contains("Invalid"), "{filter:?}: {error}");
+            }
         }
     }
 
     proptest! {
         #[test]
         fn any_datagram_is_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = read_datagram(&bytes, 0, 10, &mut HashSet::new());
-            let _ = Translation::parse(&bytes);
+            let _ = read_datagram(&bytes, 0, &mut |_| {});
+            let _ = Tracked::parse(&bytes);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -181,6 +182,12 @@ impl Stat {
         let parent = number(4).and_then(|parent| u32::try_from(parent).ok()).unwrap_or(0);
         Some(Self { comm, parent, started_ticks: number(22)?, argument_bytes })
     }
+}
+
+/// The CPU time of the calling thread.
+pub fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! [`preflight`] says whether this host can run us and what to do if not; [`btf`] and
 //! [`offsets`] find out what this kernel's structs look like; [`hooks`] lists what we attach and
 //! what is lost without it, [`maps`] the tables; [`load`] brings it into the kernel; [`drain`]
-//! reads what was counted, [`ports`] what the bind hooks did, both through [`slot_table`];
+//! reads what was counted, [`ports`] what the bind hooks did, both through [`slot_table`]; [`peers`]
+//! looks up the client of a connection;
 //! [`spare`] is the free rows; [`attacher`] attaches more while it runs, [`pins`] keeps it alive
 //! across restarts when asked to. [`bpf`] is the thin layer over bpf(2) for what aya does not
 //! offer: batches, mmap, iterators over a map.
@@ -23,6 +24,7 @@ pub mod maps;
 pub mod object;
 pub mod offsets;
 pub mod parts;
+pub mod peers;
 pub mod pins;
 pub mod ports;
 pub mod preflight;

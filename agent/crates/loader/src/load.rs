@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use agent_common::config::Config;
 use agent_common::durations;
@@ -22,6 +23,7 @@ use super::maps;
 use super::object::{self, Link, Parts};
 use super::offsets;
 use super::parts::{self, DNS_ANSWERS, PARTS, TCP_CAST};
+use super::peers::Peers;
 use super::pins::Pins;
 use super::ports::Ports;
 use super::preflight;
@@ -104,6 +106,8 @@ pub struct Kernel {
     pub attacher: Attacher,
     /// Sockets from before, for the bootstrap programs.
     pub preexisting: Map<u64, Preexisting>,
+    /// Notes of clients, for who knows connections by their ports.
+    pub peers: Arc<Peers>,
     /// Whether maps and links were found pinned and taken over.
     pub adopted: bool,
     /// Whether answers of DNS servers are read.
@@ -147,6 +151,7 @@ impl Kernel {
         }
         let iterate_sockets = program_of(&hooks, "iterate_sockets")?;
         let preexisting = parts.map(&maps::PREEXISTING)?;
+        let peers = Arc::new(Peers(parts.map(&maps::PEERS)?));
         let enforcement =
             Enforcement::new(parts.map(&maps::ENFORCED)?, parts.map(&maps::VERDICTS)?)
                 .context("reading the tables of refused ports")?;
@@ -165,6 +170,7 @@ impl Kernel {
             enforcement,
             attacher,
             preexisting,
+            peers,
             adopted,
             dns,
             log,

@@ -61,6 +61,8 @@ pub enum Reader {
     Bootstrap,
     /// [`super::enforcement`].
     Enforcement,
+    /// [`super::peers`].
+    Peers,
     /// [`super::load`], when it takes over what is pinned.
     Load,
     /// aya's own.
@@ -113,8 +115,8 @@ pub const ENFORCED: Spec = pinned("ENFORCED", Size::Declared, Reader::Enforcemen
 pub const VERDICTS: Spec = pinned("VERDICTS", Size::Declared, Reader::Enforcement);
 /// Sockets from before the start.
 pub const PREEXISTING: Spec = pinned("PREEXISTING", Size::Declared, Reader::Bootstrap);
-/// Notes of clients to servers of one namespace.
-pub const PEERS: Spec = pinned("PEERS", Size::Declared, Reader::Hooks);
+/// Notes of clients to servers of this host, by the client's port.
+pub const PEERS: Spec = pinned("PEERS", Size::Declared, Reader::Peers);
 /// Detail records.
 pub const EVENTS: Spec = pinned("EVENTS", Size::Ring, Reader::Drain);
 /// Answers of DNS servers.

@@ -118,7 +118,8 @@ words! {
         ContainerAddress = "container_address",
         /// A Kubernetes Service: the address is its own or one of its endpoints'.
         ServiceAddress = "service_address",
-        /// The only service of this host that connects there.
+        /// A client of this host: the only one that connects there, or one whose own name may still
+        /// change.
         LocalClient = "local_client",
         /// Registered by hand for the address.
         Registered = "registered",
@@ -144,6 +145,10 @@ impl Entity {
     /// The identity is unknown.
     pub const UNKNOWN: Self = Self(0);
 
+    /// Connections of one edge have led to several, of which none can be told apart: whatever name
+    /// the end had, it is not right for all of them.
+    pub const SEVERAL: Self = Self(u64::MAX);
+
     /// The entity that has this identifier: a container's id, a pod's uid.
     pub fn of(id: &str) -> Self {
         // Zero stands for unknown.
@@ -152,7 +157,8 @@ impl Entity {
 
     /// Whether both are known and different.
     pub fn differs(self, other: Self) -> bool {
-        self != Self::UNKNOWN && other != Self::UNKNOWN && self != other
+        let is_one = |entity: Self| entity != Self::UNKNOWN && entity != Self::SEVERAL;
+        is_one(self) && is_one(other) && self != other
     }
 }
 
@@ -292,5 +298,6 @@ mod tests {
         assert!(!Entity(1).differs(Entity(1)));
         assert!(!Entity(1).differs(Entity::UNKNOWN));
         assert!(!Entity::UNKNOWN.differs(Entity(1)));
+        assert!(!Entity::SEVERAL.differs(Entity(1)));
     }
 }

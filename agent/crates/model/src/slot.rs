@@ -250,11 +250,18 @@ fn evaluate(old: &Service, old_entity: Entity, new: &Service, new_entity: Entity
     if old.is_called_as(new) {
         return Verdict::Same;
     }
+    if new_entity == Entity::SEVERAL {
+        // The old name was never right for all that was counted.
+        return Verdict::Better;
+    }
     let is_known = |service: &Service| !service.source.is_provisional();
+    // A client's identity may be known before its name is final.
+    let is_identified =
+        |service: &Service| is_known(service) || service.source == Source::LocalClient;
     // A name from DNS may stand for a container that will be known; another such name is another's.
     let both_asked_for = (old.source, new.source) == (Source::Dns, Source::Dns);
-    let another =
-        (is_known(old) && is_known(new) || both_asked_for) && old_entity.differs(new_entity);
+    let another = (is_identified(old) && is_identified(new) || both_asked_for)
+        && old_entity.differs(new_entity);
     // That one client alone connects there holds only until another does, and what was registered
     // only until it is unregistered.
     let guess_ended = match old.source {

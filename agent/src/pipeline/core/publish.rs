@@ -18,6 +18,9 @@ impl<K: Kernel> Core<K> {
         if self.names.take_missing() {
             self.sources.request_refresh();
         }
+        if self.names.awaits_connections() {
+            self.sources.request_connections();
+        }
         let ports = self.update_ports(drained, now);
         for event in &drained.events {
             views::log(event, &self.tables);
@@ -44,6 +47,7 @@ impl<K: Kernel> Core<K> {
         self.epochs.observe(taken_seconds, &updated.deltas.edges);
         let hooks = self.kernel.hooks();
         let mut sources = self.sources.views();
+        self.names.add_dropped_connections(&mut sources);
         sources.extend(self.kernel.reads_dns().then(|| self.names.resolved()));
         let Self { names, owners, listeners, .. } = self;
         Snapshot {

@@ -7,7 +7,7 @@ use agent_common::unsent::UnsentRow;
 
 use super::{ADDRESSES_EVERY_US, ADDRESSES_SOONEST_US, Core, Now};
 use crate::pipeline::kernel::Kernel;
-use crate::pipeline::labels::local_name;
+use crate::pipeline::labels::local;
 use discovery::Client;
 use linux::existing::Survey;
 use linux::probes::Pending;
@@ -24,11 +24,12 @@ impl<K: Kernel> Core<K> {
         }
         let (inventories, expecting) = self.sources.inventories();
         self.names.set_inventories(inventories, expecting);
-        self.look_for_addresses(expecting, now.us);
+        self.names.set_connection_lists(self.sources.connection_lists());
+        self.look_for_addresses(now.us);
         self.names.set_ports(&self.listeners);
         self.names.learn_dns_answers(&drained.answers, drained.malformed_answers, now.us);
         let Self { names, owners, listeners, .. } = self;
-        let mut owner = |index: u32| local_name(names, owners, index, now.us).0;
+        let mut owner = |index: u32| local(names, owners, index, now.us);
         let listening: Vec<_> =
             listeners.iter().map(|record| (*record, owner(record.owner))).collect();
         let is_client = |edge: &&Edge| edge.key.role == ROLE_CLIENT && !edge.is_overflow();
@@ -37,18 +38,24 @@ impl<K: Kernel> Core<K> {
         let unsent = drained.unsent.iter().filter(|row| row.slot >= UnsentRow::RESERVED);
         let unsent = unsent.map(|row| (row.row.key.owner, row.row.key.remote, row.row.key.port));
         let client = |(index, remote, port)| Client {
+            owner: index,
             netns: owners.netns(index),
             remote,
             port,
-            service: owner(index),
+            found: owner(index),
         };
         let clients: Vec<_> = edges.chain(unsent).map(client).collect();
         names.set_listeners(&listening);
-        names.set_clients(&clients);
+        let lacks_row = |edge: &Edge| {
+            edge.born_us == 0
+                && edge.slot == u32::from(ROLE_CLIENT)
+                && edge.counters.connects.iter().any(|count| *count > 0)
+        };
+        names.set_clients(&clients, !drained.edges.iter().any(lacks_row));
     }
 
     /// Has addresses looked for when it is time, and takes in what was found.
-    fn look_for_addresses(&mut self, expecting: bool, now_us: u64) {
+    fn look_for_addresses(&mut self, now_us: u64) {
         self.take_survey();
         let patience =
             if self.has_unknown_namespaces() { ADDRESSES_SOONEST_US } else { ADDRESSES_EVERY_US };
@@ -59,8 +66,8 @@ impl<K: Kernel> Core<K> {
             self.surveying = Some(self.host.addresses(&self.addresses));
             self.take_survey();
         }
-        let is_coming = expecting || self.surveying.is_some();
-        self.names.set_unknown_namespaces(is_coming && self.has_unknown_namespaces());
+        // They are looked for by the next collection at the latest.
+        self.names.set_unknown_namespaces(self.has_unknown_namespaces());
     }
 
     /// Whether there are owners in namespaces of which no address is known.

@@ -119,7 +119,7 @@ impl Known<'_> {
         let (ip, port) = docker_proxy::target(arguments())?;
         let remote = address::from_ip(ip);
         let key = EdgeKey { owner: 0, port, role: ROLE_CLIENT, zero: 0, remote };
-        Some(self.names.remote(netns, &key).service)
+        Some(self.names.remote(netns, &key, false).service)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use agent_common::wire::Wire;
+use hashbrown::HashSet;
 use model::service::Entity;
 use std::net::IpAddr;
 
@@ -9,19 +10,28 @@ const HOST: u32 = 1;
 const BLUE: u32 = 2;
 const RED: u32 = 3;
 
+mod translated;
+
+use translated::{World, route};
+
 fn ip(text: &str) -> Address {
     address::from_ip(text.parse::<IpAddr>().unwrap())
 }
 
-fn listener(netns: u32, address: &str, port: u16, name: &str) -> (ListenerRecord, Service) {
+fn process(name: &str) -> Found {
+    Found::new(Service::new(name, Source::Process))
+}
+
+fn listener(netns: u32, address: &str, port: u16, name: &str) -> (ListenerRecord, Found) {
     let family = if address.contains(':') { 10 } else { 2 };
     let record = ListenerRecord { netns, port, family, address: ip(address), ..Wire::zeroed() };
-    (record, Service::new(name, Source::Process))
+    (record, process(name))
 }
 
 fn client(netns: u32, remote: &str, port: u16, name: &str) -> Client {
-    let service = Service::new(name, Source::Process);
-    Client { netns, remote: ip(remote), port, service }
+    // Its name and namespace stand for its row.
+    let owner = Entity::of(name).0 as u32 ^ netns;
+    Client { owner, netns, remote: ip(remote), port, found: process(name) }
 }
 
 fn key(role: u8, remote: &str, port: u16) -> EdgeKey {
@@ -49,7 +59,7 @@ fn remotes() -> Remotes {
 }
 
 fn name(remotes: &mut Remotes, netns: u32, key: &EdgeKey) -> Service {
-    remotes.resolve(netns, key, &Rules::default(), &[]).service
+    remotes.resolve(netns, key, false, &Rules::default(), &[]).service
 }
 
 fn workload(name: &str) -> Workload {
@@ -73,16 +83,10 @@ fn a_service_address_is_named_by_the_backends_that_answered() {
     inventory.add_frontend(ip("10.96.0.2"), 80, frontend("mixed", &["10.1.0.2", "10.1.0.4"]));
     inventory.add_frontend(ip("10.96.0.3"), 80, frontend("empty", &[]));
     inventory.add_frontend(ip("10.96.0.4"), 80, frontend("remote", &["10.9.0.9"]));
-    let mut nat = Inventory::default();
-    let mut remotes = remotes();
-    let check = |remotes: &mut Remotes,
-                 nat: &Inventory,
-                 to: &str,
-                 name: &str,
-                 source,
-                 asked: Option<&str>| {
-        let inventory = [Arc::new(inventory.clone()), Arc::new(nat.clone())];
-        let found = remotes.resolve(HOST, &key(ROLE_CLIENT, to, 80), &Rules::default(), &inventory);
+    let mut world = World::new();
+    world.connects(9, HOST, "client", &["10.96.0.2:80", "10.0.0.5:80"]);
+    let check = |world: &mut World, to: &str, name: &str, source, asked: Option<&str>| {
+        let found = world.resolve(HOST, &key(ROLE_CLIENT, to, 80), &inventory);
         let asked_name = found.virtual_service.as_ref().map(|asked| &*asked.name);
         assert_eq!(
             (&*found.service.name, found.service.source, asked_name),
@@ -90,18 +94,21 @@ fn a_service_address_is_named_by_the_backends_that_answered() {
             "{to}"
         );
     };
-    check(&mut remotes, &nat, "10.1.0.3", "web", Source::ContainerAddress, None);
-    check(&mut remotes, &nat, "10.96.0.1", "web", Source::ServiceAddress, Some("web-svc"));
-    check(&mut remotes, &nat, "10.96.0.2", "mixed", Source::ServiceAddress, None);
-    check(&mut remotes, &nat, "10.96.0.3", "empty", Source::ServiceAddress, None);
-    check(&mut remotes, &nat, "10.96.0.4", "far", Source::ServiceAddress, Some("remote"));
-    assert!(remotes.take_missing() && !remotes.take_missing());
-    nat.add_translation((ip("10.96.0.2"), 80), (ip("10.1.0.4"), 8080));
-    nat.add_translation((ip("10.0.0.5"), 80), (ip("10.1.0.3"), 8080));
-    check(&mut remotes, &nat, "10.96.0.2", "canary", Source::Conntrack, Some("mixed"));
-    check(&mut remotes, &nat, "10.0.0.5", "web", Source::Conntrack, Some("10.0.0.5"));
-    nat.add_translation((ip("10.96.0.2"), 80), (ip("10.1.0.2"), 8080));
-    check(&mut remotes, &nat, "10.96.0.2", "mixed", Source::ServiceAddress, None);
+    check(&mut world, "10.1.0.3", "web", Source::ContainerAddress, None);
+    check(&mut world, "10.96.0.1", "web", Source::ServiceAddress, Some("web-svc"));
+    check(&mut world, "10.96.0.2", "mixed", Source::ServiceAddress, None);
+    check(&mut world, "10.96.0.3", "empty", Source::ServiceAddress, None);
+    check(&mut world, "10.96.0.4", "far", Source::ServiceAddress, Some("remote"));
+    assert!(world.remotes.take_missing() && !world.remotes.take_missing());
+    world.list(&[
+        route(HOST, Some(9), "10.0.0.5", "10.96.0.2:80", "10.1.0.4:8080"),
+        route(HOST, Some(9), "10.0.0.5", "10.0.0.5:80", "10.1.0.3:8080"),
+    ]);
+    check(&mut world, "10.96.0.2", "canary", Source::Conntrack, Some("mixed"));
+    check(&mut world, "10.0.0.5", "web", Source::Conntrack, Some("10.0.0.5"));
+    world.list(&[route(HOST, Some(9), "10.0.0.5", "10.96.0.2:80", "10.1.0.2:8080")]);
+    check(&mut world, "10.96.0.2", "mixed", Source::ServiceAddress, None);
+    check(&mut world, "10.0.0.5", "web", Source::Conntrack, Some("10.0.0.5"));
 }
 
 #[test]
@@ -113,8 +120,13 @@ fn a_published_port_is_the_containers_and_no_proxys() {
     let mut remotes = remotes();
     remotes.set_listeners(&[listener(HOST, "0.0.0.0", 8080, "docker-proxy")]);
     let mut found = |netns, to: &str| {
-        let found =
-            remotes.resolve(netns, &key(ROLE_CLIENT, to, 8080), &Rules::default(), &inventory);
+        let found = remotes.resolve(
+            netns,
+            &key(ROLE_CLIENT, to, 8080),
+            false,
+            &Rules::default(),
+            &inventory,
+        );
         (found.service.name.to_string(), found.service.source)
     };
     let web = ("web".to_owned(), Source::PublishedPort);
@@ -127,10 +139,10 @@ fn a_published_port_is_the_containers_and_no_proxys() {
 fn only_so_many_ends_are_called_by_their_address() {
     let mut remotes = Remotes::new(2);
     let mut round = |ends: &[&str]| -> Vec<String> {
-        remotes.set_clients(&[], &[]);
+        remotes.set_clients(&[], true, &[]);
         let name = |end: &&str| {
             let key = key(ROLE_CLIENT, end, 80);
-            remotes.resolve(HOST, &key, &Rules::default(), &[]).service.name.to_string()
+            remotes.resolve(HOST, &key, false, &Rules::default(), &[]).service.name.to_string()
         };
         ends.iter().map(name).collect()
     };
@@ -149,7 +161,7 @@ fn a_million_peers_and_ports_stay_within_their_tables() {
     for number in 0..1_000_000_u32 {
         let remote = [0, 0, address::MAPPED, number.wrapping_mul(2_654_435_761) | 1];
         let key = EdgeKey { remote, port: number as u16, ..key(ROLE_CLIENT, "::", 1) };
-        names.insert(remotes.resolve(HOST, &key, &Rules::default(), &[]).service.name);
+        names.insert(remotes.resolve(HOST, &key, false, &Rules::default(), &[]).service.name);
     }
     assert!(names.len() <= MAX_ADDRESSES + 2, "{}", names.len());
     assert!(remotes.lookups.len() <= MAX_ENTRIES && remotes.admitted.len() == MAX_ADDRESSES);
@@ -203,7 +215,7 @@ fn a_client_finds_the_listener_in_the_right_namespace() {
 }
 
 #[test]
-fn a_server_knows_its_client_only_if_there_is_one_candidate() {
+fn a_connection_from_before_the_agent_has_the_only_client_that_may_be_its_own() {
     let mut remotes = remotes();
     remotes.set_clients(
         &[
@@ -217,12 +229,17 @@ fn a_server_knows_its_client_only_if_there_is_one_candidate() {
             client(RED, "::1", 5432, "inside-six"),
             client(HOST, "8.8.8.8", 53, "resolver"),
         ],
+        true,
         &[],
     );
     let mut check = |netns, remote: &str, port, expected: &str| {
-        let found = name(&mut remotes, netns, &key(ROLE_SERVER, remote, port));
+        let key = key(ROLE_SERVER, remote, port);
+        let found = remotes.resolve(netns, &key, true, &Rules::default(), &[]).service;
         let source = if expected == remote { Source::Address } else { Source::LocalClient };
         assert_eq!(found, Service::new(expected, source), "at {netns} from {remote}:{port}");
+        // A client that connects while the agent runs leaves a note: it is in another row.
+        let new = name(&mut remotes, netns, &key);
+        assert_eq!(new, Service::new(remote, Source::Address));
     };
     check(RED, "172.17.0.2", 5432, "shop");
     check(RED, "172.17.0.2", 6379, "172.17.0.2");
@@ -249,11 +266,16 @@ fn a_full_table_never_makes_a_wrong_name() {
     let mut remotes = remotes();
     let many = |name: &str| client(BLUE, "172.17.0.3", 5432, name);
     let mut clients = vec![many("shop"); MAX_ENTRIES];
-    remotes.set_clients(&clients, &[]);
     let at = key(ROLE_SERVER, "172.17.0.2", 5432);
-    assert_eq!(&*name(&mut remotes, RED, &at).name, "shop");
+    let name = |remotes: &mut Remotes| {
+        remotes.resolve(RED, &at, true, &Rules::default(), &[]).service.name.to_string()
+    };
+    remotes.set_clients(&clients, true, &[]);
+    assert_eq!(name(&mut remotes), "shop");
+    remotes.set_clients(&clients, false, &[]);
+    assert_eq!(name(&mut remotes), "172.17.0.2", "some have no row");
     clients.push(many("cart"));
-    remotes.set_clients(&clients, &[]);
-    assert_eq!(&*name(&mut remotes, RED, &at).name, "172.17.0.2");
+    remotes.set_clients(&clients, true, &[]);
+    assert_eq!(name(&mut remotes), "172.17.0.2");
     assert_eq!(remotes.dropped(), 1);
 }

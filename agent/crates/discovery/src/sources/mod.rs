@@ -6,7 +6,7 @@
 //! | [`docker`] | Docker, and podman, which has the same API | containers, their addresses,
 //! published ports |
 //! | [`cri`] | containerd or CRI-O | pods and their containers |
-//! | [`conntrack`] | the kernel | the backends behind translated addresses |
+//! | [`conntrack`] | the kernel | where connections to translated addresses went |
 //!
 //! Each is optional: an absent one is looked for again every few seconds, a failed one is retried
 //! with exponential backoff. A source publishes its inventory in a channel that holds only the
@@ -32,10 +32,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use super::connections::OwnerOf;
 use super::inventory::Inventory;
 use linux::probes::Probes;
 use model::snapshot::{SourceState, SourceView};
 
+#[cfg(feature = "conntrack")]
+mod allowance;
 mod cluster;
 #[cfg(feature = "conntrack")]
 mod conntrack;
@@ -47,19 +50,19 @@ mod cri;
 mod docker;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
+mod publisher;
 
 pub use cluster::Cluster;
+use publisher::Publisher;
 
+/// The source that lists connections.
+pub(super) const CONNTRACK: &str = "conntrack";
 /// Shortest and longest pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_mins(1);
 /// The pauses of a source.
 const PAUSES: Pauses =
     Pauses { absent: Duration::from_secs(5), first: FIRST_PAUSE, last: LAST_PAUSE };
-/// Events of containers come in bursts: a list waits this long for the rest of a burst.
-const DEBOUNCE: Duration = Duration::from_millis(100);
-/// Longest time between two lists, in case an event was missed.
-const REFRESH: Duration = Duration::from_mins(1);
 /// Timeout of a response.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -106,13 +109,6 @@ struct Report {
     errors: u64,
 }
 
-/// Where a source publishes its inventory.
-pub(super) struct Publisher {
-    name: &'static str,
-    report: watch::Sender<Report>,
-    refresh: Arc<Notify>,
-}
-
 /// How long to wait before a retry.
 #[derive(Clone, Copy, Debug)]
 struct Pauses {
@@ -139,8 +135,9 @@ pub(super) trait NameSource: Send + 'static {
 }
 
 impl Sources {
-    /// Starts the task of every source, on a thread of their own.
-    pub fn start(settings: Settings, probes: &Probes) -> std::io::Result<Self> {
+    /// Starts the task of every source, on a thread of their own. `owner_of` finds the clients of
+    /// tracked connections.
+    pub fn start(settings: Settings, probes: &Probes, owner_of: OwnerOf) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(2)
@@ -177,9 +174,9 @@ impl Sources {
         }
         if conntrack {
             #[cfg(feature = "conntrack")]
-            sources.add("conntrack", false, conntrack::Conntrack(probes.clone()));
+            sources.add(CONNTRACK, false, conntrack::Conntrack::new(probes.clone(), owner_of));
             #[cfg(not(feature = "conntrack"))]
-            sources.add_missing("conntrack", "conntrack", "conntrack");
+            sources.add_missing(CONNTRACK, CONNTRACK, CONNTRACK);
         }
         Ok(sources)
     }
@@ -246,6 +243,31 @@ impl Sources {
         }
     }
 
+    /// It is not known where the connections of a client went: they should be listed again.
+    pub fn request_connections(&self) {
+        for source in self.sources.iter().filter(|source| source.name == CONNTRACK) {
+            source.refresh.notify_one();
+        }
+    }
+
+    /// How many lists of connections were begun; none if there will be no more.
+    pub fn connection_lists(&self) -> Option<u64> {
+        let source = self.sources.iter().find(|source| source.name == CONNTRACK)?;
+        let report = source.report.borrow();
+        let works = matches!(report.state, SourceState::Starting | SourceState::Up);
+        works.then_some(report.lookups)
+    }
+
+    /// Waits until connections were listed.
+    pub async fn connections_listed(&mut self) {
+        if let Some(source) = self.sources.iter_mut().find(|source| source.name == CONNTRACK)
+            && source.report.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+
     /// The state of every source, for the status.
     pub fn views(&self) -> Vec<SourceView> {
         let view = |source: &Handle| {
@@ -270,81 +292,6 @@ impl Drop for Sources {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-impl Publisher {
-    /// Publishes the current inventory.
-    pub(super) fn publish(&self, inventory: Inventory, detail: Option<String>) {
-        self.report.send_modify(|report| {
-            // Readers detect a change by the pointer, so an equal inventory must keep it.
-            if *report.inventory != inventory {
-                report.inventory = Arc::new(inventory);
-            }
-            if report.state != SourceState::Up {
-                tracing::info!("names come from {}", self.name);
-            }
-            report.state = SourceState::Up;
-            report.detail = detail;
-        });
-    }
-
-    /// Counts a request.
-    pub(super) fn looked_up(&self) {
-        self.report.send_modify(|report| report.lookups += 1);
-    }
-
-    /// Counts a failed request.
-    pub(super) fn failed(&self) {
-        self.report.send_modify(|report| report.errors += 1);
-    }
-
-    /// Waits until the core requests a refresh.
-    pub(super) async fn refresh(&self) {
-        self.refresh.notified().await;
-    }
-
-    /// Waits until a new list is due (an event, a missing name, or [`REFRESH`]), and then for
-    /// [`DEBOUNCE`]. `event` ends with an error if no more events can come.
-    pub(super) async fn wait(
-        &self,
-        event: impl Future<Output = Result<(), SourceError>>,
-    ) -> Result<(), SourceError> {
-        self.happened(event).await?;
-        Self::debounce().await;
-        Ok(())
-    }
-
-    /// The first half of [`Self::wait`].
-    pub(super) async fn happened(
-        &self,
-        event: impl Future<Output = Result<(), SourceError>>,
-    ) -> Result<(), SourceError> {
-        tokio::select! {
-            happened = event => happened,
-            () = self.refresh() => Ok(()),
-            () = sleep(REFRESH) => Ok(()),
-        }
-    }
-
-    /// The second half of [`Self::wait`].
-    pub(super) async fn debounce() {
-        sleep(DEBOUNCE).await;
-    }
-
-    fn stopped(&self, state: SourceState, why: &str) {
-        self.report.send_modify(|report| {
-            if report.state != state {
-                let name = self.name;
-                if state == SourceState::Absent {
-                    tracing::debug!("no names from {name}: {why}");
-                } else {
-                    tracing::warn!("names.{name} failed, its last inventory stays in use: {why}");
-                }
-            }
-            report.state = state;
-            report.detail = Some(why.to_owned());
-        });
     }
 }
 
@@ -373,7 +320,9 @@ async fn supervise(mut source: impl NameSource, publisher: Publisher, pauses: Pa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::Frontend;
     use agent_common::address;
+    use model::service::{Service, Source};
     use std::sync::atomic::{AtomicU32, Ordering};
 
     /// Fails twice, then publishes and waits.
@@ -387,7 +336,9 @@ mod tests {
                 _ => {
                     publisher.looked_up();
                     let mut inventory = Inventory::default();
-                    inventory.add_translation((address::INTERNET, 1), (address::INTERNET, 2));
+                    let backends = vec![address::INTERNET];
+                    let service = Service::new("shaky", Source::ServiceAddress);
+                    inventory.add_frontend(address::INTERNET, 1, Frontend { service, backends });
                     publisher.publish(inventory, None);
                     std::future::pending().await
                 }

@@ -238,6 +238,34 @@ fn a_proxy_is_forgotten_and_another_is_seen_in_a_less_sure_way_too() {
 }
 
 #[test]
+fn a_client_without_a_final_name_is_the_same_under_its_containers_and_no_other_containers() {
+    let check = |entity: u64, expected: (u64, u64)| {
+        let mut tables = Tables::default();
+        let row = |ok| [edge(4, 1, ok)];
+        let client = |name: &str, source, entity, settled| {
+            let labels = labels(name, source);
+            Naming { client: Entity(entity), settled, ..labels.into() }
+        };
+        let of = |updated: &Updated, name: &str| {
+            let rows = updated.edges.iter().filter(|view| &*view.labels.client.name == name);
+            rows.map(|view| view.counters.connects[0]).sum::<u64>()
+        };
+        let waiting = |_: &Edge| client("0123", Source::LocalClient, 7, false);
+        tables.update(1, &row(7), 100, waiting);
+        let late = tables.update(1 + PATIENCE_SECONDS, &row(8), 100, waiting);
+        assert_eq!(of(&late, "0123"), 8);
+        let listed = |_: &Edge| client("web", Source::ContainerAddress, entity, true);
+        let named = tables.update(2 + PATIENCE_SECONDS, &row(10), 100, listed);
+        assert_eq!((of(&named, "0123"), of(&named, "web")), expected, "{entity}");
+    };
+    check(7, (0, 10));
+    // Nothing is known of who it is.
+    check(0, (0, 10));
+    // The address belongs to another container by now.
+    check(8, (8, 2));
+}
+
+#[test]
 fn what_is_counted_while_the_name_is_in_doubt_waits_for_the_right_one() {
     let mut tables = Tables::default();
     let known = |_: &Edge| naming("one", Source::Listener, 1);

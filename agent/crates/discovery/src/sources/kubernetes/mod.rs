@@ -16,7 +16,8 @@ use tokio::time::sleep;
 use self::objects::{EndpointSlice, Owned, Pod, Service as ServiceObject};
 use self::watch::{Change, Part, follow};
 use super::controller::{self, Controller};
-use super::{Cluster, DEBOUNCE, FIRST_PAUSE, NameSource, Publisher, SourceError};
+use super::publisher::{DEBOUNCE, Publisher};
+use super::{Cluster, FIRST_PAUSE, NameSource, SourceError};
 use crate::inventory::{Frontend, Inventory, Workload};
 use model::service::{Entity, Kind, Service, Source};
 
