@@ -83,8 +83,10 @@ impl EdgeCounters {
             resets_received,
             histograms: _,
         } = *hot;
+        let mut all = [0; CONNECT_RESULTS];
+        all.iter_mut().zip(connects).for_each(|(all, hot)| *all = hot);
         self.merge(&Self {
-            connects,
+            connects: all,
             opened,
             closed,
             preexisting,
@@ -155,6 +157,7 @@ impl Default for EdgeCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::HOT_CONNECT_RESULTS;
     use crate::wire::Wire as _;
 
     /// Every field `n`.
@@ -172,6 +175,8 @@ mod tests {
             ..EdgeCounters::ZERO
         };
         counters.add_hot(&HotCounters::from_bytes(&bytes).expect("enough bytes"));
+        // Those that no hook counts.
+        counters.connects.iter_mut().skip(HOT_CONNECT_RESULTS).for_each(|count| *count = n);
         counters
     }
 

@@ -5,6 +5,7 @@ use agent_common::attempt::{
     PendingBucket, STEP_CONNECT, STEP_LISTEN, bucket_of,
 };
 use agent_common::ledger::{BIND, CONNECTION, LATE, NO_ATTEMPT};
+use agent_common::unsent::UnsentKey;
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 
 use crate::atomic;
@@ -259,7 +260,8 @@ fn failed_in(attempt: *mut Pending, token: u64) {
 
 fn failed(key: &AttemptKey, thread: u64, began_ns: u64) {
     if key.step == STEP_CONNECT {
-        return connection::unsent(key);
+        let AttemptKey { owner, address: remote, port, .. } = *key;
+        return connection::unsent(&UnsentKey { owner, port, local_port: 0, remote });
     }
     let row = maps::bind_failures().find_or_take(key, FAILURE_OVERFLOW, |_| {});
     count_row(row, (thread >> 32) as u32, began_ns / 1000);

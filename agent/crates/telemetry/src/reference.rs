@@ -59,7 +59,7 @@ Latency is measured at the socket. It works for every protocol, encrypted or not
 
 ## What a connection is
 
-* **Attempts** (`portolan_tcp_connects_total`) count when they end. On the client: every connect of a TCP socket, including one that the kernel refuses before it sends a SYN (no route to the destination, no local port left). The count of those is exact where the hooks `connect4` and `connect6` are attached; their result is found by a second route lookup one to two seconds later, and is `other` if the cause has gone by then. Not seen are connects that a security module denies before these hooks, and connects of MPTCP sockets that fail before the SYN. On the server: handshakes that completed, whether or not the program has accepted the connection yet, and those that failed in their last step. Only attempts that succeed are in `portolan_tcp_connect_duration_seconds`.
+* **Attempts** (`portolan_tcp_connects_total`) count when they end. On the client: every connect of a TCP socket, including one that the kernel refuses before it sends a SYN (no route to the destination, no local port or address to connect from). The count of those is exact where the hooks `connect4` and `connect6` are attached; their result is found by a second route lookup one to two seconds later, and is `other` if the cause has gone by then. Not seen are connects that a security module denies before these hooks, and connects of MPTCP sockets that fail before the SYN. On the server: handshakes that completed, whether or not the program has accepted the connection yet, and those that failed in their last step. Only attempts that succeed are in `portolan_tcp_connect_duration_seconds`.
 * **Open** (`portolan_tcp_active_connections`): established and not yet closed, including those that the agent found when it started. A connection that its program has closed counts as open until the kernel has finished with it; TIME_WAIT does not count.
 * **Pre-existing**: a connection that is older than the agent is open from the start, is not an attempt, and counts bytes, retransmits and requests from then on. A listener on its local port decides its role. With `--pin` a new agent adopts the tables of the previous one, and no connection that they hold is pre-existing.
 * **Bytes** are payload: what was sent for the first time, and what arrived in order, without headers, retransmits, SYN and FIN. They are updated at every scrape, every second in between, and when a connection ends.
@@ -103,8 +103,11 @@ const RESULTS: [&str; CONNECT_RESULTS] = [
     "the connection was reset during the handshake",
     "denied by a policy (EPERM, EACCES); over IPv6 also: the network answered administratively prohibited",
     "the program closed the socket before the handshake ended, as it does on its own timeout",
-    "no local port or address was left to connect from",
+    "every local port for that destination was in use (EADDRNOTAVAIL)",
     "anything else",
+    "no address of this host can be the source: it has none of that family (EADDRNOTAVAIL)",
+    "another connection to that destination has the source port that the program had bound (EADDRNOTAVAIL)",
+    "an earlier connection to that destination has the source port that the program had bound; it is closed, and in TIME_WAIT or on the way there (EADDRNOTAVAIL)",
 ];
 
 /// What each cause of a reset means and in which direction it occurs, in the contract's order.
