@@ -41,7 +41,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 220;
+offsets! { 224;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -90,6 +90,8 @@ offsets! { 220;
     tcp_mstamp = "tcp_sock"."tcp_mstamp",
     /// When the most recently acknowledged packet was sent, microseconds.
     first_tx_mstamp = "tcp_sock"."first_tx_mstamp",
+    /// When the youngest acknowledged segment was sent, microseconds.
+    rack_mstamp = "tcp_sock"."rack.mstamp",
     /// Smoothed round trip time times eight, microseconds.
     srtt_us = "tcp_sock"."srtt_us",
     /// Round trip marker: moves with every new sample.
@@ -156,7 +158,7 @@ offsets! { 220;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1328 {
+    pub struct Config: 1332 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.

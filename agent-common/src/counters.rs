@@ -3,7 +3,7 @@
 
 use crate::edge::{CONNECT_RESULTS, HotCounters};
 use crate::on_demand::OnDemand;
-use crate::reset::CAUSES;
+use crate::reset::{CAUSES, is_refused_connect};
 
 /// Everything counted about an edge. All fields only grow while it is the same edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +142,13 @@ impl EdgeCounters {
         durations(request, &other.request);
     }
 
+    /// Resets in both directions, without those that answered a connect: these are failed connects.
+    pub fn resets(&self) -> u64 {
+        let received = self.resets_received.iter().enumerate();
+        let received = received.filter(|(cause, _)| !is_refused_connect(*cause));
+        received.map(|(_, count)| count).chain(&self.resets_sent).sum()
+    }
+
     /// Connections open now.
     pub fn active(&self) -> u64 {
         self.opened.saturating_sub(self.closed)
@@ -178,6 +185,12 @@ mod tests {
         // Those that no hook counts.
         counters.connects.iter_mut().skip(HOT_CONNECT_RESULTS).for_each(|count| *count = n);
         counters
+    }
+
+    #[test]
+    fn a_refused_connect_is_no_reset_of_a_connection() {
+        let counters = all(1);
+        assert_eq!(counters.resets(), 2 * CAUSES as u64 - 1);
     }
 
     #[test]

@@ -172,8 +172,10 @@ fn failed(edge: &Edge) -> u64 {
     edge.connects.values().sum::<u64>() - connected(edge)
 }
 
+/// One that answered a connect is in the column of failed connects.
 fn resets(edge: &Edge) -> u64 {
-    edge.resets_sent.values().chain(edge.resets_received.values()).sum()
+    let received = edge.resets_received.iter().filter(|(cause, _)| *cause != "no_listener");
+    received.map(|(_, count)| count).chain(edge.resets_sent.values()).sum()
 }
 
 fn latency(seconds: Option<f64>) -> String {

@@ -250,7 +250,7 @@ impl Totals {
         let ok = counters.connects.get(usize::from(CONNECT_OK)).copied().unwrap_or_default();
         side.ok += ok;
         side.failed += connects - ok;
-        side.resets += counters.resets_sent.iter().chain(&counters.resets_received).sum::<u64>();
+        side.resets += counters.resets();
         side.requests.merge(&counters.request);
     }
 
@@ -333,6 +333,7 @@ mod tests {
     use agent_common::address::UNSPECIFIED;
     use agent_common::drained::{Edge, Table};
     use agent_common::edge::{CONNECT_REFUSED, EdgeKey, ROLE_CLIENT, ROLE_SERVER};
+    use agent_common::reset::NO_LISTENER;
     use agent_common::wire::Wire as _;
 
     use super::*;
@@ -420,6 +421,17 @@ mod tests {
         assert_eq!(after.state, HealthState::Degraded);
         assert_eq!(after.p50_seconds, Some(0.001));
         assert!((after.window_seconds - 30.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_refused_connect_is_a_failed_connect_and_no_reset() {
+        let mut world = World::default();
+        world.health(0.0, &[edge(ROLE_CLIENT, 5, 0, 0, 0)]);
+        let mut refused = edge(ROLE_CLIENT, 9, 1, 4, 0);
+        Arc::make_mut(&mut refused.counters).resets_received[usize::from(NO_LISTENER)] = 1;
+        let after = world.health(30.0, &[refused]);
+        assert_eq!((after.connects_failed, after.resets), (1, 0));
+        assert_eq!(after.state, HealthState::Degraded);
     }
 
     #[test]

@@ -59,13 +59,10 @@ impl Tally {
             let results = counters.connects.iter().enumerate();
             results.filter(|(result, _)| *result != usize::from(CONNECT_OK)).map(|(_, n)| n).sum()
         };
-        let resets = |counters: &EdgeCounters| -> u64 {
-            counters.resets_sent.iter().chain(&counters.resets_received).sum()
-        };
         Self {
             connections: now.opened.saturating_sub(before.opened),
             failed: failed(now).saturating_sub(failed(before)),
-            resets: resets(now).saturating_sub(resets(before)),
+            resets: now.resets().saturating_sub(before.resets()),
             requests: Durations::between(&before.request, &now.request),
         }
     }

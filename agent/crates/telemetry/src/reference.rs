@@ -115,7 +115,7 @@ const CAUSES_EXPLAINED: [(&str, &str); CAUSES] = [
     ("sent", "the peer did not answer keep-alive probes, and this host ended the connection"),
     (
         "received",
-        "on the side that connected: it had written a request on a connection that had been idle for a second or more, or that the peer had closed; the two sides have different idle timeouts",
+        "on the side that connected: it wrote a request on a connection on which nothing had been sent or received for a second or more, and the peer did not take the request; the two sides have different idle timeouts",
     ),
     ("sent", "the program closed the socket with received data unread"),
     ("sent", "the program closed with `SO_LINGER` 0, or disconnected with data unsent"),

@@ -25,7 +25,9 @@ const name = (service, namespace) => (namespace ? `${namespace}/${service}` : se
 
 function row(edge) {
   const failed = sum(edge.connects) - edge.connects.ok;
-  const resets = sum(edge.resets_sent) + sum(edge.resets_received);
+  // One that answered a connect is a failed connect.
+  const refused = edge.resets_received.no_listener ?? 0;
+  const resets = sum(edge.resets_sent) + sum(edge.resets_received) - refused;
   const cells = [
     [name(edge.client, edge.client_namespace)],
     [name(edge.server, edge.server_namespace)],
