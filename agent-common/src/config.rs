@@ -41,7 +41,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 224;
+offsets! { 228;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -92,6 +92,8 @@ offsets! { 224;
     first_tx_mstamp = "tcp_sock"."first_tx_mstamp",
     /// When the youngest acknowledged segment was sent, microseconds.
     rack_mstamp = "tcp_sock"."rack.mstamp",
+    /// `TCP_USER_TIMEOUT`, milliseconds; 0 if not set.
+    user_timeout = "inet_connection_sock"."icsk_user_timeout",
     /// Smoothed round trip time times eight, microseconds.
     srtt_us = "tcp_sock"."srtt_us",
     /// Round trip marker: moves with every new sample.
@@ -158,7 +160,7 @@ offsets! { 224;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1332 {
+    pub struct Config: 1336 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -177,6 +179,8 @@ crate::wire! {
         pub v6_only_mask: u8,
         /// Bit number of `SOCK_DONE` in the flags: the peer's FIN was received.
         pub sock_done_bit: u8,
+        /// Bit number of `SOCK_DEAD` in the flags: the program has closed the socket.
+        pub sock_dead_bit: u8,
         /// Bit number of `SOCK_LINGER` in the flags: the program chose how to close.
         pub sock_linger_bit: u8,
         /// Bit number of `SOCK_RCU_FREE` in the flags: a listener was found by packets.
@@ -190,6 +194,6 @@ crate::wire! {
         /// 1 if programs are preempted, so that fallback programs are attached.
         pub fallback: u8,
         /// Always zero.
-        pub zero: [u8; 2],
+        pub zero: u8,
     }
 }

@@ -1,6 +1,7 @@
 //! Everything counted about an edge, as user space has it: what the tables of the kernel half say,
 //! put together and completed.
 
+use crate::abort::ABORT_CAUSES;
 use crate::edge::{CONNECT_RESULTS, HotCounters};
 use crate::on_demand::OnDemand;
 use crate::reset::{CAUSES, is_refused_connect};
@@ -26,6 +27,8 @@ pub struct EdgeCounters {
     pub resets_sent: [u64; CAUSES],
     /// Resets received, by cause.
     pub resets_received: [u64; CAUSES],
+    /// Established connections that the kernel gave up, by cause ([`crate::abort`]).
+    pub aborts: [u64; ABORT_CAUSES],
     /// Connection requests that a listener dropped, mostly because its accept queue was full.
     pub listen_drops: u64,
     /// SYN-ACKs that a listener retransmitted.
@@ -52,6 +55,7 @@ impl EdgeCounters {
         retransmits: 0,
         resets_sent: [0; CAUSES],
         resets_received: [0; CAUSES],
+        aborts: [0; ABORT_CAUSES],
         listen_drops: 0,
         synack_retransmits: 0,
         connect: OnDemand::EMPTY,
@@ -81,6 +85,7 @@ impl EdgeCounters {
             retransmits,
             resets_sent,
             resets_received,
+            aborts,
             histograms: _,
         } = *hot;
         let mut all = [0; CONNECT_RESULTS];
@@ -95,6 +100,7 @@ impl EdgeCounters {
             retransmits,
             resets_sent,
             resets_received,
+            aborts,
             ..Self::ZERO
         });
     }
@@ -115,6 +121,7 @@ impl EdgeCounters {
             retransmits,
             resets_sent,
             resets_received,
+            aborts,
             listen_drops,
             synack_retransmits,
             connect,
@@ -126,6 +133,7 @@ impl EdgeCounters {
             (&mut connects[..], &other.connects[..]),
             (&mut resets_sent[..], &other.resets_sent[..]),
             (&mut resets_received[..], &other.resets_received[..]),
+            (&mut aborts[..], &other.aborts[..]),
         ] {
             mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| both(mine, *theirs));
         }
@@ -147,6 +155,11 @@ impl EdgeCounters {
         let received = self.resets_received.iter().enumerate();
         let received = received.filter(|(cause, _)| !is_refused_connect(*cause));
         received.map(|(_, count)| count).chain(&self.resets_sent).sum()
+    }
+
+    /// Established connections that the kernel gave up.
+    pub fn aborted(&self) -> u64 {
+        self.aborts.iter().sum()
     }
 
     /// Connections open now.

@@ -6,6 +6,7 @@
 //! that never got as far as a SYN ([`crate::unsent`]) have tables of their own; user space shows all
 //! three as edges ([`crate::drained::Edge`]).
 
+use crate::abort::ABORT_CAUSES;
 use crate::durations::KINDS;
 use crate::ledger::{EDGE, NO_SLOT};
 use crate::reset::CAUSES;
@@ -56,7 +57,7 @@ crate::wire! {
     }
 
     /// What hooks count about an edge, on one shard. All fields only grow while the slot is in use.
-    pub struct HotCounters: 288 {
+    pub struct HotCounters: 320 {
         /// Ended connection attempts by `CONNECT_*`, of those that hooks find; for a server, accepted
         /// connections are `ok`.
         pub connects: [u64; HOT_CONNECT_RESULTS],
@@ -76,6 +77,8 @@ crate::wire! {
         pub resets_sent: [u64; CAUSES],
         /// Resets received, by cause.
         pub resets_received: [u64; CAUSES],
+        /// Established connections that the kernel gave up, by cause ([`crate::abort`]).
+        pub aborts: [u64; ABORT_CAUSES],
         /// In which rows durations are counted, by kind; see [`crate::durations`].
         pub histograms: [u64; KINDS],
     }

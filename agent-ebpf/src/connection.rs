@@ -1,5 +1,6 @@
 //! Life of a connection, independent of the hook that reports it: states in, counts out.
 
+use agent_common::abort::abort_cause;
 use agent_common::address::from_owner;
 use agent_common::durations::{CONNECT, RTT};
 use agent_common::edge::{
@@ -158,6 +159,13 @@ pub fn closed(sk: Sock, old: u8) {
             if let Some(tcp) = sk.tcp() {
                 sync(tcp, state, Some(tcp.received_bytes()));
                 requests::ended(tcp, state);
+                // Nobody waits for one that its program has closed.
+                if !sk.is_orphaned()
+                    && let Some(cause) =
+                        abort_cause(sk.error(), tcp.is_acknowledged(), tcp.has_user_timeout())
+                {
+                    count!((*state).slot, aborts[cause], 1);
+                }
             }
             count!((*state).slot, closed, 1);
         }

@@ -171,6 +171,12 @@ impl Sock {
         optional_field!(self.0, drops: u32)
     }
 
+    /// Whether the program has closed the socket, which the kernel still works on.
+    #[inline(always)]
+    pub fn is_orphaned(self) -> bool {
+        field!(self.0, flags: u64) >> (config!(sock_dead_bit) & 63) & 1 == 1
+    }
+
     /// Whether the program set `SO_LINGER`.
     #[inline(always)]
     pub fn lingers(self) -> bool {

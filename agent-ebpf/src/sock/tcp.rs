@@ -55,6 +55,18 @@ impl Tcp {
         self.written().wrapping_sub(self.unacknowledged()) as i32 > 0
     }
 
+    /// Whether the peer has acknowledged everything, a FIN included.
+    #[inline(always)]
+    pub fn is_acknowledged(self) -> bool {
+        self.write_seq() == self.unacknowledged()
+    }
+
+    /// Whether the program set `TCP_USER_TIMEOUT`.
+    #[inline(always)]
+    pub fn has_user_timeout(self) -> bool {
+        optional_field!(self.0, user_timeout: u32) != 0
+    }
+
     /// When the youngest segment was sent that the peer has acknowledged (`tcp_rack_advance`,
     /// net/ipv4/tcp_recovery.c). Microseconds; 0 if not known, as without SACK.
     #[inline(always)]

@@ -56,6 +56,7 @@ macro_rules! needs_kernel {
     };
 }
 
+mod aborts;
 mod applications;
 mod attach;
 mod balance;

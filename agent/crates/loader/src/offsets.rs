@@ -12,6 +12,8 @@ use super::parts::DNS_ANSWERS;
 
 /// `SOCK_DONE` of include/net/sock.h, where it has been since Linux 2.6.
 const SOCK_DONE: u8 = 1;
+/// `SOCK_DEAD`, likewise.
+const SOCK_DEAD: u8 = 0;
 /// `SOCK_LINGER`, likewise.
 const SOCK_LINGER: u8 = 4;
 
@@ -103,6 +105,7 @@ pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
         found.and_then(|(_, bit)| u8::try_from(*bit).ok())
     };
     config.sock_done_bit = bit("SOCK_DONE").unwrap_or(SOCK_DONE);
+    config.sock_dead_bit = bit("SOCK_DEAD").unwrap_or(SOCK_DEAD);
     config.sock_linger_bit = bit("SOCK_LINGER").unwrap_or(SOCK_LINGER);
     config.sock_rcu_free_bit = bit("SOCK_RCU_FREE").unwrap_or(SOCK_RCU_FREE);
     config.reset_has_reason = (btf.tracepoint_arguments("tcp_send_reset") == Some(3)).into();

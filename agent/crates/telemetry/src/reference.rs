@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use agent_common::abort::{ABORT_CAUSE_NAMES, ABORT_CAUSES};
 use agent_common::edge::{CONNECT_RESULT_NAMES, CONNECT_RESULTS};
 use agent_common::ledger::{CLASS_NAMES, CLASSES, REASON_NAMES, REASONS};
 use agent_common::reset::{CAUSE_NAMES, CAUSES};
@@ -94,6 +95,23 @@ Every event that a kernel program handles is counted twice, independently: at on
 
 ";
 
+const ABORTS_INTRODUCTION: &str = "\
+## Values of `cause` of aborts
+
+An established connection that the kernel of this side gave up; the other side may not know. One that its program had closed before is not counted. The reset with which the kernel ends unanswered keep-alive probes is also in `portolan_tcp_resets_total` (sent, `keepalive_timeout`).
+
+| value | meaning |
+|---|---|
+";
+
+/// What each cause of an abort means, in the contract's order.
+const ABORTS_EXPLAINED: [&str; ABORT_CAUSES] = [
+    "data was not acknowledged, or a closed window not opened, within the `TCP_USER_TIMEOUT` that the program set (ETIMEDOUT)",
+    "keep-alive probes went unanswered: as many as configured, or for as long as `TCP_USER_TIMEOUT` (ETIMEDOUT)",
+    "data was not acknowledged, or window probes not answered, within the kernel's retries (`tcp_retries2`, a quarter of an hour by default; ETIMEDOUT)",
+    "as the others, and the network or the route said why: host or net unreachable, no such neighbour, prohibited (EHOSTUNREACH and its kin)",
+];
+
 /// What each result of an attempt to connect means, in the contract's order.
 const RESULTS: [&str; CONNECT_RESULTS] = [
     "the handshake completed",
@@ -175,6 +193,11 @@ pub fn markdown() -> String {
     let _ = writeln!(text, "{}, +Inf.\n", bounds.join(", "));
     push_values(&mut text, "result", CONNECT_RESULT_NAMES.iter().zip(RESULTS));
     push_causes(&mut text);
+    text.push_str(ABORTS_INTRODUCTION);
+    for (name, meaning) in ABORT_CAUSE_NAMES.iter().zip(ABORTS_EXPLAINED) {
+        let _ = writeln!(text, "| `{name}` | {meaning} |");
+    }
+    text.push('\n');
     text.push_str(LEDGER);
     let classes = CLASS_NAMES.iter().zip(CLASSES_EXPLAINED);
     let hook_run = (&"hook_run", "a skipped run of a kernel program; only ever lost, never seen");
