@@ -37,8 +37,6 @@ enum Peer {
     Silent,
     /// The network says that it cannot be reached.
     Unreachable,
-    /// It lives, and reads nothing.
-    Stuck,
 }
 
 fn no_options(_: &SockRef<'_>) {}
@@ -65,18 +63,6 @@ fn asks(stream: &mut TcpStream) {
     stream.write_all(b"a request").unwrap();
 }
 
-/// Writes as much as there is room for, here and there.
-fn writes_all_it_can(stream: &mut TcpStream) {
-    stream.set_nonblocking(true).unwrap();
-    let error = loop {
-        if let Err(error) = stream.write(&[b'x'; 65_536]) {
-            break error;
-        }
-    };
-    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-    stream.set_nonblocking(false).unwrap();
-}
-
 const fn death(what: &'static str, cause: &'static str, errno: i32) -> Death {
     Death {
         what,
@@ -93,19 +79,13 @@ const fn death(what: &'static str, cause: &'static str, errno: i32) -> Death {
 const TIMEOUT: i32 = libc::ETIMEDOUT;
 const NO_HOST: i32 = libc::EHOSTUNREACH;
 
-const DEATHS: [Death; 12] = [
+const DEATHS: [Death; 11] = [
     Death { options: user_timeout, ..death("a request, user timeout", "user_timeout", TIMEOUT) },
     Death {
         options: user_timeout,
         is_v6: true,
         is_client: false,
         ..death("a response, user timeout", "user_timeout", TIMEOUT)
-    },
-    Death {
-        options: user_timeout,
-        peer: Peer::Stuck,
-        then: writes_all_it_can,
-        ..death("a closed window, user timeout", "user_timeout", TIMEOUT)
     },
     Death { options: keepalive, then: waits, ..death("idle client, probes", "keepalive", TIMEOUT) },
     Death {
@@ -197,7 +177,6 @@ impl Death {
             (Peer::Unreachable, true) => {
                 peer.nft_input(&format!("{filter} reject with icmpv6 type addr-unreachable"));
             }
-            (Peer::Stuck, _) => {}
         }
         (self.then)(&mut dies);
         end_of(&mut dies)
@@ -276,7 +255,9 @@ fn a_connection_from_before_the_agent_dies_as_any_other() {
     let pair = Pair::new();
     let mut connection = pair.connection();
     let agent = Agent::start();
-    let labels = [("server", pair.server.service.as_str()), ("role", "server")];
+    // Both ends are this process's, and had its name when the agent came.
+    let port = connection.port.to_string();
+    let labels = [("port", port.as_str()), ("role", "server")];
     agent.eventually(1, |now| now.edges(&labels).preexisting());
     user_timeout(&SockRef::from(&connection.server));
     pair.client.nft_input(&format!("tcp sport {} drop", connection.port));

@@ -297,8 +297,9 @@ impl Health {
         let attempts = connects_ok + failed;
         let success_ratio = (attempts > 0).then(|| connects_ok as f64 / attempts as f64);
         let quantile = |q| seen.requests.quantile_us(q).filter(|us| us.is_finite());
-        let resets = seen.resets.max(by_clients.resets);
-        let aborts = seen.aborts.max(by_clients.aborts);
+        // Connections that break may be older than the window.
+        let resets = by_itself.resets.max(by_clients.resets);
+        let aborts = by_itself.aborts.max(by_clients.aborts);
         let state = match success_ratio {
             Some(ratio) if ratio < FAILING => HealthState::Failing,
             _ if failed > 0 || resets > 0 || aborts > 0 || overflows > 0 => HealthState::Degraded,
