@@ -13,7 +13,7 @@ use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
 use agent_common::peer::{self, Handshake};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::turn;
-use agent_common::unsent::{UNSENT_OVERFLOW, UnsentKey};
+use agent_common::unsent::UnsentKey;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
 use crate::edges::{self, count};
@@ -42,17 +42,6 @@ pub fn connecting(sk: Sock) {
         // Last, so that what storage takes is no part of the latency.
         // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
         unsafe { (*state).start_us = monotonic_us() };
-    }
-}
-
-/// The kernel refused a connect before a SYN could leave.
-#[inline(never)]
-pub fn unsent(key: &UnsentKey) {
-    seen(CONNECTION);
-    let table = maps::unsent();
-    if let Some(row) = table.rows.get_ptr_mut(table.find_or_take(key, UNSENT_OVERFLOW, |_| {})) {
-        // SAFETY: a valid map value.
-        unsafe { atomic::add(&raw mut (*row).count, 1) };
     }
 }
 
@@ -287,7 +276,7 @@ unsafe fn failed(sk: Sock, state: *mut SocketState) {
         }
         let result = attempt_result(errno, has_syn, (*state).bound_port != 0);
         if result == CONNECT_PORT_IN_USE {
-            unsent(&UnsentKey {
+            attempts::unsent(&UnsentKey {
                 owner: (*state).owner,
                 port: sk.remote_port(),
                 local_port: (*state).bound_port,

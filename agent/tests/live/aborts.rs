@@ -112,11 +112,12 @@ const DEATHS: [Death; 11] = [
         is_client: false,
         ..death("a response, ICMPv6, user timeout", "unreachable", NO_HOST)
     },
+    // The kernel takes no notice: what the error is about lies before what is outstanding.
     Death {
         options: keepalive,
         then: waits,
         peer: Peer::Unreachable,
-        ..death("idle client, probes, ICMP", "unreachable", NO_HOST)
+        ..death("idle client, probes, ICMP", "keepalive", TIMEOUT)
     },
 ];
 
