@@ -64,8 +64,8 @@ pub struct Code {
     pub code: &'static str,
     /// Its meaning.
     pub meaning: &'static str,
-    /// Where to read more.
-    pub docs: Option<&'static str>,
+    /// Where to read more: a page of the documentation and a heading there.
+    pub docs: &'static str,
 }
 
 /// The codes, by meaning.
@@ -101,62 +101,62 @@ pub const CODES: &[Code] = &[
     Code {
         code: code::PORT_IN_USE,
         meaning: "bind or listen failed: the port is in use",
-        docs: Some("docs/runbooks/PortolanPortConflict.md#fix"),
+        docs: "docs/runbooks/PortolanPortConflict.md#fix",
     },
     Code {
         code: code::PORT_PRIVILEGED,
         meaning: "bind failed: the port needs a privilege",
-        docs: None,
+        docs: "docs/findings.md#po302",
     },
     Code {
         code: code::ADDRESS_NOT_LOCAL,
         meaning: "bind failed: the host lacks the address",
-        docs: None,
+        docs: "docs/findings.md#po303",
     },
     Code {
         code: code::ALREADY_BOUND,
         meaning: "bind failed: the socket has a port already",
-        docs: None,
+        docs: "docs/findings.md#po304",
     },
     Code {
         code: code::EPHEMERAL_EXHAUSTED,
         meaning: "bind failed: no ephemeral port is free",
-        docs: Some("docs/runbooks/PortolanLocalPortsExhausted.md#fix"),
+        docs: "docs/runbooks/PortolanLocalPortsExhausted.md#fix",
     },
     Code {
         code: code::BIND_DENIED,
         meaning: "bind failed: a policy denies it",
-        docs: Some("docs/runbooks/PortolanPortReservationBreach.md#what-it-means"),
+        docs: "docs/runbooks/PortolanPortReservationBreach.md#what-it-means",
     },
     Code {
         code: code::BIND_FAILED,
         meaning: "bind or listen failed for another reason",
-        docs: None,
+        docs: "docs/findings.md#po307",
     },
     Code {
         code: code::RESERVATION_BREACH,
         meaning: "a reserved port is used by another service",
-        docs: Some("docs/runbooks/PortolanPortReservationBreach.md#fix"),
+        docs: "docs/runbooks/PortolanPortReservationBreach.md#fix",
     },
     Code {
         code: code::RESERVED_EPHEMERAL,
         meaning: "a reserved port is in the ephemeral range",
-        docs: Some("docs/runbooks/PortolanPortConflict.md#usual-causes"),
+        docs: "docs/runbooks/PortolanPortConflict.md#usual-causes",
     },
     Code {
         code: code::RESERVATION_INACTIVE,
         meaning: "a reservation is not in force here",
-        docs: None,
+        docs: "docs/findings.md#po312",
     },
     Code {
         code: code::RESERVATION_NOT_ENFORCED,
         meaning: "a reservation cannot be enforced",
-        docs: None,
+        docs: "docs/findings.md#po313",
     },
     Code {
         code: code::NOT_OBSERVED,
         meaning: "something is not observed on this host",
-        docs: Some("docs/runbooks/PortolanHookMissing.md#usual-causes"),
+        docs: "docs/runbooks/PortolanHookMissing.md#usual-causes",
     },
 ];
 
@@ -165,7 +165,7 @@ pub const CODES: &[Code] = &[
 impl Finding {
     /// A finding without evidence, cause or remediation; callers set the fields they know.
     pub fn new(code: &str, severity: Severity, subject: &str, title: String) -> Self {
-        let docs = CODES.iter().find(|known| known.code == code).and_then(|known| known.docs);
+        let docs = CODES.iter().find(|known| known.code == code).map(|known| known.docs);
         Self {
             code: code.to_owned(),
             severity,
@@ -238,7 +238,9 @@ mod tests {
     #[test]
     fn where_to_read_more_exists() {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../..");
-        for docs in CODES.iter().filter_map(|one| one.docs) {
+        let list = std::fs::read_to_string(format!("{root}/docs/findings.md")).expect("findings.md");
+        for Code { code, meaning, docs } in CODES {
+            assert!(list.contains(&format!("| {code} | {meaning} |")), "{code} in docs/findings.md");
             let (page, anchor) = docs.split_once('#').expect(docs);
             let text = std::fs::read_to_string(format!("{root}/{page}")).expect(docs);
             let headings = text.lines().filter_map(|line| line.strip_prefix("## "));

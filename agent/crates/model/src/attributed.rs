@@ -20,7 +20,7 @@ use std::hash::Hash;
 use hashbrown::{HashMap, HashSet};
 
 use super::delta::EdgeId;
-use super::hashed::{Hashed, Sought};
+use super::hashed::HashedMap;
 use super::per_slot::PerSlot;
 use super::reclaim::IDLE_SECONDS;
 
@@ -74,7 +74,7 @@ pub(crate) struct Counted<K, G> {
 
 /// Rows by name, and which edges feed them.
 pub(crate) struct Attributed<K, V: Counts> {
-    rows: HashMap<Hashed<K>, Row<V>>,
+    rows: HashedMap<K, Row<V>>,
     edges: PerSlot<Edge<K, V::Left>>,
     capacity: usize,
     max_abandoned: usize,
@@ -112,7 +112,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
     /// An empty table of at most `capacity` rows, at most `max_abandoned` of them without an edge.
     /// Further names are counted under [`Name::other`].
     pub fn new(capacity: usize, max_abandoned: usize) -> Self {
-        let (rows, edges) = (HashMap::new(), PerSlot::default());
+        let (rows, edges) = (HashedMap::default(), PerSlot::default());
         Self { rows, edges, capacity, max_abandoned, folded: 0 }
     }
 
@@ -126,7 +126,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
         counted: impl IntoIterator<Item = Counted<K, V::Growth>>,
     ) -> bool {
         let rows = self.rows.len();
-        self.rows.retain(|_, row| {
+        self.rows.retain(|row| {
             row.abandoned_since.is_none_or(|since| now.saturating_sub(since) < IDLE_SECONDS)
         });
         let mut changed = self.rows.len() != rows;
@@ -152,7 +152,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
 
     /// Every row.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.rows.iter().map(|(name, row)| (name.key.as_ref(), &row.value))
+        self.rows.iter().map(|(name, row)| (name, &row.value))
     }
 
     /// How many rows there are.
@@ -167,7 +167,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
 
     fn grow(&mut self, edge: EdgeId, growth: V::Growth) {
         let Some(edge) = self.edges.get(edge.0) else { return };
-        if let Some(row) = self.rows.get_mut(&Sought::new(edge.name())) {
+        if let Some(row) = self.rows.get_mut(edge.name()) {
             row.value.grow(growth);
         }
     }
@@ -185,7 +185,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
             // The overflow row has counts of many edges: none of them moves with one edge.
             let is_other = edge.given.is_some();
             let from = edge.given.unwrap_or(edge.wanted);
-            if let Some(row) = self.rows.get_mut(&Sought::new(&from)) {
+            if let Some(row) = self.rows.get_mut(&from) {
                 row.edges -= 1;
             }
             let leaving = leaving.entry(from.clone()).or_default();
@@ -198,7 +198,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
         let is_ending = |(name, leaving): &(&K, &Leaving)| {
             !leaving.another
                 && !wanted.contains(*name)
-                && self.rows.get(&Sought::new(*name)).is_some_and(|row| row.edges == 0)
+                && self.rows.get(*name).is_some_and(|row| row.edges == 0)
         };
         let ending = leaving.iter().filter(is_ending).count();
         drop(wanted);
@@ -210,7 +210,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
             let along = self.take_along(&counted, &from, &mut left, leaving);
             let Some(edge) = self.edges.get_mut(counted.edge.0) else { continue };
             edge.left = left;
-            if let Some(row) = self.rows.get_mut(&Sought::new(edge.name())) {
+            if let Some(row) = self.rows.get_mut(edge.name()) {
                 if let Some(along) = along {
                     row.value.merge(along);
                 }
@@ -232,8 +232,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
         leaving: &mut Leaving,
     ) -> Option<V> {
         leaving.edges -= 1;
-        let sought = Sought::new(from);
-        let row = self.rows.get_mut(&sought)?;
+        let row = self.rows.get_mut(from)?;
         if leaving.another || row.edges > 0 {
             return row.value.split(&counted.growth, left, Share::Open);
         }
@@ -241,25 +240,25 @@ impl<K: Name, V: Counts> Attributed<K, V> {
             return row.value.split(&counted.growth, left, Share::Own);
         }
         // The last edge also takes the parts that others have left there.
-        self.rows.remove(&sought).map(|row| row.value)
+        self.rows.remove(from).map(|row| row.value)
     }
 
     /// An edge counts under this name from now on. `ending`: rows that free a place in this
     /// collection.
     fn join(&mut self, edge: EdgeId, wanted: K, ending: usize) {
-        let has_row = self.rows.contains_key(&Sought::new(&wanted));
+        let has_row = self.rows.contains_key(&wanted);
         let is_full = !has_row && self.rows.len() >= self.capacity.saturating_add(ending);
         self.folded += u64::from(is_full);
         let given = is_full.then(|| wanted.other());
         let edge = self.edges.insert(edge.0, Edge { wanted, given, left: V::Left::default() });
-        let row = self.rows.entry(Hashed::new(edge.name().clone())).or_default();
+        let row = self.rows.or_default(edge.name().clone());
         row.edges += 1;
         row.abandoned_since = None;
     }
 
     /// A row without an edge stays for a while; if there are too many, in the overflow row.
     fn abandon_if_empty(&mut self, now: u64, name: &K) {
-        match self.rows.get_mut(&Sought::new(name)) {
+        match self.rows.get_mut(name) {
             Some(row) if row.edges == 0 => row.abandoned_since = Some(now),
             _ => return,
         }
@@ -268,8 +267,8 @@ impl<K: Name, V: Counts> Attributed<K, V> {
         if abandoned <= self.max_abandoned || *name == other {
             return;
         }
-        if let Some(row) = self.rows.remove(&Sought::new(name)) {
-            let other = self.rows.entry(Hashed::new(other)).or_default();
+        if let Some(row) = self.rows.remove(name) {
+            let other = self.rows.or_default(other);
             if other.edges == 0 {
                 other.abandoned_since = Some(now);
             }
@@ -280,11 +279,10 @@ impl<K: Name, V: Counts> Attributed<K, V> {
     /// The edge is gone; its row keeps its counts while another edge has the name.
     fn release(&mut self, edge: EdgeId) -> bool {
         let Some(edge) = self.edges.remove(edge.0) else { return false };
-        let sought = Sought::new(edge.name());
-        if let Some(row) = self.rows.get_mut(&sought) {
+        if let Some(row) = self.rows.get_mut(edge.name()) {
             row.edges -= 1;
             if row.edges == 0 {
-                self.rows.remove(&sought);
+                self.rows.remove(edge.name());
             }
         }
         true

@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use agent_common::address::{self, INTERNET, UNSPECIFIED};
 use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER, ROLE_UNKNOWN};
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::attributed::{Attributed, Counted, Counts, Name};
 use super::delta::{Delta, EdgeId};
-use super::hashed::{Hashed, Sought};
+use super::hashed::HashedMap;
 use super::service::{Service, Source};
 use super::snapshot::{EdgeLabels, Role};
 use super::tally::{History, Merge as _, Tally};
@@ -103,7 +103,7 @@ pub struct Relations {
 
 /// Backends of each server for each client.
 #[derive(Default)]
-struct Backends(HashMap<Hashed<Group>, HashSet<Backend>>);
+struct Backends(HashedMap<Group, HashSet<Backend>>);
 
 /// The growth that an edge adds to a history.
 pub(crate) struct Done {
@@ -179,7 +179,7 @@ impl Relations {
 impl Backends {
     /// Replaces a backend by `other` if its server has too many for this client.
     fn cap(&mut self, relation: &mut Relation) {
-        let known = self.0.get(&Sought::new(&relation.group()));
+        let known = self.0.get(&relation.group());
         if known
             .is_some_and(|known| known.len() >= MAX_BACKENDS && !known.contains(&relation.backend))
         {
@@ -189,7 +189,7 @@ impl Backends {
     }
 
     fn insert(&mut self, relation: &Relation) {
-        self.0.entry(Hashed::new(relation.group())).or_default().insert(relation.backend);
+        self.0.or_default(relation.group()).insert(relation.backend);
     }
 }
 
