@@ -46,7 +46,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 220;
+offsets! { 228;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -95,6 +95,10 @@ offsets! { 220;
     tcp_mstamp = "tcp_sock"."tcp_mstamp",
     /// When the most recently acknowledged packet was sent, microseconds.
     first_tx_mstamp = "tcp_sock"."first_tx_mstamp",
+    /// When the youngest acknowledged segment was sent, microseconds.
+    rack_mstamp = "tcp_sock"."rack.mstamp",
+    /// `TCP_USER_TIMEOUT`, milliseconds; 0 if not set.
+    user_timeout = "inet_connection_sock"."icsk_user_timeout",
     /// Smoothed round trip time times eight, microseconds.
     srtt_us = "tcp_sock"."srtt_us",
     /// Round trip marker: moves with every new sample.
@@ -161,7 +165,7 @@ offsets! { 220;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1332 {
+    pub struct Config: 1340 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -183,6 +187,8 @@ crate::wire! {
         pub v6_only_mask: u8,
         /// Bit number of `SOCK_DONE` in the flags: the peer's FIN was received.
         pub sock_done_bit: u8,
+        /// Bit number of `SOCK_DEAD` in the flags: the program has closed the socket.
+        pub sock_dead_bit: u8,
         /// Bit number of `SOCK_LINGER` in the flags: the program chose how to close.
         pub sock_linger_bit: u8,
         /// Bit number of `SOCK_RCU_FREE` in the flags: a listener was found by packets.
@@ -196,6 +202,6 @@ crate::wire! {
         /// 1 if programs are preempted, so that fallback programs are attached.
         pub fallback: u8,
         /// Always zero.
-        pub zero: [u8; 2],
+        pub zero: u8,
     }
 }

@@ -1,9 +1,10 @@
 //! Everything counted about an edge, as user space has it: what the tables of the kernel half say,
 //! put together and completed.
 
+use crate::abort::ABORT_CAUSES;
 use crate::edge::{CONNECT_RESULTS, HotCounters};
 use crate::on_demand::OnDemand;
-use crate::reset::CAUSES;
+use crate::reset::{CAUSES, is_refused_connect};
 
 /// Everything counted about an edge. All fields only grow while it is the same edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct EdgeCounters {
     pub resets_sent: [u64; CAUSES],
     /// Resets received, by cause.
     pub resets_received: [u64; CAUSES],
+    /// Established connections that the kernel gave up, by cause ([`crate::abort`]).
+    pub aborts: [u64; ABORT_CAUSES],
     /// Connection requests that a listener dropped, mostly because its accept queue was full.
     pub listen_drops: u64,
     /// SYN-ACKs that a listener retransmitted.
@@ -52,6 +55,7 @@ impl EdgeCounters {
         retransmits: 0,
         resets_sent: [0; CAUSES],
         resets_received: [0; CAUSES],
+        aborts: [0; ABORT_CAUSES],
         listen_drops: 0,
         synack_retransmits: 0,
         connect: OnDemand::EMPTY,
@@ -81,10 +85,13 @@ impl EdgeCounters {
             retransmits,
             resets_sent,
             resets_received,
+            aborts,
             histograms: _,
         } = *hot;
+        let mut all = [0; CONNECT_RESULTS];
+        all.iter_mut().zip(connects).for_each(|(all, hot)| *all = hot);
         self.merge(&Self {
-            connects,
+            connects: all,
             opened,
             closed,
             preexisting,
@@ -93,6 +100,7 @@ impl EdgeCounters {
             retransmits,
             resets_sent,
             resets_received,
+            aborts,
             ..Self::ZERO
         });
     }
@@ -113,6 +121,7 @@ impl EdgeCounters {
             retransmits,
             resets_sent,
             resets_received,
+            aborts,
             listen_drops,
             synack_retransmits,
             connect,
@@ -124,6 +133,7 @@ impl EdgeCounters {
             (&mut connects[..], &other.connects[..]),
             (&mut resets_sent[..], &other.resets_sent[..]),
             (&mut resets_received[..], &other.resets_received[..]),
+            (&mut aborts[..], &other.aborts[..]),
         ] {
             mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| both(mine, *theirs));
         }
@@ -138,6 +148,18 @@ impl EdgeCounters {
         durations(connect, &other.connect);
         durations(rtt, &other.rtt);
         durations(request, &other.request);
+    }
+
+    /// Resets in both directions, without those that answered a connect: these are failed connects.
+    pub fn resets(&self) -> u64 {
+        let received = self.resets_received.iter().enumerate();
+        let received = received.filter(|(cause, _)| !is_refused_connect(*cause));
+        received.map(|(_, count)| count).chain(&self.resets_sent).sum()
+    }
+
+    /// Established connections that the kernel gave up.
+    pub fn aborted(&self) -> u64 {
+        self.aborts.iter().sum()
     }
 
     /// Connections open now.
@@ -155,6 +177,7 @@ impl Default for EdgeCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::HOT_CONNECT_RESULTS;
     use crate::wire::Wire as _;
 
     /// Every field `n`.
@@ -172,7 +195,15 @@ mod tests {
             ..EdgeCounters::ZERO
         };
         counters.add_hot(&HotCounters::from_bytes(&bytes).expect("enough bytes"));
+        // Those that no hook counts.
+        counters.connects.iter_mut().skip(HOT_CONNECT_RESULTS).for_each(|count| *count = n);
         counters
+    }
+
+    #[test]
+    fn a_refused_connect_is_no_reset_of_a_connection() {
+        let counters = all(1);
+        assert_eq!(counters.resets(), 2 * CAUSES as u64 - 1);
     }
 
     #[test]

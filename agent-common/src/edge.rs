@@ -6,6 +6,7 @@
 //! that never got as far as a SYN ([`crate::unsent`]) have tables of their own; user space shows all
 //! three as edges ([`crate::drained::Edge`]).
 
+use crate::abort::ABORT_CAUSES;
 use crate::durations::KINDS;
 use crate::ledger::{EDGE, NO_SLOT};
 use crate::reset::CAUSES;
@@ -56,9 +57,10 @@ crate::wire! {
     }
 
     /// What hooks count about an edge, on one shard. All fields only grow while the slot is in use.
-    pub struct HotCounters: 288 {
-        /// Ended connection attempts by `CONNECT_*`; for a server, accepted connections are `ok`.
-        pub connects: [u64; CONNECT_RESULTS],
+    pub struct HotCounters: 320 {
+        /// Ended connection attempts by `CONNECT_*`, of those that hooks find; for a server, accepted
+        /// connections are `ok`.
+        pub connects: [u64; HOT_CONNECT_RESULTS],
         /// Connections that became established.
         pub opened: u64,
         /// Established connections that ended.
@@ -75,6 +77,8 @@ crate::wire! {
         pub resets_sent: [u64; CAUSES],
         /// Resets received, by cause.
         pub resets_received: [u64; CAUSES],
+        /// Established connections that the kernel gave up, by cause ([`crate::abort`]).
+        pub aborts: [u64; ABORT_CAUSES],
         /// In which rows durations are counted, by kind; see [`crate::durations`].
         pub histograms: [u64; KINDS],
     }
@@ -98,13 +102,23 @@ pub const CONNECT_RESET: u8 = 4;
 pub const CONNECT_DENIED: u8 = 5;
 /// The program closed the socket before the handshake ended, as it does on its own timeout.
 pub const CONNECT_ABORTED: u8 = 6;
-/// No local port or address was left to connect from.
-pub const CONNECT_ADDRESS_UNAVAILABLE: u8 = 7;
+/// Every local port for that destination was in use.
+pub const CONNECT_PORTS_EXHAUSTED: u8 = 7;
 /// Anything else.
 pub const CONNECT_OTHER: u8 = 8;
+/// No address of this host can be the source: it has none of that family.
+pub const CONNECT_ADDRESS_UNAVAILABLE: u8 = 9;
+/// Another connection to that destination has the source port that the program had bound.
+pub const CONNECT_PORT_IN_USE: u8 = 10;
+/// An earlier connection to that destination has the source port that the program had bound: its
+/// program has closed it, and it is in TIME_WAIT or on the way there.
+pub const CONNECT_TIME_WAIT: u8 = 11;
 
 /// How many results there are.
-pub const CONNECT_RESULTS: usize = 9;
+pub const CONNECT_RESULTS: usize = 12;
+/// How many of them, the first ones, hooks can find; those behind are only found out later, of
+/// attempts without a SYN ([`crate::unsent`]).
+pub const HOT_CONNECT_RESULTS: usize = 9;
 
 /// Label values, indexed by result.
 pub const CONNECT_RESULT_NAMES: [&str; CONNECT_RESULTS] = [
@@ -115,21 +129,22 @@ pub const CONNECT_RESULT_NAMES: [&str; CONNECT_RESULTS] = [
     "reset",
     "denied",
     "aborted",
-    "address_unavailable",
+    "ports_exhausted",
     "other",
+    "address_unavailable",
+    "port_in_use",
+    "time_wait",
 ];
 
-/// The result behind `sk_err` of a connect that did not succeed (include/uapi/asm-generic/errno.h).
-///
-/// `had_port`: a local port had been chosen. Without one and without an error the kernel found
-/// none (`inet_hash_connect` fails before it sets `sk_err`).
+/// The result behind the errno of a connect that did not succeed (include/uapi/asm-generic/errno.h):
+/// `sk_err` of the socket, or what the system call returned.
 #[inline(always)]
-pub const fn connect_result(errno: i32, had_port: bool) -> u8 {
+pub const fn connect_result(errno: i32) -> u8 {
     match errno {
-        0 if had_port => CONNECT_ABORTED,
-        0 | 99 => CONNECT_ADDRESS_UNAVAILABLE, // EADDRNOTAVAIL
-        111 => CONNECT_REFUSED,                // ECONNREFUSED
-        110 => CONNECT_TIMEOUT,                // ETIMEDOUT
+        0 => CONNECT_ABORTED,
+        99 => CONNECT_ADDRESS_UNAVAILABLE, // EADDRNOTAVAIL
+        111 => CONNECT_REFUSED,            // ECONNREFUSED
+        110 => CONNECT_TIMEOUT,            // ETIMEDOUT
         // ENONET, ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH
         64 | 100 | 101 | 112 | 113 => CONNECT_UNREACHABLE,
         104 => CONNECT_RESET,     // ECONNRESET
@@ -139,22 +154,52 @@ pub const fn connect_result(errno: i32, had_port: bool) -> u8 {
     }
 }
 
+/// The result of an attempt that got as far as SYN_SENT, from `sk_err` and whether a SYN was made.
+///
+/// Without either, `tcp_v4_connect` or `tcp_v6_connect` failed behind the state change, where
+/// `inet_hash_connect` looks for a source port and returns EADDRNOTAVAIL, which it does not leave in
+/// `sk_err` (`__inet_hash_connect`, net/ipv4/inet_hashtables.c): all ports of the range were taken,
+/// or the one that the program had bound (`bound`) was. The latter is counted as not sent.
+#[inline(always)]
+pub const fn attempt_result(errno: i32, has_syn: bool, bound: bool) -> u8 {
+    if errno == 0 && !has_syn {
+        return if bound { CONNECT_PORT_IN_USE } else { CONNECT_PORTS_EXHAUSTED };
+    }
+    let result = connect_result(errno);
+    if (result as usize) < HOT_CONNECT_RESULTS { result } else { CONNECT_OTHER }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn errors_fall_into_their_class() {
-        let check = |errno, had_port, expected: u8| {
-            assert_eq!(connect_result(errno, had_port), expected, "errno {errno}");
+        let check = |errno, expected: u8| {
+            assert_eq!(connect_result(errno), expected, "errno {errno}");
         };
-        check(111, true, CONNECT_REFUSED);
-        check(110, true, CONNECT_TIMEOUT);
-        check(113, true, CONNECT_UNREACHABLE);
-        check(101, false, CONNECT_UNREACHABLE);
-        check(0, true, CONNECT_ABORTED);
-        check(0, false, CONNECT_ADDRESS_UNAVAILABLE);
-        check(13, true, CONNECT_DENIED);
-        check(5, true, CONNECT_OTHER);
+        check(111, CONNECT_REFUSED);
+        check(110, CONNECT_TIMEOUT);
+        check(113, CONNECT_UNREACHABLE);
+        check(101, CONNECT_UNREACHABLE);
+        check(0, CONNECT_ABORTED);
+        check(99, CONNECT_ADDRESS_UNAVAILABLE);
+        check(13, CONNECT_DENIED);
+        check(5, CONNECT_OTHER);
+    }
+
+    #[test]
+    fn only_an_attempt_without_a_syn_and_without_an_error_lacked_a_port() {
+        let check = |errno, has_syn, bound, expected: u8| {
+            assert_eq!(attempt_result(errno, has_syn, bound), expected, "errno {errno}");
+        };
+        check(0, false, false, CONNECT_PORTS_EXHAUSTED);
+        check(0, false, true, CONNECT_PORT_IN_USE);
+        check(0, true, false, CONNECT_ABORTED);
+        check(0, true, true, CONNECT_ABORTED);
+        check(111, true, true, CONNECT_REFUSED);
+        check(113, false, false, CONNECT_UNREACHABLE);
+        // What hooks count has no place for it, and `sk_err` never is.
+        check(99, true, false, CONNECT_OTHER);
     }
 }

@@ -12,6 +12,7 @@
 //! * addresses are always 16 bytes, IPv4 in its v4-mapped form ([`address`]).
 #![cfg_attr(not(any(feature = "user", test)), no_std)]
 
+pub mod abort;
 pub mod address;
 pub mod answer;
 pub mod attempt;

@@ -13,7 +13,7 @@ pub const IDLE_REUSE_US: u64 = 1_000_000;
 
 /// Keep-alive probes went unanswered.
 pub const KEEPALIVE_TIMEOUT: u8 = 0;
-/// A request was written on a connection that had been idle, or that the peer had closed.
+/// A request was written on a connection that had been idle.
 pub const IDLE_REUSE: u8 = 1;
 /// The program closed the socket with received data unread.
 pub const UNREAD_DATA: u8 = 2;
@@ -69,12 +69,21 @@ pub fn cause_of_reason(name: &str) -> u8 {
 
 /// The cause of a *received* reset.
 ///
-/// * `peer_closed`: the peer's FIN was here before its reset;
-/// * `outstanding`: we had written since the peer last spoke;
-/// * `idle_us`: how long the connection had been silent before that write.
+/// * `in_flight`: something that we had written was not acknowledged, so the peer may have refused
+///   it;
+/// * `idle_us`: for how long nothing had been sent or received before that was sent.
+///
+/// Whether the peer had closed says nothing: one that closes between two requests of a busy
+/// connection is restarted, or has reached its limit of requests.
 #[inline(always)]
-pub const fn cause_of_received(peer_closed: bool, outstanding: bool, idle_us: u64) -> u8 {
-    if outstanding && (peer_closed || idle_us >= IDLE_REUSE_US) { IDLE_REUSE } else { ABORTED }
+pub const fn cause_of_received(in_flight: bool, idle_us: u64) -> u8 {
+    if in_flight && idle_us >= IDLE_REUSE_US { IDLE_REUSE } else { ABORTED }
+}
+
+/// Whether resets *received* with this cause are shown as failed connects already
+/// ([`crate::edge::CONNECT_REFUSED`]): people read them once.
+pub const fn is_refused_connect(cause: usize) -> bool {
+    cause == NO_LISTENER as usize
 }
 
 #[cfg(test)]
@@ -94,9 +103,8 @@ mod tests {
 
     #[test]
     fn a_reset_after_reuse_of_an_idle_connection_is_told_from_a_cut() {
-        assert_eq!(cause_of_received(false, true, 5_000_000), IDLE_REUSE);
-        assert_eq!(cause_of_received(true, true, 10), IDLE_REUSE);
-        assert_eq!(cause_of_received(false, true, 10), ABORTED);
-        assert_eq!(cause_of_received(true, false, 5_000_000), ABORTED);
+        assert_eq!(cause_of_received(true, 5_000_000), IDLE_REUSE);
+        assert_eq!(cause_of_received(true, 10), ABORTED);
+        assert_eq!(cause_of_received(false, 5_000_000), ABORTED);
     }
 }

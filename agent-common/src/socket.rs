@@ -25,8 +25,8 @@ crate::wire! {
         pub role: u8,
         /// `STAGE_*`.
         pub stage: u8,
-        /// Always zero.
-        pub zero: [u8; 2],
+        /// Client: the port that the program had bound before it connected, 0 if none.
+        pub bound_port: u16,
         /// `tcp_sock.rtt_seq` marker of the last round trip sample; see the hook `iterate_sockets`.
         pub rtt_mark: u32,
         /// When the connect began, CLOCK_MONOTONIC microseconds.

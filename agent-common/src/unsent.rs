@@ -1,7 +1,7 @@
 //! Connects that the kernel refused before a SYN could leave, counted by who connects where to.
 //!
-//! The kernel half cannot know why: the errno is nowhere but in the answer of the system call. User
-//! space finds that out. A program that only ever fails so takes one of these rows and none of the
+//! The kernel half cannot know why: the errno is nowhere but in the answer of the system call, and
+//! who has a source port only in the kernel's tables of connections. User space finds that out. A program that only ever fails so takes one of these rows and none of the
 //! edges'.
 //!
 //! The rows have no shards: an attempt is counted when the next one of its thread begins, and a
@@ -22,8 +22,9 @@ crate::wire! {
         pub owner: u32,
         /// The remote port, host byte order.
         pub port: u16,
-        /// Always zero.
-        pub zero: u16,
+        /// The source port that the program had bound, which was in use; 0 if there was none, and
+        /// the kernel refused for another reason.
+        pub local_port: u16,
         /// The remote address.
         pub remote: [u32; 4],
     }

@@ -5,10 +5,10 @@ use agent_common::attempt::{
     PendingBucket, STEP_CONNECT, STEP_LISTEN, bucket_of,
 };
 use agent_common::ledger::{BIND, CONNECTION, LATE, NO_ATTEMPT};
+use agent_common::unsent::{UNSENT_OVERFLOW, UnsentKey};
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 
 use crate::atomic;
-use crate::connection;
 use crate::maps::{self, lost, seen};
 use crate::opaque::{forgotten, opaque};
 use crate::sock::Sock;
@@ -259,10 +259,23 @@ fn failed_in(attempt: *mut Pending, token: u64) {
 
 fn failed(key: &AttemptKey, thread: u64, began_ns: u64) {
     if key.step == STEP_CONNECT {
-        return connection::unsent(key);
+        let AttemptKey { owner, address: remote, port, .. } = *key;
+        return unsent(&UnsentKey { owner, port, local_port: 0, remote });
     }
     let row = maps::bind_failures().find_or_take(key, FAILURE_OVERFLOW, |_| {});
     count_row(row, (thread >> 32) as u32, began_ns / 1000);
+}
+
+/// The kernel refused a connect before a SYN could leave. A function, because two programs call it
+/// from places with little room on the stack.
+#[inline(never)]
+pub fn unsent(key: &UnsentKey) {
+    seen(CONNECTION);
+    let table = maps::unsent();
+    if let Some(row) = table.rows.get_ptr_mut(table.find_or_take(key, UNSENT_OVERFLOW, |_| {})) {
+        // SAFETY: a valid map value.
+        unsafe { atomic::add(&raw mut (*row).count, 1) };
+    }
 }
 
 #[inline(always)]

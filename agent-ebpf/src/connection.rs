@@ -4,12 +4,12 @@
 //! (`inet_sk_set_state` and `inet_sk_state_store` in net/ipv4/af_inet.c are called with full sockets
 //! only, and no raw socket passes there), or it has a state.
 
+use agent_common::abort::abort_cause;
 use agent_common::address::from_owner;
-use agent_common::attempt::AttemptKey;
 use agent_common::durations::{CONNECT, RTT};
 use agent_common::edge::{
-    CONNECT_OK, CONNECT_OTHER, EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN,
-    connect_result,
+    CONNECT_OK, CONNECT_OTHER, CONNECT_PORT_IN_USE, EdgeKey, ROLE_CLIENT, ROLE_LISTENER,
+    ROLE_SERVER, ROLE_UNKNOWN, attempt_result,
 };
 use agent_common::events::KIND_CONNECT_FAILED;
 use agent_common::events::connect_failed::ConnectFailed;
@@ -17,7 +17,7 @@ use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
 use agent_common::peer::{self, Handshake};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::turn;
-use agent_common::unsent::{UNSENT_OVERFLOW, UnsentKey};
+use agent_common::unsent::UnsentKey;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
 use crate::edges::{self, count};
@@ -37,6 +37,7 @@ pub fn connecting(sk: Sock) {
         slot: edges::slot(&client_key(sk, owner), || sk.addresses()),
         role: ROLE_CLIENT,
         stage: STAGE_CONNECTING,
+        bound_port: sk.local_port(),
         // The SYN will change it; see `failed`.
         answered_seq: sk.tcp().map_or(0, Tcp::write_seq),
         ..maps::blank()
@@ -45,19 +46,6 @@ pub fn connecting(sk: Sock) {
         // Last, so that what storage takes is no part of the latency.
         // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
         unsafe { (*state).start_us = monotonic_us() };
-    }
-}
-
-/// The kernel refused a connect before a SYN could leave.
-#[inline(always)]
-pub fn unsent(key: &AttemptKey) {
-    seen(CONNECTION);
-    let AttemptKey { owner, address: remote, port, .. } = *key;
-    let key = UnsentKey { owner, port, zero: 0, remote };
-    let table = maps::unsent();
-    if let Some(row) = table.rows.get_ptr_mut(table.find_or_take(&key, UNSENT_OVERFLOW, |_| {})) {
-        // SAFETY: a valid map value.
-        unsafe { atomic::add(&raw mut (*row).count, 1) };
     }
 }
 
@@ -164,6 +152,13 @@ pub fn closed(sk: Sock, old: u8) {
             if let Some(tcp) = sk.tcp() {
                 sync(tcp, state, Some(tcp.received_bytes()));
                 requests::ended(tcp, state);
+                // Nobody waits for one that its program has closed.
+                if !sk.is_orphaned()
+                    && let Some(cause) =
+                        abort_cause(sk.error(), tcp.is_acknowledged(), tcp.has_user_timeout())
+                {
+                    count!((*state).slot, aborts[cause], 1);
+                }
             }
             count!((*state).slot, closed, 1);
         }
@@ -273,24 +268,35 @@ unsafe fn sync_retransmits(tcp: Tcp, state: *mut SocketState) {
 unsafe fn failed(sk: Sock, state: *mut SocketState) {
     // SAFETY: the caller's contract.
     unsafe {
-        seen(CONNECTION);
+        let client = (*state).role == ROLE_CLIENT;
         let errno = sk.error();
-        let mut had_port = sk.local_port() != 0;
+        let mut has_syn = true;
         if let Some(tcp) = sk.tcp() {
-            // `tcp_set_state` gives the port back before its tracepoint. But the stack chooses a
-            // sequence number only once it has a port, so that has moved if there was one.
-            had_port |= tcp.write_seq() != (*state).answered_seq;
+            // The stack chooses a sequence number, and takes one for the SYN, only once it has a
+            // source port. The port itself says nothing: `tcp_set_state` gives one back that the
+            // program had not bound before its tracepoint.
+            has_syn = !client || tcp.write_seq() != (*state).answered_seq;
             sync_retransmits(tcp, state);
         }
-        let result = connect_result(errno, had_port);
-        count!((*state).slot, connects[result], 1);
+        let result = attempt_result(errno, has_syn, (*state).bound_port != 0);
+        if result == CONNECT_PORT_IN_USE {
+            attempts::unsent(&UnsentKey {
+                owner: (*state).owner,
+                port: sk.remote_port(),
+                local_port: (*state).bound_port,
+                remote: sk.remote(),
+            });
+        } else {
+            seen(CONNECTION);
+            count!((*state).slot, connects[result], 1);
+        }
         if let Some(header) = emit::admit(KIND_CONNECT_FAILED, (*state).owner) {
             emit::write(&ConnectFailed {
                 header,
                 remote: sk.remote(),
                 elapsed_us: monotonic_us().saturating_sub((*state).start_us),
                 errno,
-                port: if (*state).role == ROLE_CLIENT { sk.remote_port() } else { sk.local_port() },
+                port: if client { sk.remote_port() } else { sk.local_port() },
                 result,
                 zero: 0,
                 slot: (*state).slot,

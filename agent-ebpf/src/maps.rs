@@ -41,13 +41,14 @@ static CONFIG: Config = Config {
     requests: 1,
     v6_only_mask: 0,
     sock_done_bit: 1,
+    sock_dead_bit: 0,
     sock_linger_bit: 4,
     sock_rcu_free_bit: 25,
     reuse_mask: 0,
     reuse_port_mask: 0,
     dns: 1,
     fallback: 0,
-    zero: [0; 2],
+    zero: 0,
 };
 
 /// The histogram grid, in read-only data.

@@ -21,10 +21,9 @@ const FIN_WAIT2: u8 = 5;
 pub const SYN_SENT: u8 = 2;
 pub const SYN_RECV: u8 = 3;
 pub const CLOSE: u8 = 7;
-pub const CLOSE_WAIT: u8 = 8;
-pub const LAST_ACK: u8 = 9;
+const LAST_ACK: u8 = 9;
 pub const LISTEN: u8 = 10;
-pub const CLOSING: u8 = 11;
+const CLOSING: u8 = 11;
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -169,6 +168,12 @@ impl Sock {
     #[inline(always)]
     pub fn drops(self) -> u32 {
         optional_field!(self.0, drops: u32)
+    }
+
+    /// Whether the program has closed the socket, which the kernel still works on.
+    #[inline(always)]
+    pub fn is_orphaned(self) -> bool {
+        field!(self.0, flags: u64) >> (config!(sock_dead_bit) & 63) & 1 == 1
     }
 
     /// Whether the program set `SO_LINGER`.

@@ -15,7 +15,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::edges::count;
 use crate::maps::{config, seen, socket};
-use crate::sock::{CLOSE_WAIT, CLOSING, LAST_ACK, SYN_SENT, Sock};
+use crate::sock::{SYN_SENT, Sock};
 use crate::{emit, fallback, listeners};
 
 #[btf_tracepoint]
@@ -42,21 +42,17 @@ fn run(sk: Sock) {
         return count!(u32::from(ROLE_UNKNOWN), resets_received[UNKNOWN], 1);
     };
     let tcp_state = sk.state();
-    // Without request timing no hook notes what was answered.
+    // Without request timing no hook notes when something was received.
     let timed = config!(requests) == 1;
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
     unsafe {
-        let client = (*state).role == ROLE_CLIENT;
-        let outstanding = client && timed && tcp.written() != (*state).answered_seq;
-        let silent_until = if outstanding { tcp.sent_us() } else { tcp.now_us() };
-        let idle_us = silent_until.saturating_sub((*state).last_received_us);
-        let cause = if tcp_state == SYN_SENT {
-            NO_LISTENER
-        } else {
-            let peer_closed =
-                tcp_state == CLOSE_WAIT || tcp_state == LAST_ACK || tcp_state == CLOSING;
-            cause_of_received(peer_closed, outstanding, idle_us)
-        };
+        let in_flight = (*state).role == ROLE_CLIENT && timed && tcp.is_in_flight();
+        let silent_until = if in_flight { tcp.sent_us() } else { tcp.now_us() };
+        let idle_us = silent_until
+            .saturating_sub((*state).last_received_us)
+            .min(silent_until.saturating_sub(tcp.delivered_sent_us()));
+        let cause =
+            if tcp_state == SYN_SENT { NO_LISTENER } else { cause_of_received(in_flight, idle_us) };
         if (*state).role == ROLE_LISTENER {
             // A connection that its listener does not know of yet.
             listeners::count!((*state).slot, resets_received[cause], 1);

@@ -48,6 +48,32 @@ impl Tcp {
         field!(self.0, first_tx_mstamp: u64)
     }
 
+    /// Whether bytes of the program are not acknowledged, sent or not.
+    #[inline(always)]
+    pub fn is_in_flight(self) -> bool {
+        // A FIN of ours, which is no byte, may be acknowledged.
+        self.written().wrapping_sub(self.unacknowledged()) as i32 > 0
+    }
+
+    /// Whether the peer has acknowledged everything, a FIN included.
+    #[inline(always)]
+    pub fn is_acknowledged(self) -> bool {
+        self.write_seq() == self.unacknowledged()
+    }
+
+    /// Whether the program set `TCP_USER_TIMEOUT`.
+    #[inline(always)]
+    pub fn has_user_timeout(self) -> bool {
+        optional_field!(self.0, user_timeout: u32) != 0
+    }
+
+    /// When the youngest segment was sent that the peer has acknowledged (`tcp_rack_advance`,
+    /// net/ipv4/tcp_recovery.c). Microseconds; 0 if not known, as without SACK.
+    #[inline(always)]
+    pub fn delivered_sent_us(self) -> u64 {
+        optional_field!(self.0, rack_mstamp: u64)
+    }
+
     /// Smoothed round trip time in microseconds, and a mark that moves with new samples.
     #[inline(always)]
     pub fn round_trip(self) -> (u32, u32) {

@@ -28,8 +28,9 @@ pub(super) trait Host: Send {
     /// none if that cannot be read.
     fn listen_drops(&self, netns: u32, tgid: u32) -> Pending<Option<u64>>;
 
-    /// The errno with which a connect would fail now; 0 if it would be allowed.
-    fn connect_errno(&self, netns: u32, tgid: u32, remote: SocketAddr) -> Pending<i32>;
+    /// As what a connect would end now (`CONNECT_*`), from a source port that was in use, if it is
+    /// not 0.
+    fn refusal(&self, netns: u32, tgid: u32, local_port: u16, remote: SocketAddr) -> Pending<u8>;
 
     /// Sockets of a namespace, in which `processes` were, and its rules for binds.
     fn sockets(&self, netns: u32, processes: Vec<u32>) -> Pending<Inspection>;
@@ -72,8 +73,8 @@ impl Host for Probes {
         self.ask(Kind::ListenDrops, move || Ok(drops::read(netns, tgid)))
     }
 
-    fn connect_errno(&self, netns: u32, tgid: u32, remote: SocketAddr) -> Pending<i32> {
-        self.ask(Kind::ConnectErrno, move || refusal::refusal(netns, tgid, remote))
+    fn refusal(&self, netns: u32, tgid: u32, local_port: u16, remote: SocketAddr) -> Pending<u8> {
+        self.ask(Kind::ConnectErrno, move || refusal::refusal(netns, tgid, local_port, remote))
     }
 
     fn sockets(&self, netns: u32, processes: Vec<u32>) -> Pending<Inspection> {

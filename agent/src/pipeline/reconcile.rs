@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use agent_common::address::to_ip;
 use agent_common::drained::{Edge, Row};
-use agent_common::edge::{CONNECT_OTHER, connect_result};
+use agent_common::edge::{CONNECT_OTHER, CONNECT_PORT_IN_USE};
 use agent_common::listener::{ListenerKey, ListenerRow};
 use agent_common::slot_table::{Reclaim, SlotRow as _};
 use agent_common::unsent::{UnsentKey, UnsentRow};
@@ -37,8 +37,8 @@ pub(super) struct Listeners {
 pub(super) struct Refused {
     rows: Completed<UnsentRow>,
     unsent: Unsent,
-    /// Errnos that were asked for.
-    asked: HashMap<RowId, Pending<i32>>,
+    /// Results that were asked for.
+    asked: HashMap<RowId, Pending<u8>>,
 }
 
 // === impl Listeners ===
@@ -108,18 +108,16 @@ impl Refused {
             unsent.count(grown);
         }
         let ended = unsent.ended(|id, key| {
-            let UnsentKey { owner, port, zero: _, remote } = *key;
-            let errno = asked.entry(id).or_insert_with(|| {
+            let UnsentKey { owner, port, local_port, remote } = *key;
+            let result = asked.entry(id).or_insert_with(|| {
                 let remote = SocketAddr::new(to_ip(remote), port);
-                host.connect_errno(owners.netns(owner), process_of(owners, owner), remote)
+                host.refusal(owners.netns(owner), process_of(owners, owner), local_port, remote)
             });
-            let answer = errno.take()?;
+            let answer = result.take()?;
             asked.remove(&id);
-            Some(match answer {
-                // What spoke against it has gone, as the namespace may have; or nobody can tell.
-                Ok(0) | Err(_) => CONNECT_OTHER,
-                Ok(errno) => connect_result(errno, true),
-            })
+            // The namespace may have gone, or nobody can tell.
+            let unknown = if local_port == 0 { CONNECT_OTHER } else { CONNECT_PORT_IN_USE };
+            Some(answer.unwrap_or(unknown))
         });
         for Ended { id, result, count } in ended {
             rows.found(id, |counters| {

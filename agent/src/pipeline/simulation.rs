@@ -474,7 +474,7 @@ struct Hanging {
 }
 
 impl Host for Hanging {
-    fn connect_errno(&self, _netns: u32, _tgid: u32, _remote: SocketAddr) -> Pending<i32> {
+    fn refusal(&self, _netns: u32, _tgid: u32, _local: u16, _remote: SocketAddr) -> Pending<u8> {
         let fifo = self.fifo.clone();
         self.probes.ask(Kind::ConnectErrno, move || File::open(fifo).map(|_| 0))
     }

@@ -134,7 +134,7 @@ impl Books {
             srv("TcpExtTCPSynRetrans"),
         );
         // A connect that found no local port never became an attempt of TCP's.
-        let attempts = client.all_connects() - client.connects("address_unavailable");
+        let attempts = client.all_connects() - client.connects("ports_exhausted");
         figure::count("connects", "ActiveOpens", attempts, cli("TcpActiveOpens"));
         equal("connects of the client are ActiveOpens", attempts, cli("TcpActiveOpens"), slack);
         equal("failed connects are AttemptFails", failed(&client), cli("TcpAttemptFails"), slack);
@@ -241,7 +241,7 @@ fn failed(edge: &Edge<'_>) -> u64 {
     edge.all_connects()
         - edge.connects("ok")
         - edge.connects("aborted")
-        - edge.connects("address_unavailable")
+        - edge.connects("ports_exhausted")
 }
 
 /// Resets sent for segments that met no connection or no listener, on the whole host.

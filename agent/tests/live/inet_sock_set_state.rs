@@ -230,8 +230,7 @@ fn running_out_of_local_ports_is_reported() {
     };
     assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
     let taken = open.len() as u64;
-    agent
-        .eventually((taken + 1, 1), |now| attempts(now, &pair.client, port, "address_unavailable"));
+    agent.eventually((taken + 1, 1), |now| attempts(now, &pair.client, port, "ports_exhausted"));
     agent.eventually((taken, taken, taken, taken), |now| both_sides(now, &pair, port));
     agent.stop();
 }

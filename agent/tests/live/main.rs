@@ -56,6 +56,7 @@ macro_rules! needs_kernel {
     };
 }
 
+mod aborts;
 mod applications;
 mod attach;
 mod balance;
@@ -91,6 +92,7 @@ mod services;
 mod sk_data_ready;
 mod sock_send_length;
 mod socket_lives;
+mod source_address;
 mod tcp_receive_reset;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;

@@ -72,8 +72,14 @@ fn a_name_given_by_hand_is_the_name_of_the_other_end() {
     assert_eq!(far["registered"][0], format!("{address}:{listed}"));
     assert_eq!(far["health"]["state"], "failing");
     assert_eq!(far["health"]["connects_failed"], 1);
+    // The reset that refused it is no second failure.
+    assert_eq!(far["health"]["resets"], 0);
     let health = portolan(&agent, "services health away/far");
     assert!(health.starts_with("away/far is failing over the last"), "{health}");
+    assert!(!health.contains("reset"), "{health}");
+    let edges = portolan(&agent, "edges --role client");
+    let row = edges.lines().find(|line| line.contains("away/far")).expect("its row");
+    assert!(row.ends_with(" 0"), "RESETS is the last column: {edges}");
     portolan(&agent, "services unregister away/far");
     // Its counts belong to the address again.
     agent.eventually(1, |now| failed(&address.to_string(), listed, now));

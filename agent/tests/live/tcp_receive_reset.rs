@@ -1,14 +1,17 @@
 //! Received resets: the cause is inferred from the state of the connection.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
 use crate::namespace::Pair;
 use crate::net;
+
+/// A connection is idle after a second of silence; tests of that need the pause.
+const IDLE: Duration = Duration::from_millis(1100);
 
 struct Scene {
     pair: Pair,
@@ -110,6 +113,7 @@ fn a_request_to_a_server_that_closed_its_idle_connection_is_idle_reuse() {
     let scene = Scene::new();
     let (mut client, mut server) = scene.connection();
     Scene::turn(&mut client, &mut server);
+    thread::sleep(IDLE);
     drop(server);
     let (c, s) = (&scene.pair.client.service, &scene.pair.server.service);
     scene.agent.eventually(0, |now| now.edge(c, s, scene.port, "server").active());
@@ -125,8 +129,7 @@ fn a_request_on_a_connection_that_a_firewall_forgot_is_idle_reuse() {
     let (mut client, mut server) = scene.connection();
     Scene::turn(&mut client, &mut server);
     scene.reset_requests();
-    // A connection is idle after a second of silence; the test needs this pause.
-    thread::sleep(Duration::from_millis(1100));
+    thread::sleep(IDLE);
     client.write_all(b"request").unwrap();
     scene.received("client", &[("idle_reuse", 1)]);
     drop(server);
@@ -161,5 +164,118 @@ fn a_reset_connection_is_no_longer_active() {
         let (a, b) = (now.edge(c, s, scene.port, "client"), now.edge(c, s, scene.port, "server"));
         (a.active(), b.active(), a.connects("ok"), b.connects("ok"))
     });
+    scene.agent.stop();
+}
+
+/// What a server does that never answers.
+#[derive(Clone, Copy, Debug)]
+enum Deaf {
+    /// It reads everything, and ends.
+    Reads,
+    /// It reads nothing, and ends with data unread: its kernel resets.
+    ReadsNothing,
+    /// A firewall forgets the connection.
+    Forgotten,
+}
+
+/// Writes a line every 20 milliseconds until that fails, or for so long.
+fn write_all_the_time(client: &mut TcpStream, time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time && client.write_all(b"a.b 1 2\n").is_ok() {
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A log shipper: it has not been answered for long, and is never idle.
+#[test]
+fn a_client_that_writes_all_the_time_is_not_idle_although_nobody_answers() {
+    needs_kernel!();
+    let scene = Scene::new();
+    for deaf in [Deaf::Reads, Deaf::ReadsNothing, Deaf::Forgotten] {
+        for (address, no_delay) in
+            [(IpAddr::V4(scene.pair.server.v4), true), (scene.pair.server.v6.into(), false)]
+        {
+            println!("{deaf:?}, {address}");
+            let listener = scene.pair.server.listen((address, 0));
+            let port = net::port(&listener);
+            let mut client = scene.pair.client.connect((address, port)).unwrap();
+            client.set_nodelay(no_delay).unwrap();
+            let mut server = net::accept(&listener);
+            let reader = match deaf {
+                Deaf::Reads => Some(thread::spawn(move || {
+                    let began = Instant::now();
+                    let mut line = [0; 99];
+                    while began.elapsed() < 2 * IDLE {
+                        assert_ne!(server.read(&mut line).expect("a line"), 0);
+                    }
+                })),
+                Deaf::ReadsNothing => Some(thread::spawn(move || {
+                    thread::sleep(2 * IDLE);
+                    drop(server);
+                })),
+                Deaf::Forgotten => {
+                    write_all_the_time(&mut client, 2 * IDLE);
+                    let rule = format!("tcp dport {port} reject with tcp reset");
+                    scene.pair.server.nft_input(&rule);
+                    None
+                }
+            };
+            write_all_the_time(&mut client, 4 * IDLE);
+            reader.into_iter().for_each(|reader| reader.join().unwrap());
+            scene.pair.server.nft_flush();
+            let (c, s) = (&scene.pair.client.service, &scene.pair.server.service);
+            let expected = BTreeMap::from([("aborted".to_owned(), 1)]);
+            scene.agent.eventually(expected, |now| {
+                now.edge(c, s, port, "client").resets_by_cause("received")
+            });
+        }
+    }
+    scene.agent.stop();
+}
+
+/// The same shipper after a pause: its server has closed in the meantime.
+#[test]
+fn a_client_that_is_never_answered_and_pauses_reuses_an_idle_connection() {
+    needs_kernel!();
+    let scene = Scene::new();
+    let (mut client, server) = scene.connection();
+    write_all_the_time(&mut client, IDLE);
+    scene.reset_requests();
+    thread::sleep(IDLE);
+    client.write_all(b"a.b 1 2\n").unwrap();
+    scene.received("client", &[("idle_reuse", 1)]);
+    drop(server);
+    scene.agent.stop();
+}
+
+#[test]
+fn a_server_that_closes_between_two_requests_of_a_busy_client_is_no_idle_timeout() {
+    needs_kernel!();
+    let scene = Scene::new();
+    let (mut client, mut server) = scene.connection();
+    let began = Instant::now();
+    while began.elapsed() < IDLE {
+        Scene::turn(&mut client, &mut server);
+    }
+    drop(server);
+    client.write_all(b"request").unwrap();
+    scene.received("client", &[("aborted", 1)]);
+    scene.agent.stop();
+}
+
+/// The server has taken the request, so nothing was wrong with the connection.
+#[test]
+fn a_cut_of_the_first_request_after_a_pause_is_an_abort_once_it_was_taken() {
+    needs_kernel!();
+    let scene = Scene::new();
+    let (mut client, mut server) = scene.connection();
+    Scene::turn(&mut client, &mut server);
+    thread::sleep(IDLE);
+    client.write_all(b"request").unwrap();
+    net::read_exactly(&mut server, 7).unwrap();
+    // Longer than an acknowledgement may be delayed.
+    thread::sleep(Duration::from_millis(300));
+    net::close_with_reset(server);
+    scene.received("client", &[("aborted", 1)]);
     scene.agent.stop();
 }

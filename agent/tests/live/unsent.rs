@@ -35,7 +35,7 @@ fn add_routes(namespace: &Namespace) {
 
 /// The result that the errno stands for.
 fn result_of(errno: i32) -> &'static str {
-    CONNECT_RESULT_NAMES[usize::from(connect_result(errno, true))]
+    CONNECT_RESULT_NAMES[usize::from(connect_result(errno))]
 }
 
 /// Attempts from the client's service to a port, by result.

@@ -97,13 +97,16 @@ fn forbidden() -> Vec<Panel> {
 
 fn breaking(limits: &Limits) -> Vec<Panel> {
     vec![
-        Panel::lines("Resets", "Resets per minute by pair and cause, each counted once. idle_reuse: the keep-alive timeout of the client is longer than that of the server.", Unit::PerMinute, 8)
+        Panel::lines("Resets", "Resets per minute by pair and cause, each counted once. idle_reuse: the keep-alive timeout of the client is longer than that of the server.", Unit::PerMinute, 6)
             .query(format!("60 * sum by (client, server, cause) (edge:portolan_tcp_resets:rate5m{{{TO}}}) > 0"), "{{client}} → {{server}}: {{cause}}")
             .or_else("none"),
-        Panel::lines("Resets by side", "Resets per minute as the host of each side counts them: the same reset is sent by one and received by the other.", Unit::PerMinute, 8)
+        Panel::lines("Resets by side", "Resets per minute as the host of each side counts them: the same reset is sent by one and received by the other.", Unit::PerMinute, 6)
             .query(format!("60 * sum by (role, direction, cause) (rate(portolan_tcp_resets_total{{{TO}}}[$__rate_interval])) > 0"), "{{role}} {{direction}}: {{cause}}")
             .or_else("none"),
-        Panel::lines("Retransmits", "Share of the segments that were retransmitted, an upper bound: the kernel does not count segments, so bytes / 1448 plus one per request stands for them.", Unit::Ratio, 8)
+        Panel::lines("Aborts", "Established connections per minute that the kernel gave up because the other end did not answer: TCP_USER_TIMEOUT, keep-alive probes, retransmissions, or an unreachable host.", Unit::PerMinute, 6)
+            .query(format!("60 * sum by (client, server, cause) (edge:portolan_tcp_aborts:rate5m{{{TO}}}) > 0"), "{{client}} → {{server}}: {{cause}}")
+            .or_else("none"),
+        Panel::lines("Retransmits", "Share of the segments that were retransmitted, an upper bound: the kernel does not count segments, so bytes / 1448 plus one per request stands for them.", Unit::Ratio, 6)
             .query(format!("topk(10, max by (client, server) (edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}))"), "{{client}} → {{server}}")
             .from(limits.retransmits, "red")
             .marked(),

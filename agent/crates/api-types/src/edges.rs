@@ -72,6 +72,9 @@ pub struct Edge {
     pub resets_sent: BTreeMap<String, u64>,
     /// Resets received by cause; a cause that is absent never occurred.
     pub resets_received: BTreeMap<String, u64>,
+    /// Established connections that this side's kernel gave up because the other end did not
+    /// answer, by cause; a cause that is absent never occurred.
+    pub aborts: BTreeMap<String, u64>,
     /// Connection requests that the listener dropped (role `listener`).
     pub listen_overflows: u64,
     /// SYN-ACKs that the listener retransmitted (role `listener`).

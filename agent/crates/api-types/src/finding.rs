@@ -163,7 +163,7 @@ pub const CODES: &[Code] = &[
     Code {
         code: code::MORE_CPU_TIME,
         meaning: "something takes more CPU time on this host",
-        docs: None,
+        docs: "docs/findings.md#pa502",
     },
 ];
 

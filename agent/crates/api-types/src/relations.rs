@@ -53,6 +53,8 @@ pub struct MapEdge {
     pub failed: u64,
     /// Resets in either direction.
     pub resets: u64,
+    /// Established connections that a kernel gave up because the other end did not answer.
+    pub aborts: u64,
     /// Requests.
     pub requests: u64,
     /// Connections per second.

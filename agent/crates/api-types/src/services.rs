@@ -69,6 +69,8 @@ pub struct Health {
     pub p99_seconds: Option<f64>,
     /// Connections that ended with a reset, sent or received.
     pub resets: u64,
+    /// Established connections that a kernel gave up because the other end did not answer.
+    pub aborts: u64,
     /// Connection requests that its listeners dropped.
     pub listen_overflows: u64,
 }

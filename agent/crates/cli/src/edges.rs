@@ -74,6 +74,8 @@ enum Sort {
     Received,
     /// Retransmitted segments.
     Retrans,
+    /// Connections that the kernel gave up because the other end did not answer.
+    Aborts,
     /// Resets sent and received.
     Resets,
 }
@@ -102,6 +104,7 @@ const COLUMNS: &[Column] = &[
     number("SENT", 7),
     number("RECEIVED", 8),
     number("RETRANS", 6),
+    number("ABORTS", 6),
     number("RESETS", 2),
 ];
 
@@ -160,6 +163,7 @@ fn row(edge: &Edge) -> Vec<String> {
         human::bytes(edge.sent_bytes),
         human::bytes(edge.received_bytes),
         human::count(edge.retransmits),
+        human::count(aborts(edge)),
         human::count(resets(edge)),
     ]
 }
@@ -172,8 +176,14 @@ fn failed(edge: &Edge) -> u64 {
     edge.connects.values().sum::<u64>() - connected(edge)
 }
 
+fn aborts(edge: &Edge) -> u64 {
+    edge.aborts.values().sum()
+}
+
+/// One that answered a connect is in the column of failed connects.
 fn resets(edge: &Edge) -> u64 {
-    edge.resets_sent.values().chain(edge.resets_received.values()).sum()
+    let received = edge.resets_received.iter().filter(|(cause, _)| *cause != "no_listener");
+    received.map(|(_, count)| count).chain(edge.resets_sent.values()).sum()
 }
 
 fn latency(seconds: Option<f64>) -> String {
@@ -200,6 +210,7 @@ impl Sort {
             Self::Sent => Some(edge.sent_bytes),
             Self::Received => Some(edge.received_bytes),
             Self::Retrans => Some(edge.retransmits),
+            Self::Aborts => Some(aborts(edge)),
             Self::Resets => Some(resets(edge)),
         };
         edges.sort_by_key(|edge| Reverse(key(edge)));
@@ -222,9 +233,9 @@ mod tests {
         assert_eq!(
             text(answer(), Sort::Requests, false, None),
             "\
-CLIENT     SERVER     PORT  ROLE    CONNECTS  FAILED  ACTIVE  REQUESTS    P50    P99    RTT    SENT  RECEIVED  RETRANS  RESETS
-prod/shop  postgres   5432  client        10       3       5         7  50 ms   12 s  50 µs  123 kB   7.65 MB        3       3
-internet   prod/shop  8080  server         5       0       0         1  80 µs  80 µs      -     0 B     500 B        0       0
+CLIENT     SERVER     PORT  ROLE    CONNECTS  FAILED  ACTIVE  REQUESTS    P50    P99    RTT    SENT  RECEIVED  RETRANS  ABORTS  RESETS
+prod/shop  postgres   5432  client        10       3       5         7  50 ms   12 s  50 µs  123 kB   7.65 MB        3       2       3
+internet   prod/shop  8080  server         5       0       0         1  80 µs  80 µs      -     0 B     500 B        0       0       0
 totals since 2023-11-14T22:13:20Z (1 minute ago)
 "
         );

@@ -95,6 +95,9 @@ fn summary(traffic: &MapEdge) -> String {
     if traffic.resets > 0 {
         words.push(human::counted(traffic.resets, "reset"));
     }
+    if traffic.aborts > 0 {
+        words.push(human::counted(traffic.aborts, "abort"));
+    }
     words.join(", ")
 }
 
@@ -191,7 +194,7 @@ fn mermaid(map: &Map) -> String {
     for edge in &map.edges {
         if let (Some(from), Some(to)) = (ids.get(&client(edge)), ids.get(&server(edge))) {
             let label = quoted(&format!(":{} {}", edge.port, summary(edge)));
-            let arrow = if edge.failed > 0 { "-.->" } else { "-->" };
+            let arrow = if edge.failed + edge.aborts > 0 { "-.->" } else { "-->" };
             let _ = writeln!(text, "  {from} {arrow}|{label}| {to}");
         }
     }
@@ -219,7 +222,7 @@ fn dot(map: &Map) -> String {
     for edge in &map.edges {
         if let (Some(from), Some(to)) = (ids.get(&client(edge)), ids.get(&server(edge))) {
             let label = quoted(&format!(":{} {}", edge.port, summary(edge)));
-            let color = if edge.failed > 0 { ", color=red" } else { "" };
+            let color = if edge.failed + edge.aborts > 0 { ", color=red" } else { "" };
             let _ = writeln!(text, "  {from} -> {to} [label={label}{color}];");
         }
     }
@@ -243,6 +246,7 @@ mod tests {
             connections: 10,
             failed,
             resets: 0,
+            aborts: 0,
             requests,
             connections_per_second: 0.5,
             requests_per_second: requests as f64 / 20.0,

@@ -108,6 +108,7 @@ const COLUMNS: &[Column] = &[
     number("REQUESTS", 2),
     number("P50", 5),
     number("P99", 0),
+    number("ABORTS", 5),
     number("RESETS", 0),
     number("LISTEN DROPS", 6),
 ];
@@ -214,6 +215,7 @@ fn row(one: &ServiceStatus) -> Vec<String> {
         human::count(health.requests),
         latency(health.p50_seconds),
         latency(health.p99_seconds),
+        human::count(health.aborts),
         human::count(health.resets),
         human::count(health.listen_overflows),
     ]
@@ -288,6 +290,10 @@ fn sentence(one: &ServiceStatus, window: &Window) -> String {
     if health.resets > 0 {
         let _ = write!(text, "; {}", human::counted(health.resets, "reset"));
     }
+    if health.aborts > 0 {
+        let dead = human::counted(health.aborts, "connection");
+        let _ = write!(text, "; {dead} died without an answer");
+    }
     if health.listen_overflows > 0 {
         let _ =
             write!(text, "; {} connection requests dropped", human::count(health.listen_overflows));
@@ -328,5 +334,6 @@ mod tests {
         let said = sentence(postgres.expect("there"), &answer.window);
         assert!(said.contains("76.9 % of 13 connects succeeded"), "{said}");
         assert!(said.contains("; 3 resets"), "{said}");
+        assert!(said.contains("; 2 connections died without an answer"), "{said}");
     }
 }

@@ -22,8 +22,10 @@ use rustix::net::{
     self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink,
 };
 
-/// States, include/net/tcp_states.h. Sockets that wait for the last ACK of a handshake
-/// (`TCP_NEW_SYN_RECV` inside) are shown as this one, with inode 0 (`inet_req_diag_fill`).
+/// States, include/net/tcp_states.h.
+pub const ESTABLISHED: u8 = 1;
+/// Sockets that wait for the last ACK of a handshake (`TCP_NEW_SYN_RECV` inside) are shown as this
+/// one, with inode 0 (`inet_req_diag_fill`).
 pub const SYN_RECV: u8 = 3;
 /// A SYN is out.
 pub const SYN_SENT: u8 = 2;
@@ -111,27 +113,34 @@ pub enum DiagError {
 
 /// Lists the TCP sockets of the network namespace that the calling thread is in.
 pub fn dump() -> Result<Dump, DiagError> {
-    dump_of(IPPROTO_TCP, &StateFlags::all())
+    dump_of(IPPROTO_TCP, &StateFlags::all(), (0, 0))
+}
+
+/// Lists its TCP connections between these ports, those in TIME_WAIT too. The kernel itself leaves
+/// out all others (`inet_diag_dump_icsk`, net/ipv4/inet_diag.c).
+pub fn connections(local_port: u16, remote_port: u16) -> Result<Dump, DiagError> {
+    dump_of(IPPROTO_TCP, &StateFlags::all(), (local_port, remote_port))
 }
 
 /// Lists its sockets that have a port: TCP and UDP, bound ones that do not listen too, where the
 /// kernel reports them.
 pub fn dump_ports() -> Result<Dump, DiagError> {
     let states = StateFlags::from_bits_retain(StateFlags::all().bits() | 1 << BOUND_INACTIVE);
-    let mut answer = dump_of(IPPROTO_TCP, &states)?;
-    let datagrams = dump_of(IPPROTO_UDP, &states)?;
+    let mut answer = dump_of(IPPROTO_TCP, &states, (0, 0))?;
+    let datagrams = dump_of(IPPROTO_UDP, &states, (0, 0))?;
     answer.entries.extend(datagrams.entries);
     answer.unreadable += datagrams.unreadable;
     answer.interrupted |= datagrams.interrupted;
     Ok(answer)
 }
 
-fn dump_of(protocol: u8, states: &StateFlags) -> Result<Dump, DiagError> {
+/// `ports`: only sockets with this local and this remote port; 0 for any.
+fn dump_of(protocol: u8, states: &StateFlags, ports: (u16, u16)) -> Result<Dump, DiagError> {
     let mut answer = Dump::default();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
         let socket = open(netlink::SOCK_DIAG)?;
         for attempt in 1..=ATTEMPTS {
-            let request = request(family, protocol, states.clone(), attempt);
+            let request = request(family, protocol, states.clone(), ports, attempt);
             let family_answer = ask(&socket, &request, protocol, attempt)?;
             if family_answer.interrupted && attempt < ATTEMPTS {
                 continue;
@@ -201,6 +210,12 @@ pub(super) fn finished(payload: &[u8]) -> Result<(), DiagError> {
 }
 
 impl SocketEntry {
+    /// Whether its program has closed it, so that only the kernel still has it: in TIME_WAIT, or on
+    /// the way there. One that was never accepted has no inode either.
+    pub fn is_closed(&self) -> bool {
+        self.inode == 0 && !matches!(self.state, ESTABLISHED | SYN_RECV)
+    }
+
     /// Reads a `struct inet_diag_msg` and its attributes (include/uapi/linux/inet_diag.h).
     fn parse(payload: &[u8]) -> Option<Self> {
         let header = InetResponseHeader::parse(payload).ok()?;
@@ -230,18 +245,22 @@ impl SocketEntry {
     }
 }
 
-/// The request for the sockets of a family and protocol, in these states.
-fn request(family: u8, protocol: u8, states: StateFlags, sequence: u32) -> Vec<u8> {
+/// The request for the sockets of a family and protocol, in these states and with these ports.
+fn request(
+    family: u8,
+    protocol: u8,
+    states: StateFlags,
+    ports: (u16, u16),
+    sequence: u32,
+) -> Vec<u8> {
+    // Of an identity a dump looks at the ports only, if they are not 0.
+    let mut socket_id = SocketId::new_v4();
+    (socket_id.source_port, socket_id.destination_port) = ports;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     header.sequence_number = sequence;
-    let body = InetRequest {
-        family,
-        protocol,
-        extensions: ExtensionFlags::empty(),
-        states,
-        socket_id: SocketId::new_v4(), // All zero: not looked at in a dump.
-    };
+    let body =
+        InetRequest { family, protocol, extensions: ExtensionFlags::empty(), states, socket_id };
     let payload = NetlinkPayload::from(SockDiagMessage::InetRequest(body));
     let mut message = NetlinkMessage::new(header, payload);
     message.finalize();

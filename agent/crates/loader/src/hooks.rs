@@ -347,6 +347,8 @@ pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
     ("rtt_seq", "round trip times"),
     ("bytes_sent", "bytes sent"),
     ("total_retrans", "retransmits"),
+    ("rack_mstamp", "whether a client that is never answered was idle before a reset"),
+    ("user_timeout", "the cause user_timeout of aborts, which are retransmission without it"),
     ("lock_spinning", RACING_FIN),
     ("lock_owned", RACING_FIN),
 ];

@@ -13,6 +13,8 @@ use super::tcp_sock;
 
 /// `SOCK_DONE` of include/net/sock.h, where it has been since Linux 2.6.
 const SOCK_DONE: u8 = 1;
+/// `SOCK_DEAD`, likewise.
+const SOCK_DEAD: u8 = 0;
 /// `SOCK_LINGER`, likewise.
 const SOCK_LINGER: u8 = 4;
 
@@ -104,6 +106,7 @@ pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
         found.and_then(|(_, bit)| u8::try_from(*bit).ok())
     };
     config.sock_done_bit = bit("SOCK_DONE").unwrap_or(SOCK_DONE);
+    config.sock_dead_bit = bit("SOCK_DEAD").unwrap_or(SOCK_DEAD);
     config.sock_linger_bit = bit("SOCK_LINGER").unwrap_or(SOCK_LINGER);
     config.sock_rcu_free_bit = bit("SOCK_RCU_FREE").unwrap_or(SOCK_RCU_FREE);
     config.tcp_sock_type = tcp_sock::cast_to(btf).unwrap_or(0);

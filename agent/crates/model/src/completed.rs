@@ -215,7 +215,7 @@ impl Incomplete for UnsentRow {
     const TABLE_OF_EDGES: Table = Table::Unsent;
 
     fn edge(key: &UnsentKey) -> EdgeKey {
-        let UnsentKey { owner, port, zero: _, remote } = *key;
+        let UnsentKey { owner, port, local_port: _, remote } = *key;
         EdgeKey { owner, port, role: ROLE_CLIENT, zero: 0, remote }
     }
 

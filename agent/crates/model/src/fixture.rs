@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use agent_common::abort::USER_TIMEOUT;
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT};
 use agent_common::ledger::{CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITED, REQUEST};
@@ -139,6 +140,7 @@ pub fn snapshot() -> Snapshot {
     to_postgres.retransmits = 3;
     to_postgres.resets_sent[usize::from(IDLE_REUSE)] = 2;
     to_postgres.resets_received[usize::from(KEEPALIVE_TIMEOUT)] = 1;
+    to_postgres.aborts[usize::from(USER_TIMEOUT)] = 2;
     for micros in [180, 210, 250, 251, 900, 3_000_000] {
         to_postgres.connect.observe(micros);
     }

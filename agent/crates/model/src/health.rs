@@ -46,6 +46,7 @@ struct Side {
     ok: u64,
     failed: u64,
     resets: u64,
+    aborts: u64,
     requests: Histogram,
 }
 
@@ -97,6 +98,8 @@ pub struct Health {
     pub p99_seconds: Option<f64>,
     /// Connections that ended with a reset, sent or received.
     pub resets: u64,
+    /// Established connections that a kernel gave up because the other end did not answer.
+    pub aborts: u64,
     /// Connection requests its listeners dropped.
     pub listen_overflows: u64,
 }
@@ -107,7 +110,7 @@ pub struct Health {
 pub enum HealthState {
     /// Most attempts to connect fail.
     Failing,
-    /// Some attempts fail, connections are reset, or connection requests are dropped.
+    /// Some attempts fail, connections are reset or die, or connection requests are dropped.
     Degraded,
     /// Traffic, and nothing wrong with it.
     Ok,
@@ -250,7 +253,8 @@ impl Totals {
         let ok = counters.connects.get(usize::from(CONNECT_OK)).copied().unwrap_or_default();
         side.ok += ok;
         side.failed += connects - ok;
-        side.resets += counters.resets_sent.iter().chain(&counters.resets_received).sum::<u64>();
+        side.resets += counters.resets();
+        side.aborts += counters.aborted();
         side.requests.merge(&counters.request);
     }
 
@@ -266,10 +270,11 @@ impl Totals {
 
 impl Side {
     fn merge(&mut self, other: &Self) {
-        let Self { ok, failed, resets, requests } = self;
+        let Self { ok, failed, resets, aborts, requests } = self;
         *ok += other.ok;
         *failed += other.failed;
         *resets += other.resets;
+        *aborts += other.aborts;
         requests.merge(&other.requests);
     }
 }
@@ -292,10 +297,12 @@ impl Health {
         let attempts = connects_ok + failed;
         let success_ratio = (attempts > 0).then(|| connects_ok as f64 / attempts as f64);
         let quantile = |q| seen.requests.quantile_us(q).filter(|us| us.is_finite());
-        let resets = seen.resets.max(by_clients.resets);
+        // Connections that break may be older than the window.
+        let resets = by_itself.resets.max(by_clients.resets);
+        let aborts = by_itself.aborts.max(by_clients.aborts);
         let state = match success_ratio {
             Some(ratio) if ratio < FAILING => HealthState::Failing,
-            _ if failed > 0 || resets > 0 || overflows > 0 => HealthState::Degraded,
+            _ if failed > 0 || resets > 0 || aborts > 0 || overflows > 0 => HealthState::Degraded,
             None if seen.requests.count() == 0 => HealthState::Idle,
             _ => HealthState::Ok,
         };
@@ -309,6 +316,7 @@ impl Health {
             p50_seconds: quantile(0.5).map(|us| us / 1e6),
             p99_seconds: quantile(0.99).map(|us| us / 1e6),
             resets,
+            aborts,
             listen_overflows: overflows,
         }
     }
@@ -330,9 +338,11 @@ impl HealthState {
 
 #[cfg(test)]
 mod tests {
+    use agent_common::abort::KEEPALIVE;
     use agent_common::address::UNSPECIFIED;
     use agent_common::drained::{Edge, Table};
     use agent_common::edge::{CONNECT_REFUSED, EdgeKey, ROLE_CLIENT, ROLE_SERVER};
+    use agent_common::reset::NO_LISTENER;
     use agent_common::wire::Wire as _;
 
     use super::*;
@@ -420,6 +430,33 @@ mod tests {
         assert_eq!(after.state, HealthState::Degraded);
         assert_eq!(after.p50_seconds, Some(0.001));
         assert!((after.window_seconds - 30.0).abs() < 1e-9);
+    }
+
+    /// On either side: only one of them may notice.
+    #[test]
+    fn a_connection_that_dies_degrades() {
+        for role in [ROLE_CLIENT, ROLE_SERVER] {
+            let mut world = World::default();
+            let both = [edge(ROLE_CLIENT, 5, 0, 5, 0), edge(ROLE_SERVER, 5, 0, 5, 0)];
+            world.health(0.0, &both);
+            let mut dead = both;
+            let side = dead.iter_mut().find(|edge| edge.key.role == role).expect("both are there");
+            let counters = Arc::make_mut(&mut side.counters);
+            counters.aborts[usize::from(KEEPALIVE)] = 1;
+            let after = world.health(30.0, &dead);
+            assert_eq!((after.aborts, after.state), (1, HealthState::Degraded), "role {role}");
+        }
+    }
+
+    #[test]
+    fn a_refused_connect_is_a_failed_connect_and_no_reset() {
+        let mut world = World::default();
+        world.health(0.0, &[edge(ROLE_CLIENT, 5, 0, 0, 0)]);
+        let mut refused = edge(ROLE_CLIENT, 9, 1, 4, 0);
+        Arc::make_mut(&mut refused.counters).resets_received[usize::from(NO_LISTENER)] = 1;
+        let after = world.health(30.0, &[refused]);
+        assert_eq!((after.connects_failed, after.resets), (1, 0));
+        assert_eq!(after.state, HealthState::Degraded);
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Traffic {
     pub failed: u64,
     /// Resets in either direction.
     pub resets: u64,
+    /// Established connections that a kernel gave up because the other end did not answer.
+    pub aborts: u64,
     /// Requests.
     pub requests: u64,
     /// Connections in a second.
@@ -165,6 +167,7 @@ impl Drawn {
             connections: counted.connections,
             failed: counted.failed,
             resets: counted.resets,
+            aborts: counted.aborts,
             requests: counted.requests.count(),
             connections_per_second: rate(counted.connections),
             requests_per_second: rate(counted.requests.count()),

@@ -23,6 +23,8 @@ pub struct Tally {
     pub failed: u64,
     /// Resets in either direction.
     pub resets: u64,
+    /// Established connections that a kernel gave up.
+    pub aborts: u64,
     /// Requests.
     pub requests: Durations,
 }
@@ -59,13 +61,11 @@ impl Tally {
             let results = counters.connects.iter().enumerate();
             results.filter(|(result, _)| *result != usize::from(CONNECT_OK)).map(|(_, n)| n).sum()
         };
-        let resets = |counters: &EdgeCounters| -> u64 {
-            counters.resets_sent.iter().chain(&counters.resets_received).sum()
-        };
         Self {
             connections: now.opened.saturating_sub(before.opened),
             failed: failed(now).saturating_sub(failed(before)),
-            resets: resets(now).saturating_sub(resets(before)),
+            resets: now.resets().saturating_sub(before.resets()),
+            aborts: now.aborted().saturating_sub(before.aborted()),
             requests: Durations::between(&before.request, &now.request),
         }
     }
@@ -82,17 +82,22 @@ impl Tally {
 
     /// Whether nothing happened.
     pub fn is_empty(&self) -> bool {
-        let Self { connections, failed, resets, requests } = self;
-        *connections == 0 && *failed == 0 && *resets == 0 && requests.buckets.is_empty()
+        let Self { connections, failed, resets, aborts, requests } = self;
+        *connections == 0
+            && *failed == 0
+            && *resets == 0
+            && *aborts == 0
+            && requests.buckets.is_empty()
     }
 }
 
 impl Merge for Tally {
     fn merge(&mut self, other: &Self) {
-        let Self { connections, failed, resets, requests } = self;
+        let Self { connections, failed, resets, aborts, requests } = self;
         *connections += other.connections;
         *failed += other.failed;
         *resets += other.resets;
+        *aborts += other.aborts;
         requests.merge(&other.requests);
     }
 }
@@ -211,13 +216,14 @@ mod tests {
         before.request.observe(100);
         let mut now = before.clone();
         now.opened = 5;
-        now.connects = [3, 1, 1, 0, 0, 0, 0, 0, 0];
+        now.connects = [3, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         now.resets_sent[0] = 1;
         now.resets_received[1] = 2;
+        now.aborts[2] = 4;
         now.request.observe(100);
         now.request.observe(5000);
         let tally = Tally::between(&before, &now);
-        assert_eq!((tally.connections, tally.failed, tally.resets), (3, 2, 3));
+        assert_eq!((tally.connections, tally.failed, tally.resets, tally.aborts), (3, 2, 3, 4));
         assert_eq!((tally.requests.count(), tally.requests.sum_us), (2, 5100));
         assert_eq!(tally.requests.quantile_seconds(0.99), Some(0.005));
         assert!(Tally::between(&now, &now).is_empty());

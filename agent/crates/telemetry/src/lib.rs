@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aborts;
 mod agent;
 mod backends;
 mod bounds;

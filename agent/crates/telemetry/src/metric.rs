@@ -11,8 +11,9 @@ use super::labels::Labels;
 use super::otlp::Points;
 use super::{Format, View};
 use super::{
-    agent, backends, bounds, conflicts, connects, ephemeral, hooks, latency, ledger, listeners,
-    memory, probes, process, pushes, reservations, resets, segments, services, sources, traffic,
+    aborts, agent, backends, bounds, conflicts, connects, ephemeral, hooks, latency, ledger,
+    listeners, memory, probes, process, pushes, reservations, resets, segments, services, sources,
+    traffic,
 };
 
 /// One metric.
@@ -64,6 +65,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
         latency::METRICS,
         traffic::METRICS,
         resets::METRICS,
+        aborts::METRICS,
         listeners::METRICS,
         conflicts::METRICS,
         ephemeral::METRICS,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use agent_common::abort::{ABORT_CAUSE_NAMES, ABORT_CAUSES};
 use agent_common::edge::{CONNECT_RESULT_NAMES, CONNECT_RESULTS};
 use agent_common::ledger::{CLASS_NAMES, CLASSES, REASON_NAMES, REASONS};
 use agent_common::reset::{CAUSE_NAMES, CAUSES};
@@ -59,7 +60,7 @@ Latency is measured at the socket. It works for every protocol, encrypted or not
 
 ## What a connection is
 
-* **Attempts** (`portolan_tcp_connects_total`) count when they end. On the client: every connect of a TCP socket, including one that the kernel refuses before it sends a SYN (no route to the destination, no local port left). The count of those is exact where the hooks `connect4` and `connect6` are attached; their result is found by a second route lookup one to two seconds later, and is `other` if the cause has gone by then. Not seen are connects that a security module denies before these hooks, and connects of MPTCP sockets that fail before the SYN. On the server: handshakes that completed, whether or not the program has accepted the connection yet, and those that failed in their last step. Only attempts that succeed are in `portolan_tcp_connect_duration_seconds`.
+* **Attempts** (`portolan_tcp_connects_total`) count when they end. On the client: every connect of a TCP socket, including one that the kernel refuses before it sends a SYN (no route to the destination, no local port or address to connect from). The count of those is exact where the hooks `connect4` and `connect6` are attached; their result is found by a second route lookup one to two seconds later, and is `other` if the cause has gone by then. Not seen are connects that a security module denies before these hooks, and connects of MPTCP sockets that fail before the SYN. On the server: handshakes that completed, whether or not the program has accepted the connection yet, and those that failed in their last step. Only attempts that succeed are in `portolan_tcp_connect_duration_seconds`.
 * **Open** (`portolan_tcp_active_connections`): established and not yet closed, including those that the agent found when it started. A connection that its program has closed counts as open until the kernel has finished with it; TIME_WAIT does not count.
 * **Pre-existing**: a connection that is older than the agent is open from the start, is not an attempt, and counts bytes, retransmits and requests from then on. A listener on its local port decides its role. With `--pin` a new agent adopts the tables of the previous one, and no connection that they hold is pre-existing.
 * **Bytes** are payload: what was sent for the first time, and what arrived in order, without headers, retransmits, SYN and FIN. They are updated at every scrape, every second in between, and when a connection ends.
@@ -94,6 +95,23 @@ Every event that a kernel program handles is counted twice, independently: at on
 
 ";
 
+const ABORTS_INTRODUCTION: &str = "\
+## Values of `cause` of aborts
+
+An established connection that the kernel of this side gave up; the other side may not know. One that its program had closed before is not counted. The reset with which the kernel ends unanswered keep-alive probes is also in `portolan_tcp_resets_total` (sent, `keepalive_timeout`).
+
+| value | meaning |
+|---|---|
+";
+
+/// What each cause of an abort means, in the contract's order.
+const ABORTS_EXPLAINED: [&str; ABORT_CAUSES] = [
+    "data was not acknowledged, or a closed window not opened, within the `TCP_USER_TIMEOUT` that the program set (ETIMEDOUT)",
+    "keep-alive probes went unanswered: as many as configured, or for as long as `TCP_USER_TIMEOUT` (ETIMEDOUT)",
+    "data was not acknowledged, or window probes not answered, within the kernel's retries (`tcp_retries2`, a quarter of an hour by default; ETIMEDOUT)",
+    "as the others, and the network or the route said why: host or net unreachable, no such neighbour, prohibited (EHOSTUNREACH and its kin)",
+];
+
 /// What each result of an attempt to connect means, in the contract's order.
 const RESULTS: [&str; CONNECT_RESULTS] = [
     "the handshake completed",
@@ -103,8 +121,11 @@ const RESULTS: [&str; CONNECT_RESULTS] = [
     "the connection was reset during the handshake",
     "denied by a policy (EPERM, EACCES); over IPv6 also: the network answered administratively prohibited",
     "the program closed the socket before the handshake ended, as it does on its own timeout",
-    "no local port or address was left to connect from",
+    "every local port for that destination was in use (EADDRNOTAVAIL)",
     "anything else",
+    "no address of this host can be the source: it has none of that family (EADDRNOTAVAIL)",
+    "another connection to that destination has the source port that the program had bound (EADDRNOTAVAIL)",
+    "an earlier connection to that destination has the source port that the program had bound; it is closed, and in TIME_WAIT or on the way there (EADDRNOTAVAIL)",
 ];
 
 /// What each cause of a reset means and in which direction it occurs, in the contract's order.
@@ -112,7 +133,7 @@ const CAUSES_EXPLAINED: [(&str, &str); CAUSES] = [
     ("sent", "the peer did not answer keep-alive probes, and this host ended the connection"),
     (
         "received",
-        "on the side that connected: it had written a request on a connection that had been idle for a second or more, or that the peer had closed; the two sides have different idle timeouts",
+        "on the side that connected: it wrote a request on a connection on which nothing had been sent or received for a second or more, and the peer did not take the request; the two sides have different idle timeouts",
     ),
     ("sent", "the program closed the socket with received data unread"),
     ("sent", "the program closed with `SO_LINGER` 0, or disconnected with data unsent"),
@@ -172,6 +193,11 @@ pub fn markdown() -> String {
     let _ = writeln!(text, "{}, +Inf.\n", bounds.join(", "));
     push_values(&mut text, "result", CONNECT_RESULT_NAMES.iter().zip(RESULTS));
     push_causes(&mut text);
+    text.push_str(ABORTS_INTRODUCTION);
+    for (name, meaning) in ABORT_CAUSE_NAMES.iter().zip(ABORTS_EXPLAINED) {
+        let _ = writeln!(text, "| `{name}` | {meaning} |");
+    }
+    text.push('\n');
     text.push_str(LEDGER);
     let classes = CLASS_NAMES.iter().zip(CLASSES_EXPLAINED);
     let hook_run = (&"hook_run", "a skipped run of a kernel program; only ever lost, never seen");

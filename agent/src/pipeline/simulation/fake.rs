@@ -13,7 +13,10 @@ use agent_common::counters::EdgeCounters;
 use agent_common::decode::Event;
 use agent_common::decode::dns::{Answer, Resolution};
 use agent_common::drained::{Edge, Row, Table};
-use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT};
+use agent_common::edge::{
+    CONNECT_OK, CONNECT_OTHER, CONNECT_REFUSED, CONNECT_UNREACHABLE, EdgeKey, FIRST_FREE_SLOT,
+    ROLE_CLIENT,
+};
 use agent_common::ledger::{
     CONNECTION, EDGE, EVENT, Ledger, NO_OWNER, NO_SLOT, OWNER, REQUEST, RESET, RING_FULL, SOCKET,
 };
@@ -257,7 +260,7 @@ impl World {
     /// The kernel refuses to connect before a SYN.
     pub(super) fn connect_unsent(&mut self, program: u32, to: u32) {
         let EdgeKey { owner, port, remote, .. } = self.client(program, to);
-        let (key, born_us) = (UnsentKey { owner, port, zero: 0, remote }, self.now_us);
+        let (key, born_us) = (UnsentKey { owner, port, local_port: 0, remote }, self.now_us);
         let row = || UnsentRow { key, born_us, count: 0 };
         let taken = self.unsent.find_or_take(&key, row);
         let slot = self.count_key(taken, UNSENT_OVERFLOW);
@@ -615,9 +618,9 @@ impl Host for Fake {
         self.world().ask(move |world| Ok(Some(world.drops.get(&netns).copied().unwrap_or(0))))
     }
 
-    fn connect_errno(&self, _netns: u32, _tgid: u32, remote: SocketAddr) -> Pending<i32> {
+    fn refusal(&self, _netns: u32, _tgid: u32, _local: u16, remote: SocketAddr) -> Pending<u8> {
         let is_even = remote.ip().is_ipv4();
-        self.world().ask(move |_| Ok(if is_even { libc::ENETUNREACH } else { 0 }))
+        self.world().ask(move |_| Ok(if is_even { CONNECT_UNREACHABLE } else { CONNECT_OTHER }))
     }
 
     fn sockets(&self, _netns: u32, _processes: Vec<u32>) -> Pending<Inspection> {

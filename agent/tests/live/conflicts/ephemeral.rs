@@ -50,7 +50,7 @@ fn a_range_that_fills_up_shows_and_connects_beyond_it_are_counted() {
         all
     });
     agent.eventually(BEYOND as u64, |now| {
-        now.edges(&[("client", &pair.client.service)]).connects("address_unavailable")
+        now.edges(&[("client", &pair.client.service)]).connects("ports_exhausted")
     });
     drop((open, rest));
     agent.stop();

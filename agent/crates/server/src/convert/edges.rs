@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_common::abort::ABORT_CAUSE_NAMES;
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES};
 use agent_common::histogram::{BOUNDS_US, Histogram};
@@ -37,6 +38,7 @@ impl ToApi for EdgeView {
             retransmits,
             resets_sent,
             resets_received,
+            aborts,
             listen_drops,
             synack_retransmits,
             connect,
@@ -71,6 +73,7 @@ impl ToApi for EdgeView {
             retransmits: *retransmits,
             resets_sent: named(&CAUSE_NAMES, resets_sent),
             resets_received: named(&CAUSE_NAMES, resets_received),
+            aborts: named(&ABORT_CAUSE_NAMES, aborts),
             listen_overflows: *listen_drops,
             synack_retransmits: *synack_retransmits,
             connect: connect.to_api(),

@@ -52,6 +52,7 @@ impl ToApi for health::Health {
             p50_seconds,
             p99_seconds,
             resets,
+            aborts,
             listen_overflows,
         } = self;
         Health {
@@ -63,6 +64,7 @@ impl ToApi for health::Health {
             p50_seconds: *p50_seconds,
             p99_seconds: *p99_seconds,
             resets: *resets,
+            aborts: *aborts,
             listen_overflows: *listen_overflows,
         }
     }

@@ -25,7 +25,10 @@ const name = (service, namespace) => (namespace ? `${namespace}/${service}` : se
 
 function row(edge) {
   const failed = sum(edge.connects) - edge.connects.ok;
-  const resets = sum(edge.resets_sent) + sum(edge.resets_received);
+  const aborts = sum(edge.aborts);
+  // One that answered a connect is a failed connect.
+  const refused = edge.resets_received.no_listener ?? 0;
+  const resets = sum(edge.resets_sent) + sum(edge.resets_received) - refused;
   const cells = [
     [name(edge.client, edge.client_namespace)],
     [name(edge.server, edge.server_namespace)],
@@ -41,6 +44,7 @@ function row(edge) {
     [bytes(edge.sent_bytes)],
     [bytes(edge.received_bytes)],
     [count(edge.retransmits), edge.retransmits > 0],
+    [count(aborts), aborts > 0],
     [count(resets), resets > 0],
   ];
   const tr = document.createElement("tr");
