@@ -1,5 +1,7 @@
 //! Brings the kernel half in, or takes over what an earlier run pinned. Each hook that cannot be
 //! attached disables just what depends on it; without the first there is nothing to run.
+//!
+//! Long because every part of the kernel half is brought together in one place.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
