@@ -141,15 +141,14 @@ pub const CONNECT_RESULT_NAMES: [&str; CONNECT_RESULTS] = [
 #[inline(always)]
 pub const fn connect_result(errno: i32) -> u8 {
     match errno {
-        0 => CONNECT_ABORTED,
         99 => CONNECT_ADDRESS_UNAVAILABLE, // EADDRNOTAVAIL
         111 => CONNECT_REFUSED,            // ECONNREFUSED
         110 => CONNECT_TIMEOUT,            // ETIMEDOUT
         // ENONET, ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH
         64 | 100 | 101 | 112 | 113 => CONNECT_UNREACHABLE,
-        104 => CONNECT_RESET,     // ECONNRESET
-        1 | 13 => CONNECT_DENIED, // EPERM, EACCES
-        103 => CONNECT_ABORTED,   // ECONNABORTED
+        104 => CONNECT_RESET,       // ECONNRESET
+        1 | 13 => CONNECT_DENIED,   // EPERM, EACCES
+        0 | 103 => CONNECT_ABORTED, // ECONNABORTED
         _ => CONNECT_OTHER,
     }
 }
