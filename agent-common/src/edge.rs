@@ -141,7 +141,7 @@ pub const CONNECT_RESULT_NAMES: [&str; CONNECT_RESULTS] = [
 #[inline(always)]
 pub const fn connect_result(errno: i32) -> u8 {
     match errno {
-        0 => CONNECT_ABORTED,
+        0 | 103 => CONNECT_ABORTED,        // None, ECONNABORTED
         99 => CONNECT_ADDRESS_UNAVAILABLE, // EADDRNOTAVAIL
         111 => CONNECT_REFUSED,            // ECONNREFUSED
         110 => CONNECT_TIMEOUT,            // ETIMEDOUT
@@ -149,7 +149,6 @@ pub const fn connect_result(errno: i32) -> u8 {
         64 | 100 | 101 | 112 | 113 => CONNECT_UNREACHABLE,
         104 => CONNECT_RESET,     // ECONNRESET
         1 | 13 => CONNECT_DENIED, // EPERM, EACCES
-        103 => CONNECT_ABORTED,   // ECONNABORTED
         _ => CONNECT_OTHER,
     }
 }

@@ -238,9 +238,13 @@ mod tests {
     #[test]
     fn where_to_read_more_exists() {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../..");
-        let list = std::fs::read_to_string(format!("{root}/docs/findings.md")).expect("findings.md");
+        let list =
+            std::fs::read_to_string(format!("{root}/docs/findings.md")).expect("findings.md");
         for Code { code, meaning, docs } in CODES {
-            assert!(list.contains(&format!("| {code} | {meaning} |")), "{code} in docs/findings.md");
+            assert!(
+                list.contains(&format!("| {code} | {meaning} |")),
+                "{code} in docs/findings.md"
+            );
             let (page, anchor) = docs.split_once('#').expect(docs);
             let text = std::fs::read_to_string(format!("{root}/{page}")).expect(docs);
             let headings = text.lines().filter_map(|line| line.strip_prefix("## "));
