@@ -216,9 +216,10 @@ fn a_range_of_a_sockets_own_is_exhausted_as_well() {
     let agent = Agent::start();
     let listener = pair.server.listen("0.0.0.0:0");
     let to = SocketAddr::from((pair.server.v4, net::port(&listener)));
+    // From 41000 to 41000.
     let narrow = || {
         let socket = socket(None, false);
-        set_ip_option(&socket, LOCAL_PORT_RANGE, 41_000 | 41_000 << 16).map(|()| socket)
+        set_ip_option(&socket, LOCAL_PORT_RANGE, 0xa028_a028).map(|()| socket)
     };
     if let Err(error) = narrow() {
         assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT), "{error}");
