@@ -39,8 +39,8 @@ crate::wire! {
         pub received_bytes: u64,
         /// Retransmits (connection) or drops (listener) already counted in the slot.
         pub retransmits: u64,
-        /// Server: the open request; see [`crate::turn`].
-        pub turn: u64,
+        /// Server: the open request; see [`crate::exchange`].
+        pub exchange: u64,
         /// When data last arrived.
         pub last_received_us: u64,
         /// Client: `write_seq` up to which requests have been answered.
@@ -51,4 +51,4 @@ crate::wire! {
 }
 
 /// See [`SocketState`].
-const _: () = assert!(core::mem::offset_of!(SocketState, turn) == 56);
+const _: () = assert!(core::mem::offset_of!(SocketState, exchange) == 56);

@@ -13,10 +13,10 @@ use agent_common::edge::{
 };
 use agent_common::events::KIND_CONNECT_FAILED;
 use agent_common::events::connect_failed::ConnectFailed;
+use agent_common::exchange;
 use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
 use agent_common::peer::{self, Handshake};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
-use agent_common::turn;
 use agent_common::unsent::UnsentKey;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
@@ -110,7 +110,7 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
         } else {
             // Inherited from the listener: from here on it is a connection of its own.
             serve(sk, state);
-            (*state).turn = turn::idle(tcp.written());
+            (*state).exchange = exchange::idle(tcp.written());
         }
         // Nothing has arrived yet: a connection is idle from its handshake on.
         (*state).last_received_us = tcp.now_us();
@@ -186,7 +186,7 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         stage: if connecting { STAGE_CONNECTING } else { STAGE_OPEN },
         // A connect under way has its port; see `failed`.
         answered_seq: if connecting { tcp.write_seq().wrapping_sub(1) } else { tcp.written() },
-        turn: turn::idle(tcp.written()),
+        exchange: exchange::idle(tcp.written()),
         start_us: monotonic_us(),
         last_received_us: monotonic_us(),
         sent_bytes: tcp.sent_bytes(role == ROLE_CLIENT),

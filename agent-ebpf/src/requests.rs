@@ -1,17 +1,17 @@
-//! Request turns: from the last byte sent to the first byte back, on either side.
+//! Exchanges: from the last byte sent to the first byte back, on either side.
 //!
 //! Client: data arrives that acknowledges something written since the last answer; the request
 //! began when the stack sent that segment. No hook on the send path is needed, and none could
 //! give a better time: the stack stamped the packet itself.
 //!
 //! Server: from the first data of a request to the first send after it; see
-//! [`agent_common::turn`] for the race this resolves.
+//! [`agent_common::exchange`] for the race this resolves.
 
 use agent_common::durations;
 use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
+use agent_common::exchange;
 use agent_common::ledger::REQUEST;
 use agent_common::socket::{STAGE_OPEN, SocketState};
-use agent_common::turn;
 
 use crate::maps::seen;
 use crate::sock::{Sock, Tcp};
@@ -71,14 +71,14 @@ pub unsafe fn sent(sk: Sock, state: *mut SocketState) {
         }
         // Full, for it has a state.
         let Some(tcp) = sk.tcp() else { return };
-        let old = core::ptr::read_volatile(&raw const (*state).turn);
-        let (new, is_answer) = turn::sent(old, tcp.written());
+        let old = core::ptr::read_volatile(&raw const (*state).exchange);
+        let (new, is_answer) = exchange::sent(old, tcp.written());
         if new == old {
             return;
         }
-        // If another CPU changed the word first, it closed this turn: see `request_received`.
-        if atomic::compare_swap(&raw mut (*state).turn, old, new) == old && is_answer {
-            let elapsed = turn::elapsed_us(turn::began_us(old), tcp.now_us());
+        // If another CPU changed the word first, it closed this exchange: see `request_received`.
+        if atomic::compare_swap(&raw mut (*state).exchange, old, new) == old && is_answer {
+            let elapsed = exchange::elapsed_us(exchange::began_us(old), tcp.now_us());
             answered((*state).slot, ROLE_SERVER, elapsed);
         }
     }
@@ -95,10 +95,10 @@ pub unsafe fn ended(tcp: Tcp, state: *mut SocketState) {
         if (*state).role != ROLE_SERVER {
             return;
         }
-        let old = core::ptr::read_volatile(&raw const (*state).turn);
-        let (new, is_answer) = turn::sent(old, tcp.written());
-        if is_answer && atomic::compare_swap(&raw mut (*state).turn, old, new) == old {
-            answered_before(tcp, state, turn::began_us(old), tcp.now_us());
+        let old = core::ptr::read_volatile(&raw const (*state).exchange);
+        let (new, is_answer) = exchange::sent(old, tcp.written());
+        if is_answer && atomic::compare_swap(&raw mut (*state).exchange, old, new) == old {
+            answered_before(tcp, state, exchange::began_us(old), tcp.now_us());
         }
     }
 }
@@ -107,19 +107,19 @@ pub unsafe fn ended(tcp: Tcp, state: *mut SocketState) {
 unsafe fn request_received(tcp: Tcp, state: *mut SocketState, now_us: u64) {
     // SAFETY: the caller's contract.
     unsafe {
-        let at = &raw mut (*state).turn;
+        let at = &raw mut (*state).exchange;
         let mut old = core::ptr::read_volatile(at);
         // At most one send hook can be in flight beside us: the second try cannot fail.
         let mut tries = 0;
         while tries < 2 {
-            let (new, is_answered) = turn::received(old, tcp.written(), now_us);
+            let (new, is_answered) = exchange::received(old, tcp.written(), now_us);
             if new == old {
                 return;
             }
             let found = atomic::compare_swap(at, old, new);
             if found == old {
                 if is_answered {
-                    answered_before(tcp, state, turn::began_us(old), now_us);
+                    answered_before(tcp, state, exchange::began_us(old), now_us);
                 }
                 return;
             }
@@ -133,8 +133,8 @@ unsafe fn request_received(tcp: Tcp, state: *mut SocketState, now_us: u64) {
 /// acknowledged yet (a client that does not wait).
 #[inline(always)]
 unsafe fn answered_before(tcp: Tcp, state: *mut SocketState, began_us: u64, now_us: u64) {
-    let elapsed = turn::elapsed_us(began_us, tcp.sent_us());
-    let elapsed = if elapsed == 0 { turn::elapsed_us(began_us, now_us) } else { elapsed };
+    let elapsed = exchange::elapsed_us(began_us, tcp.sent_us());
+    let elapsed = if elapsed == 0 { exchange::elapsed_us(began_us, now_us) } else { elapsed };
     // SAFETY: the caller's contract: `state` is valid.
     answered(unsafe { (*state).slot }, ROLE_SERVER, elapsed);
 }

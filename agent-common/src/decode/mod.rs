@@ -27,7 +27,7 @@ pub enum DecodeError {
     OutOfRange(&'static str),
 }
 
-/// A rare fact worth telling on its own.
+/// A rare fact worth reporting on its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A connection attempt failed.

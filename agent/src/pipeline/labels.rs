@@ -23,21 +23,21 @@ pub(super) fn naming(
     if edge.is_overflow() {
         return EdgeLabels::other(role_of(role)).into();
     }
-    let (mut local, local_settled) = local_name(names, owners, owner, now_us);
+    let (mut local, local_stable) = local_name(names, owners, owner, now_us);
     let netns = owners.netns(owner);
     let preexisting = edge.counters.preexisting > 0;
     let far = match role {
         ROLE_SERVER if edge.key.remote != UNSPECIFIED => match owner_of(&edge.key.remote) {
             Some(client) => {
-                let (service, settled) = local_name(names, owners, client, now_us);
-                Found { stable: settled, ..Found::new(service) }
+                let (service, stable) = local_name(names, owners, client, now_us);
+                Found { stable, ..Found::new(service) }
             }
             None => registered(registry, names.remote(netns, &edge.key, preexisting), &edge.key),
         },
         ROLE_CLIENT => registered(registry, names.remote(netns, &edge.key, preexisting), &edge.key),
         _ => Found::new(Service::any()),
     };
-    let settled = local_settled && far.stable;
+    let stable = local_stable && far.stable;
     let (client, server) = if role == ROLE_CLIENT {
         (local, far.service)
     } else {
@@ -59,7 +59,7 @@ pub(super) fn naming(
     // Who the near end is never changes: the slot is this owner's.
     let (near, far) = (Entity::UNKNOWN, far.entity);
     let (client, server) = if role == ROLE_CLIENT { (near, far) } else { (far, near) };
-    Naming { labels, client, server, settled }
+    Naming { labels, client, server, stable }
 }
 
 /// Where nothing surer is known of an address: what somebody registered for it. A client's port
@@ -75,7 +75,7 @@ fn registered(registry: &Registry, found: Found, key: &EdgeKey) -> Found {
     }
 }
 
-/// The name of an owner of this host, and whether it is settled.
+/// The name of an owner of this host, and whether it is stable.
 pub(super) fn local_name(
     names: &mut Names,
     owners: &Owners,

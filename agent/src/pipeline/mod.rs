@@ -194,7 +194,7 @@ fn options(config: &Config, meter: &Meter) -> Options {
         bpf_log: config.bpf_log,
         run_stats: config.run_stats,
         cgroup_root: Hierarchy::find().ok().flatten().map(|tree| tree.mount().to_owned()),
-        masked: config.disable_hooks.iter().chain(&config.disable_fields).cloned().collect(),
+        disabled: config.disable_hooks.iter().chain(&config.disable_fields).cloned().collect(),
         // No feature attaches anything after the start yet; see `privileges::features`.
         later: Vec::new(),
     }

@@ -173,7 +173,7 @@ impl Agent<'_> {
     }
 
     /// Nothing else happens, and all answers arrive.
-    fn settle(&mut self) -> Metrics {
+    fn finish(&mut self) -> Metrics {
         for _ in 0..2 {
             self.world().answer();
             self.drain(4);
@@ -331,7 +331,7 @@ fn history(bench: &Bench, seed: u64) {
             is_aged = true;
         }
     }
-    let metrics = agent.settle();
+    let metrics = agent.finish();
     if !is_aged {
         agent.check_totals(&metrics);
     }
@@ -362,7 +362,7 @@ fn a_late_name_takes_its_totals_along() {
     agent.world().connect(0, 1, true);
     agent.scrape(1);
     // No service is known there, and none appeared.
-    let servers = agent.settle().servers();
+    let servers = agent.finish().servers();
     assert_eq!(servers, BTreeMap::from([("10.0.0.2".to_owned(), 2)]));
     agent.world().resolve(0, 1);
     agent.world().connect(0, 1, true);
@@ -371,7 +371,7 @@ fn a_late_name_takes_its_totals_along() {
     // A process of this host listens there: a more reliable name.
     agent.world().listen(1);
     agent.scrape(1);
-    let metrics = agent.settle();
+    let metrics = agent.finish();
     assert_eq!(metrics.servers(), BTreeMap::from([(name_of(1), 3)]));
     agent.check_totals(&metrics);
 }
@@ -386,7 +386,7 @@ fn full_tables_keep_totals_exact() {
             agent.world().request(to as usize, 1000);
         }
     }
-    let metrics = agent.settle();
+    let metrics = agent.finish();
     agent.check_totals(&metrics);
     let clients = metrics.by("portolan_tcp_connects_total", "client");
     assert_eq!(clients, BTreeMap::from([(name_of(0), 3), ("other".to_owned(), 17)]));
@@ -405,10 +405,10 @@ fn an_agent_that_adopts_the_tables_continues_their_counts() {
     agent.world().connect(0, 1, false);
     let mut next = bench.agent(agent.fake.adopted());
     drop(agent);
-    let metrics = next.settle();
+    let metrics = next.finish();
     next.check_totals(&metrics);
     next.world().connect(3, 1, true);
-    let metrics = next.settle();
+    let metrics = next.finish();
     next.check_totals(&metrics);
 }
 
@@ -419,7 +419,7 @@ fn records_that_found_no_room_are_counted_as_lost() {
     for _ in 0..10 {
         agent.world().connect(0, 1, false);
     }
-    let metrics = agent.settle();
+    let metrics = agent.finish();
     let of = |metric| metrics.by(metric, "class").get("event").copied();
     assert_eq!(of("portolan_events_exported_total"), Some(4));
     assert_eq!(of("portolan_events_lost_total"), Some(6));
@@ -443,7 +443,7 @@ fn late_answers_of_the_host_are_counted_late_and_exactly() {
     agent.world().drop_at_listener(1, true);
     agent.world().answer();
     agent.scrape(1);
-    let metrics = agent.settle();
+    let metrics = agent.finish();
     agent.check_totals(&metrics);
     assert_eq!(metrics.by("portolan_listen_overflows_total", "service"), [(name_of(1), 3)].into());
     let results = metrics.by("portolan_tcp_connects_total", "result");
@@ -459,7 +459,7 @@ fn what_the_host_never_answers_counts_all_the_same() {
     agent.scrape(1);
     agent.world().give_up();
     agent.world().answers_at_once = true;
-    let metrics = agent.settle();
+    let metrics = agent.finish();
     agent.check_totals(&metrics);
     let results = metrics.by("portolan_tcp_connects_total", "result");
     assert_eq!(results, BTreeMap::from([("other".to_owned(), 1)]));

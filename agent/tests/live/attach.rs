@@ -135,7 +135,7 @@ fn start(cgroup_root: &Path) -> Kernel {
         bpf_log: false,
         run_stats: true,
         cgroup_root: Some(cgroup_root.to_owned()),
-        masked: Vec::new(),
+        disabled: Vec::new(),
         later: vec![CGROUP, FUNCTION],
     })
     .unwrap()

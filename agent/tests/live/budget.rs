@@ -82,24 +82,24 @@ fn a_connection_runs_programs_no_more_often_than_promised() {
 #[test]
 fn a_request_runs_two_programs_and_a_packet_none() {
     needs_kernel!();
-    const TURNS: u64 = 1000;
+    const EXCHANGES: u64 = 1000;
     const BULK: usize = 64 << 20;
     let pair = Pair::new();
     let Connection { listener: _listener, mut client, mut server, .. } = pair.connection();
     let agent = Agent::with(&[("run_stats", "true")]);
-    let turns = runs_of(&agent, TURNS, || {
+    let exchanges = runs_of(&agent, EXCHANGES, || {
         thread::scope(|scope| {
             let mut server = server.try_clone().unwrap();
             scope.spawn(move || {
-                for _ in 0..TURNS {
+                for _ in 0..EXCHANGES {
                     net::read_exactly(&mut server, 10).unwrap();
                     std::io::Write::write_all(&mut server, &[b'x'; 20]).unwrap();
                 }
             });
-            (0..TURNS).for_each(|_| net::ask(&mut client, 10, 20).unwrap());
+            (0..EXCHANGES).for_each(|_| net::ask(&mut client, 10, 20).unwrap());
         });
     });
-    let each = sum(&turns) / 2.0;
+    let each = sum(&exchanges) / 2.0;
     assert!(
         each <= 2.1 * f64::from(facts::programs_of_a_hook()),
         "{each} runs per side of a request"
@@ -173,7 +173,7 @@ fn no_program_takes_the_verifier_longer_than_it_did() {
     agent.stop();
 }
 
-/// The verifier turns the cast of a socket into a copy of a register.
+/// The verifier exchanges the cast of a socket into a copy of a register.
 #[test]
 fn tcp_sockets_cost_no_call_where_the_kernel_casts() {
     needs_kernel!();

@@ -13,7 +13,7 @@ use crate::facts::Counters;
 use crate::namespace::Pair;
 use crate::net;
 
-const TURNS: u64 = 3;
+const EXCHANGES: u64 = 3;
 const REQUEST: usize = 100;
 const RESPONSE: usize = 200;
 
@@ -123,7 +123,7 @@ fn connections_are_counted(worker: Worker) {
         let server = ring.accept(listener.as_raw_fd());
         (ring, server)
     });
-    for _ in 0..TURNS {
+    for _ in 0..EXCHANGES {
         here.send(&client, REQUEST);
         there.receive(&server, REQUEST);
         there.send(&server, RESPONSE);
@@ -140,13 +140,13 @@ fn connections_are_counted(worker: Worker) {
     assert_eq!((grown(0, "TcpActiveOpens"), grown(1, "TcpPassiveOpens")), (2, 1));
     assert_eq!(grown(0, "TcpAttemptFails"), 1);
     let (client, server) = (&pair.client.service, &pair.server.service);
-    let now = agent.eventually([(1, 0, TURNS); 2], |now| {
+    let now = agent.eventually([(1, 0, EXCHANGES); 2], |now| {
         ["client", "server"].map(|role| {
             let edge = now.edge(client, server, port, role);
             (edge.connects("ok"), edge.active(), edge.requests().count)
         })
     });
-    let (sent, received) = (TURNS * REQUEST as u64, TURNS * RESPONSE as u64);
+    let (sent, received) = (EXCHANGES * REQUEST as u64, EXCHANGES * RESPONSE as u64);
     let at_client = now.edge(client, server, port, "client");
     let at_server = now.edge(client, server, port, "server");
     assert_eq!((at_client.sent_bytes(), at_client.received_bytes()), (sent, received));

@@ -51,7 +51,7 @@ fn connections_to(address: SocketAddr) -> Vec<TcpStream> {
 }
 
 /// Some clients send requests to a server that waits for `delay` before it responds.
-fn latency_of_a_server_that_takes(delay: Duration, connections: usize, turns: usize) {
+fn latency_of_a_server_that_takes(delay: Duration, connections: usize, exchanges: usize) {
     let pair = Pair::new();
     let agent = Agent::start();
     let captures = pair.both().map(Capture::start);
@@ -67,14 +67,14 @@ fn latency_of_a_server_that_takes(delay: Duration, connections: usize, turns: us
             let mut client = pair.client.connect(address).expect("connecting");
             let mut server = net::accept(&listener);
             net::patient(&client);
-            scope.spawn(move || net::answer(&mut server, 100, 1000, delay).expect("turns"));
+            scope.spawn(move || net::answer(&mut server, 100, 1000, delay).expect("exchanges"));
             clients.push(scope.spawn(move || {
-                let turn = |_| {
+                let exchange = |_| {
                     let began = Instant::now();
-                    net::ask(&mut client, 100, 1000).expect("a turn");
+                    net::ask(&mut client, 100, 1000).expect("an exchange");
                     began.elapsed().as_micros() as u64
                 };
-                (0..turns).map(turn).collect::<Vec<_>>()
+                (0..exchanges).map(exchange).collect::<Vec<_>>()
             }));
         }
         for client in clients {
@@ -82,7 +82,7 @@ fn latency_of_a_server_that_takes(delay: Duration, connections: usize, turns: us
         }
     });
     let (client, server) = (&pair.client.service, &pair.server.service);
-    let all = (connections * turns) as u64;
+    let all = (connections * exchanges) as u64;
     let now = agent.eventually((all, all, 0), |now| {
         let at_client = now.edge(client, server, port, "client");
         let at_server = now.edge(client, server, port, "server");

@@ -61,12 +61,12 @@ impl Connection {
 #[test]
 fn every_turn_of_an_open_connection_counts_on_both_sides_with_its_latency() {
     needs_kernel!();
-    const TURNS: u64 = 25;
+    const EXCHANGES: u64 = 25;
     let mut connection = Connection::new();
     let mut server = connection.server.try_clone().unwrap();
     let work = thread::spawn(move || {
         let mut worked = Duration::ZERO;
-        for _ in 0..TURNS {
+        for _ in 0..EXCHANGES {
             net::read_exactly(&mut server, 100).unwrap();
             let began = Instant::now();
             thread::sleep(Duration::from_millis(20));
@@ -76,17 +76,17 @@ fn every_turn_of_an_open_connection_counts_on_both_sides_with_its_latency() {
         worked
     });
     let mut waited = Duration::ZERO;
-    for _ in 0..TURNS {
+    for _ in 0..EXCHANGES {
         let began = Instant::now();
         net::ask(&mut connection.client, 100, 300).unwrap();
         waited += began.elapsed();
     }
     let worked = work.join().unwrap();
     // Still open: a pooled connection may live for days.
-    let (client, server) = connection.counted(TURNS);
+    let (client, server) = connection.counted(EXCHANGES);
     let order = [worked.as_secs_f64(), server.sum, client.sum, waited.as_secs_f64()];
     // Each may be truncated to whole microseconds.
-    let slack = TURNS as f64 * 2e-6;
+    let slack = EXCHANGES as f64 * 2e-6;
     assert!(order.windows(2).all(|pair| pair[0] <= pair[1] + slack), "not in order: {order:?}");
     assert_eq!((client.at_most(0.01), server.at_most(0.01)), (0, 0), "none was so quick");
     assert!(client.mean() >= 0.02 && server.mean() >= 0.02, "{client:?} {server:?}");
@@ -108,7 +108,7 @@ fn a_server_that_speaks_first_answers_nothing() {
 }
 
 #[test]
-fn pipelined_requests_are_one_turn() {
+fn pipelined_requests_are_one_exchange() {
     needs_kernel!();
     let mut connection = Connection::new();
     for _ in 0..3 {
@@ -130,7 +130,7 @@ fn pipelined_requests_are_one_turn() {
 }
 
 #[test]
-fn a_large_request_and_a_large_response_are_one_turn() {
+fn a_large_request_and_a_large_response_are_one_exchange() {
     needs_kernel!();
     const SIZE: usize = 3 << 20;
     let mut connection = Connection::new();
@@ -141,9 +141,9 @@ fn a_large_request_and_a_large_response_are_one_turn() {
             server.write_all(&vec![b'x'; SIZE]).unwrap();
         }
     });
-    for turn in 1..=3 {
+    for exchange in 1..=3 {
         net::ask(&mut connection.client, SIZE, SIZE).unwrap();
-        connection.counted(turn);
+        connection.counted(exchange);
     }
     work.join().unwrap();
     connection.agent.stop();
@@ -174,7 +174,7 @@ fn a_slow_upload_counts_from_its_last_byte_for_the_client_and_its_first_for_the_
 }
 
 #[test]
-fn a_slow_download_is_one_turn_that_ends_with_its_first_byte() {
+fn a_slow_download_is_one_exchange_that_ends_with_its_first_byte() {
     needs_kernel!();
     let mut connection = Connection::new();
     let asked = Instant::now();

@@ -46,7 +46,7 @@ fn whole(sent: usize) -> io::Result<()> {
 #[test]
 fn a_response_counts_however_it_is_sent() {
     needs_kernel!();
-    const TURNS: u64 = 5;
+    const EXCHANGES: u64 = 5;
     let pair = Pair::new();
     let agent = Agent::start();
     let body = vec![b'x'; RESPONSE];
@@ -58,7 +58,7 @@ fn a_response_counts_however_it_is_sent() {
         let port = net::port(&listener);
         let mut client = pair.client.connect((pair.server.v4, port)).unwrap();
         let mut server = net::accept(&listener);
-        for _ in 0..TURNS {
+        for _ in 0..EXCHANGES {
             client.write_all(&[b'q'; REQUEST]).unwrap();
             net::read_exactly(&mut server, REQUEST).unwrap();
             thread::sleep(Duration::from_millis(5));
@@ -72,11 +72,11 @@ fn a_response_counts_however_it_is_sent() {
         // request, or at the end. The standard library may copy by sendfile.
         let unseen = matches!(*name, "sendfile" | "copy") && facts::kernel_is_before(6, 5);
         if unseen {
-            agent.eventually((*name, true), |now| (*name, served(now).count >= TURNS - 1));
+            agent.eventually((*name, true), |now| (*name, served(now).count >= EXCHANGES - 1));
             drop(client);
             drop(server);
         }
-        let now = agent.eventually((*name, TURNS), |now| (*name, served(now).count));
+        let now = agent.eventually((*name, EXCHANGES), |now| (*name, served(now).count));
         assert!(served(&now).mean() >= 0.005, "{name}: {:?}", served(&now));
     }
     agent.stop();
@@ -85,23 +85,23 @@ fn a_response_counts_however_it_is_sent() {
 #[test]
 fn thousands_of_quick_turns_are_all_counted_on_both_sides() {
     needs_kernel!();
-    const TURNS: u64 = 5000;
+    const EXCHANGES: u64 = 5000;
     let pair = Pair::new();
     let agent = Agent::start();
     let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     let work = thread::spawn(move || net::answer(&mut server, REQUEST, RESPONSE, Duration::ZERO));
-    for _ in 0..TURNS {
+    for _ in 0..EXCHANGES {
         net::ask(&mut client, REQUEST, RESPONSE).unwrap();
     }
-    let now = agent.eventually((TURNS, TURNS), |now| {
+    let now = agent.eventually((EXCHANGES, EXCHANGES), |now| {
         let edge = |role| now.edge(&pair.client.service, &pair.server.service, port, role);
         (edge("client").requests().count, edge("server").requests().count)
     });
     let edge = now.edge(&pair.client.service, &pair.server.service, port, "server");
-    assert_eq!(edge.sent_bytes(), TURNS * RESPONSE as u64);
-    assert_eq!(edge.received_bytes(), TURNS * REQUEST as u64);
+    assert_eq!(edge.sent_bytes(), EXCHANGES * RESPONSE as u64);
+    assert_eq!(edge.received_bytes(), EXCHANGES * REQUEST as u64);
     drop(client);
-    assert_eq!(work.join().unwrap().unwrap(), TURNS);
+    assert_eq!(work.join().unwrap().unwrap(), EXCHANGES);
     agent.stop();
 }
 

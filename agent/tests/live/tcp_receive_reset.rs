@@ -35,7 +35,7 @@ impl Scene {
     }
 
     /// One exchange, so that the connection has been used.
-    fn turn(client: &mut TcpStream, server: &mut TcpStream) {
+    fn exchange(client: &mut TcpStream, server: &mut TcpStream) {
         client.write_all(b"request").unwrap();
         net::read_exactly(server, 7).unwrap();
         server.write_all(b"response").unwrap();
@@ -84,11 +84,11 @@ fn a_cut_in_use_is_an_abort_on_either_side() {
     needs_kernel!();
     let scene = Scene::new();
     let (mut client, mut server) = scene.connection();
-    Scene::turn(&mut client, &mut server);
+    Scene::exchange(&mut client, &mut server);
     net::close_with_reset(server);
     scene.received("client", &[("aborted", 1)]);
     let (mut client, mut server) = scene.connection();
-    Scene::turn(&mut client, &mut server);
+    Scene::exchange(&mut client, &mut server);
     net::close_with_reset(client);
     scene.received("server", &[("aborted", 1)]);
     scene.agent.stop();
@@ -99,7 +99,7 @@ fn a_cut_while_the_request_is_worked_on_is_an_abort() {
     needs_kernel!();
     let scene = Scene::new();
     let (mut client, mut server) = scene.connection();
-    Scene::turn(&mut client, &mut server);
+    Scene::exchange(&mut client, &mut server);
     client.write_all(b"request").unwrap();
     net::read_exactly(&mut server, 7).unwrap();
     net::close_with_reset(server);
@@ -112,7 +112,7 @@ fn a_request_to_a_server_that_closed_its_idle_connection_is_idle_reuse() {
     needs_kernel!();
     let scene = Scene::new();
     let (mut client, mut server) = scene.connection();
-    Scene::turn(&mut client, &mut server);
+    Scene::exchange(&mut client, &mut server);
     thread::sleep(IDLE);
     drop(server);
     let (c, s) = (&scene.pair.client.service, &scene.pair.server.service);
@@ -127,7 +127,7 @@ fn a_request_on_a_connection_that_a_firewall_forgot_is_idle_reuse() {
     needs_kernel!();
     let scene = Scene::new();
     let (mut client, mut server) = scene.connection();
-    Scene::turn(&mut client, &mut server);
+    Scene::exchange(&mut client, &mut server);
     scene.reset_requests();
     thread::sleep(IDLE);
     client.write_all(b"request").unwrap();
@@ -257,7 +257,7 @@ fn a_server_that_closes_between_two_requests_of_a_busy_client_is_no_idle_timeout
     let (mut client, mut server) = scene.connection();
     let began = Instant::now();
     while began.elapsed() < IDLE {
-        Scene::turn(&mut client, &mut server);
+        Scene::exchange(&mut client, &mut server);
     }
     drop(server);
     client.write_all(b"request").unwrap();
@@ -271,7 +271,7 @@ fn a_cut_of_the_first_request_after_a_pause_is_an_abort_once_it_was_taken() {
     needs_kernel!();
     let scene = Scene::new();
     let (mut client, mut server) = scene.connection();
-    Scene::turn(&mut client, &mut server);
+    Scene::exchange(&mut client, &mut server);
     thread::sleep(IDLE);
     client.write_all(b"request").unwrap();
     net::read_exactly(&mut server, 7).unwrap();

@@ -165,7 +165,7 @@ fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
         }
         Output::Table if services.is_empty() => print("No service is failing or degraded.\n"),
         Output::Table => {
-            print(&services.iter().map(|one| sentence(one, &window)).collect::<String>())
+            print(&services.iter().map(|one| summary(one, &window)).collect::<String>())
         }
     }
 }
@@ -260,7 +260,7 @@ fn places(one: &ServiceStatus) -> String {
     }
 }
 
-fn sentence(one: &ServiceStatus, window: &Window) -> String {
+fn summary(one: &ServiceStatus, window: &Window) -> String {
     let health = &one.health;
     let mut text = format!(
         "{} is {}",
@@ -328,10 +328,10 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_explains_what_is_unhealthy() {
+    fn a_summary_explains_what_is_unhealthy() {
         let answer = answer();
         let postgres = answer.services.iter().find(|one| one.service == "postgres");
-        let said = sentence(postgres.expect("there"), &answer.window);
+        let said = summary(postgres.expect("there"), &answer.window);
         assert!(said.contains("76.9 % of 13 connects succeeded"), "{said}");
         assert!(said.contains("; 3 resets"), "{said}");
         assert!(said.contains("; 2 connections died without an answer"), "{said}");

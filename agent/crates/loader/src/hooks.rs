@@ -357,7 +357,7 @@ const RACING_FIN: &str =
     "the end of a connection while it is being read: its FIN may count as one byte received";
 
 /// Refuses unknown names: a typing mistake would make a test prove nothing.
-pub fn check_masks(masked: &[String]) -> anyhow::Result<()> {
+pub fn check_disabled(disabled: &[String]) -> anyhow::Result<()> {
     let known = |mask: &str| {
         mask == UNPREEMPTED
             || find(mask).is_some()
@@ -368,7 +368,7 @@ pub fn check_masks(masked: &[String]) -> anyhow::Result<()> {
                 .any(|way| mask.strip_prefix("way:") == Some(way.name))
             || PARTS.iter().any(|part| mask.strip_prefix("part:") == Some(part.name))
     };
-    match masked.iter().find(|mask| !known(mask)) {
+    match disabled.iter().find(|mask| !known(mask)) {
         Some(mask) => anyhow::bail!(
             "`disable_hooks` and `disable_fields`: {mask} is neither a hook, nor a kernel field, nor way:NAME, nor part:NAME, nor {UNPREEMPTED}; `portolan status` lists the hooks"
         ),
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn a_mask_must_mask_something() {
-        let check = |mask: &str| check_masks(&[mask.to_owned()]).is_ok();
+        let check = |mask: &str| check_disabled(&[mask.to_owned()]).is_ok();
         assert!(check("iterate_sockets") && check("drops"));
         assert!(check("way:sk_data_ready") && check("way:inet_bind") && check("part:dns_answers"));
         assert!(check("part:tcp_cast"));

@@ -59,7 +59,7 @@ pub struct Options {
     /// Where the root of the cgroup v2 tree is mounted.
     pub cgroup_root: Option<PathBuf>,
     /// Hooks and fields to treat as if this kernel did not have them.
-    pub masked: Vec<String>,
+    pub disabled: Vec<String>,
     /// Programs to have at hand for [`Attacher`], by their names in [`LATER`].
     pub later: Vec<&'static str>,
 }
@@ -122,7 +122,7 @@ pub struct Kernel {
 impl Kernel {
     /// Loads and attaches, or takes over what an earlier run pinned.
     pub fn start(options: &Options) -> anyhow::Result<Self> {
-        hooks::check_masks(&options.masked)?;
+        hooks::check_disabled(&options.disabled)?;
         let btf = Btf::of_running_kernel()?;
         let wanted = offsets::config(&btf, options, shards());
         let plan = plan(&btf, &wanted, options);
@@ -232,13 +232,13 @@ const PREEMPTS: (u32, u32) = (7, 0);
 pub fn is_preempted(options: &Options) -> bool {
     let version = preflight::version(&preflight::kernel_release());
     version.is_none_or(|version| version >= PREEMPTS)
-        || options.masked.iter().any(|mask| mask == UNPREEMPTED)
+        || options.disabled.iter().any(|mask| mask == UNPREEMPTED)
 }
 
 fn plan(btf: &Btf, config: &Config, options: &Options) -> Plan {
     let preempted = is_preempted(options);
     let decide = |hook: &'static Hook| {
-        if options.masked.iter().any(|mask| mask == hook.name) {
+        if options.disabled.iter().any(|mask| mask == hook.name) {
             return Err("disabled in the configuration".to_owned());
         }
         if hook.requests && !options.requests {
@@ -268,8 +268,8 @@ fn plan(btf: &Btf, config: &Config, options: &Options) -> Plan {
 }
 
 fn is_there(btf: &Btf, way: &Way, options: &Options) -> bool {
-    let masked = options.masked.iter().any(|mask| mask.strip_prefix("way:") == Some(way.name));
-    !masked
+    let disabled = options.disabled.iter().any(|mask| mask.strip_prefix("way:") == Some(way.name));
+    !disabled
         && match way.kind {
             Kind::Tracepoint => btf.tracepoint_arguments(way.target).is_some(),
             Kind::FunctionEntry | Kind::FunctionExit => btf.has_function(way.target),
@@ -392,7 +392,7 @@ fn layout(options: &Options, config: &Config) -> Vec<u8> {
     layout.extend_from_slice(
         format!(
             "{} {} {} {:?} {:?}",
-            options.edges, options.owners, options.ring_bytes, options.masked, options.later
+            options.edges, options.owners, options.ring_bytes, options.disabled, options.later
         )
         .as_bytes(),
     );

@@ -134,10 +134,12 @@ impl Parts {
         for (hook, planned) in &plan.hooks {
             let Ok(ways) = planned else { continue };
             let missing = hook.after.filter(|name| !matches!(links.get(name), Some(Ok(_))));
-            let masked = PARTS.iter().find(|part| {
-                part.hooks.contains(&hook.name) && (part.is_on)(config) && is_masked(part, options)
+            let disabled = PARTS.iter().find(|part| {
+                part.hooks.contains(&hook.name)
+                    && (part.is_on)(config)
+                    && is_disabled(part, options)
             });
-            let link = match (missing, masked) {
+            let link = match (missing, disabled) {
                 (Some(name), _) => Err(format!("its counts would be wrong without {name}")),
                 // As if the kernel refused it.
                 (None, Some(part)) => Err(format!("its part {} is disabled", part.name)),
@@ -162,8 +164,8 @@ impl Parts {
     }
 }
 
-fn is_masked(part: &Part, options: &Options) -> bool {
-    options.masked.iter().any(|mask| mask.strip_prefix("part:") == Some(part.name))
+fn is_disabled(part: &Part, options: &Options) -> bool {
+    options.disabled.iter().any(|mask| mask.strip_prefix("part:") == Some(part.name))
 }
 
 fn is_loaded(ebpf: &Ebpf, way: &Way) -> bool {

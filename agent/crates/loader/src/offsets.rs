@@ -40,13 +40,13 @@ impl Masks {
     }
 }
 
-/// Resolves every field of [`Offsets::FIELDS`], except those in `masked`; missing fields stay
+/// Resolves every field of [`Offsets::FIELDS`], except those in `disabled`; missing fields stay
 /// [`MISSING`]. Also returns the position of bit fields in their bytes.
-pub fn resolve(btf: &Btf, masked: &[String]) -> (Offsets, Masks) {
+pub fn resolve(btf: &Btf, disabled: &[String]) -> (Offsets, Masks) {
     let mut offsets = Offsets::NONE;
     let mut masks = Masks::default();
     for (name, ty, path) in Offsets::FIELDS {
-        if masked.iter().any(|mask| mask == name) {
+        if disabled.iter().any(|mask| mask == name) {
             continue;
         }
         let Some(member) = btf.member(ty, path) else { continue };
@@ -75,7 +75,7 @@ pub fn missing(offsets: &Offsets, fields: &[&'static str]) -> Vec<&'static str> 
 
 /// The complete read-only configuration of the BPF programs.
 pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
-    let (offsets, masks) = resolve(btf, &options.masked);
+    let (offsets, masks) = resolve(btf, &options.disabled);
     let mut config = Config {
         offsets,
         shards,
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_masked_field_is_missing_and_is_named() {
+    fn a_disabled_field_is_missing_and_is_named() {
         let Ok(btf) = Btf::of_running_kernel() else {
             println!("SKIPPED: this kernel publishes no BTF");
             return;

@@ -2,7 +2,7 @@
 //!
 //! Everything behind it takes [`Delta`]s with names and never sees a slot of the kernel's table:
 //! that slots are used again, that counters are totals, that names come late and that the two sides
-//! of a connection count it twice is settled here. An edge that did nothing and is called as before
+//! of a connection count it twice is decided here. An edge that did nothing and is called as before
 //! has no delta and costs no allocation.
 //!
 //! Counts that the kernel's tables do not hold in full are [completed](super::completed) before.

@@ -48,7 +48,7 @@ pub struct ListenDrops {
 struct Namespace {
     /// The owner of one of its listeners, through which it can be found.
     owner: u32,
-    settled: Settled,
+    reconciled: Reconciled,
     /// What sockets dropped since the last question.
     moved: Vec<Share>,
     /// The same until the question that is under way.
@@ -57,7 +57,7 @@ struct Namespace {
 
 /// How much of a namespace's total is shared out or from before our time.
 #[derive(Clone, Copy, Default)]
-enum Settled {
+enum Reconciled {
     /// Not known yet.
     #[default]
     Unknown,
@@ -83,8 +83,8 @@ impl ListenDrops {
     pub fn count(&mut self, netns: u32, grown: &Grown<ListenerKey>) {
         let share = Share { id: grown.id, drops: grown.count };
         match self.namespaces.get_mut(&netns) {
-            Some(namespace) if !grown.id.is_overflow() => match namespace.settled {
-                Settled::Never => self.shares.push(share),
+            Some(namespace) if !grown.id.is_overflow() => match namespace.reconciled {
+                Reconciled::Never => self.shares.push(share),
                 _ => namespace.moved.push(share),
             },
             // It stands for listeners of many namespaces.
@@ -96,8 +96,8 @@ impl ListenDrops {
     /// Answers go to [`Self::answer`].
     pub fn questions(&mut self, most: usize) -> Vec<(u32, u32)> {
         let is_due = |(_, namespace): &(&u32, &mut Namespace)| {
-            let is_unknown = matches!(namespace.settled, Settled::Unknown);
-            let is_readable = !matches!(namespace.settled, Settled::Never);
+            let is_unknown = matches!(namespace.reconciled, Reconciled::Unknown);
+            let is_readable = !matches!(namespace.reconciled, Reconciled::Never);
             namespace.asked.is_none() && is_readable && (is_unknown || !namespace.moved.is_empty())
         };
         let due = self.namespaces.iter_mut().filter(is_due).take(most);
@@ -119,20 +119,20 @@ impl ListenDrops {
                 return;
             }
             Reading::Never => {
-                namespace.settled = Settled::Never;
+                namespace.reconciled = Reconciled::Never;
                 asked.append(&mut namespace.moved);
                 u64::MAX
             }
             Reading::Total(total) => {
                 let moved: u64 = asked.iter().map(|share| share.drops).sum();
-                let before = match namespace.settled {
-                    Settled::Total(settled) => settled,
+                let before = match namespace.reconciled {
+                    Reconciled::Total(reconciled) => reconciled,
                     // Of a namespace met for the first time only what our listeners saw is ours.
                     _ => total.saturating_sub(moved),
                 };
                 let before = before.min(total);
                 let left = total - before;
-                namespace.settled = Settled::Total(before + moved.min(left));
+                namespace.reconciled = Reconciled::Total(before + moved.min(left));
                 left
             }
         };

@@ -7,7 +7,7 @@
 //! * *another*: another one is there now, as when a pod's address is given to the next pod. What
 //!   was counted stays with the former one, only what comes belongs to the new one.
 //!
-//! [`Entity`] separates them. While a name is not settled (its source has not reported yet, or the
+//! [`Entity`] separates them. While a name is not stable (its source has not reported yet, or the
 //! one that bore it cannot be found there any more) what is counted waits for some seconds, so
 //! that it is reported under the right name at once. But what has come until the former one is missed
 //! for the first time was for that one: the kernel half calls when a listener closes.
@@ -24,7 +24,7 @@ use super::service::{Entity, Service, Source};
 use super::snapshot::EdgeLabels;
 use agent_common::drained::Edge;
 
-/// What is counted waits for a settled name at most so long, seconds.
+/// What is counted waits for a stable name at most so long, seconds.
 pub const PATIENCE_SECONDS: u64 = 3;
 
 /// How an edge is called now.
@@ -37,7 +37,7 @@ pub struct Naming {
     /// Who the server is.
     pub server: Entity,
     /// Whether a better name is not to be expected in the next seconds.
-    pub settled: bool,
+    pub stable: bool,
 }
 
 /// A slot in use.
@@ -55,7 +55,7 @@ pub(super) struct Slot {
     reported: Option<Arc<EdgeCounters>>,
     client: Entity,
     server: Entity,
-    unsettled_since: Option<u64>,
+    unstable_since: Option<u64>,
     /// The wait is over, and no name came.
     gave_up: bool,
     side: Side,
@@ -92,15 +92,15 @@ enum Verdict {
 }
 
 impl From<EdgeLabels> for Naming {
-    /// Settled, and nothing is known but the labels.
+    /// Stable, and nothing is known but the labels.
     fn from(labels: EdgeLabels) -> Self {
-        Self { labels, client: Entity::UNKNOWN, server: Entity::UNKNOWN, settled: true }
+        Self { labels, client: Entity::UNKNOWN, server: Entity::UNKNOWN, stable: true }
     }
 }
 
 impl Slot {
     pub(super) fn new(edge: &Edge, naming: Naming, now: u64) -> Self {
-        let Naming { labels, client, server, settled } = naming;
+        let Naming { labels, client, server, stable } = naming;
         Self {
             born_us: edge.born_us,
             labels: Arc::new(labels),
@@ -108,10 +108,10 @@ impl Slot {
             lifecycle: Lifecycle::default(),
             round: 0,
             counted: Arc::clone(&edge.counters),
-            reported: settled.then(|| Arc::clone(&edge.counters)),
+            reported: stable.then(|| Arc::clone(&edge.counters)),
             client,
             server,
-            unsettled_since: (!settled).then_some(now),
+            unstable_since: (!stable).then_some(now),
             gave_up: false,
             side: Side::default(),
         }
@@ -125,7 +125,7 @@ impl Slot {
 
     /// Takes in how the edge is called now; returns what is new, if anything is.
     pub(super) fn update(&mut self, naming: Naming, now: u64) -> Option<News> {
-        let Naming { labels, client, server, settled } = naming;
+        let Naming { labels, client, server, stable } = naming;
         let EdgeLabels { client: client_name, server: server_name, port, role, virtual_service } =
             labels;
         let of_client = evaluate(&self.labels.client, self.client, &client_name, client);
@@ -155,11 +155,11 @@ impl Slot {
         self.moved = !self.has_reported_all();
         // A row that was reported before does not wait for a first name.
         if verdicts.contains(&Verdict::Doubt) {
-            if self.unsettled_since.is_none() {
+            if self.unstable_since.is_none() {
                 // What came since the last look was still for the former one.
                 self.report_all();
             }
-            let since = self.unsettled_since.get_or_insert(now);
+            let since = self.unstable_since.get_or_insert(now);
             // None came in time, but now a process accepts connections there: which it is will
             // be known soon.
             let opened = self.reported.as_ref().map_or(0, |reported| reported.opened);
@@ -167,12 +167,12 @@ impl Slot {
                 *since = now;
                 self.gave_up = false;
             }
-        } else if settled {
-            self.unsettled_since = None;
+        } else if stable {
+            self.unstable_since = None;
             self.gave_up = false;
         }
-        let waits = self.unsettled_since.is_some_and(|since| now < since + PATIENCE_SECONDS);
-        self.gave_up |= self.unsettled_since.is_some() && !waits;
+        let waits = self.unstable_since.is_some_and(|since| now < since + PATIENCE_SECONDS);
+        self.gave_up |= self.unstable_since.is_some() && !waits;
         if !waits {
             self.report_all();
         }

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use super::slots::{Slots, Turn};
+use super::slots::{Phase, Slots};
 use super::web::{Rules, Web};
 
 /// Timeout of a request's head, and of an idle connection. Longer than the usual scrape interval of
@@ -89,9 +89,9 @@ pub async fn serve(
                             slots.ended(match ended { Ok((task, ())) => task, Err(error) => error.id() });
                         }
                     }
-                    let (turn, rules) = (Turn::default(), web.rules());
-                    let served = accept(stream, router.clone(), rules, turn.clone(), stopping.clone());
-                    slots.add(peer.ip(), turn, connections.spawn(served));
+                    let (phase, rules) = (Phase::default(), web.rules());
+                    let served = accept(stream, router.clone(), rules, phase.clone(), stopping.clone());
+                    slots.add(peer.ip(), phase, connections.spawn(served));
                     // Its request may be here already: read it before other connections displace
                     // it.
                     tokio::task::yield_now().await;
@@ -117,15 +117,15 @@ async fn accept(
     stream: TcpStream,
     router: Router,
     rules: Arc<Rules>,
-    turn: Turn,
+    phase: Phase,
     stopping: watch::Receiver<bool>,
 ) {
     limit_unread(&stream);
     let Some(config) = rules.tls.clone() else {
-        return serve_connection(stream, router, rules, turn, stopping).await;
+        return serve_connection(stream, router, rules, phase, stopping).await;
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await {
-        Ok(Ok(stream)) => serve_connection(stream, router, rules, turn, stopping).await,
+        Ok(Ok(stream)) => serve_connection(stream, router, rules, phase, stopping).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
@@ -135,12 +135,12 @@ async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,
     rules: Arc<Rules>,
-    turn: Turn,
+    phase: Phase,
     mut stopping: watch::Receiver<bool>,
 ) {
     let service = service_fn(move |request| {
-        let (router, rules, turn) = (router.clone(), Arc::clone(&rules), turn.clone());
-        async move { Ok::<_, Infallible>(answer(request, router, &rules, &turn).await) }
+        let (router, rules, phase) = (router.clone(), Arc::clone(&rules), phase.clone());
+        async move { Ok::<_, Infallible>(answer(request, router, &rules, &phase).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -167,9 +167,9 @@ async fn answer(
     request: Request<Incoming>,
     router: Router,
     rules: &Rules,
-    turn: &Turn,
+    phase: &Phase,
 ) -> Response {
-    let _answering = turn.answering();
+    let _answering = phase.answering();
     let mut response = match rules.refuse(&request).await {
         Some(refusal) => refusal,
         None => match tokio::time::timeout(ANSWER_TIMEOUT, router.oneshot(request)).await {

@@ -23,16 +23,16 @@ pub(super) struct Slots(HashMap<Id, Slot>);
 struct Slot {
     peer: IpAddr,
     since: Instant,
-    turn: Turn,
+    phase: Phase,
     task: AbortHandle,
 }
 
 /// The side that a connection waits for: the client's request, or the agent's response.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Turn(Arc<AtomicBool>);
+pub(super) struct Phase(Arc<AtomicBool>);
 
 /// Held while a response is being made.
-pub(super) struct Answering(Turn);
+pub(super) struct Answering(Phase);
 
 impl Slots {
     /// Makes room for one more; false if all are being answered.
@@ -44,7 +44,7 @@ impl Slots {
         for slot in self.0.values() {
             *taken.entry(slot.peer).or_default() += 1;
         }
-        let waiting = self.0.iter().filter(|(_, slot)| !slot.turn.is_ours());
+        let waiting = self.0.iter().filter(|(_, slot)| !slot.phase.is_answering());
         let rank = |slot: &Slot| (taken.get(&slot.peer).copied(), slot.since.elapsed());
         let slowest = waiting.max_by_key(|(_, slot)| rank(slot)).map(|(id, _)| *id);
         let Some(gone) = slowest.and_then(|id| self.0.remove(&id)) else { return false };
@@ -52,8 +52,8 @@ impl Slots {
         true
     }
 
-    pub(super) fn add(&mut self, peer: IpAddr, turn: Turn, task: AbortHandle) {
-        self.0.insert(task.id(), Slot { peer, since: Instant::now(), turn, task });
+    pub(super) fn add(&mut self, peer: IpAddr, phase: Phase, task: AbortHandle) {
+        self.0.insert(task.id(), Slot { peer, since: Instant::now(), phase, task });
     }
 
     pub(super) fn ended(&mut self, task: Id) {
@@ -61,14 +61,14 @@ impl Slots {
     }
 }
 
-impl Turn {
+impl Phase {
     /// From here until the response is ready.
     pub(super) fn answering(&self) -> Answering {
         self.0.store(true, Ordering::Relaxed);
         Answering(self.clone())
     }
 
-    fn is_ours(&self) -> bool {
+    fn is_answering(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -87,13 +87,13 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    async fn occupy(slots: &mut Slots, last: u8) -> (Turn, tokio::task::JoinHandle<()>) {
-        let turn = Turn::default();
+    async fn occupy(slots: &mut Slots, last: u8) -> (Phase, tokio::task::JoinHandle<()>) {
+        let phase = Phase::default();
         let task = tokio::spawn(std::future::pending());
-        slots.add(peer(last), turn.clone(), task.abort_handle());
+        slots.add(peer(last), phase.clone(), task.abort_handle());
         // Ages differ.
         tokio::time::sleep(std::time::Duration::from_micros(100)).await;
-        (turn, task)
+        (phase, task)
     }
 
     #[tokio::test]
@@ -122,8 +122,8 @@ mod tests {
         let mut slots = Slots::default();
         let mut answering = Vec::new();
         for _ in 0..SLOTS {
-            let (turn, _) = occupy(&mut slots, 1).await;
-            answering.push(turn.answering());
+            let (phase, _) = occupy(&mut slots, 1).await;
+            answering.push(phase.answering());
         }
         assert!(!slots.make_room());
         answering.pop();

@@ -101,7 +101,7 @@ impl Known<'_> {
         Some(Holder { party, address: held.address, state: held.state, since_seconds })
     }
 
-    /// The service in the container for which Docker has a port: as Docker tells, else as the
+    /// The service in the container for which Docker has a port: as Docker reports, else as the
     /// arguments of its proxy do.
     pub(super) fn behind_proxy<'b>(
         &mut self,

@@ -10,7 +10,7 @@ use crate::namespace::Pair;
 use crate::net;
 
 /// Sizes of a request and its response: within a segment, many segments, more than any buffer.
-const TURNS: [(usize, usize); 6] =
+const EXCHANGES: [(usize, usize); 6] =
     [(1, 1), (100, 20_000), (70_000, 3), (1, 400_000), (300_000, 300_000), (999, 1001)];
 const CONNECTIONS: usize = 12;
 
@@ -27,7 +27,7 @@ fn programs_and_agent_agree(address: impl Fn(&Pair) -> SocketAddr) {
                 for _ in 0..CONNECTIONS {
                     let mut stream = net::accept(&listener);
                     scope.spawn(move || {
-                        for (request, response) in TURNS {
+                        for (request, response) in EXCHANGES {
                             net::read_exactly(&mut stream, request).expect("a request");
                             thread::sleep(Duration::from_millis(2));
                             std::io::Write::write_all(&mut stream, &vec![b'a'; response])
@@ -41,8 +41,8 @@ fn programs_and_agent_agree(address: impl Fn(&Pair) -> SocketAddr) {
                 scope.spawn(|| {
                     let mut stream = pair.client.connect(at).expect("connecting");
                     net::patient(&stream);
-                    for (request, response) in TURNS {
-                        net::ask(&mut stream, request, response).expect("a turn");
+                    for (request, response) in EXCHANGES {
+                        net::ask(&mut stream, request, response).expect("an exchange");
                     }
                     stream.shutdown(Shutdown::Write).expect("closing");
                     assert_eq!(net::read_to_end(&mut stream).expect("the end"), 0);
@@ -53,16 +53,16 @@ fn programs_and_agent_agree(address: impl Fn(&Pair) -> SocketAddr) {
     let (client, server) = (&pair.client.service, &pair.server.service);
     let settled = books.close(&pair, &agent, Between { client, server, port });
     let total = |sizes: fn(&(usize, usize)) -> usize| {
-        (TURNS.iter().map(sizes).sum::<usize>() * CONNECTIONS) as u64
+        (EXCHANGES.iter().map(sizes).sum::<usize>() * CONNECTIONS) as u64
     };
-    let (requests, responses) = (total(|turn| turn.0), total(|turn| turn.1));
+    let (requests, responses) = (total(|exchange| exchange.0), total(|exchange| exchange.1));
     equal_bytes("client sent", settled.client_sent, requests, settled.slack);
     equal_bytes("server received", settled.server_received, requests, settled.slack);
     equal_bytes("server sent", settled.server_sent, responses, settled.slack);
     equal_bytes("client received", settled.client_received, responses, settled.slack);
-    let turns = (CONNECTIONS * TURNS.len()) as u64;
-    equal("turns of the client", settled.client_requests, turns, settled.slack);
-    equal("turns of the server", settled.server_requests, turns, settled.slack);
+    let exchanges = (CONNECTIONS * EXCHANGES.len()) as u64;
+    equal("exchanges of the client", settled.client_requests, exchanges, settled.slack);
+    equal("exchanges of the server", settled.server_requests, exchanges, settled.slack);
     equal("connections", settled.connects, CONNECTIONS as u64, settled.slack);
     agent.stop();
 }

@@ -59,7 +59,7 @@ fn every_refused_connect_is_an_attempt_that_failed() {
 fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
     needs_kernel!();
     const CONNECTIONS: usize = 20;
-    const TURNS: usize = 8;
+    const EXCHANGES: usize = 8;
     // The wait of a repeatedly lost segment doubles each time.
     const LONG: Duration = Duration::from_mins(1);
     let (request, response) = (4000, 9000);
@@ -87,7 +87,8 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
                     let mut stream = net::accept(&listener);
                     stream.set_read_timeout(Some(LONG)).expect("setting a timeout");
                     scope.spawn(move || {
-                        net::answer(&mut stream, request, response, Duration::ZERO).expect("turns")
+                        net::answer(&mut stream, request, response, Duration::ZERO)
+                            .expect("exchanges")
                     });
                 }
             });
@@ -96,8 +97,8 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
                     let mut stream = pair.client.connect(address).expect("connecting");
                     net::patient(&stream);
                     stream.set_read_timeout(Some(LONG)).expect("setting a timeout");
-                    for _ in 0..TURNS {
-                        net::ask(&mut stream, request, response).expect("a turn");
+                    for _ in 0..EXCHANGES {
+                        net::ask(&mut stream, request, response).expect("an exchange");
                     }
                 });
             }
@@ -108,21 +109,21 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
     }
     let (client, server) = (&pair.client.service, &pair.server.service);
     let settled = books.close(&pair, &agent, Between { client, server, port });
-    let turns = CONNECTIONS * TURNS;
-    equal("turns of the client", settled.client_requests, turns as u64, settled.slack);
-    equal("turns of the server", settled.server_requests, turns as u64, settled.slack);
-    equal_bytes("client sent", settled.client_sent, (turns * request) as u64, settled.slack);
+    let exchanges = CONNECTIONS * EXCHANGES;
+    equal("exchanges of the client", settled.client_requests, exchanges as u64, settled.slack);
+    equal("exchanges of the server", settled.server_requests, exchanges as u64, settled.slack);
+    equal_bytes("client sent", settled.client_sent, (exchanges * request) as u64, settled.slack);
     equal_bytes(
         "server received",
         settled.server_received,
-        (turns * request) as u64,
+        (exchanges * request) as u64,
         settled.slack,
     );
-    equal_bytes("server sent", settled.server_sent, (turns * response) as u64, settled.slack);
+    equal_bytes("server sent", settled.server_sent, (exchanges * response) as u64, settled.slack);
     equal_bytes(
         "client received",
         settled.client_received,
-        (turns * response) as u64,
+        (exchanges * response) as u64,
         settled.slack,
     );
     let now = agent.scrape();

@@ -101,7 +101,7 @@ fn text(answer: &Reserved, holds: bool) -> String {
     let mut text = String::new();
     // Writing into a String cannot fail.
     for one in &answer.reservations {
-        let _ = writeln!(text, "{}", sentence(one, holds));
+        let _ = writeln!(text, "{}", summary(one, holds));
     }
     for Finding { severity, title, evidence, remediation, .. } in &answer.findings {
         let _ = write!(text, "{}: {title}", severity.as_str());
@@ -117,7 +117,7 @@ fn text(answer: &Reserved, holds: bool) -> String {
 }
 
 /// The reservation that was made or removed.
-pub(super) fn sentence(one: &Reservation, holds: bool) -> String {
+pub(super) fn summary(one: &Reservation, holds: bool) -> String {
     let done = if holds { "reserved" } else { "no longer reserved" };
     let mut text = format!("{}/{} is {done} for {}", one.port, one.protocol.as_str(), one.service);
     if let Some(environment) = one.environment {

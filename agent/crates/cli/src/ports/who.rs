@@ -47,7 +47,7 @@ fn text(port: u16, ports: &Ports, conflicts: &Conflicts, room: Option<usize>) ->
         // Writing into a String cannot fail.
         let _ = writeln!(text, "No process holds port {port}.");
         for one in &ports.unused_reservations {
-            let _ = writeln!(text, "{}", reserve::sentence(one, true));
+            let _ = writeln!(text, "{}", reserve::summary(one, true));
         }
     } else {
         text.push_str(&list::text(ports, room));

@@ -27,10 +27,10 @@ fn counters(ok: u64) -> EdgeCounters {
     counters
 }
 
-fn naming(server: &str, source: Source, entity: u64, settled: bool) -> Naming {
+fn naming(server: &str, source: Source, entity: u64, stable: bool) -> Naming {
     let shop = Service::new("shop", Source::Process);
     let labels = EdgeLabels::new(shop, Service::new(server, source), 80, Role::Client);
-    Naming { server: Entity(entity), settled, ..labels.into() }
+    Naming { server: Entity(entity), stable, ..labels.into() }
 }
 
 fn take(stage: &mut Stage, now: u64, edges: &[Edge], server: &str) -> Deltas {
@@ -106,7 +106,7 @@ fn a_side_is_chosen_once_both_may_be_there_and_again_when_the_other_one_comes() 
 }
 
 /// What happens to a slot in a drain: which, how much it counts, its name, the entity behind it,
-/// whether that is settled, whether the slot is given to another edge before, and how long it lasts.
+/// whether that is stable, whether the slot is given to another edge before, and how long it lasts.
 type Step = (u32, u64, usize, u64, bool, bool, u64);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -127,10 +127,10 @@ proptest! {
         let mut kernel: HashMap<u32, (Edge, Naming)> = HashMap::new();
         let mut live: HashMap<EdgeId, u64> = HashMap::new();
         let (mut now, mut seen, mut reported, mut births, mut lost) = (0, 0, 0, 0, 0);
-        for (slot, more, name, entity, settled, is_reused, wait) in steps {
+        for (slot, more, name, entity, stable, is_reused, wait) in steps {
             now += wait;
             let source = [Source::Address, Source::Container, Source::Listener][name % 3];
-            let naming = naming(["w", "x", "y", "z"][name], source, entity, settled);
+            let naming = naming(["w", "x", "y", "z"][name], source, entity, stable);
             if is_reused && let Some((edge, _)) = kernel.remove(&slot) {
                 // Only the stage gives slots back, but if another part did:
                 lost += edge.counters.connects[0] - live.get(&EdgeId(slot)).copied().unwrap_or(0);

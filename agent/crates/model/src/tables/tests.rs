@@ -242,9 +242,9 @@ fn a_client_without_a_final_name_is_the_same_under_its_containers_and_no_other_c
     let check = |entity: u64, expected: (u64, u64)| {
         let mut tables = Tables::default();
         let row = |ok| [edge(4, 1, ok)];
-        let client = |name: &str, source, entity, settled| {
+        let client = |name: &str, source, entity, stable| {
             let labels = labels(name, source);
-            Naming { client: Entity(entity), settled, ..labels.into() }
+            Naming { client: Entity(entity), stable, ..labels.into() }
         };
         let of = |updated: &Updated, name: &str| {
             let rows = updated.edges.iter().filter(|view| &*view.labels.client.name == name);
@@ -277,8 +277,8 @@ fn what_is_counted_while_the_name_is_in_doubt_waits_for_the_right_one() {
     assert_eq!((of(&missed, "one"), missed.deltas.exported[CONNECTION]), (8, 8));
     let doubt = tables.update(2, &[edge(4, 1, 9)], 100, gone);
     assert_eq!((of(&doubt, "one"), doubt.deltas.exported[CONNECTION]), (8, 9));
-    let settled = tables.update(3, &[edge(4, 1, 10)], 100, next);
-    assert_eq!((of(&settled, "one"), of(&settled, "two")), (8, 2));
+    let stable = tables.update(3, &[edge(4, 1, 10)], 100, next);
+    assert_eq!((of(&stable, "one"), of(&stable, "two")), (8, 2));
     // Nobody comes: then it was the one that had been there.
     tables.update(4, &[edge(4, 1, 10)], 100, gone);
     tables.update(5, &[edge(4, 1, 11)], 100, gone);
@@ -289,7 +289,7 @@ fn what_is_counted_while_the_name_is_in_doubt_waits_for_the_right_one() {
 #[test]
 fn a_new_slot_waits_for_its_source_but_not_for_ever() {
     let mut tables = Tables::default();
-    let waiting = |_: &Edge| Naming { settled: false, ..naming("0123", Source::Container, 1) };
+    let waiting = |_: &Edge| Naming { stable: false, ..naming("0123", Source::Container, 1) };
     let first = tables.update(1, &[edge(4, 1, 7)], 100, waiting);
     assert_eq!((first.edges.len(), first.deltas.exported[CONNECTION]), (0, 7));
     let told = |_: &Edge| naming("web", Source::Docker, 1);
@@ -336,10 +336,10 @@ proptest! {
             edges.sort_by_key(|edge| edge.slot);
             tables.update(now, &edges, 100, |edge| kernel[&edge.slot].1.clone())
         };
-        for (slot, more, name, source, entity, settled, wait) in steps {
+        for (slot, more, name, source, entity, stable, wait) in steps {
             now += wait;
             let source = [Source::ContainerAddress, Source::Listener, Source::Address][source];
-            let naming = Naming { settled, ..naming(["w", "x", "y", "z"][name], source, entity) };
+            let naming = Naming { stable, ..naming(["w", "x", "y", "z"][name], source, entity) };
             let known = kernel.entry(slot).or_insert_with(|| (edge(slot, 1, 0), naming.clone()));
             Arc::make_mut(&mut known.0.counters).connects[0] += more;
             known.1 = naming;

@@ -10,10 +10,10 @@ use model::clash::Reason;
 use model::conflicts::{self, Party};
 use model::ephemeral::{Ephemeral, EphemeralView};
 use model::full_name::FullName;
+use model::messages;
 use model::port::{self, PortView, Protocol};
 use model::reservations::Reservation;
 use model::snapshot::{ListenerView, Snapshot};
-use model::words;
 use std::net::SocketAddr;
 
 use super::{ToApi, time};
@@ -100,14 +100,14 @@ fn finding(conflict: &conflicts::Conflict) -> Finding {
         Reason::Gone | Reason::Other => code::BIND_FAILED,
     };
     let subject = FullName::from(&conflict.claimant.service).to_string();
-    let title = words::sentence(conflict);
+    let title = messages::summary(conflict);
     let mut finding = Finding::new(code, Severity::Error, &subject, title)
         .with("attempts", conflict.count)
         .with("errno", conflict.errno.as_str());
     if let Some(holder) = &conflict.holder {
         finding = finding.with("held_by", FullName::from(&holder.party.service).to_string());
     }
-    finding.remediation = Some(words::fix(conflict));
+    finding.remediation = Some(messages::fix(conflict));
     finding.since = Some(Timestamp::from_seconds(conflict.first_seconds));
     finding
 }

@@ -1,4 +1,4 @@
-//! A conflict in words: what happened in one sentence, and what to do about it.
+//! The messages of a conflict: what happened, and what to do about it.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use super::conflicts::{self, Conflict, Holder, Party};
 use super::port::{PortState, Protocol};
 
 /// What happened, as it was then.
-pub fn sentence(conflict: &Conflict) -> String {
+pub fn summary(conflict: &Conflict) -> String {
     let claimant = party(&conflict.claimant);
     let place = place(conflict.address, conflict.port, conflict.protocol);
     let times =
@@ -190,8 +190,8 @@ mod tests {
     }
 
     #[test]
-    fn one_sentence_names_the_process_that_failed_and_the_holder() {
-        let shown = |conflict: &Conflict| format!("{}. Fix: {}", sentence(conflict), fix(conflict));
+    fn the_summary_names_the_process_that_failed_and_the_holder() {
+        let shown = |conflict: &Conflict| format!("{}. Fix: {}", summary(conflict), fix(conflict));
         assert_eq!(
             shown(&conflict(Reason::SameAddress)),
             "postgres of shop (pid 4711) failed to bind 0.0.0.0:5432: postgresql.service (postgres, pid 811) has held it for 2 days. Fix: stop one, or use 5433 (free)"
@@ -207,20 +207,20 @@ mod tests {
             ..conflict(Reason::Privileged)
         };
         assert_eq!(
-            sentence(&low),
+            summary(&low),
             "postgres of shop (pid 4711) failed to bind 0.0.0.0:80: ports that low need CAP_NET_BIND_SERVICE"
         );
         let any =
             Conflict { port: 0, holder: None, next_free: None, ..conflict(Reason::Exhausted) };
         assert_eq!(
-            sentence(&any),
+            summary(&any),
             "postgres of shop (pid 4711) failed to bind any port of 0.0.0.0: no ephemeral port is free"
         );
         let mut unknown = conflict(Reason::SameAddress);
         let party = Party { service: conflicts::nobody(), pid: 0, command: String::new() };
         unknown.holder = unknown.holder.map(|holder| Holder { party, ..holder });
         assert_eq!(
-            sentence(&unknown),
+            summary(&unknown),
             "postgres of shop (pid 4711) failed to bind 0.0.0.0:5432: an unknown process has held it for 2 days"
         );
     }

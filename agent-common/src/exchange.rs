@@ -1,11 +1,11 @@
-//! Request turns of a server connection, packed into one word that is changed atomically.
+//! Exchanges of a server connection, packed into one word that is changed atomically.
 //!
 //! On the server a request lasts from the first byte received to the first byte sent after it.
 //! Two hooks see that: data-ready (softirq) and send (process context, after the send returned,
 //! without the socket lock). On loopback the client can answer so fast that the next request
 //! arrives before the send hook ran for the previous response. The word therefore carries what
 //! is needed to decide: when the open request began, and how much had been written by then. Either
-//! hook may close a turn; the one that swaps the word counts it, so no turn counts twice or never.
+//! hook may close an exchange; the one that swaps the word counts it, so no exchange counts twice or never.
 //!
 //! Layout: the low 36 bits are microseconds (wraps after 19 h), the high 28 bits are
 //! `tcp_sock.write_seq`. Time 0 means no request is open.
@@ -27,16 +27,16 @@ const fn open(write_seq: u32, now_us: u64) -> u64 {
     ((write_seq as u64) << TIME_BITS) | if time == 0 { 1 } else { time }
 }
 
-/// Whether `turn` was last changed when as much was written as now.
+/// Whether `exchange` was last changed when as much was written as now.
 #[inline(always)]
-const fn nothing_written_since(turn: u64, write_seq: u32) -> bool {
-    turn >> TIME_BITS == idle(write_seq) >> TIME_BITS
+const fn nothing_written_since(exchange: u64, write_seq: u32) -> bool {
+    exchange >> TIME_BITS == idle(write_seq) >> TIME_BITS
 }
 
 /// When the open request began (µs, 36 bits), or 0.
 #[inline(always)]
-pub const fn began_us(turn: u64) -> u64 {
-    turn & TIME_MASK
+pub const fn began_us(exchange: u64) -> u64 {
+    exchange & TIME_MASK
 }
 
 /// Microseconds from `began` (36 bits, from [`began_us`]) to `now_us`.
@@ -50,23 +50,23 @@ pub const fn elapsed_us(began: u64, now_us: u64) -> u64 {
 /// Data arrived. Returns the new word, and whether the old word's request was answered meanwhile
 /// by a send whose hook has not run yet (then the caller counts it).
 #[inline(always)]
-pub const fn received(turn: u64, write_seq: u32, now_us: u64) -> (u64, bool) {
-    if began_us(turn) == 0 {
+pub const fn received(exchange: u64, write_seq: u32, now_us: u64) -> (u64, bool) {
+    if began_us(exchange) == 0 {
         return (open(write_seq, now_us), false);
     }
-    if nothing_written_since(turn, write_seq) {
-        return (turn, false);
+    if nothing_written_since(exchange, write_seq) {
+        return (exchange, false);
     }
     (open(write_seq, now_us), true)
 }
 
 /// A send returned. Returns the new word, and whether it answered the open request.
 #[inline(always)]
-pub const fn sent(turn: u64, write_seq: u32) -> (u64, bool) {
-    if nothing_written_since(turn, write_seq) {
-        return (turn, false);
+pub const fn sent(exchange: u64, write_seq: u32) -> (u64, bool) {
+    if nothing_written_since(exchange, write_seq) {
+        return (exchange, false);
     }
-    (idle(write_seq), began_us(turn) != 0)
+    (idle(write_seq), began_us(exchange) != 0)
 }
 
 #[cfg(test)]
@@ -75,36 +75,36 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_request_and_its_response_are_one_turn() {
-        let turn = idle(100);
-        let (turn, answered) = received(turn, 100, 5_000);
+    fn a_request_and_its_response_are_one_exchange() {
+        let exchange = idle(100);
+        let (exchange, answered) = received(exchange, 100, 5_000);
         assert!(!answered);
-        let (turn, answered) = received(turn, 100, 5_500); // second segment of the same request
+        let (exchange, answered) = received(exchange, 100, 5_500); // second segment of the same request
         assert!(!answered);
-        assert_eq!(elapsed_us(began_us(turn), 6_000), 1_000);
-        let (turn, answered) = sent(turn, 300);
+        assert_eq!(elapsed_us(began_us(exchange), 6_000), 1_000);
+        let (exchange, answered) = sent(exchange, 300);
         assert!(answered);
-        let (_, answered) = sent(turn, 500); // second part of the response
+        let (_, answered) = sent(exchange, 500); // second part of the response
         assert!(!answered);
     }
 
     #[test]
-    fn a_server_that_speaks_first_opens_no_turn() {
-        let (turn, answered) = sent(idle(1), 50);
+    fn a_server_that_speaks_first_opens_no_exchange() {
+        let (exchange, answered) = sent(idle(1), 50);
         assert!(!answered);
-        assert_eq!(began_us(turn), 0);
+        assert_eq!(began_us(exchange), 0);
     }
 
     #[test]
     fn the_next_request_may_overtake_the_send_hook() {
-        let (turn, _) = received(idle(0), 0, 10);
+        let (exchange, _) = received(idle(0), 0, 10);
         // The response was written (200 bytes), its send hook is late, request two arrives.
-        let (turn, answered) = received(turn, 200, 40);
+        let (exchange, answered) = received(exchange, 200, 40);
         assert!(answered);
         // Now the late hook runs: nothing new was written, it must not count.
-        let (turn, answered) = sent(turn, 200);
+        let (exchange, answered) = sent(exchange, 200);
         assert!(!answered);
-        let (_, answered) = sent(turn, 400);
+        let (_, answered) = sent(exchange, 400);
         assert!(answered);
     }
 
@@ -115,32 +115,32 @@ mod tests {
     }
 
     proptest! {
-        /// In whatever order the hooks run, as many turns close as responses were written.
+        /// In whatever order the hooks run, as many exchanges close as responses were written.
         #[test]
         fn every_response_counts_once(late in prop::collection::vec(any::<bool>(), 1..200)) {
-            let (mut turn, mut written, mut counted) = (idle(7), 7u32, 0);
+            let (mut exchange, mut written, mut counted) = (idle(7), 7u32, 0);
             let mut pending = false;
             let mut now = 1;
             for late in &late {
                 now += 10;
-                let (next, answered) = received(turn, written, now);
-                turn = next;
+                let (next, answered) = received(exchange, written, now);
+                exchange = next;
                 counted += usize::from(answered);
                 if pending { // the late hook of the response before
-                    let (next, answered) = sent(turn, written);
-                    turn = next;
+                    let (next, answered) = sent(exchange, written);
+                    exchange = next;
                     counted += usize::from(answered);
                 }
                 written = written.wrapping_add(100);
                 pending = *late;
                 if !late {
-                    let (next, answered) = sent(turn, written);
-                    turn = next;
+                    let (next, answered) = sent(exchange, written);
+                    exchange = next;
                     counted += usize::from(answered);
                 }
             }
             if pending {
-                let (_, answered) = sent(turn, written);
+                let (_, answered) = sent(exchange, written);
                 counted += usize::from(answered);
             }
             prop_assert_eq!(counted, late.len());
