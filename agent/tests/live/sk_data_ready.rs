@@ -59,7 +59,7 @@ impl Connection {
 }
 
 #[test]
-fn every_turn_of_an_open_connection_counts_on_both_sides_with_its_latency() {
+fn every_exchange_of_an_open_connection_counts_on_both_sides_with_its_latency() {
     needs_kernel!();
     const EXCHANGES: u64 = 25;
     let mut connection = Connection::new();

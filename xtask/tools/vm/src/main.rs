@@ -90,7 +90,7 @@ const IN_CI_TESTS: [&str; 18] = [
     "inet_sock_set_state::a_connection_counts_once_on_each_side_in_every_family",
     "restart::with_pins_a_kill_loses_nothing_and_no_counter_goes_back",
     "bootstrap_tcp::connections_from_before_are_known_by_role_and_owner_and_count_from_then_on",
-    "sk_data_ready::every_turn_of_an_open_connection_counts_on_both_sides_with_its_latency",
+    "sk_data_ready::every_exchange_of_an_open_connection_counts_on_both_sides_with_its_latency",
     "sock_send_length::thousands_of_quick_turns_are_all_counted_on_both_sides",
     "iterate_sockets::round_trip_times_are_the_kernels_own",
     "tcp_receive_reset::a_refused_connect_met_no_listener",
