@@ -1,7 +1,8 @@
 //! Checks whether this host can run the agent. Each refusal is one sentence with the fix.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use thiserror::Error;
@@ -35,12 +36,12 @@ pub enum Refusal {
         path: String,
     },
     /// The run directory cannot be used.
-    #[error("cannot use the run directory {path}: {source}; choose another with --run-directory")]
+    #[error("cannot use the run directory {path}: {error}; choose another with --run-directory")]
     RunDirectory {
         /// The directory.
         path: String,
         /// The system's error.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -61,12 +62,14 @@ pub fn kernel_release() -> String {
 
 /// Holds the run directory's lock; only one agent per host can.
 pub fn lock(run_directory: &Path) -> Result<File, Refusal> {
-    let refuse =
-        |source| Refusal::RunDirectory { path: run_directory.display().to_string(), source };
+    let refuse = |error| Refusal::RunDirectory { path: run_directory.display().to_string(), error };
     std::fs::create_dir_all(run_directory).map_err(refuse)?;
     let path = run_directory.join("lock");
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(refuse)?;
+    // Who may read a file may lock it, and so keep the agent from starting.
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let file = options.open(&path).map_err(refuse)?;
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(refuse)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -94,6 +97,18 @@ fn check_kernel(release: &str) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn others_cannot_lock_the_file_that_keeps_a_second_agent_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let held = lock(folder.path()).unwrap();
+        assert_eq!(held.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let second = lock(folder.path()).unwrap_err();
+        assert!(matches!(second, Refusal::SecondInstance { .. }), "{second}");
+    }
 
     #[test]
     fn old_kernels_are_refused_with_the_reason() {
