@@ -54,7 +54,7 @@ fn take_over(kernel: &mut Kernel, survey: &Survey) {
     };
     match kernel.bootstrap(sockets, everywhere) {
         Ok(()) => tracing::info!(
-            "{} sockets were there before in {} network namespaces",
+            "pre-existing sockets: {}, in network namespaces: {}",
             survey.sockets.len(),
             survey.namespaces.len()
         ),

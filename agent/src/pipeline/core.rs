@@ -21,6 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use super::account::Account;
 use super::calls::Calls;
 use super::clock::{epoch_seconds, monotonic_us};
+use super::full_tables::FullTables;
 use super::host::Host;
 use super::kernel::Kernel;
 use super::memory::Keeper;
@@ -76,6 +77,7 @@ pub(super) struct Core<K> {
     keeper: Keeper,
     memory: MemoryView,
     epochs: Epochs,
+    full_tables: FullTables,
 }
 
 /// The parts of the core.
@@ -141,6 +143,7 @@ impl<K: Kernel> Core<K> {
             keeper,
             memory: MemoryView::default(),
             epochs: Epochs::default(),
+            full_tables: FullTables::default(),
         };
         core.take_addresses(survey, 0);
         // Before the first collection: there may be a storm.

@@ -10,6 +10,7 @@ mod bootstrap;
 mod calls;
 mod clock;
 mod core;
+mod full_tables;
 mod host;
 mod kernel;
 mod labels;

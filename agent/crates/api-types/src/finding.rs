@@ -96,6 +96,8 @@ pub mod code {
     pub const NOT_OBSERVED: &str = "PA501";
     /// Something takes more CPU time on this host than it could.
     pub const MORE_CPU_TIME: &str = "PA502";
+    /// A kernel table is full.
+    pub const TABLE_FULL: &str = "PA503";
 }
 
 /// Every code.
@@ -164,6 +166,11 @@ pub const CODES: &[Code] = &[
         code: code::MORE_CPU_TIME,
         meaning: "something takes more CPU time on this host",
         docs: "docs/findings.md#pa502",
+    },
+    Code {
+        code: code::TABLE_FULL,
+        meaning: "a kernel table is full",
+        docs: "docs/findings.md#pa503",
     },
 ];
 

@@ -254,3 +254,20 @@ pub struct MapView {
     /// Rows it can hold.
     pub capacity: u64,
 }
+
+impl MapView {
+    /// Whether there is no room, or hardly any. A few rows of a table are reserved, so it is never
+    /// in use as a whole.
+    pub fn is_full(&self) -> bool {
+        self.capacity > 0 && self.entries.saturating_mul(20) >= self.capacity.saturating_mul(19)
+    }
+
+    /// What follows if the table is full.
+    pub fn consequence(&self) -> &'static str {
+        match self.name.as_str() {
+            "histograms" => "further durations count in the rows `other`",
+            "bind_failures" => "further failed binds count in one row, without claimant and port",
+            _ => "what needs another row counts in the rows `other`",
+        }
+    }
+}

@@ -49,6 +49,8 @@ impl<K: Kernel> Core<K> {
         let mut sources = self.sources.views();
         self.names.add_dropped_connections(&mut sources);
         sources.extend(self.kernel.reads_dns().then(|| self.names.resolved()));
+        let maps = self.kernel.maps(drained);
+        self.full_tables.observe(&maps);
         let Self { names, owners, listeners, .. } = self;
         Snapshot {
             taken_seconds,
@@ -68,7 +70,7 @@ impl<K: Kernel> Core<K> {
             },
             hooks,
             disabled: self.kernel.disabled(),
-            maps: self.kernel.maps(drained),
+            maps,
             memory: self.memory,
             probes: self.host.probes(),
             unresolved_owners: self.names.unresolved(),

@@ -40,12 +40,13 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         let lost = named(&REASON_NAMES, lost);
         LedgerEntry { class: (*class).to_owned(), seen, exported, lost }
     });
+    let full = maps.iter().filter(|map| map.is_full()).map(is_full);
     Status {
         version: build.version.clone(),
         kernel: build.kernel.clone(),
         timestamp: Timestamp::from_seconds(*taken_seconds),
         hooks: hooks.iter().map(ToApi::to_api).collect(),
-        findings: disabled.iter().map(off).collect(),
+        findings: disabled.iter().map(off).chain(full).collect(),
         ledger: entries.collect(),
         recursion_misses: ledger.recursion_misses,
         tables: maps.iter().map(ToApi::to_api).collect(),
@@ -75,6 +76,24 @@ pub fn off(disabled: &Disabled) -> Finding {
     };
     let title = format!("{problem}: {what}");
     Finding::new(code, Severity::Info, what, title).with("reason", why.as_str())
+}
+
+/// A full table, as a finding.
+fn is_full(map: &MapView) -> Finding {
+    let MapView { name, entries, capacity } = map;
+    let title = format!("the table {name} is full: {}", map.consequence());
+    let mut finding = Finding::new(code::TABLE_FULL, Severity::Warning, name, title)
+        .with("entries", *entries)
+        .with("capacity", *capacity);
+    finding.remediation = Some(
+        match name.as_str() {
+            "owners" => "raise limits.owners, or find who starts so many programs",
+            "bind_failures" => "portolan ports conflicts shows who fails to bind",
+            _ => "raise limits.edges, or find who opens so many connections: portolan edges",
+        }
+        .to_owned(),
+    );
+    finding
 }
 
 impl ToApi for HookView {
