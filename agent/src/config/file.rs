@@ -39,7 +39,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Entry>, ConfigError> {
         _ => return Err(ConfigError::UnknownFormat(path.to_owned())),
     };
     let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
     let mut entries = Vec::new();
     parse(&text, &mut entries).map_err(|(line, message)| ConfigError::Syntax {
         place: Place::File(path.to_owned(), line),

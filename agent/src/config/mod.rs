@@ -154,16 +154,25 @@ pub enum Place {
     Flag(&'static str),
 }
 
+/// What to do about a file that cannot be read.
+fn fix_of(kind: std::io::ErrorKind) -> &'static str {
+    match kind {
+        std::io::ErrorKind::PermissionDenied => "make it readable for the agent's user",
+        std::io::ErrorKind::InvalidData => "save it as UTF-8",
+        _ => "check the path given with --config",
+    }
+}
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration file {}: {source}; check the path given with --config", path.display())]
+    #[error("cannot read the configuration file {}: {error}; {}", path.display(), fix_of(error.kind()))]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// The system's error.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// Neither TOML nor YAML by its name.
     #[error("{}: unknown format; name the file .toml, .yaml or .yml", .0.display())]

@@ -363,7 +363,12 @@ fn every_key_of_the_configuration_is_a_setting_and_the_reverse() {
 }
 
 #[test]
-fn a_missing_file_is_a_sentence() {
+fn a_file_that_cannot_be_read_names_the_fix() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.toml");
+    std::fs::write(&path, [b'#', 0xff]).expect("written");
+    let error = load(Some(&path), [], &[]).expect_err("refused").to_string();
+    assert!(error.ends_with("; save it as UTF-8"), "{error}");
     let error = load(Some(Path::new("/nonexistent/a.toml")), [], &[]).expect_err("refused");
     assert_eq!(
         error.to_string(),

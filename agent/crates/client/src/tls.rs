@@ -69,9 +69,9 @@ impl Tls {
             (Some(cert), key) => {
                 let (flag, path) = key.as_ref().map_or(("--cert", cert), |key| ("--key", key));
                 let wrong = |why: String| Error::File { flag, path: path.clone(), why };
+                let chain = certificates("--cert", cert)?;
                 let key = PrivateKeyDer::from_pem_file(path)
                     .map_err(|error| wrong(format!("cannot read a private key (PEM): {error}")))?;
-                let chain = certificates("--cert", cert)?;
                 builder
                     .with_client_auth_cert(chain, key)
                     .map_err(|error| wrong(format!("does not go with the certificate: {error}")))?
