@@ -127,8 +127,12 @@ impl ListenDrops {
                 let moved: u64 = asked.iter().map(|share| share.drops).sum();
                 let before = match namespace.reconciled {
                     Reconciled::Total(reconciled) => reconciled,
-                    // Of a namespace met for the first time only what our listeners saw is ours.
-                    _ => total.saturating_sub(moved),
+                    // Of a namespace met for the first time what our listeners saw is ours, also
+                    // what they saw since the question: most of it is in the answer.
+                    _ => {
+                        let since: u64 = namespace.moved.iter().map(|share| share.drops).sum();
+                        total.saturating_sub(moved.saturating_add(since))
+                    }
                 };
                 let before = before.min(total);
                 let left = total - before;
@@ -246,6 +250,21 @@ mod tests {
         drops.answer(NETNS, Reading::Total(2));
         assert_eq!(shares(&mut drops), [(0, 2)]);
         assert_eq!(share(&mut drops, &[0], Reading::Total(6)), [(0, 4)]);
+    }
+
+    #[test]
+    fn a_namespace_that_drops_from_its_first_moment_on_loses_none() {
+        let mut drops = ListenDrops::default();
+        count(&mut drops, &[9]);
+        assert_eq!(drops.questions(9), [(NETNS, 0)]);
+        count(&mut drops, &[17]);
+        drops.answer(NETNS, Reading::Total(26));
+        assert_eq!(shares(&mut drops), [(0, 9)]);
+        assert_eq!(share(&mut drops, &[0], Reading::Total(26)), [(0, 17)]);
+        // What was counted before the first listener was met is nobody's.
+        let mut late = ListenDrops::default();
+        assert_eq!(share(&mut late, &[3], Reading::Total(50)), [(0, 3)]);
+        assert_eq!(share(&mut late, &[9], Reading::Total(51)), [(0, 1)]);
     }
 
     #[test]
