@@ -152,9 +152,9 @@ impl EdgeCounters {
 
     /// Resets in both directions, without those that answered a connect: these are failed connects.
     pub fn resets(&self) -> u64 {
-        let received = self.resets_received.iter().enumerate();
-        let received = received.filter(|(cause, _)| !is_refused_connect(*cause));
-        received.map(|(_, count)| count).chain(&self.resets_sent).sum()
+        let both = [&self.resets_received, &self.resets_sent].into_iter();
+        let counted = both.flat_map(|resets| resets.iter().enumerate());
+        counted.filter(|(cause, _)| !is_refused_connect(*cause)).map(|(_, count)| count).sum()
     }
 
     /// Established connections that the kernel gave up.
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_refused_connect_is_no_reset_of_a_connection() {
         let counters = all(1);
-        assert_eq!(counters.resets(), 2 * CAUSES as u64 - 1);
+        assert_eq!(counters.resets(), 2 * (CAUSES as u64 - 1));
     }
 
     #[test]

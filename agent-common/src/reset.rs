@@ -80,7 +80,7 @@ pub const fn cause_of_received(in_flight: bool, idle_us: u64) -> u8 {
     if in_flight && idle_us >= IDLE_REUSE_US { IDLE_REUSE } else { ABORTED }
 }
 
-/// Whether resets *received* with this cause are shown as failed connects already
+/// Whether resets with this cause answer a connect, so they are shown as failed connects already
 /// ([`crate::edge::CONNECT_REFUSED`]): people read them once.
 pub const fn is_refused_connect(cause: usize) -> bool {
     cause == NO_LISTENER as usize

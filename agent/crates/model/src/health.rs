@@ -453,7 +453,9 @@ mod tests {
         let mut world = World::default();
         world.health(0.0, &[edge(ROLE_CLIENT, 5, 0, 0, 0)]);
         let mut refused = edge(ROLE_CLIENT, 9, 1, 4, 0);
-        Arc::make_mut(&mut refused.counters).resets_received[usize::from(NO_LISTENER)] = 1;
+        let counters = Arc::make_mut(&mut refused.counters);
+        counters.resets_received[usize::from(NO_LISTENER)] = 1;
+        counters.resets_sent[usize::from(NO_LISTENER)] = 1;
         let after = world.health(30.0, &[refused]);
         assert_eq!((after.connects_failed, after.resets), (1, 0));
         assert_eq!(after.state, HealthState::Degraded);

@@ -293,7 +293,9 @@ mod tests {
     fn sums_cross_from_one_command_to_another() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let (mut report, _) = read("test result: FAILED. 3 passed; 1 failed; 0 ignored;");
-        report.skip("no emulator");
+        // Not by `skip`, whose line would count this test as skipped.
+        report.skipped += 1;
+        report.reasons.push("no emulator".to_owned());
         report.write_sums(file.path()).unwrap();
         let (mut sum, _) = read("test result: ok. 10 passed; 0 failed; 0 ignored;");
         sum.add_written(file.path()).unwrap();
