@@ -125,14 +125,13 @@ impl ListenDrops {
             }
             Reading::Total(total) => {
                 let moved: u64 = asked.iter().map(|share| share.drops).sum();
-                let before = match namespace.reconciled {
-                    Reconciled::Total(reconciled) => reconciled,
+                let before = if let Reconciled::Total(reconciled) = namespace.reconciled {
+                    reconciled
+                } else {
                     // Of a namespace met for the first time what our listeners saw is ours, also
                     // what they saw since the question: most of it is in the answer.
-                    _ => {
-                        let since: u64 = namespace.moved.iter().map(|share| share.drops).sum();
-                        total.saturating_sub(moved.saturating_add(since))
-                    }
+                    let since: u64 = namespace.moved.iter().map(|share| share.drops).sum();
+                    total.saturating_sub(moved.saturating_add(since))
                 };
                 let before = before.min(total);
                 let left = total - before;
