@@ -50,7 +50,7 @@ const HEAD_BYTES: usize = 16 * 1024;
 pub const BODY_BYTES: usize = 16 * 1024;
 /// Grace period for running requests at shutdown: the agent ends within a second, whatever a client
 /// does.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The socket; dropping it removes its file.
 #[derive(Debug)]

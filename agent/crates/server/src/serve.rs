@@ -45,7 +45,7 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Grace period for running requests at shutdown: the agent ends within a second, whatever a client
 /// does.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How often to check for a finished request while every connection is busy.
 const ALL_BUSY: Duration = Duration::from_millis(20);
