@@ -10,6 +10,7 @@ use network_types::tcp::TcpHdr;
 use super::read;
 use crate::maps::config;
 use crate::net::Net;
+use crate::raw_sock::raw;
 
 /// A `struct sk_buff`.
 #[derive(Clone, Copy)]
@@ -34,11 +35,10 @@ impl Packet {
         field!(net, net_inum: u32)
     }
 
-    /// That network namespace.
+    /// That network namespace, as a number.
     #[inline(always)]
     pub fn net(self) -> Net {
-        let device = field!(self.0, skb_dev: *const c_void);
-        Net(field!(device, dev_net: *const c_void) as u64)
+        Net(raw!(raw!(self.0 as u64, skb_dev: u64), dev_net: u64))
     }
 
     /// The packet that was queued before this one.
