@@ -1,4 +1,6 @@
 //! Every map: what it holds, who writes it, who reads it. Sizes marked † are set at load time.
+//!
+//! Long because all maps are in one place.
 
 use core::ffi::c_void;
 
