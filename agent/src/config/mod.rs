@@ -26,13 +26,14 @@ use serde::Serialize;
 
 pub use self::confinement::{Keep, Seccomp};
 pub use self::log::{Log, LogFormat, LogLevel};
-pub use self::names::Names;
+pub use self::names::{Names, host_name, own_names};
 pub use self::otlp::{Headers, Otlp};
 use self::settings::{RENAMED, SETTINGS, Setting};
 pub use self::value::Given;
 use model::balance::Weights;
 use model::reservations::{Environment, Reservation};
 use model::segments::Policy;
+use server::web::AllowedHost;
 
 /// Maximum number of internal ranges: the kernel half has a table of fixed size.
 pub const MAX_INTERNAL_RANGES: usize = 32;
@@ -105,6 +106,8 @@ pub struct Web {
     /// The path of a reverse proxy below which everything is served too, like `/portolan`; empty
     /// for none.
     pub external_path: String,
+    /// Names for this agent in the `Host` header of requests, besides its own.
+    pub allowed_hosts: Vec<AllowedHost>,
 }
 
 /// Port reservations.
@@ -340,6 +343,7 @@ impl Default for Config {
                 listen_address: SocketAddr::from(([127, 0, 0, 1], 10062)),
                 config_file: None,
                 external_path: String::new(),
+                allowed_hosts: Vec::new(),
             },
             log: Log { level: LogLevel::Info, format: LogFormat::Text },
             pin: false,

@@ -75,6 +75,13 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "web.allowed_hosts",
+        flag: Flag::Value("web.allowed-hosts", "NAME,…"),
+        help: "Names that a request may use for this agent in its Host header, besides IP addresses, localhost and this host's own names, like \"portolan, *.monitoring.svc\"; * = any",
+        set: |config, given| value::allowed_hosts(given).map(|v| config.web.allowed_hosts = v),
+        show: |config| Ok(value::quoted_list(&config.web.allowed_hosts)),
+    },
+    Setting {
         key: "log.level",
         flag: Flag::Value("log.level", "LEVEL"),
         help: "Log level: error, warn, info, debug, trace",

@@ -294,6 +294,15 @@ fn errors_have_their_position_and_the_fix() {
             ),
         );
     }
+    for host in ["http://a.example", "a.example:10062", "a.*", "bücher.example"] {
+        check(
+            "a.toml",
+            &format!("web.allowed_hosts = [\"portolan\", \"{host}\"]\n"),
+            &format!(
+                "a.toml:1: `web.allowed_hosts` contains \"{host}\"; write a name without scheme and port, like portolan.example, *.example for all names below it, or * for any"
+            ),
+        );
+    }
     check("a.toml", "pin = 3\n", "a.toml:1: `pin` is \"3\"; write true or false");
     check(
         "a.toml",

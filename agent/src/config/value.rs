@@ -10,6 +10,7 @@ use super::MAX_INTERNAL_RANGES;
 use model::balance::Weights;
 use model::reservations::{MOST as MAX_RESERVATIONS, Reservation, Reservations};
 use notation::duration;
+use server::web::AllowedHost;
 
 /// A value as written, before its type is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,18 @@ pub(super) fn external_path(given: &Given) -> Result<String, String> {
         let mut parts = path.strip_prefix('/').unwrap_or("").split('/');
         (text == "/" || parts.all(is_part)).then(|| path.to_owned())
     })
+}
+
+/// Names of the `Host` header.
+pub(super) fn allowed_hosts(given: &Given) -> Result<Vec<AllowedHost>, String> {
+    let host = |part: &str| {
+        part.parse().map_err(|()| {
+            format!(
+                "contains \"{part}\"; write a name without scheme and port, like portolan.example, *.example for all names below it, or * for any"
+            )
+        })
+    };
+    parts(given).map(host).collect()
 }
 
 /// Names of hooks, separated by commas, or of parts of them behind a prefix, as `way:NAME`.

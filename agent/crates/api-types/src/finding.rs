@@ -92,6 +92,12 @@ pub mod code {
     pub const RESERVATION_INACTIVE: &str = "PO312";
     /// A reservation cannot be enforced on this host.
     pub const RESERVATION_NOT_ENFORCED: &str = "PO313";
+    /// The HTTP endpoint can be read from the network without a password.
+    pub const ENDPOINT_OPEN: &str = "PS420";
+    /// The certificate of the HTTP endpoint is not valid, or not for long.
+    pub const CERTIFICATE_EXPIRED: &str = "PS421";
+    /// Every user can read a secret of the HTTP endpoint.
+    pub const SECRET_READABLE: &str = "PS422";
     /// Something cannot be observed on this host.
     pub const NOT_OBSERVED: &str = "PA501";
     /// Something takes more CPU time on this host than it could.
@@ -156,6 +162,21 @@ pub const CODES: &[Code] = &[
         code: code::RESERVATION_NOT_ENFORCED,
         meaning: "a reservation cannot be enforced",
         docs: "docs/findings.md#po313",
+    },
+    Code {
+        code: code::ENDPOINT_OPEN,
+        meaning: "the HTTP endpoint is open to the network",
+        docs: "docs/findings.md#ps420",
+    },
+    Code {
+        code: code::CERTIFICATE_EXPIRED,
+        meaning: "the certificate of the HTTP endpoint has to be renewed",
+        docs: "docs/findings.md#ps421",
+    },
+    Code {
+        code: code::SECRET_READABLE,
+        meaning: "a secret of the HTTP endpoint is readable by every user",
+        docs: "docs/findings.md#ps422",
     },
     Code {
         code: code::NOT_OBSERVED,

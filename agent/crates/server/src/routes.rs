@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::convert::{self, ToApi};
 use super::stream;
+use super::web::Web;
 use api_types::{Edges, Listeners, OpenApi, Status, Timestamp};
 use model::snapshot::{EdgeView, Role};
 use telemetry::process::Process;
@@ -33,6 +34,8 @@ pub struct Api {
     outcomes: Option<Arc<Outcomes>>,
     /// The path of a proxy, like `/portolan`, or empty.
     external_path: Arc<str>,
+    /// The endpoint itself, for its findings.
+    web: Option<Arc<Web>>,
 }
 
 /// A path and its handler.
@@ -153,7 +156,9 @@ async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
 
 async fn status(State(api): State<Api>) -> Result<Json<Status>, Failure> {
     let snapshot = api.source.fresh().await?;
-    Ok(Json(convert::status(api.exporter.build(), &snapshot)))
+    let mut status = convert::status(api.exporter.build(), &snapshot);
+    status.findings.extend(api.web.iter().flat_map(|web| web.findings()));
+    Ok(Json(status))
 }
 
 /// A filter of edges; all conditions must hold.
@@ -235,7 +240,7 @@ async fn secure(mut response: Response) -> Response {
 }
 
 /// An error response.
-pub(super) struct Failure(pub(super) StatusCode, pub(super) String);
+pub(crate) struct Failure(pub(crate) StatusCode, pub(crate) String);
 
 // === impl Api ===
 
@@ -247,6 +252,7 @@ impl Api {
             exporter: Arc::new(Exporter::new(build)),
             outcomes: None,
             external_path: "".into(),
+            web: None,
             last_scrape: Arc::new(AtomicU64::new(0)),
         }
     }
@@ -257,6 +263,12 @@ impl Api {
     #[must_use]
     pub fn below(self, external_path: &str) -> Self {
         Self { external_path: external_path.into(), ..self }
+    }
+
+    /// The same, with the findings of the endpoint.
+    #[must_use]
+    pub fn with_web(self, web: Arc<Web>) -> Self {
+        Self { web: Some(web), ..self }
     }
 
     /// The same, with the results of pushes.

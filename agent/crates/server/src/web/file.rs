@@ -130,6 +130,14 @@ impl WebFile {
         Ok(file)
     }
 
+    /// The files that hold secrets: the private key, and this file itself with passwords or a key.
+    pub(super) fn secrets(&self, path: &Path) -> Vec<PathBuf> {
+        let tls = self.tls_server_config.as_ref();
+        let inline = !self.basic_auth_users.is_empty() || tls.is_some_and(|tls| tls.key.is_some());
+        let key = tls.and_then(|tls| tls.key_file.clone());
+        inline.then(|| path.to_owned()).into_iter().chain(key).collect()
+    }
+
     /// The files whose changes are watched.
     pub(super) fn files(&self, path: &Path) -> Vec<PathBuf> {
         let mut files = vec![path.to_owned()];
@@ -144,6 +152,11 @@ impl WebFile {
 // === impl TlsServer ===
 
 impl TlsServer {
+    /// Whether every client has to show a certificate that an authority of the operator issued.
+    pub(super) fn requires_verified_clients(&self) -> bool {
+        self.client_auth_type == ClientAuth::RequireAndVerifyClientCert
+    }
+
     /// What exporter-toolkit refuses is refused here too.
     fn check(&self) -> anyhow::Result<()> {
         let one = |file: bool, text: bool, name: &str| match (file, text) {

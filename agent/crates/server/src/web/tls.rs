@@ -19,6 +19,7 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
+use super::exposure::Validity;
 use super::file::{ClientAuth, Secret, TlsServer, TlsVersion};
 
 /// The file's TLS settings as a rustls configuration.
@@ -126,6 +127,12 @@ fn certificates(place: &str, bytes: &[u8]) -> anyhow::Result<Vec<CertificateDer<
 fn chain(file: &TlsServer) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let (place, bytes) = pem(file.cert.as_deref(), file.cert_file.as_ref(), "cert")?;
     certificates(&place, &bytes)
+}
+
+/// When the endpoint's certificate is valid.
+pub(super) fn validity(file: &TlsServer) -> Option<Validity> {
+    let (place, bytes) = pem(file.cert.as_deref(), file.cert_file.as_ref(), "cert").ok()?;
+    certificates(&place, &bytes).ok()?.first().and_then(|first| Validity::of(&place, first))
 }
 
 fn key(file: &TlsServer) -> anyhow::Result<PrivateKeyDer<'static>> {
