@@ -29,10 +29,7 @@ const OWN: [&str; 5] = ["portolan", "discovery", "loader", "server", "telemetry"
 /// only when something is wrong.
 pub(super) fn start(log: Log) {
     let filter = EnvFilter::new(filter(log.level.as_str()));
-    let lines = fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(has_colours()).with_target(false);
     let log_so_far = tracing_subscriber::registry().with(filter);
     match log.format {
         LogFormat::Text => log_so_far.with(lines).with(Limit::default()).init(),
@@ -40,6 +37,12 @@ pub(super) fn start(log: Log) {
             log_so_far.with(lines.json().flatten_event(true)).with(Limit::default()).init();
         }
     }
+}
+
+/// Whether standard error shows colours.
+fn has_colours() -> bool {
+    let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !forbidden
 }
 
 /// Our own lines from this level on, warnings of libraries.

@@ -8,7 +8,6 @@ mod confinement;
 mod file;
 mod log;
 mod names;
-mod nearest;
 mod otlp;
 pub mod segments;
 pub mod settings;
@@ -33,6 +32,7 @@ pub use self::value::Given;
 use model::balance::Weights;
 use model::reservations::{Environment, Reservation};
 use model::segments::Policy;
+use notation::nearest;
 use server::web::AllowedHost;
 
 /// Maximum number of internal ranges: the kernel half has a table of fixed size.
@@ -79,6 +79,8 @@ pub struct Config {
     pub privileges: Keep,
     /// How the seccomp filter treats system calls that the running agent does not make.
     pub seccomp: Seccomp,
+    /// Base URL of the documentation, for the links of findings.
+    pub docs_url: String,
     /// Whether to enter other network namespaces after startup too.
     pub enter_namespaces: bool,
     /// Pushing metrics to a collector.
@@ -199,7 +201,7 @@ pub enum ConfigError {
         new: String,
     },
     /// An unknown key.
-    #[error("{place}: unknown key `{key}`{}", nearest::suggestion(near.as_deref()))]
+    #[error("{place}: unknown key `{key}`{}", suggestion(near.as_deref()))]
     UnknownKey {
         /// The position.
         place: Place,
@@ -253,7 +255,7 @@ pub fn load(
                     let old = format!("`{}`", entry.key);
                     return Err(ConfigError::RenamedKey { place, old, new });
                 }
-                let near = nearest::nearest(&entry.key, SETTINGS.iter().map(|s| s.key));
+                let near = nearest(&entry.key, SETTINGS.iter().map(|s| s.key));
                 return Err(ConfigError::UnknownKey { place, key: entry.key, near });
             };
             loaded.apply(setting, &entry.value, place)?;
@@ -273,7 +275,7 @@ pub fn load(
             let new = renamed.now(Setting::env);
             let (place, old) = (Place::Environment(name), "it".to_owned());
             return Err(ConfigError::RenamedKey { place, old, new });
-        } else if name != settings::ENV_CONFIG {
+        } else if !settings::is_of_a_command(&name) && !is_of_a_service(&name, &value) {
             loaded.warn_of_variable(&name);
         }
     }
@@ -319,19 +321,34 @@ impl Loaded {
         }
     }
 
-    /// An unknown variable is not an error: Kubernetes sets `PORTOLAN_PORT=tcp://…` and the like in
-    /// every pod beside a Service of that name. A similar name is reported.
+    /// An unknown variable may be another program's, so it is not an error.
     fn warn_of_variable(&mut self, name: &str) {
         let prefix = settings::ENV_PREFIX;
         let known: Vec<String> = SETTINGS.iter().map(Setting::env).collect();
         // Without the common prefix, which would make all of them similar.
         let ends = known.iter().filter_map(|known| known.strip_prefix(prefix));
-        if let Some(near) = nearest::nearest(name.strip_prefix(prefix).unwrap_or(name), ends) {
-            self.warnings.push(format!(
-                "the environment variable {name} is not known and has no effect; did you mean {prefix}{near}?"
-            ));
-        }
+        let near = nearest(name.strip_prefix(prefix).unwrap_or(name), ends);
+        let near = near.map(|near| format!("{prefix}{near}"));
+        self.warnings.push(format!(
+            "the environment variable {name} is unknown and has no effect{}",
+            suggestion(near.as_deref())
+        ));
     }
+}
+
+/// The end of a sentence that names the nearest candidate.
+fn suggestion(near: Option<&str>) -> String {
+    near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
+}
+
+/// Whether Kubernetes sets this variable, in every pod beside a Service whose name begins with
+/// `portolan` (`PORTOLAN_PORT=tcp://…`, `PORTOLAN_WEB_SERVICE_HOST`, `PORTOLAN_PORT_80_TCP_ADDR`).
+fn is_of_a_service(name: &str, value: &str) -> bool {
+    let after = |mark: &str| name.split_once(mark).map(|(_, rest)| rest);
+    let is_port = name.ends_with("_PORT") && value.contains("://");
+    let is_detail =
+        after("_PORT_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    is_port || is_detail || name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT")
 }
 
 // === impl Config ===
@@ -366,6 +383,7 @@ impl Default for Config {
             privileges: Keep::Needed,
             seccomp: Seccomp::Log,
             enter_namespaces: true,
+            docs_url: api_types::DOCS_URL.to_owned(),
         }
     }
 }

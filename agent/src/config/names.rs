@@ -68,7 +68,19 @@ impl Names {
             node: self.node.clone().or_else(own_node),
             conntrack: self.conntrack,
             labels,
+            expected: self.expected(),
         }
+    }
+
+    /// The sources at a place that the operator chose: they are expected to be there.
+    fn expected(&self) -> Vec<&'static str> {
+        let usual = Self::default();
+        let chosen = [
+            ("docker", self.docker != usual.docker),
+            ("podman", self.podman != usual.podman),
+            ("cri", self.cri != usual.cri),
+        ];
+        chosen.into_iter().filter(|(_, is_chosen)| *is_chosen).map(|(name, _)| name).collect()
     }
 }
 
@@ -124,6 +136,9 @@ pub(super) fn socket(given: &Given) -> Result<Option<PathBuf>, String> {
 /// Paths of sockets, or `off`.
 pub(super) fn sockets(given: &Given) -> Result<Vec<PathBuf>, String> {
     let parts: Vec<&str> = value::parts(given).collect();
+    if parts.is_empty() && matches!(given, Given::Text(_)) {
+        return Err("is empty; write paths of sockets, or off".to_owned());
+    }
     if parts == ["off"] { Ok(Vec::new()) } else { parts.into_iter().map(path).collect() }
 }
 
@@ -154,6 +169,14 @@ fn path(text: &str) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_at_a_chosen_place_is_expected_there() {
+        let mut names = Names::default();
+        assert_eq!(names.expected(), [""; 0]);
+        names.docker = Some("/srv/docker.sock".into());
+        assert_eq!(names.expected(), ["docker"]);
+    }
 
     #[test]
     fn the_full_name_of_the_host_is_beside_its_name_in_etc_hosts() {

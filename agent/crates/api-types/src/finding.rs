@@ -1,6 +1,7 @@
 //! Findings: everything that needs attention has this one shape, wherever it is shown.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -26,8 +27,8 @@ pub struct Finding {
     pub caused_by: Option<String>,
     /// How to fix it, if that is known.
     pub remediation: Option<String>,
-    /// Where to read more: a page of the documentation and a heading there, like
-    /// `docs/runbooks/PortolanPortConflict.md#fix`.
+    /// Where to read more: the URL of a page and a heading there.
+    #[schema(example = "https://portolan.example/docs/runbooks/PortolanPortConflict.md#fix")]
     pub docs: Option<String>,
     /// Since when, if known.
     pub since: Option<Timestamp>,
@@ -104,6 +105,8 @@ pub mod code {
     pub const MORE_CPU_TIME: &str = "PA502";
     /// A kernel table is full.
     pub const TABLE_FULL: &str = "PA503";
+    /// A source of names fails, or is not where it is configured to be.
+    pub const NAMES_MISSING: &str = "PA504";
 }
 
 /// Every code.
@@ -193,7 +196,29 @@ pub const CODES: &[Code] = &[
         meaning: "a kernel table is full",
         docs: "docs/findings.md#pa503",
     },
+    Code {
+        code: code::NAMES_MISSING,
+        meaning: "a source of names fails",
+        docs: "docs/findings.md#pa504",
+    },
 ];
+
+/// The base URL of `docs/` unless another is set, as in the rule files of the alerts.
+pub const DOCS_URL: &str = "https://portolan.example/docs";
+
+static DOCS: OnceLock<String> = OnceLock::new();
+
+/// Sets the base URL of `docs/` for this process, without a slash at its end; false if it was set
+/// before.
+pub fn set_docs_url(base: &str) -> bool {
+    DOCS.set(base.to_owned()).is_ok()
+}
+
+/// The URL of a page of this repository.
+fn url(page: &str) -> String {
+    let base = DOCS.get().map_or(DOCS_URL, String::as_str);
+    format!("{base}/{}", page.strip_prefix("docs/").unwrap_or(page))
+}
 
 // === impl Finding ===
 
@@ -209,7 +234,7 @@ impl Finding {
             evidence: BTreeMap::new(),
             caused_by: None,
             remediation: None,
-            docs: docs.map(str::to_owned),
+            docs: docs.map(url),
             since: None,
         }
     }
@@ -287,7 +312,10 @@ mod tests {
             assert!(anchors.any(|one| one == anchor), "{docs}");
         }
         let conflict = Finding::new(code::PORT_IN_USE, Severity::Error, "shop", String::new());
-        assert_eq!(conflict.docs.as_deref(), Some("docs/runbooks/PortolanPortConflict.md#fix"));
+        assert_eq!(
+            conflict.docs.as_deref(),
+            Some("https://portolan.example/docs/runbooks/PortolanPortConflict.md#fix")
+        );
     }
 
     #[test]

@@ -140,7 +140,8 @@ async fn health(State(api): State<Api>) -> (StatusCode, String) {
     let text = match api.source.stuck() {
         0 => "Portolan is healthy.\n".to_owned(),
         stuck => format!(
-            "Portolan is healthy. {stuck} threads are stuck in a process or a network namespace; counters are exact, names may be missing (portolan_probes_total).\n"
+            "Portolan is healthy. {stuck} {} stuck in a process or a network namespace; counters are exact, names may be missing (portolan_probes_total).\n",
+            if stuck == 1 { "thread is" } else { "threads are" }
         ),
     };
     (StatusCode::OK, text)

@@ -50,7 +50,9 @@ impl Docker {
     }
 
     async fn follow(&self, publisher: &Publisher) -> Result<(), SourceError> {
-        let failed = |error: bollard::errors::Error| SourceError::Failed(error.to_string());
+        let failed = |error: bollard::errors::Error| {
+            SourceError::Failed(format!("{}: {}", self.socket.display(), problem(&error)))
+        };
         if !self.socket.exists() {
             return Err(SourceError::Absent(format!("{} does not exist", self.socket.display())));
         }
@@ -100,6 +102,38 @@ impl Docker {
             starts.learn(&client, heard).await.map_err(failed)?;
         }
     }
+}
+
+/// Why the engine gave no answer, without the words of the library.
+fn problem(error: &bollard::errors::Error) -> String {
+    use bollard::errors::Error;
+    match error {
+        Error::DockerResponseServerError { status_code, message } => {
+            // A page of another server can be long.
+            let line = message.lines().next().unwrap_or_default();
+            let line: String = line.chars().filter(|c| !c.is_control()).take(120).collect();
+            format!("it answered with status {status_code} ({line})")
+        }
+        Error::JsonDataError { .. }
+        | Error::JsonSerdeError { .. }
+        | Error::StrParseError { .. }
+        | Error::APIVersionParseError {} => {
+            "the answer is not of Docker's API; is it the socket of another program?".to_owned()
+        }
+        Error::RequestTimeoutError => {
+            format!("no answer within {} s", ANSWER_WITHIN.as_secs())
+        }
+        error => root_cause(error),
+    }
+}
+
+/// The innermost error: the system's, if there is one.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }
 
 impl NameSource for Docker {

@@ -83,12 +83,15 @@ pub struct Settings {
     pub conntrack: bool,
     /// Keys of the labels that rules match.
     pub labels: Arc<[String]>,
+    /// Names of the sources that the operator configured: absent, they are down.
+    pub expected: Vec<&'static str>,
 }
 
 /// All running sources.
 pub struct Sources {
     /// From the most to the least reliable.
     sources: Vec<Handle>,
+    expected: Vec<&'static str>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -144,8 +147,8 @@ impl Sources {
             .thread_name("names")
             .enable_all()
             .build()?;
-        let mut sources = Self { sources: Vec::new(), runtime: Some(runtime) };
-        let Settings { docker, podman, cri, cluster, node, conntrack, labels } = settings;
+        let Settings { docker, podman, cri, cluster, node, conntrack, labels, expected } = settings;
+        let mut sources = Self { sources: Vec::new(), expected, runtime: Some(runtime) };
         if cluster != Cluster::Off {
             #[cfg(feature = "kubernetes")]
             let source = kubernetes::Kubernetes::new(cluster, node, labels.clone());
@@ -183,7 +186,7 @@ impl Sources {
 
     /// No sources at all.
     pub fn none() -> Self {
-        Self { sources: Vec::new(), runtime: None }
+        Self { sources: Vec::new(), expected: Vec::new(), runtime: None }
     }
 
     fn add(&mut self, name: &'static str, lists_containers: bool, source: impl NameSource) {
@@ -197,7 +200,11 @@ impl Sources {
         });
         let refresh = Arc::new(Notify::new());
         let publisher = Publisher { name, report: sender, refresh: refresh.clone() };
-        runtime.spawn(supervise(source, publisher, PAUSES));
+        let absent = match self.expected.contains(&name) {
+            true => SourceState::Down,
+            false => SourceState::Absent,
+        };
+        runtime.spawn(supervise(source, publisher, PAUSES, absent));
         self.sources.push(Handle { name, lists_containers, report, refresh });
     }
 
@@ -295,13 +302,19 @@ impl Drop for Sources {
     }
 }
 
-async fn supervise(mut source: impl NameSource, publisher: Publisher, pauses: Pauses) {
+/// `absent` is the state of a source that is not there.
+async fn supervise(
+    mut source: impl NameSource,
+    publisher: Publisher,
+    pauses: Pauses,
+    absent: SourceState,
+) {
     let mut pause = pauses.first;
     loop {
         let began = Instant::now();
         match source.run(&publisher).await {
             SourceError::Absent(why) => {
-                publisher.stopped(SourceState::Absent, &why);
+                publisher.stopped(absent, &why);
                 sleep(pauses.absent).await;
             }
             SourceError::Failed(why) => {
@@ -370,7 +383,8 @@ mod tests {
         let tries = Arc::new(AtomicU32::new(0));
         let soon = Duration::from_millis(20);
         let pauses = Pauses { absent: soon, first: soon, last: soon };
-        let task = tokio::spawn(supervise(Shaky(tries.clone()), publisher, pauses));
+        let task =
+            tokio::spawn(supervise(Shaky(tries.clone()), publisher, pauses, SourceState::Absent));
         let mut states = Vec::new();
         while states.last() != Some(&SourceState::Up) {
             report.changed().await.unwrap();

@@ -245,7 +245,9 @@ async fn stuck_threads_are_reported_and_end_nothing() {
     let (source, mut requests) = channel();
     let router = router(Api::new(source, build()));
     let mut shown = snapshot();
-    for (stuck, expected) in [(0, "Portolan is healthy.\n"), (2, "2 threads are stuck")] {
+    for (stuck, expected) in
+        [(0, "Portolan is healthy.\n"), (1, "1 thread is stuck in"), (2, "2 threads are stuck in")]
+    {
         shown.probes.stuck = stuck;
         requests.publish(&Arc::new(shown.clone()));
         let (status, _, body) = ask(&router, Method::GET, "/healthz").await;

@@ -119,11 +119,8 @@ impl WebFile {
         if text.lines().all(empty) {
             return Ok(Self::default());
         }
-        let file: Self = serde_saphyr::from_str(text).map_err(|error| {
-            // The first line has the error and its position; the others quote the file, which has
-            // secrets.
-            anyhow!("{}", error.to_string().lines().next().unwrap_or_default())
-        })?;
+        let file: Self = notation::yaml::read(text)
+            .map_err(|(line, problem)| anyhow!("line {line}: {problem}"))?;
         if let Some(tls) = &file.tls_server_config {
             tls.check()?;
         }
