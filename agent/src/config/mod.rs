@@ -324,7 +324,8 @@ impl Loaded {
     /// An unknown variable may be another program's, so it is not an error.
     fn warn_of_variable(&mut self, name: &str) {
         let prefix = settings::ENV_PREFIX;
-        let known: Vec<String> = SETTINGS.iter().map(Setting::env).collect();
+        let mut known: Vec<String> = SETTINGS.iter().map(Setting::env).collect();
+        known.push(settings::ENV_CONFIG.to_owned());
         // Without the common prefix, which would make all of them similar.
         let ends = known.iter().filter_map(|known| known.strip_prefix(prefix));
         let near = nearest(name.strip_prefix(prefix).unwrap_or(name), ends);

@@ -156,6 +156,33 @@ fn tls_begins_at_1_2_and_a_renewed_certificate_is_taken_up() {
 }
 
 #[test]
+fn only_the_curves_and_suites_of_the_file_are_offered() {
+    needs_kernel!();
+    let keys = Keys::new();
+    let file = keys.configure(
+        "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n  \
+         curve_preferences: [CurveP521]\n  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, \
+         TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA]\n",
+    );
+    let agent = agent(&[("web.config_file", &file)]);
+    let connects = |arguments: &[&str]| {
+        let text = s_client(&agent, arguments);
+        text.contains("Cipher is") && !text.contains("Cipher is (NONE)")
+    };
+    eventually(true, || connects(&["-groups", "P-521"]));
+    for (arguments, works) in [
+        (&["-groups", "P-521", "-tls1_2"][..], true),
+        (&["-groups", "P-256"], false),
+        (&["-groups", "X25519", "-tls1_2"], false),
+        (&["-groups", "P-521", "-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"], false),
+        (&["-groups", "P-521", "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"], false),
+    ] {
+        assert_eq!(connects(arguments), works, "{arguments:?}");
+    }
+    agent.stop();
+}
+
+#[test]
 fn only_clients_with_the_right_certificate_are_let_in() {
     needs_kernel!();
     let keys = Keys::new();
@@ -238,6 +265,8 @@ fn a_web_configuration_with_a_mistake_is_refused_with_the_place() {
     );
     check("basic_auth_users:\n  a: secret\n", &["bcrypt", "htpasswd"]);
     check("http_server_config:\n  headers: {Server: x}\n", &["Server", "X-Frame-Options"]);
+    check("http_server_config:\n  headers: {X-Frame-Options: x}\n", &["deny or sameorigin"]);
+    check("rate_limit: {interval: soon, burst: 1}\n", &["web.yml", "like 1s"]);
 }
 
 /// What a browser sends for a page whose name was made to resolve to this host.

@@ -223,7 +223,7 @@ async fn wrong_method() -> Failure {
 }
 
 /// For every response: no frames, no external resources, no content sniffing.
-async fn secure(mut response: Response) -> Response {
+pub(crate) async fn secure(mut response: Response) -> Response {
     const HEADERS: [(HeaderName, HeaderValue); 5] = [
         (
             HeaderName::from_static("content-security-policy"),

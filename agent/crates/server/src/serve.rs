@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use super::routes::secure;
 use super::slots::{Phase, Slots};
 use super::web::{Rules, Web};
 
@@ -174,7 +175,7 @@ async fn answer(
 ) -> Response {
     let _answering = phase.answering();
     let mut response = match rules.refuse(peer, &request).await {
-        Some(refusal) => refusal,
+        Some(refusal) => secure(refusal).await,
         None => match tokio::time::timeout(ANSWER_TIMEOUT, router.oneshot(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use std::{fmt, fs};
 
 use anyhow::{Context as _, anyhow, bail};
 use axum::http::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
+
+use super::rate::{RateLimit, go_duration};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -14,6 +17,7 @@ use serde::Deserialize;
 pub(crate) struct WebFile {
     pub tls_server_config: Option<TlsServer>,
     pub http_server_config: HttpServer,
+    pub rate_limit: RateLimitConfig,
     /// Names, and bcrypt hashes of passwords.
     pub basic_auth_users: BTreeMap<String, Secret>,
 }
@@ -41,10 +45,19 @@ pub(crate) struct TlsServer {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HttpServer {
-    /// Accepted without effect: the endpoint speaks HTTP/1.1, which every scraper supports.
-    #[serde(rename = "http2")]
-    _http2: Option<bool>,
+    /// Without effect but on what cipher suites are accepted: the endpoint speaks HTTP/1.1, which
+    /// every scraper supports.
+    http2: Option<bool>,
     headers: BTreeMap<String, String>,
+}
+
+/// `rate_limit`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RateLimitConfig {
+    /// As Go writes durations; 0: no limit.
+    interval: String,
+    burst: u32,
 }
 
 /// Whether clients show certificates; names as in Go's crypto/tls.
@@ -86,14 +99,19 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The headers that may be set, as in exporter-toolkit.
-const HEADERS: [&str; 5] = [
-    "Content-Security-Policy",
-    "Strict-Transport-Security",
-    "X-Content-Type-Options",
-    "X-Frame-Options",
-    "X-XSS-Protection",
+/// The headers that may be set, as in exporter-toolkit, and their values if only some make sense.
+const HEADERS: [(&str, &[&str]); 5] = [
+    ("Content-Security-Policy", &[]),
+    ("Strict-Transport-Security", &[]),
+    ("X-Content-Type-Options", &["nosniff"]),
+    ("X-Frame-Options", &["deny", "sameorigin"]),
+    ("X-XSS-Protection", &[]),
 ];
+
+/// What HTTP/2 requires of TLS 1.2 (RFC 9113, 9.2.2): Go refuses a list without both, so
+/// exporter-toolkit does.
+const HTTP2_SUITES: [&str; 2] =
+    ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"];
 
 // === impl WebFile ===
 
@@ -121,9 +139,14 @@ impl WebFile {
         }
         let file: Self = notation::yaml::read(text)
             .map_err(|(line, problem)| anyhow!("line {line}: {problem}"))?;
-        if let Some(tls) = &file.tls_server_config {
+        let mut file = file;
+        if let Some(tls) = &mut file.tls_server_config {
+            tls.forget_empty();
             tls.check()?;
+            tls.check_http2(file.http_server_config.http2.unwrap_or(true))?;
         }
+        file.http_server_config.headers()?;
+        file.rate_limit.limit(Instant::now())?;
         Ok(file)
     }
 
@@ -149,9 +172,44 @@ impl WebFile {
 // === impl TlsServer ===
 
 impl TlsServer {
-    /// Whether every client has to show a certificate that an authority of the operator issued.
+    /// Whether every client has to show a certificate that the operator knows: of an authority that
+    /// the file names, or for a name in it.
     pub(super) fn requires_verified_clients(&self) -> bool {
-        self.client_auth_type == ClientAuth::RequireAndVerifyClientCert
+        let known = self.names_authority() || !self.client_allowed_sans.is_empty();
+        self.client_auth_type == ClientAuth::RequireAndVerifyClientCert && known
+    }
+
+    fn names_authority(&self) -> bool {
+        self.client_ca_file.is_some() || self.client_ca.is_some()
+    }
+
+    /// An empty text is as good as none.
+    fn forget_empty(&mut self) {
+        let Self { cert_file, key_file, client_ca_file, cert, key, client_ca, .. } = self;
+        for path in [cert_file, key_file, client_ca_file] {
+            path.take_if(|path| path.as_os_str().is_empty());
+        }
+        for text in [cert, client_ca] {
+            text.take_if(|text| text.is_empty());
+        }
+        key.take_if(|Secret(text)| text.is_empty());
+    }
+
+    /// Go speaks HTTP/2 unless it is turned off, and refuses cipher suites that exclude it.
+    fn check_http2(&self, http2: bool) -> anyhow::Result<()> {
+        let suites = self.cipher_suites.as_deref().unwrap_or_default();
+        let has = |suite: &&str| suites.iter().any(|one| one == suite);
+        if !http2
+            || suites.is_empty()
+            || self.min_version == TlsVersion::Tls13
+            || HTTP2_SUITES.iter().any(has)
+        {
+            return Ok(());
+        }
+        bail!(
+            "tls_server_config: cipher_suites has none that HTTP/2 requires; add {}, or set http2: false in http_server_config",
+            HTTP2_SUITES.join(" or ")
+        )
     }
 
     /// What exporter-toolkit refuses is refused here too.
@@ -165,7 +223,6 @@ impl TlsServer {
         };
         one(self.cert_file.is_some(), self.cert.is_some(), "cert")?;
         one(self.key_file.is_some(), self.key.is_some(), "key")?;
-        let authority = self.client_ca_file.is_some() || self.client_ca.is_some();
         if self.client_ca_file.is_some() && self.client_ca.is_some() {
             bail!("tls_server_config: client_ca and client_ca_file are both set; keep one");
         }
@@ -173,14 +230,9 @@ impl TlsServer {
             self.client_auth_type,
             ClientAuth::VerifyClientCertIfGiven | ClientAuth::RequireAndVerifyClientCert
         );
-        if authority && self.client_auth_type == ClientAuth::NoClientCert {
+        if self.names_authority() && self.client_auth_type == ClientAuth::NoClientCert {
             bail!(
                 "tls_server_config: client_ca_file is set, but no client certificate is requested; set client_auth_type: RequireAndVerifyClientCert"
-            );
-        }
-        if verifies && !authority {
-            bail!(
-                "tls_server_config: client_auth_type needs client_ca_file to verify certificates against"
             );
         }
         if !self.client_allowed_sans.is_empty() && !verifies {
@@ -197,18 +249,39 @@ impl TlsServer {
 impl HttpServer {
     pub(super) fn headers(&self) -> anyhow::Result<Vec<(HeaderName, HeaderValue)>> {
         let header = |(name, value): (&String, &String)| {
-            if !HEADERS.contains(&name.as_str()) {
+            let Some((_, values)) = HEADERS.iter().find(|(known, _)| known == name) else {
                 bail!(
                     "http_server_config: the header {name} cannot be set; choose among {}",
-                    HEADERS.join(", ")
+                    HEADERS.map(|(known, _)| known).join(", ")
                 );
+            };
+            if !values.is_empty() && !values.contains(&value.as_str()) {
+                bail!("http_server_config: {name} is \"{value}\"; write {}", values.join(" or "));
             }
             let value = HeaderValue::from_str(value).map_err(|_| {
                 anyhow!("http_server_config: the value of {name} is not a valid header value")
             })?;
             Ok((HeaderName::from_bytes(name.as_bytes())?, value))
         };
-        // An empty value leaves ours, as in exporter-toolkit.
-        self.headers.iter().filter(|(_, value)| !value.is_empty()).map(header).collect()
+        let mut headers = self.headers.iter().map(header).collect::<anyhow::Result<Vec<_>>>()?;
+        // An empty value leaves ours.
+        headers.retain(|(_, value)| !value.is_empty());
+        Ok(headers)
+    }
+}
+
+// === impl RateLimitConfig ===
+
+impl RateLimitConfig {
+    /// The limit from `now` on; `None` without an interval.
+    pub(super) fn limit(&self, now: Instant) -> anyhow::Result<Option<RateLimit>> {
+        let Self { interval, burst } = self;
+        if interval.is_empty() {
+            return Ok(None);
+        }
+        let interval = go_duration(interval).ok_or_else(|| {
+            anyhow!("rate_limit: interval is \"{interval}\"; write a duration like 1s or 100ms")
+        })?;
+        Ok((!interval.is_zero()).then(|| RateLimit::new(interval, *burst, now)))
     }
 }

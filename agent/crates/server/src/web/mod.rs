@@ -12,7 +12,9 @@ mod back_off;
 mod exposure;
 mod file;
 mod hosts;
+mod p521;
 mod passwords;
+mod rate;
 mod stamps;
 mod tls;
 
@@ -34,13 +36,14 @@ use self::exposure::Exposure;
 use self::file::WebFile;
 pub use self::hosts::{AllowedHost, Hosts};
 use self::passwords::{Gate, Passwords, Verdict};
+use self::rate::RateLimit;
 use self::stamps::Stamps;
 use crate::routes::Failure;
 
 /// Minimum interval between checks of the files.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Liveness and readiness probes need no password, because the kubelet has none.
+/// Liveness and readiness probes need no password, because the kubelet has none, and have no limit.
 const OPEN_PATHS: [&str; 4] = ["/healthz", "/readyz", "/-/healthy", "/-/ready"];
 
 /// What the operator chose for the endpoint.
@@ -82,6 +85,7 @@ pub struct Rules {
     headers: Vec<(HeaderName, HeaderValue)>,
     hosts: Arc<Hosts>,
     exposure: Exposure,
+    rate: Option<RateLimit>,
 }
 
 impl Web {
@@ -190,6 +194,7 @@ impl Rules {
             headers: file.http_server_config.headers()?,
             hosts: Arc::clone(hosts),
             exposure,
+            rate: file.rate_limit.limit(Instant::now())?,
         };
         Ok((rules, stamps))
     }
@@ -214,10 +219,13 @@ impl Rules {
         {
             return Some(refusal.into_response());
         }
-        let passwords = self.passwords.as_ref()?;
         if OPEN_PATHS.contains(&request.uri().path()) {
             return None;
         }
+        if let Some(Err(wait)) = self.rate.as_ref().map(|rate| rate.take(Instant::now())) {
+            return Some(later(wait, "too many requests (rate_limit)"));
+        }
+        let passwords = self.passwords.as_ref()?;
         let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         match passwords.admit(peer, given).await {
             Verdict::Right => None,
@@ -254,3 +262,5 @@ fn later(wait: Duration, why: &str) -> Response {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod toolkit;

@@ -3,7 +3,7 @@
 //! bcrypt is slow on purpose, so it runs outside the event loop, one comparison at a time, and
 //! verified passwords are cached as a digest with a key of this process: they never wait. After a
 //! wrong password the next comparison waits until all of them together have taken at most a fifth
-//! of one CPU, and its address pauses ([`BackOff`]). Every comparison costs as much as the most
+//! of one CPU, and its address pauses ([`BackOff`]). Every wrong password costs as much as the most
 //! expensive hash of the file, whether the user exists or not.
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,8 +22,11 @@ use tokio::sync::Semaphore;
 use super::back_off::BackOff;
 use super::file::Secret;
 
-/// Costs beyond this take seconds for every password, right or wrong.
-const HIGHEST_COST: u32 = 15;
+/// The highest cost that is accepted: about a minute for each comparison.
+const HIGHEST_COST: u32 = 20;
+
+/// From this cost on a comparison takes longer than Prometheus waits for a scrape, or nearly.
+const SLOW_COST: u32 = 16;
 
 /// Maximum number of queued comparisons; more are refused, so that guesses do not fill the slots.
 const QUEUE: usize = 16;
@@ -107,6 +110,11 @@ impl Passwords {
         };
         let users: BTreeMap<_, _> = users.iter().map(parse).collect::<anyhow::Result<_>>()?;
         let Some(highest) = users.values().map(|hash| hash.cost).max() else { return Ok(None) };
+        if highest >= SLOW_COST {
+            tracing::warn!(
+                "a password hash of the web configuration has cost {highest}: the first request of a client takes seconds, later ones do not (the password is remembered); 10 to 12 are usual"
+            );
+        }
         lock(&gate.verified).retain(|name, _| users.contains_key(name));
         Ok(Some(Self { users, highest, gate: Arc::clone(gate) }))
     }
@@ -189,17 +197,21 @@ impl Attempt {
     }
 }
 
-/// Compares at the cost `highest`: 2^c for a hash of cost c, then 2^c + … + 2^(highest-1) for
-/// hashes that no password has. Without a user only the latter, at the whole cost.
+/// Compares; a wrong password at the cost `highest`: 2^c for a hash of cost c, then
+/// 2^c + … + 2^(highest-1) for hashes that no password has. Without a user only the latter, at the
+/// whole cost.
 fn compare(password: &str, hash: Option<&Hash>, highest: u32) -> bool {
     let right = hash.is_some_and(|hash| bcrypt::verify(password, &hash.text).unwrap_or(false));
+    if right {
+        return true;
+    }
     let rest = hash.map_or(highest..=highest, |hash| hash.cost..=highest.saturating_sub(1));
     for cost in rest {
         let decoy = format!("$2b${cost:02}${}", ".".repeat(53));
         // Never equal: only the time counts.
         std::hint::black_box(bcrypt::verify(password, &decoy).is_ok());
     }
-    right
+    false
 }
 
 // === impl Gate ===
@@ -267,7 +279,7 @@ fn cost(hash: &str) -> anyhow::Result<u32> {
         bail!("the password is not a bcrypt hash; make one with `htpasswd -nBC 10 NAME`");
     };
     if cost > HIGHEST_COST {
-        bail!("a hash of cost {cost} takes seconds to compare; at most {HIGHEST_COST}");
+        bail!("a hash of cost {cost} takes minutes to compare; at most {HIGHEST_COST}");
     }
     Ok(cost)
 }

@@ -41,7 +41,7 @@ fn what_exporter_toolkit_refuses_is_refused_with_the_fix() {
         assert!(error.contains(word), "{tls}: {error}");
     };
     check("  client_ca_file: c\n", "set client_auth_type");
-    check("  client_auth_type: RequireAndVerifyClientCert\n", "needs client_ca_file");
+    check("  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]\n", "http2: false");
     check("  client_allowed_sans: [a]\n", "RequireAndVerifyClientCert");
     check("  client_auth_type: Sometimes\n", "Sometimes");
     check("  colour: red\n", "colour");
