@@ -220,6 +220,9 @@ pub enum ConfigError {
         /// The error and what is expected.
         problem: String,
     },
+    /// The web configuration file cannot be used.
+    #[error("{0:#}")]
+    Web(anyhow::Error),
     /// A value that does not go with another.
     #[error("{place}: {problem}{}", the_other(first.as_ref()))]
     Contradiction {

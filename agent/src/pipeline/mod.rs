@@ -37,7 +37,7 @@ use self::memory::{Keeper, Meter};
 use self::notify::Manager;
 use self::relate::Relate;
 use self::reservations::ReservationMonitor;
-use crate::config::{Config, host_name, own_names};
+use crate::config::{Config, ConfigError, host_name, own_names};
 use crate::state::{StateActor, StateFile, StateHandle};
 use crate::{occupant, privileges};
 use discovery::Names;
@@ -67,7 +67,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let _lock = preflight::lock(&config.run_directory)?;
     let hosts = Hosts::new(&own_names(&config.names), &config.web.allowed_hosts);
     let (address, file) = (config.web.listen_address, config.web.config_file.clone());
-    let web = Arc::new(server::Web::open(Endpoint { address, file, hosts })?);
+    let web = server::Web::open(Endpoint { address, file, hosts }).map_err(ConfigError::Web)?;
+    let web = Arc::new(web);
     let listener = server::bind(config.web.listen_address, occupant::of)?;
     let control = server::local::bind(&config.run_directory, config.control_group, |caller| {
         linux::peer::groups(caller).unwrap_or_default()

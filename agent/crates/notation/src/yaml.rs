@@ -33,6 +33,11 @@ fn problem(error: &Error) -> String {
         "expected sequence start" => "a list is expected here".to_owned(),
         "expected mapping start" => "a mapping (`key: value`) is expected here".to_owned(),
         // "while scanning a plain scalar, found a tab": only the end is of use.
+        line if line.starts_with("unknown ") => line
+            .replacen("unknown variant", "unknown value", 1)
+            .replacen("unknown field", "unknown key", 1)
+            // An empty value that is accepted as well.
+            .replacen("expected one of , ", "expected one of ", 1),
         line => match line.strip_prefix("while ").and_then(|rest| rest.split_once(", ")) {
             Some((_, found)) => found.to_owned(),
             None => line.to_owned(),

@@ -10,6 +10,7 @@ use axum::http::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::rate::{RateLimit, go_duration};
+use super::tls;
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -77,6 +78,7 @@ pub(crate) enum ClientAuth {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(crate) enum TlsVersion {
     #[default]
+    #[serde(skip_deserializing)]
     Unset,
     #[serde(rename = "TLS10")]
     Tls10,
@@ -118,9 +120,10 @@ const HTTP2_SUITES: [&str; 2] =
 impl WebFile {
     /// Reads and checks the file; paths in it are relative to its folder.
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(path)
-            .with_context(|| format!("cannot read the web configuration file {}; check the path given with --web.config.file", path.display()))?;
-        let mut file = Self::parse(&text).with_context(|| path.display().to_string())?;
+        let text = fs::read_to_string(path).context(
+            "cannot read the web configuration file; check the path given with --web.config.file",
+        )?;
+        let mut file = Self::parse(&text)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         if let Some(tls) = &mut file.tls_server_config {
             let files = [&mut tls.cert_file, &mut tls.key_file, &mut tls.client_ca_file];
@@ -221,6 +224,7 @@ impl TlsServer {
             (false, false) => bail!("tls_server_config: {name}_file is missing"),
             _ => Ok(()),
         };
+        tls::check_suites(self.cipher_suites.as_deref().unwrap_or_default())?;
         one(self.cert_file.is_some(), self.cert.is_some(), "cert")?;
         one(self.key_file.is_some(), self.key.is_some(), "key")?;
         if self.client_ca_file.is_some() && self.client_ca.is_some() {

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use api_types::{Finding, Severity};
 use axum::http::header::{
     AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -169,6 +170,11 @@ impl State {
     }
 }
 
+/// Checks a web configuration file and the files that it names.
+pub fn check_file(path: &Path) -> anyhow::Result<()> {
+    Rules::read(path, &Arc::default(), &Arc::new(Gate::new()?)).map(drop)
+}
+
 /// Checks the text of a web configuration file; reads no file that it names.
 pub fn check(text: &str) -> anyhow::Result<()> {
     WebFile::parse(text).map(drop)
@@ -177,7 +183,16 @@ pub fn check(text: &str) -> anyhow::Result<()> {
 // === impl Rules ===
 
 impl Rules {
+    /// Reads the file and those that it names; an error begins with the path.
     fn read(path: &Path, hosts: &Arc<Hosts>, gate: &Arc<Gate>) -> anyhow::Result<(Self, Stamps)> {
+        Self::of_files(path, hosts, gate).with_context(|| path.display().to_string())
+    }
+
+    fn of_files(
+        path: &Path,
+        hosts: &Arc<Hosts>,
+        gate: &Arc<Gate>,
+    ) -> anyhow::Result<(Self, Stamps)> {
         // Before the files are read: a change in between shows at the next check.
         let stamps = Stamps::of(WebFile::read(path)?.files(path));
         let file = WebFile::read(path)?;

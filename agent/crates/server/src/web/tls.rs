@@ -70,20 +70,31 @@ const NOT_OFFERED: [&str; 4] = [
     "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
 ];
 
+/// rustls writes TLS13_AES_128_GCM_SHA256, others TLS_AES_128_GCM_SHA256.
+fn name(suite: rustls::CipherSuite) -> String {
+    format!("{suite:?}").replacen("TLS13_", "TLS_", 1)
+}
+
+/// An error for a suite that Go does not know either.
+pub(super) fn check_suites(wanted: &[String]) -> anyhow::Result<()> {
+    let offered: Vec<String> =
+        ring::default_provider().cipher_suites.iter().map(|one| name(one.suite())).collect();
+    let known = |one: &&String| offered.contains(one) || NOT_OFFERED.contains(&one.as_str());
+    match wanted.iter().find(|one| !known(one)) {
+        Some(unknown) => bail!(
+            "tls_server_config: the cipher suite {unknown} is unknown; choose among {}",
+            offered.join(", ")
+        ),
+        None => Ok(()),
+    }
+}
+
 fn provider(file: &TlsServer) -> anyhow::Result<CryptoProvider> {
     let mut provider = ring::default_provider();
     if let Some(wanted) = file.cipher_suites.as_deref().filter(|wanted| !wanted.is_empty()) {
-        // rustls writes TLS13_AES_128_GCM_SHA256, others TLS_AES_128_GCM_SHA256.
-        let name = |suite: rustls::CipherSuite| format!("{suite:?}").replacen("TLS13_", "TLS_", 1);
         let all = provider.cipher_suites;
         let offered: Vec<String> = all.iter().map(|suite| name(suite.suite())).collect();
         for one in wanted.iter().filter(|one| !offered.contains(one)) {
-            if !NOT_OFFERED.contains(&one.as_str()) {
-                bail!(
-                    "tls_server_config: the cipher suite {one} is unknown; choose among {}",
-                    offered.join(", ")
-                );
-            }
             tracing::warn!(
                 "the cipher suite {one} of the web configuration is not offered: CBC is obsolete"
             );
