@@ -171,11 +171,12 @@ fn only_the_curves_and_suites_of_the_file_are_offered() {
     };
     eventually(true, || connects(&["-groups", "P-521"]));
     for (arguments, works) in [
-        (&["-groups", "P-521", "-tls1_2"][..], true),
+        // In TLS 1.2 openssl also counts the curve of the certificate, P-256.
+        (&["-groups", "P-521:P-256", "-tls1_2"][..], true),
         (&["-groups", "P-256"], false),
-        (&["-groups", "X25519", "-tls1_2"], false),
-        (&["-groups", "P-521", "-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"], false),
-        (&["-groups", "P-521", "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"], false),
+        (&["-groups", "X25519:P-256", "-tls1_2"], false),
+        (&["-groups", "P-521:P-256", "-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"], false),
+        (&["-groups", "P-521:P-256", "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"], false),
     ] {
         assert_eq!(connects(arguments), works, "{arguments:?}");
     }

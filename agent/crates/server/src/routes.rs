@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    VARY,
+};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -106,7 +109,8 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
         0 => None,
         nanoseconds => Some(Duration::from_nanos(nanoseconds)),
     };
-    let (mut writer, body) = stream::body();
+    let gzip = accepts_gzip(&headers);
+    let (mut writer, body) = stream::body(gzip);
     // Tens of milliseconds of work on a large host: not on a thread of the runtime.
     tokio::task::spawn_blocking(move || {
         let Api { exporter, last_scrape, outcomes, .. } = api;
@@ -126,7 +130,24 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
             Err(_) => tracing::debug!("a scraper went away in the middle of an answer"),
         }
     });
-    Ok(([(CONTENT_TYPE, format.content_type())], body).into_response())
+    let mut response = ([(CONTENT_TYPE, format.content_type())], body).into_response();
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if gzip {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    Ok(response)
+}
+
+/// Whether the client takes gzip (RFC 9110, 12.5.3); a weight of 0 says no.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let mut codings = values.flat_map(|value| value.split(',')).map(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let weight = parts.find_map(|part| part.strip_prefix("q=")?.trim().parse::<f32>().ok());
+        (name, weight.unwrap_or(1.0) > 0.0)
+    });
+    codings.any(|(name, is_wanted)| name.eq_ignore_ascii_case("gzip") && is_wanted)
 }
 
 /// Liveness of the process and of the core loop; independent of BPF. Stuck probe threads are

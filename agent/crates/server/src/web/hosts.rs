@@ -40,6 +40,11 @@ impl Hosts {
         Self { allowed: allowed.to_vec(), own }
     }
 
+    /// Whether requests for this host, the value of a `Host` header, are answered.
+    pub fn admits(&self, header: &str) -> bool {
+        without_port(header).is_some_and(|host| self.admit(host))
+    }
+
     /// Whether the operator has named any.
     pub(super) fn are_configured(&self) -> bool {
         !self.allowed.is_empty()
