@@ -45,9 +45,10 @@ fn has_colours() -> bool {
     io::stderr().is_terminal() && !forbidden
 }
 
-/// Our own lines from this level on, warnings of libraries.
+/// Our own lines from this level on, warnings of libraries. kube logs each failed request as an
+/// error, which the source of names reports once.
 fn filter(level: &str) -> String {
-    OWN.iter().fold("warn".to_owned(), |all, own| format!("{all},{own}={level}"))
+    OWN.iter().fold("warn,kube_client=off".to_owned(), |all, own| format!("{all},{own}={level}"))
 }
 
 /// Suppresses repetitions.
@@ -165,7 +166,7 @@ mod tests {
             .collect();
         logging.sort();
         assert_eq!(logging, OWN[1..]);
-        assert!(filter("info").starts_with("warn,portolan=info,"));
+        assert!(filter("info").starts_with("warn,kube_client=off,portolan=info,"));
     }
 
     /// Whether a source file in this folder, or below, logs.

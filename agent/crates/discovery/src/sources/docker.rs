@@ -19,7 +19,7 @@ use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use futures_util::{Stream, StreamExt as _};
 
 use self::starts::Starts;
-use super::{ANSWER_WITHIN, NameSource, Publisher, SourceError, controller};
+use super::{ANSWER_WITHIN, NameSource, Publisher, SourceError, controller, root_cause};
 use crate::inventory::{Inventory, Workload};
 use linux::clock::monotonic_us;
 use linux::peer::Peer;
@@ -136,15 +136,6 @@ fn problem(error: &bollard::errors::Error) -> String {
     }
 }
 
-/// The innermost error: the system's, if there is one.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
-}
-
 impl NameSource for Docker {
     async fn run(&mut self, publisher: &Publisher) -> SourceError {
         match self.follow(publisher).await {
@@ -225,6 +216,20 @@ mod tests {
             add(&mut inventory, container, Source::Docker, &["tier".to_owned()]);
         }
         inventory
+    }
+
+    #[test]
+    fn errors_come_without_the_words_of_the_library() {
+        let page = format!("<html>{}\nmore", "x".repeat(500));
+        let status =
+            bollard::errors::Error::DockerResponseServerError { status_code: 404, message: page };
+        let said = problem(&status);
+        assert!(said.starts_with("it answered with status 404 (<html>xxx"), "{said}");
+        assert!(said.len() < 200 && !said.contains("more"), "{said}");
+        let refused = io::Error::from_raw_os_error(13);
+        assert_eq!(problem(&refused.into()), "Permission denied (os error 13)");
+        let json = serde_json::from_str::<u32>("<html>").unwrap_err();
+        assert!(problem(&json.into()).contains("is it the socket of another program?"));
     }
 
     #[test]

@@ -302,6 +302,15 @@ impl Drop for Sources {
     }
 }
 
+/// The innermost error: the system's, if there is one; the others are words of libraries.
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
 /// `absent` is the state of a source that is not there.
 async fn supervise(
     mut source: impl NameSource,
@@ -398,5 +407,31 @@ mod tests {
         let report = report.borrow();
         assert_eq!((report.lookups, report.errors, report.inventory.len()), (1, 1, 1));
         assert_eq!(tries.load(Ordering::Relaxed), 3);
+    }
+
+    /// Not there.
+    struct Missing;
+
+    impl NameSource for Missing {
+        async fn run(&mut self, _: &Publisher) -> SourceError {
+            SourceError::Absent("/x does not exist".to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_expected_is_down_where_another_is_absent() {
+        for (expected, state) in
+            [(vec![], SourceState::Absent), (vec!["docker"], SourceState::Down)]
+        {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all();
+            let runtime = Some({ runtime }.build().unwrap());
+            let mut sources = Sources { sources: Vec::new(), expected, runtime };
+            sources.add("docker", true, Missing);
+            let report = &mut sources.sources[0].report;
+            report.wait_for(|report| report.state != SourceState::Starting).await.unwrap();
+            let view = sources.views().remove(0);
+            assert_eq!((view.state, view.detail.as_deref()), (state, Some("/x does not exist")));
+        }
     }
 }
