@@ -91,7 +91,6 @@ pub struct Settings {
 pub struct Sources {
     /// From the most to the least reliable.
     sources: Vec<Handle>,
-    expected: Vec<&'static str>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -141,43 +140,55 @@ impl Sources {
     /// Starts the task of every source, on a thread of their own. `owner_of` finds the clients of
     /// tracked connections.
     pub fn start(settings: Settings, probes: &Probes, owner_of: OwnerOf) -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .max_blocking_threads(2)
-            .thread_name("names")
-            .enable_all()
-            .build()?;
         let Settings { docker, podman, cri, cluster, node, conntrack, labels, expected } = settings;
-        let mut sources = Self { sources: Vec::new(), expected, runtime: Some(runtime) };
+        let mut sources = Self { sources: Vec::new(), runtime: Some(runtime()?) };
+        let absent = |name| {
+            if expected.contains(&name) { SourceState::Down } else { SourceState::Absent }
+        };
         if cluster != Cluster::Off {
             #[cfg(feature = "kubernetes")]
             let source = kubernetes::Kubernetes::new(cluster, node, labels.clone());
             #[cfg(feature = "kubernetes")]
-            sources.add("kubernetes", true, source);
+            sources.add("kubernetes", true, absent("kubernetes"), source);
             #[cfg(not(feature = "kubernetes"))]
             sources.add_missing("kubernetes", "Kubernetes", "kubernetes");
         }
         if let Some(socket) = docker {
             #[cfg(feature = "docker")]
-            sources.add("docker", true, docker::Docker::at(socket, labels.clone()));
+            sources.add(
+                "docker",
+                true,
+                absent("docker"),
+                docker::Docker::at(socket, labels.clone()),
+            );
             #[cfg(not(feature = "docker"))]
             sources.add_missing("docker", "Docker", "docker");
         }
         if let Some(socket) = podman {
             #[cfg(feature = "docker")]
-            sources.add("podman", true, docker::Docker::podman(socket, labels.clone()));
+            sources.add(
+                "podman",
+                true,
+                absent("podman"),
+                docker::Docker::podman(socket, labels.clone()),
+            );
             #[cfg(not(feature = "docker"))]
             sources.add_missing("podman", "podman", "docker");
         }
         if !cri.is_empty() {
             #[cfg(feature = "cri")]
-            sources.add("cri", true, cri::Cri::new(cri, labels));
+            sources.add("cri", true, absent("cri"), cri::Cri::new(cri, labels));
             #[cfg(not(feature = "cri"))]
             sources.add_missing("cri", "CRI", "cri");
         }
         if conntrack {
             #[cfg(feature = "conntrack")]
-            sources.add(CONNTRACK, false, conntrack::Conntrack::new(probes.clone(), owner_of));
+            sources.add(
+                CONNTRACK,
+                false,
+                absent(CONNTRACK),
+                conntrack::Conntrack::new(probes.clone(), owner_of),
+            );
             #[cfg(not(feature = "conntrack"))]
             sources.add_missing(CONNTRACK, CONNTRACK, CONNTRACK);
         }
@@ -186,10 +197,17 @@ impl Sources {
 
     /// No sources at all.
     pub fn none() -> Self {
-        Self { sources: Vec::new(), expected: Vec::new(), runtime: None }
+        Self { sources: Vec::new(), runtime: None }
     }
 
-    fn add(&mut self, name: &'static str, lists_containers: bool, source: impl NameSource) {
+    /// `absent` is the state of the source if it is not there.
+    fn add(
+        &mut self,
+        name: &'static str,
+        lists_containers: bool,
+        absent: SourceState,
+        source: impl NameSource,
+    ) {
         let Some(runtime) = &self.runtime else { return };
         let (sender, report) = watch::channel(Report {
             inventory: Arc::default(),
@@ -200,10 +218,6 @@ impl Sources {
         });
         let refresh = Arc::new(Notify::new());
         let publisher = Publisher { name, report: sender, refresh: refresh.clone() };
-        let absent = match self.expected.contains(&name) {
-            true => SourceState::Down,
-            false => SourceState::Absent,
-        };
         runtime.spawn(supervise(source, publisher, PAUSES, absent));
         self.sources.push(Handle { name, lists_containers, report, refresh });
     }
@@ -300,6 +314,16 @@ impl Drop for Sources {
             runtime.shutdown_background();
         }
     }
+}
+
+/// The thread of the sources.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(2)
+        .thread_name("names")
+        .enable_all()
+        .build()
 }
 
 /// The innermost error: the system's, if there is one; the others are words of libraries.
@@ -420,14 +444,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_source_that_is_expected_is_down_where_another_is_absent() {
-        for (expected, state) in
-            [(vec![], SourceState::Absent), (vec!["docker"], SourceState::Down)]
-        {
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all();
-            let runtime = Some({ runtime }.build().unwrap());
-            let mut sources = Sources { sources: Vec::new(), expected, runtime };
-            sources.add("docker", true, Missing);
+        for state in [SourceState::Absent, SourceState::Down] {
+            let mut sources = Sources { sources: Vec::new(), runtime: Some(runtime().unwrap()) };
+            sources.add("docker", true, state, Missing);
             let report = &mut sources.sources[0].report;
             report.wait_for(|report| report.state != SourceState::Starting).await.unwrap();
             let view = sources.views().remove(0);

@@ -106,7 +106,7 @@ fn network(peer: IpAddr) -> IpAddr {
         IpAddr::V6(address) => {
             IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
         }
-        four => four,
+        four @ IpAddr::V4(_) => four,
     }
 }
 

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use axum::http::header::HOST;
+use axum::http::uri::Authority;
 use axum::http::{Request, StatusCode, Version};
 use serde::Serialize;
 
@@ -66,7 +67,7 @@ impl Hosts {
             (None, _) => None,
         };
         // A request target with a host takes precedence (RFC 9112, 3.2.2); both must be allowed.
-        let target = request.uri().authority().map(|authority| authority.host());
+        let target = request.uri().authority().map(Authority::host);
         let unknown = [header, target].into_iter().flatten().find(|host| !self.admit(host))?;
         Some(Failure(
             StatusCode::MISDIRECTED_REQUEST,

@@ -161,9 +161,10 @@ impl State {
                 continue;
             }
             let fix = remediation.as_deref().unwrap_or("none known");
-            match severity {
-                Severity::Error => tracing::error!("{title}; fix: {fix}"),
-                _ => tracing::warn!("{title}; fix: {fix}"),
+            if *severity == Severity::Error {
+                tracing::error!("{title}; fix: {fix}");
+            } else {
+                tracing::warn!("{title}; fix: {fix}");
             }
         }
         self.logged = findings.into_iter().map(|finding| finding.title).collect();
@@ -197,7 +198,7 @@ impl Rules {
         let stamps = Stamps::of(WebFile::read(path)?.files(path));
         let file = WebFile::read(path)?;
         let tls = file.tls_server_config.as_ref();
-        let verifies = tls.is_some_and(|tls| tls.requires_verified_clients());
+        let verifies = tls.is_some_and(file::TlsServer::requires_verified_clients);
         let exposure = Exposure {
             authenticates: verifies || !file.basic_auth_users.is_empty(),
             certificate: tls.and_then(tls::validity),
