@@ -131,7 +131,7 @@ impl Found {
         }
         if late > 0 {
             survey.problems.push(Problem::new(
-                format!("the arguments of {late} processes could not be read within {patience:?}"),
+                format!("processes whose arguments could not be read within {patience:?}: {late}"),
                 "their connections from before the start are named after their interpreters",
             ));
         }

@@ -267,7 +267,7 @@ impl Search {
         if self.denied > 0 {
             self.problems.push(Problem::new(
                 format!(
-                    "{} processes do not show their network namespace (they hide it, or CAP_SYS_PTRACE is missing)",
+                    "processes that do not show their network namespace: {} (they hide it, or CAP_SYS_PTRACE is missing)",
                     self.denied
                 ),
                 "pre-existing connections in namespaces of these processes alone are not observed",

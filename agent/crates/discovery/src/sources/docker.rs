@@ -19,7 +19,7 @@ use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use futures_util::{Stream, StreamExt as _};
 
 use self::starts::Starts;
-use super::{ANSWER_WITHIN, NameSource, Publisher, SourceError, controller};
+use super::{ANSWER_WITHIN, NameSource, Publisher, SourceError, controller, root_cause};
 use crate::inventory::{Inventory, Workload};
 use linux::clock::monotonic_us;
 use linux::peer::Peer;
@@ -109,13 +109,39 @@ where
 
 impl From<bollard::errors::Error> for SourceError {
     fn from(error: bollard::errors::Error) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(problem(&error))
+    }
+}
+
+/// Why the engine gave no answer, without the words of the library.
+fn problem(error: &bollard::errors::Error) -> String {
+    use bollard::errors::Error;
+    match error {
+        Error::DockerResponseServerError { status_code, message } => {
+            // A page of another server can be long.
+            let line = message.lines().next().unwrap_or_default();
+            let line: String = line.chars().filter(|c| !c.is_control()).take(120).collect();
+            format!("it answered with status {status_code} ({line})")
+        }
+        Error::JsonDataError { .. }
+        | Error::JsonSerdeError { .. }
+        | Error::StrParseError { .. }
+        | Error::APIVersionParseError {} => {
+            "the answer is not of Docker's API; is it the socket of another program?".to_owned()
+        }
+        Error::RequestTimeoutError => {
+            format!("no answer within {} s", ANSWER_WITHIN.as_secs())
+        }
+        error => root_cause(error),
     }
 }
 
 impl NameSource for Docker {
     async fn run(&mut self, publisher: &Publisher) -> SourceError {
         match self.follow(publisher).await {
+            Err(SourceError::Failed(why)) => {
+                SourceError::Failed(format!("{}: {why}", self.socket.display()))
+            }
             Err(error) => error,
             Ok(()) => SourceError::Failed("it stopped".to_owned()),
         }
@@ -190,6 +216,20 @@ mod tests {
             add(&mut inventory, container, Source::Docker, &["tier".to_owned()]);
         }
         inventory
+    }
+
+    #[test]
+    fn errors_come_without_the_words_of_the_library() {
+        let page = format!("<html>{}\nmore", "x".repeat(500));
+        let status =
+            bollard::errors::Error::DockerResponseServerError { status_code: 404, message: page };
+        let said = problem(&status);
+        assert!(said.starts_with("it answered with status 404 (<html>xxx"), "{said}");
+        assert!(said.len() < 200 && !said.contains("more"), "{said}");
+        let refused = io::Error::from_raw_os_error(13);
+        assert_eq!(problem(&refused.into()), "Permission denied (os error 13)");
+        let json = serde_json::from_str::<u32>("<html>").unwrap_err();
+        assert!(problem(&json.into()).contains("is it the socket of another program?"));
     }
 
     #[test]
