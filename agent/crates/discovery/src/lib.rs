@@ -60,9 +60,10 @@ use cgroup::{Cgroups, Lookup};
 use cgroup_info::CgroupInfo;
 pub use found::Found;
 use inventory::{Inventory, Workload};
+use linux::addresses::Held;
 use linux::probes::Probes;
 use processes::{Process, Processes};
-pub use remote::Client;
+pub use remote::{Arrival, Client};
 use rules::Rules;
 
 /// Owners kept at most; the kernel's table is smaller.
@@ -297,9 +298,15 @@ impl Names {
         self.remotes.set_listeners(listeners);
     }
 
-    /// Which address belongs to which network namespace of this host (by inode).
-    pub fn set_addresses(&mut self, addresses: &[(u32, Address)]) {
+    /// Which address belongs to which network namespace of this host.
+    pub fn set_addresses(&mut self, addresses: &[Held]) {
         self.remotes.set_addresses(addresses);
+    }
+
+    /// Where connections between services of this host have arrived: from edges of role server. Call
+    /// after [`Self::set_addresses`].
+    pub fn set_arrivals(&mut self, arrivals: &[Arrival]) {
+        self.remotes.set_arrivals(arrivals);
     }
 
     /// Whether the addresses of some namespaces are unknown and may be containers' addresses.
