@@ -46,7 +46,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 228;
+offsets! { 236;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -83,6 +83,8 @@ offsets! { 228;
     write_seq = "tcp_sock"."write_seq",
     /// First unacknowledged byte.
     snd_una = "tcp_sock"."snd_una",
+    /// Next byte expected from the peer.
+    rcv_nxt = "tcp_sock"."rcv_nxt",
     /// Next byte to be sent.
     snd_nxt = "tcp_sock"."snd_nxt",
     /// Sequence numbers acknowledged.
@@ -139,6 +141,8 @@ offsets! { 228;
     skb_head = "sk_buff"."head",
     /// Offset of the transport header in it.
     skb_transport_header = "sk_buff"."transport_header",
+    /// Offset of the network header in it.
+    skb_network_header = "sk_buff"."network_header",
     /// Byte that holds the IPv6-only flag; see [`Config::v6_only_mask`].
     v6_only = "sock_common"."skc_ipv6only",
     /// Byte that holds `SO_REUSEADDR`; see [`Config::reuse_mask`].
@@ -165,7 +169,7 @@ offsets! { 228;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1340 {
+    pub struct Config: 1348 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.

@@ -80,8 +80,8 @@ impl CgroupInfo {
 
 /// A path behind so many of its parts.
 fn split(path: &str, parts: usize) -> (&str, &str) {
-    let slashes = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
-    match slashes.skip(parts.saturating_sub(1)).next() {
+    let mut slashes = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
+    match slashes.nth(parts.saturating_sub(1)) {
         Some(at) => path.split_at_checked(at).unwrap_or((path, "")),
         None => (path, ""),
     }

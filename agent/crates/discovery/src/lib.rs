@@ -317,7 +317,7 @@ impl Names {
     /// DNS responses to programs of this host since the last call, and the number of unreadable
     /// ones.
     pub fn learn_dns_answers(&mut self, answers: &[dns::Answer], malformed: u64, now_us: u64) {
-        self.remotes.resolved.learn(answers, malformed, now_us);
+        self.remotes.learn_dns_answers(answers, malformed, now_us);
     }
 
     /// The state of the names from DNS.

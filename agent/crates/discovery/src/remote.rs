@@ -23,6 +23,7 @@
 use std::sync::Arc;
 
 use agent_common::address::{self, Address};
+use agent_common::decode::dns;
 use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::listener::ListenerRecord;
 use hashbrown::HashMap;
@@ -142,6 +143,16 @@ impl Remotes {
 
     pub(super) fn set_addresses(&mut self, addresses: &[Held]) {
         self.addresses = Addresses::new(addresses);
+    }
+
+    pub(super) fn learn_dns_answers(
+        &mut self,
+        answers: &[dns::Answer],
+        malformed: u64,
+        now_us: u64,
+    ) {
+        let Self { addresses, resolved, .. } = self;
+        resolved.learn(answers, malformed, now_us, |netns| addresses.tenant_of(netns));
     }
 
     pub(super) fn set_arrivals(&mut self, arrivals: &[Arrival]) {

@@ -101,12 +101,11 @@ impl Hierarchy {
                 }
                 visited += 1;
                 let path = format!("{parent}/{name}");
-                let delegation = match above {
-                    Some(_) => above,
-                    None => {
-                        let Ok(uid) = entry.metadata().map(|folder| folder.uid()) else { continue };
-                        (uid != root.uid()).then_some(Delegation { parts: depth + 1, uid })
-                    }
+                let delegation = if above.is_some() {
+                    above
+                } else {
+                    let Ok(uid) = entry.metadata().map(|folder| folder.uid()) else { continue };
+                    (uid != root.uid()).then_some(Delegation { parts: depth + 1, uid })
                 };
                 visit(entry.ino(), &path, delegation);
                 folders.push_back((path, depth + 1, delegation));

@@ -109,6 +109,8 @@ pub const BIND_FAIL_FREE: Spec = pinned("BIND_FAIL_FREE", Size::Declared, Reader
 pub const PENDING: Spec = pinned("PENDING", Size::Declared, Reader::Ports);
 /// Who bound a socket.
 pub const BOUND: Spec = pinned("BOUND", Size::Declared, Reader::Ports);
+/// Which DNS servers were asked from a socket.
+pub const QUESTIONS: Spec = pinned("QUESTIONS", Size::Declared, Reader::Hooks);
 /// Ports that are refused to others than their service.
 pub const ENFORCED: Spec = pinned("ENFORCED", Size::Declared, Reader::Enforcement);
 /// Verdicts on who asks for such a port.
@@ -155,6 +157,7 @@ pub const MAPS: &[Spec] = &[
     BIND_FAIL_FREE,
     PENDING,
     BOUND,
+    QUESTIONS,
     ENFORCED,
     VERDICTS,
     PREEXISTING,

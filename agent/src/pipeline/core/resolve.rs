@@ -49,7 +49,7 @@ impl<K: Kernel> Core<K> {
         };
         let clients: Vec<_> = edges.chain(unsent).map(client).collect();
         let arrivals: Vec<_> =
-            drained.edges.iter().filter_map(|edge| arrival(owners, edge)).collect();
+            drained.edges.iter().filter_map(|edge| arrivals(owners, edge)).flatten().collect();
         names.set_listeners(&listening);
         names.set_arrivals(&arrivals);
         let lacks_row = |edge: &Edge| {
@@ -108,14 +108,17 @@ impl<K: Kernel> Core<K> {
     }
 }
 
-/// Where the connections of a server's edge came from and arrived, if their client is an owner of
-/// another namespace of this host.
-fn arrival(owners: &Owners, edge: &Edge) -> Option<Arrival> {
+/// What a server's edge shows of the addresses of both ends, if its client is an owner of another
+/// namespace of this host.
+fn arrivals(owners: &Owners, edge: &Edge) -> Option<[Arrival; 2]> {
     if edge.key.role != ROLE_SERVER || edge.is_overflow() {
         return None;
     }
-    let [client, server] =
-        [owner_of(&edge.key.remote)?, edge.key.owner].map(|row| owners.netns(row));
+    let rows = [owner_of(&edge.key.remote)?, edge.key.owner];
+    let [client, server] = rows.map(|row| owners.netns(row));
     let is_known = client != 0 && server != 0 && client != server;
-    is_known.then_some(Arrival { client, address: edge.local, server })
+    is_known.then_some([
+        Arrival { from: client, address: edge.local, at: server },
+        Arrival { from: server, address: edge.remote, at: client },
+    ])
 }

@@ -2,8 +2,8 @@
 //!
 //! An address is believed as far as it reaches ([`Reach`]): root of the host could configure it, or
 //! the client's namespace belongs to the same user namespace. Any other address counts only for
-//! namespaces from which a connection has arrived there: the client's note in the kernel half has
-//! shown that ([`Arrival`]). So nobody becomes the server of other people's connections by putting
+//! namespaces from which a connection has arrived there, which the client's note in the kernel half
+//! has shown ([`Arrival`]). So nobody becomes the server of other people's connections by putting
 //! their address on an interface of a namespace that they made, and nobody's address becomes
 //! ambiguous by it.
 
@@ -14,15 +14,16 @@ use linux::addresses::{Held, Reach};
 use super::MAX_ENTRIES;
 use crate::addresses::everywhere;
 
-/// A connection that arrived: a server's edge whose client is a known owner of this host.
+/// What a connection between two services of this host has shown: that packets from one network
+/// namespace to an address arrive in another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// Network namespace of the client.
-    pub client: u32,
-    /// The address that the client connected to, as the server saw it.
+    /// The namespace that they come from.
+    pub from: u32,
+    /// The address, as both ends know it.
     pub address: Address,
-    /// Network namespace of the server.
-    pub server: u32,
+    /// The namespace that they arrive in.
+    pub at: u32,
 }
 
 /// The only one of several, or none of them.
@@ -74,9 +75,9 @@ impl Addresses {
     /// Connections that arrived, as far as these addresses are still there.
     pub(super) fn set_arrivals(&mut self, arrivals: &[Arrival]) {
         self.arrived.clear();
-        for Arrival { client, address, server } in arrivals {
-            if self.own.contains(&(*server, *address)) && self.arrived.len() < MAX_ENTRIES {
-                add(&mut self.arrived, (*client, *address), *server);
+        for Arrival { from, address, at } in arrivals {
+            if self.own.contains(&(*at, *address)) && self.arrived.len() < MAX_ENTRIES {
+                add(&mut self.arrived, (*from, *address), *at);
             }
         }
     }
@@ -113,6 +114,17 @@ impl Addresses {
         self.of_host.get(&address).copied().flatten()
     }
 
+    /// Whether a network namespace belongs to a user namespace that any user can make.
+    pub(super) fn is_tenants(&self, netns: u32) -> bool {
+        self.tenants.contains_key(&netns)
+    }
+
+    /// Whose a network namespace is: that of a user namespace, or its own. Both are inode numbers of
+    /// one kind, so none is in use twice.
+    pub(super) fn tenant_of(&self, netns: u32) -> u64 {
+        self.tenants.get(&netns).copied().unwrap_or_else(|| netns.into())
+    }
+
     /// Who has an address in the user namespace of `netns`.
     fn tenant(&self, netns: u32, address: Address) -> Option<Only> {
         let tenant = self.tenants.get(&netns)?;
@@ -147,8 +159,8 @@ mod tests {
         Held { netns, address: ip(address), reach }
     }
 
-    fn arrival(client: u32, address: &str, server: u32) -> Arrival {
-        Arrival { client, address: ip(address), server }
+    fn arrival(from: u32, address: &str, at: u32) -> Arrival {
+        Arrival { from, address: ip(address), at }
     }
 
     #[test]
