@@ -61,6 +61,7 @@ use cgroup_info::CgroupInfo;
 pub use found::Found;
 use inventory::{Inventory, Workload};
 use linux::addresses::Held;
+use linux::executable::Executable;
 use linux::probes::Probes;
 use processes::{Process, Processes};
 pub use remote::{Arrival, Client};
@@ -83,7 +84,7 @@ pub struct Owner<'a> {
     /// Its cgroup, if known.
     pub cgroup_info: Option<&'a CgroupInfo>,
     /// Its executable, if known.
-    pub program: Option<&'a str>,
+    pub program: Option<&'a Executable>,
     /// The ports it listens on.
     pub ports: &'a [u16],
 }
@@ -437,7 +438,7 @@ impl Names {
             process = Some(self.processes.look(slot, row));
         }
         let program = match &process {
-            Some(Process::Seen(seen)) => seen.executable.as_deref(),
+            Some(Process::Seen(seen)) => seen.executable.as_ref(),
             _ => None,
         };
         let owner = Owner { row, cgroup_info, program, ports };
