@@ -29,7 +29,7 @@ use crate::{atomic, attempts, binds, emit, histograms, listeners, notes, owners,
 pub fn connecting(sk: Sock) {
     let owner = match attempts::syn_sent() {
         Some(owner) => owner,
-        None => owners::current(sk.netns()),
+        None => owners::current(sk.netns(), sk.net()),
     };
     let state = SocketState {
         owner,
@@ -51,7 +51,7 @@ pub fn connecting(sk: Sock) {
 /// A program calls listen. Process context.
 #[inline(always)]
 pub fn listening(sk: Sock) {
-    let owner = owners::current(sk.netns());
+    let owner = owners::current(sk.netns(), sk.net());
     binds::listening(sk, owner);
     let state = SocketState {
         owner,
@@ -322,7 +322,7 @@ unsafe fn serve(sk: Sock, state: *mut SocketState) {
 /// A socket that no hook has reported: its listener was not known, or its state was lost.
 #[inline(always)]
 fn adopt(sk: Sock, old: u8) -> Option<*mut SocketState> {
-    let owner = owners::nobody(sk.netns());
+    let owner = owners::nobody(sk.netns(), sk.net());
     let client = old == SYN_SENT;
     let state = SocketState {
         owner,

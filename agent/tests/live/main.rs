@@ -92,6 +92,7 @@ mod segments;
 mod sendmsg4;
 mod sendmsg6;
 mod services;
+mod shares;
 mod sk_data_ready;
 mod sock_send_length;
 mod socket_lives;
