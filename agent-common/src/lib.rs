@@ -40,5 +40,6 @@ pub mod preexisting;
 pub mod reset;
 pub mod slot_table;
 pub mod socket;
+pub mod unanswered;
 pub mod unsent;
 pub mod wire;

@@ -1,0 +1,195 @@
+//! Requests without an answer: whose turn it was when a connection began to end.
+//!
+//! An exchange is open while one side has sent and the other has not responded. If the connection
+//! ends then, the request was not answered, unless none was expected: programs also send a last
+//! message and close (`QUIT`, Terminate of PostgreSQL, a TLS alert, GOAWAY), or send and never
+//! read. What such a program does not do is wait. So the judgement is about time:
+//!
+//! * the *server* ends the connection (or its host, or the network) while an exchange is open:
+//!   unanswered;
+//! * the *client* ends it after it has waited [`PATIENCE_US`]: unanswered, it gave up. A last
+//!   message that it sends right before it closes takes nothing away from the wait;
+//! * the client ends it earlier: nothing was expected;
+//! * the client goes on sending although nothing comes back: it only sends.
+//!
+//! It is made once, where the connection begins to end (the first FIN, or a reset), and counted
+//! where it is closed: a request may be answered after its client has closed its half.
+
+/// A client that closes this soon after its last message did not wait for a response (µs). Between
+/// the last message and the close are some system calls; a timeout of a program is longer.
+pub const PATIENCE_US: u64 = 10_000;
+/// A server notices that a client goes on sending after this much silence (µs): longer than the
+/// round trips between the parts of one large request.
+pub const PAUSE_US: u64 = 100_000;
+/// A client that was never answered and still sends this long after the handshake only sends (µs).
+pub const ONLY_SENDS_US: u64 = 1_000_000;
+/// Up to this many bytes that are not acknowledged when the client closes are a last message; more
+/// is data that it is still sending.
+pub const LAST_MESSAGE_BYTES: u32 = 256;
+/// After this many pauses in an exchange the client only sends. After one there may be a last message.
+pub const ONLY_SENDS_PAUSES: u8 = 2;
+
+/// The connection has not begun to end, or no exchange was open then.
+pub const UNDECIDED: u16 = 0;
+/// It began to end while a response was due: unanswered unless one comes yet.
+pub const DUE: u16 = 1;
+/// It began to end while none was due.
+pub const NOTHING_DUE: u16 = 2;
+
+/// What a client's socket says about the time of its request.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// Bytes of the open exchange that the server has acknowledged; not positive if none.
+    pub acknowledged: i32,
+    /// Bytes that are not acknowledged, sent or not.
+    pub in_flight: u32,
+    /// When the youngest acknowledged segment was sent (µs); 0 if not known.
+    pub delivered_us: u64,
+    /// When the most recently acknowledged segment was sent, or the first one in flight if there
+    /// was none in flight before (µs); 0 if not known.
+    pub first_us: u64,
+}
+
+// === impl Sent ===
+
+impl Sent {
+    /// When the request was sent, a last message left out; `now_us` while data is being sent.
+    #[inline(always)]
+    const fn at_us(self, now_us: u64) -> u64 {
+        let Self { acknowledged, in_flight, delivered_us, first_us } = self;
+        if acknowledged > 0 && in_flight > LAST_MESSAGE_BYTES {
+            return now_us;
+        }
+        let sent_us = if acknowledged > 0 && delivered_us != 0 { delivered_us } else { first_us };
+        if sent_us == 0 { now_us } else { sent_us }
+    }
+}
+
+/// The judgement at a client, of which an exchange is open. `heard_us`: when data last arrived, or the
+/// connection was established; `is_silent`: nothing ever arrived.
+#[inline(always)]
+pub const fn client(
+    now_us: u64,
+    sent: Sent,
+    heard_us: u64,
+    is_silent: bool,
+    ended_by_client: bool,
+) -> u16 {
+    let sent_us = sent.at_us(now_us);
+    if is_silent && sent_us.saturating_sub(heard_us) >= ONLY_SENDS_US {
+        return NOTHING_DUE;
+    }
+    if ended_by_client && now_us.saturating_sub(sent_us) < PATIENCE_US { NOTHING_DUE } else { DUE }
+}
+
+/// The judgement at a server, of which an exchange is open. `heard_us`: when data last arrived;
+/// `pauses`: of the exchange, see [`paused`].
+#[inline(always)]
+pub const fn server(now_us: u64, heard_us: u64, pauses: u8, ended_by_client: bool) -> u16 {
+    if pauses >= ONLY_SENDS_PAUSES {
+        return NOTHING_DUE;
+    }
+    let waited = pauses > 0 || now_us.saturating_sub(heard_us) >= PATIENCE_US;
+    if ended_by_client && !waited { NOTHING_DUE } else { DUE }
+}
+
+/// Notes a pause in the exchange that began at `began_us`: more of it arrived after silence. The word
+/// says by its high 30 bits which exchange it is about, so a new one need not clear it.
+#[inline(always)]
+pub const fn paused(pauses: u32, began_us: u64) -> u32 {
+    let so_far = self::pauses(pauses, began_us);
+    let more = if so_far < ONLY_SENDS_PAUSES { so_far + 1 } else { so_far };
+    (began_us as u32) << 2 | more as u32
+}
+
+/// How many pauses the exchange had that began at `began_us`.
+#[inline(always)]
+pub const fn pauses(pauses: u32, began_us: u64) -> u8 {
+    if pauses >> 2 == (began_us as u32) << 2 >> 2 { (pauses & 3) as u8 } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1000;
+    /// The client sent its request at 1 s, on a connection that was established shortly before.
+    const BEGAN: u64 = 1_000_000;
+
+    /// A request that was acknowledged.
+    const ACKNOWLEDGED: Sent =
+        Sent { acknowledged: 100, in_flight: 0, delivered_us: BEGAN, first_us: BEGAN };
+    /// A last message that was just written behind it.
+    const WITH_LAST_MESSAGE: Sent =
+        Sent { in_flight: 31, first_us: BEGAN + 500 * MS, ..ACKNOWLEDGED };
+    /// A request that nobody acknowledged.
+    const LOST: Sent = Sent { acknowledged: 0, in_flight: 100, delivered_us: 3, first_us: BEGAN };
+
+    fn at_client(after: u64, sent: Sent, ended_by_client: bool) -> u16 {
+        client(BEGAN + after, sent, BEGAN - MS, true, ended_by_client)
+    }
+
+    #[test]
+    fn a_client_that_waits_and_closes_gave_up() {
+        for sent in [ACKNOWLEDGED, WITH_LAST_MESSAGE, LOST] {
+            assert_eq!(at_client(500 * MS, sent, true), DUE, "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_closes_at_once_expected_nothing() {
+        for sent in [
+            ACKNOWLEDGED,
+            LOST,
+            // The stack does not know (no SACK, an old kernel).
+            Sent { delivered_us: 0, first_us: 0, ..ACKNOWLEDGED },
+        ] {
+            assert_eq!(at_client(9 * MS, sent, true), NOTHING_DUE, "{sent:?}");
+        }
+        // It still sends: what is in flight is no last message.
+        let sending = Sent { in_flight: 4000, ..ACKNOWLEDGED };
+        assert_eq!(at_client(500 * MS, sending, true), NOTHING_DUE);
+    }
+
+    #[test]
+    fn whatever_the_server_ends_is_unanswered() {
+        for after in [0, 500 * MS] {
+            assert_eq!(at_client(after, ACKNOWLEDGED, false), DUE);
+            assert_eq!(server(BEGAN + after, BEGAN, 0, false), DUE);
+        }
+    }
+
+    #[test]
+    fn a_client_that_goes_on_without_an_answer_only_sends() {
+        let later = BEGAN + 60_000 * MS;
+        let line = Sent { delivered_us: later, first_us: later, ..ACKNOWLEDGED };
+        for ended_by_client in [true, false] {
+            let silent = client(later + 500 * MS, line, BEGAN, true, ended_by_client);
+            assert_eq!(silent, NOTHING_DUE);
+            // It was answered before: a pooled connection.
+            assert_eq!(client(later + 500 * MS, line, BEGAN, false, ended_by_client), DUE);
+            assert_eq!(server(later, BEGAN, 2, ended_by_client), NOTHING_DUE);
+        }
+    }
+
+    #[test]
+    fn a_server_sees_a_wait_before_the_end_and_before_a_last_message() {
+        assert_eq!(server(BEGAN + 500 * MS, BEGAN, 0, true), DUE);
+        assert_eq!(server(BEGAN + 9 * MS, BEGAN, 0, true), NOTHING_DUE);
+        assert_eq!(server(BEGAN + 9 * MS, BEGAN, 1, true), DUE);
+    }
+
+    #[test]
+    fn pauses_are_those_of_one_exchange() {
+        let (first, second) = (BEGAN, BEGAN + 1);
+        let once = paused(0, first);
+        assert_eq!((pauses(0, first), pauses(once, first)), (0, 1));
+        assert_eq!(pauses(once, second), 0);
+        let thrice = paused(paused(once, first), first);
+        assert_eq!(pauses(thrice, first), ONLY_SENDS_PAUSES);
+        assert_eq!(pauses(paused(thrice, second), second), 1);
+        // The times have 36 bits.
+        let late = (1 << 36) - 1;
+        assert_eq!(pauses(paused(0, late), late), 1);
+    }
+}

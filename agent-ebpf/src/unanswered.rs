@@ -1,0 +1,111 @@
+//! Requests without an answer: judged where a connection begins to end, counted where it is closed.
+//! The rules: [`agent_common::unanswered`].
+
+use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
+use agent_common::exchange;
+use agent_common::socket::{STAGE_OPEN, SocketState};
+use agent_common::unanswered::{self, DUE, NOTHING_DUE, Sent, UNDECIDED};
+
+use crate::connection::monotonic_us;
+use crate::edges::count;
+use crate::maps::{config, socket};
+use crate::sock::{CLOSING, FIN_WAIT1, Sock, Tcp};
+
+/// The connection is about to change to `new`, one of the states in which it ends. May be called
+/// twice for one change.
+#[inline(always)]
+pub fn ending(sk: Sock, new: u8) {
+    // Without request timing no hook notes what was received.
+    if config!(requests) != 1 {
+        return;
+    }
+    let (Some(state), Some(tcp)) = (socket(sk.0), sk.tcp()) else { return };
+    // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
+    unsafe {
+        if (*state).stage != STAGE_OPEN || (*state).role == ROLE_LISTENER {
+            return;
+        }
+        let end = (*state).port_or_end;
+        // Where FINs cross, the client closed without knowing of the server's.
+        if end == UNDECIDED || (end == DUE && new == CLOSING) {
+            (*state).port_or_end = judge(tcp, state, new == FIN_WAIT1);
+        }
+    }
+}
+
+/// The connection is closed: counts the request that it leaves without an answer, if any.
+///
+/// # Safety
+/// `state` must be that of an open connection of `sk`, and the stack must hold the socket's lock.
+#[inline(always)]
+pub unsafe fn closed(sk: Sock, tcp: Tcp, state: *mut SocketState) {
+    if config!(requests) != 1 {
+        return;
+    }
+    // SAFETY: the caller's contract.
+    unsafe {
+        let errno = sk.error();
+        let mut end = (*state).port_or_end;
+        if end == UNDECIDED {
+            // No FIN before: a reset, or the kernel gave up, which leave an error; else the program
+            // of this side cut it.
+            end = judge(tcp, state, errno == 0);
+        }
+        // A server that answers a client that is gone gets a reset: ECONNRESET, or EPIPE.
+        let is_late = (*state).role == ROLE_SERVER && (errno == 104 || errno == 32);
+        if end == DUE && (is_late || is_open(tcp, state)) {
+            count!((*state).slot, unanswered, 1);
+        }
+    }
+}
+
+/// What is due while the connection begins to end.
+///
+/// # Safety
+/// As [`closed`].
+#[inline(always)]
+unsafe fn judge(tcp: Tcp, state: *mut SocketState, ended_by_this_side: bool) -> u16 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let is_client = (*state).role == ROLE_CLIENT;
+        if !is_open(tcp, state) {
+            // What a server receives from here on came with the FIN, and what a client sends after
+            // the server's cannot be answered.
+            return NOTHING_DUE;
+        }
+        let (now_us, heard_us) = (monotonic_us(), (*state).last_received_us);
+        if is_client {
+            let unacknowledged = tcp.unacknowledged();
+            let sent = Sent {
+                acknowledged: unacknowledged.wrapping_sub((*state).answered_seq) as i32,
+                in_flight: tcp.written().wrapping_sub(unacknowledged),
+                delivered_us: tcp.delivered_sent_us(),
+                first_us: tcp.sent_us(),
+            };
+            let is_silent = (*state).received_mark == 0;
+            unanswered::client(now_us, sent, heard_us, is_silent, ended_by_this_side)
+        } else {
+            let began_us = exchange::began_us((*state).exchange);
+            let pauses = unanswered::pauses((*state).answered_seq, began_us);
+            unanswered::server(now_us, heard_us, pauses, !ended_by_this_side)
+        }
+    }
+}
+
+/// Whether something was sent to this server, or by this client, and nothing came back since.
+///
+/// # Safety
+/// As [`closed`].
+#[inline(always)]
+unsafe fn is_open(tcp: Tcp, state: *mut SocketState) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if (*state).role == ROLE_CLIENT {
+            // What came with the FIN, or was skipped, is an answer that no hook has noted.
+            tcp.written() != (*state).answered_seq
+                && tcp.received_bytes() as u32 == (*state).received_mark
+        } else {
+            exchange::is_open((*state).exchange, tcp.written())
+        }
+    }
+}
