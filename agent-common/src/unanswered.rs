@@ -13,7 +13,8 @@
 //! * the client goes on sending although nothing comes back: it only sends.
 //!
 //! It is made once, where the connection begins to end (the first FIN, or a reset), and counted
-//! where it is closed: a request may be answered after its client has closed its half.
+//! where it is closed, for a request may be answered after its client has closed its half; of a
+//! server that does not close its side, [`STUCK_US`] later.
 
 /// A client that closes this soon after its last message did not wait for a response (µs). Between
 /// the last message and the close are some system calls; a timeout of a program is longer.
@@ -28,6 +29,10 @@ pub const ONLY_SENDS_US: u64 = 1_000_000;
 pub const LAST_MESSAGE_BYTES: u32 = 256;
 /// After this many pauses in an exchange the client only sends. After one there may be a last message.
 pub const ONLY_SENDS_PAUSES: u8 = 2;
+
+/// A server that still has not answered this long after the client gave up is not waited for (µs): it
+/// may keep its side of the connection for ever.
+pub const STUCK_US: u64 = 5_000_000;
 
 /// The connection has not begun to end, or no exchange was open then.
 pub const UNDECIDED: u16 = 0;

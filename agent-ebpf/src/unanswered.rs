@@ -6,10 +6,11 @@ use agent_common::exchange;
 use agent_common::socket::{STAGE_OPEN, SocketState};
 use agent_common::unanswered::{self, DUE, NOTHING_DUE, Sent, UNDECIDED};
 
+use crate::atomic;
 use crate::connection::monotonic_us;
 use crate::edges::count;
 use crate::maps::{config, socket};
-use crate::sock::{CLOSING, FIN_WAIT1, Sock, Tcp};
+use crate::sock::{CLOSE_WAIT, CLOSING, FIN_WAIT1, Sock, Tcp};
 
 /// The connection is about to change to `new`, one of the states in which it ends. May be called
 /// twice for one change.
@@ -53,9 +54,56 @@ pub unsafe fn closed(sk: Sock, tcp: Tcp, state: *mut SocketState) {
         }
         // A server that answers a client that is gone gets a reset: ECONNRESET, or EPIPE.
         let is_late = (*state).role == ROLE_SERVER && (errno == 104 || errno == 32);
-        if end == DUE && (is_late || is_open(tcp, state)) {
+        if end == DUE && (is_late || (is_open(tcp, state) && take(tcp, state))) {
             count!((*state).slot, unanswered, 1);
         }
+    }
+}
+
+/// The socket iteration meets an open connection: a server may keep its side for ever, although the
+/// client gave up.
+///
+/// # Safety
+/// `state` must be a valid value of the socket's storage.
+#[inline(always)]
+pub unsafe fn visit(sk: Sock, tcp: Tcp, state: *mut SocketState) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let end = &raw mut (*state).port_or_end;
+        if (*state).role != ROLE_SERVER
+            || core::ptr::read_volatile(end) != DUE
+            || sk.state() != CLOSE_WAIT
+            || monotonic_us().saturating_sub(tcp.now_us()) < unanswered::STUCK_US
+            || !is_open(tcp, state)
+        {
+            return;
+        }
+        // Before it is counted, or it might be counted once more for a response that comes too late.
+        core::ptr::write_volatile(end, NOTHING_DUE);
+        if take(tcp, state) {
+            count!((*state).slot, unanswered, 1);
+        } else {
+            core::ptr::write_volatile(end, DUE);
+        }
+    }
+}
+
+/// Ends the open exchange without an answer; false if somebody else just did. Of a client's socket
+/// only its end does that.
+///
+/// # Safety
+/// As [`visit`].
+#[inline(always)]
+unsafe fn take(tcp: Tcp, state: *mut SocketState) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if (*state).role == ROLE_CLIENT {
+            return true;
+        }
+        let at = &raw mut (*state).exchange;
+        let old = core::ptr::read_volatile(at);
+        exchange::began_us(old) != 0
+            && atomic::compare_swap(at, old, exchange::idle(tcp.written())) == old
     }
 }
 

@@ -389,6 +389,28 @@ fn every_one_of_many_unanswered_requests_counts_and_nothing_else() {
     agent.stop();
 }
 
+/// A stuck server: its program never learns that the client is gone.
+#[test]
+fn a_server_that_keeps_its_side_open_is_counted_once() {
+    needs_kernel!();
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let Connection { listener: _listener, port, client, server } = pair.connection();
+    asks(&client, &server);
+    thread::sleep(WAIT);
+    drop(client);
+    agent.eventually((0, 1, (1, 0)), |now| counted(now, &pair, port));
+    thread::sleep(Duration::from_secs(5));
+    agent.eventually((0, 1, (1, 1)), |now| counted(now, &pair, port));
+    // Too late for everybody.
+    (&server).write_all(b"response").unwrap();
+    drop(server);
+    let now = agent.eventually((0, 0, (1, 1)), |now| counted(now, &pair, port));
+    let edge = now.edge(&pair.client.service, &pair.server.service, port, "server");
+    assert_eq!(edge.requests().count, 0);
+    agent.stop();
+}
+
 #[test]
 fn a_request_on_a_connection_from_before_the_agent_counts() {
     needs_kernel!();

@@ -69,7 +69,7 @@ An exchange that is open when its connection ends: the client has sent, and noth
 * **A client that goes on sending** without a response does not wait for one (logs, metrics): it does not count on the server's side once it has paused twice for 100 ms, nor on the client's side if nothing ever arrived on the connection and it still sent a second after the handshake. If it sends once, stays silent and closes, it counts.
 * **Half-closed connections**: a response may come after the client's FIN (`shutdown`), and then the request was answered. If none comes, it counts if the client had waited 10 ms before its FIN. What a client sends after the server's FIN never counts.
 * **A late response**: if the client gave up and the server answers later, the server's side counts a request, with its duration, and an unanswered one, because the client's kernel rejects the response.
-* **A server that does not notice** that the client is gone keeps its side open (CLOSE_WAIT); it counts there when that is closed.
+* **A stuck server** that keeps its side open (CLOSE_WAIT) counts five seconds after the client gave up; a response after that is not a request any more.
 * **Not seen**: requests behind the first on one connection, streams of HTTP/2 that are cancelled, a server that says goodbye without an answer (the TLS alert of a server is taken for a response), and anything without request timing (`--no-requests`).
 * **No fault, but counted**: protocols in which the server acknowledges by closing (cancel requests of PostgreSQL).
 
