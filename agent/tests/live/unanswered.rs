@@ -435,15 +435,19 @@ fn a_request_on_a_connection_from_before_the_agent_counts() {
 }
 
 #[test]
-fn without_request_timing_no_request_is_unanswered() {
+fn without_hooks_that_note_responses_no_request_is_unanswered() {
     needs_kernel!();
     let pair = Pair::new();
-    let agent = Agent::with(&[("requests", "false")]);
-    let Connection { listener: _listener, port, client, server } = pair.connection();
-    exchange(&client, &server);
-    asks(&client, &server);
-    thread::sleep(WAIT);
-    drop((client, server));
-    agent.eventually((0, 0, (0, 0)), |now| counted(now, &pair, port));
-    agent.stop();
+    for setting in [("requests", "false"), ("disable_hooks", "sk_data_ready")] {
+        let agent = Agent::with(&[setting]);
+        let Connection { listener: _listener, port, client, server } = pair.connection();
+        exchange(&client, &server);
+        thread::sleep(WAIT);
+        drop((client, server));
+        agent.eventually((1, (0, 0, (0, 0))), |now| {
+            let client = now.edge(&pair.client.service, &pair.server.service, port, "client");
+            (client.connects("ok"), counted(now, &pair, port))
+        });
+        agent.stop();
+    }
 }

@@ -70,7 +70,7 @@ An exchange that is open when its connection ends: the client has sent, and noth
 * **Half-closed connections**: a response may come after the client's FIN (`shutdown`), and then the request was answered. If none comes, it counts if the client had waited 10 ms before its FIN. What a client sends after the server's FIN never counts.
 * **A late response**: if the client gave up and the server answers later, the server's side counts a request, with its duration, and an unanswered one, because the client's kernel rejects the response.
 * **A stuck server** that keeps its side open (CLOSE_WAIT) counts five seconds after the client gave up; a response after that is not a request any more.
-* **Not seen**: requests behind the first on one connection, streams of HTTP/2 that are cancelled, a server that says goodbye without an answer (the TLS alert of a server is taken for a response), and anything without request timing (`--no-requests`).
+* **Not seen**: requests behind the first on one connection, a request in the SYN (TCP Fast Open), one whose client closes its half at once and is never answered, streams of HTTP/2 that are cancelled, a server that says goodbye without an answer (the TLS alert of a server is taken for a response), and anything without request timing (`--no-requests`).
 * **No fault, but counted**: protocols in which the server acknowledges by closing (cancel requests of PostgreSQL).
 
 ## What a connection is
