@@ -5,11 +5,12 @@
 //! message and close (`QUIT`, Terminate of PostgreSQL, a TLS alert, GOAWAY), or send and never
 //! read. What such a program does not do is wait. So the judgement is about time:
 //!
-//! * the *server* ends the connection (or its host, or the network) while an exchange is open:
-//!   unanswered;
-//! * the *client* ends it after it has waited [`PATIENCE_US`]: unanswered, it gave up. A last
-//!   message that it sends right before it closes takes nothing away from the wait;
+//! * the *client* ends the connection after it has waited [`PATIENCE_US`]: unanswered, it gave up. A
+//!   last message that it sends right before it closes takes nothing away from the wait;
 //! * the client ends it earlier: nothing was expected;
+//! * the *server* closes it after that time, or before it ever answered: unanswered. A server may
+//!   also close because of the last message, before the client gets around to it;
+//! * a reset of the server, its host or the network ends it: unanswered;
 //! * the client goes on sending although nothing comes back: it only sends.
 //!
 //! It is made once, where the connection begins to end (the first FIN, or a reset), and counted
@@ -17,8 +18,9 @@
 //! server that does not close its side, [`STUCK_US`] later.
 
 /// A client that closes this soon after its last message did not wait for a response (µs). Between
-/// the last message and the close are some system calls; a timeout of a program is longer.
-pub const PATIENCE_US: u64 = 10_000;
+/// the two are some system calls, and on a busy machine some time slices of other programs; most
+/// timeouts of programs are longer.
+pub const PATIENCE_US: u64 = 50_000;
 /// A server notices that a client goes on sending after this much silence (µs): longer than the
 /// round trips between the parts of one large request.
 pub const PAUSE_US: u64 = 100_000;
@@ -41,6 +43,17 @@ pub const DUE: u16 = 1;
 /// It began to end while none was due.
 pub const NOTHING_DUE: u16 = 2;
 
+/// How a connection begins to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By a FIN or a reset of the client.
+    Client,
+    /// By the server's FIN.
+    Server,
+    /// By the server's reset, or because a kernel gave up.
+    Reset,
+}
+
 /// What a client's socket says about the time of its request.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
@@ -53,6 +66,22 @@ pub struct Sent {
     /// When the most recently acknowledged segment was sent, or the first one in flight if there
     /// was none in flight before (µs); 0 if not known.
     pub first_us: u64,
+}
+
+// === impl End ===
+
+impl End {
+    /// Whether a response was due only if the client had waited for it. `is_silent`: the server
+    /// never sent anything on this connection.
+    #[inline(always)]
+    const fn needs_wait(self, is_silent: bool) -> bool {
+        match self {
+            Self::Client => true,
+            // A last message is never the first.
+            Self::Server => !is_silent,
+            Self::Reset => false,
+        }
+    }
 }
 
 // === impl Sent ===
@@ -73,29 +102,24 @@ impl Sent {
 /// The judgement at a client, of which an exchange is open. `heard_us`: when data last arrived, or the
 /// connection was established; `is_silent`: nothing ever arrived.
 #[inline(always)]
-pub const fn client(
-    now_us: u64,
-    sent: Sent,
-    heard_us: u64,
-    is_silent: bool,
-    ended_by_client: bool,
-) -> u16 {
+pub const fn client(now_us: u64, sent: Sent, heard_us: u64, is_silent: bool, end: End) -> u16 {
     let sent_us = sent.at_us(now_us);
     if is_silent && sent_us.saturating_sub(heard_us) >= ONLY_SENDS_US {
         return NOTHING_DUE;
     }
-    if ended_by_client && now_us.saturating_sub(sent_us) < PATIENCE_US { NOTHING_DUE } else { DUE }
+    let waited = now_us.saturating_sub(sent_us) >= PATIENCE_US;
+    if end.needs_wait(is_silent) && !waited { NOTHING_DUE } else { DUE }
 }
 
 /// The judgement at a server, of which an exchange is open. `heard_us`: when data last arrived;
-/// `pauses`: of the exchange, see [`paused`].
+/// `is_silent`: it never sent anything; `pauses`: of the exchange, see [`paused`].
 #[inline(always)]
-pub const fn server(now_us: u64, heard_us: u64, pauses: u8, ended_by_client: bool) -> u16 {
+pub const fn server(now_us: u64, heard_us: u64, is_silent: bool, pauses: u8, end: End) -> u16 {
     if pauses >= ONLY_SENDS_PAUSES {
         return NOTHING_DUE;
     }
     let waited = pauses > 0 || now_us.saturating_sub(heard_us) >= PATIENCE_US;
-    if ended_by_client && !waited { NOTHING_DUE } else { DUE }
+    if end.needs_wait(is_silent) && !waited { NOTHING_DUE } else { DUE }
 }
 
 /// Notes a pause in the exchange that began at `began_us`: more of it arrived after silence. The word
@@ -130,14 +154,16 @@ mod tests {
     /// A request that nobody acknowledged.
     const LOST: Sent = Sent { acknowledged: 0, in_flight: 100, delivered_us: 3, first_us: BEGAN };
 
-    fn at_client(after: u64, sent: Sent, ended_by_client: bool) -> u16 {
-        client(BEGAN + after, sent, BEGAN - MS, true, ended_by_client)
+    const ENDS: [End; 3] = [End::Client, End::Server, End::Reset];
+
+    fn at_client(after: u64, sent: Sent, end: End) -> u16 {
+        client(BEGAN + after, sent, BEGAN - MS, true, end)
     }
 
     #[test]
     fn a_client_that_waits_and_closes_gave_up() {
         for sent in [ACKNOWLEDGED, WITH_LAST_MESSAGE, LOST] {
-            assert_eq!(at_client(500 * MS, sent, true), DUE, "{sent:?}");
+            assert_eq!(at_client(500 * MS, sent, End::Client), DUE, "{sent:?}");
         }
     }
 
@@ -149,18 +175,25 @@ mod tests {
             // The stack does not know (no SACK, an old kernel).
             Sent { delivered_us: 0, first_us: 0, ..ACKNOWLEDGED },
         ] {
-            assert_eq!(at_client(9 * MS, sent, true), NOTHING_DUE, "{sent:?}");
+            assert_eq!(at_client(49 * MS, sent, End::Client), NOTHING_DUE, "{sent:?}");
         }
         // It still sends: what is in flight is no last message.
         let sending = Sent { in_flight: 4000, ..ACKNOWLEDGED };
-        assert_eq!(at_client(500 * MS, sending, true), NOTHING_DUE);
+        assert_eq!(at_client(500 * MS, sending, End::Client), NOTHING_DUE);
     }
 
     #[test]
-    fn whatever_the_server_ends_is_unanswered() {
-        for after in [0, 500 * MS] {
-            assert_eq!(at_client(after, ACKNOWLEDGED, false), DUE);
-            assert_eq!(server(BEGAN + after, BEGAN, 0, false), DUE);
+    fn a_server_that_closes_at_once_after_earlier_answers_was_told_goodbye() {
+        let check = |after, is_silent, end, expected| {
+            let at_client = client(BEGAN + after, ACKNOWLEDGED, BEGAN - MS, is_silent, end);
+            let at_server = server(BEGAN + after, BEGAN, is_silent, 0, end);
+            assert_eq!((at_client, at_server), (expected, expected), "{after} {is_silent} {end:?}");
+        };
+        check(0, false, End::Server, NOTHING_DUE);
+        check(0, true, End::Server, DUE);
+        for is_silent in [true, false] {
+            check(500 * MS, is_silent, End::Server, DUE);
+            check(0, is_silent, End::Reset, DUE);
         }
     }
 
@@ -168,20 +201,19 @@ mod tests {
     fn a_client_that_goes_on_without_an_answer_only_sends() {
         let later = BEGAN + 60_000 * MS;
         let line = Sent { delivered_us: later, first_us: later, ..ACKNOWLEDGED };
-        for ended_by_client in [true, false] {
-            let silent = client(later + 500 * MS, line, BEGAN, true, ended_by_client);
-            assert_eq!(silent, NOTHING_DUE);
+        for end in ENDS {
+            assert_eq!(client(later + 500 * MS, line, BEGAN, true, end), NOTHING_DUE);
             // It was answered before: a pooled connection.
-            assert_eq!(client(later + 500 * MS, line, BEGAN, false, ended_by_client), DUE);
-            assert_eq!(server(later, BEGAN, 2, ended_by_client), NOTHING_DUE);
+            assert_eq!(client(later + 500 * MS, line, BEGAN, false, end), DUE);
+            assert_eq!(server(later, BEGAN, true, 2, end), NOTHING_DUE);
         }
     }
 
     #[test]
     fn a_server_sees_a_wait_before_the_end_and_before_a_last_message() {
-        assert_eq!(server(BEGAN + 500 * MS, BEGAN, 0, true), DUE);
-        assert_eq!(server(BEGAN + 9 * MS, BEGAN, 0, true), NOTHING_DUE);
-        assert_eq!(server(BEGAN + 9 * MS, BEGAN, 1, true), DUE);
+        assert_eq!(server(BEGAN + 500 * MS, BEGAN, true, 0, End::Client), DUE);
+        assert_eq!(server(BEGAN + 49 * MS, BEGAN, true, 0, End::Client), NOTHING_DUE);
+        assert_eq!(server(BEGAN + 49 * MS, BEGAN, true, 1, End::Client), DUE);
     }
 
     #[test]

@@ -19,11 +19,11 @@ use agent_common::peer::{self, Handshake};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::unanswered::UNDECIDED;
 use agent_common::unsent::UnsentKey;
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
+use crate::clock::monotonic_us;
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
-use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp, is_ending};
+use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
 use crate::{atomic, attempts, binds, emit, histograms, listeners, owners, requests, unanswered};
 
 /// A program calls connect: the SYN is about to leave. Process context.
@@ -69,10 +69,6 @@ pub fn listening(sk: Sock) {
 /// Whether what the transition to `new` asks for was done, by a program that ran before.
 #[inline(always)]
 pub fn is_handled(sk: Sock, new: u8) -> bool {
-    // Those may be handled twice.
-    if is_ending(new) {
-        return false;
-    }
     // Who ends without a state has none to be brought up to date; all others need one.
     let Some(state) = socket(sk.0) else { return new == CLOSE };
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
@@ -185,20 +181,15 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         (edges::slot(&client_key(sk, owner), || sk.addresses()), tcp.retransmits())
     };
     let connecting = sk.state() == SYN_SENT;
+    // A connect under way has its port; see `failed`.
+    let answered_seq = if connecting { tcp.write_seq().wrapping_sub(1) } else { tcp.written() };
     let (_, rtt_mark) = tcp.round_trip();
     let state = SocketState {
         owner,
         slot,
         role: if listening { ROLE_LISTENER } else { role },
         stage: if connecting { STAGE_CONNECTING } else { STAGE_OPEN },
-        // A connect under way has its port; see `failed`.
-        answered_seq: if connecting {
-            tcp.write_seq().wrapping_sub(1)
-        } else if role == ROLE_SERVER {
-            0
-        } else {
-            tcp.written()
-        },
+        answered_seq: if role == ROLE_SERVER { 0 } else { answered_seq },
         exchange: exchange::idle(tcp.written()),
         start_us: monotonic_us(),
         last_received_us: monotonic_us(),
@@ -400,11 +391,4 @@ fn read_note(sk: Sock) -> Option<u32> {
     let (server, client) = sk.addresses();
     let handshake = Handshake { client, server, port: sk.local_port(), netns: sk.netns() };
     peer::owner(note, &handshake, sk.tcp()?.now_us())
-}
-
-/// CLOCK_MONOTONIC in microseconds.
-#[inline(always)]
-pub fn monotonic_us() -> u64 {
-    // SAFETY: no arguments.
-    unsafe { bpf_ktime_get_ns() / 1000 }
 }

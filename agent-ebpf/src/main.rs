@@ -12,6 +12,7 @@ mod answers;
 mod atomic;
 mod attempts;
 mod binds;
+mod clock;
 mod connection;
 mod connects;
 mod edges;

@@ -4,10 +4,10 @@
 use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::exchange;
 use agent_common::socket::{STAGE_OPEN, SocketState};
-use agent_common::unanswered::{self, DUE, NOTHING_DUE, Sent, UNDECIDED};
+use agent_common::unanswered::{self, DUE, End, NOTHING_DUE, Sent, UNDECIDED};
 
 use crate::atomic;
-use crate::connection::monotonic_us;
+use crate::clock::monotonic_us;
 use crate::edges::count;
 use crate::maps::{config, socket};
 use crate::sock::{CLOSE_WAIT, CLOSING, FIN_WAIT1, Sock, Tcp};
@@ -29,7 +29,7 @@ pub fn ending(sk: Sock, new: u8) {
         let end = (*state).port_or_end;
         // Where FINs cross, the client closed without knowing of the server's.
         if end == UNDECIDED || (end == DUE && new == CLOSING) {
-            (*state).port_or_end = judge(tcp, state, new == FIN_WAIT1);
+            (*state).port_or_end = judge(tcp, state, new == FIN_WAIT1, End::Server);
         }
     }
 }
@@ -50,7 +50,7 @@ pub unsafe fn closed(sk: Sock, tcp: Tcp, state: *mut SocketState) {
         if end == UNDECIDED {
             // No FIN before: a reset, or the kernel gave up, which leave an error; else the program
             // of this side cut it.
-            end = judge(tcp, state, errno == 0);
+            end = judge(tcp, state, errno == 0, End::Reset);
         }
         // A server that answers a client that is gone gets a reset: ECONNRESET, or EPIPE.
         let is_late = (*state).role == ROLE_SERVER && (errno == 104 || errno == 32);
@@ -107,12 +107,12 @@ unsafe fn take(tcp: Tcp, state: *mut SocketState) -> bool {
     }
 }
 
-/// What is due while the connection begins to end.
+/// What is due while the connection begins to end; `by_server`: how, if not by the client.
 ///
 /// # Safety
 /// As [`closed`].
 #[inline(always)]
-unsafe fn judge(tcp: Tcp, state: *mut SocketState, ended_by_this_side: bool) -> u16 {
+unsafe fn judge(tcp: Tcp, state: *mut SocketState, by_this_side: bool, by_server: End) -> u16 {
     // SAFETY: the caller's contract.
     unsafe {
         let is_client = (*state).role == ROLE_CLIENT;
@@ -121,6 +121,7 @@ unsafe fn judge(tcp: Tcp, state: *mut SocketState, ended_by_this_side: bool) -> 
             // the server's cannot be answered.
             return NOTHING_DUE;
         }
+        let end = if is_client == by_this_side { End::Client } else { by_server };
         let (now_us, heard_us) = (monotonic_us(), (*state).last_received_us);
         if is_client {
             let unacknowledged = tcp.unacknowledged();
@@ -131,11 +132,12 @@ unsafe fn judge(tcp: Tcp, state: *mut SocketState, ended_by_this_side: bool) -> 
                 first_us: tcp.sent_us(),
             };
             let is_silent = (*state).received_mark == 0;
-            unanswered::client(now_us, sent, heard_us, is_silent, ended_by_this_side)
+            unanswered::client(now_us, sent, heard_us, is_silent, end)
         } else {
             let began_us = exchange::began_us((*state).exchange);
             let pauses = unanswered::pauses((*state).answered_seq, began_us);
-            unanswered::server(now_us, heard_us, pauses, !ended_by_this_side)
+            let is_silent = tcp.sent_bytes(false) == 0;
+            unanswered::server(now_us, heard_us, is_silent, pauses, end)
         }
     }
 }

@@ -33,7 +33,8 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint]
 fn state_fallback(ctx: BtfTracePointContext) -> i32 {
     if let Some((sk, old, new)) = transition(&ctx)
-        && !connection::is_handled(sk, new)
+        // What begins to end may be handled twice.
+        && (is_ending(new) || !connection::is_handled(sk, new))
     {
         handle(sk, old, new, true);
     }

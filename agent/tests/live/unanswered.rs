@@ -13,10 +13,11 @@ use crate::agent::Agent;
 use crate::holder::Holder;
 use crate::namespace::{Connection, Pair};
 use crate::net;
+use crate::restart::PrivateBpf;
 use crate::scrape::Scrape;
 
 /// Longer than a program takes between its last message and the close.
-const WAIT: Duration = Duration::from_millis(60);
+const WAIT: Duration = Duration::from_millis(80);
 /// Longer than a pause within a request.
 const SILENCE: Duration = Duration::from_millis(150);
 
@@ -109,6 +110,18 @@ const PLAYS: &[(&str, Play, (u64, u64))] = &[
         (1, 1),
     ),
     (
+        "the server closes instead of the second answer",
+        |client, server| {
+            exchange(&client, &server);
+            asks(&client, &server);
+            thread::sleep(WAIT);
+            drop(server);
+            net::read_to_end(&mut &client).unwrap();
+            true
+        },
+        (1, 1),
+    ),
+    (
         "the server closes without having read the request",
         |client, server| {
             exchange(&client, &server);
@@ -179,6 +192,20 @@ const PLAYS: &[(&str, Play, (u64, u64))] = &[
             drop(server);
             net::read_to_end(&mut &client).unwrap();
             sends_and_closes(client, b"QUIT\r\n")
+        },
+        (0, 0),
+    ),
+    (
+        "the client takes its leave, and the server is the first to close",
+        |client, server| {
+            exchange(&client, &server);
+            let began = Instant::now();
+            (&client).write_all(b"QUIT\r\n").unwrap();
+            net::read_exactly(&mut &server, 6).unwrap();
+            drop(server);
+            let at_once = began.elapsed() < WAIT / 4;
+            net::read_to_end(&mut &client).unwrap();
+            at_once
         },
         (0, 0),
     ),
@@ -320,7 +347,7 @@ fn sends_and_closes(client: TcpStream, message: &[u8]) -> bool {
     let began = Instant::now();
     (&client).write_all(message).unwrap();
     drop(client);
-    began.elapsed() < WAIT / 12
+    began.elapsed() < WAIT / 4
 }
 
 /// Open connections and unanswered requests, of client and server.
@@ -373,8 +400,8 @@ fn every_one_of_many_unanswered_requests_counts_and_nothing_else() {
         if i % 4 == 0 {
             asks(&client, &server);
             unanswered += 1;
+            thread::sleep(WAIT);
             if i % 8 == 0 {
-                thread::sleep(WAIT);
                 drop((client, server));
             } else {
                 drop((server, client));
@@ -431,6 +458,24 @@ fn a_request_on_a_connection_from_before_the_agent_counts() {
     thread::sleep(WAIT);
     drop((client, server));
     agent.eventually([(0, 1); 2], counted);
+    agent.stop();
+}
+
+#[test]
+fn what_ends_while_no_agent_runs_counts_with_pins() {
+    needs_kernel!();
+    let (pair, bpf, run) = (Pair::new(), PrivateBpf::new(), tempfile::tempdir().unwrap());
+    let start = bpf.start(run.path().to_str().unwrap(), "true");
+    let agent = Agent::launch(&start);
+    let Connection { listener: _listener, port, client, server } = pair.connection();
+    exchange(&client, &server);
+    agent.eventually((1, 1, (0, 0)), |now| counted(now, &pair, port));
+    asks(&client, &server);
+    agent.kill();
+    thread::sleep(WAIT);
+    drop((client, server));
+    let agent = Agent::launch(&start);
+    agent.eventually((0, 0, (1, 1)), |now| counted(now, &pair, port));
     agent.stop();
 }
 
