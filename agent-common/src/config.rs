@@ -4,6 +4,7 @@
 //! nothing. Offsets come from the running kernel's BTF.
 
 use crate::address::Range;
+use crate::slot_table::TABLES;
 
 /// Offset of a field that this kernel does not have.
 pub const MISSING: u32 = u32::MAX;
@@ -46,7 +47,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 228;
+offsets! { 244;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -113,6 +114,14 @@ offsets! { 228;
     total_retrans = "tcp_sock"."total_retrans",
     /// Inode number of a network namespace.
     net_inum = "net"."ns.inum",
+    /// The user namespace that a network namespace belongs to.
+    net_user_ns = "net"."user_ns",
+    /// The user namespace that a user namespace was made in.
+    user_ns_parent = "user_namespace"."parent",
+    /// How deep a user namespace is nested; 0 is the initial one.
+    user_ns_level = "user_namespace"."level",
+    /// Who made it.
+    user_ns_owner = "user_namespace"."owner",
     /// Thread group leader.
     group_leader = "task_struct"."group_leader",
     /// Command name.
@@ -165,7 +174,7 @@ offsets! { 228;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1340 {
+    pub struct Config: 1376 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -179,6 +188,8 @@ crate::wire! {
         /// The kernel's number (BTF id) of `struct tcp_sock` where it casts sockets to that, 0 where
         /// the helper does; the second argument of [`TCP_SOCK_CALL`].
         pub tcp_sock_type: u32,
+        /// How many slots each slot table has.
+        pub capacities: [u32; TABLES],
         /// 1 if `tcp_send_reset` has the reason as its third argument.
         pub reset_has_reason: u8,
         /// 1 if requests are timed.

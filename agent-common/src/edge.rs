@@ -10,6 +10,7 @@ use crate::abort::ABORT_CAUSES;
 use crate::durations::KINDS;
 use crate::ledger::{EDGE, NO_SLOT};
 use crate::reset::CAUSES;
+use crate::share::Tenant;
 use crate::slot_table::EDGES;
 
 /// Nothing known; never stored in a slot's key, but the overflow slot 0 carries it.
@@ -44,7 +45,7 @@ crate::wire! {
     }
 
     /// Which edge a slot belongs to. `born_us` is written last: a row without it is not in use.
-    pub struct EdgeRow: 64 {
+    pub struct EdgeRow: 80 {
         /// The edge.
         pub key: EdgeKey,
         /// The local address of the connection that took the slot. Later ones of the edge have
@@ -54,6 +55,8 @@ crate::wire! {
         pub remote: [u32; 4],
         /// When the slot was taken, CLOCK_MONOTONIC microseconds; 0 = free.
         pub born_us: u64,
+        /// Whose share the slot counts against.
+        pub tenant: Tenant,
     }
 
     /// What hooks count about an edge, on one shard. All fields only grow while the slot is in use.

@@ -31,7 +31,7 @@ use crate::{atomic, attempts, binds, emit, histograms, listeners, owners, reques
 pub fn connecting(sk: Sock) {
     let owner = match attempts::syn_sent() {
         Some(owner) => owner,
-        None => owners::current(sk.netns()),
+        None => owners::current(sk.netns(), sk.net()),
     };
     let state = SocketState {
         owner,
@@ -53,7 +53,7 @@ pub fn connecting(sk: Sock) {
 /// A program calls listen. Process context.
 #[inline(always)]
 pub fn listening(sk: Sock) {
-    let owner = owners::current(sk.netns());
+    let owner = owners::current(sk.netns(), sk.net());
     binds::listening(sk, owner);
     let state = SocketState {
         owner,
@@ -327,7 +327,7 @@ unsafe fn serve(sk: Sock, state: *mut SocketState) {
 /// A socket that no hook has reported: its listener was not known, or its state was lost.
 #[inline(always)]
 fn adopt(sk: Sock, old: u8) -> Option<*mut SocketState> {
-    let owner = owners::nobody(sk.netns());
+    let owner = owners::nobody(sk.netns(), sk.net());
     let client = old == SYN_SENT;
     let state = SocketState {
         owner,

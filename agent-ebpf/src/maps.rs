@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use agent_common::answer::{AnswerHeader, AnswerRoom, BUDGETS};
-use agent_common::attempt::{self, FailureRow, PendingBucket};
+use agent_common::attempt::{self, FAILURE_ROWS, FailureRow, PendingBucket};
 use agent_common::bound::BoundState;
 use agent_common::config::Config;
 use agent_common::edge::{EdgeRow, HotCounters};
@@ -15,6 +15,7 @@ use agent_common::listener::ListenerRow;
 use agent_common::owner::OwnerRow;
 use agent_common::peer;
 use agent_common::preexisting::Preexisting;
+use agent_common::share::ShareKey;
 use agent_common::socket::SocketState;
 use agent_common::unsent::UnsentRow;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
@@ -37,6 +38,7 @@ static CONFIG: Config = Config {
     shards: 1,
     causes: [0; agent_common::config::MAX_REASONS],
     tcp_sock_type: 0,
+    capacities: [0; agent_common::slot_table::TABLES],
     reset_has_reason: 0,
     requests: 1,
     v6_only_mask: 0,
@@ -105,6 +107,14 @@ static OWNERS: Index<OwnerRow, 4096> = Index::<OwnerRow, 4096>::new();
 static OWNER_ROWS: Rows<OwnerRow, 4096> = Rows::<OwnerRow, 4096>::new();
 #[btf_map]
 static OWNER_FREE: Free<4096> = Free::<4096>::new();
+/// Slots that each tenant has taken in each slot table. Written by hooks.
+#[btf_map]
+static TAKEN_SLOTS: HashMap<ShareKey, u64, SHARES> = HashMap::new();
+/// How many of them it has given back. Written by the daemon.
+#[btf_map]
+static FREED_SLOTS: HashMap<ShareKey, u64, SHARES, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+/// Tenants, each with the tables in which it has slots.
+const SHARES: usize = 4096;
 /// Ports that are refused to others than their service. Written by the daemon. †
 #[btf_map]
 static ENFORCED: HashMap<EnforcedPort, Enforced, 4096, { BPF_F_NO_PREALLOC as usize }> =
@@ -135,11 +145,11 @@ static PEERS: Array<u64, { peer::ROWS }> = Array::new();
 static PENDING: Array<PendingBucket, { attempt::BUCKETS as usize }> = Array::new();
 /// The slot table of failed binds, by kind. The rows count themselves.
 #[btf_map]
-static BIND_FAILURES: Index<FailureRow, 1024> = Index::<FailureRow, 1024>::new();
+static BIND_FAILURES: Index<FailureRow, FAILURE_ROWS> = Index::<FailureRow, FAILURE_ROWS>::new();
 #[btf_map]
-static BIND_FAIL_ROWS: Rows<FailureRow, 1024> = Rows::<FailureRow, 1024>::new();
+static BIND_FAIL_ROWS: Rows<FailureRow, FAILURE_ROWS> = Rows::<FailureRow, FAILURE_ROWS>::new();
 #[btf_map]
-static BIND_FAIL_FREE: Free<1024> = Free::<1024>::new();
+static BIND_FAIL_FREE: Free<FAILURE_ROWS> = Free::<FAILURE_ROWS>::new();
 /// Who bound a socket. Written by hooks; gone with the socket.
 #[btf_map]
 static BOUND: BoundStorage = BoundStorage::new();
@@ -237,6 +247,18 @@ pub fn owners() -> SlotTable<OwnerRow, 4096> {
     SlotTable { index: &OWNERS, rows: &OWNER_ROWS, free: &OWNER_FREE }
 }
 
+/// Slots that tenants have taken.
+#[inline(always)]
+pub fn taken_slots() -> &'static HashMap<ShareKey, u64, SHARES> {
+    &TAKEN_SLOTS
+}
+
+/// Slots that tenants have given back.
+#[inline(always)]
+pub fn freed_slots() -> &'static HashMap<ShareKey, u64, SHARES, { BPF_F_NO_PREALLOC as usize }> {
+    &FREED_SLOTS
+}
+
 /// A bucket of attempts to bind.
 #[inline(always)]
 pub fn pending(bucket: u32) -> Option<*mut PendingBucket> {
@@ -245,7 +267,7 @@ pub fn pending(bucket: u32) -> Option<*mut PendingBucket> {
 
 /// The slot table of failed binds.
 #[inline(always)]
-pub fn bind_failures() -> SlotTable<FailureRow, 1024> {
+pub fn bind_failures() -> SlotTable<FailureRow, FAILURE_ROWS> {
     SlotTable { index: &BIND_FAILURES, rows: &BIND_FAIL_ROWS, free: &BIND_FAIL_FREE }
 }
 

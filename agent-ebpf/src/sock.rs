@@ -13,6 +13,7 @@ use agent_common::config::{MISSING, TCP_SOCK_CALL};
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 
 use crate::maps::config;
+use crate::net::Net;
 
 /// TCP states, include/net/tcp_states.h.
 pub const ESTABLISHED: u8 = 1;
@@ -163,6 +164,12 @@ impl Sock {
     pub fn netns(self) -> u32 {
         let net = field!(self.0, net: *const c_void);
         field!(net, net_inum: u32)
+    }
+
+    /// The network namespace.
+    #[inline(always)]
+    pub fn net(self) -> Net {
+        Net(field!(self.0, net: *const c_void) as u64)
     }
 
     /// Socket cookie; 0 if the kernel has not made one yet.

@@ -9,6 +9,7 @@ use network_types::tcp::TcpHdr;
 
 use super::read;
 use crate::maps::config;
+use crate::net::Net;
 
 /// A `struct sk_buff`.
 #[derive(Clone, Copy)]
@@ -31,6 +32,13 @@ impl Packet {
         let device = field!(self.0, skb_dev: *const c_void);
         let net = field!(device, dev_net: *const c_void);
         field!(net, net_inum: u32)
+    }
+
+    /// That network namespace.
+    #[inline(always)]
+    pub fn net(self) -> Net {
+        let device = field!(self.0, skb_dev: *const c_void);
+        Net(field!(device, dev_net: *const c_void) as u64)
     }
 
     /// The packet that was queued before this one.

@@ -89,6 +89,7 @@ mod reservations;
 mod restart;
 mod segments;
 mod services;
+mod shares;
 mod sk_data_ready;
 mod sock_send_length;
 mod socket_lives;

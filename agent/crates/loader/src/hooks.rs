@@ -337,6 +337,10 @@ pub const UNPREEMPTED: &str = "unpreempted";
 
 /// Optional fields without a hook of their own: what is missing if the kernel lacks them.
 pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
+    ("net_user_ns", "shares of users in tables: each of their network namespaces has its own"),
+    ("user_ns_parent", "shares of users in tables: each of their network namespaces has its own"),
+    ("user_ns_level", "shares of users in tables: each of their network namespaces has its own"),
+    ("user_ns_owner", "shares of users in tables: each of their network namespaces has its own"),
     ("drops", "listen overflows"),
     ("v6_only", "whether an IPv6 listener also takes IPv4"),
     ("reuse", "the reason of a bind conflict: SO_REUSEADDR"),

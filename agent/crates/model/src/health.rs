@@ -398,7 +398,7 @@ mod tests {
                 let role = if edge.key.role == ROLE_CLIENT { Role::Client } else { Role::Server };
                 EdgeLabels::new(web.clone(), db.clone(), 5432, role)
             };
-            let updated = self.0.update(now as u64, edges, 100, name);
+            let updated = self.0.update(now as u64, edges, crate::reclaim::Room::of(100), name);
             self.1.observe(now, &updated.deltas.edges);
             let (edges, health) = (updated.edges, self.1.clone());
             let snapshot = Snapshot { taken_seconds: now, edges, health, ..fixture::snapshot() };

@@ -198,6 +198,7 @@ const REASONS_EXPLAINED: [&str; REASONS] = [
     "the program had read the response before Portolan could, or too many were queued at once",
     "the response was in pages that BPF programs cannot read; depends on the network card's driver",
     "the kernel skipped a run of a program that was already running on that CPU: what it would have counted is missing",
+    "the table is nearly full and the tenant (cgroup and network namespace, or user) has its share: counted in `other`; others still find room",
 ];
 
 /// The whole text.

@@ -261,7 +261,7 @@ impl World {
     pub(super) fn connect_unsent(&mut self, program: u32, to: u32) {
         let EdgeKey { owner, port, remote, .. } = self.client(program, to);
         let (key, born_us) = (UnsentKey { owner, port, local_port: 0, remote }, self.now_us);
-        let row = || UnsentRow { key, born_us, count: 0 };
+        let row = || UnsentRow { key, born_us, ..UnsentRow::zeroed() };
         let taken = self.unsent.find_or_take(&key, row);
         let slot = self.count_key(taken, UNSENT_OVERFLOW);
         let row = self.unsent.rows.entry(slot).or_insert(UnsentRow::zeroed());
@@ -552,6 +552,10 @@ impl Kernel for Fake {
 
     fn edge_capacity(&self) -> u64 {
         self.world().edges.capacity()
+    }
+
+    fn owner_capacity(&self) -> u64 {
+        self.world().owners.capacity()
     }
 
     fn held_edges(&self) -> u64 {
