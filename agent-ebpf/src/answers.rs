@@ -14,7 +14,7 @@ use agent_common::answer::{
 };
 use agent_common::ledger::{DNS_ANSWER, OVERTAKEN, PAGED, RECURSION};
 
-use crate::connection::monotonic_us;
+use crate::clock::monotonic_us;
 use crate::maps::{answer_room, config, lost, questions, seen};
 use crate::sock::{Packet, Sock};
 use crate::{emit, fallback};

@@ -12,6 +12,7 @@ mod answers;
 mod atomic;
 mod attempts;
 mod binds;
+mod clock;
 mod connection;
 mod connects;
 mod edges;
@@ -33,6 +34,7 @@ mod shares;
 mod slot_table;
 mod sock;
 mod socket_storage;
+mod unanswered;
 
 /// The verifier rejects a program in which this loop can be reached.
 #[cfg(not(test))]

@@ -12,7 +12,7 @@ use agent_common::ledger::{DNS_ANSWER, NO_STORAGE};
 use aya_ebpf::bindings::bpf_sock_addr;
 
 use crate::binds::{ALLOW, context};
-use crate::connection::monotonic_us;
+use crate::clock::monotonic_us;
 use crate::maps::{config, lost, questions_or_insert, seen};
 
 /// A program sends a datagram to an IPv4 address.

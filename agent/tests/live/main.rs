@@ -103,5 +103,6 @@ mod tcp_retransmit_synack;
 mod tcp_send_reset;
 mod tiny;
 mod titles;
+mod unanswered;
 mod unsent;
 mod web;

@@ -373,7 +373,10 @@ pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
     ("rtt_seq", "round trip times"),
     ("bytes_sent", "bytes sent"),
     ("total_retrans", "retransmits"),
-    ("rack_mstamp", "whether a client that is never answered was idle before a reset"),
+    (
+        "rack_mstamp",
+        "whether a client that is never answered was idle before a reset; unanswered requests of clients that send a last message",
+    ),
     ("user_timeout", "the cause user_timeout of aborts, which are retransmission without it"),
     ("lock_spinning", RACING_FIN),
     ("lock_owned", RACING_FIN),
