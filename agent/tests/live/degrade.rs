@@ -226,11 +226,16 @@ fn kernel_lacks() -> &'static [(String, String)] {
     })
 }
 
+/// The hooks that the reason of a finding begins with: `inet_bind_sk, inet6_bind_sk: not permitted`.
+fn hooks_of(why: &str) -> impl Iterator<Item = &str> {
+    why.split(": ").next().unwrap_or_default().split(", ")
+}
+
 /// Whether this kernel lets a hook attach at all, and an agent here attaches it: these agents read
 /// no names from DNS, whose hooks have tests of their own.
 fn kernel_has(hook: &str) -> bool {
     !QUESTIONS.contains(&hook)
-        && !kernel_lacks().iter().any(|(_, why)| why.starts_with(&format!("{hook}: ")))
+        && !kernel_lacks().iter().any(|(_, why)| hooks_of(why).any(|lacking| lacking == hook))
 }
 
 /// The disabled features in `/api/v1/status`, as (what, why), without those that this kernel lacks.
@@ -241,8 +246,7 @@ fn disabled(status: &serde_json::Value) -> Vec<(String, String)> {
         entries.iter().map(|entry| (text(&entry["subject"]), text(&entry["evidence"]["reason"])));
     // A hook that the kernel lacks may now be off for another reason as well.
     let of_lacking = |why: &str| {
-        let hook = why.split(": ").next().unwrap_or_default();
-        HOOKS.iter().any(|known| known.name == hook) && !kernel_has(hook)
+        hooks_of(why).any(|hook| HOOKS.iter().any(|known| known.name == hook) && !kernel_has(hook))
     };
     all.filter(|entry| !kernel_lacks().contains(entry) && !of_lacking(&entry.1)).collect()
 }
@@ -319,7 +323,7 @@ fn check_without(mask: &str) {
         assert!(named, "without {mask}: {disabled:?}");
     }
     for hook in off {
-        let because = |(_, why): &(String, String)| why.starts_with(&format!("{hook}: "));
+        let because = |(_, why): &(String, String)| hooks_of(why).any(|off| off == hook);
         assert!(disabled.iter().any(because), "{hook} without {mask}: {disabled:?}");
     }
 }
@@ -360,7 +364,7 @@ fn with_everything_everything_is_seen() {
         assert!(attached || hook.ways.iter().any(by_function), "{}", hook.name);
     }
     for (what, why) in kernel_lacks() {
-        let known = HOOKS.iter().any(|hook| why.starts_with(&format!("{}: ", hook.name)))
+        let known = HOOKS.iter().any(|hook| hooks_of(why).any(|lacking| lacking == hook.name))
             || (why.contains("6.10") && !facts::names_reset_reasons());
         assert!(known, "{what}: {why}");
         println!("this kernel lacks {what}: {why}");
