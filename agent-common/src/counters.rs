@@ -29,6 +29,8 @@ pub struct EdgeCounters {
     pub resets_received: [u64; CAUSES],
     /// Established connections that the kernel gave up, by cause ([`crate::abort`]).
     pub aborts: [u64; ABORT_CAUSES],
+    /// Requests that ended without an answer ([`crate::unanswered`]).
+    pub unanswered: u64,
     /// Connection requests that a listener dropped, mostly because its accept queue was full.
     pub listen_drops: u64,
     /// SYN-ACKs that a listener retransmitted.
@@ -56,6 +58,7 @@ impl EdgeCounters {
         resets_sent: [0; CAUSES],
         resets_received: [0; CAUSES],
         aborts: [0; ABORT_CAUSES],
+        unanswered: 0,
         listen_drops: 0,
         synack_retransmits: 0,
         connect: OnDemand::EMPTY,
@@ -86,6 +89,7 @@ impl EdgeCounters {
             resets_sent,
             resets_received,
             aborts,
+            unanswered,
             histograms: _,
         } = *hot;
         let mut all = [0; CONNECT_RESULTS];
@@ -101,6 +105,7 @@ impl EdgeCounters {
             resets_sent,
             resets_received,
             aborts,
+            unanswered,
             ..Self::ZERO
         });
     }
@@ -122,6 +127,7 @@ impl EdgeCounters {
             resets_sent,
             resets_received,
             aborts,
+            unanswered,
             listen_drops,
             synack_retransmits,
             connect,
@@ -143,6 +149,7 @@ impl EdgeCounters {
         both(sent_bytes, other.sent_bytes);
         both(received_bytes, other.received_bytes);
         both(retransmits, other.retransmits);
+        both(unanswered, other.unanswered);
         both(listen_drops, other.listen_drops);
         both(synack_retransmits, other.synack_retransmits);
         durations(connect, &other.connect);

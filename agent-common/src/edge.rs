@@ -60,7 +60,7 @@ crate::wire! {
     }
 
     /// What hooks count about an edge, on one shard. All fields only grow while the slot is in use.
-    pub struct HotCounters: 320 {
+    pub struct HotCounters: 328 {
         /// Ended connection attempts by `CONNECT_*`, of those that hooks find; for a server, accepted
         /// connections are `ok`.
         pub connects: [u64; HOT_CONNECT_RESULTS],
@@ -82,6 +82,8 @@ crate::wire! {
         pub resets_received: [u64; CAUSES],
         /// Established connections that the kernel gave up, by cause ([`crate::abort`]).
         pub aborts: [u64; ABORT_CAUSES],
+        /// Requests that ended without an answer ([`crate::unanswered`]).
+        pub unanswered: u64,
         /// In which rows durations are counted, by kind; see [`crate::durations`].
         pub histograms: [u64; KINDS],
     }

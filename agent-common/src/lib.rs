@@ -41,5 +41,6 @@ pub mod reset;
 pub mod share;
 pub mod slot_table;
 pub mod socket;
+pub mod unanswered;
 pub mod unsent;
 pub mod wire;

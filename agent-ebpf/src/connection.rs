@@ -15,15 +15,17 @@ use agent_common::events::KIND_CONNECT_FAILED;
 use agent_common::events::connect_failed::ConnectFailed;
 use agent_common::exchange;
 use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
-use agent_common::peer::{self, Handshake};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
+use agent_common::unanswered::UNDECIDED;
 use agent_common::unsent::UnsentKey;
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
+use crate::clock::monotonic_us;
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
 use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
-use crate::{atomic, attempts, binds, emit, histograms, listeners, owners, requests};
+use crate::{
+    atomic, attempts, binds, emit, histograms, listeners, notes, owners, requests, unanswered,
+};
 
 /// A program calls connect: the SYN is about to leave. Process context.
 #[inline(always)]
@@ -37,7 +39,7 @@ pub fn connecting(sk: Sock) {
         slot: edges::slot(&client_key(sk, owner), || sk.addresses()),
         role: ROLE_CLIENT,
         stage: STAGE_CONNECTING,
-        bound_port: sk.local_port(),
+        port_or_end: sk.local_port(),
         // The SYN will change it; see `failed`.
         answered_seq: sk.tcp().map_or(0, Tcp::write_seq),
         ..maps::blank()
@@ -106,7 +108,7 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
             let elapsed = tcp.now_us().saturating_sub((*state).start_us);
             histograms::observe((*state).slot, ROLE_CLIENT, CONNECT, elapsed);
             (*state).answered_seq = tcp.written();
-            leave_note(sk, tcp, (*state).owner);
+            notes::leave(sk, tcp, (*state).owner);
         } else {
             // Inherited from the listener: from here on it is a connection of its own.
             serve(sk, state);
@@ -114,6 +116,7 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
         }
         // Nothing has arrived yet: a connection is idle from its handshake on.
         (*state).last_received_us = tcp.now_us();
+        (*state).port_or_end = UNDECIDED;
         (*state).stage = STAGE_OPEN;
         count!((*state).slot, connects[CONNECT_OK], 1);
         count!((*state).slot, opened, 1);
@@ -152,6 +155,7 @@ pub fn closed(sk: Sock, old: u8) {
             if let Some(tcp) = sk.tcp() {
                 sync(tcp, state, Some(tcp.received_bytes()));
                 requests::ended(tcp, state);
+                unanswered::closed(sk, tcp, state);
                 // Nobody waits for one that its program has closed.
                 if !sk.is_orphaned()
                     && let Some(cause) =
@@ -178,14 +182,15 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         (edges::slot(&client_key(sk, owner), || sk.addresses()), tcp.retransmits())
     };
     let connecting = sk.state() == SYN_SENT;
+    // A connect under way has its port; see `failed`.
+    let answered_seq = if connecting { tcp.write_seq().wrapping_sub(1) } else { tcp.written() };
     let (_, rtt_mark) = tcp.round_trip();
     let state = SocketState {
         owner,
         slot,
         role: if listening { ROLE_LISTENER } else { role },
         stage: if connecting { STAGE_CONNECTING } else { STAGE_OPEN },
-        // A connect under way has its port; see `failed`.
-        answered_seq: if connecting { tcp.write_seq().wrapping_sub(1) } else { tcp.written() },
+        answered_seq: if role == ROLE_SERVER { 0 } else { answered_seq },
         exchange: exchange::idle(tcp.written()),
         start_us: monotonic_us(),
         last_received_us: monotonic_us(),
@@ -278,12 +283,12 @@ unsafe fn failed(sk: Sock, state: *mut SocketState) {
             has_syn = !client || tcp.write_seq() != (*state).answered_seq;
             sync_retransmits(tcp, state);
         }
-        let result = attempt_result(errno, has_syn, (*state).bound_port != 0);
+        let result = attempt_result(errno, has_syn, (*state).port_or_end != 0);
         if result == CONNECT_PORT_IN_USE {
             attempts::unsent(&UnsentKey {
                 owner: (*state).owner,
                 port: sk.remote_port(),
-                local_port: (*state).bound_port,
+                local_port: (*state).port_or_end,
                 remote: sk.remote(),
             });
         } else {
@@ -355,7 +360,7 @@ fn client_key(sk: Sock, owner: u32) -> EdgeKey {
 
 #[inline(always)]
 fn server_key(sk: Sock, owner: u32) -> EdgeKey {
-    let remote = match read_note(sk) {
+    let remote = match notes::read(sk) {
         Some(owner) => {
             let (server, client) = sk.addresses();
             from_owner(owner, &server, &client)
@@ -363,35 +368,4 @@ fn server_key(sk: Sock, owner: u32) -> EdgeKey {
         None => edges::client_address(sk.remote()),
     };
     EdgeKey { owner, port: sk.local_port(), role: ROLE_SERVER, zero: 0, remote }
-}
-
-/// A client leaves its name for the server, if that is on this host.
-#[inline(always)]
-fn leave_note(sk: Sock, tcp: Tcp, owner: u32) {
-    let (client, server) = sk.addresses();
-    let handshake = Handshake { client, server, port: sk.remote_port(), netns: sk.netns() };
-    if let Some(note) = peer::note(&handshake, tcp.now_us(), owner)
-        && let Some(row) = maps::peer(sk.local_port())
-    {
-        // SAFETY: a valid map value; volatile keeps it one store.
-        unsafe { core::ptr::write_volatile(row, note) };
-    }
-}
-
-/// What the client of this server's side wrote.
-#[inline(always)]
-fn read_note(sk: Sock) -> Option<u32> {
-    let row = maps::peer(sk.remote_port())?;
-    // SAFETY: a valid map value; volatile keeps it one load.
-    let note = unsafe { core::ptr::read_volatile(row) };
-    let (server, client) = sk.addresses();
-    let handshake = Handshake { client, server, port: sk.local_port(), netns: sk.netns() };
-    peer::owner(note, &handshake, sk.tcp()?.now_us())
-}
-
-/// CLOCK_MONOTONIC in microseconds.
-#[inline(always)]
-pub fn monotonic_us() -> u64 {
-    // SAFETY: no arguments.
-    unsafe { bpf_ktime_get_ns() / 1000 }
 }

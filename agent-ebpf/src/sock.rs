@@ -14,22 +14,30 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 
 use crate::maps::config;
 use crate::net::Net;
+use crate::raw_sock::RawSock;
 
 /// TCP states, include/net/tcp_states.h.
 pub const ESTABLISHED: u8 = 1;
-const FIN_WAIT1: u8 = 4;
+pub const FIN_WAIT1: u8 = 4;
 const FIN_WAIT2: u8 = 5;
 pub const SYN_SENT: u8 = 2;
 pub const SYN_RECV: u8 = 3;
 pub const CLOSE: u8 = 7;
+pub const CLOSE_WAIT: u8 = 8;
 const LAST_ACK: u8 = 9;
 pub const LISTEN: u8 = 10;
-const CLOSING: u8 = 11;
+pub const CLOSING: u8 = 11;
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
+
+/// Whether a connection changes to this state with the first FIN, or where two of them cross.
+#[inline(always)]
+pub fn is_ending(state: u8) -> bool {
+    state == FIN_WAIT1 || state == CLOSE_WAIT || state == CLOSING
+}
 
 /// Reads a field by its offset.
 macro_rules! field {
@@ -159,10 +167,10 @@ impl Sock {
         field!(net, net_inum: u32)
     }
 
-    /// The network namespace.
+    /// The network namespace, as a number.
     #[inline(always)]
     pub fn net(self) -> Net {
-        Net(field!(self.0, net: *const c_void) as u64)
+        RawSock::at(self.0 as u64).net()
     }
 
     /// Socket cookie; 0 if the kernel has not made one yet.

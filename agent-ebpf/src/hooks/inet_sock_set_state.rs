@@ -10,8 +10,8 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::debug;
 
-use crate::connection;
-use crate::sock::{CLOSE, ESTABLISHED, LISTEN, SYN_SENT, Sock};
+use crate::sock::{CLOSE, ESTABLISHED, LISTEN, SYN_SENT, Sock, is_ending};
+use crate::{connection, unanswered};
 
 #[btf_tracepoint]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
@@ -33,7 +33,8 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint]
 fn state_fallback(ctx: BtfTracePointContext) -> i32 {
     if let Some((sk, old, new)) = transition(&ctx)
-        && !connection::is_handled(sk, new)
+        // What begins to end may be handled twice.
+        && (is_ending(new) || !connection::is_handled(sk, new))
     {
         handle(sk, old, new, true);
     }
@@ -45,8 +46,8 @@ fn state_fallback(ctx: BtfTracePointContext) -> i32 {
 fn transition(ctx: &BtfTracePointContext) -> Option<(Sock, u8, u8)> {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let (old, new) = (old as u8, new as u8);
-    // FIN_WAIT, CLOSE_WAIT and their kin say nothing that CLOSE does not.
-    if !(new == ESTABLISHED || new == SYN_SENT || new == CLOSE || new == LISTEN) {
+    // FIN_WAIT2, LAST_ACK and TIME_WAIT say nothing that the others do not.
+    if !(new == ESTABLISHED || new == SYN_SENT || new == CLOSE || new == LISTEN || is_ending(new)) {
         return None;
     }
     let sk = Sock(ctx.arg::<*const c_void>(0));
@@ -59,6 +60,8 @@ fn handle(sk: Sock, old: u8, new: u8, is_fallback: bool) {
         connection::established(sk, old, is_fallback);
     } else if new == CLOSE {
         connection::closed(sk, old);
+    } else if is_ending(new) {
+        unanswered::ending(sk, new);
     } else if new == SYN_SENT {
         connection::connecting(sk);
     } else {

@@ -11,9 +11,9 @@ use agent_common::listener::ListenerRecord;
 use agent_common::socket::STAGE_OPEN;
 use aya_ebpf::helpers::generated::bpf_seq_write;
 
-use crate::connection;
 use crate::maps::socket;
 use crate::sock::{LISTEN, Sock};
+use crate::{connection, unanswered};
 
 /// `struct bpf_iter__bpf_sk_storage_map`. Pointers have no type: LLVM emits declarations of types
 /// behind pointers in an order that changes from run to run, and the object must not.
@@ -65,6 +65,7 @@ extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
             // the caches of TCP sockets are `SLAB_TYPESAFE_BY_RCU`, and the iterator holds RCU.
             if let Some(tcp) = sk.tcp() {
                 connection::sync(tcp, state, tcp.received_bytes_unlocked());
+                unanswered::visit(sk, tcp, state);
             }
         } else if sk.state() == LISTEN {
             connection::sync_listener(sk, state);

@@ -17,7 +17,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::debug;
 
-use crate::connection::monotonic_us;
+use crate::clock::monotonic_us;
 use crate::edges::{self, count};
 use crate::maps::{config, seen, socket};
 use crate::sock::{CLOSE, LISTEN, Packet, Sock};

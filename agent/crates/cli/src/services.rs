@@ -25,8 +25,9 @@ Examples:
   portolan services unregister acme/partner
 
 Health covers the traffic of this host over the last five to six minutes. failing: most connects
-fail; degraded: some fail, connections are reset, or a listener drops connection requests; ok: none
-of these; idle: no traffic; -: it serves no port (a client only).";
+fail, or most requests are not answered; degraded: some fail or are not answered, connections are
+reset or die, or a listener drops connection requests; ok: none of these; idle: no traffic; -: it
+serves no port (a client only).";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
@@ -106,6 +107,7 @@ const COLUMNS: &[Column] = &[
     number("CONNECTS", 4),
     number("FAILED", 0),
     number("REQUESTS", 2),
+    number("UNANSWERED", 1),
     number("P50", 5),
     number("P99", 0),
     number("ABORTS", 5),
@@ -215,6 +217,7 @@ fn row(one: &ServiceStatus) -> Vec<String> {
         human::count(health.connects_ok),
         human::count(health.connects_failed),
         human::count(health.requests),
+        human::count(health.unanswered),
         latency(health.p50_seconds),
         latency(health.p99_seconds),
         human::count(health.aborts),
@@ -288,6 +291,10 @@ fn summary(one: &ServiceStatus, window: &Window) -> String {
             human::duration(p50),
             human::duration(p99)
         );
+    }
+    if health.unanswered > 0 {
+        let open = human::counted(health.unanswered, "request");
+        let _ = write!(text, "; {open} without an answer");
     }
     if health.resets > 0 {
         let _ = write!(text, "; {}", human::counted(health.resets, "reset"));

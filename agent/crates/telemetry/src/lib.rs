@@ -34,6 +34,7 @@ mod services;
 pub mod source;
 mod sources;
 mod traffic;
+mod unanswered;
 
 use std::fmt;
 use std::sync::Arc;

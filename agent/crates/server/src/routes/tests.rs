@@ -205,7 +205,7 @@ async fn an_edge_has_everything_in_base_units() {
             "active": 5, "opened": 12, "closed": 7, "preexisting": 2,
             "sent_bytes": 123_456, "received_bytes": 7_654_321, "retransmits": 3,
             "resets_sent": {"idle_reuse": 2}, "resets_received": {"keepalive_timeout": 1},
-            "aborts": {"user_timeout": 2},
+            "aborts": {"user_timeout": 2}, "unanswered": 3,
             "listen_overflows": 0, "synack_retransmits": 0,
             "connect": {"count": 6, "sum_seconds": 3.001_791, "p50_seconds": 0.000_25, "p99_seconds": 3.0},
             "rtt": {"count": 5, "sum_seconds": 0.000_305, "p50_seconds": 0.000_05, "p99_seconds": 0.000_12},
