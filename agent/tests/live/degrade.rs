@@ -217,36 +217,42 @@ fn kernel_lacks() -> &'static [(String, String)] {
         let agent = Agent::start();
         let status = agent.json("/api/v1/status");
         agent.stop();
-        let entries = status["findings"].as_array().expect("a list of what is off");
-        let text = |value: &serde_json::Value| value.as_str().expect("a sentence").to_owned();
-        entries
-            .iter()
-            .map(|entry| (text(&entry["subject"]), text(&entry["evidence"]["reason"])))
-            .collect()
+        off(&status)
     })
 }
 
-/// The hooks that the reason of a finding begins with: `inet_bind_sk, inet6_bind_sk: not permitted`.
-fn hooks_of(why: &str) -> impl Iterator<Item = &str> {
-    why.split(": ").next().unwrap_or_default().split(", ")
+/// The findings as (what, why); those for both families of addresses as one for each.
+fn off(status: &serde_json::Value) -> Vec<(String, String)> {
+    let entries = status["findings"].as_array().expect("a list of what is off");
+    let text = |value: &serde_json::Value| value.as_str().expect("a sentence").to_owned();
+    let each = |entry: &serde_json::Value| {
+        let (what, why) = (text(&entry["subject"]), text(&entry["evidence"]["reason"]));
+        let hooks =
+            why.split_once(": ").and_then(|(hooks, why)| Some((hooks.split_once(", ")?, why)));
+        let Some(((four, six), why)) = hooks.filter(|_| what.contains("IPv4 and IPv6")) else {
+            return vec![(what, why)];
+        };
+        [("IPv4", four), ("IPv6", six)]
+            .map(|(family, hook)| (what.replace("IPv4 and IPv6", family), format!("{hook}: {why}")))
+            .to_vec()
+    };
+    entries.iter().flat_map(each).collect()
 }
 
 /// Whether this kernel lets a hook attach at all, and an agent here attaches it: these agents read
 /// no names from DNS, whose hooks have tests of their own.
 fn kernel_has(hook: &str) -> bool {
     !QUESTIONS.contains(&hook)
-        && !kernel_lacks().iter().any(|(_, why)| hooks_of(why).any(|lacking| lacking == hook))
+        && !kernel_lacks().iter().any(|(_, why)| why.starts_with(&format!("{hook}: ")))
 }
 
 /// The disabled features in `/api/v1/status`, as (what, why), without those that this kernel lacks.
 fn disabled(status: &serde_json::Value) -> Vec<(String, String)> {
-    let entries = status["findings"].as_array().expect("a list of what is off");
-    let text = |value: &serde_json::Value| value.as_str().expect("a sentence").to_owned();
-    let all =
-        entries.iter().map(|entry| (text(&entry["subject"]), text(&entry["evidence"]["reason"])));
+    let all = off(status).into_iter();
     // A hook that the kernel lacks may now be off for another reason as well.
     let of_lacking = |why: &str| {
-        hooks_of(why).any(|hook| HOOKS.iter().any(|known| known.name == hook) && !kernel_has(hook))
+        let hook = why.split(": ").next().unwrap_or_default();
+        HOOKS.iter().any(|known| known.name == hook) && !kernel_has(hook)
     };
     all.filter(|entry| !kernel_lacks().contains(entry) && !of_lacking(&entry.1)).collect()
 }
@@ -323,7 +329,7 @@ fn check_without(mask: &str) {
         assert!(named, "without {mask}: {disabled:?}");
     }
     for hook in off {
-        let because = |(_, why): &(String, String)| hooks_of(why).any(|off| off == hook);
+        let because = |(_, why): &(String, String)| why.starts_with(&format!("{hook}: "));
         assert!(disabled.iter().any(because), "{hook} without {mask}: {disabled:?}");
     }
 }
@@ -364,7 +370,7 @@ fn with_everything_everything_is_seen() {
         assert!(attached || hook.ways.iter().any(by_function), "{}", hook.name);
     }
     for (what, why) in kernel_lacks() {
-        let known = HOOKS.iter().any(|hook| hooks_of(why).any(|lacking| lacking == hook.name))
+        let known = HOOKS.iter().any(|hook| why.starts_with(&format!("{}: ", hook.name)))
             || (why.contains("6.10") && !facts::names_reset_reasons());
         assert!(known, "{what}: {why}");
         println!("this kernel lacks {what}: {why}");
