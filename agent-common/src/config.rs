@@ -47,7 +47,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 244;
+offsets! { 252;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -84,6 +84,8 @@ offsets! { 244;
     write_seq = "tcp_sock"."write_seq",
     /// First unacknowledged byte.
     snd_una = "tcp_sock"."snd_una",
+    /// Next byte expected from the peer.
+    rcv_nxt = "tcp_sock"."rcv_nxt",
     /// Next byte to be sent.
     snd_nxt = "tcp_sock"."snd_nxt",
     /// Sequence numbers acknowledged.
@@ -148,6 +150,8 @@ offsets! { 244;
     skb_head = "sk_buff"."head",
     /// Offset of the transport header in it.
     skb_transport_header = "sk_buff"."transport_header",
+    /// Offset of the network header in it.
+    skb_network_header = "sk_buff"."network_header",
     /// Byte that holds the IPv6-only flag; see [`Config::v6_only_mask`].
     v6_only = "sock_common"."skc_ipv6only",
     /// Byte that holds `SO_REUSEADDR`; see [`Config::reuse_mask`].
@@ -174,7 +178,7 @@ offsets! { 244;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1376 {
+    pub struct Config: 1384 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.

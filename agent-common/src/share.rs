@@ -48,6 +48,12 @@ impl Tenant {
     pub const OTHERS: Self = Self { cgroup: 0, origin: 0 };
     /// All tenants together.
     pub const EVERYBODY: Self = Self { cgroup: u64::MAX, origin: u64::MAX };
+
+    /// Whether a user has made the network namespace, in a user namespace.
+    #[must_use]
+    pub const fn is_users(self) -> bool {
+        self.origin & BY_USER != 0
+    }
 }
 
 /// How many slots of a table a tenant may have, when `used` of `capacity` are taken.

@@ -15,7 +15,6 @@ use agent_common::events::KIND_CONNECT_FAILED;
 use agent_common::events::connect_failed::ConnectFailed;
 use agent_common::exchange;
 use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
-use agent_common::peer::{self, Handshake};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::unanswered::UNDECIDED;
 use agent_common::unsent::UnsentKey;
@@ -24,7 +23,9 @@ use crate::clock::monotonic_us;
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
 use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
-use crate::{atomic, attempts, binds, emit, histograms, listeners, owners, requests, unanswered};
+use crate::{
+    atomic, attempts, binds, emit, histograms, listeners, notes, owners, requests, unanswered,
+};
 
 /// A program calls connect: the SYN is about to leave. Process context.
 #[inline(always)]
@@ -107,7 +108,7 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
             let elapsed = tcp.now_us().saturating_sub((*state).start_us);
             histograms::observe((*state).slot, ROLE_CLIENT, CONNECT, elapsed);
             (*state).answered_seq = tcp.written();
-            leave_note(sk, tcp, (*state).owner);
+            notes::leave(sk, tcp, (*state).owner);
         } else {
             // Inherited from the listener: from here on it is a connection of its own.
             serve(sk, state);
@@ -359,7 +360,7 @@ fn client_key(sk: Sock, owner: u32) -> EdgeKey {
 
 #[inline(always)]
 fn server_key(sk: Sock, owner: u32) -> EdgeKey {
-    let remote = match read_note(sk) {
+    let remote = match notes::read(sk) {
         Some(owner) => {
             let (server, client) = sk.addresses();
             from_owner(owner, &server, &client)
@@ -367,28 +368,4 @@ fn server_key(sk: Sock, owner: u32) -> EdgeKey {
         None => edges::client_address(sk.remote()),
     };
     EdgeKey { owner, port: sk.local_port(), role: ROLE_SERVER, zero: 0, remote }
-}
-
-/// A client leaves its name for the server, if that is on this host.
-#[inline(always)]
-fn leave_note(sk: Sock, tcp: Tcp, owner: u32) {
-    let (client, server) = sk.addresses();
-    let handshake = Handshake { client, server, port: sk.remote_port(), netns: sk.netns() };
-    if let Some(note) = peer::note(&handshake, tcp.now_us(), owner)
-        && let Some(row) = maps::peer(sk.local_port())
-    {
-        // SAFETY: a valid map value; volatile keeps it one store.
-        unsafe { core::ptr::write_volatile(row, note) };
-    }
-}
-
-/// What the client of this server's side wrote.
-#[inline(always)]
-fn read_note(sk: Sock) -> Option<u32> {
-    let row = maps::peer(sk.remote_port())?;
-    // SAFETY: a valid map value; volatile keeps it one load.
-    let note = unsafe { core::ptr::read_volatile(row) };
-    let (server, client) = sk.addresses();
-    let handshake = Handshake { client, server, port: sk.local_port(), netns: sk.netns() };
-    peer::owner(note, &handshake, sk.tcp()?.now_us())
 }

@@ -1,8 +1,10 @@
 //! Every map: what it holds, who writes it, who reads it. Sizes marked † are set at load time.
+//!
+//! Long because all maps are in one place.
 
 use core::ffi::c_void;
 
-use agent_common::answer::{AnswerHeader, AnswerRoom, BUDGETS};
+use agent_common::answer::{AnswerHeader, AnswerRoom, BUDGETS, Questions};
 use agent_common::attempt::{self, FAILURE_ROWS, FailureRow, PendingBucket};
 use agent_common::bound::BoundState;
 use agent_common::config::Config;
@@ -13,7 +15,7 @@ use agent_common::histogram::{self, Histogram};
 use agent_common::ledger::Ledger;
 use agent_common::listener::ListenerRow;
 use agent_common::owner::OwnerRow;
-use agent_common::peer;
+use agent_common::peer::{self, Note};
 use agent_common::preexisting::Preexisting;
 use agent_common::share::ShareKey;
 use agent_common::socket::SocketState;
@@ -24,7 +26,7 @@ use aya_ebpf::macros::btf_map;
 
 use crate::atomic;
 use crate::slot_table::{Free, Index, Rows, SlotTable};
-use crate::socket_storage::{BoundStorage, SocketStorage};
+use crate::socket_storage::{BoundStorage, QuestionStorage, SocketStorage};
 
 /// Set by the agent before load; constant for the verifier. In a map of its own, so that an agent
 /// that takes over pinned tables can read what the programs were loaded with.
@@ -138,7 +140,7 @@ static PREEXISTING: HashMap<u64, Preexisting, 65536, { BPF_F_NO_PREALLOC as usiz
 /// Notes of clients to servers in the same namespace, by client's port; see
 /// [`agent_common::peer`].
 #[btf_map]
-static PEERS: Array<u64, { peer::ROWS }> = Array::new();
+static PEERS: Array<Note, { peer::ROWS }> = Array::new();
 
 /// Binds under way, by thread. Written by hooks.
 #[btf_map]
@@ -153,6 +155,10 @@ static BIND_FAIL_FREE: Free<FAILURE_ROWS> = Free::<FAILURE_ROWS>::new();
 /// Who bound a socket. Written by hooks; gone with the socket.
 #[btf_map]
 static BOUND: BoundStorage = BoundStorage::new();
+
+/// Which DNS servers were asked from a socket that is not connected. Gone with the socket.
+#[btf_map]
+static QUESTIONS: QuestionStorage = QuestionStorage::new();
 
 /// Detail records. Written by hooks without waking anyone, drained by timer. †
 #[btf_map]
@@ -283,6 +289,18 @@ pub fn bound_or_insert(sk: *const c_void, initial: &BoundState) -> Option<*mut B
     BOUND.get(sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into())
 }
 
+/// Which DNS servers were asked from a socket, if any.
+#[inline(always)]
+pub fn questions(sk: *const c_void) -> Option<*mut Questions> {
+    QUESTIONS.get(sk, core::ptr::null(), 0)
+}
+
+/// The same, of zeros at first.
+#[inline(always)]
+pub fn questions_or_insert(sk: *const c_void) -> Option<*mut Questions> {
+    QUESTIONS.get(sk, core::ptr::null(), BPF_SK_STORAGE_GET_F_CREATE.into())
+}
+
 /// What is known of the service that a port is refused to others for, if it is.
 #[inline(always)]
 pub fn enforced(port: &EnforcedPort) -> Option<*const Enforced> {
@@ -310,7 +328,7 @@ pub fn preexisting(cookie: u64) -> Option<*const Preexisting> {
 
 /// The row in which a client with this port leaves a note.
 #[inline(always)]
-pub fn peer(client_port: u16) -> Option<*mut u64> {
+pub fn peer(client_port: u16) -> Option<*mut Note> {
     PEERS.get_ptr_mut(u32::from(client_port))
 }
 

@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 
 use agent_common::attempt::{BOUND_BEFORE, IS_V6};
-use agent_common::config::MISSING;
+pub use agent_common::config::MISSING;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 use crate::maps::config;
@@ -19,7 +19,11 @@ pub struct RawSock(u64);
 macro_rules! raw {
     ($base:expr, $name:ident : $ty:ty) => {{
         let offset = config!(offsets.$name);
-        if offset == MISSING { 0 as $ty } else { read::<$ty>($base, offset) }
+        if offset == $crate::raw_sock::MISSING {
+            0 as $ty
+        } else {
+            $crate::raw_sock::read::<$ty>($base, offset)
+        }
     }};
 }
 pub(crate) use raw;
@@ -36,6 +40,12 @@ impl RawSock {
         unsafe {
             bpf_probe_read_kernel((&raw mut address).cast(), 8, (&raw const sk).cast());
         }
+        Self(address)
+    }
+
+    /// At an address.
+    #[inline(always)]
+    pub fn at(address: u64) -> Self {
         Self(address)
     }
 

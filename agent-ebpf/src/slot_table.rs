@@ -2,7 +2,7 @@
 //! and what user space does with it: [`agent_common::slot_table`].
 
 use agent_common::ledger::{MAP_ERROR, OVER_SHARE};
-use agent_common::share::{ShareKey, Tenant};
+use agent_common::share::Tenant;
 use agent_common::slot_table::SlotRow;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array, HashMap, Stack};
@@ -66,13 +66,12 @@ impl<R: SlotRow, const SLOTS: usize> SlotTable<R, SLOTS> {
         if let Some((class, _)) = R::LEDGER {
             seen(class);
         }
-        let mut share = ShareKey { tenant: tenant(), table: R::TABLE as u32, zero: 0 };
-        if !shares::admit(&mut share) {
+        let Some(tenant) = shares::admit(tenant(), R::TABLE) else {
             count_lost::<R>(OVER_SHARE);
             return overflow;
-        }
+        };
         let Ok(Some(slot)) = self.free.pop() else {
-            shares::cancel(&share);
+            shares::cancel(tenant, R::TABLE);
             count_full::<R>();
             return overflow;
         };
@@ -86,14 +85,14 @@ impl<R: SlotRow, const SLOTS: usize> SlotTable<R, SLOTS> {
         #[expect(clippy::cast_ptr_alignment, reason = "a field of a row is aligned")]
         unsafe {
             row.cast::<R::Key>().write(*key);
-            row.cast::<u8>().add(R::TENANT).cast::<Tenant>().write(share.tenant);
+            row.cast::<u8>().add(R::TENANT).cast::<Tenant>().write(tenant);
         }
         fill(row);
         if self.index.insert(key, slot, BPF_NOEXIST.into()).is_err() {
             // Another CPU was faster, or the index is full (it has as many entries as there are
             // rows).
             let _ = self.free.push(slot, 0);
-            shares::cancel(&share);
+            shares::cancel(tenant, R::TABLE);
             if let Some(slot) = self.find(key) {
                 // This is not a new key after all.
                 count_lost::<R>(MAP_ERROR);

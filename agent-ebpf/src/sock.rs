@@ -14,6 +14,7 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 
 use crate::maps::config;
 use crate::net::Net;
+use crate::raw_sock::RawSock;
 
 /// TCP states, include/net/tcp_states.h.
 pub const ESTABLISHED: u8 = 1;
@@ -166,10 +167,10 @@ impl Sock {
         field!(net, net_inum: u32)
     }
 
-    /// The network namespace.
+    /// The network namespace, as a number.
     #[inline(always)]
     pub fn net(self) -> Net {
-        Net(field!(self.0, net: *const c_void) as u64)
+        RawSock::at(self.0 as u64).net()
     }
 
     /// Socket cookie; 0 if the kernel has not made one yet.

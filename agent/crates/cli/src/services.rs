@@ -9,7 +9,7 @@ use http::Method;
 
 use super::table::{self, Column};
 use super::target::Target;
-use super::{Output, human, print, watch};
+use super::{Output, human, known, print, watch};
 use api_types::{
     HealthState, Register, Registered, ServiceStatus, Services, Source, Unregister, Window,
 };
@@ -156,9 +156,11 @@ fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
         }
         None => one.health.state < HealthState::Ok,
     };
+    let full = |one: &ServiceStatus| human::full_name(&one.service_namespace, &one.service);
+    let names: Vec<String> = services.iter().map(full).collect();
     services.retain(wanted);
     if let (Some(service), true) = (service, services.is_empty()) {
-        anyhow::bail!("no service is named {service}; `portolan services` lists the names");
+        anyhow::bail!("{}", known::message(&service.to_string(), &names));
     }
     match target.output {
         Output::Json => {
@@ -267,7 +269,7 @@ fn summary(one: &ServiceStatus, window: &Window) -> String {
     let health = &one.health;
     let mut text = format!(
         "{} is {}",
-        human::full_name(&one.service_namespace, &one.service),
+        human::readable(&human::full_name(&one.service_namespace, &one.service)),
         health.state.as_str()
     );
     // Writing into a String cannot fail.

@@ -108,6 +108,7 @@ pub const HOOKS: &[Hook] = &[
             "bytes_retrans",
             "bytes_acked",
             "snd_una",
+            "rcv_nxt",
             "snd_nxt",
             "group_leader",
             "comm",
@@ -276,6 +277,24 @@ pub const HOOKS: &[Hook] = &[
         lost_without: "connects to IPv6 addresses that fail before the SYN, as without a route",
     },
     Hook {
+        name: "sendmsg4",
+        ways: &[cgroup("sendmsg4", Kind::CgroupAddress)],
+        fallback: None,
+        fields: &[],
+        requests: true,
+        after: Some("sk_data_ready"),
+        lost_without: "names that programs resolve by DNS over IPv4 from sockets that are not connected: which servers they ask is not seen, so no answer is believed",
+    },
+    Hook {
+        name: "sendmsg6",
+        ways: &[cgroup("sendmsg6", Kind::CgroupAddress)],
+        fallback: None,
+        fields: &[],
+        requests: true,
+        after: Some("sk_data_ready"),
+        lost_without: "names that programs resolve by DNS over IPv6 from sockets that are not connected: which servers they ask is not seen, so no answer is believed",
+    },
+    Hook {
         name: "inet_bind_sk",
         ways: &[
             function_exit("inet_bind_sk", "inet_bind_sk"),
@@ -318,6 +337,9 @@ pub const HOOKS: &[Hook] = &[
         lost_without: "bound sockets that do not listen, including UDP",
     },
 ];
+
+/// Hooks that only names from DNS need.
+pub const QUESTIONS: [&str; 2] = ["sendmsg4", "sendmsg6"];
 
 /// Hooks without which nothing is missing: what they give exactly and at once is inferred a second
 /// later.

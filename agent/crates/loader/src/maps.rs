@@ -111,6 +111,8 @@ pub const BIND_FAIL_FREE: Spec = pinned("BIND_FAIL_FREE", Size::Declared, Reader
 pub const PENDING: Spec = pinned("PENDING", Size::Declared, Reader::Ports);
 /// Who bound a socket.
 pub const BOUND: Spec = pinned("BOUND", Size::Declared, Reader::Ports);
+/// Which DNS servers were asked from a socket.
+pub const QUESTIONS: Spec = pinned("QUESTIONS", Size::Declared, Reader::Hooks);
 /// Slots that tenants have taken.
 pub const TAKEN_SLOTS: Spec = pinned("TAKEN_SLOTS", Size::Declared, Reader::Drain);
 /// Slots that tenants have given back.
@@ -161,6 +163,7 @@ pub const MAPS: &[Spec] = &[
     BIND_FAIL_FREE,
     PENDING,
     BOUND,
+    QUESTIONS,
     TAKEN_SLOTS,
     FREED_SLOTS,
     ENFORCED,

@@ -174,7 +174,8 @@ impl Stage {
             is_other_set = true;
         }
         if is_other_set {
-            self.deduplication = Deduplication::new(edges, self.own.iter().copied());
+            let is_users = |edge: &Edge| room.tenant(edge.key.owner).is_users();
+            self.deduplication = Deduplication::new(edges, self.own.iter().copied(), is_users);
         }
         let mut news = news.into_iter().peekable();
         for (at, edge) in edges.iter().enumerate() {

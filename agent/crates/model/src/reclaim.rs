@@ -51,6 +51,7 @@ impl<'a> Room<'a> {
     }
 
     /// Shared by the tenants of these owners.
+    #[must_use]
     pub fn shared_by(self, owners: &'a Owners) -> Self {
         Self { owners: Some(owners), ..self }
     }

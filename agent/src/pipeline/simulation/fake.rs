@@ -28,6 +28,7 @@ use agent_common::wire::Wire as _;
 
 use crate::pipeline::host::{HeldBy, Host};
 use crate::pipeline::kernel::Kernel;
+use linux::addresses::{Held, Reach};
 use linux::existing::Survey;
 use linux::inspection::Inspection;
 use linux::probes::Pending;
@@ -613,8 +614,14 @@ impl Kernel for Fake {
 }
 
 impl Host for Fake {
-    fn addresses(&self, _known: &[(u32, Address)]) -> Pending<Survey> {
-        let addresses = (0..8).map(|program| (100 + program, address_of(program))).collect();
+    fn addresses(&self, _known: &[Held]) -> Pending<Survey> {
+        let addresses = (0..8)
+            .map(|program| Held {
+                netns: 100 + program,
+                address: address_of(program),
+                reach: Reach::Host,
+            })
+            .collect();
         self.world().ask(|_| Ok(Survey { addresses, ..Survey::default() }))
     }
 
