@@ -36,11 +36,11 @@ pub const ONLY_SENDS_PAUSES: u8 = 2;
 /// may keep its side of the connection for ever.
 pub const STUCK_US: u64 = 5_000_000;
 
-/// The connection has not begun to end, or no exchange was open then.
+/// The connection has not begun to end.
 pub const UNDECIDED: u16 = 0;
 /// It began to end while a response was due: unanswered unless one comes yet.
 pub const DUE: u16 = 1;
-/// It began to end while none was due.
+/// It began to end while none was due, or what was due is counted.
 pub const NOTHING_DUE: u16 = 2;
 
 /// How a connection begins to end.

@@ -150,7 +150,7 @@ const VERIFIED: [(&str, u32); 26] = [
     ("state_fallback", 95_000),
     ("ready_fallback", 4900),
     ("send_fallback", 2100),
-    ("tx_rst_fallback", 4050),
+    ("tx_rst_fallback", 6200),
     ("rx_rst_fallback", 930),
 ];
 
