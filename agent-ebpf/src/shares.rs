@@ -38,15 +38,15 @@ extern "C" fn take_share(cgroup: u64, origin: u64, table: u32) -> u32 {
     let everybody = ShareKey { tenant: Tenant::EVERYBODY, table, zero: 0 };
     let mut key = ShareKey { tenant: Tenant { cgroup, origin }, table, zero: 0 };
     let mut whose = ITS_OWN;
-    let Some(all) = maps::taken_slots().get_ptr_mut(&everybody) else { return NONE };
-    if maps::taken_slots().get_ptr(&key).is_none()
-        && maps::taken_slots().insert(&key, 0, BPF_NOEXIST.into()).is_err()
-        && maps::taken_slots().get_ptr(&key).is_none()
+    let Some(all) = maps::taken_slots().get_ptr_mut(everybody) else { return NONE };
+    if maps::taken_slots().get_ptr(key).is_none()
+        && maps::taken_slots().insert(key, 0, BPF_NOEXIST.into()).is_err()
+        && maps::taken_slots().get_ptr(key).is_none()
     {
         key.tenant = Tenant::OTHERS;
         whose = OF_OTHERS;
     }
-    let Some(mine) = maps::taken_slots().get_ptr_mut(&key) else { return NONE };
+    let Some(mine) = maps::taken_slots().get_ptr_mut(key) else { return NONE };
     let capacity = u64::from(config!(capacities[table as usize]));
     if in_use(mine, &key) >= limit(capacity, in_use(all, &everybody)) {
         return NONE;
@@ -64,7 +64,7 @@ extern "C" fn take_share(cgroup: u64, origin: u64, table: u32) -> u32 {
 #[inline(never)]
 extern "C" fn return_share(cgroup: u64, origin: u64, table: u32) -> u32 {
     for tenant in [Tenant { cgroup, origin }, Tenant::EVERYBODY] {
-        if let Some(taken) = maps::taken_slots().get_ptr_mut(&ShareKey { tenant, table, zero: 0 }) {
+        if let Some(taken) = maps::taken_slots().get_ptr_mut(ShareKey { tenant, table, zero: 0 }) {
             // SAFETY: a valid map value.
             unsafe { atomic::add(taken, u64::MAX) };
         }
