@@ -5,6 +5,7 @@ use crate::abort::ABORT_CAUSES;
 use crate::edge::{CONNECT_RESULTS, HotCounters};
 use crate::on_demand::OnDemand;
 use crate::reset::{CAUSES, is_refused_connect};
+use crate::retransmit::PHASES;
 
 /// Everything counted about an edge. All fields only grow while it is the same edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +22,8 @@ pub struct EdgeCounters {
     pub sent_bytes: u64,
     /// Payload bytes received in order.
     pub received_bytes: u64,
-    /// Retransmitted segments.
-    pub retransmits: u64,
+    /// Retransmitted segments by phase ([`crate::retransmit`]).
+    pub retransmits: [u64; PHASES],
     /// Resets sent, by cause.
     pub resets_sent: [u64; CAUSES],
     /// Resets received, by cause.
@@ -52,7 +53,7 @@ impl EdgeCounters {
         preexisting: 0,
         sent_bytes: 0,
         received_bytes: 0,
-        retransmits: 0,
+        retransmits: [0; PHASES],
         resets_sent: [0; CAUSES],
         resets_received: [0; CAUSES],
         aborts: [0; ABORT_CAUSES],
@@ -131,6 +132,7 @@ impl EdgeCounters {
         let both = |mine: &mut u64, theirs: u64| *mine = with(*mine, theirs);
         for (mine, theirs) in [
             (&mut connects[..], &other.connects[..]),
+            (&mut retransmits[..], &other.retransmits[..]),
             (&mut resets_sent[..], &other.resets_sent[..]),
             (&mut resets_received[..], &other.resets_received[..]),
             (&mut aborts[..], &other.aborts[..]),
@@ -142,7 +144,6 @@ impl EdgeCounters {
         both(preexisting, other.preexisting);
         both(sent_bytes, other.sent_bytes);
         both(received_bytes, other.received_bytes);
-        both(retransmits, other.retransmits);
         both(listen_drops, other.listen_drops);
         both(synack_retransmits, other.synack_retransmits);
         durations(connect, &other.connect);
@@ -155,6 +156,11 @@ impl EdgeCounters {
         let both = [&self.resets_received, &self.resets_sent].into_iter();
         let counted = both.flat_map(|resets| resets.iter().enumerate());
         counted.filter(|(cause, _)| !is_refused_connect(*cause)).map(|(_, count)| count).sum()
+    }
+
+    /// Retransmitted segments.
+    pub fn retransmitted(&self) -> u64 {
+        self.retransmits.iter().sum()
     }
 
     /// Established connections that the kernel gave up.

@@ -10,6 +10,7 @@ use crate::abort::ABORT_CAUSES;
 use crate::durations::KINDS;
 use crate::ledger::{EDGE, NO_SLOT};
 use crate::reset::CAUSES;
+use crate::retransmit::PHASES;
 use crate::slot_table::EDGES;
 
 /// Nothing known; never stored in a slot's key, but the overflow slot 0 carries it.
@@ -57,7 +58,7 @@ crate::wire! {
     }
 
     /// What hooks count about an edge, on one shard. All fields only grow while the slot is in use.
-    pub struct HotCounters: 320 {
+    pub struct HotCounters: 336 {
         /// Ended connection attempts by `CONNECT_*`, of those that hooks find; for a server, accepted
         /// connections are `ok`.
         pub connects: [u64; HOT_CONNECT_RESULTS],
@@ -71,8 +72,8 @@ crate::wire! {
         pub sent_bytes: u64,
         /// Payload bytes received in order.
         pub received_bytes: u64,
-        /// Segments sent again (`tcp_sock.total_retrans`).
-        pub retransmits: u64,
+        /// Segments sent again (`tcp_sock.total_retrans`), by phase ([`crate::retransmit`]).
+        pub retransmits: [u64; PHASES],
         /// Resets sent, by cause.
         pub resets_sent: [u64; CAUSES],
         /// Resets received, by cause.

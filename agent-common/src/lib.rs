@@ -38,6 +38,7 @@ pub mod owner;
 pub mod peer;
 pub mod preexisting;
 pub mod reset;
+pub mod retransmit;
 pub mod slot_table;
 pub mod socket;
 pub mod unsent;

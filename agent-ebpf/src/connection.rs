@@ -16,13 +16,14 @@ use agent_common::events::connect_failed::ConnectFailed;
 use agent_common::exchange;
 use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
 use agent_common::peer::{self, Handshake};
+use agent_common::retransmit::phase;
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::unsent::UnsentKey;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
-use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
+use crate::sock::{CLOSE, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
 use crate::{atomic, attempts, binds, emit, histograms, listeners, owners, requests};
 
 /// A program calls connect: the SYN is about to leave. Process context.
@@ -68,6 +69,10 @@ pub fn listening(sk: Sock) {
 /// Whether what the transition to `new` asks for was done, by a program that ran before.
 #[inline(always)]
 pub fn is_handled(sk: Sock, new: u8) -> bool {
+    // What that does is done once, however often it is asked for.
+    if is_closing(new) {
+        return false;
+    }
     // Who ends without a state has none to be brought up to date; all others need one.
     let Some(state) = socket(sk.0) else { return new == CLOSE };
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
@@ -107,6 +112,7 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
             histograms::observe((*state).slot, ROLE_CLIENT, CONNECT, elapsed);
             (*state).answered_seq = tcp.written();
             leave_note(sk, tcp, (*state).owner);
+            sync_retransmits(tcp, state);
         } else {
             // Inherited from the listener: from here on it is a connection of its own.
             serve(sk, state);
@@ -117,6 +123,30 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
         (*state).stage = STAGE_OPEN;
         count!((*state).slot, connects[CONNECT_OK], 1);
         count!((*state).slot, opened, 1);
+    }
+}
+
+/// Whether a change to this state means that this side closes and a FIN is due.
+#[inline(always)]
+pub fn is_closing(new: u8) -> bool {
+    new == FIN_WAIT1 || new == LAST_ACK
+}
+
+/// This side closes. What was sent again until now belongs to the open connection.
+#[inline(always)]
+pub fn closing(sk: Sock) {
+    let Some(tcp) = sk.tcp() else { return };
+    // As for most connections: then its state need not be looked for.
+    if tcp.retransmits() == 0 {
+        return;
+    }
+    let Some(state) = socket(sk.0) else { return };
+    // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
+    unsafe {
+        // The child of a listener has the state of that until its handshake ends.
+        if (*state).stage == STAGE_OPEN && (*state).role != ROLE_LISTENER {
+            sync_retransmits(tcp, state);
+        }
     }
 }
 
@@ -251,14 +281,20 @@ pub unsafe fn sync_listener(sk: Sock, state: *mut SocketState) {
     }
 }
 
-/// As [`sync`], for retransmits alone.
+/// As [`sync`], for retransmits alone. They belong to the phase that the socket is in.
+///
+/// # Safety
+/// As [`sync`].
 #[inline(always)]
-unsafe fn sync_retransmits(tcp: Tcp, state: *mut SocketState) {
+pub unsafe fn sync_retransmits(tcp: Tcp, state: *mut SocketState) {
     // SAFETY: the caller's contract.
     unsafe {
-        let growth = atomic::raise(&raw mut (*state).retransmits, u64::from(tcp.retransmits()));
+        let total = tcp.retransmits();
+        // After the total: see `phase`.
+        let phase = phase(tcp.state());
+        let growth = atomic::raise(&raw mut (*state).retransmits, u64::from(total));
         if growth != 0 {
-            count!((*state).slot, retransmits, growth);
+            count!((*state).slot, retransmits[phase], growth);
         }
     }
 }

@@ -16,12 +16,12 @@ use crate::maps::config;
 
 /// TCP states, include/net/tcp_states.h.
 pub const ESTABLISHED: u8 = 1;
-const FIN_WAIT1: u8 = 4;
+pub const FIN_WAIT1: u8 = 4;
 const FIN_WAIT2: u8 = 5;
 pub const SYN_SENT: u8 = 2;
 pub const SYN_RECV: u8 = 3;
 pub const CLOSE: u8 = 7;
-const LAST_ACK: u8 = 9;
+pub const LAST_ACK: u8 = 9;
 pub const LISTEN: u8 = 10;
 const CLOSING: u8 = 11;
 

@@ -45,8 +45,9 @@ fn state_fallback(ctx: BtfTracePointContext) -> i32 {
 fn transition(ctx: &BtfTracePointContext) -> Option<(Sock, u8, u8)> {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let (old, new) = (old as u8, new as u8);
-    // FIN_WAIT, CLOSE_WAIT and their kin say nothing that CLOSE does not.
-    if !(new == ESTABLISHED || new == SYN_SENT || new == CLOSE || new == LISTEN) {
+    // CLOSE_WAIT and others say nothing that CLOSE does not.
+    let matters = new == ESTABLISHED || new == SYN_SENT || new == CLOSE || new == LISTEN;
+    if !matters && !connection::is_closing(new) {
         return None;
     }
     let sk = Sock(ctx.arg::<*const c_void>(0));
@@ -59,6 +60,8 @@ fn handle(sk: Sock, old: u8, new: u8, is_fallback: bool) {
         connection::established(sk, old, is_fallback);
     } else if new == CLOSE {
         connection::closed(sk, old);
+    } else if connection::is_closing(new) {
+        connection::closing(sk);
     } else if new == SYN_SENT {
         connection::connecting(sk);
     } else {

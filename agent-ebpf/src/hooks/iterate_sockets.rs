@@ -8,7 +8,7 @@ use core::ffi::c_void;
 
 use agent_common::edge::ROLE_LISTENER;
 use agent_common::listener::ListenerRecord;
-use agent_common::socket::STAGE_OPEN;
+use agent_common::socket::{STAGE_CONNECTING, STAGE_OPEN};
 use aya_ebpf::helpers::generated::bpf_seq_write;
 
 use crate::connection;
@@ -57,6 +57,11 @@ extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
     unsafe {
         let sk = Sock(sk);
         let Some(state) = socket(sk.0) else { return 0 };
+        if (*state).stage == STAGE_CONNECTING
+            && let Some(tcp) = sk.tcp()
+        {
+            connection::sync_retransmits(tcp, state);
+        }
         if (*state).stage != STAGE_OPEN {
             return 0;
         }

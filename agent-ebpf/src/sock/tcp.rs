@@ -21,7 +21,7 @@ impl Tcp {
     /// Next byte the program will write; as [`write_seq`](Self::write_seq), but a FIN is no byte.
     #[inline(always)]
     pub fn written(self) -> u32 {
-        self.write_seq().wrapping_sub(u32::from(is_fin_queued(field!(self.0, state: u8))))
+        self.write_seq().wrapping_sub(u32::from(is_fin_queued(self.state())))
     }
 
     /// First byte not acknowledged.
@@ -95,7 +95,7 @@ impl Tcp {
         let acknowledged = field!(self.0, bytes_acked: u64);
         let in_flight_from = self.unacknowledged();
         let next = field!(self.0, snd_nxt: u32);
-        let has_fin = next == self.write_seq() && is_fin_queued(field!(self.0, state: u8));
+        let has_fin = next == self.write_seq() && is_fin_queued(self.state());
         let numbered = acknowledged
             .wrapping_add(u64::from(next.wrapping_sub(in_flight_from)))
             .wrapping_sub(u64::from(connected) + u64::from(has_fin));
@@ -126,6 +126,12 @@ impl Tcp {
     #[inline(always)]
     fn has_fin(self) -> u64 {
         field!(self.0, flags: u64) >> (config!(sock_done_bit) & 63) & 1
+    }
+
+    /// TCP state.
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        field!(self.0, state: u8)
     }
 
     /// Segments sent again.

@@ -82,6 +82,7 @@ mod memory;
 mod names;
 mod otlp;
 mod package;
+mod phases;
 mod privileges;
 mod prometheus;
 mod refuse;

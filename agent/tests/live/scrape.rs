@@ -207,6 +207,11 @@ impl Edge<'_> {
         self.sum("portolan_tcp_retransmits_total", &[])
     }
 
+    /// Retransmits in this phase.
+    pub fn retransmits_in(&self, phase: &str) -> u64 {
+        self.sum("portolan_tcp_retransmits_total", &[("phase", phase)])
+    }
+
     /// Resets in this direction (`sent`, `received`) for this cause.
     pub fn resets(&self, direction: &str, cause: &str) -> u64 {
         self.sum("portolan_tcp_resets_total", &[("direction", direction), ("cause", cause)])

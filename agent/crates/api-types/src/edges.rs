@@ -68,6 +68,8 @@ pub struct Edge {
     pub received_bytes: u64,
     /// Retransmitted segments.
     pub retransmits: u64,
+    /// The same by phase of the connection; a phase that is absent had none.
+    pub retransmits_by_phase: BTreeMap<String, u64>,
     /// Resets sent by cause; a cause that is absent never occurred.
     pub resets_sent: BTreeMap<String, u64>,
     /// Resets received by cause; a cause that is absent never occurred.

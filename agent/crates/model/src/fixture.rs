@@ -137,7 +137,7 @@ pub fn snapshot() -> Snapshot {
     to_postgres.preexisting = 2;
     to_postgres.sent_bytes = 123_456;
     to_postgres.received_bytes = 7_654_321;
-    to_postgres.retransmits = 3;
+    to_postgres.retransmits = [1, 2, 0];
     to_postgres.resets_sent[usize::from(IDLE_REUSE)] = 2;
     to_postgres.resets_received[usize::from(KEEPALIVE_TIMEOUT)] = 1;
     to_postgres.aborts[usize::from(USER_TIMEOUT)] = 2;

@@ -7,6 +7,7 @@ use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES};
 use agent_common::histogram::{BOUNDS_US, Histogram};
 use agent_common::reset::CAUSE_NAMES;
+use agent_common::retransmit::PHASE_NAMES;
 use api_types::{Edge, Edges, Latency, Listener, Protocol, Timestamp, Window};
 use model::snapshot::{EdgeView, ListenerView, Snapshot};
 
@@ -70,7 +71,8 @@ impl ToApi for EdgeView {
             preexisting: *preexisting,
             sent_bytes: *sent_bytes,
             received_bytes: *received_bytes,
-            retransmits: *retransmits,
+            retransmits: self.counters.retransmitted(),
+            retransmits_by_phase: named(&PHASE_NAMES, retransmits),
             resets_sent: named(&CAUSE_NAMES, resets_sent),
             resets_received: named(&CAUSE_NAMES, resets_received),
             aborts: named(&ABORT_CAUSE_NAMES, aborts),

@@ -172,6 +172,7 @@ async fn an_edge_has_everything_in_base_units() {
             "connects": {"ok": 10, "refused": 2, "timeout": 1},
             "active": 5, "opened": 12, "closed": 7, "preexisting": 2,
             "sent_bytes": 123_456, "received_bytes": 7_654_321, "retransmits": 3,
+            "retransmits_by_phase": {"syn": 1, "established": 2},
             "resets_sent": {"idle_reuse": 2}, "resets_received": {"keepalive_timeout": 1},
             "aborts": {"user_timeout": 2},
             "listen_overflows": 0, "synack_retransmits": 0,
