@@ -3,6 +3,7 @@
 
 use crate::abort::ABORT_CAUSES;
 use crate::edge::{CONNECT_RESULTS, HotCounters};
+use crate::limit::LIMITS;
 use crate::on_demand::OnDemand;
 use crate::reset::{CAUSES, is_refused_connect};
 use crate::retransmit::PHASES;
@@ -24,6 +25,12 @@ pub struct EdgeCounters {
     pub received_bytes: u64,
     /// Retransmitted segments by phase ([`crate::retransmit`]).
     pub retransmits: [u64; PHASES],
+    /// Retransmission timeouts.
+    pub timeouts: u64,
+    /// Segments that the peer has received twice.
+    pub dsacks: u64,
+    /// For how long something kept data from being sent, microseconds ([`crate::limit`]).
+    pub limited_us: [u64; LIMITS],
     /// Resets sent, by cause.
     pub resets_sent: [u64; CAUSES],
     /// Resets received, by cause.
@@ -54,6 +61,9 @@ impl EdgeCounters {
         sent_bytes: 0,
         received_bytes: 0,
         retransmits: [0; PHASES],
+        timeouts: 0,
+        dsacks: 0,
+        limited_us: [0; LIMITS],
         resets_sent: [0; CAUSES],
         resets_received: [0; CAUSES],
         aborts: [0; ABORT_CAUSES],
@@ -84,6 +94,9 @@ impl EdgeCounters {
             sent_bytes,
             received_bytes,
             retransmits,
+            timeouts,
+            dsacks,
+            limited_us,
             resets_sent,
             resets_received,
             aborts,
@@ -99,6 +112,9 @@ impl EdgeCounters {
             sent_bytes,
             received_bytes,
             retransmits,
+            timeouts,
+            dsacks,
+            limited_us,
             resets_sent,
             resets_received,
             aborts,
@@ -120,6 +136,9 @@ impl EdgeCounters {
             sent_bytes,
             received_bytes,
             retransmits,
+            timeouts,
+            dsacks,
+            limited_us,
             resets_sent,
             resets_received,
             aborts,
@@ -133,6 +152,7 @@ impl EdgeCounters {
         for (mine, theirs) in [
             (&mut connects[..], &other.connects[..]),
             (&mut retransmits[..], &other.retransmits[..]),
+            (&mut limited_us[..], &other.limited_us[..]),
             (&mut resets_sent[..], &other.resets_sent[..]),
             (&mut resets_received[..], &other.resets_received[..]),
             (&mut aborts[..], &other.aborts[..]),
@@ -144,6 +164,8 @@ impl EdgeCounters {
         both(preexisting, other.preexisting);
         both(sent_bytes, other.sent_bytes);
         both(received_bytes, other.received_bytes);
+        both(timeouts, other.timeouts);
+        both(dsacks, other.dsacks);
         both(listen_drops, other.listen_drops);
         both(synack_retransmits, other.synack_retransmits);
         durations(connect, &other.connect);

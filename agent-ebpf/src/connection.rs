@@ -15,15 +15,17 @@ use agent_common::events::KIND_CONNECT_FAILED;
 use agent_common::events::connect_failed::ConnectFailed;
 use agent_common::exchange;
 use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
+use agent_common::limit::{RECEIVE_WINDOW, SEND_BUFFER};
 use agent_common::peer::{self, Handshake};
+use agent_common::queues::CLOSE_WAIT_US;
 use agent_common::retransmit::phase;
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::unsent::UnsentKey;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
 use crate::edges::{self, count};
-use crate::maps::{self, lost, seen, socket, socket_or_insert};
-use crate::sock::{CLOSE, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
+use crate::maps::{self, config, lost, seen, socket, socket_or_insert};
+use crate::sock::{CLOSE, CLOSE_WAIT, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
 use crate::{atomic, attempts, binds, emit, histograms, listeners, owners, requests};
 
 /// A program calls connect: the SYN is about to leave. Process context.
@@ -111,6 +113,7 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
             let elapsed = tcp.now_us().saturating_sub((*state).start_us);
             histograms::observe((*state).slot, ROLE_CLIENT, CONNECT, elapsed);
             (*state).answered_seq = tcp.written();
+            (*state).start_us = 0;
             leave_note(sk, tcp, (*state).owner);
             sync_retransmits(tcp, state);
         } else {
@@ -180,7 +183,7 @@ pub fn closed(sk: Sock, old: u8) {
             }
         } else if (*state).stage == STAGE_OPEN {
             if let Some(tcp) = sk.tcp() {
-                sync(tcp, state, Some(tcp.received_bytes()));
+                sync(tcp, state, Some(tcp.received_bytes()), Some(tcp.limited()));
                 requests::ended(tcp, state);
                 // Nobody waits for one that its program has closed.
                 if !sk.is_orphaned()
@@ -209,6 +212,7 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
     };
     let connecting = sk.state() == SYN_SENT;
     let (_, rtt_mark) = tcp.round_trip();
+    let (window, buffer) = tcp.limited();
     let state = SocketState {
         owner,
         slot,
@@ -217,13 +221,15 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         // A connect under way has its port; see `failed`.
         answered_seq: if connecting { tcp.write_seq().wrapping_sub(1) } else { tcp.written() },
         exchange: exchange::idle(tcp.written()),
-        start_us: monotonic_us(),
+        start_us: if connecting { monotonic_us() } else { 0 },
         last_received_us: monotonic_us(),
         sent_bytes: tcp.sent_bytes(role == ROLE_CLIENT),
         received_bytes: tcp.received_bytes(),
         received_mark: tcp.received_bytes() as u32,
         retransmits: u64::from(retransmits),
         rtt_mark,
+        recoveries: halves(tcp.timeouts(), tcp.dsacks()),
+        limited: halves(window, buffer),
         ..maps::blank()
     };
     if remember(sk, &state).is_some() && !connecting && !listening {
@@ -232,16 +238,28 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
     }
 }
 
-/// Brings the slot up to date with the connection: bytes, retransmits, round trip time.
+/// Two words as one.
+#[inline(always)]
+fn halves(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+/// Brings the slot up to date with the connection: bytes, retransmits, round trip time, limits.
 ///
 /// May run at any moment, also twice at once and with values of different age: each caller adds
 /// only what lies above the highest value so far, so a slot never counts twice and never goes
-/// back. `received`: payload received, `None` if it is not known now.
+/// back. `received`: payload received, `None` if it is not known now; `limited`: likewise.
 ///
 /// # Safety
 /// `state` must be a valid value of the socket's storage.
 #[inline(always)]
-pub unsafe fn sync(tcp: Tcp, state: *mut SocketState, received: Option<u64>) {
+pub unsafe fn sync(
+    tcp: Tcp,
+    state: *mut SocketState,
+    received: Option<u64>,
+    limited: Option<(u32, u32)>,
+) {
+    let jiffy_us = u64::from(config!(jiffy_us));
     // SAFETY: the caller's contract.
     unsafe {
         let Some(counters) = edges::counters((*state).slot) else { return };
@@ -257,6 +275,14 @@ pub unsafe fn sync(tcp: Tcp, state: *mut SocketState, received: Option<u64>) {
             }
         }
         sync_retransmits(tcp, state);
+        if let Some((window, buffer)) = limited {
+            let (window, buffer) = atomic::raise_halves(&raw mut (*state).limited, window, buffer);
+            if window | buffer != 0 {
+                let limited_us = (&raw mut (*counters).limited_us).cast::<u64>();
+                atomic::add(limited_us.add(RECEIVE_WINDOW), u64::from(window) * jiffy_us);
+                atomic::add(limited_us.add(SEND_BUFFER), u64::from(buffer) * jiffy_us);
+            }
+        }
         let (rtt_us, mark) = tcp.round_trip();
         if mark != (*state).rtt_mark && rtt_us != 0 {
             (*state).rtt_mark = mark;
@@ -281,7 +307,8 @@ pub unsafe fn sync_listener(sk: Sock, state: *mut SocketState) {
     }
 }
 
-/// As [`sync`], for retransmits alone. They belong to the phase that the socket is in.
+/// As [`sync`], for retransmits and what comes with them. They belong to the phase that the socket
+/// is in.
 ///
 /// # Safety
 /// As [`sync`].
@@ -295,6 +322,40 @@ pub unsafe fn sync_retransmits(tcp: Tcp, state: *mut SocketState) {
         let growth = atomic::raise(&raw mut (*state).retransmits, u64::from(total));
         if growth != 0 {
             count!((*state).slot, retransmits[phase], growth);
+        }
+        let (timeouts, dsacks) =
+            atomic::raise_halves(&raw mut (*state).recoveries, tcp.timeouts(), tcp.dsacks());
+        if timeouts | dsacks != 0 {
+            count!((*state).slot, timeouts, u64::from(timeouts >> 16));
+            count!((*state).slot, dsacks, u64::from(dsacks));
+        }
+    }
+}
+
+/// Adds what waits in a connection to its slot's row, and notes since when its peer has closed it.
+/// Only for the socket iteration.
+///
+/// # Safety
+/// As [`sync`].
+#[inline(always)]
+pub unsafe fn add_queues(tcp: Tcp, state: *mut SocketState) {
+    let (unread, unsent) = (tcp.unread(), tcp.unsent_or_in_flight());
+    let is_close_wait = tcp.state() == CLOSE_WAIT;
+    if unread | unsent == 0 && !is_close_wait {
+        return;
+    }
+    // SAFETY: the caller's contract; a valid map value.
+    unsafe {
+        let Some(queues) = maps::queues((*state).slot) else { return };
+        atomic::add(&raw mut (*queues).receive_bytes, u64::from(unread));
+        atomic::add(&raw mut (*queues).send_bytes, u64::from(unsent));
+        if is_close_wait {
+            let now_us = monotonic_us();
+            if (*state).start_us == 0 {
+                (*state).start_us = now_us;
+            } else if now_us.saturating_sub((*state).start_us) >= CLOSE_WAIT_US {
+                atomic::add(&raw mut (*queues).close_wait, 1);
+            }
         }
     }
 }
@@ -349,7 +410,10 @@ unsafe fn serve(sk: Sock, state: *mut SocketState) {
     unsafe {
         (*state).slot = edges::slot(&server_key(sk, (*state).owner), || sk.addresses());
         // The child starts with the SYN-ACKs that were sent again, which its listener has counted.
-        (*state).retransmits = sk.tcp().map_or(0, |tcp| u64::from(tcp.retransmits()));
+        if let Some(tcp) = sk.tcp() {
+            (*state).retransmits = u64::from(tcp.retransmits());
+            (*state).recoveries = halves(tcp.timeouts(), tcp.dsacks());
+        }
         (*state).start_us = 0;
         // Last: from here on the socket iteration takes it for a connection.
         core::ptr::write_volatile(&raw mut (*state).role, ROLE_SERVER);

@@ -21,6 +21,7 @@ const FIN_WAIT2: u8 = 5;
 pub const SYN_SENT: u8 = 2;
 pub const SYN_RECV: u8 = 3;
 pub const CLOSE: u8 = 7;
+pub const CLOSE_WAIT: u8 = 8;
 pub const LAST_ACK: u8 = 9;
 pub const LISTEN: u8 = 10;
 const CLOSING: u8 = 11;

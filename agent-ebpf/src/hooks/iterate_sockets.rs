@@ -69,7 +69,9 @@ extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
             // Full, for it has a state. If it was freed since, its memory is still that of one:
             // the caches of TCP sockets are `SLAB_TYPESAFE_BY_RCU`, and the iterator holds RCU.
             if let Some(tcp) = sk.tcp() {
-                connection::sync(tcp, state, tcp.received_bytes_unlocked());
+                let (received, limited) = (tcp.received_bytes_unlocked(), tcp.limited_unlocked());
+                connection::sync(tcp, state, received, limited);
+                connection::add_queues(tcp, state);
             }
         } else if sk.state() == LISTEN {
             connection::sync_listener(sk, state);

@@ -22,7 +22,7 @@ fn phases(now: &Scrape, pair: &Pair, port: u16, role: &str) -> Phases {
 }
 
 /// Loses packets that come in to `at` until the rule is taken away.
-fn losing<T>(at: &Namespace, which: &str, meanwhile: impl FnOnce() -> T) -> T {
+pub fn losing<T>(at: &Namespace, which: &str, meanwhile: impl FnOnce() -> T) -> T {
     at.nft_input(&format!("{which} drop"));
     let result = meanwhile();
     at.nft_flush();
@@ -30,7 +30,7 @@ fn losing<T>(at: &Namespace, which: &str, meanwhile: impl FnOnce() -> T) -> T {
 }
 
 /// Waits until this side has sent something again; the loss of further repetitions ends with that.
-fn until_sent_again(namespace: &Namespace, before: &Counters) {
+pub fn until_sent_again(namespace: &Namespace, before: &Counters) {
     let began = std::time::Instant::now();
     while Counters::of(namespace).since(before, "TcpRetransSegs") == 0 {
         assert!(began.elapsed() < Duration::from_secs(10), "nothing was sent again");
@@ -51,7 +51,9 @@ fn suffer(pair: &Pair, is_v6: bool, seen: impl Fn(u16, Phases, Phases)) {
     let (near_before, far_before) = (Counters::of(near), Counters::of(far));
     let (mut of_client, mut of_server) = ([0; 3], [0; 3]);
 
-    let first = format!("tcp dport {port} tcp flags & (syn | ack) == syn limit rate 1/hour burst 1 packets");
+    let first = format!(
+        "tcp dport {port} tcp flags & (syn | ack) == syn limit rate 1/hour burst 1 packets"
+    );
     let mut client = losing(far, &first, || near.connect((address, port)).unwrap());
     let mut server = net::accept(&listener);
     of_client[0] = again(near, &near_before);

@@ -15,6 +15,7 @@ use agent_common::ledger::{BIND, Ledger};
 use agent_common::listener::{ListenerKey, ListenerRecord, ListenerRow};
 use agent_common::on_demand::OnDemand;
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
+use agent_common::queues::Queues;
 use agent_common::slot_table::{Reclaim, SlotRow};
 use agent_common::unsent::{UnsentKey, UnsentRow};
 use agent_common::wire::Wire as _;
@@ -46,6 +47,9 @@ pub struct Drained {
     pub owners: Vec<(u32, OwnerRow)>,
     /// Every edge in use.
     pub edges: Vec<Edge>,
+    /// What waits in the connections of slots where anything does; `None` if the socket iteration
+    /// could not run.
+    pub queues: Option<Vec<(u32, Queues)>>,
     /// What is counted of listeners, those that are no more among them.
     pub listener_rows: Vec<Row<ListenerRow>>,
     /// Connects that were refused before a SYN.
@@ -73,6 +77,9 @@ pub struct Drain {
     edges: SlotTable<EdgeRow>,
     counters: Mapped<HotCounters>,
     counters_map: Map<u32, HotCounters>,
+    queues: Mapped<Queues>,
+    /// Whether the rows of `queues` have nothing from before the next socket iteration.
+    has_empty_queues: bool,
     histograms: Histograms,
     /// Rows of histograms that edges had at the last drain, and places that make do with a reserved
     /// one: the row of counters, and the kind.
@@ -111,6 +118,7 @@ impl Drain {
         ports: Ports,
     ) -> anyhow::Result<Self> {
         let counters_map: Map<u32, HotCounters> = parts.map(&maps::EDGE_COUNTERS)?;
+        let queues: Map<u32, Queues> = parts.map(&maps::EDGE_QUEUES)?;
         let sockets = parts.take(&maps::SOCKETS)?;
         let sockets_link = iterate_sockets
             .map(|program| bpf::link_iterator(program.as_fd(), Some(sockets.as_fd())));
@@ -125,6 +133,8 @@ impl Drain {
             edges: SlotTable::new(parts, &slot_table::EDGES)?,
             counters: counters_map.mapped_writable().context("mapping the counters")?,
             counters_map,
+            queues: queues.mapped_writable().context("mapping the queues")?,
+            has_empty_queues: false,
             histograms: Histograms::new(parts)?,
             histograms_in_use: 0,
             places_without: Vec::new(),
@@ -157,6 +167,12 @@ impl Drain {
                 Err(_) => drained.malformed_events += 1,
             }
         }
+        if !self.has_empty_queues {
+            // What an agent left that ended between its iteration and its reading.
+            let ledger = self.ledger().context("reading the ledger")?;
+            self.take_queues(&ledger).context("emptying the queues")?;
+            self.has_empty_queues = true;
+        }
         drained.listeners = self.iterate_sockets().context("iterating over the sockets")?;
         // A connect that was refused is only found once it is overdue.
         if self.open_binds || self.connect_ns.saturating_add(2 * OVERDUE_NS) > self.expired_ns {
@@ -164,8 +180,9 @@ impl Drain {
             self.expired_ns = now_ns;
         }
         // The ledger before the tables: what is counted in between shows as exported first.
-        for cpu in self.ledger.lookup_per_cpu(&0, self.cpus).context("reading the ledger")? {
-            drained.ledger.merge(&cpu);
+        drained.ledger = self.ledger().context("reading the ledger")?;
+        if drained.listeners.is_some() {
+            drained.queues = Some(self.take_queues(&drained.ledger).context("reading queues")?);
         }
         self.connect_ns = drained.ledger.connect_ns;
         let now_us = now_ns / 1000;
@@ -277,6 +294,32 @@ impl Drain {
     fn iterate_sockets(&self) -> io::Result<Option<Vec<ListenerRecord>>> {
         let Some(link) = &self.iterate_sockets else { return Ok(None) };
         ports::records(link.as_fd()).map(Some)
+    }
+
+    /// The kernel's part of the ledger, of all CPUs.
+    fn ledger(&self) -> io::Result<Ledger> {
+        let mut sum = Ledger::zeroed();
+        for cpu in self.ledger.lookup_per_cpu(&0, self.cpus)? {
+            sum.merge(&cpu);
+        }
+        Ok(sum)
+    }
+
+    /// What waits, by slot; empties the rows. No iteration runs meanwhile: this thread runs it.
+    fn take_queues(&mut self, ledger: &Ledger) -> io::Result<Vec<(u32, Queues)>> {
+        let mut taken = Vec::new();
+        for slot in self.edges.reached(ledger) {
+            let index = slot as usize;
+            let queues = self.queues.read(index)?;
+            if queues == Queues::NONE {
+                continue;
+            }
+            for offset in (0..size_of::<Queues>()).step_by(8) {
+                self.queues.swap_word(index, offset, 0)?;
+            }
+            taken.push((slot, queues));
+        }
+        Ok(taken)
     }
 
     /// Owners that were not read yet.
