@@ -6,7 +6,7 @@
 
 use agent_common::abort::abort_cause;
 use agent_common::address::from_owner;
-use agent_common::durations::{CONNECT, RTT};
+use agent_common::durations::CONNECT;
 use agent_common::edge::{
     CONNECT_OK, CONNECT_OTHER, CONNECT_PORT_IN_USE, EdgeKey, ROLE_CLIENT, ROLE_LISTENER,
     ROLE_SERVER, ROLE_UNKNOWN, attempt_result,
@@ -15,18 +15,16 @@ use agent_common::events::KIND_CONNECT_FAILED;
 use agent_common::events::connect_failed::ConnectFailed;
 use agent_common::exchange;
 use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
-use agent_common::limit::{RECEIVE_WINDOW, SEND_BUFFER};
 use agent_common::peer::{self, Handshake};
-use agent_common::queues::CLOSE_WAIT_US;
-use agent_common::retransmit::phase;
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::unsent::UnsentKey;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
 use crate::edges::{self, count};
-use crate::maps::{self, config, lost, seen, socket, socket_or_insert};
-use crate::sock::{CLOSE, CLOSE_WAIT, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
-use crate::{atomic, attempts, binds, emit, histograms, listeners, owners, requests};
+use crate::maps::{self, lost, seen, socket, socket_or_insert};
+use crate::sock::{CLOSE, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
+use crate::sync::{halves, sync, sync_listener, sync_retransmits};
+use crate::{attempts, binds, emit, histograms, listeners, owners, requests};
 
 /// A program calls connect: the SYN is about to leave. Process context.
 #[inline(always)]
@@ -235,128 +233,6 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
     if remember(sk, &state).is_some() && !connecting && !listening {
         count!(slot, opened, 1);
         count!(slot, preexisting, 1);
-    }
-}
-
-/// Two words as one.
-#[inline(always)]
-fn halves(low: u32, high: u32) -> u64 {
-    u64::from(low) | u64::from(high) << 32
-}
-
-/// Brings the slot up to date with the connection: bytes, retransmits, round trip time, limits.
-///
-/// May run at any moment, also twice at once and with values of different age: each caller adds
-/// only what lies above the highest value so far, so a slot never counts twice and never goes
-/// back. `received`: payload received, `None` if it is not known now; `limited`: likewise.
-///
-/// # Safety
-/// `state` must be a valid value of the socket's storage.
-#[inline(always)]
-pub unsafe fn sync(
-    tcp: Tcp,
-    state: *mut SocketState,
-    received: Option<u64>,
-    limited: Option<(u32, u32)>,
-) {
-    let jiffy_us = u64::from(config!(jiffy_us));
-    // SAFETY: the caller's contract.
-    unsafe {
-        let Some(counters) = edges::counters((*state).slot) else { return };
-        let sent = tcp.sent_bytes((*state).role == ROLE_CLIENT);
-        let growth = atomic::raise(&raw mut (*state).sent_bytes, sent);
-        if growth != 0 {
-            atomic::add(&raw mut (*counters).sent_bytes, growth);
-        }
-        if let Some(received) = received {
-            let growth = atomic::raise(&raw mut (*state).received_bytes, received);
-            if growth != 0 {
-                atomic::add(&raw mut (*counters).received_bytes, growth);
-            }
-        }
-        sync_retransmits(tcp, state);
-        if let Some((window, buffer)) = limited {
-            let (window, buffer) = atomic::raise_halves(&raw mut (*state).limited, window, buffer);
-            if window | buffer != 0 {
-                let limited_us = (&raw mut (*counters).limited_us).cast::<u64>();
-                atomic::add(limited_us.add(RECEIVE_WINDOW), u64::from(window) * jiffy_us);
-                atomic::add(limited_us.add(SEND_BUFFER), u64::from(buffer) * jiffy_us);
-            }
-        }
-        let (rtt_us, mark) = tcp.round_trip();
-        if mark != (*state).rtt_mark && rtt_us != 0 {
-            (*state).rtt_mark = mark;
-            let (slot, role) = ((*state).slot, (*state).role);
-            histograms::observe_in(counters, slot, role, RTT, u64::from(rtt_us));
-        }
-    }
-}
-
-/// As [`sync`], for a listener's drops.
-///
-/// # Safety
-/// As [`sync`].
-#[inline(always)]
-pub unsafe fn sync_listener(sk: Sock, state: *mut SocketState) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        let growth = atomic::raise(&raw mut (*state).retransmits, u64::from(sk.drops()));
-        if growth != 0 {
-            listeners::count!((*state).slot, drops, growth);
-        }
-    }
-}
-
-/// As [`sync`], for retransmits and what comes with them. They belong to the phase that the socket
-/// is in.
-///
-/// # Safety
-/// As [`sync`].
-#[inline(always)]
-pub unsafe fn sync_retransmits(tcp: Tcp, state: *mut SocketState) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        let total = tcp.retransmits();
-        // After the total: see `phase`.
-        let phase = phase(tcp.state());
-        let growth = atomic::raise(&raw mut (*state).retransmits, u64::from(total));
-        if growth != 0 {
-            count!((*state).slot, retransmits[phase], growth);
-        }
-        let (timeouts, dsacks) =
-            atomic::raise_halves(&raw mut (*state).recoveries, tcp.timeouts(), tcp.dsacks());
-        if timeouts | dsacks != 0 {
-            count!((*state).slot, timeouts, u64::from(timeouts >> 16));
-            count!((*state).slot, dsacks, u64::from(dsacks));
-        }
-    }
-}
-
-/// Adds what waits in a connection to its slot's row, and notes since when its peer has closed it.
-/// Only for the socket iteration.
-///
-/// # Safety
-/// As [`sync`].
-#[inline(always)]
-pub unsafe fn add_queues(tcp: Tcp, state: *mut SocketState) {
-    let (unread, unsent) = (tcp.unread(), tcp.unsent_or_in_flight());
-    let is_close_wait = tcp.state() == CLOSE_WAIT;
-    if unread | unsent == 0 && !is_close_wait {
-        return;
-    }
-    // SAFETY: the caller's contract; a valid map value.
-    unsafe {
-        let Some(queues) = maps::queues((*state).slot) else { return };
-        atomic::add(&raw mut (*queues).receive_bytes, u64::from(unread));
-        atomic::add(&raw mut (*queues).send_bytes, u64::from(unsent));
-        if is_close_wait {
-            let now_us = monotonic_us();
-            if (*state).start_us == 0 {
-                (*state).start_us = now_us;
-            } else if now_us.saturating_sub((*state).start_us) >= CLOSE_WAIT_US {
-                atomic::add(&raw mut (*queues).close_wait, 1);
-            }
-        }
     }
 }
 

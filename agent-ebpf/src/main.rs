@@ -29,6 +29,7 @@ mod requests;
 mod slot_table;
 mod sock;
 mod socket_storage;
+mod sync;
 
 /// The verifier rejects a program in which this loop can be reached.
 #[cfg(not(test))]

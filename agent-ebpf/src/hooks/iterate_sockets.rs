@@ -11,9 +11,9 @@ use agent_common::listener::ListenerRecord;
 use agent_common::socket::{STAGE_CONNECTING, STAGE_OPEN};
 use aya_ebpf::helpers::generated::bpf_seq_write;
 
-use crate::connection;
 use crate::maps::socket;
 use crate::sock::{LISTEN, Sock};
+use crate::sync;
 
 /// `struct bpf_iter__bpf_sk_storage_map`. Pointers have no type: LLVM emits declarations of types
 /// behind pointers in an order that changes from run to run, and the object must not.
@@ -60,7 +60,7 @@ extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
         if (*state).stage == STAGE_CONNECTING
             && let Some(tcp) = sk.tcp()
         {
-            connection::sync_retransmits(tcp, state);
+            sync::sync_retransmits(tcp, state);
         }
         if (*state).stage != STAGE_OPEN {
             return 0;
@@ -70,11 +70,11 @@ extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
             // the caches of TCP sockets are `SLAB_TYPESAFE_BY_RCU`, and the iterator holds RCU.
             if let Some(tcp) = sk.tcp() {
                 let (received, limited) = (tcp.received_bytes_unlocked(), tcp.limited_unlocked());
-                connection::sync(tcp, state, received, limited);
-                connection::add_queues(tcp, state);
+                sync::sync(tcp, state, received, limited);
+                sync::add_queues(tcp, state);
             }
         } else if sk.state() == LISTEN {
-            connection::sync_listener(sk, state);
+            sync::sync_listener(sk, state);
             let (backlog, max_backlog) = sk.backlog();
             let record = ListenerRecord {
                 owner: (*state).owner,

@@ -226,9 +226,10 @@ fn kernel_lacks() -> &'static [(String, String)] {
     })
 }
 
-/// Whether this kernel lets a hook attach at all.
+/// Whether this kernel lets a hook attach at all, or has a field.
 fn kernel_has(hook: &str) -> bool {
-    !kernel_lacks().iter().any(|(_, why)| why.starts_with(&format!("{hook}: ")))
+    let (of_hook, of_field) = (format!("{hook}: "), format!(" no {hook}"));
+    !kernel_lacks().iter().any(|(_, why)| why.starts_with(&of_hook) || why.ends_with(&of_field))
 }
 
 /// The disabled features in `/api/v1/status`, as (what, why), without those that this kernel lacks.
@@ -356,7 +357,8 @@ fn with_everything_everything_is_seen() {
     }
     for (what, why) in kernel_lacks() {
         let known = HOOKS.iter().any(|hook| why.starts_with(&format!("{}: ", hook.name)))
-            || (why.contains("6.10") && !facts::names_reset_reasons());
+            || (why.contains("6.10") && !facts::names_reset_reasons())
+            || (why.contains("total_rto") && facts::kernel_is_before(6, 7));
         assert!(known, "{what}: {why}");
         println!("this kernel lacks {what}: {why}");
     }

@@ -29,6 +29,7 @@ use super::mapped::Mapped;
 use super::maps;
 use super::object::Parts;
 use super::ports::{self, Ports};
+use super::queues::EdgeQueues;
 use super::slot_table::{self, SlotTable};
 use agent_common::decode::dns::{self, Answer};
 use agent_common::decode::{self, Event};
@@ -77,9 +78,7 @@ pub struct Drain {
     edges: SlotTable<EdgeRow>,
     counters: Mapped<HotCounters>,
     counters_map: Map<u32, HotCounters>,
-    queues: Mapped<Queues>,
-    /// Whether the rows of `queues` have nothing from before the next socket iteration.
-    has_empty_queues: bool,
+    queues: EdgeQueues,
     histograms: Histograms,
     /// Rows of histograms that edges had at the last drain, and places that make do with a reserved
     /// one: the row of counters, and the kind.
@@ -118,7 +117,6 @@ impl Drain {
         ports: Ports,
     ) -> anyhow::Result<Self> {
         let counters_map: Map<u32, HotCounters> = parts.map(&maps::EDGE_COUNTERS)?;
-        let queues: Map<u32, Queues> = parts.map(&maps::EDGE_QUEUES)?;
         let sockets = parts.take(&maps::SOCKETS)?;
         let sockets_link = iterate_sockets
             .map(|program| bpf::link_iterator(program.as_fd(), Some(sockets.as_fd())));
@@ -133,8 +131,7 @@ impl Drain {
             edges: SlotTable::new(parts, &slot_table::EDGES)?,
             counters: counters_map.mapped_writable().context("mapping the counters")?,
             counters_map,
-            queues: queues.mapped_writable().context("mapping the queues")?,
-            has_empty_queues: false,
+            queues: EdgeQueues::new(parts)?,
             histograms: Histograms::new(parts)?,
             histograms_in_use: 0,
             places_without: Vec::new(),
@@ -167,11 +164,9 @@ impl Drain {
                 Err(_) => drained.malformed_events += 1,
             }
         }
-        if !self.has_empty_queues {
-            // What an agent left that ended between its iteration and its reading.
+        if !self.queues.are_empty() {
             let ledger = self.ledger().context("reading the ledger")?;
-            self.take_queues(&ledger).context("emptying the queues")?;
-            self.has_empty_queues = true;
+            self.queues.take(self.edges.reached(&ledger)).context("emptying the queues")?;
         }
         drained.listeners = self.iterate_sockets().context("iterating over the sockets")?;
         // A connect that was refused is only found once it is overdue.
@@ -181,9 +176,9 @@ impl Drain {
         }
         // The ledger before the tables: what is counted in between shows as exported first.
         drained.ledger = self.ledger().context("reading the ledger")?;
-        if drained.listeners.is_some() {
-            drained.queues = Some(self.take_queues(&drained.ledger).context("reading queues")?);
-        }
+        let slots = self.edges.reached(&drained.ledger);
+        let take = || self.queues.take(slots).context("reading queues");
+        drained.queues = drained.listeners.is_some().then(take).transpose()?;
         self.connect_ns = drained.ledger.connect_ns;
         let now_us = now_ns / 1000;
         drained.owners = self.new_owners(&drained.ledger, now_us).context("reading owners")?;
@@ -299,27 +294,8 @@ impl Drain {
     /// The kernel's part of the ledger, of all CPUs.
     fn ledger(&self) -> io::Result<Ledger> {
         let mut sum = Ledger::zeroed();
-        for cpu in self.ledger.lookup_per_cpu(&0, self.cpus)? {
-            sum.merge(&cpu);
-        }
+        self.ledger.lookup_per_cpu(&0, self.cpus)?.iter().for_each(|cpu| sum.merge(cpu));
         Ok(sum)
-    }
-
-    /// What waits, by slot; empties the rows. No iteration runs meanwhile: this thread runs it.
-    fn take_queues(&mut self, ledger: &Ledger) -> io::Result<Vec<(u32, Queues)>> {
-        let mut taken = Vec::new();
-        for slot in self.edges.reached(ledger) {
-            let index = slot as usize;
-            let queues = self.queues.read(index)?;
-            if queues == Queues::NONE {
-                continue;
-            }
-            for offset in (0..size_of::<Queues>()).step_by(8) {
-                self.queues.swap_word(index, offset, 0)?;
-            }
-            taken.push((slot, queues));
-        }
-        Ok(taken)
     }
 
     /// Owners that were not read yet.

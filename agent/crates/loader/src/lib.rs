@@ -28,6 +28,7 @@ pub mod peers;
 pub mod pins;
 pub mod ports;
 pub mod preflight;
+mod queues;
 pub mod slot_table;
 mod spare;
 mod tcp_sock;
