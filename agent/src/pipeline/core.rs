@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::account::Account;
 use super::calls::Calls;
-use super::clock::{epoch_seconds, monotonic_us};
+use super::clock::epoch_seconds;
 use super::full_tables::FullTables;
 use super::host::Host;
 use super::kernel::Kernel;
@@ -31,6 +31,7 @@ use super::relate::Relate;
 use super::reservations::ReservationMonitor;
 use discovery::Names;
 use discovery::sources::Sources;
+use linux::clock::monotonic_us;
 use linux::existing::Survey;
 use linux::probes::{Pending, Probes};
 use model::health::Epochs;

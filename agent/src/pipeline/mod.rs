@@ -43,6 +43,7 @@ use crate::{occupant, privileges};
 use discovery::Names;
 use discovery::remote::MAX_ADDRESSES;
 use discovery::sources::Sources;
+use linux::clock::monotonic_us;
 use linux::hierarchy::Hierarchy;
 use linux::probes::Probes;
 use loader::hooks::INFERRED_WITHOUT;
@@ -68,7 +69,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let control = server::local::bind(&config.run_directory, config.control_group, |caller| {
         linux::peer::groups(caller).unwrap_or_default()
     })?;
-    let relate = Relate::new(config, clock::monotonic_us());
+    let relate = Relate::new(config, monotonic_us());
     let meter = Meter::new(config.limits.memory_bytes);
     let mut kernel = Kernel::start(&options(config, &meter)).context("starting the kernel half")?;
     let losses = privileges.losses().into_iter();
@@ -95,7 +96,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
         let host = Box::new(probes.clone());
         let parts = Parts { kernel, host, names, sources, reservations, relate, keeper };
-        Core::new(parts, &survey, clock::monotonic_us()).run(requests, stopping, interval, &probes)
+        Core::new(parts, &survey, monotonic_us()).run(requests, stopping, interval, &probes)
     })?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

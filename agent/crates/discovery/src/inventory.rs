@@ -39,6 +39,14 @@ pub struct Frontend {
     pub backends: Vec<Address>,
 }
 
+/// A container that failed to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FailedStart {
+    /// CLOCK_MONOTONIC microseconds.
+    at_us: u64,
+    workload: Workload,
+}
+
 /// Everything that one source knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
@@ -52,8 +60,8 @@ pub struct Inventory {
     /// Addresses and ports of ready endpoints.
     ready: HashSet<(Address, u16)>,
     published: HashMap<u16, Vec<(Address, Workload)>>,
-    /// Ports of containers that failed to start: the last container for each.
-    failed_starts: HashMap<Port, Workload>,
+    /// Containers that failed to start, by port.
+    failed_starts: HashMap<Port, Vec<FailedStart>>,
     published_in: Option<u32>,
     routes: Option<Arc<Routes>>,
     dropped: u64,
@@ -117,9 +125,15 @@ impl Inventory {
         self.published.entry(port).or_default().push((address, workload));
     }
 
-    /// A port that a container failed to publish at its start; replaces the previous container.
-    pub fn add_failed_start(&mut self, port: Port, workload: Workload) {
-        self.dropped += put(&mut self.failed_starts, port, workload);
+    /// A port that a container failed to publish at its start; `at_us` is when the engine gave up,
+    /// CLOCK_MONOTONIC microseconds.
+    pub fn add_failed_start(&mut self, port: Port, at_us: u64, workload: Workload) {
+        let start = FailedStart { at_us, workload };
+        match self.failed_starts.get_mut(&port) {
+            Some(starts) if starts.len() >= MAX_ENTRIES => self.dropped += 1,
+            Some(starts) => starts.push(start),
+            None => self.dropped += put(&mut self.failed_starts, port, vec![start]),
+        }
     }
 
     /// The network namespace that published ports are in.
@@ -173,9 +187,25 @@ impl Inventory {
         self.published_in
     }
 
-    /// The workload that failed to start because it could not publish a port in a namespace.
-    pub fn failed_start(&self, netns: u32, port: Port) -> Option<&Workload> {
-        if self.published_in == Some(netns) { self.failed_starts.get(&port) } else { None }
+    /// The workload for which an engine failed to bind a port in a namespace: the first one whose
+    /// start failed after the bind did. `at_us` is when the last of `count` binds failed,
+    /// CLOCK_MONOTONIC microseconds. Several binds belong to one workload only if no other one has
+    /// failed to publish this port lately.
+    pub fn failed_start(
+        &self,
+        netns: u32,
+        port: Port,
+        at_us: u64,
+        count: u64,
+    ) -> Option<&Workload> {
+        if self.published_in != Some(netns) {
+            return None;
+        }
+        let starts = self.failed_starts.get(&port)?;
+        let after = starts.iter().filter(|start| start.at_us >= at_us);
+        let found = &after.min_by_key(|start| start.at_us)?.workload;
+        let is_only = || starts.iter().all(|start| start.workload.entity == found.entity);
+        (count <= 1 || is_only()).then_some(found)
     }
 
     /// Where translated connections went, if this is the inventory of connection tracking.
@@ -204,7 +234,7 @@ impl Inventory {
             + endpoints.len()
             + frontends.len()
             + published.len()
-            + failed_starts.len()
+            + failed_starts.values().map(Vec::len).sum::<usize>()
             + routes.as_ref().map_or(0, |routes| routes.routes.len())
     }
 
@@ -287,12 +317,25 @@ mod tests {
     fn a_failed_start_is_known_in_the_runtimes_namespace_only() {
         let mut inventory = Inventory::default();
         inventory.publishes_in(7);
-        inventory.add_failed_start(Port::tcp(5432), workload("one"));
-        inventory.add_failed_start(Port::tcp(5432), workload("two"));
-        assert_eq!(inventory.failed_start(7, Port::tcp(5432)), Some(&workload("two")));
-        assert_eq!(inventory.failed_start(7, Port::udp(5432)), None);
-        assert_eq!(inventory.failed_start(8, Port::tcp(5432)), None);
+        inventory.add_failed_start(Port::tcp(5432), 10, workload("one"));
+        assert_eq!(inventory.failed_start(7, Port::tcp(5432), 9, 1), Some(&workload("one")));
+        assert_eq!(inventory.failed_start(7, Port::udp(5432), 9, 1), None);
+        assert_eq!(inventory.failed_start(8, Port::tcp(5432), 9, 1), None);
         assert_eq!(inventory.published(7, None, 5432), None, "it is not published");
+    }
+
+    #[test]
+    fn a_failed_bind_belongs_to_the_container_that_failed_next() {
+        let mut inventory = Inventory::default();
+        inventory.publishes_in(7);
+        let port = Port::tcp(5432);
+        inventory.add_failed_start(port, 10, workload("one"));
+        assert_eq!(inventory.failed_start(7, port, 11, 1), None, "it had failed before");
+        assert_eq!(inventory.failed_start(7, port, 9, 2), Some(&workload("one")));
+        inventory.add_failed_start(port, 20, workload("two"));
+        assert_eq!(inventory.failed_start(7, port, 9, 1), Some(&workload("one")));
+        assert_eq!(inventory.failed_start(7, port, 11, 1), Some(&workload("two")));
+        assert_eq!(inventory.failed_start(7, port, 11, 2), None, "one may be the other's");
     }
 
     #[test]

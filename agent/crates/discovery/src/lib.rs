@@ -347,16 +347,29 @@ impl Names {
         Some(self.rules.workload(workload).unwrap_or_else(|| workload.service.clone()))
     }
 
-    /// The container that failed to start because it could not publish this port.
-    pub fn failed_to_publish(&self, netns: u32, port: Port) -> Option<Service> {
+    /// The container for which an engine failed to bind this port; `at_us` is when the last of
+    /// `count` binds failed, CLOCK_MONOTONIC microseconds. Known once the engine reports it.
+    pub fn failed_to_publish(
+        &self,
+        netns: u32,
+        port: Port,
+        at_us: u64,
+        count: u64,
+    ) -> Option<Service> {
+        let mut inventories = self.inventories.iter();
         let workload =
-            self.inventories.iter().find_map(|inventory| inventory.failed_start(netns, port))?;
+            inventories.find_map(|inventory| inventory.failed_start(netns, port, at_us, count))?;
         Some(self.rules.workload(workload).unwrap_or_else(|| workload.service.clone()))
     }
 
-    /// Whether containers of some source publish their ports in this namespace.
+    /// Whether containers of some source publish their ports in this namespace, as far as is known
+    /// yet.
     pub fn publishes_in(&self, netns: u32) -> bool {
-        self.inventories.iter().any(|inventory| inventory.published_in() == Some(netns))
+        let mut known = self.inventories.iter().filter_map(|inventory| inventory.published_in());
+        match known.next() {
+            Some(first) => first == netns || known.any(|other| other == netns),
+            None => self.containers_pending,
+        }
     }
 
     /// The service at an address and port, if known.

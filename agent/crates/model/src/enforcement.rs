@@ -59,24 +59,25 @@ pub fn verdicts(
             zero: 0,
         };
         let mut commands = vec![command(&reservation.service.name)];
-        // A cgroup is denied as a whole if all workloads in it are foreign.
-        let mut cgroups: BTreeMap<u64, bool> = BTreeMap::new();
+        // A cgroup is denied as a whole if a workload in it is denied and all others are foreign,
+        // however young: a new one that was just denied must not let itself in by its own row.
+        let mut cgroups: BTreeMap<u64, (bool, bool)> = BTreeMap::new();
         let mut seen = HashSet::new();
         for Known { key, service, age } in owners {
             let verdict = judge(reservation, key, service, *age);
             if verdict == Some(ALLOW) && seen.insert(key.comm) && commands.len() < COMMANDS {
                 commands.push(key.comm);
             }
-            let others = cgroups.entry(key.cgroup).or_insert(true);
-            *others &= verdict == Some(DENY);
+            let (denied, foreign) = cgroups.entry(key.cgroup).or_insert((false, true));
+            *denied |= verdict == Some(DENY);
+            *foreign &= is_foreign(reservation, key, service);
             if let (Some(verdict), true) = (verdict, key.netns == *netns) {
                 all.add(VerdictKey { owner: *key, port }, verdict);
             }
         }
         if !is_given_by_rule(reservation) {
-            for (cgroup, _) in
-                cgroups.into_iter().filter(|(cgroup, others)| *others && *cgroup != 0)
-            {
+            let wholly = cgroups.into_iter().filter(|(_, (denied, foreign))| *denied && *foreign);
+            for (cgroup, _) in wholly.filter(|(cgroup, _)| *cgroup != 0) {
                 let owner = OwnerKey { netns: 0, app: 0, cgroup, comm: [0; 16] };
                 all.add(VerdictKey { owner, port }, DENY);
             }
@@ -95,9 +96,13 @@ fn judge(reservation: &Reservation, key: &OwnerKey, service: &Service, age: u64)
     if service.is_meant_by(&reservation.service) {
         return Some(ALLOW);
     }
+    (age >= SETTLES && is_foreign(reservation, key, service)).then_some(DENY)
+}
+
+/// Whether an owner's name is another service's, so far.
+fn is_foreign(reservation: &Reservation, key: &OwnerKey, service: &Service) -> bool {
     let says_nothing = matches!(service.source, Source::Unknown | Source::Container);
-    let someone_else = !says_nothing && age >= SETTLES && !is_go_between(&key.comm);
-    someone_else.then_some(DENY)
+    !says_nothing && !is_go_between(&key.comm) && !service.is_meant_by(&reservation.service)
 }
 
 /// A name as a command name: at most fifteen bytes.
@@ -188,7 +193,19 @@ mod tests {
         let verdicts = decide("db", &[named, known(50, "sh", "x", Source::Docker)]);
         assert!(!denied(&verdicts, 50, "mysqld"));
         let young = Known { age: 0, ..known(60, "nc", "nc", Source::Process) };
-        assert!(!denied(&decide("db", &[young]), 60, "nc"));
+        assert!(!denied(&decide("db", std::slice::from_ref(&young)), 60, "nc"));
+    }
+
+    #[test]
+    fn a_new_program_of_a_foreign_cgroup_stays_denied_once_it_has_a_row() {
+        let foreign = known(10, "curl", "curl", Source::Process);
+        let before = decide("db", std::slice::from_ref(&foreign));
+        assert!(denied(&before, 10, "nc"));
+        let young = Known { age: 0, ..known(10, "nc", "nc", Source::Process) };
+        let after = decide("db", &[foreign.clone(), young]);
+        assert!(denied(&after, 10, "nc") && denied(&after, 10, "ncat"));
+        let unnamed = Known { age: 0, ..known(10, "nc", "3f2a9c81d0e4", Source::Container) };
+        assert!(!denied(&decide("db", &[foreign, unnamed]), 10, "nc"));
     }
 
     #[test]

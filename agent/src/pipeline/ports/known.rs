@@ -63,7 +63,10 @@ impl Known<'_> {
         let key = &failure.key;
         let protocol = Protocol::from_number(key.protocol)?;
         let port = Port { number: key.port, protocol };
-        if self.is_engine(failure) { self.names.failed_to_publish(key.netns, port) } else { None }
+        if !self.is_engine(failure) {
+            return None;
+        }
+        self.names.failed_to_publish(key.netns, port, failure.last_us, failure.count)
     }
 
     fn is_engine(&self, failure: &Failures) -> bool {

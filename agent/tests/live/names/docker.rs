@@ -88,12 +88,18 @@ impl Docker {
         run(self.client("docker-compose").current_dir(folder).args(arguments));
     }
 
-    /// An agent that uses this Docker.
+    /// An agent that uses this Docker, once it hears of its containers.
     pub(super) fn agent(&self) -> Agent {
-        Agent::with(&[
+        let agent = Agent::with(&[
             ("names.docker", &self.engine.socket.to_string_lossy()),
             ("names.conntrack", "true"),
-        ])
+        ]);
+        until("names come from Docker", || {
+            let status = agent.json("/api/v1/status");
+            let mut sources = status["name_sources"].as_array().expect("a list").iter();
+            sources.any(|source| source["name"] == "docker" && source["state"] == "up")
+        });
+        agent
     }
 }
 

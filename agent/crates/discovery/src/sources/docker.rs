@@ -10,17 +10,18 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_common::address;
-use bollard::models::{ContainerSummary, PortSummaryTypeEnum};
+use bollard::models::{ContainerSummary, EventMessage, PortSummaryTypeEnum};
 use bollard::query_parameters::EventsOptions;
 use bollard::{API_DEFAULT_VERSION, Docker as Client};
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::{Stream, StreamExt as _};
 
 use self::starts::Starts;
 use super::{ANSWER_WITHIN, NameSource, Publisher, SourceError, controller};
 use crate::inventory::{Inventory, Workload};
+use linux::clock::monotonic_us;
 use linux::peer::Peer;
 use model::service::{Entity, Kind, Service, Source, printable};
 
@@ -50,15 +51,13 @@ impl Docker {
     }
 
     async fn follow(&self, publisher: &Publisher) -> Result<(), SourceError> {
-        let failed = |error: bollard::errors::Error| SourceError::Failed(error.to_string());
         if !self.socket.exists() {
             return Err(SourceError::Absent(format!("{} does not exist", self.socket.display())));
         }
         let path = self.socket.to_string_lossy();
         let within = ANSWER_WITHIN.as_secs();
-        let client =
-            Client::connect_with_unix(&path, within, API_DEFAULT_VERSION).map_err(failed)?;
-        let client = client.negotiate_version().await.map_err(failed)?;
+        let client = Client::connect_with_unix(&path, within, API_DEFAULT_VERSION)?;
+        let client = client.negotiate_version().await?;
         // From now on, so that nothing falls between the first list and the first event.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let options = EventsOptions { since: Some(now.to_string()), ..EventsOptions::default() };
@@ -66,7 +65,7 @@ impl Docker {
         let mut starts = Starts::new(self.source, self.labels.clone());
         loop {
             publisher.looked_up();
-            let list = client.list_containers(None).await.map_err(failed)?;
+            let list = client.list_containers(None).await?;
             let mut inventory = Inventory::default();
             if let Ok(netns) = namespace_of(&self.socket) {
                 inventory.publishes_in(netns);
@@ -74,31 +73,43 @@ impl Docker {
             for container in list {
                 add(&mut inventory, container, self.source, &self.labels);
             }
-            starts.report(&mut inventory, Instant::now());
+            starts.report(&mut inventory, monotonic_us());
             publisher.publish(inventory, None);
-            let mut heard = Vec::new();
+            let mut heard = None;
             let event = async {
-                match events.next().await {
-                    Some(Ok(event)) => heard.push(event),
-                    Some(Err(error)) => return Err(failed(error)),
-                    None => {
-                        return Err(SourceError::Failed(
-                            "the stream of events has ended".to_owned(),
-                        ));
-                    }
-                }
+                heard = Some(next(&mut events).await?);
                 Ok(())
             };
             publisher.happened(event).await?;
-            // Not after the pause, when some containers are gone.
-            starts.learn(&client, heard).await.map_err(failed)?;
-            Publisher::debounce().await;
-            let mut heard = Vec::new();
-            while let Some(Some(Ok(event))) = events.next().now_or_never() {
-                heard.push(event);
+            // A container that fails to start may be gone within 0.1 s: no event waits for the pause.
+            let mut pause = pin!(Publisher::debounce());
+            loop {
+                if let Some(event) = heard {
+                    starts.learn(&client, event).await?;
+                }
+                heard = tokio::select! {
+                    event = next(&mut events) => Some(event?),
+                    () = &mut pause => break,
+                };
             }
-            starts.learn(&client, heard).await.map_err(failed)?;
         }
+    }
+}
+
+/// The next event; an error if there will be none.
+async fn next<S>(events: &mut S) -> Result<EventMessage, SourceError>
+where
+    S: Stream<Item = Result<EventMessage, bollard::errors::Error>> + Unpin,
+{
+    match events.next().await {
+        Some(event) => Ok(event?),
+        None => Err(SourceError::Failed("the stream of events has ended".to_owned())),
+    }
+}
+
+impl From<bollard::errors::Error> for SourceError {
+    fn from(error: bollard::errors::Error) -> Self {
+        Self::Failed(error.to_string())
     }
 }
 

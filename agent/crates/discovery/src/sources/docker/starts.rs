@@ -7,13 +7,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, EventMessage, EventMessageTypeEnum};
 use bollard::{Docker as Client, errors};
 
 use super::{controller, name_of};
 use crate::inventory::{Inventory, Workload};
+use linux::clock::monotonic_us;
 use model::port::Port;
 use model::service::{Entity, Source};
 
@@ -33,7 +34,8 @@ struct Created {
     id: String,
     workload: Workload,
     ports: Vec<Port>,
-    lost_network: Option<Instant>,
+    /// CLOCK_MONOTONIC microseconds.
+    lost_network_us: Option<u64>,
 }
 
 /// The container's part of an event.
@@ -50,37 +52,36 @@ impl Starts {
         Self { source, labels, made: VecDeque::new() }
     }
 
-    /// Processes events; inspects each container once.
+    /// Processes an event; inspects each container once.
     pub(super) async fn learn(
         &mut self,
         client: &Client,
-        events: Vec<EventMessage>,
+        event: EventMessage,
     ) -> Result<(), errors::Error> {
-        for event in events {
-            let Some((id, happened)) = read(event) else { continue };
-            if !self.made.iter().any(|made| made.id == id) {
-                match client.inspect_container(&id, None).await {
-                    Ok(container) => self.add(id.clone(), container),
-                    // Removed already, or never completed.
-                    Err(errors::Error::DockerResponseServerError { .. }) => continue,
-                    Err(error) => return Err(error),
-                }
+        let Some((id, happened)) = read(event) else { return Ok(()) };
+        if !self.made.iter().any(|made| made.id == id) {
+            match client.inspect_container(&id, None).await {
+                Ok(container) => self.add(id.clone(), container),
+                // Removed already, or never completed.
+                Err(errors::Error::DockerResponseServerError { .. }) => return Ok(()),
+                Err(error) => return Err(error),
             }
-            if happened == ContainerEvent::LostNetwork {
-                self.lost_network(&id, Instant::now());
-            }
+        }
+        if happened == ContainerEvent::LostNetwork {
+            self.lost_network(&id, monotonic_us());
         }
         Ok(())
     }
 
     /// Adds the ports of containers that have just lost their network.
-    pub(super) fn report(&self, inventory: &mut Inventory, now: Instant) {
-        // The last container that requested a port comes last, and stays.
-        for Created { workload, ports, lost_network, .. } in &self.made {
-            if lost_network.is_some_and(|at| now.saturating_duration_since(at) <= REPORT_FOR) {
-                for port in ports {
-                    inventory.add_failed_start(*port, workload.clone());
-                }
+    pub(super) fn report(&self, inventory: &mut Inventory, now_us: u64) {
+        for Created { workload, ports, lost_network_us, .. } in &self.made {
+            let Some(at_us) = *lost_network_us else { continue };
+            if u128::from(now_us.saturating_sub(at_us)) > REPORT_FOR.as_micros() {
+                continue;
+            }
+            for port in ports {
+                inventory.add_failed_start(*port, at_us, workload.clone());
             }
         }
     }
@@ -100,13 +101,13 @@ impl Starts {
         if self.made.len() >= MOST {
             self.made.pop_front();
         }
-        self.made.push_back(Created { id, workload, ports, lost_network: None });
+        self.made.push_back(Created { id, workload, ports, lost_network_us: None });
     }
 
-    fn lost_network(&mut self, id: &str, now: Instant) {
+    fn lost_network(&mut self, id: &str, now_us: u64) {
         let at = self.made.iter().position(|made| made.id == id);
         if let Some(mut made) = at.and_then(|at| self.made.remove(at)) {
-            made.lost_network = Some(now);
+            made.lost_network_us = Some(now_us);
             self.made.push_back(made);
         }
     }
@@ -165,11 +166,13 @@ mod tests {
         Starts::new(Source::Docker, Arc::default())
     }
 
-    fn who(starts: &Starts, port: Port, now: Instant) -> Option<String> {
+    /// Whose a bind is that failed at a time, as known some time later.
+    fn who(starts: &Starts, port: Port, at_us: u64, later_us: u64) -> Option<String> {
         let mut inventory = Inventory::default();
         inventory.publishes_in(HERE);
-        starts.report(&mut inventory, now);
-        inventory.failed_start(HERE, port).map(|workload| workload.service.name.to_string())
+        starts.report(&mut inventory, at_us + later_us);
+        let found = inventory.failed_start(HERE, port, at_us, 1);
+        found.map(|workload| workload.service.name.to_string())
     }
 
     #[test]
@@ -205,23 +208,23 @@ mod tests {
     }
 
     #[test]
-    fn the_last_one_that_failed_to_start_wanted_the_port() {
+    fn a_failed_bind_is_of_the_next_container_that_loses_its_network() {
         let mut starts = starts();
         let bindings = serde_json::json!({"5432/tcp": [{"HostPort": "5432"}]});
         for name in ["db", "cache"] {
             starts.add(name.to_owned(), container(name, &bindings));
         }
-        let began = Instant::now();
         let port = Port::tcp(5432);
-        assert_eq!(who(&starts, port, began), None, "nothing has failed yet");
-        starts.lost_network("cache", began);
-        assert_eq!(who(&starts, port, began).as_deref(), Some("cache"));
-        starts.lost_network("db", began);
-        assert_eq!(who(&starts, port, began).as_deref(), Some("db"));
-        starts.lost_network("cache", began);
-        assert_eq!(who(&starts, port, began).as_deref(), Some("cache"));
-        assert_eq!(who(&starts, Port::udp(5432), began), None);
-        assert_eq!(who(&starts, port, began + REPORT_FOR + Duration::from_secs(1)), None);
+        assert_eq!(who(&starts, port, 1000, 10), None, "nothing has failed yet");
+        starts.lost_network("cache", 1005);
+        assert_eq!(who(&starts, port, 1000, 10).as_deref(), Some("cache"));
+        assert_eq!(who(&starts, port, 2000, 10), None, "the engine has not reported it yet");
+        starts.lost_network("db", 2005);
+        assert_eq!(who(&starts, port, 2000, 10).as_deref(), Some("db"));
+        assert_eq!(who(&starts, port, 1000, 2000).as_deref(), Some("cache"));
+        assert_eq!(who(&starts, Port::udp(5432), 1000, 2000), None);
+        let long_ago = REPORT_FOR.as_micros() as u64 + 10_000;
+        assert_eq!(who(&starts, port, 1000, long_ago), None);
     }
 
     #[test]
