@@ -2,7 +2,7 @@
 //! it. Run by the socket iteration and when the state of a connection changes.
 
 use agent_common::durations::RTT;
-use agent_common::edge::ROLE_CLIENT;
+use agent_common::edge::{HotCounters, ROLE_CLIENT};
 use agent_common::limit::{RECEIVE_WINDOW, SEND_BUFFER};
 use agent_common::queues::CLOSE_WAIT_US;
 use agent_common::retransmit::phase;
@@ -35,7 +35,6 @@ pub unsafe fn sync(
     received: Option<u64>,
     limited: Option<(u32, u32)>,
 ) {
-    let jiffy_us = u64::from(config!(jiffy_us));
     // SAFETY: the caller's contract.
     unsafe {
         let Some(counters) = edges::counters((*state).slot) else { return };
@@ -51,13 +50,10 @@ pub unsafe fn sync(
             }
         }
         sync_retransmits(tcp, state);
-        if let Some((window, buffer)) = limited {
-            let (window, buffer) = atomic::raise_halves(&raw mut (*state).limited, window, buffer);
-            if window | buffer != 0 {
-                let limited_us = (&raw mut (*counters).limited_us).cast::<u64>();
-                atomic::add(limited_us.add(RECEIVE_WINDOW), u64::from(window) * jiffy_us);
-                atomic::add(limited_us.add(SEND_BUFFER), u64::from(buffer) * jiffy_us);
-            }
+        if let Some((window, buffer)) = limited
+            && halves(window, buffer) != (*state).limited
+        {
+            count_limited(state, counters, window, buffer);
         }
         let (rtt_us, mark) = tcp.round_trip();
         if mark != (*state).rtt_mark && rtt_us != 0 {
@@ -99,12 +95,43 @@ pub unsafe fn sync_retransmits(tcp: Tcp, state: *mut SocketState) {
         if growth != 0 {
             count!((*state).slot, retransmits[phase], growth);
         }
-        let (timeouts, dsacks) =
-            atomic::raise_halves(&raw mut (*state).recoveries, tcp.timeouts(), tcp.dsacks());
-        if timeouts | dsacks != 0 {
-            count!((*state).slot, timeouts, u64::from(timeouts >> 16));
-            count!((*state).slot, dsacks, u64::from(dsacks));
+        let (timeouts, dsacks) = (tcp.timeouts(), tcp.dsacks());
+        if halves(timeouts, dsacks) != (*state).recoveries {
+            count_recoveries(state, timeouts, dsacks);
         }
+    }
+}
+
+/// Adds what was not counted yet of timeouts and DSACKs.
+///
+/// A function of its own, as the next one: both are rarely needed, and what calls them is verified
+/// with each of their outcomes otherwise.
+#[inline(never)]
+unsafe fn count_recoveries(state: *mut SocketState, timeouts: u32, dsacks: u32) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let (timeouts, dsacks) =
+            atomic::raise_halves(&raw mut (*state).recoveries, timeouts, dsacks);
+        count!((*state).slot, timeouts, u64::from(timeouts >> 16));
+        count!((*state).slot, dsacks, u64::from(dsacks));
+    }
+}
+
+/// Adds what was not counted yet of the time in which a limit kept data from being sent.
+#[inline(never)]
+unsafe fn count_limited(
+    state: *mut SocketState,
+    counters: *mut HotCounters,
+    window: u32,
+    buffer: u32,
+) {
+    let jiffy_us = u64::from(config!(jiffy_us));
+    // SAFETY: the caller's contract.
+    unsafe {
+        let (window, buffer) = atomic::raise_halves(&raw mut (*state).limited, window, buffer);
+        let limited_us = (&raw mut (*counters).limited_us).cast::<u64>();
+        atomic::add(limited_us.add(RECEIVE_WINDOW), u64::from(window) * jiffy_us);
+        atomic::add(limited_us.add(SEND_BUFFER), u64::from(buffer) * jiffy_us);
     }
 }
 
