@@ -23,7 +23,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
 use crate::sock::{CLOSE, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
-use crate::sync::{halves, sync, sync_listener, sync_retransmits};
+use crate::sync::{halves, sync, sync_limited, sync_listener, sync_retransmits};
 use crate::{attempts, binds, emit, histograms, listeners, owners, requests};
 
 /// A program calls connect: the SYN is about to leave. Process context.
@@ -113,7 +113,6 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
             (*state).answered_seq = tcp.written();
             (*state).start_us = 0;
             leave_note(sk, tcp, (*state).owner);
-            sync_retransmits(tcp, state);
         } else {
             // Inherited from the listener: from here on it is a connection of its own.
             serve(sk, state);
@@ -133,19 +132,19 @@ pub fn is_closing(new: u8) -> bool {
     new == FIN_WAIT1 || new == LAST_ACK
 }
 
-/// This side closes. What was sent again until now belongs to the open connection.
+/// Before a change of state: what was sent again until now belongs to the phase that ends.
 #[inline(always)]
-pub fn closing(sk: Sock) {
+pub fn phase_ends(sk: Sock) {
     let Some(tcp) = sk.tcp() else { return };
     // As for most connections: then its state need not be looked for.
-    if tcp.retransmits() == 0 {
+    if tcp.retransmits() | tcp.timeouts() | tcp.dsacks() == 0 {
         return;
     }
     let Some(state) = socket(sk.0) else { return };
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
     unsafe {
         // The child of a listener has the state of that until its handshake ends.
-        if (*state).stage == STAGE_OPEN && (*state).role != ROLE_LISTENER {
+        if (*state).role != ROLE_LISTENER {
             sync_retransmits(tcp, state);
         }
     }
@@ -181,7 +180,7 @@ pub fn closed(sk: Sock, old: u8) {
             }
         } else if (*state).stage == STAGE_OPEN {
             if let Some(tcp) = sk.tcp() {
-                sync(tcp, state, Some(tcp.received_bytes()), Some(tcp.limited()));
+                sync(tcp, state, Some(tcp.received_bytes()));
                 requests::ended(tcp, state);
                 // Nobody waits for one that its program has closed.
                 if !sk.is_orphaned()
@@ -190,6 +189,7 @@ pub fn closed(sk: Sock, old: u8) {
                 {
                     count!((*state).slot, aborts[cause], 1);
                 }
+                sync_limited(state, tcp.limited());
             }
             count!((*state).slot, closed, 1);
         }
@@ -249,7 +249,6 @@ unsafe fn failed(sk: Sock, state: *mut SocketState) {
             // source port. The port itself says nothing: `tcp_set_state` gives one back that the
             // program had not bound before its tracepoint.
             has_syn = !client || tcp.write_seq() != (*state).answered_seq;
-            sync_retransmits(tcp, state);
         }
         let result = attempt_result(errno, has_syn, (*state).bound_port != 0);
         if result == CONNECT_PORT_IN_USE {

@@ -2,7 +2,7 @@
 //! it. Run by the socket iteration and when the state of a connection changes.
 
 use agent_common::durations::RTT;
-use agent_common::edge::{HotCounters, ROLE_CLIENT};
+use agent_common::edge::ROLE_CLIENT;
 use agent_common::limit::{RECEIVE_WINDOW, SEND_BUFFER};
 use agent_common::queues::CLOSE_WAIT_US;
 use agent_common::retransmit::phase;
@@ -20,21 +20,16 @@ pub fn halves(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
-/// Brings the slot up to date with the connection: bytes, retransmits, round trip time, limits.
+/// Brings the slot up to date with the connection: bytes, round trip time.
 ///
 /// May run at any moment, also twice at once and with values of different age: each caller adds
 /// only what lies above the highest value so far, so a slot never counts twice and never goes
-/// back. `received`: payload received, `None` if it is not known now; `limited`: likewise.
+/// back. `received`: payload received, `None` if it is not known now.
 ///
 /// # Safety
 /// `state` must be a valid value of the socket's storage.
 #[inline(always)]
-pub unsafe fn sync(
-    tcp: Tcp,
-    state: *mut SocketState,
-    received: Option<u64>,
-    limited: Option<(u32, u32)>,
-) {
+pub unsafe fn sync(tcp: Tcp, state: *mut SocketState, received: Option<u64>) {
     // SAFETY: the caller's contract.
     unsafe {
         let Some(counters) = edges::counters((*state).slot) else { return };
@@ -48,12 +43,6 @@ pub unsafe fn sync(
             if growth != 0 {
                 atomic::add(&raw mut (*counters).received_bytes, growth);
             }
-        }
-        sync_retransmits(tcp, state);
-        if let Some((window, buffer)) = limited
-            && halves(window, buffer) != (*state).limited
-        {
-            count_limited(state, counters, window, buffer);
         }
         let (rtt_us, mark) = tcp.round_trip();
         if mark != (*state).rtt_mark && rtt_us != 0 {
@@ -117,21 +106,30 @@ unsafe fn count_recoveries(state: *mut SocketState, timeouts: u32, dsacks: u32) 
     }
 }
 
-/// Adds what was not counted yet of the time in which a limit kept data from being sent.
+/// As [`sync`], for the jiffies in which the receive window and the send buffer have kept data from
+/// being sent.
+///
+/// # Safety
+/// As [`sync`].
+#[inline(always)]
+pub unsafe fn sync_limited(state: *mut SocketState, (window, buffer): (u32, u32)) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if halves(window, buffer) != (*state).limited {
+            count_limited(state, window, buffer);
+        }
+    }
+}
+
+/// Adds what was not counted yet.
 #[inline(never)]
-unsafe fn count_limited(
-    state: *mut SocketState,
-    counters: *mut HotCounters,
-    window: u32,
-    buffer: u32,
-) {
+unsafe fn count_limited(state: *mut SocketState, window: u32, buffer: u32) {
     let jiffy_us = u64::from(config!(jiffy_us));
     // SAFETY: the caller's contract.
     unsafe {
         let (window, buffer) = atomic::raise_halves(&raw mut (*state).limited, window, buffer);
-        let limited_us = (&raw mut (*counters).limited_us).cast::<u64>();
-        atomic::add(limited_us.add(RECEIVE_WINDOW), u64::from(window) * jiffy_us);
-        atomic::add(limited_us.add(SEND_BUFFER), u64::from(buffer) * jiffy_us);
+        count!((*state).slot, limited_us[RECEIVE_WINDOW], u64::from(window) * jiffy_us);
+        count!((*state).slot, limited_us[SEND_BUFFER], u64::from(buffer) * jiffy_us);
     }
 }
 

@@ -56,15 +56,16 @@ fn transition(ctx: &BtfTracePointContext) -> Option<(Sock, u8, u8)> {
 
 #[inline(always)]
 fn handle(sk: Sock, old: u8, new: u8, is_fallback: bool) {
+    if new == SYN_SENT {
+        return connection::connecting(sk);
+    }
+    if new == LISTEN {
+        return connection::listening(sk);
+    }
+    connection::phase_ends(sk);
     if new == ESTABLISHED {
         connection::established(sk, old, is_fallback);
     } else if new == CLOSE {
         connection::closed(sk, old);
-    } else if connection::is_closing(new) {
-        connection::closing(sk);
-    } else if new == SYN_SENT {
-        connection::connecting(sk);
-    } else {
-        connection::listening(sk);
     }
 }

@@ -69,8 +69,11 @@ extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
             // Full, for it has a state. If it was freed since, its memory is still that of one:
             // the caches of TCP sockets are `SLAB_TYPESAFE_BY_RCU`, and the iterator holds RCU.
             if let Some(tcp) = sk.tcp() {
-                let (received, limited) = (tcp.received_bytes_unlocked(), tcp.limited_unlocked());
-                sync::sync(tcp, state, received, limited);
+                sync::sync(tcp, state, tcp.received_bytes_unlocked());
+                sync::sync_retransmits(tcp, state);
+                if let Some(limited) = tcp.limited_unlocked() {
+                    sync::sync_limited(state, limited);
+                }
                 sync::add_queues(tcp, state);
             }
         } else if sk.state() == LISTEN {
