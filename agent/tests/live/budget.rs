@@ -125,14 +125,14 @@ fn a_request_runs_two_programs_and_a_packet_none() {
 /// whose arguments and working directory are hashed without branches. Those that end in `fallback` are there where programs can be
 /// preempted.
 const VERIFIED: [(&str, u32); 24] = [
-    ("inet_sock_set_s", 96_000),
+    ("inet_sock_set_s", 92_200),
     ("sk_data_ready", 4900),
     ("sock_send_lengt", 2100),
     // tcp_retransmit_skb and tcp_retransmit_synack.
     ("tcp_retransmit_", 120),
     ("tcp_send_reset", 3900),
     ("tcp_receive_res", 820),
-    ("iterate_sockets", 13_200),
+    ("iterate_sockets", 7_700),
     ("bootstrap_tcp", 16_700),
     ("bootstrap_udp", 900),
     ("post_bind4", 33_000),
