@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::ops::Add;
 use std::os::fd::AsRawFd as _;
 
 /// What it says, as far as tests compare it.
@@ -42,6 +43,19 @@ impl TcpInfo {
             send_buffer_us: long(184),
             dsacks: word(216).into(),
             timeouts: half(240).into(),
+        }
+    }
+}
+
+impl Add for TcpInfo {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            receive_window_us: self.receive_window_us + other.receive_window_us,
+            send_buffer_us: self.send_buffer_us + other.send_buffer_us,
+            dsacks: self.dsacks + other.dsacks,
+            timeouts: self.timeouts + other.timeouts,
         }
     }
 }
