@@ -1,5 +1,8 @@
 //! Answers of DNS servers, as the kernel half hands them over: the message as it arrived, for user
-//! space to read names and addresses from and then to forget.
+//! space to read names and addresses from and then to forget. Only answers of servers that the
+//! socket has asked: the server that it is connected to, or one of [`Questions`].
+
+use crate::address::Address;
 
 /// The port that DNS servers answer from (RFC 1035, 4.2.1).
 pub const DNS_PORT: u16 = 53;
@@ -16,6 +19,11 @@ pub const BUDGETS: u32 = 64;
 pub const UDP_HEADER: usize = 8;
 /// Bytes of a message's header.
 pub const DNS_HEADER: usize = 12;
+
+/// Servers that one socket may ask at a time: resolvers ask three.
+pub const ASKED: usize = 4;
+/// How long an answer is waited for. Resolvers give up after five seconds.
+pub const ANSWER_WITHIN_US: u64 = 10_000_000;
 
 /// How many answers queued at one socket before any was read are kept apart.
 pub const MAX_BATCH: u32 = 8;
@@ -49,6 +57,15 @@ crate::wire! {
         pub others: u32,
     }
 
+    /// Which DNS servers a program has asked from a socket that is not connected; lives in its
+    /// storage and dies with it.
+    pub struct Questions: 96 {
+        /// When each was asked last, CLOCK_MONOTONIC microseconds; 0 = never.
+        pub asked_us: [u64; ASKED],
+        /// Their addresses.
+        pub servers: [[u32; 4]; ASKED],
+    }
+
     /// What was last handed over on a CPU, so that several answers that were queued at once are
     /// each handed over once.
     pub struct LastAnswer: 32 {
@@ -69,6 +86,50 @@ crate::wire! {
         /// The message.
         pub message: [u8; MAX_MESSAGE],
     }
+}
+
+impl Questions {
+    /// Notes that a server is asked: where it was noted before, else over the one asked longest ago.
+    /// Without a loop: the kernel's verifier wants offsets that are constant.
+    #[inline(always)]
+    pub fn ask(&mut self, server: Address, now_us: u64) {
+        let Self { asked_us: [a, b, c, d], servers: [first, second, third, fourth] } = self;
+        let is = |known: &Address| is_same(known, &server);
+        let (place, time) = if is(first) {
+            (first, a)
+        } else if is(second) {
+            (second, b)
+        } else if is(third) {
+            (third, c)
+        } else if is(fourth) {
+            (fourth, d)
+        } else if *a <= *b && *a <= *c && *a <= *d {
+            (first, a)
+        } else if *b <= *c && *b <= *d {
+            (second, b)
+        } else if *c <= *d {
+            (third, c)
+        } else {
+            (fourth, d)
+        };
+        (*place, *time) = (server, now_us);
+    }
+
+    /// Whether a server was asked and may still answer.
+    #[inline(always)]
+    pub fn awaits(&self, server: &Address, now_us: u64) -> bool {
+        let Self { asked_us: [a, b, c, d], servers: [first, second, third, fourth] } = self;
+        let is = |known: &Address, asked_us: u64| {
+            is_same(known, server) && now_us.wrapping_sub(asked_us) < ANSWER_WITHIN_US
+        };
+        is(first, *a) || is(second, *b) || is(third, *c) || is(fourth, *d)
+    }
+}
+
+/// Word by word: a comparison of arrays becomes a call.
+#[inline(always)]
+const fn is_same(one: &Address, other: &Address) -> bool {
+    (one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) | (one[3] ^ other[3]) == 0
 }
 
 impl Front {
@@ -125,6 +186,26 @@ mod tests {
             questions_and_answers: (questions << 16 | answers).to_be(),
             others: 1,
         }
+    }
+
+    #[test]
+    fn only_a_server_that_was_asked_lately_is_awaited() {
+        let server = |number: u32| [0, 0, 0xffff_0000, number];
+        let second = 1_000_000;
+        let mut questions = Questions { asked_us: [0; ASKED], servers: [[0; 4]; ASKED] };
+        assert!(!questions.awaits(&server(1), 100 * second));
+        for number in 1..=4 {
+            questions.ask(server(number), (100 + u64::from(number)) * second);
+        }
+        assert!((1..=4).all(|number| questions.awaits(&server(number), 105 * second)));
+        assert!(!questions.awaits(&server(5), 105 * second));
+        assert!(!questions.awaits(&server(1), 111 * second), "too late");
+        // Asked again, it keeps its place; a fifth takes that of the one asked longest ago.
+        questions.ask(server(1), 110 * second);
+        questions.ask(server(5), 111 * second);
+        let awaited = [1, 2, 3, 4, 5].map(|number| questions.awaits(&server(number), 111 * second));
+        assert_eq!(awaited, [true, false, true, true, true]);
+        assert!(questions.awaits(&server(1), 119 * second));
     }
 
     #[test]

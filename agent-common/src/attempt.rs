@@ -10,6 +10,7 @@
 //! A connect is pending in the same way, from the moment a program requests it until the SYN is
 //! about to leave; one that the kernel refused counts in a table of its own ([`crate::unsent`]).
 
+use crate::share::Tenant;
 use crate::slot_table::BIND_FAILURES;
 
 /// The program called bind.
@@ -40,6 +41,8 @@ pub const DENIED: u8 = 64;
 pub const FAILURE_OVERFLOW: u32 = 0;
 /// Row 1 counts binds that succeeded; nothing else of them is kept there.
 pub const BOUND_ROW: u32 = 1;
+/// How many rows there are.
+pub const FAILURE_ROWS: usize = 1024;
 /// The first row that is not reserved.
 pub const FIRST_FREE_FAILURE: u32 = 2;
 
@@ -87,11 +90,13 @@ crate::wire! {
     }
 
     /// Failures of one kind. `born_us` is written last: a row without it is not in use.
-    pub struct FailureRow: 72 {
+    pub struct FailureRow: 88 {
         /// Who wanted what; all zeros in the rows below [`FIRST_FREE_FAILURE`].
         pub key: AttemptKey,
         /// When the row was taken, CLOCK_MONOTONIC microseconds; 0 = free.
         pub born_us: u64,
+        /// Whose share the slot counts against.
+        pub tenant: Tenant,
         /// How many.
         pub count: u64,
         /// When the last one began, CLOCK_MONOTONIC microseconds.

@@ -4,6 +4,7 @@
 //! nothing. Offsets come from the running kernel's BTF.
 
 use crate::address::Range;
+use crate::slot_table::TABLES;
 
 /// Offset of a field that this kernel does not have.
 pub const MISSING: u32 = u32::MAX;
@@ -46,7 +47,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 256;
+offsets! { 276;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -83,6 +84,8 @@ offsets! { 256;
     write_seq = "tcp_sock"."write_seq",
     /// First unacknowledged byte.
     snd_una = "tcp_sock"."snd_una",
+    /// Next byte expected from the peer.
+    rcv_nxt = "tcp_sock"."rcv_nxt",
     /// Next byte to be sent.
     snd_nxt = "tcp_sock"."snd_nxt",
     /// Sequence numbers acknowledged.
@@ -121,12 +124,18 @@ offsets! { 256;
     chrono_start = "tcp_sock"."chrono_start",
     /// For how long before that, by what it was, jiffies.
     chrono_stat = "tcp_sock"."chrono_stat",
-    /// Next byte to be received.
-    rcv_nxt = "tcp_sock"."rcv_nxt",
     /// Next byte that the program will read.
     copied_seq = "tcp_sock"."copied_seq",
     /// Inode number of a network namespace.
     net_inum = "net"."ns.inum",
+    /// The user namespace that a network namespace belongs to.
+    net_user_ns = "net"."user_ns",
+    /// The user namespace that a user namespace was made in.
+    user_ns_parent = "user_namespace"."parent",
+    /// How deep a user namespace is nested; 0 is the initial one.
+    user_ns_level = "user_namespace"."level",
+    /// Who made it.
+    user_ns_owner = "user_namespace"."owner",
     /// Thread group leader.
     group_leader = "task_struct"."group_leader",
     /// Command name.
@@ -153,6 +162,8 @@ offsets! { 256;
     skb_head = "sk_buff"."head",
     /// Offset of the transport header in it.
     skb_transport_header = "sk_buff"."transport_header",
+    /// Offset of the network header in it.
+    skb_network_header = "sk_buff"."network_header",
     /// Byte that holds the IPv6-only flag; see [`Config::v6_only_mask`].
     v6_only = "sock_common"."skc_ipv6only",
     /// Byte that holds `SO_REUSEADDR`; see [`Config::reuse_mask`].
@@ -179,7 +190,7 @@ offsets! { 256;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1372 {
+    pub struct Config: 1412 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -195,6 +206,8 @@ crate::wire! {
         pub tcp_sock_type: u32,
         /// How long a jiffy is, microseconds.
         pub jiffy_us: u32,
+        /// How many slots each slot table has.
+        pub capacities: [u32; TABLES],
         /// 1 if `tcp_send_reset` has the reason as its third argument.
         pub reset_has_reason: u8,
         /// 1 if requests are timed.

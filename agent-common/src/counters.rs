@@ -37,6 +37,8 @@ pub struct EdgeCounters {
     pub resets_received: [u64; CAUSES],
     /// Established connections that the kernel gave up, by cause ([`crate::abort`]).
     pub aborts: [u64; ABORT_CAUSES],
+    /// Requests that ended without an answer ([`crate::unanswered`]).
+    pub unanswered: u64,
     /// Connection requests that a listener dropped, mostly because its accept queue was full.
     pub listen_drops: u64,
     /// SYN-ACKs that a listener retransmitted.
@@ -67,6 +69,7 @@ impl EdgeCounters {
         resets_sent: [0; CAUSES],
         resets_received: [0; CAUSES],
         aborts: [0; ABORT_CAUSES],
+        unanswered: 0,
         listen_drops: 0,
         synack_retransmits: 0,
         connect: OnDemand::EMPTY,
@@ -100,6 +103,7 @@ impl EdgeCounters {
             resets_sent,
             resets_received,
             aborts,
+            unanswered,
             histograms: _,
         } = *hot;
         let mut all = [0; CONNECT_RESULTS];
@@ -118,6 +122,7 @@ impl EdgeCounters {
             resets_sent,
             resets_received,
             aborts,
+            unanswered,
             ..Self::ZERO
         });
     }
@@ -142,6 +147,7 @@ impl EdgeCounters {
             resets_sent,
             resets_received,
             aborts,
+            unanswered,
             listen_drops,
             synack_retransmits,
             connect,
@@ -166,6 +172,7 @@ impl EdgeCounters {
         both(received_bytes, other.received_bytes);
         both(timeouts, other.timeouts);
         both(dsacks, other.dsacks);
+        both(unanswered, other.unanswered);
         both(listen_drops, other.listen_drops);
         both(synack_retransmits, other.synack_retransmits);
         durations(connect, &other.connect);

@@ -12,6 +12,7 @@ use crate::ledger::{EDGE, NO_SLOT};
 use crate::limit::LIMITS;
 use crate::reset::CAUSES;
 use crate::retransmit::PHASES;
+use crate::share::Tenant;
 use crate::slot_table::EDGES;
 
 /// Nothing known; never stored in a slot's key, but the overflow slot 0 carries it.
@@ -46,7 +47,7 @@ crate::wire! {
     }
 
     /// Which edge a slot belongs to. `born_us` is written last: a row without it is not in use.
-    pub struct EdgeRow: 64 {
+    pub struct EdgeRow: 80 {
         /// The edge.
         pub key: EdgeKey,
         /// The local address of the connection that took the slot. Later ones of the edge have
@@ -56,10 +57,12 @@ crate::wire! {
         pub remote: [u32; 4],
         /// When the slot was taken, CLOCK_MONOTONIC microseconds; 0 = free.
         pub born_us: u64,
+        /// Whose share the slot counts against.
+        pub tenant: Tenant,
     }
 
     /// What hooks count about an edge, on one shard. All fields only grow while the slot is in use.
-    pub struct HotCounters: 368 {
+    pub struct HotCounters: 376 {
         /// Ended connection attempts by `CONNECT_*`, of those that hooks find; for a server, accepted
         /// connections are `ok`.
         pub connects: [u64; HOT_CONNECT_RESULTS],
@@ -87,6 +90,8 @@ crate::wire! {
         pub resets_received: [u64; CAUSES],
         /// Established connections that the kernel gave up, by cause ([`crate::abort`]).
         pub aborts: [u64; ABORT_CAUSES],
+        /// Requests that ended without an answer ([`crate::unanswered`]).
+        pub unanswered: u64,
         /// In which rows durations are counted, by kind; see [`crate::durations`].
         pub histograms: [u64; KINDS],
     }

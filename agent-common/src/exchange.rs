@@ -33,6 +33,12 @@ const fn nothing_written_since(exchange: u64, write_seq: u32) -> bool {
     exchange >> TIME_BITS == idle(write_seq) >> TIME_BITS
 }
 
+/// Whether a request is open, and nothing has been written since.
+#[inline(always)]
+pub const fn is_open(exchange: u64, write_seq: u32) -> bool {
+    began_us(exchange) != 0 && nothing_written_since(exchange, write_seq)
+}
+
 /// When the open request began (µs, 36 bits), or 0.
 #[inline(always)]
 pub const fn began_us(exchange: u64) -> u64 {
@@ -81,6 +87,7 @@ mod tests {
         assert!(!answered);
         let (exchange, answered) = received(exchange, 100, 5_500); // second segment of the same request
         assert!(!answered);
+        assert!(is_open(exchange, 100) && !is_open(exchange, 300));
         assert_eq!(elapsed_us(began_us(exchange), 6_000), 1_000);
         let (exchange, answered) = sent(exchange, 300);
         assert!(answered);

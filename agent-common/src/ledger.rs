@@ -60,8 +60,11 @@ pub const PAGED: usize = 9;
 /// by user space (`bpf_prog_info.recursion_misses`), what a fallback program noticed by that.
 pub const RECURSION: usize = 10;
 
+/// The tenant has its share of the table ([`crate::share`]).
+pub const OVER_SHARE: usize = 11;
+
 /// How many reasons there are.
-pub const REASONS: usize = 11;
+pub const REASONS: usize = 12;
 
 /// Label values, indexed by reason.
 pub const REASON_NAMES: [&str; REASONS] = [
@@ -76,11 +79,12 @@ pub const REASON_NAMES: [&str; REASONS] = [
     "overtaken",
     "paged",
     "recursion",
+    "over_share",
 ];
 
 crate::wire! {
     /// One CPU's part of the ledger.
-    pub struct Ledger: 912 {
+    pub struct Ledger: 984 {
         /// Facts met, by class.
         pub seen: [u64; CLASSES],
         /// Facts lost, by class and reason.

@@ -9,6 +9,7 @@
 
 use crate::ledger::{EDGE, NO_SLOT};
 use crate::reset::CAUSES;
+use crate::share::Tenant;
 use crate::slot_table::LISTENERS;
 
 /// Row 0 takes listeners that found no row of their own.
@@ -30,11 +31,13 @@ crate::wire! {
     }
 
     /// What is counted of a listener. `born_us` is written last: a row without it is not in use.
-    pub struct ListenerRow: 192 {
+    pub struct ListenerRow: 208 {
         /// Which listener; all zeros in the overflow row.
         pub key: ListenerKey,
         /// When the row was taken, CLOCK_MONOTONIC microseconds; 0 = free.
         pub born_us: u64,
+        /// Whose share the slot counts against.
+        pub tenant: Tenant,
         /// Connection requests the sockets dropped (`sk_drops`), mostly a full accept queue.
         pub drops: u64,
         /// SYN-ACKs that had to be sent again.

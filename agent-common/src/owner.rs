@@ -8,6 +8,7 @@
 //! (`[3 of 5 busy]`) is one.
 
 use crate::ledger::{NO_OWNER, OWNER};
+use crate::share::Tenant;
 use crate::slot_table::OWNERS;
 
 /// Bytes of the command line kept per owner.
@@ -42,7 +43,7 @@ crate::wire! {
 
     /// What user space needs to find an owner's name, written once when the row is taken.
     /// `born_us` is written last: a row without it is not in use.
-    pub struct OwnerRow: 424 {
+    pub struct OwnerRow: 440 {
         /// The owner.
         pub key: OwnerKey,
         /// A process of this owner: the one that was seen first.
@@ -51,6 +52,8 @@ crate::wire! {
         pub argv_len: u32,
         /// When the row was taken, CLOCK_MONOTONIC microseconds; 0 = free.
         pub born_us: u64,
+        /// Whose share the slot counts against.
+        pub tenant: Tenant,
         /// The first bytes of that process' arguments, separated by NUL.
         pub argv: [u8; 256],
         /// The last [`DIRECTORIES`] names of the path of its working directory, each padded with

@@ -2,13 +2,19 @@
 //!
 //! Many clients may share one address, so the address names none of them. The client's side is
 //! established first; it leaves a note in the row of its port, and the server's side reads it a few
-//! microseconds later. A note is one word, written and read at once, so it needs no lock. It is
+//! microseconds later. A note is a word and a number, each written and read at once; a mixture of
+//! two notes is for no connection, so it needs no lock. It is
 //! never removed, because every connection writes its own before it is read, and it is believed
 //! only for a short time: a connection from another host, or whose client's address was translated,
 //! may look like one that was here long ago. Two clients may use the same row in the same
 //! microseconds: the server then finds a note that is not for it, and knows only an address.
 //!
-//! Layout: which connection (32 bits), when (16), row of the client's owner (16).
+//! Addresses and ports are no secret, and in a namespace of one's own one can have any of them. So a
+//! note also has the first sequence number of the client, which no program can read and only its
+//! SYN has carried to the server: so nobody leaves a note for the connection of somebody else, or
+//! takes the note of somebody else for the own connection, but by guessing 32 bits.
+//!
+//! Layout of the word: which connection (32 bits), when (16), row of the client's owner (16).
 
 use crate::address::{Address, is_same_host};
 
@@ -19,6 +25,18 @@ pub const ROWS: usize = 1 << 16;
 const STEP_BITS: u32 = 16;
 /// A handshake that takes longer than so many steps (four seconds) leaves no name.
 const FRESH_STEPS: u16 = 64;
+
+crate::wire! {
+    /// What a client has written.
+    pub struct Note: 16 {
+        /// Which connection, when, whose.
+        pub word: u64,
+        /// The client's first sequence number.
+        pub sequence: u32,
+        /// Always zero.
+        pub zero: u32,
+    }
+}
 
 /// A connection, as both of its ends see it.
 #[derive(Clone, Copy)]
@@ -36,18 +54,20 @@ pub struct Handshake {
 /// The note of a client at `now_us` (CLOCK_MONOTONIC); `None` if the row of its owner is too high
 /// to be written down.
 #[inline(always)]
-pub const fn note(handshake: &Handshake, now_us: u64, owner: u32) -> Option<u64> {
+pub const fn note(handshake: &Handshake, sequence: u32, now_us: u64, owner: u32) -> Option<Note> {
     if owner > 0xffff {
         return None;
     }
-    Some((digest(handshake) as u64) << 32 | (step(now_us) as u64) << 16 | owner as u64)
+    let word = (digest(handshake) as u64) << 32 | (step(now_us) as u64) << 16 | owner as u64;
+    Some(Note { word, sequence, zero: 0 })
 }
 
-/// The owner in a note, if it is about this connection, and new.
+/// The owner in a note, if it is about this connection, which began with this sequence number, and
+/// new.
 #[inline(always)]
-pub const fn owner(note: u64, handshake: &Handshake, now_us: u64) -> Option<u32> {
-    let age = step(now_us).wrapping_sub((note >> 16) as u16);
-    if age > FRESH_STEPS {
+pub const fn owner(note: Note, handshake: &Handshake, sequence: u32, now_us: u64) -> Option<u32> {
+    let age = step(now_us).wrapping_sub((note.word >> 16) as u16);
+    if age > FRESH_STEPS || note.sequence != sequence {
         return None;
     }
     owner_at_any_age(note, handshake)
@@ -56,11 +76,11 @@ pub const fn owner(note: u64, handshake: &Handshake, now_us: u64) -> Option<u32>
 /// The owner in a note, if it is about a connection between these ends, however old it is. For one
 /// that is known to exist: no other connection has had its client's port since.
 #[inline(always)]
-pub const fn owner_at_any_age(note: u64, handshake: &Handshake) -> Option<u32> {
-    if (note >> 32) as u32 != digest(handshake) {
+pub const fn owner_at_any_age(note: Note, handshake: &Handshake) -> Option<u32> {
+    if (note.word >> 32) as u32 != digest(handshake) {
         return None;
     }
-    Some((note & 0xffff) as u32)
+    Some((note.word & 0xffff) as u32)
 }
 
 const fn step(now_us: u64) -> u16 {
@@ -96,6 +116,7 @@ mod tests {
 
     const HOST: u32 = 4_026_531_840;
     const NOW: u64 = 77_000_000;
+    const FIRST: u32 = 0xdead_beef;
 
     fn v4(octets: [u8; 4]) -> Address {
         from_v4(u32::from_ne_bytes(octets))
@@ -108,9 +129,9 @@ mod tests {
     #[test]
     fn a_note_is_for_one_connection_only() {
         let (client, server) = (v4([10, 0, 0, 1]), v4([10, 0, 0, 2]));
-        let written = note(&between(client, server, 8080, HOST), NOW, 77).unwrap();
+        let written = note(&between(client, server, 8080, HOST), FIRST, NOW, 77).unwrap();
         let check = |asked: Handshake, expected| {
-            assert_eq!(owner(written, &asked, NOW), expected);
+            assert_eq!(owner(written, &asked, FIRST, NOW), expected);
         };
         // The server is in a namespace of its own.
         check(between(client, server, 8080, HOST + 1), Some(77));
@@ -125,17 +146,28 @@ mod tests {
         let mut one = [0; 16];
         one[15] = 1;
         for loopback in [v4([127, 0, 0, 1]), from_octets(one), v4([10, 0, 0, 1])] {
-            let written = note(&between(loopback, loopback, 80, HOST), NOW, 7).unwrap();
-            assert_eq!(owner(written, &between(loopback, loopback, 80, HOST), NOW), Some(7));
-            assert_eq!(owner(written, &between(loopback, loopback, 80, HOST + 1), NOW), None);
+            let written = note(&between(loopback, loopback, 80, HOST), FIRST, NOW, 7).unwrap();
+            assert_eq!(owner(written, &between(loopback, loopback, 80, HOST), FIRST, NOW), Some(7));
+            assert_eq!(
+                owner(written, &between(loopback, loopback, 80, HOST + 1), FIRST, NOW),
+                None
+            );
         }
+    }
+
+    #[test]
+    fn a_note_is_for_the_connection_that_began_with_its_sequence_number() {
+        let asked = between(v4([10, 0, 0, 1]), v4([10, 0, 0, 2]), 80, HOST);
+        let written = note(&asked, FIRST, NOW, 7).unwrap();
+        assert_eq!(owner(written, &asked, FIRST, NOW), Some(7));
+        assert_eq!(owner(written, &asked, FIRST + 1, NOW), None);
     }
 
     #[test]
     fn an_old_note_is_not_believed() {
         let asked = between(v4([10, 0, 0, 1]), v4([10, 0, 0, 2]), 80, HOST);
-        let written = note(&asked, NOW, 7).unwrap();
-        let after = |us: u64| owner(written, &asked, NOW + us);
+        let written = note(&asked, FIRST, NOW, 7).unwrap();
+        let after = |us: u64| owner(written, &asked, FIRST, NOW + us);
         assert_eq!(after(4_000_000), Some(7));
         assert_eq!(after(5_000_000), None);
         assert_eq!(after(3_600_000_000), None);
@@ -146,9 +178,10 @@ mod tests {
     #[test]
     fn an_empty_row_and_a_high_owner_say_nothing() {
         let asked = between(v4([10, 0, 0, 1]), v4([10, 0, 0, 2]), 80, HOST);
-        assert_eq!(owner(0, &asked, 0), None);
-        assert_eq!(note(&asked, NOW, 0x1_0000), None);
-        assert_eq!(owner(note(&asked, NOW, 0xffff).unwrap(), &asked, NOW), Some(0xffff));
+        assert_eq!(owner(Note { word: 0, sequence: 0, zero: 0 }, &asked, 0, 0), None);
+        assert!(note(&asked, FIRST, NOW, 0x1_0000).is_none());
+        let highest = note(&asked, FIRST, NOW, 0xffff).unwrap();
+        assert_eq!(owner(highest, &asked, FIRST, NOW), Some(0xffff));
     }
 
     #[test]

@@ -4,9 +4,10 @@
 //! key → slot), *rows* (array: slot → row, mapped into user space), *free slots* (a stack), and the
 //! *reach*, above which no slot was ever taken. The life of a row is the same in every table:
 //!
-//! 1. **find or take** (hook): the slot in the index, or one from the stack. A slot that is taken
-//!    extends the reach; then its row is written and the index gets the key. Of two CPUs that add
-//!    the same key the second gives its slot back and uses that of the first.
+//! 1. **find or take** (hook): the slot in the index, or one from the stack, unless the tenant has
+//!    its [share](crate::share) already. A slot that is taken extends the reach; then its row is
+//!    written and the index gets the key. Of two CPUs that add the same key the second gives its
+//!    slot back and uses that of the first.
 //! 2. **publish** (hook): `born_us` is written last. A row without it is not in use.
 //! 3. **read** (user space): the rows within reach, published at least [`YOUNG_US`] ago. `born_us`
 //!    also differs when a slot is taken again: it is the row's generation.
@@ -18,6 +19,7 @@
 //! The first [`SlotRow::RESERVED`] slots are never on the stack: they take what finds no slot of
 //! its own, so totals stay exact when the table is full.
 
+use crate::share::Tenant;
 use crate::wire::Wire;
 
 /// Rows of edges, in [`crate::ledger::Ledger::reach`].
@@ -55,12 +57,17 @@ pub unsafe trait SlotRow: Wire {
     const LEDGER: Option<(usize, usize)>;
     /// Where in the row `born_us` is.
     const BORN_US: usize;
+    /// Where in the row its [`Tenant`] is.
+    const TENANT: usize;
 
     /// What the row belongs to.
     fn key(&self) -> Self::Key;
 
     /// When its slot was taken, CLOCK_MONOTONIC microseconds; 0 if it is free or reserved.
     fn born_us(&self) -> u64;
+
+    /// Whose share the slot counts against.
+    fn tenant(&self) -> Tenant;
 }
 
 /// What user space asks for to take a slot back, in this order, with a wait in between.
@@ -98,6 +105,7 @@ macro_rules! slot_row {
             const RESERVED: u32 = $reserved;
             const LEDGER: Option<(usize, usize)> = $ledger;
             const BORN_US: usize = core::mem::offset_of!($row, born_us);
+            const TENANT: usize = core::mem::offset_of!($row, tenant);
 
             fn key(&self) -> $key {
                 self.key
@@ -105,6 +113,10 @@ macro_rules! slot_row {
 
             fn born_us(&self) -> u64 {
                 self.born_us
+            }
+
+            fn tenant(&self) -> $crate::share::Tenant {
+                self.tenant
             }
         }
     };

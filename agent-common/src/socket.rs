@@ -25,8 +25,9 @@ crate::wire! {
         pub role: u8,
         /// `STAGE_*`.
         pub stage: u8,
-        /// Client: the port that the program had bound before it connected, 0 if none.
-        pub bound_port: u16,
+        /// Until established: the port that the program had bound before it connected, 0 if none.
+        /// Since then: how the connection began to end, [`crate::unanswered::DUE`] and its kin.
+        pub port_or_end: u16,
         /// `tcp_sock.rtt_seq` marker of the last round trip sample; see the hook `iterate_sockets`.
         pub rtt_mark: u32,
         /// When the connect began, CLOCK_MONOTONIC microseconds. Of an open connection: when the
@@ -45,6 +46,7 @@ crate::wire! {
         /// When data last arrived.
         pub last_received_us: u64,
         /// Client: `write_seq` up to which requests have been answered.
+        /// Server: pauses in the open request; see [`crate::unanswered::paused`].
         pub answered_seq: u32,
         /// Low bits of the bytes received when data last arrived: a FIN wakes like data.
         pub received_mark: u32,

@@ -8,6 +8,7 @@
 //! system call that fails takes longer than an addition that CPUs contend for.
 
 use crate::ledger::{EDGE, NO_SLOT};
+use crate::share::Tenant;
 use crate::slot_table::UNSENT;
 
 /// Row 0 takes attempts that found no row of their own.
@@ -30,11 +31,13 @@ crate::wire! {
     }
 
     /// Attempts of one kind. `born_us` is written last: a row without it is not in use.
-    pub struct UnsentRow: 40 {
+    pub struct UnsentRow: 56 {
         /// Who connects where to; all zeros in the overflow row.
         pub key: UnsentKey,
         /// When the row was taken, CLOCK_MONOTONIC microseconds; 0 = free.
         pub born_us: u64,
+        /// Whose share the slot counts against.
+        pub tenant: Tenant,
         /// How many attempts were refused.
         pub count: u64,
     }

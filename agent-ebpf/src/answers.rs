@@ -14,7 +14,8 @@ use agent_common::answer::{
 };
 use agent_common::ledger::{DNS_ANSWER, OVERTAKEN, PAGED, RECURSION};
 
-use crate::maps::{answer_room, config, lost, seen};
+use crate::clock::monotonic_us;
+use crate::maps::{answer_room, config, lost, questions, seen};
 use crate::sock::{Packet, Sock};
 use crate::{emit, fallback};
 
@@ -40,21 +41,24 @@ pub fn skipped(sk: Sock) {
     }
 }
 
-/// Whether a socket asks DNS servers (`true`) or may ask anybody.
+/// Whether a socket is connected to a DNS server (`true`) or has asked one without.
 #[inline(always)]
 fn asks(sk: Sock) -> Option<bool> {
     if config!(dns) == 0 || !sk.is_udp() {
         return None;
     }
-    let asked = sk.remote_port();
-    if asked == DNS_PORT || asked == 0 { Some(asked == DNS_PORT) } else { None }
+    match sk.remote_port() {
+        DNS_PORT => Some(true),
+        0 if questions(sk.0).is_some() => Some(false),
+        _ => None,
+    }
 }
 
-/// A socket has data that asked DNS servers (`is_certain`) or anybody.
+/// A socket has data that is connected to a DNS server (`is_certain`) or has asked one.
 #[inline(always)]
 fn answered(sk: Sock, is_certain: bool) {
     let Some((newest, front)) = newest(sk) else {
-        // From a socket that asks anybody it may have been anything.
+        // At a socket that is not connected it may have been anything.
         if is_certain {
             seen(DNS_ANSWER);
             lost(DNS_ANSWER, OVERTAKEN);
@@ -69,6 +73,10 @@ fn answered(sk: Sock, is_certain: bool) {
     if front.source_port() != DNS_PORT || !front.may_tell() {
         return;
     }
+    // The stack lets only the peer send to a connected socket.
+    if !is_certain && !is_awaited(sk, packet) {
+        return;
+    }
     seen(DNS_ANSWER);
     let netns = sk.netns();
     let Some(time_ns) = emit::admit_answer(netns) else { return };
@@ -76,6 +84,14 @@ fn answered(sk: Sock, is_certain: bool) {
     let header = AnswerHeader { time_ns, netns, length, copied: 0, zero: 0 };
     // SAFETY: as above.
     unsafe { hand_over(room, packet, header) };
+}
+
+/// Whether a packet came from a server that a socket without a peer has asked.
+#[inline(always)]
+fn is_awaited(sk: Sock, packet: Packet) -> bool {
+    let (Some(questions), Some(server)) = (questions(sk.0), packet.source()) else { return false };
+    // SAFETY: a valid value of this socket's storage.
+    unsafe { (*questions).awaits(&server, monotonic_us()) }
 }
 
 /// The packet that was queued `depth` packets before, less than [`MAX_BATCH`].

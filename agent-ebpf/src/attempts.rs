@@ -11,6 +11,7 @@ use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use crate::atomic;
 use crate::maps::{self, lost, seen};
 use crate::opaque::{forgotten, opaque};
+use crate::owners;
 use crate::sock::Sock;
 
 // What `forgotten` makes of a place.
@@ -262,7 +263,12 @@ fn failed(key: &AttemptKey, thread: u64, began_ns: u64) {
         let AttemptKey { owner, address: remote, port, .. } = *key;
         return unsent(&UnsentKey { owner, port, local_port: 0, remote });
     }
-    let row = maps::bind_failures().find_or_take(key, FAILURE_OVERFLOW, |_| {});
+    let row = maps::bind_failures().find_or_take(
+        key,
+        || owners::tenant(key.owner),
+        FAILURE_OVERFLOW,
+        |_| {},
+    );
     count_row(row, (thread >> 32) as u32, began_ns / 1000);
 }
 
@@ -272,7 +278,9 @@ fn failed(key: &AttemptKey, thread: u64, began_ns: u64) {
 pub fn unsent(key: &UnsentKey) {
     seen(CONNECTION);
     let table = maps::unsent();
-    if let Some(row) = table.rows.get_ptr_mut(table.find_or_take(key, UNSENT_OVERFLOW, |_| {})) {
+    let tenant = || owners::tenant(key.owner);
+    let slot = table.find_or_take(key, tenant, UNSENT_OVERFLOW, |_| {});
+    if let Some(row) = table.rows.get_ptr_mut(slot) {
         // SAFETY: a valid map value.
         unsafe { atomic::add(&raw mut (*row).count, 1) };
     }

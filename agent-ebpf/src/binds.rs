@@ -72,7 +72,7 @@ fn requested(ctx: *const bpf_sock_addr, address: Address, is_v6: bool) -> i32 {
         options |= MAY_BIND_PRIVILEGED;
     }
     let key = AttemptKey {
-        owner: owners::current(netns),
+        owner: owners::current(netns, raw.net()),
         netns,
         address,
         uid: raw.uid(),
@@ -101,7 +101,10 @@ pub fn bound(ctx: *mut bpf_sock) -> i32 {
         return ALLOW;
     }
     // Nobody saw it ask if the other hook is not there, or saw it too long ago.
-    let now_running = || owners::current(RawSock::of(ctx as *const c_void).netns());
+    let now_running = || {
+        let raw = RawSock::of(ctx as *const c_void);
+        owners::current(raw.netns(), raw.net())
+    };
     let owner = attempts::bound().unwrap_or_else(now_running);
     seen(SOCKET);
     // SAFETY: the context is valid.

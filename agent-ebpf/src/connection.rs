@@ -15,30 +15,30 @@ use agent_common::events::KIND_CONNECT_FAILED;
 use agent_common::events::connect_failed::ConnectFailed;
 use agent_common::exchange;
 use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
-use agent_common::peer::{self, Handshake};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
+use agent_common::unanswered::UNDECIDED;
 use agent_common::unsent::UnsentKey;
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
+use crate::clock::monotonic_us;
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
-use crate::sock::{CLOSE, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
+use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
 use crate::sync::{halves, sync, sync_limited, sync_listener, sync_retransmits};
-use crate::{attempts, binds, emit, histograms, listeners, owners, requests};
+use crate::{attempts, binds, emit, histograms, listeners, notes, owners, requests, unanswered};
 
 /// A program calls connect: the SYN is about to leave. Process context.
 #[inline(always)]
 pub fn connecting(sk: Sock) {
     let owner = match attempts::syn_sent() {
         Some(owner) => owner,
-        None => owners::current(sk.netns()),
+        None => owners::current(sk.netns(), sk.net()),
     };
     let state = SocketState {
         owner,
         slot: edges::slot(&client_key(sk, owner), || sk.addresses()),
         role: ROLE_CLIENT,
         stage: STAGE_CONNECTING,
-        bound_port: sk.local_port(),
+        port_or_end: sk.local_port(),
         // The SYN will change it; see `failed`.
         answered_seq: sk.tcp().map_or(0, Tcp::write_seq),
         ..maps::blank()
@@ -53,7 +53,7 @@ pub fn connecting(sk: Sock) {
 /// A program calls listen. Process context.
 #[inline(always)]
 pub fn listening(sk: Sock) {
-    let owner = owners::current(sk.netns());
+    let owner = owners::current(sk.netns(), sk.net());
     binds::listening(sk, owner);
     let state = SocketState {
         owner,
@@ -69,10 +69,6 @@ pub fn listening(sk: Sock) {
 /// Whether what the transition to `new` asks for was done, by a program that ran before.
 #[inline(always)]
 pub fn is_handled(sk: Sock, new: u8) -> bool {
-    // What that does is done once, however often it is asked for.
-    if is_closing(new) {
-        return false;
-    }
     // Who ends without a state has none to be brought up to date; all others need one.
     let Some(state) = socket(sk.0) else { return new == CLOSE };
     // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
@@ -112,7 +108,7 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
             histograms::observe((*state).slot, ROLE_CLIENT, CONNECT, elapsed);
             (*state).answered_seq = tcp.written();
             (*state).start_us = 0;
-            leave_note(sk, tcp, (*state).owner);
+            notes::leave(sk, tcp, (*state).owner);
         } else {
             // Inherited from the listener: from here on it is a connection of its own.
             serve(sk, state);
@@ -120,16 +116,11 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
         }
         // Nothing has arrived yet: a connection is idle from its handshake on.
         (*state).last_received_us = tcp.now_us();
+        (*state).port_or_end = UNDECIDED;
         (*state).stage = STAGE_OPEN;
         count!((*state).slot, connects[CONNECT_OK], 1);
         count!((*state).slot, opened, 1);
     }
-}
-
-/// Whether a change to this state means that this side closes and a FIN is due.
-#[inline(always)]
-pub fn is_closing(new: u8) -> bool {
-    new == FIN_WAIT1 || new == LAST_ACK
 }
 
 /// Before a change of state: what was sent again until now belongs to the phase that ends.
@@ -182,6 +173,7 @@ pub fn closed(sk: Sock, old: u8) {
             if let Some(tcp) = sk.tcp() {
                 sync(tcp, state, Some(tcp.received_bytes()));
                 requests::ended(tcp, state);
+                unanswered::closed(sk, tcp, state);
                 // Nobody waits for one that its program has closed.
                 if !sk.is_orphaned()
                     && let Some(cause) =
@@ -209,6 +201,8 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         (edges::slot(&client_key(sk, owner), || sk.addresses()), tcp.retransmits())
     };
     let connecting = sk.state() == SYN_SENT;
+    // A connect under way has its port; see `failed`.
+    let answered_seq = if connecting { tcp.write_seq().wrapping_sub(1) } else { tcp.written() };
     let (_, rtt_mark) = tcp.round_trip();
     let (window, buffer) = tcp.limited();
     let state = SocketState {
@@ -216,8 +210,7 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         slot,
         role: if listening { ROLE_LISTENER } else { role },
         stage: if connecting { STAGE_CONNECTING } else { STAGE_OPEN },
-        // A connect under way has its port; see `failed`.
-        answered_seq: if connecting { tcp.write_seq().wrapping_sub(1) } else { tcp.written() },
+        answered_seq: if role == ROLE_SERVER { 0 } else { answered_seq },
         exchange: exchange::idle(tcp.written()),
         start_us: if connecting { monotonic_us() } else { 0 },
         last_received_us: monotonic_us(),
@@ -250,12 +243,12 @@ unsafe fn failed(sk: Sock, state: *mut SocketState) {
             // program had not bound before its tracepoint.
             has_syn = !client || tcp.write_seq() != (*state).answered_seq;
         }
-        let result = attempt_result(errno, has_syn, (*state).bound_port != 0);
+        let result = attempt_result(errno, has_syn, (*state).port_or_end != 0);
         if result == CONNECT_PORT_IN_USE {
             attempts::unsent(&UnsentKey {
                 owner: (*state).owner,
                 port: sk.remote_port(),
-                local_port: (*state).bound_port,
+                local_port: (*state).port_or_end,
                 remote: sk.remote(),
             });
         } else {
@@ -298,7 +291,7 @@ unsafe fn serve(sk: Sock, state: *mut SocketState) {
 /// A socket that no hook has reported: its listener was not known, or its state was lost.
 #[inline(always)]
 fn adopt(sk: Sock, old: u8) -> Option<*mut SocketState> {
-    let owner = owners::nobody(sk.netns());
+    let owner = owners::nobody(sk.netns(), sk.net());
     let client = old == SYN_SENT;
     let state = SocketState {
         owner,
@@ -330,7 +323,7 @@ fn client_key(sk: Sock, owner: u32) -> EdgeKey {
 
 #[inline(always)]
 fn server_key(sk: Sock, owner: u32) -> EdgeKey {
-    let remote = match read_note(sk) {
+    let remote = match notes::read(sk) {
         Some(owner) => {
             let (server, client) = sk.addresses();
             from_owner(owner, &server, &client)
@@ -338,35 +331,4 @@ fn server_key(sk: Sock, owner: u32) -> EdgeKey {
         None => edges::client_address(sk.remote()),
     };
     EdgeKey { owner, port: sk.local_port(), role: ROLE_SERVER, zero: 0, remote }
-}
-
-/// A client leaves its name for the server, if that is on this host.
-#[inline(always)]
-fn leave_note(sk: Sock, tcp: Tcp, owner: u32) {
-    let (client, server) = sk.addresses();
-    let handshake = Handshake { client, server, port: sk.remote_port(), netns: sk.netns() };
-    if let Some(note) = peer::note(&handshake, tcp.now_us(), owner)
-        && let Some(row) = maps::peer(sk.local_port())
-    {
-        // SAFETY: a valid map value; volatile keeps it one store.
-        unsafe { core::ptr::write_volatile(row, note) };
-    }
-}
-
-/// What the client of this server's side wrote.
-#[inline(always)]
-fn read_note(sk: Sock) -> Option<u32> {
-    let row = maps::peer(sk.remote_port())?;
-    // SAFETY: a valid map value; volatile keeps it one load.
-    let note = unsafe { core::ptr::read_volatile(row) };
-    let (server, client) = sk.addresses();
-    let handshake = Handshake { client, server, port: sk.local_port(), netns: sk.netns() };
-    peer::owner(note, &handshake, sk.tcp()?.now_us())
-}
-
-/// CLOCK_MONOTONIC in microseconds.
-#[inline(always)]
-pub fn monotonic_us() -> u64 {
-    // SAFETY: no arguments.
-    unsafe { bpf_ktime_get_ns() / 1000 }
 }

@@ -43,9 +43,10 @@ fn requested(ctx: *const bpf_sock_addr, address: impl FnOnce() -> Address) -> i3
     if sk.is_null() {
         return ALLOW;
     }
-    let netns = RawSock::of(sk as *const c_void).netns();
+    let raw = RawSock::of(sk as *const c_void);
+    let netns = raw.netns();
     attempts::connect_requested(&AttemptKey {
-        owner: owners::current(netns),
+        owner: owners::current(netns, raw.net()),
         netns,
         address: address(),
         uid: 0,

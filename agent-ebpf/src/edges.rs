@@ -5,18 +5,23 @@ use agent_common::config::MAX_RANGES;
 use agent_common::edge::{EdgeKey, HotCounters};
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 
-use crate::atomic;
 use crate::maps::{self, config};
+use crate::{atomic, owners};
 
 /// The slot of an edge, taken if it has none. Without a free one: the overflow slot of the role.
 /// `addresses`, the local and the remote one, are asked for only if a slot is taken.
 #[inline(always)]
 pub fn slot(key: &EdgeKey, addresses: impl FnOnce() -> (Address, Address)) -> u32 {
     let overflow = u32::from(key.role);
-    maps::edges().find_or_take(key, overflow, |row| {
-        // SAFETY: a valid map value that no other program holds.
-        unsafe { ((*row).local, (*row).remote) = addresses() };
-    })
+    maps::edges().find_or_take(
+        key,
+        || owners::tenant(key.owner),
+        overflow,
+        |row| {
+            // SAFETY: a valid map value that no other program holds.
+            unsafe { ((*row).local, (*row).remote) = addresses() };
+        },
+    )
 }
 
 /// A client's address as a server's edge keeps it: itself inside the internal ranges, else

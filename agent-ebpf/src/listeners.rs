@@ -4,13 +4,13 @@ use agent_common::address::Address;
 use agent_common::listener::{LISTENER_OVERFLOW, ListenerKey};
 
 use crate::atomic;
-use crate::maps;
+use crate::{maps, owners};
 
 /// The row of a listener, taken if it has none; that of all others without a free one.
 #[inline(always)]
 pub fn slot(owner: u32, port: u16, address: Address) -> u32 {
     let key = ListenerKey { owner, port, zero: 0, address };
-    maps::listeners().find_or_take(&key, LISTENER_OVERFLOW, |_| {})
+    maps::listeners().find_or_take(&key, || owners::tenant(owner), LISTENER_OVERFLOW, |_| {})
 }
 
 /// Adds `value` to the counter `offset` bytes into a row; use [`count!`].

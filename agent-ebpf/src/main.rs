@@ -12,6 +12,7 @@ mod answers;
 mod atomic;
 mod attempts;
 mod binds;
+mod clock;
 mod connection;
 mod connects;
 mod edges;
@@ -22,14 +23,19 @@ mod histograms;
 mod hooks;
 mod listeners;
 mod maps;
+mod net;
+mod notes;
 mod opaque;
 mod owners;
+mod questions;
 mod raw_sock;
 mod requests;
+mod shares;
 mod slot_table;
 mod sock;
 mod socket_storage;
 mod sync;
+mod unanswered;
 
 /// The verifier rejects a program in which this loop can be reached.
 #[cfg(not(test))]

@@ -1,9 +1,11 @@
 //! Every map: what it holds, who writes it, who reads it. Sizes marked † are set at load time.
+//!
+//! Long because all maps are in one place.
 
 use core::ffi::c_void;
 
-use agent_common::answer::{AnswerHeader, AnswerRoom, BUDGETS};
-use agent_common::attempt::{self, FailureRow, PendingBucket};
+use agent_common::answer::{AnswerHeader, AnswerRoom, BUDGETS, Questions};
+use agent_common::attempt::{self, FAILURE_ROWS, FailureRow, PendingBucket};
 use agent_common::bound::BoundState;
 use agent_common::config::Config;
 use agent_common::edge::{EdgeRow, HotCounters};
@@ -13,9 +15,10 @@ use agent_common::histogram::{self, Histogram};
 use agent_common::ledger::Ledger;
 use agent_common::listener::ListenerRow;
 use agent_common::owner::OwnerRow;
-use agent_common::peer;
+use agent_common::peer::{self, Note};
 use agent_common::preexisting::Preexisting;
 use agent_common::queues::Queues;
+use agent_common::share::ShareKey;
 use agent_common::socket::SocketState;
 use agent_common::unsent::UnsentRow;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
@@ -24,7 +27,7 @@ use aya_ebpf::macros::btf_map;
 
 use crate::atomic;
 use crate::slot_table::{Free, Index, Rows, SlotTable};
-use crate::socket_storage::{BoundStorage, SocketStorage};
+use crate::socket_storage::{BoundStorage, QuestionStorage, SocketStorage};
 
 /// Set by the agent before load; constant for the verifier. In a map of its own, so that an agent
 /// that takes over pinned tables can read what the programs were loaded with.
@@ -39,6 +42,7 @@ static CONFIG: Config = Config {
     causes: [0; agent_common::config::MAX_REASONS],
     tcp_sock_type: 0,
     jiffy_us: 1000,
+    capacities: [0; agent_common::slot_table::TABLES],
     reset_has_reason: 0,
     requests: 1,
     v6_only_mask: 0,
@@ -112,6 +116,14 @@ static OWNERS: Index<OwnerRow, 4096> = Index::<OwnerRow, 4096>::new();
 static OWNER_ROWS: Rows<OwnerRow, 4096> = Rows::<OwnerRow, 4096>::new();
 #[btf_map]
 static OWNER_FREE: Free<4096> = Free::<4096>::new();
+/// Slots that each tenant has taken in each slot table. Written by hooks.
+#[btf_map]
+static TAKEN_SLOTS: HashMap<ShareKey, u64, SHARES> = HashMap::new();
+/// How many of them it has given back. Written by the daemon.
+#[btf_map]
+static FREED_SLOTS: HashMap<ShareKey, u64, SHARES, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+/// Tenants, each with the tables in which it has slots.
+const SHARES: usize = 4096;
 /// Ports that are refused to others than their service. Written by the daemon. †
 #[btf_map]
 static ENFORCED: HashMap<EnforcedPort, Enforced, 4096, { BPF_F_NO_PREALLOC as usize }> =
@@ -135,21 +147,25 @@ static PREEXISTING: HashMap<u64, Preexisting, 65536, { BPF_F_NO_PREALLOC as usiz
 /// Notes of clients to servers in the same namespace, by client's port; see
 /// [`agent_common::peer`].
 #[btf_map]
-static PEERS: Array<u64, { peer::ROWS }> = Array::new();
+static PEERS: Array<Note, { peer::ROWS }> = Array::new();
 
 /// Binds under way, by thread. Written by hooks.
 #[btf_map]
 static PENDING: Array<PendingBucket, { attempt::BUCKETS as usize }> = Array::new();
 /// The slot table of failed binds, by kind. The rows count themselves.
 #[btf_map]
-static BIND_FAILURES: Index<FailureRow, 1024> = Index::<FailureRow, 1024>::new();
+static BIND_FAILURES: Index<FailureRow, FAILURE_ROWS> = Index::<FailureRow, FAILURE_ROWS>::new();
 #[btf_map]
-static BIND_FAIL_ROWS: Rows<FailureRow, 1024> = Rows::<FailureRow, 1024>::new();
+static BIND_FAIL_ROWS: Rows<FailureRow, FAILURE_ROWS> = Rows::<FailureRow, FAILURE_ROWS>::new();
 #[btf_map]
-static BIND_FAIL_FREE: Free<1024> = Free::<1024>::new();
+static BIND_FAIL_FREE: Free<FAILURE_ROWS> = Free::<FAILURE_ROWS>::new();
 /// Who bound a socket. Written by hooks; gone with the socket.
 #[btf_map]
 static BOUND: BoundStorage = BoundStorage::new();
+
+/// Which DNS servers were asked from a socket that is not connected. Gone with the socket.
+#[btf_map]
+static QUESTIONS: QuestionStorage = QuestionStorage::new();
 
 /// Detail records. Written by hooks without waking anyone, drained by timer. †
 #[btf_map]
@@ -250,6 +266,18 @@ pub fn owners() -> SlotTable<OwnerRow, 4096> {
     SlotTable { index: &OWNERS, rows: &OWNER_ROWS, free: &OWNER_FREE }
 }
 
+/// Slots that tenants have taken.
+#[inline(always)]
+pub fn taken_slots() -> &'static HashMap<ShareKey, u64, SHARES> {
+    &TAKEN_SLOTS
+}
+
+/// Slots that tenants have given back.
+#[inline(always)]
+pub fn freed_slots() -> &'static HashMap<ShareKey, u64, SHARES, { BPF_F_NO_PREALLOC as usize }> {
+    &FREED_SLOTS
+}
+
 /// A bucket of attempts to bind.
 #[inline(always)]
 pub fn pending(bucket: u32) -> Option<*mut PendingBucket> {
@@ -258,7 +286,7 @@ pub fn pending(bucket: u32) -> Option<*mut PendingBucket> {
 
 /// The slot table of failed binds.
 #[inline(always)]
-pub fn bind_failures() -> SlotTable<FailureRow, 1024> {
+pub fn bind_failures() -> SlotTable<FailureRow, FAILURE_ROWS> {
     SlotTable { index: &BIND_FAILURES, rows: &BIND_FAIL_ROWS, free: &BIND_FAIL_FREE }
 }
 
@@ -272,6 +300,18 @@ pub fn bound(sk: *const c_void) -> Option<*mut BoundState> {
 #[inline(always)]
 pub fn bound_or_insert(sk: *const c_void, initial: &BoundState) -> Option<*mut BoundState> {
     BOUND.get(sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into())
+}
+
+/// Which DNS servers were asked from a socket, if any.
+#[inline(always)]
+pub fn questions(sk: *const c_void) -> Option<*mut Questions> {
+    QUESTIONS.get(sk, core::ptr::null(), 0)
+}
+
+/// The same, of zeros at first.
+#[inline(always)]
+pub fn questions_or_insert(sk: *const c_void) -> Option<*mut Questions> {
+    QUESTIONS.get(sk, core::ptr::null(), BPF_SK_STORAGE_GET_F_CREATE.into())
 }
 
 /// What is known of the service that a port is refused to others for, if it is.
@@ -301,7 +341,7 @@ pub fn preexisting(cookie: u64) -> Option<*const Preexisting> {
 
 /// The row in which a client with this port leaves a note.
 #[inline(always)]
-pub fn peer(client_port: u16) -> Option<*mut u64> {
+pub fn peer(client_port: u16) -> Option<*mut Note> {
     PEERS.get_ptr_mut(u32::from(client_port))
 }
 

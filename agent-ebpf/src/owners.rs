@@ -4,18 +4,20 @@ use agent_common::owner::{
     ARGV_BYTES, DIRECTORIES, DIRECTORY_BYTES, Distinction, OWNER_OVERFLOW, OwnerKey, OwnerRow,
     PATH_BYTES, app_hash_of,
 };
+use agent_common::share::{CGROUP_LEVEL, Tenant};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task_btf,
-    bpf_probe_read_kernel_str, bpf_probe_read_user,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_pid_tgid,
+    bpf_get_current_task_btf, bpf_probe_read_kernel_str, bpf_probe_read_user,
 };
 
 use crate::maps;
+use crate::net::Net;
 use crate::opaque::opaque;
 use crate::sock::Task;
 
 /// The row of the task that is running; only meaningful in process context.
 #[inline(always)]
-pub fn current(netns: u32) -> u32 {
+pub fn current(netns: u32, net: Net) -> u32 {
     // SAFETY: no arguments; returns the running task.
     let task = Task(unsafe { bpf_get_current_task_btf() } as *const core::ffi::c_void);
     let comm = task.leader_comm();
@@ -41,27 +43,51 @@ pub fn current(netns: u32) -> u32 {
         read_arguments(task, scratch);
         forget_path(scratch);
     }
-    take(&key, (pid_tgid >> 32) as u32, Some(scratch))
+    let tenant = || Tenant { cgroup: upper_cgroup(), origin: net.origin() };
+    take(&key, tenant, (pid_tgid >> 32) as u32, Some(scratch))
 }
 
 /// The row of an owner given by its key, as user space or a packet knows it.
 #[inline(always)]
-pub fn by_key(key: &OwnerKey, tgid: u32) -> u32 {
+pub fn by_key(key: &OwnerKey, tgid: u32, net: Net) -> u32 {
     match maps::owners().find(key) {
         Some(row) => row,
-        None => take(key, tgid, None),
+        None => take(key, || Tenant { cgroup: 0, origin: net.origin() }, tgid, None),
+    }
+}
+
+/// Whose share what an owner does counts against.
+#[inline(always)]
+pub fn tenant(owner: u32) -> Tenant {
+    // SAFETY: a valid map value; a row's tenant stays as long as somebody has its number.
+    maps::owners().rows.get_ptr(owner).map_or(Tenant::OTHERS, |row| unsafe { (*row).tenant })
+}
+
+/// The ancestor of the running task's cgroup that stands for its tenant.
+#[inline(always)]
+fn upper_cgroup() -> u64 {
+    // SAFETY: no pointers.
+    match unsafe { bpf_get_current_ancestor_cgroup_id(CGROUP_LEVEL) } {
+        // SAFETY: no pointers.
+        0 => unsafe { bpf_get_current_ancestor_cgroup_id(CGROUP_LEVEL - 1) },
+        id => id,
     }
 }
 
 /// The row for what happens in a namespace without any task or socket.
 #[inline(always)]
-pub fn nobody(netns: u32) -> u32 {
-    by_key(&OwnerKey { netns, app: 0, cgroup: 0, comm: [0; 16] }, 0)
+pub fn nobody(netns: u32, net: Net) -> u32 {
+    by_key(&OwnerKey { netns, app: 0, cgroup: 0, comm: [0; 16] }, 0, net)
 }
 
 #[inline(always)]
-fn take(key: &OwnerKey, tgid: u32, arguments: Option<*const OwnerRow>) -> u32 {
-    maps::owners().take(key, OWNER_OVERFLOW, |row| {
+fn take(
+    key: &OwnerKey,
+    tenant: impl FnOnce() -> Tenant,
+    tgid: u32,
+    arguments: Option<*const OwnerRow>,
+) -> u32 {
+    maps::owners().take(key, tenant, OWNER_OVERFLOW, |row| {
         // SAFETY: a valid map value of this program alone; the arguments are one of this thread's.
         unsafe {
             (*row).tgid = tgid;

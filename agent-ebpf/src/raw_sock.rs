@@ -4,10 +4,11 @@
 use core::ffi::c_void;
 
 use agent_common::attempt::{BOUND_BEFORE, IS_V6};
-use agent_common::config::MISSING;
+pub use agent_common::config::MISSING;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 use crate::maps::config;
+use crate::net::Net;
 use crate::sock::{CLOSE, options_of};
 
 /// The address of a `struct sock`.
@@ -18,9 +19,14 @@ pub struct RawSock(u64);
 macro_rules! raw {
     ($base:expr, $name:ident : $ty:ty) => {{
         let offset = config!(offsets.$name);
-        if offset == MISSING { 0 as $ty } else { read::<$ty>($base, offset) }
+        if offset == $crate::raw_sock::MISSING {
+            0 as $ty
+        } else {
+            $crate::raw_sock::read::<$ty>($base, offset)
+        }
     }};
 }
+pub(crate) use raw;
 
 impl RawSock {
     /// The address behind a `struct bpf_sock` pointer.
@@ -37,10 +43,22 @@ impl RawSock {
         Self(address)
     }
 
+    /// At an address.
+    #[inline(always)]
+    pub fn at(address: u64) -> Self {
+        Self(address)
+    }
+
     /// Inode number of the network namespace.
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        raw!(raw!(self.0, net: u64), net_inum: u32)
+        raw!(self.net().0, net_inum: u32)
+    }
+
+    /// The network namespace.
+    #[inline(always)]
+    pub fn net(self) -> Net {
+        Net(raw!(self.0, net: u64))
     }
 
     /// Who made the socket.
@@ -73,8 +91,9 @@ impl RawSock {
     }
 }
 
+/// Reads from an address; zeros if that fails.
 #[inline(always)]
-fn read<T: Copy + Default>(base: u64, offset: u32) -> T {
+pub fn read<T: Copy + Default>(base: u64, offset: u32) -> T {
     let mut value = T::default();
     // SAFETY: the helper checks the source at run time; the destination is a local variable.
     unsafe {

@@ -12,6 +12,7 @@ use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::exchange;
 use agent_common::ledger::REQUEST;
 use agent_common::socket::{STAGE_OPEN, SocketState};
+use agent_common::unanswered;
 
 use crate::maps::seen;
 use crate::sock::{Sock, Tcp};
@@ -114,6 +115,11 @@ unsafe fn request_received(tcp: Tcp, state: *mut SocketState, now_us: u64) {
         while tries < 2 {
             let (new, is_answered) = exchange::received(old, tcp.written(), now_us);
             if new == old {
+                // More of a request that is open, or a last message behind one.
+                if now_us.saturating_sub((*state).last_received_us) >= unanswered::PAUSE_US {
+                    (*state).answered_seq =
+                        unanswered::paused((*state).answered_seq, exchange::began_us(old));
+                }
                 return;
             }
             let found = atomic::compare_swap(at, old, new);

@@ -1,13 +1,15 @@
 //! Slot tables, the hooks' half: find a slot, or take one and publish its row. The life of a row
 //! and what user space does with it: [`agent_common::slot_table`].
 
-use agent_common::ledger::MAP_ERROR;
+use agent_common::ledger::{MAP_ERROR, OVER_SHARE};
+use agent_common::share::Tenant;
 use agent_common::slot_table::SlotRow;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array, HashMap, Stack};
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
 use crate::maps::{lost, seen, taken};
+use crate::shares;
 
 /// Key → slot.
 pub type Index<R, const SLOTS: usize> = HashMap<<R as SlotRow>::Key, u32, SLOTS>;
@@ -37,40 +39,63 @@ impl<R: SlotRow, const SLOTS: usize> SlotTable<R, SLOTS> {
     /// The slot of a key, taken if it has none; `overflow`, one of the reserved slots, without a
     /// free one. See [`Self::take`].
     #[inline(always)]
-    pub fn find_or_take(&self, key: &R::Key, overflow: u32, fill: impl FnOnce(*mut R)) -> u32 {
+    pub fn find_or_take(
+        &self,
+        key: &R::Key,
+        tenant: impl FnOnce() -> Tenant,
+        overflow: u32,
+        fill: impl FnOnce(*mut R),
+    ) -> u32 {
         match self.find(key) {
             Some(slot) => slot,
-            None => self.take(key, overflow, fill),
+            None => self.take(key, tenant, overflow, fill),
         }
     }
 
-    /// Takes a slot for a key that was not found. `fill` is called only if there is one, and
-    /// writes what the row says beside its key; a row may hold what its last owner left.
+    /// Takes a slot for a key that was not found, unless its tenant has its share. `fill` is called
+    /// only if there is one, and writes what the row says beside its key and tenant; a row may hold
+    /// what its last owner left.
     #[inline(always)]
-    pub fn take(&self, key: &R::Key, overflow: u32, fill: impl FnOnce(*mut R)) -> u32 {
+    pub fn take(
+        &self,
+        key: &R::Key,
+        tenant: impl FnOnce() -> Tenant,
+        overflow: u32,
+        fill: impl FnOnce(*mut R),
+    ) -> u32 {
         if let Some((class, _)) = R::LEDGER {
             seen(class);
         }
+        let Some(tenant) = shares::admit(tenant(), R::TABLE) else {
+            count_lost::<R>(OVER_SHARE);
+            return overflow;
+        };
         let Ok(Some(slot)) = self.free.pop() else {
+            shares::cancel(tenant, R::TABLE);
             count_full::<R>();
             return overflow;
         };
         taken(R::TABLE, slot);
         let Some(row) = self.rows.get_ptr_mut(slot) else {
-            count_error::<R>();
+            count_lost::<R>(MAP_ERROR);
             return overflow;
         };
         // SAFETY: a valid map value that no other program holds: the slot was just taken from the
         // stack. The key is the row's first field.
-        unsafe { row.cast::<R::Key>().write(*key) };
+        #[expect(clippy::cast_ptr_alignment, reason = "a field of a row is aligned")]
+        unsafe {
+            row.cast::<R::Key>().write(*key);
+            row.cast::<u8>().add(R::TENANT).cast::<Tenant>().write(tenant);
+        }
         fill(row);
         if self.index.insert(key, slot, BPF_NOEXIST.into()).is_err() {
             // Another CPU was faster, or the index is full (it has as many entries as there are
             // rows).
             let _ = self.free.push(slot, 0);
+            shares::cancel(tenant, R::TABLE);
             if let Some(slot) = self.find(key) {
                 // This is not a new key after all.
-                count_error::<R>();
+                count_lost::<R>(MAP_ERROR);
                 return slot;
             }
             count_full::<R>();
@@ -94,8 +119,8 @@ fn count_full<R: SlotRow>() {
 }
 
 #[inline(always)]
-fn count_error<R: SlotRow>() {
+fn count_lost<R: SlotRow>(reason: usize) {
     if let Some((class, _)) = R::LEDGER {
-        lost(class, MAP_ERROR);
+        lost(class, reason);
     }
 }

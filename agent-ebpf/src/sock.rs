@@ -13,6 +13,8 @@ use agent_common::config::{MISSING, TCP_SOCK_CALL};
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 
 use crate::maps::config;
+use crate::net::Net;
+use crate::raw_sock::RawSock;
 
 /// TCP states, include/net/tcp_states.h.
 pub const ESTABLISHED: u8 = 1;
@@ -24,12 +26,19 @@ pub const CLOSE: u8 = 7;
 pub const CLOSE_WAIT: u8 = 8;
 pub const LAST_ACK: u8 = 9;
 pub const LISTEN: u8 = 10;
-const CLOSING: u8 = 11;
+pub const CLOSING: u8 = 11;
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
+
+/// Whether a connection changes to this state with the first FIN, where two of them cross, or when
+/// this side closes after the other one.
+#[inline(always)]
+pub fn is_ending(state: u8) -> bool {
+    state == FIN_WAIT1 || state == CLOSE_WAIT || state == CLOSING || state == LAST_ACK
+}
 
 /// Reads a field by its offset.
 macro_rules! field {
@@ -157,6 +166,12 @@ impl Sock {
     pub fn netns(self) -> u32 {
         let net = field!(self.0, net: *const c_void);
         field!(net, net_inum: u32)
+    }
+
+    /// The network namespace, as a number.
+    #[inline(always)]
+    pub fn net(self) -> Net {
+        RawSock::at(self.0 as u64).net()
     }
 
     /// Socket cookie; 0 if the kernel has not made one yet.

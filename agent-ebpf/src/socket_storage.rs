@@ -2,6 +2,7 @@
 
 use core::ffi::c_void;
 
+use agent_common::answer::Questions;
 use agent_common::bound::BoundState;
 use agent_common::socket::SocketState;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
@@ -21,6 +22,8 @@ pub struct Storage<T, const FLAGS: usize> {
 pub type SocketStorage = Storage<SocketState, 0x201>;
 /// `BPF_F_NO_PREALLOC`.
 pub type BoundStorage = Storage<BoundState, 0x1>;
+/// `BPF_F_NO_PREALLOC`.
+pub type QuestionStorage = Storage<Questions, 0x1>;
 
 // SAFETY: see the type: it has no state.
 unsafe impl<T, const FLAGS: usize> Sync for Storage<T, FLAGS> {}

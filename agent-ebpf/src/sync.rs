@@ -8,7 +8,7 @@ use agent_common::queues::CLOSE_WAIT_US;
 use agent_common::retransmit::phase;
 use agent_common::socket::SocketState;
 
-use crate::connection::monotonic_us;
+use crate::clock::monotonic_us;
 use crate::edges::{self, count};
 use crate::maps::{self, config};
 use crate::sock::{CLOSE_WAIT, Sock, Tcp};

@@ -16,6 +16,7 @@ use agent_common::counters::EdgeCounters;
 use agent_common::drained::{Edge, Table};
 use agent_common::edge::{CONNECT_OK, EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT};
 use model::delta::{Deltas, Stage};
+use model::reclaim::Room;
 use model::relations::Relations;
 use model::rows::Rows;
 use model::service::{Service, Source};
@@ -118,15 +119,15 @@ fn grow(edges: &[Edge], names: &[Service]) -> (Vec<u32>, Vec<u32>, f64) {
         in_stage.next();
         labels
     };
-    let Deltas { edges: deltas, .. } = stage.take(1, edges, capacity, timed);
+    let Deltas { edges: deltas, .. } = stage.take(1, edges, Room::of(capacity), timed);
     let in_rows = Times::new(edges.len());
     rows.update(1, &[], deltas.iter().inspect(|_| in_rows.next()));
     let in_relations = Times::new(edges.len());
     relations.update(1_000_000, &[], deltas.iter().inspect(|_| in_relations.next()));
     // In the second drain it becomes known which side judges an edge; then all is quiet.
-    stage.take(2, edges, capacity, label);
+    stage.take(2, edges, Room::of(capacity), label);
     let began = Instant::now();
-    let Deltas { closed, edges: deltas, .. } = stage.take(3, edges, capacity, label);
+    let Deltas { closed, edges: deltas, .. } = stage.take(3, edges, Room::of(capacity), label);
     rows.update(3, &closed, &deltas);
     relations.update(3_000_000, &closed, &deltas);
     let views = rows.view().len();

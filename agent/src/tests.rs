@@ -42,7 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("model", &["agent-common", "notation"]),
     ("discovery", &["agent-common", "linux", "model"]),
     ("telemetry", &["agent-common", "model"]),
-    ("server", &["agent-common", "api-types", "model", "telemetry"]),
+    ("server", &["agent-common", "api-types", "model", "notation", "telemetry"]),
     (
         "agent",
         &[

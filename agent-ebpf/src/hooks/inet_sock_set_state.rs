@@ -10,8 +10,8 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::debug;
 
-use crate::connection;
-use crate::sock::{CLOSE, ESTABLISHED, LISTEN, SYN_SENT, Sock};
+use crate::sock::{CLOSE, ESTABLISHED, LAST_ACK, LISTEN, SYN_SENT, Sock, is_ending};
+use crate::{connection, unanswered};
 
 #[btf_tracepoint]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
@@ -33,7 +33,8 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint]
 fn state_fallback(ctx: BtfTracePointContext) -> i32 {
     if let Some((sk, old, new)) = transition(&ctx)
-        && !connection::is_handled(sk, new)
+        // What begins to end may be handled twice.
+        && (is_ending(new) || !connection::is_handled(sk, new))
     {
         handle(sk, old, new, true);
     }
@@ -45,9 +46,8 @@ fn state_fallback(ctx: BtfTracePointContext) -> i32 {
 fn transition(ctx: &BtfTracePointContext) -> Option<(Sock, u8, u8)> {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let (old, new) = (old as u8, new as u8);
-    // CLOSE_WAIT and others say nothing that CLOSE does not.
-    let matters = new == ESTABLISHED || new == SYN_SENT || new == CLOSE || new == LISTEN;
-    if !matters && !connection::is_closing(new) {
+    // FIN_WAIT2 and TIME_WAIT say nothing that the others do not.
+    if !(new == ESTABLISHED || new == SYN_SENT || new == CLOSE || new == LISTEN || is_ending(new)) {
         return None;
     }
     let sk = Sock(ctx.arg::<*const c_void>(0));
@@ -67,5 +67,7 @@ fn handle(sk: Sock, old: u8, new: u8, is_fallback: bool) {
         connection::established(sk, old, is_fallback);
     } else if new == CLOSE {
         connection::closed(sk, old);
+    } else if new != LAST_ACK {
+        unanswered::ending(sk, new);
     }
 }

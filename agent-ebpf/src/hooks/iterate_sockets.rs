@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 
 use crate::maps::socket;
 use crate::sock::{LISTEN, Sock};
-use crate::sync;
+use crate::{sync, unanswered};
 
 /// `struct bpf_iter__bpf_sk_storage_map`. Pointers have no type: LLVM emits declarations of types
 /// behind pointers in an order that changes from run to run, and the object must not.
@@ -75,6 +75,7 @@ extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
                     sync::sync_limited(state, limited);
                 }
                 sync::add_queues(tcp, state);
+                unanswered::visit(sk, tcp, state);
             }
         } else if sk.state() == LISTEN {
             sync::sync_listener(sk, state);

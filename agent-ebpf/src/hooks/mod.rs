@@ -16,6 +16,8 @@ mod post_bind4;
 mod post_bind6;
 mod probe_cgroup;
 mod probe_function;
+mod sendmsg4;
+mod sendmsg6;
 mod sk_data_ready;
 mod sock_send_length;
 mod tcp_receive_reset;

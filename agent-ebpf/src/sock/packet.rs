@@ -3,12 +3,15 @@
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
+use agent_common::address::{self, Address};
 use agent_common::answer::{Front, UDP_HEADER};
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use network_types::tcp::TcpHdr;
 
 use super::read;
 use crate::maps::config;
+use crate::net::Net;
+use crate::raw_sock::raw;
 
 /// A `struct sk_buff`.
 #[derive(Clone, Copy)]
@@ -33,10 +36,43 @@ impl Packet {
         field!(net, net_inum: u32)
     }
 
+    /// That network namespace, as a number.
+    #[inline(always)]
+    pub fn net(self) -> Net {
+        Net(raw!(raw!(self.0 as u64, skb_dev: u64), dev_net: u64))
+    }
+
     /// The packet that was queued before this one.
     #[inline(always)]
     pub fn previous(self) -> Self {
         Self(field!(self.0, skb_prev: *const c_void))
+    }
+
+    /// The address it came from.
+    #[inline(always)]
+    pub fn source(self) -> Option<Address> {
+        let head = field!(self.0, skb_head: *const u8);
+        let header = head.wrapping_add(field!(self.0, skb_network_header: u16) as usize);
+        let mut words = MaybeUninit::<[u32; 6]>::uninit();
+        // SAFETY: the helper checks the source at run time and fills the buffer or fails.
+        let result = unsafe {
+            bpf_probe_read_kernel(
+                words.as_mut_ptr().cast(),
+                size_of::<[u32; 6]>() as u32,
+                header.cast(),
+            )
+        };
+        if result != 0 {
+            return None;
+        }
+        // SAFETY: filled just now. A UDP header follows, so that many bytes are there.
+        let [first, _, a, b, c, d] = unsafe { words.assume_init() };
+        // The version is the first half byte of either header (RFC 791, RFC 8200).
+        match first as u8 >> 4 {
+            4 => Some(address::from_v4(b)),
+            6 => Some([a, b, c, d]),
+            _ => None,
+        }
     }
 
     /// Whether it is in a queue. What was read from it before this was so is what was in it.

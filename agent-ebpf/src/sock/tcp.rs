@@ -26,6 +26,20 @@ impl Tcp {
         self.write_seq().wrapping_sub(u32::from(is_fin_queued(self.state())))
     }
 
+    /// The first sequence number of this side, that of its SYN.
+    #[inline(always)]
+    pub fn first_sequence(self) -> u32 {
+        // The SYN counts among the bytes.
+        self.unacknowledged().wrapping_sub(field!(self.0, bytes_acked: u64) as u32)
+    }
+
+    /// The first sequence number of the peer, that of its SYN.
+    #[inline(always)]
+    pub fn peers_first_sequence(self) -> u32 {
+        // The SYN counts as one; it may have carried bytes.
+        field!(self.0, rcv_nxt: u32).wrapping_sub(self.received_bytes() as u32).wrapping_sub(1)
+    }
+
     /// First byte not acknowledged.
     #[inline(always)]
     pub fn unacknowledged(self) -> u32 {
@@ -154,7 +168,7 @@ impl Tcp {
     /// of about now.
     #[inline(always)]
     pub fn unread(self) -> u32 {
-        if config!(offsets.rcv_nxt) == MISSING || config!(offsets.copied_seq) == MISSING {
+        if config!(offsets.copied_seq) == MISSING {
             return 0;
         }
         let copied = field!(self.0, copied_seq: u32);

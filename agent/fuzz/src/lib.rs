@@ -47,6 +47,7 @@ pub const BODIES: &[(&str, Body)] = &[
     ("network_files", network_files),
     ("state", state),
     ("web_file", web_file),
+    ("host", host),
     ("request", request),
     ("timestamp", timestamp),
 ];
@@ -233,6 +234,25 @@ fn web_file(bytes: &[u8]) {
     let text = &*String::from_utf8_lossy(bytes);
     if let Err(refused) = web::check(text) {
         assert!(!refused.to_string().is_empty(), "a refusal has words");
+    }
+}
+
+/// The `Host` header: what is answered is an address or a known name, whatever surrounds it.
+fn host(bytes: &[u8]) {
+    let text = &*String::from_utf8_lossy(bytes);
+    let (allowed, header) = text.split_once('\n').unwrap_or(("", text));
+    let allowed: Vec<web::AllowedHost> = allowed.split(',').flat_map(str::parse).collect();
+    for one in &allowed {
+        assert_eq!(one.to_string().parse(), Ok(one.clone()), "an entry reads as it is written");
+    }
+    let none = web::Hosts::new(&["node1".to_owned()], &[]);
+    if none.admits(header) {
+        let header = header.to_ascii_lowercase();
+        let known = ["localhost", "node1"].iter().any(|name| header.contains(name));
+        let is_address =
+            header.starts_with('[') || header.starts_with(|c: char| c.is_ascii_digit());
+        assert!(known || is_address, "{header}");
+        assert!(web::Hosts::new(&["node1".to_owned()], &allowed).admits(&header));
     }
 }
 

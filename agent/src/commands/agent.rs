@@ -35,7 +35,7 @@ pub(super) struct AgentArgs {
     #[arg(long)]
     show_privileges: bool,
     /// Output format of --show-privileges
-    #[arg(long, value_enum, default_value_t, requires = "show_privileges")]
+    #[arg(short, long, value_enum, default_value_t, requires = "show_privileges")]
     output: Output,
 }
 
@@ -52,5 +52,6 @@ pub(super) fn run(
     for warning in loaded.warnings {
         tracing::warn!("{warning}");
     }
+    api_types::set_docs_url(&loaded.config.docs_url);
     start(&loaded.config)
 }

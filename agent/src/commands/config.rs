@@ -14,7 +14,7 @@ use crate::config::{ConfigError, Loaded, segments};
 pub(super) enum ConfigCommand {
     /// Validate the configuration; show effective values and their origins.
     #[command(
-        after_long_help = "Exit code 0 if it is valid, 2 if not.\n\nExamples:\n  portolan config check --config portolan.toml\n  PORTOLAN_LOG_LEVEL=loud portolan config check --output json"
+        after_long_help = "The web configuration file, if one is set, is checked too. Exit code 0 if all is valid, 2 if not.\n\nExamples:\n  portolan config check --config portolan.toml\n  PORTOLAN_LOG_LEVEL=loud portolan config check --output json"
     )]
     Check(CheckArgs),
     /// Print the effective configuration as a TOML file with comments.
@@ -25,7 +25,7 @@ pub(super) enum ConfigCommand {
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
     /// Output format.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
     overrides: Overrides,
@@ -40,7 +40,7 @@ pub(super) struct ShowArgs {
 pub(super) fn run(command: &ConfigCommand) -> anyhow::Result<()> {
     match command {
         ConfigCommand::Check(CheckArgs { output, overrides }) => {
-            let loaded = overrides.load();
+            let loaded = overrides.load().and_then(with_web_file);
             match output {
                 Output::Table => print(&checked_text(&loaded?)),
                 Output::Json => {
@@ -51,6 +51,14 @@ pub(super) fn run(command: &ConfigCommand) -> anyhow::Result<()> {
         }
         ConfigCommand::Show(ShowArgs { overrides }) => print(&file_text(&overrides.load()?)),
     }
+}
+
+/// The same, if the web configuration file and those that it names can be used.
+fn with_web_file(loaded: Loaded) -> Result<Loaded, ConfigError> {
+    if let Some(path) = &loaded.config.web.config_file {
+        server::web::check_file(path).map_err(ConfigError::Web)?;
+    }
+    Ok(loaded)
 }
 
 fn checked_text(loaded: &Loaded) -> String {
@@ -149,6 +157,21 @@ mod tests {
         );
         assert!(text.contains("otlp.endpoint = (unset: metrics are not pushed)\n"), "{text}");
         assert!(!text.contains("automatic"), "{text}");
+    }
+
+    #[test]
+    fn a_check_reads_the_web_configuration_file() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("web.yml");
+        let check = |text: &str| {
+            std::fs::write(&path, text).expect("written");
+            let file = ("PORTOLAN_WEB_CONFIG_FILE".to_owned(), path.display().to_string());
+            config::load(None, [file], &[]).and_then(with_web_file)
+        };
+        assert!(check("http_server_config: {http2: false}\n").is_ok());
+        let error =
+            check("rate_limit: {burst: 1, interval: 1}\ncolour: red\n").expect_err("refused");
+        assert!(error.to_string().contains("web.yml: line 2: unknown key `colour`"), "{error}");
     }
 
     #[test]

@@ -29,10 +29,7 @@ const OWN: [&str; 5] = ["portolan", "discovery", "loader", "server", "telemetry"
 /// only when something is wrong.
 pub(super) fn start(log: Log) {
     let filter = EnvFilter::new(filter(log.level.as_str()));
-    let lines = fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(has_colours()).with_target(false);
     let log_so_far = tracing_subscriber::registry().with(filter);
     match log.format {
         LogFormat::Text => log_so_far.with(lines).with(Limit::default()).init(),
@@ -42,9 +39,16 @@ pub(super) fn start(log: Log) {
     }
 }
 
-/// Our own lines from this level on, warnings of libraries.
+/// Whether standard error shows colours.
+fn has_colours() -> bool {
+    let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !forbidden
+}
+
+/// Our own lines from this level on, warnings of libraries. kube logs each failed request as an
+/// error, which the source of names reports once.
 fn filter(level: &str) -> String {
-    OWN.iter().fold("warn".to_owned(), |all, own| format!("{all},{own}={level}"))
+    OWN.iter().fold("warn,kube_client=off".to_owned(), |all, own| format!("{all},{own}={level}"))
 }
 
 /// Suppresses repetitions.
@@ -162,7 +166,7 @@ mod tests {
             .collect();
         logging.sort();
         assert_eq!(logging, OWN[1..]);
-        assert!(filter("info").starts_with("warn,portolan=info,"));
+        assert!(filter("info").starts_with("warn,kube_client=off,portolan=info,"));
     }
 
     /// Whether a source file in this folder, or below, logs.

@@ -1,8 +1,8 @@
 //! The command line: `portolan agent`, configuration and manual, and the commands of crate `cli`
 //! for a running agent.
 //!
-//! Every error is one sentence with its fix on standard error. Exit codes: 0 done, 1 failed, 2
-//! invalid command line or configuration.
+//! Every error is one sentence with its fix on standard error. docs/commands.md lists the exit
+//! codes.
 
 mod agent;
 mod config;
@@ -42,7 +42,16 @@ Examples:
   portolan agent --show-privileges                 required capabilities, for how long, and why
 
 Every setting is a flag, an environment variable and a key of the configuration file; `portolan
-config show` lists the keys. Flags win over the environment, the environment over the file.";
+config show` lists the keys. Flags win over the environment, the environment over the file.
+
+Exit codes: 0 done, 1 failed, 2 invalid command line or configuration.";
+
+/// Exit codes: what was asked for is done.
+pub const DONE: u8 = 0;
+/// It failed.
+pub const FAILED: u8 = 1;
+/// The command line or the configuration is invalid.
+pub const INVALID: u8 = 2;
 
 #[derive(Debug, Parser)]
 #[command(name = "portolan", version, about = ABOUT, after_long_help = EXAMPLES, after_help = "Examples: portolan help")]
@@ -77,7 +86,7 @@ pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
         // Help and version are "errors" of clap that go to standard output with exit code 0.
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            return ExitCode::from(if error.use_stderr() { INVALID } else { DONE });
         }
     };
     let result = match cli.command {
@@ -88,11 +97,11 @@ pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
         Command::Completions(arguments) => manual::completions(&arguments),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(DONE),
         Err(error) => {
             // If standard error is closed the message is lost.
             let _ = writeln!(io::stderr(), "portolan: {error:#}");
-            ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
+            ExitCode::from(if error.is::<ConfigError>() { INVALID } else { FAILED })
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use notation::yaml::Spanned;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{ConfigError, Given, Place};
@@ -104,10 +104,7 @@ fn line_of(text: &str, at: usize) -> usize {
 }
 
 fn read_yaml(text: &str, entries: &mut Vec<Entry>) -> Result<(), SyntaxError> {
-    let tree: Yaml = serde_saphyr::from_str(text).map_err(|error| {
-        let line = error.location().map_or(1, |location| location.line() as usize);
-        (line, error.without_snippet().to_string())
-    })?;
+    let tree: Yaml = notation::yaml::read(text)?;
     match tree {
         Yaml::Null => Ok(()),
         Yaml::Map(map) => flatten_yaml("", &map, entries),

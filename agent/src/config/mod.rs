@@ -5,17 +5,16 @@
 //! environment, the environment overrides the file, the file overrides the defaults.
 
 mod confinement;
+mod error;
 mod file;
 mod log;
 mod names;
-mod nearest;
 mod otlp;
 pub mod segments;
 pub mod settings;
 mod value;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,14 +24,18 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use self::confinement::{Keep, Seccomp};
+use self::error::suggestion;
+pub use self::error::{ConfigError, Place};
 pub use self::log::{Log, LogFormat, LogLevel};
-pub use self::names::Names;
+pub use self::names::{Names, host_name, own_names};
 pub use self::otlp::{Headers, Otlp};
 use self::settings::{RENAMED, SETTINGS, Setting};
 pub use self::value::Given;
 use model::balance::Weights;
 use model::reservations::{Environment, Reservation};
 use model::segments::Policy;
+use notation::nearest;
+use server::web::AllowedHost;
 
 /// Maximum number of internal ranges: the kernel half has a table of fixed size.
 pub const MAX_INTERNAL_RANGES: usize = 32;
@@ -78,6 +81,8 @@ pub struct Config {
     pub privileges: Keep,
     /// How the seccomp filter treats system calls that the running agent does not make.
     pub seccomp: Seccomp,
+    /// Base URL of the documentation, for the links of findings.
+    pub docs_url: String,
     /// Whether to enter other network namespaces after startup too.
     pub enter_namespaces: bool,
     /// Pushing metrics to a collector.
@@ -105,6 +110,8 @@ pub struct Web {
     /// The path of a reverse proxy below which everything is served too, like `/portolan`; empty
     /// for none.
     pub external_path: String,
+    /// Names for this agent in the `Host` header of requests, besides its own.
+    pub allowed_hosts: Vec<AllowedHost>,
 }
 
 /// Port reservations.
@@ -143,90 +150,6 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// The origin of a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A line of a file.
-    File(PathBuf, usize),
-    /// An environment variable.
-    Environment(String),
-    /// A flag.
-    Flag(&'static str),
-}
-
-/// What to do about a file that cannot be read.
-fn fix_of(kind: std::io::ErrorKind) -> &'static str {
-    match kind {
-        std::io::ErrorKind::PermissionDenied => "make it readable for the agent's user",
-        std::io::ErrorKind::InvalidData => "save it as UTF-8",
-        _ => "check the path given with --config",
-    }
-}
-
-/// Why a configuration is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration file {}: {error}; {}", path.display(), fix_of(error.kind()))]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        error: std::io::Error,
-    },
-    /// Neither TOML nor YAML by its name.
-    #[error("{}: unknown format; name the file .toml, .yaml or .yml", .0.display())]
-    UnknownFormat(PathBuf),
-    /// The content does not match the file name's ending.
-    #[error("{place}: {message}")]
-    Syntax {
-        /// The position.
-        place: Place,
-        /// The parser's error.
-        message: String,
-    },
-    /// A key that has been renamed.
-    #[error("{place}: {old} has been renamed: use {new}")]
-    RenamedKey {
-        /// The position.
-        place: Place,
-        /// The key, or `it` if the position names it.
-        old: String,
-        /// The new key.
-        new: String,
-    },
-    /// An unknown key.
-    #[error("{place}: unknown key `{key}`{}", nearest::suggestion(near.as_deref()))]
-    UnknownKey {
-        /// The position.
-        place: Place,
-        /// The key.
-        key: String,
-        /// The most similar known key.
-        near: Option<String>,
-    },
-    /// A value that does not fit its key.
-    #[error("{place}: `{key}` {problem}")]
-    BadValue {
-        /// The position.
-        place: Place,
-        /// The key.
-        key: String,
-        /// The error and what is expected.
-        problem: String,
-    },
-    /// A value that does not go with another.
-    #[error("{place}: {problem}{}", the_other(first.as_ref()))]
-    Contradiction {
-        /// The position.
-        place: Place,
-        /// The position of the other value, if there is one.
-        first: Option<Place>,
-        /// The error and what is expected.
-        problem: String,
-    },
-}
-
 /// Builds the configuration: defaults, then `file`, then the `PORTOLAN_…` variables among
 /// `environment`, then `flags` (setting and value).
 pub fn load(
@@ -250,7 +173,7 @@ pub fn load(
                     let old = format!("`{}`", entry.key);
                     return Err(ConfigError::RenamedKey { place, old, new });
                 }
-                let near = nearest::nearest(&entry.key, SETTINGS.iter().map(|s| s.key));
+                let near = nearest(&entry.key, SETTINGS.iter().map(|s| s.key));
                 return Err(ConfigError::UnknownKey { place, key: entry.key, near });
             };
             loaded.apply(setting, &entry.value, place)?;
@@ -270,7 +193,7 @@ pub fn load(
             let new = renamed.now(Setting::env);
             let (place, old) = (Place::Environment(name), "it".to_owned());
             return Err(ConfigError::RenamedKey { place, old, new });
-        } else if name != settings::ENV_CONFIG {
+        } else if !settings::is_of_a_command(&name) && !is_of_a_service(&name, &value) {
             loaded.warn_of_variable(&name);
         }
     }
@@ -316,19 +239,30 @@ impl Loaded {
         }
     }
 
-    /// An unknown variable is not an error: Kubernetes sets `PORTOLAN_PORT=tcp://…` and the like in
-    /// every pod beside a Service of that name. A similar name is reported.
+    /// An unknown variable may be another program's, so it is not an error.
     fn warn_of_variable(&mut self, name: &str) {
         let prefix = settings::ENV_PREFIX;
-        let known: Vec<String> = SETTINGS.iter().map(Setting::env).collect();
+        let mut known: Vec<String> = SETTINGS.iter().map(Setting::env).collect();
+        known.push(settings::ENV_CONFIG.to_owned());
         // Without the common prefix, which would make all of them similar.
         let ends = known.iter().filter_map(|known| known.strip_prefix(prefix));
-        if let Some(near) = nearest::nearest(name.strip_prefix(prefix).unwrap_or(name), ends) {
-            self.warnings.push(format!(
-                "the environment variable {name} is not known and has no effect; did you mean {prefix}{near}?"
-            ));
-        }
+        let near = nearest(name.strip_prefix(prefix).unwrap_or(name), ends);
+        let near = near.map(|near| format!("{prefix}{near}"));
+        self.warnings.push(format!(
+            "the environment variable {name} is unknown and has no effect{}",
+            suggestion(near.as_deref())
+        ));
     }
+}
+
+/// Whether Kubernetes sets this variable, in every pod beside a Service whose name begins with
+/// `portolan` (`PORTOLAN_PORT=tcp://…`, `PORTOLAN_WEB_SERVICE_HOST`, `PORTOLAN_PORT_80_TCP_ADDR`).
+fn is_of_a_service(name: &str, value: &str) -> bool {
+    let after = |mark: &str| name.split_once(mark).map(|(_, rest)| rest);
+    let is_port = name.ends_with("_PORT") && value.contains("://");
+    let is_detail =
+        after("_PORT_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    is_port || is_detail || name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT")
 }
 
 // === impl Config ===
@@ -340,6 +274,7 @@ impl Default for Config {
                 listen_address: SocketAddr::from(([127, 0, 0, 1], 10062)),
                 config_file: None,
                 external_path: String::new(),
+                allowed_hosts: Vec::new(),
             },
             log: Log { level: LogLevel::Info, format: LogFormat::Text },
             pin: false,
@@ -362,23 +297,7 @@ impl Default for Config {
             privileges: Keep::Needed,
             seccomp: Seccomp::Log,
             enter_namespaces: true,
-        }
-    }
-}
-
-/// The end of a sentence that names the other position.
-fn the_other(first: Option<&Place>) -> String {
-    first.map_or_else(String::new, |first| format!("; the other value is at {first}"))
-}
-
-// === impl Place ===
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
-            Self::Environment(name) => write!(f, "environment variable {name}"),
-            Self::Flag(name) => write!(f, "flag --{name}"),
+            docs_url: api_types::DOCS_URL.to_owned(),
         }
     }
 }

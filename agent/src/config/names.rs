@@ -68,15 +68,49 @@ impl Names {
             node: self.node.clone().or_else(own_node),
             conntrack: self.conntrack,
             labels,
+            expected: self.expected(),
         }
+    }
+
+    /// The sources at a place that the operator chose: they are expected to be there.
+    fn expected(&self) -> Vec<&'static str> {
+        let usual = Self::default();
+        let chosen = [
+            ("docker", self.docker != usual.docker),
+            ("podman", self.podman != usual.podman),
+            ("cri", self.cri != usual.cri),
+        ];
+        chosen.into_iter().filter(|(_, is_chosen)| *is_chosen).map(|(name, _)| name).collect()
     }
 }
 
 /// The node's name: from the downward API, else this host's.
 fn own_node() -> Option<String> {
     let given = std::env::var("NODE_NAME").ok();
-    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    given.or_else(host).map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
+    given.or_else(host_name).map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// The name of this host.
+pub fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// The names by which others may call this host: its host name, the other names on that line of
+/// /etc/hosts (which is how `hostname --fqdn` finds the full one), and that of the node.
+pub fn own_names(names: &Names) -> Vec<String> {
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let own = host_name().map(|name| with_aliases(name, &hosts)).unwrap_or_default();
+    own.into_iter().chain(names.node.clone()).chain(own_node()).collect()
+}
+
+/// `name`, and the names that the text of /etc/hosts has on a line with it (man 5 hosts).
+fn with_aliases(name: String, hosts: &str) -> Vec<String> {
+    let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let names = lines.map(|line| line.split_whitespace().skip(1));
+    let of_this = names.filter(|names| names.clone().any(|one| one.eq_ignore_ascii_case(&name)));
+    let aliases: Vec<String> = of_this.flatten().map(str::to_owned).collect();
+    std::iter::once(name).chain(aliases).collect()
 }
 
 fn as_text<S: Serializer>(cluster: &Cluster, serializer: S) -> Result<S::Ok, S::Error> {
@@ -102,6 +136,9 @@ pub(super) fn socket(given: &Given) -> Result<Option<PathBuf>, String> {
 /// Paths of sockets, or `off`.
 pub(super) fn sockets(given: &Given) -> Result<Vec<PathBuf>, String> {
     let parts: Vec<&str> = value::parts(given).collect();
+    if parts.is_empty() && matches!(given, Given::Text(_)) {
+        return Err("is empty; write paths of sockets, or off".to_owned());
+    }
     if parts == ["off"] { Ok(Vec::new()) } else { parts.into_iter().map(path).collect() }
 }
 
@@ -126,5 +163,29 @@ fn path(text: &str) -> Result<PathBuf, String> {
         Err(format!(
             "contains \"{text}\"; write the path of a socket like /run/docker.sock, or off"
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_at_a_chosen_place_is_expected_there() {
+        let mut names = Names::default();
+        assert_eq!(names.expected(), [""; 0]);
+        names.docker = Some("/srv/docker.sock".into());
+        assert_eq!(names.expected(), ["docker"]);
+    }
+
+    #[test]
+    fn the_full_name_of_the_host_is_beside_its_name_in_etc_hosts() {
+        let hosts = "127.0.0.1 localhost\n127.0.1.1 Node1.example.com node1 # the host\n\
+                     10.0.0.9 other.example node11\n0.0.0.0 evil.example # node1\n";
+        assert_eq!(
+            with_aliases("node1".to_owned(), hosts),
+            ["node1", "Node1.example.com", "node1"]
+        );
+        assert_eq!(with_aliases("node2".to_owned(), hosts), ["node2"]);
     }
 }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::file::Entry;
 use super::value::{networks, parts, quoted_list};
-use super::{Config, ConfigError, Given, Place, nearest};
+use super::{Config, ConfigError, Given, Place};
 use model::segments::{Contradiction, Declared, OUTSIDE, Policy};
 
 /// Keys of `[segments]` itself; no segment can be called so.
@@ -47,7 +47,7 @@ impl Sections {
         let (segment, name) = key.rsplit_once('.').unwrap_or(("", key));
         let known: &[&str] = if segment.is_empty() { &RULES } else { &MEMBERS };
         if !known.contains(&name) {
-            let near = nearest::nearest(name, known.iter().copied());
+            let near = notation::nearest(name, known.iter().copied());
             let near = near.map(|near| match segment {
                 "" => format!("{PREFIX}{near}"),
                 _ => format!("{PREFIX}{segment}.{near}"),

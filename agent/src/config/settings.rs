@@ -15,6 +15,27 @@ pub const ENV_PREFIX: &str = "PORTOLAN_";
 /// The variable that names the file.
 pub const ENV_CONFIG: &str = "PORTOLAN_CONFIG";
 
+/// Variables of the commands for a running agent, and of the development of this project.
+const OF_COMMANDS: [&str; 12] = [
+    ENV_CONFIG,
+    "PORTOLAN_URL",
+    "PORTOLAN_SOCKET",
+    "PORTOLAN_CA_FILE",
+    "PORTOLAN_CERT",
+    "PORTOLAN_KEY",
+    "PORTOLAN_USER",
+    "PORTOLAN_PASSWORD_FILE",
+    "PORTOLAN_BIN",
+    "PORTOLAN_BLESS",
+    "PORTOLAN_TEST_LONG",
+    "PORTOLAN_TEST_SLOWNESS",
+];
+
+/// Whether a variable is known, but not a setting of the agent.
+pub(super) fn is_of_a_command(name: &str) -> bool {
+    OF_COMMANDS.contains(&name)
+}
+
 /// One setting.
 #[derive(Debug)]
 pub struct Setting {
@@ -73,6 +94,13 @@ pub const SETTINGS: &[Setting] = &[
             let path = &config.web.external_path;
             (!path.is_empty()).then(|| value::quoted(path)).ok_or("served at / only")
         },
+    },
+    Setting {
+        key: "web.allowed_hosts",
+        flag: Flag::Value("web.allowed-hosts", "NAME,…"),
+        help: "Names that a request may use for this agent in its Host header, besides IP addresses, localhost and this host's own names, like \"portolan, *.monitoring.svc\"; * = any",
+        set: |config, given| value::allowed_hosts(given).map(|v| config.web.allowed_hosts = v),
+        show: |config| Ok(value::quoted_list(&config.web.allowed_hosts)),
     },
     Setting {
         key: "log.level",
@@ -401,6 +429,13 @@ pub const SETTINGS: &[Setting] = &[
         help: "Enter network namespaces after startup, to identify the holder of a port in a container (keeps CAP_SYS_ADMIN)",
         set: |config, given| value::boolean(given).map(|v| config.enter_namespaces = v),
         show: |config| Ok(config.enter_namespaces.to_string()),
+    },
+    Setting {
+        key: "docs_url",
+        flag: Flag::Value("docs-url", "URL"),
+        help: "Where the folder docs of this version is published; findings link there, as alerts do (cargo xtask dashboards --docs)",
+        set: |config, given| value::base_url(given).map(|v| config.docs_url = v),
+        show: |config| Ok(value::quoted(&config.docs_url)),
     },
     Setting {
         key: "bpf_log",

@@ -294,6 +294,24 @@ fn errors_have_their_position_and_the_fix() {
             ),
         );
     }
+    for host in ["http://a.example", "a.example:10062", "a.*", "bücher.example"] {
+        check(
+            "a.toml",
+            &format!("web.allowed_hosts = [\"portolan\", \"{host}\"]\n"),
+            &format!(
+                "a.toml:1: `web.allowed_hosts` contains \"{host}\"; write a name without scheme and port, like portolan.example, *.example for all names below it, or * for any"
+            ),
+        );
+    }
+    for url in ["docs", "ftp://a/docs", "https://", "https://a b", "https://a/docs?x"] {
+        check(
+            "a.toml",
+            &format!("docs_url = \"{url}\"\n"),
+            &format!(
+                "a.toml:1: `docs_url` is \"{url}\"; write a URL like https://docs.example/portolan/docs"
+            ),
+        );
+    }
     check("a.toml", "pin = 3\n", "a.toml:1: `pin` is \"3\"; write true or false");
     check(
         "a.toml",
@@ -328,15 +346,52 @@ fn a_foreign_variable_is_ignored_but_a_misspelt_one_is_reported() {
         None,
         [
             variable("PORTOLAN_PORT", "tcp://10.0.0.1:10062"),
+            variable("PORTOLAN_PORT_10062_TCP_ADDR", "10.0.0.1"),
+            variable("PORTOLAN_WEB_SERVICE_HOST", "10.0.0.1"),
+            variable("PORTOLAN_WEB_SERVICE_PORT_METRICS", "10062"),
+            variable("PORTOLAN_URL", "http://127.0.0.1:10062"),
             variable("PORTOLAN_LOG_LEVLE", "debug"),
+            variable("PORTOLAN_COLOUR", "red"),
             variable("PORTOLAN_CONFIG", "/x.toml"),
             variable("HOME", "/"),
         ],
         &[],
     )
     .expect("valid");
-    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
-    assert!(loaded.warnings[0].contains("did you mean PORTOLAN_LOG_LEVEL?"));
+    assert_eq!(
+        loaded.warnings,
+        [
+            "the environment variable PORTOLAN_COLOUR is unknown and has no effect",
+            "the environment variable PORTOLAN_LOG_LEVLE is unknown and has no effect; did you mean `PORTOLAN_LOG_LEVEL`?",
+        ]
+    );
+}
+
+#[test]
+fn an_empty_variable_does_not_empty_a_list_that_has_a_default() {
+    let check = |name: &str, expected: &str| {
+        let error = load(None, [variable(name, "")], &[]).expect_err("refused").to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    check(
+        "PORTOLAN_INTERNAL_RANGES",
+        "`internal_ranges` is empty; write networks like 10.0.0.0/8 or fd00::/8, or leave it out for the default",
+    );
+    check("PORTOLAN_NAMES_CRI", "`names.cri` is empty; write paths of sockets, or off");
+    check("PORTOLAN_OTLP_ENDPOINT", "`otlp.endpoint`");
+    let loaded = load_file("a.toml", "internal_ranges = []\n").expect("a file can say none");
+    assert!(loaded.config.internal_ranges.is_empty());
+    // Lists without a default are empty anyway.
+    assert!(load(None, [variable("PORTOLAN_NAMES_RULES", "")], &[]).is_ok());
+}
+
+#[test]
+fn yaml_errors_are_plain_sentences() {
+    let check = |text: &str, expected: &str| {
+        assert_eq!(load_file("a.yaml", text).expect_err("refused"), expected, "{text}");
+    };
+    check("pin: true\npin: false\n", "a.yaml:2: the key `pin` is there twice; keep one");
+    check("- pin\n", "a.yaml:1: the file must be a mapping of keys to values");
 }
 
 /// `portolan config show` and the files come from the table, the agent from `Config`.

@@ -10,6 +10,7 @@ use super::MAX_INTERNAL_RANGES;
 use model::balance::Weights;
 use model::reservations::{MOST as MAX_RESERVATIONS, Reservation, Reservations};
 use notation::duration;
+use server::web::AllowedHost;
 
 /// A value as written, before its type is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,18 @@ pub(super) fn external_path(given: &Given) -> Result<String, String> {
     })
 }
 
+/// Names of the `Host` header.
+pub(super) fn allowed_hosts(given: &Given) -> Result<Vec<AllowedHost>, String> {
+    let host = |part: &str| {
+        part.parse().map_err(|()| {
+            format!(
+                "contains \"{part}\"; write a name without scheme and port, like portolan.example, *.example for all names below it, or * for any"
+            )
+        })
+    };
+    parts(given).map(host).collect()
+}
+
 /// Names of hooks, separated by commas, or of parts of them behind a prefix, as `way:NAME`.
 pub(super) fn hooks(given: &Given) -> Result<Vec<String>, String> {
     names(given, |part| part.split_once(':').map_or(part, |(_, name)| name))
@@ -84,6 +97,16 @@ fn names(given: &Given, bare: fn(&str) -> &str) -> Result<Vec<String>, String> {
     parts(given).map(name).collect()
 }
 
+/// A URL without a slash at its end.
+pub(super) fn base_url(given: &Given) -> Result<String, String> {
+    parse(given, "write a URL like https://docs.example/portolan/docs", |text| {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+        let plain =
+            !rest.contains(|c: char| c.is_whitespace() || c.is_control() || "?#".contains(c));
+        (plain && !rest.trim_matches('/').is_empty()).then(|| text.trim_end_matches('/').to_owned())
+    })
+}
+
 /// Networks in CIDR notation; a bare address is a network of one.
 pub(super) fn networks(given: &Given) -> Result<Vec<IpNet>, String> {
     let parts: Vec<&str> = parts(given).collect();
@@ -92,6 +115,13 @@ pub(super) fn networks(given: &Given) -> Result<Vec<IpNet>, String> {
             "lists {} networks; at most {MAX_INTERNAL_RANGES} fit, so write fewer and wider ones",
             parts.len()
         ));
+    }
+    // Also a variable that a template leaves empty; a file can say [].
+    if parts.is_empty() && matches!(given, Given::Text(_)) {
+        return Err(
+            "is empty; write networks like 10.0.0.0/8 or fd00::/8, or leave it out for the default"
+                .to_owned(),
+        );
     }
     let network = |part: &&str| {
         let address = || part.parse::<IpAddr>().ok().map(IpNet::from);

@@ -12,7 +12,6 @@ mod resolve;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_common::address::Address;
 use agent_common::listener::ListenerRecord;
 use hashbrown::HashSet;
 use tokio::sync::watch;
@@ -31,6 +30,7 @@ use super::relate::Relate;
 use super::reservations::ReservationMonitor;
 use discovery::Names;
 use discovery::sources::Sources;
+use linux::addresses::Held;
 use linux::clock::monotonic_us;
 use linux::existing::Survey;
 use linux::probes::{Pending, Probes};
@@ -64,7 +64,7 @@ pub(super) struct Core<K> {
     refused: Refused,
     ports: Ports,
     listeners: Vec<ListenerRecord>,
-    addresses: Vec<(u32, Address)>,
+    addresses: Vec<Held>,
     /// The pending lookup of addresses, since when, and for which namespaces of owners.
     surveying: Option<Pending<Survey>>,
     surveyed_us: Option<u64>,

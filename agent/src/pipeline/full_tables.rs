@@ -1,34 +1,42 @@
-//! Tables of the kernel half that are full: a line in the log when one becomes full, and one when
-//! it has room again.
+//! Tables of the kernel half that are full: a line in the log when one becomes full, one when it has
+//! room again, and one when a tenant wants more than its share.
 
+use agent_common::ledger::{EDGE, Ledger, OVER_SHARE, OWNER};
 use model::snapshot::MapView;
 
 /// In percent, below which a table that was full has room again.
 const ROOM_BELOW: u64 = 80;
 
-/// The tables that were full at the last look.
+/// A tenant that wants more than its share is logged so often at most, seconds.
+const SHARES_EVERY: u64 = 60;
+
+/// The tables that were full at the last look, and what had found no place in a share.
 #[derive(Debug, Default)]
-pub(super) struct FullTables(Vec<String>);
+pub(super) struct FullTables {
+    full: Vec<String>,
+    over_share: [u64; 2],
+    logged_seconds: Option<u64>,
+}
 
 impl FullTables {
     /// Takes in how full the tables are, and logs changes.
     pub(super) fn observe(&mut self, maps: &[MapView]) {
         for map in maps {
             let MapView { name, entries, capacity } = map;
-            let known = self.0.iter().position(|full| full == name);
+            let known = self.full.iter().position(|full| full == name);
             match known {
                 None if map.is_full() => {
                     tracing::warn!(
                         "the table {name} is full ({entries} of {capacity} rows): {}",
                         map.consequence()
                     );
-                    self.0.push(name.clone());
+                    self.full.push(name.clone());
                 }
                 Some(at) if entries.saturating_mul(100) < capacity.saturating_mul(ROOM_BELOW) => {
                     tracing::info!(
                         "the table {name} has room again ({entries} of {capacity} rows)"
                     );
-                    self.0.remove(at);
+                    self.full.remove(at);
                 }
                 _ => {}
             }
@@ -36,9 +44,47 @@ impl FullTables {
     }
 }
 
+impl FullTables {
+    /// Takes in how many edges and owners were beyond their tenant's share so far; returns whether
+    /// that was logged.
+    pub(super) fn observe_shares(&mut self, ledger: &Ledger, now_seconds: u64) -> bool {
+        let over_share = [ledger.lost[EDGE][OVER_SHARE], ledger.lost[OWNER][OVER_SHARE]];
+        let is_recent = |at| now_seconds.saturating_sub(at) < SHARES_EVERY;
+        if over_share == self.over_share || self.logged_seconds.is_some_and(is_recent) {
+            return false;
+        }
+        let [edges, owners] = over_share;
+        let (new_edges, new_owners) =
+            (edges.saturating_sub(self.over_share[0]), owners.saturating_sub(self.over_share[1]));
+        tracing::warn!(
+            "a tenant (a cgroup in a network namespace, or a user) has its share of a nearly full table: {new_edges} new edges and {new_owners} new owners count in `other`; raise limits.edges or limits.owners if that is ordinary load"
+        );
+        self.over_share = over_share;
+        self.logged_seconds = Some(now_seconds);
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use agent_common::wire::Wire as _;
+
     use super::*;
+
+    #[test]
+    fn a_tenant_over_its_share_is_logged_once_a_minute() {
+        let mut tables = FullTables::default();
+        let mut ledger = Ledger::zeroed();
+        assert!(!tables.observe_shares(&ledger, 0));
+        ledger.lost[EDGE][OVER_SHARE] = 7;
+        assert!(tables.observe_shares(&ledger, 1));
+        assert!(!tables.observe_shares(&ledger, 100), "nothing new");
+        ledger.lost[OWNER][OVER_SHARE] = 1;
+        assert!(tables.observe_shares(&ledger, 101));
+        ledger.lost[OWNER][OVER_SHARE] = 2;
+        assert!(!tables.observe_shares(&ledger, 150), "within the minute");
+        assert!(tables.observe_shares(&ledger, 161));
+    }
 
     #[test]
     fn a_table_is_full_until_a_fifth_is_free() {
@@ -48,7 +94,7 @@ mod tests {
                 MapView { name: "owners".to_owned(), entries, capacity: 100 },
                 MapView { name: "edges".to_owned(), entries: 0, capacity: 0 },
             ]);
-            !tables.0.is_empty()
+            !tables.full.is_empty()
         };
         let steps = [(94, false), (95, true), (100, true), (80, true), (79, false), (94, false)];
         for (entries, is_full) in steps {

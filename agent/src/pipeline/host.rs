@@ -4,13 +4,13 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use agent_common::address::Address;
 use agent_common::owner::OwnerRow;
 use agent_common::wire::Wire as _;
 use hashbrown::HashSet;
 
 use discovery::docker_proxy;
 use discovery::processes::{self, Seen};
+use linux::addresses::Held;
 use linux::existing::{self, Survey};
 use linux::inspection::{Inspection, inspect};
 use linux::probes::{Kind, Outcome, Pending, Probes};
@@ -22,7 +22,7 @@ use model::probes::{Looks, ProbesView};
 pub(super) trait Host: Send {
     /// Every network namespace with its addresses; `known` are the former ones, for namespaces that
     /// cannot be entered.
-    fn addresses(&self, known: &[(u32, Address)]) -> Pending<Survey>;
+    fn addresses(&self, known: &[Held]) -> Pending<Survey>;
 
     /// How many connection requests a namespace has dropped, in which process `tgid` was, or is;
     /// none if that cannot be read.
@@ -64,7 +64,7 @@ pub(super) struct HeldBy {
 // === impl Probes ===
 
 impl Host for Probes {
-    fn addresses(&self, known: &[(u32, Address)]) -> Pending<Survey> {
+    fn addresses(&self, known: &[Held]) -> Pending<Survey> {
         let known = known.to_vec();
         self.ask(Kind::Addresses, move || Ok(existing::places(&known)))
     }

@@ -39,6 +39,9 @@ pub(super) trait Kernel {
     /// How many slots for edges there are, without those that are kept back.
     fn edge_capacity(&self) -> u64;
 
+    /// How many rows for owners there are.
+    fn owner_capacity(&self) -> u64;
+
     /// How many free slots are kept back.
     fn held_edges(&self) -> u64;
 
@@ -108,6 +111,10 @@ impl Kernel for loader::load::Kernel {
 
     fn edge_capacity(&self) -> u64 {
         self.drain.edge_capacity()
+    }
+
+    fn owner_capacity(&self) -> u64 {
+        self.drain.owner_capacity()
     }
 
     fn held_edges(&self) -> u64 {

@@ -37,7 +37,7 @@ use self::memory::{Keeper, Meter};
 use self::notify::Manager;
 use self::relate::Relate;
 use self::reservations::ReservationMonitor;
-use crate::config::Config;
+use crate::config::{Config, ConfigError, host_name, own_names};
 use crate::state::{StateActor, StateFile, StateHandle};
 use crate::{occupant, privileges};
 use discovery::Names;
@@ -52,6 +52,8 @@ use loader::load::{Kernel, MAX_SHARDS, Options};
 use loader::maps::HISTOGRAMS_PER_EDGE;
 use loader::{object, pins, preflight};
 use model::memory::ROW_BYTES;
+use server::Endpoint;
+use server::web::Hosts;
 use telemetry::push::Pusher;
 use telemetry::{Build, Exporter};
 
@@ -64,7 +66,10 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     preflight::check()?;
     let privileges = privileges::check(config)?;
     let _lock = preflight::lock(&config.run_directory)?;
-    let web = Arc::new(server::Web::open(config.web.config_file.as_deref())?);
+    let hosts = Hosts::new(&own_names(&config.names), &config.web.allowed_hosts);
+    let (address, file) = (config.web.listen_address, config.web.config_file.clone());
+    let web = server::Web::open(Endpoint { address, file, hosts }).map_err(ConfigError::Web)?;
+    let web = Arc::new(web);
     let listener = server::bind(config.web.listen_address, occupant::of)?;
     let control = server::local::bind(&config.run_directory, config.control_group, |caller| {
         linux::peer::groups(caller).unwrap_or_default()
@@ -105,14 +110,13 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         kernel: preflight::kernel_release(),
     };
     let exporter = Exporter::new(build.clone());
-    let pusher = config
-        .otlp
-        .collector()
-        .map(|collector| Pusher::new(collector, source.clone(), exporter, &host_name()));
+    let pusher = config.otlp.collector().map(|collector| {
+        Pusher::new(collector, source.clone(), exporter, &host_name().unwrap_or_default())
+    });
     let mut pusher = pusher.transpose().context("preparing pushes to otlp.endpoint")?;
     let api = server::Api::new(source.clone(), build);
     let api = api.with_outcomes(pusher.as_ref().map(Pusher::outcomes));
-    let api = api.below(&config.web.external_path);
+    let api = api.below(&config.web.external_path).with_web(Arc::clone(&web));
     let (router, control_router) = (server::router(api.clone()), server::local::router(api, state));
     tracing::info!("listening on {}://{}", web.scheme(), config.web.listen_address);
     let manager = Manager::of_this_process();
@@ -155,12 +159,6 @@ async fn push(pusher: Option<&mut Pusher>) {
         Some(pusher) => pusher.run().await,
         None => std::future::pending().await,
     }
-}
-
-/// The name of this host.
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
 }
 
 /// Reads the state file, adds the configuration's reservations, and starts the state actor.

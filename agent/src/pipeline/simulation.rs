@@ -14,7 +14,6 @@ use std::sync::{Arc, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent_common::address::Address;
 use agent_common::ledger::{CLASS_NAMES, CONNECTION};
 use tokio::sync::watch;
 
@@ -30,6 +29,7 @@ use discovery::Names;
 use discovery::cgroup::Cgroups;
 use discovery::rules::Rules;
 use discovery::sources::Sources;
+use linux::addresses::Held;
 use linux::existing::Survey;
 use linux::inspection::Inspection;
 use linux::probes::{Kind, Pending, Probes};
@@ -479,7 +479,7 @@ impl Host for Hanging {
         self.probes.ask(Kind::ConnectErrno, move || File::open(fifo).map(|_| 0))
     }
 
-    fn addresses(&self, known: &[(u32, Address)]) -> Pending<Survey> {
+    fn addresses(&self, known: &[Held]) -> Pending<Survey> {
         self.fake.addresses(known)
     }
 

@@ -9,6 +9,7 @@ use api_types::{Access, OPERATIONS};
 use loader::hooks::{HOOKS, Hook, Kind};
 
 use super::LAYERS;
+use crate::commands::{DONE, FAILED, INVALID};
 use crate::config::settings::{Flag, SETTINGS};
 use crate::config::{Config, Keep, Seccomp};
 
@@ -190,4 +191,23 @@ fn documents_state_the_defaults() {
         config.otlp.interval == Duration::from_mins(1)
     });
     check("docs/decisions.md", "## 40. Names from DNS answers, on by default", config.names.dns);
+}
+
+#[test]
+fn the_exit_codes_are_those_of_the_code() {
+    let text = document("docs/commands.md");
+    let codes = rows(section(&text, "## Exit codes")).map(|row| row[0].parse::<u8>().ok());
+    // The first row is the line below the head.
+    assert_eq!(codes.flatten().collect::<Vec<_>>(), [DONE, FAILED, INVALID]);
+}
+
+#[test]
+fn findings_and_alerts_link_to_the_same_place() {
+    let alerts = document("dashboards/prometheus/portolan-alerts.yaml");
+    let links = alerts.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: "));
+    let elsewhere: Vec<&str> = links
+        .clone()
+        .filter(|link| !link.starts_with(&format!("{}/", Config::default().docs_url)))
+        .collect();
+    assert!(links.count() > 10 && elsewhere.is_empty(), "{elsewhere:?}");
 }

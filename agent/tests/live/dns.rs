@@ -3,6 +3,7 @@
 //! The addresses of the servers belong to no interface (local routes), so that only the resolved
 //! name can name them.
 
+mod asked;
 mod server;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use loader::hooks::{UNPREEMPTED, find};
 use serde_json::Value;
 
+pub(crate) use self::asked::{Family, answers_count_only_from_a_server_that_was_asked};
 use self::server::{Dnsmasq, Message, Record, Responder};
 use crate::agent::Agent;
 use crate::exactness::missing;

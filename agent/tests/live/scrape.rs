@@ -256,6 +256,11 @@ impl Edge<'_> {
         self.scrape.histogram("portolan_request_duration_seconds", &self.borrowed())
     }
 
+    /// Requests without a response.
+    pub fn unanswered(&self) -> u64 {
+        self.sum("portolan_requests_unanswered_total", &[])
+    }
+
     fn sum(&self, name: &str, more: &[(&str, &str)]) -> u64 {
         let mut labels = self.borrowed();
         labels.extend(more);

@@ -104,6 +104,14 @@ fn s_client(agent: &Agent, arguments: &[&str]) -> String {
     said(&client.stdin(Stdio::null()).output().expect("starting openssl"))
 }
 
+/// CPU time of the agent so far (man 5 proc_pid_stat; a tick is 10 ms).
+fn cpu_time(agent: &Agent) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", agent.pid())).unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
 fn ready(agent: &Agent, ca: &str) {
     eventually(200, || curl(agent, "https", "/-/ready", &["--cacert", ca]));
 }
@@ -148,6 +156,34 @@ fn tls_begins_at_1_2_and_a_renewed_certificate_is_taken_up() {
 }
 
 #[test]
+fn only_the_curves_and_suites_of_the_file_are_offered() {
+    needs_kernel!();
+    let keys = Keys::new();
+    let file = keys.configure(
+        "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n  \
+         curve_preferences: [CurveP521]\n  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, \
+         TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA]\n",
+    );
+    let agent = agent(&[("web.config_file", &file)]);
+    let connects = |arguments: &[&str]| {
+        let text = s_client(&agent, arguments);
+        text.contains("Cipher is") && !text.contains("Cipher is (NONE)")
+    };
+    eventually(true, || connects(&["-groups", "P-521"]));
+    for (arguments, works) in [
+        // In TLS 1.2 openssl also counts the curve of the certificate, P-256.
+        (&["-groups", "P-521:P-256", "-tls1_2"][..], true),
+        (&["-groups", "P-256"], false),
+        (&["-groups", "X25519:P-256", "-tls1_2"], false),
+        (&["-groups", "P-521:P-256", "-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"], false),
+        (&["-groups", "P-521:P-256", "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"], false),
+    ] {
+        assert_eq!(connects(arguments), works, "{arguments:?}");
+    }
+    agent.stop();
+}
+
+#[test]
 fn only_clients_with_the_right_certificate_are_let_in() {
     needs_kernel!();
     let keys = Keys::new();
@@ -181,6 +217,13 @@ fn passwords_are_asked_for_and_never_written_down() {
     assert_eq!(curl(&agent, "http", "/metrics", &["-u", "nobody:secret"]), 401);
     assert_eq!(curl(&agent, "http", "/metrics", &["-u", "scraper:secret"]), 200);
     assert_eq!(curl(&agent, "http", "/api/v1/status", &["-u", "scraper:secret"]), 200);
+    // Everyone can read the file with the hashes: in the status, and in the log once.
+    let url = format!("http://{}/api/v1/status", agent.address);
+    let output = Command::new("curl").args(["-s", "-u", "scraper:secret", &url]).output();
+    let status: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    let codes = status["findings"].as_array().unwrap().iter().map(|finding| &finding["code"]);
+    assert_eq!(codes.filter(|code| **code == "PS422").count(), 1, "{status}");
+    assert_eq!(agent.log().matches("every user of this host can read").count(), 1);
     // Changed while it runs.
     let other = bcrypt::hash("other", 4).unwrap();
     keys.configure(&format!("basic_auth_users:\n  scraper: {other}\n"));
@@ -223,6 +266,64 @@ fn a_web_configuration_with_a_mistake_is_refused_with_the_place() {
     );
     check("basic_auth_users:\n  a: secret\n", &["bcrypt", "htpasswd"]);
     check("http_server_config:\n  headers: {Server: x}\n", &["Server", "X-Frame-Options"]);
+    check("http_server_config:\n  headers: {X-Frame-Options: x}\n", &["deny or sameorigin"]);
+    check("rate_limit: {interval: soon, burst: 1}\n", &["web.yml", "like 1s"]);
+}
+
+/// What a browser sends for a page whose name was made to resolve to this host.
+#[test]
+fn a_page_of_another_site_reads_nothing_by_dns_rebinding() {
+    needs_kernel!();
+    let agent = agent(&[("web.allowed_hosts", "portolan.example, *.svc")]);
+    let status = |host: &str, path: &str| curl(&agent, "http", path, &["-H", host]);
+    eventually(200, || curl(&agent, "http", "/-/ready", &[]));
+    let own = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let own = format!("Host: {}:{}", own.trim(), agent.address.port());
+    for host in
+        ["Host: 127.0.0.1", "Host: [::1]:1", "Host: portolan.example:80", "Host: a.svc", &own]
+    {
+        assert_eq!(status(host, "/metrics"), 200, "{host}");
+    }
+    for path in ["/metrics", "/api/v1/status", "/", "/healthz", "/none"] {
+        assert_eq!(status("Host: evil.example", path), 421, "{path}");
+        assert_eq!(status("Host:", path), 400, "{path}: without a Host header");
+    }
+    let said = |text: &str| {
+        let mut stream = TcpStream::connect(agent.address).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = said("GET /metrics HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
+    assert!(answer.contains("add the name to web.allowed_hosts"), "{answer}");
+    let answer = said(
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nHost: a.svc\r\nConnection: close\r\n\r\n",
+    );
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    agent.stop();
+}
+
+#[test]
+fn a_guesser_is_answered_429_and_the_scraper_is_not() {
+    needs_kernel!();
+    let keys = Keys::new();
+    let hash = bcrypt::hash("secret", 10).unwrap();
+    let file = keys.configure(&format!("basic_auth_users:\n  scraper: {hash}\n"));
+    let agent = agent(&[("web.config_file", &file)]);
+    eventually(200, || curl(&agent, "http", "/-/ready", &[]));
+    let ask = |user: &str| curl(&agent, "http", "/metrics", &["-u", user]);
+    assert_eq!(ask("scraper:secret"), 200);
+    let before = cpu_time(&agent);
+    let began = Instant::now();
+    let guesses: Vec<u16> = (0..40).map(|n| ask(&format!("scraper:{n}"))).collect();
+    assert_eq!(guesses[..4], [401; 4]);
+    assert!(guesses.iter().filter(|status| **status == 429).count() > 20, "{guesses:?}");
+    let (spent, took) = (cpu_time(&agent).saturating_sub(before), began.elapsed());
+    assert!(spent < took / 2 + Duration::from_millis(200), "{spent:?} of {took:?}");
+    assert_eq!(ask("scraper:secret"), 200, "the pause is not for a verified password");
+    assert_eq!(ask("nobody:secret"), 429, "the same answer for every name");
+    agent.stop();
 }
 
 /// A thousand clients that never finish their request, and some that send too much.
@@ -257,8 +358,10 @@ fn slow_and_greedy_clients_do_not_keep_a_scraper_out() {
 
     let mut greedy = TcpStream::connect(agent.address).unwrap();
     greedy.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let header =
-        format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "a".repeat(64 * 1024));
+    let header = format!(
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n",
+        "a".repeat(64 * 1024)
+    );
     // It may close before everything is written.
     let _ = greedy.write_all(header.as_bytes());
     let mut answer = String::new();
@@ -279,7 +382,7 @@ fn clients_that_do_not_read_do_not_keep_a_scraper_out() {
     for _ in 0..200 {
         let mut stream = TcpStream::connect(agent.address).unwrap();
         for _ in 0..20 {
-            let _ = stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: x\r\n\r\n");
+            let _ = stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n");
         }
         deaf.push(stream);
     }

@@ -10,14 +10,18 @@ pub fn board(limits: &Limits) -> Board {
     Board {
         uid: "portolan-connectivity",
         title: "Portolan / Connectivity",
-        description: "Which connections fail or are reset, between which services, and why? Needs the recording rules of Portolan.",
+        description: "Which connections fail or are reset, which requests get no answer, between which services, and why? Needs the recording rules of Portolan.",
         variables: vec![CLUSTER, NAMESPACE, SERVICE],
         explore: "sum by (client, server, result) (edge:portolan_tcp_connects:rate5m{result!=\"ok\"})",
         rows: vec![
             Row { title: "Connects", height: 9, panels: connecting() },
             Row { title: "Error budget of connects", height: 9, panels: budget(limits) },
             Row { title: "Segment violations", height: 7, panels: forbidden() },
-            Row { title: "Resets and retransmits", height: 9, panels: breaking(limits) },
+            Row {
+                title: "Resets, unanswered requests, retransmits",
+                height: 9,
+                panels: breaking(limits),
+            },
             Row { title: "Loss", height: 8, panels: loss() },
             Row { title: "Stuck connections", height: 8, panels: stuck() },
         ],
@@ -99,16 +103,19 @@ fn forbidden() -> Vec<Panel> {
 
 fn breaking(limits: &Limits) -> Vec<Panel> {
     vec![
-        Panel::lines("Resets", "Resets per minute by pair and cause, each counted once. idle_reuse: the keep-alive timeout of the client is longer than that of the server.", Unit::PerMinute, 6)
+        Panel::lines("Resets", "Resets per minute by pair and cause, each counted once. idle_reuse: the keep-alive timeout of the client is longer than that of the server.", Unit::PerMinute, 5)
             .query(format!("60 * sum by (client, server, cause) (edge:portolan_tcp_resets:rate5m{{{TO}}}) > 0"), "{{client}} → {{server}}: {{cause}}")
             .or_else("none"),
-        Panel::lines("Resets by side", "Resets per minute as the host of each side counts them: the same reset is sent by one and received by the other.", Unit::PerMinute, 6)
+        Panel::lines("Resets by side", "Resets per minute as the host of each side counts them: the same reset is sent by one and received by the other.", Unit::PerMinute, 5)
             .query(format!("60 * sum by (role, direction, cause) (rate(portolan_tcp_resets_total{{{TO}}}[$__rate_interval])) > 0"), "{{role}} {{direction}}: {{cause}}")
             .or_else("none"),
-        Panel::lines("Aborts", "Established connections per minute that the kernel gave up because the other end did not answer: TCP_USER_TIMEOUT, keep-alive probes, retransmissions, or an unreachable host.", Unit::PerMinute, 6)
+        Panel::lines("Aborts", "Established connections per minute that the kernel gave up because the other end did not answer: TCP_USER_TIMEOUT, keep-alive probes, retransmissions, or an unreachable host.", Unit::PerMinute, 5)
             .query(format!("60 * sum by (client, server, cause) (edge:portolan_tcp_aborts:rate5m{{{TO}}}) > 0"), "{{client}} → {{server}}: {{cause}}")
             .or_else("none"),
-        Panel::lines("Retransmits", "Share of the segments that were retransmitted, an upper bound: the kernel does not count segments, so bytes / 1448 plus one per request stands for them.", Unit::Ratio, 6)
+        Panel::lines("Unanswered requests", "Requests per minute without a response: the client gave up, or the connection ended while it waited.", Unit::PerMinute, 5)
+            .query(format!("60 * sum by (client, server) (edge:portolan_requests_unanswered:rate5m{{{TO}}}) > 0"), "{{client}} → {{server}}")
+            .or_else("none"),
+        Panel::lines("Retransmits", "Share of the segments that were retransmitted, an upper bound: the kernel does not count segments, so bytes / 1448 plus one per request stands for them.", Unit::Ratio, 4)
             .query(format!("topk(10, max by (client, server) (edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}))"), "{{client}} → {{server}}")
             .from(limits.retransmits, "red")
             .marked(),

@@ -92,6 +92,8 @@ pub struct Edge {
     /// Established connections that this side's kernel gave up because the other end did not
     /// answer, by cause; a cause that is absent never occurred.
     pub aborts: BTreeMap<String, u64>,
+    /// Requests without a response: the connection ended, or the client gave up.
+    pub unanswered: u64,
     /// Connection requests that the listener dropped (role `listener`).
     pub listen_overflows: u64,
     /// SYN-ACKs that the listener retransmitted (role `listener`).

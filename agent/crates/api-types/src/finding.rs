@@ -1,6 +1,7 @@
 //! Findings: everything that needs attention has this one shape, wherever it is shown.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -26,8 +27,8 @@ pub struct Finding {
     pub caused_by: Option<String>,
     /// How to fix it, if that is known.
     pub remediation: Option<String>,
-    /// Where to read more: a page of the documentation and a heading there, like
-    /// `docs/runbooks/PortolanPortConflict.md#fix`.
+    /// Where to read more: the URL of a page and a heading there.
+    #[schema(example = "https://portolan.example/docs/runbooks/PortolanPortConflict.md#fix")]
     pub docs: Option<String>,
     /// Since when, if known.
     pub since: Option<Timestamp>,
@@ -92,12 +93,20 @@ pub mod code {
     pub const RESERVATION_INACTIVE: &str = "PO312";
     /// A reservation cannot be enforced on this host.
     pub const RESERVATION_NOT_ENFORCED: &str = "PO313";
+    /// The HTTP endpoint can be read from the network without a password.
+    pub const ENDPOINT_OPEN: &str = "PS420";
+    /// The certificate of the HTTP endpoint is not valid, or not for long.
+    pub const CERTIFICATE_EXPIRED: &str = "PS421";
+    /// Every user can read a secret of the HTTP endpoint.
+    pub const SECRET_READABLE: &str = "PS422";
     /// Something cannot be observed on this host.
     pub const NOT_OBSERVED: &str = "PA501";
     /// Something takes more CPU time on this host than it could.
     pub const MORE_CPU_TIME: &str = "PA502";
     /// A kernel table is full.
     pub const TABLE_FULL: &str = "PA503";
+    /// A source of names fails, or is not where it is configured to be.
+    pub const NAMES_MISSING: &str = "PA504";
 }
 
 /// Every code.
@@ -158,6 +167,21 @@ pub const CODES: &[Code] = &[
         docs: "docs/findings.md#po313",
     },
     Code {
+        code: code::ENDPOINT_OPEN,
+        meaning: "the HTTP endpoint is open to the network",
+        docs: "docs/findings.md#ps420",
+    },
+    Code {
+        code: code::CERTIFICATE_EXPIRED,
+        meaning: "the certificate of the HTTP endpoint has to be renewed",
+        docs: "docs/findings.md#ps421",
+    },
+    Code {
+        code: code::SECRET_READABLE,
+        meaning: "a secret of the HTTP endpoint is readable by every user",
+        docs: "docs/findings.md#ps422",
+    },
+    Code {
         code: code::NOT_OBSERVED,
         meaning: "something is not observed on this host",
         docs: "docs/runbooks/PortolanHookMissing.md#usual-causes",
@@ -172,7 +196,29 @@ pub const CODES: &[Code] = &[
         meaning: "a kernel table is full",
         docs: "docs/findings.md#pa503",
     },
+    Code {
+        code: code::NAMES_MISSING,
+        meaning: "a source of names fails",
+        docs: "docs/findings.md#pa504",
+    },
 ];
+
+/// The base URL of `docs/` unless another is set, as in the rule files of the alerts.
+pub const DOCS_URL: &str = "https://portolan.example/docs";
+
+static DOCS: OnceLock<String> = OnceLock::new();
+
+/// Sets the base URL of `docs/` for this process, without a slash at its end; false if it was set
+/// before.
+pub fn set_docs_url(base: &str) -> bool {
+    DOCS.set(base.to_owned()).is_ok()
+}
+
+/// The URL of a page of this repository.
+fn url(page: &str) -> String {
+    let base = DOCS.get().map_or(DOCS_URL, String::as_str);
+    format!("{base}/{}", page.strip_prefix("docs/").unwrap_or(page))
+}
 
 // === impl Finding ===
 
@@ -188,7 +234,7 @@ impl Finding {
             evidence: BTreeMap::new(),
             caused_by: None,
             remediation: None,
-            docs: docs.map(str::to_owned),
+            docs: docs.map(url),
             since: None,
         }
     }
@@ -266,7 +312,10 @@ mod tests {
             assert!(anchors.any(|one| one == anchor), "{docs}");
         }
         let conflict = Finding::new(code::PORT_IN_USE, Severity::Error, "shop", String::new());
-        assert_eq!(conflict.docs.as_deref(), Some("docs/runbooks/PortolanPortConflict.md#fix"));
+        assert_eq!(
+            conflict.docs.as_deref(),
+            Some("https://portolan.example/docs/runbooks/PortolanPortConflict.md#fix")
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod time;
 mod words;
 
 pub use self::edges::{Edge, Edges, Latency, Listener, Listeners};
-pub use self::finding::{CODES, Code, Evidence, Finding, Severity, code};
+pub use self::finding::{CODES, Code, DOCS_URL, Evidence, Finding, Severity, code, set_docs_url};
 pub use self::openapi::{Access, OPERATIONS, Operation, document};
 pub use self::ports::{
     Conflict, Conflicts, Destination, EphemeralPorts, Holder, Port, Ports, Process,

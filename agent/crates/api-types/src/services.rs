@@ -63,6 +63,8 @@ pub struct Health {
     pub success_ratio: Option<f64>,
     /// Requests it answered.
     pub requests: u64,
+    /// Requests without a response: the connection ended, or the client gave up.
+    pub unanswered: u64,
     /// Median request latency; null without requests.
     pub p50_seconds: Option<f64>,
     /// 99th percentile of request latency.
@@ -79,9 +81,10 @@ pub struct Health {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthState {
-    /// Most attempts to connect fail.
+    /// Most attempts to connect fail, or most requests are not answered (ten or more).
     Failing,
-    /// Some attempts fail, connections are reset, or connection requests are dropped.
+    /// Some attempts fail, requests are not answered, connections are reset or die, or connection
+    /// requests are dropped.
     Degraded,
     /// Traffic without failures.
     Ok,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 
 use super::target::Target;
-use super::{Output, human, print, window};
+use super::{Output, human, known, print, window};
 use api_types::{Backend, Balance, BalanceGroup, BalanceVerdict, Distribution};
 
 const EXAMPLES: &str = "\
@@ -37,9 +37,12 @@ pub(super) fn run(arguments: &BalanceArgs) -> anyhow::Result<()> {
     let BalanceArgs { target, services, window } = arguments;
     let query = window::query(Some(*window), services);
     let body = target.text(&format!("/api/v1/balance{query}"))?;
+    let answer: Balance = client::read(&body)?;
+    let server = |group: &BalanceGroup| human::full_name(&group.server_namespace, &group.server);
+    known::check(target, services, &answer.groups.iter().map(server).collect::<Vec<_>>())?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&client::read(&body)?, !services.is_empty())),
+        Output::Table => print(&text(&answer, !services.is_empty())),
     }
 }
 
@@ -69,11 +72,11 @@ fn push_group(text: &mut String, group: &BalanceGroup) {
     let _ = writeln!(
         text,
         "{} → {}",
-        human::full_name(client_namespace, client),
-        human::endpoint(server_namespace, server, *port)
+        human::readable(&human::full_name(client_namespace, client)),
+        human::readable(&human::endpoint(server_namespace, server, *port))
     );
     let label = |share: &Backend| match &share.instance {
-        Some(instance) => format!("{} {instance}", share.backend),
+        Some(instance) => format!("{} {}", share.backend, human::readable(instance)),
         None => share.backend.clone(),
     };
     let longest = group.backends.iter().map(|share| label(share).chars().count()).max();

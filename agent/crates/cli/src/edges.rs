@@ -62,6 +62,8 @@ enum Sort {
     /// Requests.
     #[default]
     Requests,
+    /// Requests without a response.
+    Unanswered,
     /// Median request latency.
     P50,
     /// Request latency that 99 % of requests stay below.
@@ -98,6 +100,7 @@ const COLUMNS: &[Column] = &[
     number("FAILED", 0),
     number("ACTIVE", 4),
     number("REQUESTS", 0),
+    number("UNANSWERED", 1),
     number("P50", 5),
     number("P99", 0),
     number("RTT", 9),
@@ -157,6 +160,7 @@ fn row(edge: &Edge) -> Vec<String> {
         human::count(failed(edge)),
         human::count(edge.active),
         human::count(edge.request.count),
+        human::count(edge.unanswered),
         latency(edge.request.p50_seconds),
         latency(edge.request.p99_seconds),
         latency(edge.rtt.p50_seconds),
@@ -204,6 +208,7 @@ impl Sort {
             Self::Failed => Some(failed(edge)),
             Self::Active => Some(edge.active),
             Self::Requests => Some(edge.request.count),
+            Self::Unanswered => Some(edge.unanswered),
             Self::P50 => nanoseconds(&edge.request, |latency| latency.p50_seconds),
             Self::P99 => nanoseconds(&edge.request, |latency| latency.p99_seconds),
             Self::Rtt => nanoseconds(&edge.rtt, |latency| latency.p50_seconds),
@@ -233,9 +238,9 @@ mod tests {
         assert_eq!(
             text(answer(), Sort::Requests, false, None),
             "\
-CLIENT     SERVER     PORT  ROLE    CONNECTS  FAILED  ACTIVE  REQUESTS    P50    P99    RTT    SENT  RECEIVED  RETRANS  ABORTS  RESETS
-prod/shop  postgres   5432  client        10       3       5         7  50 ms   12 s  50 µs  123 kB   7.65 MB        3       2       3
-internet   prod/shop  8080  server         5       0       0         1  80 µs  80 µs      -     0 B     500 B        0       0       0
+CLIENT     SERVER     PORT  ROLE    CONNECTS  FAILED  ACTIVE  REQUESTS  UNANSWERED    P50    P99    RTT    SENT  RECEIVED  RETRANS  ABORTS  RESETS
+prod/shop  postgres   5432  client        10       3       5         7           3  50 ms   12 s  50 µs  123 kB   7.65 MB        3       2       3
+internet   prod/shop  8080  server         5       0       0         1           0  80 µs  80 µs      -     0 B     500 B        0       0       0
 totals since 2023-11-14T22:13:20Z (1 minute ago)
 "
         );

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+/// Names beyond this length are shortened where no terminal limits them further.
+pub(super) const LONGEST_NAME: usize = 64;
+
 /// A service with its namespace, if it has one.
 pub(super) fn full_name(namespace: &str, name: &str) -> String {
     if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
@@ -13,6 +16,24 @@ pub(super) fn endpoint(namespace: &str, name: &str, port: u16) -> String {
         Ok(address) if namespace.is_empty() => SocketAddr::new(address, port).to_string(),
         _ => format!("{}:{port}", full_name(namespace, name)),
     }
+}
+
+/// A text that is too long, without its middle: `…` stands for what is left out.
+pub(super) fn shortened(text: &str, longest: usize) -> String {
+    let length = text.chars().count();
+    if length <= longest {
+        return text.to_owned();
+    }
+    // The beginning of a name says more than its end.
+    let tail = longest.saturating_sub(1) / 2;
+    let head = longest.saturating_sub(1) - tail;
+    let begin = text.chars().take(head);
+    begin.chain(['…']).chain(text.chars().skip(length - tail)).collect()
+}
+
+/// A name as people can read it in a line; JSON has all of it.
+pub(super) fn readable(name: &str) -> String {
+    shortened(name, LONGEST_NAME)
 }
 
 /// A count with its noun in the right number.
@@ -129,6 +150,19 @@ mod tests {
             (counted(1, "reset").as_str(), counted(2, "reset").as_str()),
             ("1 reset", "2 resets")
         );
+    }
+
+    #[test]
+    fn a_long_name_loses_its_middle_and_says_so() {
+        let check = |text: &str, longest, expected: &str| {
+            assert_eq!(shortened(text, longest), expected);
+            assert!(expected.chars().count() <= longest);
+        };
+        check("postgres", 8, "postgres");
+        check("postgresql", 8, "post…sql");
+        check("größenwahn", 9, "größ…wahn");
+        check("abc", 1, "…");
+        assert_eq!(readable(&"a".repeat(255)).chars().count(), LONGEST_NAME);
     }
 
     #[test]

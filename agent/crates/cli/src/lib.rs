@@ -9,6 +9,7 @@
 mod balance;
 mod edges;
 mod human;
+mod known;
 mod map;
 mod ports;
 mod segments;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use clap::{Args, ValueEnum};
 
 use super::target::Target;
-use super::{Output, human, print, window};
+use super::{Output, human, known, print, window};
 use api_types::{Map, MapEdge};
 
 const EXAMPLES: &str = "\
@@ -52,10 +52,12 @@ enum Format {
 pub(super) fn run(arguments: &MapArgs) -> anyhow::Result<()> {
     let MapArgs { target, services, format, window } = arguments;
     let body = target.text(&format!("/api/v1/map{}", window::query(*window, services)))?;
+    let map: Map = client::read(&body)?;
+    let drawn = map.nodes.iter().map(|node| human::full_name(&node.namespace, &node.name));
+    known::check(target, services, &drawn.collect::<Vec<_>>())?;
     if target.output == Output::Json || *format == Format::Json {
         return print(&format!("{}\n", body.trim_end()));
     }
-    let map: Map = client::read(&body)?;
     print(&match format {
         Format::Mermaid => mermaid(&map),
         Format::Dot => dot(&map),
@@ -120,15 +122,15 @@ fn tree(map: &Map) -> String {
         clients.into_iter().partition(|node| served.contains(node));
     for node in outer.into_iter().chain(inner) {
         if !drawing.drawn.contains(&node) {
-            let _ = writeln!(drawing.text, "{}", full_name(node));
+            let _ = writeln!(drawing.text, "{}", human::readable(&full_name(node)));
             drawing.branches(node, "");
         }
     }
     if map.unattributed_connections > 0 {
         let _ = writeln!(
             drawing.text,
-            "({} connections are not drawn because the edge table was full; raise limits.edges)",
-            map.unattributed_connections
+            "({} not drawn because the edge table was full; raise limits.edges)",
+            human::counted(map.unattributed_connections, "connection")
         );
     }
     drawing.text
@@ -154,7 +156,7 @@ impl<'a> Drawing<'a> {
             let _ = writeln!(
                 self.text,
                 "{indent}{branch}{}  {}{}",
-                human::endpoint(server.0, server.1, edge.port),
+                human::readable(&human::endpoint(server.0, server.1, edge.port)),
                 summary(edge),
                 if again { "  (see above)" } else { "" }
             );

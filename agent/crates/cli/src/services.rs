@@ -9,7 +9,7 @@ use http::Method;
 
 use super::table::{self, Column};
 use super::target::Target;
-use super::{Output, human, print, watch};
+use super::{Output, human, known, print, watch};
 use api_types::{
     HealthState, Register, Registered, ServiceStatus, Services, Source, Unregister, Window,
 };
@@ -25,8 +25,9 @@ Examples:
   portolan services unregister acme/partner
 
 Health covers the traffic of this host over the last five to six minutes. failing: most connects
-fail; degraded: some fail, connections are reset, or a listener drops connection requests; ok: none
-of these; idle: no traffic; -: it serves no port (a client only).";
+fail, or most requests are not answered; degraded: some fail or are not answered, connections are
+reset or die, or a listener drops connection requests; ok: none of these; idle: no traffic; -: it
+serves no port (a client only).";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
@@ -106,6 +107,7 @@ const COLUMNS: &[Column] = &[
     number("CONNECTS", 4),
     number("FAILED", 0),
     number("REQUESTS", 2),
+    number("UNANSWERED", 1),
     number("P50", 5),
     number("P99", 0),
     number("ABORTS", 5),
@@ -154,9 +156,11 @@ fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
         }
         None => one.health.state < HealthState::Ok,
     };
+    let full = |one: &ServiceStatus| human::full_name(&one.service_namespace, &one.service);
+    let names: Vec<String> = services.iter().map(full).collect();
     services.retain(wanted);
     if let (Some(service), true) = (service, services.is_empty()) {
-        anyhow::bail!("no service is named {service}; `portolan services` lists the names");
+        anyhow::bail!("{}", known::message(&service.to_string(), &names));
     }
     match target.output {
         Output::Json => {
@@ -213,6 +217,7 @@ fn row(one: &ServiceStatus) -> Vec<String> {
         human::count(health.connects_ok),
         human::count(health.connects_failed),
         human::count(health.requests),
+        human::count(health.unanswered),
         latency(health.p50_seconds),
         latency(health.p99_seconds),
         human::count(health.aborts),
@@ -264,7 +269,7 @@ fn summary(one: &ServiceStatus, window: &Window) -> String {
     let health = &one.health;
     let mut text = format!(
         "{} is {}",
-        human::full_name(&one.service_namespace, &one.service),
+        human::readable(&human::full_name(&one.service_namespace, &one.service)),
         health.state.as_str()
     );
     // Writing into a String cannot fail.
@@ -286,6 +291,10 @@ fn summary(one: &ServiceStatus, window: &Window) -> String {
             human::duration(p50),
             human::duration(p99)
         );
+    }
+    if health.unanswered > 0 {
+        let open = human::counted(health.unanswered, "request");
+        let _ = write!(text, "; {open} without an answer");
     }
     if health.resets > 0 {
         let _ = write!(text, "; {}", human::counted(health.resets, "reset"));

@@ -91,9 +91,12 @@ fn push_hooks(text: &mut String, status: &Status) {
     text.push_str(&table::render(&columns, &rows, None));
     // The consequence of a missing hook is a finding below.
     let is_below = |hook: &Hook| {
-        let prefix = format!("{}: ", hook.name);
-        status.findings.iter().any(|finding| {
-            matches!(finding.evidence.get("reason"), Some(Evidence::Text(reason)) if reason.starts_with(&prefix))
+        status.findings.iter().any(|finding| match finding.evidence.get("reason") {
+            Some(Evidence::Text(reason)) => {
+                let hooks = reason.split(": ").next().unwrap_or_default();
+                hooks.split(", ").any(|one| one == hook.name)
+            }
+            _ => false,
         })
     };
     for hook in status.hooks.iter().filter(|hook| !hook.attached && !is_below(hook)) {
@@ -125,7 +128,9 @@ fn push_sources(text: &mut String, status: &Status) {
         text.push('\n');
         text.push_str(&table::render(&columns, &rows, None));
     }
-    for source in status.name_sources.iter().filter(there) {
+    // Why one is down is a finding above.
+    let is_down = |source: &&NameSource| source.state == NameSourceState::Down;
+    for source in status.name_sources.iter().filter(there).filter(|source| !is_down(source)) {
         if let Some(detail) = &source.detail {
             let _ = writeln!(text, "  {}: {detail}", source.name);
         }

@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::io::IsTerminal;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+
+use super::human;
 
 /// One column.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +21,7 @@ pub(super) struct Column {
 /// Between two columns.
 const GAP: usize = 2;
 
-/// A name longer than this is cut when the room is limited.
+/// A name longer than this is shortened when the room is limited.
 const LONG_NAME: usize = 28;
 
 /// The room there is: `COLUMNS`, the width of the terminal, or no limit.
@@ -31,11 +33,51 @@ pub(super) fn room() -> Option<usize> {
     columns.or_else(|| Table::new().width().map(usize::from))
 }
 
+/// Whether standard output shows colours: a terminal, unless `NO_COLOR` (no-color.org) or a
+/// terminal without them (`TERM=dumb`) says otherwise.
+fn has_colours() -> bool {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    std::io::stdout().is_terminal()
+        && set("NO_COLOR").is_none()
+        && set("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// The colour of a cell: of states, and of what has failed.
+fn colour(title: &str, cell: &str) -> Option<Color> {
+    match (title, cell) {
+        ("HEALTH" | "STATE", "failing" | "down" | "off") => Some(Color::Red),
+        ("HEALTH" | "STATE", "degraded" | "starting") => Some(Color::Yellow),
+        ("HEALTH" | "STATE", "ok" | "up" | "attached") => Some(Color::Green),
+        ("FAILED" | "ERRORS" | "BREACHES" | "LISTEN DROPS", count)
+            if count != "0" && count != "-" =>
+        {
+            Some(Color::Red)
+        }
+        ("ABORTS" | "RESETS" | "RETRANS" | "DROPPED" | "MISSED", count)
+            if count != "0" && count != "-" =>
+        {
+            Some(Color::Yellow)
+        }
+        _ => None,
+    }
+}
+
 /// The table as text, followed by a line with the columns that did not fit.
 pub(super) fn render(columns: &[Column], rows: &[Vec<String>], room: Option<usize>) -> String {
+    painted(columns, rows, room, has_colours())
+}
+
+fn painted(
+    columns: &[Column],
+    rows: &[Vec<String>],
+    room: Option<usize>,
+    in_colour: bool,
+) -> String {
     let cut = |cell: &String| match room {
-        Some(_) => shortened(cell),
-        None => cell.clone(),
+        Some(_) => human::shortened(cell, LONG_NAME),
+        // A list of words is no name.
+        None if cell.contains(' ') => cell.clone(),
+        None => human::readable(cell),
     };
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(cut).collect()).collect();
     let (shown, dropped) = choose(columns, &rows, room);
@@ -43,8 +85,22 @@ pub(super) fn render(columns: &[Column], rows: &[Vec<String>], room: Option<usiz
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(shown.iter().filter_map(|i| columns.get(*i)).map(|column| column.title));
+    // Decided here, not by the library.
+    if in_colour {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    let cell = |row: &[String], i: usize| {
+        let (text, title) = (row.get(i)?, columns.get(i)?.title);
+        let cell = Cell::new(text);
+        Some(match colour(title, text).filter(|_| in_colour) {
+            Some(colour) => cell.fg(colour),
+            None => cell,
+        })
+    };
     for row in &rows {
-        table.add_row(shown.iter().filter_map(|i| row.get(*i)));
+        table.add_row(shown.iter().filter_map(|i| cell(row, *i)));
     }
     for (column, i) in table.column_iter_mut().zip(&shown) {
         column.set_padding((0, GAP as u16));
@@ -92,15 +148,6 @@ fn choose(
     (shown, missing)
 }
 
-fn shortened(cell: &str) -> String {
-    if cell.chars().count() <= LONG_NAME {
-        return cell.to_owned();
-    }
-    let mut short: String = cell.chars().take(LONG_NAME - 1).collect();
-    short.push('…');
-    short
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,11 +181,48 @@ b                                        1000     y
             render(COLUMNS, &rows(), Some(36)),
             "\
 NAME                          COUNT
-a-rather-long-name-of-a-ser…      1
+a-rather-long-…ervice-indeed      1
 b                              1000
 (no room for REST)
 "
         );
+    }
+
+    #[test]
+    fn a_pipe_gets_names_that_people_can_read_and_every_word_of_a_list() {
+        let (name, list) = ("n".repeat(255), "no_slot 1, ".repeat(10));
+        let text = render(COLUMNS, &[vec![name, "1".to_owned(), list.clone()]], None);
+        assert!(text.contains(&format!("{}…{}", "n".repeat(32), "n".repeat(31))), "{text}");
+        assert!(text.contains(list.trim_end()), "{text}");
+    }
+
+    #[test]
+    fn colours_are_for_states_and_failures_and_change_no_column() {
+        const COLUMNS: &[Column] = &[
+            Column { title: "NAME", left: true, rank: 0 },
+            Column { title: "HEALTH", left: true, rank: 0 },
+            Column { title: "FAILED", left: false, rank: 0 },
+        ];
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let rows = [row(["failing", "failing", "7"]), row(["b", "ok", "0"])];
+        let plain = painted(COLUMNS, &rows, None, false);
+        assert!(!plain.contains('\u{1b}'), "{plain:?}");
+        let coloured = painted(COLUMNS, &rows, None, true);
+        assert_eq!(coloured.matches("failing").count(), 2);
+        let mut stripped = String::new();
+        let mut codes = 0;
+        let mut rest = coloured.as_str();
+        while let Some((before, after)) = rest.split_once('\u{1b}') {
+            stripped.push_str(before);
+            rest = after.split_once('m').expect("the end of a code").1;
+            codes += 1;
+        }
+        stripped.push_str(rest);
+        let lines =
+            |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+        assert_eq!(lines(&stripped), lines(&plain));
+        // Three coloured cells, each with a beginning and an end.
+        assert_eq!(codes, 6, "{coloured:?}");
     }
 
     #[test]

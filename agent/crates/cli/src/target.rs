@@ -45,7 +45,7 @@ pub struct Target {
     #[arg(long, value_name = "FILE", env = "PORTOLAN_PASSWORD_FILE", hide_env_values = true, help_heading = HEADING)]
     password_file: Option<PathBuf>,
     /// Output format.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
 }
 

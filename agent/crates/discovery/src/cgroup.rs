@@ -24,7 +24,7 @@ pub struct Cgroups {
     probes: Probes,
     infos: HashMap<u64, Arc<CgroupInfo>>,
     /// Cgroups with a pending lookup of their process.
-    asked: HashMap<u64, Pending<Option<String>>>,
+    asked: HashMap<u64, Pending<Option<CgroupInfo>>>,
     walking: Option<Pending<Vec<(u64, CgroupInfo)>>>,
     next_walk_us: u64,
     pause_us: u64,
@@ -80,8 +80,8 @@ impl Cgroups {
         if let Some(pending) = self.asked.get(&id) {
             let Some(answer) = pending.take() else { return Lookup::Running };
             self.asked.remove(&id);
-            if let Ok(Some(path)) = answer {
-                self.infos.insert(id, Arc::new(CgroupInfo::of(&path)));
+            if let Ok(Some(info)) = answer {
+                self.infos.insert(id, Arc::new(info));
             }
         }
         if !self.infos.contains_key(&id) {
@@ -104,8 +104,9 @@ impl Cgroups {
         }
         let hierarchy = hierarchy.clone();
         let look = move || {
-            let path = procfs::cgroup_path(tgid)?;
-            Ok(path.filter(|path| hierarchy.id(path).is_ok_and(|found| found == id)))
+            let Some(path) = procfs::cgroup_path(tgid)? else { return Ok(None) };
+            let delegation = hierarchy.delegation(&path, id);
+            Ok(delegation.ok().map(|delegation| CgroupInfo::within(&path, delegation)))
         };
         self.asked.insert(id, self.probes.ask(Kind::Cgroup, look));
     }
@@ -127,7 +128,9 @@ impl Cgroups {
         let hierarchy = hierarchy.clone();
         self.walking = Some(self.probes.ask(Kind::Cgroup, move || {
             let mut cgroups = Vec::new();
-            hierarchy.walk(MAX_CGROUPS, |id, path| cgroups.push((id, CgroupInfo::of(path))));
+            hierarchy.walk(MAX_CGROUPS, |id, path, delegation| {
+                cgroups.push((id, CgroupInfo::within(path, delegation)));
+            });
             Ok(cgroups)
         }));
     }

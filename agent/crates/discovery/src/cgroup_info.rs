@@ -1,5 +1,12 @@
 //! What a cgroup path says about its processes: the container, the pod, the systemd unit.
+//!
+//! Only names that root chose count: those of a runtime or of systemd, down to the first directory
+//! that was given to a user ([`Delegation`]). Below it a user makes cgroups of any name, and they
+//! say nothing but what is of that user anyway: the units of a user's manager, in a namespace of
+//! that user; the containers of a user's engine, for an engine of that user. Of nested containers
+//! and units the outermost counts, because the inner ones may be made by whoever is root in it.
 
+use linux::hierarchy::Delegation;
 use model::service::{Entity, Service, Source};
 
 /// Hex digits of a container's id, and of its short form.
@@ -29,16 +36,33 @@ pub struct CgroupInfo {
     pub pod: Option<Box<str>>,
     /// The systemd unit.
     pub unit: Option<Service>,
+    /// A container of an engine that this user runs: the user and the id.
+    pub rootless: Option<(u32, Box<str>)>,
 }
 
 impl CgroupInfo {
-    /// Parses a path, as in /proc/PID/cgroup.
+    /// Parses a path, as in /proc/PID/cgroup, that root has made to its end.
     pub fn of(path: &str) -> Self {
+        Self::within(path, None)
+    }
+
+    /// Parses a path that leaves what root made there.
+    pub fn within(path: &str, delegation: Option<Delegation>) -> Self {
+        let (made, rest) = match delegation {
+            Some(delegation) => split(path, delegation.parts),
+            None => (path, ""),
+        };
+        let container = container_id(made);
+        // What is in a container is not a runtime's any more.
+        let outside = container.and_then(|(_, end)| made.get(..end)).unwrap_or(made);
+        let rootless =
+            |delegation: Delegation| Some((delegation.uid, container_id(rest)?.0.into()));
         Self {
             path: path.into(),
-            container: container_id(path).map(Into::into),
-            pod: pod_uid(path).map(String::into_boxed_str),
-            unit: unit(path),
+            container: container.map(|(id, _)| id.into()),
+            pod: pod_uid(outside).map(String::into_boxed_str),
+            unit: unit(outside, rest),
+            rootless: delegation.filter(|_| container.is_none()).and_then(rootless),
         }
     }
 
@@ -54,17 +78,38 @@ impl CgroupInfo {
     }
 }
 
-/// The container id in a cgroup path: 64 hex digits, bare (`/docker/<id>`,
-/// `/kubepods/burstable/pod<uid>/<id>`), after a runtime's name (`docker-<id>.scope`) or after a
-/// colon (`<slice>:cri-containerd:<id>`). Of nested containers the innermost.
-pub fn container_id(path: &str) -> Option<&str> {
-    path.rsplit('/').find_map(|part| {
-        let part = part.rsplit(':').next()?;
-        let part = part.strip_suffix(".scope").unwrap_or(part);
-        let bare =
-            PREFIXES.iter().find_map(|prefix| part.strip_prefix(prefix).filter(|rest| is_id(rest)));
-        bare.or(Some(part).filter(|part| is_id(part)))
-    })
+/// A path behind so many of its parts.
+fn split(path: &str, parts: usize) -> (&str, &str) {
+    let mut slashes = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
+    match slashes.nth(parts.saturating_sub(1)) {
+        Some(at) => path.split_at_checked(at).unwrap_or((path, "")),
+        None => (path, ""),
+    }
+}
+
+/// The container id in a cgroup path and where its part of the path ends: 64 hex digits, bare
+/// (`/docker/<id>`, `/kubepods/burstable/pod<uid>/<id>`), after a runtime's name
+/// (`docker-<id>.scope`) or after a colon (`<slice>:cri-containerd:<id>`). Of nested containers the
+/// outermost. A pod of podman has such an id, too, if systemd does not manage the cgroups.
+fn container_id(path: &str) -> Option<(&str, usize)> {
+    let (mut end, mut parent) = (0, "");
+    for part in path.split('/') {
+        end += part.len();
+        let above = std::mem::replace(&mut parent, part);
+        if let Some(id) = id_of(part).filter(|id| above != "libpod_parent" || *id != part) {
+            return Some((id, end));
+        }
+        end += 1;
+    }
+    None
+}
+
+fn id_of(part: &str) -> Option<&str> {
+    let part = part.rsplit(':').next()?;
+    let part = part.strip_suffix(".scope").unwrap_or(part);
+    let bare =
+        PREFIXES.iter().find_map(|prefix| part.strip_prefix(prefix).filter(|rest| is_id(rest)));
+    bare.or(Some(part).filter(|part| is_id(part)))
 }
 
 fn is_id(text: &str) -> bool {
@@ -90,24 +135,42 @@ fn pod_uid(path: &str) -> Option<String> {
     })
 }
 
-/// The systemd unit of a path: the innermost service that is not a user's manager. Units of a
-/// machine (systemd-nspawn, machined) have the machine as their namespace.
-fn unit(path: &str) -> Option<Service> {
-    let mut machine = None;
-    let mut found = None;
-    for part in path.split('/') {
-        if let Some(name) = machine_name(part) {
-            (machine, found) = (Some(name), None);
-        } else if let Some(name) = part.strip_suffix(".service") {
-            if !name.is_empty() && !name.starts_with("user@") {
-                found = Some(unescaped(name));
+/// The systemd unit of a path that root has `made` and others have continued with `rest`: the
+/// outermost service. Units of a machine (systemd-nspawn, machined) have the machine as their
+/// namespace, units of a user's manager the user: there they may be called anything.
+fn unit(made: &str, rest: &str) -> Option<Service> {
+    let (mut namespace, mut found) = (String::new(), None);
+    let (mut in_machine, mut in_manager) = (false, false);
+    for part in made.split('/') {
+        if let Some(name) = machine_name(part).filter(|_| !in_machine) {
+            (namespace, found, in_machine) = (name, None, true);
+        } else if let Some(user) = user_of_manager(part).filter(|_| found.is_none()) {
+            in_manager = true;
+            if !in_machine {
+                namespace = format!("user-{user}");
             }
-        } else if part.starts_with("session-") {
+        } else if part.starts_with("session-") && found.is_none() {
             // A login session: its processes are named by their program.
-            found = None;
+            return None;
+        } else {
+            found = found.or_else(|| service_name(part));
         }
     }
-    Some(Service::new(&found?, Source::Unit).within(&machine.unwrap_or_default()))
+    if in_machine || in_manager {
+        found = found.or_else(|| rest.split('/').find_map(service_name));
+    }
+    Some(Service::new(&found?, Source::Unit).within(&namespace))
+}
+
+/// The service whose cgroup has this name; not a user's manager.
+fn service_name(part: &str) -> Option<String> {
+    let name = part.strip_suffix(".service").filter(|name| !name.is_empty())?;
+    (!name.starts_with("user@")).then(|| unescaped(name))
+}
+
+/// The uid of `user@1000.service`.
+fn user_of_manager(part: &str) -> Option<u32> {
+    part.strip_prefix("user@")?.strip_suffix(".service")?.parse().ok()
 }
 
 fn machine_name(part: &str) -> Option<String> {
@@ -152,7 +215,7 @@ mod tests {
     fn runtimes_write_ids_into_paths_in_their_own_ways() {
         let check = |pattern: &str, expected: Option<&str>| {
             let path = pattern.replace("ID", ID).replace("INNER", INNER);
-            assert_eq!(container_id(&path), expected, "{pattern}");
+            assert_eq!(CgroupInfo::of(&path).container.as_deref(), expected, "{pattern}");
         };
         for pattern in [
             "/docker/ID",
@@ -170,8 +233,9 @@ mod tests {
             "/machine.slice/libpod-ID.scope/container",
             "/machine.slice/libpod-ID",
             "/libpod_parent/libpod-ID",
-            "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope/libpod-payload-ID",
-            "/user.slice/user-1000.slice/user@1000.service/app.slice/docker-ID.scope",
+            "/libpod_parent/INNER/libpod-ID",
+            "/docker/ID/docker/INNER",
+            "/docker/ID/kubepods/besteffort/pod12/INNER",
             "/k8s.io/ID",
             "/default/ID",
             "/ecs/0123456789abcdef0123456789abcdef/ID",
@@ -180,8 +244,6 @@ mod tests {
         ] {
             check(pattern, Some(ID));
         }
-        check("/docker/ID/docker/INNER", Some(INNER));
-        check("/docker/ID/kubepods/besteffort/pod12/INNER", Some(INNER));
         for pattern in [
             "/",
             "",
@@ -226,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_is_the_innermost_service_and_a_machine_its_namespace() {
+    fn a_unit_is_the_outermost_service_and_a_machine_its_namespace() {
         let check = |path: &str, expected: Option<(&str, &str)>| {
             let unit = CgroupInfo::of(path).unit;
             let found = unit.as_ref().map(|unit| (&*unit.name, &*unit.namespace));
@@ -240,8 +302,10 @@ mod tests {
         check("/system.slice/run\\x2dit.service/inner", Some(("run-it", "")));
         check(
             "/user.slice/user-1000.slice/user@1000.service/app.slice/sync.service",
-            Some(("sync", "")),
+            Some(("sync", "user-1000")),
         );
+        check("/system.slice/web.service/payment.service", Some(("web", "")));
+        check(&format!("/docker/{ID}/system.slice/payment.service"), None);
         check("/user.slice/user-1000.slice/user@1000.service/init.scope", None);
         check("/user.slice/user-1000.slice/session-3.scope", None);
         check(
@@ -258,11 +322,53 @@ mod tests {
         check("/.service", None);
     }
 
+    /// What is known of a path of which `uid` owns the last part of `made` and all behind it.
+    fn delegated(made: &str, rest: &str) -> CgroupInfo {
+        let parts = made.matches('/').count();
+        let path = format!("{made}{rest}").replace("ID", ID);
+        CgroupInfo::within(&path, Some(Delegation { parts, uid: 1500 }))
+    }
+
+    #[test]
+    fn below_a_delegated_cgroup_nothing_names_a_container_a_pod_or_a_unit() {
+        for rest in [
+            "/docker-ID.scope",
+            "/docker/ID",
+            "/system.slice/payment.service",
+            "/kubepods/burstable/pod1b2c0a8c-1111-2222-3333-444455556666/ID",
+            "/machine.slice/systemd-nspawn@box.service/payload/system.slice/web.service",
+            "/user@0.service/app.slice/payment.service",
+        ] {
+            let info = delegated("/delegated", rest);
+            let CgroupInfo { container, pod, unit, .. } = &info;
+            assert!(container.is_none() && pod.is_none() && unit.is_none(), "{info:?}");
+        }
+        // A service with a user of its own: systemd named its cgroup, the user what is below.
+        let info = delegated("/system.slice/web.service", "/payment.service");
+        assert_eq!(info.unit.as_ref().map(|unit| &*unit.name), Some("web"));
+        // A container whose root is a user of the host.
+        let info = delegated("/system.slice/docker-ID.scope", "/docker/ID/x.service");
+        assert_eq!((info.container.as_deref(), &info.unit), (Some(ID), &None));
+        assert_eq!(info.rootless, None);
+    }
+
+    #[test]
+    fn what_a_user_runs_says_whose_it_is() {
+        let manager = "/user.slice/user-1500.slice/user@1500.service";
+        let unit = delegated(manager, "/app.slice/payment.service/payment.service").unit.unwrap();
+        assert_eq!((&*unit.name, &*unit.namespace), ("payment", "user-1500"));
+        let podman = delegated(manager, "/user.slice/libpod-ID.scope/container");
+        assert_eq!((&podman.container, podman.rootless), (&None, Some((1500, ID.into()))));
+    }
+
     proptest! {
         #[test]
         fn any_path_is_looked_at_without_panic(path in "[/:.\\\\x\\PC]{0,100}", id in "[0-9a-f]{60,68}") {
             let _ = CgroupInfo::of(&path);
-            prop_assert_eq!(container_id(&id).is_some(), id.len() == ID_DIGITS);
+            for parts in 0..4 {
+                let _ = CgroupInfo::within(&path, Some(Delegation { parts, uid: 1500 }));
+            }
+            prop_assert_eq!(CgroupInfo::of(&id).container.is_some(), id.len() == ID_DIGITS);
         }
     }
 }

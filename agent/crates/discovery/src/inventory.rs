@@ -51,6 +51,10 @@ struct FailedStart {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     containers: HashMap<Box<str>, Workload>,
+    /// What a container is if its cgroup is a pod's.
+    in_pods: HashMap<Box<str>, Workload>,
+    /// The user whose engine it is of.
+    engine_of: Option<u32>,
     pods: HashMap<Box<str>, Workload>,
     /// `None` if two workloads have it.
     addresses: HashMap<Address, Option<Workload>>,
@@ -76,6 +80,17 @@ impl Inventory {
     /// A container, by its id of 64 hex digits.
     pub fn add_container(&mut self, id: &str, workload: Workload) {
         self.dropped += put(&mut self.containers, id.into(), workload);
+    }
+
+    /// What a container is if its cgroup is a pod's: whoever makes an image may give it the labels
+    /// of one.
+    pub fn add_in_pod(&mut self, id: &str, workload: Workload) {
+        self.dropped += put(&mut self.in_pods, id.into(), workload);
+    }
+
+    /// These are containers of an engine that this user runs.
+    pub fn set_engine_of(&mut self, uid: u32) {
+        self.engine_of = Some(uid);
     }
 
     /// A pod, by its uid.
@@ -143,9 +158,16 @@ impl Inventory {
 
     /// The workload of a cgroup.
     pub fn workload(&self, cgroup_info: &CgroupInfo) -> Option<&Workload> {
-        let by_container = || self.containers.get(cgroup_info.container.as_deref()?);
-        let by_pod = || self.pods.get(cgroup_info.pod.as_deref()?);
-        by_container().or_else(by_pod)
+        let CgroupInfo { container, pod, rootless, .. } = cgroup_info;
+        let in_pod = || pod.as_ref().and(self.in_pods.get(container.as_deref()?));
+        let by_container = || self.containers.get(container.as_deref()?);
+        let by_pod = || self.pods.get(pod.as_deref()?);
+        // A user names containers of that user only.
+        let of_user = || {
+            let (uid, id) = rootless.as_ref().filter(|(uid, _)| self.engine_of == Some(*uid))?;
+            (*uid != 0).then(|| self.containers.get(id))?
+        };
+        in_pod().or_else(by_container).or_else(by_pod).or_else(of_user)
     }
 
     /// The workload that has an address for itself.
@@ -217,6 +239,8 @@ impl Inventory {
     pub fn len(&self) -> usize {
         let Self {
             containers,
+            // Of the same containers.
+            in_pods: _,
             pods,
             addresses,
             endpoints,
@@ -226,6 +250,7 @@ impl Inventory {
             failed_starts,
             published_in: _,
             routes,
+            engine_of: _,
             dropped: _,
         } = self;
         containers.len()

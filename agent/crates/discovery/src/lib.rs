@@ -60,9 +60,11 @@ use cgroup::{Cgroups, Lookup};
 use cgroup_info::CgroupInfo;
 pub use found::Found;
 use inventory::{Inventory, Workload};
+use linux::addresses::Held;
+use linux::executable::Executable;
 use linux::probes::Probes;
 use processes::{Process, Processes};
-pub use remote::Client;
+pub use remote::{Arrival, Client};
 use rules::Rules;
 
 /// Owners kept at most; the kernel's table is smaller.
@@ -82,7 +84,7 @@ pub struct Owner<'a> {
     /// Its cgroup, if known.
     pub cgroup_info: Option<&'a CgroupInfo>,
     /// Its executable, if known.
-    pub program: Option<&'a str>,
+    pub program: Option<&'a Executable>,
     /// The ports it listens on.
     pub ports: &'a [u16],
 }
@@ -297,9 +299,15 @@ impl Names {
         self.remotes.set_listeners(listeners);
     }
 
-    /// Which address belongs to which network namespace of this host (by inode).
-    pub fn set_addresses(&mut self, addresses: &[(u32, Address)]) {
+    /// Which address belongs to which network namespace of this host.
+    pub fn set_addresses(&mut self, addresses: &[Held]) {
         self.remotes.set_addresses(addresses);
+    }
+
+    /// Where connections between services of this host have arrived: from edges of role server. Call
+    /// after [`Self::set_addresses`].
+    pub fn set_arrivals(&mut self, arrivals: &[Arrival]) {
+        self.remotes.set_arrivals(arrivals);
     }
 
     /// Whether the addresses of some namespaces are unknown and may be containers' addresses.
@@ -310,7 +318,7 @@ impl Names {
     /// DNS responses to programs of this host since the last call, and the number of unreadable
     /// ones.
     pub fn learn_dns_answers(&mut self, answers: &[dns::Answer], malformed: u64, now_us: u64) {
-        self.remotes.resolved.learn(answers, malformed, now_us);
+        self.remotes.learn_dns_answers(answers, malformed, now_us);
     }
 
     /// The state of the names from DNS.
@@ -443,7 +451,7 @@ impl Names {
             process = Some(self.processes.look(slot, row));
         }
         let program = match &process {
-            Some(Process::Seen(seen)) => seen.executable.as_deref(),
+            Some(Process::Seen(seen)) => seen.executable.as_ref(),
             _ => None,
         };
         let owner = Owner { row, cgroup_info, program, ports };

@@ -6,6 +6,7 @@ use agent_common::owner::{OWNER_OVERFLOW, OwnerRow};
 use hashbrown::HashMap;
 
 use super::{MAX_OWNERS, process, rules};
+use linux::executable::Executable;
 use linux::probes::{Kind, Pending, Probes};
 use model::service::Service;
 
@@ -15,7 +16,7 @@ pub struct Seen {
     /// The name of its program.
     pub name: Option<Service>,
     /// Its executable, if rules match executables.
-    pub executable: Option<String>,
+    pub executable: Option<Executable>,
 }
 
 /// The state of a lookup.

@@ -23,6 +23,7 @@
 use std::sync::Arc;
 
 use agent_common::address::{self, Address};
+use agent_common::decode::dns;
 use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::listener::ListenerRecord;
 use hashbrown::HashMap;
@@ -34,12 +35,14 @@ use super::listener::Listener;
 use super::resolved::Resolved;
 use super::rules::Rules;
 use super::translated::{Answer, Translated};
+use linux::addresses::Held;
 use model::service::{Entity, Service, Source};
 
 mod addresses;
 mod clients;
 
 use addresses::Addresses;
+pub use addresses::Arrival;
 pub use clients::Client;
 use clients::{Caller, ClientTable, Known};
 
@@ -138,8 +141,22 @@ impl Remotes {
         self.translated.is_front((address, port))
     }
 
-    pub(super) fn set_addresses(&mut self, addresses: &[(u32, Address)]) {
+    pub(super) fn set_addresses(&mut self, addresses: &[Held]) {
         self.addresses = Addresses::new(addresses);
+    }
+
+    pub(super) fn learn_dns_answers(
+        &mut self,
+        answers: &[dns::Answer],
+        malformed: u64,
+        now_us: u64,
+    ) {
+        let Self { addresses, resolved, .. } = self;
+        resolved.learn(answers, malformed, now_us, |netns| addresses.tenant_of(netns));
+    }
+
+    pub(super) fn set_arrivals(&mut self, arrivals: &[Arrival]) {
+        self.addresses.set_arrivals(arrivals);
     }
 
     /// `is_complete`: there are no clients besides these.
@@ -334,7 +351,7 @@ impl Remotes {
         }
         let at = |inventory: &Arc<Inventory>| {
             Some(Found::workload(
-                self.container(remote, inventory)?,
+                self.container(netns, remote, inventory)?,
                 Source::ContainerAddress,
                 rules,
             ))
@@ -359,7 +376,7 @@ impl Remotes {
             return Found::new(service);
         }
         if let Some(workload) =
-            inventories.iter().find_map(|inventory| self.container(remote, inventory))
+            inventories.iter().find_map(|inventory| self.container(netns, remote, inventory))
         {
             return Found::workload(workload, Source::ContainerAddress, rules);
         }
@@ -436,8 +453,13 @@ impl Remotes {
 
     /// The container that has an address. Two runtimes may use the same networks: then the address
     /// is ambiguous and names nothing.
-    fn container<'a>(&self, remote: Address, inventory: &'a Inventory) -> Option<&'a Workload> {
-        if self.addresses.is_ambiguous(remote) { None } else { inventory.at(remote) }
+    fn container<'a>(
+        &self,
+        netns: u32,
+        remote: Address,
+        inventory: &'a Inventory,
+    ) -> Option<&'a Workload> {
+        if self.addresses.is_ambiguous(netns, remote) { None } else { inventory.at(remote) }
     }
 
     /// The service that listens on a port of a namespace, if it is the only one.

@@ -5,7 +5,12 @@
 //! before [`FLOOR_SECONDS`], as programs keep addresses for longer, and not while an edge leads
 //! there. An address with several names keeps the first until that expires, so that labels do not
 //! alternate.
+//!
+//! Every tenant has a share: the network namespaces of one user namespace, or one namespace of the
+//! host. Who fills it loses the own names that were resolved longest ago; when all shares together
+//! fill the table, the largest one gives way.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,10 +21,12 @@ use agent_common::decode::dns::Answer;
 use model::service::{Entity, Service, Source};
 use model::snapshot::{SourceState, SourceView};
 
-/// Addresses with names at most, of all namespaces.
+/// Addresses with names at most, of all tenants.
 pub const MAX_NAMES: usize = 16_384;
-/// Addresses of one namespace at most.
-pub const MAX_OF_NAMESPACE: usize = MAX_NAMES / 4;
+/// Addresses of one tenant at most.
+pub const MAX_OF_TENANT: usize = MAX_NAMES / 4;
+/// So many of the oldest names are looked through for one that no edge needs.
+const SPARED: usize = 16;
 /// Shortest lifetime of a name: Java caches addresses for this long by default.
 const FLOOR_SECONDS: u64 = 30;
 /// Longest lifetime of a name that is not resolved again.
@@ -29,7 +36,10 @@ const CEILING_SECONDS: u64 = 24 * 60 * 60;
 #[derive(Default)]
 pub(super) struct Resolved {
     names: HashMap<(u32, Address), Name>,
-    of_namespace: HashMap<u32, usize>,
+    /// The same by tenant, those first that were resolved longest ago.
+    shares: HashMap<u64, BTreeSet<(u64, u32, Address)>>,
+    /// How many names there were so far: it orders them.
+    latest: u64,
     round: u64,
     now_us: u64,
     answers: u64,
@@ -42,34 +52,45 @@ struct Name {
     until_us: u64,
     /// The round in which an edge led there.
     needed: u64,
+    tenant: u64,
+    /// When it was resolved last, in the order of all.
+    order: u64,
 }
 
 // === impl Resolved ===
 
 impl Resolved {
-    /// Adds the DNS responses since the last call; `now_us` is the current time.
-    pub(super) fn learn(&mut self, answers: &[Answer], malformed: u64, now_us: u64) {
+    /// Adds the DNS responses since the last call; `now_us` is the current time, `tenant` whose a
+    /// network namespace is.
+    pub(super) fn learn(
+        &mut self,
+        answers: &[Answer],
+        malformed: u64,
+        now_us: u64,
+        tenant: impl Fn(u32) -> u64,
+    ) {
         self.malformed += malformed;
         self.now_us = now_us;
         self.round += 1;
         // An edge that used a name in the last round is taken to be still there.
         let (now, round) = (self.now_us, self.round);
-        let counts = &mut self.of_namespace;
-        self.names.retain(|(netns, _), name| {
+        let shares = &mut self.shares;
+        self.names.retain(|key, name| {
             let stays = now < name.until_us || name.needed + 1 >= round;
             if !stays {
-                release(counts, *netns);
+                release(shares, *key, name);
             }
             stays
         });
         for answer in answers {
             self.answers += 1;
             let name: Arc<str> = answer.resolution.name.as_str().into();
+            let tenant = tenant(answer.netns);
             for (ip, ttl) in &answer.resolution.addresses {
                 if is_host_address(*ip) {
                     let seconds = u64::from(*ttl).clamp(FLOOR_SECONDS, CEILING_SECONDS);
                     let until_us = answer.time_ns / 1000 + seconds * 1_000_000;
-                    self.put((answer.netns, address::from_ip(*ip)), &name, until_us);
+                    self.put((answer.netns, address::from_ip(*ip)), &name, until_us, tenant);
                 }
             }
         }
@@ -95,31 +116,65 @@ impl Resolved {
         }
     }
 
-    fn put(&mut self, key: (u32, Address), name: &Arc<str>, until_us: u64) {
-        if let Some(known) = self.names.get_mut(&key) {
+    fn put(&mut self, key: (u32, Address), name: &Arc<str>, until_us: u64, tenant: u64) {
+        self.latest += 1;
+        let Self { names, shares, latest, now_us, .. } = self;
+        if let Some(known) = names.get_mut(&key) {
             if known.text == *name {
                 known.until_us = known.until_us.max(until_us);
-            } else if self.now_us >= known.until_us {
+            } else if *now_us >= known.until_us {
                 known.text = name.clone();
                 known.until_us = until_us;
+            } else {
+                return;
             }
+            release(shares, key, known);
+            (known.tenant, known.order) = (tenant, *latest);
+            shares.entry(tenant).or_default().insert((*latest, key.0, key.1));
             return;
         }
-        let of_namespace = self.of_namespace.get(&key.0).copied().unwrap_or_default();
-        if self.names.len() >= MAX_NAMES || of_namespace >= MAX_OF_NAMESPACE {
+        let share = shares.get(&tenant).map_or(0, BTreeSet::len);
+        if share >= MAX_OF_TENANT {
+            self.evict(tenant);
+        } else if names.len() >= MAX_NAMES {
+            let others = shares.iter().map(|(tenant, names)| (names.len(), *tenant));
+            let largest = others.max().filter(|(largest, _)| *largest > share);
+            self.evict(largest.map_or(tenant, |(_, largest)| largest));
+        }
+        let Self { names, shares, latest, .. } = self;
+        shares.entry(tenant).or_default().insert((*latest, key.0, key.1));
+        let (text, order) = (name.clone(), *latest);
+        names.insert(key, Name { text, until_us, needed: 0, tenant, order });
+    }
+
+    /// Forgets the name of a tenant that was resolved longest ago, if possible one that no edge
+    /// needs.
+    fn evict(&mut self, tenant: u64) {
+        let Some(share) = self.shares.get(&tenant) else { return };
+        let key = |(_, netns, address): &(u64, u32, Address)| (*netns, *address);
+        let is_free = |key: &(u32, Address)| {
+            self.names.get(key).is_none_or(|name| name.needed + 1 < self.round)
+        };
+        let mut oldest = share.iter().take(SPARED).map(key);
+        let first = share.first().map(key);
+        let Some(key) = oldest.find(is_free).or(first) else { return };
+        if let Some(name) = self.names.remove(&key) {
+            release(&mut self.shares, key, &name);
             self.dropped += 1;
-            return;
         }
-        self.of_namespace.insert(key.0, of_namespace + 1);
-        self.names.insert(key, Name { text: name.clone(), until_us, needed: 0 });
     }
 }
 
-fn release(counts: &mut HashMap<u32, usize>, netns: u32) {
-    if let Some(count) = counts.get_mut(&netns) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&netns);
+/// Takes a name out of its tenant's share.
+fn release(
+    shares: &mut HashMap<u64, BTreeSet<(u64, u32, Address)>>,
+    (netns, address): (u32, Address),
+    name: &Name,
+) {
+    if let Some(share) = shares.get_mut(&name.tenant) {
+        share.remove(&(name.order, netns, address));
+        if share.is_empty() {
+            shares.remove(&name.tenant);
         }
     }
 }
@@ -149,8 +204,9 @@ mod tests {
         Answer { netns, time_ns: second * 1_000_000_000, resolution }
     }
 
+    /// Every namespace is a tenant, but from 100 on they are all of one.
     fn learn(resolved: &mut Resolved, answers: &[Answer], now_us: u64) {
-        resolved.learn(answers, 0, now_us);
+        resolved.learn(answers, 0, now_us, |netns| netns.min(100).into());
     }
 
     fn name(resolved: &mut Resolved, netns: u32, address: &str) -> Option<String> {
@@ -182,7 +238,7 @@ mod tests {
             learn(&mut resolved, &[], second * SECOND_US);
             assert_eq!(resolved.names.len(), expected, "after {second} seconds");
         }
-        assert!(resolved.of_namespace.is_empty());
+        assert!(resolved.shares.is_empty());
     }
 
     #[test]
@@ -223,23 +279,51 @@ mod tests {
         assert_eq!(resolved.names.len(), 0);
     }
 
+    /// Answers for `count` addresses from `first` on, to namespaces from `netns` on in turn.
+    fn flood(netns: std::ops::Range<u32>, first: u32, count: u32) -> Vec<Answer> {
+        let answer = |n: u32| {
+            let address = std::net::Ipv4Addr::from(first + n).to_string();
+            let netns = netns.start + n % (netns.end - netns.start);
+            answer_of(netns, 0, &format!("n{n}"), &[(&address, 60)])
+        };
+        (0..count).map(answer).collect()
+    }
+
     #[test]
-    fn one_namespace_that_asks_for_everything_leaves_room_for_others() {
+    fn who_asks_for_everything_loses_the_own_oldest_names_but_those_that_edges_need() {
         let mut resolved = Resolved::default();
-        let flood: Vec<_> = (0..1_000_000_u32)
-            .map(|n| {
-                answer_of(
-                    1,
-                    0,
-                    &format!("n{n}"),
-                    &[(&std::net::Ipv4Addr::from(0x0b00_0000 + n).to_string(), 60)],
-                )
-            })
+        let own = [answer_of(1, 0, "own", &[("10.0.0.1", 60)])];
+        learn(&mut resolved, &own, 0);
+        assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("own"));
+        let count = 100_000;
+        learn(&mut resolved, &flood(1..2, 0x0b00_0000, count), SECOND_US);
+        assert_eq!(resolved.names.len(), MAX_OF_TENANT);
+        assert_eq!(resolved.dropped, 1 + u64::from(count) - MAX_OF_TENANT as u64);
+        assert_eq!(name(&mut resolved, 1, "10.0.0.1").as_deref(), Some("own"));
+        assert_eq!(name(&mut resolved, 1, "11.0.0.1"), None);
+        let newest = std::net::Ipv4Addr::from(0x0b00_0000 + count - 1).to_string();
+        assert!(name(&mut resolved, 1, &newest).is_some());
+    }
+
+    #[test]
+    fn floods_cost_no_other_tenant_a_name_however_many_namespaces_they_come_from() {
+        let mut resolved = Resolved::default();
+        let victims: Vec<_> = (0..50)
+            .map(|n| answer_of(2, 0, &format!("db{n}"), &[(&format!("10.0.0.{n}"), 60)]))
             .collect();
-        learn(&mut resolved, &flood, 0);
-        assert_eq!(resolved.names.len(), MAX_OF_NAMESPACE);
-        assert_eq!(resolved.dropped, 1_000_000 - MAX_OF_NAMESPACE as u64);
-        learn(&mut resolved, &[answer_of(2, 0, "db", &[("10.0.0.1", 60)])], 0);
-        assert_eq!(name(&mut resolved, 2, "10.0.0.1").as_deref(), Some("db"));
+        learn(&mut resolved, &victims, 0);
+        // Six tenants with a namespace each fill the table; one with a thousand has one share.
+        for netns in 10..16 {
+            learn(&mut resolved, &flood(netns..netns + 1, 0x0b00_0000, 10_000), SECOND_US);
+        }
+        learn(&mut resolved, &flood(100..1100, 0x0c00_0000, 50_000), SECOND_US);
+        assert_eq!(resolved.names.len(), MAX_NAMES);
+        let shares: usize = resolved.shares.values().map(BTreeSet::len).sum();
+        assert_eq!(shares, MAX_NAMES);
+        for n in 0..50 {
+            let expected = format!("db{n}");
+            assert_eq!(name(&mut resolved, 2, &format!("10.0.0.{n}")), Some(expected));
+        }
+        assert!(resolved.shares.get(&100).is_some_and(|share| share.len() > MAX_NAMES / 10));
     }
 }

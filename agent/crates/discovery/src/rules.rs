@@ -4,7 +4,7 @@
 //!
 //! | what | matches |
 //! |---|---|
-//! | `executable` | the path of the program, or its last part if the pattern has no `/` |
+//! | `executable` | the path of the program, if the host has this file there; or the last part of the path, if the pattern has no `/` |
 //! | `cgroup` | the path in the cgroup v2 hierarchy |
 //! | `port` | an owner that listens on this port |
 //! | `label` | a label of the container or pod, `KEY=PATTERN` |
@@ -23,6 +23,7 @@ use serde::{Serialize, Serializer};
 
 use super::Owner;
 use super::inventory::Workload;
+use linux::executable::Executable;
 use model::service::{Kind, Service, Source, is_printable};
 
 /// One rule.
@@ -89,11 +90,8 @@ impl Rules {
 
     /// The name of an owner, if some rule is about it.
     pub fn owner(&self, owner: &Owner<'_>, workload: Option<&Workload>) -> Option<Service> {
-        let program = owner.program.map(str::to_owned).or_else(|| started_as(owner.row));
         let rule = self.rules.iter().find(|rule| match &rule.matches {
-            Match::Executable(pattern) => {
-                program.as_deref().is_some_and(|program| fits_program(pattern, program))
-            }
+            Match::Executable(pattern) => fits_program(pattern, owner),
             Match::Cgroup(pattern) => {
                 owner.cgroup_info.is_some_and(|cgroup_info| fits(pattern, &cgroup_info.path))
             }
@@ -235,13 +233,10 @@ fn network(text: &str) -> Option<IpNet> {
 }
 
 /// The executable of a row's process while it runs. Reads /proc.
-pub(super) fn executable(row: &OwnerRow) -> Option<String> {
+pub(super) fn executable(row: &OwnerRow) -> Option<Executable> {
     // A reused pid belongs to another process.
     let same = linux::procfs::Stat::read(row.tgid).is_ok_and(|stat| stat.comm == row.key.comm);
-    let link =
-        same.then(|| std::fs::read_link(format!("/proc/{}/exe", row.tgid)).ok()).flatten()?;
-    let path = link.to_string_lossy();
-    Some(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
+    same.then(|| linux::executable::of(row.tgid)).flatten()
 }
 
 /// The command that started the program of a row.
@@ -253,10 +248,17 @@ fn started_as(row: &OwnerRow) -> Option<String> {
     (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
 }
 
-fn fits_program(pattern: &str, program: &str) -> bool {
-    let whole = pattern.contains('/');
-    let program = if whole { program } else { program.rsplit('/').next().unwrap_or(program) };
-    fits(pattern, program)
+/// Whether a pattern is about the program of an owner. A path is believed only of a file of the
+/// host: a process says of itself how it was started, and has any path in a mount namespace of its
+/// own. A name anyone can give to a program anyway.
+fn fits_program(pattern: &str, owner: &Owner<'_>) -> bool {
+    if pattern.contains('/') {
+        let program = owner.program.filter(|program| program.is_hosts);
+        return program.is_some_and(|program| fits(pattern, &program.path));
+    }
+    let started = || started_as(owner.row);
+    let program = owner.program.map(|program| program.path.clone()).or_else(started);
+    program.is_some_and(|program| fits(pattern, program.rsplit('/').next().unwrap_or(&program)))
 }
 
 /// Whether a text matches a pattern, in which `*` stands for any text.
@@ -316,12 +318,13 @@ mod tests {
         ]);
         let mut row = OwnerRow::zeroed();
         let check = |row: &OwnerRow,
+                     program: Option<&Executable>,
                      cgroup_info: &str,
                      ports: &[u16],
                      label: &str,
                      expected: Option<&str>| {
             let cgroup_info = CgroupInfo::of(cgroup_info);
-            let owner = Owner { row, cgroup_info: Some(&cgroup_info), program: None, ports };
+            let owner = Owner { row, cgroup_info: Some(&cgroup_info), program, ports };
             let labels = Arc::from([("app".to_owned(), label.to_owned())]);
             let workload = Workload {
                 service: Service::any(),
@@ -333,15 +336,21 @@ mod tests {
             let name = found.map(|found| format!("{}/{}", found.namespace, found.name));
             assert_eq!(name.as_deref(), expected);
         };
-        check(&row, "/", &[], "", None);
-        check(&row, "/system.slice/backup-all.service", &[], "", Some("/backup"));
-        check(&row, "/", &[80, 9100], "", Some("/node-exporter"));
-        check(&row, "/", &[80], "web-blue", Some("prod/web"));
+        check(&row, None, "/", &[], "", None);
+        check(&row, None, "/system.slice/backup-all.service", &[], "", Some("/backup"));
+        check(&row, None, "/", &[80, 9100], "", Some("/node-exporter"));
+        check(&row, None, "/", &[80], "web-blue", Some("prod/web"));
         row.argv[..15].copy_from_slice(b"/opt/shop/bin/x");
         row.argv_len = 15;
-        check(&row, "/", &[9100], "", Some("prod/shop"));
+        let program = |path: &str, is_hosts| Executable { path: path.to_owned(), is_hosts };
+        let own = program("/opt/shop/bin/x", true);
+        check(&row, Some(&own), "/", &[9100], "", Some("prod/shop"));
+        // A path of another mount namespace, and what a process says of itself.
+        check(&row, Some(&program("/opt/shop/bin/x", false)), "/", &[], "", None);
+        check(&row, None, "/", &[], "", None);
+        check(&row, Some(&program("/srv/biller", false)), "/", &[], "", Some("/billing"));
         row.argv[..15].copy_from_slice(b"/bin/biller\0abc");
-        check(&row, "/", &[9100], "", Some("/billing"));
+        check(&row, None, "/", &[9100], "", Some("/billing"));
     }
 
     #[test]

@@ -105,6 +105,9 @@ pub(super) trait Clients {
 
     /// The namespace that an address belongs to, seen from another one.
     fn namespace_of(&self, netns: u32, address: Address) -> Option<u32>;
+
+    /// Whether any user may have made a network namespace.
+    fn is_tenants(&self, netns: u32) -> bool;
 }
 
 /// The memory.
@@ -237,6 +240,11 @@ impl Translated {
 
     fn take(&mut self, route: &Route, clients: &impl Clients) {
         let of_owner = route.owner.and_then(|owner| Some((owner, clients.of_row(owner)?.0)));
+        // Whoever has made a namespace can leave notes there for any addresses.
+        let of_owner = of_owner.filter(|(_, netns)| {
+            !clients.is_tenants(*netns)
+                || clients.namespace_of(route.netns, route.client) == Some(*netns)
+        });
         let netns = match of_owner {
             Some((_, netns)) => Some(netns),
             None => clients.namespace_of(route.netns, route.client),

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use agent_common::address::{self, Address};
+use agent_common::address;
 use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN};
 use agent_common::owner::OwnerKey;
 use agent_common::preexisting::Preexisting;
 use hashbrown::{HashMap, HashSet};
 
+use super::addresses::{Collector, Held};
 use super::diag::{self, Dump, SocketEntry};
 use super::ephemeral::Ephemeral;
 use super::holders::{self, Holder};
@@ -23,8 +24,9 @@ const AT_A_TIME: usize = 512;
 pub struct Survey {
     /// Every network namespace that could be found, the agent's own first.
     pub namespaces: Vec<Namespace>,
-    /// (network namespace inode, address) of every interface.
-    pub addresses: Vec<(u32, Address)>,
+    /// Addresses of all interfaces; of namespaces that any user can make at most
+    /// [`addresses::MOST_OF_TENANTS`].
+    pub addresses: Vec<Held>,
     /// TCP sockets that are connected, connecting or listening, and UDP sockets with a port.
     pub sockets: Vec<Socket>,
     /// (network namespace inode, usage of its ephemeral ports).
@@ -61,8 +63,9 @@ pub fn survey() -> Found {
     let (namespaces, problems) = namespaces::all();
     let mut survey = Survey { problems, ..Survey::default() };
     let mut entries = Vec::new();
+    let mut collector = Collector::new();
     for namespace in &namespaces {
-        survey.visit(namespace, &mut entries);
+        survey.visit(namespace, &mut collector, &mut entries);
     }
     survey.namespaces = namespaces;
     let inodes: HashSet<u32> =
@@ -75,20 +78,23 @@ pub fn survey() -> Found {
 /// Only namespaces, their addresses, the usage of their ephemeral ports, and processes; cheap enough
 /// to repeat. The addresses of a namespace that cannot be entered are read through its
 /// processes, or taken from `known`.
-pub fn places(known: &[(u32, Address)]) -> Survey {
+pub fn places(known: &[Held]) -> Survey {
     let (namespaces, problems) = namespaces::all();
     let mut survey = Survey { problems, ..Survey::default() };
+    let mut collector = Collector::new();
     for namespace in &namespaces {
         let inode = namespace.inode;
         if let Ok((Ok(local), used)) =
-            namespaces::run_in(namespace, || (addresses::local(), ephemeral::here()))
+            namespaces::run_in(namespace, || (addresses::interfaces(), ephemeral::here()))
         {
-            survey.addresses.extend(local.into_iter().map(|address| (inode, address)));
+            survey.addresses.extend(collector.of(namespace, local));
             survey.ephemeral.extend(used.map(|used| (inode, used)));
         } else if let Ok(local) = namespaces::addresses(namespace) {
-            survey.addresses.extend(local.into_iter().map(|local| (inode, local)));
+            // Not said: which of them are on a loopback interface.
+            let local = local.into_iter().map(|local| (local, false));
+            survey.addresses.extend(collector.of(namespace, local));
         } else {
-            survey.addresses.extend(known.iter().filter(|(netns, _)| *netns == inode));
+            survey.addresses.extend(known.iter().filter(|held| held.netns == inode));
         }
     }
     survey.processes = procfs::processes().map(Iterator::collect).unwrap_or_default();
@@ -131,7 +137,7 @@ impl Found {
         }
         if late > 0 {
             survey.problems.push(Problem::new(
-                format!("the arguments of {late} processes could not be read within {patience:?}"),
+                format!("processes whose arguments could not be read within {patience:?}: {late}"),
                 "their connections from before the start are named after their interpreters",
             ));
         }
@@ -147,14 +153,19 @@ impl Found {
 
 impl Survey {
     /// Lists sockets and addresses of one namespace.
-    fn visit(&mut self, namespace: &Namespace, entries: &mut Vec<(u32, SocketEntry)>) {
+    fn visit(
+        &mut self,
+        namespace: &Namespace,
+        collector: &mut Collector,
+        entries: &mut Vec<(u32, SocketEntry)>,
+    ) {
         let netns = namespace.inode;
         let mut problem = |what: &str, consequence: &str| {
             let what = format!("network namespace {netns}: {what}");
             self.problems.push(Problem::new(what, consequence));
         };
         let inside = namespaces::run_in(namespace, || {
-            (diag::dump_ports(), addresses::local(), ephemeral::range())
+            (diag::dump_ports(), addresses::interfaces(), ephemeral::range())
         });
         let (dump, local, range) = match inside {
             Ok(answers) => answers,
@@ -187,7 +198,7 @@ impl Survey {
             }
         }
         match local {
-            Ok(local) => self.addresses.extend(local.into_iter().map(|address| (netns, address))),
+            Ok(local) => self.addresses.extend(collector.of(namespace, local)),
             Err(error) => problem(
                 &format!("listing addresses: {error}"),
                 "connections to it from other namespaces show its address, not its service",
@@ -414,7 +425,9 @@ mod tests {
             let known = find(role, port).unwrap().known;
             assert_eq!((known.tgid, known.owner.netns), (std::process::id(), netns), "{role}");
         }
-        assert!(survey.addresses.contains(&(netns, address::from_ip(server.ip()))));
+        let server = address::from_ip(server.ip());
+        let held = |held: &Held| (held.netns, held.address) == (netns, server);
+        assert!(survey.addresses.iter().any(held));
     }
 
     #[test]
@@ -450,6 +463,7 @@ mod tests {
         let expected = [ROLE_CLIENT, ROLE_SERVER, ROLE_LISTENER];
         assert_eq!(found, expected.map(|role| (role, me, inside.inode)), "{:?}", survey.problems);
         let loopback = address::from_ip("::1".parse::<IpAddr>().unwrap());
-        assert!(survey.addresses.contains(&(inside.inode, loopback)));
+        let held = |held: &Held| (held.netns, held.address) == (inside.inode, loopback);
+        assert!(survey.addresses.iter().any(held));
     }
 }

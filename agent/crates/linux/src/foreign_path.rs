@@ -63,13 +63,13 @@ pub fn open_namespaces(
 }
 
 /// The root directory of a process as a starting point; the directory is not opened.
-fn open_root(tgid: u32) -> io::Result<OwnedFd> {
+pub(crate) fn open_root(tgid: u32) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(openat(CWD, format!("/proc/{tgid}/root"), flags, Mode::empty())?)
 }
 
 /// Resolves `path` below `root` without opening it; EAGAIN if it is not cached.
-fn locate(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn locate(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT
         | ResolveFlags::NO_SYMLINKS

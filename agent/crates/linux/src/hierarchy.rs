@@ -13,6 +13,16 @@ use super::mounts;
 /// process was ever moved, every process is in it.
 pub const ROOT_ID: u64 = 1;
 
+/// Where a cgroup's path leaves what root made: everything below may be made, and named, by a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delegation {
+    /// The names on the path up to here were chosen by root: this directory is the first of another
+    /// owner, made by root and given away (`Delegate=` and `User=`, man 5 systemd.resource-control).
+    pub parts: usize,
+    /// Its owner.
+    pub uid: u32,
+}
+
 /// The mounted cgroup v2 hierarchy.
 #[derive(Clone, Debug)]
 pub struct Hierarchy {
@@ -51,16 +61,33 @@ impl Hierarchy {
         Ok(fs::metadata(self.mount.join(inside))?.ino())
     }
 
-    /// Visits the directories of the tree, nearest to the root first, with id and path; stops after
-    /// `limit` of them and returns whether the whole tree was seen. Directories that vanish
-    /// meanwhile are skipped.
-    pub fn walk(&self, limit: usize, mut visit: impl FnMut(u64, &str)) -> bool {
-        let mut visited = 1;
-        if let Ok(root) = fs::metadata(&self.mount) {
-            visit(root.ino(), "/");
+    /// Where the path of the cgroup with this id leaves what root made; `None` if nowhere. An error
+    /// if another cgroup is at this path, or none.
+    pub fn delegation(&self, path: &str, id: u64) -> io::Result<Option<Delegation>> {
+        if self.id(path)? != id {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
         }
-        let mut folders = std::collections::VecDeque::from([String::new()]);
-        while let Some(parent) = folders.pop_front() {
+        let root = fs::metadata(&self.mount)?.uid();
+        let mut at = self.mount.clone();
+        for (index, part) in path.split('/').filter(|part| !part.is_empty()).enumerate() {
+            at.push(part);
+            let uid = fs::metadata(&at)?.uid();
+            if uid != root {
+                return Ok(Some(Delegation { parts: index + 1, uid }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Visits the directories of the tree, nearest to the root first, with id, path, and where that
+    /// leaves what root made; stops after `limit` of them and returns whether the whole tree was
+    /// seen. Directories that vanish meanwhile are skipped.
+    pub fn walk(&self, limit: usize, mut visit: impl FnMut(u64, &str, Option<Delegation>)) -> bool {
+        let mut visited = 1;
+        let Ok(root) = fs::metadata(&self.mount) else { return true };
+        visit(root.ino(), "/", None);
+        let mut folders = std::collections::VecDeque::from([(String::new(), 0, None)]);
+        while let Some((parent, depth, above)) = folders.pop_front() {
             let Ok(entries) = fs::read_dir(self.mount.join(parent.trim_start_matches('/'))) else {
                 continue;
             };
@@ -74,8 +101,14 @@ impl Hierarchy {
                 }
                 visited += 1;
                 let path = format!("{parent}/{name}");
-                visit(entry.ino(), &path);
-                folders.push_back(path);
+                let delegation = if above.is_some() {
+                    above
+                } else {
+                    let Ok(uid) = entry.metadata().map(|folder| folder.uid()) else { continue };
+                    (uid != root.uid()).then_some(Delegation { parts: depth + 1, uid })
+                };
+                visit(entry.ino(), &path, delegation);
+                folders.push_back((path, depth + 1, delegation));
             }
         }
         true
@@ -100,7 +133,7 @@ mod tests {
     fn a_walk_finds_the_id_that_the_path_has() {
         let (_root, hierarchy) = tree();
         let mut seen = Vec::new();
-        assert!(hierarchy.walk(100, |id, path| seen.push((id, path.to_owned()))));
+        assert!(hierarchy.walk(100, |id, path, _| seen.push((id, path.to_owned()))));
         assert_eq!(seen.len(), 5);
         for (id, path) in seen {
             assert_eq!(hierarchy.id(&path).unwrap(), id, "{path}");
@@ -111,8 +144,29 @@ mod tests {
     fn a_walk_is_bounded() {
         let (_root, hierarchy) = tree();
         let mut seen = 0;
-        assert!(!hierarchy.walk(3, |_, _| seen += 1));
+        assert!(!hierarchy.walk(3, |_, _, _| seen += 1));
         assert_eq!(seen, 3);
+    }
+
+    #[test]
+    fn what_is_below_a_directory_of_a_user_is_delegated() {
+        let (root, hierarchy) = tree();
+        let given = root.path().join("system.slice/a.service");
+        let user = fs::metadata(root.path()).unwrap().uid() + 1500;
+        if std::os::unix::fs::chown(&given, Some(user), None).is_err() {
+            println!("SKIPPED: giving a directory away needs root");
+            return;
+        }
+        let expected = Some(Delegation { parts: 2, uid: user });
+        let mut seen = 0;
+        hierarchy.walk(100, |id, path, delegation| {
+            let expected = expected.filter(|_| path.contains("a.service"));
+            assert_eq!(delegation, expected, "{path}");
+            assert_eq!(hierarchy.delegation(path, id).unwrap(), expected, "{path}");
+            assert!(hierarchy.delegation(path, id + 1000).is_err(), "another cgroup is there");
+            seen += 1;
+        });
+        assert_eq!(seen, 5);
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub fn find(inodes: &HashSet<u32>) -> (HashMap<u32, Holder>, Vec<Problem>) {
     if search.denied > 0 {
         problems.push(Problem::new(
             format!(
-                "the descriptors of {} processes cannot be read (CAP_SYS_PTRACE is missing)",
+                "processes whose descriptors cannot be read: {} (CAP_SYS_PTRACE is missing)",
                 search.denied
             ),
             "their existing connections have no service name",
@@ -152,7 +152,7 @@ impl Search<'_> {
         }
         if cgroups.unknown > 0 {
             problems.push(Problem::new(
-                format!("the cgroups of {} processes are out of sight", cgroups.unknown),
+                format!("processes whose cgroups are out of sight: {}", cgroups.unknown),
                 "their existing connections are shown apart from their new ones; run the agent \
                  in the host's cgroup namespace and with the host's cgroup file system mounted",
             ));

@@ -13,6 +13,7 @@ pub mod conntrack;
 pub mod diag;
 pub mod drops;
 pub mod ephemeral;
+pub mod executable;
 pub mod existing;
 pub mod foreign_path;
 pub mod hierarchy;

@@ -57,6 +57,13 @@ impl Namespace {
         let inode = file.metadata()?.ino() as u32;
         Ok(Self { inode, process: None, file })
     }
+
+    /// The user namespace that it belongs to (by inode), if that is not the agent's own: then any
+    /// user may be root in it.
+    pub fn tenant(&self) -> Option<u64> {
+        let own = own_user_namespace()?;
+        owner(&self.file).ok().filter(|owner| *owner != own)
+    }
 }
 
 /// The network namespace of the host: that of the first process, if it shows it.
@@ -164,8 +171,7 @@ struct Search {
 
 impl Search {
     fn new() -> Self {
-        let user_namespace = fs::metadata("/proc/self/ns/user").ok().map(|file| file.ino());
-        Self { user_namespace, ..Self::default() }
+        Self { user_namespace: own_user_namespace(), ..Self::default() }
     }
 
     fn add(&mut self, namespace: Namespace) {
@@ -267,7 +273,7 @@ impl Search {
         if self.denied > 0 {
             self.problems.push(Problem::new(
                 format!(
-                    "{} processes do not show their network namespace (they hide it, or CAP_SYS_PTRACE is missing)",
+                    "processes that do not show their network namespace: {} (they hide it, or CAP_SYS_PTRACE is missing)",
                     self.denied
                 ),
                 "pre-existing connections in namespaces of these processes alone are not observed",
@@ -295,6 +301,11 @@ impl Search {
         }
         (self.found, self.problems)
     }
+}
+
+/// The agent's own user namespace, by inode; `None` on a kernel without user namespaces.
+fn own_user_namespace() -> Option<u64> {
+    fs::metadata("/proc/self/ns/user").ok().map(|file| file.ino())
 }
 
 /// The user namespace that a namespace belongs to, by inode (man 2 NS_GET_USERNS).

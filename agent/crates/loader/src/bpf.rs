@@ -154,6 +154,8 @@ pub fn cgroup_attach_type(hook: &str) -> Option<bpf_attach_type> {
         "bind6" => Some(bpf_attach_type::BPF_CGROUP_INET6_BIND),
         "connect4" => Some(bpf_attach_type::BPF_CGROUP_INET4_CONNECT),
         "connect6" => Some(bpf_attach_type::BPF_CGROUP_INET6_CONNECT),
+        "sendmsg4" => Some(bpf_attach_type::BPF_CGROUP_UDP4_SENDMSG),
+        "sendmsg6" => Some(bpf_attach_type::BPF_CGROUP_UDP6_SENDMSG),
         "post_bind4" => Some(bpf_attach_type::BPF_CGROUP_INET4_POST_BIND),
         "post_bind6" => Some(bpf_attach_type::BPF_CGROUP_INET6_POST_BIND),
         _ => None,

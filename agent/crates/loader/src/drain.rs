@@ -30,6 +30,7 @@ use super::maps;
 use super::object::Parts;
 use super::ports::{self, Ports};
 use super::queues::EdgeQueues;
+use super::shares::Shares;
 use super::slot_table::{self, SlotTable};
 use agent_common::decode::dns::{self, Answer};
 use agent_common::decode::{self, Event};
@@ -87,6 +88,7 @@ pub struct Drain {
     listeners: SlotTable<ListenerRow>,
     unsent: SlotTable<UnsentRow>,
     owners: SlotTable<OwnerRow>,
+    shares: Shares,
     /// Which owners were read, and when their slots were taken.
     known_owners: HashMap<u32, u64>,
     ledger: Map<u32, Ledger>,
@@ -138,6 +140,7 @@ impl Drain {
             listeners: SlotTable::new(parts, &slot_table::LISTENERS)?,
             unsent: SlotTable::new(parts, &slot_table::UNSENT)?,
             owners: SlotTable::new(parts, &slot_table::OWNERS)?,
+            shares: Shares::new(parts)?,
             known_owners: HashMap::new(),
             ledger: parts.map(&maps::LEDGER)?,
             ring,
@@ -191,6 +194,7 @@ impl Drain {
         drained.bind_failures =
             self.ports.failures(&drained.ledger, now_us).context("reading failed binds")?;
         self.open_binds = open_binds(&drained);
+        self.shares.forget_empty(now_ns).context("looking through the tenants")?;
         for _ in 0..MAX_ANSWERS {
             let Some(record) = self.answers.next() else { break };
             match dns::answer(&record) {
@@ -225,6 +229,11 @@ impl Drain {
     /// How many slots for edges there are, without those that are kept back.
     pub fn edge_capacity(&self) -> u64 {
         u64::from(self.edges.capacity()).saturating_sub(self.held_edges())
+    }
+
+    /// How many rows for owners there are.
+    pub fn owner_capacity(&self) -> u64 {
+        u64::from(self.owners.capacity())
     }
 
     /// How many free slots are kept back.

@@ -108,6 +108,7 @@ pub const HOOKS: &[Hook] = &[
             "bytes_retrans",
             "bytes_acked",
             "snd_una",
+            "rcv_nxt",
             "snd_nxt",
             "group_leader",
             "comm",
@@ -276,6 +277,24 @@ pub const HOOKS: &[Hook] = &[
         lost_without: "connects to IPv6 addresses that fail before the SYN, as without a route",
     },
     Hook {
+        name: "sendmsg4",
+        ways: &[cgroup("sendmsg4", Kind::CgroupAddress)],
+        fallback: None,
+        fields: &[],
+        requests: true,
+        after: Some("sk_data_ready"),
+        lost_without: "names that programs resolve by DNS over IPv4 from sockets that are not connected: which servers they ask is not seen, so no answer is believed",
+    },
+    Hook {
+        name: "sendmsg6",
+        ways: &[cgroup("sendmsg6", Kind::CgroupAddress)],
+        fallback: None,
+        fields: &[],
+        requests: true,
+        after: Some("sk_data_ready"),
+        lost_without: "names that programs resolve by DNS over IPv6 from sockets that are not connected: which servers they ask is not seen, so no answer is believed",
+    },
+    Hook {
         name: "inet_bind_sk",
         ways: &[
             function_exit("inet_bind_sk", "inet_bind_sk"),
@@ -319,6 +338,9 @@ pub const HOOKS: &[Hook] = &[
     },
 ];
 
+/// Hooks that only names from DNS need.
+pub const QUESTIONS: [&str; 2] = ["sendmsg4", "sendmsg6"];
+
 /// Hooks without which nothing is missing: what they give exactly and at once is inferred a second
 /// later.
 pub const INFERRED_WITHOUT: [&str; 2] = ["inet_bind_sk", "inet6_bind_sk"];
@@ -337,6 +359,10 @@ pub const UNPREEMPTED: &str = "unpreempted";
 
 /// Optional fields without a hook of their own: what is missing if the kernel lacks them.
 pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
+    ("net_user_ns", "shares of users in tables: each of their network namespaces has its own"),
+    ("user_ns_parent", "shares of users in tables: each of their network namespaces has its own"),
+    ("user_ns_level", "shares of users in tables: each of their network namespaces has its own"),
+    ("user_ns_owner", "shares of users in tables: each of their network namespaces has its own"),
     ("drops", "listen overflows"),
     ("v6_only", "whether an IPv6 listener also takes IPv4"),
     ("reuse", "the reason of a bind conflict: SO_REUSEADDR"),
@@ -352,16 +378,17 @@ pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
     ("chrono_type", LIMITED),
     ("chrono_start", LIMITED),
     ("chrono_stat", LIMITED),
-    ("rcv_nxt", UNREAD),
-    ("copied_seq", UNREAD),
-    ("rack_mstamp", "whether a client that is never answered was idle before a reset"),
+    ("copied_seq", "unread data of connections (portolan_tcp_receive_queue_bytes)"),
+    (
+        "rack_mstamp",
+        "whether a client that is never answered was idle before a reset; unanswered requests of clients that send a last message",
+    ),
     ("user_timeout", "the cause user_timeout of aborts, which are retransmission without it"),
     ("lock_spinning", RACING_FIN),
     ("lock_owned", RACING_FIN),
 ];
 
 const LIMITED: &str = "how long the receive window and the send buffer limit senders";
-const UNREAD: &str = "unread data of connections (portolan_tcp_receive_queue_bytes)";
 const RACING_FIN: &str =
     "the end of a connection while it is being read: its FIN may count as one byte received";
 

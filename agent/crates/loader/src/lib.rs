@@ -29,6 +29,7 @@ pub mod pins;
 pub mod ports;
 pub mod preflight;
 mod queues;
+mod shares;
 pub mod slot_table;
 mod spare;
 mod tcp_sock;

@@ -19,7 +19,7 @@ use super::bpf::{self, Map};
 use super::btf::Btf;
 use super::drain::Drain;
 use super::enforcement::Enforcement;
-use super::hooks::{self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, UNPREEMPTED, Way};
+use super::hooks::{self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, QUESTIONS, UNPREEMPTED, Way};
 use super::later::LATER;
 use super::maps;
 use super::object::{self, Link, Parts};
@@ -244,6 +244,9 @@ fn plan(btf: &Btf, config: &Config, options: &Options) -> Plan {
         if hook.requests && !options.requests {
             return Err("request timing is switched off".to_owned());
         }
+        if QUESTIONS.contains(&hook.name) && config.dns == 0 {
+            return Err("names from DNS are switched off".to_owned());
+        }
         let missing = offsets::missing(&config.offsets, hook.fields);
         if !missing.is_empty() {
             return Err(format!(
@@ -314,6 +317,7 @@ fn what_is_off(
         }
         if let Err(why) = result
             && (options.requests || !hook.requests)
+            && (config.dns == 1 || !QUESTIONS.contains(&hook.name))
         {
             let why = format!("{}: {why}", hook.name);
             disabled.push(Disabled::not_observed(hook.lost_without, why));

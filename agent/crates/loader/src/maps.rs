@@ -3,13 +3,15 @@
 //! What each holds and who writes it is said where it is declared, in `agent-ebpf/src/maps.rs`. A
 //! test compares the two.
 
+use agent_common::attempt::FAILURE_ROWS;
 use agent_common::config::Config;
 use agent_common::durations::FIRST_FREE_HISTOGRAM;
 use agent_common::edge::EdgeRow;
 use agent_common::listener::ListenerRow;
 use agent_common::owner::OwnerRow;
-use agent_common::slot_table::SlotRow as _;
+use agent_common::slot_table::{SlotRow as _, TABLES};
 use agent_common::unsent::UnsentRow;
+use agent_common::wire::Wire as _;
 
 use super::load::Options;
 
@@ -111,6 +113,12 @@ pub const BIND_FAIL_FREE: Spec = pinned("BIND_FAIL_FREE", Size::Declared, Reader
 pub const PENDING: Spec = pinned("PENDING", Size::Declared, Reader::Ports);
 /// Who bound a socket.
 pub const BOUND: Spec = pinned("BOUND", Size::Declared, Reader::Ports);
+/// Which DNS servers were asked from a socket.
+pub const QUESTIONS: Spec = pinned("QUESTIONS", Size::Declared, Reader::Hooks);
+/// Slots that tenants have taken.
+pub const TAKEN_SLOTS: Spec = pinned("TAKEN_SLOTS", Size::Declared, Reader::Drain);
+/// Slots that tenants have given back.
+pub const FREED_SLOTS: Spec = pinned("FREED_SLOTS", Size::Declared, Reader::Drain);
 /// Ports that are refused to others than their service.
 pub const ENFORCED: Spec = pinned("ENFORCED", Size::Declared, Reader::Enforcement);
 /// Verdicts on who asks for such a port.
@@ -158,6 +166,9 @@ pub const MAPS: &[Spec] = &[
     BIND_FAIL_FREE,
     PENDING,
     BOUND,
+    QUESTIONS,
+    TAKEN_SLOTS,
+    FREED_SLOTS,
     ENFORCED,
     VERDICTS,
     PREEXISTING,
@@ -188,6 +199,25 @@ const fn private(name: &'static str, reader: Reader) -> Spec {
 /// Rows for durations that there are for each edge. An edge takes one for each kind of duration and
 /// shard that it observes one on, so from none to twelve.
 pub const HISTOGRAMS_PER_EDGE: u32 = 3;
+
+/// How many slots each slot table has.
+pub fn slots(options: &Options) -> [u32; TABLES] {
+    let mut slots = [FAILURE_ROWS as u32; TABLES];
+    let sizes = [
+        (EdgeRow::TABLE, Size::Edges),
+        (ListenerRow::TABLE, Size::Listeners),
+        (UnsentRow::TABLE, Size::Unsent),
+        (OwnerRow::TABLE, Size::Owners),
+    ];
+    for (table, size) in sizes {
+        if let (Some(slots), Some(entries)) =
+            (slots.get_mut(table), size.entries(options, &Config::zeroed()))
+        {
+            *slots = entries;
+        }
+    }
+    slots
+}
 
 /// The fewest rows of a table of small rows.
 const FEWEST: u32 = 256;

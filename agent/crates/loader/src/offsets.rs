@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::btf::Btf;
 use super::load::{self, Options};
+use super::maps;
 use super::parts::DNS_ANSWERS;
 use super::tcp_sock;
 
@@ -115,6 +116,7 @@ pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
     config.sock_dead_bit = bit("SOCK_DEAD").unwrap_or(SOCK_DEAD);
     config.sock_linger_bit = bit("SOCK_LINGER").unwrap_or(SOCK_LINGER);
     config.sock_rcu_free_bit = bit("SOCK_RCU_FREE").unwrap_or(SOCK_RCU_FREE);
+    config.capacities = maps::slots(options);
     config.tcp_sock_type = tcp_sock::cast_to(btf).unwrap_or(0);
     config.reset_has_reason = (btf.tracepoint_arguments("tcp_send_reset") == Some(3)).into();
     config

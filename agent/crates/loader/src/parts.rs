@@ -54,6 +54,7 @@ pub const DNS_ANSWERS: Part = Part {
         "skb_head",
         "skb_tail",
         "skb_transport_header",
+        "skb_network_header",
     ],
     is_on: |config| config.dns == 1,
     leave_out: |config| config.dns = 0,

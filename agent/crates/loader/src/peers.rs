@@ -4,12 +4,12 @@
 
 use std::io;
 
-use agent_common::peer::{self, Handshake};
+use agent_common::peer::{self, Handshake, Note};
 
 use super::bpf::Map;
 
 /// The notes of clients. Shared between threads: every lookup is one system call.
-pub struct Peers(pub(super) Map<u32, u64>);
+pub struct Peers(pub(super) Map<u32, Note>);
 
 impl Peers {
     /// The owner row of the client of a tracked connection, if its note is still there.

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use agent_common::drained::Row;
 use agent_common::ledger::Ledger;
+use agent_common::share::{ShareKey, Tenant};
 use agent_common::slot_table::{Reclaim, SlotRow, is_readable};
 use anyhow::Context as _;
 
@@ -46,6 +47,7 @@ pub struct SlotTable<R: SlotRow> {
     rows: Map<u32, R>,
     mapped: Mapped<R>,
     free: Spare,
+    freed: Map<ShareKey, u64>,
 }
 
 impl<R: SlotRow> SlotTable<R> {
@@ -57,12 +59,18 @@ impl<R: SlotRow> SlotTable<R> {
             mapped: rows.mapped().with_context(|| format!("mapping {}", maps.rows.name))?,
             rows,
             free: Spare::new(parts.stack(&maps.free)?),
+            freed: Map::new(parts.get(&maps::FREED_SLOTS)?.try_clone()?)?,
         })
     }
 
     /// Offers every slot that is not reserved: a new table's stack is empty.
     pub fn fill(parts: &Parts, maps: &Maps) -> anyhow::Result<()> {
         let fd = |map: &maps::Spec| anyhow::Ok(parts.get(map)?.try_clone()?);
+        let taken = Map::<ShareKey, u64>::new(fd(&maps::TAKEN_SLOTS)?)?;
+        for tenant in [Tenant::EVERYBODY, Tenant::OTHERS] {
+            let share = ShareKey { tenant, table: R::TABLE as u32, zero: 0 };
+            taken.insert(&share, &0).context("counting the slots of tenants")?;
+        }
         let stack = Map::stack(fd(&maps.free)?)?;
         let slots = Map::<u32, R>::new(fd(&maps.rows)?)?.max_entries;
         // The lowest on top: rows in use then lie close together.
@@ -109,10 +117,22 @@ impl<R: SlotRow> SlotTable<R> {
         match step {
             Reclaim::Forget(key) => self.index.remove(key).map(drop),
             Reclaim::Free(slot) => {
+                let tenant = self.row(*slot)?.tenant();
                 self.rows.insert(slot, &R::zeroed())?;
+                self.count_freed(tenant)?;
                 self.free.give(*slot)
             }
         }
+    }
+
+    /// A tenant has a slot less, and so have all together.
+    fn count_freed(&self, tenant: Tenant) -> io::Result<()> {
+        for tenant in [tenant, Tenant::EVERYBODY] {
+            let share = ShareKey { tenant, table: R::TABLE as u32, zero: 0 };
+            let freed = self.freed.lookup(&share)?.unwrap_or(0);
+            self.freed.insert(&share, &freed.wrapping_add(1))?;
+        }
+        Ok(())
     }
 
     /// How many slots there are, the reserved ones and those that are held back among them.

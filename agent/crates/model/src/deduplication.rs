@@ -7,7 +7,8 @@
 //! * The *client's* row is primary for its connections: it is there before the server's, and it
 //!   knows who asked, which address translation hides from the server.
 //! * The *server's* row is primary for clients of other hosts. A client is of this host if the
-//!   address is one of this host's, or if some client's row has connected from it.
+//!   address is one of this host's, or if some client's row has connected from it; not one in a
+//!   namespace that any user can make, where clients can have anybody's address.
 //!
 //! For evaluation by address ([`Deduplication::evaluates`]) there is one more case: on its way from
 //! the client the connection may be translated (a published port, a Service address). Then the
@@ -36,8 +37,13 @@ pub struct Deduplication {
 // === impl Deduplication ===
 
 impl Deduplication {
-    /// From the rows of one drain, and the addresses of this host as far as they are known.
-    pub fn new(edges: &[Edge], own: impl IntoIterator<Item = Address>) -> Self {
+    /// From the rows of one drain, and the addresses of this host as far as they are known;
+    /// `is_users` whether any user may have made the namespace of an edge's owner.
+    pub fn new(
+        edges: &[Edge],
+        own: impl IntoIterator<Item = Address>,
+        is_users: impl Fn(&Edge) -> bool,
+    ) -> Self {
         let mut sides = Self {
             own: own.into_iter().collect(),
             by_clients: HashSet::new(),
@@ -48,7 +54,9 @@ impl Deduplication {
             let (local, remote, port) = ends(edge);
             match edge.key.role {
                 ROLE_CLIENT => {
-                    sides.own.insert(local);
+                    if !is_users(edge) {
+                        sides.own.insert(local);
+                    }
                     sides.by_clients.insert((local, remote, port));
                 }
                 ROLE_SERVER => {
@@ -144,7 +152,7 @@ mod tests {
 
     /// Which of the rows count and which evaluate.
     fn check(edges: &[Edge], own: &[&str], counts: &[bool], evaluate: &[bool]) {
-        let sides = Deduplication::new(edges, own.iter().map(|text| ip(text)));
+        let sides = Deduplication::new(edges, own.iter().map(|text| ip(text)), |_| false);
         assert_eq!(edges.iter().map(|edge| sides.counts(edge)).collect::<Vec<_>>(), counts);
         assert_eq!(edges.iter().map(|edge| sides.evaluates(edge)).collect::<Vec<_>>(), evaluate);
     }
@@ -189,6 +197,14 @@ mod tests {
         assert_ne!(rows[2].key, rows[3].key);
         let counts = [true, true, false, false, true, false];
         check(&rows, &["172.21.0.1"], &counts, &[true, true, false, false, false, true]);
+    }
+
+    #[test]
+    fn an_address_that_a_users_client_has_is_not_this_hosts() {
+        let (far, s, elsewhere) = (ip("192.0.2.7"), ip("172.22.0.2"), ip("192.0.2.9"));
+        let rows = [edge(ROLE_CLIENT, far, elsewhere, 80), edge(ROLE_SERVER, s, far, 5432)];
+        let counts = |is_users: bool| Deduplication::new(&rows, [s], |_| is_users).counts(&rows[1]);
+        assert!(counts(true) && !counts(false));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use agent_common::slot_table::Reclaim;
 
 use super::deduplication::Deduplication;
 use super::per_slot::{PerSlot, number};
-use super::reclaim;
+use super::reclaim::{Patience, Room};
 use super::slot::{Naming, News, Slot};
 use super::snapshot::EdgeLabels;
 
@@ -112,17 +112,18 @@ impl Stage {
     }
 
     /// Takes in the kernel's edges at `now` (seconds, any epoch). `name` names an edge;
-    /// `capacity` is how many slots the table of edges has.
+    /// `room` is that of the table of edges.
     pub fn take<N: Into<Naming>>(
         &mut self,
         now: u64,
         edges: &[Edge],
-        capacity: u64,
+        room: Room<'_>,
         mut name: impl FnMut(&Edge) -> N,
     ) -> Deltas {
         self.round += 1;
-        let in_table = edges.iter().filter(|edge| edge.table == Table::Edges).count();
-        let patience = reclaim::patience(in_table, capacity);
+        let in_table = edges.iter().filter(|edge| edge.table == Table::Edges);
+        let in_table: Vec<_> = in_table.map(|edge| room.tenant(edge.key.owner)).collect();
+        let patience = Patience::of(room.capacity, in_table.into_iter());
         let mut deltas = Deltas::default();
         let mut news = Vec::new();
         let mut is_other_set = std::mem::take(&mut self.own_changed);
@@ -153,7 +154,13 @@ impl Stage {
                 continue;
             }
             let in_use = slot.moved || edge.is_overflow() || edge.counters.active() > 0;
-            let step = slot.lifecycle.observe(now, patience, in_use, edge.slot, edge.key);
+            let step = slot.lifecycle.observe(
+                now,
+                patience.with(room.tenant(edge.key.owner)),
+                in_use,
+                edge.slot,
+                edge.key,
+            );
             deltas.reclaim.extend(step);
         }
         if self.slots.len() > edges.len() {
@@ -167,7 +174,8 @@ impl Stage {
             is_other_set = true;
         }
         if is_other_set {
-            self.deduplication = Deduplication::new(edges, self.own.iter().copied());
+            let is_users = |edge: &Edge| room.tenant(edge.key.owner).is_users();
+            self.deduplication = Deduplication::new(edges, self.own.iter().copied(), is_users);
         }
         let mut news = news.into_iter().peekable();
         for (at, edge) in edges.iter().enumerate() {

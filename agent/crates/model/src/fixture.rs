@@ -146,6 +146,7 @@ pub fn snapshot() -> Snapshot {
     to_postgres.resets_sent[usize::from(IDLE_REUSE)] = 2;
     to_postgres.resets_received[usize::from(KEEPALIVE_TIMEOUT)] = 1;
     to_postgres.aborts[usize::from(USER_TIMEOUT)] = 2;
+    to_postgres.unanswered = 3;
     for micros in [180, 210, 250, 251, 900, 3_000_000] {
         to_postgres.connect.observe(micros);
     }

@@ -27,6 +27,8 @@ const MOST: usize = 1024;
 
 /// Below this share of connects that succeed a service is failing.
 const FAILING: f64 = 0.5;
+/// From this many requests without a response on, a service is failing if it answers fewer.
+const MANY_UNANSWERED: u64 = 10;
 
 /// Name and namespace.
 type Key = (Arc<str>, Arc<str>);
@@ -47,6 +49,7 @@ struct Side {
     failed: u64,
     resets: u64,
     aborts: u64,
+    unanswered: u64,
     requests: Histogram,
 }
 
@@ -92,7 +95,9 @@ pub struct Health {
     pub success_ratio: Option<f64>,
     /// Requests it answered.
     pub requests: u64,
-    /// Half of them took at most this long; null without requests.
+    /// Requests without a response: the connection ended, or the client gave up.
+    pub unanswered: u64,
+    /// Half of the answered ones took at most this long; null without requests.
     pub p50_seconds: Option<f64>,
     /// 99 of 100 took at most this long.
     pub p99_seconds: Option<f64>,
@@ -108,9 +113,10 @@ pub struct Health {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthState {
-    /// Most attempts to connect fail.
+    /// Most attempts to connect fail, or most of many requests are not answered.
     Failing,
-    /// Some attempts fail, connections are reset or die, or connection requests are dropped.
+    /// Some attempts fail, requests are not answered, connections are reset or die, or connection
+    /// requests are dropped.
     Degraded,
     /// Traffic, and nothing wrong with it.
     Ok,
@@ -255,6 +261,7 @@ impl Totals {
         side.failed += connects - ok;
         side.resets += counters.resets();
         side.aborts += counters.aborted();
+        side.unanswered += counters.unanswered;
         side.requests.merge(&counters.request);
     }
 
@@ -270,11 +277,12 @@ impl Totals {
 
 impl Side {
     fn merge(&mut self, other: &Self) {
-        let Self { ok, failed, resets, aborts, requests } = self;
+        let Self { ok, failed, resets, aborts, unanswered, requests } = self;
         *ok += other.ok;
         *failed += other.failed;
         *resets += other.resets;
         *aborts += other.aborts;
+        *unanswered += other.unanswered;
         requests.merge(&other.requests);
     }
 }
@@ -300,9 +308,14 @@ impl Health {
         // Connections that break may be older than the window.
         let resets = by_itself.resets.max(by_clients.resets);
         let aborts = by_itself.aborts.max(by_clients.aborts);
+        // A client may also give up a response that comes later, so it may know of more.
+        let unanswered = by_itself.unanswered.max(by_clients.unanswered);
+        let is_silent = unanswered >= MANY_UNANSWERED && unanswered > seen.requests.count();
+        let is_faulty = [failed, resets, aborts, unanswered, overflows].iter().any(|n| *n > 0);
         let state = match success_ratio {
             Some(ratio) if ratio < FAILING => HealthState::Failing,
-            _ if failed > 0 || resets > 0 || aborts > 0 || overflows > 0 => HealthState::Degraded,
+            _ if is_silent => HealthState::Failing,
+            _ if is_faulty => HealthState::Degraded,
             None if seen.requests.count() == 0 => HealthState::Idle,
             _ => HealthState::Ok,
         };
@@ -313,6 +326,7 @@ impl Health {
             connects_failed: failed,
             success_ratio,
             requests: seen.requests.count(),
+            unanswered,
             p50_seconds: quantile(0.5).map(|us| us / 1e6),
             p99_seconds: quantile(0.99).map(|us| us / 1e6),
             resets,
@@ -384,7 +398,7 @@ mod tests {
                 let role = if edge.key.role == ROLE_CLIENT { Role::Client } else { Role::Server };
                 EdgeLabels::new(web.clone(), db.clone(), 5432, role)
             };
-            let updated = self.0.update(now as u64, edges, 100, name);
+            let updated = self.0.update(now as u64, edges, crate::reclaim::Room::of(100), name);
             self.1.observe(now, &updated.deltas.edges);
             let (edges, health) = (updated.edges, self.1.clone());
             let snapshot = Snapshot { taken_seconds: now, edges, health, ..fixture::snapshot() };
@@ -445,6 +459,31 @@ mod tests {
             counters.aborts[usize::from(KEEPALIVE)] = 1;
             let after = world.health(30.0, &dead);
             assert_eq!((after.aborts, after.state), (1, HealthState::Degraded), "role {role}");
+        }
+    }
+
+    #[test]
+    fn requests_without_an_answer_degrade_and_fail_a_service_that_answers_fewer() {
+        let check = |role, answered: u64, unanswered: u64, expected| {
+            let mut world = World::default();
+            let both = [edge(ROLE_CLIENT, 5, 0, 5, 0), edge(ROLE_SERVER, 5, 0, 5, 0)];
+            world.health(0.0, &both);
+            let requests = 5 + answered;
+            let mut later =
+                [edge(ROLE_CLIENT, 9, 0, requests, 0), edge(ROLE_SERVER, 9, 0, requests, 0)];
+            let side = later.iter_mut().find(|edge| edge.key.role == role).expect("both are there");
+            Arc::make_mut(&mut side.counters).unanswered = unanswered;
+            let after = world.health(30.0, &later);
+            let found = (after.requests, after.unanswered, after.state);
+            assert_eq!(found, (answered, unanswered, expected), "role {role}");
+        };
+        // A client on another host, or a server that holds on to the connection: one side knows.
+        for role in [ROLE_CLIENT, ROLE_SERVER] {
+            check(role, 8, 0, HealthState::Ok);
+            check(role, 8, 1, HealthState::Degraded);
+            check(role, 0, 9, HealthState::Degraded);
+            check(role, 10, 10, HealthState::Degraded);
+            check(role, 9, 10, HealthState::Failing);
         }
     }
 

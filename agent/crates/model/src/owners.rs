@@ -4,10 +4,11 @@
 //! been for long is taken back ([`super::reclaim`]).
 
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
+use agent_common::share::Tenant;
 use agent_common::slot_table::Reclaim;
 use hashbrown::{HashMap, HashSet};
 
-use super::reclaim::{IDLE_SECONDS, Lifecycle};
+use super::reclaim::{Lifecycle, Patience};
 
 /// All owners.
 #[derive(Default)]
@@ -59,11 +60,24 @@ impl Owners {
         self.taken
     }
 
+    /// Whose share what an owner does counts against.
+    pub fn tenant(&self, index: u32) -> Tenant {
+        self.row(index).map_or(Tenant::OTHERS, |row| row.tenant)
+    }
+
     /// Takes in at `now` (seconds, any epoch) which rows are in use; returns what to do with others.
-    pub fn update(&mut self, now: u64, used: &HashSet<u32>) -> Vec<Reclaim<OwnerKey>> {
+    /// `capacity` is how many there are.
+    pub fn update(
+        &mut self,
+        now: u64,
+        used: &HashSet<u32>,
+        capacity: u64,
+    ) -> Vec<Reclaim<OwnerKey>> {
+        let patience = Patience::of(capacity, self.rows.values().map(|owner| owner.row.tenant));
         let steps = self.rows.iter_mut().filter_map(|(index, owner)| {
             let in_use = used.contains(index) || *index == OWNER_OVERFLOW;
-            owner.lifecycle.observe(now, IDLE_SECONDS, in_use, *index, owner.row.key)
+            let patience = patience.with(owner.row.tenant);
+            owner.lifecycle.observe(now, patience, in_use, *index, owner.row.key)
         });
         let reclaim: Vec<_> = steps.collect();
         for step in &reclaim {
@@ -78,7 +92,10 @@ impl Owners {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reclaim::IDLE_SECONDS;
     use agent_common::wire::Wire as _;
+
+    const CAPACITY: u64 = 100;
 
     #[test]
     fn a_row_is_freed_only_after_it_was_idle_twice() {
@@ -87,13 +104,13 @@ mod tests {
         owners.insert(3, row);
         let used: HashSet<u32> = [3].into();
         let unused = HashSet::new();
-        assert_eq!(owners.update(0, &unused), []);
-        assert_eq!(owners.update(1, &used), []);
-        assert_eq!(owners.update(2, &unused), []);
-        assert_eq!(owners.update(2 + IDLE_SECONDS, &unused), [Reclaim::Forget(row.key)]);
+        assert_eq!(owners.update(0, &unused, CAPACITY), []);
+        assert_eq!(owners.update(1, &used, CAPACITY), []);
+        assert_eq!(owners.update(2, &unused, CAPACITY), []);
+        assert_eq!(owners.update(2 + IDLE_SECONDS, &unused, CAPACITY), [Reclaim::Forget(row.key)]);
         // A connection that had found it just before.
-        assert_eq!(owners.update(3 + IDLE_SECONDS, &used), []);
-        assert_eq!(owners.update(4 + IDLE_SECONDS, &unused), [Reclaim::Free(3)]);
+        assert_eq!(owners.update(3 + IDLE_SECONDS, &used, CAPACITY), []);
+        assert_eq!(owners.update(4 + IDLE_SECONDS, &unused, CAPACITY), [Reclaim::Free(3)]);
         assert!(owners.row(3).is_none());
         assert_eq!(owners.taken(), 1);
     }

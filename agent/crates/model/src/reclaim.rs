@@ -6,7 +6,11 @@
 //! second later. Edges, owners and failed binds use the same code; they differ only in the
 //! definition of idle.
 
+use agent_common::share::{self, Tenant};
 use agent_common::slot_table::Reclaim;
+use hashbrown::HashMap;
+
+use super::owners::Owners;
 
 /// A row that has been idle for so long is taken back, seconds.
 pub const IDLE_SECONDS: u64 = 3600;
@@ -23,10 +27,68 @@ pub(crate) struct Lifecycle {
     forgotten: bool,
 }
 
+/// The same for rows of a tenant who has much of a nearly full table: a little more than the time
+/// between two scrapes, so that what was counted is exported first.
+pub const IDLE_SECONDS_OF_GREEDY: u64 = 20;
+
 /// The idle time after which a row is forgotten in a table with `used` of `capacity` slots taken.
 pub(crate) fn patience(used: usize, capacity: u64) -> u64 {
     let is_nearly_full = used as u64 > capacity.saturating_mul(PRESSURE - 1) / PRESSURE;
     if is_nearly_full { IDLE_SECONDS_UNDER_PRESSURE } else { IDLE_SECONDS }
+}
+
+/// How many slots a table has, and who takes them.
+#[derive(Clone, Copy)]
+pub struct Room<'a> {
+    pub(crate) capacity: u64,
+    owners: Option<&'a Owners>,
+}
+
+impl<'a> Room<'a> {
+    /// A table of `capacity` slots.
+    pub fn of(capacity: u64) -> Self {
+        Self { capacity, owners: None }
+    }
+
+    /// Shared by the tenants of these owners.
+    #[must_use]
+    pub fn shared_by(self, owners: &'a Owners) -> Self {
+        Self { owners: Some(owners), ..self }
+    }
+
+    pub(crate) fn tenant(&self, owner: u32) -> Tenant {
+        self.owners.map_or(Tenant::OTHERS, |owners| owners.tenant(owner))
+    }
+}
+
+/// The same for each tenant.
+pub(crate) struct Patience {
+    usual: u64,
+    greedy: Vec<Tenant>,
+}
+
+impl Patience {
+    /// For a table of `capacity` slots; `taken` has the tenant of each that is taken.
+    pub(crate) fn of(capacity: u64, taken: impl ExactSizeIterator<Item = Tenant>) -> Self {
+        let used = taken.len();
+        let usual = patience(used, capacity);
+        // Not worth counting.
+        if !share::is_greedy(capacity, used as u64, u64::MAX) {
+            return Self { usual, greedy: Vec::new() };
+        }
+        let mut by_tenant: HashMap<Tenant, u64> = HashMap::new();
+        for tenant in taken {
+            *by_tenant.entry(tenant).or_default() += 1;
+        }
+        by_tenant.retain(|tenant, mine| {
+            *tenant != Tenant::OTHERS && share::is_greedy(capacity, used as u64, *mine)
+        });
+        Self { usual, greedy: by_tenant.into_keys().collect() }
+    }
+
+    pub(crate) fn with(&self, tenant: Tenant) -> u64 {
+        if self.greedy.contains(&tenant) { IDLE_SECONDS_OF_GREEDY } else { self.usual }
+    }
 }
 
 impl Lifecycle {
@@ -60,7 +122,6 @@ impl Lifecycle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hashbrown::HashMap;
     use proptest::prelude::*;
 
     const PATIENCE: u64 = 10;
@@ -88,6 +149,20 @@ mod tests {
         assert_eq!(patience(75, 100), IDLE_SECONDS);
         assert_eq!(patience(76, 100), IDLE_SECONDS_UNDER_PRESSURE);
         assert_eq!(patience(0, 0), IDLE_SECONDS);
+    }
+
+    #[test]
+    fn idle_rows_of_who_fills_a_table_go_first() {
+        let tenant = |origin| Tenant { cgroup: 0, origin };
+        let of = |greedy: usize| {
+            let taken: Vec<_> = (0..greedy).map(|_| tenant(1)).chain([tenant(2); 100]).collect();
+            Patience::of(8192, taken.into_iter())
+        };
+        let full = of(6144);
+        assert_eq!(full.with(tenant(1)), IDLE_SECONDS_OF_GREEDY);
+        assert_eq!(full.with(tenant(2)), IDLE_SECONDS_UNDER_PRESSURE);
+        let empty = of(4000);
+        assert_eq!((empty.with(tenant(1)), empty.with(tenant(2))), (IDLE_SECONDS, IDLE_SECONDS));
     }
 
     /// A table as the kernel has it: hooks find or take rows and count in them.

@@ -5,6 +5,7 @@ use agent_common::address::Address;
 use agent_common::drained::{Edge, Table};
 
 use super::delta::{Deltas, Stage};
+use super::reclaim::Room;
 use super::rows::Rows;
 use super::slot::Naming;
 use super::snapshot::{EdgeLabels, EdgeView};
@@ -35,10 +36,10 @@ impl Tables {
         &mut self,
         now: u64,
         edges: &[Edge],
-        capacity: u64,
+        room: Room<'_>,
         name: impl FnMut(&Edge) -> N,
     ) -> Updated {
-        let deltas = self.stage.take(now, edges, capacity, name);
+        let deltas = self.stage.take(now, edges, room, name);
         self.rows.update(now, &deltas.closed, &deltas.edges);
         Updated { edges: self.rows.view(), deltas }
     }

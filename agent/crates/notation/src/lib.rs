@@ -1,4 +1,4 @@
-//! Text formats: durations, ports, names of services, endpoints. The command line, the
+//! Text formats: durations, ports, names of services, endpoints, YAML files. The command line, the
 //! configuration, the API and the state file share this one grammar without depending on each
 //! other.
 
@@ -9,9 +9,12 @@ pub mod duration;
 mod endpoint;
 mod environment;
 mod full_name;
+mod nearest;
 mod port;
+pub mod yaml;
 
 pub use self::endpoint::Endpoint;
 pub use self::environment::Environment;
 pub use self::full_name::FullName;
+pub use self::nearest::nearest;
 pub use self::port::{Port, Protocol};

@@ -25,4 +25,4 @@ pub mod web;
 pub use self::local::{Caller, Changes, Refused};
 pub use self::routes::{Api, paths, router};
 pub use self::serve::{bind, serve};
-pub use self::web::Web;
+pub use self::web::{Endpoint, Web};

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    VARY,
+};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -16,6 +19,7 @@ use serde::Deserialize;
 
 use super::convert::{self, ToApi};
 use super::stream;
+use super::web::Web;
 use api_types::{Edges, Listeners, OpenApi, Status, Timestamp};
 use model::snapshot::{EdgeView, Role};
 use telemetry::process::Process;
@@ -33,6 +37,8 @@ pub struct Api {
     outcomes: Option<Arc<Outcomes>>,
     /// The path of a proxy, like `/portolan`, or empty.
     external_path: Arc<str>,
+    /// The endpoint itself, for its findings.
+    web: Option<Arc<Web>>,
 }
 
 /// A path and its handler.
@@ -103,7 +109,8 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
         0 => None,
         nanoseconds => Some(Duration::from_nanos(nanoseconds)),
     };
-    let (mut writer, body) = stream::body();
+    let gzip = accepts_gzip(&headers);
+    let (mut writer, body) = stream::body(gzip);
     // Tens of milliseconds of work on a large host: not on a thread of the runtime.
     tokio::task::spawn_blocking(move || {
         let Api { exporter, last_scrape, outcomes, .. } = api;
@@ -123,7 +130,24 @@ async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response,
             Err(_) => tracing::debug!("a scraper went away in the middle of an answer"),
         }
     });
-    Ok(([(CONTENT_TYPE, format.content_type())], body).into_response())
+    let mut response = ([(CONTENT_TYPE, format.content_type())], body).into_response();
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if gzip {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    Ok(response)
+}
+
+/// Whether the client takes gzip (RFC 9110, 12.5.3); a weight of 0 says no.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let mut codings = values.flat_map(|value| value.split(',')).map(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let weight = parts.find_map(|part| part.strip_prefix("q=")?.trim().parse::<f32>().ok());
+        (name, weight.unwrap_or(1.0) > 0.0)
+    });
+    codings.any(|(name, is_wanted)| name.eq_ignore_ascii_case("gzip") && is_wanted)
 }
 
 /// Liveness of the process and of the core loop; independent of BPF. Stuck probe threads are
@@ -137,7 +161,8 @@ async fn health(State(api): State<Api>) -> (StatusCode, String) {
     let text = match api.source.stuck() {
         0 => "Portolan is healthy.\n".to_owned(),
         stuck => format!(
-            "Portolan is healthy. {stuck} threads are stuck in a process or a network namespace; counters are exact, names may be missing (portolan_probes_total).\n"
+            "Portolan is healthy. {stuck} {} stuck in a process or a network namespace; counters are exact, names may be missing (portolan_probes_total).\n",
+            if stuck == 1 { "thread is" } else { "threads are" }
         ),
     };
     (StatusCode::OK, text)
@@ -153,7 +178,9 @@ async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
 
 async fn status(State(api): State<Api>) -> Result<Json<Status>, Failure> {
     let snapshot = api.source.fresh().await?;
-    Ok(Json(convert::status(api.exporter.build(), &snapshot)))
+    let mut status = convert::status(api.exporter.build(), &snapshot);
+    status.findings.extend(api.web.iter().flat_map(|web| web.findings()));
+    Ok(Json(status))
 }
 
 /// A filter of edges; all conditions must hold.
@@ -217,7 +244,7 @@ async fn wrong_method() -> Failure {
 }
 
 /// For every response: no frames, no external resources, no content sniffing.
-async fn secure(mut response: Response) -> Response {
+pub(crate) async fn secure(mut response: Response) -> Response {
     const HEADERS: [(HeaderName, HeaderValue); 5] = [
         (
             HeaderName::from_static("content-security-policy"),
@@ -235,7 +262,7 @@ async fn secure(mut response: Response) -> Response {
 }
 
 /// An error response.
-pub(super) struct Failure(pub(super) StatusCode, pub(super) String);
+pub(crate) struct Failure(pub(crate) StatusCode, pub(crate) String);
 
 // === impl Api ===
 
@@ -247,6 +274,7 @@ impl Api {
             exporter: Arc::new(Exporter::new(build)),
             outcomes: None,
             external_path: "".into(),
+            web: None,
             last_scrape: Arc::new(AtomicU64::new(0)),
         }
     }
@@ -257,6 +285,12 @@ impl Api {
     #[must_use]
     pub fn below(self, external_path: &str) -> Self {
         Self { external_path: external_path.into(), ..self }
+    }
+
+    /// The same, with the findings of the endpoint.
+    #[must_use]
+    pub fn with_web(self, web: Arc<Web>) -> Self {
+        Self { web: Some(web), ..self }
     }
 
     /// The same, with the results of pushes.

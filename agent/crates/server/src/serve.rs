@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use super::routes::secure;
 use super::slots::{Phase, Slots};
 use super::web::{Rules, Web};
 
@@ -90,7 +91,7 @@ pub async fn serve(
                         }
                     }
                     let (phase, rules) = (Phase::default(), web.rules());
-                    let served = accept(stream, router.clone(), rules, phase.clone(), stopping.clone());
+                    let served = accept(stream, peer.ip(), router.clone(), rules, phase.clone(), stopping.clone());
                     slots.add(peer.ip(), phase, connections.spawn(served));
                     // Its request may be here already: read it before other connections displace
                     // it.
@@ -115,6 +116,7 @@ pub async fn serve(
 /// Serves one connection, in TLS if that is on.
 async fn accept(
     stream: TcpStream,
+    peer: IpAddr,
     router: Router,
     rules: Arc<Rules>,
     phase: Phase,
@@ -122,10 +124,10 @@ async fn accept(
 ) {
     limit_unread(&stream);
     let Some(config) = rules.tls.clone() else {
-        return serve_connection(stream, router, rules, phase, stopping).await;
+        return serve_connection(stream, peer, router, rules, phase, stopping).await;
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await {
-        Ok(Ok(stream)) => serve_connection(stream, router, rules, phase, stopping).await,
+        Ok(Ok(stream)) => serve_connection(stream, peer, router, rules, phase, stopping).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
@@ -133,6 +135,7 @@ async fn accept(
 
 async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: IpAddr,
     router: Router,
     rules: Arc<Rules>,
     phase: Phase,
@@ -140,7 +143,7 @@ async fn serve_connection(
 ) {
     let service = service_fn(move |request| {
         let (router, rules, phase) = (router.clone(), Arc::clone(&rules), phase.clone());
-        async move { Ok::<_, Infallible>(answer(request, router, &rules, &phase).await) }
+        async move { Ok::<_, Infallible>(answer(request, peer, router, &rules, &phase).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -165,13 +168,14 @@ async fn serve_connection(
 
 async fn answer(
     request: Request<Incoming>,
+    peer: IpAddr,
     router: Router,
     rules: &Rules,
     phase: &Phase,
 ) -> Response {
     let _answering = phase.answering();
-    let mut response = match rules.refuse(&request).await {
-        Some(refusal) => refusal,
+    let mut response = match rules.refuse(peer, &request).await {
+        Some(refusal) => secure(refusal).await,
         None => match tokio::time::timeout(ANSWER_TIMEOUT, router.oneshot(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
@@ -219,6 +223,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::web::{Endpoint, Hosts};
 
     fn unknown(_: SocketAddr) -> Option<String> {
         None
@@ -263,13 +268,15 @@ mod tests {
         let listener = bind(any_port(), unknown).expect("bound");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel::<()>();
-        let web = Arc::new(Web::open(None).expect("no file"));
+        let web = Arc::new(
+            Web::open(Endpoint { address, file: None, hosts: Hosts::default() }).expect("no file"),
+        );
         let server = tokio::spawn(serve(listener, router, web, async {
             let _ = stopped.await;
         }));
         let client = tokio::task::spawn_blocking(move || {
             let mut stream = std::net::TcpStream::connect(address).expect("connected");
-            stream.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+            stream.write_all(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
             let mut answer = String::new();
             stream.read_to_string(&mut answer).expect("answered");
             answer

@@ -37,6 +37,7 @@ mod services;
 pub mod source;
 mod sources;
 mod traffic;
+mod unanswered;
 
 use std::fmt;
 use std::sync::Arc;

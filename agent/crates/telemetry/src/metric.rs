@@ -13,7 +13,7 @@ use super::{Format, View};
 use super::{
     aborts, agent, backends, bounds, conflicts, connects, ephemeral, hooks, latency, ledger,
     limited, listeners, memory, probes, process, pushes, queues, recovery, reservations, resets,
-    segments, services, sources, traffic,
+    segments, services, sources, traffic, unanswered,
 };
 
 /// One metric.
@@ -63,6 +63,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
     [
         connects::METRICS,
         latency::METRICS,
+        unanswered::METRICS,
         traffic::METRICS,
         recovery::METRICS,
         limited::METRICS,

@@ -54,9 +54,25 @@ Latency is measured at the socket. It works for every protocol, encrypted or not
 * **Uploads**: more bytes in the same direction belong to the same exchange. A client's exchange starts with its last byte and does not include the time of an upload; a server's starts with the first byte and does. `100 Continue` is a response.
 * **Streaming, downloads**: the exchange ends with the first byte. What a server sends after that starts no further exchange on either side until the client writes again. A client that only subscribes has one exchange.
 * **The server sends first** (SMTP, MySQL): its greeting is not a response to a request and is not counted.
+* **TLS**: the handshake is an exchange like others, so each new connection has one request more (two before TLS 1.3). Payload is never read, so handshakes are not distinguished.
 * **One way** (syslog, statsd over TCP): without a response there is no request.
-* **No response**: an exchange that ends with the connection is not counted as a request; a reset that ends it is counted as a reset.
+* **No response**: an exchange that ends with the connection is not in the histogram; it is an unanswered request, see below.
 * **Pre-existing connections** are timed from the first request sent after the agent started.
+
+## What an unanswered request is
+
+An exchange that is open when its connection ends: the client has sent, and nothing has come back since (`portolan_requests_unanswered_total`). It counts when the connection is closed, on either side, at most once per connection. What decides is who ended the connection first, and whether the client was waiting:
+
+* **The client** ends it at least 50 ms after it sent the request (on the server's side: after the last data arrived): it gave up, which counts. If it closes earlier, it expected no response: a last message before the close (`QUIT`, Terminate of PostgreSQL, DISCONNECT of MQTT, GOAWAY), metrics that are sent and not read.
+* **The server** closes it, or its process ends: counts, unless it comes within 50 ms on a connection on which the server had answered before. Then the server may have obeyed a last message.
+* **A reset** of the server, or a kernel that gives the connection up: counts.
+* **A last message behind a wait**, such as the alert that TLS clients send when they give up: counts. The client's side sees the wait if the message has at most 256 bytes and is not acknowledged when it closes, which is so on every network; on the loopback the acknowledgement may be there already. The server's side sees it if the message comes at least 100 ms after the request.
+* **A client that goes on sending** without a response does not wait for one (logs, metrics): it does not count on the server's side once it has paused twice for 100 ms, nor on the client's side if nothing ever arrived on the connection and it still sent a second after the handshake. If it sends once, stays silent and closes, it counts.
+* **Half-closed connections**: a response may come after the client's FIN (`shutdown`), and then the request was answered. If none comes, it counts if the client had waited 50 ms before its FIN. What a client sends after the server's FIN never counts.
+* **A late response**: if the client gave up and the server answers later, the server's side counts a request, with its duration, and an unanswered one, because the client's kernel rejects the response.
+* **A stuck server** that keeps its side open (CLOSE_WAIT) counts five seconds after the client gave up; a response after that is not a request any more.
+* **Not seen**: requests behind the first on one connection, a request in the SYN (TCP Fast Open), one whose client closes its half at once and is never answered, streams of HTTP/2 that are cancelled, a server that says goodbye without an answer (the TLS alert of a server is taken for a response), and anything without request timing (`--no-requests`).
+* **No fault, but counted**: protocols in which the server acknowledges by closing (cancel requests of PostgreSQL).
 
 ## What a connection is
 
@@ -187,6 +203,7 @@ const REASONS_EXPLAINED: [&str; REASONS] = [
     "the program had read the response before Portolan could, or too many were queued at once",
     "the response was in pages that BPF programs cannot read; depends on the network card's driver",
     "the kernel skipped a run of a program that was already running on that CPU: what it would have counted is missing",
+    "the table is nearly full and the tenant (cgroup and network namespace, or user) has its share: counted in `other`; others still find room",
 ];
 
 /// The whole text.

@@ -30,7 +30,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Queries to a source; for dns, DNS responses that were parsed.",
         labels: SOURCE,
-        fed_by: "identity",
+        fed_by: "identity, sk_data_ready, sendmsg4, sendmsg6",
         render: lookups,
     },
     Metric {

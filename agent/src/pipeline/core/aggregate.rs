@@ -11,6 +11,7 @@ use crate::pipeline::ports::Known;
 use crate::pipeline::reservations::Seen;
 use loader::drain::Drained;
 use model::port::{PortView, Protocol};
+use model::reclaim::Room;
 use model::reservation_status::ReservationStatus;
 use model::tables::Updated;
 
@@ -34,8 +35,8 @@ impl<K: Kernel> Core<K> {
     pub(super) fn update_edges(&mut self, drained: &Drained, now_us: u64) -> Updated {
         let Self { names, owners, tables, kernel, reservations, .. } = self;
         let state = reservations.current();
-        let capacity = kernel.edge_capacity();
-        let mut updated = tables.update(now_us / 1_000_000, &drained.edges, capacity, |edge| {
+        let room = Room::of(kernel.edge_capacity()).shared_by(owners);
+        let mut updated = tables.update(now_us / 1_000_000, &drained.edges, room, |edge| {
             naming(names, owners, &state.registry, edge, now_us)
         });
         for step in updated.deltas.reclaim.drain(..) {
@@ -52,7 +53,7 @@ impl<K: Kernel> Core<K> {
         let holders = drained.bound.iter().flatten().map(|bound| bound.owner);
         let used = drained.edges.iter().map(|edge| edge.key.owner);
         let used = used.chain(peers).chain(claimants).chain(holders).collect();
-        for step in owners.update(now_us / 1_000_000, &used) {
+        for step in owners.update(now_us / 1_000_000, &used, kernel.owner_capacity()) {
             if let Reclaim::Free(index) = step {
                 names.forget_owner(index);
             }

@@ -58,6 +58,7 @@ impl<K: Kernel> Core<K> {
         sources.extend(self.kernel.reads_dns().then(|| self.names.resolved()));
         let maps = self.kernel.maps(drained);
         self.full_tables.observe(&maps);
+        self.full_tables.observe_shares(&drained.ledger, now_us / 1_000_000);
         let Self { names, owners, listeners, .. } = self;
         Snapshot {
             taken_seconds,

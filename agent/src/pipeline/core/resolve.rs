@@ -1,17 +1,20 @@
 //! Resolve: what names are made of, as of this drain.
 
+use agent_common::address::owner_of;
 use agent_common::drained::Edge;
-use agent_common::edge::ROLE_CLIENT;
+use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
 use agent_common::slot_table::SlotRow as _;
 use agent_common::unsent::UnsentRow;
 
 use super::{ADDRESSES_EVERY_US, ADDRESSES_SOONEST_US, Core, Now};
 use crate::pipeline::kernel::Kernel;
 use crate::pipeline::labels::local;
-use discovery::Client;
+use discovery::{Arrival, Client};
+use linux::addresses::{Held, Reach};
 use linux::existing::Survey;
 use linux::probes::Pending;
 use loader::drain::Drained;
+use model::owners::Owners;
 
 impl<K: Kernel> Core<K> {
     /// Takes in owners, listeners, addresses and clients.
@@ -45,7 +48,10 @@ impl<K: Kernel> Core<K> {
             found: owner(index),
         };
         let clients: Vec<_> = edges.chain(unsent).map(client).collect();
+        let arrivals: Vec<_> =
+            drained.edges.iter().filter_map(|edge| arrivals(owners, edge)).flatten().collect();
         names.set_listeners(&listening);
+        names.set_arrivals(&arrivals);
         let lacks_row = |edge: &Edge| {
             edge.born_us == 0
                 && edge.slot == u32::from(ROLE_CLIENT)
@@ -92,9 +98,27 @@ impl<K: Kernel> Core<K> {
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
         self.names.set_addresses(&survey.addresses);
-        self.tables.set_addresses(survey.addresses.iter().map(|(_, address)| *address));
+        // Whoever may make a namespace can have any address there.
+        let is_of_host = |held: &&Held| held.reach == Reach::Host;
+        let of_host = survey.addresses.iter().filter(is_of_host);
+        self.tables.set_addresses(of_host.map(|held| held.address));
         self.addresses.clone_from(&survey.addresses);
         self.ports.set_ephemeral(survey);
         self.ports.set_processes(&survey.processes, asked_us);
     }
+}
+
+/// What a server's edge shows of the addresses of both ends, if its client is an owner of another
+/// namespace of this host.
+fn arrivals(owners: &Owners, edge: &Edge) -> Option<[Arrival; 2]> {
+    if edge.key.role != ROLE_SERVER || edge.is_overflow() {
+        return None;
+    }
+    let rows = [owner_of(&edge.key.remote)?, edge.key.owner];
+    let [client, server] = rows.map(|row| owners.netns(row));
+    let is_known = client != 0 && server != 0 && client != server;
+    is_known.then_some([
+        Arrival { from: client, address: edge.local, at: server },
+        Arrival { from: server, address: edge.remote, at: client },
+    ])
 }

@@ -28,6 +28,7 @@ use agent_common::wire::Wire as _;
 
 use crate::pipeline::host::{HeldBy, Host};
 use crate::pipeline::kernel::Kernel;
+use linux::addresses::{Held, Reach};
 use linux::existing::Survey;
 use linux::inspection::Inspection;
 use linux::probes::Pending;
@@ -261,7 +262,7 @@ impl World {
     pub(super) fn connect_unsent(&mut self, program: u32, to: u32) {
         let EdgeKey { owner, port, remote, .. } = self.client(program, to);
         let (key, born_us) = (UnsentKey { owner, port, local_port: 0, remote }, self.now_us);
-        let row = || UnsentRow { key, born_us, count: 0 };
+        let row = || UnsentRow { key, born_us, ..UnsentRow::zeroed() };
         let taken = self.unsent.find_or_take(&key, row);
         let slot = self.count_key(taken, UNSENT_OVERFLOW);
         let row = self.unsent.rows.entry(slot).or_insert(UnsentRow::zeroed());
@@ -554,6 +555,10 @@ impl Kernel for Fake {
         self.world().edges.capacity()
     }
 
+    fn owner_capacity(&self) -> u64 {
+        self.world().owners.capacity()
+    }
+
     fn held_edges(&self) -> u64 {
         0
     }
@@ -609,8 +614,14 @@ impl Kernel for Fake {
 }
 
 impl Host for Fake {
-    fn addresses(&self, _known: &[(u32, Address)]) -> Pending<Survey> {
-        let addresses = (0..8).map(|program| (100 + program, address_of(program))).collect();
+    fn addresses(&self, _known: &[Held]) -> Pending<Survey> {
+        let addresses = (0..8)
+            .map(|program| Held {
+                netns: 100 + program,
+                address: address_of(program),
+                reach: Reach::Host,
+            })
+            .collect();
         self.world().ask(|_| Ok(Survey { addresses, ..Survey::default() }))
     }
 

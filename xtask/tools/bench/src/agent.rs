@@ -96,7 +96,7 @@ impl Agent {
     fn request(&self, path: &str) -> Result<TcpStream> {
         let mut stream = TcpStream::connect_timeout(&self.address, TIMEOUT)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: agent\r\n\r\n")?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
         Ok(stream)
     }
 

@@ -30,7 +30,7 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "gateway-timeout",
         what: "the catalog answers after 1.5 s, the gateway waits 1 s",
-        alert: "PortolanRequestsAbandoned",
+        alert: "PortolanRequestsUnanswered",
         culprit: "catalog.js",
     },
     Fault {

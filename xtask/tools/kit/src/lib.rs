@@ -15,6 +15,7 @@ pub mod python;
 pub mod report;
 pub mod setup;
 pub mod shell;
+pub mod suites;
 pub mod summary;
 pub mod tracefs;
 pub mod tree;

@@ -10,7 +10,7 @@ use portolan_kit::shell;
 
 use crate::architecture::Architecture;
 use crate::kernels::cache;
-use crate::suites::{Suite, codename};
+use portolan_kit::suites::{Suite, codename};
 
 /// Where libraries lie below the root of unpacked packages.
 const LIBRARIES: [&str; 3] =

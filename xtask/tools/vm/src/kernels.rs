@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use portolan_kit::{apt, shell};
 
 use crate::architecture::{AMD64, ARM64, Architecture};
-use crate::suites::Suite;
+use portolan_kit::suites::Suite;
 
 /// A version that Portolan is proven on, or proven to refuse.
 #[derive(Debug)]

@@ -16,7 +16,6 @@ mod image;
 mod kernels;
 mod machine;
 mod modules;
-mod suites;
 mod table;
 mod userland;
 

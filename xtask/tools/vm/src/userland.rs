@@ -12,7 +12,7 @@ use portolan_kit::shell;
 
 use crate::architecture::Architecture;
 use crate::kernels::cache;
-use crate::suites::{Suite, codename};
+use portolan_kit::suites::{Suite, codename};
 
 /// The packages with the programs that the tests use.
 const PACKAGES: [&str; 11] = [

@@ -12,7 +12,9 @@ use telemetry::source::channel;
 use tokio::sync::watch;
 
 use super::*;
-use server::{self, Api, Web, local};
+use crate::known;
+use server::web::Hosts;
+use server::{self, Api, Endpoint, Web, local};
 
 /// A self-signed certificate for these names, as for a single host.
 const SELF_SIGNED: &str = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout server.key -out server.pem -subj /CN=localhost";
@@ -62,10 +64,11 @@ impl Files {
 
     /// Serves by this web configuration.
     fn serve(&self, web: &str) -> Served {
-        let web = (!web.is_empty()).then(|| self.write("web.yml", web));
-        let web = Arc::new(Web::open(web.as_deref()).expect("a valid web configuration"));
+        let file = (!web.is_empty()).then(|| self.write("web.yml", web));
         let listener = server::bind(([127, 0, 0, 1], 0).into(), |_| None).expect("bound");
         let address = listener.local_addr().expect("an address");
+        let endpoint = Endpoint { address, file, hosts: Hosts::default() };
+        let web = Arc::new(Web::open(endpoint).expect("a valid web configuration"));
         let control = local::bind(self.0.path(), None, |_| Vec::new()).expect("bound");
         let (stop, stopping) = watch::channel(());
         std::thread::spawn(move || {
@@ -306,4 +309,33 @@ fn flags_win_over_variables_and_an_empty_variable_is_none() {
     let only_socket = |name: &str| variables(name).filter(|_| name == SOCKET);
     assert_eq!(neither.named(only_socket), Named::Socket("/variable.sock".into()));
     assert_eq!(neither.named(|_| Some(String::new())), Named::Nothing);
+}
+
+#[test]
+fn a_service_that_does_not_exist_is_an_error_with_the_nearest_name() {
+    let files = Files::new();
+    let served = files.serve("");
+    let target = Target { url: Some(format!("http://{}", served.address)), ..Target::default() };
+    let check = |name: &str| known::check(&target, &[name.to_owned()], &["seen".to_owned()]);
+    for name in ["postgres", "shop", "prod/shop", "billing", "seen"] {
+        assert!(check(name).is_ok(), "{name}");
+    }
+    let error = check("postgrse").expect_err("unknown").to_string();
+    assert_eq!(error, "no service is named postgrse; did you mean postgres?");
+}
+
+#[test]
+fn the_agents_reason_for_a_refused_name_is_shown() {
+    let files = Files::new();
+    let served = files.serve("");
+    // A name that leads here and is nobody's: what a browser would send after rebinding.
+    let mut stream = std::net::TcpStream::connect(served.address).expect("connected");
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: evil.example\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    assert!(answer.starts_with("HTTP/1.0 421 "), "{answer}");
+    assert!(
+        answer.contains("\"error\":\"\\\"evil.example\\\" is not a name of this agent"),
+        "{answer}"
+    );
 }

@@ -141,4 +141,8 @@ impl Clients for Known<'_> {
     fn namespace_of(&self, netns: u32, address: Address) -> Option<u32> {
         self.addresses.namespace_of(netns, address)
     }
+
+    fn is_tenants(&self, netns: u32) -> bool {
+        self.addresses.is_tenants(netns)
+    }
 }

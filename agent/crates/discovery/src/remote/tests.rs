@@ -3,6 +3,7 @@
 use super::*;
 use agent_common::wire::Wire;
 use hashbrown::HashSet;
+use linux::addresses::Reach;
 use model::service::Entity;
 use std::net::IpAddr;
 
@@ -54,8 +55,14 @@ fn remotes() -> Remotes {
         addresses.extend([(netns, ip("127.0.0.1")), (netns, ip("::1"))]);
         addresses.push((netns, ip("fe80::1")));
     }
-    remotes.set_addresses(&addresses);
+    remotes.set_addresses(&held(&addresses));
     remotes
+}
+
+/// Addresses that everyone can reach.
+fn held(addresses: &[(u32, Address)]) -> Vec<Held> {
+    let held = |&(netns, address)| Held { netns, address, reach: Reach::Host };
+    addresses.iter().map(held).collect()
 }
 
 fn name(remotes: &mut Remotes, netns: u32, key: &EdgeKey) -> Service {

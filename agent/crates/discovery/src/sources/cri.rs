@@ -19,7 +19,7 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic_prost::ProstCodec;
 
-use super::{ANSWER_WITHIN, NameSource, Publisher, SourceError, controller};
+use super::{ANSWER_WITHIN, NameSource, Publisher, SourceError, controller, root_cause};
 use crate::inventory::{Inventory, Workload};
 use model::service::{Entity, Kind, Service, Source, printable};
 
@@ -195,9 +195,7 @@ impl Runtime {
         let endpoint = Endpoint::from_static("http://localhost").timeout(ANSWER_WITHIN);
         let channel = endpoint.connect_with_connector(connector).await;
         let channel = channel.map_err(|error| {
-            let why =
-                std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string);
-            SourceError::Failed(format!("{}: {why}", socket.display()))
+            SourceError::Failed(format!("{}: {}", socket.display(), root_cause(&error)))
         })?;
         // A list of many pods with their annotations is more than the usual 4 MiB.
         Ok(Self { grpc: Grpc::new(channel).max_decoding_message_size(64 * 1024 * 1024) })
@@ -209,14 +207,25 @@ impl Runtime {
         A: Message + Default + Send + Sync + 'static,
     {
         let failed = |why: String| SourceError::Failed(format!("{method}: {why}"));
-        self.grpc.ready().await.map_err(|error| failed(error.to_string()))?;
+        self.grpc.ready().await.map_err(|error| failed(root_cause(&error)))?;
         let path = format!("/runtime.v1.RuntimeService/{method}");
         let path = PathAndQuery::try_from(path).map_err(|error| failed(error.to_string()))?;
         let codec = ProstCodec::<Q, A>::default();
         let answer = self.grpc.unary(Request::new(question), path, codec).await;
-        answer
-            .map(tonic::Response::into_inner)
-            .map_err(|status| failed(status.message().to_owned()))
+        answer.map(tonic::Response::into_inner).map_err(|status| failed(problem(&status)))
+    }
+}
+
+/// Why the runtime gave no answer: its own message, or that of the transport.
+fn problem(status: &tonic::Status) -> String {
+    match std::error::Error::source(status) {
+        Some(inner) => {
+            format!(
+                "no answer of the CRI ({}); is it the socket of another program?",
+                root_cause(inner)
+            )
+        }
+        None => status.message().to_owned(),
     }
 }
 

@@ -19,7 +19,7 @@ use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use futures_util::{Stream, StreamExt as _};
 
 use self::starts::Starts;
-use super::{ANSWER_WITHIN, NameSource, Publisher, SourceError, controller};
+use super::{ANSWER_WITHIN, NameSource, Publisher, SourceError, controller, root_cause};
 use crate::inventory::{Inventory, Workload};
 use linux::clock::monotonic_us;
 use linux::peer::Peer;
@@ -70,6 +70,9 @@ impl Docker {
             if let Ok(netns) = namespace_of(&self.socket) {
                 inventory.publishes_in(netns);
             }
+            if let Ok(socket) = std::fs::metadata(&self.socket) {
+                inventory.set_engine_of(socket.uid());
+            }
             for container in list {
                 add(&mut inventory, container, self.source, &self.labels);
             }
@@ -109,13 +112,39 @@ where
 
 impl From<bollard::errors::Error> for SourceError {
     fn from(error: bollard::errors::Error) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(problem(&error))
+    }
+}
+
+/// Why the engine gave no answer, without the words of the library.
+fn problem(error: &bollard::errors::Error) -> String {
+    use bollard::errors::Error;
+    match error {
+        Error::DockerResponseServerError { status_code, message } => {
+            // A page of another server can be long.
+            let line = message.lines().next().unwrap_or_default();
+            let line: String = line.chars().filter(|c| !c.is_control()).take(120).collect();
+            format!("it answered with status {status_code} ({line})")
+        }
+        Error::JsonDataError { .. }
+        | Error::JsonSerdeError { .. }
+        | Error::StrParseError { .. }
+        | Error::APIVersionParseError {} => {
+            "the answer is not of Docker's API; is it the socket of another program?".to_owned()
+        }
+        Error::RequestTimeoutError => {
+            format!("no answer within {} s", ANSWER_WITHIN.as_secs())
+        }
+        error => root_cause(error),
     }
 }
 
 impl NameSource for Docker {
     async fn run(&mut self, publisher: &Publisher) -> SourceError {
         match self.follow(publisher).await {
+            Err(SourceError::Failed(why)) => {
+                SourceError::Failed(format!("{}: {why}", self.socket.display()))
+            }
             Err(error) => error,
             Ok(()) => SourceError::Failed("it stopped".to_owned()),
         }
@@ -130,9 +159,13 @@ fn add(inventory: &mut Inventory, container: ContainerSummary, source: Source, k
         names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
     let name = name.or(id.get(..12)).unwrap_or(&id);
     let service = name_of(&labels, name, source);
+    let in_pod = controller::of_runtime_labels(&labels, source);
     let labels = controller::selected(&labels, keys);
     let workload =
         Workload { service, entity: Entity::of(&id), instance: printable(name).into(), labels };
+    if let Some((service, _)) = in_pod {
+        inventory.add_in_pod(&id, Workload { service, ..workload.clone() });
+    }
     let networks = container.network_settings.and_then(|settings| settings.networks);
     for endpoint in networks.unwrap_or_default().into_values() {
         let addresses = [endpoint.ip_address, endpoint.global_ipv6_address];
@@ -152,11 +185,8 @@ fn add(inventory: &mut Inventory, container: ContainerSummary, source: Source, k
     inventory.add_container(&id, workload);
 }
 
-/// The name of a container: from labels of the kubelet, compose or swarm, else its own.
+/// The name of a container: from labels of compose or swarm, else its own.
 fn name_of(labels: &impl controller::Labels, name: &str, source: Source) -> Service {
-    if let Some((service, _)) = controller::of_runtime_labels(labels, source) {
-        return service;
-    }
     let project = labels.label(COMPOSE_PROJECT).or_else(|| labels.label(PODMAN_PROJECT));
     if let (Some(service), Some(project)) = (labels.label(COMPOSE_SERVICE), project) {
         return Service::new(service, source).within(project).of_kind(Kind::ComposeService);
@@ -193,6 +223,20 @@ mod tests {
     }
 
     #[test]
+    fn errors_come_without_the_words_of_the_library() {
+        let page = format!("<html>{}\nmore", "x".repeat(500));
+        let status =
+            bollard::errors::Error::DockerResponseServerError { status_code: 404, message: page };
+        let said = problem(&status);
+        assert!(said.starts_with("it answered with status 404 (<html>xxx"), "{said}");
+        assert!(said.len() < 200 && !said.contains("more"), "{said}");
+        let refused = io::Error::from_raw_os_error(13);
+        assert_eq!(problem(&refused.into()), "Permission denied (os error 13)");
+        let json = serde_json::from_str::<u32>("<html>").unwrap_err();
+        assert!(problem(&json.into()).contains("is it the socket of another program?"));
+    }
+
+    #[test]
     fn a_list_gives_names_addresses_and_published_ports() {
         let id = "a".repeat(64);
         let inventory = inventory(serde_json::json!([{
@@ -226,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn swarm_and_kubelet_have_names_of_their_own() {
+    fn swarm_has_names_of_its_own() {
         let check = |labels: &[(&str, &str)], name: &str, namespace: &str, kind| {
             let labels: std::collections::HashMap<String, String> =
                 labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -244,18 +288,55 @@ mod tests {
         );
         check(&[(SWARM_SERVICE, "alone")], "alone", "", Kind::ComposeService);
         check(
-            &[("io.kubernetes.pod.name", "p"), ("io.kubernetes.pod.namespace", "n")],
-            "p",
-            "n",
-            Kind::Pod,
-        );
-        check(
             &[(COMPOSE_SERVICE, "web"), (PODMAN_PROJECT, "shop")],
             "web",
             "shop",
             Kind::ComposeService,
         );
         check(&[], "x", "", Kind::Container);
+    }
+
+    #[test]
+    fn labels_of_a_pod_name_a_container_in_a_pods_cgroup_only() {
+        let id = "c".repeat(64);
+        let inventory = inventory(serde_json::json!([{
+            "Id": id,
+            "Names": ["/image-says-so"],
+            "Labels": {
+                "io.kubernetes.pod.name": "payments-0",
+                "io.kubernetes.pod.namespace": "prod",
+                "io.kubernetes.pod.uid": "1b2c0a8c-1111-2222-3333-444455556666",
+            },
+            "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.9"}}},
+        }]));
+        let at = |path: &str| {
+            let place = crate::cgroup_info::CgroupInfo::of(path);
+            let service = &inventory.workload(&place).unwrap().service;
+            (service.namespace.to_string(), service.name.to_string())
+        };
+        let own = (String::new(), "image-says-so".to_owned());
+        assert_eq!(at(&format!("/docker/{id}")), own);
+        let pod = "/kubepods/burstable/pod1b2c0a8c-1111-2222-3333-444455556666";
+        assert_eq!(at(&format!("{pod}/{id}")), ("prod".to_owned(), "payments-0".to_owned()));
+        let ip = address::from_ip("172.17.0.9".parse::<IpAddr>().unwrap());
+        assert_eq!(&*inventory.at(ip).unwrap().service.name, "image-says-so");
+    }
+
+    #[test]
+    fn an_engine_of_a_user_names_containers_of_that_user() {
+        let id = "d".repeat(64);
+        let mut inventory =
+            inventory(serde_json::json!([{"Id": id, "Names": ["/own"], "Labels": {}}]));
+        let place = |uid| {
+            let path = format!("/user.slice/user@{uid}.service/user.slice/libpod-{id}.scope");
+            let delegation = linux::hierarchy::Delegation { parts: 2, uid };
+            crate::cgroup_info::CgroupInfo::within(&path, Some(delegation))
+        };
+        assert_eq!(inventory.workload(&place(1500)), None);
+        inventory.set_engine_of(1500);
+        let found =
+            |uid| inventory.workload(&place(uid)).map(|found| found.service.name.to_string());
+        assert_eq!((found(1500).as_deref(), found(1600)), (Some("own"), None));
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub struct Settings {
     pub conntrack: bool,
     /// Keys of the labels that rules match.
     pub labels: Arc<[String]>,
+    /// Names of the sources that the operator configured: absent, they are down.
+    pub expected: Vec<&'static str>,
 }
 
 /// All running sources.
@@ -138,43 +140,55 @@ impl Sources {
     /// Starts the task of every source, on a thread of their own. `owner_of` finds the clients of
     /// tracked connections.
     pub fn start(settings: Settings, probes: &Probes, owner_of: OwnerOf) -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .max_blocking_threads(2)
-            .thread_name("names")
-            .enable_all()
-            .build()?;
-        let mut sources = Self { sources: Vec::new(), runtime: Some(runtime) };
-        let Settings { docker, podman, cri, cluster, node, conntrack, labels } = settings;
+        let Settings { docker, podman, cri, cluster, node, conntrack, labels, expected } = settings;
+        let mut sources = Self { sources: Vec::new(), runtime: Some(runtime()?) };
+        let absent = |name| {
+            if expected.contains(&name) { SourceState::Down } else { SourceState::Absent }
+        };
         if cluster != Cluster::Off {
             #[cfg(feature = "kubernetes")]
             let source = kubernetes::Kubernetes::new(cluster, node, labels.clone());
             #[cfg(feature = "kubernetes")]
-            sources.add("kubernetes", true, source);
+            sources.add("kubernetes", true, absent("kubernetes"), source);
             #[cfg(not(feature = "kubernetes"))]
             sources.add_missing("kubernetes", "Kubernetes", "kubernetes");
         }
         if let Some(socket) = docker {
             #[cfg(feature = "docker")]
-            sources.add("docker", true, docker::Docker::at(socket, labels.clone()));
+            sources.add(
+                "docker",
+                true,
+                absent("docker"),
+                docker::Docker::at(socket, labels.clone()),
+            );
             #[cfg(not(feature = "docker"))]
             sources.add_missing("docker", "Docker", "docker");
         }
         if let Some(socket) = podman {
             #[cfg(feature = "docker")]
-            sources.add("podman", true, docker::Docker::podman(socket, labels.clone()));
+            sources.add(
+                "podman",
+                true,
+                absent("podman"),
+                docker::Docker::podman(socket, labels.clone()),
+            );
             #[cfg(not(feature = "docker"))]
             sources.add_missing("podman", "podman", "docker");
         }
         if !cri.is_empty() {
             #[cfg(feature = "cri")]
-            sources.add("cri", true, cri::Cri::new(cri, labels));
+            sources.add("cri", true, absent("cri"), cri::Cri::new(cri, labels));
             #[cfg(not(feature = "cri"))]
             sources.add_missing("cri", "CRI", "cri");
         }
         if conntrack {
             #[cfg(feature = "conntrack")]
-            sources.add(CONNTRACK, false, conntrack::Conntrack::new(probes.clone(), owner_of));
+            sources.add(
+                CONNTRACK,
+                false,
+                absent(CONNTRACK),
+                conntrack::Conntrack::new(probes.clone(), owner_of),
+            );
             #[cfg(not(feature = "conntrack"))]
             sources.add_missing(CONNTRACK, CONNTRACK, CONNTRACK);
         }
@@ -186,7 +200,14 @@ impl Sources {
         Self { sources: Vec::new(), runtime: None }
     }
 
-    fn add(&mut self, name: &'static str, lists_containers: bool, source: impl NameSource) {
+    /// `absent` is the state of the source if it is not there.
+    fn add(
+        &mut self,
+        name: &'static str,
+        lists_containers: bool,
+        absent: SourceState,
+        source: impl NameSource,
+    ) {
         let Some(runtime) = &self.runtime else { return };
         let (sender, report) = watch::channel(Report {
             inventory: Arc::default(),
@@ -197,7 +218,7 @@ impl Sources {
         });
         let refresh = Arc::new(Notify::new());
         let publisher = Publisher { name, report: sender, refresh: refresh.clone() };
-        runtime.spawn(supervise(source, publisher, PAUSES));
+        runtime.spawn(supervise(source, publisher, PAUSES, absent));
         self.sources.push(Handle { name, lists_containers, report, refresh });
     }
 
@@ -295,13 +316,38 @@ impl Drop for Sources {
     }
 }
 
-async fn supervise(mut source: impl NameSource, publisher: Publisher, pauses: Pauses) {
+/// The thread of the sources.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(2)
+        .thread_name("names")
+        .enable_all()
+        .build()
+}
+
+/// The innermost error: the system's, if there is one; the others are words of libraries.
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// `absent` is the state of a source that is not there.
+async fn supervise(
+    mut source: impl NameSource,
+    publisher: Publisher,
+    pauses: Pauses,
+    absent: SourceState,
+) {
     let mut pause = pauses.first;
     loop {
         let began = Instant::now();
         match source.run(&publisher).await {
             SourceError::Absent(why) => {
-                publisher.stopped(SourceState::Absent, &why);
+                publisher.stopped(absent, &why);
                 sleep(pauses.absent).await;
             }
             SourceError::Failed(why) => {
@@ -370,7 +416,8 @@ mod tests {
         let tries = Arc::new(AtomicU32::new(0));
         let soon = Duration::from_millis(20);
         let pauses = Pauses { absent: soon, first: soon, last: soon };
-        let task = tokio::spawn(supervise(Shaky(tries.clone()), publisher, pauses));
+        let task =
+            tokio::spawn(supervise(Shaky(tries.clone()), publisher, pauses, SourceState::Absent));
         let mut states = Vec::new();
         while states.last() != Some(&SourceState::Up) {
             report.changed().await.unwrap();
@@ -384,5 +431,26 @@ mod tests {
         let report = report.borrow();
         assert_eq!((report.lookups, report.errors, report.inventory.len()), (1, 1, 1));
         assert_eq!(tries.load(Ordering::Relaxed), 3);
+    }
+
+    /// Not there.
+    struct Missing;
+
+    impl NameSource for Missing {
+        async fn run(&mut self, _: &Publisher) -> SourceError {
+            SourceError::Absent("/x does not exist".to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_expected_is_down_where_another_is_absent() {
+        for state in [SourceState::Absent, SourceState::Down] {
+            let mut sources = Sources { sources: Vec::new(), runtime: Some(runtime().unwrap()) };
+            sources.add("docker", true, state, Missing);
+            let report = &mut sources.sources[0].report;
+            report.wait_for(|report| report.state != SourceState::Starting).await.unwrap();
+            let view = sources.views().remove(0);
+            assert_eq!((view.state, view.detail.as_deref()), (state, Some("/x does not exist")));
+        }
     }
 }

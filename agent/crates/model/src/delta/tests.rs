@@ -1,6 +1,7 @@
 //! What the stage says of slots that are quiet, grow, are renamed, freed and used again.
 
 use super::*;
+use crate::reclaim::{self, Room};
 use crate::service::{Entity, Service, Source};
 use crate::snapshot::Role;
 use agent_common::address::{self, UNSPECIFIED};
@@ -34,7 +35,7 @@ fn naming(server: &str, source: Source, entity: u64, stable: bool) -> Naming {
 }
 
 fn take(stage: &mut Stage, now: u64, edges: &[Edge], server: &str) -> Deltas {
-    stage.take(now, edges, 100, |_| naming(server, Source::Container, 1, true))
+    stage.take(now, edges, Room::of(100), |_| naming(server, Source::Container, 1, true))
 }
 
 #[test]
@@ -56,14 +57,14 @@ fn what_grows_while_the_name_changes_belongs_to_the_new_one() {
     let named = |server: &'static str, entity| {
         move |_: &Edge| naming(server, Source::ContainerAddress, entity, true)
     };
-    stage.take(1, &[edge(4, 1, 7)], 100, named("one", 1));
-    let another = stage.take(2, &[edge(4, 1, 9)], 100, named("two", 2));
+    stage.take(1, &[edge(4, 1, 7)], Room::of(100), named("one", 1));
+    let another = stage.take(2, &[edge(4, 1, 9)], Room::of(100), named("two", 2));
     let delta = &another.edges[0];
     assert!(delta.is_another() && !delta.is_new);
     let from = delta.renamed.as_ref().map(|renamed| renamed.from.server.name.to_string());
     assert_eq!((from.as_deref(), &*delta.labels.server.name), (Some("one"), "two"));
     assert_eq!(delta.grown.difference().opened, 2);
-    let better = stage.take(3, &[edge(4, 1, 9)], 100, named("two-b", 2));
+    let better = stage.take(3, &[edge(4, 1, 9)], Room::of(100), named("two-b", 2));
     let delta = &better.edges[0];
     assert!(delta.renamed.is_some() && !delta.is_another() && delta.grown.is_empty());
 }
@@ -143,7 +144,7 @@ proptest! {
             (known.1, seen) = (naming, seen + more);
             let mut edges: Vec<_> = kernel.values().map(|(edge, _)| edge.clone()).collect();
             edges.sort_by_key(|edge| edge.slot);
-            let deltas = stage.take(now, &edges, 100, |edge| kernel[&edge.slot].1.clone());
+            let deltas = stage.take(now, &edges, Room::of(100), |edge| kernel[&edge.slot].1.clone());
             for id in &deltas.closed {
                 prop_assert!(live.remove(id).is_some(), "closed without being open");
             }

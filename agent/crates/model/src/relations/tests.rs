@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::delta::Stage;
+use crate::reclaim::Room;
 use agent_common::address;
 use agent_common::counters::EdgeCounters;
 use agent_common::drained::{Edge, Table};
@@ -51,7 +52,7 @@ impl Drains {
     /// A drain of these edges, with the names that `labels` gives to each.
     fn take(&mut self, now_us: u64, edges: &[Edge], labels: impl Fn(&Edge) -> Arc<EdgeLabels>) {
         let name = |edge: &Edge| EdgeLabels::clone(&labels(edge));
-        let deltas = self.stage.take(now_us / 1_000_000, edges, 100, name);
+        let deltas = self.stage.take(now_us / 1_000_000, edges, Room::of(100), name);
         self.relations.update(now_us, &deltas.closed, &deltas.edges);
     }
 }

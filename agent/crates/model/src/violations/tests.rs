@@ -3,6 +3,7 @@
 use super::*;
 use crate::delta::Stage;
 use crate::fixture::declarations;
+use crate::reclaim::Room;
 use crate::service::{Entity, Service, Source};
 use crate::slot::Naming;
 use crate::snapshot::{EdgeLabels, Role};
@@ -52,7 +53,7 @@ impl World {
         self.1 += 1.0;
         let client = Entity(self.2);
         let name = |_: &Edge| Naming { client, ..EdgeLabels::clone(labels).into() };
-        let deltas = self.3.take(self.1 as u64, edges, 1000, name);
+        let deltas = self.3.take(self.1 as u64, edges, Room::of(1000), name);
         self.0.update(self.1, &deltas.closed, &deltas.edges)
     }
 

@@ -4,7 +4,7 @@ use agent_common::ledger::{CLASS_NAMES, REASON_NAMES};
 use api_types::{
     Finding, Hook, LedgerEntry, Memory, NameSource, Severity, Status, Table, Timestamp, code,
 };
-use model::snapshot::{Disabled, HookView, MapView, Snapshot, SourceView};
+use model::snapshot::{Disabled, HookView, MapView, Snapshot, SourceState, SourceView};
 use telemetry::Build;
 
 use super::ToApi;
@@ -41,12 +41,14 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         LedgerEntry { class: (*class).to_owned(), seen, exported, lost }
     });
     let full = maps.iter().filter(|map| map.is_full()).map(is_full);
+    let down = sources.iter().filter(|source| source.state == SourceState::Down);
+    let silent = down.map(is_down);
     Status {
         version: build.version.clone(),
         kernel: build.kernel.clone(),
         timestamp: Timestamp::from_seconds(*taken_seconds),
         hooks: hooks.iter().map(ToApi::to_api).collect(),
-        findings: disabled.iter().map(off).chain(full).collect(),
+        findings: off(disabled).into_iter().chain(full).chain(silent).collect(),
         ledger: entries.collect(),
         recursion_misses: ledger.recursion_misses,
         tables: maps.iter().map(ToApi::to_api).collect(),
@@ -66,8 +68,36 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
     }
 }
 
-/// Something that is off on this host, as a finding.
-pub fn off(disabled: &Disabled) -> Finding {
+/// Everything that is off on this host, as findings. What is missing for IPv4 and for IPv6 with the
+/// same reason is one.
+pub fn off(disabled: &[Disabled]) -> Vec<Finding> {
+    let mut merged: Vec<Disabled> = Vec::new();
+    for one in disabled {
+        let twin = merged.iter_mut().find_map(|other| Some((both_families(other, one)?, other)));
+        match twin {
+            Some((both, other)) => *other = both,
+            None => merged.push(one.clone()),
+        }
+    }
+    merged.iter().map(is_off).collect()
+}
+
+/// The two as one, if they differ only in the family of addresses and the hook.
+fn both_families(four: &Disabled, six: &Disabled) -> Option<Disabled> {
+    let (hook_four, why_four) = four.why.split_once(": ")?;
+    let (hook_six, why_six) = six.why.split_once(": ")?;
+    let matches = four.what.contains("IPv4")
+        && four.what.replace("IPv4", "IPv6") == six.what
+        && why_four.replace(hook_four, "") == why_six.replace(hook_six, "")
+        && four.is_observed == six.is_observed;
+    matches.then(|| Disabled {
+        what: four.what.replace("IPv4", "IPv4 and IPv6"),
+        why: format!("{hook_four}, {hook_six}: {why_four}"),
+        is_observed: four.is_observed,
+    })
+}
+
+fn is_off(disabled: &Disabled) -> Finding {
     let Disabled { what, why, is_observed } = disabled;
     let (code, problem) = if *is_observed {
         (code::MORE_CPU_TIME, "takes more CPU time on this host")
@@ -76,6 +106,17 @@ pub fn off(disabled: &Disabled) -> Finding {
     };
     let title = format!("{problem}: {what}");
     Finding::new(code, Severity::Info, what, title).with("reason", why.as_str())
+}
+
+/// A source of names that fails, as a finding.
+fn is_down(source: &SourceView) -> Finding {
+    let SourceView { name, detail, .. } = source;
+    let title = format!("names from {name} are missing or out of date");
+    let mut finding = Finding::new(code::NAMES_MISSING, Severity::Warning, name, title)
+        .with("reason", detail.as_deref().unwrap_or("no answer"));
+    let off = if name == "conntrack" { "false" } else { "off" };
+    finding.remediation = Some(format!("repair it, or correct names.{name} ({off} disables it)"));
+    finding
 }
 
 /// A full table, as a finding.
@@ -136,5 +177,53 @@ impl ToApi for SourceView {
             queries: *lookups,
             errors: *errors,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_for_both_families_is_one_finding() {
+        let disabled = |what: &str, why: &str| Disabled {
+            what: what.to_owned(),
+            why: why.to_owned(),
+            is_observed: false,
+        };
+        let titles = |all: &[Disabled]| {
+            let finding = |one: Finding| (one.title, one.evidence.get("reason").cloned());
+            off(all).into_iter().map(finding).collect::<Vec<_>>()
+        };
+        let four = disabled("the errno of IPv4 binds", "inet_bind_sk: no fexit for inet_bind_sk");
+        let six = disabled("the errno of IPv6 binds", "inet6_bind_sk: no fexit for inet6_bind_sk");
+        let other = disabled("latency", "sk_data_ready: not there");
+        assert_eq!(
+            titles(&[four.clone(), other, six.clone()]),
+            [
+                (
+                    "not observed on this host: the errno of IPv4 and IPv6 binds".to_owned(),
+                    Some("inet_bind_sk, inet6_bind_sk: no fexit for inet_bind_sk".into())
+                ),
+                (
+                    "not observed on this host: latency".to_owned(),
+                    Some("sk_data_ready: not there".into())
+                ),
+            ]
+        );
+        let another = Disabled { why: "inet6_bind_sk: disabled".to_owned(), ..six };
+        assert_eq!(titles(&[four, another]).len(), 2, "the reasons differ");
+    }
+
+    #[test]
+    fn a_source_that_is_down_is_a_finding() {
+        let mut snapshot = model::fixture::snapshot();
+        let source = snapshot.sources.first_mut().expect("a source");
+        (source.state, source.detail) = (SourceState::Down, Some("/x does not exist".to_owned()));
+        let build = Build { version: String::new(), kernel: String::new() };
+        let findings = status(&build, &snapshot).findings;
+        let finding = findings.iter().find(|one| one.code == code::NAMES_MISSING).expect("PA504");
+        assert_eq!(finding.title, "names from docker are missing or out of date");
+        assert_eq!(finding.evidence.get("reason"), Some(&"/x does not exist".into()));
     }
 }

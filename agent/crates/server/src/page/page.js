@@ -38,6 +38,7 @@ function row(edge) {
     [count(failed), failed > 0],
     [count(edge.active)],
     [count(edge.request.count)],
+    [count(edge.unanswered), edge.unanswered > 0],
     [duration(edge.request.p50_seconds)],
     [duration(edge.request.p99_seconds)],
     [duration(edge.rtt.p50_seconds)],

@@ -1,5 +1,7 @@
 //! Claims about every path, without a network.
 
+use std::io::Read as _;
+
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request};
 use tower::ServiceExt;
@@ -147,6 +149,36 @@ async fn the_format_of_metrics_follows_the_accept_header() {
 }
 
 #[tokio::test]
+async fn metrics_are_compressed_for_clients_that_take_gzip() {
+    let router = over_snapshot();
+    let plain = ask(&router, Method::GET, "/metrics").await.2;
+    let first_line = plain.lines().next().expect("a line");
+    for (accept, is_compressed) in [
+        ("gzip", true),
+        ("deflate, GZIP;q=0.5", true),
+        ("gzip;q=0", false),
+        ("identity", false),
+        ("gzipped", false),
+        ("", false),
+    ] {
+        let request = Request::get("/metrics").header(ACCEPT_ENCODING, accept).body(Body::empty());
+        let response = router.clone().oneshot(request.expect("valid")).await.expect("infallible");
+        assert_eq!(response.headers()[VARY], "accept, accept-encoding");
+        let encoding = response.headers().get(CONTENT_ENCODING).cloned();
+        assert_eq!(encoding.is_some_and(|encoding| encoding == "gzip"), is_compressed, "{accept}");
+        let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+        let mut text = String::new();
+        let read = if is_compressed {
+            flate2::read::GzDecoder::new(&*body).read_to_string(&mut text)
+        } else {
+            (&*body).read_to_string(&mut text)
+        };
+        read.expect("text");
+        assert!(text.starts_with(first_line), "{accept}");
+    }
+}
+
+#[tokio::test]
 async fn the_duration_of_a_scrape_is_in_the_next() {
     let router = over_snapshot();
     let sample = "\nportolan_scrape_duration_seconds ";
@@ -173,7 +205,7 @@ async fn an_edge_has_everything_in_base_units() {
             "active": 5, "opened": 12, "closed": 7, "preexisting": 2,
             "sent_bytes": 123_456, "received_bytes": 7_654_321, "retransmits": 3,
             "resets_sent": {"idle_reuse": 2}, "resets_received": {"keepalive_timeout": 1},
-            "aborts": {"user_timeout": 2},
+            "aborts": {"user_timeout": 2}, "unanswered": 3,
             "listen_overflows": 0, "synack_retransmits": 0,
             "connect": {"count": 6, "sum_seconds": 3.001_791, "p50_seconds": 0.000_25, "p99_seconds": 3.0},
             "rtt": {"count": 5, "sum_seconds": 0.000_305, "p50_seconds": 0.000_05, "p99_seconds": 0.000_12},
@@ -252,7 +284,9 @@ async fn stuck_threads_are_reported_and_end_nothing() {
     let (source, mut requests) = channel();
     let router = router(Api::new(source, build()));
     let mut shown = snapshot();
-    for (stuck, expected) in [(0, "Portolan is healthy.\n"), (2, "2 threads are stuck")] {
+    for (stuck, expected) in
+        [(0, "Portolan is healthy.\n"), (1, "1 thread is stuck in"), (2, "2 threads are stuck in")]
+    {
         shown.probes.stuck = stuck;
         requests.publish(&Arc::new(shown.clone()));
         let (status, _, body) = ask(&router, Method::GET, "/healthz").await;

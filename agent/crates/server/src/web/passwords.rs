@@ -1,12 +1,16 @@
 //! Basic authentication: bcrypt hashes from the file.
 //!
 //! bcrypt is slow on purpose, so it runs outside the event loop, one comparison at a time, and
-//! verified passwords are cached as a digest with a key of this process. An unknown user takes as
-//! long as a wrong password.
+//! verified passwords are cached as a digest with a key of this process: they never wait. After a
+//! wrong password the next comparison waits until all of them together have taken at most a fifth
+//! of one CPU, and its address pauses ([`BackOff`]). Every wrong password costs as much as the most
+//! expensive hash of the file, whether the user exists or not.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use base64::Engine as _;
@@ -15,29 +19,69 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
 
+use super::back_off::BackOff;
 use super::file::Secret;
 
-/// Costs beyond this take seconds for every password, right or wrong.
-const HIGHEST_COST: u32 = 15;
+/// The highest cost that is accepted: about a minute for each comparison.
+const HIGHEST_COST: u32 = 20;
 
-/// How many passwords are remembered; then it begins anew.
-const REMEMBERED: usize = 100;
+/// From this cost on a comparison takes longer than Prometheus waits for a scrape, or nearly.
+const SLOW_COST: u32 = 16;
 
 /// Maximum number of queued comparisons; more are refused, so that guesses do not fill the slots.
 const QUEUE: usize = 16;
 
+/// The rest after a wrong password, as a multiple of the time that its comparison took.
+const REST: u32 = 4;
+
+/// How long a comparison may wait for its turn: as long as Prometheus waits for a scrape.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// What to wait if there was no turn.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// Minimum time between two log lines about wrong passwords.
+const LOG_EVERY: Duration = Duration::from_mins(1);
+
 /// bcrypt ignores everything beyond this length.
 const LONGEST_PASSWORD: usize = 72;
 
-/// The users.
+/// The answer to a user and password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Let in.
+    Right,
+    /// Not a user with this password.
+    Wrong,
+    /// Not compared: this address has to wait.
+    Later(Duration),
+}
+
+/// The users of one version of the file.
 pub(super) struct Passwords {
-    users: BTreeMap<String, String>,
-    /// Compared with the password of an unknown user: a hash without a password, of the usual cost.
-    decoy: String,
+    users: BTreeMap<String, Hash>,
+    /// The cost of every comparison.
+    highest: u32,
+    gate: Arc<Gate>,
+}
+
+/// A bcrypt hash and its cost.
+#[derive(Clone)]
+struct Hash {
+    text: String,
+    cost: u32,
+}
+
+/// What outlives a change of the file: verified passwords, and the pauses of addresses.
+pub(super) struct Gate {
     key: hmac::Key,
-    right: Mutex<HashSet<Vec<u8>>>,
-    one_at_a_time: Semaphore,
-    queue: Semaphore,
+    /// Digests of verified passwords, by user: at most one each.
+    verified: Mutex<HashMap<String, Vec<u8>>>,
+    back_off: Mutex<BackOff>,
+    queue: Arc<Semaphore>,
+    /// Held during a comparison; when the next may begin.
+    turn: tokio::sync::Mutex<Option<Instant>>,
+    logged: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Passwords {
@@ -46,59 +90,148 @@ impl fmt::Debug for Passwords {
     }
 }
 
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
+// === impl Passwords ===
+
 impl Passwords {
     /// Parses the hashes; `None` without users, so no password is required.
-    pub(super) fn new(users: &BTreeMap<String, Secret>) -> anyhow::Result<Option<Self>> {
-        let mut highest = 4;
-        for (name, Secret(hash)) in users {
-            let cost = cost(hash).with_context(|| format!("basic_auth_users: {name}"))?;
-            highest = highest.max(cost);
+    pub(super) fn new(
+        users: &BTreeMap<String, Secret>,
+        gate: &Arc<Gate>,
+    ) -> anyhow::Result<Option<Self>> {
+        let parse = |(name, Secret(text)): (&String, &Secret)| {
+            let cost = cost(text).with_context(|| format!("basic_auth_users: {name}"))?;
+            Ok((name.clone(), Hash { text: text.clone(), cost }))
+        };
+        let users: BTreeMap<_, _> = users.iter().map(parse).collect::<anyhow::Result<_>>()?;
+        let Some(highest) = users.values().map(|hash| hash.cost).max() else { return Ok(None) };
+        if highest >= SLOW_COST {
+            tracing::warn!(
+                "a password hash of the web configuration has cost {highest}: the first request of a client takes seconds, later ones do not (the password is remembered); 10 to 12 are usual"
+            );
         }
-        if users.is_empty() {
-            return Ok(None);
-        }
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
-            .map_err(|_| anyhow!("the system has no random numbers"))?;
-        Ok(Some(Self {
-            users: users.iter().map(|(name, Secret(hash))| (name.clone(), hash.clone())).collect(),
-            decoy: format!("$2b${highest:02}${}", ".".repeat(53)),
-            key,
-            right: Mutex::default(),
-            one_at_a_time: Semaphore::new(1),
-            queue: Semaphore::new(QUEUE),
-        }))
+        lock(&gate.verified).retain(|name, _| users.contains_key(name));
+        Ok(Some(Self { users, highest, gate: Arc::clone(gate) }))
     }
 
-    /// Whether the value of an Authorization header names a user and the right password.
-    pub(super) async fn admit(&self, given: Option<&str>) -> bool {
-        let Some((name, password)) = given.and_then(credentials) else { return false };
+    /// Whether the value of an Authorization header of `peer` names a user and the right password.
+    pub(super) async fn admit(&self, peer: IpAddr, given: Option<&str>) -> Verdict {
+        let Self { users, highest, gate } = self;
+        let Some((name, password)) = given.and_then(credentials) else { return Verdict::Wrong };
         if password.len() > LONGEST_PASSWORD {
-            return false;
+            return Verdict::Wrong;
         }
-        let known = self.users.get(&name);
-        let hash = known.unwrap_or(&self.decoy).clone();
-        let digest = self.digest(&name, &hash, &password);
-        let remembered = || self.right.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered().contains(&digest) {
-            return true;
+        let known = users.get(&name);
+        let digest = gate.digest(&name, known.map_or("", |hash| &hash.text), &password);
+        if gate.has_verified(&name, &digest) {
+            return Verdict::Right;
         }
-        // Only unknown passwords wait here: a remembered one never does.
-        let Ok(_place) = self.queue.try_acquire() else { return false };
-        let Ok(_turn) = self.one_at_a_time.acquire().await else { return false };
-        // The same password may have been verified while this one waited.
-        if remembered().contains(&digest) {
-            return true;
+        let begun = lock(&gate.back_off).begin(peer, Instant::now());
+        if let Err(wait) = begun {
+            return Verdict::Later(wait);
         }
-        let compare = move || bcrypt::verify(password, &hash).unwrap_or(false);
-        let right = tokio::task::spawn_blocking(compare).await.unwrap_or(false) && known.is_some();
-        if right {
-            let mut remembered = remembered();
-            if remembered.len() >= REMEMBERED {
-                remembered.clear();
+        let attempt =
+            Attempt { peer, name, password, hash: known.cloned(), highest: *highest, digest };
+        // A task of its own: a client that disconnects neither frees its turn nor its failure.
+        tokio::spawn(attempt.judge(Arc::clone(gate))).await.unwrap_or(Verdict::Later(BUSY))
+    }
+}
+
+/// A password that has to be compared.
+struct Attempt {
+    peer: IpAddr,
+    name: String,
+    password: String,
+    /// `None`: no such user.
+    hash: Option<Hash>,
+    highest: u32,
+    digest: Vec<u8>,
+}
+
+impl Attempt {
+    /// Waits for a turn, compares and records the result.
+    async fn judge(self, gate: Arc<Gate>) -> Verdict {
+        let peer = self.peer;
+        let right = self.compared(&gate).await;
+        let wrong = lock(&gate.back_off).end(peer, right, Instant::now());
+        if let Some(wrong) = wrong {
+            gate.report(peer, wrong);
+        }
+        match right {
+            Some(true) => Verdict::Right,
+            Some(false) => Verdict::Wrong,
+            None => Verdict::Later(BUSY),
+        }
+    }
+
+    /// `None` if there was no turn in time.
+    async fn compared(self, gate: &Gate) -> Option<bool> {
+        let Self { peer: _, name, password, hash, highest, digest } = self;
+        let _place = gate.queue.try_acquire().ok()?;
+        let turn = async {
+            let turn = gate.turn.lock().await;
+            if let Some(next) = *turn {
+                tokio::time::sleep_until(next.into()).await;
             }
-            remembered.insert(digest);
+            turn
+        };
+        let mut turn = tokio::time::timeout(LONGEST_WAIT, turn).await.ok()?;
+        // The same password may have been verified while this one waited.
+        if gate.has_verified(&name, &digest) {
+            return Some(true);
         }
-        right
+        let began = Instant::now();
+        let compare = move || compare(&password, hash.as_ref(), highest);
+        let right = tokio::task::spawn_blocking(compare).await.unwrap_or(false);
+        if right {
+            lock(&gate.verified).insert(name, digest);
+        } else {
+            *turn = Some(Instant::now() + began.elapsed() * REST);
+        }
+        Some(right)
+    }
+}
+
+/// Compares; a wrong password at the cost `highest`: 2^c for a hash of cost c, then
+/// 2^c + … + 2^(highest-1) for hashes that no password has. Without a user only the latter, at the
+/// whole cost.
+fn compare(password: &str, hash: Option<&Hash>, highest: u32) -> bool {
+    let right = hash.is_some_and(|hash| bcrypt::verify(password, &hash.text).unwrap_or(false));
+    if right {
+        return true;
+    }
+    let rest = hash.map_or(highest..=highest, |hash| hash.cost..=highest.saturating_sub(1));
+    for cost in rest {
+        let decoy = format!("$2b${cost:02}${}", ".".repeat(53));
+        // Never equal: only the time counts.
+        std::hint::black_box(bcrypt::verify(password, &decoy).is_ok());
+    }
+    false
+}
+
+// === impl Gate ===
+
+impl Gate {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+            .map_err(|_| anyhow!("the system has no random numbers"))?;
+        Ok(Self {
+            key,
+            verified: Mutex::default(),
+            back_off: Mutex::default(),
+            queue: Arc::new(Semaphore::new(QUEUE)),
+            turn: tokio::sync::Mutex::default(),
+            logged: Mutex::default(),
+        })
+    }
+
+    fn has_verified(&self, name: &str, digest: &[u8]) -> bool {
+        lock(&self.verified).get(name).is_some_and(|verified| verified == digest)
     }
 
     fn digest(&self, name: &str, hash: &str, password: &str) -> Vec<u8> {
@@ -110,6 +243,19 @@ impl Passwords {
         }
         context.sign().as_ref().to_vec()
     }
+
+    /// Logs a wrong password, at most once a minute for all addresses.
+    fn report(&self, peer: IpAddr, wrong: u32) {
+        let mut logged = lock(&self.logged);
+        if logged.is_none_or(|last| last.elapsed() >= LOG_EVERY) {
+            *logged = Some(Instant::now());
+            tracing::warn!(%peer, wrong, "wrong user or password for the HTTP endpoint; after a few, the address has to wait between attempts");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Name and password of `Basic base64(name:password)`.
@@ -133,7 +279,10 @@ fn cost(hash: &str) -> anyhow::Result<u32> {
         bail!("the password is not a bcrypt hash; make one with `htpasswd -nBC 10 NAME`");
     };
     if cost > HIGHEST_COST {
-        bail!("a hash of cost {cost} takes seconds to compare; at most {HIGHEST_COST}");
+        bail!("a hash of cost {cost} takes minutes to compare; at most {HIGHEST_COST}");
     }
     Ok(cost)
 }
+
+#[cfg(test)]
+mod tests;

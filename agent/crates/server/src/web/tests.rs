@@ -2,8 +2,7 @@
 
 use std::fs;
 
-use super::file::{Secret, WebFile};
-use super::passwords::Passwords;
+use super::file::WebFile;
 use super::*;
 
 #[test]
@@ -42,30 +41,56 @@ fn what_exporter_toolkit_refuses_is_refused_with_the_fix() {
         assert!(error.contains(word), "{tls}: {error}");
     };
     check("  client_ca_file: c\n", "set client_auth_type");
-    check("  client_auth_type: RequireAndVerifyClientCert\n", "needs client_ca_file");
+    check("  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]\n", "http2: false");
     check("  client_allowed_sans: [a]\n", "RequireAndVerifyClientCert");
     check("  client_auth_type: Sometimes\n", "Sometimes");
     check("  colour: red\n", "colour");
     check("  cert: x\n", "keep one");
 }
 
+fn open(path: Option<&Path>, hosts: Hosts) -> anyhow::Result<Web> {
+    let address = SocketAddr::from(([127, 0, 0, 1], 10062));
+    Web::open(Endpoint { address, file: path.map(Path::to_owned), hosts })
+}
+
+fn peer(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
 #[tokio::test]
-async fn the_right_password_is_admitted_and_remembered() {
-    let hash = bcrypt::hash("sesame", 4).unwrap();
-    let users = [("ali".to_owned(), Secret(hash))].into_iter().collect();
-    let passwords = Passwords::new(&users).unwrap().unwrap();
-    let header = |text: &str| {
-        use base64::Engine as _;
-        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text))
+async fn hosts_matter_where_neither_tls_nor_passwords_protect() {
+    let request = || {
+        let request = Request::builder().uri("/healthz").header("host", "evil.example");
+        request.body(()).unwrap()
     };
-    for _ in 0..2 {
-        assert!(passwords.admit(Some(&header("ali:sesame"))).await);
-        assert!(!passwords.admit(Some(&header("ali:sesam"))).await);
-        assert!(!passwords.admit(Some(&header("baba:sesame"))).await);
-        assert!(!passwords.admit(Some("Bearer x")).await);
-        assert!(!passwords.admit(Some("Basic ///")).await);
-        assert!(!passwords.admit(None).await);
-    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("web.yml");
+    fs::write(
+        &path,
+        "basic_auth_users: {ada: $2y$10$MDYyTbkUwmQUXWbZBRhHRO5kQZyFqV4xEBxMyMzXvmeH2CXLsMuKG}\n",
+    )
+    .unwrap();
+    let status = async |path: Option<&Path>, hosts: Hosts| {
+        let web = open(path, hosts).unwrap();
+        let refusal = web.rules().refuse(peer(1), &request()).await;
+        refusal.map(|refusal| refusal.status().as_u16())
+    };
+    let listed = || Hosts::new(&[], &["prom.example".parse().unwrap()]);
+    assert_eq!(status(None, Hosts::default()).await, Some(421));
+    assert_eq!(status(Some(&path), Hosts::default()).await, None);
+    assert_eq!(status(Some(&path), listed()).await, Some(421));
+}
+
+#[test]
+fn the_time_to_wait_is_in_whole_seconds() {
+    let check = |wait: u64, seconds: &str| {
+        let response = later(Duration::from_millis(wait), "x");
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers().get("retry-after").unwrap(), seconds);
+    };
+    check(1, "1");
+    check(1000, "1");
+    check(1001, "2");
 }
 
 #[test]
@@ -75,7 +100,7 @@ fn no_change_removes_passwords() {
     let users =
         "basic_auth_users: {ada: $2y$10$MDYyTbkUwmQUXWbZBRhHRO5kQZyFqV4xEBxMyMzXvmeH2CXLsMuKG}\n";
     fs::write(&path, users).unwrap();
-    let web = Web::open(Some(&path)).unwrap();
+    let web = open(Some(&path), Hosts::default()).unwrap();
     let asks = || {
         // As if a second had passed.
         web.state.lock().unwrap().looked -= LOOK_EVERY;
@@ -109,7 +134,7 @@ fn a_changed_file_is_in_force_within_a_second_and_a_mistake_is_not() {
         headers.get("x-frame-options").and_then(|value| value.to_str().ok()).map(str::to_owned)
     };
     write("deny");
-    let web = Web::open(Some(&path)).unwrap();
+    let web = open(Some(&path), Hosts::default()).unwrap();
     assert_eq!(shown(&web).as_deref(), Some("deny"));
     write("sameorigin");
     assert_eq!(shown(&web).as_deref(), Some("sameorigin"));

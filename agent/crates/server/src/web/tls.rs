@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -19,7 +19,9 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
+use super::exposure::Validity;
 use super::file::{ClientAuth, Secret, TlsServer, TlsVersion};
+use super::p521::P521;
 
 /// The file's TLS settings as a rustls configuration.
 pub(super) fn server_config(file: &TlsServer) -> anyhow::Result<ServerConfig> {
@@ -59,17 +61,42 @@ fn versions(file: &TlsServer) -> anyhow::Result<Vec<&'static SupportedProtocolVe
     Ok(versions.to_vec())
 }
 
+/// Suites that Go knows and rustls leaves out. In a list they are skipped, so that one file serves
+/// all exporters; what is left must not be empty.
+const NOT_OFFERED: [&str; 4] = [
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+];
+
+/// rustls writes TLS13_AES_128_GCM_SHA256, others TLS_AES_128_GCM_SHA256.
+fn name(suite: rustls::CipherSuite) -> String {
+    format!("{suite:?}").replacen("TLS13_", "TLS_", 1)
+}
+
+/// An error for a suite that Go does not know either.
+pub(super) fn check_suites(wanted: &[String]) -> anyhow::Result<()> {
+    let offered: Vec<String> =
+        ring::default_provider().cipher_suites.iter().map(|one| name(one.suite())).collect();
+    let known = |one: &&String| offered.contains(one) || NOT_OFFERED.contains(&one.as_str());
+    match wanted.iter().find(|one| !known(one)) {
+        Some(unknown) => bail!(
+            "tls_server_config: the cipher suite {unknown} is unknown; choose among {}",
+            offered.join(", ")
+        ),
+        None => Ok(()),
+    }
+}
+
 fn provider(file: &TlsServer) -> anyhow::Result<CryptoProvider> {
     let mut provider = ring::default_provider();
     if let Some(wanted) = file.cipher_suites.as_deref().filter(|wanted| !wanted.is_empty()) {
-        // rustls writes TLS13_AES_128_GCM_SHA256, others TLS_AES_128_GCM_SHA256.
-        let name = |suite: rustls::CipherSuite| format!("{suite:?}").replacen("TLS13_", "TLS_", 1);
         let all = provider.cipher_suites;
-        let known: Vec<String> = all.iter().map(|suite| name(suite.suite())).collect();
-        if let Some(unknown) = wanted.iter().find(|wanted| !known.contains(wanted)) {
-            bail!(
-                "tls_server_config: the cipher suite {unknown} is not offered; choose among {}",
-                known.join(", ")
+        let offered: Vec<String> = all.iter().map(|suite| name(suite.suite())).collect();
+        for one in wanted.iter().filter(|one| !offered.contains(one)) {
+            tracing::warn!(
+                "the cipher suite {one} of the web configuration is not offered: CBC is obsolete"
             );
         }
         // As in Go, the list applies to TLS 1.2; all suites of 1.3 stay enabled.
@@ -84,8 +111,9 @@ fn provider(file: &TlsServer) -> anyhow::Result<CryptoProvider> {
                 "X25519" => NamedGroup::X25519,
                 "CurveP256" => NamedGroup::secp256r1,
                 "CurveP384" => NamedGroup::secp384r1,
+                "CurveP521" => return Ok(&P521 as &dyn SupportedKxGroup),
                 _ => bail!(
-                    "tls_server_config: the curve {name} is not offered; choose among X25519, CurveP256, CurveP384"
+                    "tls_server_config: the curve {name} is unknown; choose among X25519, CurveP256, CurveP384, CurveP521"
                 ),
             };
             let all = &provider.kx_groups;
@@ -128,6 +156,12 @@ fn chain(file: &TlsServer) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     certificates(&place, &bytes)
 }
 
+/// When the endpoint's certificate is valid.
+pub(super) fn validity(file: &TlsServer) -> Option<Validity> {
+    let (place, bytes) = pem(file.cert.as_deref(), file.cert_file.as_ref(), "cert").ok()?;
+    certificates(&place, &bytes).ok()?.first().and_then(|first| Validity::of(&place, first))
+}
+
 fn key(file: &TlsServer) -> anyhow::Result<PrivateKeyDer<'static>> {
     let text = file.key.as_ref().map(|Secret(text)| text.as_str());
     let (place, bytes) = pem(text, file.key_file.as_ref(), "key")?;
@@ -149,11 +183,24 @@ fn verifier(
         ClientAuth::VerifyClientCertIfGiven => true,
         ClientAuth::RequireAndVerifyClientCert => false,
     };
-    let (place, bytes) = pem(file.client_ca.as_deref(), file.client_ca_file.as_ref(), "client_ca")?;
     let mut roots = RootCertStore::empty();
-    for authority in certificates(&place, &bytes)? {
-        roots.add(authority).map_err(|error| anyhow!("{place}: {error}"))?;
-    }
+    let place = if file.client_ca.is_none() && file.client_ca_file.is_none() {
+        // As in Go: the public authorities that this system trusts.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            bail!(
+                "tls_server_config: client_ca_file is missing, and this system has no certificates of authorities to verify clients against"
+            );
+        }
+        "the system's authorities".to_owned()
+    } else {
+        let (place, bytes) =
+            pem(file.client_ca.as_deref(), file.client_ca_file.as_ref(), "client_ca")?;
+        for authority in certificates(&place, &bytes)? {
+            roots.add(authority).map_err(|error| anyhow!("{place}: {error}"))?;
+        }
+        place
+    };
     let roots = Arc::new(roots);
     let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
     let builder = if optional { builder.allow_unauthenticated() } else { builder };

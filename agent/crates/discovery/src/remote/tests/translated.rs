@@ -238,7 +238,7 @@ fn a_virtual_address_is_another_in_every_namespace() {
     world.server((RED, SHOP), vip, "ratings");
     // And over IPv6.
     let vip = "[fd00:96::a]:80";
-    world.remotes.set_addresses(&[(BLUE, ip("fd00::2")), (RED, ip("fd00::3"))]);
+    world.remotes.set_addresses(&held(&[(BLUE, ip("fd00::2")), (RED, ip("fd00::3"))]));
     world.connects(PAGE, BLUE, "page", &[vip]);
     world.connects(SHOP, RED, "shop", &[vip]);
     world.list(&[route(BLUE, Some(PAGE), "fd00::2", vip, "[fd00::3]:9081")]);
@@ -426,7 +426,7 @@ fn a_list_that_was_taken_in_before_the_addresses_were_known_is_not_the_last_word
         world.client(BLUE, "172.17.0.2:15001", "172.17.0.2");
     }
     // They are looked up; the next list has the client.
-    world.remotes.set_addresses(&[(BLUE, ip("172.17.0.2")), (RED, ip("172.17.0.3"))]);
+    world.remotes.set_addresses(&held(&[(BLUE, ip("172.17.0.2")), (RED, ip("172.17.0.3"))]));
     world.remotes.set_unknown_namespaces(false);
     world.list(&all);
     world.resolve(BLUE, &key, &Inventory::default());

@@ -17,7 +17,7 @@ use self::objects::{EndpointSlice, Owned, Pod, Service as ServiceObject};
 use self::watch::{Change, Part, follow};
 use super::controller::{self, Controller};
 use super::publisher::{DEBOUNCE, Publisher};
-use super::{Cluster, FIRST_PAUSE, NameSource, SourceError};
+use super::{Cluster, FIRST_PAUSE, NameSource, SourceError, root_cause};
 use crate::inventory::{Frontend, Inventory, Workload};
 use model::service::{Entity, Kind, Service, Source};
 
@@ -69,11 +69,11 @@ impl Kubernetes {
                 ));
             }
             Cluster::Own => {
-                Config::incluster().map_err(|error| SourceError::Failed(error.to_string()))?
+                Config::incluster().map_err(|error| SourceError::Failed(root_cause(&error)))?
             }
             Cluster::Off => return Err(SourceError::Absent("it is turned off".to_owned())),
         };
-        Client::try_from(config).map_err(|error| SourceError::Failed(error.to_string()))
+        Client::try_from(config).map_err(|error| SourceError::Failed(root_cause(&error)))
     }
 
     async fn follow(&self, publisher: &Publisher, client: &Client) -> SourceError {

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::{FIRST_PAUSE, LAST_PAUSE, Publisher};
+use super::super::{FIRST_PAUSE, LAST_PAUSE, Publisher, root_cause};
 use super::objects::{List, Metadata, Object};
 use super::{MAX_OBJECTS, News};
 
@@ -147,8 +147,7 @@ where
         let request =
             http::Request::get(uri).body(Vec::new()).map_err(|error| error.to_string())?;
         let answer = timeout(PAGE_WITHIN, client.request::<List<T>>(request)).await;
-        let page =
-            answer.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
+        let page = answer.map_err(|_| "no answer".to_owned())?.map_err(|error| problem(&error))?;
         objects.extend(page.items);
         if page.metadata.go_on.is_empty() || objects.len() >= MAX_OBJECTS {
             return Ok((objects, page.metadata.resource_version));
@@ -179,13 +178,13 @@ where
             http::Request::get(uri).body(Vec::new()).map_err(|error| error.to_string())?;
         let opened = timeout(PAGE_WITHIN, client.request_events::<T>(request)).await;
         let events =
-            opened.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
+            opened.map_err(|_| "no answer".to_owned())?.map_err(|error| problem(&error))?;
         let mut events = pin!(events);
         let silence = Duration::from_secs(WATCH_SECONDS) + PAGE_WITHIN;
         while let Some(event) = timeout(silence, events.try_next())
             .await
             .map_err(|_| "the stream is silent".to_owned())?
-            .map_err(|error| error.to_string())?
+            .map_err(|error| problem(&error))?
         {
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
@@ -205,6 +204,14 @@ where
         if began.elapsed() < FIRST_PAUSE {
             sleep(FIRST_PAUSE).await;
         }
+    }
+}
+
+/// Why the API server gave no list: its own message, or the system's error.
+fn problem(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => root_cause(error),
     }
 }
 

@@ -3,16 +3,11 @@
 use strsim::levenshtein;
 
 /// The most similar candidate, if it is similar enough.
-pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
     let (distance, candidate) =
         candidates.map(|candidate| (levenshtein(name, candidate), candidate)).min()?;
     // At most a third of the letters may differ.
     (distance * 3 <= name.chars().count()).then(|| candidate.to_owned())
-}
-
-/// The end of a sentence that names the nearest candidate.
-pub(super) fn suggestion(near: Option<&str>) -> String {
-    near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::shell;
 use anyhow::{Context as _, Result, bail};
-use portolan_kit::shell;
 
 /// A package source of this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,127 @@
+//! Right passwords, wrong ones, and floods of them.
+
+use super::*;
+
+fn passwords(users: &[(&str, &str, u32)], gate: &Arc<Gate>) -> Passwords {
+    let user = |(name, password, cost): &(&str, &str, u32)| {
+        ((*name).to_owned(), Secret(bcrypt::hash(password, *cost).unwrap()))
+    };
+    Passwords::new(&users.iter().map(user).collect(), gate).unwrap().unwrap()
+}
+
+fn gate() -> Arc<Gate> {
+    Arc::new(Gate::new().unwrap())
+}
+
+fn peer(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+fn basic(text: &str) -> String {
+    format!("Basic {}", STANDARD.encode(text))
+}
+
+#[tokio::test]
+async fn the_right_password_is_admitted_and_remembered() {
+    let passwords = passwords(&[("ali", "sesame", 4)], &gate());
+    let admit = async |last, given: Option<&str>| passwords.admit(peer(last), given).await;
+    for last in 1..3 {
+        assert_eq!(admit(last, Some(&basic("ali:sesame"))).await, Verdict::Right);
+        assert_eq!(admit(last, Some(&basic("ali:sesam"))).await, Verdict::Wrong);
+        assert_eq!(admit(last, Some(&basic("baba:sesame"))).await, Verdict::Wrong);
+        for nothing in [Some("Bearer x"), Some("Basic ///"), None] {
+            assert_eq!(admit(last, nothing).await, Verdict::Wrong);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guesser_waits_and_keeps_nobody_out() {
+    let gate = gate();
+    let users = [("ali", "sesame", 4), ("cogia", "houssain", 4)];
+    let before = passwords(&users, &gate);
+    assert_eq!(before.admit(peer(1), Some(&basic("ali:sesame"))).await, Verdict::Right);
+    // Ali's hash is the same in the changed file.
+    let ali = before.users.get("ali").unwrap().text.clone();
+    let mut after = [("ali".to_owned(), Secret(ali))].into_iter().collect::<BTreeMap<_, _>>();
+    after.insert("cogia".to_owned(), Secret(bcrypt::hash("houssain", 4).unwrap()));
+    let passwords = Passwords::new(&after, &gate).unwrap().unwrap();
+    let mut wrong = 0;
+    let wait = loop {
+        match passwords.admit(peer(1), Some(&basic(&format!("ali:{wrong}")))).await {
+            Verdict::Later(wait) => break wait,
+            verdict => assert_eq!(verdict, Verdict::Wrong),
+        }
+        wrong += 1;
+    };
+    assert_eq!(wrong, 4);
+    assert!(wait <= Duration::from_secs(1), "{wait:?}");
+    // A verified one is let in from any address, a new one from another.
+    for last in [1, 2] {
+        assert_eq!(passwords.admit(peer(last), Some(&basic("ali:sesame"))).await, Verdict::Right);
+    }
+    assert_eq!(passwords.admit(peer(3), Some(&basic("cogia:houssain"))).await, Verdict::Right);
+    assert_eq!(passwords.admit(peer(1), Some(&basic("cogia:houssain"))).await, Verdict::Right);
+    // Every user name gets the same answer.
+    for name in ["ali", "nobody"] {
+        let verdict = passwords.admit(peer(1), Some(&basic(&format!("{name}:x")))).await;
+        assert!(matches!(verdict, Verdict::Later(_)), "{name}: {verdict:?}");
+    }
+}
+
+#[tokio::test]
+async fn all_guesses_together_take_a_fifth_of_one_cpu() {
+    let passwords = passwords(&[("ali", "sesame", 6)], &gate());
+    let hash = passwords.users.get("ali").cloned();
+    let once = |_| {
+        let began = Instant::now();
+        compare("x", hash.as_ref(), 6);
+        began.elapsed()
+    };
+    let fastest = (0..5).map(once).min().unwrap();
+    let began = Instant::now();
+    for last in 0..6 {
+        let verdict = passwords.admit(peer(last), Some(&basic("ali:x"))).await;
+        assert_eq!(verdict, Verdict::Wrong);
+    }
+    // Six comparisons, and five rests of four times as long.
+    assert!(began.elapsed() >= fastest * (6 + 5 * REST), "{:?}, {fastest:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_flood_from_many_addresses_is_answered_at_once_and_ends_with_the_flood() {
+    let passwords = Arc::new(passwords(&[("ali", "sesame", 8)], &gate()));
+    let mut guesses = tokio::task::JoinSet::new();
+    for last in 0..100 {
+        let passwords = Arc::clone(&passwords);
+        guesses.spawn(async move { passwords.admit(peer(last), Some(&basic("ali:x"))).await });
+    }
+    let mut later = 0;
+    while let Some(verdict) = guesses.join_next().await {
+        later += u32::from(matches!(verdict.unwrap(), Verdict::Later(_)));
+    }
+    assert_eq!(later, 100 - 16, "the queue is bounded");
+    assert_eq!(passwords.admit(peer(200), Some(&basic("ali:sesame"))).await, Verdict::Right);
+}
+
+#[test]
+fn a_comparison_takes_as_long_for_every_user() {
+    let hash = |password, cost| Hash { text: bcrypt::hash(password, cost).unwrap(), cost };
+    let (cheap, dear) = (hash("sesame", 4), hash("sesame", 9));
+    assert!(compare("sesame", Some(&cheap), 9));
+    assert!(!compare("sesam", Some(&dear), 9));
+    assert!(!compare("sesame", None, 9));
+    let fastest = |hash: Option<&Hash>| {
+        let once = |_| {
+            let began = Instant::now();
+            compare("sesam", hash, 9);
+            began.elapsed()
+        };
+        (0..5).map(once).min().unwrap()
+    };
+    let (cheap, dear, none) = (fastest(Some(&cheap)), fastest(Some(&dear)), fastest(None));
+    for (one, other) in [(cheap, dear), (dear, none), (none, cheap)] {
+        // A cheap hash alone would take a 32nd.
+        assert!(one < other * 2 && other < one * 2, "{cheap:?} {dear:?} {none:?}");
+    }
+}

@@ -1,0 +1,153 @@
+//! Shares: who fills a table costs only himself; others keep rows and names of their own.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::agent::Agent;
+use crate::facts;
+use crate::namespace::Pair;
+use crate::net;
+
+/// The table of edges, large enough to be shared out.
+const EDGES: &str = "2048";
+/// Idle rows of who fills a table are taken back after 20 seconds, and some for the collections.
+const TAKEN_BACK_WITHIN: Duration = Duration::from_secs(45);
+/// An unprivileged user.
+const USER: u32 = 1500;
+/// Network namespaces that the user makes, each with so many connects.
+const NAMESPACES: usize = 30;
+const CONNECTS: usize = 100;
+
+/// Connections of a service that nobody has seen yet: each counts, with both names.
+fn a_newcomer_has_rows_of_its_own(agent: &Agent) {
+    const CONNECTIONS: u64 = 50;
+    let pair = Pair::new();
+    let listener = pair.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    for _ in 0..CONNECTIONS {
+        let client = pair.client.connect((pair.server.v4, port)).expect("a listener is there");
+        drop((net::accept(&listener), client));
+    }
+    let (client, server) = (&pair.client.service, &pair.server.service);
+    agent.eventually((CONNECTIONS, CONNECTIONS), |now| {
+        let edge = |role| now.edge(client, server, port, role).connects("ok");
+        (edge("client"), edge("server"))
+    });
+}
+
+#[track_caller]
+fn has_lost(agent: &Agent, class: &str) {
+    let now = agent.ledger_adds_up();
+    let labels = [("class", class), ("reason", "over_share")];
+    assert!(now.sum("portolan_events_lost_total", &labels) > 0, "nobody had more than his share");
+    let full = [("class", class), ("reason", "no_slot")];
+    assert_eq!(now.sum("portolan_events_lost_total", &full), 0, "the table was full");
+}
+
+#[test]
+fn a_port_scan_costs_only_who_scans_and_its_rows_come_back() {
+    needs_kernel!();
+    let pair = Pair::new();
+    let agent = Agent::with(&[("limits.edges", EDGES)]);
+    pair.client.act(|| {
+        for port in 1000..4000 {
+            TcpStream::connect((pair.server.v4, port)).unwrap_err();
+        }
+    });
+    a_newcomer_has_rows_of_its_own(&agent);
+    has_lost(&agent, "edge");
+    let began = Instant::now();
+    let rows = || agent.scrape().sum("portolan_map_entries", &[("map", "edges")]);
+    while rows() > 500 {
+        assert!(began.elapsed() < facts::patience(TAKEN_BACK_WITHIN), "still {} rows", rows());
+        thread::sleep(Duration::from_secs(1));
+    }
+    // Their slots count for nobody any more.
+    let refused = |agent: &Agent| {
+        let now = agent.scrape();
+        now.sum("portolan_events_lost_total", &[("class", "edge"), ("reason", "over_share")])
+    };
+    let before = refused(&agent);
+    pair.client.act(|| {
+        for port in 5000..5500 {
+            TcpStream::connect((pair.server.v4, port)).unwrap_err();
+        }
+    });
+    agent.ledger_adds_up();
+    assert_eq!(refused(&agent), before, "there is room again");
+    agent.stop();
+}
+
+/// An unprivileged user with many network namespaces; all end with this.
+struct User(Child);
+
+impl User {
+    /// Once each namespace has its connects; the reason if user namespaces are not to be had.
+    fn with_namespaces() -> Result<Self, String> {
+        let inside = format!(
+            "ip link set lo up; for p in $(seq {CONNECTS}); do : < /dev/tcp/127.0.0.1/$p; done \
+             2>/dev/null; echo done; exec sleep 300"
+        );
+        let script = format!(
+            "for n in $(seq {NAMESPACES}); do unshare --user --map-root-user --net bash -c \
+             '{inside}' & done; wait"
+        );
+        let mut command = Command::new("setpriv");
+        command
+            .args([format!("--reuid={USER}"), format!("--regid={USER}")])
+            .args(["--clear-groups", "bash", "-c", &script])
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        let mut user = Self(command.spawn().map_err(|error| format!("setpriv: {error}"))?);
+        let output = user.0.stdout.take().expect("stdout is piped");
+        let done = BufReader::new(output).lines().take(NAMESPACES).count();
+        if done == NAMESPACES { Ok(user) } else { Err(format!("{done} user namespaces")) }
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let group = i32::try_from(self.0.id()).expect("a pid fits");
+        // SAFETY: kill touches no memory; the group is that of our child, which was not waited for.
+        unsafe { libc::kill(-group, libc::SIGKILL) };
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn all_network_namespaces_of_a_user_have_one_share() {
+    needs_kernel!();
+    let agent = Agent::with(&[("limits.edges", EDGES)]);
+    let user = match User::with_namespaces() {
+        Ok(user) => user,
+        Err(why) => {
+            println!("SKIPPED: no namespaces of an unprivileged user: {why}");
+            return;
+        }
+    };
+    a_newcomer_has_rows_of_its_own(&agent);
+    has_lost(&agent, "edge");
+    drop(user);
+    agent.stop();
+}
+
+#[test]
+fn a_flood_of_owners_leaves_others_their_names() {
+    needs_kernel!();
+    let pair = Pair::new();
+    let agent = Agent::with(&[("limits.owners", "1024")]);
+    for number in 0..2000 {
+        pair.client.act_as(&format!("o{number}"), || {
+            TcpStream::connect((pair.server.v4, 9)).unwrap_err();
+        });
+    }
+    a_newcomer_has_rows_of_its_own(&agent);
+    has_lost(&agent, "owner");
+    agent.stop();
+}
