@@ -125,7 +125,7 @@ fn a_request_runs_two_programs_and_a_packet_none() {
 /// whose arguments and working directory are hashed without branches. Those that end in `fallback` are there where programs can be
 /// preempted.
 const VERIFIED: [(&str, u32); 26] = [
-    ("inet_sock_set_s", 92_200),
+    ("inet_sock_set_s", 96_200),
     ("sk_data_ready", 4900),
     ("sock_send_lengt", 2100),
     // tcp_retransmit_skb and tcp_retransmit_synack.
@@ -147,10 +147,10 @@ const VERIFIED: [(&str, u32); 26] = [
     ("bound_sockets", 740),
     ("inet_bind_sk", 39_500),
     ("inet6_bind_sk", 39_500),
-    ("state_fallback", 95_500),
+    ("state_fallback", 97_500),
     ("ready_fallback", 4900),
     ("send_fallback", 2100),
-    ("tx_rst_fallback", 4050),
+    ("tx_rst_fallback", 6200),
     ("rx_rst_fallback", 930),
 ];
 

@@ -82,6 +82,15 @@ fn an_unanswered_connect_has_its_timeouts() {
     pair.client.sysctl("ipv4/tcp_syn_retries", "1");
     pair.server.nft_input("tcp dport 7001 drop");
     let socket = pair.client.begin_connect((pair.server.v4, 7001).into());
+    let began = Instant::now();
+    let errno = loop {
+        if let Some(error) = socket.take_error().unwrap() {
+            break error.raw_os_error();
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "the connect goes on");
+        thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(errno, Some(libc::ETIMEDOUT));
     let labels = [("client", pair.client.service.as_str()), ("port", "7001")];
     agent.eventually(1, |now| now.edges(&labels).connects("timeout"));
     let truth = TcpInfo::of(&socket.into()).timeouts;
