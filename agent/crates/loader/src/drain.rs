@@ -6,7 +6,6 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use agent_common::attempt::OVERDUE_NS;
-use agent_common::bound::BoundRecord;
 use agent_common::counters::EdgeCounters;
 use agent_common::durations::{self, CONNECT, KINDS, NO_HISTOGRAM, REQUEST, RTT, is_own, reserved};
 use agent_common::edge::{EdgeKey, EdgeRow, FIRST_FREE_SLOT, HotCounters};
@@ -15,7 +14,6 @@ use agent_common::ledger::{BIND, Ledger};
 use agent_common::listener::{ListenerKey, ListenerRecord, ListenerRow};
 use agent_common::on_demand::OnDemand;
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
-use agent_common::queues::Queues;
 use agent_common::slot_table::{Reclaim, SlotRow};
 use agent_common::unsent::{UnsentKey, UnsentRow};
 use agent_common::wire::Wire as _;
@@ -24,6 +22,7 @@ use aya::maps::{Map as AyaMap, MapData, RingBuf};
 use hashbrown::HashMap;
 
 use super::bpf::{self, Map};
+pub use super::drained::Drained;
 use super::histograms::Histograms;
 use super::mapped::Mapped;
 use super::maps;
@@ -32,47 +31,15 @@ use super::ports::{self, Ports};
 use super::queues::EdgeQueues;
 use super::shares::Shares;
 use super::slot_table::{self, SlotTable};
-use agent_common::decode::dns::{self, Answer};
-use agent_common::decode::{self, Event};
-use agent_common::drained::{Claim, Edge, Row, Table};
+use agent_common::decode;
+use agent_common::decode::dns;
+use agent_common::drained::{Edge, Row, Table};
 
 /// At most this many records leave the ring in one drain, so that a flood cannot stall it.
 const MAX_EVENTS: usize = 4096;
 
 /// The same for answers of DNS servers.
 const MAX_ANSWERS: usize = 4096;
-
-/// What one drain found.
-#[derive(Default)]
-pub struct Drained {
-    /// Owner rows that are new since the last drain.
-    pub owners: Vec<(u32, OwnerRow)>,
-    /// Every edge in use.
-    pub edges: Vec<Edge>,
-    /// What waits in the connections of slots where anything does; `None` if the socket iteration
-    /// could not run.
-    pub queues: Option<Vec<(u32, Queues)>>,
-    /// What is counted of listeners, those that are no more among them.
-    pub listener_rows: Vec<Row<ListenerRow>>,
-    /// Connects that were refused before a SYN.
-    pub unsent: Vec<Row<UnsentRow>>,
-    /// Every listener; `None` if the socket iteration could not run.
-    pub listeners: Option<Vec<ListenerRecord>>,
-    /// Failed binds, and how many did not fail.
-    pub bind_failures: Vec<Claim>,
-    /// Every socket that holds a port, as far as the hooks know; `None` if they do not know.
-    pub bound: Option<Vec<BoundRecord>>,
-    /// The kernel's part of the ledger.
-    pub ledger: Ledger,
-    /// Records from the ring.
-    pub events: Vec<Event>,
-    /// Records that could not be read.
-    pub malformed_events: u64,
-    /// Answers of DNS servers to programs.
-    pub answers: Vec<Answer>,
-    /// Answers that could not be read.
-    pub malformed_answers: u64,
-}
 
 /// The reading side of the kernel half.
 pub struct Drain {
@@ -380,14 +347,6 @@ impl Drain {
             Some(last) if **last == counters => Ok(Arc::clone(last)),
             last => Ok(Arc::clone(last.insert(Arc::new(counters)))),
         }
-    }
-}
-
-impl Drained {
-    /// Rows of the table of edges that are taken.
-    pub fn edges_in_use(&self) -> usize {
-        let is_taken = |edge: &&Edge| edge.table == Table::Edges && !edge.is_overflow();
-        self.edges.iter().filter(is_taken).count()
     }
 }
 

@@ -14,6 +14,7 @@ pub mod bootstrap;
 pub mod bpf;
 pub mod btf;
 pub mod drain;
+mod drained;
 pub mod enforcement;
 mod histograms;
 pub mod hooks;
