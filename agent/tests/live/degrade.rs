@@ -217,13 +217,26 @@ fn kernel_lacks() -> &'static [(String, String)] {
         let agent = Agent::start();
         let status = agent.json("/api/v1/status");
         agent.stop();
-        let entries = status["findings"].as_array().expect("a list of what is off");
-        let text = |value: &serde_json::Value| value.as_str().expect("a sentence").to_owned();
-        entries
-            .iter()
-            .map(|entry| (text(&entry["subject"]), text(&entry["evidence"]["reason"])))
-            .collect()
+        off(&status)
     })
+}
+
+/// The findings as (what, why); those for both families of addresses as one for each.
+fn off(status: &serde_json::Value) -> Vec<(String, String)> {
+    let entries = status["findings"].as_array().expect("a list of what is off");
+    let text = |value: &serde_json::Value| value.as_str().expect("a sentence").to_owned();
+    let each = |entry: &serde_json::Value| {
+        let (what, why) = (text(&entry["subject"]), text(&entry["evidence"]["reason"]));
+        let hooks =
+            why.split_once(": ").and_then(|(hooks, why)| Some((hooks.split_once(", ")?, why)));
+        let Some(((four, six), why)) = hooks.filter(|_| what.contains("IPv4 and IPv6")) else {
+            return vec![(what, why)];
+        };
+        [("IPv4", four), ("IPv6", six)]
+            .map(|(family, hook)| (what.replace("IPv4 and IPv6", family), format!("{hook}: {why}")))
+            .to_vec()
+    };
+    entries.iter().flat_map(each).collect()
 }
 
 /// Whether this kernel has a field, or lets a hook attach at all, and an agent here attaches it: these
@@ -236,10 +249,7 @@ fn kernel_has(hook: &str) -> bool {
 
 /// The disabled features in `/api/v1/status`, as (what, why), without those that this kernel lacks.
 fn disabled(status: &serde_json::Value) -> Vec<(String, String)> {
-    let entries = status["findings"].as_array().expect("a list of what is off");
-    let text = |value: &serde_json::Value| value.as_str().expect("a sentence").to_owned();
-    let all =
-        entries.iter().map(|entry| (text(&entry["subject"]), text(&entry["evidence"]["reason"])));
+    let all = off(status).into_iter();
     // A hook that the kernel lacks may now be off for another reason as well.
     let of_lacking = |why: &str| {
         let hook = why.split(": ").next().unwrap_or_default();

@@ -320,7 +320,7 @@ fn a_process_that_never_shows_its_arguments_delays_neither_start_nor_end() {
     agent.eventually(1, |now| now.sum("portolan_port_listeners", &labels));
     agent.eventually(true, |now| now.sum("portolan_probes_stuck", &[]) > 0);
     let (code, said) = agent.get("/healthz").expect("an answer");
-    assert!(code == 200 && said.contains("threads are stuck"), "{code} {said}");
+    assert!(code == 200 && said.contains("stuck in a process"), "{code} {said}");
     assert!(agent.log().contains("could not be read within"), "{}", agent.log());
 
     let began = Instant::now();
