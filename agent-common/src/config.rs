@@ -47,7 +47,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 252;
+offsets! { 276;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -114,6 +114,18 @@ offsets! { 252;
     bytes_retrans = "tcp_sock"."bytes_retrans",
     /// Segments retransmitted.
     total_retrans = "tcp_sock"."total_retrans",
+    /// Retransmission timeouts, since Linux 6.7.
+    total_rto = "tcp_sock"."total_rto",
+    /// Segments that the peer has received twice.
+    dsack_dups = "tcp_sock"."dsack_dups",
+    /// What the connection is timed for now; see [`Config::chrono_type_mask`].
+    chrono_type = "tcp_sock"."chrono_type",
+    /// Since when, jiffies.
+    chrono_start = "tcp_sock"."chrono_start",
+    /// For how long before that, by what it was, jiffies.
+    chrono_stat = "tcp_sock"."chrono_stat",
+    /// Next byte that the program will read.
+    copied_seq = "tcp_sock"."copied_seq",
     /// Inode number of a network namespace.
     net_inum = "net"."ns.inum",
     /// The user namespace that a network namespace belongs to.
@@ -178,7 +190,7 @@ offsets! { 252;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1384 {
+    pub struct Config: 1412 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -192,6 +204,8 @@ crate::wire! {
         /// The kernel's number (BTF id) of `struct tcp_sock` where it casts sockets to that, 0 where
         /// the helper does; the second argument of [`TCP_SOCK_CALL`].
         pub tcp_sock_type: u32,
+        /// How long a jiffy is, microseconds.
+        pub jiffy_us: u32,
         /// How many slots each slot table has.
         pub capacities: [u32; TABLES],
         /// 1 if `tcp_send_reset` has the reason as its third argument.
@@ -216,7 +230,7 @@ crate::wire! {
         pub dns: u8,
         /// 1 if programs are preempted, so that fallback programs are attached.
         pub fallback: u8,
-        /// Always zero.
-        pub zero: u8,
+        /// The bits of [`Offsets::chrono_type`]'s byte.
+        pub chrono_type_mask: u8,
     }
 }

@@ -3,8 +3,10 @@
 
 use crate::abort::ABORT_CAUSES;
 use crate::edge::{CONNECT_RESULTS, HotCounters};
+use crate::limit::LIMITS;
 use crate::on_demand::OnDemand;
 use crate::reset::{CAUSES, is_refused_connect};
+use crate::retransmit::PHASES;
 
 /// Everything counted about an edge. All fields only grow while it is the same edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +23,14 @@ pub struct EdgeCounters {
     pub sent_bytes: u64,
     /// Payload bytes received in order.
     pub received_bytes: u64,
-    /// Retransmitted segments.
-    pub retransmits: u64,
+    /// Retransmitted segments by phase ([`crate::retransmit`]).
+    pub retransmits: [u64; PHASES],
+    /// Retransmission timeouts.
+    pub timeouts: u64,
+    /// Segments that the peer has received twice.
+    pub dsacks: u64,
+    /// For how long something kept data from being sent, microseconds ([`crate::limit`]).
+    pub limited_us: [u64; LIMITS],
     /// Resets sent, by cause.
     pub resets_sent: [u64; CAUSES],
     /// Resets received, by cause.
@@ -54,7 +62,10 @@ impl EdgeCounters {
         preexisting: 0,
         sent_bytes: 0,
         received_bytes: 0,
-        retransmits: 0,
+        retransmits: [0; PHASES],
+        timeouts: 0,
+        dsacks: 0,
+        limited_us: [0; LIMITS],
         resets_sent: [0; CAUSES],
         resets_received: [0; CAUSES],
         aborts: [0; ABORT_CAUSES],
@@ -86,6 +97,9 @@ impl EdgeCounters {
             sent_bytes,
             received_bytes,
             retransmits,
+            timeouts,
+            dsacks,
+            limited_us,
             resets_sent,
             resets_received,
             aborts,
@@ -102,6 +116,9 @@ impl EdgeCounters {
             sent_bytes,
             received_bytes,
             retransmits,
+            timeouts,
+            dsacks,
+            limited_us,
             resets_sent,
             resets_received,
             aborts,
@@ -124,6 +141,9 @@ impl EdgeCounters {
             sent_bytes,
             received_bytes,
             retransmits,
+            timeouts,
+            dsacks,
+            limited_us,
             resets_sent,
             resets_received,
             aborts,
@@ -137,6 +157,8 @@ impl EdgeCounters {
         let both = |mine: &mut u64, theirs: u64| *mine = with(*mine, theirs);
         for (mine, theirs) in [
             (&mut connects[..], &other.connects[..]),
+            (&mut retransmits[..], &other.retransmits[..]),
+            (&mut limited_us[..], &other.limited_us[..]),
             (&mut resets_sent[..], &other.resets_sent[..]),
             (&mut resets_received[..], &other.resets_received[..]),
             (&mut aborts[..], &other.aborts[..]),
@@ -148,7 +170,8 @@ impl EdgeCounters {
         both(preexisting, other.preexisting);
         both(sent_bytes, other.sent_bytes);
         both(received_bytes, other.received_bytes);
-        both(retransmits, other.retransmits);
+        both(timeouts, other.timeouts);
+        both(dsacks, other.dsacks);
         both(unanswered, other.unanswered);
         both(listen_drops, other.listen_drops);
         both(synack_retransmits, other.synack_retransmits);
@@ -162,6 +185,11 @@ impl EdgeCounters {
         let both = [&self.resets_received, &self.resets_sent].into_iter();
         let counted = both.flat_map(|resets| resets.iter().enumerate());
         counted.filter(|(cause, _)| !is_refused_connect(*cause)).map(|(_, count)| count).sum()
+    }
+
+    /// Retransmitted segments.
+    pub fn retransmitted(&self) -> u64 {
+        self.retransmits.iter().sum()
     }
 
     /// Established connections that the kernel gave up.

@@ -9,7 +9,9 @@
 use crate::abort::ABORT_CAUSES;
 use crate::durations::KINDS;
 use crate::ledger::{EDGE, NO_SLOT};
+use crate::limit::LIMITS;
 use crate::reset::CAUSES;
+use crate::retransmit::PHASES;
 use crate::share::Tenant;
 use crate::slot_table::EDGES;
 
@@ -60,7 +62,7 @@ crate::wire! {
     }
 
     /// What hooks count about an edge, on one shard. All fields only grow while the slot is in use.
-    pub struct HotCounters: 328 {
+    pub struct HotCounters: 376 {
         /// Ended connection attempts by `CONNECT_*`, of those that hooks find; for a server, accepted
         /// connections are `ok`.
         pub connects: [u64; HOT_CONNECT_RESULTS],
@@ -74,8 +76,14 @@ crate::wire! {
         pub sent_bytes: u64,
         /// Payload bytes received in order.
         pub received_bytes: u64,
-        /// Segments sent again (`tcp_sock.total_retrans`).
-        pub retransmits: u64,
+        /// Segments sent again (`tcp_sock.total_retrans`), by phase ([`crate::retransmit`]).
+        pub retransmits: [u64; PHASES],
+        /// Retransmission timeouts (`tcp_sock.total_rto`, since Linux 6.7).
+        pub timeouts: u64,
+        /// Segments that the peer says it has received twice (`tcp_sock.dsack_dups`).
+        pub dsacks: u64,
+        /// For how long something kept data from being sent, microseconds ([`crate::limit`]).
+        pub limited_us: [u64; LIMITS],
         /// Resets sent, by cause.
         pub resets_sent: [u64; CAUSES],
         /// Resets received, by cause.

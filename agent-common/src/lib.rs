@@ -31,13 +31,16 @@ pub mod events;
 pub mod exchange;
 pub mod histogram;
 pub mod ledger;
+pub mod limit;
 pub mod listener;
 #[cfg(feature = "user")]
 pub mod on_demand;
 pub mod owner;
 pub mod peer;
 pub mod preexisting;
+pub mod queues;
 pub mod reset;
+pub mod retransmit;
 pub mod share;
 pub mod slot_table;
 pub mod socket;

@@ -16,7 +16,7 @@ crate::wire! {
     /// comes after the first 56 bytes. The two sides of a connection run on different CPUs, and a
     /// program that only asks who a socket is would otherwise wait for a line that another CPU
     /// has just written.
-    pub struct SocketState: 80 {
+    pub struct SocketState: 96 {
         /// Row of the owner.
         pub owner: u32,
         /// Slot of the edge (overflow slots are below `FIRST_FREE_SLOT`); of a listener in its table.
@@ -30,7 +30,8 @@ crate::wire! {
         pub port_or_end: u16,
         /// `tcp_sock.rtt_seq` marker of the last round trip sample; see the hook `iterate_sockets`.
         pub rtt_mark: u32,
-        /// When the connect began, CLOCK_MONOTONIC microseconds.
+        /// When the connect began, CLOCK_MONOTONIC microseconds. Of an open connection: when the
+        /// socket iteration first found that the peer had closed it (CLOSE_WAIT); 0 until then.
         pub start_us: u64,
         /// When the first segment of a retransmitted request was first sent; 0 without loss.
         pub first_sent_us: u64,
@@ -49,6 +50,12 @@ crate::wire! {
         pub answered_seq: u32,
         /// Low bits of the bytes received when data last arrived: a FIN wakes like data.
         pub received_mark: u32,
+        /// Retransmission timeouts in the upper half of the lower word, DSACKs in the upper word,
+        /// as far as they are counted in the slot.
+        pub recoveries: u64,
+        /// Jiffies in which sending was limited by the receive window, and in the upper word by the
+        /// send buffer, as far as they are counted in the slot.
+        pub limited: u64,
     }
 }
 

@@ -54,6 +54,41 @@ pub unsafe fn raise(at: *mut u64, value: u64) -> u64 {
     0
 }
 
+/// As [`raise`] for the two halves of `*at`, each of which wraps: the growth of `low` and of `high`.
+///
+/// # Safety
+/// As [`add`].
+#[inline(always)]
+pub unsafe fn raise_halves(at: *mut u64, low: u32, high: u32) -> (u32, u32) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut before = core::ptr::read_volatile(at);
+        let mut tries = 0;
+        while tries < 2 {
+            let (low_before, high_before) = (before as u32, (before >> 32) as u32);
+            let (low_growth, high_growth) = (growth(low_before, low), growth(high_before, high));
+            if low_growth | high_growth == 0 {
+                return (0, 0);
+            }
+            let low = u64::from(low_before.wrapping_add(low_growth));
+            let high = u64::from(high_before.wrapping_add(high_growth));
+            let found = compare_swap(at, before, low | high << 32);
+            if found == before {
+                return (low_growth, high_growth);
+            }
+            before = found;
+            tries += 1;
+        }
+    }
+    (0, 0)
+}
+
+#[inline(always)]
+fn growth(before: u32, now: u32) -> u32 {
+    let growth = now.wrapping_sub(before);
+    if (growth as i32) < 0 { 0 } else { growth }
+}
+
 /// Stores `new` if `old` is there; returns what was there.
 ///
 /// # Safety

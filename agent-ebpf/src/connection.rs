@@ -6,7 +6,7 @@
 
 use agent_common::abort::abort_cause;
 use agent_common::address::from_owner;
-use agent_common::durations::{CONNECT, RTT};
+use agent_common::durations::CONNECT;
 use agent_common::edge::{
     CONNECT_OK, CONNECT_OTHER, CONNECT_PORT_IN_USE, EdgeKey, ROLE_CLIENT, ROLE_LISTENER,
     ROLE_SERVER, ROLE_UNKNOWN, attempt_result,
@@ -23,9 +23,8 @@ use crate::clock::monotonic_us;
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
 use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
-use crate::{
-    atomic, attempts, binds, emit, histograms, listeners, notes, owners, requests, unanswered,
-};
+use crate::sync::{halves, sync, sync_limited, sync_listener, sync_retransmits};
+use crate::{attempts, binds, emit, histograms, listeners, notes, owners, requests, unanswered};
 
 /// A program calls connect: the SYN is about to leave. Process context.
 #[inline(always)]
@@ -108,6 +107,7 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
             let elapsed = tcp.now_us().saturating_sub((*state).start_us);
             histograms::observe((*state).slot, ROLE_CLIENT, CONNECT, elapsed);
             (*state).answered_seq = tcp.written();
+            (*state).start_us = 0;
             notes::leave(sk, tcp, (*state).owner);
         } else {
             // Inherited from the listener: from here on it is a connection of its own.
@@ -120,6 +120,24 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
         (*state).stage = STAGE_OPEN;
         count!((*state).slot, connects[CONNECT_OK], 1);
         count!((*state).slot, opened, 1);
+    }
+}
+
+/// Before a change of state: what was sent again until now belongs to the phase that ends.
+#[inline(always)]
+pub fn phase_ends(sk: Sock) {
+    let Some(tcp) = sk.tcp() else { return };
+    // As for most connections: then its state need not be looked for.
+    if tcp.retransmits() | tcp.timeouts() | tcp.dsacks() == 0 {
+        return;
+    }
+    let Some(state) = socket(sk.0) else { return };
+    // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
+    unsafe {
+        // The child of a listener has the state of that until its handshake ends.
+        if (*state).role != ROLE_LISTENER {
+            sync_retransmits(tcp, state);
+        }
     }
 }
 
@@ -163,6 +181,7 @@ pub fn closed(sk: Sock, old: u8) {
                 {
                     count!((*state).slot, aborts[cause], 1);
                 }
+                sync_limited(state, tcp.limited());
             }
             count!((*state).slot, closed, 1);
         }
@@ -185,6 +204,7 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
     // A connect under way has its port; see `failed`.
     let answered_seq = if connecting { tcp.write_seq().wrapping_sub(1) } else { tcp.written() };
     let (_, rtt_mark) = tcp.round_trip();
+    let (window, buffer) = tcp.limited();
     let state = SocketState {
         owner,
         slot,
@@ -192,79 +212,20 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         stage: if connecting { STAGE_CONNECTING } else { STAGE_OPEN },
         answered_seq: if role == ROLE_SERVER { 0 } else { answered_seq },
         exchange: exchange::idle(tcp.written()),
-        start_us: monotonic_us(),
+        start_us: if connecting { monotonic_us() } else { 0 },
         last_received_us: monotonic_us(),
         sent_bytes: tcp.sent_bytes(role == ROLE_CLIENT),
         received_bytes: tcp.received_bytes(),
         received_mark: tcp.received_bytes() as u32,
         retransmits: u64::from(retransmits),
         rtt_mark,
+        recoveries: halves(tcp.timeouts(), tcp.dsacks()),
+        limited: halves(window, buffer),
         ..maps::blank()
     };
     if remember(sk, &state).is_some() && !connecting && !listening {
         count!(slot, opened, 1);
         count!(slot, preexisting, 1);
-    }
-}
-
-/// Brings the slot up to date with the connection: bytes, retransmits, round trip time.
-///
-/// May run at any moment, also twice at once and with values of different age: each caller adds
-/// only what lies above the highest value so far, so a slot never counts twice and never goes
-/// back. `received`: payload received, `None` if it is not known now.
-///
-/// # Safety
-/// `state` must be a valid value of the socket's storage.
-#[inline(always)]
-pub unsafe fn sync(tcp: Tcp, state: *mut SocketState, received: Option<u64>) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        let Some(counters) = edges::counters((*state).slot) else { return };
-        let sent = tcp.sent_bytes((*state).role == ROLE_CLIENT);
-        let growth = atomic::raise(&raw mut (*state).sent_bytes, sent);
-        if growth != 0 {
-            atomic::add(&raw mut (*counters).sent_bytes, growth);
-        }
-        if let Some(received) = received {
-            let growth = atomic::raise(&raw mut (*state).received_bytes, received);
-            if growth != 0 {
-                atomic::add(&raw mut (*counters).received_bytes, growth);
-            }
-        }
-        sync_retransmits(tcp, state);
-        let (rtt_us, mark) = tcp.round_trip();
-        if mark != (*state).rtt_mark && rtt_us != 0 {
-            (*state).rtt_mark = mark;
-            let (slot, role) = ((*state).slot, (*state).role);
-            histograms::observe_in(counters, slot, role, RTT, u64::from(rtt_us));
-        }
-    }
-}
-
-/// As [`sync`], for a listener's drops.
-///
-/// # Safety
-/// As [`sync`].
-#[inline(always)]
-pub unsafe fn sync_listener(sk: Sock, state: *mut SocketState) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        let growth = atomic::raise(&raw mut (*state).retransmits, u64::from(sk.drops()));
-        if growth != 0 {
-            listeners::count!((*state).slot, drops, growth);
-        }
-    }
-}
-
-/// As [`sync`], for retransmits alone.
-#[inline(always)]
-unsafe fn sync_retransmits(tcp: Tcp, state: *mut SocketState) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        let growth = atomic::raise(&raw mut (*state).retransmits, u64::from(tcp.retransmits()));
-        if growth != 0 {
-            count!((*state).slot, retransmits, growth);
-        }
     }
 }
 
@@ -281,7 +242,6 @@ unsafe fn failed(sk: Sock, state: *mut SocketState) {
             // source port. The port itself says nothing: `tcp_set_state` gives one back that the
             // program had not bound before its tracepoint.
             has_syn = !client || tcp.write_seq() != (*state).answered_seq;
-            sync_retransmits(tcp, state);
         }
         let result = attempt_result(errno, has_syn, (*state).port_or_end != 0);
         if result == CONNECT_PORT_IN_USE {
@@ -318,7 +278,10 @@ unsafe fn serve(sk: Sock, state: *mut SocketState) {
     unsafe {
         (*state).slot = edges::slot(&server_key(sk, (*state).owner), || sk.addresses());
         // The child starts with the SYN-ACKs that were sent again, which its listener has counted.
-        (*state).retransmits = sk.tcp().map_or(0, |tcp| u64::from(tcp.retransmits()));
+        if let Some(tcp) = sk.tcp() {
+            (*state).retransmits = u64::from(tcp.retransmits());
+            (*state).recoveries = halves(tcp.timeouts(), tcp.dsacks());
+        }
         (*state).start_us = 0;
         // Last: from here on the socket iteration takes it for a connection.
         core::ptr::write_volatile(&raw mut (*state).role, ROLE_SERVER);

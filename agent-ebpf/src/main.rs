@@ -34,6 +34,7 @@ mod shares;
 mod slot_table;
 mod sock;
 mod socket_storage;
+mod sync;
 mod unanswered;
 
 /// The verifier rejects a program in which this loop can be reached.

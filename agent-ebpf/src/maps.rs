@@ -17,6 +17,7 @@ use agent_common::listener::ListenerRow;
 use agent_common::owner::OwnerRow;
 use agent_common::peer::{self, Note};
 use agent_common::preexisting::Preexisting;
+use agent_common::queues::Queues;
 use agent_common::share::ShareKey;
 use agent_common::socket::SocketState;
 use agent_common::unsent::UnsentRow;
@@ -40,6 +41,7 @@ static CONFIG: Config = Config {
     shards: 1,
     causes: [0; agent_common::config::MAX_REASONS],
     tcp_sock_type: 0,
+    jiffy_us: 1000,
     capacities: [0; agent_common::slot_table::TABLES],
     reset_has_reason: 0,
     requests: 1,
@@ -52,7 +54,7 @@ static CONFIG: Config = Config {
     reuse_port_mask: 0,
     dns: 1,
     fallback: 0,
-    zero: 0,
+    chrono_type_mask: 0,
 };
 
 /// The histogram grid, in read-only data.
@@ -78,6 +80,11 @@ static EDGE_FREE: Free<8192> = Free::<8192>::new();
 /// Slot × shard → counters. Added to by hooks, read by the daemon through mmap. †
 #[btf_map]
 static EDGE_COUNTERS: Array<HotCounters, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Slot → what waits in its connections. Added to by the socket iteration, read and emptied by the
+/// daemon through mmap. †
+#[btf_map]
+static EDGE_QUEUES: Array<Queues, 8192, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Rows that edges take for durations, and those that no edge has; see
 /// [`agent_common::durations`]. Added to by hooks, read by the daemon through mmap. †
@@ -221,6 +228,12 @@ pub fn edges() -> SlotTable<EdgeRow, 8192> {
 #[inline(always)]
 pub fn counters(index: u32) -> Option<*mut HotCounters> {
     EDGE_COUNTERS.get_ptr_mut(index)
+}
+
+/// What waits in the connections of a slot.
+#[inline(always)]
+pub fn queues(slot: u32) -> Option<*mut Queues> {
+    EDGE_QUEUES.get_ptr_mut(slot)
 }
 
 /// A row of histograms.

@@ -24,7 +24,7 @@ pub const SYN_SENT: u8 = 2;
 pub const SYN_RECV: u8 = 3;
 pub const CLOSE: u8 = 7;
 pub const CLOSE_WAIT: u8 = 8;
-const LAST_ACK: u8 = 9;
+pub const LAST_ACK: u8 = 9;
 pub const LISTEN: u8 = 10;
 pub const CLOSING: u8 = 11;
 
@@ -33,10 +33,11 @@ const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 
-/// Whether a connection changes to this state with the first FIN, or where two of them cross.
+/// Whether a connection changes to this state with the first FIN, where two of them cross, or when
+/// this side closes after the other one.
 #[inline(always)]
 pub fn is_ending(state: u8) -> bool {
-    state == FIN_WAIT1 || state == CLOSE_WAIT || state == CLOSING
+    state == FIN_WAIT1 || state == CLOSE_WAIT || state == CLOSING || state == LAST_ACK
 }
 
 /// Reads a field by its offset.

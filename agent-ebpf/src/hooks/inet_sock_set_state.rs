@@ -10,7 +10,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::debug;
 
-use crate::sock::{CLOSE, ESTABLISHED, LISTEN, SYN_SENT, Sock, is_ending};
+use crate::sock::{CLOSE, ESTABLISHED, LAST_ACK, LISTEN, SYN_SENT, Sock, is_ending};
 use crate::{connection, unanswered};
 
 #[btf_tracepoint]
@@ -46,7 +46,7 @@ fn state_fallback(ctx: BtfTracePointContext) -> i32 {
 fn transition(ctx: &BtfTracePointContext) -> Option<(Sock, u8, u8)> {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let (old, new) = (old as u8, new as u8);
-    // FIN_WAIT2, LAST_ACK and TIME_WAIT say nothing that the others do not.
+    // FIN_WAIT2 and TIME_WAIT say nothing that the others do not.
     if !(new == ESTABLISHED || new == SYN_SENT || new == CLOSE || new == LISTEN || is_ending(new)) {
         return None;
     }
@@ -56,15 +56,18 @@ fn transition(ctx: &BtfTracePointContext) -> Option<(Sock, u8, u8)> {
 
 #[inline(always)]
 fn handle(sk: Sock, old: u8, new: u8, is_fallback: bool) {
+    if new == SYN_SENT {
+        return connection::connecting(sk);
+    }
+    if new == LISTEN {
+        return connection::listening(sk);
+    }
+    connection::phase_ends(sk);
     if new == ESTABLISHED {
         connection::established(sk, old, is_fallback);
     } else if new == CLOSE {
         connection::closed(sk, old);
-    } else if is_ending(new) {
+    } else if new != LAST_ACK {
         unanswered::ending(sk, new);
-    } else if new == SYN_SENT {
-        connection::connecting(sk);
-    } else {
-        connection::listening(sk);
     }
 }

@@ -8,12 +8,12 @@ use core::ffi::c_void;
 
 use agent_common::edge::ROLE_LISTENER;
 use agent_common::listener::ListenerRecord;
-use agent_common::socket::STAGE_OPEN;
+use agent_common::socket::{STAGE_CONNECTING, STAGE_OPEN};
 use aya_ebpf::helpers::generated::bpf_seq_write;
 
 use crate::maps::socket;
 use crate::sock::{LISTEN, Sock};
-use crate::{connection, unanswered};
+use crate::{sync, unanswered};
 
 /// `struct bpf_iter__bpf_sk_storage_map`. Pointers have no type: LLVM emits declarations of types
 /// behind pointers in an order that changes from run to run, and the object must not.
@@ -57,6 +57,11 @@ extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
     unsafe {
         let sk = Sock(sk);
         let Some(state) = socket(sk.0) else { return 0 };
+        if (*state).stage == STAGE_CONNECTING
+            && let Some(tcp) = sk.tcp()
+        {
+            sync::sync_retransmits(tcp, state);
+        }
         if (*state).stage != STAGE_OPEN {
             return 0;
         }
@@ -64,11 +69,16 @@ extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
             // Full, for it has a state. If it was freed since, its memory is still that of one:
             // the caches of TCP sockets are `SLAB_TYPESAFE_BY_RCU`, and the iterator holds RCU.
             if let Some(tcp) = sk.tcp() {
-                connection::sync(tcp, state, tcp.received_bytes_unlocked());
+                sync::sync(tcp, state, tcp.received_bytes_unlocked());
+                sync::sync_retransmits(tcp, state);
+                if let Some(limited) = tcp.limited_unlocked() {
+                    sync::sync_limited(state, limited);
+                }
+                sync::add_queues(tcp, state);
                 unanswered::visit(sk, tcp, state);
             }
         } else if sk.state() == LISTEN {
-            connection::sync_listener(sk, state);
+            sync::sync_listener(sk, state);
             let (backlog, max_backlog) = sk.backlog();
             let record = ListenerRecord {
                 owner: (*state).owner,

@@ -3,6 +3,8 @@
 use core::ffi::c_void;
 
 use agent_common::config::MISSING;
+use agent_common::limit::{CHRONO_RECEIVE_WINDOW, CHRONO_SEND_BUFFER};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_probe_read_kernel};
 
 use super::{CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, read};
 use crate::maps::config;
@@ -21,7 +23,7 @@ impl Tcp {
     /// Next byte the program will write; as [`write_seq`](Self::write_seq), but a FIN is no byte.
     #[inline(always)]
     pub fn written(self) -> u32 {
-        self.write_seq().wrapping_sub(u32::from(is_fin_queued(field!(self.0, state: u8))))
+        self.write_seq().wrapping_sub(u32::from(is_fin_queued(self.state())))
     }
 
     /// The first sequence number of this side, that of its SYN.
@@ -109,7 +111,7 @@ impl Tcp {
         let acknowledged = field!(self.0, bytes_acked: u64);
         let in_flight_from = self.unacknowledged();
         let next = field!(self.0, snd_nxt: u32);
-        let has_fin = next == self.write_seq() && is_fin_queued(field!(self.0, state: u8));
+        let has_fin = next == self.write_seq() && is_fin_queued(self.state());
         let numbered = acknowledged
             .wrapping_add(u64::from(next.wrapping_sub(in_flight_from)))
             .wrapping_sub(u64::from(connected) + u64::from(has_fin));
@@ -129,11 +131,16 @@ impl Tcp {
     #[inline(always)]
     pub fn received_bytes_unlocked(self) -> Option<u64> {
         let count = field!(self.0, bytes_received: u64);
-        let is_locked = (config!(offsets.lock_spinning) != MISSING
-            && field!(self.0, lock_spinning: u32) != 0)
-            || (config!(offsets.lock_owned) != MISSING && field!(self.0, lock_owned: u32) != 0);
+        let is_locked = self.is_locked();
         let has_fin = self.has_fin();
         if is_locked && has_fin == 0 { None } else { Some(count.wrapping_sub(has_fin)) }
+    }
+
+    /// Whether someone works on the socket now; never on a kernel that does not say.
+    #[inline(always)]
+    fn is_locked(self) -> bool {
+        (config!(offsets.lock_spinning) != MISSING && field!(self.0, lock_spinning: u32) != 0)
+            || (config!(offsets.lock_owned) != MISSING && field!(self.0, lock_owned: u32) != 0)
     }
 
     /// 1 if the peer's FIN was received.
@@ -142,11 +149,123 @@ impl Tcp {
         field!(self.0, flags: u64) >> (config!(sock_done_bit) & 63) & 1
     }
 
+    /// TCP state.
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        field!(self.0, state: u8)
+    }
+
     /// Segments sent again.
     #[inline(always)]
     pub fn retransmits(self) -> u32 {
         optional_field!(self.0, total_retrans: u32)
     }
+}
+
+// Queues, and what holds them up.
+impl Tcp {
+    /// Payload that arrived in order and that the program has not read. Without the lock it is that
+    /// of about now.
+    #[inline(always)]
+    pub fn unread(self) -> u32 {
+        if config!(offsets.copied_seq) == MISSING {
+            return 0;
+        }
+        let copied = field!(self.0, copied_seq: u32);
+        // A FIN is numbered, and read like a byte.
+        let unread = field!(self.0, rcv_nxt: u32).wrapping_sub(copied) as i32;
+        if unread <= 0 { 0 } else { unread as u32 - self.has_fin() as u32 }
+    }
+
+    /// Payload that the program wrote and that is not acknowledged, sent or not; likewise.
+    #[inline(always)]
+    pub fn unsent_or_in_flight(self) -> u32 {
+        let unacknowledged = self.unacknowledged();
+        let waiting = self.written().wrapping_sub(unacknowledged) as i32;
+        if waiting < 0 { 0 } else { waiting as u32 }
+    }
+
+    /// Retransmission timeouts, in the upper half: the kernel's count has 16 bits, and wraps as it
+    /// does.
+    #[inline(always)]
+    pub fn timeouts(self) -> u32 {
+        u32::from(optional_field!(self.0, total_rto: u16)) << 16
+    }
+
+    /// Segments that the peer has received twice.
+    #[inline(always)]
+    pub fn dsacks(self) -> u32 {
+        optional_field!(self.0, dsack_dups: u32)
+    }
+
+    /// For how many jiffies the peer's window, and the program's send buffer, have kept data from
+    /// being sent, up to now (`tcp_get_info_chrono_stats`, net/ipv4/tcp.c). Only for those who hold
+    /// the socket's lock.
+    #[inline(always)]
+    pub fn limited(self) -> (u32, u32) {
+        if !has_chronograph() {
+            return (0, 0);
+        }
+        self.limited_until_now(self.chrono_type(), field!(self.0, chrono_start: u32))
+    }
+
+    /// As [`limited`](Self::limited) without the lock; `None` if it is not known now. The stack
+    /// holds the lock when it adds a time to the sum and starts another one: who has added it but
+    /// not started is found with the lock taken, and who has started by the new start.
+    #[inline(always)]
+    pub fn limited_unlocked(self) -> Option<(u32, u32)> {
+        if !has_chronograph() {
+            return Some((0, 0));
+        }
+        // Without anything outstanding nothing is timed: `tcp_chrono_stop`.
+        let kind = if self.write_seq() == self.unacknowledged() { 0 } else { self.chrono_type() };
+        let start = field!(self.0, chrono_start: u32);
+        let limited = self.limited_until_now(kind, start);
+        let is_locked = self.is_locked();
+        if is_locked || field!(self.0, chrono_start: u32) != start { None } else { Some(limited) }
+    }
+
+    #[inline(always)]
+    fn limited_until_now(self, kind: u8, start: u32) -> (u32, u32) {
+        let sums = config!(offsets.chrono_stat);
+        // SAFETY: as in `field!`; the array has a sum for each kind from 1 on.
+        let (window, buffer): (u32, u32) = unsafe {
+            (
+                read(self.0, sums + 4 * (CHRONO_RECEIVE_WINDOW as u32 - 1)),
+                read(self.0, sums + 4 * (CHRONO_SEND_BUFFER as u32 - 1)),
+            )
+        };
+        if kind != CHRONO_RECEIVE_WINDOW && kind != CHRONO_SEND_BUFFER {
+            return (window, buffer);
+        }
+        // SAFETY: no arguments. The stack counts the lower half, too.
+        let running = (unsafe { bpf_jiffies64() } as u32).wrapping_sub(start);
+        if kind == CHRONO_RECEIVE_WINDOW {
+            (window.wrapping_add(running), buffer)
+        } else {
+            (window, buffer.wrapping_add(running))
+        }
+    }
+
+    /// `enum tcp_chrono`; a bit field on some kernels, which the verifier will not let us load.
+    #[inline(always)]
+    fn chrono_type(self) -> u8 {
+        let (mut byte, offset) = (0u8, config!(offsets.chrono_type));
+        // SAFETY: the helper checks the source address at run time.
+        unsafe {
+            let from = self.0.cast::<u8>().add(offset as usize);
+            bpf_probe_read_kernel((&raw mut byte).cast(), 1, from.cast());
+        }
+        byte & config!(chrono_type_mask)
+    }
+}
+
+/// Whether this kernel times what keeps data from being sent.
+#[inline(always)]
+fn has_chronograph() -> bool {
+    config!(offsets.chrono_stat) != MISSING
+        && config!(offsets.chrono_start) != MISSING
+        && config!(offsets.chrono_type) != MISSING
 }
 
 /// Whether a socket in this state has queued its FIN. While the hook of a state change runs, the

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::CONNECT_OK;
 use agent_common::ledger::{CLASSES, Ledger};
+use agent_common::queues::Queues;
 use agent_common::wire::Wire as _;
 use model::health::Epochs;
 use model::memory::MemoryView;
@@ -34,7 +35,7 @@ pub fn snapshot(rows: usize) -> Snapshot {
         let server = Service::new(&format!("inventory-postgres-{}", i % 97), Source::Container);
         let role = if i.is_multiple_of(2) { Role::Client } else { Role::Server };
         let labels = Arc::new(EdgeLabels::new(client, server, 5432, role));
-        EdgeView { labels, counters: Arc::clone(&counters) }
+        EdgeView { labels, counters: Arc::clone(&counters), queues: Some(Queues::NONE) }
     };
     Snapshot {
         taken_seconds: 0.0,

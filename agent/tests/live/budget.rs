@@ -125,14 +125,14 @@ fn a_request_runs_two_programs_and_a_packet_none() {
 /// whose arguments and working directory are hashed without branches. Those that end in `fallback` are there where programs can be
 /// preempted.
 const VERIFIED: [(&str, u32); 26] = [
-    ("inet_sock_set_s", 92_000),
+    ("inet_sock_set_s", 96_200),
     ("sk_data_ready", 4900),
     ("sock_send_lengt", 2100),
     // tcp_retransmit_skb and tcp_retransmit_synack.
     ("tcp_retransmit_", 120),
     ("tcp_send_reset", 6200),
     ("tcp_receive_res", 820),
-    ("iterate_sockets", 3700),
+    ("iterate_sockets", 7_700),
     ("bootstrap_tcp", 16_700),
     ("bootstrap_udp", 2700),
     ("post_bind4", 33_000),
@@ -147,7 +147,7 @@ const VERIFIED: [(&str, u32); 26] = [
     ("bound_sockets", 740),
     ("inet_bind_sk", 39_500),
     ("inet6_bind_sk", 39_500),
-    ("state_fallback", 95_000),
+    ("state_fallback", 97_500),
     ("ready_fallback", 4900),
     ("send_fallback", 2100),
     ("tx_rst_fallback", 6200),

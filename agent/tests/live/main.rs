@@ -23,7 +23,7 @@
 //! ```
 //!
 //! The harness, one idea per file: [`namespace`] where traffic flows, [`agent`] the program under
-//! test, [`scrape`] what it says, [`facts`] what is true, [`net`] sockets with their options,
+//! test, [`scrape`] what it says, [`facts`] and [`tcp_info`] what is true, [`net`] sockets with their options,
 //! [`holder`] another program that holds sockets, [`figure`] comparisons for the benchmark.
 
 #![expect(unsafe_code, reason = "system calls that programs under test would make")]
@@ -45,6 +45,7 @@ mod holder;
 mod namespace;
 mod net;
 mod scrape;
+mod tcp_info;
 
 /// Returns from a test that cannot run here, saying so.
 macro_rules! needs_kernel {
@@ -83,8 +84,11 @@ mod memory;
 mod names;
 mod otlp;
 mod package;
+mod phases;
 mod privileges;
 mod prometheus;
+mod queues;
+mod recovery;
 mod refuse;
 mod reservations;
 mod restart;

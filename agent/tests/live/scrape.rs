@@ -207,6 +207,23 @@ impl Edge<'_> {
         self.sum("portolan_tcp_retransmits_total", &[])
     }
 
+    /// Retransmits in this phase.
+    pub fn retransmits_in(&self, phase: &str) -> u64 {
+        self.sum("portolan_tcp_retransmits_total", &[("phase", phase)])
+    }
+
+    /// The sum of the series of this name, whatever it counts.
+    pub fn gauge(&self, name: &str) -> u64 {
+        self.sum(name, &[])
+    }
+
+    /// The sum of the series of this name with these labels as well, with its fraction.
+    pub fn number(&self, name: &str, more: &[(&str, &str)]) -> f64 {
+        let mut labels = self.borrowed();
+        labels.extend(more);
+        self.scrape.matching(name, &labels).map(|sample| sample.value).sum()
+    }
+
     /// Resets in this direction (`sent`, `received`) for this cause.
     pub fn resets(&self, direction: &str, cause: &str) -> u64 {
         self.sum("portolan_tcp_resets_total", &[("direction", direction), ("cause", cause)])

@@ -22,6 +22,8 @@ pub fn board(limits: &Limits) -> Board {
                 height: 9,
                 panels: breaking(limits),
             },
+            Row { title: "Loss", height: 8, panels: loss() },
+            Row { title: "Stuck connections", height: 8, panels: stuck() },
         ],
     }
 }
@@ -117,5 +119,34 @@ fn breaking(limits: &Limits) -> Vec<Panel> {
             .query(format!("topk(10, max by (client, server) (edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}))"), "{{client}} → {{server}}")
             .from(limits.retransmits, "red")
             .marked(),
+    ]
+}
+
+fn loss() -> Vec<Panel> {
+    vec![
+        Panel::lines("Retransmits by phase", "Per minute, of either side. syn: the SYN got no answer. established: data. closing: the FIN, or data before it.", Unit::PerMinute, 8)
+            .query(format!("60 * sum by (client, server, phase) (rate(portolan_tcp_retransmits_total{{{TO}}}[$__rate_interval])) > 0"), "{{client}} → {{server}}: {{phase}}")
+            .or_else("none"),
+        Panel::lines("Retransmission timeouts", "Per minute, of either side: nothing was acknowledged for at least 200 ms. Other retransmits are faster. Needs Linux 6.7.", Unit::PerMinute, 8)
+            .query(format!("60 * sum by (client, server) (rate(portolan_tcp_rto_total{{{TO}}}[$__rate_interval])) > 0"), "{{client}} → {{server}}")
+            .or_else("none"),
+        Panel::lines("Segments received twice", "Per minute, as the receiver reported them to the sender (DSACK): the retransmit was unnecessary, or the network duplicates packets.", Unit::PerMinute, 8)
+            .query(format!("60 * sum by (client, server) (rate(portolan_tcp_dsacks_total{{{TO}}}[$__rate_interval])) > 0"), "{{client}} → {{server}}")
+            .or_else("none"),
+    ]
+}
+
+fn stuck() -> Vec<Panel> {
+    vec![
+        Panel::lines("Unread and unacknowledged data", "Unread: it arrived, and the program of that side does not read it. Unacknowledged: that side sent it, or would like to.", Unit::Bytes, 8)
+            .query(format!("topk(10, sum by (client, server, role) (portolan_tcp_receive_queue_bytes{{{TO}}}) > 0)"), "{{client}} → {{server}}: unread by the {{role}}")
+            .query(format!("topk(10, sum by (client, server, role) (portolan_tcp_send_queue_bytes{{{TO}}}) > 0)"), "{{client}} → {{server}}: unacknowledged, of the {{role}}")
+            .or_else("none"),
+        Panel::lines("Limited senders", "Connections that wait at a time, on average. receive_window: the other end does not read, or too slowly. send_buffer: the buffer of the sender is too small.", Unit::Count, 8)
+            .query(format!("topk(10, sum by (client, server, role, by) (rate(portolan_tcp_limited_seconds_total{{{TO}}}[$__rate_interval])) > 0)"), "{{client}} → {{server}}: {{role}} by {{by}}")
+            .or_else("none"),
+        Panel::lines("Not closed", "Connections in CLOSE_WAIT for at least a minute: the other end has closed them, the program of that side has not.", Unit::Count, 8)
+            .query(format!("sum by (client, server, role) (portolan_tcp_close_wait_connections{{{TO}}}) > 0"), "{{client}} → {{server}}: {{role}}")
+            .or_else("none"),
     ]
 }

@@ -68,6 +68,23 @@ pub struct Edge {
     pub received_bytes: u64,
     /// Retransmitted segments.
     pub retransmits: u64,
+    /// The same by phase of the connection; a phase that is absent had none.
+    pub retransmits_by_phase: BTreeMap<String, u64>,
+    /// Retransmission timeouts; 0 before Linux 6.7, which began to count them.
+    pub timeouts: u64,
+    /// Segments that the other end reported as received twice (DSACK).
+    pub dsacks: u64,
+    /// Time in which connections had data to send and were limited, by what limited them
+    /// (`receive_window` of the other end, own `send_buffer`); a limit that is absent was never met.
+    pub limited_seconds: BTreeMap<String, f64>,
+    /// Payload bytes that arrived and that the program has not read, now. Null of a listener, and
+    /// if sockets cannot be iterated over.
+    pub receive_queue_bytes: Option<u64>,
+    /// Payload bytes written and not acknowledged by the other end, now; likewise.
+    pub send_queue_bytes: Option<u64>,
+    /// Connections that the other end closed at least a minute ago and the program has not closed
+    /// (CLOSE_WAIT); likewise.
+    pub close_wait: Option<u64>,
     /// Resets sent by cause; a cause that is absent never occurred.
     pub resets_sent: BTreeMap<String, u64>,
     /// Resets received by cause; a cause that is absent never occurred.

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use agent_common::attempt::OVERDUE_NS;
-use agent_common::bound::BoundRecord;
 use agent_common::counters::EdgeCounters;
 use agent_common::durations::{self, CONNECT, KINDS, NO_HISTOGRAM, REQUEST, RTT, is_own, reserved};
 use agent_common::edge::{EdgeKey, EdgeRow, FIRST_FREE_SLOT, HotCounters};
@@ -23,16 +22,18 @@ use aya::maps::{Map as AyaMap, MapData, RingBuf};
 use hashbrown::HashMap;
 
 use super::bpf::{self, Map};
+pub use super::drained::Drained;
 use super::histograms::Histograms;
 use super::mapped::Mapped;
 use super::maps;
 use super::object::Parts;
 use super::ports::{self, Ports};
+use super::queues::EdgeQueues;
 use super::shares::Shares;
 use super::slot_table::{self, SlotTable};
-use agent_common::decode::dns::{self, Answer};
-use agent_common::decode::{self, Event};
-use agent_common::drained::{Claim, Edge, Row, Table};
+use agent_common::decode;
+use agent_common::decode::dns;
+use agent_common::drained::{Edge, Row, Table};
 
 /// At most this many records leave the ring in one drain, so that a flood cannot stall it.
 const MAX_EVENTS: usize = 4096;
@@ -40,40 +41,12 @@ const MAX_EVENTS: usize = 4096;
 /// The same for answers of DNS servers.
 const MAX_ANSWERS: usize = 4096;
 
-/// What one drain found.
-#[derive(Default)]
-pub struct Drained {
-    /// Owner rows that are new since the last drain.
-    pub owners: Vec<(u32, OwnerRow)>,
-    /// Every edge in use.
-    pub edges: Vec<Edge>,
-    /// What is counted of listeners, those that are no more among them.
-    pub listener_rows: Vec<Row<ListenerRow>>,
-    /// Connects that were refused before a SYN.
-    pub unsent: Vec<Row<UnsentRow>>,
-    /// Every listener; `None` if the socket iteration could not run.
-    pub listeners: Option<Vec<ListenerRecord>>,
-    /// Failed binds, and how many did not fail.
-    pub bind_failures: Vec<Claim>,
-    /// Every socket that holds a port, as far as the hooks know; `None` if they do not know.
-    pub bound: Option<Vec<BoundRecord>>,
-    /// The kernel's part of the ledger.
-    pub ledger: Ledger,
-    /// Records from the ring.
-    pub events: Vec<Event>,
-    /// Records that could not be read.
-    pub malformed_events: u64,
-    /// Answers of DNS servers to programs.
-    pub answers: Vec<Answer>,
-    /// Answers that could not be read.
-    pub malformed_answers: u64,
-}
-
 /// The reading side of the kernel half.
 pub struct Drain {
     edges: SlotTable<EdgeRow>,
     counters: Mapped<HotCounters>,
     counters_map: Map<u32, HotCounters>,
+    queues: EdgeQueues,
     histograms: Histograms,
     /// Rows of histograms that edges had at the last drain, and places that make do with a reserved
     /// one: the row of counters, and the kind.
@@ -127,6 +100,7 @@ impl Drain {
             edges: SlotTable::new(parts, &slot_table::EDGES)?,
             counters: counters_map.mapped_writable().context("mapping the counters")?,
             counters_map,
+            queues: EdgeQueues::new(parts)?,
             histograms: Histograms::new(parts)?,
             histograms_in_use: 0,
             places_without: Vec::new(),
@@ -160,6 +134,10 @@ impl Drain {
                 Err(_) => drained.malformed_events += 1,
             }
         }
+        if !self.queues.are_empty() {
+            let ledger = self.ledger().context("reading the ledger")?;
+            self.queues.take(self.edges.reached(&ledger)).context("emptying the queues")?;
+        }
         drained.listeners = self.iterate_sockets().context("iterating over the sockets")?;
         // A connect that was refused is only found once it is overdue.
         if self.open_binds || self.connect_ns.saturating_add(2 * OVERDUE_NS) > self.expired_ns {
@@ -167,9 +145,10 @@ impl Drain {
             self.expired_ns = now_ns;
         }
         // The ledger before the tables: what is counted in between shows as exported first.
-        for cpu in self.ledger.lookup_per_cpu(&0, self.cpus).context("reading the ledger")? {
-            drained.ledger.merge(&cpu);
-        }
+        drained.ledger = self.ledger().context("reading the ledger")?;
+        let slots = self.edges.reached(&drained.ledger);
+        let take = || self.queues.take(slots).context("reading queues");
+        drained.queues = drained.listeners.is_some().then(take).transpose()?;
         self.connect_ns = drained.ledger.connect_ns;
         let now_us = now_ns / 1000;
         drained.owners = self.new_owners(&drained.ledger, now_us).context("reading owners")?;
@@ -288,6 +267,13 @@ impl Drain {
         ports::records(link.as_fd()).map(Some)
     }
 
+    /// The kernel's part of the ledger, of all CPUs.
+    fn ledger(&self) -> io::Result<Ledger> {
+        let mut sum = Ledger::zeroed();
+        self.ledger.lookup_per_cpu(&0, self.cpus)?.iter().for_each(|cpu| sum.merge(cpu));
+        Ok(sum)
+    }
+
     /// Owners that were not read yet.
     fn new_owners(&mut self, ledger: &Ledger, now_us: u64) -> io::Result<Vec<(u32, OwnerRow)>> {
         let mut new = Vec::new();
@@ -361,14 +347,6 @@ impl Drain {
             Some(last) if **last == counters => Ok(Arc::clone(last)),
             last => Ok(Arc::clone(last.insert(Arc::new(counters)))),
         }
-    }
-}
-
-impl Drained {
-    /// Rows of the table of edges that are taken.
-    pub fn edges_in_use(&self) -> usize {
-        let is_taken = |edge: &&Edge| edge.table == Table::Edges && !edge.is_overflow();
-        self.edges.iter().filter(is_taken).count()
     }
 }
 

@@ -373,6 +373,12 @@ pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
     ("rtt_seq", "round trip times"),
     ("bytes_sent", "bytes sent"),
     ("total_retrans", "retransmits"),
+    ("total_rto", "retransmission timeouts (portolan_tcp_rto_total), which Linux counts since 6.7"),
+    ("dsack_dups", "segments received twice (portolan_tcp_dsacks_total)"),
+    ("chrono_type", LIMITED),
+    ("chrono_start", LIMITED),
+    ("chrono_stat", LIMITED),
+    ("copied_seq", "unread data of connections (portolan_tcp_receive_queue_bytes)"),
     (
         "rack_mstamp",
         "whether a client that is never answered was idle before a reset; unanswered requests of clients that send a last message",
@@ -382,6 +388,7 @@ pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
     ("lock_owned", RACING_FIN),
 ];
 
+const LIMITED: &str = "how long the receive window and the send buffer limit senders";
 const RACING_FIN: &str =
     "the end of a connection while it is being read: its FIN may count as one byte received";
 

@@ -79,6 +79,8 @@ pub const EDGE_ROWS: Spec = pinned("EDGE_ROWS", Size::Edges, Reader::Drain);
 pub const EDGE_FREE: Spec = pinned("EDGE_FREE", Size::Edges, Reader::Drain);
 /// Slot × shard → counters.
 pub const EDGE_COUNTERS: Spec = pinned("EDGE_COUNTERS", Size::EdgeShards, Reader::Drain);
+/// Slot → what waits in its connections.
+pub const EDGE_QUEUES: Spec = pinned("EDGE_QUEUES", Size::Edges, Reader::Drain);
 /// Rows for durations.
 pub const HISTOGRAMS: Spec = pinned("HISTOGRAMS", Size::Histograms, Reader::Drain);
 /// Rows for durations that no edge has.
@@ -147,6 +149,7 @@ pub const MAPS: &[Spec] = &[
     EDGE_ROWS,
     EDGE_FREE,
     EDGE_COUNTERS,
+    EDGE_QUEUES,
     HISTOGRAMS,
     HISTOGRAM_FREE,
     LISTENERS,

@@ -97,7 +97,10 @@ impl Parts {
     /// Creates the maps, loads the programs and attaches them as planned.
     pub fn load(options: &Options, config: &Config, plan: &Plan) -> anyhow::Result<Self> {
         let log_level: u8 = if options.bpf_log { u8::MAX } else { 0 };
+        let btf = aya::Btf::from_sys_fs().context("reading the kernel's types")?;
         let mut loader = EbpfLoader::new();
+        // It has read the types itself. They are large, and the verifier's memory comes on top.
+        loader.btf(Some(&btf));
         loader.override_global("CONFIG", config.as_bytes(), true);
         loader.override_global("AYA_LOG_LEVEL", &log_level, false);
         for map in MAPS {
@@ -129,7 +132,6 @@ impl Parts {
             let log = aya_log::EbpfLogger::init(&mut ebpf);
             parts.log = Some(log.context("opening the kernel programs' log")?);
         }
-        let btf = aya::Btf::from_sys_fs().context("reading the kernel's types")?;
         let links = &mut parts.links;
         for (hook, planned) in &plan.hooks {
             let Ok(ways) = planned else { continue };

@@ -28,6 +28,7 @@ pub struct Masks {
     v6_only: u8,
     reuse: u8,
     reuse_port: u8,
+    chrono_type: u8,
 }
 
 impl Masks {
@@ -36,6 +37,7 @@ impl Masks {
             "v6_only" => Some(&mut self.v6_only),
             "reuse" => Some(&mut self.reuse),
             "reuse_port" => Some(&mut self.reuse_port),
+            "chrono_type" => Some(&mut self.chrono_type),
             _ => None,
         }
     }
@@ -52,8 +54,10 @@ pub fn resolve(btf: &Btf, disabled: &[String]) -> (Offsets, Masks) {
         }
         let Some(member) = btf.member(ty, path) else { continue };
         if let Some(mask) = masks.of(name) {
-            // A bit field, which we read by its byte; little-endian bit order.
-            let bits = (1u32 << member.bit_size.min(8)) - 1;
+            // A bit field, which we read by its byte; little-endian bit order. Some kernels have a
+            // whole byte in its place.
+            let bits =
+                if member.bit_size == 0 { 0xff } else { (1u32 << member.bit_size.min(8)) - 1 };
             *mask = (bits << (member.bit_offset % 8)) as u8;
         } else if member.bit_size != 0 || member.bit_offset % 8 != 0 {
             continue;
@@ -83,6 +87,8 @@ pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
         v6_only_mask: masks.v6_only,
         reuse_mask: masks.reuse,
         reuse_port_mask: masks.reuse_port,
+        chrono_type_mask: masks.chrono_type,
+        jiffy_us: jiffy_us(),
         requests: options.requests.into(),
         dns: (options.dns && missing(&offsets, DNS_ANSWERS.fields).is_empty()).into(),
         fallback: load::is_preempted(options).into(),
@@ -114,6 +120,17 @@ pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
     config.tcp_sock_type = tcp_sock::cast_to(btf).unwrap_or(0);
     config.reset_has_reason = (btf.tracepoint_arguments("tcp_send_reset") == Some(3)).into();
     config
+}
+
+/// How long a jiffy is, microseconds: what the coarse clocks count by (`KTIME_LOW_RES`,
+/// kernel/time/posix-timers.c). `HZ` itself is in no file that every host has.
+fn jiffy_us() -> u32 {
+    let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `tick` is valid for the call, which writes nothing else.
+    let result = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut tick) };
+    let us = u32::try_from(tick.tv_nsec / 1000).unwrap_or(0);
+    // No architecture's default is slower than 100 Hz or faster than 1000.
+    if result == 0 && us > 0 { us } else { 4000 }
 }
 
 fn range_of(network: &IpNet) -> Range {

@@ -7,6 +7,7 @@ use agent_common::abort::USER_TIMEOUT;
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT};
 use agent_common::ledger::{CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITED, REQUEST};
+use agent_common::queues::Queues;
 use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER};
 use agent_common::wire::Wire;
 
@@ -43,6 +44,7 @@ pub fn edge(
     EdgeView {
         labels: Arc::new(EdgeLabels::new(client, server, port, role)),
         counters: Arc::new(counters.clone()),
+        queues: None,
     }
 }
 
@@ -137,7 +139,10 @@ pub fn snapshot() -> Snapshot {
     to_postgres.preexisting = 2;
     to_postgres.sent_bytes = 123_456;
     to_postgres.received_bytes = 7_654_321;
-    to_postgres.retransmits = 3;
+    to_postgres.retransmits = [1, 2, 0];
+    to_postgres.timeouts = 2;
+    to_postgres.dsacks = 1;
+    to_postgres.limited_us = [1_250_000, 40_000];
     to_postgres.resets_sent[usize::from(IDLE_REUSE)] = 2;
     to_postgres.resets_received[usize::from(KEEPALIVE_TIMEOUT)] = 1;
     to_postgres.aborts[usize::from(USER_TIMEOUT)] = 2;
@@ -201,11 +206,14 @@ pub fn snapshot() -> Snapshot {
         errors: 1,
     };
 
-    let edges = vec![
+    let waiting = Queues { receive_bytes: 4096, send_bytes: 120, close_wait: 3 };
+    let mut edges = vec![
         edge(Service::internet(), shop.clone(), 8080, Role::Server, &from_internet),
         edge(Service::other(), postgres.clone(), 5432, Role::Listener, &listening),
         edge(shop.clone(), postgres.clone(), 5432, Role::Client, &to_postgres),
     ];
+    edges[0].queues = Some(Queues::NONE);
+    edges[2].queues = Some(waiting);
 
     Snapshot {
         taken_seconds: 1_700_000_100.5,

@@ -154,7 +154,7 @@ impl Epochs {
     #[cfg(any(test, feature = "fixture"))]
     pub(crate) fn from_rows(edges: &[EdgeView]) -> Self {
         let mut epoch = Epoch::default();
-        for EdgeView { labels, counters } in edges {
+        for EdgeView { labels, counters, .. } in edges {
             epoch.add(labels, counters);
         }
         Self([Arc::new(epoch)].into())

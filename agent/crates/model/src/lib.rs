@@ -32,6 +32,7 @@ mod per_slot;
 pub mod port;
 pub mod port_ranges;
 pub mod probes;
+pub mod queues;
 pub mod reclaim;
 pub mod registry;
 pub mod relations;

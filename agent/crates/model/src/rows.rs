@@ -12,7 +12,7 @@ use agent_common::counters::EdgeCounters;
 
 use super::attributed::{Attributed, Counted, Counts, Name, Share};
 use super::delta::{Delta, EdgeId, Growth};
-use super::snapshot::{EdgeLabels, EdgeView, Role};
+use super::snapshot::{EdgeLabels, EdgeView};
 
 /// Rows without an edge, at most; beyond it their counts go to the row `other`.
 pub const MAX_ABANDONED: usize = 1024;
@@ -20,7 +20,7 @@ pub const MAX_ABANDONED: usize = 1024;
 /// All rows.
 pub struct Rows(Attributed<RowName, Total>);
 
-/// The labels that distinguish rows: all but how a name was found and what was asked for.
+/// Labels, of which only the names distinguish rows ([`EdgeLabels::names`]).
 #[derive(Clone, Debug)]
 struct RowName(Arc<EdgeLabels>);
 
@@ -58,7 +58,7 @@ impl Rows {
             let counters = counters.as_ref().filter(|all| ***all != EdgeCounters::ZERO);
             if let Some(counters) = counters {
                 let labels = Arc::clone(labels.as_ref().unwrap_or(&name.0));
-                views.push(EdgeView { labels, counters: Arc::clone(counters) });
+                views.push(EdgeView { labels, counters: Arc::clone(counters), queues: None });
             }
         }
         views.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
@@ -75,16 +75,9 @@ impl Default for Rows {
 
 // === impl RowName ===
 
-impl RowName {
-    fn names(&self) -> (&str, &str, &str, &str, u16, Role) {
-        let EdgeLabels { client, server, port, role, virtual_service: _ } = &*self.0;
-        (&client.name, &client.namespace, &server.name, &server.namespace, *port, *role)
-    }
-}
-
 impl PartialEq for RowName {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.names() == other.names()
+        Arc::ptr_eq(&self.0, &other.0) || self.0.names() == other.0.names()
     }
 }
 
@@ -92,7 +85,7 @@ impl Eq for RowName {}
 
 impl Hash for RowName {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.names().hash(state);
+        self.0.names().hash(state);
     }
 }
 

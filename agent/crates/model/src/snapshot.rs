@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use agent_common::counters::EdgeCounters;
 use agent_common::ledger::{CLASSES, Ledger};
+use agent_common::queues::Queues;
 use serde::{Deserialize, Serialize};
 
 use super::balance::{Known, Weights};
@@ -126,6 +127,12 @@ impl EdgeLabels {
         Self { client, server, port, role, virtual_service: None }
     }
 
+    /// What distinguishes rows: all but how a name was found and what was asked for.
+    pub(super) fn names(&self) -> (&str, &str, &str, &str, u16, Role) {
+        let Self { client, server, port, role, virtual_service: _ } = self;
+        (&client.name, &client.namespace, &server.name, &server.namespace, *port, *role)
+    }
+
     /// The overflow row of a role.
     pub fn other(role: Role) -> Self {
         Self::new(Service::other(), Service::other(), 0, role)
@@ -139,6 +146,8 @@ pub struct EdgeView {
     pub labels: Arc<EdgeLabels>,
     /// Totals. For `Role::Listener` only `listen_drops`, `synack_retransmits` and resets move.
     pub counters: Arc<EdgeCounters>,
+    /// What waits in its connections now; `None` without connections or a socket iteration.
+    pub queues: Option<Queues>,
 }
 
 /// One listening socket.

@@ -12,8 +12,8 @@ use super::otlp::Points;
 use super::{Format, View};
 use super::{
     aborts, agent, backends, bounds, conflicts, connects, ephemeral, hooks, latency, ledger,
-    listeners, memory, probes, process, pushes, reservations, resets, segments, services, sources,
-    traffic, unanswered,
+    limited, listeners, memory, probes, process, pushes, queues, recovery, reservations, resets,
+    segments, services, sources, traffic, unanswered,
 };
 
 /// One metric.
@@ -65,6 +65,9 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
         latency::METRICS,
         unanswered::METRICS,
         traffic::METRICS,
+        recovery::METRICS,
+        limited::METRICS,
+        queues::METRICS,
         resets::METRICS,
         aborts::METRICS,
         listeners::METRICS,

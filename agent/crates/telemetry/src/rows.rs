@@ -8,6 +8,7 @@ use std::fmt::{self, Display, Write};
 use std::sync::Arc;
 
 use agent_common::counters::EdgeCounters;
+use agent_common::queues::Queues;
 use hashbrown::HashMap;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 
@@ -23,6 +24,8 @@ pub(super) struct Row {
     pub role: Role,
     /// Its totals.
     pub counters: Arc<EdgeCounters>,
+    /// What waits in its connections now, if that is known.
+    pub queues: Option<Queues>,
 }
 
 /// The labels of an edge as text.
@@ -48,11 +51,14 @@ pub(super) fn rows(edges: &[EdgeView]) -> Vec<Row> {
         let name = (Arc::clone(&labels.head), edge.labels.role);
         if let Some(row) = places.get(&name).and_then(|place| rows.get_mut(*place)) {
             Arc::make_mut(&mut row.counters).merge(&edge.counters);
+            if let (Some(sum), Some(queues)) = (&mut row.queues, &edge.queues) {
+                sum.merge(queues);
+            }
             continue;
         }
         places.insert(name, rows.len());
         let (role, counters) = (edge.labels.role, Arc::clone(&edge.counters));
-        rows.push(Row { labels, role, counters });
+        rows.push(Row { labels, role, counters, queues: edge.queues });
     }
     rows
 }

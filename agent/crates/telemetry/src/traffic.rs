@@ -3,6 +3,7 @@
 use std::fmt;
 
 use agent_common::counters::EdgeCounters;
+use agent_common::retransmit::{ESTABLISHED, PHASE_NAMES};
 
 use super::View;
 use super::metric::{EDGE, Kind, Metric, Samples};
@@ -27,8 +28,16 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_retransmits_total",
         kind: Kind::Counter,
-        help: "Retransmitted segments.",
-        labels: EDGE,
+        help: "Retransmitted segments, by phase of the connection.",
+        labels: &[
+            "client",
+            "client_namespace",
+            "server",
+            "server_namespace",
+            "port",
+            "role",
+            "phase",
+        ],
         fed_by: "iterate_sockets, inet_sock_set_state",
         render: retransmits,
     },
@@ -43,7 +52,16 @@ fn received(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
 }
 
 fn retransmits(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
-    counters(view, samples, |counters| counters.retransmits)
+    for row in view.rows.iter().filter(|row| row.has_connections()) {
+        for (phase, (name, count)) in PHASE_NAMES.iter().zip(row.counters.retransmits).enumerate() {
+            // `established` exists from the start, so that a ratio has its numerator; phases in
+            // which nothing was ever sent again have no series.
+            if count > 0 || phase == usize::from(ESTABLISHED) {
+                samples.integer(Some(&row.labels.with([("phase", *name)])), count)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn counters(

@@ -4,7 +4,9 @@ use super::{Core, Now};
 use crate::pipeline::account::Elsewhere;
 use crate::pipeline::kernel::Kernel;
 use crate::pipeline::views;
+use agent_common::drained::Table;
 use loader::drain::Drained;
+use model::queues;
 use model::snapshot::{LedgerView, Snapshot};
 
 impl<K: Kernel> Core<K> {
@@ -13,7 +15,12 @@ impl<K: Kernel> Core<K> {
         let Now { us: now_us, epoch_seconds: taken_seconds } = now;
         let in_use = drained.edges_in_use();
         self.memory = self.keeper.look(&mut self.kernel, in_use);
-        let updated = self.update_edges(drained, now_us);
+        let mut updated = self.update_edges(drained, now_us);
+        if let Some(found) = &drained.queues {
+            let labels = |slot| self.tables.labels(Table::Edges, slot);
+            let found = found.iter().filter_map(|(slot, found)| Some((labels(*slot)?, found)));
+            queues::enter(&mut updated.edges, found);
+        }
         self.update_owners(drained, now_us);
         if self.names.take_missing() {
             self.sources.request_refresh();

@@ -6,7 +6,9 @@ use agent_common::abort::ABORT_CAUSE_NAMES;
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES};
 use agent_common::histogram::{BOUNDS_US, Histogram};
+use agent_common::limit::LIMIT_NAMES;
 use agent_common::reset::CAUSE_NAMES;
+use agent_common::retransmit::PHASE_NAMES;
 use api_types::{Edge, Edges, Latency, Listener, Protocol, Timestamp, Window};
 use model::snapshot::{EdgeView, ListenerView, Snapshot};
 
@@ -36,6 +38,9 @@ impl ToApi for EdgeView {
             sent_bytes,
             received_bytes,
             retransmits,
+            timeouts,
+            dsacks,
+            limited_us,
             resets_sent,
             resets_received,
             aborts,
@@ -71,7 +76,17 @@ impl ToApi for EdgeView {
             preexisting: *preexisting,
             sent_bytes: *sent_bytes,
             received_bytes: *received_bytes,
-            retransmits: *retransmits,
+            retransmits: self.counters.retransmitted(),
+            retransmits_by_phase: named(&PHASE_NAMES, retransmits),
+            timeouts: *timeouts,
+            dsacks: *dsacks,
+            limited_seconds: named(&LIMIT_NAMES, limited_us)
+                .into_iter()
+                .map(|(by, us)| (by, us as f64 / 1e6))
+                .collect(),
+            receive_queue_bytes: self.queues.map(|queues| queues.receive_bytes),
+            send_queue_bytes: self.queues.map(|queues| queues.send_bytes),
+            close_wait: self.queues.map(|queues| queues.close_wait),
             resets_sent: named(&CAUSE_NAMES, resets_sent),
             resets_received: named(&CAUSE_NAMES, resets_received),
             aborts: named(&ABORT_CAUSE_NAMES, aborts),
