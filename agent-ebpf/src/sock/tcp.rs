@@ -231,8 +231,8 @@ impl Tcp {
         // SAFETY: as in `field!`; the array has a sum for each kind from 1 on.
         let (window, buffer): (u32, u32) = unsafe {
             (
-                read(self.0, sums + 4 * (CHRONO_RECEIVE_WINDOW as u32 - 1)),
-                read(self.0, sums + 4 * (CHRONO_SEND_BUFFER as u32 - 1)),
+                read(self.0, sums + 4 * (u32::from(CHRONO_RECEIVE_WINDOW) - 1)),
+                read(self.0, sums + 4 * (u32::from(CHRONO_SEND_BUFFER) - 1)),
             )
         };
         if kind != CHRONO_RECEIVE_WINDOW && kind != CHRONO_SEND_BUFFER {
