@@ -37,24 +37,25 @@ pub(crate) use context;
 /// A program asks for an IPv4 port.
 #[inline(always)]
 pub fn requested_v4(ctx: *const bpf_sock_addr) -> i32 {
-    let address = address::from_v4(context!(ctx, user_ip4));
-    requested(ctx, address, false)
+    requested(ctx, || address::from_v4(context!(ctx, user_ip4)), false)
 }
 
 /// A program asks for an IPv6 port.
 #[inline(always)]
 pub fn requested_v6(ctx: *const bpf_sock_addr) -> i32 {
-    let address = [
-        context!(ctx, user_ip6[0]),
-        context!(ctx, user_ip6[1]),
-        context!(ctx, user_ip6[2]),
-        context!(ctx, user_ip6[3]),
-    ];
+    let address = || {
+        [
+            context!(ctx, user_ip6[0]),
+            context!(ctx, user_ip6[1]),
+            context!(ctx, user_ip6[2]),
+            context!(ctx, user_ip6[3]),
+        ]
+    };
     requested(ctx, address, true)
 }
 
 #[inline(always)]
-fn requested(ctx: *const bpf_sock_addr, address: Address, is_v6: bool) -> i32 {
+fn requested(ctx: *const bpf_sock_addr, address: impl FnOnce() -> Address, is_v6: bool) -> i32 {
     let protocol = context!(ctx, protocol);
     if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
         return ALLOW;
@@ -65,6 +66,8 @@ fn requested(ctx: *const bpf_sock_addr, address: Address, is_v6: bool) -> i32 {
     }
     let raw = RawSock::of(sk as *const c_void);
     let netns = raw.netns();
+    // First: what is read before takes room on the stack beside it.
+    let owner = owners::current_apart(netns, raw.net());
     let mut options = raw.options(is_v6);
     // SAFETY: no arguments; returns the running task.
     let task = Task(unsafe { bpf_get_current_task_btf() } as *const c_void);
@@ -72,9 +75,9 @@ fn requested(ctx: *const bpf_sock_addr, address: Address, is_v6: bool) -> i32 {
         options |= MAY_BIND_PRIVILEGED;
     }
     let key = AttemptKey {
-        owner: owners::current(netns, raw.net()),
+        owner,
         netns,
-        address,
+        address: address(),
         uid: raw.uid(),
         device: raw.device(),
         port: u16::from_be(context!(ctx, user_port) as u16),

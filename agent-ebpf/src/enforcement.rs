@@ -5,8 +5,9 @@ use agent_common::owner::{OWNER_OVERFLOW, OwnerKey};
 
 use crate::maps;
 
-/// Whether the owner in a row may not have a port. Who found no row is let in.
-#[inline(always)]
+/// Whether the owner in a row may not have a port. Who found no row is let in. A function, because its
+/// keys take room on the stack.
+#[inline(never)]
 pub fn refuses(owner: u32, port: EnforcedPort) -> bool {
     let Some(enforced) = maps::enforced(&port) else { return false };
     if owner == OWNER_OVERFLOW {

@@ -16,6 +16,22 @@ use crate::opaque::opaque;
 use crate::sock::Task;
 
 /// The row of the task that is running; only meaningful in process context.
+///
+/// As a function of its own, for programs with room on the stack.
+#[inline(always)]
+pub fn current_apart(netns: u32, net: Net) -> u32 {
+    current_owner(netns, net.0)
+}
+
+/// A global function of numbers: the verifier walks it once per program, and what follows once,
+/// whatever happens here. Inlined, `bind4` exceeds the limit of Linux 6.1.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn current_owner(netns: u32, net: u64) -> u32 {
+    current(netns, Net(net))
+}
+
+/// The row of the task that is running; only meaningful in process context.
 #[inline(always)]
 pub fn current(netns: u32, net: Net) -> u32 {
     // SAFETY: no arguments; returns the running task.

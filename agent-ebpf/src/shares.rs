@@ -24,31 +24,37 @@ pub fn cancel(tenant: Tenant, table: usize) {
     return_share(tenant.cgroup, tenant.origin, table as u32);
 }
 
+/// Nothing taken yet.
+static ZERO: u64 = 0;
+
 const NONE: u32 = 0;
 const ITS_OWN: u32 = 1;
 const OF_OTHERS: u32 = 2;
 
 /// A global function of numbers: the verifier walks it once per program, not once per call.
+#[expect(clippy::needless_borrows_for_generic_args, reason = "a copy would take stack")]
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn take_share(cgroup: u64, origin: u64, table: u32) -> u32 {
     if table as usize >= TABLES {
         return NONE;
     }
-    let everybody = ShareKey { tenant: Tenant::EVERYBODY, table, zero: 0 };
-    let mut key = ShareKey { tenant: Tenant { cgroup, origin }, table, zero: 0 };
+    // One key for all lookups: the stack is shared with the programs that call.
+    let mut key = ShareKey { tenant: Tenant::EVERYBODY, table, zero: 0 };
     let mut whose = ITS_OWN;
-    let Some(all) = maps::taken_slots().get_ptr_mut(everybody) else { return NONE };
-    if maps::taken_slots().get_ptr(key).is_none()
-        && maps::taken_slots().insert(key, 0, BPF_NOEXIST.into()).is_err()
-        && maps::taken_slots().get_ptr(key).is_none()
+    let Some(all) = maps::taken_slots().get_ptr_mut(&key) else { return NONE };
+    let used = in_use(all, &key);
+    key.tenant = Tenant { cgroup, origin };
+    if maps::taken_slots().get_ptr(&key).is_none()
+        && maps::taken_slots().insert(&key, &ZERO, BPF_NOEXIST.into()).is_err()
+        && maps::taken_slots().get_ptr(&key).is_none()
     {
         key.tenant = Tenant::OTHERS;
         whose = OF_OTHERS;
     }
-    let Some(mine) = maps::taken_slots().get_ptr_mut(key) else { return NONE };
+    let Some(mine) = maps::taken_slots().get_ptr_mut(&key) else { return NONE };
     let capacity = u64::from(config!(capacities[table as usize]));
-    if in_use(mine, &key) >= limit(capacity, in_use(all, &everybody)) {
+    if in_use(mine, &key) >= limit(capacity, used) {
         return NONE;
     }
     // SAFETY: valid map values.
@@ -60,13 +66,19 @@ extern "C" fn take_share(cgroup: u64, origin: u64, table: u32) -> u32 {
 }
 
 /// As [`take_share`].
+#[expect(clippy::needless_borrows_for_generic_args, reason = "a copy would take stack")]
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn return_share(cgroup: u64, origin: u64, table: u32) -> u32 {
-    for tenant in [Tenant { cgroup, origin }, Tenant::EVERYBODY] {
-        if let Some(taken) = maps::taken_slots().get_ptr_mut(ShareKey { tenant, table, zero: 0 }) {
-            // SAFETY: a valid map value.
-            unsafe { atomic::add(taken, u64::MAX) };
+    let mut key = ShareKey { tenant: Tenant { cgroup, origin }, table, zero: 0 };
+    let mine = maps::taken_slots().get_ptr_mut(&key);
+    key.tenant = Tenant::EVERYBODY;
+    let all = maps::taken_slots().get_ptr_mut(&key);
+    if let (Some(mine), Some(all)) = (mine, all) {
+        // SAFETY: valid map values.
+        unsafe {
+            atomic::add(mine, u64::MAX);
+            atomic::add(all, u64::MAX);
         }
     }
     0
