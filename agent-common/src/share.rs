@@ -1,8 +1,8 @@
 //! Shares: how much of a table one tenant may take, so that no tenant takes the room of others.
 //!
-//! A tenant is who cannot make more of himself: processes below one of the upper cgroups, which
+//! A tenant cannot multiply itself: it is the processes below one of the upper cgroups, which
 //! systemd and container runtimes make, in one network namespace. All namespaces below a user
-//! namespace count as one, that of the user who made it: anybody can make those.
+//! namespace count as one, that of the user who made it: any user can make those.
 //!
 //! A table has room for everybody until three quarters of it are taken. From then on a tenant who
 //! has more than an eighth finds no slot, as if the table were full, and near the end one who has
@@ -44,7 +44,7 @@ crate::wire! {
 }
 
 impl Tenant {
-    /// Who found no entry of his own among the tenants, and rows of no owner.
+    /// Tenants without an entry of their own, and rows without an owner.
     pub const OTHERS: Self = Self { cgroup: 0, origin: 0 };
     /// All tenants together.
     pub const EVERYBODY: Self = Self { cgroup: u64::MAX, origin: u64::MAX };

@@ -177,7 +177,7 @@ mod tests {
         ] {
             assert_eq!(at_client(49 * MS, sent, End::Client), NOTHING_DUE, "{sent:?}");
         }
-        // It still sends: what is in flight is no last message.
+        // It still sends: what is in flight is not a last message.
         let sending = Sent { in_flight: 4000, ..ACKNOWLEDGED };
         assert_eq!(at_client(500 * MS, sending, End::Client), NOTHING_DUE);
     }

@@ -41,7 +41,7 @@ pub(super) fn naming(
     let (client, server) = if role == ROLE_CLIENT {
         (local, far.service)
     } else {
-        // Whoever listens on a published port does so for the container.
+        // A process that listens on a published port does so for the container.
         if let Some(container) = names.published(netns, port) {
             local = container;
         }

@@ -63,7 +63,7 @@ fn what_nobody_reads_is_in_the_queues_of_both_sides() {
         (&unread_now.into(), &0.into())
     );
 
-    // A FIN is no byte, neither unread nor unacknowledged.
+    // A FIN is not a byte: neither unread nor unacknowledged.
     second.shutdown(Shutdown::Write).unwrap();
     net::read_exactly(&mut server, written as usize).unwrap();
     agent.eventually(((777, 0), (0, 0)), |now| {

@@ -1,4 +1,4 @@
-//! Shares: who fills a table costs only himself; others keep rows and names of their own.
+//! Shares: a tenant that fills a table harms only itself; others keep their own rows and names.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;

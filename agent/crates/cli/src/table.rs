@@ -75,7 +75,7 @@ fn painted(
 ) -> String {
     let cut = |cell: &String| match room {
         Some(_) => human::shortened(cell, LONG_NAME),
-        // A list of words is no name.
+        // A list of words is not a name.
         None if cell.contains(' ') => cell.clone(),
         None => human::readable(cell),
     };

@@ -4,7 +4,7 @@
 //! that was given to a user ([`Delegation`]). Below it a user makes cgroups of any name, and they
 //! say nothing but what is of that user anyway: the units of a user's manager, in a namespace of
 //! that user; the containers of a user's engine, for an engine of that user. Of nested containers
-//! and units the outermost counts, because the inner ones may be made by whoever is root in it.
+//! and units the outermost counts, because root inside it may have made the inner ones.
 
 use linux::hierarchy::Delegation;
 use model::service::{Entity, Service, Source};

@@ -82,7 +82,7 @@ impl Inventory {
         self.dropped += put(&mut self.containers, id.into(), workload);
     }
 
-    /// What a container is if its cgroup is a pod's: whoever makes an image may give it the labels
+    /// What a container is if its cgroup is a pod's: the author of an image may give it labels
     /// of one.
     pub fn add_in_pod(&mut self, id: &str, workload: Workload) {
         self.dropped += put(&mut self.in_pods, id.into(), workload);

@@ -240,7 +240,7 @@ impl Translated {
 
     fn take(&mut self, route: &Route, clients: &impl Clients) {
         let of_owner = route.owner.and_then(|owner| Some((owner, clients.of_row(owner)?.0)));
-        // Whoever has made a namespace can leave notes there for any addresses.
+        // The owner of a namespace can leave notes there for any addresses.
         let of_owner = of_owner.filter(|(_, netns)| {
             !clients.is_tenants(*netns)
                 || clients.namespace_of(route.netns, route.client) == Some(*netns)

@@ -68,7 +68,7 @@ impl<K: Kernel> Core<K> {
         reservations.enforce(now, now_us, names, owners, kernel);
         let seen = Seen { now, listeners, bound, refused: &ports.refused };
         reservations.update(&seen, |netns, port, owner| match names.published(netns, port.number) {
-            // Whoever listens on a published port does so for the container.
+            // A process that listens on a published port does so for the container.
             Some(container) if port.protocol == Protocol::Tcp => (container, true),
             _ => local_name(names, owners, owner, now_us),
         })

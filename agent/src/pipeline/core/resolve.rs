@@ -98,7 +98,7 @@ impl<K: Kernel> Core<K> {
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
         self.names.set_addresses(&survey.addresses);
-        // Whoever may make a namespace can have any address there.
+        // A process that may make a namespace can have any address there.
         let is_of_host = |held: &&Held| held.reach == Reach::Host;
         let of_host = survey.addresses.iter().filter(is_of_host);
         self.tables.set_addresses(of_host.map(|held| held.address));
