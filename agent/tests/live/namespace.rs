@@ -107,10 +107,15 @@ impl Pair {
              link add veth0 netns {client} type veth peer name veth0 netns {server}\n"
         ));
         for (name, host) in [(&client, 1), (&server, 2)] {
+            // The link-local address, too, is there at once: until duplicate address detection has
+            // ended, which takes up to two seconds, no neighbour is asked for in its name, and
+            // datagrams from an address of another interface are lost.
             ip_in(
                 name,
                 &format!(
                     "addr add 10.{a}.{b}.{host}/24 dev veth0\n\
+                 link set veth0 addrgenmode none\n\
+                 addr add fe80::{host}/64 dev veth0 nodad\n\
                  addr add fd00:{a:x}:{b:x}::{host}/64 dev veth0 nodad\n\
                  link set lo up\nlink set veth0 up\n"
                 ),
