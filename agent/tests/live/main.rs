@@ -97,6 +97,7 @@ mod sendmsg4;
 mod sendmsg6;
 mod services;
 mod shares;
+mod sides;
 mod sk_data_ready;
 mod sock_send_length;
 mod socket_lives;

@@ -17,7 +17,7 @@ use super::service::Service;
 use super::snapshot::{EdgeView, Role, Snapshot};
 
 pub use self::epochs::Epochs;
-pub use self::verdict::{Health, HealthState};
+pub use self::verdict::{AcceptQueue, ClientHealth, Health, HealthReason, HealthState};
 
 /// A service.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +46,9 @@ pub fn services(snapshot: &Snapshot) -> Vec<ServiceView> {
         }
     }
     for listener in &snapshot.listeners {
-        found.meet(&listener.service).listens.insert(Port::tcp(listener.port));
+        let view = found.meet(&listener.service);
+        view.listens.insert(Port::tcp(listener.port));
+        view.health.add_queue(listener.accept_queue());
     }
     for registration in snapshot.reservations.state.registry.iter() {
         let named = Service::registered(&registration.service);

@@ -147,6 +147,7 @@ const RESULTS: [&str; CONNECT_RESULTS] = [
     "no address of this host can be the source: it has none of that family (EADDRNOTAVAIL)",
     "another connection to that destination has the source port that the program had bound (EADDRNOTAVAIL)",
     "an earlier connection to that destination has the source port that the program had bound; it is closed, and in TIME_WAIT or on the way there (EADDRNOTAVAIL)",
+    "refused, or reset during the handshake, while the server was stopping: see below",
 ];
 
 /// What each cause of a reset means and in which direction it occurs, in the contract's order.
@@ -175,6 +176,11 @@ const CAUSES_EXPLAINED: [(&str, &str); CAUSES] = [
         "sent, received",
         "sent: the kernel gives no reason (before Linux 6.10), or one that belongs to no class; received: a socket that the agent has no state of",
     ),
+    (
+        "sent, received",
+        "the client cut a connection on which it had never sent a byte: a health check (HAProxy `check`, LVS, load balancers) or a port scan; sent by the client, received by the server",
+    ),
+    ("sent, received", "the server was stopping: see below"),
 ];
 
 /// What each class of the ledger counts and where its events are found, in the contract's order.

@@ -1,10 +1,19 @@
 //! Health from edges as the kernel half counts them.
 
+use std::sync::Arc;
+
 use agent_common::abort::KEEPALIVE;
 use agent_common::address::UNSPECIFIED;
+use agent_common::counters::EdgeCounters;
 use agent_common::drained::{Edge, Table};
-use agent_common::edge::{CONNECT_REFUSED, EdgeKey, ROLE_CLIENT, ROLE_SERVER};
-use agent_common::reset::NO_LISTENER;
+use agent_common::edge::{
+    CONNECT_ABORTED, CONNECT_ADDRESS_UNAVAILABLE, CONNECT_DENIED, CONNECT_OK, CONNECT_OTHER,
+    CONNECT_PORT_IN_USE, CONNECT_PORTS_EXHAUSTED, CONNECT_REFUSED, CONNECT_RESET, CONNECT_STOPPING,
+    CONNECT_TIME_WAIT, CONNECT_TIMEOUT, CONNECT_UNREACHABLE, EdgeKey, ROLE_CLIENT, ROLE_SERVER,
+};
+use agent_common::reset::{
+    ABORTED, IDLE_REUSE, LINGER, NO_LISTENER, STOPPING, UNREAD_DATA, UNUSED,
+};
 use agent_common::wire::Wire as _;
 
 use super::*;
@@ -12,16 +21,15 @@ use crate::fixture;
 use crate::service::Source;
 use crate::snapshot::EdgeLabels;
 use crate::tables::Tables;
-use agent_common::counters::EdgeCounters;
-use agent_common::edge::CONNECT_OK;
-use std::sync::Arc;
 
 /// An edge of this role with these totals.
 fn edge(role: u8, ok: u64, refused: u64, requests: u64, resets: u64) -> Edge {
     let mut counters = EdgeCounters::ZERO;
     counters.connects[usize::from(CONNECT_OK)] = ok;
     counters.connects[usize::from(CONNECT_REFUSED)] = refused;
-    counters.resets_received[0] = resets;
+    let cut =
+        if role == ROLE_CLIENT { &mut counters.resets_received } else { &mut counters.resets_sent };
+    cut[usize::from(ABORTED)] = resets;
     for _ in 0..requests {
         counters.request.observe(1000);
     }
@@ -36,6 +44,11 @@ struct World(Tables, Epochs);
 
 impl World {
     fn health_as(&mut self, server: &str, now: f64, edges: &[Edge]) -> Health {
+        self.of(server, server, now, edges)
+    }
+
+    /// The health of `wanted`, a client or a server.
+    fn of(&mut self, wanted: &str, server: &str, now: f64, edges: &[Edge]) -> Health {
         let db = Service::new(server, Source::Process);
         let web = Service::new("web", Source::Process);
         let name = |edge: &Edge| {
@@ -45,9 +58,11 @@ impl World {
         let updated = self.0.update(now as u64, edges, crate::reclaim::Room::of(100), name);
         self.1.observe(now, &updated.deltas.edges);
         let (edges, health) = (updated.edges, self.1.clone());
-        let snapshot = Snapshot { taken_seconds: now, edges, health, ..fixture::snapshot() };
+        let listeners = Vec::new();
+        let snapshot =
+            Snapshot { taken_seconds: now, edges, health, listeners, ..fixture::snapshot() };
         let found = services(&snapshot);
-        found.into_iter().find(|view| *view.service.name == *server).expect("a service").health
+        found.into_iter().find(|view| *view.service.name == *wanted).expect("a service").health
     }
 
     fn health(&mut self, now: f64, edges: &[Edge]) -> Health {
@@ -142,6 +157,174 @@ fn a_refused_connect_is_a_failed_connect_and_no_reset() {
     let after = world.health(30.0, &[refused]);
     assert_eq!((after.connects_failed, after.resets), (1, 0));
     assert_eq!(after.state, HealthState::Degraded);
+}
+
+/// An edge from before the window, then one like it with more: the health of client and server after.
+fn after(role: u8, table: Table, more: impl FnOnce(&mut EdgeCounters)) -> (Health, Health) {
+    let mut world = World::default();
+    let mut one = Edge { table, ..edge(role, 5, 0, 5, 0) };
+    world.health(0.0, &[one.clone()]);
+    more(Arc::make_mut(&mut one.counters));
+    let server = world.health(30.0, &[one.clone()]);
+    (world.of("web", "db", 31.0, &[one]), server)
+}
+
+#[test]
+fn a_failed_connect_is_that_of_the_side_that_caused_it() {
+    let check = |table, result: u8, failed_at_server: u64| {
+        let (client, server) = after(ROLE_CLIENT, table, |counters| {
+            counters.connects[usize::from(result)] = 2;
+        });
+        let found = (server.connects_failed, client.as_client.connects_failed);
+        assert_eq!(found, (failed_at_server, 2 - failed_at_server), "{table:?} {result}");
+        let state = if failed_at_server > 0 { HealthState::Failing } else { HealthState::Idle };
+        assert_eq!(server.state, state, "{table:?} {result}");
+        let (state, reasons) = if failed_at_server > 0 {
+            (HealthState::Idle, vec![])
+        } else {
+            (HealthState::Degraded, vec![HealthReason::OwnConnectsFail])
+        };
+        assert_eq!((client.state, client.reasons), (state, reasons), "{table:?} {result}");
+    };
+    for result in
+        [CONNECT_REFUSED, CONNECT_TIMEOUT, CONNECT_UNREACHABLE, CONNECT_RESET, CONNECT_OTHER]
+    {
+        check(Table::Edges, result, 2);
+    }
+    for result in [CONNECT_DENIED, CONNECT_ABORTED, CONNECT_PORTS_EXHAUSTED] {
+        check(Table::Edges, result, 0);
+    }
+    for result in [
+        CONNECT_UNREACHABLE,
+        CONNECT_DENIED,
+        CONNECT_ADDRESS_UNAVAILABLE,
+        CONNECT_PORT_IN_USE,
+        CONNECT_TIME_WAIT,
+        CONNECT_OTHER,
+    ] {
+        check(Table::Unsent, result, 0);
+    }
+}
+
+/// As a client that tries IPv6 first on a host without it.
+#[test]
+fn a_client_whose_connects_mostly_succeed_is_not_degraded_by_its_own_failures() {
+    let check = |result: u8, ok, failed, expected: &[HealthReason]| {
+        let (client, _) = after(ROLE_CLIENT, Table::Edges, |counters| {
+            counters.connects[usize::from(CONNECT_OK)] += ok;
+            counters.connects[usize::from(result)] = failed;
+        });
+        assert_eq!(client.reasons, expected, "{ok} and {failed}");
+    };
+    check(CONNECT_ABORTED, 3, 3, &[]);
+    check(CONNECT_ABORTED, 3, 4, &[HealthReason::OwnConnectsFail]);
+    check(CONNECT_PORTS_EXHAUSTED, 100, 1, &[HealthReason::OwnConnectsFail]);
+}
+
+#[test]
+fn who_sends_a_reset_has_cut_the_connection() {
+    let check = |role, is_sent: bool, cause: u8, expected: u64| {
+        let (_, server) = after(role, Table::Edges, |counters| {
+            let side =
+                if is_sent { &mut counters.resets_sent } else { &mut counters.resets_received };
+            side[usize::from(cause)] = 2;
+        });
+        assert_eq!(server.resets, expected, "role {role}, sent {is_sent}, cause {cause}");
+        assert_eq!(server.reasons.is_empty(), expected == 0);
+    };
+    for cause in [ABORTED, IDLE_REUSE] {
+        check(ROLE_CLIENT, false, cause, 2);
+    }
+    for cause in [ABORTED, LINGER, UNREAD_DATA] {
+        check(ROLE_CLIENT, true, cause, 0);
+        check(ROLE_SERVER, true, cause, 2);
+    }
+    // A client cuts, or answers the response that it did not wait for.
+    check(ROLE_SERVER, false, ABORTED, 0);
+}
+
+#[test]
+fn a_health_check_harms_neither_side() {
+    let checked = |role| {
+        after(role, Table::Edges, |counters| {
+            counters.connects[usize::from(CONNECT_OK)] += 9;
+            counters.resets_sent[usize::from(UNUSED)] = 9;
+            counters.resets_received[usize::from(UNUSED)] = 9;
+        })
+    };
+    for role in [ROLE_CLIENT, ROLE_SERVER] {
+        let (client, server) = checked(role);
+        assert_eq!((server.state, server.resets), (HealthState::Ok, 0));
+        assert_eq!((client.as_client.resets, client.reasons), (0, vec![]));
+    }
+}
+
+#[test]
+fn failures_of_a_server_that_stops_are_no_fault_and_shown() {
+    let (client, server) = after(ROLE_CLIENT, Table::Edges, |counters| {
+        counters.connects[usize::from(CONNECT_STOPPING)] = 3;
+        counters.resets_received[usize::from(STOPPING)] = 2;
+        counters.unanswered_stopping = 1;
+    });
+    assert_eq!((server.state, server.stopping), (HealthState::Ok, 6));
+    assert_eq!((server.connects_failed, server.resets, server.unanswered), (0, 0, 0));
+    assert_eq!(client.as_client, ClientHealth::default());
+}
+
+/// So many requests that take as many microseconds each, and how many waits the kernel half counted.
+fn answering(requests: &[(u64, u64)], waits: u64) -> Health {
+    let (_, server) = after(ROLE_SERVER, Table::Edges, |counters| {
+        for (count, us) in requests {
+            (0..*count).for_each(|_| counters.request.observe(*us));
+        }
+        counters.waits = waits;
+    });
+    server
+}
+
+#[test]
+fn slow_responses_degrade() {
+    let check = |requests: &[(u64, u64)], expected: &[HealthReason]| {
+        assert_eq!(answering(requests, 0).reasons, expected, "{requests:?}");
+    };
+    check(&[(200, 400_000)], &[]);
+    check(&[(5, 600_000)], &[HealthReason::Slow]);
+    check(&[(500, 1000), (6, 2_000_000)], &[HealthReason::Slow]);
+    // One of a hundred is not more than one of a hundred, and two may be an accident.
+    check(&[(495, 1000), (5, 2_000_000)], &[]);
+    check(&[(9, 1000), (2, 2_000_000)], &[]);
+}
+
+#[test]
+fn polls_that_wait_do_not_make_a_server_slow_that_answers_others() {
+    let polled = answering(&[(50, 1000), (20, 5_000_000)], 20);
+    assert_eq!((polled.state, polled.reasons), (HealthState::Ok, vec![]));
+    assert_eq!((polled.requests, polled.waits, polled.p99_seconds), (70, 20, Some(0.001)));
+    // Beside them others are slow.
+    let both = answering(&[(50, 1000), (20, 5_000_000), (9, 800_000)], 20);
+    assert_eq!((both.reasons, both.p99_seconds), (vec![HealthReason::Slow], Some(0.8)));
+    // Busy clients of a server that is slow to all of them.
+    let slow = answering(&[(3, 1000), (20, 5_000_000)], 20);
+    assert_eq!((slow.reasons, slow.waits), (vec![HealthReason::Slow], 0));
+    assert_eq!(slow.p99_seconds, Some(5.0));
+}
+
+#[test]
+fn the_fullest_accept_queue_is_shown_and_a_full_one_degrades() {
+    let queue = |length, limit| AcceptQueue { length, limit };
+    let check = |queues: &[AcceptQueue], fullest, expected: &[HealthReason]| {
+        let (_, mut health) = after(ROLE_SERVER, Table::Edges, |counters| {
+            counters.connects[usize::from(CONNECT_OK)] += 1;
+        });
+        queues.iter().for_each(|queue| health.add_queue(*queue));
+        assert_eq!((health.accept_queue, &*health.reasons), (Some(fullest), expected));
+        let state = if expected.is_empty() { HealthState::Ok } else { HealthState::Degraded };
+        assert_eq!(health.state, state);
+    };
+    check(&[queue(0, 128), queue(0, 128)], queue(0, 128), &[]);
+    check(&[queue(0, 128), queue(128, 128), queue(1, 128)], queue(128, 128), &[]);
+    check(&[queue(200, 4096), queue(9, 8)], queue(9, 8), &[HealthReason::AcceptQueueFull]);
+    check(&[queue(1, 0), queue(5, 128)], queue(1, 0), &[HealthReason::AcceptQueueFull]);
 }
 
 #[test]
