@@ -24,7 +24,8 @@ use crate::pipeline::kernel::Kernel;
 impl Kernel for Fake {
     fn drain(&mut self, _now_ns: u64) -> anyhow::Result<Drained> {
         let mut world = self.world();
-        let World { owners, reported, edges, listener_rows, unsent, .. } = &mut *world;
+        let World { owners, reported, edges, listener_rows, unsent, bind_failures, .. } =
+            &mut *world;
         let is_new = |(index, row): &(&u32, &OwnerRow)| {
             reported.insert(**index, row.born_us) != Some(row.born_us)
         };
@@ -45,6 +46,7 @@ impl Kernel for Fake {
                 .collect(),
             listener_rows: rows(listener_rows),
             unsent: rows(unsent),
+            bind_failures: rows(bind_failures),
             listeners: Some(world.listeners.clone()),
             ledger: world.ledger,
             events: std::mem::take(&mut world.ring),
@@ -84,8 +86,10 @@ impl Kernel for Fake {
         Ok(())
     }
 
-    fn reclaim_bind_failure(&mut self, _step: &Reclaim<AttemptKey>) -> io::Result<()> {
-        unreachable!("no bind fails here")
+    fn reclaim_bind_failure(&mut self, step: &Reclaim<AttemptKey>) -> io::Result<()> {
+        let mut world = self.world();
+        world.has_freed |= world.bind_failures.reclaim(step).is_some();
+        Ok(())
     }
 
     fn edge_capacity(&self) -> u64 {
@@ -114,7 +118,7 @@ impl Kernel for Fake {
     }
 
     fn bind_failure_capacity(&self) -> u64 {
-        1
+        self.world().bind_failures.capacity()
     }
 
     fn enforce(&mut self, verdicts: Verdicts) -> io::Result<()> {

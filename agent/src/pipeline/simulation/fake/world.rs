@@ -6,12 +6,16 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use agent_common::address::{self, Address};
+use agent_common::attempt::{
+    AttemptKey, BOUND_ROW, FAILURE_OVERFLOW, FIRST_FREE_FAILURE, FailureRow, STEP_BIND,
+};
 use agent_common::counters::EdgeCounters;
 use agent_common::decode::Event;
 use agent_common::decode::dns::{Answer, Resolution};
 use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT};
 use agent_common::ledger::{
-    CONNECTION, EDGE, EVENT, Ledger, NO_OWNER, NO_SLOT, OWNER, REQUEST, RESET, RING_FULL, SOCKET,
+    BIND, CONNECTION, EDGE, EVENT, Ledger, NO_OWNER, NO_SLOT, OWNER, REQUEST, RESET, RING_FULL,
+    SOCKET,
 };
 use agent_common::listener::{LISTENER_OVERFLOW, ListenerKey, ListenerRecord, ListenerRow};
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
@@ -36,6 +40,7 @@ pub(in crate::pipeline::simulation) struct World {
     pub(super) edges: Slots<EdgeKey, EdgeSlot>,
     pub(super) listener_rows: Slots<ListenerKey, ListenerRow>,
     pub(super) unsent: Slots<UnsentKey, UnsentRow>,
+    pub(super) bind_failures: Slots<AttemptKey, FailureRow>,
     /// Rows for durations that no edge has.
     pub(super) free_histograms: u32,
     pub(super) listeners: Vec<ListenerRecord>,
@@ -66,6 +71,8 @@ pub(in crate::pipeline::simulation) struct Truth {
     pub(in crate::pipeline::simulation) requests: BTreeMap<String, u64>,
     pub(in crate::pipeline::simulation) resets: BTreeMap<String, u64>,
     pub(in crate::pipeline::simulation) drops: BTreeMap<String, u64>,
+    /// Failed binds.
+    pub(in crate::pipeline::simulation) conflicts: BTreeMap<String, u64>,
 }
 
 #[derive(Clone)]
@@ -97,6 +104,7 @@ impl World {
             edges: Slots::new(FIRST_FREE_SLOT, edges),
             listener_rows: Slots::new(ListenerRow::RESERVED, edges / 4),
             unsent: Slots::new(UnsentRow::RESERVED, edges / 2),
+            bind_failures: Slots::new(FIRST_FREE_FAILURE, edges / 4),
             free_histograms: edges / 2,
             listeners: Vec::new(),
             ledger: Ledger::zeroed(),
@@ -162,7 +170,8 @@ impl World {
         let edges = self.edges.rows.values().map(|row| row.key.owner);
         let listeners = self.listener_rows.rows.values().map(|row| row.key.owner);
         let unsent = self.unsent.rows.values().map(|row| row.key.owner);
-        edges.chain(listeners).chain(unsent).any(|other| other == owner)
+        let failures = self.bind_failures.rows.values().map(|row| row.key.owner);
+        edges.chain(listeners).chain(unsent).chain(failures).any(|other| other == owner)
     }
 
     /// Takes note of what became of a key that has its table's row `taken`, or the overflow row.
@@ -289,8 +298,14 @@ impl World {
         if owner == OWNER_OVERFLOW {
             return;
         }
-        let record =
-            ListenerRecord { owner, netns, port: PORT, family: 2, ..ListenerRecord::zeroed() };
+        let record = ListenerRecord {
+            owner,
+            netns,
+            port: PORT,
+            family: 2,
+            cookie: 1 + u64::from(program),
+            ..ListenerRecord::zeroed()
+        };
         self.listeners.push(record);
     }
 
@@ -317,6 +332,49 @@ impl World {
             *self.drops.entry(netns).or_default() += 1;
             *self.truth.drops.entry(name).or_default() += 1;
         }
+    }
+
+    /// A program of a namespace binds the port; it fails if one listens there.
+    pub(in crate::pipeline::simulation) fn bind(&mut self, program: u32, in_namespace_of: u32) {
+        let netns = 100 + in_namespace_of;
+        self.ledger.seen[BIND] += 1;
+        let is_taken = self.listeners.iter().any(|one| one.netns == netns);
+        if !is_taken {
+            let row = self.bind_failures.rows.entry(BOUND_ROW).or_insert(FailureRow::zeroed());
+            row.count += 1;
+            return;
+        }
+        let owner = self.owner(program);
+        let (protocol, errno) = (libc::IPPROTO_TCP as u8, libc::EADDRINUSE as u16);
+        let key = AttemptKey {
+            owner,
+            netns,
+            port: PORT,
+            errno,
+            protocol,
+            step: STEP_BIND,
+            ..AttemptKey::zeroed()
+        };
+        let (born_us, last_us) = (self.now_us, self.now_us);
+        let taken = self.bind_failures.find_or_take(&key, || FailureRow {
+            key,
+            born_us,
+            ..FailureRow::zeroed()
+        });
+        let slot = taken.map_or(FAILURE_OVERFLOW, |(slot, _)| slot);
+        let row = self.bind_failures.rows.entry(slot).or_insert(FailureRow::zeroed());
+        row.count += 1;
+        row.last_us = last_us;
+        let name = self.name_of_claimant(slot);
+        *self.truth.conflicts.entry(name).or_default() += 1;
+    }
+
+    /// How who failed to bind is called.
+    fn name_of_claimant(&self, slot: u32) -> String {
+        let row = self.bind_failures.rows.get(&slot);
+        let owner =
+            row.filter(|_| slot != FAILURE_OVERFLOW).map_or(OWNER_OVERFLOW, |row| row.key.owner);
+        self.name_of_owner(owner)
     }
 
     /// A DNS server tells a program a name of an address.
@@ -368,6 +426,9 @@ impl World {
         }
         for row in self.unsent.rows.values() {
             *truth.connects.entry(self.name_of_owner(row.key.owner)).or_default() += row.count;
+        }
+        for (slot, row) in self.bind_failures.rows.iter().filter(|(slot, _)| **slot != BOUND_ROW) {
+            *truth.conflicts.entry(self.name_of_claimant(*slot)).or_default() += row.count;
         }
         self.truth = truth;
     }
