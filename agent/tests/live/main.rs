@@ -102,6 +102,7 @@ mod sk_data_ready;
 mod sock_send_length;
 mod socket_lives;
 mod source_address;
+mod stopping;
 mod tcp_receive_reset;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
