@@ -82,6 +82,7 @@ mod ledger;
 mod map;
 mod memory;
 mod names;
+mod open_connections;
 mod otlp;
 mod package;
 mod phases;
