@@ -295,7 +295,7 @@ impl Default for Config {
             balance: Balance::default(),
             segments: Arc::default(),
             privileges: Keep::Needed,
-            seccomp: Seccomp::Log,
+            seccomp: Seccomp::Enforce,
             enter_namespaces: true,
             docs_url: api_types::DOCS_URL.to_owned(),
         }
