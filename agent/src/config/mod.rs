@@ -81,6 +81,8 @@ pub struct Config {
     pub privileges: Keep,
     /// How the seccomp filter treats system calls that the running agent does not make.
     pub seccomp: Seccomp,
+    /// Users whose user namespaces are believed as those of root are.
+    pub trusted_users: Vec<u32>,
     /// Base URL of the documentation, for the links of findings.
     pub docs_url: String,
     /// Whether to enter other network namespaces after startup too.
@@ -297,6 +299,7 @@ impl Default for Config {
             privileges: Keep::Needed,
             seccomp: Seccomp::Enforce,
             enter_namespaces: true,
+            trusted_users: Vec::new(),
             docs_url: api_types::DOCS_URL.to_owned(),
         }
     }

@@ -431,6 +431,13 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| Ok(config.enter_namespaces.to_string()),
     },
     Setting {
+        key: "trusted_users",
+        flag: Flag::Value("trusted-users", "UID,…"),
+        help: "Numbers of users whose user namespaces are believed, like those of a rootless container engine; without it what happens only within them is in no metric but portolan_unverified_events_total",
+        set: |config, given| value::users(given).map(|v| config.trusted_users = v),
+        show: |config| Ok(value::quoted_list(&config.trusted_users)),
+    },
+    Setting {
         key: "docs_url",
         flag: Flag::Value("docs-url", "URL"),
         help: "Where the folder docs of this version is published; findings link there, as alerts do (cargo xtask dashboards --docs)",

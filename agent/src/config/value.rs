@@ -78,6 +78,16 @@ pub(super) fn allowed_hosts(given: &Given) -> Result<Vec<AllowedHost>, String> {
     parts(given).map(host).collect()
 }
 
+/// Numbers of users.
+pub(super) fn users(given: &Given) -> Result<Vec<u32>, String> {
+    let user = |part: &str| {
+        part.parse().map_err(|_| {
+            format!("contains \"{part}\"; write numbers of users, like 1000 (`id -u NAME`)")
+        })
+    };
+    parts(given).map(user).collect()
+}
+
 /// Names of hooks, separated by commas, or of parts of them behind a prefix, as `way:NAME`.
 pub(super) fn hooks(given: &Given) -> Result<Vec<String>, String> {
     names(given, |part| part.split_once(':').map_or(part, |(_, name)| name))

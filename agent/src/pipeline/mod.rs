@@ -52,6 +52,7 @@ use loader::load::{Kernel, MAX_SHARDS, Options};
 use loader::maps::HISTOGRAMS_PER_EDGE;
 use loader::{object, pins, preflight};
 use model::memory::ROW_BYTES;
+use model::owners::Owners;
 use server::Endpoint;
 use server::web::Hosts;
 use telemetry::push::Pusher;
@@ -95,12 +96,13 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let addresses = config.limits.addresses.map_or(MAX_ADDRESSES, |limit| limit as usize);
     let names = Names::new(rules, config.names.units, addresses, &probes);
     let interval = config.collection_interval;
+    let owners = Owners::trusting(config.trusted_users.iter().copied());
     let reservations = ReservationMonitor::new(state.clone(), config);
     // Withheld rows would be lost if the agent of a pinned kernel half were killed.
     let keeper = Keeper::new(if config.pin { Meter::default() } else { meter });
     let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
         let host = Box::new(probes.clone());
-        let parts = Parts { kernel, host, names, sources, reservations, relate, keeper };
+        let parts = Parts { kernel, host, owners, names, sources, reservations, relate, keeper };
         Core::new(parts, &survey, monotonic_us()).run(requests, stopping, interval, &probes)
     })?;
 

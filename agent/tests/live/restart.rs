@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, Start};
 use crate::facts::KernelObjects;
+use crate::impostors::as_user;
 use crate::namespace::Pair;
 use crate::net;
 use crate::scrape::Scrape;
@@ -246,13 +247,6 @@ impl Drop for Locker {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// A command of a user without privileges.
-fn as_user() -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=1500", "--regid=1500", "--clear-groups"]);
-    command
 }
 
 #[test]
