@@ -67,8 +67,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "web.listen_address",
         flag: Flag::Value("web.listen-address", "HOST:PORT"),
-        help: "Address of /metrics, the API and the web page",
-        set: |config, given| value::socket_address(given).map(|v| config.web.listen_address = v),
+        help: "Address of /metrics, the API and the web page; unix = none, they are read at the Unix socket only, by root, the agent's user and control_group",
+        set: |config, given| value::listen(given).map(|v| config.web.listen_address = v),
         show: |config| Ok(value::quoted(config.web.listen_address)),
     },
     Setting {
