@@ -31,6 +31,7 @@ use super::snapshot::{
 };
 use super::state::State;
 use super::tally::{History, Tally};
+use super::unverified::ByUser;
 use super::violations::{Between, SegmentsView};
 
 /// A row of edges.
@@ -119,6 +120,7 @@ fn related() -> RelatedView {
             events: Vec::new(),
             dropped_events: 0,
             folded: 0,
+            unverified: by_user(1500, 3),
         }),
         weights: Arc::new(weights),
         known: Arc::default(),
@@ -226,6 +228,7 @@ pub fn snapshot() -> Snapshot {
         ephemeral: vec![EphemeralView {
             netns: 1,
             netns_of: shop.clone(),
+            unverified_user: None,
             ephemeral: Ephemeral {
                 first: 32_768,
                 last: 60_999,
@@ -247,6 +250,8 @@ pub fn snapshot() -> Snapshot {
             },
             count: 3,
         }],
+        unverified_conflicts: by_user(1500, 4),
+        unverified_connects: by_user(1500, 70),
         ledger: LedgerView { kernel, exported: [18, 8, 4, 15, 3, 2, 7, 0, 0], recursion_misses: 1 },
         hooks: vec![
             hook("inet_sock_set_state", true, 90, 0.000_045, 0),
@@ -285,6 +290,13 @@ pub fn snapshot() -> Snapshot {
         health: Epochs::from_rows(&edges),
         edges,
     }
+}
+
+/// What one user can have made up.
+fn by_user(user: u32, count: u64) -> ByUser {
+    let mut counts = ByUser::default();
+    counts.add(user, count);
+    counts
 }
 
 /// So many connections and requests of a millisecond.

@@ -48,5 +48,6 @@ pub mod tables;
 pub mod tally;
 pub mod timestamp;
 pub mod unsent;
+pub mod unverified;
 pub mod violations;
 mod well_known;
