@@ -19,6 +19,8 @@ pub enum Unit {
     PerMinute,
     Bytes,
     BytesPerSecond,
+    /// A time in milliseconds since the Unix epoch, shown as how long ago it is.
+    Since,
 }
 
 impl Unit {
@@ -35,6 +37,7 @@ impl Unit {
             Self::PerMinute => "suffix:/min",
             Self::Bytes => "bytes",
             Self::BytesPerSecond => "Bps",
+            Self::Since => "dateTimeFromNow",
         }
     }
 }
