@@ -7,7 +7,7 @@ use super::rules::Rule;
 /// The label that Alertmanager routes by.
 const TEAM: &str = "team";
 /// How a team is found: the same text in every alert.
-const TEAM_OF_SERVER: &str = r#"{{ with printf "topk(1, count by (label_team) (portolan_service_info{cluster=%q, service=%q, service_namespace=%q, label_team!=\"\"}))" $labels.cluster $labels.server $labels.server_namespace | query }}{{ (first .).Labels.label_team }}{{ end }}"#;
+const TEAM_OF_SERVER: &str = r#"{{ with printf "topk(1, count by (label_team) (portolan_service_info{cluster=%q, service=%q, service_namespace=%q, label_team!=\"\"}))" $labels.cluster $labels.server $labels.server_namespace | query }}{{ (first .).Labels.label_team }}{{ else }}none{{ end }}"#;
 
 /// Alerts that are about something else than one port of a service on a host.
 const ABOUT: [(&str, Subject); 5] = [

@@ -138,7 +138,10 @@ impl Panel {
             // A port is a label, not a number to be rounded.
             panel.overrides.push(json!({
                 "matcher": {"id": "byName", "options": heading},
-                "properties": [{"id": "unit", "value": "string"}],
+                "properties": [
+                    {"id": "unit", "value": "string"},
+                    {"id": "noValue", "value": NO_CELL},
+                ],
             }));
         }
         for (index, column) in columns.iter().enumerate() {

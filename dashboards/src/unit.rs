@@ -3,8 +3,10 @@
 /// A Grafana unit.
 #[derive(Clone, Copy)]
 pub enum Unit {
-    /// A number of things.
+    /// A number of things, from a thousand on with a prefix.
     Count,
+    /// A number as it is.
+    Exact,
     Seconds,
     /// A share of one, shown in percent.
     Ratio,
@@ -27,6 +29,7 @@ impl Unit {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Count => "short",
+            Self::Exact => "none",
             Self::Seconds => "s",
             Self::Ratio => "percentunit",
             Self::Times => "suffix:×",

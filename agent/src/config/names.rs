@@ -88,8 +88,6 @@ const SYSTEM: &[&str] = &[
     "systemd-*",
     "ssh",
     "sshd",
-    "cron",
-    "crond",
     "chrony",
     "chronyd",
     "ntp",
