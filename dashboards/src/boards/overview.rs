@@ -184,7 +184,7 @@ fn alerts_by_name() -> Vec<Panel> {
                 unit: Unit::Since,
                 bad_from: None,
                 expr: format!(
-                    "1000 * max by ({by}) (ALERTS_FOR_STATE{{{firing}}} and ignoring (alertstate) ALERTS{{{firing}, alertstate=\"firing\"}})"
+                    "1000 * max by ({by}) (label_replace(ALERTS_FOR_STATE{{{firing}}} and ignoring (alertstate) ALERTS{{{firing}, alertstate=\"firing\"}}, \"server\", \"$1\", \"netns_of\", \"(.+)\"))"
                 ),
             }],
         )
@@ -205,15 +205,20 @@ fn map() -> Vec<Panel> {
     );
     let end = |side: &str| format!("label_replace({edges}, \"id\", \"$1\", \"{side}\", \"(.*)\")");
     let ends = format!("count by (id) ({} or {})", end("client"), end("server"));
-    let alerts = |severity: &str| {
+    // Who has no local port left is the client, not the service that it wants to reach.
+    let firing = "cluster=~\"$cluster\", alertname=~\"Portolan.*\", alertstate=\"firing\"";
+    let of_servers = |severity: &str| {
         format!(
-            "max by (alertname, server) (ALERTS{{cluster=~\"$cluster\", alertname=~\"Portolan.*\", alertstate=\"firing\", severity=\"{severity}\", server!=\"\"}})"
+            "max by (alertname, server) (ALERTS{{{firing}, alertname!=\"PortolanLocalPortsExhausted\", severity=\"{severity}\", server!=\"\"}})"
         )
     };
+    let of_clients = format!(
+        "max by (alertname, server) (label_replace(ALERTS{{{firing}, alertname=\"PortolanLocalPortsExhausted\"}}, \"server\", \"$1\", \"client\", \"(.*)\"))"
+    );
     let state = format!(
-        "label_replace(label_replace({} or on (server) 0.5 * {}, \"id\", \"$1\", \"server\", \"(.*)\"), \"subtitle\", \"$1\", \"alertname\", \"Portolan(.*)\")",
-        alerts("critical"),
-        alerts("warning")
+        "label_replace(label_replace({} or on (server) {of_clients} or on (server) 0.5 * {}, \"id\", \"$1\", \"server\", \"(.*)\"), \"subtitle\", \"$1\", \"alertname\", \"Portolan(.*)\")",
+        of_servers("critical"),
+        of_servers("warning")
     );
     let nodes = format!(
         "label_join(\n  topk by (id) (1, max by (id, subtitle) ({state}))\n  and on (id) {ends}\n  or on (id) 0 * {ends},\n  \"title\", \"\", \"id\")"
