@@ -41,6 +41,7 @@ use model::owners::Owners;
 use model::snapshot::Snapshot;
 use model::stopping::Stopping;
 use model::tables::Tables;
+use model::unverified::ByUser;
 use telemetry::source::SnapshotRequests;
 
 /// How often the addresses of this host are looked up.
@@ -82,6 +83,7 @@ pub(super) struct Core<K> {
     keeper: Keeper,
     memory: MemoryView,
     epochs: Epochs,
+    unverified: ByUser,
     full_tables: FullTables,
 }
 
@@ -91,6 +93,8 @@ pub(super) struct Parts<K> {
     pub kernel: K,
     /// Queries the host.
     pub host: Box<dyn Host>,
+    /// Owners, none yet.
+    pub owners: Owners,
     /// Names.
     pub names: Names,
     /// The name sources.
@@ -122,7 +126,7 @@ impl Now {
 impl<K: Kernel> Core<K> {
     /// Takes over the kernel half and the survey, at `now_us`.
     pub(super) fn new(parts: Parts<K>, survey: &Survey, now_us: u64) -> Self {
-        let Parts { kernel, host, names, sources, reservations, relate, keeper } = parts;
+        let Parts { kernel, host, owners, names, sources, reservations, relate, keeper } = parts;
         let mut core = Self {
             kernel,
             host,
@@ -130,7 +134,7 @@ impl<K: Kernel> Core<K> {
             sources,
             tables: Tables::default(),
             relate,
-            owners: Owners::default(),
+            owners,
             stopping: Stopping::default(),
             corrections: Corrections::default(),
             listener_rows: Listeners::default(),
@@ -150,6 +154,7 @@ impl<K: Kernel> Core<K> {
             keeper,
             memory: MemoryView::default(),
             epochs: Epochs::default(),
+            unverified: ByUser::default(),
             full_tables: FullTables::default(),
         };
         core.take_addresses(survey, 0);

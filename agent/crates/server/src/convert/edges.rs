@@ -71,6 +71,7 @@ impl ToApi for EdgeView {
             virtual_service_namespace: virtual_service.map(|service| service.namespace.to_string()),
             port: labels.port,
             role: labels.role.to_api(),
+            unverified_user: labels.unverified_user,
             connects,
             active: self.counters.active(),
             opened: *opened,
