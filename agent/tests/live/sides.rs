@@ -233,7 +233,9 @@ fn long_polling_does_not_make_a_server_slow_and_a_slow_server_is() {
         net::ask(&mut busy, 5, 5).unwrap();
         thread::sleep(LONG / 10);
     }
-    polls.into_iter().for_each(|poll| poll.join().unwrap());
+    for poll in polls {
+        poll.join().unwrap();
+    }
     let (client, server) = (&pair.client.service, &pair.server.service);
     for role in ["client", "server"] {
         let now = agent
@@ -247,7 +249,9 @@ fn long_polling_does_not_make_a_server_slow_and_a_slow_server_is() {
     assert!(found["p99_seconds"].as_f64().unwrap() < LONG.as_secs_f64() / 2.0, "{found}");
     // The same connections at a server that answers nobody else in that time.
     let polls = [poll(&pair.client, address, 4), poll(&pair.client, address, 4)];
-    polls.into_iter().for_each(|poll| poll.join().unwrap());
+    for poll in polls {
+        poll.join().unwrap();
+    }
     agent.eventually((json!("degraded"), json!(["slow"])), |_| verdict(&agent, server));
     let found = health(&agent, server);
     assert!(found["p99_seconds"].as_f64().unwrap() >= LONG.as_secs_f64(), "{found}");
