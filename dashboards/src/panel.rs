@@ -34,6 +34,8 @@ struct Query {
 
 /// The text of a table cell without a value.
 const NO_CELL: &str = "-";
+/// The text of a panel without data that is never empty as long as agents are scraped.
+const NO_DATA: &str = "No data: are the agents scraped and the recording rules loaded?";
 
 /// A column of a table.
 pub struct Column {
@@ -136,7 +138,10 @@ impl Panel {
             // A port is a label, not a number to be rounded.
             panel.overrides.push(json!({
                 "matcher": {"id": "byName", "options": heading},
-                "properties": [{"id": "unit", "value": "string"}],
+                "properties": [
+                    {"id": "unit", "value": "string"},
+                    {"id": "noValue", "value": NO_CELL},
+                ],
             }));
         }
         for (index, column) in columns.iter().enumerate() {
@@ -180,27 +185,36 @@ impl Panel {
         panel
     }
 
-    /// A service map: `expr` has `id`, `source` and `target`, its value is written at the edge.
+    /// A service map: `edges` has `id`, `source` and `target`, its value is written at the edge.
+    /// `nodes` has `id`, `title` and `subtitle` of every end of an edge; its value is the color, from
+    /// 0 (green) to 1 (red).
     pub fn graph(
         title: &'static str,
         description: impl Into<String>,
         unit: Unit,
         width: u64,
-        expr: impl Into<String>,
+        nodes: impl Into<String>,
+        edges: impl Into<String>,
     ) -> Self {
         let options = json!({"zoomMode": "cooperative", "layoutAlgorithm": "layered", "nodes": {}, "edges": {"mainStatUnit": unit.as_str()}});
         let mut panel = Self::new("nodeGraph", title, description, unit, width, options);
-        panel.queries.push(Query {
-            id: "edges".to_owned(),
-            expr: expr.into(),
-            legend: String::new(),
-            format: "table",
-            instant: true,
-        });
+        for (id, expr) in [("nodes", nodes.into()), ("edges", edges.into())] {
+            panel.queries.push(Query {
+                id: id.to_owned(),
+                expr,
+                legend: String::new(),
+                format: "table",
+                instant: true,
+            });
+        }
         panel.transformations = vec![json!({"id": "organize", "options": {
             "excludeByName": {"Time": true}, "indexByName": {}, "includeByName": {},
-            "renameByName": {"Value": "mainstat"},
+            "renameByName": {"Value #nodes": "color", "Value #edges": "mainstat"},
         }})];
+        panel.overrides.push(json!({
+            "matcher": {"id": "byName", "options": "color"},
+            "properties": [{"id": "color", "value": {"mode": "continuous-GrYlRd"}}],
+        }));
         panel
     }
 
@@ -307,6 +321,22 @@ impl Panel {
         self
     }
 
+    /// Colors of the texts of a column of a table.
+    pub fn colored(mut self, column: &'static str, colors: &[(&str, &str)]) -> Self {
+        let mut options = json!({});
+        for (index, (text, color)) in colors.iter().enumerate() {
+            options[text] = json!({"color": color, "index": index});
+        }
+        self.overrides.push(json!({
+            "matcher": {"id": "byName", "options": column},
+            "properties": [
+                {"id": "custom.cellOptions", "value": {"type": "color-text"}},
+                {"id": "mappings", "value": [{"type": "value", "options": options}]},
+            ],
+        }));
+        self
+    }
+
     /// Rows of a table link to `url`, which may name columns.
     pub fn leads_to(mut self, column: &'static str, title: &'static str, url: &str) -> Self {
         let link = json!({"title": title, "url": url, "targetBlank": false});
@@ -359,9 +389,7 @@ impl Panel {
         } else if *kind == "timeseries" && custom.get("scaleDistribution").is_none() {
             defaults["min"] = json!(0);
         }
-        if let Some(text) = no_value {
-            defaults["noValue"] = json!(text);
-        }
+        defaults["noValue"] = json!(no_value.unwrap_or(NO_DATA));
         json!({
             "id": number, "type": kind, "title": title, "description": description,
             "datasource": datasource(), "targets": targets,

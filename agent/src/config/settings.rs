@@ -285,6 +285,27 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| Ok(config.names.units.to_string()),
     },
     Setting {
+        key: "names.labels",
+        flag: Flag::Value("names.labels", "KEY,…"),
+        help: "Labels of pods and containers that portolan_service_info exports, at most 8, like team or app.kubernetes.io/version: team becomes label_team, by which alerts can be routed",
+        set: |config, given| names::labels(given).map(|v| config.names.labels = v),
+        show: |config| Ok(value::quoted_list(&config.names.labels)),
+    },
+    Setting {
+        key: "names.monitoring",
+        flag: Flag::Value("names.monitoring", "[NAMESPACE/]NAME,…"),
+        help: "Services that monitor or check others, * is any text; they get class=\"monitoring\", which objectives and service map leave out. Replaces the built-in list",
+        set: |config, given| names::patterns(given).map(|v| config.names.monitoring = v),
+        show: |config| Ok(value::quoted_list(&config.names.monitoring)),
+    },
+    Setting {
+        key: "names.system",
+        flag: Flag::Value("names.system", "[NAMESPACE/]NAME,…"),
+        help: "Services of the system, * is any text; they get class=\"system\", which objectives and service map leave out. Replaces the built-in list",
+        set: |config, given| names::patterns(given).map(|v| config.names.system = v),
+        show: |config| Ok(value::quoted_list(&config.names.system)),
+    },
+    Setting {
         key: "balance.weights",
         flag: Flag::Value("balance.weights", "ADDRESS=N,…"),
         help: "Expected load of backends, relative to each other, where it is not equal",

@@ -88,7 +88,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let peers = Arc::clone(&kernel.peers);
     // A note that cannot be read names nobody, as one that is gone.
     let owner_of = Arc::new(move |port, of: &_| peers.owner(port, of).ok().flatten());
-    let sources = Sources::start(config.names.settings(rules.labels()), &probes, owner_of)
+    let sources = Sources::start(config.names.settings(&rules.labels()), &probes, owner_of)
         .context("starting the sources of names")?;
     let addresses = config.limits.addresses.map_or(MAX_ADDRESSES, |limit| limit as usize);
     let names = Names::new(rules, config.names.units, addresses, &probes);

@@ -108,5 +108,6 @@ mod tcp_send_reset;
 mod tiny;
 mod titles;
 mod unanswered;
+mod unseen;
 mod unsent;
 mod web;

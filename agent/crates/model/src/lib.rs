@@ -16,6 +16,7 @@ pub mod completed;
 pub mod conflicts;
 pub mod deduplication;
 pub mod delta;
+pub mod directory;
 pub mod enforcement;
 pub mod ephemeral;
 #[cfg(any(test, feature = "fixture"))]
@@ -28,6 +29,7 @@ pub mod map;
 pub mod memory;
 pub mod messages;
 pub mod owners;
+pub mod pattern;
 mod per_slot;
 pub mod port;
 pub mod port_ranges;

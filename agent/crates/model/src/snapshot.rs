@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::balance::{Known, Weights};
 use super::conflicts::{Conflict, ConflictTotal};
+use super::directory::Directory;
 use super::ephemeral::EphemeralView;
 use super::health::Epochs;
 use super::memory::MemoryView;
@@ -82,6 +83,8 @@ pub struct RelatedView {
     pub weights: Arc<Weights>,
     /// Known backends and their names.
     pub known: Arc<Known>,
+    /// Class and labels of services.
+    pub directory: Arc<Directory>,
 }
 
 /// Which side of an edge saw it.
