@@ -141,14 +141,11 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let served = async {
             let served = tokio::select! {
                 served = async {
-                    match http {
-                        Some(Http { listener, web }) => {
-                            server::serve(listener, router, web, stop_requested).await
-                        }
-                        None => {
-                            stop_requested.await;
-                            Ok(())
-                        }
+                    if let Some(Http { listener, web }) = http {
+                        server::serve(listener, router, web, stop_requested).await
+                    } else {
+                        stop_requested.await;
+                        Ok(())
                     }
                 } => served,
                 () = manager.watch(&source) => Ok(()),
