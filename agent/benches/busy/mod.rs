@@ -11,6 +11,7 @@ use agent_common::wire::Wire as _;
 use model::health::Epochs;
 use model::memory::MemoryView;
 use model::probes::ProbesView;
+use model::recent::RecentView;
 use model::reservation_status::ReservationStatus;
 use model::service::{Service, Source};
 use model::snapshot::{EdgeLabels, EdgeView, LedgerView, RelatedView, Role, Snapshot};
@@ -63,5 +64,6 @@ pub fn snapshot(rows: usize) -> Snapshot {
         memory: MemoryView::default(),
         reservations: ReservationStatus::default(),
         health: Epochs::default(),
+        recent: RecentView::default(),
     }
 }

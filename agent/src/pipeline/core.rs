@@ -37,6 +37,7 @@ use linux::probes::{Pending, Probes};
 use model::health::Epochs;
 use model::memory::MemoryView;
 use model::owners::Owners;
+use model::recent::Recent;
 use model::snapshot::Snapshot;
 use model::tables::Tables;
 use telemetry::source::SnapshotRequests;
@@ -78,6 +79,7 @@ pub(super) struct Core<K> {
     keeper: Keeper,
     memory: MemoryView,
     epochs: Epochs,
+    recent: Recent,
     full_tables: FullTables,
 }
 
@@ -144,6 +146,7 @@ impl<K: Kernel> Core<K> {
             keeper,
             memory: MemoryView::default(),
             epochs: Epochs::default(),
+            recent: Recent::new(now_us),
             full_tables: FullTables::default(),
         };
         core.take_addresses(survey, 0);

@@ -11,6 +11,7 @@ mod edges;
 mod human;
 mod known;
 mod map;
+mod outcome;
 mod ports;
 mod segments;
 mod services;
@@ -23,6 +24,9 @@ mod window;
 use std::io::{self, Write};
 
 use clap::{Subcommand, ValueEnum};
+
+pub use self::outcome::Outcome;
+pub use client::Class;
 
 /// A command for a running agent.
 // The doc comment of a variant is its help.
@@ -41,7 +45,7 @@ pub enum Command {
     /// Show connections between network segments, and which are allowed.
     Segments(segments::SegmentsArgs),
     /// Show what the agent sees, what it cannot see and why, and what it dropped.
-    Status(target::Target),
+    Status(status::StatusArgs),
 }
 
 /// Output format.
@@ -49,7 +53,8 @@ pub enum Command {
 pub enum Output {
     /// Readable text.
     #[default]
-    Table,
+    #[value(alias = "table")]
+    Text,
     /// JSON for programs.
     Json,
 }
@@ -58,17 +63,22 @@ pub enum Output {
 
 impl Command {
     /// Runs the command, and writes the result to standard output.
-    pub fn run(&self) -> anyhow::Result<()> {
+    pub fn run(&self) -> anyhow::Result<Outcome> {
         match self {
             Self::Edges(arguments) => edges::run(arguments),
             Self::Ports(arguments) => ports::run(arguments),
             Self::Services(arguments) => services::run(arguments),
-            Self::Map(arguments) => map::run(arguments),
+            Self::Map(arguments) => map::run(arguments).map(|()| Outcome::Done),
             Self::Balance(arguments) => balance::run(arguments),
             Self::Segments(arguments) => segments::run(arguments),
-            Self::Status(target) => status::run(target),
+            Self::Status(arguments) => status::run(arguments),
         }
     }
+}
+
+/// Whose fault the failure of a request to the agent is; `None` of any other error.
+pub fn class(error: &anyhow::Error) -> Option<Class> {
+    error.downcast_ref::<client::Error>().map(client::Error::class)
 }
 
 /// Writes to standard output. A closed pipe (`| head`) is not an error.

@@ -19,6 +19,7 @@ use super::health::Epochs;
 use super::memory::{MemoryView, Usage};
 use super::port::{Port, Protocol};
 use super::probes::{Looks, ProbesView};
+use super::recent::RecentView;
 use super::registry::Registration;
 use super::relations::{Backend, Ends, Relation, RelationsView, ServiceName};
 use super::reservation_status::ReservationStatus;
@@ -283,6 +284,7 @@ pub fn snapshot() -> Snapshot {
         },
         reservations: reservations(),
         health: Epochs::from_rows(&edges),
+        recent: RecentView::from_rows(&edges, 100),
         edges,
     }
 }

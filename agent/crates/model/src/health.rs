@@ -153,10 +153,16 @@ impl Epochs {
     /// All that these rows have, as if it had happened since the Unix epoch.
     #[cfg(any(test, feature = "fixture"))]
     pub(crate) fn from_rows(edges: &[EdgeView]) -> Self {
-        let mut epoch = Epoch::default();
-        for EdgeView { labels, counters, .. } in edges {
-            epoch.add(labels, counters);
-        }
+        Self::of(0.0, edges.iter().map(|edge| (&*edge.labels, &*edge.counters)))
+    }
+
+    /// What these edges counted since `since_seconds`.
+    pub fn of<'a>(
+        since_seconds: f64,
+        edges: impl IntoIterator<Item = (&'a EdgeLabels, &'a EdgeCounters)>,
+    ) -> Self {
+        let mut epoch = Epoch { since_seconds, ..Epoch::default() };
+        edges.into_iter().for_each(|(labels, counters)| epoch.add(labels, counters));
         Self([Arc::new(epoch)].into())
     }
 
@@ -189,7 +195,12 @@ impl Epoch {
 /// Every service of an edge, listener or registration, sorted by namespace and name, without the
 /// unknown ones.
 pub fn services(snapshot: &Snapshot) -> Vec<ServiceView> {
-    let mut found = Found::new(snapshot);
+    services_over(snapshot, &snapshot.health)
+}
+
+/// The same with their health over `epochs`.
+pub fn services_over(snapshot: &Snapshot, epochs: &Epochs) -> Vec<ServiceView> {
+    let mut found = Found::new(snapshot.taken_seconds, epochs);
     for EdgeView { labels, .. } in &snapshot.edges {
         found.meet(&labels.client);
         let server = found.meet(&labels.server);
@@ -216,9 +227,8 @@ struct Found {
 }
 
 impl Found {
-    fn new(snapshot: &Snapshot) -> Self {
-        let Snapshot { taken_seconds, health, .. } = snapshot;
-        let since = health.since_seconds().unwrap_or(*taken_seconds);
+    fn new(taken_seconds: f64, health: &Epochs) -> Self {
+        let since = health.since_seconds().unwrap_or(taken_seconds);
         let window_seconds = (taken_seconds - since).max(0.0);
         Self { views: BTreeMap::new(), totals: health.totals(), window_seconds }
     }

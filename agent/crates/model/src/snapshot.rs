@@ -14,6 +14,7 @@ use super::health::Epochs;
 use super::memory::MemoryView;
 use super::port::PortView;
 use super::probes::ProbesView;
+use super::recent::RecentView;
 use super::relations::RelationsView;
 use super::reservation_status::ReservationStatus;
 use super::service::Service;
@@ -64,6 +65,8 @@ pub struct Snapshot {
     pub reservations: ReservationStatus,
     /// Figures of edges in the last minutes, by service.
     pub health: Epochs,
+    /// What edges counted in the last minutes.
+    pub recent: RecentView,
 }
 
 /// Computed from the edges: relations and, if segments are declared, their violations.

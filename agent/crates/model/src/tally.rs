@@ -27,6 +27,8 @@ pub struct Tally {
     pub aborts: u64,
     /// Requests.
     pub requests: Durations,
+    /// Requests without a response.
+    pub unanswered: u64,
 }
 
 /// Durations on the decimal grid, without the buckets that are empty.
@@ -67,6 +69,7 @@ impl Tally {
             resets: now.resets().saturating_sub(before.resets()),
             aborts: now.aborted().saturating_sub(before.aborted()),
             requests: Durations::between(&before.request, &now.request),
+            unanswered: now.unanswered.saturating_sub(before.unanswered),
         }
     }
 
@@ -82,22 +85,24 @@ impl Tally {
 
     /// Whether nothing happened.
     pub fn is_empty(&self) -> bool {
-        let Self { connections, failed, resets, aborts, requests } = self;
+        let Self { connections, failed, resets, aborts, requests, unanswered } = self;
         *connections == 0
             && *failed == 0
             && *resets == 0
             && *aborts == 0
+            && *unanswered == 0
             && requests.buckets.is_empty()
     }
 }
 
 impl Merge for Tally {
     fn merge(&mut self, other: &Self) {
-        let Self { connections, failed, resets, aborts, requests } = self;
+        let Self { connections, failed, resets, aborts, requests, unanswered } = self;
         *connections += other.connections;
         *failed += other.failed;
         *resets += other.resets;
         *aborts += other.aborts;
+        *unanswered += other.unanswered;
         requests.merge(&other.requests);
     }
 }
@@ -165,6 +170,11 @@ impl History {
         self.total.is_empty()
     }
 
+    /// What happened in the `window` seconds before `now`, or ever.
+    pub fn within(&self, now: u64, window: Option<u64>) -> Tally {
+        window.map_or_else(|| self.total.clone(), |window| self.last(now, window))
+    }
+
     /// What happened in the `window` seconds before `now`, rounded up to whole steps.
     pub fn last(&self, now: u64, window: u64) -> Tally {
         let first = first_step(now, window);
@@ -220,10 +230,12 @@ mod tests {
         now.resets_sent[0] = 1;
         now.resets_received[1] = 2;
         now.aborts[2] = 4;
+        now.unanswered = 6;
         now.request.observe(100);
         now.request.observe(5000);
         let tally = Tally::between(&before, &now);
         assert_eq!((tally.connections, tally.failed, tally.resets, tally.aborts), (3, 2, 3, 4));
+        assert_eq!(tally.unanswered, 6);
         assert_eq!((tally.requests.count(), tally.requests.sum_us), (2, 5100));
         assert_eq!(tally.requests.quantile_seconds(0.99), Some(0.005));
         assert!(Tally::between(&now, &now).is_empty());

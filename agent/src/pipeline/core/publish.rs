@@ -52,6 +52,7 @@ impl<K: Kernel> Core<K> {
         let names = (&self.names, &state.registry);
         let related = self.relate.update(now_us, taken_seconds, &updated.deltas, names);
         self.epochs.observe(taken_seconds, &updated.deltas.edges);
+        self.recent.update(now_us, &updated.deltas.closed, &updated.deltas.edges);
         let hooks = self.kernel.hooks();
         let mut sources = self.sources.views();
         self.names.add_dropped_connections(&mut sources);
@@ -67,6 +68,7 @@ impl<K: Kernel> Core<K> {
             conflicts: self.ports.conflicts.recent(),
             conflict_totals: self.ports.conflicts.totals(),
             health: self.epochs.clone(),
+            recent: self.recent.view(),
             reservations,
             preexisting_sockets: updated.edges.iter().map(|view| view.counters.preexisting).sum(),
             edges: updated.edges,

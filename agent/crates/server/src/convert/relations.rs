@@ -27,8 +27,8 @@ pub fn map(snapshot: &Snapshot, window: Option<u64>, services: &[String]) -> Map
     }
 }
 
-/// The shares that `snapshot` shows of the last `window` seconds.
-pub fn balance(snapshot: &Snapshot, window: u64, services: &[String]) -> Balance {
+/// The shares that `snapshot` shows of the last `window` seconds, or since the agent started.
+pub fn balance(snapshot: &Snapshot, window: Option<u64>, services: &[String]) -> Balance {
     let related = &snapshot.related;
     let (groups, seconds) =
         balance::groups(&related.relations, window, &related.weights, &related.known);
@@ -83,6 +83,7 @@ fn map_edge(link: Link) -> MapEdge {
         resets,
         aborts,
         requests,
+        unanswered,
         connections_per_second,
         requests_per_second,
         p50_seconds,
@@ -102,6 +103,7 @@ fn map_edge(link: Link) -> MapEdge {
         resets,
         aborts,
         requests,
+        unanswered,
         connections_per_second,
         requests_per_second,
         p50_seconds,
@@ -133,8 +135,10 @@ fn backend(share: balance::Share) -> Backend {
         expected_share,
         connections,
         connections_share,
+        failed,
         requests,
         requests_share,
+        unanswered,
     } = share;
     Backend {
         backend,
@@ -142,8 +146,10 @@ fn backend(share: balance::Share) -> Backend {
         expected_share,
         connections,
         connections_share,
+        failed,
         requests,
         requests_share,
+        unanswered,
     }
 }
 

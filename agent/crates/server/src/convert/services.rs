@@ -1,17 +1,23 @@
 //! Services and their health.
 
-use api_types::{Health, ServiceStatus, Services, Timestamp, Window};
-use model::health::{self, ServiceView};
+use api_types::{Health, ServiceStatus, Services, Timestamp, Window, WindowChoice};
+use model::health::{self, Epochs, ServiceView};
 use model::snapshot::Snapshot;
 
 use super::ToApi;
+use super::edges::rows;
 
-/// The services of `snapshot` that match `wanted`.
-pub fn services(snapshot: &Snapshot, wanted: impl Fn(&ServiceView) -> bool) -> Services {
+/// The services of `snapshot` that match `wanted`, with their health over a window.
+pub fn services(
+    snapshot: &Snapshot,
+    window: WindowChoice,
+    wanted: impl Fn(&ServiceView) -> bool,
+) -> Services {
     let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
-    let services = health::services(snapshot);
-    // It is the same for all.
-    let seconds = services.first().map_or(0.0, |view| view.health.window_seconds);
+    let (rows, seconds) = rows(snapshot, window);
+    let counted = rows.iter().map(|row| (&*row.labels, &*row.counters));
+    let epochs = Epochs::of(snapshot.taken_seconds - seconds, counted);
+    let services = health::services_over(snapshot, &epochs);
     let services = services.into_iter().filter(wanted);
     Services {
         timestamp,

@@ -34,6 +34,7 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         reservations: _,
         probes: _,
         health: _,
+        recent: _,
     } = snapshot;
     let classes = CLASS_NAMES.iter().zip(ledger.kernel.seen).zip(ledger.exported);
     let entries = classes.zip(&ledger.kernel.lost).map(|(((class, seen), exported), lost)| {
