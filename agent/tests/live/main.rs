@@ -110,3 +110,4 @@ mod titles;
 mod unanswered;
 mod unsent;
 mod web;
+mod windows;

@@ -136,11 +136,18 @@ pub struct Latency {
     pub count: u64,
     /// Their sum.
     pub sum_seconds: f64,
-    /// The median: the upper bound of its histogram bucket, so at most 25 % too high; 100 stands
-    /// for 100 s or more. Null if none was measured.
+    /// The median, from the exported buckets as Prometheus' `histogram_quantile` computes it; 10
+    /// stands for 10 s or more. Null if none was measured.
     pub p50_seconds: Option<f64>,
     /// The 99th percentile, likewise.
     pub p99_seconds: Option<f64>,
+}
+
+// === impl Latency ===
+
+impl Latency {
+    /// A quantile of so many seconds stands for this and more: the last exported bound.
+    pub const LONGEST_SECONDS: f64 = 10.0;
 }
 
 /// Listening sockets.

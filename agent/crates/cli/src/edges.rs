@@ -248,9 +248,9 @@ fn row(edge: &Edge) -> Vec<String> {
         human::count(edge.active),
         human::count(edge.request.count),
         human::count(edge.unanswered),
-        latency(edge.request.p50_seconds),
-        latency(edge.request.p99_seconds),
-        latency(edge.rtt.p50_seconds),
+        human::quantile(edge.request.p50_seconds),
+        human::quantile(edge.request.p99_seconds),
+        human::quantile(edge.rtt.p50_seconds),
         human::bytes(edge.sent_bytes),
         human::bytes(edge.received_bytes),
         human::count(edge.retransmits),
@@ -288,10 +288,6 @@ fn aborts(edge: &Edge) -> u64 {
 fn resets(edge: &Edge) -> u64 {
     let received = edge.resets_received.iter().filter(|(cause, _)| *cause != "no_listener");
     received.map(|(_, count)| count).chain(edge.resets_sent.values()).sum()
-}
-
-fn latency(seconds: Option<f64>) -> String {
-    seconds.map_or_else(|| "-".to_owned(), human::duration)
 }
 
 // === impl Sort ===
@@ -346,10 +342,10 @@ mod tests {
         assert_eq!(
             SHOWN.text(answer(), None),
             "\
-CLIENT      SERVER     PORT  ROLE      CONNECTS  FAILED  ACTIVE  REQUESTS  UNANS    P50    P99    RTT    SENT  RECEIVED  RETRANS  ABORTS  RESETS  WHY
-prod/shop   postgres   5432  client          10       3       5         7      3  50 ms   12 s  50 µs  123 kB   7.65 MB        3       2       3  2 refused, 1 connect timed out, 3 unanswered, 2 died: user timeout, 2 reset: idle connection reused, 1 reset: keep-alive timeout
-(listener)  postgres   5432  listener         0       0       0         0      0      -      -      -     0 B       0 B        0       0       1  4 dropped by the listener
-internet    prod/shop  8080  server           5       0       0         1      0  80 µs  80 µs      -     0 B     500 B        0       0       0  -
+CLIENT      SERVER     PORT  ROLE      CONNECTS  FAILED  ACTIVE  REQUESTS  UNANS      P50      P99      RTT    SENT  RECEIVED  RETRANS  ABORTS  RESETS  WHY
+prod/shop   postgres   5432  client          10       3       5         7      3  31.2 ms   > 10 s  45.8 µs  123 kB   7.65 MB        3       2       3  2 refused, 1 connect timed out, 3 unanswered, 2 died (user timeout), 2 reset (idle reuse), 1 reset (keep-alive)
+(listener)  postgres   5432  listener         0       0       0         0      0        -        -        -     0 B       0 B        0       0       1  4 dropped by the listener
+internet    prod/shop  8080  server           5       0       0         1      0    75 µs  99.5 µs        -     0 B     500 B        0       0       0  -
 last 100 s
 "
         );

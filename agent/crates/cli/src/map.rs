@@ -89,8 +89,8 @@ fn summary(traffic: &MapEdge) -> String {
     } else {
         words.push(format!("{} conn/s", human::rate(traffic.connections_per_second)));
     }
-    if let Some(p99) = traffic.p99_seconds {
-        words.push(format!("p99 {}", human::duration(p99)));
+    if traffic.p99_seconds.is_some() {
+        words.push(format!("p99 {}", human::quantile(traffic.p99_seconds)));
     }
     if traffic.unanswered > 0 {
         words.push(format!("{} unanswered", human::count(traffic.unanswered)));

@@ -245,7 +245,6 @@ fn text(answer: &Services, choice: WindowChoice, room: Option<usize>) -> String 
 
 fn row(one: &ServiceStatus) -> Vec<String> {
     let health = &one.health;
-    let latency = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), human::duration);
     vec![
         shown_name(one),
         kind(one).to_owned(),
@@ -255,8 +254,8 @@ fn row(one: &ServiceStatus) -> Vec<String> {
         human::count(health.connects_failed),
         human::count(health.requests),
         human::count(health.unanswered),
-        latency(health.p50_seconds),
-        latency(health.p99_seconds),
+        human::quantile(health.p50_seconds),
+        human::quantile(health.p99_seconds),
         human::count(health.aborts),
         human::count(health.resets),
         human::count(health.listen_overflows),
@@ -325,8 +324,8 @@ fn summary(one: &ServiceStatus, window: &Window) -> String {
             text,
             "; {}, p50 {}, p99 {}",
             human::counted(health.requests, "request"),
-            human::duration(p50),
-            human::duration(p99)
+            human::quantile(Some(p50)),
+            human::quantile(Some(p99))
         );
     }
     if health.unanswered > 0 {

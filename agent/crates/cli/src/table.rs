@@ -28,7 +28,7 @@ const GAP: usize = 2;
 const LONG_NAME: usize = 28;
 
 /// Words get this much before columns are omitted.
-const LEAST_WORDS: usize = 20;
+const LEAST_WORDS: usize = 24;
 
 /// No text is shortened below this.
 const SHORT_NAME: usize = 6;
@@ -304,7 +304,7 @@ b                              1000
         check(80, "checkout-service-7   1234  12 connect timed out, 3 unanswered");
         check(52, "checkout-service-7   1234  12 connect timed out…");
         check(40, "checkout…rvice-7   1234  12 connect tim…");
-        check(20, "che…-7   1234  12 co…");
+        check(21, "che…-7   1234  12 co…");
     }
 
     #[test]

@@ -452,7 +452,7 @@ mod tests {
         let after = world.health(30.0, &[again]);
         assert_eq!((after.connects_ok, after.requests, after.resets), (3, 3, 1));
         assert_eq!(after.state, HealthState::Degraded);
-        assert_eq!(after.p50_seconds, Some(0.001));
+        assert_eq!(after.p50_seconds, Some(0.00075));
         assert!((after.window_seconds - 30.0).abs() < 1e-9);
     }
 

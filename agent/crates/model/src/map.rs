@@ -250,7 +250,7 @@ pub(crate) mod tests {
         assert_eq!(graph.nodes.len(), 5);
         assert_eq!(graph.seconds, 10);
         assert!((graph.edges[0].traffic.requests_per_second - 8.0).abs() < 1e-9);
-        assert_eq!(graph.edges[0].traffic.p99_seconds, Some(0.001));
+        assert_eq!(graph.edges[0].traffic.p99_seconds, Some(0.000_995));
         assert_eq!(graph.edges[2].traffic.seen_by, [Role::Server]);
     }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use agent_common::abort::ABORT_CAUSE_NAMES;
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES};
-use agent_common::histogram::{BOUNDS_US, Histogram};
+use agent_common::exported::LONGEST_SECONDS;
+use agent_common::histogram::Histogram;
 use agent_common::limit::LIMIT_NAMES;
 use agent_common::reset::CAUSE_NAMES;
 use agent_common::retransmit::PHASE_NAMES;
@@ -142,17 +143,17 @@ pub(super) fn named(names: &[&str], counts: &[u64]) -> BTreeMap<String, u64> {
 
 // === impl Histogram ===
 
+const _: () = assert!(LONGEST_SECONDS == Latency::LONGEST_SECONDS);
+
 impl ToApi for Histogram {
     type Shape = Latency;
 
     fn to_api(&self) -> Latency {
-        let last_us = BOUNDS_US.last().copied().map_or(f64::MAX, f64::from);
-        let quantile = |q| self.quantile_us(q).map(|us| us.min(last_us) / 1e6);
         Latency {
             count: self.count(),
             sum_seconds: self.sum_us as f64 / 1e6,
-            p50_seconds: quantile(0.5),
-            p99_seconds: quantile(0.99),
+            p50_seconds: self.quantile_seconds(0.5),
+            p99_seconds: self.quantile_seconds(0.99),
         }
     }
 }

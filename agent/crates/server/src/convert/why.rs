@@ -33,22 +33,22 @@ const CONNECTS: [(&str, &str); 11] = [
 
 /// Causes of resets in words.
 const RESETS: [(&str, &str); 8] = [
-    ("keepalive_timeout", "reset: keep-alive timeout"),
-    ("idle_reuse", "reset: idle connection reused"),
-    ("unread_data", "reset: closed with unread data"),
-    ("linger", "reset: closed with SO_LINGER 0"),
-    ("no_connection", "reset: no such connection"),
-    ("aborted", "reset by a program"),
-    ("protocol", "reset: protocol error"),
+    ("keepalive_timeout", "reset (keep-alive)"),
+    ("idle_reuse", "reset (idle reuse)"),
+    ("unread_data", "reset (unread data)"),
+    ("linger", "reset (SO_LINGER 0)"),
+    ("no_connection", "reset (no connection)"),
+    ("aborted", "reset (by a program)"),
+    ("protocol", "reset (protocol error)"),
     ("unknown", "reset"),
 ];
 
 /// Causes of aborts in words.
 const ABORTS: [(&str, &str); 4] = [
-    ("user_timeout", "died: user timeout"),
-    ("keepalive", "died: keep-alive unanswered"),
-    ("retransmission", "died: data not acknowledged"),
-    ("unreachable", "died: unreachable"),
+    ("user_timeout", "died (user timeout)"),
+    ("keepalive", "died (keep-alive)"),
+    ("retransmission", "died (retransmission)"),
+    ("unreachable", "died (unreachable)"),
 ];
 
 /// What is wrong with `row`, what matters most first.
@@ -134,8 +134,8 @@ mod tests {
                 ("connect timed out", 9),
                 ("refused", 2),
                 ("unanswered", 3),
-                ("died: keep-alive unanswered", 4),
-                ("reset: idle connection reused", 2),
+                ("died (keep-alive)", 4),
+                ("reset (idle reuse)", 2),
             ],
         );
     }

@@ -207,9 +207,9 @@ async fn an_edge_has_everything_in_base_units() {
             "resets_sent": {"idle_reuse": 2}, "resets_received": {"keepalive_timeout": 1},
             "aborts": {"user_timeout": 2}, "unanswered": 3,
             "listen_overflows": 0, "synack_retransmits": 0,
-            "connect": {"count": 6, "sum_seconds": 3.001_791, "p50_seconds": 0.000_25, "p99_seconds": 3.0},
-            "rtt": {"count": 5, "sum_seconds": 0.000_305, "p50_seconds": 0.000_05, "p99_seconds": 0.000_12},
-            "request": {"count": 7, "sum_seconds": 12.1542, "p50_seconds": 0.05, "p99_seconds": 12.0},
+            "connect": {"count": 6, "sum_seconds": 3.001_791, "p50_seconds": 0.000_25, "p99_seconds": 4.849_999_999_999_999},
+            "rtt": {"count": 5, "sum_seconds": 0.000_305, "p50_seconds": 0.000_045_833_333_333_333_34, "p99_seconds": 0.000_147_5},
+            "request": {"count": 7, "sum_seconds": 12.1542, "p50_seconds": 0.031_25, "p99_seconds": 10.0},
         }],
     });
     let more = serde_json::json!({
@@ -221,9 +221,9 @@ async fn an_edge_has_everything_in_base_units() {
             {"cause": "connect_refused", "text": "refused", "count": 2},
             {"cause": "connect_timeout", "text": "connect timed out", "count": 1},
             {"cause": "request_unanswered", "text": "unanswered", "count": 3},
-            {"cause": "abort_user_timeout", "text": "died: user timeout", "count": 2},
-            {"cause": "reset_idle_reuse", "text": "reset: idle connection reused", "count": 2},
-            {"cause": "reset_keepalive_timeout", "text": "reset: keep-alive timeout", "count": 1},
+            {"cause": "abort_user_timeout", "text": "died (user timeout)", "count": 2},
+            {"cause": "reset_idle_reuse", "text": "reset (idle reuse)", "count": 2},
+            {"cause": "reset_keepalive_timeout", "text": "reset (keep-alive)", "count": 1},
         ],
     });
     let edge = expected["edges"][0].as_object_mut().expect("an edge");
