@@ -136,6 +136,17 @@ fn each_address_of_a_service_says_whether_it_answers_or_refuses() {
     let sum = |of: &str| named.iter().filter_map(|edge| edge["connects"][of].as_u64()).sum::<u64>();
     assert_eq!((sum("ok"), sum("refused")), (4, 3));
 
+    // Balance has the same of each backend.
+    let balance = agent.json(&format!("/api/v1/balance?service={}&window=1m", pair.server.service));
+    let groups = balance["groups"].as_array().expect("a list").iter();
+    let backend = |address: Ipv4Addr| {
+        let place = SocketAddr::from((address, port)).to_string();
+        let mut backends = groups.clone().flat_map(|group| group["backends"].as_array().unwrap());
+        backends.find(|backend| backend["backend"] == *place).cloned().unwrap_or_default()
+    };
+    assert_eq!((&backend(good)["connections"], &backend(good)["failed"]), (&4.into(), &0.into()));
+    assert_eq!((&backend(bad)["connections"], &backend(bad)["failed"]), (&0.into(), &3.into()));
+
     let said = run(&agent, &["edges", "--by", "address"]);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let line = |address: Ipv4Addr| {

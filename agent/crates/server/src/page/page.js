@@ -15,6 +15,8 @@ function bytes(n) {
 
 function duration(seconds) {
   if (seconds === null) return "–";
+  // The last bucket's bound stands for everything beyond.
+  if (seconds >= 10) return "> 10 s";
   if (seconds < 1e-3) return `${Math.round(seconds * 1e6)} µs`;
   if (seconds < 1) return `${+(seconds * 1e3).toFixed(2)} ms`;
   return `${+seconds.toFixed(2)} s`;
@@ -54,20 +56,20 @@ function row(edge) {
     [name(edge.server, edge.server_namespace)],
     [edge.port],
     [edge.role],
-    [count(edge.connects.ok)],
-    [count(failed), failed > 0],
-    [count(edge.active)],
     [count(edge.request.count)],
-    [count(edge.unanswered), edge.unanswered > 0],
-    [duration(edge.request.p50_seconds)],
     [duration(edge.request.p99_seconds)],
+    [count(failed), failed > 0],
+    [count(edge.unanswered), edge.unanswered > 0],
+    [edge.why.map(cause).join(", ") || "–", edge.why.length > 0],
+    [count(edge.connects.ok)],
+    [count(edge.active)],
+    [duration(edge.request.p50_seconds)],
     [duration(edge.rtt.p50_seconds)],
     [bytes(edge.sent_bytes)],
     [bytes(edge.received_bytes)],
     [count(edge.retransmits), edge.retransmits > 0],
     [count(aborts), aborts > 0],
     [count(resets), resets > 0],
-    [edge.why.map(cause).join(", ") || "–", edge.why.length > 0],
   ];
   const tr = document.createElement("tr");
   for (const [text, bad] of cells) {
