@@ -108,6 +108,7 @@ mod tcp_send_reset;
 mod tiny;
 mod titles;
 mod unanswered;
+mod unseen;
 mod unsent;
 mod web;
 mod windows;

@@ -10,7 +10,7 @@ use super::{Between, Books, Watcher, equal, equal_bytes, free_port_in};
 use crate::agent::Agent;
 use crate::facts::{Counters, patience};
 use crate::namespace::Pair;
-use crate::net;
+use crate::{net, unseen};
 
 /// Drops one packet in 25 on arrival; and rejects every 61st before it leaves, which its socket
 /// sees, so that it writes the segment again without counting a retransmit.
@@ -58,8 +58,11 @@ fn every_refused_connect_is_an_attempt_that_failed() {
 #[test]
 fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
     needs_kernel!();
-    const CONNECTIONS: usize = 20;
-    const EXCHANGES: usize = 8;
+    unseen::repeated(|| exchanges_with_loss(20, 8));
+}
+
+/// So many connections with so many exchanges each, in both directions with loss.
+fn exchanges_with_loss(connections: usize, exchanges_each: usize) {
     // The wait of a repeatedly lost segment doubles each time.
     const LONG: Duration = Duration::from_mins(1);
     let (request, response) = (4000, 9000);
@@ -83,7 +86,7 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
     Watcher::during(&agent, || {
         thread::scope(|scope| {
             scope.spawn(|| {
-                for _ in 0..CONNECTIONS {
+                for _ in 0..connections {
                     let mut stream = net::accept(&listener);
                     stream.set_read_timeout(Some(LONG)).expect("setting a timeout");
                     scope.spawn(move || {
@@ -92,12 +95,12 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
                     });
                 }
             });
-            for _ in 0..CONNECTIONS {
+            for _ in 0..connections {
                 scope.spawn(|| {
                     let mut stream = pair.client.connect(address).expect("connecting");
                     net::patient(&stream);
                     stream.set_read_timeout(Some(LONG)).expect("setting a timeout");
-                    for _ in 0..EXCHANGES {
+                    for _ in 0..exchanges_each {
                         net::ask(&mut stream, request, response).expect("an exchange");
                     }
                 });
@@ -109,7 +112,7 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
     }
     let (client, server) = (&pair.client.service, &pair.server.service);
     let settled = books.close(&pair, &agent, Between { client, server, port });
-    let exchanges = CONNECTIONS * EXCHANGES;
+    let exchanges = connections * exchanges_each;
     equal("exchanges of the client", settled.client_requests, exchanges as u64, settled.slack);
     equal("exchanges of the server", settled.server_requests, exchanges as u64, settled.slack);
     equal_bytes("client sent", settled.client_sent, (exchanges * request) as u64, settled.slack);
