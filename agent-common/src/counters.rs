@@ -183,16 +183,14 @@ impl EdgeCounters {
 
     /// Calls `with` for every number that is not zero, with its place in a fixed order, ascending.
     pub fn each(&self, mut with: impl FnMut(u16, u64)) {
-        let mut place = 0;
         let durations = [&self.connect, &self.rtt, &self.request];
         let durations = durations.into_iter().flat_map(|durations| {
             [std::slice::from_ref(&durations.sum_us), &durations.buckets[..]]
         });
-        for number in self.plain().into_iter().chain(durations).flatten() {
+        for (place, number) in (0..).zip(self.plain().into_iter().chain(durations).flatten()) {
             if *number != 0 {
                 with(place, *number);
             }
-            place += 1;
         }
     }
 

@@ -214,7 +214,9 @@ mod tests {
             values in prop::collection::vec(1u64..9_999_999, 1..200), q in 0.01f64..1.0
         ) {
             let mut histogram = Histogram::EMPTY;
-            values.iter().for_each(|value| histogram.observe(*value));
+            for value in &values {
+                histogram.observe(*value);
+            }
             let mut sorted = values;
             sorted.sort_unstable();
             let rank = ((q * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len());

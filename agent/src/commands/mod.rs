@@ -120,9 +120,8 @@ fn code(error: &anyhow::Error) -> u8 {
     match cli::class(error) {
         Some(Class::Usage) => INVALID,
         Some(Class::Unreached) => UNREACHED,
-        Some(Class::Refused) => FAILED,
         None if error.is::<ConfigError>() => INVALID,
-        None => FAILED,
+        Some(Class::Refused) | None => FAILED,
     }
 }
 

@@ -42,7 +42,8 @@ impl Packed {
         loop {
             let pair = match (mine.peek().copied(), theirs.peek().copied()) {
                 (Some((place, n)), Some((same, m))) if place == same => {
-                    (mine.next(), theirs.next());
+                    mine.next();
+                    theirs.next();
                     (place, n.wrapping_add(m))
                 }
                 (Some(first), Some(second)) if first.0 < second.0 => {
@@ -136,7 +137,9 @@ mod tests {
     fn counters(bytes: u64, refused: u64, durations: &[u64]) -> EdgeCounters {
         let mut counters = EdgeCounters { sent_bytes: bytes, ..EdgeCounters::ZERO };
         counters.connects[1] = refused;
-        durations.iter().for_each(|us| counters.request.observe(*us));
+        for us in durations {
+            counters.request.observe(*us);
+        }
         counters
     }
 

@@ -131,16 +131,15 @@ impl Recent {
         let mut grown = HashMap::new();
         for delta in deltas {
             let known = self.current.get(delta.id.0).copied();
-            let number = match known.filter(|_| !delta.is_another()) {
-                Some(number) => number,
-                None => {
-                    if let Some(former) = known.and_then(|known| subjects.get_mut(&known)) {
-                        former.total = None;
-                    }
-                    self.next_subject = self.next_subject.wrapping_add(1);
-                    self.current.insert(delta.id.0, self.next_subject);
-                    self.next_subject
+            let number = if let Some(number) = known.filter(|_| !delta.is_another()) {
+                number
+            } else {
+                if let Some(former) = known.and_then(|known| subjects.get_mut(&known)) {
+                    former.total = None;
                 }
+                self.next_subject = self.next_subject.wrapping_add(1);
+                self.current.insert(delta.id.0, self.next_subject);
+                self.next_subject
             };
             subjects.insert(number, Subject::of(delta));
             // Rows that an earlier agent left pinned: when it happened is unknown.
