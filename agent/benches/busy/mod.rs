@@ -8,7 +8,7 @@ use agent_common::edge::CONNECT_OK;
 use agent_common::ledger::{CLASSES, Ledger};
 use agent_common::queues::Queues;
 use agent_common::wire::Wire as _;
-use model::health::Epochs;
+use model::health::Traffic;
 use model::memory::MemoryView;
 use model::probes::ProbesView;
 use model::recent::RecentView;
@@ -63,7 +63,7 @@ pub fn snapshot(rows: usize) -> Snapshot {
         drain_seconds: 0.0,
         memory: MemoryView::default(),
         reservations: ReservationStatus::default(),
-        health: Epochs::default(),
+        traffic: Traffic::default(),
         recent: RecentView::default(),
     }
 }

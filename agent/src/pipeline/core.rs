@@ -34,11 +34,13 @@ use linux::addresses::Held;
 use linux::clock::monotonic_us;
 use linux::existing::Survey;
 use linux::probes::{Pending, Probes};
-use model::health::Epochs;
+use model::corrections::Corrections;
+use model::health::Traffic;
 use model::memory::MemoryView;
 use model::owners::Owners;
 use model::recent::Recent;
 use model::snapshot::Snapshot;
+use model::stopping::Stopping;
 use model::tables::Tables;
 use telemetry::source::SnapshotRequests;
 
@@ -61,6 +63,8 @@ pub(super) struct Core<K> {
     tables: Tables,
     relate: Relate,
     owners: Owners,
+    stopping: Stopping,
+    corrections: Corrections,
     listener_rows: Listeners,
     refused: Refused,
     ports: Ports,
@@ -78,7 +82,7 @@ pub(super) struct Core<K> {
     reservations: ReservationMonitor,
     keeper: Keeper,
     memory: MemoryView,
-    epochs: Epochs,
+    traffic: Traffic,
     recent: Recent,
     full_tables: FullTables,
 }
@@ -129,6 +133,8 @@ impl<K: Kernel> Core<K> {
             tables: Tables::default(),
             relate,
             owners: Owners::default(),
+            stopping: Stopping::default(),
+            corrections: Corrections::default(),
             listener_rows: Listeners::default(),
             refused: Refused::default(),
             ports: Ports::default(),
@@ -145,7 +151,7 @@ impl<K: Kernel> Core<K> {
             reservations,
             keeper,
             memory: MemoryView::default(),
-            epochs: Epochs::default(),
+            traffic: Traffic::default(),
             recent: Recent::new(now_us),
             full_tables: FullTables::default(),
         };

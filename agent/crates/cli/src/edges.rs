@@ -287,7 +287,9 @@ fn aborts(edge: &Edge) -> u64 {
 /// One that answered a connect is in the column of failed connects.
 fn resets(edge: &Edge) -> u64 {
     let received = edge.resets_received.iter().filter(|(cause, _)| *cause != "no_listener");
-    received.map(|(_, count)| count).chain(edge.resets_sent.values()).sum()
+    let both = received.chain(&edge.resets_sent);
+    // Health checks cut connections that nobody used.
+    both.filter(|(cause, _)| *cause != "unused").map(|(_, count)| count).sum()
 }
 
 // === impl Sort ===
@@ -343,7 +345,7 @@ mod tests {
             SHOWN.text(answer(), None),
             "\
 CLIENT      SERVER     PORT  ROLE      CONNECTS  FAILED  ACTIVE  REQUESTS  UNANS      P50      P99      RTT    SENT  RECEIVED  RETRANS  ABORTS  RESETS  WHY
-prod/shop   postgres   5432  client          10       3       5         7      3  31.2 ms   > 10 s  45.8 µs  123 kB   7.65 MB        3       2       3  2 refused, 1 connect timed out, 3 unanswered, 2 died (user timeout), 2 reset (idle reuse), 1 reset (keep-alive)
+prod/shop   postgres   5432  client          10       3       5         7      3  31.2 ms   > 10 s  45.8 µs  123 kB   7.65 MB        3       2       3  2 refused, 1 connect timed out, 3 unanswered, 1 unanswered while stopping, 2 died (user timeout), 2 reset (idle reuse), 1 reset (keep-alive)
 (listener)  postgres   5432  listener         0       0       0         0      0        -        -        -     0 B       0 B        0       0       1  4 dropped by the listener
 internet    prod/shop  8080  server           5       0       0         1      0    75 µs  99.5 µs        -     0 B     500 B        0       0       0  -
 last 100 s

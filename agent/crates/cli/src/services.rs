@@ -13,8 +13,8 @@ use super::target::Target;
 use super::window::{self, Over};
 use super::{Outcome, Output, human, known, print, watch};
 use api_types::{
-    HealthState, Register, Registered, ServiceStatus, Services, Source, Unregister, Window,
-    WindowChoice,
+    HealthReason, HealthState, Register, Registered, ServiceStatus, Services, Source, Unregister,
+    Window, WindowChoice,
 };
 use notation::{Endpoint, FullName};
 
@@ -28,9 +28,11 @@ Examples:
   portolan services unregister acme/partner
 
 Health covers the traffic of this host over the window, the last minute by default. failing: most connects
-fail, or most requests are not answered; degraded: some fail or are not answered, connections are
-reset or die, or a listener drops connection requests; ok: none of these; idle: no traffic; -: it
-serves no port (a client only).";
+fail, or most requests are not answered; degraded: some fail or are not answered, more than one of
+100 requests takes longer than 500 ms, the server resets connections, connections die, a listener
+drops connection requests, or most connects of the service fail on its own side; ok: none of these;
+idle: no traffic; -: it serves no port (a client only). What only its clients did wrong, health
+checks, long polling and failures while it was stopping do not count.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
@@ -343,6 +345,20 @@ fn summary(one: &ServiceStatus, window: &Window) -> String {
         let _ =
             write!(text, "; {} connection requests dropped", human::count(health.listen_overflows));
     }
+    if let Some(queue) = health.accept_queue
+        && health.reasons.contains(&HealthReason::AcceptQueueFull)
+    {
+        let (length, limit) = (queue.length, queue.limit);
+        let _ = write!(text, "; {length} connections in an accept queue for {limit}");
+    }
+    if health.reasons.contains(&HealthReason::OwnConnectsFail) {
+        let own = human::counted(health.as_client.connects_failed, "connect");
+        let _ = write!(text, "; {own} of its own failed on its own side");
+    }
+    if health.stopping > 0 {
+        let stopping = human::counted(health.stopping, "failure");
+        let _ = write!(text, "; {stopping} while it was stopping");
+    }
     text.push_str(".\n");
     text
 }
@@ -378,7 +394,7 @@ mod tests {
         let postgres = answer.services.iter().find(|one| one.service == "postgres");
         let said = summary(postgres.expect("there"), &answer.window);
         assert!(said.contains("76.9 % of 13 connects succeeded"), "{said}");
-        assert!(said.contains("; 3 resets"), "{said}");
+        assert!(said.contains("; 1 reset;"), "{said}");
         assert!(said.contains("; 2 connections died without an answer"), "{said}");
     }
 }

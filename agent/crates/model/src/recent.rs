@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use agent_common::address::{self, INTERNET, UNSPECIFIED};
 use agent_common::counters::EdgeCounters;
+use agent_common::drained::Table;
 use agent_common::edge::ROLE_CLIENT;
 use agent_common::queues::Queues;
 use hashbrown::{HashMap, HashSet};
@@ -79,8 +80,21 @@ struct Subject {
     address: Option<SocketAddr>,
     /// Whether no other row of this host has the same connections.
     counts: bool,
+    /// Whether the edge is attempts that the kernel refused before a SYN.
+    is_unsent: bool,
     /// What the edge has counted so far; `None` of an edge that is gone.
     total: Option<Arc<EdgeCounters>>,
+}
+
+/// What an edge counted in a step.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// Client, server, port, side.
+    pub labels: Arc<EdgeLabels>,
+    /// What it counted.
+    pub counters: EdgeCounters,
+    /// Whether these are attempts that the kernel refused before a SYN.
+    pub is_unsent: bool,
 }
 
 /// A row of a window: an edge, or its part at one address.
@@ -183,7 +197,8 @@ impl RecentView {
             let (labels, total) = (Arc::clone(labels), Some(Arc::clone(counters)));
             let address = (labels.role != Role::Listener)
                 .then(|| SocketAddr::new([10, 0, 0, 2].into(), labels.port));
-            subjects.insert(number, Subject { labels, address, counts: true, total });
+            subjects
+                .insert(number, Subject { labels, address, counts: true, is_unsent: false, total });
             grown.insert(number, Packed::new(counters));
         }
         view.subjects = Arc::new(subjects);
@@ -234,21 +249,36 @@ impl RecentView {
         self.steps.iter().map(|step| step.bytes).sum()
     }
 
+    /// The steps that cover the last `window` seconds, latest first, and the seconds that they are.
+    fn covering(&self, window: u64) -> (impl Iterator<Item = &Step>, f64) {
+        let window_us = window.saturating_mul(1_000_000);
+        let age = |us: u64| self.now_us.saturating_sub(us);
+        let steps = self.steps.iter().map(|step| &**step).rev();
+        let steps = steps.take_while(move |step| age(step.until_us) < window_us);
+        let since_us = steps.clone().last().map_or(self.now_us, |first| first.since_us);
+        (steps, age(since_us) as f64 / 1e6)
+    }
+
     /// What the subjects counted in the last `window` seconds, at least, and the seconds covered.
     fn last(&self, window: u64) -> (HashMap<u32, EdgeCounters>, f64) {
-        let window_us = window.saturating_mul(1_000_000);
         let mut sums: HashMap<u32, EdgeCounters> = HashMap::new();
-        let mut since_us = self.now_us;
-        for step in self.steps.iter().rev() {
-            if self.now_us.saturating_sub(since_us) >= window_us {
-                break;
-            }
-            since_us = step.since_us;
-            for (subject, packed) in &step.grown {
-                packed.add_to(sums.entry(*subject).or_default());
-            }
+        let (steps, seconds) = self.covering(window);
+        for (subject, packed) in steps.flat_map(|step| &step.grown) {
+            packed.add_to(sums.entry(*subject).or_default());
         }
-        (sums, self.now_us.saturating_sub(since_us) as f64 / 1e6)
+        (sums, seconds)
+    }
+
+    /// What edges counted in each step of the last `window` seconds, and the seconds covered.
+    pub fn steps(&self, window: u64) -> (Vec<Vec<Counted>>, f64) {
+        let counted = |(number, packed): (&u32, &Packed)| {
+            let Subject { labels, is_unsent, .. } = self.subjects.get(number)?;
+            let mut counters = EdgeCounters::ZERO;
+            packed.add_to(&mut counters);
+            Some(Counted { labels: Arc::clone(labels), counters, is_unsent: *is_unsent })
+        };
+        let (steps, seconds) = self.covering(window);
+        (steps.map(|step| step.grown.iter().filter_map(counted).collect()).collect(), seconds)
     }
 
     /// The rows of the last `window` seconds: every one of `edges`, which are those of the same
@@ -278,7 +308,7 @@ impl RecentView {
         let (sums, seconds) = self.last(window);
         let mut rows: BTreeMap<_, WindowRow> = BTreeMap::new();
         for (number, subject) in &*self.subjects {
-            let Subject { labels, address, counts, total } = subject;
+            let Subject { labels, address, counts, is_unsent: _, total } = subject;
             let active = total.as_ref().map_or(0, |total| total.active());
             let sum = sums.get(number);
             if sum.is_none() && active == 0 {
@@ -347,6 +377,7 @@ impl Subject {
             labels: Arc::clone(&delta.labels),
             address: is_known.then(|| SocketAddr::new(address::to_ip(server), port)),
             counts: delta.counts || delta.labels.role != Role::Server,
+            is_unsent: delta.table == Table::Unsent,
             total: delta.grown.now.clone(),
         }
     }

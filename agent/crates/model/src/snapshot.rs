@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::balance::{Known, Weights};
 use super::conflicts::{Conflict, ConflictTotal};
 use super::ephemeral::EphemeralView;
-use super::health::Epochs;
+use super::health::{AcceptQueue, Traffic};
 use super::memory::MemoryView;
 use super::port::PortView;
 use super::probes::ProbesView;
@@ -63,8 +63,8 @@ pub struct Snapshot {
     pub drain_seconds: f64,
     /// Reservations, registered services, and breaches.
     pub reservations: ReservationStatus,
-    /// Figures of edges in the last minutes, by service.
-    pub health: Epochs,
+    /// What services did since the start.
+    pub traffic: Traffic,
     /// What edges counted in the last minutes.
     pub recent: RecentView,
 }
@@ -168,6 +168,15 @@ pub struct ListenerView {
     pub backlog: u32,
     /// Backlog limit: how many connections may wait.
     pub max_backlog: u32,
+}
+
+// === impl ListenerView ===
+
+impl ListenerView {
+    /// Its accept queue.
+    pub fn accept_queue(&self) -> AcceptQueue {
+        AcceptQueue { length: self.backlog, limit: self.max_backlog }
+    }
 }
 
 /// The ledger: `seen = exported + Σ lost` per class when nothing is in flight.

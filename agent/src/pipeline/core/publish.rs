@@ -51,7 +51,7 @@ impl<K: Kernel> Core<K> {
         let state = self.reservations.current();
         let names = (&self.names, &state.registry);
         let related = self.relate.update(now_us, taken_seconds, &updated.deltas, names);
-        self.epochs.observe(taken_seconds, &updated.deltas.edges);
+        self.traffic.observe(&updated.deltas.edges);
         self.recent.update(now_us, &updated.deltas.closed, &updated.deltas.edges);
         let hooks = self.kernel.hooks();
         let mut sources = self.sources.views();
@@ -67,7 +67,7 @@ impl<K: Kernel> Core<K> {
             ephemeral: self.ports.ephemeral_views(names, owners, now_us),
             conflicts: self.ports.conflicts.recent(),
             conflict_totals: self.ports.conflicts.totals(),
-            health: self.epochs.clone(),
+            traffic: self.traffic.clone(),
             recent: self.recent.view(),
             reservations,
             preexisting_sockets: updated.edges.iter().map(|view| view.counters.preexisting).sum(),

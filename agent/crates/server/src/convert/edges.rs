@@ -42,16 +42,18 @@ pub fn edges(snapshot: &Snapshot, query: EdgeQuery, wanted: impl Fn(&EdgeLabels)
     Edges { timestamp, window: Window::before(timestamp, seconds), edges }
 }
 
+/// How long the agent has counted, seconds.
+pub(super) fn since_start(snapshot: &Snapshot) -> f64 {
+    let relations = &snapshot.related.relations;
+    relations.now.saturating_sub(relations.since) as f64
+}
+
 /// Every row with what it counted in the window, and how long that is, seconds.
-pub(super) fn rows(snapshot: &Snapshot, window: WindowChoice) -> (Vec<WindowRow>, f64) {
-    let Snapshot { recent, edges, related, .. } = snapshot;
+fn rows(snapshot: &Snapshot, window: WindowChoice) -> (Vec<WindowRow>, f64) {
+    let Snapshot { recent, edges, .. } = snapshot;
     match window {
         WindowChoice::Last(seconds) => recent.rows(edges, seconds),
-        WindowChoice::Start => {
-            let relations = &related.relations;
-            let counted = relations.now.saturating_sub(relations.since);
-            (recent.since_start(edges), counted as f64)
-        }
+        WindowChoice::Start => (recent.since_start(edges), since_start(snapshot)),
     }
 }
 
@@ -77,6 +79,8 @@ impl ToApi for WindowRow {
             resets_received,
             aborts,
             unanswered,
+            unanswered_stopping,
+            waits,
             listen_drops,
             synack_retransmits,
             connect,
@@ -126,6 +130,8 @@ impl ToApi for WindowRow {
             resets_received: named(&CAUSE_NAMES, resets_received),
             aborts: named(&ABORT_CAUSE_NAMES, aborts),
             unanswered: *unanswered,
+            unanswered_stopping: *unanswered_stopping,
+            waits: *waits,
             listen_overflows: *listen_drops,
             synack_retransmits: *synack_retransmits,
             connect: connect.to_api(),

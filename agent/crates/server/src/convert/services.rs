@@ -1,11 +1,13 @@
 //! Services and their health.
 
-use api_types::{Health, ServiceStatus, Services, Timestamp, Window, WindowChoice};
-use model::health::{self, Epochs, ServiceView};
+use api_types::{
+    AcceptQueue, ClientHealth, Health, ServiceStatus, Services, Timestamp, Window, WindowChoice,
+};
+use model::health::{self, ServiceView, Traffic};
 use model::snapshot::Snapshot;
 
 use super::ToApi;
-use super::edges::rows;
+use super::edges::since_start;
 
 /// The services of `snapshot` that match `wanted`, with their health over a window.
 pub fn services(
@@ -14,10 +16,14 @@ pub fn services(
     wanted: impl Fn(&ServiceView) -> bool,
 ) -> Services {
     let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
-    let (rows, seconds) = rows(snapshot, window);
-    let counted = rows.iter().map(|row| (&*row.labels, &*row.counters));
-    let epochs = Epochs::of(snapshot.taken_seconds - seconds, counted);
-    let services = health::services_over(snapshot, &epochs);
+    let (traffic, seconds) = match window {
+        WindowChoice::Last(seconds) => {
+            let (steps, covered) = snapshot.recent.steps(seconds);
+            (Traffic::of(steps), covered)
+        }
+        WindowChoice::Start => (snapshot.traffic.clone(), since_start(snapshot)),
+    };
+    let services = health::services(snapshot, &traffic, seconds);
     let services = services.into_iter().filter(wanted);
     Services {
         timestamp,
@@ -50,30 +56,50 @@ impl ToApi for health::Health {
     fn to_api(&self) -> Health {
         let Self {
             state,
+            reasons,
             window_seconds: _,
             connects_ok,
             connects_failed,
             success_ratio,
             requests,
+            waits,
             unanswered,
             p50_seconds,
             p99_seconds,
             resets,
             aborts,
             listen_overflows,
+            stopping,
+            accept_queue,
+            as_client,
         } = self;
+        let health::ClientHealth {
+            connects_ok: own_ok,
+            connects_failed: own_failed,
+            resets: own_resets,
+        } = *as_client;
         Health {
             state: state.to_api(),
+            reasons: reasons.iter().map(ToApi::to_api).collect(),
             connects_ok: *connects_ok,
             connects_failed: *connects_failed,
             success_ratio: *success_ratio,
             requests: *requests,
+            waits: *waits,
             unanswered: *unanswered,
             p50_seconds: *p50_seconds,
             p99_seconds: *p99_seconds,
             resets: *resets,
             aborts: *aborts,
             listen_overflows: *listen_overflows,
+            stopping: *stopping,
+            accept_queue: accept_queue
+                .map(|health::AcceptQueue { length, limit }| AcceptQueue { length, limit }),
+            as_client: ClientHealth {
+                connects_ok: own_ok,
+                connects_failed: own_failed,
+                resets: own_resets,
+            },
         }
     }
 }

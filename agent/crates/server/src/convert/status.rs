@@ -33,7 +33,7 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         conflict_totals: _,
         reservations: _,
         probes: _,
-        health: _,
+        traffic: _,
         recent: _,
     } = snapshot;
     let classes = CLASS_NAMES.iter().zip(ledger.kernel.seen).zip(ledger.exported);

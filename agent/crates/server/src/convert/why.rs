@@ -6,7 +6,7 @@
 use agent_common::abort::ABORT_CAUSE_NAMES;
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES};
-use agent_common::reset::{CAUSE_NAMES, is_refused_connect};
+use agent_common::reset::{CAUSE_NAMES, is_of_connection};
 use api_types::Cause;
 use model::recent::WindowRow;
 
@@ -17,7 +17,7 @@ const QUEUE_BYTES: u64 = 65_536;
 const CLOSE_WAIT: u64 = 20;
 
 /// Results of connects in words.
-const CONNECTS: [(&str, &str); 11] = [
+const CONNECTS: [(&str, &str); 12] = [
     ("refused", "refused"),
     ("timeout", "connect timed out"),
     ("unreachable", "unreachable"),
@@ -28,11 +28,12 @@ const CONNECTS: [(&str, &str); 11] = [
     ("address_unavailable", "source address not on this host"),
     ("port_in_use", "source port in use"),
     ("time_wait", "source port in TIME_WAIT"),
+    ("stopping", "refused while stopping"),
     ("other", "connect failed"),
 ];
 
 /// Causes of resets in words.
-const RESETS: [(&str, &str); 8] = [
+const RESETS: [(&str, &str); 9] = [
     ("keepalive_timeout", "reset (keep-alive)"),
     ("idle_reuse", "reset (idle reuse)"),
     ("unread_data", "reset (unread data)"),
@@ -40,6 +41,7 @@ const RESETS: [(&str, &str); 8] = [
     ("no_connection", "reset (no connection)"),
     ("aborted", "reset (by a program)"),
     ("protocol", "reset (protocol error)"),
+    ("stopping", "reset while stopping"),
     ("unknown", "reset"),
 ];
 
@@ -58,10 +60,12 @@ pub(super) fn why(row: &WindowRow) -> Vec<Cause> {
     let mut causes = of(&CONNECTS, "connect_", failed.map(|(name, n)| (*name, *n)));
     push(&mut causes, "listen_drop", "dropped by the listener", row.counters.listen_drops);
     push(&mut causes, "request_unanswered", "unanswered", row.counters.unanswered);
+    let stopping = row.counters.unanswered_stopping;
+    push(&mut causes, "request_unanswered_stopping", "unanswered while stopping", stopping);
     let aborted = ABORT_CAUSE_NAMES.iter().zip(aborts).map(|(name, n)| (*name, *n));
     causes.extend(of(&ABORTS, "abort_", aborted));
     let resets = CAUSE_NAMES.iter().zip(resets_sent.iter().zip(resets_received)).enumerate();
-    let resets = resets.filter(|(cause, _)| !is_refused_connect(*cause));
+    let resets = resets.filter(|(cause, _)| is_of_connection(*cause));
     causes.extend(of(&RESETS, "reset_", resets.map(|(_, (name, (a, b)))| (*name, a + b))));
     if let Some(queues) = row.queues {
         let if_over = |n, least| if n > least { n } else { 0 };
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_a_cause_once_it_is_much() {
-        let queues = |n| Queues { receive_bytes: n, send_bytes: 0, close_wait: 20 };
+        let queues = |n| Queues { receive_bytes: n, close_wait: 20, ..Queues::NONE };
         check(&EdgeCounters::ZERO, Some(queues(65_536)), &[]);
         let many = Queues { close_wait: 21, ..queues(70_000) };
         let expected = [("in CLOSE_WAIT", 21), ("unread by the program", 70_000)];
@@ -154,8 +158,7 @@ mod tests {
         let known =
             |words: &[(&str, &str)], name: &str| words.iter().any(|(word, _)| *word == name);
         assert!(CONNECT_RESULT_NAMES.iter().skip(1).all(|name| known(&CONNECTS, name)));
-        let resets =
-            CAUSE_NAMES.iter().enumerate().filter(|(cause, _)| !is_refused_connect(*cause));
+        let resets = CAUSE_NAMES.iter().enumerate().filter(|(cause, _)| is_of_connection(*cause));
         for (_, name) in resets {
             assert!(known(&RESETS, name), "{name}");
         }
