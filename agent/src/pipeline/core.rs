@@ -42,6 +42,7 @@ use model::recent::Recent;
 use model::snapshot::Snapshot;
 use model::stopping::Stopping;
 use model::tables::Tables;
+use model::unverified::ByUser;
 use telemetry::source::SnapshotRequests;
 
 /// How often the addresses of this host are looked up.
@@ -84,6 +85,7 @@ pub(super) struct Core<K> {
     memory: MemoryView,
     traffic: Traffic,
     recent: Recent,
+    unverified: ByUser,
     full_tables: FullTables,
 }
 
@@ -93,6 +95,8 @@ pub(super) struct Parts<K> {
     pub kernel: K,
     /// Queries the host.
     pub host: Box<dyn Host>,
+    /// Owners, none yet.
+    pub owners: Owners,
     /// Names.
     pub names: Names,
     /// The name sources.
@@ -124,7 +128,7 @@ impl Now {
 impl<K: Kernel> Core<K> {
     /// Takes over the kernel half and the survey, at `now_us`.
     pub(super) fn new(parts: Parts<K>, survey: &Survey, now_us: u64) -> Self {
-        let Parts { kernel, host, names, sources, reservations, relate, keeper } = parts;
+        let Parts { kernel, host, owners, names, sources, reservations, relate, keeper } = parts;
         let mut core = Self {
             kernel,
             host,
@@ -132,7 +136,7 @@ impl<K: Kernel> Core<K> {
             sources,
             tables: Tables::default(),
             relate,
-            owners: Owners::default(),
+            owners,
             stopping: Stopping::default(),
             corrections: Corrections::default(),
             listener_rows: Listeners::default(),
@@ -153,6 +157,7 @@ impl<K: Kernel> Core<K> {
             memory: MemoryView::default(),
             traffic: Traffic::default(),
             recent: Recent::new(now_us),
+            unverified: ByUser::default(),
             full_tables: FullTables::default(),
         };
         core.take_addresses(survey, 0);

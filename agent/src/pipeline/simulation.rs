@@ -33,6 +33,7 @@ use linux::addresses::Held;
 use linux::existing::Survey;
 use linux::inspection::Inspection;
 use linux::probes::{Kind, Pending, Probes};
+use model::owners::Owners;
 use model::probes::ProbesView;
 use model::snapshot::{EdgeLabels, EdgeView, LedgerView, Snapshot};
 use telemetry::process::Process;
@@ -88,6 +89,7 @@ impl Bench {
         let parts = Parts {
             kernel: fake.clone(),
             host,
+            owners: Owners::default(),
             names: Names::with_cgroups(Rules::default(), true, 100, cgroups, probes),
             sources: Sources::none(),
             reservations: ReservationMonitor::new(self.state.clone(), &self.config),

@@ -62,6 +62,11 @@ pub struct Edge {
     pub address: Option<String>,
     /// What went wrong in the window, or is wrong now; what matters most is first.
     pub why: Vec<Cause>,
+    /// The user who can have made this up: it happened in a network namespace that the user made, and
+    /// is in no metric but `portolan_unverified_events_total`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub unverified_user: Option<u32>,
     /// Ended attempts to connect by result. A result that is absent never happened; `ok` is always
     /// there.
     pub connects: BTreeMap<String, u64>,

@@ -8,6 +8,7 @@
 
 mod balance;
 mod edges;
+mod explain;
 mod human;
 mod known;
 mod map;
@@ -46,6 +47,8 @@ pub enum Command {
     Segments(segments::SegmentsArgs),
     /// Show what the agent sees, what it cannot see and why, and what it dropped.
     Status(status::StatusArgs),
+    /// Print the page of a finding, an alert or a metric. Needs no agent.
+    Explain(explain::ExplainArgs),
 }
 
 /// Output format.
@@ -72,6 +75,7 @@ impl Command {
             Self::Balance(arguments) => balance::run(arguments),
             Self::Segments(arguments) => segments::run(arguments),
             Self::Status(arguments) => status::run(arguments),
+            Self::Explain(arguments) => explain::run(arguments).map(|()| Outcome::Done),
         }
     }
 }

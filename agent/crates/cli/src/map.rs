@@ -12,7 +12,7 @@ use api_types::{Map, MapEdge, WindowChoice};
 
 const EXAMPLES: &str = "\
 Examples:
-  portolan map                                      everything, as a tree that starts at the clients
+  portolan map                                      all applications, as a tree that starts at the clients
   portolan map --window start                       since the agent started
   portolan map api postgres                         only these services, their clients and dependencies
   portolan map --format mermaid > map.mmd           for Markdown: GitHub, GitLab and others draw it
@@ -20,6 +20,7 @@ Examples:
   portolan map --output json | jq '.edges[] | select(.failed > 0)'
 
 A connection between two services of this host is drawn once, with the numbers of the client side.
+Monitoring and system services (names.monitoring, names.system) are drawn if they are named.
 Rates are averages over the window, the last minute by default; `failed` counts failed connects,
 `unanswered` requests without a response.";
 
@@ -28,7 +29,7 @@ Rates are averages over the window, the last minute by default; `failed` counts 
 pub struct MapArgs {
     #[command(flatten)]
     target: Target,
-    /// Services to draw with their clients and dependencies [default: all].
+    /// Services to draw with their clients and dependencies [default: all applications].
     services: Vec<String>,
     /// Drawing format.
     #[arg(long, value_enum, default_value_t)]

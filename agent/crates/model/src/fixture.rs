@@ -14,6 +14,7 @@ use agent_common::wire::Wire;
 use super::balance::Weights;
 use super::breaches::{Action, Breach, BreachKey};
 use super::conflicts::{ConflictLabels, ConflictTotal};
+use super::directory::{Classes, ContainerLabels, Directory, Pattern};
 use super::ephemeral::{Ephemeral, EphemeralView};
 use super::health::Traffic;
 use super::memory::{MemoryView, Usage};
@@ -32,6 +33,7 @@ use super::snapshot::{
 };
 use super::state::State;
 use super::tally::{History, Tally};
+use super::unverified::ByUser;
 use super::violations::{Between, SegmentsView};
 
 /// A row of edges.
@@ -120,10 +122,21 @@ fn related() -> RelatedView {
             events: Vec::new(),
             dropped_events: 0,
             folded: 0,
+            unverified: by_user(1500, 3),
         }),
         weights: Arc::new(weights),
         known: Arc::default(),
+        directory: Arc::new(directory()),
     }
+}
+
+/// A class that nothing here is of, and the team of the shop.
+fn directory() -> Directory {
+    let shop = Service { namespace: "prod".into(), ..Service::new("shop", Source::Container) };
+    let mut labels = ContainerLabels::new(&["team".to_owned()]);
+    labels.add(&shop, |_| Some("payments"));
+    let system = Pattern::parse("kube-system/*").into_iter().collect();
+    Directory { classes: Classes { system, ..Classes::default() }, labels }
 }
 
 /// Two edges, a listener's row, three listening sockets, a hook that is off.
@@ -230,6 +243,7 @@ pub fn snapshot() -> Snapshot {
         ephemeral: vec![EphemeralView {
             netns: 1,
             netns_of: shop.clone(),
+            unverified_user: None,
             ephemeral: Ephemeral {
                 first: 32_768,
                 last: 60_999,
@@ -251,6 +265,8 @@ pub fn snapshot() -> Snapshot {
             },
             count: 3,
         }],
+        unverified_conflicts: by_user(1500, 4),
+        unverified_connects: by_user(1500, 70),
         ledger: LedgerView { kernel, exported: [18, 8, 4, 15, 3, 2, 7, 0, 0], recursion_misses: 1 },
         hooks: vec![
             hook("inet_sock_set_state", true, 90, 0.000_045, 0),
@@ -290,6 +306,13 @@ pub fn snapshot() -> Snapshot {
         recent: RecentView::from_rows(&edges, 100),
         edges,
     }
+}
+
+/// What one user can have made up.
+fn by_user(user: u32, count: u64) -> ByUser {
+    let mut counts = ByUser::default();
+    counts.add(user, count);
+    counts
 }
 
 /// So many connections and requests of a millisecond.

@@ -269,10 +269,15 @@ impl RecentView {
         (sums, seconds)
     }
 
-    /// What edges counted in each step of the last `window` seconds, and the seconds covered.
+    /// What edges counted in each step of the last `window` seconds, without those in doubt, and the
+    /// seconds covered.
     pub fn steps(&self, window: u64) -> (Vec<Vec<Counted>>, f64) {
         let counted = |(number, packed): (&u32, &Packed)| {
             let Subject { labels, is_unsent, .. } = self.subjects.get(number)?;
+            // What a user can have made up says nothing of a service.
+            if labels.unverified_user.is_some() {
+                return None;
+            }
             let mut counters = EdgeCounters::ZERO;
             packed.add_to(&mut counters);
             Some(Counted { labels: Arc::clone(labels), counters, is_unsent: *is_unsent })

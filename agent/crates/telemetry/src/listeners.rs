@@ -137,8 +137,7 @@ impl View {
         &self,
     ) -> impl Iterator<Item = (&Service, u16, &agent_common::counters::EdgeCounters)> {
         self.snapshot
-            .edges
-            .iter()
+            .verified_edges()
             .filter(|edge| edge.labels.role == Role::Listener)
             .map(|edge| (&edge.labels.server, edge.labels.port, &*edge.counters))
     }

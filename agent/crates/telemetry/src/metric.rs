@@ -14,7 +14,7 @@ use super::{Format, View};
 use super::{
     aborts, agent, backends, conflicts, connects, ephemeral, hooks, latency, ledger, limited,
     listeners, memory, probes, process, pushes, queues, recovery, reservations, resets, segments,
-    services, sources, traffic, unanswered,
+    services, sources, traffic, unanswered, unverified,
 };
 
 /// One metric.
@@ -79,6 +79,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
         sources::METRICS,
         backends::METRICS,
         segments::METRICS,
+        unverified::METRICS,
         ledger::METRICS,
         hooks::METRICS,
         agent::METRICS,

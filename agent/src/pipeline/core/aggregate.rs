@@ -14,6 +14,7 @@ use model::port::{PortView, Protocol};
 use model::reclaim::Room;
 use model::reservation_status::ReservationStatus;
 use model::tables::Updated;
+use model::unverified::Proven;
 
 impl<K: Kernel> Core<K> {
     /// What hooks counted is corrected; listeners and connects refused before a SYN become edges like
@@ -44,8 +45,9 @@ impl<K: Kernel> Core<K> {
         let Self { names, owners, tables, kernel, reservations, .. } = self;
         let state = reservations.current();
         let room = Room::of(kernel.edge_capacity()).shared_by(owners);
+        let proven = Proven::new(&drained.edges, owners);
         let mut updated = tables.update(now_us / 1_000_000, &drained.edges, room, |edge| {
-            naming(names, owners, &state.registry, edge, now_us)
+            naming(names, owners, &state.registry, &proven, edge, now_us)
         });
         for step in updated.deltas.reclaim.drain(..) {
             reclaimed("edge", kernel.reclaim_edge(&step));

@@ -51,8 +51,11 @@ impl<K: Kernel> Core<K> {
         let state = self.reservations.current();
         let names = (&self.names, &state.registry);
         let related = self.relate.update(now_us, taken_seconds, &updated.deltas, names);
-        self.traffic.observe(&updated.deltas.edges);
+        let verified = updated.deltas.edges.iter();
+        let verified = verified.filter(|delta| delta.labels.unverified_user.is_none());
+        self.traffic.observe(verified);
         self.recent.update(now_us, &updated.deltas.closed, &updated.deltas.edges);
+        self.unverified.add_connects(&updated.deltas.edges);
         let hooks = self.kernel.hooks();
         let mut sources = self.sources.views();
         self.names.add_dropped_connections(&mut sources);
@@ -69,6 +72,8 @@ impl<K: Kernel> Core<K> {
             conflict_totals: self.ports.conflicts.totals(),
             traffic: self.traffic.clone(),
             recent: self.recent.view(),
+            unverified_conflicts: self.ports.conflicts.unverified.clone(),
+            unverified_connects: self.unverified.clone(),
             reservations,
             preexisting_sockets: updated.edges.iter().map(|view| view.counters.preexisting).sum(),
             edges: updated.edges,

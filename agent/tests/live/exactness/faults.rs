@@ -12,19 +12,22 @@ use crate::facts::{Counters, patience};
 use crate::namespace::Pair;
 use crate::{net, unseen};
 
-/// Drops one packet in 25 on arrival; and rejects every 61st before it leaves, which its socket
+/// Drops one packet in `every` on arrival; and rejects every 61st before it leaves, which its socket
 /// sees, so that it writes the segment again without counting a retransmit.
-const LOSSY: &str = "table inet loss {
-    chain arriving {
-        type filter hook input priority 0;
-        meta l4proto tcp numgen random mod 25 == 0 drop
-    }
-    chain leaving {
-        type filter hook output priority 0;
-        meta l4proto tcp numgen inc mod 61 == 0 drop
-    }
+fn loss(every: u32) -> String {
+    format!(
+        "table inet loss {{
+            chain arriving {{
+                type filter hook input priority 0;
+                meta l4proto tcp numgen random mod {every} == 0 drop
+            }}
+            chain leaving {{
+                type filter hook output priority 0;
+                meta l4proto tcp numgen inc mod 61 == 0 drop
+            }}
+        }}"
+    )
 }
-";
 
 #[test]
 fn every_refused_connect_is_an_attempt_that_failed() {
@@ -58,11 +61,20 @@ fn every_refused_connect_is_an_attempt_that_failed() {
 #[test]
 fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
     needs_kernel!();
-    unseen::repeated(|| exchanges_with_loss(20, 8));
+    unseen::repeated(|| exchanges_with_loss(25, 20, 8));
 }
 
-/// So many connections with so many exchanges each, in both directions with loss.
-fn exchanges_with_loss(connections: usize, exchanges_each: usize) {
+/// At 1, 3 and 5 percent of loss in both directions.
+#[test]
+fn of_two_thousand_exchanges_none_is_missed_at_any_loss() {
+    needs_kernel!();
+    for every in [100, 33, 20] {
+        unseen::repeated(|| exchanges_with_loss(every, 50, 40));
+    }
+}
+
+/// So many connections with so many exchanges each; one packet in `every` is lost.
+fn exchanges_with_loss(every: u32, connections: usize, exchanges_each: usize) {
     // The wait of a repeatedly lost segment doubles each time.
     const LONG: Duration = Duration::from_mins(1);
     let (request, response) = (4000, 9000);
@@ -80,7 +92,7 @@ fn exchanges_with_loss(connections: usize, exchanges_each: usize) {
         // With so short a limit the kernel would soon drop a closed socket whose FIN is lost, and
         // the other end would wait forever.
         end.sysctl("ipv4/tcp_orphan_retries", "100");
-        end.nft(LOSSY);
+        end.nft(&loss(every));
     }
     let books = Books::open(&pair, &agent);
     Watcher::during(&agent, || {

@@ -324,7 +324,9 @@ fn the_fullest_accept_queue_is_shown_and_a_full_one_degrades() {
         let (_, mut health) = after(ROLE_SERVER, Table::Edges, |counters| {
             counters.connects[usize::from(CONNECT_OK)] += 1;
         });
-        queues.iter().for_each(|queue| health.add_queue(*queue));
+        for queue in queues {
+            health.add_queue(*queue);
+        }
         assert_eq!((health.accept_queue, &*health.reasons), (Some(fullest), expected));
         let state = if expected.is_empty() { HealthState::Ok } else { HealthState::Degraded };
         assert_eq!(health.state, state);

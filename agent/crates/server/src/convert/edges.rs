@@ -108,6 +108,7 @@ impl ToApi for WindowRow {
             other_side: self.is_other_side,
             address: None,
             why: why(self),
+            unverified_user: labels.unverified_user,
             connects,
             active: self.active,
             opened: *opened,
