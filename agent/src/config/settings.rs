@@ -67,8 +67,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "web.listen_address",
         flag: Flag::Value("web.listen-address", "HOST:PORT"),
-        help: "Address of /metrics, the API and the web page",
-        set: |config, given| value::socket_address(given).map(|v| config.web.listen_address = v),
+        help: "Address of /metrics, the API and the web page; unix = none, they are read at the Unix socket only, by root, the agent's user and control_group",
+        set: |config, given| value::listen(given).map(|v| config.web.listen_address = v),
         show: |config| Ok(value::quoted(config.web.listen_address)),
     },
     Setting {
@@ -450,6 +450,13 @@ pub const SETTINGS: &[Setting] = &[
         help: "Enter network namespaces after startup, to identify the holder of a port in a container (keeps CAP_SYS_ADMIN)",
         set: |config, given| value::boolean(given).map(|v| config.enter_namespaces = v),
         show: |config| Ok(config.enter_namespaces.to_string()),
+    },
+    Setting {
+        key: "trusted_users",
+        flag: Flag::Value("trusted-users", "UID,…"),
+        help: "Numbers of users whose user namespaces are believed, like those of a rootless container engine; without it what happens only within them is in no metric but portolan_unverified_events_total",
+        set: |config, given| value::users(given).map(|v| config.trusted_users = v),
+        show: |config| Ok(value::quoted_list(&config.trusted_users)),
     },
     Setting {
         key: "docs_url",

@@ -21,7 +21,8 @@ pub(super) const METRICS: &[Metric] = &[Metric {
 fn render(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
     let snapshot = &view.snapshot;
     let directory = &snapshot.related.directory;
-    let ends = snapshot.edges.iter().flat_map(|edge| [&edge.labels.client, &edge.labels.server]);
+    let ends =
+        snapshot.verified_edges().flat_map(|edge| [&edge.labels.client, &edge.labels.server]);
     let listening = snapshot.listeners.iter().map(|listener| &listener.service);
     // One series per name, or a join would find two: the most reliable source is shown.
     let mut services: BTreeMap<(&Arc<str>, &Arc<str>), Source> = BTreeMap::new();

@@ -54,7 +54,8 @@ pub fn balance(snapshot: &Snapshot, window: u64, services: &[String]) -> Balance
 
 /// The response for `view`, taken with `snapshot`.
 pub fn segments(snapshot: &Snapshot, view: &SegmentsView) -> Segments {
-    let SegmentsView { policy, cells, rows, events, dropped_events, folded: _ } = view;
+    let SegmentsView { policy, cells, rows, events, dropped_events, folded: _, unverified: _ } =
+        view;
     let mut matrix = Vec::new();
     for client in policy.with_outside() {
         for server in policy.with_outside() {
