@@ -34,10 +34,12 @@ use linux::addresses::Held;
 use linux::clock::monotonic_us;
 use linux::existing::Survey;
 use linux::probes::{Pending, Probes};
+use model::corrections::Corrections;
 use model::health::Epochs;
 use model::memory::MemoryView;
 use model::owners::Owners;
 use model::snapshot::Snapshot;
+use model::stopping::Stopping;
 use model::tables::Tables;
 use model::unverified::ByUser;
 use telemetry::source::SnapshotRequests;
@@ -61,6 +63,8 @@ pub(super) struct Core<K> {
     tables: Tables,
     relate: Relate,
     owners: Owners,
+    stopping: Stopping,
+    corrections: Corrections,
     listener_rows: Listeners,
     refused: Refused,
     ports: Ports,
@@ -131,6 +135,8 @@ impl<K: Kernel> Core<K> {
             tables: Tables::default(),
             relate,
             owners,
+            stopping: Stopping::default(),
+            corrections: Corrections::default(),
             listener_rows: Listeners::default(),
             refused: Refused::default(),
             ports: Ports::default(),

@@ -99,6 +99,11 @@ pub struct Edge {
     pub aborts: BTreeMap<String, u64>,
     /// Requests without a response: the connection ended, or the client gave up.
     pub unanswered: u64,
+    /// Likewise, while the server was stopping; not in `unanswered`.
+    pub unanswered_stopping: u64,
+    /// Requests that took at least half a second, one right after the other on a connection: long
+    /// polling, or a slow server.
+    pub waits: u64,
     /// Connection requests that the listener dropped (role `listener`).
     pub listen_overflows: u64,
     /// SYN-ACKs that the listener retransmitted (role `listener`).

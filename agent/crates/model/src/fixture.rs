@@ -8,7 +8,7 @@ use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT};
 use agent_common::ledger::{CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITED, REQUEST};
 use agent_common::queues::Queues;
-use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER};
+use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER, UNUSED};
 use agent_common::wire::Wire;
 
 use super::balance::Weights;
@@ -160,6 +160,9 @@ pub fn snapshot() -> Snapshot {
     to_postgres.resets_received[usize::from(KEEPALIVE_TIMEOUT)] = 1;
     to_postgres.aborts[usize::from(USER_TIMEOUT)] = 2;
     to_postgres.unanswered = 3;
+    to_postgres.unanswered_stopping = 1;
+    to_postgres.waits = 2;
+    to_postgres.resets_sent[usize::from(UNUSED)] = 4;
     for micros in [180, 210, 250, 251, 900, 3_000_000] {
         to_postgres.connect.observe(micros);
     }
@@ -219,7 +222,7 @@ pub fn snapshot() -> Snapshot {
         errors: 1,
     };
 
-    let waiting = Queues { receive_bytes: 4096, send_bytes: 120, close_wait: 3 };
+    let waiting = Queues { receive_bytes: 4096, send_bytes: 120, close_wait: 3, open: 5 };
     let mut edges = vec![
         edge(Service::internet(), shop.clone(), 8080, Role::Server, &from_internet),
         edge(Service::other(), postgres.clone(), 5432, Role::Listener, &listening),

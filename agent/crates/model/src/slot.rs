@@ -221,6 +221,7 @@ impl Slot {
         let News { is_new, renamed, before } = news.unwrap_or_else(nothing);
         Delta {
             id: EdgeId::of(edge),
+            table: edge.table,
             key: edge.key,
             local: edge.local,
             remote: edge.remote,

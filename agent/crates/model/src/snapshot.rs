@@ -11,7 +11,7 @@ use super::balance::{Known, Weights};
 use super::conflicts::{Conflict, ConflictTotal};
 use super::directory::Directory;
 use super::ephemeral::EphemeralView;
-use super::health::Epochs;
+use super::health::{AcceptQueue, Epochs};
 use super::memory::MemoryView;
 use super::port::PortView;
 use super::probes::ProbesView;
@@ -185,6 +185,15 @@ pub struct ListenerView {
     pub backlog: u32,
     /// Backlog limit: how many connections may wait.
     pub max_backlog: u32,
+}
+
+// === impl ListenerView ===
+
+impl ListenerView {
+    /// Its accept queue.
+    pub fn accept_queue(&self) -> AcceptQueue {
+        AcceptQueue { length: self.backlog, limit: self.max_backlog }
+    }
 }
 
 /// The ledger: `seen = exported + Σ lost` per class when nothing is in flight.

@@ -110,9 +110,8 @@ fn every_sample_belongs_to_a_listed_metric_and_carries_its_labels() {
         });
         let metric = metric.unwrap_or_else(|| panic!("{name} is not listed"));
         // Labels of containers follow those of the agent's own.
-        let listed_name = |label: &'_ str| match label.starts_with("label_") {
-            true => "label_*".to_owned(),
-            false => label.to_owned(),
+        let listed_name = |label: &str| {
+            if label.starts_with("label_") { "label_*".to_owned() } else { label.to_owned() }
         };
         let mut names: Vec<String> = labels
             .iter()

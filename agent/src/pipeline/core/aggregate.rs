@@ -17,9 +17,17 @@ use model::tables::Updated;
 use model::unverified::Proven;
 
 impl<K: Kernel> Core<K> {
-    /// Listeners and connects refused before a SYN become edges like all others.
+    /// What hooks counted is corrected; listeners and connects refused before a SYN become edges like
+    /// all others.
     pub(super) fn complete(&mut self, drained: &mut Drained, now_us: u64) {
         let Self { owners, listeners, listener_rows, refused, kernel, host, .. } = self;
+        let (stopping, corrections) = (&mut self.stopping, &mut self.corrections);
+        stopping.observe(now_us, listeners);
+        let stop = stopping.edges(&drained.edges, |owner| owners.netns(owner));
+        let open = drained.queues.as_ref().map(|queues| {
+            queues.iter().map(|(slot, queues)| (*slot, queues.open)).collect::<Vec<_>>()
+        });
+        corrections.apply(&mut drained.edges, open.as_deref(), |edge| stop.contains(edge));
         let listening: HashSet<(u32, u16)> =
             listeners.iter().map(|record| (record.owner, record.port)).collect();
         let now = now_us / 1_000_000;
