@@ -3,6 +3,7 @@
 
 use crate::abort::ABORT_CAUSES;
 use crate::edge::{CONNECT_RESULTS, HotCounters};
+use crate::histogram::BUCKETS;
 use crate::limit::LIMITS;
 use crate::on_demand::OnDemand;
 use crate::reset::{CAUSES, is_of_connection};
@@ -192,6 +193,135 @@ impl EdgeCounters {
         durations(request, &other.request);
     }
 
+    /// Calls `with` for every number that is not zero, with its place in a fixed order, ascending.
+    pub fn each(&self, mut with: impl FnMut(u16, u64)) {
+        let durations = [&self.connect, &self.rtt, &self.request];
+        let durations = durations.into_iter().flat_map(|durations| {
+            [std::slice::from_ref(&durations.sum_us), &durations.buckets[..]]
+        });
+        for (place, number) in (0..).zip(self.plain().into_iter().chain(durations).flatten()) {
+            if *number != 0 {
+                with(place, *number);
+            }
+        }
+    }
+
+    /// Adds `n` to the number at this place in the order of [`EdgeCounters::each`]. A place that
+    /// no number has is ignored.
+    pub fn add_at(&mut self, place: u16, n: u64) {
+        let mut place = usize::from(place);
+        for list in self.plain_mut() {
+            if let Some(number) = list.get_mut(place) {
+                *number = number.wrapping_add(n);
+                return;
+            }
+            place -= list.len();
+        }
+        for durations in [&mut self.connect, &mut self.rtt, &mut self.request] {
+            if place <= BUCKETS {
+                durations.add_at(place, n);
+                return;
+            }
+            place -= BUCKETS + 1;
+        }
+    }
+
+    /// The numbers that are no durations.
+    fn plain(&self) -> [&[u64]; 18] {
+        use std::slice::from_ref;
+        let Self {
+            connects,
+            opened,
+            closed,
+            preexisting,
+            sent_bytes,
+            received_bytes,
+            retransmits,
+            timeouts,
+            dsacks,
+            limited_us,
+            resets_sent,
+            resets_received,
+            aborts,
+            unanswered,
+            unanswered_stopping,
+            waits,
+            listen_drops,
+            synack_retransmits,
+            connect: _,
+            rtt: _,
+            request: _,
+        } = self;
+        [
+            connects,
+            from_ref(opened),
+            from_ref(closed),
+            from_ref(preexisting),
+            from_ref(sent_bytes),
+            from_ref(received_bytes),
+            retransmits,
+            from_ref(timeouts),
+            from_ref(dsacks),
+            limited_us,
+            resets_sent,
+            resets_received,
+            aborts,
+            from_ref(unanswered),
+            from_ref(unanswered_stopping),
+            from_ref(waits),
+            from_ref(listen_drops),
+            from_ref(synack_retransmits),
+        ]
+    }
+
+    /// The same, to be changed.
+    fn plain_mut(&mut self) -> [&mut [u64]; 18] {
+        use std::slice::from_mut;
+        let Self {
+            connects,
+            opened,
+            closed,
+            preexisting,
+            sent_bytes,
+            received_bytes,
+            retransmits,
+            timeouts,
+            dsacks,
+            limited_us,
+            resets_sent,
+            resets_received,
+            aborts,
+            unanswered,
+            unanswered_stopping,
+            waits,
+            listen_drops,
+            synack_retransmits,
+            connect: _,
+            rtt: _,
+            request: _,
+        } = self;
+        [
+            connects,
+            from_mut(opened),
+            from_mut(closed),
+            from_mut(preexisting),
+            from_mut(sent_bytes),
+            from_mut(received_bytes),
+            retransmits,
+            from_mut(timeouts),
+            from_mut(dsacks),
+            limited_us,
+            resets_sent,
+            resets_received,
+            aborts,
+            from_mut(unanswered),
+            from_mut(unanswered_stopping),
+            from_mut(waits),
+            from_mut(listen_drops),
+            from_mut(synack_retransmits),
+        ]
+    }
+
     /// Resets of connections in both directions: without those that answered a connect, which are
     /// failed connects, and without checks ([`crate::reset::UNUSED`]).
     pub fn resets(&self) -> u64 {
@@ -258,6 +388,21 @@ mod tests {
             resets.iter_mut().skip(HOT_CAUSES).for_each(|count| *count = n);
         }
         counters
+    }
+
+    #[test]
+    fn every_number_has_a_place_of_its_own() {
+        let one = all(1);
+        let (mut places, mut rebuilt) = (Vec::new(), EdgeCounters::ZERO);
+        one.each(|place, n| {
+            places.push(place);
+            rebuilt.add_at(place, n);
+        });
+        assert_eq!(rebuilt, one);
+        assert!(places.is_sorted_by(|a, b| a < b), "{places:?}");
+        rebuilt.add_at(u16::MAX, 1);
+        assert_eq!(rebuilt, one, "no number has this place");
+        EdgeCounters::ZERO.each(|place, _| panic!("{place} is zero"));
     }
 
     #[test]

@@ -101,22 +101,17 @@ impl Histogram {
         }
     }
 
-    /// The upper bound in microseconds of the bucket that holds the `q` quantile (0 to 1);
-    /// `None` without observations, `f64::INFINITY` above the last bound.
+    /// The `q` quantile (0 to 1) in seconds, from the exported buckets
+    /// ([`crate::exported::quantile`]); `None` without observations.
+    #[cfg(feature = "user")]
+    pub fn quantile_seconds(&self, q: f64) -> Option<f64> {
+        crate::exported::quantile(&crate::exported::fold(self).0, q)
+    }
+
+    /// The same in microseconds.
+    #[cfg(feature = "user")]
     pub fn quantile_us(&self, q: f64) -> Option<f64> {
-        let count = self.count();
-        if count == 0 {
-            return None;
-        }
-        let rank = (q * count as f64).max(1.0);
-        let mut seen = 0.0;
-        for (i, n) in self.buckets.iter().enumerate() {
-            seen += *n as f64;
-            if seen >= rank {
-                return Some(BOUNDS_US.get(i).map_or(f64::INFINITY, |bound| f64::from(*bound)));
-            }
-        }
-        None
+        self.quantile_seconds(q).map(|seconds| seconds * 1e6)
     }
 }
 

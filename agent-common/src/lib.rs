@@ -29,6 +29,8 @@ pub mod edge;
 pub mod enforced;
 pub mod events;
 pub mod exchange;
+#[cfg(feature = "user")]
+pub mod exported;
 pub mod histogram;
 pub mod ledger;
 pub mod limit;

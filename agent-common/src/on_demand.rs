@@ -52,6 +52,19 @@ impl OnDemand {
         }
     }
 
+    /// Adds `n` to the sum (place 0) or to a bucket (the others); a place that no number has is
+    /// ignored.
+    pub(crate) fn add_at(&mut self, place: usize, n: u64) {
+        let Histogram { sum_us, buckets } = self.to_mut();
+        let number = match place.checked_sub(1) {
+            None => Some(sum_us),
+            Some(bucket) => buckets.get_mut(bucket),
+        };
+        if let Some(number) = number {
+            *number = number.wrapping_add(n);
+        }
+    }
+
     fn to_mut(&mut self) -> &mut Histogram {
         Arc::make_mut(self.0.get_or_insert_with(|| Arc::new(Histogram::EMPTY)))
     }

@@ -8,9 +8,10 @@ use agent_common::edge::CONNECT_OK;
 use agent_common::ledger::{CLASSES, Ledger};
 use agent_common::queues::Queues;
 use agent_common::wire::Wire as _;
-use model::health::Epochs;
+use model::health::Traffic;
 use model::memory::MemoryView;
 use model::probes::ProbesView;
+use model::recent::RecentView;
 use model::reservation_status::ReservationStatus;
 use model::service::{Service, Source};
 use model::snapshot::{EdgeLabels, EdgeView, LedgerView, RelatedView, Role, Snapshot};
@@ -65,6 +66,7 @@ pub fn snapshot(rows: usize) -> Snapshot {
         drain_seconds: 0.0,
         memory: MemoryView::default(),
         reservations: ReservationStatus::default(),
-        health: Epochs::default(),
+        traffic: Traffic::default(),
+        recent: RecentView::default(),
     }
 }

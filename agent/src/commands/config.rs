@@ -42,7 +42,7 @@ pub(super) fn run(command: &ConfigCommand) -> anyhow::Result<()> {
         ConfigCommand::Check(CheckArgs { output, overrides }) => {
             let loaded = overrides.load().and_then(with_web_file);
             match output {
-                Output::Table => print(&checked_text(&loaded?)),
+                Output::Text => print(&checked_text(&loaded?)),
                 Output::Json => {
                     print(&checked_json(&loaded))?;
                     loaded.map(drop).map_err(anyhow::Error::from)

@@ -15,6 +15,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use cli::{Class, Outcome};
 
 use crate::config::{Config, ConfigError};
 
@@ -24,7 +25,7 @@ const EXAMPLES: &str = "\
 Examples:
   portolan agent                                   start the agent; metrics at http://127.0.0.1:10062/metrics
   portolan agent --web.listen-address 0.0.0.0:10062 --log.format json
-  portolan edges                                   who talks to whom, as a table
+  portolan edges                                   who talks to whom, as a table, and what fails and why
   portolan edges --role client --sort p99          slowest outgoing calls of this host first
   portolan edges --output json | jq '.edges[] | select(.connects.refused)'
   portolan ports                                   ports and the processes that hold them
@@ -32,7 +33,7 @@ Examples:
   portolan ports reserve 5432 --for postgres       reserve a port for a service
   portolan ports free --near 8080                  find a free port
   portolan services                                services with ports and health
-  portolan map --window 1m                         service graph of the last minute, as a tree
+  portolan map                                     service graph of the last minute, as a tree
   portolan balance                                 is load spread evenly over backends?
   portolan segments violations                     connections that the segment rules do not allow
   portolan status                                  what the agent sees, what it cannot see, what it dropped
@@ -44,14 +45,17 @@ Examples:
 Every setting is a flag, an environment variable and a key of the configuration file; `portolan
 config show` lists the keys. Flags win over the environment, the environment over the file.
 
-Exit codes: 0 done, 1 failed, 2 invalid command line or configuration.";
+Exit codes: 0 done; 1 failed, or something is not well (with --exit-code); 2 invalid command line
+or configuration; 3 the agent cannot be reached or does not answer.";
 
 /// Exit codes: what was asked for is done.
 pub const DONE: u8 = 0;
-/// It failed.
+/// It failed; or `--exit-code` was given, and there are findings.
 pub const FAILED: u8 = 1;
 /// The command line or the configuration is invalid.
 pub const INVALID: u8 = 2;
+/// The agent cannot be reached, or does not answer.
+pub const UNREACHED: u8 = 3;
 
 #[derive(Debug, Parser)]
 #[command(name = "portolan", version, about = ABOUT, after_long_help = EXAMPLES, after_help = "Examples: portolan help")]
@@ -90,19 +94,34 @@ pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Agent(arguments) => agent::run(&arguments, start),
-        Command::Config(command) => config::run(&command),
         Command::Ask(command) => command.run(),
-        Command::Man(arguments) => manual::pages(&arguments),
-        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Agent(arguments) => agent::run(&arguments, start).map(done),
+        Command::Config(command) => config::run(&command).map(done),
+        Command::Man(arguments) => manual::pages(&arguments).map(done),
+        Command::Completions(arguments) => manual::completions(&arguments).map(done),
     };
     match result {
-        Ok(()) => ExitCode::from(DONE),
+        Ok(Outcome::Done) => ExitCode::from(DONE),
+        Ok(Outcome::Found) => ExitCode::from(FAILED),
         Err(error) => {
             // If standard error is closed the message is lost.
             let _ = writeln!(io::stderr(), "portolan: {error:#}");
-            ExitCode::from(if error.is::<ConfigError>() { INVALID } else { FAILED })
+            ExitCode::from(code(&error))
         }
+    }
+}
+
+fn done((): ()) -> Outcome {
+    Outcome::Done
+}
+
+/// The exit code of an error.
+fn code(error: &anyhow::Error) -> u8 {
+    match cli::class(error) {
+        Some(Class::Usage) => INVALID,
+        Some(Class::Unreached) => UNREACHED,
+        None if error.is::<ConfigError>() => INVALID,
+        Some(Class::Refused) | None => FAILED,
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn run(config: &Config, output: Output) -> anyhow::Result<()> {
     };
     match output {
         Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&shown)?)),
-        Output::Table => print(&text(&shown)),
+        Output::Text => print(&text(&shown)),
     }
 }
 

@@ -35,9 +35,10 @@ use linux::clock::monotonic_us;
 use linux::existing::Survey;
 use linux::probes::{Pending, Probes};
 use model::corrections::Corrections;
-use model::health::Epochs;
+use model::health::Traffic;
 use model::memory::MemoryView;
 use model::owners::Owners;
+use model::recent::Recent;
 use model::snapshot::Snapshot;
 use model::stopping::Stopping;
 use model::tables::Tables;
@@ -82,7 +83,8 @@ pub(super) struct Core<K> {
     reservations: ReservationMonitor,
     keeper: Keeper,
     memory: MemoryView,
-    epochs: Epochs,
+    traffic: Traffic,
+    recent: Recent,
     unverified: ByUser,
     full_tables: FullTables,
 }
@@ -153,7 +155,8 @@ impl<K: Kernel> Core<K> {
             reservations,
             keeper,
             memory: MemoryView::default(),
-            epochs: Epochs::default(),
+            traffic: Traffic::default(),
+            recent: Recent::new(now_us),
             unverified: ByUser::default(),
             full_tables: FullTables::default(),
         };

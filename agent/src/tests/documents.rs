@@ -9,7 +9,7 @@ use api_types::{Access, OPERATIONS};
 use loader::hooks::{HOOKS, Hook, Kind};
 
 use super::LAYERS;
-use crate::commands::{DONE, FAILED, INVALID};
+use crate::commands::{DONE, FAILED, INVALID, UNREACHED};
 use crate::config::settings::{Flag, SETTINGS};
 use crate::config::{Config, Keep, Seccomp};
 
@@ -202,7 +202,7 @@ fn the_exit_codes_are_those_of_the_code() {
     let text = document("docs/commands.md");
     let codes = rows(section(&text, "## Exit codes")).map(|row| row[0].parse::<u8>().ok());
     // The first row is the line below the head.
-    assert_eq!(codes.flatten().collect::<Vec<_>>(), [DONE, FAILED, INVALID]);
+    assert_eq!(codes.flatten().collect::<Vec<_>>(), [DONE, FAILED, INVALID, UNREACHED]);
 }
 
 #[test]

@@ -114,3 +114,4 @@ mod unanswered;
 mod unseen;
 mod unsent;
 mod web;
+mod windows;

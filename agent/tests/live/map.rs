@@ -124,7 +124,7 @@ fn edge(client: &str, server: &str, port: u16, connections: u64, requests: u64) 
     json!({
         "client": client, "client_namespace": "", "server": server, "server_namespace": "",
         "port": port, "seen_by": ["client"], "connections": connections, "failed": 0,
-        "aborts": 0, "resets": 0, "requests": requests, "server_requests": requests,
+        "aborts": 0, "resets": 0, "requests": requests, "unanswered": 0, "server_requests": requests,
     })
 }
 

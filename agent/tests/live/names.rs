@@ -61,12 +61,14 @@ fn edge(client: &str, server: &str, port: u64, role: &str, sources: (&str, &str)
     }
 }
 
-/// `portolan edges --output json`.
+/// `portolan edges --output json`, of all the time.
 fn edges(agent: &Agent) -> Vec<Value> {
     let mut command = Command::new(agent::binary());
     agent::forget_our_variables(&mut command);
     let url = format!("http://{}", agent.address);
-    command.args(["edges", "--output", "json", "--url", &url]).stderr(Stdio::inherit());
+    command
+        .args(["edges", "--window", "start", "--output", "json", "--url", &url])
+        .stderr(Stdio::inherit());
     let output = command.output().expect("running portolan edges");
     assert!(output.status.success(), "portolan edges: {}", output.status);
     let answer: Value = serde_json::from_slice(&output.stdout).expect("the output is JSON");

@@ -200,6 +200,65 @@ fn ask_for_everything(prometheus: &Prometheus, labels: &str, role: &str) {
 }
 
 #[test]
+fn a_quantile_is_one_figure_for_the_api_the_command_line_and_prometheus() {
+    needs_kernel!();
+    if let Some(why) = missing(&["prometheus"]) {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let listener = pair.server.listen((pair.server.v4, 0));
+    let port = net::port(&listener);
+    let mut all = 0;
+    // Mostly fast, some slow, one in the range of a SYN that was sent again.
+    for (requests, delay) in [(60, 0), (30, 7), (8, 60), (1, 1300)] {
+        let mut client = pair.client.connect((pair.server.v4, port)).expect("connecting");
+        let mut server = net::accept(&listener);
+        net::patient(&client);
+        let delay = Duration::from_millis(delay);
+        let answering = thread::spawn(move || net::answer(&mut server, 10, 10, delay));
+        for _ in 0..requests {
+            net::ask(&mut client, 10, 10).expect("an exchange");
+        }
+        drop(client);
+        answering.join().expect("no panic").expect("exchanges");
+        all += requests;
+    }
+    let names = (&pair.client.service, &pair.server.service);
+    agent.eventually((all, all), |now| {
+        let count = |role| now.edge(names.0, names.1, port, role).requests().count;
+        (count("client"), count("server"))
+    });
+    let prometheus = Prometheus::start(agent.address);
+    let url = format!("http://{}", agent.address);
+    for role in ["client", "server"] {
+        let labels = format!("port=\"{port}\",role=\"{role}\"");
+        let buckets = format!("portolan_request_duration_seconds_bucket{{{labels}}}");
+        let path = format!("/api/v1/edges?role={role}&port={port}&window=start");
+        let edge = agent.json(&path)["edges"][0].clone();
+        let minute = agent.json(&path.replace("start", "5m"))["edges"][0].clone();
+        for (quantile, field) in [("0.5", "p50_seconds"), ("0.99", "p99_seconds")] {
+            let expected =
+                prometheus.positive(&format!("histogram_quantile({quantile}, {buckets})"));
+            let found = edge["request"][field].as_f64().expect("a number");
+            let apart = (found - expected[0]).abs() / expected[0];
+            assert!(apart < 1e-9, "{role} {field}: {found}, Prometheus says {expected:?}");
+            assert_eq!(minute["request"][field], edge["request"][field], "no other figure in it");
+        }
+        let mut command = Command::new(agent::binary());
+        agent::forget_our_variables(&mut command);
+        command.args(["edges", "--role", role, "-o", "json", "--url", &url]);
+        let printed = command.output().expect("starting portolan").stdout;
+        let printed: Value = serde_json::from_slice(&printed).expect("JSON");
+        let mut printed = printed["edges"].as_array().expect("a list").iter();
+        let printed = printed.find(|edge| edge["port"] == port).expect("the edge");
+        assert_eq!(printed["request"]["p99_seconds"], edge["request"]["p99_seconds"]);
+    }
+    agent.stop();
+}
+
+#[test]
 fn names_full_of_escapes_come_back_from_prometheus() {
     needs_kernel!();
     if let Some(why) = missing(&["prometheus"]) {

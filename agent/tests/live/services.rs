@@ -80,7 +80,7 @@ fn a_name_given_by_hand_is_the_name_of_the_other_end() {
     assert!(!health.contains("reset"), "{health}");
     let edges = portolan(&agent, "edges --role client");
     let row = edges.lines().find(|line| line.contains("away/far")).expect("its row");
-    assert!(row.ends_with(" 0"), "RESETS is the last column: {edges}");
+    assert!(row.ends_with(" 0  1 refused"), "no RESETS, and WHY is the last column: {edges}");
     portolan(&agent, "services unregister away/far");
     // Its counts belong to the address again.
     agent.eventually(1, |now| failed(&address.to_string(), listed, now));

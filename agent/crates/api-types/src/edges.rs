@@ -13,13 +13,14 @@ use super::{Kind, Protocol, Role, Source, Timestamp, Window};
 pub struct Edges {
     /// When the numbers were read.
     pub timestamp: Timestamp,
-    /// The time that the totals cover: since the agent, or the kernel half that it adopted, started.
+    /// The time that the numbers cover; from `window=start` since the agent, or the kernel half that
+    /// it adopted, started. What is so *now* (`active`, queues, `close_wait`) has no window.
     pub window: Window,
     /// The edges, sorted by their labels.
     pub edges: Vec<Edge>,
 }
 
-/// An edge, and its totals over the window.
+/// An edge, and what it counted in the window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Edge {
     /// The service that connects.
@@ -51,6 +52,16 @@ pub struct Edge {
     pub port: u16,
     /// Which side counted.
     pub role: Role,
+    /// Whether the client's side of the same connections is an edge too: without these each
+    /// connection is there once.
+    pub other_side: bool,
+    /// With `by=address`: the server's address and port as this side has it, `other` for those that
+    /// found no row of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub address: Option<String>,
+    /// What went wrong in the window, or is wrong now; what matters most is first.
+    pub why: Vec<Cause>,
     /// The user who can have made this up: it happened in a network namespace that the user made, and
     /// is in no metric but `portolan_unverified_events_total`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,6 +127,18 @@ pub struct Edge {
     pub request: Latency,
 }
 
+/// Something that went wrong on an edge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Cause {
+    /// For programs: `connect_refused`, `request_unanswered`, `reset_idle_reuse`, `abort_keepalive`,
+    /// `listen_drop`, `close_wait`, `receive_queue`, `send_queue`.
+    pub cause: String,
+    /// In words, for people.
+    pub text: String,
+    /// How often; of queues, bytes.
+    pub count: u64,
+}
+
 /// A summary of durations.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Latency {
@@ -123,11 +146,18 @@ pub struct Latency {
     pub count: u64,
     /// Their sum.
     pub sum_seconds: f64,
-    /// The median: the upper bound of its histogram bucket, so at most 25 % too high; 100 stands
-    /// for 100 s or more. Null if none was measured.
+    /// The median, from the exported buckets as Prometheus' `histogram_quantile` computes it; 10
+    /// stands for 10 s or more. Null if none was measured.
     pub p50_seconds: Option<f64>,
     /// The 99th percentile, likewise.
     pub p99_seconds: Option<f64>,
+}
+
+// === impl Latency ===
+
+impl Latency {
+    /// A quantile of so many seconds stands for this and more: the last exported bound.
+    pub const LONGEST_SECONDS: f64 = 10.0;
 }
 
 /// Listening sockets.

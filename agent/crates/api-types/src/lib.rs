@@ -18,7 +18,7 @@ mod status;
 mod time;
 mod words;
 
-pub use self::edges::{Edge, Edges, Latency, Listener, Listeners};
+pub use self::edges::{Cause, Edge, Edges, Latency, Listener, Listeners};
 pub use self::finding::{CODES, Code, DOCS_URL, Evidence, Finding, Severity, code, set_docs_url};
 pub use self::openapi::{Access, OPERATIONS, Operation, document};
 pub use self::ports::{
@@ -37,7 +37,7 @@ pub use self::services::{
     ServiceStatus, Services, Unregister,
 };
 pub use self::status::{Hook, LedgerEntry, Memory, NameSource, NameSourceState, Status, Table};
-pub use self::time::{Timestamp, Window, WindowLength};
+pub use self::time::{Timestamp, Window, WindowChoice};
 pub use self::words::{
     BindFailure, Environment, Kind, Origin, PortState, Protocol, Role, Source, SystemCall,
 };

@@ -78,7 +78,7 @@ const SERVICES: Parameter = Parameter {
 };
 const WINDOW: Parameter = Parameter {
     name: "window",
-    description: "Only the last period, at most five minutes: whole seconds or a duration, like 60, 90s or 5m.",
+    description: "Only the last period, at most five minutes: whole seconds or a duration, like 60, 90s or 5m; or `start`, since the agent started. The answer says what it really covers.",
     schema: text,
 };
 const PORT: Parameter =
@@ -95,7 +95,7 @@ pub const OPERATIONS: &[Operation] = &[
     get(
         "/api/v1/edges",
         "edges",
-        "Clients, servers and their traffic since the agent started",
+        "Clients, servers and their traffic, since the agent started or over a window",
         Shape::of::<Edges>(),
     )
     .with(&[
@@ -106,6 +106,12 @@ pub const OPERATIONS: &[Operation] = &[
             schema: text,
         },
         PORT,
+        WINDOW,
+        Parameter {
+            name: "by",
+            description: "`address`: one edge for each address of the server, over the last minute or a window.",
+            schema: text,
+        },
     ]),
     get("/api/v1/listeners", "listeners", "Listening sockets", Shape::of::<Listeners>()),
     get("/api/v1/ports", "ports", "Bound ports and their holders", Shape::of::<Ports>()).with(&[
@@ -132,12 +138,20 @@ pub const OPERATIONS: &[Operation] = &[
         "Reserved ports and breaches",
         Shape::of::<Reservations>(),
     ),
-    get("/api/v1/services", "services", "Services with ports and health", Shape::of::<Services>())
-        .with(&[Parameter {
+    get(
+        "/api/v1/services",
+        "services",
+        "Services with ports and health, over a window (1m by default)",
+        Shape::of::<Services>(),
+    )
+    .with(&[
+        Parameter {
             name: "service",
             description: "Only this service: name or namespace/name.",
             schema: text,
-        }]),
+        },
+        WINDOW,
+    ]),
     get(
         "/api/v1/map",
         "map",

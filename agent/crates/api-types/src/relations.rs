@@ -57,6 +57,8 @@ pub struct MapEdge {
     pub aborts: u64,
     /// Requests.
     pub requests: u64,
+    /// Requests without a response: the connection ended, or the client gave up.
+    pub unanswered: u64,
     /// Connections per second.
     pub connections_per_second: f64,
     /// Requests per second.
@@ -122,10 +124,14 @@ pub struct Backend {
     pub connections: u64,
     /// Their share of all connections; null without any.
     pub connections_share: Option<f64>,
+    /// Attempts to connect to it that failed, in the window.
+    pub failed: u64,
     /// Requests in the window.
     pub requests: u64,
     /// Their share of all requests; null without any.
     pub requests_share: Option<f64>,
+    /// Requests in the window that it did not answer.
+    pub unanswered: u64,
 }
 
 /// How something is distributed over backends.

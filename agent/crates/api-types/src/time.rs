@@ -23,12 +23,15 @@ pub struct Window {
     pub seconds: f64,
 }
 
-/// The length of a window as a query names it: `60`, `60s`, `5m`, `1h`.
+/// The window that a query asks for: `60`, `60s`, `5m`; or `start`, all the time since the agent
+/// started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct WindowLength {
-    /// Whole seconds.
-    pub seconds: u64,
+pub enum WindowChoice {
+    /// The last seconds, 1 to [`WindowChoice::LONGEST_SECONDS`].
+    Last(u64),
+    /// Since the agent started.
+    Start,
 }
 
 // === impl Timestamp ===
@@ -106,30 +109,44 @@ impl Window {
     }
 }
 
-// === impl WindowLength ===
+// === impl WindowChoice ===
 
-impl WindowLength {
-    /// The longest that an agent can answer for.
+impl WindowChoice {
+    /// The longest that an agent can answer for, besides all of its time.
     pub const LONGEST_SECONDS: u64 = 300;
+
+    /// The form of a choice, for error messages.
+    pub const FORM: &'static str = "a duration from 1s to 5m, or start";
+
+    /// The seconds up to now; `None` since the start.
+    pub const fn seconds(self) -> Option<u64> {
+        match self {
+            Self::Last(seconds) => Some(seconds),
+            Self::Start => None,
+        }
+    }
 }
 
-impl FromStr for WindowLength {
+impl FromStr for WindowChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let whole = || text.parse::<u64>().ok();
+        if text == "start" {
+            return Ok(Self::Start);
+        }
         let duration = || {
             let duration = notation::duration::parse(text)?;
             (duration.subsec_nanos() == 0).then_some(duration.as_secs())
         };
-        let seconds = whole().or_else(duration).ok_or_else(|| {
-            format!("\"{text}\" is not a duration; write whole seconds, like 60, 90s, 5m or 1h")
-        })?;
-        Ok(Self { seconds })
+        let seconds = text.parse::<u64>().ok().or_else(duration);
+        match seconds.filter(|seconds| (1..=Self::LONGEST_SECONDS).contains(seconds)) {
+            Some(seconds) => Ok(Self::Last(seconds)),
+            None => Err(format!("\"{text}\" is not a window; write {}", Self::FORM)),
+        }
     }
 }
 
-impl TryFrom<String> for WindowLength {
+impl TryFrom<String> for WindowChoice {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -137,9 +154,35 @@ impl TryFrom<String> for WindowLength {
     }
 }
 
+impl fmt::Display for WindowChoice {
+    /// As a query writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Last(seconds) => write!(f, "{seconds}"),
+            Self::Start => f.write_str("start"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_has_a_length_that_is_kept_or_begins_at_the_start() {
+        let check = |text: &str, expected: WindowChoice| {
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+            assert_eq!(expected.to_string().parse(), Ok(expected), "{text}");
+        };
+        check("10s", WindowChoice::Last(10));
+        check("60", WindowChoice::Last(60));
+        check("5m", WindowChoice::Last(300));
+        check("start", WindowChoice::Start);
+        for text in ["0", "301", "6m", "1h", "10ms", "1m 30s", "5x", "Start", "", "-1"] {
+            let error = text.parse::<WindowChoice>().expect_err(text);
+            assert!(error.ends_with("write a duration from 1s to 5m, or start"), "{error}");
+        }
+    }
 
     #[test]
     fn times_are_written_in_rfc_3339_and_read_back() {
@@ -167,23 +210,5 @@ mod tests {
             let time = Timestamp::from_seconds(seconds);
             assert_eq!(time.to_string().parse(), Ok(time), "{seconds}");
         }
-    }
-
-    #[test]
-    fn window_lengths_are_whole_seconds() {
-        let check = |text: &str, expected: Option<u64>| {
-            let found = text.parse::<WindowLength>().map(|length| length.seconds);
-            assert_eq!(found.as_ref().ok().copied(), expected, "{text}");
-            assert!(found.is_ok() || found.is_err_and(|error| error.contains("like 60, 90s")));
-        };
-        check("60", Some(60));
-        check("90s", Some(90));
-        check("5m", Some(300));
-        check("1h", Some(3600));
-        check("1m 30s", None);
-        check("500ms", None);
-        check("-5m", None);
-        check("5x", None);
-        check("", None);
     }
 }

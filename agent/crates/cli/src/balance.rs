@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
+use super::outcome::Report;
 use super::target::Target;
-use super::{Output, human, known, print, window};
-use api_types::{Backend, Balance, BalanceGroup, BalanceVerdict, Distribution};
+use super::{Outcome, Output, human, known, print, window};
+use api_types::{Backend, Balance, BalanceGroup, BalanceVerdict, Distribution, WindowChoice};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,25 +29,34 @@ pub struct BalanceArgs {
     target: Target,
     /// Services to show [default: all with more than one backend].
     services: Vec<String>,
-    /// Time window up to now, at most 5m.
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = window::parse)]
-    window: u64,
+    /// Time that the numbers cover: 1m, 5m (at most), or start, since the agent started. Chance
+    /// needs many samples to be told from a fault, so it is 5m by default.
+    #[arg(long, value_name = "WINDOW", default_value = "5m", value_parser = window::parse)]
+    window: WindowChoice,
+    #[command(flatten)]
+    report: Report,
 }
 
-pub(super) fn run(arguments: &BalanceArgs) -> anyhow::Result<()> {
-    let BalanceArgs { target, services, window } = arguments;
-    let query = window::query(Some(*window), services);
+pub(super) fn run(arguments: &BalanceArgs) -> anyhow::Result<Outcome> {
+    let BalanceArgs { target, services, window, report } = arguments;
+    let query = window::query(*window, services);
     let body = target.text(&format!("/api/v1/balance{query}"))?;
     let answer: Balance = client::read(&body)?;
     let server = |group: &BalanceGroup| human::full_name(&group.server_namespace, &group.server);
     known::check(target, services, &answer.groups.iter().map(server).collect::<Vec<_>>())?;
     match target.output {
-        Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&answer, !services.is_empty())),
+        Output::Json => print(&format!("{}\n", body.trim_end()))?,
+        Output::Text => print(&text(&answer, *window, !services.is_empty()))?,
     }
+    let is_unbalanced = |group: &BalanceGroup| {
+        [group.connections, group.requests]
+            .iter()
+            .any(|spread| spread.verdict == BalanceVerdict::Unbalanced)
+    };
+    Ok(report.of(answer.groups.iter().any(is_unbalanced)))
 }
 
-fn text(answer: &Balance, with_single: bool) -> String {
+fn text(answer: &Balance, choice: WindowChoice, with_single: bool) -> String {
     let mut text = String::new();
     let is_shown = |group: &&BalanceGroup| with_single || group.backends.len() > 1;
     for group in answer.groups.iter().filter(is_shown) {
@@ -63,7 +73,7 @@ fn text(answer: &Balance, with_single: bool) -> String {
         };
     }
     // Writing into a String cannot fail.
-    let _ = writeln!(text, "\nover the last {}", human::span(answer.window.seconds));
+    let _ = writeln!(text, "\n{}", window::covered(&answer.window, choice));
     text
 }
 
@@ -81,20 +91,23 @@ fn push_group(text: &mut String, group: &BalanceGroup) {
     };
     let longest = group.backends.iter().map(|share| label(share).chars().count()).max();
     let longest = longest.unwrap_or_default();
-    type Part = (&'static str, Distribution, fn(&Backend) -> (u64, Option<f64>));
-    let parts: [Part; 2] = [
-        ("connections", group.connections, |share| (share.connections, share.connections_share)),
-        ("requests", group.requests, |share| (share.requests, share.requests_share)),
+    type Of = fn(&Backend) -> (u64, Option<f64>);
+    type Bad = (&'static str, fn(&Backend) -> u64);
+    let connections: Of = |share| (share.connections, share.connections_share);
+    let requests: Of = |share| (share.requests, share.requests_share);
+    let parts: [(&str, Distribution, Of, Bad); 2] = [
+        ("connections", group.connections, connections, ("failed", |share| share.failed)),
+        ("requests", group.requests, requests, ("unanswered", |share| share.unanswered)),
     ];
-    for (what, spread, of) in parts {
+    for (what, spread, of, (worse, bad)) in parts {
         let _ = writeln!(text, "  {what}: {}", verdict(&spread));
-        if spread.total == 0 {
+        if spread.total == 0 && !group.backends.iter().any(|share| bad(share) > 0) {
             continue;
         }
         for share in &group.backends {
             let (count, part) = of(share);
             let part = part.unwrap_or_default();
-            let _ = writeln!(
+            let _ = write!(
                 text,
                 "    {:longest$}  {}  {:>5}  {:>6}  expected {}",
                 label(share),
@@ -103,6 +116,12 @@ fn push_group(text: &mut String, group: &BalanceGroup) {
                 human::count(count),
                 human::percent(share.expected_share),
             );
+            match bad(share) {
+                0 => text.push('\n'),
+                n => {
+                    let _ = writeln!(text, "  {} {worse}", human::count(n));
+                }
+            }
         }
     }
 }
@@ -131,9 +150,9 @@ mod tests {
 
     #[test]
     fn shares_are_bars_beside_what_is_expected() {
-        let answer = convert::balance(&snapshot(), 300, &[]);
+        let answer = convert::balance(&snapshot(), Some(300), &[]);
         assert_eq!(
-            text(&answer, false),
+            text(&answer, WindowChoice::Last(300), false),
             "\
 prod/shop → postgres:5432
   connections: too few samples (12 of at least 400)
@@ -143,14 +162,17 @@ prod/shop → postgres:5432
     10.0.0.2:5432  ███████████████·····    75%     600  expected 50%
     10.0.0.3:5432  █████···············    25%     200  expected 50%
 
-over the last 100 s
+last 100 s
 "
         );
     }
 
     #[test]
     fn without_backends_the_text_says_so() {
-        let answer = convert::balance(&snapshot(), 300, &["nobody".to_owned()]);
-        assert_eq!(text(&answer, true), "No connections to these services yet.\n");
+        let answer = convert::balance(&snapshot(), Some(300), &["nobody".to_owned()]);
+        assert_eq!(
+            text(&answer, WindowChoice::Last(300), true),
+            "No connections to these services yet.\n"
+        );
     }
 }

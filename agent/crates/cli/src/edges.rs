@@ -1,56 +1,80 @@
 //! `portolan edges`: clients, servers and their traffic as a table.
 
 use std::cmp::Reverse;
+use std::fmt::Write as _;
 
 use clap::{Args, ValueEnum};
 
+use super::outcome::Report;
 use super::table::{self, Column};
 use super::target::Target;
-use super::{Output, human, print};
-use api_types::{Edge, Edges, Latency, Role, Source, Timestamp};
-use notation::duration;
+use super::window::{self, Over};
+use super::{Outcome, Output, human, print};
+use api_types::{Cause, Edge, Edges, Latency, Role, Source, WindowChoice};
 
 const EXAMPLES: &str = "\
 Examples:
-  portolan edges
-  portolan edges --role client --sort p99
-  portolan edges --sort failed
-  portolan edges --output json | jq -r '.edges[] | [.client, .server, .request.p99_seconds] | @tsv'
+  portolan edges                                   the last minute, what is not well first
+  portolan edges --window 10s --sort p99
+  portolan edges --by address                      which address of a service refuses, which answers
+  portolan edges --role both                       both sides of connections within this host
+  portolan edges --exit-code > /dev/null || echo something fails
+  portolan edges -o json | jq -r '.edges[] | [.client, .server, .request.p99_seconds] | @tsv'
 
-An edge between two services of this host is counted on both sides and has two rows; --role shows
-one. P50 and P99 are request latencies, RTT is the median round-trip time. Numbers are totals since the
-time in the last line; `portolan map --window 1m` shows the last minute.";
+An edge between two services of this host is counted on both sides; the client's is shown, --role
+shows the other. WHY names what failed in the window, or is stuck now. P50 and P99 are request
+latencies, RTT is the median round-trip time. With --output json every edge is there; `other_side`
+marks those that a table omits.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct EdgesArgs {
     #[command(flatten)]
     target: Target,
-    /// Show only edges counted by the client or by the server.
+    #[command(flatten)]
+    over: Over,
+    /// Sides to show: of an edge with both sides on this host, once shows the client's.
     #[arg(long, value_enum, default_value_t)]
     role: RoleChoice,
+    /// Split edges by the address of the server (over 5m at most).
+    #[arg(long, value_enum)]
+    by: Option<Part>,
     /// Sort by this column; numbers descend.
     #[arg(long, value_enum, default_value_t)]
     sort: Sort,
-    /// Also show rows without a client: resets without a connection, and listeners.
+    /// Also show edges without traffic in the window, all listeners, and resets without a
+    /// connection.
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    report: Report,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum RoleChoice {
+    /// Each edge once.
+    #[default]
+    Once,
     /// The side that connects.
     Client,
     /// The side that accepts.
     Server,
     /// Both sides.
-    #[default]
     #[value(alias = "all")]
     Both,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The server's address and port.
+    Address,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Sort {
+    /// Edges that are not well, then requests.
+    #[default]
+    Why,
     /// Client, server and port.
     Name,
     /// Connections made.
@@ -60,7 +84,6 @@ enum Sort {
     /// Open connections.
     Active,
     /// Requests.
-    #[default]
     Requests,
     /// Requests without a response.
     Unanswered,
@@ -90,51 +113,115 @@ const fn number(title: &'static str, rank: u8) -> Column {
     Column { title, left: false, rank }
 }
 
-/// 80 columns have room for names, connects, failures and latency.
+/// 80 columns have room for both names, port, side, requests, P99, what fails and why.
 const COLUMNS: &[Column] = &[
     name("CLIENT"),
     name("SERVER"),
     number("PORT", 0),
-    Column { title: "ROLE", left: true, rank: 3 },
-    number("CONNECTS", 1),
-    number("FAILED", 0),
-    number("ACTIVE", 4),
+    name("ROLE"),
+    number("CONNECTS", 4),
+    number("FAILED", 1),
+    number("ACTIVE", 6),
     number("REQUESTS", 0),
-    number("UNANSWERED", 1),
-    number("P50", 5),
+    number("UNANS", 1),
+    number("P50", 7),
     number("P99", 0),
-    number("RTT", 9),
-    number("SENT", 7),
-    number("RECEIVED", 8),
-    number("RETRANS", 6),
-    number("ABORTS", 6),
-    number("RESETS", 2),
+    number("RTT", 11),
+    number("SENT", 9),
+    number("RECEIVED", 10),
+    number("RETRANS", 8),
+    number("ABORTS", 5),
+    number("RESETS", 3),
+    name("WHY"),
 ];
 
-pub(super) fn run(arguments: &EdgesArgs) -> anyhow::Result<()> {
-    let EdgesArgs { target, role, sort, all } = arguments;
-    let body = target.text(match role {
-        RoleChoice::Client => "/api/v1/edges?role=client",
-        RoleChoice::Server => "/api/v1/edges?role=server",
-        RoleChoice::Both => "/api/v1/edges",
-    })?;
+/// In place of PORT: an address has it.
+const ADDRESS: Column = name("ADDRESS");
+
+/// What a table shows.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    window: WindowChoice,
+    role: RoleChoice,
+    by_address: bool,
+    sort: Sort,
+    all: bool,
+}
+
+pub(super) fn run(arguments: &EdgesArgs) -> anyhow::Result<Outcome> {
+    let EdgesArgs { target, over: Over { window }, role, by, sort, all, report } = arguments;
+    let by_address = by.is_some();
+    if by_address && *window == WindowChoice::Start {
+        return Err(client::Error::Incomplete(
+            "--by address is remembered for five minutes: use --window 5m or less",
+        )
+        .into());
+    }
+    let mut path = format!("/api/v1/edges{}", window::query(*window, &[]));
+    path.push_str(match role {
+        RoleChoice::Client => "&role=client",
+        RoleChoice::Server => "&role=server",
+        RoleChoice::Both | RoleChoice::Once => "",
+    });
+    path.push_str(if by_address { "&by=address" } else { "" });
+    let body = target.text(&path)?;
+    let answer: Edges = client::read(&body)?;
+    let found = answer.edges.iter().any(|edge| !edge.why.is_empty());
+    let shown = Shown { window: *window, role: *role, by_address, sort: *sort, all: *all };
     match target.output {
-        Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(client::read(&body)?, *sort, *all, table::room())),
+        Output::Json => print(&format!("{}\n", body.trim_end()))?,
+        Output::Text => print(&shown.text(answer, table::room()))?,
+    }
+    Ok(report.of(found))
+}
+
+// === impl Shown ===
+
+impl Shown {
+    fn text(self, answer: Edges, room: Option<usize>) -> String {
+        let Self { window, by_address, sort, .. } = self;
+        let covered = window::covered(&answer.window, window);
+        let (mut edges, others): (Vec<_>, Vec<_>) =
+            answer.edges.into_iter().partition(|edge| self.shows(edge));
+        if edges.is_empty() {
+            return format!("No connections ({covered}).\n");
+        }
+        sort.apply(&mut edges);
+        let rows: Vec<Vec<String>> = edges.iter().map(row).collect();
+        let columns: Vec<Column> = COLUMNS
+            .iter()
+            .map(|column| if by_address && column.title == "PORT" { ADDRESS } else { *column })
+            .collect();
+        let table = table::render(&columns, &rows, room);
+        let (sides, idle): (Vec<_>, Vec<_>) = others.iter().partition(|edge| edge.other_side);
+        let mut footer = covered;
+        for (hidden, of, flag) in
+            [(sides, "other side", "--role both"), (idle, "idle edge", "--all")]
+        {
+            if !hidden.is_empty() {
+                let hidden = human::counted(hidden.len() as u64, of);
+                // Writing into a String cannot fail.
+                let _ = write!(footer, "; {hidden} hidden: {flag}");
+            }
+        }
+        format!("{table}{footer}\n")
+    }
+
+    fn shows(self, edge: &Edge) -> bool {
+        if self.role == RoleChoice::Once && edge.other_side {
+            return false;
+        }
+        let is_resets = is_without_client(edge) && edge.port == 0;
+        self.all
+            || (!is_resets && !edge.why.is_empty())
+            || (!is_without_client(edge) && is_busy(edge))
     }
 }
 
-fn text(answer: Edges, sort: Sort, all: bool, room: Option<usize>) -> String {
-    let mut edges = answer.edges;
-    edges.retain(|edge| all || !is_without_client(edge));
-    if edges.is_empty() {
-        return "No connections yet.\n".to_owned();
-    }
-    sort.apply(&mut edges);
-    let rows: Vec<Vec<String>> = edges.iter().map(row).collect();
-    let since = Timestamp::from_seconds(answer.window.since.seconds().floor());
-    let ago = duration::ago(answer.window.seconds);
-    table::render(COLUMNS, &rows, room) + &format!("totals since {since} ({ago} ago)\n")
+/// Whether anything happened in the window, or a connection is open.
+fn is_busy(edge: &Edge) -> bool {
+    let numbers = [edge.active, edge.opened, edge.closed, edge.request.count, edge.unanswered];
+    numbers.iter().chain(edge.connects.values()).any(|n| *n > 0) || resets(edge) + aborts(edge) > 0
 }
 
 /// Whether a row has no connection of a client.
@@ -154,22 +241,35 @@ fn row(edge: &Edge) -> Vec<String> {
     vec![
         client(edge),
         human::full_name(&edge.server_namespace, &edge.server),
-        edge.port.to_string(),
+        edge.address.clone().unwrap_or_else(|| edge.port.to_string()),
         edge.role.as_str().to_owned(),
         human::count(connected(edge)),
         human::count(failed(edge)),
         human::count(edge.active),
         human::count(edge.request.count),
         human::count(edge.unanswered),
-        latency(edge.request.p50_seconds),
-        latency(edge.request.p99_seconds),
-        latency(edge.rtt.p50_seconds),
+        human::quantile(edge.request.p50_seconds),
+        human::quantile(edge.request.p99_seconds),
+        human::quantile(edge.rtt.p50_seconds),
         human::bytes(edge.sent_bytes),
         human::bytes(edge.received_bytes),
         human::count(edge.retransmits),
         human::count(aborts(edge)),
         human::count(resets(edge)),
+        why(edge),
     ]
+}
+
+/// What is not well, most important first; `-` if nothing is.
+fn why(edge: &Edge) -> String {
+    if edge.why.is_empty() {
+        return "-".to_owned();
+    }
+    let cause = |Cause { cause, text, count }: &Cause| match &**cause {
+        "receive_queue" | "send_queue" => format!("{} {text}", human::bytes(*count)),
+        _ => format!("{} {text}", human::count(*count)),
+    };
+    edge.why.iter().map(cause).collect::<Vec<_>>().join(", ")
 }
 
 fn connected(edge: &Edge) -> u64 {
@@ -192,10 +292,6 @@ fn resets(edge: &Edge) -> u64 {
     both.filter(|(cause, _)| *cause != "unused").map(|(_, count)| count).sum()
 }
 
-fn latency(seconds: Option<f64>) -> String {
-    seconds.map_or_else(|| "-".to_owned(), human::duration)
-}
-
 // === impl Sort ===
 
 impl Sort {
@@ -205,6 +301,7 @@ impl Sort {
             quantile(latency).map(|seconds| (seconds * 1e9) as u64)
         };
         let key = |edge: &Edge| match self {
+            Self::Why => Some((u64::from(!edge.why.is_empty()) << 63) | (edge.request.count >> 1)),
             Self::Name => None,
             Self::Connects => Some(connected(edge)),
             Self::Failed => Some(failed(edge)),
@@ -228,41 +325,84 @@ impl Sort {
 mod tests {
     use super::*;
     use model::fixture::snapshot;
-    use server::convert;
+    use server::convert::{self, EdgeQuery};
+
+    const SHOWN: Shown = Shown {
+        window: WindowChoice::Last(60),
+        role: RoleChoice::Once,
+        by_address: false,
+        sort: Sort::Why,
+        all: false,
+    };
 
     fn answer() -> Edges {
-        let snapshot = snapshot();
-        convert::edges(&snapshot, snapshot.edges.iter())
+        convert::edges(&snapshot(), EdgeQuery::Rows(WindowChoice::Last(60)), |_| true)
     }
 
     #[test]
-    fn a_pipe_gets_every_column_in_human_units() {
+    fn a_pipe_gets_every_column_in_human_units_and_what_is_not_well_first() {
         assert_eq!(
-            text(answer(), Sort::Requests, false, None),
+            SHOWN.text(answer(), None),
             "\
-CLIENT     SERVER     PORT  ROLE    CONNECTS  FAILED  ACTIVE  REQUESTS  UNANSWERED    P50    P99    RTT    SENT  RECEIVED  RETRANS  ABORTS  RESETS
-prod/shop  postgres   5432  client        10       3       5         7           3  50 ms   12 s  50 µs  123 kB   7.65 MB        3       2       3
-internet   prod/shop  8080  server         5       0       0         1           0  80 µs  80 µs      -     0 B     500 B        0       0       0
-totals since 2023-11-14T22:13:20Z (1 minute ago)
+CLIENT      SERVER     PORT  ROLE      CONNECTS  FAILED  ACTIVE  REQUESTS  UNANS      P50      P99      RTT    SENT  RECEIVED  RETRANS  ABORTS  RESETS  WHY
+prod/shop   postgres   5432  client          10       3       5         7      3  31.2 ms   > 10 s  45.8 µs  123 kB   7.65 MB        3       2       3  2 refused, 1 connect timed out, 3 unanswered, 1 unanswered while stopping, 2 died (user timeout), 2 reset (idle reuse), 1 reset (keep-alive)
+(listener)  postgres   5432  listener         0       0       0         0      0        -        -        -     0 B       0 B        0       0       1  4 dropped by the listener
+internet    prod/shop  8080  server           5       0       0         1      0    75 µs  99.5 µs        -     0 B     500 B        0       0       0  -
+last 100 s
 "
         );
     }
 
     #[test]
-    fn eighty_columns_are_never_exceeded() {
+    fn no_terminal_is_too_narrow_for_what_matters() {
         for room in [80, 100, 120, 200] {
-            let text = text(answer(), Sort::Requests, false, Some(room));
+            let text = SHOWN.text(answer(), Some(room));
             assert!(text.lines().all(|line| line.chars().count() <= room), "{room}:\n{text}");
-            for title in ["CLIENT", "SERVER", "PORT", "FAILED", "REQUESTS", "P99"] {
+            for title in ["CLIENT", "SERVER", "PORT", "ROLE", "REQUESTS", "P99", "WHY"] {
                 assert!(text.contains(title), "{room}: {title}");
             }
         }
     }
 
     #[test]
+    fn an_edge_is_shown_once_and_its_other_side_on_demand() {
+        let mut both = answer();
+        let mut other = both.edges[2].clone();
+        (other.role, other.other_side) = (Role::Server, true);
+        both.edges.push(other);
+        let lines = |role| {
+            let text = Shown { role, ..SHOWN }.text(both.clone(), None);
+            text.lines().filter(|line| line.starts_with("prod/shop ")).count()
+        };
+        assert_eq!((lines(RoleChoice::Once), lines(RoleChoice::Both)), (1, 2));
+        let text = SHOWN.text(both.clone(), None);
+        assert!(text.contains("; 1 other side hidden: --role both"), "{text}");
+    }
+
+    #[test]
+    fn an_idle_edge_is_hidden_and_that_is_said() {
+        let mut idle = answer();
+        let edge = &mut idle.edges[0];
+        (edge.active, edge.opened, edge.closed, edge.request.count) = (0, 0, 0, 0);
+        edge.connects.insert("ok".to_owned(), 0);
+        let text = SHOWN.text(idle.clone(), None);
+        assert!(!text.contains("internet"), "{text}");
+        assert!(text.contains("; 1 idle edge hidden: --all"), "{text}");
+        assert!(Shown { all: true, ..SHOWN }.text(idle, None).contains("internet"));
+    }
+
+    #[test]
+    fn addresses_stand_in_place_of_ports() {
+        let by = convert::edges(&snapshot(), EdgeQuery::ByAddress(60), |_| true);
+        let text = Shown { by_address: true, ..SHOWN }.text(by, None);
+        assert!(text.lines().next().is_some_and(|head| !head.contains("PORT")), "{text}");
+        assert!(text.contains("  10.0.0.2:5432  client "), "{text}");
+    }
+
+    #[test]
     fn the_chosen_number_descends() {
         let check = |sort, first: &str| {
-            let text = text(answer(), sort, false, None);
+            let text = Shown { sort, ..SHOWN }.text(answer(), None);
             assert!(text.lines().nth(1).is_some_and(|line| line.starts_with(first)), "{sort:?}");
         };
         check(Sort::Name, "internet");
@@ -281,8 +421,6 @@ totals since 2023-11-14T22:13:20Z (1 minute ago)
     #[test]
     fn without_edges_the_text_says_so() {
         let nothing = Edges { edges: Vec::new(), ..answer() };
-        assert_eq!(text(nothing, Sort::Name, false, None), "No connections yet.\n");
-        let all = text(answer(), Sort::Name, true, None);
-        assert!(all.contains("(listener)"), "{all}");
+        assert_eq!(SHOWN.text(nothing, None), "No connections (last 100 s).\n");
     }
 }

@@ -41,12 +41,12 @@ struct Explanation<'a> {
 pub fn run(arguments: &ExplainArgs) -> anyhow::Result<()> {
     let pages = pages();
     let text = match (&arguments.topic, arguments.output) {
-        (None, Output::Table) => list(&pages),
+        (None, Output::Text) => list(&pages),
         (None, Output::Json) => json(&pages.iter().map(explanation).collect::<Vec<_>>())?,
         (Some(topic), output) => {
             let page = find(&pages, topic).ok_or_else(|| unknown(&pages, topic))?;
             match output {
-                Output::Table => format!("{}\n\nThe same page: {}\n", page.text, page.docs()),
+                Output::Text => format!("{}\n\nThe same page: {}\n", page.text, page.docs()),
                 Output::Json => json(&explanation(page))?,
             }
         }

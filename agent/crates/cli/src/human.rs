@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use api_types::Latency;
+
 /// Names beyond this length are shortened where no terminal limits them further.
 pub(super) const LONGEST_NAME: usize = 64;
 
@@ -66,6 +68,15 @@ pub(super) fn duration(seconds: f64) -> String {
         (seconds, "s")
     };
     format!("{} {unit}", three_digits(value))
+}
+
+/// A quantile, if anything was measured.
+pub(super) fn quantile(seconds: Option<f64>) -> String {
+    match seconds {
+        None => "-".to_owned(),
+        Some(longest) if longest >= Latency::LONGEST_SECONDS => format!("> {}", duration(longest)),
+        Some(seconds) => duration(seconds),
+    }
 }
 
 /// A number per second.
@@ -173,6 +184,14 @@ mod tests {
         check(1_000, "1 kB");
         check(7_654_321, "7.65 MB");
         check(u64::MAX, "18.4 EB");
+    }
+
+    #[test]
+    fn a_quantile_beyond_the_last_bound_is_no_exact_time() {
+        let check = |seconds, expected| assert_eq!(quantile(seconds), expected);
+        check(None, "-");
+        check(Some(9.9), "9.9 s");
+        check(Some(10.0), "> 10 s");
     }
 
     #[test]

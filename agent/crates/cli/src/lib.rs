@@ -12,6 +12,7 @@ mod explain;
 mod human;
 mod known;
 mod map;
+mod outcome;
 mod ports;
 mod segments;
 mod services;
@@ -24,6 +25,9 @@ mod window;
 use std::io::{self, Write};
 
 use clap::{Subcommand, ValueEnum};
+
+pub use self::outcome::Outcome;
+pub use client::Class;
 
 /// A command for a running agent.
 // The doc comment of a variant is its help.
@@ -42,7 +46,7 @@ pub enum Command {
     /// Show connections between network segments, and which are allowed.
     Segments(segments::SegmentsArgs),
     /// Show what the agent sees, what it cannot see and why, and what it dropped.
-    Status(target::Target),
+    Status(status::StatusArgs),
     /// Print the page of a finding, an alert or a metric. Needs no agent.
     Explain(explain::ExplainArgs),
 }
@@ -52,7 +56,8 @@ pub enum Command {
 pub enum Output {
     /// Readable text.
     #[default]
-    Table,
+    #[value(alias = "table")]
+    Text,
     /// JSON for programs.
     Json,
 }
@@ -61,18 +66,23 @@ pub enum Output {
 
 impl Command {
     /// Runs the command, and writes the result to standard output.
-    pub fn run(&self) -> anyhow::Result<()> {
+    pub fn run(&self) -> anyhow::Result<Outcome> {
         match self {
             Self::Edges(arguments) => edges::run(arguments),
             Self::Ports(arguments) => ports::run(arguments),
             Self::Services(arguments) => services::run(arguments),
-            Self::Map(arguments) => map::run(arguments),
+            Self::Map(arguments) => map::run(arguments).map(|()| Outcome::Done),
             Self::Balance(arguments) => balance::run(arguments),
             Self::Segments(arguments) => segments::run(arguments),
-            Self::Status(target) => status::run(target),
-            Self::Explain(arguments) => explain::run(arguments),
+            Self::Status(arguments) => status::run(arguments),
+            Self::Explain(arguments) => explain::run(arguments).map(|()| Outcome::Done),
         }
     }
+}
+
+/// Whose fault the failure of a request to the agent is; `None` of any other error.
+pub fn class(error: &anyhow::Error) -> Option<Class> {
+    error.downcast_ref::<client::Error>().map(client::Error::class)
 }
 
 /// Writes to standard output. A closed pipe (`| head`) is not an error.

@@ -6,13 +6,14 @@ use std::fmt::Write as _;
 use clap::{Args, ValueEnum};
 
 use super::target::Target;
-use super::{Output, human, known, print, window};
-use api_types::{Map, MapEdge};
+use super::window::{self, Over};
+use super::{Output, human, known, print};
+use api_types::{Map, MapEdge, WindowChoice};
 
 const EXAMPLES: &str = "\
 Examples:
   portolan map                                      all applications, as a tree that starts at the clients
-  portolan map --window 1m                          only the last minute
+  portolan map --window start                       since the agent started
   portolan map api postgres                         only these services, their clients and dependencies
   portolan map --format mermaid > map.mmd           for Markdown: GitHub, GitLab and others draw it
   portolan map --format dot | dot -Tsvg > map.svg
@@ -20,7 +21,8 @@ Examples:
 
 A connection between two services of this host is drawn once, with the numbers of the client side.
 Monitoring and system services (names.monitoring, names.system) are drawn if they are named.
-Rates are averages since the agent started, or over --window; `failed` counts failed connects.";
+Rates are averages over the window, the last minute by default; `failed` counts failed connects,
+`unanswered` requests without a response.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -32,9 +34,8 @@ pub struct MapArgs {
     /// Drawing format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Time window up to now, at most 5m [default: since the agent started].
-    #[arg(long, value_name = "DURATION", value_parser = window::parse)]
-    window: Option<u64>,
+    #[command(flatten)]
+    over: Over,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -51,7 +52,7 @@ enum Format {
 }
 
 pub(super) fn run(arguments: &MapArgs) -> anyhow::Result<()> {
-    let MapArgs { target, services, format, window } = arguments;
+    let MapArgs { target, services, format, over: Over { window } } = arguments;
     let body = target.text(&format!("/api/v1/map{}", window::query(*window, services)))?;
     let map: Map = client::read(&body)?;
     let drawn = map.nodes.iter().map(|node| human::full_name(&node.namespace, &node.name));
@@ -62,7 +63,7 @@ pub(super) fn run(arguments: &MapArgs) -> anyhow::Result<()> {
     print(&match format {
         Format::Mermaid => mermaid(&map),
         Format::Dot => dot(&map),
-        Format::Tree | Format::Json => tree(&map),
+        Format::Tree | Format::Json => tree(&map, *window),
     })
 }
 
@@ -89,8 +90,11 @@ fn summary(traffic: &MapEdge) -> String {
     } else {
         words.push(format!("{} conn/s", human::rate(traffic.connections_per_second)));
     }
-    if let Some(p99) = traffic.p99_seconds {
-        words.push(format!("p99 {}", human::duration(p99)));
+    if traffic.p99_seconds.is_some() {
+        words.push(format!("p99 {}", human::quantile(traffic.p99_seconds)));
+    }
+    if traffic.unanswered > 0 {
+        words.push(format!("{} unanswered", human::count(traffic.unanswered)));
     }
     if traffic.failed > 0 {
         words.push(format!("{} failed", human::count(traffic.failed)));
@@ -104,9 +108,9 @@ fn summary(traffic: &MapEdge) -> String {
     words.join(", ")
 }
 
-fn tree(map: &Map) -> String {
+fn tree(map: &Map, window: WindowChoice) -> String {
     if map.edges.is_empty() {
-        return "No connections in that time.\n".to_owned();
+        return format!("No connections ({}).\n", window::covered(&map.window, window));
     }
     let mut outgoing: BTreeMap<Node<'_>, Vec<&MapEdge>> = BTreeMap::new();
     let mut served: BTreeSet<Node<'_>> = BTreeSet::new();
@@ -134,6 +138,13 @@ fn tree(map: &Map) -> String {
             human::counted(map.unattributed_connections, "connection")
         );
     }
+    // Writing into a String cannot fail.
+    let _ = writeln!(
+        drawing.text,
+        "\n{}; --window {}",
+        window::covered(&map.window, window),
+        window::CHOICES
+    );
     drawing.text
 }
 
@@ -197,7 +208,8 @@ fn mermaid(map: &Map) -> String {
     for edge in &map.edges {
         if let (Some(from), Some(to)) = (ids.get(&client(edge)), ids.get(&server(edge))) {
             let label = quoted(&format!(":{} {}", edge.port, summary(edge)));
-            let arrow = if edge.failed + edge.aborts > 0 { "-.->" } else { "-->" };
+            let arrow =
+                if edge.failed + edge.aborts + edge.unanswered > 0 { "-.->" } else { "-->" };
             let _ = writeln!(text, "  {from} {arrow}|{label}| {to}");
         }
     }
@@ -225,7 +237,8 @@ fn dot(map: &Map) -> String {
     for edge in &map.edges {
         if let (Some(from), Some(to)) = (ids.get(&client(edge)), ids.get(&server(edge))) {
             let label = quoted(&format!(":{} {}", edge.port, summary(edge)));
-            let color = if edge.failed + edge.aborts > 0 { ", color=red" } else { "" };
+            let color =
+                if edge.failed + edge.aborts + edge.unanswered > 0 { ", color=red" } else { "" };
             let _ = writeln!(text, "  {from} -> {to} [label={label}{color}];");
         }
     }
@@ -237,6 +250,8 @@ fn dot(map: &Map) -> String {
 mod tests {
     use super::*;
     use api_types::{MapNode, Timestamp, Window};
+
+    const LAST: WindowChoice = WindowChoice::Last(20);
 
     fn edge(client: &str, server: &str, port: u16, requests: u64, failed: u64) -> MapEdge {
         MapEdge {
@@ -251,6 +266,7 @@ mod tests {
             resets: 0,
             aborts: 0,
             requests,
+            unanswered: 0,
             connections_per_second: 0.5,
             requests_per_second: requests as f64 / 20.0,
             p50_seconds: None,
@@ -283,7 +299,7 @@ mod tests {
     #[test]
     fn a_tree_starts_at_pure_clients_and_draws_no_branch_twice() {
         assert_eq!(
-            tree(&shop()),
+            tree(&shop(), LAST),
             "\
 cron
 └─ redis:6379  1 req/s, p99 2 ms
@@ -292,20 +308,35 @@ web
 │  ├─ db:5432  0.5 conn/s, 3 failed
 │  └─ redis:6379  200 req/s, p99 2 ms
 └─ api:3002  100 req/s, p99 2 ms  (see above)
+
+last 20 s; --window 10s|1m|5m|start
 "
         );
+    }
+
+    #[test]
+    fn requests_without_an_answer_are_named_and_break_the_line() {
+        let mut edges = vec![edge("web", "api", 3001, 20, 0)];
+        edges[0].unanswered = 7;
+        let map = map(edges);
+        assert!(tree(&map, LAST).contains("api:3001  1 req/s, p99 2 ms, 7 unanswered\n"));
+        assert!(mermaid(&map).contains("-.->"));
+        assert!(dot(&map).contains("color=red"));
     }
 
     #[test]
     fn a_circle_is_drawn_and_ends() {
         let circle = map(vec![edge("a", "b", 1, 20, 0), edge("b", "a", 2, 20, 0)]);
         assert_eq!(
-            tree(&circle),
-            "a\n└─ b:1  1 req/s, p99 2 ms\n   └─ a:2  1 req/s, p99 2 ms  (see above)\n"
+            tree(&circle, LAST),
+            "a\n└─ b:1  1 req/s, p99 2 ms\n   └─ a:2  1 req/s, p99 2 ms  (see above)\n\nlast 20 s; --window 10s|1m|5m|start\n"
         );
         let own = map(vec![edge("a", "a", 1, 20, 0)]);
-        assert_eq!(tree(&own), "a\n└─ a:1  1 req/s, p99 2 ms  (see above)\n");
-        assert_eq!(tree(&map(vec![])), "No connections in that time.\n");
+        assert_eq!(
+            tree(&own, LAST),
+            "a\n└─ a:1  1 req/s, p99 2 ms  (see above)\n\nlast 20 s; --window 10s|1m|5m|start\n"
+        );
+        assert_eq!(tree(&map(vec![]), LAST), "No connections (last 20 s).\n");
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
 
+use super::outcome::Report;
 use super::table::{self, Column};
 use super::target::Target;
-use super::{Output, human, print};
+use super::{Outcome, Output, human, print};
 use api_types::{SegmentEvent, SegmentPair, SegmentVerdict, Segments};
 
 const EXAMPLES: &str = "\
@@ -37,6 +38,8 @@ Segments may connect to themselves, and to others only if a rule allows it. Traf
 #[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct SegmentsArgs {
     #[command(flatten)]
+    report: Report,
+    #[command(flatten)]
     target: Target,
     #[command(subcommand)]
     command: Option<SegmentsCommand>,
@@ -45,7 +48,15 @@ pub struct SegmentsArgs {
 #[derive(Debug, Subcommand)]
 enum SegmentsCommand {
     /// List connections that the rules do not allow, with both ends.
-    Violations(Target),
+    Violations(ViolationsArgs),
+}
+
+#[derive(Debug, Args)]
+struct ViolationsArgs {
+    #[command(flatten)]
+    report: Report,
+    #[command(flatten)]
+    target: Target,
 }
 
 const fn left(title: &'static str, rank: u8) -> Column {
@@ -63,18 +74,20 @@ const VIOLATIONS: &[Column] = &[
     Column { title: "CONNECTIONS", left: false, rank: 0 },
 ];
 
-pub(super) fn run(arguments: &SegmentsArgs) -> anyhow::Result<()> {
-    let SegmentsArgs { target, command } = arguments;
-    let target = match command {
-        Some(SegmentsCommand::Violations(target)) => target,
-        None => target,
+pub(super) fn run(arguments: &SegmentsArgs) -> anyhow::Result<Outcome> {
+    let SegmentsArgs { target, report, command } = arguments;
+    let (target, report) = match command {
+        Some(SegmentsCommand::Violations(ViolationsArgs { target, report })) => (target, report),
+        None => (target, report),
     };
     let body = target.text("/api/v1/segments")?;
-    match (target.output, command) {
-        (Output::Json, _) => print(&format!("{}\n", body.trim_end())),
-        (Output::Table, None) => print(&matrix(&client::read(&body)?)),
-        (Output::Table, Some(_)) => print(&violations(&client::read(&body)?, table::room())),
-    }
+    let answer: Segments = client::read(&body)?;
+    print(&match (target.output, command) {
+        (Output::Json, _) => format!("{}\n", body.trim_end()),
+        (Output::Text, None) => matrix(&answer),
+        (Output::Text, Some(_)) => violations(&answer, table::room()),
+    })?;
+    Ok(report.of(!answer.violations.is_empty()))
 }
 
 /// Clients down, servers across.

@@ -7,12 +7,14 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use http::Method;
 
+use super::outcome::Report;
 use super::table::{self, Column};
 use super::target::Target;
-use super::{Output, human, known, print, watch};
+use super::window::{self, Over};
+use super::{Outcome, Output, human, known, print, watch};
 use api_types::{
     HealthReason, HealthState, Register, Registered, ServiceStatus, Services, Source, Unregister,
-    Window,
+    Window, WindowChoice,
 };
 use notation::{Endpoint, FullName};
 
@@ -25,7 +27,7 @@ Examples:
   portolan services register partner --address 203.0.113.0/24 --namespace acme
   portolan services unregister acme/partner
 
-Health covers the traffic of this host over the last five to six minutes. failing: most connects
+Health covers the traffic of this host over the window, the last minute by default. failing: most connects
 fail, or most requests are not answered; degraded: some fail or are not answered, more than one of
 100 requests takes longer than 500 ms, the server resets connections, connections die, a listener
 drops connection requests, or most connects of the service fail on its own side; ok: none of these;
@@ -38,13 +40,23 @@ pub struct ServicesArgs {
     #[command(subcommand)]
     command: Option<ServicesCommand>,
     #[command(flatten)]
+    list: ListArgs,
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    #[command(flatten)]
+    over: Over,
+    #[command(flatten)]
+    report: Report,
+    #[command(flatten)]
     target: Target,
 }
 
 #[derive(Debug, Subcommand)]
 enum ServicesCommand {
     /// List services with ports and health (the default).
-    List(Target),
+    List(ListArgs),
     /// Explain the health of a service, or of all unhealthy ones.
     Health(HealthArgs),
     /// Refresh the list continuously.
@@ -60,6 +72,10 @@ struct HealthArgs {
     /// The service, like postgres or shop/postgres [default: all that are failing or degraded].
     service: Option<FullName>,
     #[command(flatten)]
+    over: Over,
+    #[command(flatten)]
+    report: Report,
+    #[command(flatten)]
     target: Target,
 }
 
@@ -68,6 +84,8 @@ struct WatchArgs {
     /// Seconds between two refreshes.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     every: u64,
+    #[command(flatten)]
+    over: Over,
     #[command(flatten)]
     target: Target,
 }
@@ -110,7 +128,7 @@ const COLUMNS: &[Column] = &[
     number("CONNECTS", 4),
     number("FAILED", 0),
     number("REQUESTS", 2),
-    number("UNANSWERED", 1),
+    number("UNANS", 1),
     number("P50", 5),
     number("P99", 0),
     number("ABORTS", 5),
@@ -118,46 +136,57 @@ const COLUMNS: &[Column] = &[
     number("LISTEN DROPS", 6),
 ];
 
-pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<Outcome> {
     match &arguments.command {
-        None => list(&arguments.target),
-        Some(ServicesCommand::List(target)) => list(target),
-        Some(ServicesCommand::Health(HealthArgs { service, target })) => {
-            health(target, service.as_ref())
+        None => list(&arguments.list),
+        Some(ServicesCommand::List(arguments)) => list(arguments),
+        Some(ServicesCommand::Health(arguments)) => health(arguments),
+        Some(ServicesCommand::Watch(WatchArgs { every, over, target })) => {
+            let look = || Ok(shown(target, *over)?.0);
+            watch::every(Duration::from_secs(*every), look).map(|()| Outcome::Done)
         }
-        Some(ServicesCommand::Watch(WatchArgs { every, target })) => {
-            watch::every(Duration::from_secs(*every), || shown(target))
-        }
-        Some(ServicesCommand::Register(arguments)) => register(arguments),
+        Some(ServicesCommand::Register(arguments)) => register(arguments).map(|()| Outcome::Done),
         Some(ServicesCommand::Unregister(UnregisterArgs { name, target })) => {
             let request = Unregister { service: name.to_string() };
             let body = target.change(Method::DELETE, "/api/v1/services", &request)?;
-            show(target, &body, "no longer registered")
+            show(target, &body, "no longer registered").map(|()| Outcome::Done)
         }
     }
 }
 
-fn list(target: &Target) -> anyhow::Result<()> {
-    print(&shown(target)?)
+fn list(arguments: &ListArgs) -> anyhow::Result<Outcome> {
+    let ListArgs { over, report, target } = arguments;
+    let (text, is_unwell) = shown(target, *over)?;
+    print(&text)?;
+    Ok(report.of(is_unwell))
 }
 
-fn shown(target: &Target) -> anyhow::Result<String> {
-    let body = target.text("/api/v1/services")?;
-    Ok(match target.output {
+/// The list, and whether a service in it is failing or degraded.
+fn shown(target: &Target, Over { window }: Over) -> anyhow::Result<(String, bool)> {
+    let body = target.text(&format!("/api/v1/services{}", window::query(window, &[])))?;
+    let answer: Services = client::read(&body)?;
+    let shown = match target.output {
         Output::Json => format!("{}\n", body.trim_end()),
-        Output::Table => text(&client::read(&body)?, table::room()),
-    })
+        Output::Text => text(&answer, window, table::room()),
+    };
+    Ok((shown, answer.services.iter().any(is_unwell)))
 }
 
-fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
-    let body = target.text("/api/v1/services")?;
+fn is_unwell(one: &ServiceStatus) -> bool {
+    one.health.state < HealthState::Ok
+}
+
+fn health(arguments: &HealthArgs) -> anyhow::Result<Outcome> {
+    let HealthArgs { service, over: Over { window: choice }, report, target } = arguments;
+    let service = service.as_ref();
+    let body = target.text(&format!("/api/v1/services{}", window::query(*choice, &[])))?;
     let Services { timestamp, window, mut services } = client::read(&body)?;
     let wanted = |one: &ServiceStatus| match service {
         Some(FullName { namespace, name }) => {
             **name == *one.service
                 && namespace.as_ref().is_none_or(|namespace| **namespace == *one.service_namespace)
         }
-        None => one.health.state < HealthState::Ok,
+        None => is_unwell(one),
     };
     let full = |one: &ServiceStatus| human::full_name(&one.service_namespace, &one.service);
     let names: Vec<String> = services.iter().map(full).collect();
@@ -165,16 +194,21 @@ fn health(target: &Target, service: Option<&FullName>) -> anyhow::Result<()> {
     if let (Some(service), true) = (service, services.is_empty()) {
         anyhow::bail!("{}", known::message(&service.to_string(), &names));
     }
+    let found = services.iter().any(is_unwell);
     match target.output {
         Output::Json => {
             let answer = Services { timestamp, window, services };
-            print(&format!("{}\n", serde_json::to_string(&answer)?))
+            print(&format!("{}\n", serde_json::to_string(&answer)?))?;
         }
-        Output::Table if services.is_empty() => print("No service is failing or degraded.\n"),
-        Output::Table => {
-            print(&services.iter().map(|one| summary(one, &window)).collect::<String>())
+        Output::Text if services.is_empty() => print(&format!(
+            "No service is failing or degraded ({}).\n",
+            window::covered(&window, *choice)
+        ))?,
+        Output::Text => {
+            print(&services.iter().map(|one| summary(one, &window)).collect::<String>())?;
         }
     }
+    Ok(report.of(found))
 }
 
 fn register(arguments: &RegisterArgs) -> anyhow::Result<()> {
@@ -194,24 +228,25 @@ fn register(arguments: &RegisterArgs) -> anyhow::Result<()> {
 fn show(target: &Target, body: &str, done: &str) -> anyhow::Result<()> {
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => {
+        Output::Text => {
             let Registered { service, addresses } = client::read(body)?;
             print(&format!("{service} is {done} at {}\n", addresses.join(", ")))
         }
     }
 }
 
-fn text(answer: &Services, room: Option<usize>) -> String {
+fn text(answer: &Services, choice: WindowChoice, room: Option<usize>) -> String {
     if answer.services.is_empty() {
         return "No services yet.\n".to_owned();
     }
     let rows: Vec<_> = answer.services.iter().map(row).collect();
-    table::render(COLUMNS, &rows, room)
+    let covered = window::covered(&answer.window, choice);
+    let table = table::render(COLUMNS, &rows, room);
+    format!("{table}{covered}; --window {}\n", window::CHOICES)
 }
 
 fn row(one: &ServiceStatus) -> Vec<String> {
     let health = &one.health;
-    let latency = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), human::duration);
     vec![
         shown_name(one),
         kind(one).to_owned(),
@@ -221,8 +256,8 @@ fn row(one: &ServiceStatus) -> Vec<String> {
         human::count(health.connects_failed),
         human::count(health.requests),
         human::count(health.unanswered),
-        latency(health.p50_seconds),
-        latency(health.p99_seconds),
+        human::quantile(health.p50_seconds),
+        human::quantile(health.p99_seconds),
         human::count(health.aborts),
         human::count(health.resets),
         human::count(health.listen_overflows),
@@ -291,8 +326,8 @@ fn summary(one: &ServiceStatus, window: &Window) -> String {
             text,
             "; {}, p50 {}, p99 {}",
             human::counted(health.requests, "request"),
-            human::duration(p50),
-            human::duration(p99)
+            human::quantile(Some(p50)),
+            human::quantile(Some(p99))
         );
     }
     if health.unanswered > 0 {
@@ -335,12 +370,12 @@ mod tests {
     use server::convert;
 
     fn answer() -> Services {
-        convert::services(&snapshot(), |_| true)
+        convert::services(&snapshot(), WindowChoice::Last(60), |_| true)
     }
 
     #[test]
     fn a_pipe_gets_every_column() {
-        let text = text(&answer(), None);
+        let text = text(&answer(), WindowChoice::Last(60), None);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("SERVICE"), "{text}");
         let line = |name: &str| {

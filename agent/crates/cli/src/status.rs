@@ -2,17 +2,34 @@
 
 use std::fmt::Write;
 
+use clap::Args;
+
+use super::outcome::Report;
 use super::table::{self, Column};
 use super::target::Target;
-use super::{Output, human, print};
-use api_types::{Evidence, Finding, Hook, LedgerEntry, NameSource, NameSourceState, Status, Table};
+use super::{Outcome, Output, human, print};
+use api_types::{
+    Evidence, Finding, Hook, LedgerEntry, NameSource, NameSourceState, Severity, Status, Table,
+};
 
-pub(super) fn run(target: &Target) -> anyhow::Result<()> {
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    report: Report,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(super) fn run(arguments: &StatusArgs) -> anyhow::Result<Outcome> {
+    let StatusArgs { report, target } = arguments;
     let body = target.text("/api/v1/status")?;
+    let status: Status = client::read(&body)?;
     match target.output {
-        Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&client::read(&body)?)),
+        Output::Json => print(&format!("{}\n", body.trim_end()))?,
+        Output::Text => print(&text(&status))?,
     }
+    let is_grave = |finding: &Finding| finding.severity != Severity::Info;
+    Ok(report.of(status.findings.iter().any(is_grave)))
 }
 
 fn text(status: &Status) -> String {

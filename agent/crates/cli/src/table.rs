@@ -1,4 +1,7 @@
 //! Tables that fit: as wide as needed in a pipe, as wide as the terminal else.
+//!
+//! Where room is short, columns of a high rank go first, and are named below the table; then names
+//! lose their middle and words their end, marked with `…`. Nothing is cut without a mark.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -21,8 +24,14 @@ pub(super) struct Column {
 /// Between two columns.
 const GAP: usize = 2;
 
-/// A name longer than this is shortened when the room is limited.
+/// A text longer than this is shortened when the room is limited; words take what is left over.
 const LONG_NAME: usize = 28;
+
+/// Words get this much before columns are omitted.
+const LEAST_WORDS: usize = 24;
+
+/// No text is shortened below this.
+const SHORT_NAME: usize = 6;
 
 /// The room there is: `COLUMNS`, the width of the terminal, or no limit.
 pub(super) fn room() -> Option<usize> {
@@ -48,7 +57,7 @@ fn colour(title: &str, cell: &str) -> Option<Color> {
         ("HEALTH" | "STATE", "failing" | "down" | "off") => Some(Color::Red),
         ("HEALTH" | "STATE", "degraded" | "starting") => Some(Color::Yellow),
         ("HEALTH" | "STATE", "ok" | "up" | "attached") => Some(Color::Green),
-        ("FAILED" | "ERRORS" | "BREACHES" | "LISTEN DROPS", count)
+        ("FAILED" | "UNANS" | "WHY" | "ERRORS" | "BREACHES" | "LISTEN DROPS", count)
             if count != "0" && count != "-" =>
         {
             Some(Color::Red)
@@ -73,14 +82,20 @@ fn painted(
     room: Option<usize>,
     in_colour: bool,
 ) -> String {
-    let cut = |cell: &String| match room {
-        Some(_) => human::shortened(cell, LONG_NAME),
+    let (shown, dropped) = choose(columns, rows, room);
+    let widths = room.map(|room| fit(columns, rows, &shown, room));
+    let cut = |(i, cell): (usize, &String)| match &widths {
+        Some(widths) => {
+            let place = shown.iter().position(|shown| *shown == i);
+            let width = place.and_then(|place| widths.get(place)).copied().unwrap_or(LONG_NAME);
+            shortened(cell, width)
+        }
         // A list of words is not a name.
-        None if cell.contains(' ') => cell.clone(),
+        None if is_words(cell) => cell.clone(),
         None => human::readable(cell),
     };
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(cut).collect()).collect();
-    let (shown, dropped) = choose(columns, &rows, room);
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().enumerate().map(cut).collect()).collect();
 
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -115,7 +130,8 @@ fn painted(
     }
     if !dropped.is_empty() {
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "(no room for {})", dropped.join(", "));
+        let _ =
+            writeln!(text, "{}", wrapped(&format!("(no room for {})", dropped.join(", ")), room));
     }
     text
 }
@@ -127,9 +143,11 @@ fn choose(
     room: Option<usize>,
 ) -> (Vec<usize>, Vec<&'static str>) {
     let width = |i: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count());
-        let title = columns.get(i).map_or(0, |column| column.title.len());
-        cells.max().unwrap_or_default().max(title) + GAP
+        let longest = if has_words(rows, i) { LEAST_WORDS } else { LONG_NAME };
+        let title = columns.get(i).map_or(0, |column| column.title.chars().count());
+        let is_text = columns.get(i).is_some_and(|column| column.left);
+        let widest = widest(columns, rows, i);
+        GAP + if is_text { widest.min(longest).max(title) } else { widest }
     };
     let mut shown: Vec<usize> = (0..columns.len()).collect();
     let mut by_rank: Vec<usize> = (0..columns.len()).collect();
@@ -146,6 +164,86 @@ fn choose(
     let missing = columns.iter().enumerate().filter(|(i, _)| !shown.contains(i));
     let missing = missing.map(|(_, column)| column.title).collect();
     (shown, missing)
+}
+
+/// The widths of the columns that are shown: names up to [`LONG_NAME`], words with what is left
+/// over; less for the widest if it is too much.
+fn fit(columns: &[Column], rows: &[Vec<String>], shown: &[usize], room: usize) -> Vec<usize> {
+    let natural: Vec<usize> = shown.iter().map(|i| widest(columns, rows, *i)).collect();
+    let mut widths: Vec<usize> = natural.iter().map(|width| (*width).min(LONG_NAME)).collect();
+    let room = room.saturating_sub(GAP * shown.len().saturating_sub(1));
+    for (width, (i, natural)) in widths.iter_mut().zip(shown.iter().zip(natural)) {
+        // Numbers are never cut.
+        if !columns.get(*i).is_some_and(|column| column.left) || has_words(rows, *i) {
+            *width = natural;
+        }
+    }
+    let least = |i: usize| {
+        columns.get(i).map_or(SHORT_NAME, |column| column.title.chars().count().max(SHORT_NAME))
+    };
+    while widths.iter().sum::<usize>() > room {
+        let can_shrink = |(i, width): &(&usize, &mut usize)| {
+            columns.get(**i).is_some_and(|column| column.left) && **width > least(**i)
+        };
+        let widest = shown.iter().zip(&mut widths).filter(can_shrink);
+        match widest.max_by_key(|(_, width)| **width) {
+            Some((_, width)) => *width -= 1,
+            None => break,
+        }
+    }
+    widths
+}
+
+/// The widest cell of a column, its title included.
+fn widest(columns: &[Column], rows: &[Vec<String>], i: usize) -> usize {
+    let cells = rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count());
+    let title = columns.get(i).map_or(0, |column| column.title.chars().count());
+    cells.max().unwrap_or_default().max(title)
+}
+
+/// A line in as many as it needs.
+fn wrapped(line: &str, room: Option<usize>) -> String {
+    let room = room.unwrap_or(usize::MAX);
+    let (mut text, mut length) = (String::new(), 0);
+    for word in line.split(' ') {
+        let longer = length + word.chars().count() + usize::from(length > 0);
+        if length > 0 && longer > room {
+            text.push('\n');
+            length = word.chars().count();
+        } else {
+            text.push_str(if length > 0 { " " } else { "" });
+            length = longer;
+        }
+        text.push_str(word);
+    }
+    text
+}
+
+/// Whether a column has words, and not only names and numbers.
+fn has_words(rows: &[Vec<String>], i: usize) -> bool {
+    rows.iter().filter_map(|row| row.get(i)).any(|cell| is_words(cell))
+}
+
+/// Whether a cell is a text of words, and no name.
+fn is_words(cell: &str) -> bool {
+    cell.contains(' ')
+}
+
+/// A cell that is too long: words lose their end, a name its middle.
+fn shortened(cell: &str, longest: usize) -> String {
+    if !is_words(cell) {
+        return human::shortened(cell, longest);
+    }
+    if cell.chars().count() <= longest {
+        return cell.to_owned();
+    }
+    let kept: String = cell.chars().take(longest.saturating_sub(1)).collect();
+    // Of a list whole items, if that leaves most of it.
+    let kept = match kept.rsplit_once(", ") {
+        Some((items, _)) if items.chars().count() * 2 >= longest => items,
+        _ => kept.trim_end(),
+    };
+    format!("{kept}…")
 }
 
 #[cfg(test)]
@@ -186,6 +284,27 @@ b                              1000
 (no room for REST)
 "
         );
+    }
+
+    #[test]
+    fn where_room_is_short_names_lose_their_middle_and_words_their_end() {
+        const COLUMNS: &[Column] = &[
+            Column { title: "NAME", left: true, rank: 0 },
+            Column { title: "COUNT", left: false, rank: 0 },
+            Column { title: "WHY", left: true, rank: 0 },
+        ];
+        let row = ["checkout-service-7", "1234", "12 connect timed out, 3 unanswered"];
+        let rows = [row.map(str::to_owned).to_vec()];
+        let check = |room, expected: &str| {
+            let text = render(COLUMNS, &rows, Some(room));
+            let line = text.lines().nth(1).expect("a row").to_owned();
+            assert_eq!(line, expected);
+            assert!(line.chars().count() <= room, "{line}");
+        };
+        check(80, "checkout-service-7   1234  12 connect timed out, 3 unanswered");
+        check(52, "checkout-service-7   1234  12 connect timed out…");
+        check(40, "checkout…rvice-7   1234  12 connect tim…");
+        check(21, "che…-7   1234  12 co…");
     }
 
     #[test]

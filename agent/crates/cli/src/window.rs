@@ -1,28 +1,46 @@
-//! `--window` and service names in the form of the API.
+//! `--window`, and service names in the form of the API.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use api_types::WindowLength;
+use api_types::{Timestamp, Window, WindowChoice};
+use clap::Args;
 use notation::duration;
 
-/// A time up to now: `90s`, `5m`. In seconds.
-pub(super) fn parse(text: &str) -> Result<u64, String> {
-    let longest = Duration::from_secs(WindowLength::LONGEST_SECONDS);
-    let span = duration::parse(text).ok_or_else(|| format!("write {}", duration::FORM))?;
-    if (Duration::from_secs(1)..=longest).contains(&span) {
-        Ok(span.as_secs())
-    } else {
-        Err(format!("choose between 1s and {}", duration::text(longest)))
-    }
+use super::human;
+
+/// The windows that help and footers name.
+pub(super) const CHOICES: &str = "10s|1m|5m|start";
+
+/// The time that numbers are of.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Over {
+    /// Time that the numbers cover: 10s, 1m, 5m (at most), or start, since the agent started.
+    #[arg(long, value_name = "WINDOW", default_value = "1m", value_parser = parse)]
+    pub window: WindowChoice,
+}
+
+/// A time up to now: `90s`, `5m`; or `start`.
+pub(super) fn parse(text: &str) -> Result<WindowChoice, String> {
+    let unit = text == "start" || duration::parse(text).is_some();
+    let choice = text.parse().ok().filter(|_| unit);
+    choice.ok_or_else(|| format!("write {}", WindowChoice::FORM))
 }
 
 /// The query of a path.
-pub(super) fn query(window: Option<u64>, services: &[String]) -> String {
-    let window = window.map(|seconds| format!("window={seconds}"));
-    let services = (!services.is_empty()).then(|| format!("service={}", encoded(services)));
-    let parts: Vec<String> = window.into_iter().chain(services).collect();
-    if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
+pub(super) fn query(window: WindowChoice, services: &[String]) -> String {
+    let services = (!services.is_empty()).then(|| format!("&service={}", encoded(services)));
+    format!("?window={window}{}", services.unwrap_or_default())
+}
+
+/// What the numbers of an answer are of, for people.
+pub(super) fn covered(window: &Window, choice: WindowChoice) -> String {
+    match choice {
+        WindowChoice::Last(_) => format!("last {}", human::span(window.seconds)),
+        WindowChoice::Start => {
+            let since = Timestamp::from_seconds(window.since.seconds().floor());
+            format!("totals since {since} ({} ago)", duration::ago(window.seconds))
+        }
+    }
 }
 
 /// Names with commas between them, safe in a query.
@@ -44,23 +62,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_have_a_unit_and_a_limit() {
-        assert_eq!(parse("60s"), Ok(60));
-        assert_eq!(parse("5m"), Ok(300));
-        for text in ["60", "m", "", "99999999999999999999s"] {
-            assert!(parse(text).expect_err("refused").starts_with("write a number with a unit"));
+    fn windows_have_a_unit_and_a_limit_or_begin_at_the_start() {
+        assert_eq!(parse("60s"), Ok(WindowChoice::Last(60)));
+        assert_eq!(parse("5m"), Ok(WindowChoice::Last(300)));
+        assert_eq!(parse("start"), Ok(WindowChoice::Start));
+        for text in ["60", "m", "", "99999999999999999999s", "6m", "0s", "1h", "10ms"] {
+            let error = parse(text).expect_err("refused");
+            assert_eq!(error, "write a duration from 1s to 5m, or start", "{text}");
         }
-        for text in ["6m", "0s", "1h", "10ms"] {
-            assert_eq!(parse(text).expect_err("refused"), "choose between 1s and 5m", "{text}");
+        for choice in CHOICES.split('|') {
+            assert!(parse(choice).is_ok(), "{choice}");
         }
     }
 
     #[test]
     fn queries_are_safe() {
-        assert_eq!(query(None, &[]), "");
-        assert_eq!(query(Some(60), &[]), "?window=60");
+        assert_eq!(query(WindowChoice::Start, &[]), "?window=start");
         assert_eq!(
-            query(Some(60), &["prod/api".into(), "a b&c".into()]),
+            query(WindowChoice::Last(60), &["prod/api".into(), "a b&c".into()]),
             "?window=60&service=prod/api,a%20b%26c"
         );
     }

@@ -160,6 +160,17 @@ pub enum Error {
     },
 }
 
+/// Whose fault an error is, for exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Flags or files that were named cannot be used.
+    Usage,
+    /// No agent was reached, it does not let us in, or its answer cannot be read.
+    Unreached,
+    /// An agent answered, and refused.
+    Refused,
+}
+
 /// Why a certificate cannot be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateProblem {
@@ -171,6 +182,19 @@ pub enum CertificateProblem {
     Expired,
     /// Another reason.
     Other(String),
+}
+
+// === impl Error ===
+
+impl Error {
+    /// Whose fault it is.
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Url { .. } | Self::File { .. } | Self::Incomplete(_) => Class::Usage,
+            Self::Refused { .. } => Class::Refused,
+            _ => Class::Unreached,
+        }
+    }
 }
 
 // === impl CertificateProblem ===

@@ -18,7 +18,7 @@ use http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
 pub use self::credentials::Credentials;
-pub use self::error::{CertificateProblem, Error};
+pub use self::error::{CertificateProblem, Class, Error};
 use self::exchange::{Answer, Exchange};
 use self::tls::Tls;
 use self::url::Url;

@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use super::relations::{Backend, MAX_BACKENDS, RelationsView, ServiceName};
 use super::service::Service;
 use super::snapshot::Role;
-use super::tally::covered_seconds;
 
 /// Up to this deviation a service is balanced.
 pub const TOLERANCE: f64 = 0.05;
@@ -72,10 +71,23 @@ pub struct Share {
     pub connections: u64,
     /// Their part of all connections; null without any.
     pub connections_share: Option<f64>,
+    /// Attempts to connect to it that failed.
+    pub failed: u64,
     /// Requests in the window.
     pub requests: u64,
     /// Their part of all requests; null without any.
     pub requests_share: Option<f64>,
+    /// Requests that it did not answer.
+    pub unanswered: u64,
+}
+
+/// What one backend got.
+#[derive(Clone, Copy, Debug, Default)]
+struct Got {
+    connections: u64,
+    failed: u64,
+    requests: u64,
+    unanswered: u64,
 }
 
 /// How something spreads over backends.
@@ -103,16 +115,16 @@ pub enum Verdict {
     TooFew,
 }
 
-/// The balance of every named service of `view` in the last `window` seconds, and the seconds
-/// really covered. Known backends without traffic have zero.
+/// The balance of every named service of `view` in the last `window` seconds, or since the start,
+/// and the seconds really covered. Known backends without traffic have zero.
 pub fn groups(
     view: &RelationsView,
-    window: u64,
+    window: Option<u64>,
     weights: &Weights,
     known: &Known,
 ) -> (Vec<Group>, u64) {
     type Key<'a> = (&'a ServiceName, &'a ServiceName, u16, Role);
-    let mut groups: BTreeMap<Key<'_>, BTreeMap<Backend, (u64, u64)>> = BTreeMap::new();
+    let mut groups: BTreeMap<Key<'_>, BTreeMap<Backend, Got>> = BTreeMap::new();
     // The overflow row stands for many servers.
     let many = ServiceName::from(&Service::other());
     let counted = view.rows.iter().filter(|(relation, _)| relation.counts && relation.named);
@@ -120,9 +132,11 @@ pub fn groups(
     for (relation, history) in counted.filter(|(relation, _)| relation.role != Role::Unknown) {
         let key = (&relation.client, &relation.server, relation.port, relation.role);
         let got = groups.entry(key).or_default().entry(relation.backend).or_default();
-        let tally = history.last(view.now, window);
-        got.0 += tally.connections;
-        got.1 += tally.requests.count();
+        let tally = history.within(view.now, window);
+        got.connections += tally.connections;
+        got.failed += tally.failed;
+        got.requests += tally.requests.count();
+        got.unanswered += tally.unanswered;
     }
     let groups = groups.into_iter().map(|((client, server, port, role), mut backends)| {
         // Traffic from clients of other hosts is counted there.
@@ -136,12 +150,12 @@ pub fn groups(
         let (client, server) = (client.clone(), server.clone());
         group((client, server, port, role), &backends, weights, known)
     });
-    (groups.collect(), covered_seconds(view.now, window).min(view.now - view.since))
+    (groups.collect(), view.seconds(window))
 }
 
 fn group(
     (client, server, port, role): (ServiceName, ServiceName, u16, Role),
-    backends: &BTreeMap<Backend, (u64, u64)>,
+    backends: &BTreeMap<Backend, Got>,
     weights: &Weights,
     known: &Known,
 ) -> Group {
@@ -150,8 +164,8 @@ fn group(
     let sum: f64 = backends.keys().map(weight).sum();
     let even = 1.0 / backends.len() as f64;
     let expected = |backend: &Backend| if sum > 0.0 { weight(backend) / sum } else { even };
-    let connections: u64 = backends.values().map(|got| got.0).sum();
-    let requests: u64 = backends.values().map(|got| got.1).sum();
+    let connections: u64 = backends.values().map(|got| got.connections).sum();
+    let requests: u64 = backends.values().map(|got| got.requests).sum();
     let part = |n: u64, of: u64| (of > 0).then(|| n as f64 / of as f64);
     let shares: Vec<Share> = backends
         .iter()
@@ -159,10 +173,12 @@ fn group(
             backend: backend.to_string(),
             instance: backend.ip().and_then(|ip| known.instances.get(&ip)).map(ToString::to_string),
             expected_share: expected(backend),
-            connections: got.0,
-            connections_share: part(got.0, connections),
-            requests: got.1,
-            requests_share: part(got.1, requests),
+            connections: got.connections,
+            connections_share: part(got.connections, connections),
+            failed: got.failed,
+            requests: got.requests,
+            requests_share: part(got.requests, requests),
+            unanswered: got.unanswered,
         })
         .collect();
     let spread = |total, of: fn(&Share) -> Option<f64>| Spread::new(total, &shares, of);
@@ -308,7 +324,7 @@ mod tests {
             .map(|(i, n)| edge(4 + i as u32, 2, &format!("10.0.0.{}", i + 2), *n / 10, *n))
             .collect();
         let view = after(&[(edges, labels("web", "api"))]);
-        let (mut groups, _) = groups(&view, 300, weights, &Known::default());
+        let (mut groups, _) = groups(&view, Some(300), weights, &Known::default());
         assert_eq!(groups.len(), 1);
         groups.remove(0)
     }
@@ -353,7 +369,7 @@ mod tests {
     fn a_window_without_samples_has_no_verdict() {
         let mut view = after(&[(vec![edge(4, 2, "10.0.0.2", 9, 900)], labels("web", "api"))]);
         view.now += 1000;
-        let (groups, _) = groups(&view, 300, &Weights::default(), &Known::default());
+        let (groups, _) = groups(&view, Some(300), &Weights::default(), &Known::default());
         assert_eq!((groups[0].requests.total, groups[0].requests.deviation), (0, None));
         assert_eq!(groups[0].requests.verdict, Verdict::TooFew);
         assert_eq!(groups[0].backends[0].requests_share, None);
@@ -369,7 +385,7 @@ mod tests {
         known.add(api.clone(), address("10.0.0.3:80"));
         known.add(api, address("10.0.0.4:8080"));
         known.call(address("10.0.0.3:80").ip(), "api-1".into());
-        let (found, _) = groups(&view, 300, &Weights::default(), &known);
+        let (found, _) = groups(&view, Some(300), &Weights::default(), &known);
         let shares: Vec<_> = found[0]
             .backends
             .iter()
@@ -381,11 +397,11 @@ mod tests {
         // A backend with weight zero and no traffic.
         let mut weights = Weights::default();
         weights.insert("10.0.0.3".parse().expect("an address"), None, 0);
-        let (found, _) = groups(&view, 300, &weights, &known);
+        let (found, _) = groups(&view, Some(300), &weights, &known);
         assert_eq!(found[0].requests.verdict, Verdict::Balanced);
         // Backends answer for it.
         known.add_front(address("10.0.0.2:80"));
-        let (found, _) = groups(&view, 300, &Weights::default(), &known);
+        let (found, _) = groups(&view, Some(300), &Weights::default(), &known);
         assert_eq!(found[0].backends.len(), 1);
     }
 

@@ -16,10 +16,11 @@ use super::breaches::{Action, Breach, BreachKey};
 use super::conflicts::{ConflictLabels, ConflictTotal};
 use super::directory::{Classes, ContainerLabels, Directory, Pattern};
 use super::ephemeral::{Ephemeral, EphemeralView};
-use super::health::Epochs;
+use super::health::Traffic;
 use super::memory::{MemoryView, Usage};
 use super::port::{Port, Protocol};
 use super::probes::{Looks, ProbesView};
+use super::recent::RecentView;
 use super::registry::Registration;
 use super::relations::{Backend, Ends, Relation, RelationsView, ServiceName};
 use super::reservation_status::ReservationStatus;
@@ -301,7 +302,8 @@ pub fn snapshot() -> Snapshot {
             overflows: 2,
         },
         reservations: reservations(),
-        health: Epochs::from_rows(&edges),
+        traffic: Traffic::from_rows(&edges),
+        recent: RecentView::from_rows(&edges, 100),
         edges,
     }
 }

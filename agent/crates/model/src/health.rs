@@ -1,22 +1,19 @@
-//! Services and their health, from their traffic over the last minutes.
+//! Services and their health, from their traffic in a window or since the start.
 //!
-//! The figures of edges are summed up by the server's service, in one table per minute
-//! ([`epochs`]); the tables of the last minutes are added up on request, and judged ([`verdict`]).
+//! The figures of edges are summed up by service ([`traffic`]), and judged ([`verdict`]).
 
-mod epochs;
+mod traffic;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hashbrown::HashMap;
-
-use self::epochs::{Key, Totals};
+use self::traffic::Key;
 use super::port::Port;
 use super::registry::Endpoint;
 use super::service::Service;
 use super::snapshot::{EdgeView, Role, Snapshot};
 
-pub use self::epochs::Epochs;
+pub use self::traffic::Traffic;
 pub use self::verdict::{AcceptQueue, ClientHealth, Health, HealthReason, HealthState};
 
 /// A service.
@@ -35,9 +32,9 @@ pub struct ServiceView {
 }
 
 /// Every service of an edge, listener or registration, sorted by namespace and name, without the
-/// unknown ones.
-pub fn services(snapshot: &Snapshot) -> Vec<ServiceView> {
-    let mut found = Found::new(snapshot);
+/// unknown ones; their health is that of `traffic`, which took so many seconds.
+pub fn services(snapshot: &Snapshot, traffic: &Traffic, seconds: f64) -> Vec<ServiceView> {
+    let mut found = Found { views: BTreeMap::new(), traffic, window_seconds: seconds };
     for EdgeView { labels, .. } in &snapshot.edges {
         found.meet(&labels.client);
         let server = found.meet(&labels.server);
@@ -58,34 +55,25 @@ pub fn services(snapshot: &Snapshot) -> Vec<ServiceView> {
 }
 
 /// Services met so far.
-struct Found {
+struct Found<'a> {
     /// By namespace and name.
     views: BTreeMap<Key, ServiceView>,
-    totals: HashMap<Key, Totals>,
+    traffic: &'a Traffic,
     window_seconds: f64,
 }
 
-impl Found {
-    fn new(snapshot: &Snapshot) -> Self {
-        let Snapshot { taken_seconds, health, .. } = snapshot;
-        let since = health.since_seconds().unwrap_or(*taken_seconds);
-        let window_seconds = (taken_seconds - since).max(0.0);
-        Self { views: BTreeMap::new(), totals: health.totals(), window_seconds }
-    }
-
+impl Found<'_> {
     fn meet(&mut self, service: &Service) -> &mut ServiceView {
-        let Self { views, totals, window_seconds } = self;
+        let Self { views, traffic, window_seconds } = self;
         let view =
             views.entry((service.namespace.clone(), service.name.clone())).or_insert_with(|| {
                 let key = (service.name.clone(), service.namespace.clone());
-                let none = Totals::default();
-                let totals = totals.get(&key).unwrap_or(&none);
                 ServiceView {
                     service: service.clone(),
                     registered: Vec::new(),
                     listens: BTreeSet::new(),
                     serves: BTreeSet::new(),
-                    health: Health::of(totals, *window_seconds),
+                    health: Health::of(&traffic.of_service(&key), *window_seconds),
                 }
             });
         if service.source < view.service.source {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::{Class, Classes};
 use super::relations::{RelationsView, ServiceName};
 use super::snapshot::Role;
-use super::tally::{History, KEEP_SECONDS, Merge as _, Tally, covered_seconds};
+use super::tally::{KEEP_SECONDS, Merge as _, Tally};
 
 /// Services and the traffic between them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -54,6 +54,8 @@ pub struct Traffic {
     pub aborts: u64,
     /// Requests.
     pub requests: u64,
+    /// Requests without a response.
+    pub unanswered: u64,
     /// Connections in a second.
     pub connections_per_second: f64,
     /// Requests in a second.
@@ -71,16 +73,11 @@ pub struct Traffic {
 impl Graph {
     /// The graph of `view` for the last `window` seconds, or since the start.
     pub fn new(view: &RelationsView, window: Option<u64>) -> Self {
-        let all = view.now.saturating_sub(view.since);
-        let seconds = window.map_or(all, |window| covered_seconds(view.now, window).min(all));
-        let tally = |history: &History| match window {
-            Some(window) => history.last(view.now, window),
-            None => history.total.clone(),
-        };
+        let seconds = view.seconds(window);
         let mut drawn: BTreeMap<(&ServiceName, &ServiceName, u16), Drawn> = BTreeMap::new();
         let mut not_drawn = 0;
         for (relation, history) in &view.rows {
-            let tally = tally(history);
+            let tally = history.within(view.now, window);
             if relation.port == 0 {
                 not_drawn += if relation.counts { tally.connections } else { 0 };
                 continue;
@@ -186,6 +183,7 @@ impl Drawn {
             resets: counted.resets,
             aborts: counted.aborts,
             requests: counted.requests.count(),
+            unanswered: counted.unanswered,
             connections_per_second: rate(counted.connections),
             requests_per_second: rate(counted.requests.count()),
             p50_seconds: counted.requests.quantile_seconds(0.5),
@@ -202,6 +200,7 @@ pub(crate) mod tests {
     use crate::directory::Pattern;
     use crate::fixture::tally;
     use crate::relations::{Backend, Relation};
+    use crate::tally::History;
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -269,7 +268,7 @@ pub(crate) mod tests {
         assert_eq!(graph.nodes.len(), 5);
         assert_eq!(graph.seconds, 10);
         assert!((graph.edges[0].traffic.requests_per_second - 8.0).abs() < 1e-9);
-        assert_eq!(graph.edges[0].traffic.p99_seconds, Some(0.001));
+        assert_eq!(graph.edges[0].traffic.p99_seconds, Some(0.000_995));
         assert_eq!(graph.edges[2].traffic.seen_by, [Role::Server]);
     }
 

@@ -19,7 +19,7 @@ use super::delta::{Delta, EdgeId};
 use super::hashed::HashedMap;
 use super::service::{Service, Source};
 use super::snapshot::{EdgeLabels, Role};
-use super::tally::{History, Merge as _, Tally};
+use super::tally::{History, Merge as _, Tally, covered_seconds};
 
 /// Relations at most.
 const MAX_RELATIONS: usize = 16_384;
@@ -171,6 +171,16 @@ impl Relations {
             rows: rows.collect(),
             folded: self.rows.folded(),
         }
+    }
+}
+
+// === impl RelationsView ===
+
+impl RelationsView {
+    /// How long a window really is, or all the time.
+    pub fn seconds(&self, window: Option<u64>) -> u64 {
+        let all = self.now.saturating_sub(self.since);
+        window.map_or(all, |window| covered_seconds(self.now, window).min(all))
     }
 }
 

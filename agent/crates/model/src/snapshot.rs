@@ -11,10 +11,11 @@ use super::balance::{Known, Weights};
 use super::conflicts::{Conflict, ConflictTotal};
 use super::directory::Directory;
 use super::ephemeral::EphemeralView;
-use super::health::{AcceptQueue, Epochs};
+use super::health::{AcceptQueue, Traffic};
 use super::memory::MemoryView;
 use super::port::PortView;
 use super::probes::ProbesView;
+use super::recent::RecentView;
 use super::relations::RelationsView;
 use super::reservation_status::ReservationStatus;
 use super::service::Service;
@@ -68,8 +69,10 @@ pub struct Snapshot {
     pub drain_seconds: f64,
     /// Reservations, registered services, and breaches.
     pub reservations: ReservationStatus,
-    /// Figures of edges in the last minutes, by service.
-    pub health: Epochs,
+    /// What services did since the start.
+    pub traffic: Traffic,
+    /// What edges counted in the last minutes.
+    pub recent: RecentView,
 }
 
 /// Computed from the edges: relations and, if segments are declared, their violations.

@@ -27,6 +27,8 @@ pub struct Tally {
     pub aborts: u64,
     /// Requests.
     pub requests: Durations,
+    /// Requests without a response.
+    pub unanswered: u64,
 }
 
 /// Durations on the decimal grid, without the buckets that are empty.
@@ -67,6 +69,7 @@ impl Tally {
             resets: now.resets().saturating_sub(before.resets()),
             aborts: now.aborted().saturating_sub(before.aborted()),
             requests: Durations::between(&before.request, &now.request),
+            unanswered: now.unanswered.saturating_sub(before.unanswered),
         }
     }
 
@@ -82,22 +85,24 @@ impl Tally {
 
     /// Whether nothing happened.
     pub fn is_empty(&self) -> bool {
-        let Self { connections, failed, resets, aborts, requests } = self;
+        let Self { connections, failed, resets, aborts, requests, unanswered } = self;
         *connections == 0
             && *failed == 0
             && *resets == 0
             && *aborts == 0
+            && *unanswered == 0
             && requests.buckets.is_empty()
     }
 }
 
 impl Merge for Tally {
     fn merge(&mut self, other: &Self) {
-        let Self { connections, failed, resets, aborts, requests } = self;
+        let Self { connections, failed, resets, aborts, requests, unanswered } = self;
         *connections += other.connections;
         *failed += other.failed;
         *resets += other.resets;
         *aborts += other.aborts;
+        *unanswered += other.unanswered;
         requests.merge(&other.requests);
     }
 }
@@ -119,8 +124,7 @@ impl Durations {
         self.buckets.values().sum()
     }
 
-    /// The bound of the grid that holds the `q` quantile, seconds; `None` without any. Above the
-    /// last bound of the grid it is that bound.
+    /// The `q` quantile, seconds ([`Histogram::quantile_seconds`]); `None` without any.
     pub fn quantile_seconds(&self, q: f64) -> Option<f64> {
         let mut histogram = Histogram::EMPTY;
         for (i, n) in &self.buckets {
@@ -128,8 +132,7 @@ impl Durations {
                 *bucket = *n;
             }
         }
-        let last = agent_common::histogram::BOUNDS_US.last().copied().map_or(f64::MAX, f64::from);
-        histogram.quantile_us(q).map(|us| us.min(last) / 1e6)
+        histogram.quantile_seconds(q)
     }
 }
 
@@ -163,6 +166,11 @@ impl History {
     /// Whether nothing ever happened.
     pub fn is_empty(&self) -> bool {
         self.total.is_empty()
+    }
+
+    /// What happened in the `window` seconds before `now`, or ever.
+    pub fn within(&self, now: u64, window: Option<u64>) -> Tally {
+        window.map_or_else(|| self.total.clone(), |window| self.last(now, window))
     }
 
     /// What happened in the `window` seconds before `now`, rounded up to whole steps.
@@ -220,12 +228,15 @@ mod tests {
         now.resets_sent[0] = 1;
         now.resets_received[1] = 2;
         now.aborts[2] = 4;
+        now.unanswered = 6;
         now.request.observe(100);
         now.request.observe(5000);
         let tally = Tally::between(&before, &now);
         assert_eq!((tally.connections, tally.failed, tally.resets, tally.aborts), (3, 2, 3, 4));
+        assert_eq!(tally.unanswered, 6);
         assert_eq!((tally.requests.count(), tally.requests.sum_us), (2, 5100));
-        assert_eq!(tally.requests.quantile_seconds(0.99), Some(0.005));
+        let p99 = tally.requests.quantile_seconds(0.99).expect("two");
+        assert!((p99 - 0.00495).abs() < 1e-12, "{p99}");
         assert!(Tally::between(&now, &now).is_empty());
     }
 

@@ -17,11 +17,11 @@ use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use serde::Deserialize;
 
-use super::convert::{self, ToApi};
+use super::convert::{self, EdgeQuery, ToApi};
 use super::stream;
 use super::web::Web;
-use api_types::{Edges, Listeners, OpenApi, Status, Timestamp};
-use model::snapshot::{EdgeView, Role};
+use api_types::{Edges, Listeners, OpenApi, Status, Timestamp, WindowChoice};
+use model::snapshot::{EdgeLabels, Role};
 use telemetry::process::Process;
 use telemetry::push::Outcomes;
 use telemetry::source::{STALE_AFTER, SnapshotSource, Unavailable};
@@ -183,7 +183,7 @@ async fn status(State(api): State<Api>) -> Result<Json<Status>, Failure> {
     Ok(Json(status))
 }
 
-/// A filter of edges; all conditions must hold.
+/// Which edges; all conditions must hold.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EdgeFilter {
@@ -193,6 +193,18 @@ struct EdgeFilter {
     service: Option<String>,
     /// The server's port.
     port: Option<u16>,
+    /// Over this time.
+    window: Option<WindowChoice>,
+    /// One edge for each address of the server.
+    by: Option<Part>,
+}
+
+/// What edges are split by.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Part {
+    /// The server's address.
+    Address,
 }
 
 async fn edges(
@@ -200,11 +212,12 @@ async fn edges(
     filter: Result<Query<EdgeFilter>, QueryRejection>,
 ) -> Result<Json<Edges>, Failure> {
     let Query(filter) = filter.map_err(|rejection| {
-        Failure::query(&rejection, "role=client|server|listener, service=NAME, port=N")
+        let known = "role=client|server|listener, service=NAME, port=N, by=address, window=DURATION (1s to 5m) or window=start";
+        Failure::query(&rejection, known)
     })?;
+    let query = filter.query()?;
     let snapshot = api.source.fresh().await?;
-    let wanted = snapshot.edges.iter().filter(|view| filter.admits(view));
-    Ok(Json(convert::edges(&snapshot, wanted)))
+    Ok(Json(convert::edges(&snapshot, query, |labels| filter.admits(labels))))
 }
 
 async fn listeners(State(api): State<Api>) -> Result<Json<Listeners>, Failure> {
@@ -303,9 +316,23 @@ impl Api {
 // === impl EdgeFilter ===
 
 impl EdgeFilter {
-    fn admits(&self, view: &EdgeView) -> bool {
-        let Self { role, service, port } = self;
-        let labels = &view.labels;
+    /// Totals since the start unless a window is named; by address one minute.
+    fn query(&self) -> Result<EdgeQuery, Failure> {
+        match (self.by, self.window) {
+            (None, window) => Ok(EdgeQuery::Rows(window.unwrap_or(WindowChoice::Start))),
+            (Some(Part::Address), None) => Ok(EdgeQuery::ByAddress(60)),
+            (Some(Part::Address), Some(WindowChoice::Last(seconds))) => {
+                Ok(EdgeQuery::ByAddress(seconds))
+            }
+            (Some(Part::Address), Some(WindowChoice::Start)) => Err(Failure(
+                StatusCode::BAD_REQUEST,
+                "addresses are not remembered for longer than five minutes: use by=address with window=5m or less".to_owned(),
+            )),
+        }
+    }
+
+    fn admits(&self, labels: &EdgeLabels) -> bool {
+        let Self { role, service, port, window: _, by: _ } = self;
         role.is_none_or(|role| role == labels.role)
             && port.is_none_or(|port| port == labels.port)
             && service.as_deref().is_none_or(|service| {

@@ -9,7 +9,6 @@
 mod aborts;
 mod agent;
 mod backends;
-mod bounds;
 mod conflicts;
 mod connects;
 mod ephemeral;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use agent_common::exported;
 use agent_common::histogram::Histogram;
 use prometheus_client::encoding::{MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -11,9 +12,9 @@ use super::labels::Labels;
 use super::otlp::Points;
 use super::{Format, View};
 use super::{
-    aborts, agent, backends, bounds, conflicts, connects, ephemeral, hooks, latency, ledger,
-    limited, listeners, memory, probes, process, pushes, queues, recovery, reservations, resets,
-    segments, services, sources, traffic, unanswered, unverified,
+    aborts, agent, backends, conflicts, connects, ephemeral, hooks, latency, ledger, limited,
+    listeners, memory, probes, process, pushes, queues, recovery, reservations, resets, segments,
+    services, sources, traffic, unanswered, unverified,
 };
 
 /// One metric.
@@ -211,7 +212,7 @@ impl<'a> Samples<'a> {
             Self::Text(encoder, _) => encoder,
             Self::Otlp(points) => return points.histogram(labels, histogram),
         };
-        let (buckets, count) = bounds::fold(histogram);
+        let (buckets, count) = exported::fold(histogram);
         let sum_seconds = histogram.sum_us as f64 / 1e6;
         encoder.encode_family(labels)?.encode_histogram::<NoLabelSet>(
             sum_seconds,

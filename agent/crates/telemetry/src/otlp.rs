@@ -10,10 +10,10 @@ use std::collections::hash_map::RandomState;
 use std::fmt::{self, Display, Write as _};
 use std::hash::BuildHasher as _;
 
+use agent_common::exported::{self, EXPORTED};
 use agent_common::histogram::Histogram;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
-use super::bounds::{self, EXPORTED};
 use super::labels::Labels;
 use super::metric::{Kind, Metric};
 
@@ -166,7 +166,7 @@ impl<'a> Points<'a> {
 
     pub(super) fn histogram(&mut self, labels: &impl Labels, histogram: &Histogram) -> fmt::Result {
         self.attribute(labels, OF_HISTOGRAM);
-        let (buckets, count) = bounds::fold(histogram);
+        let (buckets, count) = exported::fold(histogram);
         let mut point = self.started();
         fixed64(&mut point, 4, count);
         fixed64(&mut point, 5, (histogram.sum_us as f64 / 1e6).to_bits());

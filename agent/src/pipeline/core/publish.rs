@@ -53,7 +53,8 @@ impl<K: Kernel> Core<K> {
         let related = self.relate.update(now_us, taken_seconds, &updated.deltas, names);
         let verified = updated.deltas.edges.iter();
         let verified = verified.filter(|delta| delta.labels.unverified_user.is_none());
-        self.epochs.observe(taken_seconds, verified);
+        self.traffic.observe(verified);
+        self.recent.update(now_us, &updated.deltas.closed, &updated.deltas.edges);
         self.unverified.add_connects(&updated.deltas.edges);
         let hooks = self.kernel.hooks();
         let mut sources = self.sources.views();
@@ -69,9 +70,10 @@ impl<K: Kernel> Core<K> {
             ephemeral: self.ports.ephemeral_views(names, owners, now_us),
             conflicts: self.ports.conflicts.recent(),
             conflict_totals: self.ports.conflicts.totals(),
+            traffic: self.traffic.clone(),
+            recent: self.recent.view(),
             unverified_conflicts: self.ports.conflicts.unverified.clone(),
             unverified_connects: self.unverified.clone(),
-            health: self.epochs.clone(),
             reservations,
             preexisting_sockets: updated.edges.iter().map(|view| view.counters.preexisting).sum(),
             edges: updated.edges,

@@ -84,7 +84,7 @@ fn container(folder: &Path, runtime: &Path) -> OnNode {
 
 fn edges(node: &Node, binary: &Path) -> Vec<Value> {
     let mut command = node.engine.command(&binary.display().to_string());
-    let output = command.args(["edges", "--output", "json"]).output();
+    let output = command.args(["edges", "--window", "start", "--output", "json"]).output();
     let text = output.map(|output| output.stdout).unwrap_or_default();
     let answer: Value = serde_json::from_slice(&text).unwrap_or_default();
     answer["edges"].as_array().cloned().unwrap_or_default()

@@ -106,7 +106,8 @@ impl<'a> Contained<'a> {
     /// `portolan edges`, run in the container.
     fn try_edges(&self) -> Option<Vec<Value>> {
         let mut exec = self.docker.docker();
-        exec.args(["exec", &self.name(), "/portolan", "edges", "--output", "json"]);
+        exec.args(["exec", &self.name(), "/portolan", "edges", "--window", "start"]);
+        exec.args(["--output", "json"]);
         let output = exec.output().ok().filter(|output| output.status.success())?;
         let answer: Value = serde_json::from_slice(&output.stdout).ok()?;
         answer["edges"].as_array().cloned()

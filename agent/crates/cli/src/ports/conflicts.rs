@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use clap::Args;
 
+use crate::outcome::Report;
 use crate::target::Target;
-use crate::{Output, print};
+use crate::{Outcome, Output, print};
 use api_types::{Conflict, Conflicts, Timestamp};
 use notation::duration::{self, ago};
 
@@ -23,6 +24,8 @@ pub(super) struct ConflictsArgs {
     #[arg(long, value_parser = super::port)]
     port: Option<u16>,
     #[command(flatten)]
+    report: Report,
+    #[command(flatten)]
     target: Target,
 }
 
@@ -32,8 +35,8 @@ pub(super) struct WatchArgs {
     target: Target,
 }
 
-pub(super) fn run(arguments: &ConflictsArgs) -> anyhow::Result<()> {
-    let ConflictsArgs { since, port, target } = arguments;
+pub(super) fn run(arguments: &ConflictsArgs) -> anyhow::Result<Outcome> {
+    let ConflictsArgs { since, port, report, target } = arguments;
     let port = port.map(|port| format!("port={port}"));
     let since = since.map(|since| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -42,16 +45,15 @@ pub(super) fn run(arguments: &ConflictsArgs) -> anyhow::Result<()> {
     });
     let query: Vec<String> = port.into_iter().chain(since).collect();
     let body = target.text(&format!("/api/v1/conflicts?{}", query.join("&")))?;
+    let answer: Conflicts = client::read(&body)?;
     match target.output {
-        Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => {
-            let answer: Conflicts = client::read(&body)?;
-            if answer.conflicts.is_empty() && !query.is_empty() {
-                return print("No matching conflicts.\n");
-            }
-            print(&text(&answer))
+        Output::Json => print(&format!("{}\n", body.trim_end()))?,
+        Output::Text if answer.conflicts.is_empty() && !query.is_empty() => {
+            print("No matching conflicts.\n")?;
         }
+        Output::Text => print(&text(&answer))?,
     }
+    Ok(report.of(!answer.conflicts.is_empty()))
 }
 
 /// Prints every conflict when it is new or was repeated, until the reader closes the pipe.
@@ -69,7 +71,7 @@ pub(super) fn watch(arguments: &WatchArgs) -> anyhow::Result<()> {
                 let line = match target.output {
                     Output::Json => serde_json::to_string(one).context("writing JSON")?,
                     // The output is a log that is read later: print the time.
-                    Output::Table => line(one, &one.last_seen.to_string(), answer.host_netns),
+                    Output::Text => line(one, &one.last_seen.to_string(), answer.host_netns),
                 };
                 print(&format!("{line}\n"))?;
             }

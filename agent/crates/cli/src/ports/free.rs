@@ -70,7 +70,7 @@ pub(super) fn run(arguments: &FreeArgs) -> anyhow::Result<()> {
     let body = target.change(Method::POST, "/api/v1/ports/free", &request)?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&client::read(&body)?)),
+        Output::Text => print(&text(&client::read(&body)?)),
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &ListArgs) -> anyhow::Result<()> {
     let body = target.text("/api/v1/ports")?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&client::read(&body)?, table::room())),
+        Output::Text => print(&text(&client::read(&body)?, table::room())),
     }
 }
 

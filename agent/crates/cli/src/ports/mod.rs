@@ -11,6 +11,8 @@ mod who;
 use api_types::{Environment, Protocol};
 use clap::{Args, Subcommand};
 
+use crate::Outcome;
+
 const EXAMPLES: &str = "\
 Examples:
   portolan ports                                   ports and the processes that hold them
@@ -70,15 +72,16 @@ const fn environment(written: notation::Environment) -> Environment {
     }
 }
 
-pub(super) fn run(arguments: &PortsArgs) -> anyhow::Result<()> {
-    match &arguments.command {
+pub(super) fn run(arguments: &PortsArgs) -> anyhow::Result<Outcome> {
+    let done = match &arguments.command {
+        Some(PortsCommand::Conflicts(arguments)) => return conflicts::run(arguments),
         None => list::run(&arguments.list),
         Some(PortsCommand::Who(arguments)) => who::run(arguments),
-        Some(PortsCommand::Conflicts(arguments)) => conflicts::run(arguments),
         Some(PortsCommand::Watch(arguments)) => conflicts::watch(arguments),
         Some(PortsCommand::Reserve(arguments)) => reserve::run(arguments),
         Some(PortsCommand::Release(arguments)) => reserve::release(arguments),
         Some(PortsCommand::Reservations(arguments)) => reservations::run(arguments),
         Some(PortsCommand::Free(arguments)) => free::run(arguments),
-    }
+    };
+    done.map(|()| Outcome::Done)
 }

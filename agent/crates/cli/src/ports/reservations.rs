@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &ReservationsArgs) -> anyhow::Result<()> {
     let body = target.text("/api/v1/reservations")?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&client::read(&body)?, table::room())),
+        Output::Text => print(&text(&client::read(&body)?, table::room())),
     }
 }
 

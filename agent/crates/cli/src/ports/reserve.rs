@@ -95,7 +95,7 @@ pub(super) fn release(arguments: &ReleaseArgs) -> anyhow::Result<()> {
 fn show(target: &Target, body: &str, holds: bool) -> anyhow::Result<()> {
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Table => print(&text(&client::read(body)?, holds)),
+        Output::Text => print(&text(&client::read(body)?, holds)),
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &WhoArgs) -> anyhow::Result<()> {
             let text = serde_json::to_string(&both).context("writing JSON")?;
             print(&format!("{text}\n"))
         }
-        Output::Table => print(&text(*port, &ports, &conflicts, table::room())),
+        Output::Text => print(&text(*port, &ports, &conflicts, table::room())),
     }
 }
 

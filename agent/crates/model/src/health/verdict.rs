@@ -10,7 +10,7 @@ use agent_common::histogram::{BOUNDS_US, Histogram};
 use agent_common::wait::LONG_US;
 use serde::{Deserialize, Serialize};
 
-use super::epochs::{Client, Totals};
+use super::traffic::{Client, Totals};
 
 /// Below this share of connects that succeed a service is failing.
 const FAILING: f64 = 0.5;
@@ -144,7 +144,7 @@ impl Health {
             if by_itself.ok > 0 || by_itself.requests.count() > 0 { by_itself } else { by_clients };
         let attempts = seen.ok + by_clients.failed;
         let worked = seen.worked();
-        let quantile = |q| worked.quantile_us(q).filter(|us| us.is_finite()).map(|us| us / 1e6);
+        let quantile = |q| worked.quantile_seconds(q);
         let mut health = Self {
             state: HealthState::Idle,
             reasons: Vec::new(),

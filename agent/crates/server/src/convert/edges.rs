@@ -5,27 +5,61 @@ use std::collections::BTreeMap;
 use agent_common::abort::ABORT_CAUSE_NAMES;
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES};
-use agent_common::histogram::{BOUNDS_US, Histogram};
+use agent_common::exported::LONGEST_SECONDS;
+use agent_common::histogram::Histogram;
 use agent_common::limit::LIMIT_NAMES;
 use agent_common::reset::CAUSE_NAMES;
 use agent_common::retransmit::PHASE_NAMES;
-use api_types::{Edge, Edges, Latency, Listener, Protocol, Timestamp, Window};
-use model::snapshot::{EdgeView, ListenerView, Snapshot};
+use api_types::{Edge, Edges, Latency, Listener, Protocol, Timestamp, Window, WindowChoice};
+use model::recent::WindowRow;
+use model::snapshot::{EdgeLabels, ListenerView, Snapshot};
 
 use super::ToApi;
+use super::why::why;
 
-/// The response for the `wanted` edges of `snapshot`.
-pub fn edges<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a EdgeView>) -> Edges {
-    let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
-    let relations = &snapshot.related.relations;
-    let counted = relations.now.saturating_sub(relations.since);
-    let window = Window::before(timestamp, counted as f64);
-    Edges { timestamp, window, edges: wanted.map(ToApi::to_api).collect() }
+/// Which edges, over which time.
+#[derive(Clone, Copy, Debug)]
+pub enum EdgeQuery {
+    /// Every edge, over a window.
+    Rows(WindowChoice),
+    /// Each edge by the server's address, over the last seconds.
+    ByAddress(u64),
 }
 
-// === impl EdgeView ===
+/// The response for the edges of `snapshot` that match `wanted`.
+pub fn edges(snapshot: &Snapshot, query: EdgeQuery, wanted: impl Fn(&EdgeLabels) -> bool) -> Edges {
+    let (rows, seconds) = match query {
+        EdgeQuery::Rows(window) => rows(snapshot, window),
+        EdgeQuery::ByAddress(seconds) => snapshot.recent.rows_by_address(seconds),
+    };
+    let by_address = matches!(query, EdgeQuery::ByAddress(_));
+    let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
+    let wanted = rows.iter().filter(|row| wanted(&row.labels)).map(|row| {
+        let address = || row.address.map_or_else(|| "other".to_owned(), |it| it.to_string());
+        Edge { address: by_address.then(address), ..row.to_api() }
+    });
+    let edges = wanted.collect();
+    Edges { timestamp, window: Window::before(timestamp, seconds), edges }
+}
 
-impl ToApi for EdgeView {
+/// How long the agent has counted, seconds.
+pub(super) fn since_start(snapshot: &Snapshot) -> f64 {
+    let relations = &snapshot.related.relations;
+    relations.now.saturating_sub(relations.since) as f64
+}
+
+/// Every row with what it counted in the window, and how long that is, seconds.
+fn rows(snapshot: &Snapshot, window: WindowChoice) -> (Vec<WindowRow>, f64) {
+    let Snapshot { recent, edges, .. } = snapshot;
+    match window {
+        WindowChoice::Last(seconds) => recent.rows(edges, seconds),
+        WindowChoice::Start => (recent.since_start(edges), since_start(snapshot)),
+    }
+}
+
+// === impl WindowRow ===
+
+impl ToApi for WindowRow {
     type Shape = Edge;
 
     fn to_api(&self) -> Edge {
@@ -71,9 +105,12 @@ impl ToApi for EdgeView {
             virtual_service_namespace: virtual_service.map(|service| service.namespace.to_string()),
             port: labels.port,
             role: labels.role.to_api(),
+            other_side: self.is_other_side,
+            address: None,
+            why: why(self),
             unverified_user: labels.unverified_user,
             connects,
-            active: self.counters.active(),
+            active: self.active,
             opened: *opened,
             closed: *closed,
             preexisting: *preexisting,
@@ -113,17 +150,17 @@ pub(super) fn named(names: &[&str], counts: &[u64]) -> BTreeMap<String, u64> {
 
 // === impl Histogram ===
 
+const _: () = assert!(LONGEST_SECONDS == Latency::LONGEST_SECONDS);
+
 impl ToApi for Histogram {
     type Shape = Latency;
 
     fn to_api(&self) -> Latency {
-        let last_us = BOUNDS_US.last().copied().map_or(f64::MAX, f64::from);
-        let quantile = |q| self.quantile_us(q).map(|us| us.min(last_us) / 1e6);
         Latency {
             count: self.count(),
             sum_seconds: self.sum_us as f64 / 1e6,
-            p50_seconds: quantile(0.5),
-            p99_seconds: quantile(0.99),
+            p50_seconds: self.quantile_seconds(0.5),
+            p99_seconds: self.quantile_seconds(0.99),
         }
     }
 }

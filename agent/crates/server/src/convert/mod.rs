@@ -6,11 +6,12 @@ mod relations;
 mod reservations;
 mod services;
 mod status;
+mod why;
 
 use api_types::Timestamp;
 use model::service::Service;
 
-pub use self::edges::edges;
+pub use self::edges::{EdgeQuery, edges};
 pub use self::ports::{PortFilter, ports};
 pub use self::relations::{balance, map, segments};
 pub use self::reservations::reservations;

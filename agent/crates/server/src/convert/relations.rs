@@ -34,8 +34,8 @@ pub fn map(snapshot: &Snapshot, window: Option<u64>, services: &[String]) -> Map
     }
 }
 
-/// The shares that `snapshot` shows of the last `window` seconds.
-pub fn balance(snapshot: &Snapshot, window: u64, services: &[String]) -> Balance {
+/// The shares that `snapshot` shows of the last `window` seconds, or since the agent started.
+pub fn balance(snapshot: &Snapshot, window: Option<u64>, services: &[String]) -> Balance {
     let related = &snapshot.related;
     let (groups, seconds) =
         balance::groups(&related.relations, window, &related.weights, &related.known);
@@ -91,6 +91,7 @@ fn map_edge(link: Link) -> MapEdge {
         resets,
         aborts,
         requests,
+        unanswered,
         connections_per_second,
         requests_per_second,
         p50_seconds,
@@ -110,6 +111,7 @@ fn map_edge(link: Link) -> MapEdge {
         resets,
         aborts,
         requests,
+        unanswered,
         connections_per_second,
         requests_per_second,
         p50_seconds,
@@ -141,8 +143,10 @@ fn backend(share: balance::Share) -> Backend {
         expected_share,
         connections,
         connections_share,
+        failed,
         requests,
         requests_share,
+        unanswered,
     } = share;
     Backend {
         backend,
@@ -150,8 +154,10 @@ fn backend(share: balance::Share) -> Backend {
         expected_share,
         connections,
         connections_share,
+        failed,
         requests,
         requests_share,
+        unanswered,
     }
 }
 

@@ -1,17 +1,29 @@
 //! Services and their health.
 
-use api_types::{AcceptQueue, ClientHealth, Health, ServiceStatus, Services, Timestamp, Window};
-use model::health::{self, ServiceView};
+use api_types::{
+    AcceptQueue, ClientHealth, Health, ServiceStatus, Services, Timestamp, Window, WindowChoice,
+};
+use model::health::{self, ServiceView, Traffic};
 use model::snapshot::Snapshot;
 
 use super::ToApi;
+use super::edges::since_start;
 
-/// The services of `snapshot` that match `wanted`.
-pub fn services(snapshot: &Snapshot, wanted: impl Fn(&ServiceView) -> bool) -> Services {
+/// The services of `snapshot` that match `wanted`, with their health over a window.
+pub fn services(
+    snapshot: &Snapshot,
+    window: WindowChoice,
+    wanted: impl Fn(&ServiceView) -> bool,
+) -> Services {
     let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
-    let services = health::services(snapshot);
-    // It is the same for all.
-    let seconds = services.first().map_or(0.0, |view| view.health.window_seconds);
+    let (traffic, seconds) = match window {
+        WindowChoice::Last(seconds) => {
+            let (steps, covered) = snapshot.recent.steps(seconds);
+            (Traffic::of(steps), covered)
+        }
+        WindowChoice::Start => (snapshot.traffic.clone(), since_start(snapshot)),
+    };
+    let services = health::services(snapshot, &traffic, seconds);
     let services = services.into_iter().filter(wanted);
     Services {
         timestamp,

@@ -35,7 +35,8 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         unverified_connects: _,
         reservations: _,
         probes: _,
-        health: _,
+        traffic: _,
+        recent: _,
     } = snapshot;
     let classes = CLASS_NAMES.iter().zip(ledger.kernel.seen).zip(ledger.exported);
     let entries = classes.zip(&ledger.kernel.lost).map(|(((class, seen), exported), lost)| {

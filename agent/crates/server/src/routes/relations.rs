@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{Api, Failure, Route};
 use crate::convert;
-use api_types::{Balance, Map, Segments, WindowLength};
+use api_types::{Balance, Map, Segments, WindowChoice};
 use model::map::Graph;
 
 pub(super) fn readable() -> [Route; 3] {
@@ -20,14 +20,14 @@ pub(super) fn readable() -> [Route; 3] {
     ]
 }
 
-const _: () = assert!(WindowLength::LONGEST_SECONDS == Graph::LONGEST_WINDOW);
+const _: () = assert!(WindowChoice::LONGEST_SECONDS == Graph::LONGEST_WINDOW);
 
 /// Window and service.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
     /// Up to now.
-    window: Option<WindowLength>,
+    window: Option<WindowChoice>,
     /// Names of services, separated by commas.
     #[serde(default)]
     service: String,
@@ -47,7 +47,7 @@ async fn balance(
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Balance>, Failure> {
     let wanted = Wanted::read(wanted)?;
-    let window = wanted.seconds().unwrap_or(Graph::LONGEST_WINDOW);
+    let window = wanted.window.unwrap_or(WindowChoice::Last(Graph::LONGEST_WINDOW)).seconds();
     let snapshot = api.source.fresh().await?;
     Ok(Json(convert::balance(&snapshot, window, &wanted.services())))
 }
@@ -69,20 +69,18 @@ impl Wanted {
     fn read(wanted: Result<Query<Self>, QueryRejection>) -> Result<Self, Failure> {
         let longest = Graph::LONGEST_WINDOW;
         match wanted {
-            Ok(Query(wanted)) if wanted.seconds().is_none_or(|s| (1..=longest).contains(&s)) => {
-                Ok(wanted)
-            }
-            _ => Err(Failure(
+            Ok(Query(wanted)) => Ok(wanted),
+            Err(_) => Err(Failure(
                 StatusCode::BAD_REQUEST,
                 format!(
-                    "cannot read the query; use window=DURATION from 1s to {longest}s, service=NAME or service=NAME,NAME"
+                    "cannot read the query; use window=DURATION from 1s to {longest}s or window=start, service=NAME or service=NAME,NAME"
                 ),
             )),
         }
     }
 
     fn seconds(&self) -> Option<u64> {
-        self.window.map(|window| window.seconds)
+        self.window.and_then(WindowChoice::seconds)
     }
 
     fn services(&self) -> Vec<String> {

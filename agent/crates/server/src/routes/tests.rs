@@ -207,19 +207,55 @@ async fn an_edge_has_everything_in_base_units() {
             "resets_sent": {"idle_reuse": 2, "unused": 4}, "resets_received": {"keepalive_timeout": 1},
             "aborts": {"user_timeout": 2}, "unanswered": 3, "unanswered_stopping": 1, "waits": 2,
             "listen_overflows": 0, "synack_retransmits": 0,
-            "connect": {"count": 6, "sum_seconds": 3.001_791, "p50_seconds": 0.000_25, "p99_seconds": 3.0},
-            "rtt": {"count": 5, "sum_seconds": 0.000_305, "p50_seconds": 0.000_05, "p99_seconds": 0.000_12},
-            "request": {"count": 7, "sum_seconds": 12.1542, "p50_seconds": 0.05, "p99_seconds": 12.0},
+            "connect": {"count": 6, "sum_seconds": 3.001_791, "p50_seconds": 0.000_25, "p99_seconds": 4.849_999_999_999_999},
+            "rtt": {"count": 5, "sum_seconds": 0.000_305, "p50_seconds": 0.000_045_833_333_333_333_34, "p99_seconds": 0.000_147_5},
+            "request": {"count": 7, "sum_seconds": 12.1542, "p50_seconds": 0.031_25, "p99_seconds": 10.0},
         }],
     });
     let more = serde_json::json!({
         "retransmits_by_phase": {"syn": 1, "established": 2}, "timeouts": 2, "dsacks": 1,
         "limited_seconds": {"receive_window": 1.25, "send_buffer": 0.04},
         "receive_queue_bytes": 4096, "send_queue_bytes": 120, "close_wait": 3,
+        "other_side": false,
+        "why": [
+            {"cause": "connect_refused", "text": "refused", "count": 2},
+            {"cause": "connect_timeout", "text": "connect timed out", "count": 1},
+            {"cause": "request_unanswered", "text": "unanswered", "count": 3},
+            {"cause": "request_unanswered_stopping", "text": "unanswered while stopping", "count": 1},
+            {"cause": "abort_user_timeout", "text": "died (user timeout)", "count": 2},
+            {"cause": "reset_idle_reuse", "text": "reset (idle reuse)", "count": 2},
+            {"cause": "reset_keepalive_timeout", "text": "reset (keep-alive)", "count": 1},
+        ],
     });
     let edge = expected["edges"][0].as_object_mut().expect("an edge");
     edge.extend(more.as_object().expect("fields").clone());
     assert_eq!(edges, expected);
+}
+
+#[tokio::test]
+async fn every_answer_with_numbers_says_which_window_they_are_of() {
+    let router = over_snapshot();
+    for path in ["edges", "services", "map", "balance"] {
+        for window in ["10s", "60", "5m", "start"] {
+            let answer = json(&router, &format!("/api/v1/{path}?window={window}")).await;
+            let seconds = answer["window"]["seconds"].as_f64().expect("a number");
+            assert!(seconds > 0.0 && seconds <= 100.0, "{path}?window={window}: {seconds}");
+        }
+        for window in ["0", "6m", "1h", "yesterday", ""] {
+            let path = format!("/api/v1/{path}?window={window}");
+            let (status, _, body) = ask(&router, Method::GET, &path).await;
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{path}");
+            assert!(body.contains("window=start"), "{body}");
+        }
+    }
+    // By address there is no time before the last five minutes.
+    let by = json(&router, "/api/v1/edges?by=address&role=client").await;
+    assert_eq!(by["edges"][0]["address"], "10.0.0.2:5432");
+    assert_eq!(by["edges"][0]["connects"]["refused"], 2);
+    let (status, _, body) =
+        ask(&router, Method::GET, "/api/v1/edges?by=address&window=start").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(body.contains("window=5m or less"), "{body}");
 }
 
 #[tokio::test]

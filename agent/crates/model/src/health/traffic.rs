@@ -1,6 +1,6 @@
-//! What services did within the last minutes: one table per minute.
+//! What services did in some time: since the start, which is kept, or in a window, which is made
+//! from its steps on request ([`crate::recent`]).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use agent_common::counters::EdgeCounters;
@@ -11,14 +11,11 @@ use agent_common::reset::{CAUSES, STOPPING, is_of_connection};
 use hashbrown::HashMap;
 
 use crate::delta::Delta;
+use crate::recent::Counted;
 #[cfg(any(test, feature = "fixture"))]
 use crate::snapshot::EdgeView;
 use crate::snapshot::{EdgeLabels, Role};
 
-/// Interval of the tables, seconds.
-const EVERY: f64 = 60.0;
-/// Number of tables; so the window is five to six minutes long, once the agent has run for that.
-const KEPT: usize = 6;
 /// Services in a table at most; one that is over reads as idle.
 const MOST: usize = 1024;
 
@@ -67,83 +64,65 @@ pub(super) struct Client {
     pub(super) resets: u64,
 }
 
-/// Figures of edges within a minute.
+/// What services did in some time.
 #[derive(Clone, Debug, Default)]
-struct Epoch {
-    /// When it began, seconds since the Unix epoch.
-    since_seconds: f64,
-    totals: HashMap<Key, Totals>,
-}
+pub struct Traffic(Arc<HashMap<Key, Totals>>);
 
-/// Figures of edges within the last minutes.
-#[derive(Clone, Debug, Default)]
-pub struct Epochs(VecDeque<Arc<Epoch>>);
+// === impl Traffic ===
 
-// === impl Epochs ===
-
-impl Epochs {
-    /// Adds a collection at `now`. Counts before the first one are not recent.
-    pub fn observe<'a>(&mut self, now: f64, deltas: impl IntoIterator<Item = &'a Delta>) {
-        // A clock that was set back begins anew.
-        if self.0.back().is_some_and(|last| last.since_seconds > now) {
-            self.0.clear();
+impl Traffic {
+    /// Adds a collection.
+    pub fn observe<'a>(&mut self, deltas: impl IntoIterator<Item = &'a Delta>) {
+        let mut grown = HashMap::new();
+        for delta in deltas.into_iter().filter(|delta| !delta.grown.is_empty()) {
+            let is_unsent = delta.table == Table::Unsent;
+            add(&mut grown, &delta.labels, &delta.grown.difference(), is_unsent);
         }
-        if let Some(last) = self.0.back_mut() {
-            let mut grown: HashMap<Key, Totals> = HashMap::new();
-            for delta in deltas.into_iter().filter(|delta| !delta.grown.is_empty()) {
-                let is_unsent = delta.table == Table::Unsent;
-                add(&mut grown, &delta.labels, &delta.grown.difference(), is_unsent);
-            }
-            // A table that a reader still has is not copied for nothing.
-            if !grown.is_empty() {
-                Arc::make_mut(last).merge(grown);
-            }
-        }
-        if self.0.back().is_none_or(|last| now - last.since_seconds >= EVERY) {
-            while self.0.len() >= KEPT {
-                self.0.pop_front();
-            }
-            self.0.push_back(Arc::new(Epoch { since_seconds: now, ..Epoch::default() }));
-        }
+        self.merge(grown);
     }
 
-    /// All that these rows have, as if it had happened since the Unix epoch.
+    /// What edges counted in these steps.
+    pub fn of(steps: impl IntoIterator<Item = Vec<Counted>>) -> Self {
+        let mut all = Self::default();
+        for step in steps {
+            let mut grown = HashMap::new();
+            for Counted { labels, counters, is_unsent } in &step {
+                add(&mut grown, labels, counters, *is_unsent);
+            }
+            all.merge(grown);
+        }
+        all
+    }
+
+    /// All that these rows have.
     #[cfg(any(test, feature = "fixture"))]
     pub(crate) fn from_rows(edges: &[EdgeView]) -> Self {
         let mut totals = HashMap::new();
         for EdgeView { labels, counters, .. } in edges {
             add(&mut totals, labels, counters, false);
         }
-        let mut epoch = Epoch::default();
-        epoch.merge(totals);
-        Self([Arc::new(epoch)].into())
+        let mut all = Self::default();
+        all.merge(totals);
+        all
     }
 
-    /// When the window begins, seconds since the Unix epoch.
-    pub(super) fn since_seconds(&self) -> Option<f64> {
-        self.0.front().map(|first| first.since_seconds)
+    /// What a service did.
+    pub(super) fn of_service(&self, service: &Key) -> Totals {
+        self.0.get(service).cloned().unwrap_or_default()
     }
 
-    /// Everything in the window.
-    pub(super) fn totals(&self) -> HashMap<Key, Totals> {
-        let mut sum: HashMap<Key, Totals> = HashMap::new();
-        for (key, totals) in self.0.iter().flat_map(|epoch| &epoch.totals) {
-            sum.entry(key.clone()).or_default().merge(totals);
+    /// Adds what happened at one time.
+    fn merge(&mut self, grown: HashMap<Key, Totals>) {
+        // A table that a reader still has is not copied for nothing.
+        if grown.is_empty() {
+            return;
         }
-        sum
-    }
-}
-
-// === impl Epoch ===
-
-impl Epoch {
-    /// Adds a collection.
-    fn merge(&mut self, collection: HashMap<Key, Totals>) {
-        for (key, mut totals) in collection {
+        let all = Arc::make_mut(&mut self.0);
+        for (key, mut totals) in grown {
             totals.by_clients.judge_waits();
             totals.by_itself.judge_waits();
-            if self.totals.len() < MOST || self.totals.contains_key(&key) {
-                self.totals.entry(key).or_default().merge(&totals);
+            if all.len() < MOST || all.contains_key(&key) {
+                all.entry(key).or_default().merge(&totals);
             }
         }
     }
@@ -213,7 +192,7 @@ impl Totals {
 // === impl Side ===
 
 impl Side {
-    /// Decides, of one collection, whether long requests waited on purpose: a server that gave at
+    /// Decides, of one step, whether long requests waited on purpose: a server that gave at
     /// least as many fast responses meanwhile is not slow. The same connections at a server that is
     /// slow to all look the same.
     fn judge_waits(&mut self) {

@@ -1,0 +1,29 @@
+//! What a command found, for the exit code.
+
+use clap::Args;
+
+/// What a command found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what was asked for.
+    Done,
+    /// `--exit-code` was given, and there is something to look at.
+    Found,
+}
+
+/// The flag with which a command reports findings by its exit code.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(super) struct Report {
+    /// Exit with 1 if anything shown is not well.
+    #[arg(long)]
+    exit_code: bool,
+}
+
+// === impl Report ===
+
+impl Report {
+    /// The outcome if something was `found`.
+    pub(super) fn of(self, found: bool) -> Outcome {
+        if self.exit_code && found { Outcome::Found } else { Outcome::Done }
+    }
+}
