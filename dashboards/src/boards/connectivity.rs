@@ -23,7 +23,7 @@ pub fn board(limits: &Limits) -> Board {
                 panels: breaking(limits),
             },
             Row { title: "Loss", height: 8, panels: loss() },
-            Row { title: "Stuck connections", height: 10, panels: stuck() },
+            Row { title: "Stuck connections", height: 9, panels: stuck() },
         ],
     }
 }
@@ -143,15 +143,18 @@ fn loss() -> Vec<Panel> {
 
 fn stuck() -> Vec<Panel> {
     vec![
-        Panel::lines("Unread and unacknowledged data", "Unread: it arrived, and the program of that side does not read it. Unacknowledged: that side sent it, or would like to.", Unit::Bytes, 8)
+        Panel::lines("Unread and unacknowledged data", "Unread: it arrived, and the program of that side does not read it. Unacknowledged: that side sent it, or would like to.", Unit::Bytes, 12)
             .query(format!("topk(5, sum by (client, server, role) (portolan_tcp_receive_queue_bytes{{{TO}}}) > 0)"), "{{client}} → {{server}}: unread by the {{role}}")
             .query(format!("topk(5, sum by (client, server, role) (portolan_tcp_send_queue_bytes{{{TO}}}) > 0)"), "{{client}} → {{server}}: unacknowledged, of the {{role}}")
             .or_else("none"),
-        Panel::lines("Limited senders", "Connections that wait at a time, on average. receive_window: the other end does not read, or too slowly. send_buffer: the buffer of the sender is too small.", Unit::Count, 8)
+        Panel::lines("Limited senders", "Connections that wait at a time, on average. receive_window: the other end does not read, or too slowly. send_buffer: the buffer of the sender is too small.", Unit::Count, 12)
             .query(format!("topk(10, sum by (client, server, role, by) (rate(portolan_tcp_limited_seconds_total{{{TO}}}[$__rate_interval])) > 0)"), "{{client}} → {{server}}: {{role}} by {{by}}")
             .or_else("none"),
-        Panel::lines("Not closed", "Connections in CLOSE_WAIT for at least a minute: the other end has closed them, the program of that side has not.", Unit::Count, 8)
+        Panel::lines("Not closed", "Connections in CLOSE_WAIT for at least a minute: the other end has closed them, the program of that side has not.", Unit::Count, 12)
             .query(format!("sum by (client, server, role) (portolan_tcp_close_wait_connections{{{TO}}}) > 0"), "{{client}} → {{server}}: {{role}}")
+            .or_else("none"),
+        Panel::lines("Requests that waited", "Requests per minute that took half a second or longer, one right after the other on a connection: long polling, or a client that keeps a slow server busy.", Unit::PerMinute, 12)
+            .query(format!("60 * sum by (client, server, role) (rate(portolan_requests_waited_total{{{TO}}}[$__rate_interval])) > 0"), "{{client}} → {{server}}: {{role}}")
             .or_else("none"),
     ]
 }
