@@ -46,19 +46,14 @@ fn edges(agent: &Agent, client: &str, port: u16, query: &str) -> (Vec<Value>, f6
     (ours, answer["window"]["seconds"].as_f64().expect("a number"))
 }
 
-/// A server of the pair with two addresses, the second of which refuses.
-fn second_address_refuses(pair: &Pair, port: u16) -> Ipv4Addr {
-    let [a, b, c, _] = pair.server.v4.octets();
+/// Gives the namespace a second address.
+fn second_address(namespace: &Namespace) -> Ipv4Addr {
+    let [a, b, c, _] = namespace.v4.octets();
     let second = Ipv4Addr::new(a, b, c, 77);
-    add_address(&pair.server, second);
-    pair.server.nft_input(&format!("ip daddr {second} tcp dport {port} reject with tcp reset"));
-    second
-}
-
-fn add_address(namespace: &Namespace, address: Ipv4Addr) {
-    let address = format!("{address}/24");
+    let address = format!("{second}/24");
     let added = namespace.command("ip").args(["addr", "add", &address, "dev", "veth0"]).status();
     assert!(added.expect("starting ip").success());
+    second
 }
 
 #[test]
@@ -105,11 +100,13 @@ fn a_window_has_what_happened_in_it_and_all_of_it_before_it_is_over() {
 fn each_address_of_a_service_says_whether_it_answers_or_refuses() {
     needs_kernel!();
     let pair = Pair::new();
+    let good = pair.server.v4;
+    // There before the agent, which looks for addresses every half minute.
+    let bad = second_address(&pair.server);
     let agent = Agent::start();
     let listener = pair.server.listen("0.0.0.0:0");
     let port = net::port(&listener);
-    let good = pair.server.v4;
-    let bad = second_address_refuses(&pair, port);
+    pair.server.nft_input(&format!("ip daddr {bad} tcp dport {port} reject with tcp reset"));
     let client = &pair.client.service;
     for _ in 0..4 {
         drop(pair.client.connect((good, port)).expect("connecting"));
