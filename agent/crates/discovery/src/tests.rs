@@ -1,9 +1,12 @@
 //! Tests of the order in which names are found.
 
+use super::inventory::Workload;
+use super::owners::identity;
 use super::*;
+use agent_common::owner::OWNER_OVERFLOW;
 use agent_common::wire::Wire as _;
 use linux::hierarchy::Hierarchy;
-use model::service::{Entity, Kind};
+use model::service::{Entity, Kind, Source};
 use std::os::unix::fs::MetadataExt as _;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
