@@ -15,6 +15,7 @@ mod neighbours;
 mod podman;
 mod pods;
 mod published;
+mod scopes;
 mod successor;
 mod together;
 mod translated;

@@ -25,7 +25,7 @@ use agent_common::address::{self, Address};
 use agent_common::edge::EdgeKey;
 use agent_common::listener::ListenerRecord;
 use agent_common::owner::OwnerRow;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use agent_common::decode::dns;
 use model::port::Port;
@@ -50,6 +50,7 @@ mod project;
 pub mod remote;
 mod resolved;
 pub mod rules;
+mod scopes;
 mod shell;
 pub mod sources;
 mod title;
@@ -66,6 +67,7 @@ use owners::Named;
 use processes::Processes;
 pub use remote::{Arrival, Client};
 use rules::Rules;
+use scopes::{Scope, Scopes};
 
 /// An owner, with the inputs of rules.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +97,7 @@ pub struct Names {
     missing: bool,
     owners: HashMap<u32, Named>,
     ports: HashMap<u32, Vec<u16>>,
+    scopes: Scopes,
     remotes: remote::Remotes,
 }
 
@@ -131,6 +134,7 @@ impl Names {
             missing: false,
             owners: HashMap::new(),
             ports: HashMap::new(),
+            scopes: Scopes::default(),
         }
     }
 
@@ -188,6 +192,21 @@ impl Names {
         self.remotes.set_listeners(listeners);
     }
 
+    /// The host's network namespace, the names of others, and which were listed. Call after
+    /// [`Self::set_addresses`].
+    pub fn set_namespaces(
+        &mut self,
+        host: Option<u32>,
+        names: &HashMap<u32, String>,
+        listed: HashSet<u32>,
+    ) {
+        if self.scopes.update(host, names, listed) {
+            let programs =
+                self.owners.values_mut().filter(|named| named.service.source == Source::Process);
+            programs.for_each(Named::look_again);
+        }
+    }
+
     /// Which address belongs to which network namespace of this host.
     pub fn set_addresses(&mut self, addresses: &[Held]) {
         self.remotes.set_addresses(addresses);
@@ -227,7 +246,20 @@ impl Names {
     /// rows should keep the most reliable name that they ever had. `preexisting`: some of its
     /// connections are from before the agent, so no client has left a note for them.
     pub fn remote(&mut self, netns: u32, key: &EdgeKey, preexisting: bool) -> Found {
-        self.remotes.resolve(netns, key, preexisting, &self.rules, &self.inventories)
+        let Self { remotes, rules, inventories, .. } = self;
+        let found = remotes.resolve(netns, key, preexisting, rules, inventories);
+        let requested = found.virtual_service.as_ref();
+        if !found.service.is_loopback() && !requested.is_some_and(Service::is_loopback) {
+            return found;
+        }
+        let Scope { label, is_final } = self.loopback_of(netns, key.owner);
+        let within = |one: Service| if one.is_loopback() { one.within(&label) } else { one };
+        Found {
+            service: within(found.service),
+            virtual_service: found.virtual_service.map(within),
+            stable: found.stable && is_final,
+            ..found
+        }
     }
 
     /// The only service that listens on a port of a namespace: connections without a known owner

@@ -7,6 +7,7 @@ use super::cgroup_info::CgroupInfo;
 use super::found::Found;
 use super::inventory::Workload;
 use super::processes::{self, Process};
+use super::scopes::{self, Scope};
 use super::{Names, Owner, process};
 use model::service::{Entity, Service, Source};
 
@@ -22,7 +23,7 @@ const UNKNOWN: &str = "unknown";
 /// A name that was found.
 pub(super) struct Named {
     born_us: u64,
-    service: Service,
+    pub(super) service: Service,
     entity: Entity,
     inventory_version: u64,
     stable: bool,
@@ -87,8 +88,11 @@ impl Names {
             self.ask(slot, row, None, now_us);
         let former = former.filter(|former| is_at_least_as_good(former, &found));
         let entity = if entity == Entity::UNKNOWN { former_entity } else { entity };
+        let service = former.as_ref().unwrap_or(&found).clone();
+        let (service, is_scoped) = self.scoped(service, row.key.netns);
+        let running = running || !is_scoped;
+        let (is_final, stable) = (is_final && is_scoped, stable && is_scoped);
         let is_interim = running && former.is_none();
-        let service = former.unwrap_or(found);
         if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&slot) {
             // A pending probe is answered or abandoned within seconds.
             let wait = if running { 0 } else { FIRST_RETRY_US << retries.min(RETRIES) };
@@ -119,7 +123,7 @@ impl Names {
         // The overflow row belongs to no owner: its ports are unknown.
         let process = Some(Process::Seen(seen.clone()));
         let Answer { service, running, .. } = self.ask(OWNER_OVERFLOW, row, process, now_us);
-        (!running).then_some(service)
+        (!running).then(|| self.scoped(service, row.key.netns).0)
     }
 
     /// Forgets a slot that was freed.
@@ -132,6 +136,37 @@ impl Names {
     /// Owners that no source could name (yet).
     pub fn unresolved(&self) -> u64 {
         self.owners.values().filter(|named| &*named.service.name == UNKNOWN).count() as u64
+    }
+
+    /// A program's name with the namespace that it is unique in, and whether that stays.
+    fn scoped(&mut self, service: Service, netns: u32) -> (Service, bool) {
+        if !scopes::needs_scope(&service) {
+            return (service, true);
+        }
+        let Scope { label, is_final } = self.scope(netns);
+        (service.within(&label), is_final)
+    }
+
+    /// What is unique in a network namespace only.
+    fn scope(&mut self, netns: u32) -> Scope {
+        self.scopes.of(netns, self.remotes.is_tenants(netns))
+    }
+
+    /// A loopback address that no service listens on is a place of the one that connects to it: in
+    /// the host's network namespace of the host, else of this workload, or of the network namespace
+    /// of this program.
+    pub(super) fn loopback_of(&mut self, netns: u32, owner: u32) -> Scope {
+        if self.scopes.is_host(netns) {
+            return self.scope(netns);
+        }
+        match self.owners.get(&owner) {
+            Some(Named { service, stable, .. })
+                if service.source < Source::Process && service.source != Source::Rule =>
+            {
+                Scope { label: scopes::of_workload(service), is_final: *stable }
+            }
+            _ => self.scope(netns),
+        }
     }
 
     /// Looks a name up in all sources. `process` is the result of a probe of the process, if there
@@ -195,9 +230,13 @@ impl Names {
         self.missing |= pending;
         let cgroup_pending = cgroup == Lookup::Pending;
         let unit = || cgroup_info.filter(|_| self.units)?.unit.clone();
-        let program = || match process.get_or_insert_with(|| self.processes.look(slot, row)) {
-            Process::Seen(seen) => seen.name.clone(),
-            Process::Pending | Process::Unseen => process::name(row),
+        let machine = cgroup_info.and_then(|cgroup_info| cgroup_info.machine.as_deref());
+        let program = || {
+            let name = match process.get_or_insert_with(|| self.processes.look(slot, row)) {
+                Process::Seen(seen) => seen.name.clone(),
+                Process::Pending | Process::Unseen => process::name(row),
+            };
+            Some(name?.within(machine.unwrap_or_default()))
         };
         let service = container
             .or_else(unit)

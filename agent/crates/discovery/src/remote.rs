@@ -162,6 +162,11 @@ impl Remotes {
         self.clients = clients;
     }
 
+    /// Whether a network namespace belongs to a user namespace that any user can make.
+    pub(super) fn is_tenants(&self, netns: u32) -> bool {
+        self.addresses.is_tenants(netns)
+    }
+
     pub(super) fn set_unknown_namespaces(&mut self, unknown_namespaces: bool) {
         self.unknown_namespaces = unknown_namespaces;
     }

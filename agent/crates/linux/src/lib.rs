@@ -20,6 +20,7 @@ pub mod hierarchy;
 pub mod holders;
 pub mod inspection;
 pub mod mounts;
+pub mod namespace_names;
 pub mod namespaces;
 pub mod pages;
 pub mod peer;

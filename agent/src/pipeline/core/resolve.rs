@@ -98,6 +98,8 @@ impl<K: Kernel> Core<K> {
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
         self.names.set_addresses(&survey.addresses);
+        let listed = self.known_namespaces.clone();
+        self.names.set_namespaces(survey.host, &survey.names, listed);
         // A process that may make a namespace can have any address there.
         let is_of_host = |held: &&Held| held.reach == Reach::Host;
         let of_host = survey.addresses.iter().filter(is_of_host);

@@ -190,8 +190,9 @@ fn the_command_line_shows_the_holder_of_a_port_and_failed_binds() {
     assert!(row.ends_with(&pair.server.inode().to_string()), "not the host's namespace: {row}");
     let who = shown(&["who", "7001"]);
     let pid = std::process::id();
+    let here = pair.server.scope();
     let expected = format!(
-        "the-claimant (pid {pid}) failed to bind 0.0.0.0:7001: the-server (pid {pid}) has held it for"
+        "the-claimant of {here} (pid {pid}) failed to bind 0.0.0.0:7001: the-server of {here} (pid {pid}) has held it for"
     );
     assert!(who.contains(&expected), "{who}");
     assert!(who.contains("Fix: stop one, or use 7002 (free) [EADDRINUSE"), "{who}");

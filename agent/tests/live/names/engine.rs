@@ -19,6 +19,11 @@ pub(super) struct Engine {
 }
 
 impl Engine {
+    /// A program's name as the agent reports it in the engine's network namespace.
+    pub fn full_name(&self, name: &str) -> String {
+        format!("netns-{}/{name}", self.netns)
+    }
+
     /// Starts `program` with the arguments that `arguments` makes of its directory; it has to
     /// listen on `socket` there.
     pub(super) fn start(

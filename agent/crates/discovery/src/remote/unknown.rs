@@ -6,7 +6,7 @@ use super::{MAX_ENTRIES, Remotes};
 use crate::addresses::{by_address, is_internal};
 use crate::found::Found;
 use crate::rules::Rules;
-use model::service::Service;
+use model::service::{Service, is_loopback};
 
 /// How often a refresh of the sources is requested for a peer without a name.
 const MAX_LOOKUPS: u8 = 3;
@@ -31,6 +31,8 @@ impl Remotes {
             let rest = if is_private { Service::other() } else { Service::internet() };
             return Found { stable, ..Found::new(rest) };
         }
+        // A name that leads to a loopback address says nothing of who is there.
+        let resolved_in = resolved_in.filter(|_| !is_loopback(address::to_ip(remote)));
         match resolved_in.and_then(|netns| self.resolved.name(netns, remote)) {
             Some((service, entity)) => Found { entity, stable, ..Found::new(service) },
             None => Found { stable, ..Found::new(by_address(remote)) },
