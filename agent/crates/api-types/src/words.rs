@@ -158,6 +158,10 @@ pub enum BindFailure {
     DualStack,
     /// `SO_REUSEADDR` is missing on one socket or on both.
     ReuseAddressMissing,
+    /// A client got the port that it connects to as its own, and is connected to itself.
+    SelfConnected,
+    /// An outgoing connection got the port.
+    OutgoingConnection,
     /// `SO_REUSEPORT` is set on one socket only.
     ReusePortMissing,
     /// `SO_REUSEPORT` is set on both sockets, but they belong to different users.
@@ -326,6 +330,8 @@ impl BindFailure {
             Self::SpecificUnderWildcard => "specific_under_wildcard",
             Self::DualStack => "dual_stack",
             Self::ReuseAddressMissing => "reuse_address_missing",
+            Self::SelfConnected => "self_connected",
+            Self::OutgoingConnection => "outgoing_connection",
             Self::ReusePortMissing => "reuse_port_missing",
             Self::ReusePortOtherUser => "reuse_port_other_user",
             Self::ListenLost => "listen_lost",

@@ -14,7 +14,7 @@ use super::ephemeral::Ephemeral;
 use super::holders::{self, Holder};
 use super::namespaces::{self, Namespace};
 use super::probes::{Failure, Kind, Probes};
-use super::{Problem, addresses, ephemeral, namespace_names, procfs};
+use super::{Problem, addresses, ephemeral, namespace_names};
 
 /// So many processes are asked for their arguments at a time: fewer than wait in the queue of probes.
 const AT_A_TIME: usize = 512;
@@ -35,8 +35,6 @@ pub struct Survey {
     pub sockets: Vec<Socket>,
     /// (network namespace inode, usage of its ephemeral ports).
     pub ephemeral: Vec<(u32, Ephemeral)>,
-    /// Thread groups at the end of the survey; empty if they could not be listed.
-    pub processes: HashSet<u32>,
     /// What could not be read, with the consequence.
     pub problems: Vec<Problem>,
 }
@@ -101,7 +99,6 @@ pub fn places(known: &[Held]) -> Survey {
             survey.addresses.extend(known.iter().filter(|held| held.netns == inode));
         }
     }
-    survey.processes = procfs::processes().map(Iterator::collect).unwrap_or_default();
     survey.namespaces = namespaces;
     survey
 }

@@ -10,6 +10,7 @@ pub mod addresses;
 pub mod capability;
 pub mod clock;
 pub mod conntrack;
+pub mod current_holders;
 pub mod diag;
 pub mod drops;
 pub mod ephemeral;

@@ -28,7 +28,9 @@ use agent_common::wire::Wire as _;
 
 use crate::pipeline::host::{HeldBy, Host};
 use crate::pipeline::kernel::Kernel;
+use hashbrown::HashMap;
 use linux::addresses::{Held, Reach};
+use linux::current_holders::Bound;
 use linux::existing::Survey;
 use linux::inspection::Inspection;
 use linux::probes::Pending;
@@ -638,8 +640,12 @@ impl Host for Fake {
         unreachable!("no bind fails here")
     }
 
-    fn holder(&self, _tgid: u32, _inode: u32, _netns: u32) -> Pending<HeldBy> {
+    fn holder(&self, _bound: Bound, _netns: u32) -> Pending<HeldBy> {
         unreachable!("no bind fails here")
+    }
+
+    fn holders(&self, _bound: Vec<(u32, Bound)>) -> Pending<HashMap<u32, HeldBy>> {
+        unreachable!("no ports are bound here")
     }
 
     fn proxy_arguments(&self, _tgid: u32) -> Pending<Vec<u8>> {
