@@ -3,6 +3,7 @@
 //! A conflict ([`conflict`]) is composed from the other stages: possible holders ([`candidate`]),
 //! and names of the parties ([`known`]).
 
+mod allocated;
 mod candidate;
 mod conflict;
 mod heirs;
@@ -13,6 +14,7 @@ use agent_common::bound::BoundRecord;
 use agent_common::slot_table::Reclaim;
 use hashbrown::{HashMap, HashSet};
 
+use self::allocated::Reported;
 use self::candidate::Candidate;
 use self::conflict::{Inspecting, Unheld};
 use self::heirs::Heirs;
@@ -56,6 +58,8 @@ pub(super) struct Ports {
     waiting: Vec<Failures>,
     /// Failures whose namespace is being inspected.
     inspecting: Vec<Inspecting>,
+    /// Containers that were not started, as far as they were reported.
+    allocated: Reported,
     /// Conflicts whose holder is being looked up.
     unheld: Vec<Unheld>,
     /// Arguments of container engines' proxies, by process and since when it has its port.
@@ -122,6 +126,7 @@ impl Ports {
         self.take_inspections(known, host);
         self.take_holders(known);
         self.heirs.update(&self.bound, known, host);
+        self.take_allocated(known);
         reclaim
     }
 

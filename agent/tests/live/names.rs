@@ -11,6 +11,7 @@ mod docker;
 mod engine;
 mod exec;
 mod image;
+mod manifests;
 mod neighbours;
 mod podman;
 mod pods;

@@ -162,6 +162,8 @@ pub enum BindFailure {
     SelfConnected,
     /// An outgoing connection got the port.
     OutgoingConnection,
+    /// A container engine has given the port to another container, and did not try to bind it.
+    Allocated,
     /// `SO_REUSEPORT` is set on one socket only.
     ReusePortMissing,
     /// `SO_REUSEPORT` is set on both sockets, but they belong to different users.
@@ -332,6 +334,7 @@ impl BindFailure {
             Self::ReuseAddressMissing => "reuse_address_missing",
             Self::SelfConnected => "self_connected",
             Self::OutgoingConnection => "outgoing_connection",
+            Self::Allocated => "allocated",
             Self::ReusePortMissing => "reuse_port_missing",
             Self::ReusePortOtherUser => "reuse_port_other_user",
             Self::ListenLost => "listen_lost",

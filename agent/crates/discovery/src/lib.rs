@@ -42,6 +42,7 @@ mod flags;
 mod found;
 pub mod inventory;
 mod listener;
+mod manifest;
 mod owners;
 pub mod process;
 pub mod processes;
@@ -59,6 +60,7 @@ mod translated;
 use cgroup::Cgroups;
 use cgroup_info::CgroupInfo;
 pub use found::Found;
+pub use inventory::Allocated;
 use inventory::Inventory;
 use linux::addresses::Held;
 use linux::executable::Executable;
@@ -289,6 +291,11 @@ impl Names {
         let workload =
             inventories.find_map(|inventory| inventory.failed_start(netns, port, at_us, count))?;
         Some(self.rules.workload(workload).unwrap_or_else(|| workload.service.clone()))
+    }
+
+    /// Containers that their engine did not start, because another container has a port of them.
+    pub fn allocated(&self) -> impl Iterator<Item = Allocated> {
+        self.inventories.iter().flat_map(|inventory| inventory.allocated())
     }
 
     /// Whether containers of some source publish their ports in this namespace, as far as is known

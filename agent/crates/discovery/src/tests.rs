@@ -258,7 +258,7 @@ fn list_namespaces(names: &mut Names, named: &[(u32, &str)]) {
 #[test]
 fn programs_of_one_name_are_told_apart_by_their_network_namespaces() {
     let mut host = Host::new(&[]);
-    let mut found = |host: &mut Host, netns: u32, path: &str, now_us| {
+    let found = |host: &mut Host, netns: u32, path: &str, now_us| {
         let mut row = host.row("nginx", path);
         row.key.netns = netns;
         let Found { service, stable, .. } = host.names.owner(netns, &row, now_us);

@@ -28,6 +28,7 @@ pub mod peer;
 pub mod probes;
 pub mod process_addresses;
 pub mod procfs;
+pub mod project_files;
 pub mod readiness;
 pub mod refusal;
 

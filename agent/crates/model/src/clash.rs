@@ -86,6 +86,8 @@ pub enum Reason {
     SelfConnected,
     /// An outgoing connection got the port.
     OutgoingConnection,
+    /// A container engine has given the port to another container, and did not try to bind it.
+    Allocated,
     /// Both could bind; the other one listened first.
     ListenLost,
     /// The port needs CAP_NET_BIND_SERVICE.
@@ -268,6 +270,7 @@ impl Reason {
             Self::ReusePortOtherUser => "reuse_port_other_user",
             Self::SelfConnected => "self_connected",
             Self::OutgoingConnection => "outgoing_connection",
+            Self::Allocated => "allocated",
             Self::ListenLost => "listen_lost",
             Self::Privileged => "privileged",
             Self::ForeignAddress => "foreign_address",

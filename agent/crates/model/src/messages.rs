@@ -16,7 +16,9 @@ pub fn summary(conflict: &Conflict) -> String {
     let place = place(conflict.address, conflict.port, conflict.protocol);
     let times =
         if conflict.count > 1 { format!(" {} times", conflict.count) } else { String::new() };
-    let failed = if conflict.by_listen {
+    let failed = if conflict.reason == Reason::Allocated {
+        format!("{claimant} could not be started{times} with {place} published")
+    } else if conflict.by_listen {
         format!("{claimant} failed{times} to listen on {place}, which it has bound")
     } else if conflict.port == 0 {
         format!("{claimant} failed{times} to bind any port of {}", conflict.address)
@@ -56,6 +58,7 @@ pub fn fix(conflict: &Conflict) -> String {
         );
     }
     match conflict.reason {
+        Reason::Allocated => next("publish another port, or remove the other container"),
         Reason::SameAddress | Reason::WildcardOverSpecific | Reason::SpecificUnderWildcard => {
             next("stop one")
         }
@@ -252,6 +255,10 @@ mod tests {
         assert_eq!(
             shown(&itself),
             "postgres of shop (pid 4711) failed to bind 0.0.0.0:5432: postgresql.service (postgres, pid 811) has been connected to itself from it for 2 days. Fix: end that connection, and keep the port from outgoing ones: sysctl -w net.ipv4.ip_local_reserved_ports=5432"
+        );
+        assert_eq!(
+            shown(&conflict(Reason::Allocated)),
+            "postgres of shop (pid 4711) could not be started with 0.0.0.0:5432 published: postgresql.service (postgres, pid 811) has held it for 2 days. Fix: publish another port, or remove the other container, or use 5433 (free)"
         );
     }
 }

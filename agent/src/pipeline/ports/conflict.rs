@@ -103,7 +103,7 @@ impl Ports {
         }
     }
 
-    fn record(&mut self, conflict: Conflict, errno: &'static str) {
+    pub(super) fn record(&mut self, conflict: Conflict, errno: &'static str) {
         let count = conflict.count;
         let conflict = self.conflicts.add(conflict, errno);
         log(&conflict, count);

@@ -91,6 +91,7 @@ fn finding(conflict: &conflicts::Conflict) -> Finding {
         | Reason::ReuseAddressMissing
         | Reason::SelfConnected
         | Reason::OutgoingConnection
+        | Reason::Allocated
         | Reason::ReusePortMissing
         | Reason::ReusePortOtherUser
         | Reason::ListenLost => code::PORT_IN_USE,
