@@ -5,7 +5,7 @@ use crate::abort::ABORT_CAUSES;
 use crate::edge::{CONNECT_RESULTS, HotCounters};
 use crate::limit::LIMITS;
 use crate::on_demand::OnDemand;
-use crate::reset::{CAUSES, is_refused_connect};
+use crate::reset::{CAUSES, is_of_connection};
 use crate::retransmit::PHASES;
 
 /// Everything counted about an edge. All fields only grow while it is the same edge.
@@ -39,6 +39,10 @@ pub struct EdgeCounters {
     pub aborts: [u64; ABORT_CAUSES],
     /// Requests that ended without an answer ([`crate::unanswered`]).
     pub unanswered: u64,
+    /// Likewise, while the server was stopping; not counted in `unanswered`.
+    pub unanswered_stopping: u64,
+    /// Requests that took long, one after the other on a connection ([`crate::wait`]).
+    pub waits: u64,
     /// Connection requests that a listener dropped, mostly because its accept queue was full.
     pub listen_drops: u64,
     /// SYN-ACKs that a listener retransmitted.
@@ -70,6 +74,8 @@ impl EdgeCounters {
         resets_received: [0; CAUSES],
         aborts: [0; ABORT_CAUSES],
         unanswered: 0,
+        unanswered_stopping: 0,
+        waits: 0,
         listen_drops: 0,
         synack_retransmits: 0,
         connect: OnDemand::EMPTY,
@@ -104,12 +110,13 @@ impl EdgeCounters {
             resets_received,
             aborts,
             unanswered,
+            waits,
             histograms: _,
         } = *hot;
-        let mut all = [0; CONNECT_RESULTS];
-        all.iter_mut().zip(connects).for_each(|(all, hot)| *all = hot);
+        let connects = widened(&connects);
+        let (resets_sent, resets_received) = (widened(&resets_sent), widened(&resets_received));
         self.merge(&Self {
-            connects: all,
+            connects,
             opened,
             closed,
             preexisting,
@@ -123,6 +130,7 @@ impl EdgeCounters {
             resets_received,
             aborts,
             unanswered,
+            waits,
             ..Self::ZERO
         });
     }
@@ -148,6 +156,8 @@ impl EdgeCounters {
             resets_received,
             aborts,
             unanswered,
+            unanswered_stopping,
+            waits,
             listen_drops,
             synack_retransmits,
             connect,
@@ -173,6 +183,8 @@ impl EdgeCounters {
         both(timeouts, other.timeouts);
         both(dsacks, other.dsacks);
         both(unanswered, other.unanswered);
+        both(unanswered_stopping, other.unanswered_stopping);
+        both(waits, other.waits);
         both(listen_drops, other.listen_drops);
         both(synack_retransmits, other.synack_retransmits);
         durations(connect, &other.connect);
@@ -180,11 +192,12 @@ impl EdgeCounters {
         durations(request, &other.request);
     }
 
-    /// Resets in both directions, without those that answered a connect: these are failed connects.
+    /// Resets of connections in both directions: without those that answered a connect, which are
+    /// failed connects, and without checks ([`crate::reset::UNUSED`]).
     pub fn resets(&self) -> u64 {
         let both = [&self.resets_received, &self.resets_sent].into_iter();
         let counted = both.flat_map(|resets| resets.iter().enumerate());
-        counted.filter(|(cause, _)| !is_refused_connect(*cause)).map(|(_, count)| count).sum()
+        counted.filter(|(cause, _)| is_of_connection(*cause)).map(|(_, count)| count).sum()
     }
 
     /// Retransmitted segments.
@@ -203,6 +216,13 @@ impl EdgeCounters {
     }
 }
 
+/// What hooks count, and nothing where they cannot.
+pub fn widened<const HOT: usize, const ALL: usize>(hot: &[u64; HOT]) -> [u64; ALL] {
+    let mut all = [0; ALL];
+    all.iter_mut().zip(hot).for_each(|(all, hot)| *all = *hot);
+    all
+}
+
 impl Default for EdgeCounters {
     fn default() -> Self {
         Self::ZERO
@@ -213,6 +233,7 @@ impl Default for EdgeCounters {
 mod tests {
     use super::*;
     use crate::edge::HOT_CONNECT_RESULTS;
+    use crate::reset::HOT_CAUSES;
     use crate::wire::Wire as _;
 
     /// Every field `n`.
@@ -222,6 +243,7 @@ mod tests {
         let mut durations = OnDemand::EMPTY;
         (0..n).for_each(|_| durations.observe(9));
         let mut counters = EdgeCounters {
+            unanswered_stopping: n,
             listen_drops: n,
             synack_retransmits: n,
             connect: durations.clone(),
@@ -232,13 +254,16 @@ mod tests {
         counters.add_hot(&HotCounters::from_bytes(&bytes).expect("enough bytes"));
         // Those that no hook counts.
         counters.connects.iter_mut().skip(HOT_CONNECT_RESULTS).for_each(|count| *count = n);
+        for resets in [&mut counters.resets_sent, &mut counters.resets_received] {
+            resets.iter_mut().skip(HOT_CAUSES).for_each(|count| *count = n);
+        }
         counters
     }
 
     #[test]
-    fn a_refused_connect_is_no_reset_of_a_connection() {
+    fn a_refused_connect_and_a_check_are_no_resets_of_a_connection() {
         let counters = all(1);
-        assert_eq!(counters.resets(), 2 * (CAUSES as u64 - 1));
+        assert_eq!(counters.resets(), 2 * (CAUSES as u64 - 2));
     }
 
     #[test]

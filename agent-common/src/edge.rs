@@ -10,7 +10,7 @@ use crate::abort::ABORT_CAUSES;
 use crate::durations::KINDS;
 use crate::ledger::{EDGE, NO_SLOT};
 use crate::limit::LIMITS;
-use crate::reset::CAUSES;
+use crate::reset::HOT_CAUSES;
 use crate::retransmit::PHASES;
 use crate::share::Tenant;
 use crate::slot_table::EDGES;
@@ -62,7 +62,7 @@ crate::wire! {
     }
 
     /// What hooks count about an edge, on one shard. All fields only grow while the slot is in use.
-    pub struct HotCounters: 376 {
+    pub struct HotCounters: 400 {
         /// Ended connection attempts by `CONNECT_*`, of those that hooks find; for a server, accepted
         /// connections are `ok`.
         pub connects: [u64; HOT_CONNECT_RESULTS],
@@ -85,13 +85,15 @@ crate::wire! {
         /// For how long something kept data from being sent, microseconds ([`crate::limit`]).
         pub limited_us: [u64; LIMITS],
         /// Resets sent, by cause.
-        pub resets_sent: [u64; CAUSES],
+        pub resets_sent: [u64; HOT_CAUSES],
         /// Resets received, by cause.
-        pub resets_received: [u64; CAUSES],
+        pub resets_received: [u64; HOT_CAUSES],
         /// Established connections that the kernel gave up, by cause ([`crate::abort`]).
         pub aborts: [u64; ABORT_CAUSES],
         /// Requests that ended without an answer ([`crate::unanswered`]).
         pub unanswered: u64,
+        /// Requests that took long, one after the other on a connection ([`crate::wait`]).
+        pub waits: u64,
         /// In which rows durations are counted, by kind; see [`crate::durations`].
         pub histograms: [u64; KINDS],
     }
@@ -126,11 +128,13 @@ pub const CONNECT_PORT_IN_USE: u8 = 10;
 /// An earlier connection to that destination has the source port that the program had bound: its
 /// program has closed it, and it is in TIME_WAIT or on the way there.
 pub const CONNECT_TIME_WAIT: u8 = 11;
+/// The peer refused or reset the attempt while it was stopping: its listener had just ended.
+pub const CONNECT_STOPPING: u8 = 12;
 
 /// How many results there are.
-pub const CONNECT_RESULTS: usize = 12;
-/// How many of them, the first ones, hooks can find; those behind are only found out later, of
-/// attempts without a SYN ([`crate::unsent`]).
+pub const CONNECT_RESULTS: usize = 13;
+/// How many of them, the first ones, hooks can find; those behind are only found out later: of
+/// attempts without a SYN ([`crate::unsent`]), and when a server stops.
 pub const HOT_CONNECT_RESULTS: usize = 9;
 
 /// Label values, indexed by result.
@@ -147,7 +151,23 @@ pub const CONNECT_RESULT_NAMES: [&str; CONNECT_RESULTS] = [
     "address_unavailable",
     "port_in_use",
     "time_wait",
+    "stopping",
 ];
+
+/// Whether an attempt with this result failed on the client's own side: no address or port to connect
+/// from, a policy that forbids it, or a program that did not wait. So do all attempts that were
+/// refused before a SYN ([`crate::unsent`]), whatever their result.
+pub const fn is_clients_own(result: u8) -> bool {
+    matches!(
+        result,
+        CONNECT_DENIED
+            | CONNECT_ABORTED
+            | CONNECT_PORTS_EXHAUSTED
+            | CONNECT_ADDRESS_UNAVAILABLE
+            | CONNECT_PORT_IN_USE
+            | CONNECT_TIME_WAIT
+    )
+}
 
 /// The result behind the errno of a connect that did not succeed (include/uapi/asm-generic/errno.h):
 /// `sk_err` of the socket, or what the system call returned.

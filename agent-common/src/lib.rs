@@ -46,4 +46,5 @@ pub mod slot_table;
 pub mod socket;
 pub mod unanswered;
 pub mod unsent;
+pub mod wait;
 pub mod wire;

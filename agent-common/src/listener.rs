@@ -8,7 +8,7 @@
 //! (`sk_drops`).
 
 use crate::ledger::{EDGE, NO_SLOT};
-use crate::reset::CAUSES;
+use crate::reset::HOT_CAUSES;
 use crate::share::Tenant;
 use crate::slot_table::LISTENERS;
 
@@ -31,7 +31,7 @@ crate::wire! {
     }
 
     /// What is counted of a listener. `born_us` is written last: a row without it is not in use.
-    pub struct ListenerRow: 208 {
+    pub struct ListenerRow: 224 {
         /// Which listener; all zeros in the overflow row.
         pub key: ListenerKey,
         /// When the row was taken, CLOCK_MONOTONIC microseconds; 0 = free.
@@ -43,9 +43,9 @@ crate::wire! {
         /// SYN-ACKs that had to be sent again.
         pub synack_retransmits: u64,
         /// Resets sent, by cause.
-        pub resets_sent: [u64; CAUSES],
+        pub resets_sent: [u64; HOT_CAUSES],
         /// Resets received before a connection existed, by cause.
-        pub resets_received: [u64; CAUSES],
+        pub resets_received: [u64; HOT_CAUSES],
     }
 
     /// One listening socket as the socket iteration found it.

@@ -6,7 +6,9 @@
 //! from what the connection was doing.
 
 /// How many causes there are.
-pub const CAUSES: usize = 9;
+pub const CAUSES: usize = 11;
+/// How many of them, the first ones, hooks can find; those behind are only found out later.
+pub const HOT_CAUSES: usize = 10;
 
 /// An idle connection reused after this long and then reset counts as [`IDLE_REUSE`] (µs).
 pub const IDLE_REUSE_US: u64 = 1_000_000;
@@ -29,6 +31,10 @@ pub const ABORTED: u8 = 6;
 pub const PROTOCOL: u8 = 7;
 /// This kernel does not say.
 pub const UNKNOWN: u8 = 8;
+/// The client cut a connection on which it had never sent a byte, as health checks do.
+pub const UNUSED: u8 = 9;
+/// The server was stopping: its listener had just ended.
+pub const STOPPING: u8 = 10;
 
 /// Label values, indexed by cause.
 pub const CAUSE_NAMES: [&str; CAUSES] = [
@@ -41,6 +47,8 @@ pub const CAUSE_NAMES: [&str; CAUSES] = [
     "aborted",
     "protocol",
     "unknown",
+    "unused",
+    "stopping",
 ];
 
 /// The cause behind the name of a `sk_rst_reason` enumerator.
@@ -80,6 +88,24 @@ pub const fn cause_of_received(in_flight: bool, idle_us: u64) -> u8 {
     if in_flight && idle_us >= IDLE_REUSE_US { IDLE_REUSE } else { ABORTED }
 }
 
+/// The cause of a reset that a client sends, or that a server receives; `is_silent`: the client never
+/// sent a byte on this connection.
+///
+/// A check of a load balancer connects to see whether somebody listens, and cuts the connection so that
+/// no TIME_WAIT stays. The client has lost nothing, whatever the server may have sent.
+#[inline(always)]
+pub const fn cause_from_client(cause: u8, is_silent: bool) -> u8 {
+    match cause {
+        UNREAD_DATA | LINGER | ABORTED | UNKNOWN if is_silent => UNUSED,
+        _ => cause,
+    }
+}
+
+/// Whether resets with this cause are news about a connection: neither a failed connect nor a check.
+pub const fn is_of_connection(cause: usize) -> bool {
+    !is_refused_connect(cause) && cause != UNUSED as usize
+}
+
 /// Whether resets with this cause answer a connect, so they are shown as failed connects already
 /// ([`crate::edge::CONNECT_REFUSED`]): people read them once.
 pub const fn is_refused_connect(cause: usize) -> bool {
@@ -99,6 +125,17 @@ mod tests {
         check("SK_RST_REASON_MPTCP_RST_EUNSPEC", PROTOCOL);
         check("SK_RST_REASON_NOT_SPECIFIED", UNKNOWN);
         check("SK_RST_REASON_SOMETHING_OF_2030", UNKNOWN);
+    }
+
+    #[test]
+    fn a_client_that_never_sent_a_byte_has_only_looked() {
+        for cause in [UNREAD_DATA, LINGER, ABORTED, UNKNOWN] {
+            assert_eq!(cause_from_client(cause, true), UNUSED);
+            assert_eq!(cause_from_client(cause, false), cause);
+        }
+        for cause in [KEEPALIVE_TIMEOUT, NO_LISTENER, PROTOCOL] {
+            assert_eq!(cause_from_client(cause, true), cause);
+        }
     }
 
     #[test]

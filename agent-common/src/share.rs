@@ -54,6 +54,13 @@ impl Tenant {
     pub const fn is_users(self) -> bool {
         self.origin & BY_USER != 0
     }
+
+    /// That user.
+    #[must_use]
+    pub const fn user(self) -> Option<u32> {
+        // Numbers of users have 32 bits.
+        if self.is_users() { Some(self.origin as u32) } else { None }
+    }
 }
 
 /// How many slots of a table a tenant may have, when `used` of `capacity` are taken.

@@ -33,7 +33,8 @@ crate::wire! {
         /// When the connect began, CLOCK_MONOTONIC microseconds. Of an open connection: when the
         /// socket iteration first found that the peer had closed it (CLOSE_WAIT); 0 until then.
         pub start_us: u64,
-        /// When the first segment of a retransmitted request was first sent; 0 without loss.
+        /// Client: when the first segment of a retransmitted request was first sent; 0 without loss.
+        /// Server: the chain of long exchanges; see [`crate::wait`].
         pub first_sent_us: u64,
         /// `sent_bytes` already counted in the slot.
         pub sent_bytes: u64,
@@ -42,6 +43,7 @@ crate::wire! {
         /// Retransmits (connection) or drops (listener) already counted in the slot.
         pub retransmits: u64,
         /// Server: the open request; see [`crate::exchange`].
+        /// Client: the chain of long exchanges; see [`crate::wait`].
         pub exchange: u64,
         /// When data last arrived.
         pub last_received_us: u64,

@@ -211,7 +211,7 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         role: if listening { ROLE_LISTENER } else { role },
         stage: if connecting { STAGE_CONNECTING } else { STAGE_OPEN },
         answered_seq: if role == ROLE_SERVER { 0 } else { answered_seq },
-        exchange: exchange::idle(tcp.written()),
+        exchange: if role == ROLE_SERVER { exchange::idle(tcp.written()) } else { 0 },
         start_us: if connecting { monotonic_us() } else { 0 },
         last_received_us: monotonic_us(),
         sent_bytes: tcp.sent_bytes(role == ROLE_CLIENT),

@@ -12,8 +12,9 @@ use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::exchange;
 use agent_common::ledger::REQUEST;
 use agent_common::socket::{STAGE_OPEN, SocketState};
-use agent_common::unanswered;
+use agent_common::{unanswered, wait};
 
+use crate::edges::count;
 use crate::maps::seen;
 use crate::sock::{Sock, Tcp};
 use crate::{atomic, histograms};
@@ -50,7 +51,7 @@ pub unsafe fn received(sk: Sock, state: *mut SocketState) {
                 if resent != 0 {
                     (*state).first_sent_us = 0;
                 }
-                answered((*state).slot, ROLE_CLIENT, now_us.saturating_sub(sent_us));
+                answered(state, ROLE_CLIENT, now_us, now_us.saturating_sub(sent_us));
             }
         } else if (*state).role == ROLE_SERVER {
             request_received(tcp, state, now_us);
@@ -79,8 +80,9 @@ pub unsafe fn sent(sk: Sock, state: *mut SocketState) {
         }
         // If another CPU changed the word first, it closed this exchange: see `request_received`.
         if atomic::compare_swap(&raw mut (*state).exchange, old, new) == old && is_answer {
-            let elapsed = exchange::elapsed_us(exchange::began_us(old), tcp.now_us());
-            answered((*state).slot, ROLE_SERVER, elapsed);
+            let now_us = tcp.now_us();
+            let elapsed = exchange::elapsed_us(exchange::began_us(old), now_us);
+            answered(state, ROLE_SERVER, now_us, elapsed);
         }
     }
 }
@@ -142,11 +144,27 @@ unsafe fn answered_before(tcp: Tcp, state: *mut SocketState, began_us: u64, now_
     let elapsed = exchange::elapsed_us(began_us, tcp.sent_us());
     let elapsed = if elapsed == 0 { exchange::elapsed_us(began_us, now_us) } else { elapsed };
     // SAFETY: the caller's contract: `state` is valid.
-    answered(unsafe { (*state).slot }, ROLE_SERVER, elapsed);
+    unsafe { answered(state, ROLE_SERVER, now_us, elapsed) };
 }
 
 #[inline(always)]
-fn answered(slot: u32, role: u8, elapsed_us: u64) {
+unsafe fn answered(state: *mut SocketState, role: u8, now_us: u64, elapsed_us: u64) {
     seen(REQUEST);
-    histograms::observe(slot, role, durations::REQUEST, elapsed_us);
+    // SAFETY: the caller's contract: `state` is valid.
+    unsafe {
+        histograms::observe((*state).slot, role, durations::REQUEST, elapsed_us);
+        // A word that only the other role has another use for.
+        let chain = if role == ROLE_CLIENT {
+            &raw mut (*state).exchange
+        } else {
+            &raw mut (*state).first_sent_us
+        };
+        if elapsed_us >= wait::LONG_US || *chain != 0 {
+            let (next, waits) = wait::ended(*chain, now_us, elapsed_us);
+            *chain = next;
+            if waits != 0 {
+                count!((*state).slot, waits, waits);
+            }
+        }
+    }
 }

@@ -11,7 +11,7 @@ use agent_common::socket::SocketState;
 use crate::clock::monotonic_us;
 use crate::edges::{self, count};
 use crate::maps::{self, config};
-use crate::sock::{CLOSE_WAIT, Sock, Tcp};
+use crate::sock::{CLOSE, CLOSE_WAIT, Sock, Tcp};
 use crate::{atomic, histograms, listeners};
 
 /// Two words as one.
@@ -133,7 +133,7 @@ unsafe fn count_limited(state: *mut SocketState, window: u32, buffer: u32) {
     }
 }
 
-/// Adds what waits in a connection to its slot's row, and notes since when its peer has closed it.
+/// Adds an open connection and what waits in it to its slot's row, and notes since when its peer has closed it.
 /// Only for the socket iteration.
 ///
 /// # Safety
@@ -142,12 +142,16 @@ unsafe fn count_limited(state: *mut SocketState, window: u32, buffer: u32) {
 pub unsafe fn add_queues(tcp: Tcp, state: *mut SocketState) {
     let (unread, unsent) = (tcp.unread(), tcp.unsent_or_in_flight());
     let is_close_wait = tcp.state() == CLOSE_WAIT;
-    if unread | unsent == 0 && !is_close_wait {
-        return;
-    }
     // SAFETY: the caller's contract; a valid map value.
     unsafe {
         let Some(queues) = maps::queues((*state).slot) else { return };
+        // Of one that has ended, the hook was perhaps skipped.
+        if tcp.state() != CLOSE {
+            atomic::add(&raw mut (*queues).open, 1);
+        }
+        if unread | unsent == 0 && !is_close_wait {
+            return;
+        }
         atomic::add(&raw mut (*queues).receive_bytes, u64::from(unread));
         atomic::add(&raw mut (*queues).send_bytes, u64::from(unsent));
         if is_close_wait {

@@ -172,8 +172,17 @@ function Heat({ data, width, height }: any) {
   );
 }
 
-function Graph({ data, width, height }: any) {
-  const names: string[] = [...new Set<string>(data.flatMap((edge: any) => [edge.source, edge.target]))];
+// As Grafana's color mode continuous-GrYlRd.
+const stateColor = (value: number) => (value >= 1 ? '#f2495c' : value > 0 ? '#fade2a' : '#73bf69');
+
+function Graph({ graph, width, height }: any) {
+  const { nodes, edges: data } = graph;
+  const names: string[] = nodes.map((node: any) => node.id);
+  // Grafana stops with an error at an edge whose end is not a node.
+  for (const { source, target } of data) {
+    if (!names.includes(source) || !names.includes(target)) throw new Error(`${source} → ${target}: no such node`);
+  }
+  const node = Object.fromEntries(nodes.map((one: any) => [one.id, one]));
   // A layer below everything that calls it; as many rounds as there are names end any ring.
   const layer = Object.fromEntries(names.map((name) => [name, 0]));
   for (let round = 0; round < names.length; round += 1) {
@@ -187,7 +196,7 @@ function Graph({ data, width, height }: any) {
     return [name, {
       x: ((layer[name] + 0.5) / layers) * width,
       // Every other layer a little lower: no line runs through a node that it does not end at.
-      y: ((peers.indexOf(name) + 0.5) / peers.length) * (height - 40) + (layer[name] % 2) * 28,
+      y: ((peers.indexOf(name) + 0.5) / peers.length) * (height - 60) + (layer[name] % 2) * 28,
     }];
   }));
   const unit = getValueFormat('reqps');
@@ -211,8 +220,11 @@ function Graph({ data, width, height }: any) {
       })}
       {names.map((name) => (
         <g key={name}>
-          <circle cx={place[name].x} cy={place[name].y} r={14} fill="#181b1f" stroke="#73bf69" strokeWidth={2.5} />
+          <circle cx={place[name].x} cy={place[name].y} r={14} fill="#181b1f" stroke={stateColor(node[name].color)} strokeWidth={3} />
           <text x={place[name].x} y={place[name].y + 29} fontSize={12} textAnchor="middle" fill={theme.colors.text.primary}>{name}</text>
+          {node[name].subtitle && (
+            <text x={place[name].x} y={place[name].y + 42} fontSize={10} textAnchor="middle" fill={stateColor(node[name].color)}>{node[name].subtitle}</text>
+          )}
         </g>
       ))}
     </svg>
@@ -223,7 +235,11 @@ const load = (panel: any, variables: any[]) => {
   if (panel.type === 'table') return tableFrames(panel, variables);
   if (panel.type === 'heatmap') return heatColumns(panel, variables);
   if (panel.type === 'nodeGraph') {
-    return ask(panel.targets[0], variables).then((edges) => edges.map(({ metric, value }) => ({ ...metric, mainstat: Number(value[1]) })));
+    const [nodes, edges] = ['nodes', 'edges'].map((id) => ask(panel.targets.find((one: any) => one.refId === id), variables));
+    return Promise.all([nodes, edges]).then(([all, between]) => ({
+      nodes: all.map(({ metric, value }) => ({ ...metric, color: Number(value[1]) })),
+      edges: between.map(({ metric, value }) => ({ ...metric, mainstat: Number(value[1]) })),
+    }));
   }
   return seriesFrames(panel, variables);
 };
@@ -231,7 +247,7 @@ const load = (panel: any, variables: any[]) => {
 function Body({ panel, data, width, height }: any) {
   const range = { from: dateTime(Date.now() - MINUTES * 60000), to: dateTime(), raw: { from: 'now', to: 'now' } } as any;
   if (panel.type === 'heatmap') return data.length ? <Heat data={data} width={width} height={height} /> : <Empty panel={panel} />;
-  if (panel.type === 'nodeGraph') return <Graph data={data} width={width} height={height} />;
+  if (panel.type === 'nodeGraph') return <Graph graph={data} width={width} height={height} />;
   if (panel.type === 'table') {
     if (!data[0].length) return <Empty panel={panel} />;
     return <Table data={data[0]} width={width} height={height} columnMinWidth={60} />;

@@ -42,7 +42,8 @@ pub struct Variable {
 impl Board {
     /// File name.
     pub fn text(&self, look: &Look) -> String {
-        let mut text = serde_json::to_string_pretty(&self.json(look)).unwrap_or_default();
+        let text = serde_json::to_string_pretty(&self.json(look)).unwrap_or_default();
+        let mut text = text.replace(Look::DOCS, &look.docs);
         text.push('\n');
         text
     }

@@ -11,6 +11,9 @@ use anyhow::{Context as _, Result};
 const LIST: &str = "docs/metrics.md";
 /// Labels that Prometheus adds to every series of a target.
 const OF_THE_TARGET: [&str; 3] = ["cluster", "instance", "job"];
+/// How labels of pods and containers begin (names.labels), and how docs/metrics.md names them all.
+const OF_CONTAINERS: &str = "label_";
+const ANY_OF_CONTAINERS: &str = "label_*";
 /// The label of a histogram's buckets.
 const BOUND: &str = "le";
 /// Suffixes of a histogram's series.
@@ -73,6 +76,7 @@ impl Catalogue {
         let unknown = labels.find(|label| {
             let is_known = metric.labels.contains(*label)
                 || OF_THE_TARGET.contains(label)
+                || (label.starts_with(OF_CONTAINERS) && metric.labels.contains(ANY_OF_CONTAINERS))
                 || (series.ends_with("_bucket") && *label == BOUND);
             !is_known
         });

@@ -9,16 +9,18 @@ use anyhow::{Context as _, Result, bail};
 use promql_parser::label::{MatchOp, Matcher};
 use promql_parser::parser::VectorSelector;
 
+use super::alert_texts;
 use super::catalogue::Catalogue;
+use super::hiding::{SEVERITIES, Severities};
 use super::promql::{milliseconds, parse, selectors};
 use super::rules::{Rule, RuleFile};
 use super::{Dashboards, Look};
 
 /// Alertmanager's configuration, which names alerts too.
 const ALERTMANAGER: &str = "dashboards/prometheus/alertmanager.yml";
-const SEVERITIES: [&str; 3] = ["critical", "warning", "info"];
-/// The series of Prometheus' own that rules and panels read.
+/// The series of Prometheus' own that rules and panels read: alerts, and since when they are active.
 const ALERTS: &str = "ALERTS";
+const ALERTS_SINCE: &str = "ALERTS_FOR_STATE";
 const ALERT_NAME: &str = "alertname";
 
 /// Checks rules and panels; the error lists everything that is wrong, by file.
@@ -43,11 +45,11 @@ pub fn check(root: &Path, read: &Dashboards, catalogue: &Catalogue) -> Result<()
     }
     let alertmanager = fs::read_to_string(root.join(ALERTMANAGER))
         .with_context(|| format!("reading {ALERTMANAGER}"))?;
+    let mut report = |what: String| problems.push(format!("{ALERTMANAGER}: {what}"));
     for pattern in alert_patterns(&alertmanager) {
-        names.check_alert_names(pattern, &mut |what| {
-            problems.push(format!("{ALERTMANAGER}: {what}"));
-        });
+        names.check_alert_names(pattern, &mut report);
     }
+    names.severities.check_inhibit_rules(&alertmanager, &mut report)?;
     if !problems.is_empty() {
         bail!("{}", problems.join("\n"));
     }
@@ -60,6 +62,7 @@ struct Names<'a> {
     recorded: BTreeSet<&'a str>,
     /// The alerts, and how often each is defined.
     alerts: BTreeMap<&'a str, usize>,
+    severities: Severities<'a>,
     boards: Vec<&'static str>,
 }
 
@@ -74,6 +77,7 @@ impl<'a> Names<'a> {
             catalogue,
             recorded: rules().filter_map(|rule| rule.record.as_deref()).collect(),
             alerts,
+            severities: Severities::of(rules()),
             boards: read.boards.iter().map(|board| board.uid).collect(),
         }
     }
@@ -89,22 +93,17 @@ impl<'a> Names<'a> {
     }
 
     fn check_selector(&self, selector: &VectorSelector, report: &mut impl FnMut(String)) {
-        let matchers = || {
-            let alternatives = selector.matchers.or_matchers.iter().flatten();
-            selector.matchers.matchers.iter().chain(alternatives)
-        };
         let Some(name) = &selector.name else {
             return report(format!("{selector} names no metric"));
         };
-        if name == ALERTS {
-            let patterns = matchers().filter(|matcher| matcher.name == ALERT_NAME);
-            patterns.for_each(|matcher| self.check_alert_names(&pattern(matcher), report));
+        if name == ALERTS || name == ALERTS_SINCE {
+            alerts_of(selector).for_each(|names| self.check_alert_names(&names, report));
         } else if name.contains(':') {
             if !self.recorded.contains(name.as_str()) {
                 report(format!("no rule records {name}"));
             }
         } else {
-            let labels = matchers().map(|matcher| matcher.name.as_str());
+            let labels = matchers(selector).map(|matcher| matcher.name.as_str());
             if let Err(problem) = self.catalogue.check(name, labels) {
                 report(problem);
             }
@@ -145,6 +144,10 @@ impl<'a> Names<'a> {
                 report(format!("annotations.{key} is missing"));
             }
         }
+        alert_texts::check(rule, report);
+        if let Ok(expr) = parse(&rule.expr) {
+            self.severities.check_expression(name, &expr, report);
+        }
         let runbook = format!("runbooks/{name}.md");
         if annotation("runbook_url") != format!("{}/{runbook}", Look::DOCS) {
             report(format!("annotations.runbook_url has to be {}/{runbook}", Look::DOCS));
@@ -177,6 +180,20 @@ fn check_recording(rule: &Rule, report: &mut impl FnMut(String)) {
     }
 }
 
+/// All of them.
+fn matchers(selector: &VectorSelector) -> impl Iterator<Item = &Matcher> {
+    let alternatives = selector.matchers.or_matchers.iter().flatten();
+    selector.matchers.matchers.iter().chain(alternatives)
+}
+
+/// The patterns of alerts that a selector of `ALERTS` reads.
+pub fn alerts_of(selector: &VectorSelector) -> impl Iterator<Item = String> {
+    let is_read =
+        selector.name.as_deref().is_some_and(|name| [ALERTS, ALERTS_SINCE].contains(&name));
+    let names = matchers(selector).filter(move |matcher| is_read && matcher.name == ALERT_NAME);
+    names.map(pattern)
+}
+
 /// A matcher's value, without the anchors that the parser adds.
 fn pattern(matcher: &Matcher) -> String {
     match &matcher.op {
@@ -190,7 +207,7 @@ fn pattern(matcher: &Matcher) -> String {
 }
 
 /// The values that Alertmanager's matchers compare `alertname` with.
-fn alert_patterns(config: &str) -> impl Iterator<Item = &str> {
+pub fn alert_patterns(config: &str) -> impl Iterator<Item = &str> {
     let matchers = config.match_indices(ALERT_NAME).filter_map(|(at, word)| {
         let rest = config[at + word.len()..].trim_start_matches(['!', '=', '~']);
         rest.strip_prefix('"')
@@ -253,12 +270,33 @@ mod tests {
         );
         check("portolan_hook_attached == 0", "portolan_hook_attached = = 0", "PromQL");
         check("severity: info", "severity: notice", "one of critical, warning, info");
+        check(
+            "{{ .Labels.port }} ",
+            "",
+            "PortolanLatencyHigh: annotations.summary does not name the port",
+        );
+        check(
+            " {{ .Labels.instance | stripPort }}",
+            "",
+            "annotations.summary does not name the host",
+        );
+        check("{{ $value | humanizeDuration }}", "{{ $value | humanize }}", "uses humanize");
+        check(
+            "{{ (first .).Labels.label_team }}",
+            "x",
+            "PortolanLatencyHigh: labels.team has to be",
+        );
+        check(
+            "PortolanLocalPortsExhausted|PortolanListenOverflow\", alertstate",
+            "PortolanLocalPortsExhausted|PortolanRetransmitsHigh\", alertstate",
+            "PortolanRetransmitsHigh (warning) hides PortolanConnectBudgetBurnFast (critical)",
+        );
         check("runbooks/PortolanHookMissing.md", "runbooks/Hooks.md", "PortolanHookMissing.md");
         check("/d/portolan-agent", "/d/portolan-agents", "dashboard_url has to be");
         check("for: 5m", "for: soon", "for: soon is not a duration");
         check(
-            "|PortolanListenOverflow|",
-            "|PortolanListenOverflows|",
+            "|PortolanListenOverflow\"",
+            "|PortolanListenOverflows\"",
             "no alert is called PortolanListenOverflows",
         );
     }
@@ -271,5 +309,16 @@ mod tests {
             problems.contains("alertmanager.yml: no alert is called PortolanKeepalive"),
             "{problems}"
         );
+    }
+
+    #[test]
+    fn no_alert_inhibits_a_more_severe_one() {
+        let problems = problems(
+            "alertmanager.yml",
+            "PortolanLatencyHigh|PortolanRequestsUnanswered|PortolanConnectBudgetBurnSlow",
+            "PortolanConnectBudgetBurn.*",
+        );
+        let expected = "alertmanager.yml: PortolanRetransmitsHigh (warning) inhibits PortolanConnectBudgetBurnFast (critical)";
+        assert!(problems.contains(expected), "{problems}");
     }
 }

@@ -7,11 +7,13 @@
 
 #![forbid(unsafe_code)]
 
+mod alert_texts;
 mod board;
 mod boards;
 mod catalogue;
 mod check;
 pub mod draw;
+mod hiding;
 mod kubernetes;
 mod limits;
 mod panel;

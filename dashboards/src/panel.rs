@@ -4,6 +4,8 @@
 
 use serde_json::{Value, json};
 
+mod map;
+
 pub use super::unit::Unit;
 
 /// One panel.
@@ -34,6 +36,8 @@ struct Query {
 
 /// The text of a table cell without a value.
 const NO_CELL: &str = "-";
+/// The text of a panel without data that is never empty as long as agents are scraped.
+const NO_DATA: &str = "No data: are the agents scraped and the recording rules loaded?";
 
 /// A column of a table.
 pub struct Column {
@@ -136,7 +140,10 @@ impl Panel {
             // A port is a label, not a number to be rounded.
             panel.overrides.push(json!({
                 "matcher": {"id": "byName", "options": heading},
-                "properties": [{"id": "unit", "value": "string"}],
+                "properties": [
+                    {"id": "unit", "value": "string"},
+                    {"id": "noValue", "value": NO_CELL},
+                ],
             }));
         }
         for (index, column) in columns.iter().enumerate() {
@@ -177,56 +184,6 @@ impl Panel {
                 "indexByName": order, "renameByName": names, "includeByName": {},
             }}),
         ];
-        panel
-    }
-
-    /// A service map: `expr` has `id`, `source` and `target`, its value is written at the edge.
-    pub fn graph(
-        title: &'static str,
-        description: impl Into<String>,
-        unit: Unit,
-        width: u64,
-        expr: impl Into<String>,
-    ) -> Self {
-        let options = json!({"zoomMode": "cooperative", "layoutAlgorithm": "layered", "nodes": {}, "edges": {"mainStatUnit": unit.as_str()}});
-        let mut panel = Self::new("nodeGraph", title, description, unit, width, options);
-        panel.queries.push(Query {
-            id: "edges".to_owned(),
-            expr: expr.into(),
-            legend: String::new(),
-            format: "table",
-            instant: true,
-        });
-        panel.transformations = vec![json!({"id": "organize", "options": {
-            "excludeByName": {"Time": true}, "indexByName": {}, "includeByName": {},
-            "renameByName": {"Value": "mainstat"},
-        }})];
-        panel
-    }
-
-    /// How durations are spread, over time; `expr` gives rates of buckets.
-    pub fn heat(
-        title: &'static str,
-        description: impl Into<String>,
-        width: u64,
-        expr: impl Into<String>,
-    ) -> Self {
-        let options = json!({
-            "calculate": false, "cellGap": 1, "cellValues": {"unit": Unit::RequestsPerSecond.as_str()},
-            "color": {"mode": "scheme", "scheme": "Oranges", "exponent": 0.5, "fill": "dark-orange", "scale": "exponential", "steps": 64, "reverse": false},
-            "exemplars": {"color": "rgba(255,0,255,0.7)"}, "filterValues": {"le": 1e-9},
-            "legend": {"show": true}, "rowsFrame": {"layout": "auto"}, "showValue": "never",
-            "tooltip": {"mode": "single", "showColorScale": false, "yHistogram": false},
-            "yAxis": {"axisPlacement": "left", "unit": Unit::Seconds.as_str(), "reverse": false},
-        });
-        let mut panel = Self::new("heatmap", title, description, Unit::Seconds, width, options);
-        panel.queries.push(Query {
-            id: id(0),
-            expr: expr.into(),
-            legend: "{{le}}".to_owned(),
-            format: "heatmap",
-            instant: false,
-        });
         panel
     }
 
@@ -307,6 +264,22 @@ impl Panel {
         self
     }
 
+    /// Colors of the texts of a column of a table.
+    pub fn colored(mut self, column: &'static str, colors: &[(&str, &str)]) -> Self {
+        let mut options = json!({});
+        for (index, (text, color)) in colors.iter().enumerate() {
+            options[text] = json!({"color": color, "index": index});
+        }
+        self.overrides.push(json!({
+            "matcher": {"id": "byName", "options": column},
+            "properties": [
+                {"id": "custom.cellOptions", "value": {"type": "color-text"}},
+                {"id": "mappings", "value": [{"type": "value", "options": options}]},
+            ],
+        }));
+        self
+    }
+
     /// Rows of a table link to `url`, which may name columns.
     pub fn leads_to(mut self, column: &'static str, title: &'static str, url: &str) -> Self {
         let link = json!({"title": title, "url": url, "targetBlank": false});
@@ -359,9 +332,7 @@ impl Panel {
         } else if *kind == "timeseries" && custom.get("scaleDistribution").is_none() {
             defaults["min"] = json!(0);
         }
-        if let Some(text) = no_value {
-            defaults["noValue"] = json!(text);
-        }
+        defaults["noValue"] = json!(no_value.unwrap_or(NO_DATA));
         json!({
             "id": number, "type": kind, "title": title, "description": description,
             "datasource": datasource(), "targets": targets,

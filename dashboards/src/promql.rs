@@ -83,7 +83,7 @@ pub fn constant(expr: &Expr) -> Option<f64> {
 }
 
 /// Calls `f` for an expression, then for all within it.
-fn visit<'a>(expr: &'a Expr, f: &mut impl FnMut(&'a Expr)) {
+pub fn visit<'a>(expr: &'a Expr, f: &mut impl FnMut(&'a Expr)) {
     f(expr);
     match expr {
         Expr::Aggregate(aggregate) => {

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::alert_texts::Subject;
 use super::*;
 
 /// The checkout.
@@ -132,6 +133,8 @@ fn dashboards_keep_to_what_operators_expect() {
             let title = word(&panel["title"]);
             let place = format!("{path}: {title}");
             assert!(!title.is_empty(), "{path}: a panel without a title");
+            let empty = word(&panel["fieldConfig"]["defaults"]["noValue"]);
+            assert!(!empty.is_empty(), "{place}: nothing explains an empty panel");
             let description = word(&panel["description"]);
             assert!(description.ends_with('.') && description.len() > 20, "{place}: {description}");
             assert_eq!(panel["datasource"]["uid"], "${datasource}", "{place}");
@@ -191,6 +194,71 @@ fn alerts_name_what_they_are_about_and_have_a_runbook() {
             assert!(runbook.contains(part), "the runbook of {name} lacks: {part}");
         }
     }
+}
+
+#[test]
+fn every_summary_as_it_is_sent_names_service_port_and_host() {
+    let mut seen = BTreeSet::new();
+    for path in prometheus_tests() {
+        let file: Value = serde_saphyr::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let lists = file["tests"].as_array().unwrap().iter();
+        let rules = lists.filter_map(|test| test["alert_rule_test"].as_array()).flatten();
+        for rule in rules {
+            let name = word(&rule["alertname"]);
+            for alert in rule["exp_alerts"].as_array().into_iter().flatten() {
+                let summary = word(&alert["exp_annotations"]["summary"]);
+                let place = format!("{}: {name}: {summary}", path.display());
+                // Looked up, or the label `instance` without its port.
+                let instance = word(&alert["exp_labels"]["instance"]).split(':').next();
+                let is_host = |text: &str| {
+                    ["node-", "db-"].iter().any(|start| text.starts_with(start))
+                        || (!text.is_empty() && Some(text) == instance)
+                };
+                let host = summary.split([' ', ',', ':']).any(is_host);
+                let subject = Subject::of(name);
+                assert!(host || subject == Subject::Cluster, "{place}: no host");
+                assert!(!summary.contains("<no value>") && !summary.contains("  "), "{place}");
+                if subject == Subject::Service {
+                    let labels = &alert["exp_labels"];
+                    assert!(summary.contains(word(&labels["server"])), "{place}: no service");
+                    let port = summary.split(|c: char| !c.is_ascii_digit() && c != ':');
+                    let is_port =
+                        |text: &str| text.strip_prefix(':').is_some_and(|port| !port.is_empty());
+                    assert!(
+                        port.into_iter().any(is_port) || summary.contains(" port "),
+                        "{place}: no port"
+                    );
+                }
+                seen.insert(name.to_owned());
+            }
+        }
+    }
+    for rule in committed().rules.iter().flat_map(RuleFile::rules) {
+        if let Some(name) = &rule.alert {
+            assert!(seen.contains(name), "no test compares the summary of {name}");
+        }
+    }
+}
+
+#[test]
+fn runbooks_are_linked_below_the_chosen_url_and_exist() {
+    let look = Look { docs: "https://wiki.example/portolan".to_owned(), ..Look::default() };
+    let read = committed();
+    let files = read.rule_files(&look).into_iter().chain(read.generated(&look));
+    let mut links = 0;
+    for (path, text) in files {
+        assert!(!text.contains(Look::DOCS), "{path}");
+        for link in text.split("runbook_url: ").skip(1) {
+            let link = link.lines().next().unwrap_or_default().trim_matches('"');
+            let page = link.strip_prefix("https://wiki.example/portolan/");
+            assert!(
+                page.is_some_and(|page| root().join("docs").join(page).is_file()),
+                "{path}: {link}"
+            );
+            links += 1;
+        }
+    }
+    assert!(links > 40, "only {links} links: of the rules and of the Kubernetes objects");
 }
 
 #[test]

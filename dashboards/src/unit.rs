@@ -3,8 +3,10 @@
 /// A Grafana unit.
 #[derive(Clone, Copy)]
 pub enum Unit {
-    /// A number of things.
+    /// A number of things, from a thousand on with a prefix.
     Count,
+    /// A number as it is.
+    Exact,
     Seconds,
     /// A share of one, shown in percent.
     Ratio,
@@ -19,12 +21,15 @@ pub enum Unit {
     PerMinute,
     Bytes,
     BytesPerSecond,
+    /// A time in milliseconds since the Unix epoch, shown as how long ago it is.
+    Since,
 }
 
 impl Unit {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Count => "short",
+            Self::Exact => "none",
             Self::Seconds => "s",
             Self::Ratio => "percentunit",
             Self::Times => "suffix:×",
@@ -35,6 +40,7 @@ impl Unit {
             Self::PerMinute => "suffix:/min",
             Self::Bytes => "bytes",
             Self::BytesPerSecond => "Bps",
+            Self::Since => "dateTimeFromNow",
         }
     }
 }

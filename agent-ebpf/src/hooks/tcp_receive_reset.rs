@@ -9,7 +9,7 @@ use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_UNKNOWN};
 use agent_common::events::KIND_RESET;
 use agent_common::events::reset::{NO_REASON, RECEIVED, Reset};
 use agent_common::ledger::RESET;
-use agent_common::reset::{NO_LISTENER, UNKNOWN, cause_of_received};
+use agent_common::reset::{NO_LISTENER, UNKNOWN, cause_from_client, cause_of_received};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
@@ -51,8 +51,12 @@ fn run(sk: Sock) {
         let idle_us = silent_until
             .saturating_sub((*state).last_received_us)
             .min(silent_until.saturating_sub(tcp.delivered_sent_us()));
-        let cause =
-            if tcp_state == SYN_SENT { NO_LISTENER } else { cause_of_received(in_flight, idle_us) };
+        let cause = if tcp_state == SYN_SENT {
+            NO_LISTENER
+        } else {
+            let is_silent = (*state).role != ROLE_CLIENT && tcp.received_bytes() == 0;
+            cause_from_client(cause_of_received(in_flight, idle_us), is_silent)
+        };
         if (*state).role == ROLE_LISTENER {
             // A connection that its listener does not know of yet.
             listeners::count!((*state).slot, resets_received[cause], 1);

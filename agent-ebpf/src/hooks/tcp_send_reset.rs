@@ -8,11 +8,13 @@ use core::ffi::c_void;
 
 use agent_common::address::{Address, UNSPECIFIED};
 use agent_common::config::MAX_REASONS;
-use agent_common::edge::{EdgeKey, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN};
+use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN};
 use agent_common::events::KIND_RESET;
 use agent_common::events::reset::{NO_REASON, Reset, SENT};
 use agent_common::ledger::RESET;
-use agent_common::reset::{ABORTED, LINGER, NO_CONNECTION, NO_LISTENER, PROTOCOL, UNKNOWN};
+use agent_common::reset::{
+    ABORTED, LINGER, NO_CONNECTION, NO_LISTENER, PROTOCOL, UNKNOWN, cause_from_client,
+};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::debug;
@@ -96,6 +98,9 @@ fn with_socket(sk: Sock, cause: u8, reason: u8) {
     // SAFETY: a valid value of this socket's storage.
     let (slot, owner, role, last) =
         unsafe { ((*state).slot, (*state).owner, (*state).role, (*state).last_received_us) };
+    // Full, for it has a state.
+    let is_silent = role == ROLE_CLIENT && sk.tcp().is_some_and(|tcp| !tcp.has_sent());
+    let cause = cause_from_client(cause, is_silent);
     report(
         slot,
         owner,

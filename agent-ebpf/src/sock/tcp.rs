@@ -118,6 +118,12 @@ impl Tcp {
         if numbered as i64 >= 0 && numbered < counted { numbered } else { counted }
     }
 
+    /// Whether any payload was ever handed to the network; always on a kernel that does not say.
+    #[inline(always)]
+    pub fn has_sent(self) -> bool {
+        config!(offsets.bytes_sent) == MISSING || field!(self.0, bytes_sent: u64) != 0
+    }
+
     /// Payload bytes received in order. The stack counts a FIN as a byte; we do not. Only for
     /// those who hold the socket's lock.
     #[inline(always)]

@@ -14,6 +14,7 @@ use model::probes::ProbesView;
 use model::reservation_status::ReservationStatus;
 use model::service::{Service, Source};
 use model::snapshot::{EdgeLabels, EdgeView, LedgerView, RelatedView, Role, Snapshot};
+use model::unverified::ByUser;
 
 /// A host with `rows` busy edges, all of which have all three histograms.
 pub fn snapshot(rows: usize) -> Snapshot {
@@ -45,6 +46,8 @@ pub fn snapshot(rows: usize) -> Snapshot {
         ephemeral: Vec::new(),
         conflicts: Vec::new(),
         conflict_totals: Vec::new(),
+        unverified_conflicts: ByUser::default(),
+        unverified_connects: ByUser::default(),
         ledger: LedgerView {
             kernel: Ledger::zeroed(),
             exported: [0; CLASSES],

@@ -7,6 +7,7 @@
 mod confinement;
 mod error;
 mod file;
+mod listen;
 mod log;
 mod names;
 mod otlp;
@@ -26,6 +27,7 @@ use serde::Serialize;
 pub use self::confinement::{Keep, Seccomp};
 use self::error::suggestion;
 pub use self::error::{ConfigError, Place};
+pub use self::listen::Listen;
 pub use self::log::{Log, LogFormat, LogLevel};
 pub use self::names::{Names, host_name, own_names};
 pub use self::otlp::{Headers, Otlp};
@@ -81,6 +83,8 @@ pub struct Config {
     pub privileges: Keep,
     /// How the seccomp filter treats system calls that the running agent does not make.
     pub seccomp: Seccomp,
+    /// Users whose user namespaces are believed as those of root are.
+    pub trusted_users: Vec<u32>,
     /// Base URL of the documentation, for the links of findings.
     pub docs_url: String,
     /// Whether to enter other network namespaces after startup too.
@@ -104,7 +108,7 @@ pub struct Balance {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Web {
     /// Where it listens.
-    pub listen_address: SocketAddr,
+    pub listen_address: Listen,
     /// The file with TLS, passwords and headers, as Prometheus' exporters have it.
     pub config_file: Option<PathBuf>,
     /// The path of a reverse proxy below which everything is served too, like `/portolan`; empty
@@ -211,6 +215,15 @@ pub fn load(
             ),
         });
     }
+    if loaded.config.web.listen_address == Listen::Unix
+        && let Some(place) = loaded.origins.get("web.config_file")
+    {
+        return Err(ConfigError::BadValue {
+            place: place.clone(),
+            key: "web.config_file".to_owned(),
+            problem: "is for an address, and `web.listen_address` is \"unix\": the mode and group of the Unix socket decide who reads (control_group); remove one of the two".to_owned(),
+        });
+    }
     Ok(loaded)
 }
 
@@ -271,7 +284,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             web: Web {
-                listen_address: SocketAddr::from(([127, 0, 0, 1], 10062)),
+                listen_address: Listen::Address(SocketAddr::from(([127, 0, 0, 1], 10062))),
                 config_file: None,
                 external_path: String::new(),
                 allowed_hosts: Vec::new(),
@@ -295,8 +308,9 @@ impl Default for Config {
             balance: Balance::default(),
             segments: Arc::default(),
             privileges: Keep::Needed,
-            seccomp: Seccomp::Log,
+            seccomp: Seccomp::Enforce,
             enter_namespaces: true,
+            trusted_users: Vec::new(),
             docs_url: api_types::DOCS_URL.to_owned(),
         }
     }

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use super::value::{self, Given};
 use discovery::rules::{Network, Rule, Rules};
 use discovery::sources::{Cluster, Settings};
+use model::directory::{self, Classes, MAX_LABELS, Pattern};
 
 /// Where names come from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -33,7 +34,90 @@ pub struct Names {
     pub dns: bool,
     /// Name processes of a systemd unit by the unit.
     pub units: bool,
+    /// Labels of pods and containers that `portolan_service_info` exports.
+    pub labels: Vec<String>,
+    /// Services that monitor or check others.
+    pub monitoring: Vec<Pattern>,
+    /// Services of the system.
+    pub system: Vec<Pattern>,
 }
+
+/// Names that programs of monitoring have wherever they run.
+const MONITORING: &[&str] = &[
+    "portolan",
+    "monitoring/*",
+    "prometheus*",
+    "alertmanager*",
+    "pushgateway",
+    "node_exporter",
+    "*_exporter",
+    "*-exporter",
+    "grafana*",
+    "thanos*",
+    "vmagent*",
+    "vmalert*",
+    "victoria-metrics*",
+    "kube-state-metrics",
+    "metrics-server",
+    "cadvisor",
+    "otelcol*",
+    "*otel-collector*",
+    "opentelemetry-collector*",
+    "datadog-agent*",
+    "telegraf",
+    "collectd",
+    "netdata",
+    "zabbix*",
+    "nagios*",
+    "icinga2",
+    "nrpe",
+    "monit",
+    "check_*",
+    "healthcheck*",
+    "health-check*",
+    "fluent-bit*",
+    "fluentd*",
+    "filebeat*",
+    "metricbeat*",
+    "promtail*",
+];
+/// Names that programs of the system have wherever they run.
+const SYSTEM: &[&str] = &[
+    "kube-system/*",
+    "systemd",
+    "systemd-*",
+    "ssh",
+    "sshd",
+    "chrony",
+    "chronyd",
+    "ntp",
+    "ntpd",
+    "ntpsec",
+    "dbus*",
+    "dockerd",
+    "docker",
+    "containerd",
+    "crio",
+    "kubelet",
+    "kube-proxy",
+    "snapd",
+    "packagekit*",
+    "unattended-upgr*",
+    "apt",
+    "apt-get",
+    "dnf",
+    "yum",
+    "NetworkManager",
+    "dhclient",
+    "dhcpcd",
+    "rpcbind",
+    "rpc.*",
+    "avahi-daemon",
+    "cupsd",
+    "sssd*",
+    "nscd",
+    "polkitd",
+];
 
 impl Default for Names {
     fn default() -> Self {
@@ -48,6 +132,9 @@ impl Default for Names {
             conntrack: true,
             dns: true,
             units: true,
+            labels: Vec::new(),
+            monitoring: MONITORING.iter().filter_map(|name| Pattern::parse(name)).collect(),
+            system: SYSTEM.iter().filter_map(|name| Pattern::parse(name)).collect(),
         }
     }
 }
@@ -58,8 +145,17 @@ impl Names {
         Rules::new(self.rules.clone(), self.networks.clone())
     }
 
-    /// The settings of the sources.
-    pub fn settings(&self, labels: Arc<[String]>) -> Settings {
+    /// Which services are of which class.
+    pub fn classes(&self) -> Classes {
+        Classes { monitoring: self.monitoring.clone(), system: self.system.clone() }
+    }
+
+    /// The settings of the sources; `matched` are the labels that rules match.
+    pub fn settings(&self, matched: &[String]) -> Settings {
+        let mut labels = [matched, &self.labels[..]].concat();
+        labels.sort();
+        labels.dedup();
+        let labels: Arc<[String]> = labels.into();
         Settings {
             docker: self.docker.clone(),
             podman: self.podman.clone(),
@@ -127,6 +223,40 @@ pub(super) fn networks(given: &Given) -> Result<Vec<Network>, String> {
     value::parts(given).map(Network::parse).collect()
 }
 
+/// Keys of labels of pods and containers.
+pub(super) fn labels(given: &Given) -> Result<Vec<String>, String> {
+    let mut keys: Vec<String> = Vec::new();
+    for key in value::parts(given) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+        if key.len() > 317 || !key.chars().all(plain) {
+            return Err(format!(
+                "contains \"{key}\"; write keys of labels, like team or app.kubernetes.io/version"
+            ));
+        }
+        let name = directory::label_name(key);
+        if let Some(other) = keys.iter().find(|other| directory::label_name(other) == name) {
+            return Err(format!(
+                "contains \"{other}\" and \"{key}\", which are both exported as {name}; leave one out"
+            ));
+        }
+        keys.push(key.to_owned());
+    }
+    if keys.len() > MAX_LABELS {
+        return Err(format!("lists {} labels; at most {MAX_LABELS} are exported", keys.len()));
+    }
+    Ok(keys)
+}
+
+/// Patterns of services' names.
+pub(super) fn patterns(given: &Given) -> Result<Vec<Pattern>, String> {
+    let pattern = |part: &str| {
+        Pattern::parse(part).ok_or_else(|| {
+            format!("contains \"{part}\"; write [NAMESPACE/]NAME, like prometheus, *-exporter or monitoring/*")
+        })
+    };
+    value::parts(given).map(pattern).collect()
+}
+
 /// The path of a socket, or `off`.
 pub(super) fn socket(given: &Given) -> Result<Option<PathBuf>, String> {
     let text = value::text(given)?;
@@ -169,6 +299,7 @@ fn path(text: &str) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::directory::Class;
 
     #[test]
     fn a_source_at_a_chosen_place_is_expected_there() {
@@ -176,6 +307,49 @@ mod tests {
         assert_eq!(names.expected(), [""; 0]);
         names.docker = Some("/srv/docker.sock".into());
         assert_eq!(names.expected(), ["docker"]);
+    }
+
+    #[test]
+    fn every_name_that_is_of_a_class_by_default_is_a_pattern() {
+        let names = Names::default();
+        assert_eq!(names.monitoring.len(), MONITORING.len());
+        assert_eq!(names.system.len(), SYSTEM.len());
+        let classes = names.classes();
+        let check = |name: &str, namespace: &str, expected: Class| {
+            assert_eq!(classes.of(name, namespace), expected, "{namespace}/{name}");
+        };
+        check("prometheus-server", "", Class::Monitoring);
+        check("postgres_exporter", "shop", Class::Monitoring);
+        check("systemd-resolved", "", Class::System);
+        check("coredns", "kube-system", Class::System);
+        check("kubelet", "", Class::System);
+        for name in ["orders.js", "nginx", "postgres", "internet", "10.0.0.1", "unknown", "other"] {
+            check(name, "", Class::Application);
+        }
+    }
+
+    #[test]
+    fn labels_to_export_are_keys_of_different_names() {
+        let check = |text: &str, expected: Result<&[&str], &str>| match (
+            labels(&Given::Text(text.to_owned())),
+            expected,
+        ) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+            (Err(error), Err(expected)) => assert!(error.contains(expected), "{error}"),
+            (found, expected) => panic!("{found:?} is not {expected:?}"),
+        };
+        check("team, app.kubernetes.io/version", Ok(&["team", "app.kubernetes.io/version"]));
+        check("", Ok(&[]));
+        check("a b", Err("contains \"a b\"; write keys of labels"));
+        check("a.b, a/b", Err("both exported as label_a_b"));
+        check("1,2,3,4,5,6,7,8,9", Err("lists 9 labels; at most 8"));
+    }
+
+    #[test]
+    fn sources_keep_the_labels_that_rules_match_and_those_to_export() {
+        let names = Names { labels: vec!["team".to_owned(), "app".to_owned()], ..Names::default() };
+        let settings = names.settings(&["app".to_owned(), "tier".to_owned()]);
+        assert_eq!(*settings.labels, ["app", "team", "tier"].map(str::to_owned));
     }
 
     #[test]

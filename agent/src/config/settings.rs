@@ -67,8 +67,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "web.listen_address",
         flag: Flag::Value("web.listen-address", "HOST:PORT"),
-        help: "Address of /metrics, the API and the web page",
-        set: |config, given| value::socket_address(given).map(|v| config.web.listen_address = v),
+        help: "Address of /metrics, the API and the web page; unix = none, they are read at the Unix socket only, by root, the agent's user and control_group",
+        set: |config, given| value::listen(given).map(|v| config.web.listen_address = v),
         show: |config| Ok(value::quoted(config.web.listen_address)),
     },
     Setting {
@@ -285,6 +285,27 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| Ok(config.names.units.to_string()),
     },
     Setting {
+        key: "names.labels",
+        flag: Flag::Value("names.labels", "KEY,…"),
+        help: "Labels of pods and containers that portolan_service_info exports, at most 8, like team or app.kubernetes.io/version: team becomes label_team, by which alerts can be routed",
+        set: |config, given| names::labels(given).map(|v| config.names.labels = v),
+        show: |config| Ok(value::quoted_list(&config.names.labels)),
+    },
+    Setting {
+        key: "names.monitoring",
+        flag: Flag::Value("names.monitoring", "[NAMESPACE/]NAME,…"),
+        help: "Services that monitor or check others, * is any text; they get class=\"monitoring\", which objectives and service map leave out. Replaces the built-in list",
+        set: |config, given| names::patterns(given).map(|v| config.names.monitoring = v),
+        show: |config| Ok(value::quoted_list(&config.names.monitoring)),
+    },
+    Setting {
+        key: "names.system",
+        flag: Flag::Value("names.system", "[NAMESPACE/]NAME,…"),
+        help: "Services of the system, * is any text; they get class=\"system\", which objectives and service map leave out. Replaces the built-in list",
+        set: |config, given| names::patterns(given).map(|v| config.names.system = v),
+        show: |config| Ok(value::quoted_list(&config.names.system)),
+    },
+    Setting {
         key: "balance.weights",
         flag: Flag::Value("balance.weights", "ADDRESS=N,…"),
         help: "Expected load of backends, relative to each other, where it is not equal",
@@ -429,6 +450,13 @@ pub const SETTINGS: &[Setting] = &[
         help: "Enter network namespaces after startup, to identify the holder of a port in a container (keeps CAP_SYS_ADMIN)",
         set: |config, given| value::boolean(given).map(|v| config.enter_namespaces = v),
         show: |config| Ok(config.enter_namespaces.to_string()),
+    },
+    Setting {
+        key: "trusted_users",
+        flag: Flag::Value("trusted-users", "UID,…"),
+        help: "Numbers of users whose user namespaces are believed, like those of a rootless container engine; without it what happens only within them is in no metric but portolan_unverified_events_total",
+        set: |config, given| value::users(given).map(|v| config.trusted_users = v),
+        show: |config| Ok(value::quoted_list(&config.trusted_users)),
     },
     Setting {
         key: "docs_url",

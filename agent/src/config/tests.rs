@@ -52,7 +52,8 @@ fn toml_and_yaml_say_the_same() {
     let toml = load_file("a.toml", TOML).expect("valid").config;
     let yaml = load_file("a.yaml", YAML).expect("valid").config;
     assert_eq!(toml, yaml);
-    assert_eq!(toml.web.listen_address, SocketAddr::from(([0, 0, 0, 0], 9999)));
+    let everywhere = Listen::Address(SocketAddr::from(([0, 0, 0, 0], 9999)));
+    assert_eq!(toml.web.listen_address, everywhere);
     assert_eq!(toml.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
     assert_eq!(toml.limits, Limits { edges: Some(4096), ..Limits::default() });
     assert_eq!(toml.collection_interval, Duration::from_millis(250));
@@ -249,7 +250,8 @@ fn flags_win_over_environment_over_file_over_default() {
     let flag = [(setting, Given::Text("127.0.0.1:1003".into()))];
     let check = |file, env, flags: &[(&'static Setting, Given)], port, origin: &str| {
         let loaded = load(file, env, flags).expect("valid");
-        assert_eq!(loaded.config.web.listen_address.port(), port);
+        let address = loaded.config.web.listen_address.address();
+        assert_eq!(address.map(|address| address.port()), Some(port));
         assert!(loaded.origin(setting.key).ends_with(origin), "{}", loaded.origin(setting.key));
     };
     check(None, vec![], &[], 10062, "default");
@@ -283,7 +285,12 @@ fn errors_have_their_position_and_the_fix() {
     check(
         "a.yaml",
         "web:\n  listen_address: localhost\n",
-        "a.yaml:2: `web.listen_address` is \"localhost\"; write an address and a port, like 127.0.0.1:10062 or [::1]:10062",
+        "a.yaml:2: `web.listen_address` is \"localhost\"; write an address and a port, like 127.0.0.1:10062 or [::1]:10062, or \"unix\" for the Unix socket only",
+    );
+    check(
+        "a.toml",
+        "[web]\nlisten_address = \"unix\"\nconfig_file = \"web.yml\"\n",
+        "a.toml:3: `web.config_file` is for an address, and `web.listen_address` is \"unix\": the mode and group of the Unix socket decide who reads (control_group); remove one of the two",
     );
     for path in ["portolan", "/a//b", "/..", "/a b", "/{x}", "/a?b"] {
         check(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::MAX_INTERNAL_RANGES;
+use super::{Listen, MAX_INTERNAL_RANGES};
 use model::balance::Weights;
 use model::reservations::{MOST as MAX_RESERVATIONS, Reservation, Reservations};
 use notation::duration;
@@ -21,11 +21,10 @@ pub enum Given {
     List(Vec<String>),
 }
 
-/// An address with a port.
-pub(super) fn socket_address(given: &Given) -> Result<SocketAddr, String> {
-    parse(given, "write an address and a port, like 127.0.0.1:10062 or [::1]:10062", |text| {
-        text.parse().ok()
-    })
+/// An address with a port, or the Unix socket.
+pub(super) fn listen(given: &Given) -> Result<Listen, String> {
+    let right = "write an address and a port, like 127.0.0.1:10062 or [::1]:10062, or \"unix\" for the Unix socket only";
+    parse(given, right, |text| text.parse().ok())
 }
 
 /// true or false.
@@ -76,6 +75,16 @@ pub(super) fn allowed_hosts(given: &Given) -> Result<Vec<AllowedHost>, String> {
         })
     };
     parts(given).map(host).collect()
+}
+
+/// Numbers of users.
+pub(super) fn users(given: &Given) -> Result<Vec<u32>, String> {
+    let user = |part: &str| {
+        part.parse().map_err(|_| {
+            format!("contains \"{part}\"; write numbers of users, like 1000 (`id -u NAME`)")
+        })
+    };
+    parts(given).map(user).collect()
 }
 
 /// Names of hooks, separated by commas, or of parts of them behind a prefix, as `way:NAME`.

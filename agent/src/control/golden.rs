@@ -99,6 +99,7 @@ fn snapshot() -> Snapshot {
         address: any,
         netns: host,
         by_listen: false,
+        unverified_user: None,
         errno: "EADDRINUSE".to_owned(),
         inferred: true,
         reason: Reason::SameAddress,

@@ -34,11 +34,14 @@ use linux::addresses::Held;
 use linux::clock::monotonic_us;
 use linux::existing::Survey;
 use linux::probes::{Pending, Probes};
+use model::corrections::Corrections;
 use model::health::Epochs;
 use model::memory::MemoryView;
 use model::owners::Owners;
 use model::snapshot::Snapshot;
+use model::stopping::Stopping;
 use model::tables::Tables;
+use model::unverified::ByUser;
 use telemetry::source::SnapshotRequests;
 
 /// How often the addresses of this host are looked up.
@@ -60,6 +63,8 @@ pub(super) struct Core<K> {
     tables: Tables,
     relate: Relate,
     owners: Owners,
+    stopping: Stopping,
+    corrections: Corrections,
     listener_rows: Listeners,
     refused: Refused,
     ports: Ports,
@@ -78,6 +83,7 @@ pub(super) struct Core<K> {
     keeper: Keeper,
     memory: MemoryView,
     epochs: Epochs,
+    unverified: ByUser,
     full_tables: FullTables,
 }
 
@@ -87,6 +93,8 @@ pub(super) struct Parts<K> {
     pub kernel: K,
     /// Queries the host.
     pub host: Box<dyn Host>,
+    /// Owners, none yet.
+    pub owners: Owners,
     /// Names.
     pub names: Names,
     /// The name sources.
@@ -118,7 +126,7 @@ impl Now {
 impl<K: Kernel> Core<K> {
     /// Takes over the kernel half and the survey, at `now_us`.
     pub(super) fn new(parts: Parts<K>, survey: &Survey, now_us: u64) -> Self {
-        let Parts { kernel, host, names, sources, reservations, relate, keeper } = parts;
+        let Parts { kernel, host, owners, names, sources, reservations, relate, keeper } = parts;
         let mut core = Self {
             kernel,
             host,
@@ -126,7 +134,9 @@ impl<K: Kernel> Core<K> {
             sources,
             tables: Tables::default(),
             relate,
-            owners: Owners::default(),
+            owners,
+            stopping: Stopping::default(),
+            corrections: Corrections::default(),
             listener_rows: Listeners::default(),
             refused: Refused::default(),
             ports: Ports::default(),
@@ -144,6 +154,7 @@ impl<K: Kernel> Core<K> {
             keeper,
             memory: MemoryView::default(),
             epochs: Epochs::default(),
+            unverified: ByUser::default(),
             full_tables: FullTables::default(),
         };
         core.take_addresses(survey);

@@ -10,12 +10,14 @@ use model::registry::Registry;
 use model::service::{Entity, Service, Source};
 use model::slot::Naming;
 use model::snapshot::{EdgeLabels, Role};
+use model::unverified::Proven;
 
 /// Names both ends of an edge.
 pub(super) fn naming(
     names: &mut Names,
     owners: &Owners,
     registry: &Registry,
+    proven: &Proven,
     edge: &Edge,
     now_us: u64,
 ) -> Naming {
@@ -54,6 +56,7 @@ pub(super) fn naming(
     };
     let labels = EdgeLabels {
         virtual_service: far.virtual_service,
+        unverified_user: proven.doubt(edge, owners),
         ..EdgeLabels::new(client, server, port, role_of(role))
     };
     // Who the near end is never changes: the slot is this owner's.

@@ -24,6 +24,7 @@ mod reservations;
 mod simulation;
 mod views;
 
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use agent_common::edge::HotCounters;
@@ -52,8 +53,9 @@ use loader::load::{Kernel, MAX_SHARDS, Options};
 use loader::maps::HISTOGRAMS_PER_EDGE;
 use loader::{object, pins, preflight};
 use model::memory::ROW_BYTES;
-use server::Endpoint;
+use model::owners::Owners;
 use server::web::Hosts;
+use server::{Endpoint, Web};
 use telemetry::push::Pusher;
 use telemetry::{Build, Exporter};
 
@@ -66,11 +68,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     preflight::check()?;
     let privileges = privileges::check(config)?;
     let _lock = preflight::lock(&config.run_directory)?;
-    let hosts = Hosts::new(&own_names(&config.names), &config.web.allowed_hosts);
-    let (address, file) = (config.web.listen_address, config.web.config_file.clone());
-    let web = server::Web::open(Endpoint { address, file, hosts }).map_err(ConfigError::Web)?;
-    let web = Arc::new(web);
-    let listener = server::bind(config.web.listen_address, occupant::of)?;
+    let http = Http::open(config)?;
     let control = server::local::bind(&config.run_directory, config.control_group, |caller| {
         linux::peer::groups(caller).unwrap_or_default()
     })?;
@@ -90,17 +88,18 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let peers = Arc::clone(&kernel.peers);
     // A note that cannot be read names nobody, as one that is gone.
     let owner_of = Arc::new(move |port, of: &_| peers.owner(port, of).ok().flatten());
-    let sources = Sources::start(config.names.settings(rules.labels()), &probes, owner_of)
+    let sources = Sources::start(config.names.settings(&rules.labels()), &probes, owner_of)
         .context("starting the sources of names")?;
     let addresses = config.limits.addresses.map_or(MAX_ADDRESSES, |limit| limit as usize);
     let names = Names::new(rules, config.names.units, addresses, &probes);
     let interval = config.collection_interval;
+    let owners = Owners::trusting(config.trusted_users.iter().copied());
     let reservations = ReservationMonitor::new(state.clone(), config);
     // Withheld rows would be lost if the agent of a pinned kernel half were killed.
     let keeper = Keeper::new(if config.pin { Meter::default() } else { meter });
     let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
         let host = Box::new(probes.clone());
-        let parts = Parts { kernel, host, names, sources, reservations, relate, keeper };
+        let parts = Parts { kernel, host, owners, names, sources, reservations, relate, keeper };
         Core::new(parts, &survey, monotonic_us()).run(requests, stopping, interval, &probes)
     })?;
 
@@ -116,9 +115,17 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let mut pusher = pusher.transpose().context("preparing pushes to otlp.endpoint")?;
     let api = server::Api::new(source.clone(), build);
     let api = api.with_outcomes(pusher.as_ref().map(Pusher::outcomes));
-    let api = api.below(&config.web.external_path).with_web(Arc::clone(&web));
+    let api = api.below(&config.web.external_path);
+    let api = match &http {
+        Some(http) => api.with_web(Arc::clone(&http.web)),
+        None => api,
+    };
+    let place = match &http {
+        Some(http) => format!("{}://{}", http.web.scheme(), config.web.listen_address),
+        None => format!("{} only (web.listen_address = \"unix\")", control.path().display()),
+    };
     let (router, control_router) = (server::router(api.clone()), server::local::router(api, state));
-    tracing::info!("listening on {}://{}", web.scheme(), config.web.listen_address);
+    tracing::info!("listening on {place}");
     let manager = Manager::of_this_process();
     let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -128,12 +135,19 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             tracing::info!("stopping");
             manager.stopping();
         };
-        manager.ready(&format!("listening on {}", config.web.listen_address));
+        manager.ready(&format!("listening on {place}"));
         linux::pages::give_back();
         let (stop_control, control_stopping) = watch::channel(());
         let served = async {
             let served = tokio::select! {
-                served = server::serve(listener, router, web, stop_requested) => served,
+                served = async {
+                    if let Some(Http { listener, web }) = http {
+                        server::serve(listener, router, web, stop_requested).await
+                    } else {
+                        stop_requested.await;
+                        Ok(())
+                    }
+                } => served,
                 () = manager.watch(&source) => Ok(()),
                 () = push(pusher.as_mut()) => Ok(()),
             };
@@ -151,6 +165,24 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     drop(stop);
     core.join().map_err(|_| anyhow::anyhow!("the core thread panicked"))??;
     served
+}
+
+/// The endpoint at an address.
+struct Http {
+    listener: TcpListener,
+    web: Arc<Web>,
+}
+
+impl Http {
+    /// Opens it, unless everything is read at the Unix socket.
+    fn open(config: &Config) -> anyhow::Result<Option<Self>> {
+        let Some(address) = config.web.listen_address.address() else { return Ok(None) };
+        let hosts = Hosts::new(&own_names(&config.names), &config.web.allowed_hosts);
+        let file = config.web.config_file.clone();
+        let web = Web::open(Endpoint { address, file, hosts }).map_err(ConfigError::Web)?;
+        let listener = server::bind(address, occupant::of)?;
+        Ok(Some(Self { listener, web: Arc::new(web) }))
+    }
 }
 
 /// Pushes continuously, if a collector is configured.

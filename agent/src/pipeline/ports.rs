@@ -229,7 +229,12 @@ impl Ports {
                 let first = owners.in_namespace(*netns).min();
                 first.map_or_else(Service::other, |row| local_name(names, owners, row, now_us).0)
             };
-            views.push(EphemeralView { netns: *netns, netns_of, ephemeral: ephemeral.clone() });
+            views.push(EphemeralView {
+                netns: *netns,
+                netns_of,
+                unverified_user: owners.user_of_namespace(*netns),
+                ephemeral: ephemeral.clone(),
+            });
         }
         views
     }

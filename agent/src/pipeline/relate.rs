@@ -7,6 +7,7 @@ use crate::config::Config;
 use discovery::Names;
 use model::balance::Weights;
 use model::delta::Deltas;
+use model::directory::Directory;
 use model::registry::Registry;
 use model::relations::{Ends, Relations};
 use model::snapshot::RelatedView;
@@ -18,6 +19,11 @@ pub(super) struct Relate {
     violations: Option<Violations>,
     weights: Arc<Weights>,
     backends: Backends,
+    /// Labels of pods and containers that are exported.
+    exported_labels: Vec<String>,
+    directory: Arc<Directory>,
+    /// The version of the inventories that `directory` is made from.
+    directory_version: u64,
 }
 
 // === impl Relate ===
@@ -31,6 +37,12 @@ impl Relate {
             violations: (!policy.is_empty()).then(|| Violations::new(Arc::clone(policy))),
             weights: Arc::new(config.balance.weights.clone()),
             backends: Backends::default(),
+            exported_labels: config.names.labels.clone(),
+            directory: Arc::new(Directory {
+                classes: config.names.classes(),
+                ..Directory::default()
+            }),
+            directory_version: 0,
         }
     }
 
@@ -60,7 +72,22 @@ impl Relate {
         });
         let relations = self.relations.view(now_us);
         let known = self.backends.known(&relations, &self.weights, names.0, names.1);
-        RelatedView { relations, segments, known, weights: Arc::clone(&self.weights) }
+        self.look_up_labels(names.0);
+        let (weights, directory) = (Arc::clone(&self.weights), Arc::clone(&self.directory));
+        RelatedView { relations, segments, known, weights, directory }
+    }
+
+    /// Reads the labels of containers again if there are other containers.
+    fn look_up_labels(&mut self, names: &Names) {
+        let version = names.inventory_version();
+        if version != self.directory_version {
+            self.directory_version = version;
+            let labels = names.container_labels(&self.exported_labels);
+            if labels != self.directory.labels {
+                let classes = self.directory.classes.clone();
+                self.directory = Arc::new(Directory { classes, labels });
+            }
+        }
     }
 }
 

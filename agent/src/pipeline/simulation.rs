@@ -35,6 +35,7 @@ use linux::current_holders::Bound;
 use linux::existing::Survey;
 use linux::inspection::Inspection;
 use linux::probes::{Kind, Pending, Probes};
+use model::owners::Owners;
 use model::probes::ProbesView;
 use model::snapshot::{EdgeLabels, EdgeView, LedgerView, Snapshot};
 use telemetry::process::Process;
@@ -90,6 +91,7 @@ impl Bench {
         let parts = Parts {
             kernel: fake.clone(),
             host,
+            owners: Owners::default(),
             names: Names::with_cgroups(Rules::default(), true, 100, cgroups, probes),
             sources: Sources::none(),
             reservations: ReservationMonitor::new(self.state.clone(), &self.config),
@@ -238,6 +240,7 @@ impl Metrics {
             requests: self.by("portolan_request_duration_seconds_count", "client"),
             resets: self.by("portolan_tcp_resets_total", "client"),
             drops: self.by("portolan_listen_overflows_total", "service"),
+            conflicts: self.by("portolan_port_conflicts_total", "claimant"),
         }
     }
 
@@ -282,7 +285,7 @@ impl Random {
 fn happen(world: &mut World, random: &mut Random) {
     let (program, other) = (random.below(6) as u32, random.below(6) as u32);
     let nth = random.below(64) as usize;
-    match random.below(16) {
+    match random.below(18) {
         0..=4 => world.connect(program, other, true),
         5 => world.connect(program, other, false),
         6 => world.connect_unsent(program, other),
@@ -292,6 +295,7 @@ fn happen(world: &mut World, random: &mut Random) {
         12 => world.listen(program),
         13 => world.drop_at_listener(program, random.below(2) == 0),
         14 => world.resolve(program, other),
+        15 | 16 => world.bind(program, other),
         _ => match random.below(3) {
             0 => world.answer(),
             1 => world.give_up(),
@@ -465,6 +469,40 @@ fn what_the_host_never_answers_counts_all_the_same() {
     agent.check_totals(&metrics);
     let results = metrics.by("portolan_tcp_connects_total", "result");
     assert_eq!(results, BTreeMap::from([("other".to_owned(), 1)]));
+}
+
+#[test]
+fn failed_binds_count_exactly_with_both_names_and_without() {
+    let bench = Bench::new();
+    // Two rows for failed binds.
+    let mut agent = bench.agent(Fake::new(World::new(8, 8)));
+    agent.world().bind(0, 0);
+    agent.world().listen(0);
+    agent.scrape(1);
+    for claimant in [1, 1, 2, 3, 3, 3] {
+        agent.world().bind(claimant, 0);
+    }
+    let metrics = agent.finish();
+    agent.check_totals(&metrics);
+    let by = |label| metrics.by("portolan_port_conflicts_total", label);
+    let claimants = [(name_of(1), 2), (name_of(2), 1), ("other".to_owned(), 3)];
+    assert_eq!(by("claimant"), BTreeMap::from(claimants));
+    assert_eq!(by("holder"), BTreeMap::from([(name_of(0), 3), ("other".to_owned(), 3)]));
+}
+
+#[test]
+fn a_bind_failure_whose_holder_is_not_found_counts_all_the_same() {
+    let bench = Bench::new();
+    let mut agent = bench.agent(Fake::new(World::new(8, 8)));
+    agent.world().listen(0);
+    agent.scrape(1);
+    agent.world().answers_at_once = false;
+    agent.world().bind(1, 0);
+    let metrics = agent.scrape(1);
+    assert_eq!(metrics.truth(), Truth::default(), "nobody has looked yet");
+    agent.world().give_up();
+    let metrics = agent.finish();
+    agent.check_totals(&metrics);
 }
 
 /// A host on which a lookup in a namespace hangs.

@@ -1,9 +1,9 @@
 //! The system calls that the running agent makes; the kernel refuses all others.
 //!
 //! The list covers the time after startup: it permits no execve, mount or ptrace, and creates no
-//! BPF map or program. `seccomp = "log"` allows everything and has the kernel log what would be
-//! refused to its audit log (`type=1326`); refused calls fail with EPERM, so a missing entry
-//! disables a feature, but does not end the agent.
+//! BPF map or program. Refused calls fail with EPERM, so a missing entry disables a feature, but does
+//! not end the agent. `seccomp = "log"` allows everything and has the kernel log what would be
+//! refused to its audit log (`type=1326`).
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::checked::{checked, named, shown, until_when};
 use super::failure::Failure;
-use super::findings::exposed;
+use super::findings::{by_name, exposed};
 use super::port_use;
 use super::state_file::StateFile;
 use api_types::{
@@ -122,6 +122,8 @@ impl StateActor {
             let title = "bind() by other services is reported but does not fail".to_owned();
             let finding = inactive(code::RESERVATION_NOT_ENFORCED, title);
             findings.push(finding.with("reason", why.as_str()));
+        } else if enforce {
+            findings.push(by_name(port, &reservation.service));
         }
         Ok(Reserved { reservations: vec![reservation.to_api()], findings })
     }

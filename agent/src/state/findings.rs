@@ -1,6 +1,7 @@
 //! Problems that remain after a reservation was made.
 
 use api_types::{Finding, Severity, code};
+use model::full_name::FullName;
 use model::port::Port;
 use model::port_ranges::PortRules;
 
@@ -18,4 +19,12 @@ pub(super) fn exposed(rules: &PortRules, ports: &[Port]) -> Vec<Finding> {
         )
     });
     finding.into_iter().collect()
+}
+
+/// The limit of enforcement: the kernel half knows a workload by its cgroup and its command.
+pub(super) fn by_name(port: Port, owner: &FullName) -> Finding {
+    let title = format!(
+        "enforcement stops accidents, not attacks: a program that calls itself like {owner} gets the port"
+    );
+    Finding::new(code::ENFORCED_BY_NAME, Severity::Info, &port.to_string(), title)
 }

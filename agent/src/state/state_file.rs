@@ -1,12 +1,13 @@
 //! The state file: replaced atomically, so that a crash leaves the old text or the new one; never
 //! overwritten while it cannot be read.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::file;
+use loader::private;
 use model::state::State;
 
 /// The file in the state directory.
@@ -90,7 +91,7 @@ impl StateFile {
     /// Creates the directory and locks it against other agents.
     fn prepare(&mut self) -> Result<(), String> {
         let directory = self.directory.display().to_string();
-        let refuse = |error: io::Error| {
+        let refuse = |error: &dyn std::error::Error| {
             format!(
                 "the state directory {directory} cannot be used: {error}; reservations and registered services are neither saved nor changed; make it writable for the agent, or set --state-directory"
             )
@@ -99,20 +100,12 @@ impl StateFile {
             .recursive(true)
             .mode(0o750)
             .create(&self.directory)
-            .map_err(refuse)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(self.directory.join(LOCK))
-            .map_err(refuse)?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::Error(error) => refuse(error),
-            TryLockError::WouldBlock => format!(
-                "another agent uses the state directory {directory}; this one neither saves nor changes reservations and registered services; set --state-directory to a directory of its own"
-            ),
-        })?;
+            .map_err(|error| refuse(&error))?;
+        private::check(&self.directory).map_err(|exposed| refuse(&exposed))?;
+        let lock = private::lock(&self.directory.join(LOCK)).map_err(|error| refuse(&error))?;
+        let lock = lock.ok_or_else(|| format!(
+            "another agent uses the state directory {directory}; this one neither saves nor changes reservations and registered services; set --state-directory to a directory of its own"
+        ))?;
         self.lock = Some(lock);
         Ok(())
     }

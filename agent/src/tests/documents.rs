@@ -183,7 +183,11 @@ fn documents_state_the_defaults() {
     });
     check("README.md", "unless `--pin` is set", !config.pin);
     check("README.md", "unless `otlp.endpoint` is set", config.otlp.endpoint.is_none());
-    check("docs/deploy.md", "`seccomp = \"log\"` (default)", config.seccomp == Seccomp::Log);
+    check(
+        "docs/deploy.md",
+        "`seccomp = \"enforce\"` (default)",
+        config.seccomp == Seccomp::Enforce,
+    );
     check("docs/deploy.md", "drops every capability it no longer needs", {
         config.privileges == Keep::Needed
     });

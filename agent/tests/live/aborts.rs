@@ -13,6 +13,7 @@ use crate::facts::Counters;
 use crate::namespace::{Namespace, Pair};
 use crate::net;
 use crate::scrape::Scrape;
+use crate::unseen::repeated;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -187,86 +188,93 @@ impl Death {
 #[test]
 fn every_death_has_its_cause_and_its_side() {
     needs_kernel!();
-    let pairs: Vec<Pair> = DEATHS.iter().map(|_| Pair::new()).collect();
-    let agent = Agent::start();
-    for (death, pair) in DEATHS.iter().zip(&pairs) {
-        println!("{}", death.what);
-        let (role, other) =
-            if death.is_client { ("client", "server") } else { ("server", "client") };
-        let side = if death.is_client { &pair.client } else { &pair.server };
-        let before = Counters::of(side);
-        assert_eq!(death.happen(pair), death.errno, "{}", death.what);
-        let expected = BTreeMap::from([(death.cause.to_owned(), 1)]);
-        let none = BTreeMap::new();
-        let now = agent.eventually((expected, none), |now| {
-            (aborts(now, pair, role), aborts(now, pair, other))
-        });
-        assert_eq!(Counters::of(side).since(&before, "TcpExtTCPAbortOnTimeout"), 1);
-        let labels = [("server", pair.server.service.as_str()), ("role", role)];
-        assert_eq!(now.edges(&labels).active(), 0, "{}", death.what);
-        let found = agent.json(&format!("/api/v1/services?service={}", pair.server.service));
-        let health = &found["services"][0]["health"];
-        assert_eq!((&health["state"], &health["aborts"]), (&"degraded".into(), &1.into()));
-    }
-    agent.stop();
+    repeated(|| {
+        let pairs: Vec<Pair> = DEATHS.iter().map(|_| Pair::new()).collect();
+        let agent = Agent::start();
+        for (death, pair) in DEATHS.iter().zip(&pairs) {
+            println!("{}", death.what);
+            let (role, other) =
+                if death.is_client { ("client", "server") } else { ("server", "client") };
+            let side = if death.is_client { &pair.client } else { &pair.server };
+            let before = Counters::of(side);
+            assert_eq!(death.happen(pair), death.errno, "{}", death.what);
+            let expected = BTreeMap::from([(death.cause.to_owned(), 1)]);
+            let none = BTreeMap::new();
+            let now = agent.eventually((expected, none), |now| {
+                (aborts(now, pair, role), aborts(now, pair, other))
+            });
+            assert_eq!(Counters::of(side).since(&before, "TcpExtTCPAbortOnTimeout"), 1);
+            let labels = [("server", pair.server.service.as_str()), ("role", role)];
+            assert_eq!(now.edges(&labels).active(), 0, "{}", death.what);
+            let found = agent.json(&format!("/api/v1/services?service={}", pair.server.service));
+            let health = &found["services"][0]["health"];
+            assert_eq!((&health["state"], &health["aborts"]), (&"degraded".into(), &1.into()));
+        }
+        agent.stop();
+    });
 }
 
 #[test]
 fn connections_that_end_otherwise_are_not_aborted() {
     needs_kernel!();
-    let pair = Pair::new();
-    let agent = Agent::start();
-    pair.both().into_iter().for_each(quick);
-    let before = Counters::of(&pair.client);
-    // An orderly end, after keep-alive probes that were answered.
-    let connection = pair.connection();
-    keepalive(&SockRef::from(&connection.client));
-    std::thread::sleep(2 * SECOND);
-    drop(connection);
-    // A reset, with data on the way.
-    let mut connection = pair.connection();
-    user_timeout(&SockRef::from(&connection.client));
-    asks(&mut connection.client);
-    net::close_with_reset(connection.server);
-    assert_eq!(end_of(&mut connection.client), libc::ECONNRESET);
-    // The program does not wait for the end: the kernel gives up what nobody has any more.
-    let mut connection = pair.connection();
-    pair.server.nft_input(&format!("tcp dport {} drop", connection.port));
-    asks(&mut connection.client);
-    drop(connection.client);
-    // A connect that is not answered is a failed connect.
-    pair.server.nft_input("tcp dport 7001 drop");
-    pair.client.sysctl("ipv4/tcp_syn_retries", "1");
-    let error = pair.client.connect((pair.server.v4, 7001)).expect_err("nobody answers");
-    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    agent.eventually((2, 0), |now| {
-        let active = now.edges(&[("client", &pair.client.service), ("role", "client")]).active();
-        (Counters::of(&pair.client).since(&before, "TcpExtTCPAbortOnTimeout"), active)
+    repeated(|| {
+        let pair = Pair::new();
+        let agent = Agent::start();
+        pair.both().into_iter().for_each(quick);
+        let before = Counters::of(&pair.client);
+        // An orderly end, after keep-alive probes that were answered.
+        let connection = pair.connection();
+        keepalive(&SockRef::from(&connection.client));
+        std::thread::sleep(2 * SECOND);
+        drop(connection);
+        // A reset, with data on the way.
+        let mut connection = pair.connection();
+        user_timeout(&SockRef::from(&connection.client));
+        asks(&mut connection.client);
+        net::close_with_reset(connection.server);
+        assert_eq!(end_of(&mut connection.client), libc::ECONNRESET);
+        // The program does not wait for the end: the kernel gives up what nobody has any more.
+        let mut connection = pair.connection();
+        pair.server.nft_input(&format!("tcp dport {} drop", connection.port));
+        asks(&mut connection.client);
+        drop(connection.client);
+        // A connect that is not answered is a failed connect.
+        pair.server.nft_input("tcp dport 7001 drop");
+        pair.client.sysctl("ipv4/tcp_syn_retries", "1");
+        let error = pair.client.connect((pair.server.v4, 7001)).expect_err("nobody answers");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        agent.eventually((2, 0), |now| {
+            let active =
+                now.edges(&[("client", &pair.client.service), ("role", "client")]).active();
+            (Counters::of(&pair.client).since(&before, "TcpExtTCPAbortOnTimeout"), active)
+        });
+        let now = agent.scrape();
+        assert_eq!(aborts(&now, &pair, "client"), BTreeMap::new());
+        assert_eq!(aborts(&now, &pair, "server"), BTreeMap::new());
+        agent.stop();
     });
-    let now = agent.scrape();
-    assert_eq!(aborts(&now, &pair, "client"), BTreeMap::new());
-    assert_eq!(aborts(&now, &pair, "server"), BTreeMap::new());
-    agent.stop();
 }
 
 /// A pool's connections are often older than the agent.
 #[test]
 fn a_connection_from_before_the_agent_dies_as_any_other() {
     needs_kernel!();
-    let pair = Pair::new();
-    let mut connection = pair.connection();
-    let agent = Agent::start();
-    // Both ends are this process's, and had its name when the agent came.
-    let port = connection.port.to_string();
-    let labels = [("port", port.as_str()), ("role", "server")];
-    agent.eventually(1, |now| now.edges(&labels).preexisting());
-    user_timeout(&SockRef::from(&connection.server));
-    pair.client.nft_input(&format!("tcp sport {} drop", connection.port));
-    asks(&mut connection.server);
-    assert_eq!(end_of(&mut connection.server), libc::ETIMEDOUT);
-    agent.eventually(1, |now| {
-        let labels = [labels[0], labels[1], ("cause", "user_timeout")];
-        now.sum("portolan_tcp_aborts_total", &labels)
+    repeated(|| {
+        let pair = Pair::new();
+        let mut connection = pair.connection();
+        let agent = Agent::start();
+        // Both ends are this process's, and had its name when the agent came.
+        let port = connection.port.to_string();
+        let labels = [("port", port.as_str()), ("role", "server")];
+        agent.eventually(1, |now| now.edges(&labels).preexisting());
+        user_timeout(&SockRef::from(&connection.server));
+        pair.client.nft_input(&format!("tcp sport {} drop", connection.port));
+        asks(&mut connection.server);
+        assert_eq!(end_of(&mut connection.server), libc::ETIMEDOUT);
+        agent.eventually(1, |now| {
+            let labels = [labels[0], labels[1], ("cause", "user_timeout")];
+            now.sum("portolan_tcp_aborts_total", &labels)
+        });
+        agent.stop();
     });
-    agent.stop();
 }

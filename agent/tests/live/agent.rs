@@ -87,8 +87,8 @@ pub fn free_port() -> u16 {
 }
 
 /// `portolan agent` with these settings, through the environment. It inherits only the seccomp mode
-/// and the disabled hooks, so that every test can be run with them (`PORTOLAN_SECCOMP=enforce cargo
-/// xtask test`, `PORTOLAN_DISABLE_HOOKS=unpreempted cargo xtask test`).
+/// and the disabled hooks, so that every test can be run with them (`PORTOLAN_SECCOMP=log cargo xtask
+/// test`, `PORTOLAN_DISABLE_HOOKS=unpreempted cargo xtask test`).
 pub fn command(settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary());
     forget_our_variables(&mut command);

@@ -126,8 +126,8 @@ fn a_request_runs_two_programs_and_a_packet_none() {
 /// preempted.
 const VERIFIED: [(&str, u32); 26] = [
     ("inet_sock_set_s", 96_200),
-    ("sk_data_ready", 4900),
-    ("sock_send_lengt", 2100),
+    ("sk_data_ready", 9500),
+    ("sock_send_lengt", 3700),
     // tcp_retransmit_skb and tcp_retransmit_synack.
     ("tcp_retransmit_", 120),
     ("tcp_send_reset", 6200),
@@ -148,8 +148,8 @@ const VERIFIED: [(&str, u32); 26] = [
     ("inet_bind_sk", 39_500),
     ("inet6_bind_sk", 39_500),
     ("state_fallback", 97_500),
-    ("ready_fallback", 4900),
-    ("send_fallback", 2100),
+    ("ready_fallback", 9500),
+    ("send_fallback", 3700),
     ("tx_rst_fallback", 6200),
     ("rx_rst_fallback", 930),
 ];

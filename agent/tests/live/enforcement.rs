@@ -200,6 +200,43 @@ fn pinned_refusals_outlive_a_kill_and_go_over_to_the_next_agent() {
     before.nothing_new_stays();
 }
 
+/// As the user of uid 1500 would, in this namespace: takes a command name, binds, and says what came.
+const BIND_AS: &str = "\
+import ctypes, socket, sys
+ctypes.CDLL(None).prctl(15, sys.argv[1].encode(), 0, 0, 0)
+try:
+    socket.create_server(('0.0.0.0', int(sys.argv[2])))
+    print('bound')
+except OSError as error:
+    print(error.errno)";
+
+/// The limit of enforcement, and that it is said where people decide about it.
+#[test]
+fn a_program_that_takes_the_owners_name_gets_the_port_and_the_command_says_so() {
+    needs_kernel!();
+    let net = Pair::new();
+    let agent = Agent::start();
+    let place = &net.server;
+    let said = portolan(&agent, place, "ports reserve 19481 --for the-owner --enforce");
+    let limit =
+        "enforcement stops accidents, not attacks: a program that calls itself like the-owner";
+    assert!(said.contains(limit), "{said}");
+    let help = portolan(&agent, place, "ports reserve --help");
+    assert!(help.contains("accidents, not attacks"), "{help}");
+    until_refused(|| listen(place, "offender", 19_481));
+    let bind_as = |name: &str| {
+        let mut command = place.command("setpriv");
+        command.args(["--reuid=1500", "--regid=1500", "--clear-groups"]);
+        command.args(["/usr/bin/python3", "-c", BIND_AS, name, "19481"]);
+        let output = command.output().expect("starting setpriv");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    // The same program: before it calls itself otherwise, and after.
+    assert_eq!(bind_as("offender"), libc::EPERM.to_string());
+    assert_eq!(bind_as("the-owner"), "bound");
+    agent.stop();
+}
+
 #[test]
 fn without_enforcement_no_bind_is_refused() {
     needs_kernel!();

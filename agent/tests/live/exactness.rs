@@ -139,7 +139,9 @@ impl Books {
         equal("connects of the client are ActiveOpens", attempts, cli("TcpActiveOpens"), slack);
         equal("failed connects are AttemptFails", failed(&client), cli("TcpAttemptFails"), slack);
         // A child that the peer resets before the handshake ends is a PassiveOpen that failed.
-        if server.all_connects() < srv("TcpPassiveOpens") {
+        let is_short = server.all_connects() < srv("TcpPassiveOpens")
+            || server.requests().count != client.requests().count;
+        if is_short {
             println!("at the port: {:#?}", between.everything_at_the_port(&now));
         }
         figure::count("accepts", "PassiveOpens", server.all_connects(), srv("TcpPassiveOpens"));
@@ -225,8 +227,11 @@ impl Between<'_> {
             let label = |name| sample.label(name).unwrap_or("");
             let [client, server, role] = ["client", "server", "role"].map(label);
             let edge = now.edge(client, server, self.port, label("role"));
-            let connects = edge.all_connects();
-            format!("{client} to {server} as {role}: {connects} connects, {} open", sample.value)
+            let (connects, requests) = (edge.all_connects(), edge.requests().count);
+            let open = sample.value;
+            format!(
+                "{client} to {server} as {role}: {connects} connects, {open} open, {requests} requests"
+            )
         };
         let labels = [("port", port.as_str())];
         now.matching("portolan_tcp_active_connections", &labels).map(describe).collect()

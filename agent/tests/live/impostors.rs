@@ -74,10 +74,11 @@ const CLAIMS: [(&str, &str); 3] = [
 ];
 
 /// A process of that user that is ready; it ends when dropped.
-struct Impostor(Child);
+pub struct Impostor(Child);
 
 impl Impostor {
-    fn start(mut command: Command) -> Result<Self, String> {
+    /// Starts it, and waits until it is ready.
+    pub fn start(mut command: Command) -> Result<Self, String> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
             command.spawn().map_err(|error| format!("starting {command:?}: {error}"))?;
@@ -89,6 +90,11 @@ impl Impostor {
         }
         let output = child.wait_with_output().expect("waiting for a program we started");
         Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
     }
 
     /// Called `name`, claims `address` in a user and a network namespace of its own, and listens
@@ -112,14 +118,14 @@ impl Drop for Impostor {
 }
 
 /// A command that the user will run.
-fn as_user() -> Command {
+pub fn as_user() -> Command {
     let mut command = Command::new("setpriv");
     command.args([format!("--reuid={USER}"), format!("--regid={USER}")]).arg("--clear-groups");
     command
 }
 
 /// Why there are no impostors here.
-fn no_impostors() -> Option<String> {
+pub fn no_impostors() -> Option<String> {
     let tried = Impostor::claim("true", Ipv4Addr::LOCALHOST, 4711, "impostor");
     tried.err().map(|why| format!("a user cannot make namespaces here: {why}"))
 }
@@ -130,7 +136,7 @@ fn ip(namespace: &Namespace, arguments: &str) {
 }
 
 /// A name of this process and this test of at most 15 characters.
-fn name(short: &str) -> String {
+pub fn name(short: &str) -> String {
     format!("{short}-{:x}", std::process::id() & 0xff_ffff)
 }
 

@@ -10,6 +10,7 @@ use crate::facts::Counters;
 use crate::namespace::{Connection, Namespace, Pair};
 use crate::net;
 use crate::scrape::Scrape;
+use crate::unseen::repeated;
 
 /// Syn, established, closing.
 type Phases = [u64; 3];
@@ -102,72 +103,80 @@ fn suffer(pair: &Pair, is_v6: bool, seen: impl Fn(u16, Phases, Phases)) {
 #[test]
 fn every_retransmit_is_of_its_phase() {
     needs_kernel!();
-    let pair = Pair::new();
-    let agent = Agent::start();
-    for is_v6 in [false, true] {
-        suffer(&pair, is_v6, |port, client, server| {
-            println!("v6 {is_v6}: client {client:?}, server {server:?}");
-            agent.eventually((client, server), |now| {
-                (phases(now, &pair, port, "client"), phases(now, &pair, port, "server"))
+    repeated(|| {
+        let pair = Pair::new();
+        let agent = Agent::start();
+        for is_v6 in [false, true] {
+            suffer(&pair, is_v6, |port, client, server| {
+                println!("v6 {is_v6}: client {client:?}, server {server:?}");
+                agent.eventually((client, server), |now| {
+                    (phases(now, &pair, port, "client"), phases(now, &pair, port, "server"))
+                });
             });
-        });
-    }
-    agent.stop();
+        }
+        agent.stop();
+    });
 }
 
 /// Nothing is collected while the connection lives.
 #[test]
 fn a_connection_between_two_collections_has_its_phases_too() {
     needs_kernel!();
-    let pair = Pair::new();
-    let agent = Agent::with(&[("collection_interval", "60s")]);
-    let last = std::cell::Cell::default();
-    suffer(&pair, false, |port, client, server| last.set((port, client, server)));
-    let (port, client, server) = last.get();
-    agent.eventually((client, server), |now| {
-        (phases(now, &pair, port, "client"), phases(now, &pair, port, "server"))
+    repeated(|| {
+        let pair = Pair::new();
+        let agent = Agent::with(&[("collection_interval", "60s")]);
+        let last = std::cell::Cell::default();
+        suffer(&pair, false, |port, client, server| last.set((port, client, server)));
+        let (port, client, server) = last.get();
+        agent.eventually((client, server), |now| {
+            (phases(now, &pair, port, "client"), phases(now, &pair, port, "server"))
+        });
+        agent.stop();
     });
-    agent.stop();
 }
 
 #[test]
 fn an_unanswered_connect_shows_its_retransmits_before_it_fails() {
     needs_kernel!();
-    let pair = Pair::new();
-    let agent = Agent::start();
-    let before = Counters::of(&pair.client);
-    pair.server.nft_input("tcp dport 7001 drop");
-    let connecting = pair.client.begin_connect((pair.server.v4, 7001).into());
-    let again = || Counters::of(&pair.client).since(&before, "TcpRetransSegs");
-    let now = agent.eventually(true, |now| {
-        let found = phases(now, &pair, 7001, "client");
-        found[0] > 0 && found == [again(), 0, 0]
+    repeated(|| {
+        let pair = Pair::new();
+        let agent = Agent::start();
+        let before = Counters::of(&pair.client);
+        pair.server.nft_input("tcp dport 7001 drop");
+        let connecting = pair.client.begin_connect((pair.server.v4, 7001).into());
+        let again = || Counters::of(&pair.client).since(&before, "TcpRetransSegs");
+        let now = agent.eventually(true, |now| {
+            let found = phases(now, &pair, 7001, "client");
+            found[0] > 0 && found == [again(), 0, 0]
+        });
+        let labels = [("client", pair.client.service.as_str()), ("port", "7001")];
+        assert_eq!(now.edges(&labels).all_connects(), 0, "it has not failed yet");
+        drop(connecting);
+        agent.eventually(1, |now| now.edges(&labels).connects("aborted"));
+        assert_eq!(phases(&agent.scrape(), &pair, 7001, "client"), [again(), 0, 0]);
+        agent.stop();
     });
-    let labels = [("client", pair.client.service.as_str()), ("port", "7001")];
-    assert_eq!(now.edges(&labels).all_connects(), 0, "it has not failed yet");
-    drop(connecting);
-    agent.eventually(1, |now| now.edges(&labels).connects("aborted"));
-    assert_eq!(phases(&agent.scrape(), &pair, 7001, "client"), [again(), 0, 0]);
-    agent.stop();
 }
 
 /// Half closed by the peer, this side still sends data: that is not closing.
 #[test]
 fn data_after_the_peers_fin_is_of_an_established_connection() {
     needs_kernel!();
-    let pair = Pair::new();
-    let agent = Agent::start();
-    let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
-    client.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(net::read_to_end(&mut server).unwrap(), 0);
-    let before = Counters::of(&pair.server);
-    losing(&pair.client, &format!("tcp sport {port} meta length > 100"), || {
-        server.write_all(&[b'a'; 500]).unwrap();
-        until_sent_again(&pair.server, &before);
+    repeated(|| {
+        let pair = Pair::new();
+        let agent = Agent::start();
+        let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(net::read_to_end(&mut server).unwrap(), 0);
+        let before = Counters::of(&pair.server);
+        losing(&pair.client, &format!("tcp sport {port} meta length > 100"), || {
+            server.write_all(&[b'a'; 500]).unwrap();
+            until_sent_again(&pair.server, &before);
+        });
+        net::read_exactly(&mut client, 500).unwrap();
+        drop((client, server));
+        let again = Counters::of(&pair.server).since(&before, "TcpRetransSegs");
+        agent.eventually([0, again, 0], |now| phases(now, &pair, port, "server"));
+        agent.stop();
     });
-    net::read_exactly(&mut client, 500).unwrap();
-    drop((client, server));
-    let again = Counters::of(&pair.server).since(&before, "TcpRetransSegs");
-    agent.eventually([0, again, 0], |now| phases(now, &pair, port, "server"));
-    agent.stop();
 }

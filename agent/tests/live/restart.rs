@@ -1,6 +1,8 @@
 //! Ends and new beginnings: nothing of ours stays without `--pin`, and nothing is lost with it.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, Start};
 use crate::facts::KernelObjects;
+use crate::impostors::as_user;
 use crate::namespace::Pair;
 use crate::net;
 use crate::scrape::Scrape;
@@ -209,6 +212,129 @@ fn pins_of_other_settings_are_not_taken_over() {
     second.stop();
     drop(bpf);
     before.nothing_new_stays();
+}
+
+/// Locks a file for as long as it runs, and says so: `locked`, or the error.
+const LOCK: &str = "\
+import fcntl, sys, time
+try:
+    file = open(sys.argv[1])
+    fcntl.flock(file, fcntl.LOCK_EX)
+    print('locked', flush=True)
+    time.sleep(600)
+except OSError as error:
+    print(error.strerror, flush=True)";
+
+/// A user without privileges who locks a file.
+struct Locker(Child);
+
+impl Locker {
+    /// It, and what it said.
+    fn of(path: &Path) -> (Self, String) {
+        let mut command = as_user();
+        command.args(["/usr/bin/python3", "-c", LOCK]).arg(path);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("starting setpriv");
+        let mut said = String::new();
+        let output = child.stdout.take().expect("stdout is piped");
+        BufReader::new(output).read_line(&mut said).expect("what it says is UTF-8");
+        (Self(child), said.trim().to_owned())
+    }
+}
+
+impl Drop for Locker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_user_who_locks_the_agents_files_stops_no_start() {
+    needs_kernel!();
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let open = |path: &Path, bits| {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(bits)).unwrap();
+    };
+    open(directory.path(), 0o755);
+    open(&state, 0o755);
+    let locks = [directory.path().join("lock"), state.join("lock")];
+    // As versions before left them: everybody could open them, and this user has.
+    let before: Vec<_> = locks
+        .iter()
+        .map(|lock| {
+            fs::write(lock, "").unwrap();
+            open(lock, 0o644);
+            let (locker, said) = Locker::of(lock);
+            assert_eq!(said, "locked");
+            locker
+        })
+        .collect();
+    let (run, state) = (directory.path().display().to_string(), state.display().to_string());
+    let start = Start {
+        settings: vec![("run_directory", &run), ("state_directory", &state)],
+        ..Start::default()
+    };
+    let agent = Agent::launch(&start);
+    let log = agent.log();
+    assert!(!log.contains("another agent uses"), "the state can be changed: {log}");
+    assert_eq!(log.matches("another user has locked").count(), 2, "{log}");
+    // From now on nobody else can.
+    for lock in &locks {
+        assert_eq!(Locker::of(lock).1, "Permission denied");
+    }
+    // A second agent is still kept out.
+    let why = Agent::try_launch(&start).err().expect("one agent per run directory");
+    assert!(why.contains("another Portolan agent is running"), "{why}");
+    drop(before);
+    agent.stop();
+    Agent::launch(&start).stop();
+}
+
+#[test]
+fn pins_in_a_directory_of_another_user_are_refused() {
+    needs_kernel!();
+    let bpf = PrivateBpf::new();
+    let holder = bpf.holder.id().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().display().to_string();
+    let inside = |mut command: Command, script: &str| {
+        let done = command.args(["sh", "-c", script]).status().expect("starting nsenter");
+        assert!(done.success(), "{script}");
+    };
+    let enter = || {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &holder, "--mount"]);
+        command
+    };
+    let enter_as_user = || {
+        let (mut command, user) = (enter(), as_user());
+        command.arg(user.get_program()).args(user.get_args());
+        command
+    };
+    // A BPF file system is writable for everybody unless it is mounted otherwise.
+    inside(enter_as_user(), "mkdir -p /sys/fs/bpf/portolan/0123456789abcdef");
+    let refused = |expected: &str| {
+        let why = Agent::try_launch(&bpf.start(&run, "true")).err().expect("refused");
+        assert!(why.contains("/sys/fs/bpf/portolan") && why.contains(expected), "{why}");
+    };
+    refused("belongs to user 1500");
+    // An agent that pins nothing runs, and touches nothing there.
+    let agent = Agent::launch(&bpf.start(&run, "false"));
+    assert!(agent.log().contains("belongs to user 1500"), "{}", agent.log());
+    agent.stop();
+    inside(enter(), "test -d /sys/fs/bpf/portolan/0123456789abcdef");
+    // One that is root's, and writable for others.
+    inside(enter(), "chown -R 0:0 /sys/fs/bpf/portolan && chmod 777 /sys/fs/bpf/portolan");
+    refused("can be written by others (mode 777)");
+    // The fix that the error names.
+    inside(enter(), "chmod go-w /sys/fs/bpf/portolan");
+    Agent::launch(&bpf.start(&run, "true")).stop();
+    assert!(bpf.pins() > 10);
+    Agent::launch(&bpf.start(&run, "false")).stop();
+    assert_eq!(bpf.pins(), 0);
 }
 
 /// Connects and open connections of both sides, unless all of `total` connections have been counted

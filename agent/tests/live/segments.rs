@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::agent::{Agent, binary, forget_our_variables};
+use crate::impostors::{Impostor, as_user, name, no_impostors};
 use crate::namespace::{Namespace, Pair};
 use crate::net;
 use crate::scrape::Scrape;
@@ -215,13 +217,191 @@ fn a_translated_connection_is_judged_where_it_ended() {
     agent.stop();
 }
 
+/// Makes things up in a network namespace of its own, each `many` times: connections, refused
+/// ones, ones without a packet (TCP_REPAIR), failed binds. Arguments: name, client's address,
+/// server's address and port, many.
+const MAKE_UP: &str = "\
+import ctypes, socket, sys, time
+ctypes.CDLL(None).prctl(15, sys.argv[1].encode(), 0, 0, 0)
+client, server, port, many = sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+TCP_REPAIR = 19
+listener = socket.create_server((server, port), backlog=64)
+held = []
+def bound():
+    one = socket.socket()
+    one.bind((client, 0))
+    return one
+for _ in range(many):
+    one = bound()
+    one.connect((server, port))
+    held += [one, listener.accept()[0]]
+for _ in range(many):
+    one = bound()
+    assert one.connect_ex((server, port + 1)) != 0
+for _ in range(many):
+    one = bound()
+    one.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    one.connect((server, port + 2))
+    held.append(one)
+for _ in range(many):
+    try:
+        socket.create_server((server, port))
+        sys.exit('a bind that should fail did not')
+    except OSError:
+        pass
+print('ready', flush=True)
+time.sleep(600)";
+
+/// Series that name this service as an end of a connection, a party of a conflict, or a namespace.
+fn naming(now: &Scrape, service: &str) -> Vec<String> {
+    let ends = ["client", "server", "claimant", "holder", "netns_of"];
+    let named = now.samples.iter().filter(|one| {
+        one.name != "portolan_service_info"
+            && ends.iter().any(|label| one.label(label) == Some(service))
+    });
+    named.map(|one| one.name.clone()).collect()
+}
+
+#[test]
+fn what_a_user_makes_up_in_namespaces_of_their_own_alerts_nobody() {
+    needs_kernel!();
+    if let Some(why) = no_impostors() {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    const MANY: u64 = 5;
+    let made_up = |service: &str| {
+        let (client, server) = (at(FRONTEND), at(DATABASE));
+        let script = format!(
+            "ip link set lo up && ip addr add {client}/32 dev lo && ip addr add {server}/32 dev lo \
+             && exec /usr/bin/python3 -c \"$MAKE_UP\" {service} {client} {server} 5432 {MANY}"
+        );
+        let mut command = as_user();
+        command.args(["unshare", "--user", "--map-root-user", "--net", "sh", "-c", &script]);
+        command.env("MAKE_UP", MAKE_UP);
+        Impostor::start(command).expect("a user who makes things up")
+    };
+    let unverified = |now: &Scrape, kind| {
+        now.sum("portolan_unverified_events_total", &[("kind", kind), ("user", "1500")])
+    };
+
+    let (agent, _folder) = agent_with(CONFIGURATION);
+    let liar = name("liar");
+    let held = made_up(&liar);
+    // Both sides of a connection, and what was refused or established without a packet.
+    let expected = (4 * MANY, MANY, 2 * MANY);
+    agent.eventually(expected, |now| {
+        (unverified(now, "connect"), unverified(now, "bind"), unverified(now, "segment_violation"))
+    });
+    assert_eq!(naming(&agent.scrape(), &liar), Vec::<String>::new());
+    assert!(!agent.log().contains("which is not allowed"), "{}", agent.log());
+    // Who asks sees them, marked.
+    let ours = |path: &str, list: &str, is_ours: &dyn Fn(&serde_json::Value) -> bool| {
+        let answer = agent.json(path);
+        let all = answer[list].as_array().expect("a list").iter();
+        all.filter(|one| is_ours(one)).cloned().collect::<Vec<_>>()
+    };
+    let edges = ours("/api/v1/edges", "edges", &|edge| edge["client"] == *liar);
+    assert!(edges.len() >= 3, "{edges:?}");
+    assert!(edges.iter().all(|edge| edge["unverified_user"] == 1500), "{edges:?}");
+    let conflicts = ours("/api/v1/conflicts", "conflicts", &|conflict| {
+        conflict["claimant"]["service"]["name"] == *liar
+    });
+    assert!(!conflicts.is_empty());
+    let is_marked = |one: &serde_json::Value| {
+        one["unverified_user"] == 1500 && one["finding"]["severity"] == "info"
+    };
+    assert!(conflicts.iter().all(is_marked), "{conflicts:?}");
+    let events = ours("/api/v1/segments", "events", &|event| event["client"] == *liar);
+    assert_eq!(events, Vec::<serde_json::Value>::new());
+    drop(held);
+    agent.stop();
+
+    // The same of a user who is trusted: nothing of the above was so because it was not seen.
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("portolan.toml");
+    fs::write(&path, CONFIGURATION).expect("writing a configuration");
+    let path = path.to_str().expect("a plain path").to_owned();
+    let agent = Agent::with(&[("config", &path), ("trusted_users", "1500")]);
+    let engine = name("engine");
+    let _held = made_up(&engine);
+    let of = |now: &Scrape, family: &str, label| now.sum(family, &[(label, &engine)]);
+    agent.eventually(expected, |now| {
+        (
+            of(now, "portolan_tcp_connects_total", "client"),
+            of(now, "portolan_port_conflicts_total", "claimant"),
+            of(now, "portolan_segment_violations_total", "client"),
+        )
+    });
+    assert_eq!(unverified(&agent.scrape(), "connect"), 0);
+    assert!(agent.log().contains("which is not allowed"), "{}", agent.log());
+    agent.stop();
+}
+
+/// Connects as soon as there is a way. Arguments: name, client's address, server's address and port.
+const CONNECT: &str = "\
+import ctypes, socket, sys, time
+ctypes.CDLL(None).prctl(15, sys.argv[1].encode(), 0, 0, 0)
+print('ready', flush=True)
+while True:
+    try:
+        client = socket.create_connection((sys.argv[3], int(sys.argv[4])), source_address=(sys.argv[2], 0))
+        break
+    except OSError:
+        time.sleep(0.05)
+time.sleep(600)";
+
+#[test]
+fn a_connection_that_leaves_a_users_namespace_is_a_violation_like_any_other() {
+    needs_kernel!();
+    if let Some(why) = no_impostors() {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    let pair = Pair::new();
+    let (client, server, service) = (at(FRONTEND), at(DATABASE), name("leaver"));
+    let (agent, _folder) = agent_with(CONFIGURATION);
+    let listener = pair.server.listen(("0.0.0.0", 0));
+    let port = net::port(&listener);
+    let mut command = as_user();
+    let port_text = port.to_string();
+    command.args(["unshare", "--user", "--map-root-user", "--net", "/usr/bin/python3", "-c"]);
+    command.args([CONNECT, &service, &client.to_string(), &server.to_string(), &port_text]);
+    let inside = Impostor::start(command).expect("a namespace of a user");
+    // As root connects a container that has a user namespace of its own.
+    let pid = inside.pid().to_string();
+    let run = |command: &mut Command, arguments: &str| {
+        let done = command.args(arguments.split(' ')).status().expect("starting it");
+        assert!(done.success(), "{arguments}");
+    };
+    let outside = |arguments: &str| run(&mut pair.server.command("ip"), arguments);
+    outside(&format!("link add inner0 type veth peer name eth0 netns {pid}"));
+    outside(&format!("addr add {server}/16 dev inner0"));
+    outside("link set inner0 up");
+    outside("route add 172.20.0.0/16 dev inner0");
+    for arguments in [
+        &format!("addr add {client}/16 dev eth0"),
+        "link set eth0 up",
+        "route add 172.22.0.0/16 dev eth0",
+    ] {
+        run(Command::new("nsenter").args(["-t", &pid, "-n", "ip"]), arguments);
+    }
+    let _served = net::accept(&listener);
+    let database = &pair.server.service;
+    let expected = vec![("frontend".into(), "database".into(), database.clone(), 1)];
+    agent.eventually(expected, |now| violations(now, &service));
+    let unverified = [("kind", "segment_violation"), ("user", "1500")];
+    assert_eq!(agent.scrape().sum("portolan_unverified_events_total", &unverified), 0);
+    agent.stop();
+}
+
 #[test]
 fn contradictions_are_reported_with_both_lines_before_anything_starts() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let path = folder.path().join("portolan.toml");
     let more = "[segments.cache]\nnetworks = [\n  \"172.22.0.0/16\",\n]\n";
     fs::write(&path, format!("{CONFIGURATION}{more}")).expect("writing a configuration");
-    let mut command = std::process::Command::new(binary());
+    let mut command = Command::new(binary());
     forget_our_variables(&mut command);
     let output = command.args(["config", "check", "--config"]).arg(&path).output();
     let output = output.expect("starting portolan");
@@ -233,7 +413,7 @@ fn contradictions_are_reported_with_both_lines_before_anything_starts() {
 
 /// The output of a command about a running agent.
 pub fn portolan(agent: &Agent, arguments: &[&str]) -> String {
-    let mut command = std::process::Command::new(binary());
+    let mut command = Command::new(binary());
     forget_our_variables(&mut command);
     let output = command.args(arguments).args(["--url", &format!("http://{}", agent.address)]);
     let output = output.output().expect("starting portolan");

@@ -24,7 +24,8 @@ fn portolan(agent: &Agent, arguments: &str) -> String {
     String::from_utf8(output.stdout).expect("it prints text")
 }
 
-fn service(agent: &Agent, name: &str) -> Value {
+/// A service as the API shows it; null if it does not.
+pub fn service(agent: &Agent, name: &str) -> Value {
     let found = agent.json(&format!("/api/v1/services?service={name}"));
     found["services"][0].clone()
 }

@@ -117,9 +117,16 @@ fn closing_with_linger_zero() {
     net::close_with_reset(server);
     scene.sent(&[("server", "linger", 1)]);
     drop(client);
-    let (client, server) = scene.connection();
+    let (mut client, mut server) = scene.connection();
+    client.write_all(b"request").unwrap();
+    net::read_exactly(&mut server, 7).unwrap();
     net::close_with_reset(client);
     scene.sent(&[("server", "linger", 1), ("client", "linger", 1)]);
+    drop(server);
+    // A client that has sent nothing has only looked whether somebody listens.
+    let (client, server) = scene.connection();
+    net::close_with_reset(client);
+    scene.sent(&[("server", "linger", 1), ("client", "linger", 1), ("client", "unused", 1)]);
     drop(server);
     scene.agent.stop();
 }

@@ -362,15 +362,19 @@ fn an_open_request_at_the_end_of_a_connection_counts_on_both_sides() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
+    // All are kept, so that no two plays have the same port.
+    let mut listeners = Vec::new();
     for (what, play, expected) in PLAYS {
         for address in [IpAddr::V4(pair.server.v4), IpAddr::V6(pair.server.v6)] {
             // While it exists, the client knows its server by name.
-            let (_listener, port) = loop {
+            let port = loop {
                 let listener = pair.server.listen("[::]:0");
                 let port = net::port(&listener);
                 let client = pair.client.connect((address, port)).unwrap();
-                if play(client, net::accept(&listener)) {
-                    break (listener, port);
+                let server = net::accept(&listener);
+                listeners.push(listener);
+                if play(client, server) {
+                    break port;
                 }
             };
             agent.eventually((*what, address, (0, 0, *expected)), |now| {

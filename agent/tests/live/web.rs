@@ -8,8 +8,11 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::agent::{Agent, Start};
+use crate::agent::{Agent, Start, binary, forget_our_variables};
 use crate::facts::patience;
+use crate::impostors::{Impostor, as_user};
+use crate::namespace::Pair;
+use crate::net;
 
 /// A folder with an authority, a server's certificate and one of a client.
 pub struct Keys {
@@ -114,6 +117,116 @@ fn cpu_time(agent: &Agent) -> Duration {
 
 fn ready(agent: &Agent, ca: &str) {
     eventually(200, || curl(agent, "https", "/-/ready", &["--cacert", ca]));
+}
+
+/// Inodes of sockets that a process has open.
+fn sockets(pid: u32) -> Vec<String> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("the agent is ours");
+    let links = descriptors.flatten().filter_map(|one| fs::read_link(one.path()).ok());
+    let names = links.filter_map(|link| link.to_str().map(str::to_owned));
+    let inode = |name: String| Some(name.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned());
+    names.filter_map(inode).collect()
+}
+
+/// Asks at a Unix socket, as `/usr/bin/python3 -c` with its path: the status, or the error.
+const ASK: &str = "\
+import socket, sys
+client = socket.socket(socket.AF_UNIX)
+try:
+    client.connect(sys.argv[1])
+    client.sendall(b'GET /metrics HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n')
+    print(client.recv(12).decode())
+except OSError as error:
+    print(error.strerror)";
+
+#[test]
+fn at_the_unix_socket_only_other_users_of_the_host_read_nothing() {
+    needs_kernel!();
+    let pair = Pair::new();
+    let agent = agent(&[("web.listen_address", "unix")]);
+    let socket = agent.run_directory().join("control.sock");
+    let portolan = |arguments: &str| {
+        let mut command = Command::new(binary());
+        forget_our_variables(&mut command);
+        command.args(arguments.split(' ')).env("PORTOLAN_SOCKET", &socket);
+        command.output().expect("the agent's own binary runs")
+    };
+    eventually(true, || portolan("status").status.success());
+    let listener = pair.server.listen("0.0.0.0:0");
+    let client = pair.client.connect((pair.server.v4, net::port(&listener))).unwrap();
+    let served = net::accept(&listener);
+    // The commands need no port.
+    eventually(true, || said(&portolan("edges")).contains(&pair.client.service));
+    for command in ["services", "ports", "map", "balance", "ports free"] {
+        let output = portolan(command);
+        assert!(output.status.success(), "{command}: {}", said(&output));
+    }
+    let log = agent.log();
+    assert!(log.contains(&format!("listening on {} only", socket.display())), "{log}");
+    // No socket of the agent listens on a port.
+    let ours = sockets(agent.pid());
+    assert!(!ours.is_empty());
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let table = fs::read_to_string(table).unwrap_or_default();
+        let inodes = table.lines().filter_map(|line| line.split_whitespace().nth(9));
+        let found: Vec<_> = inodes.filter(|inode| ours.iter().any(|own| own == inode)).collect();
+        assert_eq!(found, Vec::<&str>::new(), "{table}");
+    }
+    // Root reads metrics there, another user does not, wherever the directory lets them.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(agent.run_directory(), mode).unwrap();
+    let ask = |mut command: Command| {
+        command.args(["/usr/bin/python3", "-c", ASK]).arg(&socket);
+        said(&command.output().expect("starting python3")).trim().to_owned()
+    };
+    assert_eq!(ask(Command::new("env")), "HTTP/1.0 200");
+    assert_eq!(ask(as_user()), "Permission denied");
+    drop((client, served));
+    agent.stop();
+}
+
+/// Opens connections to a port as fast as it can from three threads, and keeps the last 200 of each;
+/// says so after the first thousand.
+const FLOOD: &str = "\
+import socket, sys, threading
+port, opened = int(sys.argv[1]), [0]
+said = threading.Event()
+def flood():
+    ring = []
+    while True:
+        try:
+            one = socket.socket()
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b'\\1\\0\\0\\0\\0\\0\\0\\0')
+            one.settimeout(2)
+            one.connect(('127.0.0.1', port))
+            ring.append(one)
+            opened[0] += 1
+            if len(ring) > 200:
+                ring.pop(0).close()
+            if opened[0] > 1000 and not said.is_set():
+                said.set()
+                print('ready', flush=True)
+        except OSError:
+            pass
+for _ in range(3):
+    threading.Thread(target=flood).start()";
+
+#[test]
+fn a_flood_of_connections_of_a_user_cuts_no_scrape() {
+    needs_kernel!();
+    let agent = agent(&[]);
+    eventually(200, || curl(&agent, "http", "/-/ready", &[]));
+    let mut command = as_user();
+    command.args(["/usr/bin/python3", "-c", FLOOD, &agent.address.port().to_string()]);
+    let flood = Impostor::start(command).expect("a user who floods");
+    for attempt in 0..50 {
+        let scraped = agent.get("/metrics").map(|(status, body)| {
+            (status, body.contains("portolan_build_info"), body.ends_with('\n'))
+        });
+        assert_eq!(scraped.ok(), Some((200, true, true)), "scrape {attempt}");
+    }
+    drop(flood);
+    agent.stop();
 }
 
 #[test]

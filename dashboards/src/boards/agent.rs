@@ -149,5 +149,8 @@ fn cost() -> Vec<Panel> {
             .query(format!("sum by (kind, result) (increase(portolan_probes_total{{{AGENTS}, result!=\"ok\"}}[$__rate_interval])) > 0"), "{{kind}}: {{result}}")
             .query(format!("sum by (instance) (portolan_probes_stuck{{{AGENTS}}}) > 0"), "{{instance}} threads that hang")
             .or_else("none"),
+        Panel::lines("Unverified events", "What users did within namespaces that they made, and can have made up there: in no other panel and no rule. trusted_users names the users of rootless container engines.", Unit::Count, 24)
+            .query(format!("sum by (instance, user, kind) (increase(portolan_unverified_events_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} user {{user}}: {{kind}}")
+            .or_else("none"),
     ]
 }

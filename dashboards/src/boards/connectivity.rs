@@ -23,7 +23,7 @@ pub fn board(limits: &Limits) -> Board {
                 panels: breaking(limits),
             },
             Row { title: "Loss", height: 8, panels: loss() },
-            Row { title: "Stuck connections", height: 8, panels: stuck() },
+            Row { title: "Stuck connections", height: 10, panels: stuck() },
         ],
     }
 }
@@ -68,7 +68,12 @@ fn budget(limits: &Limits) -> Vec<Panel> {
                 column("3 d", "3d"),
             ],
         )
-        .leads_to("Server", "Dashboard of this service", SERVICE_URL),
+        .leads_to("Server", "Dashboard of this service", SERVICE_URL)
+        .wide("5 min", 80)
+        .wide("30 min", 80)
+        .wide("1 h", 80)
+        .wide("6 h", 80)
+        .wide("3 d", 80),
         Panel::lines("Error-budget burn rate (1 h)", format!("1× spends exactly what the objective allows ({:.1} % of the connects may fail); at {}× the budget of 30 days is spent in two days.", 100.0 * limits.connect_failures, limits.burn_rate), Unit::Times, 8)
             .query(format!("topk(10, pair:portolan_tcp_connects_failures:ratio_rate1h{{{TO}}} / {} > 0)", limits.connect_failures), "{{client}} → {{server}}")
             .or_else("no failed connects")
@@ -103,19 +108,19 @@ fn forbidden() -> Vec<Panel> {
 
 fn breaking(limits: &Limits) -> Vec<Panel> {
     vec![
-        Panel::lines("Resets", "Resets per minute by pair and cause, each counted once. idle_reuse: the keep-alive timeout of the client is longer than that of the server.", Unit::PerMinute, 5)
+        Panel::lines("Resets", "Resets per minute by pair and cause, each counted once. idle_reuse: the keep-alive timeout of the client is longer than that of the server.", Unit::PerMinute, 12)
             .query(format!("60 * sum by (client, server, cause) (edge:portolan_tcp_resets:rate5m{{{TO}}}) > 0"), "{{client}} → {{server}}: {{cause}}")
             .or_else("none"),
-        Panel::lines("Resets by side", "Resets per minute as the host of each side counts them: the same reset is sent by one and received by the other.", Unit::PerMinute, 5)
+        Panel::lines("Resets by side", "Resets per minute as the host of each side counts them: the same reset is sent by one and received by the other.", Unit::PerMinute, 12)
             .query(format!("60 * sum by (role, direction, cause) (rate(portolan_tcp_resets_total{{{TO}}}[$__rate_interval])) > 0"), "{{role}} {{direction}}: {{cause}}")
             .or_else("none"),
-        Panel::lines("Aborts", "Established connections per minute that the kernel gave up because the other end did not answer: TCP_USER_TIMEOUT, keep-alive probes, retransmissions, or an unreachable host.", Unit::PerMinute, 5)
+        Panel::lines("Aborts", "Established connections per minute that the kernel gave up because the other end did not answer: TCP_USER_TIMEOUT, keep-alive probes, retransmissions, or an unreachable host.", Unit::PerMinute, 8)
             .query(format!("60 * sum by (client, server, cause) (edge:portolan_tcp_aborts:rate5m{{{TO}}}) > 0"), "{{client}} → {{server}}: {{cause}}")
             .or_else("none"),
-        Panel::lines("Unanswered requests", "Requests per minute without a response: the client gave up, or the connection ended while it waited.", Unit::PerMinute, 5)
+        Panel::lines("Unanswered requests", "Requests per minute without a response: the client gave up, or the connection ended while it waited.", Unit::PerMinute, 8)
             .query(format!("60 * sum by (client, server) (edge:portolan_requests_unanswered:rate5m{{{TO}}}) > 0"), "{{client}} → {{server}}")
             .or_else("none"),
-        Panel::lines("Retransmits", "Share of the segments that were retransmitted, an upper bound: the kernel does not count segments, so bytes / 1448 plus one per request stands for them.", Unit::Ratio, 4)
+        Panel::lines("Retransmits", "Share of the segments that were retransmitted, an upper bound: the kernel does not count segments, so bytes / 1448 plus one per request stands for them.", Unit::Ratio, 8)
             .query(format!("topk(10, max by (client, server) (edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}))"), "{{client}} → {{server}}")
             .from(limits.retransmits, "red")
             .marked(),
@@ -139,8 +144,8 @@ fn loss() -> Vec<Panel> {
 fn stuck() -> Vec<Panel> {
     vec![
         Panel::lines("Unread and unacknowledged data", "Unread: it arrived, and the program of that side does not read it. Unacknowledged: that side sent it, or would like to.", Unit::Bytes, 8)
-            .query(format!("topk(10, sum by (client, server, role) (portolan_tcp_receive_queue_bytes{{{TO}}}) > 0)"), "{{client}} → {{server}}: unread by the {{role}}")
-            .query(format!("topk(10, sum by (client, server, role) (portolan_tcp_send_queue_bytes{{{TO}}}) > 0)"), "{{client}} → {{server}}: unacknowledged, of the {{role}}")
+            .query(format!("topk(5, sum by (client, server, role) (portolan_tcp_receive_queue_bytes{{{TO}}}) > 0)"), "{{client}} → {{server}}: unread by the {{role}}")
+            .query(format!("topk(5, sum by (client, server, role) (portolan_tcp_send_queue_bytes{{{TO}}}) > 0)"), "{{client}} → {{server}}: unacknowledged, of the {{role}}")
             .or_else("none"),
         Panel::lines("Limited senders", "Connections that wait at a time, on average. receive_window: the other end does not read, or too slowly. send_buffer: the buffer of the sender is too small.", Unit::Count, 8)
             .query(format!("topk(10, sum by (client, server, role, by) (rate(portolan_tcp_limited_seconds_total{{{TO}}}[$__rate_interval])) > 0)"), "{{client}} → {{server}}: {{role}} by {{by}}")

@@ -1,5 +1,6 @@
 //! Network overview: does the network meet its objectives, and if not, where?
 
+use super::super::Look;
 use super::super::board::{Board, Row};
 use super::super::limits::Limits;
 use super::super::panel::{Column, Panel, Unit};
@@ -15,6 +16,7 @@ pub fn board(limits: &Limits) -> Board {
         explore: "topk(10, edge:portolan_request_duration_seconds:p99_5m)",
         rows: vec![
             Row { title: "Objectives", height: 4, panels: objectives(limits) },
+            Row { title: "Alerts", height: 8, panels: alerts_by_name() },
             Row { title: "Worst edges", height: 10, panels: worst(limits) },
             Row { title: "Service map", height: 10, panels: map() },
             Row { title: "Over time", height: 9, panels: over_time(limits) },
@@ -158,14 +160,77 @@ fn worst(limits: &Limits) -> Vec<Panel> {
     ]
 }
 
+fn alerts_by_name() -> Vec<Panel> {
+    let firing = r#"cluster=~"$cluster", alertname=~"Portolan.*""#;
+    let by = "alertname, severity, server, server_namespace, client, port, role, instance, team";
+    vec![
+        Panel::table(
+            "Firing alerts",
+            "What fires now, by name, the newest first; the name links to the runbook. Service: the one that suffers, or that clients do not reach.",
+            24,
+            &[
+                ("alertname", "Alert"),
+                ("severity", "Severity"),
+                ("server", "Service"),
+                ("server_namespace", "Namespace"),
+                ("port", "Port"),
+                ("client", "Client"),
+                ("role", "Side"),
+                ("instance", "Agent"),
+                ("team", "Team"),
+            ],
+            &[Column {
+                title: "Since",
+                unit: Unit::Since,
+                bad_from: None,
+                expr: format!(
+                    "1000 * max by ({by}) (label_replace(ALERTS_FOR_STATE{{{firing}}} and ignoring (alertstate) ALERTS{{{firing}, alertstate=\"firing\"}}, \"server\", \"$1\", \"netns_of\", \"(.+)\"))"
+                ),
+            }],
+        )
+        .colored("Severity", &[("critical", "red"), ("warning", "orange"), ("info", "blue")])
+        .leads_to("Alert", "Runbook", &format!("{}/runbooks/${{__data.fields.Alert}}.md", Look::DOCS))
+        .leads_to("Service", "Dashboard of this service", "/d/portolan-service?var-cluster=${cluster}&var-service=${__data.fields.Service}&${__url_time_range}")
+        .wide("Alert", 260)
+        .wide("Severity", 95)
+        .wide("Port", 80)
+        .wide("Side", 80)
+        .or_else("no alert fires"),
+    ]
+}
+
 fn map() -> Vec<Panel> {
+    let edges = format!(
+        "(\n  sum by (client, server) (pair:portolan_request_duration_seconds:rate5m{{{TO}}}) > 0\n  or\n  0 * (sum by (client, server) (pair:portolan_tcp_connects_attempts:rate5m{{{TO}}}) > 0)\n)"
+    );
+    let end = |side: &str| format!("label_replace({edges}, \"id\", \"$1\", \"{side}\", \"(.*)\")");
+    let ends = format!("count by (id) ({} or {})", end("client"), end("server"));
+    // Who has no local port left is the client, not the service that it wants to reach.
+    let firing = "cluster=~\"$cluster\", alertname=~\"Portolan.*\", alertstate=\"firing\"";
+    let of_servers = |severity: &str| {
+        format!(
+            "max by (alertname, server) (ALERTS{{{firing}, alertname!=\"PortolanLocalPortsExhausted\", severity=\"{severity}\", server!=\"\"}})"
+        )
+    };
+    let of_clients = format!(
+        "max by (alertname, server) (label_replace(ALERTS{{{firing}, alertname=\"PortolanLocalPortsExhausted\"}}, \"server\", \"$1\", \"client\", \"(.*)\"))"
+    );
+    let state = format!(
+        "label_replace(label_replace({} or on (server) {of_clients} or on (server) 0.5 * {}, \"id\", \"$1\", \"server\", \"(.*)\"), \"subtitle\", \"$1\", \"alertname\", \"Portolan(.*)\")",
+        of_servers("critical"),
+        of_servers("warning")
+    );
+    let nodes = format!(
+        "label_join(\n  topk by (id) (1, max by (id, subtitle) ({state}))\n  and on (id) {ends}\n  or on (id) 0 * {ends},\n  \"title\", \"\", \"id\")"
+    );
     vec![Panel::graph(
         "Service map",
-        "Services, and the requests per second between them; 0 where they connect without requests.",
+        "Applications, and the requests per second between them; 0 where they connect without requests. Red: a critical alert fires for the service, yellow: a warning; its name is below. Monitoring, health checkers and system services are left out (names.monitoring, names.system).",
         Unit::RequestsPerSecond,
         24,
+        nodes,
         format!(
-            "label_join(label_join(label_join(\n  (\n    sum by (client, server) (pair:portolan_request_duration_seconds:rate5m{{{TO}}}) > 0\n    or\n    0 * (sum by (client, server) (pair:portolan_tcp_connects_attempts:rate5m{{{TO}}}) > 0)\n  ),\n  \"source\", \"\", \"client\"), \"target\", \"\", \"server\"), \"id\", \" → \", \"client\", \"server\")"
+            "label_join(label_join(label_join({edges}, \"source\", \"\", \"client\"), \"target\", \"\", \"server\"), \"id\", \" → \", \"client\", \"server\")"
         ),
     )]
 }

@@ -33,7 +33,7 @@ pub fn board(limits: &Limits) -> Board {
 
 fn listeners() -> Vec<Panel> {
     let all = |metric: &str| format!("sum by ({BY}) ({metric}{{{LISTENERS}}})");
-    let column = |title, bad_from, expr| Column { expr, title, unit: Unit::Count, bad_from };
+    let column = |title, bad_from, expr| Column { expr, title, unit: Unit::Exact, bad_from };
     vec![Panel::table(
         "Listeners",
         "Every listening socket. Sockets: how many share the port. Backlog: connections that are not accepted yet. Backlog limit: how many may wait. Listen drops: connections dropped within the time range shown.",
@@ -57,7 +57,7 @@ fn listeners() -> Vec<Panel> {
 
 fn conflicts() -> Vec<Panel> {
     let mine = r#"cluster=~"$cluster", claimant_namespace=~"$namespace", claimant=~"$service""#;
-    let column = |title, bad_from, expr| Column { expr, title, unit: Unit::Count, bad_from };
+    let column = |title, bad_from, expr| Column { expr, title, unit: Unit::Exact, bad_from };
     let by = "claimant, claimant_namespace, holder, holder_namespace, port, protocol, errno";
     vec![
         Panel::table(

@@ -31,9 +31,9 @@ fn quantile(q: &str, role: &str) -> String {
 
 fn glance(limits: &Limits) -> Vec<Panel> {
     vec![
-        Panel::number("Requests", "Requests per second that the service answers.", Unit::RequestsPerSecond, 3, format!("sum(service:portolan_request_duration_seconds:rate5m{{{TO}}})")).else_("blue"),
-        Panel::number("P99 (server side)", "One request in 100 takes longer, from its first byte in to the first byte of the response out; waiting for dependencies is included, the network to the clients is not.", Unit::Seconds, 4, quantile("0.99", "server")).from(limits.latency, "red"),
-        Panel::number("P99 (client side)", "One request in 100 takes longer as measured at the clients, the network included.", Unit::Seconds, 4, quantile("0.99", "client")).from(limits.latency, "red"),
+        Panel::number("Requests", "Requests per second that the service answers. Those of monitoring and system services are not counted (names.monitoring, names.system).", Unit::RequestsPerSecond, 3, format!("sum(service:portolan_request_duration_seconds:rate5m{{{TO}}})")).else_("blue"),
+        Panel::number("P99 (server side)", "One request in 100 takes longer, from its first byte in to the first byte of the response out; waiting for dependencies is included, the network to the clients is not.", Unit::Seconds, 4, quantile("0.99", "server")).or_else("no requests of applications").from(limits.latency, "red"),
+        Panel::number("P99 (client side)", "One request in 100 takes longer as measured at the clients, the network included.", Unit::Seconds, 4, quantile("0.99", "client")).or_else("no requests of applications").from(limits.latency, "red"),
         Panel::number("Connections", "Inbound connections that are established now.", Unit::Count, 3, format!("sum(portolan_tcp_active_connections{{{TO}, role=\"server\"}}) or sum(portolan_tcp_active_connections{{{TO}, role=\"client\"}})")).else_("blue"),
         Panel::number("Inbound connect errors", "Share of the connects to the service that fail.", Unit::Ratio, 5, format!("sum(pair:portolan_tcp_connects_failures:rate5m{{{TO}}}) / (sum(pair:portolan_tcp_connects_attempts:rate5m{{{TO}}}) > 0)")).or_else("no connects").from(limits.connect_failures, "red"),
         Panel::number("Outbound connect errors", "Share of the connects from the service to others that fail.", Unit::Ratio, 5, format!("sum(pair:portolan_tcp_connects_failures:rate5m{{{FROM}}}) / (sum(pair:portolan_tcp_connects_attempts:rate5m{{{FROM}}}) > 0)")).or_else("no connects").from(limits.connect_failures, "red"),

@@ -29,7 +29,7 @@ struct Finding {
     what: String,
 }
 
-const RULES: [fn(&Sources) -> Vec<Finding>; 11] = [
+const RULES: [fn(&Sources) -> Vec<Finding>; 12] = [
     sources::headers,
     sources::lengths,
     sources::names,
@@ -40,6 +40,7 @@ const RULES: [fn(&Sources) -> Vec<Finding>; 11] = [
     hooks::touch_list,
     metrics::named_and_listed,
     proof::tests_exist,
+    proof::threats_have_tests,
     proof::full_runs_are_recorded,
 ];
 

@@ -51,6 +51,11 @@ pub struct Edge {
     pub port: u16,
     /// Which side counted.
     pub role: Role,
+    /// The user who can have made this up: it happened in a network namespace that the user made, and
+    /// is in no metric but `portolan_unverified_events_total`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub unverified_user: Option<u32>,
     /// Ended attempts to connect by result. A result that is absent never happened; `ok` is always
     /// there.
     pub connects: BTreeMap<String, u64>,
@@ -94,6 +99,11 @@ pub struct Edge {
     pub aborts: BTreeMap<String, u64>,
     /// Requests without a response: the connection ended, or the client gave up.
     pub unanswered: u64,
+    /// Likewise, while the server was stopping; not in `unanswered`.
+    pub unanswered_stopping: u64,
+    /// Requests that took at least half a second, one right after the other on a connection: long
+    /// polling, or a slow server.
+    pub waits: u64,
     /// Connection requests that the listener dropped (role `listener`).
     pub listen_overflows: u64,
     /// SYN-ACKs that the listener retransmitted (role `listener`).

@@ -93,6 +93,8 @@ pub mod code {
     pub const RESERVATION_INACTIVE: &str = "PO312";
     /// A reservation cannot be enforced on this host.
     pub const RESERVATION_NOT_ENFORCED: &str = "PO313";
+    /// Enforcement recognizes workloads by names that programs choose.
+    pub const ENFORCED_BY_NAME: &str = "PO314";
     /// The HTTP endpoint can be read from the network without a password.
     pub const ENDPOINT_OPEN: &str = "PS420";
     /// The certificate of the HTTP endpoint is not valid, or not for long.
@@ -165,6 +167,11 @@ pub const CODES: &[Code] = &[
         code: code::RESERVATION_NOT_ENFORCED,
         meaning: "a reservation cannot be enforced",
         docs: "docs/findings.md#po313",
+    },
+    Code {
+        code: code::ENFORCED_BY_NAME,
+        meaning: "enforcement stops accidents, not attacks",
+        docs: "docs/findings.md#po314",
     },
     Code {
         code: code::ENDPOINT_OPEN,

@@ -33,7 +33,8 @@ pub use self::reservations::{
     ReservationStatus, Reservations, Reserve, Reserved,
 };
 pub use self::services::{
-    Health, HealthState, Register, Registered, Service, ServiceStatus, Services, Unregister,
+    AcceptQueue, ClientHealth, Health, HealthReason, HealthState, Register, Registered, Service,
+    ServiceStatus, Services, Unregister,
 };
 pub use self::status::{Hook, LedgerEntry, Memory, NameSource, NameSourceState, Status, Table};
 pub use self::time::{Timestamp, Window, WindowLength};

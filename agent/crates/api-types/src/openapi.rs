@@ -141,7 +141,7 @@ pub const OPERATIONS: &[Operation] = &[
     get(
         "/api/v1/map",
         "map",
-        "The graph of services, since the agent started or over a window",
+        "The graph of services, since the agent started or over a window; monitoring and system services only around those that are asked for",
         Shape::of::<Map>(),
     )
     .with(&[WINDOW, SERVICES]),

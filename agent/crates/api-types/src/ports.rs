@@ -144,6 +144,11 @@ pub struct Conflict {
     pub holder: Option<Holder>,
     /// A port nearby that is free.
     pub next_free: Option<u16>,
+    /// The user who can have made this up: it happened in a network namespace that the user made, and
+    /// is in no metric but `portolan_unverified_events_total`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub unverified_user: Option<u32>,
     /// The conflict as a finding: summary, evidence, remediation.
     pub finding: Finding,
 }

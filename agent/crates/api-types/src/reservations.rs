@@ -106,7 +106,7 @@ pub struct Reserve {
     #[serde(default)]
     #[schema(example = "2026-12-01T10:00:00Z")]
     pub until: Option<String>,
-    /// Make bind() by other services fail.
+    /// Make bind() by other services fail: against accidents, not attacks (PO314).
     #[serde(default)]
     pub enforce: bool,
     /// Inode of the network namespace, 0 is the host's; by default that of the caller.
@@ -152,7 +152,7 @@ pub struct AllocatePorts {
     /// Until when they are reserved, a time in UTC or a duration from now; a day by default.
     #[serde(default)]
     pub until: Option<String>,
-    /// Make bind() by other services fail.
+    /// Make bind() by other services fail: against accidents, not attacks (PO314).
     #[serde(default)]
     pub enforce: bool,
     /// Inode of the network namespace, 0 is the host's; by default that of the caller.

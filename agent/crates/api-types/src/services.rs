@@ -55,26 +55,59 @@ pub struct ServiceStatus {
 pub struct Health {
     /// One-word summary.
     pub state: HealthState,
+    /// What is wrong with it, if anything is.
+    pub reasons: Vec<HealthReason>,
     /// Established connections to it.
     pub connects_ok: u64,
-    /// Attempts to connect that failed, as clients of this host saw them.
+    /// Attempts to connect to it that failed, as clients of this host saw them, without those that
+    /// failed on the client's own side.
     pub connects_failed: u64,
     /// Share of the attempts that succeeded; null without attempts.
     pub success_ratio: Option<f64>,
     /// Requests it answered.
     pub requests: u64,
+    /// Those of them that waited on purpose (long polling): long requests one right after the other on
+    /// their connections, while others were answered fast. They are not in the quantiles.
+    pub waits: u64,
     /// Requests without a response: the connection ended, or the client gave up.
     pub unanswered: u64,
     /// Median request latency; null without requests.
     pub p50_seconds: Option<f64>,
     /// 99th percentile of request latency.
     pub p99_seconds: Option<f64>,
-    /// Connections that ended with a reset, sent or received.
+    /// Connections that it, or something on the path, ended with a reset.
     pub resets: u64,
     /// Established connections that a kernel gave up because the other end did not answer.
     pub aborts: u64,
     /// Connection requests that its listeners dropped.
     pub listen_overflows: u64,
+    /// Failed connects, resets and requests without a response while it was stopping. They are in
+    /// none of the others, and no fault.
+    pub stopping: u64,
+    /// The fullest of its accept queues; null if it does not listen on this host.
+    pub accept_queue: Option<AcceptQueue>,
+    /// Its own failures as a client.
+    pub as_client: ClientHealth,
+}
+
+/// The accept queue of a listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AcceptQueue {
+    /// Connections that wait to be accepted.
+    pub length: u32,
+    /// How many may wait.
+    pub limit: u32,
+}
+
+/// What a service did as a client, over the window of the response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ClientHealth {
+    /// Its attempts to connect that succeeded.
+    pub connects_ok: u64,
+    /// Its attempts that failed on its own side: no address, port, route or permission, or given up.
+    pub connects_failed: u64,
+    /// Connections that it ended with a reset.
+    pub resets: u64,
 }
 
 /// One-word health.
@@ -83,13 +116,34 @@ pub struct Health {
 pub enum HealthState {
     /// Most attempts to connect fail, or most requests are not answered (ten or more).
     Failing,
-    /// Some attempts fail, requests are not answered, connections are reset or die, or connection
-    /// requests are dropped.
+    /// Something is wrong: see `reasons`.
     Degraded,
     /// Traffic without failures.
     Ok,
     /// No traffic within the window.
     Idle,
+}
+
+/// What is wrong with a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthReason {
+    /// Attempts to connect to it fail.
+    ConnectsFail,
+    /// Requests are not answered.
+    Unanswered,
+    /// More than one of 100 requests takes longer than half a second.
+    Slow,
+    /// It, or something on the path, resets connections.
+    Resets,
+    /// Connections die: a kernel gives them up because the other end does not answer.
+    Aborts,
+    /// Its listeners drop connection requests.
+    ListenDrops,
+    /// One of its accept queues is full.
+    AcceptQueueFull,
+    /// As a client, most of its connects fail on its own side, or it has no free local port.
+    OwnConnectsFail,
 }
 
 /// Names addresses that have no name otherwise.

@@ -187,7 +187,9 @@ fn aborts(edge: &Edge) -> u64 {
 /// One that answered a connect is in the column of failed connects.
 fn resets(edge: &Edge) -> u64 {
     let received = edge.resets_received.iter().filter(|(cause, _)| *cause != "no_listener");
-    received.map(|(_, count)| count).chain(edge.resets_sent.values()).sum()
+    let both = received.chain(&edge.resets_sent);
+    // Health checks cut connections that nobody used.
+    both.filter(|(cause, _)| *cause != "unused").map(|(_, count)| count).sum()
 }
 
 fn latency(seconds: Option<f64>) -> String {

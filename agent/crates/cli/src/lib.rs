@@ -8,6 +8,7 @@
 
 mod balance;
 mod edges;
+mod explain;
 mod human;
 mod known;
 mod map;
@@ -42,6 +43,8 @@ pub enum Command {
     Segments(segments::SegmentsArgs),
     /// Show what the agent sees, what it cannot see and why, and what it dropped.
     Status(target::Target),
+    /// Print the page of a finding, an alert or a metric. Needs no agent.
+    Explain(explain::ExplainArgs),
 }
 
 /// Output format.
@@ -67,6 +70,7 @@ impl Command {
             Self::Balance(arguments) => balance::run(arguments),
             Self::Segments(arguments) => segments::run(arguments),
             Self::Status(target) => status::run(target),
+            Self::Explain(arguments) => explain::run(arguments),
         }
     }
 }

@@ -11,7 +11,7 @@ use api_types::{Map, MapEdge};
 
 const EXAMPLES: &str = "\
 Examples:
-  portolan map                                      everything, as a tree that starts at the clients
+  portolan map                                      all applications, as a tree that starts at the clients
   portolan map --window 1m                          only the last minute
   portolan map api postgres                         only these services, their clients and dependencies
   portolan map --format mermaid > map.mmd           for Markdown: GitHub, GitLab and others draw it
@@ -19,6 +19,7 @@ Examples:
   portolan map --output json | jq '.edges[] | select(.failed > 0)'
 
 A connection between two services of this host is drawn once, with the numbers of the client side.
+Monitoring and system services (names.monitoring, names.system) are drawn if they are named.
 Rates are averages since the agent started, or over --window; `failed` counts failed connects.";
 
 #[derive(Debug, Args)]
@@ -26,7 +27,7 @@ Rates are averages since the agent started, or over --window; `failed` counts fa
 pub struct MapArgs {
     #[command(flatten)]
     target: Target,
-    /// Services to draw with their clients and dependencies [default: all].
+    /// Services to draw with their clients and dependencies [default: all applications].
     services: Vec<String>,
     /// Drawing format.
     #[arg(long, value_enum, default_value_t)]

@@ -11,7 +11,8 @@ use super::table::{self, Column};
 use super::target::Target;
 use super::{Output, human, known, print, watch};
 use api_types::{
-    HealthState, Register, Registered, ServiceStatus, Services, Source, Unregister, Window,
+    HealthReason, HealthState, Register, Registered, ServiceStatus, Services, Source, Unregister,
+    Window,
 };
 use notation::{Endpoint, FullName};
 
@@ -25,9 +26,11 @@ Examples:
   portolan services unregister acme/partner
 
 Health covers the traffic of this host over the last five to six minutes. failing: most connects
-fail, or most requests are not answered; degraded: some fail or are not answered, connections are
-reset or die, or a listener drops connection requests; ok: none of these; idle: no traffic; -: it
-serves no port (a client only).";
+fail, or most requests are not answered; degraded: some fail or are not answered, more than one of
+100 requests takes longer than 500 ms, the server resets connections, connections die, a listener
+drops connection requests, or most connects of the service fail on its own side; ok: none of these;
+idle: no traffic; -: it serves no port (a client only). What only its clients did wrong, health
+checks, long polling and failures while it was stopping do not count.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
@@ -307,6 +310,20 @@ fn summary(one: &ServiceStatus, window: &Window) -> String {
         let _ =
             write!(text, "; {} connection requests dropped", human::count(health.listen_overflows));
     }
+    if let Some(queue) = health.accept_queue
+        && health.reasons.contains(&HealthReason::AcceptQueueFull)
+    {
+        let (length, limit) = (queue.length, queue.limit);
+        let _ = write!(text, "; {length} connections in an accept queue for {limit}");
+    }
+    if health.reasons.contains(&HealthReason::OwnConnectsFail) {
+        let own = human::counted(health.as_client.connects_failed, "connect");
+        let _ = write!(text, "; {own} of its own failed on its own side");
+    }
+    if health.stopping > 0 {
+        let stopping = human::counted(health.stopping, "failure");
+        let _ = write!(text, "; {stopping} while it was stopping");
+    }
     text.push_str(".\n");
     text
 }
@@ -342,7 +359,7 @@ mod tests {
         let postgres = answer.services.iter().find(|one| one.service == "postgres");
         let said = summary(postgres.expect("there"), &answer.window);
         assert!(said.contains("76.9 % of 13 connects succeeded"), "{said}");
-        assert!(said.contains("; 3 resets"), "{said}");
+        assert!(said.contains("; 1 reset;"), "{said}");
         assert!(said.contains("; 2 connections died without an answer"), "{said}");
     }
 }

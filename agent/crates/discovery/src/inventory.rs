@@ -27,7 +27,7 @@ pub struct Workload {
     pub entity: Entity,
     /// The name of the pod or container itself; empty if unknown.
     pub instance: Arc<str>,
-    /// Those of its labels that rules of the configuration match.
+    /// Those of its labels that rules of the configuration match, or that are exported.
     pub labels: Arc<[(String, String)]>,
 }
 
@@ -222,6 +222,11 @@ impl Inventory {
     /// The network namespace that published ports are in.
     pub fn publishes_in(&mut self, netns: u32) {
         self.published_in = Some(netns);
+    }
+
+    /// The containers and pods of this host.
+    pub fn workloads(&self) -> impl Iterator<Item = &Workload> {
+        self.containers.values().chain(self.in_pods.values()).chain(self.pods.values())
     }
 
     /// The workload of a cgroup.

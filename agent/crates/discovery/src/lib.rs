@@ -37,6 +37,7 @@ pub mod cgroup;
 pub mod cgroup_info;
 mod command_line;
 pub mod connections;
+mod container_labels;
 pub mod docker_proxy;
 mod flags;
 mod found;

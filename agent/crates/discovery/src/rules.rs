@@ -24,6 +24,7 @@ use serde::{Serialize, Serializer};
 use super::Owner;
 use super::inventory::Workload;
 use linux::executable::Executable;
+use model::pattern::fits;
 use model::service::{Kind, Service, Source, is_printable};
 
 /// One rule.
@@ -259,25 +260,6 @@ fn fits_program(pattern: &str, owner: &Owner<'_>) -> bool {
     let started = || started_as(owner.row);
     let program = owner.program.map(|program| program.path.clone()).or_else(started);
     program.is_some_and(|program| fits(pattern, program.rsplit('/').next().unwrap_or(&program)))
-}
-
-/// Whether a text matches a pattern, in which `*` stands for any text.
-fn fits(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let mut parts = parts.peekable();
-    if parts.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
-        let Some(at) = rest.find(part) else { return false };
-        rest = rest.get(at + part.len()..).unwrap_or_default();
-    }
-    true
 }
 
 #[cfg(test)]

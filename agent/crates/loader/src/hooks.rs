@@ -190,7 +190,7 @@ pub const HOOKS: &[Hook] = &[
         name: "tcp_receive_reset",
         ways: &[tracepoint("tcp_receive_reset")],
         fallback: Some(fallback("rx_rst_fallback", "tcp_receive_reset")),
-        fields: &["state", "write_seq", "first_tx_mstamp", "tcp_mstamp"],
+        fields: &["state", "flags", "write_seq", "first_tx_mstamp", "tcp_mstamp", "bytes_received"],
         requests: false,
         after: None,
         lost_without: "resets received and their cause",

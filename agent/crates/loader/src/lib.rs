@@ -6,7 +6,7 @@
 //! reads what was counted, [`ports`] what the bind hooks did, both through [`slot_table`]; [`peers`]
 //! looks up the client of a connection;
 //! [`spare`] is the free rows; [`attacher`] attaches more while it runs, [`pins`] keeps it alive
-//! across restarts when asked to. [`bpf`] is the thin layer over bpf(2) for what aya does not
+//! across restarts when asked to; [`private`] checks whose the files are that it uses. [`bpf`] is the thin layer over bpf(2) for what aya does not
 //! offer: batches, mmap, iterators over a map.
 
 pub mod attacher;
@@ -29,6 +29,7 @@ pub mod peers;
 pub mod pins;
 pub mod ports;
 pub mod preflight;
+pub mod private;
 mod queues;
 mod shares;
 pub mod slot_table;

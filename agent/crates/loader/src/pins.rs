@@ -3,13 +3,15 @@
 //!
 //! Pins are in `<directory>/<layout>`, where the layout is a hash of the kernel object, its config
 //! and its sizes. Pins of another layout belong to another version and are removed, because two
-//! versions must not count at the same time.
+//! versions must not count at the same time. A directory that others own or can write is not used:
+//! they could put programs and tables of theirs in place of ours.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -19,6 +21,7 @@ use super::hooks::HOOKS;
 use super::later::LATER;
 use super::maps::{MAPS, Spec};
 use super::object::{Link, Parts};
+use super::private::{self, Exposed};
 
 /// The default directory of pins.
 pub const DIRECTORY: &str = "/sys/fs/bpf/portolan";
@@ -38,20 +41,24 @@ impl Pins {
     /// ours, if pinning is on.
     pub fn open(directory: Option<&Path>, layout: &[u8]) -> anyhow::Result<Option<Self>> {
         let Some(directory) = directory else {
-            remove_all_but(Path::new(DIRECTORY), None);
+            let directory = Path::new(DIRECTORY);
+            if fs::symlink_metadata(directory).is_ok() {
+                match is_ours(directory) {
+                    Ok(()) => remove_all_but(directory, None),
+                    Err(why) => tracing::warn!("pins of earlier agents are not looked for: {why}"),
+                }
+            }
             return Ok(None);
         };
         let mut hasher = DefaultHasher::new();
         layout.hash(&mut hasher);
         let ours = format!("{:016x}", hasher.finish());
+        make(directory)?;
+        is_ours(directory)?;
         remove_all_but(directory, Some(&ours));
         let directory = directory.join(ours);
-        fs::create_dir_all(&directory).with_context(|| {
-            format!(
-                "creating {}; is the BPF file system mounted (mount -t bpf bpf /sys/fs/bpf)?",
-                directory.display()
-            )
-        })?;
+        make(&directory)?;
+        is_ours(&directory)?;
         Ok(Some(Self { directory }))
     }
 
@@ -78,7 +85,7 @@ impl Pins {
             Err(error) => {
                 tracing::warn!("pinned maps cannot be opened, starting anew: {error}");
                 remove(&self.directory);
-                let _ = fs::create_dir_all(&self.directory);
+                let _ = make(&self.directory);
                 None
             }
         }
@@ -113,6 +120,23 @@ fn program_pin(hook: &str) -> String {
 
 fn link_pin(hook: &str) -> String {
     format!("link_{hook}")
+}
+
+/// Creates a directory that only the agent's user can read, unless there is one.
+fn make(directory: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(|| {
+        format!(
+            "creating {}; is the BPF file system mounted (mount -t bpf bpf /sys/fs/bpf)?",
+            directory.display()
+        )
+    })
+}
+
+/// Where everybody may make directories (`mount -t bpf` allows it by default), somebody else may
+/// have made this one.
+fn is_ours(directory: &Path) -> Result<(), Exposed> {
+    directory.parent().map_or(Ok(()), private::check_parent)?;
+    private::check_no_link(directory)
 }
 
 /// Removes every layout's pins except `keep`.

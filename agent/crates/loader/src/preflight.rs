@@ -1,13 +1,13 @@
 //! Checks whether this host can run the agent. Each refusal is one sentence with the fix.
 
-use std::fs::{File, Permissions, TryLockError};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use thiserror::Error;
 
 use super::btf;
+use super::private::{self, Exposed};
 
 /// The oldest kernel whose tracing programs may use socket-local storage and atomic exchanges.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
@@ -43,6 +43,9 @@ pub enum Refusal {
         /// The system's error.
         error: io::Error,
     },
+    /// Others can change the run directory.
+    #[error("cannot use the run directory {0} (--run-directory)")]
+    RunDirectoryExposed(#[from] Exposed),
 }
 
 /// Checks the kernel.
@@ -64,19 +67,11 @@ pub fn kernel_release() -> String {
 pub fn lock(run_directory: &Path) -> Result<File, Refusal> {
     let refuse = |error| Refusal::RunDirectory { path: run_directory.display().to_string(), error };
     std::fs::create_dir_all(run_directory).map_err(refuse)?;
+    private::check(run_directory)?;
     let path = run_directory.join("lock");
-    // Who may read a file may lock it, and so keep the agent from starting.
-    let mut options = File::options();
-    options.create(true).truncate(false).write(true).mode(0o600);
-    let file = options.open(&path).map_err(refuse)?;
-    file.set_permissions(Permissions::from_mode(0o600)).map_err(refuse)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Refusal::SecondInstance { path: path.display().to_string() })
-        }
-        Err(TryLockError::Error(error)) => Err(refuse(error)),
-    }
+    private::lock(&path)
+        .map_err(refuse)?
+        .ok_or_else(|| Refusal::SecondInstance { path: path.display().to_string() })
 }
 
 /// Major and minor number of a release, as of `6.12.9-amd64`.
@@ -97,18 +92,6 @@ fn check_kernel(release: &str) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn others_cannot_lock_the_file_that_keeps_a_second_agent_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lock");
-        std::fs::write(&path, "").unwrap();
-        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        let held = lock(folder.path()).unwrap();
-        assert_eq!(held.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        let second = lock(folder.path()).unwrap_err();
-        assert!(matches!(second, Refusal::SecondInstance { .. }), "{second}");
-    }
 
     #[test]
     fn old_kernels_are_refused_with_the_reason() {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agent_common::address::{Address, UNSPECIFIED};
-use agent_common::counters::EdgeCounters;
+use agent_common::counters::{EdgeCounters, widened};
 use agent_common::drained::{Edge, Row, Table};
 use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER};
 use agent_common::listener::{ListenerKey, ListenerRow};
@@ -201,6 +201,7 @@ impl Incomplete for ListenerRow {
 
     fn counters(&self) -> EdgeCounters {
         let Self { synack_retransmits, resets_sent, resets_received, .. } = *self;
+        let (resets_sent, resets_received) = (widened(&resets_sent), widened(&resets_received));
         EdgeCounters { synack_retransmits, resets_sent, resets_received, ..EdgeCounters::ZERO }
     }
 

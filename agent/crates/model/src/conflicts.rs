@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::clash::Reason;
 use super::port::{PortState, Protocol};
 use super::service::{Service, Source};
+use super::unverified::ByUser;
 
 /// Counters at most.
 const MAX_TOTALS: usize = 1000;
@@ -91,6 +92,8 @@ pub struct Conflict {
     pub holder: Option<Holder>,
     /// A free port nearby, as a fix.
     pub next_free: Option<u16>,
+    /// The user who can have made it up ([`unverified`](super::unverified)).
+    pub unverified_user: Option<u32>,
 }
 
 /// One counter.
@@ -109,6 +112,8 @@ pub struct Conflicts {
     recent: VecDeque<Arc<Conflict>>,
     /// Entries that went because there were too many.
     pub dropped: u64,
+    /// Failures that users can have made up, which are in no other counter.
+    pub unverified: ByUser,
 }
 
 impl Conflicts {
@@ -128,7 +133,10 @@ impl Conflicts {
         };
         let full = self.totals.len() >= MAX_TOTALS && !self.totals.contains_key(&labels);
         let labels = if full { ConflictLabels::other() } else { labels };
-        *self.totals.entry(labels).or_default() += conflict.count;
+        match conflict.unverified_user {
+            Some(user) => self.unverified.add(user, conflict.count),
+            None => *self.totals.entry(labels).or_default() += conflict.count,
+        }
 
         let same = self.recent.iter().rposition(|known| known.takes(&conflict));
         if let Some(mut known) = same.and_then(|at| self.recent.remove(at)) {
@@ -221,6 +229,7 @@ mod tests {
             reason: Reason::Gone,
             holder: None,
             next_free: None,
+            unverified_user: None,
         }
     }
 

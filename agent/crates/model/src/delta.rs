@@ -31,6 +31,8 @@ pub struct EdgeId(pub(crate) u32);
 pub struct Delta {
     /// Which edge.
     pub id: EdgeId,
+    /// The table of the kernel half that counts it.
+    pub table: Table,
     /// Its key in the kernel; of those that found no row of their own only the role.
     pub key: EdgeKey,
     /// The local address of its first connection.

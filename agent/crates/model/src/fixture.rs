@@ -8,12 +8,13 @@ use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT};
 use agent_common::ledger::{CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITED, REQUEST};
 use agent_common::queues::Queues;
-use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER};
+use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER, UNUSED};
 use agent_common::wire::Wire;
 
 use super::balance::Weights;
 use super::breaches::{Action, Breach, BreachKey};
 use super::conflicts::{ConflictLabels, ConflictTotal};
+use super::directory::{Classes, ContainerLabels, Directory, Pattern};
 use super::ephemeral::{Ephemeral, EphemeralView};
 use super::health::Epochs;
 use super::memory::{MemoryView, Usage};
@@ -31,6 +32,7 @@ use super::snapshot::{
 };
 use super::state::State;
 use super::tally::{History, Tally};
+use super::unverified::ByUser;
 use super::violations::{Between, SegmentsView};
 
 /// A row of edges.
@@ -119,10 +121,21 @@ fn related() -> RelatedView {
             events: Vec::new(),
             dropped_events: 0,
             folded: 0,
+            unverified: by_user(1500, 3),
         }),
         weights: Arc::new(weights),
         known: Arc::default(),
+        directory: Arc::new(directory()),
     }
+}
+
+/// A class that nothing here is of, and the team of the shop.
+fn directory() -> Directory {
+    let shop = Service { namespace: "prod".into(), ..Service::new("shop", Source::Container) };
+    let mut labels = ContainerLabels::new(&["team".to_owned()]);
+    labels.add(&shop, |_| Some("payments"));
+    let system = Pattern::parse("kube-system/*").into_iter().collect();
+    Directory { classes: Classes { system, ..Classes::default() }, labels }
 }
 
 /// Two edges, a listener's row, three listening sockets, a hook that is off.
@@ -147,6 +160,9 @@ pub fn snapshot() -> Snapshot {
     to_postgres.resets_received[usize::from(KEEPALIVE_TIMEOUT)] = 1;
     to_postgres.aborts[usize::from(USER_TIMEOUT)] = 2;
     to_postgres.unanswered = 3;
+    to_postgres.unanswered_stopping = 1;
+    to_postgres.waits = 2;
+    to_postgres.resets_sent[usize::from(UNUSED)] = 4;
     for micros in [180, 210, 250, 251, 900, 3_000_000] {
         to_postgres.connect.observe(micros);
     }
@@ -206,7 +222,7 @@ pub fn snapshot() -> Snapshot {
         errors: 1,
     };
 
-    let waiting = Queues { receive_bytes: 4096, send_bytes: 120, close_wait: 3 };
+    let waiting = Queues { receive_bytes: 4096, send_bytes: 120, close_wait: 3, open: 5 };
     let mut edges = vec![
         edge(Service::internet(), shop.clone(), 8080, Role::Server, &from_internet),
         edge(Service::other(), postgres.clone(), 5432, Role::Listener, &listening),
@@ -226,6 +242,7 @@ pub fn snapshot() -> Snapshot {
         ephemeral: vec![EphemeralView {
             netns: 1,
             netns_of: shop.clone(),
+            unverified_user: None,
             ephemeral: Ephemeral {
                 first: 32_768,
                 last: 60_999,
@@ -247,6 +264,8 @@ pub fn snapshot() -> Snapshot {
             },
             count: 3,
         }],
+        unverified_conflicts: by_user(1500, 4),
+        unverified_connects: by_user(1500, 70),
         ledger: LedgerView { kernel, exported: [18, 8, 4, 15, 3, 2, 7, 0, 0], recursion_misses: 1 },
         hooks: vec![
             hook("inet_sock_set_state", true, 90, 0.000_045, 0),
@@ -285,6 +304,13 @@ pub fn snapshot() -> Snapshot {
         health: Epochs::from_rows(&edges),
         edges,
     }
+}
+
+/// What one user can have made up.
+fn by_user(user: u32, count: u64) -> ByUser {
+    let mut counts = ByUser::default();
+    counts.add(user, count);
+    counts
 }
 
 /// So many connections and requests of a millisecond.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::directory::{Class, Classes};
 use super::relations::{RelationsView, ServiceName};
 use super::snapshot::Role;
 use super::tally::{History, KEEP_SECONDS, Merge as _, Tally, covered_seconds};
@@ -108,6 +109,22 @@ impl Graph {
         Self { seconds, nodes: nodes.into_iter().collect(), edges, not_drawn }
     }
 
+    /// Without the edges of services that monitor or check others, and of those of the system.
+    #[must_use]
+    pub fn of_applications(mut self, classes: &Classes) -> Self {
+        let others: BTreeSet<ServiceName> = self
+            .nodes
+            .iter()
+            .filter(|node| classes.of(&node.name, &node.namespace) != Class::Application)
+            .cloned()
+            .collect();
+        self.edges.retain(|edge| !others.contains(&edge.client) && !others.contains(&edge.server));
+        let ends = self.edges.iter().flat_map(|edge| [&edge.client, &edge.server]);
+        let left: BTreeSet<ServiceName> = ends.cloned().collect();
+        self.nodes.retain(|name| left.contains(name));
+        self
+    }
+
     /// The longest window there is, seconds.
     pub const LONGEST_WINDOW: u64 = KEEP_SECONDS;
 
@@ -182,6 +199,7 @@ impl Drawn {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::directory::Pattern;
     use crate::fixture::tally;
     use crate::relations::{Backend, Relation};
     use proptest::prelude::*;
@@ -269,6 +287,23 @@ pub(crate) mod tests {
         check(&["cron"], &["cron>redis"]);
         check(&["nobody"], &[]);
         check(&[], &["api>redis", "cron>redis", "internet>web", "web>api"]);
+    }
+
+    #[test]
+    fn monitoring_and_the_system_are_left_out() {
+        let all = |texts: &[&str]| texts.iter().filter_map(|text| Pattern::parse(text)).collect();
+        let check = |monitoring: &[&str], system: &[&str], expected: &[&str], nodes: usize| {
+            let classes = Classes { monitoring: all(monitoring), system: all(system) };
+            let graph = Graph::new(&view(), None).of_applications(&classes);
+            let edges: Vec<String> =
+                graph.edges.iter().map(|e| format!("{}>{}", e.client, e.server)).collect();
+            assert_eq!(edges, expected, "{monitoring:?} {system:?}");
+            assert_eq!(graph.nodes.len(), nodes);
+        };
+        check(&[], &[], &["api>redis", "cron>redis", "internet>web", "web>api"], 5);
+        check(&[], &["cron"], &["api>redis", "internet>web", "web>api"], 4);
+        check(&["redis"], &["shop/*"], &["internet>web", "web>api"], 3);
+        check(&["*"], &[], &[], 0);
     }
 
     #[test]

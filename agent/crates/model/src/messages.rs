@@ -207,6 +207,7 @@ mod tests {
                 since_seconds: Some(1e6 - 2.5 * 86_400.0),
             }),
             next_free: Some(5433),
+            unverified_user: None,
         }
     }
 

@@ -15,6 +15,8 @@ use super::reclaim::{Lifecycle, Patience};
 pub struct Owners {
     rows: HashMap<u32, Owner>,
     taken: u64,
+    /// Users whose namespaces are believed as those of root.
+    trusted: HashSet<u32>,
 }
 
 struct Owner {
@@ -23,6 +25,11 @@ struct Owner {
 }
 
 impl Owners {
+    /// No rows; namespaces of these users are believed as those of root.
+    pub fn trusting(users: impl IntoIterator<Item = u32>) -> Self {
+        Self { trusted: users.into_iter().collect(), ..Self::default() }
+    }
+
     /// Takes in a row the kernel half has filled.
     pub fn insert(&mut self, index: u32, row: OwnerRow) {
         self.taken += 1;
@@ -63,6 +70,23 @@ impl Owners {
     /// Whose share what an owner does counts against.
     pub fn tenant(&self, index: u32) -> Tenant {
         self.row(index).map_or(Tenant::OTHERS, |row| row.tenant)
+    }
+
+    /// The user who made the network namespace of an owner and can make up what happens there, if
+    /// that is neither root nor trusted.
+    pub fn user(&self, index: u32) -> Option<u32> {
+        let user = self.row(index)?.tenant.user()?;
+        (user != 0 && !self.trusted.contains(&user)).then_some(user)
+    }
+
+    /// The same of a network namespace.
+    pub fn user_of_namespace(&self, netns: u32) -> Option<u32> {
+        self.in_namespace(netns).find_map(|row| self.user(row))
+    }
+
+    /// Whether this is a known owner in a namespace that no user can have made.
+    pub fn is_verified(&self, index: u32) -> bool {
+        self.row(index).is_some() && self.user(index).is_none()
     }
 
     /// Takes in at `now` (seconds, any epoch) which rows are in use; returns what to do with others.

@@ -196,17 +196,18 @@ impl Backends {
 // === impl Relation ===
 
 impl Relation {
-    /// `None` for an edge without connections.
+    /// `None` for an edge without connections, and one that a user can have made up.
     fn new(delta: &Delta) -> Option<Self> {
         let is_connection = match delta.role {
             ROLE_UNKNOWN => delta.is_overflow,
             ROLE_CLIENT | ROLE_SERVER => delta.is_overflow || delta.key.remote != UNSPECIFIED,
             _ => false,
         };
-        if !is_connection {
+        if !is_connection || delta.labels.unverified_user.is_some() {
             return None;
         }
-        let EdgeLabels { client, server, port, role, virtual_service: _ } = &*delta.labels;
+        let EdgeLabels { client, server, port, role, virtual_service: _, unverified_user: _ } =
+            &*delta.labels;
         let server_address = match delta.role {
             ROLE_CLIENT => delta.key.remote,
             _ => delta.local,

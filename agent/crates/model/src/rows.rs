@@ -91,7 +91,8 @@ impl Hash for RowName {
 
 impl Name for RowName {
     fn other(&self) -> Self {
-        Self(Arc::new(EdgeLabels::other(self.0.role)))
+        let EdgeLabels { role, unverified_user, .. } = *self.0;
+        Self(Arc::new(EdgeLabels { unverified_user, ..EdgeLabels::other(role) }))
     }
 }
 

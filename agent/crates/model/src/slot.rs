@@ -126,8 +126,14 @@ impl Slot {
     /// Takes in how the edge is called now; returns what is new, if anything is.
     pub(super) fn update(&mut self, naming: Naming, now: u64) -> Option<News> {
         let Naming { labels, client, server, stable } = naming;
-        let EdgeLabels { client: client_name, server: server_name, port, role, virtual_service } =
-            labels;
+        let EdgeLabels {
+            client: client_name,
+            server: server_name,
+            port,
+            role,
+            virtual_service,
+            unverified_user,
+        } = labels;
         let of_client = evaluate(&self.labels.client, self.client, &client_name, client);
         let of_server = evaluate(&self.labels.server, self.server, &server_name, server);
         let verdicts = [of_client, of_server];
@@ -138,6 +144,7 @@ impl Slot {
             port,
             role,
             virtual_service: virtual_service.or_else(|| self.labels.virtual_service.clone()),
+            unverified_user,
         };
         if of_client != Verdict::Doubt && client != Entity::UNKNOWN {
             self.client = client;
@@ -214,6 +221,7 @@ impl Slot {
         let News { is_new, renamed, before } = news.unwrap_or_else(nothing);
         Delta {
             id: EdgeId::of(edge),
+            table: edge.table,
             key: edge.key,
             local: edge.local,
             remote: edge.remote,

@@ -9,14 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use super::balance::{Known, Weights};
 use super::conflicts::{Conflict, ConflictTotal};
+use super::directory::Directory;
 use super::ephemeral::EphemeralView;
-use super::health::Epochs;
+use super::health::{AcceptQueue, Epochs};
 use super::memory::MemoryView;
 use super::port::PortView;
 use super::probes::ProbesView;
 use super::relations::RelationsView;
 use super::reservation_status::ReservationStatus;
 use super::service::Service;
+use super::unverified::ByUser;
 use super::violations::SegmentsView;
 
 /// The complete state at one time.
@@ -36,6 +38,10 @@ pub struct Snapshot {
     pub conflicts: Vec<Arc<Conflict>>,
     /// Counters of conflicts by service and reason.
     pub conflict_totals: Vec<ConflictTotal>,
+    /// Conflicts that users can have made up, which are in no other counter.
+    pub unverified_conflicts: ByUser,
+    /// Attempts to connect, and accepted connections, that users can have made up.
+    pub unverified_connects: ByUser,
     /// Events by class: seen, exported, lost.
     pub ledger: LedgerView,
     /// Hooks and their state.
@@ -77,6 +83,8 @@ pub struct RelatedView {
     pub weights: Arc<Weights>,
     /// Known backends and their names.
     pub known: Arc<Known>,
+    /// Class and labels of services.
+    pub directory: Arc<Directory>,
 }
 
 /// Which side of an edge saw it.
@@ -91,6 +99,13 @@ pub enum Role {
     Server,
     /// A listening socket: events before a connection exists.
     Listener,
+}
+
+impl Snapshot {
+    /// Rows of edges without those that a user can have made up.
+    pub fn verified_edges(&self) -> impl Iterator<Item = &EdgeView> {
+        self.edges.iter().filter(|edge| edge.labels.unverified_user.is_none())
+    }
 }
 
 impl Role {
@@ -119,18 +134,23 @@ pub struct EdgeLabels {
     /// The virtual service that the client connected to, if a backend answered: a Kubernetes
     /// Service, a published port. Not part of a row's identity.
     pub virtual_service: Option<Service>,
+    /// The user who can have made up everything that this row counts
+    /// ([`unverified`](super::unverified)). Part of a row's identity: what is verified is another row.
+    pub unverified_user: Option<u32>,
 }
 
 impl EdgeLabels {
     /// Two ends and a port, without anything in between.
     pub fn new(client: Service, server: Service, port: u16, role: Role) -> Self {
-        Self { client, server, port, role, virtual_service: None }
+        Self { client, server, port, role, virtual_service: None, unverified_user: None }
     }
 
     /// What distinguishes rows: all but how a name was found and what was asked for.
-    pub(super) fn names(&self) -> (&str, &str, &str, &str, u16, Role) {
-        let Self { client, server, port, role, virtual_service: _ } = self;
-        (&client.name, &client.namespace, &server.name, &server.namespace, *port, *role)
+    pub(super) fn names(&self) -> (&str, &str, &str, &str, u16, Role, Option<u32>) {
+        let Self { client, server, port, role, virtual_service: _, unverified_user } = self;
+        let (client, server) =
+            ((&client.name, &client.namespace), (&server.name, &server.namespace));
+        (client.0, client.1, server.0, server.1, *port, *role, *unverified_user)
     }
 
     /// The overflow row of a role.
@@ -165,6 +185,15 @@ pub struct ListenerView {
     pub backlog: u32,
     /// Backlog limit: how many connections may wait.
     pub max_backlog: u32,
+}
+
+// === impl ListenerView ===
+
+impl ListenerView {
+    /// Its accept queue.
+    pub fn accept_queue(&self) -> AcceptQueue {
+        AcceptQueue { length: self.backlog, limit: self.max_backlog }
+    }
 }
 
 /// The ledger: `seen = exported + Σ lost` per class when nothing is in flight.

@@ -216,7 +216,7 @@ mod tests {
         before.request.observe(100);
         let mut now = before.clone();
         now.opened = 5;
-        now.connects = [3, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        now.connects = [3, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         now.resets_sent[0] = 1;
         now.resets_received[1] = 2;
         now.aborts[2] = 4;

@@ -3,7 +3,9 @@
 //! An edge is evaluated in the second drain that shows a connection of it: by then it is known which
 //! side is primary ([`Delta::evaluates`]). It is evaluated again whenever its names, its connections
 //! or its side change. Connections that were not taken for violations under
-//! an earlier name count when the right name makes them some; each counts once.
+//! an earlier name count when the right name makes them some; each counts once. Violations that a
+//! user can have made up ([`super::unverified`]) are counted by user, and are neither rows nor
+//! events.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -19,6 +21,7 @@ use super::delta::{Delta, EdgeId};
 use super::per_slot::PerSlot;
 use super::relations::{Ends, ServiceName};
 use super::segments::{Policy, Segment, Verdict};
+use super::unverified::ByUser;
 
 /// Rows of violations at most.
 const MAX_ROWS: usize = 4096;
@@ -40,6 +43,7 @@ pub struct Violations {
     minute: u64,
     lines: u64,
     suppressed: u64,
+    unverified: ByUser,
 }
 
 /// The two ends of a violation, by names.
@@ -89,6 +93,8 @@ pub struct SegmentsView {
     pub dropped_events: u64,
     /// Edges that found no row of violations of their own.
     pub folded: u64,
+    /// Violations that users can have made up.
+    pub unverified: ByUser,
 }
 
 /// Events to log.
@@ -135,6 +141,7 @@ impl Violations {
             minute: 0,
             lines: 0,
             suppressed: 0,
+            unverified: ByUser::default(),
         }
     }
 
@@ -184,6 +191,7 @@ impl Violations {
             events: self.events.iter().cloned().collect(),
             dropped_events: self.dropped_events,
             folded: self.rows.folded(),
+            unverified: self.unverified.clone(),
         }
     }
 
@@ -193,7 +201,7 @@ impl Violations {
         if delta.is_overflow || delta.key.remote == UNSPECIFIED {
             return None;
         }
-        let Self { policy, evaluated, cells, .. } = self;
+        let Self { policy, evaluated, cells, unverified, .. } = self;
         let evaluated = evaluated.get_or_insert_with(delta.id.0, Evaluated::default);
         let opened = delta.opened();
         if delta.is_another() {
@@ -208,11 +216,17 @@ impl Violations {
         let client = policy.segment(&labels.client, client_address);
         let server = policy.segment(&labels.server, server_address);
         evaluated.opened = opened;
-        evaluated.cell = is_primary.then_some((client, server));
+        let doubt = labels.unverified_user;
+        evaluated.cell = (is_primary && doubt.is_none()).then_some((client, server));
         if let Some(cell) = evaluated.cell {
             *cells.entry(cell).or_default() += opened;
         }
         if !is_primary || policy.verdict(client, server) != Verdict::Violation {
+            return None;
+        }
+        if let Some(user) = doubt {
+            unverified.add(user, opened.saturating_sub(evaluated.counted));
+            evaluated.counted = opened;
             return None;
         }
         let between = Between {

@@ -165,6 +165,11 @@ fn writable<C: Changes>() -> Vec<Route> {
 // === impl Control ===
 
 impl Control {
+    /// The socket's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Serves `router` until the sender of `stopping` is dropped and running requests are finished.
     pub async fn serve(self, router: Router, mut stopping: watch::Receiver<()>) {
         let Self { listener, group, groups, path: _ } = &self;

@@ -11,7 +11,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_connects_total",
         kind: Kind::Counter,
-        help: "Connection attempts that ended, by result; on the server's side completed and failed handshakes.",
+        help: "Connection attempts that ended, by result; on the server's side completed and failed handshakes. Result `stopping`: refused while the server stopped.",
         labels: &[
             "client",
             "client_namespace",

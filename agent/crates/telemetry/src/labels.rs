@@ -21,6 +21,14 @@ where
     }
 }
 
+impl<V: EncodeLabelValue + Display> Labels for Vec<(&str, V)> {
+    fn each(&self, give: &mut dyn FnMut(&str, &dyn Display)) {
+        for (name, value) in self {
+            give(name, value);
+        }
+    }
+}
+
 impl<A: Labels, B: Labels> Labels for (A, B) {
     fn each(&self, give: &mut dyn FnMut(&str, &dyn Display)) {
         let (first, rest) = self;

@@ -38,6 +38,7 @@ pub mod source;
 mod sources;
 mod traffic;
 mod unanswered;
+mod unverified;
 
 use std::fmt;
 use std::sync::Arc;
@@ -203,7 +204,7 @@ impl Exporter {
     fn view(&self, snapshot: &Arc<Snapshot>, scrape: Scrape) -> View {
         View {
             snapshot: Arc::clone(snapshot),
-            rows: rows::rows(&snapshot.edges),
+            rows: rows::rows(snapshot.verified_edges()),
             build: self.build.clone(),
             scrape,
         }

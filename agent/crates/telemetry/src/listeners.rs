@@ -1,12 +1,15 @@
 //! Listening sockets: their services, and events before a connection exists.
 //!
 //! Sockets of one service on one port (several addresses, SO_REUSEPORT, prefork) are one series.
+//! Of their accept queues the fullest is shown: a worker that does not accept is not hidden by
+//! others that do.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::View;
 use super::metric::{Kind, Metric, Samples};
+use model::health::AcceptQueue;
 use model::port::Protocol;
 use model::service::Service;
 use model::snapshot::{ListenerView, Role};
@@ -41,7 +44,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_listen_backlog",
         kind: Kind::Gauge,
-        help: "Connections waiting to be accepted.",
+        help: "Connections waiting to be accepted, in the fullest accept queue of the service on that port: of several sockets (SO_REUSEPORT) the one that is closest to its limit.",
         labels: LISTENER,
         fed_by: "iterate_sockets",
         render: backlog,
@@ -49,7 +52,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_listen_backlog_max",
         kind: Kind::Gauge,
-        help: "Limit of connections waiting to be accepted.",
+        help: "Limit of connections waiting to be accepted, of the same accept queue as `portolan_listen_backlog`.",
         labels: LISTENER,
         fed_by: "iterate_sockets",
         render: backlog_max,
@@ -75,27 +78,38 @@ fn synack_retransmits(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
 }
 
 fn listeners(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
-    gauge(view, samples, |_| 1)?;
+    let listeners = view.snapshot.listeners.iter();
+    let sockets = listeners.map(|listener| (&listener.service, listener.port, 1));
+    write(samples, Protocol::Tcp, sockets)?;
     let receivers = view.snapshot.ports.iter().filter(|port| port.protocol == Protocol::Udp);
     let values = receivers.map(|port| (&port.holder.service, port.port, u64::from(port.sockets)));
     write(samples, Protocol::Udp, values)
 }
 
 fn backlog(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
-    gauge(view, samples, |listener| u64::from(listener.backlog))
+    fullest(view, samples, |queue| queue.length)
 }
 
 fn backlog_max(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
-    gauge(view, samples, |listener| u64::from(listener.max_backlog))
+    fullest(view, samples, |queue| queue.limit)
 }
 
-fn gauge(view: &View, samples: &mut Samples<'_>, value: fn(&ListenerView) -> u64) -> fmt::Result {
-    let listeners = view.snapshot.listeners.iter();
-    write(
-        samples,
-        Protocol::Tcp,
-        listeners.map(|listener| (&listener.service, listener.port, value(listener))),
-    )
+/// Writes a value of the fullest accept queue of each service and port.
+fn fullest(view: &View, samples: &mut Samples<'_>, value: fn(AcceptQueue) -> u32) -> fmt::Result {
+    let mut queues: BTreeMap<(&str, &str, u16), (&ListenerView, AcceptQueue)> = BTreeMap::new();
+    for listener in &view.snapshot.listeners {
+        let ListenerView { service, port, .. } = listener;
+        let queue = listener.accept_queue();
+        let fullest =
+            queues.entry((&service.name, &service.namespace, *port)).or_insert((listener, queue));
+        if queue.is_fuller(fullest.1) {
+            *fullest = (listener, queue);
+        }
+    }
+    let values = queues
+        .into_values()
+        .map(|(listener, queue)| (&listener.service, listener.port, u64::from(value(queue))));
+    write(samples, Protocol::Tcp, values)
 }
 
 /// Sums samples with the same labels, and writes them.
@@ -123,8 +137,7 @@ impl View {
         &self,
     ) -> impl Iterator<Item = (&Service, u16, &agent_common::counters::EdgeCounters)> {
         self.snapshot
-            .edges
-            .iter()
+            .verified_edges()
             .filter(|edge| edge.labels.role == Role::Listener)
             .map(|edge| (&edge.labels.server, edge.labels.port, &*edge.counters))
     }

@@ -13,7 +13,7 @@ use super::{Format, View};
 use super::{
     aborts, agent, backends, bounds, conflicts, connects, ephemeral, hooks, latency, ledger,
     limited, listeners, memory, probes, process, pushes, queues, recovery, reservations, resets,
-    segments, services, sources, traffic, unanswered,
+    segments, services, sources, traffic, unanswered, unverified,
 };
 
 /// One metric.
@@ -78,6 +78,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
         sources::METRICS,
         backends::METRICS,
         segments::METRICS,
+        unverified::METRICS,
         ledger::METRICS,
         hooks::METRICS,
         agent::METRICS,

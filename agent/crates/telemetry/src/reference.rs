@@ -73,6 +73,15 @@ An exchange that is open when its connection ends: the client has sent, and noth
 * **A stuck server** that keeps its side open (CLOSE_WAIT) counts five seconds after the client gave up; a response after that is not a request any more.
 * **Not seen**: requests behind the first on one connection, a request in the SYN (TCP Fast Open), one whose client closes its half at once and is never answered, streams of HTTP/2 that are cancelled, a server that says goodbye without an answer (the TLS alert of a server is taken for a response), and anything without request timing (`--no-requests`).
 * **No fault, but counted**: protocols in which the server acknowledges by closing (cancel requests of PostgreSQL).
+* **`cause`** is `stopping` if the server was stopping, else `other`.
+
+## What `stopping` is
+
+Failures of a server whose listening socket has just ended: a rollout that cuts connections, a crash. Refused connects and those reset in the handshake (`result`), resets of connections (`cause`) and requests without a response (`cause`) have this value instead of their own; connects that time out and connections that a kernel gives up keep theirs. They are in health, as no fault.
+
+* **When**: from the collection before the listener's end until the first one that is at least five seconds after it. The end of a listener triggers a collection, so failures that follow it are separated from those before; what happened between the last collection and the end counts as well.
+* **Which**: on the server's side the connections of that listener's owner and port, also if others listen there (one of several sockets with `SO_REUSEPORT`); on the client's side, if it is on this host, attempts and connections to the addresses at which that listener was reached. Behind address translation (a published port, a Service) the client's failures keep their value.
+* **Not**: the resets with which refused connects are answered (`no_listener`) and health checks (`unused`).
 
 ## What a connection is
 
@@ -147,6 +156,7 @@ const RESULTS: [&str; CONNECT_RESULTS] = [
     "no address of this host can be the source: it has none of that family (EADDRNOTAVAIL)",
     "another connection to that destination has the source port that the program had bound (EADDRNOTAVAIL)",
     "an earlier connection to that destination has the source port that the program had bound; it is closed, and in TIME_WAIT or on the way there (EADDRNOTAVAIL)",
+    "refused, or reset during the handshake, while the server was stopping: see above",
 ];
 
 /// What each cause of a reset means and in which direction it occurs, in the contract's order.
@@ -175,6 +185,11 @@ const CAUSES_EXPLAINED: [(&str, &str); CAUSES] = [
         "sent, received",
         "sent: the kernel gives no reason (before Linux 6.10), or one that belongs to no class; received: a socket that the agent has no state of",
     ),
+    (
+        "sent, received",
+        "the client cut a connection on which it had never sent a byte: a health check (HAProxy `check`, LVS, load balancers) or a port scan; sent by the client, received by the server",
+    ),
+    ("sent, received", "the server was stopping: see above"),
 ];
 
 /// What each class of the ledger counts and where its events are found, in the contract's order.

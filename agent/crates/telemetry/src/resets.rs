@@ -10,7 +10,7 @@ use super::metric::{Kind, Metric, Samples};
 pub(super) const METRICS: &[Metric] = &[Metric {
     name: "portolan_tcp_resets_total",
     kind: Kind::Counter,
-    help: "TCP resets by direction and cause; a cause that never occurred has no series.",
+    help: "TCP resets by direction and cause; a cause that never occurred has no series. Cause `unused`: health checks; `stopping`: the server stopped.",
     labels: &[
         "client",
         "client_namespace",

@@ -43,9 +43,10 @@ pub(super) struct With<'a, const N: usize>(&'a Rendered, [(&'static str, &'stati
 
 /// Renders the labels of all rows. Rows that differ only in fields without a label (how a name was
 /// found) become one: two series with the same labels would make Prometheus drop one of them.
-pub(super) fn rows(edges: &[EdgeView]) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::with_capacity(edges.len());
-    let mut places: HashMap<(Arc<str>, Role), usize> = HashMap::with_capacity(edges.len());
+pub(super) fn rows<'a>(edges: impl Iterator<Item = &'a EdgeView>) -> Vec<Row> {
+    let most = edges.size_hint().1.unwrap_or_default();
+    let mut rows: Vec<Row> = Vec::with_capacity(most);
+    let mut places: HashMap<(Arc<str>, Role), usize> = HashMap::with_capacity(most);
     for edge in edges {
         let labels = Rendered::new(&edge.labels);
         let name = (Arc::clone(&labels.head), edge.labels.role);
@@ -79,7 +80,7 @@ impl Row {
 
 impl Rendered {
     fn new(labels: &Arc<EdgeLabels>) -> Self {
-        let EdgeLabels { client, server, port, role: _, virtual_service: _ } = labels.as_ref();
+        let EdgeLabels { client, server, port, .. } = labels.as_ref();
         let mut head = String::with_capacity(160);
         for (name, value) in [
             ("client", &client.name),
@@ -129,7 +130,7 @@ impl<const N: usize> EncodeLabelSet for With<'_, N> {
 
 impl Labels for Rendered {
     fn each(&self, give: &mut dyn FnMut(&str, &dyn Display)) {
-        let EdgeLabels { client, server, port, role, virtual_service: _ } = self.edge.as_ref();
+        let EdgeLabels { client, server, port, role, .. } = self.edge.as_ref();
         give("client", &client.name);
         give("client_namespace", &client.namespace);
         give("server", &server.name);

@@ -1,7 +1,9 @@
-//! Services and how their names were found, to be joined with `on (service, service_namespace)`.
+//! Services: how their names were found, their class, and labels of their containers, to be joined
+//! with `on (service, service_namespace)`.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use super::View;
 use super::metric::{Kind, Metric, Samples};
@@ -10,18 +12,20 @@ use model::service::Source;
 pub(super) const METRICS: &[Metric] = &[Metric {
     name: "portolan_service_info",
     kind: Kind::Gauge,
-    help: "Always 1: a service on an edge or a listener, and the source of its name.",
-    labels: &["service", "service_namespace", "source"],
+    help: "Always 1: a service on an edge or a listener, the source of its name, its class (application, monitoring or system), and the labels of its pods or containers that names.labels lists.",
+    labels: &["service", "service_namespace", "source", "class", "label_*"],
     fed_by: "identity",
     render,
 }];
 
 fn render(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
     let snapshot = &view.snapshot;
-    let ends = snapshot.edges.iter().flat_map(|edge| [&edge.labels.client, &edge.labels.server]);
+    let directory = &snapshot.related.directory;
+    let ends =
+        snapshot.verified_edges().flat_map(|edge| [&edge.labels.client, &edge.labels.server]);
     let listening = snapshot.listeners.iter().map(|listener| &listener.service);
     // One series per name, or a join would find two: the most reliable source is shown.
-    let mut services: BTreeMap<(&str, &str), Source> = BTreeMap::new();
+    let mut services: BTreeMap<(&Arc<str>, &Arc<str>), Source> = BTreeMap::new();
     for service in ends.chain(listening).filter(|service| !service.is_loopback()) {
         services
             .entry((&service.name, &service.namespace))
@@ -29,9 +33,14 @@ fn render(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
             .or_insert(service.source);
     }
     for ((name, namespace), source) in services {
-        let labels =
-            [("service", name), ("service_namespace", namespace), ("source", source.as_str())];
-        samples.integer(Some(&labels), 1)?;
+        let labels = [
+            ("service", &**name),
+            ("service_namespace", &**namespace),
+            ("source", source.as_str()),
+            ("class", directory.classes.of(name, namespace).as_str()),
+        ];
+        let of_containers: Vec<(&str, &str)> = directory.labels.of(name, namespace).collect();
+        samples.integer(Some(&(labels, of_containers)), 1)?;
     }
     Ok(())
 }

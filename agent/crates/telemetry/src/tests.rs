@@ -109,8 +109,18 @@ fn every_sample_belongs_to_a_listed_metric_and_carries_its_labels() {
                 .filter(|metric| suffix.is_empty() || metric.kind == Kind::Histogram)
         });
         let metric = metric.unwrap_or_else(|| panic!("{name} is not listed"));
-        let names: Vec<&str> =
-            labels.iter().map(|(label, _)| label.as_str()).filter(|label| *label != "le").collect();
+        // Labels of containers follow those of the agent's own.
+        let listed_name = |label: &str| {
+            if label.starts_with("label_") { "label_*".to_owned() } else { label.to_owned() }
+        };
+        let mut names: Vec<String> = labels
+            .iter()
+            .filter(|(label, _)| label != "le")
+            .map(|(label, _)| listed_name(label))
+            .collect();
+        if metric.labels.contains(&"label_*") && !names.iter().any(|label| label == "label_*") {
+            names.push("label_*".to_owned());
+        }
         assert_eq!(names, metric.labels, "{name}");
         met.insert(metric.name);
     }

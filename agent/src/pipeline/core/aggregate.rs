@@ -14,11 +14,20 @@ use model::port::{PortView, Protocol};
 use model::reclaim::Room;
 use model::reservation_status::ReservationStatus;
 use model::tables::Updated;
+use model::unverified::Proven;
 
 impl<K: Kernel> Core<K> {
-    /// Listeners and connects refused before a SYN become edges like all others.
+    /// What hooks counted is corrected; listeners and connects refused before a SYN become edges like
+    /// all others.
     pub(super) fn complete(&mut self, drained: &mut Drained, now_us: u64) {
         let Self { owners, listeners, listener_rows, refused, kernel, host, .. } = self;
+        let (stopping, corrections) = (&mut self.stopping, &mut self.corrections);
+        stopping.observe(now_us, listeners);
+        let stop = stopping.edges(&drained.edges, |owner| owners.netns(owner));
+        let open = drained.queues.as_ref().map(|queues| {
+            queues.iter().map(|(slot, queues)| (*slot, queues.open)).collect::<Vec<_>>()
+        });
+        corrections.apply(&mut drained.edges, open.as_deref(), |edge| stop.contains(edge));
         let listening: HashSet<(u32, u16)> =
             listeners.iter().map(|record| (record.owner, record.port)).collect();
         let now = now_us / 1_000_000;
@@ -36,8 +45,9 @@ impl<K: Kernel> Core<K> {
         let Self { names, owners, tables, kernel, reservations, .. } = self;
         let state = reservations.current();
         let room = Room::of(kernel.edge_capacity()).shared_by(owners);
+        let proven = Proven::new(&drained.edges, owners);
         let mut updated = tables.update(now_us / 1_000_000, &drained.edges, room, |edge| {
-            naming(names, owners, &state.registry, edge, now_us)
+            naming(names, owners, &state.registry, &proven, edge, now_us)
         });
         for step in updated.deltas.reclaim.drain(..) {
             reclaimed("edge", kernel.reclaim_edge(&step));

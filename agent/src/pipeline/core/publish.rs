@@ -51,7 +51,10 @@ impl<K: Kernel> Core<K> {
         let state = self.reservations.current();
         let names = (&self.names, &state.registry);
         let related = self.relate.update(now_us, taken_seconds, &updated.deltas, names);
-        self.epochs.observe(taken_seconds, &updated.deltas.edges);
+        let verified = updated.deltas.edges.iter();
+        let verified = verified.filter(|delta| delta.labels.unverified_user.is_none());
+        self.epochs.observe(taken_seconds, verified);
+        self.unverified.add_connects(&updated.deltas.edges);
         let hooks = self.kernel.hooks();
         let mut sources = self.sources.views();
         self.names.add_dropped_connections(&mut sources);
@@ -66,6 +69,8 @@ impl<K: Kernel> Core<K> {
             ephemeral: self.ports.ephemeral_views(names, owners, now_us),
             conflicts: self.ports.conflicts.recent(),
             conflict_totals: self.ports.conflicts.totals(),
+            unverified_conflicts: self.ports.conflicts.unverified.clone(),
+            unverified_connects: self.unverified.clone(),
             health: self.epochs.clone(),
             reservations,
             preexisting_sockets: updated.edges.iter().map(|view| view.counters.preexisting).sum(),

@@ -73,6 +73,8 @@ impl Ports {
                 since_seconds: bound.map(|bound| known.epoch(bound.since_us)),
             }),
             next_free: None,
+            // Its engine reports it, which runs as root or as one user.
+            unverified_user: None,
         }
     }
 }

@@ -160,6 +160,7 @@ impl Ports {
             reason,
             holder: None,
             next_free: next_free(&wanted, place, &self.bound, failure.key.netns),
+            unverified_user: known.owners.user(failure.key.owner),
         };
         let Some(candidate) = holder.copied() else { return self.record(conflict, errno) };
         let found = if candidate.is_kernel {

@@ -10,21 +10,24 @@ use super::{Between, Books, Watcher, equal, equal_bytes, free_port_in};
 use crate::agent::Agent;
 use crate::facts::{Counters, patience};
 use crate::namespace::Pair;
-use crate::net;
+use crate::{net, unseen};
 
-/// Drops one packet in 25 on arrival; and rejects every 61st before it leaves, which its socket
+/// Drops one packet in `every` on arrival; and rejects every 61st before it leaves, which its socket
 /// sees, so that it writes the segment again without counting a retransmit.
-const LOSSY: &str = "table inet loss {
-    chain arriving {
-        type filter hook input priority 0;
-        meta l4proto tcp numgen random mod 25 == 0 drop
-    }
-    chain leaving {
-        type filter hook output priority 0;
-        meta l4proto tcp numgen inc mod 61 == 0 drop
-    }
+fn loss(every: u32) -> String {
+    format!(
+        "table inet loss {{
+            chain arriving {{
+                type filter hook input priority 0;
+                meta l4proto tcp numgen random mod {every} == 0 drop
+            }}
+            chain leaving {{
+                type filter hook output priority 0;
+                meta l4proto tcp numgen inc mod 61 == 0 drop
+            }}
+        }}"
+    )
 }
-";
 
 #[test]
 fn every_refused_connect_is_an_attempt_that_failed() {
@@ -58,8 +61,20 @@ fn every_refused_connect_is_an_attempt_that_failed() {
 #[test]
 fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
     needs_kernel!();
-    const CONNECTIONS: usize = 20;
-    const EXCHANGES: usize = 8;
+    unseen::repeated(|| exchanges_with_loss(25, 20, 8));
+}
+
+/// At 1, 3 and 5 percent of loss in both directions.
+#[test]
+fn of_two_thousand_exchanges_none_is_missed_at_any_loss() {
+    needs_kernel!();
+    for every in [100, 33, 20] {
+        unseen::repeated(|| exchanges_with_loss(every, 50, 40));
+    }
+}
+
+/// So many connections with so many exchanges each; one packet in `every` is lost.
+fn exchanges_with_loss(every: u32, connections: usize, exchanges_each: usize) {
     // The wait of a repeatedly lost segment doubles each time.
     const LONG: Duration = Duration::from_mins(1);
     let (request, response) = (4000, 9000);
@@ -77,13 +92,13 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
         // With so short a limit the kernel would soon drop a closed socket whose FIN is lost, and
         // the other end would wait forever.
         end.sysctl("ipv4/tcp_orphan_retries", "100");
-        end.nft(LOSSY);
+        end.nft(&loss(every));
     }
     let books = Books::open(&pair, &agent);
     Watcher::during(&agent, || {
         thread::scope(|scope| {
             scope.spawn(|| {
-                for _ in 0..CONNECTIONS {
+                for _ in 0..connections {
                     let mut stream = net::accept(&listener);
                     stream.set_read_timeout(Some(LONG)).expect("setting a timeout");
                     scope.spawn(move || {
@@ -92,12 +107,12 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
                     });
                 }
             });
-            for _ in 0..CONNECTIONS {
+            for _ in 0..connections {
                 scope.spawn(|| {
                     let mut stream = pair.client.connect(address).expect("connecting");
                     net::patient(&stream);
                     stream.set_read_timeout(Some(LONG)).expect("setting a timeout");
-                    for _ in 0..EXCHANGES {
+                    for _ in 0..exchanges_each {
                         net::ask(&mut stream, request, response).expect("an exchange");
                     }
                 });
@@ -109,7 +124,7 @@ fn retransmits_and_bytes_stay_exact_when_packets_are_lost() {
     }
     let (client, server) = (&pair.client.service, &pair.server.service);
     let settled = books.close(&pair, &agent, Between { client, server, port });
-    let exchanges = CONNECTIONS * EXCHANGES;
+    let exchanges = connections * exchanges_each;
     equal("exchanges of the client", settled.client_requests, exchanges as u64, settled.slack);
     equal("exchanges of the server", settled.server_requests, exchanges as u64, settled.slack);
     equal_bytes("client sent", settled.client_sent, (exchanges * request) as u64, settled.slack);

@@ -49,6 +49,8 @@ impl Podman {
         let labels = [
             "io.podman.compose.project=shop".to_owned(),
             format!("com.docker.compose.service={name}"),
+            format!("team=crew of {name}"),
+            "stage=test".to_owned(),
         ];
         let mut podman = self.podman();
         podman.args(["run", "--detach", "--name", &format!("shop_{name}_1"), "--network", "shop"]);
@@ -103,7 +105,11 @@ fn services_that_podman_runs_are_called_by_their_names() {
         return;
     }
     let podman = Podman::start();
-    let agent = Agent::with(&[("names.podman", &podman.engine.socket.to_string_lossy())]);
+    let agent = Agent::with(&[
+        ("names.podman", &podman.engine.socket.to_string_lossy()),
+        ("names.labels", "team, app.kubernetes.io/version"),
+        ("names.monitoring", "shop/web"),
+    ]);
     let subnet = format!("{}.34", net());
     run(podman.podman().args(["network", "create", "--subnet", &format!("{subnet}.0/24"), "shop"]));
     let db = format!("{subnet}.9");
@@ -115,5 +121,18 @@ fn services_that_podman_runs_are_called_by_their_names() {
         edge("shop/web", "shop/db", 5432, "server", ("podman", "podman")),
     ];
     expect(&agent, &expected, |name| name.starts_with("shop/") || name.contains(&subnet));
+    // The labels that were asked for are on the services, and no others.
+    let scrape = agent.scrape();
+    for (name, class, team) in
+        [("web", "monitoring", "crew of web"), ("db", "application", "crew of db")]
+    {
+        let service = [("service", name), ("service_namespace", "shop")];
+        let infos: Vec<_> = scrape.matching("portolan_service_info", &service).collect();
+        assert_eq!(infos.len(), 1, "{name}: {infos:?}");
+        let label = |label: &str| infos[0].label(label);
+        assert_eq!((label("class"), label("label_team")), (Some(class), Some(team)));
+        assert_eq!(label("label_stage"), None, "it was not asked for");
+        assert_eq!(label("label_app_kubernetes_io_version"), None, "no container has it");
+    }
     agent.stop();
 }

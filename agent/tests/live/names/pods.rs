@@ -269,6 +269,7 @@ fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
             ("names.conntrack", "true"),
             ("names.node", NODE),
             ("names.kubernetes", url.as_str()),
+            ("names.labels", "pod-template-hash"),
         ];
         all.extend_from_slice(settings);
         Agent::with(&all)
@@ -300,6 +301,9 @@ fn pods_are_their_workloads_and_a_cluster_ip_is_the_backend_that_answered() {
     );
     assert_eq!(agent.json("/api/v1/status")["unidentified_processes"], 0);
     shares_of_pods(&agent);
+    let label = ("label_pod_template_hash", "7d4b9c8f6d");
+    let web = [("service", "web"), ("service_namespace", "prod"), label];
+    assert!(agent.scrape().has("portolan_service_info", &web), "the label of both pods");
     agent.stop();
 
     // A role that may list pods only: the kernel shows which pod answered.

@@ -18,6 +18,8 @@ pub struct Fault {
     pub alert: &'static str,
     /// The service that the alert has to name.
     pub culprit: &'static str,
+    /// Critical alerts that are right too, which a warning may not hide.
+    pub also: &'static [&'static str],
 }
 
 pub const FAULTS: &[Fault] = &[
@@ -26,60 +28,71 @@ pub const FAULTS: &[Fault] = &[
         what: "an older program keeps restarting on the catalog's port",
         alert: "PortolanPortConflict",
         culprit: "legacy.js",
+        also: &[],
     },
     Fault {
         name: "gateway-timeout",
         what: "the catalog answers after 1.5 s, the gateway waits 1 s",
         alert: "PortolanRequestsUnanswered",
         culprit: "catalog.js",
+        also: &[],
     },
     Fault {
         name: "auth-down",
         what: "the auth service is killed",
         alert: "PortolanConnectionsRefused",
         culprit: "auth.js",
+        also: &[],
     },
     Fault {
         name: "keepalive-resets",
         what: "auth closes idle connections sooner than the gateway",
         alert: "PortolanKeepaliveMismatch",
         culprit: "auth.js",
+        also: &[],
     },
     Fault {
         name: "slow-database",
         what: "a report keeps locking the table of orders, for 800 ms each time",
         alert: "PortolanLatencyHigh",
         culprit: "orders-db",
+        also: &[],
     },
     Fault {
         name: "packet-loss",
         what: "every sixteenth packet between gateway and catalog is dropped",
         alert: "PortolanRetransmitsHigh",
         culprit: "catalog.js",
+        // One SYN in eight is lost, and the gateway waits a second for a connection.
+        also: &["PortolanConnectionsTimingOut", "PortolanConnectBudgetBurnFast"],
     },
     Fault {
         name: "uneven-balance",
         what: "after maintenance one of three backends of orders kept a tenth of its weight",
         alert: "PortolanUnevenBalance",
         culprit: "orders.js",
+        also: &[],
     },
     Fault {
         name: "segment-violation",
         what: "a report beside the gateway asks the database directly, past the services",
         alert: "PortolanSegmentViolation",
         culprit: "orders-db",
+        also: &[],
     },
     Fault {
         name: "port-exhaustion",
         what: "a scraper without a pool, beside auth, uses up the few local ports of that host",
         alert: "PortolanLocalPortsExhausted",
         culprit: "cache",
+        also: &[],
     },
     Fault {
         name: "listen-overflow",
         what: "the catalog hangs, and its accept queue fills",
         alert: "PortolanListenOverflow",
         culprit: "catalog.js",
+        also: &[],
     },
 ];
 

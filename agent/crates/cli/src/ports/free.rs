@@ -44,7 +44,8 @@ pub(super) struct FreeArgs {
     /// End of the reservation: 2h, 7d, 2030-12-01, 2030-12-01T10:00:00Z [default: 1d].
     #[arg(long, value_name = "WHEN", requires = "service")]
     until: Option<String>,
-    /// Make bind() by other processes fail with EPERM.
+    /// Make bind() by other processes fail with EPERM, against accidents: a program that calls
+    /// itself like the service gets the port.
     #[arg(long, requires = "service")]
     enforce: bool,
     /// Network namespace: host, a name as `ip netns` lists it, or a path [default: yours].

@@ -20,7 +20,9 @@ Examples:
 
 Any other process that binds the port is reported: in the agent's log, in `portolan ports
 reservations` and in portolan_port_reservation_breaches_total. With --enforce, bind() by other
-processes fails with EPERM while the agent runs. Reservations survive restarts of agent and host.";
+processes fails with EPERM while the agent runs. That stops accidents, not attacks: a workload is
+recognized by its name, and a program that calls itself like the service gets the port. Reservations
+survive restarts of agent and host.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -37,7 +39,7 @@ pub(super) struct ReserveArgs {
     /// End of the reservation: 2h, 7d, 2030-12-01, 2030-12-01T10:00:00Z [default: until released].
     #[arg(long, value_name = "WHEN")]
     until: Option<String>,
-    /// Make bind() by other processes fail with EPERM.
+    /// Make bind() by other processes fail with EPERM, against accidents (see below).
     #[arg(long)]
     enforce: bool,
     /// Network namespace: host, a name as `ip netns` lists it, or a path [default: yours].

@@ -38,7 +38,7 @@ impl Labels for BTreeMap<String, String> {
     }
 }
 
-/// The labels that rules match.
+/// The labels that rules match, or that are exported.
 pub(super) fn selected(labels: &impl Labels, keys: &[String]) -> Arc<[(String, String)]> {
     keys.iter().filter_map(|key| Some((key.clone(), labels.label(key)?.to_owned()))).collect()
 }

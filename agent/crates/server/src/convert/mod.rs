@@ -79,6 +79,8 @@ same_words! {
     model::reservations::Origin => api_types::Origin: Config State;
     model::breaches::Action => api_types::BreachAction: Audited Denied;
     model::health::HealthState => api_types::HealthState: Failing Degraded Ok Idle;
+    model::health::HealthReason => api_types::HealthReason:
+        ConnectsFail Unanswered Slow Resets Aborts ListenDrops AcceptQueueFull OwnConnectsFail;
     model::balance::Verdict => api_types::BalanceVerdict: Balanced Unbalanced TooFew;
     model::segments::Verdict => api_types::SegmentVerdict: Allowed Violation NotJudged;
     model::snapshot::SourceState => api_types::NameSourceState: Starting Up Absent Down;

@@ -104,7 +104,10 @@ fn finding(conflict: &conflicts::Conflict) -> Finding {
     };
     let subject = FullName::from(&conflict.claimant.service).to_string();
     let title = messages::summary(conflict);
-    let mut finding = Finding::new(code, Severity::Error, &subject, title)
+    // What a user may have made up is for information.
+    let severity =
+        if conflict.unverified_user.is_none() { Severity::Error } else { Severity::Info };
+    let mut finding = Finding::new(code, severity, &subject, title)
         .with("attempts", conflict.count)
         .with("errno", conflict.errno.as_str());
     if let Some(holder) = &conflict.holder {
@@ -137,7 +140,7 @@ impl ToApi for EphemeralView {
     type Shape = EphemeralPorts;
 
     fn to_api(&self) -> EphemeralPorts {
-        let Self { netns, netns_of, ephemeral } = self;
+        let Self { netns, netns_of, unverified_user: _, ephemeral } = self;
         let Ephemeral { first, last, used_tcp, used_udp, most, most_to, time_wait } = *ephemeral;
         EphemeralPorts {
             netns: *netns,
@@ -190,6 +193,7 @@ impl ToApi for conflicts::Conflict {
             reason: self.reason.to_api(),
             holder: self.holder.as_ref().map(ToApi::to_api),
             next_free: self.next_free,
+            unverified_user: self.unverified_user,
             finding: finding(self),
         }
     }

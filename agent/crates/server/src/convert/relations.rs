@@ -13,9 +13,16 @@ use model::violations::{Between, Event, SegmentsView};
 
 use super::ToApi;
 
-/// The map that `snapshot` shows of the last `window` seconds, or since the agent started.
+/// The map that `snapshot` shows of the last `window` seconds, or since the agent started: of
+/// applications, or around the services that are asked for, whatever they are.
 pub fn map(snapshot: &Snapshot, window: Option<u64>, services: &[String]) -> Map {
-    let graph = Graph::new(&snapshot.related.relations, window).around(services);
+    let related = &snapshot.related;
+    let graph = Graph::new(&related.relations, window);
+    let graph = if services.is_empty() {
+        graph.of_applications(&related.directory.classes)
+    } else {
+        graph.around(services)
+    };
     let Graph { seconds, nodes, edges, not_drawn } = graph;
     let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
     Map {
@@ -47,7 +54,8 @@ pub fn balance(snapshot: &Snapshot, window: u64, services: &[String]) -> Balance
 
 /// The response for `view`, taken with `snapshot`.
 pub fn segments(snapshot: &Snapshot, view: &SegmentsView) -> Segments {
-    let SegmentsView { policy, cells, rows, events, dropped_events, folded: _ } = view;
+    let SegmentsView { policy, cells, rows, events, dropped_events, folded: _, unverified: _ } =
+        view;
     let mut matrix = Vec::new();
     for client in policy.with_outside() {
         for server in policy.with_outside() {

@@ -1,6 +1,6 @@
 //! Services and their health.
 
-use api_types::{Health, ServiceStatus, Services, Timestamp, Window};
+use api_types::{AcceptQueue, ClientHealth, Health, ServiceStatus, Services, Timestamp, Window};
 use model::health::{self, ServiceView};
 use model::snapshot::Snapshot;
 
@@ -44,30 +44,50 @@ impl ToApi for health::Health {
     fn to_api(&self) -> Health {
         let Self {
             state,
+            reasons,
             window_seconds: _,
             connects_ok,
             connects_failed,
             success_ratio,
             requests,
+            waits,
             unanswered,
             p50_seconds,
             p99_seconds,
             resets,
             aborts,
             listen_overflows,
+            stopping,
+            accept_queue,
+            as_client,
         } = self;
+        let health::ClientHealth {
+            connects_ok: own_ok,
+            connects_failed: own_failed,
+            resets: own_resets,
+        } = *as_client;
         Health {
             state: state.to_api(),
+            reasons: reasons.iter().map(ToApi::to_api).collect(),
             connects_ok: *connects_ok,
             connects_failed: *connects_failed,
             success_ratio: *success_ratio,
             requests: *requests,
+            waits: *waits,
             unanswered: *unanswered,
             p50_seconds: *p50_seconds,
             p99_seconds: *p99_seconds,
             resets: *resets,
             aborts: *aborts,
             listen_overflows: *listen_overflows,
+            stopping: *stopping,
+            accept_queue: accept_queue
+                .map(|health::AcceptQueue { length, limit }| AcceptQueue { length, limit }),
+            as_client: ClientHealth {
+                connects_ok: own_ok,
+                connects_failed: own_failed,
+                resets: own_resets,
+            },
         }
     }
 }

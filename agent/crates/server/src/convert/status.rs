@@ -31,6 +31,8 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         ephemeral: _,
         conflicts: _,
         conflict_totals: _,
+        unverified_conflicts: _,
+        unverified_connects: _,
         reservations: _,
         probes: _,
         health: _,
