@@ -43,7 +43,11 @@ crate::wire! {
         pub state: u8,
         /// `attempt::REUSE_ADDRESS` to `attempt::IS_V6`.
         pub options: u8,
+        /// 1 if the kernel made the socket for itself (VXLAN, WireGuard, NFS): no process has it.
+        pub is_kernel: u8,
         /// Always zero.
-        pub zero: [u8; 7],
+        pub zero: [u8; 2],
+        /// Inode of the socket, as in /proc/PID/fd; 0 if unknown.
+        pub inode: u32,
     }
 }

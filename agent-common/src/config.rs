@@ -47,7 +47,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 276;
+offsets! { 292;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -170,6 +170,15 @@ offsets! { 276;
     reuse = "sock_common"."skc_reuse",
     /// Byte that holds `SO_REUSEPORT`; see [`Config::reuse_port_mask`].
     reuse_port = "sock_common"."skc_reuseport",
+    /// Byte that holds whether the kernel made a socket for itself; see
+    /// [`Config::kernel_socket_mask`].
+    kernel_socket = "sock"."sk_kern_sock",
+    /// Whether a TCP socket is part of an MPTCP socket, which has it instead of a process.
+    is_mptcp = "tcp_sock"."is_mptcp",
+    /// What a program has a descriptor of.
+    socket = "sock"."sk_socket",
+    /// Inode of that.
+    socket_inode = "socket_alloc"."vfs_inode.i_ino",
     /// The device a socket is bound to.
     device = "sock_common"."skc_bound_dev_if",
     /// Who made a socket.
@@ -190,7 +199,7 @@ offsets! { 276;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1412 {
+    pub struct Config: 1432 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -232,5 +241,9 @@ crate::wire! {
         pub fallback: u8,
         /// The bits of [`Offsets::chrono_type`]'s byte.
         pub chrono_type_mask: u8,
+        /// The bit of [`Offsets::kernel_socket`]'s byte.
+        pub kernel_socket_mask: u8,
+        /// Always zero.
+        pub zero: [u8; 3],
     }
 }

@@ -55,6 +55,8 @@ static CONFIG: Config = Config {
     dns: 1,
     fallback: 0,
     chrono_type_mask: 0,
+    kernel_socket_mask: 0,
+    zero: [0; 3],
 };
 
 /// The histogram grid, in read-only data.

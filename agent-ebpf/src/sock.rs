@@ -216,6 +216,36 @@ impl Sock {
         optional_field!(self.0, device: u32)
     }
 
+    /// Whether the kernel made it for itself; the sockets that an MPTCP socket consists of belong to
+    /// the process that has that one. For iterators.
+    #[inline(always)]
+    pub fn is_kernels(self) -> bool {
+        let is_made_by_kernel =
+            self.bit_field(config!(offsets.kernel_socket)) & config!(kernel_socket_mask) != 0;
+        let is_mptcp =
+            || self.checked_tcp().is_some_and(|tcp| optional_field!(tcp.0, is_mptcp: u8) != 0);
+        is_made_by_kernel && !is_mptcp()
+    }
+
+    /// The inode that /proc/PID/fd shows for it; 0 if unknown. For iterators.
+    #[inline(always)]
+    pub fn inode(self) -> u32 {
+        if config!(offsets.socket) == MISSING || config!(offsets.socket_inode) == MISSING {
+            return 0;
+        }
+        let socket = field!(self.0, socket: *const u8);
+        if socket.is_null() {
+            return 0;
+        }
+        let (offset, mut inode) = (config!(offsets.socket_inode) as usize, 0u64);
+        // SAFETY: the helper checks the source address at run time.
+        unsafe {
+            let from = socket.add(offset);
+            bpf_probe_read_kernel((&raw mut inode).cast(), 8, from.cast());
+        }
+        inode as u32
+    }
+
     /// Whether packets could find it as a listener. The flag is set when a listener is hashed
     /// (`__inet_hash`), which comes after it has kept its port, and is never taken back.
     #[inline(always)]

@@ -39,7 +39,9 @@ extern "C" fn bound_sockets(ctx: *const Context) -> i32 {
         protocol: sk.protocol() as u8,
         state: sk.state(),
         options: sk.options(),
-        zero: [0; 7],
+        is_kernel: u8::from(sk.is_kernels()),
+        zero: [0; 2],
+        inode: sk.inode(),
     };
     // SAFETY: a record of that size. If the buffer is full the kernel visits this socket again
     // with an empty one.

@@ -6,16 +6,18 @@ use std::net::SocketAddr;
 
 use agent_common::owner::OwnerRow;
 use agent_common::wire::Wire as _;
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 
 use discovery::docker_proxy;
 use discovery::processes::{self, Seen};
 use linux::addresses::Held;
+use linux::current_holders::{self, Bound, Holding};
 use linux::existing::{self, Survey};
+use linux::holders::Holder;
 use linux::inspection::{Inspection, inspect};
 use linux::probes::{Kind, Outcome, Pending, Probes};
 use linux::procfs::{self, Stat};
-use linux::{drops, holders, refusal};
+use linux::{drops, refusal};
 use model::probes::{Looks, ProbesView};
 
 /// Queries the host.
@@ -35,9 +37,12 @@ pub(super) trait Host: Send {
     /// Sockets of a namespace, in which `processes` were, and its rules for binds.
     fn sockets(&self, netns: u32, processes: Vec<u32>) -> Pending<Inspection>;
 
-    /// The holder of a socket: process `tgid` if it runs, else the process that has the socket with
-    /// this inode.
-    fn holder(&self, tgid: u32, inode: u32, netns: u32) -> Pending<HeldBy>;
+    /// The holder of a socket of a network namespace.
+    fn holder(&self, bound: Bound, netns: u32) -> Pending<HeldBy>;
+
+    /// The holders of sockets, by inode, as far as they are not the processes that bound them; each
+    /// with its network namespace.
+    fn holders(&self, bound: Vec<(u32, Bound)>) -> Pending<HashMap<u32, HeldBy>>;
 
     /// The arguments of a process that may be a container engine's proxy.
     fn proxy_arguments(&self, tgid: u32) -> Pending<Vec<u8>>;
@@ -81,8 +86,12 @@ impl Host for Probes {
         self.ask(Kind::NamespaceSockets, move || inspect(netns, processes.into_iter()))
     }
 
-    fn holder(&self, tgid: u32, inode: u32, netns: u32) -> Pending<HeldBy> {
-        self.ask(Kind::SocketHolder, move || Ok(HeldBy::find(tgid, inode, netns)))
+    fn holder(&self, bound: Bound, netns: u32) -> Pending<HeldBy> {
+        self.ask(Kind::SocketHolder, move || Ok(HeldBy::find(bound, netns)))
+    }
+
+    fn holders(&self, bound: Vec<(u32, Bound)>) -> Pending<HashMap<u32, HeldBy>> {
+        self.ask(Kind::SocketHolder, move || Ok(HeldBy::others(&bound)))
     }
 
     fn proxy_arguments(&self, tgid: u32) -> Pending<Vec<u8>> {
@@ -97,25 +106,41 @@ impl Host for Probes {
 // === impl HeldBy ===
 
 impl HeldBy {
-    fn find(tgid: u32, inode: u32, netns: u32) -> Self {
-        let mut found = Self::default();
-        if tgid != 0 && fs::exists(format!("/proc/{tgid}")).unwrap_or(false) {
-            found.pid = tgid;
-        } else if inode != 0
-            && let Some(holder) = holders::find(&HashSet::from([inode])).0.remove(&inode)
-        {
-            let argv = holder.read_arguments().unwrap_or_default();
-            let holder = holder.with_arguments(argv);
-            // Bound by another process, or before the agent: find the current holder.
-            found.pid = holder.tgid;
-            let row =
-                OwnerRow { key: holder.owner_in(netns), tgid: found.pid, ..OwnerRow::zeroed() };
-            let (argv, argv_len) = (procfs::argv_region(&holder.argv), holder.argv.len() as u32);
-            let row = OwnerRow { argv, argv_len, path: holder.path, ..row };
-            found.seen = processes::see(&row, true);
-            found.row = Some(row);
+    fn find(bound: Bound, netns: u32) -> Self {
+        match current_holders::find(&[bound]).remove(&bound.inode) {
+            Some(Holding::Other(holder)) => Self::of(*holder, netns),
+            Some(Holding::Nobody) => Self::default(),
+            // As far as can be seen.
+            Some(Holding::Binder) | None => Self { pid: bound.tgid, ..Self::default() }.aged(),
         }
-        let Ok(stat) = Stat::read(found.pid) else { return found };
+    }
+
+    fn others(bound: &[(u32, Bound)]) -> HashMap<u32, Self> {
+        let sockets: Vec<Bound> = bound.iter().map(|(_, bound)| *bound).collect();
+        let mut holding = current_holders::find(&sockets);
+        let other = |(netns, bound): &(u32, Bound)| match holding.remove(&bound.inode)? {
+            Holding::Other(holder) => Some((bound.inode, Self::of(*holder, *netns))),
+            Holding::Nobody => Some((bound.inode, Self::default())),
+            Holding::Binder => None,
+        };
+        bound.iter().filter_map(other).collect()
+    }
+
+    /// A process that did not bind the socket, or did so before the agent was there.
+    fn of(holder: Holder, netns: u32) -> Self {
+        let argv = holder.read_arguments().unwrap_or_default();
+        let holder = holder.with_arguments(argv);
+        let row = OwnerRow { key: holder.owner_in(netns), tgid: holder.tgid, ..OwnerRow::zeroed() };
+        let (argv, argv_len) = (procfs::argv_region(&holder.argv), holder.argv.len() as u32);
+        let row = OwnerRow { argv, argv_len, path: holder.path, ..row };
+        let seen = processes::see(&row, true);
+        Self { pid: holder.tgid, row: Some(row), seen, ..Self::default() }.aged()
+    }
+
+    /// With the age of the process, and its arguments if it takes ports for containers.
+    fn aged(self) -> Self {
+        let mut found = self;
+        let Ok(stat) = Stat::read(found.pid) else { return Self { pid: 0, ..found } };
         found.age_seconds = age_seconds(&stat);
         let end = stat.comm.iter().position(|byte| *byte == 0).unwrap_or(stat.comm.len());
         let command = String::from_utf8_lossy(stat.comm.get(..end).unwrap_or_default());

@@ -71,6 +71,10 @@ fn registered(registry: &Registry, found: Found, key: &EdgeKey) -> Found {
     if !matches!(found.service.source, Source::Network | Source::Dns | Source::Address) {
         return found;
     }
+    // What is registered for a loopback address is on the host's.
+    if found.service.is_loopback() && !found.service.namespace.is_empty() {
+        return found;
+    }
     let port = if key.role == ROLE_CLIENT { key.port } else { 0 };
     match registry.name(to_ip(key.remote), port) {
         Some(service) => Found { service: service.clone(), ..found },

@@ -3,8 +3,10 @@
 //! A conflict ([`conflict`]) is composed from the other stages: possible holders ([`candidate`]),
 //! and names of the parties ([`known`]).
 
+mod allocated;
 mod candidate;
 mod conflict;
+mod heirs;
 mod known;
 
 use agent_common::attempt::{AttemptKey, DENIED};
@@ -12,8 +14,10 @@ use agent_common::bound::BoundRecord;
 use agent_common::slot_table::Reclaim;
 use hashbrown::{HashMap, HashSet};
 
+use self::allocated::Reported;
 use self::candidate::Candidate;
 use self::conflict::{Inspecting, Unheld};
+use self::heirs::Heirs;
 pub(super) use self::known::Known;
 use super::host::Host;
 use super::labels::local_name;
@@ -54,12 +58,14 @@ pub(super) struct Ports {
     waiting: Vec<Failures>,
     /// Failures whose namespace is being inspected.
     inspecting: Vec<Inspecting>,
+    /// Containers that were not started, as far as they were reported.
+    allocated: Reported,
     /// Conflicts whose holder is being looked up.
     unheld: Vec<Unheld>,
     /// Arguments of container engines' proxies, by process and since when it has its port.
     proxies: HashMap<(u32, u64), Proxy>,
-    /// Processes that have left their ports to others: each with the time it bound one.
-    ended: HashSet<(u32, u64)>,
+    /// Who has sockets that are not with the process that bound them.
+    heirs: Heirs,
     /// The agent's own network namespace.
     own: u32,
     /// Ephemeral ports in use, by network namespace.
@@ -119,6 +125,8 @@ impl Ports {
         }
         self.take_inspections(known, host);
         self.take_holders(known);
+        self.heirs.update(&self.bound, known, host);
+        self.take_allocated(known);
         reclaim
     }
 
@@ -135,7 +143,7 @@ impl Ports {
 
     /// The holders of ports: sockets of one service on one port are one row.
     pub(super) fn views(&mut self, known: &mut Known<'_>, host: &dyn Host) -> Vec<PortView> {
-        let Self { bound, proxies, ended, .. } = self;
+        let Self { bound, proxies, heirs, .. } = self;
         let still: HashSet<_> = bound.iter().map(|bound| (bound.tgid, bound.since_us)).collect();
         proxies.retain(|proxy, _| still.contains(proxy));
         let mut views: Vec<PortView> = Vec::new();
@@ -158,16 +166,13 @@ impl Ports {
                 continue;
             }
             places.insert(place, views.len());
-            let service = local_name(known.names, known.owners, bound.owner, known.now_us).0;
-            let command = known.owners.row(bound.owner).map(known::command);
-            let command = command.unwrap_or_default();
+            let Party { service, pid, command } = heirs.holder(bound, held.protocol, known);
             let behind = known.behind_proxy(&command, bound.netns, held.port, || {
                 let proxy = (bound.tgid, bound.since_us);
                 let proxy = proxies.entry(proxy);
                 proxy.or_insert_with(|| Proxy::Asked(host.proxy_arguments(bound.tgid))).arguments()
             });
             let service = behind.unwrap_or(service);
-            let pid = if ended.contains(&(bound.tgid, bound.since_us)) { 0 } else { bound.tgid };
             views.push(PortView {
                 port: held.port,
                 protocol: held.protocol,
@@ -187,18 +192,6 @@ impl Ports {
             (a.port, a.protocol, a.address, a.netns).cmp(&(b.port, b.protocol, b.address, b.netns))
         });
         views
-    }
-
-    /// Takes in which processes there were some time after `asked_us`. A process that bound its port
-    /// before and is not among them has ended.
-    pub(super) fn set_processes(&mut self, processes: &HashSet<u32>, asked_us: u64) {
-        if processes.is_empty() {
-            return;
-        }
-        let has_ended =
-            |bound: &&BoundRecord| bound.since_us < asked_us && !processes.contains(&bound.tgid);
-        let ended = self.bound.iter().filter(has_ended);
-        self.ended = ended.map(|bound| (bound.tgid, bound.since_us)).collect();
     }
 
     /// Takes in how many ephemeral ports are in use.
@@ -266,24 +259,5 @@ impl Proxy {
             Self::Answered(arguments) => arguments,
             Self::Asked(_) => &[],
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use agent_common::wire::Wire as _;
-
-    #[test]
-    fn a_process_has_ended_if_it_was_there_before_it_was_looked_for() {
-        let bound = |tgid, since_us| BoundRecord { tgid, since_us, ..BoundRecord::zeroed() };
-        let bound = vec![bound(1, 0), bound(2, 0), bound(3, 50), bound(4, 150)];
-        let mut ports = Ports { bound, ..Ports::default() };
-        ports.set_processes(&HashSet::new(), 100);
-        assert_eq!(ports.ended, HashSet::new(), "they could not be listed");
-        ports.set_processes(&HashSet::from([1]), 100);
-        assert_eq!(ports.ended, HashSet::from([(2, 0), (3, 50)]), "4 may be younger than the list");
-        ports.set_processes(&HashSet::from([1]), 0);
-        assert_eq!(ports.ended, HashSet::new(), "they were listed before the sockets");
     }
 }

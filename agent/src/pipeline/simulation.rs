@@ -29,7 +29,9 @@ use discovery::Names;
 use discovery::cgroup::Cgroups;
 use discovery::rules::Rules;
 use discovery::sources::Sources;
+use hashbrown::HashMap;
 use linux::addresses::Held;
+use linux::current_holders::Bound;
 use linux::existing::Survey;
 use linux::inspection::Inspection;
 use linux::probes::{Kind, Pending, Probes};
@@ -529,8 +531,12 @@ impl Host for Hanging {
         self.fake.sockets(netns, processes)
     }
 
-    fn holder(&self, tgid: u32, inode: u32, netns: u32) -> Pending<HeldBy> {
-        self.fake.holder(tgid, inode, netns)
+    fn holder(&self, bound: Bound, netns: u32) -> Pending<HeldBy> {
+        self.fake.holder(bound, netns)
+    }
+
+    fn holders(&self, bound: Vec<(u32, Bound)>) -> Pending<HashMap<u32, HeldBy>> {
+        self.fake.holders(bound)
     }
 
     fn proxy_arguments(&self, tgid: u32) -> Pending<Vec<u8>> {

@@ -2,6 +2,7 @@
 
 pub mod claim;
 mod ephemeral;
+mod holders;
 mod matrix;
 mod programs;
 mod table;

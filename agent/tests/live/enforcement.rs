@@ -59,7 +59,8 @@ fn who_is_known_to_be_someone_else_is_refused_and_the_owner_let_in() {
     portolan(&agent, place, &format!("ports reserve 19432/udp --for {owner} --enforce"));
     // An unknown workload is allowed and reported.
     let first = listen(place, offender, 19_431).expect("it is unknown yet");
-    let audited = [("port", "19431"), ("offender", offender), ("action", "audited")];
+    let offender_here = place.full_name(offender);
+    let audited = [("port", "19431"), ("offender", &*offender_here), ("action", "audited")];
     agent.eventually(1, |now: &Scrape| now.sum(BREACHES, &audited));
     drop(first);
     let refused = until_refused(|| listen(place, offender, 19_431));
@@ -80,12 +81,12 @@ fn who_is_known_to_be_someone_else_is_refused_and_the_owner_let_in() {
         ("port", "19431"),
         ("protocol", "tcp"),
         ("owner", owner.as_str()),
-        ("offender", offender),
+        ("offender", &offender_here),
         ("action", "denied"),
     ];
     agent.eventually(3, |now: &Scrape| now.sum(BREACHES, &denied));
     let events = agent.json("/api/v1/reservations")["breaches"].to_string();
-    let sentence = format!("{offender} was denied 19431/tcp, which is reserved for {owner}");
+    let sentence = format!("{offender_here} was denied 19431/tcp, which is reserved for {owner}");
     assert!(events.contains(&sentence), "{events}");
     assert!(agent.log().contains("a bind to a reserved port was denied"));
     drop(held);
@@ -167,7 +168,8 @@ fn pinned_refusals_outlive_a_kill_and_go_over_to_the_next_agent() {
         second
     });
     listen(place, owner, 19_471).expect("the second agent knows the owner too");
-    let denied = [("port", "19471"), ("offender", "offender"), ("action", "denied")];
+    let offender_here = place.full_name("offender");
+    let denied = [("port", "19471"), ("offender", &*offender_here), ("action", "denied")];
     second.eventually(true, |now: &Scrape| now.sum(BREACHES, &denied) >= 100);
     // A reservation that was released meanwhile ends too.
     run("ports release 19471");
@@ -243,7 +245,8 @@ fn without_enforcement_no_bind_is_refused() {
     let place = &net.server;
     portolan(&agent, place, "ports reserve 19451 --for another");
     let held = listen(place, "offender", 19_451).expect("only reported");
-    let audited = [("port", "19451"), ("offender", "offender"), ("action", "audited")];
+    let offender = place.full_name("offender");
+    let audited = [("port", "19451"), ("offender", &*offender), ("action", "audited")];
     agent.eventually(1, |now: &Scrape| now.sum(BREACHES, &audited));
     drop(held);
     listen(place, "offender", 19_451).expect("only reported");
@@ -348,7 +351,8 @@ fn a_newcomer_among_others_is_refused_at_its_first_attempt() {
     agent.scrape();
     let mut newcomer = cgroup.serve(place, "newcomer", 19_461);
     assert!(!newcomer.listens(place, 19_461), "all workloads there are foreign");
-    let denied = [("offender", "newcomer"), ("action", "denied")];
+    let offender = place.full_name("newcomer");
+    let denied = [("offender", &*offender), ("action", "denied")];
     agent.eventually(true, |now: &Scrape| now.sum(BREACHES, &denied) >= 1);
     // This one is unknown too, but has the owner's name.
     let mut owner = cgroup.serve(place, "the-owner", 19_461);

@@ -38,6 +38,11 @@ impl Holder {
         drop(sockets);
         Self { child, _directory: directory }
     }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 impl Drop for Holder {

@@ -87,15 +87,16 @@ fn the_map_of_a_small_topology_is_the_expected_graph() {
         now.sum("portolan_request_duration_seconds_count", &labels)
     });
 
+    let (outside, inside) = (pair.client.scope(), pair.server.scope());
     // Starting at our client: the host may have other edges.
     let expected = json!({
         "nodes": [client, "api-a.js", "api-b.js", "nginx", "redis-server"],
         "edges": [
-            edge(client, "nginx", front, 1, REQUESTS),
-            edge("nginx", "api-a.js", a, REQUESTS / 2, REQUESTS / 2),
-            edge("nginx", "api-b.js", b, REQUESTS / 2, REQUESTS / 2),
-            edge("api-a.js", "redis-server", redis.port, 1, REQUESTS / 2),
-            edge("api-b.js", "redis-server", redis.port, 1, REQUESTS / 2),
+            edge([&outside, client], [&inside, "nginx"], front, 1, REQUESTS),
+            edge([&inside, "nginx"], [&inside, "api-a.js"], a, REQUESTS / 2, REQUESTS / 2),
+            edge([&inside, "nginx"], [&inside, "api-b.js"], b, REQUESTS / 2, REQUESTS / 2),
+            edge([&inside, "api-a.js"], [&inside, "redis-server"], redis.port, 1, REQUESTS / 2),
+            edge([&inside, "api-b.js"], [&inside, "redis-server"], redis.port, 1, REQUESTS / 2),
         ],
     });
     let path = format!("/api/v1/map?service={client}");
@@ -104,10 +105,10 @@ fn the_map_of_a_small_topology_is_the_expected_graph() {
     assert_eq!(graph(&agent.json(&format!("{path}&window=300"))), sorted(expected));
     let said = portolan(&agent, &["map", client]);
     let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines[0], client, "{said}");
-    assert!(lines[1].starts_with(&format!("└─ nginx:{front}  ")), "{said}");
-    assert!(said.contains(&format!("   ├─ api-a.js:{a}  ")), "{said}");
-    assert!(said.contains(&format!("   │  └─ redis-server:{}  ", redis.port)), "{said}");
+    assert_eq!(lines[0], pair.client.full_name(client), "{said}");
+    assert!(lines[1].starts_with(&format!("└─ {inside}/nginx:{front}  ")), "{said}");
+    assert!(said.contains(&format!("   ├─ {inside}/api-a.js:{a}  ")), "{said}");
+    assert!(said.contains(&format!("   │  └─ {inside}/redis-server:{}  ", redis.port)), "{said}");
     let printed = portolan(&agent, &["map", client, "--output", "json"]);
     let printed: Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!(graph(&printed), graph(&agent.json(&path)));
@@ -120,9 +121,11 @@ fn the_map_of_a_small_topology_is_the_expected_graph() {
 }
 
 /// An edge, both sides of which are seen.
-fn edge(client: &str, server: &str, port: u16, connections: u64, requests: u64) -> Value {
+fn edge(client: [&str; 2], server: [&str; 2], port: u16, connections: u64, requests: u64) -> Value {
+    let ([client_namespace, client], [server_namespace, server]) = (client, server);
     json!({
-        "client": client, "client_namespace": "", "server": server, "server_namespace": "",
+        "client": client, "client_namespace": client_namespace,
+        "server": server, "server_namespace": server_namespace,
         "port": port, "seen_by": ["client"], "connections": connections, "failed": 0,
         "aborts": 0, "resets": 0, "requests": requests, "unanswered": 0, "server_requests": requests,
     })

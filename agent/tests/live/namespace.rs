@@ -233,6 +233,16 @@ impl Namespace {
         written.unwrap_or_else(|error| panic!("writing {path}: {error}"));
     }
 
+    /// A program's name as the agent reports it here, with the namespace that it is unique in.
+    pub fn full_name(&self, name: &str) -> String {
+        format!("{}/{name}", self.scope())
+    }
+
+    /// The namespace of programs' names here.
+    pub fn scope(&self) -> String {
+        format!("netns-{}", self.name)
+    }
+
     /// Inode number, as the agent reports it.
     pub fn inode(&self) -> u32 {
         use std::os::unix::fs::MetadataExt as _;

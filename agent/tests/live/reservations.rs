@@ -67,13 +67,14 @@ fn a_breach_is_reported_once_and_the_owner_never() {
     let held = net.server.listen("0.0.0.0:18431");
     let address = (Ipv4Addr::UNSPECIFIED, 18_432);
     let taken = net.server.act_as(offender, || TcpListener::bind(address)).unwrap();
+    let offender_here = net.server.full_name(offender);
     // The same port in another namespace is another port.
     let elsewhere = net.client.act_as(offender, || TcpListener::bind(address)).unwrap();
     let labels = [
         ("port", "18432"),
         ("protocol", "tcp"),
         ("owner", owner.as_str()),
-        ("offender", offender.as_str()),
+        ("offender", offender_here.as_str()),
         ("action", "audited"),
     ];
     agent.eventually(1, |now: &Scrape| now.sum(BREACHES, &labels));
@@ -83,7 +84,7 @@ fn a_breach_is_reported_once_and_the_owner_never() {
     }
     let listed = agent.json("/api/v1/reservations");
     let sentence = listed["breaches"][0]["finding"]["title"].as_str().unwrap_or_default();
-    let expected = format!("{offender} has 18432/tcp, which is reserved for {owner}");
+    let expected = format!("{offender_here} has 18432/tcp, which is reserved for {owner}");
     assert_eq!(sentence, expected);
     let table = output(&agent, here(), "ports reservations");
     assert!(table.contains(&expected) && table.contains("18431/tcp"), "{table}");

@@ -158,6 +158,12 @@ pub enum BindFailure {
     DualStack,
     /// `SO_REUSEADDR` is missing on one socket or on both.
     ReuseAddressMissing,
+    /// A client got the port that it connects to as its own, and is connected to itself.
+    SelfConnected,
+    /// An outgoing connection got the port.
+    OutgoingConnection,
+    /// A container engine has given the port to another container, and did not try to bind it.
+    Allocated,
     /// `SO_REUSEPORT` is set on one socket only.
     ReusePortMissing,
     /// `SO_REUSEPORT` is set on both sockets, but they belong to different users.
@@ -326,6 +332,9 @@ impl BindFailure {
             Self::SpecificUnderWildcard => "specific_under_wildcard",
             Self::DualStack => "dual_stack",
             Self::ReuseAddressMissing => "reuse_address_missing",
+            Self::SelfConnected => "self_connected",
+            Self::OutgoingConnection => "outgoing_connection",
+            Self::Allocated => "allocated",
             Self::ReusePortMissing => "reuse_port_missing",
             Self::ReusePortOtherUser => "reuse_port_other_user",
             Self::ListenLost => "listen_lost",

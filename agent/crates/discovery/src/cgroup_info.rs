@@ -36,6 +36,8 @@ pub struct CgroupInfo {
     pub pod: Option<Box<str>>,
     /// The systemd unit.
     pub unit: Option<Service>,
+    /// The machine: a container with an init of its own (systemd-nspawn, machined, LXC).
+    pub machine: Option<Box<str>>,
     /// A container of an engine that this user runs: the user and the id.
     pub rootless: Option<(u32, Box<str>)>,
 }
@@ -55,13 +57,15 @@ impl CgroupInfo {
         let container = container_id(made);
         // What is in a container is not a runtime's any more.
         let outside = container.and_then(|(_, end)| made.get(..end)).unwrap_or(made);
+        let machine = machine(outside);
         let rootless =
             |delegation: Delegation| Some((delegation.uid, container_id(rest)?.0.into()));
         Self {
             path: path.into(),
             container: container.map(|(id, _)| id.into()),
             pod: pod_uid(outside).map(String::into_boxed_str),
-            unit: unit(outside, rest),
+            unit: unit(outside, rest, machine.as_deref()),
+            machine: machine.map(String::into_boxed_str),
             rootless: delegation.filter(|_| container.is_none()).and_then(rootless),
         }
     }
@@ -136,14 +140,16 @@ fn pod_uid(path: &str) -> Option<String> {
 }
 
 /// The systemd unit of a path that root has `made` and others have continued with `rest`: the
-/// outermost service. Units of a machine (systemd-nspawn, machined) have the machine as their
-/// namespace, units of a user's manager the user: there they may be called anything.
-fn unit(made: &str, rest: &str) -> Option<Service> {
+/// outermost service. Units of a machine have the machine as their namespace, units of a user's
+/// manager the user: there they may be called anything.
+fn unit(made: &str, rest: &str, machine: Option<&str>) -> Option<Service> {
     let (mut namespace, mut found) = (String::new(), None);
     let (mut in_machine, mut in_manager) = (false, false);
+    let mut parent = "";
     for part in made.split('/') {
-        if let Some(name) = machine_name(part).filter(|_| !in_machine) {
-            (namespace, found, in_machine) = (name, None, true);
+        let above = std::mem::replace(&mut parent, part);
+        if !in_machine && machine.is_some() && machine_name(above, part).as_deref() == machine {
+            (namespace, found, in_machine) = (machine.unwrap_or_default().to_owned(), None, true);
         } else if let Some(user) = user_of_manager(part).filter(|_| found.is_none()) {
             in_manager = true;
             if !in_machine {
@@ -162,6 +168,12 @@ fn unit(made: &str, rest: &str) -> Option<Service> {
     Some(Service::new(&found?, Source::Unit).within(&namespace))
 }
 
+/// The outermost machine of a path that root has made.
+fn machine(made: &str) -> Option<String> {
+    let mut parent = "";
+    made.split('/').find_map(|part| machine_name(std::mem::replace(&mut parent, part), part))
+}
+
 /// The service whose cgroup has this name; not a user's manager.
 fn service_name(part: &str) -> Option<String> {
     let name = part.strip_suffix(".service").filter(|name| !name.is_empty())?;
@@ -173,10 +185,17 @@ fn user_of_manager(part: &str) -> Option<u32> {
     part.strip_prefix("user@")?.strip_suffix(".service")?.parse().ok()
 }
 
-fn machine_name(part: &str) -> Option<String> {
+/// The machine whose cgroup is called `part`, below `above`: of systemd-nspawn, of machined, or of
+/// LXC (`lxc.payload.NAME`, before version 4 `lxc/NAME`).
+fn machine_name(above: &str, part: &str) -> Option<String> {
     let nspawn = || part.strip_prefix("systemd-nspawn@")?.strip_suffix(".service");
     let machined = || part.strip_prefix("machine-")?.strip_suffix(".scope");
-    nspawn().or_else(machined).filter(|name| !name.is_empty()).map(unescaped)
+    let lxc = || {
+        let below = Some(part).filter(|_| matches!(above, "lxc" | "lxc.payload"));
+        part.strip_prefix("lxc.payload.").or(below)
+    };
+    let name = nspawn().or_else(machined).or_else(lxc);
+    name.filter(|name| !name.is_empty()).map(unescaped)
 }
 
 /// Undoes systemd's escapes (`\x2d` is a dash; man 5 systemd.unit).
@@ -317,9 +336,28 @@ mod tests {
             Some(("web", "my-box")),
         );
         check("/machine.slice/systemd-nspawn@box.service/payload/init.scope", None);
+        check("/lxc.payload.box/system.slice/web.service", Some(("web", "box")));
+        check("/lxc/101/ns/system.slice/web.service", Some(("web", "101")));
+        check("/lxc.payload/box/system.slice/web.service", Some(("web", "box")));
+        check("/lxc.monitor.box", None);
         check("/payload/system.slice/web.service", Some(("web", "")));
         check("/", None);
         check("/.service", None);
+    }
+
+    #[test]
+    fn a_machine_is_known_without_a_unit() {
+        let check = |path: &str, expected: Option<&str>| {
+            assert_eq!(CgroupInfo::of(path).machine.as_deref(), expected, "{path}");
+        };
+        check("/lxc.payload.box", Some("box"));
+        check("/lxc.payload.box/init.scope", Some("box"));
+        check("/machine.slice/machine-my\\x2dbox.scope/payload/init.scope", Some("my-box"));
+        check("/lxc.payload.outer/lxc.payload.inner", Some("outer"));
+        check("/lxc", None);
+        check("/lxc.payload.", None);
+        check("/system.slice/lxc.service", None);
+        check(&format!("/docker/{ID}/lxc.payload.box"), None);
     }
 
     /// What is known of a path of which `uid` owns the last part of `made` and all behind it.

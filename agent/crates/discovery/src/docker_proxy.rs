@@ -1,17 +1,18 @@
 //! Docker's proxy: the process that holds a published port, and the container it forwards to. With
-//! `--userland-proxy=false`, and from Docker 28 on for the bind itself, it is the daemon.
+//! `--userland-proxy=false`, and from Docker 28 on for the bind itself, it is the daemon. With podman
+//! it is podman, which leaves the port to the container's monitor, or a proxy of rootless ones.
 
 use std::net::IpAddr;
 
 /// Its command name.
 pub const COMMAND: &str = "docker-proxy";
 
-/// The daemon's.
-const DAEMON: &str = "dockerd";
+/// Others that bind ports for containers, or hold them.
+const OTHERS: [&str; 5] = ["dockerd", "podman", "conmon", "rootlessport", "rootlessport-ch"];
 
 /// Whether a program of this name may bind a port for a container.
 pub fn takes_ports(command: &str) -> bool {
-    command == COMMAND || command == DAEMON
+    command == COMMAND || OTHERS.contains(&command)
 }
 
 /// Its command line is not longer.

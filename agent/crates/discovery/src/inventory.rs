@@ -4,6 +4,7 @@
 //! holds only the newest ([`sources`](super::sources)). So nothing queues up, a missed
 //! event does no harm, and the core never waits.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use agent_common::address::{self, Address};
@@ -11,7 +12,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::cgroup_info::CgroupInfo;
 use super::connections::Routes;
-use model::port::Port;
+use model::port::{Port, Protocol};
 use model::service::{Entity, Service};
 
 /// Maximum number of entries of a table; more are counted and left out.
@@ -47,6 +48,32 @@ struct FailedStart {
     workload: Workload,
 }
 
+/// A container that the engine did not start, because it had given a port of it to another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocated {
+    /// The network namespace that the port is in.
+    pub netns: u32,
+    /// The port.
+    pub port: Port,
+    /// The address; unspecified: all.
+    pub address: IpAddr,
+    /// When, CLOCK_MONOTONIC microseconds.
+    pub at_us: u64,
+    /// The container that was not started.
+    pub claimant: Workload,
+    /// The one that has the port.
+    pub holder: Workload,
+}
+
+/// A port that a container was to publish when it was not started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RefusedStart {
+    port: Port,
+    address: IpAddr,
+    at_us: u64,
+    workload: Workload,
+}
+
 /// Everything that one source knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
@@ -66,6 +93,8 @@ pub struct Inventory {
     published: HashMap<u16, Vec<(Address, Workload)>>,
     /// Containers that failed to start, by port.
     failed_starts: HashMap<Port, Vec<FailedStart>>,
+    /// Those of them that were never started.
+    refused_starts: Vec<RefusedStart>,
     published_in: Option<u32>,
     routes: Option<Arc<Routes>>,
     dropped: u64,
@@ -149,6 +178,45 @@ impl Inventory {
             Some(starts) => starts.push(start),
             None => self.dropped += put(&mut self.failed_starts, port, vec![start]),
         }
+    }
+
+    /// A port at an address of a container that the engine created and could not start.
+    pub fn add_refused_start(
+        &mut self,
+        port: Port,
+        address: IpAddr,
+        at_us: u64,
+        workload: Workload,
+    ) {
+        if self.refused_starts.len() < MAX_ENTRIES {
+            self.refused_starts.push(RefusedStart { port, address, at_us, workload });
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// Containers that were not started, because another container of the engine has a port of them.
+    pub fn allocated(&self) -> impl Iterator<Item = Allocated> {
+        let published = |start: &RefusedStart| {
+            let places = self.published.get(&start.port.number)?;
+            let overlap = |at: Address| {
+                let (at, wanted) = (address::to_ip(at), start.address);
+                at == wanted || at.is_unspecified() || wanted.is_unspecified()
+            };
+            let other = |workload: &Workload| workload.entity != start.workload.entity;
+            let holder = places.iter().find(|(at, workload)| overlap(*at) && other(workload));
+            Some(Allocated {
+                netns: self.published_in?,
+                port: start.port,
+                address: start.address,
+                at_us: start.at_us,
+                claimant: start.workload.clone(),
+                holder: holder?.1.clone(),
+            })
+        };
+        // Only published TCP ports are known.
+        let of_tcp = |start: &&RefusedStart| start.port.protocol == Protocol::Tcp;
+        self.refused_starts.iter().filter(of_tcp).filter_map(published)
     }
 
     /// The network namespace that published ports are in.
@@ -253,6 +321,8 @@ impl Inventory {
             ready: _,
             published,
             failed_starts,
+            // Of failed starts.
+            refused_starts: _,
             published_in: _,
             routes,
             engine_of: _,

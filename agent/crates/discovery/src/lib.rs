@@ -1,6 +1,6 @@
 //! Names: which service owns a socket, and which service is at the remote end.
 //!
-//! [`Names::owner`] tries these in order; the first that has a name wins:
+//! [`Names::owner`] ([`owners`]) tries these in order; the first that has a name wins:
 //!
 //! 1. [`rules`]: the operator's rules;
 //! 2. the [`inventory`] of each name source, for the container or pod of the owner's cgroup:
@@ -15,8 +15,6 @@
 //! A name may arrive late. Until then the next source's name is used, and the lookup is repeated
 //! later, or at once when an inventory changes. [`Source`] is ordered from the most to the least
 //! reliable, so a row can keep the more reliable of two names.
-//!
-//! Long because the order in which a name is decided is in one place.
 
 #![forbid(unsafe_code)]
 
@@ -26,12 +24,12 @@ use std::sync::Arc;
 use agent_common::address::{self, Address};
 use agent_common::edge::EdgeKey;
 use agent_common::listener::ListenerRecord;
-use agent_common::owner::{OWNER_OVERFLOW, OwnerRow};
-use hashbrown::HashMap;
+use agent_common::owner::OwnerRow;
+use hashbrown::{HashMap, HashSet};
 
 use agent_common::decode::dns;
 use model::port::Port;
-use model::service::{Entity, Service, Source};
+use model::service::{Service, Source};
 use model::snapshot::SourceView;
 
 mod addresses;
@@ -45,6 +43,8 @@ mod flags;
 mod found;
 pub mod inventory;
 mod listener;
+mod manifest;
+mod owners;
 pub mod process;
 pub mod processes;
 mod program_name;
@@ -52,30 +52,25 @@ mod project;
 pub mod remote;
 mod resolved;
 pub mod rules;
+mod scopes;
 mod shell;
 pub mod sources;
 mod title;
 mod translated;
 
-use cgroup::{Cgroups, Lookup};
+use cgroup::Cgroups;
 use cgroup_info::CgroupInfo;
 pub use found::Found;
-use inventory::{Inventory, Workload};
+pub use inventory::Allocated;
+use inventory::Inventory;
 use linux::addresses::Held;
 use linux::executable::Executable;
 use linux::probes::Probes;
-use processes::{Process, Processes};
+use owners::Named;
+use processes::Processes;
 pub use remote::{Arrival, Client};
 use rules::Rules;
-
-/// Owners kept at most; the kernel's table is smaller.
-const MAX_OWNERS: usize = 65_536;
-/// How long to wait before the first retry; doubles with each.
-const FIRST_RETRY_US: u64 = 500_000;
-/// After this many retries an answer is final.
-const RETRIES: u32 = 8;
-/// The name of owners that no source can name.
-const UNKNOWN: &str = "unknown";
+use scopes::{Scope, Scopes};
 
 /// An owner, with the inputs of rules.
 #[derive(Clone, Copy, Debug)]
@@ -105,32 +100,8 @@ pub struct Names {
     missing: bool,
     owners: HashMap<u32, Named>,
     ports: HashMap<u32, Vec<u16>>,
+    scopes: Scopes,
     remotes: remote::Remotes,
-}
-
-struct Named {
-    born_us: u64,
-    service: Service,
-    entity: Entity,
-    inventory_version: u64,
-    stable: bool,
-    /// A probe was pending when the name was found; its result replaces the name.
-    is_interim: bool,
-    /// When to retry, and how many retries there were; `None` once the answer is final.
-    retry: Option<(u64, u32)>,
-}
-
-/// An answer, and whether a better one may follow.
-struct Answer {
-    service: Service,
-    /// Who it is, whatever the name: the container or pod, else the owner itself.
-    entity: Entity,
-    /// No later lookup will find a better one.
-    is_final: bool,
-    /// No better one is expected in the next seconds.
-    stable: bool,
-    /// A probe is pending: a better answer may arrive in the next collection.
-    running: bool,
 }
 
 impl Default for Names {
@@ -166,6 +137,7 @@ impl Names {
             missing: false,
             owners: HashMap::new(),
             ports: HashMap::new(),
+            scopes: Scopes::default(),
         }
     }
 
@@ -198,83 +170,6 @@ impl Names {
         self.remotes.awaits_connections()
     }
 
-    /// The service of an owner row. The answer is cached per slot until the row belongs to another
-    /// owner (`born_us`). A provisional answer is looked up again when its retry is due or an
-    /// inventory has changed.
-    pub fn owner(&mut self, slot: u32, row: &OwnerRow, now_us: u64) -> Found {
-        if slot == OWNER_OVERFLOW {
-            return Found::new(Service::other());
-        }
-        let known = self.owners.get(&slot).filter(|known| known.born_us == row.born_us);
-        let mut retries = 0;
-        if let Some(Named { service, entity, inventory_version, stable, retry, .. }) = known {
-            let news = *inventory_version != self.inventory_version;
-            match retry {
-                Some((at, before)) if now_us >= *at => retries = before + 1,
-                Some((_, before)) if news => retries = *before,
-                None if news && service.source <= Source::Container => {}
-                _ => {
-                    return Found {
-                        entity: *entity,
-                        stable: *stable,
-                        ..Found::new(service.clone())
-                    };
-                }
-            }
-        }
-        let former = known.filter(|known| !known.is_interim).map(|known| known.service.clone());
-        let former_entity = known.map_or(Entity::UNKNOWN, |known| known.entity);
-        let Answer { service: found, entity, is_final, stable, running } =
-            self.ask(slot, row, None, now_us);
-        let former = former.filter(|former| is_at_least_as_good(former, &found));
-        let entity = if entity == Entity::UNKNOWN { former_entity } else { entity };
-        let is_interim = running && former.is_none();
-        let service = former.unwrap_or(found);
-        if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&slot) {
-            // A pending probe is answered or abandoned within seconds.
-            let wait = if running { 0 } else { FIRST_RETRY_US << retries.min(RETRIES) };
-            let retries = if running { retries.saturating_sub(1) } else { retries };
-            let retry = (!is_final && retries < RETRIES).then_some((now_us + wait, retries));
-            let named = Named {
-                born_us: row.born_us,
-                service: service.clone(),
-                entity,
-                inventory_version: self.inventory_version,
-                stable,
-                is_interim,
-                retry,
-            };
-            self.owners.insert(slot, named);
-        }
-        Found { entity, stable, ..Found::new(service) }
-    }
-
-    /// The service of a process without a row in the kernel's table. `None` while a probe reads its
-    /// cgroup.
-    pub fn owner_without_row(
-        &mut self,
-        row: &OwnerRow,
-        seen: &processes::Seen,
-        now_us: u64,
-    ) -> Option<Service> {
-        // The overflow row belongs to no owner: its ports are unknown.
-        let process = Some(Process::Seen(seen.clone()));
-        let Answer { service, running, .. } = self.ask(OWNER_OVERFLOW, row, process, now_us);
-        (!running).then_some(service)
-    }
-
-    /// Forgets a slot that was freed.
-    pub fn forget_owner(&mut self, slot: u32) {
-        self.owners.remove(&slot);
-        self.processes.forget(slot);
-        self.remotes.forget_owner(slot);
-    }
-
-    /// Owners that no source could name (yet).
-    pub fn unresolved(&self) -> u64 {
-        self.owners.values().filter(|named| &*named.service.name == UNKNOWN).count() as u64
-    }
-
     /// Which owner listens on which port. An owner whose ports have changed is looked up again.
     pub fn set_ports(&mut self, listeners: &[ListenerRecord]) {
         let mut ports: HashMap<u32, Vec<u16>> = HashMap::new();
@@ -288,7 +183,7 @@ impl Names {
         if self.rules.look_at_ports() {
             for (owner, named) in &mut self.owners {
                 if self.ports.get(owner) != ports.get(owner) {
-                    named.retry = Some((0, 0));
+                    named.look_again();
                 }
             }
         }
@@ -298,6 +193,21 @@ impl Names {
     /// The listeners of the last collection, each with the name of its owner.
     pub fn set_listeners(&mut self, listeners: &[(ListenerRecord, Found)]) {
         self.remotes.set_listeners(listeners);
+    }
+
+    /// The host's network namespace, the names of others, and which were listed. Call after
+    /// [`Self::set_addresses`].
+    pub fn set_namespaces(
+        &mut self,
+        host: Option<u32>,
+        names: &HashMap<u32, String>,
+        listed: HashSet<u32>,
+    ) {
+        if self.scopes.update(host, names, listed) {
+            let programs =
+                self.owners.values_mut().filter(|named| named.service.source == Source::Process);
+            programs.for_each(Named::look_again);
+        }
     }
 
     /// Which address belongs to which network namespace of this host.
@@ -339,7 +249,20 @@ impl Names {
     /// rows should keep the most reliable name that they ever had. `preexisting`: some of its
     /// connections are from before the agent, so no client has left a note for them.
     pub fn remote(&mut self, netns: u32, key: &EdgeKey, preexisting: bool) -> Found {
-        self.remotes.resolve(netns, key, preexisting, &self.rules, &self.inventories)
+        let Self { remotes, rules, inventories, .. } = self;
+        let found = remotes.resolve(netns, key, preexisting, rules, inventories);
+        let requested = found.virtual_service.as_ref();
+        if !found.service.is_loopback() && !requested.is_some_and(Service::is_loopback) {
+            return found;
+        }
+        let Scope { label, is_final } = self.loopback_of(netns, key.owner);
+        let within = |one: Service| if one.is_loopback() { one.within(&label) } else { one };
+        Found {
+            service: within(found.service),
+            virtual_service: found.virtual_service.map(within),
+            stable: found.stable && is_final,
+            ..found
+        }
     }
 
     /// The only service that listens on a port of a namespace: connections without a known owner
@@ -369,6 +292,11 @@ impl Names {
         let workload =
             inventories.find_map(|inventory| inventory.failed_start(netns, port, at_us, count))?;
         Some(self.rules.workload(workload).unwrap_or_else(|| workload.service.clone()))
+    }
+
+    /// Containers that their engine did not start, because another container has a port of them.
+    pub fn allocated(&self) -> impl Iterator<Item = Allocated> {
+        self.inventories.iter().flat_map(|inventory| inventory.allocated())
     }
 
     /// Whether containers of some source publish their ports in this namespace, as far as is known
@@ -420,97 +348,6 @@ impl Names {
             source.dropped += self.remotes.dropped_connections();
         }
     }
-
-    /// Looks a name up in all sources. `process` is the result of a probe of the process, if there
-    /// is one.
-    fn ask(
-        &mut self,
-        slot: u32,
-        row: &OwnerRow,
-        mut process: Option<Process>,
-        now_us: u64,
-    ) -> Answer {
-        let own = identity(slot, row);
-        let certain = |service, entity| Answer {
-            service,
-            entity,
-            is_final: true,
-            stable: true,
-            running: false,
-        };
-        if row.key.cgroup == 0 && row.key.comm[0] == 0 {
-            // The socket was first seen outside of any process.
-            return certain(Service::new("none", Source::Unknown), own);
-        }
-        let cgroup = self.cgroups.lookup(row, now_us);
-        let cgroup_info = match &cgroup {
-            Lookup::Found(info) => Some(&**info),
-            Lookup::NotFound | Lookup::Running | Lookup::Pending => None,
-        };
-        let ports = self.ports.get(&slot).map_or(&[][..], Vec::as_slice);
-        if self.rules.look_at_programs() && process.is_none() {
-            process = Some(self.processes.look(slot, row));
-        }
-        let program = match &process {
-            Some(Process::Seen(seen)) => seen.executable.as_ref(),
-            _ => None,
-        };
-        let owner = Owner { row, cgroup_info, program, ports };
-        let workload = cgroup_info.and_then(|cgroup_info| {
-            self.inventories.iter().find_map(|inventory| inventory.workload(cgroup_info))
-        });
-        if let Some(service) = self.rules.owner(&owner, workload) {
-            // A rule may name programs of one container differently.
-            return certain(service, own);
-        }
-        // Rules may match the executable.
-        let is_running = |process: &Option<Process>| {
-            cgroup == Lookup::Running || matches!(process, Some(Process::Pending))
-        };
-        if let Some(Workload { service, entity, .. }) = workload {
-            let running = is_running(&process);
-            let (stable, is_final) = (!running, !running);
-            return Answer { service: service.clone(), entity: *entity, is_final, stable, running };
-        }
-        let entity = match &cgroup {
-            Lookup::Found(info) => info.entity().unwrap_or(own),
-            Lookup::NotFound => own,
-            Lookup::Running | Lookup::Pending => Entity::UNKNOWN,
-        };
-        let container = cgroup_info.and_then(CgroupInfo::container_name);
-        let pending = container.is_some() && self.containers_pending;
-        self.missing |= pending;
-        let cgroup_pending = cgroup == Lookup::Pending;
-        let unit = || cgroup_info.filter(|_| self.units)?.unit.clone();
-        let program = || match process.get_or_insert_with(|| self.processes.look(slot, row)) {
-            Process::Seen(seen) => seen.name.clone(),
-            Process::Pending | Process::Unseen => process::name(row),
-        };
-        let service = container
-            .or_else(unit)
-            .or_else(program)
-            .unwrap_or_else(|| Service::new(UNKNOWN, Source::Unknown));
-        let running = is_running(&process);
-        Answer {
-            service,
-            entity,
-            is_final: !pending && !cgroup_pending && !running,
-            stable: !(pending || cgroup_pending && self.containers_pending || running),
-            running,
-        }
-    }
-}
-
-/// The identity of an owner that is in no container. Slots are used again.
-fn identity(slot: u32, row: &OwnerRow) -> Entity {
-    Entity::of(&format!("{slot} {}", row.born_us))
-}
-
-/// Whether a former name stays although this one was found: once the process has exited, less is
-/// known about it. A runtime's name for its container replaces the former.
-fn is_at_least_as_good(former: &Service, found: &Service) -> bool {
-    former.source < found.source
-        || (former.source == found.source && found.source >= Source::Container)
 }
 
 /// A path as the kernel half records it.

@@ -15,7 +15,7 @@ use agent_common::owner::{
 
 use super::command_line::{self, Language};
 use super::program_name::{ProgramName, basename};
-use super::{project, title};
+use super::{manifest, project, title};
 use linux::procfs;
 use model::service::{Service, Source};
 
@@ -79,16 +79,35 @@ pub(super) fn full_name(row: &OwnerRow) -> Option<Service> {
     let now = is_worth_reading(row).then(|| living(row)).flatten();
     let Some(now) = now else { return named(comm, argv, &row.path) };
     let of_others = || application(&now).or_else(|| is_worker(&now.argv).then(|| parent(&now))?);
-    of_others().or_else(|| match whole_command_line(row, &now) {
-        Some(whole) => named(comm, &whole, &now.path),
-        None => named(comm, argv, &row.path),
-    })
+    let whole = whole_command_line(row, &now);
+    let (argv, path) = match &whole {
+        Some(whole) => (&**whole, &now.path),
+        None => (argv, &row.path),
+    };
+    of_others()
+        .or_else(|| of_manifest(row.tgid, comm, argv, path))
+        .or_else(|| named(comm, argv, path))
+}
+
+/// The project of a template's program that its directories do not name: `/app/index.js`.
+fn of_manifest(tgid: u32, comm: &[u8], argv: &[u8], path: &[u8; PATH_BYTES]) -> Option<Service> {
+    let program = nameless(comm, argv, path)?;
+    let name = manifest::project(tgid, &program)?;
+    Some(Service::new(name.as_str(), Source::Process))
+}
+
+/// A template's program, or a server of applications, that has no name of its own.
+fn nameless(comm: &[u8], argv: &[u8], path: &[u8; PATH_BYTES]) -> Option<ProgramName> {
+    let program = program(&String::from_utf8_lossy(comm), argv)?;
+    let is_template = || program.is_source() && project::is_template(program.as_str());
+    let is_many = project::is_server(&program) || is_template();
+    (is_many && project::project(&program, path).is_none()).then_some(program)
 }
 
 /// Whether [`full_name`] may find a better name than [`name`]. The row may have too little: class
 /// paths fill kilobytes and the main class follows them; owners of pre-existing sockets have no
-/// arguments at all; a worker may be named by its parent, and a server by a title that it set after
-/// it had begun to listen.
+/// arguments at all; a worker may be named by its parent, a server by a title that it set after it
+/// had begun to listen, and a template's script by its project's manifest.
 pub(super) fn is_worth_reading(row: &OwnerRow) -> bool {
     let (comm, argv) = seen(row);
     let matters = counts_arguments(&row.key.comm) || comm.len() >= FULL_COMM;
@@ -96,7 +115,9 @@ pub(super) fn is_worth_reading(row: &OwnerRow) -> bool {
         let name = program(&String::from_utf8_lossy(comm), argv);
         name.is_some_and(|name| project::is_server(&name))
     };
-    matters && (argv.is_empty() || argv.len() == ARGV_BYTES || is_worker(argv) || is_server())
+    let is_short = argv.is_empty() || argv.len() == ARGV_BYTES;
+    let is_nameless = || nameless(comm, argv, &row.path).is_some();
+    matters && (is_short || is_worker(argv) || is_server() || is_nameless())
 }
 
 /// The command name and the arguments.

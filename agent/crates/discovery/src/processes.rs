@@ -5,7 +5,8 @@
 use agent_common::owner::{OWNER_OVERFLOW, OwnerRow};
 use hashbrown::HashMap;
 
-use super::{MAX_OWNERS, process, rules};
+use super::owners::MAX_OWNERS;
+use super::{process, rules};
 use linux::executable::Executable;
 use linux::probes::{Kind, Pending, Probes};
 use model::service::Service;

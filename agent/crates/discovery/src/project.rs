@@ -120,7 +120,7 @@ pub(super) fn is_server(program: &ProgramName) -> bool {
 }
 
 /// `index.js`, `app.main`, `src`
-fn is_template(name: &str) -> bool {
+pub(super) fn is_template(name: &str) -> bool {
     let stem =
         if is_source(name) { name.rsplit_once('.').map_or(name, |(stem, _)| stem) } else { name };
     stem.split('.').all(|part| {

@@ -17,8 +17,6 @@
 //!
 //! Connections of one edge that have led to several services, or nobody knows where, cannot be told
 //! apart: then the edge has the name of the Service that was requested, or 6 or 7.
-//!
-//! Long because the order in which the remote end is named is in one place.
 
 use std::sync::Arc;
 
@@ -28,48 +26,32 @@ use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::listener::ListenerRecord;
 use hashbrown::HashMap;
 
-use super::addresses::{by_address, is_internal};
-use super::found::{Found, agreed, as_client, found_by};
-use super::inventory::{Inventory, Workload};
+use super::found::Found;
+use super::inventory::Inventory;
 use super::listener::Listener;
 use super::resolved::Resolved;
 use super::rules::Rules;
-use super::translated::{Answer, Translated};
+use super::translated::Translated;
 use linux::addresses::Held;
-use model::service::{Entity, Service, Source};
+use model::service::Service;
 
 mod addresses;
 mod clients;
+mod listed;
+mod peer;
+mod server;
+mod unknown;
 
 use addresses::Addresses;
 pub use addresses::Arrival;
 pub use clients::Client;
-use clients::{Caller, ClientTable, Known};
+use clients::{ClientTable, Known};
+use listed::{Asked, Waiting};
 
 /// Entries per table at most.
 const MAX_ENTRIES: usize = 65_536;
 /// Default limit of peers that are named by their address or by a name from DNS.
 pub const MAX_ADDRESSES: usize = 4096;
-/// How often a refresh of the sources is requested for a peer without a name.
-const MAX_LOOKUPS: u8 = 3;
-
-/// An edge waits for at most so many lists until the addresses of all namespaces are known.
-const MAX_LISTS: u64 = 10;
-
-/// An edge: owner row, role, remote address, port.
-type Asked = (u32, u8, Address, u16);
-
-/// An edge of which the connections were not listed yet, or were.
-struct Waiting {
-    /// How many lists had been begun when it was met first.
-    met: u64,
-    /// A list that was begun later has its connections.
-    since: u64,
-    /// There was one.
-    done: bool,
-    /// The last round in which it was there.
-    needed: u64,
-}
 
 /// This host's listeners, addresses and clients.
 pub(super) struct Remotes {
@@ -180,6 +162,11 @@ impl Remotes {
         self.clients = clients;
     }
 
+    /// Whether a network namespace belongs to a user namespace that any user can make.
+    pub(super) fn is_tenants(&self, netns: u32) -> bool {
+        self.addresses.is_tenants(netns)
+    }
+
     pub(super) fn set_unknown_namespaces(&mut self, unknown_namespaces: bool) {
         self.unknown_namespaces = unknown_namespaces;
     }
@@ -233,297 +220,6 @@ impl Remotes {
     /// Places that translated connections went to that found no room.
     pub(super) fn dropped_connections(&self) -> u64 {
         self.translated.dropped()
-    }
-
-    /// The server that a client has connected to.
-    fn server(
-        &mut self,
-        netns: u32,
-        key: &EdgeKey,
-        rules: &Rules,
-        inventories: &[Arc<Inventory>],
-    ) -> Found {
-        let (remote, port) = (key.remote, key.port);
-        if let Some(service) = rules.address(remote) {
-            return Found::new(service);
-        }
-        let frontend = inventories.iter().find_map(|inventory| inventory.frontend(remote, port));
-        let answer = self.translated.answer(netns, key.owner, (remote, port));
-        let answered = match &answer {
-            Answer::Ways(ways) => self.answered(netns, (remote, port), ways, rules, inventories),
-            Answer::Untranslated | Answer::Unknown => None,
-        };
-        if let Some(frontend) = frontend {
-            let virtual_service = Some(frontend.service.clone());
-            if let Some(found) = answered {
-                return Found { virtual_service, ..found_by(&found, Source::Conntrack) };
-            }
-            let endpoints = frontend.backends.iter();
-            if let Some(found) =
-                agreed(endpoints.map(|at| self.direct(netns, *at, port, rules, inventories)))
-            {
-                return Found { virtual_service, ..found_by(&found, Source::ServiceAddress) };
-            }
-            // Several services are behind it; the one that answered may be known later.
-            let is_known = matches!(answer, Answer::Ways(_));
-            let stable = is_known || !self.request_lookup(remote, port);
-            let entity = if is_known { Entity::SEVERAL } else { Entity::UNKNOWN };
-            return Found { entity, stable, ..Found::new(frontend.service.clone()) };
-        }
-        if let Some(found) = answered {
-            let virtual_service =
-                self.direct(netns, remote, port, rules, inventories).map(|found| found.service);
-            let by_name = || self.resolved.name(netns, remote).map(|(service, _)| service);
-            let virtual_service =
-                virtual_service.or_else(by_name).or_else(|| Some(by_address(remote)));
-            let virtual_service = virtual_service
-                .filter(|virtual_service| !virtual_service.is_called_as(&found.service));
-            return Found { virtual_service, ..found_by(&found, Source::Conntrack) };
-        }
-        if answer != Answer::Untranslated {
-            let found = self.unknown_peer(Some(netns), remote, port, rules);
-            return Found { entity: Entity::SEVERAL, ..found };
-        }
-        match self.direct(netns, remote, port, rules, inventories) {
-            Some(found) => found,
-            None => self.unknown_peer(Some(netns), remote, port, rules),
-        }
-    }
-
-    /// The service that answered at all of these places, if it was one.
-    fn answered(
-        &mut self,
-        netns: u32,
-        requested: (Address, u16),
-        ways: &[usize],
-        rules: &Rules,
-        inventories: &[Arc<Inventory>],
-    ) -> Option<Found> {
-        let last_list = self.translated.last_list();
-        let wanted = |at: &usize| self.translated.ways(netns, requested).get(*at);
-        let places: Vec<_> =
-            ways.iter().filter_map(wanted).map(|way| (way.netns, way.backend)).collect();
-        let found: Vec<_> = places
-            .into_iter()
-            .map(|(from, (at, port))| self.direct(from, at, port, rules, inventories))
-            .collect();
-        let all = self.translated.ways_mut(netns, requested);
-        for (at, found) in ways.iter().zip(found) {
-            if let Some(way) = all.get_mut(*at) {
-                way.update(last_list, found);
-            }
-        }
-        agreed(ways.iter().map(|at| all.get(*at)?.one().cloned()))
-    }
-
-    /// The service at an address and port, from any namespace.
-    pub(super) fn at(
-        &self,
-        remote: Address,
-        port: u16,
-        rules: &Rules,
-        inventories: &[Arc<Inventory>],
-    ) -> Option<Service> {
-        // No namespace has the number 0.
-        let direct = || self.direct(0, remote, port, rules, inventories).map(|found| found.service);
-        rules.address(remote).or_else(direct).or_else(|| rules.network(remote))
-    }
-
-    /// The service at an address and port, without translation.
-    fn direct(
-        &self,
-        netns: u32,
-        remote: Address,
-        port: u16,
-        rules: &Rules,
-        inventories: &[Arc<Inventory>],
-    ) -> Option<Found> {
-        if let Some(namespace) = self.addresses.namespace_of(netns, remote) {
-            let published = inventories
-                .iter()
-                .find_map(|inventory| inventory.published(namespace, Some(remote), port));
-            if let Some(workload) = published {
-                return Some(Found::workload(workload, Source::PublishedPort, rules));
-            }
-            if let Some(listener) = self.listener(namespace, remote, port) {
-                return Some(listener.found());
-            }
-        }
-        let at = |inventory: &Arc<Inventory>| {
-            Some(Found::workload(
-                self.container(netns, remote, inventory)?,
-                Source::ContainerAddress,
-                rules,
-            ))
-        };
-        let endpoint = |inventory: &Arc<Inventory>| {
-            Some(Found::workload(inventory.endpoint(remote)?, Source::ServiceAddress, rules))
-        };
-        inventories.iter().find_map(at).or_else(|| inventories.iter().find_map(endpoint))
-    }
-
-    /// The client that has connected to a server.
-    fn peer(
-        &mut self,
-        netns: u32,
-        key: &EdgeKey,
-        preexisting: bool,
-        rules: &Rules,
-        inventories: &[Arc<Inventory>],
-    ) -> Found {
-        let remote = key.remote;
-        if let Some(service) = rules.address(remote) {
-            return Found::new(service);
-        }
-        if let Some(workload) =
-            inventories.iter().find_map(|inventory| self.container(netns, remote, inventory))
-        {
-            return Found::workload(workload, Source::ContainerAddress, rules);
-        }
-        match self.caller(netns, key, preexisting) {
-            Caller::One(found) => return found,
-            Caller::Several => {
-                let found = self.unknown_peer(None, remote, 0, rules);
-                return Found { entity: Entity::SEVERAL, ..found };
-            }
-            Caller::Unknown => {}
-        }
-        if let Some(workload) = inventories.iter().find_map(|inventory| inventory.endpoint(remote))
-        {
-            return Found::workload(workload, Source::ServiceAddress, rules);
-        }
-        // DNS names belong to servers, not to the clients at the same address.
-        self.unknown_peer(None, remote, 0, rules)
-    }
-
-    /// The client of this host whose connections a server sees under an address. A new connection
-    /// whose addresses nobody has changed has its client's owner for a key, so it is not in this
-    /// row; what else connects there is no candidate.
-    fn caller(&mut self, netns: u32, key: &EdgeKey, preexisting: bool) -> Caller {
-        let Self { translated, clients, addresses, .. } = self;
-        let direct = match addresses.namespace_of(netns, key.remote).filter(|_| preexisting) {
-            Some(client) => clients.direct(client, netns, key),
-            None => Caller::Unknown,
-        };
-        let Some(callers) = translated.callers(netns, key.port, key.remote) else {
-            return match direct {
-                Caller::One(found) => Caller::One(as_client(&found, Source::LocalClient)),
-                direct => direct,
-            };
-        };
-        // One without an edge any more keeps its last name.
-        for (owner, last) in &mut callers.known {
-            if let Some(now) = clients.found(*owner).filter(|now| **now != *last) {
-                last.clone_from(now);
-            }
-        }
-        let mut all: Vec<Found> = callers.known.values().cloned().collect();
-        match direct {
-            Caller::One(found) => all.push(found),
-            Caller::Several => return Caller::Several,
-            Caller::Unknown => {}
-        }
-        all.sort_unstable_by(|one, other| one.service.cmp(&other.service));
-        match agreed(all.into_iter().map(Some)).filter(|_| !callers.has_others()) {
-            Some(found) => Caller::One(as_client(&found, Source::Conntrack)),
-            None => Caller::Several,
-        }
-    }
-
-    /// A new edge: where its connections went, or came from, is known once they were listed, by a
-    /// list that was begun later.
-    fn once_listed(&mut self, key: &EdgeKey, found: Found) -> Found {
-        let Some(begun) = self.lists else { return found };
-        let edge = (key.owner, key.role, key.remote, key.port);
-        let is_full = self.asked.len() >= MAX_ENTRIES && !self.asked.contains_key(&edge);
-        let is_listed = !is_full && {
-            let new = Waiting { met: begun, since: begun, done: false, needed: self.round };
-            let asked = self.asked.entry(edge).or_insert(new);
-            asked.needed = self.round;
-            // In a namespace of which no address is known, a list may not have found the client.
-            if self.unknown_namespaces && !asked.done && begun < asked.met + MAX_LISTS {
-                asked.since = begun;
-            }
-            asked.done |= self.translated.last_list() > asked.since;
-            asked.done
-        };
-        self.awaits_connections |= !is_listed;
-        Found { stable: found.stable && (is_listed || is_full), ..found }
-    }
-
-    /// The container that has an address. Two runtimes may use the same networks: then the address
-    /// is ambiguous and names nothing.
-    fn container<'a>(
-        &self,
-        netns: u32,
-        remote: Address,
-        inventory: &'a Inventory,
-    ) -> Option<&'a Workload> {
-        if self.addresses.is_ambiguous(netns, remote) { None } else { inventory.at(remote) }
-    }
-
-    /// The service that listens on a port of a namespace, if it is the only one.
-    pub(super) fn listening(&self, netns: u32, port: u16) -> Option<&Service> {
-        let (first, others) = self.listeners.get(&(netns, port))?.split_first()?;
-        let alone = others.iter().all(|other| other.service.is_called_as(&first.service));
-        alone.then_some(&first.service)
-    }
-
-    /// A peer that no source knows; by its DNS name if namespace `resolved_in` has resolved one.
-    fn unknown_peer(
-        &mut self,
-        resolved_in: Option<u32>,
-        remote: Address,
-        port: u16,
-        rules: &Rules,
-    ) -> Found {
-        let stable = !self.request_lookup(remote, port);
-        if let Some(service) = rules.network(remote) {
-            return Found { stable, ..Found::new(service) };
-        }
-        if !self.admit(remote) {
-            let is_private = is_internal(address::to_ip(remote));
-            let rest = if is_private { Service::other() } else { Service::internet() };
-            return Found { stable, ..Found::new(rest) };
-        }
-        match resolved_in.and_then(|netns| self.resolved.name(netns, remote)) {
-            Some((service, entity)) => Found { entity, stable, ..Found::new(service) },
-            None => Found { stable, ..Found::new(by_address(remote)) },
-        }
-    }
-
-    /// Requests a refresh of the sources, a few times for each peer; returns whether it may help.
-    fn request_lookup(&mut self, remote: Address, port: u16) -> bool {
-        if self.lookups.len() >= MAX_ENTRIES {
-            self.lookups.clear();
-        }
-        let lookups = self.lookups.entry((remote, port)).or_default();
-        let goes_on = *lookups < MAX_LOOKUPS;
-        *lookups += u8::from(goes_on);
-        self.missing |= goes_on;
-        self.unknown_namespaces
-    }
-
-    /// Whether this address is within the limit and may be a name of its own.
-    fn admit(&mut self, remote: Address) -> bool {
-        let room = self.admitted.len() < self.max_addresses || self.admitted.contains_key(&remote);
-        if room {
-            self.admitted.insert(remote, self.round);
-        }
-        room
-    }
-
-    /// The listener that a connection to this address and port reaches.
-    fn listener(&self, netns: u32, address: Address, port: u16) -> Option<&Listener> {
-        let candidates = self.listeners.get(&(netns, port))?;
-        candidates
-            .iter()
-            .filter_map(|listener| Some((listener.score(address)?, listener)))
-            // Of several services on one port (SO_REUSEPORT) always the same one.
-            .max_by(|(score, listener), (other_score, other)| {
-                score.cmp(other_score).then_with(|| other.service.cmp(&listener.service))
-            })
-            .map(|(_, listener)| listener)
     }
 }
 

@@ -1,9 +1,12 @@
 //! Tests of the order in which names are found.
 
+use super::inventory::Workload;
+use super::owners::identity;
 use super::*;
+use agent_common::owner::OWNER_OVERFLOW;
 use agent_common::wire::Wire as _;
 use linux::hierarchy::Hierarchy;
-use model::service::{Entity, Kind};
+use model::service::{Entity, Kind, Source};
 use std::os::unix::fs::MetadataExt as _;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -240,4 +243,78 @@ fn a_name_from_before_a_probe_has_looked_gives_way_to_what_it_finds() {
     child.wait().unwrap();
     assert!(&*first.name == "wait.sh" || (&*first.name == "sh" && !stable), "{first:?}");
     assert_eq!(&*last.name, "wait.sh");
+}
+
+const HOST: u32 = 1;
+const BLUE: u32 = 2;
+const RED: u32 = 3;
+
+/// What namespaces are called once they are listed.
+fn list_namespaces(names: &mut Names, named: &[(u32, &str)]) {
+    let named = named.iter().map(|(netns, name)| (*netns, (*name).to_owned())).collect();
+    names.set_namespaces(Some(HOST), &named, HashSet::from([HOST, BLUE, RED]));
+}
+
+#[test]
+fn programs_of_one_name_are_told_apart_by_their_network_namespaces() {
+    let mut host = Host::new(&[]);
+    let found = |host: &mut Host, netns: u32, path: &str, now_us| {
+        let mut row = host.row("nginx", path);
+        row.key.netns = netns;
+        let Found { service, stable, .. } = host.names.owner(netns, &row, now_us);
+        (service.namespace.to_string(), stable)
+    };
+    for path in ["elsewhere", "lxc.payload.box/init.scope", "system.slice/front.service"] {
+        host.row("", path);
+    }
+    host.names.set_namespaces(Some(HOST), &HashMap::new(), HashSet::from([HOST]));
+    assert_eq!(found(&mut host, HOST, "elsewhere", 0), (String::new(), true));
+    // Its namespace is not listed yet.
+    assert_eq!(found(&mut host, BLUE, "elsewhere", 0), ("netns-other".to_owned(), false));
+    list_namespaces(&mut host.names, &[(BLUE, "blue")]);
+    assert_eq!(found(&mut host, BLUE, "elsewhere", 1), ("netns-blue".to_owned(), true));
+    assert_eq!(found(&mut host, RED, "elsewhere", 1), ("netns-3".to_owned(), true));
+    assert_eq!(found(&mut host, HOST, "elsewhere", 1), (String::new(), true));
+    // It gets a name later.
+    list_namespaces(&mut host.names, &[(BLUE, "blue"), (RED, "red")]);
+    assert_eq!(found(&mut host, RED, "elsewhere", 2), ("netns-red".to_owned(), true));
+    // What systemd or a machine makes unique needs no network namespace.
+    for (path, namespace) in
+        [("lxc.payload.box/init.scope", "box"), ("system.slice/front.service", "")]
+    {
+        host.names.forget_owner(BLUE);
+        assert_eq!(found(&mut host, BLUE, path, 3), (namespace.to_owned(), true), "{path}");
+    }
+}
+
+#[test]
+fn a_loopback_address_without_a_listener_is_a_place_of_the_one_that_connects_there() {
+    let mut host = Host::new(&[]);
+    host.list_container("web", false);
+    list_namespaces(&mut host.names, &[(BLUE, "blue")]);
+    let container = format!("docker/{ID}");
+    for path in ["elsewhere", &container] {
+        host.row("", path);
+    }
+    let mut check = |netns: u32, path: &str, role: u8, remote: &str, expected: &str| {
+        let mut row = host.row("client", path);
+        row.key.netns = netns;
+        host.names.forget_owner(7);
+        host.names.owner(7, &row, 0);
+        let remote = address::from_ip(remote.parse().unwrap());
+        let key = EdgeKey { owner: 7, port: 80, role, zero: 0, remote };
+        let service = host.names.remote(netns, &key, false).service;
+        assert_eq!(format!("{}/{}", service.namespace, service.name), expected);
+        assert!(service.is_loopback(), "{service:?}");
+    };
+    let (client, server) = (agent_common::edge::ROLE_CLIENT, agent_common::edge::ROLE_SERVER);
+    check(HOST, "elsewhere", client, "127.0.0.1", "/127.0.0.1");
+    check(BLUE, "elsewhere", client, "127.0.0.1", "netns-blue/127.0.0.1");
+    check(RED, "elsewhere", client, "127.9.9.9", "netns-3/127.9.9.9");
+    check(RED, "elsewhere", client, "::1", "netns-3/::1");
+    check(RED, "elsewhere", client, "0.0.0.0", "netns-3/0.0.0.0");
+    check(BLUE, &container, client, "127.0.0.1", "web/127.0.0.1");
+    check(HOST, &container, client, "127.0.0.1", "/127.0.0.1");
+    // A client of which nothing but the address is known.
+    check(RED, "elsewhere", server, "127.0.0.1", "netns-3/127.0.0.1");
 }

@@ -14,7 +14,7 @@ use super::ephemeral::Ephemeral;
 use super::holders::{self, Holder};
 use super::namespaces::{self, Namespace};
 use super::probes::{Failure, Kind, Probes};
-use super::{Problem, addresses, ephemeral, procfs};
+use super::{Problem, addresses, ephemeral, namespace_names};
 
 /// So many processes are asked for their arguments at a time: fewer than wait in the queue of probes.
 const AT_A_TIME: usize = 512;
@@ -24,6 +24,10 @@ const AT_A_TIME: usize = 512;
 pub struct Survey {
     /// Every network namespace that could be found, the agent's own first.
     pub namespaces: Vec<Namespace>,
+    /// Names that root has given to some of them, by inode.
+    pub names: HashMap<u32, String>,
+    /// The host's network namespace, if it can be seen.
+    pub host: Option<u32>,
     /// Addresses of all interfaces; of namespaces that any user can make at most
     /// [`addresses::MOST_OF_TENANTS`].
     pub addresses: Vec<Held>,
@@ -31,8 +35,6 @@ pub struct Survey {
     pub sockets: Vec<Socket>,
     /// (network namespace inode, usage of its ephemeral ports).
     pub ephemeral: Vec<(u32, Ephemeral)>,
-    /// Thread groups at the end of the survey; empty if they could not be listed.
-    pub processes: HashSet<u32>,
     /// What could not be read, with the consequence.
     pub problems: Vec<Problem>,
 }
@@ -61,7 +63,7 @@ pub struct Found {
 /// took 150 ms, two thirds of it reading the links in /proc/PID/fd.
 pub fn survey() -> Found {
     let (namespaces, problems) = namespaces::all();
-    let mut survey = Survey { problems, ..Survey::default() };
+    let mut survey = Survey { problems, ..Survey::of_names() };
     let mut entries = Vec::new();
     let mut collector = Collector::new();
     for namespace in &namespaces {
@@ -80,7 +82,7 @@ pub fn survey() -> Found {
 /// processes, or taken from `known`.
 pub fn places(known: &[Held]) -> Survey {
     let (namespaces, problems) = namespaces::all();
-    let mut survey = Survey { problems, ..Survey::default() };
+    let mut survey = Survey { problems, ..Survey::of_names() };
     let mut collector = Collector::new();
     for namespace in &namespaces {
         let inode = namespace.inode;
@@ -97,7 +99,6 @@ pub fn places(known: &[Held]) -> Survey {
             survey.addresses.extend(known.iter().filter(|held| held.netns == inode));
         }
     }
-    survey.processes = procfs::processes().map(Iterator::collect).unwrap_or_default();
     survey.namespaces = namespaces;
     survey
 }
@@ -152,6 +153,12 @@ impl Found {
 }
 
 impl Survey {
+    /// Nothing but how network namespaces are called.
+    fn of_names() -> Self {
+        let host = namespaces::host().ok().map(|host| host.inode);
+        Self { names: namespace_names::read(), host, ..Self::default() }
+    }
+
     /// Lists sockets and addresses of one namespace.
     fn visit(
         &mut self,

@@ -84,7 +84,7 @@ pub(crate) fn locate(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Which mount a descriptor is on: `mnt_id` in /proc/self/fdinfo (man 5 proc_pid_fdinfo).
-fn mount_id(located: &OwnedFd) -> io::Result<u64> {
+pub(crate) fn mount_id(located: &OwnedFd) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", located.as_raw_fd()))?;
     let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
     id.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))

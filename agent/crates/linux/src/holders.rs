@@ -75,7 +75,15 @@ impl Holder {
 /// processes is not read. Omits sockets without a process, and those of processes
 /// that cannot be inspected.
 pub fn find(inodes: &HashSet<u32>) -> (HashMap<u32, Holder>, Vec<Problem>) {
-    let mut search = Search { inodes, oldest: HashMap::new(), denied: 0 };
+    find_last(inodes, &HashSet::new())
+}
+
+/// As [`find`]; of these sockets (inode) these processes are the holders only if no other one is.
+pub fn find_last(
+    inodes: &HashSet<u32>,
+    last: &HashSet<(u32, u32)>,
+) -> (HashMap<u32, Holder>, Vec<Problem>) {
+    let mut search = Search { inodes, last, oldest: HashMap::new(), denied: 0 };
     let mut problems = Vec::new();
     match procfs::processes() {
         Ok(processes) => processes.for_each(|tgid| search.visit(tgid)),
@@ -105,6 +113,8 @@ struct Cgroups {
 
 struct Search<'a> {
     inodes: &'a HashSet<u32>,
+    /// Sockets, and processes that are considered last.
+    last: &'a HashSet<(u32, u32)>,
     /// Socket inode → (start time, thread group) of the oldest holder so far.
     oldest: HashMap<u32, (u64, u32)>,
     denied: usize,
@@ -134,7 +144,8 @@ impl Search<'_> {
                 let Ok(stat) = Stat::read(tgid) else { return };
                 started = Some(stat.started_ticks);
             }
-            let age = (started.unwrap_or(u64::MAX), tgid);
+            let age = if self.last.contains(&(inode, tgid)) { None } else { started };
+            let age = (age.unwrap_or(u64::MAX), tgid);
             self.oldest.entry(inode).and_modify(|oldest| *oldest = age.min(*oldest)).or_insert(age);
         }
     }

@@ -12,6 +12,7 @@ use hashbrown::HashSet;
 
 use super::addresses;
 use super::diag::{self, SocketEntry};
+use super::ephemeral;
 use super::namespaces::{self, Namespace};
 
 /// The sockets, addresses and bind rules of a namespace.
@@ -23,6 +24,8 @@ pub struct Inspection {
     pub addresses: HashSet<Address>,
     /// Ports below this one need CAP_NET_BIND_SERVICE.
     pub unprivileged_from: u16,
+    /// Ports that outgoing connections get.
+    pub ephemeral: (u16, u16),
     /// Whether addresses that no interface has may be bound: IPv4, IPv6.
     pub nonlocal: (bool, bool),
 }
@@ -51,6 +54,7 @@ fn here() -> io::Result<Inspection> {
         sockets: dump.entries,
         addresses: addresses::local()?.into_iter().collect(),
         unprivileged_from: sysctl("ipv4/ip_unprivileged_port_start").unwrap_or(1024),
+        ephemeral: ephemeral::range(),
         nonlocal: (
             sysctl("ipv4/ip_nonlocal_bind") == Some(1),
             sysctl("ipv6/ip_nonlocal_bind") == Some(1),

@@ -12,7 +12,7 @@ use std::{fs, io, thread};
 use agent_common::address::Address;
 use hashbrown::{HashMap, HashSet};
 
-use super::{Problem, addresses, foreign_path, process_addresses};
+use super::{Problem, addresses, foreign_path, namespace_names, process_addresses};
 use crate::mounts::{self, Mount};
 use crate::procfs;
 
@@ -237,7 +237,7 @@ impl Search {
         let mut unknown: Vec<(u32, Mount)> = listing
             .mounts
             .into_iter()
-            .filter_map(|mount| Some((network_namespace(&mount.root)?, mount)))
+            .filter_map(|mount| Some((namespace_names::inode(&mount.root)?, mount)))
             .filter(|(inode, _)| !self.seen.contains(inode))
             .collect();
         self.cut_short += usize::from(listing.truncated || unknown.len() > share.opened);
@@ -325,11 +325,6 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// The inode in a mount's root `net:[4026532229]`.
-fn network_namespace(root: &Path) -> Option<u32> {
-    root.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -351,13 +346,6 @@ mod tests {
         assert_eq!(found.iter().filter(|namespace| namespace.inode == own.inode).count(), 1);
         let inside = run_in(&own, || Namespace::current().unwrap().inode).unwrap();
         assert_eq!(inside, own.inode);
-    }
-
-    #[test]
-    fn only_network_namespaces_count() {
-        assert_eq!(network_namespace(Path::new("net:[4026532229]")), Some(4_026_532_229));
-        assert_eq!(network_namespace(Path::new("mnt:[4026532229]")), None);
-        assert_eq!(network_namespace(Path::new("net:[x]")), None);
     }
 
     #[test]

@@ -369,6 +369,13 @@ pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
     ("reuse_port", "the reason of a bind conflict: SO_REUSEPORT"),
     ("device", "the reason of a bind conflict: devices of the sockets"),
     ("uid", "the reason of a bind conflict: users of the sockets"),
+    ("kernel_socket", "which ports the kernel holds for itself"),
+    (
+        "is_mptcp",
+        "ports of MPTCP sockets (this kernel's structs have none): they count as the kernel's",
+    ),
+    ("socket", "who holds a port that was left to another process"),
+    ("socket_inode", "who holds a port that was left to another process"),
     ("srtt_us", "round trip times"),
     ("rtt_seq", "round trip times"),
     ("bytes_sent", "bytes sent"),

@@ -29,6 +29,7 @@ pub struct Masks {
     reuse: u8,
     reuse_port: u8,
     chrono_type: u8,
+    kernel_socket: u8,
 }
 
 impl Masks {
@@ -38,6 +39,7 @@ impl Masks {
             "reuse" => Some(&mut self.reuse),
             "reuse_port" => Some(&mut self.reuse_port),
             "chrono_type" => Some(&mut self.chrono_type),
+            "kernel_socket" => Some(&mut self.kernel_socket),
             _ => None,
         }
     }
@@ -88,6 +90,7 @@ pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
         reuse_mask: masks.reuse,
         reuse_port_mask: masks.reuse_port,
         chrono_type_mask: masks.chrono_type,
+        kernel_socket_mask: masks.kernel_socket,
         jiffy_us: jiffy_us(),
         requests: options.requests.into(),
         dns: (options.dns && missing(&offsets, DNS_ANSWERS.fields).is_empty()).into(),

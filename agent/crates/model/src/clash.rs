@@ -60,6 +60,8 @@ pub struct Place {
     pub unprivileged_from: u16,
     /// Whether the requested address may be bound here.
     pub has_address: bool,
+    /// Ports that outgoing connections get (`ip_local_port_range`).
+    pub ephemeral: (u16, u16),
 }
 
 /// Why a bind or listen failed.
@@ -80,6 +82,12 @@ pub enum Reason {
     ReusePortMissing,
     /// `SO_REUSEPORT` is set on both sides, but the sockets belong to different users.
     ReusePortOtherUser,
+    /// A client got the port that it connects to as its own, and is connected to itself.
+    SelfConnected,
+    /// An outgoing connection got the port.
+    OutgoingConnection,
+    /// A container engine has given the port to another container, and did not try to bind it.
+    Allocated,
     /// Both could bind; the other one listened first.
     ListenLost,
     /// The port needs CAP_NET_BIND_SERVICE.
@@ -125,7 +133,7 @@ pub fn decide(wanted: &Wanted, place: Place, held: &[Held]) -> Verdict {
         EADDRINUSE if wanted.port == 0 => Reason::Exhausted,
         EADDRINUSE => holder
             .and_then(|index| held.get(index))
-            .map_or(Reason::Gone, |held| reason(wanted, held)),
+            .map_or(Reason::Gone, |held| reason(wanted, place, held)),
         _ => Reason::Other,
     };
     let holder = holder.filter(|_| errno == EADDRINUSE);
@@ -192,7 +200,10 @@ fn clash(wanted: &Wanted, held: &Held) -> Option<bool> {
 }
 
 /// The reason of a conflict of these two.
-fn reason(wanted: &Wanted, held: &Held) -> Reason {
+fn reason(wanted: &Wanted, place: Place, held: &Held) -> Reason {
+    if let Some(taken) = taken_by_a_client(place, held) {
+        return taken;
+    }
     let other_user = held.uid.is_some_and(|uid| uid != wanted.uid);
     if wanted.reuse_port && held.reuse_port == Some(true) && other_user {
         return Reason::ReusePortOtherUser;
@@ -217,6 +228,18 @@ fn reason(wanted: &Wanted, held: &Held) -> Reason {
     } else {
         Reason::SpecificUnderWildcard
     }
+}
+
+/// Whether the kernel gave the port to a client, and to which kind. A connection that was accepted
+/// has a peer whose port is an ephemeral one.
+fn taken_by_a_client(place: Place, held: &Held) -> Option<Reason> {
+    let is_connection = held.protocol == Protocol::Tcp && held.state == PortState::Connected;
+    let (address, port) = held.peer.filter(|_| is_connection)?;
+    if (address, port) == (held.address, held.port) {
+        return Some(Reason::SelfConnected);
+    }
+    let is_ephemeral = |port: u16| (place.ephemeral.0..=place.ephemeral.1).contains(&port);
+    (is_ephemeral(held.port) && !is_ephemeral(port)).then_some(Reason::OutgoingConnection)
 }
 
 /// The name of an errno, for labels.
@@ -245,6 +268,9 @@ impl Reason {
             Self::ReuseAddressMissing => "reuse_address_missing",
             Self::ReusePortMissing => "reuse_port_missing",
             Self::ReusePortOtherUser => "reuse_port_other_user",
+            Self::SelfConnected => "self_connected",
+            Self::OutgoingConnection => "outgoing_connection",
+            Self::Allocated => "allocated",
             Self::ListenLost => "listen_lost",
             Self::Privileged => "privileged",
             Self::ForeignAddress => "foreign_address",
@@ -261,7 +287,8 @@ impl Reason {
 mod tests {
     use super::*;
 
-    const HERE: Place = Place { unprivileged_from: 1024, has_address: true };
+    const HERE: Place =
+        Place { unprivileged_from: 1024, has_address: true, ephemeral: (32_768, 60_999) };
 
     fn wanted(address: &str) -> Wanted {
         Wanted {
@@ -293,6 +320,7 @@ mod tests {
             reuse_address: Some(true),
             reuse_port: Some(false),
             state: PortState::Listening,
+            peer: None,
         }
     }
 
@@ -367,6 +395,27 @@ mod tests {
         check(unwilling, HERE, &[bound], is(Reason::ReuseAddressMissing));
         let both = Held { reuse_address: Some(false), ..bound };
         check(unwilling, HERE, &[both], is(Reason::SameAddress));
+    }
+
+    #[test]
+    fn a_port_that_the_kernel_gave_to_a_client_is_named_so() {
+        let mine = Wanted { port: 40_000, ..wanted("0.0.0.0") };
+        let check = |port: u16, address: &str, peer: (&str, u16), reason| {
+            let held = Held {
+                port,
+                state: PortState::Connected,
+                reuse_address: None,
+                peer: Some((peer.0.parse().unwrap(), peer.1)),
+                ..held(address)
+            };
+            check(Wanted { port, ..mine }, HERE, &[held], (EADDRINUSE, reason, Some(0)));
+        };
+        check(40_000, "127.0.0.1", ("127.0.0.1", 40_000), Reason::SelfConnected);
+        check(5432, "127.0.0.1", ("127.0.0.1", 5432), Reason::SelfConnected);
+        check(40_000, "10.0.0.1", ("10.0.0.9", 443), Reason::OutgoingConnection);
+        // Accepted by a server, which has ended or closed its listener.
+        check(40_000, "10.0.0.1", ("10.0.0.9", 51_000), Reason::ReuseAddressMissing);
+        check(5432, "10.0.0.1", ("10.0.0.9", 443), Reason::ReuseAddressMissing);
     }
 
     #[test]

@@ -51,7 +51,10 @@ pub fn services(snapshot: &Snapshot, traffic: &Traffic, seconds: f64) -> Vec<Ser
         let named = Service::registered(&registration.service);
         found.meet(&named).registered.clone_from(&registration.endpoints);
     }
-    found.views.into_values().filter(|view| !view.service.is_called_as(&Service::any())).collect()
+    let is_service = |view: &ServiceView| {
+        !view.service.is_called_as(&Service::any()) && !view.service.is_loopback()
+    };
+    found.views.into_values().filter(is_service).collect()
 }
 
 /// Services met so far.

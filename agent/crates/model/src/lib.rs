@@ -25,6 +25,7 @@ pub mod fixture;
 pub mod full_name;
 mod hashed;
 pub mod health;
+pub mod kernel_sockets;
 pub mod listen_drops;
 pub mod map;
 pub mod memory;

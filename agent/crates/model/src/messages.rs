@@ -7,6 +7,7 @@ use notation::duration::ago;
 
 use super::clash::Reason;
 use super::conflicts::{self, Conflict, Holder, Party};
+use super::kernel_sockets;
 use super::port::{PortState, Protocol};
 
 /// What happened, as it was then.
@@ -15,7 +16,9 @@ pub fn summary(conflict: &Conflict) -> String {
     let place = place(conflict.address, conflict.port, conflict.protocol);
     let times =
         if conflict.count > 1 { format!(" {} times", conflict.count) } else { String::new() };
-    let failed = if conflict.by_listen {
+    let failed = if conflict.reason == Reason::Allocated {
+        format!("{claimant} could not be started{times} with {place} published")
+    } else if conflict.by_listen {
         format!("{claimant} failed{times} to listen on {place}, which it has bound")
     } else if conflict.port == 0 {
         format!("{claimant} failed{times} to bind any port of {}", conflict.address)
@@ -48,7 +51,14 @@ pub fn fix(conflict: &Conflict) -> String {
         }
         text
     };
+    let is_kernels = |holder: &Holder| kernel_sockets::is_holder(&holder.party);
+    if conflict.holder.as_ref().is_some_and(is_kernels) {
+        return next(
+            "remove what the kernel uses it for, an interface (ip -d link) or a file server (rpc.nfsd 0)",
+        );
+    }
     match conflict.reason {
+        Reason::Allocated => next("publish another port, or remove the other container"),
         Reason::SameAddress | Reason::WildcardOverSpecific | Reason::SpecificUnderWildcard => {
             next("stop one")
         }
@@ -62,6 +72,10 @@ pub fn fix(conflict: &Conflict) -> String {
         Reason::ReusePortOtherUser => next(
             "run both as the same user, as SO_REUSEPORT shares a port only among sockets of one user",
         ),
+        Reason::SelfConnected | Reason::OutgoingConnection => next(&format!(
+            "end that connection, and keep the port from outgoing ones: sysctl -w net.ipv4.ip_local_reserved_ports={}",
+            conflict.port
+        )),
         Reason::ListenLost => next("stop one, as SO_REUSEADDR lets both bind but only one listen"),
         Reason::Privileged => next(
             "give it CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), or lower net.ipv4.ip_unprivileged_port_start",
@@ -99,6 +113,13 @@ fn has(holder: &Holder, reason: Reason, now: f64) -> String {
             return format!("a closed connection of {address} is in TIME_WAIT there");
         }
         PortState::Reserved => "has reserved it",
+    };
+    let how = match reason {
+        Reason::SelfConnected if lasts => "has been connected to itself from it",
+        Reason::SelfConnected => "is connected to itself from it",
+        Reason::OutgoingConnection if lasts => "has had an outgoing connection from it",
+        Reason::OutgoingConnection => "has an outgoing connection from it",
+        _ => how,
     };
     let mut text = format!("{} {how}", party(who));
     if matches!(
@@ -223,6 +244,22 @@ mod tests {
         assert_eq!(
             summary(&unknown),
             "postgres of shop (pid 4711) failed to bind 0.0.0.0:5432: an unknown process has held it for 2 days"
+        );
+        let mut kernel = conflict(Reason::SameAddress);
+        let party = kernel_sockets::holder(Protocol::Udp, 4789);
+        kernel.holder = kernel.holder.map(|holder| Holder { party, ..holder });
+        assert_eq!(
+            shown(&kernel),
+            "postgres of shop (pid 4711) failed to bind 0.0.0.0:5432: kernel (vxlan) has held it for 2 days. Fix: remove what the kernel uses it for, an interface (ip -d link) or a file server (rpc.nfsd 0), or use 5433 (free)"
+        );
+        let itself = Conflict { next_free: None, ..conflict(Reason::SelfConnected) };
+        assert_eq!(
+            shown(&itself),
+            "postgres of shop (pid 4711) failed to bind 0.0.0.0:5432: postgresql.service (postgres, pid 811) has been connected to itself from it for 2 days. Fix: end that connection, and keep the port from outgoing ones: sysctl -w net.ipv4.ip_local_reserved_ports=5432"
+        );
+        assert_eq!(
+            shown(&conflict(Reason::Allocated)),
+            "postgres of shop (pid 4711) could not be started with 0.0.0.0:5432 published: postgresql.service (postgres, pid 811) has held it for 2 days. Fix: publish another port, or remove the other container, or use 5433 (free)"
         );
     }
 }

@@ -46,6 +46,8 @@ pub struct Held {
     pub reuse_port: Option<bool>,
     /// How it holds the port.
     pub state: PortState,
+    /// The other end, if it is a connection.
+    pub peer: Option<(IpAddr, u16)>,
 }
 
 /// Sockets of one service on one place.
@@ -135,6 +137,7 @@ mod tests {
                 uid: Some(0),
                 reuse_address: Some(false),
                 reuse_port: Some(false),
+                peer: None,
                 state: PortState::Listening,
             };
             let overlaps = held.overlaps(wanted.parse().unwrap(), wanted_only);

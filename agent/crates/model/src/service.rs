@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use notation::character::{is_invisible, is_printable};
@@ -240,10 +241,23 @@ impl Service {
         Self::new("internet", Source::Internet)
     }
 
+    /// Whether this is a loopback address that no service listens on: a place of the one that
+    /// connects to it, and no service.
+    pub fn is_loopback(&self) -> bool {
+        self.source == Source::Address && self.name.parse().is_ok_and(is_loopback)
+    }
+
     /// Whether the names are equal, whatever their sources.
     pub fn is_called_as(&self, other: &Self) -> bool {
         (&self.name, &self.namespace) == (&other.name, &other.namespace)
     }
+}
+
+/// Whether an address is of the namespace that connects to it, whichever that is: 127.0.0.0/8,
+/// `::1`, and the unspecified ones, which connect(2) takes for them.
+pub fn is_loopback(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_loopback() || ip.is_unspecified()
 }
 
 /// A text fit for labels and terminals, of bounded length.

@@ -23,7 +23,7 @@ An edge is a client service, a server service and the server's port, as one side
 
 | label | meaning |
 |---|---|
-| `client`, `client_namespace` | the service that connects; the namespace is the scope of the name (a Kubernetes namespace, a compose project), empty on a plain host |
+| `client`, `client_namespace` | the service that connects; the namespace is the scope of the name (a Kubernetes namespace, a compose project, `netns-` and a network namespace for programs outside the host's), empty on a plain host |
 | `server`, `server_namespace` | the service that it connects to |
 | `port` | the server's port; 0 on overflow rows and on resets without a connection |
 | `role` | which side counted: `client`, `server`, or `listener` for what happened before a connection existed |

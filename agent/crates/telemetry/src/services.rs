@@ -26,7 +26,7 @@ fn render(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
     let listening = snapshot.listeners.iter().map(|listener| &listener.service);
     // One series per name, or a join would find two: the most reliable source is shown.
     let mut services: BTreeMap<(&Arc<str>, &Arc<str>), Source> = BTreeMap::new();
-    for service in ends.chain(listening) {
+    for service in ends.chain(listening).filter(|service| !service.is_loopback()) {
         services
             .entry((&service.name, &service.namespace))
             .and_modify(|source| *source = service.source.min(*source))

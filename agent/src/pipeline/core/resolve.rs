@@ -85,26 +85,27 @@ impl<K: Kernel> Core<K> {
         let Some(answer) = self.surveying.as_ref().and_then(Pending::take) else { return };
         self.surveying = None;
         match answer {
-            Ok(survey) => self.take_addresses(&survey, self.surveyed_us.unwrap_or_default()),
+            Ok(survey) => self.take_addresses(&survey),
             Err(error) => {
                 tracing::warn!("addresses of network namespaces stay as they were: {error}");
             }
         }
     }
 
-    /// Takes in what was asked at `asked_us`.
-    pub(super) fn take_addresses(&mut self, survey: &Survey, asked_us: u64) {
+    /// Takes in what namespaces there are.
+    pub(super) fn take_addresses(&mut self, survey: &Survey) {
         self.known_namespaces = survey.namespaces.iter().map(|namespace| namespace.inode).collect();
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
         self.names.set_addresses(&survey.addresses);
+        let listed = self.known_namespaces.clone();
+        self.names.set_namespaces(survey.host, &survey.names, listed);
         // A process that may make a namespace can have any address there.
         let is_of_host = |held: &&Held| held.reach == Reach::Host;
         let of_host = survey.addresses.iter().filter(is_of_host);
         self.tables.set_addresses(of_host.map(|held| held.address));
         self.addresses.clone_from(&survey.addresses);
         self.ports.set_ephemeral(survey);
-        self.ports.set_processes(&survey.processes, asked_us);
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) struct Candidate {
     pub inode: u32,
     /// Row of who bound it, if the kernel half saw that.
     pub owner: Option<u32>,
+    /// The kernel made it for itself.
+    pub is_kernel: bool,
     /// Process that bound it; 0 if not known.
     pub tgid: u32,
     /// Since when, CLOCK_MONOTONIC microseconds; 0 if from before the agent.
@@ -40,9 +42,11 @@ impl Candidate {
             reuse_address: Some(has(REUSE_ADDRESS)),
             reuse_port: Some(has(REUSE_PORT)),
             state: PortState::of(protocol, bound.state),
+            peer: None,
         };
         let (owner, tgid, since_us) = (Some(bound.owner), bound.tgid, bound.since_us);
-        Some(Self { held, inode: 0, owner, tgid, since_us })
+        let (inode, is_kernel) = (bound.inode, bound.is_kernel != 0);
+        Some(Self { held, inode, owner, is_kernel, tgid, since_us })
     }
 
     /// A socket as `sock_diag` lists it.
@@ -59,16 +63,18 @@ impl Candidate {
             reuse_address: None,
             reuse_port: None,
             state: PortState::of(protocol, entry.state),
+            peer: (entry.remote_port != 0).then(|| (to_ip(entry.remote), entry.remote_port)),
         };
-        Self { held, inode: entry.inode, owner: None, tgid: 0, since_us: 0 }
+        Self { held, inode: entry.inode, owner: None, is_kernel: false, tgid: 0, since_us: 0 }
     }
 
     /// Adds what the kernel half knows.
     pub(super) fn learn(&mut self, bound: &BoundRecord) {
-        if let Some(Self { held, owner, tgid, since_us, .. }) = Self::bound(bound) {
+        if let Some(Self { held, owner, is_kernel, tgid, since_us, .. }) = Self::bound(bound) {
             self.held.reuse_address = held.reuse_address;
             self.held.reuse_port = held.reuse_port;
             (self.owner, self.tgid, self.since_us) = (owner, tgid, since_us);
+            self.is_kernel = is_kernel;
         }
     }
 }

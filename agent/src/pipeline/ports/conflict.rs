@@ -15,6 +15,7 @@ use super::Ports;
 use super::candidate::Candidate;
 use super::known::Known;
 use crate::pipeline::host::{HeldBy, Host};
+use linux::current_holders::Bound;
 use linux::inspection::Inspection;
 use linux::probes::Pending;
 use model::claims::Failures;
@@ -102,7 +103,7 @@ impl Ports {
         }
     }
 
-    fn record(&mut self, conflict: Conflict, errno: &'static str) {
+    pub(super) fn record(&mut self, conflict: Conflict, errno: &'static str) {
         let count = conflict.count;
         let conflict = self.conflicts.add(conflict, errno);
         log(&conflict, count);
@@ -120,6 +121,8 @@ impl Ports {
         let rules = Place {
             unprivileged_from: place.map_or(1024, |place| place.unprivileged_from),
             has_address: place.is_none_or(|place| place.has(wanted.address)),
+            // Without it no port counts as one that a client got.
+            ephemeral: place.map_or((1, 0), |place| place.ephemeral),
         };
         let decide = |candidates: &[Candidate]| {
             let held: Vec<_> = candidates.iter().map(|candidate| candidate.held).collect();
@@ -160,9 +163,12 @@ impl Ports {
             unverified_user: known.owners.user(failure.key.owner),
         };
         let Some(candidate) = holder.copied() else { return self.record(conflict, errno) };
-        let found = if self.unheld.len() < MAX_HOLDERS {
-            let Candidate { tgid, inode, .. } = candidate;
-            Found::Asked(host.holder(tgid, inode, conflict.netns))
+        let found = if candidate.is_kernel {
+            Found::Answered(Box::default())
+        } else if self.unheld.len() < MAX_HOLDERS {
+            let owner = candidate.owner.and_then(|owner| known.owners.row(owner));
+            let bound = Bound::of(candidate.tgid, owner.map(|row| &row.key), candidate.inode);
+            Found::Asked(host.holder(bound, conflict.netns))
         } else {
             Found::Answered(Box::new(HeldBy { pid: candidate.tgid, ..HeldBy::default() }))
         };

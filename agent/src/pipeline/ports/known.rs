@@ -11,6 +11,7 @@ use crate::pipeline::labels::local_name;
 use discovery::{Names, docker_proxy, process};
 use model::claims::Failures;
 use model::conflicts::{Holder, Party};
+use model::kernel_sockets;
 use model::owners::Owners;
 use model::port::{Port, Protocol};
 use model::service::{Service, Source};
@@ -84,13 +85,20 @@ impl Known<'_> {
     ) -> Option<Holder> {
         let Candidate { held, owner, since_us, .. } = candidate;
         let HeldBy { pid, row, seen, age_seconds, proxy_arguments } = found;
+        if candidate.is_kernel {
+            let party = kernel_sockets::holder(held.protocol, held.port);
+            let since_seconds = (*since_us != 0).then(|| self.epoch(*since_us));
+            let (address, state) = (held.address, held.state);
+            return Some(Holder { party, address, state, since_seconds });
+        }
         let owned = owner.filter(|owner| self.owners.row(*owner).is_some());
+        // The process that has it now, if that is not the one that bound it.
         let service = match (owned, row) {
-            (Some(owner), _) => local_name(self.names, self.owners, owner, self.now_us).0,
-            (None, Some(row)) => self.names.owner_without_row(row, seen, self.now_us)?,
+            (_, Some(row)) => self.names.owner_without_row(row, seen, self.now_us)?,
+            (Some(owner), None) => local_name(self.names, self.owners, owner, self.now_us).0,
             (None, None) => Service::new("none", Source::Unknown),
         };
-        let command = match owned.and_then(|owner| self.owners.row(owner)).or(row.as_ref()) {
+        let command = match row.as_ref().or(owned.and_then(|owner| self.owners.row(owner))) {
             Some(row) => command(row),
             None => String::new(),
         };

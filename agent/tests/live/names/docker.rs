@@ -122,17 +122,20 @@ pub(super) fn project(docker: &Docker) -> std::path::PathBuf {
 }
 
 pub(super) fn of_shop(name: &str) -> bool {
-    name.starts_with("shop/") || name == "/visitor" || name.contains(&format!("/{}.3", net()))
+    name.starts_with("shop/")
+        || name.ends_with("/visitor")
+        || name.contains(&format!("/{}.3", net()))
 }
 
-pub(super) fn of_project() -> Vec<Edge> {
+pub(super) fn of_project(docker: &Docker) -> Vec<Edge> {
+    let proxy = &*docker.engine.full_name("docker-proxy");
     vec![
         edge("shop/web", "shop/db", 5432, "client", ("docker", "listener")),
         edge("shop/web", "shop/db", 5432, "server", ("docker", "docker")),
         edge("shop/crawler", "shop/web", 8080, "client", ("docker", "published_port")),
         edge("shop/crawler", "shop/web", 8080, "server", ("docker", "docker")),
-        edge("/docker-proxy", "shop/web", 80, "client", ("process", "listener")),
-        edge("/docker-proxy", "shop/web", 80, "server", ("process", "docker")),
+        edge(proxy, "shop/web", 80, "client", ("process", "listener")),
+        edge(proxy, "shop/web", 80, "server", ("process", "docker")),
     ]
 }
 
@@ -154,7 +157,7 @@ fn a_compose_project_is_named_on_every_edge() {
     let agent = docker.agent();
     let folder = project(&docker);
     docker.compose(&folder, &["up", "-d"]);
-    let all = expect(&agent, &of_project(), of_shop);
+    let all = expect(&agent, &of_project(&docker), of_shop);
     let kinds: Vec<_> = all.iter().filter(|edge| end(edge, "server") == "shop/db").collect();
     assert!(kinds.iter().all(|edge| edge["server_kind"] == "compose_service"), "{kinds:#?}");
 
@@ -167,11 +170,12 @@ fn a_compose_project_is_named_on_every_edge() {
     let script = format!("exec -a wget {} -q -O /dev/null {url}", program.display());
     let asked = docker.engine.command("bash").args(["-c", &script]).output();
     assert!(asked.is_ok(), "{asked:?}");
-    let mut expected = of_project();
-    expected.push(edge("/visitor", "shop/web", 8080, "client", ("process", "conntrack")));
+    let mut expected = of_project(&docker);
+    let visitor = &*docker.engine.full_name("visitor");
+    expected.push(edge(visitor, "shop/web", 8080, "client", ("process", "conntrack")));
     // What the kernel translates arrives without the proxy, but from the gateway's address, which
     // is the proxy's too.
-    expected.push(edge("/visitor", "shop/web", 80, "server", ("conntrack", "docker")));
+    expected.push(edge(visitor, "shop/web", 80, "server", ("conntrack", "docker")));
     expect(&agent, &expected, of_shop);
     assert_eq!(agent.json("/api/v1/status")["unidentified_processes"], 0);
     let metrics = agent.scrape();

@@ -19,6 +19,16 @@ pub(super) struct Engine {
 }
 
 impl Engine {
+    /// A program's name as the agent reports it in the engine's network namespace.
+    pub fn full_name(&self, name: &str) -> String {
+        format!("{}/{name}", self.scope())
+    }
+
+    /// The namespace of programs' names there.
+    pub fn scope(&self) -> String {
+        format!("netns-{}", self.netns)
+    }
+
     /// Starts `program` with the arguments that `arguments` makes of its directory; it has to
     /// listen on `socket` there.
     pub(super) fn start(

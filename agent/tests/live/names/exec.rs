@@ -34,9 +34,9 @@ fn a_connection_stays_with_the_program_that_opened_it() {
 
     let rows = |wanted: &str| -> Vec<(u64, u64)> {
         let all = edges(&agent);
-        let ours = all
-            .iter()
-            .filter(|row| row["role"] == "client" && end(row, "client") == format!("/{wanted}"));
+        let ours = all.iter().filter(|row| {
+            row["role"] == "client" && end(row, "client") == pair.client.full_name(wanted)
+        });
         let number = |row: &serde_json::Value, field: &str| row[field].as_u64().unwrap_or(u64::MAX);
         ours.map(|row| (number(row, "opened"), number(row, "active"))).collect()
     };

@@ -45,7 +45,8 @@ fn clients_that_share_an_address_are_known_by_name_on_the_servers_side() {
             };
             (of_role("client"), of_role("server"))
         };
-        let expected = vec![(format!("/{left}"), Some(5)), (format!("/{right}"), Some(5))];
+        let named = |name: &str| (net.client.full_name(name), Some(5));
+        let expected = vec![named(&left), named(&right)];
         let expected = (expected.clone(), expected);
         super::until(&format!("both sides say {expected:?}: {:?}", both()), || both() == expected);
     }

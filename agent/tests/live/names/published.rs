@@ -120,10 +120,11 @@ fn wanted_by_containers(mode: &[&str], helper: &str) {
     let found = sentences(&found);
     assert!(found[0].starts_with(&format!("tried ({helper}, pid ")), "{found:?}");
     assert!(found[1].starts_with(&format!("db of shop ({helper}, pid ")), "{found:?}");
+    let here = docker.engine.scope();
     for one in found {
         assert!(one.contains(&format!(" to bind 0.0.0.0:{PORT}: ")), "{one}");
         assert!(
-            one.contains(&format!(": redis-server (pid {}) has held it", redis.0.id())),
+            one.contains(&format!(": redis-server of {here} (pid {}) has held it", redis.0.id())),
             "{one}"
         );
     }
@@ -154,6 +155,41 @@ fn had_by_a_container(mode: &[&str], helper: &str) {
     let ports = list(&agent, &docker, "ports");
     let is_web = |port: &Value| port["holder"]["service"]["name"] == "web";
     assert!(!ports.is_empty() && ports.iter().all(is_web), "{ports:#?}");
+    agent.stop();
+}
+
+/// A container whose port Docker has given to another one is not started, without any bind.
+fn wanted_of_another_container() {
+    let docker = Docker::start();
+    let agent = docker.agent();
+    let publish = format!("{PORT}:80");
+    let serve = ["bb", "httpd", "-f", "-p", "80"];
+    run(docker.docker().args(["run", "-d", "--name", "web", "--publish", &publish]).args(serve));
+    until("the first has its port", || {
+        list(&agent, &docker, "ports").iter().any(|row| row["holder"]["service"]["name"] == "web")
+    });
+    let second = ["run", "--name", "tried", "--publish", &publish, "bb", "sleep", "9"];
+    let said = docker.docker().args(second).output().expect("docker is installed");
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("port is already allocated"), "{said}");
+    let one = conflicts(&agent, &docker, 1).remove(0);
+    assert_eq!(one["claimant"]["service"]["name"], "tried", "{one:#}");
+    assert_eq!(one["holder"]["service"]["name"], "web", "{one:#}");
+    assert_eq!(one["reason"], "allocated", "{one:#}");
+    assert_eq!((&one["count"], &one["inferred"]), (&1.into(), &true.into()), "{one:#}");
+    let sentence = one["finding"]["title"].as_str().expect("a sentence");
+    let expected =
+        format!("tried could not be started with 0.0.0.0:{PORT} published: web has held it");
+    assert!(sentence.starts_with(&expected), "{sentence}");
+    let labels = [("claimant", "tried"), ("holder", "web"), ("port", PORT)];
+    agent.eventually(1, |now| now.sum("portolan_port_conflicts_total", &labels));
+    // A second try is a second conflict, and one after the port is free is none.
+    assert!(!docker.docker().args(["start", "tried"]).status().expect("docker").success());
+    until("the second try counts", || conflicts(&agent, &docker, 1)[0]["count"] == 2);
+    run(docker.docker().args(["rm", "--force", "web"]));
+    run(docker.docker().args(["start", "tried"]));
+    run(docker.docker().args(["rm", "--force", "tried"]));
+    assert_eq!(conflicts(&agent, &docker, 1)[0]["count"], 2);
     agent.stop();
 }
 
@@ -189,4 +225,10 @@ fn the_holder_of_a_published_port_is_its_container() {
 fn the_holder_of_a_published_port_is_its_container_if_the_daemon_binds() {
     needs_docker!();
     had_by_a_container(&["--userland-proxy=false"], "dockerd");
+}
+
+#[test]
+fn a_port_that_docker_gave_to_another_container_is_a_conflict() {
+    needs_docker!();
+    wanted_of_another_container();
 }

@@ -46,11 +46,11 @@ fn whatever_runs_a_service_every_edge_has_two_names() {
     let _client = bare.client.connect((bare.server.v4, port)).expect("a connection");
     let _server = net::accept(&listener);
 
-    let mut expected = docker::of_project();
+    let mut expected = docker::of_project(&docker);
     expected.extend(pods::expected("kubernetes", "conntrack", "listener"));
     expected.extend(units::expected());
-    let (client, server) =
-        (format!("/{}", bare.client.service), format!("/{}", bare.server.service));
+    let client = bare.client.full_name(&bare.client.service);
+    let server = bare.server.full_name(&bare.server.service);
     let port = u64::from(port);
     expected.push(edge(&client, &server, port, "client", ("process", "listener")));
     expected.push(edge(&client, &server, port, "server", ("process", "process")));
@@ -62,16 +62,16 @@ fn whatever_runs_a_service_every_edge_has_two_names() {
             || name == server
     });
     assert_eq!(agent.json("/api/v1/status")["unidentified_processes"], 0);
-    let (client, server) = (&bare.client.service, &bare.server.service);
-    let ours = ["shop/db", "prod/web", "portolan-web", server];
+    let proxy = docker.engine.full_name("docker-proxy");
+    let ours = ["shop/db", "prod/web", "portolan-web", &bare.server.service];
     let expected = graph(&[
-        ("docker-proxy", "shop/web", 80),
+        (&proxy, "shop/web", 80),
         ("shop/crawler", "shop/web", 8080),
         ("shop/web", "shop/db", 5432),
         ("prod/probe", "prod/web", 8080),
         ("prod/shop", "prod/web", 80),
         ("portolan-shop", "portolan-web", 8080),
-        (client, server, port.try_into().expect("a port")),
+        (&client, &server, port.try_into().expect("a port")),
     ]);
     until("the map is the graph", || drawn(&agent, &ours) == expected);
     // Everything of the whole host: each end in one of our networks has a name.

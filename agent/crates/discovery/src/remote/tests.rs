@@ -1,10 +1,11 @@
 //! The remote end of connections: its name, and when it has none.
 
 use super::*;
+use crate::inventory::Workload;
 use agent_common::wire::Wire;
 use hashbrown::HashSet;
 use linux::addresses::Reach;
-use model::service::Entity;
+use model::service::{Entity, Source};
 use std::net::IpAddr;
 
 const HOST: u32 = 1;

@@ -74,8 +74,8 @@ same_words! {
     model::port::PortState => api_types::PortState: Listening Bound Connected TimeWait Reserved;
     model::clash::Reason => api_types::BindFailure:
         SameAddress WildcardOverSpecific SpecificUnderWildcard DualStack ReuseAddressMissing
-        ReusePortMissing ReusePortOtherUser ListenLost Privileged ForeignAddress AlreadyBound
-        Exhausted Denied Gone Other;
+        SelfConnected OutgoingConnection Allocated ReusePortMissing ReusePortOtherUser ListenLost
+        Privileged ForeignAddress AlreadyBound Exhausted Denied Gone Other;
     model::reservations::Environment => api_types::Environment: Dev Prod;
     model::reservations::Origin => api_types::Origin: Config State;
     model::breaches::Action => api_types::BreachAction: Audited Denied;

@@ -89,6 +89,9 @@ fn finding(conflict: &conflicts::Conflict) -> Finding {
         | Reason::SpecificUnderWildcard
         | Reason::DualStack
         | Reason::ReuseAddressMissing
+        | Reason::SelfConnected
+        | Reason::OutgoingConnection
+        | Reason::Allocated
         | Reason::ReusePortMissing
         | Reason::ReusePortOtherUser
         | Reason::ListenLost => code::PORT_IN_USE,

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use agent_common::address;
 use agent_common::edge::{CONNECT_OTHER, CONNECT_UNREACHABLE};
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use linux::addresses::{Held, Reach};
+use linux::current_holders::Bound;
 use linux::diag::SocketEntry;
 use linux::existing::Survey;
 use linux::inspection::Inspection;
@@ -61,13 +62,18 @@ impl Host for Fake {
                 sockets: sockets.collect(),
                 addresses: HashSet::new(),
                 unprivileged_from: 0,
+                ephemeral: (32_768, 60_999),
                 nonlocal: (false, false),
             })
         })
     }
 
-    fn holder(&self, _tgid: u32, inode: u32, _netns: u32) -> Pending<HeldBy> {
-        self.world().ask(move |_| Ok(HeldBy { pid: inode, ..HeldBy::default() }))
+    fn holder(&self, bound: Bound, _netns: u32) -> Pending<HeldBy> {
+        self.world().ask(move |_| Ok(HeldBy { pid: bound.inode, ..HeldBy::default() }))
+    }
+
+    fn holders(&self, _bound: Vec<(u32, Bound)>) -> Pending<HashMap<u32, HeldBy>> {
+        unreachable!("no ports are bound here")
     }
 
     fn proxy_arguments(&self, _tgid: u32) -> Pending<Vec<u8>> {

@@ -6,6 +6,7 @@
 //! is released (`releaseNetwork`, moby, daemon/container_operations.go).
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,15 +34,18 @@ pub(super) struct Starts {
 struct Created {
     id: String,
     workload: Workload,
-    ports: Vec<Port>,
+    ports: Vec<(IpAddr, Port)>,
     /// CLOCK_MONOTONIC microseconds.
     lost_network_us: Option<u64>,
+    /// It runs, or did until it lost its network.
+    ran: bool,
 }
 
 /// The container's part of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ContainerEvent {
     Created,
+    Started,
     LostNetwork,
 }
 
@@ -67,21 +71,26 @@ impl Starts {
                 Err(error) => return Err(error),
             }
         }
-        if happened == ContainerEvent::LostNetwork {
-            self.lost_network(&id, monotonic_us());
+        match happened {
+            ContainerEvent::Created => {}
+            ContainerEvent::Started => self.started(&id),
+            ContainerEvent::LostNetwork => self.lost_network(&id, monotonic_us()),
         }
         Ok(())
     }
 
     /// Adds the ports of containers that have just lost their network.
     pub(super) fn report(&self, inventory: &mut Inventory, now_us: u64) {
-        for Created { workload, ports, lost_network_us, .. } in &self.made {
+        for Created { workload, ports, lost_network_us, ran, .. } in &self.made {
             let Some(at_us) = *lost_network_us else { continue };
             if u128::from(now_us.saturating_sub(at_us)) > REPORT_FOR.as_micros() {
                 continue;
             }
-            for port in ports {
+            for (address, port) in ports {
                 inventory.add_failed_start(*port, at_us, workload.clone());
+                if !ran {
+                    inventory.add_refused_start(*port, *address, at_us, workload.clone());
+                }
             }
         }
     }
@@ -101,12 +110,20 @@ impl Starts {
         if self.made.len() >= MOST {
             self.made.pop_front();
         }
-        self.made.push_back(Created { id, workload, ports, lost_network_us: None });
+        self.made.push_back(Created { id, workload, ports, lost_network_us: None, ran: false });
+    }
+
+    fn started(&mut self, id: &str) {
+        for made in self.made.iter_mut().filter(|made| made.id == id) {
+            (made.ran, made.lost_network_us) = (true, None);
+        }
     }
 
     fn lost_network(&mut self, id: &str, now_us: u64) {
         let at = self.made.iter().position(|made| made.id == id);
         if let Some(mut made) = at.and_then(|at| self.made.remove(at)) {
+            // What runs keeps its network until it stops; after that it is started anew.
+            made.ran = made.ran && made.lost_network_us.is_none();
             made.lost_network_us = Some(now_us);
             self.made.push_back(made);
         }
@@ -118,6 +135,7 @@ fn read(event: EventMessage) -> Option<(String, ContainerEvent)> {
     let actor = event.actor?;
     match (event.typ?, event.action?.as_str()) {
         (EventMessageTypeEnum::CONTAINER, "create") => Some((actor.id?, ContainerEvent::Created)),
+        (EventMessageTypeEnum::CONTAINER, "start") => Some((actor.id?, ContainerEvent::Started)),
         (EventMessageTypeEnum::NETWORK, "disconnect") => {
             Some((actor.attributes?.remove("container")?, ContainerEvent::LostNetwork))
         }
@@ -125,16 +143,18 @@ fn read(event: EventMessage) -> Option<(String, ContainerEvent)> {
     }
 }
 
-/// The host ports that a container is to publish. Without ports that the engine chooses (none, or a
+/// The addresses and ports of the host that a container is to publish. Without ports that the engine chooses (none, or a
 /// range): it takes another one if one is taken.
-fn ports(container: &ContainerInspectResponse) -> Vec<Port> {
+fn ports(container: &ContainerInspectResponse) -> Vec<(IpAddr, Port)> {
     let bindings = container.host_config.as_ref().and_then(|host| host.port_bindings.as_ref());
     let mut ports = Vec::new();
     for (inside, outside) in bindings.into_iter().flatten() {
         let protocol = inside.split_once('/').map_or("tcp", |(_, protocol)| protocol);
         for binding in outside.iter().flatten() {
             let port = binding.host_port.as_deref().unwrap_or_default();
-            ports.extend(format!("{port}/{protocol}").parse::<Port>().ok());
+            let address = binding.host_ip.as_deref().and_then(|text| text.parse().ok());
+            let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            ports.extend(format!("{port}/{protocol}").parse().ok().map(|port| (address, port)));
         }
     }
     ports
@@ -143,6 +163,9 @@ fn ports(container: &ContainerInspectResponse) -> Vec<Port> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agent_common::address;
+    use hashbrown::HashSet;
+    use model::service::Service;
 
     const HERE: u32 = 1;
 
@@ -190,6 +213,10 @@ mod tests {
         let other = serde_json::json!({
             "Type": "container", "Action": "start", "Actor": {"ID": "abc", "Attributes": {}},
         });
+        assert_eq!(event(other), Some(("abc".to_owned(), ContainerEvent::Started)));
+        let other = serde_json::json!({
+            "Type": "container", "Action": "die", "Actor": {"ID": "abc", "Attributes": {}},
+        });
         assert_eq!(event(other), None);
         assert_eq!(event(serde_json::json!({"Type": "network", "Action": "disconnect"})), None);
     }
@@ -204,7 +231,14 @@ mod tests {
         });
         let mut found = ports(&container("db", &bindings));
         found.sort_unstable();
-        assert_eq!(found, [Port::udp(53), Port::tcp(5432), Port::tcp(5433)]);
+        let at = |address: &str, port| (address.parse().unwrap(), port);
+        let expected = [
+            at("0.0.0.0", Port::udp(53)),
+            at("0.0.0.0", Port::tcp(5432)),
+            at("::1", Port::tcp(5433)),
+        ];
+        assert_eq!(found.iter().collect::<HashSet<_>>(), expected.iter().collect());
+        assert_eq!(found.len(), expected.len());
     }
 
     #[test]
@@ -225,6 +259,40 @@ mod tests {
         assert_eq!(who(&starts, Port::udp(5432), 1000, 2000), None);
         let long_ago = REPORT_FOR.as_micros() as u64 + 10_000;
         assert_eq!(who(&starts, port, 1000, long_ago), None);
+    }
+
+    #[test]
+    fn what_the_engine_gave_to_another_container_is_known_until_that_is_gone() {
+        let mut starts = starts();
+        let bindings = serde_json::json!({"80/tcp": [{"HostPort": "8080"}]});
+        starts.add("second".to_owned(), container("second", &bindings));
+        let allocated = |starts: &Starts, has: &str| -> Vec<(String, String, u64)> {
+            let mut inventory = Inventory::default();
+            inventory.publishes_in(HERE);
+            let service = Service::new(has, Source::Docker);
+            let entity = Entity::of(has);
+            let (instance, labels) = (has.into(), Arc::default());
+            let holder = Workload { service, entity, instance, labels };
+            let all = address::from_ip(Ipv4Addr::UNSPECIFIED.into());
+            inventory.add_published(all, 8080, holder);
+            starts.report(&mut inventory, 3000);
+            let names = |one: crate::inventory::Allocated| {
+                let name = |workload: &Workload| workload.service.name.to_string();
+                (name(&one.claimant), name(&one.holder), one.at_us)
+            };
+            inventory.allocated().map(names).collect()
+        };
+        assert_eq!(allocated(&starts, "first"), [], "it was not tried");
+        starts.lost_network("second", 1000);
+        let expected = ("second".to_owned(), "first".to_owned(), 1000);
+        assert_eq!(allocated(&starts, "first"), [expected]);
+        assert_eq!(allocated(&starts, "second"), [], "nobody is in its own way");
+        // It ran, and was stopped.
+        starts.started("second");
+        starts.lost_network("second", 2000);
+        assert_eq!(allocated(&starts, "first"), []);
+        starts.lost_network("second", 2500);
+        assert_eq!(allocated(&starts, "first").len(), 1, "and then could not be started again");
     }
 
     #[test]

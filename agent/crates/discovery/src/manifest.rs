@@ -1,0 +1,112 @@
+//! The name in a project's manifest: `package.json`, `pyproject.toml`. For programs of templates
+//! (`index.js`, `main.py`) that neither their arguments nor their directories name: `/app/index.js`.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::program_name::ProgramName;
+use super::project;
+use linux::project_files;
+
+/// What is read of a package.json.
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+}
+
+/// The project of a program that runs as process `tgid`, from the manifest beside it or above.
+pub(super) fn project(tgid: u32, program: &ProgramName) -> Option<ProgramName> {
+    // A server's own file is where it was installed.
+    let folder = if project::is_server(program) { "" } else { program.folder() };
+    let folder = project_files::folder(tgid, folder)?;
+    of_package(tgid, &folder).or_else(|| of_python(tgid, &folder))
+}
+
+fn of_package(tgid: u32, folder: &Path) -> Option<ProgramName> {
+    in_package(&project_files::read(tgid, folder, "package.json")?)
+}
+
+fn of_python(tgid: u32, folder: &Path) -> Option<ProgramName> {
+    in_python(&project_files::read(tgid, folder, "pyproject.toml")?)
+}
+
+/// `@shop/api` is `api`.
+fn in_package(text: &[u8]) -> Option<ProgramName> {
+    let Package { name } = serde_json::from_slice(text).ok()?;
+    ProgramName::of(name.rsplit('/').next()?)
+}
+
+/// The key `name` of the table `project`, or of poetry's.
+fn in_python(text: &[u8]) -> Option<ProgramName> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut is_project = false;
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('[') {
+            is_project = matches!(line, "[project]" | "[tool.poetry]");
+        }
+        let value = line.strip_prefix("name").map(str::trim_start);
+        let value = value.filter(|_| is_project).and_then(|rest| rest.strip_prefix('='));
+        if let Some(value) = value {
+            let value = value.trim_start();
+            let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
+            return ProgramName::of(value.split(quote).nth(1)?);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(found: Option<&ProgramName>, expected: Option<&str>, text: &str) {
+        assert_eq!(found.map(ProgramName::as_str), expected, "{text}");
+    }
+
+    #[test]
+    fn a_package_is_called_by_its_name_without_its_scope() {
+        for (text, expected) in [
+            (r#"{"name": "shop-api", "version": "1.0.0"}"#, Some("shop-api")),
+            (
+                r#"{"version": "1", "name": "@shop/api", "scripts": {"start": "node ."}}"#,
+                Some("api"),
+            ),
+            (r#"{"name": ""}"#, None),
+            (r#"{"name": "two words"}"#, None),
+            (r#"{"name": ["x"]}"#, None),
+            (r#"{"private": true}"#, None),
+            (r#"{"name": "cut"#, None),
+            ("", None),
+        ] {
+            check(in_package(text.as_bytes()).as_ref(), expected, text);
+        }
+    }
+
+    #[test]
+    fn a_python_project_is_called_by_its_name() {
+        for (text, expected) in [
+            ("[project]\nname = \"shop-api\"\n", Some("shop-api")),
+            (
+                "[build-system]\nname = \"x\"\n[tool.poetry]\nversion = \"1\"\nname='cart'",
+                Some("cart"),
+            ),
+            ("[project]\nnames = \"x\"\n", None),
+            ("[project]\nname = shop\n", None),
+            ("[project]\nname = \"two words\"\n", None),
+            ("[project.scripts]\nname = \"x\"\n", None),
+            ("name = \"x\"", None),
+            ("[project]\nname = \"", None),
+        ] {
+            check(in_python(text.as_bytes()).as_ref(), expected, text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_manifest_is_read_without_panic(text in "[\\[\\]a-z=\"'\\n \\PC]{0,80}") {
+            let _ = (in_package(text.as_bytes()), in_python(text.as_bytes()));
+        }
+    }
+}

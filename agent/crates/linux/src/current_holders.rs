@@ -1,0 +1,183 @@
+//! Which process holds a socket now, as opposed to the one that bound it: a child that inherited it
+//! from a parent that has ended, a process that it was passed to, a service for which systemd opened
+//! it.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
+
+use agent_common::owner::OwnerKey;
+use hashbrown::{HashMap, HashSet};
+
+use crate::holders::{self, Holder, socket_inode};
+
+/// Command names of programs that open sockets for others: they keep them, or become those.
+const ACTIVATORS: [&str; 6] =
+    ["systemd", "(systemd)", "systemd-socket-", "inetd", "xinetd", "launchd"];
+/// The first process.
+const INIT: u32 = 1;
+
+/// A socket, and who bound it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The process that bound it; 0 if unknown.
+    pub tgid: u32,
+    /// What it was: the owner that the kernel half recorded.
+    pub command: [u8; 16],
+    /// The socket.
+    pub inode: u32,
+}
+
+/// Who holds a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// The process that bound it.
+    Binder,
+    /// Another one, or what that one has become.
+    Other(Box<Holder>),
+    /// No process that can be seen.
+    Nobody,
+}
+
+/// Who holds these sockets, by inode. Walks over all processes only if a process that bound one does
+/// not have it any more, or has it for others.
+pub fn find(bound: &[Bound]) -> HashMap<u32, Holding> {
+    let mut found = HashMap::with_capacity(bound.len());
+    let mut wanted: HashMap<u32, Bound> = HashMap::new();
+    let mut by_process: HashMap<u32, HashSet<u32>> = HashMap::new();
+    for one in bound.iter().filter(|one| one.inode != 0) {
+        if one.tgid == 0 || opens_for_others(one) {
+            wanted.insert(one.inode, *one);
+        } else {
+            by_process.entry(one.tgid).or_default().insert(one.inode);
+        }
+    }
+    for (tgid, mut inodes) in by_process {
+        // What may not be looked at keeps the name it has.
+        let is_seen = take_held(tgid, &mut inodes);
+        for one in bound.iter().filter(|one| one.tgid == tgid && one.inode != 0) {
+            if is_seen && inodes.contains(&one.inode) {
+                wanted.insert(one.inode, *one);
+            } else {
+                found.entry(one.inode).or_insert(Holding::Binder);
+            }
+        }
+    }
+    if wanted.is_empty() {
+        return found;
+    }
+    let activators = wanted.values().filter(|one| opens_for_others(one));
+    let last: HashSet<(u32, u32)> = activators.map(|one| (one.inode, one.tgid)).collect();
+    let (mut holders, _) = holders::find_last(&wanted.keys().copied().collect(), &last);
+    for (inode, one) in wanted {
+        let holding = match holders.remove(&inode) {
+            // Before it started what it opened the socket for.
+            Some(holder) if holder.tgid == one.tgid && holder.owner.comm == one.command => {
+                Holding::Binder
+            }
+            Some(holder) => Holding::Other(Box::new(holder)),
+            None => Holding::Nobody,
+        };
+        found.insert(inode, holding);
+    }
+    found
+}
+
+/// Removes those of `inodes` that a process has a descriptor of, and returns whether it could be
+/// seen: one that has ended has none. Listeners have low numbers, so it mostly ends early.
+fn take_held(tgid: u32, inodes: &mut HashSet<u32>) -> bool {
+    let entries = match fs::read_dir(format!("/proc/{tgid}/fd")) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return false,
+        // It has ended.
+        Err(_) => return true,
+    };
+    for entry in entries.flatten() {
+        if let Some(inode) = socket_inode(entry.path().into_os_string().into_vec()) {
+            inodes.remove(&inode);
+        }
+        if inodes.is_empty() {
+            break;
+        }
+    }
+    true
+}
+
+fn opens_for_others(bound: &Bound) -> bool {
+    bound.tgid == INIT || is_activator(&bound.command)
+}
+
+fn is_activator(command: &[u8; 16]) -> bool {
+    let end = command.iter().position(|byte| *byte == 0).unwrap_or(command.len());
+    ACTIVATORS.iter().any(|name| command.get(..end) == Some(name.as_bytes()))
+}
+
+// === impl Bound ===
+
+impl Bound {
+    /// A socket that a process of this owner bound.
+    pub fn of(tgid: u32, owner: Option<&OwnerKey>, inode: u32) -> Self {
+        Self { tgid, command: owner.map_or([0; 16], |owner| owner.comm), inode }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::os::fd::{AsRawFd as _, OwnedFd};
+    use std::process::{Child, Command, Stdio};
+
+    fn inode(listener: &TcpListener) -> u32 {
+        socket_inode(format!("/proc/self/fd/{}", listener.as_raw_fd()).into_bytes()).unwrap()
+    }
+
+    fn command(text: &str) -> [u8; 16] {
+        let mut command = [0; 16];
+        command[..text.len()].copy_from_slice(text.as_bytes());
+        command
+    }
+
+    /// A child that has the socket as its standard input.
+    fn heir(listener: &TcpListener) -> Child {
+        let inherited = Stdio::from(OwnedFd::from(listener.try_clone().unwrap()));
+        Command::new("sleep").arg("60").stdin(inherited).spawn().unwrap()
+    }
+
+    #[test]
+    fn the_one_that_bound_a_socket_holds_it_while_it_has_it_and_then_its_heir() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let socket = inode(&listener);
+        let mut child = heir(&listener);
+        let bound = [Bound { tgid: std::process::id(), command: command("one"), inode: socket }];
+        let before = find(&bound);
+        drop(listener);
+        let after = find(&bound);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let in_the_end = find(&bound);
+        assert_eq!(before[&socket], Holding::Binder);
+        let Holding::Other(holder) = &after[&socket] else { panic!("{after:?}") };
+        assert_eq!((holder.tgid, &holder.owner.comm[..5]), (child.id(), &b"sleep"[..]));
+        assert_eq!(in_the_end[&socket], Holding::Nobody);
+    }
+
+    #[test]
+    fn a_socket_of_an_activator_is_that_of_the_service_once_it_runs() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let socket = inode(&listener);
+        let comm = fs::read("/proc/self/comm").unwrap();
+        let own = command(std::str::from_utf8(comm.trim_ascii_end()).unwrap());
+        let bound = |command| [Bound { tgid: std::process::id(), command, inode: socket }];
+        // It became another program itself.
+        let found = find(&bound(command("systemd-socket-")));
+        let Holding::Other(holder) = &found[&socket] else { panic!("{found:?}") };
+        assert_eq!((holder.tgid, holder.owner.comm), (std::process::id(), own));
+        let mut child = heir(&listener);
+        let found = find(&bound(command("systemd")));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let Holding::Other(holder) = &found[&socket] else { panic!("{found:?}") };
+        assert_eq!(holder.tgid, child.id());
+    }
+}

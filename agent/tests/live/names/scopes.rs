@@ -1,0 +1,118 @@
+//! What has the same name in several network namespaces: programs, and loopback addresses that
+//! nothing listens on.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Child, Command, Stdio};
+
+use super::{edges, end, until};
+use crate::agent::Agent;
+use crate::holder::Holder;
+use crate::namespace::{Namespace, Pair};
+use crate::net;
+
+/// Edges of clients to a port, each as client, server, and what became of the connects.
+fn rows(agent: &Agent, port: u16) -> Vec<(String, String, Option<u64>, Option<u64>)> {
+    let all = edges(agent);
+    let ours = all.iter().filter(|row| row["role"] == "client" && row["port"] == port);
+    let mut rows: Vec<_> = ours
+        .map(|row| {
+            let connects = |result: &str| row["connects"][result].as_u64().filter(|n| *n > 0);
+            (end(row, "client"), end(row, "server"), connects("ok"), connects("refused"))
+        })
+        .collect();
+    rows.sort();
+    rows
+}
+
+#[test]
+fn loopback_addresses_without_a_listener_are_no_service_and_of_one_namespace_each() {
+    needs_kernel!();
+    let net = Pair::new();
+    let agent = Agent::start();
+    let program = format!("lone{}", std::process::id());
+    for (number, address) in ["127.0.0.1", "127.9.9.9", "::1"].into_iter().enumerate() {
+        let port = 18_940 + number as u16;
+        let place = SocketAddr::new(address.parse().expect("an address"), port);
+        let refused = || {
+            let error = TcpStream::connect(place).expect_err("nothing listens there");
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        };
+        net.client.act_as(&program, refused);
+        net.server.act_as(&program, || (refused(), refused()));
+        let row = |net: &Namespace, count| {
+            (net.full_name(&program), net.full_name(address), None, Some(count))
+        };
+        let mut expected = vec![row(&net.client, 1), row(&net.server, 2)];
+        expected.sort();
+        until(&format!("{expected:?}, not {:?}", rows(&agent, port)), || {
+            rows(&agent, port) == expected
+        });
+        let services = agent.json("/api/v1/services").to_string();
+        assert!(!services.contains(&format!("\"service\":\"{address}\"")), "{services}");
+        assert!(!agent.scrape().has("portolan_service_info", &[("service", address)]));
+        // A listener there is a service, of its own namespace.
+        let listener = net.server.act_as("served", || TcpListener::bind(place)).expect("a port");
+        let client = net.server.act_as(&program, || TcpStream::connect(place));
+        drop((net::accept(&listener), client.expect("a listener of ours")));
+        let served = (net.server.full_name(&program), net.server.full_name("served"));
+        until(&format!("{served:?}: {:?}", rows(&agent, port)), || {
+            let found = rows(&agent, port);
+            found.iter().any(|(client, server, ok, _)| {
+                (client, server, *ok) == (&served.0, &served.1, Some(1))
+            })
+        });
+    }
+    agent.stop();
+}
+
+/// A program without a name of its own namespace: killed in the end.
+struct Unshared(Child);
+
+impl Drop for Unshared {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn programs_of_one_name_in_several_namespaces_are_several_services() {
+    needs_kernel!();
+    let net = Pair::new();
+    let program = format!("same{}", std::process::id());
+    // One is there before the agent.
+    let listen = |net: &Namespace, port: u16| {
+        net.act_as(&program, || TcpListener::bind(("0.0.0.0", port))).expect("a free port")
+    };
+    let first = Holder::new(&program, vec![listen(&net.client, 18_950).into()]);
+    let agent = Agent::start();
+    let second = listen(&net.server, 18_951);
+    // A namespace that has no name is called by its inode.
+    let script = "exec 3<>/dev/tcp/127.0.0.1/18952 2>/dev/null; echo ready; exec sleep 600";
+    let mut command = Command::new("unshare");
+    let run = format!("ip link set lo up; exec -a bash bash -c '{script}'");
+    command.args(["--net", "bash", "-c", &run]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let unshared = Unshared(command.spawn().expect("util-linux is installed"));
+    let inode =
+        || std::fs::metadata(format!("/proc/{}/ns/net", unshared.0.id())).expect("it runs").ino();
+    let own = std::fs::metadata("/proc/self/ns/net").expect("a namespace").ino();
+    until("it is in its namespace", || inode() != own);
+    let has = |service: &str, namespace: &str, port: &str| {
+        let labels = [("service", service), ("service_namespace", namespace), ("port", port)];
+        agent.scrape().has("portolan_port_listeners", &labels)
+    };
+    until("both listeners are told apart", || {
+        has(&program, &net.client.scope(), "18950") && has(&program, &net.server.scope(), "18951")
+    });
+    let nameless = format!("netns-{}", inode());
+    until("the refused connect is of the namespace without a name", || {
+        let found = rows(&agent, 18_952);
+        let place = format!("{nameless}/127.0.0.1");
+        found.iter().any(|(client, server, _, refused)| {
+            client.starts_with(&nameless) && *server == place && *refused == Some(1)
+        })
+    });
+    drop((first, second, unshared));
+    agent.stop();
+}
