@@ -3,8 +3,6 @@
 
 mod pages;
 
-use std::fmt::Write as _;
-
 use clap::Args;
 use serde::Serialize;
 
@@ -80,37 +78,36 @@ fn find<'a>(pages: &'a [Page], topic: &str) -> Option<&'a Page> {
 
 fn unknown(pages: &[Page], topic: &str) -> anyhow::Error {
     let wanted = topic.to_ascii_lowercase();
-    let mut text = format!("there is no page {topic:?}");
     let alike = pages.iter().filter(|page| {
         let has = |text: &str| text.to_ascii_lowercase().contains(&wanted);
         has(&page.topic) || has(&page.title)
     });
     let alike: Vec<_> = alike.take(SUGGESTIONS).map(|page| page.topic.as_str()).collect();
-    match alike.as_slice() {
-        [] => text.push_str("; `portolan explain` lists them"),
-        _ => {
-            write!(text, "; did you mean {}?", alike.join(", ")).expect("a string takes everything")
-        }
+    if alike.is_empty() {
+        anyhow::anyhow!("there is no page {topic:?}; `portolan explain` lists them")
+    } else {
+        anyhow::anyhow!("there is no page {topic:?}; did you mean {}?", alike.join(", "))
     }
-    anyhow::Error::msg(text)
 }
 
 fn list(pages: &[Page]) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     let mut kind = None;
     for page in pages {
         if kind != Some(page.kind) {
-            let gap = if kind.is_some() { "\n" } else { "" };
-            text.push_str(&format!("{gap}{}\n", page.kind.heading()));
+            if kind.is_some() {
+                lines.push(String::new());
+            }
+            lines.push(page.kind.heading().to_owned());
             kind = Some(page.kind);
         }
         let mut title: String = page.title.chars().take(TITLE_CHARS).collect();
         if title.len() < page.title.len() {
             title.push('…');
         }
-        text.push_str(&format!("  {:<46} {title}\n", page.topic));
+        lines.push(format!("  {:<46} {title}", page.topic));
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 #[cfg(test)]

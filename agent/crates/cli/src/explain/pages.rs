@@ -100,12 +100,11 @@ pub(super) fn pages() -> Vec<Page> {
         // A section here, or a runbook.
         let linked = more.split_once("runbooks/").and_then(|(_, rest)| rest.split_once(".md"));
         let linked = linked.and_then(|(name, _)| runbook(name));
-        let (text, path) = match linked {
-            Some((name, text)) => (*text, format!("runbooks/{name}.md")),
-            None => {
-                let path = format!("findings.md#{}", code.to_ascii_lowercase());
-                (section(FINDINGS, "## ", code).unwrap_or_default(), path)
-            }
+        let (text, path) = if let Some((name, text)) = linked {
+            (*text, format!("runbooks/{name}.md"))
+        } else {
+            let path = format!("findings.md#{}", code.to_ascii_lowercase());
+            (section(FINDINGS, "## ", code).unwrap_or_default(), path)
         };
         let text = format!("{code}: {meaning}\n\n{}", plain(text));
         Page { topic: code.to_owned(), kind: Kind::Finding, title: plain(meaning), text, path }
