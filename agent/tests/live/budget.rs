@@ -144,7 +144,7 @@ const VERIFIED: [(&str, u32); 26] = [
     ("sendmsg4", 490),
     ("sendmsg6", 570),
     ("expire_attempts", 7500),
-    ("bound_sockets", 740),
+    ("bound_sockets", 1_200),
     ("inet_bind_sk", 39_500),
     ("inet6_bind_sk", 39_500),
     ("state_fallback", 97_500),

@@ -215,7 +215,7 @@ fn one_namespace_storms_and_the_hundred_connections_of_another_stay_exact() {
     let port = loud_port.to_string();
     agent.eventually((cuts + 1, cuts), |now| {
         let storm = [("role", "client"), ("port", port.as_str())];
-        let by_cut = [storm.as_slice(), &[("direction", "sent"), ("cause", "linger")]].concat();
+        let by_cut = [storm.as_slice(), &[("direction", "sent"), ("cause", "unused")]].concat();
         let resets = now.sum("portolan_tcp_resets_total", &by_cut);
         (now.edges(&storm).connects("ok"), if facts::names_reset_reasons() { resets } else { cuts })
     });

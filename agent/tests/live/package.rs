@@ -151,7 +151,7 @@ fn the_debian_package_runs_under_systemd_and_can_be_purged() {
     let result = |name: &str| machine.result(name);
     assert_eq!(result("installed"), "0", "{}", result("install.log"));
     assert_eq!(result("active"), "active", "{}", result("journal"));
-    assert!(result("text").starts_with("listening on 127.0.0.1:"), "{}", result("text"));
+    assert!(result("text").starts_with("listening on http://127.0.0.1:"), "{}", result("text"));
     assert_ne!(result("watchdog"), "0", "the watchdog is fed");
 
     let status = result("status");

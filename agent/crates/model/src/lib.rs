@@ -47,6 +47,7 @@ pub mod reservations;
 pub mod rows;
 pub mod segments;
 pub mod service;
+mod shared_map;
 pub mod slot;
 pub mod snapshot;
 pub mod state;

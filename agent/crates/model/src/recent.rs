@@ -28,6 +28,7 @@ use hashbrown::{HashMap, HashSet};
 use super::delta::{Delta, EdgeId};
 use super::packed::Packed;
 use super::per_slot::PerSlot;
+use super::shared_map::SharedMap;
 use super::snapshot::{EdgeLabels, EdgeView, Role};
 
 /// The longest window, seconds.
@@ -59,7 +60,7 @@ pub struct Recent {
 pub struct RecentView {
     /// Oldest first; each begins where the one before ends.
     steps: VecDeque<Arc<Step>>,
-    subjects: Arc<HashMap<u32, Subject>>,
+    subjects: SharedMap<Subject>,
     now_us: u64,
 }
 
@@ -135,10 +136,10 @@ impl Recent {
         closed: &[EdgeId],
         deltas: impl IntoIterator<Item = &'a Delta>,
     ) {
-        let subjects = Arc::make_mut(&mut self.view.subjects);
+        let subjects = &mut self.view.subjects;
         for edge in closed {
             let subject = self.current.remove(edge.0);
-            if let Some(subject) = subject.and_then(|subject| subjects.get_mut(&subject)) {
+            if let Some(subject) = subject.and_then(|subject| subjects.get_mut(subject)) {
                 subject.total = None;
             }
         }
@@ -148,7 +149,7 @@ impl Recent {
             let number = if let Some(number) = known.filter(|_| !delta.is_another()) {
                 number
             } else {
-                if let Some(former) = known.and_then(|known| subjects.get_mut(&known)) {
+                if let Some(former) = known.and_then(|known| subjects.get_mut(known)) {
                     former.total = None;
                 }
                 self.next_subject = self.next_subject.wrapping_add(1);
@@ -180,8 +181,7 @@ impl Recent {
         }
         let in_steps: HashSet<u32> =
             steps.iter().flat_map(|step| step.grown.keys()).copied().collect();
-        Arc::make_mut(subjects)
-            .retain(|number, subject| subject.total.is_some() || in_steps.contains(number));
+        subjects.retain(|number, subject| subject.total.is_some() || in_steps.contains(&number));
     }
 }
 
@@ -192,7 +192,7 @@ impl RecentView {
     #[cfg(any(test, feature = "fixture"))]
     pub(crate) fn from_rows(edges: &[EdgeView], seconds: u64) -> Self {
         let mut view = Self::default();
-        let (mut subjects, mut grown) = (HashMap::new(), HashMap::new());
+        let (mut subjects, mut grown) = (SharedMap::default(), HashMap::new());
         for (number, EdgeView { labels, counters, .. }) in (0..).zip(edges) {
             let (labels, total) = (Arc::clone(labels), Some(Arc::clone(counters)));
             let address = (labels.role != Role::Listener)
@@ -201,7 +201,7 @@ impl RecentView {
                 .insert(number, Subject { labels, address, counts: true, is_unsent: false, total });
             grown.insert(number, Packed::new(counters));
         }
-        view.subjects = Arc::new(subjects);
+        view.subjects = subjects;
         view.push(0, seconds * 1_000_000, grown);
         view
     }
@@ -273,7 +273,7 @@ impl RecentView {
     /// seconds covered.
     pub fn steps(&self, window: u64) -> (Vec<Vec<Counted>>, f64) {
         let counted = |(number, packed): (&u32, &Packed)| {
-            let Subject { labels, is_unsent, .. } = self.subjects.get(number)?;
+            let Subject { labels, is_unsent, .. } = self.subjects.get(*number)?;
             // What a user can have made up says nothing of a service.
             if labels.unverified_user.is_some() {
                 return None;
@@ -297,7 +297,7 @@ impl RecentView {
         let places: HashMap<_, usize> =
             edges.iter().enumerate().map(|(at, edge)| (edge.labels.names(), at)).collect();
         for (number, sum) in &sums {
-            let Some(Subject { labels, .. }) = self.subjects.get(number) else { continue };
+            let Some(Subject { labels, .. }) = self.subjects.get(*number) else { continue };
             // A subject without a row is one whose counts are not shown yet, or have moved to a
             // row that will be.
             if let Some(row) = places.get(&labels.names()).and_then(|at| rows.get_mut(*at)) {
@@ -312,10 +312,10 @@ impl RecentView {
     pub fn rows_by_address(&self, window: u64) -> (Vec<WindowRow>, f64) {
         let (sums, seconds) = self.last(window);
         let mut rows: BTreeMap<_, WindowRow> = BTreeMap::new();
-        for (number, subject) in &*self.subjects {
+        for (number, subject) in self.subjects.iter() {
             let Subject { labels, address, counts, is_unsent: _, total } = subject;
             let active = total.as_ref().map_or(0, |total| total.active());
-            let sum = sums.get(number);
+            let sum = sums.get(&number);
             if sum.is_none() && active == 0 {
                 continue;
             }
@@ -340,7 +340,8 @@ impl RecentView {
     pub fn since_start(&self, edges: &[EdgeView]) -> Vec<WindowRow> {
         // Of a row with several edges one may count.
         let mut counts: HashMap<_, bool> = HashMap::new();
-        for Subject { labels, counts: one, .. } in self.subjects.values() {
+        for Subject { labels, counts: one, .. } in self.subjects.iter().map(|(_, subject)| subject)
+        {
             *counts.entry(labels.names()).or_default() |= one;
         }
         let row = |edge: &EdgeView| WindowRow {
