@@ -128,7 +128,11 @@ pub(super) fn of_shop(name: &str) -> bool {
 }
 
 pub(super) fn of_project(docker: &Docker) -> Vec<Edge> {
-    let proxy = &*docker.engine.full_name("docker-proxy");
+    of_project_with(&docker.engine.full_name("docker-proxy"))
+}
+
+/// The project's edges, where the proxy is called so.
+pub(super) fn of_project_with(proxy: &str) -> Vec<Edge> {
     vec![
         edge("shop/web", "shop/db", 5432, "client", ("docker", "listener")),
         edge("shop/web", "shop/db", 5432, "server", ("docker", "docker")),

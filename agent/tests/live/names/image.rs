@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use serde_json::Value;
 
-use super::docker::{self, Docker, of_project, of_shop, project};
+use super::docker::{self, Docker, of_project_with, of_shop, project};
 use super::{PATIENCE, PAUSE, lacking, ours, run, until};
 use crate::facts::KernelObjects;
 
@@ -142,7 +142,8 @@ fn the_image_sees_containers_by_name_with_few_privileges_and_leaves_nothing() {
 
     let shop = project(&docker);
     docker.compose(&shop, &["up", "-d"]);
-    let expected: BTreeSet<_> = of_project(&docker).into_iter().collect();
+    // In the engine's network namespace, which is that of its host.
+    let expected: BTreeSet<_> = of_project_with("docker-proxy").into_iter().collect();
     let began = Instant::now();
     loop {
         let found = ours(&agent.try_edges().unwrap_or_default(), of_shop);
