@@ -143,7 +143,7 @@ fn the_image_sees_containers_by_name_with_few_privileges_and_leaves_nothing() {
     let shop = project(&docker);
     docker.compose(&shop, &["up", "-d"]);
     // In the engine's network namespace, which is that of its host.
-    let expected: BTreeSet<_> = of_project_with("docker-proxy").into_iter().collect();
+    let expected: BTreeSet<_> = of_project_with("/docker-proxy").into_iter().collect();
     let began = Instant::now();
     loop {
         let found = ours(&agent.try_edges().unwrap_or_default(), of_shop);
