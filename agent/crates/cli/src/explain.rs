@@ -84,9 +84,9 @@ fn unknown(pages: &[Page], topic: &str) -> anyhow::Error {
     });
     let alike: Vec<_> = alike.take(SUGGESTIONS).map(|page| page.topic.as_str()).collect();
     if alike.is_empty() {
-        anyhow::anyhow!("there is no page {topic:?}; `portolan explain` lists them")
+        anyhow::anyhow!("no page is called {topic:?}; `portolan explain` lists them")
     } else {
-        anyhow::anyhow!("there is no page {topic:?}; did you mean {}?", alike.join(", "))
+        anyhow::anyhow!("no page is called {topic:?}; did you mean {}?", alike.join(", "))
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
         let text = unknown(&pages, "conflict").to_string();
         assert!(text.contains("PortolanPortConflict"), "{text}");
         let text = unknown(&pages, "zzz").to_string();
-        assert_eq!(text, "there is no page \"zzz\"; `portolan explain` lists them");
+        assert_eq!(text, "no page is called \"zzz\"; `portolan explain` lists them");
     }
 
     #[test]

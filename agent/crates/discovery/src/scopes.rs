@@ -97,7 +97,7 @@ impl Scopes {
 }
 
 /// Whether the name is one of a program, which is unique in its network namespace only, unless it
-/// has a namespace that is no network namespace's.
+/// has a namespace that does not come from a network namespace.
 pub(super) fn needs_scope(service: &Service) -> bool {
     let is_program = service.source == Source::Process;
     is_program && (service.namespace.is_empty() || service.namespace.starts_with(PREFIX))

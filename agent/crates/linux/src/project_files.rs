@@ -26,7 +26,7 @@ const LEVELS: usize = 3;
 const LONGEST: u64 = 64 << 10;
 
 /// The first of the files called `name` in `folder` (a path from the process's root) and the
-/// directories above it. Not of the root directory: a file there is no project's.
+/// directories above it. Not of the root directory: a file there belongs to the system.
 pub fn read(tgid: u32, folder: &Path, name: &str) -> Option<Vec<u8>> {
     let root = open_root(tgid).ok()?;
     let mounts = mounts::list(&tgid.to_string(), MOUNTS, |mount| LOCAL.contains(&&*mount.kind));

@@ -1,5 +1,5 @@
-//! Files and directories of the agent's own. Whoever else can write such a directory can put
-//! something in the agent's place, and whoever can open a lock file can lock it first.
+//! Files and directories that only the agent may use. Another user who can write such a directory
+//! can replace the agent's files, and any user who can open a lock file can lock it first.
 
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io;
@@ -82,7 +82,7 @@ pub fn check_parent(directory: &Path) -> Result<(), Exposed> {
 
 /// Opens and locks a file that only the agent's user can open; `None` if another agent holds it.
 ///
-/// Earlier versions made it readable for everybody, and whoever may read a file may lock it. A lock
+/// Earlier versions made it readable for everybody, and any user who may read a file may lock it. A lock
 /// that another user holds since then is left behind with the old file.
 pub fn lock(path: &Path) -> io::Result<Option<File>> {
     let open = || {

@@ -50,7 +50,7 @@ impl Remotes {
 
     /// The client of this host whose connections a server sees under an address. A new connection
     /// whose addresses nobody has changed has its client's owner for a key, so it is not in this
-    /// row; what else connects there is no candidate.
+    /// row; other programs that connect there are not candidates.
     fn caller(&mut self, netns: u32, key: &EdgeKey, preexisting: bool) -> Caller {
         let Self { translated, clients, addresses, .. } = self;
         let direct = match addresses.namespace_of(netns, key.remote).filter(|_| preexisting) {

@@ -212,7 +212,7 @@ impl Health {
     }
 }
 
-/// Whether so many of these requests took long that it is no accident.
+/// Whether so many of these requests took long that it is not chance.
 fn is_slow(requests: &Histogram) -> bool {
     let bounds = BOUNDS_US.iter().map(|bound| u64::from(*bound)).chain([u64::MAX]);
     let slow: u64 = bounds

@@ -248,7 +248,7 @@ async fn every_answer_with_numbers_says_which_window_they_are_of() {
             assert!(body.contains("window=start"), "{body}");
         }
     }
-    // By address there is no time before the last five minutes.
+    // By address only the last five minutes are kept.
     let by = json(&router, "/api/v1/edges?by=address&role=client").await;
     assert_eq!(by["edges"][0]["address"], "10.0.0.2:5432");
     assert_eq!(by["edges"][0]["connects"]["refused"], 2);
