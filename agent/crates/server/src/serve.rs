@@ -173,7 +173,7 @@ async fn answer(
     rules: &Rules,
     phase: &Phase,
 ) -> Response {
-    let _answering = phase.answering();
+    let answering = phase.answering();
     let mut response = match rules.refuse(peer, &request).await {
         Some(refusal) => secure(refusal).await,
         None => match tokio::time::timeout(ANSWER_TIMEOUT, router.oneshot(request)).await {
@@ -183,7 +183,7 @@ async fn answer(
         },
     };
     rules.decorate(response.headers_mut());
-    response
+    response.map(|body| answering.send(body))
 }
 
 /// A client that does not read keeps its response in the agent's memory only for a limited time

@@ -1,20 +1,28 @@
 //! A fixed number of connections, and which of them is closed when a new one arrives.
 //!
-//! A slow client costs one slot. New connections are never refused: when all slots are taken, the
-//! connection that has been idle longest is closed, of the address with the most connections. So a
-//! thousand slow clients displace each other, and a scraper gets its response. Connections with a
-//! running request are not closed.
+//! A slow client costs one slot. New connections are never refused: when all slots are taken, one of
+//! the address with the most connections is closed: the one that has been idle longest, or, if none
+//! is idle, the one that has taken nothing of its response for longest. So a thousand slow clients
+//! displace each other, and a scraper gets its response whole. While the agent makes a response its
+//! connection is not closed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::task::{AbortHandle, Id};
 
 /// Connections at the same time.
 pub(super) const SLOTS: usize = 128;
+
+/// A client that has taken nothing of its response for so long is as good as idle.
+const STALLED: Duration = Duration::from_secs(2);
 
 /// Connections that are served.
 #[derive(Default)]
@@ -22,17 +30,34 @@ pub(super) struct Slots(HashMap<Id, Slot>);
 
 struct Slot {
     peer: IpAddr,
-    since: Instant,
     phase: Phase,
     task: AbortHandle,
 }
 
-/// The side that a connection waits for: the client's request, or the agent's response.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Phase(Arc<AtomicBool>);
+/// What a connection waits for, and since when.
+#[derive(Clone, Debug)]
+pub(super) struct Phase(Arc<Mutex<(Stage, Instant)>>);
 
-/// Held while a response is being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// For the client's request.
+    Idle,
+    /// For the agent's response.
+    Answering,
+    /// For the client to take the next part of the response.
+    Sending,
+}
+
+/// Held while a response is being made and sent.
+#[derive(Debug)]
 pub(super) struct Answering(Phase);
+
+/// The body of a response. Its connection is idle again when the last part was taken.
+#[derive(Debug)]
+struct Sending {
+    body: Body,
+    answering: Answering,
+}
 
 impl Slots {
     /// Makes room for one more; false if all are being answered.
@@ -44,16 +69,18 @@ impl Slots {
         for slot in self.0.values() {
             *taken.entry(slot.peer).or_default() += 1;
         }
-        let waiting = self.0.iter().filter(|(_, slot)| !slot.phase.is_answering());
-        let rank = |slot: &Slot| (taken.get(&slot.peer).copied(), slot.since.elapsed());
-        let slowest = waiting.max_by_key(|(_, slot)| rank(slot)).map(|(id, _)| *id);
+        let candidates = self.0.iter().filter_map(|(id, slot)| {
+            let (idle, waited) = slot.phase.waits_for_client()?;
+            Some(((taken.get(&slot.peer).copied(), idle, waited), *id))
+        });
+        let slowest = candidates.max_by_key(|(rank, _)| *rank).map(|(_, id)| id);
         let Some(gone) = slowest.and_then(|id| self.0.remove(&id)) else { return false };
         gone.task.abort();
         true
     }
 
     pub(super) fn add(&mut self, peer: IpAddr, phase: Phase, task: AbortHandle) {
-        self.0.insert(task.id(), Slot { peer, since: Instant::now(), phase, task });
+        self.0.insert(task.id(), Slot { peer, phase, task });
     }
 
     pub(super) fn ended(&mut self, task: Id) {
@@ -61,21 +88,75 @@ impl Slots {
     }
 }
 
+// === impl Phase ===
+
+impl Default for Phase {
+    fn default() -> Phase {
+        Phase(Arc::new(Mutex::new((Stage::Idle, Instant::now()))))
+    }
+}
+
 impl Phase {
-    /// From here until the response is ready.
+    /// From here until the response is sent.
     pub(super) fn answering(&self) -> Answering {
-        self.0.store(true, Ordering::Relaxed);
+        self.set(Stage::Answering);
         Answering(self.clone())
     }
 
-    fn is_answering(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    fn set(&self, stage: Stage) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (stage, Instant::now());
+    }
+
+    /// Whether the connection is idle, and how long it has waited for its client; none while it
+    /// waits for the agent.
+    fn waits_for_client(&self) -> Option<(bool, Duration)> {
+        let (stage, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = since.elapsed();
+        match stage {
+            Stage::Idle => Some((true, waited)),
+            Stage::Answering => None,
+            Stage::Sending => Some((waited >= STALLED, waited)),
+        }
+    }
+}
+
+// === impl Answering ===
+
+impl Answering {
+    /// A body that keeps the connection from being idle until it is sent.
+    pub(super) fn send(self, body: Body) -> Body {
+        self.0.set(Stage::Sending);
+        Body::new(Sending { body, answering: self })
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.0.store(false, Ordering::Relaxed);
+        self.0.set(Stage::Idle);
+    }
+}
+
+impl HttpBody for Sending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    /// Asked for when the client has taken nearly all that there was before.
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        // Pending is the agent's turn.
+        self.answering.0.set(if frame.is_pending() { Stage::Answering } else { Stage::Sending });
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -92,29 +173,30 @@ mod tests {
         let task = tokio::spawn(std::future::pending());
         slots.add(peer(last), phase.clone(), task.abort_handle());
         // Ages differ.
-        tokio::time::sleep(std::time::Duration::from_micros(100)).await;
+        tokio::time::sleep(Duration::from_micros(100)).await;
         (phase, task)
     }
 
     #[tokio::test]
-    async fn the_one_that_kept_us_waiting_longest_of_the_busiest_address_goes() {
+    async fn the_one_that_has_been_idle_longest_of_the_busiest_address_goes() {
         let mut slots = Slots::default();
         let (_, alone) = occupy(&mut slots, 1).await;
         let (answered, first) = occupy(&mut slots, 2).await;
         let (_, second) = occupy(&mut slots, 2).await;
-        for _ in 3..SLOTS {
+        let (_, third) = occupy(&mut slots, 2).await;
+        for _ in 4..SLOTS {
             assert!(slots.make_room());
             occupy(&mut slots, 2).await;
         }
         let answering = answered.answering();
         assert!(slots.make_room());
         assert!(second.await.expect_err("ended").is_cancelled());
-        assert!(!alone.is_finished() && !first.is_finished());
+        // Answered a moment ago, and so not idle for long.
         drop(answering);
         occupy(&mut slots, 3).await;
         assert!(slots.make_room());
-        assert!(first.await.expect_err("ended").is_cancelled());
-        assert!(!alone.is_finished());
+        assert!(third.await.expect_err("ended").is_cancelled());
+        assert!(!alone.is_finished() && !first.is_finished());
     }
 
     #[tokio::test]
@@ -128,5 +210,27 @@ mod tests {
         assert!(!slots.make_room());
         answering.pop();
         assert!(slots.make_room());
+    }
+
+    #[tokio::test]
+    async fn a_response_that_is_being_sent_goes_last_and_one_that_is_not_taken_first() {
+        let mut slots = Slots::default();
+        let (sending, scraper) = occupy(&mut slots, 1).await;
+        for _ in 1..SLOTS {
+            occupy(&mut slots, 1).await;
+        }
+        let body = sending.answering().send(Body::from("metrics"));
+        for _ in 1..SLOTS {
+            assert!(slots.make_room());
+            let (phase, _) = occupy(&mut slots, 1).await;
+            // They are answered too, and take nothing.
+            std::mem::forget(phase.answering().send(Body::from("unread")));
+        }
+        let scraped = axum::body::to_bytes(body, 100).await.expect("whole");
+        assert_eq!((&*scraped, scraper.is_finished()), (&b"metrics"[..], false));
+        // Sent: idle, which the others are not.
+        assert!(slots.make_room());
+        assert!(scraper.await.expect_err("ended").is_cancelled());
+        assert!(slots.0.len() == SLOTS - 1);
     }
 }
