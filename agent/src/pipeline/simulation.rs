@@ -38,6 +38,7 @@ use linux::probes::{Kind, Pending, Probes};
 use model::owners::Owners;
 use model::probes::ProbesView;
 use model::snapshot::{EdgeLabels, EdgeView, LedgerView, Snapshot};
+use telemetry::event_feed::EventFeed;
 use telemetry::process::Process;
 use telemetry::{Build, Exporter, Format, Scrape};
 
@@ -97,8 +98,10 @@ impl Bench {
             reservations: ReservationMonitor::new(self.state.clone(), &self.config),
             relate: Relate::new(&self.config, now_us),
             keeper: Keeper::new(Meter::default()),
+            feed: EventFeed::default(),
         };
-        Core::new(parts, &Survey::default(), now_us)
+        let epoch_seconds = 1_700_000_000.0 + now_us as f64 / 1e6;
+        Core::new(parts, &Survey::default(), Now { us: now_us, epoch_seconds })
     }
 }
 

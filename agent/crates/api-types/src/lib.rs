@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod edges;
+mod events;
 mod finding;
 mod openapi;
 mod ports;
@@ -19,6 +20,7 @@ mod time;
 mod words;
 
 pub use self::edges::{Cause, Edge, Edges, Latency, Listener, Listeners};
+pub use self::events::{Change, Event, EventKind, Events};
 pub use self::finding::{CODES, Code, DOCS_URL, Evidence, Finding, Severity, code, set_docs_url};
 pub use self::openapi::{Access, OPERATIONS, Operation, document};
 pub use self::ports::{

@@ -17,7 +17,7 @@ use utoipa::openapi::{
 };
 
 use super::{
-    AllocatePorts, AllocatedPorts, Balance, Conflicts, Edges, Error, Listeners, Map, Ports,
+    AllocatePorts, AllocatedPorts, Balance, Conflicts, Edges, Error, Events, Listeners, Map, Ports,
     Protocol, Register, Registered, Release, Reservations, Reserve, Reserved, Role, Segments,
     Services, Status, Timestamp, Unregister,
 };
@@ -131,6 +131,47 @@ pub const OPERATIONS: &[Operation] = &[
             schema: time,
         },
         PORT,
+    ]),
+    get(
+        "/api/v1/events",
+        "events",
+        "What went wrong and what changed, one by one; with `Accept: text/event-stream` a stream of events from now on (`data` of each is an Event, `id` its cursor)",
+        Shape::of::<Events>(),
+    )
+    .with(&[
+        Parameter {
+            name: "after",
+            description: "Only events with a larger cursor: `cursor` of the response before.",
+            schema: number,
+        },
+        Parameter {
+            name: "since",
+            description: "Only events that happened at this time or later.",
+            schema: time,
+        },
+        Parameter {
+            name: "service",
+            description: "Only events of this service, at whichever end: name or namespace/name.",
+            schema: text,
+        },
+        Parameter { name: "client", description: "Only events with this client.", schema: text },
+        Parameter { name: "server", description: "Only events with this server.", schema: text },
+        PORT,
+        Parameter {
+            name: "kind",
+            description: "Only events of these kinds, separated by commas.",
+            schema: text,
+        },
+        Parameter {
+            name: "cause",
+            description: "Only events of these causes, separated by commas.",
+            schema: text,
+        },
+        Parameter {
+            name: "limit",
+            description: "At most so many events (1000 by default): with `after` the first, else the last ones.",
+            schema: number,
+        },
     ]),
     get(
         "/api/v1/reservations",
@@ -295,6 +336,10 @@ fn collect<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
 
 fn text() -> RefOr<Schema> {
     ObjectBuilder::new().schema_type(Type::String).into()
+}
+
+fn number() -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).into()
 }
 
 fn port_number() -> RefOr<Schema> {

@@ -13,9 +13,9 @@ use agent_common::retransmit::PHASE_NAMES;
 use api_types::{Edge, Edges, Latency, Listener, Protocol, Timestamp, Window, WindowChoice};
 use model::recent::WindowRow;
 use model::snapshot::{EdgeLabels, ListenerView, Snapshot};
+use model::why::why;
 
 use super::ToApi;
-use super::why::why;
 
 /// Which edges, over which time.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +107,7 @@ impl ToApi for WindowRow {
             role: labels.role.to_api(),
             other_side: self.is_other_side,
             address: None,
-            why: why(self),
+            why: why(&self.counters, self.queues).iter().map(ToApi::to_api).collect(),
             unverified_user: labels.unverified_user,
             connects,
             active: self.active,

@@ -1,0 +1,500 @@
+//! Events: what went wrong on edges and ports, and what changed, one by one, for readers who ask
+//! "what happened" instead of "how often".
+//!
+//! They are made after the counting, from what other stages found: deltas with names (in the words
+//! of [`why`](super::why)), conflicts, violations, conditions of the agent, [changes](Changes). Nothing
+//! is counted by them. Repetitions of one cause on one edge are one event with a count: while it
+//! repeats within a minute, for five minutes at most. Such an event is shown to followers when it
+//! begins, and then every ten seconds at most; each time it gets a new [cursor](Event::cursor).
+//!
+//! Memory is bounded by [`MOST`] events ([`ring`]). What a user can have made up
+//! ([`unverified`](super::unverified)) is no event, so a user cannot displace those of others.
+
+mod changes;
+mod ring;
+
+use std::sync::Arc;
+
+use agent_common::edge::ROLE_LISTENER;
+use hashbrown::HashMap;
+
+pub use self::changes::{Changes, Listener, SocketId};
+pub use self::ring::{MOST, Ring};
+use super::conflicts::Conflict;
+use super::delta::Delta;
+use super::messages;
+use super::relations::{Ends, ServiceName};
+use super::service::Service;
+#[cfg(any(test, feature = "fixture"))]
+use super::service::Source;
+use super::snapshot::Role;
+use super::violations::Between;
+use super::why::why;
+
+/// An event goes on while it repeats within this time, seconds.
+const REPEATS_WITHIN: f64 = 60.0;
+/// And for so long at most, seconds.
+const LONGEST: f64 = 300.0;
+/// An event that goes on is shown to followers so often at most, seconds.
+const SHOWN_EVERY: f64 = 10.0;
+/// Changes within this time before a failure may explain it, seconds.
+pub const CHANGES_BEFORE: f64 = 600.0;
+
+/// What kind of event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A connect failed.
+    Connect,
+    /// A connection was reset.
+    Reset,
+    /// The kernel gave a connection up.
+    Abort,
+    /// A request got no response.
+    Unanswered,
+    /// A listener dropped a connection request.
+    ListenDrop,
+    /// A bind or listen failed.
+    Bind,
+    /// A connection that the segments do not allow.
+    Violation,
+    /// The agent itself has a problem.
+    Agent,
+    /// A service started, stopped, or has another command line.
+    Service,
+    /// A backend of a service came or went.
+    Backend,
+    /// An edge was seen first or last.
+    Edge,
+}
+
+/// Something that happened, once or repeatedly.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Tells events apart.
+    pub id: u64,
+    /// Grows with each event, and each time that an event is shown to followers again. It goes on
+    /// after a restart of the agent.
+    pub cursor: u64,
+    /// When it was noticed first, seconds since the Unix epoch.
+    pub first_seconds: f64,
+    /// When it was noticed last.
+    pub last_seconds: f64,
+    /// How often it happened.
+    pub count: u64,
+    /// What happened.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct What {
+    /// The kind.
+    pub kind: Kind,
+    /// The cause, a word for programs: `connect_refused`, `service_started`.
+    pub cause: &'static str,
+    /// The service that connects.
+    pub client: Option<Service>,
+    /// The service that is connected to, that binds a port, or that changed.
+    pub server: Option<Service>,
+    /// The service that has the port, of a failed bind.
+    pub holder: Option<Service>,
+    /// The port.
+    pub port: Option<u16>,
+    /// Which side of an edge noticed.
+    pub role: Option<Role>,
+    /// The verdict in words.
+    pub text: Arc<str>,
+}
+
+/// Takes in what happens.
+pub struct Events {
+    ring: Arc<Ring>,
+    open: HashMap<Key, Open>,
+    totals: [u64; Kind::ALL.len()],
+    overwritten: u64,
+    next: u64,
+    started_us: u64,
+    is_first: bool,
+    /// The clock of the current collection, seconds since the Unix epoch.
+    now: f64,
+    conditions: Vec<Condition>,
+}
+
+/// The events at one time, for readers.
+#[derive(Clone, Debug, Default)]
+pub struct EventsView {
+    /// The latest events.
+    pub ring: Arc<Ring>,
+    /// What happened since the agent started, by [`Kind`].
+    pub totals: [u64; Kind::ALL.len()],
+    /// Events that were overwritten by later ones.
+    pub overwritten: u64,
+    /// Events that `events.log` did not get.
+    pub not_logged: u64,
+    /// Events that a follower did not get because it was too slow.
+    pub not_followed: u64,
+}
+
+/// A problem of the agent that lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Its cause.
+    pub cause: &'static str,
+    /// In words.
+    pub text: String,
+    /// What tells it apart from others of its cause.
+    pub subject: String,
+}
+
+/// What repetitions of an event have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    cause: &'static str,
+    services: [Option<ServiceName>; 3],
+    port: Option<u16>,
+    role: Option<Role>,
+}
+
+/// An event that may repeat.
+struct Open {
+    id: u64,
+    first: f64,
+    last: f64,
+    shown: Option<f64>,
+    has_news: bool,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Self; 11] = [
+        Self::Connect,
+        Self::Reset,
+        Self::Abort,
+        Self::Unanswered,
+        Self::ListenDrop,
+        Self::Bind,
+        Self::Violation,
+        Self::Agent,
+        Self::Service,
+        Self::Backend,
+        Self::Edge,
+    ];
+
+    /// The word in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Abort => "abort",
+            Self::Unanswered => "unanswered",
+            Self::ListenDrop => "listen_drop",
+            Self::Bind => "bind",
+            Self::Violation => "violation",
+            Self::Agent => "agent",
+            Self::Service => "service",
+            Self::Backend => "backend",
+            Self::Edge => "edge",
+        }
+    }
+
+    /// Whether it is a change, and not a failure.
+    pub const fn is_change(self) -> bool {
+        matches!(self, Self::Service | Self::Backend | Self::Edge)
+    }
+
+    /// The kind of a cause of [`why`]; `None` of what only waits.
+    fn of_cause(cause: &str) -> Option<Self> {
+        let begins = |prefix| cause.starts_with(prefix);
+        match cause {
+            "listen_drop" => Some(Self::ListenDrop),
+            _ if begins("connect_") => Some(Self::Connect),
+            _ if begins("reset_") => Some(Self::Reset),
+            _ if begins("abort_") => Some(Self::Abort),
+            _ if begins("request_") => Some(Self::Unanswered),
+            _ => None,
+        }
+    }
+}
+
+// === impl What ===
+
+impl What {
+    /// A change of a service.
+    fn of_service(kind: Kind, cause: &'static str, server: Service, text: &str) -> Self {
+        Self {
+            kind,
+            cause,
+            client: None,
+            server: Some(server),
+            holder: None,
+            port: None,
+            role: None,
+            text: text.into(),
+        }
+    }
+
+    /// The services it is about.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        [&self.client, &self.server, &self.holder].into_iter().flatten()
+    }
+
+    fn key(&self) -> Key {
+        let Self { kind: _, cause, client, server, holder, port, role, text: _ } = self;
+        let services = [client, server, holder].map(|it| it.as_ref().map(ServiceName::from));
+        Key { cause, services, port: *port, role: *role }
+    }
+}
+
+// === impl Events ===
+
+impl Events {
+    /// None yet; the agent started at `now_us` (CLOCK_MONOTONIC), `now` seconds since the Unix epoch.
+    pub fn new(now_us: u64, now: f64) -> Self {
+        Self {
+            ring: Arc::default(),
+            open: HashMap::new(),
+            totals: [0; Kind::ALL.len()],
+            overwritten: 0,
+            // Cursors of a later start are larger, and exact as JSON numbers until the year 2255.
+            next: (now.max(0.0) * 1e6) as u64 + 1,
+            started_us: now_us,
+            is_first: true,
+            now,
+            conditions: Vec::new(),
+        }
+    }
+
+    /// Begins a collection at `now`, seconds since the Unix epoch.
+    pub fn begin(&mut self, now: f64) {
+        self.now = now;
+    }
+
+    /// Takes in what failed on edges. An edge with both sides on this host is taken once, from the
+    /// client's side.
+    pub fn add_edges(&mut self, deltas: &[Delta]) {
+        for delta in deltas.iter().filter(|delta| is_shown(delta)) {
+            // Rows that an earlier agent left pinned: when it happened is unknown.
+            let is_earlier = self.is_first && delta.is_new && delta.born_us < self.started_us;
+            if delta.grown.is_empty() || (is_earlier && !delta.is_overflow) {
+                continue;
+            }
+            let labels = &delta.labels;
+            for cause in why(&delta.grown.difference(), None) {
+                let Some(kind) = Kind::of_cause(cause.cause) else { continue };
+                let is_listener = delta.role == ROLE_LISTENER;
+                let what = What {
+                    kind,
+                    cause: cause.cause,
+                    client: (!is_listener).then(|| labels.client.clone()),
+                    server: Some(labels.server.clone()),
+                    holder: None,
+                    port: Some(labels.port),
+                    role: Some(labels.role),
+                    text: cause.text.into(),
+                };
+                self.add(what, cause.count);
+            }
+        }
+        self.is_first = false;
+    }
+
+    /// Takes in failed binds, each with how often it failed now.
+    pub fn add_conflicts(&mut self, conflicts: &[(Arc<Conflict>, u64)]) {
+        for (conflict, count) in conflicts {
+            if conflict.unverified_user.is_some() {
+                continue;
+            }
+            // The event has the count.
+            let once = Conflict { count: 1, ..(**conflict).clone() };
+            let fix = messages::fix(&once);
+            let what = What {
+                kind: Kind::Bind,
+                cause: conflict.reason.as_str(),
+                client: None,
+                server: Some(conflict.claimant.service.clone()),
+                holder: conflict.holder.as_ref().map(|holder| holder.party.service.clone()),
+                port: Some(conflict.port),
+                role: None,
+                text: format!("{}. Fix: {fix}", messages::summary(&once)).into(),
+            };
+            self.add(what, *count);
+        }
+    }
+
+    /// Takes in violations of segments, each with its new connections.
+    pub fn add_violations(&mut self, violations: &[(Between, u64)]) {
+        for (Between { client_segment, server_segment, ends }, connections) in violations {
+            let Ends { client, client_namespace, server, server_namespace, port } = ends;
+            let service = |name: &Arc<str>, namespace: &Arc<str>| {
+                Service { name: Arc::clone(name), ..Service::other() }.within(namespace)
+            };
+            let what = What {
+                kind: Kind::Violation,
+                cause: "segment_violation",
+                client: Some(service(client, client_namespace)),
+                server: Some(service(server, server_namespace)),
+                holder: None,
+                port: Some(*port),
+                role: None,
+                text: format!("not allowed from segment {client_segment} to {server_segment}")
+                    .into(),
+            };
+            self.add(what, *connections);
+        }
+    }
+
+    /// Takes in the problems that the agent has now; those that it had before are not new events.
+    pub fn add_conditions(&mut self, conditions: Vec<Condition>) {
+        let is_same = |one: &Condition, other: &Condition| {
+            (one.cause, &one.subject) == (other.cause, &other.subject)
+        };
+        let before = std::mem::take(&mut self.conditions);
+        for condition in &conditions {
+            if before.iter().any(|known| is_same(known, condition)) {
+                continue;
+            }
+            let what = What {
+                kind: Kind::Agent,
+                cause: condition.cause,
+                client: None,
+                server: None,
+                holder: None,
+                port: None,
+                role: None,
+                text: condition.text.as_str().into(),
+            };
+            self.add(what, 1);
+        }
+        self.conditions = conditions;
+    }
+
+    /// Takes in changes.
+    pub fn add_changes(&mut self, changes: Vec<What>) {
+        for what in changes {
+            self.add(what, 1);
+        }
+    }
+
+    /// Ends the collection; returns the events that followers have not seen so.
+    pub fn finish(&mut self) -> Vec<Arc<Event>> {
+        let Self { ring, open, next, now, .. } = self;
+        let mut shown = Vec::new();
+        open.retain(|key, open| {
+            let has_ended = *now - open.last > REPEATS_WITHIN || *now - open.first > LONGEST;
+            let is_due = open.shown.is_none_or(|shown| *now - shown >= SHOWN_EVERY);
+            if open.has_news && (is_due || has_ended) {
+                open.has_news = false;
+                open.shown = Some(*now);
+                shown.push((open.id, key.cause));
+            }
+            !has_ended
+        });
+        if shown.is_empty() {
+            return Vec::new();
+        }
+        shown.sort_unstable();
+        let ring = Arc::make_mut(ring);
+        let show = |(id, cause)| {
+            let event = ring.change(cause, id, |event| {
+                event.cursor = *next;
+            })?;
+            *next += 1;
+            Some(event)
+        };
+        shown.into_iter().filter_map(show).collect()
+    }
+
+    /// The events for readers.
+    pub fn view(&self) -> EventsView {
+        let (ring, totals, overwritten) = (Arc::clone(&self.ring), self.totals, self.overwritten);
+        EventsView { ring, totals, overwritten, not_logged: 0, not_followed: 0 }
+    }
+
+    fn add(&mut self, what: What, count: u64) {
+        if let Some(total) = self.totals.get_mut(what.kind as usize) {
+            *total += count;
+        }
+        let (now, key) = (self.now, what.key());
+        let ring = Arc::make_mut(&mut self.ring);
+        if let Some(open) = self.open.get_mut(&key) {
+            let again = ring.change(what.cause, open.id, |event| {
+                event.count += count;
+                event.last_seconds = now;
+                event.what.text = Arc::clone(&what.text);
+            });
+            if again.is_some() {
+                open.last = now;
+                open.has_news = true;
+                return;
+            }
+        }
+        let id = self.next;
+        self.next += 1;
+        let event = Event { id, cursor: id, first_seconds: now, last_seconds: now, count, what };
+        if let Some(overwritten) = ring.push(event) {
+            self.overwritten += 1;
+            let key = overwritten.what.key();
+            if self.open.get(&key).is_some_and(|open| open.id == overwritten.id) {
+                self.open.remove(&key);
+            }
+        }
+        self.open.insert(key, Open { id, first: now, last: now, shown: None, has_news: true });
+    }
+}
+
+// === impl EventsView ===
+
+impl EventsView {
+    /// A failure that repeats, and a start before it.
+    #[cfg(any(test, feature = "fixture"))]
+    pub(super) fn example() -> Self {
+        let shop = Service::new("shop", Source::Container).within("prod");
+        let postgres = Service::new("postgres", Source::Process);
+        let mut events = Events::new(0, 1_700_000_000.0);
+        events.begin(1_700_000_060.5);
+        let start = What::of_service(Kind::Service, "service_restarted", postgres, "restarted");
+        events.add_changes(vec![start.clone()]);
+        events.finish();
+        let refused = What {
+            kind: Kind::Connect,
+            cause: "connect_refused",
+            client: Some(shop),
+            port: Some(5432),
+            role: Some(Role::Client),
+            text: "refused".into(),
+            ..start
+        };
+        for (at, count) in [(1_700_000_061.5, 1), (1_700_000_081.5, 1)] {
+            events.begin(at);
+            events.add(refused.clone(), count);
+            events.finish();
+        }
+        events.view()
+    }
+
+    /// Changes of one of these services since a time, seconds since the Unix epoch; latest first.
+    pub fn changes_of<'a>(
+        &'a self,
+        services: &'a [&'a Service],
+        since: f64,
+    ) -> impl Iterator<Item = &'a Arc<Event>> {
+        let is_of = |event: &&Arc<Event>| {
+            let concerned = event.what.services();
+            // That an edge is new explains nothing about its own failures.
+            event.what.kind != Kind::Edge
+                && concerned.into_iter().any(|one| services.iter().any(|it| it.is_called_as(one)))
+        };
+        self.ring.changes().filter(move |event| event.last_seconds >= since).filter(is_of)
+    }
+}
+
+/// Whether an edge's failures are those of a row that is shown, as [`super::recent`] decides it.
+fn is_shown(delta: &Delta) -> bool {
+    let is_other_side = delta.labels.role == Role::Server && !delta.counts;
+    !is_other_side && delta.labels.unverified_user.is_none()
+}
+
+#[cfg(test)]
+mod tests;
