@@ -236,6 +236,12 @@ impl<K: Kernel> Core<K> {
         })
     }
 
+    /// The events so far.
+    #[cfg(test)]
+    pub(super) fn events(&self) -> model::events::EventsView {
+        self.reported.view()
+    }
+
     /// Whether a snapshot will soon be better.
     fn awaits_answers(&self, probes: &Probes) -> bool {
         probes.is_answer_due(GRACE) || self.names.awaits_connections()

@@ -70,6 +70,7 @@ mod conflicts;
 mod degrade;
 mod dns;
 mod enforcement;
+mod events;
 mod exactness;
 mod foreign_memory;
 mod foreign_paths;

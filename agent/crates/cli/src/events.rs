@@ -219,3 +219,58 @@ fn span(text: &str) -> Result<u64, String> {
     let span = duration::parse(text).ok_or_else(|| format!("write {}", duration::FORM))?;
     Ok(span.as_secs())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::fixture::snapshot;
+    use server::convert::{self, EventRange};
+
+    fn answer() -> Events {
+        convert::events(&snapshot(), EventRange { after: None, limit: 100 }, |_| true)
+    }
+
+    #[test]
+    fn an_event_is_a_line_with_its_count_and_the_changes_before_it() {
+        assert_eq!(
+            text(&answer()),
+            "\
+40 seconds ago · service     postgres restarted
+19 seconds ago ✗ connect     prod/shop → postgres:5432 refused (2 times in 20 seconds); before: postgres restarted 1 second earlier
+"
+        );
+        let none = Events { events: Vec::new(), ..answer() };
+        assert_eq!(text(&none), "No events.\n");
+    }
+
+    #[test]
+    fn what_a_strange_agent_sends_does_not_reach_the_terminal() {
+        let mut answer = answer();
+        let event = answer.events.last_mut().expect("one");
+        event.text = "refused\x1b[2J\n\u{9b}2J".to_owned();
+        event.client = None;
+        let line = line(event, "now");
+        assert!(line.contains("postgres:5432 refused_[2J__2J"), "{line}");
+    }
+
+    #[test]
+    fn a_filter_is_safe_in_a_query() {
+        let arguments = EventsArgs {
+            follow: false,
+            since: None,
+            service: Some("shop/a b&c".to_owned()),
+            client: None,
+            server: None,
+            port: Some(80),
+            kind: vec!["connect".to_owned(), "reset".to_owned()],
+            cause: Vec::new(),
+            limit: Some(5),
+            report: Report::default(),
+            target: Target::default(),
+        };
+        assert_eq!(
+            query(&arguments).join("&"),
+            "service=shop/a%20b%26c&port=80&kind=connect,reset&limit=5"
+        );
+    }
+}

@@ -474,19 +474,12 @@ impl EventsView {
         events.view()
     }
 
-    /// Changes of one of these services since a time, seconds since the Unix epoch; latest first.
-    pub fn changes_of<'a>(
-        &'a self,
-        services: &'a [&'a Service],
-        since: f64,
-    ) -> impl Iterator<Item = &'a Arc<Event>> {
-        let is_of = |event: &&Arc<Event>| {
-            let concerned = event.what.services();
-            // That an edge is new explains nothing about its own failures.
-            event.what.kind != Kind::Edge
-                && concerned.into_iter().any(|one| services.iter().any(|it| it.is_called_as(one)))
-        };
-        self.ring.changes().filter(move |event| event.last_seconds >= since).filter(is_of)
+    /// Changes that may explain a failure, latest first: all but that an edge was seen first or last.
+    pub fn changes(&self) -> Vec<&Arc<Event>> {
+        let is_one = |event: &Event| event.what.kind.is_change() && event.what.kind != Kind::Edge;
+        let mut changes = self.ring.after(0, is_one);
+        changes.sort_by(|a, b| b.last_seconds.total_cmp(&a.last_seconds));
+        changes
     }
 }
 

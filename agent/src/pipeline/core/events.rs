@@ -2,11 +2,13 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use agent_common::listener::ListenerRecord;
+
 use super::Core;
 use crate::pipeline::kernel::Kernel;
 use crate::pipeline::labels::local_name;
 use model::delta::Deltas;
-use model::events::{Condition, EventsView, Listener};
+use model::events::{Condition, EventsView, Listener, What};
 use model::snapshot::{MapView, SourceState, SourceView};
 
 impl<K: Kernel> Core<K> {
@@ -19,11 +21,11 @@ impl<K: Kernel> Core<K> {
         now: f64,
         now_us: u64,
     ) -> EventsView {
-        let listeners = self.listening(now_us);
+        let started = self.started(now_us);
         let conditions = self.conditions(maps, sources);
         let Self { reported, changes, ports, relate, feed, .. } = self;
         reported.begin(now);
-        reported.add_changes(changes.of_services(&listeners));
+        reported.add_changes(started);
         reported.add_changes(changes.of_edges(&deltas.closed, &deltas.edges));
         reported.add_edges(&deltas.edges);
         reported.add_conflicts(&ports.conflicts.take_grown());
@@ -39,10 +41,16 @@ impl<K: Kernel> Core<K> {
         }
     }
 
-    /// Listening sockets, without those that users can have made up.
-    fn listening(&mut self, now_us: u64) -> Vec<Listener> {
-        let Self { names, owners, listeners, .. } = self;
-        let verified = listeners.iter().filter(|record| owners.user(record.owner).is_none());
+    /// Services that started or stopped, by their listening sockets, without those that users can
+    /// have made up.
+    fn started(&mut self, now_us: u64) -> Vec<What> {
+        let Self { names, owners, listeners, changes, .. } = self;
+        let id = |record: &ListenerRecord| (record.cookie, record.netns, record.port);
+        let is_verified = |record: &&ListenerRecord| owners.user(record.owner).is_none();
+        let verified = listeners.iter().filter(is_verified);
+        if !changes.needs_names(now_us, verified.clone().map(id)) {
+            return Vec::new();
+        }
         let listener = verified.map(|record| {
             let (service, is_stable) = local_name(names, owners, record.owner, now_us);
             let command_line = owners.row(record.owner).map_or(0, |row| {
@@ -51,10 +59,10 @@ impl<K: Kernel> Core<K> {
                 row.argv.get(..length).hash(&mut hasher);
                 if length == 0 { 0 } else { hasher.finish() }
             });
-            let socket = (record.cookie, record.netns, record.port);
-            Listener { socket, service, is_stable, command_line }
+            Listener { socket: id(record), service, is_stable, command_line }
         });
-        listener.collect()
+        let listeners: Vec<_> = listener.collect();
+        changes.of_services(now_us, &listeners)
     }
 
     /// The problems that the agent has now.

@@ -22,6 +22,8 @@ use crate::snapshot::{EdgeLabels, Role};
 
 /// Services that ended whose command lines are remembered, at most.
 const MOST_ENDED: usize = 4096;
+/// Names of listening sockets are looked up again after this time, if no socket comes or goes.
+const NAMES_EVERY_US: u64 = 10_000_000;
 /// Listening sockets that are followed, at most; the starts of others are not seen.
 const MOST_LISTENERS: usize = 16_384;
 
@@ -44,7 +46,10 @@ pub type SocketId = (u64, u32, u16);
 /// What is there. Tables are bounded by the kernel's table of edges, and by the constants above.
 #[derive(Default)]
 pub struct Changes {
-    has_listeners: bool,
+    /// When the names of listening sockets were taken in last.
+    named_us: Option<u64>,
+    /// Whether a socket has no final name yet.
+    awaits_names: bool,
     has_edges: bool,
     sockets: HashMap<SocketId, Socket>,
     /// Services that ended.
@@ -86,8 +91,22 @@ struct OfService {
 // === impl Changes ===
 
 impl Changes {
-    /// Takes in all listening sockets; returns what changed.
-    pub fn of_services(&mut self, listeners: &[Listener]) -> Vec<What> {
+    /// Whether [`of_services`](Self::of_services) may find something at `now_us` with these sockets.
+    pub fn needs_names(&self, now_us: u64, sockets: impl Iterator<Item = SocketId>) -> bool {
+        let is_due = |at| now_us.saturating_sub(at) >= NAMES_EVERY_US;
+        if self.awaits_names || self.named_us.is_none_or(is_due) {
+            return true;
+        }
+        let mut known = 0;
+        let is_new = |socket| {
+            known += 1;
+            !self.sockets.contains_key(&socket)
+        };
+        sockets.into_iter().any(is_new) || known != self.sockets.len()
+    }
+
+    /// Takes in all listening sockets at `now_us`; returns what changed.
+    pub fn of_services(&mut self, now_us: u64, listeners: &[Listener]) -> Vec<What> {
         let mut services: HashMap<ServiceName, OfService> = HashMap::new();
         let there: HashMap<SocketId, &Listener> =
             listeners.iter().map(|one| (one.socket, one)).collect();
@@ -105,7 +124,7 @@ impl Changes {
         });
         for Listener { socket, service, is_stable, command_line } in listeners {
             let is_followed = self.sockets.contains_key(socket);
-            let is_silent = !self.has_listeners;
+            let is_silent = self.named_us.is_none();
             if is_followed || self.sockets.len() >= MOST_LISTENERS || !(*is_stable || is_silent) {
                 continue;
             }
@@ -117,7 +136,8 @@ impl Changes {
             let (service, command_line) = (service.clone(), *command_line);
             self.sockets.insert(*socket, Socket { service, command_line });
         }
-        self.has_listeners = true;
+        self.named_us = Some(now_us);
+        self.awaits_names = listeners.iter().any(|listener| !listener.is_stable);
         let services = services.into_iter().filter(|(_, of)| !of.stays);
         let services: Vec<_> = services.collect();
         let mut changes: Vec<_> =

@@ -51,17 +51,6 @@ impl Ring {
         self.overwritten > cursor
     }
 
-    /// The changes, latest first.
-    pub(super) fn changes(&self) -> impl Iterator<Item = &Arc<Event>> {
-        let causes = self.causes.values();
-        let is_change = |events: &&VecDeque<Arc<Event>>| {
-            events.back().is_some_and(|event| event.what.kind.is_change())
-        };
-        let mut changes: Vec<_> = causes.filter(is_change).flatten().collect();
-        changes.sort_unstable_by_key(|event| std::cmp::Reverse(event.id));
-        changes.into_iter()
-    }
-
     /// Adds an event, whose id is larger than all; returns the one that had to go for it.
     pub(super) fn push(&mut self, event: Event) -> Option<Arc<Event>> {
         let gone = if self.len >= MOST { self.pop() } else { None };

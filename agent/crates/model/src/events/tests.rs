@@ -247,8 +247,10 @@ fn listener(cookie: u64, name: &str, command_line: u64) -> Listener {
 #[test]
 fn services_start_stop_and_come_back() {
     let mut changes = Changes::default();
+    let mut now_us = 0;
     let mut look = |listeners: &[Listener]| -> Vec<(String, &'static str)> {
-        let changes = changes.of_services(listeners);
+        now_us += SECOND;
+        let changes = changes.of_services(now_us, listeners);
         changes.into_iter().map(|it| (it.server.unwrap().name.to_string(), it.cause)).collect()
     };
     let one = |name: &str, cause| vec![(name.to_owned(), cause)];
@@ -291,18 +293,31 @@ fn edges_and_backends_come_and_go() {
 }
 
 #[test]
-fn a_failure_names_the_changes_before_it_and_not_that_its_edge_is_new() {
-    let view = EventsView::example();
-    let postgres = Service::new("postgres", Source::Process);
-    let services = [&postgres];
-    let of = |since| view.changes_of(&services, since).map(|it| it.what.cause).collect::<Vec<_>>();
-    assert_eq!(of(STARTED), ["service_restarted"]);
-    assert_eq!(of(STARTED + 61.0), [""; 0]);
+fn that_an_edge_is_new_explains_no_failure() {
+    let causes =
+        |view: &EventsView| view.changes().iter().map(|event| event.what.cause).collect::<Vec<_>>();
+    assert_eq!(causes(&EventsView::example()), ["service_restarted"]);
     let mut world = World::new();
     world.collect(1, &[]);
     world.collect(1, &[edge(4, 1, &[(CONNECT_OK, 1)])]);
-    let view = world.events.view();
-    let db = Service::new("db", Source::Container);
-    assert_eq!(view.ring.len(), 1);
-    assert_eq!(view.changes_of(&[&db], 0.0).count(), 0);
+    assert!(world.events.view().ring.len() > 0);
+    world.collect(1, &[edge(4, 1, &[(CONNECT_OK, 1)]), edge(5, 2, &[(CONNECT_OK, 1)])]);
+    assert_eq!(causes(&world.events.view()), ["backend_added"]);
+}
+
+#[test]
+fn names_of_listeners_are_asked_for_only_if_one_comes_or_goes_or_has_no_final_name() {
+    let mut changes = Changes::default();
+    let [db, web] = [listener(1, "db", 7), listener(2, "web", 8)];
+    let unnamed = Listener { is_stable: false, ..web.clone() };
+    let ids = |all: &[&Listener]| all.iter().map(|one| one.socket).collect::<Vec<_>>().into_iter();
+    assert!(changes.needs_names(SECOND, ids(&[])), "the first time");
+    changes.of_services(SECOND, &[db.clone(), unnamed]);
+    assert!(changes.needs_names(2 * SECOND, ids(&[&db, &web])), "one has no name");
+    changes.of_services(2 * SECOND, &[db.clone(), web.clone()]);
+    assert!(!changes.needs_names(3 * SECOND, ids(&[&web, &db])));
+    assert!(changes.needs_names(3 * SECOND, ids(&[&web])), "one is gone");
+    let other = listener(3, "db", 7);
+    assert!(changes.needs_names(3 * SECOND, ids(&[&web, &other])), "one is another");
+    assert!(changes.needs_names(12 * SECOND, ids(&[&web, &db])), "a better name may be known");
 }

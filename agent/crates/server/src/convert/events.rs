@@ -1,5 +1,7 @@
 //! Events.
 
+use std::collections::HashMap;
+
 use api_types::{Change, Event, Events, Severity, Timestamp};
 use model::events::{self, CHANGES_BEFORE, EventsView, Kind};
 use model::service::Service;
@@ -36,6 +38,15 @@ pub fn events(
     } else {
         found.drain(..excess);
     }
+    let changes = Changes::new(view);
+    let shown = |event: &events::Event| {
+        let mut shown = event.to_api();
+        if !event.what.kind.is_change() {
+            let services: Vec<&Service> = event.what.services().collect();
+            shown.changes_before = changes.before(&services, event.first_seconds);
+        }
+        shown
+    };
     let is_cut = excess > 0 && range.after.is_some();
     let last = found.last().filter(|_| is_cut).map(|event| event.cursor);
     Events {
@@ -43,24 +54,43 @@ pub fn events(
         cursor: last.unwrap_or(latest),
         more: is_cut,
         overwritten: range.after.is_some_and(|after| view.ring.has_lost_after(after)),
-        events: found.into_iter().map(|event| with_changes(event, view)).collect(),
+        events: found.into_iter().map(|event| shown(event)).collect(),
     }
 }
 
-/// The changes of these services in the ten minutes before a time, latest first.
-pub(super) fn changes(view: &EventsView, services: &[&Service], until: f64) -> Vec<Change> {
-    let changes = view.changes_of(services, until - CHANGES_BEFORE);
-    let before = changes.filter(|change| change.first_seconds <= until);
-    before.take(CHANGES).filter_map(|change| change_of(change)).collect()
+/// Changes by service, to name those before a failure.
+pub(super) struct Changes<'a>(HashMap<(&'a str, &'a str), Vec<&'a events::Event>>);
+
+// === impl Changes ===
+
+impl<'a> Changes<'a> {
+    /// Those of a snapshot.
+    pub(super) fn new(view: &'a EventsView) -> Self {
+        let mut by_service: HashMap<_, Vec<&events::Event>> = HashMap::new();
+        for change in view.changes() {
+            for service in change.what.services() {
+                by_service.entry(key(service)).or_default().push(change);
+            }
+        }
+        Self(by_service)
+    }
+
+    /// Those of these services in the ten minutes before a time, latest first.
+    pub(super) fn before(&self, services: &[&Service], until: f64) -> Vec<Change> {
+        let of = services.iter().filter_map(|service| self.0.get(&key(service)));
+        let is_before = |change: &&&events::Event| {
+            (until - CHANGES_BEFORE..=until).contains(&change.last_seconds)
+        };
+        let mut before: Vec<_> = of.flatten().filter(is_before).collect();
+        before.sort_by(|a, b| b.last_seconds.total_cmp(&a.last_seconds));
+        before.dedup_by_key(|change| change.id);
+        before.truncate(CHANGES);
+        before.into_iter().filter_map(|change| change_of(change)).collect()
+    }
 }
 
-fn with_changes(event: &events::Event, view: &EventsView) -> Event {
-    let mut shown = event.to_api();
-    if !event.what.kind.is_change() {
-        let services: Vec<&Service> = event.what.services().collect();
-        shown.changes_before = changes(view, &services, event.first_seconds);
-    }
-    shown
+fn key(service: &Service) -> (&str, &str) {
+    (&service.namespace, &service.name)
 }
 
 fn change_of(event: &events::Event) -> Option<Change> {
