@@ -10,6 +10,7 @@
 mod edges;
 mod events;
 mod finding;
+mod history;
 mod openapi;
 mod ports;
 mod relations;
@@ -22,6 +23,7 @@ mod words;
 pub use self::edges::{Cause, Edge, Edges, Latency, Listener, Listeners};
 pub use self::events::{Change, Event, EventKind, Events};
 pub use self::finding::{CODES, Code, DOCS_URL, Evidence, Finding, Severity, code, set_docs_url};
+pub use self::history::{History, Point, Series};
 pub use self::openapi::{Access, OPERATIONS, Operation, document};
 pub use self::ports::{
     Conflict, Conflicts, Destination, EphemeralPorts, Holder, Port, Ports, Process,

@@ -17,9 +17,9 @@ use utoipa::openapi::{
 };
 
 use super::{
-    AllocatePorts, AllocatedPorts, Balance, Conflicts, Edges, Error, Events, Listeners, Map, Ports,
-    Protocol, Register, Registered, Release, Reservations, Reserve, Reserved, Role, Segments,
-    Services, Status, Timestamp, Unregister,
+    AllocatePorts, AllocatedPorts, Balance, Conflicts, Edges, Error, Events, History, Listeners,
+    Map, Ports, Protocol, Register, Registered, Release, Reservations, Reserve, Reserved, Role,
+    Segments, Services, Status, Timestamp, Unregister,
 };
 
 /// One method of one path.
@@ -170,6 +170,37 @@ pub const OPERATIONS: &[Operation] = &[
         Parameter {
             name: "limit",
             description: "At most so many events (1000 by default): with `after` the first, else the last ones.",
+            schema: number,
+        },
+    ]),
+    get(
+        "/api/v1/history",
+        "history",
+        "What edges or services counted, step by step: seconds in the last minute, ten seconds in the last hour",
+        Shape::of::<History>(),
+    )
+    .with(&[
+        Parameter {
+            name: "service",
+            description: "Only edges with this service at either end: name or namespace/name.",
+            schema: text,
+        },
+        Parameter { name: "client", description: "Only edges of this client.", schema: text },
+        Parameter { name: "server", description: "Only edges of this server.", schema: text },
+        PORT,
+        Parameter {
+            name: "by",
+            description: "`edge` (default), or `service`: one series for each server.",
+            schema: text,
+        },
+        Parameter {
+            name: "window",
+            description: "Only the last period, a minute by default, at most an hour: whole seconds or a duration, like 60 or 1h. The answer says what it really covers.",
+            schema: text,
+        },
+        Parameter {
+            name: "limit",
+            description: "At most so many series, the busiest (20 by default, 1000 at most).",
             schema: number,
         },
     ]),

@@ -10,8 +10,12 @@
 //! at the same address is another subject, so what was counted before stays with the former
 //! ([`attributed`](super::attributed) has the rule for totals).
 //!
-//! Memory is bounded: [`MAX_BYTES`] for all steps, of which the oldest go first, and windows then
-//! are shorter. Subjects are those of edges, which the kernel's table bounds by tenant, and of
+//! The same steps are the [history](RecentView::history) of an hour: a second each for the last
+//! minute, ten seconds before.
+//!
+//! Memory is bounded. With more than [`HISTORY_BYTES`] of steps those beyond the longest window go,
+//! the oldest first; then steps are joined to longer ones, as windows need them. With more than
+//! [`MAX_BYTES`] the oldest of these go, and windows are shorter. What went is counted. Subjects are those of edges, which the kernel's table bounds by tenant, and of
 //! former ones that a step still has.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -38,12 +42,23 @@ pub const LONGEST_SECONDS: u64 = 300;
 /// thousand.
 const MAX_BYTES: usize = 16 << 20;
 
+/// Bytes of all steps at most while there is history beyond windows: an hour of a hundred edges that
+/// are always busy.
+const HISTORY_BYTES: usize = 4 << 20;
+
 /// Bytes that a packed edge takes besides its numbers.
 const PER_EDGE: usize = 40;
 
-/// How long joined steps may be, by the age of their end: microseconds both.
-const LONGEST_STEPS: [(u64, u64); 3] =
-    [(10_000_000, 2_000_000), (70_000_000, 10_000_000), (u64::MAX, 60_000_000)];
+/// How far back history goes, seconds.
+pub const HISTORY_SECONDS: u64 = 3600;
+
+/// How long joined steps may be, by the age of their end: microseconds both. Collections are a bit
+/// more than a second apart.
+const HISTORY_STEPS: &[(u64, u64)] = &[(60_000_000, 1_050_000), (u64::MAX, 10_500_000)];
+
+/// The same when memory is short.
+const LONGEST_STEPS: &[(u64, u64)] =
+    &[(10_000_000, 2_000_000), (70_000_000, 10_000_000), (u64::MAX, 60_000_000)];
 
 /// Keeps the steps.
 pub struct Recent {
@@ -62,6 +77,8 @@ pub struct RecentView {
     steps: VecDeque<Arc<Step>>,
     subjects: SharedMap<Subject>,
     now_us: u64,
+    /// Steps within the last hour that went because memory was short.
+    dropped: u64,
 }
 
 /// What edges counted between two collections, or more.
@@ -96,6 +113,17 @@ pub struct Counted {
     pub counters: EdgeCounters,
     /// Whether these are attempts that the kernel refused before a SYN.
     pub is_unsent: bool,
+}
+
+/// What a row counted in one step of its history.
+#[derive(Clone, Debug)]
+pub struct HistoryPoint {
+    /// How long ago the step began.
+    pub since_seconds_ago: f64,
+    /// Its length.
+    pub seconds: f64,
+    /// What was counted.
+    pub counters: EdgeCounters,
 }
 
 /// A row of a window: an edge, or its part at one address.
@@ -211,27 +239,42 @@ impl RecentView {
         let bytes = grown.values().map(|packed| packed.len() + PER_EDGE).sum();
         self.now_us = now_us;
         self.steps.push_back(Arc::new(Step { since_us, until_us: now_us, grown, bytes }));
-        self.join();
-        let longest_us = LONGEST_SECONDS * 1_000_000;
-        // The second one alone covers the longest window.
-        while self
-            .steps
-            .get(1)
-            .is_some_and(|step| now_us.saturating_sub(step.since_us) >= longest_us)
-        {
+        self.join(HISTORY_STEPS);
+        while self.is_covered_without_first(HISTORY_SECONDS) {
             self.steps.pop_front();
         }
-        while self.steps.len() > 1 && self.bytes() > MAX_BYTES {
-            self.steps.pop_front();
+        let mut bytes = self.bytes();
+        while bytes > HISTORY_BYTES && self.is_covered_without_first(LONGEST_SECONDS) {
+            bytes -= self.drop_first();
+        }
+        if bytes > HISTORY_BYTES {
+            self.join(LONGEST_STEPS);
+            bytes = self.bytes();
+        }
+        while self.steps.len() > 1 && bytes > MAX_BYTES {
+            bytes -= self.drop_first();
         }
     }
 
+    /// Whether the second step and those after it cover so many seconds.
+    fn is_covered_without_first(&self, seconds: u64) -> bool {
+        let second = self.steps.get(1);
+        let age = |step: &Arc<Step>| self.now_us.saturating_sub(step.since_us);
+        second.is_some_and(|step| age(step) >= seconds * 1_000_000)
+    }
+
+    /// Drops the first step because memory is short; returns its bytes.
+    fn drop_first(&mut self) -> usize {
+        self.dropped += 1;
+        self.steps.pop_front().map_or(0, |step| step.bytes)
+    }
+
     /// Joins neighbours that are old enough.
-    fn join(&mut self) {
+    fn join(&mut self, longest_steps: &[(u64, u64)]) {
         let mut at = 0;
         while let (Some(first), Some(second)) = (self.steps.get(at), self.steps.get(at + 1)) {
             let age = self.now_us.saturating_sub(second.until_us);
-            let longest = LONGEST_STEPS.iter().find(|(until, _)| age < *until);
+            let longest = longest_steps.iter().find(|(until, _)| age < *until);
             let length = second.until_us.saturating_sub(first.since_us);
             if longest.is_some_and(|(_, longest)| length <= *longest) {
                 let joined = Arc::new(first.joined(second));
@@ -284,6 +327,41 @@ impl RecentView {
         };
         let (steps, seconds) = self.covering(window);
         (steps.map(|step| step.grown.iter().filter_map(counted).collect()).collect(), seconds)
+    }
+
+    /// Steps of the last hour that are missing because memory was short.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// What was counted in each step of the last `window` seconds by the rows that are `wanted` and
+    /// shown, as one series for each `name`, oldest step first; and the seconds covered. Steps without
+    /// anything are left out.
+    pub fn history<N: Ord>(
+        &self,
+        window: u64,
+        name: impl Fn(&Arc<EdgeLabels>) -> Option<N>,
+    ) -> (BTreeMap<N, Vec<HistoryPoint>>, f64) {
+        let mut series: BTreeMap<N, Vec<HistoryPoint>> = BTreeMap::new();
+        let (steps, seconds) = self.covering(window);
+        let steps: Vec<&Step> = steps.collect();
+        for step in steps.into_iter().rev() {
+            let mut sums: BTreeMap<N, EdgeCounters> = BTreeMap::new();
+            for (number, packed) in &step.grown {
+                let subject = self.subjects.get(*number).filter(|subject| subject.is_shown());
+                if let Some(name) = subject.and_then(|subject| name(&subject.labels)) {
+                    packed.add_to(sums.entry(name).or_default());
+                }
+            }
+            let age = |us: u64| self.now_us.saturating_sub(us) as f64 / 1e6;
+            let (since_seconds_ago, until) = (age(step.since_us), age(step.until_us));
+            let length = since_seconds_ago - until;
+            for (name, counters) in sums {
+                let point = HistoryPoint { since_seconds_ago, seconds: length, counters };
+                series.entry(name).or_default().push(point);
+            }
+        }
+        (series, seconds)
     }
 
     /// The rows of the last `window` seconds: every one of `edges`, which are those of the same
@@ -375,6 +453,12 @@ impl Step {
 // === impl Subject ===
 
 impl Subject {
+    /// Whether its row is shown by default: not if the client's side is a row of its own, or if a
+    /// user can have made it up.
+    fn is_shown(&self) -> bool {
+        self.counts && self.labels.unverified_user.is_none()
+    }
+
     fn of(delta: &Delta) -> Self {
         let server = if delta.role == ROLE_CLIENT { delta.key.remote } else { delta.local };
         let is_known = !delta.is_overflow && server != UNSPECIFIED && server != INTERNET;

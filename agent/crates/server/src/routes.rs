@@ -90,7 +90,7 @@ pub(super) fn readable() -> Vec<Route> {
         ("/api/v1/openapi.json", get(openapi)),
     ];
     let others = reservations::readable().into_iter().chain(relations::readable());
-    let others = others.chain(events::readable());
+    let others = others.chain(events::readable()).chain(history::readable());
     own.into_iter().chain(ports::readable()).chain(others).collect()
 }
 
@@ -381,6 +381,7 @@ impl IntoResponse for Failure {
 }
 
 mod events;
+mod history;
 mod ports;
 mod relations;
 mod reservations;

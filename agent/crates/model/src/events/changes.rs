@@ -1,8 +1,8 @@
 //! Changes: a service started, stopped or came back with another command line, a backend came or
 //! went, an edge was seen first or last.
 //!
-//! What was there before the agent is no change. A listening socket or an edge counts once its name
-//! is final. Services are found by their listening sockets, so a program that only connects neither
+//! What was there before the agent is no change. A listening socket counts once its name is final, an
+//! edge once it has also had a connection. Services are found by their listening sockets, so a program that only connects neither
 //! starts nor stops.
 
 use std::collections::BTreeSet;
@@ -184,7 +184,7 @@ impl Changes {
             let is_edge = matches!(delta.labels.role, Role::Client | Role::Server);
             // What has not counted under a name yet has no final one.
             let Some(total) = delta.grown.now.as_ref().filter(|_| is_edge) else { continue };
-            if delta.is_overflow {
+            if delta.is_overflow || total.opened == 0 {
                 continue;
             }
             let edge = Edge { labels: Arc::clone(&delta.labels), backend: backend(delta) };

@@ -28,6 +28,9 @@ fn edge(slot: u32, address: u8, results: &[(u8, u64)]) -> Edge {
     let mut counters = EdgeCounters::ZERO;
     for (result, count) in results {
         counters.connects[usize::from(*result)] = *count;
+        if *result == CONNECT_OK {
+            counters.opened = *count;
+        }
     }
     let remote = address::from_ip([10, 0, 0, address].into());
     Edge {
@@ -300,7 +303,7 @@ fn that_an_edge_is_new_explains_no_failure() {
     let mut world = World::new();
     world.collect(1, &[]);
     world.collect(1, &[edge(4, 1, &[(CONNECT_OK, 1)])]);
-    assert!(world.events.view().ring.len() > 0);
+    assert!(!world.events.view().ring.is_empty());
     world.collect(1, &[edge(4, 1, &[(CONNECT_OK, 1)]), edge(5, 2, &[(CONNECT_OK, 1)])]);
     assert_eq!(causes(&world.events.view()), ["backend_added"]);
 }

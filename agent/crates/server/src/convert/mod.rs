@@ -2,6 +2,7 @@
 
 mod edges;
 mod events;
+mod history;
 mod ports;
 mod relations;
 mod reservations;
@@ -14,6 +15,7 @@ use model::why::Cause;
 
 pub use self::edges::{EdgeQuery, edges};
 pub use self::events::{EventRange, events};
+pub use self::history::history;
 pub use self::ports::{PortFilter, ports};
 pub use self::relations::{balance, map, segments};
 pub use self::reservations::reservations;

@@ -217,7 +217,7 @@ impl EventFilter {
 }
 
 /// Whether a service has this name: NAME, or NAMESPACE/NAME.
-fn is_called(service: &Service, name: &str) -> bool {
+pub(super) fn is_called(service: &Service, name: &str) -> bool {
     &*service.name == name
         || name.split_once('/').is_some_and(|full| full == (&*service.namespace, &*service.name))
 }

@@ -62,6 +62,7 @@ async fn every_path_answers_and_carries_the_security_headers() {
         ("/api/v1/edges", "postgres"),
         ("/api/v1/listeners", "0.0.0.0"),
         ("/api/v1/events", "service_restarted"),
+        ("/api/v1/history", "retransmits"),
         ("/api/v1/reservations", "reserved for postgres"),
         ("/api/v1/services", "billing"),
         ("/api/v1/map", "postgres"),
