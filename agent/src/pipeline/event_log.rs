@@ -2,7 +2,7 @@
 //!
 //! A thread of its own writes, so that a full disk or a pipe without a reader delays nothing: what
 //! it is too slow for is counted (`portolan_reported_events_dropped_total`). A file is opened for
-//! each line, so it may be renamed at any time to rotate it.
+//! each batch of lines, so it may be renamed at any time to rotate it.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -11,12 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use model::events::Event;
 use server::convert::ToApi as _;
 use telemetry::event_feed::{EventFeed, Follower, Losses, Next};
 
 use crate::config::EventsLog;
 
+/// Lines that are written at once end with the first beyond this.
+const BATCH_BYTES: usize = 256 * 1024;
 /// How long the last lines may take at the end.
 const LAST_LINES: Duration = Duration::from_millis(300);
 
@@ -29,7 +30,7 @@ pub(super) struct EventLog {
 struct Writer {
     to: EventsLog,
     losses: Losses,
-    /// Whether the last line could not be written.
+    /// Whether the last lines could not be written.
     has_failed: bool,
     /// Dropped with the thread.
     _ended: Sender<()>,
@@ -63,50 +64,78 @@ impl EventLog {
 
 impl Writer {
     fn run(&mut self, follower: &mut Follower) {
+        let (mut lines, mut events) = (String::new(), 0);
         loop {
-            match follower.blocking_next() {
-                Next::Event(event) => self.log(&event),
-                Next::Missed(events) => {
-                    tracing::warn!("{} is too slow: {events} events are missing in it", self.to);
-                    self.losses.count_not_logged(events);
+            let next = if lines.is_empty() {
+                follower.blocking_next()
+            } else if lines.len() < BATCH_BYTES
+                && let Some(next) = follower.next_now()
+            {
+                next
+            } else {
+                self.write(&lines, events);
+                lines.clear();
+                events = 0;
+                continue;
+            };
+            match next {
+                Next::Event(event) => match serde_json::to_string(&event.to_api()) {
+                    Ok(line) => {
+                        lines.push_str(&line);
+                        lines.push('\n');
+                        events += 1;
+                    }
+                    Err(error) => self.failed(&error.into(), 1),
+                },
+                Next::Missed(missed) => {
+                    tracing::warn!(
+                        "events are written to {} too slowly: {missed} are missing there",
+                        self.to
+                    );
+                    self.losses.count_not_logged(missed);
                 }
-                Next::End => return,
+                Next::End => {
+                    self.write(&lines, events);
+                    return;
+                }
             }
         }
     }
 
-    fn log(&mut self, event: &Event) {
-        let line = serde_json::to_string(&event.to_api()).map_err(io::Error::from);
-        match line.and_then(|line| write(&self.to, &format!("{line}\n"))) {
+    /// Writes these lines, which are so many events.
+    fn write(&mut self, lines: &str, events: u64) {
+        match write(&self.to, lines) {
             Ok(()) if self.has_failed => {
                 self.has_failed = false;
                 self.losses.set_log_problem(None);
                 tracing::info!("events are written to {} again", self.to);
             }
             Ok(()) => {}
-            Err(error) => {
-                self.losses.count_not_logged(1);
-                if !self.has_failed {
-                    self.has_failed = true;
-                    let problem = format!("events cannot be written to {}: {error}", self.to);
-                    tracing::error!("{problem}");
-                    self.losses.set_log_problem(Some(problem));
-                }
-            }
+            Err(error) => self.failed(&error, events),
+        }
+    }
+
+    fn failed(&mut self, error: &io::Error, events: u64) {
+        self.losses.count_not_logged(events);
+        if !self.has_failed {
+            self.has_failed = true;
+            let problem = format!("events cannot be written to {}: {error}", self.to);
+            tracing::error!("{problem}");
+            self.losses.set_log_problem(Some(problem));
         }
     }
 }
 
-/// Writes a whole line.
-fn write(to: &EventsLog, line: &str) -> io::Result<()> {
+/// Writes whole lines.
+fn write(to: &EventsLog, lines: &str) -> io::Result<()> {
     match to {
         EventsLog::Stdout => {
             let mut out = io::stdout().lock();
-            out.write_all(line.as_bytes())?;
+            out.write_all(lines.as_bytes())?;
             out.flush()
         }
         EventsLog::File(path) => {
-            OpenOptions::new().append(true).create(true).open(path)?.write_all(line.as_bytes())
+            OpenOptions::new().append(true).create(true).open(path)?.write_all(lines.as_bytes())
         }
     }
 }

@@ -178,7 +178,10 @@ fn line(event: &Event, when: &str) -> String {
         _ if *kind == EventKind::Bind => String::new(),
         (Some(client), Some(server)) => format!("{} → {}", name(client), name(server)),
         (None, Some(server)) => name(server),
-        _ => String::new(),
+        // Those of one client beyond the first hundred.
+        (Some(client), None) => format!("{} → …", name(client)),
+        (None, None) if *kind == EventKind::Agent => String::new(),
+        (None, None) => "…".to_owned(),
     };
     let port = port.filter(|port| *port != 0 && !subject.is_empty());
     let subject = match (port, server) {

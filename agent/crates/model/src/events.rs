@@ -7,6 +7,10 @@
 //! repeats within a minute, for five minutes at most. Such an event is shown to followers when it
 //! begins, and then every ten seconds at most; each time it gets a new [cursor](Event::cursor).
 //!
+//! A scan, or a service that fails to reach many others, is not thousands of events: beyond
+//! [`MOST_OF_CLIENT`] of one cause that go on, further ones of a client are one without a server, and
+//! beyond [`MOST_OF_CAUSE`] one without a client.
+//!
 //! Memory is bounded by [`MOST`] events ([`ring`]). What a user can have made up
 //! ([`unverified`](super::unverified)) is no event, so a user cannot displace those of others.
 
@@ -37,6 +41,10 @@ const REPEATS_WITHIN: f64 = 60.0;
 const LONGEST: f64 = 300.0;
 /// An event that goes on is shown to followers so often at most, seconds.
 const SHOWN_EVERY: f64 = 10.0;
+/// Events of one cause and one client that go on, at most.
+const MOST_OF_CLIENT: u32 = 100;
+/// Events of one cause that go on, at most.
+const MOST_OF_CAUSE: u32 = 2000;
 /// Changes within this time before a failure may explain it, seconds.
 pub const CHANGES_BEFORE: f64 = 600.0;
 
@@ -110,6 +118,8 @@ pub struct What {
 pub struct Events {
     ring: Arc<Ring>,
     open: HashMap<Key, Open>,
+    /// How many of them each cause has, and each client of it.
+    crowds: HashMap<Crowd, u32>,
     totals: [u64; Kind::ALL.len()],
     overwritten: u64,
     next: u64,
@@ -154,6 +164,9 @@ struct Key {
     port: Option<u16>,
     role: Option<Role>,
 }
+
+/// A cause, and a client or all.
+type Crowd = (&'static str, Option<ServiceName>);
 
 /// An event that may repeat.
 struct Open {
@@ -255,6 +268,7 @@ impl Events {
         Self {
             ring: Arc::default(),
             open: HashMap::new(),
+            crowds: HashMap::new(),
             totals: [0; Kind::ALL.len()],
             overwritten: 0,
             // Cursors of a later start are larger, and exact as JSON numbers until the year 2255.
@@ -379,7 +393,7 @@ impl Events {
 
     /// Ends the collection; returns the events that followers have not seen so.
     pub fn finish(&mut self) -> Vec<Arc<Event>> {
-        let Self { ring, open, next, now, .. } = self;
+        let Self { ring, open, crowds, next, now, .. } = self;
         let mut shown = Vec::new();
         open.retain(|key, open| {
             let has_ended = *now - open.last > REPEATS_WITHIN || *now - open.first > LONGEST;
@@ -388,6 +402,9 @@ impl Events {
                 open.has_news = false;
                 open.shown = Some(*now);
                 shown.push((open.id, key.cause));
+            }
+            if has_ended {
+                leave(crowds, key);
             }
             !has_ended
         });
@@ -412,10 +429,33 @@ impl Events {
         EventsView { ring, totals, overwritten, not_logged: 0, not_followed: 0 }
     }
 
+    /// The same, or without its server or client if there are too many like it.
+    fn with_room(&self, what: What) -> What {
+        if self.open.contains_key(&what.key()) {
+            return what;
+        }
+        let many = |client: Option<&Service>, most| {
+            let crowd = (what.cause, client.map(ServiceName::from));
+            self.crowds.get(&crowd).is_some_and(|count| *count >= most)
+        };
+        let are_many = many(None, MOST_OF_CAUSE);
+        if !are_many && !what.client.as_ref().is_some_and(|it| many(Some(it), MOST_OF_CLIENT)) {
+            return what;
+        }
+        let text = match what.kind {
+            Kind::Bind => "failed to bind ports".into(),
+            Kind::Backend => "has other backends".into(),
+            _ => what.text,
+        };
+        let client = what.client.filter(|_| !are_many);
+        What { client, server: None, holder: None, port: None, text, ..what }
+    }
+
     fn add(&mut self, what: What, count: u64) {
         if let Some(total) = self.totals.get_mut(what.kind as usize) {
             *total += count;
         }
+        let what = self.with_room(what);
         let (now, key) = (self.now, what.key());
         let ring = Arc::make_mut(&mut self.ring);
         if let Some(open) = self.open.get_mut(&key) {
@@ -438,9 +478,36 @@ impl Events {
             let key = overwritten.what.key();
             if self.open.get(&key).is_some_and(|open| open.id == overwritten.id) {
                 self.open.remove(&key);
+                leave(&mut self.crowds, &key);
             }
         }
+        for crowd in key.crowds() {
+            *self.crowds.entry(crowd).or_default() += 1;
+        }
         self.open.insert(key, Open { id, first: now, last: now, shown: None, has_news: true });
+    }
+}
+
+// === impl Key ===
+
+impl Key {
+    /// Where it counts.
+    fn crowds(&self) -> impl Iterator<Item = Crowd> {
+        let [client, ..] = &self.services;
+        let of_client = client.as_ref().map(|client| (self.cause, Some(client.clone())));
+        std::iter::once((self.cause, None)).chain(of_client)
+    }
+}
+
+/// An event no longer goes on.
+fn leave(crowds: &mut HashMap<Crowd, u32>, key: &Key) {
+    for crowd in key.crowds() {
+        if let Some(count) = crowds.get_mut(&crowd) {
+            *count -= 1;
+            if *count == 0 {
+                crowds.remove(&crowd);
+            }
+        }
     }
 }
 

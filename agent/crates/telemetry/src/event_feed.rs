@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use model::events::Event;
 use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 /// Events that wait for the slowest follower, at most.
 pub const WAITING: usize = 4096;
@@ -116,6 +116,16 @@ impl Follower {
     /// Waits for the next event.
     pub async fn next(&mut self) -> Next {
         Next::of(self.events.recv().await)
+    }
+
+    /// The next one that is there already.
+    pub fn next_now(&mut self) -> Option<Next> {
+        match self.events.try_recv() {
+            Err(TryRecvError::Empty) => None,
+            Ok(event) => Some(Next::Event(event)),
+            Err(TryRecvError::Lagged(missed)) => Some(Next::Missed(missed)),
+            Err(TryRecvError::Closed) => Some(Next::End),
+        }
     }
 
     /// The same, on a thread that may block.

@@ -171,16 +171,20 @@ fn a_full_list_overwrites_the_oldest_of_the_most_frequent_cause() {
     events.add_changes(vec![what("service_started", "first")]);
     let many = MOST + 500;
     for n in 0..many {
+        // Each ends before the next thousand.
+        events.begin(STARTED + (n / 1000) as f64 * 100.0);
+        if n % 1000 == 0 {
+            events.finish();
+        }
         events.add_changes(vec![what("connect_refused", &format!("s{n}"))]);
     }
-    assert_eq!(events.finish().len(), MOST);
+    events.finish();
     let view = events.view();
     assert_eq!((view.ring.len(), view.overwritten), (MOST, 501));
     let all = view.ring.after(0, |_| true);
     assert_eq!(all[0].what.cause, "service_started");
     assert_eq!(&*all[1].what.server.as_ref().unwrap().name, "s501");
     // Nothing is folded into an event that is gone.
-    events.begin(STARTED + 1.0);
     events.add_changes(vec![what("connect_refused", "s0")]);
     let shown = events.finish();
     assert_eq!((shown.len(), shown[0].count), (1, 1));
@@ -213,12 +217,13 @@ fn a_reader_that_goes_on_from_its_cursor_gets_every_event_and_learns_of_those_th
     assert_eq!((last.len(), last.values().sum::<u64>()), (7, 50));
     assert!(!view.ring.has_lost_after(0));
     for n in 0..MOST {
+        events.begin(STARTED + 200.0 + n as f64);
         events.add_changes(vec![what("connect_refused", &format!("t{n}"))]);
+        events.finish();
     }
-    events.finish();
     assert!(events.view().ring.has_lost_after(cursor));
     // A later start goes on with larger cursors.
-    let next = Events::new(0, STARTED + 300.0);
+    let next = Events::new(0, STARTED + 300_000.0);
     assert!(next.next > events.view().ring.latest());
 }
 
@@ -323,4 +328,39 @@ fn names_of_listeners_are_asked_for_only_if_one_comes_or_goes_or_has_no_final_na
     let other = listener(3, "db", 7);
     assert!(changes.needs_names(3 * SECOND, ids(&[&web, &other])), "one is another");
     assert!(changes.needs_names(12 * SECOND, ids(&[&web, &db])), "a better name may be known");
+}
+
+#[test]
+fn a_scan_is_a_hundred_events_of_its_client_and_one_for_the_rest() {
+    let mut events = Events::new(0, STARTED);
+    let scan = |events: &mut Events, seconds: f64, client: &str, servers: u64| {
+        events.begin(STARTED + seconds);
+        for n in 0..servers {
+            let client = Some(Service::new(client, Source::Process));
+            let what = What { client, ..what("connect_refused", &format!("s{n}")) };
+            events.add_changes(vec![what]);
+        }
+        let shown = events.finish();
+        let rest = shown.iter().find(|event| event.what.server.is_none());
+        (shown.len(), rest.map(|event| event.count))
+    };
+    assert_eq!(scan(&mut events, 1.0, "scanner", 5000), (101, Some(4900)));
+    assert_eq!(scan(&mut events, 2.0, "web", 3), (3, None), "others have room");
+    // What goes on is shown again, and has not become more events.
+    assert_eq!(scan(&mut events, 12.0, "scanner", 5000), (101, Some(9800)));
+    // Many clients: without a client from the two-thousandth on.
+    for client in 0..30 {
+        scan(&mut events, 13.0, &format!("c{client}"), 200);
+    }
+    let view = events.view();
+    let rest = view.ring.after(0, |event| event.what.client.is_none());
+    assert_eq!(rest.len(), 1);
+    assert!(view.ring.len() <= 2000 + 40, "{}", view.ring.len());
+    assert_eq!(view.totals[Kind::Connect as usize], 10_003 + 6000);
+    let sum: u64 = view.ring.after(0, |_| true).iter().map(|event| event.count).sum();
+    assert_eq!(sum, 10_003 + 6000);
+    // After a minute there is room again.
+    events.begin(STARTED + 100.0);
+    events.finish();
+    assert!(events.crowds.is_empty() && events.open.is_empty());
 }
