@@ -121,9 +121,9 @@ fn a_refused_connect_a_reset_a_conflict_and_a_start_are_events_within_seconds() 
     let closed = net::port(&pair.server.listen((pair.server.v4, 0)));
     pair.client.connect((pair.server.v4, closed)).unwrap_err();
     // Two programs and one port.
-    let place = SocketAddr::new(pair.server.v4.into(), 5432);
-    let _holder = pair.server.act_as("events-holder", || Claim::tcp(place).listen().unwrap());
-    pair.server.act_as("events-claimant", || Claim::tcp(place).listen().unwrap_err());
+    let address = SocketAddr::new(pair.server.v4.into(), 5432);
+    let _holder = pair.server.act_as("events-holder", || Claim::tcp(address).listen().unwrap());
+    pair.server.act_as("events-claimant", || Claim::tcp(address).listen().unwrap_err());
 
     let expected = [
         ("service", "service_started", server),

@@ -26,7 +26,7 @@ pub struct Event {
     /// Its number. An event that repeats within a minute keeps it, for up to five minutes, and is
     /// listed again with a higher `count` and `cursor`.
     pub id: u64,
-    /// Its place in the order of events.
+    /// Its position in the order of events.
     pub cursor: u64,
     /// When it was noticed first.
     pub first_seen: Timestamp,

@@ -43,7 +43,7 @@ pub struct Api {
     web: Option<Arc<Web>>,
     /// Events from now on.
     events: EventFeed,
-    /// Places of those who follow events.
+    /// Permits of streams of events.
     followers: Arc<Semaphore>,
 }
 

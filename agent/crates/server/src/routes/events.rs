@@ -69,7 +69,7 @@ struct Streaming {
     sent: u64,
     follower: Option<Follower>,
     losses: Losses,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 pub(super) fn readable() -> [Route; 1] {
@@ -100,7 +100,7 @@ async fn events(
 
 /// Streams events from now on; with a cursor or a time those since then first.
 async fn follow(api: Api, headers: &HeaderMap, filter: EventFilter) -> Result<Response, Failure> {
-    let Ok(place) = Arc::clone(&api.followers).try_acquire_owned() else {
+    let Ok(permit) = Arc::clone(&api.followers).try_acquire_owned() else {
         let said = format!(
             "{FOLLOWERS} streams of events are open already; close one, or ask for /api/v1/events?after=CURSOR again and again"
         );
@@ -126,7 +126,7 @@ async fn follow(api: Api, headers: &HeaderMap, filter: EventFilter) -> Result<Re
     let sent = snapshot.events.ring.latest();
     let losses = api.events.losses().clone();
     let streaming =
-        Streaming { ready, filter, sent, follower: Some(follower), losses, _place: place };
+        Streaming { ready, filter, sent, follower: Some(follower), losses, _permit: permit };
     let body = Body::from_stream(stream::unfold(streaming, |mut streaming| async move {
         let lines = streaming.next().await?;
         Some((Ok::<_, Infallible>(Bytes::from(lines)), streaming))

@@ -454,8 +454,8 @@ async fn a_stream_goes_on_where_it_was_and_ends_with_a_notice_if_it_is_too_slow(
         Some(String::from_utf8(lines.to_vec()).expect("text"))
     };
     let missed = next().await.expect("what was missed");
-    let places: Vec<_> = ["event: service\n", "event: connect\n"].map(|it| missed.find(it)).into();
-    assert!(places[0].is_some() && places[0] < places[1], "{missed}");
+    let order: Vec<_> = ["event: service\n", "event: connect\n"].map(|it| missed.find(it)).into();
+    assert!(order[0].is_some() && order[0] < order[1], "{missed}");
     assert!(missed.ends_with("\n\n"), "{missed:?}");
     let events = snapshot().events;
     let last = events.ring.after(0, |_| true).last().map(|event| (***event).clone());
@@ -480,7 +480,7 @@ async fn a_stream_goes_on_where_it_was_and_ends_with_a_notice_if_it_is_too_slow(
 }
 
 #[tokio::test]
-async fn streams_are_limited_and_a_place_is_free_when_one_ends() {
+async fn streams_are_limited_and_another_may_begin_when_one_ends() {
     let router = over_snapshot();
     let mut streams = Vec::new();
     for _ in 0..events::FOLLOWERS {
