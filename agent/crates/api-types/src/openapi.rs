@@ -2,6 +2,8 @@
 //!
 //! Schemas are derived from the types; paths, parameters and sockets are in the table
 //! [`OPERATIONS`]. A test compares the server's routes with it.
+//!
+//! Long because that table has every operation.
 
 use std::borrow::Cow;
 

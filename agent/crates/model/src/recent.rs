@@ -13,10 +13,13 @@
 //! The same steps are the [history](RecentView::history) of an hour: a second each for the last
 //! minute, ten seconds before.
 //!
-//! Memory is bounded. With more than [`HISTORY_BYTES`] of steps those beyond the longest window go,
+//! Memory is bounded. With more than [`HISTORY_BYTES`](steps::HISTORY_BYTES) of steps those beyond the longest window go,
 //! the oldest first; then steps are joined to longer ones, as windows need them. With more than
-//! [`MAX_BYTES`] the oldest of these go, and windows are shorter. What went is counted. Subjects are those of edges, which the kernel's table bounds by tenant, and of
+//! [`MAX_BYTES`](steps::MAX_BYTES) the oldest of these go, and windows are shorter. What went is counted. Subjects are those of edges, which the kernel's table bounds by tenant, and of
 //! former ones that a step still has.
+
+mod history;
+mod steps;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -29,6 +32,8 @@ use agent_common::edge::ROLE_CLIENT;
 use agent_common::queues::Queues;
 use hashbrown::{HashMap, HashSet};
 
+pub use self::history::HistoryPoint;
+use self::steps::PER_EDGE;
 use super::delta::{Delta, EdgeId};
 use super::packed::Packed;
 use super::per_slot::PerSlot;
@@ -38,27 +43,8 @@ use super::snapshot::{EdgeLabels, EdgeView, Role};
 /// The longest window, seconds.
 pub const LONGEST_SECONDS: u64 = 300;
 
-/// Bytes of all steps at most. An edge that is always busy takes 1.5 kB, so these are those of ten
-/// thousand.
-const MAX_BYTES: usize = 16 << 20;
-
-/// Bytes of all steps at most while there is history beyond windows: an hour of a hundred edges that
-/// are always busy.
-const HISTORY_BYTES: usize = 4 << 20;
-
-/// Bytes that a packed edge takes besides its numbers.
-const PER_EDGE: usize = 40;
-
 /// How far back history goes, seconds.
 pub const HISTORY_SECONDS: u64 = 3600;
-
-/// How long joined steps may be, by the age of their end: microseconds both. Collections are a bit
-/// more than a second apart.
-const HISTORY_STEPS: &[(u64, u64)] = &[(60_000_000, 1_050_000), (u64::MAX, 10_500_000)];
-
-/// The same when memory is short.
-const LONGEST_STEPS: &[(u64, u64)] =
-    &[(10_000_000, 2_000_000), (70_000_000, 10_000_000), (u64::MAX, 60_000_000)];
 
 /// Keeps the steps.
 pub struct Recent {
@@ -113,17 +99,6 @@ pub struct Counted {
     pub counters: EdgeCounters,
     /// Whether these are attempts that the kernel refused before a SYN.
     pub is_unsent: bool,
-}
-
-/// What a row counted in one step of its history.
-#[derive(Clone, Debug)]
-pub struct HistoryPoint {
-    /// How long ago the step began.
-    pub since_seconds_ago: f64,
-    /// Its length.
-    pub seconds: f64,
-    /// What was counted.
-    pub counters: EdgeCounters,
 }
 
 /// A row of a window: an edge, or its part at one address.
@@ -234,64 +209,6 @@ impl RecentView {
         view
     }
 
-    fn push(&mut self, started_us: u64, now_us: u64, grown: HashMap<u32, Packed>) {
-        let since_us = self.steps.back().map_or(started_us, |last| last.until_us);
-        let bytes = grown.values().map(|packed| packed.len() + PER_EDGE).sum();
-        self.now_us = now_us;
-        self.steps.push_back(Arc::new(Step { since_us, until_us: now_us, grown, bytes }));
-        self.join(HISTORY_STEPS);
-        while self.is_covered_without_first(HISTORY_SECONDS) {
-            self.steps.pop_front();
-        }
-        let mut bytes = self.bytes();
-        while bytes > HISTORY_BYTES && self.is_covered_without_first(LONGEST_SECONDS) {
-            bytes -= self.drop_first();
-        }
-        if bytes > HISTORY_BYTES {
-            self.join(LONGEST_STEPS);
-            bytes = self.bytes();
-        }
-        while self.steps.len() > 1 && bytes > MAX_BYTES {
-            bytes -= self.drop_first();
-        }
-    }
-
-    /// Whether the second step and those after it cover so many seconds.
-    fn is_covered_without_first(&self, seconds: u64) -> bool {
-        let second = self.steps.get(1);
-        let age = |step: &Arc<Step>| self.now_us.saturating_sub(step.since_us);
-        second.is_some_and(|step| age(step) >= seconds * 1_000_000)
-    }
-
-    /// Drops the first step because memory is short; returns its bytes.
-    fn drop_first(&mut self) -> usize {
-        self.dropped += 1;
-        self.steps.pop_front().map_or(0, |step| step.bytes)
-    }
-
-    /// Joins neighbours that are old enough.
-    fn join(&mut self, longest_steps: &[(u64, u64)]) {
-        let mut at = 0;
-        while let (Some(first), Some(second)) = (self.steps.get(at), self.steps.get(at + 1)) {
-            let age = self.now_us.saturating_sub(second.until_us);
-            let longest = longest_steps.iter().find(|(until, _)| age < *until);
-            let length = second.until_us.saturating_sub(first.since_us);
-            if longest.is_some_and(|(_, longest)| length <= *longest) {
-                let joined = Arc::new(first.joined(second));
-                self.steps.remove(at);
-                if let Some(step) = self.steps.get_mut(at) {
-                    *step = joined;
-                }
-            } else {
-                at += 1;
-            }
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        self.steps.iter().map(|step| step.bytes).sum()
-    }
-
     /// The steps that cover the last `window` seconds, latest first, and the seconds that they are.
     fn covering(&self, window: u64) -> (impl Iterator<Item = &Step>, f64) {
         let window_us = window.saturating_mul(1_000_000);
@@ -327,41 +244,6 @@ impl RecentView {
         };
         let (steps, seconds) = self.covering(window);
         (steps.map(|step| step.grown.iter().filter_map(counted).collect()).collect(), seconds)
-    }
-
-    /// Steps of the last hour that are missing because memory was short.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
-    /// What was counted in each step of the last `window` seconds by the rows that are `wanted` and
-    /// shown, as one series for each `name`, oldest step first; and the seconds covered. Steps without
-    /// anything are left out.
-    pub fn history<N: Ord>(
-        &self,
-        window: u64,
-        name: impl Fn(&Arc<EdgeLabels>) -> Option<N>,
-    ) -> (BTreeMap<N, Vec<HistoryPoint>>, f64) {
-        let mut series: BTreeMap<N, Vec<HistoryPoint>> = BTreeMap::new();
-        let (steps, seconds) = self.covering(window);
-        let steps: Vec<&Step> = steps.collect();
-        for step in steps.into_iter().rev() {
-            let mut sums: BTreeMap<N, EdgeCounters> = BTreeMap::new();
-            for (number, packed) in &step.grown {
-                let subject = self.subjects.get(*number).filter(|subject| subject.is_shown());
-                if let Some(name) = subject.and_then(|subject| name(&subject.labels)) {
-                    packed.add_to(sums.entry(name).or_default());
-                }
-            }
-            let age = |us: u64| self.now_us.saturating_sub(us) as f64 / 1e6;
-            let (since_seconds_ago, until) = (age(step.since_us), age(step.until_us));
-            let length = since_seconds_ago - until;
-            for (name, counters) in sums {
-                let point = HistoryPoint { since_seconds_ago, seconds: length, counters };
-                series.entry(name).or_default().push(point);
-            }
-        }
-        (series, seconds)
     }
 
     /// The rows of the last `window` seconds: every one of `edges`, which are those of the same

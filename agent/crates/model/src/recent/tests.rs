@@ -5,6 +5,7 @@ use agent_common::edge::{EdgeKey, ROLE_SERVER};
 use agent_common::wire::Wire as _;
 use proptest::prelude::*;
 
+use super::steps::{HISTORY_BYTES, MAX_BYTES};
 use super::*;
 use crate::reclaim::Room;
 use crate::service::{Service, Source};
