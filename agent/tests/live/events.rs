@@ -146,9 +146,15 @@ fn a_refused_connect_a_reset_a_conflict_and_a_start_are_events_within_seconds() 
     let change = &reset["changes_before"][0];
     assert_eq!((&change["service"], &change["text"]), (&server.into(), &"started".into()));
     let text = cli(&agent, &["events", "--kind", "reset", "--client", client]);
+    let client_name = client;
     let (client, server) = (pair.client.full_name(client), pair.server.full_name(server));
     let line = format!("{client} → {server}:{port} reset (by a program); before: {server} started");
     assert!(text.contains(&line), "{line:?} in {text}");
+    let history = agent.json(&format!("/api/v1/history?client={client_name}&port={port}"));
+    let points = history["series"][0]["points"].as_array().unwrap();
+    let sum = |key: &str| points.iter().filter_map(|point| point[key].as_u64()).sum::<u64>();
+    assert_eq!((sum("connects_ok"), sum("resets"), sum("received_bytes")), (1, 1, 1));
+    assert!(points.iter().all(|point| point["seconds"].as_f64().unwrap() < 3.0), "{history}");
     let scrape = agent.scrape();
     let reported = |kind| scrape.sum("portolan_reported_events_total", &[("kind", kind)]);
     assert!(reported("connect") >= 1 && reported("reset") >= 1 && reported("bind") >= 1);

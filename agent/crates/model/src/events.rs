@@ -20,7 +20,8 @@ mod ring;
 
 use std::sync::Arc;
 
-use agent_common::edge::ROLE_LISTENER;
+use agent_common::counters::EdgeCounters;
+use agent_common::edge::{CONNECT_OK, ROLE_LISTENER};
 use hashbrown::HashMap;
 
 pub use self::changes::{Changes, Listener, SocketId};
@@ -28,7 +29,7 @@ use self::event::{Crowd, Key};
 pub use self::event::{Event, Kind, What};
 pub use self::ring::{MOST, Ring};
 use super::conflicts::Conflict;
-use super::delta::Delta;
+use super::delta::{Delta, Growth};
 use super::messages;
 use super::relations::{Ends, ServiceName};
 use super::service::Service;
@@ -133,7 +134,7 @@ impl Events {
         for delta in deltas.iter().filter(|delta| is_shown(delta)) {
             // Rows that an earlier agent left pinned: when it happened is unknown.
             let is_earlier = self.is_first && delta.is_new && delta.born_us < self.started_us;
-            if delta.grown.is_empty() || (is_earlier && !delta.is_overflow) {
+            if !has_failures(&delta.grown) || (is_earlier && !delta.is_overflow) {
                 continue;
             }
             let labels = &delta.labels;
@@ -379,6 +380,21 @@ impl EventsView {
         changes.sort_by(|a, b| b.last_seconds.total_cmp(&a.last_seconds));
         changes
     }
+}
+
+/// Whether a failure was counted; most of what grows has none.
+fn has_failures(grown: &Growth) -> bool {
+    static NOTHING: EdgeCounters = EdgeCounters::ZERO;
+    fn failures(counters: &EdgeCounters) -> impl PartialEq + '_ {
+        let EdgeCounters { connects, resets_sent, resets_received, aborts, .. } = counters;
+        let failed = connects.get(usize::from(CONNECT_OK) + 1..);
+        let EdgeCounters { unanswered, unanswered_stopping, listen_drops, .. } = counters;
+        let others = (unanswered, unanswered_stopping, listen_drops);
+        (failed, resets_sent, resets_received, aborts, others)
+    }
+    let Some(now) = &grown.now else { return false };
+    let before = grown.before.as_deref().unwrap_or(&NOTHING);
+    !grown.is_empty() && failures(before) != failures(now)
 }
 
 /// Whether an edge's failures are those of a row that is shown, as [`super::recent`] decides it.

@@ -187,6 +187,10 @@ impl Changes {
             if delta.is_overflow || total.opened == 0 {
                 continue;
             }
+            let known = self.edges.get(&delta.id);
+            if known.is_some_and(|edge| Arc::ptr_eq(&edge.labels, &delta.labels)) {
+                continue;
+            }
             let edge = Edge { labels: Arc::clone(&delta.labels), backend: backend(delta) };
             let is_earlier = !self.has_edges || total.preexisting > 0;
             match self.edges.remove(&delta.id) {

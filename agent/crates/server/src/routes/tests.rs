@@ -492,3 +492,47 @@ async fn streams_are_limited_and_another_may_begin_when_one_ends() {
     streams.pop();
     assert_eq!(follow(&router, None).await.status(), StatusCode::OK);
 }
+
+#[tokio::test]
+async fn history_is_of_the_edges_or_services_that_were_asked_for() {
+    let router = over_snapshot();
+    let series = async |query: &str| {
+        let answer = json(&router, &format!("/api/v1/history?{query}")).await;
+        let name = |one: &serde_json::Value| {
+            let name = |key: &str| one[key].as_str().unwrap_or("-").to_owned();
+            (name("client"), name("server"), one["port"].as_u64())
+        };
+        let found = answer["series"].as_array().expect("a list").clone();
+        (found.iter().map(name).collect::<Vec<_>>(), found, answer["omitted"].clone())
+    };
+    let edge = |client: &str, server: &str, port| (client.to_owned(), server.to_owned(), port);
+    let busiest = edge("shop", "postgres", Some(5432));
+    let (names, all, omitted) = series("").await;
+    assert_eq!(names, [busiest.clone(), edge("internet", "shop", Some(8080))]);
+    assert_eq!(omitted, 0);
+    let point = &all[0]["points"][0];
+    let figures = ["connects_ok", "connects_failed", "requests", "unanswered", "resets", "aborts"];
+    // Resets of connections only: four of unused ones are not among them.
+    assert_eq!(figures.map(|key| point[key].as_u64()), [10, 3, 7, 3, 3, 2].map(Some));
+    assert_eq!(point["seconds"], 100.0);
+    let (names, _, omitted) = series("limit=1").await;
+    assert_eq!((names, omitted), (vec![busiest.clone()], 1.into()));
+    assert_eq!(series("client=prod/shop").await.0, std::slice::from_ref(&busiest));
+    assert_eq!(series("service=shop&window=1h").await.0.len(), 2);
+    assert_eq!(series("server=shop&port=5432").await.0, []);
+    let (services, found, _) = series("by=service&server=postgres").await;
+    assert_eq!(services, [edge("-", "postgres", None)]);
+    // With the drops of its listener, which no edge has.
+    assert_eq!(found[0]["points"][0]["listen_overflows"], 4);
+    for (query, said) in [
+        ("window=2h", "is not a window of history; write a duration from 1s to 1h"),
+        ("window=start", "is not a window"),
+        ("limit=0", "from 1 to 1000"),
+        ("by=port", "by=edge|service"),
+    ] {
+        let (status, _, body) =
+            ask(&router, Method::GET, &format!("/api/v1/history?{query}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(body.contains(said), "{query}: {body}");
+    }
+}
