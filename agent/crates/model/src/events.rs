@@ -25,8 +25,8 @@ use agent_common::edge::{CONNECT_OK, ROLE_LISTENER};
 use hashbrown::HashMap;
 
 pub use self::changes::{Changes, Listener, SocketId};
+pub use self::event::{Condition, Event, Kind, What};
 use self::event::{Crowd, Key};
-pub use self::event::{Event, Kind, What};
 pub use self::ring::{MOST, Ring};
 use super::conflicts::Conflict;
 use super::delta::{Delta, Growth};
@@ -81,17 +81,6 @@ pub struct EventsView {
     pub not_logged: u64,
     /// Events that a follower did not get because it was too slow.
     pub not_followed: u64,
-}
-
-/// A problem of the agent that lasts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Condition {
-    /// Its cause.
-    pub cause: &'static str,
-    /// In words.
-    pub text: String,
-    /// What tells it apart from others of its cause.
-    pub subject: String,
 }
 
 /// An event that may repeat.

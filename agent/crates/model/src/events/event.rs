@@ -72,6 +72,17 @@ pub struct What {
     pub text: Arc<str>,
 }
 
+/// A problem of the agent that lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Its cause.
+    pub cause: &'static str,
+    /// In words.
+    pub text: String,
+    /// What tells it apart from others of its cause.
+    pub subject: String,
+}
+
 /// What repetitions of an event have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
