@@ -134,6 +134,12 @@ pub const fn bucket_of(thread: u64) -> u32 {
     (thread.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32 & (BUCKETS - 1)
 }
 
+/// The place in its bucket that a thread takes if it can.
+#[inline(always)]
+pub const fn home_of(thread: u64) -> usize {
+    (thread.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50) as usize & (BUCKET - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,5 +153,18 @@ mod tests {
         }
         let most = filled.iter().max().copied().unwrap_or_default();
         assert!(most <= BUCKET + 6, "{most} of 2000 threads in one bucket");
+    }
+
+    #[test]
+    fn threads_with_neighbouring_numbers_have_homes_of_their_own() {
+        let mut places = [[0usize; BUCKET]; BUCKETS as usize];
+        for thread in 0..2000u64 {
+            let thread = 30_000 + thread;
+            let thread = thread << 32 | thread;
+            places[bucket_of(thread) as usize][home_of(thread)] += 1;
+        }
+        let shared = places.as_flattened().iter().filter(|threads| **threads > 1).count();
+        // By chance: 2000 threads in 4096 places.
+        assert!(shared < 550, "{shared} places are the home of several threads");
     }
 }
