@@ -134,7 +134,7 @@ pub const fn bucket_of(thread: u64) -> u32 {
     (thread.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32 & (BUCKETS - 1)
 }
 
-/// The place in its bucket that a thread takes if it can.
+/// The entry of its bucket that a thread takes if it can.
 #[inline(always)]
 pub const fn home_of(thread: u64) -> usize {
     (thread.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50) as usize & (BUCKET - 1)
@@ -157,14 +157,14 @@ mod tests {
 
     #[test]
     fn threads_with_neighbouring_numbers_have_homes_of_their_own() {
-        let mut places = [[0usize; BUCKET]; BUCKETS as usize];
+        let mut entries = vec![[0usize; BUCKET]; BUCKETS as usize];
         for thread in 0..2000u64 {
             let thread = 30_000 + thread;
             let thread = thread << 32 | thread;
-            places[bucket_of(thread) as usize][home_of(thread)] += 1;
+            entries[bucket_of(thread) as usize][home_of(thread)] += 1;
         }
-        let shared = places.as_flattened().iter().filter(|threads| **threads > 1).count();
-        // By chance: 2000 threads in 4096 places.
-        assert!(shared < 550, "{shared} places are the home of several threads");
+        let shared = entries.as_flattened().iter().filter(|threads| **threads > 1).count();
+        // By chance: 2000 threads in 4096 entries.
+        assert!(shared < 550, "{shared} entries are the home of several threads");
     }
 }
