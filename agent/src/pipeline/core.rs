@@ -160,7 +160,7 @@ impl<K: Kernel> Core<K> {
             unverified: ByUser::default(),
             full_tables: FullTables::default(),
         };
-        core.take_addresses(survey);
+        core.take_addresses(survey, now_us);
         // Before the first collection: there may be a storm.
         core.memory = core.keeper.look(&mut core.kernel, 0);
         core

@@ -130,6 +130,7 @@ impl Names {
     pub fn forget_owner(&mut self, slot: u32) {
         self.owners.remove(&slot);
         self.processes.forget(slot);
+        self.acceptors.retain(|(owner, _), _| *owner != slot);
         self.remotes.forget_owner(slot);
     }
 
