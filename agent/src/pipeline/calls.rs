@@ -1,21 +1,28 @@
-//! Wake-ups by the kernel half, which requests a collection before the timer does.
+//! Wake-ups that request a collection before the timer does: by the kernel half, when a service
+//! ends, and by the table of mounts, when a network namespace may have come or gone.
 
+use std::fs::File;
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use linux::readiness::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
 /// Calls are answered at most so often: services often end many at once.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// The same for the table of mounts, which changes several times when a container starts.
+const SHORTEST_OF_MOUNTS: Duration = Duration::from_secs(1);
 /// Pauses can be made up for later, as long as they are not more than this together.
 const CREDIT: Duration = Duration::from_secs(10);
 
 /// Where they come from, and when the next one is answered.
 pub(super) struct Calls {
-    ring: AsyncFd<OwnedFd>,
+    source: AsyncFd<OwnedFd>,
+    interest: Interest,
+    shortest: Duration,
     not_before: Instant,
     /// When all pauses so far have been made.
     paid: Instant,
@@ -24,15 +31,24 @@ pub(super) struct Calls {
 impl Calls {
     /// Of a ring buffer; within a tokio runtime.
     pub(super) fn new(ring: OwnedFd) -> io::Result<Self> {
-        let ring = linux::readiness::watch(ring)?;
+        Self::watch(ring, Interest::READABLE, SHORTEST_PAUSE)
+    }
+
+    /// Of a table of mounts; within a tokio runtime.
+    pub(super) fn of_mounts(table: File) -> io::Result<Self> {
+        Self::watch(table.into(), Interest::PRIORITY, SHORTEST_OF_MOUNTS)
+    }
+
+    fn watch(source: OwnedFd, interest: Interest, shortest: Duration) -> io::Result<Self> {
+        let source = linux::readiness::watch(source, interest)?;
         let now = Instant::now();
-        Ok(Self { ring, not_before: now, paid: now })
+        Ok(Self { source, interest, shortest, not_before: now, paid: now })
     }
 
     /// Returns when there is one and its time has come.
     pub(super) async fn next(&self) {
         sleep_until(self.not_before).await;
-        match self.ring.readable().await {
+        match self.source.ready(self.interest).await {
             Ok(mut ready) => ready.clear_ready(),
             // The runtime ends.
             Err(_) => pending().await,
@@ -43,6 +59,6 @@ impl Calls {
     pub(super) fn answered(&mut self, pause: Duration) {
         let now = Instant::now();
         self.paid = self.paid.max(now) + pause;
-        self.not_before = now + SHORTEST_PAUSE.max((self.paid - now).saturating_sub(CREDIT));
+        self.not_before = now + self.shortest.max((self.paid - now).saturating_sub(CREDIT));
     }
 }

@@ -9,6 +9,7 @@ mod aggregate;
 mod publish;
 mod resolve;
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,11 @@ pub(super) struct Core<K> {
     surveyed_us: Option<u64>,
     surveyed_namespaces: Vec<u32>,
     known_namespaces: HashSet<u32>,
+    /// The host's network namespace.
+    host_namespace: Option<u32>,
+    /// When an owner in another one was met last, CLOCK_MONOTONIC microseconds.
+    met_us: u64,
+    mounts: Mounts,
     events: u64,
     account: Account,
     drains: u64,
@@ -87,6 +93,15 @@ pub(super) struct Core<K> {
     recent: Recent,
     unverified: ByUser,
     full_tables: FullTables,
+}
+
+/// Whether mounts have changed, and namespaces with them, since those were looked for last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mounts {
+    Same,
+    Changed,
+    /// They are being looked for.
+    Looking,
 }
 
 /// The parts of the core.
@@ -148,6 +163,9 @@ impl<K: Kernel> Core<K> {
             surveyed_us: Some(now_us),
             surveyed_namespaces: Vec::new(),
             known_namespaces: HashSet::new(),
+            host_namespace: None,
+            met_us: 0,
+            mounts: Mounts::Same,
             events: 0,
             account: Account::default(),
             drains: 0,
@@ -166,23 +184,26 @@ impl<K: Kernel> Core<K> {
         core
     }
 
-    /// Runs until the sender of `stopping` is dropped. `probes` are those of the host.
+    /// Runs until the sender of `stopping` is dropped. `probes` are those of the host, `mounts` is its
+    /// table of mounts.
     pub(super) fn run(
         mut self,
         mut requests: SnapshotRequests,
         mut stopping: watch::Receiver<()>,
         every: Duration,
         probes: &Probes,
+        mounts: Option<File>,
     ) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let mut calls = Calls::new(self.kernel.calls()?)?;
+            let mut mounts = mounts.map(Calls::of_mounts).transpose()?;
             let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             // Until when requests of a snapshot wait for answers.
             let mut grace: Option<tokio::time::Instant> = None;
             loop {
-                let mut was_called = false;
+                let (mut was_called, mut mounts_changed) = (false, false);
                 tokio::select! {
                     biased;
                     // An error means that the sender is dropped: the agent stops.
@@ -190,12 +211,16 @@ impl<K: Kernel> Core<K> {
                     () = requests.asked(), if grace.is_none() => {
                         grace = Some(tokio::time::Instant::now() + GRACE);
                     }
-                    () = probes.answered(), if grace.is_some() => {}
+                    () = probes.answered(), if grace.is_some() || self.mounts != Mounts::Same => {}
                     () = self.sources.connections_listed(),
                         if grace.is_some() && self.names.awaits_connections() => {}
                     () = over(grace), if grace.is_some() => {}
                     () = calls.next() => was_called = true,
+                    () = next(mounts.as_ref()) => mounts_changed = true,
                     _ = ticks.tick() => {}
+                }
+                if mounts_changed {
+                    self.mounts = Mounts::Changed;
                 }
                 let started = Instant::now();
                 let is_over = grace.is_none_or(|grace| grace <= tokio::time::Instant::now());
@@ -218,6 +243,9 @@ impl<K: Kernel> Core<K> {
                 if was_called {
                     calls.answered(pause);
                 }
+                if let Some(mounts) = mounts.as_mut().filter(|_| mounts_changed) {
+                    mounts.answered(pause);
+                }
             }
             Ok(())
         })
@@ -238,6 +266,13 @@ impl<K: Kernel> Core<K> {
         self.drains += 1;
         self.drain_time += started.elapsed();
         Ok(snapshot)
+    }
+}
+
+async fn next(calls: Option<&Calls>) {
+    match calls {
+        Some(calls) => calls.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -46,6 +46,7 @@ use discovery::remote::MAX_ADDRESSES;
 use discovery::sources::Sources;
 use linux::clock::monotonic_us;
 use linux::hierarchy::Hierarchy;
+use linux::namespace_names;
 use linux::probes::Probes;
 use loader::hooks::INFERRED_WITHOUT;
 use loader::load::Disabled;
@@ -97,10 +98,13 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let reservations = ReservationMonitor::new(state.clone(), config);
     // Withheld rows would be lost if the agent of a pinned kernel half were killed.
     let keeper = Keeper::new(if config.pin { Meter::default() } else { meter });
+    // Without it, namespaces that come and go are noticed later.
+    let mounts = namespace_names::table().ok();
     let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
         let host = Box::new(probes.clone());
         let parts = Parts { kernel, host, owners, names, sources, reservations, relate, keeper };
-        Core::new(parts, &survey, monotonic_us()).run(requests, stopping, interval, &probes)
+        let core = Core::new(parts, &survey, monotonic_us());
+        core.run(requests, stopping, interval, &probes, mounts)
     })?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

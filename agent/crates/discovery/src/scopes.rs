@@ -115,6 +115,12 @@ impl Scopes {
         !is_same
     }
 
+    /// Whether namespaces were looked for since an owner was met in this one: another one may have had
+    /// its number before.
+    pub(super) fn has_seen(&self, netns: u32, born_us: u64) -> bool {
+        self.is_host(netns) || born_us <= self.looked_us
+    }
+
     /// The namespace in which an owner was that was met first at `born_us`, or that has taken its
     /// place under the same number: then what was counted until now is not its own.
     pub(super) fn entity(&self, netns: u32, born_us: u64) -> Entity {

@@ -254,8 +254,13 @@ const RED: u32 = 3;
 fn list_namespaces(names: &mut Names, named: &[(u32, &str)]) {
     let named = named.iter().map(|(netns, name)| (*netns, (*name).to_owned())).collect();
     let listed = HashSet::from([HOST, BLUE, RED]);
-    let found =
-        Namespaces { host: Some(HOST), names: Some(&named), listed, ..Namespaces::default() };
+    let found = Namespaces {
+        host: Some(HOST),
+        names: Some(&named),
+        listed,
+        began_us: u64::MAX,
+        ..Namespaces::default()
+    };
     names.set_namespaces(found);
 }
 
@@ -272,7 +277,12 @@ fn programs_of_one_name_are_told_apart_by_their_network_namespaces() {
         host.row("", path);
     }
     let listed = HashSet::from([HOST]);
-    host.names.set_namespaces(Namespaces { host: Some(HOST), listed, ..Namespaces::default() });
+    host.names.set_namespaces(Namespaces {
+        host: Some(HOST),
+        listed,
+        began_us: u64::MAX,
+        ..Namespaces::default()
+    });
     assert_eq!(found(&mut host, HOST, "elsewhere", 0), (String::new(), true));
     // Its namespace is not listed yet.
     assert_eq!(found(&mut host, BLUE, "elsewhere", 0), ("netns-other".to_owned(), false));

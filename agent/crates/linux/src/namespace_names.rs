@@ -2,6 +2,8 @@
 //! `/run/netns/NAME`. They are read in the mount namespace of the first process, where only root of
 //! the host can mount.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use hashbrown::HashMap;
@@ -19,6 +21,12 @@ const UUID_BYTES: usize = 36;
 pub fn read() -> HashMap<u32, String> {
     let list = |who| mounts::list(who, LONGEST, foreign_path::is_namespace);
     names(&list("1").or_else(|_| list("self")).unwrap_or_default().mounts)
+}
+
+/// The mount table with these names. It becomes ready with priority (POLLPRI) when it has changed.
+pub fn table() -> io::Result<File> {
+    let open = |who: &str| File::open(format!("/proc/{who}/mountinfo"));
+    open("1").or_else(|_| open("self"))
 }
 
 /// Of several names the first in their order, so that it is the same every time.

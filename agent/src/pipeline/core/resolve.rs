@@ -6,7 +6,7 @@ use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
 use agent_common::slot_table::SlotRow as _;
 use agent_common::unsent::UnsentRow;
 
-use super::{ADDRESSES_EVERY_US, ADDRESSES_SOONEST_US, Core, Now};
+use super::{ADDRESSES_EVERY_US, ADDRESSES_SOONEST_US, Core, Mounts, Now};
 use crate::pipeline::kernel::Kernel;
 use crate::pipeline::labels::{accepting, local};
 use crate::pipeline::ports::Known;
@@ -21,6 +21,9 @@ impl<K: Kernel> Core<K> {
     /// Takes in owners, listeners, addresses and clients.
     pub(super) fn resolve(&mut self, drained: &mut Drained, now: Now) {
         for (index, row) in drained.owners.drain(..) {
+            if self.host_namespace.is_some_and(|host| host != row.key.netns) {
+                self.met_us = self.met_us.max(row.born_us);
+            }
             self.owners.insert(index, row);
         }
         if let Some(listeners) = drained.listeners.take() {
@@ -70,10 +73,15 @@ impl<K: Kernel> Core<K> {
     /// Has addresses looked for when it is time, and takes in what was found.
     fn look_for_addresses(&mut self, now_us: u64) {
         self.take_survey(now_us);
-        let patience =
-            if self.has_unknown_namespaces() { ADDRESSES_SOONEST_US } else { ADDRESSES_EVERY_US };
+        // Who is met for the first time may be in a namespace that has the number of another one.
+        let is_known = self.surveyed_us.is_none_or(|at| self.met_us <= at);
+        let is_soon = self.has_unknown_namespaces() || !is_known;
+        let patience = if is_soon { ADDRESSES_SOONEST_US } else { ADDRESSES_EVERY_US };
         let is_due = self.surveyed_us.is_none_or(|at| now_us.saturating_sub(at) >= patience);
-        if is_due && self.surveying.is_none() {
+        if (is_due || self.mounts == Mounts::Changed) && self.surveying.is_none() {
+            if self.mounts == Mounts::Changed {
+                self.mounts = Mounts::Looking;
+            }
             self.surveyed_us = Some(now_us);
             self.surveyed_namespaces = self.owners.namespaces().collect();
             self.surveying = Some(self.host.addresses(&self.addresses));
@@ -91,6 +99,9 @@ impl<K: Kernel> Core<K> {
     fn take_survey(&mut self, now_us: u64) {
         let Some(answer) = self.surveying.as_ref().and_then(Pending::take) else { return };
         self.surveying = None;
+        if self.mounts == Mounts::Looking {
+            self.mounts = Mounts::Same;
+        }
         match answer {
             Ok(survey) => self.take_addresses(&survey, now_us),
             Err(error) => {
@@ -104,6 +115,7 @@ impl<K: Kernel> Core<K> {
         self.known_namespaces = survey.namespaces.iter().map(|namespace| namespace.inode).collect();
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
+        self.host_namespace = survey.host;
         self.names.set_addresses(&survey.addresses);
         let listed = self.known_namespaces.clone();
         self.names.set_namespaces(Namespaces {
