@@ -13,8 +13,6 @@ use tokio::time::{Instant, sleep_until};
 
 /// Calls are answered at most so often: services often end many at once.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-/// The same for the table of mounts, which changes several times when a container starts.
-const SHORTEST_OF_MOUNTS: Duration = Duration::from_secs(1);
 /// Pauses can be made up for later, as long as they are not more than this together.
 const CREDIT: Duration = Duration::from_secs(10);
 
@@ -22,7 +20,6 @@ const CREDIT: Duration = Duration::from_secs(10);
 pub(super) struct Calls {
     source: AsyncFd<OwnedFd>,
     interest: Interest,
-    shortest: Duration,
     not_before: Instant,
     /// When all pauses so far have been made.
     paid: Instant,
@@ -31,18 +28,18 @@ pub(super) struct Calls {
 impl Calls {
     /// Of a ring buffer; within a tokio runtime.
     pub(super) fn new(ring: OwnedFd) -> io::Result<Self> {
-        Self::watch(ring, Interest::READABLE, SHORTEST_PAUSE)
+        Self::watch(ring, Interest::READABLE)
     }
 
     /// Of a table of mounts; within a tokio runtime.
     pub(super) fn of_mounts(table: File) -> io::Result<Self> {
-        Self::watch(table.into(), Interest::PRIORITY, SHORTEST_OF_MOUNTS)
+        Self::watch(table.into(), Interest::PRIORITY)
     }
 
-    fn watch(source: OwnedFd, interest: Interest, shortest: Duration) -> io::Result<Self> {
+    fn watch(source: OwnedFd, interest: Interest) -> io::Result<Self> {
         let source = linux::readiness::watch(source, interest)?;
         let now = Instant::now();
-        Ok(Self { source, interest, shortest, not_before: now, paid: now })
+        Ok(Self { source, interest, not_before: now, paid: now })
     }
 
     /// Returns when there is one and its time has come.
@@ -59,6 +56,6 @@ impl Calls {
     pub(super) fn answered(&mut self, pause: Duration) {
         let now = Instant::now();
         self.paid = self.paid.max(now) + pause;
-        self.not_before = now + self.shortest.max((self.paid - now).saturating_sub(CREDIT));
+        self.not_before = now + SHORTEST_PAUSE.max((self.paid - now).saturating_sub(CREDIT));
     }
 }

@@ -73,8 +73,11 @@ pub(super) struct Core<K> {
     listeners: Vec<ListenerRecord>,
     addresses: Vec<Held>,
     /// The pending lookup of addresses, since when, and for which namespaces of owners.
-    surveying: Option<Pending<Survey>>,
+    surveying: Option<Pending<Option<Survey>>>,
+    asked_us: u64,
     surveyed_us: Option<u64>,
+    /// The mounts of namespaces then.
+    surveyed_mounts: u64,
     surveyed_namespaces: Vec<u32>,
     known_namespaces: HashSet<u32>,
     /// The host's network namespace.
@@ -160,6 +163,8 @@ impl<K: Kernel> Core<K> {
             listeners: Vec::new(),
             addresses: Vec::new(),
             surveying: None,
+            asked_us: now_us,
+            surveyed_mounts: 0,
             surveyed_us: Some(now_us),
             surveyed_namespaces: Vec::new(),
             known_namespaces: HashSet::new(),

@@ -23,8 +23,8 @@ use model::probes::{Looks, ProbesView};
 /// Queries the host.
 pub(super) trait Host: Send {
     /// Every network namespace with its addresses; `known` are the former ones, for namespaces that
-    /// cannot be entered.
-    fn addresses(&self, known: &[Held]) -> Pending<Survey>;
+    /// cannot be entered. None if the mounts of namespaces are still `mounts`, where that is given.
+    fn addresses(&self, known: &[Held], mounts: Option<u64>) -> Pending<Option<Survey>>;
 
     /// How many connection requests a namespace has dropped, in which process `tgid` was, or is;
     /// none if that cannot be read.
@@ -88,9 +88,9 @@ pub(super) struct HeldBy {
 // === impl Probes ===
 
 impl Host for Probes {
-    fn addresses(&self, known: &[Held]) -> Pending<Survey> {
+    fn addresses(&self, known: &[Held], mounts: Option<u64>) -> Pending<Option<Survey>> {
         let known = known.to_vec();
-        self.ask(Kind::Addresses, move || Ok(existing::places(&known)))
+        self.ask(Kind::Addresses, move || Ok(existing::places_unless(&known, mounts)))
     }
 
     fn listen_drops(&self, netns: u32, tgid: u32) -> Pending<Option<u64>> {

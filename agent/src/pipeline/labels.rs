@@ -44,10 +44,10 @@ pub(super) fn naming(
     let (client, server) = if role == ROLE_CLIENT {
         (local, far.service)
     } else {
+        let place = owner_of(&edge.key.remote).unwrap_or(owner);
         match names.acceptor(owner, port).cloned() {
             Some(Acceptor::Service(service)) => local = service,
             Some(acceptor) if role == ROLE_SERVER => {
-                let place = owner_of(&edge.key.remote).unwrap_or(owner);
                 local = names.at_address(netns, place, edge.local);
                 stable &= acceptor != Acceptor::Unknown { is_final: false };
             }
@@ -61,6 +61,8 @@ pub(super) fn naming(
         let unowned = role == ROLE_SERVER && local.source == Source::Unknown;
         if let Some(service) = unowned.then(|| names.listening(netns, port)).flatten() {
             local = service;
+        } else if unowned && names.openers(port).any(|opener| owners.netns(opener) == netns) {
+            local = names.at_address(netns, place, edge.local);
         }
         (far.service, local)
     };

@@ -55,6 +55,14 @@ impl Names {
         self.acceptors.get(&(owner, port))
     }
 
+    /// Owners that opened a socket at this port for a service that is not known.
+    pub fn openers(&self, port: u16) -> impl Iterator<Item = u32> {
+        let is_unknown = move |((_, at), acceptor): &(&(u32, u16), &Acceptor)| {
+            *at == port && !matches!(acceptor, Acceptor::Service(_))
+        };
+        self.acceptors.iter().filter(is_unknown).map(|((owner, _), _)| *owner)
+    }
+
     /// A server on this host of which only the address is known, as an owner in its network namespace
     /// sees it.
     pub fn at_address(&mut self, netns: u32, owner: u32, address: Address) -> Service {

@@ -29,6 +29,8 @@ pub struct Survey {
     /// Cookies of those that could be entered, by inode: a number that a namespace leaves is soon
     /// another's, a cookie never.
     pub cookies: HashMap<u32, u64>,
+    /// Changes with the mounts of namespaces.
+    pub mounts: u64,
     /// The host's network namespace, if it can be seen.
     pub host: Option<u32>,
     /// Addresses of all interfaces; of namespaces that any user can make at most
@@ -84,8 +86,18 @@ pub fn survey() -> Found {
 /// to repeat. The addresses of a namespace that cannot be entered are read through its
 /// processes, or taken from `known`.
 pub fn places(known: &[Held]) -> Survey {
+    look(Survey::of_names(), known)
+}
+
+/// As [`places`]; none if the mounts of namespaces are still these, where they are given.
+pub fn places_unless(known: &[Held], mounts: Option<u64>) -> Option<Survey> {
+    let names = Survey::of_names();
+    (mounts != Some(names.mounts)).then(|| look(names, known))
+}
+
+fn look(mut survey: Survey, known: &[Held]) -> Survey {
     let (namespaces, problems) = namespaces::all();
-    let mut survey = Survey { problems, ..Survey::of_names() };
+    survey.problems = problems;
     let mut collector = Collector::new();
     for namespace in &namespaces {
         let inode = namespace.inode;
@@ -159,7 +171,8 @@ impl Survey {
     /// Nothing but how network namespaces are called.
     fn of_names() -> Self {
         let host = namespaces::host().ok().map(|host| host.inode);
-        Self { names: namespace_names::read(), host, ..Self::default() }
+        let (names, mounts) = namespace_names::read();
+        Self { names, mounts, host, ..Self::default() }
     }
 
     /// Lists sockets and addresses of one namespace.

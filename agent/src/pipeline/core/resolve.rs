@@ -79,12 +79,16 @@ impl<K: Kernel> Core<K> {
         let patience = if is_soon { ADDRESSES_SOONEST_US } else { ADDRESSES_EVERY_US };
         let is_due = self.surveyed_us.is_none_or(|at| now_us.saturating_sub(at) >= patience);
         if (is_due || self.mounts == Mounts::Changed) && self.surveying.is_none() {
+            let mounts = (!is_due).then_some(self.surveyed_mounts);
             if self.mounts == Mounts::Changed {
                 self.mounts = Mounts::Looking;
             }
-            self.surveyed_us = Some(now_us);
+            self.asked_us = now_us;
+            if mounts.is_none() {
+                self.surveyed_us = Some(now_us);
+            }
             self.surveyed_namespaces = self.owners.namespaces().collect();
-            self.surveying = Some(self.host.addresses(&self.addresses));
+            self.surveying = Some(self.host.addresses(&self.addresses, mounts));
             self.take_survey(now_us);
         }
         // They are looked for by the next collection at the latest.
@@ -103,7 +107,11 @@ impl<K: Kernel> Core<K> {
             self.mounts = Mounts::Same;
         }
         match answer {
-            Ok(survey) => self.take_addresses(&survey, now_us),
+            Ok(Some(survey)) => {
+                self.surveyed_us = Some(self.asked_us);
+                self.take_addresses(&survey, now_us);
+            }
+            Ok(None) => {}
             Err(error) => {
                 tracing::warn!("addresses of network namespaces stay as they were: {error}");
             }
@@ -116,6 +124,7 @@ impl<K: Kernel> Core<K> {
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
         self.host_namespace = survey.host;
+        self.surveyed_mounts = survey.mounts;
         self.names.set_addresses(&survey.addresses);
         let listed = self.known_namespaces.clone();
         self.names.set_namespaces(Namespaces {

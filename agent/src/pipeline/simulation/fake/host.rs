@@ -21,7 +21,7 @@ use crate::pipeline::host::{HeldBy, Holders, Host, Socket};
 const LISTEN: u8 = 10;
 
 impl Host for Fake {
-    fn addresses(&self, _known: &[Held]) -> Pending<Survey> {
+    fn addresses(&self, _known: &[Held], _mounts: Option<u64>) -> Pending<Option<Survey>> {
         let addresses = (0..8)
             .map(|program| Held {
                 netns: 100 + program,
@@ -29,7 +29,7 @@ impl Host for Fake {
                 reach: Reach::Host,
             })
             .collect();
-        self.world().ask(|_| Ok(Survey { addresses, ..Survey::default() }))
+        self.world().ask(|_| Ok(Some(Survey { addresses, ..Survey::default() })))
     }
 
     fn listen_drops(&self, netns: u32, _tgid: u32) -> Pending<Option<u64>> {
