@@ -173,7 +173,10 @@ impl Heirs {
             return kernel_sockets::holder(protocol, bound.port);
         }
         let command = known.owners.row(bound.owner).map(known::command).unwrap_or_default();
-        let service = local_name(known.names, known.owners, bound.owner, known.now_us).0;
+        let service = match known.names.acceptor(bound.owner, bound.port) {
+            Some(Acceptor::Service(service)) if protocol == Protocol::Tcp => service.clone(),
+            _ => local_name(known.names, known.owners, bound.owner, known.now_us).0,
+        };
         let binder = Party { service, pid: bound.tgid, command };
         let Some(heir) = self.known.get_mut(&bound.inode) else { return binder };
         let pid = heir.held_by.pid;
