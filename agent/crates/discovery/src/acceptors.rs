@@ -74,3 +74,34 @@ impl Names {
         service.within(&label)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::service::Source;
+
+    #[test]
+    fn a_service_that_was_found_stays_and_two_are_none() {
+        let service = |name: &str| Acceptor::Service(Service::new(name, Source::Unit));
+        let unknown = || Acceptor::Unknown { is_final: true };
+        let place = (7, 22);
+        let mut names = Names::default();
+        let mut check = |now: Acceptor, expected: Acceptor| {
+            let shown = now.clone();
+            names.set_acceptors([(place, now)]);
+            assert_eq!(names.acceptor(7, 22), Some(&expected), "{shown:?}");
+        };
+        check(Acceptor::Unknown { is_final: false }, Acceptor::Unknown { is_final: false });
+        check(unknown(), unknown());
+        check(service("ssh"), service("ssh"));
+        // It has ended, and systemd waits for the next connection.
+        check(unknown(), service("ssh"));
+        check(service("sshd"), service("sshd"));
+        check(Acceptor::Several, Acceptor::Several);
+        check(service("sshd"), Acceptor::Several);
+        assert_eq!(names.openers(22).collect::<Vec<_>>(), [7]);
+        assert_eq!(names.acceptor(7, 23), None);
+        names.forget_owner(7);
+        assert_eq!(names.acceptor(7, 22), None);
+    }
+}
