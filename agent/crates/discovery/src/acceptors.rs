@@ -40,8 +40,8 @@ impl Names {
         for (place, acceptor) in found {
             let is_news = match (self.acceptors.get(&place), &acceptor) {
                 (None, _) => self.acceptors.len() < MAX_PLACES,
-                (Some(Acceptor::Several), _) => false,
-                (Some(Acceptor::Service(_)), Acceptor::Unknown { .. }) => false,
+                (Some(Acceptor::Several), _)
+                | (Some(Acceptor::Service(_)), Acceptor::Unknown { .. }) => false,
                 _ => true,
             };
             if is_news {
