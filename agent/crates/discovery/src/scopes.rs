@@ -59,6 +59,7 @@ pub struct Namespaces<'a> {
 #[derive(Clone, Debug)]
 struct Present {
     cookie: u64,
+    entity: Entity,
     /// Between these moments it got the number from another one; both 0 if it is the first.
     got_us: (u64, u64),
 }
@@ -90,7 +91,8 @@ impl Scopes {
             let is_other = known.is_some();
             others.extend(is_other.then_some(*netns));
             let got_us = if is_other { (self.looked_us, now_us) } else { (0, 0) };
-            self.present.insert(*netns, Present { cookie: *cookie, got_us });
+            let entity = Entity::of(&format!("netns {cookie}"));
+            self.present.insert(*netns, Present { cookie: *cookie, entity, got_us });
         }
         self.present.retain(|netns, _| listed.contains(netns));
         for (netns, name) in names {
@@ -131,7 +133,7 @@ impl Scopes {
             {
                 Entity::UNKNOWN
             }
-            Some(Present { cookie, .. }) => Entity::of(&format!("netns {cookie}")),
+            Some(Present { entity, .. }) => *entity,
             None => Entity::UNKNOWN,
         }
     }
