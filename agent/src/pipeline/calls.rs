@@ -1,10 +1,13 @@
-//! Wake-ups by the kernel half, which requests a collection before the timer does.
+//! Wake-ups that request a collection before the timer does: by the kernel half, when a service
+//! ends, and by the table of mounts, when a network namespace may have come or gone.
 
+use std::fs::File;
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use linux::readiness::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
@@ -15,7 +18,8 @@ const CREDIT: Duration = Duration::from_secs(10);
 
 /// Where they come from, and when the next one is answered.
 pub(super) struct Calls {
-    ring: AsyncFd<OwnedFd>,
+    source: AsyncFd<OwnedFd>,
+    interest: Interest,
     not_before: Instant,
     /// When all pauses so far have been made.
     paid: Instant,
@@ -24,15 +28,24 @@ pub(super) struct Calls {
 impl Calls {
     /// Of a ring buffer; within a tokio runtime.
     pub(super) fn new(ring: OwnedFd) -> io::Result<Self> {
-        let ring = linux::readiness::watch(ring)?;
+        Self::watch(ring, Interest::READABLE)
+    }
+
+    /// Of a table of mounts; within a tokio runtime.
+    pub(super) fn of_mounts(table: File) -> io::Result<Self> {
+        Self::watch(table.into(), Interest::PRIORITY)
+    }
+
+    fn watch(source: OwnedFd, interest: Interest) -> io::Result<Self> {
+        let source = linux::readiness::watch(source, interest)?;
         let now = Instant::now();
-        Ok(Self { ring, not_before: now, paid: now })
+        Ok(Self { source, interest, not_before: now, paid: now })
     }
 
     /// Returns when there is one and its time has come.
     pub(super) async fn next(&self) {
         sleep_until(self.not_before).await;
-        match self.ring.readable().await {
+        match self.source.ready(self.interest).await {
             Ok(mut ready) => ready.clear_ready(),
             // The runtime ends.
             Err(_) => pending().await,

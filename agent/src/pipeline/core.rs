@@ -10,6 +10,7 @@ mod events;
 mod publish;
 mod resolve;
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,10 +76,18 @@ pub(super) struct Core<K> {
     listeners: Vec<ListenerRecord>,
     addresses: Vec<Held>,
     /// The pending lookup of addresses, since when, and for which namespaces of owners.
-    surveying: Option<Pending<Survey>>,
+    surveying: Option<Pending<Option<Survey>>>,
+    asked_us: u64,
     surveyed_us: Option<u64>,
+    /// The mounts of namespaces then.
+    surveyed_mounts: u64,
     surveyed_namespaces: Vec<u32>,
     known_namespaces: HashSet<u32>,
+    /// The host's network namespace.
+    host_namespace: Option<u32>,
+    /// When an owner in another one was met last, CLOCK_MONOTONIC microseconds.
+    met_us: u64,
+    mounts: Mounts,
     events: u64,
     account: Account,
     drains: u64,
@@ -93,6 +102,15 @@ pub(super) struct Core<K> {
     reported: Events,
     changes: Changes,
     feed: EventFeed,
+}
+
+/// Whether mounts have changed, and namespaces with them, since those were looked for last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mounts {
+    Same,
+    Changed,
+    /// They are being looked for.
+    Looking,
 }
 
 /// The parts of the core.
@@ -155,9 +173,14 @@ impl<K: Kernel> Core<K> {
             listeners: Vec::new(),
             addresses: Vec::new(),
             surveying: None,
+            asked_us: now_us,
+            surveyed_mounts: 0,
             surveyed_us: Some(now_us),
             surveyed_namespaces: Vec::new(),
             known_namespaces: HashSet::new(),
+            host_namespace: None,
+            met_us: 0,
+            mounts: Mounts::Same,
             events: 0,
             account: Account::default(),
             drains: 0,
@@ -173,29 +196,32 @@ impl<K: Kernel> Core<K> {
             changes: Changes::default(),
             feed,
         };
-        core.take_addresses(survey);
+        core.take_addresses(survey, now_us);
         // Before the first collection: there may be a storm.
         core.memory = core.keeper.look(&mut core.kernel, 0);
         core
     }
 
-    /// Runs until the sender of `stopping` is dropped. `probes` are those of the host.
+    /// Runs until the sender of `stopping` is dropped. `probes` are those of the host, `mounts` is its
+    /// table of mounts.
     pub(super) fn run(
         mut self,
         mut requests: SnapshotRequests,
         mut stopping: watch::Receiver<()>,
         every: Duration,
         probes: &Probes,
+        mounts: Option<File>,
     ) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let mut calls = Calls::new(self.kernel.calls()?)?;
+            let mut mounts = mounts.map(Calls::of_mounts).transpose()?;
             let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             // Until when requests of a snapshot wait for answers.
             let mut grace: Option<tokio::time::Instant> = None;
             loop {
-                let mut was_called = false;
+                let (mut was_called, mut mounts_changed) = (false, false);
                 tokio::select! {
                     biased;
                     // An error means that the sender is dropped: the agent stops.
@@ -203,12 +229,16 @@ impl<K: Kernel> Core<K> {
                     () = requests.asked(), if grace.is_none() => {
                         grace = Some(tokio::time::Instant::now() + GRACE);
                     }
-                    () = probes.answered(), if grace.is_some() => {}
+                    () = probes.answered(), if grace.is_some() || self.mounts != Mounts::Same => {}
                     () = self.sources.connections_listed(),
                         if grace.is_some() && self.names.awaits_connections() => {}
                     () = over(grace), if grace.is_some() => {}
                     () = calls.next() => was_called = true,
+                    () = next(mounts.as_ref()) => mounts_changed = true,
                     _ = ticks.tick() => {}
+                }
+                if mounts_changed {
+                    self.mounts = Mounts::Changed;
                 }
                 let started = Instant::now();
                 let is_over = grace.is_none_or(|grace| grace <= tokio::time::Instant::now());
@@ -230,6 +260,9 @@ impl<K: Kernel> Core<K> {
                 }
                 if was_called {
                     calls.answered(pause);
+                }
+                if let Some(mounts) = mounts.as_mut().filter(|_| mounts_changed) {
+                    mounts.answered(pause);
                 }
             }
             Ok(())
@@ -257,6 +290,13 @@ impl<K: Kernel> Core<K> {
         self.drains += 1;
         self.drain_time += started.elapsed();
         Ok(snapshot)
+    }
+}
+
+async fn next(calls: Option<&Calls>) {
+    match calls {
+        Some(calls) => calls.next().await,
+        None => std::future::pending().await,
     }
 }
 

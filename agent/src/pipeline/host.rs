@@ -23,8 +23,8 @@ use model::probes::{Looks, ProbesView};
 /// Queries the host.
 pub(super) trait Host: Send {
     /// Every network namespace with its addresses; `known` are the former ones, for namespaces that
-    /// cannot be entered.
-    fn addresses(&self, known: &[Held]) -> Pending<Survey>;
+    /// cannot be entered. None if the mounts of namespaces are still `mounts`, where that is given.
+    fn addresses(&self, known: &[Held], mounts: Option<u64>) -> Pending<Option<Survey>>;
 
     /// How many connection requests a namespace has dropped, in which process `tgid` was, or is;
     /// none if that cannot be read.
@@ -40,15 +40,34 @@ pub(super) trait Host: Send {
     /// The holder of a socket of a network namespace.
     fn holder(&self, bound: Bound, netns: u32) -> Pending<HeldBy>;
 
-    /// The holders of sockets, by inode, as far as they are not the processes that bound them; each
-    /// with its network namespace.
-    fn holders(&self, bound: Vec<(u32, Bound)>) -> Pending<HashMap<u32, HeldBy>>;
+    /// The holders of these sockets.
+    fn holders(&self, bound: Vec<Socket>) -> Pending<Holders>;
 
     /// The arguments of a process that may be a container engine's proxy.
     fn proxy_arguments(&self, tgid: u32) -> Pending<Vec<u8>>;
 
     /// Statistics of the lookups.
     fn probes(&self) -> ProbesView;
+}
+
+/// A socket whose holder is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Socket {
+    /// Who bound it.
+    pub bound: Bound,
+    /// Its network namespace.
+    pub netns: u32,
+    /// Its port, if it is to be looked who has its connections.
+    pub accepts_at: Option<u16>,
+}
+
+/// Who holds sockets, by inode.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Holders {
+    /// As far as they are not the processes that bound them.
+    pub others: HashMap<u32, HeldBy>,
+    /// Who has connections of those that listen for others.
+    pub acceptors: HashMap<u32, HeldBy>,
 }
 
 /// The process that holds a socket, as far as it could be seen.
@@ -69,9 +88,9 @@ pub(super) struct HeldBy {
 // === impl Probes ===
 
 impl Host for Probes {
-    fn addresses(&self, known: &[Held]) -> Pending<Survey> {
+    fn addresses(&self, known: &[Held], mounts: Option<u64>) -> Pending<Option<Survey>> {
         let known = known.to_vec();
-        self.ask(Kind::Addresses, move || Ok(existing::places(&known)))
+        self.ask(Kind::Addresses, move || Ok(existing::places_unless(&known, mounts)))
     }
 
     fn listen_drops(&self, netns: u32, tgid: u32) -> Pending<Option<u64>> {
@@ -90,8 +109,8 @@ impl Host for Probes {
         self.ask(Kind::SocketHolder, move || Ok(HeldBy::find(bound, netns)))
     }
 
-    fn holders(&self, bound: Vec<(u32, Bound)>) -> Pending<HashMap<u32, HeldBy>> {
-        self.ask(Kind::SocketHolder, move || Ok(HeldBy::others(&bound)))
+    fn holders(&self, bound: Vec<Socket>) -> Pending<Holders> {
+        self.ask(Kind::SocketHolder, move || Ok(Holders::find(&bound)))
     }
 
     fn proxy_arguments(&self, tgid: u32) -> Pending<Vec<u8>> {
@@ -100,6 +119,35 @@ impl Host for Probes {
 
     fn probes(&self) -> ProbesView {
         view(&self.counts())
+    }
+}
+
+// === impl Holders ===
+
+impl Holders {
+    fn find(sockets: &[Socket]) -> Self {
+        let bound: Vec<Bound> = sockets.iter().map(|socket| socket.bound).collect();
+        let mut holding = current_holders::find(&bound);
+        let mut found = Self::default();
+        for Socket { bound, netns, accepts_at } in sockets {
+            match holding.remove(&bound.inode) {
+                Some(Holding::Other(holder)) => {
+                    found.others.insert(bound.inode, HeldBy::of(*holder, *netns));
+                }
+                Some(Holding::Nobody) => {
+                    found.others.insert(bound.inode, HeldBy::default());
+                }
+                Some(Holding::Binder) => {
+                    let acceptor =
+                        accepts_at.and_then(|port| current_holders::acceptor(*netns, port, bound));
+                    if let Some(holder) = acceptor {
+                        found.acceptors.insert(bound.inode, HeldBy::of(holder, *netns));
+                    }
+                }
+                None => {}
+            }
+        }
+        found
     }
 }
 
@@ -113,17 +161,6 @@ impl HeldBy {
             // As far as can be seen.
             Some(Holding::Binder) | None => Self { pid: bound.tgid, ..Self::default() }.aged(),
         }
-    }
-
-    fn others(bound: &[(u32, Bound)]) -> HashMap<u32, Self> {
-        let sockets: Vec<Bound> = bound.iter().map(|(_, bound)| *bound).collect();
-        let mut holding = current_holders::find(&sockets);
-        let other = |(netns, bound): &(u32, Bound)| match holding.remove(&bound.inode)? {
-            Holding::Other(holder) => Some((bound.inode, Self::of(*holder, *netns))),
-            Holding::Nobody => Some((bound.inode, Self::default())),
-            Holding::Binder => None,
-        };
-        bound.iter().filter_map(other).collect()
     }
 
     /// A process that did not bind the socket, or did so before the agent was there.

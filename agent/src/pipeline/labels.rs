@@ -4,7 +4,8 @@ use agent_common::address::{UNSPECIFIED, owner_of, to_ip};
 use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 
 use agent_common::drained::Edge;
-use discovery::{Found, Names};
+use agent_common::listener::ListenerRecord;
+use discovery::{Acceptor, Found, Names};
 use model::owners::Owners;
 use model::registry::Registry;
 use model::service::{Entity, Service, Source};
@@ -39,10 +40,19 @@ pub(super) fn naming(
         ROLE_CLIENT => registered(registry, names.remote(netns, &edge.key, preexisting), &edge.key),
         _ => Found::new(Service::any()),
     };
-    let stable = local_stable && far.stable;
+    let mut stable = local_stable && far.stable;
     let (client, server) = if role == ROLE_CLIENT {
         (local, far.service)
     } else {
+        let place = owner_of(&edge.key.remote).unwrap_or(owner);
+        match names.acceptor(owner, port).cloned() {
+            Some(Acceptor::Service(service)) => local = service,
+            Some(acceptor) if role == ROLE_SERVER => {
+                local = names.at_address(netns, place, edge.local);
+                stable &= acceptor != Acceptor::Unknown { is_final: false };
+            }
+            _ => {}
+        }
         // A process that listens on a published port does so for the container.
         if let Some(container) = names.published(netns, port) {
             local = container;
@@ -51,6 +61,8 @@ pub(super) fn naming(
         let unowned = role == ROLE_SERVER && local.source == Source::Unknown;
         if let Some(service) = unowned.then(|| names.listening(netns, port)).flatten() {
             local = service;
+        } else if unowned && names.openers(port).any(|opener| owners.netns(opener) == netns) {
+            local = names.at_address(netns, place, edge.local);
         }
         (far.service, local)
     };
@@ -59,8 +71,10 @@ pub(super) fn naming(
         unverified_user: proven.doubt(edge, owners),
         ..EdgeLabels::new(client, server, port, role_of(role))
     };
-    // Who the near end is never changes: the slot is this owner's.
-    let (near, far) = (Entity::UNKNOWN, far.entity);
+    // Who the near end is never changes, as the slot is this owner's, except that another network
+    // namespace may have the number of one that has ended.
+    let near = owners.row(owner).map_or(Entity::UNKNOWN, |row| names.namespace_of(row));
+    let far = far.entity;
     let (client, server) = if role == ROLE_CLIENT { (near, far) } else { (far, near) };
     Naming { labels, client, server, stable }
 }
@@ -91,6 +105,20 @@ pub(super) fn local_name(
 ) -> (Service, bool) {
     let Found { service, stable, .. } = local(names, owners, index, now_us);
     (service, stable)
+}
+
+/// Who accepts the connections of a listener; none if it was opened for a service that is not known.
+pub(super) fn accepting(
+    names: &mut Names,
+    owners: &Owners,
+    record: &ListenerRecord,
+    now_us: u64,
+) -> Option<Found> {
+    match names.acceptor(record.owner, record.port) {
+        Some(Acceptor::Service(service)) => Some(Found::new(service.clone())),
+        Some(Acceptor::Several | Acceptor::Unknown { .. }) => None,
+        None => Some(local(names, owners, record.owner, now_us)),
+    }
 }
 
 /// An owner of this host as an end of edges.

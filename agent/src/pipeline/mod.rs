@@ -48,6 +48,7 @@ use discovery::remote::MAX_ADDRESSES;
 use discovery::sources::Sources;
 use linux::clock::monotonic_us;
 use linux::hierarchy::Hierarchy;
+use linux::namespace_names;
 use linux::probes::Probes;
 use loader::hooks::INFERRED_WITHOUT;
 use loader::load::Disabled;
@@ -103,11 +104,14 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let feed = EventFeed::default();
     let log = config.events.log.as_ref().map(|to| EventLog::start(to, &feed)).transpose()?;
     let followers = feed.clone();
+    // Without it, namespaces that come and go are noticed later.
+    let mounts = namespace_names::table().ok();
     let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
         let host = Box::new(probes.clone());
         let parts =
             Parts { kernel, host, owners, names, sources, reservations, relate, keeper, feed };
-        Core::new(parts, &survey, Now::read()).run(requests, stopping, interval, &probes)
+        let core = Core::new(parts, &survey, Now::read());
+        core.run(requests, stopping, interval, &probes, mounts)
     })?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -21,7 +21,7 @@ use self::heirs::Heirs;
 pub(super) use self::known::Known;
 use super::host::Host;
 use super::labels::local_name;
-use discovery::Names;
+use discovery::{Acceptor, Names};
 use linux::existing::Survey;
 use linux::probes::Pending;
 use loader::drain::Drained;
@@ -79,7 +79,20 @@ enum Proxy {
 }
 
 impl Ports {
-    /// Processes one collection; returns what to do with rows.
+    /// Takes in the sockets of one collection; returns who accepts at the ports of programs that
+    /// open sockets for others, by owner and port.
+    pub(super) fn take_sockets(
+        &mut self,
+        drained: &Drained,
+        known: &mut Known<'_>,
+        host: &dyn Host,
+    ) -> HashMap<(u32, u16), Acceptor> {
+        self.remember(drained.bound.clone().unwrap_or_default(), known.now_us / 1_000_000);
+        self.heirs.update(&self.bound, &drained.edges, known, host);
+        self.heirs.acceptors(&self.bound, known)
+    }
+
+    /// Processes one collection, after [`Self::take_sockets`]; returns what to do with rows.
     pub(super) fn update(
         &mut self,
         drained: &Drained,
@@ -88,7 +101,6 @@ impl Ports {
         host: &dyn Host,
     ) -> Vec<Reclaim<AttemptKey>> {
         let now = known.now_us / 1_000_000;
-        self.remember(drained.bound.clone().unwrap_or_default(), now);
         let (failures, reclaim) = self.claims.update(now, &drained.bind_failures, capacity);
         let mut failed: Vec<(u32, Vec<Failures>)> = Vec::new();
         let is_refusal = |failure: &&Failures| failure.key.options & DENIED != 0;
@@ -125,7 +137,6 @@ impl Ports {
         }
         self.take_inspections(known, host);
         self.take_holders(known);
-        self.heirs.update(&self.bound, known, host);
         self.take_allocated(known);
         reclaim
     }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use self::fake::{Fake, Truth, World, name_of};
 use super::core::{Core, Now, Parts};
-use super::host::{HeldBy, Host};
+use super::host::{HeldBy, Holders, Host, Socket};
 use super::memory::{Keeper, Meter};
 use super::relate::Relate;
 use super::reservations::ReservationMonitor;
@@ -29,7 +29,6 @@ use discovery::Names;
 use discovery::cgroup::Cgroups;
 use discovery::rules::Rules;
 use discovery::sources::Sources;
-use hashbrown::HashMap;
 use linux::addresses::Held;
 use linux::current_holders::Bound;
 use linux::existing::Survey;
@@ -552,8 +551,8 @@ impl Host for Hanging {
         self.probes.ask(Kind::ConnectErrno, move || File::open(fifo).map(|_| 0))
     }
 
-    fn addresses(&self, known: &[Held]) -> Pending<Survey> {
-        self.fake.addresses(known)
+    fn addresses(&self, known: &[Held], mounts: Option<u64>) -> Pending<Option<Survey>> {
+        self.fake.addresses(known, mounts)
     }
 
     fn listen_drops(&self, netns: u32, tgid: u32) -> Pending<Option<u64>> {
@@ -568,7 +567,7 @@ impl Host for Hanging {
         self.fake.holder(bound, netns)
     }
 
-    fn holders(&self, bound: Vec<(u32, Bound)>) -> Pending<HashMap<u32, HeldBy>> {
+    fn holders(&self, bound: Vec<Socket>) -> Pending<Holders> {
         self.fake.holders(bound)
     }
 
@@ -595,7 +594,7 @@ async fn a_look_that_hangs_delays_neither_scrapes_nor_the_end() {
     let (source, requests) = telemetry::source::channel();
     let (stop, stopping) = watch::channel(());
     let hour = Duration::from_hours(1);
-    let running = thread::spawn(move || core.run(requests, stopping, hour, &probes));
+    let running = thread::spawn(move || core.run(requests, stopping, hour, &probes, None));
     // It counts once no lookup is pending any more.
     let mut is_given_up = false;
     while !is_given_up || source.stuck() == 0 {

@@ -6,7 +6,7 @@ use agent_common::address::{UNSPECIFIED, to_ip};
 use agent_common::drained::Table;
 use agent_common::listener::ListenerRecord;
 
-use super::labels::local_name;
+use super::labels::{accepting, local_name};
 use agent_common::decode::Event;
 use discovery::Names;
 use model::owners::Owners;
@@ -23,7 +23,11 @@ pub(super) fn listeners(
     let mut views: Vec<_> = records
         .iter()
         .map(|record| ListenerView {
-            service: local_name(names, owners, record.owner, now_us).0,
+            // One that waits for its service belongs to who opened it.
+            service: match accepting(names, owners, record, now_us) {
+                Some(found) => found.service,
+                None => local_name(names, owners, record.owner, now_us).0,
+            },
             port: record.port,
             address: if record.family == 2 && record.address == UNSPECIFIED {
                 Ipv4Addr::UNSPECIFIED.into()

@@ -310,3 +310,67 @@ fn node_programs_whose_titles_begin_alike_are_counted_apart() {
     });
     agent.stop();
 }
+
+/// As PM2 in cluster mode: the daemon listens and accepts, and passes each connection to a worker,
+/// which is the application.
+const CLUSTER: &str = r"
+const cluster = require('cluster'), net = require('net');
+if (cluster.isPrimary) {
+    process.title = 'PM2 v5.3.0: God Daemon (/root/.pm2)';
+    cluster.on('listening', () => console.log('ready')).fork();
+    process.stdin.resume().on('end', () => process.exit());
+} else {
+    process.title = 'node /srv/shop/' + process.env.NAME;
+    net.createServer((client) => client.resume()).listen(Number(process.env.PORT), '0.0.0.0');
+}
+";
+
+#[test]
+fn a_program_that_accepts_for_others_is_not_the_server_of_their_connections() {
+    needs_kernel!();
+    if !Command::new("node").arg("-v").output().is_ok_and(|output| output.status.success()) {
+        println!("SKIPPED: node is not installed");
+        return;
+    }
+    let net = Pair::new();
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("cluster.js");
+    fs::write(&script, CLUSTER).unwrap();
+    let agent = Agent::start();
+    let start = |(name, port): &(&str, u16)| {
+        let mut command = net.server.command("node");
+        // A title is cut where the arguments ended.
+        command.arg(&script).arg("room for the titles").env("NAME", name);
+        command.env("PORT", port.to_string());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "ready\n", "{name}");
+        Program(child)
+    };
+    let cases = [("orders.js", 18_611), ("stock.js", 18_612)];
+    let _programs: Vec<Program> = cases.iter().map(start).collect();
+    let connect = |(_, port): &(&str, u16)| net.client.connect((net.server.v4, *port)).unwrap();
+    let _clients: Vec<_> = cases.iter().chain(&cases[..1]).map(connect).collect();
+    let expected = [("orders.js", 2, 2, true), ("stock.js", 1, 1, true)];
+    agent.eventually((expected, 0), |now| {
+        let found = cases.map(|(name, port)| {
+            let port = port.to_string();
+            let connects = |role: &str| {
+                let labels = [("server", name), ("port", &*port), ("role", role)];
+                now.edges(&labels).all_connects()
+            };
+            let listens = [("port", &*port), ("service", name)];
+            let is_named = now.has("portolan_port_listeners", &listens);
+            (name, connects("client"), connects("server"), is_named)
+        });
+        (found, now.edges(&[("server", "PM2")]).all_connects())
+    });
+    for (name, port) in cases {
+        let ports = agent.json(&format!("/api/v1/ports?port={port}"));
+        let holder = &ports["ports"][0]["holder"];
+        // The process is the daemon, which has the socket.
+        assert_eq!((&holder["service"]["name"], &holder["command"]), (&name.into(), &"PM2".into()));
+    }
+    agent.stop();
+}

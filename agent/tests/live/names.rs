@@ -4,6 +4,7 @@
 //! Each runtime has a network namespace of its own, so the host is not changed. Results are read as
 //! users do: `portolan edges --output json`.
 
+mod activated;
 mod api;
 mod cri;
 mod daemonset;

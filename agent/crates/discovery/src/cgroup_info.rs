@@ -177,7 +177,21 @@ fn machine(made: &str) -> Option<String> {
 /// The service whose cgroup has this name; not a user's manager.
 fn service_name(part: &str) -> Option<String> {
     let name = part.strip_suffix(".service").filter(|name| !name.is_empty())?;
-    (!name.starts_with("user@")).then(|| unescaped(name))
+    (!name.starts_with("user@")).then(|| unescaped(template_of_connection(name).unwrap_or(name)))
+}
+
+/// The template of a unit that systemd started for one accepted connection (`Accept=yes`):
+/// `sshd` of `sshd@3-10.0.0.1:22-10.0.0.2:40000` (`instance_from_socket`, src/core/socket.c).
+fn template_of_connection(name: &str) -> Option<&str> {
+    let (template, instance) = name.split_once('@').filter(|(template, _)| !template.is_empty())?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_place = |text: &str| {
+        text.rsplit_once(':')
+            .is_some_and(|(ip, port)| ip.parse::<std::net::IpAddr>().is_ok() && is_number(port))
+    };
+    let mut parts = instance.splitn(3, '-');
+    let is_one = is_number(parts.next()?) && is_place(parts.next()?) && is_place(parts.next()?);
+    is_one.then_some(template)
 }
 
 /// The uid of `user@1000.service`.
@@ -319,6 +333,14 @@ mod tests {
             Some(("postgresql@15-main", "")),
         );
         check("/system.slice/run\\x2dit.service/inner", Some(("run-it", "")));
+        for instance in ["3-10.0.0.1:22-10.0.0.2:40000", "12-::1:22-fe80::7:40000"] {
+            let path = format!("/system.slice/system-sshd.slice/sshd@{instance}.service");
+            check(&path, Some(("sshd", "")));
+        }
+        for instance in ["3-22-40000", "3-10.0.0.1:22", "x-10.0.0.1:22-10.0.0.2:1", "2026-11-29"] {
+            let name = format!("sshd@{instance}");
+            check(&format!("/system.slice/{name}.service"), Some((&name, "")));
+        }
         check(
             "/user.slice/user-1000.slice/user@1000.service/app.slice/sync.service",
             Some(("sync", "user-1000")),

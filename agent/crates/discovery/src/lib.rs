@@ -25,13 +25,14 @@ use agent_common::address::{self, Address};
 use agent_common::edge::EdgeKey;
 use agent_common::listener::ListenerRecord;
 use agent_common::owner::OwnerRow;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use agent_common::decode::dns;
 use model::port::Port;
-use model::service::{Service, Source};
+use model::service::{Entity, Service, Source};
 use model::snapshot::SourceView;
 
+mod acceptors;
 mod addresses;
 pub mod cgroup;
 pub mod cgroup_info;
@@ -58,6 +59,8 @@ pub mod sources;
 mod title;
 mod translated;
 
+pub use acceptors::Acceptor;
+use acceptors::Acceptors;
 use cgroup::Cgroups;
 use cgroup_info::CgroupInfo;
 pub use found::Found;
@@ -70,6 +73,7 @@ use owners::Named;
 use processes::Processes;
 pub use remote::{Arrival, Client};
 use rules::Rules;
+pub use scopes::Namespaces;
 use scopes::{Scope, Scopes};
 
 /// An owner, with the inputs of rules.
@@ -101,6 +105,7 @@ pub struct Names {
     owners: HashMap<u32, Named>,
     ports: HashMap<u32, Vec<u16>>,
     scopes: Scopes,
+    acceptors: Acceptors,
     remotes: remote::Remotes,
 }
 
@@ -138,6 +143,7 @@ impl Names {
             owners: HashMap::new(),
             ports: HashMap::new(),
             scopes: Scopes::default(),
+            acceptors: Acceptors::default(),
         }
     }
 
@@ -195,19 +201,19 @@ impl Names {
         self.remotes.set_listeners(listeners);
     }
 
-    /// The host's network namespace, the names of others, and which were listed. Call after
-    /// [`Self::set_addresses`].
-    pub fn set_namespaces(
-        &mut self,
-        host: Option<u32>,
-        names: &HashMap<u32, String>,
-        listed: HashSet<u32>,
-    ) {
-        if self.scopes.update(host, names, listed) {
+    /// The network namespaces of this host. Call after [`Self::set_addresses`].
+    pub fn set_namespaces(&mut self, found: Namespaces<'_>) {
+        if self.scopes.update(found) {
             let programs =
                 self.owners.values_mut().filter(|named| named.service.source == Source::Process);
             programs.for_each(Named::look_again);
         }
+    }
+
+    /// The network namespace in which an owner acts, as far as it could be told from others that had
+    /// its number before.
+    pub fn namespace_of(&self, row: &OwnerRow) -> Entity {
+        self.scopes.entity(row.key.netns, row.born_us)
     }
 
     /// Which address belongs to which network namespace of this host.

@@ -89,7 +89,7 @@ impl Names {
         let former = former.filter(|former| is_at_least_as_good(former, &found));
         let entity = if entity == Entity::UNKNOWN { former_entity } else { entity };
         let service = former.as_ref().unwrap_or(&found).clone();
-        let (service, is_scoped) = self.scoped(service, row.key.netns);
+        let (service, is_scoped) = self.scoped(service, row);
         let running = running || !is_scoped;
         let (is_final, stable) = (is_final && is_scoped, stable && is_scoped);
         let is_interim = running && former.is_none();
@@ -123,13 +123,14 @@ impl Names {
         // The overflow row belongs to no owner: its ports are unknown.
         let process = Some(Process::Seen(seen.clone()));
         let Answer { service, running, .. } = self.ask(OWNER_OVERFLOW, row, process, now_us);
-        (!running).then(|| self.scoped(service, row.key.netns).0)
+        (!running).then(|| self.scoped(service, row).0)
     }
 
     /// Forgets a slot that was freed.
     pub fn forget_owner(&mut self, slot: u32) {
         self.owners.remove(&slot);
         self.processes.forget(slot);
+        self.acceptors.retain(|(owner, _), _| *owner != slot);
         self.remotes.forget_owner(slot);
     }
 
@@ -139,12 +140,12 @@ impl Names {
     }
 
     /// A program's name with the namespace that it is unique in, and whether that stays.
-    fn scoped(&mut self, service: Service, netns: u32) -> (Service, bool) {
+    fn scoped(&mut self, service: Service, row: &OwnerRow) -> (Service, bool) {
         if !scopes::needs_scope(&service) {
             return (service, true);
         }
-        let Scope { label, is_final } = self.scope(netns);
-        (service.within(&label), is_final)
+        let Scope { label, is_final } = self.scope(row.key.netns);
+        (service.within(&label), is_final && self.scopes.has_seen(row.key.netns, row.born_us))
     }
 
     /// What is unique in a network namespace only.

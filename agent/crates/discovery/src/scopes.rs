@@ -6,6 +6,9 @@
 //! namespace is `netns-` and the name that root gave the network namespace (`ip netns`), or its
 //! inode, as `lsns -t net` shows it.
 //!
+//! A namespace keeps its name when that is taken away, and when it ends, for the rows of those that
+//! were in it. The number that it leaves is soon another namespace's; their cookies tell them apart.
+//!
 //! Bounded: names are root's, and at most [`MAX_UNNAMED`] namespaces have their inode as a name at a
 //! time. The rest, and those that were gone before they were listed, share `netns-other`.
 
@@ -13,7 +16,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use model::service::{Service, Source};
+use model::service::{Entity, Service, Source};
 
 /// Namespaces that are called by their inode, at most: of the host, and of tenants.
 const MAX_UNNAMED: usize = 256;
@@ -26,9 +29,39 @@ pub struct Scopes {
     /// The host's; `None`: nothing is known, and nothing told apart.
     host: Option<u32>,
     names: HashMap<u32, Arc<str>>,
+    /// Which namespaces have their numbers now, as far as that could be seen.
+    present: HashMap<u32, Present>,
+    /// When they were looked at last.
+    looked_us: u64,
     listed: HashSet<u32>,
     /// Called by their inodes: those that root of the host made, those of tenants.
     unnamed: [HashSet<u32>; 2],
+}
+
+/// The network namespaces of this host, as they were found.
+#[derive(Clone, Debug, Default)]
+pub struct Namespaces<'a> {
+    /// The host's.
+    pub host: Option<u32>,
+    /// Names of some, by inode.
+    pub names: Option<&'a HashMap<u32, String>>,
+    /// Cookies of those that could be entered, by inode.
+    pub cookies: Option<&'a HashMap<u32, u64>>,
+    /// All of them, and those that were looked for.
+    pub listed: HashSet<u32>,
+    /// When the search began.
+    pub began_us: u64,
+    /// Now.
+    pub now_us: u64,
+}
+
+/// The namespace that has a number.
+#[derive(Clone, Debug)]
+struct Present {
+    cookie: u64,
+    entity: Entity,
+    /// Between these moments it got the number from another one; both 0 if it is the first.
+    got_us: (u64, u64),
 }
 
 /// The namespace of names in a network namespace.
@@ -43,30 +76,66 @@ pub(super) struct Scope {
 // === impl Scopes ===
 
 impl Scopes {
-    /// Takes in the host's network namespace, the names of others, and all that were listed; returns
-    /// whether one may be called differently now.
-    pub(super) fn update(
-        &mut self,
-        host: Option<u32>,
-        names: &HashMap<u32, String>,
-        listed: HashSet<u32>,
-    ) -> bool {
-        let is_same = self.host == host
-            && self.names.len() == names.len()
-            && names.iter().all(|(netns, name)| {
-                let known = self.names.get(netns);
-                known.is_some_and(|known| known.strip_prefix(PREFIX) == Some(name))
-            });
-        if !is_same {
-            let label = |name: &String| format!("{PREFIX}{name}").into();
-            self.names = names.iter().map(|(netns, name)| (*netns, label(name))).collect();
+    /// Takes in network namespaces; returns whether one may be called differently now.
+    pub(super) fn update(&mut self, found: Namespaces<'_>) -> bool {
+        let Namespaces { host, names, cookies, listed, began_us, now_us } = found;
+        let (no_names, no_cookies) = (HashMap::new(), HashMap::new());
+        let (names, cookies) = (names.unwrap_or(&no_names), cookies.unwrap_or(&no_cookies));
+        let mut is_same = self.host == host;
+        let mut others = HashSet::new();
+        for (netns, cookie) in cookies {
+            let known = self.present.get(netns);
+            if known.is_some_and(|known| known.cookie == *cookie) {
+                continue;
+            }
+            let is_other = known.is_some();
+            others.extend(is_other.then_some(*netns));
+            let got_us = if is_other { (self.looked_us, now_us) } else { (0, 0) };
+            let entity = Entity::of(&format!("netns {cookie}"));
+            self.present.insert(*netns, Present { cookie: *cookie, entity, got_us });
         }
+        self.present.retain(|netns, _| listed.contains(netns));
+        for (netns, name) in names {
+            let known = self.names.get(netns);
+            if known.is_none_or(|known| known.strip_prefix(PREFIX) != Some(name)) {
+                self.names.insert(*netns, format!("{PREFIX}{name}").into());
+                is_same = false;
+            }
+        }
+        self.names.retain(|netns, _| {
+            let stays =
+                names.contains_key(netns) || (listed.contains(netns) && !others.contains(netns));
+            is_same &= stays;
+            stays
+        });
         for unnamed in &mut self.unnamed {
             unnamed.retain(|netns| listed.contains(netns));
         }
         self.host = host;
         self.listed = listed;
+        self.looked_us = began_us;
         !is_same
+    }
+
+    /// Whether namespaces were looked for since an owner was met in this one: another one may have had
+    /// its number before.
+    pub(super) fn has_seen(&self, netns: u32, born_us: u64) -> bool {
+        self.is_host(netns) || born_us <= self.looked_us
+    }
+
+    /// The namespace in which an owner was that was met first at `born_us`, or that has taken its
+    /// place under the same number: then what was counted until now is not its own.
+    pub(super) fn entity(&self, netns: u32, born_us: u64) -> Entity {
+        match self.present.get(&netns) {
+            // Met while nobody looked: it may be of either.
+            Some(Present { got_us: (before, after), .. })
+                if (*before..*after).contains(&born_us) =>
+            {
+                Entity::UNKNOWN
+            }
+            Some(Present { entity, .. }) => *entity,
+            None => Entity::UNKNOWN,
+        }
     }
 
     /// Whether this is the host's network namespace, or cannot be told from it.
@@ -119,9 +188,27 @@ mod tests {
 
     fn scopes(names: &[(u32, &str)], listed: impl IntoIterator<Item = u32>) -> Scopes {
         let mut scopes = Scopes::default();
-        let names = names.iter().map(|(netns, name)| (*netns, (*name).to_owned())).collect();
-        assert!(scopes.update(Some(HOST), &names, listed.into_iter().collect()));
+        assert!(update(&mut scopes, names, &[], listed));
         scopes
+    }
+
+    fn update(
+        scopes: &mut Scopes,
+        names: &[(u32, &str)],
+        cookies: &[(u32, u64)],
+        listed: impl IntoIterator<Item = u32>,
+    ) -> bool {
+        let names = names.iter().map(|(netns, name)| (*netns, (*name).to_owned())).collect();
+        let cookies = cookies.iter().copied().collect();
+        let now_us = scopes.looked_us + 10;
+        scopes.update(Namespaces {
+            host: Some(HOST),
+            names: Some(&names),
+            cookies: Some(&cookies),
+            listed: listed.into_iter().collect(),
+            began_us: now_us,
+            now_us: now_us + 5,
+        })
     }
 
     #[test]
@@ -150,9 +237,35 @@ mod tests {
         assert_eq!(&*scopes.of(2 * many, true).label, OTHER);
         assert_eq!(*scopes.of(2 * many, false).label, format!("netns-{}", 2 * many));
         // The room of those that are gone is free again.
-        let here = (2 * many..3 * many).collect();
-        assert!(!scopes.update(Some(HOST), &HashMap::new(), here));
+        assert!(!update(&mut scopes, &[], &[], 2 * many..3 * many));
         assert_eq!(*scopes.of(2 * many + 1, true).label, format!("netns-{}", 2 * many + 1));
+    }
+
+    #[test]
+    fn a_namespace_keeps_its_name_until_its_number_is_anothers() {
+        let mut scopes = Scopes::default();
+        let label = |scopes: &mut Scopes| scopes.of(2, false).label.to_string();
+        assert!(update(&mut scopes, &[(2, "blue")], &[(2, 77)], [HOST, 2]));
+        let blue = scopes.entity(2, 3);
+        assert!(blue != Entity::UNKNOWN);
+        // Its name is taken away; it ends, and only rows are left of it.
+        for cookies in [&[(2, 77)][..], &[]] {
+            assert!(!update(&mut scopes, &[], cookies, [HOST, 2]));
+            assert_eq!(label(&mut scopes), "netns-blue");
+        }
+        let ended_us = scopes.looked_us;
+        // Another one has its number, with a name or without.
+        assert!(update(&mut scopes, &[], &[(2, 78)], [HOST, 2]));
+        assert_eq!(label(&mut scopes), "netns-2");
+        assert!(scopes.entity(2, 3).differs(blue), "met in the first one");
+        assert_eq!(scopes.entity(2, ended_us + 1), Entity::UNKNOWN, "met in either");
+        assert_eq!(scopes.entity(2, ended_us + 100), scopes.entity(2, 3));
+        assert!(update(&mut scopes, &[(2, "green")], &[(2, 79)], [HOST, 2]));
+        assert_eq!(label(&mut scopes), "netns-green");
+        // Nothing is left of it.
+        assert!(update(&mut scopes, &[], &[], [HOST]));
+        assert_eq!(label(&mut scopes), OTHER);
+        assert!(scopes.present.is_empty() && scopes.names.is_empty());
     }
 
     #[test]

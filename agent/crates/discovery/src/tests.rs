@@ -5,6 +5,7 @@ use super::owners::identity;
 use super::*;
 use agent_common::owner::OWNER_OVERFLOW;
 use agent_common::wire::Wire as _;
+use hashbrown::HashSet;
 use linux::hierarchy::Hierarchy;
 use model::service::{Entity, Kind, Source};
 use std::os::unix::fs::MetadataExt as _;
@@ -252,7 +253,15 @@ const RED: u32 = 3;
 /// What namespaces are called once they are listed.
 fn list_namespaces(names: &mut Names, named: &[(u32, &str)]) {
     let named = named.iter().map(|(netns, name)| (*netns, (*name).to_owned())).collect();
-    names.set_namespaces(Some(HOST), &named, HashSet::from([HOST, BLUE, RED]));
+    let listed = HashSet::from([HOST, BLUE, RED]);
+    let found = Namespaces {
+        host: Some(HOST),
+        names: Some(&named),
+        listed,
+        began_us: u64::MAX,
+        ..Namespaces::default()
+    };
+    names.set_namespaces(found);
 }
 
 #[test]
@@ -267,7 +276,13 @@ fn programs_of_one_name_are_told_apart_by_their_network_namespaces() {
     for path in ["elsewhere", "lxc.payload.box/init.scope", "system.slice/front.service"] {
         host.row("", path);
     }
-    host.names.set_namespaces(Some(HOST), &HashMap::new(), HashSet::from([HOST]));
+    let listed = HashSet::from([HOST]);
+    host.names.set_namespaces(Namespaces {
+        host: Some(HOST),
+        listed,
+        began_us: u64::MAX,
+        ..Namespaces::default()
+    });
     assert_eq!(found(&mut host, HOST, "elsewhere", 0), (String::new(), true));
     // Its namespace is not listed yet.
     assert_eq!(found(&mut host, BLUE, "elsewhere", 0), ("netns-other".to_owned(), false));

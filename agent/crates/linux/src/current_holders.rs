@@ -4,16 +4,30 @@
 
 use std::fs;
 use std::io;
+use std::iter;
 use std::os::unix::ffi::OsStringExt as _;
 
 use agent_common::owner::OwnerKey;
 use hashbrown::{HashMap, HashSet};
 
 use crate::holders::{self, Holder, socket_inode};
+use crate::{diag, inspection, namespaces};
 
 /// Command names of programs that open sockets for others: they keep them, or become those.
-const ACTIVATORS: [&str; 6] =
-    ["systemd", "(systemd)", "systemd-socket-", "inetd", "xinetd", "launchd"];
+const ACTIVATORS: [&str; 9] = [
+    "systemd",
+    "(systemd)",
+    "systemd-socket-",
+    "inetd",
+    "inetutils-inetd",
+    "rlinetd",
+    "xinetd",
+    "tcpserver",
+    "launchd",
+];
+/// What the title of another begins with, of which the command name has the first bytes: PM2's
+/// daemon, which accepts connections for the applications in cluster mode and passes them on.
+const TITLES: [&[u8]; 1] = [b"PM2 v"];
 /// The first process.
 const INIT: u32 = 1;
 
@@ -83,6 +97,33 @@ pub fn find(bound: &[Bound]) -> HashMap<u32, Holding> {
     found
 }
 
+/// A process that has a connection which arrived at this port of a network namespace, and is not
+/// the one that listens there for others: that accepts, and hands each connection to a process of
+/// its own (inetd, `Accept=yes`). Of several the one with the lowest number.
+pub fn acceptor(netns: u32, port: u16, listener: &Bound) -> Option<Holder> {
+    let namespace = inspection::find(netns, iter::once(listener.tgid))?;
+    let dump = namespaces::run_in(&namespace, diag::dump_ports).ok()?.ok()?;
+    let is_accepted = |entry: &&diag::SocketEntry| {
+        i32::from(entry.protocol) == libc::IPPROTO_TCP
+            && entry.local_port == port
+            && entry.state != diag::LISTEN
+            && entry.inode != 0
+    };
+    let accepted: HashSet<u32> =
+        dump.entries.iter().filter(is_accepted).map(|entry| entry.inode).collect();
+    if accepted.is_empty() {
+        return None;
+    }
+    let last = accepted.iter().map(|inode| (*inode, listener.tgid)).collect();
+    let (holders, _) = holders::find_last(&accepted, &last);
+    // Before it becomes the service it has the name of the one that started it, or (NAME).
+    let is_service = |holder: &Holder| {
+        let command = &holder.owner.comm;
+        holder.tgid != listener.tgid && !is_activator(command) && command.first() != Some(&b'(')
+    };
+    holders.into_values().filter(is_service).min_by_key(|holder| holder.tgid)
+}
+
 /// Removes those of `inodes` that a process has a descriptor of, and returns whether it could be
 /// seen: one that has ended has none. Listeners have low numbers, so it mostly ends early.
 fn take_held(tgid: u32, inodes: &mut HashSet<u32>) -> bool {
@@ -107,9 +148,11 @@ fn opens_for_others(bound: &Bound) -> bool {
     bound.tgid == INIT || is_activator(&bound.command)
 }
 
-fn is_activator(command: &[u8; 16]) -> bool {
+/// Whether programs of this name open sockets for others, and serve nobody themselves.
+pub fn is_activator(command: &[u8; 16]) -> bool {
     let end = command.iter().position(|byte| *byte == 0).unwrap_or(command.len());
     ACTIVATORS.iter().any(|name| command.get(..end) == Some(name.as_bytes()))
+        || TITLES.iter().any(|title| command.starts_with(title))
 }
 
 // === impl Bound ===
@@ -118,6 +161,11 @@ impl Bound {
     /// A socket that a process of this owner bound.
     pub fn of(tgid: u32, owner: Option<&OwnerKey>, inode: u32) -> Self {
         Self { tgid, command: owner.map_or([0; 16], |owner| owner.comm), inode }
+    }
+
+    /// Whether it was opened for others, as far as its owner says.
+    pub fn is_for_others(&self) -> bool {
+        opens_for_others(self)
     }
 }
 
@@ -160,6 +208,26 @@ mod tests {
         let Holding::Other(holder) = &after[&socket] else { panic!("{after:?}") };
         assert_eq!((holder.tgid, &holder.owner.comm[..5]), (child.id(), &b"sleep"[..]));
         assert_eq!(in_the_end[&socket], Holding::Nobody);
+    }
+
+    #[test]
+    fn who_is_handed_a_connection_accepts_at_the_port() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let place = listener.local_addr().unwrap();
+        let netns = namespaces::Namespace::current().unwrap().inode;
+        let bound = Bound { tgid: std::process::id(), command: command("inetd"), inode: 1 };
+        assert_eq!(acceptor(netns, place.port(), &bound), None);
+        let _client = std::net::TcpStream::connect(place).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        // It has not been handed on.
+        assert_eq!(acceptor(netns, place.port(), &bound), None);
+        let mut service = Command::new("sleep");
+        service.arg("60").stdin(Stdio::from(OwnedFd::from(accepted)));
+        let mut service = service.spawn().unwrap();
+        let found = acceptor(netns, place.port(), &bound).map(|holder| holder.tgid);
+        service.kill().unwrap();
+        service.wait().unwrap();
+        assert_eq!(found, Some(service.id()));
     }
 
     #[test]

@@ -26,6 +26,11 @@ pub struct Survey {
     pub namespaces: Vec<Namespace>,
     /// Names that root has given to some of them, by inode.
     pub names: HashMap<u32, String>,
+    /// Cookies of those that could be entered, by inode: a number that a namespace leaves is soon
+    /// another's, a cookie never.
+    pub cookies: HashMap<u32, u64>,
+    /// Changes with the mounts of namespaces.
+    pub mounts: u64,
     /// The host's network namespace, if it can be seen.
     pub host: Option<u32>,
     /// Addresses of all interfaces; of namespaces that any user can make at most
@@ -81,16 +86,26 @@ pub fn survey() -> Found {
 /// to repeat. The addresses of a namespace that cannot be entered are read through its
 /// processes, or taken from `known`.
 pub fn places(known: &[Held]) -> Survey {
+    look(Survey::of_names(), known)
+}
+
+/// As [`places`]; none if the mounts of namespaces are still these, where they are given.
+pub fn places_unless(known: &[Held], mounts: Option<u64>) -> Option<Survey> {
+    let names = Survey::of_names();
+    (mounts != Some(names.mounts)).then(|| look(names, known))
+}
+
+fn look(mut survey: Survey, known: &[Held]) -> Survey {
     let (namespaces, problems) = namespaces::all();
-    let mut survey = Survey { problems, ..Survey::of_names() };
+    survey.problems = problems;
     let mut collector = Collector::new();
     for namespace in &namespaces {
         let inode = namespace.inode;
-        if let Ok((Ok(local), used)) =
-            namespaces::run_in(namespace, || (addresses::interfaces(), ephemeral::here()))
-        {
+        let inside = || (addresses::interfaces(), ephemeral::here(), namespaces::cookie());
+        if let Ok((Ok(local), used, cookie)) = namespaces::run_in(namespace, inside) {
             survey.addresses.extend(collector.of(namespace, local));
             survey.ephemeral.extend(used.map(|used| (inode, used)));
+            survey.cookies.extend(cookie.map(|cookie| (inode, cookie)));
         } else if let Ok(local) = namespaces::addresses(namespace) {
             // Not said: which of them are on a loopback interface.
             let local = local.into_iter().map(|local| (local, false));
@@ -156,7 +171,8 @@ impl Survey {
     /// Nothing but how network namespaces are called.
     fn of_names() -> Self {
         let host = namespaces::host().ok().map(|host| host.inode);
-        Self { names: namespace_names::read(), host, ..Self::default() }
+        let (names, mounts) = namespace_names::read();
+        Self { names, mounts, host, ..Self::default() }
     }
 
     /// Lists sockets and addresses of one namespace.
@@ -172,9 +188,10 @@ impl Survey {
             self.problems.push(Problem::new(what, consequence));
         };
         let inside = namespaces::run_in(namespace, || {
-            (diag::dump_ports(), addresses::interfaces(), ephemeral::range())
+            let place = (addresses::interfaces(), ephemeral::range(), namespaces::cookie());
+            (diag::dump_ports(), place)
         });
-        let (dump, local, range) = match inside {
+        let (dump, (local, range, cookie)) = match inside {
             Ok(answers) => answers,
             Err(error) => {
                 return problem(
@@ -183,6 +200,7 @@ impl Survey {
                 );
             }
         };
+        self.cookies.extend(cookie.map(|cookie| (netns, cookie)));
         match dump {
             Ok(Dump { entries: found, unreadable, interrupted }) => {
                 self.ephemeral.push((netns, ephemeral::of(range, &found)));

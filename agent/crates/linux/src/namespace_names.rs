@@ -2,6 +2,9 @@
 //! `/run/netns/NAME`. They are read in the mount namespace of the first process, where only root of
 //! the host can mount.
 
+use std::fs::File;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::io;
 use std::path::Path;
 
 use hashbrown::HashMap;
@@ -15,10 +18,22 @@ const LONGEST: u64 = 16 << 20;
 const MADE_UP: [&str; 2] = ["cni-", "netns-"];
 const UUID_BYTES: usize = 36;
 
-/// Names of network namespaces by their inodes; none if the mount table cannot be read.
-pub fn read() -> HashMap<u32, String> {
+/// Names of network namespaces by their inodes, and a number that changes with the mounts of
+/// namespaces; no names if the mount table cannot be read.
+pub fn read() -> (HashMap<u32, String>, u64) {
     let list = |who| mounts::list(who, LONGEST, foreign_path::is_namespace);
-    names(&list("1").or_else(|_| list("self")).unwrap_or_default().mounts)
+    let found = list("1").or_else(|_| list("self")).unwrap_or_default().mounts;
+    // The number of a mount that is gone is another's as soon as that of a namespace.
+    let place = |mount: &Mount| (mount.id, mount.root.clone(), mount.point.clone());
+    let places: Vec<_> = found.iter().map(place).collect();
+    let version = BuildHasherDefault::<DefaultHasher>::default().hash_one(places);
+    (names(&found), version)
+}
+
+/// The mount table with these names. It becomes ready with priority (POLLPRI) when it has changed.
+pub fn table() -> io::Result<File> {
+    let open = |who: &str| File::open(format!("/proc/{who}/mountinfo"));
+    open("1").or_else(|_| open("self"))
 }
 
 /// Of several names the first in their order, so that it is the same every time.

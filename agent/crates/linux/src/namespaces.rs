@@ -6,13 +6,14 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::{fs, io, thread};
 
 use agent_common::address::Address;
 use hashbrown::{HashMap, HashSet};
 
-use super::{Problem, addresses, foreign_path, namespace_names, process_addresses};
+use super::{Problem, addresses, foreign_path, namespace_names, peer, process_addresses};
 use crate::mounts::{self, Mount};
 use crate::procfs;
 
@@ -69,6 +70,13 @@ impl Namespace {
 /// The network namespace of the host: that of the first process, if it shows it.
 pub fn host() -> io::Result<Namespace> {
     Namespace::open("/proc/1/ns/net").or_else(|_| Namespace::current())
+}
+
+/// The cookie of the calling thread's network namespace (`SO_NETNS_COOKIE`, Linux 5.14): unlike its
+/// inode number, it is never given to another one.
+pub fn cookie() -> Option<u64> {
+    let socket = UnixDatagram::unbound().ok()?;
+    peer::read(&socket, libc::SO_NETNS_COOKIE, &mut [0u64]).ok()?.first().copied()
 }
 
 /// The one with this inode, if it can be found.

@@ -39,7 +39,7 @@ pub fn groups(stream: &impl AsRawFd) -> io::Result<Vec<u32>> {
 }
 
 /// Reads a socket option that is a list of plain values; returns the values written.
-fn read<'a, T: Plain>(
+pub(crate) fn read<'a, T: Plain>(
     stream: &impl AsRawFd,
     option: libc::c_int,
     values: &'a mut [T],
@@ -63,8 +63,9 @@ fn read<'a, T: Plain>(
 }
 
 /// Every bit pattern is a value.
-trait Plain {}
+pub(crate) trait Plain {}
 impl Plain for u32 {}
+impl Plain for u64 {}
 impl Plain for libc::ucred {}
 
 #[cfg(test)]

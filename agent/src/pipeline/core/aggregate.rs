@@ -9,10 +9,12 @@ use crate::pipeline::kernel::Kernel;
 use crate::pipeline::labels::{local_name, naming};
 use crate::pipeline::ports::Known;
 use crate::pipeline::reservations::Seen;
+use discovery::Acceptor;
 use loader::drain::Drained;
 use model::port::{PortView, Protocol};
 use model::reclaim::Room;
 use model::reservation_status::ReservationStatus;
+use model::service::Service;
 use model::tables::Updated;
 use model::unverified::Proven;
 
@@ -80,7 +82,18 @@ impl<K: Kernel> Core<K> {
         reservations.update(&seen, |netns, port, owner| match names.published(netns, port.number) {
             // A process that listens on a published port does so for the container.
             Some(container) if port.protocol == Protocol::Tcp => (container, true),
-            _ => local_name(names, owners, owner, now_us),
+            _ => match names.acceptor(owner, port.number) {
+                Some(Acceptor::Service(service)) if port.protocol == Protocol::Tcp => {
+                    (service.clone(), true)
+                }
+                // Whose it is shows when it accepts.
+                Some(Acceptor::Several | Acceptor::Unknown { .. })
+                    if port.protocol == Protocol::Tcp =>
+                {
+                    (Service::other(), false)
+                }
+                _ => local_name(names, owners, owner, now_us),
+            },
         })
     }
 

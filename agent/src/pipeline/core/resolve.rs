@@ -6,10 +6,11 @@ use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
 use agent_common::slot_table::SlotRow as _;
 use agent_common::unsent::UnsentRow;
 
-use super::{ADDRESSES_EVERY_US, ADDRESSES_SOONEST_US, Core, Now};
+use super::{ADDRESSES_EVERY_US, ADDRESSES_SOONEST_US, Core, Mounts, Now};
 use crate::pipeline::kernel::Kernel;
-use crate::pipeline::labels::local;
-use discovery::{Arrival, Client};
+use crate::pipeline::labels::{accepting, local};
+use crate::pipeline::ports::Known;
+use discovery::{Arrival, Client, Namespaces};
 use linux::addresses::{Held, Reach};
 use linux::existing::Survey;
 use linux::probes::Pending;
@@ -20,6 +21,9 @@ impl<K: Kernel> Core<K> {
     /// Takes in owners, listeners, addresses and clients.
     pub(super) fn resolve(&mut self, drained: &mut Drained, now: Now) {
         for (index, row) in drained.owners.drain(..) {
+            if self.host_namespace.is_some_and(|host| host != row.key.netns) {
+                self.met_us = self.met_us.max(row.born_us);
+            }
             self.owners.insert(index, row);
         }
         if let Some(listeners) = drained.listeners.take() {
@@ -31,10 +35,16 @@ impl<K: Kernel> Core<K> {
         self.look_for_addresses(now.us);
         self.names.set_ports(&self.listeners);
         self.names.learn_dns_answers(&drained.answers, drained.malformed_answers, now.us);
-        let Self { names, owners, listeners, .. } = self;
+        let Self { names, owners, listeners, ports, host, .. } = self;
+        let (now_us, now_seconds) = (now.us, now.epoch_seconds);
+        let mut known = Known { names: &mut *names, owners, listeners, now_us, now_seconds };
+        let acceptors = ports.take_sockets(drained, &mut known, &**host);
+        names.set_acceptors(acceptors);
+        let listening: Vec<_> = listeners
+            .iter()
+            .filter_map(|record| Some((*record, accepting(names, owners, record, now.us)?)))
+            .collect();
         let mut owner = |index: u32| local(names, owners, index, now.us);
-        let listening: Vec<_> =
-            listeners.iter().map(|record| (*record, owner(record.owner))).collect();
         let is_client = |edge: &&Edge| edge.key.role == ROLE_CLIENT && !edge.is_overflow();
         let edges = drained.edges.iter().filter(is_client);
         let edges = edges.map(|edge| (edge.key.owner, edge.key.remote, edge.key.port));
@@ -62,15 +72,24 @@ impl<K: Kernel> Core<K> {
 
     /// Has addresses looked for when it is time, and takes in what was found.
     fn look_for_addresses(&mut self, now_us: u64) {
-        self.take_survey();
-        let patience =
-            if self.has_unknown_namespaces() { ADDRESSES_SOONEST_US } else { ADDRESSES_EVERY_US };
+        self.take_survey(now_us);
+        // Who is met for the first time may be in a namespace that has the number of another one.
+        let is_known = self.surveyed_us.is_none_or(|at| self.met_us <= at);
+        let is_soon = self.has_unknown_namespaces() || !is_known;
+        let patience = if is_soon { ADDRESSES_SOONEST_US } else { ADDRESSES_EVERY_US };
         let is_due = self.surveyed_us.is_none_or(|at| now_us.saturating_sub(at) >= patience);
-        if is_due && self.surveying.is_none() {
-            self.surveyed_us = Some(now_us);
+        if (is_due || self.mounts == Mounts::Changed) && self.surveying.is_none() {
+            let mounts = (!is_due).then_some(self.surveyed_mounts);
+            if self.mounts == Mounts::Changed {
+                self.mounts = Mounts::Looking;
+            }
+            self.asked_us = now_us;
+            if mounts.is_none() {
+                self.surveyed_us = Some(now_us);
+            }
             self.surveyed_namespaces = self.owners.namespaces().collect();
-            self.surveying = Some(self.host.addresses(&self.addresses));
-            self.take_survey();
+            self.surveying = Some(self.host.addresses(&self.addresses, mounts));
+            self.take_survey(now_us);
         }
         // They are looked for by the next collection at the latest.
         self.names.set_unknown_namespaces(self.has_unknown_namespaces());
@@ -81,11 +100,18 @@ impl<K: Kernel> Core<K> {
         self.owners.namespaces().any(|netns| !self.known_namespaces.contains(&netns))
     }
 
-    fn take_survey(&mut self) {
+    fn take_survey(&mut self, now_us: u64) {
         let Some(answer) = self.surveying.as_ref().and_then(Pending::take) else { return };
         self.surveying = None;
+        if self.mounts == Mounts::Looking {
+            self.mounts = Mounts::Same;
+        }
         match answer {
-            Ok(survey) => self.take_addresses(&survey),
+            Ok(Some(survey)) => {
+                self.surveyed_us = Some(self.asked_us);
+                self.take_addresses(&survey, now_us);
+            }
+            Ok(None) => {}
             Err(error) => {
                 tracing::warn!("addresses of network namespaces stay as they were: {error}");
             }
@@ -93,13 +119,22 @@ impl<K: Kernel> Core<K> {
     }
 
     /// Takes in what namespaces there are.
-    pub(super) fn take_addresses(&mut self, survey: &Survey) {
+    pub(super) fn take_addresses(&mut self, survey: &Survey, now_us: u64) {
         self.known_namespaces = survey.namespaces.iter().map(|namespace| namespace.inode).collect();
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
+        self.host_namespace = survey.host;
+        self.surveyed_mounts = survey.mounts;
         self.names.set_addresses(&survey.addresses);
         let listed = self.known_namespaces.clone();
-        self.names.set_namespaces(survey.host, &survey.names, listed);
+        self.names.set_namespaces(Namespaces {
+            host: survey.host,
+            names: Some(&survey.names),
+            cookies: Some(&survey.cookies),
+            listed,
+            began_us: self.surveyed_us.unwrap_or_default(),
+            now_us,
+        });
         // A process that may make a namespace can have any address there.
         let is_of_host = |held: &&Held| held.reach == Reach::Host;
         let of_host = survey.addresses.iter().filter(is_of_host);

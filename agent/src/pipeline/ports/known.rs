@@ -8,7 +8,7 @@ use agent_common::owner::OwnerRow;
 use super::candidate::Candidate;
 use crate::pipeline::host::HeldBy;
 use crate::pipeline::labels::local_name;
-use discovery::{Names, docker_proxy, process};
+use discovery::{Acceptor, Names, docker_proxy, process};
 use model::claims::Failures;
 use model::conflicts::{Holder, Party};
 use model::kernel_sockets;
@@ -95,7 +95,12 @@ impl Known<'_> {
         // The process that has it now, if that is not the one that bound it.
         let service = match (owned, row) {
             (_, Some(row)) => self.names.owner_without_row(row, seen, self.now_us)?,
-            (Some(owner), None) => local_name(self.names, self.owners, owner, self.now_us).0,
+            (Some(owner), None) => match self.names.acceptor(owner, held.port) {
+                Some(Acceptor::Service(service)) if held.protocol == Protocol::Tcp => {
+                    service.clone()
+                }
+                _ => local_name(self.names, self.owners, owner, self.now_us).0,
+            },
             (None, None) => Service::new("none", Source::Unknown),
         };
         let command = match row.as_ref().or(owned.and_then(|owner| self.owners.row(owner))) {

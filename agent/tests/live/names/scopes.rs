@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, Command, Stdio};
 
-use super::{edges, end, until};
+use super::{PATIENCE, edges, end, until};
 use crate::agent::Agent;
 use crate::holder::Holder;
 use crate::namespace::{Namespace, Pair};
@@ -66,7 +66,7 @@ fn loopback_addresses_without_a_listener_are_no_service_and_of_one_namespace_eac
     agent.stop();
 }
 
-/// A program without a name of its own namespace: killed in the end.
+/// A program in a namespace without a name: killed in the end.
 struct Unshared(Child);
 
 impl Drop for Unshared {
@@ -114,5 +114,71 @@ fn programs_of_one_name_in_several_namespaces_are_several_services() {
         })
     });
     drop((first, second, unshared));
+    agent.stop();
+}
+
+/// Has a program listen in a namespace until the agent knows that by its name.
+fn is_seen(agent: &Agent, net: &Namespace, port: u16) -> TcpListener {
+    let listener = net.act_as("beacon", || TcpListener::bind(("0.0.0.0", port))).expect("a port");
+    let (scope, port) = (net.scope(), port.to_string());
+    let labels = [("service", "beacon"), ("service_namespace", &*scope), ("port", &*port)];
+    until("the namespace is known", || agent.scrape().has("portolan_port_listeners", &labels));
+    listener
+}
+
+#[test]
+fn a_namespace_keeps_its_name_when_it_ends_and_the_next_one_with_its_number_has_its_own() {
+    needs_kernel!();
+    let program = format!("again{}", std::process::id());
+    let agent = Agent::start();
+    let connect = |net: &Namespace, count: usize| {
+        let listener = net.act_as("served", || TcpListener::bind(("127.0.0.1", 18_960)));
+        let listener = listener.expect("a free port");
+        for _ in 0..count {
+            let client = net.act_as(&program, || TcpStream::connect(("127.0.0.1", 18_960)));
+            drop((net::accept(&listener), client.expect("a listener of ours")));
+        }
+        listener
+    };
+    let row = |net: &Namespace, count| {
+        (net.full_name(&program), net.full_name("served"), Some(count), None)
+    };
+    let first = Pair::new();
+    let seen = is_seen(&agent, &first.server, 18_961);
+    let listener = connect(&first.server, 2);
+    let mut expected = vec![row(&first.server, 2)];
+    until(&format!("{expected:?}: {:?}", rows(&agent, 18_960)), || {
+        rows(&agent, 18_960) == expected
+    });
+    // Its name is taken away, while a program goes on in it.
+    let (number, scope) = (first.server.inode(), first.server.scope());
+    let sleep = first.server.command("sleep").arg("600").spawn();
+    let remains = (listener, Unshared(sleep.expect("every system has sleep")));
+    drop((first, seen));
+    let other = Pair::new();
+    let _seen = is_seen(&agent, &other.server, 18_961);
+    assert_eq!(rows(&agent, 18_960), expected, "{scope} is gone from the list");
+    // It ends. Soon another one has its number, in which the same programs run.
+    drop(remains);
+    let mut tried = Vec::new();
+    let began = std::time::Instant::now();
+    let is_it = |pair: &Pair| [&pair.client, &pair.server].iter().any(|net| net.inode() == number);
+    while !tried.last().is_some_and(is_it) {
+        if began.elapsed() > PATIENCE / 2 {
+            println!("SKIPPED: another program of this host has the number of the namespace");
+            return;
+        }
+        tried.push(Pair::new());
+    }
+    let pair = tried.last().expect("one");
+    let second = if pair.client.inode() == number { &pair.client } else { &pair.server };
+    let _seen = is_seen(&agent, second, 18_962);
+    assert_eq!(rows(&agent, 18_960), expected, "nothing has happened since");
+    let _listener = connect(second, 3);
+    expected.push(row(second, 3));
+    expected.sort();
+    until(&format!("{expected:?}: {:?}", rows(&agent, 18_960)), || {
+        rows(&agent, 18_960) == expected
+    });
     agent.stop();
 }

@@ -17,16 +17,25 @@ const TARGET: &str =
 pub(super) struct Machine(Child);
 
 impl Machine {
+    /// With two services that talk.
     pub(super) fn boot(folder: &Path) -> Self {
+        Self::with(
+            folder,
+            &[
+                ("portolan-web.service", WEB),
+                ("portolan-shop.service", SHOP),
+                ("portolan.target", TARGET),
+            ],
+        )
+    }
+
+    /// With these files among its units, of which `portolan.target` says what to start.
+    pub(super) fn with(folder: &Path, units: &[(&str, &str)]) -> Self {
         let mut command = Command::new("systemd-nspawn");
         command.args(["--quiet", "--directory=/", "--volatile=yes", "--boot", "--register=no"]);
         command.args(["--keep-unit", "--private-network", "--kill-signal=SIGRTMIN+4"]);
         command.arg(format!("--machine=portolan-{}", std::process::id()));
-        for (name, text) in [
-            ("portolan-web.service", WEB),
-            ("portolan-shop.service", SHOP),
-            ("portolan.target", TARGET),
-        ] {
+        for (name, text) in units {
             let path = folder.join(name);
             fs::write(&path, text).expect("writing a unit");
             command.arg(format!("--bind-ro={}:/etc/systemd/system/{name}", path.display()));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use agent_common::address;
 use agent_common::edge::{CONNECT_OTHER, CONNECT_UNREACHABLE};
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use linux::addresses::{Held, Reach};
 use linux::current_holders::Bound;
 use linux::diag::SocketEntry;
@@ -15,13 +15,13 @@ use model::probes::ProbesView;
 
 use super::Fake;
 use super::world::address_of;
-use crate::pipeline::host::{HeldBy, Host};
+use crate::pipeline::host::{HeldBy, Holders, Host, Socket};
 
 /// TCP_LISTEN (include/net/tcp_states.h).
 const LISTEN: u8 = 10;
 
 impl Host for Fake {
-    fn addresses(&self, _known: &[Held]) -> Pending<Survey> {
+    fn addresses(&self, _known: &[Held], _mounts: Option<u64>) -> Pending<Option<Survey>> {
         let addresses = (0..8)
             .map(|program| Held {
                 netns: 100 + program,
@@ -29,7 +29,7 @@ impl Host for Fake {
                 reach: Reach::Host,
             })
             .collect();
-        self.world().ask(|_| Ok(Survey { addresses, ..Survey::default() }))
+        self.world().ask(|_| Ok(Some(Survey { addresses, ..Survey::default() })))
     }
 
     fn listen_drops(&self, netns: u32, _tgid: u32) -> Pending<Option<u64>> {
@@ -72,7 +72,7 @@ impl Host for Fake {
         self.world().ask(move |_| Ok(HeldBy { pid: bound.inode, ..HeldBy::default() }))
     }
 
-    fn holders(&self, _bound: Vec<(u32, Bound)>) -> Pending<HashMap<u32, HeldBy>> {
+    fn holders(&self, _bound: Vec<Socket>) -> Pending<Holders> {
         unreachable!("no ports are bound here")
     }
 
