@@ -53,7 +53,7 @@ impl Owners {
 
     /// All network namespaces with an owner.
     pub fn namespaces(&self) -> impl Iterator<Item = u32> {
-        self.rows.values().map(|owner| owner.row.key.netns)
+        self.rows.values().map(|owner| owner.row.key.netns).filter(|netns| *netns != 0)
     }
 
     /// Rows of a network namespace.
@@ -75,7 +75,12 @@ impl Owners {
     /// The user who made the network namespace of an owner and can make up what happens there, if
     /// that is neither root nor trusted.
     pub fn user(&self, index: u32) -> Option<u32> {
-        let user = self.row(index)?.tenant.user()?;
+        self.user_of(self.row(index)?.tenant)
+    }
+
+    /// The same of a tenant.
+    pub fn user_of(&self, tenant: Tenant) -> Option<u32> {
+        let user = tenant.user()?;
         (user != 0 && !self.trusted.contains(&user)).then_some(user)
     }
 
