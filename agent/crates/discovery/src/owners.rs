@@ -25,6 +25,7 @@ const UNKNOWN: &str = "unknown";
 /// A name that was found.
 pub(super) struct Named {
     born_us: u64,
+    pub(super) tenant: Tenant,
     pub(super) service: Service,
     entity: Entity,
     inventory_version: u64,
@@ -105,6 +106,7 @@ impl Names {
             let retry = (!is_final && retries < RETRIES).then_some((now_us + wait, retries));
             let named = Named {
                 born_us: row.born_us,
+                tenant: row.tenant,
                 service: service.clone(),
                 entity,
                 inventory_version: self.inventory_version,
