@@ -71,6 +71,7 @@ mod degrade;
 mod dns;
 mod enforcement;
 mod exactness;
+mod floods;
 mod foreign_memory;
 mod foreign_paths;
 mod impostors;

@@ -95,14 +95,17 @@ impl Owners {
     }
 
     /// Takes in at `now` (seconds, any epoch) which rows are in use; returns what to do with others.
-    /// `capacity` is how many there are.
+    /// `capacity` is how many there are. Rows of the tenants in `connecting` may be in use without a
+    /// trace: by connections that wait for the answer to their SYN, and whose edge has no row.
     pub fn update(
         &mut self,
         now: u64,
         used: &HashSet<u32>,
         capacity: u64,
+        connecting: &HashSet<Tenant>,
     ) -> Vec<Reclaim<OwnerKey>> {
-        let patience = Patience::of(capacity, self.rows.values().map(|owner| owner.row.tenant));
+        let tenants = self.rows.values().map(|owner| owner.row.tenant);
+        let patience = Patience::of(capacity, tenants).but_for(connecting);
         let steps = self.rows.iter_mut().filter_map(|(index, owner)| {
             let in_use = used.contains(index) || *index == OWNER_OVERFLOW;
             let patience = patience.with(owner.row.tenant);
@@ -121,7 +124,7 @@ impl Owners {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reclaim::IDLE_SECONDS;
+    use crate::reclaim::{IDLE_SECONDS, IDLE_SECONDS_OF_GREEDY};
     use agent_common::wire::Wire as _;
 
     const CAPACITY: u64 = 100;
@@ -133,14 +136,36 @@ mod tests {
         owners.insert(3, row);
         let used: HashSet<u32> = [3].into();
         let unused = HashSet::new();
-        assert_eq!(owners.update(0, &unused, CAPACITY), []);
-        assert_eq!(owners.update(1, &used, CAPACITY), []);
-        assert_eq!(owners.update(2, &unused, CAPACITY), []);
-        assert_eq!(owners.update(2 + IDLE_SECONDS, &unused, CAPACITY), [Reclaim::Forget(row.key)]);
+        let none = HashSet::new();
+        assert_eq!(owners.update(0, &unused, CAPACITY, &none), []);
+        assert_eq!(owners.update(1, &used, CAPACITY, &none), []);
+        assert_eq!(owners.update(2, &unused, CAPACITY, &none), []);
+        assert_eq!(
+            owners.update(2 + IDLE_SECONDS, &unused, CAPACITY, &none),
+            [Reclaim::Forget(row.key)]
+        );
         // A connection that had found it just before.
-        assert_eq!(owners.update(3 + IDLE_SECONDS, &used, CAPACITY), []);
-        assert_eq!(owners.update(4 + IDLE_SECONDS, &unused, CAPACITY), [Reclaim::Free(3)]);
+        assert_eq!(owners.update(3 + IDLE_SECONDS, &used, CAPACITY, &none), []);
+        assert_eq!(owners.update(4 + IDLE_SECONDS, &unused, CAPACITY, &none), [Reclaim::Free(3)]);
         assert!(owners.row(3).is_none());
         assert_eq!(owners.taken(), 1);
+    }
+
+    #[test]
+    fn owners_of_a_full_table_go_soon_unless_connections_under_way_may_be_theirs() {
+        let tenant = Tenant { cgroup: 1, origin: 2 };
+        let freed = |connecting: &HashSet<Tenant>| {
+            let mut owners = Owners::default();
+            for index in 1..1100 {
+                owners.insert(index, OwnerRow { tenant, ..OwnerRow::zeroed() });
+            }
+            let unused = HashSet::new();
+            owners.update(0, &unused, 1100, connecting);
+            owners.update(IDLE_SECONDS_OF_GREEDY, &unused, 1100, connecting).len()
+        };
+        assert_eq!(freed(&HashSet::new()), 1099);
+        assert_eq!(freed(&HashSet::from([tenant])), 0);
+        assert_eq!(freed(&HashSet::from([Tenant::EVERYBODY])), 0);
+        assert_eq!(freed(&HashSet::from([Tenant::OTHERS])), 1099);
     }
 }

@@ -6,11 +6,11 @@
 //! second later. Edges, owners and failed binds use the same code; they differ only in the
 //! definition of idle.
 
-use agent_common::drained::Edge;
+use agent_common::drained::{Edge, Table};
 use agent_common::queues::Queues;
 use agent_common::share::{self, Tenant};
 use agent_common::slot_table::Reclaim;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::owners::Owners;
 
@@ -72,6 +72,19 @@ impl<'a> Room<'a> {
         found.ok().and_then(|at| sockets.get(at)).is_some_and(|(_, met)| met.connecting > 0)
     }
 
+    /// Tenants of which connections wait for the answer to their SYN that have no row of their own;
+    /// everybody if that is not known.
+    pub fn connecting(&self, edges: &[Edge]) -> HashSet<Tenant> {
+        if self.sockets.is_none() {
+            return HashSet::from([Tenant::EVERYBODY]);
+        }
+        let is_waiting = |edge: &&Edge| {
+            edge.table == Table::Edges && edge.is_overflow() && self.is_connecting(edge.slot)
+        };
+        let waiting = edges.iter().filter(is_waiting);
+        waiting.map(|edge| edge.others().unwrap_or(Tenant::EVERYBODY)).collect()
+    }
+
     /// How long idle rows stay, if `taken` has the tenant of each slot that is taken. Who does not
     /// know which connections are under way has to wait for the longest pause between two SYNs.
     pub(crate) fn patience(&self, taken: impl ExactSizeIterator<Item = Tenant>) -> Patience {
@@ -110,6 +123,13 @@ impl Patience {
         by_tenant.retain(|_, mine| share::is_greedy(capacity, used as u64, *mine));
         patience.greedy = by_tenant.into_keys().collect();
         patience
+    }
+
+    /// The usual one for these tenants.
+    pub(crate) fn but_for(mut self, tenants: &HashSet<Tenant>) -> Self {
+        let is_among = |tenant| tenants.contains(tenant) || tenants.contains(&Tenant::EVERYBODY);
+        self.greedy.retain(|tenant| !is_among(tenant));
+        self
     }
 
     /// The same for everybody.

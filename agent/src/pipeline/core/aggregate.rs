@@ -64,7 +64,9 @@ impl<K: Kernel> Core<K> {
         let holders = drained.bound.iter().flatten().map(|bound| bound.owner);
         let used = drained.edges.iter().map(|edge| edge.key.owner);
         let used = used.chain(peers).chain(claimants).chain(holders).collect();
-        for step in owners.update(now_us / 1_000_000, &used, kernel.owner_capacity()) {
+        let room = Room::of(kernel.edge_capacity()).met(drained.queues.as_deref());
+        let (now, capacity) = (now_us / 1_000_000, kernel.owner_capacity());
+        for step in owners.update(now, &used, capacity, &room.connecting(&drained.edges)) {
             if let Reclaim::Free(index) = step {
                 names.forget_owner(index);
             }
