@@ -5,12 +5,16 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
-use crate::facts;
+use crate::facts::{self, patience};
 use crate::namespace::Pair;
 use crate::net;
 use crate::scrape::Scrape;
+
+/// When idle rows are taken from a table that fills, at the latest.
+const RECLAIMED: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_full_table_of_edges_keeps_totals_exact_in_other() {
@@ -79,6 +83,20 @@ fn run_on(cpu: usize) {
     rustix::thread::sched_setaffinity(None, &set).unwrap();
 }
 
+/// A connection with one request and response, made on this processor.
+fn exchange(pair: &Pair, cpu: usize, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    pair.client.act(|| {
+        run_on(cpu);
+        let mut client = TcpStream::connect((pair.server.v4, net::port(listener))).unwrap();
+        let mut server = net::accept(listener);
+        client.write_all(b"hello").unwrap();
+        net::read_exactly(&mut server, 5).unwrap();
+        server.write_all(b"hello").unwrap();
+        net::read_exactly(&mut client, 5).unwrap();
+        (client, server)
+    })
+}
+
 #[test]
 fn a_full_table_of_histograms_keeps_sums_exact_in_other() {
     needs_kernel!();
@@ -99,19 +117,8 @@ fn a_full_table_of_histograms_keeps_sums_exact_in_other() {
     let mut open = Vec::new();
     for _ in 0..SERVERS {
         let listener = pair.server.listen("0.0.0.0:0");
-        let address = SocketAddr::from((pair.server.v4, net::port(&listener)));
         for cpu in [0, 1] {
-            let client = pair.client.act(|| {
-                run_on(cpu);
-                let mut client = TcpStream::connect(address).unwrap();
-                let mut server = net::accept(&listener);
-                client.write_all(b"hello").unwrap();
-                net::read_exactly(&mut server, 5).unwrap();
-                server.write_all(b"hello").unwrap();
-                net::read_exactly(&mut client, 5).unwrap();
-                (client, server)
-            });
-            open.push(client);
+            open.push(exchange(&pair, cpu, &listener));
         }
     }
     for role in ["client", "server"] {
@@ -129,6 +136,38 @@ fn a_full_table_of_histograms_keeps_sums_exact_in_other() {
     let reserved = u64::from(agent_common::durations::FIRST_FREE_HISTOGRAM);
     assert_eq!(full("portolan_map_entries") + reserved, full("portolan_map_capacity"));
     drop(open);
+    agent.stop();
+}
+
+#[test]
+fn histograms_come_back_with_the_rows_that_had_them() {
+    needs_kernel!();
+    // Each has two edges, which have the greater part of the table: idle rows go soon.
+    const SERVERS: usize = 340;
+    let pair = Pair::new();
+    let agent = Agent::with(&[("limits.edges", "1000")]);
+    let taken = |now: &Scrape| now.sum("portolan_map_entries", &[("map", "histograms")]);
+    let mut open = Vec::new();
+    for _ in 0..SERVERS {
+        let listener = pair.server.listen("0.0.0.0:0");
+        open.push(exchange(&pair, 0, &listener));
+    }
+    agent.eventually(true, |now| taken(now) > 3 * SERVERS as u64);
+    drop(open);
+    let began = Instant::now();
+    while taken(&agent.scrape()) > SERVERS as u64 / 2 {
+        assert!(began.elapsed() < patience(RECLAIMED), "{} taken", taken(&agent.scrape()));
+        thread::sleep(Duration::from_secs(1));
+    }
+    // A row that takes one up again starts at zero.
+    let listener = pair.server.listen("0.0.0.0:0");
+    let port = net::port(&listener).to_string();
+    let ends = exchange(&pair, 0, &listener);
+    for role in ["client", "server"] {
+        agent.eventually(1, |now| now.edges(&[("role", role), ("port", &port)]).requests().count);
+    }
+    drop(ends);
+    agent.ledger_adds_up();
     agent.stop();
 }
 

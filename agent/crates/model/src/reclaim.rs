@@ -127,7 +127,7 @@ impl Patience {
 
     /// The usual one for these tenants.
     pub(crate) fn but_for(mut self, tenants: &HashSet<Tenant>) -> Self {
-        let is_among = |tenant| tenants.contains(tenant) || tenants.contains(&Tenant::EVERYBODY);
+        let is_among = |tenant: &Tenant| tenants.contains(tenant) || tenants.contains(&Tenant::EVERYBODY);
         self.greedy.retain(|tenant| !is_among(tenant));
         self
     }
