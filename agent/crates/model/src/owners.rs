@@ -94,6 +94,12 @@ impl Owners {
         self.row(index).is_some() && self.user(index).is_none()
     }
 
+    /// Tenants that have filled a table of so many rows.
+    pub fn greedy(&self, capacity: u64) -> HashSet<Tenant> {
+        let tenants = self.rows.values().map(|owner| owner.row.tenant);
+        Patience::of(capacity, tenants).greedy().collect()
+    }
+
     /// Takes in at `now` (seconds, any epoch) which rows are in use; returns what to do with others.
     /// `capacity` is how many there are. Rows of the tenants in `connecting` may be in use without a
     /// trace: by connections that wait for the answer to their SYN, and whose edge has no row.

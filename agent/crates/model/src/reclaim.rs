@@ -45,12 +45,13 @@ pub struct Room<'a> {
     pub(crate) capacity: u64,
     owners: Option<&'a Owners>,
     sockets: Option<&'a [(u32, Queues)]>,
+    pressed: Option<&'a HashSet<Tenant>>,
 }
 
 impl<'a> Room<'a> {
     /// A table of `capacity` slots.
     pub fn of(capacity: u64) -> Self {
-        Self { capacity, owners: None, sockets: None }
+        Self { capacity, owners: None, sockets: None, pressed: None }
     }
 
     /// Shared by the tenants of these owners.
@@ -63,6 +64,12 @@ impl<'a> Room<'a> {
     #[must_use]
     pub fn met(self, sockets: Option<&'a [(u32, Queues)]>) -> Self {
         Self { sockets, ..self }
+    }
+
+    /// Tenants that have filled the table of owners: an owner is needed while an edge is there.
+    #[must_use]
+    pub fn pressed_by(self, tenants: &'a HashSet<Tenant>) -> Self {
+        Self { pressed: Some(tenants), ..self }
     }
 
     /// Whether a connection of this slot waits for the answer to its SYN, as far as that is known.
@@ -89,7 +96,11 @@ impl<'a> Room<'a> {
     /// know which connections are under way has to wait for the longest pause between two SYNs.
     pub(crate) fn patience(&self, taken: impl ExactSizeIterator<Item = Tenant>) -> Patience {
         match self.sockets {
-            Some(_) => Patience::of(self.capacity, taken),
+            Some(_) => {
+                let mut patience = Patience::of(self.capacity, taken);
+                patience.greedy.extend(self.pressed.into_iter().flatten());
+                patience
+            }
             None => Patience::usual(self.capacity, taken.len()),
         }
     }
@@ -125,9 +136,15 @@ impl Patience {
         patience
     }
 
+    /// Those who have filled the table.
+    pub(crate) fn greedy(self) -> impl Iterator<Item = Tenant> {
+        self.greedy.into_iter()
+    }
+
     /// The usual one for these tenants.
     pub(crate) fn but_for(mut self, tenants: &HashSet<Tenant>) -> Self {
-        let is_among = |tenant: &Tenant| tenants.contains(tenant) || tenants.contains(&Tenant::EVERYBODY);
+        let is_among =
+            |tenant: &Tenant| tenants.contains(tenant) || tenants.contains(&Tenant::EVERYBODY);
         self.greedy.retain(|tenant| !is_among(tenant));
         self
     }

@@ -45,7 +45,8 @@ impl<K: Kernel> Core<K> {
         let Self { names, owners, tables, kernel, reservations, .. } = self;
         let state = reservations.current();
         let room = Room::of(kernel.edge_capacity()).shared_by(owners);
-        let room = room.met(drained.queues.as_deref());
+        let greedy = owners.greedy(kernel.owner_capacity());
+        let room = room.met(drained.queues.as_deref()).pressed_by(&greedy);
         let proven = Proven::new(&drained.edges, owners);
         let mut updated = tables.update(now_us / 1_000_000, &drained.edges, room, |edge| {
             naming(names, owners, &state.registry, &proven, edge, now_us)

@@ -7,8 +7,9 @@ use crate::snapshot::Role;
 use agent_common::address::{self, UNSPECIFIED};
 use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
 use agent_common::queues::Queues;
+use agent_common::share::Tenant;
 use agent_common::wire::Wire as _;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
@@ -89,6 +90,19 @@ fn a_slot_in_a_full_table_comes_back_soon_but_not_while_a_syn_waits_for_its_answ
     assert_eq!(take(0, &waits), 0);
     assert_eq!(take(IDLE_SECONDS_OF_GREEDY, &waits), 0);
     assert_eq!(take(1 + IDLE_SECONDS_OF_GREEDY, &waits), edges.len() - 1);
+}
+
+#[test]
+fn idle_edges_of_who_has_filled_the_table_of_owners_go_soon_too() {
+    let mut stage = Stage::default();
+    let edges = [edge(4, 1, 0)];
+    let greedy = HashSet::from([Tenant::OTHERS]);
+    let name = |_: &Edge| naming("db", Source::Container, 1, true);
+    let mut take = |now| {
+        let room = Room::of(1200).met(Some(&[])).pressed_by(&greedy);
+        stage.take(now, &edges, room, name).reclaim.len()
+    };
+    assert_eq!((take(0), take(IDLE_SECONDS_OF_GREEDY)), (0, 1));
 }
 
 #[test]

@@ -133,7 +133,8 @@ impl World {
         key.comm[..name.len()].copy_from_slice(name.as_bytes());
         let now_us = self.now_us;
         let row = || {
-            let tenant = Tenant { cgroup: 1, origin: u64::from(key.netns) };
+            // All programs are one tenant's.
+            let tenant = Tenant { cgroup: 1, origin: 1 };
             let mut row = OwnerRow { key, born_us: now_us, tenant, ..OwnerRow::zeroed() };
             row.argv[..name.len()].copy_from_slice(name.as_bytes());
             OwnerRow { argv_len: name.len() as u32 + 1, ..row }
