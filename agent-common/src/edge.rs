@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_key_of_a_tenants_others_says_whose_it_is() {
-        let tenant = Tenant { cgroup: 0x0123_4567_89ab_cdef, origin: crate::share::BY_USER | 1500 };
+        let tenant = Tenant { cgroup: 0x0123_4567_89ab_cdef, origin: crate::share::BY_USER + 1500 };
         let key = EdgeKey::others_of(tenant, ROLE_SERVER);
         assert_eq!((key.others(), key.role), (Some(tenant), ROLE_SERVER));
         assert_eq!(EdgeKey { owner: 7, ..key }.others(), None);

@@ -77,8 +77,7 @@ impl OwnerKey {
     #[inline(always)]
     pub const fn others_of(tenant: Tenant) -> Self {
         let Tenant { cgroup, origin } = tenant;
-        let [a, b, c, d, e, f, g, h] = origin.to_ne_bytes();
-        let comm = [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0];
+        let comm = (origin as u128).to_ne_bytes();
         Self { netns: 0, app: OF_TENANT, cgroup, comm }
     }
 
