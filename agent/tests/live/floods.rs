@@ -107,7 +107,7 @@ impl Victim {
         Self { client, until, port }
     }
 
-    /// Ends it; how often it connected, which is what both sides counted under its names.
+    /// Ends it; how often it connected, which is what both sides counted at its port.
     fn end(self, agent: &Agent) -> u64 {
         let Self { mut client, until, port } = self;
         drop(until);
