@@ -53,13 +53,13 @@ fn filter(level: &str) -> String {
 
 /// Suppresses repetitions.
 #[derive(Default)]
-struct Limit(Mutex<Places>);
+struct Limit(Mutex<Statements>);
 
 /// Recent lines of each statement.
 #[derive(Default)]
-struct Places(HashMap<Identifier, Place>);
+struct Statements(HashMap<Identifier, Statement>);
 
-struct Place {
+struct Statement {
     /// Its position in the code.
     shown: String,
     since: Instant,
@@ -69,7 +69,7 @@ struct Place {
 /// A statement, and the number of its suppressed lines.
 #[derive(Debug, PartialEq, Eq)]
 struct LeftOut {
-    place: String,
+    statement: String,
     lines: u64,
 }
 
@@ -81,12 +81,12 @@ impl<S: Subscriber> Layer<S> for Limit {
             return true;
         }
         let (is_written, over) = {
-            let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            places.admit(metadata, Instant::now())
+            let mut statements = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            statements.admit(metadata, Instant::now())
         };
-        for LeftOut { place, lines } in over {
+        for LeftOut { statement, lines } in over {
             tracing::warn!(
-                "{lines} more lines from {place} were suppressed: at most {LINES} of each kind are logged in {} s",
+                "{lines} more lines from {statement} were suppressed: at most {LINES} of each kind are logged in {} s",
                 WINDOW.as_secs()
             );
         }
@@ -94,9 +94,9 @@ impl<S: Subscriber> Layer<S> for Limit {
     }
 }
 
-// === impl Places ===
+// === impl Statements ===
 
-impl Places {
+impl Statements {
     /// Whether a line of this statement is written, and the statements with suppressed lines whose
     /// window is over.
     fn admit(
@@ -105,20 +105,23 @@ impl Places {
         now: Instant,
     ) -> (bool, Vec<LeftOut>) {
         let mut over = Vec::new();
-        self.0.retain(|_, place| {
-            let is_over = now.duration_since(place.since) >= WINDOW;
-            if is_over && place.lines > LINES {
-                over.push(LeftOut { place: place.shown.clone(), lines: place.lines - LINES });
+        self.0.retain(|_, statement| {
+            let is_over = now.duration_since(statement.since) >= WINDOW;
+            if is_over && statement.lines > LINES {
+                over.push(LeftOut {
+                    statement: statement.shown.clone(),
+                    lines: statement.lines - LINES,
+                });
             }
             !is_over
         });
-        let place = self.0.entry(metadata.callsite()).or_insert_with(|| Place {
+        let statement = self.0.entry(metadata.callsite()).or_insert_with(|| Statement {
             shown: shown(metadata),
             since: now,
             lines: 0,
         });
-        place.lines += 1;
-        (place.lines <= LINES, over)
+        statement.lines += 1;
+        (statement.lines <= LINES, over)
     }
 }
 
@@ -200,19 +203,19 @@ mod tests {
     fn suppressed_lines_are_reported_with_the_next_line_after_the_window() {
         let met = Met::default();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(met.clone()), || {
-            tracing::warn!("some place");
+            tracing::warn!("some statement");
         });
         let metadata = met.0.lock().unwrap().expect("an event");
-        let (mut places, start) = (Places::default(), Instant::now());
+        let (mut statements, start) = (Statements::default(), Instant::now());
         for _ in 0..LINES {
-            assert_eq!(places.admit(metadata, start), (true, Vec::new()));
+            assert_eq!(statements.admit(metadata, start), (true, Vec::new()));
         }
         for _ in 0..7 {
-            assert_eq!(places.admit(metadata, start), (false, Vec::new()));
+            assert_eq!(statements.admit(metadata, start), (false, Vec::new()));
         }
-        let (is_written, over) = places.admit(metadata, start + WINDOW);
+        let (is_written, over) = statements.admit(metadata, start + WINDOW);
         assert!(is_written);
         assert_eq!(over.iter().map(|one| one.lines).collect::<Vec<_>>(), [7]);
-        assert_eq!(places.admit(metadata, start + WINDOW * 3), (true, Vec::new()));
+        assert_eq!(statements.admit(metadata, start + WINDOW * 3), (true, Vec::new()));
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// A line of a file.
     File(PathBuf, usize),
     /// An environment variable.
@@ -38,38 +38,38 @@ pub enum ConfigError {
     #[error("{}: unknown format; name the file .toml, .yaml or .yml", .0.display())]
     UnknownFormat(PathBuf),
     /// The content does not match the file name's ending.
-    #[error("{place}: {message}")]
+    #[error("{location}: {message}")]
     Syntax {
         /// The position.
-        place: Place,
+        location: Location,
         /// The parser's error.
         message: String,
     },
     /// A key that has been renamed.
-    #[error("{place}: {old} has been renamed: use {new}")]
+    #[error("{location}: {old} has been renamed: use {new}")]
     RenamedKey {
         /// The position.
-        place: Place,
+        location: Location,
         /// The key, or `it` if the position names it.
         old: String,
         /// The new key.
         new: String,
     },
     /// An unknown key.
-    #[error("{place}: unknown key `{key}`{}", suggestion(near.as_deref()))]
+    #[error("{location}: unknown key `{key}`{}", suggestion(near.as_deref()))]
     UnknownKey {
         /// The position.
-        place: Place,
+        location: Location,
         /// The key.
         key: String,
         /// The most similar known key.
         near: Option<String>,
     },
     /// A value that does not fit its key.
-    #[error("{place}: `{key}` {problem}")]
+    #[error("{location}: `{key}` {problem}")]
     BadValue {
         /// The position.
-        place: Place,
+        location: Location,
         /// The key.
         key: String,
         /// The error and what is expected.
@@ -79,20 +79,20 @@ pub enum ConfigError {
     #[error("{0:#}")]
     Web(anyhow::Error),
     /// A value that does not go with another.
-    #[error("{place}: {problem}{}", the_other(first.as_ref()))]
+    #[error("{location}: {problem}{}", the_other(first.as_ref()))]
     Contradiction {
         /// The position.
-        place: Place,
+        location: Location,
         /// The position of the other value, if there is one.
-        first: Option<Place>,
+        first: Option<Location>,
         /// The error and what is expected.
         problem: String,
     },
 }
 
-// === impl Place ===
+// === impl Location ===
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, line) => write!(f, "{}:{line}", path.display()),
@@ -103,7 +103,7 @@ impl fmt::Display for Place {
 }
 
 /// The end of a sentence that names the other position.
-fn the_other(first: Option<&Place>) -> String {
+fn the_other(first: Option<&Location>) -> String {
     first.map_or_else(String::new, |first| format!("; the other value is at {first}"))
 }
 

@@ -7,7 +7,7 @@ use notation::yaml::Spanned;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigError, Given, Place};
+use super::{ConfigError, Given, Location};
 
 /// One value of a file.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Entry>, ConfigError> {
         .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
     let mut entries = Vec::new();
     parse(&text, &mut entries).map_err(|(line, message)| ConfigError::Syntax {
-        place: Place::File(path.to_owned(), line),
+        location: Location::File(path.to_owned(), line),
         message: message.lines().next().unwrap_or_default().to_owned(),
     })?;
     Ok(entries)

@@ -26,7 +26,7 @@ use serde::Serialize;
 
 pub use self::confinement::{Keep, Seccomp};
 use self::error::suggestion;
-pub use self::error::{ConfigError, Place};
+pub use self::error::{ConfigError, Location};
 pub use self::listen::Listen;
 pub use self::log::{Log, LogFormat, LogLevel};
 pub use self::names::{Names, host_name, own_names};
@@ -149,7 +149,7 @@ pub struct Loaded {
     /// The values.
     pub config: Config,
     /// The origin of each value, by key; a missing key has its default.
-    pub origins: BTreeMap<&'static str, Place>,
+    pub origins: BTreeMap<&'static str, Location>,
     /// Warnings about variables that may be misspelt or belong to another program, for the log.
     pub warnings: Vec<String>,
 }
@@ -170,17 +170,17 @@ pub fn load(
                 sections.take(&entry)?;
                 continue;
             }
-            let place = Place::File(path.to_owned(), entry.line);
+            let location = Location::File(path.to_owned(), entry.line);
             let Some(setting) = settings::find(&entry.key) else {
                 if let Some(renamed) = RENAMED.iter().find(|one| one.key == entry.key) {
                     let new = renamed.now(|setting| format!("`{}`", setting.key));
                     let old = format!("`{}`", entry.key);
-                    return Err(ConfigError::RenamedKey { place, old, new });
+                    return Err(ConfigError::RenamedKey { location, old, new });
                 }
                 let near = nearest(&entry.key, SETTINGS.iter().map(|s| s.key));
-                return Err(ConfigError::UnknownKey { place, key: entry.key, near });
+                return Err(ConfigError::UnknownKey { location, key: entry.key, near });
             };
-            loaded.apply(setting, &entry.value, place)?;
+            loaded.apply(setting, &entry.value, location)?;
         }
         loaded.config.segments = Arc::new(sections.policy()?);
     }
@@ -191,24 +191,25 @@ pub fn load(
     variables.sort();
     for (name, value) in variables {
         if let Some(setting) = SETTINGS.iter().find(|s| s.env() == name) {
-            loaded.apply(setting, &Given::Text(value), Place::Environment(name))?;
+            loaded.apply(setting, &Given::Text(value), Location::Environment(name))?;
         } else if let Some(renamed) = RENAMED.iter().find(|one| settings::variable(one.key) == name)
         {
             let new = renamed.now(Setting::env);
-            let (place, old) = (Place::Environment(name), "it".to_owned());
-            return Err(ConfigError::RenamedKey { place, old, new });
+            let (location, old) = (Location::Environment(name), "it".to_owned());
+            return Err(ConfigError::RenamedKey { location, old, new });
         } else if !settings::is_of_a_command(&name) && !is_of_a_service(&name, &value) {
             loaded.warn_of_variable(&name);
         }
     }
     for (setting, value) in flags {
-        loaded.apply(setting, value, Place::Flag(setting.flag.name()))?;
+        loaded.apply(setting, value, Location::Flag(setting.flag.name()))?;
     }
     let ranges = loaded.config.kernel_ranges().len();
     if ranges > MAX_INTERNAL_RANGES {
         let origin = loaded.origins.get("internal_ranges").cloned();
         return Err(ConfigError::BadValue {
-            place: origin.unwrap_or_else(|| Place::File(file.unwrap_or(Path::new("")).into(), 1)),
+            location: origin
+                .unwrap_or_else(|| Location::File(file.unwrap_or(Path::new("")).into(), 1)),
             key: "internal_ranges".to_owned(),
             problem: format!(
                 "and the networks of all segments make {ranges} ranges; at most {MAX_INTERNAL_RANGES} fit, so write fewer and wider ones"
@@ -216,10 +217,10 @@ pub fn load(
         });
     }
     if loaded.config.web.listen_address == Listen::Unix
-        && let Some(place) = loaded.origins.get("web.config_file")
+        && let Some(location) = loaded.origins.get("web.config_file")
     {
         return Err(ConfigError::BadValue {
-            place: place.clone(),
+            location: location.clone(),
             key: "web.config_file".to_owned(),
             problem: "is for an address, and `web.listen_address` is \"unix\": the mode and group of the Unix socket decide who reads (control_group); remove one of the two".to_owned(),
         });
@@ -239,15 +240,15 @@ impl Loaded {
         &mut self,
         setting: &'static Setting,
         value: &Given,
-        place: Place,
+        location: Location,
     ) -> Result<(), ConfigError> {
         match (setting.set)(&mut self.config, value) {
             Ok(()) => {
-                self.origins.insert(setting.key, place);
+                self.origins.insert(setting.key, location);
                 Ok(())
             }
             Err(problem) => {
-                Err(ConfigError::BadValue { place, key: setting.key.to_owned(), problem })
+                Err(ConfigError::BadValue { location, key: setting.key.to_owned(), problem })
             }
         }
     }

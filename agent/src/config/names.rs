@@ -168,7 +168,7 @@ impl Names {
         }
     }
 
-    /// The sources at a place that the operator chose: they are expected to be there.
+    /// The sources at an address that the operator chose: they are expected to be there.
     fn expected(&self) -> Vec<&'static str> {
         let usual = Self::default();
         let chosen = [

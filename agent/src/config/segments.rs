@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::file::Entry;
 use super::value::{networks, parts, quoted_list};
-use super::{Config, ConfigError, Given, Place};
+use super::{Config, ConfigError, Given, Location};
 use model::segments::{Contradiction, Declared, OUTSIDE, Policy};
 
 /// Keys of `[segments]` itself; no segment can be called so.
@@ -52,8 +52,8 @@ impl Sections {
                 "" => format!("{PREFIX}{near}"),
                 _ => format!("{PREFIX}{segment}.{near}"),
             });
-            let place = self.place(entry.line);
-            return Err(ConfigError::UnknownKey { place, key: entry.key.clone(), near });
+            let location = self.location(entry.line);
+            return Err(ConfigError::UnknownKey { location, key: entry.key.clone(), near });
         }
         if !segment.is_empty() && !is_name(segment) {
             let problem = format!(
@@ -77,19 +77,24 @@ impl Sections {
         let mut all: Vec<_> = self.lines.iter().copied().zip(self.declared).collect();
         all.sort_by_key(|(line, _)| *line);
         let (lines, declared): (Vec<usize>, Vec<Declared>) = all.into_iter().unzip();
-        let place =
-            |at: usize| Place::File(self.path.clone(), lines.get(at).copied().unwrap_or_default());
+        let location = |at: usize| {
+            Location::File(self.path.clone(), lines.get(at).copied().unwrap_or_default())
+        };
         Policy::new(declared).map_err(|Contradiction { first, second, problem }| {
-            ConfigError::Contradiction { place: place(second), first: first.map(place), problem }
+            ConfigError::Contradiction {
+                location: location(second),
+                first: first.map(location),
+                problem,
+            }
         })
     }
 
-    fn place(&self, line: usize) -> Place {
-        Place::File(self.path.clone(), line)
+    fn location(&self, line: usize) -> Location {
+        Location::File(self.path.clone(), line)
     }
 
     fn bad(&self, entry: &Entry, line: usize, problem: String) -> ConfigError {
-        ConfigError::BadValue { place: self.place(line), key: entry.key.clone(), problem }
+        ConfigError::BadValue { location: self.location(line), key: entry.key.clone(), problem }
     }
 }
 

@@ -120,12 +120,12 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         Some(http) => api.with_web(Arc::clone(&http.web)),
         None => api,
     };
-    let place = match &http {
+    let address = match &http {
         Some(http) => format!("{}://{}", http.web.scheme(), config.web.listen_address),
         None => format!("{} only (web.listen_address = \"unix\")", control.path().display()),
     };
     let (router, control_router) = (server::router(api.clone()), server::local::router(api, state));
-    tracing::info!("listening on {place}");
+    tracing::info!("listening on {address}");
     let manager = Manager::of_this_process();
     let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -135,7 +135,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             tracing::info!("stopping");
             manager.stopping();
         };
-        manager.ready(&format!("listening on {place}"));
+        manager.ready(&format!("listening on {address}"));
         linux::pages::give_back();
         let (stop_control, control_stopping) = watch::channel(());
         let served = async {

@@ -115,8 +115,8 @@ impl Ports {
         }
         for (netns, failures) in failed {
             if self.inspecting.len() < MAX_INSPECTIONS {
-                let place = host.sockets(netns, self.processes(netns, &failures));
-                self.inspecting.push(Inspecting { place, failures });
+                let inspection = host.sockets(netns, self.processes(netns, &failures));
+                self.inspecting.push(Inspecting { inspection, failures });
             } else {
                 for failure in &failures {
                     self.add(failure, None, known, host);
@@ -147,15 +147,15 @@ impl Ports {
         let still: HashSet<_> = bound.iter().map(|bound| (bound.tgid, bound.since_us)).collect();
         proxies.retain(|proxy, _| still.contains(proxy));
         let mut views: Vec<PortView> = Vec::new();
-        let mut places: HashMap<_, usize> = HashMap::new();
+        let mut indexes: HashMap<_, usize> = HashMap::new();
         for bound in &*bound {
             let Some(Candidate { held, .. }) = Candidate::bound(bound) else { continue };
             if !matches!(held.state, PortState::Listening | PortState::Bound) {
                 continue;
             }
-            let place = (bound.netns, held.protocol, held.port, held.address, bound.owner);
+            let socket = (bound.netns, held.protocol, held.port, held.address, bound.owner);
             let since_seconds = (bound.since_us != 0).then(|| known.epoch(bound.since_us));
-            if let Some(view) = places.get(&place).and_then(|index| views.get_mut(*index)) {
+            if let Some(view) = indexes.get(&socket).and_then(|index| views.get_mut(*index)) {
                 view.sockets += 1;
                 view.backlog = view.backlog.saturating_add(bound.backlog);
                 view.max_backlog = view.max_backlog.saturating_add(bound.max_backlog);
@@ -165,7 +165,7 @@ impl Ports {
                 };
                 continue;
             }
-            places.insert(place, views.len());
+            indexes.insert(socket, views.len());
             let Party { service, pid, command } = heirs.holder(bound, held.protocol, known);
             let behind = known.behind_proxy(&command, bound.netns, held.port, || {
                 let proxy = (bound.tgid, bound.since_us);

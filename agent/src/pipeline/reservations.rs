@@ -133,8 +133,8 @@ impl ReservationMonitor {
         let state = self.state.current();
         let Self { host_netns, environment, breaches, .. } = self;
         let reserved = |netns: u32, port: Port| -> Option<&Reservation> {
-            let place = (Some(netns) != *host_netns).then_some(netns);
-            state.reservations.in_force(place, port, seen.now, *environment)
+            let netns = (Some(netns) != *host_netns).then_some(netns);
+            state.reservations.in_force(netns, port, seen.now, *environment)
         };
         let listening = seen
             .listeners

@@ -98,10 +98,10 @@ impl StateActor {
         let now = now();
         let Reserve { port, protocol, service, environment, until, enforce, netns } = request;
         let port = checked(port, protocol.to_model())?;
-        let place = self.place(caller, netns)?;
+        let namespace = self.namespace(caller, netns)?;
         let reservation = Reservation {
             port,
-            netns: self.stored(&place),
+            netns: self.stored(&namespace),
             environment: environment.map(ToModel::to_model),
             service: named(&service)?,
             until: until_when(until.as_deref(), now)?,
@@ -110,7 +110,7 @@ impl StateActor {
         };
         let wanted = reservation.clone();
         self.change(|state| state.reservations.reserve(wanted, now).map_err(Failure::from))?;
-        let mut findings = exposed(&self.rules_in(&place)?, &[port]);
+        let mut findings = exposed(&self.rules_in(&namespace)?, &[port]);
         let inactive =
             |code, title| Finding::new(code, Severity::Warning, &port.to_string(), title);
         if !reservation.in_force(now, self.environment) {
@@ -133,8 +133,8 @@ impl StateActor {
         let Release { port, protocol, environment, netns } = *request;
         let port = checked(port, protocol.to_model())?;
         let environment = environment.map(ToModel::to_model);
-        let place = self.place(caller, netns)?;
-        let netns = self.stored(&place);
+        let namespace = self.namespace(caller, netns)?;
+        let netns = self.stored(&namespace);
         let released = self.change(|state| {
             let released = state.reservations.release(netns, port, environment, now());
             released.map_err(Failure::from)
@@ -167,10 +167,10 @@ impl StateActor {
             )));
         }
         let until = until_when(until.as_deref(), now)?;
-        let place = self.place(caller, netns)?;
-        let netns = self.stored(&place);
+        let namespace = self.namespace(caller, netns)?;
+        let netns = self.stored(&namespace);
         self.handed_out.retain(|_, until| *until > now);
-        let ports = self.choose(&wanted, &place, protocol, now)?;
+        let ports = self.choose(&wanted, &namespace, protocol, now)?;
         if ports.len() < wanted.count {
             return Err(Failure::Unable(format!(
                 "only {} such ports are free there; ask for fewer (--count), or release some (`portolan ports reservations` lists them)",
@@ -274,19 +274,19 @@ impl StateActor {
     fn choose(
         &self,
         wanted: &Wanted,
-        place: &Arc<Namespace>,
+        namespace: &Arc<Namespace>,
         protocol: Protocol,
         now: u64,
     ) -> Result<Vec<u16>, Failure> {
-        let netns = self.stored(place);
+        let netns = self.stored(namespace);
         let unable = |what: String| {
             Failure::Unable(format!(
                 "the agent cannot read the ports of network namespace {}: {what}",
-                place.inode
+                namespace.inode
             ))
         };
         let (state, handed_out) = (self.state.clone(), self.handed_out.clone());
-        let (wanted, inside) = (wanted.clone(), Arc::clone(place));
+        let (wanted, inside) = (wanted.clone(), Arc::clone(namespace));
         let choose = move || -> Result<_, DiagError> {
             let taken = port_use::taken(protocol)?;
             let first_unprivileged = port_use::first_unprivileged();
@@ -304,7 +304,7 @@ impl StateActor {
     }
 
     /// The network namespace of a request.
-    fn place(&self, caller: Caller, netns: Option<u32>) -> Result<Arc<Namespace>, Failure> {
+    fn namespace(&self, caller: Caller, netns: Option<u32>) -> Result<Arc<Namespace>, Failure> {
         let open = move || match netns {
             Some(HOST_NETNS) => namespaces::host().map(Some),
             Some(inode) => Ok(namespaces::find(inode)),
@@ -333,13 +333,13 @@ impl StateActor {
         }
     }
 
-    fn rules_in(&self, place: &Arc<Namespace>) -> Result<PortRules, Failure> {
-        let inside = Arc::clone(place);
+    fn rules_in(&self, namespace: &Arc<Namespace>) -> Result<PortRules, Failure> {
+        let inside = Arc::clone(namespace);
         let look = move || namespaces::run_in(&inside, port_use::rules);
         self.probes.ask(Kind::FreePorts, look).wait().map_err(|error| {
             Failure::Unable(format!(
                 "it is reserved, but the agent cannot read the port ranges of network namespace {}: {error}",
-                place.inode
+                namespace.inode
             ))
         })
     }

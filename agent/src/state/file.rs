@@ -27,10 +27,10 @@ pub enum Broken {
     )]
     Newer(u64),
     /// An entry.
-    #[error("{place}: {problem}; fix or remove this entry")]
+    #[error("{location}: {problem}; fix or remove this entry")]
     Entry {
         /// `reservations[3]`
-        place: String,
+        location: String,
         /// The error.
         problem: String,
     },
@@ -89,12 +89,12 @@ pub fn read(text: &str, boot: &str) -> Result<Read, Broken> {
     let keys = whole.as_object().into_iter().flat_map(|object| object.keys());
     if let Some(key) = keys.into_iter().find(|key| !known.contains(&key.as_str())) {
         let problem = format!("unknown key; known are {}", known.join(", "));
-        return Err(Broken::Entry { place: key.clone(), problem });
+        return Err(Broken::Entry { location: key.clone(), problem });
     }
     let same_boot = whole.get("boot").and_then(Value::as_str) == Some(boot);
     let mut read = Read { state: State::default(), outdated: 0 };
-    for (place, entry) in entries(&whole, "reservations")? {
-        let broken = |problem: String| Broken::Entry { place: place.clone(), problem };
+    for (location, entry) in entries(&whole, "reservations")? {
+        let broken = |problem: String| Broken::Entry { location: location.clone(), problem };
         let reservation = reservation(entry).map_err(broken)?;
         if reservation.netns.is_some() && !same_boot {
             read.outdated += 1;
@@ -104,8 +104,8 @@ pub fn read(text: &str, boot: &str) -> Result<Read, Broken> {
         let reserved = read.state.reservations.reserve(reservation, 0);
         reserved.map_err(|refused| broken(refused.to_string()))?;
     }
-    for (place, entry) in entries(&whole, "services")? {
-        let broken = |problem: String| Broken::Entry { place: place.clone(), problem };
+    for (location, entry) in entries(&whole, "services")? {
+        let broken = |problem: String| Broken::Entry { location: location.clone(), problem };
         let registered = read.state.registry.register(registration(entry).map_err(broken)?);
         registered.map_err(|refused| broken(refused.to_string()))?;
     }
@@ -137,7 +137,7 @@ fn entries<'a>(
         Some(Value::Array(entries)) => entries,
         Some(_) => {
             let problem = "must be a list".to_owned();
-            return Err(Broken::Entry { place: list.to_owned(), problem });
+            return Err(Broken::Entry { location: list.to_owned(), problem });
         }
     };
     Ok(entries.iter().enumerate().map(move |(i, entry)| (format!("{list}[{i}]"), entry)))

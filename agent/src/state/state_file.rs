@@ -250,7 +250,7 @@ mod tests {
         }
         for (name, address) in services {
             let service = name.parse().expect("a name");
-            let endpoints = vec![address.parse().expect("a place")];
+            let endpoints = vec![address.parse().expect("an endpoint")];
             state.registry.register(Registration { service, endpoints }).expect("no contradiction");
         }
         state

@@ -70,7 +70,7 @@ fn probe_function_runs_for_the_calls_of_one_function_until_it_is_detached() {
     let error = kernel.attacher.attach_function(FUNCTION, Path::new("/none"), 0).unwrap_err();
     assert!(error.to_string().contains("/none"), "{error}");
     let error = kernel.attacher.attach_function(CGROUP, &file, offset).unwrap_err();
-    assert!(matches!(error, Error::Place { .. }), "{error}");
+    assert!(matches!(error, Error::Target { .. }), "{error}");
     let error = kernel.attacher.attach_function("nothing", &file, offset).unwrap_err();
     assert!(matches!(error, Error::Unknown(_)), "{error}");
 }

@@ -14,7 +14,7 @@ use crate::net;
 use crate::scrape::Scrape;
 
 /// When idle rows are taken from a table that fills, at the latest.
-const RECLAIMED: Duration = Duration::from_secs(60);
+const RECLAIMED: Duration = Duration::from_mins(1);
 
 #[test]
 fn a_full_table_of_edges_keeps_totals_exact_in_other() {

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::bpf::{self, ProgramRuns};
-use super::later::{Later, Place};
+use super::later::{Later, Target};
 use super::object::Link;
 
 /// The file with the type number of uprobes for perf_event_open(2).
@@ -20,7 +20,7 @@ const UPROBE_TYPE: &str = "/sys/bus/event_source/devices/uprobe/type";
 /// Programs that are loaded and can be attached any time.
 #[derive(Default)]
 pub struct Attacher {
-    programs: BTreeMap<&'static str, (Place, Result<OwnedFd, String>)>,
+    programs: BTreeMap<&'static str, (Target, Result<OwnedFd, String>)>,
 }
 
 /// Why a program was not attached.
@@ -39,7 +39,7 @@ pub enum Error {
     },
     /// It attaches to another kind of target.
     #[error("{program} cannot be attached to {what}")]
-    Place {
+    Target {
         /// The program.
         program: &'static str,
         /// The requested target.
@@ -68,14 +68,14 @@ pub struct Attachment {
 impl Attacher {
     pub(super) fn insert(&mut self, later: &'static Later, loaded: Result<Link, String>) {
         let program = loaded.map(|link| link.program);
-        self.programs.insert(later.program, (later.place, program));
+        self.programs.insert(later.program, (later.target, program));
     }
 
     /// Attaches a program to a cgroup, given by its folder, and those below it.
     pub fn attach_cgroup(&self, program: &str, folder: &Path) -> Result<Attachment, Error> {
-        let (name, place, fd) = self.loaded(program)?;
+        let (name, target, fd) = self.loaded(program)?;
         let attach_type =
-            place.cgroup_attach_type().ok_or(Error::Place { program: name, what: "a cgroup" })?;
+            target.cgroup_attach_type().ok_or(Error::Target { program: name, what: "a cgroup" })?;
         let attach = || {
             let folder = File::open(folder)?;
             bpf::attach_cgroup(fd.as_fd(), folder.as_fd(), attach_type)
@@ -91,9 +91,9 @@ impl Attacher {
         file: &Path,
         offset: u64,
     ) -> Result<Attachment, Error> {
-        let (name, place, fd) = self.loaded(program)?;
-        if place != Place::Function {
-            return Err(Error::Place { program: name, what: "a function" });
+        let (name, target, fd) = self.loaded(program)?;
+        if target != Target::Function {
+            return Err(Error::Target { program: name, what: "a function" });
         }
         let attach = || bpf::attach_uprobe(fd.as_fd(), uprobe_type()?, file, offset);
         finish(name, file, attach())
@@ -106,13 +106,13 @@ impl Attacher {
         bpf::program_runs(fd.as_fd()).map_err(failed)
     }
 
-    fn loaded(&self, program: &str) -> Result<(&'static str, Place, &OwnedFd), Error> {
-        let (name, (place, loaded)) = self
+    fn loaded(&self, program: &str) -> Result<(&'static str, Target, &OwnedFd), Error> {
+        let (name, (target, loaded)) = self
             .programs
             .get_key_value(program)
             .ok_or_else(|| Error::Unknown(program.to_owned()))?;
         match loaded {
-            Ok(fd) => Ok((name, *place, fd)),
+            Ok(fd) => Ok((name, *target, fd)),
             Err(why) => Err(Error::Refused { program: name, why: why.clone() }),
         }
     }

@@ -8,12 +8,12 @@ pub struct Later {
     /// The program in the object file.
     pub program: &'static str,
     /// The kind of its target.
-    pub place: Place,
+    pub target: Target,
 }
 
 /// The kind of target of a program that is attached after startup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Target {
     /// A cgroup: packets that its sockets receive.
     CgroupIngress,
     /// A function of a program file.
@@ -22,11 +22,11 @@ pub enum Place {
 
 /// All of them. They are loaded only on request ([`super::load::Options::later`]).
 pub const LATER: &[Later] = &[
-    Later { program: "probe_cgroup", place: Place::CgroupIngress },
-    Later { program: "probe_function", place: Place::Function },
+    Later { program: "probe_cgroup", target: Target::CgroupIngress },
+    Later { program: "probe_function", target: Target::Function },
 ];
 
-impl Place {
+impl Target {
     /// The kernel's attach type, for a cgroup.
     pub fn cgroup_attach_type(self) -> Option<bpf_attach_type> {
         match self {

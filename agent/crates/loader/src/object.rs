@@ -23,7 +23,7 @@ use aya::{Ebpf, EbpfLoader};
 use super::bpf::{self, Map};
 use super::histograms::Histograms;
 use super::hooks::{Kind, Way};
-use super::later::{LATER, Later, Place};
+use super::later::{LATER, Later, Target};
 use super::load::{Options, Plan};
 use super::maps::{self, MAPS, Spec};
 use super::parts::{PARTS, Part, TCP_CAST};
@@ -253,12 +253,12 @@ fn load_later(ebpf: &mut Ebpf, later: &Later) -> anyhow::Result<Link> {
     let program = ebpf
         .program_mut(later.program)
         .ok_or_else(|| anyhow!("the kernel object has no program {}", later.program))?;
-    match later.place {
-        Place::CgroupIngress => {
+    match later.target {
+        Target::CgroupIngress => {
             let program: &mut CgroupSkb = program.try_into()?;
             program.load()?;
         }
-        Place::Function => {
+        Target::Function => {
             let program: &mut UProbe = program.try_into()?;
             program.load()?;
         }

@@ -116,20 +116,20 @@ impl Breaches {
             if !is_someone_else(reservation, service) {
                 continue;
             }
-            let place = (*netns, *port, *owner);
+            let bound = (*netns, *port, *owner);
             let full = self.standing.len() >= MOST_STANDING;
-            if full && !self.standing.contains_key(&place) {
+            if full && !self.standing.contains_key(&bound) {
                 continue; // It is taken in when another has ended.
             }
-            present.insert(place);
+            present.insert(bound);
             let standing =
-                self.standing.entry(place).or_insert(Standing { since: now, reported: false });
+                self.standing.entry(bound).or_insert(Standing { since: now, reported: false });
             if !standing.reported && now.saturating_sub(standing.since) >= SETTLES {
                 standing.reported = true;
                 found.push(breach(now, *netns, *port, reservation, service, Action::Audited));
             }
         }
-        self.standing.retain(|place, _| present.contains(place));
+        self.standing.retain(|bound, _| present.contains(bound));
         for breach in &found {
             self.count(breach, 1);
         }

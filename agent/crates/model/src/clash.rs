@@ -55,7 +55,7 @@ pub struct Wanted {
 
 /// Properties of the namespace, besides its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Conditions {
     /// Ports below this one need CAP_NET_BIND_SERVICE (`ip_unprivileged_port_start`).
     pub unprivileged_from: u16,
     /// Whether the requested address may be bound here.
@@ -119,11 +119,11 @@ pub struct Verdict {
     pub holder: Option<usize>,
 }
 
-/// Finds the reason why `wanted` failed at `place`, where `held` are the sockets.
-pub fn decide(wanted: &Wanted, place: Place, held: &[Held]) -> Verdict {
+/// Finds the reason why `wanted` failed under `conditions`, where `held` are the sockets.
+pub fn decide(wanted: &Wanted, conditions: Conditions, held: &[Held]) -> Verdict {
     let holder = in_the_way(wanted, held);
-    let errno = wanted.errno.unwrap_or_else(|| infer(wanted, place, held));
-    let privileged = wanted.port != 0 && wanted.port < place.unprivileged_from;
+    let errno = wanted.errno.unwrap_or_else(|| infer(wanted, conditions, held));
+    let privileged = wanted.port != 0 && wanted.port < conditions.unprivileged_from;
     let reason = match errno {
         EADDRNOTAVAIL => Reason::ForeignAddress,
         EACCES if privileged && !wanted.may_bind_privileged => Reason::Privileged,
@@ -133,7 +133,7 @@ pub fn decide(wanted: &Wanted, place: Place, held: &[Held]) -> Verdict {
         EADDRINUSE if wanted.port == 0 => Reason::Exhausted,
         EADDRINUSE => holder
             .and_then(|index| held.get(index))
-            .map_or(Reason::Gone, |held| reason(wanted, place, held)),
+            .map_or(Reason::Gone, |held| reason(wanted, conditions, held)),
         _ => Reason::Other,
     };
     let holder = holder.filter(|_| errno == EADDRINUSE);
@@ -141,16 +141,17 @@ pub fn decide(wanted: &Wanted, place: Place, held: &[Held]) -> Verdict {
 }
 
 /// The checks of the kernel, in its order.
-fn infer(wanted: &Wanted, place: Place, held: &[Held]) -> u16 {
+fn infer(wanted: &Wanted, conditions: Conditions, held: &[Held]) -> u16 {
     if wanted.by_listen {
         return EADDRINUSE;
     }
     // A socket with that very address shows that it can be bound (IP_FREEBIND, IP_TRANSPARENT).
     let had = |held: &Held| held.address == wanted.address && held.port == wanted.port;
-    if !place.has_address && !held.iter().any(had) {
+    if !conditions.has_address && !held.iter().any(had) {
         return EADDRNOTAVAIL;
     }
-    if wanted.port != 0 && wanted.port < place.unprivileged_from && !wanted.may_bind_privileged {
+    if wanted.port != 0 && wanted.port < conditions.unprivileged_from && !wanted.may_bind_privileged
+    {
         return EACCES;
     }
     if wanted.bound_before { EINVAL } else { EADDRINUSE }
@@ -200,8 +201,8 @@ fn clash(wanted: &Wanted, held: &Held) -> Option<bool> {
 }
 
 /// The reason of a conflict of these two.
-fn reason(wanted: &Wanted, place: Place, held: &Held) -> Reason {
-    if let Some(taken) = taken_by_a_client(place, held) {
+fn reason(wanted: &Wanted, conditions: Conditions, held: &Held) -> Reason {
+    if let Some(taken) = taken_by_a_client(conditions, held) {
         return taken;
     }
     let other_user = held.uid.is_some_and(|uid| uid != wanted.uid);
@@ -232,13 +233,14 @@ fn reason(wanted: &Wanted, place: Place, held: &Held) -> Reason {
 
 /// Whether the kernel gave the port to a client, and to which kind. A connection that was accepted
 /// has a peer whose port is an ephemeral one.
-fn taken_by_a_client(place: Place, held: &Held) -> Option<Reason> {
+fn taken_by_a_client(conditions: Conditions, held: &Held) -> Option<Reason> {
     let is_connection = held.protocol == Protocol::Tcp && held.state == PortState::Connected;
     let (address, port) = held.peer.filter(|_| is_connection)?;
     if (address, port) == (held.address, held.port) {
         return Some(Reason::SelfConnected);
     }
-    let is_ephemeral = |port: u16| (place.ephemeral.0..=place.ephemeral.1).contains(&port);
+    let is_ephemeral =
+        |port: u16| (conditions.ephemeral.0..=conditions.ephemeral.1).contains(&port);
     (is_ephemeral(held.port) && !is_ephemeral(port)).then_some(Reason::OutgoingConnection)
 }
 
@@ -287,8 +289,8 @@ impl Reason {
 mod tests {
     use super::*;
 
-    const HERE: Place =
-        Place { unprivileged_from: 1024, has_address: true, ephemeral: (32_768, 60_999) };
+    const USUAL: Conditions =
+        Conditions { unprivileged_from: 1024, has_address: true, ephemeral: (32_768, 60_999) };
 
     fn wanted(address: &str) -> Wanted {
         Wanted {
@@ -325,8 +327,13 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(wanted: Wanted, place: Place, held: &[Held], expected: (u16, Reason, Option<usize>)) {
-        let Verdict { errno, inferred, reason, holder } = decide(&wanted, place, held);
+    fn check(
+        wanted: Wanted,
+        conditions: Conditions,
+        held: &[Held],
+        expected: (u16, Reason, Option<usize>),
+    ) {
+        let Verdict { errno, inferred, reason, holder } = decide(&wanted, conditions, held);
         assert_eq!((errno, reason, holder), expected);
         assert_eq!(inferred, wanted.errno.is_none());
     }
@@ -334,7 +341,7 @@ mod tests {
     #[test]
     fn addresses_clash_in_four_ways() {
         let check = |want: &str, have: &str, reason| {
-            check(wanted(want), HERE, &[held(have)], (EADDRINUSE, reason, Some(0)));
+            check(wanted(want), USUAL, &[held(have)], (EADDRINUSE, reason, Some(0)));
         };
         check("10.0.0.1", "10.0.0.1", Reason::SameAddress);
         check("0.0.0.0", "0.0.0.0", Reason::SameAddress);
@@ -351,25 +358,25 @@ mod tests {
     #[test]
     fn others_are_not_in_the_way() {
         let gone = (EADDRINUSE, Reason::Gone, None);
-        check(wanted("10.0.0.1"), HERE, &[held("10.0.0.2")], gone);
-        check(wanted("10.0.0.1"), HERE, &[Held { port: 5433, ..held("10.0.0.1") }], gone);
+        check(wanted("10.0.0.1"), USUAL, &[held("10.0.0.2")], gone);
+        check(wanted("10.0.0.1"), USUAL, &[Held { port: 5433, ..held("10.0.0.1") }], gone);
         check(
             wanted("10.0.0.1"),
-            HERE,
+            USUAL,
             &[Held { protocol: Protocol::Udp, ..held("10.0.0.1") }],
             gone,
         );
         let only = Held { v6_only: true, ..held("::") };
-        check(wanted("0.0.0.0"), HERE, &[only], gone);
+        check(wanted("0.0.0.0"), USUAL, &[only], gone);
         let on = |device| Held { device, ..held("0.0.0.0") };
         let mine = Wanted { device: 2, ..wanted("0.0.0.0") };
-        check(mine, HERE, &[on(3)], gone);
-        check(mine, HERE, &[on(2)], (EADDRINUSE, Reason::SameAddress, Some(0)));
+        check(mine, USUAL, &[on(3)], gone);
+        check(mine, USUAL, &[on(2)], (EADDRINUSE, Reason::SameAddress, Some(0)));
         // A group of SO_REUSEPORT allows its user; the failure must have another reason.
         let group = Held { reuse_port: Some(true), ..held("0.0.0.0") };
-        check(Wanted { reuse_port: true, ..wanted("0.0.0.0") }, HERE, &[group], gone);
+        check(Wanted { reuse_port: true, ..wanted("0.0.0.0") }, USUAL, &[group], gone);
         let bound = Held { state: PortState::Bound, ..held("0.0.0.0") };
-        check(wanted("0.0.0.0"), HERE, &[bound], gone);
+        check(wanted("0.0.0.0"), USUAL, &[bound], gone);
     }
 
     #[test]
@@ -377,9 +384,9 @@ mod tests {
         let group = Held { reuse_port: Some(true), ..held("0.0.0.0") };
         let (mine, plain) = (Wanted { reuse_port: true, ..wanted("0.0.0.0") }, wanted("0.0.0.0"));
         let is = |reason| (EADDRINUSE, reason, Some(0));
-        check(Wanted { uid: 33, ..mine }, HERE, &[group], is(Reason::ReusePortOtherUser));
-        check(plain, HERE, &[group], is(Reason::ReusePortMissing));
-        check(mine, HERE, &[held("0.0.0.0")], is(Reason::ReusePortMissing));
+        check(Wanted { uid: 33, ..mine }, USUAL, &[group], is(Reason::ReusePortOtherUser));
+        check(plain, USUAL, &[group], is(Reason::ReusePortMissing));
+        check(mine, USUAL, &[held("0.0.0.0")], is(Reason::ReusePortMissing));
         let unwilling = Wanted { reuse_address: false, ..plain };
         let memory = Held {
             uid: None,
@@ -388,13 +395,13 @@ mod tests {
             state: PortState::TimeWait,
             ..held("10.0.0.1")
         };
-        check(unwilling, HERE, &[memory], is(Reason::ReuseAddressMissing));
+        check(unwilling, USUAL, &[memory], is(Reason::ReuseAddressMissing));
         let open = Held { state: PortState::Connected, ..held("10.0.0.1") };
-        check(unwilling, HERE, &[open], is(Reason::ReuseAddressMissing));
+        check(unwilling, USUAL, &[open], is(Reason::ReuseAddressMissing));
         let bound = Held { state: PortState::Bound, ..held("0.0.0.0") };
-        check(unwilling, HERE, &[bound], is(Reason::ReuseAddressMissing));
+        check(unwilling, USUAL, &[bound], is(Reason::ReuseAddressMissing));
         let both = Held { reuse_address: Some(false), ..bound };
-        check(unwilling, HERE, &[both], is(Reason::SameAddress));
+        check(unwilling, USUAL, &[both], is(Reason::SameAddress));
     }
 
     #[test]
@@ -408,7 +415,7 @@ mod tests {
                 peer: Some((peer.0.parse().unwrap(), peer.1)),
                 ..held(address)
             };
-            check(Wanted { port, ..mine }, HERE, &[held], (EADDRINUSE, reason, Some(0)));
+            check(Wanted { port, ..mine }, USUAL, &[held], (EADDRINUSE, reason, Some(0)));
         };
         check(40_000, "127.0.0.1", ("127.0.0.1", 40_000), Reason::SelfConnected);
         check(5432, "127.0.0.1", ("127.0.0.1", 5432), Reason::SelfConnected);
@@ -428,10 +435,10 @@ mod tests {
             ..held("10.0.0.1")
         };
         let all = [memory, held("0.0.0.0"), held("10.0.0.1"), held("10.0.0.2")];
-        check(wanted("10.0.0.1"), HERE, &all, (EADDRINUSE, Reason::SameAddress, Some(2)));
+        check(wanted("10.0.0.1"), USUAL, &all, (EADDRINUSE, Reason::SameAddress, Some(2)));
         check(
             Wanted { reuse_address: false, ..wanted("10.0.0.1") },
-            HERE,
+            USUAL,
             &[memory],
             (EADDRINUSE, Reason::ReuseAddressMissing, Some(0)),
         );
@@ -441,39 +448,39 @@ mod tests {
     fn datagram_sockets_share_if_both_want_to() {
         let udp = Held { protocol: Protocol::Udp, state: PortState::Bound, ..held("0.0.0.0") };
         let mine = Wanted { protocol: Protocol::Udp, ..wanted("0.0.0.0") };
-        check(mine, HERE, &[udp], (EADDRINUSE, Reason::Gone, None));
+        check(mine, USUAL, &[udp], (EADDRINUSE, Reason::Gone, None));
         let unwilling = Wanted { reuse_address: false, ..mine };
-        check(unwilling, HERE, &[udp], (EADDRINUSE, Reason::ReuseAddressMissing, Some(0)));
+        check(unwilling, USUAL, &[udp], (EADDRINUSE, Reason::ReuseAddressMissing, Some(0)));
         let neither = Held { reuse_address: Some(false), ..udp };
-        check(unwilling, HERE, &[neither], (EADDRINUSE, Reason::SameAddress, Some(0)));
+        check(unwilling, USUAL, &[neither], (EADDRINUSE, Reason::SameAddress, Some(0)));
     }
 
     #[test]
     fn the_kernels_other_refusals_have_their_own_reasons() {
         let low = Wanted { port: 80, may_bind_privileged: false, ..wanted("0.0.0.0") };
-        check(low, HERE, &[], (EACCES, Reason::Privileged, None));
-        let open = Place { unprivileged_from: 80, ..HERE };
+        check(low, USUAL, &[], (EACCES, Reason::Privileged, None));
+        let open = Conditions { unprivileged_from: 80, ..USUAL };
         check(low, open, &[], (EADDRINUSE, Reason::Gone, None));
-        let away = Place { has_address: false, ..HERE };
-        check(wanted("192.0.2.1"), away, &[], (EADDRNOTAVAIL, Reason::ForeignAddress, None));
+        let elsewhere = Conditions { has_address: false, ..USUAL };
+        check(wanted("192.0.2.1"), elsewhere, &[], (EADDRNOTAVAIL, Reason::ForeignAddress, None));
         // Checked before the port.
         let low = Wanted { address: "192.0.2.1".parse().unwrap(), ..low };
-        check(low, away, &[], (EADDRNOTAVAIL, Reason::ForeignAddress, None));
+        check(low, elsewhere, &[], (EADDRNOTAVAIL, Reason::ForeignAddress, None));
         let free = held("192.0.2.1");
-        check(wanted("192.0.2.1"), away, &[free], (EADDRINUSE, Reason::SameAddress, Some(0)));
+        check(wanted("192.0.2.1"), elsewhere, &[free], (EADDRINUSE, Reason::SameAddress, Some(0)));
         let twice = Wanted { bound_before: true, ..wanted("0.0.0.0") };
-        check(twice, HERE, &[], (EINVAL, Reason::AlreadyBound, None));
+        check(twice, USUAL, &[], (EINVAL, Reason::AlreadyBound, None));
         let any = Wanted { port: 0, ..wanted("0.0.0.0") };
-        check(any, HERE, &[held("0.0.0.0")], (EADDRINUSE, Reason::Exhausted, None));
+        check(any, USUAL, &[held("0.0.0.0")], (EADDRINUSE, Reason::Exhausted, None));
         let late = Wanted { by_listen: true, ..wanted("0.0.0.0") };
-        check(late, HERE, &[held("0.0.0.0")], (EADDRINUSE, Reason::ListenLost, Some(0)));
+        check(late, USUAL, &[held("0.0.0.0")], (EADDRINUSE, Reason::ListenLost, Some(0)));
     }
 
     #[test]
     fn an_errno_of_the_kernel_is_not_inferred() {
         let reported = |errno| Wanted { errno: Some(errno), ..wanted("0.0.0.0") };
-        check(reported(EPERM), HERE, &[held("0.0.0.0")], (EPERM, Reason::Denied, None));
-        check(reported(EADDRINUSE), HERE, &[], (EADDRINUSE, Reason::Gone, None));
-        check(reported(19), HERE, &[], (19, Reason::Other, None));
+        check(reported(EPERM), USUAL, &[held("0.0.0.0")], (EPERM, Reason::Denied, None));
+        check(reported(EADDRINUSE), USUAL, &[], (EADDRINUSE, Reason::Gone, None));
+        check(reported(19), USUAL, &[], (19, Reason::Other, None));
     }
 }

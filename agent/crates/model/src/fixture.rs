@@ -60,7 +60,7 @@ fn reservations() -> ReservationStatus {
     let lease = Reservation { origin: Origin::State, ..lease.expect("valid") };
     state.reservations.reserve(lease, 0).expect("free");
     let service = "billing".parse().expect("a name");
-    let endpoints = vec!["203.0.113.7:443".parse().expect("a place")];
+    let endpoints = vec!["203.0.113.7:443".parse().expect("an endpoint")];
     state.registry.register(Registration { service, endpoints }).expect("free");
     let key = BreachKey {
         port: Some(Port::tcp(5432)),

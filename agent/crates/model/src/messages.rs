@@ -13,17 +13,17 @@ use super::port::{PortState, Protocol};
 /// What happened, as it was then.
 pub fn summary(conflict: &Conflict) -> String {
     let claimant = party(&conflict.claimant);
-    let place = place(conflict.address, conflict.port, conflict.protocol);
+    let socket = socket(conflict.address, conflict.port, conflict.protocol);
     let times =
         if conflict.count > 1 { format!(" {} times", conflict.count) } else { String::new() };
     let failed = if conflict.reason == Reason::Allocated {
-        format!("{claimant} could not be started{times} with {place} published")
+        format!("{claimant} could not be started{times} with {socket} published")
     } else if conflict.by_listen {
-        format!("{claimant} failed{times} to listen on {place}, which it has bound")
+        format!("{claimant} failed{times} to listen on {socket}, which it has bound")
     } else if conflict.port == 0 {
         format!("{claimant} failed{times} to bind any port of {}", conflict.address)
     } else {
-        format!("{claimant} failed{times} to bind {place}")
+        format!("{claimant} failed{times} to bind {socket}")
     };
     let why = match conflict.reason {
         Reason::Privileged => "ports that low need CAP_NET_BIND_SERVICE".to_owned(),
@@ -166,7 +166,7 @@ fn party(party: &Party) -> String {
     text
 }
 
-fn place(address: IpAddr, port: u16, protocol: Protocol) -> String {
+fn socket(address: IpAddr, port: u16, protocol: Protocol) -> String {
     let socket = std::net::SocketAddr::new(address, port);
     match protocol {
         Protocol::Tcp => socket.to_string(),

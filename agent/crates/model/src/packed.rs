@@ -1,8 +1,8 @@
-//! What an edge counted in a few seconds, in a few bytes: pairs of a place and a number, in the
+//! What an edge counted in a few seconds, in a few bytes: pairs of an index and a number, in the
 //! order of [`EdgeCounters::each`]. Of three hundred numbers some ten have moved, and most by less
 //! than 128: that is thirty bytes instead of two and a half thousand.
 //!
-//! A pair is the distance from the place before and the number, both in base 128, least
+//! A pair is the distance from the index before and the number, both in base 128, least
 //! significant first, with a high bit on every byte but the last (LEB128).
 
 use agent_common::counters::EdgeCounters;
@@ -14,7 +14,7 @@ pub(super) struct Packed(Box<[u8]>);
 /// The pairs of packed counters.
 struct Pairs<'a> {
     bytes: &'a [u8],
-    /// One more than the place of the last pair.
+    /// One more than the index of the last pair.
     next: u16,
 }
 
@@ -31,7 +31,7 @@ impl Packed {
     /// What these counters have.
     pub(super) fn new(counters: &EdgeCounters) -> Self {
         let mut packer = Packer::default();
-        counters.each(|place, n| packer.push(place, n));
+        counters.each(|index, n| packer.push(index, n));
         packer.finish()
     }
 
@@ -41,10 +41,10 @@ impl Packed {
         let mut packer = Packer::default();
         loop {
             let pair = match (mine.peek().copied(), theirs.peek().copied()) {
-                (Some((place, n)), Some((same, m))) if place == same => {
+                (Some((index, n)), Some((same, m))) if index == same => {
                     mine.next();
                     theirs.next();
-                    (place, n.wrapping_add(m))
+                    (index, n.wrapping_add(m))
                 }
                 (Some(first), Some(second)) if first.0 < second.0 => {
                     mine.next();
@@ -66,7 +66,7 @@ impl Packed {
 
     /// Adds what was packed.
     pub(super) fn add_to(&self, counters: &mut EdgeCounters) {
-        self.pairs().for_each(|(place, n)| counters.add_at(place, n));
+        self.pairs().for_each(|(index, n)| counters.add_at(index, n));
     }
 
     /// Bytes in memory.
@@ -82,10 +82,10 @@ impl Packed {
 // === impl Packer ===
 
 impl Packer {
-    fn push(&mut self, place: u16, n: u64) {
-        self.number(u64::from(place - self.next));
+    fn push(&mut self, index: u16, n: u64) {
+        self.number(u64::from(index - self.next));
         self.number(n);
-        self.next = place + 1;
+        self.next = index + 1;
     }
 
     fn number(&mut self, mut n: u64) {
@@ -123,9 +123,9 @@ impl Iterator for Pairs<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let distance = self.number()?;
-        let place = self.next + distance as u16;
-        self.next = place + 1;
-        Some((place, self.number()?))
+        let index = self.next + distance as u16;
+        self.next = index + 1;
+        Some((index, self.number()?))
     }
 }
 

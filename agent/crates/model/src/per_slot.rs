@@ -42,13 +42,13 @@ impl<T> PerSlot<T> {
 
     /// The row of a number.
     pub(super) fn get(&self, number: u32) -> Option<&T> {
-        let (table, page, row) = place(number);
+        let (table, page, row) = locate(number);
         self.tables.get(table)?.get(page)?.as_ref()?.rows.get(row)?.as_ref()
     }
 
     /// The row of a number, to be changed.
     pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut T> {
-        let (table, page, row) = place(number);
+        let (table, page, row) = locate(number);
         self.tables.get_mut(table)?.get_mut(page)?.as_mut()?.rows.get_mut(row)?.as_mut()
     }
 
@@ -60,7 +60,7 @@ impl<T> PerSlot<T> {
 
     /// The row of a number, which is made if there is none.
     pub(super) fn get_or_insert_with(&mut self, number: u32, new: impl FnOnce() -> T) -> &mut T {
-        let (table, page, row) = place(number);
+        let (table, page, row) = locate(number);
         let pages = &mut self.tables[table];
         if pages.len() <= page {
             pages.resize_with(page + 1, || None);
@@ -75,14 +75,14 @@ impl<T> PerSlot<T> {
 
     /// Takes a row out.
     pub(super) fn remove(&mut self, number: u32) -> Option<T> {
-        let (table, at, row) = place(number);
-        let place = self.tables.get_mut(table)?.get_mut(at)?;
-        let page = place.as_mut()?;
+        let (table, at, row) = locate(number);
+        let slot = self.tables.get_mut(table)?.get_mut(at)?;
+        let page = slot.as_mut()?;
         let value = page.rows.get_mut(row)?.take()?;
         page.used -= 1;
         self.len -= 1;
         if page.used == 0 {
-            *place = None;
+            *slot = None;
         }
         Some(value)
     }
@@ -90,18 +90,18 @@ impl<T> PerSlot<T> {
     /// Keeps the rows for which `stays` holds.
     pub(super) fn retain(&mut self, mut stays: impl FnMut(u32, &mut T) -> bool) {
         for (table, pages) in self.tables.iter_mut().enumerate() {
-            for (at, place) in pages.iter_mut().enumerate() {
-                let Some(page) = place else { continue };
-                for (row, place) in page.rows.iter_mut().enumerate() {
+            for (at, slot) in pages.iter_mut().enumerate() {
+                let Some(page) = slot else { continue };
+                for (row, entry) in page.rows.iter_mut().enumerate() {
                     let number = (table << SLOT_BITS | (at * PAGE + row)) as u32;
-                    if place.as_mut().is_some_and(|value| !stays(number, value)) {
-                        *place = None;
+                    if entry.as_mut().is_some_and(|value| !stays(number, value)) {
+                        *entry = None;
                         page.used -= 1;
                         self.len -= 1;
                     }
                 }
                 if page.used == 0 {
-                    *place = None;
+                    *slot = None;
                 }
             }
         }
@@ -121,7 +121,7 @@ impl<T> Default for Page<T> {
 }
 
 /// Table, page and row of a number.
-fn place(number: u32) -> (usize, usize, usize) {
+fn locate(number: u32) -> (usize, usize, usize) {
     let slot = (number & ((1 << SLOT_BITS) - 1)) as usize;
     ((number >> SLOT_BITS) as usize, slot / PAGE, slot % PAGE)
 }

@@ -38,7 +38,7 @@ type Prefix = Option<(u8, bool)>;
 /// Why a service is not registered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Two names for one place.
+    /// Two names for one endpoint.
     #[error(
         "{endpoint} is registered as {service}; unregister that first (portolan services unregister {service})"
     )]
@@ -48,10 +48,10 @@ pub enum Refused {
         /// Who is there.
         service: FullName,
     },
-    /// No place.
+    /// No endpoint.
     #[error("{0} has no address; give at least one with --address, like 10.1.2.3:443")]
     Nowhere(FullName),
-    /// Too many places.
+    /// Too many endpoints.
     #[error(
         "{0} has more than {MOST_ENDPOINTS} addresses; write fewer and wider ones, like 10.9.0.0/16"
     )]
@@ -120,14 +120,14 @@ impl Registry {
     /// wins over any port.
     pub fn name(&self, address: IpAddr, port: u16) -> Option<&Service> {
         let address = address.to_canonical();
-        self.prefixes.iter().find_map(|(prefix, places)| {
+        self.prefixes.iter().find_map(|(prefix, by_endpoint)| {
             let network = match *prefix {
                 None => None,
                 Some((_, is_v4)) if is_v4 != address.is_ipv4() => return None,
                 Some((length, _)) => Some(IpNet::new(address, length).ok()?.trunc()),
             };
-            let place = |port| places.get(&Endpoint { network, port });
-            place(Some(port)).or_else(|| place(None))
+            let named = |port| by_endpoint.get(&Endpoint { network, port });
+            named(Some(port)).or_else(|| named(None))
         })
     }
 
@@ -136,8 +136,8 @@ impl Registry {
         for Registration { service, endpoints } in &self.services {
             let named = Service::registered(service);
             for endpoint in endpoints {
-                let places = prefixes.entry(prefix(endpoint)).or_default();
-                places.insert(*endpoint, named.clone());
+                let by_endpoint = prefixes.entry(prefix(endpoint)).or_default();
+                by_endpoint.insert(*endpoint, named.clone());
             }
         }
         self.prefixes = prefixes.into_iter().collect();
@@ -151,7 +151,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn at(service: &str, endpoints: &[&str]) -> Registration {
-        let endpoints = endpoints.iter().map(|text| text.parse().expect("a place")).collect();
+        let endpoints = endpoints.iter().map(|text| text.parse().expect("an endpoint")).collect();
         Registration { service: service.parse().expect("a name"), endpoints }
     }
 
@@ -207,12 +207,12 @@ mod tests {
     proptest! {
         #[test]
         fn the_index_finds_what_a_search_would(
-            places in proptest::collection::vec((0u32..256, 24u8..=32, proptest::option::of(1u16..4)), 1..20),
+            endpoints in proptest::collection::vec((0u32..256, 24u8..=32, proptest::option::of(1u16..4)), 1..20),
             address in 0u32..256, port in 1u16..4,
         ) {
             let mut registry = Registry::default();
             let mut all: Vec<(Endpoint, String)> = Vec::new();
-            for (i, (host, length, port)) in places.into_iter().enumerate() {
+            for (i, (host, length, port)) in endpoints.into_iter().enumerate() {
                 let ip = IpAddr::from((0x0a00_0000 | host).to_be_bytes());
                 let network = IpNet::new(ip, length).ok();
                 let endpoint = Endpoint { network, port }.canonical();
@@ -228,9 +228,9 @@ mod tests {
             let ip = IpAddr::from((0x0a00_0000 | address).to_be_bytes());
             let best = all
                 .iter()
-                .filter(|(place, _)| place.network.is_some_and(|network| network.contains(&ip)))
-                .filter(|(place, _)| place.port.is_none_or(|own| own == port))
-                .max_by_key(|(place, _)| (prefix(place), place.port.is_some()))
+                .filter(|(endpoint, _)| endpoint.network.is_some_and(|network| network.contains(&ip)))
+                .filter(|(endpoint, _)| endpoint.port.is_none_or(|own| own == port))
+                .max_by_key(|(endpoint, _)| (prefix(endpoint), endpoint.port.is_some()))
                 .map(|(_, name)| name.as_str());
             let found = registry.name(ip, port).map(|service| &*service.name);
             prop_assert_eq!(found, best);

@@ -64,12 +64,12 @@ impl FromStr for Endpoint {
         if let Some(network) = network(text) {
             return Ok(Self { network: Some(network), port: None }.canonical());
         }
-        let (place, number) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let bare = place.strip_prefix('[').and_then(|place| place.strip_suffix(']'));
+        let (host, number) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         // Without brackets the end of an IPv6 address would be ambiguous.
         let network = match bare {
-            Some(place) => network(place).filter(|network| network.addr().is_ipv6()),
-            None => network(place).filter(|network| network.addr().is_ipv4()),
+            Some(host) => network(host).filter(|network| network.addr().is_ipv6()),
+            None => network(host).filter(|network| network.addr().is_ipv4()),
         };
         match (network, port(number)) {
             (Some(network), Some(port)) => {

@@ -19,7 +19,7 @@ use linux::current_holders::Bound;
 use linux::inspection::Inspection;
 use linux::probes::Pending;
 use model::claims::Failures;
-use model::clash::{self, Place, Reason, Verdict, Wanted};
+use model::clash::{self, Conditions, Reason, Verdict, Wanted};
 use model::conflicts::Conflict;
 use model::port::Protocol;
 
@@ -29,7 +29,7 @@ const MAX_HOLDERS: usize = 256;
 
 /// Failures in one namespace.
 pub(super) struct Inspecting {
-    pub(super) place: Pending<Inspection>,
+    pub(super) inspection: Pending<Inspection>,
     pub(super) failures: Vec<Failures>,
 }
 
@@ -57,10 +57,10 @@ impl Ports {
 
     /// Continues with failures whose namespace was inspected.
     pub(super) fn take_inspections(&mut self, known: &mut Known<'_>, host: &dyn Host) {
-        for Inspecting { place, failures } in std::mem::take(&mut self.inspecting) {
-            let seen = match place.take() {
+        for Inspecting { inspection, failures } in std::mem::take(&mut self.inspecting) {
+            let seen = match inspection.take() {
                 None => {
-                    self.inspecting.push(Inspecting { place, failures });
+                    self.inspecting.push(Inspecting { inspection, failures });
                     continue;
                 }
                 Some(Ok(seen)) => Some(seen),
@@ -112,17 +112,17 @@ impl Ports {
     pub(super) fn add(
         &mut self,
         failure: &Failures,
-        place: Option<&Inspection>,
+        inspection: Option<&Inspection>,
         known: &mut Known<'_>,
         host: &dyn Host,
     ) {
         let Some(wanted) = wanted(failure) else { return };
-        let candidates = self.candidates(&wanted, failure.key.netns, place, known.listeners);
-        let rules = Place {
-            unprivileged_from: place.map_or(1024, |place| place.unprivileged_from),
-            has_address: place.is_none_or(|place| place.has(wanted.address)),
+        let candidates = self.candidates(&wanted, failure.key.netns, inspection, known.listeners);
+        let rules = Conditions {
+            unprivileged_from: inspection.map_or(1024, |inspection| inspection.unprivileged_from),
+            has_address: inspection.is_none_or(|inspection| inspection.has(wanted.address)),
             // Without it no port counts as one that a client got.
-            ephemeral: place.map_or((1, 0), |place| place.ephemeral),
+            ephemeral: inspection.map_or((1, 0), |inspection| inspection.ephemeral),
         };
         let decide = |candidates: &[Candidate]| {
             let held: Vec<_> = candidates.iter().map(|candidate| candidate.held).collect();
@@ -159,7 +159,7 @@ impl Ports {
             inferred,
             reason,
             holder: None,
-            next_free: next_free(&wanted, place, &self.bound, failure.key.netns),
+            next_free: next_free(&wanted, inspection, &self.bound, failure.key.netns),
             unverified_user: known.owners.user(failure.key.owner),
         };
         let Some(candidate) = holder.copied() else { return self.record(conflict, errno) };
@@ -180,7 +180,7 @@ impl Ports {
         &self,
         wanted: &Wanted,
         netns: u32,
-        place: Option<&Inspection>,
+        inspection: Option<&Inspection>,
         listeners: &[ListenerRecord],
     ) -> Vec<Candidate> {
         let fits = |protocol: Option<Protocol>, port| {
@@ -195,7 +195,7 @@ impl Ports {
             .collect();
         let mut candidates = Vec::new();
         let mut seen = HashSet::new();
-        for entry in place.map_or(&[][..], |place| &place.sockets) {
+        for entry in inspection.map_or(&[][..], |inspection| &inspection.sockets) {
             if !fits(Protocol::from_number(entry.protocol), entry.local_port) {
                 continue;
             }
@@ -239,20 +239,20 @@ fn wanted(failure: &Failures) -> Option<Wanted> {
 /// The first free port above the requested one.
 fn next_free(
     wanted: &Wanted,
-    place: Option<&Inspection>,
+    inspection: Option<&Inspection>,
     bound: &[BoundRecord],
     netns: u32,
 ) -> Option<u16> {
     if wanted.port == 0 {
         return None;
     }
-    let place = place?;
+    let inspection = inspection?;
     let is = |protocol| Protocol::from_number(protocol) == Some(wanted.protocol);
-    let listed = place.sockets.iter().filter(|entry| is(entry.protocol));
+    let listed = inspection.sockets.iter().filter(|entry| is(entry.protocol));
     let kept = bound.iter().filter(|bound| bound.netns == netns && is(bound.protocol));
     let taken: HashSet<u16> =
         listed.map(|entry| entry.local_port).chain(kept.map(|bound| bound.port)).collect();
-    let from = wanted.port.max(place.unprivileged_from.saturating_sub(1)).checked_add(1)?;
+    let from = wanted.port.max(inspection.unprivileged_from.saturating_sub(1)).checked_add(1)?;
     (from..=u16::MAX).find(|port| !taken.contains(port))
 }
 

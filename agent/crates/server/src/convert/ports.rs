@@ -34,11 +34,12 @@ pub fn ports(snapshot: &Snapshot, filter: PortFilter) -> Ports {
     let ports = snapshot.ports.iter().filter(|view| filter.admits(view.port, view.protocol));
     let is_unused = |one: &&Reservation| {
         let port::Port { number, protocol } = one.port;
-        let place = reservations.netns_of(one).map(|netns| (number, protocol, netns));
-        let has = |view: &PortView| place == Some((view.port, view.protocol, view.netns));
+        let socket = reservations.netns_of(one).map(|netns| (number, protocol, netns));
+        let has = |view: &PortView| socket == Some((view.port, view.protocol, view.netns));
         // Listeners are known even where the kernel half cannot list bound sockets.
-        let listens =
-            |listener: &ListenerView| place == Some((listener.port, Protocol::Tcp, listener.netns));
+        let listens = |listener: &ListenerView| {
+            socket == Some((listener.port, Protocol::Tcp, listener.netns))
+        };
         filter.admits(number, protocol)
             && one.in_force(now, reservations.environment)
             && !snapshot.ports.iter().any(has)
@@ -55,9 +56,9 @@ pub fn ports(snapshot: &Snapshot, filter: PortFilter) -> Ports {
 }
 
 fn in_use(view: &PortView, snapshot: &Snapshot) -> Port {
-    let place = (view.port, view.protocol, view.netns);
+    let socket = (view.port, view.protocol, view.netns);
     let about = |conflict: &&Arc<conflicts::Conflict>| {
-        (conflict.port, conflict.protocol, conflict.netns) == place
+        (conflict.port, conflict.protocol, conflict.netns) == socket
     };
     let last = snapshot.conflicts.iter().rev().find(about);
     let number = port::Port { number: view.port, protocol: view.protocol };

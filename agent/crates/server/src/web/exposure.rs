@@ -29,41 +29,44 @@ pub(super) struct Exposure {
 /// When a certificate is valid, in seconds of Unix time.
 #[derive(Clone, Debug)]
 pub(super) struct Validity {
-    place: String,
+    location: String,
     from: u64,
     until: u64,
 }
 
 impl Validity {
-    /// That of the certificate at `place`; `None` if it cannot be read.
-    pub(super) fn of(place: &str, certificate: &CertificateDer<'_>) -> Option<Self> {
+    /// That of the certificate at `location`; `None` if it cannot be read.
+    pub(super) fn of(location: &str, certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let validity = certificate.validity();
         let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
         Some(Self {
-            place: place.to_owned(),
+            location: location.to_owned(),
             from: seconds(validity.not_before.timestamp()),
             until: seconds(validity.not_after.timestamp()),
         })
     }
 
     fn finding(&self, now: u64) -> Option<Finding> {
-        let Self { place, from, until } = self;
+        let Self { location, from, until } = self;
         let notice = RENEW_BEFORE.as_secs().min(until.saturating_sub(*from) / 10);
         let (severity, problem) = if now > *until {
-            (Severity::Error, format!("has expired: clients that verify it are refused ({place})"))
+            (
+                Severity::Error,
+                format!("has expired: clients that verify it are refused ({location})"),
+            )
         } else if now < *from {
             (
                 Severity::Error,
-                format!("is not valid yet: is the clock of this host right? ({place})"),
+                format!("is not valid yet: is the clock of this host right? ({location})"),
             )
         } else if now.saturating_add(notice) > *until {
-            (Severity::Warning, format!("expires within {} ({place})", days(until - now)))
+            (Severity::Warning, format!("expires within {} ({location})", days(until - now)))
         } else {
             return None;
         };
         let title = format!("the certificate of the HTTP endpoint {problem}");
-        let mut finding = Finding::new(code::CERTIFICATE_EXPIRED, severity, place, title)
+        let mut finding = Finding::new(code::CERTIFICATE_EXPIRED, severity, location, title)
             .with("valid_until", Timestamp::from_seconds(*until as f64).to_string());
         finding.remediation =
             Some("renew it; the agent takes the new files without a restart".to_owned());
@@ -149,7 +152,7 @@ mod tests {
     fn a_certificate_is_reported_when_it_has_to_be_renewed() {
         const DAY: u64 = 24 * 3600;
         let check = |from, until, now, expected: Option<(Severity, &str)>| {
-            let validity = Validity { place: "server.pem".to_owned(), from, until };
+            let validity = Validity { location: "server.pem".to_owned(), from, until };
             let finding = validity.finding(now);
             let shown = finding.as_ref().map(|finding| (finding.severity, finding.title.as_str()));
             match (shown, expected) {

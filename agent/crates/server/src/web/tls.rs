@@ -142,31 +142,32 @@ fn pem(
     }
 }
 
-fn certificates(place: &str, bytes: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+fn certificates(location: &str, bytes: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
-    let found = found.map_err(|error| anyhow!("{place}: {error}"))?;
+    let found = found.map_err(|error| anyhow!("{location}: {error}"))?;
     if found.is_empty() {
-        bail!("{place} has no certificate in PEM form");
+        bail!("{location} has no certificate in PEM form");
     }
     Ok(found)
 }
 
 fn chain(file: &TlsServer) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let (place, bytes) = pem(file.cert.as_deref(), file.cert_file.as_ref(), "cert")?;
-    certificates(&place, &bytes)
+    let (location, bytes) = pem(file.cert.as_deref(), file.cert_file.as_ref(), "cert")?;
+    certificates(&location, &bytes)
 }
 
 /// When the endpoint's certificate is valid.
 pub(super) fn validity(file: &TlsServer) -> Option<Validity> {
-    let (place, bytes) = pem(file.cert.as_deref(), file.cert_file.as_ref(), "cert").ok()?;
-    certificates(&place, &bytes).ok()?.first().and_then(|first| Validity::of(&place, first))
+    let (location, bytes) = pem(file.cert.as_deref(), file.cert_file.as_ref(), "cert").ok()?;
+    certificates(&location, &bytes).ok()?.first().and_then(|first| Validity::of(&location, first))
 }
 
 fn key(file: &TlsServer) -> anyhow::Result<PrivateKeyDer<'static>> {
     let text = file.key.as_ref().map(|Secret(text)| text.as_str());
-    let (place, bytes) = pem(text, file.key_file.as_ref(), "key")?;
-    PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|_| anyhow!("{place} has no private key in PEM form (PKCS #8, PKCS #1 or SEC1)"))
+    let (location, bytes) = pem(text, file.key_file.as_ref(), "key")?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
+        anyhow!("{location} has no private key in PEM form (PKCS #8, PKCS #1 or SEC1)")
+    })
 }
 
 fn verifier(
@@ -184,7 +185,7 @@ fn verifier(
         ClientAuth::RequireAndVerifyClientCert => false,
     };
     let mut roots = RootCertStore::empty();
-    let place = if file.client_ca.is_none() && file.client_ca_file.is_none() {
+    let location = if file.client_ca.is_none() && file.client_ca_file.is_none() {
         // As in Go: the public authorities that this system trusts.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() {
@@ -194,17 +195,17 @@ fn verifier(
         }
         "the system's authorities".to_owned()
     } else {
-        let (place, bytes) =
+        let (location, bytes) =
             pem(file.client_ca.as_deref(), file.client_ca_file.as_ref(), "client_ca")?;
-        for authority in certificates(&place, &bytes)? {
-            roots.add(authority).map_err(|error| anyhow!("{place}: {error}"))?;
+        for authority in certificates(&location, &bytes)? {
+            roots.add(authority).map_err(|error| anyhow!("{location}: {error}"))?;
         }
-        place
+        location
     };
     let roots = Arc::new(roots);
     let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
     let builder = if optional { builder.allow_unauthenticated() } else { builder };
-    let inner = builder.build().map_err(|error| anyhow!("{place}: {error}"))?;
+    let inner = builder.build().map_err(|error| anyhow!("{location}: {error}"))?;
     let allowed = file.client_allowed_sans.clone();
     Ok(Some(if allowed.is_empty() { inner } else { Arc::new(Named { inner, allowed }) }))
 }
