@@ -1,33 +1,6 @@
 //! Claims about crates that do not depend on each other.
 
-use loader::hooks::HOOKS;
-
 mod documents;
-
-/// What feeds metrics besides hooks, where it is written as one word.
-const NOT_HOOKS: [&str; 3] = ["bpf_prog_info", "identity", "reservations"];
-
-#[test]
-fn every_hook_feeds_a_metric_and_every_hook_that_a_metric_names_exists() {
-    let fed: Vec<&str> =
-        telemetry::catalogue().flat_map(|metric| metric.fed_by.split(", ")).collect();
-    for hook in HOOKS {
-        assert!(
-            fed.contains(&hook.name),
-            "{} feeds no metric: name it in `fed_by` of a metric in agent/crates/telemetry/src/",
-            hook.name
-        );
-    }
-    let is_word = |name: &str| {
-        name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_')
-    };
-    for name in fed.iter().filter(|name| is_word(name) && !NOT_HOOKS.contains(name)) {
-        assert!(
-            HOOKS.iter().any(|hook| hook.name == *name),
-            "`fed_by` names {name}, which agent/crates/loader/src/hooks.rs lacks"
-        );
-    }
-}
 
 /// A package of the workspace and the packages that it may use: data flows one way
 /// (docs/architecture.md). Test code may use more.

@@ -167,7 +167,10 @@ fn folder() -> PathBuf {
 fn compare(file: &Path, answer: &Value) {
     let text = format!("{answer:#}\n");
     if std::env::var_os("PORTOLAN_BLESS").is_some() {
-        fs::write(file, text).expect("written");
+        // Whole at any moment: another test reads it.
+        let new = file.with_extension("new");
+        fs::write(&new, text).expect("written");
+        fs::rename(&new, file).expect("renamed");
         return;
     }
     let golden = fs::read_to_string(file).unwrap_or_default();

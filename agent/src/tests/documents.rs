@@ -1,4 +1,5 @@
-//! Claims of the documents that the code decides: numbers, lists, defaults and settings.
+//! Claims of the documents that the code decides: numbers, lists, defaults and settings; and what a
+//! new hook, metric or setting has to be named in.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,6 +13,9 @@ use super::LAYERS;
 use crate::commands::{DONE, FAILED, INVALID, UNREACHED};
 use crate::config::settings::{Flag, SETTINGS};
 use crate::config::{Config, Keep, Seccomp};
+
+/// What feeds metrics besides hooks, where it is written as one word.
+const NOT_HOOKS: [&str; 3] = ["bpf_prog_info", "identity", "reservations"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -54,6 +58,28 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
 
 fn hooks(is_wanted: impl Fn(&Hook) -> bool) -> BTreeSet<&'static str> {
     HOOKS.iter().filter(|hook| is_wanted(hook)).map(|hook| hook.name).collect()
+}
+
+#[test]
+fn every_hook_feeds_a_metric_and_every_hook_that_a_metric_names_exists() {
+    let fed: Vec<&str> =
+        telemetry::catalogue().flat_map(|metric| metric.fed_by.split(", ")).collect();
+    for hook in HOOKS {
+        assert!(
+            fed.contains(&hook.name),
+            "{} feeds no metric: name it in `fed_by` of a metric in agent/crates/telemetry/src/",
+            hook.name
+        );
+    }
+    let is_word = |name: &str| {
+        name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_')
+    };
+    for name in fed.iter().filter(|name| is_word(name) && !NOT_HOOKS.contains(name)) {
+        assert!(
+            HOOKS.iter().any(|hook| hook.name == *name),
+            "`fed_by` names {name}, which agent/crates/loader/src/hooks.rs lacks"
+        );
+    }
 }
 
 #[test]

@@ -8,8 +8,6 @@ const HOOKS: &str = "agent-ebpf/src/hooks/";
 const TABLES: [&str; 2] = ["agent/crates/loader/src/hooks.rs", "agent/crates/loader/src/later.rs"];
 /// Where each has a test on the real kernel: a file or a function of its name.
 const LIVE_TESTS: &str = "agent/tests/live/";
-/// The file that has a `mod` line for each of those files.
-const LIVE_MODULES: &str = "agent/tests/live/main.rs";
 
 /// Files that attach nothing and are covered by the tests of other hooks.
 const WITHOUT_LIVE_TEST: [&str; 1] = ["mod"];
@@ -29,29 +27,12 @@ pub fn touch_list(sources: &Sources) -> Vec<Finding> {
         }
         if sources.rust(LIVE_TESTS).next().is_some() && !has_live_test(sources, hook) {
             let what = format!(
-                "no live test: write {LIVE_TESTS}{hook}.rs and its `mod` line in {LIVE_MODULES}, or a test `fn {hook}_…` in another file there"
+                "no live test: write {LIVE_TESTS}{hook}.rs, or a test `fn {hook}_…` in another file there"
             );
             findings.push(Finding::new(path, 0, what));
         }
     }
-    findings.extend(tests_that_never_run(sources));
     findings
-}
-
-/// Files of live tests without their `mod` line: nothing compiles them.
-fn tests_that_never_run(sources: &Sources) -> impl Iterator<Item = Finding> {
-    let modules = sources.text(LIVE_MODULES);
-    sources.rust(LIVE_TESTS).filter_map(move |(path, _)| {
-        let name = path.strip_prefix(LIVE_TESTS)?.strip_suffix(".rs")?;
-        let line = format!("mod {name};");
-        let is_missing = path != LIVE_MODULES
-            && !name.contains('/')
-            && !modules?.lines().any(|found| found == line);
-        is_missing.then(|| {
-            let what = format!("never compiled: add its line `{line}` to {LIVE_MODULES}");
-            Finding::new(path, 0, what)
-        })
-    })
 }
 
 fn has_live_test(sources: &Sources, hook: &str) -> bool {
@@ -86,15 +67,5 @@ mod tests {
         assert_eq!(findings(&[hook, table, function]), 0);
         assert_eq!(findings(&[hook, commented, file]), 1);
         assert_eq!(findings(&[hook, table, other]), 1);
-    }
-
-    #[test]
-    fn a_live_test_needs_its_mod_line() {
-        let main = ("agent/tests/live/main.rs", "mod tcp_x;\n// mod tcp_y;\n");
-        let included = ("agent/tests/live/tcp_x.rs", "");
-        let below = ("agent/tests/live/tcp_x/part.rs", "");
-        let forgotten = ("agent/tests/live/tcp_y.rs", "");
-        assert_eq!(findings(&[main, included, below]), 0);
-        assert_eq!(findings(&[main, forgotten]), 1);
     }
 }

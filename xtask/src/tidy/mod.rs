@@ -29,9 +29,10 @@ struct Finding {
     what: String,
 }
 
-const RULES: [fn(&Sources) -> Vec<Finding>; 12] = [
+const RULES: [fn(&Sources) -> Vec<Finding>; 13] = [
     sources::headers,
     sources::lengths,
+    sources::modules,
     sources::names,
     sources::leftovers,
     sources::machine_paths,

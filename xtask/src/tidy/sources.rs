@@ -10,6 +10,11 @@ const EXCUSE: &str = "Long because";
 /// Names that do not describe the content.
 const EMPTY_NAMES: [&str; 7] = ["common", "helper", "helpers", "manager", "misc", "util", "utils"];
 
+/// Files that cargo finds by their names.
+const ROOTS: [&str; 3] = ["lib", "main", "build"];
+/// Folders in which it finds every file.
+const TARGETS: [&str; 5] = ["tests", "benches", "bin", "examples", "fuzz_targets"];
+
 /// Macros for unfinished work.
 const LEFTOVERS: [&str; 3] = ["todo", "unimplemented", "dbg"];
 
@@ -37,6 +42,42 @@ pub fn lengths(sources: &Sources) -> Vec<Finding> {
         Finding::new(path, 0, what)
     })
     .collect()
+}
+
+/// Every Rust file is compiled: its parent has a `mod` line for it.
+pub fn modules(sources: &Sources) -> Vec<Finding> {
+    let orphans = sources.rust("").filter_map(|(path, _)| {
+        let module = path.trim_end_matches(".rs").trim_end_matches("/mod");
+        let (folder, name) = module.rsplit_once('/')?;
+        let last = folder.rsplit('/').next().unwrap_or_default();
+        if ROOTS.contains(&name) || TARGETS.contains(&last) || is_named_by_cargo(sources, path) {
+            return None;
+        }
+        let parents = ["/mod.rs", ".rs", "/lib.rs", "/main.rs"].map(|end| format!("{folder}{end}"));
+        let parent = parents.iter().find(|parent| sources.text(parent).is_some())?;
+        let line = format!("mod {name};");
+        let has = |text: &str| text.lines().any(|found| is_declaration(found, &line));
+        let is_missing = !parents.iter().filter_map(|parent| sources.text(parent)).any(has);
+        is_missing.then(|| {
+            Finding::new(path, 0, format!("never compiled: add the line `{line}` to {parent}"))
+        })
+    });
+    orphans.collect()
+}
+
+/// Whether the manifest of a package has the path of a file in it.
+fn is_named_by_cargo(sources: &Sources, path: &str) -> bool {
+    sources.all().any(|(manifest, text)| {
+        let below =
+            manifest.strip_suffix("Cargo.toml").and_then(|folder| path.strip_prefix(folder));
+        below.is_some_and(|below| text.contains(&format!("path = \"{below}\"")))
+    })
+}
+
+/// Whether a line of code is `line`, whatever its visibility.
+fn is_declaration(found: &str, line: &str) -> bool {
+    let before = found.trim().strip_suffix(line);
+    before.is_some_and(|before| before.is_empty() || before.starts_with("pub"))
 }
 
 /// Files and folders are named after their content.
@@ -117,6 +158,29 @@ mod tests {
             ("table.rs", &format!("//! A table.\n//! Long because it is one table.\n{lines}")),
         ]);
         assert_eq!(places(&lengths(&sources)), [("long.rs", 0)]);
+    }
+
+    #[test]
+    fn files_that_nothing_compiles_are_found() {
+        let sources = Sources::of(&[
+            ("x/src/lib.rs", "pub mod a;\npub(crate) mod b;\n// mod c;\n"),
+            ("x/src/a.rs", "#[cfg(test)]\nmod tests;\n"),
+            ("x/src/a/tests.rs", ""),
+            ("x/src/a/forgotten.rs", ""),
+            ("x/src/b/mod.rs", ""),
+            ("x/src/b/forgotten.rs", ""),
+            ("x/src/c.rs", ""),
+            ("x/tests/whole.rs", ""),
+            ("x/tests/live/main.rs", "mod d;\n"),
+            ("x/tests/live/d.rs", ""),
+            ("x/tests/live/e.rs", ""),
+            ("x/build.rs", ""),
+            ("x/src/run.rs", ""),
+            ("x/Cargo.toml", "[[bin]]\npath = \"src/run.rs\"\n"),
+        ]);
+        let expected =
+            ["x/src/a/forgotten.rs", "x/src/b/forgotten.rs", "x/src/c.rs", "x/tests/live/e.rs"];
+        assert_eq!(places(&modules(&sources)), expected.map(|path| (path, 0)));
     }
 
     #[test]

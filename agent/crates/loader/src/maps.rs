@@ -254,7 +254,13 @@ mod tests {
         let object = aya_obj::Object::parse(OBJECT).unwrap();
         let theirs: BTreeSet<&str> = object.maps.keys().map(String::as_str).collect();
         let ours: BTreeSet<&str> = MAPS.iter().map(|map| map.name).collect();
-        assert_eq!(ours, theirs);
+        let missing: Vec<_> = theirs.difference(&ours).collect();
+        assert!(
+            missing.is_empty(),
+            "agent-ebpf/src/maps.rs has {missing:?}: add rows to MAPS here"
+        );
+        let extra: Vec<_> = ours.difference(&theirs).collect();
+        assert!(extra.is_empty(), "MAPS has {extra:?}, which no program of agent-ebpf uses");
         assert_eq!(ours.len(), MAPS.len(), "a name comes twice");
     }
 

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -191,22 +192,31 @@ impl Attempt {
         if right {
             lock(&gate.verified).insert(name, digest);
         } else {
-            *turn = Some(Instant::now() + began.elapsed() * REST);
+            *turn = Some(rested(began, Instant::now()));
         }
         Some(right)
     }
 }
 
-/// Compares; a wrong password at the cost `highest`: 2^c for a hash of cost c, then
-/// 2^c + … + 2^(highest-1) for hashes that no password has. Without a user only the latter, at the
-/// whole cost.
+/// When the next comparison may begin after one from `began` to `ended`.
+fn rested(began: Instant, ended: Instant) -> Instant {
+    ended + ended.duration_since(began) * REST
+}
+
+/// The costs of the comparisons that follow a wrong password, with hashes that no password has: for
+/// a hash of cost c, which took 2^c, another 2^c + … + 2^(highest-1). Without a user the whole,
+/// 2^highest.
+fn decoys(hash: Option<&Hash>, highest: u32) -> RangeInclusive<u32> {
+    hash.map_or(highest..=highest, |hash| hash.cost..=highest.saturating_sub(1))
+}
+
+/// Compares; a wrong password at the cost `highest`, whatever the hash.
 fn compare(password: &str, hash: Option<&Hash>, highest: u32) -> bool {
     let right = hash.is_some_and(|hash| bcrypt::verify(password, &hash.text).unwrap_or(false));
     if right {
         return true;
     }
-    let rest = hash.map_or(highest..=highest, |hash| hash.cost..=highest.saturating_sub(1));
-    for cost in rest {
+    for cost in decoys(hash, highest) {
         let decoy = format!("$2b${cost:02}${}", ".".repeat(53));
         // Never equal: only the time counts.
         std::hint::black_box(bcrypt::verify(password, &decoy).is_ok());
