@@ -2,11 +2,13 @@
 
 use agent_common::attempt::{
     AttemptKey, BOUND_ROW, BUCKET, BUSY, DENIED, FAILURE_OVERFLOW, FREE, OVERDUE_NS, Pending,
-    PendingBucket, STEP_CONNECT, STEP_LISTEN, bucket_of,
+    PendingBucket, STEP_CONNECT, STEP_LISTEN, bucket_of, home_of,
 };
 use agent_common::ledger::{BIND, CONNECTION, LATE, NO_ATTEMPT};
 use agent_common::unsent::{UNSENT_OVERFLOW, UnsentKey};
-use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_pid_tgid, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
+};
 
 use crate::atomic;
 use crate::maps::{self, lost, seen};
@@ -33,7 +35,7 @@ pub fn requested(key: &AttemptKey) {
 /// The running thread asks for a connection. If it had asked before and no SYN left, that failed.
 #[inline(always)]
 pub fn connect_requested(key: &AttemptKey) {
-    let now = now_ns();
+    let now = now_of_tick_ns();
     maps::connects_at(now);
     if !open(key, now) {
         // If it fails, no program sees that; if not, it is seen once more, and counted.
@@ -165,24 +167,28 @@ pub fn listen_failed(sk: Sock, owner: u32) {
     failed(&key, current_thread(), now_ns());
 }
 
-/// Where the thread's attempt goes: its own last place, else a free one, else one whose owner has
-/// been silent for too long; [`BUCKET`] if there is none.
+/// Where the thread's attempt goes: its home, unless another thread has that, else its own last
+/// place, else a free one, else one whose owner has been silent for too long; [`BUCKET`] if there is
+/// none. What it has elsewhere when it comes home is overdue a second later.
 ///
 /// The verifier may not know which one it is: it would go through the rest of the program once for
 /// every pair of numbers, and before Linux 6.2 that is more than it has patience for.
 #[inline(always)]
 fn place_for(bucket: *mut PendingBucket, thread: u64, now: u64) -> usize {
+    let home = home_of(thread);
+    let token = token_at(bucket, home);
+    if token == FREE || (token != BUSY && is_of(bucket, home, thread)) {
+        return home;
+    }
     let (mut free, mut overdue, mut i) = (BUCKET, BUCKET, 0);
     while i < BUCKET {
-        let attempt = at(bucket, opaque(i) & (BUCKET - 1));
-        // SAFETY: a valid map value; volatile, because others write it.
-        let token = unsafe { core::ptr::read_volatile(&raw const (*attempt).token) };
+        let index = opaque(i) & (BUCKET - 1);
+        let token = token_at(bucket, index);
         let place = forgotten(i, token);
         if token == FREE {
             free = place;
         } else if token != BUSY {
-            // SAFETY: as above.
-            if unsafe { core::ptr::read_volatile(&raw const (*attempt).thread) } == thread {
+            if is_of(bucket, index, thread) {
                 return place;
             }
             if is_overdue(token, now) {
@@ -200,25 +206,28 @@ fn place_for(bucket: *mut PendingBucket, thread: u64, now: u64) -> usize {
 fn own(is_it: impl Fn(u8) -> bool) -> Option<*mut Pending> {
     let thread = current_thread();
     let bucket = maps::pending(bucket_of(thread))?;
-    let mut i = 0;
-    while i < BUCKET {
-        let attempt = at(bucket, opaque(i) & (BUCKET - 1));
-        // SAFETY: a valid map value; volatile, because others write it.
-        unsafe {
-            let token = core::ptr::read_volatile(&raw const (*attempt).token);
-            let place = forgotten(i, token);
-            if token > BUSY && core::ptr::read_volatile(&raw const (*attempt).thread) == thread {
+    // At home there is its newest, if any.
+    let (mut place, mut i) = (home_of(thread), 0);
+    loop {
+        let token = token_at(bucket, place);
+        let next = forgotten(i, token);
+        if token > BUSY && is_of(bucket, place, thread) {
+            let attempt = at(bucket, place);
+            // SAFETY: a valid map value; volatile, because others write it.
+            unsafe {
                 if !is_it(core::ptr::read_volatile(&raw const (*attempt).key.step)) {
                     return None;
                 }
-                let attempt = at(bucket, place);
                 let found = atomic::compare_swap(&raw mut (*attempt).token, token, BUSY);
                 return if found == token { Some(attempt) } else { None };
             }
         }
+        if i >= BUCKET {
+            return None;
+        }
+        place = next;
         i += 1;
     }
-    None
 }
 
 #[inline(always)]
@@ -305,6 +314,19 @@ fn at(bucket: *mut PendingBucket, index: usize) -> *mut Pending {
 }
 
 #[inline(always)]
+fn token_at(bucket: *mut PendingBucket, index: usize) -> u64 {
+    // SAFETY: a valid map value; volatile, because others write it.
+    unsafe { core::ptr::read_volatile(&raw const (*at(bucket, index)).token) }
+}
+
+/// Whether what is in a place that is neither free nor busy is of this thread.
+#[inline(always)]
+fn is_of(bucket: *mut PendingBucket, index: usize, thread: u64) -> bool {
+    // SAFETY: as in `token_at`.
+    unsafe { core::ptr::read_volatile(&raw const (*at(bucket, index)).thread) == thread }
+}
+
+#[inline(always)]
 fn is_overdue(token: u64, now: u64) -> bool {
     token > BUSY && now.saturating_sub(token) > OVERDUE_NS
 }
@@ -319,4 +341,12 @@ fn current_thread() -> u64 {
 fn now_ns() -> u64 {
     // SAFETY: no arguments.
     unsafe { bpf_ktime_get_ns() }
+}
+
+/// As [`now_ns`], at the last tick of the kernel: it costs a load instead of a read of the hardware's
+/// clock.
+#[inline(always)]
+fn now_of_tick_ns() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_coarse_ns() }
 }

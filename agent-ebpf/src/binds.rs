@@ -65,9 +65,10 @@ fn requested(ctx: *const bpf_sock_addr, address: impl FnOnce() -> Address, is_v6
         return ALLOW;
     }
     let raw = RawSock::of(sk as *const c_void);
-    let netns = raw.netns();
+    let net = raw.net();
+    let netns = net.inode();
     // First: what is read before takes room on the stack beside it.
-    let owner = owners::current_apart(netns, raw.net());
+    let owner = owners::current_apart(netns, net);
     let mut options = raw.options(is_v6);
     // SAFETY: no arguments; returns the running task.
     let task = Task(unsafe { bpf_get_current_task_btf() } as *const c_void);
@@ -105,8 +106,8 @@ pub fn bound(ctx: *mut bpf_sock) -> i32 {
     }
     // Nobody saw it ask if the other hook is not there, or saw it too long ago.
     let now_running = || {
-        let raw = RawSock::of(ctx as *const c_void);
-        owners::current(raw.netns(), raw.net())
+        let net = RawSock::of(ctx as *const c_void).net();
+        owners::current(net.inode(), || net)
     };
     let owner = attempts::bound().unwrap_or_else(now_running);
     seen(SOCKET);

@@ -22,17 +22,32 @@ use agent_common::unsent::UnsentKey;
 use crate::clock::monotonic_us;
 use crate::edges::{self, count};
 use crate::maps::{self, lost, seen, socket, socket_or_insert};
+use crate::opaque::opaque;
 use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
 use crate::sync::{halves, sync, sync_limited, sync_listener, sync_retransmits};
-use crate::{attempts, binds, emit, histograms, listeners, notes, owners, requests, unanswered};
+use crate::{
+    atomic, attempts, binds, emit, histograms, listeners, notes, owners, requests, unanswered,
+};
 
-/// A program calls connect: the SYN is about to leave. Process context.
+/// A program calls connect or listen, and the socket is about to change to `new`. Process context.
 #[inline(always)]
-pub fn connecting(sk: Sock) {
-    let owner = match attempts::syn_sent() {
+pub fn begins(sk: Sock, new: u8) {
+    let requested = if new == SYN_SENT { attempts::syn_sent() } else { None };
+    let owner = match requested {
         Some(owner) => owner,
-        None => owners::current(sk.netns(), sk.net()),
+        None => owners::current(sk.netns(), || sk.net()),
     };
+    // Opaque, or the compiler makes two copies of what identifies a program, which is much code.
+    if opaque(new.into()) == usize::from(SYN_SENT) {
+        connecting(sk, owner);
+    } else {
+        listening(sk, owner);
+    }
+}
+
+/// The SYN is about to leave.
+#[inline(always)]
+fn connecting(sk: Sock, owner: u32) {
     let state = SocketState {
         owner,
         slot: edges::slot(&client_key(sk, owner), || sk.addresses()),
@@ -50,10 +65,8 @@ pub fn connecting(sk: Sock) {
     }
 }
 
-/// A program calls listen. Process context.
 #[inline(always)]
-pub fn listening(sk: Sock) {
-    let owner = owners::current(sk.netns(), sk.net());
+fn listening(sk: Sock, owner: u32) {
     binds::listening(sk, owner);
     let state = SocketState {
         owner,
@@ -101,25 +114,34 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
         return;
     };
     seen(CONNECTION);
-    // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
+    // SAFETY: a valid value of this socket's storage and a valid map value; the stack holds the
+    // socket's lock.
     unsafe {
-        if (*state).role == ROLE_CLIENT {
-            let elapsed = tcp.now_us().saturating_sub((*state).start_us);
-            histograms::observe((*state).slot, ROLE_CLIENT, CONNECT, elapsed);
+        let (is_client, began_us) = ((*state).role == ROLE_CLIENT, (*state).start_us);
+        if is_client {
             (*state).answered_seq = tcp.written();
             (*state).start_us = 0;
-            notes::leave(sk, tcp, (*state).owner);
         } else {
             // Inherited from the listener: from here on it is a connection of its own.
             serve(sk, state);
             (*state).exchange = exchange::idle(tcp.written());
         }
         // Nothing has arrived yet: a connection is idle from its handshake on.
-        (*state).last_received_us = tcp.now_us();
+        let now_us = tcp.now_us();
+        (*state).last_received_us = now_us;
         (*state).port_or_end = UNDECIDED;
         (*state).stage = STAGE_OPEN;
-        count!((*state).slot, connects[CONNECT_OK], 1);
-        count!((*state).slot, opened, 1);
+        let slot = (*state).slot;
+        let Some(counters) = edges::counters(slot) else { return };
+        atomic::add(&raw mut (*counters).connects[CONNECT_OK as usize], 1);
+        atomic::add(&raw mut (*counters).opened, 1);
+        if is_client {
+            let elapsed_us = now_us.saturating_sub(began_us);
+            histograms::observe_in(counters, slot, ROLE_CLIENT, CONNECT, elapsed_us);
+            // Last, and still before the server hears of it: its row is in nobody's cache, and every
+            // atomic operation behind would wait for that.
+            notes::leave(sk, tcp, (*state).owner);
+        }
     }
 }
 
@@ -291,7 +313,7 @@ unsafe fn serve(sk: Sock, state: *mut SocketState) {
 /// A socket that no hook has reported: its listener was not known, or its state was lost.
 #[inline(always)]
 fn adopt(sk: Sock, old: u8) -> Option<*mut SocketState> {
-    let owner = owners::nobody(sk.netns(), sk.net());
+    let owner = owners::nobody(sk.netns(), || sk.net());
     let client = old == SYN_SENT;
     let state = SocketState {
         owner,

@@ -12,7 +12,7 @@ use agent_common::attempt::{AttemptKey, STEP_CONNECT};
 use aya_ebpf::bindings::bpf_sock_addr;
 
 use crate::binds::{ALLOW, IPPROTO_TCP, context};
-use crate::raw_sock::RawSock;
+use crate::sock::Sock;
 use crate::{attempts, owners};
 
 /// A program asks for a connection to an IPv4 address.
@@ -43,10 +43,13 @@ fn requested(ctx: *const bpf_sock_addr, address: impl FnOnce() -> Address) -> i3
     if sk.is_null() {
         return ALLOW;
     }
-    let raw = RawSock::of(sk as *const c_void);
-    let netns = raw.netns();
+    // What the verifier knows of the context's socket does not reach as far as its namespace. Full:
+    // a program connects it.
+    let Some(tcp) = Sock(sk as *const c_void).tcp() else { return ALLOW };
+    let sk = Sock(tcp.0);
+    let netns = sk.netns();
     attempts::connect_requested(&AttemptKey {
-        owner: owners::current(netns, raw.net()),
+        owner: owners::current(netns, || sk.net()),
         netns,
         address: address(),
         uid: 0,

@@ -10,6 +10,12 @@ use crate::raw_sock::raw;
 pub struct Net(pub u64);
 
 impl Net {
+    /// Its inode number.
+    #[inline(always)]
+    pub fn inode(self) -> u32 {
+        raw!(self.0, net_inum: u32)
+    }
+
     /// [`agent_common::share::Tenant::origin`].
     #[inline(always)]
     pub fn origin(self) -> u64 {

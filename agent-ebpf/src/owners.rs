@@ -28,12 +28,13 @@ pub fn current_apart(netns: u32, net: Net) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn current_owner(netns: u32, net: u64) -> u32 {
-    current(netns, Net(net))
+    current(netns, || Net(net))
 }
 
-/// The row of the task that is running; only meaningful in process context.
+/// The row of the task that is running; only meaningful in process context. `net` is asked for only
+/// if a row is taken.
 #[inline(always)]
-pub fn current(netns: u32, net: Net) -> u32 {
+pub fn current(netns: u32, net: impl FnOnce() -> Net) -> u32 {
     // SAFETY: no arguments; returns the running task.
     let task = Task(unsafe { bpf_get_current_task_btf() } as *const core::ffi::c_void);
     let comm = task.leader_comm();
@@ -42,6 +43,11 @@ pub fn current(netns: u32, net: Net) -> u32 {
     // SAFETY: no arguments.
     let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
     let mut key = OwnerKey { netns, app: 0, cgroup, comm };
+    // Most programs are known by their command name alone. Where it does not say enough, no row has
+    // the hash 0.
+    if let Some(row) = maps::owners().find(&key) {
+        return row;
+    }
     let distinction = Distinction::from_bits(opaque(Distinction::of(&comm).bits()));
     if distinction.by_arguments()
         && let Some(scratch) = maps::owner_scratch(pid_tgid as u32)
@@ -49,9 +55,9 @@ pub fn current(netns: u32, net: Net) -> u32 {
         read_arguments(task, scratch);
         read_path(task, distinction, scratch);
         key.app = hash_program(distinction, scratch);
-    }
-    if let Some(row) = maps::owners().find(&key) {
-        return row;
+        if let Some(row) = maps::owners().find(&key) {
+            return row;
+        }
     }
     // Every owner keeps its arguments: the process may be gone before anybody asks.
     let Some(scratch) = maps::owner_scratch(pid_tgid as u32) else { return OWNER_OVERFLOW };
@@ -59,16 +65,16 @@ pub fn current(netns: u32, net: Net) -> u32 {
         read_arguments(task, scratch);
         forget_path(scratch);
     }
-    let tenant = || Tenant { cgroup: upper_cgroup(), origin: net.origin() };
+    let tenant = || Tenant { cgroup: upper_cgroup(), origin: net().origin() };
     take(&key, tenant, (pid_tgid >> 32) as u32, Some(scratch))
 }
 
 /// The row of an owner given by its key, as user space or a packet knows it.
 #[inline(always)]
-pub fn by_key(key: &OwnerKey, tgid: u32, net: Net) -> u32 {
+pub fn by_key(key: &OwnerKey, tgid: u32, net: impl FnOnce() -> Net) -> u32 {
     match maps::owners().find(key) {
         Some(row) => row,
-        None => take(key, || Tenant { cgroup: 0, origin: net.origin() }, tgid, None),
+        None => take(key, || Tenant { cgroup: 0, origin: net().origin() }, tgid, None),
     }
 }
 
@@ -92,7 +98,7 @@ fn upper_cgroup() -> u64 {
 
 /// The row for what happens in a namespace without any task or socket.
 #[inline(always)]
-pub fn nobody(netns: u32, net: Net) -> u32 {
+pub fn nobody(netns: u32, net: impl FnOnce() -> Net) -> u32 {
     by_key(&OwnerKey { netns, app: 0, cgroup: 0, comm: [0; 16] }, 0, net)
 }
 

@@ -49,12 +49,6 @@ impl RawSock {
         Self(address)
     }
 
-    /// Inode number of the network namespace.
-    #[inline(always)]
-    pub fn netns(self) -> u32 {
-        raw!(self.net().0, net_inum: u32)
-    }
-
     /// The network namespace.
     #[inline(always)]
     pub fn net(self) -> Net {

@@ -27,7 +27,6 @@ use crate::{atomic, histograms};
 pub unsafe fn received(sk: Sock, state: *mut SocketState) {
     // SAFETY: the caller's contract.
     unsafe {
-        // Also leaves out listeners, which are woken for every connection.
         if (*state).stage != STAGE_OPEN || (*state).role == ROLE_LISTENER {
             return;
         }

@@ -78,7 +78,7 @@ impl Board {
             "schemaVersion": SCHEMA_VERSION, "editable": true, "graphTooltip": 1, "refresh": "30s",
             "time": {"from": "now-1h", "to": "now"}, "timezone": "browser", "fiscalYearStartMonth": 0,
             "templating": {"list": variables.collect::<Vec<_>>()},
-            "annotations": {"list": [annotation()]},
+            "annotations": {"list": [alerts(), changes()]},
             "links": links(explore, &look.docs),
             "panels": panels,
         })
@@ -98,11 +98,20 @@ impl Variable {
 }
 
 /// When alerts fire, at the time axis of every panel.
-fn annotation() -> Value {
+fn alerts() -> Value {
     json!({
         "name": "Alerts", "datasource": datasource(), "enable": true, "hide": false, "iconColor": "red",
         "expr": "ALERTS{alertname=~\"Portolan.*\", alertstate=\"firing\", severity!=\"info\"}",
         "titleFormat": "{{alertname}}", "textFormat": "{{client}} → {{server}}",
+    })
+}
+
+/// When services start, stop or change and backends come or go; `portolan events` has the names.
+fn changes() -> Value {
+    json!({
+        "name": "Changes", "datasource": datasource(), "enable": true, "hide": false, "iconColor": "blue",
+        "expr": "sum by (instance, kind) (increase(portolan_reported_events_total{kind=~\"service|backend\"}[1m])) > 0",
+        "step": "60s", "titleFormat": "{{kind}} changed", "textFormat": "{{instance}}: portolan events --kind {{kind}}",
     })
 }
 

@@ -38,10 +38,14 @@ extern "C" fn bootstrap_tcp(ctx: *const Context) -> i32 {
     let (owner, tgid, role) = match maps::preexisting(sk.cookie()) {
         // SAFETY: a valid map value.
         Some(known) => unsafe {
-            (owners::by_key(&(*known).owner, (*known).tgid, sk.net()), (*known).tgid, (*known).role)
+            (
+                owners::by_key(&(*known).owner, (*known).tgid, || sk.net()),
+                (*known).tgid,
+                (*known).role,
+            )
         },
         None if maps::preexisting(UNKNOWN_TOO).is_none() => return 0,
-        None => (owners::nobody(sk.netns(), sk.net()), 0, ROLE_CLIENT),
+        None => (owners::nobody(sk.netns(), || sk.net()), 0, ROLE_CLIENT),
     };
     if state == LISTEN {
         binds::found(sk, owner, tgid);

@@ -30,7 +30,7 @@ extern "C" fn bootstrap_udp(ctx: *const Context) -> i32 {
     if let Some(known) = maps::preexisting(sk.cookie()) {
         // SAFETY: a valid map value.
         let (owner, tgid) =
-            unsafe { (owners::by_key(&(*known).owner, (*known).tgid, sk.net()), (*known).tgid) };
+            unsafe { (owners::by_key(&(*known).owner, (*known).tgid, || sk.net()), (*known).tgid) };
         binds::found(sk, owner, tgid);
     }
     0

@@ -56,11 +56,8 @@ fn transition(ctx: &BtfTracePointContext) -> Option<(Sock, u8, u8)> {
 
 #[inline(always)]
 fn handle(sk: Sock, old: u8, new: u8, is_fallback: bool) {
-    if new == SYN_SENT {
-        return connection::connecting(sk);
-    }
-    if new == LISTEN {
-        return connection::listening(sk);
+    if new == SYN_SENT || new == LISTEN {
+        return connection::begins(sk, new);
     }
     connection::phase_ends(sk);
     if new == ESTABLISHED {

@@ -1,8 +1,8 @@
 //! Data for the program: requests on a server, responses on a client, answers of DNS servers.
 //!
 //! `trace_sk_data_ready(const struct sock *sk)`, net/core/sock.c and others, since 6.3; before,
-//! `void sock_def_readable(struct sock *sk)` is the same. Runs for every protocol: sockets
-//! without our state leave at once, but for UDP. The lock of a TCP socket is held, that of a UDP
+//! `void sock_def_readable(struct sock *sk)` is the same. Runs for every protocol, and for a listener
+//! with every connection: both leave before any state is looked for. The lock of a TCP socket is held, that of a UDP
 //! socket's queue is not any more.
 
 use core::ffi::c_void;
@@ -11,7 +11,7 @@ use aya_ebpf::macros::{btf_tracepoint, fentry};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
 
 use crate::maps::socket;
-use crate::sock::Sock;
+use crate::sock::{LISTEN, Sock};
 use crate::{answers, requests};
 
 #[btf_tracepoint]
@@ -35,11 +35,13 @@ fn ready_fallback(ctx: BtfTracePointContext) -> i32 {
 /// then prunes it.
 #[inline(always)]
 fn run(sk: Sock, otherwise: impl Fn(Sock)) -> i32 {
-    if let Some(state) = socket(sk.0) {
+    if !sk.is_tcp() {
+        otherwise(sk);
+    } else if sk.state() != LISTEN
+        && let Some(state) = socket(sk.0)
+    {
         // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
         unsafe { requests::received(sk, state) };
-    } else {
-        otherwise(sk);
     }
     0
 }

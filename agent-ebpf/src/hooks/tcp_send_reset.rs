@@ -71,7 +71,7 @@ fn handle(ctx: &BtfTracePointContext, reason: u32, cause: u8) {
 fn with_socket(sk: Sock, cause: u8, reason: u8) {
     let Some(state) = socket(sk.0) else {
         // TIME_WAIT and request sockets have no state, only what all sockets share.
-        let owner = owners::nobody(sk.netns(), sk.net());
+        let owner = owners::nobody(sk.netns(), || sk.net());
         return report(
             slot_of(owner),
             owner,
@@ -122,7 +122,7 @@ fn without_socket(packet: Packet, cause: u8, reason: u8) {
     if packet.0.is_null() {
         return count!(u32::from(ROLE_UNKNOWN), resets_sent[UNKNOWN], 1);
     }
-    let owner = owners::nobody(packet.netns(), packet.net());
+    let owner = owners::nobody(packet.netns(), || packet.net());
     let segment = packet.segment();
     let (remote_port, local_port, request) = match segment {
         Some(s) => (s.remote_port, s.local_port, s.is_connection_request),

@@ -212,7 +212,7 @@ impl Tcp {
         if !has_chronograph() {
             return (0, 0);
         }
-        self.limited_until_now(self.chrono_type(), field!(self.0, chrono_start: u32))
+        self.limited_until_now(self.timed(), field!(self.0, chrono_start: u32))
     }
 
     /// As [`limited`](Self::limited) without the lock; `None` if it is not known now. The stack
@@ -223,8 +223,7 @@ impl Tcp {
         if !has_chronograph() {
             return Some((0, 0));
         }
-        // Without anything outstanding nothing is timed: `tcp_chrono_stop`.
-        let kind = if self.write_seq() == self.unacknowledged() { 0 } else { self.chrono_type() };
+        let kind = self.timed();
         let start = field!(self.0, chrono_start: u32);
         let limited = self.limited_until_now(kind, start);
         let is_locked = self.is_locked();
@@ -251,6 +250,13 @@ impl Tcp {
         } else {
             (window, buffer.wrapping_add(running))
         }
+    }
+
+    /// What the connection is timed for now, 0 for nothing.
+    #[inline(always)]
+    fn timed(self) -> u8 {
+        // Without anything outstanding nothing is: `tcp_chrono_stop`.
+        if self.is_acknowledged() { 0 } else { self.chrono_type() }
     }
 
     /// `enum tcp_chrono`; a bit field on some kernels, which the verifier will not let us load.

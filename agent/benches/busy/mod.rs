@@ -8,6 +8,7 @@ use agent_common::edge::CONNECT_OK;
 use agent_common::ledger::{CLASSES, Ledger};
 use agent_common::queues::Queues;
 use agent_common::wire::Wire as _;
+use model::events::EventsView;
 use model::health::Traffic;
 use model::memory::MemoryView;
 use model::probes::ProbesView;
@@ -68,5 +69,6 @@ pub fn snapshot(rows: usize) -> Snapshot {
         reservations: ReservationStatus::default(),
         traffic: Traffic::default(),
         recent: RecentView::default(),
+        events: EventsView::default(),
     }
 }

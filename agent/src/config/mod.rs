@@ -6,6 +6,7 @@
 
 mod confinement;
 mod error;
+mod events;
 mod file;
 mod listen;
 mod log;
@@ -27,6 +28,7 @@ use serde::Serialize;
 pub use self::confinement::{Keep, Seccomp};
 use self::error::suggestion;
 pub use self::error::{ConfigError, Location};
+pub use self::events::{EventsConfig, EventsLog};
 pub use self::listen::Listen;
 pub use self::log::{Log, LogFormat, LogLevel};
 pub use self::names::{Names, host_name, own_names};
@@ -50,6 +52,8 @@ pub struct Config {
     pub web: Web,
     /// The agent's own log.
     pub log: Log,
+    /// Events, one by one.
+    pub events: EventsConfig,
     /// Pin maps and links in the BPF file system, so that a restart loses nothing.
     pub pin: bool,
     /// Let the kernel programs log, for debugging.
@@ -291,6 +295,7 @@ impl Default for Config {
                 allowed_hosts: Vec::new(),
             },
             log: Log { level: LogLevel::Info, format: LogFormat::Text },
+            events: EventsConfig::default(),
             pin: false,
             bpf_log: false,
             internal_ranges: value::default_internal_ranges(),

@@ -121,6 +121,15 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| Ok(value::quoted(config.log.format.as_str())),
     },
     Setting {
+        key: "events.log",
+        flag: Flag::Value("events.log", "FILE|stdout"),
+        help: "File to which events are appended as lines of JSON, or stdout (or -); rotate it by renaming",
+        set: |config, given| value::events_log(given).map(|v| config.events.log = Some(v)),
+        show: |config| {
+            config.events.log.as_ref().map(value::quoted).ok_or("events are not written")
+        },
+    },
+    Setting {
         key: "pin",
         flag: Flag::On("pin"),
         help: "Pin BPF maps and links in the BPF file system, so that a restart loses no counts: counting goes on after the agent stops, until one start without --pin ends it",

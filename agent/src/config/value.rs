@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Listen, MAX_INTERNAL_RANGES};
+use super::{EventsLog, Listen, MAX_INTERNAL_RANGES};
 use model::balance::Weights;
 use model::reservations::{MOST as MAX_RESERVATIONS, Reservation, Reservations};
 use notation::duration;
@@ -63,6 +63,11 @@ pub(super) fn external_path(given: &Given) -> Result<String, String> {
         let mut parts = path.strip_prefix('/').unwrap_or("").split('/');
         (text == "/" || parts.all(is_part)).then(|| path.to_owned())
     })
+}
+
+/// A file, or standard output.
+pub(super) fn events_log(given: &Given) -> Result<EventsLog, String> {
+    parse(given, "write the path of a file from / on, or stdout", |text| text.parse().ok())
 }
 
 /// Names of the `Host` header.

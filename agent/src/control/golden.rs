@@ -49,6 +49,8 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         read("/api/v1/listeners"),
         read("/api/v1/ports"),
         read("/api/v1/conflicts"),
+        read("/api/v1/events"),
+        read("/api/v1/history"),
         read("/api/v1/reservations"),
         read("/api/v1/services"),
         read("/api/v1/map"),

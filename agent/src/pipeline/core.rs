@@ -6,6 +6,7 @@
 //! opens no path, enters no namespace and never waits: a [`Host`] does, and answers later.
 
 mod aggregate;
+mod events;
 mod publish;
 mod resolve;
 
@@ -35,6 +36,7 @@ use linux::clock::monotonic_us;
 use linux::existing::Survey;
 use linux::probes::{Pending, Probes};
 use model::corrections::Corrections;
+use model::events::{Changes, Events};
 use model::health::Traffic;
 use model::memory::MemoryView;
 use model::owners::Owners;
@@ -43,6 +45,7 @@ use model::snapshot::Snapshot;
 use model::stopping::Stopping;
 use model::tables::Tables;
 use model::unverified::ByUser;
+use telemetry::event_feed::EventFeed;
 use telemetry::source::SnapshotRequests;
 
 /// How often the addresses of this host are looked up.
@@ -87,6 +90,9 @@ pub(super) struct Core<K> {
     recent: Recent,
     unverified: ByUser,
     full_tables: FullTables,
+    reported: Events,
+    changes: Changes,
+    feed: EventFeed,
 }
 
 /// The parts of the core.
@@ -107,6 +113,8 @@ pub(super) struct Parts<K> {
     pub relate: Relate,
     /// The limits of memory.
     pub keeper: Keeper,
+    /// Followers of events.
+    pub feed: EventFeed,
 }
 
 /// The time of a drain, by the two clocks.
@@ -120,15 +128,17 @@ pub(super) struct Now {
 
 impl Now {
     /// Now.
-    fn read() -> Self {
+    pub(super) fn read() -> Self {
         Self { us: monotonic_us(), epoch_seconds: epoch_seconds() }
     }
 }
 
 impl<K: Kernel> Core<K> {
     /// Takes over the kernel half and the survey, at `now_us`.
-    pub(super) fn new(parts: Parts<K>, survey: &Survey, now_us: u64) -> Self {
-        let Parts { kernel, host, owners, names, sources, reservations, relate, keeper } = parts;
+    pub(super) fn new(parts: Parts<K>, survey: &Survey, now: Now) -> Self {
+        let Now { us: now_us, epoch_seconds } = now;
+        let Parts { kernel, host, owners, names, sources, reservations, relate, keeper, feed } =
+            parts;
         let mut core = Self {
             kernel,
             host,
@@ -159,6 +169,9 @@ impl<K: Kernel> Core<K> {
             recent: Recent::new(now_us),
             unverified: ByUser::default(),
             full_tables: FullTables::default(),
+            reported: Events::new(now_us, epoch_seconds),
+            changes: Changes::default(),
+            feed,
         };
         core.take_addresses(survey);
         // Before the first collection: there may be a storm.
@@ -221,6 +234,12 @@ impl<K: Kernel> Core<K> {
             }
             Ok(())
         })
+    }
+
+    /// The events so far.
+    #[cfg(test)]
+    pub(super) fn events(&self) -> model::events::EventsView {
+        self.reported.view()
     }
 
     /// Whether a snapshot will soon be better.

@@ -10,6 +10,7 @@ mod bootstrap;
 mod calls;
 mod clock;
 mod core;
+mod event_log;
 mod full_tables;
 mod host;
 mod kernel;
@@ -33,7 +34,8 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use self::core::{Core, Parts};
+use self::core::{Core, Now, Parts};
+use self::event_log::EventLog;
 use self::memory::{Keeper, Meter};
 use self::notify::Manager;
 use self::relate::Relate;
@@ -56,6 +58,7 @@ use model::memory::ROW_BYTES;
 use model::owners::Owners;
 use server::web::Hosts;
 use server::{Endpoint, Web};
+use telemetry::event_feed::EventFeed;
 use telemetry::push::Pusher;
 use telemetry::{Build, Exporter};
 
@@ -97,10 +100,14 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let reservations = ReservationMonitor::new(state.clone(), config);
     // Withheld rows would be lost if the agent of a pinned kernel half were killed.
     let keeper = Keeper::new(if config.pin { Meter::default() } else { meter });
+    let feed = EventFeed::default();
+    let log = config.events.log.as_ref().map(|to| EventLog::start(to, &feed)).transpose()?;
+    let followers = feed.clone();
     let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
         let host = Box::new(probes.clone());
-        let parts = Parts { kernel, host, owners, names, sources, reservations, relate, keeper };
-        Core::new(parts, &survey, monotonic_us()).run(requests, stopping, interval, &probes)
+        let parts =
+            Parts { kernel, host, owners, names, sources, reservations, relate, keeper, feed };
+        Core::new(parts, &survey, Now::read()).run(requests, stopping, interval, &probes)
     })?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -113,7 +120,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         Pusher::new(collector, source.clone(), exporter, &host_name().unwrap_or_default())
     });
     let mut pusher = pusher.transpose().context("preparing pushes to otlp.endpoint")?;
-    let api = server::Api::new(source.clone(), build);
+    let api = server::Api::new(source.clone(), build).with_events(followers);
     let api = api.with_outcomes(pusher.as_ref().map(Pusher::outcomes));
     let api = api.below(&config.web.external_path);
     let api = match &http {
@@ -164,6 +171,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     runtime.shutdown_background();
     drop(stop);
     core.join().map_err(|_| anyhow::anyhow!("the core thread panicked"))??;
+    if let Some(log) = log {
+        log.finish();
+    }
     served
 }
 

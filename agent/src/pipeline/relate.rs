@@ -24,6 +24,8 @@ pub(super) struct Relate {
     directory: Arc<Directory>,
     /// The version of the inventories that `directory` is made from.
     directory_version: u64,
+    /// Violations of the last update, with their new connections.
+    pub violations_found: Vec<(Between, u64)>,
 }
 
 // === impl Relate ===
@@ -43,6 +45,7 @@ impl Relate {
                 ..Directory::default()
             }),
             directory_version: 0,
+            violations_found: Vec::new(),
         }
     }
 
@@ -57,6 +60,7 @@ impl Relate {
     ) -> RelatedView {
         let Deltas { closed, edges, .. } = deltas;
         self.relations.update(now_us, closed, edges);
+        let found = &mut self.violations_found;
         let segments = self.violations.as_mut().map(|violations| {
             let lines = violations.update(now_seconds, closed, edges);
             if lines.suppressed > 0 {
@@ -68,6 +72,7 @@ impl Relate {
             for event in &lines.events {
                 warn(event);
             }
+            *found = lines.found;
             violations.view()
         });
         let relations = self.relations.view(now_us);

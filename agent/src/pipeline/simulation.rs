@@ -35,9 +35,11 @@ use linux::current_holders::Bound;
 use linux::existing::Survey;
 use linux::inspection::Inspection;
 use linux::probes::{Kind, Pending, Probes};
+use model::events::{EventsView, Kind as EventKind};
 use model::owners::Owners;
 use model::probes::ProbesView;
 use model::snapshot::{EdgeLabels, EdgeView, LedgerView, Snapshot};
+use telemetry::event_feed::EventFeed;
 use telemetry::process::Process;
 use telemetry::{Build, Exporter, Format, Scrape};
 
@@ -97,8 +99,10 @@ impl Bench {
             reservations: ReservationMonitor::new(self.state.clone(), &self.config),
             relate: Relate::new(&self.config, now_us),
             keeper: Keeper::new(Meter::default()),
+            feed: EventFeed::default(),
         };
-        Core::new(parts, &Survey::default(), now_us)
+        let epoch_seconds = 1_700_000_000.0 + now_us as f64 / 1e6;
+        Core::new(parts, &Survey::default(), Now { us: now_us, epoch_seconds })
     }
 }
 
@@ -190,6 +194,32 @@ impl Agent<'_> {
     /// Totals equal the truth.
     fn check_totals(&self, metrics: &Metrics) {
         assert_eq!(metrics.truth(), self.world().truth);
+    }
+
+    /// The list of events has every failure that counters have, with the side that is shown.
+    fn check_events(&self, metrics: &Metrics) {
+        let EventsView { ring, totals, overwritten, .. } = self.core.events();
+        let mut listed: BTreeMap<_, u64> = BTreeMap::new();
+        for event in ring.after(0, |_| true) {
+            *listed.entry(event.what.kind.as_str()).or_default() += event.count;
+        }
+        let reported = metrics.by("portolan_reported_events_total", "kind");
+        let kinds = EventKind::ALL.iter().zip(totals).filter(|(_, total)| *total > 0);
+        let totals: BTreeMap<_, _> = kinds.map(|(kind, total)| (kind.as_str(), total)).collect();
+        assert_eq!((&listed, overwritten), (&totals, 0));
+        assert!(totals.iter().all(|(kind, total)| reported.get(*kind) == Some(total)));
+        let total = |kind| totals.get(kind).copied().unwrap_or_default();
+        let sum = |metric, label| metrics.by(metric, label).values().sum::<u64>();
+        let results = metrics.by("portolan_tcp_connects_total", "result");
+        let failed: u64 =
+            results.iter().filter(|(result, _)| *result != "ok").map(|(_, count)| count).sum();
+        assert_eq!(total("connect"), failed);
+        assert_eq!(total("listen_drop"), sum("portolan_listen_overflows_total", "service"));
+        let conflicts = metrics.by("portolan_port_conflicts_total", "claimant");
+        let known = conflicts.iter().filter(|(claimant, _)| *claimant != "other");
+        assert!(total("bind") >= known.map(|(_, count)| count).sum());
+        assert!(total("bind") <= conflicts.values().sum());
+        assert_eq!(total("reset"), sum("portolan_tcp_resets_total", "client"));
     }
 }
 
@@ -340,6 +370,7 @@ fn history(bench: &Bench, seed: u64) {
     let metrics = agent.finish();
     if !is_aged {
         agent.check_totals(&metrics);
+        agent.check_events(&metrics);
     }
 }
 
@@ -489,6 +520,7 @@ fn late_answers_of_the_host_are_counted_late_and_exactly() {
     agent.scrape(1);
     let metrics = agent.finish();
     agent.check_totals(&metrics);
+    agent.check_events(&metrics);
     assert_eq!(metrics.by("portolan_listen_overflows_total", "service"), [(name_of(1), 3)].into());
     let results = metrics.by("portolan_tcp_connects_total", "result");
     assert_eq!(results, BTreeMap::from([("unreachable".to_owned(), 1)]));
@@ -522,6 +554,7 @@ fn failed_binds_count_exactly_with_both_names_and_without() {
     }
     let metrics = agent.finish();
     agent.check_totals(&metrics);
+    agent.check_events(&metrics);
     let by = |label| metrics.by("portolan_port_conflicts_total", label);
     let claimants = [(name_of(1), 2), (name_of(2), 1), ("other".to_owned(), 3)];
     assert_eq!(by("claimant"), BTreeMap::from(claimants));

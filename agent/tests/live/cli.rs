@@ -14,6 +14,7 @@ use crate::web::Keys;
 const READING: &[&[&str]] = &[
     &["status"],
     &["edges"],
+    &["events"],
     &["services"],
     &["services", "list"],
     &["services", "health"],

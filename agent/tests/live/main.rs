@@ -70,6 +70,7 @@ mod conflicts;
 mod degrade;
 mod dns;
 mod enforcement;
+mod events;
 mod exactness;
 mod floods;
 mod foreign_memory;

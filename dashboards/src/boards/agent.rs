@@ -44,7 +44,9 @@ fn events() -> Vec<Panel> {
         Panel::lines("Events exported and dropped", "Events per second that are in the metrics, and those that are not, by reason. Seen = exported + dropped.", Unit::EventsPerSecond, 12)
             .query(format!("sum(rate(portolan_events_exported_total{{{AGENTS}}}[$__rate_interval]))"), "exported")
             .query(format!("sum by (class, reason) (rate(portolan_events_lost_total{{{AGENTS}}}[$__rate_interval])) > 0"), "dropped: {{class}}, {{reason}}")
-            .query(format!("sum by (table) (rate(portolan_names_overflowed_total{{{AGENTS}}}[$__rate_interval])) > 0"), "counted as other: {{table}}"),
+            .query(format!("sum by (table) (rate(portolan_names_overflowed_total{{{AGENTS}}}[$__rate_interval])) > 0"), "counted as other: {{table}}")
+            .query(format!("sum by (reason) (rate(portolan_reported_events_dropped_total{{{AGENTS}}}[$__rate_interval])) > 0"), "not reported: {{reason}}")
+            .query(format!("sum(rate(portolan_history_steps_dropped_total{{{AGENTS}}}[$__rate_interval])) > 0"), "history: steps"),
     ]
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Kind, Protocol, Role, Source, Timestamp, Window};
+use super::{Change, Kind, Protocol, Role, Source, Timestamp, Window};
 
 /// Clients, servers and the traffic between them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -62,6 +62,10 @@ pub struct Edge {
     pub address: Option<String>,
     /// What went wrong in the window, or is wrong now; what matters most is first.
     pub why: Vec<Cause>,
+    /// What changed at the two services in the last ten minutes, latest first, five at most; only if
+    /// there is a cause in `why`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes_before: Vec<Change>,
     /// The user who can have made this up: it happened in a network namespace that the user made, and
     /// is in no metric but `portolan_unverified_events_total`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,7 +8,9 @@
 #![forbid(unsafe_code)]
 
 mod edges;
+mod events;
 mod finding;
+mod history;
 mod openapi;
 mod ports;
 mod relations;
@@ -19,7 +21,9 @@ mod time;
 mod words;
 
 pub use self::edges::{Cause, Edge, Edges, Latency, Listener, Listeners};
+pub use self::events::{Change, Event, EventKind, Events};
 pub use self::finding::{CODES, Code, DOCS_URL, Evidence, Finding, Severity, code, set_docs_url};
+pub use self::history::{History, Point, Series};
 pub use self::openapi::{Access, OPERATIONS, Operation, document};
 pub use self::ports::{
     Conflict, Conflicts, Destination, EphemeralPorts, Holder, Port, Ports, Process,

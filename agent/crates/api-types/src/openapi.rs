@@ -2,6 +2,8 @@
 //!
 //! Schemas are derived from the types; paths, parameters and sockets are in the table
 //! [`OPERATIONS`]. A test compares the server's routes with it.
+//!
+//! Long because that table has every operation.
 
 use std::borrow::Cow;
 
@@ -17,9 +19,9 @@ use utoipa::openapi::{
 };
 
 use super::{
-    AllocatePorts, AllocatedPorts, Balance, Conflicts, Edges, Error, Listeners, Map, Ports,
-    Protocol, Register, Registered, Release, Reservations, Reserve, Reserved, Role, Segments,
-    Services, Status, Timestamp, Unregister,
+    AllocatePorts, AllocatedPorts, Balance, Conflicts, Edges, Error, Events, History, Listeners,
+    Map, Ports, Protocol, Register, Registered, Release, Reservations, Reserve, Reserved, Role,
+    Segments, Services, Status, Timestamp, Unregister,
 };
 
 /// One method of one path.
@@ -131,6 +133,78 @@ pub const OPERATIONS: &[Operation] = &[
             schema: time,
         },
         PORT,
+    ]),
+    get(
+        "/api/v1/events",
+        "events",
+        "What went wrong and what changed, one by one; with `Accept: text/event-stream` a stream of events from now on (`data` of each is an Event, `id` its cursor)",
+        Shape::of::<Events>(),
+    )
+    .with(&[
+        Parameter {
+            name: "after",
+            description: "Only events with a larger cursor: `cursor` of the response before.",
+            schema: number,
+        },
+        Parameter {
+            name: "since",
+            description: "Only events that happened at this time or later.",
+            schema: time,
+        },
+        Parameter {
+            name: "service",
+            description: "Only events of this service, at whichever end: name or namespace/name.",
+            schema: text,
+        },
+        Parameter { name: "client", description: "Only events with this client.", schema: text },
+        Parameter { name: "server", description: "Only events with this server.", schema: text },
+        PORT,
+        Parameter {
+            name: "kind",
+            description: "Only events of these kinds, separated by commas.",
+            schema: text,
+        },
+        Parameter {
+            name: "cause",
+            description: "Only events of these causes, separated by commas.",
+            schema: text,
+        },
+        Parameter {
+            name: "limit",
+            description: "At most so many events (1000 by default): with `after` the first, else the last ones.",
+            schema: number,
+        },
+    ]),
+    get(
+        "/api/v1/history",
+        "history",
+        "What edges or services counted, step by step: seconds in the last minute, ten seconds in the last hour",
+        Shape::of::<History>(),
+    )
+    .with(&[
+        Parameter {
+            name: "service",
+            description: "Only edges with this service at either end: name or namespace/name.",
+            schema: text,
+        },
+        Parameter { name: "client", description: "Only edges of this client.", schema: text },
+        Parameter { name: "server", description: "Only edges of this server.", schema: text },
+        PORT,
+        Parameter {
+            name: "by",
+            description: "`edge` (default), or `service`: one series for each server.",
+            schema: text,
+        },
+        Parameter {
+            name: "window",
+            description: "Only the last period, a minute by default, at most an hour: whole seconds or a duration, like 60 or 1h. The answer says what it really covers.",
+            schema: text,
+        },
+        Parameter {
+            name: "limit",
+            description: "At most so many series, the busiest (20 by default, 1000 at most).",
+            schema: number,
+        },
     ]),
     get(
         "/api/v1/reservations",
@@ -295,6 +369,10 @@ fn collect<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
 
 fn text() -> RefOr<Schema> {
     ObjectBuilder::new().schema_type(Type::String).into()
+}
+
+fn number() -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).into()
 }
 
 fn port_number() -> RefOr<Schema> {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Kind, Source, Timestamp, Window};
+use super::{Change, Kind, Source, Timestamp, Window};
 
 /// Services with ports and health.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -48,6 +48,10 @@ pub struct ServiceStatus {
     pub registered: Vec<String>,
     /// Its health over the window.
     pub health: Health,
+    /// What changed at it in the last ten minutes, latest first, five at most; only if its health has
+    /// reasons.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes_before: Vec<Change>,
 }
 
 /// The health of a service over the window of the response.

@@ -8,6 +8,7 @@
 
 mod balance;
 mod edges;
+mod events;
 mod explain;
 mod human;
 mod known;
@@ -35,6 +36,8 @@ pub use client::Class;
 pub enum Command {
     /// List connections between services: how often, how fast, what fails.
     Edges(edges::EdgesArgs),
+    /// Show what went wrong and what changed, one by one; follow it.
+    Events(events::EventsArgs),
     /// List ports and bind conflicts; reserve ports.
     Ports(ports::PortsArgs),
     /// List services with ports and health; register names by hand.
@@ -69,6 +72,7 @@ impl Command {
     pub fn run(&self) -> anyhow::Result<Outcome> {
         match self {
             Self::Edges(arguments) => edges::run(arguments),
+            Self::Events(arguments) => events::run(arguments),
             Self::Ports(arguments) => ports::run(arguments),
             Self::Services(arguments) => services::run(arguments),
             Self::Map(arguments) => map::run(arguments).map(|()| Outcome::Done),

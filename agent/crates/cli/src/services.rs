@@ -13,9 +13,10 @@ use super::target::Target;
 use super::window::{self, Over};
 use super::{Outcome, Output, human, known, print, watch};
 use api_types::{
-    HealthReason, HealthState, Register, Registered, ServiceStatus, Services, Source, Unregister,
-    Window, WindowChoice,
+    Change, HealthReason, HealthState, Register, Registered, ServiceStatus, Services, Source,
+    Unregister, Window, WindowChoice,
 };
+use notation::duration::ago;
 use notation::{Endpoint, FullName};
 
 const EXAMPLES: &str = "\
@@ -359,6 +360,14 @@ fn summary(one: &ServiceStatus, window: &Window) -> String {
         let stopping = human::counted(health.stopping, "failure");
         let _ = write!(text, "; {stopping} while it was stopping");
     }
+    let changed = |change: &Change| {
+        let ago = ago(window.until.seconds_since(change.time).max(0.0));
+        format!("{} {ago} ago", change.text)
+    };
+    let changes: Vec<String> = one.changes_before.iter().map(changed).collect();
+    if !changes.is_empty() {
+        let _ = write!(text, "; before: {}", changes.join(", "));
+    }
     text.push_str(".\n");
     text
 }
@@ -396,5 +405,6 @@ mod tests {
         assert!(said.contains("76.9 % of 13 connects succeeded"), "{said}");
         assert!(said.contains("; 1 reset;"), "{said}");
         assert!(said.contains("; 2 connections died without an answer"), "{said}");
+        assert!(said.ends_with("; before: restarted 40 seconds ago.\n"), "{said}");
     }
 }

@@ -52,7 +52,7 @@ fn text(status: &Status) -> String {
     };
     let _ = writeln!(
         text,
-        "{} map reads, {} each.\n",
+        "{} collections, {} each.\n",
         human::count(status.collections),
         human::duration(each)
     );
@@ -216,7 +216,7 @@ mod tests {
             text(&convert::status(&build, &snapshot())),
             "\
 Portolan 0.0.0 on kernel 6.18.0: 3 edges, 3 listeners, 1 unidentified process, 5 pre-existing sockets.
-100 map reads, 2.5 ms each.
+100 collections, 2.5 ms each.
 
 Overflow mode: 42 of 47 MiB are in use, so new edges are counted in the rows `other`.
 

@@ -44,7 +44,7 @@ pub(super) fn covered(window: &Window, choice: WindowChoice) -> String {
 }
 
 /// Names with commas between them, safe in a query.
-fn encoded(services: &[String]) -> String {
+pub(super) fn encoded(services: &[String]) -> String {
     let mut text = String::new();
     for byte in services.join(",").bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~,/".contains(&byte) {

@@ -136,6 +136,7 @@ pub const HOOKS: &[Hook] = &[
             "bytes_received",
             "flags",
             "state",
+            "protocol",
         ],
         requests: true,
         after: None,

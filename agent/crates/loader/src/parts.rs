@@ -31,6 +31,8 @@ pub const TCP_CAST: Part = Part {
         "tcp_retransmit_skb",
         "tcp_receive_reset",
         "iterate_sockets",
+        "connect4",
+        "connect6",
     ],
     fields: &[],
     is_on: |config| config.tcp_sock_type != 0,

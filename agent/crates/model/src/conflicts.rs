@@ -119,6 +119,8 @@ pub struct Conflicts {
     pub dropped: u64,
     /// Failures that users can have made up, which are in no other counter.
     pub unverified: ByUser,
+    /// Entries with failures since the last collection, and how many these are.
+    grown: Vec<(Arc<Conflict>, u64)>,
 }
 
 impl Conflicts {
@@ -129,6 +131,7 @@ impl Conflicts {
 
     /// Adds failures since the last collection; returns their entry.
     pub fn add(&mut self, conflict: Conflict, errno: &'static str) -> Arc<Conflict> {
+        let count = conflict.count;
         let labels = ConflictLabels {
             port: conflict.port,
             protocol: Some(conflict.protocol),
@@ -149,6 +152,7 @@ impl Conflicts {
             entry.claimant.pid = conflict.claimant.pid;
             entry.next_free = conflict.next_free;
             self.recent.push_back(Arc::clone(&known));
+            self.grown.push((Arc::clone(&known), count));
             return known;
         }
         if self.recent.len() >= MAX_RECENT {
@@ -156,6 +160,7 @@ impl Conflicts {
         }
         let conflict = Arc::new(conflict);
         self.recent.push_back(Arc::clone(&conflict));
+        self.grown.push((Arc::clone(&conflict), count));
         conflict
     }
 
@@ -186,6 +191,11 @@ impl Conflicts {
             self.recent.remove(at);
             self.dropped += 1;
         }
+    }
+
+    /// The entries with failures since the last call, each with how many.
+    pub fn take_grown(&mut self) -> Vec<(Arc<Conflict>, u64)> {
+        std::mem::take(&mut self.grown)
     }
 
     /// The counters.

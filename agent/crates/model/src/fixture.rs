@@ -16,6 +16,7 @@ use super::breaches::{Action, Breach, BreachKey};
 use super::conflicts::{ConflictLabels, ConflictTotal};
 use super::directory::{Classes, ContainerLabels, Directory, Pattern};
 use super::ephemeral::{Ephemeral, EphemeralView};
+use super::events::EventsView;
 use super::health::Traffic;
 use super::memory::{MemoryView, Usage};
 use super::port::{Port, Protocol};
@@ -306,6 +307,7 @@ pub fn snapshot() -> Snapshot {
         reservations: reservations(),
         traffic: Traffic::from_rows(&edges),
         recent: RecentView::from_rows(&edges, 100),
+        events: EventsView::example(),
         edges,
     }
 }

@@ -20,6 +20,7 @@ pub mod delta;
 pub mod directory;
 pub mod enforcement;
 pub mod ephemeral;
+pub mod events;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 pub mod full_name;
@@ -59,3 +60,4 @@ pub mod unsent;
 pub mod unverified;
 pub mod violations;
 mod well_known;
+pub mod why;

@@ -10,9 +10,16 @@
 //! at the same address is another subject, so what was counted before stays with the former
 //! ([`attributed`](super::attributed) has the rule for totals).
 //!
-//! Memory is bounded: [`MAX_BYTES`] for all steps, of which the oldest go first, and windows then
-//! are shorter. Subjects are those of edges, which the kernel's table bounds by tenant, and of
+//! The same steps are the [history](RecentView::history) of an hour: a second each for the last
+//! minute, ten seconds before.
+//!
+//! Memory is bounded. With more than [`HISTORY_BYTES`](steps::HISTORY_BYTES) of steps those beyond the longest window go,
+//! the oldest first; then steps are joined to longer ones, as windows need them. With more than
+//! [`MAX_BYTES`](steps::MAX_BYTES) the oldest of these go, and windows are shorter. What went is counted. Subjects are those of edges, which the kernel's table bounds by tenant, and of
 //! former ones that a step still has.
+
+mod history;
+mod steps;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -25,6 +32,8 @@ use agent_common::edge::ROLE_CLIENT;
 use agent_common::queues::Queues;
 use hashbrown::{HashMap, HashSet};
 
+pub use self::history::HistoryPoint;
+use self::steps::PER_EDGE;
 use super::delta::{Delta, EdgeId};
 use super::packed::Packed;
 use super::per_slot::PerSlot;
@@ -34,16 +43,8 @@ use super::snapshot::{EdgeLabels, EdgeView, Role};
 /// The longest window, seconds.
 pub const LONGEST_SECONDS: u64 = 300;
 
-/// Bytes of all steps at most. An edge that is always busy takes 1.5 kB, so these are those of ten
-/// thousand.
-const MAX_BYTES: usize = 16 << 20;
-
-/// Bytes that a packed edge takes besides its numbers.
-const PER_EDGE: usize = 40;
-
-/// How long joined steps may be, by the age of their end: microseconds both.
-const LONGEST_STEPS: [(u64, u64); 3] =
-    [(10_000_000, 2_000_000), (70_000_000, 10_000_000), (u64::MAX, 60_000_000)];
+/// How far back history goes, seconds.
+pub const HISTORY_SECONDS: u64 = 3600;
 
 /// Keeps the steps.
 pub struct Recent {
@@ -62,6 +63,8 @@ pub struct RecentView {
     steps: VecDeque<Arc<Step>>,
     subjects: SharedMap<Subject>,
     now_us: u64,
+    /// Steps within the last hour that went because memory was short.
+    dropped: u64,
 }
 
 /// What edges counted between two collections, or more.
@@ -206,49 +209,6 @@ impl RecentView {
         view
     }
 
-    fn push(&mut self, started_us: u64, now_us: u64, grown: HashMap<u32, Packed>) {
-        let since_us = self.steps.back().map_or(started_us, |last| last.until_us);
-        let bytes = grown.values().map(|packed| packed.len() + PER_EDGE).sum();
-        self.now_us = now_us;
-        self.steps.push_back(Arc::new(Step { since_us, until_us: now_us, grown, bytes }));
-        self.join();
-        let longest_us = LONGEST_SECONDS * 1_000_000;
-        // The second one alone covers the longest window.
-        while self
-            .steps
-            .get(1)
-            .is_some_and(|step| now_us.saturating_sub(step.since_us) >= longest_us)
-        {
-            self.steps.pop_front();
-        }
-        while self.steps.len() > 1 && self.bytes() > MAX_BYTES {
-            self.steps.pop_front();
-        }
-    }
-
-    /// Joins neighbours that are old enough.
-    fn join(&mut self) {
-        let mut at = 0;
-        while let (Some(first), Some(second)) = (self.steps.get(at), self.steps.get(at + 1)) {
-            let age = self.now_us.saturating_sub(second.until_us);
-            let longest = LONGEST_STEPS.iter().find(|(until, _)| age < *until);
-            let length = second.until_us.saturating_sub(first.since_us);
-            if longest.is_some_and(|(_, longest)| length <= *longest) {
-                let joined = Arc::new(first.joined(second));
-                self.steps.remove(at);
-                if let Some(step) = self.steps.get_mut(at) {
-                    *step = joined;
-                }
-            } else {
-                at += 1;
-            }
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        self.steps.iter().map(|step| step.bytes).sum()
-    }
-
     /// The steps that cover the last `window` seconds, latest first, and the seconds that they are.
     fn covering(&self, window: u64) -> (impl Iterator<Item = &Step>, f64) {
         let window_us = window.saturating_mul(1_000_000);
@@ -375,6 +335,12 @@ impl Step {
 // === impl Subject ===
 
 impl Subject {
+    /// Whether its row is shown by default: not if the client's side is a row of its own, or if a
+    /// user can have made it up.
+    fn is_shown(&self) -> bool {
+        self.counts && self.labels.unverified_user.is_none()
+    }
+
     fn of(delta: &Delta) -> Self {
         let server = if delta.role == ROLE_CLIENT { delta.key.remote } else { delta.local };
         let is_known = !delta.is_overflow && server != UNSPECIFIED && server != INTERNET;

@@ -11,6 +11,7 @@ use super::balance::{Known, Weights};
 use super::conflicts::{Conflict, ConflictTotal};
 use super::directory::Directory;
 use super::ephemeral::EphemeralView;
+use super::events::EventsView;
 use super::health::{AcceptQueue, Traffic};
 use super::memory::MemoryView;
 use super::port::PortView;
@@ -73,6 +74,8 @@ pub struct Snapshot {
     pub traffic: Traffic,
     /// What edges counted in the last minutes.
     pub recent: RecentView,
+    /// What went wrong and what changed, one by one.
+    pub events: EventsView,
 }
 
 /// Computed from the edges: relations and, if segments are declared, their violations.

@@ -104,6 +104,8 @@ pub struct Lines {
     pub events: Vec<Arc<Event>>,
     /// Number of events suppressed in the minute before.
     pub suppressed: u64,
+    /// Everything that was found, with its new connections.
+    pub found: Vec<(Between, u64)>,
 }
 
 /// The last evaluation of an edge.
@@ -154,6 +156,9 @@ impl Violations {
         let mut counted = Vec::new();
         for delta in deltas {
             let Some(Violation { between, connections }) = self.evaluate(delta) else { continue };
+            if connections > 0 {
+                lines.found.push((between.clone(), connections));
+            }
             if connections > 0
                 && let Some(event) = self.report(Event::new(now, &between, connections, delta))
             {
@@ -273,7 +278,7 @@ impl Violations {
         }
         self.minute = minute;
         self.lines = 0;
-        Lines { events: Vec::new(), suppressed: std::mem::take(&mut self.suppressed) }
+        Lines { suppressed: std::mem::take(&mut self.suppressed), ..Lines::default() }
     }
 }
 

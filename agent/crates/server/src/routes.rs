@@ -22,10 +22,12 @@ use super::stream;
 use super::web::Web;
 use api_types::{Edges, Listeners, OpenApi, Status, Timestamp, WindowChoice};
 use model::snapshot::{EdgeLabels, Role};
+use telemetry::event_feed::EventFeed;
 use telemetry::process::Process;
 use telemetry::push::Outcomes;
 use telemetry::source::{STALE_AFTER, SnapshotSource, Unavailable};
 use telemetry::{Build, Exporter, Format, Scrape};
+use tokio::sync::Semaphore;
 
 /// State of the handlers.
 #[derive(Clone, Debug)]
@@ -39,6 +41,10 @@ pub struct Api {
     external_path: Arc<str>,
     /// The endpoint itself, for its findings.
     web: Option<Arc<Web>>,
+    /// Events from now on.
+    events: EventFeed,
+    /// Permits of streams of events.
+    followers: Arc<Semaphore>,
 }
 
 /// A path and its handler.
@@ -84,6 +90,7 @@ pub(super) fn readable() -> Vec<Route> {
         ("/api/v1/openapi.json", get(openapi)),
     ];
     let others = reservations::readable().into_iter().chain(relations::readable());
+    let others = others.chain(events::readable()).chain(history::readable());
     own.into_iter().chain(ports::readable()).chain(others).collect()
 }
 
@@ -289,6 +296,8 @@ impl Api {
             external_path: "".into(),
             web: None,
             last_scrape: Arc::new(AtomicU64::new(0)),
+            events: EventFeed::default(),
+            followers: Arc::new(Semaphore::new(events::FOLLOWERS)),
         }
     }
 }
@@ -304,6 +313,12 @@ impl Api {
     #[must_use]
     pub fn with_web(self, web: Arc<Web>) -> Self {
         Self { web: Some(web), ..self }
+    }
+
+    /// The same, with the events of this feed.
+    #[must_use]
+    pub fn with_events(self, events: EventFeed) -> Self {
+        Self { events, ..self }
     }
 
     /// The same, with the results of pushes.
@@ -365,6 +380,8 @@ impl IntoResponse for Failure {
     }
 }
 
+mod events;
+mod history;
 mod ports;
 mod relations;
 mod reservations;

@@ -12,6 +12,8 @@ mod backends;
 mod conflicts;
 mod connects;
 mod ephemeral;
+pub mod event_feed;
+mod events;
 mod hooks;
 mod labels;
 mod latency;

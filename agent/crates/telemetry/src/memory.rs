@@ -49,6 +49,14 @@ pub(super) const METRICS: &[Metric] = &[
         fed_by: "the agent",
         render: |view, samples| samples.integer(NO_LABELS, view.snapshot.memory.overflows),
     },
+    Metric {
+        name: "portolan_history_steps_dropped_total",
+        kind: Kind::Counter,
+        help: "Steps of the history of an hour that went before their time, because the edges that counted something were many.",
+        labels: &[],
+        fed_by: "the agent",
+        render: |view, samples| samples.integer(NO_LABELS, view.snapshot.recent.dropped()),
+    },
 ];
 
 fn usage(view: &View, samples: &mut Samples<'_>, of: fn(Usage) -> u64) -> fmt::Result {

@@ -12,9 +12,9 @@ use super::labels::Labels;
 use super::otlp::Points;
 use super::{Format, View};
 use super::{
-    aborts, agent, backends, conflicts, connects, ephemeral, hooks, latency, ledger, limited,
-    listeners, memory, probes, process, pushes, queues, recovery, reservations, resets, segments,
-    services, sources, traffic, unanswered, unverified,
+    aborts, agent, backends, conflicts, connects, ephemeral, events, hooks, latency, ledger,
+    limited, listeners, memory, probes, process, pushes, queues, recovery, reservations, resets,
+    segments, services, sources, traffic, unanswered, unverified,
 };
 
 /// One metric.
@@ -73,6 +73,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
         aborts::METRICS,
         listeners::METRICS,
         conflicts::METRICS,
+        events::METRICS,
         ephemeral::METRICS,
         reservations::METRICS,
         services::METRICS,

@@ -63,8 +63,10 @@ impl<K: Kernel> Core<K> {
         let maps = self.kernel.maps(drained);
         self.full_tables.observe(&maps);
         self.full_tables.observe_shares(&drained.ledger, now_us / 1_000_000);
+        let events = self.report(&updated.deltas, &maps, &sources, taken_seconds, now_us);
         let Self { names, owners, listeners, .. } = self;
         Snapshot {
+            events,
             taken_seconds,
             ports,
             ephemeral: self.ports.ephemeral_views(names, owners, now_us),

@@ -156,7 +156,7 @@ fn holder(party: &Process, sockets: u32) -> String {
     let service = &party.service;
     // A pre-existing socket whose process is hidden.
     let name = if service.source == Source::Unknown && party.pid == 0 {
-        "unknown".to_owned()
+        "(unidentified)".to_owned()
     } else if service.namespace.is_empty() {
         service.name.clone()
     } else {

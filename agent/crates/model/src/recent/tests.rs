@@ -5,6 +5,7 @@ use agent_common::edge::{EdgeKey, ROLE_SERVER};
 use agent_common::wire::Wire as _;
 use proptest::prelude::*;
 
+use super::steps::{HISTORY_BYTES, MAX_BYTES};
 use super::*;
 use crate::reclaim::Room;
 use crate::service::{Service, Source};
@@ -71,7 +72,7 @@ fn a_window_has_what_was_counted_in_it_and_says_how_long_it_is() {
     for second in 1..=1000 {
         world.collect(1, &[edge(4, 1, second * 7)], "web", Source::Process);
         let steps = world.recent.view.steps.len();
-        assert!(steps <= 40, "{steps} steps after {second} s");
+        assert!(steps <= 60 + 100 + 10, "{steps} steps after {second} s");
         for wanted in [1, 10, 60, 300] {
             let (rows, covered) = world.window(wanted);
             // One connect in seven a second: what is counted fits the time that is named.
@@ -177,13 +178,76 @@ fn names_that_no_window_has_are_forgotten() {
     for slot in 1..2000 {
         let born_us = (slot + 2) * SECOND;
         world.collect(
-            1,
+            10,
             &[Edge { born_us, ..edge(4, 1, 1) }],
             &format!("job-{slot}"),
             Source::Process,
         );
     }
     assert!(world.recent.view.subjects.len() < 600, "{}", world.recent.view.subjects.len());
+}
+
+/// What `web` connected in each step of the last `window` seconds: how long ago, how long, how often.
+fn history(world: &World, window: u64) -> Vec<(f64, f64, u64)> {
+    let view = world.recent.view();
+    let name = |labels: &Arc<EdgeLabels>| Some(labels.client.name.to_string());
+    let (mut series, _) = view.history(window, name);
+    let points = series.remove("web").unwrap_or_default();
+    let shown =
+        |point: &HistoryPoint| (point.since_seconds_ago, point.seconds, point.counters.connects[0]);
+    points.iter().map(shown).collect()
+}
+
+#[test]
+fn history_has_a_second_for_a_minute_and_ten_seconds_for_an_hour() {
+    let mut world = World::new();
+    for second in 1..=4000 {
+        world.collect(1, &[edge(4, 1, second)], "web", Source::Process);
+    }
+    let minute = history(&world, 60);
+    assert_eq!(minute.len(), 60);
+    for (at, (ago, seconds, ok)) in minute.iter().enumerate() {
+        assert_eq!((*ago, *seconds, *ok), (60.0 - at as f64, 1.0, 1));
+    }
+    let hour = history(&world, HISTORY_SECONDS);
+    let covered: f64 = hour.iter().map(|(_, seconds, _)| seconds).sum();
+    assert!((3600.0..3611.0).contains(&covered), "{covered}");
+    assert_eq!(hour.iter().map(|(_, _, ok)| ok).sum::<u64>(), covered as u64);
+    assert!(hour.iter().all(|(_, seconds, ok)| *ok == *seconds as u64 && *seconds <= 10.0));
+    assert!((360 - 6 + 60..430).contains(&hour.len()), "{}", hour.len());
+    // Steps without anything have no point, and the longest window is still whole.
+    for _ in 0..30 {
+        world.collect(1, &[edge(4, 1, 4000)], "web", Source::Process);
+    }
+    assert_eq!(history(&world, 60).len(), 30);
+    assert_eq!(world.recent.view().dropped(), 0);
+}
+
+#[test]
+fn history_is_of_rows_that_are_shown_and_goes_before_windows_when_memory_is_short() {
+    let mut world = World::new();
+    world.collect(1, &[edge(4, 1, 1)], "web", Source::Process);
+    let mut view = world.recent.view();
+    let busy = Packed::new(&EdgeCounters { sent_bytes: 1, ..EdgeCounters::ZERO });
+    // Steps of a second and of ten seconds for five minutes fit, those of an hour do not.
+    let subjects = (HISTORY_BYTES / (PER_EDGE + busy.len()) / 90) as u32;
+    for second in 2..=700 {
+        let grown = (0..subjects).map(|subject| (subject, busy.clone())).collect();
+        view.push(0, second * SECOND, grown);
+    }
+    assert!(view.bytes() <= HISTORY_BYTES && view.dropped() > 0);
+    let (steps, covered) = view.covering(LONGEST_SECONDS);
+    assert!((300.0..311.0).contains(&covered), "{covered}");
+    assert!(steps.count() >= 60 + 24, "steps of windows are not joined further");
+    assert!(view.covering(HISTORY_SECONDS).1 < 450.0);
+    let user = EdgeLabels { unverified_user: Some(1500), ..labels("web", Source::Process) };
+    let subject = view.subjects.get(1).expect("the edge").clone();
+    view.subjects.insert(1, Subject { labels: Arc::new(user), ..subject.clone() });
+    assert!(view.history(60, |labels| Some(Arc::clone(labels))).0.is_empty());
+    view.subjects.insert(1, Subject { counts: false, ..subject.clone() });
+    assert!(view.history(60, |labels| Some(Arc::clone(labels))).0.is_empty());
+    view.subjects.insert(1, subject);
+    assert_eq!(view.history(60, |labels| Some(Arc::clone(labels))).0.len(), 1);
 }
 
 proptest! {

@@ -13,9 +13,10 @@ use agent_common::retransmit::PHASE_NAMES;
 use api_types::{Edge, Edges, Latency, Listener, Protocol, Timestamp, Window, WindowChoice};
 use model::recent::WindowRow;
 use model::snapshot::{EdgeLabels, ListenerView, Snapshot};
+use model::why::why;
 
 use super::ToApi;
-use super::why::why;
+use super::events::Changes;
 
 /// Which edges, over which time.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +35,15 @@ pub fn edges(snapshot: &Snapshot, query: EdgeQuery, wanted: impl Fn(&EdgeLabels)
     };
     let by_address = matches!(query, EdgeQuery::ByAddress(_));
     let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
+    let changes = Changes::new(&snapshot.events);
     let wanted = rows.iter().filter(|row| wanted(&row.labels)).map(|row| {
         let address = || row.address.map_or_else(|| "other".to_owned(), |it| it.to_string());
-        Edge { address: by_address.then(address), ..row.to_api() }
+        let mut edge = Edge { address: by_address.then(address), ..row.to_api() };
+        if !edge.why.is_empty() {
+            let ends = [&row.labels.client, &row.labels.server];
+            edge.changes_before = changes.before(&ends, snapshot.taken_seconds);
+        }
+        edge
     });
     let edges = wanted.collect();
     Edges { timestamp, window: Window::before(timestamp, seconds), edges }
@@ -107,7 +114,8 @@ impl ToApi for WindowRow {
             role: labels.role.to_api(),
             other_side: self.is_other_side,
             address: None,
-            why: why(self),
+            changes_before: Vec::new(),
+            why: why(&self.counters, self.queues).iter().map(ToApi::to_api).collect(),
             unverified_user: labels.unverified_user,
             connects,
             active: self.active,

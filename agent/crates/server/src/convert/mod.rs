@@ -1,17 +1,21 @@
 //! From the model's values to the API's JSON types, which do not depend on each other.
 
 mod edges;
+mod events;
+mod history;
 mod ports;
 mod relations;
 mod reservations;
 mod services;
 mod status;
-mod why;
 
 use api_types::Timestamp;
 use model::service::Service;
+use model::why::Cause;
 
 pub use self::edges::{EdgeQuery, edges};
+pub use self::events::{EventRange, events};
+pub use self::history::history;
 pub use self::ports::{PortFilter, ports};
 pub use self::relations::{balance, map, segments};
 pub use self::reservations::reservations;
@@ -82,6 +86,8 @@ same_words! {
     model::health::HealthState => api_types::HealthState: Failing Degraded Ok Idle;
     model::health::HealthReason => api_types::HealthReason:
         ConnectsFail Unanswered Slow Resets Aborts ListenDrops AcceptQueueFull OwnConnectsFail;
+    model::events::Kind => api_types::EventKind:
+        Connect Reset Abort Unanswered ListenDrop Bind Violation Agent Service Backend Edge;
     model::balance::Verdict => api_types::BalanceVerdict: Balanced Unbalanced TooFew;
     model::segments::Verdict => api_types::SegmentVerdict: Allowed Violation NotJudged;
     model::snapshot::SourceState => api_types::NameSourceState: Starting Up Absent Down;
@@ -98,6 +104,15 @@ impl ToApi for Service {
             kind: kind.to_api(),
             source: source.to_api(),
         }
+    }
+}
+
+impl ToApi for Cause {
+    type Shape = api_types::Cause;
+
+    fn to_api(&self) -> api_types::Cause {
+        let Self { cause, text, count } = *self;
+        api_types::Cause { cause: cause.to_owned(), text: text.to_owned(), count }
     }
 }
 

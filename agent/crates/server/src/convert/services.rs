@@ -8,6 +8,7 @@ use model::snapshot::Snapshot;
 
 use super::ToApi;
 use super::edges::since_start;
+use super::events::Changes;
 
 /// The services of `snapshot` that match `wanted`, with their health over a window.
 pub fn services(
@@ -25,10 +26,18 @@ pub fn services(
     };
     let services = health::services(snapshot, &traffic, seconds);
     let services = services.into_iter().filter(wanted);
+    let changes = Changes::new(&snapshot.events);
+    let shown = |view: ServiceView| {
+        let mut shown = view.to_api();
+        if !view.health.reasons.is_empty() {
+            shown.changes_before = changes.before(&[&view.service], snapshot.taken_seconds);
+        }
+        shown
+    };
     Services {
         timestamp,
         window: Window::before(timestamp, seconds),
-        services: services.map(|view| view.to_api()).collect(),
+        services: services.map(shown).collect(),
     }
 }
 
@@ -46,6 +55,7 @@ impl ToApi for ServiceView {
             serves: serves.iter().map(ToString::to_string).collect(),
             registered: registered.iter().map(ToString::to_string).collect(),
             health: health.to_api(),
+            changes_before: Vec::new(),
         }
     }
 }

@@ -37,6 +37,7 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         probes: _,
         traffic: _,
         recent: _,
+        events: _,
     } = snapshot;
     let classes = CLASS_NAMES.iter().zip(ledger.kernel.seen).zip(ledger.exported);
     let entries = classes.zip(&ledger.kernel.lost).map(|(((class, seen), exported), lost)| {

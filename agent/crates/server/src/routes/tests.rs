@@ -61,6 +61,8 @@ async fn every_path_answers_and_carries_the_security_headers() {
         ("/api/v1/status", "inet_sock_set_state"),
         ("/api/v1/edges", "postgres"),
         ("/api/v1/listeners", "0.0.0.0"),
+        ("/api/v1/events", "service_restarted"),
+        ("/api/v1/history", "retransmits"),
         ("/api/v1/reservations", "reserved for postgres"),
         ("/api/v1/services", "billing"),
         ("/api/v1/map", "postgres"),
@@ -217,6 +219,10 @@ async fn an_edge_has_everything_in_base_units() {
         "limited_seconds": {"receive_window": 1.25, "send_buffer": 0.04},
         "receive_queue_bytes": 4096, "send_queue_bytes": 120, "close_wait": 3,
         "other_side": false,
+        "changes_before": [{
+            "service": "postgres", "service_namespace": "", "text": "restarted",
+            "cause": "service_restarted", "time": "2023-11-14T22:14:20.5Z",
+        }],
         "why": [
             {"cause": "connect_refused", "text": "refused", "count": 2},
             {"cause": "connect_timeout", "text": "connect timed out", "count": 1},
@@ -380,4 +386,153 @@ async fn segments_are_what_was_declared_and_seen() {
     assert_eq!(cell("backend", "database")["verdict"], "allowed");
     assert_eq!(answer["violations"][0]["connections"], 12);
     assert_eq!(answer["segments"][2]["networks"][0], "172.22.0.0/16");
+}
+
+#[tokio::test]
+async fn events_are_filtered_and_read_on_from_a_cursor() {
+    let router = over_snapshot();
+    let causes = async |query: &str| {
+        let answer = json(&router, &format!("/api/v1/events?{query}")).await;
+        let events = answer["events"].as_array().expect("a list").clone();
+        let causes = events.iter().map(|event| event["cause"].as_str().unwrap_or("").to_owned());
+        (causes.collect::<Vec<_>>(), answer["cursor"].clone(), answer["more"] == true)
+    };
+    let (all, end, _) = causes("").await;
+    assert_eq!(all, ["service_restarted", "connect_refused"]);
+    for (query, expected) in [
+        ("kind=connect", &all[1..]),
+        ("kind=service,bind", &all[..1]),
+        ("cause=connect_refused", &all[1..]),
+        ("service=prod/shop", &all[1..]),
+        ("service=postgres", &all[..]),
+        ("client=shop", &all[1..]),
+        ("server=postgres&port=5432", &all[1..]),
+        ("client=postgres", &[]),
+        ("since=2023-11-14T22:14:30Z", &all[1..]),
+        ("limit=1", &all[1..]),
+    ] {
+        assert_eq!(causes(query).await.0, expected, "{query}");
+    }
+    let (first, cursor, more) = causes("after=0&limit=1").await;
+    assert_eq!((&first[..], more), (&all[..1], true));
+    let (second, cursor, more) = causes(&format!("after={cursor}")).await;
+    assert_eq!((&second[..], more, &cursor), (&all[1..], false, &end));
+    assert_eq!(causes(&format!("after={cursor}")).await.0, [""; 0]);
+    // The cursor of an agent whose clock was ahead.
+    assert_eq!(causes("after=9000000000000000").await.0, all);
+    for (query, said) in
+        [("kind=refused", "is not a kind of event; use connect"), ("limit=0", "from 1 to 10000")]
+    {
+        let (status, _, body) = ask(&router, Method::GET, &format!("/api/v1/events?{query}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(body.contains(said), "{body}");
+    }
+}
+
+/// A stream of events, with this header.
+async fn follow(router: &Router, last_event_id: Option<&str>) -> Response {
+    let mut request = Request::builder().uri("/api/v1/events").header(ACCEPT, "text/event-stream");
+    if let Some(id) = last_event_id {
+        request = request.header("last-event-id", id);
+    }
+    let request = request.body(Body::empty()).expect("valid");
+    router.clone().oneshot(request).await.expect("infallible")
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_where_it_was_and_ends_with_a_notice_if_it_is_too_slow() {
+    use futures_util::StreamExt as _;
+    use telemetry::event_feed::WAITING;
+
+    let feed = EventFeed::default();
+    let router = router(api().with_events(feed.clone()));
+    let response = follow(&router, Some("1")).await;
+    assert_eq!(response.headers()[CONTENT_TYPE], "text/event-stream");
+    let mut body = response.into_body().into_data_stream();
+    let mut next = async || {
+        let lines = body.next().await?.expect("it goes on");
+        Some(String::from_utf8(lines.to_vec()).expect("text"))
+    };
+    let missed = next().await.expect("what was missed");
+    let order: Vec<_> = ["event: service\n", "event: connect\n"].map(|it| missed.find(it)).into();
+    assert!(order[0].is_some() && order[0] < order[1], "{missed}");
+    assert!(missed.ends_with("\n\n"), "{missed:?}");
+    let events = snapshot().events;
+    let last = events.ring.after(0, |_| true).last().map(|event| (***event).clone());
+    let last = last.expect("the fixture has some");
+    // It has been sent: the stream begins after it.
+    feed.publish(Arc::new(last.clone()));
+    let further = model::events::Event { cursor: last.cursor + 1, count: 3, ..last };
+    feed.publish(Arc::new(further.clone()));
+    let line = next().await.expect("an event");
+    assert!(line.starts_with(&format!("id: {}\nevent: connect\ndata: {{", further.cursor)));
+    assert!(line.contains("\"count\":3") && line.matches("data:").count() == 1, "{line}");
+    for _ in 0..WAITING + 5 {
+        feed.publish(Arc::new(further.clone()));
+    }
+    let notice = next().await.expect("a notice");
+    assert!(
+        notice.starts_with("event: dropped\ndata: ") && notice.contains("5 events"),
+        "{notice}"
+    );
+    assert_eq!(next().await, None);
+    assert_eq!(feed.losses().not_followed(), 5);
+}
+
+#[tokio::test]
+async fn streams_are_limited_and_another_may_begin_when_one_ends() {
+    let router = over_snapshot();
+    let mut streams = Vec::new();
+    for _ in 0..events::FOLLOWERS {
+        let response = follow(&router, None).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        streams.push(response);
+    }
+    assert_eq!(follow(&router, None).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    streams.pop();
+    assert_eq!(follow(&router, None).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn history_is_of_the_edges_or_services_that_were_asked_for() {
+    let router = over_snapshot();
+    let series = async |query: &str| {
+        let answer = json(&router, &format!("/api/v1/history?{query}")).await;
+        let name = |one: &serde_json::Value| {
+            let name = |key: &str| one[key].as_str().unwrap_or("-").to_owned();
+            (name("client"), name("server"), one["port"].as_u64())
+        };
+        let found = answer["series"].as_array().expect("a list").clone();
+        (found.iter().map(name).collect::<Vec<_>>(), found, answer["omitted"].clone())
+    };
+    let edge = |client: &str, server: &str, port| (client.to_owned(), server.to_owned(), port);
+    let busiest = edge("shop", "postgres", Some(5432));
+    let (names, all, omitted) = series("").await;
+    assert_eq!(names, [busiest.clone(), edge("internet", "shop", Some(8080))]);
+    assert_eq!(omitted, 0);
+    let point = &all[0]["points"][0];
+    let figures = ["connects_ok", "connects_failed", "requests", "unanswered", "resets", "aborts"];
+    // Resets of connections only: four of unused ones are not among them.
+    assert_eq!(figures.map(|key| point[key].as_u64()), [10, 3, 7, 3, 3, 2].map(Some));
+    assert_eq!(point["seconds"], 100.0);
+    let (names, _, omitted) = series("limit=1").await;
+    assert_eq!((names, omitted), (vec![busiest.clone()], 1.into()));
+    assert_eq!(series("client=prod/shop").await.0, std::slice::from_ref(&busiest));
+    assert_eq!(series("service=shop&window=1h").await.0.len(), 2);
+    assert_eq!(series("server=shop&port=5432").await.0, []);
+    let (services, found, _) = series("by=service&server=postgres").await;
+    assert_eq!(services, [edge("-", "postgres", None)]);
+    // With the drops of its listener, which no edge has.
+    assert_eq!(found[0]["points"][0]["listen_overflows"], 4);
+    for (query, said) in [
+        ("window=2h", "is not a window of history; write a duration from 1s to 1h"),
+        ("window=start", "is not a window"),
+        ("limit=0", "from 1 to 1000"),
+        ("by=port", "by=edge|service"),
+    ] {
+        let (status, _, body) =
+            ask(&router, Method::GET, &format!("/api/v1/history?{query}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(body.contains(said), "{query}: {body}");
+    }
 }

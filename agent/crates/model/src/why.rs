@@ -1,14 +1,13 @@
 //! Why an edge is not well, in words: what failed in the window, and what is stuck now.
 //!
-//! One list for the command line, the page and programs. What keeps a client from connecting is
-//! first, then what happened to established connections, then what waits.
+//! One list for the command line, the page, programs and [events](super::events). What keeps a client
+//! from connecting is first, then what happened to established connections, then what waits.
 
 use agent_common::abort::ABORT_CAUSE_NAMES;
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES};
+use agent_common::queues::Queues;
 use agent_common::reset::{CAUSE_NAMES, is_of_connection};
-use api_types::Cause;
-use model::recent::WindowRow;
 
 /// Unread or unacknowledged bytes from which on a queue is a cause; the alert
 /// PortolanReceiverNotReading has the same floor, and asks how long.
@@ -18,56 +17,67 @@ const CLOSE_WAIT: u64 = 20;
 
 /// Results of connects in words.
 const CONNECTS: [(&str, &str); 12] = [
-    ("refused", "refused"),
-    ("timeout", "connect timed out"),
-    ("unreachable", "unreachable"),
-    ("reset", "reset while connecting"),
-    ("denied", "denied"),
-    ("aborted", "client gave up connecting"),
-    ("ports_exhausted", "no local port free"),
-    ("address_unavailable", "source address not on this host"),
-    ("port_in_use", "source port in use"),
-    ("time_wait", "source port in TIME_WAIT"),
-    ("stopping", "refused while stopping"),
-    ("other", "connect failed"),
+    ("connect_refused", "refused"),
+    ("connect_timeout", "connect timed out"),
+    ("connect_unreachable", "unreachable"),
+    ("connect_reset", "reset while connecting"),
+    ("connect_denied", "denied"),
+    ("connect_aborted", "client gave up connecting"),
+    ("connect_ports_exhausted", "no local port free"),
+    ("connect_address_unavailable", "source address not on this host"),
+    ("connect_port_in_use", "source port in use"),
+    ("connect_time_wait", "source port in TIME_WAIT"),
+    ("connect_stopping", "refused while stopping"),
+    ("connect_other", "connect failed"),
 ];
 
 /// Causes of resets in words.
 const RESETS: [(&str, &str); 9] = [
-    ("keepalive_timeout", "reset (keep-alive)"),
-    ("idle_reuse", "reset (idle reuse)"),
-    ("unread_data", "reset (unread data)"),
-    ("linger", "reset (SO_LINGER 0)"),
-    ("no_connection", "reset (no connection)"),
-    ("aborted", "reset (by a program)"),
-    ("protocol", "reset (protocol error)"),
-    ("stopping", "reset while stopping"),
-    ("unknown", "reset"),
+    ("reset_keepalive_timeout", "reset (keep-alive)"),
+    ("reset_idle_reuse", "reset (idle reuse)"),
+    ("reset_unread_data", "reset (unread data)"),
+    ("reset_linger", "reset (SO_LINGER 0)"),
+    ("reset_no_connection", "reset (no connection)"),
+    ("reset_aborted", "reset (by a program)"),
+    ("reset_protocol", "reset (protocol error)"),
+    ("reset_stopping", "reset while stopping"),
+    ("reset_unknown", "reset"),
 ];
 
 /// Causes of aborts in words.
 const ABORTS: [(&str, &str); 4] = [
-    ("user_timeout", "died (user timeout)"),
-    ("keepalive", "died (keep-alive)"),
-    ("retransmission", "died (retransmission)"),
-    ("unreachable", "died (unreachable)"),
+    ("abort_user_timeout", "died (user timeout)"),
+    ("abort_keepalive", "died (keep-alive)"),
+    ("abort_retransmission", "died (retransmission)"),
+    ("abort_unreachable", "died (unreachable)"),
 ];
 
-/// What is wrong with `row`, what matters most first.
-pub(super) fn why(row: &WindowRow) -> Vec<Cause> {
-    let EdgeCounters { connects, resets_sent, resets_received, aborts, .. } = &*row.counters;
+/// Something that went wrong, or is wrong now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Its name, for programs: `connect_refused`, `reset_idle_reuse`, `close_wait`.
+    pub cause: &'static str,
+    /// In words.
+    pub text: &'static str,
+    /// How often, or how much.
+    pub count: u64,
+}
+
+/// What is wrong with an edge that counted this and has these queues, what matters most first.
+pub fn why(counters: &EdgeCounters, queues: Option<Queues>) -> Vec<Cause> {
+    let EdgeCounters { connects, resets_sent, resets_received, aborts, .. } = counters;
     let failed = CONNECT_RESULT_NAMES.iter().zip(connects).skip(usize::from(CONNECT_OK) + 1);
     let mut causes = of(&CONNECTS, "connect_", failed.map(|(name, n)| (*name, *n)));
-    push(&mut causes, "listen_drop", "dropped by the listener", row.counters.listen_drops);
-    push(&mut causes, "request_unanswered", "unanswered", row.counters.unanswered);
-    let stopping = row.counters.unanswered_stopping;
+    push(&mut causes, "listen_drop", "dropped by the listener", counters.listen_drops);
+    push(&mut causes, "request_unanswered", "unanswered", counters.unanswered);
+    let stopping = counters.unanswered_stopping;
     push(&mut causes, "request_unanswered_stopping", "unanswered while stopping", stopping);
     let aborted = ABORT_CAUSE_NAMES.iter().zip(aborts).map(|(name, n)| (*name, *n));
     causes.extend(of(&ABORTS, "abort_", aborted));
     let resets = CAUSE_NAMES.iter().zip(resets_sent.iter().zip(resets_received)).enumerate();
     let resets = resets.filter(|(cause, _)| is_of_connection(*cause));
     causes.extend(of(&RESETS, "reset_", resets.map(|(_, (name, (a, b)))| (*name, a + b))));
-    if let Some(queues) = row.queues {
+    if let Some(queues) = queues {
         let if_over = |n, least| if n > least { n } else { 0 };
         let closing = if_over(queues.close_wait, CLOSE_WAIT);
         push(&mut causes, "close_wait", "in CLOSE_WAIT", closing);
@@ -80,23 +90,26 @@ pub(super) fn why(row: &WindowRow) -> Vec<Cause> {
 }
 
 /// The most frequent first.
-fn of<'a>(
-    words: &[(&str, &str)],
+fn of(
+    words: &[(&'static str, &'static str)],
     prefix: &str,
-    counts: impl Iterator<Item = (&'a str, u64)>,
+    counts: impl Iterator<Item = (&'static str, u64)>,
 ) -> Vec<Cause> {
     let mut causes = Vec::new();
     for (name, count) in counts {
-        let text = words.iter().find(|(known, _)| *known == name).map_or(name, |(_, text)| *text);
-        push(&mut causes, &format!("{prefix}{name}"), text, count);
+        let is_it = |known: &str| known.strip_prefix(prefix) == Some(name);
+        // A test proves that each has words.
+        let (cause, text) =
+            words.iter().find(|(known, _)| is_it(known)).copied().unwrap_or((name, name));
+        push(&mut causes, cause, text, count);
     }
     causes.sort_by_key(|cause| std::cmp::Reverse(cause.count));
     causes
 }
 
-fn push(causes: &mut Vec<Cause>, cause: &str, text: &str, count: u64) {
+fn push(causes: &mut Vec<Cause>, cause: &'static str, text: &'static str, count: u64) {
     if count > 0 {
-        causes.push(Cause { cause: cause.to_owned(), text: text.to_owned(), count });
+        causes.push(Cause { cause, text, count });
     }
 }
 
@@ -104,19 +117,11 @@ fn push(causes: &mut Vec<Cause>, cause: &str, text: &str, count: u64) {
 mod tests {
     use super::*;
     use agent_common::edge::{CONNECT_REFUSED, CONNECT_TIMEOUT};
-    use agent_common::queues::Queues;
     use agent_common::reset::NO_LISTENER;
-    use model::fixture;
-    use model::service::{Service, Source};
-    use model::snapshot::Role;
 
     fn check(counters: &EdgeCounters, queues: Option<Queues>, expected: &[(&str, u64)]) {
-        let service = Service::new("a", Source::Process);
-        let edge = fixture::edge(service.clone(), service, 80, Role::Client, counters);
-        let rows = fixture::snapshot().recent.since_start(&[edge]);
-        let row = WindowRow { queues, ..rows.first().expect("one").clone() };
-        let causes = why(&row);
-        let found: Vec<_> = causes.iter().map(|cause| (&*cause.text, cause.count)).collect();
+        let causes = why(counters, queues);
+        let found: Vec<_> = causes.iter().map(|cause| (cause.text, cause.count)).collect();
         assert_eq!(found, expected);
     }
 
@@ -155,13 +160,15 @@ mod tests {
 
     #[test]
     fn every_result_and_cause_has_words() {
-        let known =
-            |words: &[(&str, &str)], name: &str| words.iter().any(|(word, _)| *word == name);
-        assert!(CONNECT_RESULT_NAMES.iter().skip(1).all(|name| known(&CONNECTS, name)));
+        let known = |words: &[(&str, &str)], prefix: &str, name: &str| {
+            words.iter().any(|(word, _)| *word == format!("{prefix}{name}"))
+        };
+        let mut results = CONNECT_RESULT_NAMES.iter().skip(1);
+        assert!(results.all(|name| known(&CONNECTS, "connect_", name)));
         let resets = CAUSE_NAMES.iter().enumerate().filter(|(cause, _)| is_of_connection(*cause));
         for (_, name) in resets {
-            assert!(known(&RESETS, name), "{name}");
+            assert!(known(&RESETS, "reset_", name), "{name}");
         }
-        assert!(ABORT_CAUSE_NAMES.iter().all(|name| known(&ABORTS, name)));
+        assert!(ABORT_CAUSE_NAMES.iter().all(|name| known(&ABORTS, "abort_", name)));
     }
 }
