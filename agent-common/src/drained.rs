@@ -6,6 +6,7 @@ use crate::address::Address;
 use crate::attempt::FailureRow;
 use crate::counters::EdgeCounters;
 use crate::edge::EdgeKey;
+use crate::share::Tenant;
 
 /// Which table of the kernel half counts for an edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,8 +56,19 @@ pub type Claim = Row<FailureRow>;
 // === impl Edge ===
 
 impl Edge {
-    /// Whether it stands for all edges of its role that found no row of their own.
+    /// Whether it stands for edges of its role that found no row of their own: all of them, or those
+    /// of a tenant.
     pub fn is_overflow(&self) -> bool {
+        self.is_reserved() || self.others().is_some()
+    }
+
+    /// Whether its slot is never taken nor given back.
+    pub fn is_reserved(&self) -> bool {
         self.born_us == 0
+    }
+
+    /// Whose edges without a row of their own it stands for, if those are one tenant's.
+    pub fn others(&self) -> Option<Tenant> {
+        self.key.others()
     }
 }

@@ -31,6 +31,10 @@ pub const ROLE_NAMES: [&str; 4] = ["unknown", "client", "server", "listener"];
 /// its own in role r, so totals stay exact.
 pub const FIRST_FREE_SLOT: u32 = 4;
 
+/// In [`EdgeKey::owner`]: the row of a tenant's edges that found none of their own. No slot has this
+/// number, so nobody can make such a key.
+const OF_TENANT: u32 = u32::MAX;
+
 crate::wire! {
     /// What makes an edge.
     pub struct EdgeKey: 24 {
@@ -102,6 +106,26 @@ crate::wire! {
 crate::slot_row! { EdgeRow {
     key: EdgeKey, table: EDGES, reserved: FIRST_FREE_SLOT, ledger: Some((EDGE, NO_SLOT))
 } }
+
+impl EdgeKey {
+    /// The key of all edges of a tenant in this role that found no row of their own.
+    #[inline(always)]
+    pub const fn others_of(tenant: Tenant, role: u8) -> Self {
+        let Tenant { cgroup, origin } = tenant;
+        let remote = [cgroup as u32, (cgroup >> 32) as u32, origin as u32, (origin >> 32) as u32];
+        Self { owner: OF_TENANT, port: 0, role, zero: 0, remote }
+    }
+
+    /// Whose edges without a row of their own this is the key of, if it is one.
+    pub const fn others(&self) -> Option<Tenant> {
+        if self.owner != OF_TENANT {
+            return None;
+        }
+        let [a, b, c, d] = self.remote;
+        let cgroup = a as u64 | (b as u64) << 32;
+        Some(Tenant { cgroup, origin: c as u64 | (d as u64) << 32 })
+    }
+}
 
 /// The handshake completed.
 pub const CONNECT_OK: u8 = 0;
@@ -204,6 +228,14 @@ pub const fn attempt_result(errno: i32, has_syn: bool, bound: bool) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_key_of_a_tenants_others_says_whose_it_is() {
+        let tenant = Tenant { cgroup: 0x0123_4567_89ab_cdef, origin: crate::share::BY_USER + 1500 };
+        let key = EdgeKey::others_of(tenant, ROLE_SERVER);
+        assert_eq!((key.others(), key.role), (Some(tenant), ROLE_SERVER));
+        assert_eq!(EdgeKey { owner: 7, ..key }.others(), None);
+    }
 
     #[test]
     fn errors_fall_into_their_class() {

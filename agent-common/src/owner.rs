@@ -67,6 +67,26 @@ crate::slot_row! { OwnerRow {
     key: OwnerKey, table: OWNERS, reserved: FIRST_FREE_OWNER, ledger: Some((OWNER, NO_OWNER))
 } }
 
+/// In [`OwnerKey::app`], where no namespace is: the row of a tenant's owners that found none of their
+/// own.
+const OF_TENANT: u32 = u32::MAX;
+
+impl OwnerKey {
+    /// The key of all owners of a tenant that found no row of their own. Every other key has a
+    /// network namespace.
+    #[inline(always)]
+    pub const fn others_of(tenant: Tenant) -> Self {
+        let Tenant { cgroup, origin } = tenant;
+        let comm = (origin as u128).to_ne_bytes();
+        Self { netns: 0, app: OF_TENANT, cgroup, comm }
+    }
+
+    /// Whether it stands for owners of a tenant that found no row of their own.
+    pub const fn is_others(&self) -> bool {
+        self.netns == 0 && self.app == OF_TENANT
+    }
+}
+
 /// The first eight bytes of a command name.
 const fn word(text: &[u8]) -> u64 {
     let mut bytes = [0; 8];

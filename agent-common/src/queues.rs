@@ -8,7 +8,7 @@ pub const CLOSE_WAIT_US: u64 = 60_000_000;
 
 crate::wire! {
     /// Sums over the connections of an edge.
-    pub struct Queues: 32 {
+    pub struct Queues: 40 {
         /// Payload bytes that arrived and that the program has not read.
         pub receive_bytes: u64,
         /// Payload bytes that the program wrote and the peer has not acknowledged, sent or not.
@@ -17,6 +17,9 @@ crate::wire! {
         pub close_wait: u64,
         /// Open connections that the iteration has met.
         pub open: u64,
+        /// Connections whose SYN has no answer yet. They hold the number of the row, in which nothing
+        /// may move for a minute.
+        pub connecting: u64,
     }
 }
 
@@ -24,14 +27,16 @@ crate::wire! {
 
 impl Queues {
     /// Nothing waits.
-    pub const NONE: Self = Self { receive_bytes: 0, send_bytes: 0, close_wait: 0, open: 0 };
+    pub const NONE: Self =
+        Self { receive_bytes: 0, send_bytes: 0, close_wait: 0, open: 0, connecting: 0 };
 
     /// Adds those of another edge.
     pub fn merge(&mut self, other: &Self) {
-        let Self { receive_bytes, send_bytes, close_wait, open } = self;
+        let Self { receive_bytes, send_bytes, close_wait, open, connecting } = self;
         *receive_bytes = receive_bytes.saturating_add(other.receive_bytes);
         *send_bytes = send_bytes.saturating_add(other.send_bytes);
         *close_wait = close_wait.saturating_add(other.close_wait);
         *open = open.saturating_add(other.open);
+        *connecting = connecting.saturating_add(other.connecting);
     }
 }

@@ -1,19 +1,20 @@
 //! Edges: the slot of each, and the counters in it.
 
-use agent_common::address::{Address, INTERNET};
+use agent_common::address::{Address, INTERNET, UNSPECIFIED};
 use agent_common::config::MAX_RANGES;
-use agent_common::edge::{EdgeKey, HotCounters};
+use agent_common::edge::{EdgeKey, FIRST_FREE_SLOT, HotCounters};
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 
 use crate::maps::{self, config};
 use crate::{atomic, owners};
 
-/// The slot of an edge, taken if it has none. Without a free one: the overflow slot of the role.
+/// The slot of an edge, taken if it has none. Without a free one: the one of all such edges of its
+/// tenant, or the overflow slot of the role.
 /// `addresses`, the local and the remote one, are asked for only if a slot is taken.
 #[inline(always)]
 pub fn slot(key: &EdgeKey, addresses: impl FnOnce() -> (Address, Address)) -> u32 {
     let overflow = u32::from(key.role);
-    maps::edges().find_or_take(
+    let slot = maps::edges().find_or_take(
         key,
         || owners::tenant(key.owner),
         overflow,
@@ -21,7 +22,25 @@ pub fn slot(key: &EdgeKey, addresses: impl FnOnce() -> (Address, Address)) -> u3
             // SAFETY: a valid map value that no other program holds.
             unsafe { ((*row).local, (*row).remote) = addresses() };
         },
-    )
+    );
+    if slot < FIRST_FREE_SLOT { others(key.owner, overflow) } else { slot }
+}
+
+/// The slot of all edges of an owner's tenant that found none.
+///
+/// A global function of numbers: the verifier walks it once per program, not once per call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn others(owner: u32, role: u32) -> u32 {
+    let tenant = owners::tenant(owner);
+    if tenant.cgroup == 0 && tenant.origin == 0 {
+        return role;
+    }
+    let key = EdgeKey::others_of(tenant, role as u8);
+    maps::edges().find_or_take_others(&key, tenant, role, |row| {
+        // SAFETY: a valid map value that no other program holds.
+        unsafe { ((*row).local, (*row).remote) = (UNSPECIFIED, UNSPECIFIED) };
+    })
 }
 
 /// A client's address as a server's edge keeps it: itself inside the internal ranges, else

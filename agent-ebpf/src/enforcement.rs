@@ -18,6 +18,9 @@ pub fn refuses(owner: u32, port: EnforcedPort) -> bool {
     // SAFETY: a valid map value; a row's key does not change while a bind of its owner is under
     // way.
     let mut key = VerdictKey { owner: unsafe { (*row).key }, port };
+    if key.owner.is_others() {
+        return false;
+    }
     let comm = key.owner.comm;
     let exact = maps::verdict(&key);
     key.owner = OwnerKey { netns: 0, app: 0, cgroup: key.owner.cgroup, comm: [0; 16] };

@@ -109,17 +109,41 @@ fn take(
     tgid: u32,
     arguments: Option<*const OwnerRow>,
 ) -> u32 {
-    maps::owners().take(key, tenant, OWNER_OVERFLOW, |row| {
-        // SAFETY: a valid map value of this program alone; the arguments are one of this thread's.
-        unsafe {
-            (*row).tgid = tgid;
-            (*row).argv_len = 0;
-            (*row).path = [0; PATH_BYTES];
-            if let Some(from) = arguments {
-                (*row).argv_len = (*from).argv_len;
-                (*row).argv = (*from).argv;
-                (*row).path = (*from).path;
+    let tenant = tenant();
+    let slot = maps::owners().take(
+        key,
+        || tenant,
+        OWNER_OVERFLOW,
+        |row| {
+            // SAFETY: a valid map value of this program alone; the arguments are one of this thread's.
+            unsafe {
+                (*row).tgid = tgid;
+                (*row).argv_len = 0;
+                (*row).path = [0; PATH_BYTES];
+                if let Some(from) = arguments {
+                    (*row).argv_len = (*from).argv_len;
+                    (*row).argv = (*from).argv;
+                    (*row).path = (*from).path;
+                }
             }
+        },
+    );
+    if slot == OWNER_OVERFLOW { others_of_tenant(tenant.cgroup, tenant.origin) } else { slot }
+}
+
+/// The row of all owners of a tenant that found none.
+///
+/// A global function of numbers: the verifier walks it once per program, not once per call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn others_of_tenant(cgroup: u64, origin: u64) -> u32 {
+    let tenant = Tenant { cgroup, origin };
+    let key = OwnerKey::others_of(tenant);
+    maps::owners().find_or_take_others(&key, tenant, OWNER_OVERFLOW, |row| {
+        // SAFETY: a valid map value of this program alone.
+        unsafe {
+            ((*row).tgid, (*row).argv_len) = (0, 0);
+            (*row).path = [0; PATH_BYTES];
         }
     })
 }

@@ -11,7 +11,19 @@ use crate::maps::{self, config};
 /// share it counts against: that of [`Tenant::OTHERS`] if there is no room for another tenant.
 #[inline(always)]
 pub fn admit(tenant: Tenant, table: usize) -> Option<Tenant> {
-    match take_share(tenant.cgroup, tenant.origin, table as u32) {
+    taken(tenant, take_share(tenant.cgroup, tenant.origin, table as u32, 0))
+}
+
+/// As [`admit`], for a slot that stands for what the tenant takes beyond its share: one for each role,
+/// so it needs no limit.
+#[inline(always)]
+pub fn admit_others(tenant: Tenant, table: usize) -> Option<Tenant> {
+    taken(tenant, take_share(tenant.cgroup, tenant.origin, table as u32, 1))
+}
+
+#[inline(always)]
+fn taken(tenant: Tenant, whose: u32) -> Option<Tenant> {
+    match whose {
         ITS_OWN => Some(tenant),
         OF_OTHERS => Some(Tenant::OTHERS),
         _ => None,
@@ -35,7 +47,7 @@ const OF_OTHERS: u32 = 2;
 #[expect(clippy::needless_borrows_for_generic_args, reason = "a copy would take stack")]
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn take_share(cgroup: u64, origin: u64, table: u32) -> u32 {
+extern "C" fn take_share(cgroup: u64, origin: u64, table: u32, without_limit: u32) -> u32 {
     if table as usize >= TABLES {
         return NONE;
     }
@@ -54,7 +66,7 @@ extern "C" fn take_share(cgroup: u64, origin: u64, table: u32) -> u32 {
     }
     let Some(mine) = maps::taken_slots().get_ptr_mut(&key) else { return NONE };
     let capacity = u64::from(config!(capacities[table as usize]));
-    if in_use(mine, &key) >= limit(capacity, used) {
+    if without_limit == 0 && in_use(mine, &key) >= limit(capacity, used) {
         return NONE;
     }
     // SAFETY: valid map values.

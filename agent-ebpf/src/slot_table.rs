@@ -75,6 +75,42 @@ impl<R: SlotRow, const SLOTS: usize> SlotTable<R, SLOTS> {
             count_full::<R>();
             return overflow;
         };
+        self.publish(key, slot, tenant, overflow, fill)
+    }
+
+    /// The slot of what a tenant takes beyond its share, `key`; `overflow` without a free one.
+    #[inline(always)]
+    pub fn find_or_take_others(
+        &self,
+        key: &R::Key,
+        tenant: Tenant,
+        overflow: u32,
+        fill: impl FnOnce(*mut R),
+    ) -> u32 {
+        if let Some(slot) = self.find(key) {
+            return slot;
+        }
+        let Some(tenant) = shares::admit_others(tenant, R::TABLE) else { return overflow };
+        let Ok(Some(slot)) = self.free.pop() else {
+            shares::cancel(tenant, R::TABLE);
+            return overflow;
+        };
+        if let Some((class, _)) = R::LEDGER {
+            seen(class);
+        }
+        self.publish(key, slot, tenant, overflow, fill)
+    }
+
+    /// Writes the row of a slot that was taken from the stack, and offers it to hooks.
+    #[inline(always)]
+    fn publish(
+        &self,
+        key: &R::Key,
+        slot: u32,
+        tenant: Tenant,
+        overflow: u32,
+        fill: impl FnOnce(*mut R),
+    ) -> u32 {
         taken(R::TABLE, slot);
         let Some(row) = self.rows.get_ptr_mut(slot) else {
             count_lost::<R>(MAP_ERROR);

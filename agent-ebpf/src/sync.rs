@@ -133,6 +133,20 @@ unsafe fn count_limited(state: *mut SocketState, window: u32, buffer: u32) {
     }
 }
 
+/// Adds a connection whose SYN has no answer yet to its slot's row. Only for the socket iteration.
+///
+/// # Safety
+/// As [`sync`].
+#[inline(always)]
+pub unsafe fn add_connecting(state: *mut SocketState) {
+    // SAFETY: the caller's contract; a valid map value.
+    unsafe {
+        if let Some(queues) = maps::queues((*state).slot) {
+            atomic::add(&raw mut (*queues).connecting, 1);
+        }
+    }
+}
+
 /// Adds an open connection and what waits in it to its slot's row, and notes since when its peer has closed it.
 /// Only for the socket iteration.
 ///

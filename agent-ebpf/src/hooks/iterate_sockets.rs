@@ -61,6 +61,7 @@ extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
             && let Some(tcp) = sk.tcp()
         {
             sync::sync_retransmits(tcp, state);
+            sync::add_connecting(state);
         }
         if (*state).stage != STAGE_OPEN {
             return 0;

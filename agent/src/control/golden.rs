@@ -90,6 +90,7 @@ fn snapshot() -> Snapshot {
         sockets: 1,
         backlog: 0,
         max_backlog: 128,
+        unverified_user: None,
     }];
     snapshot.conflicts = vec![Arc::new(Conflict {
         first_seconds: 1_700_000_040.0,

@@ -5,6 +5,7 @@ use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 
 use agent_common::drained::Edge;
 use agent_common::listener::ListenerRecord;
+use agent_common::share::Tenant;
 use discovery::{Acceptor, Found, Names};
 use model::owners::Owners;
 use model::registry::Registry;
@@ -23,6 +24,9 @@ pub(super) fn naming(
     now_us: u64,
 ) -> Naming {
     let EdgeKey { owner, port, role, .. } = edge.key;
+    if let Some(tenant) = edge.others() {
+        return others(names, owners, tenant, role, now_us);
+    }
     if edge.is_overflow() {
         return EdgeLabels::other(role_of(role)).into();
     }
@@ -77,6 +81,18 @@ pub(super) fn naming(
     let far = far.entity;
     let (client, server) = if role == ROLE_CLIENT { (near, far) } else { (far, near) };
     Naming { labels, client, server, stable }
+}
+
+/// Edges of a tenant that found no row of their own: the near end says whose they are.
+fn others(names: &mut Names, owners: &Owners, tenant: Tenant, role: u8, now_us: u64) -> Naming {
+    let Found { service, stable, .. } = names.others(tenant, now_us);
+    let other = EdgeLabels::other(role_of(role));
+    let labels = EdgeLabels { unverified_user: owners.user_of(tenant), ..other };
+    let labels = match role {
+        ROLE_CLIENT => EdgeLabels { client: service, ..labels },
+        _ => EdgeLabels { server: service, ..labels },
+    };
+    Naming { stable, ..labels.into() }
 }
 
 /// Where nothing surer is known of an address: what somebody registered for it. A client's port

@@ -197,6 +197,7 @@ impl Ports {
                 sockets: 1,
                 backlog: bound.backlog,
                 max_backlog: bound.max_backlog,
+                unverified_user: known.owners.user(bound.owner),
             });
         }
         views.sort_by(|a, b| {

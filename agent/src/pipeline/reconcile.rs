@@ -56,8 +56,11 @@ impl Listeners {
     ) -> Vec<Reclaim<ListenerKey>> {
         let Self { rows, drops, asked } = self;
         let listeners = &drained.listener_rows;
-        let is_listening = |key: &ListenerKey| listening.contains(&(key.owner, key.port));
-        let taken = rows.take(now, listeners, kernel.listener_capacity(), is_listening);
+        let waiting = drops.waiting();
+        let is_needed = |id, key: &ListenerKey| {
+            listening.contains(&(key.owner, key.port)) || waiting.contains(&id)
+        };
+        let taken = rows.take(now, listeners, kernel.listener_capacity(), is_needed);
         let own = listeners.iter().filter(|row| row.slot >= ListenerRow::RESERVED);
         let owner_of = |row: &Row<ListenerRow>| row.row.key.owner;
         drops.set_namespaces(own.map(|row| (owners.netns(owner_of(row)), owner_of(row))));
@@ -103,7 +106,8 @@ impl Refused {
         owners: &Owners,
     ) -> Vec<Reclaim<UnsentKey>> {
         let Self { rows, unsent, asked } = self;
-        let taken = rows.take(now, &drained.unsent, kernel.unsent_capacity(), |_| false);
+        let is_needed = |id, _: &UnsentKey| unsent.is_waiting(id);
+        let taken = rows.take(now, &drained.unsent, kernel.unsent_capacity(), is_needed);
         for grown in &taken.grown {
             unsent.count(grown);
         }

@@ -81,7 +81,9 @@ impl ReservationMonitor {
     ) {
         let mut known = Vec::new();
         if self.state.current().reservations.iter().any(|one| one.enforce) {
-            known.extend(owners.iter().map(|(index, row)| {
+            // Who found no row of their own are several, and are let in.
+            let own = owners.iter().filter(|(_, row)| !row.key.is_others());
+            known.extend(own.map(|(index, row)| {
                 let Found { service, stable: is_stable, .. } = names.owner(index, row, now_us);
                 let age = now_us.saturating_sub(row.born_us) / 1_000_000;
                 Known { key: row.key, service, age: if is_stable { age } else { 0 } }

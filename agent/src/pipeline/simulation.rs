@@ -432,6 +432,44 @@ fn full_tables_keep_totals_exact() {
 }
 
 #[test]
+fn a_new_edge_has_a_row_within_ten_seconds_after_a_scan_filled_the_table_and_no_count_is_lost() {
+    const ROWS: u16 = 1200;
+    let bench = Bench::new();
+    let mut agent = bench.agent(Fake::new(World::new(8, ROWS.into())));
+    agent.world().scan(0, ROWS);
+    let mut has_row = None;
+    // For as long as a scraper may need to come by twice.
+    for second in 0..20 {
+        agent.world().connect(1, second, false);
+        if has_row.is_none() && agent.world().truth.connects.contains_key(&name_of(1)) {
+            has_row = Some(second);
+        }
+        let metrics = agent.scrape(1);
+        // Names are there after some seconds.
+        if second > 4 {
+            agent.check_totals(&metrics);
+        }
+    }
+    assert!(has_row.is_some_and(|second| (1..=10).contains(&second)), "{has_row:?}");
+}
+
+#[test]
+fn a_new_owner_has_a_row_soon_after_a_flood_of_owners() {
+    const ROWS: u32 = 1100;
+    let bench = Bench::new();
+    let mut agent = bench.agent(Fake::new(World::new(ROWS, 4 * ROWS)));
+    for program in 1..=ROWS {
+        agent.world().connect(program, 0, false);
+    }
+    let has_row = (0..20).find(|_| {
+        agent.world().connect(0, 1, false);
+        agent.scrape(1);
+        agent.world().truth.connects.contains_key(&name_of(0))
+    });
+    assert!(has_row.is_some_and(|second| second > 0), "{has_row:?}");
+}
+
+#[test]
 fn an_agent_that_adopts_the_tables_continues_their_counts() {
     let bench = Bench::new();
     let mut agent = bench.agent(Fake::new(World::new(8, 8)));

@@ -37,6 +37,7 @@ pub(super) fn listeners(
             netns: record.netns,
             backlog: record.backlog,
             max_backlog: record.max_backlog,
+            unverified_user: owners.user(record.owner),
         })
         .collect();
     views.sort_unstable();

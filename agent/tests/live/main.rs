@@ -72,6 +72,7 @@ mod dns;
 mod enforcement;
 mod events;
 mod exactness;
+mod floods;
 mod foreign_memory;
 mod foreign_paths;
 mod impostors;

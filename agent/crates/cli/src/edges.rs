@@ -22,7 +22,8 @@ Examples:
   portolan edges -o json | jq -r '.edges[] | [.client, .server, .request.p99_seconds] | @tsv'
 
 An edge between two services of this host is counted on both sides; the client's is shown, --role
-shows the other. WHY names what failed in the window, or is stuck now. P50 and P99 are request
+shows the other. WHY names what failed in the window, or is stuck now,
+and marks what a user can have made up in a network namespace of their own. P50 and P99 are request
 latencies, RTT is the median round-trip time. With --output json every edge is there; `other_side`
 marks those that a table omits.";
 
@@ -138,6 +139,10 @@ const COLUMNS: &[Column] = &[
 /// In place of PORT: an address has it.
 const ADDRESS: Column = name("ADDRESS");
 
+/// What the mark of an edge means.
+const UNVERIFIED: &str = "
+unverified: the user made the network namespace and can make up what happens there; it is in no metric";
+
 /// What a table shows.
 #[derive(Clone, Copy, Debug)]
 struct Shown {
@@ -204,6 +209,9 @@ impl Shown {
                 let _ = write!(footer, "; {hidden} hidden: {flag}");
             }
         }
+        if edges.iter().any(|edge| edge.unverified_user.is_some()) {
+            footer.push_str(UNVERIFIED);
+        }
         format!("{table}{footer}\n")
     }
 
@@ -260,16 +268,18 @@ fn row(edge: &Edge) -> Vec<String> {
     ]
 }
 
-/// What is not well, most important first; `-` if nothing is.
+/// What is not well, most important first, behind a mark if a user can have made it up; `-` if nothing
+/// is.
 fn why(edge: &Edge) -> String {
-    if edge.why.is_empty() {
+    if edge.why.is_empty() && edge.unverified_user.is_none() {
         return "-".to_owned();
     }
     let cause = |Cause { cause, text, count }: &Cause| match &**cause {
         "receive_queue" | "send_queue" => format!("{} {text}", human::bytes(*count)),
         _ => format!("{} {text}", human::count(*count)),
     };
-    edge.why.iter().map(cause).collect::<Vec<_>>().join(", ")
+    let mark = edge.unverified_user.map(|user| format!("unverified (user {user})"));
+    mark.into_iter().chain(edge.why.iter().map(cause)).collect::<Vec<_>>().join(", ")
 }
 
 fn connected(edge: &Edge) -> u64 {
@@ -397,6 +407,17 @@ last 100 s
         let text = Shown { by_address: true, ..SHOWN }.text(by, None);
         assert!(text.lines().next().is_some_and(|head| !head.contains("PORT")), "{text}");
         assert!(text.contains("  10.0.0.2:5432  client "), "{text}");
+    }
+
+    #[test]
+    fn an_edge_that_a_user_can_have_made_up_is_marked_with_that_user() {
+        let mut some = answer();
+        let shop = some.edges.iter_mut().find(|edge| edge.client == "shop").expect("one of them");
+        shop.unverified_user = Some(1500);
+        let text = SHOWN.text(some, None);
+        assert!(text.contains("  unverified (user 1500), 2 refused, "), "{text}");
+        assert!(text.ends_with(&format!("last 100 s{UNVERIFIED}\n")), "{text}");
+        assert!(!SHOWN.text(answer(), None).contains("unverified"));
     }
 
     #[test]

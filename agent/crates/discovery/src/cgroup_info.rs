@@ -38,6 +38,8 @@ pub struct CgroupInfo {
     pub unit: Option<Service>,
     /// The machine: a container with an init of its own (systemd-nspawn, machined, LXC).
     pub machine: Option<Box<str>>,
+    /// The name of the last directory that root has made, of a container its short id.
+    pub upper: Box<str>,
     /// A container of an engine that this user runs: the user and the id.
     pub rootless: Option<(u32, Box<str>)>,
 }
@@ -66,6 +68,7 @@ impl CgroupInfo {
             pod: pod_uid(outside).map(String::into_boxed_str),
             unit: unit(outside, rest, machine.as_deref()),
             machine: machine.map(String::into_boxed_str),
+            upper: upper(made).into(),
             rootless: delegation.filter(|_| container.is_none()).and_then(rootless),
         }
     }
@@ -79,6 +82,15 @@ impl CgroupInfo {
     /// The identity of the pod or container, which a source that lists it gives it too.
     pub fn entity(&self) -> Option<Entity> {
         self.pod.as_deref().or(self.container.as_deref()).map(Entity::of)
+    }
+}
+
+/// The last directory of a path.
+fn upper(path: &str) -> &str {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    match id_of(last) {
+        Some(id) => id.get(..SHORT_DIGITS).unwrap_or(id),
+        None => last,
     }
 }
 

@@ -25,6 +25,7 @@ use agent_common::address::{self, Address};
 use agent_common::edge::EdgeKey;
 use agent_common::listener::ListenerRecord;
 use agent_common::owner::OwnerRow;
+use agent_common::share::Tenant;
 use hashbrown::HashMap;
 
 use agent_common::decode::dns;
@@ -255,7 +256,8 @@ impl Names {
     /// rows should keep the most reliable name that they ever had. `preexisting`: some of its
     /// connections are from before the agent, so no client has left a note for them.
     pub fn remote(&mut self, netns: u32, key: &EdgeKey, preexisting: bool) -> Found {
-        let Self { remotes, rules, inventories, .. } = self;
+        let Self { owners, remotes, rules, inventories, .. } = self;
+        remotes.set_tenant(owners.get(&key.owner).map_or(Tenant::OTHERS, |named| named.tenant));
         let found = remotes.resolve(netns, key, preexisting, rules, inventories);
         let requested = found.virtual_service.as_ref();
         if !found.service.is_loopback() && !requested.is_some_and(Service::is_loopback) {

@@ -1,6 +1,8 @@
 //! The names of owners: a cache over the sources, which are asked in order.
 
 use agent_common::owner::{OWNER_OVERFLOW, OwnerRow};
+use agent_common::share::Tenant;
+use agent_common::wire::Wire as _;
 
 use super::cgroup::Lookup;
 use super::cgroup_info::CgroupInfo;
@@ -23,6 +25,7 @@ const UNKNOWN: &str = "unknown";
 /// A name that was found.
 pub(super) struct Named {
     born_us: u64,
+    pub(super) tenant: Tenant,
     pub(super) service: Service,
     entity: Entity,
     inventory_version: u64,
@@ -65,6 +68,9 @@ impl Names {
         if slot == OWNER_OVERFLOW {
             return Found::new(Service::other());
         }
+        if row.key.is_others() {
+            return self.others(row.tenant, now_us);
+        }
         let known = self.owners.get(&slot).filter(|known| known.born_us == row.born_us);
         let mut retries = 0;
         if let Some(Named { service, entity, inventory_version, stable, retry, .. }) = known {
@@ -100,6 +106,7 @@ impl Names {
             let retry = (!is_final && retries < RETRIES).then_some((now_us + wait, retries));
             let named = Named {
                 born_us: row.born_us,
+                tenant: row.tenant,
                 service: service.clone(),
                 entity,
                 inventory_version: self.inventory_version,
@@ -110,6 +117,23 @@ impl Names {
             self.owners.insert(slot, named);
         }
         Found { entity, stable, ..Found::new(service) }
+    }
+
+    /// What stands for owners and edges of a tenant that found no row of their own: `other`, in a
+    /// namespace that says who the tenant is, as far as root has named it: the user who made the
+    /// namespaces, else the unit, slice or container.
+    pub fn others(&mut self, tenant: Tenant, now_us: u64) -> Found {
+        let other = Service::other();
+        if let Some(user) = tenant.user() {
+            return Found::new(other.within(&format!("user-{user}")));
+        }
+        let mut row = OwnerRow::zeroed();
+        row.key.cgroup = tenant.cgroup;
+        match self.cgroups.lookup(&row, now_us) {
+            Lookup::Found(info) => Found::new(other.within(&info.upper)),
+            Lookup::NotFound => Found::new(other),
+            Lookup::Running | Lookup::Pending => Found { stable: false, ..Found::new(other) },
+        }
     }
 
     /// The service of a process without a row in the kernel's table. `None` while a probe reads its

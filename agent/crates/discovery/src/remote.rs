@@ -24,6 +24,7 @@ use agent_common::address::{self, Address};
 use agent_common::decode::dns;
 use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::listener::ListenerRecord;
+use agent_common::share::Tenant;
 use hashbrown::HashMap;
 
 use super::found::Found;
@@ -36,6 +37,7 @@ use linux::addresses::Held;
 use model::service::Service;
 
 mod addresses;
+mod admitted;
 mod clients;
 mod listed;
 mod peer;
@@ -44,6 +46,7 @@ mod unknown;
 
 use addresses::Addresses;
 pub use addresses::Arrival;
+use admitted::Admitted;
 pub use clients::Client;
 use clients::{ClientTable, Known};
 use listed::{Asked, Waiting};
@@ -67,10 +70,10 @@ pub(super) struct Remotes {
     awaits_connections: bool,
     /// Names from DNS responses.
     pub(super) resolved: Resolved,
-    /// Peers that are named by their address or by DNS, each with the round in which it was last
-    /// used.
-    admitted: HashMap<Address, u64>,
-    max_addresses: usize,
+    /// Peers that are named by their address or by DNS.
+    admitted: Admitted,
+    /// Whose edge is being named.
+    tenant: Tenant,
     round: u64,
     /// Peers without a name, and how often a refresh was requested for each.
     lookups: HashMap<(Address, u16), u8>,
@@ -90,8 +93,8 @@ impl Remotes {
             lists: None,
             awaits_connections: false,
             resolved: Resolved::default(),
-            admitted: HashMap::new(),
-            max_addresses,
+            admitted: Admitted::new(max_addresses),
+            tenant: Tenant::OTHERS,
             round: 0,
             lookups: HashMap::new(),
             missing: false,
@@ -151,8 +154,7 @@ impl Remotes {
         self.round += 1;
         self.awaits_connections = false;
         let round = self.round;
-        // Addresses without an edge in the last round make room.
-        self.admitted.retain(|_, needed| *needed + 1 >= round);
+        self.admitted.begin(round);
         self.asked.retain(|_, asked| asked.needed + 1 >= round);
         let Self { addresses, translated, .. } = self;
         let clients = ClientTable::new(clients, is_complete, addresses);
@@ -183,6 +185,11 @@ impl Remotes {
     /// Whether there are edges of which the connections were not listed yet.
     pub(super) fn awaits_connections(&self) -> bool {
         self.awaits_connections
+    }
+
+    /// The next edge is of an owner of this tenant.
+    pub(super) fn set_tenant(&mut self, tenant: Tenant) {
+        self.tenant = tenant;
     }
 
     /// The service at the remote end of an edge of an owner in `netns`. `preexisting`: some of its

@@ -45,7 +45,7 @@ pub struct Drained {
 impl Drained {
     /// Rows of the table of edges that are taken.
     pub fn edges_in_use(&self) -> usize {
-        let is_taken = |edge: &&Edge| edge.table == Table::Edges && !edge.is_overflow();
+        let is_taken = |edge: &&Edge| edge.table == Table::Edges && !edge.is_reserved();
         self.edges.iter().filter(is_taken).count()
     }
 }

@@ -12,9 +12,11 @@
 //!   under a better name.
 //!
 //! All renames of a collection happen at once, so their order does not matter. Nothing is lost or
-//! counted twice. A row ends with its last edge; a row whose last edge went to another service
-//! stays for an hour, because its counts are in no other row.
+//! counted twice. A row outlives its last edge by [`ENDED_SECONDS`], so that what it counted last is
+//! read, and goes on if an edge gets its name meanwhile; a row whose last edge went to another
+//! service stays for an hour, because its counts are in no other row.
 
+use std::collections::VecDeque;
 use std::hash::Hash;
 
 use hashbrown::{HashMap, HashSet};
@@ -23,6 +25,13 @@ use super::delta::EdgeId;
 use super::hashed::HashedMap;
 use super::per_slot::PerSlot;
 use super::reclaim::IDLE_SECONDS;
+
+/// So long a row outlives its last edge, seconds. With the time for which the edge was idle
+/// ([`super::reclaim`]) that is more than the time between two scrapes.
+pub(crate) const ENDED_SECONDS: u64 = 16;
+/// So many rows outlive their last edge; beyond that the oldest go into the overflow row at once. In a
+/// full table none does.
+const MAX_ENDED: usize = 16_384;
 
 /// A name that can stand for those that found no row.
 pub(crate) trait Name: Clone + Eq + Hash {
@@ -76,6 +85,8 @@ pub(crate) struct Counted<K, G> {
 pub(crate) struct Attributed<K, V: Counts> {
     rows: HashedMap<K, Row<V>>,
     edges: PerSlot<Edge<K, V::Left>>,
+    /// Rows whose last edge ended, and when that was, the oldest first. Some have an edge again.
+    ended: VecDeque<(u64, K)>,
     capacity: usize,
     max_abandoned: usize,
     folded: u64,
@@ -85,8 +96,17 @@ pub(crate) struct Attributed<K, V: Counts> {
 struct Row<V> {
     value: V,
     edges: u32,
-    /// Since when no edge has had it, seconds.
-    abandoned_since: Option<u64>,
+    /// Why and since when no edge has had it, seconds.
+    alone: Option<Alone>,
+}
+
+/// Why a row has no edge.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    /// The last one has another service's name now.
+    Abandoned(u64),
+    /// The last one ended.
+    Ended(u64),
 }
 
 struct Edge<K, L> {
@@ -113,7 +133,7 @@ impl<K: Name, V: Counts> Attributed<K, V> {
     /// Further names are counted under [`Name::other`].
     pub fn new(capacity: usize, max_abandoned: usize) -> Self {
         let (rows, edges) = (HashedMap::default(), PerSlot::default());
-        Self { rows, edges, capacity, max_abandoned, folded: 0 }
+        Self { rows, edges, ended: VecDeque::new(), capacity, max_abandoned, folded: 0 }
     }
 
     /// Applies a collection at `now` (seconds, any epoch that only grows): edges that are gone, and
@@ -126,12 +146,16 @@ impl<K: Name, V: Counts> Attributed<K, V> {
         counted: impl IntoIterator<Item = Counted<K, V::Growth>>,
     ) -> bool {
         let rows = self.rows.len();
-        self.rows.retain(|row| {
-            row.abandoned_since.is_none_or(|since| now.saturating_sub(since) < IDLE_SECONDS)
+        self.rows.retain(|row| match row.alone {
+            Some(Alone::Abandoned(since)) => now.saturating_sub(since) < IDLE_SECONDS,
+            _ => true,
         });
+        if self.rows.len() >= self.capacity {
+            self.end_before(now);
+        }
         let mut changed = self.rows.len() != rows;
         for edge in closed {
-            changed |= self.release(*edge);
+            changed |= self.release(now, *edge);
         }
         let mut renamed = Vec::new();
         for counted in counted {
@@ -147,7 +171,10 @@ impl<K: Name, V: Counts> Attributed<K, V> {
         }
         changed |= !renamed.is_empty();
         self.rename(now, renamed);
-        changed
+        // Last: a row whose name was given again goes on.
+        let rows = self.rows.len();
+        self.end_before((now + 1).saturating_sub(ENDED_SECONDS));
+        changed || self.rows.len() != rows
     }
 
     /// Every row.
@@ -253,36 +280,70 @@ impl<K: Name, V: Counts> Attributed<K, V> {
         let edge = self.edges.insert(edge.0, Edge { wanted, given, left: V::Left::default() });
         let row = self.rows.or_default(edge.name().clone());
         row.edges += 1;
-        row.abandoned_since = None;
+        row.alone = None;
     }
 
     /// A row without an edge stays for a while; if there are too many, in the overflow row.
     fn abandon_if_empty(&mut self, now: u64, name: &K) {
         match self.rows.get_mut(name) {
-            Some(row) if row.edges == 0 => row.abandoned_since = Some(now),
+            Some(row) if row.edges == 0 => row.alone = Some(Alone::Abandoned(now)),
             _ => return,
         }
-        let abandoned = self.rows.values().filter(|row| row.abandoned_since.is_some()).count();
+        let is_abandoned = |row: &&Row<V>| matches!(row.alone, Some(Alone::Abandoned(_)));
+        let abandoned = self.rows.values().filter(is_abandoned).count();
+        if abandoned > self.max_abandoned {
+            self.fold(now, name);
+        }
+    }
+
+    /// A row's counts go into the overflow row.
+    fn fold(&mut self, now: u64, name: &K) {
         let other = name.other();
-        if abandoned <= self.max_abandoned || *name == other {
+        if *name == other {
             return;
         }
         if let Some(row) = self.rows.remove(name) {
             let other = self.rows.or_default(other);
             if other.edges == 0 {
-                other.abandoned_since = Some(now);
+                other.alone = Some(Alone::Abandoned(now));
             }
             other.value.merge(row.value);
         }
     }
 
-    /// The edge is gone; its row keeps its counts while another edge has the name.
-    fn release(&mut self, edge: EdgeId) -> bool {
+    /// Removes rows whose last edge ended before this time.
+    fn end_before(&mut self, before: u64) {
+        while let Some((since, name)) = self.ended.pop_front_if(|(since, _)| *since < before) {
+            if self.has_ended(&name, since) {
+                self.rows.remove(&name);
+            }
+        }
+    }
+
+    fn has_ended(&self, name: &K, since: u64) -> bool {
+        self.rows.get(name).is_some_and(|row| row.alone == Some(Alone::Ended(since)))
+    }
+
+    /// The edge is gone; its row keeps its counts while another edge has the name, and for a while.
+    fn release(&mut self, now: u64, edge: EdgeId) -> bool {
         let Some(edge) = self.edges.remove(edge.0) else { return false };
-        if let Some(row) = self.rows.get_mut(edge.name()) {
+        let name = edge.given.unwrap_or(edge.wanted);
+        if let Some(row) = self.rows.get_mut(&name) {
             row.edges -= 1;
-            if row.edges == 0 {
-                self.rows.remove(edge.name());
+            if row.edges > 0 {
+                return true;
+            }
+            row.alone = Some(Alone::Ended(now));
+            if self.rows.len() >= self.capacity {
+                self.rows.remove(&name);
+                return true;
+            }
+            self.ended.push_back((now, name));
+            if self.ended.len() > MAX_ENDED
+                && let Some((since, name)) = self.ended.pop_front()
+                && self.has_ended(&name, since)
+            {
+                self.fold(now, &name);
             }
         }
         true
@@ -339,6 +400,16 @@ mod tests {
     impl Name for &'static str {
         fn other(&self) -> Self {
             "other"
+        }
+    }
+
+    /// A name, or the one of the overflow row.
+    #[derive(Clone, PartialEq, Eq, Hash)]
+    struct Numbered(Option<u32>);
+
+    impl Name for Numbered {
+        fn other(&self) -> Self {
+            Self(None)
         }
     }
 
@@ -427,8 +498,55 @@ mod tests {
         assert_eq!(rows(&table), [("a", 8)]);
         // The slot is reused.
         assert!(table.update(2, &[EdgeId(2)], [counted(2, "b", 1)]));
+        assert_eq!(rows(&table), [("a", 8), ("b", 1)]);
+        assert!(!table.update(1 + ENDED_SECONDS, &[], []));
+        assert!(table.update(2 + ENDED_SECONDS, &[], []));
         assert_eq!(rows(&table), [("b", 1)]);
-        assert!(!table.update(3, &[], [counted(2, "b", 1)]));
+        assert!(!table.update(3 + ENDED_SECONDS, &[], [counted(2, "b", 1)]));
+    }
+
+    #[test]
+    fn a_row_whose_edge_comes_back_soon_goes_on() {
+        let mut table = Table::new(8, 8);
+        table.update(0, &[], [counted(1, "a", 5)]);
+        table.update(1, &[EdgeId(1)], []);
+        table.update(2, &[], [counted(7, "a", 1)]);
+        table.update(2 + 2 * ENDED_SECONDS, &[], []);
+        assert_eq!(rows(&table), [("a", 6)]);
+        // Also in the very collection in which it would have ended.
+        table.update(100, &[EdgeId(7)], []);
+        table.update(100 + ENDED_SECONDS, &[], [counted(2, "a", 1)]);
+        assert_eq!(rows(&table), [("a", 7)]);
+    }
+
+    #[test]
+    fn a_full_table_has_no_room_for_rows_without_an_edge() {
+        let mut table = Table::new(3, 3);
+        table.update(0, &[], [counted(1, "a", 5), counted(2, "b", 3), counted(3, "c", 1)]);
+        table.update(1, &[EdgeId(1)], [counted(4, "d", 2)]);
+        assert_eq!(rows(&table), [("b", 3), ("c", 1), ("d", 2)]);
+        let mut table = Table::new(3, 3);
+        table.update(0, &[], [counted(1, "a", 5), counted(2, "b", 3)]);
+        table.update(1, &[EdgeId(1)], [counted(3, "c", 1)]);
+        table.update(2, &[], [counted(4, "d", 2)]);
+        assert_eq!(rows(&table), [("b", 3), ("c", 1), ("d", 2)]);
+        assert_eq!(table.folded(), 0);
+    }
+
+    #[test]
+    fn beyond_the_cap_the_counts_of_rows_without_an_edge_are_kept_in_other() {
+        let mut table = Attributed::<Numbered, Count>::new(usize::MAX, 8);
+        let one = |edge: u32| {
+            let growth = More { n: 1, before: None };
+            let name = Numbered(Some(edge));
+            Counted { edge: EdgeId(edge), name, is_another: false, growth }
+        };
+        let count = MAX_ENDED as u32 + 10;
+        table.update(0, &[], (0..count).map(one));
+        let closed: Vec<_> = (0..count).map(EdgeId).collect();
+        table.update(1, &closed, []);
+        let other = table.iter().find(|(name, _)| name.0.is_none()).map(|(_, value)| value.0);
+        assert_eq!((table.len(), other), (MAX_ENDED + 1, Some(10)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use agent_common::drained::Claim;
 use agent_common::slot_table::Reclaim;
 use hashbrown::HashMap;
 
-use super::reclaim::{self, Lifecycle};
+use super::reclaim::{Lifecycle, Patience};
 
 /// Failures since the last collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Claims {
         claims: &[Claim],
         capacity: u64,
     ) -> (Vec<Failures>, Vec<Reclaim<AttemptKey>>) {
-        let patience = reclaim::patience(claims.len(), capacity);
+        let patience = Patience::of(capacity, claims.iter().map(|claim| claim.row.tenant));
         let (mut grown, mut reclaim) = (Vec::new(), Vec::new());
         for Claim { slot, row } in claims {
             let known = self.rows.entry(*slot).or_insert_with(|| Known::new(row));
@@ -60,6 +60,7 @@ impl Claims {
                 grown.push(Failures { key, count, tgid, last_us });
             }
             let in_use = count > 0 || *slot < FIRST_FREE_FAILURE;
+            let patience = patience.with(row.tenant);
             reclaim.extend(known.lifecycle.observe(now, patience, in_use, *slot, row.key));
         }
         for step in &reclaim {

@@ -19,7 +19,7 @@ use agent_common::listener::{ListenerKey, ListenerRow};
 use agent_common::slot_table::{Reclaim, SlotRow};
 use agent_common::unsent::{UnsentKey, UnsentRow};
 
-use super::reclaim::{self, Lifecycle};
+use super::reclaim::{Lifecycle, Patience};
 
 /// A row: the same slot used again is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -99,16 +99,17 @@ impl RowId {
 
 impl<R: Incomplete> Completed<R> {
     /// Takes in the kernel's rows at `now` (seconds, any epoch); `capacity` is how many there are.
-    /// `is_needed` says whether one must stay however quiet it is.
+    /// `is_needed` says whether one must stay however quiet it is: so must those about which something
+    /// is still to be found out.
     pub fn take(
         &mut self,
         now: u64,
         rows: &[Row<R>],
         capacity: u64,
-        is_needed: impl Fn(&R::Key) -> bool,
+        is_needed: impl Fn(RowId, &R::Key) -> bool,
     ) -> Taken<R::Key> {
         self.round += 1;
-        let patience = reclaim::patience(rows.len(), capacity);
+        let patience = Patience::of(capacity, rows.iter().map(|row| row.row.tenant()));
         let mut taken = Taken { grown: Vec::new(), reclaim: Vec::new() };
         for row in rows {
             let (id, key, now_has) = (RowId::of(row), row.row.key(), row.row.incomplete());
@@ -123,15 +124,15 @@ impl<R: Incomplete> Completed<R> {
                 taken.grown.push(Grown { id, key, count });
             }
             known.round = self.round;
-            let in_use = !is_same || id.is_overflow() || is_needed(&key);
+            let in_use = !is_same || id.is_overflow() || is_needed(id, &key);
+            let patience = patience.with(row.row.tenant());
             taken.reclaim.extend(known.lifecycle.observe(now, patience, in_use, row.slot, key));
         }
         self.rows.retain(|_, known| known.round == self.round);
         taken
     }
 
-    /// Adds what was found out about a row. A row that was given back meanwhile had been quiet for
-    /// many minutes, so nothing was under way.
+    /// Adds what was found out about a row.
     pub fn found(&mut self, id: RowId, add: impl FnOnce(&mut EdgeCounters)) {
         if let Some(known) = self.rows.get_mut(&id) {
             add(&mut known.found);
@@ -258,18 +259,18 @@ mod tests {
     fn what_is_found_out_is_added_to_what_was_counted_and_stays() {
         let mut listeners = Completed::default();
         let first = listener(3, 9, 5, 1);
-        let taken = listeners.take(0, &[first], 100, |_| true);
+        let taken = listeners.take(0, &[first], 100, |_, _| true);
         let (id, key) = (RowId::of(&first), first.row.key);
         assert_eq!(taken.grown, [Grown { id, key, count: 5 }]);
         assert_eq!(totals(&listeners), (0, 1));
         listeners.found(id, |counters| counters.listen_drops += 2);
         assert_eq!(totals(&listeners), (2, 1));
-        let taken = listeners.take(1, &[listener(3, 9, 5, 4)], 100, |_| true);
+        let taken = listeners.take(1, &[listener(3, 9, 5, 4)], 100, |_, _| true);
         assert!(taken.grown.is_empty());
         assert_eq!(totals(&listeners), (2, 4));
         // The slot is another's.
         let again = listener(3, 11, 1, 0);
-        assert_eq!(listeners.take(2, &[again], 100, |_| true).grown[0].count, 1);
+        assert_eq!(listeners.take(2, &[again], 100, |_, _| true).grown[0].count, 1);
         listeners.found(id, |counters| counters.listen_drops += 7);
         assert_eq!(totals(&listeners), (0, 0));
     }
@@ -278,7 +279,7 @@ mod tests {
     fn a_row_is_an_edge_of_its_role() {
         let mut listeners = Completed::default();
         let rows = [listener(0, 0, 1, 0), listener(3, 9, 0, 0)];
-        listeners.take(0, &rows, 100, |_| true);
+        listeners.take(0, &rows, 100, |_, _| true);
         let edges: Vec<_> = listeners.edges().collect();
         assert!(edges.iter().all(|edge| edge.key.role == ROLE_LISTENER));
         assert_eq!(edges.iter().map(Edge::is_overflow).collect::<Vec<_>>(), [true, false]);
@@ -287,14 +288,14 @@ mod tests {
     #[test]
     fn a_row_that_nobody_needs_goes_back_and_one_that_is_needed_stays() {
         let (mut listeners, rows) = (Completed::default(), [listener(3, 9, 5, 1)]);
-        let mut steps = |now, is_needed| listeners.take(now, &rows, 100, |_| is_needed).reclaim;
+        let mut steps = |now, is_needed| listeners.take(now, &rows, 100, |_, _| is_needed).reclaim;
         assert!(steps(0, true).is_empty());
         assert!(steps(IDLE_SECONDS, true).is_empty());
         assert_eq!(steps(2 * IDLE_SECONDS, false), [Reclaim::Forget(rows[0].row.key)]);
         assert_eq!(steps(2 * IDLE_SECONDS + 1, false), [Reclaim::Free(3)]);
         // The overflow row never does.
         let overflow = [listener(0, 0, 5, 1)];
-        let taken = listeners.take(9 * IDLE_SECONDS, &overflow, 100, |_| false);
+        let taken = listeners.take(9 * IDLE_SECONDS, &overflow, 100, |_, _| false);
         assert!(taken.reclaim.is_empty());
     }
 
@@ -314,7 +315,7 @@ mod tests {
                         kernel.remove(&slot);
                         // Seen by a drain before it is taken again.
                         let rows: Vec<_> = kernel.values().copied().collect();
-                        let taken = listeners.take(now as u64, &rows, 100, |_| true);
+                        let taken = listeners.take(now as u64, &rows, 100, |_, _| true);
                         grown += taken.grown.iter().map(|grown| grown.count).sum::<u64>();
                     }
                     births += 1;
@@ -322,7 +323,7 @@ mod tests {
                     row.row.drops += more;
                     counted += more;
                     let rows: Vec<_> = kernel.values().copied().collect();
-                    let taken = listeners.take(now as u64, &rows, 100, |_| true);
+                    let taken = listeners.take(now as u64, &rows, 100, |_, _| true);
                     grown += taken.grown.iter().map(|grown| grown.count).sum::<u64>();
                 }
                 prop_assert_eq!(grown, counted);

@@ -1,12 +1,15 @@
 //! Conflicts: failed binds and listens with their names, as counters and as a list of recent ones.
 //!
 //! Repetitions for the same reason are one entry with a count. Counters and list are capped:
-//! further counters are in `other`, the oldest entries are removed.
+//! further counters are in `other`, the oldest entries are removed, and who fills them does that with
+//! the own share of both: a network namespace, or all that a user has made.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use agent_common::share::{self, BY_USER};
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::clash::Reason;
@@ -109,6 +112,8 @@ pub struct ConflictTotal {
 #[derive(Default)]
 pub struct Conflicts {
     totals: BTreeMap<ConflictLabels, u64>,
+    /// How many of them each network namespace, or user who makes such, has.
+    shares: HashMap<u64, u64>,
     recent: VecDeque<Arc<Conflict>>,
     /// Entries that went because there were too many.
     pub dropped: u64,
@@ -134,11 +139,9 @@ impl Conflicts {
             holder: conflict.holder.as_ref().map_or_else(nobody, |h| h.party.service.clone()),
             errno,
         };
-        let full = self.totals.len() >= MAX_TOTALS && !self.totals.contains_key(&labels);
-        let labels = if full { ConflictLabels::other() } else { labels };
         match conflict.unverified_user {
             Some(user) => self.unverified.add(user, conflict.count),
-            None => *self.totals.entry(labels).or_default() += conflict.count,
+            None => self.count(labels, conflict.origin(), conflict.count),
         }
 
         let same = self.recent.iter().rposition(|known| known.takes(&conflict));
@@ -153,13 +156,41 @@ impl Conflicts {
             return known;
         }
         if self.recent.len() >= MAX_RECENT {
-            self.recent.pop_front();
-            self.dropped += 1;
+            self.drop_oldest();
         }
         let conflict = Arc::new(conflict);
         self.recent.push_back(Arc::clone(&conflict));
         self.grown.push((Arc::clone(&conflict), count));
         conflict
+    }
+
+    /// Adds to a counter; to that of all others if there is none yet, and no room in the share.
+    fn count(&mut self, labels: ConflictLabels, origin: u64, count: u64) {
+        let Self { totals, shares, .. } = self;
+        if !totals.contains_key(&labels) {
+            let (used, most) = (totals.len(), MAX_TOTALS as u64);
+            let mine = shares.get(&origin).copied().unwrap_or_default();
+            if used >= MAX_TOTALS || mine >= share::limit(most, used as u64) {
+                return self.count_unknown(count);
+            }
+            shares.insert(origin, mine + 1);
+        }
+        *totals.entry(labels).or_default() += count;
+    }
+
+    /// Drops the oldest entry of whoever has most of them.
+    fn drop_oldest(&mut self) {
+        let mut by_origin: HashMap<u64, usize> = HashMap::new();
+        for conflict in &self.recent {
+            *by_origin.entry(conflict.origin()).or_default() += 1;
+        }
+        let most = by_origin.into_iter().max_by_key(|(origin, count)| (*count, *origin));
+        let is_theirs =
+            |conflict: &Arc<Conflict>| Some(conflict.origin()) == most.map(|(of, _)| of);
+        if let Some(at) = self.recent.iter().position(is_theirs) {
+            self.recent.remove(at);
+            self.dropped += 1;
+        }
     }
 
     /// The entries with failures since the last call, each with how many.
@@ -194,6 +225,11 @@ impl ConflictLabels {
 }
 
 impl Conflict {
+    /// Whose share it counts against: the network namespace, or the user who makes such.
+    fn origin(&self) -> u64 {
+        self.unverified_user.map_or(u64::from(self.netns), |user| BY_USER | u64::from(user))
+    }
+
     /// Whether `next` is one more of these.
     fn takes(&self, next: &Self) -> bool {
         // By name, because the source of a name may have changed meanwhile.
@@ -261,7 +297,8 @@ mod tests {
     fn beyond_the_caps_counters_go_to_other_and_the_oldest_entries_go() {
         let mut conflicts = Conflicts::default();
         for port in 1..=1100 {
-            conflicts.add(conflict("db", port, 1.0, 2), "EADDRINUSE");
+            // Eleven namespaces: none has more than its share.
+            conflicts.add(Conflict { netns: port.into(), ..conflict("db", port, 1.0, 2) }, "E");
         }
         conflicts.count_unknown(5);
         let totals = conflicts.totals();
@@ -270,6 +307,27 @@ mod tests {
         let other = totals.iter().find(|total| total.labels.protocol.is_none()).unwrap();
         assert_eq!(other.count, 205);
         assert_eq!((conflicts.recent().len(), conflicts.dropped), (MAX_RECENT, 100));
-        assert_eq!(conflicts.recent()[0].port, 101);
+    }
+
+    #[test]
+    fn who_has_conflicts_at_every_port_leaves_others_their_counters_and_entries() {
+        let mut conflicts = Conflicts::default();
+        conflicts.add(conflict("victim", 5432, 1.0, 1), "EADDRINUSE");
+        for port in 1..=5000 {
+            let flood = Conflict { netns: 2, ..conflict("flood", port, 1.0, 1) };
+            conflicts.add(flood, "EADDRINUSE");
+        }
+        conflicts.add(conflict("victim", 5433, 2.0, 3), "EADDRINUSE");
+        let totals = conflicts.totals();
+        let of = |name: &str| {
+            let theirs = totals.iter().filter(|total| &*total.labels.claimant.name == name);
+            theirs.map(|total| total.count).sum::<u64>()
+        };
+        assert_eq!((of("victim"), of("flood") + of("other")), (4, 5000));
+        assert!(totals.len() <= MAX_TOTALS);
+        let entries = conflicts.recent();
+        let ports: Vec<_> =
+            entries.iter().filter(|one| one.netns == 1).map(|one| one.port).collect();
+        assert_eq!((ports.as_slice(), entries.len()), (&[5432, 5433][..], MAX_RECENT));
     }
 }

@@ -18,7 +18,7 @@ use agent_common::slot_table::Reclaim;
 
 use super::deduplication::Deduplication;
 use super::per_slot::{PerSlot, number};
-use super::reclaim::{Patience, Room};
+use super::reclaim::Room;
 use super::slot::{Naming, News, Slot};
 use super::snapshot::EdgeLabels;
 
@@ -124,8 +124,8 @@ impl Stage {
     ) -> Deltas {
         self.round += 1;
         let in_table = edges.iter().filter(|edge| edge.table == Table::Edges);
-        let in_table: Vec<_> = in_table.map(|edge| room.tenant(edge.key.owner)).collect();
-        let patience = Patience::of(room.capacity, in_table.into_iter());
+        let in_table: Vec<_> = in_table.map(|edge| room.tenant(edge)).collect();
+        let patience = room.patience(in_table.into_iter());
         let mut deltas = Deltas::default();
         let mut news = Vec::new();
         let mut is_other_set = std::mem::take(&mut self.own_changed);
@@ -137,15 +137,18 @@ impl Stage {
                 deltas.closed.push(id);
                 self.slots.remove(id.0);
             }
+            let mut has_grown = true;
             let slot = if let Some(slot) = self.slots.get_mut(id.0) {
-                if let Some(before) = slot.count(edge) {
+                let before = slot.count(edge);
+                has_grown = before.is_some();
+                if let Some(before) = before {
                     add_facts(&mut self.exported, Some(&before), &edge.counters);
                 }
                 news.extend(slot.update(naming, now).map(|news| (at, news)));
                 slot
             } else {
                 is_other_set = true;
-                self.exported[EDGE] += u64::from(!edge.is_overflow());
+                self.exported[EDGE] += u64::from(!edge.is_reserved());
                 add_facts(&mut self.exported, None, &edge.counters);
                 let slot = Slot::new(edge, naming, now);
                 news.push((at, News { is_new: true, ..News::default() }));
@@ -155,10 +158,16 @@ impl Stage {
             if edge.table != Table::Edges {
                 continue;
             }
-            let in_use = slot.moved || edge.is_overflow() || edge.counters.active() > 0;
+            // What still waits for a name is reported before the slot is free.
+            let waits = slot.moved && slot.lifecycle.is_forgotten();
+            let in_use = has_grown
+                || waits
+                || edge.is_reserved()
+                || edge.counters.active() > 0
+                || room.is_connecting(edge.slot);
             let step = slot.lifecycle.observe(
                 now,
-                patience.with(room.tenant(edge.key.owner)),
+                patience.with(room.tenant(edge)),
                 in_use,
                 edge.slot,
                 edge.key,
@@ -176,7 +185,7 @@ impl Stage {
             is_other_set = true;
         }
         if is_other_set {
-            let is_users = |edge: &Edge| room.tenant(edge.key.owner).is_users();
+            let is_users = |edge: &Edge| room.tenant(edge).is_users();
             self.deduplication = Deduplication::new(edges, self.own.iter().copied(), is_users);
         }
         let mut news = news.into_iter().peekable();

@@ -202,6 +202,7 @@ pub fn snapshot() -> Snapshot {
         netns: 4_026_531_840,
         backlog,
         max_backlog: 128,
+        unverified_user: None,
     };
     let hook = |name: &str, attached: bool, runs, run_seconds, misses| HookView {
         name: name.to_owned(),
@@ -224,7 +225,8 @@ pub fn snapshot() -> Snapshot {
         errors: 1,
     };
 
-    let waiting = Queues { receive_bytes: 4096, send_bytes: 120, close_wait: 3, open: 5 };
+    let waiting =
+        Queues { receive_bytes: 4096, send_bytes: 120, close_wait: 3, open: 5, connecting: 0 };
     let mut edges = vec![
         edge(Service::internet(), shop.clone(), 8080, Role::Server, &from_internet),
         edge(Service::other(), postgres.clone(), 5432, Role::Listener, &listening),

@@ -45,7 +45,9 @@ pub fn services(snapshot: &Snapshot, traffic: &Traffic, seconds: f64) -> Vec<Ser
     for listener in &snapshot.listeners {
         let view = found.meet(&listener.service);
         view.listens.insert(Port::tcp(listener.port));
-        view.health.add_queue(listener.accept_queue());
+        if listener.unverified_user.is_none() {
+            view.health.add_queue(listener.accept_queue());
+        }
     }
     for registration in snapshot.reservations.state.registry.iter() {
         let named = Service::registered(&registration.service);

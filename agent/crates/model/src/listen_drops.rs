@@ -13,7 +13,7 @@
 use std::cmp::Reverse;
 
 use agent_common::listener::ListenerKey;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::completed::{Grown, RowId};
 
@@ -148,6 +148,14 @@ impl ListenDrops {
                 self.shares.push(Share { id, drops });
             }
         }
+    }
+
+    /// Rows whose drops are still to be shared out.
+    pub fn waiting(&self) -> HashSet<RowId> {
+        let namespaces = self.namespaces.values();
+        let shares = namespaces
+            .flat_map(|namespace| namespace.moved.iter().chain(namespace.asked.iter().flatten()));
+        shares.map(|share| share.id).collect()
     }
 
     /// What was found out since the last time.

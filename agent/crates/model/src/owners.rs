@@ -53,7 +53,7 @@ impl Owners {
 
     /// All network namespaces with an owner.
     pub fn namespaces(&self) -> impl Iterator<Item = u32> {
-        self.rows.values().map(|owner| owner.row.key.netns)
+        self.rows.values().map(|owner| owner.row.key.netns).filter(|netns| *netns != 0)
     }
 
     /// Rows of a network namespace.
@@ -75,7 +75,12 @@ impl Owners {
     /// The user who made the network namespace of an owner and can make up what happens there, if
     /// that is neither root nor trusted.
     pub fn user(&self, index: u32) -> Option<u32> {
-        let user = self.row(index)?.tenant.user()?;
+        self.user_of(self.row(index)?.tenant)
+    }
+
+    /// The same of a tenant.
+    pub fn user_of(&self, tenant: Tenant) -> Option<u32> {
+        let user = tenant.user()?;
         (user != 0 && !self.trusted.contains(&user)).then_some(user)
     }
 
@@ -89,15 +94,24 @@ impl Owners {
         self.row(index).is_some() && self.user(index).is_none()
     }
 
+    /// Tenants that have filled a table of so many rows.
+    pub fn greedy(&self, capacity: u64) -> HashSet<Tenant> {
+        let tenants = self.rows.values().map(|owner| owner.row.tenant);
+        Patience::of(capacity, tenants).greedy().collect()
+    }
+
     /// Takes in at `now` (seconds, any epoch) which rows are in use; returns what to do with others.
-    /// `capacity` is how many there are.
+    /// `capacity` is how many there are. Rows of the tenants in `connecting` may be in use without a
+    /// trace: by connections that wait for the answer to their SYN, and whose edge has no row.
     pub fn update(
         &mut self,
         now: u64,
         used: &HashSet<u32>,
         capacity: u64,
+        connecting: &HashSet<Tenant>,
     ) -> Vec<Reclaim<OwnerKey>> {
-        let patience = Patience::of(capacity, self.rows.values().map(|owner| owner.row.tenant));
+        let tenants = self.rows.values().map(|owner| owner.row.tenant);
+        let patience = Patience::of(capacity, tenants).but_for(connecting);
         let steps = self.rows.iter_mut().filter_map(|(index, owner)| {
             let in_use = used.contains(index) || *index == OWNER_OVERFLOW;
             let patience = patience.with(owner.row.tenant);
@@ -116,7 +130,7 @@ impl Owners {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reclaim::IDLE_SECONDS;
+    use crate::reclaim::{IDLE_SECONDS, IDLE_SECONDS_OF_GREEDY};
     use agent_common::wire::Wire as _;
 
     const CAPACITY: u64 = 100;
@@ -128,14 +142,36 @@ mod tests {
         owners.insert(3, row);
         let used: HashSet<u32> = [3].into();
         let unused = HashSet::new();
-        assert_eq!(owners.update(0, &unused, CAPACITY), []);
-        assert_eq!(owners.update(1, &used, CAPACITY), []);
-        assert_eq!(owners.update(2, &unused, CAPACITY), []);
-        assert_eq!(owners.update(2 + IDLE_SECONDS, &unused, CAPACITY), [Reclaim::Forget(row.key)]);
+        let none = HashSet::new();
+        assert_eq!(owners.update(0, &unused, CAPACITY, &none), []);
+        assert_eq!(owners.update(1, &used, CAPACITY, &none), []);
+        assert_eq!(owners.update(2, &unused, CAPACITY, &none), []);
+        assert_eq!(
+            owners.update(2 + IDLE_SECONDS, &unused, CAPACITY, &none),
+            [Reclaim::Forget(row.key)]
+        );
         // A connection that had found it just before.
-        assert_eq!(owners.update(3 + IDLE_SECONDS, &used, CAPACITY), []);
-        assert_eq!(owners.update(4 + IDLE_SECONDS, &unused, CAPACITY), [Reclaim::Free(3)]);
+        assert_eq!(owners.update(3 + IDLE_SECONDS, &used, CAPACITY, &none), []);
+        assert_eq!(owners.update(4 + IDLE_SECONDS, &unused, CAPACITY, &none), [Reclaim::Free(3)]);
         assert!(owners.row(3).is_none());
         assert_eq!(owners.taken(), 1);
+    }
+
+    #[test]
+    fn owners_of_a_full_table_go_soon_unless_connections_under_way_may_be_theirs() {
+        let tenant = Tenant { cgroup: 1, origin: 2 };
+        let freed = |connecting: &HashSet<Tenant>| {
+            let mut owners = Owners::default();
+            for index in 1..1100 {
+                owners.insert(index, OwnerRow { tenant, ..OwnerRow::zeroed() });
+            }
+            let unused = HashSet::new();
+            owners.update(0, &unused, 1100, connecting);
+            owners.update(IDLE_SECONDS_OF_GREEDY, &unused, 1100, connecting).len()
+        };
+        assert_eq!(freed(&HashSet::new()), 1099);
+        assert_eq!(freed(&HashSet::from([tenant])), 0);
+        assert_eq!(freed(&HashSet::from([Tenant::EVERYBODY])), 0);
+        assert_eq!(freed(&HashSet::from([Tenant::OTHERS])), 1099);
     }
 }

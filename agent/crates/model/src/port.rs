@@ -77,6 +77,8 @@ pub struct PortView {
     pub backlog: u32,
     /// How many may wait.
     pub max_backlog: u32,
+    /// The user who can have made it up ([`unverified`](super::unverified)).
+    pub unverified_user: Option<u32>,
 }
 
 impl PortState {

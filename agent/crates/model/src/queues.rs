@@ -46,8 +46,13 @@ mod tests {
             row("db", Role::Listener),
             row("api", Role::Client),
         ];
-        let queues =
-            |n| Queues { receive_bytes: n, send_bytes: 2 * n, close_wait: 3 * n, open: 4 * n };
+        let queues = |n| Queues {
+            receive_bytes: n,
+            send_bytes: 2 * n,
+            close_wait: 3 * n,
+            open: 4 * n,
+            connecting: 5 * n,
+        };
         let db = Arc::clone(&rows[0].labels);
         // Found in another way, which makes no other row.
         let mut surer = EdgeLabels::clone(&db);

@@ -6,9 +6,11 @@
 //! second later. Edges, owners and failed binds use the same code; they differ only in the
 //! definition of idle.
 
+use agent_common::drained::{Edge, Table};
+use agent_common::queues::Queues;
 use agent_common::share::{self, Tenant};
 use agent_common::slot_table::Reclaim;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::owners::Owners;
 
@@ -27,9 +29,9 @@ pub(crate) struct Lifecycle {
     forgotten: bool,
 }
 
-/// The same for rows of a tenant who has much of a nearly full table: a little more than the time
-/// between two scrapes, so that what was counted is exported first.
-pub const IDLE_SECONDS_OF_GREEDY: u64 = 20;
+/// The same for rows of a tenant who has much of a nearly full table. What was counted is exported
+/// for longer: names outlive the slots by [`super::attributed::ENDED_SECONDS`].
+pub const IDLE_SECONDS_OF_GREEDY: u64 = 5;
 
 /// The idle time after which a row is forgotten in a table with `used` of `capacity` slots taken.
 pub(crate) fn patience(used: usize, capacity: u64) -> u64 {
@@ -42,12 +44,14 @@ pub(crate) fn patience(used: usize, capacity: u64) -> u64 {
 pub struct Room<'a> {
     pub(crate) capacity: u64,
     owners: Option<&'a Owners>,
+    sockets: Option<&'a [(u32, Queues)]>,
+    pressed: Option<&'a HashSet<Tenant>>,
 }
 
 impl<'a> Room<'a> {
     /// A table of `capacity` slots.
     pub fn of(capacity: u64) -> Self {
-        Self { capacity, owners: None }
+        Self { capacity, owners: None, sockets: None, pressed: None }
     }
 
     /// Shared by the tenants of these owners.
@@ -56,8 +60,55 @@ impl<'a> Room<'a> {
         Self { owners: Some(owners), ..self }
     }
 
-    pub(crate) fn tenant(&self, owner: u32) -> Tenant {
-        self.owners.map_or(Tenant::OTHERS, |owners| owners.tenant(owner))
+    /// What the socket iteration found in connections, by slot and sorted; `None` without an iteration.
+    #[must_use]
+    pub fn met(self, sockets: Option<&'a [(u32, Queues)]>) -> Self {
+        Self { sockets, ..self }
+    }
+
+    /// Tenants that have filled the table of owners: an owner is needed while an edge is there.
+    #[must_use]
+    pub fn pressed_by(self, tenants: &'a HashSet<Tenant>) -> Self {
+        Self { pressed: Some(tenants), ..self }
+    }
+
+    /// Whether a connection of this slot waits for the answer to its SYN, as far as that is known.
+    pub(crate) fn is_connecting(&self, slot: u32) -> bool {
+        let Some(sockets) = self.sockets else { return false };
+        let found = sockets.binary_search_by_key(&slot, |(slot, _)| *slot);
+        found.ok().and_then(|at| sockets.get(at)).is_some_and(|(_, met)| met.connecting > 0)
+    }
+
+    /// Tenants of which connections wait for the answer to their SYN that have no row of their own;
+    /// everybody if that is not known.
+    pub fn connecting(&self, edges: &[Edge]) -> HashSet<Tenant> {
+        if self.sockets.is_none() {
+            return HashSet::from([Tenant::EVERYBODY]);
+        }
+        let is_waiting = |edge: &&Edge| {
+            edge.table == Table::Edges && edge.is_overflow() && self.is_connecting(edge.slot)
+        };
+        let waiting = edges.iter().filter(is_waiting);
+        waiting.map(|edge| edge.others().unwrap_or(Tenant::EVERYBODY)).collect()
+    }
+
+    /// How long idle rows stay, if `taken` has the tenant of each slot that is taken. Who does not
+    /// know which connections are under way has to wait for the longest pause between two SYNs.
+    pub(crate) fn patience(&self, taken: impl ExactSizeIterator<Item = Tenant>) -> Patience {
+        match self.sockets {
+            Some(_) => {
+                let mut patience = Patience::of(self.capacity, taken);
+                patience.greedy.extend(self.pressed.into_iter().flatten());
+                patience
+            }
+            None => Patience::usual(self.capacity, taken.len()),
+        }
+    }
+
+    pub(crate) fn tenant(&self, edge: &Edge) -> Tenant {
+        let of_owner =
+            || self.owners.map_or(Tenant::OTHERS, |owners| owners.tenant(edge.key.owner));
+        edge.others().unwrap_or_else(of_owner)
     }
 }
 
@@ -71,19 +122,36 @@ impl Patience {
     /// For a table of `capacity` slots; `taken` has the tenant of each that is taken.
     pub(crate) fn of(capacity: u64, taken: impl ExactSizeIterator<Item = Tenant>) -> Self {
         let used = taken.len();
-        let usual = patience(used, capacity);
+        let mut patience = Self::usual(capacity, used);
         // Not worth counting.
         if !share::is_greedy(capacity, used as u64, u64::MAX) {
-            return Self { usual, greedy: Vec::new() };
+            return patience;
         }
         let mut by_tenant: HashMap<Tenant, u64> = HashMap::new();
         for tenant in taken {
             *by_tenant.entry(tenant).or_default() += 1;
         }
-        by_tenant.retain(|tenant, mine| {
-            *tenant != Tenant::OTHERS && share::is_greedy(capacity, used as u64, *mine)
-        });
-        Self { usual, greedy: by_tenant.into_keys().collect() }
+        by_tenant.retain(|_, mine| share::is_greedy(capacity, used as u64, *mine));
+        patience.greedy = by_tenant.into_keys().collect();
+        patience
+    }
+
+    /// Those who have filled the table.
+    pub(crate) fn greedy(self) -> impl Iterator<Item = Tenant> {
+        self.greedy.into_iter()
+    }
+
+    /// The usual one for these tenants.
+    pub(crate) fn but_for(mut self, tenants: &HashSet<Tenant>) -> Self {
+        let is_among =
+            |tenant: &Tenant| tenants.contains(tenant) || tenants.contains(&Tenant::EVERYBODY);
+        self.greedy.retain(|tenant| !is_among(tenant));
+        self
+    }
+
+    /// The same for everybody.
+    fn usual(capacity: u64, used: usize) -> Self {
+        Self { usual: patience(used, capacity), greedy: Vec::new() }
     }
 
     pub(crate) fn with(&self, tenant: Tenant) -> u64 {
@@ -92,6 +160,11 @@ impl Patience {
 }
 
 impl Lifecycle {
+    /// Whether hooks do not find the row any more.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.forgotten
+    }
+
     /// Records whether the row of `key` in `slot` is in use or idle at `now` (seconds, any epoch
     /// that only grows); returns the next step when it is due.
     pub(crate) fn observe<K>(

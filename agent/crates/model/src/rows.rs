@@ -68,7 +68,7 @@ impl Rows {
 
 impl Default for Rows {
     fn default() -> Self {
-        // As many rows as edges, which the kernel's table bounds.
+        // As many rows as edges, which the kernel's table bounds, and some whose edges have ended.
         Self(Attributed::new(usize::MAX, MAX_ABANDONED))
     }
 }

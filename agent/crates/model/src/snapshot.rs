@@ -191,6 +191,8 @@ pub struct ListenerView {
     pub backlog: u32,
     /// Backlog limit: how many connections may wait.
     pub max_backlog: u32,
+    /// The user who can have made it up ([`unverified`](super::unverified)).
+    pub unverified_user: Option<u32>,
 }
 
 // === impl ListenerView ===

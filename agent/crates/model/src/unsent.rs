@@ -65,6 +65,11 @@ impl Unsent {
         ended
     }
 
+    /// Whether attempts of this row have no result yet.
+    pub fn is_waiting(&self, id: RowId) -> bool {
+        self.waiting.contains_key(&id)
+    }
+
     /// How many have no result yet.
     pub fn waiting(&self) -> u64 {
         self.waiting.values().map(|waiting| waiting.count).sum()

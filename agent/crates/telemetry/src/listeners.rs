@@ -78,10 +78,10 @@ fn synack_retransmits(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
 }
 
 fn listeners(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
-    let listeners = view.snapshot.listeners.iter();
-    let sockets = listeners.map(|listener| (&listener.service, listener.port, 1));
+    let sockets = view.listeners().map(|listener| (&listener.service, listener.port, 1));
     write(samples, Protocol::Tcp, sockets)?;
-    let receivers = view.snapshot.ports.iter().filter(|port| port.protocol == Protocol::Udp);
+    let verified = view.snapshot.ports.iter().filter(|port| port.unverified_user.is_none());
+    let receivers = verified.filter(|port| port.protocol == Protocol::Udp);
     let values = receivers.map(|port| (&port.holder.service, port.port, u64::from(port.sockets)));
     write(samples, Protocol::Udp, values)
 }
@@ -97,7 +97,7 @@ fn backlog_max(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
 /// Writes a value of the fullest accept queue of each service and port.
 fn fullest(view: &View, samples: &mut Samples<'_>, value: fn(AcceptQueue) -> u32) -> fmt::Result {
     let mut queues: BTreeMap<(&str, &str, u16), (&ListenerView, AcceptQueue)> = BTreeMap::new();
-    for listener in &view.snapshot.listeners {
+    for listener in view.listeners() {
         let ListenerView { service, port, .. } = listener;
         let queue = listener.accept_queue();
         let fullest =
@@ -133,6 +133,11 @@ fn write<'a>(
 // === impl View ===
 
 impl View {
+    /// Without those that a user can have made up.
+    fn listeners(&self) -> impl Iterator<Item = &ListenerView> {
+        self.snapshot.listeners.iter().filter(|listener| listener.unverified_user.is_none())
+    }
+
     fn rows_of_listeners(
         &self,
     ) -> impl Iterator<Item = (&Service, u16, &agent_common::counters::EdgeCounters)> {

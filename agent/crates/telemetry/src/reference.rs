@@ -40,7 +40,7 @@ Names that stand for no single service:
 | `none` | no process is known: a socket of the kernel's own, a socket whose process could not be seen when the agent started, or resets without a connection (port 0, one row per network namespace, so that a port scan fills no table) |
 | `unknown` | there is a process, but no source has a name for it (`portolan_unresolved_owners` counts these) |
 
-A series ends when its row expires: after an hour without any change and without an open connection or listener, or after five minutes when the table is more than three quarters full. If the edge comes back, its counters start at zero. A counter of something that never happened on a row is absent, with three exceptions that start at zero so that ratios have a denominator: `result=\"ok\"`, bytes, retransmits.
+A series ends when its row expires: after an hour without any change and without an open connection or listener, or after five minutes when the table is more than three quarters full; about twenty seconds after the last change if its tenant has filled the table. If the edge comes back, its counters start at zero. A counter of something that never happened on a row is absent, with three exceptions that start at zero so that ratios have a denominator: `result=\"ok\"`, bytes, retransmits.
 
 ## What a request is
 
@@ -218,7 +218,7 @@ const REASONS_EXPLAINED: [&str; REASONS] = [
     "the program had read the response before Portolan could, or too many were queued at once",
     "the response was in pages that BPF programs cannot read; depends on the network card's driver",
     "the kernel skipped a run of a program that was already running on that CPU: what it would have counted is missing",
-    "the table is nearly full and the tenant (cgroup and network namespace, or user) has its share: counted in `other`; others still find room",
+    "the table is nearly full and the tenant (cgroup and network namespace, or user) has its share: counted in a row `other` of that tenant, whose namespace names it; others still find room",
 ];
 
 /// The whole text.

@@ -256,6 +256,24 @@ fn a_cause_and_its_direction_are_counted_apart() {
     assert!(text.contains(&format!("direction=\"received\",cause=\"{name}\"}} 1\n")), "{text}");
 }
 
+#[test]
+fn listeners_that_a_user_can_have_made_up_are_in_no_gauge() {
+    let gauges = |snapshot| {
+        let text = render(snapshot, Format::Prometheus);
+        let is_gauge = |line: &&str| {
+            line.starts_with("portolan_port_listeners{")
+                || line.starts_with("portolan_listen_backlog")
+        };
+        text.lines().filter(is_gauge).count()
+    };
+    let mut made_up = snapshot();
+    assert!(gauges(made_up.clone()) > 0);
+    for listener in &mut made_up.listeners {
+        listener.unverified_user = Some(1500);
+    }
+    assert_eq!(gauges(made_up), 0);
+}
+
 proptest! {
     #[test]
     fn any_name_survives_escaping(name in ".{0,40}", namespace in "[a-z\\\\\"\n{},=]{0,10}") {

@@ -10,7 +10,7 @@ use model::unverified::ByUser;
 pub(super) const METRICS: &[Metric] = &[Metric {
     name: "portolan_unverified_events_total",
     kind: Kind::Counter,
-    help: "Events within network namespaces that an unprivileged user made in a user namespace, who can make them up there: connects and accepted connections (`connect`), failed binds (`bind`), violations of segments (`segment_violation`). They are in no metric of edges, port conflicts or segments, unless a service outside is the other end. User: the number of the user, or `other`.",
+    help: "Events within network namespaces that an unprivileged user made in a user namespace, who can make them up there: connects and accepted connections (`connect`), failed binds (`bind`), violations of segments (`segment_violation`). They are in no metric of edges, listeners, port conflicts or segments, unless a service outside is the other end. User: the number of the user, or `other`.",
     labels: &["kind", "user"],
     fed_by: "inet_sock_set_state, bind4, bind6",
     render,

@@ -47,6 +47,8 @@ impl<K: Kernel> Core<K> {
         let Self { names, owners, tables, kernel, reservations, .. } = self;
         let state = reservations.current();
         let room = Room::of(kernel.edge_capacity()).shared_by(owners);
+        let greedy = owners.greedy(kernel.owner_capacity());
+        let room = room.met(drained.queues.as_deref()).pressed_by(&greedy);
         let proven = Proven::new(&drained.edges, owners);
         let mut updated = tables.update(now_us / 1_000_000, &drained.edges, room, |edge| {
             naming(names, owners, &state.registry, &proven, edge, now_us)
@@ -65,7 +67,9 @@ impl<K: Kernel> Core<K> {
         let holders = drained.bound.iter().flatten().map(|bound| bound.owner);
         let used = drained.edges.iter().map(|edge| edge.key.owner);
         let used = used.chain(peers).chain(claimants).chain(holders).collect();
-        for step in owners.update(now_us / 1_000_000, &used, kernel.owner_capacity()) {
+        let room = Room::of(kernel.edge_capacity()).met(drained.queues.as_deref());
+        let (now, capacity) = (now_us / 1_000_000, kernel.owner_capacity());
+        for step in owners.update(now, &used, capacity, &room.connecting(&drained.edges)) {
             if let Reclaim::Free(index) = step {
                 names.forget_owner(index);
             }

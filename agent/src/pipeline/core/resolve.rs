@@ -63,8 +63,8 @@ impl<K: Kernel> Core<K> {
         names.set_listeners(&listening);
         names.set_arrivals(&arrivals);
         let lacks_row = |edge: &Edge| {
-            edge.born_us == 0
-                && edge.slot == u32::from(ROLE_CLIENT)
+            edge.is_overflow()
+                && edge.key.role == ROLE_CLIENT
                 && edge.counters.connects.iter().any(|count| *count > 0)
         };
         names.set_clients(&clients, !drained.edges.iter().any(lacks_row));

@@ -2,6 +2,7 @@
 
 use agent_common::address::{self, Address};
 
+use super::admitted::network;
 use super::{MAX_ENTRIES, Remotes};
 use crate::addresses::{by_address, is_internal};
 use crate::found::Found;
@@ -14,7 +15,8 @@ const MAX_LOOKUPS: u8 = 3;
 // === impl Remotes ===
 
 impl Remotes {
-    /// A peer that no source knows; by its DNS name if namespace `resolved_in` has resolved one.
+    /// A peer that no source knows; by its DNS name if namespace `resolved_in` has resolved one. A
+    /// server's client has no such name, and counts against the share of its network, too.
     pub(super) fn unknown_peer(
         &mut self,
         resolved_in: Option<u32>,
@@ -26,7 +28,8 @@ impl Remotes {
         if let Some(service) = rules.network(remote) {
             return Found { stable, ..Found::new(service) };
         }
-        if !self.admit(remote) {
+        let network = if resolved_in.is_none() { network(remote) } else { None };
+        if !self.admitted.admit(remote, self.tenant, network, self.round) {
             let is_private = is_internal(address::to_ip(remote));
             let rest = if is_private { Service::other() } else { Service::internet() };
             return Found { stable, ..Found::new(rest) };
@@ -49,14 +52,5 @@ impl Remotes {
         *lookups += u8::from(goes_on);
         self.missing |= goes_on;
         self.unknown_namespaces
-    }
-
-    /// Whether this address is within the limit and may be a name of its own.
-    fn admit(&mut self, remote: Address) -> bool {
-        let room = self.admitted.len() < self.max_addresses || self.admitted.contains_key(&remote);
-        if room {
-            self.admitted.insert(remote, self.round);
-        }
-        room
     }
 }

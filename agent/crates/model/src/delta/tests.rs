@@ -1,13 +1,15 @@
 //! What the stage says of slots that are quiet, grow, are renamed, freed and used again.
 
 use super::*;
-use crate::reclaim::{self, Room};
+use crate::reclaim::{self, IDLE_SECONDS_OF_GREEDY, IDLE_SECONDS_UNDER_PRESSURE, Room};
 use crate::service::{Entity, Service, Source};
 use crate::snapshot::Role;
 use agent_common::address::{self, UNSPECIFIED};
 use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
+use agent_common::queues::Queues;
+use agent_common::share::Tenant;
 use agent_common::wire::Wire as _;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
@@ -67,6 +69,69 @@ fn what_grows_while_the_name_changes_belongs_to_the_new_one() {
     let better = stage.take(3, &[edge(4, 1, 9)], Room::of(100), named("two-b", 2));
     let delta = &better.edges[0];
     assert!(delta.renamed.is_some() && !delta.is_another() && delta.grown.is_empty());
+}
+
+/// A table that one tenant has filled.
+fn full() -> Vec<Edge> {
+    (4..1200).map(|slot| edge(slot, 1, 0)).collect()
+}
+
+#[test]
+fn a_slot_in_a_full_table_comes_back_soon_but_not_while_a_syn_waits_for_its_answer() {
+    let mut stage = Stage::default();
+    let edges = full();
+    let waits = [(5, Queues { connecting: 1, ..Queues::NONE })];
+    let mut take = |now, met: &[(u32, Queues)]| {
+        let room = Room::of(1200).met(Some(met));
+        let name = |_: &Edge| naming("db", Source::Container, 1, true);
+        let freed = stage.take(now, &edges, room, name).reclaim;
+        freed.iter().filter(|step| matches!(step, Reclaim::Free(_))).count()
+    };
+    assert_eq!(take(0, &waits), 0);
+    assert_eq!(take(IDLE_SECONDS_OF_GREEDY, &waits), 0);
+    assert_eq!(take(1 + IDLE_SECONDS_OF_GREEDY, &waits), edges.len() - 1);
+}
+
+#[test]
+fn idle_edges_of_who_has_filled_the_table_of_owners_go_soon_too() {
+    let mut stage = Stage::default();
+    let edges = [edge(4, 1, 0)];
+    let greedy = HashSet::from([Tenant::OTHERS]);
+    let name = |_: &Edge| naming("db", Source::Container, 1, true);
+    let mut take = |now| {
+        let room = Room::of(1200).met(Some(&[])).pressed_by(&greedy);
+        stage.take(now, &edges, room, name).reclaim.len()
+    };
+    assert_eq!((take(0), take(IDLE_SECONDS_OF_GREEDY)), (0, 1));
+}
+
+#[test]
+fn who_cannot_see_connections_under_way_waits_for_the_longest_pause_between_two_syns() {
+    let mut stage = Stage::default();
+    let edges = full();
+    let name = |_: &Edge| naming("db", Source::Container, 1, true);
+    let mut take = |now| stage.take(now, &edges, Room::of(1200), name).reclaim.len();
+    assert_eq!(take(0), 0);
+    assert_eq!(take(IDLE_SECONDS_UNDER_PRESSURE - 1), 0);
+    assert_eq!(take(IDLE_SECONDS_UNDER_PRESSURE), edges.len());
+}
+
+#[test]
+fn what_waits_for_a_name_is_reported_before_its_slot_is_free() {
+    let mut stage = Stage::default();
+    let edges = full();
+    let mut take = |now| {
+        let room = Room::of(1200).met(Some(&[]));
+        let name = |_: &Edge| naming("db", Source::Address, 1, false);
+        let deltas = stage.take(now, &edges, room, name);
+        let freed = deltas.reclaim.iter().any(|step| matches!(step, Reclaim::Free(_)));
+        (deltas.edges.iter().filter(|delta| !delta.grown.is_empty()).count(), freed)
+    };
+    // Collections are late, so all of it falls due at once.
+    assert_eq!(take(0), (0, false));
+    let reported = take(IDLE_SECONDS_OF_GREEDY);
+    assert_eq!(reported, (edges.len(), false));
+    assert_eq!(take(1 + IDLE_SECONDS_OF_GREEDY), (0, true));
 }
 
 #[test]

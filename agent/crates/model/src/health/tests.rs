@@ -338,6 +338,21 @@ fn the_fullest_accept_queue_is_shown_and_a_full_one_degrades() {
 }
 
 #[test]
+fn an_accept_queue_that_a_user_can_have_made_up_degrades_nobody() {
+    let mut snapshot = fixture::snapshot();
+    let queue = |snapshot: &Snapshot| {
+        let found = services(snapshot, &snapshot.traffic, 100.0);
+        let postgres = found.iter().find(|view| &*view.service.name == "postgres");
+        postgres.expect("there").health.accept_queue
+    };
+    assert!(queue(&snapshot).is_some());
+    for listener in &mut snapshot.listeners {
+        (listener.backlog, listener.unverified_user) = (500, Some(1500));
+    }
+    assert_eq!(queue(&snapshot), None);
+}
+
+#[test]
 fn what_was_long_ago_is_no_news_under_a_better_name() {
     let mut world = World::default();
     world.health_as("10.0.0.1", 0.0, &[edge(ROLE_SERVER, 100, 0, 100, 0)]);

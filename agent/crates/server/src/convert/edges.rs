@@ -179,7 +179,7 @@ impl ToApi for ListenerView {
     type Shape = Listener;
 
     fn to_api(&self) -> Listener {
-        let Self { service, port, address, netns, backlog, max_backlog } = self;
+        let Self { service, port, address, netns, backlog, max_backlog, unverified_user: _ } = self;
         Listener {
             service: service.name.to_string(),
             service_namespace: service.namespace.to_string(),

@@ -234,6 +234,7 @@ mod tests {
             sockets: 1,
             backlog: 0,
             max_backlog: 1,
+            unverified_user: None,
         };
         // 5432/tcp of the host is reserved for postgres, 3001/tcp for prod/shop.
         snapshot.ports = vec![

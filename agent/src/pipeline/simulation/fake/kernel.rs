@@ -47,6 +47,7 @@ impl Kernel for Fake {
             listener_rows: rows(listener_rows),
             unsent: rows(unsent),
             bind_failures: rows(bind_failures),
+            queues: Some(edges.rows.iter().map(|(slot, row)| (*slot, row.queues())).collect()),
             listeners: Some(world.listeners.clone()),
             ledger: world.ledger,
             events: std::mem::take(&mut world.ring),

@@ -19,6 +19,8 @@ use agent_common::ledger::{
 };
 use agent_common::listener::{LISTENER_OVERFLOW, ListenerKey, ListenerRecord, ListenerRow};
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
+use agent_common::queues::Queues;
+use agent_common::share::Tenant;
 use agent_common::slot_table::SlotRow as _;
 use agent_common::unsent::{UNSENT_OVERFLOW, UnsentKey, UnsentRow};
 use agent_common::wire::Wire as _;
@@ -90,6 +92,11 @@ impl EdgeSlot {
     fn new(key: EdgeKey, born_us: u64) -> Self {
         Self { key, born_us, counters: EdgeCounters::ZERO, has_histogram: false }
     }
+
+    /// What the socket iteration finds.
+    pub(super) fn queues(&self) -> Queues {
+        Queues { open: self.counters.active(), ..Queues::NONE }
+    }
 }
 
 // === impl World ===
@@ -126,7 +133,9 @@ impl World {
         key.comm[..name.len()].copy_from_slice(name.as_bytes());
         let now_us = self.now_us;
         let row = || {
-            let mut row = OwnerRow { key, born_us: now_us, ..OwnerRow::zeroed() };
+            // All programs are one tenant's.
+            let tenant = Tenant { cgroup: 1, origin: 1 };
+            let mut row = OwnerRow { key, born_us: now_us, tenant, ..OwnerRow::zeroed() };
             row.argv[..name.len()].copy_from_slice(name.as_bytes());
             OwnerRow { argv_len: name.len() as u32 + 1, ..row }
         };
@@ -222,6 +231,18 @@ impl World {
         let name = self.name_of_owner(owner);
         self.ledger.seen[CONNECTION] += 1;
         *self.truth.connects.entry(name).or_default() += 1;
+    }
+
+    /// A program is refused by so many ports.
+    pub(in crate::pipeline::simulation) fn scan(&mut self, program: u32, ports: u16) {
+        for port in 1..=ports {
+            let key = EdgeKey { port, ..self.client(program, 0) };
+            let refused = usize::from(CONNECT_REFUSED);
+            let (_, name) = self.count(key, |counters| counters.connects[refused] += 1);
+            self.ledger.seen[CONNECTION] += 1;
+            self.ledger.seen[SOCKET] += 1;
+            *self.truth.connects.entry(name).or_default() += 1;
+        }
     }
 
     fn client(&mut self, program: u32, to: u32) -> EdgeKey {
