@@ -129,6 +129,13 @@ fn is_seen(agent: &Agent, net: &Namespace, port: u16) -> TcpListener {
 #[test]
 fn a_namespace_keeps_its_name_when_it_ends_and_the_next_one_with_its_number_has_its_own() {
     needs_kernel!();
+    // Another program of this host may get the number: then from the start, with another one.
+    let is_done = (0..3).any(|_| a_number_is_given_again());
+    assert!(is_done, "other programs of this host took the number of each namespace that ended");
+}
+
+/// False if the number of the namespace that ended was not given to one of ours.
+fn a_number_is_given_again() -> bool {
     let program = format!("again{}", std::process::id());
     let agent = Agent::start();
     let connect = |net: &Namespace, count: usize| {
@@ -165,8 +172,7 @@ fn a_namespace_keeps_its_name_when_it_ends_and_the_next_one_with_its_number_has_
     let is_it = |pair: &Pair| [&pair.client, &pair.server].iter().any(|net| net.inode() == number);
     while !tried.last().is_some_and(is_it) {
         if began.elapsed() > PATIENCE / 2 {
-            println!("SKIPPED: another program of this host has the number of the namespace");
-            return;
+            return false;
         }
         tried.push(Pair::new());
     }
@@ -181,4 +187,5 @@ fn a_namespace_keeps_its_name_when_it_ends_and_the_next_one_with_its_number_has_
         rows(&agent, 18_960) == expected
     });
     agent.stop();
+    true
 }
