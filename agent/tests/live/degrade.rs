@@ -19,7 +19,7 @@ use loader::parts::TCP_CAST;
 
 use crate::agent::{self, Agent};
 use crate::conflicts::claim::Claim;
-use crate::facts;
+use crate::facts::{self, patience};
 use crate::holder::Holder;
 use crate::namespace::{Connection, Pair};
 use crate::net;
@@ -114,7 +114,17 @@ fn observe(
     // Without a list of listeners the remote end is an address: only the own name is certain.
     let of_client = [("client", c.as_str()), ("role", "client"), ("port", &number)];
     let of_server = [("server", s.as_str()), ("role", "server"), ("port", &number)];
-    let open = agent.scrape();
+    let began = Instant::now();
+    let open = loop {
+        let open = agent.scrape();
+        let Seen { open_server_requests, open_bytes, .. } = expected(&open);
+        let (a, b) = (open.edges(&of_client).sent_bytes(), open.edges(&of_server).requests().count);
+        if (a, b) == (open_bytes, open_server_requests) || began.elapsed() > patience(NAMES_WITHIN)
+        {
+            break open;
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
     let probe = pair.server.within(|| std::net::TcpListener::bind("0.0.0.0:0").unwrap());
     let unused = net::port(&probe);
     drop(probe);
@@ -213,7 +223,7 @@ fn observe(
             exact_errnos: (failed4.1, failed6.1),
             held_ports: (rows(HELD.0), rows(HELD.1)),
         };
-        if seen == expected(&now) || began.elapsed() > facts::patience(NAMES_WITHIN) {
+        if seen == expected(&now) || began.elapsed() > patience(NAMES_WITHIN) {
             break (seen, now);
         }
         thread::sleep(Duration::from_millis(100));
