@@ -2,9 +2,11 @@
 //! ends, and by the table of mounts, when a network namespace may have come or gone.
 
 use std::fs::File;
-use std::future::pending;
+use std::future::{Future as _, pending};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use linux::readiness::Interest;
@@ -50,6 +52,12 @@ impl Calls {
             // The runtime ends.
             Err(_) => pending().await,
         }
+    }
+
+    /// Whether there is one, even if its time has not come.
+    pub(super) fn is_there(&self) -> bool {
+        let ready = pin!(self.source.ready(self.interest));
+        ready.poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     /// There was a drain, after which should be a pause: now, or after the next calls.

@@ -83,9 +83,8 @@ pub(super) struct Core<K> {
     surveyed_mounts: u64,
     surveyed_namespaces: Vec<u32>,
     known_namespaces: HashSet<u32>,
-    /// The host's network namespace.
-    host_namespace: Option<u32>,
-    /// When an owner in another one was met last, CLOCK_MONOTONIC microseconds.
+    /// When an owner was met last of which it was not sure in which namespace, CLOCK_MONOTONIC
+    /// microseconds.
     met_us: u64,
     mounts: Mounts,
     events: u64,
@@ -178,7 +177,6 @@ impl<K: Kernel> Core<K> {
             surveyed_us: Some(now_us),
             surveyed_namespaces: Vec::new(),
             known_namespaces: HashSet::new(),
-            host_namespace: None,
             met_us: 0,
             mounts: Mounts::Same,
             events: 0,
@@ -240,6 +238,8 @@ impl<K: Kernel> Core<K> {
                 if mounts_changed {
                     self.mounts = Mounts::Changed;
                 }
+                let is_changing = mounts.as_ref().is_none_or(Calls::is_there);
+                self.names.set_doubt(is_changing || self.mounts != Mounts::Same);
                 let started = Instant::now();
                 let is_over = grace.is_none_or(|grace| grace <= tokio::time::Instant::now());
                 match self.snapshot(Now::read()) {

@@ -228,6 +228,16 @@ impl Names {
         self.remotes.set_arrivals(arrivals);
     }
 
+    /// Whether network namespaces may have come and gone since the last [`Names::set_namespaces`].
+    pub fn set_doubt(&mut self, in_doubt: bool) {
+        self.scopes.set_doubt(in_doubt);
+    }
+
+    /// Whether it is not sure in which namespace an owner was met: namespaces should be looked for.
+    pub fn is_in_doubt(&self, row: &OwnerRow) -> bool {
+        !self.scopes.has_seen(row.key.netns, row.born_us)
+    }
+
     /// Whether the addresses of some namespaces are unknown and may be containers' addresses.
     pub fn set_unknown_namespaces(&mut self, unknown_namespaces: bool) {
         self.remotes.set_unknown_namespaces(unknown_namespaces);

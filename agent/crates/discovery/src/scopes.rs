@@ -33,6 +33,10 @@ pub struct Scopes {
     present: HashMap<u32, Present>,
     /// When they were looked at last.
     looked_us: u64,
+    /// Whether namespaces may have come and gone since.
+    in_doubt: bool,
+    /// Those whose name was taken away: nothing shows when they end.
+    kept: HashSet<u32>,
     listed: HashSet<u32>,
     /// Called by their inodes: those that root of the host made, those of tenants.
     unnamed: [HashSet<u32>; 2],
@@ -108,6 +112,8 @@ impl Scopes {
             is_same &= stays;
             stays
         });
+        self.kept =
+            self.names.keys().filter(|netns| !names.contains_key(*netns)).copied().collect();
         for unnamed in &mut self.unnamed {
             unnamed.retain(|netns| listed.contains(netns));
         }
@@ -117,10 +123,16 @@ impl Scopes {
         !is_same
     }
 
-    /// Whether namespaces were looked for since an owner was met in this one: another one may have had
-    /// its number before.
+    /// Whether namespaces may have come and gone since they were looked at.
+    pub(super) fn set_doubt(&mut self, in_doubt: bool) {
+        self.in_doubt = in_doubt;
+    }
+
+    /// Whether it is sure in which namespace an owner was met at `born_us`: else another one may have
+    /// had the number when namespaces were looked for.
     pub(super) fn has_seen(&self, netns: u32, born_us: u64) -> bool {
-        self.is_host(netns) || born_us <= self.looked_us
+        let is_doubtful = self.in_doubt || self.kept.contains(&netns);
+        self.is_host(netns) || born_us <= self.looked_us || !is_doubtful
     }
 
     /// The namespace in which an owner was that was met first at `born_us`, or that has taken its
@@ -209,6 +221,21 @@ mod tests {
             began_us: now_us,
             now_us: now_us + 5,
         })
+    }
+
+    #[test]
+    fn where_an_owner_was_met_is_in_doubt_while_namespaces_come_and_go_and_where_a_name_is_gone() {
+        let mut scopes = scopes(&[(2, "blue"), (3, "red")], [HOST, 2, 3]);
+        let later = scopes.looked_us + 1;
+        let sure = |scopes: &Scopes| [HOST, 2, 3].map(|netns| scopes.has_seen(netns, later));
+        assert_eq!(sure(&scopes), [true; 3]);
+        scopes.set_doubt(true);
+        assert_eq!(sure(&scopes), [true, false, false]);
+        assert!(scopes.has_seen(2, later - 1), "met before namespaces were looked for");
+        scopes.set_doubt(false);
+        update(&mut scopes, &[(3, "red")], &[], [HOST, 2, 3]);
+        let later = scopes.looked_us + 1;
+        assert_eq!([2, 3].map(|netns| scopes.has_seen(netns, later)), [false, true]);
     }
 
     #[test]

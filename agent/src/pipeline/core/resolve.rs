@@ -21,7 +21,7 @@ impl<K: Kernel> Core<K> {
     /// Takes in owners, listeners, addresses and clients.
     pub(super) fn resolve(&mut self, drained: &mut Drained, now: Now) {
         for (index, row) in drained.owners.drain(..) {
-            if self.host_namespace.is_some_and(|host| host != row.key.netns) {
+            if self.names.is_in_doubt(&row) {
                 self.met_us = self.met_us.max(row.born_us);
             }
             self.owners.insert(index, row);
@@ -123,7 +123,6 @@ impl<K: Kernel> Core<K> {
         self.known_namespaces = survey.namespaces.iter().map(|namespace| namespace.inode).collect();
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
-        self.host_namespace = survey.host;
         self.surveyed_mounts = survey.mounts;
         self.names.set_addresses(&survey.addresses);
         let listed = self.known_namespaces.clone();
