@@ -111,7 +111,7 @@ fn changes() -> Value {
     json!({
         "name": "Changes", "datasource": datasource(), "enable": true, "hide": false, "iconColor": "blue",
         "expr": "sum by (instance, kind) (increase(portolan_reported_events_total{kind=~\"service|backend\"}[1m])) > 0",
-        "step": "60s", "titleFormat": "{{kind}} changed", "textFormat": "{{instance}}: portolan events --kind {{kind}}",
+        "titleFormat": "{{kind}} changed", "textFormat": "{{instance}}: portolan events --kind {{kind}}",
     })
 }
 
