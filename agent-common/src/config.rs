@@ -118,7 +118,7 @@ offsets! { 292;
     total_rto = "tcp_sock"."total_rto",
     /// Segments that the peer has received twice.
     dsack_dups = "tcp_sock"."dsack_dups",
-    /// What the connection is timed for now; see [`Config::chrono_type_mask`].
+    /// What the connection is timed for at this moment; see [`Config::chrono_type_mask`].
     chrono_type = "tcp_sock"."chrono_type",
     /// Since when, jiffies.
     chrono_start = "tcp_sock"."chrono_start",

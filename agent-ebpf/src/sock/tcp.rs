@@ -252,7 +252,7 @@ impl Tcp {
         }
     }
 
-    /// What the connection is timed for now, 0 for nothing.
+    /// What the connection is timed for at this moment, 0 for nothing.
     #[inline(always)]
     fn timed(self) -> u8 {
         // Without anything outstanding nothing is: `tcp_chrono_stop`.

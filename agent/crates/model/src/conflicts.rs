@@ -178,7 +178,7 @@ impl Conflicts {
         *totals.entry(labels).or_default() += count;
     }
 
-    /// Drops the oldest entry of whoever has most of them.
+    /// Drops the oldest entry of the tenant that has most of them.
     fn drop_oldest(&mut self) {
         let mut by_origin: HashMap<u64, usize> = HashMap::new();
         for conflict in &self.recent {

@@ -12,7 +12,7 @@
 //! beyond [`MOST_OF_CAUSE`] one without a client.
 //!
 //! Memory is bounded by [`MOST`] events ([`ring`]). What a user can have made up
-//! ([`unverified`](super::unverified)) is no event, so a user cannot displace those of others.
+//! ([`unverified`](super::unverified)) is not an event, so a user cannot displace those of others.
 
 mod changes;
 mod event;

@@ -145,7 +145,7 @@ impl Heirs {
             let is_final = awaited.get(&place).is_none_or(|awaited| awaited.looks >= LOOKS);
             let acceptor = match party {
                 Some(party) => Acceptor::Service(party.service.clone()),
-                // The first process is a server of its own, if it is no activator.
+                // The first process is a server of its own, if it does not activate.
                 None if !current_holders::is_activator(&opener.command) => continue,
                 None => Acceptor::Unknown { is_final },
             };

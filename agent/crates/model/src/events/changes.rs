@@ -1,7 +1,7 @@
 //! Changes: a service started, stopped or came back with another command line, a backend came or
 //! went, an edge was seen first or last.
 //!
-//! What was there before the agent is no change. A listening socket counts once its name is final, an
+//! What existed before the agent is not a change. A listening socket counts once its name is final, an
 //! edge once it has also had a connection. Services are found by their listening sockets, so a program that only connects neither
 //! starts nor stops.
 
@@ -113,7 +113,7 @@ impl Changes {
         self.sockets.retain(|at, socket| {
             let now = there.get(at);
             if let Some(listener) = now {
-                // A better name is no other service.
+                // The same service with a better name.
                 socket.service.clone_from(&listener.service);
             }
             let of = services.entry(ServiceName::from(&socket.service)).or_default();
@@ -195,7 +195,7 @@ impl Changes {
             let is_earlier = !self.has_edges || total.preexisting > 0;
             match self.edges.remove(&delta.id) {
                 None => self.enter(&edge, (!is_earlier).then_some(&mut changes)),
-                // A better name is no other edge.
+                // The same edge with a better name.
                 Some(before) if pair(&before.labels) != pair(&edge.labels) => {
                     self.leave(&before, None);
                     self.enter(&edge, None);

@@ -269,7 +269,7 @@ fn services_start_stop_and_come_back() {
     let unnamed = Listener { is_stable: false, ..listener(2, "0123456789ab", 8) };
     assert_eq!(look(&[db.clone(), unnamed]), []);
     assert_eq!(look(&[db.clone(), web.clone()]), one("web", "service_started"));
-    // A second socket is no start, and a better name no other service.
+    // A second socket is not a start; a better name does not make another service.
     assert_eq!(look(&[db.clone(), web, listener(3, "web", 8)]), []);
     assert_eq!(look(&[db.clone(), listener(2, "prod-web", 8), listener(3, "prod-web", 8)]), []);
     assert_eq!(look(&[db, listener(3, "prod-web", 8)]), []);

@@ -74,7 +74,7 @@ async fn all_guesses_together_take_a_fifth_of_one_cpu() {
     let began = Instant::now();
     let ended = began + Duration::from_millis(10);
     assert_eq!(rested(began, ended) - began, Duration::from_millis(50));
-    // Whoever guesses next waits for that.
+    // The next guess waits for that.
     let passwords = passwords(&[("ali", "sesame", 4)], &gate());
     for last in 0..6 {
         let next = *passwords.gate.turn.lock().await;
