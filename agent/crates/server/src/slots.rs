@@ -230,7 +230,8 @@ mod tests {
         assert_eq!((&*scraped, scraper.is_finished()), (&b"metrics"[..], false));
         // Sent: idle, which the others are not.
         assert!(slots.make_room());
-        assert!(scraper.await.expect_err("ended").is_cancelled());
+        let ended = tokio::time::timeout(Duration::from_secs(5), scraper).await.expect("closed");
+        assert!(ended.expect_err("ended").is_cancelled());
         assert!(slots.0.len() == SLOTS - 1);
     }
 }
