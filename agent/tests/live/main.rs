@@ -84,6 +84,7 @@ mod ledger;
 mod map;
 mod memory;
 mod names;
+mod notes;
 mod open_connections;
 mod otlp;
 mod package;

@@ -8,6 +8,7 @@ use std::fmt;
 
 pub mod addresses;
 pub mod capability;
+pub mod cgroup_watch;
 pub mod clock;
 pub mod conntrack;
 pub mod current_holders;
