@@ -304,7 +304,10 @@ mod tests {
                 lost_by_port += u32::from(other.client_port == late_port);
                 if other.digest().set() == late.digest().set() {
                     let at_us = NOW + u64::from(number) * 250;
-                    leave(&mut set, note(&other, number.wrapping_mul(2_654_435_761), at_us, 8).unwrap());
+                    leave(
+                        &mut set,
+                        note(&other, number.wrapping_mul(2_654_435_761), at_us, 8).unwrap(),
+                    );
                 }
             }
             let found = set.ways.iter().any(|one| late.digest().owner_at_any_age(*one) == Some(7));

@@ -90,7 +90,8 @@ impl Watch {
             let is_new = happened.contains(ReadFlags::CREATE | ReadFlags::ISDIR);
             let name = event.file_name().filter(|_| is_new).and_then(|name| name.to_str().ok());
             let Some((name, parent)) = name.zip(self.watched.get(&watch)) else { continue };
-            match self.found(inotify, format!("{parent}/{name}")) {
+            let path = format!("{parent}/{name}");
+            match self.found(inotify, path) {
                 Ok(()) => {}
                 // It was given away after it was made; the kernel says that the watch has ended.
                 Err(Unreported::OfUser) => {
@@ -125,12 +126,7 @@ impl Watch {
 
     /// Watches a directory and those below it; `is_new` if these are to be reported, too: they may
     /// have been made before the watch.
-    fn enter(
-        &mut self,
-        inotify: &OwnedFd,
-        path: String,
-        is_new: bool,
-    ) -> Result<(), Unreported> {
+    fn enter(&mut self, inotify: &OwnedFd, path: String, is_new: bool) -> Result<(), Unreported> {
         let mut folders = vec![path];
         while let Some(path) = folders.pop() {
             if self.watched.len() >= MAX_WATCHED {
@@ -138,11 +134,18 @@ impl Watch {
             }
             let place = self.place(&path);
             let flags = WatchFlags::CREATE | WatchFlags::ONLYDIR;
-            let Ok(watch) = add_watch(inotify, &place, flags) else { continue };
+            let Ok(watch) = add_watch(inotify, place.as_path(), flags) else { continue };
             self.watched.insert(watch, path.clone());
             for below in Self::inside(&place, &path) {
                 if is_new {
-                    self.found(inotify, below)?;
+                    match self.found(inotify, below) {
+                        Ok(()) => {}
+                        Err(Unreported::OfUser) => {
+                            let _ = remove_watch(inotify, watch);
+                            break;
+                        }
+                        Err(Unreported::Ended) => return Err(Unreported::Ended),
+                    }
                 } else if self.is_roots(&below) && (self.has_inside)(&below) {
                     folders.push(below);
                 }
@@ -154,7 +157,8 @@ impl Watch {
     /// The directories in one.
     fn inside(place: &Path, path: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(place) else { return Vec::new() };
-        let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let folders =
+            entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         let names = folders.filter_map(|entry| entry.file_name().into_string().ok());
         names.map(|name| format!("{path}/{name}")).collect()
     }
