@@ -72,8 +72,7 @@ fn overflows(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
 }
 
 fn synack_retransmits(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
-    // Zeros would say that there were none.
-    if view.snapshot.hooks.iter().any(|hook| hook.name == SYNACK_HOOK && !hook.attached) {
+    if view.lacks(SYNACK_HOOK) {
         return Ok(());
     }
     let rows = view.rows_of_listeners();
