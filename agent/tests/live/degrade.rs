@@ -449,7 +449,7 @@ fn a_metric_whose_hooks_are_all_off_has_no_series() {
         "portolan_tcp_send_queue_bytes",
         "portolan_tcp_close_wait_connections",
         "portolan_tcp_resets_total",
-        "portolan_tcp_synack_retransmits_total",
+        "portolan_backend_requests_total",
         "portolan_port_listeners",
         "portolan_listen_backlog",
         "portolan_listen_backlog_max",
