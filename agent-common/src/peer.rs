@@ -328,7 +328,9 @@ mod tests {
                     between(hub, v4([10, 0, 0, host]), port, HOST).digest(),
                     between(v4([10, 0, host, 1]), hub, port, HOST).digest(),
                 ];
-                both.iter().for_each(|digest| sets[digest.set() as usize] += 1);
+                for digest in both {
+                    sets[digest.set() as usize] += 1;
+                }
                 *digests = both.map(|digest| digest.0);
             }
         }
