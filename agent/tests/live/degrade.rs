@@ -434,7 +434,9 @@ fn a_metric_whose_hooks_are_all_off_has_no_series() {
     needs_kernel!();
     let off: Vec<&str> = HOOKS.iter().skip(1).map(|hook| hook.name).collect();
     let mut expected = everything();
-    off.iter().for_each(|hook| lose(hook, &mut expected));
+    for hook in &off {
+        lose(hook, &mut expected);
+    }
     let (seen, now, _) = observe(&off.join(","), |_| expected.clone());
     assert_eq!(seen, expected, "{:#?}", now.who());
     has_no_series_of(&off, &now);
