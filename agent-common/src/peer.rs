@@ -110,11 +110,26 @@ impl Digest {
     /// and new.
     #[inline(always)]
     pub const fn owner(self, note: Note, sequence: u32, now_us: u64) -> Option<u32> {
-        let age = step(now_us).wrapping_sub((note.word >> 16) as u16);
-        if age > FRESH_STEPS || note.sequence != sequence {
+        if self.difference(note, sequence) != 0 {
             return None;
         }
-        self.owner_at_any_age(note)
+        self.fresh_owner(note.word, now_us)
+    }
+
+    /// 0 if a note is about this connection, which began with this sequence number.
+    #[inline(always)]
+    pub const fn difference(self, note: Note, sequence: u32) -> u64 {
+        (note.word ^ self.0) & UPPER | (note.sequence ^ sequence | note.rest ^ self.0 as u32) as u64
+    }
+
+    /// The owner in the word of a note about this connection, if it is new; 0 is no word.
+    #[inline(always)]
+    pub const fn fresh_owner(self, word: u64, now_us: u64) -> Option<u32> {
+        let age = step(now_us).wrapping_sub((word >> 16) as u16);
+        if word == 0 || age > FRESH_STEPS {
+            return None;
+        }
+        Some((word & 0xffff) as u32)
     }
 
     /// The owner in a note, if it is about this connection, however old it is. For one that is known
