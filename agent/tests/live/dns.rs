@@ -363,11 +363,11 @@ fn a_flood_of_answers_is_counted_and_costs_only_who_is_flooded() {
     let responder = Responder::start(&other.server, |question| {
         vec![Message::answer(question, &[Record::a(&question.name, 60, &format!("{V4}.30"))])]
     });
-    let check = |settings: &[(&str, &str)], reason: &str| {
+    let check = |settings: &[(&str, &str)], addresses: u8, reason: &str| {
         let agent = agent(settings);
         let (seen, ..) = ledger(&agent);
         let arrived = std::thread::scope(|scope| {
-            let flood = scope.spawn(|| flood(&flooded, 10_000, 1));
+            let flood = scope.spawn(|| flood(&flooded, 10_000, addresses));
             std::thread::sleep(Duration::from_millis(20));
             ask(&other.client, other.server.v4, "calm.portolan.test", server::A);
             flood.join().expect("the flood ends")
@@ -403,10 +403,10 @@ fn a_flood_of_answers_is_counted_and_costs_only_who_is_flooded() {
         agent.stop();
         calm
     };
-    let calm = check(&[], "rate_limited");
+    let calm = check(&[], 1, "rate_limited");
     assert_eq!(calm, [named("calm.portolan.test", 1)]);
     // With a tiny ring that is not drained in time, answers without room are counted as well.
-    check(&[("limits.ring_bytes", "4096"), ("collection_interval", "10s")], "ring_full");
+    check(&[("limits.ring_bytes", "4096"), ("collection_interval", "10s")], 60, "ring_full");
     drop(responder);
 }
 
@@ -467,7 +467,15 @@ fn all_namespaces_of_a_user_have_one_share_of_the_names() {
     ask(&net.client, net.server.v4, "victim.portolan.test", server::A);
     for place in 0..PLACES {
         let mut user = Command::new("setpriv");
-        user.args(["--reuid=1500", "--regid=1500", "--clear-groups", "unshare", "-Urn", "sh", "-c"]);
+        user.args([
+            "--reuid=1500",
+            "--regid=1500",
+            "--clear-groups",
+            "unshare",
+            "-Urn",
+            "sh",
+            "-c",
+        ]);
         user.args(["ip link set lo up && exec python3 -c \"$RESOLVE\" $0", &place.to_string()]);
         let output = user.env("RESOLVE", RESOLVE).output().expect("starting setpriv");
         if !output.status.success() {

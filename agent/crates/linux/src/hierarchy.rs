@@ -86,7 +86,8 @@ impl Hierarchy {
         let Ok(root) = fs::metadata(&self.mount) else { return HashMap::new() };
         let entries = fs::read_dir(&self.mount).into_iter().flatten().flatten();
         let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        let owned = folders.filter_map(|folder| Some((folder.ino(), folder.metadata().ok()?.uid())));
+        let owned =
+            folders.filter_map(|folder| Some((folder.ino(), folder.metadata().ok()?.uid())));
         owned.filter(|(_, uid)| *uid != root.uid()).collect()
     }
 

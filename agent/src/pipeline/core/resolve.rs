@@ -137,7 +137,9 @@ impl<K: Kernel> Core<K> {
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
         self.surveyed_mounts = survey.mounts;
         if let Err(error) = self.kernel.set_delegated(&survey.delegated) {
-            tracing::warn!("who has a cgroup at the first level may take more than a share: {error}");
+            tracing::warn!(
+                "who has a cgroup at the first level may take more than a share: {error}"
+            );
         }
         self.names.set_addresses(&survey.addresses);
         let listed = self.known_namespaces.clone();

@@ -30,7 +30,8 @@ struct Tracking(Child);
 impl Tracking {
     /// None if users may not have one here.
     fn start() -> Option<Self> {
-        let inside = "ip link set lo up && printf %s \"$RULE\" | nft -f - && exec python3 -c \"$OPEN\"";
+        let inside =
+            "ip link set lo up && printf %s \"$RULE\" | nft -f - && exec python3 -c \"$OPEN\"";
         let mut user = Command::new("setpriv");
         user.args([format!("--reuid={USER}"), format!("--regid={USER}")]).arg("--clear-groups");
         user.args(["unshare", "--user", "--map-root-user", "--net", "sh", "-c", inside]);
