@@ -186,7 +186,7 @@ mod tests {
     use agent_common::share::BY_USER;
 
     const SECOND_US: u64 = 1_000_000;
-    const USER: u64 = BY_USER | 1500;
+    const USER: u64 = BY_USER + 1500;
 
     fn ip(text: &str) -> Address {
         address::from_ip(text.parse::<IpAddr>().unwrap())

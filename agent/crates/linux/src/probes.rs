@@ -233,8 +233,7 @@ impl<T> Pending<T> {
         let limit = self.deadline.min(limit);
         match self.answer.recv_timeout(limit.saturating_duration_since(Instant::now())) {
             Ok(answer) => answer.map_err(Failure::from),
-            Err(RecvTimeoutError::Timeout) => Err(self.given_up()),
-            Err(RecvTimeoutError::Disconnected) => Err(self.given_up()),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(self.given_up()),
         }
     }
 

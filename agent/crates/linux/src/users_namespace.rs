@@ -25,14 +25,12 @@ impl UsersNamespace {
         let mut child = command.spawn().ok()?;
         let mut pid = String::new();
         BufReader::new(child.stdout.take()?).read_line(&mut pid).ok()?;
-        match Namespace::open(format!("/proc/{}/ns/net", pid.trim())) {
-            Ok(namespace) => Some(Self { namespace, child }),
-            Err(_) => {
-                let _ = child.wait();
-                println!("SKIPPED: no network namespace of an unprivileged user");
-                None
-            }
-        }
+        let Ok(namespace) = Namespace::open(format!("/proc/{}/ns/net", pid.trim())) else {
+            let _ = child.wait();
+            println!("SKIPPED: no network namespace of an unprivileged user");
+            return None;
+        };
+        Some(Self { namespace, child })
     }
 }
 
