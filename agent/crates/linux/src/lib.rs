@@ -21,6 +21,7 @@ pub mod foreign_path;
 pub mod hierarchy;
 pub mod holders;
 pub mod inspection;
+mod memory_read;
 pub mod mounts;
 pub mod namespace_names;
 pub mod namespaces;
@@ -32,6 +33,8 @@ pub mod procfs;
 pub mod project_files;
 pub mod readiness;
 pub mod refusal;
+#[cfg(test)]
+mod users_namespace;
 
 pub use existing::{Socket, Survey, survey};
 pub use namespaces::Namespace;
