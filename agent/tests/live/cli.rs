@@ -20,6 +20,7 @@ const READING: &[&[&str]] = &[
     &["services", "health"],
     &["map"],
     &["balance"],
+    &["check", "--only", "coverage"],
     &["segments"],
     &["segments", "violations"],
     &["ports"],

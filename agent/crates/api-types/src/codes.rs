@@ -28,6 +28,51 @@ macro_rules! codes {
 }
 
 codes! {
+    CONNECTS_REFUSED "PC101"
+        "connects are refused"
+        "docs/runbooks/PortolanConnectionsRefused.md#fix";
+    CONNECTS_UNREACHABLE "PC102"
+        "connects fail: no route, or a rule rejects them"
+        "docs/findings.md#pc102";
+    CONNECTS_TIME_OUT "PC103"
+        "connects time out"
+        "docs/runbooks/PortolanConnectionsTimingOut.md#fix";
+    CONNECTS_FAIL_LOCALLY "PC104"
+        "connects fail on the client's own side"
+        "docs/findings.md#pc104";
+    NO_LOCAL_PORT "PC105"
+        "connects fail: no local port is free"
+        "docs/runbooks/PortolanLocalPortsExhausted.md#fix";
+    UNANSWERED "PC106"
+        "requests are not answered"
+        "docs/runbooks/PortolanRequestsUnanswered.md#fix";
+    CONNECTIONS_DIE "PC107"
+        "connections die: the other end no longer answers"
+        "docs/runbooks/PortolanConnectionsAborted.md#fix";
+    IDLE_REUSE "PC108"
+        "connections are used again after the server closed them"
+        "docs/runbooks/PortolanKeepaliveMismatch.md#fix";
+    CONNECTIONS_RESET "PC109"
+        "connections are reset"
+        "docs/runbooks/PortolanResetStorm.md#fix";
+    SLOW "PP201"
+        "requests are slow"
+        "docs/runbooks/PortolanLatencyHigh.md#fix";
+    UNBALANCED "PP202"
+        "load is not spread evenly"
+        "docs/runbooks/PortolanUnevenBalance.md#fix";
+    ACCEPT_QUEUE "PP203"
+        "an accept queue is full"
+        "docs/runbooks/PortolanListenOverflow.md#fix";
+    RETRANSMITS "PP204"
+        "segments are retransmitted"
+        "docs/runbooks/PortolanRetransmitsHigh.md#fix";
+    NOT_READING "PP205"
+        "a program does not read what arrives"
+        "docs/runbooks/PortolanReceiverNotReading.md#fix";
+    NOT_CLOSED "PP206"
+        "a program does not close its connections"
+        "docs/runbooks/PortolanConnectionsNotClosed.md#fix";
     PORT_IN_USE "PO301"
         "bind or listen failed: the port is in use"
         "docs/runbooks/PortolanPortConflict.md#fix";
@@ -64,6 +109,45 @@ codes! {
     ENFORCED_BY_NAME "PO314"
         "enforcement stops accidents, not attacks"
         "docs/findings.md#po314";
+    LOCAL_PORTS_LOW "PO320"
+        "local ports are running out"
+        "docs/runbooks/PortolanLocalPortsLow.md#fix";
+    LISTENS_IN_EPHEMERAL "PO321"
+        "a service listens in the ephemeral range"
+        "docs/findings.md#po321";
+    CONNTRACK_FULL "PN601"
+        "connection tracking is nearly full"
+        "docs/findings.md#pn601";
+    INTERFACE_DROPS "PN602"
+        "an interface drops packets or counts errors"
+        "docs/findings.md#pn602";
+    NEIGHBOURS_FULL "PN603"
+        "the neighbour table is nearly full"
+        "docs/findings.md#pn603";
+    TCP_MEMORY "PN604"
+        "TCP is short of memory"
+        "docs/findings.md#pn604";
+    MTU_DIFFERS "PN605"
+        "the two ends of a link differ in MTU"
+        "docs/findings.md#pn605";
+    ADDRESS_TWICE "PN606"
+        "an address is used twice in one network"
+        "docs/findings.md#pn606";
+    NO_DEFAULT_ROUTE "PN607"
+        "connects fail, and there is no default route"
+        "docs/findings.md#pn607";
+    SUBNETS_OVERLAP "PN608"
+        "two networks have overlapping subnets"
+        "docs/findings.md#pn608";
+    BACKLOG_CAPPED "PN609"
+        "the kernel limits accept queues"
+        "docs/findings.md#pn609";
+    VIOLATION "PS401"
+        "a connection is not allowed by the segments"
+        "docs/runbooks/PortolanSegmentViolation.md#fix";
+    STORE_EXPOSED "PS410"
+        "a data store listens on all interfaces of the host"
+        "docs/findings.md#ps410";
     ENDPOINT_OPEN "PS420"
         "the HTTP endpoint is open to the network"
         "docs/findings.md#ps420";
@@ -73,6 +157,12 @@ codes! {
     SECRET_READABLE "PS422"
         "a secret of the HTTP endpoint is readable by every user"
         "docs/findings.md#ps422";
+    RESOLVER_ABSENT "PD701"
+        "no program listens at the configured DNS server"
+        "docs/findings.md#pd701";
+    RESOLVER_FAILS "PD702"
+        "connects to a DNS server fail"
+        "docs/findings.md#pd702";
     NOT_OBSERVED "PA501"
         "something is not observed on this host"
         "docs/runbooks/PortolanHookMissing.md#usual-causes";
@@ -85,6 +175,15 @@ codes! {
     NAMES_MISSING "PA504"
         "a source of names fails"
         "docs/findings.md#pa504";
+    EVENTS_DROPPED "PA505"
+        "events were dropped, and are in no count"
+        "docs/runbooks/PortolanEventsLost.md#fix";
+    UNIDENTIFIED "PA506"
+        "connections have no name"
+        "docs/runbooks/PortolanCoverageLow.md#fix";
+    MEMORY_SHORT "PA507"
+        "memory is short: new edges are counted as other"
+        "docs/findings.md#pa507";
 }
 
 #[cfg(test)]
