@@ -4,6 +4,7 @@ use api_types::{
     Balance, Conflicts, Edges, Events, Listeners, Ports, Reservations, Segments, Services, Status,
     Timestamp, WindowChoice,
 };
+use client::Class;
 use serde::de::DeserializeOwned;
 
 use crate::target::Connection;
@@ -24,7 +25,8 @@ pub(super) struct Answers {
     pub ports: Ports,
     pub conflicts: Conflicts,
     pub reservations: Reservations,
-    pub segments: Segments,
+    /// Nothing if none are declared.
+    pub segments: Option<Segments>,
     pub balance: Balance,
     pub events: Events,
 }
@@ -46,7 +48,7 @@ impl Answers {
             ports: read(agent, "/api/v1/ports")?,
             conflicts: read(agent, &format!("/api/v1/conflicts?since={since}"))?,
             reservations: read(agent, "/api/v1/reservations")?,
-            segments: read(agent, "/api/v1/segments")?,
+            segments: declared(read(agent, "/api/v1/segments"))?,
             balance: read(agent, &format!("/api/v1/balance{window}"))?,
             events: read(agent, &events)?,
             edges,
@@ -61,6 +63,15 @@ impl Answers {
     /// So many in the window, as a rate.
     pub fn per_minute(&self, count: u64) -> f64 {
         count as f64 * 60.0 / self.seconds()
+    }
+}
+
+/// An agent without segments refuses.
+fn declared(answer: anyhow::Result<Segments>) -> anyhow::Result<Option<Segments>> {
+    match answer {
+        Ok(segments) => Ok(Some(segments).filter(|answer| !answer.segments.is_empty())),
+        Err(error) if crate::class(&error) == Some(Class::Refused) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -44,6 +44,7 @@ const RULES: &[(&[&str], &[&str], Relation)] = &[
         &[code::RETRANSMITS],
         Relation::Edge,
     ),
+    (&[code::UNANSWERED], &[code::IDLE_REUSE], Relation::Edge),
     (
         &[
             code::UNANSWERED,

@@ -21,6 +21,8 @@ use crate::human;
 const NAMES: usize = 3;
 /// A client with more findings of a kind than this has one for all: it scans, or its network fails.
 const MANY: usize = 10;
+/// The server of such a finding.
+pub(super) const SEVERAL: &str = "several servers";
 /// Changes that a finding names.
 const CHANGES: usize = 3;
 /// Ports of DNS over TCP and TLS.
@@ -164,7 +166,7 @@ impl<'a> Group<'a> {
             ([pair], _) => pair.subject(),
             (_, Some((server, port))) => server.at(port),
             _ => match self.clients().as_slice() {
-                [client] => format!("{client} → several servers"),
+                [client] => format!("{client} → {SEVERAL}"),
                 _ => "several services".to_owned(),
             },
         }

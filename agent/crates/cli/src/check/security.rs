@@ -35,13 +35,13 @@ pub(super) fn check(answers: &Answers, checks: &mut Checks) {
 
 /// Violations in the window, one for each pair of services and port.
 fn violations(answers: &Answers, checks: &mut Checks) {
-    if answers.segments.segments.is_empty() {
+    let Some(segments) = &answers.segments else {
         checks.skip(Section::Security, "segments", "none are declared");
         return;
-    }
+    };
     let since = answers.edges.window.since;
     let mut of_edges: BTreeMap<(Name, Name, u16), Vec<&SegmentEvent>> = BTreeMap::new();
-    for event in answers.segments.events.iter().filter(|event| event.last_seen >= since) {
+    for event in segments.events.iter().filter(|event| event.last_seen >= since) {
         let client = Name::new(&event.client_namespace, &event.client);
         let server = Name::new(&event.server_namespace, &event.server);
         of_edges.entry((client, server, event.port)).or_default().push(event);
@@ -76,7 +76,7 @@ fn violations(answers: &Answers, checks: &mut Checks) {
         });
     }
     if is_well {
-        let segments = human::counted(answers.segments.segments.len() as u64, "segment");
+        let segments = human::counted(segments.segments.len() as u64, "segment");
         checks.pass(Section::Security, format!("segments: {segments}, no violation"));
     }
 }
@@ -92,7 +92,7 @@ fn exposed(answers: &Answers, checks: &mut Checks) {
         return;
     };
     let is_declared = |name: &Name| {
-        answers.segments.segments.iter().any(|segment| {
+        answers.segments.iter().flat_map(|declared| &declared.segments).any(|segment| {
             let full = human::full_name(&name.namespace, &name.name);
             segment.services.iter().any(|one| *one == name.name || *one == full)
                 || segment.namespaces.contains(&name.namespace)

@@ -37,7 +37,7 @@ fn answers() -> Answers {
         ports: golden!("ports"),
         conflicts: golden!("conflicts"),
         reservations: golden!("reservations"),
-        segments: golden!("segments"),
+        segments: Some(golden!("segments")),
         balance: golden!("balance"),
         events: golden!("events"),
     }

@@ -164,9 +164,12 @@ pub(super) fn details(finding: &Finding, now: Option<Timestamp>) -> Vec<String> 
         let subject = fact(causes::SUBJECT).map(|of| format!(" ({of})")).unwrap_or_default();
         format!("follows from {code}{subject}")
     });
-    let since = finding.since.map(|since| match now {
-        Some(now) => format!("since {} ({} ago)", since, ago(now.seconds_since(since).max(0.0))),
-        None => format!("since {since}"),
+    let since = finding.since.map(|since| {
+        let second = Timestamp::from_seconds(since.seconds().floor());
+        match now {
+            Some(now) => format!("since {second} ({} ago)", ago(now.seconds_since(since).max(0.0))),
+            None => format!("since {second}"),
+        }
     });
     let lines = [
         cause,

@@ -94,7 +94,7 @@ fn ephemeral(seen: &Seen, answers: &Answers, checks: &mut Checks) {
         let more = names.len().saturating_sub(NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let title = format!(
-            "in {name} listen between {first} and {last}, where the kernel takes ports for outgoing connections: {shown}{more}"
+            "{name}: services listen between {first} and {last}, where the kernel takes ports for outgoing connections: {shown}{more}"
         );
         let mut finding = Finding::new(code::LISTENS_IN_EPHEMERAL, Severity::Info, &subject, title)
             .with("first", u64::from(first))

@@ -1,5 +1,6 @@
 //! The graph of services as SVG: layers from clients to what they call, edges with findings marked.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -7,14 +8,15 @@ use api_types::Severity;
 
 use super::super::escape::xml;
 use super::super::text::mark;
+use crate::check::faults::SEVERAL;
 use crate::check::name::Name;
 use crate::check::pairs::Pair;
 use crate::check::report::Report;
 use crate::human;
 
-/// Larger graphs are not drawn.
-const MOST_NODES: usize = 48;
-const MOST_EDGES: usize = 120;
+/// Of larger graphs only what matters most is drawn.
+const MOST_NODES: usize = 40;
+const MOST_EDGES: usize = 60;
 /// Layers are counted so far; services that call each other have no end.
 const MOST_LAYERS: usize = 8;
 /// Sizes in pixels.
@@ -29,7 +31,12 @@ const LONGEST: usize = 24;
 /// The worst severity of a finding about a pair.
 pub(super) fn severity(pair: &Pair<'_>, report: &Report) -> Option<Severity> {
     let (edge, server) = (pair.subject(), pair.server.at(pair.port));
-    let about = report.findings.iter().filter(|one| one.subject == edge || one.subject == server);
+    // A client with many of them: of those that failed.
+    let scan = format!("{} → {SEVERAL}", pair.client);
+    let has_failed = pair.attempts() > pair.connects(&["ok"]);
+    let about = report.findings.iter().filter(|one| {
+        one.subject == edge || one.subject == server || (has_failed && one.subject == scan)
+    });
     about.map(|one| one.severity).filter(|severity| *severity > Severity::Info).max()
 }
 
@@ -39,18 +46,23 @@ pub(super) fn draw(pairs: &[Pair<'_>], report: &Report) -> String {
         pair.attempts() + pair.requests() + pair.unanswered() > 0
             || severity(pair, report).is_some()
     };
-    let shown: Vec<&Pair<'_>> = pairs.iter().filter(busy).collect();
-    let nodes: BTreeSet<&Name> =
-        shown.iter().flat_map(|pair| [&pair.client, &pair.server]).collect();
-    if shown.is_empty() {
+    let mut all: Vec<&Pair<'_>> = pairs.iter().filter(busy).collect();
+    if all.is_empty() {
         return String::new();
     }
-    if nodes.len() > MOST_NODES || shown.len() > MOST_EDGES {
-        return format!(
-            "<p>{} and {} are too many to draw; the table below has them.</p>\n",
-            human::counted(nodes.len() as u64, "service"),
-            human::counted(shown.len() as u64, "edge")
-        );
+    // Those with findings first, then the busiest.
+    all.sort_by_key(|pair| {
+        (Reverse(severity(pair, report)), Reverse(pair.requests() + pair.attempts()))
+    });
+    let mut nodes: BTreeSet<&Name> = BTreeSet::new();
+    let mut shown: Vec<&Pair<'_>> = Vec::new();
+    for pair in &all {
+        let ends = [&pair.client, &pair.server];
+        let new = ends.iter().filter(|name| !nodes.contains(**name)).count();
+        if shown.len() < MOST_EDGES && nodes.len() + new <= MOST_NODES {
+            nodes.extend(ends);
+            shown.push(pair);
+        }
     }
     let places = places(&nodes, &shown);
     let right = places.values().map(|(x, _)| x + WIDTH).max().unwrap_or_default() + MARGIN;
@@ -74,6 +86,14 @@ pub(super) fn draw(pairs: &[Pair<'_>], report: &Report) -> String {
         );
     }
     svg.push_str("</svg></div>\n");
+    let left_out = all.len() - shown.len();
+    if left_out > 0 {
+        let left_out = human::counted(left_out as u64, "edge");
+        let _ = writeln!(
+            svg,
+            "<p>{left_out} more in the table: those with findings and the busiest are drawn.</p>"
+        );
+    }
     svg
 }
 

@@ -88,7 +88,8 @@ pub(super) fn ports(answers: &Answers) -> String {
 
 /// Pairs of segments with connections, and those that are not allowed.
 pub(super) fn segments(answers: &Answers) -> String {
-    let pairs = answers.segments.matrix.iter().filter(|pair| pair.connections > 0);
+    let matrix = answers.segments.iter().flat_map(|declared| &declared.matrix);
+    let pairs = matrix.filter(|pair| pair.connections > 0);
     let cells = pairs.map(|pair| {
         let verdict = match pair.verdict {
             SegmentVerdict::Allowed => "✓ allowed",
