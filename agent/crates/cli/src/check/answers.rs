@@ -1,5 +1,7 @@
 //! What the agent knows: the answers of its API that checks look at.
 
+use std::thread::{self, ScopedJoinHandle};
+
 use api_types::{
     Balance, Conflicts, Edges, Events, Listeners, Ports, Reservations, Segments, Services, Status,
     Timestamp, WindowChoice,
@@ -41,17 +43,38 @@ impl Answers {
         let remembered =
             Timestamp::from_seconds((now - REMEMBERED_SECONDS).min(since.seconds()).max(0.0));
         let events = format!("/api/v1/events?since={remembered}&kind={KINDS}&limit={EVENTS}");
-        Ok(Self {
-            status: read(agent, "/api/v1/status")?,
-            services: read(agent, &format!("/api/v1/services{window}"))?,
-            listeners: read(agent, "/api/v1/listeners")?,
-            ports: read(agent, "/api/v1/ports")?,
-            conflicts: read(agent, &format!("/api/v1/conflicts?since={since}"))?,
-            reservations: read(agent, "/api/v1/reservations")?,
-            segments: declared(read(agent, "/api/v1/segments"))?,
-            balance: read(agent, &format!("/api/v1/balance{window}"))?,
-            events: read(agent, &events)?,
-            edges,
+        // Requests at the same time share a collection, so these are of one moment.
+        let conflicts = format!("/api/v1/conflicts?since={since}");
+        let (services, balance) =
+            (format!("/api/v1/services{window}"), format!("/api/v1/balance{window}"));
+        thread::scope(|scope| {
+            macro_rules! ask {
+                ($path:expr) => {{
+                    let path: &str = $path;
+                    scope.spawn(move || read(agent, path))
+                }};
+            }
+            let status = ask!("/api/v1/status");
+            let services = ask!(&services);
+            let listeners = ask!("/api/v1/listeners");
+            let ports = ask!("/api/v1/ports");
+            let conflicts = ask!(&conflicts);
+            let reservations = ask!("/api/v1/reservations");
+            let segments = ask!("/api/v1/segments");
+            let balance = ask!(&balance);
+            let events = ask!(&events);
+            Ok(Self {
+                edges,
+                status: joined(status)?,
+                services: joined(services)?,
+                listeners: joined(listeners)?,
+                ports: joined(ports)?,
+                conflicts: joined(conflicts)?,
+                reservations: joined(reservations)?,
+                segments: declared(joined(segments))?,
+                balance: joined(balance)?,
+                events: joined(events)?,
+            })
         })
     }
 
@@ -73,6 +96,10 @@ fn declared(answer: anyhow::Result<Segments>) -> anyhow::Result<Option<Segments>
         Err(error) if crate::class(&error) == Some(Class::Refused) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, anyhow::Result<T>>) -> anyhow::Result<T> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn read<T: DeserializeOwned>(agent: &Connection, path: &str) -> anyhow::Result<T> {

@@ -17,8 +17,6 @@ use crate::human;
 /// Of larger graphs only what matters most is drawn.
 const MOST_NODES: usize = 40;
 const MOST_EDGES: usize = 60;
-/// Layers are counted so far; services that call each other have no end.
-const MOST_LAYERS: usize = 8;
 /// Sizes in pixels.
 const WIDTH: usize = 170;
 const HEIGHT: usize = 30;
@@ -27,6 +25,17 @@ const GAP_Y: usize = 26;
 const MARGIN: usize = 14;
 /// Characters of a name in a box.
 const LONGEST: usize = 24;
+
+/// Everything between two services.
+struct Arrow<'a> {
+    client: &'a Name,
+    server: &'a Name,
+    severity: Option<Severity>,
+    ports: Vec<u16>,
+    connects: u64,
+    requests: u64,
+    p99: Option<f64>,
+}
 
 /// The worst severity of a finding about a pair.
 pub(super) fn severity(pair: &Pair<'_>, report: &Report) -> Option<Severity> {
@@ -42,26 +51,20 @@ pub(super) fn severity(pair: &Pair<'_>, report: &Report) -> Option<Severity> {
 
 /// The drawing; nothing without edges.
 pub(super) fn draw(pairs: &[Pair<'_>], report: &Report) -> String {
-    let busy = |pair: &&Pair<'_>| {
-        pair.attempts() + pair.requests() + pair.unanswered() > 0
-            || severity(pair, report).is_some()
-    };
-    let mut all: Vec<&Pair<'_>> = pairs.iter().filter(busy).collect();
+    let mut all = arrows(pairs, report);
     if all.is_empty() {
         return String::new();
     }
     // Those with findings first, then the busiest.
-    all.sort_by_key(|pair| {
-        (Reverse(severity(pair, report)), Reverse(pair.requests() + pair.attempts()))
-    });
+    all.sort_by_key(|one| (Reverse(one.severity), Reverse(one.requests + one.connects)));
     let mut nodes: BTreeSet<&Name> = BTreeSet::new();
-    let mut shown: Vec<&Pair<'_>> = Vec::new();
-    for pair in &all {
-        let ends = [&pair.client, &pair.server];
+    let mut shown: Vec<&Arrow<'_>> = Vec::new();
+    for arrow in &all {
+        let ends = [arrow.client, arrow.server];
         let new = ends.iter().filter(|name| !nodes.contains(**name)).count();
         if shown.len() < MOST_EDGES && nodes.len() + new <= MOST_NODES {
             nodes.extend(ends);
-            shown.push(pair);
+            shown.push(arrow);
         }
     }
     let places = places(&nodes, &shown);
@@ -70,8 +73,8 @@ pub(super) fn draw(pairs: &[Pair<'_>], report: &Report) -> String {
     let mut svg = format!(
         "<div class=\"scroll\"><svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{right}\" height=\"{bottom}\" viewBox=\"0 0 {right} {bottom}\" role=\"img\" aria-label=\"Graph of services\">\n"
     );
-    for pair in &shown {
-        push_edge(&mut svg, pair, &places, report);
+    for arrow in &shown {
+        push_arrow(&mut svg, arrow, &places);
     }
     for (name, (x, y)) in &places {
         let label = human::shortened(&human::full_name(&name.namespace, &name.name), LONGEST);
@@ -86,28 +89,56 @@ pub(super) fn draw(pairs: &[Pair<'_>], report: &Report) -> String {
         );
     }
     svg.push_str("</svg></div>\n");
-    let left_out = all.len() - shown.len();
-    if left_out > 0 {
-        let left_out = human::counted(left_out as u64, "edge");
+    if all.len() > shown.len() {
         let _ = writeln!(
             svg,
-            "<p>{left_out} more in the table: those with findings and the busiest are drawn.</p>"
+            "<p>Drawn are those with findings and the busiest; {} more in the table.</p>",
+            human::count((all.len() - shown.len()) as u64)
         );
     }
     svg
 }
 
+/// Pairs with traffic or a finding, those of two services as one.
+fn arrows<'a>(pairs: &'a [Pair<'_>], report: &Report) -> Vec<Arrow<'a>> {
+    let mut arrows: BTreeMap<(&Name, &Name), Arrow<'a>> = BTreeMap::new();
+    for pair in pairs {
+        let severity = severity(pair, report);
+        let traffic = pair.attempts() + pair.requests() + pair.unanswered();
+        if traffic == 0 && severity.is_none() {
+            continue;
+        }
+        let (client, server) = (&pair.client, &pair.server);
+        let arrow = arrows.entry((client, server)).or_insert_with(|| Arrow {
+            client,
+            server,
+            severity: None,
+            ports: Vec::new(),
+            connects: 0,
+            requests: 0,
+            p99: None,
+        });
+        arrow.severity = arrow.severity.max(severity);
+        arrow.ports.push(pair.port);
+        arrow.connects += pair.attempts();
+        arrow.requests += pair.requests();
+        arrow.p99 = [arrow.p99, pair.p99()].into_iter().flatten().max_by(f64::total_cmp);
+    }
+    arrows.into_values().collect()
+}
+
 /// Each service below its layer: one further than the furthest of its clients.
 fn places<'a>(
     nodes: &BTreeSet<&'a Name>,
-    pairs: &[&Pair<'_>],
+    arrows: &[&Arrow<'a>],
 ) -> BTreeMap<&'a Name, (usize, usize)> {
     let mut layers: BTreeMap<&Name, usize> = nodes.iter().map(|name| (*name, 0)).collect();
-    for _ in 0..MOST_LAYERS {
-        for pair in pairs.iter().filter(|pair| pair.client != pair.server) {
-            let behind = layers.get(&pair.client).copied().unwrap_or_default() + 1;
-            if let Some(layer) = layers.get_mut(&pair.server) {
-                *layer = (*layer).max(behind).min(MOST_LAYERS);
+    let forward = forward(nodes, arrows);
+    for _ in nodes {
+        for (client, server) in &forward {
+            let behind = layers.get(*client).copied().unwrap_or_default() + 1;
+            if let Some(layer) = layers.get_mut(*server) {
+                *layer = (*layer).max(behind);
             }
         }
     }
@@ -124,30 +155,59 @@ fn places<'a>(
         .collect()
 }
 
-fn push_edge(
-    svg: &mut String,
-    pair: &Pair<'_>,
-    places: &BTreeMap<&Name, (usize, usize)>,
-    report: &Report,
+/// Who calls whom, without those calls that close a circle.
+fn forward<'a>(nodes: &BTreeSet<&'a Name>, arrows: &[&Arrow<'a>]) -> Vec<(&'a Name, &'a Name)> {
+    let is_called = |name: &Name| arrows.iter().any(|arrow| arrow.server == name);
+    let (called, first): (Vec<&Name>, Vec<&Name>) = nodes.iter().partition(|name| is_called(name));
+    let (mut kept, mut done) = (Vec::new(), BTreeSet::new());
+    for name in first.into_iter().chain(called) {
+        follow(name, arrows, &mut Vec::new(), &mut done, &mut kept);
+    }
+    kept
+}
+
+/// Adds the calls of a service, and of those that it calls; `path` has led to it.
+fn follow<'a>(
+    name: &'a Name,
+    arrows: &[&Arrow<'a>],
+    path: &mut Vec<&'a Name>,
+    done: &mut BTreeSet<&'a Name>,
+    kept: &mut Vec<(&'a Name, &'a Name)>,
 ) {
-    let (Some(from), Some(to)) = (places.get(&pair.client), places.get(&pair.server)) else {
+    if !done.insert(name) {
         return;
-    };
+    }
+    path.push(name);
+    for arrow in arrows.iter().filter(|arrow| arrow.client == name) {
+        if !path.contains(&arrow.server) {
+            kept.push((arrow.client, arrow.server));
+            follow(arrow.server, arrows, path, done, kept);
+        }
+    }
+    path.pop();
+}
+
+fn push_arrow(svg: &mut String, arrow: &Arrow<'_>, places: &BTreeMap<&Name, (usize, usize)>) {
+    let Arrow { client, server, severity, ports, connects, requests, p99 } = arrow;
+    let (Some(from), Some(to)) = (places.get(client), places.get(server)) else { return };
     let (x1, y1) = (from.0 + WIDTH, from.1 + HEIGHT / 2);
     let (x2, y2) = (to.0, to.1 + HEIGHT / 2);
-    let (class, label) = match severity(pair, report) {
-        Some(severity) => (severity.as_str(), format!("{} :{}", mark(severity).0, pair.port)),
-        None => ("ok", format!(":{}", pair.port)),
+    let at = match ports.as_slice() {
+        [port] => format!(":{port}"),
+        ports => format!("{} ports", ports.len()),
     };
-    // Back to an earlier layer, or to itself: around above.
+    let (class, label) = match severity {
+        Some(severity) => (severity.as_str(), format!("{} {at}", mark(*severity).0)),
+        None => ("ok", at.clone()),
+    };
     let bend = x2.saturating_sub(x1).max(60) / 2;
     let title = format!(
-        "{}: {} connects, {} requests, p99 {}",
-        pair.subject(),
-        human::count(pair.attempts()),
-        human::count(pair.requests()),
-        human::quantile(pair.p99())
+        "{client} → {server} {at}: {} connects, {} requests, p99 {}",
+        human::count(*connects),
+        human::count(*requests),
+        human::quantile(*p99)
     );
+    // Writing into a String cannot fail.
     let _ = writeln!(
         svg,
         "<g><title>{}</title><path class=\"{class}\" d=\"M{x1} {y1} C{} {y1} {} {y2} {x2} {y2}\"/><text class=\"{class}\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text></g>",
@@ -158,4 +218,29 @@ fn push_edge(
         usize::midpoint(y1, y2).saturating_sub(5),
         xml(&label)
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_that_call_each_other_have_a_place_each() {
+        let names: Vec<Name> = ["a", "b", "c"].map(|name| Name::new("", name)).to_vec();
+        let arrow = |from: usize, to: usize| Arrow {
+            client: &names[from],
+            server: &names[to],
+            severity: None,
+            ports: vec![80],
+            connects: 1,
+            requests: 1,
+            p99: None,
+        };
+        let arrows = [arrow(0, 1), arrow(1, 2), arrow(2, 1), arrow(2, 2)];
+        let arrows: Vec<&Arrow<'_>> = arrows.iter().collect();
+        let places = places(&names.iter().collect(), &arrows);
+        let columns: Vec<usize> = places.values().map(|(x, _)| *x).collect();
+        let step = WIDTH + GAP_X;
+        assert_eq!(columns, [MARGIN, MARGIN + step, MARGIN + 2 * step]);
+    }
 }

@@ -27,12 +27,12 @@ th, td { text-align: left; padding: .28rem .6rem .28rem 0; border-bottom: 1px so
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 tr { break-inside: avoid; }
-svg { max-width: 100%; height: auto; }
+svg { height: auto; }
 svg text { font: 12px system-ui, sans-serif; fill: #1c2330; }
 svg rect { fill: #f4f6f9; stroke: #9aa3b2; }
 svg path { fill: none; stroke: #9aa3b2; stroke-width: 1.5; }
 svg path.warning { stroke: var(--warning); stroke-width: 2; stroke-dasharray: 7 4; }
 svg path.error { stroke: var(--error); stroke-width: 3; stroke-dasharray: 2 3; }
 svg text.warning { fill: var(--warning); font-weight: 700; } svg text.error { fill: var(--error); font-weight: 700; }
-@media print { body { max-width: none; padding: 0; font-size: 11px; } a { text-decoration: none; } .scroll { overflow: visible; } }
+@media print { body { max-width: none; padding: 0; font-size: 11px; } a { text-decoration: none; } .scroll { overflow: visible; } svg { max-width: 100%; } }
 ";
