@@ -21,6 +21,7 @@ const READING: &[&[&str]] = &[
     &["map"],
     &["balance"],
     &["check", "--only", "coverage"],
+    &["timeouts"],
     &["segments"],
     &["segments", "violations"],
     &["ports"],

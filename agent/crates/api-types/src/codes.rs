@@ -73,6 +73,9 @@ codes! {
     NOT_CLOSED "PP206"
         "a program does not close its connections"
         "docs/runbooks/PortolanConnectionsNotClosed.md#fix";
+    KEEPALIVE_MISMATCH "PP231"
+        "the server closes idle connections that its client still uses"
+        "docs/runbooks/PortolanKeepaliveMismatchAhead.md#fix";
     PORT_IN_USE "PO301"
         "bind or listen failed: the port is in use"
         "docs/runbooks/PortolanPortConflict.md#fix";

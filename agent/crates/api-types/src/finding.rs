@@ -100,6 +100,13 @@ impl Finding {
         self.evidence.insert(name.to_owned(), fact.into());
         self
     }
+
+    /// The same with how to fix it.
+    #[must_use]
+    pub fn remediation(mut self, remediation: String) -> Self {
+        self.remediation = Some(remediation);
+        self
+    }
 }
 
 // === impl Severity ===

@@ -21,6 +21,7 @@ mod services;
 mod status;
 mod table;
 mod target;
+mod timeouts;
 mod watch;
 mod window;
 
@@ -47,6 +48,8 @@ pub enum Command {
     Map(map::MapArgs),
     /// Is load spread evenly over the backends of a service?
     Balance(balance::BalanceArgs),
+    /// Will a keep-alive mismatch reset requests? How long idle connections last, and are used.
+    Timeouts(timeouts::TimeoutsArgs),
     /// Show connections between network segments, and which are allowed.
     Segments(segments::SegmentsArgs),
     /// Find what is wrong: connections, performance, ports, network, security, DNS, coverage.
@@ -80,6 +83,7 @@ impl Command {
             Self::Services(arguments) => services::run(arguments),
             Self::Map(arguments) => map::run(arguments).map(|()| Outcome::Done),
             Self::Balance(arguments) => balance::run(arguments),
+            Self::Timeouts(arguments) => timeouts::run(arguments),
             Self::Segments(arguments) => segments::run(arguments),
             Self::Check(arguments) => check::run(arguments),
             Self::Status(arguments) => status::run(arguments),

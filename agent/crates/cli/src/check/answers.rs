@@ -4,7 +4,7 @@ use std::thread::{self, ScopedJoinHandle};
 
 use api_types::{
     Balance, Conflicts, Edges, Events, Listeners, Ports, Reservations, Segments, Services, Status,
-    Timestamp, WindowChoice,
+    Timeouts, Timestamp, WindowChoice,
 };
 use client::Class;
 use serde::de::DeserializeOwned;
@@ -31,6 +31,8 @@ pub(super) struct Answers {
     pub segments: Option<Segments>,
     pub balance: Balance,
     pub events: Events,
+    /// Nothing of an agent that does not know of it.
+    pub timeouts: Option<Timeouts>,
 }
 
 impl Answers {
@@ -63,6 +65,7 @@ impl Answers {
             let segments = ask!("/api/v1/segments");
             let balance = ask!(&balance);
             let events = ask!(&events);
+            let timeouts = ask!("/api/v1/timeouts");
             Ok(Self {
                 edges,
                 status: joined(status)?,
@@ -71,9 +74,11 @@ impl Answers {
                 ports: joined(ports)?,
                 conflicts: joined(conflicts)?,
                 reservations: joined(reservations)?,
-                segments: declared(joined(segments))?,
+                segments: if_offered(joined(segments))?
+                    .filter(|answer: &Segments| !answer.segments.is_empty()),
                 balance: joined(balance)?,
                 events: joined(events)?,
+                timeouts: if_offered(joined(timeouts))?,
             })
         })
     }
@@ -89,10 +94,10 @@ impl Answers {
     }
 }
 
-/// An agent without segments refuses.
-fn declared(answer: anyhow::Result<Segments>) -> anyhow::Result<Option<Segments>> {
+/// Nothing if the agent refuses: without segments, or an older one.
+fn if_offered<T>(answer: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
     match answer {
-        Ok(segments) => Ok(Some(segments).filter(|answer| !answer.segments.is_empty())),
+        Ok(answer) => Ok(Some(answer)),
         Err(error) if crate::class(&error) == Some(Class::Refused) => Ok(None),
         Err(error) => Err(error),
     }

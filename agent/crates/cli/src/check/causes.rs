@@ -44,6 +44,7 @@ const RULES: &[(&[&str], &[&str], Relation)] = &[
         &[code::RETRANSMITS],
         Relation::Edge,
     ),
+    (&[code::IDLE_REUSE], &[code::KEEPALIVE_MISMATCH], Relation::Edge),
     (&[code::UNANSWERED], &[code::IDLE_REUSE], Relation::Edge),
     (
         &[

@@ -150,9 +150,10 @@ fn slow(pair: &Pair<'_>, answers: &Answers) -> Option<Sum> {
     Some(Sum { count: requests, worst: p99, note, ..Sum::default() })
 }
 
-/// Accept queues and balance, and what passed.
+/// Accept queues, keep-alive and balance, and what passed.
 pub(super) fn summarize(answers: &Answers, pairs: &[Pair<'_>], checks: &mut Checks) {
     accept_queues(answers, checks);
+    keep_alive(answers, checks);
     balance(answers, checks);
     let timed = pairs.iter().filter(|pair| pair.requests() > 0).count();
     let section = Section::Performance;
@@ -262,6 +263,36 @@ fn accept_queues(answers: &Answers, checks: &mut Checks) {
             human::percent(fullest)
         );
         checks.pass(Section::Performance, text);
+    }
+}
+
+/// Servers that close idle connections which their clients still use, since the agent started.
+fn keep_alive(answers: &Answers, checks: &mut Checks) {
+    let Some(timeouts) = &answers.timeouts else { return };
+    let mut known = 0;
+    for edge in &timeouts.edges {
+        known += u64::from(edge.verdict != api_types::KeepAlive::Unknown);
+        let Some(finding) = &edge.finding else { continue };
+        let client = Name::new(&edge.client_namespace, &edge.client);
+        let server = Name::new(&edge.server_namespace, &edge.server);
+        let mut finding = finding.clone();
+        finding.subject = format!("{client} → {}", server.at(edge.port));
+        checks.found.push(Found {
+            finding,
+            clients: vec![client],
+            server: Some(server),
+            port: Some(edge.port),
+        });
+    }
+    if !checks.has(&[code::KEEPALIVE_MISMATCH]) {
+        match known {
+            0 => checks.skip(Section::Performance, "keep-alive", "no idle connection closed yet"),
+            n => {
+                let edges = human::counted(n, "edge");
+                checks
+                    .pass(Section::Performance, format!("keep-alive: {edges} without a mismatch"));
+            }
+        }
     }
 }
 
