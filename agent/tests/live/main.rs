@@ -65,6 +65,7 @@ mod balance;
 mod bootstrap_tcp;
 mod bpftrace;
 mod budget;
+mod check;
 mod cli;
 mod confined;
 mod conflicts;
