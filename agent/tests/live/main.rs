@@ -68,6 +68,7 @@ mod cli;
 mod confined;
 mod conflicts;
 mod degrade;
+mod diagnose;
 mod dns;
 mod enforcement;
 mod events;

@@ -23,6 +23,16 @@ const SOCKET: &str = "PORTOLAN_SOCKET";
 /// The agent to connect to, and the output format.
 #[derive(Debug, Default, Args)]
 pub struct Target {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// The agent to connect to.
+#[derive(Debug, Default, Args)]
+pub struct Connection {
     /// URL of the agent, http:// or https:// [default: the Unix socket if it is there and you may use it, else http://127.0.0.1:10062] [env: PORTOLAN_URL]
     #[arg(long, value_name = "URL", conflicts_with = "socket", help_heading = HEADING)]
     url: Option<String>,
@@ -44,9 +54,6 @@ pub struct Target {
     /// File with the user's password.
     #[arg(long, value_name = "FILE", env = "PORTOLAN_PASSWORD_FILE", hide_env_values = true, help_heading = HEADING)]
     password_file: Option<PathBuf>,
-    /// Output format.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
 }
 
 /// Which way to an agent was named.
@@ -60,6 +67,25 @@ enum Named {
 // === impl Target ===
 
 impl Target {
+    /// The JSON at `path`.
+    pub(super) fn text(&self, path: &str) -> anyhow::Result<String> {
+        self.connection.text(path)
+    }
+
+    /// Requests a change; returns the JSON of the result.
+    pub(super) fn change(
+        &self,
+        method: Method,
+        path: &str,
+        request: &impl Serialize,
+    ) -> anyhow::Result<String> {
+        self.connection.change(method, path, request)
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
     /// The JSON at `path`.
     pub(super) fn text(&self, path: &str) -> anyhow::Result<String> {
         let named = self.named(|name| std::env::var(name).ok());

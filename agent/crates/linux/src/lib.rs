@@ -8,6 +8,7 @@ use std::fmt;
 
 pub mod addresses;
 pub mod capability;
+pub mod clients;
 pub mod clock;
 pub mod conntrack;
 pub mod current_holders;
@@ -31,6 +32,8 @@ pub mod procfs;
 pub mod project_files;
 pub mod readiness;
 pub mod refusal;
+pub mod route;
+pub mod starvation;
 
 pub use existing::{Socket, Survey, survey};
 pub use namespaces::Namespace;
