@@ -118,7 +118,10 @@ fn served(pair: &Pair) -> (TcpListener, u16) {
 fn listens(namespace: &Namespace, address: SocketAddr) {
     let began = Instant::now();
     while namespace.within(|| TcpStream::connect(address)).is_err() {
-        assert!(began.elapsed() < patience(Duration::from_secs(10)), "nothing listens on {address}");
+        assert!(
+            began.elapsed() < patience(Duration::from_secs(10)),
+            "nothing listens on {address}"
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -293,34 +296,40 @@ import socket, sys
 server = socket.create_server(('0.0.0.0', int(sys.argv[1])))
 if sys.argv[2] == 'burn':
     while True: pass
+if sys.argv[2] == 'grow':
+    server.accept()
+    hoard = bytearray(300 << 20)
+    for at in range(0, len(hoard), 4096): hoard[at] = 1
 while True: server.accept()[0].close()";
 
-/// A cgroup in which processes get a twentieth of a CPU; removed when dropped.
-struct Slow(PathBuf);
+/// A cgroup with a limit; removed when dropped.
+struct Limited(PathBuf);
 
-impl Slow {
-    /// Of version 1 or 2, as this host has the controller.
-    fn new() -> Option<Self> {
+impl Limited {
+    /// Of version 1, if this host has the controller there, else of version 2: the file and the limit
+    /// in each. `None` if the controller is not available.
+    fn new(controller: &str, first: (&str, &str), second: (&str, &str)) -> Option<Self> {
         let name = format!("portolan-diagnose-{}", std::process::id());
-        let first = Path::new("/sys/fs/cgroup/cpu");
-        let (parent, file, quota) = if first.join("cpu.shares").exists() || first.join("cpu.cfs_quota_us").exists() {
-            (first, "cpu.cfs_quota_us", "5000")
+        let old = Path::new("/sys/fs/cgroup").join(controller);
+        let (parent, (file, limit)) = if old.join("cgroup.procs").exists() {
+            (old.as_path(), first)
         } else {
-            (Path::new("/sys/fs/cgroup"), "cpu.max", "5000 100000")
+            (Path::new("/sys/fs/cgroup"), second)
         };
         let folder = parent.join(name);
         fs::create_dir(&folder).ok()?;
-        let slow = Self(folder);
-        fs::write(slow.0.join(file), quota).ok()?;
-        Some(slow)
+        let limited = Self(folder);
+        fs::write(limited.0.join(file), limit).ok()?;
+        Some(limited)
     }
 
     fn take(&self, program: &Program) {
-        fs::write(self.0.join("cgroup.procs"), program.0.id().to_string()).expect("moving a program");
+        let pid = program.0.id().to_string();
+        fs::write(self.0.join("cgroup.procs"), pid).expect("moving a program");
     }
 }
 
-impl Drop for Slow {
+impl Drop for Limited {
     fn drop(&mut self) {
         for _ in 0..50 {
             if fs::remove_dir(&self.0).is_ok() {
@@ -335,11 +344,12 @@ impl Drop for Slow {
 fn a_server_that_does_not_run_is_named_by_what_stops_it() {
     needs_kernel!();
     let folder = tempfile::tempdir().unwrap();
-    let (stopped, throttled) = (Pair::new(), Pair::new());
+    let (stopped, throttled, killed) = (Pair::new(), Pair::new(), Pair::new());
     let agent = Agent::start();
     fs::write(folder.path().join("server.py"), SERVER).unwrap();
     let start = |pair: &Pair, mode: &str| {
-        let program = Program::start(&pair.server, "python3", &["server.py", "4000", mode], folder.path());
+        let program =
+            Program::start(&pair.server, "python3", &["server.py", "4000", mode], folder.path());
         listens(&pair.server, (pair.server.v4, 4000).into());
         program
     };
@@ -349,7 +359,9 @@ fn a_server_that_does_not_run_is_named_by_what_stops_it() {
         loop {
             let ports = agent.json("/api/v1/ports?port=4000");
             let all = ports["ports"].as_array().cloned().unwrap_or_default();
-            let ours = all.iter().find(|port| port["netns"] == pair.server.inode() && port["holder"]["pid"] == pid);
+            let ours = all
+                .iter()
+                .find(|port| port["netns"] == pair.server.inode() && port["holder"]["pid"] == pid);
             if let Some(port) = ours {
                 let service = &port["holder"]["service"];
                 let part = |key: &str| service[key].as_str().unwrap_or_default().to_owned();
@@ -373,15 +385,35 @@ fn a_server_that_does_not_run_is_named_by_what_stops_it() {
 
     let server = start(&throttled, "burn");
     let word = name(&throttled, server.0.id());
-    match Slow::new() {
+    let quota = (("cpu.cfs_quota_us", "5000"), ("cpu.max", "5000 100000"));
+    match Limited::new("cpu", quota.0, quota.1) {
         None => println!("SKIPPED: the cpu controller is not available"),
-        Some(slow) => {
-            slow.take(&server);
+        Some(limited) => {
+            limited.take(&server);
             thread::sleep(Duration::from_millis(300));
             let found = Diagnosis::of(&agent, &[&word, "--no-probe"]);
             found.is("cpu_throttled", 1);
             drop(server);
-            drop(slow);
+            drop(limited);
+        }
+    }
+
+    let mut server = start(&killed, "grow");
+    let word = name(&killed, server.0.id());
+    let limit = (("memory.limit_in_bytes", "50M"), ("memory.max", "50M"));
+    match Limited::new("memory", limit.0, limit.1) {
+        None => println!("SKIPPED: the memory controller is not available"),
+        Some(limited) => {
+            limited.take(&server);
+            drop(killed.client.connect((killed.server.v4, 4000)));
+            let status = server.0.wait().expect("a child of ours");
+            assert!(!status.success(), "it was not killed");
+            killed.client.connect((killed.server.v4, 4000)).unwrap_err();
+            connects(&agent, &killed, 4000, "refused", 1);
+            let found =
+                Diagnosis::of(&agent, &[&killed.client.service, &word, "--probe-count", "2"]);
+            found.is("oom_killed", 1);
+            found.says("(python3, pid ");
         }
     }
     agent.stop();
@@ -395,14 +427,20 @@ fn names_and_certificates_are_probed_without_an_agent_too() {
     needs_kernel!();
     let folder = tempfile::tempdir().unwrap();
     let pair = Pair::new();
-    for (name, text) in [("ca.cnf", AUTHORITY), ("index.txt", ""), ("serial", "01\n"), ("names", "subjectAltName=DNS:shop.example\n")] {
+    for (name, text) in [
+        ("ca.cnf", AUTHORITY),
+        ("index.txt", ""),
+        ("serial", "01\n"),
+        ("names", "subjectAltName=DNS:shop.example\n"),
+    ] {
         fs::write(folder.path().join(name), text).unwrap();
     }
     for arguments in [
         "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=shop -keyout key.pem -out csr.pem",
         "ca -batch -notext -config ca.cnf -selfsign -keyfile key.pem -in csr.pem -startdate 20200101000000Z -enddate 20200102000000Z -extfile names -out cert.pem",
     ] {
-        let output = Command::new("openssl").args(arguments.split(' ')).current_dir(folder.path()).output();
+        let output =
+            Command::new("openssl").args(arguments.split(' ')).current_dir(folder.path()).output();
         assert!(output.is_ok_and(|output| output.status.success()), "{arguments}");
     }
     let arguments = ["s_server", "-www", "-accept", "4433", "-cert", "cert.pem", "-key", "key.pem"];

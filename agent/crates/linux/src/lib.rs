@@ -24,6 +24,7 @@ pub mod inspection;
 pub mod mounts;
 pub mod namespace_names;
 pub mod namespaces;
+pub mod oom;
 pub mod pages;
 pub mod peer;
 pub mod probes;

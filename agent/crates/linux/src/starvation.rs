@@ -99,9 +99,9 @@ fn first_version(mounts: &[Mount], table: &str, controller: &str) -> Option<Path
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
         has(controllers).then_some(path)
     })?;
-    let mount = mounts.iter().find(|mount| {
-        mount.point.file_name().and_then(|name| name.to_str()).is_some_and(has)
-    })?;
+    let mount = mounts
+        .iter()
+        .find(|mount| mount.point.file_name().and_then(|name| name.to_str()).is_some_and(has))?;
     // Of a mount of a part of the tree (in a container) the path begins behind that part.
     let inside = Path::new(path).strip_prefix(&mount.root).unwrap_or(Path::new(path));
     Some(below(&mount.point, inside.to_str()?))

@@ -10,6 +10,8 @@ pub(super) enum Cause {
     ProcessStopped,
     /// The server's name does not resolve.
     NameNotResolved,
+    /// The OOM killer has ended the server.
+    OomKilled,
     /// No local port is left at the client.
     NoLocalPort,
     /// The client binds a source address or port that it cannot have.
@@ -127,7 +129,10 @@ impl Cause {
             | Self::SlowDependency
             | Self::SlowServer
             | Self::NotClosed => Step::Application,
-            Self::ProcessStopped | Self::OutOfDescriptors | Self::CpuThrottled => Step::Host,
+            Self::ProcessStopped
+            | Self::OomKilled
+            | Self::OutOfDescriptors
+            | Self::CpuThrottled => Step::Host,
             Self::Forbidden => Step::Policy,
             Self::Healthy | Self::NotEnoughData => return None,
         })

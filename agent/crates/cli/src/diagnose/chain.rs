@@ -58,9 +58,17 @@ pub(super) fn findings(
             let service = service(name, &pairs, answers)?;
             let as_server = ranked.iter().find(|pair| pair.server == service);
             let as_client = ranked.iter().find(|pair| pair.client.as_ref() == Some(&service));
-            findings.reports.extend(as_server.into_iter().chain(as_client).map(|pair| report(examiner, answers, pair, None)));
+            findings.reports.extend(
+                as_server
+                    .into_iter()
+                    .chain(as_client)
+                    .map(|pair| report(examiner, answers, pair, None)),
+            );
             if findings.reports.is_empty() {
-                findings.reports.extend(quiet(answers, None, &service).map(|pair| report(examiner, answers, &pair, None)));
+                findings.reports.extend(
+                    quiet(answers, None, &service)
+                        .map(|pair| report(examiner, answers, &pair, None)),
+                );
             }
             if findings.reports.is_empty() {
                 findings.notes.push(format!("{service} had no connections in the window."));
@@ -69,7 +77,9 @@ pub(super) fn findings(
         Wanted::Server(_) | Wanted::Between(..) => {
             if let Some(worst) = ranked.first() {
                 if ranked.len() > 1 {
-                    findings.notes.push(format!("The worst of {} edges that this means:", ranked.len()));
+                    findings
+                        .notes
+                        .push(format!("The worst of {} edges that this means:", ranked.len()));
                 }
                 findings.reports.push(report(examiner, answers, worst, None));
             } else {
@@ -82,7 +92,11 @@ pub(super) fn findings(
 }
 
 /// A pair without traffic: services that the agent knows, or a server by its host name.
-fn unseen(wanted: &Wanted, pairs: &[Pair], answers: &Answers) -> anyhow::Result<(Pair, Option<String>)> {
+fn unseen(
+    wanted: &Wanted,
+    pairs: &[Pair],
+    answers: &Answers,
+) -> anyhow::Result<(Pair, Option<String>)> {
     let Some((client, server, port)) = wanted.endpoint() else {
         bail!("nothing to diagnose");
     };
@@ -138,7 +152,12 @@ fn rank(examiner: &Examiner<'_>, pairs: &mut [Pair]) {
         let live = evidence.live.unwrap_or_default();
         let failed = live.attempts().saturating_sub(live.ok) + live.unanswered;
         let weight = failed.saturating_mul(1000) / (live.attempts() + live.requests).max(1);
-        (!cause.is_fault(), cause as usize, std::cmp::Reverse(weight), std::cmp::Reverse(live.requests))
+        (
+            !cause.is_fault(),
+            cause as usize,
+            std::cmp::Reverse(weight),
+            std::cmp::Reverse(live.requests),
+        )
     });
 }
 
@@ -157,8 +176,11 @@ fn also(answers: &Answers, pair: &Pair) -> Vec<Hop> {
     for _ in 0..=DEPTH {
         let callers: Vec<&Pair> =
             pairs.iter().filter(|one| level.contains(&one.server) && !is_pair(one)).collect();
-        let next: Vec<Name> =
-            pairs.iter().filter(|one| level.contains(&one.server)).filter_map(|one| one.client.clone()).collect();
+        let next: Vec<Name> = pairs
+            .iter()
+            .filter(|one| level.contains(&one.server))
+            .filter_map(|one| one.client.clone())
+            .collect();
         for caller in callers {
             found.extend(answers.hops(|edge| super::live::pair(edge) == *caller));
         }
@@ -173,16 +195,22 @@ fn every(examiner: &Examiner<'_>, pairs: &[Pair]) -> Findings {
     let mut ranked = pairs.to_vec();
     rank(examiner, &mut ranked);
     let mut findings = Findings::default();
-    let faulty = ranked.iter().map(|pair| examiner.counted(pair)).filter(|evidence| judge(evidence).cause.is_fault());
+    let faulty = ranked
+        .iter()
+        .map(|pair| examiner.counted(pair))
+        .filter(|evidence| judge(evidence).cause.is_fault());
     let faulty: Vec<_> = faulty.collect();
     let (all, bad) = (pairs.len(), faulty.len());
     findings.notes.push(match (all, bad) {
         (0, _) => "No connections between services in the window.".to_owned(),
-        (_, 0) => format!("Nothing is wrong with {all} edges; their probes: portolan diagnose CLIENT SERVER."),
+        (_, 0) => format!(
+            "Nothing is wrong with {all} edges; their probes: portolan diagnose CLIENT SERVER."
+        ),
         _ if bad > MOST => format!("{bad} of {all} edges have a fault; the worst {MOST}:"),
         _ => format!("{bad} of {all} edges have a fault:"),
     });
-    findings.reports = faulty.into_iter().take(MOST).map(|evidence| Report::of(evidence, Vec::new())).collect();
+    findings.reports =
+        faulty.into_iter().take(MOST).map(|evidence| Report::of(evidence, Vec::new())).collect();
     findings
 }
 
@@ -201,12 +229,18 @@ fn along(answers: &Answers, examiner: &Examiner<'_>, service: &Name, down: bool)
                 .filter(|pair| !pairs.contains(pair))
                 .cloned()
                 .collect();
-            level = calls.iter().map(|pair| pair.server.clone()).filter(|name| seen.insert(name.clone())).collect();
+            level = calls
+                .iter()
+                .map(|pair| pair.server.clone())
+                .filter(|name| seen.insert(name.clone()))
+                .collect();
             pairs.extend(calls);
         }
     }
-    let chain: Vec<Hop> =
-        pairs.iter().flat_map(|pair| answers.hops(|edge| super::live::pair(edge) == *pair)).collect();
+    let chain: Vec<Hop> = pairs
+        .iter()
+        .flat_map(|pair| answers.hops(|edge| super::live::pair(edge) == *pair))
+        .collect();
     let mut findings = Findings { chain, ..Findings::default() };
     let worst = culprit(examiner, &pairs).or_else(|| quiet(answers, None, service));
     match worst {

@@ -2,6 +2,7 @@
 //!
 //! Every part may be missing. [`verdict`](super::verdict) and [`steps`](super::steps) read nothing
 //! else, so both are functions of this.
+//! Long because each part of the evidence is a small type of its own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -52,6 +53,8 @@ pub(super) struct Live {
     pub(super) opened: u64,
     pub(super) requests: u64,
     pub(super) unanswered: u64,
+    /// Requests that may wait on purpose (long polling).
+    pub(super) waits: u64,
     /// Request latency as the client saw it.
     pub(super) client: Quantiles,
     /// Request latency as the server saw it; it includes what the server waits for.
@@ -279,6 +282,18 @@ pub(super) struct Host {
     pub(super) memory_pressure: Option<f64>,
     /// Processes of the cgroup that the OOM killer has ended.
     pub(super) oom_kills: Option<u64>,
+    /// The server's process, or one that ended when the server did, if the OOM killer ended it.
+    pub(super) killed: Option<Killed>,
+}
+
+/// A process that the OOM killer has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Killed {
+    pub(super) pid: u32,
+    pub(super) command: String,
+    pub(super) seconds_ago: f64,
+    /// Whether it has the server's name; otherwise it is known by the time alone.
+    pub(super) is_named: bool,
 }
 
 // === impl Name ===
@@ -363,9 +378,8 @@ impl Live {
     /// The latest change of the server with one of these causes.
     pub(super) fn change(&self, server: &Name, causes: &[&str]) -> Option<&Changed> {
         let full = human::full_name(&server.namespace, &server.name);
-        let is_it = |change: &&Changed| {
-            change.service == full && causes.contains(&change.cause.as_str())
-        };
+        let is_it =
+            |change: &&Changed| change.service == full && causes.contains(&change.cause.as_str());
         self.changes.iter().find(is_it)
     }
 }
@@ -467,7 +481,8 @@ impl Host {
 
     /// Whether hardly any descriptor is left.
     pub(super) fn is_short_of_descriptors(&self) -> bool {
-        self.descriptors.is_some_and(|(open, limit)| open.saturating_mul(100) >= limit.saturating_mul(95))
+        self.descriptors
+            .is_some_and(|(open, limit)| open.saturating_mul(100) >= limit.saturating_mul(95))
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::DiagnoseArgs;
 use super::evidence::{Evidence, Host as Found, Live, Name, Pair, Probes};
-use super::host::Look;
+use super::host::{self, Look};
 use super::live::Answers;
 use super::place::{self, Host, Place};
 use super::probe::{self, Plan, Protocol};
@@ -39,12 +39,14 @@ impl<'a> Examiner<'a> {
 
     /// All evidence of a pair. `name`: the server by its DNS name, if it was named so.
     pub(super) fn examine(&self, pair: &Pair, name: Option<String>) -> Evidence {
-        let Self { arguments, answers, host } = self;
+        let Self { arguments, answers, host: places } = self;
         let seen = answers.map_or_else(Vec::new, |answers| answers.addresses(pair));
         let ports = answers.map(|answers| &answers.ports);
         let client: Option<Result<Place, String>> = match &pair.client {
-            Some(client) => Some(host.client(client, &seen, ports, arguments.pid)),
-            None => arguments.pid.map(|pid| host.client(&Name::default(), &seen, None, Some(pid))),
+            Some(client) => Some(places.client(client, &seen, ports, arguments.pid)),
+            None => {
+                arguments.pid.map(|pid| places.client(&Name::default(), &seen, None, Some(pid)))
+            }
         };
         let here = client.as_ref().and_then(|place| place.as_ref().ok());
         let client_netns = here.map(|place| place.namespace.inode);
@@ -62,6 +64,10 @@ impl<'a> Examiner<'a> {
             (None, Some(live)) if !live.is_here => not_looked("the server is not on this host"),
             (None, _) => not_looked("the server's process is not known"),
         };
+        let ended = ["service_stopped", "service_restarted", "service_changed"];
+        let ended = live.as_ref().and_then(|live| live.change(&pair.server, &ended));
+        let killed = host::killed(&pair.server, ended.map(|change| change.seconds_ago));
+        let found = Found { killed, ..found };
         Evidence { pair: pair.clone(), live, probes, host: found }
     }
 
@@ -125,7 +131,9 @@ impl<'a> Examiner<'a> {
         let literal = literal.map(|address| SocketAddr::new(address, pair.port));
         let plan = Plan {
             target: seen.first().copied().or_else(listener).or(literal),
-            name: name.filter(|_| literal.is_none()).or_else(|| answers.and_then(|answers| answers.dns_name(pair))),
+            name: name
+                .filter(|_| literal.is_none())
+                .or_else(|| answers.and_then(|answers| answers.dns_name(pair))),
             port: pair.port,
             count: arguments.probe_count,
             http: arguments.http.clone(),
@@ -137,7 +145,9 @@ impl<'a> Examiner<'a> {
             (Some(Place { process: Some(pid), .. }), Some(client)) => {
                 format!("the network namespace of {client} (pid {pid})")
             }
-            (Some(Place { process: Some(pid), .. }), None) => format!("the network namespace of pid {pid}"),
+            (Some(Place { process: Some(pid), .. }), None) => {
+                format!("the network namespace of pid {pid}")
+            }
             (Some(_), Some(client)) => format!("the network namespace of {client}"),
             _ => "this command's network namespace".to_owned(),
         };

@@ -3,12 +3,18 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use linux::oom::{self, Kill};
 use linux::starvation::{self, Cgroup, State};
 
-use super::evidence::Host;
+use super::evidence::{Host, Killed, Name};
 
 /// A cgroup is looked at twice, at least this long apart: three periods of a quota.
 const APART: Duration = Duration::from_millis(350);
+
+/// Older kills explain nothing that happens now.
+const RECENT_SECONDS: f64 = 600.0;
+/// The agent sees an end at its next collection, and the clock of the kernel's log drifts.
+const AT_ONCE_SECONDS: f64 = 4.0;
 
 /// The first of two looks.
 #[derive(Debug)]
@@ -37,7 +43,8 @@ impl Look {
             }
         };
         // Only a cgroup with a quota has periods.
-        let has_quota = cgroup.is_some_and(|cgroup| cgroup.periods.is_some_and(|periods| periods > 0));
+        let has_quota =
+            cgroup.is_some_and(|cgroup| cgroup.periods.is_some_and(|periods| periods > 0));
         if has_quota {
             thread::sleep(APART.saturating_sub(began.elapsed()));
         }
@@ -52,8 +59,25 @@ impl Look {
             cpu_pressure: later.and_then(|cgroup| cgroup.cpu_pressure),
             memory_pressure: later.and_then(|cgroup| cgroup.memory_pressure),
             oom_kills: later.and_then(|cgroup| cgroup.oom_kills),
+            killed: None,
         }
     }
+}
+
+/// The server's process, if the OOM killer has ended it: one of its name, or one that ended when the
+/// agent saw the server end, `stopped` seconds ago.
+pub(super) fn killed(server: &Name, stopped: Option<f64>) -> Option<Killed> {
+    // A command name has 15 bytes.
+    let short: Vec<u8> = server.name.bytes().take(15).collect();
+    let kills = oom::kills(RECENT_SECONDS).ok()?;
+    let mut found = kills.into_iter().map(|Kill { pid, command, seconds_ago }| {
+        let is_named = command.as_bytes() == short;
+        Killed { pid, command, seconds_ago, is_named }
+    });
+    found.find(|kill| {
+        let at_once = |stopped: f64| (kill.seconds_ago - stopped).abs() <= AT_ONCE_SECONDS;
+        kill.is_named || stopped.is_some_and(at_once)
+    })
 }
 
 /// Periods between two looks, and those of them that were throttled.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use api_types::{
-    Change, Edge, Edges, EventKind, Events, Kind, Latency, Ports, Role, SegmentVerdict, Segments, Source,
-    Timestamp, WindowChoice,
+    Change, Edge, Edges, EventKind, Events, Kind, Latency, Ports, Role, SegmentVerdict, Segments,
+    Source, Timestamp, WindowChoice,
 };
 
 use super::evidence::{Changed, Hop, Listening, Live, Name, Pair, Quantiles};
@@ -57,7 +57,8 @@ impl Answers {
 
     /// Every pair with a connection, each once.
     pub(super) fn pairs(&self) -> Vec<Pair> {
-        let mut pairs: Vec<Pair> = self.edges.edges.iter().filter(|edge| is_pair(edge)).map(pair).collect();
+        let mut pairs: Vec<Pair> =
+            self.edges.edges.iter().filter(|edge| is_pair(edge)).map(pair).collect();
         pairs.sort();
         pairs.dedup();
         pairs
@@ -71,7 +72,8 @@ impl Answers {
         if let Some(main) = near.or(far) {
             live.count(main, near, far);
         }
-        let start = find(&self.usual, pair, Role::Client).or_else(|| find(&self.usual, pair, Role::Server));
+        let start =
+            find(&self.usual, pair, Role::Client).or_else(|| find(&self.usual, pair, Role::Server));
         if let Some(start) = start {
             live.usual = Quantiles::of(&start.request);
             live.usual_rtt = Quantiles::of(&start.rtt);
@@ -81,7 +83,11 @@ impl Answers {
             .edges
             .edges
             .iter()
-            .filter(|edge| edge.role == Role::Listener && edge.port == pair.port && is_server(edge, &pair.server))
+            .filter(|edge| {
+                edge.role == Role::Listener
+                    && edge.port == pair.port
+                    && is_server(edge, &pair.server)
+            })
             .map(|edge| edge.listen_overflows)
             .sum();
         live.listeners = self.listeners(pair, server);
@@ -104,7 +110,8 @@ impl Answers {
     pub(super) fn process(&self, name: &Name, port: u16) -> Option<u32> {
         let is_its = |one: &&api_types::Port| {
             let service = &one.holder.service;
-            (&service.namespace, &service.name) == (&name.namespace, &name.name) && one.holder.pid != 0
+            (&service.namespace, &service.name) == (&name.namespace, &name.name)
+                && one.holder.pid != 0
         };
         let mut held: Vec<&api_types::Port> = self.ports.ports.iter().filter(is_its).collect();
         held.sort_by_key(|one| one.port != port);
@@ -115,7 +122,8 @@ impl Answers {
     pub(super) fn hops(&self, wanted: impl Fn(&Edge) -> bool) -> Vec<Hop> {
         let seconds = self.edges.window.seconds.max(1.0);
         let busy = |edge: &&Edge| is_pair(edge) && !edge.other_side && wanted(edge);
-        let mut hops: Vec<Hop> = self.edges.edges.iter().filter(busy).map(|edge| hop(edge, seconds)).collect();
+        let mut hops: Vec<Hop> =
+            self.edges.edges.iter().filter(busy).map(|edge| hop(edge, seconds)).collect();
         let key = |hop: &Hop| (hop.is_failing(), hop.p99_seconds.unwrap_or_default());
         hops.sort_by(|a, b| {
             let (a, b) = (key(a), key(b));
@@ -127,15 +135,19 @@ impl Answers {
     /// Where the client connects to: what fails most first, then the busiest.
     pub(super) fn addresses(&self, pair: &Pair) -> Vec<SocketAddr> {
         let of = |role: Role| {
-            let ours = self.by_address.edges.iter().filter(|edge| edge.role == role && is_of(edge, pair));
+            let ours =
+                self.by_address.edges.iter().filter(|edge| edge.role == role && is_of(edge, pair));
             let mut found: Vec<(u64, u64, SocketAddr)> = ours
                 .filter_map(|edge| {
                     let failed: u64 = edge.why.iter().map(|cause| cause.count).sum();
-                    let used = edge.connects.values().sum::<u64>() + edge.active + edge.request.count;
+                    let used =
+                        edge.connects.values().sum::<u64>() + edge.active + edge.request.count;
                     Some((failed, used, edge.address.as_ref()?.parse().ok()?))
                 })
                 .collect();
-            found.sort_by_key(|(failed, used, address)| (Reverse(*failed), Reverse(*used), *address));
+            found.sort_by_key(|(failed, used, address)| {
+                (Reverse(*failed), Reverse(*used), *address)
+            });
             found.into_iter().map(|(_, _, address)| address).collect::<Vec<_>>()
         };
         let near = of(Role::Client);
@@ -146,7 +158,8 @@ impl Answers {
         use api_types::{PortState, Protocol};
         let is_there = |port: &&api_types::Port| {
             let service = &port.holder.service;
-            let is_its = (&service.namespace, &service.name) == (&pair.server.namespace, &pair.server.name);
+            let is_its =
+                (&service.namespace, &service.name) == (&pair.server.namespace, &pair.server.name);
             port.protocol == Protocol::Tcp
                 && port.state == PortState::Listening
                 && port.port == pair.port
@@ -178,7 +191,8 @@ impl Answers {
     /// Changes of the two services, latest first.
     fn changes(&self, pair: &Pair) -> Vec<Changed> {
         let is_ours = |name: &api_types::Service| {
-            let is = |wanted: &Name| (&name.namespace, &name.name) == (&wanted.namespace, &wanted.name);
+            let is =
+                |wanted: &Name| (&name.namespace, &name.name) == (&wanted.namespace, &wanted.name);
             is(&pair.server) || pair.client.as_ref().is_some_and(is)
         };
         let change = |event: &api_types::Event| {
@@ -192,7 +206,11 @@ impl Answers {
             };
             Some(Changed::of(&change, self.changes.timestamp))
         };
-        let events = self.changes.events.iter().filter(|event| matches!(event.kind, EventKind::Service | EventKind::Backend));
+        let events = self
+            .changes
+            .events
+            .iter()
+            .filter(|event| matches!(event.kind, EventKind::Service | EventKind::Backend));
         let mut changes: Vec<Changed> = events.filter_map(change).collect();
         changes.sort_by(|a, b| a.seconds_ago.total_cmp(&b.seconds_ago));
         changes
@@ -204,14 +222,21 @@ impl Answers {
             is_pair(edge)
                 && !edge.other_side
                 && !is_of(edge, pair)
-                && (is_server(edge, &pair.server) || pair.client.as_ref().is_some_and(|client| is_client(edge, client)))
+                && (is_server(edge, &pair.server)
+                    || pair.client.as_ref().is_some_and(|client| is_client(edge, client)))
         };
         let loss = |edge: &Edge| {
             let mut live = Live::default();
             live.count(edge, Some(edge), None);
             (self::pair(edge).to_string(), live.loss())
         };
-        self.edges.edges.iter().filter(shares_an_end).filter(|edge| edge.request.count > 0).map(loss).collect()
+        self.edges
+            .edges
+            .iter()
+            .filter(shares_an_end)
+            .filter(|edge| edge.request.count > 0)
+            .map(loss)
+            .collect()
     }
 
     fn segments_of(&self, pair: &Pair) -> Option<(String, String, SegmentVerdict)> {
@@ -219,10 +244,15 @@ impl Answers {
         let is_it = |one: &&api_types::Violation| {
             one.port == pair.port
                 && (&one.client_namespace, &one.client) == (&client.namespace, &client.name)
-                && (&one.server_namespace, &one.server) == (&pair.server.namespace, &pair.server.name)
+                && (&one.server_namespace, &one.server)
+                    == (&pair.server.namespace, &pair.server.name)
         };
         let found = self.segments.violations.iter().find(is_it)?;
-        Some((found.client_segment.clone(), found.server_segment.clone(), SegmentVerdict::Violation))
+        Some((
+            found.client_segment.clone(),
+            found.server_segment.clone(),
+            SegmentVerdict::Violation,
+        ))
     }
 }
 
@@ -237,6 +267,7 @@ impl Live {
         self.active = main.active;
         self.opened = main.opened;
         self.requests = main.request.count;
+        self.waits = main.waits;
         self.unverified_user = main.unverified_user;
         self.client = near.map(|edge| Quantiles::of(&edge.request)).unwrap_or_default();
         self.server = far.map(|edge| Quantiles::of(&edge.request)).unwrap_or_default();
@@ -245,7 +276,8 @@ impl Live {
         for edge in near.into_iter().chain(far) {
             self.unanswered = self.unanswered.max(edge.unanswered);
             self.close_wait = self.close_wait.max(edge.close_wait.unwrap_or_default());
-            let phase = |name: &str| edge.retransmits_by_phase.get(name).copied().unwrap_or_default();
+            let phase =
+                |name: &str| edge.retransmits_by_phase.get(name).copied().unwrap_or_default();
             self.syn_retransmits += phase("syn");
             let again = phase("established") + phase("closing");
             self.retransmits += again;
@@ -318,7 +350,11 @@ fn hop(edge: &Edge, seconds: f64) -> Hop {
     let stopping = edge.connects.get("stopping").copied().unwrap_or_default();
     let attempts = edge.connects.values().sum::<u64>() - stopping;
     let ok = edge.connects.get("ok").copied().unwrap_or_default();
-    let why = edge.why.iter().take(2).map(|cause| format!("{} {}", human::count(cause.count), cause.text));
+    let why = edge
+        .why
+        .iter()
+        .take(2)
+        .map(|cause| format!("{} {}", human::count(cause.count), cause.text));
     Hop {
         client: client.map_or_else(String::new, |client| client.to_string()),
         server: server.to_string(),
@@ -362,7 +398,8 @@ mod tests {
             let same = pairs.iter().filter(|other| *other == pair).count();
             assert_eq!(same, 1, "{pair}");
             let live = answers.live(pair, None, None);
-            let edge = find(&answers.edges, pair, Role::Client).or_else(|| find(&answers.edges, pair, Role::Server));
+            let edge = find(&answers.edges, pair, Role::Client)
+                .or_else(|| find(&answers.edges, pair, Role::Server));
             let edge = edge.expect("the edge of the pair");
             assert_eq!(live.requests, edge.request.count, "{pair}");
             let stopping = edge.connects.get("stopping").copied().unwrap_or_default();

@@ -14,7 +14,6 @@ mod live;
 mod place;
 mod ports;
 mod probe;
-mod refusal;
 mod report;
 mod steps;
 mod verdict;

@@ -51,7 +51,10 @@ impl Host {
             return of_process(pid).map_err(|why| format!("process {pid}: {why}"));
         }
         // One that listens as well.
-        let held = ports.into_iter().flat_map(|ports| &ports.ports).find(|port| is_of(port, client) && port.holder.pid != 0);
+        let held = ports
+            .into_iter()
+            .flat_map(|ports| &ports.ports)
+            .find(|port| is_of(port, client) && port.holder.pid != 0);
         if let Some(port) = held
             && let Ok(place) = in_namespace(port.holder.pid, port.netns)
         {
@@ -115,18 +118,28 @@ impl Host {
 }
 
 /// The addresses at which a listener can be reached from another network namespace, or from its own.
-pub(super) fn reached_at(port: &Port, server: Option<&Namespace>, client: Option<u32>) -> Option<SocketAddr> {
+pub(super) fn reached_at(
+    port: &Port,
+    server: Option<&Namespace>,
+    client: Option<u32>,
+) -> Option<SocketAddr> {
     let at = |address| Some(SocketAddr::new(address, port.port));
     if !port.address.is_unspecified() {
         return at(port.address);
     }
     if client == Some(port.netns) {
-        return at(if port.address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        return at(if port.address.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
     }
     let addresses = namespaces::ip_addresses(server?).ok()?;
     let usable = |address: &&IpAddr| match address {
         IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
-        IpAddr::V6(address) => port.address.is_ipv6() && !address.is_loopback() && !address.is_unicast_link_local(),
+        IpAddr::V6(address) => {
+            port.address.is_ipv6() && !address.is_loopback() && !address.is_unicast_link_local()
+        }
     };
     addresses.iter().find(usable).and_then(|address| at(*address))
 }
@@ -148,10 +161,13 @@ fn is_of(port: &Port, name: &Name) -> bool {
 }
 
 fn of_process(pid: u32) -> Result<Place, String> {
-    let namespace = Namespace::open(format!("/proc/{pid}/ns/net")).map_err(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => "its network namespace can only be entered by root".to_owned(),
-        _ => error.to_string(),
-    })?;
+    let namespace =
+        Namespace::open(format!("/proc/{pid}/ns/net")).map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                "its network namespace can only be entered by root".to_owned()
+            }
+            _ => error.to_string(),
+        })?;
     Ok(Place { namespace, process: Some(pid) })
 }
 
@@ -180,7 +196,9 @@ fn named(name: &Name) -> Option<Namespace> {
 fn called(name: &str, netns: Option<u32>) -> Vec<(u32, u32, bool)> {
     let Ok(all) = procfs::processes() else { return Vec::new() };
     all.filter(|tgid| *tgid != std::process::id() && is_named(*tgid, name))
-        .filter_map(|tgid| Some((tgid, Namespace::open(format!("/proc/{tgid}/ns/net")).ok()?.inode, true)))
+        .filter_map(|tgid| {
+            Some((tgid, Namespace::open(format!("/proc/{tgid}/ns/net")).ok()?.inode, true))
+        })
         .filter(|(_, inode, _)| netns.is_none_or(|netns| netns == *inode))
         .collect()
 }
@@ -206,7 +224,10 @@ mod tests {
         let script = folder.path().join("checkout.py");
         std::fs::write(&script, "echo ready; read x").expect("written");
         let mut command = std::process::Command::new("sh");
-        let pipes = command.arg(&script).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let pipes = command
+            .arg(&script)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped());
         let mut child = pipes.spawn().expect("starting sh");
         let mut said = [0];
         // It has its own name and arguments from exec on.

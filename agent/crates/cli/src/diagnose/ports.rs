@@ -63,10 +63,15 @@ impl Answer {
             Fault {
                 cause: "bind_failed",
                 title: format!("{} ({} ago)", one.finding.title, ago(seconds_ago)),
-                fix: one.finding.remediation.clone().unwrap_or_else(|| format!("portolan explain {}", one.finding.code)),
+                fix: one
+                    .finding
+                    .remediation
+                    .clone()
+                    .unwrap_or_else(|| format!("portolan explain {}", one.finding.code)),
             }
         };
-        let mut faults: Vec<Fault> = conflicts.conflicts.iter().filter(recent).map(conflict).collect();
+        let mut faults: Vec<Fault> =
+            conflicts.conflicts.iter().filter(recent).map(conflict).collect();
         faults.extend(listening.iter().filter_map(|port| full_queue(port)));
         faults.extend(ports.ephemeral_ports.iter().filter_map(exhausted));
         Self { listening: listening.len(), namespaces: ports.ephemeral_ports.len(), faults }
@@ -110,7 +115,9 @@ fn full_queue(port: &Port) -> Option<Fault> {
 fn exhausted(ports: &EphemeralPorts) -> Option<Fault> {
     let used = ports.used_ratio().max(ports.destination_ratio());
     (used >= FEW_LEFT).then(|| {
-        let to = ports.busiest_destination.map_or_else(String::new, |to| format!("; most to {}", to.address));
+        let to = ports
+            .busiest_destination
+            .map_or_else(String::new, |to| format!("; most to {}", to.address));
         let service = human::full_name(&ports.service.namespace, &ports.service.name);
         Fault {
             cause: "no_local_port",

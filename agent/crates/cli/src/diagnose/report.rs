@@ -118,7 +118,12 @@ impl Report {
         if !look_at.is_empty() {
             push(&mut text, "  LOOK AT  ", VERDICT_INDENT, look_at);
         }
-        push(&mut text, "  SURE?    ", VERDICT_INDENT, &[format!("{}: {reason}", certainty.as_str())]);
+        push(
+            &mut text,
+            "  SURE?    ",
+            VERDICT_INDENT,
+            &[format!("{}: {reason}", certainty.as_str())],
+        );
         let changes: Vec<String> = self.changes.iter().take(MOST).map(changed).collect();
         if !changes.is_empty() {
             push(&mut text, "  BEFORE   ", VERDICT_INDENT, &changes);
@@ -128,7 +133,12 @@ impl Report {
             push(&mut text, "  ALSO     ", VERDICT_INDENT, &also);
         }
         if let Some(user) = self.unverified_user {
-            push(&mut text, "  NOTE     ", VERDICT_INDENT, &[format!("user {user} can have made this traffic up")]);
+            push(
+                &mut text,
+                "  NOTE     ",
+                VERDICT_INDENT,
+                &[format!("user {user} can have made this traffic up")],
+            );
         }
         text
     }
@@ -147,7 +157,8 @@ impl Report {
         let _ = write!(text, "\n\nCertainty: {} ({reason}).\n", certainty.as_str());
         let changes: Vec<String> = self.changes.iter().take(MOST).map(changed).collect();
         let also: Vec<String> = self.also.iter().take(MOST).map(Hop::to_string).collect();
-        for (title, list) in [("Look at", look_at), ("Before", &changes), ("Also affected", &also)] {
+        for (title, list) in [("Look at", look_at), ("Before", &changes), ("Also affected", &also)]
+        {
             if !list.is_empty() {
                 let _ = write!(text, "\n{title}:\n\n");
                 list.iter().for_each(|one| {
@@ -169,7 +180,8 @@ impl Findings {
 
     /// Whether nothing can be said.
     pub(super) fn is_unknown(&self) -> bool {
-        !self.is_fault() && self.reports.iter().all(|report| report.verdict.cause == Cause::NotEnoughData)
+        !self.is_fault()
+            && self.reports.iter().all(|report| report.verdict.cause == Cause::NotEnoughData)
     }
 
     /// For people.
@@ -322,23 +334,30 @@ gateway → catalog.js:3002 (10.0.0.2:3002), last 60 s, probes from the network 
 
     #[test]
     fn json_has_words_for_programs() {
-        let findings = Findings { reports: vec![Report::of(evidence(), Vec::new())], ..Findings::default() };
+        let findings =
+            Findings { reports: vec![Report::of(evidence(), Vec::new())], ..Findings::default() };
         assert!(findings.is_fault() && !findings.is_unknown());
         let json = serde_json::to_value(&findings).expect("JSON");
         let report = &json["reports"][0];
         assert_eq!(report["server"]["name"], "catalog.js");
         assert_eq!(report["verdict"]["cause"], "loopback_only");
         assert_eq!(report["verdict"]["certainty"], "high");
-        assert_eq!(report["steps"][2], serde_json::json!({
-            "step": "port",
-            "state": "failed",
-            "text": ["node (pid 42) listens on 127.0.0.1:3002, accept queue 0 of 128, nothing dropped"],
-        }));
+        assert_eq!(
+            report["steps"][2],
+            serde_json::json!({
+                "step": "port",
+                "state": "failed",
+                "text": ["node (pid 42) listens on 127.0.0.1:3002, accept queue 0 of 128, nothing dropped"],
+            })
+        );
     }
 
     #[test]
     fn without_evidence_nothing_is_said() {
-        let findings = Findings { reports: vec![Report::of(Evidence::default(), Vec::new())], ..Findings::default() };
+        let findings = Findings {
+            reports: vec![Report::of(Evidence::default(), Vec::new())],
+            ..Findings::default()
+        };
         assert!(findings.is_unknown() && !findings.is_fault());
     }
 }

@@ -1,14 +1,13 @@
 //! The steps between a client and its server, from the name to the policy, each with its state and
 //! what was found.
 
+mod server;
+
 use serde::Serialize;
 
 use super::cause::{Cause, Step};
-use super::evidence::{
-    Certificate, Connects, Evidence, Hello, Host, Http, Live, Silence, TlsFault, is_noteworthy,
-};
+use super::evidence::{Connects, Evidence, Live, Silence, is_noteworthy};
 use crate::human;
-use api_types::SegmentVerdict;
 
 /// A certificate that expires so soon is worth a word.
 const DAYS: i64 = 14;
@@ -42,11 +41,11 @@ pub(super) fn lines(evidence: &Evidence, cause: Cause) -> Vec<Line> {
             Step::Port => port(evidence),
             Step::Tcp => tcp(evidence),
             Step::Path => path(evidence),
-            Step::Tls => tls(evidence),
-            Step::Http => http(evidence),
-            Step::Application => application(evidence),
-            Step::Host => host(evidence),
-            Step::Policy => policy(evidence),
+            Step::Tls => server::tls(evidence),
+            Step::Http => server::http(evidence),
+            Step::Application => server::application(evidence),
+            Step::Host => server::host(evidence),
+            Step::Policy => server::policy(evidence),
         };
         let state = if cause.step() == Some(step) { State::Failed } else { state };
         Line { step, state, text }
@@ -71,7 +70,9 @@ fn name(evidence: &Evidence) -> Found {
             Err(why) => (State::Failed, vec![format!("{}: {why} ({})", lookup.name, lookup.by)]),
         },
         None => match evidence.address() {
-            Some(address) => skipped(&format!("{} (the name that the client uses is not known)", address.ip())),
+            Some(address) => {
+                skipped(&format!("{} (the name that the client uses is not known)", address.ip()))
+            }
             None => skipped("not known"),
         },
     }
@@ -89,7 +90,9 @@ fn route(evidence: &Evidence) -> Found {
     let mtu = |mtu: Option<u32>| mtu.map_or_else(|| "unknown".to_owned(), |mtu| mtu.to_string());
     let (mut state, mut text) = (State::Ok, path.text.clone());
     match &evidence.probes.back {
-        Some(Ok(back)) if back.mtu == path.mtu => text.push_str(&format!(", MTU {} both ways", mtu(path.mtu))),
+        Some(Ok(back)) if back.mtu == path.mtu => {
+            text.push_str(&format!(", MTU {} both ways", mtu(path.mtu)))
+        }
         Some(Ok(back)) => {
             state = State::Warning;
             text.push_str(&format!(", MTU {} there and {} back", mtu(path.mtu), mtu(back.mtu)));
@@ -115,14 +118,24 @@ fn port(evidence: &Evidence) -> Found {
     let Some(one) = live.listeners.iter().max_by_key(|one| one.backlog) else {
         return (State::Failed, vec![format!("nothing listens on port {}", evidence.pair.port)]);
     };
-    let reached = evidence.address().is_none_or(|address| live.listeners.iter().any(|one| one.accepts(address.ip())));
+    let reached = evidence
+        .address()
+        .is_none_or(|address| live.listeners.iter().any(|one| one.accepts(address.ip())));
     let state = match one {
         one if one.is_full() || live.listen_drops > 0 => State::Warning,
         _ if !reached => State::Warning,
         _ => State::Ok,
     };
-    let addresses: Vec<String> = live.listeners.iter().map(|one| std::net::SocketAddr::new(one.address, evidence.pair.port).to_string()).collect();
-    let drops = if live.listen_drops == 0 { "nothing dropped".to_owned() } else { human::counted(live.listen_drops, "connection request") + " dropped" };
+    let addresses: Vec<String> = live
+        .listeners
+        .iter()
+        .map(|one| std::net::SocketAddr::new(one.address, evidence.pair.port).to_string())
+        .collect();
+    let drops = if live.listen_drops == 0 {
+        "nothing dropped".to_owned()
+    } else {
+        human::counted(live.listen_drops, "connection request") + " dropped"
+    };
     let text = format!(
         "{} (pid {}) listens on {}, accept queue {} of {}, {drops}",
         if one.command.is_empty() { "a program" } else { &one.command },
@@ -156,13 +169,14 @@ fn connects_of(live: &Live) -> (String, bool) {
     let attempts = live.attempts();
     let mut line = match attempts {
         0 => format!("live: no new connects, {} open", human::counted(live.active, "connection")),
-        _ => format!("live: {} in {}", human::counted(attempts, "connect"), human::span(live.seconds)),
+        _ => format!(
+            "live: {} in {}",
+            human::counted(attempts, "connect"),
+            human::span(live.seconds)
+        ),
     };
-    let failed: Vec<String> = live
-        .failed
-        .iter()
-        .map(|(result, n)| format!("{n} {}", result.replace('_', " ")))
-        .collect();
+    let failed: Vec<String> =
+        live.failed.iter().map(|(result, n)| format!("{n} {}", result.replace('_', " "))).collect();
     if attempts > 0 && failed.is_empty() {
         line.push_str(", none failed");
     }
@@ -177,7 +191,12 @@ fn connects_of(live: &Live) -> (String, bool) {
         line.push_str(&format!(", local ports {} in use", human::percent(used)));
     }
     let mut is_bad = is_noteworthy(attempts - live.ok.min(attempts), attempts);
-    let resets: u64 = live.resets.iter().filter(|(cause, _)| !matches!(cause.as_str(), "unused" | "stopping" | "no_listener")).map(|(_, n)| n).sum();
+    let resets: u64 = live
+        .resets
+        .iter()
+        .filter(|(cause, _)| !matches!(cause.as_str(), "unused" | "stopping" | "no_listener"))
+        .map(|(_, n)| n)
+        .sum();
     let aborts: u64 = live.aborts.values().sum();
     for (n, what) in [(resets, "reset"), (aborts, "dead connection")] {
         if n > 0 {
@@ -190,7 +209,8 @@ fn connects_of(live: &Live) -> (String, bool) {
 
 fn probes_of(connect: &Connects, from: &str) -> String {
     let target = connect.target.map_or_else(String::new, |target| format!(" to {target}"));
-    let mut line = format!("probe: {}{target} from {from}:", human::counted(connect.attempts, "connect"));
+    let mut line =
+        format!("probe: {}{target} from {from}:", human::counted(connect.attempts, "connect"));
     let late = connect.after_a_second();
     let fast = connect.ok() - late;
     let mut parts = Vec::new();
@@ -201,7 +221,9 @@ fn probes_of(connect: &Connects, from: &str) -> String {
     if late > 0 {
         parts.push(format!("{late} after more than a second (SYN lost)"));
     }
-    parts.extend(connect.failed.iter().map(|(result, n)| format!("{n} {}", result.replace('_', " "))));
+    parts.extend(
+        connect.failed.iter().map(|(result, n)| format!("{n} {}", result.replace('_', " "))),
+    );
     line.push(' ');
     line.push_str(&parts.join(", "));
     if let Some(error) = &connect.error {
@@ -211,163 +233,37 @@ fn probes_of(connect: &Connects, from: &str) -> String {
 }
 
 fn path(evidence: &Evidence) -> Found {
-    let Some(live) = evidence.live.as_ref().filter(|live| live.rtt.p50.is_some() || live.segments > 0) else {
+    let Some(live) =
+        evidence.live.as_ref().filter(|live| live.rtt.p50.is_some() || live.segments > 0)
+    else {
         return skipped("no data was sent in the window");
     };
     let mut text = format!("{} retransmits", human::percent(live.loss()));
     if live.rtt.p50.is_some() {
-        text.push_str(&format!("; RTT {} p50, {} p99", human::quantile(live.rtt.p50), human::quantile(live.rtt.p99)));
+        text.push_str(&format!(
+            "; RTT {} p50, {} p99",
+            human::quantile(live.rtt.p50),
+            human::quantile(live.rtt.p99)
+        ));
         if live.usual_rtt.p50.is_some() {
-            text.push_str(&format!(" (since the agent's start {})", human::quantile(live.usual_rtt.p50)));
+            text.push_str(&format!(
+                " (since the agent's start {})",
+                human::quantile(live.usual_rtt.p50)
+            ));
         }
     }
     let mut lines = vec![text];
     let lossy = live.loss() >= 0.02;
     if lossy && !live.others.is_empty() {
-        let others: Vec<String> = live.others.iter().take(4).map(|(name, loss)| format!("{name} {}", human::percent(*loss))).collect();
+        let others: Vec<String> = live
+            .others
+            .iter()
+            .take(4)
+            .map(|(name, loss)| format!("{name} {}", human::percent(*loss)))
+            .collect();
         lines.push(format!("other connections of the two: {}", others.join(", ")));
     }
     (if lossy { State::Warning } else { State::Ok }, lines)
-}
-
-fn tls(evidence: &Evidence) -> Found {
-    match &evidence.probes.tls {
-        None => skipped("not tried (--tls-name NAME tries it)"),
-        Some(Ok(Certificate { version, seconds, days_left, untrusted })) => {
-            let mut text = format!("{version} in {}", human::duration(*seconds));
-            let mut state = State::Ok;
-            if let Some(days) = days_left {
-                text.push_str(&format!(", certificate valid for {}", human::counted((*days).max(0) as u64, "day")));
-                if *days < DAYS {
-                    state = State::Warning;
-                }
-            }
-            if let Some(why) = untrusted {
-                text.push_str(&format!("; this host would not trust it ({why}), the client may"));
-            }
-            (state, vec![text])
-        }
-        Some(Err(fault)) => (State::Failed, vec![fault_text(fault)]),
-    }
-}
-
-fn fault_text(fault: &TlsFault) -> String {
-    match fault {
-        TlsFault::Expired { days_ago: Some(days) } => format!("the certificate expired {} ago", human::counted((*days).max(0) as u64, "day")),
-        TlsFault::Expired { days_ago: None } => "the certificate has expired".to_owned(),
-        TlsFault::NotYetValid => "the certificate is not valid yet".to_owned(),
-        TlsFault::OtherName { wanted, presented } => format!("the certificate is for {}, not for {wanted}", presented.join(", ")),
-        TlsFault::Alert(alert) => format!("the server sends the alert {alert}"),
-        TlsFault::NotTls => "the server does not speak TLS".to_owned(),
-        TlsFault::Silent => "no answer to the handshake".to_owned(),
-        TlsFault::Other(why) => why.clone(),
-    }
-}
-
-fn http(evidence: &Evidence) -> Found {
-    let (mut state, mut text) = (State::Ok, Vec::new());
-    if let Some(Http { path, seconds, result }) = &evidence.probes.http {
-        let took = human::duration(*seconds);
-        match result {
-            Ok(status) => {
-                text.push(format!("probe GET {path}: {status} in {took}"));
-                if *status >= 500 {
-                    state = State::Failed;
-                }
-            }
-            Err(silence) => {
-                state = State::Failed;
-                text.push(format!("probe GET {path}: {} ({took})", silence.text()));
-            }
-        }
-    }
-    if let Some(Hello { protocol, seconds, result }) = &evidence.probes.hello {
-        let took = human::duration(*seconds);
-        match result {
-            Ok(said) => text.push(format!("probe {protocol}: {said} in {took}")),
-            Err(silence) => {
-                state = State::Failed;
-                text.push(format!("probe {protocol}: {} ({took})", silence.text()));
-            }
-        }
-    }
-    if text.is_empty() { skipped("not tried (--http PATH tries it)") } else { (state, text) }
-}
-
-fn application(evidence: &Evidence) -> Found {
-    let Some(live) = evidence.live.as_ref().filter(|live| live.requests + live.unanswered > 0) else {
-        return skipped("no requests in the window");
-    };
-    let server = &evidence.pair.server;
-    let mut state = State::Ok;
-    let mut line = format!("{} in {}", human::counted(live.requests, "request"), human::span(live.seconds));
-    if live.server.p99.is_some() {
-        line.push_str(&format!("; {server} answers in p50 {}, p99 {}", human::quantile(live.server.p50), human::quantile(live.server.p99)));
-    }
-    if live.client.p99.is_some() {
-        line.push_str(&format!("; the client sees p50 {}, p99 {}", human::quantile(live.client.p50), human::quantile(live.client.p99)));
-    }
-    if live.unanswered > 0 {
-        state = State::Warning;
-        line.push_str(&format!("; {} without an answer", live.unanswered));
-    }
-    let mut lines = vec![line];
-    if live.unread > 0 {
-        lines.push(format!("unread by {server}: {}", human::bytes(live.unread)));
-    }
-    if !live.dependencies.is_empty() {
-        let calls: Vec<String> = live
-            .dependencies
-            .iter()
-            .take(4)
-            .map(|hop| {
-                let why = if hop.why.is_empty() { String::new() } else { format!(" ({})", hop.why) };
-                format!("{}:{} p99 {}{why}", hop.server, hop.port, human::quantile(hop.p99_seconds))
-            })
-            .collect();
-        lines.push(format!("its own calls: {}", calls.join(", ")));
-    }
-    (state, lines)
-}
-
-fn host(evidence: &Evidence) -> Found {
-    let Host { skipped: why, pid, state, descriptors, cpu_pressure, memory_pressure, oom_kills, .. } = &evidence.host;
-    if let Some(why) = why {
-        return skipped(why);
-    }
-    let Some(letter) = state else { return skipped("the server's process is not known") };
-    let mut parts = vec![format!("pid {pid} {}", if evidence.host.is_stopped() { "is stopped" } else { "runs" })];
-    let mut warns = evidence.host.is_stopped() || *letter == 'Z';
-    if let Some((open, limit)) = descriptors {
-        parts.push(format!("{open} of {limit} descriptors"));
-        warns |= evidence.host.is_short_of_descriptors();
-    }
-    if let Some(share) = evidence.host.throttled_share() {
-        parts.push(format!("CPU throttled in {} of the periods", human::percent(share)));
-        warns |= share >= 0.1;
-    }
-    for (pressure, what) in [(cpu_pressure, "CPU"), (memory_pressure, "memory")] {
-        if let Some(share) = pressure.filter(|share| *share >= 0.05) {
-            parts.push(format!("{what} pressure {}", human::percent(share)));
-        }
-    }
-    if let Some(kills) = oom_kills.filter(|kills| *kills > 0) {
-        parts.push(format!("OOM kills in its cgroup: {kills}"));
-        warns = true;
-    }
-    (if warns { State::Warning } else { State::Ok }, vec![parts.join(", ")])
-}
-
-fn policy(evidence: &Evidence) -> Found {
-    let Some((client, server, verdict)) = evidence.live.as_ref().and_then(|live| live.segments_of.as_ref()) else {
-        return skipped("no segments are declared for them");
-    };
-    let (state, word) = match verdict {
-        SegmentVerdict::Allowed => (State::Ok, "allowed"),
-        SegmentVerdict::Violation => (State::Warning, "not allowed"),
-        SegmentVerdict::NotJudged => (State::Skipped, "no rule is about it"),
-    };
-    (state, vec![format!("{client} → {server}: {word}")])
 }
 
 /// Why there was no probe.

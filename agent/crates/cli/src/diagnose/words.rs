@@ -41,7 +41,9 @@ impl Word {
             None => Ok(word(text, None)),
             Some((name, port)) => match port.parse() {
                 Ok(port) if port != 0 && !name.is_empty() => Ok(word(name, Some(port))),
-                _ => Err(format!("\"{text}\": write SERVICE or SERVICE:PORT, with a port from 1 to 65535")),
+                _ => Err(format!(
+                    "\"{text}\": write SERVICE or SERVICE:PORT, with a port from 1 to 65535"
+                )),
             },
         }
     }
@@ -66,7 +68,10 @@ impl Wanted {
             (Some(client), Some(server)) => {
                 let client = Word::parse(client)?;
                 if client.port.is_some() {
-                    return Err(format!("{}: a client has no port; name the server second", client.name));
+                    return Err(format!(
+                        "{}: a client has no port; name the server second",
+                        client.name
+                    ));
                 }
                 Ok(Self::Between(client.name, Word::parse(server)?))
             }
@@ -75,12 +80,15 @@ impl Wanted {
 
     /// Whether a pair is meant.
     pub(super) fn admits(&self, pair: &Pair) -> bool {
-        let is_client = |name: &str| pair.client.as_ref().is_some_and(|client| client.is_called(name));
+        let is_client =
+            |name: &str| pair.client.as_ref().is_some_and(|client| client.is_called(name));
         match self {
             Self::Worst => true,
             Self::Both(name) => pair.server.is_called(name) || is_client(name),
             Self::Server(server) => server.is(&pair.server, pair.port),
-            Self::Between(client, server) => is_client(client) && server.is(&pair.server, pair.port),
+            Self::Between(client, server) => {
+                is_client(client) && server.is(&pair.server, pair.port)
+            }
         }
     }
 

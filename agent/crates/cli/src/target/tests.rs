@@ -287,7 +287,8 @@ fn without_an_agent_the_error_has_the_fix() {
     Connection { url: Some(url), ..Connection::default() }.fails_with(
         "no agent answers at AGENT: start it with `portolan agent`, or name another with --url",
     );
-    let nowhere = Connection { socket: Some("/nowhere/control.sock".into()), ..Connection::default() };
+    let nowhere =
+        Connection { socket: Some("/nowhere/control.sock".into()), ..Connection::default() };
     nowhere.fails_with(
         "no agent listens on /nowhere/control.sock: start it with `portolan agent`, or name its socket with --socket",
     );
@@ -315,7 +316,8 @@ fn flags_win_over_variables_and_an_empty_variable_is_none() {
 fn a_service_that_does_not_exist_is_an_error_with_the_nearest_name() {
     let files = Files::new();
     let served = files.serve("");
-    let target = Connection { url: Some(format!("http://{}", served.address)), ..Connection::default() };
+    let target =
+        Connection { url: Some(format!("http://{}", served.address)), ..Connection::default() };
     let check = |name: &str| known::check(&target, &[name.to_owned()], &["seen".to_owned()]);
     for name in ["postgres", "shop", "prod/shop", "billing", "seen"] {
         assert!(check(name).is_ok(), "{name}");

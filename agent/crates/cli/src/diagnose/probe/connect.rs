@@ -14,7 +14,8 @@ const GAP: Duration = Duration::from_millis(5);
 
 /// Connects `count` times and closes each connection at once.
 pub(super) fn all(target: SocketAddr, count: u32) -> Connects {
-    let mut connects = Connects { target: Some(target), attempts: u64::from(count), ..Connects::default() };
+    let mut connects =
+        Connects { target: Some(target), attempts: u64::from(count), ..Connects::default() };
     // Threads are in the network namespace of the thread that starts them.
     let results: Vec<_> = thread::scope(|scope| {
         let running: Vec<_> = (0..count)
@@ -85,9 +86,16 @@ mod tests {
         let connects = all(target, 2);
         assert_eq!((connects.ok(), connects.failed(&["refused"])), (0, 2), "{connects:?}");
         assert!(connects.error.is_some_and(|error| error.contains("refused")));
-        for (errno, expected) in
-            [(111, "refused"), (110, "timeout"), (113, "unreachable"), (101, "unreachable"), (1, "denied"), (13, "denied"), (99, "ports_exhausted"), (22, "other")]
-        {
+        for (errno, expected) in [
+            (111, "refused"),
+            (110, "timeout"),
+            (113, "unreachable"),
+            (101, "unreachable"),
+            (1, "denied"),
+            (13, "denied"),
+            (99, "ports_exhausted"),
+            (22, "other"),
+        ] {
             assert_eq!(word(&io::Error::from_raw_os_error(errno)), expected, "{errno}");
         }
     }

@@ -78,7 +78,8 @@ impl Protocol {
     fn request(self) -> Vec<u8> {
         match self {
             Self::Postgres => {
-                let parameters = b"user\0portolan\0database\0portolan\0application_name\0portolan\0\0";
+                let parameters =
+                    b"user\0portolan\0database\0portolan\0application_name\0portolan\0\0";
                 // The length counts itself and the version, 3.0.
                 let mut message = (parameters.len() as u32 + 8).to_be_bytes().to_vec();
                 message.extend(196_608u32.to_be_bytes());
@@ -95,10 +96,13 @@ impl Protocol {
         match self {
             Self::Postgres => {
                 let length = answer.get(1..5).and_then(|bytes| bytes.first_chunk());
-                length.is_some_and(|bytes| answer.len() as u64 > u64::from(u32::from_be_bytes(*bytes)))
+                length.is_some_and(|bytes| {
+                    answer.len() as u64 > u64::from(u32::from_be_bytes(*bytes))
+                })
             }
             Self::MySql => {
-                let length = answer.first_chunk().map(|[a, b, c]| u32::from_le_bytes([*a, *b, *c, 0]));
+                let length =
+                    answer.first_chunk().map(|[a, b, c]| u32::from_le_bytes([*a, *b, *c, 0]));
                 length.is_some_and(|length| answer.len() as u64 >= u64::from(length) + 4)
             }
             Self::Redis => answer.contains(&b'\n'),
@@ -129,7 +133,11 @@ fn postgres(answer: &[u8]) -> Option<Result<String, Silence>> {
             let (code, said) = (field(b'C')?, field(b'M')?);
             // Resources, operator intervention (starting, stopping), system errors.
             let cannot = ["53", "57", "58", "XX"].iter().any(|class| code.starts_with(class));
-            Some(if cannot { Err(Silence::Refused(said)) } else { Ok(format!("it answers ({said})")) })
+            Some(if cannot {
+                Err(Silence::Refused(said))
+            } else {
+                Ok(format!("it answers ({said})"))
+            })
         }
         _ => None,
     }
@@ -188,14 +196,28 @@ mod tests {
         assert!(Protocol::Postgres.is_complete(&login));
         let full = error("53300", "sorry, too many clients already");
         check(Protocol::Postgres, &full, refused("sorry, too many clients already"));
-        assert!(Protocol::Postgres.is_complete(&full) && !Protocol::Postgres.is_complete(&full[..20]));
+        assert!(
+            Protocol::Postgres.is_complete(&full) && !Protocol::Postgres.is_complete(&full[..20])
+        );
         let unknown = error("28000", "no entry for host");
         check(Protocol::Postgres, &unknown, Some(Ok("it answers (no entry for host)")));
         check(Protocol::MySql, b"\x0f\0\0\0\x0a8.0.1\0rest", Some(Ok("version 8.0.1")));
-        check(Protocol::MySql, b"\x17\0\0\0\xff\x10\x04Too many connections", refused("Too many connections"));
+        check(
+            Protocol::MySql,
+            b"\x17\0\0\0\xff\x10\x04Too many connections",
+            refused("Too many connections"),
+        );
         check(Protocol::Redis, b"+PONG\r\n", Some(Ok("PONG")));
-        check(Protocol::Redis, b"-NOAUTH Authentication required.\r\n", Some(Ok("it asks for a password")));
-        check(Protocol::Redis, b"-LOADING Redis is loading\r\n", refused("LOADING Redis is loading"));
+        check(
+            Protocol::Redis,
+            b"-NOAUTH Authentication required.\r\n",
+            Some(Ok("it asks for a password")),
+        );
+        check(
+            Protocol::Redis,
+            b"-LOADING Redis is loading\r\n",
+            refused("LOADING Redis is loading"),
+        );
         check(Protocol::Redis, b"HTTP/1.1 400\r\n", None);
     }
 

@@ -30,7 +30,11 @@ pub(super) fn get_over(stream: &mut (impl Read + Write), host: &str, path: &str)
     Http { path: path.to_owned(), seconds: began.elapsed().as_secs_f64(), result }
 }
 
-fn status(stream: &mut (impl Read + Write), host: &str, path: &str) -> io::Result<Result<u16, Silence>> {
+fn status(
+    stream: &mut (impl Read + Write),
+    host: &str,
+    path: &str,
+) -> io::Result<Result<u16, Silence>> {
     let agent = concat!("portolan/", env!("CARGO_PKG_VERSION"));
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -57,14 +61,17 @@ fn parse(bytes: &[u8]) -> Result<u16, Silence> {
     let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
     let text = String::from_utf8_lossy(line);
     let status = text.strip_prefix("HTTP/").and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
-    status.ok_or_else(|| Silence::Other(text.chars().filter(|c| !c.is_control()).take(60).collect()))
+    status
+        .ok_or_else(|| Silence::Other(text.chars().filter(|c| !c.is_control()).take(60).collect()))
 }
 
 /// What an error of the connection means.
 pub(super) fn silence(error: &io::Error) -> Silence {
     match error.kind() {
         io::ErrorKind::TimedOut => Silence::Timeout,
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => Silence::Closed,
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => Silence::Closed,
         _ => Silence::Other(error.to_string()),
     }
 }

@@ -54,8 +54,9 @@ pub(super) fn run(namespace: Option<&Namespace>, plan: &Plan, from: &str) -> Pro
     let failed = |why: String| Probes { skipped: Some(why), ..Probes::default() };
     let mut probes = match namespace {
         None => plan.run(),
-        Some(namespace) => namespaces::run_in(namespace, || plan.run())
-            .unwrap_or_else(|error| failed(format!("entering the client's network namespace: {error}; run this as root"))),
+        Some(namespace) => namespaces::run_in(namespace, || plan.run()).unwrap_or_else(|error| {
+            failed(format!("entering the client's network namespace: {error}; run this as root"))
+        }),
     };
     from.clone_into(&mut probes.from);
     probes
@@ -76,7 +77,8 @@ impl Plan {
         let mut target = self.target;
         if let Some(name) = &self.name {
             let lookup = resolve::lookup(name, self.process);
-            let first = lookup.result.as_ref().ok().and_then(|addresses| addresses.first().copied());
+            let first =
+                lookup.result.as_ref().ok().and_then(|addresses| addresses.first().copied());
             target = target.or_else(|| Some(SocketAddr::new(first?, self.port)));
             probes.name = Some(lookup);
         }
@@ -86,7 +88,8 @@ impl Plan {
             }
             return probes;
         };
-        let count = if self.hello == Some(Protocol::MySql) { self.count.min(FEW) } else { self.count };
+        let count =
+            if self.hello == Some(Protocol::MySql) { self.count.min(FEW) } else { self.count };
         let connects = connect::all(target, count);
         // Afterwards: the neighbour has been asked for then.
         probes.route = Some(route(target.ip()));
@@ -100,7 +103,8 @@ impl Plan {
 
     /// What takes an established connection.
     fn talk(&self, target: SocketAddr, probes: &mut Probes) {
-        let is_tls = self.tls_name.is_some() || (self.hello.is_none() && TLS_PORTS.contains(&self.port));
+        let is_tls =
+            self.tls_name.is_some() || (self.hello.is_none() && TLS_PORTS.contains(&self.port));
         let name = self.tls_name.as_deref().or(self.name.as_deref());
         let mut stream = None;
         if is_tls {
@@ -113,7 +117,8 @@ impl Plan {
             }
         }
         if let Some(path) = &self.http {
-            let host = name.map_or_else(|| target.to_string(), |name| format!("{name}:{}", target.port()));
+            let host =
+                name.map_or_else(|| target.to_string(), |name| format!("{name}:{}", target.port()));
             probes.http = match (is_tls, stream) {
                 (false, _) => Some(http::get(target, &host, path)),
                 (true, Some(mut stream)) => Some(http::get_over(&mut stream, &host, path)),
@@ -140,7 +145,9 @@ fn route(address: IpAddr) -> Result<Path, Blocked> {
             };
             Ok(Path { text, source, mtu, is_silent: neighbour == Neighbour::Silent })
         }
-        Err(NoRoute::Unknown(error)) => Err(Blocked { text: format!("not looked up: {error}"), is_certain: false }),
+        Err(NoRoute::Unknown(error)) => {
+            Err(Blocked { text: format!("not looked up: {error}"), is_certain: false })
+        }
         Err(none) => Err(Blocked { text: format!("{none} to {address}"), is_certain: true }),
     }
 }

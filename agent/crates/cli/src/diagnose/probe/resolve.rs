@@ -53,14 +53,20 @@ pub(super) fn lookup(name: &str, process: Option<u32>) -> Lookup {
         for server in &config.servers {
             let by = format!("DNS server {server}");
             match ask(*server, &full, deadline) {
-                Ok(Answer { addresses, .. }) if !addresses.is_empty() => return found(&by, Ok(addresses)),
+                Ok(Answer { addresses, .. }) if !addresses.is_empty() => {
+                    return found(&by, Ok(addresses));
+                }
                 Ok(Answer { code, .. }) => {
                     last = found(&by, Err(meaning(code)));
                     // It has answered: the next server would answer the same.
                     break;
                 }
                 Err(error) => {
-                    let why = if error.kind() == io::ErrorKind::TimedOut { "it does not answer".to_owned() } else { error.to_string() };
+                    let why = if error.kind() == io::ErrorKind::TimedOut {
+                        "it does not answer".to_owned()
+                    } else {
+                        error.to_string()
+                    };
                     last = found(&by, Err(why));
                 }
             }
@@ -81,7 +87,11 @@ fn ask(server: IpAddr, name: &str, deadline: Instant) -> io::Result<Answer> {
 }
 
 fn question(server: IpAddr, name: &str, kind: u16, deadline: Instant) -> io::Result<Answer> {
-    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr = if server.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        std::net::Ipv6Addr::UNSPECIFIED.into()
+    };
     let socket = UdpSocket::bind((any, 0))?;
     // The kernel discards what comes from anybody else.
     socket.connect(SocketAddr::new(server, 53))?;
@@ -104,7 +114,14 @@ fn question(server: IpAddr, name: &str, kind: u16, deadline: Instant) -> io::Res
                         return Ok(answer);
                     }
                 }
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => break,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -178,7 +195,8 @@ impl Config {
         if let Some(absolute) = name.strip_suffix('.') {
             return vec![absolute.to_owned()];
         }
-        let mut names: Vec<String> = self.domains.iter().map(|domain| format!("{name}.{domain}")).collect();
+        let mut names: Vec<String> =
+            self.domains.iter().map(|domain| format!("{name}.{domain}")).collect();
         let enough = name.matches('.').count() >= self.dots;
         names.insert(if enough { 0 } else { names.len() }, name.to_owned());
         names

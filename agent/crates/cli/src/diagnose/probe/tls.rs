@@ -47,13 +47,17 @@ struct Seen {
 }
 
 /// A handshake, for `name` (SNI) if there is one.
-pub(super) fn handshake(target: SocketAddr, name: Option<&str>) -> Result<(Stream, Certificate), TlsFault> {
+pub(super) fn handshake(
+    target: SocketAddr,
+    name: Option<&str>,
+) -> Result<(Stream, Certificate), TlsFault> {
     let began = Instant::now();
     let other = |error: &dyn std::fmt::Display| TlsFault::Other(error.to_string());
     let provider = Arc::new(ring::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let observer = Arc::new(Observer { roots, provider: Arc::clone(&provider), seen: Mutex::new(None) });
+    let observer =
+        Arc::new(Observer { roots, provider: Arc::clone(&provider), seen: Mutex::new(None) });
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| other(&error))?
@@ -64,12 +68,14 @@ pub(super) fn handshake(target: SocketAddr, name: Option<&str>) -> Result<(Strea
         Some(name) => ServerName::try_from(name.to_owned()).map_err(|error| other(&error))?,
         None => ServerName::IpAddress(target.ip().into()),
     };
-    let mut connection = ClientConnection::new(Arc::new(config), server).map_err(|error| other(&error))?;
+    let mut connection =
+        ClientConnection::new(Arc::new(config), server).map_err(|error| other(&error))?;
     let mut stream = Bounded::connect(target, PATIENCE).map_err(|error| fault(&error))?;
     while connection.is_handshaking() {
         connection.complete_io(&mut stream).map_err(|error| fault(&error))?;
     }
-    let version = connection.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
+    let version =
+        connection.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
     let seconds = began.elapsed().as_secs_f64();
     let seen = observer.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
     let certificate = match seen {
@@ -84,12 +90,16 @@ fn fault(error: &io::Error) -> TlsFault {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
     match cause {
         Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => TlsFault::NotTls,
-        Some(Error::AlertReceived(alert)) => TlsFault::Alert(alert.as_str().map_or_else(|| format!("{alert:?}"), str::to_owned)),
+        Some(Error::AlertReceived(alert)) => {
+            TlsFault::Alert(alert.as_str().map_or_else(|| format!("{alert:?}"), str::to_owned))
+        }
         Some(other) => TlsFault::Other(other.to_string()),
         None => match error.kind() {
             io::ErrorKind::TimedOut => TlsFault::Silent,
             // What does not speak TLS mostly closes the connection.
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => TlsFault::NotTls,
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => TlsFault::NotTls,
             _ => TlsFault::Other(error.to_string()),
         },
     }
@@ -98,16 +108,27 @@ fn fault(error: &io::Error) -> TlsFault {
 // === impl Seen ===
 
 impl Seen {
-    fn judge(self, version: &str, seconds: f64, name: Option<&str>) -> Result<Certificate, TlsFault> {
+    fn judge(
+        self,
+        version: &str,
+        seconds: f64,
+        name: Option<&str>,
+    ) -> Result<Certificate, TlsFault> {
         let Self { certificate, trust, name: names } = self;
         let expiry = expiry(&certificate);
         let days_left = expiry.map(|expiry| (expiry - now()).div_euclid(DAY));
         let mut untrusted = None;
         match trust {
-            Err(Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
-                return Err(TlsFault::Expired { days_ago: expiry.map(|expiry| (now() - expiry).div_euclid(DAY)) });
+            Err(Error::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            )) => {
+                return Err(TlsFault::Expired {
+                    days_ago: expiry.map(|expiry| (now() - expiry).div_euclid(DAY)),
+                });
             }
-            Err(Error::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. })) => {
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+            )) => {
                 return Err(TlsFault::NotYetValid);
             }
             Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
@@ -119,9 +140,10 @@ impl Seen {
         // Without a name it was asked for by its address, which few certificates have.
         if let (Some(wanted), Err(error)) = (name, names) {
             let presented = match error {
-                Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => {
-                    presented.iter().map(|name| bare(name)).collect()
-                }
+                Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+                    presented,
+                    ..
+                }) => presented.iter().map(|name| bare(name)).collect(),
                 _ => Vec::new(),
             };
             return Err(TlsFault::OtherName { wanted: wanted.to_owned(), presented });
@@ -160,7 +182,8 @@ impl ServerCertVerifier for Observer {
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(certificate)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        let trust = verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, chain, now, algorithms);
+        let trust =
+            verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, chain, now, algorithms);
         let name = verify_server_name(&parsed, host);
         let seen = Seen { certificate: certificate.to_vec(), trust, name };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
@@ -173,7 +196,12 @@ impl ServerCertVerifier for Observer {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -182,7 +210,12 @@ impl ServerCertVerifier for Observer {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::super::evidence::{
-    Blocked, Certificate, Changed, Connects, Hello, Host, Http, Listening, Lookup, Name, Pair, Path,
-    Probes, Quantiles,
+    Blocked, Certificate, Changed, Connects, Hello, Host, Http, Killed, Listening, Live, Lookup,
+    Name, Pair, Path, Probes, Quantiles, Silence, TlsFault,
 };
 use super::*;
 use crate::diagnose::cause::Step;
@@ -38,7 +38,12 @@ fn well() -> Evidence {
         probes: Probes {
             from: "here".to_owned(),
             route: Some(Ok(Path { text: "10.0.0.1 → 10.0.0.2".to_owned(), ..Path::default() })),
-            connect: Some(Connects { target, attempts: 20, times: vec![0.000_06; 20], ..Connects::default() }),
+            connect: Some(Connects {
+                target,
+                attempts: 20,
+                times: vec![0.000_06; 20],
+                ..Connects::default()
+            }),
             ..Probes::default()
         },
         host: Host { pid: 42, state: Some('S'), ..Host::default() },
@@ -98,7 +103,13 @@ fn hop(p99: f64, failed: u64) -> Hop {
 type Case = (&'static str, fn(&mut Evidence), Cause, &'static str, Certainty);
 
 const CASES: &[Case] = &[
-    ("nothing", |_| {}, Cause::Healthy, "nothing is wrong in the last 60 s and in 20 probes", Certainty::High),
+    (
+        "nothing",
+        |_| {},
+        Cause::Healthy,
+        "nothing is wrong in the last 60 s and in 20 probes",
+        Certainty::High,
+    ),
     (
         "a rare failure",
         |all| fails(all, "refused", 1, 1000),
@@ -228,6 +239,19 @@ const CASES: &[Case] = &[
         Cause::NothingListens,
         "nothing listens on port 3002 of catalog:3002: it stopped 39 seconds ago",
         Certainty::High,
+    ),
+    (
+        "a server that was killed",
+        |all| {
+            fails(all, "refused", 12, 3);
+            probes(all, "refused", 20);
+            live(all).listeners.clear();
+            let command = "node".to_owned();
+            all.host.killed = Some(Killed { pid: 42, command, seconds_ago: 39.2, is_named: false });
+        },
+        Cause::OomKilled,
+        "the OOM killer has ended catalog (node, pid 42) 39 seconds ago, and nothing listens since",
+        Certainty::Medium,
     ),
     (
         "a server elsewhere that refuses",
@@ -483,6 +507,17 @@ const CASES: &[Case] = &[
         Certainty::High,
     ),
     (
+        "long polling",
+        |all| {
+            live(all).client = quantiles(0.002, 0.9);
+            live(all).server = quantiles(0.002, 0.88);
+            live(all).waits = 20;
+        },
+        Cause::Healthy,
+        "nothing is wrong",
+        Certainty::High,
+    ),
+    (
         "a server that waits",
         |all| {
             live(all).client = quantiles(0.3, 0.9);
@@ -555,7 +590,10 @@ fn each_fault_has_its_verdict() {
         let verdict = judge(&evidence);
         assert_eq!((verdict.cause, verdict.certainty), (*cause, *certainty), "{name}: {verdict:?}");
         assert!(verdict.text.contains(text), "{name}: {}", verdict.text);
-        assert!(verdict.cause == Cause::Healthy || !verdict.look_at.is_empty(), "{name}: {verdict:?}");
+        assert!(
+            verdict.cause == Cause::Healthy || !verdict.look_at.is_empty(),
+            "{name}: {verdict:?}"
+        );
         assert!(!verdict.reason.is_empty(), "{name}");
     }
 }

@@ -28,12 +28,17 @@ impl Server {
             let output = output.expect("starting openssl");
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         };
-        fs::write(folder.path().join("names"), "subjectAltName=DNS:shop.example\n").expect("written");
-        openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=shop -keyout key.pem -out csr.pem");
+        fs::write(folder.path().join("names"), "subjectAltName=DNS:shop.example\n")
+            .expect("written");
+        openssl(
+            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=shop -keyout key.pem -out csr.pem",
+        );
         for (name, text) in [("ca.cnf", AUTHORITY), ("index.txt", ""), ("serial", "01\n")] {
             fs::write(folder.path().join(name), text).expect("written");
         }
-        openssl(&format!("ca -batch -notext -config ca.cnf -selfsign -keyfile key.pem -in csr.pem -startdate 20200101000000Z -enddate {end} -extfile names -out cert.pem"));
+        openssl(&format!(
+            "ca -batch -notext -config ca.cnf -selfsign -keyfile key.pem -in csr.pem -startdate 20200101000000Z -enddate {end} -extfile names -out cert.pem"
+        ));
         let probe = TcpListener::bind("127.0.0.1:0").expect("a port");
         let target = probe.local_addr().expect("an address");
         drop(probe);
@@ -84,7 +89,10 @@ fn a_certificate_that_nobody_vouches_for_is_reported_and_its_name_is_checked() {
 fn an_expired_certificate_is_named_before_its_issuer() {
     let server = Server::start("20200102000000Z");
     let fault = handshake(server.target, Some("shop.example")).expect_err("expired");
-    assert!(matches!(fault, TlsFault::Expired { days_ago: Some(days) } if days > 2000), "{fault:?}");
+    assert!(
+        matches!(fault, TlsFault::Expired { days_ago: Some(days) } if days > 2000),
+        "{fault:?}"
+    );
 }
 
 #[test]

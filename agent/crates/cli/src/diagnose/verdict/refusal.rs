@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::cause::Cause;
-use super::evidence::{Evidence, Listening, Live};
-use super::verdict::{Certainty, Verdict, failures, sure};
+use super::{Certainty, Verdict, failures, sure};
+use crate::diagnose::cause::Cause;
+use crate::diagnose::evidence::{Evidence, Listening, Live};
 use notation::duration::ago;
 
 /// A refused connect, with what listens on the port in the server's network namespace.
@@ -12,7 +12,9 @@ pub(super) fn refused(evidence: &Evidence) -> Option<Verdict> {
     let (live, probed) = failures(evidence, &["refused", "reset"])?;
     let Evidence { pair, probes, host, .. } = evidence;
     let server = pair.endpoint();
-    let Some((known, address)) = evidence.live.as_ref().filter(|live| live.is_here).zip(evidence.address()) else {
+    let Some((known, address)) =
+        evidence.live.as_ref().filter(|live| live.is_here).zip(evidence.address())
+    else {
         let text = format!(
             "{server} refuses connects: nothing listens there, or a firewall rejects them{}.",
             stopped(evidence)
@@ -24,22 +26,39 @@ pub(super) fn refused(evidence: &Evidence) -> Option<Verdict> {
     let listeners = &known.listeners;
     let works_now = probes.connect.as_ref().is_some_and(|connect| connect.ok() > 0 && probed == 0);
     if works_now {
-        let since = known.change(&pair.server, &["service_started", "service_restarted", "service_changed"]);
-        let since = since.map_or_else(String::new, |change| format!("; {} {} ago", change.text, ago(change.seconds_ago)));
+        let since = known
+            .change(&pair.server, &["service_started", "service_restarted", "service_changed"]);
+        let since = since.map_or_else(String::new, |change| {
+            format!("; {} {} ago", change.text, ago(change.seconds_ago))
+        });
         let text = format!("{server} refused connects in the window and accepts them now{since}.");
         let certainty = if since.is_empty() { Certainty::Medium } else { Certainty::High };
-        let verdict = Verdict::new(Cause::WasNotListening, text, certainty, "live traffic failed, and probes succeed now");
-        return Some(verdict.look_at(&format!("why it was not listening: portolan events --server {}", pair.server.name)));
+        let verdict = Verdict::new(
+            Cause::WasNotListening,
+            text,
+            certainty,
+            "live traffic failed, and probes succeed now",
+        );
+        return Some(verdict.look_at(&format!(
+            "why it was not listening: portolan events --server {}",
+            pair.server.name
+        )));
     }
     let Some(reached) = listeners.iter().find(|one| one.accepts(address.ip())) else {
         return Some(match listeners.first() {
             None => {
                 let killed = match host.oom_kills {
-                    Some(kills) if kills > 0 => format!(" The OOM killer has ended {kills} of its cgroup."),
+                    Some(kills) if kills > 0 => {
+                        format!(" The OOM killer has ended {kills} of its cgroup.")
+                    }
                     _ => String::new(),
                 };
-                let text = format!("nothing listens on port {port} of {server}{}.{killed}", stopped(evidence));
-                let verdict = sure(Verdict::of(Cause::NothingListens, text), evidence, live, probed);
+                let text = format!(
+                    "nothing listens on port {port} of {server}{}.{killed}",
+                    stopped(evidence)
+                );
+                let verdict =
+                    sure(Verdict::of(Cause::NothingListens, text), evidence, live, probed);
                 certain(verdict, "no socket listens there, by the kernel's list").look_at(&format!(
                     "start the server, or correct the port in the client's configuration: portolan ports who {port}"
                 ))
@@ -60,18 +79,26 @@ pub(super) fn refused(evidence: &Evidence) -> Option<Verdict> {
 /// The server listens, but not where the client connects to.
 fn elsewhere(evidence: &Evidence, other: &Listening, wanted: SocketAddr) -> Verdict {
     let listens = SocketAddr::new(other.address, wanted.port());
-    let who = if other.command.is_empty() { evidence.pair.server.to_string() } else { format!("{} (pid {})", other.command, other.pid) };
+    let who = if other.command.is_empty() {
+        evidence.pair.server.to_string()
+    } else {
+        format!("{} (pid {})", other.command, other.pid)
+    };
     let (cause, text, next) = if other.address.is_loopback() && !wanted.ip().is_loopback() {
         (
             Cause::LoopbackOnly,
-            format!("{who} listens on the loopback only ({listens}); the client connects to {wanted}."),
+            format!(
+                "{who} listens on the loopback only ({listens}); the client connects to {wanted}."
+            ),
             format!("let the server listen on 0.0.0.0 or on {}", wanted.ip()),
         )
     } else if is_v4(other.address) != is_v4(wanted.ip()) {
         let (has, lacks) = if is_v4(other.address) { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
         (
             Cause::OtherAddress,
-            format!("{who} listens for {has} only ({listens}); the client connects over {lacks} to {wanted}."),
+            format!(
+                "{who} listens for {has} only ({listens}); the client connects over {lacks} to {wanted}."
+            ),
             format!("let the server listen for {lacks} too, or the client use {has}"),
         )
     } else {
@@ -96,7 +123,8 @@ fn certain(verdict: Verdict, proof: &str) -> Verdict {
 fn stopped(evidence: &Evidence) -> String {
     let change = |live: &Live| live.change(&evidence.pair.server, &["service_stopped"]).cloned();
     let change = evidence.live.as_ref().and_then(change);
-    change.map_or_else(String::new, |change| format!(": it stopped {} ago", ago(change.seconds_ago)))
+    change
+        .map_or_else(String::new, |change| format!(": it stopped {} ago", ago(change.seconds_ago)))
 }
 
 const fn is_v4(address: IpAddr) -> bool {
