@@ -297,7 +297,7 @@ server = socket.create_server(('0.0.0.0', int(sys.argv[1])))
 if sys.argv[2] == 'burn':
     while True: pass
 if sys.argv[2] == 'grow':
-    server.accept()
+    held = [server.accept(), server.accept()]
     hoard = bytearray(300 << 20)
     for at in range(0, len(hoard), 4096): hoard[at] = 1
 while True: server.accept()[0].close()";

@@ -201,6 +201,7 @@ fn every(examiner: &Examiner<'_>, pairs: &[Pair]) -> Findings {
         .filter(|evidence| judge(evidence).cause.is_fault());
     let faulty: Vec<_> = faulty.collect();
     let (all, bad) = (pairs.len(), faulty.len());
+    findings.is_well = all > 0 && bad == 0;
     findings.notes.push(match (all, bad) {
         (0, _) => "No connections between services in the window.".to_owned(),
         (_, 0) => format!(

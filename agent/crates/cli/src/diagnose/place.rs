@@ -1,6 +1,8 @@
 //! Where the two services run: their processes and network namespaces, found with the rights of the
 //! user who runs the command.
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use api_types::{Port, PortState, Ports, Protocol};
@@ -20,6 +22,8 @@ pub(super) struct Host {
     namespaces: Vec<Namespace>,
     /// Whether the host could be searched as a whole.
     is_root: bool,
+    /// The namespace of each address that is not of a loopback interface, by index.
+    addresses: OnceCell<HashMap<IpAddr, usize>>,
 }
 
 /// Where a service runs.
@@ -36,7 +40,7 @@ impl Host {
     /// Looks for them.
     pub(super) fn survey() -> Self {
         let is_root = rustix::process::geteuid().is_root();
-        Self { namespaces: namespaces::all().0, is_root }
+        Self { namespaces: namespaces::all().0, is_root, addresses: OnceCell::new() }
     }
 
     /// Where a client runs that connects to `servers`. `pid` wins, if the user has given it.
@@ -105,10 +109,17 @@ impl Host {
 
     /// The network namespace that has `address`, which is not of a loopback interface.
     pub(super) fn holder_of(&self, address: IpAddr) -> Option<&Namespace> {
-        let has = |namespace: &&Namespace| {
-            namespaces::ip_addresses(namespace).is_ok_and(|all| all.contains(&address))
+        let read = || {
+            let mut holders = HashMap::new();
+            for (at, namespace) in self.namespaces.iter().enumerate() {
+                let addresses = namespaces::ip_addresses(namespace).unwrap_or_default();
+                for address in addresses.into_iter().filter(|address| !address.is_loopback()) {
+                    holders.entry(address).or_insert(at);
+                }
+            }
+            holders
         };
-        if address.is_loopback() { None } else { self.namespaces.iter().find(has) }
+        self.namespaces.get(*self.addresses.get_or_init(read).get(&address)?)
     }
 
     /// The network namespace with this inode.

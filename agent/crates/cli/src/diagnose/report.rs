@@ -49,6 +49,9 @@ pub(super) struct Report {
 pub(super) struct Findings {
     /// What has to be said about all of it.
     pub(super) notes: Vec<String>,
+    /// Edges were looked at and none has a fault, so there is no report.
+    #[serde(skip)]
+    pub(super) is_well: bool,
     /// The chain of a gateway, in the order of a request.
     pub(super) chain: Vec<Hop>,
     pub(super) reports: Vec<Report>,
@@ -180,6 +183,9 @@ impl Findings {
 
     /// Whether nothing can be said.
     pub(super) fn is_unknown(&self) -> bool {
+        if self.is_well {
+            return false;
+        }
         !self.is_fault()
             && self.reports.iter().all(|report| report.verdict.cause == Cause::NotEnoughData)
     }
@@ -359,5 +365,7 @@ gateway → catalog.js:3002 (10.0.0.2:3002), last 60 s, probes from the network 
             ..Findings::default()
         };
         assert!(findings.is_unknown() && !findings.is_fault());
+        let none = Findings { is_well: true, ..Findings::default() };
+        assert!(!none.is_unknown() && !none.is_fault(), "every edge is well");
     }
 }

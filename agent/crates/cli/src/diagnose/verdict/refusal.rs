@@ -24,11 +24,15 @@ pub(super) fn refused(evidence: &Evidence) -> Option<Verdict> {
     };
     let port = address.port();
     let listeners = &known.listeners;
-    let works_now = probes.connect.as_ref().is_some_and(|connect| connect.ok() > 0 && probed == 0);
+    let starts = ["service_started", "service_restarted", "service_changed"];
+    let started = known.change(&pair.server, &starts);
+    let works_now = match &probes.connect {
+        Some(connect) => connect.ok() > 0 && probed == 0,
+        // Without a probe: it listens, and has not done so for long.
+        None => started.is_some() && listeners.iter().any(|one| one.accepts(address.ip())),
+    };
     if works_now {
-        let since = known
-            .change(&pair.server, &["service_started", "service_restarted", "service_changed"]);
-        let since = since.map_or_else(String::new, |change| {
+        let since = started.map_or_else(String::new, |change| {
             format!("; {} {} ago", change.text, ago(change.seconds_ago))
         });
         let text = format!("{server} refused connects in the window and accepts them now{since}.");
@@ -37,7 +41,7 @@ pub(super) fn refused(evidence: &Evidence) -> Option<Verdict> {
             Cause::WasNotListening,
             text,
             certainty,
-            "live traffic failed, and probes succeed now",
+            "live traffic failed, and it listens now",
         );
         return Some(verdict.look_at(&format!(
             "why it was not listening: portolan events --server {}",
