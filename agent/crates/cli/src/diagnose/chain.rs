@@ -268,3 +268,74 @@ fn culprit(examiner: &Examiner<'_>, pairs: &[Pair]) -> Option<Pair> {
     };
     pairs.iter().max_by_key(slowest).cloned()
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::live::tests::answers;
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        arguments: DiagnoseArgs,
+    }
+
+    /// What `portolan diagnose --no-probe` finds with these words.
+    fn diagnose(words: &[&str]) -> anyhow::Result<Findings> {
+        let words = ["diagnose", "--no-probe"].iter().chain(words);
+        let Cli { arguments } = Cli::try_parse_from(words).expect("a valid command line");
+        let DiagnoseArgs { client, server, .. } = &arguments;
+        let wanted = Wanted::of(client.as_deref(), server.as_deref()).expect("valid");
+        let answers = answers();
+        findings(&arguments, &wanted, &answers, &Examiner::new(&arguments, Some(&answers)))
+    }
+
+    fn pairs(found: &Findings) -> Vec<String> {
+        found.reports.iter().map(|report| report.pair.to_string()).collect()
+    }
+
+    #[test]
+    fn words_and_forms_choose_the_edges() {
+        let check = |words: &[&str], expected: &[&str]| {
+            let found = diagnose(words).expect("findings");
+            assert_eq!(pairs(&found), expected, "{words:?}");
+        };
+        const TO_DATABASE: &str = "prod/shop → postgres:5432";
+        const FROM_OUTSIDE: &str = "internet → prod/shop:8080";
+        check(&[], &[TO_DATABASE]);
+        check(&["shop", "postgres"], &[TO_DATABASE]);
+        check(&["prod/shop", "postgres:5432"], &[TO_DATABASE]);
+        check(&["shop"], &[FROM_OUTSIDE, TO_DATABASE]);
+        check(&["shop:8080"], &[FROM_OUTSIDE]);
+        check(&["--database", "postgres"], &[TO_DATABASE]);
+        check(&["--all"], &[TO_DATABASE]);
+        // A server that nobody connects to, and one that no agent knows.
+        check(&["shop", "postgres:5433"], &["prod/shop → postgres:5433"]);
+        check(&["shop", "db.example:5432"], &["prod/shop → db.example:5432"]);
+    }
+
+    #[test]
+    fn a_gateway_is_diagnosed_where_its_requests_fail() {
+        let found = diagnose(&["--gateway", "shop"]).expect("findings");
+        let chain: Vec<&str> = found.chain.iter().map(|hop| hop.client.as_str()).collect();
+        assert_eq!(chain, ["internet", "prod/shop"]);
+        assert_eq!(pairs(&found), ["prod/shop → postgres:5432"]);
+        let also: Vec<&str> = found.reports[0].also.iter().map(|hop| hop.client.as_str()).collect();
+        assert_eq!(also, Vec::<&str>::new(), "its clients notice nothing");
+        let text = found.text();
+        assert!(text.starts_with("Chain:\n  ✓ internet → prod/shop:8080"), "{text}");
+        assert!(text.contains("\n  ✗ prod/shop → postgres:5432"), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_service_is_a_mistake_of_the_command_line() {
+        for words in [&["shap"][..], &["shop", "postgers"], &["--gateway", "shap"], &["x", "y:1"]] {
+            let error = diagnose(words).map(|_| ()).expect_err("unknown");
+            assert_eq!(crate::class(&error), Some(client::Class::Usage), "{words:?}: {error:#}");
+        }
+        let error = diagnose(&["shap"]).map(|_| ()).expect_err("unknown");
+        assert_eq!(error.to_string(), "no service is named shap; did you mean shop?");
+    }
+}

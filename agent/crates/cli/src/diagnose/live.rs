@@ -371,12 +371,13 @@ fn hop(edge: &Edge, seconds: f64) -> Hop {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use model::fixture::snapshot;
     use server::convert::{self, EdgeQuery, EventRange, PortFilter};
 
-    fn answers() -> Answers {
+    /// The answers of an agent with a shop, its database and its clients from outside.
+    pub(in super::super) fn answers() -> Answers {
         let snapshot = snapshot();
         let edges = |query| convert::edges(&snapshot, query, |_| true);
         Answers {
