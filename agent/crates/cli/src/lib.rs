@@ -53,7 +53,7 @@ pub enum Command {
     /// Show what the agent sees, what it cannot see and why, and what it dropped.
     Status(status::StatusArgs),
     /// Find out what is wrong between two services: name, route, port, TCP, TLS, HTTP, program, host.
-    Diagnose(diagnose::DiagnoseArgs),
+    Diagnose(Box<diagnose::DiagnoseArgs>),
     /// Print the page of a finding, an alert or a metric. Needs no agent.
     Explain(explain::ExplainArgs),
 }

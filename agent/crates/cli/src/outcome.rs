@@ -7,9 +7,10 @@ use clap::Args;
 pub enum Outcome {
     /// It did what was asked for.
     Done,
-    /// There is something to look at, and the exit code has to say so (`--exit-code`, `diagnose`).
+    /// There is something to look at, and the exit code has to say so (`--exit-code`,
+    /// `check`, `diagnose`).
     Found,
-    /// Too little is known to say anything.
+    /// Too little is known to say anything, or something could not be looked at.
     Incomplete,
 }
 

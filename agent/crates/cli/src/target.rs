@@ -3,6 +3,7 @@
 //! Without an address a command uses the Unix socket of the agent on this host if it has access,
 //! and its port on the loopback otherwise. Changes go through the socket only.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -114,6 +115,14 @@ impl Connection {
         Ok(Client::for_socket(&socket).change(method, path, body)?)
     }
 
+    /// The URL of the agent if it is on another host.
+    pub(super) fn elsewhere(&self) -> Option<String> {
+        match self.named(|name| std::env::var(name).ok()) {
+            Named::Url(url) if !is_loopback(&url) => Some(url),
+            Named::Url(_) | Named::Socket(_) | Named::Nothing => None,
+        }
+    }
+
     fn credentials(&self) -> Credentials {
         let Self { ca_file, cert, key, user, password_file, .. } = self;
         Credentials {
@@ -152,6 +161,17 @@ impl Connection {
             },
         }
     }
+}
+
+/// Whether a URL leads to this host.
+fn is_loopback(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split('/').next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

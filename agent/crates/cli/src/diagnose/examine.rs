@@ -16,13 +16,17 @@ pub(super) struct Examiner<'a> {
     arguments: &'a DiagnoseArgs,
     answers: Option<&'a Answers>,
     host: Host,
+    /// The agent's URL, if it is on another host: what it says is not about this one.
+    elsewhere: Option<String>,
 }
 
 // === impl Examiner ===
 
 impl<'a> Examiner<'a> {
     pub(super) fn new(arguments: &'a DiagnoseArgs, answers: Option<&'a Answers>) -> Self {
-        Self { arguments, answers, host: Host::survey() }
+        let elsewhere = answers.and_then(|_| arguments.agent.elsewhere());
+        let host = if elsewhere.is_some() { Host::default() } else { Host::survey() };
+        Self { arguments, answers, host, elsewhere }
     }
 
     /// What the agent alone knows of a pair, to compare pairs with each other.
@@ -39,10 +43,14 @@ impl<'a> Examiner<'a> {
 
     /// All evidence of a pair. `name`: the server by its DNS name, if it was named so.
     pub(super) fn examine(&self, pair: &Pair, name: Option<String>) -> Evidence {
-        let Self { arguments, answers, host: places } = self;
+        let Self { arguments, answers, host: places, elsewhere } = self;
         let seen = answers.map_or_else(Vec::new, |answers| answers.addresses(pair));
         let ports = answers.map(|answers| &answers.ports);
         let client: Option<Result<Place, String>> = match &pair.client {
+            Some(_) if elsewhere.is_some() => Some(Err(format!(
+                "the client is on the host of the agent ({}): run this there",
+                elsewhere.as_deref().unwrap_or_default()
+            ))),
             Some(client) => Some(places.client(client, &seen, ports, arguments.pid)),
             None => {
                 arguments.pid.map(|pid| places.client(&Name::default(), &seen, None, Some(pid)))
@@ -53,6 +61,7 @@ impl<'a> Examiner<'a> {
         let server = self.server(pair, &seen, client_netns);
         let live = answers.map(|answers| answers.live(pair, server, client_netns));
         let process = self.server_process(pair, live.as_ref());
+        let process = process.filter(|_| elsewhere.is_none());
         let look = process.map(Look::begin);
         let probes = if arguments.no_probe {
             Probes { skipped: Some("--no-probe".to_owned()), ..Probes::default() }
@@ -61,12 +70,15 @@ impl<'a> Examiner<'a> {
         };
         let found = match (look, &live) {
             (Some(look), _) => look.finish(),
+            (None, Some(_)) if elsewhere.is_some() => not_looked("the agent is on another host"),
             (None, Some(live)) if !live.is_here => not_looked("the server is not on this host"),
             (None, _) => not_looked("the server's process is not known"),
         };
         let ended = ["service_stopped", "service_restarted", "service_changed"];
         let ended = live.as_ref().and_then(|live| live.change(&pair.server, &ended));
-        let killed = host::killed(&pair.server, ended.map(|change| change.seconds_ago));
+        let ended = ended.map(|change| change.seconds_ago);
+        let killed = || host::killed(&pair.server, ended);
+        let killed = if elsewhere.is_some() { None } else { killed() };
         let found = Found { killed, ..found };
         Evidence { pair: pair.clone(), live, probes, host: found }
     }
@@ -114,7 +126,7 @@ impl<'a> Examiner<'a> {
         client: Option<Result<Place, String>>,
         server: Option<u32>,
     ) -> Probes {
-        let Self { arguments, answers, host } = self;
+        let Self { arguments, answers, host, elsewhere: _ } = self;
         let place = match client {
             Some(Ok(place)) => Some(place),
             Some(Err(why)) => return Probes { skipped: Some(why), ..Probes::default() },

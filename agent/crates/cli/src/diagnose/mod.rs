@@ -23,6 +23,7 @@ use anyhow::Context as _;
 use api_types::WindowChoice;
 use clap::{Args, ValueEnum};
 use client::Class;
+use rustls::pki_types::ServerName;
 
 use self::examine::Examiner;
 use self::live::Answers;
@@ -83,7 +84,7 @@ pub struct DiagnoseArgs {
     #[arg(long, value_name = "PATH", value_parser = path)]
     http: Option<String>,
     /// Try TLS, and expect this name in the certificate.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = server_name)]
     tls_name: Option<String>,
     /// A process of the client, where it cannot be found by itself.
     #[arg(long, value_name = "PID")]
@@ -167,6 +168,14 @@ fn path(text: &str) -> Result<String, String> {
     }
 }
 
+/// A name that a certificate can have.
+fn server_name(text: &str) -> Result<String, String> {
+    match ServerName::try_from(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("write a DNS name or an address, like shop.example".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +189,10 @@ mod tests {
         assert_eq!(path("/healthz?full=1"), Ok("/healthz?full=1".to_owned()));
         for text in ["healthz", "/a b", "/a\r\nHost: x", ""] {
             assert!(path(text).is_err(), "{text}");
+        }
+        assert_eq!(server_name("shop.example"), Ok("shop.example".to_owned()));
+        for text in ["", "a b", "shop..example"] {
+            assert!(server_name(text).is_err(), "{text}");
         }
     }
 }

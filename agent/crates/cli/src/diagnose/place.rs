@@ -18,6 +18,7 @@ const NAMED: &str = "netns-";
 const NAMES: &str = "/run/netns";
 
 /// All network namespaces that can be seen, held open.
+#[derive(Default)]
 pub(super) struct Host {
     namespaces: Vec<Namespace>,
     /// Whether the host could be searched as a whole.

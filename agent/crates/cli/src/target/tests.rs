@@ -341,3 +341,13 @@ fn the_agents_reason_for_a_refused_name_is_shown() {
         "{answer}"
     );
 }
+
+#[test]
+fn an_agent_on_the_loopback_is_on_this_host() {
+    for url in ["http://127.0.0.1:10062", "https://localhost", "http://[::1]:80/portolan"] {
+        assert!(is_loopback(url), "{url}");
+    }
+    for url in ["http://node7:10062", "https://192.0.2.1/localhost", "http://[2001:db8::1]:80"] {
+        assert!(!is_loopback(url), "{url}");
+    }
+}
