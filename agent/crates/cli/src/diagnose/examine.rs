@@ -46,13 +46,12 @@ impl<'a> Examiner<'a> {
         let Self { arguments, answers, host: places, elsewhere } = self;
         let seen = answers.map_or_else(Vec::new, |answers| answers.addresses(pair));
         let ports = answers.map(|answers| &answers.ports);
-        let client: Option<Result<Place, String>> = match &pair.client {
-            Some(_) if elsewhere.is_some() => Some(Err(format!(
-                "the client is on the host of the agent ({}): run this there",
-                elsewhere.as_deref().unwrap_or_default()
-            ))),
-            Some(client) => Some(places.client(client, &seen, ports, arguments.pid)),
-            None => {
+        let client: Option<Result<Place, String>> = match (&pair.client, elsewhere) {
+            (Some(_), Some(url)) => {
+                Some(Err(format!("the client is on the host of the agent ({url}): run this there")))
+            }
+            (Some(client), None) => Some(places.client(client, &seen, ports, arguments.pid)),
+            (None, _) => {
                 arguments.pid.map(|pid| places.client(&Name::default(), &seen, None, Some(pid)))
             }
         };
