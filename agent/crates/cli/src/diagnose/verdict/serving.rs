@@ -122,19 +122,25 @@ pub(super) fn unanswered(evidence: &Evidence) -> Option<Verdict> {
         ),
         None => "a probe got no answer".to_owned(),
     };
+    let is_tried = probes.http.is_some() || probes.hello.is_some();
+    let certain = |cause, text| {
+        if is_tried {
+            return sure(Verdict::of(cause, text), evidence, count, probed);
+        }
+        let reason = "seen in live traffic; no request was tried (--http PATH)";
+        Verdict::new(cause, text, Certainty::Medium, reason)
+    };
     if let Some(hop) = open.and_then(|live| live.dependencies.iter().find(|hop| hop.is_failing())) {
         let text = format!(
             "{} does not answer because of a service that it calls: {}; {facts}.",
             pair.server,
             waits_for(hop)
         );
-        let verdict = sure(Verdict::of(Cause::SlowDependency, text), evidence, count, probed);
-        return Some(verdict.look_at(&command_for(hop)));
+        return Some(certain(Cause::SlowDependency, text).look_at(&command_for(hop)));
     }
     let text = format!("{} does not answer: {facts}.", pair.server);
-    let verdict = sure(Verdict::of(Cause::NeverAnswers, text), evidence, count, probed);
     Some(
-        verdict
+        certain(Cause::NeverAnswers, text)
             .look_at("its log, and what its threads wait for")
             .look_at("portolan explain PortolanRequestsUnanswered"),
     )
