@@ -134,7 +134,7 @@ impl<'a> Examiner<'a> {
         let client_netns = place.as_ref().map(|place| place.namespace.inode);
         let server_namespace = server.and_then(|inode| host.namespace(inode));
         let listener = || {
-            let ports = &answers?.ports;
+            let ports = &(*answers)?.ports;
             let port = *place::listeners(ports, &pair.server, Some(pair.port)).first()?;
             place::reached_at(port, host.namespace(port.netns), client_netns)
         };

@@ -29,7 +29,8 @@ pub(super) struct Answers {
     /// Since the agent started.
     pub(super) usual: Edges,
     pub(super) ports: Ports,
-    pub(super) segments: Segments,
+    /// `None` if none are declared.
+    pub(super) segments: Option<Segments>,
     /// Changes of services and backends.
     pub(super) changes: Events,
 }
@@ -47,7 +48,11 @@ impl Answers {
             by_address: client::read(&agent.text(&format!("/api/v1/edges{over}&by=address"))?)?,
             usual: client::read(&agent.text("/api/v1/edges?window=start")?)?,
             ports: client::read(&agent.text("/api/v1/ports")?)?,
-            segments: client::read(&agent.text("/api/v1/segments")?)?,
+            segments: match agent.text("/api/v1/segments") {
+                Ok(body) => Some(client::read(&body)?),
+                Err(error) if crate::class(&error) == Some(client::Class::Refused) => None,
+                Err(error) => return Err(error),
+            },
             changes: client::read(
                 &agent.text(&format!("/api/v1/events?kind=service,backend&since={since}"))?,
             )?,
@@ -247,7 +252,7 @@ impl Answers {
                 && (&one.server_namespace, &one.server)
                     == (&pair.server.namespace, &pair.server.name)
         };
-        let found = self.segments.violations.iter().find(is_it)?;
+        let found = self.segments.as_ref()?.violations.iter().find(is_it)?;
         Some((
             found.client_segment.clone(),
             found.server_segment.clone(),
@@ -385,7 +390,7 @@ pub(super) mod tests {
             by_address: edges(EdgeQuery::ByAddress(60)),
             usual: edges(EdgeQuery::Rows(WindowChoice::Start)),
             ports: convert::ports(&snapshot, PortFilter::default()),
-            segments: convert::segments(&snapshot),
+            segments: snapshot.related.segments.as_ref().map(|it| convert::segments(&snapshot, it)),
             changes: convert::events(&snapshot, EventRange { after: None, limit: 1000 }, |_| true),
         }
     }

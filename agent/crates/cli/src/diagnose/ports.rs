@@ -134,32 +134,73 @@ fn exhausted(ports: &EphemeralPorts) -> Option<Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::fixture::snapshot;
-    use server::convert::{self, PortFilter, ToApi as _};
+    use serde_json::{Value, json};
+
+    fn holder() -> Value {
+        let service =
+            json!({"name": "legacy", "namespace": "", "kind": "process", "source": "process"});
+        json!({"service": service, "pid": 7, "command": "legacy"})
+    }
+
+    fn ports(backlog: u32, used: u32) -> Ports {
+        let port = json!({
+            "port": 3002, "protocol": "tcp", "address": "0.0.0.0", "v6_only": false, "netns": 1,
+            "state": "listening", "holder": holder(), "uid": 0, "since": null, "sockets": 1,
+            "backlog": backlog, "max_backlog": 8, "reserved_for": null, "last_conflict": null,
+        });
+        let ephemeral = json!({
+            "netns": 1, "service": holder()["service"], "first": 1000, "last": 1099,
+            "used_tcp": used, "used_udp": 0, "time_wait": 0,
+            "busiest_destination": {"address": "10.0.0.2:5432", "used": used},
+        });
+        let all = json!({
+            "timestamp": "2026-12-01T10:00:00Z", "host_netns": 1, "ports": [port],
+            "unused_reservations": [], "ephemeral_ports": [ephemeral],
+        });
+        serde_json::from_value(all).expect("the answer of an agent")
+    }
+
+    fn conflicts(last_seen: &str) -> Conflicts {
+        let finding = json!({
+            "code": "PO301", "severity": "error", "title": "legacy failed to bind 0.0.0.0:3002",
+            "subject": "legacy", "evidence": {}, "caused_by": null,
+            "remediation": "use 3003", "docs": null, "since": null,
+        });
+        let conflict = json!({
+            "first_seen": last_seen, "last_seen": last_seen, "count": 3, "claimant": holder(),
+            "port": 3002, "protocol": "tcp", "address": "0.0.0.0", "netns": 1,
+            "system_call": "bind", "errno": "EADDRINUSE", "inferred": false,
+            "reason": "same_address", "holder": null, "next_free": 3003, "finding": finding,
+        });
+        let all = json!({
+            "timestamp": "2026-12-01T10:00:00Z", "host_netns": 1, "conflicts": [conflict],
+        });
+        serde_json::from_value(all).expect("the answer of an agent")
+    }
 
     #[test]
-    fn recent_conflicts_and_full_queues_are_faults_with_a_fix() {
-        let snapshot = snapshot();
-        let mut ports = convert::ports(&snapshot, PortFilter::default());
-        let all: Vec<Conflict> = snapshot.conflicts.iter().map(|one| one.to_api()).collect();
-        let timestamp = all.iter().map(|one| one.last_seen).max().expect("a conflict");
-        let mut conflicts = Conflicts { timestamp, host_netns: None, conflicts: all };
-        for port in &mut ports.ports {
-            port.backlog = 0;
-        }
-        ports.ephemeral_ports.clear();
-        let failed = Answer::of(&ports, &conflicts).faults;
-        assert!(failed.iter().any(|fault| fault.cause == "bind_failed"), "{failed:?}");
-        assert!(failed.iter().all(|fault| !fault.fix.is_empty()), "{failed:?}");
-        conflicts.conflicts.clear();
-        let well = Answer::of(&ports, &conflicts);
-        assert_eq!(well.faults, []);
-        assert!(well.text("", "").starts_with("Nothing is wrong with"), "{well:?}");
-        let listening = ports.ports.iter_mut().find(|port| port.state == PortState::Listening);
-        let listening = listening.expect("a listener");
-        listening.backlog = listening.max_backlog + 1;
-        let faults = Answer::of(&ports, &conflicts).faults;
-        assert_eq!(faults.len(), 1, "{faults:?}");
-        assert_eq!(faults[0].cause, "accept_queue_full");
+    fn recent_conflicts_full_queues_and_used_up_ranges_are_faults_with_a_fix() {
+        let check = |ports: &Ports, conflicts: &Conflicts, expected: &[&str]| {
+            let answer = Answer::of(ports, conflicts);
+            let causes: Vec<&str> = answer.faults.iter().map(|fault| fault.cause).collect();
+            assert_eq!(causes, expected);
+            assert!(answer.faults.iter().all(|fault| !fault.fix.is_empty()), "{answer:?}");
+            answer.text("✗ ", "  fix: ")
+        };
+        let (recent, old) = (conflicts("2026-12-01T09:59:50Z"), conflicts("2026-12-01T09:00:00Z"));
+        let text = check(&ports(0, 0), &old, &[]);
+        let expected = "Nothing is wrong with 1 listening socket and the local ports of 1 network namespace.\n";
+        assert_eq!(text, expected);
+        let text =
+            check(&ports(9, 85), &recent, &["bind_failed", "accept_queue_full", "no_local_port"]);
+        let expected = "\
+✗ legacy failed to bind 0.0.0.0:3002 (10 seconds ago)
+  fix: use 3003
+✗ the accept queue of legacy:3002 (pid 7) is full: 9 connections wait, 8 may
+  fix: portolan explain PortolanListenOverflow
+✗ 85% of the local ports of legacy are in use; most to 10.0.0.2:5432
+  fix: portolan explain PortolanLocalPortsExhausted
+";
+        assert_eq!(text, expected);
     }
 }

@@ -100,16 +100,6 @@ impl Wanted {
             Self::Between(client, Word { name, port }) => Some((Some(client), name, *port)),
         }
     }
-
-    /// The names of services in it.
-    pub(super) fn names(&self) -> Vec<&str> {
-        match self {
-            Self::Worst => Vec::new(),
-            Self::Both(name) => vec![name],
-            Self::Server(server) => vec![&server.name],
-            Self::Between(client, server) => vec![client, &server.name],
-        }
-    }
 }
 
 #[cfg(test)]

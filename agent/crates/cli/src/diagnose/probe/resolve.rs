@@ -170,7 +170,7 @@ impl Config {
             match words.next() {
                 Some("nameserver") => {
                     // A zone (fe80::1%eth0) is not understood.
-                    let server = words.next().and_then(|word| word.parse().ok());
+                    let server: Option<IpAddr> = words.next().and_then(|word| word.parse().ok());
                     config.servers.extend(server);
                 }
                 // The last line wins.
