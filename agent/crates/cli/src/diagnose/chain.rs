@@ -202,6 +202,7 @@ fn every(examiner: &Examiner<'_>, pairs: &[Pair]) -> Findings {
     let faulty: Vec<_> = faulty.collect();
     let (all, bad) = (pairs.len(), faulty.len());
     findings.is_well = all > 0 && bad == 0;
+    findings.is_list = true;
     findings.notes.push(match (all, bad) {
         (0, _) => "No connections between services in the window.".to_owned(),
         (_, 0) => format!(

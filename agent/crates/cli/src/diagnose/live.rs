@@ -1,7 +1,6 @@
 //! What the agent knows of a pair: its answers, and the part of them that matters.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use api_types::{
@@ -287,22 +286,18 @@ impl Live {
             let again = phase("established") + phase("closing");
             self.retransmits += again;
             self.segments += again + edge.sent_bytes / SEGMENT_BYTES + edge.request.count;
-            let resets = edge.resets_sent.iter().chain(&edge.resets_received);
-            let mut of_edge: BTreeMap<&String, u64> = BTreeMap::new();
-            for (cause, n) in resets {
-                *of_edge.entry(cause).or_default() += n;
+            // Both sides count the same reset, each with the cause that it sees.
+            if self.resets.is_empty() {
+                let resets = edge.resets_sent.iter().chain(&edge.resets_received);
+                for (cause, n) in resets.filter(|(_, n)| **n > 0) {
+                    *self.resets.entry(cause.clone()).or_default() += n;
+                }
             }
-            most(&mut self.resets, of_edge);
-            most(&mut self.aborts, edge.aborts.iter().map(|(cause, n)| (cause, *n)).collect());
+            for (cause, n) in edge.aborts.iter().filter(|(_, n)| **n > 0) {
+                let known = self.aborts.entry(cause.clone()).or_default();
+                *known = (*n).max(*known);
+            }
         }
-    }
-}
-
-/// Both sides count the same; keeps the larger number of each.
-fn most(into: &mut BTreeMap<String, u64>, counted: BTreeMap<&String, u64>) {
-    for (cause, n) in counted.into_iter().filter(|(_, n)| *n > 0) {
-        let known = into.entry(cause.clone()).or_default();
-        *known = n.max(*known);
     }
 }
 

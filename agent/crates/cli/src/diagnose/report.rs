@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use notation::duration::ago;
 use serde::Serialize;
 
-use super::cause::{Cause, Step};
+use super::cause::Cause;
 use super::evidence::{Changed, Evidence, Hop, Pair};
 use super::steps::{self, Line, State};
 use super::verdict::{self, Verdict};
@@ -52,6 +52,9 @@ pub(super) struct Findings {
     /// Edges were looked at and none has a fault, so there is no report.
     #[serde(skip)]
     pub(super) is_well: bool,
+    /// There are many reports: people get the verdicts alone.
+    #[serde(skip)]
+    pub(super) is_list: bool,
     /// The chain of a gateway, in the order of a request.
     pub(super) chain: Vec<Hop>,
     pub(super) reports: Vec<Report>,
@@ -203,6 +206,11 @@ impl Findings {
             }
         }
         for report in &self.reports {
+            if self.is_list {
+                let Report { pair, verdict: Verdict { text: said, .. }, .. } = report;
+                push(&mut text, "✗ ", 2, &[format!("{pair}: {said}")]);
+                continue;
+            }
             if !text.is_empty() {
                 text.push('\n');
             }
@@ -258,14 +266,15 @@ fn push(text: &mut String, head: &str, indent: usize, sentences: &[String]) {
     }
 }
 
-/// Whether a step is one that a reader expects in every report.
+/// A step of a report, each of which has all of them.
 #[cfg(test)]
-pub(super) fn step(report: &Report, wanted: Step) -> &Line {
+pub(super) fn step(report: &Report, wanted: super::cause::Step) -> &Line {
     report.steps.iter().find(|line| line.step == wanted).expect("every step is there")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::cause::Step;
     use super::super::evidence::{Connects, Listening, Live, Name};
     use super::*;
 
@@ -367,5 +376,10 @@ gateway → catalog.js:3002 (10.0.0.2:3002), last 60 s, probes from the network 
         assert!(findings.is_unknown() && !findings.is_fault());
         let none = Findings { is_well: true, ..Findings::default() };
         assert!(!none.is_unknown() && !none.is_fault(), "every edge is well");
+        let reports = vec![Report::of(evidence(), Vec::new())];
+        let list = Findings { is_list: true, reports, ..Findings::default() };
+        let text = list.text();
+        assert!(text.starts_with("✗ gateway → catalog.js:3002: node (pid 42) listens"), "{text}");
+        assert_eq!(text.lines().count(), 2, "{text}");
     }
 }
