@@ -123,16 +123,14 @@ pub(super) fn run(arguments: &DiagnoseArgs) -> anyhow::Result<Outcome> {
         Err(error) => return Err(error),
     };
     let examiner = Examiner::new(arguments, answers.as_ref());
-    let mut findings = match &answers {
-        Some(answers) => chain::findings(arguments, &wanted, answers, &examiner)?,
-        None => {
-            let report = examiner.without_agent(&wanted);
-            let Some(report) = report else {
-                let error = unreached.unwrap_or_else(|| anyhow::anyhow!("no agent"));
-                return Err(error.context("without an agent, name the server as HOST:PORT"));
-            };
-            Findings { reports: vec![report], ..Findings::default() }
-        }
+    let mut findings = if let Some(answers) = &answers {
+        chain::findings(arguments, &wanted, answers, &examiner)?
+    } else {
+        let Some(report) = examiner.without_agent(&wanted) else {
+            let error = unreached.unwrap_or_else(|| anyhow::anyhow!("no agent"));
+            return Err(error.context("without an agent, name the server as HOST:PORT"));
+        };
+        Findings { reports: vec![report], ..Findings::default() }
     };
     if let Some(error) = unreached {
         findings.notes.push(format!("No agent: {error:#}. These are probes alone."));

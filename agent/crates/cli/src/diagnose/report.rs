@@ -167,9 +167,9 @@ impl Report {
         {
             if !list.is_empty() {
                 let _ = write!(text, "\n{title}:\n\n");
-                list.iter().for_each(|one| {
+                for one in list {
                     let _ = writeln!(text, "* {one}");
-                });
+                }
             }
         }
         text

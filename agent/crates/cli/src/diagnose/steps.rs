@@ -3,6 +3,8 @@
 
 mod server;
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 
 use super::cause::{Cause, Step};
@@ -88,21 +90,21 @@ fn route(evidence: &Evidence) -> Found {
         Err(blocked) => return skipped(&blocked.text),
     };
     let mtu = |mtu: Option<u32>| mtu.map_or_else(|| "unknown".to_owned(), |mtu| mtu.to_string());
-    let (mut state, mut text) = (State::Ok, path.text.clone());
-    match &evidence.probes.back {
-        Some(Ok(back)) if back.mtu == path.mtu => {
-            text.push_str(&format!(", MTU {} both ways", mtu(path.mtu)))
-        }
+    let mut state = State::Ok;
+    let there = mtu(path.mtu);
+    let sizes = match &evidence.probes.back {
+        Some(Ok(back)) if back.mtu == path.mtu => format!("MTU {there} both ways"),
         Some(Ok(back)) => {
             state = State::Warning;
-            text.push_str(&format!(", MTU {} there and {} back", mtu(path.mtu), mtu(back.mtu)));
+            format!("MTU {there} there and {} back", mtu(back.mtu))
         }
         Some(Err(blocked)) if blocked.is_certain => {
             state = State::Warning;
-            text.push_str(&format!(", MTU {}; back: {}", mtu(path.mtu), blocked.text));
+            format!("MTU {there}; back: {}", blocked.text)
         }
-        _ => text.push_str(&format!(", MTU {}", mtu(path.mtu))),
-    }
+        _ => format!("MTU {there}"),
+    };
+    let mut text = format!("{}, {sizes}", path.text);
     if path.is_silent {
         state = State::Warning;
         text.push_str("; the next hop does not answer (ARP, neighbour discovery)");
@@ -185,10 +187,11 @@ fn connects_of(live: &Live) -> (String, bool) {
         line.push_str(&part);
     }
     if live.syn_retransmits > 0 {
-        line.push_str(&format!(", SYN retransmits {}", live.syn_retransmits));
+        // Writing into a String cannot fail, here and below.
+        let _ = write!(line, ", SYN retransmits {}", live.syn_retransmits);
     }
     if let Some(used) = live.local_ports {
-        line.push_str(&format!(", local ports {} in use", human::percent(used)));
+        let _ = write!(line, ", local ports {} in use", human::percent(used));
     }
     let mut is_bad = is_noteworthy(attempts - live.ok.min(attempts), attempts);
     let resets: u64 = live
@@ -201,7 +204,7 @@ fn connects_of(live: &Live) -> (String, bool) {
     for (n, what) in [(resets, "reset"), (aborts, "dead connection")] {
         if n > 0 {
             is_bad = true;
-            line.push_str(&format!(", {}", human::counted(n, what)));
+            let _ = write!(line, ", {}", human::counted(n, what));
         }
     }
     (line, is_bad)
@@ -227,7 +230,7 @@ fn probes_of(connect: &Connects, from: &str) -> String {
     line.push(' ');
     line.push_str(&parts.join(", "));
     if let Some(error) = &connect.error {
-        line.push_str(&format!(" ({error})"));
+        let _ = write!(line, " ({error})");
     }
     line
 }
@@ -240,16 +243,15 @@ fn path(evidence: &Evidence) -> Found {
     };
     let mut text = format!("{} retransmits", human::percent(live.loss()));
     if live.rtt.p50.is_some() {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "; RTT {} p50, {} p99",
             human::quantile(live.rtt.p50),
             human::quantile(live.rtt.p99)
-        ));
+        );
         if live.usual_rtt.p50.is_some() {
-            text.push_str(&format!(
-                " (since the agent's start {})",
-                human::quantile(live.usual_rtt.p50)
-            ));
+            let _ =
+                write!(text, " (since the agent's start {})", human::quantile(live.usual_rtt.p50));
         }
     }
     let mut lines = vec![text];

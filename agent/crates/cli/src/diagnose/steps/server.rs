@@ -1,5 +1,7 @@
 //! The steps at the server: TLS, HTTP, the program, its host, and the policy.
 
+use std::fmt::Write as _;
+
 use api_types::SegmentVerdict;
 
 use super::{DAYS, Found, State, skipped};
@@ -13,16 +15,18 @@ pub(super) fn tls(evidence: &Evidence) -> Found {
             let mut text = format!("{version} in {}", human::duration(*seconds));
             let mut state = State::Ok;
             if let Some(days) = days_left {
-                text.push_str(&format!(
+                // Writing into a String cannot fail, here and below.
+                let _ = write!(
+                    text,
                     ", certificate valid for {}",
                     human::counted((*days).max(0) as u64, "day")
-                ));
+                );
                 if *days < DAYS {
                     state = State::Warning;
                 }
             }
             if let Some(why) = untrusted {
-                text.push_str(&format!("; this host would not trust it ({why}), the client may"));
+                let _ = write!(text, "; this host would not trust it ({why}), the client may");
             }
             (state, vec![text])
         }
@@ -87,22 +91,24 @@ pub(super) fn application(evidence: &Evidence) -> Found {
     let mut line =
         format!("{} in {}", human::counted(live.requests, "request"), human::span(live.seconds));
     if live.server.p99.is_some() {
-        line.push_str(&format!(
+        let _ = write!(
+            line,
             "; {server} answers in p50 {}, p99 {}",
             human::quantile(live.server.p50),
             human::quantile(live.server.p99)
-        ));
+        );
     }
     if live.client.p99.is_some() {
-        line.push_str(&format!(
+        let _ = write!(
+            line,
             "; the client sees p50 {}, p99 {}",
             human::quantile(live.client.p50),
             human::quantile(live.client.p99)
-        ));
+        );
     }
     if live.unanswered > 0 {
         state = State::Warning;
-        line.push_str(&format!("; {} without an answer", live.unanswered));
+        let _ = write!(line, "; {} without an answer", live.unanswered);
     }
     let mut lines = vec![line];
     if live.unread > 0 {

@@ -5,7 +5,7 @@ use super::{
     UNNOTICED_RTT_SECONDS, UNNOTICED_SECONDS, Verdict, command_for, failures, waits_for,
 };
 use crate::diagnose::cause::Cause;
-use crate::diagnose::evidence::{Evidence, Live};
+use crate::diagnose::evidence::{Connects, Evidence, Live};
 use crate::human;
 
 pub(super) fn loss(evidence: &Evidence) -> Option<Verdict> {
@@ -14,7 +14,7 @@ pub(super) fn loss(evidence: &Evidence) -> Option<Verdict> {
         .as_ref()
         .is_some_and(|live| live.retransmits >= FEW_RETRANSMITS && live.loss() >= LOSS);
     let (timeouts, failed_probes) = failures(evidence, &["timeout", "aborted"]).unwrap_or_default();
-    let late = probes.connect.as_ref().map_or(0, |connect| connect.after_a_second());
+    let late = probes.connect.as_ref().map_or(0, Connects::after_a_second);
     if !retransmits && timeouts == 0 && failed_probes + late == 0 {
         return None;
     }
