@@ -167,6 +167,7 @@ fn a_connect_that_fails_is_told_apart_by_what_listens_and_what_drops() {
 
     // SYNs are dropped.
     let (_listener, port) = served(dropped);
+    connects(&agent, dropped, port, "ok", 1);
     dropped.server.nft_input(&format!("tcp dport {port} drop"));
     try_connect(dropped, (dropped.server.v4, port).into()).unwrap_err();
     connects(&agent, dropped, port, "aborted", 1);
@@ -176,6 +177,7 @@ fn a_connect_that_fails_is_told_apart_by_what_listens_and_what_drops() {
 
     // Some are: every fourth.
     let (_listener, port) = served(lossy);
+    connects(&agent, lossy, port, "ok", 1);
     let syn = "tcp flags & (syn | ack) == syn numgen inc mod 4 3 drop";
     lossy.server.nft_input(&format!("tcp dport {port} {syn}"));
     let [client, server] = words(lossy, port);
@@ -310,7 +312,7 @@ server = socket.create_server(('0.0.0.0', int(sys.argv[1])))
 if sys.argv[2] == 'burn':
     while True: pass
 if sys.argv[2] == 'grow':
-    held = server.accept()
+    server.accept()[0].recv(4)
     hoard = bytearray(300 << 20)
     for at in range(0, len(hoard), 4096): hoard[at] = 1
 while True: server.accept()[0].close()";
@@ -418,7 +420,10 @@ fn a_server_that_does_not_run_is_named_by_what_stops_it() {
         None => println!("SKIPPED: the memory controller is not available"),
         Some(limited) => {
             limited.take(&server);
-            drop(killed.client.connect((killed.server.v4, 4000)));
+            // It begins when it is connected to, and the agent has to see that before it ends.
+            let stream = killed.client.connect((killed.server.v4, 4000)).unwrap();
+            connects(&agent, &killed, 4000, "ok", 1);
+            (&stream).write_all(b"grow").unwrap();
             let status = server.0.wait().expect("a child of ours");
             assert!(!status.success(), "it was not killed");
             killed.client.connect((killed.server.v4, 4000)).unwrap_err();
