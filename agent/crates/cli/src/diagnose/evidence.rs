@@ -486,6 +486,21 @@ impl Host {
     }
 }
 
+/// A result of connects, behind their number.
+pub(super) fn in_words(result: &str) -> &str {
+    match result {
+        "timeout" => "timed out",
+        "aborted" => "given up by the client",
+        "ports_exhausted" => "without a free local port",
+        "address_unavailable" => "without a source address",
+        "port_in_use" => "with a source port in use",
+        "time_wait" => "with a source port in TIME_WAIT",
+        "stopping" => "refused while stopping",
+        "other" => "failed",
+        result => result,
+    }
+}
+
 /// Whether `n` of `all` is more than a rare exception: one in a hundred.
 pub(super) fn is_noteworthy(n: u64, all: u64) -> bool {
     n > 0 && n.saturating_mul(100) >= all

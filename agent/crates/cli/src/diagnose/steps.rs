@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::cause::{Cause, Step};
-use super::evidence::{Connects, Evidence, Live, Silence, is_noteworthy};
+use super::evidence::{Connects, Evidence, Live, Silence, in_words, is_noteworthy};
 use crate::human;
 
 /// A certificate that expires so soon is worth a word.
@@ -178,7 +178,7 @@ fn connects_of(live: &Live) -> (String, bool) {
         ),
     };
     let failed: Vec<String> =
-        live.failed.iter().map(|(result, n)| format!("{n} {}", result.replace('_', " "))).collect();
+        live.failed.iter().map(|(result, n)| format!("{n} {}", in_words(result))).collect();
     if attempts > 0 && failed.is_empty() {
         line.push_str(", none failed");
     }
@@ -224,9 +224,7 @@ fn probes_of(connect: &Connects, from: &str) -> String {
     if late > 0 {
         parts.push(format!("{late} after more than a second (SYN lost)"));
     }
-    parts.extend(
-        connect.failed.iter().map(|(result, n)| format!("{n} {}", result.replace('_', " "))),
-    );
+    parts.extend(connect.failed.iter().map(|(result, n)| format!("{n} {}", in_words(result))));
     line.push(' ');
     line.push_str(&parts.join(", "));
     if let Some(error) = &connect.error {

@@ -2,7 +2,7 @@
 
 use super::{Certainty, THROTTLED, Verdict, failures, sure};
 use crate::diagnose::cause::Cause;
-use crate::diagnose::evidence::{Evidence, Killed, Live, is_noteworthy};
+use crate::diagnose::evidence::{Evidence, Killed, Live, in_words, is_noteworthy};
 use crate::human;
 use notation::duration::ago;
 
@@ -260,8 +260,7 @@ pub(super) fn dropped(evidence: &Evidence) -> Option<Verdict> {
 
 fn words_of(live: &Live, results: &[&str]) -> String {
     let some = results.iter().filter_map(|result| Some((*result, live.failed.get(*result)?)));
-    let words: Vec<String> =
-        some.map(|(result, n)| format!("{n} {}", result.replace('_', " "))).collect();
+    let words: Vec<String> = some.map(|(result, n)| format!("{n} {}", in_words(result))).collect();
     words.join(", ")
 }
 

@@ -177,7 +177,7 @@ const CASES: &[Case] = &[
         "a source port in use",
         |all| fails(all, "port_in_use", 30, 0),
         Cause::SourceAddress,
-        "30 port in use",
+        "30 with a source port in use",
         Certainty::Medium,
     ),
     (
