@@ -1,9 +1,10 @@
 //! Everything counted about an edge, as user space has it: what the tables of the kernel half say,
 //! put together and completed.
 
+mod numbers;
+
 use crate::abort::ABORT_CAUSES;
 use crate::edge::{CONNECT_RESULTS, HotCounters};
-use crate::histogram::BUCKETS;
 use crate::limit::LIMITS;
 use crate::on_demand::OnDemand;
 use crate::reset::{CAUSES, is_of_connection};
@@ -54,6 +55,13 @@ pub struct EdgeCounters {
     pub rtt: OnDemand,
     /// Request latency at the socket; see docs/metrics.md.
     pub request: OnDemand,
+    /// How long connections were idle before a request. Milliseconds, unlike the above: idle times
+    /// are as long as hours ([`crate::idle`]).
+    pub idle_reuse_ms: OnDemand,
+    /// How long connections were idle that the client closed.
+    pub idle_closed_by_client_ms: OnDemand,
+    /// How long connections were idle that the server closed.
+    pub idle_closed_by_server_ms: OnDemand,
 }
 
 // === impl EdgeCounters ===
@@ -82,6 +90,9 @@ impl EdgeCounters {
         connect: OnDemand::EMPTY,
         rtt: OnDemand::EMPTY,
         request: OnDemand::EMPTY,
+        idle_reuse_ms: OnDemand::EMPTY,
+        idle_closed_by_client_ms: OnDemand::EMPTY,
+        idle_closed_by_server_ms: OnDemand::EMPTY,
     };
 
     /// Adds `other` to these counters.
@@ -164,6 +175,9 @@ impl EdgeCounters {
             connect,
             rtt,
             request,
+            idle_reuse_ms,
+            idle_closed_by_client_ms,
+            idle_closed_by_server_ms,
         } = self;
         let both = |mine: &mut u64, theirs: u64| *mine = with(*mine, theirs);
         for (mine, theirs) in [
@@ -191,135 +205,9 @@ impl EdgeCounters {
         durations(connect, &other.connect);
         durations(rtt, &other.rtt);
         durations(request, &other.request);
-    }
-
-    /// Calls `with` for every number that is not zero, with its place in a fixed order, ascending.
-    pub fn each(&self, mut with: impl FnMut(u16, u64)) {
-        let durations = [&self.connect, &self.rtt, &self.request];
-        let durations = durations.into_iter().flat_map(|durations| {
-            [std::slice::from_ref(&durations.sum_us), &durations.buckets[..]]
-        });
-        for (place, number) in (0..).zip(self.plain().into_iter().chain(durations).flatten()) {
-            if *number != 0 {
-                with(place, *number);
-            }
-        }
-    }
-
-    /// Adds `n` to the number at this place in the order of [`EdgeCounters::each`]. A place that
-    /// no number has is ignored.
-    pub fn add_at(&mut self, place: u16, n: u64) {
-        let mut place = usize::from(place);
-        for list in self.plain_mut() {
-            if let Some(number) = list.get_mut(place) {
-                *number = number.wrapping_add(n);
-                return;
-            }
-            place -= list.len();
-        }
-        for durations in [&mut self.connect, &mut self.rtt, &mut self.request] {
-            if place <= BUCKETS {
-                durations.add_at(place, n);
-                return;
-            }
-            place -= BUCKETS + 1;
-        }
-    }
-
-    /// The numbers that are no durations.
-    fn plain(&self) -> [&[u64]; 18] {
-        use std::slice::from_ref;
-        let Self {
-            connects,
-            opened,
-            closed,
-            preexisting,
-            sent_bytes,
-            received_bytes,
-            retransmits,
-            timeouts,
-            dsacks,
-            limited_us,
-            resets_sent,
-            resets_received,
-            aborts,
-            unanswered,
-            unanswered_stopping,
-            waits,
-            listen_drops,
-            synack_retransmits,
-            connect: _,
-            rtt: _,
-            request: _,
-        } = self;
-        [
-            connects,
-            from_ref(opened),
-            from_ref(closed),
-            from_ref(preexisting),
-            from_ref(sent_bytes),
-            from_ref(received_bytes),
-            retransmits,
-            from_ref(timeouts),
-            from_ref(dsacks),
-            limited_us,
-            resets_sent,
-            resets_received,
-            aborts,
-            from_ref(unanswered),
-            from_ref(unanswered_stopping),
-            from_ref(waits),
-            from_ref(listen_drops),
-            from_ref(synack_retransmits),
-        ]
-    }
-
-    /// The same, to be changed.
-    fn plain_mut(&mut self) -> [&mut [u64]; 18] {
-        use std::slice::from_mut;
-        let Self {
-            connects,
-            opened,
-            closed,
-            preexisting,
-            sent_bytes,
-            received_bytes,
-            retransmits,
-            timeouts,
-            dsacks,
-            limited_us,
-            resets_sent,
-            resets_received,
-            aborts,
-            unanswered,
-            unanswered_stopping,
-            waits,
-            listen_drops,
-            synack_retransmits,
-            connect: _,
-            rtt: _,
-            request: _,
-        } = self;
-        [
-            connects,
-            from_mut(opened),
-            from_mut(closed),
-            from_mut(preexisting),
-            from_mut(sent_bytes),
-            from_mut(received_bytes),
-            retransmits,
-            from_mut(timeouts),
-            from_mut(dsacks),
-            limited_us,
-            resets_sent,
-            resets_received,
-            aborts,
-            from_mut(unanswered),
-            from_mut(unanswered_stopping),
-            from_mut(waits),
-            from_mut(listen_drops),
-            from_mut(synack_retransmits),
-        ]
+        durations(idle_reuse_ms, &other.idle_reuse_ms);
+        durations(idle_closed_by_client_ms, &other.idle_closed_by_client_ms);
+        durations(idle_closed_by_server_ms, &other.idle_closed_by_server_ms);
     }
 
     /// Resets of connections in both directions: without those that answered a connect, which are
@@ -376,11 +264,9 @@ mod tests {
             unanswered_stopping: n,
             listen_drops: n,
             synack_retransmits: n,
-            connect: durations.clone(),
-            rtt: durations.clone(),
-            request: durations,
             ..EdgeCounters::ZERO
         };
+        counters.durations_mut().into_iter().for_each(|kind| kind.clone_from(&durations));
         counters.add_hot(&HotCounters::from_bytes(&bytes).expect("enough bytes"));
         // Those that no hook counts.
         counters.connects.iter_mut().skip(HOT_CONNECT_RESULTS).for_each(|count| *count = n);
@@ -391,18 +277,18 @@ mod tests {
     }
 
     #[test]
-    fn every_number_has_a_place_of_its_own() {
+    fn every_number_has_an_index_of_its_own() {
         let one = all(1);
-        let (mut places, mut rebuilt) = (Vec::new(), EdgeCounters::ZERO);
-        one.each(|place, n| {
-            places.push(place);
-            rebuilt.add_at(place, n);
+        let (mut indices, mut rebuilt) = (Vec::new(), EdgeCounters::ZERO);
+        one.each(|index, n| {
+            indices.push(index);
+            rebuilt.add_at(index, n);
         });
         assert_eq!(rebuilt, one);
-        assert!(places.is_sorted_by(|a, b| a < b), "{places:?}");
+        assert!(indices.is_sorted_by(|a, b| a < b), "{indices:?}");
         rebuilt.add_at(u16::MAX, 1);
-        assert_eq!(rebuilt, one, "no number has this place");
-        EdgeCounters::ZERO.each(|place, _| panic!("{place} is zero"));
+        assert_eq!(rebuilt, one, "no number has this index");
+        EdgeCounters::ZERO.each(|index, _| panic!("{index} is zero"));
     }
 
     #[test]

@@ -30,8 +30,14 @@ pub const CONNECT: usize = 0;
 pub const RTT: usize = 1;
 /// Request latency.
 pub const REQUEST: usize = 2;
+/// How long a connection was idle before a request; milliseconds, as the next two ([`crate::idle`]).
+pub const IDLE_REUSE: usize = 3;
+/// How long a connection was idle that the client closed.
+pub const IDLE_CLOSED_BY_CLIENT: usize = 4;
+/// How long a connection was idle that the server closed.
+pub const IDLE_CLOSED_BY_SERVER: usize = 5;
 /// How many kinds there are.
-pub const KINDS: usize = 3;
+pub const KINDS: usize = 6;
 
 /// The number of no row.
 pub const NO_HISTOGRAM: u64 = 0;
@@ -69,7 +75,7 @@ mod tests {
     fn every_reserved_row_has_one_meaning_and_none_is_free_or_nothing() {
         let mut numbers = Vec::new();
         for role in 0..FIRST_FREE_SLOT {
-            for kind in [CONNECT, RTT, REQUEST] {
+            for kind in 0..KINDS {
                 numbers.extend((0..MAX_SHARDS).map(|shard| reserved(role, kind, shard)));
             }
         }

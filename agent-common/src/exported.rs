@@ -22,32 +22,60 @@ pub const EXPORTED_US: [u32; EXPORTED] = [
 /// The longest quantile, seconds: what takes longer lies above the last bound.
 pub const LONGEST_SECONDS: f64 = EXPORTED_US[EXPORTED - 1] as f64 / 1e6;
 
+/// How many finite bounds of idle times are exported.
+pub const IDLE_EXPORTED: usize = 12;
+
+/// The exported bounds of idle times ([`crate::idle`]) in milliseconds: just above each lie the
+/// timeouts that programs have by default (5, 15, 60, 75, 300 and 600 s, an hour).
+pub const IDLE_EXPORTED_MS: [u32; IDLE_EXPORTED] = [
+    1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 80_000, 120_000, 300_000, 600_000,
+    3_000_000,
+];
+
 /// Which exported bucket each bucket of the grid belongs to.
-const FOLD: [usize; BUCKETS] = {
-    let mut fold = [EXPORTED; BUCKETS];
+const FOLD: [usize; BUCKETS] = folding(&EXPORTED_US);
+/// The same for idle times.
+const IDLE_FOLD: [usize; BUCKETS] = folding(&IDLE_EXPORTED_MS);
+
+const fn folding(bounds: &[u32]) -> [usize; BUCKETS] {
+    let mut fold = [bounds.len(); BUCKETS];
     let mut exported = 0;
     let mut i = 0;
     while i < BOUNDS_US.len() {
-        while exported < EXPORTED && EXPORTED_US[exported] < BOUNDS_US[i] {
+        while exported < bounds.len() && bounds[exported] < BOUNDS_US[i] {
             exported += 1;
         }
         fold[i] = exported;
         i += 1;
     }
     fold
-};
+}
 
 /// Buckets (upper bound in seconds and count, not cumulative, the last is infinite) and the count
 /// of all. Dividing a whole number by a million rounds once, so a bound prints as its decimal.
 pub fn fold(histogram: &Histogram) -> ([(f64, u64); EXPORTED + 1], u64) {
-    let mut buckets = [(f64::INFINITY, 0u64); EXPORTED + 1];
-    for ((seconds, _), us) in buckets.iter_mut().zip(EXPORTED_US) {
-        *seconds = f64::from(us) / 1e6;
+    folded(histogram, &EXPORTED_US, &FOLD, 1e6)
+}
+
+/// The same for idle times.
+pub fn fold_idle(histogram_ms: &Histogram) -> ([(f64, u64); IDLE_EXPORTED + 1], u64) {
+    folded(histogram_ms, &IDLE_EXPORTED_MS, &IDLE_FOLD, 1e3)
+}
+
+fn folded<const N: usize>(
+    histogram: &Histogram,
+    bounds: &[u32],
+    fold: &[usize; BUCKETS],
+    per_second: f64,
+) -> ([(f64, u64); N], u64) {
+    let mut buckets = [(f64::INFINITY, 0u64); N];
+    for ((seconds, _), bound) in buckets.iter_mut().zip(bounds) {
+        *seconds = f64::from(*bound) / per_second;
     }
     let mut all = 0u64;
-    for (count, exported) in histogram.buckets.iter().zip(FOLD) {
+    for (count, exported) in histogram.buckets.iter().zip(fold) {
         all = all.wrapping_add(*count);
-        if let Some((_, sum)) = buckets.get_mut(exported) {
+        if let Some((_, sum)) = buckets.get_mut(*exported) {
             *sum = sum.wrapping_add(*count);
         }
     }
@@ -93,8 +121,10 @@ mod tests {
 
     #[test]
     fn every_exported_bound_is_a_bound_of_the_grid() {
-        assert!(EXPORTED_US.iter().all(|bound| BOUNDS_US.contains(bound)));
-        assert!(EXPORTED_US.is_sorted_by(|a, b| a < b));
+        for bounds in [&EXPORTED_US[..], &IDLE_EXPORTED_MS] {
+            assert!(bounds.iter().all(|bound| BOUNDS_US.contains(bound)));
+            assert!(bounds.is_sorted_by(|a, b| a < b));
+        }
         assert!(FORMER_US.iter().all(|bound| EXPORTED_US.contains(bound)), "a query may name it");
     }
 

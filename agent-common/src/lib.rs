@@ -32,6 +32,7 @@ pub mod exchange;
 #[cfg(feature = "user")]
 pub mod exported;
 pub mod histogram;
+pub mod idle;
 pub mod ledger;
 pub mod limit;
 pub mod listener;

@@ -52,11 +52,11 @@ impl OnDemand {
         }
     }
 
-    /// Adds `n` to the sum (place 0) or to a bucket (the others); a place that no number has is
-    /// ignored.
-    pub(crate) fn add_at(&mut self, place: usize, n: u64) {
+    /// Adds `n` to the sum (index 0) or to a bucket (the others); an index that no number has
+    /// is ignored.
+    pub(crate) fn add_at(&mut self, index: usize, n: u64) {
         let Histogram { sum_us, buckets } = self.to_mut();
-        let number = match place.checked_sub(1) {
+        let number = match index.checked_sub(1) {
             None => Some(sum_us),
             Some(bucket) => buckets.get_mut(bucket),
         };

@@ -16,7 +16,7 @@ crate::wire! {
     /// comes after the first 56 bytes. The two sides of a connection run on different CPUs, and a
     /// program that only asks who a socket is would otherwise wait for a line that another CPU
     /// has just written.
-    pub struct SocketState: 96 {
+    pub struct SocketState: 104 {
         /// Row of the owner.
         pub owner: u32,
         /// Slot of the edge (overflow slots are below `FIRST_FREE_SLOT`); of a listener in its table.
@@ -47,6 +47,8 @@ crate::wire! {
         pub exchange: u64,
         /// When data last arrived.
         pub last_received_us: u64,
+        /// Since when the connection is idle, and how long it was before; see [`crate::idle`].
+        pub idle: u64,
         /// Client: `write_seq` up to which requests have been answered.
         /// Server: pauses in the open request; see [`crate::unanswered::paused`].
         pub answered_seq: u32,

@@ -16,7 +16,7 @@ use crate::opaque::{forgotten, opaque};
 use crate::owners;
 use crate::sock::Sock;
 
-// What `forgotten` makes of a place.
+// What `forgotten` makes of an entry.
 const _: () = assert!(BUCKET == 8);
 
 /// What a cgroup program's refusal becomes (`__cgroup_bpf_run_filter_sock_addr`,
@@ -168,7 +168,7 @@ pub fn listen_failed(sk: Sock, owner: u32) {
 }
 
 /// Where the thread's attempt goes: its home, unless another thread has that, else its own last
-/// place, else a free one, else one whose owner has been silent for too long; [`BUCKET`] if there is
+/// entry, else a free one, else one whose owner has been silent for too long; [`BUCKET`] if there is
 /// none. What it has elsewhere when it comes home is overdue a second later.
 ///
 /// The verifier may not know which one it is: it would go through the rest of the program once for
@@ -184,15 +184,15 @@ fn place_for(bucket: *mut PendingBucket, thread: u64, now: u64) -> usize {
     while i < BUCKET {
         let index = opaque(i) & (BUCKET - 1);
         let token = token_at(bucket, index);
-        let place = forgotten(i, token);
+        let entry = forgotten(i, token);
         if token == FREE {
-            free = place;
+            free = entry;
         } else if token != BUSY {
             if is_of(bucket, index, thread) {
-                return place;
+                return entry;
             }
             if is_overdue(token, now) {
-                overdue = place;
+                overdue = entry;
             }
         }
         i += 1;
@@ -207,12 +207,12 @@ fn own(is_it: impl Fn(u8) -> bool) -> Option<*mut Pending> {
     let thread = current_thread();
     let bucket = maps::pending(bucket_of(thread))?;
     // At home there is its newest, if any.
-    let (mut place, mut i) = (home_of(thread), 0);
+    let (mut entry, mut i) = (home_of(thread), 0);
     loop {
-        let token = token_at(bucket, place);
+        let token = token_at(bucket, entry);
         let next = forgotten(i, token);
-        if token > BUSY && is_of(bucket, place, thread) {
-            let attempt = at(bucket, place);
+        if token > BUSY && is_of(bucket, entry, thread) {
+            let attempt = at(bucket, entry);
             // SAFETY: a valid map value; volatile, because others write it.
             unsafe {
                 if !is_it(core::ptr::read_volatile(&raw const (*attempt).key.step)) {
@@ -225,7 +225,7 @@ fn own(is_it: impl Fn(u8) -> bool) -> Option<*mut Pending> {
         if i >= BUCKET {
             return None;
         }
-        place = next;
+        entry = next;
         i += 1;
     }
 }
@@ -235,7 +235,7 @@ fn is_bind(step: u8) -> bool {
     step != STEP_CONNECT
 }
 
-/// Takes a place whatever is in it, unless a program is at it: the token that was there.
+/// Takes an entry whatever is in it, unless a program is at it: the token that was there.
 #[inline(always)]
 fn take(attempt: *mut Pending) -> Option<u64> {
     // SAFETY: a valid map value; volatile, because others write it.
@@ -248,7 +248,7 @@ fn take(attempt: *mut Pending) -> Option<u64> {
     }
 }
 
-/// Gives a place back, empty or with a new attempt.
+/// Gives an entry back, empty or with a new attempt.
 ///
 /// # Safety
 /// The token must be [`BUSY`] by the caller's own doing.
@@ -259,7 +259,7 @@ unsafe fn release(attempt: *mut Pending, token: u64) {
     unsafe { atomic::compare_swap(&raw mut (*attempt).token, BUSY, token) };
 }
 
-/// The attempt in a place that is ours failed; it began at `token`.
+/// The attempt in an entry that is ours failed; it began at `token`.
 #[inline(always)]
 fn failed_in(attempt: *mut Pending, token: u64) {
     // SAFETY: a valid map value; no other program touches it while it is ours.
@@ -282,7 +282,7 @@ fn failed(key: &AttemptKey, thread: u64, began_ns: u64) {
 }
 
 /// The kernel refused a connect before a SYN could leave. A function, because two programs call it
-/// from places with little room on the stack.
+/// from entries with little room on the stack.
 #[inline(never)]
 pub fn unsent(key: &UnsentKey) {
     seen(CONNECTION);
@@ -319,7 +319,7 @@ fn token_at(bucket: *mut PendingBucket, index: usize) -> u64 {
     unsafe { core::ptr::read_volatile(&raw const (*at(bucket, index)).token) }
 }
 
-/// Whether what is in a place that is neither free nor busy is of this thread.
+/// Whether what is in an entry that is neither free nor busy is of this thread.
 #[inline(always)]
 fn is_of(bucket: *mut PendingBucket, index: usize, thread: u64) -> bool {
     // SAFETY: as in `token_at`.

@@ -13,11 +13,11 @@ use agent_common::edge::{
 };
 use agent_common::events::KIND_CONNECT_FAILED;
 use agent_common::events::connect_failed::ConnectFailed;
-use agent_common::exchange;
 use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::unanswered::UNDECIDED;
 use agent_common::unsent::UnsentKey;
+use agent_common::{exchange, idle};
 
 use crate::clock::monotonic_us;
 use crate::edges::{self, count};
@@ -129,6 +129,7 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
         // Nothing has arrived yet: a connection is idle from its handshake on.
         let now_us = tcp.now_us();
         (*state).last_received_us = now_us;
+        (*state).idle = idle::since(now_us);
         (*state).port_or_end = UNDECIDED;
         (*state).stage = STAGE_OPEN;
         let slot = (*state).slot;

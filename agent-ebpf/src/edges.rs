@@ -64,6 +64,12 @@ pub fn counters(slot: u32) -> Option<*mut HotCounters> {
     maps::counters(slot.wrapping_mul(config!(shards)).wrapping_add(shard()))
 }
 
+/// The counters of a slot on the first shard, for what is rare.
+#[inline(always)]
+pub fn first_counters(slot: u32) -> Option<*mut HotCounters> {
+    maps::counters(slot.wrapping_mul(config!(shards)))
+}
+
 /// The shard of this CPU.
 #[inline(always)]
 pub fn shard() -> u32 {

@@ -26,13 +26,35 @@ pub unsafe fn observe_in(
     kind: usize,
     value_us: u64,
 ) {
+    // SAFETY: the caller's contract.
+    unsafe { observe_on(edges::shard, counters, slot, role, kind, value_us) };
+}
+
+/// Counts what is rare, on the first shard whatever the CPU is: it then takes one histogram.
+#[inline(always)]
+pub fn observe_rare(slot: u32, role: u8, kind: usize, value: u64) {
+    if let Some(counters) = edges::first_counters(slot) {
+        // SAFETY: a valid map value.
+        unsafe { observe_on(|| 0, counters, slot, role, kind, value) };
+    }
+}
+
+#[inline(always)]
+unsafe fn observe_on(
+    shard: impl Fn() -> u32,
+    counters: *mut HotCounters,
+    slot: u32,
+    role: u8,
+    kind: usize,
+    value_us: u64,
+) {
     // SAFETY: the caller's contract; `kind` is one of the kinds. Volatile, because others write it.
     let number = unsafe {
         let at = (&raw mut (*counters).histograms).cast::<u64>().add(kind);
         match core::ptr::read_volatile(at) {
             // Overflow rows are numbered by role.
-            _ if slot < FIRST_FREE_SLOT => reserved(slot, kind, edges::shard()),
-            NO_HISTOGRAM => take(at, reserved(u32::from(role), kind, edges::shard())),
+            _ if slot < FIRST_FREE_SLOT => reserved(slot, kind, shard()),
+            NO_HISTOGRAM => take(at, reserved(u32::from(role), kind, shard())),
             number => number,
         }
     };

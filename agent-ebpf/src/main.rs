@@ -21,6 +21,7 @@ mod enforcement;
 mod fallback;
 mod histograms;
 mod hooks;
+mod idleness;
 mod listeners;
 mod maps;
 mod net;

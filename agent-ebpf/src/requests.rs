@@ -12,12 +12,12 @@ use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use agent_common::exchange;
 use agent_common::ledger::REQUEST;
 use agent_common::socket::{STAGE_OPEN, SocketState};
-use agent_common::{unanswered, wait};
+use agent_common::{idle, unanswered, wait};
 
 use crate::edges::count;
 use crate::maps::seen;
 use crate::sock::{Sock, Tcp};
-use crate::{atomic, histograms};
+use crate::{atomic, histograms, idleness};
 
 /// Data arrived on the socket.
 ///
@@ -51,6 +51,8 @@ pub unsafe fn received(sk: Sock, state: *mut SocketState) {
                     (*state).first_sent_us = 0;
                 }
                 answered(state, ROLE_CLIENT, now_us, now_us.saturating_sub(sent_us));
+            } else {
+                (*state).idle = idle::moved((*state).idle, now_us);
             }
         } else if (*state).role == ROLE_SERVER {
             request_received(tcp, state, now_us);
@@ -78,10 +80,15 @@ pub unsafe fn sent(sk: Sock, state: *mut SocketState) {
             return;
         }
         // If another CPU changed the word first, it closed this exchange: see `request_received`.
-        if atomic::compare_swap(&raw mut (*state).exchange, old, new) == old && is_answer {
-            let now_us = tcp.now_us();
+        if atomic::compare_swap(&raw mut (*state).exchange, old, new) != old {
+            return;
+        }
+        let now_us = tcp.now_us();
+        if is_answer {
             let elapsed = exchange::elapsed_us(exchange::began_us(old), now_us);
             answered(state, ROLE_SERVER, now_us, elapsed);
+        } else {
+            (*state).idle = idle::moved((*state).idle, now_us);
         }
     }
 }
@@ -117,6 +124,7 @@ unsafe fn request_received(tcp: Tcp, state: *mut SocketState, now_us: u64) {
             let (new, is_answered) = exchange::received(old, tcp.written(), now_us);
             if new == old {
                 // More of a request that is open, or a last message behind one.
+                (*state).idle = idle::went_on((*state).idle, now_us);
                 if now_us.saturating_sub((*state).last_received_us) >= unanswered::PAUSE_US {
                     (*state).answered_seq =
                         unanswered::paused((*state).answered_seq, exchange::began_us(old));
@@ -128,6 +136,7 @@ unsafe fn request_received(tcp: Tcp, state: *mut SocketState, now_us: u64) {
                 if is_answered {
                     answered_before(tcp, state, exchange::began_us(old), now_us);
                 }
+                (*state).idle = idle::requested((*state).idle, now_us);
                 return;
             }
             old = found;
@@ -152,6 +161,17 @@ unsafe fn answered(state: *mut SocketState, role: u8, now_us: u64, elapsed_us: u
     // SAFETY: the caller's contract: `state` is valid.
     unsafe {
         histograms::observe((*state).slot, role, durations::REQUEST, elapsed_us);
+        let before = (*state).idle;
+        (*state).idle = idle::since(now_us);
+        let pause = if role == ROLE_CLIENT {
+            idle::before_sending(before, now_us.saturating_sub(elapsed_us))
+        } else {
+            idle::before_request(before)
+        };
+        if pause != 0 {
+            let kind = durations::IDLE_REUSE as u32;
+            idleness::count_idle((*state).slot, role.into(), kind, pause);
+        }
         // A word that only the other role has another use for.
         let chain = if role == ROLE_CLIENT {
             &raw mut (*state).exchange

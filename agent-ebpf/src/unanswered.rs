@@ -6,11 +6,11 @@ use agent_common::exchange;
 use agent_common::socket::{STAGE_OPEN, SocketState};
 use agent_common::unanswered::{self, DUE, End, NOTHING_DUE, Sent, UNDECIDED};
 
-use crate::atomic;
 use crate::clock::monotonic_us;
 use crate::edges::count;
 use crate::maps::{config, socket};
 use crate::sock::{CLOSE_WAIT, CLOSING, FIN_WAIT1, Sock, Tcp};
+use crate::{atomic, idleness};
 
 /// The connection is about to change to `new`, one of the states in which it ends. May be called
 /// twice for one change.
@@ -29,7 +29,12 @@ pub fn ending(sk: Sock, new: u8) {
         let end = (*state).port_or_end;
         // Where FINs cross, the client closed without knowing of the server's.
         if end == UNDECIDED || (end == DUE && new == CLOSING) {
-            (*state).port_or_end = judge(tcp, state, new == FIN_WAIT1, End::Server);
+            let is_own = new == FIN_WAIT1;
+            let due = judge(tcp, state, is_own, End::Server);
+            (*state).port_or_end = due;
+            if end == UNDECIDED && due != DUE {
+                idleness::closes(state, is_own);
+            }
         }
     }
 }

@@ -55,6 +55,7 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         read("/api/v1/services"),
         read("/api/v1/map"),
         read("/api/v1/balance"),
+        read("/api/v1/timeouts"),
         read("/api/v1/segments"),
         (Method::POST, "/api/v1/reservations", reserve),
         (Method::DELETE, "/api/v1/reservations", release),

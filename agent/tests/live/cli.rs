@@ -20,6 +20,7 @@ const READING: &[&[&str]] = &[
     &["services", "health"],
     &["map"],
     &["balance"],
+    &["timeouts"],
     &["segments"],
     &["segments", "violations"],
     &["ports"],

@@ -76,6 +76,7 @@ mod exactness;
 mod floods;
 mod foreign_memory;
 mod foreign_paths;
+mod idle;
 mod impostors;
 mod inet_sock_set_state;
 mod io_uring;

@@ -71,6 +71,8 @@ pub struct Code {
 
 /// The codes, by meaning.
 pub mod code {
+    /// A server closes idle connections that its client still uses.
+    pub const KEEPALIVE_MISMATCH: &str = "PP231";
     /// A bind or listen failed because another socket has the port.
     pub const PORT_IN_USE: &str = "PO301";
     /// A bind failed because the port needs a privilege.
@@ -113,6 +115,11 @@ pub mod code {
 
 /// Every code.
 pub const CODES: &[Code] = &[
+    Code {
+        code: code::KEEPALIVE_MISMATCH,
+        meaning: "the server closes idle connections that its client still uses",
+        docs: "docs/runbooks/PortolanKeepaliveMismatchAhead.md#fix",
+    },
     Code {
         code: code::PORT_IN_USE,
         meaning: "bind or listen failed: the port is in use",
@@ -250,6 +257,13 @@ impl Finding {
     #[must_use]
     pub fn with(mut self, name: &str, fact: impl Into<Evidence>) -> Self {
         self.evidence.insert(name.to_owned(), fact.into());
+        self
+    }
+
+    /// The same with how to fix it.
+    #[must_use]
+    pub fn remediation(mut self, remediation: String) -> Self {
+        self.remediation = Some(remediation);
         self
     }
 }

@@ -18,6 +18,7 @@ mod reservations;
 mod services;
 mod status;
 mod time;
+mod timeouts;
 mod words;
 
 pub use self::edges::{Cause, Edge, Edges, Latency, Listener, Listeners};
@@ -42,6 +43,7 @@ pub use self::services::{
 };
 pub use self::status::{Hook, LedgerEntry, Memory, NameSource, NameSourceState, Status, Table};
 pub use self::time::{Timestamp, Window, WindowChoice};
+pub use self::timeouts::{EdgeTimeouts, IdleTimes, KeepAlive, Timeouts};
 pub use self::words::{
     BindFailure, Environment, Kind, Origin, PortState, Protocol, Role, Source, SystemCall,
 };

@@ -21,7 +21,7 @@ use utoipa::openapi::{
 use super::{
     AllocatePorts, AllocatedPorts, Balance, Conflicts, Edges, Error, Events, History, Listeners,
     Map, Ports, Protocol, Register, Registered, Release, Reservations, Reserve, Reserved, Role,
-    Segments, Services, Status, Timestamp, Unregister,
+    Segments, Services, Status, Timeouts, Timestamp, Unregister,
 };
 
 /// One method of one path.
@@ -238,6 +238,13 @@ pub const OPERATIONS: &[Operation] = &[
         "balance",
         "How load is distributed over backends, over a window (5m by default)",
         Shape::of::<Balance>(),
+    )
+    .with(&[WINDOW, SERVICES]),
+    get(
+        "/api/v1/timeouts",
+        "timeouts",
+        "After how long idle connections are closed and are still used, since the agent started by default",
+        Shape::of::<Timeouts>(),
     )
     .with(&[WINDOW, SERVICES]),
     get(

@@ -21,6 +21,7 @@ mod services;
 mod status;
 mod table;
 mod target;
+mod timeouts;
 mod watch;
 mod window;
 
@@ -48,6 +49,8 @@ pub enum Command {
     Map(map::MapArgs),
     /// Is load spread evenly over the backends of a service?
     Balance(balance::BalanceArgs),
+    /// Will a keep-alive mismatch reset requests? How long idle connections last, and are used.
+    Timeouts(timeouts::TimeoutsArgs),
     /// Show connections between network segments, and which are allowed.
     Segments(segments::SegmentsArgs),
     /// Show what the agent sees, what it cannot see and why, and what it dropped.
@@ -81,6 +84,7 @@ impl Command {
             Self::Services(arguments) => services::run(arguments),
             Self::Map(arguments) => map::run(arguments).map(|()| Outcome::Done),
             Self::Balance(arguments) => balance::run(arguments),
+            Self::Timeouts(arguments) => timeouts::run(arguments),
             Self::Segments(arguments) => segments::run(arguments),
             Self::Status(arguments) => status::run(arguments),
             Self::Diagnose(arguments) => diagnose::run(arguments),

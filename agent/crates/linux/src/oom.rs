@@ -25,14 +25,15 @@ pub struct Kill {
     pub pid: u32,
     /// Its command name.
     pub command: String,
-    /// How long ago, to within the drift of the log's clock: a second or so.
+    /// How long ago, to within a fraction of a second.
     pub seconds_ago: f64,
 }
 
 /// Those of the last `seconds`, the latest first.
 pub fn kills(seconds: f64) -> io::Result<Vec<Kill>> {
     let mut log = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(LOG)?;
-    let now = clock_gettime(ClockId::Monotonic);
+    // The log's clock is not adjusted by NTP either.
+    let now = clock_gettime(ClockId::MonotonicRaw);
     let now_seconds = now.tv_sec as f64 + now.tv_nsec as f64 / 1e9;
     let mut buffer = [0; LONGEST];
     let mut kills = Vec::new();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use agent_common::attempt::OVERDUE_NS;
 use agent_common::counters::EdgeCounters;
-use agent_common::durations::{self, CONNECT, KINDS, NO_HISTOGRAM, REQUEST, RTT, is_own, reserved};
+use agent_common::durations::{self, KINDS, NO_HISTOGRAM, is_own, reserved};
 use agent_common::edge::{EdgeKey, EdgeRow, FIRST_FREE_SLOT, HotCounters};
 use agent_common::histogram::Histogram;
 use agent_common::ledger::{BIND, Ledger};
@@ -338,11 +338,12 @@ impl Drain {
             self.last.resize(slot + 1, None);
         }
         let Some(last) = self.last.get_mut(slot) else { return Ok(Arc::new(counters)) };
-        let before = last.as_deref();
-        let of = |kind: usize| sums.get(kind).and_then(Option::as_ref);
-        counters.connect = OnDemand::after(before.map(|last| &last.connect), of(CONNECT));
-        counters.rtt = OnDemand::after(before.map(|last| &last.rtt), of(RTT));
-        counters.request = OnDemand::after(before.map(|last| &last.request), of(REQUEST));
+        {
+            let mut before = last.as_deref().into_iter().flat_map(EdgeCounters::durations);
+            for (durations, now) in counters.durations_mut().into_iter().zip(&sums) {
+                *durations = OnDemand::after(before.next(), now.as_ref());
+            }
+        }
         match last {
             Some(last) if **last == counters => Ok(Arc::clone(last)),
             last => Ok(Arc::clone(last.insert(Arc::new(counters)))),

@@ -174,6 +174,13 @@ pub fn snapshot() -> Snapshot {
     for micros in [800, 1_000, 2_400, 49_999, 50_000, 50_001, 12_000_000] {
         to_postgres.request.observe(micros);
     }
+    for millis in [900, 3_500, 4_700] {
+        to_postgres.idle_reuse_ms.observe(millis);
+    }
+    for millis in [5_004, 5_011, 5_020, 5_009] {
+        to_postgres.idle_closed_by_server_ms.observe(millis);
+    }
+    to_postgres.idle_closed_by_client_ms.observe(2_000);
 
     let mut from_internet = EdgeCounters::ZERO;
     from_internet.connects[usize::from(CONNECT_OK)] = 5;

@@ -55,6 +55,7 @@ pub mod state;
 pub mod stopping;
 pub mod tables;
 pub mod tally;
+pub mod timeouts;
 pub mod timestamp;
 pub mod unsent;
 pub mod unverified;

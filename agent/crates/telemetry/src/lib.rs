@@ -15,6 +15,7 @@ mod ephemeral;
 pub mod event_feed;
 mod events;
 mod hooks;
+mod idle;
 mod labels;
 mod latency;
 mod ledger;

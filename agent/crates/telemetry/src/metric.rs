@@ -12,7 +12,7 @@ use super::labels::Labels;
 use super::otlp::Points;
 use super::{Format, View};
 use super::{
-    aborts, agent, backends, conflicts, connects, ephemeral, events, hooks, latency, ledger,
+    aborts, agent, backends, conflicts, connects, ephemeral, events, hooks, idle, latency, ledger,
     limited, listeners, memory, probes, process, pushes, queues, recovery, reservations, resets,
     segments, services, sources, traffic, unanswered, unverified,
 };
@@ -69,6 +69,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
         recovery::METRICS,
         limited::METRICS,
         queues::METRICS,
+        idle::METRICS,
         resets::METRICS,
         aborts::METRICS,
         listeners::METRICS,
@@ -209,16 +210,35 @@ impl<'a> Samples<'a> {
 
     /// A histogram on the decimal grid, with the exported bounds.
     pub(super) fn histogram(&mut self, labels: &impl Labels, histogram: &Histogram) -> fmt::Result {
+        let (buckets, count) = exported::fold(histogram);
+        self.buckets(labels, &buckets, count, histogram.sum_us as f64 / 1e6)
+    }
+
+    /// The same of idle times, which are in milliseconds and have bounds of their own.
+    pub(super) fn idle_times(
+        &mut self,
+        labels: &impl Labels,
+        histogram_ms: &Histogram,
+    ) -> fmt::Result {
+        let (buckets, count) = exported::fold_idle(histogram_ms);
+        self.buckets(labels, &buckets, count, histogram_ms.sum_us as f64 / 1e3)
+    }
+
+    fn buckets(
+        &mut self,
+        labels: &impl Labels,
+        buckets: &[(f64, u64)],
+        count: u64,
+        sum_seconds: f64,
+    ) -> fmt::Result {
         let encoder = match self {
             Self::Text(encoder, _) => encoder,
-            Self::Otlp(points) => return points.histogram(labels, histogram),
+            Self::Otlp(points) => return points.histogram(labels, buckets, count, sum_seconds),
         };
-        let (buckets, count) = exported::fold(histogram);
-        let sum_seconds = histogram.sum_us as f64 / 1e6;
         encoder.encode_family(labels)?.encode_histogram::<NoLabelSet>(
             sum_seconds,
             count,
-            &buckets,
+            buckets,
             None,
         )
     }

@@ -10,8 +10,6 @@ use std::collections::hash_map::RandomState;
 use std::fmt::{self, Display, Write as _};
 use std::hash::BuildHasher as _;
 
-use agent_common::exported::{self, EXPORTED};
-use agent_common::histogram::Histogram;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::labels::Labels;
@@ -164,18 +162,25 @@ impl<'a> Points<'a> {
         self.number(labels, |point| fixed64(point, 4, value.to_bits()))
     }
 
-    pub(super) fn histogram(&mut self, labels: &impl Labels, histogram: &Histogram) -> fmt::Result {
+    /// Buckets that are not cumulative, the last without a bound.
+    pub(super) fn histogram(
+        &mut self,
+        labels: &impl Labels,
+        buckets: &[(f64, u64)],
+        count: u64,
+        sum_seconds: f64,
+    ) -> fmt::Result {
         self.attribute(labels, OF_HISTOGRAM);
-        let (buckets, count) = exported::fold(histogram);
         let mut point = self.started();
         fixed64(&mut point, 4, count);
-        fixed64(&mut point, 5, (histogram.sum_us as f64 / 1e6).to_bits());
+        fixed64(&mut point, 5, sum_seconds.to_bits());
         // Packed: the numbers alone. The last bucket is everything beyond the last bound.
         let packed = |values: &mut dyn Iterator<Item = u64>| -> Vec<u8> {
             values.flat_map(u64::to_le_bytes).collect()
         };
         let counts = packed(&mut buckets.iter().map(|(_, count)| *count));
-        let bounds = packed(&mut buckets.iter().take(EXPORTED).map(|(bound, _)| bound.to_bits()));
+        let bounds = buckets.iter().map(|(bound, _)| *bound).filter(|bound| bound.is_finite());
+        let bounds = packed(&mut bounds.map(f64::to_bits));
         message(&mut point, 6, &counts);
         message(&mut point, 7, &bounds);
         self.add(point)

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use agent_common::abort::{ABORT_CAUSE_NAMES, ABORT_CAUSES};
 use agent_common::edge::{CONNECT_RESULT_NAMES, CONNECT_RESULTS};
-use agent_common::exported::EXPORTED_US;
+use agent_common::exported::{EXPORTED_US, IDLE_EXPORTED_MS};
 use agent_common::ledger::{CLASS_NAMES, CLASSES, REASON_NAMES, REASONS};
 use agent_common::reset::{CAUSE_NAMES, CAUSES};
 
@@ -96,6 +96,17 @@ Failures of a server whose listening socket has just ended: a rollout that cuts 
 * **Queues** (`portolan_tcp_receive_queue_bytes`, `portolan_tcp_send_queue_bytes`) are what the collection found: gauges without a history, in the bytes of `ss` but without FINs. They exist for every row with connections, also at 0. Some bytes are always on the way where there is traffic.
 * **Not closed** (`portolan_tcp_close_wait_connections`): in CLOSE_WAIT for at least a minute since the first collection that found it there; so up to one interval late, and of a pre-existing connection a minute after the agent's start.
 * **Round trip time** is the kernel's smoothed estimate (`srtt`), which includes how long the peer delays its acknowledgements. It is sampled at each read of the tables from every connection that has a new measurement since, and once more when it ends. So a busy long-lived connection has about one sample a second, an idle one has none, and samples are not weighted by traffic.
+
+## What an idle connection is
+
+Nothing has arrived or was sent for at least half a second, and no response is due. Idle times show keep-alive timeouts before they do harm: a server that closes connections after as short a time as a client goes on using them will reset a request sooner or later.
+
+* **Closed** (`portolan_tcp_idle_close_seconds`): an end began to close (FIN) a connection that was idle. `closed_by` says which; the time is that end's keep-alive timeout, or pool timeout, plus what its timer was late. A last message right before (TLS `close_notify`, Terminate of PostgreSQL, `QUIT`) does not end the idle time. A program that ends closes its idle connections as well, after any time. Resets are not counted.
+* **Used again** (`portolan_tcp_idle_reuse_seconds`): a request came after a pause, and got a response.
+* **A request in parts**: a pause of half a second or more within a request counts on the client's side as one before it, since latency begins with the last part there.
+* **Not known**: how long a pre-existing connection was idle before anything was seen of it; anything without request timing (`--no-requests`).
+
+`portolan timeouts` compares the two.
 
 ## What a listener is
 
@@ -228,6 +239,14 @@ pub fn markdown() -> String {
         EXPORTED_US.iter().map(|us| format!("{}", f64::from(*us) / 1e6)).collect();
     // Writing into a String cannot fail.
     let _ = writeln!(text, "{}, +Inf.\n", bounds.join(", "));
+    let bounds: Vec<String> =
+        IDLE_EXPORTED_MS.iter().map(|ms| format!("{}", f64::from(*ms) / 1e3)).collect();
+    let _ = writeln!(
+        text,
+        "Idle times are counted on the same grid, in milliseconds instead, so it reaches a day. \
+         Their upper bounds in seconds: {}, +Inf.\n",
+        bounds.join(", ")
+    );
     push_values(&mut text, "result", CONNECT_RESULT_NAMES.iter().zip(RESULTS));
     push_causes(&mut text);
     text.push_str(ABORTS_INTRODUCTION);

@@ -1,5 +1,6 @@
 //! The server's process and its cgroup, as /proc and the cgroup file system show them.
 
+use std::ops::RangeInclusive;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,8 @@ const APART: Duration = Duration::from_millis(350);
 
 /// Older kills explain nothing that happens now.
 const RECENT_SECONDS: f64 = 600.0;
-/// The agent sees an end at its next collection, and the clock of the kernel's log drifts.
-const AT_ONCE_SECONDS: f64 = 4.0;
+/// A kill is so much older than the end that the agent has seen: it sees it at its next collection.
+const BEFORE_SECONDS: RangeInclusive<f64> = -0.5..=2.0;
 
 /// The first of two looks.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ pub(super) fn killed(server: &Name, stopped: Option<f64>) -> Option<Killed> {
         Killed { pid, command, seconds_ago, is_named }
     });
     found.find(|kill| {
-        let at_once = |stopped: f64| (kill.seconds_ago - stopped).abs() <= AT_ONCE_SECONDS;
+        let at_once = |stopped: f64| BEFORE_SECONDS.contains(&(kill.seconds_ago - stopped));
         kill.is_named || stopped.is_some_and(at_once)
     })
 }

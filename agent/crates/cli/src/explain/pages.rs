@@ -45,6 +45,7 @@ runbooks![
     "PortolanEventsLost",
     "PortolanHookMissing",
     "PortolanKeepaliveMismatch",
+    "PortolanKeepaliveMismatchAhead",
     "PortolanLatencyAgainstLastWeek",
     "PortolanLatencyHigh",
     "PortolanLatencyInherited",

@@ -56,7 +56,7 @@ pub(super) fn since_start(snapshot: &Snapshot) -> f64 {
 }
 
 /// Every row with what it counted in the window, and how long that is, seconds.
-fn rows(snapshot: &Snapshot, window: WindowChoice) -> (Vec<WindowRow>, f64) {
+pub(super) fn rows(snapshot: &Snapshot, window: WindowChoice) -> (Vec<WindowRow>, f64) {
     let Snapshot { recent, edges, .. } = snapshot;
     match window {
         WindowChoice::Last(seconds) => recent.rows(edges, seconds),
@@ -93,6 +93,10 @@ impl ToApi for WindowRow {
             connect,
             rtt,
             request,
+            // In `/api/v1/timeouts`.
+            idle_reuse_ms: _,
+            idle_closed_by_client_ms: _,
+            idle_closed_by_server_ms: _,
         } = &*self.counters;
         let mut connects = named(&CONNECT_RESULT_NAMES, connects);
         if let Some(ok) = CONNECT_RESULT_NAMES.get(usize::from(CONNECT_OK)) {

@@ -8,6 +8,7 @@ mod relations;
 mod reservations;
 mod services;
 mod status;
+mod timeouts;
 
 use api_types::Timestamp;
 use model::service::Service;
@@ -21,6 +22,7 @@ pub use self::relations::{balance, map, segments};
 pub use self::reservations::reservations;
 pub use self::services::services;
 pub use self::status::{off, status};
+pub use self::timeouts::timeouts;
 
 /// A value of the model that the API shows.
 pub trait ToApi {

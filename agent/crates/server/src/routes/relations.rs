@@ -1,4 +1,4 @@
-//! `/api/v1/map`, `/api/v1/balance`, `/api/v1/segments`.
+//! `/api/v1/map`, `/api/v1/balance`, `/api/v1/timeouts`, `/api/v1/segments`.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -9,13 +9,14 @@ use serde::Deserialize;
 
 use super::{Api, Failure, Route};
 use crate::convert;
-use api_types::{Balance, Map, Segments, WindowChoice};
+use api_types::{Balance, Map, Segments, Timeouts, WindowChoice};
 use model::map::Graph;
 
-pub(super) fn readable() -> [Route; 3] {
+pub(super) fn readable() -> [Route; 4] {
     [
         ("/api/v1/map", get(map)),
         ("/api/v1/balance", get(balance)),
+        ("/api/v1/timeouts", get(timeouts)),
         ("/api/v1/segments", get(segments)),
     ]
 }
@@ -50,6 +51,16 @@ async fn balance(
     let window = wanted.window.unwrap_or(WindowChoice::Last(Graph::LONGEST_WINDOW)).seconds();
     let snapshot = api.source.fresh().await?;
     Ok(Json(convert::balance(&snapshot, window, &wanted.services())))
+}
+
+async fn timeouts(
+    State(api): State<Api>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Timeouts>, Failure> {
+    let wanted = Wanted::read(wanted)?;
+    let window = wanted.window.unwrap_or(WindowChoice::Start);
+    let snapshot = api.source.fresh().await?;
+    Ok(Json(convert::timeouts(&snapshot, window, &wanted.services())))
 }
 
 async fn segments(State(api): State<Api>) -> Result<Json<Segments>, Failure> {
