@@ -135,9 +135,15 @@ mod tests {
 
     fn timeouts(server: &[u64], client: &[u64], reuse: &[u64]) -> Timeouts {
         let mut counters = EdgeCounters::ZERO;
-        server.iter().for_each(|ms| counters.idle_closed_by_server_ms.observe(*ms));
-        client.iter().for_each(|ms| counters.idle_closed_by_client_ms.observe(*ms));
-        reuse.iter().for_each(|ms| counters.idle_reuse_ms.observe(*ms));
+        for ms in server {
+            counters.idle_closed_by_server_ms.observe(*ms);
+        }
+        for ms in client {
+            counters.idle_closed_by_client_ms.observe(*ms);
+        }
+        for ms in reuse {
+            counters.idle_reuse_ms.observe(*ms);
+        }
         Timeouts::new(&counters).expect("some")
     }
 
