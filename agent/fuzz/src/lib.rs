@@ -16,7 +16,7 @@ use discovery::rules::{Network, Rule};
 use discovery::{docker_proxy, process};
 use linux::mounts::Mount;
 use linux::procfs::{self, Stat};
-use linux::{conntrack, diag, drops, links, network, process_addresses};
+use linux::{conntrack, diag, drops, links, network, oom, process_addresses};
 use loader::btf::Btf;
 use model::full_name::FullName;
 use model::port_ranges::PortRules;
@@ -207,6 +207,7 @@ fn netlink(datagram: &[u8]) {
 fn network_files(bytes: &[u8]) {
     let text = &*String::from_utf8_lossy(bytes);
     let _ = drops::parse(text);
+    let _ = oom::parse(text);
     let four = process_addresses::v4(text).map(IpAddr::from);
     four.chain(process_addresses::v6(text).map(IpAddr::from)).map(address::from_ip).for_each(drop);
     let _ = occupant::listeners(text, 80);

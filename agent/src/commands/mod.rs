@@ -28,6 +28,7 @@ Examples:
   portolan edges                                   who talks to whom, as a table, and what fails and why
   portolan edges --role client --sort p99          slowest outgoing calls of this host first
   portolan edges --output json | jq '.edges[] | select(.connects.refused)'
+  portolan diagnose gateway catalog                what is wrong between two services, and where
   portolan ports                                   ports and the processes that hold them
   portolan ports conflicts --since 1h              failed binds of the last hour, the cause and the fix
   portolan ports reserve 5432 --for postgres       reserve a port for a service
@@ -46,16 +47,16 @@ Examples:
 Every setting is a flag, an environment variable and a key of the configuration file; `portolan
 config show` lists the keys. Flags win over the environment, the environment over the file.
 
-Exit codes: 0 done; 1 failed, or something is not well (with --exit-code, or found by check); 2
-invalid command line or configuration; 3 the agent cannot be reached or does not answer.";
+Exit codes: 0 done; 1 failed, or something is not well (with --exit-code, or found by check or
+diagnose); 2 invalid command line or configuration; 3 the agent cannot be reached or does not answer.";
 
 /// Exit codes: what was asked for is done.
 pub const DONE: u8 = 0;
-/// It failed; or there are findings, and `--exit-code` was given or the command is `check`.
+/// It failed; or there are findings, and `--exit-code` was given or the command looks for them.
 pub const FAILED: u8 = 1;
 /// The command line or the configuration is invalid.
 pub const INVALID: u8 = 2;
-/// The agent cannot be reached, or does not answer.
+/// The agent cannot be reached, or does not answer; or too little is known.
 pub const UNREACHED: u8 = 3;
 
 #[derive(Debug, Parser)]

@@ -70,6 +70,7 @@ mod cli;
 mod confined;
 mod conflicts;
 mod degrade;
+mod diagnose;
 mod dns;
 mod enforcement;
 mod events;

@@ -249,6 +249,11 @@ impl Namespace {
         format!("netns-{}", self.name)
     }
 
+    /// A process that is here for as long as the namespace is.
+    pub fn resident_pid(&self) -> u32 {
+        self.resident.id()
+    }
+
     /// Inode number, as the agent reports it.
     pub fn inode(&self) -> u32 {
         use std::os::unix::fs::MetadataExt as _;

@@ -1,13 +1,14 @@
 //! The commands for a running agent: `portolan edges`, `ports`, `services` and so on.
 //!
-//! They depend on the API alone: they send requests of `api-types` through `client`, and print the
-//! response as a table or as JSON. Package agent adds [`Command`] to the command line of the
+//! They send requests of `api-types` through `client`, and print the response as a table or as JSON.
+//! `diagnose` also looks at this host by itself, through `linux`. Package agent adds [`Command`] to the command line of the
 //! `portolan` binary.
 
 #![forbid(unsafe_code)]
 
 mod balance;
 mod check;
+mod diagnose;
 mod edges;
 mod events;
 mod explain;
@@ -25,6 +26,7 @@ mod timeouts;
 mod watch;
 mod window;
 
+use std::fmt;
 use std::io::{self, Write};
 
 use clap::{Subcommand, ValueEnum};
@@ -56,6 +58,8 @@ pub enum Command {
     Check(Box<check::CheckArgs>),
     /// Show what the agent sees, what it cannot see and why, and what it dropped.
     Status(status::StatusArgs),
+    /// Find out what is wrong between two services: name, route, port, TCP, TLS, HTTP, program, host.
+    Diagnose(Box<diagnose::DiagnoseArgs>),
     /// Print the page of a finding, an alert or a metric. Needs no agent.
     Explain(explain::ExplainArgs),
 }
@@ -87,13 +91,29 @@ impl Command {
             Self::Segments(arguments) => segments::run(arguments),
             Self::Check(arguments) => check::run(arguments),
             Self::Status(arguments) => status::run(arguments),
+            Self::Diagnose(arguments) => diagnose::run(arguments),
             Self::Explain(arguments) => explain::run(arguments).map(|()| Outcome::Done),
         }
     }
 }
 
-/// Whose fault the failure of a request to the agent is; `None` of any other error.
+/// What was written on the command line means nothing here.
+#[derive(Debug)]
+struct Usage(String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Whose fault an error is; `None` if neither the command line's nor the agent's.
 pub fn class(error: &anyhow::Error) -> Option<Class> {
+    if error.is::<Usage>() {
+        return Some(Class::Usage);
+    }
     error.downcast_ref::<client::Error>().map(client::Error::class)
 }
 

@@ -269,7 +269,7 @@ fn request(
     bytes
 }
 
-/// A netlink socket in the namespace of the calling thread.
+/// A netlink socket in the namespace of the calling thread; without a protocol, of rtnetlink.
 pub(super) fn open(protocol: impl Into<Option<Protocol>>) -> io::Result<OwnedFd> {
     let socket = net::socket_with(
         AddressFamily::NETLINK,

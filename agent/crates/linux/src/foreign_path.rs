@@ -17,11 +17,11 @@
 //! above them). Only root can mount these, but if the server is dead, even this waits for it.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 
 use crate::mounts::{self, Mount};
 
@@ -60,6 +60,25 @@ pub fn open_namespaces(
         File::open(format!("/proc/self/fd/{}", located.as_raw_fd()))
     };
     Ok(located.into_iter().zip(wanted).map(open).collect())
+}
+
+/// The first `limit` bytes of a regular file that a process would open at `path`, links within its
+/// root included.
+///
+/// Unlike all else here this asks the file system, which the process may have mounted and which may
+/// never answer: for a command that a user runs and can interrupt, not for the agent. A FIFO or a
+/// device is not opened.
+pub fn read_file(tgid: u32, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let root = open_root(tgid)?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    if FileType::from_raw_mode(fstat(file.as_fd())?.st_mode) != FileType::RegularFile {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = Vec::new();
+    let opened = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    opened.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The root directory of a process as a starting point; the directory is not opened.
@@ -168,6 +187,25 @@ mod tests {
             locate(&root, Path::new("/no\0pe")).unwrap_err().kind(),
             io::ErrorKind::InvalidInput
         );
+    }
+
+    #[test]
+    fn a_file_is_read_through_links_and_nothing_else_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("resolv.conf"), "nameserver 192.0.2.1\n").unwrap();
+        symlink("resolv.conf", at("link")).unwrap();
+        make_fifo(&at("fifo"));
+        let own = std::process::id();
+        let check = |name: &str, limit, expected: &[u8]| {
+            assert_eq!(read_file(own, &at(name), limit).unwrap(), expected, "{name}");
+        };
+        check("resolv.conf", 1000, b"nameserver 192.0.2.1\n");
+        check("link", 10, b"nameserver");
+        for name in ["fifo", "missing", "."] {
+            assert!(read_file(own, &at(name), 10).is_err(), "{name}");
+        }
+        assert!(read_file(own, Path::new("/proc/self/exe"), 10).is_err());
     }
 
     fn make_fifo(path: &Path) {

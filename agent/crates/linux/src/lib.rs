@@ -9,6 +9,7 @@ use std::fmt;
 pub mod addresses;
 pub mod capability;
 pub mod cgroup_watch;
+pub mod clients;
 pub mod clock;
 pub mod conntrack;
 pub mod current_holders;
@@ -27,6 +28,7 @@ pub mod mounts;
 pub mod namespace_names;
 pub mod namespaces;
 pub mod network;
+pub mod oom;
 pub mod pages;
 pub mod peer;
 pub mod probes;
@@ -35,6 +37,8 @@ pub mod procfs;
 pub mod project_files;
 pub mod readiness;
 pub mod refusal;
+pub mod route;
+pub mod starvation;
 #[cfg(test)]
 mod users_namespace;
 

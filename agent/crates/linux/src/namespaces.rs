@@ -4,13 +4,14 @@
 //! first two are found here; one that only an open descriptor holds is not.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::{fs, io, thread};
 
-use agent_common::address::Address;
+use agent_common::address::{self, Address};
 use agent_common::share::MAX_NESTED;
 use hashbrown::{HashMap, HashSet};
 
@@ -164,6 +165,11 @@ pub fn addresses(namespace: &Namespace) -> io::Result<Vec<Address>> {
         Some(addresses) => Ok(addresses),
         None => run_in(namespace, addresses::local).flatten(),
     }
+}
+
+/// The same as the standard library has them.
+pub fn ip_addresses(namespace: &Namespace) -> io::Result<Vec<IpAddr>> {
+    Ok(addresses(namespace)?.into_iter().map(address::to_ip).collect())
 }
 
 /// Limits of a search.

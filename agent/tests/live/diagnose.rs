@@ -1,0 +1,489 @@
+//! `portolan diagnose` and real faults: each has its verdict and its exit code, within seconds.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+use crate::agent::{Agent, binary, forget_our_variables};
+use crate::facts::patience;
+use crate::namespace::{Namespace, Pair};
+use crate::net;
+
+/// A diagnosis with its probes takes no longer: connects, then a handshake or a request.
+const LONGEST: Duration = Duration::from_secs(12);
+/// A connection is idle after this (`tcp_receive_reset`).
+const IDLE: Duration = Duration::from_millis(1200);
+
+/// Longer than a program takes between its last message and the close (`unanswered`).
+const WAIT: Duration = Duration::from_millis(80);
+
+/// What a diagnosis has found.
+struct Diagnosis {
+    code: i32,
+    /// The first report.
+    report: Value,
+    said: String,
+}
+
+/// Another program in a namespace. Dropping it kills it.
+struct Program(Child);
+
+// === impl Diagnosis ===
+
+impl Diagnosis {
+    /// Runs `portolan diagnose` as an administrator of this host does.
+    fn of(agent: &Agent, arguments: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        forget_our_variables(&mut command);
+        command.args(["diagnose", "-o", "json", "--url", &format!("http://{}", agent.address)]);
+        let began = Instant::now();
+        let output = command.args(arguments).output().expect("starting portolan");
+        assert!(began.elapsed() < patience(LONGEST), "{arguments:?} took {:?}", began.elapsed());
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let answer: Value = serde_json::from_str(&said).unwrap_or_default();
+        let code = output.status.code().expect("an exit code");
+        Self { code, report: answer["reports"][0].clone(), said }
+    }
+
+    #[track_caller]
+    fn is(&self, cause: &str, code: i32) {
+        let found = self.report["verdict"]["cause"].as_str();
+        assert_eq!((found, self.code), (Some(cause), code), "{}", self.said);
+    }
+
+    #[track_caller]
+    fn says(&self, words: &str) {
+        let text = self.report["verdict"]["text"].as_str().unwrap_or_default();
+        assert!(text.contains(words), "{}", self.said);
+    }
+}
+
+// === impl Program ===
+
+impl Program {
+    fn start(namespace: &Namespace, program: &str, arguments: &[&str], folder: &Path) -> Self {
+        let mut command = namespace.command(program);
+        command.args(arguments).current_dir(folder);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().expect("starting a program"))
+    }
+
+    fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.0.id()).expect("a pid fits");
+        // SAFETY: kill touches no memory; the child was not waited for, so the pid is its own.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `CLIENT SERVER:PORT` of a pair.
+fn words(pair: &Pair, port: u16) -> [String; 2] {
+    [pair.client.service.clone(), format!("{}:{port}", pair.server.service)]
+}
+
+/// Tries to connect from the client, and gives up soon.
+fn try_connect(pair: &Pair, to: SocketAddr) -> std::io::Result<TcpStream> {
+    pair.client.act(|| TcpStream::connect_timeout(&to, Duration::from_millis(300)))
+}
+
+/// Waits until the agent has this result of connects from the client of a pair.
+fn connects(agent: &Agent, pair: &Pair, port: u16, result: &str, n: u64) {
+    let port = port.to_string();
+    agent.eventually(n, |now| {
+        now.edges(&[("client", &pair.client.service), ("port", &port), ("role", "client")])
+            .connects(result)
+    });
+}
+
+/// A listener of the server of a pair, and its port; one client has connected to it.
+fn served(pair: &Pair) -> (TcpListener, u16) {
+    let listener = pair.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    let client = pair.client.connect((pair.server.v4, port)).expect("a listener of ours");
+    drop((net::accept(&listener), client));
+    (listener, port)
+}
+
+/// Waits until something listens on a port, without a connect.
+fn listens(namespace: &Namespace, port: u16) {
+    let port = format!(":{port:04X}");
+    let listens = || {
+        let tables = ["tcp", "tcp6"].map(|name| format!("/proc/thread-self/net/{name}"));
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let tables = namespace.within(|| tables.each_ref().map(read));
+        tables.iter().flat_map(|table| table.lines()).any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // State 0A is LISTEN.
+            fields.get(1).is_some_and(|local| local.ends_with(&port))
+                && fields.get(3) == Some(&"0A")
+        })
+    };
+    let began = Instant::now();
+    while !listens() {
+        assert!(began.elapsed() < patience(Duration::from_secs(10)), "nothing listens on {port}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_connect_that_fails_is_told_apart_by_what_listens_and_what_drops() {
+    needs_kernel!();
+    let pairs: [Pair; 5] = std::array::from_fn(|_| Pair::new());
+    let agent = Agent::start();
+    let [ended, loopback, dropped, lossy, full] = &pairs;
+
+    // The server has ended. For a while its clients' failures are those of a stop, but not probes.
+    let (listener, port) = served(ended);
+    connects(&agent, ended, port, "ok", 1);
+    drop(listener);
+    let [client, server] = words(ended, port);
+    let found = Diagnosis::of(&agent, &[&client, &server, "--probe-count", "3"]);
+    found.is("nothing_listens", 1);
+    assert_eq!(found.report["verdict"]["certainty"], "high", "{}", found.said);
+
+    // It listens on the loopback only; what is connected to has no name then.
+    let listener = loopback.server.listen("127.0.0.1:0");
+    let port = net::port(&listener);
+    let loopback_port = port;
+    try_connect(loopback, (loopback.server.v4, port).into()).unwrap_err();
+    connects(&agent, loopback, port, "refused", 1);
+    let address = format!("{}:{port}", loopback.server.v4);
+    let found = Diagnosis::of(&agent, &[&loopback.client.service, &address, "--probe-count", "3"]);
+    found.is("loopback_only", 1);
+    found.says(&format!("127.0.0.1:{port}"));
+
+    // SYNs are dropped.
+    let (_listener, port) = served(dropped);
+    connects(&agent, dropped, port, "ok", 1);
+    dropped.server.nft_input(&format!("tcp dport {port} drop"));
+    try_connect(dropped, (dropped.server.v4, port).into()).unwrap_err();
+    connects(&agent, dropped, port, "aborted", 1);
+    let [client, server] = words(dropped, port);
+    let found = Diagnosis::of(&agent, &[&client, &server, "--probe-count", "3"]);
+    found.is("dropped", 1);
+
+    // Some are: every fourth.
+    let (_listener, port) = served(lossy);
+    connects(&agent, lossy, port, "ok", 1);
+    let syn = "tcp flags & (syn | ack) == syn numgen inc mod 4 3 drop";
+    lossy.server.nft_input(&format!("tcp dport {port} {syn}"));
+    let [client, server] = words(lossy, port);
+    let found = Diagnosis::of(&agent, &[&client, &server, "--probe-count", "6"]);
+    found.is("loss", 1);
+    lossy.server.nft_flush();
+    let found = Diagnosis::of(&agent, &[&client, &server, "--probe-count", "6"]);
+    found.is("healthy", 0);
+
+    // Nobody accepts.
+    let socket = full.server.act(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into()).expect("a port");
+        socket.listen(1).expect("listening");
+        socket
+    });
+    let port = socket.local_addr().expect("an address").as_socket().expect("IPv4").port();
+    let to = SocketAddr::from((full.server.v4, port));
+    let _waiting: Vec<TcpStream> = (0..2).map(|_| try_connect(full, to).expect("room")).collect();
+    connects(&agent, full, port, "ok", 2);
+    let [client, server] = words(full, port);
+    let found = Diagnosis::of(&agent, &[&client, &server, "--probe-count", "2"]);
+    found.is("accept_queue_full", 1);
+    found.says("2 connections wait for accept(), 1 may");
+
+    // The service alone is enough, and Markdown has the verdict.
+    let mut command = Command::new(binary());
+    forget_our_variables(&mut command);
+    let url = format!("http://{}", agent.address);
+    command.args(["diagnose", &loopback.client.service, "-o", "markdown", "--url", &url]);
+    let output = command.arg("--no-probe").output().expect("starting portolan");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let verdict = format!("listens on the loopback only (127.0.0.1:{loopback_port})");
+    assert!(said.contains("**Verdict:**") && said.contains(&verdict), "{said}");
+    agent.stop();
+}
+
+#[test]
+fn a_server_that_accepts_is_slow_silent_or_closes_too_early() {
+    needs_kernel!();
+    let pairs: [Pair; 4] = std::array::from_fn(|_| Pair::new());
+    let agent = Agent::start();
+    let [silent, slow, early, quiet] = &pairs;
+    let connected = |pair: &Pair| {
+        let connection = pair.connection();
+        net::patient(&connection.client);
+        connection
+    };
+
+    // It takes requests and does not answer.
+    let mut open = connected(silent);
+    for _ in 0..2 {
+        open.client.write_all(b"request").unwrap();
+        net::read_exactly(&mut open.server, 7).unwrap();
+        thread::sleep(WAIT);
+        let client = silent.client.connect((silent.server.v4, open.port)).unwrap();
+        drop(std::mem::replace(&mut open.client, client));
+        open.server = net::accept(&open.listener);
+    }
+    agent.eventually(2, |now| {
+        let edge = now.edge(&silent.client.service, &silent.server.service, open.port, "client");
+        edge.unanswered()
+    });
+    let [client, server] = words(silent, open.port);
+    let found = Diagnosis::of(&agent, &[&client, &server, "--no-probe"]);
+    found.is("never_answers", 1);
+    assert_eq!(found.report["verdict"]["certainty"], "medium", "{}", found.said);
+    // A request of the command's own is not answered either.
+    let found = Diagnosis::of(&agent, &[&client, &server, "--http", "/", "--probe-count", "2"]);
+    found.is("never_answers", 1);
+    assert_eq!(found.report["verdict"]["certainty"], "high", "{}", found.said);
+
+    // It answers slowly.
+    let mut open = connected(slow);
+    for _ in 0..2 {
+        open.client.write_all(b"request").unwrap();
+        net::read_exactly(&mut open.server, 7).unwrap();
+        thread::sleep(Duration::from_millis(700));
+        open.server.write_all(b"response").unwrap();
+        net::read_exactly(&mut open.client, 8).unwrap();
+    }
+    agent.eventually(2, |now| {
+        now.edge(&slow.client.service, &slow.server.service, open.port, "client").requests().count
+    });
+    let [client, server] = words(slow, open.port);
+    let found = Diagnosis::of(&agent, &[&client, &server, "--no-probe"]);
+    found.is("slow_server", 1);
+
+    // It closes an idle connection that the client uses again.
+    let mut open = connected(early);
+    open.client.write_all(b"request").unwrap();
+    net::read_exactly(&mut open.server, 7).unwrap();
+    open.server.write_all(b"response").unwrap();
+    net::read_exactly(&mut open.client, 8).unwrap();
+    thread::sleep(IDLE);
+    drop(open.server);
+    agent.eventually(0, |now| {
+        now.edge(&early.client.service, &early.server.service, open.port, "server").active()
+    });
+    open.client.write_all(b"request").unwrap();
+    agent.eventually(Some(1), |now| {
+        let edge = now.edge(&early.client.service, &early.server.service, open.port, "client");
+        edge.resets_by_cause("received").get("idle_reuse").copied()
+    });
+    let [client, server] = words(early, open.port);
+    let found = Diagnosis::of(&agent, &[&client, &server, "--probe-count", "2"]);
+    found.is("keepalive_mismatch", 1);
+
+    // Without traffic and probes nothing can be said; with probes it can.
+    let listener = quiet.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    let name = quiet.server.service.clone();
+    agent.eventually(true, |now| {
+        now.has("portolan_port_listeners", &[("service", &name), ("port", &port.to_string())])
+    });
+    let server = format!("{name}:{port}");
+    let pid = quiet.client.resident_pid().to_string();
+    let found = Diagnosis::of(&agent, &[&server, "--no-probe"]);
+    found.is("not_enough_data", 3);
+    let found = Diagnosis::of(&agent, &[&server, "--pid", &pid, "--probe-count", "2"]);
+    found.is("healthy", 0);
+    let found = Diagnosis::of(&agent, &["no-such-service", &server]);
+    assert_eq!(found.code, 2, "{}", found.said);
+    agent.stop();
+}
+
+/// Listens on the port of its argument; accepts with the word `accept`, and computes with `burn`.
+const SERVER: &str = "\
+import socket, sys
+server = socket.create_server(('0.0.0.0', int(sys.argv[1])))
+if sys.argv[2] == 'burn':
+    while True: pass
+if sys.argv[2] == 'grow':
+    server.accept()[0].recv(4)
+    hoard = bytearray(300 << 20)
+    for at in range(0, len(hoard), 4096): hoard[at] = 1
+while True: server.accept()[0].close()";
+
+/// A cgroup with a limit; removed when dropped.
+struct Limited(PathBuf);
+
+impl Limited {
+    /// Of version 1, if this host has the controller there, else of version 2: the file and the limit
+    /// in each. `None` if the controller is not available.
+    fn new(controller: &str, first: (&str, &str), second: (&str, &str)) -> Option<Self> {
+        let name = format!("portolan-diagnose-{}", std::process::id());
+        let old = Path::new("/sys/fs/cgroup").join(controller);
+        let (parent, (file, limit)) = if old.join("cgroup.procs").exists() {
+            (old.as_path(), first)
+        } else {
+            (Path::new("/sys/fs/cgroup"), second)
+        };
+        let folder = parent.join(name);
+        fs::create_dir(&folder).ok()?;
+        let limited = Self(folder);
+        fs::write(limited.0.join(file), limit).ok()?;
+        Some(limited)
+    }
+
+    fn take(&self, program: &Program) {
+        let pid = program.0.id().to_string();
+        fs::write(self.0.join("cgroup.procs"), pid).expect("moving a program");
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        for _ in 0..50 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn a_server_that_does_not_run_is_named_by_what_stops_it() {
+    needs_kernel!();
+    let folder = tempfile::tempdir().unwrap();
+    let (stopped, throttled, killed) = (Pair::new(), Pair::new(), Pair::new());
+    let agent = Agent::start();
+    fs::write(folder.path().join("server.py"), SERVER).unwrap();
+    let start = |pair: &Pair, mode: &str| {
+        let program =
+            Program::start(&pair.server, "python3", &["server.py", "4000", mode], folder.path());
+        listens(&pair.server, 4000);
+        program
+    };
+    // The name of the service is the agent's.
+    let name = |pair: &Pair, pid: u32| {
+        let began = Instant::now();
+        loop {
+            let ports = agent.json("/api/v1/ports?port=4000");
+            let all = ports["ports"].as_array().cloned().unwrap_or_default();
+            let ours = all
+                .iter()
+                .find(|port| port["netns"] == pair.server.inode() && port["holder"]["pid"] == pid);
+            if let Some(port) = ours {
+                let service = &port["holder"]["service"];
+                let part = |key: &str| service[key].as_str().unwrap_or_default().to_owned();
+                return format!("{}/{}:4000", part("namespace"), part("name"));
+            }
+            assert!(began.elapsed() < patience(Duration::from_secs(5)), "{ports}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    };
+
+    let server = start(&stopped, "accept");
+    let word = name(&stopped, server.0.id());
+    server.signal(libc::SIGSTOP);
+    let pid = stopped.client.resident_pid().to_string();
+    let found = Diagnosis::of(&agent, &[&word, "--pid", &pid, "--probe-count", "2"]);
+    found.is("process_stopped", 1);
+    found.says(&format!("(pid {})", server.0.id()));
+    server.signal(libc::SIGCONT);
+    let found = Diagnosis::of(&agent, &[&word, "--pid", &pid, "--probe-count", "2"]);
+    found.is("healthy", 0);
+
+    let server = start(&throttled, "burn");
+    let word = name(&throttled, server.0.id());
+    let quota = (("cpu.cfs_quota_us", "5000"), ("cpu.max", "5000 100000"));
+    match Limited::new("cpu", quota.0, quota.1) {
+        None => println!("SKIPPED: the cpu controller is not available"),
+        Some(limited) => {
+            limited.take(&server);
+            thread::sleep(Duration::from_millis(300));
+            let found = Diagnosis::of(&agent, &[&word, "--no-probe"]);
+            found.is("cpu_throttled", 1);
+            drop(server);
+            drop(limited);
+        }
+    }
+
+    let mut server = start(&killed, "grow");
+    let word = name(&killed, server.0.id());
+    let limit = (("memory.limit_in_bytes", "50M"), ("memory.max", "50M"));
+    match Limited::new("memory", limit.0, limit.1) {
+        None => println!("SKIPPED: the memory controller is not available"),
+        Some(limited) => {
+            limited.take(&server);
+            // It begins when it is connected to, and the agent has to see that before it ends.
+            let stream = killed.client.connect((killed.server.v4, 4000)).unwrap();
+            connects(&agent, &killed, 4000, "ok", 1);
+            (&stream).write_all(b"grow").unwrap();
+            let status = server.0.wait().expect("a child of ours");
+            assert!(!status.success(), "it was not killed");
+            killed.client.connect((killed.server.v4, 4000)).unwrap_err();
+            let found =
+                Diagnosis::of(&agent, &[&killed.client.service, &word, "--probe-count", "2"]);
+            found.is("oom_killed", 1);
+            found.says("(python3, pid ");
+        }
+    }
+    agent.stop();
+}
+
+/// The configuration of an authority that signs what it is asked for.
+const AUTHORITY: &str = "[ca]\ndefault_ca=d\n[d]\nnew_certs_dir=.\ndatabase=index.txt\nserial=serial\ndefault_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n";
+
+#[test]
+fn names_and_certificates_are_probed_without_an_agent_too() {
+    needs_kernel!();
+    let folder = tempfile::tempdir().unwrap();
+    let pair = Pair::new();
+    for (name, text) in [
+        ("ca.cnf", AUTHORITY),
+        ("index.txt", ""),
+        ("serial", "01\n"),
+        ("names", "subjectAltName=DNS:shop.example\n"),
+    ] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    for arguments in [
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=shop -keyout key.pem -out csr.pem",
+        "ca -batch -notext -config ca.cnf -selfsign -keyfile key.pem -in csr.pem -startdate 20200101000000Z -enddate 20200102000000Z -extfile names -out cert.pem",
+    ] {
+        let output =
+            Command::new("openssl").args(arguments.split(' ')).current_dir(folder.path()).output();
+        assert!(output.is_ok_and(|output| output.status.success()), "{arguments}");
+    }
+    let arguments = ["s_server", "-www", "-accept", "4433", "-cert", "cert.pem", "-key", "key.pem"];
+    let _server = Program::start(&pair.server, "openssl", &arguments, folder.path());
+    listens(&pair.server, 4433);
+    let pid = pair.client.resident_pid().to_string();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        forget_our_variables(&mut command);
+        command.args(["diagnose", "-o", "json", "--url", "http://127.0.0.1:1", "--pid", &pid]);
+        let began = Instant::now();
+        let output = command.args(arguments).output().expect("starting portolan");
+        assert!(began.elapsed() < patience(LONGEST), "{arguments:?} took {:?}", began.elapsed());
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let answer: Value = serde_json::from_str(&said).unwrap_or_default();
+        let code = output.status.code().expect("an exit code");
+        Diagnosis { code, report: answer["reports"][0].clone(), said }
+    };
+    let server = SocketAddr::new(IpAddr::V4(pair.server.v4), 4433).to_string();
+    let found = run(&[&server, "--tls-name", "shop.example", "--probe-count", "2"]);
+    found.is("certificate_expired", 1);
+    let found = run(&["shop.invalid:80", "--probe-count", "2"]);
+    found.is("name_not_resolved", 1);
+    let found = run(&[&server, "--probe-count", "2"]);
+    found.is("healthy", 0);
+    assert!(found.said.contains("No agent"), "{}", found.said);
+    // Without a port there is nothing to try.
+    assert_eq!(run(&["catalog"]).code, 3);
+}
