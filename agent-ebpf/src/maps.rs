@@ -15,7 +15,7 @@ use agent_common::histogram::{self, Histogram};
 use agent_common::ledger::Ledger;
 use agent_common::listener::ListenerRow;
 use agent_common::owner::OwnerRow;
-use agent_common::peer::{self, Note};
+use agent_common::peer::{self, Note, Notes};
 use agent_common::preexisting::Preexisting;
 use agent_common::queues::Queues;
 use agent_common::share::{self, ShareKey};
@@ -151,10 +151,9 @@ const SCRATCHES: usize = 16;
 static PREEXISTING: HashMap<u64, Preexisting, 65536, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
-/// Notes of clients to servers in the same namespace, by client's port; see
-/// [`agent_common::peer`].
+/// Sets of notes of clients to servers of this host; see [`agent_common::peer`].
 #[btf_map]
-static PEERS: Array<Note, { peer::ROWS }> = Array::new();
+static PEERS: Array<Notes, { peer::SETS }> = Array::new();
 
 /// Binds under way, by thread. Written by hooks.
 #[btf_map]
@@ -352,10 +351,10 @@ pub fn preexisting(cookie: u64) -> Option<*const Preexisting> {
     PREEXISTING.get_ptr(cookie)
 }
 
-/// The row in which a client with this port leaves a note.
+/// The first of a set's notes.
 #[inline(always)]
-pub fn peer(client_port: u16) -> Option<*mut Note> {
-    PEERS.get_ptr_mut(u32::from(client_port))
+pub fn notes(set: u32) -> Option<*mut Note> {
+    PEERS.get_ptr_mut(set).map(|notes| notes.cast())
 }
 
 /// How many events of this thread were handled by a first program only.

@@ -4,7 +4,7 @@
 //! first two are found here; one that only an open descriptor holds is not.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd as _, FromRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -58,6 +58,11 @@ impl Namespace {
         // Numbers of /proc and nsfs inodes have 32 bits (`proc_alloc_inum`, fs/proc/generic.c).
         let inode = file.metadata()?.ino() as u32;
         Ok(Self { inode, process: None, file })
+    }
+
+    /// Its descriptor.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// The user namespace that it belongs to (by inode), if that is not the agent's own: then any

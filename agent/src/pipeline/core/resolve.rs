@@ -37,6 +37,7 @@ impl<K: Kernel> Core<K> {
         if let Some(listeners) = drained.listeners.take() {
             self.listeners = listeners;
         }
+        self.names.take_cgroups();
         let (inventories, expecting) = self.sources.inventories();
         self.names.set_inventories(inventories, expecting);
         self.names.set_connection_lists(self.sources.connection_lists());
