@@ -147,7 +147,7 @@ fn who_times_more_than_its_share_leaves_others_histograms() {
         return;
     }
     // With a connection from either of two processors they want more rows than there are.
-    const SERVERS: usize = 320;
+    const SERVERS: usize = 360;
     let (greedy, other) = (Pair::new(), Pair::new());
     let agent = Agent::with(&[("limits.edges", "1000")]);
     let mut open = Vec::new();
