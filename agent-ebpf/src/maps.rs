@@ -287,7 +287,7 @@ pub fn freed_slots() -> &'static HashMap<ShareKey, u64, SHARES, { BPF_F_NO_PREAL
 /// Whether a cgroup at the first level is a user's.
 #[inline(always)]
 pub fn is_delegated(cgroup: u64) -> bool {
-    DELEGATED.get_ptr(&cgroup).is_some()
+    DELEGATED.get_ptr(cgroup).is_some()
 }
 
 /// A bucket of attempts to bind.
@@ -354,7 +354,7 @@ pub fn preexisting(cookie: u64) -> Option<*const Preexisting> {
 /// The first of a set's notes.
 #[inline(always)]
 pub fn notes(set: u32) -> Option<*mut Note> {
-    PEERS.get_ptr_mut(set).map(|notes| notes.cast())
+    PEERS.get_ptr_mut(set).map(<*mut _>::cast)
 }
 
 /// How many events of this thread were handled by a first program only.
