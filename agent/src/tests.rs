@@ -8,7 +8,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("agent-common", &[]),
     ("api-types", &["notation"]),
     ("client", &["api-types"]),
-    ("cli", &["api-types", "client", "notation"]),
+    ("cli", &["api-types", "client", "linux", "notation"]),
     ("linux", &["agent-common"]),
     ("loader", &["agent-common"]),
     ("notation", &[]),

@@ -43,7 +43,11 @@ pub(super) fn run(arguments: &BalanceArgs) -> anyhow::Result<Outcome> {
     let body = target.text(&format!("/api/v1/balance{query}"))?;
     let answer: Balance = client::read(&body)?;
     let server = |group: &BalanceGroup| human::full_name(&group.server_namespace, &group.server);
-    known::check(target, services, &answer.groups.iter().map(server).collect::<Vec<_>>())?;
+    known::check(
+        &target.connection,
+        services,
+        &answer.groups.iter().map(server).collect::<Vec<_>>(),
+    )?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end()))?,
         Output::Text => print(&text(&answer, *window, !services.is_empty()))?,

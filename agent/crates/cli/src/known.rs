@@ -4,11 +4,11 @@ use anyhow::bail;
 use api_types::{ServiceStatus, Services};
 
 use super::human;
-use super::target::Target;
+use super::target::Connection;
 
 /// An error if the agent knows no service of one of these names; `seen` are those that its answer
 /// has, as `NAME` or `NAMESPACE/NAME`.
-pub(super) fn check(target: &Target, wanted: &[String], seen: &[String]) -> anyhow::Result<()> {
+pub(super) fn check(target: &Connection, wanted: &[String], seen: &[String]) -> anyhow::Result<()> {
     let unseen: Vec<&String> = wanted.iter().filter(|wanted| !is_among(wanted, seen)).collect();
     if unseen.is_empty() {
         return Ok(());

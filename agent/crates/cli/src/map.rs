@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &MapArgs) -> anyhow::Result<()> {
     let body = target.text(&format!("/api/v1/map{}", window::query(*window, services)))?;
     let map: Map = client::read(&body)?;
     let drawn = map.nodes.iter().map(|node| human::full_name(&node.namespace, &node.name));
-    known::check(target, services, &drawn.collect::<Vec<_>>())?;
+    known::check(&target.connection, services, &drawn.collect::<Vec<_>>())?;
     if target.output == Output::Json || *format == Format::Json {
         return print(&format!("{}\n", body.trim_end()));
     }

@@ -7,8 +7,11 @@ use clap::Args;
 pub enum Outcome {
     /// It did what was asked for.
     Done,
-    /// `--exit-code` was given, and there is something to look at.
+    /// There is something to look at, and the exit code has to say so (`--exit-code`,
+    /// `check`, `diagnose`).
     Found,
+    /// Too little is known to say anything, or something could not be looked at.
+    Incomplete,
 }
 
 /// The flag with which a command reports findings by its exit code.

@@ -3,6 +3,7 @@
 //! Without an address a command uses the Unix socket of the agent on this host if it has access,
 //! and its port on the loopback otherwise. Changes go through the socket only.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -23,6 +24,16 @@ const SOCKET: &str = "PORTOLAN_SOCKET";
 /// The agent to connect to, and the output format.
 #[derive(Debug, Default, Args)]
 pub struct Target {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// The agent to connect to.
+#[derive(Debug, Default, Args)]
+pub struct Connection {
     /// URL of the agent, http:// or https:// [default: the Unix socket if it is there and you may use it, else http://127.0.0.1:10062] [env: PORTOLAN_URL]
     #[arg(long, value_name = "URL", conflicts_with = "socket", help_heading = HEADING)]
     url: Option<String>,
@@ -44,9 +55,6 @@ pub struct Target {
     /// File with the user's password.
     #[arg(long, value_name = "FILE", env = "PORTOLAN_PASSWORD_FILE", hide_env_values = true, help_heading = HEADING)]
     password_file: Option<PathBuf>,
-    /// Output format.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
 }
 
 /// Which way to an agent was named.
@@ -60,6 +68,25 @@ enum Named {
 // === impl Target ===
 
 impl Target {
+    /// The JSON at `path`.
+    pub(super) fn text(&self, path: &str) -> anyhow::Result<String> {
+        self.connection.text(path)
+    }
+
+    /// Requests a change; returns the JSON of the result.
+    pub(super) fn change(
+        &self,
+        method: Method,
+        path: &str,
+        request: &impl Serialize,
+    ) -> anyhow::Result<String> {
+        self.connection.change(method, path, request)
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
     /// The JSON at `path`.
     pub(super) fn text(&self, path: &str) -> anyhow::Result<String> {
         let named = self.named(|name| std::env::var(name).ok());
@@ -86,6 +113,14 @@ impl Target {
             },
         };
         Ok(Client::for_socket(&socket).change(method, path, body)?)
+    }
+
+    /// The URL of the agent if it is on another host.
+    pub(super) fn elsewhere(&self) -> Option<String> {
+        match self.named(|name| std::env::var(name).ok()) {
+            Named::Url(url) if !is_loopback(&url) => Some(url),
+            Named::Url(_) | Named::Socket(_) | Named::Nothing => None,
+        }
     }
 
     fn credentials(&self) -> Credentials {
@@ -126,6 +161,17 @@ impl Target {
             },
         }
     }
+}
+
+/// Whether a URL leads to this host.
+fn is_loopback(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split('/').next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

@@ -71,7 +71,11 @@ pub(super) fn run(arguments: &TimeoutsArgs) -> anyhow::Result<Outcome> {
             human::full_name(&edge.server_namespace, &edge.server),
         ]
     };
-    known::check(target, services, &answer.edges.iter().flat_map(ends).collect::<Vec<_>>())?;
+    known::check(
+        &target.connection,
+        services,
+        &answer.edges.iter().flat_map(ends).collect::<Vec<_>>(),
+    )?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end()))?,
         Output::Text => print(&text(&answer, *window, table::room()))?,

@@ -270,12 +270,12 @@ fn request(
 }
 
 /// A netlink socket in the namespace of the calling thread.
-pub(super) fn open(protocol: Protocol) -> io::Result<OwnedFd> {
+pub(super) fn open(protocol: impl Into<Option<Protocol>>) -> io::Result<OwnedFd> {
     let socket = net::socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
         SocketFlags::CLOEXEC,
-        Some(protocol),
+        protocol.into(),
     )?;
     // A small buffer is only slower, so failures are ignored.
     let _ = sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)

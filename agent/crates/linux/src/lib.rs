@@ -21,9 +21,12 @@ pub mod foreign_path;
 pub mod hierarchy;
 pub mod holders;
 pub mod inspection;
+pub mod links;
+mod memory_read;
 pub mod mounts;
 pub mod namespace_names;
 pub mod namespaces;
+pub mod network;
 pub mod pages;
 pub mod peer;
 pub mod probes;
@@ -32,6 +35,8 @@ pub mod procfs;
 pub mod project_files;
 pub mod readiness;
 pub mod refusal;
+#[cfg(test)]
+mod users_namespace;
 
 pub use existing::{Socket, Survey, survey};
 pub use namespaces::Namespace;

@@ -97,21 +97,21 @@ impl Files {
 }
 
 impl Served {
-    fn target(&self, scheme: &str) -> Target {
+    fn target(&self, scheme: &str) -> Connection {
         let url = format!("{scheme}://localhost:{}", self.address.port());
-        Target { url: Some(url), ..Target::default() }
+        Connection { url: Some(url), ..Connection::default() }
     }
 
-    fn http(&self) -> Target {
+    fn http(&self) -> Connection {
         self.target("http")
     }
 
-    fn https(&self) -> Target {
+    fn https(&self) -> Connection {
         self.target("https")
     }
 }
 
-impl Target {
+impl Connection {
     /// The response of one of an agent's routes, or the message.
     fn edges(&self) -> Result<serde_json::Value, String> {
         let body = self.text("/api/v1/edges").map_err(|error| format!("{error:#}"))?;
@@ -138,7 +138,7 @@ fn plain_http_and_the_socket_give_the_same_answer() {
     let files = Files::new();
     let served = files.serve("");
     served.http().works();
-    let socket = Target { socket: Some(served.socket.clone()), ..Target::default() };
+    let socket = Connection { socket: Some(served.socket.clone()), ..Connection::default() };
     assert_eq!(socket.edges(), served.http().edges());
     served.target("https").fails_with("AGENT does not speak TLS: use http:// in --url");
 }
@@ -147,14 +147,14 @@ fn plain_http_and_the_socket_give_the_same_answer() {
 fn without_an_address_the_usual_socket_is_read_if_it_is_there() {
     let files = Files::new();
     let served = files.serve("");
-    let target = Target::default();
+    let target = Connection::default();
     let body = target.fetch(Named::Nothing, &served.socket, "/api/v1/edges").expect("an answer");
     assert!(body.contains("postgres"), "{body}");
 }
 
 #[test]
 fn changes_go_through_the_socket_alone() {
-    let url = Target { url: Some("http://127.0.0.1:1".to_owned()), ..Target::default() };
+    let url = Connection { url: Some("http://127.0.0.1:1".to_owned()), ..Connection::default() };
     let error = url.change(Method::POST, "/x", &()).expect_err("refused").to_string();
     assert!(error.contains("only through its Unix socket"), "{error}");
 }
@@ -167,7 +167,7 @@ fn a_password_is_asked_for_checked_and_read_from_its_file() {
     served.http().fails_with(
         "AGENT wants a user and a password (401): give them with --user and --password-file",
     );
-    let with = |password: &str| Target {
+    let with = |password: &str| Connection {
         user: Some("ann".to_owned()),
         password_file: Some(files.write("password", password)),
         ..served.http()
@@ -185,18 +185,18 @@ fn a_certificate_is_checked_against_the_authority_and_the_name() {
     let served =
         files.serve("tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n");
     let ca_file = Some(files.path("ca.pem"));
-    Target { ca_file: ca_file.clone(), ..served.https() }.works();
+    Connection { ca_file: ca_file.clone(), ..served.https() }.works();
     served.https().fails_with(
         "the certificate of AGENT cannot be trusted: no known authority has issued it; name the certificate of its authority with --ca-file",
     );
     let by_address = format!("https://127.0.0.1:{}", served.address.port());
-    Target { ca_file, url: Some(by_address), ..Target::default() }.fails_with(
+    Connection { ca_file, url: Some(by_address), ..Connection::default() }.fails_with(
         "the certificate of AGENT cannot be trusted: it is for localhost; use a name of these in --url",
     );
     served.http().fails_with(
         "AGENT speaks TLS: use https:// in --url, and --ca-file unless its certificate is publicly trusted",
     );
-    let none = Target { ca_file: Some("/nowhere/ca.pem".into()), ..served.https() };
+    let none = Connection { ca_file: Some("/nowhere/ca.pem".into()), ..served.https() };
     let said = none.edges().expect_err("refused");
     assert!(
         said.starts_with("--ca-file /nowhere/ca.pem: cannot read certificates (PEM)"),
@@ -211,10 +211,10 @@ fn a_certificate_that_signs_itself_is_trusted_if_it_is_the_one_that_was_named() 
         files.openssl(&format!("{SELF_SIGNED}{names}"));
         let served =
             files.serve("tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n");
-        Target { ca_file: Some(files.path("server.pem")), ..served.https() }.works();
+        Connection { ca_file: Some(files.path("server.pem")), ..served.https() }.works();
         let other = Files::new();
         other.openssl(&format!("{SELF_SIGNED}{names}"));
-        let said = Target { ca_file: Some(other.path("server.pem")), ..served.https() }.edges();
+        let said = Connection { ca_file: Some(other.path("server.pem")), ..served.https() }.edges();
         assert!(said.expect_err("refused").contains("cannot be trusted"), "{names}");
     }
     // One that is for another host stays that.
@@ -222,7 +222,7 @@ fn a_certificate_that_signs_itself_is_trusted_if_it_is_the_one_that_was_named() 
     files.openssl(&format!("{SELF_SIGNED} -addext subjectAltName=DNS:other.example"));
     let served =
         files.serve("tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n");
-    Target { ca_file: Some(files.path("server.pem")), ..served.https() }.fails_with(
+    Connection { ca_file: Some(files.path("server.pem")), ..served.https() }.fails_with(
         "the certificate of AGENT cannot be trusted: it is for other.example; use a name of these in --url",
     );
 }
@@ -236,25 +236,25 @@ fn a_client_certificate_is_shown_if_the_agent_wants_one() {
             "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n  max_version: {version}\n  \
              client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n"
         ));
-        let target = || Target { ca_file: Some(files.path("ca.pem")), ..served.https() };
+        let target = || Connection { ca_file: Some(files.path("ca.pem")), ..served.https() };
         target().fails_with("AGENT wants a client certificate: give one with --cert and --key");
         let cert = Some(files.path("client.pem"));
-        Target { cert: cert.clone(), key: Some(files.path("client.key")), ..target() }.works();
+        Connection { cert: cert.clone(), key: Some(files.path("client.key")), ..target() }.works();
         // One of another authority.
         let other = Files::new();
         other.authority();
         let (other_cert, other_key) = (other.path("client.pem"), other.path("client.key"));
-        let said = Target { cert: Some(other_cert), key: Some(other_key), ..target() }.edges();
+        let said = Connection { cert: Some(other_cert), key: Some(other_key), ..target() }.edges();
         let said = said.expect_err("refused");
         assert!(said.contains("does not accept this client certificate"), "{version}: {said}");
-        let said = Target { cert, key: Some(files.path("server.key")), ..target() }.edges();
+        let said = Connection { cert, key: Some(files.path("server.key")), ..target() }.edges();
         let said = said.expect_err("refused");
         assert!(said.contains("does not go with the certificate"), "{said}");
     }
 }
 
 /// A server that sends `answer` to each client.
-fn foreign(answer: &'static str) -> Target {
+fn foreign(answer: &'static str) -> Connection {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = listener.local_addr().expect("an address");
     std::thread::spawn(move || {
@@ -264,7 +264,7 @@ fn foreign(answer: &'static str) -> Target {
             let _ = stream.write_all(answer.as_bytes());
         }
     });
-    Target { url: Some(format!("http://{address}")), ..Target::default() }
+    Connection { url: Some(format!("http://{address}")), ..Connection::default() }
 }
 
 #[test]
@@ -284,10 +284,11 @@ fn without_an_agent_the_error_has_the_fix() {
     // Bound and dropped: there is no listener.
     let address = TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr());
     let url = format!("http://{}", address.expect("an address"));
-    Target { url: Some(url), ..Target::default() }.fails_with(
+    Connection { url: Some(url), ..Connection::default() }.fails_with(
         "no agent answers at AGENT: start it with `portolan agent`, or name another with --url",
     );
-    let nowhere = Target { socket: Some("/nowhere/control.sock".into()), ..Target::default() };
+    let nowhere =
+        Connection { socket: Some("/nowhere/control.sock".into()), ..Connection::default() };
     nowhere.fails_with(
         "no agent listens on /nowhere/control.sock: start it with `portolan agent`, or name its socket with --socket",
     );
@@ -300,11 +301,11 @@ fn flags_win_over_variables_and_an_empty_variable_is_none() {
         SOCKET => Some("/variable.sock".to_owned()),
         _ => None,
     };
-    let url = Target { url: Some("http://flag:1".to_owned()), ..Target::default() };
+    let url = Connection { url: Some("http://flag:1".to_owned()), ..Connection::default() };
     assert_eq!(url.named(variables), Named::Url("http://flag:1".to_owned()));
-    let socket = Target { socket: Some("/flag.sock".into()), ..Target::default() };
+    let socket = Connection { socket: Some("/flag.sock".into()), ..Connection::default() };
     assert_eq!(socket.named(variables), Named::Socket("/flag.sock".into()));
-    let neither = Target::default();
+    let neither = Connection::default();
     assert_eq!(neither.named(variables), Named::Url("http://variable:1".to_owned()));
     let only_socket = |name: &str| variables(name).filter(|_| name == SOCKET);
     assert_eq!(neither.named(only_socket), Named::Socket("/variable.sock".into()));
@@ -315,7 +316,8 @@ fn flags_win_over_variables_and_an_empty_variable_is_none() {
 fn a_service_that_does_not_exist_is_an_error_with_the_nearest_name() {
     let files = Files::new();
     let served = files.serve("");
-    let target = Target { url: Some(format!("http://{}", served.address)), ..Target::default() };
+    let target =
+        Connection { url: Some(format!("http://{}", served.address)), ..Connection::default() };
     let check = |name: &str| known::check(&target, &[name.to_owned()], &["seen".to_owned()]);
     for name in ["postgres", "shop", "prod/shop", "billing", "seen"] {
         assert!(check(name).is_ok(), "{name}");
@@ -338,4 +340,14 @@ fn the_agents_reason_for_a_refused_name_is_shown() {
         answer.contains("\"error\":\"\\\"evil.example\\\" is not a name of this agent"),
         "{answer}"
     );
+}
+
+#[test]
+fn an_agent_on_the_loopback_is_on_this_host() {
+    for url in ["http://127.0.0.1:10062", "https://localhost", "http://[::1]:80/portolan"] {
+        assert!(is_loopback(url), "{url}");
+    }
+    for url in ["http://node7:10062", "https://192.0.2.1/localhost", "http://[2001:db8::1]:80"] {
+        assert!(!is_loopback(url), "{url}");
+    }
 }
